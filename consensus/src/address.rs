@@ -1,0 +1,209 @@
+//! IoP addresses: Base58Check of a version byte and a HASH160.
+//!
+//! An [`Address`] is a kind and a hash; the network's prefixes come in only when it is read or written, so
+//! that the registry can use it as a key on any network. Witness programs have no address on this chain.
+
+use std::fmt;
+
+use bitcoin::base58;
+use bitcoin::hashes::{Hash, hash160};
+use bitcoin::opcodes::all::{OP_CHECKSIG, OP_DUP, OP_EQUAL, OP_EQUALVERIFY, OP_HASH160};
+use bitcoin::{Script, ScriptBuf};
+
+use crate::license::pubkey::has_valid_encoding;
+use crate::params::Prefixes;
+use crate::script::{ScriptReader, is_p2sh, is_witness_program};
+
+/// What an address's hash is the hash of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressKind {
+    /// HASH160 of a public key, in the form in which it was given: each form of a key is its own address.
+    PubkeyHash,
+    /// HASH160 of a redeem script.
+    ScriptHash,
+}
+
+/// An address without its network. A *license* is the P2PKH address of its public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// What was hashed.
+    pub kind: AddressKind,
+    /// The HASH160.
+    pub hash: [u8; 20],
+}
+
+/// Why a text is not an address of the network at hand.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Bad character, bad checksum or wrong length.
+    #[error("'{0}' is not a valid address (Base58Check of 21 bytes expected)")]
+    Malformed(String),
+    /// The checksum is right, the version byte is another network's.
+    #[error(
+        "address '{text}' has version byte {found}; this network's addresses have {pubkey_hash} or {script_hash}"
+    )]
+    OtherNetwork {
+        /// The text as given.
+        text: String,
+        /// Its version byte.
+        found: u8,
+        /// The network's P2PKH version byte.
+        pubkey_hash: u8,
+        /// The network's P2SH version byte.
+        script_hash: u8,
+    },
+}
+
+impl Address {
+    /// The license (P2PKH) address of a public key, hashed as given.
+    pub fn of_pubkey(pubkey: &[u8]) -> Self {
+        Self { kind: AddressKind::PubkeyHash, hash: hash160::Hash::hash(pubkey).to_byte_array() }
+    }
+
+    /// Reads an address of the network with these prefixes.
+    pub fn parse(text: &str, prefixes: &Prefixes) -> Result<Self, AddressError> {
+        // A Base58Check address has at most 35 characters: no work is spent on more.
+        let malformed = || AddressError::Malformed(text.chars().take(64).collect());
+        if text.len() > 64 {
+            return Err(malformed());
+        }
+        let bytes = base58::decode_check(text).map_err(|_| malformed())?;
+        let (&version, hash) = bytes.split_first().ok_or_else(malformed)?;
+        let hash: [u8; 20] = hash.try_into().map_err(|_| malformed())?;
+        let kind = match version {
+            v if v == prefixes.pubkey_hash => AddressKind::PubkeyHash,
+            v if v == prefixes.script_hash => AddressKind::ScriptHash,
+            found => {
+                return Err(AddressError::OtherNetwork {
+                    text: text.to_owned(),
+                    found,
+                    pubkey_hash: prefixes.pubkey_hash,
+                    script_hash: prefixes.script_hash,
+                });
+            }
+        };
+        Ok(Self { kind, hash })
+    }
+
+    /// The Base58Check text with these prefixes.
+    pub fn to_base58(&self, prefixes: &Prefixes) -> String {
+        let version = match self.kind {
+            AddressKind::PubkeyHash => prefixes.pubkey_hash,
+            AddressKind::ScriptHash => prefixes.script_hash,
+        };
+        let mut bytes = [0; 21];
+        bytes[0] = version;
+        bytes[1..].copy_from_slice(&self.hash);
+        base58::encode_check(&bytes)
+    }
+
+    /// The output script that pays this address.
+    pub fn script_pubkey(&self) -> ScriptBuf {
+        let builder = bitcoin::script::Builder::new();
+        match self.kind {
+            AddressKind::PubkeyHash => builder
+                .push_opcode(OP_DUP)
+                .push_opcode(OP_HASH160)
+                .push_slice(self.hash)
+                .push_opcode(OP_EQUALVERIFY)
+                .push_opcode(OP_CHECKSIG),
+            AddressKind::ScriptHash => {
+                builder.push_opcode(OP_HASH160).push_slice(self.hash).push_opcode(OP_EQUAL)
+            }
+        }
+        .into_script()
+    }
+
+    /// The address an output script pays, as the reference's `ExtractDestination` sees it: P2SH, P2PKH and
+    /// P2PK, the latter two with any push opcode. Witness programs, multisig and data outputs have none.
+    pub fn from_script(script: &Script) -> Option<Self> {
+        let bytes = script.as_bytes();
+        if is_p2sh(bytes) {
+            let hash = bytes[2..22].try_into().expect("a P2SH script has 23 bytes");
+            return Some(Self { kind: AddressKind::ScriptHash, hash });
+        }
+        if is_witness_program(bytes) || bytes.first() == Some(&bitcoin::opcodes::all::OP_RETURN.to_u8()) {
+            return None;
+        }
+        pay_to_pubkey(bytes).or_else(|| pay_to_pubkey_hash(bytes))
+    }
+}
+
+fn pay_to_pubkey(script: &[u8]) -> Option<Address> {
+    let mut ops = ScriptReader::new(script);
+    let key = ops.next_op().ok()?.data;
+    expect_opcode(&mut ops, OP_CHECKSIG)?;
+    (ops.at_end() && has_valid_encoding(key)).then(|| Address::of_pubkey(key))
+}
+
+fn pay_to_pubkey_hash(script: &[u8]) -> Option<Address> {
+    let mut ops = ScriptReader::new(script);
+    expect_opcode(&mut ops, OP_DUP)?;
+    expect_opcode(&mut ops, OP_HASH160)?;
+    let hash = ops.next_op().ok()?.data.try_into().ok()?;
+    expect_opcode(&mut ops, OP_EQUALVERIFY)?;
+    expect_opcode(&mut ops, OP_CHECKSIG)?;
+    ops.at_end().then_some(Address { kind: AddressKind::PubkeyHash, hash })
+}
+
+fn expect_opcode(ops: &mut ScriptReader<'_>, opcode: bitcoin::Opcode) -> Option<()> {
+    (ops.next_op().ok()?.opcode == opcode.to_u8()).then_some(())
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PubkeyHash => "P2PKH",
+            Self::ScriptHash => "P2SH",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::params::Params;
+
+    #[test]
+    fn addresses_of_the_reference_read_back_as_written() {
+        let main = Params::main();
+        for text in ["pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ", "pGNcLNCavQLGXwXkVDwoHPCuQUBoXzJtPh"] {
+            let address = Address::parse(text, &main.prefixes).unwrap();
+            assert_eq!(address.kind, AddressKind::PubkeyHash);
+            assert_eq!(address.to_base58(&main.prefixes), text);
+            assert_eq!(Address::from_script(&address.script_pubkey()), Some(address));
+        }
+    }
+
+    #[test]
+    fn another_networks_address_is_named_as_such() {
+        let error =
+            Address::parse("uh2SKjE6R1uw3b5smZ8i1G8rDoQv458Lsj", &Params::main().prefixes).unwrap_err();
+        assert!(matches!(error, AddressError::OtherNetwork { found: 130, .. }), "{error}");
+        assert!(matches!(
+            Address::parse(&"p".repeat(100_000), &Params::main().prefixes),
+            Err(AddressError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn pushes_that_are_not_minimal_still_name_an_address() {
+        let hash = [7; 20];
+        let expected = Some(Address { kind: AddressKind::PubkeyHash, hash });
+        for push in [&[0x14][..], &[0x4c, 0x14], &[0x4d, 0x14, 0], &[0x4e, 0x14, 0, 0, 0]] {
+            let script = [&[0x76, 0xa9], push, &hash, &[0x88, 0xac]].concat();
+            assert_eq!(Address::from_script(Script::from_bytes(&script)), expected);
+        }
+        let trailing = [&[0x76, 0xa9, 0x14][..], &hash, &[0x88, 0xac, 0x00]].concat();
+        assert_eq!(Address::from_script(Script::from_bytes(&trailing)), None);
+    }
+
+    #[test]
+    fn a_script_hash_is_an_address_and_a_witness_program_is_not() {
+        let p2sh = Address { kind: AddressKind::ScriptHash, hash: [9; 20] };
+        assert_eq!(Address::from_script(&p2sh.script_pubkey()), Some(p2sh));
+        let p2wpkh = [&[0x00, 0x14][..], &[9; 20]].concat();
+        assert_eq!(Address::from_script(Script::from_bytes(&p2wpkh)), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! The secret key of a license.
+//!
+//! It is never shown: `Debug` prints the license address's hash, and the key is erased when dropped.
+
+use std::fmt;
+
+use bitcoin::base58;
+use secp256k1::{Message, Secp256k1, SecretKey};
+use zeroize::Zeroizing;
+
+use crate::address::Address;
+use crate::params::Prefixes;
+
+/// A license's secret key with the form of its public key, which decides its address.
+pub struct LicenseKey {
+    secret: SecretKey,
+    pubkey: Vec<u8>,
+    compressed: bool,
+}
+
+/// Why a text is not a WIF key of the network at hand. The text itself is never repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Bad character, checksum, length or number.
+    #[error("not a private key in WIF form (Base58Check of 33 or 34 bytes expected)")]
+    Malformed,
+    /// Another network's prefix.
+    #[error("the key has WIF prefix {found}; this network's keys have {expected}")]
+    OtherNetwork {
+        /// Its prefix.
+        found: u8,
+        /// The network's.
+        expected: u8,
+    },
+}
+
+impl LicenseKey {
+    /// A key from its number (32 bytes, big-endian); `None` outside the curve's order.
+    pub fn from_secret(secret: &[u8; 32], compressed: bool) -> Option<Self> {
+        let secret = SecretKey::from_slice(secret).ok()?;
+        let key = secret.public_key(&Secp256k1::signing_only());
+        let pubkey =
+            if compressed { key.serialize().to_vec() } else { key.serialize_uncompressed().to_vec() };
+        Some(Self { secret, pubkey, compressed })
+    }
+
+    /// Reads a key in wallet import format; surrounding white space is ignored.
+    pub fn from_wif(text: &str, prefixes: &Prefixes) -> Result<Self, KeyError> {
+        let text = text.trim();
+        if text.len() > 64 {
+            return Err(KeyError::Malformed);
+        }
+        let bytes = Zeroizing::new(base58::decode_check(text).map_err(|_| KeyError::Malformed)?);
+        let (compressed, body) = match bytes.as_slice() {
+            [body @ .., 1] if bytes.len() == 34 => (true, body),
+            body if bytes.len() == 33 => (false, body),
+            _ => return Err(KeyError::Malformed),
+        };
+        let (&found, secret) = body.split_first().ok_or(KeyError::Malformed)?;
+        if found != prefixes.secret_key {
+            return Err(KeyError::OtherNetwork { found, expected: prefixes.secret_key });
+        }
+        let secret = Zeroizing::new(<[u8; 32]>::try_from(secret).map_err(|_| KeyError::Malformed)?);
+        Self::from_secret(&secret, compressed).ok_or(KeyError::Malformed)
+    }
+
+    /// The wallet import format, erased when dropped.
+    pub fn to_wif(&self, prefixes: &Prefixes) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(vec![prefixes.secret_key]);
+        bytes.extend_from_slice(&*Zeroizing::new(self.secret.secret_bytes()));
+        if self.compressed {
+            bytes.push(1);
+        }
+        Zeroizing::new(base58::encode_check(&bytes))
+    }
+
+    /// The public key, in the form that the license's address is the hash of.
+    pub fn pubkey(&self) -> &[u8] {
+        &self.pubkey
+    }
+
+    /// The license address.
+    pub fn address(&self) -> Address {
+        Address::of_pubkey(&self.pubkey)
+    }
+
+    /// A strict DER, low-S signature of a 32-byte digest, without hash-type byte.
+    pub fn sign(&self, digest: [u8; 32]) -> Vec<u8> {
+        let secp = Secp256k1::signing_only();
+        secp.sign_ecdsa(&Message::from_digest(digest), &self.secret).serialize_der().to_vec()
+    }
+}
+
+impl Drop for LicenseKey {
+    fn drop(&mut self) {
+        self.secret.non_secure_erase();
+    }
+}
+
+impl fmt::Debug for LicenseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LicenseKey(license {})", hex::encode(self.address().hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::params::Params;
+
+    #[test]
+    fn wif_reads_back_in_both_forms_and_each_form_is_its_own_license() {
+        let prefixes = Params::regtest().prefixes;
+        let compressed = LicenseKey::from_secret(&[7; 32], true).unwrap();
+        let uncompressed = LicenseKey::from_secret(&[7; 32], false).unwrap();
+        assert_ne!(compressed.address(), uncompressed.address());
+        for key in [compressed, uncompressed] {
+            let again = LicenseKey::from_wif(&key.to_wif(&prefixes), &prefixes).unwrap();
+            assert_eq!(again.pubkey(), key.pubkey());
+            assert_eq!(again.secret, key.secret);
+        }
+    }
+
+    #[test]
+    fn bitcoins_wif_with_the_prefix_swapped_is_the_same_text() {
+        let key = LicenseKey::from_secret(&[7; 32], true).unwrap();
+        let bitcoin = Prefixes { secret_key: 128, ..Params::main().prefixes };
+        let oracle = bitcoin::PrivateKey::new(key.secret, bitcoin::NetworkKind::Main).to_wif();
+        assert_eq!(*key.to_wif(&bitcoin), oracle);
+    }
+
+    #[test]
+    fn a_key_of_another_network_is_named_without_showing_it() {
+        let key = LicenseKey::from_secret(&[7; 32], true).unwrap();
+        let text = key.to_wif(&Params::main().prefixes);
+        let error = LicenseKey::from_wif(&text, &Params::test().prefixes).unwrap_err();
+        assert_eq!(error, KeyError::OtherNetwork { found: 49, expected: 76 });
+        assert!(!format!("{error} {key:?}").contains(&text[..8]));
+        assert_eq!(
+            LicenseKey::from_wif("nonsense", &Params::test().prefixes).unwrap_err(),
+            KeyError::Malformed
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! Network files: a private chain as a base network and what differs from it, in TOML.
+//!
+//! Values are checked here, so that no rule meets an impossible network. The genesis block is the base's,
+//! with the bits of the new limit if the limit is overridden: chains of different limits never mix.
+
+use bitcoin::Target;
+use serde::Deserialize;
+
+use super::{Deployment, Params};
+use crate::address::Address;
+use crate::license::pubkey::has_valid_encoding;
+
+/// Why a text is no network file; one line that names the key and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NetworkFileError(String);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NetworkFile {
+    base: String,
+    name: Option<String>,
+    magic: Option<String>,
+    p2p_port: Option<u16>,
+    rpc_port: Option<u16>,
+    license_activation_height: Option<u32>,
+    cap_change_height: Option<u32>,
+    admin_pubkeys: Option<Vec<String>>,
+    admin_addresses: Option<Vec<String>>,
+    initial_licenses: Option<Vec<String>>,
+    initial_cap_factor: Option<u32>,
+    halving_interval: Option<u32>,
+    pow_limit: Option<String>,
+    pow_target_spacing: Option<u32>,
+    pow_target_timespan: Option<u32>,
+    no_retarget: Option<bool>,
+    min_difficulty_blocks: Option<bool>,
+    deployments: Option<DeploymentsFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeploymentsFile {
+    window: Option<u32>,
+    threshold: Option<u32>,
+    testdummy: Option<DeploymentFile>,
+    csv: Option<DeploymentFile>,
+    segwit: Option<DeploymentFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeploymentFile {
+    bit: u8,
+    start_time: i64,
+    timeout: i64,
+}
+
+impl Params {
+    /// Reads a network file's text.
+    ///
+    /// # Errors
+    /// [`NetworkFileError`], one line, for a key that is unknown or a value that is impossible.
+    pub fn from_network_file(text: &str) -> Result<Self, NetworkFileError> {
+        let file: NetworkFile = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            NetworkFileError(format!("line {line}: {}", error.message()))
+        })?;
+        let mut params = Self::by_name(&file.base).ok_or_else(|| {
+            NetworkFileError(format!("base is '{}', one of {} expected", file.base, Self::NAMES.join(", ")))
+        })?;
+        params.name = network_name(file.name.clone())?;
+        set(&mut params.p2p_port, file.p2p_port);
+        set(&mut params.rpc_port, file.rpc_port);
+        if let Some(text) = &file.magic {
+            params.magic = fixed_hex("magic", text)?;
+        }
+        set(&mut params.halving_interval, file.halving_interval);
+        override_pow(&mut params, &file)?;
+        override_license(&mut params, &file)?;
+        if let Some(deployments) = file.deployments {
+            override_deployments(&mut params, deployments)?;
+        }
+        if params.halving_interval < 2 {
+            return Err(NetworkFileError("halving_interval must be at least 2 blocks".to_owned()));
+        }
+        // Facts of the base chain that a private chain does not share.
+        params.checkpoints.clear();
+        params.minimum_chain_work = [0; 32];
+        params.assume_valid = None;
+        params.dns_seeds.clear();
+        Ok(params)
+    }
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+/// The name is also a folder's: letters, digits, '-' and '_', and none that is built in.
+fn network_name(name: Option<String>) -> Result<String, NetworkFileError> {
+    let name = name.unwrap_or_else(|| "custom".to_owned());
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if !plain || !(1..=32).contains(&name.len()) || Params::NAMES.contains(&name.as_str()) {
+        return Err(NetworkFileError(format!(
+            "name is '{name}', 1 to 32 letters, digits, '-' or '_' expected, and none of {}",
+            Params::NAMES.join(", ")
+        )));
+    }
+    Ok(name)
+}
+
+fn fixed_hex<const N: usize>(key: &str, text: &str) -> Result<[u8; N], NetworkFileError> {
+    hex::decode(text)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| NetworkFileError(format!("{key} is '{text}', {} hex digits expected", 2 * N)))
+}
+
+fn override_pow(params: &mut Params, file: &NetworkFile) -> Result<(), NetworkFileError> {
+    let pow = &mut params.pow;
+    if let Some(text) = &file.pow_limit {
+        let limit = Target::from_be_bytes(fixed_hex("pow_limit", text)?);
+        if limit == Target::ZERO {
+            return Err(NetworkFileError("pow_limit must be above zero".to_owned()));
+        }
+        pow.limit = limit;
+        params.genesis.bits = limit.to_compact_lossy().to_consensus();
+    }
+    set(&mut pow.target_spacing, file.pow_target_spacing);
+    set(&mut pow.target_timespan, file.pow_target_timespan);
+    set(&mut pow.no_retarget, file.no_retarget);
+    set(&mut pow.min_difficulty_blocks, file.min_difficulty_blocks);
+    // A retarget looks back a whole interval, and clamps the time to a quarter and four times the timespan.
+    if pow.target_spacing == 0 || pow.target_timespan < 4 || pow.target_timespan > u32::MAX / 4 {
+        return Err(NetworkFileError(
+            "pow_target_spacing must be at least 1 second, pow_target_timespan between 4 and 2^30".to_owned(),
+        ));
+    }
+    if pow.retarget_interval() < 2 {
+        return Err(NetworkFileError(
+            "pow_target_timespan must be at least twice pow_target_spacing".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn override_license(params: &mut Params, file: &NetworkFile) -> Result<(), NetworkFileError> {
+    let prefixes = params.prefixes;
+    let addresses = |key: &str, texts: &[String]| -> Result<Vec<Address>, NetworkFileError> {
+        let parse = |text: &String| Address::parse(text, &prefixes);
+        texts.iter().map(parse).collect::<Result<_, _>>().map_err(|e| NetworkFileError(format!("{key}: {e}")))
+    };
+    let license = &mut params.license;
+    set(&mut license.activation_height, file.license_activation_height);
+    set(&mut license.cap_change_height, file.cap_change_height);
+    if let Some(texts) = &file.admin_pubkeys {
+        license.admin_pubkeys = texts.iter().map(|text| pubkey(text)).collect::<Result<_, _>>()?;
+    }
+    if let Some(texts) = &file.admin_addresses {
+        license.admin_addresses = addresses("admin_addresses", texts)?;
+    }
+    if let Some(texts) = &file.initial_licenses {
+        license.initial_licenses = addresses("initial_licenses", texts)?;
+    }
+    if let Some(factor) = file.initial_cap_factor {
+        // What an enable_cap verb could set.
+        if factor > 54 {
+            return Err(NetworkFileError(format!("initial_cap_factor is {factor}, at most 54 expected")));
+        }
+        license.initial_cap_factor = Some(factor);
+    }
+    license.history = super::History::default();
+    Ok(())
+}
+
+fn pubkey(text: &str) -> Result<Vec<u8>, NetworkFileError> {
+    hex::decode(text).ok().filter(|key| has_valid_encoding(key)).ok_or_else(|| {
+        NetworkFileError(format!(
+            "admin_pubkeys has '{text}', a public key of 33 or 65 bytes in hex expected"
+        ))
+    })
+}
+
+fn override_deployments(params: &mut Params, file: DeploymentsFile) -> Result<(), NetworkFileError> {
+    let deployments = &mut params.deployments;
+    set(&mut deployments.window, file.window);
+    set(&mut deployments.threshold, file.threshold);
+    if deployments.window == 0 || !(1..=deployments.window).contains(&deployments.threshold) {
+        return Err(NetworkFileError(
+            "deployments.window must be at least 1 block, deployments.threshold 1 to window".to_owned(),
+        ));
+    }
+    for (name, target, value) in [
+        ("testdummy", &mut deployments.testdummy, file.testdummy),
+        ("csv", &mut deployments.csv, file.csv),
+        ("segwit", &mut deployments.segwit, file.segwit),
+    ] {
+        let Some(DeploymentFile { bit, start_time, timeout }) = value else { continue };
+        if bit > 28 {
+            return Err(NetworkFileError(format!("deployments.{name}.bit is {bit}, 0 to 28 expected")));
+        }
+        *target = Deployment { bit, start_time, timeout };
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_network_file_overrides_its_base() {
+        let params = Params::from_network_file(
+            r#"
+            base = "regtest"
+            name = "vectors"
+            license_activation_height = 110
+            cap_change_height = 150
+            admin_pubkeys = ["0340aaee8d03e3de9198526f0f2678ac2c6dd56d63edd1226fef345b8dd425aae2"]
+            admin_addresses = ["uZjbBr4DCy4AhFK4vCziVsuYBb7Nro9xYa"]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(params.license.activation_height, 110);
+        assert_eq!(params.license.admin_pubkeys.len(), 1);
+        assert_eq!(params.genesis, Params::regtest().genesis);
+        assert_eq!(params.pow, Params::regtest().pow);
+    }
+
+    #[test]
+    fn an_impossible_network_is_refused_in_one_line_that_names_the_key() {
+        for (text, expected) in [
+            ("", "base"),
+            ("base = \"mainnet\"", "base is 'mainnet'"),
+            ("base = \"regtest\"\nhalving = 3", "line 2: unknown field `halving`"),
+            ("base = \"regtest\"\nname = \"../x\"", "name is '../x'"),
+            ("base = \"regtest\"\nname = \"main\"", "name is 'main'"),
+            ("base = \"regtest\"\nmagic = \"12\"", "magic is '12', 8 hex digits expected"),
+            ("base = \"regtest\"\nhalving_interval = 0", "halving_interval"),
+            ("base = \"regtest\"\npow_limit = \"zz\"", "pow_limit is 'zz'"),
+            ("base = \"regtest\"\npow_target_spacing = 0", "pow_target_spacing"),
+            ("base = \"regtest\"\nadmin_pubkeys = [\"03\"]", "admin_pubkeys has '03'"),
+            (
+                "base = \"regtest\"\nadmin_addresses = [\"pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ\"]",
+                "version byte 117",
+            ),
+            ("base = \"regtest\"\n[deployments]\nwindow = 0", "deployments.window"),
+            (
+                "base = \"regtest\"\ndeployments.csv = {bit = 29, start_time = 0, timeout = 0}",
+                "deployments.csv.bit",
+            ),
+        ] {
+            let error = Params::from_network_file(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a kernel is, which ones there are, and how one is chosen.
+
+use std::fmt;
+
+use crate::range::NonceRange;
+use crate::scalar::Scalar;
+use crate::work::Work;
+
+/// A way to search nonces. All kernels find the same nonces; they differ in speed and in the CPUs that can
+/// run them.
+///
+/// Kernels hold no state, so one may be used by any number of threads at once. To be able to stop early, scan
+/// [chunks](NonceRange::chunks) of a range.
+pub trait Kernel: fmt::Debug + Sync {
+    /// The name people choose it by, as in `iop-miner --kernel NAME`.
+    fn name(&self) -> &'static str;
+
+    /// Whether this machine can run it; asked of the CPU at run time.
+    fn is_supported(&self) -> bool;
+
+    /// Appends to `found`, in ascending order, **every** nonce of the range for which the header's hash is at
+    /// most the target, and no other. Returns how many hashes that took off the range: its count.
+    ///
+    /// # Panics
+    /// When the kernel is not [supported](Kernel::is_supported).
+    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64;
+}
+
+/// Every kernel compiled for this architecture, fastest first. The last is `scalar`, which runs everywhere.
+static KERNELS: &[&dyn Kernel] = &[
+    #[cfg(target_arch = "x86_64")]
+    &crate::simd::Avx512,
+    #[cfg(target_arch = "x86_64")]
+    &crate::simd::Avx2,
+    &Scalar,
+];
+
+/// Every kernel compiled for this architecture, supported by this CPU or not, fastest first.
+#[must_use]
+pub fn all() -> &'static [&'static dyn Kernel] {
+    KERNELS
+}
+
+/// The kernels that this CPU can run, fastest first; never empty.
+pub fn supported() -> impl Iterator<Item = &'static dyn Kernel> {
+    KERNELS.iter().copied().filter(|kernel| kernel.is_supported())
+}
+
+/// The fastest kernel that this CPU can run.
+#[must_use]
+pub fn auto() -> &'static dyn Kernel {
+    supported().next().expect("the scalar kernel runs everywhere")
+}
+
+/// The kernel of that name, or [`auto`]'s for the name `auto`.
+///
+/// # Errors
+/// When there is no such kernel, or this CPU cannot run it.
+pub fn by_name(name: &str) -> Result<&'static dyn Kernel, SelectError> {
+    if name == "auto" {
+        return Ok(auto());
+    }
+    let kernel = KERNELS.iter().copied().find(|kernel| kernel.name() == name);
+    let kernel = kernel.ok_or_else(|| SelectError::Unknown(name.to_owned()))?;
+    if kernel.is_supported() { Ok(kernel) } else { Err(SelectError::Unsupported(kernel.name())) }
+}
+
+/// A kernel cannot be had by that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelectError {
+    /// There is no kernel of this name on this architecture.
+    Unknown(String),
+    /// The kernel exists, and this CPU lacks the instructions for it.
+    Unsupported(&'static str),
+}
+
+impl fmt::Display for SelectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(name) => write!(f, "unknown kernel {name:?}")?,
+            Self::Unsupported(name) => write!(f, "this CPU cannot run kernel {name:?}")?,
+        }
+        f.write_str(": expected one of auto")?;
+        supported().try_for_each(|kernel| write!(f, ", {}", kernel.name()))
+    }
+}
+
+impl std::error::Error for SelectError {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_found_by_its_name_if_this_cpu_can_run_it() {
+        for kernel in all() {
+            match by_name(kernel.name()) {
+                Ok(chosen) => assert!(chosen.is_supported() && chosen.name() == kernel.name()),
+                Err(error) => assert_eq!(error, SelectError::Unsupported(kernel.name())),
+            }
+        }
+        assert_eq!(by_name("auto").unwrap().name(), auto().name());
+        assert_eq!(by_name("scalar").unwrap().name(), "scalar");
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_names_to_choose_from() {
+        let line = by_name("avx1024").unwrap_err().to_string();
+        assert!(line.starts_with("unknown kernel \"avx1024\": expected one of auto, "), "{line}");
+        assert!(line.ends_with(", scalar"), "{line}");
+    }
+}

@@ -1,0 +1,98 @@
+//! What SHA-256 needs of a machine word, so that its rounds are written once for one nonce or for many side
+//! by side.
+
+/// `COUNT` 32-bit words handled by one instruction. Additions wrap.
+pub(crate) trait Lanes: Copy {
+    /// Proof that this CPU has the instructions. Only a successful detection makes one, and a value of `Self`
+    /// is only made from one, so the methods on values need no check of their own.
+    type Cpu: Copy;
+
+    /// Words side by side; at most 32, for [`Lanes::at_most`].
+    const COUNT: u32;
+
+    /// The same word in every lane.
+    fn splat(cpu: Self::Cpu, word: u32) -> Self;
+    /// `first`, `first + 1`, … from the lowest lane up.
+    fn count_up(cpu: Self::Cpu, first: u32) -> Self;
+
+    fn add(self, other: Self) -> Self;
+    fn swap_bytes(self) -> Self;
+
+    /// Σ0 of FIPS 180-4, 4.1.2: rotations right by 2, 13, 22.
+    fn big_sigma0(self) -> Self;
+    /// Σ1: rotations right by 6, 11, 25.
+    fn big_sigma1(self) -> Self;
+    /// σ0: rotations right by 7, 18, shift right by 3.
+    fn small_sigma0(self) -> Self;
+    /// σ1: rotations right by 17, 19, shift right by 10.
+    fn small_sigma1(self) -> Self;
+    /// Ch: bits of `yes` where `self` has ones, of `no` elsewhere.
+    fn choose(self, yes: Self, no: Self) -> Self;
+    /// Maj: the bit that at least two of the three have.
+    fn majority(self, b: Self, c: Self) -> Self;
+
+    /// Bit i of the answer: lane i, unsigned, is at most lane i of `limit`.
+    fn at_most(self, limit: Self) -> u32;
+}
+
+/// One lane: what every CPU has.
+impl Lanes for u32 {
+    type Cpu = ();
+
+    const COUNT: u32 = 1;
+
+    #[inline(always)]
+    fn splat((): (), word: u32) -> Self {
+        word
+    }
+
+    #[inline(always)]
+    fn count_up((): (), first: u32) -> Self {
+        first
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+
+    #[inline(always)]
+    fn swap_bytes(self) -> Self {
+        u32::swap_bytes(self)
+    }
+
+    #[inline(always)]
+    fn big_sigma0(self) -> Self {
+        self.rotate_right(2) ^ self.rotate_right(13) ^ self.rotate_right(22)
+    }
+
+    #[inline(always)]
+    fn big_sigma1(self) -> Self {
+        self.rotate_right(6) ^ self.rotate_right(11) ^ self.rotate_right(25)
+    }
+
+    #[inline(always)]
+    fn small_sigma0(self) -> Self {
+        self.rotate_right(7) ^ self.rotate_right(18) ^ (self >> 3)
+    }
+
+    #[inline(always)]
+    fn small_sigma1(self) -> Self {
+        self.rotate_right(17) ^ self.rotate_right(19) ^ (self >> 10)
+    }
+
+    #[inline(always)]
+    fn choose(self, yes: Self, no: Self) -> Self {
+        no ^ (self & (yes ^ no))
+    }
+
+    #[inline(always)]
+    fn majority(self, b: Self, c: Self) -> Self {
+        (self & b) | (c & (self | b))
+    }
+
+    #[inline(always)]
+    fn at_most(self, limit: Self) -> u32 {
+        u32::from(self <= limit)
+    }
+}

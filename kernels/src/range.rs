@@ -1,0 +1,135 @@
+//! Ranges of nonces.
+
+use std::fmt;
+
+/// How many nonces there are.
+const NONCES: u64 = 1 << 32;
+
+/// A run of consecutive nonces, at least one and at most all 2^32. A range never wraps past `0xffff_ffff`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NonceRange {
+    first: u32,
+    count: u64,
+}
+
+/// `first` and `count` do not make a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NonceRangeError {
+    /// The first nonce asked for.
+    pub first: u32,
+    /// The number of nonces asked for; from `first` there are `1..=2^32 - first`.
+    pub count: u64,
+}
+
+impl fmt::Display for NonceRangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = NONCES - u64::from(self.first);
+        write!(f, "{} nonces from {:#010x}: expected 1 to {most}", self.count, self.first)
+    }
+}
+
+impl std::error::Error for NonceRangeError {}
+
+impl NonceRange {
+    /// Every nonce.
+    pub const ALL: Self = Self { first: 0, count: NONCES };
+
+    /// The `count` nonces from `first` on.
+    ///
+    /// # Errors
+    /// When `count` is 0 or the range would run past `0xffff_ffff`.
+    pub const fn new(first: u32, count: u64) -> Result<Self, NonceRangeError> {
+        if count == 0 || count > NONCES - first as u64 {
+            return Err(NonceRangeError { first, count });
+        }
+        Ok(Self { first, count })
+    }
+
+    /// The first nonce.
+    #[must_use]
+    pub const fn first(self) -> u32 {
+        self.first
+    }
+
+    /// How many nonces: `1..=2^32`.
+    #[must_use]
+    pub const fn count(self) -> u64 {
+        self.count
+    }
+
+    /// The last nonce.
+    #[must_use]
+    pub const fn last(self) -> u32 {
+        // At most 0xffff_ffff, which `new` saw to.
+        (self.first as u64 + (self.count - 1)) as u32
+    }
+
+    /// Cuts the range, in order, into ranges of `size` nonces (the last may be shorter). A caller that wants
+    /// to be able to stop scans these one by one.
+    ///
+    /// # Panics
+    /// When `size` is 0.
+    #[must_use]
+    pub const fn chunks(self, size: u64) -> Chunks {
+        assert!(size > 0, "a chunk holds at least one nonce");
+        Chunks { next: self.first as u64, end: self.first as u64 + self.count, size }
+    }
+}
+
+/// The iterator of [`NonceRange::chunks`].
+#[derive(Clone, Debug)]
+pub struct Chunks {
+    next: u64,
+    end: u64,
+    size: u64,
+}
+
+impl Iterator for Chunks {
+    type Item = NonceRange;
+
+    fn next(&mut self) -> Option<NonceRange> {
+        let count = self.size.min(self.end - self.next);
+        if count == 0 {
+            return None;
+        }
+        let first =
+            u32::try_from(self.next).expect("a range ends at or before 2^32, and this is before its end");
+        self.next += count;
+        Some(NonceRange { first, count })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_range_is_never_empty_and_never_wraps() {
+        assert!(NonceRange::new(0, 0).is_err());
+        assert!(NonceRange::new(u32::MAX, 2).is_err());
+        assert!(NonceRange::new(1, NONCES).is_err());
+        assert!(NonceRange::new(0, u64::MAX).is_err());
+        assert_eq!(NonceRange::new(u32::MAX, 1).unwrap().last(), u32::MAX);
+        assert_eq!(NonceRange::new(0, NONCES).unwrap(), NonceRange::ALL);
+        assert_eq!(NonceRange::ALL.last(), u32::MAX);
+        let line = NonceRange::new(u32::MAX, 2).unwrap_err().to_string();
+        assert_eq!(line, "2 nonces from 0xffffffff: expected 1 to 1");
+    }
+
+    #[test]
+    fn chunks_cover_the_range_once_and_in_order() {
+        for (first, count, size) in [(0, 1, 1), (5, 100, 7), (u32::MAX - 20, 21, 8), (7, 10, 1000)] {
+            let range = NonceRange::new(first, count).unwrap();
+            let mut next = u64::from(first);
+            for chunk in range.chunks(size) {
+                assert_eq!(u64::from(chunk.first()), next);
+                assert!(chunk.count() <= size);
+                next += chunk.count();
+            }
+            assert_eq!(next, u64::from(first) + count);
+        }
+        assert_eq!(NonceRange::ALL.chunks(1 << 20).count(), 4096);
+        assert_eq!(NonceRange::ALL.chunks(u64::MAX).collect::<Vec<_>>(), [NonceRange::ALL]);
+    }
+}

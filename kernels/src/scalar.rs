@@ -1,0 +1,24 @@
+//! The kernel that every CPU can run: one nonce at a time, plain Rust.
+
+use crate::kernel::Kernel;
+use crate::range::NonceRange;
+use crate::search;
+use crate::work::Work;
+
+#[derive(Debug)]
+pub(crate) struct Scalar;
+
+impl Kernel for Scalar {
+    fn name(&self) -> &'static str {
+        "scalar"
+    }
+
+    fn is_supported(&self) -> bool {
+        true
+    }
+
+    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
+        search::scan::<u32>((), work, range, found);
+        range.count()
+    }
+}

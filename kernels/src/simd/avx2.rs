@@ -1,0 +1,168 @@
+//! Eight nonces at a time, by AVX2.
+
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::{
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_max_epu32,
+    _mm256_movemask_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_setr_epi8, _mm256_setr_epi32,
+    _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_xor_si256,
+};
+
+use crate::kernel::Kernel;
+use crate::lanes::Lanes;
+use crate::range::NonceRange;
+use crate::search;
+use crate::work::Work;
+
+#[derive(Debug)]
+pub(crate) struct Avx2;
+
+impl Kernel for Avx2 {
+    fn name(&self) -> &'static str {
+        "avx2"
+    }
+
+    fn is_supported(&self) -> bool {
+        Cpu::detect().is_some()
+    }
+
+    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
+        let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
+        // SAFETY: `cpu` proves that this CPU has AVX2.
+        unsafe { scan(cpu, work, range, found) };
+        range.count()
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<u32>) {
+    search::scan::<Words>(cpu, work, range, found);
+}
+
+/// Proof that this CPU has AVX2.
+#[derive(Clone, Copy)]
+struct Cpu(());
+
+impl Cpu {
+    fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then_some(Self(()))
+    }
+}
+
+/// Eight 32-bit words. That one exists proves that this CPU has AVX2.
+#[derive(Clone, Copy)]
+struct Words(__m256i);
+
+impl Words {
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_xor_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn and(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_and_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_or_si256(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn shift_right<const BITS: i32>(self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_srli_epi32::<BITS>(self.0) })
+    }
+
+    /// AVX2 has no rotation; both distances are named because one constant cannot yet be computed from the
+    /// other.
+    #[inline(always)]
+    fn rotate<const RIGHT: i32, const LEFT: i32>(self) -> Self {
+        const { assert!(RIGHT + LEFT == 32) };
+        // SAFETY: `self` proves AVX2.
+        self.shift_right::<RIGHT>().or(Self(unsafe { _mm256_slli_epi32::<LEFT>(self.0) }))
+    }
+}
+
+impl Lanes for Words {
+    type Cpu = Cpu;
+
+    const COUNT: u32 = 8;
+
+    #[inline(always)]
+    fn splat(_: Cpu, word: u32) -> Self {
+        // SAFETY: the `Cpu` proves AVX2.
+        Self(unsafe { _mm256_set1_epi32(word.cast_signed()) })
+    }
+
+    #[inline(always)]
+    fn count_up(cpu: Cpu, first: u32) -> Self {
+        // SAFETY: the `Cpu` proves AVX2.
+        let steps = Self(unsafe { _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7) });
+        Self::splat(cpu, first).add(steps)
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe { _mm256_add_epi32(self.0, other.0) })
+    }
+
+    #[rustfmt::skip]
+    #[inline(always)]
+    fn swap_bytes(self) -> Self {
+        // SAFETY: `self` proves AVX2.
+        Self(unsafe {
+            let order = _mm256_setr_epi8(
+                3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12,
+                3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12,
+            );
+            _mm256_shuffle_epi8(self.0, order)
+        })
+    }
+
+    #[inline(always)]
+    fn big_sigma0(self) -> Self {
+        self.rotate::<2, 30>().xor(self.rotate::<13, 19>()).xor(self.rotate::<22, 10>())
+    }
+
+    #[inline(always)]
+    fn big_sigma1(self) -> Self {
+        self.rotate::<6, 26>().xor(self.rotate::<11, 21>()).xor(self.rotate::<25, 7>())
+    }
+
+    #[inline(always)]
+    fn small_sigma0(self) -> Self {
+        self.rotate::<7, 25>().xor(self.rotate::<18, 14>()).xor(self.shift_right::<3>())
+    }
+
+    #[inline(always)]
+    fn small_sigma1(self) -> Self {
+        self.rotate::<17, 15>().xor(self.rotate::<19, 13>()).xor(self.shift_right::<10>())
+    }
+
+    #[inline(always)]
+    fn choose(self, yes: Self, no: Self) -> Self {
+        no.xor(self.and(yes.xor(no)))
+    }
+
+    #[inline(always)]
+    fn majority(self, b: Self, c: Self) -> Self {
+        self.and(b).or(c.and(self.or(b)))
+    }
+
+    /// AVX2 compares signed words only; x ≤ limit exactly when the greater of the two is the limit.
+    #[inline(always)]
+    fn at_most(self, limit: Self) -> u32 {
+        // SAFETY: `self` proves AVX2.
+        let bits = unsafe {
+            let yes = _mm256_cmpeq_epi32(_mm256_max_epu32(self.0, limit.0), limit.0);
+            _mm256_movemask_ps(_mm256_castsi256_ps(yes))
+        };
+        bits.cast_unsigned()
+    }
+}

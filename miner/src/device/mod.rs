@@ -1,0 +1,131 @@
+//! What hashes.
+//!
+//! Here: the [`Device`] trait, the [`Feed`] that every device works from, and the CPU ([`Cpu`]). Not here:
+//! where jobs come from and shares go.
+//! Path: [`Feed::next`] → the device tries the nonces, asking [`Feed::is_current`] often →
+//! [`Feed::add_hashes`] and, for each nonce found, [`Feed::found`] → hashed once more by other code → share.
+
+mod cpu;
+
+pub use cpu::Cpu;
+
+use std::sync::Arc;
+
+use iop_kernels::verify;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::dispatcher::{Assignment, Dispatcher};
+use crate::job::Share;
+use crate::stats::Stats;
+
+/// Shares that may wait for the upstream. Devices that find more, faster than it can send, wait as well.
+const SHARES_IN_FLIGHT: usize = 1024;
+
+/// A thing that hashes: the CPU, and later GPUs and machines behind a gateway.
+pub trait Device: Send {
+    /// The name people choose it by, as in `iop-miner mine --devices NAME`.
+    fn name(&self) -> &str;
+
+    /// Hashes what the feed gives, until it gives no more. Runs on a thread of its own.
+    fn run(&self, feed: &Feed);
+}
+
+/// Where a device gets its work and leaves what it finds.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    dispatcher: Arc<Dispatcher>,
+    stats: Arc<Stats>,
+    shares: mpsc::Sender<Share>,
+}
+
+impl Feed {
+    /// A feed out of `dispatcher`, and the end at which the shares come out.
+    #[must_use]
+    pub fn new(dispatcher: Arc<Dispatcher>, stats: Arc<Stats>) -> (Self, mpsc::Receiver<Share>) {
+        let (shares, receiver) = mpsc::channel(SHARES_IN_FLIGHT);
+        (Self { dispatcher, stats, shares }, receiver)
+    }
+
+    /// The next headers, about `want` of them; waits until there are some. `None`: no more, the device ends.
+    #[must_use]
+    pub fn next(&self, want: u64) -> Option<Assignment> {
+        self.dispatcher.take(want)
+    }
+
+    /// Whether it makes sense to go on with it.
+    #[must_use]
+    pub fn is_current(&self, assignment: &Assignment) -> bool {
+        self.dispatcher.is_current(assignment)
+    }
+
+    /// Counts hashes.
+    pub fn add_hashes(&self, hashes: u64) {
+        self.stats.add_hashes(hashes);
+    }
+
+    /// Passes a nonce on, if an independent hash says that it meets the target. Waits while too many shares
+    /// wait.
+    pub fn found(&self, assignment: &Assignment, nonce: u32, device: &str) {
+        let hash = verify(&assignment.work.header_with(nonce));
+        if !assignment.job.target().is_met_by(&hash) {
+            self.stats.add_hardware_error();
+            warn!(device, job = %assignment.job.id(), nonce, "a nonce found misses the target: not submitted");
+            return;
+        }
+        // An error means that there is no upstream any more: the miner is ending.
+        let _ = self.shares.blocking_send(assignment.share(nonce));
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::job::tests::{ANY_HASH, job};
+
+    pub(crate) fn feed(difficulty: f64) -> (Feed, mpsc::Receiver<Share>) {
+        let dispatcher = Arc::new(Dispatcher::new());
+        dispatcher.set_job(Arc::new(job("1", 4, 0, difficulty)));
+        Feed::new(dispatcher, Arc::new(Stats::new()))
+    }
+
+    #[test]
+    fn a_nonce_that_misses_the_target_is_counted_and_never_submitted() {
+        let (feed, mut shares) = feed(1e9);
+        let assignment = feed.next(1).unwrap();
+        feed.found(&assignment, 0, "faulty");
+        assert!(shares.try_recv().is_err());
+        assert_eq!(feed.stats.snapshot().hardware_errors, 1);
+    }
+
+    #[test]
+    fn a_nonce_that_meets_the_target_becomes_a_share() {
+        let (feed, mut shares) = feed(ANY_HASH);
+        let assignment = feed.next(1).unwrap();
+        feed.found(&assignment, 77, "cpu");
+        let share = shares.try_recv().unwrap();
+        assert_eq!((share.nonce.0, share.extranonce2), (77, assignment.extranonce2));
+        assert_eq!(feed.stats.snapshot().hardware_errors, 0);
+    }
+
+    #[test]
+    fn a_cpu_finds_counts_and_ends() {
+        let (feed, mut shares) = feed(1e-6);
+        let cpu = Cpu::new(iop_kernels::auto(), 2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| cpu.run(&feed));
+            let found: Vec<Share> = (0..50).map(|_| shares.blocking_recv().unwrap()).collect();
+            feed.dispatcher.close();
+            // Whoever finds one more now must not wait for somebody to take it.
+            drop(shares);
+            let distinct: std::collections::HashSet<_> =
+                found.iter().map(|share| (share.extranonce2, share.nonce)).collect();
+            assert_eq!(distinct.len(), 50);
+        });
+        let snapshot = feed.stats.snapshot();
+        assert!(snapshot.hashes > 0);
+        assert_eq!(snapshot.hardware_errors, 0);
+    }
+}

@@ -1,0 +1,350 @@
+//! Cuts jobs into assignments that share no header, and takes them back when they are stale.
+//!
+//! A job's headers are counted like an odometer: nonces turn fastest, then extranonce2, then the version bits
+//! that the pool lets us roll. Whoever asks gets the next nonces of the header that is at hand. With an
+//! extranonce2 of one byte and no version bits, the worst case allowed, a job lasts for 2^40 headers: half an
+//! hour at 600 MH/s.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use iop_kernels::{NonceRange, Work};
+use iop_stratum::fields::{Extranonce2, NTime, Nonce, VersionBits};
+use tracing::warn;
+
+use crate::job::{Job, Share};
+
+/// How many nonces a header has.
+const NONCES: u64 = 1 << 32;
+
+/// A range of headers for one device, and for no other.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The job that the headers belong to.
+    pub job: Arc<Job>,
+    /// The extranonce2 of all of them.
+    pub extranonce2: Extranonce2,
+    /// The rolled version bits of all of them.
+    pub version_bits: VersionBits,
+    /// The time of all of them.
+    pub ntime: NTime,
+    /// The header and the share target, ready for a kernel.
+    pub work: Work,
+    /// The nonces to try.
+    pub nonces: NonceRange,
+    /// Which of the dispatcher's jobs it is of.
+    generation: u64,
+}
+
+impl Assignment {
+    /// The share that a nonce of this assignment makes.
+    #[must_use]
+    pub fn share(&self, nonce: u32) -> Share {
+        Share {
+            job: Arc::clone(&self.job),
+            extranonce2: self.extranonce2,
+            version_bits: self.version_bits,
+            ntime: self.ntime,
+            nonce: Nonce(nonce),
+        }
+    }
+}
+
+/// Stands between one upstream and all devices.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    state: Mutex<State>,
+    /// Told when there is new work, or none any more.
+    changed: Condvar,
+    /// Counts the changes of job; devices look at it between chunks, without the lock.
+    generation: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    odometer: Option<Odometer>,
+    /// Where the next job's extranonce2 begins: where the last one's stood. A pool that sends a job again,
+    /// say after a reconnect, then does not get the same shares again.
+    next_extranonce2: u64,
+    closed: bool,
+}
+
+impl Dispatcher {
+    /// Without a job yet: devices that ask will wait.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces the work. Assignments of the job before are stale at once.
+    pub fn set_job(&self, job: Arc<Job>) {
+        self.change(|state| {
+            let first = state.next_extranonce2 & job.last_extranonce2();
+            state.odometer = Some(Odometer::new(job, first));
+        });
+    }
+
+    /// Takes the work away: devices wait for the next job.
+    pub fn clear(&self) {
+        self.change(|state| state.odometer = None);
+    }
+
+    /// No more work, for good: devices end.
+    pub fn close(&self) {
+        self.change(|state| {
+            state.odometer = None;
+            state.closed = true;
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        self.generation.fetch_add(1, Ordering::Release);
+        change(&mut state);
+        self.changed.notify_all();
+    }
+
+    /// At most `want` headers that nobody else gets. Waits until there are some; `None` when there will be no
+    /// more.
+    #[must_use]
+    pub fn take(&self, want: u64) -> Option<Assignment> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let generation = self.generation.load(Ordering::Acquire);
+            if let Some(assignment) = state.take(want, generation) {
+                return Some(assignment);
+            }
+            state = self.changed.wait(state).expect("nothing panics while it holds the lock");
+        }
+    }
+
+    /// Whether its job is still the one to work on. Cheap: made to be asked every fraction of a millisecond.
+    #[must_use]
+    pub fn is_current(&self, assignment: &Assignment) -> bool {
+        assignment.generation == self.generation.load(Ordering::Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+impl State {
+    fn take(&mut self, want: u64, generation: u64) -> Option<Assignment> {
+        let odometer = self.odometer.as_mut()?;
+        let Some(assignment) = odometer.take(want, generation) else {
+            warn!(job = %odometer.job.id(), "every header of the job is tried; waiting for the next one");
+            self.odometer = None;
+            return None;
+        };
+        self.next_extranonce2 = odometer.extranonce2.wrapping_add(1);
+        Some(assignment)
+    }
+}
+
+/// How far a job's headers are given out.
+#[derive(Debug)]
+struct Odometer {
+    job: Arc<Job>,
+    /// The header at hand; `None` before the first and after the last.
+    header: Option<Header>,
+    /// The next nonce of the header at hand, up to 2^32.
+    nonce: u64,
+    /// The extranonce2 at hand, as a counter that wraps.
+    extranonce2: u64,
+    first_extranonce2: u64,
+    /// The version bits at hand, as a counter.
+    version: u64,
+}
+
+/// A header but for its nonce.
+#[derive(Debug)]
+struct Header {
+    extranonce2: Extranonce2,
+    version_bits: VersionBits,
+    work: Work,
+}
+
+impl Odometer {
+    fn new(job: Arc<Job>, first_extranonce2: u64) -> Self {
+        let mut odometer = Self {
+            job,
+            header: None,
+            nonce: 0,
+            extranonce2: first_extranonce2,
+            first_extranonce2,
+            version: 0,
+        };
+        odometer.make_header();
+        odometer
+    }
+
+    fn take(&mut self, want: u64, generation: u64) -> Option<Assignment> {
+        if self.nonce == NONCES {
+            self.turn();
+        }
+        let Header { extranonce2, version_bits, work } = self.header.as_ref()?;
+        let count = want.clamp(1, NONCES - self.nonce);
+        let first = u32::try_from(self.nonce).expect("below 2^32, or the odometer would have turned");
+        let nonces = NonceRange::new(first, count).expect("ends at 2^32 at most");
+        self.nonce += count;
+        Some(Assignment {
+            job: Arc::clone(&self.job),
+            extranonce2: *extranonce2,
+            version_bits: *version_bits,
+            ntime: self.job.ntime(),
+            work: work.clone(),
+            nonces,
+            generation,
+        })
+    }
+
+    /// On to the next extranonce2; after the last one to the next version; after the last one there is no
+    /// header.
+    fn turn(&mut self) {
+        self.header = None;
+        self.nonce = 0;
+        self.extranonce2 = self.extranonce2.wrapping_add(1) & self.job.last_extranonce2();
+        if self.extranonce2 == self.first_extranonce2 {
+            self.version += 1;
+        }
+        if self.version >> self.job.rollable_bits() == 0 {
+            self.make_header();
+        }
+    }
+
+    fn make_header(&mut self) {
+        let extranonce2 = self.job.extranonce2(self.extranonce2);
+        let version = u32::try_from(self.version).expect("below 2 to the power of the bits in a 32-bit mask");
+        let version_bits = self.job.version_bits(version);
+        let header = self.job.header(&self.job.merkle_root(&extranonce2), version_bits, self.job.ntime());
+        self.header = Some(Header { extranonce2, version_bits, work: Work::new(&header, self.job.target()) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashMap;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::tests::{ANY_HASH, job};
+
+    /// Checks that no header is in two of the assignments, and gives how many headers they hold.
+    fn disjoint(assignments: &[Assignment]) -> u128 {
+        let mut by_header: HashMap<[u8; 80], Vec<NonceRange>> = HashMap::new();
+        for assignment in assignments {
+            by_header.entry(assignment.work.header_with(0)).or_default().push(assignment.nonces);
+        }
+        for ranges in by_header.values_mut() {
+            ranges.sort_by_key(|range| range.first());
+            assert!(
+                ranges.windows(2).all(|pair| pair[0].last() < pair[1].first()),
+                "a header was given out twice"
+            );
+        }
+        assignments.iter().map(|assignment| u128::from(assignment.nonces.count())).sum()
+    }
+
+    fn dispatcher(extranonce2_size: usize, mask: u32) -> Dispatcher {
+        let dispatcher = Dispatcher::new();
+        dispatcher.set_job(Arc::new(job("1", extranonce2_size, mask, ANY_HASH)));
+        dispatcher
+    }
+
+    #[test]
+    fn threads_that_take_at_once_never_get_the_same_header() {
+        let dispatcher = dispatcher(8, 0);
+        let taken: Vec<Assignment> = thread::scope(|scope| {
+            let take = |thread: u64| {
+                let dispatcher = &dispatcher;
+                scope.spawn(move || {
+                    (0..500)
+                        .map(|i| dispatcher.take((thread + 1) * (i + 1) * 65_537).unwrap())
+                        .collect::<Vec<_>>()
+                })
+            };
+            let threads: Vec<_> = (0..4).map(take).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken.len(), 2000);
+        disjoint(&taken);
+    }
+
+    #[test]
+    fn a_job_is_given_out_whole_and_then_devices_wait() {
+        let dispatcher = dispatcher(1, 0x0000_6000);
+        let taken: Vec<Assignment> = (0..256 * 4).map(|_| dispatcher.take(u64::MAX).unwrap()).collect();
+        assert_eq!(disjoint(&taken), 1 << (8 + 2 + 32));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| dispatcher.take(1));
+            thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            dispatcher.set_job(Arc::new(job("2", 1, 0, ANY_HASH)));
+            assert_eq!(waiting.join().unwrap().unwrap().job.id().as_str(), "2");
+        });
+    }
+
+    #[test]
+    fn a_job_sent_again_goes_on_where_it_stood() {
+        let dispatcher = dispatcher(2, 0);
+        let mut taken: Vec<Assignment> = (0..3).map(|_| dispatcher.take(1 << 31).unwrap()).collect();
+        dispatcher.set_job(Arc::new(job("1", 2, 0, ANY_HASH)));
+        taken.extend((0..3).map(|_| dispatcher.take(1 << 31).unwrap()));
+        disjoint(&taken);
+    }
+
+    #[test]
+    fn assignments_are_stale_as_soon_as_the_job_changes_or_goes() {
+        let dispatcher = dispatcher(4, 0);
+        let old = dispatcher.take(10).unwrap();
+        assert!(dispatcher.is_current(&old));
+        dispatcher.set_job(Arc::new(job("2", 4, 0, ANY_HASH)));
+        assert!(!dispatcher.is_current(&old));
+        let new = dispatcher.take(10).unwrap();
+        assert!(dispatcher.is_current(&new));
+        dispatcher.clear();
+        assert!(!dispatcher.is_current(&new));
+    }
+
+    #[test]
+    fn closing_ends_those_who_wait_and_those_who_come() {
+        let dispatcher = Dispatcher::new();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| dispatcher.take(1).is_none());
+            dispatcher.close();
+            assert!(waiting.join().unwrap());
+        });
+        assert!(dispatcher.take(1).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_mix_of_jobs_and_sizes_stays_disjoint(
+            size in 0usize..=8,
+            mask in prop_oneof![Just(0), Just(0x1fff_e000), any::<u32>()],
+            wants in proptest::collection::vec(prop_oneof![0..5u64, 1u64 << 28..1 << 33], 1..200),
+        ) {
+            let dispatcher = dispatcher(size, mask);
+            // At most 2^120: no list of wants comes near.
+            let headers = 1u128 << (32 + 8 * size + mask.count_ones() as usize).min(120);
+            let (mut taken, mut left) = (Vec::new(), headers);
+            for want in wants {
+                let expected = u128::from(want.max(1)).min(left);
+                if expected == 0 { break; }
+                let assignment = dispatcher.take(want).unwrap();
+                prop_assert!(u128::from(assignment.nonces.count()) <= expected);
+                left -= u128::from(assignment.nonces.count());
+                taken.push(assignment);
+            }
+            prop_assert_eq!(disjoint(&taken), headers - left);
+        }
+    }
+}

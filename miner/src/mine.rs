@@ -1,0 +1,121 @@
+//! `iop-miner mine`: devices, a pool, a line of status now and then, and a clean end.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use iop_kernels::Kernel;
+use tokio::runtime::Builder;
+use tokio::time::{Instant, interval_at};
+use tracing::info;
+
+use crate::device::{Cpu, Device, Feed};
+use crate::dispatcher::Dispatcher;
+use crate::stats::{Snapshot, Stats};
+use crate::upstream::pool::Pool;
+use crate::upstream::{Desk, PoolUrl, Timing, Upstream};
+
+/// Between two status lines.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// What `mine` needs to know, validated.
+#[derive(Clone, Debug)]
+pub struct MineSettings {
+    /// Pools, in order of preference; at least one.
+    pub urls: Vec<PoolUrl>,
+    /// The user at the pool.
+    pub user: String,
+    /// The user's password there.
+    pub password: String,
+    /// The CPU's kernel.
+    pub kernel: &'static dyn Kernel,
+    /// The CPU's worker threads.
+    pub threads: usize,
+}
+
+/// Mines until the process is asked to end (Ctrl-C or SIGTERM).
+///
+/// # Errors
+/// When the operating system gives no thread, no runtime or no signal handler.
+pub fn run(settings: MineSettings) -> io::Result<()> {
+    info!(
+        "mining as {} with kernel {} on {} CPU threads",
+        settings.user,
+        settings.kernel.name(),
+        settings.threads
+    );
+    let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(settings.kernel, settings.threads))];
+    let pool = Pool::new(settings.urls, settings.user, settings.password, Timing::default());
+    let stats = Arc::new(Stats::new());
+    let ended = mine(pool, devices, &stats, asked_to_end());
+    let end = stats.snapshot();
+    let average = end.rate_since(&Snapshot::default());
+    info!("mined for {:.0} s: {} hashes, {average} on average, {end}", end.elapsed.as_secs_f64(), end.hashes);
+    ended
+}
+
+/// Runs devices and upstream until `until` gives something.
+///
+/// # Errors
+/// When the operating system gives no thread or no runtime, and those of `until`.
+pub fn mine(
+    upstream: impl Upstream,
+    devices: Vec<Box<dyn Device>>,
+    stats: &Arc<Stats>,
+    until: impl Future<Output = io::Result<()>>,
+) -> io::Result<()> {
+    // The network takes next to nothing of one thread; the devices have theirs.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let dispatcher = Arc::new(Dispatcher::new());
+    let (feed, shares) = Feed::new(Arc::clone(&dispatcher), Arc::clone(stats));
+    let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, stats: Arc::clone(stats) };
+    thread::scope(|scope| {
+        let mut starts = devices.into_iter().map(|device| {
+            let (feed, name) = (feed.clone(), device.name().to_owned());
+            thread::Builder::new().name(name).spawn_scoped(scope, move || device.run(&feed)).map(drop)
+        });
+        let ended = starts.try_for_each(|started| started).and_then(|()| {
+            runtime.block_on(async {
+                tokio::select! {
+                    never = upstream.run(desk) => match never {},
+                    never = report(stats) => match never {},
+                    ended = until => ended,
+                }
+            })
+        });
+        // The desk is gone with its end of the channel, so no device waits to hand in a share.
+        dispatcher.close();
+        ended
+    })
+}
+
+/// Logs a line of status again and again.
+async fn report(stats: &Stats) -> Infallible {
+    let mut ticks = interval_at(Instant::now() + STATUS_EVERY, STATUS_EVERY);
+    let mut last = stats.snapshot();
+    loop {
+        ticks.tick().await;
+        let now = stats.snapshot();
+        info!("{}, {now}", now.rate_since(&last));
+        last = now;
+    }
+}
+
+/// Waits for Ctrl-C or, where there is such a thing, SIGTERM.
+async fn asked_to_end() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => info!("interrupted"),
+            _ = terminate.recv() => info!("asked to terminate"),
+        }
+        Ok(())
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

@@ -1,0 +1,55 @@
+//! Where work comes from and shares go.
+//!
+//! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and
+//! time-outs. Not here: Stratum's messages (`iop-stratum`), hashing.
+//! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → [`Desk::stats`].
+
+mod backoff;
+mod connection;
+pub mod pool;
+mod timing;
+mod url;
+
+pub use timing::Timing;
+pub use url::{PoolUrl, UrlError};
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::dispatcher::Dispatcher;
+use crate::job::Share;
+use crate::stats::Stats;
+
+/// A source of jobs that takes their shares.
+pub trait Upstream {
+    /// Gives jobs and takes shares for ever; whatever goes wrong on the way, it says so and recovers. To end
+    /// it, drop the future.
+    fn run(self, desk: Desk) -> impl Future<Output = Infallible> + Send;
+}
+
+/// What an upstream has to do with the rest of the miner.
+#[derive(Debug)]
+pub struct Desk {
+    /// Takes the jobs.
+    pub dispatcher: Arc<Dispatcher>,
+    /// The shares that devices found; never left to pile up, since devices wait where they do.
+    pub shares: mpsc::Receiver<Share>,
+    /// Takes the verdicts.
+    pub stats: Arc<Stats>,
+}
+
+impl Desk {
+    /// Waits for something while there is nobody to send shares to: those that still come are stale.
+    async fn idle<T>(&mut self, until: impl Future<Output = T>) -> T {
+        let mut until = pin!(until);
+        loop {
+            tokio::select! {
+                done = &mut until => return done,
+                Some(_) = self.shares.recv() => self.stats.add_stale(),
+            }
+        }
+    }
+}

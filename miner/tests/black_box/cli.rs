@@ -1,0 +1,149 @@
+//! The program itself: exit status, streams, JSON.
+
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, JOB, listen};
+use serde_json::Value;
+
+fn miner(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iop-miner"));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    miner(arguments).output().unwrap()
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_one_line_on_stderr() {
+    let mine = |more: [&'static str; 2]| {
+        [&["mine", "--url", "stratum+tcp://127.0.0.1:1", "--user", "a.b"], &more[..]].concat()
+    };
+    for (arguments, named) in [
+        (vec![], "no command given"),
+        (vec!["mine", "--frobnicate"], "--frobnicate"),
+        (vec!["bench", "--kernel", "warp"], "\"warp\""),
+        (
+            vec!["mine", "--url", "pool:3333", "--user", "a"],
+            "\"pool:3333\": expected stratum+tcp://HOST:PORT",
+        ),
+        (vec!["mine", "--url", "stratum+tcp://127.0.0.1:1", "--user", ""], "--user \"\""),
+        (mine(["--kernel", "warp"]), "unknown kernel \"warp\""),
+        (mine(["--devices", "opencl:0.0"]), "\"opencl:0.0\": expected cpu"),
+        (mine(["--threads", "0"]), "--threads 0"),
+    ] {
+        let output = run(&arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("iop-miner: ") && stderr.contains(named), "{arguments:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_kernel_that_this_cpu_lacks_is_refused() {
+    let lacking: Vec<_> = iop_kernels::all().iter().filter(|kernel| !kernel.is_supported()).collect();
+    if lacking.is_empty() {
+        eprintln!("SKIPPED: this CPU can run every kernel");
+    }
+    for kernel in lacking {
+        let output = run(&["bench", "--kernel", kernel.name()]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("this CPU cannot run kernel"));
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for argument in ["--help", "--version"] {
+        let output = run(&[argument]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(String::from_utf8(output.stdout).unwrap().contains("iop-miner"));
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn bench_prints_one_object_per_kernel_with_the_promised_fields() {
+    let output = run(&["bench", "--kernel", "all", "--threads", "2", "--seconds", "0.2", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let objects: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kernels: Vec<&str> = objects.iter().map(|object| object["kernel"].as_str().unwrap()).collect();
+    assert_eq!(kernels, iop_kernels::supported().map(|kernel| kernel.name()).collect::<Vec<_>>());
+    for object in &objects {
+        let mut fields: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        let mut expected =
+            ["kernel", "device", "threads", "hashes", "seconds", "hashes_per_second", "cycles_per_hash"];
+        expected.sort_unstable();
+        assert_eq!(fields, expected);
+        assert_eq!((&object["device"], &object["threads"]), (&"cpu".into(), &2.into()));
+        let number = |field: &str| object[field].as_f64().unwrap();
+        assert!(number("seconds") >= 0.2);
+        let rate = number("hashes") / number("seconds");
+        assert!((number("hashes_per_second") / rate - 1.0).abs() < 1e-6);
+        if cfg!(target_arch = "x86_64") {
+            assert!(number("cycles_per_hash") > 1.0);
+        }
+    }
+}
+
+#[test]
+fn devices_lists_the_cpu_with_its_kernels() {
+    let output = run(&["devices", "--json"]);
+    assert_eq!(output.status.code(), Some(0));
+    let cpu: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(cpu["device"], "cpu");
+    assert!(cpu["threads"].as_u64().unwrap() >= 1);
+    assert!(cpu["kernels"].as_array().unwrap().contains(&cpu["auto"]));
+    let table = String::from_utf8(run(&["devices"]).stdout).unwrap();
+    assert!(table.contains("cpu") && table.contains("scalar"), "{table}");
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_and_ctrl_c_end_mining_cleanly_with_a_summary() {
+    for signal in ["TERM", "INT"] {
+        let (listener, address) = listen();
+        let url = format!("stratum+tcp://{address}");
+        let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
+        let child = miner(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut client = Client::accept(&listener);
+        client.serve_until_share(&JOB);
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert!(stderr.contains("mined for") && stderr.contains("accepted"), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_missing_pool_is_named_in_one_line_and_tried_again() {
+    let (listener, address) = listen();
+    drop(listener);
+    let url = format!("stratum+tcp://{address}");
+    let mut child = miner(&["mine", "--url", &*url, "--user", "a.b", "--threads", "1"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(1200));
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    child.kill().unwrap();
+    let started = Instant::now();
+    let stderr = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(started.elapsed() < crate::support::PATIENCE);
+    let refused: Vec<&str> = stderr.lines().filter(|line| line.contains("cannot connect")).collect();
+    assert!(refused.len() >= 2 && refused.iter().all(|line| line.contains(&url)), "{stderr}");
+    assert!(refused[0].contains("trying again in"), "{stderr}");
+}

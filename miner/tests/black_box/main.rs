@@ -1,0 +1,7 @@
+//! The miner from outside: the program's command line, and mining at pools of every kind over real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod mine;
+mod support;

@@ -1,0 +1,251 @@
+//! `mine` against pools of every kind, over real sockets.
+
+use std::collections::HashSet;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, EASY, HARDER, JOB, Miner, TIMING, Template, listen};
+use serde_json::json;
+
+/// By how much the miner's clock for a connection may have started before ours.
+const A_MOMENT: Duration = Duration::from_millis(500);
+
+#[test]
+fn shares_meet_the_target_and_no_header_is_submitted_twice() {
+    let (listener, address) = listen();
+    let miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.handshake(&JOB);
+    client.set_difficulty(EASY);
+    client.send(&JOB.notify(true));
+    let mut headers = HashSet::new();
+    for _ in 0..200 {
+        let submit = client.read_submit();
+        assert!(headers.insert(JOB.check(&submit)), "submitted twice");
+        client.answer(&submit, json!(true));
+    }
+    let snapshot = miner.wait_for(|snapshot| snapshot.accepted == 200);
+    assert!(snapshot.hashes > 0);
+    assert_eq!((snapshot.hardware_errors, snapshot.rejected.len()), (0, 0));
+}
+
+#[test]
+fn a_pool_without_version_rolling_gets_shares_without_version_bits() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    Client::accept(&listener).serve_until_share(&Template { mask: 0, extranonce2_size: 1, ..JOB });
+}
+
+#[test]
+fn a_new_difficulty_and_a_new_extranonce_hold_from_the_next_job_on() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
+    client.set_difficulty(HARDER);
+    client.send(&json!({"id": null, "method": "mining.set_extranonce", "params": ["abcdef", 8]}));
+    // Still the first job, with its own difficulty and extranonce.
+    for _ in 0..20 {
+        JOB.check(&client.read_submit());
+    }
+    let second =
+        Template { id: "job-2", extranonce1: "abcdef", extranonce2_size: 8, share_bound: 0x1000, ..JOB };
+    client.send(&second.notify(true));
+    let mut of_second = 0;
+    while of_second < 20 {
+        let submit = client.read_submit();
+        if submit["params"][1] == second.id {
+            second.check(&submit);
+            of_second += 1;
+        } else {
+            JOB.check(&submit);
+            assert_eq!(of_second, 0, "a stale share was submitted after a clean job");
+        }
+    }
+}
+
+#[test]
+fn version_bits_follow_a_mask_that_changes() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
+    client.send(&json!({"id": null, "method": "mining.set_version_mask", "params": ["00000000"]}));
+    let unrolled = Template { mask: 0, ..JOB };
+    let start = Instant::now();
+    loop {
+        let submit = client.read_submit();
+        if submit["params"].as_array().unwrap().len() == 5 {
+            unrolled.check(&submit);
+            return;
+        }
+        assert!(start.elapsed() < crate::support::PATIENCE);
+    }
+}
+
+#[test]
+fn verdicts_are_counted_by_the_pools_reasons() {
+    let (listener, address) = listen();
+    let miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
+    for error in [
+        json!([23, "Low difficulty share", null]),
+        json!([22, "Duplicate share", null]),
+        json!([21, "Stale", null]),
+    ] {
+        let submit = client.read_submit();
+        client.send(&json!({"id": submit["id"], "result": null, "error": error}));
+    }
+    let snapshot = miner.wait_for(|snapshot| snapshot.stale == 1);
+    assert_eq!(
+        snapshot.to_string(),
+        "accepted 1, rejected 2 (Duplicate share (22) 1, Low difficulty share (23) 1), stale 1"
+    );
+}
+
+#[test]
+fn a_pool_that_comes_late_goes_and_comes_back_is_mined_at_each_time() {
+    let (listener, address) = listen();
+    drop(listener);
+    let miner = Miner::start(&[address]);
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(300));
+        let listener = TcpListener::bind(address).unwrap();
+        let mut client = Client::accept(&listener);
+        client.serve_until_share(&JOB);
+        drop((client, listener));
+        // Without a pool there is no work, and what is left of it is thrown away.
+        thread::sleep(Duration::from_millis(200));
+        let hashes = miner.stats.snapshot().hashes;
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(miner.stats.snapshot().hashes, hashes, "hashes for nobody");
+    }
+}
+
+#[test]
+fn the_next_pool_of_the_list_is_tried_when_one_fails() {
+    let (dead, dead_address) = listen();
+    drop(dead);
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[dead_address, address]);
+    Client::accept(&listener).serve_until_share(&JOB);
+}
+
+#[test]
+fn a_pool_that_refuses_the_user_is_left() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    let subscribed = json!([[["mining.notify", "1"]], "00", 4]);
+    client.send(&json!({"id": 2, "result": subscribed, "error": null}));
+    client.send(&json!({"id": 3, "result": false, "error": [24, "Unauthorized worker", null]}));
+    client.wait_until_closed();
+    Client::accept(&listener).serve_until_share(&JOB);
+}
+
+/// What a hostile pool does with a connection.
+type Attack = Box<dyn Fn(&mut Client)>;
+
+#[test]
+fn what_a_hostile_pool_sends_ends_its_connection_and_nothing_else() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    let subscribe = |size: &str| {
+        let line = format!("{{\"id\":2,\"result\":[[],\"00\",{size}],\"error\":null}}\n");
+        move |client: &mut Client| client.send_bytes(line.as_bytes())
+    };
+    let notify = |place: usize, value: serde_json::Value| {
+        let mut message = JOB.notify(true);
+        message["params"][place] = value;
+        move |client: &mut Client| {
+            client.handshake(&JOB);
+            client.send(&message);
+        }
+    };
+    let hostile: Vec<Attack> = vec![
+        Box::new(|client| client.send_bytes(&vec![b'x'; 4 << 20])),
+        Box::new(|client| client.send_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        Box::new(|client| client.send_bytes(&[0xff, 0xfe, b'\n'])),
+        Box::new(|client| client.send_bytes(format!("{}\n", "[".repeat(100_000)).as_bytes())),
+        Box::new(subscribe("1000000000")),
+        Box::new(subscribe("-1")),
+        Box::new(subscribe("1e400")),
+        Box::new(|client| client.send(&JOB.notify(true))),
+        Box::new(notify(0, json!(""))),
+        Box::new(notify(1, json!("zz".repeat(32)))),
+        Box::new(notify(2, json!("abc"))),
+        Box::new(notify(3, json!(null))),
+        Box::new(notify(4, json!(vec!["00".repeat(32); 1000]))),
+        Box::new(notify(5, json!("20000000ff"))),
+        Box::new(notify(8, json!("maybe"))),
+        Box::new(|client| {
+            client.handshake(&JOB);
+            client.send(&json!({"id": null, "method": "mining.set_difficulty", "params": [-1]}));
+        }),
+        Box::new(|client| {
+            client.handshake(&JOB);
+            client.send(
+                &json!({"id": null, "method": "mining.set_extranonce", "params": ["00".repeat(1000), 4]}),
+            );
+        }),
+    ];
+    for attack in hostile {
+        let mut client = Client::accept(&listener);
+        attack(&mut client);
+        client.wait_until_closed();
+    }
+    Client::accept(&listener).serve_until_share(&JOB);
+}
+
+#[test]
+fn a_pool_that_takes_every_hash_and_reads_none_is_left() {
+    let (listener, address) = listen();
+    let miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.handshake(&JOB);
+    client.set_difficulty(1e-300);
+    client.send(&JOB.notify(true));
+    // Every hash is a share now. Nobody reads them, until the miner finds that the pool takes nothing.
+    let start = Instant::now();
+    let mut again = Client::accept(&listener);
+    assert!(start.elapsed() >= TIMING.write.min(TIMING.silence) - A_MOMENT);
+    again.serve_until_share(&JOB);
+    assert!(miner.stats.snapshot().hashes > 0);
+}
+
+#[test]
+fn a_pool_that_falls_silent_is_left() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    // Before the hand-shake …
+    let mut client = Client::accept(&listener);
+    let start = Instant::now();
+    client.wait_until_closed();
+    assert!(start.elapsed() >= TIMING.handshake - A_MOMENT);
+    // … and after it.
+    let mut client = Client::accept(&listener);
+    client.handshake(&JOB);
+    let start = Instant::now();
+    client.wait_until_closed();
+    assert!(start.elapsed() >= TIMING.silence - A_MOMENT);
+    Client::accept(&listener).serve_until_share(&JOB);
+}
+
+#[test]
+fn a_pool_may_move_to_another_port_and_not_to_another_host() {
+    let (listener, address) = listen();
+    let (other, other_address) = listen();
+    let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.handshake(&JOB);
+    let reconnect = |host: &str| json!({"id": null, "method": "client.reconnect", "params": [host, other_address.port(), 0]});
+    client.send(&reconnect("thief.example.org"));
+    client.set_difficulty(EASY);
+    client.send(&JOB.notify(true));
+    JOB.check(&client.read_submit());
+    client.send(&reconnect("127.0.0.1"));
+    client.wait_until_closed();
+    Client::accept(&other).serve_until_share(&JOB);
+}

@@ -1,0 +1,271 @@
+//! A pool for tests, and a miner to connect to it.
+//!
+//! The pool speaks Stratum by hand-written JSON and judges shares by its own arithmetic over the `sha2`
+//! crate: it shares no line with the code under test.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use iop_miner::device::{Cpu, Device};
+use iop_miner::mine::mine;
+use iop_miner::stats::{Snapshot, Stats};
+use iop_miner::upstream::Timing;
+use iop_miner::upstream::pool::Pool;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+/// How long anything that should happen may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) const TIMING: Timing = Timing {
+    connect: Duration::from_secs(5),
+    handshake: Duration::from_secs(1),
+    silence: Duration::from_secs(2),
+    write: Duration::from_secs(2),
+    first_retry: Duration::from_millis(20),
+    last_retry: Duration::from_millis(100),
+    good_after: Duration::from_secs(30),
+    longest_asked_wait: Duration::from_millis(100),
+};
+
+/// A miner that runs until it is dropped.
+pub(crate) struct Miner {
+    pub(crate) stats: Arc<Stats>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Miner {
+    pub(crate) fn start(pools: &[SocketAddr]) -> Self {
+        let urls = pools.iter().map(|pool| format!("stratum+tcp://{pool}").parse().unwrap()).collect();
+        let pool = Pool::new(urls, "pAddress.rig".into(), "x".into(), TIMING);
+        let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(iop_kernels::auto(), 2))];
+        let (stop, stopped) = oneshot::channel();
+        let stats = Arc::new(Stats::new());
+        let until = async {
+            let _ = stopped.await;
+            Ok(())
+        };
+        let thread = thread::spawn({
+            let stats = Arc::clone(&stats);
+            move || mine(pool, devices, &stats, until).unwrap()
+        });
+        Self { stats, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Waits until the counters are as wanted.
+    pub(crate) fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let start = Instant::now();
+        loop {
+            let snapshot = self.stats.snapshot();
+            if wanted(&snapshot) {
+                return snapshot;
+            }
+            assert!(start.elapsed() < PATIENCE, "{snapshot:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Miner {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || thread::panicking(), "the miner panicked");
+    }
+}
+
+pub(crate) fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// What a job and the connection it is on leave to the miner to combine.
+#[derive(Clone)]
+pub(crate) struct Template {
+    pub(crate) id: &'static str,
+    pub(crate) extranonce1: &'static str,
+    pub(crate) extranonce2_size: usize,
+    pub(crate) version: u32,
+    pub(crate) mask: u32,
+    pub(crate) ntime: u32,
+    /// The first four bytes of a hash, as printed, are below this.
+    pub(crate) share_bound: u32,
+}
+
+/// Difficulty 2^-16: the target is `0000ffff 00…`.
+pub(crate) const EASY: f64 = 1.0 / 65_536.0;
+/// Difficulty 2^-12: the target is `00000fff f0…`.
+pub(crate) const HARDER: f64 = 1.0 / 4096.0;
+
+pub(crate) const JOB: Template = Template {
+    id: "job-1",
+    extranonce1: "f00dbabe",
+    extranonce2_size: 4,
+    version: 0x2000_0000,
+    mask: 0x1fff_e000,
+    ntime: 0x6550_1234,
+    share_bound: 0xffff,
+};
+
+const COINBASE_1: &str =
+    "0100000001000000000000000000000000000000000000000000000000000000000000000000ffffffff10";
+const COINBASE_2: &str =
+    "ffffffff0100f2052a010000001976a91400112233445566778899aabbccddeeff0011223388ac00000000";
+const PREV_HASH: [u8; 32] = {
+    let mut bytes = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        bytes[i] = i as u8 + 1;
+        i += 1;
+    }
+    bytes
+};
+const BRANCHES: [[u8; 32]; 2] = [[0x11; 32], [0x22; 32]];
+const NBITS: u32 = 0x1d00_ffff;
+
+fn sha256d(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(Sha256::digest(bytes)).into()
+}
+
+impl Template {
+    pub(crate) fn notify(&self, clean: bool) -> Value {
+        // Stratum swaps the bytes of each word of the previous hash.
+        let prev_hash: Vec<u8> = PREV_HASH.chunks(4).flat_map(|word| word.iter().rev().copied()).collect();
+        json!({"id": null, "method": "mining.notify", "params": [
+            self.id, hex::encode(prev_hash), COINBASE_1, COINBASE_2, BRANCHES.map(hex::encode),
+            format!("{:08x}", self.version), format!("{NBITS:08x}"), format!("{:08x}", self.ntime), clean,
+        ]})
+    }
+
+    /// Rebuilds the header of a `mining.submit` and checks all of it. Gives the header.
+    pub(crate) fn check(&self, submit: &Value) -> Vec<u8> {
+        assert_eq!(submit["method"], "mining.submit");
+        let params: Vec<&str> =
+            submit["params"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
+        assert_eq!(params[..2], ["pAddress.rig", self.id]);
+        let [extranonce2, ntime, nonce] = [params[2], params[3], params[4]];
+        assert_eq!(extranonce2.len(), 2 * self.extranonce2_size);
+        assert_eq!((ntime, nonce.len()), (&*format!("{:08x}", self.ntime), 8));
+        let bits = params.get(5).map_or(0, |bits| u32::from_str_radix(bits, 16).unwrap());
+        assert_eq!(params.len() == 6, self.mask != 0);
+        assert_eq!(bits & !self.mask, 0);
+        let coinbase = [COINBASE_1, self.extranonce1, extranonce2, COINBASE_2].concat();
+        let root = BRANCHES.iter().fold(sha256d(&hex::decode(coinbase).unwrap()), |root, branch| {
+            sha256d(&[root, *branch].concat())
+        });
+        let word = |hex: &str| u32::from_str_radix(hex, 16).unwrap().to_le_bytes();
+        let version = self.version & !self.mask | bits;
+        let numbers = [self.ntime.to_le_bytes(), NBITS.to_le_bytes(), word(nonce)].concat();
+        let header = [&version.to_le_bytes()[..], &PREV_HASH, &root, &numbers].concat();
+        assert_eq!(header.len(), 80);
+        let hash = sha256d(&header);
+        let top = u32::from_le_bytes(hash[28..].try_into().unwrap());
+        assert!(top < self.share_bound, "hash {} is above the target", hex::encode(hash));
+        header
+    }
+}
+
+/// A connection from a miner.
+pub(crate) struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn accept(listener: &TcpListener) -> Self {
+        listener.set_nonblocking(true).unwrap();
+        let start = Instant::now();
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    return Self { reader: BufReader::new(stream) };
+                }
+                Err(_) => assert!(start.elapsed() < PATIENCE, "no miner came"),
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The next line, or `None` when the miner is gone.
+    pub(crate) fn read(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(serde_json::from_str(&line).unwrap()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("the miner neither speaks nor goes: {error}"),
+        }
+    }
+
+    /// Ignores that the miner may be gone: the next read tells.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.reader.get_mut().write_all(bytes);
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        self.send_bytes(format!("{message}\n").as_bytes());
+    }
+
+    pub(crate) fn answer(&mut self, request: &Value, result: Value) {
+        self.send(&json!({"id": request["id"], "result": result, "error": null}));
+    }
+
+    /// Answers the hand-shake up to the user's leave to work.
+    pub(crate) fn handshake(&mut self, job: &Template) {
+        loop {
+            let request = self.read().expect("the miner stays");
+            let result = match request["method"].as_str().unwrap() {
+                "mining.configure" if job.mask == 0 => json!({"version-rolling": false}),
+                "mining.configure" => {
+                    json!({"version-rolling": true, "version-rolling.mask": format!("{:08x}", job.mask)})
+                }
+                "mining.subscribe" => {
+                    json!([[["mining.notify", "1"]], job.extranonce1, job.extranonce2_size])
+                }
+                "mining.authorize" => {
+                    assert_eq!(request["params"], json!(["pAddress.rig", "x"]));
+                    self.answer(&request, json!(true));
+                    return;
+                }
+                other => panic!("unexpected {other}"),
+            };
+            self.answer(&request, result);
+        }
+    }
+
+    pub(crate) fn set_difficulty(&mut self, difficulty: f64) {
+        self.send(&json!({"id": null, "method": "mining.set_difficulty", "params": [difficulty]}));
+    }
+
+    /// The next share.
+    pub(crate) fn read_submit(&mut self) -> Value {
+        loop {
+            let request = self.read().expect("the miner stays");
+            if request["method"] == "mining.submit" {
+                return request;
+            }
+        }
+    }
+
+    /// Serves a miner until a share of the job has come, and checks it.
+    pub(crate) fn serve_until_share(&mut self, job: &Template) {
+        self.handshake(job);
+        self.set_difficulty(EASY);
+        self.send(&job.notify(true));
+        let submit = self.read_submit();
+        job.check(&submit);
+        self.answer(&submit, json!(true));
+    }
+
+    /// Waits until the miner has closed the connection.
+    pub(crate) fn wait_until_closed(&mut self) {
+        while self.read().is_some() {}
+    }
+}

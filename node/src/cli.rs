@@ -1,0 +1,155 @@
+//! The command line: raw arguments in, validated [`Settings`] or a key command out, and an exit status.
+//!
+//! Results go to stdout, logs and complaints to stderr. 0: done, 1: failed, 2: wrong usage. A complaint is one
+//! line that names what is wrong and what was expected.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::Settings;
+use crate::{keys, run};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "iop-node",
+    version,
+    about = "A fully validating node of the IoP chain",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node
+    Run(Box<RunArgs>),
+    /// Make and look at license and wallet keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// Which network.
+#[derive(Debug, Default, Args)]
+pub(crate) struct NetworkArgs {
+    /// A built-in network: main, test, regtest or devnet [default: main]
+    #[arg(long, value_name = "NAME", conflicts_with = "network_file")]
+    pub(crate) network: Option<String>,
+    /// A private network, as a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network_file: Option<PathBuf>,
+}
+
+/// The arguments of `run` as they were given. What is not given may come from the configuration file.
+#[derive(Debug, Default, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// Where everything is kept; one network each [default: ~/.iop-node/NETWORK]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) datadir: Option<PathBuf>,
+    /// Where JSON-RPC listens [default: 127.0.0.1 and the network's port]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) rpc_bind: Option<SocketAddr>,
+    /// JSON-RPC user, together with --rpc-password-file [default: a cookie in DATADIR/.cookie]
+    #[arg(long, value_name = "USER", requires = "rpc_password_file")]
+    pub(crate) rpc_user: Option<String>,
+    /// File with the JSON-RPC password, readable by its owner only
+    #[arg(long, value_name = "FILE", requires = "rpc_user")]
+    pub(crate) rpc_password_file: Option<PathBuf>,
+    /// Accept no P2P connections. This version has no P2P yet, so it never does
+    #[arg(long)]
+    pub(crate) no_listen: bool,
+    /// Host no Mercury relay. This version has none yet
+    #[arg(long)]
+    pub(crate) no_mercury: bool,
+    /// Configuration file; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key: writes it as WIF to a new file that only its owner can read, and prints its address
+    New {
+        #[command(flatten)]
+        network: NetworkArgs,
+        /// The file to make; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Print a key file's public key and license address, never the key
+    Show {
+        #[command(flatten)]
+        network: NetworkArgs,
+        /// A file with a key as WIF
+        file: PathBuf,
+    },
+    /// Write devnet's published keys: admin.wif and license-1.wif to license-3.wif
+    Devnet {
+        /// The folder to write to; made if need be
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Why the program ends without success.
+#[derive(Debug)]
+pub enum Failure {
+    /// Wrong usage, configuration included: exit status 2.
+    Usage(String),
+    /// It was asked rightly and failed: exit status 1.
+    Failed(String),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return fail(&Failure::Usage(one_line(&error))),
+    };
+    let done = match cli.command {
+        Command::Run(args) => Settings::from_args(*args).and_then(run::run),
+        Command::Key(KeyCommand::New { network, out }) => keys::new(&network, &out),
+        Command::Key(KeyCommand::Show { network, file }) => keys::show(&network, &file),
+        Command::Key(KeyCommand::Devnet { out }) => keys::devnet(&out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    let (text, status) = match failure {
+        Failure::Usage(text) => (text, 2),
+        Failure::Failed(text) => (text, 1),
+    };
+    eprintln!("iop-node: {text}");
+    ExitCode::from(status)
+}
+
+/// clap's complaint without its usage text, which `--help` has.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let complaint: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let complaint = complaint.join(" ");
+    format!("{} (see iop-node --help)", complaint.strip_prefix("error: ").unwrap_or(&complaint))
+}

@@ -1,0 +1,19 @@
+//! A lean, fully validating node of the IoP chain.
+//!
+//! Lives here: storage, the chain state and its one owner thread, the mempool, block templates, JSON-RPC, and
+//! the command line. Does not live here: the rules (`iop-consensus`) and mining beyond `generatetoaddress`.
+//! Data goes: RPC -> [`chain::actor`] (one command channel) -> [`chain::state::ChainState`] (rules, index,
+//! registry) -> one [`storage`] batch per connected or disconnected block -> what changed is published to all
+//! who wait for it.
+
+pub mod chain;
+pub mod cli;
+pub mod keys;
+pub mod mempool;
+pub mod run;
+pub mod settings;
+pub mod storage;
+pub mod template;
+
+mod generate;
+mod rpc;

@@ -1,0 +1,7 @@
+//! The program `iop-node`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iop_node::cli::main()
+}

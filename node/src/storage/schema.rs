@@ -1,0 +1,258 @@
+//! Encodings of the records, format 1. Numbers in values are little-endian.
+
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::{Decodable, Encodable, serialize};
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{OutPoint, TxOut};
+use iop_consensus::address::{Address, AddressKind};
+use iop_consensus::coins::Coin;
+use iop_consensus::license::registry::{Globals, LicenseRecord, RegistryUndo};
+use iop_consensus::params::Params;
+
+/// What is known of a header, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexRecord {
+    /// The header.
+    pub header: Header,
+    /// Its height.
+    pub height: u32,
+    /// Transactions in its block; 0 while only the header is known.
+    pub tx_count: u32,
+    /// Its block connected once: scripts and all.
+    pub connected_once: bool,
+    /// Its block breaks a rule.
+    pub failed: bool,
+    /// One of its ancestors does.
+    pub failed_ancestor: bool,
+}
+
+impl IndexRecord {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = serialize(&self.header);
+        bytes.extend_from_slice(&self.height.to_le_bytes());
+        bytes.extend_from_slice(&self.tx_count.to_le_bytes());
+        let flags = [self.connected_once, self.failed, self.failed_ancestor];
+        bytes.push(flags.iter().rev().fold(0, |byte, &flag| byte << 1 | u8::from(flag)));
+        bytes
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let header = Header::consensus_decode(&mut bytes).ok()?;
+        let height = u32::from_le_bytes(take(&mut bytes)?);
+        let tx_count = u32::from_le_bytes(take(&mut bytes)?);
+        let [flags] = take(&mut bytes)?;
+        bytes.is_empty().then_some(Self {
+            header,
+            height,
+            tx_count,
+            connected_once: flags & 1 != 0,
+            failed: flags & 2 != 0,
+            failed_ancestor: flags & 4 != 0,
+        })
+    }
+}
+
+/// What takes a connected block back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockUndo {
+    /// The coins it spent, in order of transactions and inputs.
+    pub spent: Vec<Coin>,
+    /// The registry before it.
+    pub registry: RegistryUndo,
+}
+
+impl BlockUndo {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = encode_globals(&self.registry.globals);
+        bytes.extend_from_slice(&(self.registry.licenses.len() as u32).to_le_bytes());
+        for (address, record) in &self.registry.licenses {
+            bytes.extend_from_slice(&encode_address(address));
+            bytes.push(u8::from(record.is_some()));
+            bytes.extend_from_slice(&encode_license(&record.unwrap_or_default()));
+        }
+        for coin in &self.spent {
+            bytes.extend_from_slice(&encode_coin(coin));
+        }
+        bytes
+    }
+
+    pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let globals = decode_globals(&take::<GLOBALS_LEN>(&mut bytes)?)?;
+        let count = u32::from_le_bytes(take(&mut bytes)?);
+        let mut licenses = std::collections::BTreeMap::new();
+        for _ in 0..count {
+            let address = decode_address(&take::<ADDRESS_LEN>(&mut bytes)?)?;
+            let [known] = take(&mut bytes)?;
+            let record = decode_license(&take::<LICENSE_LEN>(&mut bytes)?)?;
+            licenses.insert(address, (known != 0).then_some(record));
+        }
+        let mut spent = Vec::new();
+        while !bytes.is_empty() {
+            spent.push(take_coin(&mut bytes)?);
+        }
+        Some(Self { spent, registry: RegistryUndo { globals, licenses } })
+    }
+}
+
+const ADDRESS_LEN: usize = 21;
+const LICENSE_LEN: usize = 13;
+const GLOBALS_LEN: usize = 17;
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+/// Transaction id, then the output's number big-endian.
+pub(super) fn encode_outpoint(outpoint: &OutPoint) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(outpoint.txid.as_ref());
+    key[32..].copy_from_slice(&outpoint.vout.to_be_bytes());
+    key
+}
+
+/// Height times two plus the coinbase bit, then the output.
+pub(super) fn encode_coin(coin: &Coin) -> Vec<u8> {
+    let mut bytes = (coin.height << 1 | u32::from(coin.coinbase)).to_le_bytes().to_vec();
+    coin.output.consensus_encode(&mut bytes).expect("a vector takes every byte");
+    bytes
+}
+
+pub(super) fn decode_coin(mut bytes: &[u8]) -> Option<Coin> {
+    take_coin(&mut bytes).filter(|_| bytes.is_empty())
+}
+
+fn take_coin(bytes: &mut &[u8]) -> Option<Coin> {
+    let code = u32::from_le_bytes(take(bytes)?);
+    let output = TxOut::consensus_decode(bytes).ok()?;
+    Some(Coin { output, height: code >> 1, coinbase: code & 1 != 0 })
+}
+
+pub(super) fn encode_address(address: &Address) -> [u8; ADDRESS_LEN] {
+    let mut bytes = [0; ADDRESS_LEN];
+    bytes[0] = match address.kind {
+        AddressKind::PubkeyHash => 0,
+        AddressKind::ScriptHash => 1,
+    };
+    bytes[1..].copy_from_slice(&address.hash);
+    bytes
+}
+
+pub(super) fn decode_address(bytes: &[u8]) -> Option<Address> {
+    let (&kind, hash) = bytes.split_first()?;
+    let kind = match kind {
+        0 => AddressKind::PubkeyHash,
+        1 => AddressKind::ScriptHash,
+        _ => return None,
+    };
+    Some(Address { kind, hash: hash.try_into().ok()? })
+}
+
+pub(super) fn encode_license(record: &LicenseRecord) -> Vec<u8> {
+    let mut bytes = vec![u8::from(record.whitelisted)];
+    for number in [record.window_blocks, record.total_blocks, record.last_block] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+pub(super) fn decode_license(mut bytes: &[u8]) -> Option<LicenseRecord> {
+    let [whitelisted] = take(&mut bytes)?;
+    let [window_blocks, total_blocks, last_block] = take_numbers(&mut bytes)?;
+    bytes.is_empty().then_some(LicenseRecord {
+        whitelisted: whitelisted != 0,
+        window_blocks,
+        total_blocks,
+        last_block,
+    })
+}
+
+pub(super) fn encode_globals(globals: &Globals) -> Vec<u8> {
+    let mut bytes = vec![u8::from(globals.cap_enabled)];
+    for number in [globals.height, globals.counted_height, globals.factor, globals.whitelisted] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+pub(super) fn decode_globals(mut bytes: &[u8]) -> Option<Globals> {
+    let [cap_enabled] = take(&mut bytes)?;
+    let [height, counted_height, factor, whitelisted] = take_numbers(&mut bytes)?;
+    bytes.is_empty().then_some(Globals {
+        height,
+        counted_height,
+        cap_enabled: cap_enabled != 0,
+        factor,
+        whitelisted,
+    })
+}
+
+fn take_numbers<const N: usize>(bytes: &mut &[u8]) -> Option<[u32; N]> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = u32::from_le_bytes(take(bytes)?);
+    }
+    Some(numbers)
+}
+
+/// A network's name, genesis and a digest of everything that decides which blocks are valid: a database made
+/// under other rules must not be continued.
+pub(super) fn network_identity(params: &Params) -> String {
+    let rules = format!(
+        "{:?} {:?} {:?} {} {:?}",
+        params.pow, params.deployments, params.license, params.halving_interval, params.checkpoints
+    );
+    let digest = sha256::Hash::hash(rules.as_bytes()).to_string();
+    format!("{}, genesis {}, rules {}", params.name, params.genesis.block().block_hash(), &digest[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::consensus::encode::deserialize;
+    use bitcoin::{Amount, ScriptBuf};
+
+    #[test]
+    fn records_read_back_as_written_and_not_when_cut() {
+        let coin = Coin {
+            output: TxOut { value: Amount::from_sat(5), script_pubkey: ScriptBuf::from_bytes(vec![1, 2, 3]) },
+            height: 70_000,
+            coinbase: true,
+        };
+        let address = Address { kind: AddressKind::ScriptHash, hash: [7; 20] };
+        let record = LicenseRecord { whitelisted: true, window_blocks: 1, total_blocks: 2, last_block: 3 };
+        let globals = Globals { height: 9, counted_height: 8, cap_enabled: true, factor: 7, whitelisted: 6 };
+        let undo = BlockUndo {
+            spent: vec![coin.clone(), coin.clone()],
+            registry: RegistryUndo {
+                globals,
+                licenses: [(address, Some(record)), (Address { hash: [8; 20], ..address }, None)].into(),
+            },
+        };
+        let bytes = undo.encode();
+        assert_eq!(BlockUndo::decode(&bytes), Some(undo));
+        assert_eq!(BlockUndo::decode(&bytes[..bytes.len() - 1]), None);
+        let bytes = encode_coin(&coin);
+        assert_eq!(decode_coin(&bytes), Some(coin));
+        assert_eq!(decode_coin(&bytes[1..]), None);
+        let record = IndexRecord {
+            header: Params::main().genesis.block().header,
+            height: 3,
+            tx_count: 4,
+            connected_once: true,
+            failed: false,
+            failed_ancestor: true,
+        };
+        assert_eq!(IndexRecord::decode(&record.encode()), Some(record));
+        assert_eq!(deserialize::<Header>(&record.encode()[..80]).ok(), Some(record.header));
+    }
+
+    #[test]
+    fn a_network_with_another_cap_rule_is_another_network() {
+        let regtest = Params::regtest();
+        let mut other = regtest.clone();
+        other.license.cap_change_height += 1;
+        assert_ne!(network_identity(&regtest), network_identity(&other));
+    }
+}

@@ -1,0 +1,200 @@
+//! The HTTP API: JSON for scripts, a page for people.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::SOFTWARE;
+use crate::blocks::Record;
+use crate::follow::{Health, NodeState, Work};
+use crate::session::Shared;
+use crate::template::LicenseInfo;
+use crate::workers::{Listed, Shares};
+
+/// Workers in one answer at most, those with most work.
+const MAX_LISTED_WORKERS: usize = 1000;
+
+/// What the API reads from.
+#[derive(Debug)]
+pub struct Api {
+    /// The network's name.
+    pub network: String,
+    /// What connections share.
+    pub shared: Arc<Shared>,
+    /// The nodes.
+    pub health: Arc<Health>,
+    /// When the pool started.
+    pub started: Instant,
+}
+
+/// `/api/v1/status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Name and version of the program.
+    pub software: &'static str,
+    /// The network's name.
+    pub network: String,
+    /// The time of this answer, in seconds since 1970.
+    pub time: u64,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// `mining`, `no_license` or `no_node`.
+    pub state: &'static str,
+    /// Why there is no work, in words.
+    pub reason: Option<String>,
+    /// The height from which a license may mine again, where none may now and that is known.
+    pub resumes_from_height: Option<u64>,
+    /// The job that sessions have.
+    pub job: Option<JobStatus>,
+    /// The nodes.
+    pub nodes: Vec<NodeState>,
+    /// Stratum connections.
+    pub connections: usize,
+    /// Shares of all workers since the start.
+    pub shares: Shares,
+    /// Blocks found since the start.
+    pub blocks_found: usize,
+}
+
+/// The job in [`Status`].
+#[derive(Debug, Serialize)]
+pub struct JobStatus {
+    /// Its id.
+    pub id: String,
+    /// Height of the block.
+    pub height: u32,
+    /// The tip that it stands on.
+    pub parent: String,
+    /// The license that signed.
+    pub license: String,
+    /// Transactions without the coinbase.
+    pub transactions: usize,
+    /// What the coinbase pays, in base units.
+    pub coinbase_value: u64,
+    /// What a block needs.
+    pub network_difficulty: f64,
+}
+
+/// `/api/v1/workers`.
+#[derive(Debug, Serialize)]
+pub struct WorkerList {
+    /// How many there are; the list holds the first thousand by work.
+    pub total: usize,
+    /// Since the start of the pool.
+    pub workers: Vec<Listed>,
+}
+
+/// `/api/v1/licenses`.
+#[derive(Debug, Serialize)]
+pub struct LicenseStatus {
+    /// Whether it signs the current job.
+    pub in_use: bool,
+    /// As the node has it.
+    #[serde(flatten)]
+    pub info: LicenseInfo,
+}
+
+impl Api {
+    /// `/api/v1/status`.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+        let (state, reason, resumes_from_height, job) = match &snapshot.work {
+            Work::Waiting => ("no_node", Some("no node has given work yet".to_owned()), None, None),
+            Work::NoLicense(none) => ("no_license", Some(none.to_string()), none.resumes_from_height, None),
+            Work::Job(job) => ("mining", None, None, Some(job)),
+        };
+        Status {
+            software: SOFTWARE,
+            network: self.network.clone(),
+            time: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            uptime: self.started.elapsed().as_secs(),
+            state,
+            reason,
+            resumes_from_height,
+            job: job.map(|job| JobStatus {
+                id: job.id.to_string(),
+                height: job.template.height,
+                parent: job.template.parent.to_string(),
+                license: job.license.to_base58(&self.shared.prefixes),
+                transactions: job.template.txids.len(),
+                coinbase_value: job.template.coinbase_value,
+                network_difficulty: job.network_difficulty.get(),
+            }),
+            nodes: self.health.read(),
+            connections: self.shared.places.count(),
+            shares: self.shared.workers.totals.read(),
+            blocks_found: self.shared.blocks.records().len(),
+        }
+    }
+
+    /// `/api/v1/workers`.
+    #[must_use]
+    pub fn workers(&self) -> WorkerList {
+        let (total, workers) = self.shared.workers.list(MAX_LISTED_WORKERS);
+        WorkerList { total, workers }
+    }
+
+    /// `/api/v1/blocks`, the latest first.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<Record> {
+        self.shared.blocks.records()
+    }
+
+    /// `/api/v1/licenses`.
+    #[must_use]
+    pub fn licenses(&self) -> Vec<LicenseStatus> {
+        let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+        let signing = match &snapshot.work {
+            Work::Job(job) => Some(job.license.to_base58(&self.shared.prefixes)),
+            Work::Waiting | Work::NoLicense(_) => None,
+        };
+        let status = |info: &LicenseInfo| LicenseStatus {
+            in_use: signing.as_ref() == Some(&info.address),
+            info: info.clone(),
+        };
+        snapshot.licenses.iter().map(status).collect()
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("string keys and no I/O: encoding cannot fail");
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+async fn page(State(api): State<Arc<Api>>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+    ];
+    (headers, crate::page::render(&api)).into_response()
+}
+
+/// Serves until `stop` changes.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/", get(page))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
+        .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))
+        .route("/api/v1/blocks", get(async |State(api): State<Arc<Api>>| json(&api.blocks())))
+        .route("/api/v1/licenses", get(async |State(api): State<Arc<Api>>| json(&api.licenses())))
+        .with_state(api);
+    axum::serve(listener, router).with_graceful_shutdown(async move { drop(stop.changed().await) }).await
+}

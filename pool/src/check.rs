@@ -1,0 +1,67 @@
+//! `iop-pool check`: configuration, nodes and licenses, and what would be mined.
+
+use iop_consensus::address::Address;
+use iop_consensus::license::key::LicenseKey;
+
+use crate::choice::choose;
+use crate::config::Settings;
+use crate::rpc::{Node, RpcError};
+use crate::run::RunError;
+use crate::template::{self, LicenseInfo};
+
+/// Asks every node and prints what it found on stdout.
+///
+/// # Errors
+/// A node that does not answer or is on another chain; no license that may mine.
+pub async fn check(settings: Settings) -> Result<(), RunError> {
+    let prefixes = settings.params.prefixes;
+    let addresses: Vec<Address> = settings.licenses.iter().map(LicenseKey::address).collect();
+    println!("network   {}", settings.params.name);
+    println!("stratum   {}", settings.stratum_bind);
+    println!("api       {}", settings.api_bind);
+    println!("datadir   {}", settings.datadir.display());
+    let bounds = settings.difficulty;
+    println!("difficulty {}, on request {} to {}", bounds.start, bounds.min, bounds.max);
+    match settings.payout {
+        Some(address) => println!("payout    {}", address.to_base58(&prefixes)),
+        None => println!("payout    the license that signs"),
+    }
+    let mut failed = None;
+    for address in settings.nodes.clone() {
+        let node = Node::new(address);
+        let told = ask(&node, &addresses, &settings).await;
+        match told {
+            Ok(line) => println!("node      {}: {line}", node.name()),
+            Err(error) => {
+                println!("node      {}: {error}", node.name());
+                failed.get_or_insert(RunError(format!("node {}: {error}", node.name())));
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<String, RunError> {
+    let failed = |error: RpcError| RunError(error.to_string());
+    let chain = template::chain(node).await.map_err(failed)?;
+    if chain != settings.params.name {
+        return Err(RunError(format!("chain '{chain}', '{}' expected", settings.params.name)));
+    }
+    let template = template::template(node, None).await.map_err(failed)?;
+    let licenses = template::licenses(node, addresses, &settings.params).await.map_err(failed)?.infos;
+    licenses.iter().for_each(|license| println!("license   {}", describe(license)));
+    let chosen = choose(&licenses, template.license_required, template.height)
+        .map_err(|none| RunError(none.to_string()))?;
+    let (height, count, value) = (template.height, template.txids.len(), template.coinbase_value);
+    let license = &licenses[chosen].address;
+    Ok(format!("would mine block {height} with license {license}, {count} transactions, {value} base units"))
+}
+
+fn describe(license: &LicenseInfo) -> String {
+    let LicenseInfo { address, whitelisted, blocks_in_window, cap, last_block, eligible_next, .. } = license;
+    let cap = cap.map_or("no cap".to_owned(), |cap| format!("cap {cap}"));
+    let last = last_block.map_or("no block yet".to_owned(), |height| format!("last block {height}"));
+    let listed = if *whitelisted { "whitelisted" } else { "not whitelisted" };
+    let may = if *eligible_next { "may mine next" } else { "may not mine next" };
+    format!("{address} {listed}, {blocks_in_window} blocks in the window, {cap}, {last}, {may}")
+}

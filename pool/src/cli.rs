@@ -1,0 +1,99 @@
+//! The command line: arguments in, exit status out. 0 done, 1 failed, 2 wrong usage; one line says why.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::check::check;
+use crate::config::{ConfigError, Flags, Raw, Settings, one_line};
+use crate::run::{RunError, run};
+
+/// A license-aware Stratum V1 pool for the IoP chain.
+#[derive(Debug, Parser)]
+#[command(name = "iop-pool", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the pool
+    Run(Flags),
+    /// Checks configuration, nodes and licenses; prints what would be mined
+    Check(Flags),
+}
+
+/// Why the program ends with a status other than 0.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Usage(#[from] ConfigError),
+    #[error(transparent)]
+    Failed(#[from] RunError),
+}
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.to_string());
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+/// Help and version as clap has them; a mistake in one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print(); // nobody reads it if stdout is closed
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or(&text);
+    say(&format!("{} (see iop-pool --help)", one_line(first.trim_start_matches("error: "))));
+    ExitCode::from(2)
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "error: {line}"); // nobody reads it if stderr is closed
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    let (flags, runs) = match command {
+        Command::Run(flags) => (flags, true),
+        Command::Check(flags) => (flags, false),
+    };
+    let raw = Raw::load(flags)?;
+    start_logging(raw.log())?;
+    let settings: Settings = raw.validate()?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| RunError(format!("threads cannot be started: {error}")))?;
+    runtime.block_on(async { if runs { run(settings).await } else { check(settings).await } })?;
+    Ok(())
+}
+
+fn start_logging(filter: &str) -> Result<(), ConfigError> {
+    // The filter's own parser takes a misspelt level for a target's name, and then logs nothing.
+    let sensible = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    let parsed = EnvFilter::builder().parse(filter).ok().filter(|_| filter.split(',').all(sensible));
+    let parsed = parsed.ok_or_else(|| {
+        ConfigError(format!("log is '{filter}', error, warn, info, debug, trace or TARGET=LEVEL,… expected"))
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(parsed)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The coinbase: paid, signed by a license, and open for extranonces.
+//!
+//! `push(signature) push(height) push(job) push(extranonce1‖extranonce2) push(public key)`. The chain's signature
+//! covers everything but the script, so one signature serves all the work on a template. The height stands there
+//! because BIP34 is off and a repeated coinbase would break BIP30; the job's number makes every job's coinbases
+//! different from every other's, so that no share counts twice, not even after a restart.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::consensus::serialize;
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use iop_consensus::address::Address;
+use iop_consensus::license::coinbase::{script_number, script_sig, sign};
+use iop_consensus::license::key::LicenseKey;
+use iop_stratum::fields::{SERVER_EXTRANONCE1_SIZE, SERVER_EXTRANONCE2_SIZE};
+
+use crate::template::Template;
+
+/// Bytes that connection and miner fill in.
+const EXTRANONCE_SIZE: usize = SERVER_EXTRANONCE1_SIZE + SERVER_EXTRANONCE2_SIZE;
+/// The chain's limit for a coinbase script, in bytes. Ours has at most 170.
+const MAX_SCRIPT: usize = 300;
+
+/// A signed coinbase without witness, cut where the extranonces go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitCoinbase {
+    /// Up to extranonce1.
+    pub before: Vec<u8>,
+    /// After extranonce2.
+    pub after: Vec<u8>,
+}
+
+/// Builds and signs the coinbase of a template.
+#[must_use]
+pub fn build(template: &Template, key: &LicenseKey, payout: &Address, job: u64) -> SplitCoinbase {
+    let mut coinbase = unsigned(template, payout);
+    let signature = sign(&coinbase, key);
+    let height = script_number(template.height);
+    let script = script_sig(&signature, &[&height, &job.to_be_bytes(), &[0; EXTRANONCE_SIZE]], key.pubkey());
+    assert!(script.len() <= MAX_SCRIPT, "signature, key and pushes have bounded lengths");
+    let script_len = script.len();
+    coinbase.input[0].script_sig = script;
+    let bytes = serialize(&coinbase);
+    // Version, input count, outpoint; then the script after its length, which takes one byte below 253.
+    let script_at = 4 + 1 + 36 + 1;
+    let key_push = 1 + key.pubkey().len();
+    let cut = script_at + script_len - key_push - EXTRANONCE_SIZE;
+    let (before, rest) = bytes.split_at(cut);
+    let (room, after) = rest.split_at(EXTRANONCE_SIZE);
+    assert_eq!(room, [0; EXTRANONCE_SIZE], "the cut is where the extranonces go");
+    SplitCoinbase { before: before.to_vec(), after: after.to_vec() }
+}
+
+fn unsigned(template: &Template, payout: &Address) -> Transaction {
+    let mut output = vec![TxOut {
+        value: Amount::from_sat(template.coinbase_value),
+        script_pubkey: payout.script_pubkey(),
+    }];
+    if let Some(commitment) = &template.witness_commitment {
+        output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(commitment.clone()) });
+    }
+    Transaction {
+        version: Version::ONE,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint::null(),
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bitcoin::BlockHash;
+    use bitcoin::consensus::deserialize;
+    use bitcoin::hashes::Hash;
+    use iop_consensus::license::coinbase::check;
+    use iop_stratum::difficulty::Target;
+
+    use super::*;
+
+    /// A template without transactions, one in about 128 hashes.
+    pub(crate) fn template(height: u32) -> Template {
+        let bits = 0x2001_ffff;
+        Template {
+            height,
+            parent: BlockHash::from_byte_array([height as u8; 32]),
+            version: 0x2000_0000,
+            bits,
+            target: Target::from_compact(bits).unwrap(),
+            time: 1_700_000_000,
+            min_time: 1_699_999_000,
+            coinbase_value: 50 * iop_consensus::COIN,
+            witness_commitment: None,
+            txids: vec![],
+            transactions: vec![],
+            license_required: true,
+            long_poll_id: None,
+        }
+    }
+
+    pub(crate) fn key(compressed: bool) -> LicenseKey {
+        LicenseKey::from_secret(&[11; 32], compressed).unwrap()
+    }
+
+    fn whole(split: &SplitCoinbase, extranonces: [u8; 12]) -> Transaction {
+        deserialize(&[&split.before[..], &extranonces, &split.after].concat()).unwrap()
+    }
+
+    #[test]
+    fn every_extranonce_is_licensed_by_the_one_signature() {
+        for compressed in [true, false] {
+            let key = key(compressed);
+            for height in [1, 16, 17, 128, 40_000, u32::MAX] {
+                let split = build(&template(height), &key, &key.address(), 7);
+                for extranonces in [[0; 12], [255; 12], *b"abcdefghijkl"] {
+                    let coinbase = whole(&split, extranonces);
+                    assert_eq!(check(&coinbase), Ok(key.address()));
+                    let script = coinbase.input[0].script_sig.as_bytes();
+                    assert!(script.len() <= 170, "{}", script.len());
+                    let pushed: Vec<_> = coinbase.input[0]
+                        .script_sig
+                        .instructions()
+                        .map(|op| op.unwrap().push_bytes().unwrap().as_bytes().to_vec())
+                        .collect();
+                    assert_eq!(
+                        pushed[1..4],
+                        [script_number(height), 7u64.to_be_bytes().to_vec(), extranonces.to_vec()]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_payee_gets_all_and_the_commitment_comes_second() {
+        let mut template = template(5);
+        let payout = Address::of_pubkey(b"somebody");
+        let coinbase = whole(&build(&template, &key(true), &payout, 1), [1; 12]);
+        assert_eq!(coinbase.output.len(), 1);
+        assert_eq!(coinbase.output[0].value.to_sat(), template.coinbase_value);
+        assert_eq!(Address::from_script(&coinbase.output[0].script_pubkey), Some(payout));
+        template.witness_commitment = Some(vec![0x6a, 1, 2]);
+        let coinbase = whole(&build(&template, &key(true), &payout, 1), [1; 12]);
+        assert_eq!(coinbase.output[1].script_pubkey.as_bytes(), [0x6a, 1, 2]);
+        assert_eq!(coinbase.output[1].value, Amount::ZERO);
+        assert_eq!(check(&coinbase), Ok(key(true).address()));
+    }
+
+    #[test]
+    fn jobs_on_one_template_have_different_coinbases() {
+        let (key, template) = (key(true), template(5));
+        let first = build(&template, &key, &key.address(), 1);
+        assert_ne!(first, build(&template, &key, &key.address(), 2));
+    }
+}

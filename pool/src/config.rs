@@ -1,0 +1,345 @@
+//! Configuration: a TOML file and flags become validated [`Settings`], here and nowhere else.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use iop_consensus::address::Address;
+use iop_consensus::license::key::LicenseKey;
+use iop_consensus::params::Params;
+use iop_stratum::difficulty::{Difficulty, Target};
+use serde::Deserialize;
+
+use crate::keys::{self, KEYS_VARIABLE};
+use crate::rpc::NodeAddress;
+
+/// Longest configuration or network file that is read, in bytes: a real one has a few hundred.
+const MAX_FILE: u64 = 1024 * 1024;
+/// Where Stratum listens if nothing is said: everywhere, on the port that most pools use.
+const DEFAULT_STRATUM_BIND: &str = "0.0.0.0:3333";
+/// Where the API listens if nothing is said: on this machine only, since it has no passwords.
+const DEFAULT_API_BIND: &str = "127.0.0.1:3380";
+/// Start difficulty where the chain's easiest target is difficulty 1 or harder: a share every four seconds at
+/// 1 TH/s. Smaller machines suggest less.
+const DEFAULT_START_DIFFICULTY: f64 = 1024.0;
+/// Start difficulty of private chains for CPUs: about two million hashes.
+const DEFAULT_PRIVATE_START_DIFFICULTY: f64 = 0.0005;
+/// Least difficulty that a client may suggest, as a part of the start difficulty, if nothing is said. A bound is
+/// needed since each share costs the pool two dozen hashes.
+const DEFAULT_MIN_PART: f64 = 1.0 / 1024.0;
+/// Greatest difficulty that a client may suggest if nothing is said: one share in about 4 s at 1 EH/s.
+const DEFAULT_MAX_DIFFICULTY: f64 = 1e9;
+/// Stratum connections at a time if nothing is said.
+const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
+
+/// A configuration that cannot be used: one line that names the thing and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Flags of `run` and `check`; each overrides the file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    /// Configuration file (TOML); not needed where the flags suffice
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Network: main, test, regtest or devnet [default: main]
+    #[arg(long, value_name = "NAME", conflicts_with = "network_file")]
+    pub network: Option<String>,
+    /// Network file of a private chain
+    #[arg(long, value_name = "FILE")]
+    pub network_file: Option<PathBuf>,
+    /// A node's JSON-RPC, as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; may be repeated
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    pub node: Vec<String>,
+    /// Cookie file of a node without USER:PASSWORD, in the order of the nodes
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub node_cookie: Vec<PathBuf>,
+    /// File with a license's key in WIF form, readable by its owner only; may be repeated
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub license_key_file: Vec<PathBuf>,
+    /// Address of the coinbase's output [default: the license that signs]
+    #[arg(long, value_name = "ADDRESS")]
+    pub payout_address: Option<String>,
+    /// Where Stratum listens [default: 0.0.0.0:3333]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub stratum_bind: Option<String>,
+    /// Where the HTTP API listens [default: 127.0.0.1:3380]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub api_bind: Option<String>,
+    /// Difficulty that a connection starts with
+    #[arg(long, value_name = "D")]
+    pub start_difficulty: Option<f64>,
+    /// Folder for what must survive a restart [default: ~/.iop-pool/NETWORK]
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+    /// Log level or filter: error, warn, info, debug, trace, or TARGET=LEVEL,… [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+/// The file, as written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    network: Option<String>,
+    network_file: Option<PathBuf>,
+    node: Vec<FileNode>,
+    license_key_files: Vec<PathBuf>,
+    payout_address: Option<String>,
+    stratum_bind: Option<String>,
+    api_bind: Option<String>,
+    start_difficulty: Option<f64>,
+    min_difficulty: Option<f64>,
+    max_difficulty: Option<f64>,
+    max_connections: Option<usize>,
+    datadir: Option<PathBuf>,
+    log: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileNode {
+    url: String,
+    cookie_file: Option<PathBuf>,
+}
+
+/// Everything that the pool needs to know, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// The chain.
+    pub params: Params,
+    /// At least one node; found blocks go to all, templates come from the first that answers.
+    pub nodes: Vec<NodeAddress>,
+    /// At least one license.
+    pub licenses: Vec<LicenseKey>,
+    /// Who is paid; the signing license if not set.
+    pub payout: Option<Address>,
+    /// Where Stratum listens.
+    pub stratum_bind: SocketAddr,
+    /// Where the API listens.
+    pub api_bind: SocketAddr,
+    /// What a connection starts with and what it may ask for.
+    pub difficulty: DifficultyBounds,
+    /// Stratum connections at a time.
+    pub max_connections: usize,
+    /// Folder of what must survive a restart.
+    pub datadir: PathBuf,
+}
+
+/// Start difficulty and the bounds of what a client may suggest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DifficultyBounds {
+    /// Of a new connection.
+    pub start: Difficulty,
+    /// Least.
+    pub min: Difficulty,
+    /// Greatest.
+    pub max: Difficulty,
+}
+
+/// What was asked for, before it is checked.
+#[derive(Debug)]
+pub struct Raw {
+    file: File,
+    flags: Flags,
+    /// Folder that paths in the file begin at.
+    base: PathBuf,
+}
+
+impl Raw {
+    /// Reads the file that the flags name, if any.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no TOML or has an unknown key.
+    pub fn load(flags: Flags) -> Result<Self, ConfigError> {
+        let Some(path) = &flags.config else {
+            return Ok(Self { file: File::default(), flags, base: PathBuf::new() });
+        };
+        let text = read_text(path, "configuration file")?;
+        let file = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            ConfigError(format!("{}, line {line}: {}", path.display(), one_line(error.message())))
+        })?;
+        let base = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(Self { file, flags, base })
+    }
+
+    /// The log filter.
+    #[must_use]
+    pub fn log(&self) -> &str {
+        self.flags.log.as_deref().or(self.file.log.as_deref()).unwrap_or("info")
+    }
+
+    /// Checks everything and reads the keys.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate(&self) -> Result<Settings, ConfigError> {
+        let params = self.params()?;
+        let payout = self.payout(&params)?;
+        let nodes = self.nodes(&params)?;
+        let (file, flags) = (&self.file, &self.flags);
+        let bind = |key, flag: &Option<String>, file: &Option<String>, default: &str| {
+            socket_address(key, flag.as_deref().or(file.as_deref()).unwrap_or(default))
+        };
+        Ok(Settings {
+            stratum_bind: bind(
+                "stratum-bind",
+                &flags.stratum_bind,
+                &file.stratum_bind,
+                DEFAULT_STRATUM_BIND,
+            )?,
+            api_bind: bind("api-bind", &flags.api_bind, &file.api_bind, DEFAULT_API_BIND)?,
+            difficulty: self.difficulty(&params)?,
+            max_connections: self.max_connections()?,
+            datadir: self.datadir(&params)?,
+            licenses: self.licenses(&params)?,
+            payout,
+            nodes,
+            params,
+        })
+    }
+
+    fn in_base(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    fn params(&self) -> Result<Params, ConfigError> {
+        let (flags, file) = (&self.flags, &self.file);
+        let from_flags = flags.network.is_some() || flags.network_file.is_some();
+        if !from_flags && file.network.is_some() && file.network_file.is_some() {
+            return Err(ConfigError("network and network_file are both set, one of them expected".into()));
+        }
+        let (name, path) = if from_flags {
+            (flags.network.as_deref(), flags.network_file.clone())
+        } else {
+            (file.network.as_deref(), file.network_file.as_deref().map(|path| self.in_base(path)))
+        };
+        if let Some(path) = path {
+            let text = read_text(&path, "network file")?;
+            return Params::from_network_file(&text)
+                .map_err(|error| ConfigError(format!("network file {}: {error}", path.display())));
+        }
+        let name = name.unwrap_or("main");
+        Params::by_name(name).ok_or_else(|| {
+            ConfigError(format!("network is '{name}', one of {} expected", Params::NAMES.join(", ")))
+        })
+    }
+
+    fn payout(&self, params: &Params) -> Result<Option<Address>, ConfigError> {
+        let text = self.flags.payout_address.as_ref().or(self.file.payout_address.as_ref());
+        text.map(|text| Address::parse(text, &params.prefixes))
+            .transpose()
+            .map_err(|error| ConfigError(format!("payout_address: {error}")))
+    }
+
+    fn nodes(&self, params: &Params) -> Result<Vec<NodeAddress>, ConfigError> {
+        let (urls, cookies) = (&self.flags.node, &self.flags.node_cookie);
+        let mut cookies = cookies.iter().cloned();
+        let mut nodes = Vec::new();
+        if urls.is_empty() {
+            for node in &self.file.node {
+                let from_flag = if NodeAddress::has_password(&node.url) { None } else { cookies.next() };
+                let cookie = from_flag.or_else(|| node.cookie_file.as_deref().map(|path| self.in_base(path)));
+                nodes.push(NodeAddress::parse(&node.url, cookie, params.rpc_port).map_err(ConfigError)?);
+            }
+        }
+        for url in urls {
+            let cookie = if NodeAddress::has_password(url) { None } else { cookies.next() };
+            nodes.push(NodeAddress::parse(url, cookie, params.rpc_port).map_err(ConfigError)?);
+        }
+        if let Some(left) = cookies.next() {
+            return Err(ConfigError(format!("node-cookie {} belongs to no node", left.display())));
+        }
+        if nodes.is_empty() {
+            return Err(ConfigError("no node is named: --node URL or [[node]] expected".into()));
+        }
+        Ok(nodes)
+    }
+
+    fn licenses(&self, params: &Params) -> Result<Vec<LicenseKey>, ConfigError> {
+        let mut files = self.flags.license_key_file.clone();
+        if files.is_empty() {
+            files = self.file.license_key_files.iter().map(|path| self.in_base(path)).collect();
+        }
+        let keys = keys::load(&files, std::env::var(KEYS_VARIABLE).ok(), params)?;
+        if keys.is_empty() {
+            return Err(ConfigError(format!(
+                "no license key is named: --license-key-file, license_key_files or {KEYS_VARIABLE} expected"
+            )));
+        }
+        Ok(keys)
+    }
+
+    fn difficulty(&self, params: &Params) -> Result<DifficultyBounds, ConfigError> {
+        let easiest = Target::from_be_bytes(params.pow.limit.to_be_bytes());
+        let default = if easiest > Target::DIFFICULTY_1 {
+            DEFAULT_PRIVATE_START_DIFFICULTY
+        } else {
+            DEFAULT_START_DIFFICULTY
+        };
+        let start = difficulty(
+            "start_difficulty",
+            self.flags.start_difficulty.or(self.file.start_difficulty),
+            default,
+        )?;
+        let least = start.get() * DEFAULT_MIN_PART;
+        let min = difficulty("min_difficulty", self.file.min_difficulty, least)?;
+        let greatest = start.get().max(DEFAULT_MAX_DIFFICULTY);
+        let max = difficulty("max_difficulty", self.file.max_difficulty, greatest)?;
+        if !(min <= start && start <= max) {
+            return Err(ConfigError(format!(
+                "start_difficulty is {start}, a number from min_difficulty {min} to max_difficulty {max} expected"
+            )));
+        }
+        Ok(DifficultyBounds { start, min, max })
+    }
+
+    fn max_connections(&self) -> Result<usize, ConfigError> {
+        match self.file.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS) {
+            0 => Err(ConfigError("max_connections is 0, at least 1 expected".into())),
+            number => Ok(number),
+        }
+    }
+
+    fn datadir(&self, params: &Params) -> Result<PathBuf, ConfigError> {
+        if let Some(path) = &self.flags.datadir {
+            return Ok(path.clone());
+        }
+        if let Some(path) = &self.file.datadir {
+            return Ok(self.in_base(path));
+        }
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+        let home = home.ok_or_else(|| ConfigError("no datadir is named and HOME is not set".into()))?;
+        Ok(PathBuf::from(home).join(".iop-pool").join(&params.name))
+    }
+}
+
+fn difficulty(key: &str, value: Option<f64>, default: f64) -> Result<Difficulty, ConfigError> {
+    let value = value.unwrap_or(default);
+    Difficulty::new(value)
+        .ok_or_else(|| ConfigError(format!("{key} is {value}, a number above zero expected")))
+}
+
+fn socket_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse()
+        .map_err(|_| ConfigError(format!("{key} is '{text}', ADDRESS:PORT expected, as 127.0.0.1:3333")))
+}
+
+/// Reads a text file of bounded size.
+pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, ConfigError> {
+    let wrong = |reason: &dyn fmt::Display| {
+        ConfigError(format!("{what} {} cannot be read: {reason}", path.display()))
+    };
+    let size = std::fs::metadata(path).map_err(|error| wrong(&error))?.len();
+    if size > MAX_FILE {
+        return Err(wrong(&format_args!("{size} bytes, at most {MAX_FILE} expected")));
+    }
+    std::fs::read_to_string(path).map_err(|error| wrong(&error))
+}
+
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

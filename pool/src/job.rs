@@ -1,0 +1,270 @@
+//! A job: one template, one license, one signed coinbase, one notify line for all sessions.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash;
+use bitcoin::{Transaction, VarInt, Witness};
+use iop_consensus::address::Address;
+use iop_consensus::license::key::LicenseKey;
+use iop_stratum::difficulty::{Difficulty, Target};
+use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NBits, NTime, PrevHash, Version, VersionMask};
+use iop_stratum::notify::Notify;
+use iop_stratum::work::{HEADER_SIZE, Work, merkle_branches};
+
+use crate::coinbase::{self, SplitCoinbase};
+use crate::template::Template;
+
+/// How long after a new tip a share of the old one still counts. The new job reaches all sessions in a fraction
+/// of a second, then a miner's network and the work in its pipeline take up to a second or two. Longer would pay
+/// for work that can no longer make a block.
+pub const STALE_GRACE: Duration = Duration::from_secs(2);
+
+/// The parent that jobs stand on. Shared by its jobs, so that all become stale at one moment.
+#[derive(Debug, Default)]
+pub struct Tip {
+    retired: OnceLock<Instant>,
+}
+
+impl Tip {
+    /// Another tip has taken its place.
+    pub fn retire(&self) {
+        // Retired once is retired for good, at the first time.
+        let _ = self.retired.set(Instant::now());
+    }
+
+    /// Whether shares on it count no more.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.retired.get().is_some_and(|retired| retired.elapsed() > STALE_GRACE)
+    }
+}
+
+/// The number of a job: never used twice, not even after a restart (seconds since 1970 make its upper part).
+#[derive(Debug)]
+pub struct JobNumbers(AtomicU64);
+
+impl JobNumbers {
+    /// Room for a million jobs a second since the last start.
+    #[must_use]
+    pub fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self(AtomicU64::new(now << 20))
+    }
+
+    /// The next one.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Default for JobNumbers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A job, as all sessions share it.
+#[derive(Debug)]
+pub struct Job {
+    /// Its name in notify and submit: its number in hex.
+    pub id: JobId,
+    /// The license that signed, as an address.
+    pub license: Address,
+    /// What it stands on.
+    pub tip: Arc<Tip>,
+    /// What it was made from.
+    pub template: Template,
+    /// The header's version. Bits that miners may roll are clear: they could not signal anything, and firmware
+    /// that sends what it changed, not what it used, gets the same answer. Votes that count are on bits 0 and 1.
+    pub version: Version,
+    /// Builds its headers.
+    pub work: Work,
+    /// What a block of this chain needs, as a difficulty.
+    pub network_difficulty: Difficulty,
+    line: Arc<[u8]>,
+    clean_line: Arc<[u8]>,
+}
+
+impl Job {
+    /// Signs the coinbase and encodes the notify, once for all.
+    #[must_use]
+    pub fn new(number: u64, template: Template, key: &LicenseKey, payout: &Address, tip: Arc<Tip>) -> Self {
+        let SplitCoinbase { before, after } = coinbase::build(&template, key, payout, number);
+        let version = Version(template.version & !VersionMask::SERVER.0);
+        let id = JobId::new(&format!("{number:x}")).expect("16 digits at most");
+        let mut notify = Notify {
+            job_id: id.clone(),
+            prev_hash: PrevHash(template.parent.to_byte_array()),
+            coinbase1: before,
+            coinbase2: after,
+            branches: merkle_branches(&template.txids),
+            version,
+            nbits: NBits(template.bits),
+            ntime: NTime(template.time),
+            clean: false,
+        };
+        let line = notify.to_line().into();
+        notify.clean = true;
+        Self {
+            id,
+            license: key.address(),
+            tip,
+            version,
+            work: Work::new(&notify),
+            network_difficulty: template.target.difficulty(),
+            line,
+            clean_line: notify.to_line().into(),
+            template,
+        }
+    }
+
+    /// The notify line; `clean` where the session must drop all jobs before.
+    #[must_use]
+    pub fn line(&self, clean: bool) -> Arc<[u8]> {
+        Arc::clone(if clean { &self.clean_line } else { &self.line })
+    }
+
+    /// The least difficult of two: a share must never be harder than a block, or blocks would be thrown away.
+    #[must_use]
+    pub fn share_difficulty(&self, wanted: Difficulty) -> Difficulty {
+        if wanted > self.network_difficulty { self.network_difficulty } else { wanted }
+    }
+
+    /// Whether a hash makes a block.
+    #[must_use]
+    pub fn is_block(&self, hash: &[u8; 32]) -> bool {
+        self.template.target.is_met_by(hash)
+    }
+
+    /// The target of a share of this difficulty.
+    #[must_use]
+    pub fn share_target(&self, difficulty: Difficulty) -> Target {
+        Target::from_difficulty(difficulty).max(self.template.target)
+    }
+
+    /// The whole block, as `submitblock` takes it.
+    #[must_use]
+    pub fn block(
+        &self,
+        header: &[u8; HEADER_SIZE],
+        extranonce1: &Extranonce1,
+        extranonce2: &Extranonce2,
+    ) -> Vec<u8> {
+        let stripped = self.work.coinbase(extranonce1, extranonce2);
+        let mut coinbase: Transaction = deserialize(&stripped).expect("we serialised it ourselves");
+        if self.template.witness_commitment.is_some() {
+            // BIP141: the commitment's nonce, zero as the template's commitment has it.
+            coinbase.input[0].witness = Witness::from_slice(&[[0u8; 32]]);
+        }
+        let count = VarInt::from(self.template.txids.len() + 1);
+        [&header[..], &serialize(&count), &serialize(&coinbase), &self.template.transactions].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bitcoin::Block;
+    use iop_stratum::fields::Nonce;
+
+    use super::*;
+    use crate::coinbase::tests::{key, template};
+
+    fn job(template: Template) -> Job {
+        Job::new(0xabc, template, &key(true), &key(true).address(), Arc::default())
+    }
+
+    fn transaction(lock_time: u32) -> Transaction {
+        use bitcoin::{absolute::LockTime, transaction::Version};
+        let input = vec![bitcoin::TxIn::default()];
+        Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::from_consensus(lock_time),
+            input,
+            output: vec![],
+        }
+    }
+
+    #[test]
+    fn the_block_holds_what_the_template_said() {
+        let (extranonce1, extranonce2) =
+            (Extranonce1::from_u32(9), Extranonce2::from_counter(77, 8).unwrap());
+        for others in 0..4 {
+            let mut template = template(3);
+            for lock_time in 0..others {
+                let tx = transaction(lock_time);
+                template.txids.push(tx.compute_txid().to_byte_array());
+                template.transactions.extend(serialize(&tx));
+            }
+            let job = job(template);
+            let header =
+                job.work.header(&extranonce1, &extranonce2, Version(0x2000_0000), NTime(5), Nonce(6));
+            let block: Block = deserialize(&job.block(&header, &extranonce1, &extranonce2)).unwrap();
+            assert_eq!(block.txdata.len(), others as usize + 1);
+            assert!(block.check_merkle_root());
+            assert_eq!(block.header.prev_blockhash, job.template.parent);
+            assert_eq!((block.header.time, block.header.nonce), (5, 6));
+            assert!(block.txdata[0].input[0].witness.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_commitment_brings_the_witness_nonce_into_the_block_only() {
+        let mut template = template(3);
+        template.witness_commitment = Some(vec![0x6a]);
+        let job = job(template);
+        let (extranonce1, extranonce2) = (Extranonce1::from_u32(9), Extranonce2::from_counter(1, 8).unwrap());
+        let header = job.work.header(&extranonce1, &extranonce2, Version(0x2000_0000), NTime(5), Nonce(6));
+        let block: Block = deserialize(&job.block(&header, &extranonce1, &extranonce2)).unwrap();
+        assert_eq!(block.txdata[0].input[0].witness.to_vec(), [vec![0; 32]]);
+        assert!(block.check_merkle_root(), "what miners hash has no witness");
+    }
+
+    #[test]
+    fn bits_that_miners_may_roll_are_clear_in_the_version() {
+        let job = job(Template { version: 0x3000_0003, ..template(3) });
+        assert_eq!(job.version, Version(0x2000_0003));
+        assert!(std::str::from_utf8(&job.line(true)).unwrap().contains("\"20000003\""));
+    }
+
+    #[test]
+    fn both_lines_differ_only_in_clean_jobs() {
+        let job = job(template(3));
+        let (clean, kept) = (job.line(true), job.line(false));
+        let (clean, kept) = (std::str::from_utf8(&clean).unwrap(), std::str::from_utf8(&kept).unwrap());
+        assert!(clean.contains("\"abc\"") && clean.ends_with("true]}\n"));
+        assert_eq!(clean.replace("true]}", "false]}"), kept);
+    }
+
+    #[test]
+    fn a_share_is_never_harder_than_a_block() {
+        let job = job(template(3));
+        let hard = Difficulty::new(1e9).unwrap();
+        assert_eq!(job.share_difficulty(hard), job.network_difficulty);
+        assert!(job.share_target(hard) >= job.template.target);
+        let easy = Difficulty::new(1e-9).unwrap();
+        assert_eq!(job.share_difficulty(easy), easy);
+    }
+
+    #[test]
+    fn a_retired_tip_is_stale_after_the_grace_only() {
+        let tip = Tip::default();
+        assert!(!tip.is_stale());
+        tip.retire();
+        assert!(!tip.is_stale());
+        let long_ago = Tip { retired: OnceLock::from(Instant::now() - STALE_GRACE * 2) };
+        long_ago.retire();
+        assert!(long_ago.is_stale());
+    }
+
+    #[test]
+    fn job_numbers_grow() {
+        let numbers = JobNumbers::new();
+        assert!(numbers.next() < numbers.next());
+    }
+}

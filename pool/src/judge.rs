@@ -1,0 +1,160 @@
+//! The verdict on a share: its header is built again and hashed, nothing is taken on trust.
+
+use iop_stratum::difficulty::Difficulty;
+use iop_stratum::fields::{Extranonce1, VersionMask};
+use iop_stratum::server::Submit;
+use iop_stratum::verdict::Reject;
+use iop_stratum::work::{HEADER_SIZE, sha256d};
+
+use crate::job::Job;
+
+/// How far ahead of our clock a share's time may be, in seconds. Machines roll the time when they run out of
+/// nonces, and clocks differ; nodes take up to two hours, of which this leaves most to the network's own clocks.
+pub const MAX_TIME_AHEAD: u32 = 600;
+
+/// A share that is good, but for having been seen before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Solved {
+    /// The header.
+    pub header: [u8; HEADER_SIZE],
+    /// Its hash, as SHA-256 gives it.
+    pub hash: [u8; 32],
+    /// Whether it is a block too.
+    pub is_block: bool,
+}
+
+/// Judges a share of a known job.
+///
+/// `difficulty` is the one that was in force when the job was sent to this session, `mask` the version bits that
+/// the session may roll (the session has refused others), `now` seconds since 1970.
+///
+/// # Errors
+/// Stale job (21), time out of range (20), hash above the target (23), in this order.
+pub fn judge(
+    job: &Job,
+    difficulty: Difficulty,
+    extranonce1: &Extranonce1,
+    mask: VersionMask,
+    submit: &Submit,
+    now: u32,
+) -> Result<Solved, Reject> {
+    if job.tip.is_stale() {
+        return Err(Reject::JobNotFound);
+    }
+    let (min, max) = (job.template.min_time, now.saturating_add(MAX_TIME_AHEAD));
+    if submit.ntime.0 < min || submit.ntime.0 > max {
+        return Err(Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime)));
+    }
+    let version = submit.version_bits.map_or(job.version, |bits| job.version.rolled(mask, bits));
+    let header = job.work.header(extranonce1, &submit.extranonce2, version, submit.ntime, submit.nonce);
+    let hash = sha256d(&header);
+    if !job.share_target(difficulty).is_met_by(&hash) {
+        return Err(Reject::LowDifficulty);
+    }
+    Ok(Solved { header, hash, is_block: job.is_block(&hash) })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use bitcoin::consensus::deserialize;
+    use bitcoin::hashes::{Hash, sha256d as oracle};
+    use bitcoin::{CompactTarget, Target, Transaction};
+    use iop_stratum::fields::{Extranonce2, NTime, Nonce, VersionBits};
+    use iop_stratum::message::Id;
+    use iop_stratum::server::WorkerSlot;
+
+    use super::*;
+    use crate::coinbase::tests::{key, template};
+    use crate::job::Tip;
+
+    const NOW: u32 = 1_700_000_000;
+
+    fn job() -> Job {
+        let mut template = template(9);
+        template.txids = vec![[1; 32], [2; 32], [3; 32]];
+        Job::new(1, template, &key(true), &key(true).address(), Arc::new(Tip::default()))
+    }
+
+    fn submit(job: &Job, nonce: u32) -> Submit {
+        Submit {
+            id: Id::number(1),
+            worker: WorkerSlot(0),
+            job_id: job.id.clone(),
+            extranonce2: Extranonce2::from_counter(u64::from(nonce) << 20, 8).unwrap(),
+            ntime: NTime(NOW),
+            nonce: Nonce(nonce),
+            version_bits: nonce.is_multiple_of(2).then_some(VersionBits(nonce << 13 & 0x1fff_e000)),
+        }
+    }
+
+    /// The header and its hash, by the `bitcoin` crate alone, from what a miner is told.
+    fn rebuilt(job: &Job, extranonce1: &Extranonce1, submit: &Submit) -> bitcoin::block::Header {
+        let line: serde_json::Value = serde_json::from_slice(&job.line(false)).unwrap();
+        let text = |index: usize| line["params"][index].as_str().unwrap();
+        let number = |index| u32::from_str_radix(text(index), 16).unwrap();
+        let coinbase = format!("{}{}{}{}", text(2), extranonce1, submit.extranonce2, text(3));
+        let coinbase: Transaction = deserialize(&hex::decode(coinbase).unwrap()).unwrap();
+        let mut root = coinbase.compute_txid().to_byte_array();
+        for branch in line["params"][4].as_array().unwrap() {
+            let branch = hex::decode(branch.as_str().unwrap()).unwrap();
+            root = oracle::Hash::hash(&[&root[..], &branch].concat()).to_byte_array();
+        }
+        bitcoin::block::Header {
+            version: bitcoin::block::Version::from_consensus(
+                (number(5) | submit.version_bits.map_or(0, |bits| bits.0)) as i32,
+            ),
+            prev_blockhash: job.template.parent,
+            merkle_root: bitcoin::TxMerkleNode::from_byte_array(root),
+            time: submit.ntime.0,
+            bits: CompactTarget::from_consensus(number(6)),
+            nonce: submit.nonce.0,
+        }
+    }
+
+    #[test]
+    fn verdicts_equal_those_of_an_independent_rebuild() {
+        let (job, extranonce1) = (job(), Extranonce1::from_u32(0x0102_0304));
+        let difficulty = Difficulty::new(1.0 / (1u64 << 28) as f64).unwrap(); // one in 16
+        let share_target =
+            Target::from_be_bytes(iop_stratum::difficulty::Target::from_difficulty(difficulty).to_be_bytes());
+        let (mut shares, mut blocks) = (0, 0);
+        for nonce in 0..4000 {
+            let submit = submit(&job, nonce);
+            let header = rebuilt(&job, &extranonce1, &submit);
+            let hash = header.block_hash();
+            let verdict = judge(&job, difficulty, &extranonce1, VersionMask::SERVER, &submit, NOW);
+            if share_target.is_met_by(hash) {
+                let solved = verdict.unwrap();
+                assert_eq!(solved.hash, hash.to_byte_array());
+                assert_eq!(solved.header[..], bitcoin::consensus::serialize(&header));
+                assert_eq!(solved.is_block, header.target().is_met_by(hash));
+                shares += 1;
+                blocks += u32::from(solved.is_block);
+            } else {
+                assert_eq!(verdict, Err(Reject::LowDifficulty));
+            }
+        }
+        assert!(
+            (150..350).contains(&shares) && (10..70).contains(&blocks),
+            "{shares} shares, {blocks} blocks"
+        );
+    }
+
+    #[test]
+    fn the_time_must_be_from_the_templates_least_to_ten_minutes_ahead() {
+        let job = job();
+        let easiest = Difficulty::new(1e-300).unwrap();
+        let at = |ntime| {
+            let submit = Submit { ntime: NTime(ntime), ..submit(&job, 1) };
+            judge(&job, easiest, &Extranonce1::from_u32(0), VersionMask::SERVER, &submit, NOW).map(|_| ())
+        };
+        assert_eq!(at(job.template.min_time), Ok(()));
+        assert_eq!(at(NOW + MAX_TIME_AHEAD), Ok(()));
+        for wrong in [0, job.template.min_time - 1, NOW + MAX_TIME_AHEAD + 1, u32::MAX] {
+            assert_eq!(at(wrong).unwrap_err().code(), 20);
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A license-aware Stratum V1 pool.
+//!
+//! Here: configuration, the node's client, license choice, signed coinbases, jobs, Stratum connections, verdicts,
+//! share counters, found blocks and their delivery, the HTTP API. Not here: the rules (`iop-consensus`), messages
+//! and work arithmetic (`iop-stratum`), hashing, and (yet) the durable share ledger, payouts and vardiff.
+//! Path: node tip → template ([`template`]) → license ([`choice`]) → signed coinbase ([`coinbase`]) → job ([`job`],
+//! one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) → counters ([`workers`]); a found
+//! block goes to every node at once ([`blocks`]).
+
+pub mod api;
+pub mod blocks;
+pub mod check;
+pub mod choice;
+pub mod cli;
+pub mod coinbase;
+pub mod config;
+pub mod follow;
+pub mod job;
+pub mod judge;
+pub mod keys;
+mod page;
+pub mod rpc;
+pub mod run;
+pub mod session;
+pub mod spool;
+pub mod template;
+pub mod workers;
+
+/// What the pool calls itself.
+pub const SOFTWARE: &str = concat!("iop-pool/", env!("CARGO_PKG_VERSION"));

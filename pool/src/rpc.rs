@@ -1,0 +1,332 @@
+//! A node's JSON-RPC over HTTP, from the asking side.
+//!
+//! Every call has a time limit and every answer a size limit. A node that restarts writes a new cookie, so the
+//! cookie file is read again when the node says 401.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine as _;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+/// Largest answer that is read, in bytes. A template of a full block (4 M weight) is 8 MB of hex and some JSON.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// Time to connect. A node is on this machine or near.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Time for which an unused connection is kept. Shorter than a node's own limit (Core: 30 s), so that a call never
+/// meets a connection that the node is just closing.
+const IDLE_TIME: Duration = Duration::from_secs(5);
+/// Time for an ordinary call. Judging a full block takes a node a few seconds at worst.
+pub const CALL_TIME: Duration = Duration::from_secs(30);
+/// Time for a long poll: nodes answer when the tip changes, Bitcoin Core's at the latest after some minutes.
+pub const LONG_POLL_TIME: Duration = Duration::from_secs(10 * 60);
+
+/// Where a node is and how it knows us.
+#[derive(Clone)]
+pub struct NodeAddress {
+    uri: Uri,
+    /// `host:port`, for people.
+    name: String,
+    credentials: Credentials,
+}
+
+#[derive(Clone)]
+enum Credentials {
+    Password(Zeroizing<String>),
+    Cookie(PathBuf),
+}
+
+impl NodeAddress {
+    /// Whether a URL carries `user:password@`.
+    #[must_use]
+    pub fn has_password(url: &str) -> bool {
+        url.contains('@')
+    }
+
+    /// From `http://[user:password@]host[:port]`, with a cookie file where the URL has no password.
+    ///
+    /// # Errors
+    /// One line that says what is wrong; it never repeats the password.
+    pub fn parse(url: &str, cookie: Option<PathBuf>, default_port: u16) -> Result<Self, String> {
+        let rest = url
+            .strip_prefix("http://")
+            .ok_or_else(|| format!("node '{}' must begin with http://", without_password(url)))?;
+        let (user, host) = match rest.rsplit_once('@') {
+            Some((user, host)) => (Some(user), host),
+            None => (None, rest),
+        };
+        let host = host.trim_end_matches('/');
+        let wrong =
+            || format!("node 'http://{host}' is no address, http://[USER:PASSWORD@]HOST[:PORT] expected");
+        let uri: Uri = format!("http://{host}/").parse().map_err(|_| wrong())?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if uri.path() != "/" || uri.query().is_some() || authority.host().is_empty() {
+            return Err(wrong());
+        }
+        let name = match authority.port_u16() {
+            Some(_) => authority.to_string(),
+            None if authority.as_str() == authority.host() => format!("{}:{default_port}", authority.host()),
+            None => return Err(wrong()), // a colon with no port after it
+        };
+        let credentials = match (user, cookie) {
+            (Some(user), None) if user.contains(':') => {
+                Credentials::Password(Zeroizing::new(percent_decode(user)))
+            }
+            (Some(_), None) => return Err(format!("node 'http://{host}' has a user without password")),
+            (None, Some(path)) => Credentials::Cookie(path),
+            (Some(_), Some(_)) => {
+                return Err(format!("node 'http://{host}' has a password and a cookie file"));
+            }
+            (None, None) => {
+                return Err(format!(
+                    "node 'http://{host}' has no USER:PASSWORD@ in its URL and no cookie file"
+                ));
+            }
+        };
+        let uri = format!("http://{name}/").parse().map_err(|_| wrong())?;
+        Ok(Self { uri, name, credentials })
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeAddress({})", self.name)
+    }
+}
+
+fn without_password(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, host)| host)
+}
+
+/// `%40` becomes `@`: how a password holds characters that a URL gives a meaning.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = (first == b'%').then(|| after.get(..2)).flatten();
+        match escaped.and_then(|digits| hex::decode(digits).ok()) {
+            Some(decoded) => {
+                bytes.extend(decoded);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Why a call gave no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RpcError {
+    /// No connection, a broken one, or no answer in time.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The node does not know us.
+    #[error("the node refuses the credentials (HTTP 401)")]
+    Unauthorized,
+    /// The node answered with an error of its own.
+    #[error("{message} (code {code})")]
+    Node {
+        /// Bitcoin Core's error codes.
+        code: i64,
+        /// Its words.
+        message: String,
+    },
+    /// The answer is not what the method gives.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    address: NodeAddress,
+    client: Client<HttpConnector, Full<Bytes>>,
+    /// The `Authorization` header, once made.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    #[serde(default = "Option::default")]
+    result: Option<T>,
+    #[serde(default)]
+    error: Option<AnswerError>,
+}
+
+#[derive(Deserialize)]
+struct AnswerError {
+    #[serde(default)]
+    code: i64,
+    #[serde(default)]
+    message: String,
+}
+
+impl Node {
+    /// A client; nothing is sent yet.
+    #[must_use]
+    pub fn new(address: NodeAddress) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .build(connector);
+        Self { address, client, authorization: Mutex::new(None) }
+    }
+
+    /// `host:port`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.address.name()
+    }
+
+    /// Calls a method. A null result is read as `T`'s null (`()` or `Option`).
+    ///
+    /// # Errors
+    /// [`RpcError`]; all but [`RpcError::Node`] may pass by themselves.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: Value,
+        limit: Duration,
+    ) -> Result<T, RpcError> {
+        let body =
+            Bytes::from(json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).to_string());
+        let asked = async {
+            match self.ask(body.clone()).await {
+                Err(RpcError::Unauthorized) if self.forget_cookie() => self.ask(body).await,
+                answer => answer,
+            }
+        };
+        let bytes = tokio::time::timeout(limit, asked).await.map_err(|_| {
+            RpcError::Unreachable(format!("no answer to {method} within {} s", limit.as_secs()))
+        })??;
+        let malformed = |error: serde_json::Error| RpcError::Malformed(format!("{method}: {error}"));
+        let answer: Answer<Box<serde_json::value::RawValue>> =
+            serde_json::from_slice(&bytes).map_err(malformed)?;
+        match answer.error {
+            Some(AnswerError { code, message }) => Err(RpcError::Node { code, message }),
+            None => {
+                let result = answer.result.as_ref().map_or("null", |raw| raw.get());
+                serde_json::from_str(result).map_err(malformed)
+            }
+        }
+    }
+
+    async fn ask(&self, body: Bytes) -> Result<Bytes, RpcError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&self.address.uri)
+            .header(CONTENT_TYPE, "application/json")
+            .header(AUTHORIZATION, self.authorization()?)
+            .body(Full::new(body))
+            .expect("every part of the request was checked before");
+        let response =
+            self.client.request(request).await.map_err(|error| RpcError::Unreachable(reason(&error)))?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(RpcError::Unauthorized);
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| RpcError::Unreachable(error.to_string()))?.to_bytes();
+        // Core answers errors with status 404 or 500 and a JSON body that says more than the status.
+        if status.is_success() || body.first() == Some(&b'{') {
+            Ok(body)
+        } else {
+            Err(RpcError::Malformed(format!("HTTP status {status}")))
+        }
+    }
+
+    fn authorization(&self) -> Result<HeaderValue, RpcError> {
+        let mut cached = self.authorization.lock().expect("no panic while the lock is held");
+        if let Some(header) = &*cached {
+            return Ok(header.clone());
+        }
+        let userpass = match &self.address.credentials {
+            Credentials::Password(text) => text.clone(),
+            Credentials::Cookie(path) => Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
+                RpcError::Unreachable(format!("cookie file {} cannot be read: {error}", path.display()))
+            })?),
+        };
+        let encoded = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(userpass.trim()));
+        let mut header =
+            HeaderValue::from_str(&format!("Basic {}", *encoded)).expect("base64 is visible ASCII");
+        header.set_sensitive(true);
+        *cached = Some(header.clone());
+        Ok(header)
+    }
+
+    /// Whether it makes sense to ask again with a cookie read anew.
+    fn forget_cookie(&self) -> bool {
+        *self.authorization.lock().expect("no panic while the lock is held") = None;
+        matches!(self.address.credentials, Credentials::Cookie(_))
+    }
+}
+
+/// The innermost cause, which says most ("Connection refused").
+fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_url_gives_host_port_and_password() {
+        let node = NodeAddress::parse("http://us%40er:p%3aw@node.example:123/", None, 1).unwrap();
+        assert_eq!(node.name(), "node.example:123");
+        let Credentials::Password(text) = &node.credentials else { panic!("a password") };
+        assert_eq!(text.as_str(), "us@er:p:w");
+        let node = NodeAddress::parse("http://[::1]", Some("/c".into()), 8337).unwrap();
+        assert_eq!(node.name(), "[::1]:8337");
+    }
+
+    #[test]
+    fn a_wrong_url_is_named_without_its_password() {
+        for (url, expected) in [
+            ("https://u:secret@h", "must begin with http://"),
+            ("u:secret@h", "must begin with http://"),
+            ("http://u:secret@", "is no address"),
+            ("http://u:secret@h:99999", "is no address"),
+            ("http://u:secret@h:", "is no address"),
+            ("http://u:secret@h/wallet", "is no address"),
+            ("http://u:secret@h x", "is no address"),
+            ("http://secret@h", "a user without password"),
+            ("http://h", "no cookie file"),
+        ] {
+            let error = NodeAddress::parse(url, None, 1).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{url}: {error}");
+        }
+        assert!(NodeAddress::parse("http://u:p@h", Some("/c".into()), 1).is_err());
+        assert!(!format!("{:?}", NodeAddress::parse("http://u:secret@h", None, 1)).contains("secret"));
+    }
+}

@@ -1,0 +1,128 @@
+//! `iop-pool run`: everything wired together, and one way to end.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::api::{self, Api};
+use crate::blocks::Blocks;
+use crate::config::Settings;
+use crate::follow::{Follower, Health};
+use crate::rpc::Node;
+use crate::session::{Places, Shared, listener};
+use crate::spool::Spool;
+use crate::workers::Workers;
+
+/// How long blocks in flight may hold up the end.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// Why the pool ended, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(pub String);
+
+/// Runs the pool until a signal ends it.
+///
+/// # Errors
+/// A port or the data folder cannot be used, or a node is on another chain.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let _lock = lock(&settings.datadir)?;
+    let spool = Spool::open(&settings.datadir).map_err(|error| {
+        RunError(format!("datadir {} cannot be used: {error}", settings.datadir.display()))
+    })?;
+    let stratum = bind("Stratum", settings.stratum_bind).await?;
+    let api_listener = bind("the API", settings.api_bind).await?;
+    info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
+
+    let nodes: Arc<[Node]> = settings.nodes.into_iter().map(Node::new).collect();
+    let health = Arc::new(Health::new(&nodes));
+    let prefixes = settings.params.prefixes;
+    let network = settings.params.name.clone();
+    let (follower, snapshots) = Follower::new(
+        settings.params,
+        Arc::clone(&nodes),
+        settings.licenses,
+        settings.payout,
+        Arc::clone(&health),
+    );
+    let blocks = Blocks::new(nodes, spool);
+    let shared = Arc::new(Shared {
+        prefixes,
+        difficulty: settings.difficulty,
+        snapshots,
+        workers: Workers::default(),
+        blocks: Arc::clone(&blocks),
+        places: Places::new(settings.max_connections),
+    });
+    let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now() });
+
+    let (stop, stopped) = watch::channel(false);
+    let mut signals = Signals::new()?;
+    blocks.resume();
+    tokio::spawn(listener::listen(stratum, shared, stopped.clone()));
+    let api = tokio::spawn(api::serve(api_listener, api, stopped));
+    let ended = tokio::select! {
+        wrong = follower.run() => Err(RunError(wrong.to_string())),
+        served = api => Err(RunError(format!("the API ended: {served:?}"))),
+        name = signals.next() => {
+            info!("{name}: the pool ends");
+            Ok(())
+        }
+    };
+    stop.send_replace(true);
+    blocks.finish(END_TIME).await;
+    ended
+}
+
+/// Two pools in one folder would submit and forget each other's blocks.
+fn lock(datadir: &Path) -> Result<File, RunError> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        RunError(format!("datadir {} cannot be used: {error}", datadir.display()))
+    };
+    std::fs::create_dir_all(datadir).map_err(|error| wrong(&error))?;
+    let file = File::create(datadir.join("lock")).map_err(|error| wrong(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(RunError(format!("datadir {} is in use by another iop-pool", datadir.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(wrong(&error)),
+    }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| RunError(format!("{what} cannot listen on {address}: {error}")))
+}
+
+fn local(listener: &TcpListener) -> String {
+    listener.local_addr().map_or_else(|error| error.to_string(), |address| address.to_string())
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| RunError(format!("signals cannot be received: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+        }
+    }
+}

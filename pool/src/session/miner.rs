@@ -1,0 +1,258 @@
+//! What the pool says to one miner: who may work, which jobs at which difficulty, which verdict. No sockets here.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use iop_consensus::address::Address;
+use iop_stratum::difficulty::Difficulty;
+use iop_stratum::fields::{Extranonce1, VersionMask};
+use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
+use iop_stratum::verdict::Reject;
+use tracing::{debug, info};
+
+use super::{Place, Shared};
+use crate::SOFTWARE;
+use crate::follow::{Snapshot, Work};
+use crate::job::Job;
+use crate::judge::{Solved, judge};
+use crate::spool::Found;
+use crate::workers::Presence;
+
+/// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work.
+const MAX_JOBS: usize = 16;
+/// Shares of one job and connection that are remembered against duplicates, 16 bytes each. At the 30 s that a
+/// job lasts these are 2,000 a second: no machine at a sensible difficulty.
+const MAX_SHARES_PER_JOB: usize = 65_536;
+/// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
+/// Names fill the list of workers, so they must cost something.
+const FREE_USERS: usize = 32;
+
+/// A job that was sent, with what was in force then.
+#[derive(Debug)]
+struct Sent {
+    job: Arc<Job>,
+    difficulty: Difficulty,
+    /// The first half of each share's hash. Different shares have different headers, so different hashes; and no
+    /// other connection has this one's extranonce1, so no other can have these shares.
+    seen: HashSet<[u8; 16]>,
+}
+
+/// One connection's miner.
+#[derive(Debug)]
+pub struct Miner {
+    shared: Arc<Shared>,
+    session: Session,
+    peer: SocketAddr,
+    wanted: Difficulty,
+    /// The difficulty that the miner was last told.
+    told: Option<Difficulty>,
+    sent: VecDeque<Sent>,
+    /// By slot.
+    workers: Vec<Presence>,
+    accepted: usize,
+    _place: Place,
+}
+
+impl Miner {
+    /// A new connection.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, place: Place, peer: SocketAddr) -> Self {
+        let extranonce1 = Extranonce1::from_u32(place.extranonce1());
+        Self {
+            session: Session::new(extranonce1, VersionMask::SERVER, SOFTWARE),
+            peer,
+            wanted: shared.difficulty.start,
+            told: None,
+            sent: VecDeque::new(),
+            workers: Vec::new(),
+            accepted: 0,
+            shared,
+            _place: place,
+        }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether it is subscribed with a user.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        self.session.is_subscribed() && !self.workers.is_empty()
+    }
+
+    /// The next line to send.
+    pub fn next_outgoing(&mut self) -> Option<Outgoing> {
+        self.session.next_outgoing()
+    }
+
+    /// Bytes of the lines not yet taken.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.session.queued_bytes()
+    }
+
+    /// Handles a line.
+    ///
+    /// # Errors
+    /// The other side does not speak Stratum: close the connection.
+    pub fn on_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
+        match self.session.handle_line(line)? {
+            Some(Event::Submit(submit)) => self.on_submit(&submit),
+            Some(Event::Authorize(request)) => self.on_authorize(&request),
+            Some(Event::SuggestDifficulty(difficulty)) => self.on_wish(difficulty),
+            Some(Event::Subscribed { user_agent }) => {
+                debug!(peer = %self.peer, %user_agent, "subscribed");
+                self.told = None;
+                let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+                self.on_snapshot(&snapshot);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Sends the job, if there is one and the miner is subscribed. Without a job nothing is sent: Stratum has no
+    /// word for "stop", and the jobs that the miner has are stale with their tip.
+    pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
+        let Work::Job(job) = &snapshot.work else { return };
+        if !self.session.is_subscribed() {
+            return;
+        }
+        let again = self.sent.back().filter(|sent| Arc::ptr_eq(&sent.job, job));
+        // A job that is sent again, to a client that subscribes again, keeps the difficulty it was sent with.
+        let difficulty = again.map_or_else(|| job.share_difficulty(self.wanted), |sent| sent.difficulty);
+        let is_new = again.is_none();
+        let clean = self.sent.back().is_none_or(|sent| !Arc::ptr_eq(&sent.job.tip, &job.tip));
+        if self.told != Some(difficulty) {
+            self.session.set_difficulty(difficulty);
+            self.told = Some(difficulty);
+        }
+        self.session.notify(job.line(clean));
+        if is_new {
+            self.remember(Arc::clone(job), difficulty);
+        }
+    }
+
+    fn remember(&mut self, job: Arc<Job>, difficulty: Difficulty) {
+        self.sent.retain(|sent| !sent.job.tip.is_stale());
+        while self.sent.len() >= MAX_JOBS {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(Sent { job, difficulty, seen: HashSet::new() });
+    }
+
+    /// From the next job on.
+    fn on_wish(&mut self, difficulty: Difficulty) {
+        self.wanted = difficulty.clamp(self.shared.difficulty.min, self.shared.difficulty.max);
+    }
+
+    fn on_authorize(&mut self, request: &Authorize) {
+        if let Err(reject) = self.authorize(request) {
+            debug!(peer = %self.peer, "user refused: {reject}");
+            self.session.refuse(request, &reject);
+        }
+    }
+
+    fn authorize(&mut self, request: &Authorize) -> Result<(), Reject> {
+        check_user(&request.user, &self.shared)?;
+        let is_new = !self.session.workers().contains(&request.user);
+        let presence = if is_new {
+            if self.workers.len() >= FREE_USERS.saturating_add(self.accepted) {
+                return Err(Reject::Unauthorized("too many users without shares on this connection".into()));
+            }
+            let presence = self.shared.workers.join(&request.user);
+            Some(presence.ok_or(Reject::Unauthorized("the pool has no room for another worker".into()))?)
+        } else {
+            None
+        };
+        // A refusal is answered by the session itself.
+        if let Ok(WorkerSlot(slot)) = self.session.accept(request)
+            && let Some(presence) = presence
+        {
+            debug_assert_eq!(slot, self.workers.len(), "slots count up");
+            self.workers.push(presence);
+        }
+        if let Some(difficulty) = difficulty_in(&request.password) {
+            self.on_wish(difficulty);
+        }
+        Ok(())
+    }
+
+    fn on_submit(&mut self, submit: &Submit) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let verdict = self.verdict(submit, now);
+        let counters = [&self.workers[submit.worker.0].counters, &self.shared.workers.totals];
+        match &verdict {
+            Ok(difficulty) => {
+                counters.iter().for_each(|counters| counters.accept(*difficulty, now));
+                self.accepted += 1;
+            }
+            Err(reject) => counters.iter().for_each(|counters| counters.reject(reject)),
+        }
+        self.session.answer_submit(&submit.id, verdict.as_ref().map(|_| ()));
+    }
+
+    /// The difficulty that a share counts with.
+    fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Difficulty, Reject> {
+        let sent = self.sent.iter_mut().rev().find(|sent| sent.job.id == submit.job_id);
+        let sent = sent.ok_or(Reject::JobNotFound)?;
+        let (extranonce1, mask) = (*self.session.extranonce1(), self.session.version_mask());
+        let clock = u32::try_from(now).unwrap_or(u32::MAX);
+        let solved = judge(&sent.job, sent.difficulty, &extranonce1, mask, submit, clock)?;
+        let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
+        if sent.seen.contains(half) {
+            return Err(Reject::Duplicate);
+        }
+        if sent.seen.len() >= MAX_SHARES_PER_JOB && !solved.is_block {
+            return Err(Reject::other("too many shares for one job, raise the difficulty"));
+        }
+        sent.seen.insert(*half);
+        let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
+        if solved.is_block {
+            self.found(&job, &solved, &extranonce1, submit, now);
+        }
+        Ok(difficulty)
+    }
+
+    fn found(&self, job: &Job, solved: &Solved, extranonce1: &Extranonce1, submit: &Submit, now: u64) {
+        let mut printed = solved.hash;
+        printed.reverse();
+        let found = Found {
+            height: job.template.height,
+            hash: hex::encode(printed),
+            license: job.license.to_base58(&self.shared.prefixes),
+            worker: self.workers[submit.worker.0].user.to_string(),
+            time: now,
+            block: hex::encode(job.block(&solved.header, extranonce1, &submit.extranonce2)),
+        };
+        info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
+        self.shared.blocks.deliver(found);
+    }
+}
+
+/// `ADDRESS[.worker]`, the address one of this network.
+fn check_user(user: &str, shared: &Shared) -> Result<(), Reject> {
+    if user.chars().any(char::is_control) {
+        return Err(Reject::Unauthorized("the user name has control characters".into()));
+    }
+    let (address, _worker) = user.split_once('.').unwrap_or((user, ""));
+    match Address::parse(address, &shared.prefixes) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Reject::Unauthorized(format!("user must be ADDRESS[.worker]: {error}").into())),
+    }
+}
+
+/// `d=N` or `diff=N` among the password's comma-separated options, as rented hash power and proxies send it.
+fn difficulty_in(password: &str) -> Option<Difficulty> {
+    let value =
+        |option: &str| Some(option.strip_prefix("d=").or_else(|| option.strip_prefix("diff="))?.to_owned());
+    password.split(',').map(str::trim).find_map(value)?.parse().ok().and_then(Difficulty::new)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,314 @@
+//! A miner's connection without its socket: jobs, difficulties and verdicts.
+
+#![allow(clippy::unwrap_used)]
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use iop_consensus::params::Params;
+use iop_stratum::difficulty::Target;
+use iop_stratum::fields::{Extranonce2, NTime, Nonce, Version};
+use iop_stratum::work::sha256d;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::*;
+use crate::blocks::Blocks;
+use crate::choice::NoLicense;
+use crate::coinbase::tests::{key, template};
+use crate::config::DifficultyBounds;
+use crate::job::Tip;
+use crate::session::Places;
+use crate::spool::Spool;
+use crate::template::Template;
+use crate::workers::Workers;
+
+struct Pool {
+    shared: Arc<Shared>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    tip: Arc<Tip>,
+    number: u64,
+    _datadir: tempfile::TempDir,
+}
+
+fn difficulty(value: f64) -> Difficulty {
+    Difficulty::new(value).unwrap()
+}
+
+/// About one hash in 16.
+const EASY: f64 = 1.0 / (1u64 << 28) as f64;
+
+impl Pool {
+    fn new() -> Self {
+        let datadir = tempfile::tempdir().unwrap();
+        let waiting = Snapshot { work: Work::Waiting, licenses: vec![] };
+        let (publish, snapshots) = watch::channel(Arc::new(waiting));
+        let shared = Shared {
+            prefixes: Params::devnet().prefixes,
+            difficulty: DifficultyBounds {
+                start: difficulty(EASY),
+                min: difficulty(EASY / 4.0),
+                max: difficulty(1.0),
+            },
+            snapshots,
+            workers: Workers::default(),
+            blocks: Blocks::new(Arc::from([]), Spool::open(datadir.path()).unwrap()),
+            places: Places::new(10),
+        };
+        Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
+    }
+
+    /// A template whose blocks are out of reach, so that shares are only shares.
+    fn hard_template(height: u32) -> Template {
+        let bits = 0x1d00_ffff;
+        Template { bits, target: Target::from_compact(bits).unwrap(), ..template(height) }
+    }
+
+    fn job(&mut self, template: Template) -> Arc<Job> {
+        self.number += 1;
+        let job = Job::new(self.number, template, &key(true), &key(true).address(), Arc::clone(&self.tip));
+        let job = Arc::new(job);
+        self.publish.send_replace(Arc::new(Snapshot { work: Work::Job(Arc::clone(&job)), licenses: vec![] }));
+        job
+    }
+
+    fn new_tip(&mut self) {
+        std::mem::take(&mut self.tip).retire();
+    }
+
+    fn connect(&self) -> Miner {
+        let place = self.shared.places.take().unwrap();
+        Miner::new(Arc::clone(&self.shared), place, "127.0.0.1:1".parse().unwrap())
+    }
+
+    fn user(&self) -> String {
+        format!("{}.rig", key(true).address().to_base58(&self.shared.prefixes))
+    }
+
+    /// A miner that is subscribed and authorised, its greetings read.
+    fn ready(&self) -> Miner {
+        let mut miner = self.connect();
+        say(&mut miner, json!({"id": 0, "method": "mining.configure", "params": [["version-rolling"], {}]}));
+        say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
+        let answers =
+            say(&mut miner, json!({"id": 2, "method": "mining.authorize", "params": [self.user(), "x"]}));
+        assert_eq!(answers.last().unwrap()["result"], true);
+        miner
+    }
+
+    fn tell(&self, miner: &mut Miner) -> Vec<Value> {
+        let snapshot = Arc::clone(&self.publish.borrow());
+        miner.on_snapshot(&snapshot);
+        heard(miner)
+    }
+}
+
+fn heard(miner: &mut Miner) -> Vec<Value> {
+    let lines: Vec<Outgoing> = std::iter::from_fn(|| miner.next_outgoing()).collect();
+    lines.iter().map(|line| serde_json::from_slice(line.as_ref()).unwrap()).collect()
+}
+
+fn say(miner: &mut Miner, call: Value) -> Vec<Value> {
+    miner.on_line(call.to_string().as_bytes()).unwrap();
+    heard(miner)
+}
+
+/// serde_json's reading of a number, here in the test, may be off in the last bit.
+fn is_about(value: &Value, expected: f64) -> bool {
+    (value.as_f64().unwrap() / expected - 1.0).abs() < 1e-12
+}
+
+fn methods(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["method"].as_str().unwrap_or("answer")).collect()
+}
+
+/// A nonce whose hash is within (or beyond) a difficulty.
+fn solve(job: &Job, extranonce1: Extranonce1, within: f64, good: bool) -> Nonce {
+    let target = Target::from_difficulty(difficulty(within));
+    let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
+    let (version, ntime) = (Version(job.template.version), NTime(job.template.time));
+    let header = |nonce| job.work.header(&extranonce1, &extranonce2, version, ntime, Nonce(nonce));
+    Nonce((0..).find(|&nonce| target.is_met_by(&sha256d(&header(nonce))) == good).unwrap())
+}
+
+fn submit(miner: &mut Miner, user: &str, job: &Job, nonce: Nonce) -> Value {
+    let params = json!([
+        user,
+        job.id.as_str(),
+        "0".repeat(16),
+        format!("{:08x}", job.template.time),
+        nonce.to_string()
+    ]);
+    let answers = say(miner, json!({"id": 9, "method": "mining.submit", "params": params}));
+    assert_eq!(answers.len(), 1);
+    if answers[0]["result"] == true { json!(0) } else { answers[0]["error"][0].clone() }
+}
+
+#[test]
+fn a_miner_gets_the_job_after_the_reply_and_at_its_difficulty() {
+    let mut pool = Pool::new();
+    pool.job(Pool::hard_template(1));
+    let mut miner = pool.connect();
+    assert!(pool.tell(&mut miner).is_empty(), "nothing before it subscribes");
+    let lines = say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": ["m"]}));
+    assert_eq!(methods(&lines), ["answer", "mining.set_difficulty", "mining.notify"]);
+    assert!(is_about(&lines[1]["params"][0], EASY));
+    assert_eq!(lines[2]["params"][8], true, "the first job is clean");
+    pool.job(Pool::hard_template(1));
+    let lines = pool.tell(&mut miner);
+    assert_eq!(methods(&lines), ["mining.notify"], "an unchanged difficulty is not repeated");
+    assert_eq!(lines[0]["params"][8], false, "the tip is the same");
+    pool.new_tip();
+    pool.job(Pool::hard_template(2));
+    assert_eq!(pool.tell(&mut miner)[0]["params"][8], true);
+}
+
+#[test]
+fn a_wish_holds_from_the_next_job_and_within_bounds() {
+    let mut pool = Pool::new();
+    let first = pool.job(Pool::hard_template(1));
+    let mut miner = pool.ready();
+    let lines =
+        say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 1024.0]}));
+    assert_eq!(methods(&lines), ["answer"]);
+    let nonce = solve(&first, *miner.session.extranonce1(), EASY, true);
+    assert_eq!(submit(&mut miner, &pool.user(), &first, nonce), 0, "the first job keeps its difficulty");
+    let second = pool.job(Pool::hard_template(1));
+    assert!(is_about(&pool.tell(&mut miner)[0]["params"][0], EASY * 1024.0));
+    let nonce = solve(&second, *miner.session.extranonce1(), EASY * 1024.0, false);
+    assert_eq!(submit(&mut miner, &pool.user(), &second, nonce), 23);
+    let nonce = solve(&first, *miner.session.extranonce1(), EASY, true);
+    assert_eq!(submit(&mut miner, &pool.user(), &first, nonce), 22, "and still does");
+    for (wish, given) in [(1e-30, EASY / 4.0), (1e9, 1.0)] {
+        say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [wish]}));
+        pool.job(Pool::hard_template(1));
+        assert!(is_about(&pool.tell(&mut miner)[0]["params"][0], given));
+    }
+    let params = json!([pool.user(), format!("x,d={}", EASY * 2.0)]);
+    say(&mut miner, json!({"id": 1, "method": "mining.authorize", "params": params}));
+    pool.job(Pool::hard_template(1));
+    assert!(is_about(&pool.tell(&mut miner)[0]["params"][0], EASY * 2.0), "in the password too");
+}
+
+#[test]
+fn a_share_counts_once_for_its_worker_at_its_difficulty() {
+    let mut pool = Pool::new();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let extranonce1 = *miner.session.extranonce1();
+    let good = solve(&job, extranonce1, EASY, true);
+    assert_eq!(submit(&mut miner, &user, &job, good), 0);
+    assert_eq!(submit(&mut miner, &user, &job, good), 22);
+    assert_eq!(submit(&mut miner, &user.to_uppercase(), &job, good), 24);
+    let bad = solve(&job, extranonce1, EASY, false);
+    assert_eq!(submit(&mut miner, &user, &job, bad), 23);
+    assert_eq!(submit(&mut miner, &user, &job, bad), 23, "what does not count is not remembered");
+    let (_, listed) = pool.shared.workers.list(9);
+    assert_eq!((listed[0].shares.accepted, listed[0].shares.work), (1, EASY));
+    assert_eq!(listed[0].shares.rejected, [(22, 1), (23, 2)].into());
+    assert_eq!(pool.shared.workers.totals.read(), listed[0].shares);
+}
+
+#[test]
+fn a_share_of_another_connection_is_worth_nothing() {
+    let mut pool = Pool::new();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut one, mut two, user) = (pool.ready(), pool.ready(), pool.user());
+    let target = Target::from_difficulty(difficulty(EASY));
+    let theirs = *two.session.extranonce1();
+    let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
+    let fails_for_two = |nonce: &u32| {
+        let (version, ntime) = (Version(job.template.version), NTime(job.template.time));
+        !target.is_met_by(&sha256d(&job.work.header(&theirs, &extranonce2, version, ntime, Nonce(*nonce))))
+    };
+    let mine = *one.session.extranonce1();
+    let meets = |nonce: &u32| {
+        let (version, ntime) = (Version(job.template.version), NTime(job.template.time));
+        target.is_met_by(&sha256d(&job.work.header(&mine, &extranonce2, version, ntime, Nonce(*nonce))))
+    };
+    let nonce = Nonce((0..).find(|nonce| meets(nonce) && fails_for_two(nonce)).unwrap());
+    assert_eq!(submit(&mut one, &user, &job, nonce), 0);
+    assert_eq!(submit(&mut two, &user, &job, nonce), 23);
+}
+
+#[test]
+fn jobs_never_sent_and_old_ones_are_unknown() {
+    let mut pool = Pool::new();
+    let before = pool.job(Pool::hard_template(1));
+    let first = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let extranonce1 = *miner.session.extranonce1();
+    assert_eq!(
+        submit(&mut miner, &user, &before, solve(&before, extranonce1, EASY, true)),
+        21,
+        "it was not sent"
+    );
+    for _ in 0..MAX_JOBS - 1 {
+        pool.job(Pool::hard_template(1));
+        pool.tell(&mut miner);
+    }
+    assert_eq!(submit(&mut miner, &user, &first, solve(&first, extranonce1, EASY, true)), 0);
+    pool.job(Pool::hard_template(1));
+    pool.tell(&mut miner);
+    assert_eq!(submit(&mut miner, &user, &first, Nonce(0)), 21, "too many since");
+    assert_eq!(miner.sent.len(), MAX_JOBS);
+}
+
+#[test]
+fn shares_of_the_old_tip_count_for_the_grace_and_not_longer() {
+    let mut pool = Pool::new();
+    let old = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    pool.new_tip();
+    pool.job(Template { parent: BlockHash::from_byte_array([9; 32]), ..Pool::hard_template(2) });
+    pool.tell(&mut miner);
+    let nonce = solve(&old, *miner.session.extranonce1(), EASY, true);
+    assert_eq!(submit(&mut miner, &user, &old, nonce), 0);
+    std::thread::sleep(crate::job::STALE_GRACE + std::time::Duration::from_millis(50));
+    assert_eq!(submit(&mut miner, &user, &old, nonce), 21);
+}
+
+#[test]
+fn without_a_license_nothing_is_sent() {
+    let pool = Pool::new();
+    let none = NoLicense { height: 5, reasons: vec![], resumes_from_height: None };
+    pool.publish.send_replace(Arc::new(Snapshot { work: Work::NoLicense(none), licenses: vec![] }));
+    let mut miner = pool.connect();
+    let lines = say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
+    assert_eq!(methods(&lines), ["answer"]);
+    assert!(pool.tell(&mut miner).is_empty());
+}
+
+#[test]
+fn users_must_be_addresses_of_this_network_and_cannot_flood() {
+    let pool = Pool::new();
+    let mut miner = pool.connect();
+    let address = key(true).address();
+    let main = address.to_base58(&Params::main().prefixes);
+    let mut authorize = |user: &str| {
+        let answers = say(&mut miner, json!({"id": 1, "method": "mining.authorize", "params": [user]}));
+        answers[0]["error"][1].as_str().unwrap_or_default().to_owned()
+    };
+    assert!(authorize(&main).contains("version byte 117"), "{}", authorize(&main));
+    assert!(authorize("worker").contains("ADDRESS[.worker]"));
+    assert!(authorize(&format!("{main}\u{1b}")).contains("control"));
+    for worker in 0..FREE_USERS {
+        assert_eq!(authorize(&format!("{}.{worker}", address.to_base58(&pool.shared.prefixes))), "");
+    }
+    let one_more = format!("{}.more", address.to_base58(&pool.shared.prefixes));
+    assert!(authorize(&one_more).contains("too many users"));
+    assert_eq!(authorize(&format!("{}.0", address.to_base58(&pool.shared.prefixes))), "", "known ones stay");
+}
+
+#[tokio::test]
+async fn a_share_that_is_a_block_is_delivered() {
+    let mut pool = Pool::new();
+    let job = pool.job(template(4));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let needed = job.network_difficulty.get();
+    let block = solve(&job, *miner.session.extranonce1(), needed, true);
+    assert_eq!(submit(&mut miner, &user, &job, block), 0);
+    let records = pool.shared.blocks.records();
+    assert_eq!((records.len(), records[0].height, records[0].worker.as_str()), (1, 4, user.as_str()));
+    assert_eq!(records[0].license, key(true).address().to_base58(&pool.shared.prefixes));
+    pool.shared.blocks.finish(std::time::Duration::from_secs(5)).await;
+}

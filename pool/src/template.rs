@@ -1,0 +1,239 @@
+//! What a node says: block templates and the state of licenses, read and checked.
+
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use iop_consensus::address::Address;
+use iop_consensus::params::Params;
+use iop_stratum::difficulty::Target;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
+
+/// A block to be mined, but for its coinbase.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// Height of the block.
+    pub height: u32,
+    /// The tip that it stands on.
+    pub parent: BlockHash,
+    /// The header's version.
+    pub version: u32,
+    /// The header's target, compact.
+    pub bits: u32,
+    /// The header's target.
+    pub target: Target,
+    /// The header's time to begin with, in seconds since 1970.
+    pub time: u32,
+    /// The least time that the header may have.
+    pub min_time: u32,
+    /// What the coinbase may pay, in base units: subsidy and fees.
+    pub coinbase_value: u64,
+    /// The output script that commits to the witnesses, where segwit is active.
+    pub witness_commitment: Option<Vec<u8>>,
+    /// Txids of the transactions in block order, as SHA-256 gives them.
+    pub txids: Vec<[u8; 32]>,
+    /// The transactions as they stand in the block, one after the other.
+    pub transactions: Vec<u8>,
+    /// Whether the block must be licensed.
+    pub license_required: bool,
+    /// What the node waits with until this template is out of date.
+    pub long_poll_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireTemplate {
+    height: u32,
+    previousblockhash: BlockHash,
+    version: i64,
+    bits: String,
+    curtime: u32,
+    mintime: u32,
+    coinbasevalue: u64,
+    transactions: Vec<WireTransaction>,
+    default_witness_commitment: Option<String>,
+    longpollid: Option<String>,
+    license: Option<WireLicense>,
+}
+
+#[derive(Deserialize)]
+struct WireTransaction {
+    data: String,
+    txid: String,
+}
+
+#[derive(Deserialize)]
+struct WireLicense {
+    required: bool,
+}
+
+impl WireTemplate {
+    fn check(self) -> Result<Template, RpcError> {
+        let wrong = |field: &str| RpcError::Malformed(format!("getblocktemplate: {field}"));
+        let bits = u32::from_str_radix(&self.bits, 16).map_err(|_| wrong("bits"))?;
+        let mut transactions = Vec::with_capacity(self.transactions.iter().map(|tx| tx.data.len() / 2).sum());
+        let mut txids = Vec::with_capacity(self.transactions.len());
+        for tx in &self.transactions {
+            transactions.extend(hex::decode(&tx.data).map_err(|_| wrong("transaction data"))?);
+            let txid: bitcoin::Txid = tx.txid.parse().map_err(|_| wrong("txid"))?;
+            txids.push(txid.to_byte_array());
+        }
+        let commitment = self.default_witness_commitment.map(hex::decode).transpose();
+        Ok(Template {
+            height: self.height,
+            parent: self.previousblockhash,
+            version: u32::try_from(self.version).map_err(|_| wrong("version"))?,
+            bits,
+            target: Target::from_compact(bits).ok_or_else(|| wrong("bits"))?,
+            time: self.curtime,
+            min_time: self.mintime,
+            coinbase_value: self.coinbasevalue,
+            witness_commitment: commitment.map_err(|_| wrong("default_witness_commitment"))?,
+            txids,
+            transactions,
+            // A node that knows nothing of licenses cannot say that one is not needed.
+            license_required: self.license.is_none_or(|license| license.required),
+            long_poll_id: self.longpollid,
+        })
+    }
+}
+
+/// A license as the registry has it after the tip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LicenseInfo {
+    /// Its address, as this network writes it.
+    pub address: String,
+    /// Whether it may mine at all.
+    pub whitelisted: bool,
+    /// Admins are not capped.
+    #[serde(default)]
+    pub admin: bool,
+    /// Blocks that count in the window.
+    pub blocks_in_window: u64,
+    /// Blocks that a license may have in the window; none while the cap is off.
+    pub cap: Option<u64>,
+    /// Blocks left in the window; none where nothing limits them.
+    pub remaining: Option<u64>,
+    /// Height of its last block.
+    pub last_block: Option<u64>,
+    /// Whether it may mine the next block.
+    pub eligible_next: bool,
+    /// The height from which it may mine again, where that is known.
+    pub eligible_from_height: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireLicenseInfo {
+    tip_hash: Option<BlockHash>,
+    #[serde(flatten)]
+    info: LicenseInfo,
+}
+
+/// Licenses with the tip that they were looked up at.
+#[derive(Debug)]
+pub struct Licenses {
+    /// The tip; unknown when the node does not say or names several.
+    pub tip: Option<BlockHash>,
+    /// In the order asked.
+    pub infos: Vec<LicenseInfo>,
+}
+
+/// Name of the node's chain.
+///
+/// # Errors
+/// The node did not say.
+pub async fn chain(node: &Node) -> Result<String, RpcError> {
+    #[derive(Deserialize)]
+    struct Info {
+        chain: String,
+    }
+    let info: Info = node.call("getblockchaininfo", json!([]), CALL_TIME).await?;
+    Ok(info.chain)
+}
+
+/// The template of the next block; with a long-poll id, once that one's is out of date.
+///
+/// # Errors
+/// The node gave none, or one that makes no sense.
+pub async fn template(node: &Node, long_poll_id: Option<&str>) -> Result<Template, RpcError> {
+    let mut request = json!({"rules": ["segwit"]});
+    let mut limit: Duration = CALL_TIME;
+    if let Some(id) = long_poll_id {
+        request["longpollid"] = id.into();
+        limit = LONG_POLL_TIME;
+    }
+    let wire: WireTemplate = node.call("getblocktemplate", json!([request]), limit).await?;
+    wire.check()
+}
+
+/// The state of licenses.
+///
+/// # Errors
+/// The node did not give one entry for each, in the order asked.
+pub async fn licenses(node: &Node, addresses: &[Address], params: &Params) -> Result<Licenses, RpcError> {
+    let names: Vec<String> = addresses.iter().map(|address| address.to_base58(&params.prefixes)).collect();
+    let found: Vec<WireLicenseInfo> = node.call("getlicenseinfo", json!(names), CALL_TIME).await?;
+    if !found.iter().map(|wire| &wire.info.address).eq(&names) {
+        return Err(RpcError::Malformed("getlicenseinfo: one entry for each address expected".into()));
+    }
+    let tip = found
+        .first()
+        .and_then(|first| first.tip_hash)
+        .filter(|_| found.windows(2).all(|pair| pair[0].tip_hash == pair[1].tip_hash));
+    Ok(Licenses { tip, infos: found.into_iter().map(|wire| wire.info).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn wire() -> serde_json::Value {
+        json!({
+            "height": 7, "previousblockhash": "00".repeat(31) + "01", "version": 0x2000_0000, "bits": "1d7fffff",
+            "curtime": 5, "mintime": 4, "coinbasevalue": 50, "longpollid": "x", "target": "ignored",
+            "transactions": [{"data": "aabb", "txid": "00".repeat(31) + "02"}, {"data": "cc", "txid": "03".repeat(32)}],
+            "license": {"required": false, "activation_height": 0},
+        })
+    }
+
+    fn read(value: serde_json::Value) -> Result<Template, RpcError> {
+        serde_json::from_value::<WireTemplate>(value).unwrap().check()
+    }
+
+    #[test]
+    fn a_template_is_read() {
+        let template = read(wire()).unwrap();
+        assert_eq!(
+            (template.height, template.time, template.min_time, template.coinbase_value),
+            (7, 5, 4, 50)
+        );
+        assert_eq!(template.transactions, [0xaa, 0xbb, 0xcc]);
+        assert_eq!(template.txids[0][0], 2, "in SHA-256's order");
+        assert_eq!(template.target, Target::from_compact(0x1d7f_ffff).unwrap());
+        assert!(!template.license_required && template.witness_commitment.is_none());
+    }
+
+    #[test]
+    fn a_node_that_says_nothing_of_licenses_is_taken_to_need_one() {
+        let mut value = wire();
+        value.as_object_mut().unwrap().remove("license");
+        assert!(read(value).unwrap().license_required);
+    }
+
+    #[test]
+    fn senseless_templates_are_refused() {
+        for (field, value) in [
+            ("bits", json!("zz")),
+            ("bits", json!("00000000")),
+            ("version", json!(-1)),
+            ("default_witness_commitment", json!("x")),
+        ] {
+            let mut wire = wire();
+            wire[field] = value;
+            assert!(read(wire).unwrap_err().to_string().contains(field));
+        }
+    }
+}

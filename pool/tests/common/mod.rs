@@ -1,0 +1,158 @@
+//! A node that is only as real as the pool's failure modes need: a chain of devnet blocks behind JSON-RPC, which
+//! can be started, killed and started again. (The real node plays this part in the end-to-end tests.)
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use bitcoin::hashes::Hash;
+use bitcoin::{Block, BlockHash};
+use iop_consensus::license::coinbase::check;
+use iop_consensus::params::Params;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// About one hash in 128 makes a block.
+pub(crate) const BITS: u32 = 0x2001_ffff;
+
+/// The chain, which outlives the server.
+pub(crate) struct Chain {
+    pub(crate) name: String,
+    pub(crate) blocks: Mutex<Vec<Block>>,
+    /// Blocks per license; none may have more.
+    pub(crate) cap: Mutex<u64>,
+    pub(crate) password: Mutex<String>,
+    tips: watch::Sender<usize>,
+}
+
+/// A server of a chain; killed when dropped.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Chain {
+    pub(crate) fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            blocks: Mutex::default(),
+            cap: Mutex::new(1000),
+            password: Mutex::new("u:p".into()),
+            tips: watch::channel(0).0,
+        })
+    }
+
+    pub(crate) fn height(&self) -> usize {
+        self.blocks.lock().unwrap().len()
+    }
+
+    /// Raises the cap as if a block had moved the window.
+    pub(crate) fn set_cap(&self, cap: u64) {
+        *self.cap.lock().unwrap() = cap;
+        self.tips.send_modify(|_| {});
+    }
+
+    pub(crate) fn serve(self: &Arc<Self>, port: u16) -> Server {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(async {
+            for _ in 0..100 {
+                match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+                }
+            }
+            panic!("port {port} stays in use");
+        });
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(answer).with_state(Arc::clone(self));
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Server { address, runtime: Some(runtime) }
+    }
+
+    fn tip(&self) -> BlockHash {
+        self.blocks.lock().unwrap().last().map_or(BlockHash::all_zeros(), Block::block_hash)
+    }
+
+    fn template(&self) -> Value {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        json!({
+            "height": self.height() + 1, "previousblockhash": self.tip().to_string(), "version": 0x2000_0000,
+            "bits": format!("{BITS:08x}"), "curtime": now, "mintime": now - 1000, "coinbasevalue": 5_000_000_000u64,
+            "transactions": [], "longpollid": self.tip().to_string(),
+            "license": {"required": true, "activation_height": 0},
+        })
+    }
+
+    fn license(&self, address: &str) -> Value {
+        let blocks = self.blocks.lock().unwrap();
+        let prefixes = Params::devnet().prefixes;
+        let mined = |block: &Block| check(&block.txdata[0]).unwrap().to_base58(&prefixes) == address;
+        let count = blocks.iter().filter(|block| mined(block)).count() as u64;
+        let cap = *self.cap.lock().unwrap();
+        drop(blocks);
+        json!({
+            "address": address, "whitelisted": true, "admin": false, "blocks_in_window": count, "cap": cap,
+            "remaining": cap.saturating_sub(count), "last_block": null, "eligible_next": count < cap,
+            "eligible_from_height": if count < cap { Value::Null } else { json!(2016) },
+            "tip_hash": self.tip().to_string(), "tip_height": self.height(),
+        })
+    }
+
+    fn submit(&self, text: &str) -> Value {
+        let block: Block = bitcoin::consensus::deserialize(&hex::decode(text).unwrap()).unwrap();
+        if self.blocks.lock().unwrap().iter().any(|known| known.block_hash() == block.block_hash()) {
+            return json!("duplicate");
+        }
+        if block.header.prev_blockhash != self.tip() {
+            return json!("inconclusive");
+        }
+        assert!(block.header.validate_pow(block.header.target()).is_ok() && block.check_merkle_root());
+        assert!(check(&block.txdata[0]).is_ok(), "every block is licensed");
+        let mut blocks = self.blocks.lock().unwrap();
+        blocks.push(block);
+        self.tips.send_replace(blocks.len());
+        Value::Null
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+async fn answer(State(chain): State<Arc<Chain>>, headers: HeaderMap, body: Bytes) -> Response {
+    let expected = base64::engine::general_purpose::STANDARD.encode(chain.password.lock().unwrap().as_str());
+    if headers.get("authorization").is_none_or(|found| found != &format!("Basic {expected}")) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let call: Value = serde_json::from_slice(&body).unwrap();
+    let params = &call["params"];
+    let result = match call["method"].as_str().unwrap() {
+        "getblockchaininfo" => json!({"chain": chain.name}),
+        "getblocktemplate" => {
+            if params[0]["longpollid"] == chain.tip().to_string() {
+                let mut tips = chain.tips.subscribe();
+                let _ = tips.changed().await;
+            }
+            chain.template()
+        }
+        "getlicenseinfo" => params
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|address| chain.license(address.as_str().unwrap()))
+            .collect(),
+        "submitblock" => chain.submit(params[0].as_str().unwrap()),
+        other => panic!("{other}"),
+    };
+    json!({"result": result, "error": null, "id": call["id"]}).to_string().into_response()
+}

@@ -1,0 +1,283 @@
+//! The state machine of one connection to a pool.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::answer::{answered, configured_mask, granted};
+use super::{Error, Event, Job, MAX_RECONNECT_WAIT, MAX_SHOWN_MESSAGE, MAX_UNANSWERED, Options, Reconnect};
+use super::{Share, SubmitId, Verdict};
+use crate::difficulty::Difficulty;
+use crate::fields::{Extranonce1, FieldError, MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE, VersionMask};
+use crate::message::{Id, Message, Params, failure, printable, request, success};
+use crate::notify::Notify;
+use crate::verdict::Reject;
+
+// Ids of the requests that every session makes; shares count on from FIRST_SUBMIT.
+const CONFIGURE: u64 = 1;
+const SUBSCRIBE: u64 = 2;
+const AUTHORIZE: u64 = 3;
+const SUGGEST_DIFFICULTY: u64 = 4;
+const EXTRANONCE_SUBSCRIBE: u64 = 5;
+const FIRST_SUBMIT: u64 = 6;
+
+/// Answers to the pool's own requests that may wait to be sent; a pool that asks more gets none.
+const MAX_WAITING_ANSWERS: usize = 64;
+/// Longest host name in a `client.reconnect` (RFC 1035).
+const MAX_HOST: usize = 253;
+
+/// The extranonce of a subscription.
+#[derive(Debug, Clone, Copy)]
+struct Subscription {
+    extranonce1: Extranonce1,
+    extranonce2_size: usize,
+}
+
+/// A connection to a pool, as the miner sees it. The hand-shake is queued from the beginning and goes on by
+/// itself as the pool answers; the owner moves lines and reads events.
+#[derive(Debug)]
+pub struct Session {
+    options: Options,
+    subscription: Option<Subscription>,
+    authorized: bool,
+    difficulty: Difficulty,
+    version_mask: VersionMask,
+    next_submit: u64,
+    unanswered: BTreeSet<u64>,
+    outgoing: VecDeque<Vec<u8>>,
+}
+
+impl Session {
+    /// Queues the first requests.
+    ///
+    /// `mining.configure` and `mining.subscribe` go out together, since pools that do not know the first one may
+    /// not answer it at all.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let mut session = Self {
+            options,
+            subscription: None,
+            authorized: false,
+            difficulty: Difficulty::ONE,
+            version_mask: VersionMask::NONE,
+            next_submit: FIRST_SUBMIT,
+            unanswered: BTreeSet::new(),
+            outgoing: VecDeque::new(),
+        };
+        let mask = session.options.version_mask;
+        if mask != VersionMask::NONE {
+            // One bit already doubles the nonces of a header.
+            let parameters =
+                json!({"version-rolling.mask": mask.to_string(), "version-rolling.min-bit-count": 1});
+            session.ask(CONFIGURE, "mining.configure", (["version-rolling"], parameters));
+        }
+        let agent = session.options.user_agent.clone();
+        session.ask(SUBSCRIBE, "mining.subscribe", [agent]);
+        session
+    }
+
+    /// Whether the pool takes shares of our user.
+    #[must_use]
+    pub fn is_authorized(&self) -> bool {
+        self.authorized
+    }
+
+    /// The version bits that may be rolled now.
+    #[must_use]
+    pub fn version_mask(&self) -> VersionMask {
+        self.version_mask
+    }
+
+    /// The difficulty of the next job.
+    #[must_use]
+    pub fn difficulty(&self) -> Difficulty {
+        self.difficulty
+    }
+
+    /// The next line to send, with its line end.
+    pub fn next_outgoing(&mut self) -> Option<Vec<u8>> {
+        self.outgoing.pop_front()
+    }
+
+    /// Queues a share. Its verdict comes as [`Event::SubmitResult`].
+    pub fn submit(&mut self, share: &Share) -> SubmitId {
+        let id = self.next_submit;
+        self.next_submit += 1;
+        let mut params = vec![
+            self.options.user.clone(),
+            share.job_id.to_string(),
+            share.extranonce2.to_string(),
+            share.ntime.to_string(),
+            share.nonce.to_string(),
+        ];
+        if self.version_mask != VersionMask::NONE {
+            params.push(share.version_bits.to_string());
+        }
+        self.ask(id, "mining.submit", params);
+        self.unanswered.insert(id);
+        if self.unanswered.len() > MAX_UNANSWERED {
+            self.unanswered.pop_first();
+        }
+        SubmitId(id)
+    }
+
+    /// Reads one line from the pool.
+    ///
+    /// # Errors
+    /// The connection cannot go on: the pool refused us, or sends what is no Stratum.
+    pub fn handle_line(&mut self, line: &[u8]) -> Result<Option<Event>, Error> {
+        match Message::parse(line)? {
+            Message::Answer { id, result, error } => self.answer(&id, result, error),
+            Message::Call { id, method, params } => self.call(&id, &method, &params),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        id: &Id,
+        result: Option<&RawValue>,
+        error: Option<&RawValue>,
+    ) -> Result<Option<Event>, Error> {
+        match id.as_u64() {
+            Some(CONFIGURE) if self.options.version_mask != VersionMask::NONE => {
+                Ok(self.change_mask(configured_mask(result)))
+            }
+            Some(SUBSCRIBE) if self.subscription.is_none() => self.subscribed(result, error).map(Some),
+            Some(AUTHORIZE) if !self.authorized => {
+                granted(result, error)
+                    .map_err(|refusal| Error::AuthorizeRefused(refusal.to_string().into()))?;
+                self.authorized = true;
+                Ok(Some(Event::Authorized))
+            }
+            Some(id) if self.unanswered.remove(&id) => {
+                let verdict = granted(result, error).map_or_else(Verdict::Refused, |()| Verdict::Accepted);
+                Ok(Some(Event::SubmitResult { id: SubmitId(id), verdict }))
+            }
+            // Extras that the pool may refuse, and answers to what we did not ask.
+            _ => Ok(None),
+        }
+    }
+
+    fn subscribed(&mut self, result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Event, Error> {
+        let method = "answer to mining.subscribe";
+        let result =
+            answered(result, error).map_err(|refusal| Error::SubscribeRefused(refusal.to_string().into()))?;
+        let parts = Params::from_array(result).ok_or(Error::Field {
+            method,
+            error: FieldError::Kind { field: "result", expected: "an array" },
+        })?;
+        self.subscription = Some(subscription(&parts, 1).map_err(|error| Error::Field { method, error })?);
+        let (user, password) = (self.options.user.clone(), self.options.password.clone());
+        self.ask(AUTHORIZE, "mining.authorize", [user, password]);
+        if let Some(difficulty) = self.options.suggest_difficulty {
+            self.ask(SUGGEST_DIFFICULTY, "mining.suggest_difficulty", [difficulty.get()]);
+        }
+        self.ask(EXTRANONCE_SUBSCRIBE, "mining.extranonce.subscribe", [(); 0]);
+        Ok(Event::Subscribed)
+    }
+
+    fn call(&mut self, id: &Id, method: &str, params: &Params<'_>) -> Result<Option<Event>, Error> {
+        let in_method = |method| move |error| Error::Field { method, error };
+        match method {
+            "mining.notify" => {
+                let notify = Notify::from_params(params).map_err(in_method("mining.notify"))?;
+                self.job(notify).map(Some)
+            }
+            "mining.set_difficulty" => {
+                self.difficulty = difficulty(params).map_err(in_method("mining.set_difficulty"))?;
+                Ok(Some(Event::Difficulty(self.difficulty)))
+            }
+            "mining.set_extranonce" => {
+                let found = subscription(params, 0).map_err(in_method("mining.set_extranonce"))?;
+                self.subscription = Some(found);
+                let Subscription { extranonce1, extranonce2_size } = found;
+                Ok(Some(Event::Extranonce { extranonce1, extranonce2_size }))
+            }
+            "mining.set_version_mask" => {
+                let mask = params.text(0, "mask").and_then(|text| VersionMask::parse(&text));
+                Ok(self.change_mask(mask.map_err(in_method("mining.set_version_mask"))?))
+            }
+            "client.reconnect" => {
+                let found = reconnect(params).map_err(in_method("client.reconnect"))?;
+                Ok(Some(Event::Reconnect(found)))
+            }
+            "client.show_message" => {
+                let text = params.text(0, "message").map_err(in_method("client.show_message"))?;
+                Ok(Some(Event::ShowMessage(printable(&text, MAX_SHOWN_MESSAGE))))
+            }
+            _ => {
+                self.answer_pool(id, method);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Requests of the pool that ask for an answer.
+    fn answer_pool(&mut self, id: &Id, method: &str) {
+        if id.is_null() || self.outgoing.len() >= MAX_WAITING_ANSWERS {
+            return;
+        }
+        self.outgoing.push_back(match method {
+            "client.get_version" | "mining.get_version" => success(id, &self.options.user_agent),
+            "mining.ping" => success(id, "pong"),
+            _ => failure(id, &Reject::other("Unknown method")),
+        });
+    }
+
+    fn job(&self, notify: Notify) -> Result<Event, Error> {
+        let Subscription { extranonce1, extranonce2_size } = self.subscription.ok_or(Error::NotSubscribed)?;
+        Ok(Event::Job(Job {
+            notify: Arc::new(notify),
+            extranonce1,
+            extranonce2_size,
+            difficulty: self.difficulty,
+            version_mask: self.version_mask,
+        }))
+    }
+
+    /// A mask never allows more than we asked for.
+    fn change_mask(&mut self, mask: VersionMask) -> Option<Event> {
+        self.version_mask = mask.intersect(self.options.version_mask);
+        Some(Event::VersionMask(self.version_mask))
+    }
+
+    fn ask(&mut self, id: u64, method: &str, params: impl serde::Serialize) {
+        self.outgoing.push_back(request(id, method, params));
+    }
+}
+
+fn subscription(params: &Params<'_>, from: usize) -> Result<Subscription, FieldError> {
+    let extranonce1 = Extranonce1::parse(&params.text(from, "extranonce1")?, 0, MAX_EXTRANONCE1_SIZE)?;
+    let size = params.whole(from + 1, "extranonce2 size", MAX_EXTRANONCE2_SIZE as u32)?;
+    if size == 0 {
+        return Err(FieldError::Kind { field: "extranonce2 size", expected: "1 to 8" });
+    }
+    Ok(Subscription { extranonce1, extranonce2_size: size as usize })
+}
+
+fn difficulty(params: &Params<'_>) -> Result<Difficulty, FieldError> {
+    let number = params.number(0, "difficulty")?;
+    Difficulty::new(number).ok_or(FieldError::Kind { field: "difficulty", expected: "a number above zero" })
+}
+
+fn reconnect(params: &Params<'_>) -> Result<Reconnect, FieldError> {
+    let host = match params.get(0) {
+        None => None,
+        Some(_) => Some(params.bounded_text(0, "host", MAX_HOST)?).filter(|host| !host.is_empty()),
+    };
+    let odd =
+        |char: char| !char.is_ascii_alphanumeric() && !matches!(char, '.' | '-' | '_' | ':' | '[' | ']');
+    if host.as_deref().is_some_and(|host| host.contains(odd)) {
+        return Err(FieldError::Kind { field: "host", expected: "a host name" });
+    }
+    let port = match params.get(1) {
+        None => None,
+        Some(_) => {
+            u16::try_from(params.whole(1, "port", u32::from(u16::MAX))?).ok().filter(|&port| port != 0)
+        }
+    };
+    let wait = if params.get(2).is_some() { params.whole(2, "wait", MAX_RECONNECT_WAIT)? } else { 0 };
+    Ok(Reconnect { host: host.map(Into::into), port, wait })
+}

@@ -1,0 +1,16 @@
+//! Stratum V1, sans-I/O: what the pool, the miner and the ASIC gateway speak, without a socket, a clock or a thread.
+//!
+//! Here: line framing, JSON envelopes, typed fields, pool difficulty, work (coinbase, merkle root, header),
+//! verdicts, and the two ends of a connection ([`server::Session`], [`client::Session`]).
+//! Not here: sockets and time-outs (pool, miner), templates, licenses and share counting (pool), hashing speed (kernels).
+//! Path: bytes → [`line::LineDecoder`] → a session's `handle_line` → an event for the owner, lines in its out queue.
+
+pub mod client;
+pub mod difficulty;
+pub mod fields;
+pub mod line;
+pub mod message;
+pub mod notify;
+pub mod server;
+pub mod verdict;
+pub mod work;

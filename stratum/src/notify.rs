@@ -1,0 +1,150 @@
+//! `mining.notify`: a job, as a pool announces it.
+
+use serde::Serialize;
+
+use crate::fields::{FieldError, JobId, NBits, NTime, PrevHash, Span, Version, parse_32, parse_bytes};
+use crate::message::{Params, notification, text};
+
+/// Most merkle branches that are read. A block of 4 M weight holds under 2¹⁷ transactions; 32 would be 2³².
+pub const MAX_BRANCHES: usize = 32;
+/// Longest part of a coinbase that is read, in bytes: a block's size without witness.
+pub const MAX_COINBASE_PART: usize = 1_000_000;
+
+/// A job. What a miner adds to it: extranonce2, ntime, nonce and version bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notify {
+    /// The pool's name for it.
+    pub job_id: JobId,
+    /// The parent block.
+    pub prev_hash: PrevHash,
+    /// The coinbase, without witness, up to extranonce1.
+    pub coinbase1: Vec<u8>,
+    /// The coinbase, without witness, after extranonce2.
+    pub coinbase2: Vec<u8>,
+    /// The merkle path from the coinbase to the root; txids as SHA-256 gives them.
+    pub branches: Vec<[u8; 32]>,
+    /// The header's version.
+    pub version: Version,
+    /// The header's target: what a block needs.
+    pub nbits: NBits,
+    /// The header's time to begin with.
+    pub ntime: NTime,
+    /// Whether every job before this one is stale.
+    pub clean: bool,
+}
+
+impl Notify {
+    /// Its line, with the line end: made once per job and shared by all sessions.
+    #[must_use]
+    pub fn to_line(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Wire(String, String, String, String, Vec<String>, String, String, String, bool);
+        notification(
+            "mining.notify",
+            Wire(
+                self.job_id.to_string(),
+                self.prev_hash.to_string(),
+                hex::encode(&self.coinbase1),
+                hex::encode(&self.coinbase2),
+                self.branches.iter().map(hex::encode).collect(),
+                self.version.to_string(),
+                self.nbits.to_string(),
+                self.ntime.to_string(),
+                self.clean,
+            ),
+        )
+    }
+
+    /// From the parameters of a `mining.notify`.
+    ///
+    /// # Errors
+    /// A field that is missing, malformed or too long.
+    pub fn from_params(params: &Params<'_>) -> Result<Self, FieldError> {
+        let branches = params.array(4, "merkle branches")?;
+        if branches.len() > MAX_BRANCHES {
+            let expected = Span { min: 0, max: MAX_BRANCHES };
+            return Err(FieldError::Length {
+                field: "merkle branches",
+                found: branches.len(),
+                unit: "hashes",
+                expected,
+            });
+        }
+        let branch = |raw| {
+            let text = text(raw).ok_or(FieldError::Kind { field: "merkle branch", expected: "a string" })?;
+            parse_32("merkle branch", &text)
+        };
+        Ok(Self {
+            job_id: JobId::new(&params.text(0, "job id")?)?,
+            prev_hash: PrevHash::parse(&params.text(1, "prevhash")?)?,
+            coinbase1: parse_bytes("coinb1", &params.text(2, "coinb1")?, 1, MAX_COINBASE_PART)?,
+            coinbase2: parse_bytes("coinb2", &params.text(3, "coinb2")?, 1, MAX_COINBASE_PART)?,
+            branches: branches.iter().map(branch).collect::<Result<_, _>>()?,
+            version: Version::parse(&params.text(5, "version")?)?,
+            nbits: NBits::parse(&params.text(6, "nbits")?)?,
+            ntime: NTime::parse(&params.text(7, "ntime")?)?,
+            clean: params.flag(8, "clean_jobs")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::Message;
+
+    fn read(line: &[u8]) -> Result<Notify, FieldError> {
+        match Message::parse(line).expect("an envelope") {
+            Message::Call { params, .. } => Notify::from_params(&params),
+            Message::Answer { .. } => panic!("not a call"),
+        }
+    }
+
+    fn notify() -> impl Strategy<Value = Notify> {
+        let part = || proptest::collection::vec(any::<u8>(), 1..200);
+        let branches = proptest::collection::vec(any::<[u8; 32]>(), 0..=MAX_BRANCHES);
+        let head = ("[0-9a-zA-Z _\"\\\\-]{1,64}", any::<[u8; 32]>(), part(), part(), branches);
+        (head, any::<(u32, u32, u32, bool)>()).prop_map(|(head, (version, nbits, ntime, clean))| Notify {
+            job_id: JobId::new(&head.0).expect("1 to 64 bytes"),
+            prev_hash: PrevHash(head.1),
+            coinbase1: head.2,
+            coinbase2: head.3,
+            branches: head.4,
+            version: Version(version),
+            nbits: NBits(nbits),
+            ntime: NTime(ntime),
+            clean,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_pool_says_is_what_the_miner_reads(notify in notify()) {
+            prop_assert_eq!(read(&notify.to_line()), Ok(notify));
+        }
+
+        #[test]
+        fn a_missing_field_is_named(notify in notify(), missing in 0usize..9) {
+            let line = notify.to_line();
+            let mut value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            value["params"].as_array_mut().unwrap().truncate(missing);
+            let error = read(value.to_string().as_bytes()).unwrap_err();
+            prop_assert!(matches!(error, FieldError::Missing { .. }), "{}", error);
+        }
+    }
+
+    #[test]
+    fn more_branches_than_a_block_can_have_are_refused() {
+        let branches = vec!["00".repeat(32); MAX_BRANCHES + 1];
+        let hash = "00".repeat(32);
+        let line = notification(
+            "mining.notify",
+            ("1", hash, "00", "00", branches, "00000000", "00000000", "00000000", true),
+        );
+        assert!(matches!(read(&line), Err(FieldError::Length { field: "merkle branches", .. })));
+    }
+}

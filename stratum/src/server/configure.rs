@@ -1,0 +1,95 @@
+//! `mining.configure` (BIP310): every extension that the client lists is answered.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::difficulty::Difficulty;
+use crate::fields::{FieldError, VersionMask};
+use crate::message::{Params, number, text};
+
+/// Most extensions that are answered; BIP310 knows four.
+const MAX_EXTENSIONS: usize = 16;
+/// Longest name of an extension that is repeated in the answer, in bytes.
+const MAX_EXTENSION_NAME: usize = 64;
+
+/// What a client asked for, and what it is told.
+#[derive(Debug, Default)]
+pub(super) struct Configured {
+    /// The result object.
+    pub(super) reply: BTreeMap<String, Value>,
+    /// The agreed mask, if version rolling was asked for.
+    pub(super) version_mask: Option<VersionMask>,
+    /// The least difficulty that the client can work at.
+    pub(super) minimum_difficulty: Option<Difficulty>,
+}
+
+/// Parameters by name. Kept as text: only those of known extensions are read.
+type Options<'a> = BTreeMap<String, &'a RawValue>;
+
+/// Reads the parameters `[[extension…], {"extension.parameter": value…}]`.
+///
+/// # Errors
+/// No list of extensions, or a list longer than any real one.
+pub(super) fn configure(params: &Params<'_>, server_mask: VersionMask) -> Result<Configured, FieldError> {
+    let field = "extensions";
+    let listed = params.array(0, field)?;
+    if listed.len() > MAX_EXTENSIONS {
+        return Err(FieldError::Kind { field, expected: "a list of at most 16 names" });
+    }
+    let options = match params.get(1) {
+        None => Options::new(),
+        Some(raw) => serde_json::from_str(raw.get())
+            .map_err(|_| FieldError::Kind { field: "extension parameters", expected: "an object" })?,
+    };
+    let mut configured = Configured::default();
+    for raw in listed.iter() {
+        let name = text(raw).ok_or(FieldError::Kind { field, expected: "a list of names" })?;
+        if name.len() <= MAX_EXTENSION_NAME {
+            configured.answer(&name, &options, server_mask);
+        }
+    }
+    Ok(configured)
+}
+
+impl Configured {
+    fn answer(&mut self, name: &str, options: &Options<'_>, server_mask: VersionMask) {
+        let answer = match name {
+            "version-rolling" => self.version_rolling(options, server_mask),
+            "minimum-difficulty" => self.minimum_difficulty(options),
+            "subscribe-extranonce" | "info" => Value::Bool(true),
+            _ => Value::Bool(false),
+        };
+        self.reply.insert(name.to_owned(), answer);
+    }
+
+    fn version_rolling(&mut self, options: &Options<'_>, server_mask: VersionMask) -> Value {
+        let asked = match options.get("version-rolling.mask").map(|raw| text(raw)) {
+            None => Ok(VersionMask::ALL),
+            Some(Some(text)) => VersionMask::parse(&text),
+            Some(None) => Err(FieldError::Kind { field: "version-rolling.mask", expected: "a string" }),
+        };
+        let mask = match asked {
+            Ok(asked) => asked.intersect(server_mask),
+            Err(error) => return Value::String(error.to_string()),
+        };
+        // min-bit-count is advice to servers that can choose their mask; ours is one, all bits that may roll.
+        self.version_mask = Some(mask);
+        if mask == VersionMask::NONE {
+            return Value::Bool(false);
+        }
+        self.reply.insert("version-rolling.mask".to_owned(), Value::String(mask.to_string()));
+        Value::Bool(true)
+    }
+
+    fn minimum_difficulty(&mut self, options: &Options<'_>) -> Value {
+        let asked =
+            options.get("minimum-difficulty.value").and_then(|raw| number(raw)).and_then(Difficulty::new);
+        self.minimum_difficulty = asked;
+        match asked {
+            Some(_) => Value::Bool(true),
+            None => Value::String("minimum-difficulty.value must be a number above zero".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The state machine of one connection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::configure::configure;
+use super::submit::Fields;
+use super::{Authorize, Event, Fatal, MAX_MALFORMED, MAX_PASSWORD, MAX_USER, MAX_USER_AGENT, MAX_WORKERS};
+use super::{Submit, WorkerSlot};
+use crate::difficulty::{Difficulty, Target};
+use crate::fields::{Extranonce1, FieldError, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32};
+use crate::message::{Id, Message, Params, failure, notification, printable, success};
+use crate::verdict::Reject;
+
+/// A line to send, with its line end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Made for this connection.
+    Own(Vec<u8>),
+    /// Made once for all connections.
+    Shared(Arc<[u8]>),
+}
+
+impl AsRef<[u8]> for Outgoing {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// One client's connection, as the pool sees it.
+#[derive(Debug)]
+pub struct Session {
+    extranonce1: Extranonce1,
+    server_mask: VersionMask,
+    version_mask: VersionMask,
+    software: &'static str,
+    subscribed: bool,
+    workers: Vec<Arc<str>>,
+    malformed: u32,
+    outgoing: VecDeque<Outgoing>,
+    queued_bytes: usize,
+}
+
+impl Session {
+    /// A new connection.
+    ///
+    /// `extranonce1` must not belong to another live connection, `server_mask` is what may be rolled at most and
+    /// `software` is the answer to `get_version`.
+    #[must_use]
+    pub fn new(extranonce1: Extranonce1, server_mask: VersionMask, software: &'static str) -> Self {
+        Self {
+            extranonce1,
+            server_mask,
+            version_mask: VersionMask::NONE,
+            software,
+            subscribed: false,
+            workers: Vec::new(),
+            malformed: 0,
+            outgoing: VecDeque::new(),
+            queued_bytes: 0,
+        }
+    }
+
+    /// This connection's part of the coinbase.
+    #[must_use]
+    pub fn extranonce1(&self) -> &Extranonce1 {
+        &self.extranonce1
+    }
+
+    /// The version bits that this client may roll: none before it asked.
+    #[must_use]
+    pub fn version_mask(&self) -> VersionMask {
+        self.version_mask
+    }
+
+    /// Whether jobs may be sent.
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    /// The authorised users, by slot.
+    #[must_use]
+    pub fn workers(&self) -> &[Arc<str>] {
+        &self.workers
+    }
+
+    /// The next line to send.
+    pub fn next_outgoing(&mut self) -> Option<Outgoing> {
+        let line = self.outgoing.pop_front()?;
+        self.queued_bytes -= line.as_ref().len();
+        if self.outgoing.is_empty() {
+            // An idle connection should cost next to nothing.
+            self.outgoing = VecDeque::new();
+        }
+        Some(line)
+    }
+
+    /// Bytes of the lines not yet taken. The owner drops a connection where they pile up.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Queues a job that was encoded once for all connections.
+    pub fn notify(&mut self, line: Arc<[u8]>) {
+        self.queue(Outgoing::Shared(line));
+    }
+
+    /// Queues a `mining.set_difficulty`: it holds for the jobs sent after it.
+    pub fn set_difficulty(&mut self, difficulty: Difficulty) {
+        self.send(notification("mining.set_difficulty", [difficulty.get()]));
+    }
+
+    /// Reads one line and queues what can be answered at once.
+    ///
+    /// # Errors
+    /// The other side does not speak Stratum: send what is queued, then close.
+    pub fn handle_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
+        match Message::parse(line) {
+            Ok(Message::Call { id, method, params }) => Ok(self.call(id, &method, &params)),
+            // Answers to what we ask (client.get_version) tell nothing that we act on.
+            Ok(Message::Answer { .. }) => Ok(None),
+            Err(_) if is_http(line) => Err(Fatal::Http),
+            Err(error) => {
+                self.send(failure(&Id::null(), &Reject::other(error.to_string())));
+                self.malformed += 1;
+                if self.malformed >= MAX_MALFORMED { Err(Fatal::Malformed) } else { Ok(None) }
+            }
+        }
+    }
+
+    fn call(&mut self, id: Id, method: &str, params: &Params<'_>) -> Option<Event> {
+        let result = match method {
+            "mining.submit" => self.submit(&id, params).map(Some),
+            "mining.authorize" => authorize(&id, params).map(Some),
+            "mining.subscribe" => Ok(Some(self.subscribe(&id, params))),
+            "mining.configure" => self.configure(&id, params),
+            "mining.suggest_difficulty" => self.suggest(&id, suggested_difficulty(params)).map(Some),
+            "mining.suggest_target" => self.suggest(&id, suggested_target(params)).map(Some),
+            "mining.extranonce.subscribe" => self.reply(&id, true),
+            "mining.get_version" | "client.get_version" => self.reply(&id, self.software),
+            "mining.ping" => self.reply(&id, "pong"),
+            _ => Err(Reject::other("Unknown method")),
+        };
+        result.unwrap_or_else(|reject| {
+            self.send(failure(&id, &reject));
+            None
+        })
+    }
+
+    fn subscribe(&mut self, id: &Id, params: &Params<'_>) -> Event {
+        self.subscribed = true;
+        let extranonce1 = self.extranonce1.to_string();
+        let subscriptions = [("mining.set_difficulty", &extranonce1), ("mining.notify", &extranonce1)];
+        self.send(success(id, (subscriptions, &extranonce1, SERVER_EXTRANONCE2_SIZE)));
+        // A session to resume (the second parameter) is not looked up: every connection has its own extranonce1.
+        Event::Subscribed {
+            user_agent: printable(&params.text(0, "user agent").unwrap_or_default(), MAX_USER_AGENT),
+        }
+    }
+
+    fn configure(&mut self, id: &Id, params: &Params<'_>) -> Result<Option<Event>, Reject> {
+        let configured = configure(params, self.server_mask).map_err(refused)?;
+        if let Some(mask) = configured.version_mask {
+            self.version_mask = mask;
+        }
+        self.send(success(id, &configured.reply));
+        Ok(configured.minimum_difficulty.map(Event::SuggestDifficulty))
+    }
+
+    fn suggest(&mut self, id: &Id, wanted: Result<Difficulty, Reject>) -> Result<Event, Reject> {
+        let wanted = wanted?;
+        self.send(success(id, true));
+        Ok(Event::SuggestDifficulty(wanted))
+    }
+
+    fn submit(&mut self, id: &Id, params: &Params<'_>) -> Result<Event, Reject> {
+        if !self.subscribed {
+            return Err(Reject::NotSubscribed);
+        }
+        let user = params.text(0, "user").map_err(refused)?;
+        let slot =
+            self.workers.iter().position(|worker| **worker == *user).ok_or_else(Reject::unauthorized)?;
+        let Fields { job_id, extranonce2, ntime, nonce, version_bits } =
+            Fields::read(params).map_err(refused)?;
+        let mask = self.version_mask;
+        if let Some(bits) = version_bits.filter(|&bits| !mask.allows(bits)) {
+            return Err(Reject::other(format!("version bits {bits} are outside the mask {mask}")));
+        }
+        let id = id.clone();
+        Ok(Event::Submit(Submit {
+            id,
+            worker: WorkerSlot(slot),
+            job_id,
+            extranonce2,
+            ntime,
+            nonce,
+            version_bits,
+        }))
+    }
+
+    /// Lets a user work: answers the request and gives the user's slot, the same one each time.
+    ///
+    /// # Errors
+    /// [`MAX_WORKERS`] users are on this connection; the request is answered with that.
+    pub fn accept(&mut self, request: &Authorize) -> Result<WorkerSlot, Reject> {
+        let known = self.workers.iter().position(|worker| *worker == request.user);
+        if known.is_none() && self.workers.len() >= MAX_WORKERS {
+            let reject = Reject::Unauthorized("too many users on this connection".into());
+            self.refuse(request, &reject);
+            return Err(reject);
+        }
+        self.send(success(&request.id, true));
+        Ok(WorkerSlot(known.unwrap_or_else(|| {
+            self.workers.push(Arc::clone(&request.user));
+            self.workers.len() - 1
+        })))
+    }
+
+    /// Answers that a user may not work here, and why.
+    pub fn refuse(&mut self, request: &Authorize, reject: &Reject) {
+        self.send(failure(&request.id, reject));
+    }
+
+    /// Answers a share.
+    pub fn answer_submit(&mut self, id: &Id, verdict: Result<(), &Reject>) {
+        self.send(match verdict {
+            Ok(()) => success(id, true),
+            Err(reject) => failure(id, reject),
+        });
+    }
+
+    fn reply(&mut self, id: &Id, result: impl serde::Serialize) -> Result<Option<Event>, Reject> {
+        self.send(success(id, result));
+        Ok(None)
+    }
+
+    fn send(&mut self, line: Vec<u8>) {
+        self.queue(Outgoing::Own(line));
+    }
+
+    fn queue(&mut self, line: Outgoing) {
+        self.queued_bytes += line.as_ref().len();
+        self.outgoing.push_back(line);
+    }
+}
+
+fn refused(error: FieldError) -> Reject {
+    Reject::other(error.to_string())
+}
+
+fn authorize(id: &Id, params: &Params<'_>) -> Result<Event, Reject> {
+    let user = params.bounded_text(0, "user", MAX_USER).map_err(refused)?;
+    if user.is_empty() {
+        let expected = Span { min: 1, max: MAX_USER };
+        return Err(refused(FieldError::Length { field: "user", found: 0, unit: "bytes", expected }));
+    }
+    let password = match params.get(1) {
+        None => String::new(),
+        Some(_) => params.bounded_text(1, "password", MAX_PASSWORD).map_err(refused)?.into_owned(),
+    };
+    Ok(Event::Authorize(Authorize { id: id.clone(), user: user.into(), password: password.into() }))
+}
+
+fn suggested_difficulty(params: &Params<'_>) -> Result<Difficulty, Reject> {
+    let number = params.number(0, "difficulty").map_err(refused)?;
+    Difficulty::new(number).ok_or_else(|| Reject::other("difficulty must be above zero"))
+}
+
+fn suggested_target(params: &Params<'_>) -> Result<Difficulty, Reject> {
+    let text = params.text(0, "target").map_err(refused)?;
+    Ok(Target::from_be_bytes(parse_32("target", &text).map_err(refused)?).difficulty())
+}
+
+fn is_http(line: &[u8]) -> bool {
+    [&b"GET "[..], b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"CONNECT "]
+        .iter()
+        .any(|verb| line.starts_with(verb))
+}

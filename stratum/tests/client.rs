@@ -1,0 +1,277 @@
+//! The client's session: the hand-shake, what it makes of a pool's messages, and pools that do what they should not.
+#![allow(clippy::unwrap_used)]
+
+use iop_stratum::client::{Error, Event, MAX_UNANSWERED, Options, Reconnect, Session, Share, Verdict};
+use iop_stratum::difficulty::Difficulty;
+use iop_stratum::fields::{Extranonce2, JobId, NTime, Nonce, VersionBits, VersionMask};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn options() -> Options {
+    Options {
+        user: "pAddress.rig".into(),
+        password: "x".into(),
+        user_agent: "iop-miner/test".into(),
+        version_mask: VersionMask::ALL,
+        suggest_difficulty: Difficulty::new(0.25),
+    }
+}
+
+fn sent(session: &mut Session) -> Vec<Value> {
+    std::iter::from_fn(|| session.next_outgoing())
+        .map(|line| serde_json::from_slice(&line).unwrap())
+        .collect()
+}
+
+fn hear(session: &mut Session, message: Value) -> Result<Option<Event>, Error> {
+    session.handle_line(message.to_string().as_bytes())
+}
+
+fn call(method: &str, params: Value) -> Value {
+    json!({"id": null, "method": method, "params": params})
+}
+
+fn answer(id: u64, result: Value) -> Value {
+    json!({"id": id, "result": result, "error": null})
+}
+
+fn notify(job: &str) -> Value {
+    let hash = "00".repeat(32);
+    call("mining.notify", json!([job, hash, "01", "02", [hash], "20000000", "207fffff", "5f5e1000", true]))
+}
+
+fn ready() -> Session {
+    let mut session = Session::new(options());
+    let mask = json!({"version-rolling": true, "version-rolling.mask": "1fffe000"});
+    assert_eq!(hear(&mut session, answer(1, mask)), Ok(Some(Event::VersionMask(VersionMask::SERVER))));
+    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed)));
+    assert_eq!(hear(&mut session, answer(3, json!(true))), Ok(Some(Event::Authorized)));
+    sent(&mut session);
+    session
+}
+
+fn share() -> Share {
+    Share {
+        job_id: JobId::new("j").unwrap(),
+        extranonce2: Extranonce2::from_counter(5, 4).unwrap(),
+        ntime: NTime(0x5f5e_1000),
+        nonce: Nonce(0xff),
+        version_bits: VersionBits(0x2000),
+    }
+}
+
+#[test]
+fn the_handshake_goes_by_itself() {
+    let mut session = Session::new(options());
+    assert_eq!(
+        sent(&mut session),
+        [
+            json!({"id": 1, "method": "mining.configure", "params": [
+                ["version-rolling"], {"version-rolling.mask": "ffffffff", "version-rolling.min-bit-count": 1}]}),
+            json!({"id": 2, "method": "mining.subscribe", "params": ["iop-miner/test"]}),
+        ]
+    );
+    hear(&mut session, answer(2, json!([[["mining.notify", "1"]], "0a0b0c0d", 8]))).unwrap();
+    assert_eq!(
+        sent(&mut session),
+        [
+            json!({"id": 3, "method": "mining.authorize", "params": ["pAddress.rig", "x"]}),
+            json!({"id": 4, "method": "mining.suggest_difficulty", "params": [0.25]}),
+            json!({"id": 5, "method": "mining.extranonce.subscribe", "params": []}),
+        ]
+    );
+    assert!(!session.is_authorized());
+    hear(&mut session, answer(3, json!(true))).unwrap();
+    assert!(session.is_authorized());
+    for id in [4, 5] {
+        let refused = json!({"id": id, "result": null, "error": [20, "Unknown method", null]});
+        assert_eq!(hear(&mut session, refused), Ok(None), "extras may be refused");
+    }
+}
+
+#[test]
+fn a_pool_without_version_rolling_gets_none() {
+    let mut session = Session::new(options());
+    let refused = json!({"id": 1, "result": null, "error": [20, "Unknown method", null]});
+    assert_eq!(hear(&mut session, refused), Ok(Some(Event::VersionMask(VersionMask::NONE))));
+    hear(&mut session, answer(2, json!([[], "0a", 4]))).unwrap();
+    sent(&mut session);
+    session.submit(&share());
+    assert_eq!(
+        sent(&mut session)[0]["params"],
+        json!(["pAddress.rig", "j", "00000005", "5f5e1000", "000000ff"])
+    );
+
+    let mut never_asks = Session::new(Options { version_mask: VersionMask::NONE, ..options() });
+    assert_eq!(sent(&mut never_asks)[0]["method"], "mining.subscribe");
+    let mask = call("mining.set_version_mask", json!(["ffffffff"]));
+    assert_eq!(
+        hear(&mut never_asks, mask),
+        Ok(Some(Event::VersionMask(VersionMask::NONE))),
+        "never more than asked"
+    );
+}
+
+#[test]
+fn difficulty_and_extranonce_hold_from_the_next_job_on() {
+    let mut session = ready();
+    let job = |session: &mut Session, id| match hear(session, notify(id)) {
+        Ok(Some(Event::Job(job))) => job,
+        other => panic!("{other:?}"),
+    };
+    let first = job(&mut session, "1");
+    assert_eq!((first.difficulty, first.extranonce2_size), (Difficulty::ONE, 4));
+    assert_eq!(first.extranonce1.to_string(), "0a0b");
+    assert!(first.notify.clean);
+    hear(&mut session, call("mining.set_difficulty", json!([0.5]))).unwrap();
+    hear(&mut session, call("mining.set_extranonce", json!(["ff", 8]))).unwrap();
+    let second = job(&mut session, "2");
+    assert_eq!((second.difficulty.get(), second.extranonce2_size), (0.5, 8));
+    assert_eq!(second.extranonce1.to_string(), "ff");
+    assert!(second.target() > first.target());
+    assert_eq!(first.difficulty, Difficulty::ONE, "a job keeps its own");
+}
+
+#[test]
+fn a_version_mask_holds_at_once() {
+    let mut session = ready();
+    let event = hear(&mut session, call("mining.set_version_mask", json!(["00ffe000"])));
+    assert_eq!(event, Ok(Some(Event::VersionMask(VersionMask(0x00ff_e000)))));
+    assert_eq!(session.version_mask(), VersionMask(0x00ff_e000));
+}
+
+#[test]
+fn verdicts_find_their_shares() {
+    let mut session = ready();
+    let (one, two) = (session.submit(&share()), session.submit(&share()));
+    let lines = sent(&mut session);
+    assert_eq!(
+        lines[0]["params"],
+        json!(["pAddress.rig", "j", "00000005", "5f5e1000", "000000ff", "00002000"])
+    );
+    let refused = json!({"id": two.0.to_string(), "result": null, "error": [21, "Job not found", null]});
+    let Ok(Some(Event::SubmitResult { id, verdict: Verdict::Refused(refusal) })) =
+        hear(&mut session, refused)
+    else {
+        panic!("a refusal");
+    };
+    assert_eq!((id, refusal.is_stale(), refusal.to_string().as_str()), (two, true, "Job not found (21)"));
+    let accepted = Ok(Some(Event::SubmitResult { id: one, verdict: Verdict::Accepted }));
+    assert_eq!(hear(&mut session, answer(one.0, json!(true))), accepted);
+    assert_eq!(hear(&mut session, answer(one.0, json!(true))), Ok(None), "once only");
+}
+
+#[test]
+fn a_pool_that_answers_nothing_costs_bounded_memory() {
+    let mut session = ready();
+    let first = session.submit(&share());
+    for _ in 0..MAX_UNANSWERED {
+        session.submit(&share());
+        sent(&mut session);
+    }
+    assert_eq!(hear(&mut session, answer(first.0, json!(true))), Ok(None), "the oldest is forgotten");
+    for id in 0..1000 {
+        hear(&mut session, json!({"id": id, "method": "client.get_version", "params": []})).unwrap();
+    }
+    assert!(sent(&mut session).len() <= 64, "a pool's questions do not pile up");
+}
+
+#[test]
+fn a_pool_may_ask_and_is_answered() {
+    let mut session = ready();
+    for (method, result) in [("client.get_version", json!("iop-miner/test")), ("mining.ping", json!("pong"))]
+    {
+        assert_eq!(hear(&mut session, json!({"id": "q", "method": method, "params": []})), Ok(None));
+        assert_eq!(sent(&mut session), [json!({"id": "q", "result": result, "error": null})]);
+    }
+    hear(&mut session, json!({"id": 9, "method": "x", "params": []})).unwrap();
+    assert_eq!(sent(&mut session)[0]["error"][0], 20);
+    assert_eq!(hear(&mut session, call("x", json!([]))), Ok(None));
+    assert!(sent(&mut session).is_empty(), "unknown notifications are left alone");
+}
+
+#[test]
+fn reconnects_and_messages_are_checked() {
+    let mut session = ready();
+    let mut reconnect = |params| match hear(&mut session, call("client.reconnect", params)) {
+        Ok(Some(Event::Reconnect(Reconnect { host, port, wait }))) => {
+            Ok((host.map(String::from), port, wait))
+        }
+        Err(error) => Err(error.to_string()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reconnect(json!([])), Ok((None, None, 0)));
+    assert_eq!(reconnect(json!(["p.example", "3333", 5])), Ok((Some("p.example".into()), Some(3333), 5)));
+    assert_eq!(reconnect(json!(["", 0])), Ok((None, None, 0)));
+    for wrong in
+        [json!(["a b"]), json!(["x".repeat(254)]), json!(["h", 65536]), json!(["h", 1, 1e9]), json!([[], 1])]
+    {
+        assert!(reconnect(wrong.clone()).is_err(), "{wrong}");
+    }
+    let event = hear(&mut session, call("client.show_message", json!(["hi\u{7}\nthere"])));
+    assert_eq!(event, Ok(Some(Event::ShowMessage("hithere".into()))));
+}
+
+#[test]
+fn refusals_end_the_session_with_the_pools_words() {
+    let mut session = Session::new(options());
+    let error =
+        hear(&mut session, json!({"id": 2, "result": null, "error": [20, "closed", null]})).unwrap_err();
+    assert_eq!(error.to_string(), "the pool refused the subscription: closed (20)");
+    let mut session = Session::new(options());
+    hear(&mut session, answer(2, json!([[], "0a", 4]))).unwrap();
+    let error = hear(
+        &mut session,
+        json!({"id": 3, "result": false, "error": [24, "address of another network", null]}),
+    );
+    assert_eq!(error, Err(Error::AuthorizeRefused("address of another network (24)".into())));
+}
+
+#[test]
+fn malformed_messages_are_typed_errors() {
+    let before = Session::new(options()).handle_line(notify("1").to_string().as_bytes());
+    assert_eq!(before, Err(Error::NotSubscribed));
+    for (result, what) in [
+        (json!([[], "0a", 9]), "extranonce2 size"),
+        (json!([[], "0a", 0]), "extranonce2 size"),
+        (json!([[], "0a"]), "extranonce2 size is missing"),
+        (json!([[], "zz", 4]), "extranonce1 is not hex"),
+        (json!([[], "00".repeat(33), 4]), "extranonce1 has 66 hex digits"),
+        (json!(true), "an array"),
+    ] {
+        let error = hear(&mut Session::new(options()), answer(2, result)).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+    let mut session = ready();
+    for message in [
+        call("mining.set_difficulty", json!([0])),
+        call("mining.set_difficulty", json!(["nan"])),
+        call("mining.set_extranonce", json!(["00", 99])),
+        call("mining.set_version_mask", json!([7])),
+        call("mining.notify", json!([])),
+        call("client.show_message", json!([1])),
+    ] {
+        assert!(matches!(hear(&mut session, message.clone()), Err(Error::Field { .. })), "{message}");
+    }
+    assert!(matches!(session.handle_line(b"<html>"), Err(Error::Message(_))));
+}
+
+proptest! {
+    #[test]
+    fn a_hostile_pool_never_causes_a_panic(
+        method in "mining\\.(notify|set_difficulty|set_extranonce|set_version_mask)|client\\.(reconnect|show_message)",
+        params in proptest::collection::vec(prop_oneof![
+            Just(Value::Null), any::<f64>().prop_map(Value::from), "[0-9a-f]{0,64}".prop_map(Value::from),
+            any::<bool>().prop_map(Value::from), Just(json!([])), Just(json!({})), "\\PC{0,9}".prop_map(Value::from),
+        ], 0..10),
+        noise in proptest::collection::vec(any::<u8>(), 0..80),
+        id in 0u64..9,
+        result in prop_oneof![Just(Value::Null), Just(json!([[], "00", 4])), Just(json!({"a": 1})), Just(json!(true))],
+    ) {
+        let mut session = ready();
+        let _ = hear(&mut session, call(&method, json!(params)));
+        let _ = session.handle_line(&noise);
+        let _ = hear(&mut Session::new(options()), answer(id, result.clone()));
+        let _ = hear(&mut session, answer(id, result));
+    }
+}

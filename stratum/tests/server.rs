@@ -1,0 +1,166 @@
+//! The server's session against clients that do what they should not.
+#![allow(clippy::unwrap_used)]
+
+use iop_stratum::difficulty::Difficulty;
+use iop_stratum::fields::{Extranonce1, VersionBits, VersionMask};
+use iop_stratum::server::{Event, Fatal, MAX_MALFORMED, MAX_USER_AGENT, MAX_WORKERS, Session, WorkerSlot};
+use iop_stratum::verdict::Reject;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn session() -> Session {
+    Session::new(Extranonce1::from_u32(0xdead_beef), VersionMask::SERVER, "iop-pool/test")
+}
+
+fn say(session: &mut Session, call: Value) -> Option<Event> {
+    session.handle_line(call.to_string().as_bytes()).expect("Stratum")
+}
+
+fn authorize(session: &mut Session, user: &str) -> Result<WorkerSlot, Reject> {
+    let Some(Event::Authorize(request)) =
+        say(session, json!({"id": 1, "method": "mining.authorize", "params": [user]}))
+    else {
+        panic!("authorize is the owner's");
+    };
+    session.accept(&request)
+}
+
+fn sent(session: &mut Session) -> Vec<Value> {
+    let lines: Vec<_> = std::iter::from_fn(|| session.next_outgoing()).collect();
+    lines.iter().map(|line| serde_json::from_slice(line.as_ref()).unwrap()).collect()
+}
+
+#[test]
+fn a_user_keeps_its_slot_and_others_get_theirs() {
+    let mut session = session();
+    assert_eq!(authorize(&mut session, "a"), Ok(WorkerSlot(0)));
+    assert_eq!(authorize(&mut session, "b"), Ok(WorkerSlot(1)));
+    assert_eq!(authorize(&mut session, "a"), Ok(WorkerSlot(0)));
+    assert_eq!(session.workers().len(), 2);
+}
+
+#[test]
+fn users_of_one_connection_are_bounded() {
+    let mut session = session();
+    for user in 0..MAX_WORKERS {
+        authorize(&mut session, &user.to_string()).unwrap();
+    }
+    assert!(authorize(&mut session, "one more").is_err());
+    assert_eq!(sent(&mut session).last().unwrap()["error"][0], 24);
+    assert_eq!(authorize(&mut session, "0"), Ok(WorkerSlot(0)), "the others stay");
+}
+
+#[test]
+fn user_names_and_passwords_are_bounded() {
+    let mut session = session();
+    let long = "x".repeat(128);
+    assert_eq!(say(&mut session, json!({"id": 1, "method": "mining.authorize", "params": [long, ""]})), None);
+    assert_eq!(
+        say(&mut session, json!({"id": 1, "method": "mining.authorize", "params": ["a", "x".repeat(256)]})),
+        None
+    );
+    assert_eq!(say(&mut session, json!({"id": 1, "method": "mining.authorize", "params": [""]})), None);
+    let answers = sent(&mut session);
+    assert!(answers.len() == 3 && answers.iter().all(|answer| answer["error"][0] == 20), "{answers:?}");
+}
+
+#[test]
+fn the_user_agent_is_cut_and_printable() {
+    let agent = format!("\u{1b}[2Jminer\n{}", "x".repeat(1000));
+    let event = say(&mut session(), json!({"id": 1, "method": "mining.subscribe", "params": [agent]}));
+    let Some(Event::Subscribed { user_agent }) = event else { panic!("subscribed") };
+    assert!(user_agent.starts_with("[2Jminerx") && user_agent.len() == MAX_USER_AGENT);
+}
+
+#[test]
+fn a_share_comes_out_as_it_went_in() {
+    let mut session = session();
+    say(&mut session, json!({"id": 0, "method": "mining.configure", "params": [["version-rolling"], {}]}));
+    say(&mut session, json!({"id": 1, "method": "mining.subscribe", "params": []}));
+    authorize(&mut session, "a").unwrap();
+    let params = json!(["a", "2f", "00112233445566FF", "5f5e1000", "abcdef01", "00002000"]);
+    let Some(Event::Submit(submit)) =
+        say(&mut session, json!({"id": "s", "method": "mining.submit", "params": params}))
+    else {
+        panic!("a share");
+    };
+    assert_eq!((submit.worker, submit.job_id.as_str()), (WorkerSlot(0), "2f"));
+    assert_eq!(submit.extranonce2.as_bytes(), [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0xff]);
+    assert_eq!((submit.ntime.0, submit.nonce.0), (0x5f5e_1000, 0xabcd_ef01));
+    assert_eq!(submit.version_bits, Some(VersionBits(0x2000)));
+    sent(&mut session);
+    session.answer_submit(&submit.id, Err(&Reject::LowDifficulty));
+    assert_eq!(
+        sent(&mut session),
+        [json!({"id": "s", "result": null, "error": [23, "Low difficulty share", null]})]
+    );
+}
+
+#[test]
+fn a_suggested_target_is_its_difficulty() {
+    let target = format!("00000001fffe{:0<52}", "");
+    let event = say(&mut session(), json!({"id": 1, "method": "mining.suggest_target", "params": [target]}));
+    assert_eq!(event, Some(Event::SuggestDifficulty(Difficulty::new(0.5).unwrap())));
+}
+
+#[test]
+fn http_and_noise_end_the_connection_and_a_few_bad_lines_do_not() {
+    assert_eq!(session().handle_line(b"GET / HTTP/1.1"), Err(Fatal::Http));
+    let mut session = session();
+    for _ in 1..MAX_MALFORMED {
+        assert_eq!(session.handle_line(b"\x16\x03\x01"), Ok(None));
+    }
+    assert_eq!(session.handle_line(b"{"), Err(Fatal::Malformed));
+    assert_eq!(sent(&mut session).len(), MAX_MALFORMED as usize);
+}
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        "[0-9a-fA-F]{0,20}".prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        Just(json!("alice")),
+        Just(json!(["version-rolling", "minimum-difficulty"])),
+        Just(json!({"version-rolling.mask": "ffffffff", "minimum-difficulty.value": 1e300})),
+    ]
+}
+
+proptest! {
+    /// Every call is either handed to the owner or answered at once, never both and never twice.
+    #[test]
+    fn every_call_is_answered_once(
+        calls in proptest::collection::vec((
+            prop_oneof![
+                Just("mining.subscribe"), Just("mining.authorize"), Just("mining.submit"), Just("mining.configure"),
+                Just("mining.suggest_difficulty"), Just("mining.suggest_target"), Just("mining.ping"), Just("x"),
+            ],
+            proptest::collection::vec(scalar(), 0..8),
+        ), 0..20),
+    ) {
+        let mut session = session();
+        for (method, params) in calls {
+            let event = say(&mut session, json!({"id": 7, "method": method, "params": params}));
+            let answers = sent(&mut session);
+            match event {
+                Some(Event::Authorize(request)) => {
+                    prop_assert!(answers.is_empty());
+                    session.accept(&request).unwrap();
+                    sent(&mut session);
+                }
+                Some(Event::Submit(_)) => prop_assert!(answers.is_empty()),
+                _ => prop_assert!(answers.len() == 1 && answers[0]["id"] == 7, "{:?}", answers),
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_lines_never_panic(lines in proptest::collection::vec("[\\x00-\\x7f]{0,60}", 0..15)) {
+        let mut session = session();
+        for line in lines {
+            let _ = session.handle_line(line.as_bytes());
+        }
+    }
+}
