@@ -11,8 +11,22 @@ use bitcoin::opcodes::all::{OP_CHECKSIG, OP_DUP, OP_EQUAL, OP_EQUALVERIFY, OP_HA
 use bitcoin::{Script, ScriptBuf};
 
 use crate::license::pubkey::has_valid_encoding;
-use crate::params::Prefixes;
 use crate::script::{ScriptReader, is_p2sh, is_witness_program};
+
+/// Version bytes of Base58Check texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefixes {
+    /// P2PKH addresses, and so licenses.
+    pub pubkey_hash: u8,
+    /// P2SH addresses.
+    pub script_hash: u8,
+    /// Private keys (WIF).
+    pub secret_key: u8,
+    /// Extended public keys (BIP32).
+    pub ext_public: [u8; 4],
+    /// Extended private keys (BIP32).
+    pub ext_secret: [u8; 4],
+}
 
 /// What an address's hash is the hash of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

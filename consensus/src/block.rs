@@ -3,8 +3,9 @@
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::{Block, Transaction, Witness};
 
+use crate::ancestors::{Ancestors, median_time_past};
 use crate::error::BlockError;
-use crate::header::{self, Ancestors, median_time_past};
+use crate::header;
 use crate::params::Params;
 use crate::script::legacy_sigops;
 use crate::versionbits::Cache;

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 use bitcoin::{Block, OutPoint, Transaction, TxOut};
 
 use crate::MAX_BLOCK_SIGOPS_COST;
+use crate::ancestors::Ancestors;
 use crate::block::SoftForks;
 use crate::coins::{Coin, CoinView};
 use crate::error::{BlockError, TxError};
-use crate::header::Ancestors;
 use crate::license::admin::{self, AdminAction};
 use crate::license::coinbase;
 use crate::license::registry::{Registry, RegistryUndo};

@@ -6,7 +6,7 @@
 use bitcoin::pow::{CompactTarget, Work};
 use bitcoin::{BlockHash, Target};
 
-use crate::header::Ancestors;
+use crate::ancestors::Ancestors;
 use crate::params::Params;
 
 /// Decodes a compact target. `None` where the reference refuses it in any header: negative, zero, or larger
@@ -131,7 +131,7 @@ fn div_small(target: Target, divisor: u64) -> Target {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::header::{HeaderInfo, TestChain};
+    use crate::ancestors::{HeaderInfo, TestChain};
     use proptest::prelude::*;
 
     fn compact(bits: u32) -> CompactTarget {

@@ -11,6 +11,7 @@
 //! unchanged, "Core 0.15" is the source.
 
 pub mod address;
+pub mod ancestors;
 pub mod block;
 pub mod coins;
 pub mod connect;

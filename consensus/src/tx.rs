@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use bitcoin::{OutPoint, Sequence, Transaction};
 
+use crate::ancestors::{Ancestors, median_time_past};
 use crate::coins::Coin;
 use crate::error::TxError;
-use crate::header::{Ancestors, median_time_past};
 use crate::{COINBASE_MATURITY, MAX_BLOCK_WEIGHT, MAX_MONEY, WITNESS_SCALE_FACTOR};
 
 /// Lock times below this are heights, others seconds (`LOCKTIME_THRESHOLD`).
@@ -125,7 +125,7 @@ pub fn value_out(tx: &Transaction) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header::{HeaderInfo, TestChain};
+    use crate::ancestors::{HeaderInfo, TestChain};
     use bitcoin::absolute::LockTime;
     use bitcoin::pow::CompactTarget;
     use bitcoin::transaction::Version;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bitcoin::BlockHash;
 
-use crate::header::{Ancestors, median_time_past};
+use crate::ancestors::{Ancestors, median_time_past};
 use crate::params::{Deployment, Deployments};
 
 const TOP_MASK: u32 = 0xe000_0000;
@@ -126,7 +126,7 @@ pub fn block_version(chain: &dyn Ancestors, deployments: &Deployments, cache: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::header::{HeaderInfo, TestChain};
+    use crate::ancestors::{HeaderInfo, TestChain};
     use crate::params::Params;
     use bitcoin::pow::CompactTarget;
 

@@ -4,12 +4,14 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use iop_consensus::address::Prefixes;
 use iop_consensus::license::key::LicenseKey;
+use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
-use iop_consensus::params::{Params, Prefixes};
 use zeroize::Zeroizing;
 
-use crate::cli::{Failure, NetworkArgs};
+use crate::args::NetworkArgs;
+use crate::failure::Failure;
 use crate::settings::{network_params, read_secret};
 
 /// Makes a key and prints its address.

@@ -8,12 +8,14 @@
 
 pub mod chain;
 pub mod cli;
-pub mod keys;
 pub mod mempool;
-pub mod run;
-pub mod settings;
 pub mod storage;
 pub mod template;
 
+mod args;
+mod failure;
 mod generate;
+mod keys;
 mod rpc;
+mod run;
+mod settings;

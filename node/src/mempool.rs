@@ -9,10 +9,10 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::{Block, OutPoint, Transaction, Txid};
+use iop_consensus::ancestors::{Ancestors, median_time_past};
 use iop_consensus::block::SoftForks;
 use iop_consensus::coins::{Coin, CoinView};
 use iop_consensus::error::TxError;
-use iop_consensus::header::{Ancestors, median_time_past};
 use iop_consensus::script::{self, ScriptCheck};
 use iop_consensus::tx;
 

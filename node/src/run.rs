@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::chain::actor;
 use crate::chain::state::ChainState;
-use crate::cli::Failure;
+use crate::failure::Failure;
 use crate::rpc::{Context, Credentials, serve};
 use crate::settings::Settings;
 use crate::storage::Storage;

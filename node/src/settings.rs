@@ -10,23 +10,24 @@ use iop_consensus::params::Params;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::cli::{Failure, NetworkArgs, RunArgs};
+use crate::args::{NetworkArgs, RunArgs};
+use crate::failure::Failure;
 
 /// The largest configuration, network, key or password file, in bytes; real ones have some hundred.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// What the node runs with.
-pub struct Settings {
+pub(crate) struct Settings {
     /// The network.
-    pub params: Params,
+    pub(crate) params: Params,
     /// Where everything is kept.
-    pub datadir: PathBuf,
+    pub(crate) datadir: PathBuf,
     /// Where JSON-RPC listens.
-    pub rpc_bind: SocketAddr,
+    pub(crate) rpc_bind: SocketAddr,
     /// JSON-RPC user and password; a cookie without.
-    pub rpc_user_password: Option<(String, Zeroizing<String>)>,
+    pub(crate) rpc_user_password: Option<(String, Zeroizing<String>)>,
     /// What is logged.
-    pub log: tracing::Level,
+    pub(crate) log: tracing::Level,
 }
 
 /// The configuration file: the long flags with underscores.

@@ -1,9 +1,9 @@
 //! Block templates: everything a miner needs for the block on top of the tip, but the coinbase.
 
 use bitcoin::{BlockHash, CompactTarget, ScriptBuf, Transaction, Txid};
+use iop_consensus::ancestors::{Ancestors, median_time_past};
 use iop_consensus::block::{SoftForks, witness_commitment_script};
 use iop_consensus::difficulty::next_work_required;
-use iop_consensus::header::{Ancestors, median_time_past};
 use iop_consensus::subsidy::subsidy;
 use iop_consensus::versionbits::{State, block_version};
 use iop_consensus::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use iop_tests::chain::devnet_like;
@@ -12,9 +12,35 @@ use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_mine
 /// Everything recovers within seconds; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(60);
 
-fn network(dir: &Path) -> Network {
-    // A block takes about 2^22 hashes: slow enough that a kill falls between blocks as well as into them.
-    Network::file(dir, &devnet_like("recovery", "000003ff", ""))
+/// A chain's folder and keys, and who mines on it; nothing runs yet.
+struct Setting {
+    dir: tempfile::TempDir,
+    network: Network,
+    licenses: [PathBuf; 3],
+    user: String,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // A block takes about 2^22 hashes: slow enough that a kill falls between blocks as well as into them.
+        let network = Network::file(dir.path(), &devnet_like("recovery", "000003ff", ""));
+        let [_, licenses @ ..] = devnet_keys(dir.path());
+        let user = new_address(dir.path(), &network);
+        Self { dir, network, licenses, user }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// All three programs.
+    fn start(&self) -> (Node, Pool, Program) {
+        let node = Node::start(self.path(), &self.network).unwrap();
+        let pool = Pool::start(self.path(), &self.network, node.port, &self.licenses).unwrap();
+        let miner = start_miner(self.path(), &pool.stratum, &self.user).unwrap();
+        (node, pool, miner)
+    }
 }
 
 fn wait_for_height(node: &Node, height: u64) {
@@ -40,41 +66,32 @@ fn accepted(pool: &Pool) -> u64 {
 
 #[test]
 fn started_in_the_wrong_order_they_wait_say_so_and_mine_once_all_are_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let network = network(dir.path());
-    let [_, licenses @ ..] = devnet_keys(dir.path());
-    let user = new_address(dir.path(), &network);
-
+    let at = Setting::new();
     // The miner first: no pool yet.
     let stratum = format!("127.0.0.1:{}", free_port());
-    let miner = start_miner(dir.path(), &stratum, &user).unwrap();
+    let miner = start_miner(at.path(), &stratum, &at.user).unwrap();
     wait_for_log(&miner, &stratum);
 
     // Then the pool: no node yet.
     let node_port = free_port();
-    let pool = Pool::start_on(dir.path(), &network, node_port, &licenses, &stratum).unwrap();
+    let pool = Pool::start_on(at.path(), &at.network, node_port, &at.licenses, &stratum).unwrap();
     let state = wait_for(SOON, || Some(pool.api("status")).filter(|status| status["state"] == "no_node"));
     assert!(state.is_some(), "{}", pool.api("status"));
     wait_for_log(&pool.program, &node_port.to_string());
 
-    let node = Node::start_on(dir.path(), &network, node_port).unwrap();
+    let node = Node::start_on(at.path(), &at.network, node_port).unwrap();
     wait_for_height(&node, 3);
 }
 
 #[test]
 fn a_node_killed_while_mining_comes_back_with_its_chain_and_the_pool_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let network = network(dir.path());
-    let [_, licenses @ ..] = devnet_keys(dir.path());
-    let user = new_address(dir.path(), &network);
-    let mut node = Node::start(dir.path(), &network).unwrap();
-    let pool = Pool::start(dir.path(), &network, node.port, &licenses).unwrap();
-    let mut miner = start_miner(dir.path(), &pool.stratum, &user).unwrap();
+    let at = Setting::new();
+    let (mut node, pool, mut miner) = at.start();
     for _ in 0..3 {
         let height = node.rpc.height() + 2;
         wait_for_height(&node, height);
         let before = node.rpc.height();
-        node = node.kill_and_restart(dir.path(), &network).unwrap();
+        node = node.kill_and_restart(at.path(), &at.network).unwrap();
         assert!(node.rpc.height() >= before, "height {} after the kill, {before} before", node.rpc.height());
         wait_for_height(&node, before + 2);
     }
@@ -85,18 +102,13 @@ fn a_node_killed_while_mining_comes_back_with_its_chain_and_the_pool_goes_on() {
 
 #[test]
 fn a_pool_killed_while_mining_is_found_again_by_the_miner() {
-    let dir = tempfile::tempdir().unwrap();
-    let network = network(dir.path());
-    let [_, licenses @ ..] = devnet_keys(dir.path());
-    let user = new_address(dir.path(), &network);
-    let node = Node::start(dir.path(), &network).unwrap();
-    let pool = Pool::start(dir.path(), &network, node.port, &licenses).unwrap();
-    let mut miner = start_miner(dir.path(), &pool.stratum, &user).unwrap();
+    let at = Setting::new();
+    let (node, pool, mut miner) = at.start();
     wait_for_height(&node, 2);
     let stratum = pool.stratum.clone();
     pool.program.kill();
     let height = node.rpc.height();
-    let _pool = Pool::start_on(dir.path(), &network, node.port, &licenses, &stratum).unwrap();
+    let _pool = Pool::start_on(at.path(), &at.network, node.port, &at.licenses, &stratum).unwrap();
     wait_for_height(&node, height + 2);
     assert!(miner.is_running());
     assert!(miner.stop().success(), "SIGTERM ends the miner with status 0");
@@ -104,13 +116,8 @@ fn a_pool_killed_while_mining_is_found_again_by_the_miner() {
 
 #[test]
 fn all_three_stop_on_sigterm_with_status_0() {
-    let dir = tempfile::tempdir().unwrap();
-    let network = network(dir.path());
-    let [_, licenses @ ..] = devnet_keys(dir.path());
-    let user = new_address(dir.path(), &network);
-    let node = Node::start(dir.path(), &network).unwrap();
-    let pool = Pool::start(dir.path(), &network, node.port, &licenses).unwrap();
-    let miner = start_miner(dir.path(), &pool.stratum, &user).unwrap();
+    let at = Setting::new();
+    let (node, pool, miner) = at.start();
     wait_for_height(&node, 1);
     let cookie = node.datadir.join(".cookie");
     assert!(cookie.exists());

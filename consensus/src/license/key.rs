@@ -8,8 +8,7 @@ use bitcoin::base58;
 use secp256k1::{Message, Secp256k1, SecretKey};
 use zeroize::Zeroizing;
 
-use crate::address::Address;
-use crate::params::Prefixes;
+use crate::address::{Address, Prefixes};
 
 /// A license's secret key with the form of its public key, which decides its address.
 pub struct LicenseKey {

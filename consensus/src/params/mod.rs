@@ -10,7 +10,7 @@ pub use file::NetworkFileError;
 
 use bitcoin::{BlockHash, Target};
 
-use crate::address::Address;
+use crate::address::{Address, Prefixes};
 use crate::genesis::GenesisParts;
 
 /// Everything that makes a network.
@@ -45,21 +45,6 @@ pub struct Params {
     pub assume_valid: Option<BlockHash>,
     /// Host names that answer with addresses of nodes.
     pub dns_seeds: Vec<String>,
-}
-
-/// Version bytes of Base58Check texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefixes {
-    /// P2PKH addresses, and so licenses.
-    pub pubkey_hash: u8,
-    /// P2SH addresses.
-    pub script_hash: u8,
-    /// Private keys (WIF).
-    pub secret_key: u8,
-    /// Extended public keys (BIP32).
-    pub ext_public: [u8; 4],
-    /// Extended private keys (BIP32).
-    pub ext_secret: [u8; 4],
 }
 
 /// Proof of work.

@@ -3,8 +3,8 @@
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{BlockHash, Target};
 
-use super::{Deployment, Deployments, History, LicenseParams, Params, PowParams, Prefixes};
-use crate::address::Address;
+use super::{Deployment, Deployments, History, LicenseParams, Params, PowParams};
+use crate::address::{Address, Prefixes};
 use crate::difficulty::target_from_compact;
 use crate::genesis::GenesisParts;
 use crate::license::key::LicenseKey;

@@ -11,7 +11,8 @@ use bitcoin::{Block, BlockHash, Transaction, Txid};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
-use super::state::{ChainState, Submitted};
+use super::state::ChainState;
+use super::verdict::Submitted;
 use crate::mempool::Reject;
 use crate::storage::StorageError;
 use crate::template::{Template, template};

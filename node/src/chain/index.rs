@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::pow::Work;
+use iop_consensus::ancestors::{Ancestors, HeaderInfo};
 use iop_consensus::difficulty::work;
-use iop_consensus::header::{Ancestors, HeaderInfo};
 use iop_consensus::params::Params;
 
 use crate::storage::IndexRecord;

@@ -1,8 +1,13 @@
 //! The chain: which blocks are known, which are active, and who may change that.
 //!
-//! Lives here: the block index ([`index`]), the state and its changes ([`state`]), and the thread that owns it
-//! with the handle through which everyone else asks ([`actor`]). Does not live here: rules, encodings, RPC.
+//! Lives here: the block index ([`index`]), the state ([`state`]) with what changes it (`accept.rs`, `activate.rs`),
+//! what is said of an offered block ([`verdict`]), and the thread that owns the state with the handle through which
+//! everyone else asks ([`actor`]). Does not live here: rules, encodings, RPC.
+//! An offered block goes: handle -> thread -> accept -> activate -> storage batch -> published.
 
+mod accept;
+mod activate;
 pub mod actor;
 pub mod index;
 pub mod state;
+pub mod verdict;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::error::{INVALID_PARAMETER, MISC, RpcError};
-use super::methods::Method;
+use super::method::Method;
 
 /// Arguments in the order of the method's parameters; missing ones at the end, or null.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod args;
 mod auth;
 mod envelope;
 mod error;
+mod method;
 mod methods;
 mod server;
 

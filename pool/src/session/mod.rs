@@ -12,7 +12,7 @@ pub mod miner;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
-use iop_consensus::params::Prefixes;
+use iop_consensus::address::Prefixes;
 use tokio::sync::watch;
 
 use crate::blocks::Blocks;

@@ -2,8 +2,8 @@
 
 use bitcoin::consensus::encode::{serialize, serialize_hex};
 use bitcoin::{BlockHash, OutPoint, Txid};
+use iop_consensus::ancestors::{Ancestors, median_time_past};
 use iop_consensus::coins::CoinView;
-use iop_consensus::header::{Ancestors, median_time_past};
 use serde_json::{Map, Value, json};
 
 use super::super::args::Args;

@@ -6,9 +6,10 @@ use bitcoin::opcodes::ClassifyContext;
 use bitcoin::{Block, CompactTarget, OutPoint, Script, Transaction, TxIn};
 use iop_consensus::COIN;
 use iop_consensus::address::Address;
+use iop_consensus::address::Prefixes;
+use iop_consensus::ancestors::median_time_past;
 use iop_consensus::difficulty::target_from_compact;
-use iop_consensus::header::median_time_past;
-use iop_consensus::params::{Params, Prefixes};
+use iop_consensus::params::Params;
 use iop_consensus::script::ScriptReader;
 use serde_json::{Map, Value, json};
 

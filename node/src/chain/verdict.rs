@@ -1,0 +1,59 @@
+//! What is said of an offered block.
+
+use iop_consensus::error::BlockError;
+
+/// Why a block was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// It breaks a rule.
+    Rule(BlockError),
+    /// Its parent is not known.
+    UnknownParent,
+    /// Its parent, or an ancestor of it, breaks a rule.
+    InvalidParent,
+    /// It is known and breaks a rule.
+    KnownInvalid,
+}
+
+impl Rejection {
+    /// The reference's string.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Rule(error) => error.reject_reason().into_owned(),
+            Self::UnknownParent => "prev-blk-not-found".to_owned(),
+            Self::InvalidParent => "bad-prevblk".to_owned(),
+            Self::KnownInvalid => "duplicate".to_owned(),
+        }
+    }
+}
+
+/// What `submitblock` answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// The block became the tip.
+    Accepted,
+    /// Stored, and not judged to the end: a side block, or a branch with a bad block.
+    Inconclusive,
+    /// It is known and valid.
+    Duplicate,
+    /// It is known and invalid.
+    DuplicateInvalid,
+    /// It is known and not judged to the end.
+    DuplicateInconclusive,
+    /// It is refused.
+    Rejected(Rejection),
+}
+
+impl Submitted {
+    /// The answer as BIP22 has it: nothing for an accepted block.
+    pub fn answer(&self) -> Option<String> {
+        match self {
+            Self::Accepted => None,
+            Self::Inconclusive => Some("inconclusive".to_owned()),
+            Self::Duplicate => Some("duplicate".to_owned()),
+            Self::DuplicateInvalid => Some("duplicate-invalid".to_owned()),
+            Self::DuplicateInconclusive => Some("duplicate-inconclusive".to_owned()),
+            Self::Rejected(rejection) => Some(rejection.reason()),
+        }
+    }
+}
