@@ -30,16 +30,6 @@ pub trait ScriptRunner {
     fn run(&self, checks: &[ScriptCheck<'_>]) -> Result<(), ScriptFailure>;
 }
 
-/// Runs them one after another.
-#[derive(Debug, Clone, Copy)]
-pub struct Sequential;
-
-impl ScriptRunner for Sequential {
-    fn run(&self, checks: &[ScriptCheck<'_>]) -> Result<(), ScriptFailure> {
-        checks.iter().try_for_each(ScriptCheck::run)
-    }
-}
-
 /// What a block is judged with besides coins and registry.
 pub struct Context<'a> {
     /// The network.
@@ -51,8 +41,6 @@ pub struct Context<'a> {
     /// Height of the highest checkpoint that the header index knows; 0 for none. Coinbase signatures are
     /// checked above it.
     pub last_checkpoint: u32,
-    /// Whether scripts are run; not, for ancestors of an assumed-valid block.
-    pub check_scripts: bool,
     /// Who runs the scripts.
     pub runner: &'a dyn ScriptRunner,
 }
@@ -79,8 +67,6 @@ pub struct Connected {
     pub registry: RegistryUndo,
     /// The admin actions applied, in order.
     pub actions: Vec<DoneAction>,
-    /// Fees of all transactions, base units.
-    pub fees: u64,
 }
 
 /// A block did not connect: it breaks a rule, or the storage failed.
@@ -110,15 +96,13 @@ pub fn connect<V: CoinView>(
     check_license(block, height, registry, context)?;
     let (spent, checks, fees) = apply_transactions(block, height, &mut overlay, context)?;
     check_amount(&block.txdata[0], fees, height, context.params)?;
-    if context.check_scripts {
-        context
-            .runner
-            .run(&checks)
-            .map_err(|failure| BlockError::Tx { txid: failure.txid, error: failure.into() })?;
-    }
+    context
+        .runner
+        .run(&checks)
+        .map_err(|failure| BlockError::Tx { txid: failure.txid, error: failure.into() })?;
     let (undo, actions) = registry.apply(block, context.params);
     let actions = actions.into_iter().map(|(index, action)| done(block, index, action, &checks)).collect();
-    Ok(Connected { coins: overlay.changes, spent, registry: undo, actions, fees })
+    Ok(Connected { coins: overlay.changes, spent, registry: undo, actions })
 }
 
 fn done(block: &Block, index: usize, action: AdminAction, checks: &[ScriptCheck<'_>]) -> DoneAction {

@@ -137,10 +137,10 @@ pub enum LicenseError {
     #[error("the coinbase signature does not verify with the coinbase's public key")]
     SignatureInvalid,
     /// The key's license is not whitelisted as of the parent block.
-    #[error("license {} is not whitelisted", hex::encode(.0.hash))]
+    #[error("the license is not whitelisted")]
     NotWhitelisted(Address),
     /// The license has mined its share of the window.
-    #[error("license {} has {blocks} blocks in the window, its cap is {cap}", hex::encode(license.hash))]
+    #[error("the license has {blocks} blocks in the window, its cap is {cap}")]
     CapExceeded {
         /// The license.
         license: Address,
@@ -150,7 +150,7 @@ pub enum LicenseError {
         cap: u32,
     },
     /// The license mined one of the two blocks before.
-    #[error("license {} mined block {last_block} and may not mine again before two others", hex::encode(license.hash))]
+    #[error("the license mined block {last_block} and may not mine again before two others")]
     TooFast {
         /// The license.
         license: Address,

@@ -26,6 +26,7 @@ pub mod script;
 pub mod subsidy;
 pub mod tx;
 pub mod versionbits;
+pub mod wire;
 
 /// Base units in one coin.
 pub const COIN: u64 = 100_000_000;

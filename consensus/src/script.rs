@@ -229,7 +229,8 @@ pub fn verify_input(
     .map_err(|_| ScriptFailure { txid: tx.compute_txid(), input })
 }
 
-/// All the script checks that one transaction needs, to be run by whoever has threads for it.
+/// All the script checks that one transaction needs, to be run by whoever has threads for it. The interpreter reads
+/// the whole transaction anew for each input, so a transaction costs the square of its inputs.
 #[derive(Debug, Clone)]
 pub struct ScriptCheck<'a> {
     /// The spending transaction.
@@ -246,11 +247,21 @@ impl ScriptCheck<'_> {
     /// # Errors
     /// The first [`ScriptFailure`], in input order.
     pub fn run(&self) -> Result<(), ScriptFailure> {
-        let serialized = bitcoin::consensus::serialize(self.tx);
-        self.spent
-            .iter()
-            .enumerate()
-            .try_for_each(|(input, output)| verify_input(self.tx, &serialized, input, output, self.flags))
+        let serialized = self.serialized();
+        (0..self.spent.len()).try_for_each(|input| self.run_input(&serialized, input))
+    }
+
+    /// The transaction's bytes, for [`ScriptCheck::run_input`].
+    pub fn serialized(&self) -> Vec<u8> {
+        bitcoin::consensus::serialize(self.tx)
+    }
+
+    /// Verifies one input.
+    ///
+    /// # Errors
+    /// [`ScriptFailure`] if its script fails.
+    pub fn run_input(&self, serialized: &[u8], input: usize) -> Result<(), ScriptFailure> {
+        verify_input(self.tx, serialized, input, &self.spent[input], self.flags)
     }
 }
 

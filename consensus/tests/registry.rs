@@ -132,6 +132,17 @@ proptest! {
     }
 }
 
+#[test]
+fn below_the_activation_height_admins_act_and_nothing_is_counted() {
+    let mut params = params(0);
+    params.license.activation_height = u32::MAX;
+    let mut registry = Registry::genesis(&params);
+    registry.apply(&block(0, &[(b"add".to_vec(), vec![license(9)])], &params), &params);
+    assert!(registry.license(&license(9)).unwrap().whitelisted);
+    assert_eq!(registry.license(&license(0)).unwrap().total_blocks, 0);
+    assert_eq!(registry.miner_of(1), None);
+}
+
 /// The counters in windows, against a count over the list of miners.
 #[test]
 fn window_counters_are_a_count_over_the_blocks() {

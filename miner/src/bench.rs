@@ -55,7 +55,7 @@ pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{:<10}{:>8}{:>18}{:>24}", "kernel", "threads", "rate", "reference cycles/hash")?;
     }
     for kernel in &settings.kernels {
-        let result = measure(*kernel, settings.threads, settings.duration);
+        let result = measure(*kernel, settings.threads, settings.duration)?;
         if settings.json {
             writeln!(out, "{}", serde_json::to_string(&result)?)?;
         } else {
@@ -70,8 +70,10 @@ pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
 
 /// Lets so many threads hash for so long. Each goes through nonces of a header of its own, against a target
 /// that no hash meets.
-#[must_use]
-pub fn measure(kernel: &dyn Kernel, threads: usize, duration: Duration) -> Measurement {
+///
+/// # Errors
+/// When the operating system does not give all the threads.
+pub fn measure(kernel: &dyn Kernel, threads: usize, duration: Duration) -> io::Result<Measurement> {
     let (stop, hashes) = (AtomicBool::new(false), AtomicU64::new(0));
     let hash = |thread: usize| {
         let mut header = [0x5a; HEADER_LEN];
@@ -87,17 +89,22 @@ pub fn measure(kernel: &dyn Kernel, threads: usize, duration: Duration) -> Measu
     };
     let (started, cycles) = (Instant::now(), reference_cycles());
     thread::scope(|scope| {
-        for thread in 0..threads {
-            let hash = &hash;
-            scope.spawn(move || hash(thread));
+        let hash = &hash;
+        let started = (0..threads).try_for_each(|number| {
+            thread::Builder::new().spawn_scoped(scope, move || hash(number)).map(drop)
+        });
+        if started.is_ok() {
+            thread::sleep(duration);
         }
-        thread::sleep(duration);
         stop.store(true, Ordering::Relaxed);
-    });
+        started.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot start {threads} CPU threads: {error}"))
+        })
+    })?;
     let (elapsed, cycles_after) = (started.elapsed(), reference_cycles());
     let hashes = hashes.into_inner();
     let cycles = cycles.zip(cycles_after).map(|(before, after)| after.wrapping_sub(before));
-    Measurement {
+    Ok(Measurement {
         kernel: kernel.name(),
         device: "cpu",
         threads,
@@ -107,5 +114,5 @@ pub fn measure(kernel: &dyn Kernel, threads: usize, duration: Duration) -> Measu
         cycles_per_hash: cycles
             .filter(|_| hashes > 0)
             .map(|cycles| cycles as f64 * threads as f64 / hashes as f64),
-    }
+    })
 }

@@ -15,4 +15,5 @@ pub mod dispatcher;
 pub mod job;
 pub mod mine;
 pub mod stats;
+pub mod suggest;
 pub mod upstream;

@@ -1,7 +1,8 @@
 //! The program `iop-miner`. Results go to stdout, logs to stderr; it exits with 0 when done, 1 when that
 //! failed, 2 on wrong usage. `RUST_LOG` sets what is logged (`debug` shows every job and share).
 
-use std::io::{self, ErrorKind, IsTerminal};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use iop_miner::cli::{Command, Exit, parse};
@@ -12,25 +13,37 @@ use tracing_subscriber::filter::LevelFilter;
 fn main() -> ExitCode {
     let command = match parse(std::env::args_os()) {
         Ok(command) => command,
-        Err(Exit::Asked(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
+        Err(Exit::Asked(text)) => return exit(print(&text)),
         Err(Exit::Usage(error)) => {
-            eprintln!("iop-miner: {error}");
+            complain(&error);
             return ExitCode::from(2);
         }
     };
     log_to_stderr();
-    match run(command) {
+    exit(run(command))
+}
+
+fn exit(done: io::Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough, as `head` does.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("iop-miner: {error}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Where stderr takes nothing, the exit status has to say it alone.
+fn complain(error: &dyn Display) {
+    let _ = writeln!(io::stderr(), "iop-miner: {error}");
 }
 
 fn run(command: Command) -> io::Result<()> {
@@ -48,5 +61,7 @@ fn log_to_stderr() {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
+        // Or a line that stderr does not take, say on a full disk, would be the end of a miner that works.
+        .log_internal_errors(false)
         .init();
 }

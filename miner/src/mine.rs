@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use iop_kernels::Kernel;
 use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use crate::device::{Cpu, Device, Feed};
 use crate::dispatcher::Dispatcher;
 use crate::stats::{Snapshot, Stats};
+use crate::suggest::Suggestion;
 use crate::upstream::pool::Pool;
 use crate::upstream::{Desk, PoolUrl, Timing, Upstream};
 
@@ -33,12 +35,14 @@ pub struct MineSettings {
     pub kernel: &'static dyn Kernel,
     /// The CPU's worker threads.
     pub threads: usize,
+    /// The share difficulty to suggest to the pool.
+    pub suggestion: Suggestion,
 }
 
 /// Mines until the process is asked to end (Ctrl-C or SIGTERM).
 ///
 /// # Errors
-/// When the operating system gives no thread, no runtime or no signal handler.
+/// When no device works, and when the operating system gives no thread, no runtime or no signal handler.
 pub fn run(settings: MineSettings) -> io::Result<()> {
     info!(
         "mining as {} with kernel {} on {} CPU threads",
@@ -47,7 +51,12 @@ pub fn run(settings: MineSettings) -> io::Result<()> {
         settings.threads
     );
     let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(settings.kernel, settings.threads))];
-    let pool = Pool::new(settings.urls, settings.user, settings.password, Timing::default());
+    let suggested = settings.suggestion.difficulty(settings.kernel, settings.threads);
+    if let Some(difficulty) = suggested {
+        debug!("suggesting share difficulty {difficulty}");
+    }
+    let MineSettings { urls, user, password, .. } = settings;
+    let pool = Pool::new(urls, user, password, suggested, Timing::default());
     let stats = Arc::new(Stats::new());
     let ended = mine(pool, devices, &stats, asked_to_end());
     let end = stats.snapshot();
@@ -56,10 +65,10 @@ pub fn run(settings: MineSettings) -> io::Result<()> {
     ended
 }
 
-/// Runs devices and upstream until `until` gives something.
+/// Runs devices and upstream until `until` gives something or no device works any more.
 ///
 /// # Errors
-/// When the operating system gives no thread or no runtime, and those of `until`.
+/// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
 pub fn mine(
     upstream: impl Upstream,
     devices: Vec<Box<dyn Device>>,
@@ -71,16 +80,29 @@ pub fn mine(
     let dispatcher = Arc::new(Dispatcher::new());
     let (feed, shares) = Feed::new(Arc::clone(&dispatcher), Arc::clone(stats));
     let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, stats: Arc::clone(stats) };
+    let (count, (end, ends)) = (devices.len(), mpsc::unbounded_channel());
     thread::scope(|scope| {
         let mut starts = devices.into_iter().map(|device| {
-            let (feed, name) = (feed.clone(), device.name().to_owned());
-            thread::Builder::new().name(name).spawn_scoped(scope, move || device.run(&feed)).map(drop)
+            let (feed, name, end) = (feed.clone(), device.name().to_owned(), end.clone());
+            let run = move || {
+                if let Err(error) = device.run(&feed) {
+                    // Nobody listens any more where the miner ends for another reason.
+                    let _ = end.send((device.name().to_owned(), error));
+                }
+            };
+            let thread = thread::Builder::new().name(name.clone()).spawn_scoped(scope, run);
+            thread.map(drop).map_err(|error| {
+                io::Error::new(error.kind(), format!("{name}: its thread does not start: {error}"))
+            })
         });
-        let ended = starts.try_for_each(|started| started).and_then(|()| {
+        let started = starts.try_for_each(|started| started);
+        drop(end);
+        let ended = started.and_then(|()| {
             runtime.block_on(async {
                 tokio::select! {
                     never = upstream.run(desk) => match never {},
                     never = report(stats) => match never {},
+                    error = all_ended(count, ends) => Err(error),
                     ended = until => ended,
                 }
             })
@@ -89,6 +111,19 @@ pub fn mine(
         dispatcher.close();
         ended
     })
+}
+
+/// Waits until none of so many devices works any more, and says why the last one does not. Each device holds an
+/// end of the channel while it works.
+async fn all_ended(mut devices: usize, mut ends: mpsc::UnboundedReceiver<(String, io::Error)>) -> io::Error {
+    while let Some((device, error)) = ends.recv().await {
+        devices -= 1;
+        if devices == 0 {
+            return io::Error::new(error.kind(), format!("{device}: {error}"));
+        }
+        warn!("{device}: {error}");
+    }
+    io::Error::other("every device has ended")
 }
 
 /// Logs a line of status again and again.

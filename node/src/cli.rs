@@ -3,6 +3,7 @@
 //! Results go to stdout, logs and complaints to stderr. 0: done, 1: failed, 2: wrong usage. A complaint is one
 //! line that names what is wrong and what was expected.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,7 +66,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            print!("{error}");
+            // Whoever closed stdout does not want it.
+            let _ = error.print();
             return ExitCode::SUCCESS;
         }
         Err(error) => return fail(&Failure::Usage(one_line(&error))),
@@ -87,19 +89,18 @@ fn fail(failure: &Failure) -> ExitCode {
         Failure::Usage(text) => (text, 2),
         Failure::Failed(text) => (text, 1),
     };
-    eprintln!("iop-node: {text}");
+    let _ = writeln!(std::io::stderr(), "iop-node: {text}");
     ExitCode::from(status)
 }
 
-/// clap's complaint without its usage text, which `--help` has.
+/// clap's complaint without the usage and the hint that follow it.
 fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is expected (see iop-node --help)".to_owned();
+    }
     let text = error.to_string();
-    let complaint: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.starts_with("Usage:"))
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let complaint = text.split("\n\n").next().unwrap_or(&text);
+    let complaint: Vec<&str> = complaint.split_whitespace().collect();
     let complaint = complaint.join(" ");
     format!("{} (see iop-node --help)", complaint.strip_prefix("error: ").unwrap_or(&complaint))
 }

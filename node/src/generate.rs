@@ -38,7 +38,8 @@ pub(crate) fn mine(template: &Template, payee: &Payee, stop: impl Fn() -> bool) 
     let target = Target::from_compact(template.bits).to_le_bytes();
     let unsigned = unsigned_coinbase(template, payee);
     let signature = payee.key.as_ref().map(|key| coinbase::sign(&unsigned, key));
-    for extranonce in 0u64.. {
+    // A random start: on the same template the same block would be found again.
+    for extranonce in u64::from(first_extranonce()).. {
         let mut coinbase = unsigned.clone();
         coinbase.input[0].script_sig = script_sig(template.height, extranonce, payee, signature.as_deref());
         let mut block = assemble(template, coinbase);
@@ -58,6 +59,13 @@ pub(crate) fn mine(template: &Template, payee: &Payee, stop: impl Fn() -> bool) 
         }
     }
     None
+}
+
+fn first_extranonce() -> u32 {
+    let mut bytes = [0; 4];
+    // Without random numbers it starts at 0, which only repeats a block that is known.
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_le_bytes(bytes)
 }
 
 fn script_sig(height: u32, extranonce: u64, payee: &Payee, signature: Option<&[u8]>) -> ScriptBuf {

@@ -27,8 +27,7 @@ pub(crate) fn new(network: &NetworkArgs, out: &Path) -> Result<(), Failure> {
         }
     };
     write(out, &key, &params.prefixes)?;
-    println!("{}", key.address().to_base58(&params.prefixes));
-    Ok(())
+    say(&key.address().to_base58(&params.prefixes))
 }
 
 /// Prints what is public of a key file.
@@ -36,9 +35,8 @@ pub(crate) fn show(network: &NetworkArgs, file: &Path) -> Result<(), Failure> {
     let params = network_params(network)?;
     let key = LicenseKey::from_wif(&read_secret(file)?, &params.prefixes)
         .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    println!("address {}", key.address().to_base58(&params.prefixes));
-    println!("pubkey  {}", hex::encode(key.pubkey()));
-    Ok(())
+    say(&format!("address {}", key.address().to_base58(&params.prefixes)))?;
+    say(&format!("pubkey  {}", hex::encode(key.pubkey())))
 }
 
 /// Writes devnet's published keys; files that hold them already are left alone.
@@ -52,9 +50,14 @@ pub(crate) fn devnet(out: &Path) -> Result<(), Failure> {
         if !there {
             write(&path, &key, &prefixes)?;
         }
-        println!("{} {}", path.display(), key.address().to_base58(&prefixes));
+        say(&format!("{} {}", path.display(), key.address().to_base58(&prefixes)))?;
     }
     Ok(())
+}
+
+/// A line of the result.
+fn say(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(|error| Failure::Failed(format!("stdout: {error}")))
 }
 
 /// Never writes over a file: it may hold the only copy of another key.

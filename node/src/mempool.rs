@@ -2,7 +2,9 @@
 //!
 //! Lives here: acceptance against the coins of the tip and of other waiting transactions, what a block takes
 //! out, and the choice for a template. Does not live here: relay policy beyond a fee floor and size bounds.
-//! Whatever is in the pool could be in the next block as it is: its parents are in the chain or in the pool.
+//! Whatever is in the pool could be in the next block as it is: its parents are in the chain or in the pool. Lock
+//! times and scripts are judged by all soft forks, active or not, as the reference's policy does: so nothing that
+//! waits becomes invalid when one of them activates.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -24,6 +26,9 @@ pub const MIN_FEE_PER_KVB: u64 = 1_000;
 const MAX_TX_WEIGHT: u64 = 400_000;
 /// A single transaction's signature operations cost at most this (`MAX_STANDARD_TX_SIGOPS_COST`).
 const MAX_TX_SIGOPS_COST: u64 = 16_000;
+/// A single transaction has at most this many inputs: checking scripts costs the square of them, a tenth of a second
+/// for this many. A signed input weighs so much that 675 of them reach the weight limit first.
+const MAX_TX_INPUTS: usize = 1_000;
 /// The pool's transactions have at most this many bytes together, as serialised (Core's default -maxmempool).
 const MAX_BYTES: usize = 300_000_000;
 
@@ -70,6 +75,13 @@ pub enum Reject {
         /// The least, base units.
         at_least: u64,
     },
+    /// Its fee is so high that it must be a mistake.
+    FeeTooHigh {
+        /// What it pays, base units.
+        found: u64,
+        /// The most, base units.
+        at_most: u64,
+    },
     /// Too heavy, or too many signature operations, for relay.
     TooLarge,
     /// The pool has no room.
@@ -90,6 +102,7 @@ impl Reject {
             Self::AlreadyHere => (18, "txn-already-in-mempool"),
             Self::Conflict(_) => (18, "txn-mempool-conflict"),
             Self::FeeTooLow { .. } => (66, "min relay fee not met"),
+            Self::FeeTooHigh { .. } => (0, "absurdly-high-fee"),
             Self::TooLarge => (64, "tx-size"),
             Self::Full => (66, "mempool full"),
         }
@@ -106,6 +119,13 @@ pub struct Tip<'a> {
     pub forks: SoftForks,
     /// Seconds since 1970.
     pub now: u64,
+}
+
+/// Whether a transaction's scripts are to be run. They depend on nothing that a reorganisation changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scripts {
+    Run,
+    Passed,
 }
 
 /// The pool.
@@ -136,16 +156,37 @@ impl Mempool {
         self.spends.contains_key(outpoint)
     }
 
+    /// Whether exactly this transaction, witness and all, waits here: then its scripts passed under all soft forks.
+    pub fn has_verified(&self, tx: &Transaction) -> bool {
+        let waiting = self.entries.get(&tx.compute_txid());
+        waiting.is_some_and(|entry| entry.tx.compute_wtxid() == tx.compute_wtxid())
+    }
+
     /// Grows with every change.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Accepts a transaction that could be in the next block.
+    /// Accepts a transaction that could be in the next block and pays at most `max_fee` base units.
     ///
     /// # Errors
     /// The storage's failure outside, the reason for a refusal inside.
-    pub fn accept(&mut self, tx: Transaction, tip: &Tip<'_>) -> Result<Result<Txid, Reject>, StorageError> {
+    pub fn accept(
+        &mut self,
+        tx: Transaction,
+        max_fee: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Txid, Reject>, StorageError> {
+        self.accept_with(tx, max_fee, tip, Scripts::Run)
+    }
+
+    fn accept_with(
+        &mut self,
+        tx: Transaction,
+        max_fee: u64,
+        tip: &Tip<'_>,
+        scripts: Scripts,
+    ) -> Result<Result<Txid, Reject>, StorageError> {
         let txid = tx.compute_txid();
         if let Err(reject) = self.check_alone(&tx, txid, tip) {
             return Ok(Err(reject));
@@ -162,9 +203,12 @@ impl Mempool {
                 None => return Ok(Err(Reject::Rule(TxError::MissingInput(input.previous_output)))),
             }
         }
-        Ok(self.check_spending(&tx, &spent, tip).map(|(fee, sigop_cost)| {
+        Ok(self.check_spending(&tx, &spent, tip, scripts).and_then(|(fee, sigop_cost)| {
+            if fee > max_fee {
+                return Err(Reject::FeeTooHigh { found: fee, at_most: max_fee });
+            }
             self.insert(txid, tx, fee, sigop_cost, tip.now);
-            txid
+            Ok(txid)
         }))
     }
 
@@ -176,16 +220,11 @@ impl Mempool {
         if !tip.forks.segwit && tx.input.iter().any(|input| !input.witness.is_empty()) {
             return Err(Reject::PrematureWitness);
         }
-        if tx.weight().to_wu() > MAX_TX_WEIGHT {
+        if tx.weight().to_wu() > MAX_TX_WEIGHT || tx.input.len() > MAX_TX_INPUTS {
             return Err(Reject::TooLarge);
         }
         let height = tip.chain.tip_height();
-        let clock = if tip.forks.csv {
-            median_time_past(tip.chain, height)
-        } else {
-            u32::try_from(tip.now).unwrap_or(u32::MAX)
-        };
-        if !tx::is_final(tx, height + 1, clock) {
+        if !tx::is_final(tx, height + 1, median_time_past(tip.chain, height)) {
             return Err(Reject::NotFinal);
         }
         if self.entries.contains_key(&txid) {
@@ -208,14 +247,19 @@ impl Mempool {
     }
 
     /// Fee and signature operation cost of a transaction that may spend these coins.
-    fn check_spending(&self, tx: &Transaction, spent: &[Coin], tip: &Tip<'_>) -> Result<(u64, u64), Reject> {
+    fn check_spending(
+        &self,
+        tx: &Transaction,
+        spent: &[Coin],
+        tip: &Tip<'_>,
+        scripts: Scripts,
+    ) -> Result<(u64, u64), Reject> {
         let heights: Vec<u32> = spent.iter().map(|coin| coin.height).collect();
-        if tip.forks.csv && !tx::sequence_locks_passed(tx, &heights, tip.chain) {
+        if !tx::sequence_locks_passed(tx, &heights, tip.chain) {
             return Err(Reject::NotBip68Final);
         }
         let fee = tx::check_inputs(tx, spent, tip.chain.tip_height() + 1).map_err(Reject::Rule)?;
-        // The next block's time is not known; it is far later than P2SH.
-        let flags = script::flags(u32::MAX, tip.forks.csv, tip.forks.segwit);
+        let flags = script::flags(u32::MAX, true, true);
         let outputs: Vec<_> = spent.iter().map(|coin| &coin.output).collect();
         let sigop_cost = script::sigop_cost(tx, &outputs, flags);
         if sigop_cost > MAX_TX_SIGOPS_COST {
@@ -228,8 +272,10 @@ impl Mempool {
         if self.bytes + tx.total_size() > MAX_BYTES {
             return Err(Reject::Full);
         }
-        let check = ScriptCheck { tx, spent: spent.iter().map(|coin| coin.output.clone()).collect(), flags };
-        check.run().map_err(|failure| Reject::Rule(failure.into()))?;
+        if scripts == Scripts::Run {
+            let spent = spent.iter().map(|coin| coin.output.clone()).collect();
+            ScriptCheck { tx, spent, flags }.run().map_err(|failure| Reject::Rule(failure.into()))?;
+        }
         Ok((fee, sigop_cost))
     }
 
@@ -295,11 +341,14 @@ impl Mempool {
         self.spends.clear();
         self.bytes = 0;
         self.changes += 1;
-        let waited =
-            order.into_iter().filter_map(|txid| old.remove(&txid)).map(|e| Arc::unwrap_or_clone(e.tx));
-        for tx in returned.into_iter().filter(|tx| !tx.is_coinbase()).chain(waited) {
+        let returned = returned.into_iter().filter(|tx| !tx.is_coinbase()).map(|tx| (tx, Scripts::Run));
+        let waited = order
+            .into_iter()
+            .filter_map(|txid| old.remove(&txid))
+            .map(|entry| (Arc::unwrap_or_clone(entry.tx), Scripts::Passed));
+        for (tx, scripts) in returned.chain(waited) {
             // A refusal is the answer here, not a fault.
-            let _dropped = self.accept(tx, tip)?.is_err();
+            let _dropped = self.accept_with(tx, u64::MAX, tip, scripts)?.is_err();
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The node's life: open, serve, stop.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_max_level(settings.log)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
@@ -103,9 +105,5 @@ async fn serve_until_told(
             }
         },
     };
-    match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::Failed(format!("RPC: {error}"))),
-        Err(error) => Err(Failure::Failed(format!("RPC: {error}"))),
-    }
+    ended.map_err(|error| Failure::Failed(format!("RPC: {error}")))
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use iop_consensus::params::Params;
@@ -71,11 +71,20 @@ impl Settings {
     }
 }
 
+/// Paths in the file begin at its own folder.
 fn read_config(path: &Path) -> Result<ConfigFile, Failure> {
     let text = read_text(path)?;
-    toml::from_str(&text).map_err(|error| {
+    let config: ConfigFile = toml::from_str(&text).map_err(|error| {
         let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         Failure::Usage(format!("{}: line {line}: {}", path.display(), error.message().replace('\n', " ")))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let from_folder = |path: Option<PathBuf>| path.map(|path| folder.join(path));
+    Ok(ConfigFile {
+        network_file: from_folder(config.network_file),
+        datadir: from_folder(config.datadir),
+        rpc_password_file: from_folder(config.rpc_password_file),
+        ..config
     })
 }
 
@@ -109,28 +118,25 @@ fn log_level(text: &str) -> Result<tracing::Level, Failure> {
     })
 }
 
-/// A text file of bounded size.
+/// A regular file's text, of bounded size.
 fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let cannot =
-        |error: std::io::Error| Failure::Usage(format!("{} cannot be read: {error}", path.display()));
-    let mut text = Zeroizing::new(String::new());
-    File::open(path).map_err(cannot)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(Failure::Usage(format!("{} has more than {MAX_FILE_BYTES} bytes", path.display())));
-    }
-    Ok(text)
+    read_open(path, &open_regular(path)?)
 }
 
 /// The first line of a file that only its owner may read.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let text = read_text(path)?;
-    let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o777);
+    if looks_like_a_key(path) {
+        return Err(Failure::Usage("a private key was given where a file name is expected".to_owned()));
+    }
+    let file = open_regular(path)?;
+    let mode = file.metadata().map_err(|error| unreadable(path, &error))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(Failure::Usage(format!(
             "{} has mode {mode:04o}: it holds a secret, 0600 expected",
             path.display()
         )));
     }
+    let text = read_open(path, &file)?;
     let secret = Zeroizing::new(text.lines().next().unwrap_or_default().trim().to_owned());
     if secret.is_empty() {
         return Err(Failure::Usage(format!(
@@ -139,4 +145,34 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
         )));
     }
     Ok(secret)
+}
+
+/// Opened without waiting: a pipe without a writer would hold the program up for ever.
+fn open_regular(path: &Path) -> Result<File, Failure> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let open = File::options().read(true).custom_flags(nonblocking).open(path);
+    let file = open.map_err(|error| unreadable(path, &error))?;
+    if file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Ok(file);
+    }
+    Err(Failure::Usage(format!("{} is not a regular file", path.display())))
+}
+
+fn read_open(path: &Path, file: &File) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| unreadable(path, &error))?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(Failure::Usage(format!("{} has more than {MAX_FILE_BYTES} bytes", path.display())));
+    }
+    Ok(text)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Usage(format!("{} cannot be read: {error}", path.display()))
+}
+
+/// A key typed in place of a file name must not be repeated in a message.
+fn looks_like_a_key(path: &Path) -> bool {
+    let decoded = path.to_str().and_then(|text| bitcoin::base58::decode_check(text).ok());
+    decoded.is_some_and(|bytes| matches!(bytes.len(), 33 | 34))
 }

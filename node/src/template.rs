@@ -32,6 +32,17 @@ pub struct TemplateTx {
     pub depends: Vec<usize>,
 }
 
+/// The registry's numbers as of the tip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TipRegistry {
+    /// Whether the cap is on.
+    pub cap_enabled: bool,
+    /// Its factor.
+    pub factor: u32,
+    /// Licenses that the cap is shared among.
+    pub sharers: u32,
+}
+
 /// A block to be mined on top of the tip.
 #[derive(Debug, Clone)]
 pub struct Template {
@@ -54,6 +65,8 @@ pub struct Template {
     /// The script of the coinbase output that commits to the witnesses, where segwit is active; for a witness
     /// nonce of zeros.
     pub witness_commitment: Option<ScriptBuf>,
+    /// The registry that licenses are judged by.
+    pub registry: TipRegistry,
     /// Which soft forks are active for it.
     pub forks: SoftForks,
     /// Deployments that are active, by name.
@@ -77,6 +90,9 @@ pub fn template(state: &mut ChainState, now: u64) -> Template {
         .map(|(name, d)| (name, d.bit, cache.state_after(&chain, parent, d, &params.deployments)));
     let bits = next_work_required(&chain, time, &params);
     let previous = chain.hash(parent);
+    let globals = state.registry().globals();
+    let (cap_enabled, factor) = (globals.cap_enabled, globals.factor);
+    let registry = TipRegistry { cap_enabled, factor, sharers: state.registry().sharers(&params) };
     let transactions = chosen_transactions(state);
     let fees: u64 = transactions.iter().map(|tx| tx.fee).sum();
     let witness_commitment = forks.segwit.then(|| {
@@ -93,6 +109,7 @@ pub fn template(state: &mut ChainState, now: u64) -> Template {
         coinbase_value: subsidy(parent + 1, params.halving_interval) + fees,
         transactions,
         witness_commitment,
+        registry,
         forks,
         rules: states.iter().filter(|(.., s)| *s == State::Active).map(|(name, ..)| *name).collect(),
         votes: states

@@ -60,8 +60,8 @@ pub struct Status {
     pub connections: usize,
     /// Shares of all workers since the start.
     pub shares: Shares,
-    /// Blocks found since the start.
-    pub blocks_found: usize,
+    /// Blocks found since the start, whatever became of them.
+    pub blocks_found: u64,
 }
 
 /// The job in [`Status`].
@@ -107,9 +107,22 @@ impl Api {
     #[must_use]
     pub fn status(&self) -> Status {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+        let nodes = self.health.read();
         let (state, reason, resumes_from_height, job) = match &snapshot.work {
+            Work::Job(job) if nodes.iter().all(|node| !node.in_use) => {
+                let reason = "no node gives work; machines keep the last job for five minutes, blocks are kept until a node is back";
+                ("no_node", Some(reason.to_owned()), None, Some(job))
+            }
             Work::Waiting => ("no_node", Some("no node has given work yet".to_owned()), None, None),
-            Work::NoLicense(none) => ("no_license", Some(none.to_string()), none.resumes_from_height, None),
+            Work::NoNode => {
+                let reason =
+                    "no node has given work for five minutes; connections that held a job were closed";
+                ("no_node", Some(reason.to_owned()), None, None)
+            }
+            Work::NoLicense(none) => {
+                let reason = format!("{none}; connections that held a job were closed");
+                ("no_license", Some(reason), none.resumes_from_height, None)
+            }
             Work::Job(job) => ("mining", None, None, Some(job)),
         };
         Status {
@@ -129,10 +142,10 @@ impl Api {
                 coinbase_value: job.template.coinbase_value,
                 network_difficulty: job.network_difficulty.get(),
             }),
-            nodes: self.health.read(),
+            nodes,
             connections: self.shared.places.count(),
             shares: self.shared.workers.totals.read(),
-            blocks_found: self.shared.blocks.records().len(),
+            blocks_found: self.shared.blocks.found(),
         }
     }
 
@@ -155,7 +168,7 @@ impl Api {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         let signing = match &snapshot.work {
             Work::Job(job) => Some(job.license.to_base58(&self.shared.prefixes)),
-            Work::Waiting | Work::NoLicense(_) => None,
+            Work::Waiting | Work::NoNode | Work::NoLicense(_) => None,
         };
         let status = |info: &LicenseInfo| LicenseStatus {
             in_use: signing.as_ref() == Some(&info.address),

@@ -1,6 +1,8 @@
 //! Found blocks: to every node at once, again after a failure, until they are answered.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,21 +13,25 @@ use tracing::{error, info, warn};
 
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::spool::{Found, Spool};
+use crate::template::{ChainIdentity, check_chain};
 
 /// The first wait before a block is submitted again; it doubles up to [`MAX_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait between two attempts: a node that comes back gets the block within this.
 const MAX_WAIT: Duration = Duration::from_secs(15);
-/// How long a node that does not answer is asked when another one has answered: by then it gets the block from
-/// its peers.
+/// How long a node that does not answer is asked when another one has taken the block: by then it gets the block
+/// from its peers. While none has taken it there is no end: a refusal by one node says nothing of another.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Blocks that are listed at most, the latest ones.
 const MAX_LISTED: usize = 1000;
 /// Blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, an easy
 /// chain's miners find hundreds on the last tip, and each would be kept and sent again.
 const MAX_PENDING: usize = 8;
-/// Core's error while it starts: it answers soon.
-const WARMING_UP: i64 = -28;
+/// The error of a node that cannot read the block: asking again would change nothing. (Core:
+/// `RPC_DESERIALIZATION_ERROR`.) All other errors are about the node, not about the block.
+const UNREADABLE: i64 = -22;
+/// The answer of a node that does not have the parent yet: it may be catching up.
+const NO_PARENT: &str = "prev-blk-not-found";
 
 /// What a node said of a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,15 +80,24 @@ pub struct Record {
 pub struct Blocks {
     nodes: Arc<[Node]>,
     spool: Spool,
+    chain: ChainIdentity,
     records: Mutex<VecDeque<Record>>,
+    found: AtomicU64,
     deliveries: Mutex<JoinSet<()>>,
 }
 
 impl Blocks {
-    /// Delivers to these nodes.
+    /// Delivers to these nodes, as long as they are on this chain.
     #[must_use]
-    pub fn new(nodes: Arc<[Node]>, spool: Spool) -> Arc<Self> {
-        Arc::new(Self { nodes, spool, records: Mutex::default(), deliveries: Mutex::default() })
+    pub fn new(nodes: Arc<[Node]>, spool: Spool, chain: ChainIdentity) -> Arc<Self> {
+        Arc::new(Self {
+            nodes,
+            spool,
+            chain,
+            records: Mutex::default(),
+            found: AtomicU64::new(0),
+            deliveries: Mutex::default(),
+        })
     }
 
     /// The blocks of an earlier run that may not have been answered.
@@ -90,45 +105,65 @@ impl Blocks {
         match self.spool.load() {
             Ok((blocks, broken)) => {
                 broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
-                for found in blocks {
+                for (file, found) in blocks {
                     info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
-                    self.deliver(found);
+                    if let Some(sending) = self.send(found) {
+                        self.forget_when_answered(sending, Some(file));
+                    }
                 }
             }
             Err(error) => error!("found blocks of earlier runs cannot be read: {error}"),
         }
     }
 
-    /// Sends a block to all nodes at once and returns. Must be called within a tokio runtime.
+    /// Takes a block that was found now: sends it to all nodes at once, and returns when it is on the disk. Must be
+    /// called within a tokio runtime of several threads, as this one waits for the disk meanwhile.
     pub fn deliver(self: &Arc<Self>, found: Found) {
+        self.found.fetch_add(1, Ordering::Relaxed);
+        let Some(sending) = self.send(found) else { return };
+        let stored = tokio::task::block_in_place(|| self.spool.store(&sending.found));
+        let file = stored
+            .inspect_err(|error| {
+                error!(hash = %sending.found.hash, "found block cannot be written to disk: {error}");
+            })
+            .ok();
+        self.forget_when_answered(sending, file);
+    }
+
+    /// Blocks found since the start, whatever became of them.
+    #[must_use]
+    pub fn found(&self) -> u64 {
+        self.found.load(Ordering::Relaxed)
+    }
+
+    /// Begins to submit.
+    fn send(self: &Arc<Self>, found: Found) -> Option<Sending> {
         if !self.list(&found) {
             warn!(height = found.height, hash = %found.hash, "block left out: {MAX_PENDING} of its height wait for a node");
-            return;
+            return None;
         }
         let found = Arc::new(found);
         let mut attempts: JoinSet<()> = JoinSet::new();
         for index in 0..self.nodes.len() {
             attempts.spawn(Arc::clone(self).submit(index, Arc::clone(&found)));
         }
-        let (blocks, stored) = (Arc::clone(self), Arc::clone(&found));
-        let store = tokio::task::spawn_blocking(move || {
-            if let Err(error) = blocks.spool.store(&stored) {
-                error!(hash = %stored.hash, "found block cannot be written to disk: {error}");
-            }
-        });
+        Some(Sending { found, attempts })
+    }
+
+    /// Removes a block's file when all nodes have answered or were given up.
+    fn forget_when_answered(self: &Arc<Self>, sending: Sending, file: Option<PathBuf>) {
+        let Sending { found, mut attempts } = sending;
         let blocks = Arc::clone(self);
         let mut deliveries = self.deliveries.lock().expect("no panic while the lock is held");
         while deliveries.try_join_next().is_some() {} // forget those that are done
         deliveries.spawn(async move {
-            // A panic of a task leaves the file for the next start.
-            let stored = store.await.is_ok();
             let mut answered = true;
             while let Some(attempt) = attempts.join_next().await {
-                answered &= attempt.is_ok();
+                answered &= attempt.is_ok(); // a panic of a task leaves the file for the next start
             }
-            if stored
-                && answered
-                && let Err(error) = blocks.spool.remove(&found)
+            if answered
+                && let Some(file) = file
+                && let Err(error) = blocks.spool.remove(&file)
             {
                 warn!(hash = %found.hash, "file of an answered block cannot be removed: {error}");
             }
@@ -139,22 +174,28 @@ impl Blocks {
     async fn submit(self: Arc<Self>, index: usize, found: Arc<Found>) {
         let (node, begun, mut wait) = (&self.nodes[index], Instant::now(), FIRST_WAIT);
         loop {
-            let answer: Result<Option<String>, RpcError> =
-                node.call("submitblock", json!([found.block]), CALL_TIME).await;
-            let trouble = match answer {
-                Ok(verdict) => return self.answered(node, &found, verdict.as_deref().unwrap_or("accepted")),
-                Err(RpcError::Node { code, message }) if code != WARMING_UP => {
-                    return self.answered(node, &found, &message);
+            match self.ask(node, &found).await {
+                Ok(verdict) => return self.answered(node, &found, &verdict),
+                Err(trouble) => {
+                    warn!(hash = %found.hash, node = node.name(), "block not delivered yet: {trouble}");
                 }
-                Err(trouble) => trouble,
-            };
-            warn!(hash = %found.hash, node = node.name(), "block not delivered yet: {trouble}");
-            if begun.elapsed() > PATIENCE && self.is_answered(&found.hash) {
+            }
+            if may_give_up(begun.elapsed(), self.status(&found.hash)) {
                 return;
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_WAIT);
         }
+    }
+
+    /// What a node says of a block, or why that is not known yet.
+    async fn ask(&self, node: &Node, found: &Found) -> Result<String, String> {
+        // A node of another chain would refuse the block for that chain's reasons. The one that templates come
+        // from is known to be right; the others are asked, as they may have been replaced since.
+        if !node.is_right() {
+            check_chain(node, &self.chain).await.map_err(|trouble| trouble.to_string())?;
+        }
+        verdict(node.call("submitblock", json!([found.block]), CALL_TIME).await)
     }
 
     fn answered(&self, node: &Node, found: &Found, answer: &str) {
@@ -172,15 +213,20 @@ impl Blocks {
         }
     }
 
-    fn is_answered(&self, hash: &str) -> bool {
+    /// None once it is no longer listed.
+    fn status(&self, hash: &str) -> Option<Status> {
         let records = self.records.lock().expect("no panic while the lock is held");
-        records.iter().find(|record| record.hash == hash).is_none_or(|record| !record.answers.is_empty())
+        records.iter().find(|record| record.hash == hash).map(|record| record.status)
     }
 
     /// Whether the block is to be delivered.
     fn list(&self, found: &Found) -> bool {
         let mut records = self.records.lock().expect("no panic while the lock is held");
-        let waits = |record: &&Record| record.height == found.height && record.status == Status::Pending;
+        let waits = |record: &&Record| {
+            record.height == found.height
+                && record.status < Status::Side
+                && record.answers.len() < self.nodes.len()
+        };
         if records.iter().filter(waits).count() >= MAX_PENDING {
             return false;
         }
@@ -215,6 +261,28 @@ impl Blocks {
     }
 }
 
+/// A block on its way.
+struct Sending {
+    found: Arc<Found>,
+    attempts: JoinSet<()>,
+}
+
+/// Whether an answer is a verdict on the block. Everything else is trouble of the node, which may pass.
+fn verdict(answer: Result<Option<String>, RpcError>) -> Result<String, String> {
+    match answer {
+        Ok(Some(reason)) if reason == NO_PARENT => Err(format!("{reason}: the node has not caught up")),
+        Ok(reason) => Ok(reason.unwrap_or_else(|| "accepted".to_owned())),
+        Err(RpcError::Node { code: UNREADABLE, message }) => Ok(message),
+        Err(trouble) => Err(trouble.to_string()),
+    }
+}
+
+/// Whether a node that has not answered for so long need not be asked any more. A block that is no longer listed
+/// has more than a thousand found after it.
+fn may_give_up(asked_for: Duration, status: Option<Status>) -> bool {
+    asked_for > PATIENCE && status.is_none_or(|status| status >= Status::Side)
+}
+
 /// What an answer makes of a block.
 fn status(answer: &str) -> Status {
     match answer {
@@ -228,25 +296,52 @@ fn status(answer: &str) -> Status {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use iop_consensus::params::Params;
+
     use crate::rpc::NodeAddress;
+    use crate::spool::tests::found;
 
-    fn found(height: u32, number: usize) -> Found {
-        let (license, worker, block) = ("license".into(), "worker".into(), "00".into());
-        Found { height, hash: format!("{number:064x}"), license, worker, time: 5, block }
-    }
-
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn while_no_node_answers_few_blocks_of_a_height_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let nobody = Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap());
-        let blocks = Blocks::new(Arc::from([nobody]), Spool::open(folder.path()).unwrap());
-        for number in 0..MAX_PENDING + 5 {
-            blocks.deliver(found(7, number));
+        let chain = ChainIdentity::of(&Params::devnet());
+        let blocks = Blocks::new(Arc::from([nobody]), Spool::open(folder.path()).unwrap(), chain);
+        for nonce in 0..MAX_PENDING as u32 + 5 {
+            blocks.deliver(found(7, nonce));
         }
         blocks.deliver(found(8, 1000));
         assert_eq!(blocks.records().len(), MAX_PENDING + 1);
-        blocks.finish(Duration::from_millis(300)).await;
-        assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "what is kept is on disk");
+        assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "on disk when deliver returns");
+        blocks.finish(Duration::from_millis(10)).await;
+        assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "and stays there");
+    }
+
+    #[test]
+    fn only_what_is_said_of_the_block_is_a_verdict() {
+        let error = |code| Err(RpcError::Node { code, message: "words".into() });
+        assert_eq!(verdict(Ok(None)), Ok("accepted".into()));
+        assert_eq!(verdict(Ok(Some("bad-CAP-miner".into()))), Ok("bad-CAP-miner".into()));
+        assert_eq!(verdict(error(-22)), Ok("words".into()));
+        for code in [-32603, -25, -20, -7, -28, -1, -32601, 0] {
+            assert!(verdict(error(code)).is_err(), "{code}");
+        }
+        assert!(verdict(Err(RpcError::Unauthorized)).is_err());
+        assert!(verdict(Ok(Some("prev-blk-not-found".into()))).is_err(), "not yet");
+    }
+
+    #[test]
+    fn a_silent_node_is_given_up_only_when_another_has_taken_the_block() {
+        let late = PATIENCE + Duration::from_secs(1);
+        for (status, given_up) in [
+            (Status::Pending, false),
+            (Status::Refused, false),
+            (Status::Side, true),
+            (Status::Accepted, true),
+        ] {
+            assert_eq!(may_give_up(late, Some(status)), given_up, "{status:?}");
+            assert!(!may_give_up(PATIENCE, Some(status)));
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `iop-pool check`: configuration, nodes and licenses, and what would be mined.
 
+use std::fmt;
+use std::io::Write;
+
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 
@@ -7,7 +10,12 @@ use crate::choice::choose;
 use crate::config::Settings;
 use crate::rpc::{Node, RpcError};
 use crate::run::RunError;
-use crate::template::{self, LicenseInfo};
+use crate::template::{self, ChainIdentity, LicenseInfo, check_chain};
+
+/// A line on stdout. Nobody reads it if stdout is closed; the exit status says the rest.
+fn show(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
 
 /// Asks every node and prints what it found on stdout.
 ///
@@ -16,24 +24,24 @@ use crate::template::{self, LicenseInfo};
 pub async fn check(settings: Settings) -> Result<(), RunError> {
     let prefixes = settings.params.prefixes;
     let addresses: Vec<Address> = settings.licenses.iter().map(LicenseKey::address).collect();
-    println!("network   {}", settings.params.name);
-    println!("stratum   {}", settings.stratum_bind);
-    println!("api       {}", settings.api_bind);
-    println!("datadir   {}", settings.datadir.display());
+    show(format_args!("network   {}", settings.params.name));
+    show(format_args!("stratum   {}", settings.stratum_bind));
+    show(format_args!("api       {}", settings.api_bind));
+    show(format_args!("datadir   {}", settings.datadir.display()));
     let bounds = settings.difficulty;
-    println!("difficulty {}, on request {} to {}", bounds.start, bounds.min, bounds.max);
+    show(format_args!("difficulty {}, on request {} to {}", bounds.start, bounds.min, bounds.max));
     match settings.payout {
-        Some(address) => println!("payout    {}", address.to_base58(&prefixes)),
-        None => println!("payout    the license that signs"),
+        Some(address) => show(format_args!("payout    {}", address.to_base58(&prefixes))),
+        None => show(format_args!("payout    the license that signs")),
     }
     let mut failed = None;
     for address in settings.nodes.clone() {
         let node = Node::new(address);
         let told = ask(&node, &addresses, &settings).await;
         match told {
-            Ok(line) => println!("node      {}: {line}", node.name()),
+            Ok(line) => show(format_args!("node      {}: {line}", node.name())),
             Err(error) => {
-                println!("node      {}: {error}", node.name());
+                show(format_args!("node      {}: {error}", node.name()));
                 failed.get_or_insert(RunError(format!("node {}: {error}", node.name())));
             }
         }
@@ -43,13 +51,11 @@ pub async fn check(settings: Settings) -> Result<(), RunError> {
 
 async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<String, RunError> {
     let failed = |error: RpcError| RunError(error.to_string());
-    let chain = template::chain(node).await.map_err(failed)?;
-    if chain != settings.params.name {
-        return Err(RunError(format!("chain '{chain}', '{}' expected", settings.params.name)));
-    }
+    let expected = ChainIdentity::of(&settings.params);
+    check_chain(node, &expected).await.map_err(|error| RunError(error.to_string()))?;
     let template = template::template(node, None).await.map_err(failed)?;
     let licenses = template::licenses(node, addresses, &settings.params).await.map_err(failed)?.infos;
-    licenses.iter().for_each(|license| println!("license   {}", describe(license)));
+    licenses.iter().for_each(|license| show(format_args!("license   {}", describe(license))));
     let chosen = choose(&licenses, template.license_required, template.height)
         .map_err(|none| RunError(none.to_string()))?;
     let (height, count, value) = (template.height, template.txids.len(), template.coinbase_value);

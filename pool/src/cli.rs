@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -10,6 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::check::check;
 use crate::config::{ConfigError, Flags, Raw, Settings, one_line};
 use crate::run::{RunError, run};
+use crate::{files, limits};
 
 /// A license-aware Stratum V1 pool for the IoP chain.
 #[derive(Debug, Parser)]
@@ -58,6 +60,14 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print(); // nobody reads it if stdout is closed
         return ExitCode::SUCCESS;
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        say("a command is expected (see iop-pool --help)");
+        return ExitCode::from(2);
+    }
+    if std::env::args_os().any(|argument| argument.to_str().is_some_and(files::is_key)) {
+        say("a key stands among the arguments where something else is expected (see iop-pool --help)");
+        return ExitCode::from(2);
+    }
     let text = error.to_string();
     let first = text.split("\n\n").next().unwrap_or(&text);
     say(&format!("{} (see iop-pool --help)", one_line(first.trim_start_matches("error: "))));
@@ -73,6 +83,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Run(flags) => (flags, true),
         Command::Check(flags) => (flags, false),
     };
+    limits::raise();
     let raw = Raw::load(flags)?;
     start_logging(raw.log())?;
     let settings: Settings = raw.validate()?;

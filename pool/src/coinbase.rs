@@ -3,7 +3,7 @@
 //! `push(signature) push(height) push(job) push(extranonce1‖extranonce2) push(public key)`. The chain's signature
 //! covers everything but the script, so one signature serves all the work on a template. The height stands there
 //! because BIP34 is off and a repeated coinbase would break BIP30; the job's number makes every job's coinbases
-//! different from every other's, so that no share counts twice, not even after a restart.
+//! different from every other's, also those of other pools and earlier runs, so that no share counts twice.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::serialize;

@@ -11,11 +11,11 @@ use iop_consensus::params::Params;
 use iop_stratum::difficulty::{Difficulty, Target};
 use serde::Deserialize;
 
+use crate::files;
 use crate::keys::{self, KEYS_VARIABLE};
+use crate::limits;
 use crate::rpc::NodeAddress;
 
-/// Longest configuration or network file that is read, in bytes: a real one has a few hundred.
-const MAX_FILE: u64 = 1024 * 1024;
 /// Where Stratum listens if nothing is said: everywhere, on the port that most pools use.
 const DEFAULT_STRATUM_BIND: &str = "0.0.0.0:3333";
 /// Where the API listens if nothing is said: on this machine only, since it has no passwords.
@@ -33,10 +33,39 @@ const DEFAULT_MAX_DIFFICULTY: f64 = 1e9;
 /// Stratum connections at a time if nothing is said.
 const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
+/// Stratum connections from one address at a time if nothing is said: a farm behind one router, and not enough for
+/// one client to lock out all others.
+const DEFAULT_MAX_CONNECTIONS_PER_IP: usize = 256;
+/// Least start difficulty: far below any use, and far enough from zero for its parts.
+const LEAST_START_DIFFICULTY: f64 = 1e-300;
+
 /// A configuration that cannot be used: one line that names the thing and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
+
+/// A node's URL as written, perhaps with a password: never shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct NodeUrl(String);
+
+impl NodeUrl {
+    fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for NodeUrl {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for NodeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeUrl(…)")
+    }
+}
 
 /// Flags of `run` and `check`; each overrides the file.
 #[derive(Debug, Clone, Default, Args)]
@@ -52,7 +81,7 @@ pub struct Flags {
     pub network_file: Option<PathBuf>,
     /// A node's JSON-RPC, as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; may be repeated
     #[arg(long, value_name = "URL", num_args = 1..)]
-    pub node: Vec<String>,
+    pub node: Vec<NodeUrl>,
     /// Cookie file of a node without USER:PASSWORD, in the order of the nodes
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub node_cookie: Vec<PathBuf>,
@@ -94,6 +123,7 @@ struct File {
     min_difficulty: Option<f64>,
     max_difficulty: Option<f64>,
     max_connections: Option<usize>,
+    max_connections_per_ip: Option<usize>,
     datadir: Option<PathBuf>,
     log: Option<String>,
 }
@@ -101,7 +131,7 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileNode {
-    url: String,
+    url: NodeUrl,
     cookie_file: Option<PathBuf>,
 }
 
@@ -110,7 +140,8 @@ struct FileNode {
 pub struct Settings {
     /// The chain.
     pub params: Params,
-    /// At least one node; found blocks go to all, templates come from the first that answers.
+    /// At least one node; found blocks go to all. Templates come from one: the first that answers at the start; when
+    /// it fails the next one, and the pool stays with that as long as it works.
     pub nodes: Vec<NodeAddress>,
     /// At least one license.
     pub licenses: Vec<LicenseKey>,
@@ -124,6 +155,8 @@ pub struct Settings {
     pub difficulty: DifficultyBounds,
     /// Stratum connections at a time.
     pub max_connections: usize,
+    /// Stratum connections from one address at a time.
+    pub max_connections_per_ip: usize,
     /// Folder of what must survive a restart.
     pub datadir: PathBuf,
 }
@@ -157,10 +190,14 @@ impl Raw {
         let Some(path) = &flags.config else {
             return Ok(Self { file: File::default(), flags, base: PathBuf::new() });
         };
-        let text = read_text(path, "configuration file")?;
-        let file = toml::from_str(&text).map_err(|error| {
+        let text = files::read_text(path, "configuration file")?;
+        let file = toml::from_str::<File>(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            ConfigError(format!("{}, line {line}: {}", path.display(), one_line(error.message())))
+            ConfigError(format!(
+                "{}, line {line}: {}",
+                path.display(),
+                one_line(&without_value(error.message()))
+            ))
         })?;
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         Ok(Self { file, flags, base })
@@ -193,7 +230,8 @@ impl Raw {
             )?,
             api_bind: bind("api-bind", &flags.api_bind, &file.api_bind, DEFAULT_API_BIND)?,
             difficulty: self.difficulty(&params)?,
-            max_connections: self.max_connections()?,
+            max_connections: self.max_connections(nodes.len())?,
+            max_connections_per_ip: self.max_connections_per_ip()?,
             datadir: self.datadir(&params)?,
             licenses: self.licenses(&params)?,
             payout,
@@ -218,7 +256,7 @@ impl Raw {
             (file.network.as_deref(), file.network_file.as_deref().map(|path| self.in_base(path)))
         };
         if let Some(path) = path {
-            let text = read_text(&path, "network file")?;
+            let text = files::read_text(&path, "network file")?;
             return Params::from_network_file(&text)
                 .map_err(|error| ConfigError(format!("network file {}: {error}", path.display())));
         }
@@ -241,14 +279,17 @@ impl Raw {
         let mut nodes = Vec::new();
         if urls.is_empty() {
             for node in &self.file.node {
-                let from_flag = if NodeAddress::has_password(&node.url) { None } else { cookies.next() };
+                let from_flag =
+                    if NodeAddress::has_password(node.url.as_str()) { None } else { cookies.next() };
                 let cookie = from_flag.or_else(|| node.cookie_file.as_deref().map(|path| self.in_base(path)));
-                nodes.push(NodeAddress::parse(&node.url, cookie, params.rpc_port).map_err(ConfigError)?);
+                nodes.push(
+                    NodeAddress::parse(node.url.as_str(), cookie, params.rpc_port).map_err(ConfigError)?,
+                );
             }
         }
         for url in urls {
-            let cookie = if NodeAddress::has_password(url) { None } else { cookies.next() };
-            nodes.push(NodeAddress::parse(url, cookie, params.rpc_port).map_err(ConfigError)?);
+            let cookie = if NodeAddress::has_password(url.as_str()) { None } else { cookies.next() };
+            nodes.push(NodeAddress::parse(url.as_str(), cookie, params.rpc_port).map_err(ConfigError)?);
         }
         if let Some(left) = cookies.next() {
             return Err(ConfigError(format!("node-cookie {} belongs to no node", left.display())));
@@ -264,7 +305,7 @@ impl Raw {
         if files.is_empty() {
             files = self.file.license_key_files.iter().map(|path| self.in_base(path)).collect();
         }
-        let keys = keys::load(&files, std::env::var(KEYS_VARIABLE).ok(), params)?;
+        let keys = keys::load(&files, std::env::var_os(KEYS_VARIABLE), params)?;
         if keys.is_empty() {
             return Err(ConfigError(format!(
                 "no license key is named: --license-key-file, license_key_files or {KEYS_VARIABLE} expected"
@@ -285,6 +326,12 @@ impl Raw {
             self.flags.start_difficulty.or(self.file.start_difficulty),
             default,
         )?;
+        if start.get() < LEAST_START_DIFFICULTY {
+            return Err(ConfigError(format!(
+                "start_difficulty is {:e}, at least {LEAST_START_DIFFICULTY:e} expected",
+                start.get()
+            )));
+        }
         let least = start.get() * DEFAULT_MIN_PART;
         let min = difficulty("min_difficulty", self.file.min_difficulty, least)?;
         let greatest = start.get().max(DEFAULT_MAX_DIFFICULTY);
@@ -297,9 +344,17 @@ impl Raw {
         Ok(DifficultyBounds { start, min, max })
     }
 
-    fn max_connections(&self) -> Result<usize, ConfigError> {
-        match self.file.max_connections.unwrap_or(DEFAULT_MAX_CONNECTIONS) {
-            0 => Err(ConfigError("max_connections is 0, at least 1 expected".into())),
+    fn max_connections(&self, nodes: usize) -> Result<usize, ConfigError> {
+        let asked = self.file.max_connections;
+        if asked == Some(0) {
+            return Err(ConfigError("max_connections is 0, at least 1 expected".into()));
+        }
+        limits::connections(asked, DEFAULT_MAX_CONNECTIONS, limits::open_files(), nodes)
+    }
+
+    fn max_connections_per_ip(&self) -> Result<usize, ConfigError> {
+        match self.file.max_connections_per_ip.unwrap_or(DEFAULT_MAX_CONNECTIONS_PER_IP) {
+            0 => Err(ConfigError("max_connections_per_ip is 0, at least 1 expected".into())),
             number => Ok(number),
         }
     }
@@ -328,16 +383,15 @@ fn socket_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
         .map_err(|_| ConfigError(format!("{key} is '{text}', ADDRESS:PORT expected, as 127.0.0.1:3333")))
 }
 
-/// Reads a text file of bounded size.
-pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, ConfigError> {
-    let wrong = |reason: &dyn fmt::Display| {
-        ConfigError(format!("{what} {} cannot be read: {reason}", path.display()))
-    };
-    let size = std::fs::metadata(path).map_err(|error| wrong(&error))?.len();
-    if size > MAX_FILE {
-        return Err(wrong(&format_args!("{size} bytes, at most {MAX_FILE} expected")));
+/// What a TOML parser says, without the value that it complains of: that may be a key or a password.
+fn without_value(message: &str) -> String {
+    let shows_value =
+        ["invalid type", "invalid value", "invalid length"].iter().any(|begin| message.starts_with(begin));
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) if shows_value => format!("a value of another kind, expected {expected}"),
+        _ if shows_value => "a value that cannot stand here".to_owned(),
+        _ => message.to_owned(),
     }
-    std::fs::read_to_string(path).map_err(|error| wrong(&error))
 }
 
 pub(crate) fn one_line(text: &str) -> String {

@@ -30,10 +30,20 @@ pub struct Tip {
 }
 
 impl Tip {
-    /// Another tip has taken its place.
+    /// Another tip has taken its place, or it is mined no more.
     pub fn retire(&self) {
+        self.retire_at(Instant::now());
+    }
+
+    pub(crate) fn retire_at(&self, at: Instant) {
         // Retired once is retired for good, at the first time.
-        let _ = self.retired.set(Instant::now());
+        let _ = self.retired.set(at);
+    }
+
+    /// Whether another has taken its place, or it is mined no more.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.get().is_some()
     }
 
     /// Whether shares on it count no more.
@@ -43,16 +53,25 @@ impl Tip {
     }
 }
 
-/// The number of a job: never used twice, not even after a restart (seconds since 1970 make its upper part).
+/// The numbers of jobs: no two pools, and no two runs of one, use the same.
+///
+/// The upper half begins as seconds since 1970, so that runs differ as long as the clock goes forward. The lower
+/// half begins at random, so that pools with one license that started in the same second differ too, and runs of
+/// which one had its clock set back. The random first extranonce1 of each run makes the rest: equal work would need
+/// the same number and the same extranonce1.
 #[derive(Debug)]
 pub struct JobNumbers(AtomicU64);
 
 impl JobNumbers {
-    /// Room for a million jobs a second since the last start.
+    /// Those of a run that starts now.
     #[must_use]
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self(AtomicU64::new(now << 20))
+        Self::starting_at(now)
+    }
+
+    fn starting_at(seconds: u64) -> Self {
+        Self(AtomicU64::new(seconds << 32 | u64::from(random())))
     }
 
     /// The next one.
@@ -66,6 +85,15 @@ impl Default for JobNumbers {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A number that nobody can know before.
+///
+/// # Panics
+/// The system has no random numbers: nothing that needs keys can run there.
+#[must_use]
+pub fn random() -> u32 {
+    getrandom::u32().expect("the operating system gives random numbers")
 }
 
 /// A job, as all sessions share it.
@@ -263,7 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn job_numbers_grow() {
+    fn job_numbers_grow_and_differ_between_runs_that_start_in_the_same_second() {
+        let runs: Vec<u64> = (0..4).map(|_| JobNumbers::starting_at(1_700_000_000).next()).collect();
+        assert!(runs.iter().all(|first| first >> 32 == 1_700_000_000));
+        // Far apart, too: each has room before it reaches the numbers of another (a chance of 2^-20 to fail).
+        for (index, one) in runs.iter().enumerate() {
+            assert!(runs[index + 1..].iter().all(|other| one.abs_diff(*other) > 100), "{runs:x?}");
+        }
         let numbers = JobNumbers::new();
         assert!(numbers.next() < numbers.next());
     }

@@ -8,8 +8,10 @@ use iop_stratum::work::{HEADER_SIZE, sha256d};
 
 use crate::job::Job;
 
-/// How far ahead of our clock a share's time may be, in seconds. Machines roll the time when they run out of
-/// nonces, and clocks differ; nodes take up to two hours, of which this leaves most to the network's own clocks.
+/// How far ahead of our clock, or of the template's time where that is later, a share's time may be, in seconds.
+/// Machines roll the time when they run out of nonces, and clocks differ; nodes take up to two hours, of which this
+/// leaves most to the network's own clocks. The template's time is ahead of ours where the chain's median is: work
+/// that the pool gave out itself must count.
 pub const MAX_TIME_AHEAD: u32 = 600;
 
 /// A share that is good, but for having been seen before.
@@ -41,7 +43,7 @@ pub fn judge(
     if job.tip.is_stale() {
         return Err(Reject::JobNotFound);
     }
-    let (min, max) = (job.template.min_time, now.saturating_add(MAX_TIME_AHEAD));
+    let (min, max) = (job.template.min_time, now.max(job.template.time).saturating_add(MAX_TIME_AHEAD));
     if submit.ntime.0 < min || submit.ntime.0 > max {
         return Err(Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime)));
     }
@@ -156,5 +158,19 @@ mod tests {
         for wrong in [0, job.template.min_time - 1, NOW + MAX_TIME_AHEAD + 1, u32::MAX] {
             assert_eq!(at(wrong).unwrap_err().code(), 20);
         }
+    }
+
+    #[test]
+    fn the_templates_own_time_counts_also_when_our_clock_is_behind() {
+        let (job, easiest) = (job(), Difficulty::new(1e-300).unwrap());
+        let time = job.template.time;
+        let at = |ntime, now| {
+            let submit = Submit { ntime: NTime(ntime), ..submit(&job, 1) };
+            judge(&job, easiest, &Extranonce1::from_u32(0), VersionMask::SERVER, &submit, now).map(|_| ())
+        };
+        assert_eq!(at(time, 0), Ok(()));
+        assert_eq!(at(time + 600, time - 7200), Ok(()));
+        assert_eq!(at(time + 601, time - 7200).unwrap_err().code(), 20);
+        assert_eq!(at(u32::MAX, u32::MAX - 1), Ok(()), "no overflow");
     }
 }

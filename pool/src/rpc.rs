@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -20,6 +21,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
+
+use crate::files;
 
 /// Largest answer that is read, in bytes. A template of a full block (4 M weight) is 8 MB of hex and some JSON.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
@@ -60,16 +63,17 @@ impl NodeAddress {
     /// # Errors
     /// One line that says what is wrong; it never repeats the password.
     pub fn parse(url: &str, cookie: Option<PathBuf>, default_port: u16) -> Result<Self, String> {
-        let rest = url
-            .strip_prefix("http://")
-            .ok_or_else(|| format!("node '{}' must begin with http://", without_password(url)))?;
+        let rest =
+            url.strip_prefix("http://").ok_or_else(|| "a node's URL must begin with http://".to_owned())?;
         let (user, host) = match rest.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
             None => (None, rest),
         };
         let host = host.trim_end_matches('/');
+        // What follows a colon may be a password whose host was forgotten.
+        let shown = host.split(':').next().unwrap_or_default();
         let wrong =
-            || format!("node 'http://{host}' is no address, http://[USER:PASSWORD@]HOST[:PORT] expected");
+            || format!("node 'http://{shown}…' is no address, http://[USER:PASSWORD@]HOST[:PORT] expected");
         let uri: Uri = format!("http://{host}/").parse().map_err(|_| wrong())?;
         let authority = uri.authority().ok_or_else(wrong)?;
         if uri.path() != "/" || uri.query().is_some() || authority.host().is_empty() {
@@ -110,10 +114,6 @@ impl fmt::Debug for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NodeAddress({})", self.name)
     }
-}
-
-fn without_password(url: &str) -> &str {
-    url.rsplit_once('@').map_or(url, |(_, host)| host)
 }
 
 /// `%40` becomes `@`: how a password holds characters that a URL gives a meaning.
@@ -165,6 +165,8 @@ pub struct Node {
     client: Client<HttpConnector, Full<Bytes>>,
     /// The `Authorization` header, once made.
     authorization: Mutex<Option<HeaderValue>>,
+    /// Whether it is in use and was found to be on the right chain.
+    right: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -194,13 +196,24 @@ impl Node {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
             .build(connector);
-        Self { address, client, authorization: Mutex::new(None) }
+        Self { address, client, authorization: Mutex::new(None), right: AtomicBool::new(false) }
     }
 
     /// `host:port`.
     #[must_use]
     pub fn name(&self) -> &str {
         self.address.name()
+    }
+
+    /// Whether it is known to be on the right chain: templates come from it, and it was asked when they began to.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.right.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is known to be on the right chain.
+    pub fn set_right(&self, right: bool) {
+        self.right.store(right, Ordering::Relaxed);
     }
 
     /// Calls a method. A null result is read as `T`'s null (`()` or `Option`).
@@ -267,9 +280,8 @@ impl Node {
         }
         let userpass = match &self.address.credentials {
             Credentials::Password(text) => text.clone(),
-            Credentials::Cookie(path) => Zeroizing::new(std::fs::read_to_string(path).map_err(|error| {
-                RpcError::Unreachable(format!("cookie file {} cannot be read: {error}", path.display()))
-            })?),
+            Credentials::Cookie(path) => files::read_text(path, "cookie file")
+                .map_err(|error| RpcError::Unreachable(error.to_string()))?,
         };
         let encoded = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(userpass.trim()));
         let mut header =
@@ -320,6 +332,8 @@ mod tests {
             ("http://u:secret@h:", "is no address"),
             ("http://u:secret@h/wallet", "is no address"),
             ("http://u:secret@h x", "is no address"),
+            ("http://u:secret", "is no address"),
+            ("http:/u:secret", "must begin with http://"),
             ("http://secret@h", "a user without password"),
             ("http://h", "no cookie file"),
         ] {

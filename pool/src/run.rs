@@ -1,8 +1,6 @@
 //! `iop-pool run`: everything wired together, and one way to end.
 
-use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +12,12 @@ use tracing::info;
 use crate::api::{self, Api};
 use crate::blocks::Blocks;
 use crate::config::Settings;
+use crate::datadir::Datadir;
 use crate::follow::{Follower, Health};
 use crate::rpc::Node;
 use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
+use crate::template::ChainIdentity;
 use crate::workers::Workers;
 
 /// How long blocks in flight may hold up the end.
@@ -31,9 +31,10 @@ pub struct RunError(pub String);
 /// Runs the pool until a signal ends it.
 ///
 /// # Errors
-/// A port or the data folder cannot be used, or a node is on another chain.
+/// A port or the data folder cannot be used, or a node is on another chain at the start.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
-    let _lock = lock(&settings.datadir)?;
+    let chain = ChainIdentity::of(&settings.params);
+    let _datadir = Datadir::open(&settings.datadir, &chain)?;
     let spool = Spool::open(&settings.datadir).map_err(|error| {
         RunError(format!("datadir {} cannot be used: {error}", settings.datadir.display()))
     })?;
@@ -52,14 +53,14 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         settings.payout,
         Arc::clone(&health),
     );
-    let blocks = Blocks::new(nodes, spool);
+    let blocks = Blocks::new(nodes, spool, chain);
     let shared = Arc::new(Shared {
         prefixes,
         difficulty: settings.difficulty,
         snapshots,
         workers: Workers::default(),
         blocks: Arc::clone(&blocks),
-        places: Places::new(settings.max_connections),
+        places: Places::new(settings.max_connections, settings.max_connections_per_ip),
     });
     let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now() });
 
@@ -79,22 +80,6 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     stop.send_replace(true);
     blocks.finish(END_TIME).await;
     ended
-}
-
-/// Two pools in one folder would submit and forget each other's blocks.
-fn lock(datadir: &Path) -> Result<File, RunError> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        RunError(format!("datadir {} cannot be used: {error}", datadir.display()))
-    };
-    std::fs::create_dir_all(datadir).map_err(|error| wrong(&error))?;
-    let file = File::create(datadir.join("lock")).map_err(|error| wrong(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(RunError(format!("datadir {} is in use by another iop-pool", datadir.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(wrong(&error)),
-    }
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, RunError> {

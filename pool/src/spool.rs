@@ -4,7 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use iop_stratum::work::{HEADER_SIZE, sha256d};
 use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+/// Largest file that is read, in bytes. A full block (4 M weight) is 8 MB of hex.
+const MAX_FILE: u64 = 32 * 1024 * 1024;
 
 /// A found block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +29,22 @@ pub struct Found {
     pub block: String,
 }
 
+impl Found {
+    /// Whether `hash` is the block's own.
+    fn is_sound(&self) -> bool {
+        let header = hex::decode(&self.block).ok();
+        let header = header.as_deref().and_then(|block| block.first_chunk::<HEADER_SIZE>());
+        header.is_some_and(|header| {
+            let mut hash = sha256d(header);
+            hash.reverse();
+            hex::encode(hash) == self.hash
+        })
+    }
+}
+
+/// A block of an earlier run, with its file.
+pub type Kept = (PathBuf, Found);
+
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct Spool {
@@ -40,88 +62,150 @@ impl Spool {
         Ok(Self { folder })
     }
 
-    fn path(&self, found: &Found) -> PathBuf {
-        self.folder.join(format!("{}-{}.json", found.height, found.hash))
-    }
-
-    /// Writes a block: when this returns, it survives a loss of power.
+    /// Writes a block and gives its file: when this returns, the block survives a loss of power.
     ///
     /// # Errors
     /// The file could not be written whole; none is left half.
-    pub fn store(&self, found: &Found) -> io::Result<()> {
-        let path = self.path(found);
+    pub fn store(&self, found: &Found) -> io::Result<PathBuf> {
+        let path = self.folder.join(format!("{}-{}.json", found.height, found.hash));
         let unfinished = path.with_extension("tmp");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&serde_json::to_vec(found)?)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        let written = || {
+            let mut file = File::create(&unfinished)?;
+            file.write_all(&serde_json::to_vec(found)?)?;
+            file.sync_all()
+        };
+        if let Err(error) = written() {
+            let _ = fs::remove_file(&unfinished); // where that fails too, the next start sees to it
+            return Err(error);
+        }
+        self.complete(&unfinished, &path)?;
+        Ok(path)
+    }
+
+    fn complete(&self, unfinished: &Path, path: &Path) -> io::Result<()> {
+        fs::rename(unfinished, path)?;
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Forgets a block that was answered.
+    /// Forgets a block that was answered, by the file that [`Spool::store`] or [`Spool::load`] gave.
     ///
     /// # Errors
     /// The file is there and cannot be removed.
-    pub fn remove(&self, found: &Found) -> io::Result<()> {
-        match fs::remove_file(self.path(found)) {
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// The blocks of earlier runs, and the files that hold none, with the reason.
+    /// The blocks of earlier runs with their files, and the files that hold none, with the reason.
+    ///
+    /// A file that was written but not yet named when the pool ended is a block too; one that was only half
+    /// written is removed (its share was never answered).
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn load(&self) -> io::Result<(Vec<Found>, Vec<String>)> {
+    pub fn load(&self) -> io::Result<(Vec<Kept>, Vec<String>)> {
         let (mut blocks, mut broken) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue; // an unfinished file was never the only copy: its block went to the nodes at once
-            }
-            match fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?)) {
-                Ok(found) => blocks.push(found),
-                Err(error) => broken.push(format!("{}: {error}", path.display())),
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            match (extension, read(&path)) {
+                (Some("json"), Ok(found)) => blocks.push((path, found)),
+                (Some("json"), Err(reason)) => broken.push(format!("{}: {reason}", path.display())),
+                (Some("tmp"), Ok(found)) => {
+                    let complete = path.with_extension("json");
+                    self.complete(&path, &complete)?;
+                    blocks.retain(|(known, _)| *known != complete);
+                    blocks.push((complete, found));
+                }
+                (Some("tmp"), Err(_)) => self.remove(&path)?,
+                _ => {} // not ours
             }
         }
         Ok((blocks, broken))
     }
 }
 
+fn read(path: &Path) -> Result<Found, String> {
+    let bytes = files::read(path, MAX_FILE)?;
+    let found: Found = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if found.is_sound() { Ok(found) } else { Err("its hash is not its block's".to_owned()) }
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
+    use bitcoin::consensus::encode::serialize_hex;
+    use iop_consensus::params::Params;
+
     use super::*;
 
-    fn found(height: u32) -> Found {
-        let (license, worker, block) = ("license".into(), "worker".into(), "00".into());
-        Found { height, hash: "ab".repeat(32), license, worker, time: 5, block }
+    /// Genesis with another nonce: a block of its own for each number.
+    pub(crate) fn found(height: u32, nonce: u32) -> Found {
+        let mut block = Params::devnet().genesis.block().clone();
+        block.header.nonce = nonce;
+        let (license, worker) = ("license".into(), "worker".into());
+        let (hash, block) = (block.block_hash().to_string(), serialize_hex(&block));
+        Found { height, hash, license, worker, time: 5, block }
+    }
+
+    fn loaded(spool: &Spool) -> (Vec<Found>, Vec<String>) {
+        let (blocks, broken) = spool.load().unwrap();
+        let mut blocks: Vec<Found> = blocks.into_iter().map(|(_, found)| found).collect();
+        blocks.sort_by_key(|found| found.height);
+        (blocks, broken)
     }
 
     #[test]
     fn a_block_comes_back_until_it_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path()).unwrap();
-        spool.store(&found(1)).unwrap();
-        spool.store(&found(1)).unwrap();
-        spool.store(&found(2)).unwrap();
+        let path = spool.store(&found(1, 1)).unwrap();
+        assert_eq!(spool.store(&found(1, 1)).unwrap(), path);
+        spool.store(&found(2, 2)).unwrap();
         let again = Spool::open(folder.path()).unwrap();
-        let (mut blocks, broken) = again.load().unwrap();
-        blocks.sort_by_key(|found| found.height);
-        assert_eq!((blocks, broken.len()), (vec![found(1), found(2)], 0));
-        again.remove(&found(1)).unwrap();
-        again.remove(&found(1)).unwrap();
-        assert_eq!(again.load().unwrap().0, [found(2)]);
+        assert_eq!(loaded(&again), (vec![found(1, 1), found(2, 2)], vec![]));
+        again.remove(&path).unwrap();
+        again.remove(&path).unwrap();
+        assert_eq!(loaded(&again).0, [found(2, 2)]);
     }
 
     #[test]
-    fn half_and_broken_files_are_left_out() {
+    fn unfinished_files_are_completed_or_removed_and_broken_ones_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path()).unwrap();
-        fs::write(folder.path().join("found/1-a.tmp"), "{").unwrap();
+        let whole = serde_json::to_vec(&found(3, 3)).unwrap();
+        fs::write(folder.path().join("found/1-a.tmp"), &whole[..whole.len() - 1]).unwrap();
         fs::write(folder.path().join("found/2-b.json"), "{").unwrap();
+        fs::write(folder.path().join("found/3-c.tmp"), &whole).unwrap();
+        for _ in 0..2 {
+            let (blocks, broken) = loaded(&spool);
+            assert_eq!(blocks, [found(3, 3)]);
+            assert!(broken.len() == 1 && broken[0].contains("2-b.json"), "{broken:?}");
+        }
+        assert!(!folder.path().join("found/1-a.tmp").exists());
+        assert!(
+            folder.path().join("found/3-c.json").exists() && !folder.path().join("found/3-c.tmp").exists()
+        );
+    }
+
+    #[test]
+    fn a_hash_that_is_not_the_blocks_is_refused_and_names_no_file_to_remove() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let outside = folder.path().join("precious.json");
+        fs::write(&outside, "x").unwrap();
+        let lying = Found { hash: "x/../../precious".into(), ..found(1, 1) };
+        fs::write(folder.path().join("found/1-a.json"), serde_json::to_vec(&lying).unwrap()).unwrap();
+        let other = Found { hash: found(1, 2).hash, ..found(1, 1) };
+        fs::write(folder.path().join("found/1-b.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+        fs::write(folder.path().join("found/odd.json"), serde_json::to_vec(&found(7, 7)).unwrap()).unwrap();
         let (blocks, broken) = spool.load().unwrap();
-        assert!(blocks.is_empty() && broken.len() == 1 && broken[0].contains("2-b.json"), "{broken:?}");
+        assert_eq!((blocks.len(), broken.len()), (1, 2), "{broken:?}");
+        assert!(broken.iter().all(|line| line.contains("its hash is not its block's")), "{broken:?}");
+        spool.remove(&blocks[0].0).unwrap();
+        assert!(!folder.path().join("found/odd.json").exists(), "the file it came from");
+        assert!(outside.exists());
     }
 }

@@ -1,5 +1,6 @@
 //! What a node says: block templates and the state of licenses, read and checked.
 
+use std::fmt;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -140,17 +141,69 @@ pub struct Licenses {
     pub infos: Vec<LicenseInfo>,
 }
 
-/// Name of the node's chain.
+/// A chain as pool and node tell each other apart: by name, and by genesis, since private chains share names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainIdentity {
+    /// `main`, `test`, or a private chain's name.
+    pub name: String,
+    /// Hash of its first block.
+    pub genesis: BlockHash,
+}
+
+impl ChainIdentity {
+    /// That of a network.
+    #[must_use]
+    pub fn of(params: &Params) -> Self {
+        Self { name: params.name.clone(), genesis: params.genesis.block().block_hash() }
+    }
+}
+
+impl fmt::Display for ChainIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' (genesis {})", self.name, self.genesis)
+    }
+}
+
+/// The node's chain.
 ///
 /// # Errors
 /// The node did not say.
-pub async fn chain(node: &Node) -> Result<String, RpcError> {
+pub async fn chain(node: &Node) -> Result<ChainIdentity, RpcError> {
     #[derive(Deserialize)]
     struct Info {
         chain: String,
     }
     let info: Info = node.call("getblockchaininfo", json!([]), CALL_TIME).await?;
-    Ok(info.chain)
+    let genesis = node.call("getblockhash", json!([0]), CALL_TIME).await?;
+    Ok(ChainIdentity { name: info.chain, genesis })
+}
+
+/// Why a node cannot be used for a chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// It did not say which chain it is on.
+    #[error(transparent)]
+    Trouble(#[from] RpcError),
+    /// It is on another one.
+    #[error("on chain {found}, {expected} expected")]
+    Wrong {
+        /// Its chain.
+        found: ChainIdentity,
+        /// The configured network's.
+        expected: ChainIdentity,
+    },
+}
+
+/// Whether a node is on a chain.
+///
+/// # Errors
+/// It is not, or did not say.
+pub async fn check_chain(node: &Node, expected: &ChainIdentity) -> Result<(), ChainError> {
+    let found = chain(node).await?;
+    if found == *expected {
+        return Ok(());
+    }
+    Err(ChainError::Wrong { found, expected: expected.clone() })
 }
 
 /// The template of the next block; with a long-poll id, once that one's is out of date.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
-use iop_pool::config::{Flags, Raw, Settings};
+use iop_pool::config::{Flags, NodeUrl, Raw, Settings};
 
 struct Folder(tempfile::TempDir);
 
@@ -103,7 +103,7 @@ fn flags_override_the_file() {
 #[test]
 fn cookies_belong_to_the_nodes_without_password_in_order() {
     let folder = Folder::new();
-    let node = ["http://a", "http://u:p@b", "http://c:5"].map(String::from).to_vec();
+    let node = ["http://a", "http://u:p@b", "http://c:5"].map(NodeUrl::from).to_vec();
     let node_cookie: Vec<PathBuf> = vec!["/1".into(), "/2".into()];
     let flags = Flags { node: node.clone(), node_cookie: node_cookie.clone(), ..folder.flags() };
     assert_eq!(settings(flags).unwrap().nodes.len(), 3);
@@ -190,8 +190,69 @@ fn keys_come_from_the_environment_too() {
     let params = Params::devnet();
     let texts: Vec<String> =
         devnet_keys().iter().map(|(_, key)| key.to_wif(&params.prefixes).to_string()).collect();
-    let keys = iop_pool::keys::load(&[], Some(format!("{}, {},", texts[1], texts[2])), &params).unwrap();
+    let keys =
+        iop_pool::keys::load(&[], Some(format!("{}, {},", texts[1], texts[2]).into()), &params).unwrap();
     assert_eq!(keys.len(), 2);
     let error = iop_pool::keys::load(&[], Some("x".into()), &params).unwrap_err().to_string();
     assert!(error.contains("IOP_POOL_LICENSE_KEYS: not a private key"), "{error}");
+}
+
+#[test]
+fn keys_in_the_environment_that_are_no_text_are_named_and_not_shown() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let text = std::ffi::OsString::from_vec(b"secret\xff".to_vec());
+    let error = iop_pool::keys::load(&[], Some(text), &Params::devnet()).unwrap_err().to_string();
+    assert!(error.contains("IOP_POOL_LICENSE_KEYS is not UTF-8") && !error.contains("secret"), "{error}");
+}
+
+#[test]
+fn a_key_or_password_in_the_wrong_place_is_never_repeated() {
+    let folder = Folder::new();
+    let [_, (_, key), ..] = devnet_keys();
+    let wif = key.to_wif(&Params::devnet().prefixes).to_string();
+    let flags = Flags { license_key_file: vec![wif.as_str().into()], ..folder.flags() };
+    let error = settings(flags).unwrap_err();
+    assert!(error.contains("a key where a file name is expected") && !error.contains(&wif), "{error}");
+    let node = "[[node]]\nurl = 'http://u:secret@h'\n";
+    for toml in [
+        format!("network = 'devnet'\nlicense_key_files = ['{wif}']\n{node}"),
+        format!("license_key_files = '{wif}'\n{node}"),
+        format!("network_file = '{wif}'\n{node}"),
+        "node = 'http://u:secret@h'".to_owned(),
+        "node = ['http://u:secret@h']".to_owned(),
+        "[[node]]\nurl = ['http://u:secret@h']".to_owned(),
+        "network = 'devnet'\n[[node]]\nurl = 'http://u:secret'".to_owned(),
+        "max_connections = 'secret'".to_owned(),
+    ] {
+        let error = settings(folder.with_file(&toml)).unwrap_err();
+        assert!(!error.contains(&wif) && !error.contains("secret"), "{toml}: {error}");
+        assert!(error.contains("expected"), "{toml}: {error}");
+    }
+    let flags = Flags { node: vec!["http://u:secret@h".into()], ..folder.with_file(node) };
+    assert!(!format!("{flags:?}{:?}", Raw::load(flags.clone()).unwrap()).contains("secret"));
+}
+
+#[test]
+fn only_regular_files_of_bounded_size_are_read() {
+    let folder = Folder::new();
+    let error =
+        |path: PathBuf| settings(Flags { license_key_file: vec![path], ..folder.flags() }).unwrap_err();
+    let directory = folder.path("folder.wif");
+    fs::create_dir(&directory).unwrap();
+    assert!(error(directory).contains("not a regular file"));
+    assert!(error(folder.key("long.wif", &"#".repeat(2 << 20), 0o600)).contains("more than 1048576 bytes"));
+    // A device says of itself that it has no bytes, and never ends.
+    let endless = Flags { config: Some("/dev/zero".into()), ..folder.flags() };
+    assert!(settings(endless).unwrap_err().contains("not a regular file"));
+}
+
+#[test]
+fn connections_are_bounded_by_address_too() {
+    let folder = Folder::new();
+    let rest = "network = 'devnet'\nlicense_key_files = ['license-1.wif']\n[[node]]\nurl = 'http://u:p@h'\n";
+    assert_eq!(settings(folder.with_file(rest)).unwrap().max_connections_per_ip, 256);
+    let with = |number| settings(folder.with_file(&format!("max_connections_per_ip = {number}\n{rest}")));
+    assert_eq!(with(7).unwrap().max_connections_per_ip, 7);
+    assert!(with(0).unwrap_err().contains("max_connections_per_ip is 0, at least 1 expected"));
 }

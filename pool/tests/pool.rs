@@ -9,28 +9,19 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::Chain;
+use common::{Chain, PATIENCE, wait_until};
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
 use iop_stratum::client::{Event, Job, Options, Session, Share, Verdict};
 use iop_stratum::fields::{Extranonce2, Nonce, VersionBits, VersionMask};
 use iop_stratum::line::LineDecoder;
 use iop_stratum::work::sha256d;
-use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+use serde_json::{Value, json};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -59,10 +50,44 @@ fn command(folder: &Path, node: &str, extra: &[&str]) -> Command {
     command
 }
 
+/// Waits for a program's end; one that does not end is killed.
+fn wait_for_exit(child: &mut Child) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the program does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program to its end, which must come.
+fn output(command: &mut Command) -> Output {
+    fn read(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = from.read_to_end(&mut bytes);
+            bytes
+        })
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
+    let status = wait_for_exit(&mut child);
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
 impl Pool {
     fn start(folder: &Path, node: &str, extra: &[&str]) -> Self {
+        Self::spawn(command(folder, node, extra))
+    }
+
+    fn spawn(mut command: Command) -> Self {
         let (stratum, api) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-        let mut command = command(folder, node, extra);
         let mut child = command.args(["--stratum-bind", &stratum, "--api-bind", &api]).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
@@ -82,6 +107,7 @@ impl Pool {
 
     fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.api).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -99,7 +125,7 @@ impl Pool {
 
     fn end(mut self) -> Option<i32> {
         self.signal("-TERM");
-        self.child.wait().unwrap().code()
+        wait_for_exit(&mut self.child).code()
     }
 }
 
@@ -120,6 +146,7 @@ struct Miner {
     decoder: LineDecoder,
     job: Option<Job>,
     counter: u64,
+    closed: bool,
 }
 
 impl Miner {
@@ -135,7 +162,8 @@ impl Miner {
         let stream = TcpStream::connect(pool.stratum).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let decoder = LineDecoder::new(iop_stratum::line::MAX_CLIENT_LINE);
-        let mut miner = Self { stream, session: Session::new(options), decoder, job: None, counter: 0 };
+        let mut miner =
+            Self { stream, session: Session::new(options), decoder, job: None, counter: 0, closed: false };
         wait_until("the miner is authorised", || {
             miner.exchange();
             miner.session.is_authorized()
@@ -150,7 +178,7 @@ impl Miner {
         }
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
-            Ok(0) => panic!("the pool closed the connection"),
+            Ok(0) => self.closed = true,
             Ok(count) => self.decoder.extend(&buffer[..count]),
             Err(_) => {} // nothing within the time-out
         }
@@ -174,7 +202,7 @@ impl Miner {
         let notify = &job.notify;
         let header =
             |nonce| work.header(&job.extranonce1, &extranonce2, notify.version, notify.ntime, Nonce(nonce));
-        let nonce = (0..).find(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).unwrap();
+        let nonce = (0..1_000_000).find(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).unwrap();
         let (job_id, ntime) = (notify.job_id.clone(), notify.ntime);
         self.session.submit(&Share {
             job_id,
@@ -182,6 +210,24 @@ impl Miner {
             ntime,
             nonce: Nonce(nonce),
             version_bits: VersionBits(0),
+        });
+    }
+
+    /// Solves and waits for the verdict.
+    fn solve_and_wait(&mut self) -> Verdict {
+        self.solve();
+        let mut verdicts = Vec::new();
+        wait_until("the share is answered", || {
+            verdicts.extend(self.exchange());
+            !verdicts.is_empty()
+        });
+        verdicts.remove(0)
+    }
+
+    fn wait_for_work(&mut self) {
+        wait_until("there is work", || {
+            self.exchange();
+            self.job.is_some()
         });
     }
 
@@ -225,17 +271,23 @@ fn blocks_are_licensed_counted_and_shown() {
     let status = pool.api("status");
     assert!(status["reason"].as_str().unwrap().contains("no license may mine block 7"), "{status}");
     assert_eq!(status["resumes_from_height"], 2016);
-    assert!(pool.log().contains("no work is given out: no license may mine block 7"));
-    let late = Miner::connect(&pool);
+    assert!(pool.log().contains("no license may mine block 7"));
+    wait_until("the miner, whose job is dead, is closed", || {
+        miner.exchange();
+        miner.closed
+    });
+    let mut late = Miner::connect(&pool);
+    late.exchange();
     assert!(late.job.is_none(), "no work to burn");
     chain.set_cap(3);
     wait_until("work resumes", || pool.api("status")["state"] == "mining");
     wait_until("the late miner gets work", || {
-        miner.exchange();
-        miner.job.is_some()
+        late.exchange();
+        late.job.is_some()
     });
+    assert!(!late.closed, "who came after the work ended just waits");
     let workers = pool.api("workers");
-    assert_eq!((&workers["total"], &workers["workers"][0]["connections"]), (&1.into(), &2.into()));
+    assert_eq!((&workers["total"], &workers["workers"][0]["connections"]), (&1.into(), &1.into()));
     assert!(workers["workers"][0]["accepted"].as_u64().unwrap() >= 6);
     assert_eq!(pool.api("licenses").as_array().unwrap().len(), 3);
     assert_eq!(pool.get("/healthz"), "ok\n");
@@ -263,9 +315,8 @@ fn the_node_may_be_missing_at_first_and_die_later() {
         miner.exchange();
         miner.job.as_ref().is_some_and(|job| job.notify.clean)
     });
-    miner.solve();
-    wait_until("the share is answered while the node is away", || !miner.exchange().is_empty());
-    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(miner.solve_and_wait(), Verdict::Accepted, "answered while the node is away");
+    wait_until("it could not be delivered", || pool.log().contains("block not delivered yet"));
     *chain.password.lock().unwrap() = "u:new".into();
     fs::write(&cookie, "u:new").unwrap();
     let _node = chain.serve(port);
@@ -284,19 +335,17 @@ fn a_block_survives_the_pool() {
     let (port, url) = (node.address.port(), format!("http://u:p@{}", node.address));
     let mut pool = Pool::start(folder.path(), &url, &[]);
     let mut miner = Miner::connect(&pool);
-    wait_until("there is work", || {
-        miner.exchange();
-        miner.job.is_some()
-    });
+    miner.wait_for_work();
     drop(node);
-    miner.solve();
-    miner.exchange();
     let files = || fs::read_dir(folder.path().join("data/found")).unwrap().flatten().collect::<Vec<_>>();
-    wait_until("the block is on disk", || {
-        files().iter().any(|file| file.path().extension().is_some_and(|e| e == "json"))
-    });
+    assert_eq!(miner.solve_and_wait(), Verdict::Accepted);
+    let stored: Vec<_> = files().iter().map(|file| file.path()).collect();
+    assert!(
+        stored.len() == 1 && stored[0].extension().is_some_and(|e| e == "json"),
+        "on disk before it is answered: {stored:?}"
+    );
     pool.signal("-KILL");
-    pool.child.wait().unwrap();
+    wait_for_exit(&mut pool.child);
     let _node = chain.serve(port);
     let again = Pool::start(folder.path(), &url, &[]);
     wait_until("the block is in the chain", || chain.height() == 1);
@@ -336,11 +385,79 @@ fn hostile_connections_disturb_nobody() {
 }
 
 fn fails(mut command: Command, status: i32, line: &str) {
-    let output = command.output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    let ended = output(&mut command);
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(status), "{stderr}");
     let errors: Vec<&str> = stderr.lines().filter(|found| found.starts_with("error: ")).collect();
     assert!(errors.len() == 1 && errors[0].contains(line), "'{line}' expected in:\n{stderr}");
+}
+
+/// The same command under another limit of open files.
+fn few_files(command: &Command, limit: &str) -> Command {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.env_remove("IOP_POOL_LICENSE_KEYS").stdout(Stdio::piped()).stderr(Stdio::piped());
+    limited
+}
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = command(folder.path(), "http://u:p@127.0.0.1:1", &[]);
+    let mut soft = Command::new("sh");
+    soft.args(["-c", "ulimit -Sn 90; ulimit -Hn 500; exec \"$0\" \"$@\""]);
+    soft.arg(command.get_program()).args(command.get_args());
+    soft.env_remove("IOP_POOL_LICENSE_KEYS").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let pool = Pool::spawn(soft);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", pool.child.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>()[3..5], ["500", "500"], "{line}");
+    assert_eq!(pool.end(), Some(0));
+}
+
+#[test]
+fn trouble_of_a_node_is_no_verdict_on_a_block() {
+    let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
+    let node = chain.serve(0);
+    chain.script.lock().unwrap().extend([
+        json!({"result": null, "error": {"code": -32603, "message": "the node is stopping"}}),
+        json!({"result": "prev-blk-not-found", "error": null}),
+    ]);
+    let pool = Pool::start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
+    let mut miner = Miner::connect(&pool);
+    miner.wait_for_work();
+    assert_eq!(miner.solve_and_wait(), Verdict::Accepted);
+    wait_until("the block is in the chain", || chain.height() == 1);
+    wait_until("its answer is known", || pool.api("blocks")[0]["status"] == "accepted");
+    assert_eq!(pool.api("blocks")[0]["answers"].as_array().unwrap().len(), 1);
+    assert!(pool.log().contains("the node is stopping") && pool.log().contains("prev-blk-not-found"));
+    assert_eq!(pool.end(), Some(0));
+}
+
+#[test]
+fn a_node_that_turns_to_another_chain_is_left_out_until_it_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, other, port) = (Chain::new("devnet"), Chain::new("regtest"), free_port());
+    let first = chain.serve(0);
+    let url = format!("http://u:p@{}", first.address);
+    let pool = Pool::start(folder.path(), &url, &["--node", &format!("http://u:p@127.0.0.1:{port}")]);
+    let mut miner = Miner::connect(&pool);
+    miner.wait_for_work();
+    let _second = other.serve(port); // only now, so that the start is past
+    assert_eq!(miner.solve_and_wait(), Verdict::Accepted);
+    wait_until("the first node has the block", || chain.height() == 1);
+    wait_until("the pool says what is wrong", || {
+        pool.log().contains("block not delivered yet: on chain 'regtest'")
+    });
+    drop(first);
+    let trouble = || pool.api("status")["nodes"][1]["trouble"].as_str().unwrap_or_default().to_owned();
+    wait_until("no template is asked there either", || trouble().contains("on chain 'regtest'"));
+    assert_eq!(other.offered.load(Ordering::SeqCst), 0, "it was offered nothing");
+    "devnet".clone_into(&mut other.name.lock().unwrap());
+    wait_until("it is in use", || pool.api("status")["nodes"][1]["in_use"] == true);
+    wait_until("it has the block, too", || other.height() == 1);
+    assert_eq!(pool.end(), Some(0));
 }
 
 #[test]
@@ -349,7 +466,11 @@ fn what_cannot_work_ends_with_one_line() {
     let node = chain.serve(0);
     let url = format!("http://u:p@{}", node.address);
     let ports = ["--stratum-bind", "127.0.0.1:0", "--api-bind", "127.0.0.1:0"];
-    fails(command(folder.path(), &url, &ports), 1, "is on chain 'regtest', 'devnet' expected");
+    fails(command(folder.path(), &url, &ports), 1, "is on chain 'regtest' (genesis ");
+    let right = Chain::new("devnet").serve(0);
+    let both = [&ports[..], &["--node", &url]].concat();
+    let first = format!("http://u:p@{}", right.address);
+    fails(command(folder.path(), &first, &both), 1, "is on chain 'regtest' (genesis "); // also one that is not first
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let holder = TcpListener::bind(taken).unwrap();
     let in_use = ["--stratum-bind", &taken.to_string(), "--api-bind", "127.0.0.1:0"].map(String::from);
@@ -359,8 +480,42 @@ fn what_cannot_work_ends_with_one_line() {
     let lock = fs::File::create(folder.path().join("data/lock")).unwrap();
     lock.lock().unwrap();
     fails(command(folder.path(), &url, &ports), 1, "is in use by another iop-pool");
+    drop(lock);
+    let mark = folder.path().join("data/network");
+    assert!(fs::read_to_string(&mark).unwrap().starts_with("'devnet' (genesis "));
+    fs::write(&mark, "'main' (genesis 00)\n").unwrap();
+    fails(
+        command(folder.path(), &url, &ports),
+        1,
+        "belongs to network 'main' (genesis 00), 'devnet' (genesis ",
+    );
+    let pipe = folder.path().join("pipe.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fails(command(folder.path(), &url, &["--config", pipe.to_str().unwrap()]), 2, "not a regular file");
+    let many = folder.path().join("many.toml");
+    fs::write(&many, "max_connections = 1000").unwrap();
+    let mut few_files =
+        few_files(&command(folder.path(), &url, &["--config", many.to_str().unwrap()]), "300");
+    few_files.stdout(Stdio::piped());
+    fails(few_files, 2, "max_connections is 1000, at most 228 expected");
     fails(command(folder.path(), &url, &["--colour"]), 2, "unexpected argument '--colour'");
     fails(command(folder.path(), &url, &["--start-difficulty", "x"]), 2, "invalid value 'x'");
+    fails(command(folder.path(), &url, &["--start-difficulty", "5e-324"]), 2, "start_difficulty is 5e-324");
+    let [_, (_, key), ..] = devnet_keys();
+    let wif = key.to_wif(&Params::devnet().prefixes);
+    for arguments in [["check", "--license-key-file", wif.as_str()], [wif.as_str(), "x", "y"]] {
+        let mut leaking = Command::new(env!("CARGO_BIN_EXE_iop-pool"));
+        leaking.args(arguments).args(if arguments[0] == "check" {
+            &["--node", "http://u:p@h"][..]
+        } else {
+            &[]
+        });
+        let said = String::from_utf8(output(leaking.env_remove("IOP_POOL_LICENSE_KEYS")).stderr).unwrap();
+        assert!(
+            said.starts_with("error: ") && said.contains("a key ") && !said.contains(wif.as_str()),
+            "{said}"
+        );
+    }
     fails(command(folder.path(), &url, &["--log", "a=b=c"]), 2, "log is 'a=b=c'");
     fails(command(folder.path(), &url, &["--log", "verbose"]), 2, "log is 'verbose'");
     fails(command(folder.path(), "ftp://h", &[]), 2, "must begin with http://");
@@ -375,11 +530,18 @@ fn check_prints_what_would_be_mined() {
     let run = command(folder.path(), &format!("http://u:p@{}", node.address), &[]);
     let mut check = Command::new(run.get_program());
     check.arg("check").args(run.get_args().skip(1));
-    let output = check.output().unwrap();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && stdout.contains("would mine block 1 with license"), "{stdout}");
+    let output_of = output(&mut check);
+    let stdout = String::from_utf8(output_of.stdout).unwrap();
+    assert!(output_of.status.success() && stdout.contains("would mine block 1 with license"), "{stdout}");
     assert_eq!(stdout.matches("whitelisted, 0 blocks in the window").count(), 3);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut closed = Command::new(check.get_program());
+    let mut closed = closed.args(check.get_args()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let status = wait_for_exit(&mut closed);
+    let mut said = String::new();
+    closed.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""), "nobody reads it");
     drop(node);
-    let output = check.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output(&mut check).status.code(), Some(1));
 }

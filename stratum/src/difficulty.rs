@@ -25,6 +25,12 @@ impl Difficulty {
         self.0
     }
 
+    /// The larger of two.
+    #[must_use]
+    pub fn at_least(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
+
     /// The nearest value within `min..=max`.
     #[must_use]
     pub fn clamp(self, min: Self, max: Self) -> Self {

@@ -171,12 +171,20 @@ pub(crate) fn number(raw: &RawValue) -> Option<f64> {
     }
 }
 
-/// Text from the network as it may stand in a log, a terminal or on a page: at most `max` bytes, without control
-/// characters and without those that change the direction of what follows.
+/// Whether a character may stand in a log, a terminal or on a page: not control characters, not those that change
+/// the direction of what follows, and not those that cannot be seen.
+#[must_use]
+pub fn is_printing(char: char) -> bool {
+    !char.is_control()
+        && !matches!(char, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Text from the network as it may be shown: at most `max` bytes of [printing](is_printing) characters.
 pub(crate) fn printable(text: &str, max: usize) -> Box<str> {
     let mut kept = String::new();
     for char in text.chars() {
-        if char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if !is_printing(char) {
             continue;
         }
         if kept.len() + char.len_utf8() > max {

@@ -97,6 +97,47 @@ fn a_share_comes_out_as_it_went_in() {
 }
 
 #[test]
+fn a_malformed_share_of_a_known_user_is_answered_and_told_to_the_owner() {
+    let mut session = session();
+    say(&mut session, json!({"id": 1, "method": "mining.subscribe", "params": []}));
+    authorize(&mut session, "a").unwrap();
+    sent(&mut session);
+    for (params, known) in [
+        (json!(["a", "2f", "00", "5f5e1000", "abcdef01"]), true),
+        (json!(["a", "2f", "0011223344556677", "5f5e1000", "abcdef01", "00002000"]), true),
+        (json!(["a"]), true),
+        (json!(["b", "2f", "00", "5f5e1000", "abcdef01"]), false),
+    ] {
+        let event = say(&mut session, json!({"id": 5, "method": "mining.submit", "params": params}));
+        let answers = sent(&mut session);
+        assert_eq!((answers.len(), &answers[0]["id"]), (1, &json!(5)));
+        match event {
+            Some(Event::Refused { worker: WorkerSlot(0), reject }) if known => {
+                assert_eq!(
+                    (reject.code(), answers[0]["error"][1].as_str()),
+                    (20, Some(&*reject.to_string()))
+                );
+            }
+            None if !known => assert_eq!(answers[0]["error"][0], 24),
+            other => panic!("{params}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_minimum_difficulty_that_cannot_be_kept_is_refused() {
+    let mut session = session().with_max_difficulty(Difficulty::new(8.0).unwrap());
+    let mut configure = |value: f64| {
+        let options = json!({"minimum-difficulty.value": value});
+        let params = json!([["minimum-difficulty"], options]);
+        let event = say(&mut session, json!({"id": 1, "method": "mining.configure", "params": params}));
+        (event, sent(&mut session)[0]["result"]["minimum-difficulty"].clone())
+    };
+    assert_eq!(configure(8.0), (Some(Event::MinimumDifficulty(Difficulty::new(8.0).unwrap())), json!(true)));
+    assert_eq!(configure(8.5), (None, json!(false)));
+}
+
+#[test]
 fn a_suggested_target_is_its_difficulty() {
     let target = format!("00000001fffe{:0<52}", "");
     let event = say(&mut session(), json!({"id": 1, "method": "mining.suggest_target", "params": [target]}));

@@ -43,7 +43,7 @@ fn answer(session: &mut Session, event: Event) {
             session.accept(&request).unwrap();
         }
         Event::Submit(submit) => session.answer_submit(&submit.id, Ok(())),
-        Event::SuggestDifficulty(_) => {}
+        Event::SuggestDifficulty(_) | Event::MinimumDifficulty(_) | Event::Refused { .. } => {}
     }
 }
 

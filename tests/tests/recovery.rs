@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use iop_tests::chain::devnet_like;
 use iop_tests::program::{Program, free_port, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_miner};
+use serde_json::json;
 
 /// Everything recovers within seconds; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(60);
@@ -96,8 +98,17 @@ fn a_node_killed_while_mining_comes_back_with_its_chain_and_the_pool_goes_on() {
         wait_for_height(&node, before + 2);
     }
     assert!(miner.is_running());
-    // Every block came of a share that was counted.
-    assert!(accepted(&pool) >= node.rpc.height(), "{} shares, {} blocks", accepted(&pool), node.rpc.height());
+    // Every block of the chain is one that the pool found, and each was a share that counted.
+    let height = node.rpc.height();
+    let found = pool.api("blocks");
+    let found: HashSet<&str> =
+        found.as_array().unwrap().iter().filter_map(|block| block["hash"].as_str()).collect();
+    for height in 1..=height {
+        let hash = node.rpc.call("getblockhash", json!([height]));
+        assert!(found.contains(hash.as_str().unwrap()), "block {height} {hash} is not among the pool's");
+    }
+    let shares = accepted(&pool);
+    assert!(shares >= found.len() as u64, "{shares} shares, {} found blocks", found.len());
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use iop_consensus::params::Params;
-use iop_tests::chain::{easy_devnet, generate, license_address};
+use iop_tests::chain::{easy_devnet, generate, license_address, locked_spend};
 use iop_tests::rpc::{Rpc, RpcFailure};
 use iop_tests::stand::{Network, Node, devnet_keys};
 use serde_json::{Value, json};
@@ -96,6 +97,9 @@ fn envelopes_batches_and_names_are_those_of_core() {
     let codes: Vec<&Value> = body.as_array().unwrap().iter().map(|answer| &answer["error"]["code"]).collect();
     assert_eq!(codes, [&Value::Null, &json!(-32601), &json!(-32600)]);
     assert_eq!(stand.post(r#"{"method":"getblockhash","params":{"depth":0}}"#).1["error"]["code"], -8);
+    let address = license_address(&devnet_keys(stand.dir.path())[0], &stand.params);
+    let call = json!({"method": "getlicenseinfo", "params": {"address": address}});
+    assert_eq!(stand.post(call.to_string()).1["result"][0]["admin"], true);
 }
 
 #[test]
@@ -162,6 +166,52 @@ fn blocks_headers_and_coins_agree_with_each_other() {
     }
 }
 
+/// A transaction whose relative lock has not passed waits for it outside, also before the rule is active: once it is,
+/// no block could contain it.
+#[test]
+fn what_a_soft_fork_would_refuse_does_not_wait_for_it() {
+    let stand = Stand::start("softforks", "");
+    stand.generate(101);
+    let [admin, ..] = devnet_keys(stand.dir.path());
+    let locked = locked_spend(stand.rpc(), &admin, 1, 2000, &stand.params);
+    match stand.rpc().try_call("sendrawtransaction", json!([locked, true])) {
+        Err(RpcFailure::Answer { code: -26, message }) => assert_eq!(message, "64: non-BIP68-final"),
+        other => panic!("{other:?}"),
+    }
+    let open = locked_spend(stand.rpc(), &admin, 1, 1, &stand.params);
+    match stand.rpc().try_call("sendrawtransaction", json!([open])) {
+        Err(RpcFailure::Answer { code: -26, message }) => {
+            assert!(message.contains("absurdly-high-fee"), "{message}")
+        }
+        other => panic!("{other:?}"),
+    }
+    let txid = stand.rpc().call("sendrawtransaction", json!([open, true]));
+    assert_eq!(stand.rpc().call("getrawmempool", json!([])), json!([txid]));
+    let hashes = stand.generate(1);
+    assert_eq!(stand.rpc().call("getblock", json!([hashes[0]]))["tx"][1], txid);
+}
+
+#[test]
+fn idle_connections_do_not_harm_the_node() {
+    let stand = Stand::start("idle", "");
+    let address = ("127.0.0.1", stand.node.port);
+    let idle: Vec<TcpStream> = (0..600).map_while(|_| TcpStream::connect(address).ok()).collect();
+    assert!(idle.len() > 512, "{} connections", idle.len());
+    drop(idle);
+    stand.generate(3);
+    assert_eq!(stand.rpc().height(), 3);
+}
+
+#[test]
+fn mining_at_once_is_for_private_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &Network::Named("main")).unwrap();
+    let refused = node.rpc.try_call("generatetoaddress", json!([1, "pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ"]));
+    assert_eq!(code(refused), -1);
+    let info = node.rpc.call("getblockchaininfo", json!([]));
+    assert_eq!((&info["chain"], &info["unsigned_admin_actions"]), (&json!("main"), &json!(0)));
+}
+
 #[test]
 fn a_long_poll_is_answered_by_the_next_block() {
     let stand = Stand::start("longpoll", "");
@@ -169,7 +219,7 @@ fn a_long_poll_is_answered_by_the_next_block() {
     assert_eq!(template["license"]["required"], true);
     assert_eq!(
         template["license"]["tip_registry"],
-        json!({"cap_enabled": true, "factor": 1, "whitelisted": 4})
+        json!({"cap_enabled": true, "factor": 2, "whitelisted": 4})
     );
     let id = template["longpollid"].clone();
     let rpc = stand.rpc().clone();

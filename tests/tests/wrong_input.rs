@@ -54,6 +54,8 @@ fn configurations_that_cannot_be_used_are_named() {
     let missing = dir.path().join("missing.toml");
     let unknown_key = file("unknown.toml", "network = \"devnet\"\nfrobnicate = 1\n");
     let malformed = file("malformed.toml", "network = \n");
+    complains("iop-node", &["run", "--config", "/dev/zero"], 2, &["/dev/zero", "regular file"]);
+    complains("iop-node", &["run", "--config", text(dir.path())], 2, &["regular file"]);
     let huge = file("huge.toml", &"# nothing\n".repeat(200_000));
     for name in ["iop-node", "iop-pool"] {
         complains(name, &["run", "--config", text(&missing)], 2, &["missing.toml"]);

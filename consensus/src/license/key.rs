@@ -65,7 +65,9 @@ impl LicenseKey {
 
     /// The wallet import format, erased when dropped.
     pub fn to_wif(&self, prefixes: &Prefixes) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new(vec![prefixes.secret_key]);
+        // Room for all of it: a vector that grows leaves a copy behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(34));
+        bytes.push(prefixes.secret_key);
         bytes.extend_from_slice(&*Zeroizing::new(self.secret.secret_bytes()));
         if self.compressed {
             bytes.push(1);

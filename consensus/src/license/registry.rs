@@ -67,8 +67,8 @@ pub struct RegistryUndo {
 pub struct Eligibility {
     /// Whether it may mine the next block.
     pub next: bool,
-    /// Lowest height from which it may mine, if nothing but empty-handed blocks of others come before; `None`
-    /// when it is not whitelisted.
+    /// Lowest height from which it may mine, if it mines nothing until then and no admin acts; `None` when it is
+    /// not whitelisted.
     pub from_height: Option<u32>,
     /// Blocks it may still mine in this window; `None` when no cap binds it.
     pub remaining: Option<u32>,
@@ -224,7 +224,7 @@ impl Registry {
         let mut undo = RegistryUndo { globals: self.globals, licenses: BTreeMap::new() };
         self.globals.height = height;
         if let Some(license) = block.txdata.first().and_then(coinbase::named_license)
-            && height == self.globals.counted_height + 1
+            && height - 1 == self.globals.counted_height
         {
             self.count(height, license, params, &mut undo);
         }

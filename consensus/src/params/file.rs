@@ -89,6 +89,7 @@ impl Params {
         params.minimum_chain_work = [0; 32];
         params.assume_valid = None;
         params.dns_seeds.clear();
+        params.mine_on_demand = true;
         Ok(params)
     }
 }
@@ -139,12 +140,26 @@ fn override_pow(params: &mut Params, file: &NetworkFile) -> Result<(), NetworkFi
             "pow_target_spacing must be at least 1 second, pow_target_timespan between 4 and 2^30".to_owned(),
         ));
     }
+    // Old target times actual time is computed in 256 bits.
+    let span_bits = u64::from(pow.target_timespan).ilog2() + 3;
+    if !pow.no_retarget && leading_zero_bits(pow.limit) < span_bits {
+        return Err(NetworkFileError(format!(
+            "pow_limit times four pow_target_timespan exceeds 256 bits: {span_bits} leading zero bits expected in \
+             pow_limit, or no_retarget"
+        )));
+    }
     if pow.retarget_interval() < 2 {
         return Err(NetworkFileError(
             "pow_target_timespan must be at least twice pow_target_spacing".to_owned(),
         ));
     }
     Ok(())
+}
+
+fn leading_zero_bits(target: Target) -> u32 {
+    let bytes = target.to_be_bytes();
+    let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+    8 * zeros as u32 + bytes.get(zeros).map_or(0, |byte| byte.leading_zeros())
 }
 
 fn override_license(params: &mut Params, file: &NetworkFile) -> Result<(), NetworkFileError> {
@@ -204,6 +219,10 @@ fn override_deployments(params: &mut Params, file: DeploymentsFile) -> Result<()
         }
         *target = Deployment { bit, start_time, timeout };
     }
+    let bits = deployments.named().map(|(_, deployment)| deployment.bit);
+    if bits[0] == bits[1] || bits[0] == bits[2] || bits[1] == bits[2] {
+        return Err(NetworkFileError("deployments: each must have a bit of its own".to_owned()));
+    }
     Ok(())
 }
 
@@ -243,12 +262,17 @@ mod tests {
             ("base = \"regtest\"\nhalving_interval = 0", "halving_interval"),
             ("base = \"regtest\"\npow_limit = \"zz\"", "pow_limit is 'zz'"),
             ("base = \"regtest\"\npow_target_spacing = 0", "pow_target_spacing"),
+            ("base = \"regtest\"\nno_retarget = false", "23 leading zero bits"),
             ("base = \"regtest\"\nadmin_pubkeys = [\"03\"]", "admin_pubkeys has '03'"),
             (
                 "base = \"regtest\"\nadmin_addresses = [\"pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ\"]",
                 "version byte 117",
             ),
             ("base = \"regtest\"\n[deployments]\nwindow = 0", "deployments.window"),
+            (
+                "base = \"regtest\"\ndeployments.csv = {bit = 1, start_time = 0, timeout = 0}",
+                "a bit of its own",
+            ),
             (
                 "base = \"regtest\"\ndeployments.csv = {bit = 29, start_time = 0, timeout = 0}",
                 "deployments.csv.bit",

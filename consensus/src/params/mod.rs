@@ -39,10 +39,12 @@ pub struct Params {
     /// Known blocks, ascending. No branch may leave the chain below the highest known one, and coinbase
     /// signatures are checked above it only.
     pub checkpoints: Vec<(u32, BlockHash)>,
-    /// Work that the best chain surely has, 32 bytes big-endian.
+    /// Work that the best chain surely has, 32 bytes big-endian. For syncing from peers.
     pub minimum_chain_work: [u8; 32],
-    /// Scripts of this block's ancestors may be taken for checked.
+    /// Scripts of this block's ancestors may be taken for checked. For syncing from peers.
     pub assume_valid: Option<BlockHash>,
+    /// Whether a node may be told to mine at once: private chains only (`fMineBlocksOnDemand`).
+    pub mine_on_demand: bool,
     /// Host names that answer with addresses of nodes.
     pub dns_seeds: Vec<String>,
 }

@@ -87,6 +87,7 @@ impl Params {
             assume_valid: Some(known_hash(
                 "0000000002733bb68bb8e61e375f18cb071500d9be729051b0203a4371b3962a",
             )),
+            mine_on_demand: false,
             dns_seeds: std::iter::once("mainnet.iop.cash".to_owned())
                 .chain((1..=6).map(|n| format!("main{n}.iop.cash")))
                 .collect(),
@@ -135,6 +136,7 @@ impl Params {
             ],
             minimum_chain_work: [0; 32],
             assume_valid: None,
+            mine_on_demand: false,
             dns_seeds: ["testnet", "test1", "test2"].map(|host| format!("{host}.iop.cash")).to_vec(),
         }
     }
@@ -182,6 +184,7 @@ impl Params {
             checkpoints: vec![],
             minimum_chain_work: [0; 32],
             assume_valid: None,
+            mine_on_demand: true,
             dns_seeds: vec![],
         }
     }
@@ -214,7 +217,8 @@ impl Params {
                 admin_pubkeys: vec![admin.pubkey().to_vec()],
                 admin_addresses: vec![admin.address()],
                 initial_licenses: licenses.iter().map(LicenseKey::address).collect(),
-                initial_cap_factor: Some(1),
+                // Cap 1,008: three licenses fill a window of 2,016, so none waits for ever for the others.
+                initial_cap_factor: Some(2),
                 history: History::default(),
             },
             ..regtest

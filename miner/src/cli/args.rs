@@ -24,12 +24,16 @@ pub(super) struct Mine {
     /// The pool, as stratum+tcp://HOST:PORT; name more to fall back to, in order of preference
     #[arg(long = "url", value_name = "URL", required = true)]
     pub(super) urls: Vec<String>,
-    /// The user at the pool: the address that is paid, and a name for this machine
+    /// The user at the pool: an address, and a name for this machine
     #[arg(long, value_name = "ADDRESS.WORKER")]
     pub(super) user: String,
     /// The password at the pool; most take anything
     #[arg(long, default_value = "x")]
     pub(super) password: String,
+    /// The share difficulty to suggest to the pool [default: one share in about ten seconds, unless the
+    /// password has d=N]
+    #[arg(long, value_name = "D")]
+    pub(super) suggest_difficulty: Option<f64>,
     /// What to mine with, separated by commas; see `iop-miner devices`
     #[arg(long, value_name = "DEVICE", value_delimiter = ',', default_value = "cpu")]
     pub(super) devices: Vec<String>,

@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::Parser;
 use clap::error::ErrorKind;
 use iop_kernels::SelectError;
+use iop_stratum::difficulty::Difficulty;
 
 use super::args::{Bench, Cli, Devices, Mine, Raw};
 use crate::bench::BenchSettings;
 use crate::devices::cpu_threads;
 use crate::mine::MineSettings;
+use crate::suggest::Suggestion;
 use crate::upstream::{PoolUrl, UrlError};
 
 /// Most CPU threads. The largest machines have a few hundred cores; more is a slip of the finger.
@@ -60,6 +62,9 @@ pub enum UsageError {
     /// The password. Not repeated here.
     #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
     Password,
+    /// The difficulty to suggest.
+    #[error("--suggest-difficulty {0}: expected a number above 0")]
+    Difficulty(f64),
     /// The kernel.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
@@ -117,12 +122,23 @@ fn mine(raw: Mine) -> Result<MineSettings, UsageError> {
         return Err(UsageError::Device(raw.devices.join(",")));
     }
     Ok(MineSettings {
+        suggestion: suggestion(raw.suggest_difficulty, &raw.password)?,
         urls,
         user: raw.user,
         password: raw.password,
         kernel: iop_kernels::by_name(&raw.kernel)?,
         threads: threads(raw.threads)?,
     })
+}
+
+/// Whoever names a difficulty in the password gets that one: the pool hears a suggestion after the password.
+fn suggestion(asked: Option<f64>, password: &str) -> Result<Suggestion, UsageError> {
+    let names_one = |option: &str| option.starts_with("d=") || option.starts_with("diff=");
+    match asked {
+        Some(number) => Difficulty::new(number).map(Suggestion::Given).ok_or(UsageError::Difficulty(number)),
+        None if password.split(',').map(str::trim).any(names_one) => Ok(Suggestion::Nothing),
+        None => Ok(Suggestion::Measured),
+    }
 }
 
 fn bench(raw: &Bench) -> Result<BenchSettings, UsageError> {
@@ -172,6 +188,21 @@ mod tests {
     }
 
     #[test]
+    fn a_difficulty_is_suggested_as_given_or_as_measured_unless_the_password_has_one() {
+        let suggestion = |more: &str| match read(&format!("{MINE}{more}")).unwrap() {
+            Command::Mine(settings) => settings.suggestion,
+            other => panic!("mine is mine: {other:?}"),
+        };
+        let quarter = Suggestion::Given(Difficulty::new(0.25).unwrap());
+        assert_eq!(suggestion(""), Suggestion::Measured);
+        assert_eq!(suggestion(" --suggest-difficulty 0.25"), quarter);
+        assert_eq!(suggestion(" --password x,d=2"), Suggestion::Nothing);
+        assert_eq!(suggestion(" --password diff=2"), Suggestion::Nothing);
+        assert_eq!(suggestion(" --password d=2 --suggest-difficulty 0.25"), quarter);
+        assert_eq!(suggestion(" --password bad=2"), Suggestion::Measured);
+    }
+
+    #[test]
     fn bench_measures_all_that_the_cpu_can_run_unless_told_otherwise() {
         let Command::Bench(settings) = read("iop-miner bench").unwrap() else { panic!("bench is bench") };
         assert_eq!(settings.kernels.len(), iop_kernels::supported().count());
@@ -194,6 +225,9 @@ mod tests {
             (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu, once"),
             (with("--threads 0"), "--threads 0: expected 1 to 1024"),
             (with("--threads many"), "invalid value 'many' for '--threads <N>'"),
+            (with("--suggest-difficulty 0"), "--suggest-difficulty 0: expected a number above 0"),
+            (with("--suggest-difficulty inf"), "--suggest-difficulty inf: expected a number above 0"),
+            (with("--suggest-difficulty=-1"), "--suggest-difficulty -1: expected a number above 0"),
             (with("--frobnicate"), "unexpected argument '--frobnicate' found"),
             (usage("iop-miner mine --url stratum+tcp://a:1 --user="), "--user \"\": expected ADDRESS.WORKER"),
             (

@@ -1,8 +1,10 @@
 //! The CPU as a device: one worker thread per core, all with the same kernel.
 
+use std::io;
 use std::thread;
 
 use iop_kernels::Kernel;
+use tracing::warn;
 
 use super::{Device, Feed};
 
@@ -49,16 +51,27 @@ impl Device for Cpu {
         "cpu"
     }
 
-    fn run(&self, feed: &Feed) {
+    fn run(&self, feed: &Feed) -> io::Result<()> {
         thread::scope(|scope| {
-            for number in 0..self.threads {
-                let spawned = thread::Builder::new()
-                    .name(format!("cpu-{number}"))
-                    .spawn_scoped(scope, || self.work(feed));
-                if let Err(error) = spawned {
-                    tracing::error!(%error, "CPU thread {number} of {} does not start", self.threads);
+            let start = |number| {
+                let thread = thread::Builder::new().name(format!("cpu-{number}"));
+                thread.spawn_scoped(scope, || self.work(feed)).map(drop)
+            };
+            // Where one does not start, those after it will not either.
+            let failed = (0..self.threads).find_map(|number| Some((number, start(number).err()?)));
+            let threads = self.threads;
+            match failed {
+                None if threads == 0 => Err(io::Error::other("none of 0 CPU threads starts")),
+                None => Ok(()),
+                Some((0, error)) => Err(io::Error::new(
+                    error.kind(),
+                    format!("none of {threads} CPU threads starts: {error}"),
+                )),
+                Some((started, error)) => {
+                    warn!("only {started} of {threads} CPU threads start: {error}");
+                    Ok(())
                 }
             }
-        });
+        })
     }
 }

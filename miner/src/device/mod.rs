@@ -9,6 +9,7 @@ mod cpu;
 
 pub use cpu::Cpu;
 
+use std::io;
 use std::sync::Arc;
 
 use iop_kernels::verify;
@@ -28,7 +29,10 @@ pub trait Device: Send {
     fn name(&self) -> &str;
 
     /// Hashes what the feed gives, until it gives no more. Runs on a thread of its own.
-    fn run(&self, feed: &Feed);
+    ///
+    /// # Errors
+    /// When it cannot hash at all.
+    fn run(&self, feed: &Feed) -> io::Result<()>;
 }
 
 /// Where a device gets its work and leaves what it finds.
@@ -111,11 +115,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_cpu_of_which_no_thread_starts_fails() {
+        let (feed, _shares) = feed(1e9);
+        let error = Cpu::new(iop_kernels::auto(), 0).run(&feed).unwrap_err();
+        assert_eq!(error.to_string(), "none of 0 CPU threads starts");
+    }
+
+    #[test]
     fn a_cpu_finds_counts_and_ends() {
         let (feed, mut shares) = feed(1e-6);
         let cpu = Cpu::new(iop_kernels::auto(), 2);
         std::thread::scope(|scope| {
-            scope.spawn(|| cpu.run(&feed));
+            scope.spawn(|| cpu.run(&feed).unwrap());
             let found: Vec<Share> = (0..50).map(|_| shares.blocking_recv().unwrap()).collect();
             feed.dispatcher.close();
             // Whoever finds one more now must not wait for somebody to take it.

@@ -25,7 +25,17 @@ impl Backoff {
 
     /// A connection ended, or did not come about, after `lasted`.
     pub(super) fn ended(&mut self, lasted: Duration) {
-        self.failures = if lasted >= self.timing.good_after { 0 } else { self.failures.saturating_add(1) };
+        if lasted >= self.timing.good_after {
+            self.failures = 0;
+        } else {
+            self.given_up();
+        }
+    }
+
+    /// A connection was given up, since the pool had nothing to mine: the next pool's turn, however long it
+    /// lasted.
+    pub(super) fn given_up(&mut self) {
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// How long to wait before the next try: between half and all of a time that doubles with every round
@@ -76,6 +86,16 @@ mod tests {
         let tried: Vec<_> = (0..7).map(|_| next(MOMENT)).collect();
         assert_eq!(tried, [(1, 500), (2, 500), (0, 500), (1, 1000), (2, 1000), (0, 1000), (1, 2000)]);
         assert_eq!(next(Duration::from_secs(30)), (0, 500));
+    }
+
+    #[test]
+    fn a_pool_that_is_given_up_is_followed_by_the_next_and_not_by_the_first() {
+        let mut backoff = Backoff::new(Timing::default(), 3);
+        backoff.ended(Duration::from_secs(3600));
+        backoff.given_up();
+        assert_eq!(backoff.pool(), 1);
+        backoff.given_up();
+        assert_eq!(backoff.pool(), 2);
     }
 
     #[test]

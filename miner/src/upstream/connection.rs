@@ -4,13 +4,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iop_stratum::client::{self, Event, Options, Reconnect, Session, Verdict};
+use iop_stratum::client::{self, Event, Options, Reconnect, Session, SubmitId, Verdict};
 use iop_stratum::line::{LineDecoder, LineTooLong, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::watch::{STALE_IN_A_ROW, Watch};
 use super::{Desk, PoolUrl, Timing};
 use crate::job::{Job, Serial, Share};
 
@@ -31,8 +32,10 @@ pub(super) enum Lost {
     Closed,
     #[error("the pool did not let us work within {} s", .0.as_secs_f32())]
     Handshake(Duration),
-    #[error("not a byte from the pool for {} s", .0.as_secs_f32())]
+    #[error("nothing of use from the pool for {} s", .0.as_secs_f32())]
     Silent(Duration),
+    #[error("no job from the pool for {} s", .0.as_secs_f32())]
+    Idle(Duration),
     #[error("the pool did not take a line for {} s", .0.as_secs_f32())]
     Stuck(Duration),
     #[error("the pool sent a {0}")]
@@ -51,7 +54,7 @@ pub(super) struct Connection<'a> {
     session: Session,
     decoder: LineDecoder,
     opened: Instant,
-    last_byte: Instant,
+    watch: Watch,
     /// When the pool last got a line into our log.
     spoke: Option<Instant>,
     /// The newest job, kept to be started when the pool lets us work, or again when its version mask changes.
@@ -60,6 +63,8 @@ pub(super) struct Connection<'a> {
     next_serial: &'a mut Serial,
     /// The pool takes shares of jobs from here on.
     oldest_live: Serial,
+    /// The first serial that the newest job had; it gets others when its version mask changes.
+    first_of_job: Serial,
 }
 
 impl<'a> Connection<'a> {
@@ -80,10 +85,11 @@ impl<'a> Connection<'a> {
             session: Session::new(options),
             decoder: LineDecoder::new(MAX_CLIENT_LINE),
             opened: now,
-            last_byte: now,
+            watch: Watch::new(now),
             spoke: None,
             job: None,
             oldest_live: *next_serial,
+            first_of_job: *next_serial,
             next_serial,
         }
     }
@@ -116,12 +122,15 @@ impl<'a> Connection<'a> {
 
     /// Until when the pool has to be heard of, and what it is if it is not.
     fn deadline(&self) -> (Instant, Lost) {
-        let silence = self.last_byte + self.timing.silence;
-        let handshake = self.opened + self.timing.handshake;
-        if !self.session.is_authorized() && handshake < silence {
-            return (handshake, Lost::Handshake(self.timing.handshake));
+        let Timing { handshake, silence, .. } = self.timing;
+        if !self.session.is_authorized() {
+            return (self.opened + handshake, Lost::Handshake(handshake));
         }
-        (silence, Lost::Silent(self.timing.silence))
+        let silent = self.watch.silent_at(silence);
+        match self.watch.idle_at(silence) {
+            Some(idle) if idle < silent => (idle, Lost::Idle(silence)),
+            _ => (silent, Lost::Silent(silence)),
+        }
     }
 
     async fn send(&mut self) -> Result<(), Lost> {
@@ -135,7 +144,6 @@ impl<'a> Connection<'a> {
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        self.last_byte = Instant::now();
         self.decoder.extend(bytes);
         while let Some(line) = self.decoder.next_line()? {
             if let Some(event) = self.session.handle_line(line)? {
@@ -146,6 +154,17 @@ impl<'a> Connection<'a> {
     }
 
     fn react(&mut self, event: Event) -> Result<(), Lost> {
+        let now = Instant::now();
+        match &event {
+            Event::Job(_) => self.watch.job(now),
+            // A verdict is of use where it is good: the watch sees to it.
+            Event::SubmitResult { .. } | Event::Reconnect(_) | Event::ShowMessage(_) => {}
+            Event::Subscribed
+            | Event::Authorized
+            | Event::Difficulty(_)
+            | Event::Extranonce { .. }
+            | Event::VersionMask(_) => self.watch.useful(now),
+        }
         match event {
             Event::Subscribed => debug!("{}: subscribed", self.url),
             Event::Authorized => {
@@ -156,6 +175,7 @@ impl<'a> Connection<'a> {
                 debug!(job = %job.notify.job_id, clean = job.notify.clean, difficulty = %job.difficulty, "new job");
                 let clean = job.notify.clean;
                 self.job = Some(job);
+                self.first_of_job = *self.next_serial;
                 self.start(clean);
             }
             Event::Difficulty(difficulty) => {
@@ -172,7 +192,10 @@ impl<'a> Connection<'a> {
                     self.start(true);
                 }
             }
-            Event::SubmitResult { verdict, .. } => self.count(&verdict),
+            Event::SubmitResult { id, verdict } => {
+                self.count(&verdict);
+                self.judge_job(id, &verdict, now);
+            }
             Event::Reconnect(reconnect) => self.moved(reconnect)?,
             Event::ShowMessage(text) => {
                 if self.may_speak() {
@@ -211,13 +234,16 @@ impl<'a> Connection<'a> {
             return;
         }
         debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
-        self.session.submit(&client::Share {
+        let id = self.session.submit(&client::Share {
             job_id: share.job.id().clone(),
             extranonce2: share.extranonce2,
             ntime: share.ntime,
             nonce: share.nonce,
             version_bits: share.version_bits,
         });
+        if share.job.serial() >= self.first_of_job {
+            self.watch.submitted(id);
+        }
     }
 
     fn count(&self, verdict: &Verdict) {
@@ -235,6 +261,19 @@ impl<'a> Connection<'a> {
                     warn!("{}: share refused: {refusal}; more of these are counted only", self.url);
                 }
             }
+        }
+    }
+
+    /// Takes a job away that the pool does not know any more: without work the devices wait for its next one.
+    fn judge_job(&mut self, id: SubmitId, verdict: &Verdict, now: Instant) {
+        if !self.watch.verdict(id, verdict, now) {
+            return;
+        }
+        self.job = None;
+        self.oldest_live = *self.next_serial;
+        self.desk.dispatcher.clear();
+        if self.may_speak() {
+            warn!("{}: {STALE_IN_A_ROW} stale shares in a row; waiting for another job", self.url);
         }
     }
 

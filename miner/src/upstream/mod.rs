@@ -9,6 +9,7 @@ mod connection;
 pub mod pool;
 mod timing;
 mod url;
+mod watch;
 
 pub use timing::Timing;
 pub use url::{PoolUrl, UrlError};

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use iop_stratum::client::Options;
+use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::VersionMask;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -27,19 +28,25 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Pools in order of preference.
+    /// Pools in order of preference, and a share difficulty to suggest to them.
     ///
     /// # Panics
     /// When there are no URLs.
     #[must_use]
-    pub fn new(urls: Vec<PoolUrl>, user: String, password: String, timing: Timing) -> Self {
+    pub fn new(
+        urls: Vec<PoolUrl>,
+        user: String,
+        password: String,
+        suggest_difficulty: Option<Difficulty>,
+        timing: Timing,
+    ) -> Self {
         assert!(!urls.is_empty(), "the command line asks for at least one URL");
         let options = Options {
             user,
             password,
             user_agent: USER_AGENT.to_owned(),
             version_mask: VersionMask::SERVER,
-            suggest_difficulty: None,
+            suggest_difficulty,
         };
         Self { urls, options, timing }
     }
@@ -68,7 +75,10 @@ impl Upstream for Pool {
         loop {
             let started = Instant::now();
             let lost = self.connect(&url, &mut desk, &mut next_serial).await;
-            backoff.ended(started.elapsed());
+            match lost {
+                Lost::Silent(_) | Lost::Idle(_) => backoff.given_up(),
+                _ => backoff.ended(started.elapsed()),
+            }
             let (next, asked_wait) = match &lost {
                 Lost::Moved { port, wait } => (PoolUrl { host: url.host.clone(), port: *port }, *wait),
                 _ => (self.urls[backoff.pool()].clone(), Duration::ZERO),

@@ -9,8 +9,9 @@ pub struct Timing {
     pub connect: Duration,
     /// From the open connection to the pool's leave to work. A pool answers in two round trips.
     pub handshake: Duration,
-    /// Without a byte from the pool. Pools send a job at least every minute, so three minutes mean that the
-    /// way is cut without either end having been told.
+    /// Without anything of use from the pool (a job, a difficulty, an accepted share), and without a job whatever
+    /// else comes. Pools send a job at least every minute, so three minutes mean that the way is cut without
+    /// either end having been told, or that the pool has nothing to mine.
     pub silence: Duration,
     /// For one line to get into the network.
     pub write: Duration,

@@ -1,11 +1,13 @@
 //! The program itself: exit status, streams, JSON.
 
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::support::{Client, JOB, listen};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::support::{Client, JOB, PATIENCE, listen};
 
 fn miner(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iop-miner"));
@@ -133,17 +135,101 @@ fn a_missing_pool_is_named_in_one_line_and_tried_again() {
     let (listener, address) = listen();
     drop(listener);
     let url = format!("stratum+tcp://{address}");
-    let mut child = miner(&["mine", "--url", &*url, "--user", "a.b", "--threads", "1"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    thread::sleep(Duration::from_millis(1200));
-    assert!(child.try_wait().unwrap().is_none(), "it goes on");
-    child.kill().unwrap();
-    let started = Instant::now();
-    let stderr = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
-    assert!(started.elapsed() < crate::support::PATIENCE);
-    let refused: Vec<&str> = stderr.lines().filter(|line| line.contains("cannot connect")).collect();
-    assert!(refused.len() >= 2 && refused.iter().all(|line| line.contains(&url)), "{stderr}");
-    assert!(refused[0].contains("trying again in"), "{stderr}");
+    let mut child = Ended(
+        miner(&["mine", "--url", &*url, "--user", "a.b", "--threads", "1"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let lines = lines(child.0.stderr.take().unwrap());
+    let mut refused = 0;
+    while refused < 2 {
+        let line = lines.recv_timeout(PATIENCE).expect("it goes on and says so");
+        if line.contains("cannot connect") {
+            assert!(line.contains(&url) && line.contains("trying again in"), "{line}");
+            refused += 1;
+        }
+    }
+    assert!(child.0.try_wait().unwrap().is_none(), "it goes on");
+}
+
+/// A program that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The lines of a stream as they come.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    receiver
+}
+
+/// What the program suggests to a pool: the parameters, or nothing by the time it asks for the next thing.
+fn suggested(more: &[&str], password: &str) -> Option<Value> {
+    let (listener, address) = listen();
+    let url = format!("stratum+tcp://{address}");
+    let mut arguments =
+        vec!["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1", "--password", password];
+    arguments.extend(more);
+    let _child = Ended(miner(&arguments).stderr(Stdio::null()).spawn().unwrap());
+    let mut client = Client::accept(&listener);
+    assert!(client.try_handshake(&JOB, password), "the miner stays");
+    let next = client.read().expect("the miner stays");
+    match next["method"].as_str().unwrap() {
+        "mining.suggest_difficulty" => Some(next["params"].clone()),
+        other => {
+            assert_eq!(other, "mining.extranonce.subscribe");
+            None
+        }
+    }
+}
+
+#[test]
+fn a_pool_is_told_the_difficulty_that_suits_the_machine_or_the_one_that_was_asked_for() {
+    let measured = suggested(&[], "x").expect("something is suggested");
+    // From 100 kH/s to 1 TH/s: a thread of any CPU.
+    let difficulty = measured[0].as_f64().unwrap();
+    assert!((0.0002..=2500.0).contains(&difficulty), "{difficulty}");
+    assert_eq!(suggested(&["--suggest-difficulty", "0.25"], "x"), Some(json!([0.25])));
+    assert_eq!(suggested(&[], "x,d=2"), None);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_nobody_takes_is_an_error_or_the_end_but_no_panic() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [&["--help"][..], &["--version"], &["mine", "--help"], &["devices"]] {
+        let output = miner(arguments).stdout(full()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("iop-miner: ") && stderr.lines().count() == 1, "{stderr}");
+        // Whoever closed the pipe has seen enough.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = miner(arguments).stdout(writer).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{arguments:?}");
+        // Nobody is there to hear a complaint either.
+        assert_eq!(miner(arguments).stdout(full()).stderr(full()).status().unwrap().code(), Some(1));
+    }
+    assert_eq!(miner(&["dig"]).stderr(full()).status().unwrap().code(), Some(2));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn mining_goes_on_where_nobody_takes_the_log() {
+    let (listener, address) = listen();
+    let url = format!("stratum+tcp://{address}");
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
+    let _child = Ended(miner(&arguments).stderr(full).spawn().unwrap());
+    Client::accept(&listener).serve_until_share(&JOB);
 }

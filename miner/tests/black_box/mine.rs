@@ -1,15 +1,27 @@
 //! `mine` against pools of every kind, over real sockets.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, EASY, HARDER, JOB, Miner, TIMING, Template, listen};
-use serde_json::json;
+use iop_miner::device::{Cpu, Device, Feed};
+use iop_miner::mine::mine;
+use iop_miner::stats::Stats;
+use iop_miner::upstream::Timing;
+use serde_json::{Value, json};
 
-/// By how much the miner's clock for a connection may have started before ours.
-const A_MOMENT: Duration = Duration::from_millis(500);
+use crate::support::{Client, EASY, HARDER, JOB, Miner, PATIENCE, SUGGESTED, TIMING, Template, listen, pool};
+
+/// A limit that a test waits for.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// How pools refuse a share of a job that they do not know any more.
+fn stale() -> Value {
+    json!([21, "Job not found", null])
+}
 
 #[test]
 fn shares_meet_the_target_and_no_header_is_submitted_twice() {
@@ -45,16 +57,17 @@ fn a_new_difficulty_and_a_new_extranonce_hold_from_the_next_job_on() {
     client.serve_until_share(&JOB);
     client.set_difficulty(HARDER);
     client.send(&json!({"id": null, "method": "mining.set_extranonce", "params": ["abcdef", 8]}));
-    // Still the first job, with its own difficulty and extranonce.
-    for _ in 0..20 {
-        JOB.check(&client.read_submit());
+    // Still the first job, with its own difficulty and extranonce. By chance, eight of its shares would all be
+    // right for the second one once in 65,536 times.
+    for _ in 0..8 {
+        JOB.check(&client.accept_share());
     }
     let second =
-        Template { id: "job-2", extranonce1: "abcdef", extranonce2_size: 8, share_bound: 0x1000, ..JOB };
+        Template { id: "job-2", extranonce1: "abcdef", extranonce2_size: 8, share_bound: 0x4000, ..JOB };
     client.send(&second.notify(true));
     let mut of_second = 0;
-    while of_second < 20 {
-        let submit = client.read_submit();
+    while of_second < 8 {
+        let submit = client.accept_share();
         if submit["params"][1] == second.id {
             second.check(&submit);
             of_second += 1;
@@ -75,12 +88,12 @@ fn version_bits_follow_a_mask_that_changes() {
     let unrolled = Template { mask: 0, ..JOB };
     let start = Instant::now();
     loop {
-        let submit = client.read_submit();
+        let submit = client.accept_share();
         if submit["params"].as_array().unwrap().len() == 5 {
             unrolled.check(&submit);
             return;
         }
-        assert!(start.elapsed() < crate::support::PATIENCE);
+        assert!(start.elapsed() < PATIENCE);
     }
 }
 
@@ -96,7 +109,7 @@ fn verdicts_are_counted_by_the_pools_reasons() {
         json!([21, "Stale", null]),
     ] {
         let submit = client.read_submit();
-        client.send(&json!({"id": submit["id"], "result": null, "error": error}));
+        client.refuse(&submit, &error);
     }
     let snapshot = miner.wait_for(|snapshot| snapshot.stale == 1);
     assert_eq!(
@@ -117,10 +130,7 @@ fn a_pool_that_comes_late_goes_and_comes_back_is_mined_at_each_time() {
         client.serve_until_share(&JOB);
         drop((client, listener));
         // Without a pool there is no work, and what is left of it is thrown away.
-        thread::sleep(Duration::from_millis(200));
-        let hashes = miner.stats.snapshot().hashes;
-        thread::sleep(Duration::from_millis(50));
-        assert_eq!(miner.stats.snapshot().hashes, hashes, "hashes for nobody");
+        miner.wait_until_idle();
     }
 }
 
@@ -202,35 +212,160 @@ fn what_a_hostile_pool_sends_ends_its_connection_and_nothing_else() {
 #[test]
 fn a_pool_that_takes_every_hash_and_reads_none_is_left() {
     let (listener, address) = listen();
-    let miner = Miner::start(&[address]);
+    let miner = Miner::start_with(&[address], Timing { write: SHORT, ..TIMING });
     let mut client = Client::accept(&listener);
     client.handshake(&JOB);
     client.set_difficulty(1e-300);
     client.send(&JOB.notify(true));
     // Every hash is a share now. Nobody reads them, until the miner finds that the pool takes nothing.
-    let start = Instant::now();
-    let mut again = Client::accept(&listener);
-    assert!(start.elapsed() >= TIMING.write.min(TIMING.silence) - A_MOMENT);
-    again.serve_until_share(&JOB);
+    let _again = Client::accept(&listener);
     assert!(miner.stats.snapshot().hashes > 0);
 }
 
 #[test]
-fn a_pool_that_falls_silent_is_left() {
+fn a_pool_that_is_silent_before_the_hand_shake_is_left() {
+    let (listener, address) = listen();
+    let _miner = Miner::start_with(&[address], Timing { handshake: SHORT, ..TIMING });
+    Client::accept(&listener).wait_until_closed();
+    Client::accept(&listener);
+}
+
+#[test]
+fn a_pool_that_falls_silent_is_left_for_the_next_however_long_it_was_good() {
+    let [(first, first_address), (second, second_address)] = [listen(), listen()];
+    let timing = Timing { silence: SHORT, good_after: Duration::ZERO, ..TIMING };
+    let _miner = Miner::start_with(&[first_address, second_address], timing);
+    let mut client = Client::accept(&first);
+    client.try_handshake(&JOB, "x");
+    client.wait_until_closed();
+    Client::accept(&second);
+}
+
+#[test]
+fn refusals_and_messages_do_not_break_the_silence() {
+    let [(first, first_address), (second, second_address)] = [listen(), listen()];
+    let timing = Timing { silence: SHORT, ..TIMING };
+    let _miner = Miner::start_with(&[first_address, second_address], timing);
+    let mut client = Client::accept(&first);
+    client.try_handshake(&JOB, "x");
+    client.set_difficulty(EASY);
+    client.send(&JOB.notify(true));
+    let start = Instant::now();
+    while let Some(request) = client.read() {
+        assert!(start.elapsed() < PATIENCE, "a pool that takes no share is mined at for ever");
+        client.refuse(&request, &json!([23, "Low difficulty share", null]));
+        client.send(&json!({"id": null, "method": "client.show_message", "params": ["still here"]}));
+        client.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
+    }
+    Client::accept(&second);
+}
+
+#[test]
+fn a_job_of_which_every_share_is_stale_is_dropped_until_the_next_one() {
+    let (listener, address) = listen();
+    let miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
+    for _ in 0..16 {
+        let submit = client.read_submit();
+        client.refuse(&submit, &stale());
+    }
+    miner.wait_for(|snapshot| snapshot.stale >= 16);
+    miner.wait_until_idle();
+    // A change of the mask does not bring the job back. Shares from before the drop come before the pong.
+    client.send(&json!({"id": null, "method": "mining.set_version_mask", "params": ["00ffe000"]}));
+    client.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
+    while client.read().expect("the miner stays")["result"] != "pong" {}
+    thread::sleep(Duration::from_millis(200));
+    let second = Template { id: "job-2", mask: 0x00ff_e000, ..JOB };
+    client.send(&second.notify(false));
+    second.check(&client.accept_share());
+}
+
+#[test]
+fn stale_shares_with_an_accepted_one_now_and_then_drop_no_job() {
     let (listener, address) = listen();
     let _miner = Miner::start(&[address]);
-    // Before the hand-shake …
     let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
+    for _ in 0..3 {
+        for _ in 0..15 {
+            let submit = client.read_submit();
+            client.refuse(&submit, &stale());
+        }
+        JOB.check(&client.accept_share());
+    }
+    JOB.check(&client.accept_share());
+}
+
+#[test]
+fn a_pool_that_has_no_job_is_left_for_the_next_whatever_else_it_sends() {
+    let [(first, first_address), (second, second_address)] = [listen(), listen()];
+    let timing = Timing { silence: SHORT, ..TIMING };
+    let _miner = Miner::start_with(&[first_address, second_address], timing);
+    let mut client = Client::accept(&first);
+    client.try_handshake(&JOB, "x");
+    client.set_difficulty(EASY);
+    client.send(&JOB.notify(true));
+    for _ in 0..16 {
+        let Some(submit) = client.read_submit_if_any() else { break };
+        client.refuse(&submit, &stale());
+        // Breaks the silence, and goes on to do so.
+        client.set_difficulty(EASY);
+    }
     let start = Instant::now();
-    client.wait_until_closed();
-    assert!(start.elapsed() >= TIMING.handshake - A_MOMENT);
-    // … and after it.
-    let mut client = Client::accept(&listener);
-    client.handshake(&JOB);
-    let start = Instant::now();
-    client.wait_until_closed();
-    assert!(start.elapsed() >= TIMING.silence - A_MOMENT);
-    Client::accept(&listener).serve_until_share(&JOB);
+    second.set_nonblocking(true).unwrap();
+    while second.accept().is_err() {
+        assert!(start.elapsed() < PATIENCE, "a pool without a job is kept for ever");
+        client.set_difficulty(EASY);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_pool_that_refuses_the_suggested_difficulty_is_mined_at() {
+    for error in [json!([20, "Unknown method", null]), json!("no")] {
+        let (listener, address) = listen();
+        let miner = Miner::start(&[address]);
+        let mut client = Client::accept(&listener);
+        client.handshake(&JOB);
+        let suggestion = client.read_request("mining.suggest_difficulty");
+        assert_eq!(suggestion["params"], json!([SUGGESTED]));
+        client.refuse(&suggestion, &error);
+        client.set_difficulty(EASY);
+        client.send(&JOB.notify(true));
+        JOB.check(&client.accept_share());
+        assert!(miner.wait_for(|snapshot| snapshot.accepted >= 1).rejected.is_empty());
+    }
+}
+
+/// A device that cannot hash.
+struct Broken;
+
+impl Device for Broken {
+    fn name(&self) -> &str {
+        "broken"
+    }
+
+    fn run(&self, _: &Feed) -> io::Result<()> {
+        Err(io::Error::other("no fan"))
+    }
+}
+
+#[test]
+fn mining_ends_when_no_device_works_and_not_before() {
+    let (_listener, address) = listen();
+    let run = |devices: Vec<Box<dyn Device>>, asked_to_end_after| {
+        let until = async move {
+            tokio::time::sleep(asked_to_end_after).await;
+            Ok(())
+        };
+        mine(pool(&[address], None, TIMING), devices, &Arc::new(Stats::new()), until)
+    };
+    let error = run(vec![Box::new(Broken), Box::new(Broken)], PATIENCE).unwrap_err();
+    assert_eq!(error.to_string(), "broken: no fan");
+    let one_works: Vec<Box<dyn Device>> = vec![Box::new(Broken), Box::new(Cpu::new(iop_kernels::auto(), 1))];
+    run(one_works, Duration::from_millis(300)).unwrap();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use iop_miner::mine::mine;
 use iop_miner::stats::{Snapshot, Stats};
 use iop_miner::upstream::Timing;
 use iop_miner::upstream::pool::Pool;
+use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -21,11 +22,15 @@ use tokio::sync::oneshot;
 /// How long anything that should happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longer than any test waits: a miner that leaves does so for another reason.
+const NEVER: Duration = Duration::from_secs(300);
+
+/// A test that is about one of the limits makes that one short.
 pub(crate) const TIMING: Timing = Timing {
-    connect: Duration::from_secs(5),
-    handshake: Duration::from_secs(1),
-    silence: Duration::from_secs(2),
-    write: Duration::from_secs(2),
+    connect: PATIENCE,
+    handshake: NEVER,
+    silence: NEVER,
+    write: NEVER,
     first_retry: Duration::from_millis(20),
     last_retry: Duration::from_millis(100),
     good_after: Duration::from_secs(30),
@@ -41,8 +46,11 @@ pub(crate) struct Miner {
 
 impl Miner {
     pub(crate) fn start(pools: &[SocketAddr]) -> Self {
-        let urls = pools.iter().map(|pool| format!("stratum+tcp://{pool}").parse().unwrap()).collect();
-        let pool = Pool::new(urls, "pAddress.rig".into(), "x".into(), TIMING);
+        Self::start_with(pools, TIMING)
+    }
+
+    pub(crate) fn start_with(pools: &[SocketAddr], timing: Timing) -> Self {
+        let pool = pool(pools, Some(SUGGESTED), timing);
         let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(iop_kernels::auto(), 2))];
         let (stop, stopped) = oneshot::channel();
         let stats = Arc::new(Stats::new());
@@ -55,6 +63,21 @@ impl Miner {
             move || mine(pool, devices, &stats, until).unwrap()
         });
         Self { stats, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Waits until nothing is hashed any more.
+    pub(crate) fn wait_until_idle(&self) {
+        let start = Instant::now();
+        let mut before = None;
+        loop {
+            let hashes = self.stats.snapshot().hashes;
+            if before.replace(hashes) == Some(hashes) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "hashes for nobody");
+            // Two hundred times what the slowest kernel takes between two counts.
+            thread::sleep(Duration::from_millis(1000));
+        }
     }
 
     /// Waits until the counters are as wanted.
@@ -79,6 +102,15 @@ impl Drop for Miner {
     }
 }
 
+/// What the miners under test suggest.
+pub(crate) const SUGGESTED: f64 = 0.125;
+
+pub(crate) fn pool(pools: &[SocketAddr], suggested: Option<f64>, timing: Timing) -> Pool {
+    let urls = pools.iter().map(|pool| format!("stratum+tcp://{pool}").parse().unwrap()).collect();
+    let suggested = suggested.and_then(Difficulty::new);
+    Pool::new(urls, "pAddress.rig".into(), "x".into(), suggested, timing)
+}
+
 pub(crate) fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -100,8 +132,8 @@ pub(crate) struct Template {
 
 /// Difficulty 2^-16: the target is `0000ffff 00…`.
 pub(crate) const EASY: f64 = 1.0 / 65_536.0;
-/// Difficulty 2^-12: the target is `00000fff f0…`.
-pub(crate) const HARDER: f64 = 1.0 / 4096.0;
+/// Difficulty 2^-14: the target is `00003fff c0…`. One in four easy shares meets it.
+pub(crate) const HARDER: f64 = 1.0 / 16_384.0;
 
 pub(crate) const JOB: Template = Template {
     id: "job-1",
@@ -217,10 +249,19 @@ impl Client {
         self.send(&json!({"id": request["id"], "result": result, "error": null}));
     }
 
+    pub(crate) fn refuse(&mut self, request: &Value, error: &Value) {
+        self.send(&json!({"id": request["id"], "result": null, "error": error}));
+    }
+
     /// Answers the hand-shake up to the user's leave to work.
     pub(crate) fn handshake(&mut self, job: &Template) {
+        assert!(self.try_handshake(job, "x"), "the miner stays");
+    }
+
+    /// The same for any password; says whether the miner stayed for it.
+    pub(crate) fn try_handshake(&mut self, job: &Template, password: &str) -> bool {
         loop {
-            let request = self.read().expect("the miner stays");
+            let Some(request) = self.read() else { return false };
             let result = match request["method"].as_str().unwrap() {
                 "mining.configure" if job.mask == 0 => json!({"version-rolling": false}),
                 "mining.configure" => {
@@ -230,9 +271,9 @@ impl Client {
                     json!([[["mining.notify", "1"]], job.extranonce1, job.extranonce2_size])
                 }
                 "mining.authorize" => {
-                    assert_eq!(request["params"], json!(["pAddress.rig", "x"]));
+                    assert_eq!(request["params"], json!(["pAddress.rig", password]));
                     self.answer(&request, json!(true));
-                    return;
+                    return true;
                 }
                 other => panic!("unexpected {other}"),
             };
@@ -244,14 +285,36 @@ impl Client {
         self.send(&json!({"id": null, "method": "mining.set_difficulty", "params": [difficulty]}));
     }
 
-    /// The next share.
-    pub(crate) fn read_submit(&mut self) -> Value {
+    /// The next request of this method, or `None` when the miner is gone.
+    fn read_until(&mut self, method: &str) -> Option<Value> {
         loop {
-            let request = self.read().expect("the miner stays");
-            if request["method"] == "mining.submit" {
-                return request;
+            let request = self.read()?;
+            if request["method"] == method {
+                return Some(request);
             }
         }
+    }
+
+    /// The next request of this method.
+    pub(crate) fn read_request(&mut self, method: &str) -> Value {
+        self.read_until(method).expect("the miner stays")
+    }
+
+    /// The next share.
+    pub(crate) fn read_submit(&mut self) -> Value {
+        self.read_request("mining.submit")
+    }
+
+    /// The next share, or `None` when the miner is gone.
+    pub(crate) fn read_submit_if_any(&mut self) -> Option<Value> {
+        self.read_until("mining.submit")
+    }
+
+    /// The next share, accepted.
+    pub(crate) fn accept_share(&mut self) -> Value {
+        let submit = self.read_submit();
+        self.answer(&submit, json!(true));
+        submit
     }
 
     /// Serves a miner until a share of the job has come, and checks it.
@@ -259,9 +322,7 @@ impl Client {
         self.handshake(job);
         self.set_difficulty(EASY);
         self.send(&job.notify(true));
-        let submit = self.read_submit();
-        job.check(&submit);
-        self.answer(&submit, json!(true));
+        job.check(&self.accept_share());
     }
 
     /// Waits until the miner has closed the connection.

@@ -6,6 +6,7 @@
 use bitcoin::{Block, BlockHash};
 use iop_consensus::error::BlockError;
 use iop_consensus::{block, header};
+use tracing::info;
 
 use super::index::BlockId;
 use super::state::ChainState;
@@ -51,8 +52,11 @@ impl ChainState {
 
     /// Judges and stores a block and activates the best branch (`ProcessNewBlock`).
     fn process(&mut self, block: Block, now: u64) -> Result<Processed, StorageError> {
-        let refused = |rejection| Ok(Processed { stored: false, verdict: Some(Err(rejection)) });
         let hash = block.block_hash();
+        let refused = |rejection: Rejection| {
+            info!(%hash, "block refused: {rejection}");
+            Ok(Processed { stored: false, verdict: Some(Err(rejection)) })
+        };
         if let Err(error) = block::check(&block, &self.params) {
             return refused(Rejection::Rule(error));
         }
@@ -69,7 +73,7 @@ impl ChainState {
             }
             self.store(&block, id)?;
         }
-        let verdict = self.activate_best_chain(hash, now)?;
+        let verdict = self.activate_best_chain(Some(hash), now)?;
         Ok(Processed { stored: true, verdict })
     }
 
@@ -81,8 +85,7 @@ impl ChainState {
         now: u64,
     ) -> Result<Result<BlockId, Rejection>, StorageError> {
         if let Some(id) = self.index.find(&hash) {
-            let failed = self.index.get(id).is_failed();
-            return Ok(if failed { Err(Rejection::KnownInvalid) } else { Ok(id) });
+            return Ok(Ok(id));
         }
         let Some(parent) = self.index.find(&block.header.prev_blockhash) else {
             return Ok(Err(Rejection::UnknownParent));
@@ -128,5 +131,96 @@ impl ChainState {
             self.consider(id);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use iop_consensus::address::{Address, AddressKind};
+    use iop_consensus::params::Params;
+
+    use super::*;
+    use crate::generate::{Payee, mine};
+    use crate::storage::Storage;
+    use crate::template::template;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn open(dir: &Path) -> ChainState {
+        let params = Params::regtest();
+        let storage = Storage::open(dir, &params).unwrap();
+        ChainState::load(Arc::new(params), storage).unwrap()
+    }
+
+    fn next_block(state: &mut ChainState) -> Block {
+        let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash: [1; 20] }, key: None };
+        mine(&template(state, NOW), &payee, || false).unwrap()
+    }
+
+    fn extend(state: &mut ChainState, count: usize) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        for _ in 0..count {
+            let block = next_block(state);
+            assert_eq!(state.submit(block.clone(), NOW).unwrap(), Submitted::Accepted);
+            blocks.push(block);
+        }
+        blocks
+    }
+
+    /// Stores a block as before a crash: it is not connected yet.
+    fn store_only(state: &mut ChainState, block: &Block) {
+        let id = state.accept_header(block, block.block_hash(), NOW).unwrap().unwrap();
+        state.store(block, id).unwrap();
+    }
+
+    fn tip(state: &ChainState) -> BlockHash {
+        state.index().get(state.index().tip()).hash
+    }
+
+    #[test]
+    fn a_block_stored_before_a_crash_is_connected_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = open(dir.path());
+        extend(&mut state, 2);
+        let block = next_block(&mut state);
+        store_only(&mut state, &block);
+        assert_ne!(tip(&state), block.block_hash());
+        drop(state);
+        let mut state = open(dir.path());
+        assert_eq!(tip(&state), block.block_hash());
+        extend(&mut state, 1);
+    }
+
+    #[test]
+    fn a_reorganisation_cut_off_by_a_crash_is_finished_at_the_next_start() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut state = open(dir.path());
+        extend(&mut state, 3);
+        let branch = extend(&mut open(other.path()), 4);
+        branch.iter().for_each(|block| store_only(&mut state, block));
+        state.disconnect_tip().unwrap();
+        drop(state);
+        let mut state = open(dir.path());
+        assert_eq!(tip(&state), branch[3].block_hash());
+        extend(&mut state, 1);
+    }
+
+    #[test]
+    fn of_two_tips_with_the_same_work_the_active_one_stays_also_after_a_restart() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut state = open(dir.path());
+        let own = extend(&mut state, 1);
+        let rival = extend(&mut open(other.path()), 1);
+        assert_eq!(state.submit(rival[0].clone(), NOW).unwrap(), Submitted::Inconclusive);
+        for _ in 0..3 {
+            drop(state);
+            state = open(dir.path());
+            assert_eq!(tip(&state), own[0].block_hash());
+        }
+        assert_eq!(state.submit(rival[0].clone(), NOW).unwrap(), Submitted::DuplicateInconclusive);
     }
 }

@@ -5,8 +5,10 @@
 use std::cmp::Reverse;
 
 use bitcoin::{Block, BlockHash, Transaction};
+use iop_consensus::address::Address;
 use iop_consensus::connect::{self, ConnectError, Connected, Context, DoneAction, ScriptRunner};
 use iop_consensus::error::BlockError;
+use iop_consensus::license::coinbase;
 use iop_consensus::script::{ScriptCheck, ScriptFailure};
 use rayon::prelude::*;
 use tracing::{info, warn};
@@ -14,23 +16,30 @@ use tracing::{info, warn};
 use super::index::BlockId;
 use super::state::ChainState;
 use super::verdict::Rejection;
+use crate::mempool::Mempool;
 use crate::storage::{Batch, BlockUndo, StorageError};
 
-/// Runs script checks on all cores.
-struct Parallel;
+/// Runs script checks on all cores, input by input. What waits in the mempool passed them under all soft forks, and
+/// so under any of them.
+struct Parallel<'a> {
+    mempool: &'a Mempool,
+}
 
-impl ScriptRunner for Parallel {
+impl ScriptRunner for Parallel<'_> {
     fn run(&self, checks: &[ScriptCheck<'_>]) -> Result<(), ScriptFailure> {
-        checks.par_iter().try_for_each(ScriptCheck::run)
+        checks.par_iter().filter(|check| !self.mempool.has_verified(check.tx)).try_for_each(|check| {
+            let serialized = check.serialized();
+            (0..check.spent.len()).into_par_iter().try_for_each(|input| check.run_input(&serialized, input))
+        })
     }
 }
 
 impl ChainState {
-    /// Makes the branch with most work active (`ActivateBestChain`). Gives the verdict on `judged` if it was
-    /// connected or refused on the way.
+    /// Makes the branch with most work active (`ActivateBestChain`). Gives the verdict on `judged`, if there is such
+    /// a block and it was connected or refused on the way.
     pub(super) fn activate_best_chain(
         &mut self,
-        judged: BlockHash,
+        judged: Option<BlockHash>,
         now: u64,
     ) -> Result<Option<Result<(), Rejection>>, StorageError> {
         let (start, mut verdict, mut returned) = (self.index.tip(), None, Vec::new());
@@ -41,12 +50,10 @@ impl ChainState {
             }
             let Some(next) = self.next_towards(best) else { break };
             let outcome = self.connect_tip(next)?;
-            if self.index.get(next).hash == judged {
+            if Some(self.index.get(next).hash) == judged {
                 verdict = Some(outcome.clone().map_err(Rejection::Rule));
             }
-            if let Err(error) = outcome {
-                let entry = self.index.get(next);
-                warn!(height = entry.record.height, hash = %entry.hash, "block refused: {error}");
+            if outcome.is_err() {
                 self.mark_failed(next)?;
             }
         }
@@ -73,12 +80,16 @@ impl ChainState {
             chain: &self.index.chain(parent),
             forks,
             last_checkpoint: self.index.last_checkpoint(&self.params),
-            check_scripts: true,
-            runner: &Parallel,
+            runner: &Parallel { mempool: &self.mempool },
         };
         let connected = match connect::connect(&block, &self.storage, &mut self.registry, &context) {
             Ok(connected) => connected,
-            Err(ConnectError::Rule(error)) => return Ok(Err(error)),
+            Err(ConnectError::Rule(error)) => {
+                let license = coinbase::named_license(&block.txdata[0]).map(|license| self.base58(&license));
+                let height = self.index.get(id).record.height;
+                warn!(height, %hash, license = license.unwrap_or_default(), "block refused: {error}");
+                return Ok(Err(error));
+            }
             Err(ConnectError::View(error)) => return Err(error),
         };
         self.commit_connected(id, &block, connected)?;
@@ -105,15 +116,19 @@ impl ChainState {
         self.mempool.remove_confirmed(block);
         let tip = (self.index.get(id).work, Reverse(self.index.get(id).arrival), id);
         self.candidates = self.candidates.split_off(&tip);
-        let license = self.registry.miner_of(height).map(|license| license.to_base58(&self.params.prefixes));
+        let license = self.registry.miner_of(height).map(|license| self.base58(license));
         info!(height, %hash, license = license.unwrap_or_default(), transactions = block.txdata.len(), "new tip");
         connected.actions.iter().for_each(|action| self.log_action(height, action));
+        self.unsigned_actions += connected.actions.iter().filter(|action| !action.signed).count() as u64;
         Ok(())
     }
 
+    fn base58(&self, address: &Address) -> String {
+        address.to_base58(&self.params.prefixes)
+    }
+
     fn log_action(&self, height: u32, done: &DoneAction) {
-        let targets: Vec<String> =
-            done.action.targets.iter().map(|target| target.to_base58(&self.params.prefixes)).collect();
+        let targets: Vec<String> = done.action.targets.iter().map(|target| self.base58(target)).collect();
         let targets = targets.join(" ");
         if done.signed {
             info!(height, txid = %done.txid, verb = ?done.action.verb, targets, "admin action");
@@ -123,7 +138,7 @@ impl ChainState {
     }
 
     /// Takes the tip back and gives its transactions.
-    fn disconnect_tip(&mut self) -> Result<Vec<Transaction>, StorageError> {
+    pub(super) fn disconnect_tip(&mut self) -> Result<Vec<Transaction>, StorageError> {
         let entry = self.index.get(self.index.tip());
         let (hash, height) = (entry.hash, entry.record.height);
         let parent =
@@ -162,7 +177,8 @@ impl ChainState {
         self.with_mempool(now, |mempool, tip| mempool.rebuild(oldest_first, tip))
     }
 
-    /// A block that breaks a rule: it and its descendants are out.
+    /// A block that breaks a rule: it and its descendants are out, at once. The reference marks a descendant only when
+    /// it comes upon it, so it may call one `duplicate-inconclusive` that is `duplicate-invalid` here.
     pub(super) fn mark_failed(&mut self, id: BlockId) -> Result<(), StorageError> {
         let mut batch = Batch::default();
         self.index.get_mut(id).record.failed = true;

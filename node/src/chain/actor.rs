@@ -94,9 +94,13 @@ impl ChainHandle {
         self.run(move |state| state.submit(block, now())).await
     }
 
-    /// Offers a transaction.
-    pub async fn offer_transaction(&self, tx: Transaction) -> Result<Result<Txid, Reject>, Stopped> {
-        self.run(move |state| state.offer(tx, now())).await
+    /// Offers a transaction that pays at most `max_fee` base units.
+    pub async fn offer_transaction(
+        &self,
+        tx: Transaction,
+        max_fee: u64,
+    ) -> Result<Result<Txid, Reject>, Stopped> {
+        self.run(move |state| state.offer(tx, max_fee, now())).await
     }
 
     /// A template for the tip, with the state of the mempool that it was made from.

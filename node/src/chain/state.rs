@@ -25,6 +25,7 @@ pub struct ChainState {
     pub(super) registry: Registry,
     pub(super) mempool: Mempool,
     versionbits: Cache,
+    pub(super) unsigned_actions: u64,
     /// Tips that could be active: blocks that are here with all their ancestors, break no known rule, and have
     /// at least the active tip's work. The last is the best.
     pub(super) candidates: BTreeSet<(Work, Reverse<u64>, BlockId)>,
@@ -47,9 +48,13 @@ impl ChainState {
             registry,
             mempool: Mempool::default(),
             versionbits: Cache::default(),
+            unsigned_actions: 0,
             candidates: BTreeSet::new(),
         };
         state.load_index()?;
+        // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
+        let now = u64::from(state.index.header(state.index.tip()).time);
+        state.activate_best_chain(None, now)?;
         Ok(state)
     }
 
@@ -57,6 +62,9 @@ impl ChainState {
         let mut records = self.storage.index()?;
         records.sort_by_key(|(_, record)| record.height);
         for (hash, record) in records {
+            if record.height > 0 && self.index.find(&record.header.prev_blockhash).is_none() {
+                return Err(StorageError::inconsistent("a header's parent is not in the index"));
+            }
             let id = self.index.insert(hash, record);
             if record.tx_count > 0 {
                 self.index.block_arrived(id);
@@ -94,6 +102,11 @@ impl ChainState {
         &self.registry
     }
 
+    /// Admin actions that no admin signed, of blocks connected since the node started.
+    pub fn unsigned_actions(&self) -> u64 {
+        self.unsigned_actions
+    }
+
     /// The waiting transactions.
     pub fn mempool(&self) -> &Mempool {
         &self.mempool
@@ -102,11 +115,6 @@ impl ChainState {
     /// The database, to read from.
     pub fn storage(&self) -> &Storage {
         &self.storage
-    }
-
-    /// The chain up to the tip.
-    pub fn active_chain(&self) -> Chain<'_> {
-        self.index.chain(self.index.tip())
     }
 
     /// The soft forks active for the block on top of `parent`.
@@ -129,16 +137,17 @@ impl ChainState {
         }
     }
 
-    /// Offers a transaction to the mempool. `now` in seconds.
+    /// Offers a transaction that pays at most `max_fee` base units to the mempool. `now` in seconds.
     ///
     /// # Errors
     /// The storage's failure outside, the reason for a refusal inside.
     pub fn offer(
         &mut self,
         tx: Transaction,
+        max_fee: u64,
         now: u64,
     ) -> Result<Result<Txid, mempool::Reject>, StorageError> {
-        self.with_mempool(now, |mempool, tip| mempool.accept(tx, tip))
+        self.with_mempool(now, |mempool, tip| mempool.accept(tx, max_fee, tip))
     }
 
     pub(super) fn with_mempool<T>(

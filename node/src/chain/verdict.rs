@@ -3,16 +3,17 @@
 use iop_consensus::error::BlockError;
 
 /// Why a block was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// It breaks a rule.
+    #[error(transparent)]
     Rule(BlockError),
     /// Its parent is not known.
+    #[error("its parent is not known")]
     UnknownParent,
     /// Its parent, or an ancestor of it, breaks a rule.
+    #[error("an ancestor of it breaks a rule")]
     InvalidParent,
-    /// It is known and breaks a rule.
-    KnownInvalid,
 }
 
 impl Rejection {
@@ -22,7 +23,6 @@ impl Rejection {
             Self::Rule(error) => error.reject_reason().into_owned(),
             Self::UnknownParent => "prev-blk-not-found".to_owned(),
             Self::InvalidParent => "bad-prevblk".to_owned(),
-            Self::KnownInvalid => "duplicate".to_owned(),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Args {
 
     /// Every argument as a text.
     pub(crate) fn texts(&self) -> Result<Vec<&str>, RpcError> {
-        (0..self.values.len()).map(|position| self.text(position)).collect()
+        (0..self.values.len()).filter_map(|position| self.optional_text(position).transpose()).collect()
     }
 
     /// A whole number; `None` when it is left out.

@@ -8,9 +8,13 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::warn;
 
 use super::auth::Credentials;
@@ -20,6 +24,13 @@ use super::methods::{self, Context};
 
 /// The largest request: a whole block in hex, and room.
 const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+/// Connections at a time; the next wait. With RocksDB's files this stays below the common limit of 1,024 open files,
+/// past which the database could not write.
+const MAX_CONNECTIONS: usize = 512;
+/// A client has this long for a request's headers, idle time before them included (Core's -rpcservertimeout).
+const HEADER_TIME: Duration = Duration::from_secs(30);
+/// Wait after a connection could not be taken.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A wrong password is answered this late, so that guessing is slow.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(250);
 
@@ -34,16 +45,47 @@ pub(crate) async fn serve(
     context: Context,
     credentials: Credentials,
     mut shutdown: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+) {
     let shared = Arc::new(Shared { context, credentials });
     let router =
         Router::new().fallback(handle).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(shared);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = GracefulShutdown::new();
+    loop {
+        let (place, stream) = tokio::select! {
+            next = next_connection(&listener, &places) => next,
             // The sender gone means the same.
-            let _ = shutdown.wait_for(|stop| *stop).await;
-        })
-        .await
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // What a client does to its connection concerns nobody else.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+/// Waits for a place, then for a client.
+async fn next_connection(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, TcpStream) {
+    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (place, stream),
+            Err(error) => {
+                warn!("RPC cannot take a connection: {error}");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
 }
 
 /// Authorization comes before the body is read.

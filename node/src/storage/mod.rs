@@ -16,7 +16,9 @@ use iop_consensus::address::Address;
 use iop_consensus::coins::{Coin, CoinView};
 use iop_consensus::license::registry::{LicenseRecord, Registry};
 use iop_consensus::params::Params;
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, Options, WriteBatch};
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, Options, WriteBatch, WriteOptions,
+};
 
 pub use schema::{BlockUndo, IndexRecord};
 
@@ -153,11 +155,15 @@ impl Storage {
         Ok(())
     }
 
-    /// Applies a batch: whole, or not at all.
+    /// Applies a batch: whole, or not at all. It survives the end of this process at any instant; a batch that moves
+    /// the tip is also on the disk, with all before it, when this returns.
     ///
     /// # Errors
     /// When the database refuses; then nothing was written.
     pub fn commit(&self, batch: Batch) -> Result<(), StorageError> {
+        let mut options = WriteOptions::default();
+        options
+            .set_sync(batch.0.iter().any(|(column, key, _)| (*column, &key[..]) == (Column::Meta, META_TIP)));
         let mut writes = WriteBatch::default();
         for (column, key, value) in batch.0 {
             match value {
@@ -165,7 +171,7 @@ impl Storage {
                 None => writes.delete_cf(self.handle(column), key),
             }
         }
-        Ok(self.db.write(writes)?)
+        Ok(self.db.write_opt(writes, &options)?)
     }
 
     fn handle(&self, column: Column) -> &rocksdb::ColumnFamily {
@@ -182,7 +188,7 @@ impl Storage {
         encode::deserialize(&bytes).map(Some).map_err(|_| StorageError::damaged("the tip is no hash"))
     }
 
-    /// A block's bytes, as it was received.
+    /// A block, as it was stored: with its witness nonce filled in.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StorageError> {
         let Some(bytes) = self.get(Column::Blocks, hash.as_ref())? else { return Ok(None) };
         let block = encode::deserialize(&bytes);
@@ -329,8 +335,9 @@ fn column_options(column: Column) -> Options {
 }
 
 fn open_error(dir: &Path, error: &rocksdb::Error) -> StorageError {
-    let text = error.to_string();
-    if text.contains("lock") || text.contains("LOCK") {
+    // RocksDB's words, without the path, which may contain any.
+    let text = error.to_string().replace(&*dir.to_string_lossy(), "");
+    if text.contains("While lock file") || text.contains("lock hold by") {
         StorageError(format!("{} is in use by another node", dir.display()))
     } else {
         StorageError(format!("{} cannot be opened: {text}", dir.display()))

@@ -20,9 +20,11 @@ use crate::follow::Snapshot;
 /// From connecting to the first user. A machine introduces itself at once; 30 s allow for very slow networks.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 /// Silence after which a miner is taken for gone. Long, since a slow machine at a high difficulty may find no
-/// share for long; one whose network is gone is noticed by [`WRITE_TIME`], as a job is sent every half minute.
+/// share for long. One whose network is gone is mostly noticed earlier, by [`WRITE_TIME`] or by the system.
 const IDLE_TIME: Duration = Duration::from_secs(60 * 60);
-/// Time in which something of what is queued must be taken by the other side.
+/// Time in which something of what is queued here must be taken. The system's own buffer comes before: it takes
+/// some hundred jobs for a machine that is gone, until the system gives the connection up itself (on Linux, by
+/// default, about a quarter of an hour after the first job that is not acknowledged).
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Bytes queued above which nothing is read: about fifty replies.
 const PAUSE_READING: usize = 8 * 1024;
@@ -147,13 +149,18 @@ impl Link {
 
     fn deadline(&self, miner: &Miner) -> Instant {
         let silence = if miner.is_working() { self.heard + IDLE_TIME } else { self.begun + HANDSHAKE_TIME };
-        self.stuck.map_or(silence, |stuck| silence.min(stuck + WRITE_TIME))
+        let stuck = self.stuck.map(|stuck| stuck + WRITE_TIME);
+        let dead = miner.dead_from().map(Instant::from_std);
+        [stuck, dead].into_iter().flatten().fold(silence, Instant::min)
     }
 
     fn too_late(&self, miner: &Miner) -> Option<String> {
         let now = Instant::now();
         if self.stuck.is_some_and(|stuck| now >= stuck + WRITE_TIME) {
             return Some(format!("nothing was read for {} s", WRITE_TIME.as_secs()));
+        }
+        if miner.dead_from().is_some_and(|dead| now >= Instant::from_std(dead)) {
+            return Some("its jobs are dead and there is no other".to_owned());
         }
         (now >= self.deadline(miner)).then(|| {
             let limit = if miner.is_working() { IDLE_TIME } else { HANDSHAKE_TIME };

@@ -30,12 +30,12 @@ pub async fn listen(listener: TcpListener, shared: Arc<Shared>, mut stop: watch:
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match shared.places.take() {
-                Some(place) => {
+            Ok((stream, peer)) => match shared.places.take(peer.ip()) {
+                Ok(place) => {
                     let miner = Miner::new(Arc::clone(&shared), place, peer);
                     tokio::spawn(connection::serve(stream, miner, shared.snapshots.clone(), stop.clone()));
                 }
-                None => warn_rarely(format!("{} connections, no more are taken", shared.places.count())),
+                Err(full) => warn_rarely(full.to_string()),
             },
             Err(error) => {
                 warn_rarely(format!("a connection could not be taken: {error}"));

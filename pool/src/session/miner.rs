@@ -3,19 +3,21 @@
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use iop_consensus::address::Address;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
+use iop_stratum::message::is_printing;
 use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::{debug, info};
 
 use super::{Place, Shared};
 use crate::SOFTWARE;
+use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
-use crate::job::Job;
+use crate::job::{Job, STALE_GRACE};
 use crate::judge::{Solved, judge};
 use crate::spool::Found;
 use crate::workers::Presence;
@@ -45,13 +47,17 @@ pub struct Miner {
     shared: Arc<Shared>,
     session: Session,
     peer: SocketAddr,
+    /// The last wish, within the bounds.
     wanted: Difficulty,
+    /// The least that the miner can work at, or that the pool gives out.
+    minimum: Difficulty,
     /// The difficulty that the miner was last told.
     told: Option<Difficulty>,
     sent: VecDeque<Sent>,
     /// By slot.
     workers: Vec<Presence>,
     accepted: usize,
+    dead_from: Option<Instant>,
     _place: Place,
 }
 
@@ -61,13 +67,16 @@ impl Miner {
     pub fn new(shared: Arc<Shared>, place: Place, peer: SocketAddr) -> Self {
         let extranonce1 = Extranonce1::from_u32(place.extranonce1());
         Self {
-            session: Session::new(extranonce1, VersionMask::SERVER, SOFTWARE),
+            session: Session::new(extranonce1, VersionMask::SERVER, SOFTWARE)
+                .with_max_difficulty(shared.difficulty.max),
             peer,
             wanted: shared.difficulty.start,
+            minimum: shared.difficulty.min,
             told: None,
             sent: VecDeque::new(),
             workers: Vec::new(),
             accepted: 0,
+            dead_from: None,
             shared,
             _place: place,
         }
@@ -104,7 +113,12 @@ impl Miner {
         match self.session.handle_line(line)? {
             Some(Event::Submit(submit)) => self.on_submit(&submit),
             Some(Event::Authorize(request)) => self.on_authorize(&request),
+            Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject),
             Some(Event::SuggestDifficulty(difficulty)) => self.on_wish(difficulty),
+            Some(Event::MinimumDifficulty(minimum)) => {
+                let DifficultyBounds { min, max, .. } = self.shared.difficulty;
+                self.minimum = minimum.clamp(min, max);
+            }
             Some(Event::Subscribed { user_agent }) => {
                 debug!(peer = %self.peer, %user_agent, "subscribed");
                 self.told = None;
@@ -116,16 +130,29 @@ impl Miner {
         Ok(())
     }
 
-    /// Sends the job, if there is one and the miner is subscribed. Without a job nothing is sent: Stratum has no
-    /// word for "stop", and the jobs that the miner has are stale with their tip.
+    /// When to close the connection, because the jobs that the miner holds are dead and there is no other: Stratum
+    /// has no other word for "stop". A miner that comes again then, or that never had a job, just waits for one.
+    #[must_use]
+    pub fn dead_from(&self) -> Option<Instant> {
+        self.dead_from
+    }
+
+    /// Sends the job, if there is one and the miner is subscribed.
     pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
-        let Work::Job(job) = &snapshot.work else { return };
+        let Work::Job(job) = &snapshot.work else {
+            if !self.sent.is_empty() {
+                self.dead_from.get_or_insert_with(|| Instant::now() + STALE_GRACE);
+            }
+            return;
+        };
+        self.dead_from = None;
         if !self.session.is_subscribed() {
             return;
         }
         let again = self.sent.back().filter(|sent| Arc::ptr_eq(&sent.job, job));
         // A job that is sent again, to a client that subscribes again, keeps the difficulty it was sent with.
-        let difficulty = again.map_or_else(|| job.share_difficulty(self.wanted), |sent| sent.difficulty);
+        let difficulty = again
+            .map_or_else(|| job.share_difficulty(self.wanted.at_least(self.minimum)), |sent| sent.difficulty);
         let is_new = again.is_none();
         let clean = self.sent.back().is_none_or(|sent| !Arc::ptr_eq(&sent.job.tip, &job.tip));
         if self.told != Some(difficulty) {
@@ -186,15 +213,20 @@ impl Miner {
     fn on_submit(&mut self, submit: &Submit) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let verdict = self.verdict(submit, now);
-        let counters = [&self.workers[submit.worker.0].counters, &self.shared.workers.totals];
         match &verdict {
             Ok(difficulty) => {
-                counters.iter().for_each(|counters| counters.accept(*difficulty, now));
+                self.workers[submit.worker.0].counters.accept(*difficulty, now);
+                self.shared.workers.totals.accept(*difficulty, now);
                 self.accepted += 1;
             }
-            Err(reject) => counters.iter().for_each(|counters| counters.reject(reject)),
+            Err(reject) => self.count_refused(submit.worker, reject),
         }
         self.session.answer_submit(&submit.id, verdict.as_ref().map(|_| ()));
+    }
+
+    fn count_refused(&self, worker: WorkerSlot, reject: &Reject) {
+        self.workers[worker.0].counters.reject(reject);
+        self.shared.workers.totals.reject(reject);
     }
 
     /// The difficulty that a share counts with.
@@ -237,10 +269,14 @@ impl Miner {
 
 /// `ADDRESS[.worker]`, the address one of this network.
 fn check_user(user: &str, shared: &Shared) -> Result<(), Reject> {
-    if user.chars().any(char::is_control) {
-        return Err(Reject::Unauthorized("the user name has control characters".into()));
+    if !user.chars().all(is_printing) {
+        return Err(Reject::Unauthorized("the user name has characters that do not print".into()));
     }
-    let (address, _worker) = user.split_once('.').unwrap_or((user, ""));
+    let (address, worker) =
+        user.split_once('.').map_or((user, None), |(address, name)| (address, Some(name)));
+    if worker == Some("") {
+        return Err(Reject::Unauthorized("the worker name after the dot is empty".into()));
+    }
     match Address::parse(address, &shared.prefixes) {
         Ok(_) => Ok(()),
         Err(error) => Err(Reject::Unauthorized(format!("user must be ADDRESS[.worker]: {error}").into())),

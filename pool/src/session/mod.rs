@@ -9,7 +9,9 @@ pub mod connection;
 pub mod listener;
 pub mod miner;
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use iop_consensus::address::Prefixes;
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use crate::blocks::Blocks;
 use crate::config::DifficultyBounds;
 use crate::follow::Snapshot;
+use crate::job::random;
 use crate::workers::Workers;
 
 /// What all connections share.
@@ -41,7 +44,15 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Places {
     max: usize,
-    taken: Mutex<(HashSet<u32>, u32)>,
+    max_per_ip: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    live: HashSet<u32>,
+    by_ip: HashMap<IpAddr, usize>,
+    next: u32,
 }
 
 /// A connection's place. Free again when dropped.
@@ -49,23 +60,46 @@ pub struct Places {
 pub struct Place {
     places: Arc<Places>,
     extranonce1: u32,
+    ip: IpAddr,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// For nobody.
+    #[error("{0} connections, no more are taken")]
+    All(usize),
+    /// For this address.
+    #[error("{1} has {0} connections, no more are taken from there")]
+    Address(usize, IpAddr),
 }
 
 impl Places {
-    /// Room for so many connections at a time.
+    /// Room for so many connections at a time, in all and from one address. Extranonces begin at random, so that
+    /// pools with one license, and runs of one pool, do not give out the same.
     #[must_use]
-    pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, taken: Mutex::default() })
+    pub fn new(max: usize, max_per_ip: usize) -> Arc<Self> {
+        let taken = Taken { live: HashSet::new(), by_ip: HashMap::new(), next: random() };
+        Arc::new(Self { max, max_per_ip, taken: Mutex::new(taken) })
     }
 
-    /// A place, if one is free. Extranonces go round, so that one is used again as late as can be.
-    #[must_use]
-    pub fn take(self: &Arc<Self>) -> Option<Place> {
+    /// A place for a connection from an address. Extranonces go round, so that one is used again as late as can be.
+    /// Loopback is not bounded on its own: it is where proxies and tunnels come from.
+    ///
+    /// # Errors
+    /// None is free.
+    pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Full> {
+        let ip = ip.to_canonical();
         let mut taken = self.taken.lock().expect("no panic while the lock is held");
-        let (live, next) = &mut *taken;
+        let Taken { live, by_ip, next } = &mut *taken;
         if live.len() >= self.max {
-            return None;
+            return Err(Full::All(live.len()));
         }
+        let from_there = by_ip.get(&ip).copied().unwrap_or(0);
+        if from_there >= self.max_per_ip && !ip.is_loopback() {
+            return Err(Full::Address(from_there, ip));
+        }
+        by_ip.insert(ip, from_there + 1);
         let extranonce1 = loop {
             let candidate = *next;
             *next = next.wrapping_add(1);
@@ -73,13 +107,13 @@ impl Places {
                 break candidate;
             }
         };
-        Some(Place { places: Arc::clone(self), extranonce1 })
+        Ok(Place { places: Arc::clone(self), extranonce1, ip })
     }
 
     /// Connections now.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.taken.lock().expect("no panic while the lock is held").0.len()
+        self.taken.lock().expect("no panic while the lock is held").live.len()
     }
 }
 
@@ -93,7 +127,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.lock().expect("no panic while the lock is held").0.remove(&self.extranonce1);
+        let mut taken = self.places.taken.lock().expect("no panic while the lock is held");
+        taken.live.remove(&self.extranonce1);
+        if let Entry::Occupied(mut count) = taken.by_ip.entry(self.ip) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 }
 
@@ -102,17 +143,42 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     #[test]
     fn no_two_live_connections_share_an_extranonce() {
-        let places = Places::new(3);
-        places.taken.lock().unwrap().1 = u32::MAX;
-        let live: Vec<Place> = (0..3).map(|_| places.take().unwrap()).collect();
+        let places = Places::new(3, 1);
+        places.taken.lock().unwrap().next = u32::MAX;
+        let live: Vec<Place> = (0..3).map(|_| places.take(HERE).unwrap()).collect();
         assert_eq!(live.iter().map(Place::extranonce1).collect::<Vec<_>>(), [u32::MAX, 0, 1]);
-        assert!(places.take().is_none() && places.count() == 3);
+        assert_eq!(places.take(HERE).unwrap_err(), Full::All(3));
+        assert_eq!(places.count(), 3);
         drop(live);
         assert_eq!(places.count(), 0);
-        let kept = places.take().unwrap();
-        places.taken.lock().unwrap().1 = kept.extranonce1();
-        assert_ne!(places.take().unwrap().extranonce1(), kept.extranonce1());
+        let kept = places.take(HERE).unwrap();
+        places.taken.lock().unwrap().next = kept.extranonce1();
+        assert_ne!(places.take(HERE).unwrap().extranonce1(), kept.extranonce1());
+    }
+
+    #[test]
+    fn pools_begin_at_different_extranonces() {
+        let first = |_| Places::new(1, 1).take(HERE).unwrap().extranonce1();
+        let firsts: HashSet<u32> = (0..4).map(first).collect();
+        assert!(firsts.len() > 1, "{firsts:x?}");
+    }
+
+    #[test]
+    fn one_address_cannot_lock_out_all_others() {
+        let places = Places::new(5, 2);
+        let [hog, hog_in_v6, other] =
+            ["9.9.9.9", "::ffff:9.9.9.9", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let held = [places.take(hog).unwrap(), places.take(hog_in_v6).unwrap()];
+        assert_eq!(places.take(hog).unwrap_err(), Full::Address(2, hog));
+        let _others = [places.take(other).unwrap(), places.take(HERE).unwrap()];
+        drop(held);
+        let again = [places.take(hog).unwrap(), places.take(hog).unwrap()];
+        assert!(places.take(hog).is_err());
+        drop(again);
+        assert_eq!(places.taken.lock().unwrap().by_ip.len(), 2, "who is gone is forgotten");
     }
 }

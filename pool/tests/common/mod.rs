@@ -1,10 +1,18 @@
 //! A node that is only as real as the pool's failure modes need: a chain of devnet blocks behind JSON-RPC, which
 //! can be started, killed and started again. (The real node plays this part in the end-to-end tests.)
+//!
+//! Nothing here or in the tests waits for ever: what the fake node does not understand is kept as its fault, and
+//! [`wait_until`] ends with it at once.
 
 #![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -19,12 +27,37 @@ use iop_consensus::params::Params;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+/// The longest that anything may take, on a loaded machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a fake node of this process could not do.
+static FAULT: Mutex<Option<String>> = Mutex::new(None);
+
+/// Waits until something is done; fails when that takes too long, and at once when a fake node is at fault.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        let fault = FAULT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        assert!(
+            fault.is_none(),
+            "the fake node is at fault: {} (while waiting until {what})",
+            fault.unwrap()
+        );
+        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// About one hash in 128 makes a block.
 pub(crate) const BITS: u32 = 0x2001_ffff;
 
 /// The chain, which outlives the server.
 pub(crate) struct Chain {
-    pub(crate) name: String,
+    pub(crate) name: Mutex<String>,
+    /// Answers of the next `submitblock` calls, before the block is looked at.
+    pub(crate) script: Mutex<VecDeque<Value>>,
+    /// Calls of `submitblock`.
+    pub(crate) offered: AtomicUsize,
     pub(crate) blocks: Mutex<Vec<Block>>,
     /// Blocks per license; none may have more.
     pub(crate) cap: Mutex<u64>,
@@ -41,7 +74,9 @@ pub(crate) struct Server {
 impl Chain {
     pub(crate) fn new(name: &str) -> Arc<Self> {
         Arc::new(Self {
-            name: name.into(),
+            name: Mutex::new(name.into()),
+            script: Mutex::default(),
+            offered: AtomicUsize::new(0),
             blocks: Mutex::default(),
             cap: Mutex::new(1000),
             password: Mutex::new("u:p".into()),
@@ -135,24 +170,46 @@ async fn answer(State(chain): State<Arc<Chain>>, headers: HeaderMap, body: Bytes
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let call: Value = serde_json::from_slice(&body).unwrap();
-    let params = &call["params"];
-    let result = match call["method"].as_str().unwrap() {
-        "getblockchaininfo" => json!({"chain": chain.name}),
-        "getblocktemplate" => {
-            if params[0]["longpollid"] == chain.tip().to_string() {
-                let mut tips = chain.tips.subscribe();
-                let _ = tips.changed().await;
+    if call["method"] == "getblocktemplate" && call["params"][0]["longpollid"] == chain.tip().to_string() {
+        let mut tips = chain.tips.subscribe();
+        let _ = tips.changed().await;
+    }
+    let answered = catch_unwind(AssertUnwindSafe(|| chain.call(&call["method"], &call["params"])));
+    let mut answer = answered.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let mut fault = FAULT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        fault.get_or_insert(format!("{}: {}", call["method"], text.unwrap_or_default()));
+        json!({"result": null, "error": {"code": -32603, "message": "the fake node is at fault"}})
+    });
+    answer["id"] = call["id"].clone();
+    answer.to_string().into_response()
+}
+
+impl Chain {
+    fn call(&self, method: &Value, params: &Value) -> Value {
+        let result = match method.as_str().unwrap() {
+            "getblockchaininfo" => json!({"chain": *self.name.lock().unwrap()}),
+            "getblockhash" => {
+                assert_eq!(params, &json!([0]));
+                json!(Params::devnet().genesis.block().block_hash().to_string())
             }
-            chain.template()
-        }
-        "getlicenseinfo" => params
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|address| chain.license(address.as_str().unwrap()))
-            .collect(),
-        "submitblock" => chain.submit(params[0].as_str().unwrap()),
-        other => panic!("{other}"),
-    };
-    json!({"result": result, "error": null, "id": call["id"]}).to_string().into_response()
+            "getblocktemplate" => self.template(),
+            "getlicenseinfo" => params
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|address| self.license(address.as_str().unwrap()))
+                .collect(),
+            "submitblock" => {
+                self.offered.fetch_add(1, Ordering::SeqCst);
+                if let Some(answer) = self.script.lock().unwrap().pop_front() {
+                    return answer;
+                }
+                self.submit(params[0].as_str().unwrap())
+            }
+            other => panic!("{other} is not known here"),
+        };
+        json!({"result": result, "error": null})
+    }
 }

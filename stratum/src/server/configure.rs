@@ -32,7 +32,11 @@ type Options<'a> = BTreeMap<String, &'a RawValue>;
 ///
 /// # Errors
 /// No list of extensions, or a list longer than any real one.
-pub(super) fn configure(params: &Params<'_>, server_mask: VersionMask) -> Result<Configured, FieldError> {
+pub(super) fn configure(
+    params: &Params<'_>,
+    server_mask: VersionMask,
+    max_difficulty: Option<Difficulty>,
+) -> Result<Configured, FieldError> {
     let field = "extensions";
     let listed = params.array(0, field)?;
     if listed.len() > MAX_EXTENSIONS {
@@ -47,17 +51,23 @@ pub(super) fn configure(params: &Params<'_>, server_mask: VersionMask) -> Result
     for raw in listed.iter() {
         let name = text(raw).ok_or(FieldError::Kind { field, expected: "a list of names" })?;
         if name.len() <= MAX_EXTENSION_NAME {
-            configured.answer(&name, &options, server_mask);
+            configured.answer(&name, &options, server_mask, max_difficulty);
         }
     }
     Ok(configured)
 }
 
 impl Configured {
-    fn answer(&mut self, name: &str, options: &Options<'_>, server_mask: VersionMask) {
+    fn answer(
+        &mut self,
+        name: &str,
+        options: &Options<'_>,
+        server_mask: VersionMask,
+        max_difficulty: Option<Difficulty>,
+    ) {
         let answer = match name {
             "version-rolling" => self.version_rolling(options, server_mask),
-            "minimum-difficulty" => self.minimum_difficulty(options),
+            "minimum-difficulty" => self.minimum_difficulty(options, max_difficulty),
             "subscribe-extranonce" | "info" => Value::Bool(true),
             _ => Value::Bool(false),
         };
@@ -83,12 +93,15 @@ impl Configured {
         Value::Bool(true)
     }
 
-    fn minimum_difficulty(&mut self, options: &Options<'_>) -> Value {
+    fn minimum_difficulty(&mut self, options: &Options<'_>, max: Option<Difficulty>) -> Value {
         let asked =
             options.get("minimum-difficulty.value").and_then(|raw| number(raw)).and_then(Difficulty::new);
-        self.minimum_difficulty = asked;
         match asked {
-            Some(_) => Value::Bool(true),
+            Some(asked) if max.is_some_and(|max| asked > max) => Value::Bool(false),
+            Some(asked) => {
+                self.minimum_difficulty = Some(asked);
+                Value::Bool(true)
+            }
             None => Value::String("minimum-difficulty.value must be a number above zero".to_owned()),
         }
     }

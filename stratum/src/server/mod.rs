@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::difficulty::Difficulty;
 use crate::fields::{Extranonce2, JobId, NTime, Nonce, VersionBits};
 use crate::message::Id;
+use crate::verdict::Reject;
 
 /// Longest user name, in bytes.
 pub const MAX_USER: usize = 127;
@@ -41,8 +42,19 @@ pub enum Event {
     Authorize(Authorize),
     /// A share: answer with [`Session::answer_submit`].
     Submit(Submit),
-    /// The client would like this difficulty, or at least this one; already answered.
+    /// A share of an authorised user that is none: a malformed field, or version bits outside the mask. Already
+    /// answered; to be counted.
+    Refused {
+        /// Whose share it was.
+        worker: WorkerSlot,
+        /// What the answer said.
+        reject: Reject,
+    },
+    /// The client would like this difficulty; already answered.
     SuggestDifficulty(Difficulty),
+    /// The client cannot work below this difficulty, which is within [`Session::with_max_difficulty`]; already
+    /// answered.
+    MinimumDifficulty(Difficulty),
 }
 
 /// A user who wants to work on this connection.

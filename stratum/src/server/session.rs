@@ -36,6 +36,7 @@ pub struct Session {
     extranonce1: Extranonce1,
     server_mask: VersionMask,
     version_mask: VersionMask,
+    max_difficulty: Option<Difficulty>,
     software: &'static str,
     subscribed: bool,
     workers: Vec<Arc<str>>,
@@ -55,6 +56,7 @@ impl Session {
             extranonce1,
             server_mask,
             version_mask: VersionMask::NONE,
+            max_difficulty: None,
             software,
             subscribed: false,
             workers: Vec::new(),
@@ -62,6 +64,12 @@ impl Session {
             outgoing: VecDeque::new(),
             queued_bytes: 0,
         }
+    }
+
+    /// The greatest difficulty that the owner gives out: a client that cannot work below a greater one is told no.
+    #[must_use]
+    pub fn with_max_difficulty(self, max: Difficulty) -> Self {
+        Self { max_difficulty: Some(max), ..self }
     }
 
     /// This connection's part of the coinbase.
@@ -164,12 +172,12 @@ impl Session {
     }
 
     fn configure(&mut self, id: &Id, params: &Params<'_>) -> Result<Option<Event>, Reject> {
-        let configured = configure(params, self.server_mask).map_err(refused)?;
+        let configured = configure(params, self.server_mask, self.max_difficulty).map_err(refused)?;
         if let Some(mask) = configured.version_mask {
             self.version_mask = mask;
         }
         self.send(success(id, &configured.reply));
-        Ok(configured.minimum_difficulty.map(Event::SuggestDifficulty))
+        Ok(configured.minimum_difficulty.map(Event::MinimumDifficulty))
     }
 
     fn suggest(&mut self, id: &Id, wanted: Result<Difficulty, Reject>) -> Result<Event, Reject> {
@@ -185,22 +193,27 @@ impl Session {
         let user = params.text(0, "user").map_err(refused)?;
         let slot =
             self.workers.iter().position(|worker| **worker == *user).ok_or_else(Reject::unauthorized)?;
-        let Fields { job_id, extranonce2, ntime, nonce, version_bits } =
-            Fields::read(params).map_err(refused)?;
-        let mask = self.version_mask;
-        if let Some(bits) = version_bits.filter(|&bits| !mask.allows(bits)) {
-            return Err(Reject::other(format!("version bits {bits} are outside the mask {mask}")));
-        }
+        let worker = WorkerSlot(slot);
+        let share = Fields::read(params).map_err(refused).and_then(|fields| self.within_mask(fields));
+        let Fields { job_id, extranonce2, ntime, nonce, version_bits } = match share {
+            Ok(fields) => fields,
+            Err(reject) => {
+                self.send(failure(id, &reject));
+                return Ok(Event::Refused { worker, reject });
+            }
+        };
         let id = id.clone();
-        Ok(Event::Submit(Submit {
-            id,
-            worker: WorkerSlot(slot),
-            job_id,
-            extranonce2,
-            ntime,
-            nonce,
-            version_bits,
-        }))
+        Ok(Event::Submit(Submit { id, worker, job_id, extranonce2, ntime, nonce, version_bits }))
+    }
+
+    fn within_mask(&self, fields: Fields) -> Result<Fields, Reject> {
+        let mask = self.version_mask;
+        match fields.version_bits {
+            Some(bits) if !mask.allows(bits) => {
+                Err(Reject::other(format!("version bits {bits} are outside the mask {mask}")))
+            }
+            _ => Ok(fields),
+        }
     }
 
     /// Lets a user work: answers the request and gives the user's slot, the same one each time.

@@ -23,9 +23,16 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Without a new block for this long something is wrong: a block takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// A line on stdout; whoever closed it ends the demo.
+macro_rules! say {
+    ($($text:tt)*) => {
+        writeln!(io::stdout(), $($text)*)?
+    };
+}
+
 /// Mines on a private licensed chain and shows how.
 #[derive(Debug, Parser)]
-#[command(name = "scripts/demo")]
+#[command(name = "scripts/demo", bin_name = "scripts/demo")]
 struct Args {
     /// Stop when the blocks are mined, instead of staying up
     #[arg(long)]
@@ -39,11 +46,13 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
-            print!("{error}");
+            // Whoever closed stdout does not want it.
+            let _ = error.print();
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("demo: {}", error.to_string().lines().next().unwrap_or_default());
+            let text = error.to_string();
+            eprintln!("demo: {}", text.lines().next().unwrap_or_default().trim_start_matches("error: "));
             return ExitCode::from(2);
         }
     };
@@ -70,18 +79,18 @@ fn demo(args: &Args) -> io::Result<()> {
     let pool = Pool::start(dir.path(), &network, node.port, &licenses)?;
     let mut stand =
         Stand { miner: start_miner(dir.path(), &pool.stratum, &format!("{member}.demo"))?, node, pool };
-    println!(
+    say!(
         "node    http://127.0.0.1:{}  (devnet, genesis {})",
         stand.node.port,
         params.genesis.block().block_hash()
     );
-    println!("pool    stratum+tcp://{}  {} licenses", stand.pool.stratum, licenses.len());
-    println!("miner   {member}.demo\n");
+    say!("pool    stratum+tcp://{}  {} licenses", stand.pool.stratum, licenses.len());
+    say!("miner   {member}.demo\n");
     let shown = show_blocks(&mut stand, args.blocks, &params, &interrupted)?;
     if shown == args.blocks {
-        println!("\n{shown} licensed blocks mined; {}", shares(&stand.pool.api("workers")));
+        say!("\n{shown} licensed blocks mined; {}", shares(&stand.pool.api("workers")));
         if !args.once {
-            println!("dashboard http://{}/   (Ctrl-C stops everything)", stand.pool.api);
+            say!("dashboard http://{}/   (Ctrl-C stops everything)", stand.pool.api);
             while !interrupted.load(Ordering::Relaxed) {
                 stand.check()?;
                 std::thread::sleep(LOOK);
@@ -116,7 +125,7 @@ impl Stand {
 
 /// Prints a line for each block as it comes; gives how many there were when done or interrupted.
 fn show_blocks(stand: &mut Stand, count: u64, params: &Params, interrupted: &AtomicBool) -> io::Result<u64> {
-    println!("{:>6}  {:<64}  {:<34}  {:>13}  payee", "height", "hash", "license", "blocks / cap");
+    say!("{:>6}  {:<64}  {:<34}  {:>13}  payee", "height", "hash", "license", "blocks / cap");
     let mut by_license: HashMap<String, u64> = HashMap::new();
     let mut shown = 0;
     let mut last = Instant::now();
@@ -154,13 +163,13 @@ fn print_block(
     let blocks = by_license.entry(license.clone()).or_default();
     *blocks += 1;
     let cap = &call(rpc, "getlicenseinfo", json!([license]))?[0]["cap"];
-    println!(
+    say!(
         "{height:>6}  {:<64}  {license:<34}  {:>13}  {}",
         hash.as_str().unwrap_or_default(),
         format!("{blocks} / {cap}"),
         payee.map_or("none".to_owned(), |p| p.to_base58(&params.prefixes))
     );
-    io::stdout().flush()
+    Ok(())
 }
 
 fn call(rpc: &Rpc, method: &str, params: Value) -> io::Result<Value> {

@@ -79,7 +79,8 @@ pub(super) async fn getblockchaininfo(context: &Context, _: &Args) -> Result<Val
         let (index, tip) = (state.index(), state.index().tip());
         let entry = index.get(tip);
         let height = entry.record.height;
-        let headers = index.ids().map(|id| index.get(id).record.height).max();
+        let valid = index.ids().map(|id| index.get(id)).filter(|entry| !entry.is_failed());
+        let headers = valid.max_by_key(|entry| entry.work).map(|entry| entry.record.height);
         let mut out = Map::new();
         out.insert("chain".into(), json!(params.name));
         out.insert("blocks".into(), json!(height));
@@ -94,6 +95,7 @@ pub(super) async fn getblockchaininfo(context: &Context, _: &Args) -> Result<Val
         let always =
             |id: &str, version: u32| json!({"id": id, "version": version, "reject": {"status": true}});
         out.insert("softforks".into(), json!([always("bip66", 3), always("bip65", 4)]));
+        out.insert("unsigned_admin_actions".into(), json!(state.unsigned_actions()));
         out.insert("bip9_softforks".into(), bip9_softforks(state));
         Ok(Value::Object(out))
     });

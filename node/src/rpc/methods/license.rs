@@ -73,8 +73,9 @@ pub(super) async fn getlicenseinfo(context: &Context, args: &Args) -> Result<Val
     Ok(infos.await?)
 }
 
-/// `cap` and `remaining` are null where no cap binds. `eligible_from_height` is the lowest height from which the
-/// license may mine if it mines nothing until then; null while it is not whitelisted.
+/// `cap` is null while the cap is off, `remaining` where no cap binds, `last_block` where there is none.
+/// `eligible_from_height` is the lowest height from which the license may mine if it mines nothing until then; null
+/// while it is not whitelisted.
 fn license_info(state: &ChainState, address: &Address) -> Value {
     let (registry, params) = (state.registry(), state.params());
     let record = registry.license(address).copied().unwrap_or_default();
@@ -87,7 +88,7 @@ fn license_info(state: &ChainState, address: &Address) -> Value {
         "blocks_in_window": record.window_blocks,
         "cap": registry.globals().cap_enabled.then(|| registry.cap(params)),
         "remaining": eligibility.remaining,
-        "last_block": record.last_block,
+        "last_block": (record.last_block > 0).then_some(record.last_block),
         "eligible_next": eligibility.next,
         "eligible_from_height": eligibility.from_height,
         "tip_hash": tip.hash,

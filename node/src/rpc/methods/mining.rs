@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use bitcoin::consensus::Decodable;
+use bitcoin::BlockHash;
 use bitcoin::consensus::encode::serialize_hex;
-use bitcoin::{Block, BlockHash};
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
+use iop_consensus::wire::read_block;
 use iop_consensus::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR};
 use serde_json::{Map, Value, json};
 
 use super::super::args::Args;
-use super::super::error::{DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, RpcError};
+use super::super::error::{
+    DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC, RpcError,
+};
 use super::{Context, json as format};
 use crate::generate::{Payee, mine};
 use crate::template::{Template, TemplateTx};
@@ -27,7 +29,7 @@ pub(super) async fn submitblock(context: &Context, args: &Args) -> Result<Value,
     let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
     let bytes = hex::decode(args.text(0)?).map_err(|_| undecodable())?;
     // Bytes behind the block are ignored, as in the reference.
-    let block = Block::consensus_decode(&mut bytes.as_slice()).map_err(|_| undecodable())?;
+    let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
     if !block.txdata.first().is_some_and(bitcoin::Transaction::is_coinbase) {
         return Err(RpcError::new(DESERIALIZATION, "Block does not start with a coinbase"));
     }
@@ -46,19 +48,18 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         wait_for_change(context, id).await;
     }
     let (template, mempool_changes) = context.chain.template().await?;
-    let height = template.height;
-    let mut out = template_fields(template, mempool_changes);
     let license = &context.params.license;
-    let registry = context.chain.run(|state| Ok(*state.registry().globals())).await?;
+    let (required, registry) = (license.requires_license(template.height), template.registry);
+    let mut out = template_fields(template, mempool_changes);
     out.insert(
         "license".into(),
         json!({
-            "required": license.requires_license(height),
+            "required": required,
             "activation_height": license.activation_height,
             "tip_registry": {
                 "cap_enabled": registry.cap_enabled,
                 "factor": registry.factor,
-                "whitelisted": registry.whitelisted,
+                "whitelisted": registry.sharers,
             },
         }),
     );
@@ -137,6 +138,10 @@ fn template_tx(tx: &TemplateTx, scale: u64) -> Value {
 }
 
 pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<Value, RpcError> {
+    if !context.params.mine_on_demand {
+        let message = format!("generatetoaddress is for private networks, this is {}", context.params.name);
+        return Err(RpcError::new(MISC, message));
+    }
     let count = args.integer(0)?;
     if !(0..=MAX_GENERATE).contains(&count) {
         return Err(RpcError::new(

@@ -57,13 +57,13 @@ methods! {
     getblockheader ["blockhash", "verbose?"] in chain: "A header: as an object (the default) or as hex.";
     getdifficulty [] in chain: "The tip's difficulty, as a multiple of Bitcoin's first.";
     gettxout ["txid", "n", "include_mempool?"] in chain: "An unspent output, or null.";
-    dumpminerstats ["mineraddress?"] in license:
+    dumpminerstats ["address?", "verbose?"] in license:
         "Licenses with blocks in the window, and the cap; or what is known of one license.";
     getlicenseinfo ["address", "..."] in license: "For each address: may it mine, how much, and from when.";
     generatetoaddress ["nblocks", "address", "license_wif?"] in mining:
         "Mines blocks at once that pay an address. Where blocks must be licensed, the key signs.";
     getblocktemplate ["template_request?"] in mining:
-        "What a miner needs for the next block (BIP22, BIP23, BIP145); long poll by longpollid.";
+        "What a miner needs for the next block (BIP22, BIP145); long poll by longpollid.";
     submitblock ["hexdata", "dummy?"] in mining: "Offers a block. Null when it became the tip, or the reason.";
     getrawmempool ["verbose?"] in transactions: "The waiting transactions: ids, or an object for each.";
     sendrawtransaction ["hexstring", "allowhighfees?"] in transactions: "Offers a transaction; gives its id.";

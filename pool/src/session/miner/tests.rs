@@ -15,11 +15,10 @@ use super::*;
 use crate::blocks::Blocks;
 use crate::choice::NoLicense;
 use crate::coinbase::tests::{key, template};
-use crate::config::DifficultyBounds;
 use crate::job::Tip;
 use crate::session::Places;
 use crate::spool::Spool;
-use crate::template::Template;
+use crate::template::{ChainIdentity, Template};
 use crate::workers::Workers;
 
 struct Pool {
@@ -51,8 +50,12 @@ impl Pool {
             },
             snapshots,
             workers: Workers::default(),
-            blocks: Blocks::new(Arc::from([]), Spool::open(datadir.path()).unwrap()),
-            places: Places::new(10),
+            blocks: Blocks::new(
+                Arc::from([]),
+                Spool::open(datadir.path()).unwrap(),
+                ChainIdentity::of(&Params::devnet()),
+            ),
+            places: Places::new(10, 10),
         };
         Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
     }
@@ -76,8 +79,9 @@ impl Pool {
     }
 
     fn connect(&self) -> Miner {
-        let place = self.shared.places.take().unwrap();
-        Miner::new(Arc::clone(&self.shared), place, "127.0.0.1:1".parse().unwrap())
+        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let place = self.shared.places.take(peer.ip()).unwrap();
+        Miner::new(Arc::clone(&self.shared), place, peer)
     }
 
     fn user(&self) -> String {
@@ -255,16 +259,18 @@ fn jobs_never_sent_and_old_ones_are_unknown() {
 
 #[test]
 fn shares_of_the_old_tip_count_for_the_grace_and_not_longer() {
-    let mut pool = Pool::new();
-    let old = pool.job(Pool::hard_template(1));
-    let (mut miner, user) = (pool.ready(), pool.user());
-    pool.new_tip();
-    pool.job(Template { parent: BlockHash::from_byte_array([9; 32]), ..Pool::hard_template(2) });
-    pool.tell(&mut miner);
-    let nonce = solve(&old, *miner.session.extranonce1(), EASY, true);
-    assert_eq!(submit(&mut miner, &user, &old, nonce), 0);
-    std::thread::sleep(crate::job::STALE_GRACE + std::time::Duration::from_millis(50));
-    assert_eq!(submit(&mut miner, &user, &old, nonce), 21);
+    let now = Instant::now();
+    for (retired, code) in [(now + STALE_GRACE * 1000, 0), (now - STALE_GRACE * 2, 21)] {
+        let mut pool = Pool::new();
+        let old = pool.job(Pool::hard_template(1));
+        let (mut miner, user) = (pool.ready(), pool.user());
+        std::mem::take(&mut pool.tip).retire_at(retired);
+        let nonce = solve(&old, *miner.session.extranonce1(), EASY, true);
+        assert_eq!(submit(&mut miner, &user, &old, nonce), code);
+        pool.job(Template { parent: BlockHash::from_byte_array([9; 32]), ..Pool::hard_template(2) });
+        pool.tell(&mut miner);
+        assert_eq!(submit(&mut miner, &user, &old, nonce), if code == 0 { 22 } else { 21 }, "known or not");
+    }
 }
 
 #[test]
@@ -290,7 +296,11 @@ fn users_must_be_addresses_of_this_network_and_cannot_flood() {
     };
     assert!(authorize(&main).contains("version byte 117"), "{}", authorize(&main));
     assert!(authorize("worker").contains("ADDRESS[.worker]"));
-    assert!(authorize(&format!("{main}\u{1b}")).contains("control"));
+    assert!(authorize(&format!("{main}\u{1b}")).contains("do not print"));
+    let own = address.to_base58(&pool.shared.prefixes);
+    assert!(authorize(&format!("{own}.")).contains("worker name"));
+    assert!(authorize(&format!("{own}.\u{202e}gir")).contains("do not print"), "turns what follows around");
+    assert!(authorize(&format!("{own}.a\u{200b}")).contains("do not print"), "cannot be seen");
     for worker in 0..FREE_USERS {
         assert_eq!(authorize(&format!("{}.{worker}", address.to_base58(&pool.shared.prefixes))), "");
     }
@@ -299,7 +309,7 @@ fn users_must_be_addresses_of_this_network_and_cannot_flood() {
     assert_eq!(authorize(&format!("{}.0", address.to_base58(&pool.shared.prefixes))), "", "known ones stay");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_share_that_is_a_block_is_delivered() {
     let mut pool = Pool::new();
     let job = pool.job(template(4));
@@ -311,4 +321,83 @@ async fn a_share_that_is_a_block_is_delivered() {
     assert_eq!((records.len(), records[0].height, records[0].worker.as_str()), (1, 4, user.as_str()));
     assert_eq!(records[0].license, key(true).address().to_base58(&pool.shared.prefixes));
     pool.shared.blocks.finish(std::time::Duration::from_secs(5)).await;
+}
+
+#[test]
+fn a_miner_whose_jobs_are_dead_is_closed_after_the_grace_and_others_wait() {
+    let mut pool = Pool::new();
+    pool.job(Pool::hard_template(1));
+    let (mut holds, mut fresh) = (pool.ready(), pool.connect());
+    say(&mut fresh, json!({"id": 0, "method": "mining.ping", "params": []}));
+    let none = NoLicense { height: 5, reasons: vec![], resumes_from_height: None };
+    for work in [Work::NoLicense(none), Work::NoNode] {
+        pool.publish.send_replace(Arc::new(Snapshot { work, licenses: vec![] }));
+        let before = Instant::now();
+        pool.tell(&mut holds);
+        let first = holds.dead_from().expect("it holds a job");
+        assert!(first >= before + STALE_GRACE && first <= Instant::now() + STALE_GRACE);
+        pool.tell(&mut holds);
+        assert_eq!(holds.dead_from(), Some(first), "once");
+        pool.tell(&mut fresh);
+        assert_eq!(fresh.dead_from(), None);
+        let mut late = pool.ready();
+        assert!(pool.tell(&mut late).is_empty());
+        assert_eq!(late.dead_from(), None, "who comes now waits");
+        pool.new_tip();
+        pool.job(Pool::hard_template(2));
+        assert!(!pool.tell(&mut holds).is_empty());
+        assert_eq!(holds.dead_from(), None, "work came in time");
+        assert_eq!(methods(&pool.tell(&mut late)).last(), Some(&"mining.notify"));
+    }
+}
+
+#[test]
+fn shares_that_the_session_refuses_are_counted() {
+    let mut pool = Pool::new();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let time = format!("{:08x}", job.template.time);
+    for (number, params) in [
+        json!([user, job.id.as_str(), "00", time, "00000000"]),
+        json!([user, job.id.as_str(), "0".repeat(16), time, "xyz"]),
+        json!([user, job.id.as_str(), "0".repeat(16), time, "00000000", "20000000"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answers = say(&mut miner, json!({"id": 9, "method": "mining.submit", "params": params}));
+        assert_eq!((answers.len(), &answers[0]["error"][0]), (1, &json!(20)));
+        let (_, listed) = pool.shared.workers.list(9);
+        assert_eq!(listed[0].shares.rejected, [(20, number as u64 + 1)].into());
+        assert_eq!(pool.shared.workers.totals.read().rejected, listed[0].shares.rejected);
+    }
+}
+
+#[test]
+fn a_minimum_difficulty_is_a_bound_and_no_wish() {
+    let mut pool = Pool::new();
+    pool.job(Pool::hard_template(1));
+    let mut miner = pool.ready();
+    let given = |pool: &mut Pool, miner: &mut Miner, call: Value| {
+        let answer = say(miner, call)[0]["result"].clone();
+        pool.job(Pool::hard_template(1));
+        pool.tell(miner);
+        (answer, miner.told.unwrap().get())
+    };
+    let minimum = |value: f64| {
+        let options = json!({"minimum-difficulty.value": value});
+        json!({"id": 1, "method": "mining.configure", "params": [["minimum-difficulty"], options]})
+    };
+    let wish = |value: f64| json!({"id": 1, "method": "mining.suggest_difficulty", "params": [value]});
+    let (answer, told) = given(&mut pool, &mut miner, minimum(EASY / 2.0));
+    assert_eq!(
+        (&answer["minimum-difficulty"], told),
+        (&json!(true), EASY),
+        "it does not lower what is given"
+    );
+    assert_eq!(given(&mut pool, &mut miner, minimum(EASY * 8.0)).1, EASY * 8.0);
+    assert_eq!(given(&mut pool, &mut miner, wish(EASY * 2.0)).1, EASY * 8.0, "no wish goes below it");
+    assert_eq!(given(&mut pool, &mut miner, wish(EASY * 16.0)).1, EASY * 16.0);
+    let (answer, told) = given(&mut pool, &mut miner, minimum(2.0));
+    assert_eq!((&answer["minimum-difficulty"], told), (&json!(false), EASY * 16.0), "above the pool's bound");
 }

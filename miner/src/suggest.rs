@@ -1,0 +1,77 @@
+//! The share difficulty that suits this machine.
+//!
+//! A pool begins with a difficulty for the machines that it expects. A CPU at a pool for ASICs finds a share in
+//! hours, and a worker whose shares do not come looks dead and is paid nothing: so we say what we would like.
+
+use std::time::Duration;
+
+use iop_kernels::Kernel;
+use iop_stratum::difficulty::Difficulty;
+
+use crate::bench::measure;
+use crate::stats::HashRate;
+
+/// Between two shares: often enough to see that all is well, and seldom enough for a pool with many miners.
+const SHARE_EVERY: Duration = Duration::from_secs(10);
+/// How long to measure. The difficulty need be right to a factor of two; nobody waits for this.
+const MEASURE: Duration = Duration::from_millis(200);
+/// Hashes for a share of difficulty 1.
+const HASHES_AT_1: f64 = 4_294_967_296.0;
+
+/// What to suggest to a pool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Suggestion {
+    /// What the kernel's rate asks for.
+    Measured,
+    /// This.
+    Given(Difficulty),
+    /// Nothing: the password says it.
+    Nothing,
+}
+
+impl Suggestion {
+    /// The difficulty, measured for a fifth of a second where that is asked for. `None` where there is nothing
+    /// to suggest, and where no thread starts to measure with.
+    #[must_use]
+    pub fn difficulty(self, kernel: &dyn Kernel, threads: usize) -> Option<Difficulty> {
+        match self {
+            Self::Given(difficulty) => Some(difficulty),
+            Self::Nothing => None,
+            Self::Measured => {
+                let measured = measure(kernel, threads, MEASURE).ok()?;
+                for_rate(HashRate(measured.hashes_per_second))
+            }
+        }
+    }
+}
+
+/// The difficulty at which a machine of this rate finds a share in `SHARE_EVERY`, on average. `None` for a
+/// rate of nothing.
+#[must_use]
+pub fn for_rate(rate: HashRate) -> Option<Difficulty> {
+    Difficulty::new(rate.0 * SHARE_EVERY.as_secs_f64() / HASHES_AT_1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_machine_finds_a_share_in_ten_seconds_at_the_difficulty_that_suits_it() {
+        let difficulty = |rate| for_rate(HashRate(rate)).map(Difficulty::get);
+        // 2^32 hashes in ten seconds are a share of difficulty 1.
+        assert_eq!(difficulty(429_496_729.6), Some(1.0));
+        assert_eq!(difficulty(4_294_967.296), Some(0.01));
+        assert_eq!(difficulty(0.0), None);
+    }
+
+    #[test]
+    fn a_given_difficulty_is_taken_as_it_is_and_a_measured_one_is_above_zero() {
+        let one = Some(Difficulty::ONE);
+        assert_eq!(Suggestion::Given(Difficulty::ONE).difficulty(iop_kernels::auto(), 1), one);
+        assert_eq!(Suggestion::Nothing.difficulty(iop_kernels::auto(), 1), None);
+        assert!(Suggestion::Measured.difficulty(iop_kernels::auto(), 2).unwrap().get() > 0.0);
+    }
+}

@@ -1,0 +1,108 @@
+//! The folder of what must survive a restart: one pool at a time, and one network for ever.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::files;
+use crate::run::RunError;
+use crate::template::ChainIdentity;
+
+/// The file that says which network the folder belongs to.
+const NETWORK_FILE: &str = "network";
+/// Longest [`NETWORK_FILE`], in bytes: a name and a hash.
+const MAX_NETWORK_FILE: u64 = 4096;
+
+/// A folder that this pool alone uses, as long as this lives.
+#[derive(Debug)]
+pub struct Datadir {
+    _lock: File,
+}
+
+impl Datadir {
+    /// Makes the folder where it is missing, locks it, and checks or writes its network.
+    ///
+    /// # Errors
+    /// It cannot be used, is in use (two pools in one folder would submit and forget each other's blocks), or
+    /// belongs to another network (whose blocks this one's nodes would refuse, and they would be forgotten).
+    pub fn open(folder: &Path, network: &ChainIdentity) -> Result<Self, RunError> {
+        let wrong = |error: io::Error| unusable(folder, &error.to_string());
+        fs::create_dir_all(folder).map_err(wrong)?;
+        let lock = File::create(folder.join("lock")).map_err(wrong)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RunError(format!("datadir {} is in use by another iop-pool", folder.display())));
+            }
+            Err(TryLockError::Error(error)) => return Err(wrong(error)),
+        }
+        check_network(folder, network)?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+fn unusable(folder: &Path, reason: &str) -> RunError {
+    RunError(format!("datadir {} cannot be used: {reason}", folder.display()))
+}
+
+fn check_network(folder: &Path, network: &ChainIdentity) -> Result<(), RunError> {
+    let path = folder.join(NETWORK_FILE);
+    let expected = network.to_string();
+    match path.try_exists() {
+        Ok(false) => write_network(&path, &expected).map_err(|error| unusable(folder, &error.to_string())),
+        Ok(true) => {
+            let bytes = files::read(&path, MAX_NETWORK_FILE).map_err(|reason| unusable(folder, &reason))?;
+            let found = String::from_utf8_lossy(&bytes);
+            let found = found.lines().next().unwrap_or_default();
+            if found == expected {
+                return Ok(());
+            }
+            let found: String = found.chars().filter(|char| !char.is_control()).collect();
+            Err(RunError(format!(
+                "datadir {} belongs to network {found}, {expected} expected",
+                folder.display()
+            )))
+        }
+        Err(error) => Err(unusable(folder, &error.to_string())),
+    }
+}
+
+/// Whole or not at all.
+fn write_network(path: &Path, network: &str) -> io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    let mut file = File::create(&unfinished)?;
+    writeln!(file, "{network}")?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use iop_consensus::params::Params;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_belongs_to_the_network_that_it_was_first_used_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let [main, devnet] = [Params::main(), Params::devnet()].map(|params| ChainIdentity::of(&params));
+        drop(Datadir::open(folder.path(), &main).unwrap());
+        let error = Datadir::open(folder.path(), &devnet).unwrap_err().to_string();
+        assert!(error.contains("belongs to network 'main' (genesis") && !error.contains('\n'), "{error}");
+        drop(Datadir::open(folder.path(), &main).unwrap());
+        // Private chains share names, but not their first block.
+        let namesake = ChainIdentity { genesis: devnet.genesis, ..main.clone() };
+        assert!(Datadir::open(folder.path(), &namesake).is_err());
+    }
+
+    #[test]
+    fn one_pool_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = ChainIdentity::of(&Params::devnet());
+        let first = Datadir::open(folder.path(), &network).unwrap();
+        assert!(Datadir::open(folder.path(), &network).unwrap_err().to_string().contains("in use"));
+        drop(first);
+        Datadir::open(folder.path(), &network).unwrap();
+    }
+}

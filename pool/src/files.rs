@@ -1,0 +1,89 @@
+//! Files that a person names: opened once, regular, of bounded size, and what is checked is what is read.
+
+use std::fmt::Display;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::config::ConfigError;
+
+/// Longest configuration, network, key or cookie file, in bytes: a real one has a few hundred.
+const MAX_TEXT: u64 = 1024 * 1024;
+
+/// A regular file's bytes, `max` at most.
+///
+/// # Errors
+/// In words, without the path: it cannot be opened or read, is no regular file, or is too long.
+pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let (file, _) = open_regular(path)?;
+    take(&file, max)
+}
+
+/// A text file.
+pub(crate) fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
+    refuse_key(path, what)?;
+    let wrong = |reason: &dyn Display| unreadable(path, what, reason);
+    let (file, _) = open_regular(path).map_err(|reason| wrong(&reason))?;
+    text(&file).map_err(|reason| wrong(&reason))
+}
+
+/// A text file that only its owner may read.
+pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
+    refuse_key(path, what)?;
+    let wrong = |reason: &dyn Display| unreadable(path, what, reason);
+    let (file, metadata) = open_regular(path).map_err(|reason| wrong(&reason))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError(format!(
+            "{what} {} has mode {mode:04o}, 0600 expected: others must not read it",
+            path.display()
+        )));
+    }
+    text(&file).map_err(|reason| wrong(&reason))
+}
+
+/// Whether a text is a license key in WIF form, of any network: then it must not be repeated in a message.
+pub(crate) fn is_key(text: &str) -> bool {
+    bitcoin::base58::decode_check(text).is_ok_and(|bytes| matches!(bytes.len(), 33 | 34))
+}
+
+/// Refuses a key that was given where a file's name belongs.
+pub(crate) fn refuse_key(path: &Path, what: &str) -> Result<(), ConfigError> {
+    // A path in the configuration file has that file's folder before it.
+    if path.file_name().and_then(|name| name.to_str()).is_some_and(is_key) {
+        return Err(ConfigError(format!("{what}: a key where a file name is expected")));
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, what: &str, reason: &dyn Display) -> ConfigError {
+    ConfigError(format!("{what} {} cannot be read: {reason}", path.display()))
+}
+
+/// Opened without waiting: a pipe without a writer would hold the pool up for ever.
+fn open_regular(path: &Path) -> Result<(File, Metadata), String> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let open = File::options().read(true).custom_flags(nonblocking).open(path);
+    let file = open.map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err("it is not a regular file".to_owned()) }
+}
+
+fn take(file: &File, max: u64) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > max { Err(format!("more than {max} bytes")) } else { Ok(bytes) }
+}
+
+fn text(file: &File) -> Result<Zeroizing<String>, String> {
+    match String::from_utf8(take(file, MAX_TEXT)?) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err("it is not UTF-8 text".to_owned())
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! How many files, and so connections, the system lets this process have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::ConfigError;
+
+/// Files that are open whatever the configuration: standard streams, listeners, the runtime's own, the lock, found
+/// blocks on their way to the disk, visitors of the API.
+const RESERVE: u64 = 64;
+/// Files for each node: a long poll, a call, and a few found blocks on their way.
+const RESERVE_PER_NODE: u64 = 8;
+
+/// Raises the soft limit of open files to the hard one. Where that fails, the limit stays what it is.
+pub fn raise() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // then what is now must do
+}
+
+/// The soft limit of open files; none where nothing limits them.
+#[must_use]
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// Stratum connections that fit under a limit of open files: what was asked for, or the default lowered to fit.
+///
+/// # Errors
+/// More was asked for than fits, or the limit leaves no room at all.
+pub fn connections(
+    asked: Option<usize>,
+    default: usize,
+    open_files: Option<u64>,
+    nodes: usize,
+) -> Result<usize, ConfigError> {
+    let wanted = asked.unwrap_or(default);
+    let Some(limit) = open_files else { return Ok(wanted) };
+    let reserve = RESERVE + RESERVE_PER_NODE.saturating_mul(nodes as u64);
+    let room = usize::try_from(limit.saturating_sub(reserve)).unwrap_or(usize::MAX);
+    if room == 0 || asked.is_some_and(|asked| asked > room) {
+        return Err(ConfigError(format!(
+            "max_connections is {wanted}, at most {room} expected: the system allows {limit} open files, \
+             {reserve} are kept for other uses"
+        )));
+    }
+    Ok(wanted.min(room))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn connections_fit_under_the_limit_of_open_files() {
+        assert_eq!(connections(None, 10_000, None, 1), Ok(10_000));
+        assert_eq!(connections(None, 10_000, Some(1_000_000), 1), Ok(10_000));
+        assert_eq!(connections(None, 10_000, Some(1024), 2), Ok(1024 - 64 - 16), "the default is lowered");
+        assert_eq!(connections(Some(944), 10_000, Some(1024), 2), Ok(944));
+        let error = connections(Some(945), 10_000, Some(1024), 2).unwrap_err().to_string();
+        assert!(error.contains("max_connections is 945, at most 944 expected"), "{error}");
+        assert!(connections(None, 10_000, Some(72), 1).is_err(), "no room for even one");
+        assert_eq!(connections(Some(7), 10_000, None, 1), Ok(7));
+    }
+}
