@@ -99,6 +99,21 @@ impl Program {
         status.unwrap_or_else(|| panic!("{name} did not stop within {} s of SIGTERM", STOP.as_secs()))
     }
 
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// When it still runs after this long.
+    pub fn wait(mut self, limit: Duration) -> ExitStatus {
+        let status = wait_for(limit, || self.child.try_wait().ok().flatten());
+        status.unwrap_or_else(|| panic!("{} still runs after {limit:?}:\n{}", self.name, self.log()))
+    }
+
+    /// Kills the programs of this name that it has started (SIGKILL).
+    pub fn kill_children(&self, name: &str) {
+        let parent = self.child.id().to_string();
+        let _ = Command::new("pkill").args(["-KILL", "-P", &parent, "-x", name]).status();
+    }
+
     /// Kills it at once (SIGKILL).
     pub fn kill(mut self) {
         let _ = self.child.kill();

@@ -4,7 +4,8 @@
 //! and leaves nothing behind: programs end and folders go with it, whether it is done, interrupted or failing.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ use serde_json::{Value, json};
 
 /// How often the chain is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+/// Programs that ended by themselves are started again this often in all.
+const MAX_RESTARTS: u32 = 20;
 /// Without a new block for this long something is wrong: a block takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -71,28 +74,22 @@ fn demo(args: &Args) -> io::Result<()> {
         signal_hook::flag::register(signal, interrupted.clone())?;
     }
     let dir = tempfile::Builder::new().prefix("iop-demo-").tempdir()?;
-    let network = Network::Named("devnet");
-    let params = network.params();
-    let [_admin, licenses @ ..] = devnet_keys(dir.path());
-    let member = new_address(dir.path(), &network);
-    let node = Node::start(dir.path(), &network)?;
-    let pool = Pool::start(dir.path(), &network, node.port, &licenses)?;
-    let mut stand =
-        Stand { miner: start_miner(dir.path(), &pool.stratum, &format!("{member}.demo"))?, node, pool };
+    let mut stand = Stand::start(dir.path())?;
+    let params = stand.network.params();
     say!(
         "node    http://127.0.0.1:{}  (devnet, genesis {})",
         stand.node.port,
         params.genesis.block().block_hash()
     );
-    say!("pool    stratum+tcp://{}  {} licenses", stand.pool.stratum, licenses.len());
-    say!("miner   {member}.demo\n");
+    say!("pool    stratum+tcp://{}  {} licenses", stand.pool.stratum, stand.licenses.len());
+    say!("miner   {}\n", stand.user);
     let shown = show_blocks(&mut stand, args.blocks, &params, &interrupted)?;
     if shown == args.blocks {
         say!("\n{shown} licensed blocks mined; {}", shares(&stand.pool.api("workers")));
         if !args.once {
             say!("dashboard http://{}/   (Ctrl-C stops everything)", stand.pool.api);
             while !interrupted.load(Ordering::Relaxed) {
-                stand.check()?;
+                stand.mend()?;
                 std::thread::sleep(LOOK);
             }
         }
@@ -105,21 +102,63 @@ fn demo(args: &Args) -> io::Result<()> {
     Ok(())
 }
 
-/// Dropped in this order: the miner first, the node last.
+/// The three programs. Dropped in this order: the miner first, the node last.
 struct Stand {
     miner: Program,
     pool: Pool,
     node: Node,
+    dir: PathBuf,
+    network: Network,
+    licenses: [PathBuf; 3],
+    user: String,
+    restarts_left: u32,
 }
 
 impl Stand {
-    /// All three still run.
-    fn check(&mut self) -> io::Result<()> {
-        let programs = [&mut self.miner, &mut self.pool.program, &mut self.node.program];
-        match programs.into_iter().find_map(|program| (!program.is_running()).then(|| program.log())) {
-            Some(log) => Err(io::Error::other(format!("a program ended by itself; its log:\n{log}"))),
-            None => Ok(()),
+    fn start(dir: &Path) -> io::Result<Self> {
+        let network = Network::Named("devnet");
+        let [_admin, licenses @ ..] = devnet_keys(dir);
+        let user = format!("{}.demo", new_address(dir, &network));
+        let node = Node::start(dir, &network)?;
+        let pool = Pool::start(dir, &network, node.port, &licenses)?;
+        let miner = start_miner(dir, &pool.stratum, &user)?;
+        Ok(Self {
+            miner,
+            pool,
+            node,
+            dir: dir.to_owned(),
+            network,
+            licenses,
+            user,
+            restarts_left: MAX_RESTARTS,
+        })
+    }
+
+    /// Starts a program again that has ended, where it was: the others wait for it and go on.
+    fn mend(&mut self) -> io::Result<()> {
+        let (dir, network) = (self.dir.clone(), self.network.clone());
+        if !self.node.program.is_running() {
+            self.say_restart("iop-node", &self.node.program.log())?;
+            self.node = Node::start_on(&dir, &network, self.node.port)?;
         }
+        if !self.pool.program.is_running() {
+            self.say_restart("iop-pool", &self.pool.program.log())?;
+            self.pool = Pool::start_on(&dir, &network, self.node.port, &self.licenses, &self.pool.stratum)?;
+        }
+        if !self.miner.is_running() {
+            self.say_restart("iop-miner", &self.miner.log())?;
+            self.miner = start_miner(&dir, &self.pool.stratum, &self.user)?;
+        }
+        Ok(())
+    }
+
+    fn say_restart(&mut self, name: &str, log: &str) -> io::Result<()> {
+        if self.restarts_left == 0 {
+            return Err(io::Error::other(format!("{name} ends again and again; its log:\n{log}")));
+        }
+        self.restarts_left -= 1;
+        say!("        {name} ended, starting it again");
+        Ok(())
     }
 }
 
@@ -130,11 +169,14 @@ fn show_blocks(stand: &mut Stand, count: u64, params: &Params, interrupted: &Ato
     let mut shown = 0;
     let mut last = Instant::now();
     while shown < count && !interrupted.load(Ordering::Relaxed) {
-        stand.check()?;
-        let height = call(&stand.node.rpc, "getblockcount", json!([]))?.as_u64().unwrap_or(0);
-        while shown < height.min(count) {
-            shown += 1;
-            print_block(&stand.node.rpc, shown, params, &mut by_license)?;
+        stand.mend()?;
+        let before = shown;
+        match show_new(&stand.node.rpc, &mut shown, count, params, &mut by_license) {
+            // The node has just ended, or is just starting.
+            Err(error) if error.kind() == ErrorKind::NotConnected => {}
+            outcome => outcome?,
+        }
+        if shown > before {
             last = Instant::now();
         }
         if last.elapsed() > PATIENCE {
@@ -143,6 +185,21 @@ fn show_blocks(stand: &mut Stand, count: u64, params: &Params, interrupted: &Ato
         std::thread::sleep(LOOK);
     }
     Ok(shown)
+}
+
+fn show_new(
+    rpc: &Rpc,
+    shown: &mut u64,
+    count: u64,
+    params: &Params,
+    by_license: &mut HashMap<String, u64>,
+) -> io::Result<()> {
+    let height = call(rpc, "getblockcount", json!([]))?.as_u64().unwrap_or(0);
+    while *shown < height.min(count) {
+        print_block(rpc, *shown + 1, params, by_license)?;
+        *shown += 1;
+    }
+    Ok(())
 }
 
 fn print_block(
@@ -159,10 +216,10 @@ fn print_block(
     let coinbase = &block.txdata[0];
     let license = named_license(coinbase).map_or("none".to_owned(), |l| l.to_base58(&params.prefixes));
     let payee = iop_consensus::address::Address::from_script(&coinbase.output[0].script_pubkey);
+    let cap = &call(rpc, "getlicenseinfo", json!([license]))?[0]["cap"];
     // The demo's chain is younger than one window: every block of it counts.
     let blocks = by_license.entry(license.clone()).or_default();
     *blocks += 1;
-    let cap = &call(rpc, "getlicenseinfo", json!([license]))?[0]["cap"];
     say!(
         "{height:>6}  {:<64}  {license:<34}  {:>13}  {}",
         hash.as_str().unwrap_or_default(),
@@ -173,11 +230,9 @@ fn print_block(
 }
 
 fn call(rpc: &Rpc, method: &str, params: Value) -> io::Result<Value> {
-    rpc.try_call(method, params).map_err(|failure| {
-        io::Error::other(match failure {
-            RpcFailure::Answer { code, message } => format!("{method}: {message} ({code})"),
-            RpcFailure::Transport(error) => format!("{method}: {error}"),
-        })
+    rpc.try_call(method, params).map_err(|failure| match failure {
+        RpcFailure::Answer { code, message } => io::Error::other(format!("{method}: {message} ({code})")),
+        RpcFailure::Transport(error) => io::Error::new(ErrorKind::NotConnected, format!("{method}: {error}")),
     })
 }
 
