@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use iop_consensus::license::key::has_wif_form;
 use iop_consensus::params::Params;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -125,7 +126,8 @@ fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
 
 /// The first line of a file that only its owner may read.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    if looks_like_a_key(path) {
+    // A path in the configuration file has that file's folder before it.
+    if path.file_name().and_then(|name| name.to_str()).is_some_and(has_wif_form) {
         return Err(Failure::Usage("a private key was given where a file name is expected".to_owned()));
     }
     let file = open_regular(path)?;
@@ -169,10 +171,4 @@ fn read_open(path: &Path, file: &File) -> Result<Zeroizing<String>, Failure> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Usage(format!("{} cannot be read: {error}", path.display()))
-}
-
-/// A key typed in place of a file name must not be repeated in a message.
-fn looks_like_a_key(path: &Path) -> bool {
-    let decoded = path.to_str().and_then(|text| bitcoin::base58::decode_check(text).ok());
-    decoded.is_some_and(|bytes| matches!(bytes.len(), 33 | 34))
 }

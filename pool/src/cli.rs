@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use iop_consensus::license::key::has_wif_form;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::check::check;
 use crate::config::{ConfigError, Flags, Raw, Settings, one_line};
+use crate::limits;
 use crate::run::{RunError, run};
-use crate::{files, limits};
 
 /// A license-aware Stratum V1 pool for the IoP chain.
 #[derive(Debug, Parser)]
@@ -64,7 +65,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         say("a command is expected (see iop-pool --help)");
         return ExitCode::from(2);
     }
-    if std::env::args_os().any(|argument| argument.to_str().is_some_and(files::is_key)) {
+    if std::env::args_os().any(|argument| argument.to_str().is_some_and(has_wif_form)) {
         say("a key stands among the arguments where something else is expected (see iop-pool --help)");
         return ExitCode::from(2);
     }

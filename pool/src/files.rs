@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use iop_consensus::license::key::has_wif_form;
 use zeroize::Zeroizing;
 
 use crate::config::ConfigError;
@@ -45,15 +46,10 @@ pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, 
     text(&file).map_err(|reason| wrong(&reason))
 }
 
-/// Whether a text is a license key in WIF form, of any network: then it must not be repeated in a message.
-pub(crate) fn is_key(text: &str) -> bool {
-    bitcoin::base58::decode_check(text).is_ok_and(|bytes| matches!(bytes.len(), 33 | 34))
-}
-
 /// Refuses a key that was given where a file's name belongs.
 pub(crate) fn refuse_key(path: &Path, what: &str) -> Result<(), ConfigError> {
     // A path in the configuration file has that file's folder before it.
-    if path.file_name().and_then(|name| name.to_str()).is_some_and(is_key) {
+    if path.file_name().and_then(|name| name.to_str()).is_some_and(has_wif_form) {
         return Err(ConfigError(format!("{what}: a key where a file name is expected")));
     }
     Ok(())

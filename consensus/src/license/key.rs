@@ -17,6 +17,12 @@ pub struct LicenseKey {
     compressed: bool,
 }
 
+/// Whether a text has the form of a key of any network. Such a text, typed in the wrong place, must not be repeated in
+/// a message.
+pub fn has_wif_form(text: &str) -> bool {
+    base58::decode_check(text).is_ok_and(|bytes| matches!(Zeroizing::new(bytes).len(), 33 | 34))
+}
+
 /// Why a text is not a WIF key of the network at hand. The text itself is never repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -117,6 +123,9 @@ mod tests {
         let uncompressed = LicenseKey::from_secret(&[7; 32], false).unwrap();
         assert_ne!(compressed.address(), uncompressed.address());
         for key in [compressed, uncompressed] {
+            assert!(
+                has_wif_form(&key.to_wif(&prefixes)) && !has_wif_form(&key.address().to_base58(&prefixes))
+            );
             let again = LicenseKey::from_wif(&key.to_wif(&prefixes), &prefixes).unwrap();
             assert_eq!(again.pubkey(), key.pubkey());
             assert_eq!(again.secret, key.secret);

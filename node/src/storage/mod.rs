@@ -107,7 +107,11 @@ pub struct Storage {
 
 /// Changes that are applied together or not at all.
 #[derive(Default)]
-pub struct Batch(Vec<(Column, Vec<u8>, Option<Vec<u8>>)>);
+pub struct Batch {
+    /// A column, a key in it, and its new value; `None` deletes.
+    writes: Vec<(Column, Vec<u8>, Option<Vec<u8>>)>,
+    moves_tip: bool,
+}
 
 impl Storage {
     /// Opens the database in `dir`, making it if there is none, and checks that it is this program's, this
@@ -162,10 +166,9 @@ impl Storage {
     /// When the database refuses; then nothing was written.
     pub fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let mut options = WriteOptions::default();
-        options
-            .set_sync(batch.0.iter().any(|(column, key, _)| (*column, &key[..]) == (Column::Meta, META_TIP)));
+        options.set_sync(batch.moves_tip);
         let mut writes = WriteBatch::default();
-        for (column, key, value) in batch.0 {
+        for (column, key, value) in batch.writes {
             match value {
                 Some(value) => writes.put_cf(self.handle(column), key, value),
                 None => writes.delete_cf(self.handle(column), key),
@@ -254,11 +257,11 @@ impl CoinView for Storage {
 
 impl Batch {
     fn put(&mut self, column: Column, key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) {
-        self.0.push((column, key.as_ref().to_vec(), Some(value.into())));
+        self.writes.push((column, key.as_ref().to_vec(), Some(value.into())));
     }
 
     fn delete(&mut self, column: Column, key: impl AsRef<[u8]>) {
-        self.0.push((column, key.as_ref().to_vec(), None));
+        self.writes.push((column, key.as_ref().to_vec(), None));
     }
 
     /// A block's bytes.
@@ -317,6 +320,7 @@ impl Batch {
 
     /// The active chain's newest block.
     pub fn put_tip(&mut self, hash: &BlockHash) {
+        self.moves_tip = true;
         self.put(Column::Meta, META_TIP, encode::serialize(hash));
     }
 }
