@@ -1,8 +1,10 @@
-//! Criterion benches of the toolkit, and the baselines that they are held against.
+//! Criterion benches of the toolkit, what they measure with, and the baselines that they are held against.
 //!
-//! What lives here: the baselines (below) and, in `benches/`, one file per thing that is measured. What does
-//! not: the code under measurement and its tests, which live in their own crates.
+//! What lives here: synthetic chains ([`synth`]), the baselines (below) and, in `benches/`, one file per thing that
+//! is measured. What does not: the code under measurement and its tests, which live in their own crates.
 //! Run one with `cargo bench -p iop-benches --bench scan`; criterion keeps the last figures to compare with.
+
+pub mod synth;
 
 use iop_kernels::{NonceRange, Work, verify};
 

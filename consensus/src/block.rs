@@ -1,7 +1,7 @@
 //! Checks of a whole block, before its coins are looked at (`CheckBlock`, `ContextualCheckBlock`).
 
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
-use bitcoin::{Block, Transaction, Witness};
+use bitcoin::{Block, Transaction, Txid, Witness};
 
 use crate::ancestors::{Ancestors, median_time_past};
 use crate::error::BlockError;
@@ -36,12 +36,23 @@ impl SoftForks {
 
 /// Checks that need nothing but the block, in the reference's order (`CheckBlock`).
 pub fn check(block: &Block, params: &Params) -> Result<(), BlockError> {
+    let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
+    check_with_txids(block, &txids, params)
+}
+
+/// [`check`] for a caller that has the transactions' ids, in order.
+pub fn check_with_txids(block: &Block, txids: &[Txid], params: &Params) -> Result<(), BlockError> {
     header::check(&block.header, params)?;
-    check_merkle_root(block)?;
+    check_body(block, txids)
+}
+
+/// [`check_with_txids`] for a block that no work was done for yet: all but its header's hash.
+pub fn check_body(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
+    check_merkle_root(block, txids)?;
     check_size(block)?;
     check_coinbase_position(block)?;
-    for tx in &block.txdata {
-        tx::check(tx).map_err(|error| BlockError::Tx { txid: tx.compute_txid(), error })?;
+    for (tx, &txid) in block.txdata.iter().zip(txids) {
+        tx::check(tx).map_err(|error| BlockError::Tx { txid, error })?;
     }
     let found = block.txdata.iter().map(legacy_sigops).sum::<u64>() * WITNESS_SCALE_FACTOR;
     if found > MAX_BLOCK_SIGOPS_COST {
@@ -50,8 +61,8 @@ pub fn check(block: &Block, params: &Params) -> Result<(), BlockError> {
     Ok(())
 }
 
-fn check_merkle_root(block: &Block) -> Result<(), BlockError> {
-    let leaves = block.txdata.iter().map(|tx| tx.compute_txid().to_byte_array()).collect();
+fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
+    let leaves = txids.iter().map(|txid| txid.to_byte_array()).collect();
     let (root, mutated) = merkle::root(leaves);
     if block.header.merkle_root.to_byte_array() != root {
         return Err(BlockError::MerkleRoot {
@@ -151,7 +162,12 @@ fn commitment_hash(root: &[u8; 32], nonce: &[u8]) -> [u8; 32] {
 /// The output script that commits to the witnesses of a block whose non-coinbase transactions are `others`,
 /// with a witness nonce of zeros.
 pub fn witness_commitment_script(others: &[Transaction]) -> bitcoin::ScriptBuf {
-    let leaves = others.iter().map(|tx| tx.compute_wtxid().to_byte_array());
+    witness_commitment_of(others.iter().map(Transaction::compute_wtxid))
+}
+
+/// [`witness_commitment_script`] from the hashes of the non-coinbase transactions with their witnesses.
+pub fn witness_commitment_of(others: impl Iterator<Item = bitcoin::Wtxid>) -> bitcoin::ScriptBuf {
+    let leaves = others.map(|wtxid| wtxid.to_byte_array());
     let root = merkle::root(std::iter::once([0; 32]).chain(leaves).collect()).0;
     let hash = commitment_hash(&root, &[0; 32]);
     bitcoin::ScriptBuf::from_bytes([&WITNESS_COMMITMENT_PREFIX[..], &hash].concat())

@@ -1,11 +1,72 @@
 //! Coins: the unspent outputs, and how the rules look at them.
 //!
 //! [`CoinView`] is the only thing that connecting a block asks of storage. A [`BTreeMap`] is a view, for
-//! tests and tools; the node's is its database behind a cache.
+//! tests and tools; the node's is its database behind a cache. [`CoinMap`] is a map with outpoints as keys.
+//! Does not live here: what a block does to coins ([`crate::connect`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bitcoin::{OutPoint, TxOut};
+
+/// A map by outpoint, with a hash made for them: few multiplications, and keyed, so that nobody can make
+/// transaction ids that fall together.
+pub type CoinMap<V> = HashMap<OutPoint, V, OutPointHash>;
+
+/// The keys of a [`CoinMap`]'s hash, drawn anew for each map made by `default`.
+#[derive(Debug, Clone)]
+pub struct OutPointHash([u64; 2]);
+
+impl Default for OutPointHash {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self([random.hash_one(0u8), random.hash_one(1u8)])
+    }
+}
+
+impl BuildHasher for OutPointHash {
+    type Hasher = OutPointHasher;
+
+    fn build_hasher(&self) -> OutPointHasher {
+        OutPointHasher { state: self.0[0], key: self.0[1] }
+    }
+}
+
+/// Folds eight bytes at a time by a full multiplication with what came before.
+#[derive(Debug, Clone)]
+pub struct OutPointHasher {
+    state: u64,
+    key: u64,
+}
+
+impl OutPointHasher {
+    fn fold(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word) * u128::from(self.key | 1);
+        self.state = (product as u64).rotate_left(23) ^ (product >> 64) as u64;
+    }
+}
+
+impl Hasher for OutPointHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.fold(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.fold(u64::from(number));
+    }
+
+    /// The length that slices put before their bytes: the same for all outpoints.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        let product = u128::from(self.state) * u128::from(self.key | 1);
+        (product as u64) ^ (product >> 64) as u64
+    }
+}
 
 /// An unspent output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +98,14 @@ pub trait CoinView {
     /// # Errors
     /// Only when the storage fails.
     fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, Self::Error>;
+
+    /// Whether the coin exists and is unspent.
+    ///
+    /// # Errors
+    /// Only when the storage fails.
+    fn has_coin(&self, outpoint: &OutPoint) -> Result<bool, Self::Error> {
+        Ok(self.coin(outpoint)?.is_some())
+    }
 }
 
 impl CoinView for BTreeMap<OutPoint, Coin> {

@@ -3,31 +3,45 @@
 //! [`connect`] reads the view, changes the registry, and gives the changes of coins and the undo of both; it
 //! writes nothing else, so the caller can put all of it into one atomic batch. Script checks are collected
 //! and handed to a [`ScriptRunner`], which may have threads.
-//! Order: BIP30, the coinbase's license, inputs and sigops transaction by transaction, the coinbase's amount,
-//! scripts; then the registry changes. On an error nothing has changed.
+//! Order: BIP30, the coinbase's license, then for each transaction inputs, sigops and scripts, then the coinbase's
+//! amount; then the registry changes. On an error nothing has changed.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
-use bitcoin::{Block, OutPoint, Transaction, TxOut};
+use bitcoin::{Block, OutPoint, Transaction, TxOut, Txid};
 
 use crate::MAX_BLOCK_SIGOPS_COST;
+use crate::address::Address;
 use crate::ancestors::Ancestors;
 use crate::block::SoftForks;
-use crate::coins::{Coin, CoinView};
-use crate::error::{BlockError, TxError};
+use crate::coins::{Coin, CoinMap, CoinView};
+use crate::error::{BlockError, LicenseError, TxError};
 use crate::license::admin::{self, AdminAction};
 use crate::license::coinbase;
 use crate::license::registry::{Registry, RegistryUndo};
 use crate::params::Params;
-use crate::script::{self, ScriptCheck, ScriptFailure};
+use crate::script::{self, ScriptFailure};
 use crate::subsidy::subsidy;
 use crate::tx;
 
-/// Runs script checks; all must pass.
+/// One transaction's inputs, whose scripts are to be run.
+#[derive(Debug, Clone, Copy)]
+pub struct TxScripts<'a> {
+    /// The spending transaction.
+    pub tx: &'a Transaction,
+    /// Its id.
+    pub txid: Txid,
+    /// The coins it spends, in input order.
+    pub spent: &'a [Coin],
+    /// The flags of its block.
+    pub flags: u32,
+}
+
+/// Runs the scripts of a block; all must pass.
 pub trait ScriptRunner {
     /// # Errors
     /// A failing input.
-    fn run(&self, checks: &[ScriptCheck<'_>]) -> Result<(), ScriptFailure>;
+    fn run(&self, txs: &[TxScripts<'_>]) -> Result<(), ScriptFailure>;
 }
 
 /// What a block is judged with besides coins and registry.
@@ -41,26 +55,43 @@ pub struct Context<'a> {
     /// Height of the highest checkpoint that the header index knows; 0 for none. Coinbase signatures are
     /// checked above it.
     pub last_checkpoint: u32,
-    /// Who runs the scripts.
-    pub runner: &'a dyn ScriptRunner,
+    /// Who runs the scripts; nobody where they may be taken for checked (`fScriptChecks`). Coinbase signatures are
+    /// checked all the same.
+    pub runner: Option<&'a dyn ScriptRunner>,
 }
 
 /// An admin action that a block did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoneAction {
     /// The transaction.
-    pub txid: bitcoin::Txid,
+    pub txid: Txid,
     /// What it did.
     pub action: AdminAction,
     /// Whether the spent output needed the admin key's signature. Not demanded by the chain.
     pub signed: bool,
 }
 
+/// A net change of a coin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change<'b> {
+    /// A coin that was not there before.
+    Created {
+        /// Amount and script.
+        output: &'b TxOut,
+        /// Whether a coinbase created it.
+        coinbase: bool,
+    },
+    /// A coin of before that is gone.
+    Spent,
+}
+
 /// What connecting a block changed.
 #[derive(Debug, Clone)]
-pub struct Connected {
-    /// Coins created and spent, net: `None` for a coin of before that is gone.
-    pub coins: HashMap<OutPoint, Option<Coin>>,
+pub struct Connected<'b> {
+    /// The block's height.
+    pub height: u32,
+    /// Coins created and spent, net.
+    pub coins: CoinMap<Change<'b>>,
     /// The coins spent, in order of transactions and inputs; created and spent in this block included.
     pub spent: Vec<Coin>,
     /// What undoes the registry's changes.
@@ -80,46 +111,83 @@ pub enum ConnectError<E> {
     View(E),
 }
 
-/// Applies a block that passed [`crate::block::check`] and [`crate::block::check_contextual`].
+/// Applies a block that passed [`crate::block::check`] and [`crate::block::check_contextual`]; `txids` are those of
+/// its transactions, in order.
 ///
 /// # Errors
 /// The first rule that the block breaks, or a failure of the view. The registry is then unchanged.
-pub fn connect<V: CoinView>(
-    block: &Block,
+pub fn connect<'b, V: CoinView>(
+    block: &'b Block,
+    txids: &[Txid],
     view: &V,
     registry: &mut Registry,
     context: &Context<'_>,
-) -> Result<Connected, ConnectError<V::Error>> {
-    let height = context.chain.tip_height() + 1;
-    let mut overlay = Overlay { view, changes: HashMap::new() };
-    check_bip30(block, &overlay)?;
-    check_license(block, height, registry, context)?;
-    let (spent, checks, fees) = apply_transactions(block, height, &mut overlay, context)?;
-    check_amount(&block.txdata[0], fees, height, context.params)?;
-    context
-        .runner
-        .run(&checks)
-        .map_err(|failure| BlockError::Tx { txid: failure.txid, error: failure.into() })?;
-    let (undo, actions) = registry.apply(block, context.params);
-    let actions = actions.into_iter().map(|(index, action)| done(block, index, action, &checks)).collect();
-    Ok(Connected { coins: overlay.changes, spent, registry: undo, actions })
+) -> Result<Connected<'b>, ConnectError<V::Error>> {
+    connect_licensed(block, txids, || coinbase::check(&block.txdata[0]), view, registry, context)
 }
 
-fn done(block: &Block, index: usize, action: AdminAction, checks: &[ScriptCheck<'_>]) -> DoneAction {
-    let signed = checks
-        .get(index - 1)
-        .and_then(|check| check.spent.get(action.input))
-        .is_some_and(|spent| admin::is_signed_by(spent, &action.pubkey));
-    DoneAction { txid: block.txdata[index].compute_txid(), action, signed }
+/// [`connect`] for a caller that may know already what [`coinbase::check`] says of the block's coinbase. It is asked
+/// only where the block must be licensed.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_licensed<'b, V: CoinView>(
+    block: &'b Block,
+    txids: &[Txid],
+    license: impl FnOnce() -> Result<Address, LicenseError>,
+    view: &V,
+    registry: &mut Registry,
+    context: &Context<'_>,
+) -> Result<Connected<'b>, ConnectError<V::Error>> {
+    let height = context.chain.tip_height() + 1;
+    let txs = || block.txdata.iter().zip(txids.iter().copied());
+    check_bip30(txs(), view)?;
+    check_license(height, license, registry, context)?;
+    let mut overlay =
+        Overlay { view, height, changes: CoinMap::default(), spent: Vec::new(), places: Vec::new() };
+    let flags = script::flags(block.header.time, context.forks.csv, context.forks.segwit);
+    let judged = apply_transactions(txs(), flags, &mut overlay, context)
+        .and_then(|fees| Ok(check_amount(&block.txdata[0], fees, height, context.params)?));
+    let Overlay { changes: coins, spent, places, .. } = overlay;
+    // The reference runs a transaction's scripts before it looks at the next one. Here they run together, so a failing
+    // script comes before whatever rule was found broken behind it.
+    if let Some(runner) = context.runner
+        && !matches!(judged, Err(ConnectError::View(_)))
+    {
+        let spending: Vec<TxScripts<'_>> = txs()
+            .zip(&places)
+            .skip(1)
+            .map(|((tx, txid), place)| TxScripts { tx, txid, spent: &spent[place.clone()], flags })
+            .collect();
+        let passed = runner.run(&spending);
+        passed.map_err(|failure| BlockError::Tx { txid: failure.txid, error: failure.into() })?;
+    }
+    judged?;
+    let (undo, actions) = registry.apply(block, context.params);
+    let done = |(index, action): (usize, AdminAction)| {
+        let coin = spent[places[index].clone()].get(action.input);
+        let signed = coin.is_some_and(|coin| admin::is_signed_by(&coin.output, &action.pubkey));
+        DoneAction { txid: txids[index], action, signed }
+    };
+    let actions = actions.into_iter().map(done).collect();
+    Ok(Connected { height, coins, spent, registry: undo, actions })
+}
+
+/// Whether a block at `height` must be licensed, where the header index knows a checkpoint at `last_checkpoint`, 0 for
+/// none.
+pub fn must_be_licensed(height: u32, last_checkpoint: u32, params: &Params) -> bool {
+    params.license.requires_license(height) && height > last_checkpoint
 }
 
 /// No output may come to be that exists and is unspent (BIP30), as of the parent.
-fn check_bip30<V: CoinView>(block: &Block, overlay: &Overlay<'_, V>) -> Result<(), ConnectError<V::Error>> {
-    for tx in &block.txdata {
-        let txid = tx.compute_txid();
+fn check_bip30<'b, V: CoinView>(
+    txs: impl Iterator<Item = (&'b Transaction, Txid)>,
+    view: &V,
+) -> Result<(), ConnectError<V::Error>> {
+    for (tx, txid) in txs {
         for vout in 0..tx.output.len() as u32 {
             let outpoint = OutPoint { txid, vout };
-            if overlay.coin(&outpoint)?.is_some() {
+            if view.has_coin(&outpoint).map_err(ConnectError::View)? {
                 return Err(BlockError::Bip30(outpoint).into());
             }
         }
@@ -128,35 +196,38 @@ fn check_bip30<V: CoinView>(block: &Block, overlay: &Overlay<'_, V>) -> Result<(
 }
 
 fn check_license(
-    block: &Block,
     height: u32,
+    license: impl FnOnce() -> Result<Address, LicenseError>,
     registry: &Registry,
     context: &Context<'_>,
 ) -> Result<(), BlockError> {
-    if !context.params.license.requires_license(height) || height <= context.last_checkpoint {
+    if !must_be_licensed(height, context.last_checkpoint, context.params) {
         return Ok(());
     }
-    let license = coinbase::check(&block.txdata[0])?;
+    let license = license()?;
     Ok(registry.check_may_mine(&license, context.params)?)
 }
 
-type Applied<'b> = (Vec<Coin>, Vec<ScriptCheck<'b>>, u64);
-
+/// Everything but scripts, transaction by transaction; gives the sum of fees. On an error `overlay` has the places of
+/// the transactions before it.
 fn apply_transactions<'b, V: CoinView>(
-    block: &'b Block,
-    height: u32,
-    overlay: &mut Overlay<'_, V>,
+    txs: impl Iterator<Item = (&'b Transaction, Txid)>,
+    flags: u32,
+    overlay: &mut Overlay<'b, '_, V>,
     context: &Context<'_>,
-) -> Result<Applied<'b>, ConnectError<V::Error>> {
-    let flags = script::flags(block.header.time, context.forks.csv, context.forks.segwit);
-    let (mut all_spent, mut checks, mut fees, mut sigops) = (Vec::new(), Vec::new(), 0u64, 0u64);
-    for (index, tx) in block.txdata.iter().enumerate() {
-        let broken = |error| BlockError::Tx { txid: tx.compute_txid(), error };
-        let coins = if index == 0 { Vec::new() } else { overlay.spent_by(tx)?.map_err(broken)? };
+) -> Result<u64, ConnectError<V::Error>> {
+    let (mut fees, mut sigops) = (0u64, 0u64);
+    for (index, (tx, txid)) in txs.enumerate() {
+        let broken = |error| BlockError::Tx { txid, error };
+        let from = overlay.spent.len();
+        if index > 0 {
+            overlay.spend_inputs(tx)?.map_err(broken)?;
+        }
+        let coins = &overlay.spent[from..];
         if index > 0 && context.forks.csv {
             let heights: Vec<u32> = coins.iter().map(|coin| coin.height).collect();
             if !tx::sequence_locks_passed(tx, &heights, context.chain) {
-                return Err(broken(TxError::NotFinal(tx.compute_txid())).into());
+                return Err(broken(TxError::NotFinal(txid)).into());
             }
         }
         let outputs: Vec<&TxOut> = coins.iter().map(|coin| &coin.output).collect();
@@ -165,13 +236,12 @@ fn apply_transactions<'b, V: CoinView>(
             return Err(BlockError::SigOps { found: sigops, at_most: MAX_BLOCK_SIGOPS_COST }.into());
         }
         if index > 0 {
-            fees += tx::check_inputs(tx, &coins, height).map_err(broken)?;
-            checks.push(ScriptCheck { tx, spent: coins.iter().map(|c| c.output.clone()).collect(), flags });
+            fees += tx::check_inputs(tx, coins, overlay.height).map_err(broken)?;
         }
-        overlay.apply(tx, height, index == 0);
-        all_spent.extend(coins);
+        overlay.places.push(from..overlay.spent.len());
+        overlay.create_outputs(tx, txid, index == 0);
     }
-    Ok((all_spent, checks, fees))
+    Ok(fees)
 }
 
 fn check_amount(coinbase: &Transaction, fees: u64, height: u32, params: &Params) -> Result<(), BlockError> {
@@ -180,59 +250,59 @@ fn check_amount(coinbase: &Transaction, fees: u64, height: u32, params: &Params)
     if found > at_most { Err(BlockError::CoinbaseAmount { found, at_most }) } else { Ok(()) }
 }
 
-/// The parent's coins with this block's changes on top.
-struct Overlay<'v, V> {
+/// The parent's coins with this block's changes on top. No coin that the block creates is in the view (BIP30), so
+/// one that is created and spent leaves no trace.
+struct Overlay<'b, 'v, V> {
     view: &'v V,
-    changes: HashMap<OutPoint, Option<Coin>>,
+    height: u32,
+    changes: CoinMap<Change<'b>>,
+    spent: Vec<Coin>,
+    /// Where in `spent` the coins of each transaction are.
+    places: Vec<Range<usize>>,
 }
 
-impl<V: CoinView> Overlay<'_, V> {
-    fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, ConnectError<V::Error>> {
-        match self.changes.get(outpoint) {
-            Some(changed) => Ok(changed.clone()),
-            None => self.view.coin(outpoint).map_err(ConnectError::View),
-        }
-    }
-
-    /// The coins a transaction spends, in input order.
-    fn spent_by(&self, tx: &Transaction) -> Result<Result<Vec<Coin>, TxError>, ConnectError<V::Error>> {
-        let mut coins = Vec::with_capacity(tx.input.len());
+impl<'b, V: CoinView> Overlay<'b, '_, V> {
+    /// Moves the coins that a transaction spends to the spent ones. All must exist before any is gone.
+    fn spend_inputs(&mut self, tx: &Transaction) -> Result<Result<(), TxError>, ConnectError<V::Error>> {
         for input in &tx.input {
-            match self.coin(&input.previous_output)? {
-                Some(coin) => coins.push(coin),
-                None => return Ok(Err(TxError::MissingInput(input.previous_output))),
+            let outpoint = &input.previous_output;
+            let coin = match self.changes.get(outpoint) {
+                Some(Change::Spent) => None,
+                Some(&Change::Created { output, coinbase }) => {
+                    Some(Coin { output: output.clone(), height: self.height, coinbase })
+                }
+                None => self.view.coin(outpoint).map_err(ConnectError::View)?,
+            };
+            let Some(coin) = coin else { return Ok(Err(TxError::MissingInput(*outpoint))) };
+            self.spent.push(coin);
+        }
+        for input in &tx.input {
+            if self.changes.remove(&input.previous_output).is_none() {
+                self.changes.insert(input.previous_output, Change::Spent);
             }
         }
-        Ok(Ok(coins))
+        Ok(Ok(()))
     }
 
-    fn apply(&mut self, tx: &Transaction, height: u32, coinbase: bool) {
-        if !coinbase {
-            for input in &tx.input {
-                self.changes.insert(input.previous_output, None);
+    fn create_outputs(&mut self, tx: &'b Transaction, txid: Txid, coinbase: bool) {
+        for (output, vout) in tx.output.iter().zip(0u32..) {
+            if !Coin::is_unspendable(output) {
+                self.changes.insert(OutPoint { txid, vout }, Change::Created { output, coinbase });
             }
-        }
-        for (outpoint, coin) in created(tx, height, coinbase) {
-            self.changes.insert(outpoint, Some(coin));
         }
     }
 }
 
-/// The coins that a transaction creates: its outputs that can be spent at all.
-pub fn created(tx: &Transaction, height: u32, coinbase: bool) -> impl Iterator<Item = (OutPoint, Coin)> + '_ {
-    let txid = tx.compute_txid();
-    tx.output.iter().zip(0u32..).filter(|(output, _)| !Coin::is_unspendable(output)).map(
-        move |(output, vout)| (OutPoint { txid, vout }, Coin { output: output.clone(), height, coinbase }),
-    )
-}
-
-/// The changes of coins that take a connected block back, from the coins that [`Connected::spent`] recorded;
-/// `None` if their number is not that of the block's inputs.
-pub fn disconnect(block: &Block, mut spent: Vec<Coin>) -> Option<HashMap<OutPoint, Option<Coin>>> {
-    let mut changes = HashMap::new();
+/// The changes of coins that take a connected block back, from the coins that [`Connected::spent`] recorded: `None`
+/// for a coin that is gone; nothing at all if their number is not that of the block's inputs.
+pub fn disconnect(block: &Block, mut spent: Vec<Coin>) -> Option<CoinMap<Option<Coin>>> {
+    let mut changes = CoinMap::default();
     for (index, tx) in block.txdata.iter().enumerate().rev() {
-        for (outpoint, _) in created(tx, 0, index == 0) {
-            changes.insert(outpoint, None);
+        let txid = tx.compute_txid();
+        for (output, vout) in tx.output.iter().zip(0u32..) {
+            if !Coin::is_unspendable(output) {
+                changes.insert(OutPoint { txid, vout }, None);
+            }
         }
         if index > 0 {
             for input in tx.input.iter().rev() {

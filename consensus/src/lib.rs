@@ -21,6 +21,7 @@ pub mod genesis;
 pub mod header;
 pub mod license;
 pub mod merkle;
+pub mod p2pkh;
 pub mod params;
 pub mod script;
 pub mod subsidy;

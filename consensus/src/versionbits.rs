@@ -65,6 +65,11 @@ impl Cache {
                 state = known;
                 break;
             }
+            // Before the start nothing is asked, not even whether the time ran out.
+            if i64::from(median_time_past(chain, last)) < deployment.start_time {
+                self.0.insert((deployment.bit, chain.hash(last)), State::Defined);
+                break;
+            }
             pending.push(last);
             end -= window;
         }

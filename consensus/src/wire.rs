@@ -1,12 +1,17 @@
-//! Blocks and transactions from bytes, as Core 0.15 reads them (`UnserializeTransaction`).
+//! Blocks and transactions from bytes, as Core 0.15 reads them (`UnserializeTransaction`, `ReadCompactSize`).
 //!
-//! The `bitcoin` crate refuses two encodings that the reference takes: the witness marker in front of a
-//! transaction without any witness, and a transaction without inputs. A block that one node can read and another
-//! cannot would split the chain. Writing is the crate's own.
+//! The `bitcoin` crate refuses encodings that the reference takes: the witness marker in front of a transaction without
+//! any witness, a transaction without inputs, and lists of more than 4,000,000 bytes. A block that one node can read
+//! and another cannot would split the chain. Writing is the crate's own.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{Decodable, Error};
-use bitcoin::{Block, Transaction, TxIn, TxOut, VarInt, Witness, absolute, transaction};
+use bitcoin::{
+    Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Witness, absolute, transaction,
+};
+
+/// No list has more elements or bytes (`MAX_SIZE`).
+const MAX_SIZE: u64 = 0x0200_0000;
 
 /// Reads a block and moves `bytes` behind it.
 ///
@@ -14,10 +19,7 @@ use bitcoin::{Block, Transaction, TxIn, TxOut, VarInt, Witness, absolute, transa
 /// Where the reference says "Block decode failed".
 pub fn read_block(bytes: &mut &[u8]) -> Result<Block, Error> {
     let header = Header::consensus_decode(bytes)?;
-    let count = VarInt::consensus_decode(bytes)?.0;
-    // Nothing is allocated for the count: each transaction must be there first.
-    let txdata = (0..count).map(|_| read_transaction(bytes)).collect::<Result<_, _>>()?;
-    Ok(Block { header, txdata })
+    Ok(Block { header, txdata: read_list(bytes, read_transaction)? })
 }
 
 /// Reads a transaction and moves `bytes` behind it.
@@ -26,25 +28,81 @@ pub fn read_block(bytes: &mut &[u8]) -> Result<Block, Error> {
 /// Where the reference says "TX decode failed".
 pub fn read_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
     let version = transaction::Version::consensus_decode(bytes)?;
-    let mut input = Vec::<TxIn>::consensus_decode(bytes)?;
+    let mut input = read_list(bytes, read_input)?;
     let mut output = Vec::new();
     // No inputs may be the marker; the flags follow it, and without any the transaction is really empty.
     let flags = if input.is_empty() { u8::consensus_decode(bytes)? } else { 0 };
     if flags != 0 {
-        input = Vec::<TxIn>::consensus_decode(bytes)?;
+        input = read_list(bytes, read_input)?;
     }
     if flags != 0 || !input.is_empty() {
-        output = Vec::<TxOut>::consensus_decode(bytes)?;
+        output = read_list(bytes, read_output)?;
     }
     if flags & 1 != 0 {
         for input in &mut input {
-            input.witness = Witness::consensus_decode(bytes)?;
+            input.witness = read_witness(bytes)?;
         }
     }
     if flags > 1 {
         return Err(Error::ParseFailed("unknown transaction flags"));
     }
     Ok(Transaction { version, input, output, lock_time: absolute::LockTime::consensus_decode(bytes)? })
+}
+
+/// A count and as many elements. Nothing is allocated for the count: each element must be there first.
+fn read_list<'b, T>(
+    bytes: &mut &'b [u8],
+    read: impl Fn(&mut &'b [u8]) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let count = read_count(bytes)?;
+    let mut list = Vec::new();
+    for _ in 0..count {
+        list.push(read(bytes)?);
+    }
+    Ok(list)
+}
+
+fn read_count(bytes: &mut &[u8]) -> Result<usize, Error> {
+    match VarInt::consensus_decode(bytes)?.0 {
+        count @ 0..=MAX_SIZE => Ok(count as usize),
+        _ => Err(Error::ParseFailed("a list of more than 2^25 elements")),
+    }
+}
+
+fn read_bytes<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Error> {
+    let count = read_count(bytes)?;
+    let (read, rest) =
+        bytes.split_at_checked(count).ok_or(Error::ParseFailed("data reaches beyond the end"))?;
+    *bytes = rest;
+    Ok(read)
+}
+
+/// The crate's reading is lean and ends at 4,000,000 bytes; it is begun only when all elements are there.
+fn read_witness(bytes: &mut &[u8]) -> Result<Witness, Error> {
+    let mut rest = *bytes;
+    for _ in 0..read_count(&mut rest)? {
+        read_bytes(&mut rest)?;
+    }
+    let mut witness = std::mem::replace(bytes, rest);
+    let elements = witness;
+    Witness::consensus_decode(&mut witness)
+        .or_else(|_| Ok(Witness::from_slice(&read_list(&mut &*elements, read_bytes)?)))
+}
+
+fn read_input(bytes: &mut &[u8]) -> Result<TxIn, Error> {
+    Ok(TxIn {
+        previous_output: OutPoint::consensus_decode(bytes)?,
+        script_sig: ScriptBuf::from_bytes(read_bytes(bytes)?.to_vec()),
+        sequence: Sequence::consensus_decode(bytes)?,
+        witness: Witness::new(),
+    })
+}
+
+fn read_output(bytes: &mut &[u8]) -> Result<TxOut, Error> {
+    Ok(TxOut {
+        value: bitcoin::Amount::consensus_decode(bytes)?,
+        script_pubkey: ScriptBuf::from_bytes(read_bytes(bytes)?.to_vec()),
+    })
 }
 
 #[cfg(test)]
@@ -86,5 +144,19 @@ mod tests {
         let tx = read_transaction(&mut bytes.as_slice()).unwrap();
         assert!(tx.input.is_empty() && tx.output.is_empty());
         assert_eq!(crate::tx::check(&tx).unwrap_err().reject_reason(), "bad-txns-vin-empty");
+    }
+
+    #[test]
+    fn lists_above_four_million_bytes_are_read_and_counts_above_two_to_the_25_are_not() {
+        let mut tx = Params::main().genesis.block().txdata[0].clone();
+        tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0; 4_100_000]);
+        tx.input[0].witness = Witness::from_slice(&[vec![1u8; 4_100_000]]);
+        assert_eq!(read_transaction(&mut serialize(&tx).as_slice()).unwrap(), tx);
+        // One element more than allowed, and the bytes for it are there.
+        let count = |n: u32| [&[0xfe][..], &n.to_le_bytes()].concat();
+        let script = |n: u32| [&[0u8; 36][..], &count(n), &vec![0; n as usize + 4]].concat();
+        assert!(read_input(&mut script(0x0200_0000).as_slice()).is_ok());
+        assert!(read_input(&mut script(0x0200_0001).as_slice()).is_err());
+        assert!(read_count(&mut &[0xfd, 0xfc, 0x00][..]).is_err(), "not the shortest form");
     }
 }

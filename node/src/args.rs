@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::rpc::Subnet;
+
 /// Which network.
 #[derive(Debug, Default, Args)]
 pub(crate) struct NetworkArgs {
@@ -33,12 +35,49 @@ pub(crate) struct RunArgs {
     /// File with the JSON-RPC password, readable by its owner only
     #[arg(long, value_name = "FILE", requires = "rpc_user")]
     pub(crate) rpc_password_file: Option<PathBuf>,
-    /// Accept no P2P connections. This version has no P2P yet, so it never does
+    /// Memory for transactions that wait for a block, in megabytes [default: 300]
+    #[arg(long, value_name = "MB")]
+    pub(crate) max_mempool: Option<usize>,
+    /// From where JSON-RPC may be called besides this machine, an address or subnet; may be repeated
+    /// [default: from everywhere that can reach it]
+    #[arg(long, value_name = "SUBNET")]
+    pub(crate) rpc_allow_ip: Vec<Subnet>,
+    /// Seconds that a JSON-RPC client may keep the node waiting [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) rpc_timeout: Option<u64>,
+    /// Where Prometheus metrics are served, at /metrics [default: nowhere]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_bind: Option<SocketAddr>,
+    /// Where peers can connect [default: 0.0.0.0 and the network's port; loopback on private chains]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_listen")]
+    pub(crate) p2p_bind: Option<SocketAddr>,
+    /// Accept no P2P connections
     #[arg(long)]
     pub(crate) no_listen: bool,
+    /// Connect to this peer and to no other; may be given several times
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) connect: Vec<String>,
+    /// Connect to this peer besides others; may be given several times
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) add_peer: Vec<String>,
+    /// Ask no DNS seeds for peers
+    #[arg(long)]
+    pub(crate) no_dns_seed: bool,
     /// Host no Mercury relay. This version has none yet
     #[arg(long)]
     pub(crate) no_mercury: bool,
+    /// Memory for coins, in MiB [default: 450]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) dbcache: Option<u64>,
+    /// Delete old blocks to stay below this many MiB, at least 550; 0 keeps all [default: 0]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) prune: Option<u64>,
+    /// Scripts up to this block are taken for checked; 0 checks all [default: the network's]
+    #[arg(long, value_name = "HASH")]
+    pub(crate) assume_valid: Option<String>,
+    /// Work that the best chain surely has, in hex [default: the network's]
+    #[arg(long, value_name = "HEX")]
+    pub(crate) min_chain_work: Option<String>,
     /// Configuration file; flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -12,8 +12,10 @@ use clap::{Parser, Subcommand};
 
 use crate::args::{NetworkArgs, RunArgs};
 use crate::failure::Failure;
+use crate::licensing::args::LicenseCommand;
+use crate::offline::{ExportArgs, ImportArgs, ReindexArgs, VerifyArgs};
 use crate::settings::Settings;
-use crate::{keys, run};
+use crate::{keys, licensing, offline, run};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -31,6 +33,17 @@ struct Cli {
 enum Command {
     /// Run the node
     Run(Box<RunArgs>),
+    /// Change who may mine and how much, as an admin
+    #[command(subcommand)]
+    License(Box<LicenseCommand>),
+    /// Take blocks from block files (blk*.dat of IoP Core, or what export wrote)
+    Import(ImportArgs),
+    /// Write the active chain to a block file
+    Export(ExportArgs),
+    /// Make coins, registry and index anew from the stored blocks
+    Reindex(ReindexArgs),
+    /// Check what is stored
+    Verify(VerifyArgs),
     /// Make and look at license and wallet keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -74,6 +87,11 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Run(args) => Settings::from_args(*args).and_then(run::run),
+        Command::License(command) => licensing::run(*command),
+        Command::Import(args) => offline::import(args),
+        Command::Export(args) => offline::export(args),
+        Command::Reindex(args) => offline::reindex(args),
+        Command::Verify(args) => offline::verify(args),
         Command::Key(KeyCommand::New { network, out }) => keys::new(&network, &out),
         Command::Key(KeyCommand::Show { network, file }) => keys::show(&network, &file),
         Command::Key(KeyCommand::Devnet { out }) => keys::devnet(&out),

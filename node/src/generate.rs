@@ -99,8 +99,9 @@ fn unsigned_coinbase(template: &Template, payee: &Payee) -> Transaction {
 }
 
 fn assemble(template: &Template, coinbase: Transaction) -> Block {
-    let txdata: Vec<Transaction> =
-        std::iter::once(coinbase).chain(template.transactions.iter().map(|tx| tx.tx.clone())).collect();
+    let txdata: Vec<Transaction> = std::iter::once(coinbase)
+        .chain(template.transactions.iter().map(|tx| Transaction::clone(&tx.tx)))
+        .collect();
     let leaves = txdata.iter().map(|tx| tx.compute_txid().to_byte_array()).collect();
     let header = Header {
         version: Version::from_consensus(template.version),

@@ -8,14 +8,22 @@
 
 pub mod chain;
 pub mod cli;
+pub mod fuzzing;
 pub mod mempool;
+pub mod metrics;
+pub mod p2p;
 pub mod storage;
 pub mod template;
 
 mod args;
+mod connections;
 mod failure;
 mod generate;
 mod keys;
+mod licensing;
+mod offline;
+mod progress;
 mod rpc;
 mod run;
 mod settings;
+mod waiting;

@@ -1,7 +1,8 @@
 //! The node's life: open, serve, stop.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
@@ -12,9 +13,14 @@ use tracing::{info, warn};
 use crate::chain::actor;
 use crate::chain::state::ChainState;
 use crate::failure::Failure;
-use crate::rpc::{Context, Credentials, serve};
-use crate::settings::Settings;
+use crate::mempool::Policy;
+use crate::metrics::{self, Metrics};
+use crate::p2p;
+use crate::progress;
+use crate::rpc::{Access, Context, Credentials, serve};
+use crate::settings::{Listen, Settings};
 use crate::storage::Storage;
+use crate::waiting::WaitingFile;
 
 /// The cookie's file in the data directory.
 const COOKIE: &str = ".cookie";
@@ -34,56 +40,139 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;
     // Bound first: a port that is taken is known before anything is opened.
-    let listener = runtime
-        .block_on(TcpListener::bind(settings.rpc_bind))
-        .map_err(|error| Failure::Failed(format!("RPC cannot listen on {}: {error}", settings.rpc_bind)))?;
+    let listener = runtime.block_on(listen("RPC", settings.rpc_bind))?;
+    let (peer_listener, no_peers) = listen_to_peers(settings.p2p.listen)?;
+    let metrics_listener =
+        settings.metrics_bind.map(|bind| runtime.block_on(listen("metrics", bind))).transpose()?;
     std::fs::create_dir_all(&settings.datadir).map_err(|error| {
         Failure::Failed(format!("{} cannot be made: {error}", settings.datadir.display()))
     })?;
     let params = Arc::new(settings.params.clone());
     let storage = Storage::open(&settings.datadir.join(DATABASE), &params).map_err(|error| failed(&error))?;
-    let state = ChainState::load(params.clone(), storage).map_err(|error| failed(&error))?;
+    let network = (settings.chain.minimum_chain_work, settings.chain.prune.is_some());
+    let mut state = ChainState::load_with(params.clone(), Arc::new(storage), settings.chain)
+        .map_err(|error| failed(&error))?;
+    let metrics = Metrics::new();
+    state.set_metrics(metrics.clone());
+    state.set_mempool_policy(Policy { max_usage: settings.max_mempool, ..Policy::of(&params) });
+    let database = Arc::downgrade(state.storage());
     let (chain, thread) = actor::spawn(state);
-    let credentials = credentials(&settings)?;
+    let access = access(&settings)?;
     let published = *chain.published().borrow();
     info!(
         network = params.name, rpc = %settings.rpc_bind, datadir = %settings.datadir.display(),
         height = published.height, tip = %published.tip, "node started"
     );
+    warn_of_open_doors(&settings);
+    if let Some(reason) = no_peers {
+        warn!("no peer can connect: {reason}");
+    }
     let (shutdown, _) = watch::channel(false);
-    let context = Context { chain, params, started: Instant::now(), shutdown: Arc::new(shutdown) };
-    let served = runtime.block_on(serve_until_told(listener, context, credentials));
+    let waiting = WaitingFile::new(&settings.datadir, chain.clone());
+    let loading = runtime.spawn(waiting.clone().load());
+    let peers = p2p::manager::Config {
+        listener: peer_listener,
+        connect: settings.p2p.connect,
+        add: settings.p2p.add_peer,
+        dns_seed: settings.p2p.dns_seed,
+        datadir: settings.datadir,
+        minimum_work: network.0,
+        pruned: network.1,
+    };
+    let started = p2p::manager::start(peers, params.clone(), chain.clone(), shutdown.subscribe());
+    let (net, network_task) = runtime
+        .block_on(started)
+        .map_err(|error| Failure::Failed(format!("the network cannot be started: {error}")))?;
+    let net = Some(net);
+    let context =
+        Context { chain, metrics, net, params, started: Instant::now(), shutdown: Arc::new(shutdown) };
+    runtime.spawn(progress::report(context.chain.published()));
+    if let Some(listener) = metrics_listener {
+        let stop = context.shutdown.subscribe();
+        let (metrics, chain, net) = (context.metrics.clone(), context.chain.clone(), context.net.clone());
+        runtime.spawn(metrics::serve(listener, metrics, chain, net, stop));
+    }
+    let served = runtime.block_on(serve_until_told(listener, context, access));
+    // It saves its addresses; whoever it has to wait for is not worth more.
+    let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
+    runtime.block_on(waiting.save(loading));
     // Ends what is left of tasks, and with them the handles that keep the chain thread alive.
     runtime.shutdown_timeout(GRACE);
     let ended = thread.join().map_err(|_| Failure::Failed("the chain thread panicked".to_owned()))?;
+    wait_until_closed(&database);
     info!("node stopped");
     ended.map_err(|error| failed(&error)).and(served)
 }
 
-fn credentials(settings: &Settings) -> Result<Credentials, Failure> {
-    match &settings.rpc_user_password {
-        Some((user, password)) => Ok(Credentials::password(user, password)),
-        None => {
-            let path = settings.datadir.join(COOKIE);
-            Credentials::cookie(&path)
-                .map_err(|error| Failure::Failed(format!("{} cannot be made: {error}", path.display())))
-        }
+/// Waits for the last reader of the database, such as a long walk over the coins: RocksDB must be closed before the
+/// process ends.
+fn wait_until_closed(database: &Weak<Storage>) {
+    let since = Instant::now();
+    while database.strong_count() > 0 && since.elapsed() < GRACE {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
+/// Where peers can connect, or why they cannot; the default port may be another node's, on a machine with several.
+fn listen_to_peers(listen: Listen) -> Result<(Option<std::net::TcpListener>, Option<String>), Failure> {
+    let (address, must) = match listen {
+        Listen::No => return Ok((None, None)),
+        Listen::At(address) => (address, true),
+        Listen::IfFree(address) => (address, false),
+    };
+    let bound = std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    let failure = |error| format!("P2P cannot listen on {address}: {error}");
+    match bound {
+        Ok(listener) => Ok((Some(listener), None)),
+        Err(error) if must => Err(Failure::Failed(failure(error))),
+        Err(error) => Ok((None, Some(failure(error)))),
+    }
+}
+
+async fn listen(what: &str, bind: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(bind)
+        .await
+        .map_err(|error| Failure::Failed(format!("{what} cannot listen on {bind}: {error}")))
+}
+
+/// Says when strangers may reach what is meant for this machine or a trusted network.
+fn warn_of_open_doors(settings: &Settings) {
+    if !settings.rpc_bind.ip().is_loopback() {
+        let allowed: Vec<String> = settings.rpc_allow_ip.iter().map(ToString::to_string).collect();
+        let who = if allowed.is_empty() { "everywhere".to_owned() } else { allowed.join(", ") };
+        warn!(
+            "RPC listens on {}, beyond this machine, and may be called from {who}: passwords go over the network in the \
+             clear",
+            settings.rpc_bind
+        );
+    }
+    if let Some(bind) = settings.metrics_bind.filter(|bind| !bind.ip().is_loopback()) {
+        warn!("metrics are served on {bind}, beyond this machine, without a password");
+    }
+}
+
+fn access(settings: &Settings) -> Result<Access, Failure> {
+    let credentials = match &settings.rpc_user_password {
+        Some((user, password)) => Credentials::password(user, password),
+        None => {
+            let path = settings.datadir.join(COOKIE);
+            Credentials::cookie(&path)
+                .map_err(|error| Failure::Failed(format!("{} cannot be made: {error}", path.display())))?
+        }
+    };
+    Ok(Access { credentials, allowed: settings.rpc_allow_ip.clone(), patience: settings.rpc_timeout })
+}
+
 /// Serves RPC until a signal, a `stop` call, or the end of the chain thread.
-async fn serve_until_told(
-    listener: TcpListener,
-    context: Context,
-    credentials: Credentials,
-) -> Result<(), Failure> {
+async fn serve_until_told(listener: TcpListener, context: Context, access: Access) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| Failure::Failed(format!("signals cannot be received: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let shutdown = context.shutdown.clone();
     let mut told = shutdown.subscribe();
     let mut published = context.chain.published();
-    let mut server = tokio::spawn(serve(listener, context, credentials, shutdown.subscribe()));
+    let mut server = tokio::spawn(serve(listener, context, access, shutdown.subscribe()));
     let served = loop {
         tokio::select! {
             _ = interrupt.recv() => break None,
@@ -94,6 +183,7 @@ async fn serve_until_told(
             ended = &mut server => break Some(ended),
         }
     };
+    info!("node stopping");
     shutdown.send_replace(true);
     let ended = match served {
         Some(ended) => ended,

@@ -5,17 +5,29 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bitcoin::pow::Work;
 use iop_consensus::license::key::has_wif_form;
 use iop_consensus::params::Params;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::args::{NetworkArgs, RunArgs};
+use crate::chain::options::Options;
+use crate::chain::prune::MIN_PRUNE_MIB;
 use crate::failure::Failure;
+use crate::rpc::Subnet;
 
 /// The largest configuration, network, key or password file, in bytes; real ones have some hundred.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// Memory for waiting transactions without `max_mempool`, megabytes (Core's default).
+const DEFAULT_MAX_MEMPOOL: usize = 300;
+/// Seconds that a JSON-RPC client may keep the node waiting (Core's -rpcservertimeout).
+const RPC_TIMEOUT: u64 = 30;
+/// The most that may be given for it.
+const MAX_RPC_TIMEOUT: u64 = 3_600;
 
 /// What the node runs with.
 pub(crate) struct Settings {
@@ -27,8 +39,43 @@ pub(crate) struct Settings {
     pub(crate) rpc_bind: SocketAddr,
     /// JSON-RPC user and password; a cookie without.
     pub(crate) rpc_user_password: Option<(String, Zeroizing<String>)>,
+    /// Memory that waiting transactions may take, bytes.
+    pub(crate) max_mempool: usize,
+    /// The peers.
+    pub(crate) p2p: P2pSettings,
+    /// From where JSON-RPC may be called besides this machine; empty for everywhere.
+    pub(crate) rpc_allow_ip: Vec<Subnet>,
+    /// How long a JSON-RPC client may keep the node waiting.
+    pub(crate) rpc_timeout: Duration,
+    /// Where metrics are served.
+    pub(crate) metrics_bind: Option<SocketAddr>,
+    /// Memory, room on disk, and what is taken for checked.
+    pub(crate) chain: Options,
     /// What is logged.
     pub(crate) log: tracing::Level,
+}
+
+/// How the node meets others.
+pub(crate) struct P2pSettings {
+    /// Where peers can connect.
+    pub(crate) listen: Listen,
+    /// The only peers, if any are named.
+    pub(crate) connect: Vec<String>,
+    /// Peers besides others.
+    pub(crate) add_peer: Vec<String>,
+    /// Whether DNS seeds may be asked.
+    pub(crate) dns_seed: bool,
+}
+
+/// Where peers can connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// Nowhere.
+    No,
+    /// Here; a port that is taken is a failure.
+    At(SocketAddr),
+    /// Here, if the port is free: several nodes on one machine need not be told apart.
+    IfFree(SocketAddr),
 }
 
 /// The configuration file: the long flags with underscores.
@@ -41,6 +88,20 @@ struct ConfigFile {
     rpc_bind: Option<SocketAddr>,
     rpc_user: Option<String>,
     rpc_password_file: Option<PathBuf>,
+    max_mempool: Option<usize>,
+    p2p_bind: Option<SocketAddr>,
+    no_listen: Option<bool>,
+    connect: Option<Vec<String>>,
+    add_peer: Option<Vec<String>>,
+    no_dns_seed: Option<bool>,
+    #[serde(default)]
+    rpc_allow_ip: Vec<String>,
+    rpc_timeout: Option<u64>,
+    metrics_bind: Option<SocketAddr>,
+    dbcache: Option<u64>,
+    prune: Option<u64>,
+    assume_valid: Option<String>,
+    min_chain_work: Option<String>,
     log: Option<String>,
 }
 
@@ -62,14 +123,131 @@ impl Settings {
                 (None, None) => None,
                 _ => return Err(Failure::Usage("rpc_user and rpc_password_file go together".to_owned())),
             };
+        let connect = named_peers(args.connect, config.connect, "connect")?;
+        let p2p = P2pSettings {
+            listen: listen(
+                (args.p2p_bind, args.no_listen),
+                (config.p2p_bind, config.no_listen),
+                !connect.is_empty(),
+                &params,
+            )?,
+            connect,
+            add_peer: named_peers(args.add_peer, config.add_peer, "add_peer")?,
+            dns_seed: !(args.no_dns_seed || config.no_dns_seed.unwrap_or(false)),
+        };
+        let rpc_allow_ip = if args.rpc_allow_ip.is_empty() {
+            let parsed = config.rpc_allow_ip.iter().map(|text| text.parse::<Subnet>());
+            parsed
+                .collect::<Result<_, _>>()
+                .map_err(|error| Failure::Usage(format!("rpc_allow_ip: {error}")))?
+        } else {
+            args.rpc_allow_ip
+        };
+        let chain = chain_options(
+            &params,
+            args.dbcache.or(config.dbcache),
+            args.prune.or(config.prune),
+            args.assume_valid.or(config.assume_valid).as_deref(),
+            args.min_chain_work.or(config.min_chain_work).as_deref(),
+        )?;
         Ok(Self {
+            chain,
+            rpc_allow_ip,
+            rpc_timeout: rpc_timeout(args.rpc_timeout.or(config.rpc_timeout))?,
+            metrics_bind: args.metrics_bind.or(config.metrics_bind),
             rpc_bind: args.rpc_bind.or(config.rpc_bind).unwrap_or(default_bind),
+            max_mempool: max_mempool(args.max_mempool.or(config.max_mempool).unwrap_or(DEFAULT_MAX_MEMPOOL))?,
             log: log_level(args.log.or(config.log).as_deref().unwrap_or("info"))?,
             params,
             datadir,
             rpc_user_password,
+            p2p,
         })
     }
+}
+
+/// Where peers can connect, from the flags and the file. With `--connect` nobody is expected, as in the reference,
+/// unless a place is named. Private chains stay on this machine.
+fn listen(
+    (bind, no_listen): (Option<SocketAddr>, bool),
+    (file_bind, file_no_listen): (Option<SocketAddr>, Option<bool>),
+    connects: bool,
+    params: &Params,
+) -> Result<Listen, Failure> {
+    let from_file = bind.is_none() && !no_listen;
+    if from_file && file_bind.is_some() && file_no_listen == Some(true) {
+        return Err(Failure::Usage("give p2p_bind or no_listen, not both".to_owned()));
+    }
+    if let Some(address) = bind.or(file_bind.filter(|_| from_file)) {
+        return Ok(Listen::At(address));
+    }
+    if no_listen || file_no_listen == Some(true) || connects {
+        return Ok(Listen::No);
+    }
+    let ip = if params.mine_on_demand { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    Ok(Listen::IfFree(SocketAddr::new(IpAddr::V4(ip), params.p2p_port)))
+}
+
+/// Peers from the flags, or else from the file: an address or a host name, with or without a port.
+fn named_peers(args: Vec<String>, config: Option<Vec<String>>, what: &str) -> Result<Vec<String>, Failure> {
+    let named = if args.is_empty() { config.unwrap_or_default() } else { args };
+    match named.iter().find(|name| !is_peer_name(name)) {
+        None => Ok(named),
+        Some(name) => Err(Failure::Usage(format!(
+            "{what} '{name}' is no peer, an address or a host name expected, such as 127.0.0.1:4877"
+        ))),
+    }
+}
+
+fn is_peer_name(name: &str) -> bool {
+    if name.parse::<SocketAddr>().is_ok() || name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let (host, port) = name.split_once(':').unwrap_or((name, "1"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
+    // What has only digits and dots would be an address, and is not.
+    let letters = host.chars().any(|c| c.is_ascii_alphabetic());
+    letters && host.chars().all(plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// The chain's options where given, else the network's.
+pub(crate) fn chain_options(
+    params: &Params,
+    dbcache: Option<u64>,
+    prune: Option<u64>,
+    assume_valid: Option<&str>,
+    min_chain_work: Option<&str>,
+) -> Result<Options, Failure> {
+    let mut options = Options::of(params);
+    if let Some(mib) = dbcache {
+        let bytes = usize::try_from(mib).ok().filter(|mib| (4..=1 << 20).contains(mib)).map(|mib| mib << 20);
+        options.coin_cache = bytes
+            .ok_or_else(|| Failure::Usage(format!("dbcache is {mib} MiB, 4 to {} expected", 1 << 20)))?;
+    }
+    options.prune = match prune {
+        None | Some(0) => None,
+        Some(mib) if (MIN_PRUNE_MIB..1 << 40).contains(&mib) => Some(mib << 20),
+        Some(mib) => {
+            return Err(Failure::Usage(format!(
+                "prune is {mib} MiB, 0 or at least {MIN_PRUNE_MIB} expected"
+            )));
+        }
+    };
+    options.assume_valid = match assume_valid {
+        None => options.assume_valid,
+        Some("0") => None,
+        Some(text) => Some(text.parse().map_err(|_| {
+            Failure::Usage(format!("assume_valid is '{text}', 0 or a block hash of 64 hex digits expected"))
+        })?),
+    };
+    if let Some(text) = min_chain_work {
+        let bytes =
+            hex::decode(format!("{text:0>64}")).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        options.minimum_chain_work = bytes.map(Work::from_be_bytes).ok_or_else(|| {
+            Failure::Usage(format!("min_chain_work is '{text}', up to 64 hex digits expected"))
+        })?;
+    }
+    Ok(options)
 }
 
 /// Paths in the file begin at its own folder.
@@ -105,13 +283,34 @@ pub(crate) fn network_params(args: &NetworkArgs) -> Result<Params, Failure> {
     }
 }
 
-fn default_datadir(network: &str) -> Result<PathBuf, Failure> {
+fn rpc_timeout(seconds: Option<u64>) -> Result<Duration, Failure> {
+    let seconds = seconds.unwrap_or(RPC_TIMEOUT);
+    if !(1..=MAX_RPC_TIMEOUT).contains(&seconds) {
+        return Err(Failure::Usage(format!(
+            "rpc_timeout is {seconds}, 1 to {MAX_RPC_TIMEOUT} seconds expected"
+        )));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Where a network's data is kept if nothing else is said.
+pub(crate) fn default_datadir(network: &str) -> Result<PathBuf, Failure> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
     let home = home.ok_or_else(|| Failure::Usage("HOME is not set: give --datadir DIR".to_owned()))?;
     Ok(PathBuf::from(home).join(".iop-node").join(network))
 }
 
-fn log_level(text: &str) -> Result<tracing::Level, Failure> {
+/// Megabytes to bytes. A pool too small for the longest chain of waiting transactions would throw its own parts out.
+fn max_mempool(megabytes: usize) -> Result<usize, Failure> {
+    let range = 5..=1_000_000;
+    if !range.contains(&megabytes) {
+        return Err(Failure::Usage(format!("max_mempool is {megabytes} MB, 5 to 1000000 expected")));
+    }
+    Ok(megabytes * 1_000_000)
+}
+
+/// A level by its name.
+pub(crate) fn log_level(text: &str) -> Result<tracing::Level, Failure> {
     text.parse().map_err(|_| {
         Failure::Usage(format!(
             "log level '{text}' is not known, one of error, warn, info, debug, trace expected"

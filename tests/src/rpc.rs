@@ -9,11 +9,19 @@ use serde_json::{Value, json};
 /// A whole `generatetoaddress` may take this long, seconds.
 const TIMEOUT: u64 = 120;
 
-/// A node's RPC, by its cookie.
+/// A node's RPC, by its cookie or a password.
 #[derive(Debug, Clone)]
 pub struct Rpc {
     url: String,
-    cookie: PathBuf,
+    credentials: Credentials,
+}
+
+#[derive(Debug, Clone)]
+enum Credentials {
+    /// The file is read for each call.
+    Cookie(PathBuf),
+    /// `user:password`.
+    Password(String),
 }
 
 /// Why a call has no result.
@@ -33,7 +41,15 @@ pub enum RpcFailure {
 impl Rpc {
     /// The RPC on this port of loopback, with the cookie in this file.
     pub fn new(port: u16, cookie: PathBuf) -> Self {
-        Self { url: format!("http://127.0.0.1:{port}/"), cookie }
+        Self { url: format!("http://127.0.0.1:{port}/"), credentials: Credentials::Cookie(cookie) }
+    }
+
+    /// The RPC at `http://user:password@host:port`; `None` for a text without user.
+    pub fn at(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (credentials, host) = rest.rsplit_once('@')?;
+        let url = format!("{scheme}://{}/", host.trim_end_matches('/'));
+        Some(Self { url, credentials: Credentials::Password(credentials.to_owned()) })
     }
 
     /// Calls a method with positional parameters. The cookie is read anew each time: a restarted node has
@@ -43,10 +59,13 @@ impl Rpc {
     /// The server's error, or why there is no answer.
     pub fn try_call(&self, method: &str, params: Value) -> Result<Value, RpcFailure> {
         let transport = |error: &dyn std::fmt::Display| RpcFailure::Transport(error.to_string());
-        let cookie = std::fs::read_to_string(&self.cookie).map_err(|error| transport(&error))?;
+        let credentials = match &self.credentials {
+            Credentials::Cookie(file) => std::fs::read_to_string(file).map_err(|error| transport(&error))?,
+            Credentials::Password(password) => password.clone(),
+        };
         let body = json!({ "jsonrpc": "1.0", "id": "test", "method": method, "params": params });
         let response = minreq::post(&self.url)
-            .with_header("Authorization", format!("Basic {}", STANDARD.encode(cookie)))
+            .with_header("Authorization", format!("Basic {}", STANDARD.encode(credentials)))
             .with_body(body.to_string())
             .with_timeout(TIMEOUT)
             .send()

@@ -83,11 +83,20 @@ impl Node {
     /// # Errors
     /// When it cannot be started or does not answer; its log is in the message.
     pub fn start_on(dir: &Path, network: &Network, port: u16) -> io::Result<Self> {
+        Self::start_with(dir, network, port, &[])
+    }
+
+    /// Starts a node on a known port, with more flags.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not answer; its log is in the message.
+    pub fn start_with(dir: &Path, network: &Network, port: u16, more: &[String]) -> io::Result<Self> {
         let datadir = dir.join("node");
         let bind = format!("127.0.0.1:{port}");
         let mut args = vec!["run".to_owned(), "--rpc-bind".to_owned(), bind, "--datadir".to_owned()];
         args.push(datadir.display().to_string());
         args.extend(network.flags());
+        args.extend_from_slice(more);
         let mut program = Program::start("iop-node", dir, args)?;
         let rpc = Rpc::new(port, datadir.join(".cookie"));
         let answered = wait_for(START, || match rpc.try_call("uptime", json!([])) {

@@ -157,6 +157,19 @@ fn the_sliding_window_with_segwit_is_judged_as_by_the_reference() {
     play("4-sliding-window-segwit.json.gz", &[]);
 }
 
+/// Recorded by `iop-differ` from a node that we built ourselves: branches with bad blocks anywhere in them, blocks whose
+/// header came first, two faults in one block, caps.
+#[test]
+fn branches_and_pairs_of_faults_are_judged_as_by_the_reference() {
+    play("5-branches-segwit.json.gz", &[]);
+}
+
+/// Recorded likewise: admin actions of every odd form.
+#[test]
+fn odd_admin_actions_are_judged_as_by_the_reference() {
+    play("6-odd-actions-segwit.json.gz", &[]);
+}
+
 /// The node is killed again and again in the middle of submissions, many of them reorganisations. Each time it
 /// must come back to a state from which the rest of the recording goes as if nothing had happened.
 #[test]

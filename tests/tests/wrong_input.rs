@@ -119,6 +119,9 @@ fn a_port_in_use_is_named() {
         &[&taken],
     );
     let free = format!("127.0.0.1:{}", free_port());
+    let bound = ["run", "--network", "devnet", "--datadir", text(&datadir), "--rpc-bind", &free];
+    complains("iop-node", &[&bound[..], &["--p2p-bind", &taken]].concat(), 1, &["P2P", &taken]);
+    complains("iop-node", &[&bound[..], &["--connect", "no peer"]].concat(), 2, &["connect", "no peer"]);
     for (stratum, api) in [(&taken, &free), (&free, &taken)] {
         let args = ["run", "--network", "devnet", "--node", "http://u:p@127.0.0.1:1", "--license-key-file"];
         let more =

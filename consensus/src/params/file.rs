@@ -35,6 +35,7 @@ struct NetworkFile {
     pow_target_timespan: Option<u32>,
     no_retarget: Option<bool>,
     min_difficulty_blocks: Option<bool>,
+    require_standard: Option<bool>,
     deployments: Option<DeploymentsFile>,
 }
 
@@ -76,6 +77,7 @@ impl Params {
             params.magic = fixed_hex("magic", text)?;
         }
         set(&mut params.halving_interval, file.halving_interval);
+        set(&mut params.require_standard, file.require_standard);
         override_pow(&mut params, &file)?;
         override_license(&mut params, &file)?;
         if let Some(deployments) = file.deployments {

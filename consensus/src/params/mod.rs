@@ -45,6 +45,8 @@ pub struct Params {
     pub assume_valid: Option<BlockHash>,
     /// Whether a node may be told to mine at once: private chains only (`fMineBlocksOnDemand`).
     pub mine_on_demand: bool,
+    /// Whether nodes relay standard forms of transactions only (`fRequireStandard`).
+    pub require_standard: bool,
     /// Host names that answer with addresses of nodes.
     pub dns_seeds: Vec<String>,
 }

@@ -88,6 +88,7 @@ impl Params {
                 "0000000002733bb68bb8e61e375f18cb071500d9be729051b0203a4371b3962a",
             )),
             mine_on_demand: false,
+            require_standard: true,
             dns_seeds: std::iter::once("mainnet.iop.cash".to_owned())
                 .chain((1..=6).map(|n| format!("main{n}.iop.cash")))
                 .collect(),
@@ -137,6 +138,7 @@ impl Params {
             minimum_chain_work: [0; 32],
             assume_valid: None,
             mine_on_demand: false,
+            require_standard: false,
             dns_seeds: ["testnet", "test1", "test2"].map(|host| format!("{host}.iop.cash")).to_vec(),
         }
     }
@@ -185,6 +187,7 @@ impl Params {
             minimum_chain_work: [0; 32],
             assume_valid: None,
             mine_on_demand: true,
+            require_standard: false,
             dns_seeds: vec![],
         }
     }

@@ -1,25 +1,24 @@
 //! An offered block on its way in (`ProcessNewBlock`, `AcceptBlock`).
 //!
-//! Alone, header against ancestors, block against ancestors; then it is stored, and [`super::activate`] makes the
-//! best branch active.
+//! Lives here: which blocks are wanted, the block against its ancestors, storing. Does not live here: headers
+//! (`headers.rs`), coins and scripts ([`super::activate`], which makes the best branch active).
+//! Data goes: block alone ([`CheckedBlock`], on any thread) -> header -> against ancestors -> stored -> connected.
 
-use bitcoin::{Block, BlockHash};
+use std::sync::Arc;
+
+use bitcoin::Block;
+use iop_consensus::block;
+use iop_consensus::connect;
 use iop_consensus::error::BlockError;
-use iop_consensus::{block, header};
 use tracing::info;
 
+use super::checked::{CheckedBlock, Unsound};
+use super::events::ChainEvent;
 use super::index::BlockId;
+use super::prune::MIN_BLOCKS_TO_KEEP;
 use super::state::ChainState;
-use super::verdict::{Rejection, Submitted};
-use crate::storage::{Batch, IndexRecord, StorageError};
-
-/// A block's way through [`ChainState::process`].
-struct Processed {
-    /// It was stored, or was here already.
-    stored: bool,
-    /// The verdict, if it was judged to the end.
-    verdict: Option<Result<(), Rejection>>,
-}
+use super::verdict::{BlockAccepted, Rejection, Submitted};
+use crate::storage::{Batch, StorageError};
 
 impl ChainState {
     /// Takes a block as `submitblock` does, filling in a missing witness nonce. `now` in seconds.
@@ -40,9 +39,9 @@ impl ChainState {
             let forks = self.forks_after(parent);
             block::fill_in_witness_nonce(&mut block, forks);
         }
-        let processed = self.process(block, now)?;
-        Ok(match (known, processed.verdict) {
-            (Some(_), None) if processed.stored => Submitted::DuplicateInconclusive,
+        let accepted = self.accept_block(block, true, now)?;
+        Ok(match (known, accepted.verdict) {
+            (Some(_), None) => Submitted::DuplicateInconclusive,
             (Some(_), _) => Submitted::Duplicate,
             (None, None) => Submitted::Inconclusive,
             (None, Some(Ok(()))) => Submitted::Accepted,
@@ -50,66 +49,99 @@ impl ChainState {
         })
     }
 
-    /// Judges and stores a block and activates the best branch (`ProcessNewBlock`).
-    fn process(&mut self, block: Block, now: u64) -> Result<Processed, StorageError> {
-        let hash = block.block_hash();
-        let refused = |rejection: Rejection| {
-            info!(%hash, "block refused: {rejection}");
-            Ok(Processed { stored: false, verdict: Some(Err(rejection)) })
-        };
-        if let Err(error) = block::check(&block, &self.params) {
-            return refused(Rejection::Rule(error));
-        }
-        let id = match self.accept_header(&block, hash, now)? {
-            Ok(id) => id,
-            Err(rejection) => return refused(rejection),
-        };
-        if !self.index.get(id).has_block() {
-            if let Err(error) = self.check_against_ancestors(&block, id) {
-                if !error.corruption_possible() {
-                    self.mark_failed(id)?;
-                }
-                return refused(Rejection::Rule(error));
-            }
-            self.store(&block, id)?;
-        }
-        let verdict = self.activate_best_chain(Some(hash), now)?;
-        Ok(Processed { stored: true, verdict })
+    /// Judges a block, stores it if it is wanted, and activates the best branch (`ProcessNewBlock`). A block that was
+    /// not `requested` is wanted only if it could be the tip soon. `now` in seconds.
+    ///
+    /// # Errors
+    /// Only when the storage fails.
+    pub fn accept_block(
+        &mut self,
+        block: impl Into<Arc<Block>>,
+        requested: bool,
+        now: u64,
+    ) -> Result<BlockAccepted, StorageError> {
+        let checked = CheckedBlock::new(block, &self.params);
+        self.accept_checked(checked, requested, now)
     }
 
-    /// Puts the block's header into the index (`AcceptBlockHeader`).
-    fn accept_header(
+    /// [`ChainState::accept_block`] for a block that was checked alone on another thread.
+    ///
+    /// # Errors
+    /// Only when the storage fails.
+    pub fn accept_checked(
         &mut self,
-        block: &Block,
-        hash: BlockHash,
+        checked: Result<CheckedBlock, Unsound>,
+        requested: bool,
         now: u64,
-    ) -> Result<Result<BlockId, Rejection>, StorageError> {
-        if let Some(id) = self.index.find(&hash) {
-            return Ok(Ok(id));
-        }
-        let Some(parent) = self.index.find(&block.header.prev_blockhash) else {
-            return Ok(Err(Rejection::UnknownParent));
+    ) -> Result<BlockAccepted, StorageError> {
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(Unsound { hash, error }) => return Ok(self.refuse(hash, Rejection::Rule(error))),
         };
-        if self.index.get(parent).is_failed() {
-            return Ok(Err(Rejection::InvalidParent));
-        }
+        let hash = checked.hash();
+        let mut batch = self.storage.batch();
+        let stored_now = match self.accept_into(&checked, requested, now, &mut batch) {
+            Ok(stored_now) => {
+                self.storage.commit(batch)?;
+                stored_now
+            }
+            Err(rejection) => {
+                self.storage.commit(batch)?;
+                return Ok(self.refuse(hash, rejection));
+            }
+        };
+        let verdict = self.activate_best_chain(Some(&checked), now)?;
+        Ok(BlockAccepted { stored_now, verdict })
+    }
+
+    fn refuse(&mut self, hash: bitcoin::BlockHash, rejection: Rejection) -> BlockAccepted {
+        info!(%hash, "block refused: {rejection}");
+        self.events.send(|| ChainEvent::Checked { hash, verdict: Err(rejection.clone()) });
+        BlockAccepted { stored_now: false, verdict: Some(Err(rejection)) }
+    }
+
+    /// `AcceptBlock`: gives whether the block is new here. What is to be written is in `batch`, also on a refusal.
+    fn accept_into(
+        &mut self,
+        checked: &CheckedBlock,
+        requested: bool,
+        now: u64,
+        batch: &mut Batch,
+    ) -> Result<bool, Rejection> {
+        let block = checked.block();
+        let id = self.accept_header(&block.header, checked.hash(), now, batch)?;
         let checkpoint = self.index.last_checkpoint(&self.params);
-        let chain = self.index.chain(parent);
-        if let Err(error) = header::check_contextual(&block.header, &chain, now, checkpoint, &self.params) {
-            return Ok(Err(Rejection::Rule(error)));
+        if connect::must_be_licensed(self.index.get(id).record.height, checkpoint, &self.params) {
+            checked.begin_license();
         }
-        let record = IndexRecord {
-            header: block.header,
-            height: self.index.get(parent).record.height + 1,
-            tx_count: 0,
-            connected_once: false,
-            failed: false,
-            failed_ancestor: false,
-        };
-        let mut batch = Batch::default();
-        batch.put_index(&hash, &record);
-        self.storage.commit(batch)?;
-        Ok(Ok(self.index.insert(hash, record)))
+        if self.index.get(id).has_block() || !(requested || self.is_wanted(id)) {
+            return Ok(false);
+        }
+        if let Err(error) = self.check_against_ancestors(block, id) {
+            if !error.corruption_possible() {
+                let entry = self.index.get_mut(id);
+                entry.record.failed = true;
+                batch.put_index(&entry.hash, &entry.record);
+            }
+            return Err(Rejection::Rule(error));
+        }
+        let tip = self.index.tip();
+        if self.index.get(id).parent == Some(tip) && !self.is_initial_block_download(now) {
+            let height = self.index.get(id).record.height;
+            self.events.send(|| ChainEvent::Arrived { block: block.clone(), height });
+        }
+        self.store(checked, id, batch);
+        Ok(true)
+    }
+
+    /// Whether a block that nobody asked for is taken: it has the tip's work at least, is not far ahead, and is on no
+    /// chain of little work.
+    fn is_wanted(&self, id: BlockId) -> bool {
+        let (entry, tip) = (self.index.get(id), self.index.get(self.index.tip()));
+        !entry.record.pruned
+            && entry.work >= tip.work
+            && entry.record.height <= tip.record.height + MIN_BLOCKS_TO_KEEP
+            && entry.work >= self.minimum_chain_work()
     }
 
     fn check_against_ancestors(&mut self, block: &Block, id: BlockId) -> Result<(), BlockError> {
@@ -119,18 +151,23 @@ impl ChainState {
         block::check_contextual(block, &self.index.chain(parent), forks)
     }
 
-    fn store(&mut self, block: &Block, id: BlockId) -> Result<(), StorageError> {
+    fn store(&mut self, checked: &CheckedBlock, id: BlockId, batch: &mut Batch) {
         let entry = self.index.get_mut(id);
         entry.record.tx_count =
-            u32::try_from(block.txdata.len()).expect("a checked block has fewer transactions");
-        let mut batch = Batch::default();
-        batch.put_block(&entry.hash, block);
+            u32::try_from(checked.txids().len()).expect("a checked block has fewer transactions");
+        entry.record.pruned = false;
+        entry.record.bytes = u32::try_from(checked.bytes().len()).expect("a checked block is far smaller");
+        self.stored_bytes += u64::from(entry.record.bytes);
+        batch.put_block(&entry.hash, checked.bytes());
         batch.put_index(&entry.hash, &entry.record);
-        self.storage.commit(batch)?;
+        if entry.linked {
+            // It was pruned.
+            self.consider(id);
+            return;
+        }
         for id in self.index.block_arrived(id) {
             self.consider(id);
         }
-        Ok(())
     }
 }
 
@@ -138,12 +175,13 @@ impl ChainState {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
-    use std::sync::Arc;
 
     use iop_consensus::address::{Address, AddressKind};
     use iop_consensus::params::Params;
 
     use super::*;
+    use bitcoin::BlockHash;
+
     use crate::generate::{Payee, mine};
     use crate::storage::Storage;
     use crate::template::template;
@@ -153,7 +191,7 @@ mod tests {
     fn open(dir: &Path) -> ChainState {
         let params = Params::regtest();
         let storage = Storage::open(dir, &params).unwrap();
-        ChainState::load(Arc::new(params), storage).unwrap()
+        ChainState::load(Arc::new(params), Arc::new(storage)).unwrap()
     }
 
     fn next_block(state: &mut ChainState) -> Block {
@@ -173,8 +211,10 @@ mod tests {
 
     /// Stores a block as before a crash: it is not connected yet.
     fn store_only(state: &mut ChainState, block: &Block) {
-        let id = state.accept_header(block, block.block_hash(), NOW).unwrap().unwrap();
-        state.store(block, id).unwrap();
+        let checked = CheckedBlock::new(block.clone(), &state.params).unwrap();
+        let mut batch = state.storage.batch();
+        assert_eq!(state.accept_into(&checked, true, NOW, &mut batch), Ok(true));
+        state.storage.commit(batch).unwrap();
     }
 
     fn tip(state: &ChainState) -> BlockHash {

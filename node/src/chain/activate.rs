@@ -1,36 +1,58 @@
 //! Which branch is active (`ActivateBestChain`): blocks connected and disconnected, each in one storage batch.
 //!
-//! A block that breaks a rule marks its descendants, and the next best branch is tried.
+//! A block that breaks a rule is marked, and the next best branch is tried.
 
 use std::cmp::Reverse;
+use std::sync::LazyLock;
+use std::time::Instant;
 
-use bitcoin::{Block, BlockHash, Transaction};
+use bitcoin::consensus::encode::serialize;
+use bitcoin::{Block, BlockHash};
 use iop_consensus::address::Address;
-use iop_consensus::connect::{self, ConnectError, Connected, Context, DoneAction, ScriptRunner};
+use iop_consensus::ancestors::Ancestors;
+use iop_consensus::connect::{self, ConnectError, Connected, Context, DoneAction, ScriptRunner, TxScripts};
 use iop_consensus::error::BlockError;
 use iop_consensus::license::coinbase;
-use iop_consensus::script::{ScriptCheck, ScriptFailure};
+use iop_consensus::license::registry::Registry;
+use iop_consensus::p2pkh;
+use iop_consensus::params::Params;
+use iop_consensus::script::{self, ScriptFailure};
 use rayon::prelude::*;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::checked::CheckedBlock;
+use super::coins::Coins;
+use super::events::ChainEvent;
 use super::index::BlockId;
 use super::state::ChainState;
 use super::verdict::Rejection;
 use crate::mempool::Mempool;
-use crate::storage::{Batch, BlockUndo, StorageError};
+use crate::storage::{BlockUndo, StorageError};
 
-/// Runs script checks on all cores, input by input. What waits in the mempool passed them under all soft forks, and
-/// so under any of them.
+/// Runs scripts on all cores, input by input. What waits in the mempool passed them under all soft forks, and so under
+/// any of them.
 struct Parallel<'a> {
     mempool: &'a Mempool,
 }
 
 impl ScriptRunner for Parallel<'_> {
-    fn run(&self, checks: &[ScriptCheck<'_>]) -> Result<(), ScriptFailure> {
-        checks.par_iter().filter(|check| !self.mempool.has_verified(check.tx)).try_for_each(|check| {
-            let serialized = check.serialized();
-            (0..check.spent.len()).into_par_iter().try_for_each(|input| check.run_input(&serialized, input))
+    fn run(&self, txs: &[TxScripts<'_>]) -> Result<(), ScriptFailure> {
+        txs.par_iter().filter(|check| !self.is_verified(check)).try_for_each(|check| {
+            let serialized = LazyLock::new(|| serialize(check.tx));
+            check.spent.par_iter().enumerate().try_for_each(|(input, coin)| {
+                if p2pkh::surely_valid(check.tx, input, &coin.output.script_pubkey) {
+                    return Ok(());
+                }
+                script::verify_input(check.tx, &serialized, input, &coin.output, check.flags)
+            })
         })
+    }
+}
+
+impl Parallel<'_> {
+    fn is_verified(&self, check: &TxScripts<'_>) -> bool {
+        // The id is known and tells most apart; only then the witness is hashed.
+        self.mempool.get(&check.txid).is_some() && self.mempool.has_verified(check.tx)
     }
 }
 
@@ -39,88 +61,214 @@ impl ChainState {
     /// a block and it was connected or refused on the way.
     pub(super) fn activate_best_chain(
         &mut self,
-        judged: Option<BlockHash>,
+        judged: Option<&CheckedBlock>,
         now: u64,
     ) -> Result<Option<Result<(), Rejection>>, StorageError> {
-        let (start, mut verdict, mut returned) = (self.index.tip(), None, Vec::new());
-        while let Some(&(.., best)) = self.candidates.last() {
-            let fork = self.index.fork_point(best);
-            while self.index.tip() != fork {
-                returned.push(self.disconnect_tip()?);
+        self.activate_after(self.index.tip(), false, judged, now)
+    }
+
+    /// [`ChainState::activate_best_chain`] where blocks were perhaps disconnected before, from the tip `start` on.
+    pub(super) fn activate_after(
+        &mut self,
+        start: BlockId,
+        mut disconnected: bool,
+        judged: Option<&CheckedBlock>,
+        now: u64,
+    ) -> Result<Option<Result<(), Rejection>>, StorageError> {
+        let mut verdict = None;
+        while let Some(path) = self.most_work_path()? {
+            let Some(&first) = path.first() else { break };
+            while Some(self.index.tip()) != self.index.get(first).parent {
+                self.disconnect_tip()?;
+                disconnected = true;
             }
-            let Some(next) = self.next_towards(best) else { break };
-            let outcome = self.connect_tip(next)?;
-            if Some(self.index.get(next).hash) == judged {
-                verdict = Some(outcome.clone().map_err(Rejection::Rule));
-            }
-            if outcome.is_err() {
-                self.mark_failed(next)?;
+            for next in path {
+                let hash = self.index.get(next).hash;
+                let given = judged.filter(|judged| judged.hash() == hash);
+                let block = match given {
+                    Some(block) => block.clone(),
+                    None => self.read_block(&hash)?,
+                };
+                let outcome = self.connect_tip(next, &block)?.map_err(Rejection::Rule);
+                self.events.send(|| ChainEvent::Checked { hash, verdict: outcome.clone() });
+                let failed = outcome.is_err();
+                if given.is_some() {
+                    verdict = Some(outcome);
+                }
+                if failed {
+                    self.mark_failed(next)?;
+                    break;
+                }
+                self.flush_if_full()?;
             }
         }
-        if !returned.is_empty() {
-            self.after_reorganisation(start, returned, now)?;
+        self.flush_if_due(now)?;
+        if disconnected {
+            self.after_reorganisation(start, now)?;
         }
         Ok(verdict)
     }
 
-    /// The child of the tip on the way to `best`; `None` when the tip is `best`.
-    fn next_towards(&self, best: BlockId) -> Option<BlockId> {
-        let height = self.index.get(self.index.tip()).record.height + 1;
-        (height <= self.index.get(best).record.height).then(|| self.index.ancestor(best, height))
+    /// Goes at most this many blocks towards the best tip; says whether there may be more to do. Takes all at once
+    /// where blocks must be disconnected first. What was done is written when the coins' memory is full, and at the
+    /// end.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn catch_up(&mut self, at_most: usize) -> Result<bool, StorageError> {
+        let now = u64::from(self.index.header(self.index.tip()).time);
+        let path = self.most_work_path()?.unwrap_or_default();
+        let forward =
+            path.first().is_some_and(|&first| self.index.get(first).parent == Some(self.index.tip()));
+        if !forward || path.len() <= at_most {
+            self.activate_best_chain(None, now)?;
+            self.flush()?;
+            return Ok(false);
+        }
+        for &next in &path[..at_most] {
+            let block = self.read_block(&self.index.get(next).hash)?;
+            if self.connect_tip(next, &block)?.is_err() {
+                self.mark_failed(next)?;
+                break;
+            }
+            self.flush_if_full()?;
+        }
+        Ok(true)
+    }
+
+    /// The blocks from the active chain to the best candidate, which are not active; none if the tip is the best.
+    /// Candidates on a branch with a failed block are found out here and dropped (`FindMostWorkChain`).
+    fn most_work_path(&mut self) -> Result<Option<Vec<BlockId>>, StorageError> {
+        let mut batch = self.storage.batch();
+        let path = loop {
+            let Some(&(.., best)) = self.candidates.last() else { break None };
+            let (mut path, mut walk) = (Vec::new(), best);
+            let unusable = loop {
+                if self.index.is_active(walk) {
+                    break None;
+                }
+                path.push(walk);
+                let entry = self.index.get(walk);
+                if entry.is_failed() || !entry.has_block() {
+                    break Some(walk);
+                }
+                walk = entry.parent.expect("every branch comes from genesis, which is active");
+            };
+            let fork = self.index.get(walk).record.height;
+            if unusable.is_none() && self.can_disconnect_to(fork) {
+                path.reverse();
+                break Some(path);
+            }
+            let failed = unusable.is_some_and(|id| self.index.get(id).is_failed());
+            if !failed {
+                let best = self.index.get(best).hash;
+                error!(%best, fork, "a branch with more work cannot be followed: blocks that it needs were pruned");
+            }
+            for id in path {
+                let entry = self.index.get_mut(id);
+                if failed && Some(id) != unusable {
+                    entry.record.failed_ancestor = true;
+                    batch.put_index(&entry.hash, &entry.record);
+                }
+                self.candidates.remove(&(entry.work, Reverse(entry.arrival), id));
+            }
+        };
+        self.storage.commit(batch)?;
+        Ok(path)
+    }
+
+    /// Runs `act` with what a block on top of the tip is connected to. What it changes of the registry it takes back.
+    pub(crate) fn try_on_tip<T>(
+        &mut self,
+        act: impl FnOnce(&Coins, &mut Registry, &Params, &dyn Ancestors, &dyn ScriptRunner) -> T,
+    ) -> T {
+        let (tip, runner) = (self.index.tip(), Parallel { mempool: &self.mempool });
+        act(&self.coins, &mut self.registry, &self.params, &self.index.chain(tip), &runner)
     }
 
     /// Connects a child of the tip. The inner error is the rule it breaks; then nothing has changed.
-    fn connect_tip(&mut self, id: BlockId) -> Result<Result<(), BlockError>, StorageError> {
-        let hash = self.index.get(id).hash;
-        let block = self.read_block(&hash)?;
+    fn connect_tip(
+        &mut self,
+        id: BlockId,
+        block: &CheckedBlock,
+    ) -> Result<Result<(), BlockError>, StorageError> {
+        let started = Instant::now();
         let parent = self.index.tip();
         let forks = self.forks_after(parent);
+        self.coins.fetch(block.block())?;
+        let runner = Parallel { mempool: &self.mempool };
         let context = Context {
             params: &self.params,
             chain: &self.index.chain(parent),
             forks,
             last_checkpoint: self.index.last_checkpoint(&self.params),
-            runner: &Parallel { mempool: &self.mempool },
+            runner: self.must_run_scripts(id).then_some(&runner),
         };
-        let connected = match connect::connect(&block, &self.storage, &mut self.registry, &context) {
+        let outcome = connect::connect_licensed(
+            block.block(),
+            block.txids(),
+            || block.license(),
+            &self.coins,
+            &mut self.registry,
+            &context,
+        );
+        let connected = match outcome {
             Ok(connected) => connected,
             Err(ConnectError::Rule(error)) => {
-                let license = coinbase::named_license(&block.txdata[0]).map(|license| self.base58(&license));
+                let named = coinbase::named_license(&block.block().txdata[0]);
+                let license = named.map(|license| self.base58(&license)).unwrap_or_default();
                 let height = self.index.get(id).record.height;
-                warn!(height, %hash, license = license.unwrap_or_default(), "block refused: {error}");
+                warn!(height, hash = %block.hash(), license, "block refused: {error}");
                 return Ok(Err(error));
             }
             Err(ConnectError::View(error)) => return Err(error),
         };
-        self.commit_connected(id, &block, connected)?;
+        self.commit_connected(id, block, connected)?;
+        self.metrics.block_validation.observe(started.elapsed().as_secs_f64());
         Ok(Ok(()))
     }
 
     fn commit_connected(
         &mut self,
         id: BlockId,
-        block: &Block,
-        connected: Connected,
+        checked: &CheckedBlock,
+        connected: Connected<'_>,
     ) -> Result<(), StorageError> {
+        self.coins.connect(&connected);
+        self.unwritten.note(connected.height, &connected.registry);
+        let undo = BlockUndo { spent: connected.spent, registry: connected.registry }.encode();
         let entry = self.index.get_mut(id);
         entry.record.connected_once = true;
-        let (hash, height) = (entry.hash, entry.record.height);
-        let mut batch = Batch::default();
+        let before = std::mem::replace(&mut entry.record.bytes, (checked.bytes().len() + undo.len()) as u32);
+        self.stored_bytes = self.stored_bytes + u64::from(entry.record.bytes) - u64::from(before);
+        let (hash, height, block) = (entry.hash, entry.record.height, checked.block());
+        let mut batch = self.storage.batch();
         batch.put_index(&hash, &entry.record);
-        batch.put_coins(&connected.coins);
-        batch.put_registry(&self.registry, connected.registry.licenses.keys(), [height]);
-        batch.put_undo(&hash, &BlockUndo { spent: connected.spent, registry: connected.registry });
-        batch.put_tip(&hash);
+        batch.put_undo(&hash, &undo);
         self.storage.commit(batch)?;
         self.index.push_tip(id);
         self.mempool.remove_confirmed(block);
+        self.tell_mempool(None);
         let tip = (self.index.get(id).work, Reverse(self.index.get(id).arrival), id);
         self.candidates = self.candidates.split_off(&tip);
-        let license = self.registry.miner_of(height).map(|license| self.base58(license));
-        info!(height, %hash, license = license.unwrap_or_default(), transactions = block.txdata.len(), "new tip");
+        self.metrics.blocks_connected.inc();
+        self.log_tip(height, block);
         connected.actions.iter().for_each(|action| self.log_action(height, action));
         self.unsigned_actions += connected.actions.iter().filter(|action| !action.signed).count() as u64;
+        self.events.send(|| ChainEvent::Connected { block: block.clone(), height });
         Ok(())
+    }
+
+    /// A line for each block, unless they come by the hundred a second: then whoever reports progress has the word.
+    fn log_tip(&self, height: u32, block: &Block) {
+        let license =
+            || self.registry.miner_of(height).map(|license| self.base58(license)).unwrap_or_default();
+        let (hash, transactions) = (block.block_hash(), block.txdata.len());
+        if self.initial_block_download {
+            debug!(height, %hash, license = license(), transactions, "new tip");
+        } else {
+            info!(height, %hash, license = license(), transactions, "new tip");
+        }
     }
 
     fn base58(&self, address: &Address) -> String {
@@ -137,34 +285,29 @@ impl ChainState {
         }
     }
 
-    /// Takes the tip back and gives its transactions.
-    pub(super) fn disconnect_tip(&mut self) -> Result<Vec<Transaction>, StorageError> {
+    /// Takes the tip back; its transactions are the mempool's until the reorganisation is over.
+    pub(super) fn disconnect_tip(&mut self) -> Result<(), StorageError> {
         let entry = self.index.get(self.index.tip());
         let (hash, height) = (entry.hash, entry.record.height);
-        let parent =
-            entry.parent.ok_or_else(|| StorageError::inconsistent("genesis cannot be disconnected"))?;
+        if entry.parent.is_none() {
+            return Err(StorageError::inconsistent("genesis cannot be disconnected"));
+        }
         let block = self.read_block(&hash)?;
         let undo = self.storage.undo(&hash)?;
-        let coins = connect::disconnect(&block, undo.spent)
+        let coins = connect::disconnect(block.block(), undo.spent)
             .ok_or_else(|| StorageError::inconsistent("an undo does not fit its block"))?;
         self.registry.undo(&undo.registry);
-        let mut batch = Batch::default();
-        batch.put_coins(&coins);
-        batch.put_registry(&self.registry, undo.registry.licenses.keys(), [height]);
-        batch.delete_undo(&hash);
-        batch.put_tip(&self.index.get(parent).hash);
-        self.storage.commit(batch)?;
+        self.coins.disconnect(coins);
+        self.unwritten.note(height, &undo.registry);
         self.index.pop_tip();
+        self.metrics.blocks_disconnected.inc();
         info!(height, %hash, "block disconnected");
-        Ok(block.txdata)
+        self.events.send(|| ChainEvent::Disconnected { block: block.block().clone(), height });
+        self.mempool.block_disconnected(block.block().txdata.clone());
+        self.flush_if_full()
     }
 
-    fn after_reorganisation(
-        &mut self,
-        old_tip: BlockId,
-        returned: Vec<Vec<Transaction>>,
-        now: u64,
-    ) -> Result<(), StorageError> {
+    fn after_reorganisation(&mut self, old_tip: BlockId, now: u64) -> Result<(), StorageError> {
         let tip = self.index.tip();
         if tip != old_tip {
             let (old, new) = (self.index.get(old_tip), self.index.get(tip));
@@ -173,28 +316,29 @@ impl ChainState {
                 "reorganisation"
             );
         }
-        let oldest_first = returned.into_iter().rev().flatten().collect();
-        self.with_mempool(now, |mempool, tip| mempool.rebuild(oldest_first, tip))
+        for txid in self.with_mempool(now, |mempool, tip| mempool.finish_reorganisation(tip))? {
+            self.events.send(|| ChainEvent::TxAccepted(txid));
+        }
+        self.tell_mempool(None);
+        Ok(())
     }
 
-    /// A block that breaks a rule: it and its descendants are out, at once. The reference marks a descendant only when
-    /// it comes upon it, so it may call one `duplicate-inconclusive` that is `duplicate-invalid` here.
+    /// A block that broke a rule when it was connected. As in the reference, its descendants are marked only where
+    /// someone comes upon them.
     pub(super) fn mark_failed(&mut self, id: BlockId) -> Result<(), StorageError> {
-        let mut batch = Batch::default();
-        self.index.get_mut(id).record.failed = true;
-        let descendants = self.index.descendants(id);
-        for &descendant in &descendants {
-            self.index.get_mut(descendant).record.failed_ancestor = true;
-        }
-        for id in std::iter::once(id).chain(descendants) {
-            let entry = self.index.get(id);
-            batch.put_index(&entry.hash, &entry.record);
-            self.candidates.remove(&(entry.work, Reverse(entry.arrival), id));
-        }
+        let mut batch = self.storage.batch();
+        let entry = self.index.get_mut(id);
+        entry.record.failed = true;
+        batch.put_index(&entry.hash, &entry.record);
+        self.candidates.remove(&(entry.work, Reverse(entry.arrival), id));
+        self.index.note_failed(id);
         self.storage.commit(batch)
     }
 
-    fn read_block(&self, hash: &BlockHash) -> Result<Block, StorageError> {
-        self.storage.block(hash)?.ok_or_else(|| StorageError::inconsistent("a block in the index is missing"))
+    fn read_block(&self, hash: &BlockHash) -> Result<CheckedBlock, StorageError> {
+        self.storage
+            .block_bytes(hash)?
+            .and_then(|bytes| CheckedBlock::stored(bytes, *hash))
+            .ok_or_else(|| StorageError::inconsistent(&format!("block {hash} of the index cannot be read")))
     }
 }

@@ -4,18 +4,23 @@
 //! order of arrival, so every answer is of one state. After each, what changed is published. When the storage
 //! fails the thread ends, and the node with it: nothing may be decided on a state that cannot be kept.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bitcoin::{Block, BlockHash, Transaction, Txid};
-use tokio::sync::{mpsc, oneshot, watch};
+use bitcoin::block::Header;
+use bitcoin::{Block, BlockHash, Transaction};
+use iop_consensus::params::Params;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::error;
 
+use super::checked::CheckedBlock;
+use super::events::{ChainEvent, Events};
 use super::state::ChainState;
-use super::verdict::Submitted;
-use crate::mempool::Reject;
-use crate::storage::StorageError;
-use crate::template::{Template, template};
+use super::verdict::{BlockAccepted, HeadersAccepted, Submitted};
+use crate::mempool::{Accepted, Reject};
+use crate::storage::{Storage, StorageError};
+use crate::template::{Contents, Template, template_with};
 
 /// Pieces of work that may wait; senders beyond it wait for room.
 const QUEUE: usize = 256;
@@ -34,6 +39,12 @@ pub struct Published {
     pub height: u32,
     /// Grows with every change of the mempool.
     pub mempool_changes: u64,
+    /// The header with most work, whether or not its block is here.
+    pub best_header: BlockHash,
+    /// Its height.
+    pub best_header_height: u32,
+    /// Whether the node is still far behind the network.
+    pub initial_block_download: bool,
 }
 
 /// The chain thread has ended, because the node stops or its storage failed.
@@ -45,6 +56,9 @@ pub struct Stopped;
 pub struct ChainHandle {
     work: mpsc::Sender<Work>,
     published: watch::Receiver<Published>,
+    events: Events,
+    storage: Arc<Storage>,
+    params: Arc<Params>,
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -55,22 +69,56 @@ pub fn now() -> u64 {
 /// Starts the thread. It ends when every handle is gone or the storage fails.
 pub fn spawn(mut state: ChainState) -> (ChainHandle, JoinHandle<Result<(), StorageError>>) {
     let (work, mut queue) = mpsc::channel::<Work>(QUEUE);
-    let (publish, published) = watch::channel(current(&state));
+    let (publish, published) = watch::channel(current(&mut state));
+    let (events, storage, params) = (state.events().clone(), state.storage().clone(), state.params().clone());
     let thread = std::thread::Builder::new().name("chain".to_owned()).spawn(move || {
+        let failed = |failure: &StorageError| error!("the storage failed: {failure}");
+        let (sync, syncing) = spawn_sync(state.storage().clone());
         while let Some(work) = queue.blocking_recv() {
-            let reply = work(&mut state).inspect_err(|failure| error!("the storage failed: {failure}"))?;
-            let new = current(&state);
+            let reply = work(&mut state).inspect_err(failed)?;
+            let new = current(&mut state);
             publish.send_if_modified(|old| std::mem::replace(old, new) != new);
             reply();
+            if state.take_unsynced() {
+                // If one is under way or waiting, the next tip brings the next.
+                let _ = sync.try_send(());
+            }
         }
-        Ok(())
+        drop(sync);
+        let closed = state.close().inspect_err(failed);
+        // It holds the database, which must be closed before the process ends.
+        let _ = syncing.join();
+        closed
     });
-    (ChainHandle { work, published }, thread.expect("the system can start a thread"))
+    (ChainHandle { work, published, events, storage, params }, thread.expect("the system can start a thread"))
 }
 
-fn current(state: &ChainState) -> Published {
-    let tip = state.index().get(state.index().tip());
-    Published { tip: tip.hash, height: tip.record.height, mempool_changes: state.mempool().changes() }
+/// A thread that brings written tips to the disk, so that nobody waits for it. It ends with the sender.
+fn spawn_sync(storage: Arc<Storage>) -> (std::sync::mpsc::SyncSender<()>, JoinHandle<()>) {
+    let (ask, asked) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
+        while asked.recv().is_ok() {
+            if let Err(failure) = storage.sync() {
+                error!("the storage failed: {failure}");
+                return;
+            }
+        }
+    });
+    (ask, thread.expect("the system can start a thread"))
+}
+
+fn current(state: &mut ChainState) -> Published {
+    let initial_block_download = state.is_initial_block_download(now());
+    let index = state.index();
+    let (tip, best) = (index.get(index.tip()), index.get(index.best_header()));
+    Published {
+        tip: tip.hash,
+        height: tip.record.height,
+        mempool_changes: state.mempool().changes(),
+        best_header: best.hash,
+        best_header_height: best.record.height,
+        initial_block_download,
+    }
 }
 
 impl ChainHandle {
@@ -94,18 +142,55 @@ impl ChainHandle {
         self.run(move |state| state.submit(block, now())).await
     }
 
+    /// Takes headers in order, parents first, until one is refused.
+    pub async fn accept_headers(&self, headers: Vec<Header>) -> Result<HeadersAccepted, Stopped> {
+        self.run(move |state| state.accept_headers(&headers, now())).await
+    }
+
+    /// Takes a block from a peer. It is checked alone on another thread first, so that a bad one costs the chain
+    /// thread nothing.
+    pub async fn accept_block(
+        &self,
+        block: impl Into<Arc<Block>>,
+        requested: bool,
+    ) -> Result<BlockAccepted, Stopped> {
+        let (block, params) = (block.into(), self.params.clone());
+        let checked = tokio::task::spawn_blocking(move || CheckedBlock::new(block, &params)).await;
+        let checked = checked.map_err(|_| Stopped)?;
+        self.run(move |state| state.accept_checked(checked, requested, now())).await
+    }
+
+    /// The database, for reading blocks off the chain thread.
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
+    /// Every change from now on.
+    pub fn events(&self) -> broadcast::Receiver<ChainEvent> {
+        self.events.subscribe()
+    }
+
     /// Offers a transaction that pays at most `max_fee` base units.
     pub async fn offer_transaction(
         &self,
         tx: Transaction,
         max_fee: u64,
-    ) -> Result<Result<Txid, Reject>, Stopped> {
+    ) -> Result<Result<Accepted, Reject>, Stopped> {
         self.run(move |state| state.offer(tx, max_fee, now())).await
     }
 
+    /// What [`ChainHandle::offer_transaction`] would say; nothing changes.
+    pub async fn test_transaction(
+        &self,
+        tx: Transaction,
+        max_fee: u64,
+    ) -> Result<Result<Accepted, Reject>, Stopped> {
+        self.run(move |state| state.test_offer(tx, max_fee, now())).await
+    }
+
     /// A template for the tip, with the state of the mempool that it was made from.
-    pub async fn template(&self) -> Result<(Template, u64), Stopped> {
-        self.run(|state| Ok((template(state, now()), state.mempool().changes()))).await
+    pub async fn template(&self, contents: Contents) -> Result<(Template, u64), Stopped> {
+        self.run(move |state| Ok((template_with(state, contents, now()), state.mempool().changes()))).await
     }
 
     /// What changed last; to be waited on.

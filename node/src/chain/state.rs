@@ -5,30 +5,54 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bitcoin::consensus::encode::serialize;
 use bitcoin::hashes::Hash;
 use bitcoin::pow::Work;
-use bitcoin::{BlockHash, Transaction, Txid};
+use bitcoin::{BlockHash, Transaction};
 use iop_consensus::block::SoftForks;
 use iop_consensus::license::registry::Registry;
 use iop_consensus::params::Params;
 use iop_consensus::versionbits::Cache;
+use tracing::info;
 
+use super::coins::Coins;
+use super::events::{ChainEvent, Events};
+use super::flush::Unwritten;
 use super::index::{BlockId, BlockIndex, Chain};
-use crate::mempool::{self, Mempool};
-use crate::storage::{Batch, IndexRecord, Storage, StorageError};
+use super::options::Options;
+use crate::mempool::{self, Accepted, Mempool, Policy};
+use crate::metrics::Metrics;
+use crate::storage::{IndexRecord, Storage, StorageError};
+use crate::template::Templates;
+
+/// A tip older than this is not the network's, seconds (`DEFAULT_MAX_TIP_AGE`).
+const MAX_TIP_AGE: u64 = 24 * 60 * 60;
 
 /// Everything the node knows of the chain.
 pub struct ChainState {
     pub(super) params: Arc<Params>,
-    pub(super) storage: Storage,
+    pub(super) storage: Arc<Storage>,
+    pub(super) coins: Coins,
+    pub(super) events: Events,
     pub(super) index: BlockIndex,
     pub(super) registry: Registry,
     pub(super) mempool: Mempool,
+    templates: Templates,
     versionbits: Cache,
     pub(super) unsigned_actions: u64,
+    pub(super) initial_block_download: bool,
+    pub(super) metrics: Metrics,
     /// Tips that could be active: blocks that are here with all their ancestors, break no known rule, and have
     /// at least the active tip's work. The last is the best.
-    pub(super) candidates: BTreeSet<(Work, Reverse<u64>, BlockId)>,
+    pub(super) candidates: BTreeSet<(Work, Reverse<i64>, BlockId)>,
+    pub(super) unwritten: Unwritten,
+    pub(super) unsynced: bool,
+    pub(super) stored_bytes: u64,
+    pub(super) pruned_below: u32,
+    /// Bytes deleted whose room was not yet given back.
+    pub(super) unreclaimed: u64,
+    pub(super) reclaiming: Option<std::thread::JoinHandle<()>>,
+    pub(super) options: Options,
 }
 
 impl ChainState {
@@ -36,25 +60,64 @@ impl ChainState {
     ///
     /// # Errors
     /// When the storage fails or its parts do not belong together.
-    pub fn load(params: Arc<Params>, storage: Storage) -> Result<Self, StorageError> {
+    pub fn load(params: Arc<Params>, storage: Arc<Storage>) -> Result<Self, StorageError> {
+        let options = Options::of(&params);
+        Self::load_with(params, storage, options)
+    }
+
+    /// [`ChainState::load`] with what an operator may choose.
+    ///
+    /// # Errors
+    /// As [`ChainState::load`].
+    pub fn load_with(
+        params: Arc<Params>,
+        storage: Arc<Storage>,
+        options: Options,
+    ) -> Result<Self, StorageError> {
+        let mut state = Self::load_idle(params, storage, options)?;
+        // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
+        let now = u64::from(state.index.header(state.index.tip()).time);
+        state.activate_best_chain(None, now)?;
+        Ok(state)
+    }
+
+    /// [`ChainState::load_with`] that leaves blocks which wait to be connected: [`ChainState::catch_up`] connects
+    /// them, and so does whatever comes next.
+    ///
+    /// # Errors
+    /// As [`ChainState::load`].
+    pub fn load_idle(
+        params: Arc<Params>,
+        storage: Arc<Storage>,
+        options: Options,
+    ) -> Result<Self, StorageError> {
         let registry = match storage.registry()? {
             Some(registry) => registry,
             None => initialise(&params, &storage)?,
         };
         let mut state = Self {
+            mempool: Mempool::new(Policy::of(&params)),
+            templates: Templates::default(),
             params,
+            coins: Coins::new(storage.clone(), options.coin_cache),
             storage,
+            events: Events::default(),
             index: BlockIndex::default(),
             registry,
-            mempool: Mempool::default(),
             versionbits: Cache::default(),
             unsigned_actions: 0,
+            initial_block_download: true,
+            metrics: Metrics::default(),
             candidates: BTreeSet::new(),
+            unwritten: Unwritten::default(),
+            unsynced: false,
+            stored_bytes: 0,
+            pruned_below: 0,
+            unreclaimed: 0,
+            reclaiming: None,
+            options,
         };
         state.load_index()?;
-        // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
-        let now = u64::from(state.index.header(state.index.tip()).time);
-        state.activate_best_chain(None, now)?;
         Ok(state)
     }
 
@@ -66,8 +129,12 @@ impl ChainState {
                 return Err(StorageError::inconsistent("a header's parent is not in the index"));
             }
             let id = self.index.insert(hash, record);
+            if record.failed {
+                self.index.note_failed(id);
+            }
             if record.tx_count > 0 {
                 self.index.block_arrived(id);
+                self.stored_bytes += u64::from(record.bytes);
             }
         }
         let tip = self.storage.tip()?.and_then(|hash| self.index.find(&hash));
@@ -78,13 +145,19 @@ impl ChainState {
         }
         // Of tips with the same work, the one that was active stays it.
         self.index.get_mut(tip).arrival = 0;
-        for height in 0..=height {
-            self.index.push_tip(self.index.ancestor(tip, height));
-        }
-        for id in self.index.ids() {
+        self.index.activate(tip);
+        let here =
+            |height: &u32| self.index.active_at(*height).is_some_and(|id| self.index.get(id).has_block());
+        self.pruned_below = (1..=height).find(here).filter(|&first| first > 1).unwrap_or(0);
+        for id in self.index.ids().filter(|&id| !self.index.get(id).is_failed()).collect::<Vec<_>>() {
             self.consider(id);
         }
         Ok(())
+    }
+
+    /// Counts in these from now on.
+    pub fn set_metrics(&mut self, metrics: Metrics) {
+        self.metrics = metrics;
     }
 
     /// The network.
@@ -112,9 +185,38 @@ impl ChainState {
         &self.mempool
     }
 
-    /// The database, to read from.
-    pub fn storage(&self) -> &Storage {
+    /// The database, to read from. Of coins and registry it may be behind the tip: see [`ChainState::coins`].
+    pub fn storage(&self) -> &Arc<Storage> {
         &self.storage
+    }
+
+    /// The coins as of the tip.
+    pub fn coins(&self) -> &Coins {
+        &self.coins
+    }
+
+    /// Where changes are told.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Work that the best chain surely has.
+    pub fn minimum_chain_work(&self) -> Work {
+        self.options.minimum_chain_work
+    }
+
+    /// Whether the node is still far behind: the tip has less than the minimum chain work or is older than a day.
+    /// Once it is not, it never is again until the next start (`IsInitialBlockDownload`). `now` in seconds.
+    pub fn is_initial_block_download(&mut self, now: u64) -> bool {
+        if self.initial_block_download {
+            let tip = self.index.get(self.index.tip());
+            let old = u64::from(tip.record.header.time) + MAX_TIP_AGE < now;
+            if tip.work >= self.minimum_chain_work() && !old {
+                info!(height = tip.record.height, "initial block download is over");
+                self.initial_block_download = false;
+            }
+        }
+        self.initial_block_download
     }
 
     /// The soft forks active for the block on top of `parent`.
@@ -132,7 +234,7 @@ impl ChainState {
         let entry = self.index.get(id);
         let key = (entry.work, Reverse(entry.arrival), id);
         let tip = self.index.get(self.index.tip());
-        if entry.linked && !entry.is_failed() && key >= (tip.work, Reverse(tip.arrival), self.index.tip()) {
+        if entry.linked && key >= (tip.work, Reverse(tip.arrival), self.index.tip()) {
             self.candidates.insert(key);
         }
     }
@@ -146,8 +248,58 @@ impl ChainState {
         tx: Transaction,
         max_fee: u64,
         now: u64,
-    ) -> Result<Result<Txid, mempool::Reject>, StorageError> {
-        self.with_mempool(now, |mempool, tip| mempool.accept(tx, max_fee, tip))
+    ) -> Result<Result<Accepted, mempool::Reject>, StorageError> {
+        let outcome = self.with_mempool(now, |mempool, tip| mempool.accept(tx, max_fee, tip))?;
+        self.tell_mempool(outcome.as_ref().ok());
+        Ok(outcome)
+    }
+
+    /// Offers a transaction that waited before, since `time`. Both times in seconds.
+    ///
+    /// # Errors
+    /// The storage's failure outside, the reason for a refusal inside.
+    pub fn offer_again(
+        &mut self,
+        tx: Transaction,
+        time: u64,
+        now: u64,
+    ) -> Result<Result<Accepted, mempool::Reject>, StorageError> {
+        let outcome = self.with_mempool(now, |mempool, tip| mempool.accept_again(tx, time, tip))?;
+        self.tell_mempool(outcome.as_ref().ok());
+        Ok(outcome)
+    }
+
+    /// What [`ChainState::offer`] would say; nothing changes.
+    ///
+    /// # Errors
+    /// The storage's failure outside, the reason for a refusal inside.
+    pub fn test_offer(
+        &mut self,
+        tx: Transaction,
+        max_fee: u64,
+        now: u64,
+    ) -> Result<Result<Accepted, mempool::Reject>, StorageError> {
+        self.with_mempool(now, |mempool, tip| mempool.test_accept(tx, max_fee, tip))
+    }
+
+    /// Changes what the mempool is run with.
+    pub fn set_mempool_policy(&mut self, policy: Policy) {
+        self.mempool.set_policy(policy);
+    }
+
+    /// Tells what came into the mempool and what left it without a block.
+    pub(super) fn tell_mempool(&mut self, accepted: Option<&Accepted>) {
+        for txid in self.mempool.take_removed() {
+            self.events.send(|| ChainEvent::TxRemoved(txid));
+        }
+        if let Some(accepted) = accepted {
+            self.events.send(|| ChainEvent::TxAccepted(accepted.txid));
+        }
+    }
+
+    /// The kept choices of transactions, and what they are made from.
+    pub(crate) fn templates(&mut self) -> (&mut Templates, &Mempool) {
+        (&mut self.templates, &self.mempool)
     }
 
     pub(super) fn with_mempool<T>(
@@ -158,27 +310,26 @@ impl ChainState {
         let tip = self.index.tip();
         let forks = self.forks_after(tip);
         let chain = self.index.chain(tip);
-        act(&mut self.mempool, &mempool::Tip { coins: &self.storage, chain: &chain, forks, now })
+        act(&mut self.mempool, &mempool::Tip { coins: &self.coins, chain: &chain, forks, now })
     }
 }
 
 /// Writes the state of genesis. Its coinbase is not connected: it can never be spent.
-fn initialise(params: &Params, storage: &Storage) -> Result<Registry, StorageError> {
+fn initialise(params: &Params, storage: &Arc<Storage>) -> Result<Registry, StorageError> {
     let block = params.genesis.block();
     let hash = block.block_hash();
     debug_assert_eq!(block.header.prev_blockhash, BlockHash::all_zeros());
     let registry = Registry::genesis(params);
+    let bytes = serialize(&block);
     let record = IndexRecord {
-        header: block.header,
-        height: 0,
         tx_count: 1,
-        // As in the reference, which never runs genesis through its checks: resubmitted, it is inconclusive.
-        connected_once: false,
-        failed: false,
-        failed_ancestor: false,
+        bytes: u32::try_from(bytes.len()).expect("genesis is small"),
+        // As in the reference, which never runs genesis through its checks, it has never connected: resubmitted, it is
+        // inconclusive.
+        ..IndexRecord::of_header(block.header, 0)
     };
-    let mut batch = Batch::default();
-    batch.put_block(&hash, &block);
+    let mut batch = storage.batch();
+    batch.put_block(&hash, &bytes);
     batch.put_index(&hash, &record);
     batch.put_registry(&registry, registry.licenses().map(|(address, _)| address), []);
     batch.put_tip(&hash);

@@ -1,6 +1,9 @@
 //! What is said of an offered block.
 
+use bitcoin::BlockHash;
 use iop_consensus::error::BlockError;
+
+use super::index::BlockId;
 
 /// Why a block was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -8,6 +11,9 @@ pub enum Rejection {
     /// It breaks a rule.
     #[error(transparent)]
     Rule(BlockError),
+    /// It, or an ancestor of it, was found to break a rule before.
+    #[error("it was found to break a rule before")]
+    KnownInvalid,
     /// Its parent is not known.
     #[error("its parent is not known")]
     UnknownParent,
@@ -21,10 +27,29 @@ impl Rejection {
     pub fn reason(&self) -> String {
         match self {
             Self::Rule(error) => error.reject_reason().into_owned(),
+            Self::KnownInvalid => "duplicate".to_owned(),
             Self::UnknownParent => "prev-blk-not-found".to_owned(),
             Self::InvalidParent => "bad-prevblk".to_owned(),
         }
     }
+}
+
+/// What became of a message of headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeadersAccepted {
+    /// The last header that is in the index now, whether or not it was before; `None` if the first was refused.
+    pub last: Option<BlockId>,
+    /// The header that was refused, and why. None behind it was looked at.
+    pub refused: Option<(BlockHash, Rejection)>,
+}
+
+/// What became of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockAccepted {
+    /// It was not here before, and is now: a new block (`fNewBlock`).
+    pub stored_now: bool,
+    /// The verdict, if it was refused, or connected: else it waits in a side branch, or was not wanted.
+    pub verdict: Option<Result<(), Rejection>>,
 }
 
 /// What `submitblock` answers.

@@ -1,24 +1,63 @@
 //! What is known of a method besides what it does.
 
-/// A method's name, its parameters (`?` behind optional ones, `...` for any number more), and what it does.
+/// What a method is about; `help` lists them in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Category {
+    Blockchain,
+    Control,
+    Generating,
+    Mining,
+    Network,
+    Rawtransactions,
+    Util,
+    /// Listed nowhere, as in the reference, and explained when asked for by name.
+    Hidden,
+}
+
+impl Category {
+    /// Every category that `help` lists, in order.
+    pub(crate) const LISTED: [Self; 7] = [
+        Self::Blockchain,
+        Self::Control,
+        Self::Generating,
+        Self::Mining,
+        Self::Network,
+        Self::Rawtransactions,
+        Self::Util,
+    ];
+}
+
+/// A method's name, its parameters (`?` behind optional ones, `|` between names for the same one, `...` for any number
+/// more), and what it does.
 #[derive(Debug)]
 pub(crate) struct Method {
     pub(crate) name: &'static str,
+    pub(crate) category: Category,
     pub(crate) params: &'static [&'static str],
     pub(crate) about: &'static str,
 }
 
 impl Method {
-    /// How to call it, and what it does.
-    pub(crate) fn usage(&self) -> String {
+    /// How to call it: the first line of its help.
+    pub(crate) fn signature(&self) -> String {
         let params: Vec<String> = self
             .params
             .iter()
-            .map(|param| match param.strip_suffix('?') {
-                Some(optional) => format!("( {optional} )"),
-                None => (*param).to_owned(),
+            .map(|param| {
+                let name = param.trim_end_matches('?').split('|').next().unwrap_or(param);
+                if param.ends_with('?') { format!("( {name} )") } else { name.to_owned() }
             })
             .collect();
-        format!("{} {}\n\n{}", self.name, params.join(" "), self.about).replace(" \n", "\n")
+        format!("{} {}", self.name, params.join(" ")).trim_end().to_owned()
+    }
+
+    /// How to call it, and what it does.
+    pub(crate) fn usage(&self) -> String {
+        format!("{}\n\n{}", self.signature(), self.about)
+    }
+
+    /// The position of the parameter with this name.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.params.iter().position(|param| param.trim_end_matches('?').split('|').any(|known| known == name))
     }
 }

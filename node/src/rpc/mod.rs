@@ -1,18 +1,23 @@
 //! JSON-RPC over HTTP POST, as Bitcoin Core's clients speak it.
 //!
-//! Lives here: HTTP and authorization ([`server`]), the envelopes of 1.0, 2.0 and batches ([`envelope`]),
-//! arguments by position or name ([`args`]), and the [`methods`]. Does not live here: anything the methods
-//! answer from; they ask the chain thread.
+//! Lives here: who may call ([`server`]) and HTTP with authorization ([`http`]), the envelopes of 1.0, 2.0 and batches
+//! ([`envelope`]), arguments by position or name ([`args`]), how numbers are written ([`numbers`]), and the
+//! [`methods`]. Does not live here: anything the methods answer from; they ask the chain thread and the network.
 //! Data goes: bytes -> authorization -> envelope -> method -> chain thread -> JSON -> envelope.
 
 mod args;
 mod auth;
 mod envelope;
 mod error;
+pub(crate) mod fuzzing;
+mod http;
 mod method;
 mod methods;
+mod numbers;
 mod server;
+mod subnet;
 
 pub(crate) use auth::Credentials;
 pub(crate) use methods::Context;
-pub(crate) use server::serve;
+pub(crate) use server::{Access, serve};
+pub(crate) use subnet::Subnet;

@@ -1,39 +1,41 @@
 //! What the node keeps on disk: one RocksDB with a column family for each kind of record.
 //!
 //! Lives here: opening and the checks that go with it, typed reads, and [`Batch`], the only way to write.
-//! Does not live here: when and what to write; that is the chain's. A batch is applied whole or not at all,
-//! and holds everything that one block changes, its tip included, so a crash at any instant leaves the state
-//! of some block. Encodings are in `schema.rs`.
+//! Does not live here: when and what to write; that is the chain's. A batch is applied whole or not at all. The tip,
+//! the coins and the registry are only ever written together, as of one block, so a crash at any instant leaves the
+//! state of some block; blocks and undo are written before. Encodings are in `schema.rs`, memory in `tuning.rs`.
 
+mod batch;
+pub(crate) mod fuzzing;
+mod rebuild;
+mod scan;
 mod schema;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bitcoin::{Block, BlockHash, OutPoint, consensus::encode};
 use iop_consensus::address::Address;
-use iop_consensus::coins::{Coin, CoinView};
+use iop_consensus::coins::Coin;
 use iop_consensus::license::registry::{LicenseRecord, Registry};
 use iop_consensus::params::Params;
-use rocksdb::{
-    ColumnFamilyDescriptor, DB, DBCompressionType, IteratorMode, Options, WriteBatch, WriteOptions,
-};
+use rocksdb::{DB, IteratorMode, WriteBatch};
 
+pub use batch::Batch;
+pub use scan::Scan;
 pub use schema::{BlockUndo, IndexRecord};
+pub use tuning::Tuning;
 
-/// The database's format. History: 1, the first.
-pub const FORMAT_VERSION: u32 = 1;
+/// The database's format. History: 1, the first; 2, the index knows each block's size and whether it was pruned.
+pub const FORMAT_VERSION: u32 = 2;
 
 const META_FORMAT: &[u8] = b"format";
 const META_NETWORK: &[u8] = b"network";
 const META_TIP: &[u8] = b"tip";
 const META_GLOBALS: &[u8] = b"registry";
-
-/// Log files of RocksDB itself that are kept.
-const KEPT_LOG_FILES: usize = 4;
-/// Open files that RocksDB may hold; the common limit of a process is 1,024.
-const MAX_OPEN_FILES: i32 = 256;
 
 /// Column families. Keys are noted with each; numbers in keys are big-endian, so that they sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,14 +105,9 @@ impl From<rocksdb::Error> for StorageError {
 /// The open database.
 pub struct Storage {
     db: DB,
-}
-
-/// Changes that are applied together or not at all.
-#[derive(Default)]
-pub struct Batch {
-    /// A column, a key in it, and its new value; `None` deletes.
-    writes: Vec<(Column, Vec<u8>, Option<Vec<u8>>)>,
-    moves_tip: bool,
+    /// Writes that are still let through, in tests of what a crash leaves.
+    #[cfg(test)]
+    writes_left: std::sync::atomic::AtomicI64,
 }
 
 impl Storage {
@@ -120,15 +117,22 @@ impl Storage {
     /// # Errors
     /// One line that names the directory and what is wrong with it.
     pub fn open(dir: &Path, params: &Params) -> Result<Self, StorageError> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        options.set_keep_log_file_num(KEPT_LOG_FILES);
-        options.set_max_open_files(MAX_OPEN_FILES);
-        let columns =
-            Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options(column)));
-        let db = DB::open_cf_descriptors(&options, dir, columns).map_err(|error| open_error(dir, &error))?;
-        let storage = Self { db };
+        Self::open_with(dir, params, &Tuning::default())
+    }
+
+    /// [`Storage::open`] with other amounts of memory.
+    ///
+    /// # Errors
+    /// As [`Storage::open`].
+    pub fn open_with(dir: &Path, params: &Params, tuning: &Tuning) -> Result<Self, StorageError> {
+        let columns = tuning.columns();
+        let db = DB::open_cf_descriptors(&tuning.database(), dir, columns)
+            .map_err(|error| open_error(dir, &error))?;
+        let storage = Self {
+            db,
+            #[cfg(test)]
+            writes_left: std::sync::atomic::AtomicI64::new(i64::MAX),
+        };
         storage.check_identity(dir, params)?;
         Ok(storage)
     }
@@ -136,14 +140,15 @@ impl Storage {
     fn check_identity(&self, dir: &Path, params: &Params) -> Result<(), StorageError> {
         let network = schema::network_identity(params);
         let Some(format) = self.get(Column::Meta, META_FORMAT)? else {
-            let mut batch = Batch::default();
-            batch.put(Column::Meta, META_FORMAT, FORMAT_VERSION.to_be_bytes());
-            batch.put(Column::Meta, META_NETWORK, network);
-            return self.commit(batch);
+            let mut writes = WriteBatch::default();
+            writes.put_cf(self.handle(Column::Meta), META_FORMAT, FORMAT_VERSION.to_be_bytes());
+            writes.put_cf(self.handle(Column::Meta), META_NETWORK, network);
+            return Ok(self.db.write(writes)?);
         };
         if format != FORMAT_VERSION.to_be_bytes() {
             return Err(StorageError(format!(
-                "{} has database format {}, this program reads {FORMAT_VERSION}",
+                "{} has database format {}, this program reads {FORMAT_VERSION}: remove the directory and sync again, or \
+                 give another one",
                 dir.display(),
                 <[u8; 4]>::try_from(&format[..]).map_or(0, u32::from_be_bytes),
             )));
@@ -159,26 +164,57 @@ impl Storage {
         Ok(())
     }
 
-    /// Applies a batch: whole, or not at all. It survives the end of this process at any instant; a batch that moves
-    /// the tip is also on the disk, with all before it, when this returns.
+    /// An empty batch for this database.
+    pub fn batch(self: &Arc<Self>) -> Batch {
+        Batch::new(self.clone())
+    }
+
+    /// Applies a batch: whole, or not at all. It survives the end of this process at any instant. When the machine
+    /// fails, the newest batches may be lost, but never one before them: see [`Storage::sync`].
     ///
     /// # Errors
     /// When the database refuses; then nothing was written.
     pub fn commit(&self, batch: Batch) -> Result<(), StorageError> {
-        let mut options = WriteOptions::default();
-        options.set_sync(batch.moves_tip);
-        let mut writes = WriteBatch::default();
-        for (column, key, value) in batch.writes {
-            match value {
-                Some(value) => writes.put_cf(self.handle(column), key, value),
-                None => writes.delete_cf(self.handle(column), key),
-            }
+        let writes = batch.into_writes();
+        if !writes.is_empty() {
+            #[cfg(test)]
+            self.count_write()?;
+            self.db.write(writes)?;
         }
-        Ok(self.db.write_opt(writes, &options)?)
+        Ok(())
+    }
+
+    /// Lets so many more writes through; all after them fail, as if the process had ended before.
+    #[cfg(test)]
+    pub(crate) fn fail_after(&self, writes: i64) {
+        self.writes_left.store(writes, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    fn count_write(&self) -> Result<(), StorageError> {
+        match self.writes_left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) {
+            ..=0 => Err(StorageError("a test stopped the writes".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns when all that was committed before is on the disk, whatever happens to the machine.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        Ok(self.db.flush_wal(true)?)
     }
 
     fn handle(&self, column: Column) -> &rocksdb::ColumnFamily {
         self.db.cf_handle(column.name()).expect("open made every column")
+    }
+
+    /// Gives the room of deleted blocks back to the system. Takes seconds; the database can be used meanwhile.
+    pub(crate) fn reclaim(&self) {
+        for column in [Column::Blocks, Column::Undo] {
+            self.db.compact_range_cf(self.handle(column), None::<&[u8]>, None::<&[u8]>);
+        }
     }
 
     fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
@@ -189,6 +225,36 @@ impl Storage {
     pub fn tip(&self) -> Result<Option<BlockHash>, StorageError> {
         let Some(bytes) = self.get(Column::Meta, META_TIP)? else { return Ok(None) };
         encode::deserialize(&bytes).map(Some).map_err(|_| StorageError::damaged("the tip is no hash"))
+    }
+
+    /// A block's bytes, as it was stored: with its witness nonce filled in.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn block_bytes(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StorageError> {
+        self.get(Column::Blocks, hash.as_ref())
+    }
+
+    /// Whether a coin is there as of the last write, which may be behind the tip.
+    pub(crate) fn has_stored_coin(&self, outpoint: &OutPoint) -> Result<bool, StorageError> {
+        let key = schema::encode_outpoint(outpoint);
+        Ok(self.db.get_pinned_cf(self.handle(Column::Coins), key)?.is_some())
+    }
+
+    /// Shows every coin as of the last write, in order of their outpoints' bytes.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn for_each_coin(&self, mut see: impl FnMut(OutPoint, Coin)) -> Result<(), StorageError> {
+        for item in self.db.iterator_cf(self.handle(Column::Coins), IteratorMode::Start) {
+            let (key, value) = item?;
+            let outpoint = schema::decode_outpoint(&key);
+            let (outpoint, coin) = outpoint
+                .zip(schema::decode_coin(&value))
+                .ok_or_else(|| StorageError::damaged("an entry of 'coins' cannot be read"))?;
+            see(outpoint, coin);
+        }
+        Ok(())
     }
 
     /// A block, as it was stored: with its witness nonce filled in.
@@ -243,99 +309,15 @@ impl Storage {
     }
 }
 
-impl CoinView for Storage {
-    type Error = StorageError;
-
-    fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StorageError> {
+impl Storage {
+    /// A coin as of the last write, which may be behind the tip.
+    pub(crate) fn stored_coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StorageError> {
         let key = schema::encode_outpoint(outpoint);
         let Some(bytes) = self.db.get_pinned_cf(self.handle(Column::Coins), key)? else { return Ok(None) };
         schema::decode_coin(&bytes)
             .map(Some)
             .ok_or_else(|| StorageError::damaged(&format!("coin {outpoint} cannot be read")))
     }
-}
-
-impl Batch {
-    fn put(&mut self, column: Column, key: impl AsRef<[u8]>, value: impl Into<Vec<u8>>) {
-        self.writes.push((column, key.as_ref().to_vec(), Some(value.into())));
-    }
-
-    fn delete(&mut self, column: Column, key: impl AsRef<[u8]>) {
-        self.writes.push((column, key.as_ref().to_vec(), None));
-    }
-
-    /// A block's bytes.
-    pub fn put_block(&mut self, hash: &BlockHash, block: &Block) {
-        self.put(Column::Blocks, hash, encode::serialize(block));
-    }
-
-    /// A header's place and status.
-    pub fn put_index(&mut self, hash: &BlockHash, record: &IndexRecord) {
-        self.put(Column::Index, hash, record.encode());
-    }
-
-    /// What takes a block back.
-    pub fn put_undo(&mut self, hash: &BlockHash, undo: &BlockUndo) {
-        self.put(Column::Undo, hash, undo.encode());
-    }
-
-    /// Forgets a disconnected block's undo.
-    pub fn delete_undo(&mut self, hash: &BlockHash) {
-        self.delete(Column::Undo, hash);
-    }
-
-    /// Coins that came to be and coins that are gone.
-    pub fn put_coins<'a>(&mut self, changes: impl IntoIterator<Item = (&'a OutPoint, &'a Option<Coin>)>) {
-        for (outpoint, coin) in changes {
-            let key = schema::encode_outpoint(outpoint);
-            match coin {
-                Some(coin) => self.put(Column::Coins, key, schema::encode_coin(coin)),
-                None => self.delete(Column::Coins, key),
-            }
-        }
-    }
-
-    /// The registry's numbers, the named licenses, and who the blocks at `heights` were counted for.
-    pub fn put_registry<'a>(
-        &mut self,
-        registry: &Registry,
-        licenses: impl IntoIterator<Item = &'a Address>,
-        heights: impl IntoIterator<Item = u32>,
-    ) {
-        self.put(Column::Meta, META_GLOBALS, schema::encode_globals(registry.globals()));
-        for address in licenses {
-            let key = schema::encode_address(address);
-            match registry.license(address) {
-                Some(record) => self.put(Column::Licenses, key, schema::encode_license(record)),
-                None => self.delete(Column::Licenses, key),
-            }
-        }
-        for height in heights {
-            match registry.miner_of(height) {
-                Some(miner) => self.put(Column::Miners, height.to_be_bytes(), schema::encode_address(miner)),
-                None => self.delete(Column::Miners, height.to_be_bytes()),
-            }
-        }
-    }
-
-    /// The active chain's newest block.
-    pub fn put_tip(&mut self, hash: &BlockHash) {
-        self.moves_tip = true;
-        self.put(Column::Meta, META_TIP, encode::serialize(hash));
-    }
-}
-
-fn column_options(column: Column) -> Options {
-    let mut options = Options::default();
-    match column {
-        // Blocks are written once and seldom read: kept out of the tree that compaction rewrites.
-        Column::Blocks | Column::Undo => {
-            options.set_enable_blob_files(true);
-            options.set_blob_compression_type(DBCompressionType::Lz4);
-        }
-        _ => options.set_compression_type(DBCompressionType::Lz4),
-    }
-    options
 }
 
 fn open_error(dir: &Path, error: &rocksdb::Error) -> StorageError {

@@ -1,4 +1,4 @@
-//! Encodings of the records, format 1. Numbers in values are little-endian.
+//! Encodings of the records, format 2. Numbers in values are little-endian.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{Decodable, Encodable, serialize};
@@ -24,15 +24,34 @@ pub struct IndexRecord {
     pub failed: bool,
     /// One of its ancestors does.
     pub failed_ancestor: bool,
+    /// Its block was here and was deleted to save room.
+    pub pruned: bool,
+    /// Bytes of its block as stored; 0 while only the header is known.
+    pub bytes: u32,
 }
 
 impl IndexRecord {
+    /// That of a header whose block is not here.
+    pub fn of_header(header: Header, height: u32) -> Self {
+        Self {
+            header,
+            height,
+            tx_count: 0,
+            connected_once: false,
+            failed: false,
+            failed_ancestor: false,
+            pruned: false,
+            bytes: 0,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = serialize(&self.header);
         bytes.extend_from_slice(&self.height.to_le_bytes());
         bytes.extend_from_slice(&self.tx_count.to_le_bytes());
-        let flags = [self.connected_once, self.failed, self.failed_ancestor];
+        let flags = [self.connected_once, self.failed, self.failed_ancestor, self.pruned];
         bytes.push(flags.iter().rev().fold(0, |byte, &flag| byte << 1 | u8::from(flag)));
+        bytes.extend_from_slice(&self.bytes.to_le_bytes());
         bytes
     }
 
@@ -41,6 +60,7 @@ impl IndexRecord {
         let height = u32::from_le_bytes(take(&mut bytes)?);
         let tx_count = u32::from_le_bytes(take(&mut bytes)?);
         let [flags] = take(&mut bytes)?;
+        let stored = u32::from_le_bytes(take(&mut bytes)?);
         bytes.is_empty().then_some(Self {
             header,
             height,
@@ -48,6 +68,8 @@ impl IndexRecord {
             connected_once: flags & 1 != 0,
             failed: flags & 2 != 0,
             failed_ancestor: flags & 4 != 0,
+            pruned: flags & 8 != 0,
+            bytes: stored,
         })
     }
 }
@@ -62,7 +84,8 @@ pub struct BlockUndo {
 }
 
 impl BlockUndo {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// As it is stored.
+    pub fn encode(&self) -> Vec<u8> {
         let mut bytes = encode_globals(&self.registry.globals);
         bytes.extend_from_slice(&(self.registry.licenses.len() as u32).to_le_bytes());
         for (address, record) in &self.registry.licenses {
@@ -110,6 +133,12 @@ pub(super) fn encode_outpoint(outpoint: &OutPoint) -> [u8; 36] {
     key[..32].copy_from_slice(outpoint.txid.as_ref());
     key[32..].copy_from_slice(&outpoint.vout.to_be_bytes());
     key
+}
+
+pub(super) fn decode_outpoint(mut bytes: &[u8]) -> Option<OutPoint> {
+    let txid = bitcoin::Txid::from_byte_array(take(&mut bytes)?);
+    let vout = u32::from_be_bytes(take(&mut bytes)?);
+    bytes.is_empty().then_some(OutPoint { txid, vout })
 }
 
 /// Height times two plus the coinbase bit, then the output.
@@ -262,6 +291,8 @@ mod tests {
             connected_once: true,
             failed: false,
             failed_ancestor: true,
+            pruned: false,
+            bytes: 300,
         };
         assert_eq!(IndexRecord::decode(&record.encode()), Some(record));
         assert_eq!(deserialize::<Header>(&record.encode()[..80]).ok(), Some(record.header));

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use bitcoin::consensus::encode::serialize_hex;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::wire::read_block;
@@ -12,16 +11,19 @@ use serde_json::{Map, Value, json};
 
 use super::super::args::Args;
 use super::super::error::{
-    DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC, RpcError,
+    DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC, RpcError, TYPE,
 };
 use super::{Context, json as format};
+use crate::chain::actor::now;
 use crate::generate::{Payee, mine};
-use crate::template::{Template, TemplateTx};
+use crate::template::{Contents, Template, TemplateTx};
 
 /// A long poll on the same tip is answered after this when the mempool has changed by then (Core's minute)...
 const LONG_POLL_MEMPOOL: Duration = Duration::from_secs(60);
 /// ...and looks again this often.
 const LONG_POLL_STEP: Duration = Duration::from_secs(10);
+/// Stands in the id of a template without transactions where the mempool's count of changes stands in others.
+const EMPTY: &str = "e";
 /// Blocks that one `generatetoaddress` may ask for.
 const MAX_GENERATE: i64 = 100_000;
 
@@ -39,18 +41,27 @@ pub(super) async fn submitblock(context: &Context, args: &Args) -> Result<Value,
 pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<Value, RpcError> {
     let request = args.optional_object(0)?;
     let field = |name: &str| request.and_then(|request| request.get(name)).filter(|value| !value.is_null());
-    if field("mode").is_some_and(|mode| mode != "template") {
-        return Err(RpcError::new(INVALID_PARAMETER, "Invalid mode"));
+    match field("mode").map(Value::as_str) {
+        None | Some(Some("template")) => {}
+        Some(Some("proposal")) => return propose(context, field("data")).await,
+        Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "Invalid mode")),
     }
+    let knows_segwit = knows_segwit(field("rules"))?;
+    let mut contents = if knows_segwit { Contents::Full } else { Contents::WithoutWitness };
     if let Some(id) = field("longpollid") {
         let id =
             id.as_str().ok_or_else(|| RpcError::new(INVALID_PARAMETER, "longpollid must be a string"))?;
-        wait_for_change(context, id).await;
+        if wait_for_change(context, id).await == Woken::NewTip {
+            contents = Contents::Empty;
+        }
     }
-    let (template, mempool_changes) = context.chain.template().await?;
+    let (template, mempool_changes) = context.chain.template(contents).await?;
+    // Another id than the full template's, so that the client's next poll is answered with that at once.
+    let state = if contents == Contents::Empty { EMPTY.to_owned() } else { mempool_changes.to_string() };
+    let long_poll_id = format!("{}{state}", template.previous);
     let license = &context.params.license;
     let (required, registry) = (license.requires_license(template.height), template.registry);
-    let mut out = template_fields(template, mempool_changes);
+    let mut out = template_fields(template, long_poll_id, knows_segwit);
     out.insert(
         "license".into(),
         json!({
@@ -66,22 +77,58 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
     Ok(Value::Object(out))
 }
 
+/// Whether a client's list of rules names segwit.
+fn knows_segwit(rules: Option<&Value>) -> Result<bool, RpcError> {
+    let Some(rules) = rules.and_then(Value::as_array) else { return Ok(false) };
+    let mut knows = false;
+    for rule in rules {
+        let rule =
+            rule.as_str().ok_or_else(|| RpcError::new(MISC, "JSON value is not a string as expected"))?;
+        knows |= rule == "segwit";
+    }
+    Ok(knows)
+}
+
+/// Judges a block that no work was done for yet (BIP23).
+async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcError> {
+    let data = data
+        .and_then(Value::as_str)
+        .ok_or_else(|| RpcError::new(TYPE, "Missing data String key for proposal"))?;
+    let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
+    let bytes = hex::decode(data).map_err(|_| undecodable())?;
+    let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
+    let verdict = context.chain.run(move |state| state.propose(&block, now())).await?;
+    Ok(json!(verdict.answer()))
+}
+
+/// Why a long poll is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// There is a new tip: the answer holds no transactions, so that it is there at once.
+    NewTip,
+    /// Something else, or there was nothing to wait for.
+    Other,
+}
+
 /// Returns when the tip is not the one of the long-poll id any more, when the mempool has changed and a minute
-/// has passed, or when the node stops.
-async fn wait_for_change(context: &Context, id: &str) {
+/// has passed, or when the node stops. The id of an empty template never waits on its tip: the full one is next.
+async fn wait_for_change(context: &Context, id: &str) -> Woken {
     let (tip, changes) = id.split_at_checked(64).unwrap_or((id, ""));
-    let Ok(tip) = tip.parse::<BlockHash>() else { return };
+    let Ok(tip) = tip.parse::<BlockHash>() else { return Woken::Other };
     let mut published = context.chain.published();
     let latest = published.clone();
+    if changes == EMPTY && latest.borrow().tip == tip {
+        return Woken::Other;
+    }
     let mut shutdown = context.shutdown.subscribe();
     let mut wait = LONG_POLL_MEMPOOL;
     loop {
         tokio::select! {
-            _ = published.wait_for(|now| now.tip != tip) => return,
-            _ = shutdown.wait_for(|stop| *stop) => return,
+            _ = published.wait_for(|now| now.tip != tip) => return Woken::NewTip,
+            _ = shutdown.wait_for(|stop| *stop) => return Woken::Other,
             () = tokio::time::sleep(wait) => {
                 if latest.borrow().mempool_changes.to_string() != changes {
-                    return;
+                    return Woken::Other;
                 }
                 wait = LONG_POLL_STEP;
             }
@@ -91,11 +138,11 @@ async fn wait_for_change(context: &Context, id: &str) {
 
 /// The fields of BIP22, BIP23, BIP9 and BIP145, in the reference's order. What before segwit counted in whole
 /// operations and bytes is divided by four there.
-fn template_fields(template: Template, mempool_changes: u64) -> Map<String, Value> {
+fn template_fields(template: Template, long_poll_id: String, knows_segwit: bool) -> Map<String, Value> {
     let scale = if template.forks.segwit { 1 } else { WITNESS_SCALE_FACTOR };
     let mut out = Map::new();
     let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
-    put("capabilities", json!([]));
+    put("capabilities", json!(["proposal"]));
     put("version", json!(template.version));
     put("rules", json!(template.rules));
     let votes: Map<String, Value> =
@@ -106,7 +153,7 @@ fn template_fields(template: Template, mempool_changes: u64) -> Map<String, Valu
     put("transactions", template.transactions.iter().map(|tx| template_tx(tx, scale)).collect());
     put("coinbaseaux", json!({ "flags": "" }));
     put("coinbasevalue", json!(template.coinbase_value));
-    put("longpollid", json!(format!("{}{mempool_changes}", template.previous)));
+    put("longpollid", json!(long_poll_id));
     put("target", json!(format::target_hex(template.bits)));
     put("mintime", json!(template.min_time));
     put("mutable", json!(["time", "transactions", "prevblock"]));
@@ -119,7 +166,7 @@ fn template_fields(template: Template, mempool_changes: u64) -> Map<String, Valu
     put("curtime", json!(template.time));
     put("bits", json!(format!("{:08x}", template.bits.to_consensus())));
     put("height", json!(template.height));
-    if let Some(script) = template.witness_commitment {
+    if let Some(script) = template.witness_commitment.filter(|_| knows_segwit) {
         put("default_witness_commitment", json!(hex::encode(script)));
     }
     out
@@ -127,9 +174,9 @@ fn template_fields(template: Template, mempool_changes: u64) -> Map<String, Valu
 
 fn template_tx(tx: &TemplateTx, scale: u64) -> Value {
     json!({
-        "data": serialize_hex(&tx.tx),
+        "data": tx.hex(),
         "txid": tx.txid,
-        "hash": tx.tx.compute_wtxid(),
+        "hash": tx.wtxid,
         "depends": tx.depends,
         "fee": tx.fee,
         "sigops": tx.sigop_cost / scale,
@@ -156,7 +203,7 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
     let payee = std::sync::Arc::new(Payee { address, key: key.map_err(|error| bad_key(&error))? });
     let mut hashes = Vec::new();
     for _ in 0..count {
-        let (template, _) = context.chain.template().await?;
+        let (template, _) = context.chain.template(Contents::Full).await?;
         if payee.key.is_none() && context.params.license.requires_license(template.height) {
             return Err(RpcError::new(
                 INVALID_PARAMETER,

@@ -1,65 +1,54 @@
-//! Transactions that wait, and addresses.
+//! Transactions: sent, read, and found again; and addresses.
 
-use bitcoin::Transaction;
+use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, OutPoint, Script, Transaction, Txid};
 use iop_consensus::COIN;
 use iop_consensus::address::{Address, AddressKind};
-use iop_consensus::error::TxError;
+use iop_consensus::coins::CoinView;
 use iop_consensus::wire::read_transaction;
 use serde_json::{Map, Value, json};
 
 use super::super::args::Args;
 use super::super::error::{
-    DESERIALIZATION, RpcError, TRANSACTION_ERROR, TRANSACTION_IN_CHAIN, TRANSACTION_REJECTED,
+    DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, RpcError, TRANSACTION_ERROR,
+    TRANSACTION_IN_CHAIN, TRANSACTION_REJECTED,
 };
-use super::{Context, json as format};
+use super::{Context, heavy, json as format, script::script_pubkey};
+use crate::chain::state::ChainState;
 use crate::mempool::Reject;
+use crate::storage::StorageError;
 
 /// A fee above this is taken for a mistake unless the caller allows it, base units (Core's default -maxtxfee).
-const MAX_FEE: u64 = COIN / 10;
-
-pub(super) async fn getrawmempool(context: &Context, args: &Args) -> Result<Value, RpcError> {
-    let verbose = args.boolean_or(0, false)?;
-    let listing = context.chain.run(move |state| {
-        let pool = state.mempool();
-        let txids = pool.txids();
-        if !verbose {
-            return Ok(json!(txids));
-        }
-        let height = state.index().get(state.index().tip()).record.height;
-        let mut out = Map::new();
-        for entry in txids.iter().filter_map(|txid| pool.get(txid)) {
-            let mut depends: Vec<_> = entry.tx.input.iter().map(|input| input.previous_output.txid).collect();
-            depends.retain(|txid| pool.get(txid).is_some());
-            depends.sort_unstable();
-            depends.dedup();
-            out.insert(
-                entry.tx.compute_txid().to_string(),
-                json!({
-                    "size": entry.tx.vsize(),
-                    "fee": format::coins(entry.fee),
-                    "time": entry.time,
-                    "height": height,
-                    "depends": depends,
-                }),
-            );
-        }
-        Ok(Value::Object(out))
-    });
-    Ok(listing.await?)
-}
+pub(super) const MAX_FEE: u64 = COIN / 10;
+/// Outputs of a transaction that are looked up one by one; of others only those that are written to the disk are found.
+const PROBED_OUTPUTS: u32 = 64;
 
 pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {
-    let tx: Transaction = hex::decode(args.text(0)?)
-        .ok()
-        .and_then(|bytes| read_whole(&bytes))
-        .ok_or_else(|| RpcError::new(DESERIALIZATION, "TX decode failed"))?;
+    // Types come before contents, as in the reference.
+    args.checked_text(0)?;
+    let max_fee = if args.checked_boolean_or(1, false)? { u64::MAX } else { MAX_FEE };
+    let tx = raw_transaction(args)?;
     let txid = tx.compute_txid();
-    let max_fee = if args.boolean_or(1, false)? { u64::MAX } else { MAX_FEE };
     match context.chain.offer_transaction(tx, max_fee).await? {
         // Sent once more is as good as sent.
         Ok(_) | Err(Reject::AlreadyHere) => Ok(json!(txid)),
         Err(reject) => Err(refused(&reject)),
     }
+}
+
+/// The first argument as a transaction.
+fn raw_transaction(args: &Args) -> Result<Transaction, RpcError> {
+    decode_transaction(args.checked_text(0)?)
+}
+
+/// A hex text as a transaction and nothing behind it.
+pub(super) fn decode_transaction(text: &str) -> Result<Transaction, RpcError> {
+    let bytes = hex::decode(text).ok();
+    bytes.and_then(|bytes| read_whole(&bytes)).ok_or_else(undecodable)
+}
+
+fn undecodable() -> RpcError {
+    RpcError::new(DESERIALIZATION, "TX decode failed")
 }
 
 /// A transaction and nothing behind it.
@@ -71,7 +60,7 @@ fn read_whole(mut bytes: &[u8]) -> Option<Transaction> {
 fn refused(reject: &Reject) -> RpcError {
     match reject {
         Reject::AlreadyInChain => RpcError::new(TRANSACTION_IN_CHAIN, "transaction already in block chain"),
-        Reject::Rule(TxError::MissingInput(_)) => RpcError::new(TRANSACTION_ERROR, "Missing inputs"),
+        Reject::MissingInputs => RpcError::new(TRANSACTION_ERROR, "Missing inputs"),
         other => {
             let (code, reason) = other.code_and_reason();
             RpcError::new(TRANSACTION_REJECTED, format!("{code}: {reason}"))
@@ -79,15 +68,116 @@ fn refused(reject: &Reject) -> RpcError {
     }
 }
 
+pub(super) async fn decoderawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {
+    let tx = raw_transaction(args)?;
+    let prefixes = context.params.prefixes;
+    heavy(move || Value::Object(format::transaction(&tx, &prefixes, false))).await
+}
+
+pub(super) async fn decodescript(context: &Context, args: &Args) -> Result<Value, RpcError> {
+    let text = args.checked_text(0)?;
+    let script = hex::decode(text).map_err(|_| {
+        let shown: String = text.chars().take(100).collect();
+        RpcError::new(INVALID_PARAMETER, format!("argument must be hexadecimal string (not '{shown}')"))
+    })?;
+    let prefixes = &context.params.prefixes;
+    let mut out = script_pubkey(Script::from_bytes(&script), prefixes, false);
+    if out.get("type").is_none_or(|form| form != "scripthash") {
+        let hash = bitcoin::hashes::hash160::Hash::hash(&script).to_byte_array();
+        let address = Address { kind: AddressKind::ScriptHash, hash };
+        out.insert("p2sh".into(), json!(address.to_base58(prefixes)));
+    }
+    Ok(Value::Object(out))
+}
+
+pub(super) async fn getrawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {
+    let txid = Txid::from_byte_array(args.hash(0, "parameter 1")?);
+    let verbose = args.flag_or_number(1)?;
+    let prefixes = context.params.prefixes;
+    let storage = context.chain.storage().clone();
+    let place = context.chain.run(move |state| place_of(state, txid)).await?;
+    heavy(move || {
+        let (tx, place) = match place {
+            Place::Waiting(tx) => (tx, None),
+            Place::Block(block) => {
+                let stored = storage.block(&block.hash);
+                let stored = stored.map_err(|error| RpcError::new(INTERNAL, error.to_string()))?;
+                let txs = stored.map(|stored| stored.txdata).unwrap_or_default();
+                let tx = txs.into_iter().find(|tx| tx.compute_txid() == txid).ok_or_else(not_found)?;
+                (tx, Some(block))
+            }
+            Place::Nowhere => return Err(not_found()),
+        };
+        if !verbose {
+            return Ok(json!(bitcoin::consensus::encode::serialize_hex(&tx)));
+        }
+        let mut out = format::transaction(&tx, &prefixes, true);
+        if let Some(block) = place {
+            out.insert("blockhash".into(), json!(block.hash));
+            out.insert("confirmations".into(), json!(block.confirmations));
+            out.insert("time".into(), json!(block.time));
+            out.insert("blocktime".into(), json!(block.time));
+        }
+        Ok(Value::Object(out))
+    })
+    .await?
+}
+
+fn not_found() -> RpcError {
+    RpcError::new(
+        INVALID_ADDRESS_OR_KEY,
+        "No such mempool transaction. Use -txindex to enable blockchain transaction queries. Use gettransaction for \
+         wallet transactions.",
+    )
+}
+
+/// Where a transaction is.
+enum Place {
+    Waiting(Transaction),
+    Block(InBlock),
+    Nowhere,
+}
+
+/// The block that a transaction is in.
+struct InBlock {
+    hash: BlockHash,
+    confirmations: u32,
+    time: u32,
+}
+
+/// Where a transaction is, if it waits or one of its outputs is unspent (`GetTransaction` with `fAllowSlow`).
+fn place_of(state: &mut ChainState, txid: Txid) -> Result<Place, StorageError> {
+    if let Some(entry) = state.mempool().get(&txid) {
+        return Ok(Place::Waiting(Transaction::clone(&entry.tx)));
+    }
+    let written = state.storage().written_outputs(&txid)?;
+    for vout in (0..PROBED_OUTPUTS).chain(written) {
+        if let Some(coin) = state.coins().coin(&OutPoint { txid, vout })? {
+            let index = state.index();
+            let tip_height = index.get(index.tip()).record.height;
+            let Some(id) = index.active_at(coin.height) else { break };
+            return Ok(Place::Block(InBlock {
+                hash: index.get(id).hash,
+                confirmations: tip_height - coin.height + 1,
+                time: index.header(id).time,
+            }));
+        }
+    }
+    Ok(Place::Nowhere)
+}
+
 pub(super) async fn validateaddress(context: &Context, args: &Args) -> Result<Value, RpcError> {
     let text = args.text(0)?;
-    Ok(match Address::parse(text, &context.params.prefixes) {
-        Ok(address) => json!({
-            "isvalid": true,
-            "address": text,
-            "scriptPubKey": hex::encode(address.script_pubkey()),
-            "isscript": address.kind == AddressKind::ScriptHash,
-        }),
-        Err(_) => json!({ "isvalid": false }),
-    })
+    let Ok(address) = Address::parse(text, &context.params.prefixes) else {
+        return Ok(json!({ "isvalid": false }));
+    };
+    let mut out = Map::new();
+    out.insert("isvalid".into(), json!(true));
+    out.insert("address".into(), json!(address.to_base58(&context.params.prefixes)));
+    out.insert("scriptPubKey".into(), json!(hex::encode(address.script_pubkey())));
+    // There is no wallet, so nothing is its own; clients read the fields all the same.
+    out.insert("ismine".into(), json!(false));
+    out.insert("iswatchonly".into(), json!(false));
+    out.insert("isscript".into(), json!(address.kind == AddressKind::ScriptHash));
+    Ok(Value::Object(out))
 }

@@ -1,0 +1,129 @@
+//! The node's work on a chain: a full block connected from a warm cache, headers taken, a start with a long index.
+
+#![allow(clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::Block;
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::serialize;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use iop_benches::synth::chain::Chain;
+use iop_benches::synth::load::Load;
+use iop_benches::synth::{Shape, network};
+use iop_consensus::wire::read_block;
+use iop_node::chain::actor::now;
+use iop_node::chain::checked::CheckedBlock;
+use iop_node::chain::state::ChainState;
+use iop_node::storage::Storage;
+
+/// Inputs of a block of about a megabyte, two to a transaction of 374 bytes.
+const INPUTS_OF_A_MEGABYTE: usize = 5_350;
+/// Headers of a message.
+const MESSAGE: usize = 2_000;
+
+fn open(dir: &std::path::Path) -> ChainState {
+    let params = Arc::new(network());
+    let storage = Arc::new(Storage::open(dir, &params).unwrap());
+    ChainState::load(params, storage).unwrap()
+}
+
+fn checked(block: &Block) -> CheckedBlock {
+    CheckedBlock::new(block.clone(), &network()).unwrap()
+}
+
+/// The setup blocks in a state of their own, and blocks of a megabyte that come next.
+fn with_blocks(dir: &std::path::Path, count: usize) -> (ChainState, Vec<Block>) {
+    let (mut state, mut chain) = (open(dir), Chain::new());
+    let mut load = Load::new(Shape::Signatures, 1);
+    for block in load.set_up(&mut chain) {
+        state.accept_checked(Ok(checked(&block)), true, now()).unwrap();
+    }
+    let mut next = |_| chain.extend(load.group(&[INPUTS_OF_A_MEGABYTE]).remove(0));
+    (state, (0..count).map(&mut next).collect())
+}
+
+/// A block of a megabyte with 5,350 signed inputs, whose coins are in memory: storing, scripts on all cores, coins.
+fn connect(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("connect");
+    group.sample_size(10).measurement_time(Duration::from_secs(10));
+    group.bench_function("1 MB, 5350 inputs", |bencher| {
+        bencher.iter_custom(|times| {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut state, blocks) = with_blocks(dir.path(), times as usize);
+            let blocks: Vec<CheckedBlock> = blocks.iter().map(checked).collect();
+            let start = Instant::now();
+            for block in blocks {
+                let accepted = state.accept_checked(Ok(block), true, now()).unwrap();
+                assert_eq!(accepted.verdict, Some(Ok(())));
+            }
+            start.elapsed()
+        });
+    });
+    group.finish();
+}
+
+/// A block read from its bytes, and checked alone.
+fn decode(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    let block = with_blocks(dir.path(), 1).1.remove(0);
+    let bytes = serialize(&block);
+    let mut group = criterion.benchmark_group("block");
+    group.throughput(Throughput::Bytes(bytes.len() as u64));
+    group.bench_function("decode 1 MB", |bencher| {
+        bencher.iter(|| read_block(&mut black_box(&bytes[..])).unwrap());
+    });
+    let block = Arc::new(block);
+    group.bench_function("check 1 MB alone", |bencher| {
+        bencher.iter(|| CheckedBlock::new(block.clone(), &network()).unwrap());
+    });
+    group.finish();
+}
+
+/// Headers one on top of the other, of about as many as are asked for.
+fn headers(count: usize) -> Vec<Header> {
+    let mut chain = Chain::new();
+    (0..count).map(|_| chain.extend(Vec::new()).header).collect()
+}
+
+/// Messages of 2,000 headers, each checked against its ancestors and written.
+fn accept_headers(criterion: &mut Criterion) {
+    let all = headers(10 * MESSAGE);
+    let mut group = criterion.benchmark_group("headers");
+    group.throughput(Throughput::Elements(all.len() as u64)).sample_size(10);
+    group.bench_function("accept 20,000", |bencher| {
+        bencher.iter_custom(|times| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..times {
+                let dir = tempfile::tempdir().unwrap();
+                let mut state = open(dir.path());
+                let start = Instant::now();
+                for message in all.chunks(MESSAGE) {
+                    assert_eq!(state.accept_headers(message, now()).unwrap().refused, None);
+                }
+                spent += start.elapsed();
+            }
+            spent
+        });
+    });
+    group.finish();
+}
+
+/// From a closed database with 200,000 headers to a state that can be asked.
+fn start(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = open(dir.path());
+    for message in headers(100 * MESSAGE).chunks(MESSAGE) {
+        state.accept_headers(message, now()).unwrap();
+    }
+    drop(state);
+    let mut group = criterion.benchmark_group("start");
+    group.sample_size(10);
+    group.bench_function("200,000 index entries", |bencher| bencher.iter(|| open(dir.path())));
+    group.finish();
+}
+
+criterion_group!(benches, connect, decode, accept_headers, start);
+criterion_main!(benches);

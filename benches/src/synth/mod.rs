@@ -1,0 +1,196 @@
+//! Synthetic chains: valid from genesis on, licensed, and the same for the same seed.
+//!
+//! Lives here: what a chain is made of ([`Spec`], [`network_file`]), the chain under construction ([`chain`]), the
+//! two loads that it carries ([`load`]), and the form in which block files hold it ([`frame`]). Does not live here:
+//! any rule: IoP Core and `iop-node` judge what comes out.
+//! Data goes: seed -> load -> transactions -> block with a signed coinbase and its proof of work -> block file.
+
+pub mod chain;
+pub mod load;
+
+use bitcoin::Block;
+use bitcoin::consensus::encode::serialize;
+use iop_consensus::params::Params;
+
+use chain::{Chain, secret_key};
+use load::Load;
+
+/// Height above which blocks must be licensed.
+pub const ACTIVATION_HEIGHT: u32 = 100;
+/// From this height on the licensing window slides.
+pub const CAP_CHANGE_HEIGHT: u32 = 200;
+/// Blocks before the load begins: block 1 pays for all of it and matures at 101; then the licenses are added, the cap
+/// is turned on, and the money is spread.
+pub const SETUP_BLOCKS: u32 = 110;
+
+/// What blocks carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Signed P2PKH inputs, two to a transaction with two outputs: time goes to signatures.
+    Signatures,
+    /// Pay-to-script-hash outputs that anyone can spend, eight spent and twenty made by a transaction: time goes to
+    /// finding, adding and removing coins.
+    Coins,
+}
+
+/// A chain to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec {
+    /// What its blocks carry.
+    pub shape: Shape,
+    /// Decides every key, coin and amount.
+    pub seed: u64,
+    /// Blocks that carry something, each licensed; [`SETUP_BLOCKS`] come before them.
+    pub blocks: u32,
+    /// Inputs in all of these blocks together.
+    pub inputs: u32,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Height of the newest block.
+    pub height: u32,
+    /// Inputs that are no coinbase's, of all blocks.
+    pub inputs: u64,
+    /// Outputs of all blocks.
+    pub outputs: u64,
+    /// Coins that the load can still spend.
+    pub coins: u64,
+}
+
+/// The network file of these chains: regtest with a published admin key and licensing from a low height.
+pub fn network_file() -> String {
+    let admin = secret_key("admin");
+    let prefixes = Params::regtest().prefixes;
+    format!(
+        "base = \"regtest\"\nname = \"synthetic\"\nlicense_activation_height = {ACTIVATION_HEIGHT}\n\
+         cap_change_height = {CAP_CHANGE_HEIGHT}\nadmin_pubkeys = [\"{}\"]\nadmin_addresses = [\"{}\"]\n",
+        hex(admin.pubkey()),
+        admin.address().to_base58(&prefixes)
+    )
+}
+
+/// The same network for a build of IoP Core whose regtest reads its licensing from the environment, as assignments for
+/// a shell.
+pub fn reference_environment() -> String {
+    let admin = secret_key("admin");
+    format!(
+        "IOP_LICENSE_ACTIVATION_HEIGHT={ACTIVATION_HEIGHT} IOP_CAP_CHANGE_HEIGHT={CAP_CHANGE_HEIGHT} \
+         IOP_ADMIN_PUBKEYS={} IOP_ADMIN_ADDRESSES={}",
+        hex(admin.pubkey()),
+        admin.address().to_base58(&Params::regtest().prefixes)
+    )
+}
+
+/// The network of these chains.
+pub fn network() -> Params {
+    Params::from_network_file(&network_file()).expect("our own network file is valid")
+}
+
+/// Makes a chain and hands over block after block, genesis not among them.
+///
+/// # Errors
+/// What `emit` gives.
+pub fn generate<E>(spec: &Spec, mut emit: impl FnMut(&Block) -> Result<(), E>) -> Result<Summary, E> {
+    let mut summary = Summary::default();
+    let mut count = |block: &Block| {
+        summary.inputs += block.txdata.iter().skip(1).map(|tx| tx.input.len() as u64).sum::<u64>();
+        summary.outputs += block.txdata.iter().map(|tx| tx.output.len() as u64).sum::<u64>();
+        emit(block)
+    };
+    let mut chain = Chain::new();
+    let mut load = Load::new(spec.shape, spec.seed);
+    for block in load.set_up(&mut chain) {
+        count(&block)?;
+    }
+    let mut left = u64::from(spec.inputs);
+    let mut blocks = spec.blocks;
+    while blocks > 0 {
+        // A group spends only coins of before it, so that all its transactions can be made at once.
+        let group = blocks.min(load::GROUP);
+        let inputs: Vec<usize> = (0..group)
+            .map(|n| {
+                let share = left / u64::from(blocks - n);
+                left -= share;
+                usize::try_from(share).expect("a block's inputs fit in memory")
+            })
+            .collect();
+        for transactions in load.group(&inputs) {
+            count(&chain.extend(transactions))?;
+        }
+        blocks -= group;
+    }
+    (summary.height, summary.coins) = (chain.height(), load.coins() as u64);
+    Ok(summary)
+}
+
+/// A block as block files hold it: magic, length (four bytes, little-endian), block.
+pub fn frame(block: &Block, magic: [u8; 4]) -> Vec<u8> {
+    let bytes = serialize(block);
+    let length = u32::try_from(bytes.len()).expect("a block has a few megabytes");
+    [&magic[..], &length.to_le_bytes(), &bytes].concat()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::collections::HashMap;
+    use std::convert::Infallible;
+
+    fn blocks(shape: Shape, seed: u64) -> (Vec<Block>, Summary) {
+        let mut all = Vec::new();
+        let spec = Spec { shape, seed, blocks: 70, inputs: 1_000 };
+        let summary = generate(&spec, |block| {
+            all.push(block.clone());
+            Ok::<(), Infallible>(())
+        });
+        (all, summary.unwrap())
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_chain_and_another_seed_another() {
+        for shape in [Shape::Signatures, Shape::Coins] {
+            assert!(blocks(shape, 7).0 == blocks(shape, 7).0);
+            assert!(blocks(shape, 7).0.last() != blocks(shape, 8).0.last());
+        }
+    }
+
+    #[test]
+    fn blocks_follow_each_other_and_spend_what_exists_once_and_as_much_as_was_asked() {
+        for shape in [Shape::Signatures, Shape::Coins] {
+            let (blocks, summary) = blocks(shape, 1);
+            assert_eq!(blocks.len() as u32, SETUP_BLOCKS + 70);
+            let mut previous = network().genesis.block().block_hash();
+            let (mut coins, mut loaded) = (HashMap::new(), 0);
+            for (height, block) in (1..).zip(&blocks) {
+                assert_eq!(block.header.prev_blockhash, previous);
+                assert!(block.check_merkle_root());
+                iop_consensus::block::check(block, &network()).unwrap();
+                previous = block.block_hash();
+                for (index, tx) in block.txdata.iter().enumerate() {
+                    let spent: u64 = if index == 0 {
+                        iop_consensus::subsidy::subsidy(height, 150)
+                    } else {
+                        tx.input.iter().map(|input| coins.remove(&input.previous_output).unwrap()).sum()
+                    };
+                    assert!(tx.output.iter().map(|output| output.value.to_sat()).sum::<u64>() <= spent);
+                    loaded += if index > 0 && height > SETUP_BLOCKS { tx.input.len() } else { 0 };
+                    let txid = tx.compute_txid();
+                    coins.extend(
+                        tx.output
+                            .iter()
+                            .zip(0..)
+                            .map(|(output, vout)| (bitcoin::OutPoint { txid, vout }, output.value.to_sat())),
+                    );
+                }
+            }
+            assert_eq!((loaded, summary.height), (1_000, SETUP_BLOCKS + 70));
+        }
+    }
+}

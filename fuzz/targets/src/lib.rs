@@ -1,0 +1,40 @@
+//! Everything that reads bytes of strangers, as functions of bytes: what fuzzers call.
+//!
+//! Lives here: the targets by name ([`TARGETS`]), the first inputs of each ([`seeds`]), and the mutations of the
+//! simple fuzzer ([`mutate`]). Does not live here: the corpora (`fuzz/corpus/TARGET/`, replayed by a normal test) and
+//! cargo-fuzz's glue (`fuzz/fuzz_targets/`, a workspace of its own). A target returns if all is well and panics if
+//! not: each also checks what it read against something, such as writing it again or a second reader.
+
+mod chain;
+mod keys;
+pub mod mutate;
+mod registry;
+pub mod seeds;
+
+/// A target: any bytes may come.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("address", keys::address),
+    ("admin", chain::admin),
+    ("block", chain::block),
+    ("coinbase", chain::coinbase),
+    ("compact_block", iop_node::fuzzing::compact_block),
+    ("frame", iop_node::fuzzing::frame),
+    ("index_record", iop_node::fuzzing::index_record),
+    ("message", iop_node::fuzzing::message),
+    ("network_file", keys::network_file),
+    ("peers_file", iop_node::fuzzing::peers_file),
+    ("registry", registry::registry),
+    ("rpc_envelope", iop_node::fuzzing::rpc_envelope),
+    ("script", chain::script),
+    ("spend", chain::spend),
+    ("transaction", chain::transaction),
+    ("undo_record", iop_node::fuzzing::undo_record),
+];
+
+/// The target of a name.
+pub fn find(name: &str) -> Option<Target> {
+    TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
+}

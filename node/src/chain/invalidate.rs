@@ -1,0 +1,133 @@
+//! An operator's word on a block (`InvalidateBlock`, `ResetBlockFailureFlags`, `PreciousBlock`).
+//!
+//! Lives here: marking a block as if it broke a rule, taking such marks away, and preferring one of several tips of
+//! the same work. Does not live here: which branch becomes active then (`activate.rs`).
+//! Data goes: RPC -> handle -> here -> index and candidates -> best branch activated.
+
+use std::cmp::Reverse;
+
+use bitcoin::BlockHash;
+
+use super::index::BlockId;
+use super::state::ChainState;
+use crate::storage::StorageError;
+
+/// Why an operator's word was not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    /// No header has this hash.
+    #[error("Block not found")]
+    Unknown,
+    /// Genesis is active whatever anyone says.
+    #[error("genesis cannot be invalidated")]
+    Genesis,
+    /// The blocks that would have to be taken back were deleted to save room.
+    #[error("Block not available (pruned data)")]
+    Pruned,
+}
+
+impl ChainState {
+    /// Treats the block as if it broke a rule, and activates the best branch without it (`InvalidateBlock`, then
+    /// `ActivateBestChain`). `now` in seconds.
+    ///
+    /// # Errors
+    /// The storage's failure outside, why nothing was done inside.
+    pub fn invalidate_block(
+        &mut self,
+        hash: &BlockHash,
+        now: u64,
+    ) -> Result<Result<(), NotDone>, StorageError> {
+        let Some(id) = self.index.find(hash) else { return Ok(Err(NotDone::Unknown)) };
+        if self.index.get(id).parent.is_none() {
+            return Ok(Err(NotDone::Genesis));
+        }
+        if self.index.is_active(id) && !self.can_disconnect_to(self.index.get(id).record.height - 1) {
+            return Ok(Err(NotDone::Pruned));
+        }
+        let (start, mut disconnected) = (self.index.tip(), false);
+        while self.index.is_active(id) {
+            self.disconnect_tip()?;
+            disconnected = true;
+        }
+        let mut batch = self.storage.batch();
+        let mut walk = start;
+        while disconnected && walk != id {
+            self.remove_candidate(walk);
+            let entry = self.index.get_mut(walk);
+            entry.record.failed_ancestor = true;
+            batch.put_index(&entry.hash, &entry.record);
+            walk = entry.parent.expect("the walk ends at the block, which is not genesis");
+        }
+        self.storage.commit(batch)?;
+        self.mark_failed(id)?;
+        self.rebuild_candidates();
+        self.activate_after(start, disconnected, None, now)?;
+        Ok(Ok(()))
+    }
+
+    /// Forgets that the block, its ancestors or its descendants broke rules, and activates the best branch
+    /// (`ResetBlockFailureFlags`, then `ActivateBestChain`). `now` in seconds.
+    ///
+    /// # Errors
+    /// The storage's failure outside, why nothing was done inside.
+    pub fn reconsider_block(
+        &mut self,
+        hash: &BlockHash,
+        now: u64,
+    ) -> Result<Result<(), NotDone>, StorageError> {
+        let Some(id) = self.index.find(hash) else { return Ok(Err(NotDone::Unknown)) };
+        let mut batch = self.storage.batch();
+        let mut related = self.index.descendants(id);
+        let mut walk = Some(id);
+        while let Some(id) = walk {
+            related.push(id);
+            walk = self.index.get(id).parent;
+        }
+        for id in related {
+            if self.index.get(id).is_failed() {
+                let entry = self.index.get_mut(id);
+                (entry.record.failed, entry.record.failed_ancestor) = (false, false);
+                batch.put_index(&entry.hash, &entry.record);
+                self.index.forget_failed(id);
+                self.consider(id);
+            }
+        }
+        self.storage.commit(batch)?;
+        self.activate_best_chain(None, now)?;
+        Ok(Ok(()))
+    }
+
+    /// Prefers the block over others of the same work, as if it had come first (`PreciousBlock`). `now` in seconds.
+    ///
+    /// # Errors
+    /// The storage's failure outside, why nothing was done inside.
+    pub fn precious_block(
+        &mut self,
+        hash: &BlockHash,
+        now: u64,
+    ) -> Result<Result<(), NotDone>, StorageError> {
+        let Some(id) = self.index.find(hash) else { return Ok(Err(NotDone::Unknown)) };
+        if self.index.get(id).work < self.index.get(self.index.tip()).work {
+            return Ok(Ok(()));
+        }
+        self.remove_candidate(id);
+        self.index.make_first(id);
+        if !self.index.get(id).is_failed() {
+            self.consider(id);
+        }
+        self.activate_best_chain(None, now)?;
+        Ok(Ok(()))
+    }
+
+    /// All entries anew: blocks that were worse than the old tip may be the best now.
+    fn rebuild_candidates(&mut self) {
+        let usable = |id: &BlockId| !self.index.get(*id).is_failed();
+        let ids: Vec<BlockId> = self.index.ids().filter(usable).collect();
+        ids.into_iter().for_each(|id| self.consider(id));
+    }
+
+    pub(super) fn remove_candidate(&mut self, id: BlockId) {
+        let entry = self.index.get(id);
+        self.candidates.remove(&(entry.work, Reverse(entry.arrival), id));
+    }
+}

@@ -1,0 +1,86 @@
+//! What an operator may choose of the chain's work: memory, room on disk, and what is taken for checked.
+//!
+//! Lives here: [`Options`] with the defaults of a network, and what they mean for a single block. Does not live here:
+//! flags and files (`settings`). Nothing here changes which chain is valid for a node that checks everything.
+
+use bitcoin::BlockHash;
+use bitcoin::pow::Work;
+use iop_consensus::difficulty::work;
+use iop_consensus::params::Params;
+
+use super::index::BlockId;
+use super::state::ChainState;
+
+/// Memory for coins, as Core's default (`nDefaultDbCache`), MiB.
+pub const DEFAULT_DB_CACHE_MIB: u64 = 450;
+/// A block buried under this much work, expressed in time, may be taken for checked, seconds (`ConnectBlock`).
+const ASSUMED_AFTER: u128 = 60 * 60 * 24 * 7 * 2;
+
+/// The choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes for coins in memory.
+    pub coin_cache: usize,
+    /// Scripts of this block and its ancestors are not run again, if the best chain of headers contains it, has the
+    /// minimum chain work, and buries the block under two weeks' work.
+    pub assume_valid: Option<BlockHash>,
+    /// Work that the best chain surely has.
+    pub minimum_chain_work: Work,
+    /// Blocks are deleted when they take more bytes than this.
+    pub prune: Option<u64>,
+}
+
+impl Options {
+    /// Those of a network, as the reference has them.
+    pub fn of(params: &Params) -> Self {
+        Self {
+            coin_cache: (DEFAULT_DB_CACHE_MIB << 20) as usize,
+            assume_valid: params.assume_valid,
+            minimum_chain_work: Work::from_be_bytes(params.minimum_chain_work),
+            prune: None,
+        }
+    }
+}
+
+impl ChainState {
+    /// What the operator chose.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether the scripts of a block must be run (`fScriptChecks`). Coinbase signatures are not scripts.
+    pub(super) fn must_run_scripts(&self, id: BlockId) -> bool {
+        let assumed = self.options.assume_valid.and_then(|hash| self.index.find(&hash));
+        let Some(assumed) = assumed else { return true };
+        let (best, height) = (self.index.best_header(), self.index.get(id).record.height);
+        let leads_to = |tip: BlockId| {
+            height <= self.index.get(tip).record.height && self.index.ancestor(tip, height) == id
+        };
+        let (block, best_entry) = (self.index.get(id), self.index.get(best));
+        if !leads_to(assumed)
+            || !leads_to(best)
+            || best_entry.work < self.options.minimum_chain_work
+            || best_entry.work < block.work
+        {
+            return true;
+        }
+        // GetBlockProofEquivalentTime, without its division. Where numbers do not fit, everything is run.
+        let on_top = low_half(best_entry.work - block.work);
+        let seconds = on_top.and_then(|work| work.checked_mul(u128::from(self.params.pow.target_spacing)));
+        let enough = low_half(work(best_entry.record.header.bits))
+            .and_then(|proof| proof.checked_mul(ASSUMED_AFTER + 1));
+        match (seconds, enough) {
+            (Some(seconds), Some(enough)) => seconds < enough,
+            _ => true,
+        }
+    }
+}
+
+/// The number, if it is below 2^128.
+fn low_half(work: Work) -> Option<u128> {
+    let bytes = work.to_be_bytes();
+    let (high, low) = bytes.split_at(16);
+    high.iter()
+        .all(|&byte| byte == 0)
+        .then(|| low.iter().fold(0, |number, &byte| number << 8 | u128::from(byte)))
+}

@@ -1,0 +1,85 @@
+//! HTTP connections: how many at a time, and how long each may keep the node waiting.
+//!
+//! Lives here: the loop that takes connections for RPC and metrics, and [`stream`], which gives up on clients that
+//! read nothing. Does not live here: what is asked and answered. A connection goes: a free place -> listener -> its
+//! own task with a router made for the client's address -> place given back.
+
+mod stream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::warn;
+
+use stream::ImpatientStream;
+
+/// Bytes of a request's line and headers: clients of Core send some hundred.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Wait after a connection could not be taken.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What clients may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at a time; the next wait.
+    pub(crate) connections: usize,
+    /// How long a client may take for the headers of a request, idle time before them included, and to take more of an
+    /// answer.
+    pub(crate) patience: Duration,
+}
+
+/// Serves until `shutdown` says so; calls under way are answered first. `router` gives what answers a client at an
+/// address.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    limits: Limits,
+    router: impl Fn(SocketAddr) -> Router,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new()).header_read_timeout(limits.patience).max_buf_size(MAX_HEADER_BYTES);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let connections = GracefulShutdown::new();
+    loop {
+        let (place, stream, peer) = tokio::select! {
+            next = next_connection(&listener, &places) => next,
+            // The sender gone means the same.
+            _ = shutdown.wait_for(|stop| *stop) => break,
+        };
+        let stream = TokioIo::new(ImpatientStream::new(stream, limits.patience));
+        let service = TowerToHyperService::new(router(peer));
+        let connection = connections.watch(protocol.serve_connection(stream, service));
+        tokio::spawn(async move {
+            // What a client does to its connection concerns nobody else.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+/// Waits for a place, then for a client.
+async fn next_connection(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => return (place, stream, peer),
+            Err(error) => {
+                warn!("a client's connection cannot be taken: {error}");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}

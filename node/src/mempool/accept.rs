@@ -1,0 +1,323 @@
+//! Acceptance (`AcceptToMemoryPool`): one transaction against rules, policy and pool, in the reference's order.
+//!
+//! The order decides which reason is given, and that the cheap checks come first: the transaction alone, its form, lock
+//! times, rivals, inputs, fees, relatives, replacement, and scripts at the very end. Judging changes nothing
+//! ([`Mempool::judge`]); what passes is put in by [`Mempool::accept_at`]. Scripts run under the flags of relay in our
+//! interpreter; so that a fault in it cannot make a template invalid, they run under the soft forks in the block's own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Transaction, TxOut, Txid};
+use iop_consensus::ancestors::median_time_past;
+use iop_consensus::coins::Coin;
+use iop_consensus::script::interpreter::{ScriptError, SpendingTx, verify};
+use iop_consensus::script::{self, ScriptCheck, flag};
+use iop_consensus::tx;
+use rayon::prelude::*;
+use tracing::error;
+
+use super::entry::{Entry, Slot};
+use super::policy::{
+    MAX_TX_SIGOPS_COST, MIN_RELAY_FEE, check_forms, inputs_are_standard, witness_is_standard,
+};
+use super::{Accepted, Mempool, Reject, Tip};
+use crate::storage::StorageError;
+
+/// With more inputs than this a transaction's scripts do not run in the block's interpreter on their way in, only in
+/// the block: that one reads the whole transaction anew for each input, a tenth of a second for this many.
+const MAX_DOUBLE_CHECKED_INPUTS: usize = 1_000;
+
+/// How a transaction comes.
+#[derive(Clone, Copy)]
+pub(super) enum Origin {
+    /// From a peer or a client, paying at most this, base units.
+    New {
+        /// The most it may pay.
+        max_fee: u64,
+    },
+    /// From a block that was taken back: whatever it pays, and the pool is limited later.
+    Block,
+}
+
+/// A transaction that may come in.
+pub(super) struct Candidate {
+    entry: Entry,
+    replaced: HashSet<Slot>,
+}
+
+/// A transaction's coins with what is computed of them.
+struct Spend<'a> {
+    tx: &'a Transaction,
+    spending: SpendingTx<'a>,
+    coins: Vec<Coin>,
+}
+
+impl Mempool {
+    /// Accepts a transaction that could be in the next block and pays at most `max_fee` base units.
+    ///
+    /// # Errors
+    /// The storage's failure outside, the reason for a refusal inside.
+    pub fn accept(
+        &mut self,
+        tx: impl Into<Arc<Transaction>>,
+        max_fee: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Accepted, Reject>, StorageError> {
+        self.accept_at(tx.into(), Origin::New { max_fee }, tip.now, tip)
+    }
+
+    /// Accepts a transaction that came before, at `time` in seconds: one of the file of a node that stopped.
+    ///
+    /// # Errors
+    /// The storage's failure outside, the reason for a refusal inside.
+    pub fn accept_again(
+        &mut self,
+        tx: Transaction,
+        time: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Accepted, Reject>, StorageError> {
+        self.accept_at(Arc::new(tx), Origin::New { max_fee: u64::MAX }, time, tip)
+    }
+
+    /// What [`Mempool::accept`] would say; nothing changes. A pool without room is not seen.
+    ///
+    /// # Errors
+    /// The storage's failure outside, the reason for a refusal inside.
+    pub fn test_accept(
+        &self,
+        tx: impl Into<Arc<Transaction>>,
+        max_fee: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Accepted, Reject>, StorageError> {
+        let judged = self.judge(tx.into(), Origin::New { max_fee }, tip.now, tip)?;
+        Ok(judged.map(|candidate| self.summary(&candidate)))
+    }
+
+    pub(super) fn accept_at(
+        &mut self,
+        tx: Arc<Transaction>,
+        origin: Origin,
+        time: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Accepted, Reject>, StorageError> {
+        // Also what is refused moves the clock: else a minimum that nothing meets would never fall.
+        self.lower_min_fee(tip.now);
+        let candidate = match self.judge(tx, origin, time, tip)? {
+            Ok(candidate) => candidate,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        let accepted = self.summary(&candidate);
+        self.drop_with_descendants(candidate.replaced);
+        self.graph.add(candidate.entry);
+        self.changes += 1;
+        if matches!(origin, Origin::New { .. }) {
+            self.limit(tip.now);
+            if !self.contains(&accepted.txid) {
+                return Ok(Err(Reject::Full));
+            }
+        }
+        Ok(Ok(accepted))
+    }
+
+    fn summary(&self, candidate: &Candidate) -> Accepted {
+        let replaced = self.ids(candidate.replaced.iter().copied());
+        let entry = &candidate.entry;
+        Accepted { txid: entry.txid, wtxid: entry.wtxid, fee: entry.fee, vsize: entry.vsize, replaced }
+    }
+
+    /// Whether a transaction may come in, and as what.
+    fn judge(
+        &self,
+        tx: Arc<Transaction>,
+        origin: Origin,
+        time: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Candidate, Reject>, StorageError> {
+        if let Err(reject) = self.check_alone(&tx, tip) {
+            return Ok(Err(reject));
+        }
+        let conflicts = match self.conflicts(&tx) {
+            Ok(conflicts) => conflicts,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        let coins = match self.spent_coins(&tx, tip)? {
+            Ok(coins) => coins,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        Ok(self.judge_spend(&tx, coins, conflicts, origin, time, tip))
+    }
+
+    /// What needs neither coins nor rivals.
+    fn check_alone(&self, tx: &Transaction, tip: &Tip<'_>) -> Result<(), Reject> {
+        tx::check(tx).map_err(Reject::Rule)?;
+        if tx.is_coinbase() {
+            return Err(Reject::Coinbase);
+        }
+        if !tip.forks.segwit && has_witness(tx) {
+            return Err(Reject::PrematureWitness);
+        }
+        if self.policy.require_standard {
+            check_forms(tx, tip.forks.segwit).map_err(Reject::NonStandard)?;
+        }
+        if !is_final_next(tx, tip) {
+            return Err(Reject::NotFinal);
+        }
+        if self.contains(&tx.compute_txid()) { Err(Reject::AlreadyHere) } else { Ok(()) }
+    }
+
+    /// The coins it spends, in input order.
+    fn spent_coins(
+        &self,
+        tx: &Transaction,
+        tip: &Tip<'_>,
+    ) -> Result<Result<Vec<Coin>, Reject>, StorageError> {
+        let mut coins = Vec::with_capacity(tx.input.len());
+        for input in &tx.input {
+            match self.coin(&input.previous_output, tip)? {
+                Some(coin) => coins.push(coin),
+                None => return self.missing(tx.compute_txid(), tx.output.len(), tip).map(Err),
+            }
+        }
+        Ok(Ok(coins))
+    }
+
+    /// An input is missing: perhaps because the transaction itself is in the chain.
+    fn missing(&self, txid: Txid, outputs: usize, tip: &Tip<'_>) -> Result<Reject, StorageError> {
+        for vout in 0..outputs as u32 {
+            if tip.coins.coin(&OutPoint { txid, vout })?.is_some() {
+                return Ok(Reject::AlreadyInChain);
+            }
+        }
+        Ok(Reject::MissingInputs)
+    }
+
+    /// The confirmed or waiting output; a waiting one counts as of the next block.
+    pub(super) fn coin(&self, outpoint: &OutPoint, tip: &Tip<'_>) -> Result<Option<Coin>, StorageError> {
+        let Some(parent) = self.get(&outpoint.txid) else { return tip.coins.coin(outpoint) };
+        Ok(parent.tx.output.get(outpoint.vout as usize).map(|output| Coin {
+            output: output.clone(),
+            height: tip.chain.tip_height() + 1,
+            coinbase: false,
+        }))
+    }
+
+    fn judge_spend(
+        &self,
+        tx: &Arc<Transaction>,
+        coins: Vec<Coin>,
+        conflicts: std::collections::BTreeSet<Slot>,
+        origin: Origin,
+        time: u64,
+        tip: &Tip<'_>,
+    ) -> Result<Candidate, Reject> {
+        let fee = signed_fee(tx, &coins);
+        let spend = Spend { tx, spending: SpendingTx::new(tx), coins };
+        let sigop_cost = self.check_forms_of_inputs(&spend, tip)?;
+        let height = tip.chain.tip_height();
+        let mut entry = Entry::new(Arc::clone(tx), u64::try_from(fee).unwrap_or(0), sigop_cost, time, height);
+        entry.spends_coinbase = spend.coins.iter().any(|coin| coin.coinbase);
+        if sigop_cost > MAX_TX_SIGOPS_COST {
+            return Err(Reject::TooManySigops(sigop_cost));
+        }
+        self.check_fee(fee, entry.vsize, origin, tip.now)?;
+        let parents = self.graph.parents_of(tx);
+        let ancestors = self.ancestors_within_limits(&parents, entry.vsize).map_err(Reject::TooLongChain)?;
+        if let Some(both) = conflicts.iter().find(|slot| ancestors.contains(slot)) {
+            return Err(Reject::SpendsConflicting(self.graph.get(*both).txid));
+        }
+        let replaced = self.check_replacement(tx, fee, entry.vsize, &conflicts)?;
+        tx::check_inputs(tx, &spend.coins, height + 1).map_err(Reject::Rule)?;
+        entry.verified = check_scripts(&spend)?;
+        Ok(Candidate { entry, replaced })
+    }
+
+    /// Relative lock times and the forms of what is spent; gives the cost of the signature operations.
+    fn check_forms_of_inputs(&self, spend: &Spend<'_>, tip: &Tip<'_>) -> Result<u64, Reject> {
+        let tx = spend.tx;
+        let heights: Vec<u32> = spend.coins.iter().map(|coin| coin.height).collect();
+        if !tx::sequence_locks_passed(tx, &heights, tip.chain) {
+            return Err(Reject::NotBip68Final);
+        }
+        if self.policy.require_standard {
+            if !inputs_are_standard(&spend.spending, &spend.coins) {
+                return Err(Reject::NonStandardInputs);
+            }
+            if has_witness(tx) && !witness_is_standard(tx, &spend.spending, &spend.coins) {
+                return Err(Reject::NonStandardWitness);
+            }
+        }
+        let outputs: Vec<&TxOut> = spend.coins.iter().map(|coin| &coin.output).collect();
+        Ok(script::sigop_cost(tx, &outputs, flag::STANDARD))
+    }
+
+    fn check_fee(&self, fee: i64, vsize: u64, origin: Origin, now: u64) -> Result<(), Reject> {
+        let at_least = self.min_fee(now).fee(vsize);
+        let too_low = |least: u64| i128::from(fee) < i128::from(least);
+        if at_least > 0 && too_low(at_least) {
+            return Err(Reject::MempoolFee { found: fee, at_least });
+        }
+        let Origin::New { max_fee } = origin else { return Ok(()) };
+        if too_low(MIN_RELAY_FEE.fee(vsize)) {
+            return Err(Reject::RelayFee);
+        }
+        if i128::from(fee) > i128::from(max_fee) {
+            return Err(Reject::FeeTooHigh { found: fee, at_most: max_fee });
+        }
+        Ok(())
+    }
+}
+
+/// Whether its lock time has passed for the next block, by the median time past (`CheckFinalTx`).
+pub(super) fn is_final_next(tx: &Transaction, tip: &Tip<'_>) -> bool {
+    let height = tip.chain.tip_height();
+    tx::is_final(tx, height + 1, median_time_past(tip.chain, height))
+}
+
+fn has_witness(tx: &Transaction) -> bool {
+    tx.input.iter().any(|input| !input.witness.is_empty())
+}
+
+/// What comes in less what goes out. Coins hold amounts that exist, and the outputs' sum was checked.
+fn signed_fee(tx: &Transaction, coins: &[Coin]) -> i64 {
+    let value_in: i128 = coins.iter().map(|coin| i128::from(coin.output.value.to_sat())).sum();
+    let fee = value_in - i128::from(tx::value_out(tx));
+    i64::try_from(fee).unwrap_or(i64::MAX)
+}
+
+/// Runs all scripts; says whether they ran in the block's interpreter too.
+fn check_scripts(spend: &Spend<'_>) -> Result<bool, Reject> {
+    if let Some((index, error)) = first_failure(spend, flag::STANDARD) {
+        return Err(script_reject(spend, index, error));
+    }
+    if spend.tx.input.len() > MAX_DOUBLE_CHECKED_INPUTS {
+        return Ok(false);
+    }
+    let spent = spend.coins.iter().map(|coin| coin.output.clone()).collect();
+    let check = ScriptCheck { tx: spend.tx, spent, flags: flag::CONSENSUS };
+    let serialized = check.serialized();
+    let passed =
+        (0..check.spent.len()).into_par_iter().try_for_each(|input| check.run_input(&serialized, input));
+    passed.map_err(|failure| {
+        error!("the interpreters differ, please report it: {failure}");
+        Reject::Rule(failure.into())
+    })?;
+    Ok(true)
+}
+
+/// The first input, in order, that fails under these flags.
+fn first_failure(spend: &Spend<'_>, flags: u32) -> Option<(usize, ScriptError)> {
+    spend.coins.par_iter().enumerate().find_map_first(|(index, coin)| {
+        verify(&spend.spending, index, &coin.output, flags).err().map(|error| (index, error))
+    })
+}
+
+/// Tells rules that all nodes share from those of relay, and a witness that was taken off from a wrong one.
+fn script_reject(spend: &Spend<'_>, index: usize, error: ScriptError) -> Reject {
+    let mandatory = verify(&spend.spending, index, &spend.coins[index].output, flag::MANDATORY).is_err();
+    let without_stack = flag::STANDARD & !flag::CLEANSTACK;
+    let witness_stripped = !has_witness(spend.tx)
+        && first_failure(spend, without_stack & !flag::WITNESS).is_none()
+        && first_failure(spend, without_stack).is_some();
+    Reject::Script { error, mandatory, witness_stripped }
+}

@@ -1,0 +1,173 @@
+//! A waiting transaction and what is known of it.
+
+use std::collections::BTreeSet;
+use std::mem::size_of;
+use std::sync::Arc;
+
+use bitcoin::{OutPoint, Transaction, TxIn, TxOut, Txid, Wtxid};
+
+use super::fee::{FeeRate, Score};
+
+/// The place of an entry in the pool; given to another when the entry leaves.
+pub(super) type Slot = usize;
+
+/// What an allocation costs besides its bytes.
+const ALLOCATION: usize = 16;
+/// An entry's places in the map by id and in the three orders: keys and a share of the nodes' free room.
+const INDEXES: usize = 3 * size_of::<(Score, u64, Slot)>() + size_of::<(Txid, Slot)>() + 160;
+/// A spent output's place in the map, free room included.
+const SPEND: usize = 2 * size_of::<(OutPoint, Slot)>();
+/// A link between parent and child, seen from both.
+const LINK: usize = 4 * size_of::<Slot>();
+
+/// Sums over a transaction and its waiting ancestors, or over it and its waiting descendants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Transactions.
+    pub count: u64,
+    /// Virtual bytes.
+    pub size: u64,
+    /// Base units.
+    pub fees: u64,
+    /// Cost units of signature operations.
+    pub sigop_cost: u64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.size += other.size;
+        self.fees += other.fees;
+        self.sigop_cost += other.sigop_cost;
+    }
+
+    /// `other` was added before.
+    pub(super) fn subtract(&mut self, other: Self) {
+        self.count -= other.count;
+        self.size -= other.size;
+        self.fees -= other.fees;
+        self.sigop_cost -= other.sigop_cost;
+    }
+
+    pub(super) fn score(self) -> Score {
+        Score { fee: self.fees, size: self.size }
+    }
+}
+
+/// A waiting transaction and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The transaction.
+    pub tx: Arc<Transaction>,
+    /// Its id.
+    pub txid: Txid,
+    /// The hash with its witness.
+    pub wtxid: Wtxid,
+    /// Base units.
+    pub fee: u64,
+    /// Weight units.
+    pub weight: u64,
+    /// Virtual bytes as fees count them: more than a quarter of the weight if signature operations are many.
+    pub vsize: u64,
+    /// Cost units.
+    pub sigop_cost: u64,
+    /// When it came, seconds since 1970.
+    pub time: u64,
+    /// Height of the tip when it came.
+    pub height: u32,
+    /// It and its waiting ancestors.
+    pub ancestors: Totals,
+    /// It and its waiting descendants.
+    pub descendants: Totals,
+    /// Whether an input is the output of a coinbase.
+    pub(super) spends_coinbase: bool,
+    /// Whether its scripts passed the block's own interpreter under all soft forks.
+    pub(super) verified: bool,
+    pub(super) parents: BTreeSet<Slot>,
+    pub(super) children: BTreeSet<Slot>,
+    /// Memory that it takes, links aside, bytes.
+    pub(super) usage: usize,
+}
+
+impl Entry {
+    /// An entry without relatives.
+    pub(super) fn new(tx: Arc<Transaction>, fee: u64, sigop_cost: u64, time: u64, height: u32) -> Self {
+        let weight = tx.weight().to_wu();
+        let vsize = virtual_size(weight, sigop_cost);
+        let own = Totals { count: 1, size: vsize, fees: fee, sigop_cost };
+        Self {
+            txid: tx.compute_txid(),
+            wtxid: tx.compute_wtxid(),
+            fee,
+            weight,
+            vsize,
+            sigop_cost,
+            time,
+            height,
+            ancestors: own,
+            descendants: own,
+            spends_coinbase: false,
+            verified: false,
+            parents: BTreeSet::new(),
+            children: BTreeSet::new(),
+            usage: usage(&tx),
+            tx,
+        }
+    }
+
+    /// What it pays per 1,000 virtual bytes, without its relatives.
+    pub fn fee_rate(&self) -> FeeRate {
+        FeeRate::of(self.fee, self.vsize)
+    }
+
+    /// Whether it says itself that it may be replaced (BIP125); an ancestor may say so for it.
+    pub fn signals_replacement(&self) -> bool {
+        signals_replacement(&self.tx)
+    }
+
+    /// Its own share of any total.
+    pub(super) fn own(&self) -> Totals {
+        Totals { count: 1, size: self.vsize, fees: self.fee, sigop_cost: self.sigop_cost }
+    }
+
+    /// What decides who is evicted: its own rate or that with its descendants, whichever is better.
+    pub(super) fn eviction_score(&self) -> Score {
+        self.own().score().max(self.descendants.score())
+    }
+
+    /// Memory that it takes, bytes.
+    pub(super) fn full_usage(&self) -> usize {
+        self.usage + LINK * self.parents.len()
+    }
+
+    /// Whether an input has a relative lock time that is not zero: only then can it be met and unmet again.
+    pub(super) fn has_relative_lock(&self) -> bool {
+        self.tx.version.0 as u32 >= 2
+            && self.tx.input.iter().any(|input| {
+                let sequence = input.sequence.to_consensus_u32();
+                sequence & (1 << 31) == 0 && sequence & 0xffff != 0
+            })
+    }
+}
+
+/// Virtual bytes of a weight, or of 20 for each signature operation if that is more (`GetVirtualTransactionSize`).
+pub(super) fn virtual_size(weight: u64, sigop_cost: u64) -> u64 {
+    weight.max(sigop_cost * super::policy::BYTES_PER_SIGOP).div_ceil(4)
+}
+
+/// Whether an input's sequence number allows replacement (`SignalsOptInRBF`).
+pub(super) fn signals_replacement(tx: &Transaction) -> bool {
+    tx.input.iter().any(|input| input.sequence.to_consensus_u32() < u32::MAX - 1)
+}
+
+/// Memory of a transaction in the pool: its parts with what allocating them costs, and its places in the indexes.
+fn usage(tx: &Transaction) -> usize {
+    let bytes = |length: usize| if length == 0 { 0 } else { length.next_multiple_of(16) + ALLOCATION };
+    let inputs = tx
+        .input
+        .iter()
+        .map(|input| size_of::<TxIn>() + SPEND + bytes(input.script_sig.len()) + bytes(input.witness.size()));
+    let outputs = tx.output.iter().map(|output| size_of::<TxOut>() + bytes(output.script_pubkey.len()));
+    let own = size_of::<Entry>() + size_of::<Transaction>() + 3 * ALLOCATION + INDEXES;
+    own + inputs.sum::<usize>() + outputs.sum::<usize>()
+}

@@ -1,0 +1,142 @@
+//! Bounds of the pool: how long a chain of waiting transactions may be, how much memory all may take, how long one waits.
+//!
+//! Lives here: the limits on relatives, eviction by fee rate with its rolling minimum fee, and expiry. When room is
+//! short, the entry with the worst rate goes with its descendants, and for a while nothing comes in that pays no more
+//! than it did; the minimum halves every twelve hours, faster while the pool is far from full.
+
+use super::entry::{Entry, Totals};
+use super::fee::FeeRate;
+use super::policy::INCREMENTAL_RELAY_FEE;
+use super::{Mempool, Slot};
+use std::collections::{BTreeSet, HashSet};
+
+/// A transaction and its waiting ancestors (`DEFAULT_ANCESTOR_LIMIT`); also with descendants.
+pub(super) const MAX_RELATIVES: u64 = 25;
+/// Their virtual bytes together (`DEFAULT_ANCESTOR_SIZE_LIMIT`).
+pub(super) const MAX_RELATIVES_SIZE: u64 = 101_000;
+/// Seconds after which the rolling minimum is half as high (`ROLLING_FEE_HALFLIFE`).
+const HALF_LIFE: f64 = 12.0 * 60.0 * 60.0;
+/// Seconds that pass before it is lowered again.
+const STEP: u64 = 10;
+
+/// The fee rate that the pool asks for after it was full.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RollingFee {
+    /// Base units per 1,000 virtual bytes.
+    rate: f64,
+    /// It was lowered last at this time, seconds; `None` since the last block, when it is lowered from the next look on.
+    since: Option<u64>,
+    /// It falls only once a block has come after it rose.
+    falls: bool,
+}
+
+impl RollingFee {
+    /// As of now; nothing is changed.
+    fn at(mut self, now: u64, usage: usize, max_usage: usize) -> Self {
+        let since = *self.since.get_or_insert(now);
+        if !self.falls || self.rate == 0.0 || now <= since + STEP {
+            return self;
+        }
+        let faster = if usage < max_usage / 4 {
+            4.0
+        } else if usage < max_usage / 2 {
+            2.0
+        } else {
+            1.0
+        };
+        self.rate /= 2f64.powf((now - since) as f64 * faster / HALF_LIFE);
+        self.since = Some(now);
+        if self.rate < INCREMENTAL_RELAY_FEE.0 as f64 / 2.0 {
+            self.rate = 0.0;
+        }
+        self
+    }
+
+    fn asked(self) -> FeeRate {
+        let rate = FeeRate(self.rate as u64);
+        if self.falls && self.rate > 0.0 { rate.max(INCREMENTAL_RELAY_FEE) } else { rate }
+    }
+
+    fn rise_to(&mut self, rate: FeeRate) {
+        if rate.0 as f64 > self.rate {
+            self.rate = rate.0 as f64;
+            self.falls = false;
+        }
+    }
+
+    /// A block came.
+    pub(super) fn block_came(&mut self) {
+        self.since = None;
+        self.falls = true;
+    }
+}
+
+impl Mempool {
+    /// What a transaction must pay to come in, beyond the relay fee, while or after the pool is full; zero if it has
+    /// room (`GetMinFee`). `now` in seconds.
+    pub fn min_fee(&self, now: u64) -> FeeRate {
+        self.rolling_fee.at(now, self.graph.usage(), self.policy.max_usage).asked()
+    }
+
+    pub(super) fn lower_min_fee(&mut self, now: u64) {
+        self.rolling_fee = self.rolling_fee.at(now, self.graph.usage(), self.policy.max_usage);
+    }
+
+    /// The waiting ancestors of a transaction with these parents.
+    ///
+    /// # Errors
+    /// Which limit it would pass, in the reference's words (`CalculateMemPoolAncestors`).
+    pub(super) fn ancestors_within_limits(
+        &self,
+        parents: &BTreeSet<Slot>,
+        vsize: u64,
+    ) -> Result<HashSet<Slot>, String> {
+        if parents.len() as u64 + 1 > MAX_RELATIVES {
+            return Err(format!("too many unconfirmed parents [limit: {MAX_RELATIVES}]"));
+        }
+        let (mut found, mut queue, mut size) =
+            (HashSet::new(), Vec::from_iter(parents.iter().copied()), vsize);
+        while let Some(slot) = queue.pop() {
+            if !found.insert(slot) {
+                continue;
+            }
+            let entry = self.graph.get(slot);
+            size += entry.vsize;
+            check_descendants(entry, vsize)?;
+            if size > MAX_RELATIVES_SIZE {
+                return Err(format!("exceeds ancestor size limit [limit: {MAX_RELATIVES_SIZE}]"));
+            }
+            if found.len() as u64 + 1 > MAX_RELATIVES {
+                return Err(format!("too many unconfirmed ancestors [limit: {MAX_RELATIVES}]"));
+            }
+            queue.extend(entry.parents.iter().filter(|parent| !found.contains(parent)));
+        }
+        Ok(found)
+    }
+
+    /// Removes what waited too long and, while the pool takes too much memory, what pays worst (`LimitMempoolSize`).
+    pub(super) fn limit(&mut self, now: u64) {
+        let old = self.graph.older_than(now.saturating_sub(self.policy.expiry));
+        self.drop_with_descendants(old);
+        self.lower_min_fee(now);
+        while self.graph.usage() > self.policy.max_usage
+            && let Some(worst) = self.graph.first_to_evict()
+        {
+            let Totals { fees, size, .. } = self.graph.get(worst).descendants;
+            self.rolling_fee.rise_to(FeeRate(FeeRate::of(fees, size).0 + INCREMENTAL_RELAY_FEE.0));
+            self.drop_with_descendants([worst]);
+        }
+    }
+}
+
+/// Whether an ancestor may have one descendant more.
+fn check_descendants(ancestor: &Entry, vsize: u64) -> Result<(), String> {
+    let (below, txid) = (ancestor.descendants, ancestor.txid);
+    if below.size + vsize > MAX_RELATIVES_SIZE {
+        return Err(format!("exceeds descendant size limit for tx {txid} [limit: {MAX_RELATIVES_SIZE}]"));
+    }
+    if below.count + 1 > MAX_RELATIVES {
+        return Err(format!("too many descendants for tx {txid} [limit: {MAX_RELATIVES}]"));
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The file of waiting transactions, which outlives the node.
+//!
+//! Lives here: its form, writing it at once or not at all, and reading one that may be damaged. Does not live here: whether
+//! a transaction that was read may still wait; it is offered again like a new one. Form, numbers little-endian: eight
+//! bytes `IoPmpool`, u32 version, u64 count, for each the u64 time it came (seconds) and the transaction with its
+//! witness, and 32 bytes: the double SHA-256 of everything before them.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use bitcoin::Transaction;
+use bitcoin::consensus::Encodable;
+use bitcoin::hashes::{Hash, HashEngine, sha256d};
+use iop_consensus::wire::read_transaction;
+
+use super::Mempool;
+
+/// The file's name in the data directory.
+pub const FILE_NAME: &str = "mempool.dat";
+const MAGIC: &[u8; 8] = b"IoPmpool";
+/// History: 1, the first.
+const VERSION: u32 = 1;
+const CHECKSUM: usize = 32;
+/// A larger file is not this program's: transactions take more memory in the pool than bytes here.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// A transaction with the time it came, seconds.
+pub type Waiting = (Arc<Transaction>, u64);
+
+/// Why a file gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is not such a file, or a part of it is missing or changed.
+    #[error("is damaged: {0}")]
+    Damaged(&'static str),
+    /// Another program's.
+    #[error("has version {0}, this program reads {VERSION}")]
+    Version(u32),
+}
+
+impl Mempool {
+    /// What is to be written: parents before children.
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let entries = self.txids();
+        entries
+            .iter()
+            .filter_map(|txid| self.get(txid))
+            .map(|entry| (Arc::clone(&entry.tx), entry.time))
+            .collect()
+    }
+}
+
+/// Writes the file: a crash at any instant leaves the old one or the new one.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn save(path: &Path, waiting: &[Waiting]) -> io::Result<()> {
+    let unfinished = path.with_extension("dat.new");
+    let mut file =
+        Hashing { file: BufWriter::new(File::create(&unfinished)?), hash: sha256d::Hash::engine() };
+    file.write_all(MAGIC)?;
+    file.write_all(&VERSION.to_le_bytes())?;
+    file.write_all(&(waiting.len() as u64).to_le_bytes())?;
+    for (tx, time) in waiting {
+        file.write_all(&time.to_le_bytes())?;
+        file.write_all(&encoded(tx))?;
+    }
+    let Hashing { mut file, hash } = file;
+    file.write_all(sha256d::Hash::from_engine(hash).as_byte_array())?;
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(unfinished, path)?;
+    // The new name survives a crash only once the folder is on the disk.
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn encoded(tx: &Transaction) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(tx.total_size());
+    tx.consensus_encode(&mut bytes).expect("a vector takes any bytes");
+    bytes
+}
+
+/// Reads the file; `None` if there is none.
+///
+/// # Errors
+/// What is wrong with it, to be said behind its name. Nothing of a damaged file is used.
+pub fn load(path: &Path) -> Result<Option<Vec<Waiting>>, LoadError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(LoadError::Damaged("it is too large"));
+    }
+    decode(&bytes).map(Some)
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<Waiting>, LoadError> {
+    let damaged = LoadError::Damaged;
+    let body = bytes.strip_prefix(MAGIC).ok_or(damaged("it does not begin as a mempool file"))?;
+    let (version, _) = body.split_first_chunk().ok_or(damaged("it ends early"))?;
+    let version = u32::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(LoadError::Version(version));
+    }
+    let (hashed, checksum) = bytes.split_last_chunk::<CHECKSUM>().ok_or(damaged("it ends early"))?;
+    if sha256d::Hash::hash(hashed).as_byte_array() != checksum {
+        return Err(damaged("its checksum does not fit"));
+    }
+    let rest = hashed.get(MAGIC.len() + 4..).ok_or(damaged("it ends early"))?;
+    let (count, mut rest) = rest.split_first_chunk().ok_or(damaged("it ends early"))?;
+    let mut waiting = Vec::new();
+    for _ in 0..u64::from_le_bytes(*count) {
+        let (time, behind) = rest.split_first_chunk().ok_or(damaged("it ends early"))?;
+        rest = behind;
+        let tx = read_transaction(&mut rest).map_err(|_| damaged("a transaction cannot be read"))?;
+        waiting.push((Arc::new(tx), u64::from_le_bytes(*time)));
+    }
+    if rest.is_empty() { Ok(waiting) } else { Err(damaged("something stands behind its end")) }
+}
+
+/// A file whose bytes are hashed on their way.
+struct Hashing {
+    file: BufWriter<File>,
+    hash: bitcoin::hashes::sha256::HashEngine,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.input(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

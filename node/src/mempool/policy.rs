@@ -1,0 +1,163 @@
+//! What is relayed: forms and sizes that are standard (`policy/policy.cpp`).
+//!
+//! Lives here: checks of one transaction, alone and with the outputs it spends, and the constants of policy. Does not
+//! live here: fees against the pool's, relatives, replacement. Networks for tests relay any form
+//! (`Params::require_standard`); fees and limits hold on all.
+
+use bitcoin::{Transaction, TxOut};
+use iop_consensus::coins::Coin;
+use iop_consensus::params::Params;
+use iop_consensus::script::interpreter::{SpendingTx, pushed};
+use iop_consensus::script::standard::{ScriptForm, solve, witness_program};
+use iop_consensus::script::{count_sigops, is_push_only};
+
+use super::fee::FeeRate;
+
+/// A transaction pays at least this to be relayed (`DEFAULT_MIN_RELAY_TX_FEE`).
+pub const MIN_RELAY_FEE: FeeRate = FeeRate(1_000);
+/// Steps of the pool's own minimum, and what a replacement pays for its relay (`DEFAULT_INCREMENTAL_RELAY_FEE`).
+pub const INCREMENTAL_RELAY_FEE: FeeRate = FeeRate(1_000);
+/// An output is dust if spending it at this rate costs more than it holds (`DUST_RELAY_TX_FEE`).
+const DUST_RELAY_FEE: FeeRate = FeeRate(3_000);
+/// A single transaction weighs less than this (`MAX_STANDARD_TX_WEIGHT`).
+const MAX_TX_WEIGHT: u64 = 400_000;
+/// A single transaction's signature operations cost at most this (`MAX_STANDARD_TX_SIGOPS_COST`).
+pub(super) const MAX_TX_SIGOPS_COST: u64 = 16_000;
+/// A signature operation's cost unit counts like this many weight units (`DEFAULT_BYTES_PER_SIGOP`).
+pub(super) const BYTES_PER_SIGOP: u64 = 20;
+/// Transaction versions that are relayed (`MAX_STANDARD_VERSION`).
+const VERSIONS: std::ops::RangeInclusive<i32> = 1..=2;
+/// An input script's bytes: 15 of 15 keys in a redeem script.
+const MAX_SCRIPT_SIG: usize = 1_650;
+/// Keys of a multisig output.
+const MAX_MULTISIG_KEYS: usize = 3;
+/// An OP_RETURN output's script in bytes (`MAX_OP_RETURN_RELAY`).
+const MAX_OP_RETURN: usize = 83;
+/// Signature operations of a redeem script (`MAX_P2SH_SIGOPS`).
+const MAX_REDEEM_SIGOPS: u64 = 15;
+/// A witness script in bytes (`MAX_STANDARD_P2WSH_SCRIPT_SIZE`).
+const MAX_WITNESS_SCRIPT: usize = 3_600;
+/// Elements for a witness script (`MAX_STANDARD_P2WSH_STACK_ITEMS`).
+const MAX_WITNESS_ELEMENTS: usize = 100;
+/// One such element in bytes (`MAX_STANDARD_P2WSH_STACK_ITEM_SIZE`).
+const MAX_WITNESS_ELEMENT: usize = 80;
+
+/// What the pool is run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Whether only standard forms are taken.
+    pub require_standard: bool,
+    /// Memory that the pool may take, bytes.
+    pub max_usage: usize,
+    /// A transaction that waited this long goes, seconds.
+    pub expiry: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { require_standard: true, max_usage: 300_000_000, expiry: 336 * 60 * 60 }
+    }
+}
+
+impl Policy {
+    /// The reference's defaults for a network.
+    pub fn of(params: &Params) -> Self {
+        Self { require_standard: params.require_standard, ..Self::default() }
+    }
+}
+
+/// Whether the transaction itself has a standard form (`IsStandardTx`).
+///
+/// # Errors
+/// The reference's word for what is not standard.
+pub(super) fn check_forms(tx: &Transaction, segwit: bool) -> Result<(), &'static str> {
+    if !VERSIONS.contains(&tx.version.0) {
+        return Err("version");
+    }
+    if tx.weight().to_wu() >= MAX_TX_WEIGHT {
+        return Err("tx-size");
+    }
+    for input in &tx.input {
+        if input.script_sig.len() > MAX_SCRIPT_SIG {
+            return Err("scriptsig-size");
+        }
+        if !is_push_only(input.script_sig.as_bytes()) {
+            return Err("scriptsig-not-pushonly");
+        }
+    }
+    let mut data_outputs = 0;
+    for output in &tx.output {
+        let form = solve(output.script_pubkey.as_bytes());
+        if !is_relayed(&form, output.script_pubkey.len(), segwit) {
+            return Err("scriptpubkey");
+        }
+        if form == ScriptForm::NullData {
+            data_outputs += 1;
+        } else if is_dust(output) {
+            return Err("dust");
+        }
+    }
+    if data_outputs > 1 { Err("multi-op-return") } else { Ok(()) }
+}
+
+/// Whether an output of this form is relayed (`IsStandard`).
+fn is_relayed(form: &ScriptForm<'_>, length: usize, segwit: bool) -> bool {
+    match form {
+        ScriptForm::NonStandard => false,
+        ScriptForm::MultiSig { keys, .. } => keys.len() <= MAX_MULTISIG_KEYS,
+        ScriptForm::NullData => length <= MAX_OP_RETURN,
+        ScriptForm::WitnessPubKeyHash(_) | ScriptForm::WitnessScriptHash(_) => segwit,
+        _ => true,
+    }
+}
+
+/// Whether an output holds less than a third of what spending it costs at the relay fee (`IsDust`).
+pub fn is_dust(output: &TxOut) -> bool {
+    output.value.to_sat() < dust_threshold(output)
+}
+
+fn dust_threshold(output: &TxOut) -> u64 {
+    if Coin::is_unspendable(output) {
+        return 0;
+    }
+    // An input with a signature and a key: in the witness they count a quarter.
+    let signature = if witness_program(output.script_pubkey.as_bytes()).is_some() { 107 / 4 } else { 107 };
+    DUST_RELAY_FEE.fee(output.size() as u64 + 32 + 4 + 1 + signature + 4)
+}
+
+/// Whether the spent outputs have standard forms, and redeem scripts few signature operations (`AreInputsStandard`).
+pub(super) fn inputs_are_standard(spending: &SpendingTx<'_>, spent: &[Coin]) -> bool {
+    spent.iter().enumerate().all(|(index, coin)| match solve(coin.output.script_pubkey.as_bytes()) {
+        ScriptForm::NonStandard => false,
+        ScriptForm::ScriptHash(_) => redeem_script(spending, index)
+            .is_some_and(|redeem| count_sigops(&redeem, true) <= MAX_REDEEM_SIGOPS),
+        _ => true,
+    })
+}
+
+/// The last element that the input's script leaves.
+fn redeem_script(spending: &SpendingTx<'_>, index: usize) -> Option<Vec<u8>> {
+    pushed(spending, index).ok()?.pop()
+}
+
+/// Whether each witness is one that a standard script needs (`IsWitnessStandard`).
+pub(super) fn witness_is_standard(tx: &Transaction, spending: &SpendingTx<'_>, spent: &[Coin]) -> bool {
+    tx.input.iter().zip(spent).enumerate().all(|(index, (input, coin))| {
+        if input.witness.is_empty() {
+            return true;
+        }
+        let mut script = coin.output.script_pubkey.to_bytes();
+        if matches!(solve(&script), ScriptForm::ScriptHash(_)) {
+            let Some(redeem) = redeem_script(spending, index) else { return false };
+            script = redeem;
+        }
+        let Some((version, program)) = witness_program(&script) else { return false };
+        if version != 0 || program.len() != 32 {
+            return true;
+        }
+        let elements = input.witness.len() - 1;
+        input.witness.last().is_some_and(|script| script.len() <= MAX_WITNESS_SCRIPT)
+            && elements <= MAX_WITNESS_ELEMENTS
+            && input.witness.iter().take(elements).all(|element| element.len() <= MAX_WITNESS_ELEMENT)
+    })
+}

@@ -1,0 +1,162 @@
+//! Blocks that come and go under waiting transactions.
+
+use super::*;
+
+#[test]
+fn a_block_takes_its_transactions_out_and_their_rivals_with_descendants() {
+    let mut world = World::new();
+    let (first, second) = (world.coin(1), world.coin(2));
+    let kept_parent = world.tx(&[first], 1, 1_000);
+    let kept = world.tx_after(&kept_parent, 1_000);
+    let rival = world.tx(&[second], 1, 1_000);
+    world.must(&rival);
+    let below_rival = world.tx(&[output(&rival, 0)], 1, 1_000);
+    world.must(&below_rival);
+    let confirmed = world.tx(&[second], 1, 2_000);
+    world.connect(vec![kept_parent, confirmed]);
+    assert_eq!(world.pool.txids(), [kept]);
+    assert_eq!(world.pool.get(&kept).unwrap().ancestors.count, 1);
+    let mut gone = world.pool.take_removed();
+    gone.sort_unstable();
+    let mut rivals = vec![rival.compute_txid(), below_rival.compute_txid()];
+    rivals.sort_unstable();
+    assert_eq!(gone, rivals, "what a block contains is not told as removed");
+}
+
+impl World {
+    /// Both wait: the transaction, and a child of it. Gives the child's id.
+    fn tx_after(&mut self, parent: &Transaction, fee: u64) -> Txid {
+        self.must(parent);
+        let child = self.tx(&[output(parent, 0)], 1, fee);
+        self.must(&child)
+    }
+
+    fn coin_of(&self, outpoint: OutPoint) -> (OutPoint, Coin) {
+        (outpoint, self.coins.0[&outpoint].clone())
+    }
+}
+
+#[test]
+fn a_parent_comes_back_below_the_children_that_waited() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let spent = world.coin_of(coin);
+    let parent = world.tx(&[coin], 2, 1_000);
+    let block = world.connect(vec![parent.clone()]);
+    let (left, right) =
+        (world.tx(&[output(&parent, 0)], 1, 1_000), world.tx(&[output(&parent, 1)], 1, 1_000));
+    world.must(&left);
+    world.must(&right);
+    let both = world.tx(&[output(&left, 0), output(&right, 0)], 1, 1_000);
+    world.must(&both);
+    world.disconnect(block, vec![spent]);
+    world.finish();
+    assert_eq!(world.pool.len(), 4);
+    assert_eq!(world.pool.get(&parent.compute_txid()).unwrap().descendants.count, 4);
+    assert_eq!(world.pool.get(&both.compute_txid()).unwrap().ancestors.count, 4);
+}
+
+#[test]
+fn what_is_confirmed_again_does_not_wait_and_its_children_stay() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let spent = world.coin_of(coin);
+    let parent = world.tx(&[coin], 1, 1_000);
+    let block = world.connect(vec![parent.clone()]);
+    let child = world.tx(&[output(&parent, 0)], 1, 1_000);
+    world.must(&child);
+    world.disconnect(block, vec![spent]);
+    world.connect(vec![parent]);
+    world.finish();
+    assert_eq!(world.pool.txids(), [child.compute_txid()]);
+}
+
+#[test]
+fn what_does_not_come_back_takes_its_children_along() {
+    let mut world = World::new();
+    let (coin, rival_coin) = (world.coin(1), world.coin(1));
+    let spent = world.coin_of(coin);
+    let parent = world.tx(&[coin], 1, 1_000);
+    let block = world.connect(vec![parent.clone()]);
+    let child = world.tx(&[output(&parent, 0)], 1, 1_000);
+    world.must(&child);
+    world.disconnect(block, vec![spent]);
+    let rival = spend(&[rival_coin], vec![1]);
+    world.connect(vec![rival]);
+    world.finish();
+    assert!(world.pool.is_empty());
+}
+
+#[test]
+fn a_free_transaction_comes_back_from_a_block() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let spent = world.coin_of(coin);
+    let free = world.tx(&[coin], 1, 0);
+    assert_eq!(world.reason(&free), "min relay fee not met");
+    let block = world.connect(vec![free.clone()]);
+    world.disconnect(block, vec![spent]);
+    world.finish();
+    assert!(world.pool.contains(&free.compute_txid()));
+}
+
+#[test]
+fn a_coinbase_that_is_not_ripe_any_more_takes_its_spenders_out() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let entry = world.coins.0.get_mut(&coin).unwrap();
+    (entry.coinbase, entry.height) = (true, world.height - 99);
+    let early = World { pool: Mempool::new(*world.pool.policy()), height: world.height - 1, ..World::new() };
+    let mut early = World { coins: Coins(world.coins.0.clone()), ..early };
+    let tx = world.tx(&[coin], 1, 1_000);
+    assert_eq!(early.reason(&tx), "bad-txns-premature-spend-of-coinbase");
+    world.must(&tx);
+    let child = world.tx(&[output(&tx, 0)], 1, 1_000);
+    world.must(&child);
+    world.disconnect(block(vec![]), vec![]);
+    world.finish();
+    assert!(world.pool.is_empty());
+}
+
+#[test]
+fn lock_times_that_lie_ahead_again_take_their_transactions_out() {
+    let mut world = World::new();
+    let (by_height, by_depth, plain) = (world.coin(1), world.coin(2), world.coin(3));
+    world.coins.0.get_mut(&by_depth).unwrap().height = world.height - 9;
+    let mut absolute = replaceable(world.tx(&[by_height], 1, 1_000));
+    absolute.lock_time = absolute::LockTime::from_consensus(world.height);
+    let mut relative = world.tx(&[by_depth], 1, 1_000);
+    relative.input[0].sequence = Sequence(10);
+    let free = world.tx(&[plain], 1, 1_000);
+    for tx in [&absolute, &relative, &free] {
+        world.must(tx);
+    }
+    absolute.lock_time = absolute::LockTime::from_consensus(world.height + 1);
+    assert_eq!(world.reason(&absolute), "non-final");
+    relative.input[0].sequence = Sequence(11);
+    assert_eq!(world.reason(&relative), "non-BIP68-final");
+    world.disconnect(block(vec![]), vec![]);
+    world.finish();
+    assert_eq!(world.pool.txids(), [free.compute_txid()]);
+}
+
+#[test]
+fn of_a_deep_reorganisation_twenty_megabytes_are_offered_again() {
+    let mut world = World::new();
+    let mut blocks = Vec::new();
+    for number in 0..25 {
+        let coin = world.coin(number);
+        let spent = world.coin_of(coin);
+        let mut tx = world.tx(&[coin], 1, 1_000_000);
+        pad(&mut tx, 900_000);
+        blocks.push((world.connect(vec![tx]), spent));
+    }
+    for (block, spent) in blocks.into_iter().rev() {
+        world.disconnect(block, vec![spent]);
+    }
+    let waiting = world.pool.returned.as_ref().unwrap();
+    assert!(world.pool.is_empty());
+    assert_eq!(waiting.len(), 22, "the oldest are kept");
+    world.finish();
+    assert_eq!(world.pool.len(), 22);
+}

@@ -1,0 +1,353 @@
+//! `iop-node import`: blocks from block files into the chain, as if they had been submitted one after the other.
+//!
+//! One thread finds, decodes and checks the next blocks without context; the other, which owns the chain state, takes
+//! them through a short queue. A block that comes before its parent is remembered by its place in the file and read
+//! again when the parent is there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use clap::Args;
+use iop_consensus::params::Params;
+use serde_json::json;
+
+use super::blockfile::{Finder, Found, read_at};
+use super::progress::Progress;
+use super::{OfflineArgs, Place, Stop, failed, note, print};
+use crate::chain::actor::now;
+use crate::chain::checked::{CheckedBlock, Unsound};
+use crate::chain::state::ChainState;
+use crate::chain::verdict::{BlockAccepted, Rejection};
+use crate::failure::Failure;
+
+/// Blocks that may wait between the two threads: at most some 64 MB of the largest.
+const QUEUE: usize = 16;
+
+/// The arguments of `import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    offline: OfflineArgs,
+    /// Do not run the scripts of this block and of those below it, once two weeks' work is on top [default: the
+    /// network's; 0 for none]
+    #[arg(long, value_name = "HASH")]
+    assume_valid: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Block files: blk*.dat of IoP Core, or what `export` wrote
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// A file that holds at least one block of the network.
+struct Source {
+    path: PathBuf,
+    file: File,
+    /// Bytes.
+    length: u64,
+    /// Bytes of the files before it.
+    before: u64,
+}
+
+/// What the reading thread hands over.
+enum Item {
+    Block {
+        checked: Result<CheckedBlock, Unsound>,
+        at: Location,
+        /// Bytes of all files up to the block's end.
+        done: u64,
+    },
+    /// Bytes of a file that were no blocks.
+    Skipped {
+        file: usize,
+        bytes: u64,
+    },
+    Unreadable {
+        file: usize,
+        error: std::io::Error,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Location {
+    file: usize,
+    offset: u64,
+}
+
+/// What became of the blocks.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Found in the files, those that came too early included once.
+    blocks: u64,
+    /// New here: stored, connected or not.
+    new: u64,
+    known: u64,
+    refused: u64,
+    /// Where the first refused one is, and why.
+    first_refusal: Option<String>,
+    transactions: u64,
+    /// Inputs that are no coinbase's, of new blocks.
+    inputs: u64,
+    skipped: u64,
+}
+
+/// Imports the files in the order given.
+pub(crate) fn import(args: ImportArgs) -> Result<(), Failure> {
+    let mut place = Place::new(args.offline)?;
+    place.assume_valid(args.assume_valid.as_deref())?;
+    let sources = open_sources(&args.files, &place.params)?;
+    let stop = Stop::listen()?;
+    let state = ChainState::load_with(place.params.clone(), Arc::new(place.open_or_make()?), place.options)
+        .map_err(failed)?;
+    let mut import = Import { state, sources, counts: Counts::default(), early: HashMap::new() };
+    let seconds = import.run(&stop)?;
+    import.report(args.json, seconds, stop.is_told())
+}
+
+/// Opens every file and finds its first block, before anything is changed.
+fn open_sources(paths: &[PathBuf], params: &Params) -> Result<Vec<Source>, Failure> {
+    let mut before = 0;
+    let open = |path: &PathBuf| {
+        let unreadable = |error| Failure::Failed(format!("{} cannot be read: {error}", path.display()));
+        let file = File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
+            return Err(Failure::Failed(format!("{} is not a regular file", path.display())));
+        }
+        let mut finder = Finder::new(&file, params.magic);
+        if finder.next().map_err(unreadable)?.is_none() {
+            return Err(Failure::Failed(no_block(path, params)));
+        }
+        // The reading thread begins at the start again.
+        (&file).rewind().map_err(unreadable)?;
+        let length = metadata.len();
+        before += length;
+        Ok(Source { path: path.clone(), file, length, before: before - length })
+    };
+    paths.iter().map(open).collect()
+}
+
+/// Says what a file without a block of this network begins with.
+fn no_block(path: &Path, params: &Params) -> String {
+    let mut first = Vec::new();
+    // A file that cannot be read any more shows as empty here.
+    let _ = File::open(path).and_then(|file| file.take(4).read_to_end(&mut first));
+    let other = Params::NAMES.into_iter().filter_map(Params::by_name).find(|other| other.magic == first[..]);
+    let found = match other {
+        _ if first.is_empty() => "the file is empty".to_owned(),
+        Some(other) => format!("it begins with {}, the magic of {}", spaced(&first), other.name),
+        None => format!("it begins with {}", spaced(&first)),
+    };
+    format!(
+        "{} holds no block of network {} (magic {}): {found}",
+        path.display(),
+        params.name,
+        spaced(&params.magic)
+    )
+}
+
+fn spaced(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+/// The reading thread: ends at the last file's end, or when nobody takes its blocks any more.
+fn read_all(sources: Vec<(File, u64)>, params: &Params, queue: &SyncSender<Item>) {
+    for (file, (source, before)) in sources.into_iter().enumerate() {
+        let mut finder = Finder::new(source, params.magic);
+        loop {
+            let item = match finder.next() {
+                Ok(Some(Found { offset, block })) => Item::Block {
+                    checked: CheckedBlock::new(block, params),
+                    at: Location { file, offset },
+                    done: before + finder.position(),
+                },
+                Ok(None) => break,
+                Err(error) => Item::Unreadable { file, error },
+            };
+            let last = matches!(item, Item::Unreadable { .. });
+            if queue.send(item).is_err() || last {
+                return;
+            }
+        }
+        if queue.send(Item::Skipped { file, bytes: finder.skipped }).is_err() {
+            return;
+        }
+    }
+}
+
+struct Import {
+    state: ChainState,
+    sources: Vec<Source>,
+    counts: Counts,
+    /// Blocks that came before their parent, by that parent.
+    early: HashMap<BlockHash, Vec<Location>>,
+}
+
+impl Import {
+    /// Takes every block, or those until the stop. Gives the time that it took.
+    fn run(&mut self, stop: &Stop) -> Result<Duration, Failure> {
+        let total = self.sources.iter().map(|source| source.length).sum();
+        let mut progress = Progress::new("importing", total);
+        let handles: Result<Vec<(File, u64)>, std::io::Error> =
+            self.sources.iter().map(|source| Ok((source.file.try_clone()?, source.before))).collect();
+        let handles = handles.map_err(failed)?;
+        let params = self.state.params().clone();
+        let (sender, queue) = sync_channel(QUEUE);
+        std::thread::scope(|threads| {
+            let reader = std::thread::Builder::new().name("reader".to_owned());
+            let params = &params;
+            reader.spawn_scoped(threads, move || read_all(handles, params, &sender)).map_err(failed)?;
+            self.take_all(queue, stop, &mut progress)
+        })?;
+        self.state.flush().map_err(failed)?;
+        self.state.storage().sync().map_err(failed)?;
+        Ok(progress.elapsed())
+    }
+
+    fn take_all(
+        &mut self,
+        queue: Receiver<Item>,
+        stop: &Stop,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        for item in queue {
+            match item {
+                Item::Block { checked, at, done } => {
+                    self.counts.blocks += 1;
+                    self.take(checked, at, stop)?;
+                    progress.at(done, self.height(), self.counts.blocks);
+                }
+                Item::Skipped { file, bytes } if bytes > 0 => {
+                    self.counts.skipped += bytes;
+                    let path = self.sources[file].path.display();
+                    note(&format!("iop-node: {path}: {bytes} bytes are no blocks of this network"));
+                }
+                Item::Skipped { .. } => {}
+                Item::Unreadable { file, error } => {
+                    let path = self.sources[file].path.display();
+                    return Err(Failure::Failed(format!("{path} cannot be read: {error}")));
+                }
+            }
+            if stop.is_told() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a block, and those that waited for it.
+    fn take(
+        &mut self,
+        checked: Result<CheckedBlock, Unsound>,
+        at: Location,
+        stop: &Stop,
+    ) -> Result<(), Failure> {
+        let mut next = vec![(checked, at)];
+        while let Some((checked, at)) = next.pop() {
+            let Some(hash) = self.offer(checked, at)? else { continue };
+            if stop.is_told() {
+                break;
+            }
+            for at in self.early.remove(&hash).unwrap_or_default() {
+                let source = &self.sources[at.file];
+                let block = read_at(&source.file, at.offset).map_err(|error| {
+                    Failure::Failed(format!("{} cannot be read: {error}", source.path.display()))
+                })?;
+                next.push((CheckedBlock::new(block, self.state.params()), at));
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers one block to the chain; gives its hash if its children can follow.
+    fn offer(
+        &mut self,
+        checked: Result<CheckedBlock, Unsound>,
+        at: Location,
+    ) -> Result<Option<BlockHash>, Failure> {
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(Unsound { hash, error }) => {
+                self.refuse(&hash, at, &Rejection::Rule(error));
+                return Ok(None);
+            }
+        };
+        let (hash, parent) = (checked.hash(), checked.block().header.prev_blockhash);
+        if self.is_genesis(&hash) {
+            self.counts.known += 1;
+            return Ok(Some(hash));
+        }
+        if self.state.index().find(&parent).is_none() {
+            self.early.entry(parent).or_default().push(at);
+            return Ok(None);
+        }
+        let block = checked.block().clone();
+        let BlockAccepted { stored_now, verdict } =
+            self.state.accept_checked(Ok(checked), true, now()).map_err(failed)?;
+        if let Some(Err(rejection)) = verdict {
+            self.refuse(&hash, at, &rejection);
+            return Ok(None);
+        }
+        if stored_now {
+            self.counts.new += 1;
+            self.counts.transactions += block.txdata.len() as u64;
+            self.counts.inputs += block.txdata.iter().skip(1).map(|tx| tx.input.len() as u64).sum::<u64>();
+        } else {
+            self.counts.known += 1;
+        }
+        Ok(Some(hash))
+    }
+
+    fn is_genesis(&self, hash: &BlockHash) -> bool {
+        let genesis = self.state.index().active_at(0).expect("genesis is always active");
+        self.state.index().get(genesis).hash == *hash
+    }
+
+    fn refuse(&mut self, hash: &BlockHash, at: Location, rejection: &Rejection) {
+        self.counts.refused += 1;
+        let path = self.sources[at.file].path.display();
+        self.counts.first_refusal.get_or_insert_with(|| {
+            format!("{path}: block {hash} at byte {}: {} ({rejection})", at.offset, rejection.reason())
+        });
+    }
+
+    fn height(&self) -> u32 {
+        self.state.index().get(self.state.index().tip()).record.height
+    }
+
+    /// Says what became of it all; fails if a block was refused.
+    fn report(&self, as_json: bool, time: Duration, interrupted: bool) -> Result<(), Failure> {
+        let (counts, seconds) = (&self.counts, time.as_secs_f64());
+        let early: usize = self.early.values().map(Vec::len).sum();
+        let (height, tip) = (self.height(), self.state.index().get(self.state.index().tip()).hash);
+        if as_json {
+            let result = json!({
+                "blocks": counts.blocks, "new": counts.new, "known": counts.known, "refused": counts.refused,
+                "first_refusal": counts.first_refusal, "without_parent": early,
+                "transactions": counts.transactions, "inputs": counts.inputs, "skipped_bytes": counts.skipped,
+                "height": height, "tip": tip.to_string(), "seconds": seconds,
+                "blocks_per_second": counts.blocks as f64 / seconds,
+                "inputs_per_second": counts.inputs as f64 / seconds, "interrupted": interrupted,
+            });
+            print(&result.to_string());
+        } else {
+            let end = if interrupted { ", then told to stop" } else { "" };
+            print(&format!(
+                "{} blocks in {seconds:.1} s: {} new, {} known, {} refused, {early} without their parent{end}; \
+                 the tip is {tip} at height {height}",
+                counts.blocks, counts.new, counts.known, counts.refused
+            ));
+        }
+        match &counts.first_refusal {
+            Some(first) => Err(Failure::Failed(format!("{} blocks refused, first {first}", counts.refused))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! How far a long piece of work is: a bar on a terminal, a line now and then elsewhere.
+//!
+//! Both go to stderr and show the share done, the height, blocks a second, and the time left, which is reckoned from
+//! the share done so far.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::note;
+
+/// Time between two looks of the bar.
+const BAR_EVERY: Duration = Duration::from_millis(100);
+/// Time between two lines.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A piece of work under way.
+pub(crate) struct Progress {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    total: u64,
+    started: Instant,
+    shown: Instant,
+    shown_blocks: u64,
+    every: Duration,
+}
+
+impl Progress {
+    /// Work that ends at `total`, in whatever unit [`Progress::at`] is told.
+    pub(crate) fn new(what: &'static str, total: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3} % {msg}");
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            bar.set_style(style.expect("the template is valid").progress_chars("=> "));
+            bar.set_prefix(what);
+            bar
+        });
+        let every = if bar.is_some() { BAR_EVERY } else { LINE_EVERY };
+        let now = Instant::now();
+        Self { what, bar, total, started: now, shown: now, shown_blocks: 0, every }
+    }
+
+    /// Says how far it is, if it is time to: `done` of the total, `height`, and the blocks done so far.
+    pub(crate) fn at(&mut self, done: u64, height: u32, blocks: u64) {
+        let since = self.shown.elapsed();
+        if since < self.every {
+            return;
+        }
+        let rate = (blocks - self.shown_blocks) as f64 / since.as_secs_f64();
+        (self.shown, self.shown_blocks) = (Instant::now(), blocks);
+        let text = format!("height {height}, {rate:.0} blocks/s, {}", self.left(done));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(done);
+                bar.set_message(text);
+            }
+            None => {
+                let percent = 100.0 * done as f64 / self.total.max(1) as f64;
+                note(&format!("{}: {percent:.0} %, {text}", self.what));
+            }
+        }
+    }
+
+    fn left(&self, done: u64) -> String {
+        if done == 0 || done >= self.total {
+            return "time left not known".to_owned();
+        }
+        let spent = self.started.elapsed().as_secs_f64();
+        let left = (spent * (self.total - done) as f64 / done as f64).round() as u64;
+        match (left / 3_600, left / 60 % 60, left % 60) {
+            (0, 0, seconds) => format!("{seconds} s left"),
+            (0, minutes, seconds) => format!("{minutes} min {seconds} s left"),
+            (hours, minutes, _) => format!("{hours} h {minutes} min left"),
+        }
+    }
+
+    /// Since the work began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `iop-node reindex`: index, coins, registry and undo made anew from the stored blocks, each judged again.
+//!
+//! First all blocks are read and judged as far as that needs no coins, and nothing is changed. Then one batch puts the
+//! new index in the place of everything else; from then on the state is that of a node that has all blocks and has
+//! connected none. Last they are connected. Whatever ends the program: the old state is there, or a new one that the
+//! next start goes on from.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::deserialize;
+use bitcoin::{Block, BlockHash};
+use clap::Args;
+use iop_consensus::block::{self, SoftForks};
+use iop_consensus::header;
+use iop_consensus::params::Params;
+use iop_consensus::versionbits::Cache;
+use serde_json::json;
+
+use super::progress::Progress;
+use super::{OfflineArgs, Place, Stop, failed, note, print};
+use crate::chain::actor::now;
+use crate::chain::checked::CheckedBlock;
+use crate::chain::index::{BlockId, BlockIndex};
+use crate::chain::state::ChainState;
+use crate::failure::Failure;
+use crate::storage::{IndexRecord, Storage, StorageError};
+
+/// Blocks that are connected between two looks at whether to stop.
+const STEP: usize = 100;
+
+/// The arguments of `reindex`.
+#[derive(Debug, Args)]
+pub(crate) struct ReindexArgs {
+    #[command(flatten)]
+    offline: OfflineArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Makes everything anew.
+pub(crate) fn reindex(args: ReindexArgs) -> Result<(), Failure> {
+    let place = Place::new(args.offline)?;
+    let stop = Stop::listen()?;
+    let storage = Arc::new(place.open()?);
+    let Some(stored) = Stored::read(&storage).map_err(failed)? else {
+        return Err(Failure::Failed(format!(
+            "{}: old blocks were pruned, and reindex needs all: sync again in another directory",
+            place.datadir.display()
+        )));
+    };
+    let Some(index) = stored.judge(&storage, &place.params, &stop).map_err(failed)? else {
+        return Err(Failure::Failed("told to stop: nothing was changed".to_owned()));
+    };
+    let refused = index.iter().filter(|(_, record)| record.failed).count();
+    storage.forget_derived(&index, &stored.bad).map_err(failed)?;
+    let state = ChainState::load_idle(place.params.clone(), storage, place.options).map_err(failed)?;
+    connect(state, &index, refused, &stop, args.json)
+}
+
+/// What the database has, whether or not its index knows it.
+struct Stored {
+    headers: HashMap<BlockHash, Header>,
+    blocks: HashSet<BlockHash>,
+    /// Keys of blocks that cannot be read or are others.
+    bad: Vec<Vec<u8>>,
+}
+
+impl Stored {
+    /// Nothing if blocks were pruned.
+    fn read(storage: &Storage) -> Result<Option<Self>, StorageError> {
+        let (headers, pruned) = storage.readable_headers()?;
+        if pruned {
+            return Ok(None);
+        }
+        let mut stored =
+            Self { headers: headers.into_iter().collect(), blocks: HashSet::new(), bad: Vec::new() };
+        let mut progress = Progress::new("reading", stored.headers.len() as u64);
+        let mut done = 0;
+        storage.for_each_block(|key, bytes| {
+            done += 1;
+            progress.at(done, 0, done);
+            let header = bytes.get(..80).and_then(|bytes| deserialize::<Header>(bytes).ok());
+            match (Storage::block_of_key(key), header) {
+                (Some(hash), Some(header)) if header.block_hash() == hash => {
+                    stored.headers.insert(hash, header);
+                    stored.blocks.insert(hash);
+                }
+                _ => stored.bad.push(key.to_vec()),
+            }
+        })?;
+        if !stored.bad.is_empty() {
+            note(&format!("iop-node: {} stored blocks are damaged and are forgotten", stored.bad.len()));
+        }
+        Ok(Some(stored))
+    }
+
+    /// Judges every header and block that leads back to genesis against its ancestors, and gives the new index;
+    /// nothing when told to stop. Headers that break a rule are left out, blocks that do are marked.
+    fn judge(
+        &self,
+        storage: &Storage,
+        params: &Params,
+        stop: &Stop,
+    ) -> Result<Option<Vec<(BlockHash, IndexRecord)>>, StorageError> {
+        let mut judge = Judge { params, index: BlockIndex::default(), cache: Cache::default(), now: now() };
+        let mut children: HashMap<BlockHash, Vec<BlockHash>> = HashMap::new();
+        for (hash, header) in &self.headers {
+            children.entry(header.prev_blockhash).or_default().push(*hash);
+        }
+        let genesis = params.genesis.block();
+        let root = judge.index.insert(genesis.block_hash(), IndexRecord::of_header(genesis.header, 0));
+        let mut progress = Progress::new("checking", self.headers.len() as u64);
+        let mut next = vec![root];
+        let mut done = 0;
+        while let Some(parent) = next.pop() {
+            let hash = judge.index.get(parent).hash;
+            for child in children.remove(&hash).unwrap_or_default() {
+                if stop.is_told() {
+                    return Ok(None);
+                }
+                done += 1;
+                let block = self.blocks.contains(&child).then(|| storage.block_bytes(&child)).transpose()?;
+                let taken = judge.take(parent, child, self.headers[&child], block.flatten());
+                if let Some(id) = taken {
+                    progress.at(done, judge.index.get(id).record.height, done);
+                    next.push(id);
+                }
+            }
+        }
+        Ok(Some(
+            judge
+                .index
+                .ids()
+                .skip(1)
+                .map(|id| {
+                    let entry = judge.index.get(id);
+                    (entry.hash, entry.record)
+                })
+                .collect(),
+        ))
+    }
+}
+
+struct Judge<'a> {
+    params: &'a Params,
+    index: BlockIndex,
+    cache: Cache,
+    now: u64,
+}
+
+impl Judge<'_> {
+    /// Puts a header into the index, with its block if it is here; nothing if the header breaks a rule.
+    fn take(
+        &mut self,
+        parent: BlockId,
+        hash: BlockHash,
+        header: Header,
+        bytes: Option<Vec<u8>>,
+    ) -> Option<BlockId> {
+        let chain = self.index.chain(parent);
+        let checkpoint = self.index.last_checkpoint(self.params);
+        let judged = header::check(&header, self.params)
+            .and_then(|()| header::check_contextual(&header, &chain, self.now, checkpoint, self.params));
+        if let Err(error) = judged {
+            note(&format!("iop-node: header {hash} is forgotten: {error}"));
+            return None;
+        }
+        let mut record = IndexRecord::of_header(header, self.index.get(parent).record.height + 1);
+        if let Some(bytes) = bytes {
+            let above = &self.index.get(parent).record;
+            record.failed_ancestor = above.failed || above.failed_ancestor;
+            match deserialize::<Block>(&bytes) {
+                Ok(block) => {
+                    record.bytes = u32::try_from(bytes.len()).expect("a block that was read is small");
+                    record.tx_count = block.txdata.len() as u32;
+                    record.failed = !self.is_sound(parent, block);
+                }
+                Err(_) => note(&format!("iop-node: block {hash} cannot be read and is fetched again")),
+            }
+        }
+        Some(self.index.insert(hash, record))
+    }
+
+    fn is_sound(&mut self, parent: BlockId, block: Block) -> bool {
+        let chain = self.index.chain(parent);
+        let forks = SoftForks::on_top_of(&chain, self.params, &mut self.cache);
+        let verdict = CheckedBlock::new(block, self.params)
+            .map_err(|unsound| unsound.error)
+            .and_then(|checked| block::check_contextual(checked.block(), &chain, forks));
+        verdict.inspect_err(|error| note(&format!("iop-node: a block breaks a rule: {error}"))).is_ok()
+    }
+}
+
+/// Connects what is there, and says what became of it.
+fn connect(
+    mut state: ChainState,
+    index: &[(BlockHash, IndexRecord)],
+    refused: usize,
+    stop: &Stop,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let best = index.iter().filter(|(_, r)| r.tx_count > 0 && !r.failed).map(|(_, r)| r.height).max();
+    let best = best.unwrap_or(0);
+    let mut progress = Progress::new("connecting", u64::from(best));
+    let mut more = true;
+    while more && !stop.is_told() {
+        more = state.catch_up(STEP).map_err(failed)?;
+        let height = height(&state);
+        progress.at(u64::from(height), height, u64::from(height));
+    }
+    state.flush().map_err(failed)?;
+    state.storage().sync().map_err(failed)?;
+    let seconds = progress.elapsed().as_secs_f64();
+    let (height, tip) = (height(&state), state.index().get(state.index().tip()).hash);
+    if as_json {
+        let result = json!({
+            "headers": index.len() + 1, "refused": refused, "height": height, "tip": tip.to_string(),
+            "seconds": seconds, "interrupted": more,
+        });
+        print(&result.to_string());
+    } else {
+        let rest = if more { "; the next start of the node connects the rest" } else { "" };
+        print(&format!("the tip is {tip} at height {height}, {refused} blocks refused{rest}"));
+    }
+    Ok(())
+}
+
+fn height(state: &ChainState) -> u32 {
+    state.index().get(state.index().tip()).record.height
+}

@@ -1,0 +1,106 @@
+//! Buckets: who stands where in the address table, under a secret key.
+//!
+//! Lives here: [`Buckets`], the places and who holds them, and [`Placement`], which place an address gets. Does not
+//! live here: who gives way to whom.
+
+use bitcoin::hashes::siphash24;
+use bitcoin::secp256k1::rand::Rng;
+use bitcoin::secp256k1::rand::rngs::StdRng;
+
+use super::ip::{Ip, NetAddress};
+
+/// Buckets of tried addresses (`ADDRMAN_TRIED_BUCKET_COUNT_LOG2`).
+pub(super) const TRIED_BUCKETS: usize = 256;
+/// Buckets of new addresses (`ADDRMAN_NEW_BUCKET_COUNT_LOG2`).
+pub(super) const NEW_BUCKETS: usize = 1_024;
+/// Places in a bucket (`ADDRMAN_BUCKET_SIZE_LOG2`).
+pub(super) const BUCKET_SIZE: usize = 64;
+/// Tried buckets for each group.
+const TRIED_BUCKETS_PER_GROUP: u64 = 8;
+/// New buckets for each group of sources.
+const NEW_BUCKETS_PER_SOURCE_GROUP: u64 = 64;
+/// An empty place.
+const NOBODY: u32 = u32::MAX;
+
+/// One kind of buckets: places that hold the number of an entry.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    places: Vec<u32>,
+    /// Places taken in each bucket.
+    taken: Vec<u8>,
+}
+
+impl Buckets {
+    pub(super) fn new(count: usize) -> Self {
+        Self { places: vec![NOBODY; count * BUCKET_SIZE], taken: vec![0; count] }
+    }
+
+    pub(super) fn get(&self, bucket: usize, place: usize) -> Option<u32> {
+        Some(self.places[bucket * BUCKET_SIZE + place]).filter(|id| *id != NOBODY)
+    }
+
+    pub(super) fn set(&mut self, bucket: usize, place: usize, id: Option<u32>) {
+        let old = std::mem::replace(&mut self.places[bucket * BUCKET_SIZE + place], id.unwrap_or(NOBODY));
+        self.taken[bucket] -= u8::from(old != NOBODY);
+        self.taken[bucket] += u8::from(id.is_some());
+    }
+
+    /// Any bucket that is not empty, and in it the first entry from any place on. The reference (0.15) chooses any
+    /// place that is taken; each bucket alike, as later versions of Core do, gives who fills many places of few
+    /// buckets no more than others.
+    pub(super) fn choose(&self, random: &mut StdRng) -> u32 {
+        let bucket = loop {
+            let bucket = random.gen_range(0..self.taken.len());
+            if self.taken[bucket] != 0 {
+                break bucket;
+            }
+        };
+        let start = random.gen_range(0..BUCKET_SIZE);
+        let places = (0..BUCKET_SIZE).map(|step| (start + step) % BUCKET_SIZE);
+        places.filter_map(|place| self.get(bucket, place)).next().expect("the bucket is not empty")
+    }
+
+    /// Every place that is taken: its bucket, and who holds it.
+    pub(super) fn holders(&self) -> impl Iterator<Item = (usize, u32)> {
+        let places = self.places.iter().enumerate().filter(|(_, id)| **id != NOBODY);
+        places.map(|(place, id)| (place / BUCKET_SIZE, *id))
+    }
+}
+
+/// The secret that decides who stands where: whoever does not know it cannot aim at a bucket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placement(pub(super) [u8; 16]);
+
+impl Placement {
+    pub(super) fn new_bucket(&self, ip: &Ip, source: &Ip) -> usize {
+        let (group, source) = (ip.group(), source.group());
+        let of_source = self.hash(&[b"n", &group, &source]) % NEW_BUCKETS_PER_SOURCE_GROUP;
+        (self.hash(&[b"N", &source, &of_source.to_le_bytes()]) % NEW_BUCKETS as u64) as usize
+    }
+
+    pub(super) fn new_place(&self, bucket: usize, address: &NetAddress) -> usize {
+        self.place(b"new", bucket, address)
+    }
+
+    pub(super) fn tried_place(&self, address: &NetAddress) -> (usize, usize) {
+        let port = address.port.to_le_bytes();
+        let of_group = self.hash(&[b"t", &address.ip.0, &port]) % TRIED_BUCKETS_PER_GROUP;
+        let bucket = self.hash(&[b"T", &address.ip.group(), &of_group.to_le_bytes()]) % TRIED_BUCKETS as u64;
+        (bucket as usize, self.place(b"tried", bucket as usize, address))
+    }
+
+    fn place(&self, kind: &[u8], bucket: usize, address: &NetAddress) -> usize {
+        let (bucket, port) = (bucket.to_le_bytes(), address.port.to_le_bytes());
+        (self.hash(&[kind, &bucket, &address.ip.0, &port]) % BUCKET_SIZE as u64) as usize
+    }
+
+    fn hash(&self, parts: &[&[u8]]) -> u64 {
+        let key = u128::from_le_bytes(self.0);
+        let mut bytes = Vec::with_capacity(64);
+        for part in parts {
+            bytes.push(part.len() as u8);
+            bytes.extend_from_slice(part);
+        }
+        siphash24::Hash::hash_to_u64_with_keys(key as u64, (key >> 64) as u64, &bytes)
+    }
+}

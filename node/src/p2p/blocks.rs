@@ -1,0 +1,334 @@
+//! Blocks that come: whole, or as compact blocks that are put together from the mempool; and what the chain says.
+//!
+//! Lives here: what is under way, who sent what, and who is blamed for a bad block. Does not live here: which blocks to
+//! ask for (`sync.rs`), the inside of compact blocks (`compact.rs`). Sources: `ProcessMessage` (block, cmpctblock,
+//! blocktxn), `PeerLogicValidation`. A compact block goes: `cmpctblock` -> header to the chain -> reconstruction ->
+//! perhaps `getblocktxn` and `blocktxn` -> block to the chain; where it cannot be done, the whole block is asked for.
+
+use std::sync::Arc;
+
+use bitcoin::block::Header;
+use bitcoin::{Block, BlockHash};
+use tracing::{debug, info};
+
+use super::compact::{BlockTransactions, CompactBlock, PartialBlock, Reconstruction, reconstruct};
+use super::message::{BLOCK, Inv, Message, Reject};
+use super::net::{Action, Net, Refusal};
+use super::peer::{Micros, PeerId};
+use super::sync::MAX_IN_FLIGHT;
+use super::tree::{NodeId, Status};
+
+/// Compact blocks are read this far above the tip only.
+const COMPACT_AHEAD: u32 = 2;
+/// Peers that are asked to send new blocks as compact blocks at once (BIP152).
+const HIGH_BANDWIDTH: usize = 3;
+/// Blocks whose senders are remembered: more are not with the chain at any time but for side branches.
+const MAX_SOURCES: usize = 4_096;
+
+/// A block that was asked for.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) peer: PeerId,
+    pub(crate) node: Option<NodeId>,
+    /// When it was asked for last.
+    pub(crate) since: Micros,
+    /// Everyone who was asked, in order.
+    pub(crate) asked: Vec<PeerId>,
+    /// What there is of it already, of a compact block.
+    pub(crate) partial: Option<PartialBlock>,
+}
+
+/// Who gave us a block that the chain has not judged.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) peer: PeerId,
+    /// Whether the sender is at fault when it is bad: compact blocks may be sent before they are judged.
+    pub(crate) punish: bool,
+}
+
+/// The newest block, kept to be sent.
+#[derive(Debug)]
+pub(crate) struct RecentBlock {
+    pub(crate) hash: BlockHash,
+    pub(crate) block: Arc<Block>,
+    /// As it is announced, by the version of compact blocks.
+    pub(crate) compact: [Option<Arc<CompactBlock>>; 2],
+}
+
+impl Net {
+    pub(super) fn on_block(&mut self, id: PeerId, hash: BlockHash, block: Arc<Block>, now: Micros) {
+        let requested = self.mark_received(&hash, now);
+        if self.tree.find(&hash).is_some_and(|known| self.tree.get(known).status.have) {
+            return self.fill(id, now);
+        }
+        if self.sources.contains_key(&hash) {
+            return;
+        }
+        if self.tree.find(&block.header.prev_blockhash).is_none() {
+            return self.misbehaving(id, 10, "a block whose parent is not known", now);
+        }
+        self.hand_over(id, hash, block, requested, true);
+        self.fill(id, now);
+    }
+
+    fn hand_over(&mut self, id: PeerId, hash: BlockHash, block: Arc<Block>, requested: bool, punish: bool) {
+        if self.sources.len() >= MAX_SOURCES {
+            self.sources.clear();
+        }
+        self.sources.insert(hash, Source { peer: id, punish });
+        self.actions.push(Action::Block(id, hash, block, requested));
+    }
+
+    /// The chain took or refused a block.
+    pub(super) fn block_judged(
+        &mut self,
+        id: PeerId,
+        hash: BlockHash,
+        block: &Arc<Block>,
+        stored: bool,
+        refusal: Option<Refusal>,
+        now: Micros,
+    ) {
+        if stored {
+            let status = Status { have: true, ..Status::default() };
+            self.tree.put(hash, block.header, status);
+            self.with(id, |peer| peer.last_block = now);
+        }
+        match refusal {
+            Some(refusal) => self.block_checked(hash, Some(refusal), now),
+            None if !stored => {
+                // It was here, or is not wanted: nobody waits for a verdict.
+                self.sources.remove(&hash);
+                if let Some(known) = self.tree.find(&hash) {
+                    debug!(%hash, height = self.tree.get(known).height, "block not taken");
+                }
+            }
+            None => {}
+        }
+        self.fill(id, now);
+    }
+
+    /// A block was judged to the end (`BlockChecked`).
+    pub(super) fn block_checked(&mut self, hash: BlockHash, refusal: Option<Refusal>, now: Micros) {
+        let source = self.sources.remove(&hash);
+        let Some(refusal) = refusal else {
+            let last = self.in_flight.keys().all(|other| *other == hash);
+            if let (Some(source), true, false) = (source, last, self.initial_download) {
+                self.ask_high_bandwidth(source.peer);
+            }
+            return;
+        };
+        if let (Some(id), true) = (self.tree.find(&hash), refusal.final_) {
+            self.tree.note_failed(id);
+        }
+        let Some(source) = source else { return };
+        if refusal.code != 0 {
+            let reason = refusal.reason.chars().take(super::message::MAX_REASON).collect();
+            let hash: &[u8; 32] = hash.as_ref();
+            let reject =
+                Reject { message: "block".to_owned(), code: refusal.code, reason, hash: Some(*hash) };
+            self.send(source.peer, Message::Reject(reject));
+        }
+        if source.punish {
+            self.misbehaving(source.peer, refusal.points, &format!("block {hash}: {}", refusal.reason), now);
+        }
+    }
+
+    /// Who gave us a new tip is asked to send the next one at once (`MaybeSetPeerAsAnnouncingHeaderAndIDs`).
+    fn ask_high_bandwidth(&mut self, id: PeerId) {
+        if !self.peers.get(&id).is_some_and(|peer| peer.gives_compact && peer.is_ready()) {
+            return;
+        }
+        if let Some(place) = self.high_bandwidth.iter().position(|other| *other == id) {
+            self.high_bandwidth.remove(place);
+            return self.high_bandwidth.push(id);
+        }
+        if self.high_bandwidth.len() >= HIGH_BANDWIDTH {
+            let oldest = self.high_bandwidth.remove(0);
+            self.send(oldest, Message::SendCmpct { announce: false, version: 2 });
+        }
+        self.send(id, Message::SendCmpct { announce: true, version: 2 });
+        self.high_bandwidth.push(id);
+    }
+
+    pub(super) fn on_compact(&mut self, id: PeerId, compact: Arc<CompactBlock>, now: Micros) {
+        let hash = compact.header.block_hash();
+        if self.tree.find(&compact.header.prev_blockhash).is_none() {
+            if !self.initial_download {
+                self.ask_headers(id, self.tree.best());
+            }
+            return;
+        }
+        if self.tree.find(&hash).is_some() {
+            return self.compact_with_header(id, &compact, now);
+        }
+        // The header first; the rest waits for its verdict.
+        self.with(id, |peer| peer.pending_compact = Some(compact.clone()));
+        self.actions.push(Action::Headers(id, vec![(hash, compact.header)]));
+    }
+
+    /// The compact block that waited for this header's verdict.
+    pub(super) fn compact_waiting_for(
+        &mut self,
+        id: PeerId,
+        headers: &[(BlockHash, Header)],
+    ) -> Option<Arc<CompactBlock>> {
+        let [(_, header)] = headers else { return None };
+        self.peers.get_mut(&id)?.pending_compact.take_if(|compact| compact.header == *header)
+    }
+
+    pub(super) fn compact_header_judged(
+        &mut self,
+        id: PeerId,
+        compact: &Arc<CompactBlock>,
+        refused: Option<(BlockHash, Refusal)>,
+        now: Micros,
+    ) {
+        if let Some((hash, refusal)) = refused {
+            let why = format!("header {hash} of a compact block: {}", refusal.reason);
+            return self.misbehaving(id, refusal.points, &why, now);
+        }
+        self.tree.put(compact.header.block_hash(), compact.header, Status::default());
+        self.compact_with_header(id, compact, now);
+    }
+
+    /// A compact block whose header the chain accepted.
+    pub(super) fn compact_with_header(&mut self, id: PeerId, compact: &Arc<CompactBlock>, now: Micros) {
+        let hash = compact.header.block_hash();
+        let Some(node) = self.tree.find(&hash) else { return };
+        self.block_announced(id, hash);
+        let entry = self.tree.get(node);
+        let (height, work) = (entry.height, entry.work);
+        if entry.status.have || entry.status.failed || self.sources.contains_key(&hash) {
+            return;
+        }
+        if work > self.tip_work() {
+            self.with(id, |peer| peer.last_announcement = now);
+        }
+        let in_flight_from = self.in_flight.get(&hash).map(|in_flight| in_flight.peer);
+        if work <= self.tip_work() {
+            if in_flight_from.is_some() {
+                self.ask_whole_block(id, hash);
+            }
+            return;
+        }
+        if in_flight_from.is_none() && !self.is_near_tip(now) {
+            return;
+        }
+        if height > self.tree.get(self.tree.tip()).height + COMPACT_AHEAD {
+            return match in_flight_from {
+                Some(_) => self.ask_whole_block(id, hash),
+                None => self.headers_judged(id, &[(hash, compact.header)], Some(hash), None, now),
+            };
+        }
+        let room = self.peers.get(&id).is_some_and(|peer| peer.in_flight.len() < MAX_IN_FLIGHT);
+        let (pool, extra) = (self.relay.pool(), self.relay.extra.iter());
+        let outcome = reconstruct((**compact).clone(), pool, extra);
+        match in_flight_from {
+            Some(other) if other != id => self.reconstructed_for_another(id, hash, outcome),
+            None if !room => self.reconstructed_for_another(id, hash, outcome),
+            _ => self.reconstructed(id, hash, node, outcome, now),
+        }
+    }
+
+    /// The block comes from another peer, or this one has enough to do: it is taken where nothing is missing.
+    fn reconstructed_for_another(&mut self, id: PeerId, hash: BlockHash, outcome: Reconstruction) {
+        if let Reconstruction::Block(block) = outcome {
+            self.hand_over(id, hash, Arc::new(block), true, false);
+        }
+    }
+
+    fn reconstructed(
+        &mut self,
+        id: PeerId,
+        hash: BlockHash,
+        node: NodeId,
+        outcome: Reconstruction,
+        now: Micros,
+    ) {
+        if self.in_flight.get(&hash).is_some_and(|in_flight| in_flight.partial.is_some()) {
+            return debug!(peer = id.0, %hash, "a compact block that is being put together already");
+        }
+        if !self.in_flight.contains_key(&hash) {
+            self.mark_in_flight(id, hash, Some(node), now);
+        }
+        match outcome {
+            Reconstruction::Block(block) => {
+                debug!(peer = id.0, %hash, "compact block complete");
+                self.mark_received(&hash, now);
+                self.hand_over(id, hash, Arc::new(block), true, false);
+            }
+            Reconstruction::Missing(partial) => {
+                debug!(peer = id.0, %hash, missing = partial.missing(), "compact block incomplete");
+                self.send(id, Message::GetBlockTxn(partial.request()));
+                if let Some(in_flight) = self.in_flight.get_mut(&hash) {
+                    in_flight.partial = Some(partial);
+                }
+            }
+            Reconstruction::Failed(why) => {
+                debug!(peer = id.0, %hash, "compact block of no use: {why}");
+                self.ask_whole_block(id, hash);
+            }
+            Reconstruction::Invalid(why) => {
+                self.mark_received(&hash, now);
+                self.misbehaving(id, 100, &format!("compact block: {why}"), now);
+            }
+        }
+    }
+
+    fn ask_whole_block(&mut self, id: PeerId, hash: BlockHash) {
+        let kind = BLOCK | self.witness_flag(id);
+        self.send(id, Message::GetData(vec![Inv::block(kind, &hash)]));
+    }
+
+    pub(super) fn on_block_transactions(&mut self, id: PeerId, transactions: BlockTransactions, now: Micros) {
+        let hash = transactions.block_hash;
+        let in_flight = self.in_flight.get_mut(&hash).filter(|in_flight| in_flight.peer == id);
+        let Some(partial) = in_flight.and_then(|in_flight| in_flight.partial.take()) else {
+            return debug!(peer = id.0, %hash, "transactions of a block that nobody waits for");
+        };
+        match partial.fill(transactions.transactions) {
+            Reconstruction::Block(block) => {
+                self.mark_received(&hash, now);
+                self.hand_over(id, hash, Arc::new(block), true, false);
+            }
+            Reconstruction::Failed(_) | Reconstruction::Missing(_) => self.ask_whole_block(id, hash),
+            Reconstruction::Invalid(why) => {
+                self.mark_received(&hash, now);
+                self.misbehaving(id, 100, &format!("blocktxn: {why}"), now);
+            }
+        }
+    }
+
+    /// The block is the tip now.
+    pub(super) fn block_connected(&mut self, block: &Arc<Block>, now: Micros) {
+        let hash = block.block_hash();
+        let status = Status { have: true, valid: true, failed: false };
+        let Some(id) = self.tree.put(hash, block.header, status) else {
+            return info!(%hash, "a block whose parent the network does not know");
+        };
+        self.tree.set_tip(id);
+        self.last_tip_change = now;
+        self.mark_received(&hash, now);
+        self.forget_confirmed(block);
+        self.retry_orphans();
+        self.keep_recent(hash, block);
+        self.update_initial_download(now);
+        if !self.initial_download {
+            self.queue_announcement(id);
+        }
+    }
+
+    pub(super) fn block_disconnected(&mut self, block: &Block) {
+        if let Some(parent) = self.tree.find(&block.header.prev_blockhash) {
+            self.tree.set_tip(parent);
+        }
+        self.relay.rejected.clear();
+    }
+
+    pub(super) fn keep_recent(&mut self, hash: BlockHash, block: &Arc<Block>) {
+        if self.recent.as_ref().is_none_or(|recent| recent.hash != hash) {
+            self.recent = Some(RecentBlock { hash, block: block.clone(), compact: [None, None] });
+        }
+    }
+}

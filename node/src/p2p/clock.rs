@@ -1,0 +1,75 @@
+//! What the peers' clocks say about ours (`timedata.cpp`).
+//!
+//! Lives here: the median of the first 200 addresses' offsets, used as the reference does. It is 0 until there are five
+//! of them, and 0 again when they are more than 70 minutes away: then it is the operator who has to look.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+/// Peers that are asked (`IOP_TIMEDATA_MAX_SAMPLES`).
+const MAX_SAMPLES: usize = 200;
+/// Seconds by which peers may change our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
+const MAX_OFFSET: i64 = 70 * 60;
+
+/// Offsets of peers' clocks.
+#[derive(Debug)]
+pub(crate) struct PeerClocks {
+    known: HashSet<IpAddr>,
+    offsets: Vec<i64>,
+    offset: i64,
+}
+
+impl Default for PeerClocks {
+    fn default() -> Self {
+        // Our own clock counts too.
+        Self { known: HashSet::new(), offsets: vec![0], offset: 0 }
+    }
+}
+
+impl PeerClocks {
+    /// Seconds that peers' clocks are ahead of ours.
+    pub(crate) fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// A peer's clock is this many seconds ahead of ours (`AddTimeData`).
+    pub(crate) fn add(&mut self, ip: IpAddr, offset: i64) {
+        if self.offsets.len() > MAX_SAMPLES || !self.known.insert(ip) {
+            return;
+        }
+        self.offsets.push(offset);
+        if self.offsets.len() >= 5 && self.offsets.len() % 2 == 1 {
+            self.offsets.sort_unstable();
+            let median = self.offsets[self.offsets.len() / 2];
+            self.offset = if median.abs() <= MAX_OFFSET { median } else { 0 };
+            if median.abs() > MAX_OFFSET {
+                tracing::warn!(
+                    "the peers' clocks differ from this machine's by {median} s: is its time right?"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_clocks_are_needed_and_one_address_counts_once() {
+        let mut clocks = PeerClocks::default();
+        for _ in 0..10 {
+            clocks.add(IpAddr::from([1, 2, 3, 4]), 600);
+        }
+        assert_eq!(clocks.offset(), 0);
+        (0..3).for_each(|n| clocks.add(IpAddr::from([1, 2, 3, n]), 500));
+        assert_eq!(clocks.offset(), 500);
+    }
+
+    #[test]
+    fn clocks_that_are_hours_away_change_nothing() {
+        let mut clocks = PeerClocks::default();
+        (0..50).for_each(|n| clocks.add(IpAddr::from([1, 2, 3, n]), 100_000));
+        assert_eq!(clocks.offset(), 0);
+    }
+}

@@ -1,0 +1,294 @@
+//! One connection: two tasks, one that reads and one that writes.
+//!
+//! Lives here: the socket, framing, reading of payloads, and the bounds on what may wait. Does not live here: what a
+//! message does; that is the manager's. Data goes: socket -> decoder -> [`Event`] to the manager; and messages from the
+//! manager -> queue -> socket. Memory for each peer: a message that is not whole (at most 4 MB), messages that wait for
+//! the manager or the chain ([`RECEIVE_BUDGET`], 4 MB, or one message that is larger), and what the peer did not
+//! read yet ([`SEND_LIMIT`], 12 MB, then it is dropped; from [`SEND_PAUSE`], 1 MB, on nothing is made for it): so 20 MB
+//! at worst; the decoded form of a block takes up to three times its bytes. What the protocol remembers of a peer
+//! (`peer.rs`, `relay.rs`) adds at most 6 MB: 100,000 asked entries of 40 bytes, and 2 MB of ids.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::frame::{self, Decoded, Decoder, Frame, HEADER_LEN};
+use super::handle::Counters;
+use super::message::Message;
+use super::peer::PeerId;
+
+/// Bytes of messages that were read and are not done with, in units of [`UNIT`]: 4 MB (the reference: 5 MB).
+const RECEIVE_BUDGET: usize = 4_096;
+/// What the budget counts in, bytes.
+const UNIT: usize = 1_024;
+/// While so many bytes wait to be written, nothing more is made for the peer (`DEFAULT_MAXSENDBUFFER`).
+pub(crate) const SEND_PAUSE: usize = 1_000_000;
+/// A peer that leaves so many bytes unread is dropped.
+pub(crate) const SEND_LIMIT: usize = 12_000_000;
+/// Writing may make no progress for this long.
+const WRITE_TIME: Duration = Duration::from_secs(120);
+/// What is queued for a peer that is dropped may take this long to be written.
+const LINGER: Duration = Duration::from_secs(2);
+/// A message may take this long from its first byte to its last: 4 MB at 13 kB/s.
+const MESSAGE_TIME: Duration = Duration::from_secs(300);
+/// What is read at once, bytes.
+const READ: usize = 64 * 1024;
+/// Points for a message whose checksum, name or payload is wrong; ten of them end the connection. The reference skips
+/// such messages; a connection over TCP does not make them.
+const DAMAGED: u32 = 10;
+/// Points for a message with too many entries (the reference gives 20).
+const OVERSIZED: u32 = 20;
+
+/// What a connection tells the manager.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A message. What it takes is freed with the permit.
+    Message(PeerId, Message, Arc<OwnedSemaphorePermit>),
+    /// A message that is none: its name, what is wrong, and the points. It counts until it is judged, as any other.
+    Malformed(PeerId, String, String, u32, OwnedSemaphorePermit),
+    /// The peer read enough to be given more.
+    Drained(PeerId),
+    /// The connection is gone, and why.
+    Closed(PeerId, String),
+}
+
+/// What the manager and a connection share.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Bytes that wait to be written.
+    pub(crate) queued: AtomicUsize,
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+    /// Seconds since 1970; 0 for never.
+    pub(crate) last_sent: AtomicU64,
+    pub(crate) last_received: AtomicU64,
+    pub(crate) sent_by_message: Mutex<BTreeMap<String, u64>>,
+    pub(crate) received_by_message: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Meter {
+    /// Counts bytes of a message; names that are not known are counted together, so that nobody can fill the map.
+    fn count(map: &Mutex<BTreeMap<String, u64>>, name: &str, bytes: usize) {
+        // A poisoned count is still a count.
+        let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+        *map.entry(name.to_owned()).or_default() += bytes as u64;
+    }
+
+    pub(crate) fn by_message(map: &Mutex<BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
+        map.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The manager's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    queue: mpsc::UnboundedSender<Vec<u8>>,
+    stop: Arc<Notify>,
+    dropped: Arc<Notify>,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) local: Option<SocketAddr>,
+    magic: [u8; 4],
+}
+
+impl Link {
+    /// Queues a message; `false` when the peer has left too much unread.
+    pub(crate) fn send(&self, message: &Message) -> bool {
+        let bytes = frame::encode(self.magic, message.command(), &message.payload());
+        let queued = self.meter.queued.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
+        Meter::count(&self.meter.sent_by_message, message.command().as_str(), bytes.len());
+        // A writer that is gone has said so.
+        let _ = self.queue.send(bytes);
+        queued <= SEND_LIMIT
+    }
+
+    /// Whether the peer has left so much unread that it is dropped.
+    pub(crate) fn is_full(&self) -> bool {
+        self.meter.queued.load(Ordering::Relaxed) > SEND_LIMIT
+    }
+
+    /// Whether the peer reads too slowly to be given more.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.meter.queued.load(Ordering::Relaxed) > SEND_PAUSE
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The reader stops at once; the writer when what is queued is written, or soon.
+        self.stop.notify_one();
+        self.dropped.notify_one();
+    }
+}
+
+/// Starts both tasks of a connection.
+pub(crate) fn start(
+    id: PeerId,
+    stream: TcpStream,
+    magic: [u8; 4],
+    events: mpsc::UnboundedSender<Event>,
+    counters: Arc<Counters>,
+) -> Link {
+    // Small messages must not wait for each other; where it cannot be set they do.
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().ok();
+    let (reading, writing) = stream.into_split();
+    let (queue, frames) = mpsc::unbounded_channel();
+    let (meter, stop) = (Arc::new(Meter::default()), Arc::new(Notify::new()));
+    let reader =
+        Reader { id, magic, events: events.clone(), meter: meter.clone(), counters: counters.clone() };
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        let events = reader.events.clone();
+        let why = tokio::select! {
+            why = reader.run(reading) => why,
+            () = stopped.notified() => "it was closed here".to_owned(),
+        };
+        let _ = events.send(Event::Closed(id, why));
+    });
+    let writer = Writer { id, events, meter: meter.clone(), counters };
+    let dropped = Arc::new(Notify::new());
+    let given_up = dropped.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = writer.run(writing, frames) => {}
+            // Who does not read must not keep what was made for it by being dropped.
+            () = async { given_up.notified().await; tokio::time::sleep(LINGER).await } => {}
+        }
+    });
+    Link { queue, stop, dropped, meter, local, magic }
+}
+
+fn now() -> u64 {
+    crate::chain::actor::now()
+}
+
+struct Reader {
+    id: PeerId,
+    magic: [u8; 4],
+    events: mpsc::UnboundedSender<Event>,
+    meter: Arc<Meter>,
+    counters: Arc<Counters>,
+}
+
+impl Reader {
+    /// Reads until the end, and says why it is the end.
+    async fn run(&self, mut stream: OwnedReadHalf) -> String {
+        let budget = Arc::new(Semaphore::new(RECEIVE_BUDGET));
+        let mut decoder = Decoder::new(self.magic);
+        let mut buffer = vec![0; READ];
+        let mut begun = tokio::time::Instant::now();
+        loop {
+            let left = if decoder.is_inside() {
+                MESSAGE_TIME.saturating_sub(begun.elapsed())
+            } else {
+                // Silence between messages is for the manager to judge.
+                Duration::from_secs(24 * 60 * 60)
+            };
+            let count = match timeout(left, stream.read(&mut buffer)).await {
+                Err(_) => return format!("a message took more than {} s", MESSAGE_TIME.as_secs()),
+                Ok(Ok(0)) => return "the peer closed the connection".to_owned(),
+                Ok(Ok(count)) => count,
+                Ok(Err(error)) => return format!("reading: {error}"),
+            };
+            if !decoder.is_inside() {
+                begun = tokio::time::Instant::now();
+            }
+            self.meter.received.fetch_add(count as u64, Ordering::Relaxed);
+            self.counters.received.fetch_add(count as u64, Ordering::Relaxed);
+            self.meter.last_received.store(now(), Ordering::Relaxed);
+            let mut bytes = &buffer[..count];
+            while !bytes.is_empty() {
+                match decoder.feed(&mut bytes) {
+                    Ok(None) => {}
+                    Ok(Some(decoded)) => {
+                        begun = tokio::time::Instant::now();
+                        if !self.take(decoded, &budget).await {
+                            return "the node stops".to_owned();
+                        }
+                    }
+                    Err(error) => return error.to_string(),
+                }
+            }
+        }
+    }
+
+    /// Hands a message over when there is room for it; `false` when nobody takes it.
+    async fn take(&self, decoded: Decoded, budget: &Arc<Semaphore>) -> bool {
+        let frame = match decoded {
+            Decoded::Frame(frame) => frame,
+            Decoded::Damaged(what) => {
+                let permit = budget.clone().acquire_owned().await.expect("the semaphore is never closed");
+                let event = Event::Malformed(self.id, "message".to_owned(), what.to_owned(), DAMAGED, permit);
+                return self.events.send(event).is_ok();
+            }
+        };
+        let size = frame.payload.len() + HEADER_LEN;
+        let units = size.div_ceil(UNIT).min(RECEIVE_BUDGET) as u32;
+        let permit = budget.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
+        let (name, decoded) = decode(frame).await;
+        let counted = if matches!(decoded, Ok(Message::Unknown)) { "*other*" } else { name.as_str() };
+        Meter::count(&self.meter.received_by_message, counted, size);
+        let event = match decoded {
+            Ok(message) => Event::Message(self.id, message, Arc::new(permit)),
+            Err(error) => {
+                let points =
+                    if matches!(error, super::wire::Malformed::TooMany { .. }) { OVERSIZED } else { DAMAGED };
+                Event::Malformed(self.id, name, error.to_string(), points, permit)
+            }
+        };
+        self.events.send(event).is_ok()
+    }
+}
+
+async fn decode(frame: Frame) -> (String, Result<Message, super::wire::Malformed>) {
+    let name = frame.command.as_str().to_owned();
+    (name, Message::decode(&frame))
+}
+
+struct Writer {
+    id: PeerId,
+    events: mpsc::UnboundedSender<Event>,
+    meter: Arc<Meter>,
+    counters: Arc<Counters>,
+}
+
+impl Writer {
+    /// Writes until the manager is done with the peer or the peer does not read.
+    async fn run(self, mut stream: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<Vec<u8>>) {
+        while let Some(bytes) = frames.recv().await {
+            if let Err(why) = self.write(&mut stream, &bytes).await {
+                let _ = self.events.send(Event::Closed(self.id, why));
+                return;
+            }
+        }
+        let _ = stream.shutdown().await;
+    }
+
+    async fn write(&self, stream: &mut OwnedWriteHalf, mut bytes: &[u8]) -> Result<(), String> {
+        while !bytes.is_empty() {
+            let written = match timeout(WRITE_TIME, stream.write(bytes)).await {
+                Err(_) => return Err(format!("it read nothing for {} s", WRITE_TIME.as_secs())),
+                Ok(Err(error)) => return Err(format!("writing: {error}")),
+                Ok(Ok(0)) => return Err("the peer closed the connection".to_owned()),
+                Ok(Ok(written)) => written,
+            };
+            bytes = &bytes[written..];
+            self.counters.sent.fetch_add(written as u64, Ordering::Relaxed);
+            self.meter.sent.fetch_add(written as u64, Ordering::Relaxed);
+            self.meter.last_sent.store(now(), Ordering::Relaxed);
+            let before = self.meter.queued.fetch_sub(written, Ordering::Relaxed);
+            if before > SEND_PAUSE && before - written <= SEND_PAUSE {
+                let _ = self.events.send(Event::Drained(self.id));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! The beginning of a connection, and whether it is still alive.
+//!
+//! Lives here: version and verack, pings and pongs, time limits. Does not live here: everything that is said between.
+//! Sources: `ProcessMessage` (version, verack, ping, pong), `PushNodeVersion`, `InactivityCheck`.
+
+use std::net::SocketAddr;
+
+use tracing::{debug, info};
+
+use super::compact;
+use super::handle::{PROTOCOL_VERSION, USER_AGENT};
+use super::message::{Message, NODE_NETWORK, NODE_WITNESS, Reject, Version};
+use super::net::Net;
+use super::peer::{Micros, Origin, PeerId, SECOND};
+
+/// The oldest version that is spoken to (`MIN_PEER_PROTO_VERSION`).
+const MIN_VERSION: i32 = 31_800;
+/// From here on blocks may be announced by headers (`SENDHEADERS_VERSION`).
+const SENDHEADERS_VERSION: i32 = 70_012;
+/// From here on compact blocks are known (`SHORT_IDS_BLOCKS_VERSION`).
+const COMPACT_VERSION: i32 = 70_014;
+/// From here on a ping has a nonce (`BIP0031_VERSION` and later).
+const PING_NONCE_VERSION: i32 = 60_001;
+/// From here on the least fee may be told (`FEEFILTER_VERSION`).
+pub(super) const FEEFILTER_VERSION: i32 = 70_013;
+/// A handshake may take this long (`DEFAULT_PEER_CONNECT_TIMEOUT` and `InactivityCheck`: 60 s).
+const HANDSHAKE_TIME: Micros = 60 * SECOND;
+/// Pings go this often (`PING_INTERVAL`).
+const PING_INTERVAL: Micros = 120 * SECOND;
+/// A pong, and anything at all, is awaited this long (`TIMEOUT_INTERVAL`).
+const SILENCE: Micros = 20 * 60 * SECOND;
+/// Reject codes (`REJECT_*`).
+const OBSOLETE: u8 = 0x11;
+const DUPLICATE: u8 = 0x12;
+const NONSTANDARD: u8 = 0x40;
+
+impl Net {
+    pub(super) fn send_version(&mut self, id: PeerId, now: Micros) {
+        let height = self.tree.get(self.tree.tip()).height;
+        let Some(peer) = self.peers.get(&id) else { return };
+        let version = Version {
+            version: PROTOCOL_VERSION,
+            services: self.services,
+            time: (now / SECOND).cast_signed(),
+            receiver: peer.address,
+            nonce: peer.nonce,
+            user_agent: USER_AGENT.to_owned(),
+            height: height.cast_signed(),
+            relay: true,
+        };
+        self.send(id, Message::Version(Box::new(version)));
+    }
+
+    fn refuse_version(&mut self, id: PeerId, code: u8, reason: String) {
+        let why = reason.clone();
+        self.send(id, Message::Reject(Reject { message: "version".to_owned(), code, reason, hash: None }));
+        self.close(id, &why);
+    }
+
+    pub(super) fn on_version(&mut self, id: PeerId, version: Version, now: Micros) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let (address, origin) = (peer.address, peer.origin);
+        if peer.version != 0 {
+            let reason = "Duplicate version message".to_owned();
+            let reject = Reject { message: "version".to_owned(), code: DUPLICATE, reason, hash: None };
+            self.send(id, Message::Reject(reject));
+            return self.misbehaving(id, 1, "a second version message", now);
+        }
+        if origin != Origin::Inbound {
+            self.addresses.set_services(&address.into(), version.services);
+        }
+        // Only a chosen peer must have the chain; a named one may be anything.
+        if matches!(origin, Origin::Outbound | Origin::Feeler) && version.services & NODE_NETWORK == 0 {
+            return self.refuse_version(id, NONSTANDARD, "Expected to offer services 00000001".to_owned());
+        }
+        if version.version < MIN_VERSION {
+            return self.refuse_version(id, OBSOLETE, format!("Version must be {MIN_VERSION} or greater"));
+        }
+        let ours = |other: &super::peer::Peer| !other.inbound() && other.nonce == version.nonce;
+        if origin == Origin::Inbound && self.peers.values().any(ours) {
+            return self.close(id, "it is this node itself");
+        }
+        if origin == Origin::Inbound {
+            self.own.seen(&version.receiver.ip().into());
+            self.send_version(id, now);
+        }
+        self.send(id, Message::Verack);
+        let offset = version.time.saturating_sub((now / SECOND).cast_signed());
+        self.with(id, |peer| {
+            peer.version = version.version;
+            peer.services = version.services;
+            peer.user_agent = sanitized(&version.user_agent);
+            peer.start_height = version.height;
+            peer.wants_txs = version.relay;
+            peer.our_address = Some(version.receiver);
+            peer.time_offset = offset;
+        });
+        self.clocks.add(address.ip(), offset);
+        if origin != Origin::Inbound {
+            self.greet_outbound(id, address, version.receiver, now);
+        }
+        info!(
+            peer = id.0, %address, version = version.version, agent = sanitized(&version.user_agent),
+            height = version.height, inbound = origin == Origin::Inbound, "peer connected"
+        );
+        if origin == Origin::Feeler {
+            self.close(id, "the feeler found a node");
+        }
+    }
+
+    fn greet_outbound(&mut self, id: PeerId, address: SocketAddr, seen_as: SocketAddr, now: Micros) {
+        if !self.initial_download {
+            self.advertise(id, Some(seen_as), now);
+        }
+        self.send(id, Message::GetAddr);
+        self.with(id, |peer| peer.asked_getaddr = true);
+        self.addresses.good(&address.into(), now / SECOND);
+    }
+
+    pub(super) fn on_verack(&mut self, id: PeerId, now: Micros) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.established {
+            return;
+        }
+        peer.established = true;
+        let version = peer.version;
+        if version >= SENDHEADERS_VERSION {
+            self.send(id, Message::SendHeaders);
+        }
+        if version >= COMPACT_VERSION {
+            self.send(id, Message::SendCmpct { announce: false, version: 2 });
+            self.send(id, Message::SendCmpct { announce: false, version: 1 });
+        }
+        self.send_ping(id, now);
+        self.start_sync(id, now);
+    }
+
+    pub(super) fn on_sendcmpct(&mut self, id: PeerId, announce: bool, version: u64) {
+        let Some(kind) = compact::Version::from_number(version) else { return };
+        self.with(id, |peer| {
+            // The first version that a peer names is the one that it is sent.
+            let chosen = *peer.compact_version.get_or_insert(kind);
+            if chosen == kind {
+                peer.prefers_compact = announce;
+            }
+            peer.gives_compact |= kind == compact::Version::Two;
+        });
+    }
+
+    pub(super) fn send_ping(&mut self, id: PeerId, now: Micros) {
+        let nonce = self.random.next().max(1);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let due = peer.ping.awaited.is_none() && peer.ping.sent + PING_INTERVAL < now;
+        if !due && !peer.ping.wanted {
+            return;
+        }
+        (peer.ping.wanted, peer.ping.sent) = (false, now);
+        if peer.version >= PING_NONCE_VERSION {
+            peer.ping.awaited = Some((nonce, now));
+            self.send(id, Message::Ping(nonce));
+        } else {
+            self.send(id, Message::OldPing);
+        }
+    }
+
+    pub(super) fn on_pong(&mut self, id: PeerId, nonce: Option<u64>, now: Micros) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some((awaited, since)) = peer.ping.awaited else { return };
+        match nonce {
+            Some(nonce) if nonce == awaited => {
+                let time = now.saturating_sub(since).max(1);
+                peer.ping.last = Some(time);
+                peer.ping.fastest = Some(peer.ping.fastest.map_or(time, |fastest| fastest.min(time)));
+                peer.ping.awaited = None;
+            }
+            // Zero or too short: another program's mistake, and no answer will come.
+            Some(0) | None => peer.ping.awaited = None,
+            Some(_) => debug!(peer = id.0, "a pong with another nonce"),
+        }
+    }
+
+    /// Ends connections that are dead (`InactivityCheck`).
+    pub(super) fn check_alive(&mut self, id: PeerId, now: Micros) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let age = now.saturating_sub(peer.connected);
+        if !peer.established && age > HANDSHAKE_TIME {
+            return self.close(id, "the handshake took more than 60 s");
+        }
+        if age > SILENCE && now.saturating_sub(peer.last_received) > SILENCE {
+            return self.close(id, "it said nothing for 20 minutes");
+        }
+        if peer.ping.awaited.is_some_and(|(_, since)| now.saturating_sub(since) > SILENCE) {
+            self.close(id, "it did not answer a ping for 20 minutes");
+        }
+    }
+
+    /// Whether a peer may be asked for blocks of this chain: where segwit can be active, it must give witnesses.
+    pub(super) fn has_our_blocks(&self, id: PeerId) -> bool {
+        let can_be_active = self.params.deployments.segwit.timeout > 0;
+        self.peers
+            .get(&id)
+            .is_some_and(|peer| !peer.is_client() && (!can_be_active || peer.services & NODE_WITNESS != 0))
+    }
+}
+
+/// Characters that harm neither a terminal nor a log (`SanitizeString`).
+fn sanitized(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c)).collect()
+}

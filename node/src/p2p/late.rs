@@ -1,0 +1,56 @@
+//! Blocks that were asked for and do not come.
+//!
+//! Lives here: asking others for the next block when its sender keeps it back. Does not live here: time limits that end
+//! a connection (`sync.rs`). Bounds: each peer is asked once for a block, so a slow line costs a copy for each at most.
+
+use tracing::debug;
+
+use super::net::Net;
+use super::peer::{Micros, Peer, PeerId, SECOND};
+use super::sync::MAX_IN_FLIGHT;
+use super::tree::NodeId;
+
+/// A block that would be the next is asked of another peer after this.
+const PATIENCE: Micros = 3 * SECOND;
+/// Which blocks would be the next: this far above the tip.
+const LATE_AHEAD: u32 = 2;
+
+impl Net {
+    /// The next blocks that do not come are asked of other peers that have them, one after the other: who announces a
+    /// block and keeps it back delays it by [`PATIENCE`]. The reference waits for a block interval and more.
+    pub(super) fn ask_others_for_late_blocks(&mut self, now: Micros) {
+        if self.initial_download {
+            return;
+        }
+        let next = self.tree.get(self.tree.tip()).height + LATE_AHEAD;
+        let late = self.in_flight.values().filter(|in_flight| in_flight.since + PATIENCE < now);
+        let late: Vec<NodeId> = late.filter_map(|in_flight| in_flight.node).collect();
+        for node in late {
+            let entry = self.tree.get(node);
+            let (hash, height) = (entry.hash, entry.height);
+            if height > next {
+                continue;
+            }
+            let Some(asked) = self.in_flight.get(&hash).map(|in_flight| in_flight.asked.clone()) else {
+                continue;
+            };
+            let Some(other) = self.another_with(node, &asked) else { continue };
+            debug!(peer = other.0, %hash, "a block that does not come is asked of another peer");
+            self.request_blocks(other, &[node], false, now);
+            if let Some(in_flight) = self.in_flight.get_mut(&hash) {
+                in_flight.asked.splice(0..0, asked);
+            }
+        }
+    }
+
+    /// A peer that has a block and was not asked for it: chosen and named ones first, then who gave us a block last.
+    fn another_with(&self, node: NodeId, asked: &[PeerId]) -> Option<PeerId> {
+        let has = |peer: &Peer| {
+            let best = peer.best_known.filter(|&best| self.tree.is_ancestor(node, best));
+            best.is_some() && peer.is_ready() && !peer.is_client() && peer.in_flight.len() < MAX_IN_FLIGHT
+        };
+        let others = self.peers.iter().filter(|(id, peer)| !asked.contains(id) && has(peer));
+        let others = others.filter(|(id, _)| self.has_our_blocks(**id));
+        others.max_by_key(|(_, peer)| (peer.is_preferred(), peer.last_block)).map(|(id, _)| *id)
+    }
+}

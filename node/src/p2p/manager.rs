@@ -1,0 +1,466 @@
+//! The one task that owns the protocol's state and all connections.
+//!
+//! Lives here: the loop, listening and dialling, carrying out actions, answers to the handle. Does not live here: what a
+//! message does (`net.rs`), sockets (`connection.rs`). Messages of a peer wait in its inbox and are taken in turns, one
+//! of each peer, so that none holds up the others; those of a peer that does not read wait until it does.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bitcoin::pow::Work;
+use iop_consensus::params::Params;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use super::addresses::local::Reason;
+use super::addresses::{file, seeds};
+use super::connection::{self, Event, Link, Meter};
+use super::handle::{AddedPeer, COMMANDS, Command, Counters, NetHandle, PeerInfo, Which};
+use super::link::{ChainLink, Permit, news};
+use super::message::Message;
+use super::net::{Action, FromChain, Net};
+use super::peer::{Micros, Origin, Peer, PeerId, SECOND};
+use super::random::Random;
+use super::score::Bans;
+use super::slots::{MAX_INBOUND, MAX_OUTBOUND};
+use crate::chain::actor::ChainHandle;
+use crate::chain::events::ChainEvent;
+
+mod dial;
+mod report;
+
+/// How often time passes for the protocol.
+const TICK: Duration = Duration::from_millis(100);
+/// Events taken at once.
+const BATCH: usize = 128;
+/// A connection is tried this long (`DEFAULT_CONNECT_TIMEOUT`).
+const DIAL_TIME: Duration = Duration::from_secs(5);
+/// Chosen peers are dialled this far apart.
+const DIAL_EVERY: Micros = SECOND / 2;
+/// A named peer is dialled again after a second, and after ever longer, up to this.
+const MAX_BACKOFF: Micros = 60 * SECOND;
+/// Feelers go this often (`FEELER_INTERVAL`), seconds on average.
+const FEELER_EVERY: f64 = 120.0;
+/// DNS seeds are asked after this if addresses are known.
+const SEEDS_AFTER: Duration = Duration::from_secs(11);
+/// The address table is written this often (`DUMP_ADDRESSES_INTERVAL`).
+const SAVE_EVERY: Micros = 15 * 60 * SECOND;
+/// Extra chosen peers are looked at this often (`EXTRA_PEER_CHECK_INTERVAL`).
+const EXTRA_EVERY: Micros = 45 * SECOND;
+/// Files in the data directory.
+const PEERS_FILE: &str = "peers.dat";
+const BANS_FILE: &str = "bans.txt";
+
+/// What the network runs with.
+pub(crate) struct Config {
+    /// Where peers can connect to.
+    pub(crate) listener: Option<std::net::TcpListener>,
+    /// The only peers, if any are named.
+    pub(crate) connect: Vec<String>,
+    /// Peers beside the chosen ones.
+    pub(crate) add: Vec<String>,
+    /// Whether DNS seeds may be asked.
+    pub(crate) dns_seed: bool,
+    pub(crate) datadir: PathBuf,
+    /// Work that the best chain surely has: before, no block is asked for.
+    pub(crate) minimum_work: Work,
+    /// Whether old blocks are deleted: then the whole chain is not offered.
+    pub(crate) pruned: bool,
+}
+
+/// A peer that somebody named.
+struct Named {
+    name: String,
+    /// `--add-peer` and `addnode add`: listed, and forgotten on demand.
+    added: bool,
+    next: Micros,
+    backoff: Micros,
+    dialling: bool,
+}
+
+/// A connection that was tried.
+struct Dialled {
+    origin: Origin,
+    name: Option<String>,
+    address: Option<SocketAddr>,
+    outcome: std::io::Result<TcpStream>,
+}
+
+/// What other tasks tell the manager.
+enum Inner {
+    Dialled(Dialled),
+    Seeds(seeds::Answer),
+    AskSeeds,
+}
+
+struct Manager {
+    params: Arc<Params>,
+    net: Net,
+    links: BTreeMap<PeerId, Link>,
+    inboxes: HashMap<PeerId, VecDeque<(Message, Permit)>>,
+    chain: ChainLink,
+    bans: Bans,
+    counters: Arc<Counters>,
+    events: mpsc::UnboundedSender<Event>,
+    inner: mpsc::UnboundedSender<Inner>,
+    only_named: bool,
+    dns_seed: bool,
+    named: Vec<Named>,
+    dialling: HashSet<SocketAddr>,
+    random: Random,
+    next_id: u64,
+    next_dial: Micros,
+    next_feeler: Micros,
+    next_save: Micros,
+    next_extra: Micros,
+    datadir: PathBuf,
+}
+
+/// Receivers of the loop.
+struct Ends {
+    events: mpsc::UnboundedReceiver<Event>,
+    inner: mpsc::UnboundedReceiver<Inner>,
+    answers: mpsc::UnboundedReceiver<FromChain>,
+    chain: broadcast::Receiver<ChainEvent>,
+    commands: mpsc::Receiver<Command>,
+    listener: Option<TcpListener>,
+}
+
+fn now() -> Micros {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Micros)
+}
+
+/// Starts the network; it ends when `shutdown` says so.
+///
+/// # Errors
+/// When the chain has ended or the listener is of no use.
+pub(crate) async fn start(
+    config: Config,
+    params: Arc<Params>,
+    chain: ChainHandle,
+    shutdown: watch::Receiver<bool>,
+) -> std::io::Result<(NetHandle, JoinHandle<()>)> {
+    let (events_tx, events) = mpsc::unbounded_channel();
+    let (inner_tx, inner) = mpsc::unbounded_channel();
+    let (answers_tx, answers) = mpsc::unbounded_channel();
+    let (commands_tx, commands) = mpsc::channel(COMMANDS);
+    let chain_events = chain.events();
+    let link = ChainLink::start(chain, answers_tx);
+    let snapshot = link.snapshot().await.map_err(|_| std::io::Error::other("the chain has ended"))?;
+    let (table, trouble) = open_table(&config.datadir, params.magic);
+    if let Some(trouble) = trouble {
+        warn!("{PEERS_FILE} {trouble}: it begins anew");
+    }
+    let mut net = Net::new(params.clone(), snapshot.tree, table);
+    net.configure(config.minimum_work, config.pruned);
+    net.pool_grew(snapshot.pool, 0);
+    let listener = config.listener.map(TcpListener::from_std).transpose()?;
+    let listening = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    if let Some(address) = listening {
+        net.listen(address);
+    }
+    let counters = Arc::new(Counters::default());
+    counters.services.store(net.services(), Ordering::Relaxed);
+    let only_named = !config.connect.is_empty();
+    let names = config.connect.into_iter().map(|name| (name, false));
+    let names = names.chain(config.add.into_iter().map(|name| (name, true)));
+    let named = names.map(|(name, added)| Named::new(name, added)).collect();
+    let manager = Manager {
+        net,
+        links: BTreeMap::new(),
+        inboxes: HashMap::new(),
+        chain: link,
+        bans: Bans::load(config.datadir.join(BANS_FILE), now() / SECOND),
+        counters: counters.clone(),
+        events: events_tx,
+        inner: inner_tx,
+        only_named,
+        dns_seed: config.dns_seed && !only_named && !params.dns_seeds.is_empty(),
+        params,
+        named,
+        dialling: HashSet::new(),
+        random: Random::new(),
+        next_id: 0,
+        next_dial: 0,
+        next_feeler: 0,
+        next_save: now() + SAVE_EVERY,
+        next_extra: 0,
+        datadir: config.datadir,
+    };
+    let ends = Ends { events, inner, answers, chain: chain_events, commands, listener };
+    let task = tokio::spawn(manager.run(ends, shutdown));
+    Ok((NetHandle::new(commands_tx, counters, listening), task))
+}
+
+fn open_table(
+    datadir: &std::path::Path,
+    magic: [u8; 4],
+) -> (super::addresses::table::AddressTable, Option<file::PeersFileError>) {
+    let mut seed = [0; 32];
+    // Without random numbers the table's order could be foreseen; everything else works.
+    let _ = getrandom::fill(&mut seed);
+    file::open(&datadir.join(PEERS_FILE), magic, seed)
+}
+
+impl Named {
+    fn new(name: String, added: bool) -> Self {
+        Self { name, added, next: 0, backoff: SECOND, dialling: false }
+    }
+}
+
+impl Manager {
+    async fn run(mut self, mut ends: Ends, mut shutdown: watch::Receiver<bool>) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.prepare_seeds();
+        let (mut events, mut answers) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        loop {
+            let more = self.has_work();
+            tokio::select! {
+                biased;
+                () = stopped(&mut shutdown) => break,
+                _ = ends.answers.recv_many(&mut answers, BATCH) => self.take_answers(&mut answers),
+                event = ends.chain.recv() => if !self.take_chain_event(event, &mut ends.chain).await { break },
+                Some(command) = ends.commands.recv() => self.command(command),
+                Some(inner) = ends.inner.recv() => self.take_inner(inner),
+                accepted = accept(ends.listener.as_ref()) => self.accepted(accepted),
+                _ = ends.events.recv_many(&mut events, BATCH) => {
+                    events.drain(..).for_each(|event| self.take_event(event));
+                }
+                _ = ticks.tick() => self.tick(),
+                () = std::future::ready(()), if more => {}
+            }
+            self.take_turns();
+            self.net.flush(now());
+            self.act(&None);
+            self.counters.connections.store(self.links.len(), Ordering::Relaxed);
+            self.counters.time_offset.store(self.net.time_offset(), Ordering::Relaxed);
+        }
+        self.save();
+        debug!("the network has ended");
+    }
+
+    fn has_work(&self) -> bool {
+        let ready = |id: &PeerId| self.links.get(id).is_some_and(|link| !link.is_congested());
+        self.inboxes.iter().any(|(id, inbox)| !inbox.is_empty() && ready(id))
+    }
+
+    /// One message of each peer that has any and reads what it gets.
+    fn take_turns(&mut self) {
+        let ids: Vec<PeerId> = self.inboxes.keys().copied().collect();
+        for id in ids {
+            if self.links.get(&id).is_none_or(Link::is_congested) {
+                continue;
+            }
+            let Some((message, permit)) = self.inboxes.get_mut(&id).and_then(VecDeque::pop_front) else {
+                continue;
+            };
+            self.net.message(id, message, now());
+            self.act(&permit);
+        }
+    }
+
+    fn take_answers(&mut self, answers: &mut Vec<FromChain>) {
+        for answer in answers.drain(..) {
+            self.net.chain_says(answer, now());
+            self.act(&None);
+        }
+    }
+
+    /// `false` when the chain has ended.
+    async fn take_chain_event(
+        &mut self,
+        event: Result<ChainEvent, broadcast::error::RecvError>,
+        events: &mut broadcast::Receiver<ChainEvent>,
+    ) -> bool {
+        match event {
+            Ok(event) => {
+                self.net.chain_says(news(event), now());
+                while let Ok(event) = events.try_recv() {
+                    self.net.chain_says(news(event), now());
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                debug!(missed, "the chain was quicker: its state is read anew");
+                match self.chain.snapshot().await {
+                    Ok(snapshot) => self.net.resync(snapshot.tree, snapshot.pool, now()),
+                    Err(_) => return false,
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => return false,
+        }
+        true
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Message(id, message, permit) => {
+                if let Some(inbox) = self.inboxes.get_mut(&id) {
+                    inbox.push_back((message, Some(permit)));
+                }
+            }
+            Event::Malformed(id, name, why, points, _permit) => {
+                self.net.malformed(id, &name, &why, points, now());
+            }
+            Event::Drained(id) => self.net.set_congested(id, false, now()),
+            Event::Closed(id, why) => self.closed(id, &why),
+        }
+        self.act(&None);
+    }
+
+    fn closed(&mut self, id: PeerId, why: &str) {
+        if self.links.remove(&id).is_some() {
+            debug!(peer = id.0, "connection ended: {why}");
+        }
+        self.inboxes.remove(&id);
+        self.net.closed(id, now());
+    }
+
+    fn tick(&mut self) {
+        let time = now();
+        self.net.tick(time);
+        self.act(&None);
+        self.dial_named(time);
+        if !self.only_named {
+            self.dial_chosen(time);
+        }
+        if time >= self.next_extra {
+            self.next_extra = time + EXTRA_EVERY;
+            self.net.drop_extra_outbound(time);
+        }
+        if time >= self.next_save {
+            self.next_save = time + SAVE_EVERY;
+            self.save_in_background();
+        }
+        self.act(&None);
+    }
+
+    /// Carries out what the protocol wants; `permit` belongs to the message that it comes from.
+    fn act(&mut self, permit: &Permit) {
+        loop {
+            let actions = self.net.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.carry_out(action, permit);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action, permit: &Permit) {
+        match action {
+            Action::Send(id, message) => {
+                let Some(link) = self.links.get(&id).filter(|link| !link.is_full()) else { return };
+                if !link.send(&message) {
+                    self.net.close(id, "it does not read what it asks for");
+                } else if link.is_congested() {
+                    self.net.set_congested(id, true, now());
+                }
+            }
+            // Dropping the link ends the connection once everything is written.
+            Action::Close(id) => {
+                self.inboxes.remove(&id);
+                self.links.remove(&id);
+                self.net.closed(id, now());
+            }
+            Action::Ban(address, until) => {
+                warn!(address = %address.ip(), "banned for a day");
+                self.bans.ban(address.ip(), until, now() / SECOND);
+                self.net.close_all_from(address.ip());
+            }
+            other => self.chain.ask(other, permit.clone()),
+        }
+    }
+
+    // Connections.
+
+    fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>) {
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, canonical(address)),
+            Err(error) => return debug!("a peer could not be taken: {error}"),
+        };
+        if self.bans.is_banned(address.ip(), now() / SECOND) {
+            return debug!(%address, "a banned peer was turned away");
+        }
+        if self.net.count(Origin::Inbound) >= MAX_INBOUND {
+            let Some(id) = self.net.to_evict() else {
+                return debug!(%address, "all places are taken");
+            };
+            self.net.close(id, "its place is needed");
+            self.act(&None);
+        }
+        self.open(stream, address, Origin::Inbound, None);
+    }
+
+    fn open(&mut self, stream: TcpStream, address: SocketAddr, origin: Origin, name: Option<String>) {
+        let id = PeerId(self.next_id);
+        self.next_id += 1;
+        let link =
+            connection::start(id, stream, self.params.magic, self.events.clone(), self.counters.clone());
+        self.links.insert(id, link);
+        self.inboxes.insert(id, VecDeque::new());
+        self.net.connected(id, address, origin, name, now());
+        self.act(&None);
+    }
+
+    fn save_in_background(&self) {
+        let (path, bytes) = (self.datadir.join(PEERS_FILE), self.net.encode_addresses());
+        tokio::task::spawn_blocking(move || save_table(&path, &bytes));
+    }
+
+    fn save(&self) {
+        save_table(&self.datadir.join(PEERS_FILE), &self.net.encode_addresses());
+    }
+}
+
+fn save_table(path: &std::path::Path, bytes: &[u8]) {
+    if let Err(error) = file::write(path, bytes) {
+        warn!("{} cannot be written: {error}", path.display());
+    }
+}
+
+/// An IPv4 peer on an IPv6 socket is an IPv4 peer.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A name with the network's port, unless it has one.
+fn with_port(name: &str, port: u16) -> String {
+    if name.parse::<SocketAddr>().is_ok() {
+        return name.to_owned();
+    }
+    match name.parse::<std::net::IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) if name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => {
+            name.to_owned()
+        }
+        Err(_) => format!("{name}:{port}"),
+    }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // The sender gone means the same.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => {
+            let accepted = listener.accept().await;
+            if accepted.is_err() {
+                // Too many open files, perhaps: it will not be better at once.
+                tokio::time::sleep(TICK).await;
+            }
+            accepted
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! Whom the node connects to, and how: named peers, chosen ones, DNS seeds. A part of the manager.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tracing::{debug, info};
+
+use super::*;
+
+impl Manager {
+    pub(super) fn dial_named(&mut self, time: Micros) {
+        let port = self.params.p2p_port;
+        let mut due = Vec::new();
+        for named in &mut self.named {
+            let connected = self.net.peers().any(|(_, peer)| peer.is_named(&named.name));
+            if connected {
+                named.backoff = SECOND;
+            }
+            if connected || named.dialling || time < named.next {
+                continue;
+            }
+            named.dialling = true;
+            named.next = time + named.backoff;
+            named.backoff = (named.backoff * 2).min(MAX_BACKOFF);
+            due.push(named.name.clone());
+        }
+        due.into_iter()
+            .for_each(|name| self.dial(Origin::Manual, Some(with_port(&name, port)), Some(name), None));
+    }
+
+    pub(super) fn dial_chosen(&mut self, time: Micros) {
+        if time < self.next_dial {
+            return;
+        }
+        self.next_dial = time + DIAL_EVERY;
+        let extra = usize::from(self.net.tip_may_be_stale(time));
+        let outbound = self.net.count(Origin::Outbound) + self.dialling.len();
+        let origin = if outbound < MAX_OUTBOUND + extra {
+            Origin::Outbound
+        } else if time >= self.next_feeler {
+            self.next_feeler = self.random.poisson(time, FEELER_EVERY);
+            Origin::Feeler
+        } else {
+            return;
+        };
+        let seconds = time / SECOND;
+        let choice = self.net.choose_outbound(&self.dialling, origin == Origin::Feeler, seconds);
+        let Some(address) = choice.filter(|address| !self.bans.is_banned(address.ip(), seconds)) else {
+            return;
+        };
+        self.net.note_attempt(address, seconds);
+        self.dialling.insert(address);
+        self.dial(origin, None, None, Some(address));
+    }
+
+    /// Connects, by name or address; the outcome comes back as an event.
+    pub(super) fn dial(
+        &self,
+        origin: Origin,
+        host: Option<String>,
+        name: Option<String>,
+        address: Option<SocketAddr>,
+    ) {
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            let connect = async {
+                match (&host, address) {
+                    (Some(host), _) => TcpStream::connect(host.as_str()).await,
+                    (None, Some(address)) => TcpStream::connect(address).await,
+                    (None, None) => Err(std::io::Error::other("nobody to connect to")),
+                }
+            };
+            let outcome = tokio::time::timeout(DIAL_TIME, connect)
+                .await
+                .unwrap_or_else(|_| Err(std::io::Error::other("no answer within 5 s")));
+            let _ = inner.send(Inner::Dialled(Dialled { origin, name, address, outcome }));
+        });
+    }
+
+    pub(super) fn take_inner(&mut self, inner: Inner) {
+        match inner {
+            Inner::Dialled(dialled) => self.dialled(dialled),
+            Inner::Seeds(answer) => {
+                info!(addresses = answer.addresses.len(), "a DNS seed answered");
+                self.net.add_addresses(&answer.addresses, answer.source, now());
+            }
+            Inner::AskSeeds if self.net.count(Origin::Outbound) < 2 => self.ask_seeds(),
+            Inner::AskSeeds => debug!("there are peers: no DNS seed is asked"),
+        }
+    }
+
+    pub(super) fn dialled(&mut self, dialled: Dialled) {
+        let Dialled { origin, name, address, outcome } = dialled;
+        if let Some(address) = address {
+            self.dialling.remove(&address);
+        }
+        if let Some(named) = self.named.iter_mut().find(|named| Some(&named.name) == name.as_ref()) {
+            named.dialling = false;
+        }
+        let opened = outcome.and_then(|stream| Ok((canonical(stream.peer_addr()?), stream)));
+        match opened {
+            Ok((address, stream)) => self.open(stream, address, origin, name),
+            Err(error) => {
+                let to = name.or_else(|| address.map(|address| address.to_string())).unwrap_or_default();
+                debug!("no connection to {to}: {error}");
+            }
+        }
+    }
+
+    pub(super) fn prepare_seeds(&self) {
+        if !self.dns_seed {
+            return;
+        }
+        let after = if self.net.knows_addresses() { SEEDS_AFTER } else { Duration::ZERO };
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = inner.send(Inner::AskSeeds);
+        });
+    }
+
+    pub(super) fn ask_seeds(&self) {
+        for name in self.params.dns_seeds.clone() {
+            let (inner, port) = (self.inner.clone(), self.params.p2p_port);
+            tokio::spawn(async move {
+                let mut random = Random::new();
+                match seeds::resolve(&name, port, seeds::LIMIT, now() / SECOND, &mut random.0).await {
+                    Ok(answer) => drop(inner.send(Inner::Seeds(answer))),
+                    Err(error) => debug!("{error}"),
+                }
+            });
+        }
+    }
+}

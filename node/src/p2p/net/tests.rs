@@ -1,0 +1,476 @@
+//! The protocol without sockets: messages in, actions out, time as it is told.
+
+#![allow(clippy::unwrap_used)]
+
+use bitcoin::hashes::Hash;
+use bitcoin::{ScriptBuf, Sequence, TxIn, TxOut, Witness, absolute, transaction};
+
+use super::super::message::{BLOCK, Inv, TX, Version, WITNESS};
+use super::super::tree::Status;
+use super::*;
+
+/// Some time at which regtest's genesis is old and the tests' headers are new.
+const START: Micros = 1_700_000_000 * SECOND;
+
+/// The state with what it did last.
+struct Stage {
+    net: Net,
+    now: Micros,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let params = Arc::new(Params::regtest());
+        let tree = HeaderTree::new(params.genesis.block().header);
+        Self { net: Net::new(params, tree, AddressTable::new([7; 32])), now: START }
+    }
+
+    /// A peer that has shaken hands.
+    fn peer(&mut self, number: u64, origin: Origin) -> PeerId {
+        let id = PeerId(number);
+        let address = SocketAddr::from(([8, number as u8, 1, 1], 14_877));
+        self.net.connected(id, address, origin, None, self.now);
+        self.say(id, version(9));
+        self.say(id, Message::Verack);
+        self.actions();
+        id
+    }
+
+    fn say(&mut self, id: PeerId, message: Message) {
+        self.net.message(id, message, self.now);
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        self.net.take_actions()
+    }
+
+    fn sent(&mut self, id: PeerId) -> Vec<Message> {
+        sent_to(id, self.actions())
+    }
+
+    /// The chain takes these headers from a peer.
+    fn give_headers(&mut self, id: PeerId, headers: &[(BlockHash, Header)]) {
+        self.say(id, Message::Headers(headers.to_vec()));
+        for action in self.actions() {
+            if let Action::Headers(id, headers) = action {
+                let last = headers.last().map(|(hash, _)| *hash);
+                self.net.chain_says(FromChain::Headers(id, headers, last, None), self.now);
+            } else {
+                self.net.actions.push(action);
+            }
+        }
+    }
+
+    /// A peer gives a block and the chain stores it.
+    fn give_block(&mut self, id: PeerId, header: &Header) {
+        let block = Arc::new(Block { header: *header, txdata: vec![] });
+        let hash = block.block_hash();
+        self.say(id, Message::Block(hash, block));
+        for action in self.actions() {
+            if let Action::Block(id, hash, block, _) = action {
+                self.net.chain_says(FromChain::Block(id, hash, block, true, None), self.now);
+            } else {
+                self.net.actions.push(action);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Micros) {
+        self.now += time;
+        self.net.tick(self.now);
+    }
+
+    fn is_connected(&self, id: PeerId) -> bool {
+        self.net.peers.get(&id).is_some_and(|peer| !peer.closing)
+    }
+}
+
+fn sent_to(id: PeerId, actions: Vec<Action>) -> Vec<Message> {
+    let to = |action| match action {
+        Action::Send(to, message) if to == id => Some(message),
+        _ => None,
+    };
+    actions.into_iter().filter_map(to).collect()
+}
+
+fn version(services: u64) -> Message {
+    Message::Version(Box::new(Version {
+        version: 70_015,
+        services,
+        time: (START / SECOND).cast_signed(),
+        receiver: SocketAddr::from(([127, 0, 0, 1], 1)),
+        nonce: 99,
+        user_agent: "/test:1/".to_owned(),
+        height: 0,
+        relay: true,
+    }))
+}
+
+/// Headers on top of one: nobody here asks for their work.
+fn headers_on(parent: &Header, count: usize, salt: u32) -> Vec<(BlockHash, Header)> {
+    let mut headers: Vec<(BlockHash, Header)> = Vec::with_capacity(count);
+    let mut header = *parent;
+    for i in 0..count {
+        header.prev_blockhash = header.block_hash();
+        header.nonce = salt;
+        header.time = (START / SECOND) as u32 - 3_600 + i as u32 / 8;
+        headers.push((header.block_hash(), header));
+    }
+    headers
+}
+
+fn genesis() -> Header {
+    Params::regtest().genesis.block().header
+}
+
+fn requested(messages: &[Message]) -> Vec<BlockHash> {
+    let blocks = |message: &Message| match message {
+        Message::GetData(list) => list.iter().map(Inv::block_hash).collect(),
+        _ => vec![],
+    };
+    messages.iter().flat_map(blocks).collect()
+}
+
+fn names(messages: &[Message]) -> Vec<String> {
+    messages.iter().map(|message| message.command().as_str().to_owned()).collect()
+}
+
+#[test]
+fn the_handshake_is_that_of_the_reference() {
+    let mut stage = Stage::new();
+    let id = PeerId(1);
+    stage.net.connected(id, "8.8.8.8:1".parse().unwrap(), Origin::Outbound, None, stage.now);
+    assert_eq!(names(&stage.sent(id)), ["version"]);
+    stage.say(id, version(9));
+    assert_eq!(names(&stage.sent(id)), ["verack", "getaddr"]);
+    stage.say(id, Message::Verack);
+    let sent = names(&stage.sent(id));
+    assert_eq!(sent, ["sendheaders", "sendcmpct", "sendcmpct", "ping", "getheaders"]);
+
+    // Who connects to us speaks first.
+    let id = PeerId(2);
+    stage.net.connected(id, "8.8.4.4:1".parse().unwrap(), Origin::Inbound, None, stage.now);
+    assert!(stage.sent(id).is_empty());
+    stage.say(id, version(9));
+    assert_eq!(names(&stage.sent(id)), ["version", "verack"]);
+}
+
+#[test]
+fn a_peer_that_says_nothing_or_half_is_dropped_after_a_minute() {
+    let mut stage = Stage::new();
+    let silent = PeerId(1);
+    stage.net.connected(silent, "8.8.8.8:1".parse().unwrap(), Origin::Inbound, None, stage.now);
+    let half = PeerId(2);
+    stage.net.connected(half, "8.8.8.8:2".parse().unwrap(), Origin::Inbound, None, stage.now);
+    stage.say(half, version(9));
+    stage.pass(59 * SECOND);
+    assert!(stage.is_connected(silent) && stage.is_connected(half));
+    stage.pass(2 * SECOND);
+    assert!(!stage.is_connected(silent) && !stage.is_connected(half));
+}
+
+#[test]
+fn a_ping_that_is_not_answered_ends_the_connection_after_twenty_minutes() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Inbound);
+    for _ in 0..19 {
+        stage.pass(60 * SECOND);
+        // It talks, and does not answer.
+        stage.say(id, Message::GetAddr);
+    }
+    assert!(stage.is_connected(id));
+    stage.pass(120 * SECOND);
+    assert!(!stage.is_connected(id));
+}
+
+#[test]
+fn headers_come_first_and_then_sixteen_blocks_of_each_peer_none_twice() {
+    let mut stage = Stage::new();
+    let (a, b) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Outbound));
+    let headers = headers_on(&genesis(), 2_500, 1);
+    stage.give_headers(a, &headers[..2_000]);
+    let sent = stage.sent(a);
+    let Some(Message::GetHeaders(locator)) =
+        sent.iter().find(|message| matches!(message, Message::GetHeaders(_)))
+    else {
+        panic!("a full message means that there is more: {sent:?}")
+    };
+    assert_eq!(locator.hashes[0], headers[1_999].0);
+    let first: Vec<_> = headers[..16].iter().map(|(hash, _)| *hash).collect();
+    assert_eq!(requested(&sent), first);
+    let with_witness = |message: &Message| match message {
+        Message::GetData(list) => list.iter().all(|inv| inv.kind == BLOCK | WITNESS),
+        _ => true,
+    };
+    assert!(sent.iter().all(with_witness));
+    stage.give_headers(b, &headers[..2_000]);
+    let second: Vec<_> = headers[16..32].iter().map(|(hash, _)| *hash).collect();
+    assert_eq!(requested(&stage.sent(b)), second);
+    // What one of them gives makes room for more.
+    for (_, header) in &headers[16..32] {
+        stage.give_block(b, header);
+    }
+    let more = requested(&stage.sent(b));
+    assert!(more.len() >= 16 && more.iter().all(|hash| !first.contains(hash) && !second.contains(hash)));
+}
+
+#[test]
+fn a_peer_that_holds_up_the_window_is_replaced_after_two_seconds() {
+    let mut stage = Stage::new();
+    let (slow, quick) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Outbound));
+    let headers = headers_on(&genesis(), 1_500, 1);
+    stage.give_headers(slow, &headers);
+    stage.give_headers(quick, &headers);
+    let held: Vec<_> = stage.net.peers[&slow].in_flight.iter().copied().collect();
+    assert_eq!(held.len(), 16);
+    // The quick one gives all that it is asked for, to the end of the window.
+    let by_hash: HashMap<BlockHash, Header> = headers.iter().copied().collect();
+    while let Some(hash) = stage.net.peers[&quick].in_flight.front().copied() {
+        stage.give_block(quick, &by_hash[&hash]);
+    }
+    let here =
+        headers.iter().filter(|(hash, _)| stage.net.tree.get(stage.net.tree.find(hash).unwrap()).status.have);
+    assert_eq!(here.count(), 1_024 - 16, "the window ends 1,024 blocks behind the last common one");
+    stage.pass(SECOND);
+    assert!(stage.is_connected(slow));
+    stage.pass(2 * SECOND);
+    assert!(!stage.is_connected(slow) && stage.is_connected(quick));
+    stage.net.closed(slow, stage.now);
+    assert!(stage.net.peers[&quick].in_flight.iter().all(|hash| held.contains(hash)));
+    assert!(!stage.net.peers[&quick].in_flight.is_empty());
+}
+
+#[test]
+fn a_block_that_does_not_come_ends_the_connection_and_is_asked_of_another() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Outbound);
+    let headers = headers_on(&genesis(), 3, 1);
+    stage.give_headers(id, &headers);
+    stage.pass(599 * SECOND);
+    assert!(stage.is_connected(id));
+    stage.pass(2 * SECOND);
+    assert!(!stage.is_connected(id), "one block interval");
+    stage.net.closed(id, stage.now);
+    assert!(stage.net.in_flight.is_empty());
+    let other = stage.peer(2, Origin::Outbound);
+    stage.give_headers(other, &headers);
+    assert_eq!(requested(&stage.sent(other)).len(), 3);
+}
+
+#[test]
+fn a_chain_with_too_little_work_is_not_downloaded() {
+    let mut stage = Stage::new();
+    let headers = headers_on(&genesis(), 20, 1);
+    stage.net.minimum_work = Work::from_be_bytes({
+        let mut bytes = [0; 32];
+        bytes[31] = 100;
+        bytes
+    });
+    let id = stage.peer(1, Origin::Outbound);
+    stage.give_headers(id, &headers);
+    assert!(requested(&stage.sent(id)).is_empty());
+    assert!(!stage.is_connected(id), "a chosen peer must be of use");
+    let named = stage.peer(2, Origin::Manual);
+    stage.give_headers(named, &headers);
+    assert!(stage.is_connected(named));
+    let more = headers_on(&headers[19].1, 60, 2);
+    stage.give_headers(named, &more);
+    assert_eq!(requested(&stage.sent(named)).len(), 16);
+}
+
+#[test]
+fn headers_that_do_not_connect_are_forgiven_nine_times_of_ten() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Inbound);
+    let far = headers_on(&headers_on(&genesis(), 50, 1)[49].1, 1, 2);
+    for count in 1..=50u32 {
+        stage.say(id, Message::Headers(far.clone()));
+        assert_eq!(stage.net.peers[&id].score, count / 10 * 20);
+    }
+    assert!(!stage.is_connected(id));
+    let mut gap = headers_on(&genesis(), 3, 1);
+    gap.remove(1);
+    let id = stage.peer(2, Origin::Inbound);
+    stage.say(id, Message::Headers(gap));
+    assert_eq!(stage.net.peers[&id].score, 20, "headers that do not follow each other");
+}
+
+#[test]
+fn headers_of_weak_branches_are_bounded() {
+    let mut stage = Stage::new();
+    // A tip with the work of 3,000 blocks.
+    let strong = headers_on(&genesis(), 30_000, 1);
+    for (hash, header) in &strong {
+        stage.net.tree.put(*hash, *header, Status { have: true, valid: true, failed: false });
+    }
+    let tip = stage.net.tree.find(&strong.last().unwrap().0).unwrap();
+    stage.net.tree.set_tip(tip);
+    let id = stage.peer(1, Origin::Inbound);
+    let before = stage.net.tree.len();
+    let mut parent = genesis();
+    for _ in 0..20 {
+        let weak = headers_on(&parent, 2_000, 2);
+        parent = weak[1_999].1;
+        stage.give_headers(id, &weak);
+    }
+    assert!(!stage.is_connected(id));
+    assert!(stage.net.tree.len() - before <= 22_000, "{}", stage.net.tree.len() - before);
+}
+
+#[test]
+fn misbehaviour_costs_the_connection_and_the_address_except_at_home_and_of_friends() {
+    let bans = |origin: Origin, address: &str| {
+        let mut stage = Stage::new();
+        let id = PeerId(1);
+        stage.net.connected(id, address.parse().unwrap(), origin, None, stage.now);
+        stage.say(id, version(9));
+        stage.say(id, Message::Verack);
+        stage.say(id, Message::Filter);
+        let actions = stage.actions();
+        let banned = actions.iter().any(|action| matches!(action, Action::Ban(..)));
+        (banned, stage.is_connected(id))
+    };
+    assert_eq!(bans(Origin::Inbound, "8.8.8.8:1"), (true, false));
+    assert_eq!(bans(Origin::Outbound, "8.8.8.8:1"), (true, false));
+    assert_eq!(bans(Origin::Inbound, "127.0.0.1:1"), (false, false));
+    assert_eq!(bans(Origin::Inbound, "[::ffff:127.0.0.1]:1"), (false, false));
+    assert_eq!(bans(Origin::Manual, "8.8.8.8:1"), (false, true));
+}
+
+#[test]
+fn a_transaction_is_asked_of_one_peer_and_then_of_another() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let (a, b, c) =
+        (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound), stage.peer(3, Origin::Inbound));
+    let txid = Txid::from_byte_array([5; 32]);
+    let inv = || Message::Inv(vec![Inv::tx(TX, &txid)]);
+    stage.say(a, inv());
+    let asks = |messages: &[Message]| {
+        messages.iter().any(|message| matches!(message, Message::GetData(list) if list[0].txid() == txid))
+    };
+    assert!(asks(&stage.sent(a)));
+    stage.say(b, inv());
+    stage.say(c, inv());
+    assert!(stage.actions().is_empty(), "one at a time");
+    stage.pass(61 * SECOND);
+    assert!(asks(&stage.sent(b)), "another after a minute");
+    stage.say(b, Message::NotFound(vec![Inv::tx(TX | WITNESS, &txid)]));
+    assert!(asks(&stage.sent(c)), "at once when the second does not have it");
+    stage.net.closed(c, stage.now);
+    stage.say(a, inv());
+    assert!(asks(&stage.sent(a)), "anew when nobody is left");
+}
+
+#[test]
+fn a_transaction_is_told_to_others_and_not_back_and_given_to_who_asks() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let (from, to) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound));
+    let tx = Arc::new(Transaction {
+        version: transaction::Version::ONE,
+        lock_time: absolute::LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: bitcoin::OutPoint { txid: Txid::from_byte_array([1; 32]), vout: 0 },
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output: vec![TxOut { value: bitcoin::Amount::from_sat(1), script_pubkey: ScriptBuf::new() }],
+    });
+    let txid = tx.compute_txid();
+    let ask = || Message::GetData(vec![Inv::tx(TX, &txid)]);
+    stage.say(from, Message::Tx(txid, tx.clone()));
+    assert!(matches!(stage.actions()[..], [Action::Tx(..)]));
+    stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
+    stage.net.flush(stage.now);
+    assert!(matches!(&stage.actions()[..], [Action::Pool(list)] if list[..] == [txid]));
+    stage.say(to, ask());
+    assert_eq!(names(&stage.sent(to)), ["notfound"], "before it is announced nobody can know of it");
+    let grown = FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0);
+    stage.net.chain_says(grown, stage.now);
+    stage.pass(60 * SECOND);
+    let actions = stage.actions();
+    let told = |actions: &[Action], id: PeerId| {
+        actions.iter().any(|action| matches!(action, Action::Send(to, Message::Inv(_)) if *to == id))
+    };
+    assert!(told(&actions, to) && !told(&actions, from));
+    stage.say(to, ask());
+    assert_eq!(names(&stage.sent(to)), ["tx"]);
+}
+
+#[test]
+fn who_wants_headers_gets_new_blocks_as_headers_and_others_as_hashes() {
+    let mut stage = Stage::new();
+    let (old, new) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound));
+    stage.say(new, Message::SendHeaders);
+    let headers = headers_on(&genesis(), 2, 1);
+    let connect = |stage: &mut Stage, header: &Header| {
+        let block = Arc::new(Block { header: *header, txdata: vec![] });
+        stage.net.chain_says(FromChain::Connected(block), stage.now);
+        stage.net.flush(stage.now);
+        stage.actions()
+    };
+    // Both have genesis, by what they were sent or said.
+    for id in [old, new] {
+        stage.say(
+            id,
+            Message::GetHeaders(super::super::message::Locator {
+                hashes: vec![genesis().block_hash()],
+                stop: HeaderTree::no_hash(),
+            }),
+        );
+    }
+    stage.actions();
+    for (_, header) in &headers {
+        let actions = connect(&mut stage, header);
+        let kinds: Vec<(PeerId, String)> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Send(id, message) => Some((*id, message.command().as_str().to_owned())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(kinds, [(old, "inv".to_owned()), (new, "headers".to_owned())]);
+    }
+}
+
+#[test]
+fn asking_for_more_than_is_taken_costs_points_and_memory_stays() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Inbound);
+    stage.net.set_congested(id, true, stage.now);
+    let list = vec![Inv::tx(TX, &Txid::from_byte_array([1; 32])); 50_000];
+    for _ in 0..10 {
+        stage.say(id, Message::GetData(list.clone()));
+    }
+    assert!(!stage.is_connected(id));
+    assert!(stage.net.peers[&id].getdata.len() <= 100_000);
+}
+
+#[test]
+fn a_next_block_that_is_kept_back_is_asked_of_the_others_in_turn() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let origins = [Origin::Inbound, Origin::Inbound, Origin::Outbound];
+    let peers: Vec<PeerId> = (1..).zip(origins).map(|(number, origin)| stage.peer(number, origin)).collect();
+    let headers = headers_on(&genesis(), 1, 1);
+    peers.iter().for_each(|id| stage.give_headers(*id, &headers));
+    let asked = |stage: &mut Stage| -> Vec<PeerId> {
+        let sent = |action| match action {
+            Action::Send(id, message) if !requested(std::slice::from_ref(&message)).is_empty() => Some(id),
+            _ => None,
+        };
+        stage.actions().into_iter().filter_map(sent).collect()
+    };
+    assert_eq!(asked(&mut stage), [peers[0]], "who announced it first");
+    stage.pass(2 * SECOND);
+    assert_eq!(asked(&mut stage), []);
+    for expected in [&peers[2..], &peers[1..2], &[], &[]] {
+        stage.pass(4 * SECOND);
+        assert_eq!(asked(&mut stage), expected, "chosen peers first, each once");
+    }
+    assert!(peers.iter().all(|id| stage.is_connected(*id)), "to be slow is no fault");
+    stage.give_block(peers[0], &headers[0].1);
+    assert!(stage.net.in_flight.is_empty(), "whoever gives it");
+}

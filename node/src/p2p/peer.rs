@@ -1,0 +1,334 @@
+//! What is known of one peer.
+//!
+//! Lives here: [`Peer`], the protocol's state of a connection, and the small bounded memories in it. Does not live
+//! here: what is done with it (`net.rs` and its neighbours), sockets and byte counts (`connection.rs`). Times are
+//! microseconds since 1970.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bitcoin::{BlockHash, Txid};
+
+use super::addresses::ip::{NetAddress, TimedAddress};
+use super::compact::{self, BlockTransactionsRequest, CompactBlock};
+use super::message::{Inv, NODE_NETWORK, NODE_WITNESS};
+use super::random::Random;
+use super::tree::NodeId;
+
+/// Microseconds since 1970.
+pub(crate) type Micros = u64;
+/// One second.
+pub(crate) const SECOND: Micros = 1_000_000;
+
+/// Number of a connection; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerId(pub(crate) u64);
+
+/// How a connection came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The peer connected to us.
+    Inbound,
+    /// We chose the peer from the address table.
+    Outbound,
+    /// Somebody named it: `--connect`, `--add-peer`, `addnode`. Never punished beyond being told.
+    Manual,
+    /// Only to see whether somebody is there.
+    Feeler,
+}
+
+/// A memory of what a peer knows: two generations of short keys, the older forgotten when the newer is full.
+#[derive(Debug)]
+pub(crate) struct Known {
+    newer: HashSet<u64>,
+    older: HashSet<u64>,
+    generation: usize,
+}
+
+impl Known {
+    /// Remembers at least the last `generation` keys and at most twice as many.
+    pub(crate) fn new(generation: usize) -> Self {
+        Self { newer: HashSet::new(), older: HashSet::new(), generation }
+    }
+
+    /// `false` when it was known.
+    pub(crate) fn insert(&mut self, key: u64) -> bool {
+        if self.contains(key) {
+            return false;
+        }
+        if self.newer.len() >= self.generation {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(key)
+    }
+
+    pub(crate) fn contains(&self, key: u64) -> bool {
+        self.newer.contains(&key) || self.older.contains(&key)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.newer.clear();
+        self.older.clear();
+    }
+}
+
+/// The key of a transaction in a [`Known`]: ids are hashes, so any eight bytes will do.
+pub(crate) fn txid_key(txid: &Txid) -> u64 {
+    let bytes: &[u8; 32] = txid.as_ref();
+    u64::from_le_bytes(bytes[..8].try_into().expect("eight of 32 bytes"))
+}
+
+/// The key of an address in a [`Known`].
+pub(crate) fn address_key(address: &NetAddress) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    static STATE: std::sync::LazyLock<RandomState> = std::sync::LazyLock::new(RandomState::new);
+    STATE.hash_one(address)
+}
+
+/// Pings of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Ping {
+    /// The nonce that is awaited, and since when.
+    pub(crate) awaited: Option<(u64, Micros)>,
+    /// When the last one was sent.
+    pub(crate) sent: Micros,
+    /// Somebody asked for one.
+    pub(crate) wanted: bool,
+    /// The last way there and back.
+    pub(crate) last: Option<Micros>,
+    /// The fastest.
+    pub(crate) fastest: Option<Micros>,
+}
+
+/// Whether an outbound peer's chain keeps up with ours (`ChainSyncTimeoutState`).
+#[derive(Debug, Default)]
+pub(crate) struct ChainSync {
+    /// When to ask, and then to give up.
+    pub(crate) timeout: Option<Micros>,
+    /// The block whose work the peer's chain should have.
+    pub(crate) work_header: Option<NodeId>,
+    pub(crate) asked: bool,
+    /// It had a chain as good as ours once, and is kept.
+    pub(crate) protected: bool,
+}
+
+/// Something that a peer asked for.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// A block or transaction.
+    Inv(Inv),
+    /// Some of a block's transactions.
+    Parts(BlockTransactionsRequest),
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// As it was named, if it was.
+    pub(crate) name: Option<String>,
+    pub(crate) origin: Origin,
+    pub(crate) connected: Micros,
+    pub(crate) last_received: Micros,
+
+    // From its version message.
+    pub(crate) version: i32,
+    pub(crate) services: u64,
+    pub(crate) user_agent: String,
+    pub(crate) start_height: i32,
+    pub(crate) wants_txs: bool,
+    pub(crate) time_offset: i64,
+    pub(crate) our_address: Option<SocketAddr>,
+    /// Its verack came: everything may be said.
+    pub(crate) established: bool,
+    /// What we sent in our version message.
+    pub(crate) nonce: u64,
+
+    pub(crate) ping: Ping,
+    pub(crate) score: u32,
+    /// It is being disconnected.
+    pub(crate) closing: bool,
+
+    // Headers and blocks from it.
+    pub(crate) best_known: Option<NodeId>,
+    pub(crate) last_unknown: Option<BlockHash>,
+    pub(crate) last_common: Option<NodeId>,
+    pub(crate) best_sent: Option<NodeId>,
+    pub(crate) unconnecting: u32,
+    pub(crate) sync_started: bool,
+    pub(crate) headers_timeout: Option<Micros>,
+    pub(crate) in_flight: VecDeque<BlockHash>,
+    pub(crate) downloading_since: Micros,
+    pub(crate) stalling_since: Option<Micros>,
+    /// Headers that it gave us in branches with less work than our tip.
+    pub(crate) weak_headers: usize,
+    pub(crate) chain_sync: ChainSync,
+    pub(crate) last_announcement: Micros,
+    pub(crate) last_block: Micros,
+    /// More headers were to be had and were not asked for: too many are without blocks.
+    pub(crate) more_headers: bool,
+
+    // Blocks to it.
+    pub(crate) prefers_headers: bool,
+    /// It wants new blocks as compact blocks at once.
+    pub(crate) prefers_compact: bool,
+    /// The kind of compact blocks it reads.
+    pub(crate) compact_version: Option<compact::Version>,
+    /// It sends compact blocks with witnesses.
+    pub(crate) gives_compact: bool,
+    /// A compact block whose header is with the chain.
+    pub(crate) pending_compact: Option<Arc<CompactBlock>>,
+    pub(crate) announce: Vec<NodeId>,
+    pub(crate) continue_at: Option<BlockHash>,
+    pub(crate) getdata: VecDeque<Wanted>,
+    /// A block is being read for it.
+    pub(crate) serving: bool,
+    /// It reads slowly: nothing more is made for it now.
+    pub(crate) congested: bool,
+
+    // Transactions.
+    pub(crate) known: Known,
+    pub(crate) relay: HashSet<Txid>,
+    pub(crate) next_inv: Micros,
+    pub(crate) wants_mempool: bool,
+    pub(crate) saw_mempool: bool,
+    /// Base units per 1,000 virtual bytes.
+    pub(crate) fee_filter: u64,
+    pub(crate) sent_fee_filter: u64,
+    pub(crate) next_fee_filter: Micros,
+    /// Transactions that it announced and we did not get yet.
+    pub(crate) announced: usize,
+    pub(crate) last_tx: Micros,
+
+    // Addresses.
+    pub(crate) known_addresses: Known,
+    pub(crate) addresses: Vec<TimedAddress>,
+    pub(crate) next_addresses: Micros,
+    pub(crate) next_own_address: Micros,
+    pub(crate) answered_getaddr: bool,
+    pub(crate) asked_getaddr: bool,
+}
+
+/// Transactions that a peer is remembered to know: 8,000 to 16,000 keys, at most 0.3 MB.
+const KNOWN_TXS: usize = 8_000;
+/// Addresses that a peer is remembered to know.
+const KNOWN_ADDRESSES: usize = 2_500;
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, origin: Origin, now: Micros, random: &mut Random) -> Self {
+        Self {
+            address,
+            name: None,
+            origin,
+            connected: now,
+            last_received: 0,
+            version: 0,
+            services: 0,
+            user_agent: String::new(),
+            start_height: -1,
+            wants_txs: false,
+            time_offset: 0,
+            our_address: None,
+            established: false,
+            nonce: random.next(),
+            ping: Ping::default(),
+            score: 0,
+            closing: false,
+            best_known: None,
+            last_unknown: None,
+            last_common: None,
+            best_sent: None,
+            unconnecting: 0,
+            sync_started: false,
+            headers_timeout: None,
+            in_flight: VecDeque::new(),
+            downloading_since: 0,
+            stalling_since: None,
+            weak_headers: 0,
+            chain_sync: ChainSync::default(),
+            last_announcement: 0,
+            last_block: 0,
+            more_headers: false,
+            prefers_headers: false,
+            prefers_compact: false,
+            compact_version: None,
+            gives_compact: false,
+            pending_compact: None,
+            announce: Vec::new(),
+            continue_at: None,
+            getdata: VecDeque::new(),
+            serving: false,
+            congested: false,
+            known: Known::new(KNOWN_TXS),
+            relay: HashSet::new(),
+            next_inv: 0,
+            wants_mempool: false,
+            saw_mempool: false,
+            fee_filter: 0,
+            sent_fee_filter: 0,
+            next_fee_filter: 0,
+            announced: 0,
+            last_tx: 0,
+            known_addresses: Known::new(KNOWN_ADDRESSES),
+            addresses: Vec::new(),
+            next_addresses: 0,
+            next_own_address: 0,
+            answered_getaddr: false,
+            asked_getaddr: false,
+        }
+    }
+
+    pub(crate) fn inbound(&self) -> bool {
+        self.origin == Origin::Inbound
+    }
+
+    /// It has no whole chain (`fClient`).
+    pub(crate) fn is_client(&self) -> bool {
+        self.services & NODE_NETWORK == 0
+    }
+
+    pub(crate) fn gives_witness(&self) -> bool {
+        self.services & NODE_WITNESS != 0
+    }
+
+    /// Blocks and headers are asked of it first (`fPreferredDownload`).
+    pub(crate) fn is_preferred(&self) -> bool {
+        self.established
+            && matches!(self.origin, Origin::Outbound | Origin::Manual)
+            && !self.is_client()
+            && !self.closing
+    }
+
+    /// We chose it and may choose another (`IsOutboundDisconnectionCandidate`).
+    pub(crate) fn is_replaceable(&self) -> bool {
+        self.origin == Origin::Outbound
+    }
+
+    /// Somebody named it so.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name)
+    }
+
+    /// Something can be said to it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.established && !self.closing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_keeps_the_newest_and_stays_bounded() {
+        let mut known = Known::new(100);
+        for key in 0..10_000 {
+            assert!(known.insert(key));
+            assert!(!known.insert(key));
+            assert!(known.newer.len() + known.older.len() <= 200);
+        }
+        assert!((9_900..10_000).all(|key| known.contains(key)));
+        assert!(!known.contains(0));
+    }
+}

@@ -1,0 +1,139 @@
+//! What a refusal costs who sent it, and who is not let in again.
+//!
+//! Lives here: points as the reference gives them (`CValidationState::DoS`), reject codes, and [`Bans`] with its file.
+//! Does not live here: adding points up (`net.rs`). A ban is of one address, for a day; the file is text, an address
+//! and a time in each line.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use iop_consensus::error::BlockError;
+use tracing::warn;
+
+use super::net::Refusal;
+use crate::chain::verdict::Rejection;
+
+/// A ban's seconds (`DEFAULT_MISBEHAVING_BANTIME`).
+pub(crate) const BANNED_FOR: u64 = 24 * 60 * 60;
+/// Addresses that are banned at a time; the ban that ends first makes room. 10,000 take 1 MB.
+const MAX_BANS: usize = 10_000;
+
+/// Reject codes (`consensus/validation.h`).
+const INVALID: u8 = 0x10;
+const OBSOLETE: u8 = 0x11;
+const CHECKPOINT: u8 = 0x43;
+
+/// A refused block or header, as it concerns who sent it.
+pub(crate) fn refusal(rejection: &Rejection) -> Refusal {
+    let reason = rejection.reason();
+    let (code, points, final_, known) = match rejection {
+        Rejection::Rule(error) => {
+            let (code, points) = rule_points(error, &reason);
+            (code, points, !error.corruption_possible() && !is_of_the_moment(error), false)
+        }
+        Rejection::KnownInvalid => (0, 0, true, true),
+        Rejection::UnknownParent => (0, 10, false, false),
+        Rejection::InvalidParent => (INVALID, 100, true, false),
+    };
+    Refusal { code, reason, points, final_, known }
+}
+
+/// A block from the future may be fine tomorrow.
+fn is_of_the_moment(error: &BlockError) -> bool {
+    matches!(error, BlockError::TimeTooNew { .. })
+}
+
+fn rule_points(error: &BlockError, reason: &str) -> (u8, u32) {
+    match error {
+        BlockError::HighHash { .. } => (INVALID, 50),
+        BlockError::TimeTooOld { .. } | BlockError::TimeTooNew { .. } => (INVALID, 0),
+        BlockError::BadVersion { .. } => (OBSOLETE, 0),
+        BlockError::ForkBeforeCheckpoint { .. } => (CHECKPOINT, 100),
+        _ if reason == "bad-txns-nonfinal" => (INVALID, 10),
+        _ => (INVALID, 100),
+    }
+}
+
+/// Addresses that are not let in.
+#[derive(Debug, Default)]
+pub(crate) struct Bans {
+    until: BTreeMap<IpAddr, u64>,
+    file: Option<PathBuf>,
+}
+
+impl Bans {
+    /// With those that a file names; what cannot be read is left out.
+    pub(crate) fn load(file: PathBuf, now: u64) -> Self {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let entry = |line: &str| {
+            let (ip, until) = line.split_once(' ')?;
+            Some((ip.parse().ok()?, until.trim().parse().ok()?))
+        };
+        let until = text.lines().filter_map(entry).filter(|(_, until)| *until > now).take(MAX_BANS).collect();
+        Self { until, file: Some(file) }
+    }
+
+    /// Bans an address until then, seconds since 1970.
+    pub(crate) fn ban(&mut self, ip: IpAddr, until: u64, now: u64) {
+        self.until.retain(|_, until| *until > now);
+        if self.until.len() >= MAX_BANS {
+            let first = self.until.iter().min_by_key(|(_, until)| **until).map(|(ip, _)| *ip);
+            first.map(|ip| self.until.remove(&ip));
+        }
+        self.until.insert(ip.to_canonical(), until);
+        if let Some(file) = &self.file
+            && let Err(error) = self.save(file)
+        {
+            warn!("{} cannot be written: {error}", file.display());
+        }
+    }
+
+    fn save(&self, file: &Path) -> std::io::Result<()> {
+        let lines: String = self.until.iter().map(|(ip, until)| format!("{ip} {until}\n")).collect();
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, lines)?;
+        std::fs::rename(&beside, file)
+    }
+
+    pub(crate) fn is_banned(&self, ip: IpAddr, now: u64) -> bool {
+        self.until.get(&ip.to_canonical()).is_some_and(|until| *until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn bans_end_are_bounded_and_outlive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("bans.txt");
+        let mut bans = Bans::load(file.clone(), 0);
+        let ip = |n: u32| IpAddr::from(n.to_be_bytes());
+        bans.ban(ip(1), 100, 0);
+        assert!(bans.is_banned(ip(1), 99) && !bans.is_banned(ip(1), 100) && !bans.is_banned(ip(2), 0));
+        assert!(Bans::load(file.clone(), 50).is_banned(ip(1), 60));
+        assert!(!Bans::load(file, 100).is_banned(ip(1), 99), "what is over is not read");
+        let mut many = Bans::default();
+        (0..20_000u32).for_each(|n| many.until.insert(ip(n), 5 + u64::from(n)).map_or((), drop));
+        many.until.retain(|_, until| *until < 5 + MAX_BANS as u64);
+        many.ban(ip(70_000), 999_999, 0);
+        assert_eq!(many.until.len(), MAX_BANS);
+        assert!(!many.is_banned(ip(0), 0) && many.is_banned(ip(70_000), 0));
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_in_ipv6_clothes() {
+        let mut bans = Bans::default();
+        bans.ban("::ffff:1.2.3.4".parse().unwrap(), 9, 0);
+        assert!(bans.is_banned("1.2.3.4".parse().unwrap(), 0));
+    }
+
+    #[test]
+    fn points_are_those_of_the_reference() {
+        assert_eq!(refusal(&Rejection::UnknownParent).points, 10);
+        assert_eq!(refusal(&Rejection::InvalidParent).points, 100);
+    }
+}

@@ -1,0 +1,476 @@
+//! Headers first, then blocks: which to ask whom for, and who holds everything up.
+//!
+//! Lives here: headers and what they lead to, the download window, time limits of both. Does not live here: blocks that
+//! came (`blocks.rs`). Sources: `ProcessHeadersMessage`, `SendMessages`, `FindNextBlocksToDownload`,
+//! `ConsiderEviction`. Headers are bounded: see [`HEADERS_AHEAD`] and [`MAX_WEAK_HEADERS`].
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use tracing::debug;
+
+use super::blocks::InFlight;
+use super::message::{BLOCK, COMPACT_BLOCK, Inv, Locator, MAX_HEADERS, Message, WITNESS};
+use super::net::{Action, Net, Refusal};
+use super::peer::{Micros, PeerId, SECOND};
+use super::tree::{HeaderTree, NodeId, Status};
+
+/// Blocks under way from one peer at a time (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
+pub(super) const MAX_IN_FLIGHT: usize = 16;
+/// Blocks are fetched at most this far behind the last that both have (`BLOCK_DOWNLOAD_WINDOW`).
+const WINDOW: u32 = 1_024;
+/// Fewer headers than this may be an announcement (`MAX_BLOCKS_TO_ANNOUNCE`).
+pub(super) const MAX_ANNOUNCED: usize = 8;
+/// So many announcements in a row that do not connect cost points (`MAX_UNCONNECTING_HEADERS`).
+const MAX_UNCONNECTING: u32 = 10;
+/// A peer that holds up the window is dropped after this (`BLOCK_STALLING_TIMEOUT`).
+const STALLING_TIME: Micros = 2 * SECOND;
+/// The first headers may take this long (`HEADERS_DOWNLOAD_TIMEOUT_BASE`), and a millisecond more for each that is
+/// expected (`HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER`).
+const HEADERS_TIME: Micros = 15 * 60 * SECOND;
+/// Headers are asked of all peers when the best is not older than this, seconds.
+const NEAR_TODAY: u64 = 24 * 60 * 60;
+/// An outbound peer whose chain has less work than ours is asked after this, and dropped two minutes later
+/// (`CHAIN_SYNC_TIMEOUT`, `HEADERS_RESPONSE_TIME`).
+const CHAIN_SYNC_TIME: Micros = 20 * 60 * SECOND;
+const CHAIN_SYNC_ANSWER: Micros = 120 * SECOND;
+/// Outbound peers that are kept whatever their chain does later (`MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`).
+const MAX_PROTECTED: usize = 4;
+/// Headers that may be known beyond the tip: more are asked for as blocks come. The reference has no such bound; half a
+/// million are about 250 MB with the chain's own index, nine years of ten-minute blocks.
+const HEADERS_AHEAD: u32 = 500_000;
+/// Headers that a peer may give in branches with less work than the tip's: 10 MB for each address, which is banned
+/// then. The reference has no such bound.
+const MAX_WEAK_HEADERS: usize = 20_000;
+
+impl Net {
+    /// Starts asking a peer for headers, if it is time to.
+    pub(super) fn start_sync(&mut self, id: PeerId, now: Micros) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if peer.sync_started || !peer.is_ready() || peer.is_client() {
+            return;
+        }
+        let best = self.tree.get(self.tree.best());
+        let age = self.adjusted_time(now).saturating_sub(u64::from(best.header.time));
+        let others = self.peers.values().any(|peer| peer.sync_started);
+        if age >= NEAR_TODAY && (others || !self.may_fetch(id)) {
+            return;
+        }
+        let expected = age / u64::from(self.params.pow.target_spacing.max(1));
+        // From the parent, so that the answer is never empty and shows what the peer has.
+        let from = best.parent.unwrap_or(self.tree.best());
+        self.with(id, |peer| {
+            peer.sync_started = true;
+            peer.headers_timeout = Some(now + HEADERS_TIME + expected * 1_000);
+        });
+        debug!(peer = id.0, "asking for headers from height {}", self.tree.get(from).height);
+        self.ask_headers(id, from);
+    }
+
+    /// Chosen and named peers first; others only while there are none of those.
+    fn may_fetch(&self, id: PeerId) -> bool {
+        let Some(peer) = self.peers.get(&id) else { return false };
+        peer.is_preferred() || (!peer.is_client() && !self.peers.values().any(|peer| peer.is_preferred()))
+    }
+
+    pub(super) fn ask_headers(&mut self, id: PeerId, from: NodeId) {
+        let hashes = self.tree.locator(from);
+        self.send(id, Message::GetHeaders(Locator { hashes, stop: HeaderTree::no_hash() }));
+    }
+
+    pub(super) fn on_headers(&mut self, id: PeerId, headers: Vec<(BlockHash, Header)>, now: Micros) {
+        let (Some((_, first)), Some((last, _))) = (headers.first(), headers.last()) else { return };
+        let last = *last;
+        if self.tree.find(&first.prev_blockhash).is_none() && headers.len() < MAX_ANNOUNCED {
+            return self.unconnecting(id, last, now);
+        }
+        let continuous = headers.windows(2).all(|pair| pair[1].1.prev_blockhash == pair[0].0);
+        if !continuous {
+            return self.misbehaving(id, 20, "headers that do not follow each other", now);
+        }
+        // What is known needs no judging; the chain's thread may be busy with a block.
+        if self.tree.find(&last).is_some_and(|known| !self.tree.get(known).status.failed) {
+            return self.headers_judged(id, &headers, Some(last), None, now);
+        }
+        if self.too_far_ahead(first) {
+            return self.with(id, |peer| peer.more_headers = true);
+        }
+        self.actions.push(Action::Headers(id, headers));
+    }
+
+    fn too_far_ahead(&self, first: &Header) -> bool {
+        let parent = self.tree.find(&first.prev_blockhash).map_or(0, |id| self.tree.get(id).height);
+        let behind = self.tree.get(self.tree.tip()).work < self.minimum_work();
+        // Blocks come only with the minimum work: until then headers must.
+        !behind && parent > self.tree.get(self.tree.tip()).height + HEADERS_AHEAD
+    }
+
+    fn unconnecting(&mut self, id: PeerId, last: BlockHash, now: Micros) {
+        self.ask_headers(id, self.tree.best());
+        self.block_announced(id, last);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.unconnecting += 1;
+        if peer.unconnecting.is_multiple_of(MAX_UNCONNECTING) {
+            self.misbehaving(id, 20, "ten announcements in a row that do not connect", now);
+        }
+    }
+
+    /// The chain judged headers (the second half of `ProcessHeadersMessage`).
+    pub(super) fn headers_judged(
+        &mut self,
+        id: PeerId,
+        headers: &[(BlockHash, Header)],
+        last: Option<BlockHash>,
+        refused: Option<(BlockHash, Refusal)>,
+        now: Micros,
+    ) {
+        let before = self.tree.len();
+        for (hash, header) in
+            headers.iter().take_while(|(hash, _)| Some(*hash) != refused.as_ref().map(|r| r.0))
+        {
+            self.tree.put(*hash, *header, Status::default());
+        }
+        let new = self.tree.len() - before;
+        if let Some((hash, refusal)) = refused {
+            return self.headers_refused(id, hash, &refusal, now);
+        }
+        let Some(last) = last.and_then(|hash| self.tree.find(&hash)) else { return };
+        if self.too_many_weak_headers(id, last, new) {
+            return self.misbehaving(id, 100, "too many headers of branches with little work", now);
+        }
+        self.block_announced(id, self.tree.get(last).hash);
+        let better = self.work(last) > self.tip_work();
+        self.with(id, |peer| {
+            peer.unconnecting = 0;
+            if new > 0 && better {
+                peer.last_announcement = now;
+            }
+        });
+        let full = headers.len() == MAX_HEADERS;
+        if full {
+            self.ask_more_headers(id, last);
+        }
+        if self.is_near_tip(now) && !self.tree.get(last).status.failed && self.work(last) >= self.tip_work() {
+            self.fetch_directly(id, last, now);
+        }
+        self.judge_chain_of(id, full);
+        self.fill(id, now);
+    }
+
+    fn headers_refused(&mut self, id: PeerId, hash: BlockHash, refusal: &Refusal, now: Micros) {
+        debug!(peer = id.0, %hash, "header refused: {}", refusal.reason);
+        self.misbehaving(id, refusal.points, &format!("header {hash}: {}", refusal.reason), now);
+        let replaceable = self.peers.get(&id).is_some_and(|peer| peer.is_replaceable());
+        if refusal.known && replaceable {
+            self.close(id, "its chain holds a block that breaks a rule");
+        }
+    }
+
+    fn too_many_weak_headers(&mut self, id: PeerId, last: NodeId, new: usize) -> bool {
+        let strong = self.work(last) >= self.tip_work();
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
+        peer.weak_headers = if strong { 0 } else { peer.weak_headers + new };
+        peer.weak_headers > MAX_WEAK_HEADERS
+    }
+
+    fn ask_more_headers(&mut self, id: PeerId, last: NodeId) {
+        if self.too_far_ahead(&self.tree.get(last).header) {
+            return self.with(id, |peer| peer.more_headers = true);
+        }
+        // Where all that came is known, on from the best that the peer's chain shares with what is known.
+        let best = self.tree.best();
+        let from = if self.tree.is_ancestor(last, best) { best } else { last };
+        self.ask_headers(id, from);
+    }
+
+    /// What a whole answer says of a chosen peer: too little work ends it, enough of it protects it.
+    fn judge_chain_of(&mut self, id: PeerId, more: bool) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let (Some(best), true) = (peer.best_known, peer.is_replaceable()) else { return };
+        if self.initial_download && !more && self.work(best) < self.minimum_work() {
+            return self.close(id, "its headers have too little work");
+        }
+        let protected = self.peers.values().filter(|peer| peer.chain_sync.protected).count();
+        if protected < MAX_PROTECTED && self.work(best) >= self.tip_work() {
+            self.with(id, |peer| peer.chain_sync.protected = true);
+        }
+    }
+
+    /// A peer has a block (`UpdateBlockAvailability`).
+    pub(super) fn block_announced(&mut self, id: PeerId, hash: BlockHash) {
+        self.resolve_unknown(id);
+        let found = self.tree.find(&hash);
+        let better = found.filter(|&found| {
+            let best = self.peers.get(&id).and_then(|peer| peer.best_known);
+            best.is_none_or(|best| self.work(found) >= self.work(best))
+        });
+        self.with(id, |peer| match (found, better) {
+            (None, _) => peer.last_unknown = Some(hash),
+            (_, Some(better)) => peer.best_known = Some(better),
+            _ => {}
+        });
+    }
+
+    /// Whether the last unknown block that a peer announced is known by now (`ProcessBlockAvailability`).
+    pub(super) fn resolve_unknown(&mut self, id: PeerId) {
+        let Some(hash) = self.peers.get(&id).and_then(|peer| peer.last_unknown) else { return };
+        let Some(found) = self.tree.find(&hash) else { return };
+        let best = self.peers.get(&id).and_then(|peer| peer.best_known);
+        let better = best.is_none_or(|best| self.work(found) >= self.work(best));
+        self.with(id, |peer| {
+            peer.last_unknown = None;
+            if better {
+                peer.best_known = Some(found);
+            }
+        });
+    }
+
+    /// Near the tip, announced blocks are fetched at once from who announced them.
+    fn fetch_directly(&mut self, id: PeerId, last: NodeId, now: Micros) {
+        let mut missing = Vec::new();
+        let mut walk = last;
+        while !self.tree.is_active(walk) && missing.len() <= MAX_IN_FLIGHT {
+            if self.is_missing(walk) && self.has_our_blocks(id) {
+                missing.push(walk);
+            }
+            walk = self.tree.get(walk).parent.expect("genesis is active");
+        }
+        if !self.tree.is_active(walk) {
+            // A large reorganisation: the window takes care of it.
+            return;
+        }
+        let room = self.peers.get(&id).map_or(0, |peer| MAX_IN_FLIGHT.saturating_sub(peer.in_flight.len()));
+        let wanted: Vec<NodeId> = missing.into_iter().rev().take(room).collect();
+        let alone = wanted.len() == 1 && self.in_flight.is_empty();
+        let gives_compact = self.peers.get(&id).is_some_and(|peer| peer.gives_compact);
+        let parent_valid =
+            self.tree.get(last).parent.is_some_and(|parent| self.tree.get(parent).status.valid);
+        self.request_blocks(id, &wanted, alone && gives_compact && parent_valid, now);
+    }
+
+    /// Neither here, nor with the chain, nor under way.
+    fn is_missing(&self, id: NodeId) -> bool {
+        let node = self.tree.get(id);
+        !node.status.have
+            && !self.in_flight.contains_key(&node.hash)
+            && !self.sources.contains_key(&node.hash)
+    }
+
+    pub(super) fn request_blocks(&mut self, id: PeerId, wanted: &[NodeId], compact: bool, now: Micros) {
+        if wanted.is_empty() {
+            return;
+        }
+        let kind = if compact { COMPACT_BLOCK } else { BLOCK | self.witness_flag(id) };
+        let mut list = Vec::with_capacity(wanted.len());
+        for &node in wanted {
+            let hash = self.tree.get(node).hash;
+            list.push(Inv::block(kind, &hash));
+            self.mark_in_flight(id, hash, Some(node), now);
+        }
+        self.send(id, Message::GetData(list));
+    }
+
+    /// Blocks and transactions are asked for with their witnesses where the peer has them (`GetFetchFlags`).
+    pub(super) fn witness_flag(&self, id: PeerId) -> u32 {
+        if self.peers.get(&id).is_some_and(|peer| peer.gives_witness()) { WITNESS } else { 0 }
+    }
+
+    pub(super) fn mark_in_flight(&mut self, id: PeerId, hash: BlockHash, node: Option<NodeId>, now: Micros) {
+        self.mark_received(&hash, now);
+        self.in_flight.insert(hash, InFlight { peer: id, node, since: now, asked: vec![id], partial: None });
+        self.with(id, |peer| {
+            if peer.in_flight.is_empty() {
+                peer.downloading_since = now;
+            }
+            peer.in_flight.push_back(hash);
+        });
+    }
+
+    /// A block is no longer under way; whether it was (`MarkBlockAsReceived`).
+    pub(super) fn mark_received(&mut self, hash: &BlockHash, now: Micros) -> bool {
+        let Some(in_flight) = self.in_flight.remove(hash) else { return false };
+        self.with(in_flight.peer, |peer| {
+            if peer.in_flight.front() == Some(hash) {
+                peer.downloading_since = peer.downloading_since.max(now);
+            }
+            peer.in_flight.retain(|other| other != hash);
+            peer.stalling_since = None;
+        });
+        true
+    }
+
+    pub(super) fn fill_all(&mut self, now: Micros) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.fill(id, now));
+    }
+
+    /// Asks a peer for the next blocks of its chain, as many as may be under way.
+    pub(super) fn fill(&mut self, id: PeerId, now: Micros) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        // Half is enough to keep the connection busy, and spares a walk for each block.
+        let in_flight = peer.in_flight.len();
+        if !peer.is_ready() || peer.is_client() || in_flight > MAX_IN_FLIGHT / 2 {
+            return;
+        }
+        if self.initial_download && !self.may_fetch(id) {
+            return;
+        }
+        let (wanted, staller) = self.next_blocks(id, MAX_IN_FLIGHT - in_flight);
+        self.request_blocks(id, &wanted, false, now);
+        if let (Some(staller), true, 0) = (staller, wanted.is_empty(), in_flight) {
+            self.with(staller, |peer| {
+                peer.stalling_since.get_or_insert(now);
+            });
+        }
+        self.ask_postponed_headers(id);
+    }
+
+    /// Headers that were too far ahead are asked for when the blocks have come closer.
+    fn ask_postponed_headers(&mut self, id: PeerId) {
+        let best = self.tree.best();
+        let postponed = self.peers.get(&id).is_some_and(|peer| peer.more_headers);
+        if postponed && !self.too_far_ahead(&self.tree.get(best).header) {
+            self.with(id, |peer| peer.more_headers = false);
+            self.ask_headers(id, best);
+        }
+    }
+
+    /// Blocks to ask a peer for, at most `count`, and the peer that holds up the window, if one does
+    /// (`FindNextBlocksToDownload`).
+    fn next_blocks(&mut self, id: PeerId, count: usize) -> (Vec<NodeId>, Option<PeerId>) {
+        self.resolve_unknown(id);
+        let mut wanted = Vec::new();
+        let best = self.peers.get(&id).and_then(|peer| peer.best_known);
+        let Some(best) =
+            best.filter(|&best| self.work(best) >= self.tip_work() && self.work(best) >= self.minimum_work())
+        else {
+            return (wanted, None);
+        };
+        if !self.has_our_blocks(id) {
+            return (wanted, None);
+        }
+        let mut common = self.common_with(id, best);
+        let start = self.tree.get(common).height;
+        let last = self.tree.get(best).height.min(start + WINDOW + 1);
+        let mut waiting_for = None;
+        let mut staller = None;
+        'walk: for low in (start..last).step_by(128) {
+            // Ancestors are found from above: a stretch at a time.
+            for node in self.stretch(best, low + 1, (low + 128).min(last)) {
+                let entry = self.tree.get(node);
+                if entry.status.failed {
+                    break 'walk;
+                }
+                let hash = entry.hash;
+                if entry.status.have || self.tree.is_active(node) {
+                    let linked = self.tree.get(node).parent == Some(common);
+                    common = if linked { node } else { common };
+                } else if self.sources.contains_key(&hash) {
+                    // It is with the chain.
+                } else if let Some(in_flight) = self.in_flight.get(&hash) {
+                    waiting_for = waiting_for.or(Some(in_flight.peer));
+                } else if self.tree.get(node).height > start + WINDOW {
+                    // The window ends here: whoever has its first block holds everything up.
+                    staller = waiting_for.filter(|_| wanted.is_empty()).filter(|other| *other != id);
+                    break 'walk;
+                } else {
+                    wanted.push(node);
+                    if wanted.len() == count {
+                        break 'walk;
+                    }
+                }
+            }
+        }
+        self.with(id, |peer| peer.last_common = Some(common));
+        (wanted, staller)
+    }
+
+    /// The last block that both have, as far as is known.
+    fn common_with(&self, id: PeerId, best: NodeId) -> NodeId {
+        let known = self.peers.get(&id).and_then(|peer| peer.last_common);
+        let known = known.unwrap_or_else(|| {
+            let height = self.tree.get(best).height.min(self.tree.get(self.tree.tip()).height);
+            self.tree.active_at(height).expect("at most the tip's height")
+        });
+        self.tree.common(known, best)
+    }
+
+    /// The ancestors of `best` from height `low` to `high`, upwards.
+    fn stretch(&self, best: NodeId, low: u32, high: u32) -> Vec<NodeId> {
+        let mut nodes = Vec::with_capacity((high + 1 - low) as usize);
+        let mut walk = self.tree.ancestor(best, high);
+        for _ in low..=high {
+            nodes.push(walk);
+            walk = self.tree.get(walk).parent.unwrap_or(walk);
+        }
+        nodes.reverse();
+        nodes
+    }
+
+    /// Ends connections that hold up headers or blocks, or whose chain stays behind.
+    pub(super) fn check_sync(&mut self, id: PeerId, now: Micros) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if peer.stalling_since.is_some_and(|since| since + STALLING_TIME < now) {
+            return self.close(id, "it holds up the download of blocks");
+        }
+        if let Some(front) = peer.in_flight.front() {
+            let others = self.peers.values().filter(|other| !other.in_flight.is_empty()).count() as u64 - 1;
+            // One block interval, and half of one for each other peer that shares the line.
+            let spacing = u64::from(self.params.pow.target_spacing) * SECOND;
+            if now > peer.downloading_since + spacing + spacing / 2 * others {
+                let why = format!("block {front} did not come in time");
+                return self.close(id, &why);
+            }
+        }
+        self.check_headers_time(id, now);
+        self.check_chain(id, now);
+    }
+
+    fn check_headers_time(&mut self, id: PeerId, now: Micros) {
+        let Some(timeout) = self.peers.get(&id).and_then(|peer| peer.headers_timeout) else { return };
+        let best = u64::from(self.tree.get(self.tree.best()).header.time);
+        if best + NEAR_TODAY > self.adjusted_time(now) {
+            return self.with(id, |peer| peer.headers_timeout = None);
+        }
+        let syncing = self.peers.values().filter(|peer| peer.sync_started).count();
+        let replaceable = self.peers.iter().any(|(other, peer)| *other != id && peer.is_preferred());
+        if now > timeout && syncing == 1 && replaceable {
+            self.close(id, "its headers did not come in time");
+        }
+    }
+
+    /// `ConsiderEviction`: a chosen peer must have a chain with our work at some time.
+    fn check_chain(&mut self, id: PeerId, now: Micros) {
+        let (tip, tip_work) = (self.tree.tip(), self.tip_work());
+        let Some(peer) = self.peers.get(&id) else { return };
+        if peer.chain_sync.protected || !peer.is_replaceable() || !peer.sync_started {
+            return;
+        }
+        let best = peer.best_known.map(|best| self.work(best));
+        let caught_up = best.is_some_and(|best| best >= tip_work);
+        let reached = peer.chain_sync.work_header.is_some_and(|mark| best >= Some(self.work(mark)));
+        let (timeout, asked) = (peer.chain_sync.timeout, peer.chain_sync.asked);
+        match timeout {
+            _ if caught_up => self.with(id, |peer| peer.chain_sync = Default::default()),
+            None => self.set_chain_mark(id, tip, now),
+            Some(_) if reached => self.set_chain_mark(id, tip, now),
+            Some(timeout) if now <= timeout => {}
+            Some(_) if asked => self.close(id, "its chain stays behind ours"),
+            Some(_) => {
+                let mark = self.peers.get(&id).and_then(|peer| peer.chain_sync.work_header).unwrap_or(tip);
+                self.ask_headers(id, self.tree.get(mark).parent.unwrap_or(mark));
+                self.with(id, |peer| {
+                    peer.chain_sync.asked = true;
+                    peer.chain_sync.timeout = Some(now + CHAIN_SYNC_ANSWER);
+                });
+            }
+        }
+    }
+
+    fn set_chain_mark(&mut self, id: PeerId, mark: NodeId, now: Micros) {
+        self.with(id, |peer| {
+            peer.chain_sync.timeout = Some(now + CHAIN_SYNC_TIME);
+            peer.chain_sync.work_header = Some(mark);
+            peer.chain_sync.asked = false;
+        });
+    }
+}

@@ -1,0 +1,103 @@
+//! What is written at once.
+//!
+//! Lives here: [`Batch`], the only way to write: typed puts, each encoded straight into the database's own batch.
+//! Does not live here: what belongs into one batch; that is the chain's.
+//! Data goes: chain -> batch -> [`Storage::commit`], which applies all of it or nothing.
+
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::OutPoint;
+use bitcoin::consensus::encode;
+use iop_consensus::address::Address;
+use iop_consensus::coins::Coin;
+use iop_consensus::license::registry::Registry;
+use rocksdb::WriteBatch;
+
+#[allow(unused_imports, reason = "for a link")]
+use super::schema::BlockUndo;
+use super::schema::{self, IndexRecord};
+use super::{Column, META_GLOBALS, META_TIP, Storage};
+
+/// Changes that are applied together or not at all, for one database.
+pub struct Batch {
+    storage: Arc<Storage>,
+    writes: WriteBatch,
+}
+
+impl Batch {
+    pub(super) fn new(storage: Arc<Storage>) -> Self {
+        Self { storage, writes: WriteBatch::default() }
+    }
+
+    pub(super) fn into_writes(self) -> WriteBatch {
+        self.writes
+    }
+
+    fn put(&mut self, column: Column, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.writes.put_cf(self.storage.handle(column), key, value);
+    }
+
+    fn delete(&mut self, column: Column, key: impl AsRef<[u8]>) {
+        self.writes.delete_cf(self.storage.handle(column), key);
+    }
+
+    /// A block's bytes.
+    pub fn put_block(&mut self, hash: &BlockHash, bytes: &[u8]) {
+        self.put(Column::Blocks, hash, bytes);
+    }
+
+    /// Forgets a block and what takes it back.
+    pub fn delete_block(&mut self, hash: &BlockHash) {
+        self.delete(Column::Blocks, hash);
+        self.delete(Column::Undo, hash);
+    }
+
+    /// A header's place and status.
+    pub fn put_index(&mut self, hash: &BlockHash, record: &IndexRecord) {
+        self.put(Column::Index, hash, record.encode());
+    }
+
+    /// What takes a block back, encoded by [`BlockUndo::encode`].
+    pub fn put_undo(&mut self, hash: &BlockHash, encoded: &[u8]) {
+        self.put(Column::Undo, hash, encoded);
+    }
+
+    /// A coin that came to be.
+    pub fn put_coin(&mut self, outpoint: &OutPoint, coin: &Coin) {
+        self.put(Column::Coins, schema::encode_outpoint(outpoint), schema::encode_coin(coin));
+    }
+
+    /// A coin that is gone.
+    pub fn delete_coin(&mut self, outpoint: &OutPoint) {
+        self.delete(Column::Coins, schema::encode_outpoint(outpoint));
+    }
+
+    /// The registry's numbers, the named licenses, and who the blocks at `heights` were counted for.
+    pub fn put_registry<'a>(
+        &mut self,
+        registry: &Registry,
+        licenses: impl IntoIterator<Item = &'a Address>,
+        heights: impl IntoIterator<Item = u32>,
+    ) {
+        self.put(Column::Meta, META_GLOBALS, schema::encode_globals(registry.globals()));
+        for address in licenses {
+            let key = schema::encode_address(address);
+            match registry.license(address) {
+                Some(record) => self.put(Column::Licenses, key, schema::encode_license(record)),
+                None => self.delete(Column::Licenses, key),
+            }
+        }
+        for height in heights {
+            match registry.miner_of(height) {
+                Some(miner) => self.put(Column::Miners, height.to_be_bytes(), schema::encode_address(miner)),
+                None => self.delete(Column::Miners, height.to_be_bytes()),
+            }
+        }
+    }
+
+    /// The active chain's newest block.
+    pub fn put_tip(&mut self, hash: &BlockHash) {
+        self.put(Column::Meta, META_TIP, encode::serialize(hash));
+    }
+}

@@ -1,0 +1,77 @@
+//! How RocksDB is set up: what it may take of memory, and how each column is kept.
+//!
+//! Lives here: [`Tuning`] and nothing that depends on what is stored. Does not live here: the cache of coins, which
+//! takes the larger part of the memory that an operator gives ([`crate::chain::coins`]).
+
+use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
+
+use super::Column;
+
+const MIB: usize = 1 << 20;
+/// Log files of RocksDB itself that are kept.
+const KEPT_LOG_FILES: usize = 4;
+/// Open files that RocksDB may hold; the common limit of a process is 1,024.
+const MAX_OPEN_FILES: i32 = 256;
+/// Bits of the filter that answers most questions for coins that are not there, for each coin: about one in a hundred
+/// is answered wrongly, and looked up.
+const FILTER_BITS: f64 = 10.0;
+/// Files of blocks are about this large.
+const BLOB_FILE_BYTES: u64 = 128 << 20;
+
+/// Memory of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Bytes for what was read.
+    pub read_cache: usize,
+    /// Bytes for what is not yet in its files, all columns together.
+    pub write_buffers: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { read_cache: 32 * MIB, write_buffers: 64 * MIB }
+    }
+}
+
+impl Tuning {
+    pub(super) fn database(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_keep_log_file_num(KEPT_LOG_FILES);
+        options.set_max_open_files(MAX_OPEN_FILES);
+        options.set_db_write_buffer_size(self.write_buffers);
+        options
+    }
+
+    pub(super) fn columns(&self) -> Vec<ColumnFamilyDescriptor> {
+        let cache = Cache::new_lru_cache(self.read_cache);
+        let of = |column: Column| ColumnFamilyDescriptor::new(column.name(), self.column(column, &cache));
+        Column::ALL.map(of).into()
+    }
+
+    fn column(&self, column: Column, cache: &Cache) -> Options {
+        let (mut options, mut blocks) = (Options::default(), BlockBasedOptions::default());
+        blocks.set_block_cache(cache);
+        options.set_write_buffer_size(self.write_buffers);
+        match column {
+            // Blocks are written once and seldom read: kept out of the tree that compaction rewrites. They are mostly
+            // hashes and signatures, which do not compress.
+            Column::Blocks | Column::Undo => {
+                options.set_enable_blob_files(true);
+                options.set_blob_file_size(BLOB_FILE_BYTES);
+                options.set_enable_blob_gc(true);
+                options.set_blob_gc_age_cutoff(1.0);
+            }
+            Column::Coins => {
+                blocks.set_bloom_filter(FILTER_BITS, false);
+                options.set_memtable_whole_key_filtering(true);
+                options.set_memtable_prefix_bloom_ratio(0.05);
+                options.set_compression_type(DBCompressionType::Lz4);
+            }
+            _ => options.set_compression_type(DBCompressionType::Lz4),
+        }
+        options.set_block_based_table_factory(&blocks);
+        options
+    }
+}

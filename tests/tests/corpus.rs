@@ -1,0 +1,33 @@
+//! The corpora of the fuzz targets, replayed: what a fuzzer found once stays mended.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use iop_fuzz_targets::{TARGETS, seeds};
+
+#[test]
+fn every_input_of_every_corpus_passes() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    for (name, target) in TARGETS {
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(corpus.join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            // A panic does not say which input it was.
+            println!("{}", path.display());
+            target(&std::fs::read(path).unwrap());
+            inputs += 1;
+        }
+        assert!(inputs >= seeds::seeds(name).len() && inputs > 0, "{name} has {inputs} inputs");
+    }
+}
+
+#[test]
+fn every_target_can_be_run_by_cargo_fuzz() {
+    let glue = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let manifest = std::fs::read_to_string(glue.join("Cargo.toml")).unwrap();
+    for (name, _) in TARGETS {
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+        assert!(glue.join(format!("fuzz_targets/{name}.rs")).is_file(), "{name}");
+    }
+}

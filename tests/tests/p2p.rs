@@ -1,0 +1,193 @@
+//! Nodes that meet: syncing, relay of blocks and transactions, branches, restarts, over real connections.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::TcpListener;
+
+use iop_consensus::params::Params;
+use iop_tests::chain::{easy_devnet, generate};
+use iop_tests::net::{Meeting, Peered, SOON, agree, coinbase, send, spend};
+use iop_tests::program::wait_for;
+use iop_tests::stand::{Network, devnet_keys};
+use serde_json::json;
+
+const REGTEST: Network = Network::Named("regtest");
+/// What a regtest coinbase pays below height 150, base units, but for the first.
+const SUBSIDY: u64 = 50 * 100_000_000;
+
+#[test]
+fn a_node_syncs_from_another_and_each_passes_its_blocks_on() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.mine(300, &params);
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
+    agree(&first, &second);
+    // The third knows only the second: what the first mines goes through it.
+    let connect = second.address.to_string();
+    let third = Peered::start(&dir.path().join("3"), &REGTEST, &["--add-peer", &connect]);
+    agree(&first, &third);
+    for node in [&first, &third, &second] {
+        node.mine(1, &params);
+        agree(&first, &third);
+        agree(&first, &second);
+    }
+    assert_eq!(first.node.rpc.height(), 303);
+    let peers = second.node.rpc.call("getpeerinfo", json!([]));
+    let peer = peers.as_array().unwrap().iter().find(|peer| peer["inbound"] == false).unwrap();
+    assert_eq!(peer["addr"], first.address.to_string(), "{peer}");
+    assert_eq!((peer["version"].as_i64(), peer["subver"].as_str()), (Some(70_015), Some("/iop-node:0.1.0/")));
+    // What it announced itself: the two newest came to it from here.
+    assert!(peer["synced_blocks"].as_u64() >= Some(301), "{peer}");
+    assert_eq!(peer["banscore"], 0);
+}
+
+#[test]
+fn a_licensed_chain_syncs_and_its_registry_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::file(dir.path(), &easy_devnet("peers", ""));
+    let (params, [_, license, ..]) = (network.params(), devnet_keys(dir.path()));
+    let first = Peered::start(&dir.path().join("1"), &network, &[]);
+    generate(&first.node.rpc, 20, &license, &params);
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &network, &["--connect", &connect]);
+    agree(&first, &second);
+    generate(&second.node.rpc, 2, &license, &params);
+    agree(&first, &second);
+    let stats = |node: &Peered| node.node.rpc.call("dumpminerstats", json!([]));
+    assert_eq!(stats(&first), stats(&second));
+}
+
+#[test]
+fn transactions_go_both_ways_and_a_block_takes_them_out_of_both_mempools() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.mine(110, &params);
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
+    agree(&first, &second);
+    let mine = spend(&[coinbase(&first, 2)], SUBSIDY - 10_000);
+    let theirs = spend(&[coinbase(&first, 3)], SUBSIDY - 10_000);
+    second.wait_for_tx(&send(&first, &mine));
+    first.wait_for_tx(&send(&second, &theirs));
+    // A child of both; a block with everything is put together from the mempool.
+    let outputs = [&mine, &theirs].map(|tx| bitcoin::OutPoint { txid: tx.compute_txid(), vout: 0 });
+    second.wait_for_tx(&send(&first, &spend(&outputs, 2 * SUBSIDY - 50_000)));
+    first.mine(1, &params);
+    agree(&first, &second);
+    for node in [&first, &second] {
+        let empty =
+            wait_for(SOON, || (node.node.rpc.call("getrawmempool", json!([])) == json!([])).then_some(()));
+        assert!(empty.is_some());
+    }
+}
+
+#[test]
+fn blocks_are_put_together_from_the_mempool() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.mine(110, &params);
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
+    agree(&first, &second);
+    // The first of them makes the second ask for compact blocks at once.
+    for height in 2..6 {
+        second.wait_for_tx(&send(&first, &spend(&[coinbase(&first, height)], SUBSIDY - 10_000)));
+        first.mine(1, &params);
+        agree(&first, &second);
+    }
+    let peers = second.node.rpc.call("getpeerinfo", json!([]));
+    let received = &peers[0]["bytesrecv_per_msg"];
+    assert!(received["cmpctblock"].as_u64() > Some(500), "{peers}");
+    assert!(received["blocktxn"].is_null(), "nothing was missing: {peers}");
+}
+
+#[test]
+fn the_branch_with_more_work_wins_wherever_it_was_mined() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &[]);
+    first.mine(20, &params);
+    first.meet(&second);
+    agree(&first, &second);
+    for (mine, theirs) in [(3, 8), (40, 5), (1, 2)] {
+        first.leave_all();
+        second.leave_all();
+        let height = first.node.rpc.height();
+        first.mine(mine, &params);
+        second.mine(theirs, &params);
+        assert_ne!(first.tip(), second.tip());
+        first.meet(&second);
+        agree(&first, &second);
+        assert_eq!(first.node.rpc.height(), height + u64::from(mine.max(theirs)));
+    }
+}
+
+#[test]
+fn a_node_killed_in_the_middle_of_a_sync_goes_on_where_it_was() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.mine(3_000, &params);
+    let connect = first.address.to_string();
+    let folder = dir.path().join("2");
+    let (mut heights, mut kills) = (vec![0], 0);
+    while *heights.last().unwrap() < 3_000 {
+        let second = Peered::start(&folder, &REGTEST, &["--connect", &connect]);
+        let height = second.node.rpc.height();
+        assert!(height >= *heights.last().unwrap(), "blocks were lost: {heights:?}, then {height}");
+        if kills < 3 {
+            let grown = wait_for(SOON, || {
+                let now = second.node.rpc.height();
+                (now > height).then_some(now)
+            });
+            heights.push(grown.unwrap_or(height));
+            second.node.program.kill();
+            kills += 1;
+        } else {
+            agree(&first, &second);
+            heights.push(second.node.rpc.height());
+        }
+    }
+    assert_eq!(heights.last(), Some(&3_000));
+}
+
+#[test]
+fn blocks_come_from_several_peers_and_one_that_ends_is_replaced() {
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let first = Peered::start(&dir.path().join("1"), &REGTEST, &[]);
+    first.mine(2_500, &params);
+    let connect = first.address.to_string();
+    let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
+    agree(&first, &second);
+    let both = [first.address.to_string(), second.address.to_string()];
+    let third =
+        Peered::start(&dir.path().join("3"), &REGTEST, &["--connect", &both[0], "--connect", &both[1]]);
+    let begun = wait_for(SOON, || (third.node.rpc.height() > 0).then_some(()));
+    assert!(begun.is_some());
+    first.node.program.kill();
+    agree(&second, &third);
+    assert_eq!(third.node.rpc.height(), 2_500);
+}
+
+#[test]
+fn a_node_that_connects_to_itself_notices() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Peered::start(dir.path(), &REGTEST, &[]);
+    node.node.rpc.call("addnode", json!([node.address.to_string(), "onetry"]));
+    let noticed = wait_for(SOON, || node.node.program.log().contains("it is this node itself").then_some(()));
+    assert!(noticed.is_some(), "{}", node.node.program.log());
+    let alone =
+        wait_for(SOON, || (node.node.rpc.call("getconnectioncount", json!([])) == json!(0)).then_some(()));
+    assert!(alone.is_some());
+}
+
+#[test]
+fn a_default_port_that_is_taken_is_told_and_harms_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let network = Network::file(dir.path(), &easy_devnet("taken", &format!("p2p_port = {port}")));
+    let node = iop_tests::stand::Node::start(dir.path(), &network).unwrap();
+    assert_eq!(node.rpc.height(), 0);
+    assert!(node.program.log().contains(&format!("127.0.0.1:{port}")), "{}", node.program.log());
+}
