@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::range::NonceRange;
 use crate::scalar::Scalar;
-use crate::work::Work;
+use crate::work::{Found, Work};
 
 /// A way to search nonces. All kernels find the same nonces; they differ in speed and in the CPUs that can
 /// run them.
@@ -18,12 +18,30 @@ pub trait Kernel: fmt::Debug + Sync {
     /// Whether this machine can run it; asked of the CPU at run time.
     fn is_supported(&self) -> bool;
 
-    /// Appends to `found`, in ascending order, **every** nonce of the range for which the header's hash is at
-    /// most the target, and no other. Returns how many hashes that took off the range: its count.
+    /// Appends to `found`, sorted, **every** nonce of the range and version of the work for which the header's
+    /// hash is at most the target, and no other. Returns how many hashes that took off the range: its count times
+    /// the number of versions.
     ///
     /// # Panics
     /// When the kernel is not [supported](Kernel::is_supported).
-    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64;
+    fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64;
+
+    /// [`scan_versions`](Kernel::scan_versions) for a work of one version: appends the nonces alone, ascending.
+    ///
+    /// # Panics
+    /// When the kernel is not [supported](Kernel::is_supported) or the work has several versions.
+    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
+        assert_eq!(work.versions(), 1, "nonces alone do not tell versions apart");
+        let mut both = Vec::new();
+        let hashes = self.scan_versions(work, range, &mut both);
+        found.extend(both.iter().map(|found| found.nonce));
+        hashes
+    }
+}
+
+/// Hashes in a range of nonces, over all versions of the work.
+pub(crate) fn hashes(work: &Work, range: NonceRange) -> u64 {
+    range.count() * work.versions() as u64
 }
 
 /// Every kernel compiled for this architecture, fastest first. The last is `scalar`, which runs everywhere.
@@ -31,7 +49,11 @@ static KERNELS: &[&dyn Kernel] = &[
     #[cfg(target_arch = "x86_64")]
     &crate::simd::Avx512,
     #[cfg(target_arch = "x86_64")]
+    &crate::simd::ShaNi,
+    #[cfg(target_arch = "x86_64")]
     &crate::simd::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    &crate::simd::Sse2,
     &Scalar,
 ];
 

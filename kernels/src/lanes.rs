@@ -7,7 +7,7 @@ pub(crate) trait Lanes: Copy {
     /// is only made from one, so the methods on values need no check of their own.
     type Cpu: Copy;
 
-    /// Words side by side; at most 32, for [`Lanes::at_most`].
+    /// Words side by side; at most 32, for [`Lanes::clear_of`].
     const COUNT: u32;
 
     /// The same word in every lane.
@@ -31,8 +31,8 @@ pub(crate) trait Lanes: Copy {
     /// Maj: the bit that at least two of the three have.
     fn majority(self, b: Self, c: Self) -> Self;
 
-    /// Bit i of the answer: lane i, unsigned, is at most lane i of `limit`.
-    fn at_most(self, limit: Self) -> u32;
+    /// Bit i of the answer: lane i has no bit in common with `mask`.
+    fn clear_of(self, mask: Self) -> u32;
 }
 
 /// One lane: what every CPU has.
@@ -92,7 +92,7 @@ impl Lanes for u32 {
     }
 
     #[inline(always)]
-    fn at_most(self, limit: Self) -> u32 {
-        u32::from(self <= limit)
+    fn clear_of(self, mask: Self) -> u32 {
+        u32::from(self & mask == 0)
     }
 }

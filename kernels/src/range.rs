@@ -64,6 +64,45 @@ impl NonceRange {
         (self.first as u64 + (self.count - 1)) as u32
     }
 
+    /// The first `count` nonces (at least one, at most all), and the others if there are any.
+    #[must_use]
+    pub fn split(self, count: u64) -> (Self, Option<Self>) {
+        let count = count.clamp(1, self.count);
+        let now = Self { first: self.first, count };
+        let rest = (count < self.count).then(|| Self {
+            first: now.last() + 1, // below 2^32, since there are more
+            count: self.count - count,
+        });
+        (now, rest)
+    }
+
+    /// The first nonces of the range's whole batches of `size`.
+    pub(crate) fn batches(self, size: u32) -> impl Iterator<Item = u32> {
+        // Wraps only past the last nonce of all, and then there is no batch more.
+        let first = move |batch: u64| self.first.wrapping_add((batch as u32).wrapping_mul(size));
+        (0..self.count / u64::from(size)).map(first)
+    }
+
+    /// The nonces after the last whole batch of `size`.
+    pub(crate) fn after_batches(self, size: u32) -> impl Iterator<Item = u32> {
+        let rest = (self.count % u64::from(size)) as u32;
+        (0..rest).map(move |i| self.last() - (rest - 1 - i))
+    }
+
+    /// The `count` nonces from `first` on, counted past `0xffff_ffff` to 0: one range, or two where it wraps.
+    ///
+    /// # Errors
+    /// When `count` is 0 or more than there are nonces.
+    pub fn wrapping(first: u32, count: u64) -> Result<(Self, Option<Self>), NonceRangeError> {
+        if count == 0 || count > NONCES {
+            return Err(NonceRangeError { first, count });
+        }
+        let before_wrap = count.min(NONCES - u64::from(first));
+        let wrapped = count - before_wrap;
+        let rest = (wrapped > 0).then_some(Self { first: 0, count: wrapped });
+        Ok((Self { first, count: before_wrap }, rest))
+    }
+
     /// Cuts the range, in order, into ranges of `size` nonces (the last may be shorter). A caller that wants
     /// to be able to stop scans these one by one.
     ///
@@ -115,6 +154,32 @@ mod tests {
         assert_eq!(NonceRange::ALL.last(), u32::MAX);
         let line = NonceRange::new(u32::MAX, 2).unwrap_err().to_string();
         assert_eq!(line, "2 nonces from 0xffffffff: expected 1 to 1");
+    }
+
+    #[test]
+    fn a_range_that_wraps_is_two() {
+        let range = |first, count| NonceRange::new(first, count).unwrap();
+        assert_eq!(NonceRange::wrapping(7, 5).unwrap(), (range(7, 5), None));
+        assert_eq!(NonceRange::wrapping(u32::MAX, 1).unwrap(), (range(u32::MAX, 1), None));
+        assert_eq!(
+            NonceRange::wrapping(u32::MAX - 1, 5).unwrap(),
+            (range(u32::MAX - 1, 2), Some(range(0, 3)))
+        );
+        let (before, after) = NonceRange::wrapping(1, NONCES).unwrap();
+        assert_eq!((before.last(), after), (u32::MAX, Some(range(0, 1))));
+        assert!(NonceRange::wrapping(1, 0).is_err() && NonceRange::wrapping(0, NONCES + 1).is_err());
+    }
+
+    #[test]
+    fn a_split_range_is_the_range() {
+        let range = NonceRange::new(u32::MAX - 9, 10).unwrap();
+        let part = |first, count| NonceRange::new(u32::MAX - 9 + first, count).unwrap();
+        assert_eq!(range.split(3), (part(0, 3), Some(part(3, 7))));
+        assert_eq!(range.split(0), (part(0, 1), Some(part(1, 9))));
+        assert_eq!(range.split(10), (range, None));
+        assert_eq!(range.split(u64::MAX), (range, None));
+        assert_eq!(range.batches(4).collect::<Vec<_>>(), [u32::MAX - 9, u32::MAX - 5]);
+        assert_eq!(range.after_batches(4).collect::<Vec<_>>(), [u32::MAX - 1, u32::MAX]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The kernel that every CPU can run: one nonce at a time, plain Rust.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, hashes};
 use crate::range::NonceRange;
 use crate::search;
-use crate::work::Work;
+use crate::work::{Found, Work};
 
 #[derive(Debug)]
 pub(crate) struct Scalar;
@@ -17,8 +17,8 @@ impl Kernel for Scalar {
         true
     }
 
-    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
+    fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         search::scan::<u32>((), work, range, found);
-        range.count()
+        hashes(work, range)
     }
 }

@@ -1,61 +1,107 @@
 //! The search itself, the same for every number of lanes.
+//!
+//! Nonces go in batches of as many as there are lanes. A lane is judged by its hash's last word alone, which lets
+//! through everything that may meet the target; what comes through is judged by all 256 bits. What the lanes leave
+//! over at the range's end goes one by one.
 
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
-use crate::sha256;
-use crate::work::Work;
+use crate::sha256::{self, Midstate};
+use crate::work::{Found, Work};
 
-/// Appends to `found`, in ascending order, every nonce of the range whose hash meets the target.
-///
-/// A lane is judged by the hash's top word alone, which lets through everything that may meet the target;
-/// what comes through is judged by all 256 bits. What the lanes leave over at the range's end goes one by
-/// one.
+/// Appends to `found`, ascending, every nonce and version of the range whose hash meets the target.
 ///
 /// Inlined into a function that has the lanes' instructions switched on, as all that it calls is.
 #[inline(always)]
-pub(crate) fn scan<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &mut Vec<u32>) {
-    let limit = L::splat(cpu, work.target().top_word());
-    let steps = range.count() / u64::from(L::COUNT);
-    let mut nonce = range.first();
-    for _ in 0..steps {
-        let candidates = top_words::<L>(cpu, work, nonce).at_most(limit);
-        if candidates != 0 {
-            judge(work, nonce, candidates, found);
-        }
-        // Wraps only past the last nonce of all, and then nothing is left to do.
-        nonce = nonce.wrapping_add(L::COUNT);
+pub(crate) fn scan<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
+    let found_before = found.len();
+    match single(work) {
+        Some(midstate) => scan_version::<L>(cpu, work, midstate, range, found),
+        None => scan_versions::<L>(cpu, work, range, found),
     }
-    let left = u32::try_from(range.count() % u64::from(L::COUNT)).expect("less than the number of lanes");
-    for i in 0..left {
-        judge(work, nonce + i, 1, found);
+    for nonce in range.after_batches(L::COUNT) {
+        judge_all_versions(work, nonce, found);
+    }
+    if work.versions() > 1 {
+        found[found_before..].sort_unstable();
     }
 }
 
-/// The most significant words of the hashes for `first`, `first + 1`, …
+fn single(work: &Work) -> Option<&Midstate> {
+    if work.versions() == 1 { work.midstates().next() } else { None }
+}
+
+/// Scans the whole batches of a work of one version.
 #[inline(always)]
-fn top_words<L: Lanes>(cpu: L::Cpu, work: &Work, first: u32) -> L {
-    let hash = sha256::first_hash(cpu, work.state(), L::count_up(cpu, first));
-    let [.., top] = sha256::second_hash(cpu, &hash);
-    // SHA-256 gives its words big-endian; as a number, a hash is read little-endian.
-    top.swap_bytes()
+fn scan_version<L: Lanes>(
+    cpu: L::Cpu,
+    work: &Work,
+    midstate: &Midstate,
+    range: NonceRange,
+    found: &mut Vec<Found>,
+) {
+    let zeros = L::splat(cpu, work.target().zeros_of_last_word());
+    for first in range.batches(L::COUNT) {
+        let hash = sha256::first_hash(cpu, work.tail(), midstate, sha256::nonce_words::<L>(cpu, first));
+        let [.., last] = sha256::second_hash(cpu, &hash);
+        judge(work, 0, first, last.clear_of(zeros), found);
+    }
 }
 
-/// Judges `first` + i, for each bit i of `candidates`, by the whole hash.
+/// The same for several versions: each batch's second block is expanded once for all of them.
+#[inline(always)]
+fn scan_versions<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
+    let zeros = L::splat(cpu, work.target().zeros_of_last_word());
+    let mut schedule = [L::splat(cpu, 0); 48];
+    for first in range.batches(L::COUNT) {
+        let nonces = sha256::nonce_words::<L>(cpu, first);
+        sha256::expand(cpu, work.tail(), nonces, &mut schedule);
+        for (version, midstate) in (0..).zip(work.midstates()) {
+            let hash = sha256::first_hash_of_expanded(cpu, midstate, nonces, &schedule);
+            let [.., last] = sha256::second_hash(cpu, &hash);
+            judge(work, version, first, last.clear_of(zeros), found);
+        }
+    }
+}
+
+/// Judges nonce `first` + i, for each bit i of `candidates`, by the whole hash.
+#[inline(always)]
+pub(crate) fn judge(work: &Work, version: u8, first: u32, candidates: u32, found: &mut Vec<Found>) {
+    if candidates != 0 {
+        judge_candidates(work, version, first, candidates, found);
+    }
+}
+
 #[cold]
 #[inline(never)]
-fn judge(work: &Work, first: u32, mut candidates: u32, found: &mut Vec<u32>) {
+fn judge_candidates(work: &Work, version: u8, first: u32, mut candidates: u32, found: &mut Vec<Found>) {
     while candidates != 0 {
-        let nonce = first + candidates.trailing_zeros();
-        if work.target().is_met_by(&hash(work, nonce)) {
-            found.push(nonce);
-        }
+        judge_one(work, Found { nonce: first + candidates.trailing_zeros(), version }, found);
         candidates &= candidates - 1;
     }
 }
 
+/// Judges a header by its whole hash.
+pub(crate) fn judge_one(work: &Work, candidate: Found, found: &mut Vec<Found>) {
+    if work.target().is_met_by(&hash(work, candidate)) {
+        found.push(candidate);
+    }
+}
+
+/// Judges a nonce in every version by the whole hash.
+#[inline(never)]
+pub(crate) fn judge_all_versions(work: &Work, nonce: u32, found: &mut Vec<Found>) {
+    for (version, _) in (0..).zip(work.midstates()) {
+        judge_candidates(work, version, nonce, 1, found);
+    }
+}
+
 /// The whole hash, in the byte order of the hash function.
-fn hash(work: &Work, nonce: u32) -> [u8; 32] {
-    let words = sha256::second_hash::<u32>((), &sha256::first_hash((), work.state(), nonce));
+fn hash(work: &Work, candidate: Found) -> [u8; 32] {
+    let midstate =
+        work.midstates().nth(candidate.version.into()).expect("a kernel finds versions of the work");
+    let nonce = sha256::nonce_words::<u32>((), candidate.nonce);
+    let words = sha256::second_hash::<u32>((), &sha256::first_hash((), work.tail(), midstate, nonce));
     let mut bytes = [0; 32];
     for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_be_bytes());

@@ -15,7 +15,7 @@ pub(crate) const INITIAL: State =
 
 /// The round constants, 4.2.2, sixteen a row.
 #[rustfmt::skip]
-const K: [[u32; 16]; 4] = [
+pub(crate) const K: [[u32; 16]; 4] = [
     [0x428a_2f98, 0x7137_4491, 0xb5c0_fbcf, 0xe9b5_dba5, 0x3956_c25b, 0x59f1_11f1, 0x923f_82a4, 0xab1c_5ed5,
      0xd807_aa98, 0x1283_5b01, 0x2431_85be, 0x550c_7dc3, 0x72be_5d74, 0x80de_b1fe, 0x9bdc_06a7, 0xc19b_f174],
     [0xe49b_69c1, 0xefbe_4786, 0x0fc1_9dc6, 0x240c_a1cc, 0x2de9_2c6f, 0x4a74_84aa, 0x5cb0_a9dc, 0x76f9_88da,
@@ -27,11 +27,11 @@ const K: [[u32; 16]; 4] = [
 ];
 
 /// The one bit that ends a message, as the first word after it.
-const END_OF_MESSAGE: u32 = 0x8000_0000;
+pub(crate) const END_OF_MESSAGE: u32 = 0x8000_0000;
 /// Bits in a header: the last word of its second block.
-const HEADER_BITS: u32 = 80 * 8;
+pub(crate) const HEADER_BITS: u32 = 80 * 8;
 /// Bits in a hash: the last word of the second hash's block.
-const HASH_BITS: u32 = 32 * 8;
+pub(crate) const HASH_BITS: u32 = 32 * 8;
 
 /// Writes the statement once for each index 0 to 15, so that in every copy the index is a constant: the
 /// compiler then keeps the arrays that it indexes in registers. A loop of this size it would leave a loop.
@@ -66,10 +66,17 @@ fn rounds_on_block<L: Lanes, const FROM: usize>(cpu: L::Cpu, s: &mut [L; 8], w: 
 #[inline(always)]
 fn rounds_on_schedule<L: Lanes>(cpu: L::Cpu, s: &mut [L; 8], w: &mut [L; 16], k: &[u32; 16]) {
     for_each_of_16!(I => {
-        let recent = w[(I + 14) % 16].small_sigma1().add(w[(I + 9) % 16]);
-        w[I] = w[I].add(w[(I + 1) % 16].small_sigma0()).add(recent);
-        round::<L, I>(s, L::splat(cpu, k[I]).add(w[I]));
+        let word = next_word::<L, I>(w);
+        round::<L, I>(s, L::splat(cpu, k[I]).add(word));
     });
+}
+
+/// Message word `I` of the next sixteen, in the place of the one sixteen before it.
+#[inline(always)]
+fn next_word<L: Lanes, const I: usize>(w: &mut [L; 16]) -> L {
+    let recent = w[(I + 14) % 16].small_sigma1().add(w[(I + 9) % 16]);
+    w[I] = w[I].add(w[(I + 1) % 16].small_sigma0()).add(recent);
+    w[I]
 }
 
 /// Rounds `FROM` to 63 on state `s` and block `w`, without the final addition.
@@ -90,19 +97,75 @@ fn splat_all<L: Lanes>(cpu: L::Cpu, words: &State) -> [L; 8] {
     lanes
 }
 
-/// The first hash of the header with this nonce.
+/// The header's second block for these nonces (as the header's word, see [`nonce_words`]).
 #[inline(always)]
-pub(crate) fn first_hash<L: Lanes>(cpu: L::Cpu, header: &HeaderState, nonce: L) -> [L; 8] {
+fn second_block<L: Lanes>(cpu: L::Cpu, tail: &Tail, nonce: L) -> [L; 16] {
     let mut w = [L::splat(cpu, 0); 16];
-    w[0] = L::splat(cpu, header.tail[0]);
-    w[1] = L::splat(cpu, header.tail[1]);
-    w[2] = L::splat(cpu, header.tail[2]);
-    // The header holds the nonce little-endian, SHA-256 reads its words big-endian.
-    w[3] = nonce.swap_bytes();
+    w[0] = L::splat(cpu, tail.0[0]);
+    w[1] = L::splat(cpu, tail.0[1]);
+    w[2] = L::splat(cpu, tail.0[2]);
+    w[3] = nonce;
     w[4] = L::splat(cpu, END_OF_MESSAGE);
     w[15] = L::splat(cpu, HEADER_BITS);
-    let mut s = splat_all(cpu, &header.before_nonce);
-    rounds::<L, 3>(cpu, &mut s, w);
+    w
+}
+
+/// The header's word for the nonces `first`, `first + 1`, …: the header holds a nonce little-endian, and SHA-256
+/// reads its words big-endian.
+#[inline(always)]
+pub(crate) fn nonce_words<L: Lanes>(cpu: L::Cpu, first: u32) -> L {
+    L::count_up(cpu, first).swap_bytes()
+}
+
+/// The state after rounds 0 to 3: the nonce is first seen in round 3, and goes into a and e alone.
+#[inline(always)]
+fn after_nonce<L: Lanes>(cpu: L::Cpu, header: &Midstate, nonce: L) -> [L; 8] {
+    let mut s: [L; 8] = splat_all(cpu, &header.before_nonce);
+    // Where round 4 looks for a and e.
+    s[4] = s[4].add(nonce);
+    s[0] = s[0].add(nonce);
+    s
+}
+
+/// The first hash of the header with these nonces.
+#[inline(always)]
+pub(crate) fn first_hash<L: Lanes>(cpu: L::Cpu, tail: &Tail, header: &Midstate, nonce: L) -> [L; 8] {
+    let mut s: [L; 8] = after_nonce(cpu, header, nonce);
+    rounds::<L, 4>(cpu, &mut s, second_block(cpu, tail, nonce));
+    add_state(cpu, s, &header.midstate)
+}
+
+/// What rounds 16 to 63 of the first hash's second block take: round constant plus message word. It is the same
+/// for all versions of a header: only the first block holds the version.
+pub(crate) type Schedule<L> = [L; 48];
+
+/// Expands the second block.
+#[inline(always)]
+pub(crate) fn expand<L: Lanes>(cpu: L::Cpu, tail: &Tail, nonce: L, out: &mut Schedule<L>) {
+    let mut w = second_block(cpu, tail, nonce);
+    let (first, rest) = out.split_at_mut(16);
+    let (second, third) = rest.split_at_mut(16);
+    for_each_of_16!(I => { first[I] = L::splat(cpu, K[1][I]).add(next_word::<L, I>(&mut w)); });
+    for_each_of_16!(I => { second[I] = L::splat(cpu, K[2][I]).add(next_word::<L, I>(&mut w)); });
+    for_each_of_16!(I => { third[I] = L::splat(cpu, K[3][I]).add(next_word::<L, I>(&mut w)); });
+}
+
+/// [`first_hash`] with the second block expanded before.
+#[inline(always)]
+pub(crate) fn first_hash_of_expanded<L: Lanes>(
+    cpu: L::Cpu,
+    header: &Midstate,
+    nonce: L,
+    schedule: &Schedule<L>,
+) -> [L; 8] {
+    let mut s: [L; 8] = after_nonce(cpu, header, nonce);
+    for_each_of_16!(I => if (4..16).contains(&I) {
+        let word = if I == 4 { END_OF_MESSAGE } else if I == 15 { HEADER_BITS } else { 0 };
+        round::<L, I>(&mut s, L::splat(cpu, K[0][I].wrapping_add(word)));
+    });
+    for_each_of_16!(I => round::<L, I>(&mut s, schedule[I]));
+    for_each_of_16!(I => round::<L, I>(&mut s, schedule[16 + I]));
+    for_each_of_16!(I => round::<L, I>(&mut s, schedule[32 + I]));
     add_state(cpu, s, &header.midstate)
 }
 
@@ -134,29 +197,41 @@ fn compress(state: &State, block: &[u32; 16]) -> State {
     add_state((), s, state)
 }
 
-/// How far a header's first hash can be carried before the nonce comes in.
+/// The header's bytes 64 to 75: end of the merkle root, time, bits. The same for all versions.
 #[derive(Clone, Debug)]
-pub(crate) struct HeaderState {
-    /// The state after the header's first 64 bytes.
-    midstate: State,
-    /// The header's bytes 64 to 75: end of the merkle root, time, bits.
-    tail: [u32; 3],
-    /// The midstate after the second block's rounds 0 to 2, which take `tail`. Round 3 takes the nonce.
-    before_nonce: State,
+pub(crate) struct Tail(pub(crate) [u32; 3]);
+
+impl Tail {
+    pub(crate) fn new(header: &[u8; 80]) -> Self {
+        Self([word(header, 16), word(header, 17), word(header, 18)])
+    }
 }
 
-impl HeaderState {
+/// How far a header's first hash can be carried before the nonce comes in. Each version has its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Midstate {
+    /// The state after the header's first 64 bytes.
+    pub(crate) midstate: State,
+    /// That after the second block's rounds 0 to 3, for a nonce of 0; as round 4 wants it (see [`round`]).
+    pub(crate) before_nonce: State,
+}
+
+impl Midstate {
     pub(crate) fn new(header: &[u8; 80]) -> Self {
-        // SHA-256 reads bytes as big-endian words.
-        let word = |i: usize| u32::from_be_bytes(std::array::from_fn(|byte| header[4 * i + byte]));
-        let midstate = compress(&INITIAL, &std::array::from_fn(word));
-        let tail = [word(16), word(17), word(18)];
+        let midstate = compress(&INITIAL, &std::array::from_fn(|i| word(header, i)));
+        let Tail(tail) = Tail::new(header);
         let mut before_nonce = midstate;
         round::<u32, 0>(&mut before_nonce, K[0][0].wrapping_add(tail[0]));
         round::<u32, 1>(&mut before_nonce, K[0][1].wrapping_add(tail[1]));
         round::<u32, 2>(&mut before_nonce, K[0][2].wrapping_add(tail[2]));
-        Self { midstate, tail, before_nonce }
+        round::<u32, 3>(&mut before_nonce, K[0][3]);
+        Self { midstate, before_nonce }
     }
+}
+
+/// The header's word `i`: SHA-256 reads bytes as big-endian words.
+fn word(header: &[u8; 80], i: usize) -> u32 {
+    u32::from_be_bytes(std::array::from_fn(|byte| header[4 * i + byte]))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::sha256::HeaderState;
+use crate::sha256::{Midstate, Tail};
 
 /// Bytes in a block header.
 pub const HEADER_LEN: usize = 80;
@@ -39,10 +39,16 @@ impl Target {
         hash.iter().rev().le(self.0.iter().rev())
     }
 
-    /// The most significant 32 bits. A hash whose own top word is greater cannot meet the target.
-    pub(crate) const fn top_word(&self) -> u32 {
+    /// The bits that are zero in the last word, as SHA-256 computes it, of every hash that meets the target: the
+    /// target's leading zeros. A hash's last word is its most significant one, with its bytes turned round.
+    pub(crate) const fn zeros_of_last_word(&self) -> u32 {
         let [.., a, b, c, d] = self.0;
-        u32::from_le_bytes([a, b, c, d])
+        let top = u32::from_le_bytes([a, b, c, d]);
+        match u32::MAX.checked_shr(top.leading_zeros()) {
+            Some(free) => !free,
+            None => u32::MAX,
+        }
+        .swap_bytes()
     }
 }
 
@@ -57,20 +63,40 @@ impl fmt::Debug for Target {
     }
 }
 
-/// A header and a target, with everything computed that is the same for all nonces.
+/// A header in one or several versions and a target, with everything computed that is the same for all nonces.
+///
+/// Versions differ in the header's first block alone, so a kernel expands the second block's message once for all
+/// of them: two versions and a nonce cost less than one version and two nonces.
 #[derive(Clone, Debug)]
 pub struct Work {
     header: [u8; HEADER_LEN],
     target: Target,
-    state: HeaderState,
+    tail: Tail,
+    /// At least one, at most [`Work::MAX_VERSIONS`].
+    versions: Vec<(u32, Midstate)>,
 }
 
 impl Work {
+    /// Most versions of a work. Each costs memory and time to prepare, and the gain of the 17th is nothing.
+    pub const MAX_VERSIONS: usize = 16;
+
     /// Prepares a header (bytes as they are hashed; the nonce in it is ignored) for scanning against a
     /// target.
     #[must_use]
     pub fn new(header: &[u8; HEADER_LEN], target: Target) -> Self {
-        Self { header: *header, target, state: HeaderState::new(header) }
+        let [a, b, c, d, ..] = *header;
+        Self::with_versions(header, &[u32::from_le_bytes([a, b, c, d])], target)
+    }
+
+    /// Prepares a header in each of the versions, in their order. The version and the nonce in it are ignored.
+    ///
+    /// # Panics
+    /// When there is no version, or more than [`Self::MAX_VERSIONS`].
+    #[must_use]
+    pub fn with_versions(header: &[u8; HEADER_LEN], versions: &[u32], target: Target) -> Self {
+        assert!((1..=Self::MAX_VERSIONS).contains(&versions.len()), "{} versions", versions.len());
+        let versions = versions.iter().map(|&version| (version, Midstate::new(&in_version(header, version))));
+        Self { header: *header, target, tail: Tail::new(header), versions: versions.collect() }
     }
 
     /// The target.
@@ -79,17 +105,52 @@ impl Work {
         self.target
     }
 
-    /// The header with this nonce in it.
+    /// How many versions are scanned, at least one.
+    #[must_use]
+    pub fn versions(&self) -> usize {
+        self.versions.len()
+    }
+
+    /// The first version's header with this nonce in it.
     #[must_use]
     pub fn header_with(&self, nonce: u32) -> [u8; HEADER_LEN] {
-        let mut header = self.header;
-        header[NONCE_AT..].copy_from_slice(&nonce.to_le_bytes());
+        self.header_of(Found { nonce, version: 0 })
+    }
+
+    /// The header that was found.
+    ///
+    /// # Panics
+    /// When there is no such version.
+    #[must_use]
+    pub fn header_of(&self, found: Found) -> [u8; HEADER_LEN] {
+        let mut header = in_version(&self.header, self.versions[usize::from(found.version)].0);
+        header[NONCE_AT..].copy_from_slice(&found.nonce.to_le_bytes());
         header
     }
 
-    pub(crate) const fn state(&self) -> &HeaderState {
-        &self.state
+    pub(crate) const fn tail(&self) -> &Tail {
+        &self.tail
     }
+
+    /// What the versions do not share, in their order.
+    pub(crate) fn midstates(&self) -> impl ExactSizeIterator<Item = &Midstate> {
+        self.versions.iter().map(|(_, midstate)| midstate)
+    }
+}
+
+/// What a kernel finds: a header whose hash meets the target. Sorts by nonce, then by version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Found {
+    /// The header's nonce.
+    pub nonce: u32,
+    /// Which of the work's versions, counted from 0.
+    pub version: u8,
+}
+
+fn in_version(header: &[u8; HEADER_LEN], version: u32) -> [u8; HEADER_LEN] {
+    let mut header = *header;
+    header[..4].copy_from_slice(&version.to_le_bytes());
+    header
 }
 
 #[cfg(test)]

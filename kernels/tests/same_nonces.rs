@@ -4,13 +4,14 @@
 
 use std::sync::Once;
 
-use iop_kernels::{HEADER_LEN, Kernel, NonceRange, Target, Work, supported, verify};
+use bitcoin::hashes::{Hash, sha256d};
+use iop_kernels::{Found, HEADER_LEN, Kernel, NonceRange, Target, Work, by_name, supported, verify};
 use proptest::prelude::*;
 
 type Header = [u8; HEADER_LEN];
 
-/// Bitcoin's first two blocks: header, nonce, and hash as explorers print it.
-const KNOWN: [(&str, u32, &str); 2] = [
+/// Bitcoin's first two blocks and the genesis block of IoP: header, nonce, and hash as explorers print it.
+const KNOWN: [(&str, u32, &str); 3] = [
     (
         "0100000000000000000000000000000000000000000000000000000000000000000000003ba3edfd7a7b12b27ac72c3e67768f61\
          7fc81bc3888a51323a9fb8aa4b1e5e4a29ab5f49ffff001d1dac2b7c",
@@ -22,6 +23,12 @@ const KNOWN: [(&str, u32, &str); 2] = [
          7ba1a3c3540bf7b1cdb606e857233e0e61bc6649ffff001d01e36299",
         2_573_394_689,
         "00000000839a8e6886ab5951d76f411475428afc90947ee320161bbf18eb6048",
+    ),
+    (
+        "010000000000000000000000000000000000000000000000000000000000000000000000e12b8f2b\
+         ef968efbdf2fab49fb3f1c59456e7d9b0f2c4afb4750a92d6dc41b9515823a57ffff001d6c90c36f",
+        1_875_087_468,
+        "00000000bf5f2ee556cb9be8be64e0776af14933438dbb1af72c41bfb6c82db3",
     ),
 ];
 
@@ -54,12 +61,14 @@ fn scan(kernel: &dyn Kernel, work: &Work, range: NonceRange) -> Vec<u32> {
     found
 }
 
-/// What the kernels should find, by `sha2` and a comparison of its own.
+/// What the kernels should find, by two independent SHA-256 (`sha2` and `bitcoin_hashes`) and a comparison of its
+/// own.
 fn brute_force(header: &Header, target: [u8; 32], range: NonceRange) -> Vec<u32> {
     let meets = |nonce: &u32| {
         let mut header = *header;
         header[76..].copy_from_slice(&nonce.to_le_bytes());
         let hash = verify(&header);
+        assert_eq!(sha256d::Hash::hash(&header).to_byte_array(), hash, "the oracles agree");
         (0..32)
             .rev()
             .map(|i| hash[i].cmp(&target[i]))
@@ -108,6 +117,44 @@ fn a_range_may_end_with_the_last_nonce_of_all() {
 }
 
 #[test]
+fn every_lane_and_every_version_finds() {
+    // One nonce in a few hundred, moved through all places of a batch of any kernel, in each version.
+    let mut target = [0xff; 32];
+    target[31] = 0;
+    let versions = [0x2000_0000, 0x2000_2000, 1, u32::MAX, 7];
+    let work = Work::with_versions(&[0x31; HEADER_LEN], &versions, Target::from_le_bytes(target));
+    for version in 0..5u8 {
+        let meets = |nonce: &u32| {
+            Target::from_le_bytes(target)
+                .is_met_by(&verify(&work.header_of(Found { nonce: *nonce, version })))
+        };
+        let nonce = (10_000..).find(meets).unwrap();
+        let header = work.header_of(Found { nonce, version });
+        assert_eq!(header[..4], versions[usize::from(version)].to_le_bytes());
+        for kernel in kernels() {
+            for before in 0..66 {
+                let range = range(nonce - before, 130);
+                let mut found = vec![];
+                assert_eq!(kernel.scan_versions(&work, range, &mut found), 5 * 130);
+                assert!(found.contains(&Found { nonce, version }), "{} lane {before}", kernel.name());
+                assert!(found.is_sorted());
+            }
+        }
+    }
+}
+
+#[test]
+fn each_kernel_can_be_had_by_its_name() {
+    for kernel in kernels() {
+        let chosen = by_name(kernel.name()).unwrap();
+        assert_eq!(chosen.name(), kernel.name());
+        let (header, nonce, hash) = known().next().unwrap();
+        let work = Work::new(&header, Target::from_le_bytes(hash));
+        assert_eq!(scan(chosen, &work, range(nonce - 1000, 2000)), [nonce]);
+    }
+}
+
+#[test]
 fn what_was_found_before_is_kept() {
     for kernel in kernels() {
         let mut found = vec![9];
@@ -142,7 +189,7 @@ fn headers() -> impl Strategy<Value = Header> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_kernel_finds_what_brute_force_finds(header in headers(), target in targets(), range in ranges()) {
@@ -150,6 +197,27 @@ proptest! {
         let work = Work::new(&header, Target::from_le_bytes(target));
         for kernel in kernels() {
             prop_assert_eq!(&scan(kernel, &work, range), &expected, "{}", kernel.name());
+        }
+    }
+
+    #[test]
+    fn versions_together_find_what_each_finds_alone(
+        header in headers(), target in targets(), range in ranges(),
+        versions in proptest::collection::vec(any::<u32>(), 1..=Work::MAX_VERSIONS),
+    ) {
+        let work = Work::with_versions(&header, &versions, Target::from_le_bytes(target));
+        let mut expected = Vec::new();
+        for (version, number) in (0..).zip(&versions) {
+            let mut header = header;
+            header[..4].copy_from_slice(&number.to_le_bytes());
+            expected.extend(brute_force(&header, target, range).into_iter().map(|nonce| Found { nonce, version }));
+        }
+        expected.sort();
+        for kernel in kernels() {
+            let mut found = Vec::new();
+            let hashes = kernel.scan_versions(&work, range, &mut found);
+            prop_assert_eq!(hashes, range.count() * versions.len() as u64);
+            prop_assert_eq!(&found, &expected, "{}", kernel.name());
         }
     }
 

@@ -1,29 +1,42 @@
 //! `iop-miner bench`: what each kernel does on this machine.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use iop_kernels::{HEADER_LEN, Kernel, NonceRange, Target, Work, reference_cycles};
+use iop_kernels::{
+    HEADER_LEN, Kernel, NonceRange, Target, Work, core_clock, cpu_model, cycles_at_best, reference_cycles,
+};
 use serde::Serialize;
 
+use crate::choice::Choice;
+use crate::device::DeviceName;
+use crate::plot;
 use crate::stats::HashRate;
 
-/// Nonces between two looks at the clock: at most 5 ms.
+/// Headers between two looks at the clock: at most 5 ms.
 const CHUNK: u64 = 1 << 14;
 
 /// What `bench` needs to know, validated.
 #[derive(Clone, Debug)]
 pub struct BenchSettings {
+    /// What to measure.
+    pub devices: Vec<DeviceName>,
     /// The kernels to measure, in this order.
-    pub kernels: Vec<&'static dyn Kernel>,
-    /// Threads that hash at once.
-    pub threads: usize,
+    pub kernels: Vec<Choice>,
+    /// Threads that hash at once; each number is measured.
+    pub threads: Vec<usize>,
+    /// Versions of a header that are scanned together; each number is measured. At most [`Work::MAX_VERSIONS`].
+    pub versions: Vec<usize>,
     /// How long to measure each kernel.
     pub duration: Duration,
     /// One JSON object per kernel, a line each, in place of the table.
     pub json: bool,
+    /// Where to draw all of it, as an SVG.
+    pub plot: Option<PathBuf>,
 }
 
 /// What one kernel did.
@@ -32,9 +45,11 @@ pub struct Measurement {
     /// The kernel's name.
     pub kernel: &'static str,
     /// The device's name.
-    pub device: &'static str,
+    pub device: String,
     /// Threads that hashed at once.
     pub threads: usize,
+    /// Versions of a header that were scanned together.
+    pub versions: usize,
     /// Headers hashed, by all threads.
     pub hashes: u64,
     /// How long that took.
@@ -44,47 +59,145 @@ pub struct Measurement {
     /// What a hash costs one thread, in cycles of the time-stamp counter, which ticks at the same rate
     /// whatever the core's clock does. `None` on CPUs where a program cannot read such a counter.
     pub cycles_per_hash: Option<f64>,
+    /// The same in cycles of the core's own clock, measured beside it.
+    pub core_cycles_per_hash: Option<f64>,
+    /// What the CPU cannot go below, over what it took; `None` where that is not known.
+    pub fraction_of_limit: Option<f64>,
 }
 
 /// Measures, and writes each kernel's result to `out` as soon as it is there.
 ///
 /// # Errors
-/// When `out` cannot be written to.
+/// When `out` or the plot cannot be written, or the operating system does not give all the threads.
 pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
     if !settings.json {
-        writeln!(out, "{:<10}{:>8}{:>18}{:>24}", "kernel", "threads", "rate", "reference cycles/hash")?;
+        writeln!(
+            out,
+            "{:<10}{:>8}{:>9}{:>18}{:>24}{:>13}{:>10}",
+            "kernel", "threads", "versions", "rate", "reference cycles/hash", "core cycles", "of limit"
+        )?;
     }
-    for kernel in &settings.kernels {
-        let result = measure(*kernel, settings.threads, settings.duration)?;
-        if settings.json {
-            writeln!(out, "{}", serde_json::to_string(&result)?)?;
-        } else {
-            let rate = HashRate(result.hashes_per_second).to_string();
-            let cycles = result.cycles_per_hash.map_or("unknown".to_owned(), |cycles| format!("{cycles:.1}"));
-            writeln!(out, "{:<10}{:>8}{rate:>18}{cycles:>24}", result.kernel, result.threads)?;
+    let mut all = Vec::new();
+    for &device in &settings.devices {
+        let mut one = |result: Measurement| {
+            write_result(&result, settings.json, out)?;
+            all.push(result);
+            io::Result::Ok(())
+        };
+        match device {
+            DeviceName::Cpu => measure_cpu(settings, &mut one)?,
+            DeviceName::OpenCl(platform, number) => {
+                for &versions in &settings.versions {
+                    one(measure_opencl(platform, number, versions, settings.duration)?)?;
+                }
+            }
         }
-        out.flush()?;
+    }
+    match &settings.plot {
+        Some(file) => fs::write(file, plot::svg(&cpu_model(), &all))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
+        None => Ok(()),
+    }
+}
+
+fn measure_cpu(
+    settings: &BenchSettings,
+    one: &mut dyn FnMut(Measurement) -> io::Result<()>,
+) -> io::Result<()> {
+    for kernel in settings.kernels.iter().map(|choice| choice.kernel()) {
+        for &versions in &settings.versions {
+            for &threads in &settings.threads {
+                one(measure(kernel, threads, versions, settings.duration)?)?;
+            }
+        }
     }
     Ok(())
 }
 
-/// Lets so many threads hash for so long. Each goes through nonces of a header of its own, against a target
-/// that no hash meets.
+/// The same for an OpenCL device, fed as `mine` feeds it.
+#[cfg(feature = "opencl")]
+fn measure_opencl(
+    platform: usize,
+    number: usize,
+    versions: usize,
+    duration: Duration,
+) -> io::Result<Measurement> {
+    use crate::device::{OpenCl, next_launch};
+
+    let mut scanner = OpenCl::new(platform, number).scanner()?;
+    let numbers: Vec<u32> = (0..versions as u32).collect();
+    let work = Work::with_versions(&[0x5a; HEADER_LEN], &numbers, Target::from_le_bytes([0; 32]));
+    let (mut hashes, mut launch, mut left) = (0, 1 << 14, NonceRange::ALL);
+    let started = Instant::now();
+    while started.elapsed() < duration {
+        let (now, rest) = left.split((launch / versions as u64).max(1));
+        left = rest.unwrap_or(NonceRange::ALL);
+        let launched = Instant::now();
+        let done =
+            scanner.scan(&work, now, &mut Vec::new()).map_err(|error| io::Error::other(error.to_string()))?;
+        launch = next_launch(done, launched.elapsed());
+        hashes += done;
+    }
+    let elapsed = started.elapsed();
+    Ok(Measurement {
+        kernel: "opencl",
+        device: DeviceName::OpenCl(platform, number).to_string(),
+        threads: 1,
+        versions,
+        hashes,
+        seconds: elapsed.as_secs_f64(),
+        hashes_per_second: HashRate::new(hashes, elapsed).0,
+        cycles_per_hash: None,
+        core_cycles_per_hash: None,
+        fraction_of_limit: None,
+    })
+}
+
+#[cfg(not(feature = "opencl"))]
+fn measure_opencl(platform: usize, number: usize, _: usize, _: Duration) -> io::Result<Measurement> {
+    let name = DeviceName::OpenCl(platform, number);
+    Err(io::Error::other(format!("{name}: this program was built without OpenCL")))
+}
+
+fn write_result(result: &Measurement, json: bool, out: &mut impl Write) -> io::Result<()> {
+    if json {
+        writeln!(out, "{}", serde_json::to_string(result)?)?;
+    } else {
+        let Measurement { kernel, threads, versions, .. } = result;
+        let rate = HashRate(result.hashes_per_second).to_string();
+        let cycles =
+            |cycles: Option<f64>| cycles.map_or("unknown".to_owned(), |cycles| format!("{cycles:.1}"));
+        let (reference, core) = (cycles(result.cycles_per_hash), cycles(result.core_cycles_per_hash));
+        let limit =
+            result.fraction_of_limit.map_or("unknown".to_owned(), |part| format!("{:.0} %", part * 100.0));
+        writeln!(out, "{kernel:<10}{threads:>8}{versions:>9}{rate:>18}{reference:>24}{core:>13}{limit:>10}")?;
+    }
+    out.flush()
+}
+
+/// Lets so many threads hash for so long. Each goes through nonces of a header of its own, in so many versions,
+/// against a target that no hash meets.
 ///
 /// # Errors
 /// When the operating system does not give all the threads.
-pub fn measure(kernel: &dyn Kernel, threads: usize, duration: Duration) -> io::Result<Measurement> {
+pub fn measure(
+    kernel: &dyn Kernel,
+    threads: usize,
+    versions: usize,
+    duration: Duration,
+) -> io::Result<Measurement> {
+    let numbers: Vec<u32> = (0..versions as u32).collect();
     let (stop, hashes) = (AtomicBool::new(false), AtomicU64::new(0));
     let hash = |thread: usize| {
         let mut header = [0x5a; HEADER_LEN];
-        header[..8].copy_from_slice(&(thread as u64).to_le_bytes());
-        let work = Work::new(&header, Target::from_le_bytes([0; 32]));
+        header[4..12].copy_from_slice(&(thread as u64).to_le_bytes());
+        let work = Work::with_versions(&header, &numbers, Target::from_le_bytes([0; 32]));
         let mut found = Vec::new();
-        for chunk in NonceRange::ALL.chunks(CHUNK).cycle() {
+        for chunk in NonceRange::ALL.chunks(CHUNK / versions as u64).cycle() {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            hashes.fetch_add(kernel.scan(&work, chunk, &mut found), Ordering::Relaxed);
+            hashes.fetch_add(kernel.scan_versions(&work, chunk, &mut found), Ordering::Relaxed);
         }
     };
     let (started, cycles) = (Instant::now(), reference_cycles());
@@ -103,16 +216,20 @@ pub fn measure(kernel: &dyn Kernel, threads: usize, duration: Duration) -> io::R
     })?;
     let (elapsed, cycles_after) = (started.elapsed(), reference_cycles());
     let hashes = hashes.into_inner();
-    let cycles = cycles.zip(cycles_after).map(|(before, after)| after.wrapping_sub(before));
+    let cycles = cycles.zip(cycles_after).map(|(before, after)| after.wrapping_sub(before) as f64);
+    let per_hash = |cycles: f64| (hashes > 0).then(|| cycles * threads as f64 / hashes as f64);
+    let core_cycles_per_hash = core_clock().and_then(|clock| per_hash(clock * elapsed.as_secs_f64()));
+    let at_best = cycles_at_best(kernel.name(), versions);
     Ok(Measurement {
         kernel: kernel.name(),
-        device: "cpu",
+        device: "cpu".to_owned(),
         threads,
+        versions,
         hashes,
         seconds: elapsed.as_secs_f64(),
         hashes_per_second: HashRate::new(hashes, elapsed).0,
-        cycles_per_hash: cycles
-            .filter(|_| hashes > 0)
-            .map(|cycles| cycles as f64 * threads as f64 / hashes as f64),
+        cycles_per_hash: cycles.and_then(per_hash),
+        core_cycles_per_hash,
+        fraction_of_limit: at_best.zip(core_cycles_per_hash).map(|(best, took)| best / took),
     })
 }

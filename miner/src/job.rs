@@ -92,6 +92,12 @@ impl Job {
         VersionBits(self.job.notify.version.0 & mask ^ spread(counter, mask))
     }
 
+    /// The header's version with these bits rolled into it.
+    #[must_use]
+    pub fn version(&self, bits: VersionBits) -> u32 {
+        self.job.notify.version.rolled(self.job.version_mask, bits).0
+    }
+
     /// The merkle root with this extranonce2: the one costly part of a header.
     #[must_use]
     pub fn merkle_root(&self, extranonce2: &Extranonce2) -> [u8; 32] {

@@ -8,12 +8,14 @@
 //! [`device::Feed`], which hashes it once more by other code and passes it to the upstream as a share.
 
 pub mod bench;
+pub mod choice;
 pub mod cli;
 pub mod device;
 pub mod devices;
 pub mod dispatcher;
 pub mod job;
 pub mod mine;
+pub mod plot;
 pub mod stats;
 pub mod suggest;
 pub mod upstream;

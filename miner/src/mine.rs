@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use iop_kernels::Kernel;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 use tracing::{debug, info, warn};
 
-use crate::device::{Cpu, Device, Feed};
+use crate::choice::Choice;
+use crate::device::{Device, DeviceName, Feed, open};
 use crate::dispatcher::Dispatcher;
 use crate::stats::{Snapshot, Stats};
 use crate::suggest::Suggestion;
@@ -31,8 +31,10 @@ pub struct MineSettings {
     pub user: String,
     /// The user's password there.
     pub password: String,
+    /// What to mine with; at least one, each once.
+    pub devices: Vec<DeviceName>,
     /// The CPU's kernel.
-    pub kernel: &'static dyn Kernel,
+    pub kernel: Choice,
     /// The CPU's worker threads.
     pub threads: usize,
     /// The share difficulty to suggest to the pool.
@@ -44,14 +46,25 @@ pub struct MineSettings {
 /// # Errors
 /// When no device works, and when the operating system gives no thread, no runtime or no signal handler.
 pub fn run(settings: MineSettings) -> io::Result<()> {
-    info!(
-        "mining as {} with kernel {} on {} CPU threads",
-        settings.user,
-        settings.kernel.name(),
-        settings.threads
-    );
-    let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(settings.kernel, settings.threads))];
-    let suggested = settings.suggestion.difficulty(settings.kernel, settings.threads);
+    let MineSettings { devices: names, threads, suggestion, .. } = settings;
+    let kernel =
+        if names.contains(&DeviceName::Cpu) { settings.kernel.kernel() } else { iop_kernels::auto() };
+    for name in &names {
+        match name {
+            DeviceName::Cpu => {
+                info!("mining as {} with kernel {} on {threads} CPU threads", settings.user, kernel.name())
+            }
+            other => info!("mining as {} with {other}", settings.user),
+        }
+    }
+    let devices = names.iter().map(|name| open(*name, kernel, threads));
+    let devices = devices.collect::<io::Result<Vec<Box<dyn Device>>>>()?;
+    // Only the CPU's rate is measured before there is work.
+    let cpu_alone = names == [DeviceName::Cpu];
+    let suggested = match suggestion {
+        Suggestion::Measured if !cpu_alone => None,
+        suggestion => suggestion.difficulty(kernel, threads),
+    };
     if let Some(difficulty) = suggested {
         debug!("suggesting share difficulty {difficulty}");
     }

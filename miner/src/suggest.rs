@@ -9,6 +9,7 @@ use iop_kernels::Kernel;
 use iop_stratum::difficulty::Difficulty;
 
 use crate::bench::measure;
+use crate::dispatcher::VERSIONS;
 use crate::stats::HashRate;
 
 /// Between two shares: often enough to see that all is well, and seldom enough for a pool with many miners.
@@ -38,7 +39,7 @@ impl Suggestion {
             Self::Given(difficulty) => Some(difficulty),
             Self::Nothing => None,
             Self::Measured => {
-                let measured = measure(kernel, threads, MEASURE).ok()?;
+                let measured = measure(kernel, threads, VERSIONS as usize, MEASURE).ok()?;
                 for_rate(HashRate(measured.hashes_per_second))
             }
         }

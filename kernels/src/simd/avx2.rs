@@ -3,16 +3,16 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_max_epu32,
-    _mm256_movemask_ps, _mm256_or_si256, _mm256_set1_epi32, _mm256_setr_epi8, _mm256_setr_epi32,
+    __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_movemask_ps,
+    _mm256_or_si256, _mm256_set1_epi32, _mm256_setr_epi8, _mm256_setr_epi32, _mm256_setzero_si256,
     _mm256_shuffle_epi8, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_xor_si256,
 };
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, hashes};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
-use crate::work::Work;
+use crate::work::{Found, Work};
 
 #[derive(Debug)]
 pub(crate) struct Avx2;
@@ -26,16 +26,16 @@ impl Kernel for Avx2 {
         Cpu::detect().is_some()
     }
 
-    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
+    fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
         // SAFETY: `cpu` proves that this CPU has AVX2.
         unsafe { scan(cpu, work, range, found) };
-        range.count()
+        hashes(work, range)
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<u32>) {
+fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     search::scan::<Words>(cpu, work, range, found);
 }
 
@@ -152,16 +152,15 @@ impl Lanes for Words {
 
     #[inline(always)]
     fn majority(self, b: Self, c: Self) -> Self {
-        self.and(b).or(c.and(self.or(b)))
+        b.xor(self.xor(b).and(b.xor(c)))
     }
 
-    /// AVX2 compares signed words only; x ≤ limit exactly when the greater of the two is the limit.
     #[inline(always)]
-    fn at_most(self, limit: Self) -> u32 {
+    fn clear_of(self, mask: Self) -> u32 {
         // SAFETY: `self` proves AVX2.
         let bits = unsafe {
-            let yes = _mm256_cmpeq_epi32(_mm256_max_epu32(self.0, limit.0), limit.0);
-            _mm256_movemask_ps(_mm256_castsi256_ps(yes))
+            let clear = _mm256_cmpeq_epi32(_mm256_and_si256(self.0, mask.0), _mm256_setzero_si256());
+            _mm256_movemask_ps(_mm256_castsi256_ps(clear))
         };
         bits.cast_unsigned()
     }

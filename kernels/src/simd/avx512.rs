@@ -4,15 +4,15 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_cmple_epu32_mask, _mm512_rol_epi32, _mm512_ror_epi32,
-    _mm512_set1_epi32, _mm512_setr_epi32, _mm512_srli_epi32, _mm512_ternarylogic_epi32,
+    __m512i, _mm512_add_epi32, _mm512_rol_epi32, _mm512_ror_epi32, _mm512_set1_epi32, _mm512_setr_epi32,
+    _mm512_srli_epi32, _mm512_ternarylogic_epi32, _mm512_testn_epi32_mask,
 };
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, hashes};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
-use crate::work::Work;
+use crate::work::{Found, Work};
 
 #[derive(Debug)]
 pub(crate) struct Avx512;
@@ -26,16 +26,16 @@ impl Kernel for Avx512 {
         Cpu::detect().is_some()
     }
 
-    fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
+    fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
         // SAFETY: `cpu` proves that this CPU has AVX-512F.
         unsafe { scan(cpu, work, range, found) };
-        range.count()
+        hashes(work, range)
     }
 }
 
 #[target_feature(enable = "avx512f")]
-fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<u32>) {
+fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     search::scan::<Words>(cpu, work, range, found);
 }
 
@@ -154,8 +154,8 @@ impl Lanes for Words {
     }
 
     #[inline(always)]
-    fn at_most(self, limit: Self) -> u32 {
+    fn clear_of(self, mask: Self) -> u32 {
         // SAFETY: `self` proves AVX-512F.
-        u32::from(unsafe { _mm512_cmple_epu32_mask(self.0, limit.0) })
+        u32::from(unsafe { _mm512_testn_epi32_mask(self.0, mask.0) })
     }
 }

@@ -8,6 +8,10 @@
 
 mod avx2;
 mod avx512;
+mod sha_ni;
+mod sse2;
 
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
+pub(crate) use sha_ni::ShaNi;
+pub(crate) use sse2::Sse2;

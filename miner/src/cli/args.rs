@@ -1,5 +1,7 @@
 //! The arguments as they are typed.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -50,15 +52,26 @@ pub(super) struct Bench {
     /// The kernel to measure: auto, a name from `iop-miner devices`, or all that this CPU can run
     #[arg(long, value_name = "NAME", default_value = "all")]
     pub(super) kernel: String,
-    /// CPU threads [default: as many as the machine runs at once]
-    #[arg(long, value_name = "N")]
-    pub(super) threads: Option<usize>,
+    /// What to measure, separated by commas; see `iop-miner devices`
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',', default_value = "cpu")]
+    pub(super) devices: Vec<String>,
+    /// CPU threads; several numbers, separated by commas, are measured one after another [default: one, and as
+    /// many as the machine runs at once]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) threads: Vec<usize>,
+    /// Versions of a header to scan together, as where a pool lets version bits be rolled; several numbers,
+    /// separated by commas, are measured one after another
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1")]
+    pub(super) versions: Vec<usize>,
     /// How long to measure each kernel, in seconds
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     pub(super) seconds: f64,
     /// Print one JSON object per kernel
     #[arg(long)]
     pub(super) json: bool,
+    /// Draw the measurements side by side into this file, as an SVG
+    #[arg(long, value_name = "FILE")]
+    pub(super) plot: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use iop_kernels::SelectError;
+use iop_kernels::{SelectError, Work};
 use iop_stratum::difficulty::Difficulty;
 
 use super::args::{Bench, Cli, Devices, Mine, Raw};
 use crate::bench::BenchSettings;
+use crate::choice::Choice;
+use crate::device::DeviceName;
 use crate::devices::cpu_threads;
 use crate::mine::MineSettings;
 use crate::suggest::Suggestion;
@@ -69,11 +71,14 @@ pub enum UsageError {
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
     /// A device.
-    #[error("--devices {0:?}: expected cpu, once; this version mines with nothing else")]
+    #[error("--devices {0:?}: expected cpu and opencl:PLATFORM.DEVICE, each once; see iop-miner devices")]
     Device(String),
     /// The number of threads.
     #[error("--threads {0}: expected 1 to {MAX_THREADS}")]
     Threads(usize),
+    /// The number of versions.
+    #[error("--versions {0}: expected 1 to {most}", most = Work::MAX_VERSIONS)]
+    Versions(usize),
     /// The length of a measurement.
     #[error("--seconds {0}: expected more than 0 and at most {MAX_SECONDS}")]
     Seconds(f64),
@@ -118,15 +123,13 @@ fn mine(raw: Mine) -> Result<MineSettings, UsageError> {
     if raw.password.len() > MAX_CREDENTIAL {
         return Err(UsageError::Password);
     }
-    if raw.devices != ["cpu"] {
-        return Err(UsageError::Device(raw.devices.join(",")));
-    }
     Ok(MineSettings {
         suggestion: suggestion(raw.suggest_difficulty, &raw.password)?,
         urls,
+        devices: devices(&raw.devices)?,
         user: raw.user,
         password: raw.password,
-        kernel: iop_kernels::by_name(&raw.kernel)?,
+        kernel: kernel(&raw.kernel)?,
         threads: threads(raw.threads)?,
     })
 }
@@ -143,14 +146,44 @@ fn suggestion(asked: Option<f64>, password: &str) -> Result<Suggestion, UsageErr
 
 fn bench(raw: &Bench) -> Result<BenchSettings, UsageError> {
     let kernels = match &*raw.kernel {
-        "all" => iop_kernels::supported().collect(),
-        name => vec![iop_kernels::by_name(name)?],
+        "all" => iop_kernels::supported().map(Choice::Named).collect(),
+        name => vec![kernel(name)?],
     };
     if !(raw.seconds > 0.0 && raw.seconds <= MAX_SECONDS) {
         return Err(UsageError::Seconds(raw.seconds));
     }
     let duration = Duration::from_secs_f64(raw.seconds);
-    Ok(BenchSettings { kernels, threads: threads(raw.threads)?, duration, json: raw.json })
+    let mut threads = match &*raw.threads {
+        [] => vec![1, self::threads(None)?],
+        asked => asked.iter().map(|n| self::threads(Some(*n))).collect::<Result<_, _>>()?,
+    };
+    threads.dedup();
+    let versions = raw.versions.clone();
+    if let Some(odd) = versions.iter().find(|n| !(1..=Work::MAX_VERSIONS).contains(*n)) {
+        return Err(UsageError::Versions(*odd));
+    }
+    let devices = devices(&raw.devices)?;
+    Ok(BenchSettings {
+        devices,
+        kernels,
+        threads,
+        versions,
+        duration,
+        json: raw.json,
+        plot: raw.plot.clone(),
+    })
+}
+
+fn devices(names: &[String]) -> Result<Vec<DeviceName>, UsageError> {
+    let wrong = || UsageError::Device(names.join(","));
+    let devices: Vec<DeviceName> =
+        names.iter().map(|name| name.parse()).collect::<Result<_, _>>().map_err(|()| wrong())?;
+    let twice = devices.iter().enumerate().any(|(i, device)| devices[..i].contains(device));
+    if twice { Err(wrong()) } else { Ok(devices) }
+}
+
+fn kernel(name: &str) -> Result<Choice, SelectError> {
+    if name == "auto" { Ok(Choice::Auto) } else { iop_kernels::by_name(name).map(Choice::Named) }
 }
 
 fn threads(asked: Option<usize>) -> Result<usize, UsageError> {
@@ -183,7 +216,7 @@ mod tests {
         };
         assert_eq!(settings.urls.iter().map(|url| url.port).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((&*settings.user, &*settings.password), ("pA.rig", "x"));
-        assert_eq!(settings.kernel.name(), iop_kernels::auto().name());
+        assert!(matches!(settings.kernel, Choice::Auto));
         assert_eq!(settings.threads, cpu_threads());
     }
 
@@ -209,7 +242,13 @@ mod tests {
         let Command::Bench(settings) = read("iop-miner bench --kernel scalar --seconds 0.5").unwrap() else {
             panic!("bench is bench")
         };
-        assert_eq!((settings.kernels[0].name(), settings.duration), ("scalar", Duration::from_millis(500)));
+        let kernel = settings.kernels[0].kernel();
+        assert_eq!((kernel.name(), settings.duration), ("scalar", Duration::from_millis(500)));
+        assert_eq!((settings.threads[0], &*settings.versions), (1, &[1][..]));
+        let Command::Bench(settings) = read("iop-miner bench --threads 3,2 --versions 1,8").unwrap() else {
+            panic!("bench is bench")
+        };
+        assert_eq!((settings.threads, settings.versions), (vec![3, 2], vec![1, 8]));
     }
 
     #[test]
@@ -221,8 +260,8 @@ mod tests {
                 with("--url http://a:1"),
                 "--url: malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT",
             ),
-            (with("--devices opencl:0.0"), "--devices \"opencl:0.0\": expected cpu"),
-            (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu, once"),
+            (with("--devices opencl:0"), "--devices \"opencl:0\": expected cpu and opencl:"),
+            (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu and opencl:"),
             (with("--threads 0"), "--threads 0: expected 1 to 1024"),
             (with("--threads many"), "invalid value 'many' for '--threads <N>'"),
             (with("--suggest-difficulty 0"), "--suggest-difficulty 0: expected a number above 0"),
@@ -239,6 +278,7 @@ mod tests {
                 "the following required arguments were not provided: --url <URL>",
             ),
             (usage("iop-miner bench --seconds 0"), "--seconds 0: expected more than 0"),
+            (usage("iop-miner bench --versions 17"), "--versions 17: expected 1 to 16"),
             (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
             (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
             (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),

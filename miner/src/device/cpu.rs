@@ -8,13 +8,13 @@ use tracing::warn;
 
 use super::{Device, Feed};
 
-/// Nonces to take from the dispatcher at a time: 0.4 s of an AVX-512 core, 5 s of a scalar one. Long enough
+/// Headers to take from the dispatcher at a time: 0.4 s of an AVX-512 core, 5 s of a scalar one. Long enough
 /// that threads do not meet at its lock.
 const ASSIGNMENT: u64 = 1 << 24;
 
-/// Nonces to scan between two looks at whether the job still stands: 0.4 ms of an AVX-512 core, 5 ms of a
+/// Headers to scan between two looks at whether the job still stands: 0.06 ms of an AVX-512 core, 0.7 ms of a
 /// scalar one. That is what a new block costs in stale work; a look costs a nanosecond.
-const CHUNK: u64 = 1 << 14;
+const CHUNK: u64 = 1 << 11;
 
 /// Worker threads on the CPU.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ impl Cpu {
     fn work(&self, feed: &Feed) {
         let mut found = Vec::new();
         while let Some(assignment) = feed.next(ASSIGNMENT) {
-            for chunk in assignment.nonces.chunks(CHUNK) {
+            for chunk in assignment.nonces.chunks(CHUNK / assignment.work.versions() as u64) {
                 if !feed.is_current(&assignment) {
                     break;
                 }
-                feed.add_hashes(self.kernel.scan(&assignment.work, chunk, &mut found));
-                for nonce in found.drain(..) {
-                    feed.found(&assignment, nonce, self.name());
+                feed.add_hashes(self.kernel.scan_versions(&assignment.work, chunk, &mut found));
+                for header in found.drain(..) {
+                    feed.found(&assignment, header, self.name());
                 }
             }
         }

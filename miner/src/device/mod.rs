@@ -1,18 +1,25 @@
 //! What hashes.
 //!
-//! Here: the [`Device`] trait, the [`Feed`] that every device works from, and the CPU ([`Cpu`]). Not here:
+//! Here: the [`Device`] trait, the [`Feed`] that every device works from, the CPU ([`Cpu`]), and OpenCL
+//! devices. Not here:
 //! where jobs come from and shares go.
 //! Path: [`Feed::next`] → the device tries the nonces, asking [`Feed::is_current`] often →
 //! [`Feed::add_hashes`] and, for each nonce found, [`Feed::found`] → hashed once more by other code → share.
 
 mod cpu;
+mod named;
+#[cfg(feature = "opencl")]
+mod opencl;
 
 pub use cpu::Cpu;
+pub use named::{DeviceName, open};
+#[cfg(feature = "opencl")]
+pub use opencl::{OpenCl, next_launch};
 
 use std::io;
 use std::sync::Arc;
 
-use iop_kernels::verify;
+use iop_kernels::{Found, verify};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -23,7 +30,7 @@ use crate::stats::Stats;
 /// Shares that may wait for the upstream. Devices that find more, faster than it can send, wait as well.
 const SHARES_IN_FLIGHT: usize = 1024;
 
-/// A thing that hashes: the CPU, and later GPUs and machines behind a gateway.
+/// A thing that hashes: the CPU, a GPU, and later machines behind a gateway.
 pub trait Device: Send {
     /// The name people choose it by, as in `iop-miner mine --devices NAME`.
     fn name(&self) -> &str;
@@ -68,17 +75,23 @@ impl Feed {
         self.stats.add_hashes(hashes);
     }
 
-    /// Passes a nonce on, if an independent hash says that it meets the target. Waits while too many shares
+    /// Ends the work for good, as the miner does when it ends.
+    #[cfg(test)]
+    fn close(&self) {
+        self.dispatcher.close();
+    }
+
+    /// Passes a header on, if an independent hash says that it meets the target. Waits while too many shares
     /// wait.
-    pub fn found(&self, assignment: &Assignment, nonce: u32, device: &str) {
-        let hash = verify(&assignment.work.header_with(nonce));
+    pub fn found(&self, assignment: &Assignment, found: Found, device: &str) {
+        let hash = verify(&assignment.work.header_of(found));
         if !assignment.job.target().is_met_by(&hash) {
             self.stats.add_hardware_error();
-            warn!(device, job = %assignment.job.id(), nonce, "a nonce found misses the target: not submitted");
+            warn!(device, job = %assignment.job.id(), nonce = found.nonce, "a nonce found misses the target: not submitted");
             return;
         }
         // An error means that there is no upstream any more: the miner is ending.
-        let _ = self.shares.blocking_send(assignment.share(nonce));
+        let _ = self.shares.blocking_send(assignment.share(found));
     }
 }
 
@@ -90,8 +103,12 @@ pub(crate) mod tests {
     use crate::job::tests::{ANY_HASH, job};
 
     pub(crate) fn feed(difficulty: f64) -> (Feed, mpsc::Receiver<Share>) {
+        feed_of_versions(0, difficulty)
+    }
+
+    fn feed_of_versions(mask: u32, difficulty: f64) -> (Feed, mpsc::Receiver<Share>) {
         let dispatcher = Arc::new(Dispatcher::new());
-        dispatcher.set_job(Arc::new(job("1", 4, 0, difficulty)));
+        dispatcher.set_job(Arc::new(job("1", 4, mask, difficulty)));
         Feed::new(dispatcher, Arc::new(Stats::new()))
     }
 
@@ -99,7 +116,7 @@ pub(crate) mod tests {
     fn a_nonce_that_misses_the_target_is_counted_and_never_submitted() {
         let (feed, mut shares) = feed(1e9);
         let assignment = feed.next(1).unwrap();
-        feed.found(&assignment, 0, "faulty");
+        feed.found(&assignment, Found { nonce: 0, version: 0 }, "faulty");
         assert!(shares.try_recv().is_err());
         assert_eq!(feed.stats.snapshot().hardware_errors, 1);
     }
@@ -108,7 +125,7 @@ pub(crate) mod tests {
     fn a_nonce_that_meets_the_target_becomes_a_share() {
         let (feed, mut shares) = feed(ANY_HASH);
         let assignment = feed.next(1).unwrap();
-        feed.found(&assignment, 77, "cpu");
+        feed.found(&assignment, Found { nonce: 77, version: 0 }, "cpu");
         let share = shares.try_recv().unwrap();
         assert_eq!((share.nonce.0, share.extranonce2), (77, assignment.extranonce2));
         assert_eq!(feed.stats.snapshot().hardware_errors, 0);
@@ -123,7 +140,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_cpu_finds_counts_and_ends() {
-        let (feed, mut shares) = feed(1e-6);
+        // Four versions: shares come of every one of them, each the header that was found.
+        let (feed, mut shares) = feed_of_versions(0x6000, 1e-6);
         let cpu = Cpu::new(iop_kernels::auto(), 2);
         std::thread::scope(|scope| {
             scope.spawn(|| cpu.run(&feed).unwrap());
@@ -132,8 +150,17 @@ pub(crate) mod tests {
             // Whoever finds one more now must not wait for somebody to take it.
             drop(shares);
             let distinct: std::collections::HashSet<_> =
-                found.iter().map(|share| (share.extranonce2, share.nonce)).collect();
+                found.iter().map(|share| (share.extranonce2, share.version_bits, share.nonce)).collect();
             assert_eq!(distinct.len(), 50);
+            let versions: std::collections::HashSet<_> =
+                found.iter().map(|share| share.version_bits).collect();
+            assert_eq!(versions.len(), 4);
+            for share in &found {
+                let root = share.job.merkle_root(&share.extranonce2);
+                let mut header = share.job.header(&root, share.version_bits, share.ntime);
+                header[76..].copy_from_slice(&share.nonce.0.to_le_bytes());
+                assert!(share.job.target().is_met_by(&verify(&header)));
+            }
         });
         let snapshot = feed.stats.snapshot();
         assert!(snapshot.hashes > 0);

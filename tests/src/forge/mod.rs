@@ -62,7 +62,7 @@ pub struct Forged {
     pub parent: usize,
     /// Its height.
     pub height: u32,
-    /// The coins after it, the newest [`REMEMBERED`] that tests can spend.
+    /// The coins after it, the newest `REMEMBERED` that tests can spend.
     pub coins: Rc<BTreeMap<OutPoint, Coin>>,
 }
 

@@ -1,0 +1,300 @@
+//! Hashing on OpenCL devices: GPUs, and CPUs through PoCL.
+//!
+//! What lives here: the devices there are ([`list`]), one of them made ready for a [`Shape`] ([`Scanner`]), and the
+//! choice of a shape by measurement ([`tune`]). What does not: threads, files, jobs. The way of the data: header
+//! words and midstates → `scan.cl`, built for the shape → candidates by the hash's last word → each judged here by
+//! all 256 bits. `libOpenCL` is loaded when it is first asked for; without it there is an error and no device.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use opencl3::command_queue::CommandQueue;
+use opencl3::context::Context;
+use opencl3::device::{CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, Device};
+use opencl3::error_codes::ClError;
+use opencl3::kernel::{ExecuteKernel, Kernel};
+use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE};
+use opencl3::platform::get_platforms;
+use opencl3::program::Program;
+use opencl3::types::CL_BLOCKING;
+
+use crate::lanes::Lanes;
+use crate::range::NonceRange;
+use crate::search;
+use crate::sha256::{END_OF_MESSAGE, HEADER_BITS, Tail};
+use crate::work::{Found, Target, Work};
+
+const SOURCE: &str = include_str!("scan.cl");
+
+/// Candidates that a device may write down in one launch. More are there only with a target that next to every hash
+/// meets; then the CPU scans the range.
+const ROOM: u32 = 4096;
+
+/// Why a device does not hash, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenClError(String);
+
+impl fmt::Display for OpenClError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for OpenClError {}
+
+/// Names what failed.
+fn failed(what: &'static str) -> impl Fn(ClError) -> OpenClError {
+    move |error| OpenClError(format!("{what}: {error}"))
+}
+
+/// A device, and where it stands among the others.
+#[derive(Clone, Debug)]
+pub struct OpenClDevice {
+    /// Its platform, counted from 0.
+    pub platform: usize,
+    /// Its place in the platform, counted from 0.
+    pub number: usize,
+    /// What its driver calls it.
+    pub name: String,
+    /// The driver's version.
+    pub driver: String,
+    is_cpu: bool,
+    device: Device,
+}
+
+/// The devices of all platforms, in the order in which the drivers give them.
+///
+/// # Errors
+/// When there is no OpenCL library or it has no platform. A platform without a device is passed over.
+pub fn list() -> Result<Vec<OpenClDevice>, OpenClError> {
+    let mut devices = Vec::new();
+    for (platform, at) in get_platforms().map_err(failed("no OpenCL platform"))?.iter().enumerate() {
+        let ids = at.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default();
+        for (number, id) in ids.into_iter().enumerate() {
+            let device = Device::new(id);
+            devices.push(OpenClDevice {
+                platform,
+                number,
+                name: device.name().unwrap_or_default().trim().to_owned(),
+                driver: device.driver_version().unwrap_or_default(),
+                is_cpu: device.dev_type().is_ok_and(|kind| kind & CL_DEVICE_TYPE_CPU != 0),
+                device,
+            });
+        }
+    }
+    Ok(devices)
+}
+
+/// What the kernel is built and launched for. It changes the speed and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Nonces side by side in one work item: 1, 2, 4, 8 or 16.
+    pub vector: u32,
+    /// Versions that share an expanded message, 1 to [`Work::MAX_VERSIONS`]. A work of a number of versions that is
+    /// no multiple of it is scanned one version at a time.
+    pub versions: u32,
+    /// Work items in a group.
+    pub group: u32,
+}
+
+impl Shape {
+    /// Whether a kernel can be built for it.
+    #[must_use]
+    pub fn is_valid(self) -> bool {
+        [1, 2, 4, 8, 16].contains(&self.vector)
+            && (1..=Work::MAX_VERSIONS as u32).contains(&self.versions)
+            && (1..=1024).contains(&self.group)
+    }
+
+    /// Shapes worth a trial. A CPU wants whole vector registers and the shared message in its cache; a GPU's lanes
+    /// are its work items, and it has registers for one or two nonces, and none for an expanded message.
+    fn candidates(is_cpu: bool) -> &'static [Self] {
+        const fn shape(vector: u32, versions: u32, group: u32) -> Shape {
+            Shape { vector, versions, group }
+        }
+        const CPU: &[Shape] = &[shape(16, 8, 16), shape(8, 8, 16), shape(16, 1, 16), shape(8, 1, 16)];
+        const GPU: &[Shape] =
+            &[shape(1, 1, 64), shape(1, 1, 256), shape(2, 1, 64), shape(2, 1, 256), shape(1, 8, 64)];
+        if is_cpu { CPU } else { GPU }
+    }
+}
+
+/// A device made ready.
+#[derive(Debug)]
+pub struct Scanner {
+    shape: Shape,
+    queue: CommandQueue,
+    /// For [`Shape::versions`] together, and for one.
+    kernels: [Kernel; 2],
+    header: Buffer<u32>,
+    midstates: Buffer<u32>,
+    found: Buffer<u32>,
+    // Last, so that it outlives what was made from it.
+    _context: Context,
+}
+
+impl Scanner {
+    /// Builds the kernel.
+    ///
+    /// # Errors
+    /// When the device or its driver refuses any step; a build error comes with the compiler's first lines.
+    ///
+    /// # Panics
+    /// When the shape is not [valid](Shape::is_valid).
+    pub fn new(device: &OpenClDevice, shape: Shape) -> Result<Self, OpenClError> {
+        assert!(shape.is_valid(), "{shape:?}");
+        let context = Context::from_device(&device.device).map_err(failed("no context"))?;
+        let queue =
+            CommandQueue::create_default_with_properties(&context, 0, 0).map_err(failed("no queue"))?;
+        let build = |versions| {
+            let options = format!("-D VECTOR={} -D VERSIONS={versions}", shape.vector);
+            let program =
+                Program::create_and_build_from_source(&context, SOURCE, &options).map_err(|log| {
+                    let log: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).take(3).collect();
+                    OpenClError(format!("the kernel does not build: {}", log.join("; ")))
+                })?;
+            Kernel::create(&program, "scan").map_err(failed("no kernel"))
+        };
+        let kernels = [build(shape.versions)?, build(1)?];
+        let buffer = |flags, words| {
+            // SAFETY: no memory of ours is given to the buffer: the pointer is null and no flag asks for it.
+            unsafe { Buffer::create(&context, flags, words, ptr::null_mut()) }.map_err(failed("no buffer"))
+        };
+        let header = buffer(CL_MEM_READ_ONLY, 4)?;
+        let midstates = buffer(CL_MEM_READ_ONLY, 16 * Work::MAX_VERSIONS)?;
+        let found = buffer(CL_MEM_READ_WRITE, 1 + 2 * ROOM as usize)?;
+        Ok(Self { shape, queue, kernels, header, midstates, found, _context: context })
+    }
+
+    /// As [`Kernel::scan_versions`](crate::Kernel::scan_versions), but that a device may fail: then nothing is
+    /// known of the range. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device or its driver refuses any step.
+    pub fn scan(
+        &mut self,
+        work: &Work,
+        range: NonceRange,
+        found: &mut Vec<Found>,
+    ) -> Result<u64, OpenClError> {
+        let found_before = found.len();
+        let per_item = u64::from(self.shape.vector);
+        let group = u64::from(self.shape.group);
+        let items = range.count().div_ceil(per_item).next_multiple_of(group);
+        let versions = work.versions() as u32;
+        let (kernel, together) = match self.shape.versions {
+            together if versions.is_multiple_of(together) => (&self.kernels[0], together),
+            _ => (&self.kernels[1], 1),
+        };
+        let (header, midstates) = words(work);
+        let zero = [0];
+        let mut candidates = vec![0; 1 + 2 * ROOM as usize];
+        let zeros = work.target().zeros_of_last_word();
+        let step = failed("the device fails");
+        // SAFETY: each buffer was made for at least as many words as are written to it or read from it, and the
+        // calls block, so that the slices outlive them. The kernel gets the arguments that it declares, in their
+        // order and of their types, and writes only to `found`, no further than the room that it is told.
+        unsafe {
+            self.queue.enqueue_write_buffer(&mut self.header, CL_BLOCKING, 0, &header, &[]).map_err(&step)?;
+            self.queue
+                .enqueue_write_buffer(&mut self.midstates, CL_BLOCKING, 0, &midstates, &[])
+                .map_err(&step)?;
+            self.queue.enqueue_write_buffer(&mut self.found, CL_BLOCKING, 0, &zero, &[]).map_err(&step)?;
+            for first_version in (0..versions).step_by(together as usize) {
+                ExecuteKernel::new(kernel)
+                    .set_arg(&self.header)
+                    .set_arg(&self.midstates)
+                    .set_arg(&zeros)
+                    .set_arg(&range.first())
+                    .set_arg(&first_version)
+                    .set_arg(&ROOM)
+                    .set_arg(&self.found)
+                    .set_global_work_size(items as usize)
+                    .set_local_work_size(self.shape.group as usize)
+                    .enqueue_nd_range(&self.queue)
+                    .map_err(&step)?;
+            }
+            self.queue
+                .enqueue_read_buffer(&self.found, CL_BLOCKING, 0, &mut candidates, &[])
+                .map_err(&step)?;
+        }
+        let count = candidates[0];
+        if count > ROOM {
+            crate::auto().scan_versions(work, range, found);
+            return Ok(crate::kernel::hashes(work, range));
+        }
+        for pair in candidates[1..][..2 * count as usize].chunks_exact(2) {
+            // The last group may run past the range, even past the last nonce of all.
+            let candidate = Found { nonce: pair[0], version: pair[1] as u8 };
+            if u64::from(candidate.nonce.wrapping_sub(range.first())) < range.count() && pair[1] < versions {
+                search::judge_one(work, candidate, found);
+            }
+        }
+        found[found_before..].sort_unstable();
+        Ok(crate::kernel::hashes(work, range))
+    }
+}
+
+/// What the kernel wants of a work: its `header` and its `midstates`.
+fn words(work: &Work) -> ([u32; 4], Vec<u32>) {
+    let &Tail([w0, w1, w2]) = work.tail();
+    let word_16 = w1.small_sigma0().wrapping_add(w0);
+    let word_17 = HEADER_BITS.small_sigma1().wrapping_add(w2.small_sigma0()).wrapping_add(w1);
+    let into_18 = word_16.small_sigma1().wrapping_add(w2);
+    let into_19 = word_17.small_sigma1().wrapping_add(END_OF_MESSAGE.small_sigma0());
+    let midstates = work.midstates().flat_map(|midstate| {
+        // After four rounds the names stand four places on.
+        let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
+        [[a, b, c, d, e, f, g, h], midstate.midstate].concat()
+    });
+    ([word_16, word_17, into_18, into_19], midstates.collect())
+}
+
+/// Tries each shape for a fraction of a second, and gives the fastest with its hashes per second for a work of so
+/// many versions. Takes seconds: the kernel is built for each.
+///
+/// # Errors
+/// When the device can run none.
+pub fn tune(device: &OpenClDevice, versions: usize) -> Result<(Shape, f64), OpenClError> {
+    let numbers: Vec<u32> = (0..versions as u32).collect();
+    let work = Work::with_versions(&[0x5a; 80], &numbers, Target::from_le_bytes([0; 32]));
+    let mut best: Result<(Shape, f64), OpenClError> = Err(OpenClError("no shape to try".to_owned()));
+    for &shape in Shape::candidates(device.is_cpu) {
+        match Scanner::new(device, shape).and_then(|mut scanner| scanner.rate(&work)) {
+            Ok(rate) if best.as_ref().is_ok_and(|(_, fastest)| rate <= *fastest) => {}
+            Ok(rate) => best = Ok((shape, rate)),
+            // A device may lack what one shape needs and run another.
+            Err(error) if best.is_err() => best = Err(error),
+            Err(_) => {}
+        }
+    }
+    best
+}
+
+impl Scanner {
+    /// Hashes per second. Launches grow until one takes a time that can be measured; the best of some counts, since
+    /// whatever else the machine does only makes one slower.
+    fn rate(&mut self, work: &Work) -> Result<f64, OpenClError> {
+        const ENOUGH: Duration = Duration::from_millis(50);
+        let mut count = 1 << 12;
+        loop {
+            let range = NonceRange::new(0, count).expect("from 0 there are 2^32 nonces");
+            let started = Instant::now();
+            let hashes = self.scan(work, range, &mut Vec::new())?;
+            let took = started.elapsed();
+            if took >= ENOUGH || count == 1 << 32 {
+                let mut shortest = took;
+                for _ in 0..4 {
+                    let started = Instant::now();
+                    self.scan(work, range, &mut Vec::new())?;
+                    shortest = shortest.min(started.elapsed());
+                }
+                return Ok(hashes as f64 / shortest.as_secs_f64());
+            }
+            count *= 2;
+        }
+    }
+}

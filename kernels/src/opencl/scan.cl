@@ -1,0 +1,161 @@
+// The nonce search for OpenCL devices, built for one shape:
+//   VECTOR    nonces in one work item, side by side (1, 2, 4, 8 or 16)
+//   VERSIONS  midstates that share an expanded message (1: the message is expanded as the rounds go)
+// A work item tries VECTOR nonces in every version and writes down those whose last word has no bit of `zeros`.
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+#if VECTOR == 1
+typedef uint word;
+#define STEPS 0u
+#else
+typedef JOIN(uint, VECTOR) word;
+#if VECTOR == 2
+#define STEPS (word)(0, 1)
+#elif VECTOR == 4
+#define STEPS (word)(0, 1, 2, 3)
+#elif VECTOR == 8
+#define STEPS (word)(0, 1, 2, 3, 4, 5, 6, 7)
+#else
+#define STEPS (word)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#endif
+#endif
+
+#ifdef cl_amd_media_ops
+#pragma OPENCL EXTENSION cl_amd_media_ops : enable
+#define ROTR(x, n) amd_bitalign((x), (x), (word)(n))
+#else
+#define ROTR(x, n) rotate((x), (word)(32 - (n)))
+#endif
+
+// Each is one instruction where the device has a three-input one.
+#define CH(e, f, g) bitselect((g), (f), (e))
+#define MAJ(a, b, c) bitselect((a), (b), (c) ^ (a))
+#define BIG0(x) (ROTR(x, 2) ^ ROTR(x, 13) ^ ROTR(x, 22))
+#define BIG1(x) (ROTR(x, 6) ^ ROTR(x, 11) ^ ROTR(x, 25))
+#define SMALL0(x) (ROTR(x, 7) ^ ROTR(x, 18) ^ ((x) >> 3))
+#define SMALL1(x) (ROTR(x, 17) ^ ROTR(x, 19) ^ ((x) >> 10))
+
+constant uint K[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+#define END_OF_MESSAGE 0x80000000u
+#define HEADER_BITS 640u
+#define HASH_BITS 256u
+
+// The words keep their places and their names move.
+#define ROUND(a, b, c, d, e, f, g, h, sum)                     \
+    {                                                          \
+        const word t = (h) + (sum) + CH(e, f, g) + BIG1(e);    \
+        d += t;                                                \
+        h = t + BIG0(a) + MAJ(a, b, c);                        \
+    }
+#define FOUR(a, b, c, d, e, f, g, h, i, SUM)    \
+    ROUND(a, b, c, d, e, f, g, h, SUM(i))       \
+    ROUND(h, a, b, c, d, e, f, g, SUM(i + 1))   \
+    ROUND(g, h, a, b, c, d, e, f, SUM(i + 2))   \
+    ROUND(f, g, h, a, b, c, d, e, SUM(i + 3))
+#define EVEN(i, SUM) FOUR(a, b, c, d, e, f, g, h, i, SUM)
+#define ODD(i, SUM) FOUR(e, f, g, h, a, b, c, d, i, SUM)
+
+#define HEADER_SUM(i) (word)(K[i] + ((i) == 4 ? END_OF_MESSAGE : (i) == 15 ? HEADER_BITS : 0u))
+#define BLOCK_SUM(i) (w[(i) & 15] + K[i])
+#define NEXT(i) (w[(i) & 15] += SMALL1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] + SMALL0(w[((i) + 1) & 15]))
+#define NEXT_SUM(i) (NEXT(i) + K[i])
+#define EXPANDED_SUM(i) expanded[(i) - 16]
+#define EXPAND4(i)                        \
+    expanded[(i) - 16] = NEXT_SUM(i);     \
+    expanded[(i) - 15] = NEXT_SUM(i + 1); \
+    expanded[(i) - 14] = NEXT_SUM(i + 2); \
+    expanded[(i) - 13] = NEXT_SUM(i + 3);
+
+// The last word of the second hash of a first one.
+inline word last_word(word w0, word w1, word w2, word w3, word w4, word w5, word w6, word w7) {
+    word w[16] = {w0, w1, w2, w3, w4, w5, w6, w7, (word)END_OF_MESSAGE, (word)0, (word)0,
+                  (word)0, (word)0, (word)0, (word)0, (word)HASH_BITS};
+    word a = (word)0x6a09e667u, b = (word)0xbb67ae85u, c = (word)0x3c6ef372u, d = (word)0xa54ff53au;
+    word e = (word)0x510e527fu, f = (word)0x9b05688cu, g = (word)0x1f83d9abu, h = (word)0x5be0cd19u;
+    EVEN(0, BLOCK_SUM) ODD(4, BLOCK_SUM) EVEN(8, BLOCK_SUM) ODD(12, BLOCK_SUM)
+    EVEN(16, NEXT_SUM) ODD(20, NEXT_SUM) EVEN(24, NEXT_SUM) ODD(28, NEXT_SUM)
+    EVEN(32, NEXT_SUM) ODD(36, NEXT_SUM) EVEN(40, NEXT_SUM) ODD(44, NEXT_SUM)
+    EVEN(48, NEXT_SUM) ODD(52, NEXT_SUM) EVEN(56, NEXT_SUM)
+    // h after round 63 is e after round 60, of which no more is needed; the names stand four places on.
+    return h + d + NEXT_SUM(60) + CH(a, b, c) + BIG1(a) + (word)0x5be0cd19u;
+}
+
+// header: words 16 and 17 of the second block, and what words 18 and 19 are but for the nonce.
+// midstates: for each version the state after round 3 for a nonce of 0, then the midstate.
+// found: how many, then nonce and version of each, at most `room` of them.
+kernel void scan(constant uint *header, constant uint *midstates, uint zeros, uint first, uint first_version,
+                 uint room, volatile global uint *found) {
+    const uint nonce = first + (uint)get_global_id(0) * VECTOR;
+    const word nonces = (word)nonce + STEPS;
+    // The header holds a nonce little-endian, SHA-256 reads its words big-endian.
+    const word n = (rotate(nonces, (word)8) & 0x00ff00ffu) | (rotate(nonces, (word)24) & 0xff00ff00u);
+    word w[16] = {(word)header[0], (word)header[1], SMALL0(n) + header[2], n + header[3],
+                  (word)END_OF_MESSAGE, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0,
+                  (word)0, (word)0, (word)0, (word)HEADER_BITS};
+#if VERSIONS > 1
+    word expanded[48];
+    expanded[0] = BLOCK_SUM(16);
+    expanded[1] = BLOCK_SUM(17);
+    expanded[2] = BLOCK_SUM(18);
+    expanded[3] = BLOCK_SUM(19);
+    EXPAND4(20) EXPAND4(24) EXPAND4(28) EXPAND4(32) EXPAND4(36) EXPAND4(40)
+    EXPAND4(44) EXPAND4(48) EXPAND4(52) EXPAND4(56) EXPAND4(60)
+    for (uint version = 0; version < VERSIONS; version++)
+#else
+    const uint version = 0;
+#endif
+    {
+        constant uint *s = midstates + 16 * (first_version + version);
+        word a = n + s[0], b = (word)s[1], c = (word)s[2], d = (word)s[3];
+        word e = n + s[4], f = (word)s[5], g = (word)s[6], h = (word)s[7];
+        EVEN(4, HEADER_SUM) ODD(8, HEADER_SUM) EVEN(12, HEADER_SUM)
+#if VERSIONS > 1
+#define SUM EXPANDED_SUM
+        ODD(16, SUM)
+#else
+#define SUM NEXT_SUM
+        ODD(16, BLOCK_SUM)
+#endif
+        EVEN(20, SUM) ODD(24, SUM) EVEN(28, SUM) ODD(32, SUM) EVEN(36, SUM) ODD(40, SUM)
+        EVEN(44, SUM) ODD(48, SUM) EVEN(52, SUM) ODD(56, SUM) EVEN(60, SUM)
+        // An odd number of fours: a stands in e's place.
+        const word last = last_word(e + s[8], f + s[9], g + s[10], h + s[11],
+                                    a + s[12], b + s[13], c + s[14], d + s[15]);
+        const word stands = last & (word)zeros;
+#if VECTOR == 1
+        const uint words[1] = {stands};
+#else
+        // any() looks at top bits: set where a lane is clear of the zeros.
+        const JOIN(int, VECTOR) clear = stands == (word)0;
+        if (!any(clear)) {
+#if VERSIONS > 1
+            continue;
+#else
+            return;
+#endif
+        }
+        uint words[VECTOR];
+        JOIN(vstore, VECTOR)(stands, 0, words);
+#endif
+        for (uint lane = 0; lane < VECTOR; lane++) {
+            if (words[lane] == 0) {
+                const uint place = atomic_inc(found);
+                if (place < room) {
+                    found[1 + 2 * place] = nonce + lane;
+                    found[2 + 2 * place] = first_version + version;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Every OpenCL device finds what the CPU's kernels find, whatever the shape.
+
+#![cfg(feature = "opencl")]
+#![allow(clippy::unwrap_used)]
+
+use iop_kernels::opencl::{OpenClDevice, Scanner, Shape, list};
+use iop_kernels::{Found, NonceRange, Target, Work, by_name};
+
+/// Targets met by no hash, by one in 256 or so, and by all.
+fn targets() -> [Target; 4] {
+    let top = |byte: u8| Target::from_le_bytes(std::array::from_fn(|i| if i == 31 { byte } else { 0xa5 }));
+    [Target::from_le_bytes([0; 32]), top(0), top(2), Target::MAX]
+}
+
+fn expected(work: &Work, range: NonceRange) -> Vec<Found> {
+    let mut found = Vec::new();
+    by_name("scalar").unwrap().scan_versions(work, range, &mut found);
+    found
+}
+
+fn check(scanner: &mut Scanner, work: &Work, first: u32, count: u64) {
+    let range = NonceRange::new(first, count).unwrap();
+    let mut found = Vec::new();
+    let hashes = scanner.scan(work, range, &mut found).unwrap();
+    assert_eq!(hashes, count * work.versions() as u64);
+    assert_eq!(found, expected(work, range), "{} versions, {count} from {first}", work.versions());
+}
+
+fn devices() -> Vec<OpenClDevice> {
+    match list() {
+        Ok(devices) => devices,
+        Err(error) => {
+            eprintln!("SKIPPED: {error}");
+            Vec::new()
+        }
+    }
+}
+
+#[test]
+fn every_device_finds_what_the_scalar_kernel_finds() {
+    for device in devices() {
+        for shape in [Shape { vector: 1, versions: 1, group: 4 }, Shape { vector: 16, versions: 4, group: 2 }]
+        {
+            let mut scanner = Scanner::new(&device, shape).unwrap();
+            for target in targets() {
+                for versions in [&[0x2000_0000][..], &[1, 2, 3], &[4, 5, 6, 7, 0x2000_0000, 8, 9, 10]] {
+                    let work = Work::with_versions(&[0x77; 80], versions, target);
+                    for (first, count) in [(0, 1), (5, 300), (u32::MAX - 70, 71), (123_457, 1000)] {
+                        check(&mut scanner, &work, first, count);
+                    }
+                }
+            }
+        }
+    }
+}

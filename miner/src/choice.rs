@@ -1,0 +1,217 @@
+//! Which kernel `--kernel auto` means: the one that a short measurement finds fastest, kept per CPU model.
+//!
+//! Here: the measurement's file and when it holds. Not here: the kernels, and measurements that people ask for
+//! (`bench`). Path: the cache file → if it was written by this version for these kernels, its fastest; else each
+//! kernel has some `TRIALS`, and the rates are written. A cache that cannot be read or written costs a
+//! measurement and nothing else.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Instant;
+use std::{env, fs, io, process};
+
+use iop_kernels::{HEADER_LEN, Kernel, NonceRange, Target, Work, cpu_model, supported};
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use crate::dispatcher::VERSIONS;
+
+/// Headers in one trial: 0.1 ms of an AVX-512 core, 1.5 ms of a scalar one. So short that on a busy machine some
+/// trials run without being interrupted: the shortest of them counts.
+const TRIAL: u64 = 1 << 12;
+/// Trials of each kernel, in turn with the others.
+const TRIALS: u32 = 16;
+
+/// A kernel to mine with.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice {
+    /// The fastest.
+    Auto,
+    /// This one.
+    Named(&'static dyn Kernel),
+}
+
+impl Choice {
+    /// The kernel; measures where that is needed.
+    #[must_use]
+    pub fn kernel(self) -> &'static dyn Kernel {
+        match self {
+            Self::Auto => auto(),
+            Self::Named(kernel) => kernel,
+        }
+    }
+}
+
+/// What the file holds.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Measured {
+    cpu: String,
+    version: String,
+    /// Hashes per second and thread, of each kernel that the CPU can run.
+    rates: BTreeMap<String, f64>,
+}
+
+impl Measured {
+    fn now() -> Self {
+        let versions: Vec<u32> = (0..VERSIONS).collect();
+        let work = Work::with_versions(&[0x5a; HEADER_LEN], &versions, Target::from_le_bytes([0; 32]));
+        let nonces = NonceRange::new(0, TRIAL / u64::from(VERSIONS)).expect("from 0 there are 2^32 nonces");
+        let mut rates: BTreeMap<String, f64> = BTreeMap::new();
+        for kernel in (0..TRIALS).flat_map(|_| supported()) {
+            let started = Instant::now();
+            let hashes = kernel.scan_versions(&work, nonces, &mut Vec::new());
+            let rate = hashes as f64 / started.elapsed().as_secs_f64().max(1e-9);
+            let best = rates.entry(kernel.name().to_owned()).or_default();
+            *best = best.max(rate);
+        }
+        Self { cpu: cpu_model(), version: env!("CARGO_PKG_VERSION").to_owned(), rates }
+    }
+
+    /// The fastest kernel; `None` unless it speaks of this version, this CPU and the kernels that it can run.
+    fn fastest(&self) -> Option<&'static dyn Kernel> {
+        let names: Vec<&str> = self.rates.keys().map(String::as_str).collect();
+        let mut expected: Vec<&str> = supported().map(|kernel| kernel.name()).collect();
+        expected.sort_unstable();
+        if self.version != env!("CARGO_PKG_VERSION") || self.cpu != cpu_model() || names != expected {
+            return None;
+        }
+        supported().max_by(|a, b| self.rates[a.name()].total_cmp(&self.rates[b.name()]))
+    }
+}
+
+/// The kernel that `auto` means, found out once for as long as the program runs.
+#[must_use]
+pub fn auto() -> &'static dyn Kernel {
+    static AUTO: OnceLock<&'static dyn Kernel> = OnceLock::new();
+    *AUTO.get_or_init(|| choose(cache_folder().as_deref()))
+}
+
+fn choose(folder: Option<&Path>) -> &'static dyn Kernel {
+    let file = folder.map(|folder| folder.join(file_name(&format!("kernels-{}", cpu_model()))));
+    if let Some(kernel) = file.as_deref().and_then(|file| read(file)?.fastest()) {
+        return kernel;
+    }
+    let measured = Measured::now();
+    debug!("kernels measured: {:?}", measured.rates);
+    if let Some(file) = file
+        && let Err(error) = write(&file, &measured)
+    {
+        debug!("{}: the measurement is not kept: {error}", file.display());
+    }
+    measured.fastest().unwrap_or_else(iop_kernels::auto)
+}
+
+/// Where programs keep what they can do without: `$XDG_CACHE_HOME`, or `.cache` in the user's home.
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    Some(base?.join("iop-miner"))
+}
+
+/// What was kept under that name; `None` where nothing was or it cannot be read.
+#[cfg(feature = "opencl")]
+pub(crate) fn cached<T: for<'a> Deserialize<'a>>(name: &str) -> Option<T> {
+    serde_json::from_slice(&fs::read(cache_folder()?.join(file_name(name))).ok()?).ok()
+}
+
+/// Keeps it under that name. A cache that cannot be written costs the finding out again, and nothing else.
+#[cfg(feature = "opencl")]
+pub(crate) fn keep(name: &str, what: &impl Serialize) {
+    if let Some(file) = cache_folder().map(|folder| folder.join(file_name(name)))
+        && let Err(error) = write(&file, what)
+    {
+        debug!("{}: not kept: {error}", file.display());
+    }
+}
+
+/// A file name of letters, digits and dashes.
+fn file_name(name: &str) -> String {
+    let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
+    format!("{}.json", name.chars().map(plain).take(100).collect::<String>())
+}
+
+fn read(file: &Path) -> Option<Measured> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+/// Whole or not at all: another miner may read it at the same time.
+fn write(file: &Path, measured: &impl Serialize) -> io::Result<()> {
+    fs::create_dir_all(file.parent().expect("a file in the cache folder has a parent"))?;
+    let unfinished = file.with_extension(format!("{}.tmp", process::id()));
+    let written = fs::write(&unfinished, serde_json::to_vec_pretty(measured)?);
+    let done = written.and_then(|()| fs::rename(&unfinished, file));
+    if done.is_err() {
+        // What could not be written whole is of no use to anyone.
+        let _ = fs::remove_file(&unfinished);
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = env::temp_dir().join(format!("iop-miner-choice-{}-{name}", process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        folder
+    }
+
+    /// A measurement in which this kernel is the fastest.
+    fn best(name: &str) -> Measured {
+        let rate = |kernel: &'static dyn Kernel| if kernel.name() == name { 2.0 } else { 1.0 };
+        let rates = supported().map(|kernel| (kernel.name().to_owned(), rate(kernel))).collect();
+        Measured { cpu: cpu_model(), version: env!("CARGO_PKG_VERSION").to_owned(), rates }
+    }
+
+    #[test]
+    fn a_measurement_is_kept_and_believed() {
+        let folder = folder("kept");
+        let chosen = choose(Some(&folder));
+        let file = folder.join(file_name(&format!("kernels-{}", cpu_model())));
+        assert_eq!(read(&file).unwrap().fastest().unwrap().name(), chosen.name());
+        for kernel in supported() {
+            write(&file, &best(kernel.name())).unwrap();
+            assert_eq!(choose(Some(&folder)).name(), kernel.name());
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_for_something_else_or_broken_is_measured_anew() {
+        let folder = folder("anew");
+        let file = folder.join(file_name(&format!("kernels-{}", cpu_model())));
+        let other_cpu = Measured { cpu: "abacus".to_owned(), ..best("scalar") };
+        let other_version = Measured { version: "0".to_owned(), ..best("scalar") };
+        let mut fewer = best("scalar");
+        fewer.rates.pop_first();
+        for measured in [other_cpu, other_version, fewer] {
+            assert!(measured.fastest().is_none());
+            write(&file, &measured).unwrap();
+            choose(Some(&folder));
+            assert!(read(&file).unwrap().fastest().is_some(), "written anew");
+        }
+        fs::write(&file, "{").unwrap();
+        choose(Some(&folder));
+        assert!(read(&file).unwrap().fastest().is_some(), "written anew");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn without_a_place_to_write_it_chooses_all_the_same() {
+        let folder = folder("file");
+        fs::write(&folder, "in the way").unwrap();
+        assert!(choose(Some(&folder.join("below"))).is_supported());
+        assert!(choose(None).is_supported());
+        fs::remove_file(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_name_is_plain() {
+        assert_eq!(file_name("A/../B (C) 9"), "A----B--C--9.json");
+        assert!(file_name(&"x".repeat(10_000)).len() < 200);
+    }
+}

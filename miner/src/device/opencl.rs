@@ -1,0 +1,163 @@
+//! An OpenCL device: one thread that feeds it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use iop_kernels::opencl::{OpenClDevice, OpenClError, Scanner, Shape, list, tune};
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info};
+
+use super::{Device, Feed};
+use crate::choice::{cached, keep};
+use crate::dispatcher::VERSIONS;
+
+/// How long a launch may take: what a new block costs in stale work. Shorter ones would leave a GPU idle between
+/// two of them.
+const LAUNCH: Duration = Duration::from_millis(10);
+/// Fewest and most headers in a launch, whatever the device's speed.
+const HEADERS: std::ops::RangeInclusive<u64> = 1 << 12..=1 << 30;
+/// Headers to take from the dispatcher at a time.
+const ASSIGNMENT: u64 = 1 << 31;
+
+/// An OpenCL device by its place among all.
+#[derive(Debug)]
+pub struct OpenCl {
+    name: String,
+    platform: usize,
+    number: usize,
+}
+
+/// What tuning found, as it is kept for the next start.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tuned {
+    driver: String,
+    version: String,
+    vector: u32,
+    versions: u32,
+    group: u32,
+}
+
+impl OpenCl {
+    /// Device `number` of platform `platform`, whether there is one or not.
+    #[must_use]
+    pub fn new(platform: usize, number: usize) -> Self {
+        Self { name: format!("opencl:{platform}.{number}"), platform, number }
+    }
+
+    fn find(&self) -> Result<OpenClDevice, String> {
+        let devices = list().map_err(|error| error.to_string())?;
+        let names = devices.iter().map(|device| format!("opencl:{}.{}", device.platform, device.number));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let mut devices = devices.into_iter();
+        let found = devices.find(|device| (device.platform, device.number) == (self.platform, self.number));
+        found.ok_or_else(|| format!("no such device; there are {names}"))
+    }
+
+    /// Builds the device's kernel, in the shape that suits it best: tuned at the first start.
+    ///
+    /// # Errors
+    /// When there is no such device or it can run no shape.
+    pub fn scanner(&self) -> io::Result<Scanner> {
+        let failed = |error: OpenClError| io::Error::other(error.to_string());
+        let device = self.find().map_err(io::Error::other)?;
+        let shape = shape(&device).map_err(failed)?;
+        info!("{} is {}, hashing as {shape:?}", self.name, device.name);
+        Scanner::new(&device, shape).map_err(failed)
+    }
+}
+
+/// The shape that was kept, if it is for this driver and this version; else that which tuning finds.
+fn shape(device: &OpenClDevice) -> Result<Shape, OpenClError> {
+    let file = format!("opencl-{}", device.name);
+    if let Some(Tuned { driver, version, vector, versions, group }) = cached(&file) {
+        let shape = Shape { vector, versions, group };
+        if driver == device.driver && version == env!("CARGO_PKG_VERSION") && shape.is_valid() {
+            return Ok(shape);
+        }
+    }
+    info!("tuning {}: this takes some seconds, once", device.name);
+    let (shape, rate) = tune(device, VERSIONS as usize)?;
+    debug!("{}: {shape:?} does {rate:.0} hashes a second", device.name);
+    let Shape { vector, versions, group } = shape;
+    let (driver, version) = (device.driver.clone(), env!("CARGO_PKG_VERSION").to_owned());
+    keep(&file, &Tuned { driver, version, vector, versions, group });
+    Ok(shape)
+}
+
+/// The size of the next launch: what would have taken `LAUNCH`, and at most twice the last.
+#[must_use]
+pub fn next_launch(headers: u64, took: Duration) -> u64 {
+    let fitting = headers as f64 * LAUNCH.as_secs_f64() / took.as_secs_f64().max(1e-9);
+    (fitting as u64).min(headers * 2).clamp(*HEADERS.start(), *HEADERS.end())
+}
+
+impl Device for OpenCl {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn run(&self, feed: &Feed) -> io::Result<()> {
+        let mut scanner = self.scanner()?;
+        let (mut found, mut launch) = (Vec::new(), *HEADERS.start());
+        while let Some(assignment) = feed.next(ASSIGNMENT) {
+            let versions = assignment.work.versions() as u64;
+            let mut left = Some(assignment.nonces);
+            while let Some(range) = left.filter(|_| feed.is_current(&assignment)) {
+                let (now, rest) = range.split((launch / versions).max(1));
+                left = rest;
+                let started = Instant::now();
+                let hashes = scanner
+                    .scan(&assignment.work, now, &mut found)
+                    .map_err(|error| io::Error::other(error.to_string()))?;
+                launch = next_launch(hashes, started.elapsed());
+                feed.add_hashes(hashes);
+                for header in found.drain(..) {
+                    feed.found(&assignment, header, &self.name);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn launches_grow_slowly_and_shrink_at_once() {
+        assert_eq!(next_launch(1 << 20, LAUNCH), 1 << 20);
+        assert_eq!(next_launch(1 << 20, LAUNCH / 100), 1 << 21);
+        assert_eq!(next_launch(1 << 20, LAUNCH * 4), 1 << 18);
+        assert_eq!(next_launch(1 << 20, Duration::ZERO), 1 << 21);
+        assert_eq!(next_launch(1 << 12, Duration::from_secs(9)), *HEADERS.start());
+        assert_eq!(next_launch(1 << 30, Duration::ZERO), *HEADERS.end());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_named_and_fails() {
+        let (feed, _shares) = crate::device::tests::feed(1e9);
+        let error = OpenCl::new(99, 9).run(&feed).unwrap_err().to_string();
+        assert!(error.contains("no such device") || error.contains("no OpenCL platform"), "{error}");
+    }
+
+    #[test]
+    fn the_first_device_finds_shares_where_there_is_one() {
+        let Some(device) = list().ok().and_then(|devices| devices.into_iter().next()) else {
+            eprintln!("SKIPPED: no OpenCL device");
+            return;
+        };
+        let (feed, mut shares) = crate::device::tests::feed(1e-6);
+        let opencl = OpenCl::new(device.platform, device.number);
+        std::thread::scope(|scope| {
+            scope.spawn(|| opencl.run(&feed).unwrap());
+            for _ in 0..20 {
+                assert!(shares.blocking_recv().is_some());
+            }
+            feed.close();
+            drop(shares);
+        });
+    }
+}
