@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// Peers that are asked (`IOP_TIMEDATA_MAX_SAMPLES`).
 const MAX_SAMPLES: usize = 200;
 /// Seconds by which peers may change our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
-const MAX_OFFSET: i64 = 70 * 60;
+const MAX_OFFSET: u64 = 70 * 60;
 
 /// Offsets of peers' clocks.
 #[derive(Debug)]
@@ -41,8 +41,10 @@ impl PeerClocks {
         if self.offsets.len() >= 5 && self.offsets.len() % 2 == 1 {
             self.offsets.sort_unstable();
             let median = self.offsets[self.offsets.len() / 2];
-            self.offset = if median.abs() <= MAX_OFFSET { median } else { 0 };
-            if median.abs() > MAX_OFFSET {
+            // A clock may be any number at all, also the one that has no opposite.
+            let believable = median.unsigned_abs() <= MAX_OFFSET;
+            self.offset = if believable { median } else { 0 };
+            if !believable {
                 tracing::warn!(
                     "the peers' clocks differ from this machine's by {median} s: is its time right?"
                 );
@@ -71,5 +73,14 @@ mod tests {
         let mut clocks = PeerClocks::default();
         (0..50).for_each(|n| clocks.add(IpAddr::from([1, 2, 3, n]), 100_000));
         assert_eq!(clocks.offset(), 0);
+    }
+
+    #[test]
+    fn no_clock_is_too_far_away_to_be_disbelieved() {
+        for extreme in [i64::MIN, i64::MAX] {
+            let mut clocks = PeerClocks::default();
+            (0..250).for_each(|n| clocks.add(IpAddr::from([1, 2, 3, n]), extreme));
+            assert_eq!(clocks.offset(), 0);
+        }
     }
 }
