@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::chain::actor;
@@ -56,8 +57,9 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     state.set_metrics(metrics.clone());
     state.set_mempool_policy(Policy { max_usage: settings.max_mempool, ..Policy::of(&params) });
     let database = Arc::downgrade(state.storage());
-    let (chain, thread) = actor::spawn(state);
+    // Before the chain's thread: a failure here must close the database before the process ends.
     let access = access(&settings)?;
+    let (chain, thread) = actor::spawn(state);
     let published = *chain.published().borrow();
     info!(
         network = params.name, rpc = %settings.rpc_bind, datadir = %settings.datadir.display(),
@@ -80,7 +82,7 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
         pruned: network.1,
     };
     let started = p2p::manager::start(peers, params.clone(), chain.clone(), shutdown.subscribe());
-    let (net, network_task) = runtime
+    let (net, mut network_task) = runtime
         .block_on(started)
         .map_err(|error| Failure::Failed(format!("the network cannot be started: {error}")))?;
     let net = Some(net);
@@ -92,9 +94,11 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
         let (metrics, chain, net) = (context.metrics.clone(), context.chain.clone(), context.net.clone());
         runtime.spawn(metrics::serve(listener, metrics, chain, net, stop));
     }
-    let served = runtime.block_on(serve_until_told(listener, context, access));
-    // It saves its addresses; whoever it has to wait for is not worth more.
-    let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
+    let served = runtime.block_on(serve_until_told(listener, context, access, &mut network_task));
+    if !network_task.is_finished() {
+        // It saves its addresses; whoever it has to wait for is not worth more.
+        let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
+    }
     runtime.block_on(waiting.save(loading));
     // Ends what is left of tasks, and with them the handles that keep the chain thread alive.
     runtime.shutdown_timeout(GRACE);
@@ -164,8 +168,14 @@ fn access(settings: &Settings) -> Result<Access, Failure> {
     Ok(Access { credentials, allowed: settings.rpc_allow_ip.clone(), patience: settings.rpc_timeout })
 }
 
-/// Serves RPC until a signal, a `stop` call, or the end of the chain thread.
-async fn serve_until_told(listener: TcpListener, context: Context, access: Access) -> Result<(), Failure> {
+/// Serves RPC until a signal, a `stop` call, or the end of the chain thread or of the network: a node that answers and
+/// hears nothing would be worse than none.
+async fn serve_until_told(
+    listener: TcpListener,
+    context: Context,
+    access: Access,
+    network: &mut JoinHandle<()>,
+) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| Failure::Failed(format!("signals cannot be received: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
@@ -173,6 +183,7 @@ async fn serve_until_told(listener: TcpListener, context: Context, access: Acces
     let mut told = shutdown.subscribe();
     let mut published = context.chain.published();
     let mut server = tokio::spawn(serve(listener, context, access, shutdown.subscribe()));
+    let mut lost = Ok(());
     let served = loop {
         tokio::select! {
             _ = interrupt.recv() => break None,
@@ -181,6 +192,10 @@ async fn serve_until_told(listener: TcpListener, context: Context, access: Acces
             // The publisher is gone when the chain thread has ended; its join says why.
             changed = published.changed() => if changed.is_err() { break None },
             ended = &mut server => break Some(ended),
+            ended = &mut *network => {
+                lost = ended.map_err(|error| Failure::Failed(format!("the network has ended: {error}")));
+                break None;
+            }
         }
     };
     info!("node stopping");
@@ -191,9 +206,9 @@ async fn serve_until_told(listener: TcpListener, context: Context, access: Acces
             Ok(ended) => ended,
             Err(_) => {
                 warn!("calls under way did not end in {} seconds", GRACE.as_secs());
-                return Ok(());
+                return lost;
             }
         },
     };
-    ended.map_err(|error| Failure::Failed(format!("RPC: {error}")))
+    ended.map_err(|error| Failure::Failed(format!("RPC: {error}"))).and(lost)
 }

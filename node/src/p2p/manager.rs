@@ -226,6 +226,8 @@ impl Manager {
             tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => break,
+                // Before what peers can bring about: no flood may stop the clock.
+                _ = ticks.tick() => self.tick(),
                 _ = ends.answers.recv_many(&mut answers, BATCH) => self.take_answers(&mut answers),
                 event = ends.chain.recv() => if !self.take_chain_event(event, &mut ends.chain).await { break },
                 Some(command) = ends.commands.recv() => self.command(command),
@@ -234,7 +236,6 @@ impl Manager {
                 _ = ends.events.recv_many(&mut events, BATCH) => {
                     events.drain(..).for_each(|event| self.take_event(event));
                 }
-                _ = ticks.tick() => self.tick(),
                 () = std::future::ready(()), if more => {}
             }
             self.take_turns();
