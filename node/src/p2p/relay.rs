@@ -5,7 +5,7 @@
 //! feefilter), `SendMessages`, `AlreadyHave`, `AskFor`. Announcements go out at random moments, so that nobody sees
 //! where a transaction began. A transaction is asked of one peer at a time, and of another after a minute.
 //!
-//! Bounds: 5,000 announced transactions for each peer and 50,000 in all (150 bytes each), 120,000 refused ids (10 MB).
+//! Bounds: 5,000 announced transactions for each peer and 75,000 in all (150 bytes each), 120,000 refused ids (10 MB).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -34,8 +34,10 @@ const KEPT: Micros = 15 * 60 * SECOND;
 const MAX_OTHERS: usize = 8;
 /// Announced and not yet received, of one peer.
 const MAX_ANNOUNCED: usize = 5_000;
-/// Announced and not yet received, in all.
+/// Announced and not yet received, in all, but for [`FAIR_SHARE`].
 const MAX_REQUESTS: usize = 50_000;
+/// Announced and not yet received, that a peer may always have, also where others have taken all the room.
+const FAIR_SHARE: usize = 200;
 /// Refused transactions that are remembered, by halves (`recentRejects`).
 const REJECTED: usize = 60_000;
 /// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
@@ -200,8 +202,8 @@ impl Net {
 
     /// A peer has a transaction that is wanted; whether to ask it now.
     fn want(&mut self, id: PeerId, txid: Txid, now: Micros) -> bool {
-        let room = self.relay.requests.len() < MAX_REQUESTS;
         let Some(peer) = self.peers.get_mut(&id) else { return false };
+        let room = self.relay.requests.len() < MAX_REQUESTS || peer.announced < FAIR_SHARE;
         if peer.announced >= MAX_ANNOUNCED {
             return false;
         }
