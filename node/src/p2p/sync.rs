@@ -168,7 +168,8 @@ impl Net {
     fn too_many_weak_headers(&mut self, id: PeerId, last: NodeId, new: usize) -> bool {
         let strong = self.work(last) >= self.tip_work();
         let Some(peer) = self.peers.get_mut(&id) else { return false };
-        peer.weak_headers = if strong { 0 } else { peer.weak_headers + new };
+        // What is strong takes nothing back: a peer could always say the tip's header in between.
+        peer.weak_headers += if strong { 0 } else { new };
         peer.weak_headers > MAX_WEAK_HEADERS
     }
 
