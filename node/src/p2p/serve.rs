@@ -200,7 +200,10 @@ impl Net {
         }
         match read_block(&mut bytes.as_slice()) {
             Ok(block) => self.give(hash, &purpose, &Arc::new(block), now),
-            Err(error) => tracing::error!(%hash, "a stored block cannot be read: {error}"),
+            Err(error) => {
+                tracing::error!(%hash, "a stored block cannot be read: {error}");
+                self.with(id, |peer| peer.serving = false);
+            }
         }
         self.serve(id, now);
     }
