@@ -46,6 +46,8 @@ pub enum ChainEvent {
         /// The verdict.
         verdict: Result<(), Rejection>,
     },
+    /// An operator takes back that this block, its ancestors or its descendants break rules.
+    Reconsidered(BlockHash),
     /// A transaction came into the mempool.
     TxAccepted(Txid),
     /// A transaction left the mempool, for whatever reason but a block.

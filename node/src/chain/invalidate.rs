@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 
 use bitcoin::BlockHash;
 
+use super::events::ChainEvent;
 use super::index::BlockId;
 use super::state::ChainState;
 use crate::storage::StorageError;
@@ -93,6 +94,7 @@ impl ChainState {
             }
         }
         self.storage.commit(batch)?;
+        self.events.send(|| ChainEvent::Reconsidered(*hash));
         self.activate_best_chain(None, now)?;
         Ok(Ok(()))
     }

@@ -95,7 +95,11 @@ impl Net {
             self.with(id, |peer| peer.last_block = now);
         }
         match refusal {
-            Some(refusal) => self.block_checked(hash, Some(refusal), now),
+            // Where the event was quicker, another may be noted by now, who has nothing to do with this copy.
+            Some(refusal) if self.sources.get(&hash).is_some_and(|source| source.peer == id) => {
+                self.block_checked(hash, Some(refusal), now);
+            }
+            Some(_) => {}
             None if !stored => {
                 // It was here, or is not wanted: nobody waits for a verdict.
                 self.sources.remove(&hash);

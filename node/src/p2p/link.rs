@@ -180,6 +180,7 @@ pub(crate) fn news(event: ChainEvent) -> FromChain {
         ChainEvent::Checked { hash, verdict } => {
             FromChain::Checked(hash, verdict.err().map(|rejection| refusal(&rejection)))
         }
+        ChainEvent::Reconsidered(hash) => FromChain::Reconsidered(hash),
         ChainEvent::TxAccepted(txid) => FromChain::TxAccepted(txid),
         ChainEvent::TxRemoved(txid) => FromChain::TxRemoved(txid),
     }

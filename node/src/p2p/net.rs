@@ -118,6 +118,8 @@ pub(crate) enum FromChain {
     Disconnected(Arc<Block>),
     /// A block was judged to the end.
     Checked(BlockHash, Option<Refusal>),
+    /// This block, its ancestors and descendants are no longer held to break a rule.
+    Reconsidered(BlockHash),
     /// A transaction came into the mempool.
     TxAccepted(Txid),
     /// A transaction left the mempool without a block.
@@ -211,7 +213,10 @@ impl Net {
         if peer.established && !peer.inbound() && peer.score == 0 {
             self.addresses.connected(&peer.address.into(), now / SECOND);
         }
-        self.fill_all(now);
+        // Whoever comes and goes with nothing must not make us look for work again and again.
+        if !peer.in_flight.is_empty() {
+            self.fill_all(now);
+        }
     }
 
     /// A message came.
@@ -279,7 +284,15 @@ impl Net {
             FromChain::Arrived(block) => self.block_arrived(&block, now),
             FromChain::Connected(block) => self.block_connected(&block, now),
             FromChain::Disconnected(block) => self.block_disconnected(&block),
+            // One copy of a block was bad, perhaps not that of who is noted now: the answer to who sent it says more.
+            FromChain::Checked(_, Some(refusal)) if !refusal.final_ => {}
             FromChain::Checked(hash, refusal) => self.block_checked(hash, refusal, now),
+            FromChain::Reconsidered(hash) => {
+                if let Some(id) = self.tree.find(&hash) {
+                    self.tree.forget_failed(id);
+                    self.fill_all(now);
+                }
+            }
             FromChain::TxAccepted(txid) => self.relay.fetch.push(txid),
             FromChain::TxRemoved(txid) => self.relay.forget(&txid),
         }
@@ -287,16 +300,11 @@ impl Net {
 
     /// The chain was quicker than we: everything is compared anew.
     pub(crate) fn resync(&mut self, chain: HeaderTree, pool: Vec<PoolTx>, now: Micros) {
-        for node in chain.nodes() {
-            self.tree.put(node.hash, node.header, node.status);
-        }
-        if let Some(tip) = self.tree.find(&chain.get(chain.tip()).hash) {
-            self.tree.set_tip(tip);
-            self.last_tip_change = now;
-            self.update_initial_download(now);
-            if !self.initial_download {
-                self.queue_announcement(tip);
-            }
+        self.tree.take_over(&chain);
+        self.last_tip_change = now;
+        self.update_initial_download(now);
+        if !self.initial_download {
+            self.queue_announcement(self.tree.tip());
         }
         self.relay.forget_pool();
         self.pool_grew(pool, 0);

@@ -101,11 +101,6 @@ impl HeaderTree {
         self.by_hash.get(hash).copied()
     }
 
-    /// All of them, parents before children.
-    pub(crate) fn nodes(&self) -> &[Node] {
-        &self.nodes
-    }
-
     /// How many headers there are.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
@@ -121,11 +116,39 @@ impl HeaderTree {
             }
         }
         if self.get(self.best).status.failed {
-            let sound = (0..self.nodes.len() as u32).map(NodeId).filter(|&id| !self.get(id).status.failed);
-            // Of several with the same work the first.
-            let best = sound.max_by_key(|&id| (self.get(id).work, std::cmp::Reverse(id)));
-            self.best = best.expect("genesis breaks no rule");
+            self.find_best();
         }
+    }
+
+    /// A block, its ancestors and descendants break no rule as far as is known.
+    pub(crate) fn forget_failed(&mut self, id: NodeId) {
+        for other in 0..self.nodes.len() as u32 {
+            let other = NodeId(other);
+            if self.get(other).status.failed && (self.is_ancestor(other, id) || self.is_ancestor(id, other)) {
+                self.nodes[other.0 as usize].status.failed = false;
+            }
+        }
+        self.find_best();
+    }
+
+    fn find_best(&mut self) {
+        let sound = (0..self.nodes.len() as u32).map(NodeId).filter(|&id| !self.get(id).status.failed);
+        // Of several with the same work the first.
+        let best = sound.max_by_key(|&id| (self.get(id).work, std::cmp::Reverse(id)));
+        self.best = best.expect("genesis breaks no rule");
+    }
+
+    /// Takes over what another copy of the same chain's headers knows, which is newer.
+    pub(crate) fn take_over(&mut self, newer: &Self) {
+        for node in &newer.nodes {
+            if let Some(id) = self.put(node.hash, node.header, node.status) {
+                self.nodes[id.0 as usize].status.failed = node.status.failed;
+            }
+        }
+        if let Some(tip) = self.find(&newer.get(newer.tip()).hash) {
+            self.set_tip(tip);
+        }
+        self.find_best();
     }
 
     /// The header with most work that breaks no rule as far as is known; of several the first.

@@ -9,6 +9,8 @@ use super::super::message::{BLOCK, Inv, TX, Version, WITNESS};
 use super::super::tree::Status;
 use super::*;
 
+mod blame;
+
 /// Some time at which regtest's genesis is old and the tests' headers are new.
 const START: Micros = 1_700_000_000 * SECOND;
 

@@ -1,0 +1,120 @@
+//! Who is blamed, and what a hostile peer may use up of what others need.
+
+use super::*;
+
+fn block_of(header: &Header) -> (BlockHash, Arc<Block>) {
+    let block = Arc::new(Block { header: *header, txdata: vec![] });
+    (block.block_hash(), block)
+}
+
+/// What the chain says of a copy of a block whose transactions are not those of its header.
+fn spoiled() -> Refusal {
+    Refusal { code: 0x10, reason: "bad-txnmrklroot".to_owned(), points: 100, final_: false, known: false }
+}
+
+#[test]
+fn a_spoiled_copy_costs_who_sent_it_and_not_who_sends_the_block_itself() {
+    // The chain tells a refusal twice, as event and as answer; the honest copy may come between, either way round.
+    for event_first in [true, false] {
+        let mut stage = Stage::new();
+        let (hostile, honest) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Outbound));
+        let headers = headers_on(&genesis(), 1, 1);
+        stage.give_headers(honest, &headers);
+        let (hash, block) = block_of(&headers[0].1);
+        stage.say(hostile, Message::Block(hash, block.clone()));
+        let event = FromChain::Checked(hash, Some(spoiled()));
+        let answer = FromChain::Block(hostile, hash, block.clone(), false, Some(spoiled()));
+        let (first, second) = if event_first { (event, answer) } else { (answer, event) };
+        stage.net.chain_says(first, stage.now);
+        stage.say(honest, Message::Block(hash, block.clone()));
+        stage.net.chain_says(second, stage.now);
+        assert!(!stage.is_connected(hostile));
+        assert!(stage.is_connected(honest), "event first: {event_first}");
+        assert_eq!(stage.net.peers[&honest].score, 0);
+    }
+}
+
+#[test]
+fn a_block_that_breaks_a_rule_costs_its_sender_whichever_word_comes_first() {
+    for event_first in [true, false] {
+        let mut stage = Stage::new();
+        let hostile = stage.peer(1, Origin::Inbound);
+        let headers = headers_on(&genesis(), 1, 1);
+        stage.give_headers(hostile, &headers);
+        let (hash, block) = block_of(&headers[0].1);
+        stage.say(hostile, Message::Block(hash, block.clone()));
+        let refusal = Refusal { final_: true, ..spoiled() };
+        let event = FromChain::Checked(hash, Some(refusal.clone()));
+        let answer = FromChain::Block(hostile, hash, block, false, Some(refusal));
+        stage.net.chain_says(if event_first { event } else { answer }, stage.now);
+        assert!(!stage.is_connected(hostile));
+        let id = stage.net.tree.find(&hash).unwrap();
+        assert!(stage.net.tree.get(id).status.failed);
+    }
+}
+
+#[test]
+fn weak_headers_count_also_where_strong_ones_come_between() {
+    let mut stage = Stage::new();
+    let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
+    let main = headers_on(&genesis(), 2_000, 1);
+    stage.give_headers(honest, &main);
+    for (_, header) in &main {
+        let connected = Arc::new(Block { header: *header, txdata: vec![] });
+        stage.net.chain_says(FromChain::Connected(connected), stage.now);
+    }
+    for salt in 2..=13 {
+        stage.give_headers(hostile, &headers_on(&genesis(), 1_999, salt));
+        stage.give_headers(hostile, &main[1_999..]);
+    }
+    assert!(!stage.is_connected(hostile));
+    assert!(stage.net.tree.len() < 30_000, "{}", stage.net.tree.len());
+}
+
+#[test]
+fn announcements_of_many_leave_room_for_those_of_others() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let announce = |first: u32, count: u32| {
+        let txid = |n: u32| {
+            Txid::from_byte_array(bitcoin::hashes::sha256::Hash::hash(&n.to_le_bytes()).to_byte_array())
+        };
+        Message::Inv((first..first + count).map(|n| Inv::tx(TX, &txid(n))).collect())
+    };
+    for number in 0..12 {
+        let hostile = stage.peer(number, Origin::Inbound);
+        stage.say(hostile, announce(number as u32 * 5_000, 5_000));
+    }
+    let honest = stage.peer(100, Origin::Outbound);
+    stage.actions();
+    stage.say(honest, announce(1_000_000, 35));
+    let asked: usize = requested(&stage.sent(honest)).len();
+    assert_eq!(asked, 35);
+}
+
+#[test]
+fn a_branch_that_an_operator_reconsiders_is_downloaded_again() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Outbound);
+    let headers = headers_on(&genesis(), 40, 1);
+    stage.give_headers(id, &headers);
+    stage.actions();
+    stage.give_block(id, &headers[0].1);
+    let refusal = Refusal { final_: true, points: 0, ..spoiled() };
+    stage.net.chain_says(FromChain::Checked(headers[0].0, Some(refusal)), stage.now);
+    let best = stage.net.tree.best();
+    assert_eq!(stage.net.tree.get(best).height, 0);
+    stage.net.chain_says(FromChain::Reconsidered(headers[0].0), stage.now);
+    let (_, block) = block_of(&headers[0].1);
+    stage.net.chain_says(FromChain::Connected(block), stage.now);
+    let best = stage.net.tree.best();
+    assert_eq!(stage.net.tree.get(best).height, 40);
+    assert!(
+        (0..40).all(|at| !stage.net.tree.get(stage.net.tree.find(&headers[at].0).unwrap()).status.failed)
+    );
+    stage.net.closed(id, stage.now);
+    let other = stage.peer(2, Origin::Outbound);
+    stage.say(other, Message::Headers(headers[39..].to_vec()));
+    let sent = stage.sent(other);
+    assert!(requested(&sent).contains(&headers[1].0), "{:?}", names(&sent));
+}
