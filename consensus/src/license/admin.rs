@@ -4,6 +4,8 @@
 //! public key; nothing checks that the key signed. That is the chain's rule. A caller who wants to know
 //! whether an admin took part asks [`is_signed_by`].
 
+use std::sync::Arc;
+
 use bitcoin::{Transaction, TxOut};
 
 use crate::address::Address;
@@ -65,8 +67,8 @@ pub struct AdminAction {
     /// What is done.
     pub verb: Verb,
     /// To whom: every output of the transaction that has an address, in order. The verb applies once for each,
-    /// so without any it does nothing.
-    pub targets: Vec<Address>,
+    /// so without any it does nothing. All actions of a transaction share them: it can have thousands of both.
+    pub targets: Arc<[Address]>,
 }
 
 /// The actions of a non-coinbase transaction in a block at `height`, one for each admin input.
@@ -83,7 +85,7 @@ pub fn actions(tx: &Transaction, height: u32, params: &Params) -> Vec<AdminActio
         return Vec::new();
     }
     let Some(verb) = verb_of(tx) else { return Vec::new() };
-    let targets: Vec<Address> =
+    let targets: Arc<[Address]> =
         tx.output.iter().filter_map(|output| Address::from_script(&output.script_pubkey)).collect();
     admin_inputs
         .into_iter()
@@ -136,6 +138,27 @@ mod tests {
         assert_eq!(factor(0x61), 1);
         assert_eq!(factor(0x3a), 49);
         assert_eq!(factor(0xff), 54);
+    }
+
+    #[test]
+    fn a_thousand_admin_inputs_share_their_thousand_targets() {
+        use bitcoin::{Amount, ScriptBuf, TxIn, absolute, transaction};
+        let params = Params::regtest();
+        let script_sig = ScriptBuf::from_bytes([&[33][..], &params.license.admin_pubkeys[0]].concat());
+        let output = |script: Vec<u8>| TxOut { value: Amount::ZERO, script_pubkey: script.into() };
+        let targets = (0..1_000u32).map(|n| {
+            let hash = [&n.to_le_bytes()[..], &[7; 16]].concat();
+            output([&[0xa9, 20][..], &hash, &[0x87]].concat())
+        });
+        let tx = Transaction {
+            version: transaction::Version::ONE,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![TxIn { script_sig, ..TxIn::default() }; 1_000],
+            output: std::iter::once(output(b"\x6a\x03add".to_vec())).chain(targets).collect(),
+        };
+        let actions = actions(&tx, 1, &params);
+        assert_eq!((actions.len(), actions[0].targets.len()), (1_000, 1_000));
+        assert!(actions.iter().all(|action| Arc::ptr_eq(&action.targets, &actions[0].targets)));
     }
 
     #[test]

@@ -230,10 +230,13 @@ impl Registry {
         }
         let mut done = Vec::new();
         for (index, tx) in block.txdata.iter().enumerate().skip(1) {
-            for action in admin::actions(tx, height, params) {
-                self.act(&action, params, &mut undo);
-                done.push((index, action));
+            let actions = admin::actions(tx, height, params);
+            // All its inputs say the same, and nothing of it changes anything the second time: done once, a
+            // transaction costs its inputs and outputs, not their product.
+            if let Some(action) = actions.first() {
+                self.act(action, params, &mut undo);
             }
+            done.extend(actions.into_iter().map(|action| (index, action)));
         }
         (undo, done)
     }
@@ -276,7 +279,7 @@ impl Registry {
     }
 
     fn act(&mut self, action: &AdminAction, params: &Params, undo: &mut RegistryUndo) {
-        for &target in &action.targets {
+        for &target in action.targets.iter() {
             match action.verb {
                 Verb::Add | Verb::Remove if params.license.admin_addresses.contains(&target) => {}
                 Verb::Add => self.set_whitelisted(target, true, undo),

@@ -29,6 +29,9 @@ use super::verdict::Rejection;
 use crate::mempool::Mempool;
 use crate::storage::{BlockUndo, StorageError};
 
+/// Targets of an admin action that its line in the log names.
+const MAX_LOGGED_TARGETS: usize = 20;
+
 /// Runs scripts on all cores, input by input. What waits in the mempool passed them under all soft forks, and so under
 /// any of them.
 struct Parallel<'a> {
@@ -253,7 +256,8 @@ impl ChainState {
         self.candidates = self.candidates.split_off(&tip);
         self.metrics.blocks_connected.inc();
         self.log_tip(height, block);
-        connected.actions.iter().for_each(|action| self.log_action(height, action));
+        let alike = |a: &DoneAction, b: &DoneAction| (a.txid, a.signed) == (b.txid, b.signed);
+        connected.actions.chunk_by(alike).for_each(|alike| self.log_action(height, &alike[0]));
         self.unsigned_actions += connected.actions.iter().filter(|action| !action.signed).count() as u64;
         self.events.send(|| ChainEvent::Connected { block: block.clone(), height });
         Ok(())
@@ -275,8 +279,14 @@ impl ChainState {
         address.to_base58(&self.params.prefixes)
     }
 
+    /// A line for the inputs of a transaction that say the same; anyone can make one with thousands of targets.
     fn log_action(&self, height: u32, done: &DoneAction) {
-        let targets: Vec<String> = done.action.targets.iter().map(|target| self.base58(target)).collect();
+        let all = &done.action.targets;
+        let mut targets: Vec<String> =
+            all.iter().take(MAX_LOGGED_TARGETS).map(|target| self.base58(target)).collect();
+        if all.len() > MAX_LOGGED_TARGETS {
+            targets.push(format!("and {} more", all.len() - MAX_LOGGED_TARGETS));
+        }
         let targets = targets.join(" ");
         if done.signed {
             info!(height, txid = %done.txid, verb = ?done.action.verb, targets, "admin action");
