@@ -13,6 +13,7 @@ use bitcoin::consensus::encode::deserialize;
 use bitcoin::{Block, BlockHash};
 use clap::Args;
 use iop_consensus::block::{self, SoftForks};
+use iop_consensus::error::BlockError;
 use iop_consensus::header;
 use iop_consensus::params::Params;
 use iop_consensus::versionbits::Cache;
@@ -172,25 +173,34 @@ impl Judge<'_> {
         if let Some(bytes) = bytes {
             let above = &self.index.get(parent).record;
             record.failed_ancestor = above.failed || above.failed_ancestor;
-            match deserialize::<Block>(&bytes) {
-                Ok(block) => {
+            let read = deserialize::<Block>(&bytes).map_err(|error| error.to_string());
+            let txs = read.as_ref().map_or(0, |block| block.txdata.len() as u32);
+            // What the header does not vouch for may be the disk's fault, never the block's.
+            let judged = read.and_then(|block| match self.judge(parent, block) {
+                Err(error) if error.corruption_possible() => Err(error.to_string()),
+                judged => Ok(judged),
+            });
+            match judged {
+                Ok(judged) => {
                     record.bytes = u32::try_from(bytes.len()).expect("a block that was read is small");
-                    record.tx_count = block.txdata.len() as u32;
-                    record.failed = !self.is_sound(parent, block);
+                    (record.tx_count, record.failed) = (txs, judged.is_err());
+                    if let Err(error) = judged {
+                        note(&format!("iop-node: block {hash} breaks a rule: {error}"));
+                    }
                 }
-                Err(_) => note(&format!("iop-node: block {hash} cannot be read and is fetched again")),
+                Err(error) => {
+                    note(&format!("iop-node: block {hash} is damaged and is fetched again: {error}"));
+                }
             }
         }
         Some(self.index.insert(hash, record))
     }
 
-    fn is_sound(&mut self, parent: BlockId, block: Block) -> bool {
+    fn judge(&mut self, parent: BlockId, block: Block) -> Result<(), BlockError> {
         let chain = self.index.chain(parent);
         let forks = SoftForks::on_top_of(&chain, self.params, &mut self.cache);
-        let verdict = CheckedBlock::new(block, self.params)
-            .map_err(|unsound| unsound.error)
-            .and_then(|checked| block::check_contextual(checked.block(), &chain, forks));
-        verdict.inspect_err(|error| note(&format!("iop-node: a block breaks a rule: {error}"))).is_ok()
+        let checked = CheckedBlock::new(block, self.params).map_err(|unsound| unsound.error)?;
+        block::check_contextual(checked.block(), &chain, forks)
     }
 }
 
@@ -230,4 +240,43 @@ fn connect(
 
 fn height(state: &ChainState) -> u32 {
     state.index().get(state.index().tip()).record.height
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::generate::{Payee, mine};
+    use crate::template::template;
+    use bitcoin::Amount;
+    use bitcoin::consensus::encode::serialize;
+    use iop_consensus::address::{Address, AddressKind};
+
+    /// A bit that fell over on the disk must not make a good block bad for good.
+    #[test]
+    fn a_block_whose_body_is_damaged_is_fetched_again_and_not_marked_as_invalid() {
+        let (dir, params) = (tempfile::tempdir().unwrap(), Arc::new(Params::regtest()));
+        let storage = Arc::new(Storage::open(dir.path(), &params).unwrap());
+        let mut state = ChainState::load(params.clone(), storage.clone()).unwrap();
+        let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash: [1; 20] }, key: None };
+        let mut grow = || {
+            let block = mine(&template(&mut state, now()), &payee, || false).unwrap();
+            state.submit(block.clone(), now()).unwrap();
+            block
+        };
+        let blocks: Vec<Block> = (0..3).map(|_| grow()).collect();
+        drop(state);
+        let mut damaged = blocks[1].clone();
+        damaged.txdata[0].output[0].value -= Amount::from_sat(1);
+        let mut batch = storage.batch();
+        batch.put_block(&blocks[1].block_hash(), &serialize(&damaged));
+        storage.commit(batch).unwrap();
+        let stored = Stored::read(&storage).unwrap().unwrap();
+        let index = stored.judge(&storage, &params, &Stop::default()).unwrap().unwrap();
+        storage.forget_derived(&index, &stored.bad).unwrap();
+        let mut state = ChainState::load(params, storage).unwrap();
+        assert_eq!(height(&state), 1);
+        state.accept_block(blocks[1].clone(), true, now()).unwrap();
+        assert_eq!(height(&state), 3);
+    }
 }
