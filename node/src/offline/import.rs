@@ -249,18 +249,20 @@ impl Import {
         at: Location,
         stop: &Stop,
     ) -> Result<(), Failure> {
-        let mut next = vec![(checked, at)];
-        while let Some((checked, at)) = next.pop() {
-            let Some(hash) = self.offer(checked, at)? else { continue };
+        let mut waited =
+            self.offer(checked, at)?.and_then(|hash| self.early.remove(&hash)).unwrap_or_default();
+        // Read one by one: a file can hold the same block any number of times.
+        while let Some(at) = waited.pop() {
             if stop.is_told() {
                 break;
             }
-            for at in self.early.remove(&hash).unwrap_or_default() {
-                let source = &self.sources[at.file];
-                let block = read_at(&source.file, at.offset).map_err(|error| {
-                    Failure::Failed(format!("{} cannot be read: {error}", source.path.display()))
-                })?;
-                next.push((CheckedBlock::new(block, self.state.params()), at));
+            let source = &self.sources[at.file];
+            let block = read_at(&source.file, at.offset).map_err(|error| {
+                Failure::Failed(format!("{} cannot be read: {error}", source.path.display()))
+            })?;
+            let checked = CheckedBlock::new(block, self.state.params());
+            if let Some(hash) = self.offer(checked, at)? {
+                waited.extend(self.early.remove(&hash).unwrap_or_default());
             }
         }
         Ok(())
