@@ -114,7 +114,8 @@ impl ChainState {
         if connect::must_be_licensed(self.index.get(id).record.height, checkpoint, &self.params) {
             checked.begin_license();
         }
-        if self.index.get(id).has_block() || !(requested || self.is_wanted(id)) {
+        // One that was pruned is not taken again: without what takes it back it would be of no use.
+        if self.index.get(id).was_here() || !(requested || self.is_wanted(id)) {
             return Ok(false);
         }
         if let Err(error) = self.check_against_ancestors(block, id) {
@@ -138,8 +139,7 @@ impl ChainState {
     /// chain of little work.
     fn is_wanted(&self, id: BlockId) -> bool {
         let (entry, tip) = (self.index.get(id), self.index.get(self.index.tip()));
-        !entry.record.pruned
-            && entry.work >= tip.work
+        entry.work >= tip.work
             && entry.record.height <= tip.record.height + MIN_BLOCKS_TO_KEEP
             && entry.work >= self.minimum_chain_work()
     }
@@ -155,16 +155,10 @@ impl ChainState {
         let entry = self.index.get_mut(id);
         entry.record.tx_count =
             u32::try_from(checked.txids().len()).expect("a checked block has fewer transactions");
-        entry.record.pruned = false;
         entry.record.bytes = u32::try_from(checked.bytes().len()).expect("a checked block is far smaller");
         self.stored_bytes += u64::from(entry.record.bytes);
         batch.put_block(&entry.hash, checked.bytes());
         batch.put_index(&entry.hash, &entry.record);
-        if entry.linked {
-            // It was pruned.
-            self.consider(id);
-            return;
-        }
         for id in self.index.block_arrived(id) {
             self.consider(id);
         }

@@ -314,7 +314,7 @@ impl ChainState {
         info!(height, %hash, "block disconnected");
         self.events.send(|| ChainEvent::Disconnected { block: block.block().clone(), height });
         self.mempool.block_disconnected(block.block().txdata.clone());
-        self.flush_if_full()
+        self.write_if_full()
     }
 
     fn after_reorganisation(&mut self, old_tip: BlockId, now: u64) -> Result<(), StorageError> {

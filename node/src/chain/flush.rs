@@ -66,7 +66,13 @@ impl ChainState {
         if self.coins.is_full() { self.flush() } else { Ok(()) }
     }
 
-    /// Writes tip, coins and registry: afterwards the database is as of the tip.
+    /// [`ChainState::flush_if_full`] on the way down to a fork: nothing is pruned, for blocks below the tip are still
+    /// to be taken back.
+    pub(super) fn write_if_full(&mut self) -> Result<(), StorageError> {
+        if self.coins.is_full() { self.write_tip() } else { Ok(()) }
+    }
+
+    /// Writes tip, coins and registry: afterwards the database is as of the tip. Then old blocks are pruned.
     ///
     /// # Errors
     /// When the storage fails; then the state must not be used any more.
@@ -74,6 +80,11 @@ impl ChainState {
         if !self.unwritten.tip_moved {
             return Ok(());
         }
+        self.write_tip()?;
+        self.prune()
+    }
+
+    fn write_tip(&mut self) -> Result<(), StorageError> {
         let unwritten = std::mem::take(&mut self.unwritten);
         let started = Instant::now();
         let mut batch = self.storage.batch();
@@ -84,7 +95,7 @@ impl ChainState {
         self.storage.commit(batch)?;
         debug!(coins, milliseconds = started.elapsed().as_millis() as u64, "tip written");
         self.unsynced = true;
-        self.prune()
+        Ok(())
     }
 
     /// Writes the tip and brings it to the disk, keeping no coins in memory: the last thing that a node does.

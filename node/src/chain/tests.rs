@@ -207,6 +207,9 @@ fn pruned_blocks_are_gone_and_the_newest_can_still_be_taken_back() {
     };
     assert!(block(&state, below - 1).is_none() && block(&state, below).is_some());
     assert_eq!(snapshot(&mut state), replayed(&tree, top));
+    // One that comes again is not taken: what takes it back is gone, and so are those above it.
+    let first = tree.branch(top).swap_remove(0);
+    assert!(!state.accept_block(first, true, NOW).unwrap().stored_now);
     drop(state);
     let mut state = load();
     assert_eq!(state.pruned_below(), below);
@@ -220,6 +223,34 @@ fn pruned_blocks_are_gone_and_the_newest_can_still_be_taken_back() {
     assert_eq!(snapshot(&mut state), replayed(&tree, parent));
     assert_eq!(state.reconsider_block(&first_kept, NOW).unwrap(), Ok(()));
     assert_eq!(tip(&state), tree.hash(top));
+}
+
+/// In a reorganisation deeper than what pruning keeps, with the memory for coins full.
+#[test]
+fn nothing_that_a_reorganisation_still_needs_is_pruned_meanwhile() {
+    let mut tree = Tree::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options { coin_cache: 0, ..Options::of(&params()) };
+    let load = |options| {
+        let storage = Arc::new(Storage::open(dir.path(), &params()).unwrap());
+        ChainState::load_with(Arc::new(params()), storage, options).unwrap()
+    };
+    let mut grow = |count| (0..count).fold(TRUNK as usize, |parent, _| tree.extend(parent, 1));
+    let (old, new) = (grow(400), grow(401));
+    let mut state = load(options);
+    for block in tree.branch(old) {
+        assert_eq!(state.submit(block, NOW).unwrap(), Submitted::Accepted);
+    }
+    // Room for these, but not for the rival too.
+    options.prune = Some(state.stored_bytes() + 10_000);
+    drop(state);
+    let mut state = load(options);
+    for block in &tree.branch(new)[TRUNK as usize..] {
+        state.submit(block.clone(), NOW).unwrap();
+    }
+    assert_eq!(tip(&state), tree.hash(new));
+    assert!(state.pruned_below() > 1);
+    assert_eq!(snapshot(&mut state), replayed(&tree, new));
 }
 
 #[test]

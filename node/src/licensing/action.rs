@@ -165,7 +165,9 @@ impl Built {
         let actions = admin::actions(&self.tx, height, params);
         let right = actions.len() == self.tx.input.len()
             && actions.iter().all(|action| {
-                action.verb == asked.verb && action.targets[..] == targets[..] && action.pubkey == key.pubkey()
+                action.verb == asked.verb
+                    && action.targets[..] == targets[..]
+                    && action.pubkey == key.pubkey()
             });
         if right { Ok(()) } else { Err(format!("the transaction would do something else: {actions:?}")) }
     }
