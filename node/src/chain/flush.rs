@@ -84,7 +84,11 @@ impl ChainState {
         self.prune()
     }
 
-    fn write_tip(&mut self) -> Result<(), StorageError> {
+    /// [`ChainState::flush`] that prunes nothing.
+    pub(super) fn write_tip(&mut self) -> Result<(), StorageError> {
+        if !self.unwritten.tip_moved {
+            return Ok(());
+        }
         let unwritten = std::mem::take(&mut self.unwritten);
         let started = Instant::now();
         let mut batch = self.storage.batch();

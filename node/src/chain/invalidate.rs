@@ -50,6 +50,8 @@ impl ChainState {
             self.disconnect_tip()?;
             disconnected = true;
         }
+        // The tip that was written last may be on the branch that is marked now: nobody may come back to it.
+        self.write_tip()?;
         let mut batch = self.storage.batch();
         let mut walk = start;
         while disconnected && walk != id {

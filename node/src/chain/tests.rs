@@ -225,6 +225,36 @@ fn pruned_blocks_are_gone_and_the_newest_can_still_be_taken_back() {
     assert_eq!(tip(&state), tree.hash(top));
 }
 
+/// What an operator invalidated is not what the node comes back to, even if it had not written its tip for long.
+#[test]
+fn killed_after_an_invalidation_the_node_does_not_come_back_on_the_invalidated_branch() {
+    let (mut tree, offered, best) = rivals();
+    let next = tree.extend(offered[2], 1);
+    // The block that is invalidated is active, or is not but was when the tip was written.
+    for written in [best, offered[2]] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = with_trunk(&tree, dir.path(), 1 << 20);
+        for block in &tree.branch(written)[TRUNK as usize..] {
+            state.submit(block.clone(), NOW).unwrap();
+        }
+        state.flush().unwrap();
+        for &node in &offered {
+            state.submit(tree.nodes[node].block.clone(), NOW).unwrap();
+        }
+        assert_eq!(tip(&state), tree.hash(best));
+        let first = tree.branch(written).swap_remove(TRUNK as usize).block_hash();
+        assert_eq!(state.invalidate_block(&first, NOW).unwrap(), Ok(()));
+        let (before, active) = (tip(&state), tree.hash(if written == best { offered[2] } else { best }));
+        assert_eq!(before, active);
+        drop(state);
+        let mut state = open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(tip(&state), before);
+        if written == best {
+            assert_eq!(state.submit(tree.nodes[next].block.clone(), NOW).unwrap(), Submitted::Accepted);
+        }
+    }
+}
+
 /// In a reorganisation deeper than what pruning keeps, with the memory for coins full.
 #[test]
 fn nothing_that_a_reorganisation_still_needs_is_pruned_meanwhile() {
