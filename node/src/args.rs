@@ -66,7 +66,7 @@ pub(crate) struct RunArgs {
     /// Host no Mercury relay. This version has none yet
     #[arg(long)]
     pub(crate) no_mercury: bool,
-    /// Memory for coins, in MiB [default: 450]
+    /// Memory for coins and database, in MiB [default: 450]
     #[arg(long, value_name = "MIB")]
     pub(crate) dbcache: Option<u64>,
     /// Delete old blocks to stay below this many MiB, at least 550; 0 keeps all [default: 0]

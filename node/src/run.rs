@@ -49,7 +49,8 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
         Failure::Failed(format!("{} cannot be made: {error}", settings.datadir.display()))
     })?;
     let params = Arc::new(settings.params.clone());
-    let storage = Storage::open(&settings.datadir.join(DATABASE), &params).map_err(|error| failed(&error))?;
+    let storage = Storage::open_with(&settings.datadir.join(DATABASE), &params, &settings.chain.database)
+        .map_err(|error| failed(&error))?;
     let network = (settings.chain.minimum_chain_work, settings.chain.prune.is_some());
     let mut state = ChainState::load_with(params.clone(), Arc::new(storage), settings.chain)
         .map_err(|error| failed(&error))?;

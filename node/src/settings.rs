@@ -221,8 +221,9 @@ pub(crate) fn chain_options(
     let mut options = Options::of(params);
     if let Some(mib) = dbcache {
         let bytes = usize::try_from(mib).ok().filter(|mib| (4..=1 << 20).contains(mib)).map(|mib| mib << 20);
-        options.coin_cache = bytes
+        let bytes = bytes
             .ok_or_else(|| Failure::Usage(format!("dbcache is {mib} MiB, 4 to {} expected", 1 << 20)))?;
+        (options.coin_cache, options.database) = Options::shares(bytes);
     }
     options.prune = match prune {
         None | Some(0) => None,

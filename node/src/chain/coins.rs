@@ -18,6 +18,8 @@ use shards::{Packed, Shards};
 
 /// What a changed coin costs besides its place here while it is written: in the batch, and in the database's buffer.
 const WRITE_BYTES: usize = 200;
+/// What a coin with a common script takes in a batch at most: marks, outpoint, code, amount, script.
+const BATCH_BYTES: usize = 4 + 36 + 4 + 8 + 26;
 /// Reads from the database below this number are not worth waking other threads for.
 const PARALLEL_READS: usize = 16;
 
@@ -148,6 +150,11 @@ impl Coins {
             self.read.remove(outpoint);
             self.changed.insert(*outpoint, Changed { coin: None, fresh: false });
         }
+    }
+
+    /// Bytes that the batch of [`Coins::flush_into`] will take, about: room that is not used is never touched.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.changed.len() * BATCH_BYTES + self.changed.bytes_beyond_places()
     }
 
     /// Puts all changes into a batch. When the memory is short nothing is kept; otherwise the coins stay, as read.

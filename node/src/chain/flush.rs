@@ -91,7 +91,7 @@ impl ChainState {
         }
         let unwritten = std::mem::take(&mut self.unwritten);
         let started = Instant::now();
-        let mut batch = self.storage.batch();
+        let mut batch = self.storage.batch_of(self.coins.batch_bytes());
         let coins = self.coins.cached();
         self.coins.flush_into(&mut batch);
         batch.put_registry(&self.registry, &unwritten.licenses, unwritten.heights);

@@ -10,8 +10,9 @@ use iop_consensus::params::Params;
 
 use super::index::BlockId;
 use super::state::ChainState;
+use crate::storage::Tuning;
 
-/// Memory for coins, as Core's default (`nDefaultDbCache`), MiB.
+/// Memory for coins and database, as Core's default (`nDefaultDbCache`), MiB.
 pub const DEFAULT_DB_CACHE_MIB: u64 = 450;
 /// A block buried under this much work, expressed in time, may be taken for checked, seconds (`ConnectBlock`).
 const ASSUMED_AFTER: u128 = 60 * 60 * 24 * 7 * 2;
@@ -21,6 +22,8 @@ const ASSUMED_AFTER: u128 = 60 * 60 * 24 * 7 * 2;
 pub struct Options {
     /// Bytes for coins in memory.
     pub coin_cache: usize,
+    /// Memory of the database.
+    pub database: Tuning,
     /// Scripts of this block and its ancestors are not run again, if the best chain of headers contains it, has the
     /// minimum chain work, and buries the block under two weeks' work.
     pub assume_valid: Option<BlockHash>,
@@ -33,12 +36,20 @@ pub struct Options {
 impl Options {
     /// Those of a network, as the reference has them.
     pub fn of(params: &Params) -> Self {
+        let (coin_cache, database) = Self::shares((DEFAULT_DB_CACHE_MIB << 20) as usize);
         Self {
-            coin_cache: (DEFAULT_DB_CACHE_MIB << 20) as usize,
+            coin_cache,
+            database,
             assume_valid: params.assume_valid,
             minimum_chain_work: Work::from_be_bytes(params.minimum_chain_work),
             prune: None,
         }
+    }
+
+    /// What coins and database get of this many bytes (`-dbcache`), at least 4 MiB.
+    pub(crate) fn shares(total: usize) -> (usize, Tuning) {
+        let database = Tuning::share_of(total);
+        (total - database.total(), database)
     }
 }
 

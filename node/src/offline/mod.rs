@@ -45,7 +45,7 @@ pub(crate) struct OfflineArgs {
     /// Where everything is kept; one network each [default: ~/.iop-node/NETWORK]
     #[arg(long, value_name = "DIR")]
     pub(crate) datadir: Option<PathBuf>,
-    /// Memory for coins, MiB [default: 450]
+    /// Memory for coins and database, MiB [default: 450]
     #[arg(long, value_name = "MIB")]
     pub(crate) dbcache: Option<u64>,
     /// What to log: error, warn, info, debug or trace
@@ -86,7 +86,7 @@ impl Place {
         std::fs::create_dir_all(&self.datadir).map_err(|error| {
             Failure::Failed(format!("{} cannot be made: {error}", self.datadir.display()))
         })?;
-        Storage::open(&self.datadir.join(DATABASE), &self.params).map_err(failed)
+        Storage::open_with(&self.datadir.join(DATABASE), &self.params, &self.options.database).map_err(failed)
     }
 
     /// Opens the database that is there.

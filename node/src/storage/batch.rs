@@ -30,6 +30,11 @@ impl Batch {
         Self { storage, writes: WriteBatch::default() }
     }
 
+    /// One that does not move, twice as large each time, while it grows to `bytes`.
+    pub(super) fn with_capacity(storage: Arc<Storage>, bytes: usize) -> Self {
+        Self { storage, writes: WriteBatch::with_capacity_bytes(bytes) }
+    }
+
     pub(super) fn into_writes(self) -> WriteBatch {
         self.writes
     }

@@ -169,6 +169,11 @@ impl Storage {
         Batch::new(self.clone())
     }
 
+    /// An empty batch with room for about this many bytes.
+    pub(crate) fn batch_of(self: &Arc<Self>, bytes: usize) -> Batch {
+        Batch::with_capacity(self.clone(), bytes)
+    }
+
     /// Applies a batch: whole, or not at all. It survives the end of this process at any instant. When the machine
     /// fails, the newest batches may be lost, but never one before them: see [`Storage::sync`].
     ///

@@ -1,7 +1,7 @@
 //! How RocksDB is set up: what it may take of memory, and how each column is kept.
 //!
-//! Lives here: [`Tuning`] and nothing that depends on what is stored. Does not live here: the cache of coins, which
-//! takes the larger part of the memory that an operator gives ([`crate::chain::coins`]).
+//! Lives here: [`Tuning`], the database's share of the memory that an operator gives, and nothing that depends on what
+//! is stored. Does not live here: the cache of coins, which takes the larger part ([`crate::chain::coins`]).
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
 
@@ -10,6 +10,8 @@ use super::Column;
 const MIB: usize = 1 << 20;
 /// Log files of RocksDB itself that are kept.
 const KEPT_LOG_FILES: usize = 4;
+/// Larger ones make fewer files of blocks, and hold more memory while blocks come fast.
+const LARGEST_WRITE_BUFFERS: usize = 16 * MIB;
 /// Open files that RocksDB may hold; the common limit of a process is 1,024.
 const MAX_OPEN_FILES: i32 = 256;
 /// Bits of the filter that answers most questions for coins that are not there, for each coin: about one in a hundred
@@ -29,11 +31,22 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { read_cache: 32 * MIB, write_buffers: 64 * MIB }
+        Self { read_cache: 32 * MIB, write_buffers: LARGEST_WRITE_BUFFERS }
     }
 }
 
 impl Tuning {
+    /// The database's share of `total` bytes for coins and database together: up to an eighth.
+    pub fn share_of(total: usize) -> Self {
+        let share = |most: usize| (total / 16).clamp(MIB, most);
+        Self { read_cache: share(32 * MIB), write_buffers: share(LARGEST_WRITE_BUFFERS) }
+    }
+
+    /// Bytes of both.
+    pub fn total(&self) -> usize {
+        self.read_cache + self.write_buffers
+    }
+
     pub(super) fn database(&self) -> Options {
         let mut options = Options::default();
         options.create_if_missing(true);

@@ -106,6 +106,11 @@ impl<V: Heap> Shards<V> {
         self.maps.iter().map(|map| map.capacity() / 7 * 8 * place).sum::<usize>() + self.heap
     }
 
+    /// Bytes of what their values hold besides their places.
+    pub(super) fn bytes_beyond_places(&self) -> usize {
+        self.heap
+    }
+
     pub(super) fn get(&self, outpoint: &OutPoint) -> Option<&V> {
         self.maps[shard(outpoint)].get(outpoint)
     }
