@@ -193,6 +193,12 @@ pub fn template(state: &mut ChainState, now: u64) -> Template {
 pub fn template_with(state: &mut ChainState, contents: Contents, now: u64) -> Template {
     let params = state.params().clone();
     let forks = state.forks_after(state.index().tip());
+    let contents = match contents {
+        // Where segwit is not active a block has no witness, also when such transactions wait since a branch on which
+        // it was (`fIncludeWitness`).
+        Contents::Full if !forks.segwit => Contents::WithoutWitness,
+        as_asked => as_asked,
+    };
     let (chain, cache) = state.versionbits();
     let parent = chain.tip_height();
     let min_time = median_time_past(&chain, parent).saturating_add(1);
