@@ -4,7 +4,8 @@
 //! them back were written before. So whenever the process ends, even by kill -9, the database is at some block that
 //! was the tip, and at the next start the blocks stored since are connected again. While the node is far behind, the
 //! batch is written when the coins' memory is full or a minute has passed; otherwise after every change of the tip.
-//! What the machine's own failure may take back is only the newest batches, a few seconds' worth ([`Storage::sync`]).
+//! What the machine's own failure may take back is only the newest batches, a few seconds' worth
+//! ([`crate::storage::Storage::sync`]).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,8 +15,6 @@ use iop_consensus::license::registry::RegistryUndo;
 use tracing::debug;
 
 use super::state::ChainState;
-#[allow(unused_imports, reason = "for the link in the module's text")]
-use crate::storage::Storage;
 use crate::storage::StorageError;
 
 /// While the node is far behind, the tip is written at least this often.

@@ -315,36 +315,6 @@ fn scripts_are_taken_for_checked_only_below_the_assumed_block_and_deep_enough_in
     assert!(!outcome(Some(bad - 1), &headers, 0), "the assumed block is below");
 }
 
-/// Not a test: prints how fast headers come in and how long a start with all of them takes.
-/// `cargo test --release --workspace -p iop-node --lib measure_headers -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn measure_headers_and_the_start_with_200_000_of_them() {
-    use std::time::Instant;
-    let (dir, params) = (tempfile::tempdir().unwrap(), params());
-    let mut header = params.genesis.block().header;
-    let mut headers = Vec::new();
-    for _ in 0..200_000 {
-        (header.prev_blockhash, header.time) = (header.block_hash(), header.time + 600);
-        header.version = bitcoin::block::Version::from_consensus(0x2000_0000);
-        while !header.target().is_met_by(header.block_hash()) {
-            header.nonce = header.nonce.wrapping_add(1);
-        }
-        headers.push(header);
-    }
-    let mut state = open(dir.path(), 1 << 20).unwrap();
-    let started = Instant::now();
-    for message in headers.chunks(2_000) {
-        assert!(state.accept_headers(message, 1 << 32).unwrap().refused.is_none());
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!("{:.0} headers/s", headers.len() as f64 / seconds);
-    drop(state);
-    let started = Instant::now();
-    let state = open(dir.path(), 1 << 20).unwrap();
-    println!("start with {} index entries: {:?}", state.index().ids().count(), started.elapsed());
-}
-
 /// What may happen to a node.
 #[derive(Debug, Clone)]
 enum Step {

@@ -6,7 +6,7 @@ use super::frame::{Command, Decoded, Decoder, Frame, FrameError, encode};
 use super::message::Message;
 
 /// The commands that a payload's first byte chooses from.
-const COMMANDS: [&str; 24] = [
+pub(super) const COMMANDS: [&str; 24] = [
     "version",
     "verack",
     "ping",

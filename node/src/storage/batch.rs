@@ -14,8 +14,6 @@ use iop_consensus::coins::Coin;
 use iop_consensus::license::registry::Registry;
 use rocksdb::WriteBatch;
 
-#[allow(unused_imports, reason = "for a link")]
-use super::schema::BlockUndo;
 use super::schema::{self, IndexRecord};
 use super::{Column, META_GLOBALS, META_TIP, Storage};
 
@@ -63,7 +61,7 @@ impl Batch {
         self.put(Column::Index, hash, record.encode());
     }
 
-    /// What takes a block back, encoded by [`BlockUndo::encode`].
+    /// What takes a block back, encoded by [`schema::BlockUndo::encode`].
     pub fn put_undo(&mut self, hash: &BlockHash, encoded: &[u8]) {
         self.put(Column::Undo, hash, encoded);
     }

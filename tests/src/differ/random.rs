@@ -1,22 +1,20 @@
 //! Random choices that a seed repeats.
 
-/// SplitMix64: small, and the same everywhere.
+use iop_benches::synth::load::Random as Bits;
+
+/// The generator of synthetic chains, with the choices that are wanted here.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub struct Random(Bits);
 
 impl Random {
     /// The choices of this seed.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Bits(seed))
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// A number below a limit.
@@ -24,7 +22,7 @@ impl Random {
     /// # Panics
     /// When the limit is 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.bits() % limit as u64) as usize
+        self.0.below(limit)
     }
 
     /// Whether a chance of one in `n` came true.
