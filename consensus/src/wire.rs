@@ -12,6 +12,12 @@ use bitcoin::{
 
 /// No list has more elements or bytes (`MAX_SIZE`).
 const MAX_SIZE: u64 = 0x0200_0000;
+/// Version, two empty lists, lock time: bytes.
+const SHORTEST_TRANSACTION: usize = 10;
+/// Outpoint, empty script, sequence: bytes.
+const SHORTEST_INPUT: usize = 41;
+/// Amount and empty script: bytes.
+const SHORTEST_OUTPUT: usize = 9;
 
 /// Reads a block and moves `bytes` behind it.
 ///
@@ -19,7 +25,7 @@ const MAX_SIZE: u64 = 0x0200_0000;
 /// Where the reference says "Block decode failed".
 pub fn read_block(bytes: &mut &[u8]) -> Result<Block, Error> {
     let header = Header::consensus_decode(bytes)?;
-    Ok(Block { header, txdata: read_list(bytes, read_transaction)? })
+    Ok(Block { header, txdata: read_list(bytes, SHORTEST_TRANSACTION, read_transaction)? })
 }
 
 /// Reads a transaction and moves `bytes` behind it.
@@ -28,15 +34,15 @@ pub fn read_block(bytes: &mut &[u8]) -> Result<Block, Error> {
 /// Where the reference says "TX decode failed".
 pub fn read_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
     let version = transaction::Version::consensus_decode(bytes)?;
-    let mut input = read_list(bytes, read_input)?;
+    let mut input = read_list(bytes, SHORTEST_INPUT, read_input)?;
     let mut output = Vec::new();
     // No inputs may be the marker; the flags follow it, and without any the transaction is really empty.
     let flags = if input.is_empty() { u8::consensus_decode(bytes)? } else { 0 };
     if flags != 0 {
-        input = read_list(bytes, read_input)?;
+        input = read_list(bytes, SHORTEST_INPUT, read_input)?;
     }
     if flags != 0 || !input.is_empty() {
-        output = read_list(bytes, read_output)?;
+        output = read_list(bytes, SHORTEST_OUTPUT, read_output)?;
     }
     if flags & 1 != 0 {
         for input in &mut input {
@@ -49,13 +55,15 @@ pub fn read_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
     Ok(Transaction { version, input, output, lock_time: absolute::LockTime::consensus_decode(bytes)? })
 }
 
-/// A count and as many elements. Nothing is allocated for the count: each element must be there first.
+/// A count and as many elements of at least `shortest` bytes. Room is made for all of them at once, because a list
+/// that grows takes up to twice its room; but never for more than the bytes that are left could be.
 fn read_list<'b, T>(
     bytes: &mut &'b [u8],
+    shortest: usize,
     read: impl Fn(&mut &'b [u8]) -> Result<T, Error>,
 ) -> Result<Vec<T>, Error> {
     let count = read_count(bytes)?;
-    let mut list = Vec::new();
+    let mut list = Vec::with_capacity(count.min(bytes.len() / shortest));
     for _ in 0..count {
         list.push(read(bytes)?);
     }
@@ -77,7 +85,8 @@ fn read_bytes<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Error> {
     Ok(read)
 }
 
-/// The crate's reading is lean and ends at 4,000,000 bytes; it is begun only when all elements are there.
+/// The crate's reading is lean and ends at 4,000,000 bytes; it is begun only when all elements are there. Its room
+/// doubles as it goes, so what is kept is a copy that has no more than it needs.
 fn read_witness(bytes: &mut &[u8]) -> Result<Witness, Error> {
     let mut rest = *bytes;
     for _ in 0..read_count(&mut rest)? {
@@ -85,8 +94,10 @@ fn read_witness(bytes: &mut &[u8]) -> Result<Witness, Error> {
     }
     let mut witness = std::mem::replace(bytes, rest);
     let elements = witness;
-    Witness::consensus_decode(&mut witness)
-        .or_else(|_| Ok(Witness::from_slice(&read_list(&mut &*elements, read_bytes)?)))
+    Ok(match Witness::consensus_decode(&mut witness) {
+        Ok(read) => Witness::clone(&read),
+        Err(_) => Witness::from_slice(&read_list(&mut &*elements, 1, read_bytes)?),
+    })
 }
 
 fn read_input(bytes: &mut &[u8]) -> Result<TxIn, Error> {

@@ -26,8 +26,9 @@ use serde_json::json;
 
 /// What a node with peers may need beyond its start for the tests' own small chains, megabytes.
 const QUIET: u64 = 24;
-/// What attacks with many or large messages may cost, megabytes: buffers of a few connections, and the tables that
-/// are bounded by their own documents (addresses 19, orphans 24, requests 8).
+/// What attacks with many or large messages may cost, megabytes, by the limits of docs/peers.md: what is kept beyond a
+/// message (orphans 24, which is more than addresses, requests or weak headers take), for each of four peers 4 that it
+/// may have under way and one message of 1, and [`QUIET`]. It makes 68, rounded down.
 const FLOOD: u64 = 64;
 
 /// A node, and an honest peer of it.

@@ -173,9 +173,10 @@ impl ChainHandle {
     /// Offers a transaction that pays at most `max_fee` base units.
     pub async fn offer_transaction(
         &self,
-        tx: Transaction,
+        tx: impl Into<Arc<Transaction>>,
         max_fee: u64,
     ) -> Result<Result<Accepted, Reject>, Stopped> {
+        let tx = tx.into();
         self.run(move |state| state.offer(tx, max_fee, now())).await
     }
 

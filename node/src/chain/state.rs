@@ -245,7 +245,7 @@ impl ChainState {
     /// The storage's failure outside, the reason for a refusal inside.
     pub fn offer(
         &mut self,
-        tx: Transaction,
+        tx: impl Into<Arc<Transaction>>,
         max_fee: u64,
         now: u64,
     ) -> Result<Result<Accepted, mempool::Reject>, StorageError> {

@@ -3,9 +3,9 @@
 //! Lives here: the socket, framing, reading of payloads, and the bounds on what may wait. Does not live here: what a
 //! message does; that is the manager's. Data goes: socket -> decoder -> [`Event`] to the manager; and messages from the
 //! manager -> queue -> socket. Memory for each peer: a message that is not whole (at most 4 MB), messages that wait for
-//! the manager or the chain ([`RECEIVE_BUDGET`], 4 MB, or one message that is larger), and what the peer did not
-//! read yet ([`SEND_LIMIT`], 12 MB, then it is dropped; from [`SEND_PAUSE`], 1 MB, on nothing is made for it): so 20 MB
-//! at worst; the decoded form of a block takes up to three times its bytes. What the protocol remembers of a peer
+//! the manager or the chain ([`RECEIVE_BUDGET`], 4 MiB of memory, and one message that waits for room), and what the
+//! peer did not read yet ([`SEND_LIMIT`], 12 MB, then it is dropped; from [`SEND_PAUSE`], 1 MB, on nothing is made for
+//! it): so 20 MB and a message at worst, which takes up to eight times its bytes. What the protocol remembers of a peer
 //! (`peer.rs`, `relay.rs`) adds at most 6 MB: 100,000 asked entries of 40 bytes, and 2 MB of ids.
 
 use std::collections::BTreeMap;
@@ -22,10 +22,12 @@ use tokio::time::timeout;
 
 use super::frame::{self, Decoded, Decoder, Frame, HEADER_LEN};
 use super::handle::Counters;
+use super::memory;
 use super::message::Message;
 use super::peer::PeerId;
 
-/// Bytes of messages that were read and are not done with, in units of [`UNIT`]: 4 MB (the reference: 5 MB).
+/// What messages that were read and are not done with may take in memory, in units of [`UNIT`]: 4 MiB (the reference
+/// counts bytes as sent, 5 MB).
 const RECEIVE_BUDGET: usize = 4_096;
 /// What the budget counts in, bytes.
 const UNIT: usize = 1_024;
@@ -231,9 +233,14 @@ impl Reader {
             }
         };
         let size = frame.payload.len() + HEADER_LEN;
-        let units = size.div_ceil(UNIT).min(RECEIVE_BUDGET) as u32;
-        let permit = budget.clone().acquire_many_owned(units).await.expect("the semaphore is never closed");
-        let (name, decoded) = decode(frame).await;
+        let mut permit = make_room(budget, units(size)).await;
+        let (name, decoded) = decode(frame);
+        if let Ok(message) = &decoded {
+            // The rest of its room, now that it shows how much it takes: many small parts take several times their
+            // bytes. Those before it are done with one day, so there will be room.
+            let missing = units(memory::of_message(message, size)).saturating_sub(permit.num_permits());
+            permit.merge(make_room(budget, missing).await);
+        }
         let counted = if matches!(decoded, Ok(Message::Unknown)) { "*other*" } else { name.as_str() };
         Meter::count(&self.meter.received_by_message, counted, size);
         let event = match decoded {
@@ -248,7 +255,17 @@ impl Reader {
     }
 }
 
-async fn decode(frame: Frame) -> (String, Result<Message, super::wire::Malformed>) {
+/// What so many bytes take of the budget: all of it if they are more.
+fn units(bytes: usize) -> usize {
+    bytes.div_ceil(UNIT).min(RECEIVE_BUDGET)
+}
+
+async fn make_room(budget: &Arc<Semaphore>, units: usize) -> OwnedSemaphorePermit {
+    let units = u32::try_from(units).expect("no more units than the budget has");
+    budget.clone().acquire_many_owned(units).await.expect("the semaphore is never closed")
+}
+
+fn decode(frame: Frame) -> (String, Result<Message, super::wire::Malformed>) {
     let name = frame.command.as_str().to_owned();
     (name, Message::decode(&frame))
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::{Block, BlockHash, Transaction, Txid};
+use bitcoin::{Block, BlockHash, Txid};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::net::{Action, FromChain, PoolTx, TxOutcome};
@@ -119,7 +119,7 @@ async fn ask(chain: &ChainHandle, action: Action) -> Result<FromChain, Stopped> 
             Ok(FromChain::Headers(peer, headers, last, refused))
         }
         Action::Tx(peer, txid, tx) => {
-            let offered = chain.offer_transaction(Transaction::clone(&tx), u64::MAX).await?;
+            let offered = chain.offer_transaction(tx.clone(), u64::MAX).await?;
             let outcome = match offered {
                 Ok(_) => TxOutcome::Accepted,
                 Err(Reject::MissingInputs) => TxOutcome::Missing,
