@@ -225,3 +225,48 @@ fn a_reindex_killed_at_any_moment_loses_nothing_and_one_that_ends_gives_the_same
     assert_eq!((&result["tip"], &result["headers"]), (&json!(world.tip()), &json!(154)), "{result}");
     assert_eq!(world.json("verify", "node", &["--full"])["hash_serialized_2"], coins);
 }
+
+/// Blocks above the assumed one, so that two weeks' work lies on it: 2,016 and one for the comparison to be below.
+const BURIED: usize = 2_017;
+
+#[test]
+fn scripts_of_an_assumed_block_are_not_run_though_all_that_buries_it_comes_later_in_the_files() {
+    let mut world = World::new(0);
+    let mut load = Load::new(Shape::Signatures, 3);
+    world.chain = Chain::new();
+    world.blocks = load.set_up_small(&mut world.chain);
+    let mut txs = load.group(&[4]).remove(0);
+    let mut script = txs[0].input[0].script_sig.to_bytes();
+    // The signature's last byte before its hash type: well formed, and of something else.
+    let last = usize::from(script[0]) - 1;
+    script[last] ^= 1;
+    txs[0].input[0].script_sig = script.into();
+    let bad = world.chain.extend(txs);
+    let (assumed, height) = (bad.block_hash().to_string(), world.chain.height());
+    world.blocks.push(bad);
+    world.blocks.extend((0..BURIED).map(|_| world.chain.extend(Vec::new())));
+    let (first, second) = world.blocks.split_at(height as usize);
+    let (first, second) =
+        (world.write("first.dat", &bytes(first)), world.write("second.dat", &bytes(second)));
+    let (first, second) = (text(&first), text(&second));
+    for (data, files) in [("a", [first, second]), ("b", [second, first])] {
+        let result = world.json("import", data, &["--assume-valid", &assumed, files[0], files[1]]);
+        assert_eq!((&result["tip"], &result["refused"]), (&json!(world.tip()), &json!(0)), "{result}");
+    }
+    // With nothing assumed, with another block, and with too little work on it, the script decides; and a child of what
+    // was refused is refused.
+    let other = world.blocks[0].block_hash().to_string();
+    for (data, assumed, files) in
+        [("c", "0", vec![first, second]), ("d", &other, vec![first, second]), ("e", &assumed, vec![first])]
+    {
+        let more = [&["--json", "--assume-valid", assumed], &files[..]].concat();
+        let (status, stdout, stderr) = world.run("import", data, &more);
+        assert_eq!(status, Some(1), "{stderr}");
+        let result: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(
+            (&result["refused"], &result["height"]),
+            (&json!(files.len()), &json!(height - 1)),
+            "{result}"
+        );
+    }
+}

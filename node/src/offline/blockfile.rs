@@ -5,10 +5,12 @@
 //! Zeros between blocks are padding; whatever else is no block is stepped over, byte by byte, to the next magic.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use bitcoin::Block;
+use bitcoin::block::Header;
+use bitcoin::consensus::encode::deserialize;
 use iop_consensus::wire::read_block;
 
 /// Bytes of magic and length.
@@ -124,6 +126,41 @@ impl<R: Read> Finder<R> {
     }
 }
 
+impl<R: Read + Seek> Finder<R> {
+    /// The next block's header, without a look at the block: what comes behind a header is believed to be as long as it
+    /// says, unless the header is not `sound`. `None` at the file's end. What hides behind a wrong length is not found.
+    ///
+    /// # Errors
+    /// Only when the file cannot be read.
+    pub(crate) fn next_header(&mut self, sound: impl Fn(&Header) -> bool) -> io::Result<Option<Header>> {
+        loop {
+            let Some(length) = self.next_frame()? else { return Ok(None) };
+            self.fill(FRAME + SHORTEST)?;
+            let bytes = self.buffer.get(self.at + FRAME..self.at + FRAME + SHORTEST);
+            let header = bytes.and_then(|bytes| deserialize::<Header>(bytes).ok());
+            if let Some(header) = header.filter(&sound) {
+                self.pass(FRAME + length)?;
+                return Ok(Some(header));
+            }
+            self.step_over();
+        }
+    }
+
+    /// Goes on by so many bytes, without reading those that were not read yet.
+    fn pass(&mut self, count: usize) -> io::Result<()> {
+        let ahead = self.buffer.len() - self.at;
+        if count <= ahead {
+            self.at += count;
+            return Ok(());
+        }
+        self.source.seek(SeekFrom::Current((count - ahead) as i64))?;
+        self.base = self.position() + count as u64;
+        self.buffer.clear();
+        self.at = 0;
+        Ok(())
+    }
+}
+
 /// The block whose magic begins at `offset`, where [`Finder`] found it before. Where the file is read otherwise does not
 /// change.
 ///
@@ -204,6 +241,33 @@ mod tests {
         let mut short = framed(&block);
         short[4..8].copy_from_slice(&100u32.to_le_bytes());
         assert_eq!(find(&[&short[..], &framed(&block)].concat()).0.len(), 1);
+    }
+
+    #[test]
+    fn headers_are_found_as_the_blocks_are_between_padding_and_garbage_and_over_chunks() {
+        let blocks = [Params::regtest(), Params::main(), Params::devnet()].map(|p| p.genesis.block());
+        let mut large = Params::regtest().genesis.block();
+        large.txdata[0].output[0].script_pubkey = vec![0x35; 3_000_000].into();
+        let mut unsound = framed(&blocks[0]);
+        unsound[FRAME] ^= 1;
+        let [first, second, third] = blocks.each_ref().map(framed);
+        // A header that is not sound is not believed in how long it is: the block within its length is found.
+        let hides = [&unsound[..FRAME + SHORTEST], &second[..]].concat();
+        let file =
+            [&[0; 9][..], &first, &[0; 1000], &hides, &framed(&large), &framed(&large), &third].concat();
+        let mut finder = Finder::new(io::Cursor::new(&file), MAGIC);
+        let is_sound =
+            |header: &Header| header.version.to_consensus() != blocks[0].header.version.to_consensus() ^ 1;
+        let mut found = Vec::new();
+        while let Some(header) = finder.next_header(is_sound).unwrap() {
+            found.push(header);
+        }
+        let expected = [&blocks[0], &blocks[1], &large, &large, &blocks[2]];
+        assert_eq!(found, expected.map(|block| block.header));
+        assert_eq!(finder.position(), file.len() as u64);
+        // A file that is cut within a header.
+        let mut finder = Finder::new(io::Cursor::new(&first[..50]), MAGIC);
+        assert!(finder.next_header(|_| true).unwrap().is_none());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `iop-node import`: blocks from block files into the chain, as if they had been submitted one after the other.
 //!
-//! One thread finds, decodes and checks the next blocks without context; the other, which owns the chain state, takes
-//! them through a short queue. A block that comes before its parent is remembered by its place in the file and read
-//! again when the parent is there.
+//! First all headers are taken (`headers.rs`). Then one thread finds, decodes and checks the next blocks without
+//! context; the other, which owns the chain state, takes them through a short queue. A block that comes before its
+//! parent's block is remembered by its place in the file and read again when that is there.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,10 +18,12 @@ use iop_consensus::params::Params;
 use serde_json::json;
 
 use super::blockfile::{Finder, Found, read_at};
+use super::headers::Headers;
 use super::progress::Progress;
 use super::{OfflineArgs, Place, Stop, failed, note, print};
 use crate::chain::actor::now;
 use crate::chain::checked::{CheckedBlock, Unsound};
+use crate::chain::index::Entry;
 use crate::chain::state::ChainState;
 use crate::chain::verdict::{BlockAccepted, Rejection};
 use crate::failure::Failure;
@@ -198,6 +200,7 @@ impl Import {
         let handles: Result<Vec<(File, u64)>, std::io::Error> =
             self.sources.iter().map(|source| Ok((source.file.try_clone()?, source.before))).collect();
         let handles = handles.map_err(failed)?;
+        self.take_headers(stop)?;
         let params = self.state.params().clone();
         let (sender, queue) = sync_channel(QUEUE);
         std::thread::scope(|threads| {
@@ -209,6 +212,17 @@ impl Import {
         self.state.flush().map_err(failed)?;
         self.state.storage().sync().map_err(failed)?;
         Ok(progress.elapsed())
+    }
+
+    fn take_headers(&mut self, stop: &Stop) -> Result<(), Failure> {
+        let mut headers = Headers::of(&mut self.state);
+        for Source { path, file, .. } in &self.sources {
+            let unreadable = |error| Failure::Failed(format!("{} cannot be read: {error}", path.display()));
+            headers.take_file(file, stop).map_err(failed)?.map_err(unreadable)?;
+            // The reading thread begins at the start again.
+            (&*file).rewind().map_err(unreadable)?;
+        }
+        headers.give().map_err(failed)
     }
 
     fn take_all(
@@ -286,7 +300,12 @@ impl Import {
             self.counts.known += 1;
             return Ok(Some(hash));
         }
-        if self.state.index().find(&parent).is_none() {
+        let parent_entry = self.state.index().find(&parent).map(|id| self.state.index().get(id));
+        if parent_entry.is_some_and(Entry::is_failed) {
+            self.refuse(&hash, at, &Rejection::InvalidParent);
+            return Ok(None);
+        }
+        if !parent_entry.is_some_and(|parent| parent.linked) {
             self.early.entry(parent).or_default().push(at);
             return Ok(None);
         }

@@ -8,6 +8,7 @@
 mod blockfile;
 mod coinset;
 mod export;
+mod headers;
 mod import;
 mod progress;
 mod reindex;
