@@ -31,6 +31,8 @@ pub struct TxScripts<'a> {
     pub tx: &'a Transaction,
     /// Its id.
     pub txid: Txid,
+    /// Its place in the block; the coinbase, which has no scripts to run, is at 0.
+    pub place: usize,
     /// The coins it spends, in input order.
     pub spent: &'a [Coin],
     /// The flags of its block.
@@ -156,8 +158,15 @@ pub fn connect_licensed<'b, V: CoinView>(
     {
         let spending: Vec<TxScripts<'_>> = txs()
             .zip(&places)
+            .enumerate()
             .skip(1)
-            .map(|((tx, txid), place)| TxScripts { tx, txid, spent: &spent[place.clone()], flags })
+            .map(|(place, ((tx, txid), coins))| TxScripts {
+                tx,
+                txid,
+                place,
+                spent: &spent[coins.clone()],
+                flags,
+            })
             .collect();
         let passed = runner.run(&spending);
         passed.map_err(|failure| BlockError::Tx { txid: failure.txid, error: failure.into() })?;

@@ -1,14 +1,14 @@
 //! The common spend, verified without the interpreter.
 //!
 //! Lives here: [`surely_valid`], which says yes to a pay-to-public-key-hash input of the exact usual form with a valid
-//! signature, and to nothing else. It never says no: whatever it does not say yes to is the interpreter's to judge
-//! ([`crate::script::verify_input`]). So it can only err by a yes, and every condition below is one under which the
-//! interpreter says yes under any flags of a block. It saves the interpreter's reading and hashing of the whole
-//! transaction for each input.
+//! signature, and to nothing else, and [`signed_for`], which does so before the coin is known. They never say no:
+//! whatever they do not say yes to is the interpreter's to judge ([`crate::script::verify_input`]). So they can only err
+//! by a yes, and every condition below is one under which the interpreter says yes under any flags of a block. It saves
+//! the interpreter's reading and hashing of the whole transaction for each input.
 
 use bitcoin::hashes::{Hash, hash160};
 use bitcoin::sighash::SighashCache;
-use bitcoin::{Script, Transaction};
+use bitcoin::{PubkeyHash, Script, ScriptBuf, Transaction};
 
 use crate::license::pubkey::{is_strict_der, verify_lax};
 
@@ -18,30 +18,63 @@ const SIGHASH_ALL: u8 = 0x01;
 /// hash in the output's script, which the interpreter would remove from what is signed (`FindAndDelete`).
 const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 60..=73;
 
+/// HASH160 of a public key, as output scripts name it.
+pub type KeyHash = [u8; 20];
+
 /// Whether the input surely may spend an output with this script, under any flags that a block can have. False is no
 /// verdict.
 pub fn surely_valid(tx: &Transaction, input: usize, script_pubkey: &Script) -> bool {
-    let Some(spending) = tx.input.get(input) else { return false };
-    let Some(key_hash) = key_hash(script_pubkey.as_bytes()) else { return false };
-    let Some((signature, key)) = two_pushes(spending.script_sig.as_bytes()) else { return false };
-    // Witnesses of outputs that have none are refused once segwit is active.
-    if !spending.witness.is_empty() || !SIGNATURE_BYTES.contains(&signature.len()) {
-        return false;
-    }
-    let plain_key = matches!((key.first(), key.len()), (Some(2 | 3), 33) | (Some(4), 65));
-    let Some((&SIGHASH_ALL, der)) = signature.split_last() else { return false };
-    if !plain_key || !is_strict_der(signature) || hash160::Hash::hash(key).as_byte_array() != key_hash {
-        return false;
-    }
-    let digest = SighashCache::new(tx).legacy_signature_hash(input, script_pubkey, u32::from(SIGHASH_ALL));
-    digest.is_ok_and(|digest| verify_lax(key, digest.to_byte_array(), der))
+    let Some(paid) = key_hash(script_pubkey) else { return false };
+    UsualSpend::of(tx, input)
+        .is_some_and(|spend| spend.key_hash() == *paid && spend.is_signed(tx, input, *paid))
+}
+
+/// The key hash for which the input is signed: whatever coin it spends, it surely may, under any flags that a block can
+/// have, if the coin's script pays to exactly this key hash ([`key_hash`]). The coin needs not be known, for a signature
+/// of this kind commits to the output's script, which the key tells, and not to its amount. `None` is no verdict.
+pub fn signed_for(tx: &Transaction, input: usize) -> Option<KeyHash> {
+    let spend = UsualSpend::of(tx, input)?;
+    let hash = spend.key_hash();
+    spend.is_signed(tx, input, hash).then_some(hash)
 }
 
 /// The hash in `OP_DUP OP_HASH160 <20 bytes> OP_EQUALVERIFY OP_CHECKSIG`, exactly.
-fn key_hash(script: &[u8]) -> Option<&[u8; 20]> {
-    match script {
+pub fn key_hash(script_pubkey: &Script) -> Option<&KeyHash> {
+    match script_pubkey.as_bytes() {
         [0x76, 0xa9, 20, hash @ .., 0x88, 0xac] => hash.try_into().ok(),
         _ => None,
+    }
+}
+
+/// An input of the usual form: a signature of all inputs and outputs, and a key.
+struct UsualSpend<'a> {
+    /// Without its hash-type byte.
+    der: &'a [u8],
+    key: &'a [u8],
+}
+
+impl<'a> UsualSpend<'a> {
+    fn of(tx: &'a Transaction, input: usize) -> Option<Self> {
+        let spending = tx.input.get(input)?;
+        let (signature, key) = two_pushes(spending.script_sig.as_bytes())?;
+        // Witnesses of outputs that have none are refused once segwit is active.
+        if !spending.witness.is_empty() || !SIGNATURE_BYTES.contains(&signature.len()) {
+            return None;
+        }
+        let plain_key = matches!((key.first(), key.len()), (Some(2 | 3), 33) | (Some(4), 65));
+        let Some((&SIGHASH_ALL, der)) = signature.split_last() else { return None };
+        (plain_key && is_strict_der(signature)).then_some(Self { der, key })
+    }
+
+    fn key_hash(&self) -> KeyHash {
+        hash160::Hash::hash(self.key).to_byte_array()
+    }
+
+    /// Whether the signature is good where the output pays to `key_hash`.
+    fn is_signed(&self, tx: &Transaction, input: usize, key_hash: KeyHash) -> bool {
+        let script_code = ScriptBuf::new_p2pkh(&PubkeyHash::from_byte_array(key_hash));
+        let digest = SighashCache::new(tx).legacy_signature_hash(input, &script_code, u32::from(SIGHASH_ALL));
+        digest.is_ok_and(|digest| verify_lax(self.key, digest.to_byte_array(), self.der))
     }
 }
 
@@ -170,9 +203,17 @@ mod tests {
             let output = TxOut { value: Amount::from_sat(9), script_pubkey: output.into() };
             let yes = surely_valid(&tx, inputs - 1, &output.script_pubkey);
             prop_assert!(yes || !matches!(spoil, Spoil::Not));
+            let early = signed_for(&tx, inputs - 1);
+            prop_assert_eq!(yes, early.is_some() && early.as_ref() == key_hash(&output.script_pubkey));
+            // What an input is signed for before its coin is known may differ from what the coin pays to.
+            let signed = early.map(|hash| TxOut {
+                value: Amount::from_sat(8),
+                script_pubkey: ScriptBuf::new_p2pkh(&PubkeyHash::from_byte_array(hash)),
+            });
             for flags in all_flags() {
-                let judged = script::verify_input(&tx, &serialize(&tx), inputs - 1, &output, flags);
-                prop_assert!(!yes || judged.is_ok(), "{spoil:?} under {flags:x}");
+                let judge = |output| script::verify_input(&tx, &serialize(&tx), inputs - 1, output, flags);
+                prop_assert!(!yes || judge(&output).is_ok(), "{spoil:?} under {flags:x}");
+                prop_assert!(signed.as_ref().is_none_or(|output| judge(output).is_ok()), "{spoil:?} under {flags:x}");
             }
         }
     }

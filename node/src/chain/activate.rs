@@ -10,6 +10,7 @@ use bitcoin::consensus::encode::serialize;
 use bitcoin::{Block, BlockHash};
 use iop_consensus::address::Address;
 use iop_consensus::ancestors::Ancestors;
+use iop_consensus::coins::Coin;
 use iop_consensus::connect::{self, ConnectError, Connected, Context, DoneAction, ScriptRunner, TxScripts};
 use iop_consensus::error::BlockError;
 use iop_consensus::license::coinbase;
@@ -24,6 +25,7 @@ use super::checked::CheckedBlock;
 use super::coins::Coins;
 use super::events::ChainEvent;
 use super::index::BlockId;
+use super::signed::Signed;
 use super::state::ChainState;
 use super::verdict::Rejection;
 use crate::mempool::Mempool;
@@ -36,14 +38,22 @@ const MAX_LOGGED_TARGETS: usize = 20;
 /// any of them.
 struct Parallel<'a> {
     mempool: &'a Mempool,
+    /// What is known of the block's signatures, if it came in that way.
+    signed: Option<&'a Signed>,
 }
 
 impl ScriptRunner for Parallel<'_> {
     fn run(&self, txs: &[TxScripts<'_>]) -> Result<(), ScriptFailure> {
-        txs.par_iter().filter(|check| !self.is_verified(check)).try_for_each(|check| {
+        if let Some(signed) = self.signed {
+            signed.end();
+        }
+        let left: Vec<&TxScripts<'_>> = txs.iter().filter(|check| !self.is_verified(check)).collect();
+        left.into_par_iter().try_for_each(|check| {
             let serialized = LazyLock::new(|| serialize(check.tx));
             check.spent.par_iter().enumerate().try_for_each(|(input, coin)| {
-                if p2pkh::surely_valid(check.tx, input, &coin.output.script_pubkey) {
+                let script = &coin.output.script_pubkey;
+                let known = self.signed.and_then(|signed| signed.is_signed(check.place, input, script));
+                if known.unwrap_or_else(|| p2pkh::surely_valid(check.tx, input, script)) {
                     return Ok(());
                 }
                 script::verify_input(check.tx, &serialized, input, &coin.output, check.flags)
@@ -53,9 +63,14 @@ impl ScriptRunner for Parallel<'_> {
 }
 
 impl Parallel<'_> {
+    /// Whether nothing is left to be run of a transaction, as far as that shows without any work.
     fn is_verified(&self, check: &TxScripts<'_>) -> bool {
-        // The id is known and tells most apart; only then the witness is hashed.
-        self.mempool.get(&check.txid).is_some() && self.mempool.has_verified(check.tx)
+        let is_signed = |signed: &Signed, (input, coin): (usize, &Coin)| {
+            signed.is_signed(check.place, input, &coin.output.script_pubkey) == Some(true)
+        };
+        self.signed.is_some_and(|signed| check.spent.iter().enumerate().all(|spent| is_signed(signed, spent)))
+            // The id is known and tells most apart; only then the witness is hashed.
+            || self.mempool.get(&check.txid).is_some() && self.mempool.has_verified(check.tx)
     }
 }
 
@@ -185,7 +200,7 @@ impl ChainState {
         &mut self,
         act: impl FnOnce(&Coins, &mut Registry, &Params, &dyn Ancestors, &dyn ScriptRunner) -> T,
     ) -> T {
-        let (tip, runner) = (self.index.tip(), Parallel { mempool: &self.mempool });
+        let (tip, runner) = (self.index.tip(), Parallel { mempool: &self.mempool, signed: None });
         act(&self.coins, &mut self.registry, &self.params, &self.index.chain(tip), &runner)
     }
 
@@ -199,7 +214,7 @@ impl ChainState {
         let parent = self.index.tip();
         let forks = self.forks_after(parent);
         self.coins.fetch(block.block())?;
-        let runner = Parallel { mempool: &self.mempool };
+        let runner = Parallel { mempool: &self.mempool, signed: Some(block.signed()) };
         let context = Context {
             params: &self.params,
             chain: &self.index.chain(parent),

@@ -45,6 +45,9 @@ pub struct Published {
     pub best_header_height: u32,
     /// Whether the node is still far behind the network.
     pub initial_block_download: bool,
+    /// Whether it is, and the scripts of the next blocks must be run: then their signatures are worth verifying before
+    /// their turn comes.
+    pub verifies_ahead: bool,
 }
 
 /// The chain thread has ended, because the node stops or its storage failed.
@@ -118,6 +121,7 @@ fn current(state: &mut ChainState) -> Published {
         best_header: best.hash,
         best_header_height: best.record.height,
         initial_block_download,
+        verifies_ahead: initial_block_download && state.must_run_next_scripts(),
     }
 }
 
@@ -148,15 +152,21 @@ impl ChainHandle {
     }
 
     /// Takes a block from a peer. It is checked alone on another thread first, so that a bad one costs the chain
-    /// thread nothing.
+    /// thread nothing. Signatures are verified ahead only of blocks that were asked for, whose headers are known to be
+    /// good, and only while the node is far behind.
     pub async fn accept_block(
         &self,
         block: impl Into<Arc<Block>>,
         requested: bool,
     ) -> Result<BlockAccepted, Stopped> {
         let (block, params) = (block.into(), self.params.clone());
-        let checked = tokio::task::spawn_blocking(move || CheckedBlock::new(block, &params)).await;
-        let checked = checked.map_err(|_| Stopped)?;
+        let ahead = requested && self.published.borrow().verifies_ahead;
+        let check = move || {
+            let checked = CheckedBlock::new(block, &params);
+            checked.as_ref().ok().filter(|_| ahead).inspect(|checked| checked.begin_signatures());
+            checked
+        };
+        let checked = tokio::task::spawn_blocking(check).await.map_err(|_| Stopped)?;
         self.run(move |state| state.accept_checked(checked, requested, now())).await
     }
 

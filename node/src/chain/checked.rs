@@ -14,6 +14,8 @@ use iop_consensus::error::{BlockError, LicenseError};
 use iop_consensus::license::coinbase;
 use iop_consensus::params::Params;
 
+use super::signed::Signed;
+
 /// A block and what was computed from it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CheckedBlock {
@@ -23,6 +25,7 @@ pub struct CheckedBlock {
     bytes: Arc<Vec<u8>>,
     /// Computed at most once, on whatever thread needs it or has time first.
     license: Arc<OnceLock<Result<Address, LicenseError>>>,
+    signed: Arc<Signed>,
 }
 
 /// A block that breaks a rule by itself.
@@ -46,7 +49,8 @@ impl CheckedBlock {
         match block::check_with_txids(&block, &txids, params) {
             Ok(()) => {
                 let bytes = Arc::new(serialize(&*block));
-                Ok(Self { block, hash, txids, bytes, license: Arc::default() })
+                let signed = Arc::new(Signed::of(txids.len()));
+                Ok(Self { block, hash, txids, bytes, license: Arc::default(), signed })
             }
             Err(error) => Err(Unsound { hash, error }),
         }
@@ -55,8 +59,10 @@ impl CheckedBlock {
     /// A block that was checked before it was stored, from its bytes.
     pub(super) fn stored(bytes: Vec<u8>, hash: BlockHash) -> Option<Self> {
         let block: Block = deserialize(&bytes).ok()?;
-        let txids = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
-        Some(Self { block: Arc::new(block), hash, txids, bytes: Arc::new(bytes), license: Arc::default() })
+        let txids: Arc<[Txid]> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
+        let signed = Arc::new(Signed::of(txids.len()));
+        let (block, bytes) = (Arc::new(block), Arc::new(bytes));
+        Some(Self { block, hash, txids, bytes, license: Arc::default(), signed })
     }
 
     /// The block.
@@ -83,6 +89,17 @@ impl CheckedBlock {
     pub(super) fn begin_license(&self) {
         let block = self.clone();
         rayon::spawn(move || drop(block.license()));
+    }
+
+    /// Lets other threads verify meanwhile what they can of its signatures. Only worth it for a block that will be
+    /// connected with its scripts, and not at once.
+    pub fn begin_signatures(&self) {
+        self.signed.begin(&self.block);
+    }
+
+    /// What is known of its signatures.
+    pub(super) fn signed(&self) -> &Signed {
+        &self.signed
     }
 
     /// The transactions' ids, in order.

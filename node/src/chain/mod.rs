@@ -17,6 +17,7 @@ pub mod index;
 pub mod invalidate;
 pub mod options;
 pub mod prune;
+mod signed;
 pub mod state;
 pub mod verdict;
 

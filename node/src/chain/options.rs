@@ -59,6 +59,20 @@ impl ChainState {
         &self.options
     }
 
+    /// Whether a block with this hash would be new here and its scripts would be run: then what can be done of that
+    /// before its turn is worth it. False where its header is not known.
+    pub(crate) fn awaits_scripts(&self, hash: &BlockHash) -> bool {
+        let Some(id) = self.index.find(hash) else { return false };
+        let entry = self.index.get(id);
+        !entry.was_here() && !entry.is_failed() && self.must_run_scripts(id)
+    }
+
+    /// Whether the scripts of the next block towards the best header must be run.
+    pub(super) fn must_run_next_scripts(&self) -> bool {
+        let (best, next) = (self.index.best_header(), self.index.get(self.index.tip()).record.height + 1);
+        next <= self.index.get(best).record.height && self.must_run_scripts(self.index.ancestor(best, next))
+    }
+
     /// Whether the scripts of a block must be run (`fScriptChecks`). Coinbase signatures are not scripts.
     pub(super) fn must_run_scripts(&self, id: BlockId) -> bool {
         let assumed = self.options.assume_valid.and_then(|hash| self.index.find(&hash));

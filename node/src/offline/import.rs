@@ -1,10 +1,11 @@
 //! `iop-node import`: blocks from block files into the chain, as if they had been submitted one after the other.
 //!
 //! First all headers are taken (`headers.rs`). Then one thread finds, decodes and checks the next blocks without
-//! context; the other, which owns the chain state, takes them through a short queue. A block that comes before its
-//! parent's block is remembered by its place in the file and read again when that is there.
+//! context; the other, which owns the chain state, takes them through a short queue, and has the signatures of those
+//! that it took verified on all cores until their turn comes. A block that comes before its parent's block is remembered
+//! by its place in the file and read again when that is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ use crate::chain::state::ChainState;
 use crate::chain::verdict::{BlockAccepted, Rejection};
 use crate::failure::Failure;
 
-/// Blocks that may wait between the two threads: at most some 64 MB of the largest.
-const QUEUE: usize = 16;
+/// Blocks that may wait between the two threads, and as many for their turn: at most some 64 MB of the largest.
+const QUEUE: usize = 8;
 
 /// The arguments of `import`.
 #[derive(Debug, Args)]
@@ -231,7 +232,10 @@ impl Import {
         stop: &Stop,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        for item in queue {
+        let mut ahead = VecDeque::with_capacity(QUEUE);
+        loop {
+            self.look_ahead(&queue, &mut ahead);
+            let Some(item) = ahead.pop_front() else { break };
             match item {
                 Item::Block { checked, at, done } => {
                     self.counts.blocks += 1;
@@ -254,6 +258,21 @@ impl Import {
             }
         }
         Ok(())
+    }
+
+    /// Takes blocks from the queue, all that are there and at least one until its end, and has their signatures verified
+    /// where their scripts will be run.
+    fn look_ahead(&self, queue: &Receiver<Item>, ahead: &mut VecDeque<Item>) {
+        while ahead.len() < QUEUE {
+            let next = if ahead.is_empty() { queue.recv().ok() } else { queue.try_recv().ok() };
+            let Some(item) = next else { return };
+            if let Item::Block { checked: Ok(checked), .. } = &item
+                && self.state.awaits_scripts(&checked.hash())
+            {
+                checked.begin_signatures();
+            }
+            ahead.push_back(item);
+        }
     }
 
     /// Takes a block, and those that waited for it.
