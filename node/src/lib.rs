@@ -19,6 +19,7 @@ mod args;
 mod connections;
 mod failure;
 mod generate;
+mod hexes;
 mod keys;
 mod licensing;
 mod offline;

@@ -69,8 +69,7 @@ impl Parallel<'_> {
             signed.is_signed(check.place, input, &coin.output.script_pubkey) == Some(true)
         };
         self.signed.is_some_and(|signed| check.spent.iter().enumerate().all(|spent| is_signed(signed, spent)))
-            // The id is known and tells most apart; only then the witness is hashed.
-            || self.mempool.get(&check.txid).is_some() && self.mempool.has_verified(check.tx)
+            || self.mempool.has_verified(check.tx, &check.txid)
     }
 }
 
@@ -265,7 +264,7 @@ impl ChainState {
         batch.put_undo(&hash, &undo);
         self.storage.commit(batch)?;
         self.index.push_tip(id);
-        self.mempool.remove_confirmed(block);
+        self.mempool.remove_confirmed(block, checked.txids());
         self.tell_mempool(None);
         let tip = (self.index.get(id).work, Reverse(self.index.get(id).arrival), id);
         self.candidates = self.candidates.split_off(&tip);

@@ -195,10 +195,13 @@ impl Mempool {
     }
 
     /// Whether exactly this transaction, witness and all, waits here, and its scripts passed the block's interpreter
-    /// under all soft forks.
-    pub fn has_verified(&self, tx: &Transaction) -> bool {
-        let waiting = self.get(&tx.compute_txid());
-        waiting.is_some_and(|entry| entry.verified && entry.wtxid == tx.compute_wtxid())
+    /// under all soft forks. `txid` is its id.
+    pub fn has_verified(&self, tx: &Transaction, txid: &Txid) -> bool {
+        let Some(entry) = self.get(txid).filter(|entry| entry.verified) else { return false };
+        // Without a witness both ids are the same, and nothing needs to be hashed.
+        let has_witness = tx.input.iter().any(|input| !input.witness.is_empty());
+        entry.wtxid.to_raw_hash()
+            == if has_witness { tx.compute_wtxid().to_raw_hash() } else { txid.to_raw_hash() }
     }
 
     /// Those that left since the last call for another reason than a block: replaced, evicted, expired, in conflict.

@@ -29,10 +29,10 @@ pub(super) struct Returned {
 }
 
 impl Mempool {
-    /// A block was connected: its transactions wait no longer, and neither does what spends the same.
-    pub fn remove_confirmed(&mut self, block: &Block) {
-        for tx in &block.txdata {
-            let txid = tx.compute_txid();
+    /// A block was connected: its transactions wait no longer, and neither does what spends the same. `txids` are those
+    /// of its transactions, in order.
+    pub fn remove_confirmed(&mut self, block: &Block, txids: &[Txid]) {
+        for (tx, &txid) in block.txdata.iter().zip(txids) {
             if let Some(slot) = self.graph.find(&txid) {
                 self.graph.remove(slot);
                 self.changes += 1;

@@ -23,6 +23,7 @@ use iop_consensus::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT};
 pub use proposal::Proposal;
 
 use crate::chain::state::ChainState;
+use crate::hexes;
 use crate::mempool::{Entry, FeeRate, Mempool, Room};
 
 /// Weight left free for header and coinbase, weight units (Core's `nBlockWeight` start).
@@ -60,7 +61,7 @@ type Hex = Arc<OnceLock<String>>;
 impl TemplateTx {
     /// The transaction with its witness, in hex.
     pub fn hex(&self) -> &str {
-        self.hex.get_or_init(|| hex::encode(serialize(&*self.tx)))
+        self.hex.get_or_init(|| hexes::encode(&serialize(&*self.tx)))
     }
 }
 

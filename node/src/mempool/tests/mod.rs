@@ -143,7 +143,8 @@ impl World {
             }
             self.coins.0.extend(created(tx, self.height));
         }
-        self.pool.remove_confirmed(&block);
+        let txids: Vec<Txid> = block.txdata.iter().map(Transaction::compute_txid).collect();
+        self.pool.remove_confirmed(&block, &txids);
         self.pool.graph.assert_consistent();
         block
     }

@@ -13,6 +13,7 @@ use super::{Context, heavy, json as format};
 use crate::chain::actor::now;
 use crate::chain::index::{BlockId, BlockIndex};
 use crate::chain::invalidate::NotDone;
+use crate::hexes;
 
 pub(super) async fn getbestblockhash(context: &Context, _: &Args) -> Result<Value, RpcError> {
     Ok(json!(context.chain.published().borrow().tip))
@@ -67,7 +68,7 @@ pub(super) async fn getblock(context: &Context, args: &Args) -> Result<Value, Rp
         let block = storage.block(&hash).map_err(|error| RpcError::new(INTERNAL, error.to_string()))?;
         let block = block.ok_or_else(|| RpcError::new(MISC, "Block not found on disk"))?;
         Ok(match verbosity {
-            ..=0 => json!(hex::encode(serialize(&block))),
+            ..=0 => json!(hexes::encode(&serialize(&block))),
             1 => format::block(header, &block, None),
             _ => format::block(header, &block, Some(&prefixes)),
         })

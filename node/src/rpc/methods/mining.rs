@@ -16,6 +16,7 @@ use super::super::error::{
 use super::{Context, json as format};
 use crate::chain::actor::now;
 use crate::generate::{Payee, mine};
+use crate::hexes;
 use crate::template::{Contents, Template, TemplateTx};
 
 /// A long poll on the same tip is answered after this when the mempool has changed by then (Core's minute)...
@@ -29,7 +30,7 @@ const MAX_GENERATE: i64 = 100_000;
 
 pub(super) async fn submitblock(context: &Context, args: &Args) -> Result<Value, RpcError> {
     let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
-    let bytes = hex::decode(args.text(0)?).map_err(|_| undecodable())?;
+    let bytes = hexes::decode(args.text(0)?).ok_or_else(undecodable)?;
     // Bytes behind the block are ignored, as in the reference.
     let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
     if !block.txdata.first().is_some_and(bitcoin::Transaction::is_coinbase) {
@@ -95,7 +96,7 @@ async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcEr
         .and_then(Value::as_str)
         .ok_or_else(|| RpcError::new(TYPE, "Missing data String key for proposal"))?;
     let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
-    let bytes = hex::decode(data).map_err(|_| undecodable())?;
+    let bytes = hexes::decode(data).ok_or_else(undecodable)?;
     let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
     let verdict = context.chain.run(move |state| state.propose(&block, now())).await?;
     Ok(json!(verdict.answer()))
