@@ -145,10 +145,11 @@ fn template(criterion: &mut Criterion) {
     });
     group.sample_size(10);
     group.bench_function("accept 20,000", |bench| bench.iter(|| filled(&transactions, &coins).len()));
+    let txids: Vec<Txid> = chosen.iter().map(Transaction::compute_txid).collect();
     let block = Block { header: Params::regtest().genesis.block().header, txdata: chosen };
     group.bench_function("take a block out", |bench| {
         let fill = || filled(&transactions, &coins);
-        bench.iter_batched_ref(fill, |pool| pool.remove_confirmed(&block), BatchSize::PerIteration);
+        bench.iter_batched_ref(fill, |pool| pool.remove_confirmed(&block, &txids), BatchSize::PerIteration);
     });
     group.finish();
 }

@@ -1,7 +1,8 @@
 //! The program `iop-synth-chain`: writes a synthetic chain as a block file, to measure with.
 //!
-//! Beside `FILE` it writes `FILE.network.toml`, the network file for `iop-node`, and `FILE.env`, the same for a build
-//! of IoP Core whose regtest reads its licensing from the environment. Same arguments, same bytes.
+//! Beside `FILE` it writes `FILE.network.toml`, the network file for `iop-node`, `FILE.env`, the same for a build of IoP
+//! Core whose regtest reads its licensing from the environment, and `FILE.tip`, the newest block's hash. Same arguments,
+//! same bytes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -24,6 +25,9 @@ struct Args {
     /// Inputs in all of them together [default: 60,000 for signatures, 440,000 for coins]
     #[arg(long, value_name = "N")]
     inputs: Option<u32>,
+    /// Blocks at the end that carry nothing: 2,016 bury the others deep enough for --assume-valid
+    #[arg(long, value_name = "N", default_value = "0")]
+    tail: u32,
     /// Decides every key, coin and amount
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
@@ -55,7 +59,8 @@ fn write(args: &Args) -> std::io::Result<()> {
         Carry::Signatures => (Shape::Signatures, 60_000),
         Carry::Coins => (Shape::Coins, 440_000),
     };
-    let spec = Spec { shape, seed: args.seed, blocks: args.blocks, inputs: args.inputs.unwrap_or(inputs) };
+    let inputs = args.inputs.unwrap_or(inputs);
+    let spec = Spec { shape, seed: args.seed, blocks: args.blocks, inputs, tail: args.tail };
     let magic = synth::network().magic;
     let mut file = BufWriter::new(File::create(&args.file)?);
     let genesis = synth::network().genesis.block();
@@ -69,6 +74,7 @@ fn write(args: &Args) -> std::io::Result<()> {
     file.into_inner()?.sync_all()?;
     std::fs::write(beside(&args.file, "network.toml"), synth::network_file())?;
     std::fs::write(beside(&args.file, "env"), synth::reference_environment() + "\n")?;
+    std::fs::write(beside(&args.file, "tip"), format!("{}\n", summary.tip))?;
     writeln!(
         std::io::stdout(),
         "{}: {} blocks, {} inputs, {} outputs, {:.1} MB",

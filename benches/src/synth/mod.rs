@@ -8,8 +8,8 @@
 pub mod chain;
 pub mod load;
 
-use bitcoin::Block;
 use bitcoin::consensus::encode::serialize;
+use bitcoin::{Block, BlockHash};
 use iop_consensus::params::Params;
 
 use chain::{Chain, secret_key};
@@ -44,13 +44,17 @@ pub struct Spec {
     pub blocks: u32,
     /// Inputs in all of these blocks together.
     pub inputs: u32,
+    /// Blocks at the end that carry nothing: with 2,016 and more, two weeks' work lies on all that carry something.
+    pub tail: u32,
 }
 
 /// What was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Height of the newest block.
     pub height: u32,
+    /// Its hash.
+    pub tip: BlockHash,
     /// Inputs that are no coinbase's, of all blocks.
     pub inputs: u64,
     /// Outputs of all blocks.
@@ -93,13 +97,13 @@ pub fn network() -> Params {
 /// # Errors
 /// What `emit` gives.
 pub fn generate<E>(spec: &Spec, mut emit: impl FnMut(&Block) -> Result<(), E>) -> Result<Summary, E> {
-    let mut summary = Summary::default();
+    let mut chain = Chain::new();
+    let mut summary = Summary { height: 0, tip: chain.tip(), inputs: 0, outputs: 0, coins: 0 };
     let mut count = |block: &Block| {
         summary.inputs += block.txdata.iter().skip(1).map(|tx| tx.input.len() as u64).sum::<u64>();
         summary.outputs += block.txdata.iter().map(|tx| tx.output.len() as u64).sum::<u64>();
         emit(block)
     };
-    let mut chain = Chain::new();
     let mut load = Load::new(spec.shape, spec.seed);
     for block in load.set_up(&mut chain) {
         count(&block)?;
@@ -121,7 +125,10 @@ pub fn generate<E>(spec: &Spec, mut emit: impl FnMut(&Block) -> Result<(), E>) -
         }
         blocks -= group;
     }
-    (summary.height, summary.coins) = (chain.height(), load.coins() as u64);
+    for _ in 0..spec.tail {
+        count(&chain.extend(Vec::new()))?;
+    }
+    (summary.height, summary.tip, summary.coins) = (chain.height(), chain.tip(), load.coins() as u64);
     Ok(summary)
 }
 
@@ -145,7 +152,7 @@ mod tests {
 
     fn blocks(shape: Shape, seed: u64) -> (Vec<Block>, Summary) {
         let mut all = Vec::new();
-        let spec = Spec { shape, seed, blocks: 70, inputs: 1_000 };
+        let spec = Spec { shape, seed, blocks: 70, inputs: 1_000, tail: 3 };
         let summary = generate(&spec, |block| {
             all.push(block.clone());
             Ok::<(), Infallible>(())
@@ -165,7 +172,7 @@ mod tests {
     fn blocks_follow_each_other_and_spend_what_exists_once_and_as_much_as_was_asked() {
         for shape in [Shape::Signatures, Shape::Coins] {
             let (blocks, summary) = blocks(shape, 1);
-            assert_eq!(blocks.len() as u32, SETUP_BLOCKS + 70);
+            assert_eq!(blocks.len() as u32, SETUP_BLOCKS + 70 + 3);
             let mut previous = network().genesis.block().block_hash();
             let (mut coins, mut loaded) = (HashMap::new(), 0);
             for (height, block) in (1..).zip(&blocks) {
@@ -190,7 +197,9 @@ mod tests {
                     );
                 }
             }
-            assert_eq!((loaded, summary.height), (1_000, SETUP_BLOCKS + 70));
+            assert_eq!((loaded, summary.height), (1_000, SETUP_BLOCKS + 70 + 3));
+            assert_eq!(summary.tip, previous);
+            assert!(blocks[blocks.len() - 3..].iter().all(|block| block.txdata.len() == 1));
         }
     }
 }

@@ -1,0 +1,212 @@
+//! From a new tip to its templates, over RPC: what a pool waits for.
+//!
+//! A real node on regtest with 24,000 waiting transactions, 2,800 to a full block. A long poll waits; then a block is
+//! submitted on another connection. Measured from the first byte of that: until the node has judged the block, until the
+//! poll is answered (the template without transactions), and until the next poll is (the full one). Half of the tips carry
+//! what the last template had, the others nothing. No script is signed. Run: `cargo bench -p iop-benches --bench longpoll`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::{Amount, Block, OutPoint, ScriptBuf, Transaction, TxOut};
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use iop_tests::blocks::{self, Parent};
+use iop_tests::program::free_port;
+use iop_tests::stand::{Network, Node};
+use serde_json::{Value, json};
+
+/// Transactions that wait.
+const WAITING: u64 = 24_000;
+/// Bytes in each that nobody spends.
+const PADDING: usize = 270;
+/// What a transaction gives on, base units; its fee comes on top of what it gives on.
+const VALUE: u64 = 200_000;
+/// New tips of each kind.
+const TIPS: usize = 50;
+/// A poll waits this long before the block is submitted.
+const SETTLE: Duration = Duration::from_millis(30);
+
+/// A client that keeps its connections.
+#[derive(Clone)]
+struct Rpc {
+    client: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+    authorization: String,
+}
+
+impl Rpc {
+    fn of(node: &Node) -> Self {
+        let cookie = std::fs::read_to_string(node.datadir.join(".cookie")).unwrap();
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            url: format!("http://127.0.0.1:{}/", node.port),
+            authorization: format!("Basic {}", STANDARD.encode(cookie)),
+        }
+    }
+
+    /// The answer's bytes, when the last of them is here.
+    async fn send(&self, body: String) -> Bytes {
+        let request = Request::post(&self.url)
+            .header("Authorization", &self.authorization)
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        self.client.request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes()
+    }
+}
+
+fn call(method: &str, params: Value) -> String {
+    json!({ "id": 1, "method": method, "params": params }).to_string()
+}
+
+fn template_call(long_poll_id: Option<&str>) -> String {
+    call("getblocktemplate", json!([{ "rules": ["segwit"], "longpollid": long_poll_id }]))
+}
+
+fn result(answer: &[u8]) -> Value {
+    let mut answer: Value = serde_json::from_slice(answer).unwrap();
+    assert_eq!(answer["error"], Value::Null);
+    answer["result"].take()
+}
+
+fn id(template: &Value) -> &str {
+    template["longpollid"].as_str().unwrap()
+}
+
+fn transactions(template: &Value) -> Vec<Transaction> {
+    let list = template["transactions"].as_array().unwrap();
+    list.iter().map(|tx| deserialize_hex(tx["data"].as_str().unwrap()).unwrap()).collect()
+}
+
+/// Spends an output that anyone can spend, with padding; fees differ.
+fn spend(outpoint: OutPoint, value: u64, number: u64) -> Transaction {
+    let fee = 500 + number.wrapping_mul(2_654_435_761) % 1_000;
+    let mut tx = blocks::spend(outpoint, value - fee);
+    let padding = [vec![0x6a], vec![0; PADDING]].concat();
+    tx.output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(padding) });
+    tx
+}
+
+async fn offer(rpc: &Rpc, txs: &[Transaction]) {
+    for part in txs.chunks(1_000) {
+        let calls: Vec<Value> = part
+            .iter()
+            .map(|tx| json!({ "id": 1, "method": "sendrawtransaction", "params": [serialize_hex(tx), true] }))
+            .collect();
+        let answers: Vec<Value> = serde_json::from_slice(&rpc.send(json!(calls).to_string()).await).unwrap();
+        let refused = answers.iter().find(|answer| answer["error"] != Value::Null);
+        assert!(refused.is_none(), "{refused:?}");
+    }
+}
+
+async fn submit(rpc: &Rpc, block: &Block) {
+    let answer = rpc.send(call("submitblock", json!([serialize_hex(block)]))).await;
+    assert_eq!(result(&answer), Value::Null);
+}
+
+/// A chain with a mature coin split into as many as shall wait, and a transaction of each in the mempool. Gives the tip.
+async fn fill(rpc: &Rpc, genesis: Parent) -> Parent {
+    let mut first = blocks::on(genesis, 0, vec![]);
+    first.txdata[0].output[0].value = Amount::from_sat(WAITING * VALUE);
+    let first = blocks::sealed(first);
+    submit(rpc, &first).await;
+    let mut tip = Parent::of(&first, 1);
+    for height in 2..=101 {
+        let block = blocks::on(tip, 0, vec![]);
+        submit(rpc, &block).await;
+        tip = Parent::of(&block, height);
+    }
+    let mut split = blocks::spend(OutPoint::new(first.txdata[0].compute_txid(), 0), VALUE);
+    split.output = vec![split.output[0].clone(); WAITING as usize];
+    let txid = split.compute_txid();
+    let block = blocks::on(tip, 0, vec![split]);
+    submit(rpc, &block).await;
+    let txs: Vec<Transaction> =
+        (0..WAITING).map(|number| spend(OutPoint::new(txid, number as u32), VALUE, number)).collect();
+    offer(rpc, &txs).await;
+    Parent::of(&block, 102)
+}
+
+/// What one new tip took.
+struct Times {
+    judged: Duration,
+    empty: Duration,
+    full: Duration,
+}
+
+/// Submits a block while a poll with this id waits; gives the times and the full template.
+async fn new_tip(rpc: &Rpc, long_poll_id: &str, block: &Block) -> (Times, Value) {
+    let (poll, waiting) = (template_call(Some(long_poll_id)), rpc.clone());
+    let waiting = tokio::spawn(async move { (waiting.send(poll).await, Instant::now()) });
+    tokio::time::sleep(SETTLE).await;
+    let body = call("submitblock", json!([serialize_hex(block)]));
+    let (start, submitting) = (Instant::now(), rpc.clone());
+    let submitting = tokio::spawn(async move { (submitting.send(body).await, start.elapsed()) });
+    let (empty, empty_at) = waiting.await.unwrap();
+    let empty = result(&empty);
+    assert!(transactions(&empty).is_empty());
+    assert_eq!(empty["previousblockhash"], block.block_hash().to_string());
+    let full = rpc.send(template_call(Some(id(&empty)))).await;
+    let full_time = start.elapsed();
+    let (answer, judged) = submitting.await.unwrap();
+    assert_eq!(result(&answer), Value::Null);
+    (Times { judged, empty: empty_at - start, full: full_time }, result(&full))
+}
+
+fn report(what: &str, times: &[Times]) {
+    let say = |name: &str, of: fn(&Times) -> Duration| {
+        let mut all: Vec<Duration> = times.iter().map(of).collect();
+        all.sort_unstable();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        println!(
+            "{what}: {name} p50 {:.1} ms, worst {:.1} ms",
+            ms(all[all.len() / 2]),
+            ms(all[all.len() - 1])
+        );
+    };
+    say("block judged", |times| times.judged);
+    say("template without transactions", |times| times.empty);
+    say("full template", |times| times.full);
+    say("template without transactions, after the judgement", |times| {
+        times.empty.saturating_sub(times.judged)
+    });
+    say("full template, after the judgement", |times| times.full.saturating_sub(times.judged));
+}
+
+#[tokio::main]
+async fn main() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::Named("regtest");
+    let more = ["--no-listen".to_owned()];
+    let node = Node::start_with(dir.path(), &network, free_port(), &more).unwrap();
+    let rpc = Rpc::of(&node);
+    let mut tip = fill(&rpc, Parent::of(&network.params().genesis.block(), 0)).await;
+    let mut template = result(&rpc.send(template_call(None)).await);
+    println!("{WAITING} transactions wait, {} are in a full block", transactions(&template).len());
+    for carries in [true, false] {
+        let mut times = Vec::new();
+        for _ in 0..TIPS {
+            let txs = if carries { transactions(&template) } else { vec![] };
+            let block = blocks::on(tip, 1, txs);
+            tip = Parent::of(&block, tip.height + 1);
+            let (took, full) = new_tip(&rpc, id(&template), &block).await;
+            times.push(took);
+            // What was confirmed is spent on, so that as many wait for the next tip.
+            let next = |(number, tx): (u64, &Transaction)| {
+                spend(OutPoint::new(tx.compute_txid(), 0), tx.output[0].value.to_sat(), number)
+            };
+            let next: Vec<Transaction> = (0..).zip(&block.txdata[1..]).map(next).collect();
+            offer(&rpc, &next).await;
+            template = if carries { result(&rpc.send(template_call(None)).await) } else { full };
+        }
+        report(if carries { "tips with a full block" } else { "tips without transactions" }, &times);
+    }
+}
