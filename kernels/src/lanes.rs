@@ -1,6 +1,8 @@
 //! What SHA-256 needs of a machine word, so that its rounds are written once for one nonce or for many side
 //! by side.
 
+use crate::sha256::{sixteen_rounds, sixteen_rounds_on_schedule};
+
 /// `COUNT` 32-bit words handled by one instruction. Additions wrap.
 pub(crate) trait Lanes: Copy {
     /// Proof that this CPU has the instructions. Only a successful detection makes one, and a value of `Self`
@@ -9,6 +11,9 @@ pub(crate) trait Lanes: Copy {
 
     /// Words side by side; at most 32, for [`Lanes::clear_of`].
     const COUNT: u32;
+
+    /// Registers side by side, whose rounds do not wait for each other's.
+    const STREAMS: u32 = 1;
 
     /// The same word in every lane.
     fn splat(cpu: Self::Cpu, word: u32) -> Self;
@@ -30,6 +35,14 @@ pub(crate) trait Lanes: Copy {
     fn choose(self, yes: Self, no: Self) -> Self;
     /// Maj: the bit that at least two of the three have.
     fn majority(self, b: Self, c: Self) -> Self;
+
+    /// Sixteen rounds on sums of round constant and message word.
+    ///
+    /// This and the next are functions of their own: all rounds of both hashes written out would be more than what
+    /// CPUs keep of decoded instructions, and decoding is slower than hashing (by a third, for `sse2` on Zen 5).
+    fn rounds(s: &mut [Self; 8], sums: &[Self; 16]);
+    /// Sixteen rounds that each make their message word out of the sixteen before.
+    fn rounds_on_schedule(s: &mut [Self; 8], w: &mut [Self; 16], k: &[Self; 16]);
 
     /// Bit i of the answer: lane i has no bit in common with `mask`.
     fn clear_of(self, mask: Self) -> u32;
@@ -89,6 +102,16 @@ impl Lanes for u32 {
     #[inline(always)]
     fn majority(self, b: Self, c: Self) -> Self {
         (self & b) | (c & (self | b))
+    }
+
+    #[inline(never)]
+    fn rounds(s: &mut [Self; 8], sums: &[Self; 16]) {
+        sixteen_rounds(s, sums);
+    }
+
+    #[inline(never)]
+    fn rounds_on_schedule(s: &mut [Self; 8], w: &mut [Self; 16], k: &[Self; 16]) {
+        sixteen_rounds_on_schedule(s, w, k);
     }
 
     #[inline(always)]

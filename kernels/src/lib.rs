@@ -6,7 +6,8 @@
 //! a [`NonceRange`] → nonces found → the caller checks each with [`verify()`] before it believes it.
 //!
 //! SHA-256's rounds are written once (`sha256.rs`) over the `Lanes` trait (`lanes.rs`): one `u32` makes the
-//! scalar kernel, a vector register makes a SIMD kernel; the CPU's SHA instructions have a file of their own.
+//! scalar kernel, a vector register makes a SIMD kernel. The code for AVX-512 and for the CPU's SHA instructions is
+//! made by the build script (`build/`), which places each instruction.
 //! `unsafe` is found in `simd/`, `opencl/`, `cpu.rs` and `cycles.rs` alone.
 
 mod cpu;

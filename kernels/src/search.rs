@@ -41,9 +41,10 @@ fn scan_version<L: Lanes>(
     found: &mut Vec<Found>,
 ) {
     let zeros = L::splat(cpu, work.target().zeros_of_last_word());
+    let k = sha256::constants(cpu);
     for first in range.batches(L::COUNT) {
-        let hash = sha256::first_hash(cpu, work.tail(), midstate, sha256::nonce_words::<L>(cpu, first));
-        let [.., last] = sha256::second_hash(cpu, &hash);
+        let hash = sha256::first_hash(cpu, &k, work.tail(), midstate, sha256::nonce_words::<L>(cpu, first));
+        let last = sha256::last_word(cpu, &k, &hash);
         judge(work, 0, first, last.clear_of(zeros), found);
     }
 }
@@ -52,13 +53,14 @@ fn scan_version<L: Lanes>(
 #[inline(always)]
 fn scan_versions<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     let zeros = L::splat(cpu, work.target().zeros_of_last_word());
-    let mut schedule = [L::splat(cpu, 0); 48];
+    let k = sha256::constants(cpu);
+    let mut schedule = [[L::splat(cpu, 0); 16]; 3];
     for first in range.batches(L::COUNT) {
         let nonces = sha256::nonce_words::<L>(cpu, first);
-        sha256::expand(cpu, work.tail(), nonces, &mut schedule);
+        sha256::expand(cpu, &k, work.tail(), nonces, &mut schedule);
         for (version, midstate) in (0..).zip(work.midstates()) {
             let hash = sha256::first_hash_of_expanded(cpu, midstate, nonces, &schedule);
-            let [.., last] = sha256::second_hash(cpu, &hash);
+            let last = sha256::last_word(cpu, &k, &hash);
             judge(work, version, first, last.clear_of(zeros), found);
         }
     }
@@ -101,7 +103,7 @@ fn hash(work: &Work, candidate: Found) -> [u8; 32] {
     let midstate =
         work.midstates().nth(candidate.version.into()).expect("a kernel finds versions of the work");
     let nonce = sha256::nonce_words::<u32>((), candidate.nonce);
-    let words = sha256::second_hash::<u32>((), &sha256::first_hash((), work.tail(), midstate, nonce));
+    let words = sha256::second_hash(&sha256::first_hash((), &sha256::K, work.tail(), midstate, nonce));
     let mut bytes = [0; 32];
     for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
         bytes.copy_from_slice(&word.to_be_bytes());

@@ -45,7 +45,7 @@ macro_rules! for_each_of_16 {
 /// Round `I` of sixteen. The words keep their places and their names move: a of round I lies at 8 - I, and so
 /// on.
 #[inline(always)]
-fn round<L: Lanes, const I: usize>(s: &mut [L; 8], constant_and_word: L) {
+pub(crate) fn round<L: Lanes, const I: usize>(s: &mut [L; 8], constant_and_word: L) {
     let at = |name: usize| (name + 16 - I) % 8;
     let [a, b, c, d] = [s[at(0)], s[at(1)], s[at(2)], s[at(3)]];
     let [e, f, g, h] = [s[at(4)], s[at(5)], s[at(6)], s[at(7)]];
@@ -54,20 +54,28 @@ fn round<L: Lanes, const I: usize>(s: &mut [L; 8], constant_and_word: L) {
     s[at(7)] = t1.add(a.big_sigma0()).add(a.majority(b, c));
 }
 
-/// Rounds `FROM` to 15, which take the block's own sixteen words.
+/// Rounds 4 to 15 of the header's second block, whose words are constants there.
 #[inline(always)]
-fn rounds_on_block<L: Lanes, const FROM: usize>(cpu: L::Cpu, s: &mut [L; 8], w: &[L; 16]) {
-    for_each_of_16!(I => if (FROM..16).contains(&I) {
-        round::<L, I>(s, L::splat(cpu, K[0][I]).add(w[I]));
+fn rounds_on_padding<L: Lanes>(cpu: L::Cpu, s: &mut [L; 8]) {
+    for_each_of_16!(I => if (4..16).contains(&I) {
+        let word = if I == 4 { END_OF_MESSAGE } else if I == 15 { HEADER_BITS } else { 0 };
+        round::<L, I>(s, L::splat(cpu, K[0][I].wrapping_add(word)));
     });
 }
 
-/// Sixteen rounds of a later row, each after it has made its own message word out of the sixteen before.
+/// Sixteen rounds on sums of round constant and message word. The body of [`Lanes::rounds`].
 #[inline(always)]
-fn rounds_on_schedule<L: Lanes>(cpu: L::Cpu, s: &mut [L; 8], w: &mut [L; 16], k: &[u32; 16]) {
+pub(crate) fn sixteen_rounds<L: Lanes>(s: &mut [L; 8], sums: &[L; 16]) {
+    for_each_of_16!(I => round::<L, I>(s, sums[I]));
+}
+
+/// Sixteen rounds of a later row, each after it has made its own message word out of the sixteen before. The body of
+/// [`Lanes::rounds_on_schedule`].
+#[inline(always)]
+pub(crate) fn sixteen_rounds_on_schedule<L: Lanes>(s: &mut [L; 8], w: &mut [L; 16], k: &[L; 16]) {
     for_each_of_16!(I => {
         let word = next_word::<L, I>(w);
-        round::<L, I>(s, L::splat(cpu, k[I]).add(word));
+        round::<L, I>(s, k[I].add(word));
     });
 }
 
@@ -79,13 +87,37 @@ fn next_word<L: Lanes, const I: usize>(w: &mut [L; 16]) -> L {
     w[I]
 }
 
-/// Rounds `FROM` to 63 on state `s` and block `w`, without the final addition.
+/// Rounds 0 to 15 on state `s` and block `w`.
 #[inline(always)]
-fn rounds<L: Lanes, const FROM: usize>(cpu: L::Cpu, s: &mut [L; 8], mut w: [L; 16]) {
-    rounds_on_block::<L, FROM>(cpu, s, &w);
-    rounds_on_schedule(cpu, s, &mut w, &K[1]);
-    rounds_on_schedule(cpu, s, &mut w, &K[2]);
-    rounds_on_schedule(cpu, s, &mut w, &K[3]);
+fn rounds_on_block<L: Lanes>(s: &mut [L; 8], w: &[L; 16], k: &Constants<L>) {
+    if L::STREAMS > 1 {
+        let mut sums = *w;
+        sums.iter_mut().zip(&k[0]).for_each(|(sum, constant)| *sum = sum.add(*constant));
+        L::rounds(s, &sums);
+    } else {
+        for_each_of_16!(I => round::<L, I>(s, k[0][I].add(w[I])));
+    }
+}
+
+/// Rounds 16 to 63.
+#[inline(always)]
+fn later_rounds<L: Lanes>(s: &mut [L; 8], w: &mut [L; 16], k: &Constants<L>) {
+    for row in &k[1..] {
+        L::rounds_on_schedule(s, w, row);
+    }
+}
+
+/// The round constants in every lane.
+pub(crate) type Constants<L> = [[L; 16]; 4];
+
+/// Spreads the round constants over the lanes.
+#[inline(always)]
+pub(crate) fn constants<L: Lanes>(cpu: L::Cpu) -> Constants<L> {
+    let mut spread = [[L::splat(cpu, 0); 16]; 4];
+    for (lanes, words) in spread.iter_mut().flatten().zip(K.iter().flatten()) {
+        *lanes = L::splat(cpu, *words);
+    }
+    spread
 }
 
 #[inline(always)]
@@ -129,25 +161,30 @@ fn after_nonce<L: Lanes>(cpu: L::Cpu, header: &Midstate, nonce: L) -> [L; 8] {
 
 /// The first hash of the header with these nonces.
 #[inline(always)]
-pub(crate) fn first_hash<L: Lanes>(cpu: L::Cpu, tail: &Tail, header: &Midstate, nonce: L) -> [L; 8] {
+pub(crate) fn first_hash<L: Lanes>(
+    cpu: L::Cpu,
+    k: &Constants<L>,
+    tail: &Tail,
+    header: &Midstate,
+    nonce: L,
+) -> [L; 8] {
     let mut s: [L; 8] = after_nonce(cpu, header, nonce);
-    rounds::<L, 4>(cpu, &mut s, second_block(cpu, tail, nonce));
+    rounds_on_padding(cpu, &mut s);
+    later_rounds(&mut s, &mut second_block(cpu, tail, nonce), k);
     add_state(cpu, s, &header.midstate)
 }
 
 /// What rounds 16 to 63 of the first hash's second block take: round constant plus message word. It is the same
 /// for all versions of a header: only the first block holds the version.
-pub(crate) type Schedule<L> = [L; 48];
+pub(crate) type Schedule<L> = [[L; 16]; 3];
 
 /// Expands the second block.
 #[inline(always)]
-pub(crate) fn expand<L: Lanes>(cpu: L::Cpu, tail: &Tail, nonce: L, out: &mut Schedule<L>) {
+pub(crate) fn expand<L: Lanes>(cpu: L::Cpu, k: &Constants<L>, tail: &Tail, nonce: L, out: &mut Schedule<L>) {
     let mut w = second_block(cpu, tail, nonce);
-    let (first, rest) = out.split_at_mut(16);
-    let (second, third) = rest.split_at_mut(16);
-    for_each_of_16!(I => { first[I] = L::splat(cpu, K[1][I]).add(next_word::<L, I>(&mut w)); });
-    for_each_of_16!(I => { second[I] = L::splat(cpu, K[2][I]).add(next_word::<L, I>(&mut w)); });
-    for_each_of_16!(I => { third[I] = L::splat(cpu, K[3][I]).add(next_word::<L, I>(&mut w)); });
+    for (sums, k) in out.iter_mut().zip(&k[1..]) {
+        for_each_of_16!(I => { sums[I] = k[I].add(next_word::<L, I>(&mut w)); });
+    }
 }
 
 /// [`first_hash`] with the second block expanded before.
@@ -159,27 +196,48 @@ pub(crate) fn first_hash_of_expanded<L: Lanes>(
     schedule: &Schedule<L>,
 ) -> [L; 8] {
     let mut s: [L; 8] = after_nonce(cpu, header, nonce);
-    for_each_of_16!(I => if (4..16).contains(&I) {
-        let word = if I == 4 { END_OF_MESSAGE } else if I == 15 { HEADER_BITS } else { 0 };
-        round::<L, I>(&mut s, L::splat(cpu, K[0][I].wrapping_add(word)));
-    });
-    for_each_of_16!(I => round::<L, I>(&mut s, schedule[I]));
-    for_each_of_16!(I => round::<L, I>(&mut s, schedule[16 + I]));
-    for_each_of_16!(I => round::<L, I>(&mut s, schedule[32 + I]));
+    rounds_on_padding(cpu, &mut s);
+    for sums in schedule {
+        L::rounds(&mut s, sums);
+    }
     add_state(cpu, s, &header.midstate)
 }
 
-/// The second hash of a first one. Who uses only some of the words pays only for those: the rest is dead code
-/// once this is inlined.
+/// The second hash of a first one.
+pub(crate) fn second_hash(first: &State) -> State {
+    compress(&INITIAL, &second_hash_block((), first))
+}
+
+/// The block of the second hash.
 #[inline(always)]
-pub(crate) fn second_hash<L: Lanes>(cpu: L::Cpu, first: &[L; 8]) -> [L; 8] {
+fn second_hash_block<L: Lanes>(cpu: L::Cpu, first: &[L; 8]) -> [L; 16] {
     let mut w = [L::splat(cpu, 0); 16];
     w[..8].copy_from_slice(first);
     w[8] = L::splat(cpu, END_OF_MESSAGE);
     w[15] = L::splat(cpu, HASH_BITS);
+    w
+}
+
+/// The last word of the second hash of a first one. It is e of round 60: what comes after is not computed, nor the
+/// half of rounds 57 to 60 that does not lead to it.
+#[inline(always)]
+pub(crate) fn last_word<L: Lanes>(cpu: L::Cpu, k: &Constants<L>, first: &[L; 8]) -> L {
+    let mut w = second_hash_block(cpu, first);
     let mut s = splat_all(cpu, &INITIAL);
-    rounds::<L, 0>(cpu, &mut s, w);
-    add_state(cpu, s, &INITIAL)
+    rounds_on_block(&mut s, &w, k);
+    L::rounds_on_schedule(&mut s, &mut w, &k[1]);
+    L::rounds_on_schedule(&mut s, &mut w, &k[2]);
+    if L::STREAMS > 1 {
+        // Written out a second time, these would be too many instructions: see `Lanes::rounds`.
+        L::rounds_on_schedule(&mut s, &mut w, &k[3]);
+    } else {
+        for_each_of_16!(I => if I < 13 {
+            let word = next_word::<L, I>(&mut w);
+            round::<L, I>(&mut s, k[3][I].add(word));
+        });
+    }
+    // It is h after round 63, three places on.
+    s[7].add(L::splat(cpu, INITIAL[7]))
 }
 
 #[inline(always)]
@@ -192,8 +250,9 @@ fn add_state<L: Lanes>(cpu: L::Cpu, mut s: [L; 8], before: &State) -> [L; 8] {
 
 /// The state after one more block.
 fn compress(state: &State, block: &[u32; 16]) -> State {
-    let mut s = *state;
-    rounds::<u32, 0>((), &mut s, *block);
+    let (mut s, mut w) = (*state, *block);
+    rounds_on_block(&mut s, &w, &K);
+    later_rounds(&mut s, &mut w, &K);
     add_state((), s, state)
 }
 

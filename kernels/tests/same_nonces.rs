@@ -239,18 +239,25 @@ proptest! {
         }
     }
 
+    /// Longer than what any kernel does at one go.
     #[test]
     fn every_kernel_finds_what_the_scalar_kernel_finds_in_long_ranges(
         header in headers(), first in any::<u32>(), top in 0..4u8, count in 1..20_000u64,
+        versions in proptest::collection::vec(any::<u32>(), 1..=Work::MAX_VERSIONS),
     ) {
         let mut target = [0xff; 32];
         target[31] = 0;
         target[30] = top;
-        let work = Work::new(&header, Target::from_le_bytes(target));
+        let work = Work::with_versions(&header, &versions, Target::from_le_bytes(target));
         let range = range(first, count.min((1 << 32) - u64::from(first)));
-        let expected = scan(iop_kernels::by_name("scalar").unwrap(), &work, range);
+        let scan = |kernel: &dyn Kernel| {
+            let mut found = Vec::new();
+            assert_eq!(kernel.scan_versions(&work, range, &mut found), range.count() * versions.len() as u64);
+            found
+        };
+        let expected = scan(iop_kernels::by_name("scalar").unwrap());
         for kernel in kernels() {
-            prop_assert_eq!(&scan(kernel, &work, range), &expected, "{}", kernel.name());
+            prop_assert_eq!(&scan(kernel), &expected, "{}", kernel.name());
         }
     }
 }

@@ -1,13 +1,17 @@
-//! The kernels on x86-64's vector registers: 8 nonces at a time by AVX2, 16 by AVX-512.
+//! The kernels on x86-64's vector registers.
 //!
-//! Each file holds its register type's [`Lanes`](crate::lanes::Lanes) and the kernel, no SHA-256.
+//! `sse2.rs` and `avx2.rs` hold a register type's [`Lanes`](crate::lanes::Lanes) and the kernel, no SHA-256.
+//! `avx512.rs` and `sha_ni.rs` call code that the build script wrote: it knows when each instruction should run, and
+//! compilers do not.
 //!
-//! Why the `unsafe` in them is sound, all of it for one reason: an instruction may only run on a CPU that has
-//! it. A `Cpu` is made by a successful detection and by nothing else; a vector is made from a `Cpu` and from
-//! nothing but other vectors; every instruction takes the one or the other.
+//! Why the `unsafe` in them is sound: an instruction may only run on a CPU that has it. In the first two, a `Cpu` is made
+//! by a successful detection and by nothing else; a vector is made from a `Cpu` and from nothing but other vectors;
+//! every instruction takes the one or the other. In the others the kernel asks before it calls.
 
 mod avx2;
 mod avx512;
+#[allow(dead_code)] // The build script uses the rest.
+mod page;
 mod sha_ni;
 mod sse2;
 

@@ -11,6 +11,7 @@ use crate::kernel::{Kernel, hashes};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
+use crate::sha256::{sixteen_rounds, sixteen_rounds_on_schedule};
 use crate::work::{Found, Work};
 
 #[derive(Debug)]
@@ -132,6 +133,16 @@ impl Lanes for Words {
     #[inline(always)]
     fn majority(self, b: Self, c: Self) -> Self {
         b.xor(self.xor(b).and(b.xor(c)))
+    }
+
+    #[inline(never)]
+    fn rounds(s: &mut [Self; 8], sums: &[Self; 16]) {
+        sixteen_rounds(s, sums);
+    }
+
+    #[inline(never)]
+    fn rounds_on_schedule(s: &mut [Self; 8], w: &mut [Self; 16], k: &[Self; 16]) {
+        sixteen_rounds_on_schedule(s, w, k);
     }
 
     #[inline(always)]

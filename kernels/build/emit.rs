@@ -1,0 +1,154 @@
+//! Registers, and the assembly's text.
+//!
+//! What lives here: which register holds which value, and how each instruction is written. What does not: the order.
+//! Register names are the CPU's own: rdi points at the middle of the page's memory, rsi into its constants, rdx at
+//! the version's words, r8 at the place of the next mask.
+
+use std::collections::HashMap;
+
+use crate::flow::{Flow, Instruction, Operation, Source, Value};
+use crate::page::{Constant, SLOT, VERSIONS_SLOT};
+
+const REGISTERS: usize = 32;
+/// rsi points so many bytes behind the first constant, since one byte of address reaches 128 words either way.
+pub(crate) const CONSTANTS_MIDDLE: usize = 512;
+
+struct Registers {
+    free: Vec<usize>,
+    of: HashMap<Value, usize>,
+    /// Where in the order each value is used for the last time.
+    last_use: HashMap<Value, usize>,
+}
+
+impl Registers {
+    fn new(flow: &Flow, order: &[usize]) -> Self {
+        let uses = order.iter().enumerate();
+        let last_use =
+            uses.flat_map(|(at, i)| flow.instructions[*i].values().into_iter().map(move |value| (value, at)));
+        Self { free: (0..REGISTERS).rev().collect(), of: HashMap::new(), last_use: last_use.collect() }
+    }
+
+    fn take(&mut self, value: Value) -> usize {
+        let register = self.free.pop().expect("the schedule keeps to the registers there are");
+        self.of.insert(value, register);
+        register
+    }
+
+    fn ends(&self, value: Value, at: usize) -> bool {
+        self.last_use[&value] == at
+    }
+
+    fn text(&self, source: Source) -> String {
+        match source {
+            Source::Value(value) => format!("zmm{}", self.of[&value]),
+            Source::Slot(slot) => {
+                format!("zmmword ptr [rdi + {}]", (slot.number() as i64 - VERSIONS_SLOT as i64) * SLOT as i64)
+            }
+            Source::Constant(constant) => format!("{}{{1to16}}", word(constant)),
+        }
+    }
+}
+
+fn word(constant: Constant) -> String {
+    let at = constant.number() as i64 * 4;
+    if constant.is_of_version() {
+        format!("dword ptr [rdx + {at}]")
+    } else {
+        format!("dword ptr [rsi + {}]", at - CONSTANTS_MIDDLE as i64)
+    }
+}
+
+/// The instructions in this order as assembly, a line each.
+pub(crate) fn emit(flow: &Flow, order: &[usize]) -> Vec<String> {
+    let mut registers = Registers::new(flow, order);
+    let mut lines = Vec::new();
+    for (at, i) in order.iter().enumerate() {
+        let instruction = &flow.instructions[*i];
+        if let Operation::Ternary(table) = instruction.operation {
+            emit_ternary(instruction, table, at, &mut registers, &mut lines);
+            continue;
+        }
+        let sources: Vec<String> = instruction.sources.iter().map(|source| registers.text(*source)).collect();
+        release(instruction, at, &mut registers);
+        let result = instruction.result.map(|value| format!("zmm{}", registers.take(value)));
+        let result = result.as_deref().unwrap_or_default();
+        let [first, ..] = &sources[..] else { unreachable!("every instruction takes something") };
+        match instruction.operation {
+            Operation::Add => lines.push(format!("vpaddd {result}, {first}, {}", sources[1])),
+            Operation::RotateRight(bits) => lines.push(format!("vprord {result}, {first}, {bits}")),
+            Operation::ShiftRight(bits) => lines.push(format!("vpsrld {result}, {first}, {bits}")),
+            Operation::Load => lines.push(load(instruction.sources[0], result, first)),
+            Operation::Store(slot) => {
+                lines.push(format!("vmovdqa32 {}, {first}", registers.text(slot.into())));
+            }
+            Operation::Test => {
+                lines.push(format!("vptestnmd k1, {first}, {}", sources[1]));
+                lines.push("kmovw word ptr [r8], k1".to_owned());
+            }
+            Operation::Ternary(_) => unreachable!("handled above"),
+        }
+    }
+    lines
+}
+
+fn load(source: Source, result: &str, text: &str) -> String {
+    match source {
+        Source::Constant(constant) => format!("vpbroadcastd {result}, {}", word(constant)),
+        _ => format!("vmovdqa32 {result}, {text}"),
+    }
+}
+
+/// Frees the registers of values that are used here for the last time.
+fn release(instruction: &Instruction, at: usize, registers: &mut Registers) {
+    for value in instruction.values().into_iter().filter(|value| registers.last_use[value] == at) {
+        registers.free.push(registers.of[&value]);
+    }
+}
+
+/// `vpternlogd` writes over its first source: one that nobody needs any more, if there is one; else a copy.
+fn emit_ternary(
+    instruction: &Instruction,
+    table: u8,
+    at: usize,
+    registers: &mut Registers,
+    lines: &mut Vec<String>,
+) {
+    let sources = [instruction.sources[0], instruction.sources[1], instruction.sources[2]];
+    let result = instruction.result.expect("it makes a value");
+    let constants = sources.iter().filter(|source| source.is_memory()).count();
+    let ends = |i: &usize| sources[*i].value().is_some_and(|value| registers.ends(value, at));
+    let over = (0..3).find(ends).filter(|_| constants < 2);
+    // Only the last source may be in memory, so of two constants one is copied.
+    let copied = |i: &usize| sources[*i].is_memory() == (constants == 2);
+    let first = over.or_else(|| (0..3).find(copied)).expect("at most two of three are constants");
+    let (order, table) = with_first(first, sources, table);
+    let [first, second, third] = order.map(|i| registers.text(sources[i]));
+    if over.is_some() {
+        let value = sources[order[0]].value().expect("it is one that ends");
+        lines.push(format!("vpternlogd {first}, {second}, {third}, {table:#x}"));
+        let register = registers.of[&value];
+        release(instruction, at, registers);
+        registers.free.retain(|free| *free != register);
+        registers.of.insert(result, register);
+    } else {
+        let register = format!("zmm{}", registers.take(result));
+        lines.push(load(sources[order[0]], &register, &first));
+        lines.push(format!("vpternlogd {register}, {second}, {third}, {table:#x}"));
+        release(instruction, at, registers);
+    }
+}
+
+/// The sources in another order, with this one first and memory last, and the table of the same function.
+fn with_first(first: usize, sources: [Source; 3], table: u8) -> ([usize; 3], u8) {
+    let mut order = [0, 1, 2];
+    order.swap(0, first);
+    if sources[order[1]].is_memory() {
+        order.swap(1, 2);
+    }
+    let answer = |bits: [u8; 3]| {
+        let mut original = [0; 3];
+        (0..3).for_each(|i| original[order[i]] = bits[i]);
+        table >> (original[0] << 2 | original[1] << 1 | original[2]) & 1
+    };
+    (order, (0..8).map(|i| answer([i >> 2 & 1, i >> 1 & 1, i & 1]) << i).sum())
+}

@@ -1,0 +1,173 @@
+//! A program as a flow of values, before anyone thinks of registers or of time.
+//!
+//! What lives here: the instructions there are, and what each takes and makes. What does not: what a program
+//! computes (`scan.rs`), in which order (`schedule.rs`), in which registers (`emit.rs`).
+
+use crate::page::{Constant, Slot};
+
+/// What one instruction makes. Made once, never changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Value(pub(crate) usize);
+
+/// What an instruction takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Value(Value),
+    /// A word from memory, the same in every lane.
+    Constant(Constant),
+    /// A register's worth of memory.
+    Slot(Slot),
+}
+
+impl From<Value> for Source {
+    fn from(value: Value) -> Self {
+        Self::Value(value)
+    }
+}
+
+impl From<Constant> for Source {
+    fn from(constant: Constant) -> Self {
+        Self::Constant(constant)
+    }
+}
+
+impl From<Slot> for Source {
+    fn from(slot: Slot) -> Self {
+        Self::Slot(slot)
+    }
+}
+
+impl Source {
+    pub(crate) fn value(self) -> Option<Value> {
+        if let Self::Value(value) = self { Some(value) } else { None }
+    }
+
+    pub(crate) fn is_memory(self) -> bool {
+        self.value().is_none()
+    }
+}
+
+/// What an instruction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Add,
+    RotateRight(u32),
+    ShiftRight(u32),
+    /// Any function of three bits: bit `4a + 2b + c` of the table is the answer for a, b, c.
+    Ternary(u8),
+    Load,
+    Store(Slot),
+    /// Writes a mask of the lanes that have no bit in common with the second source.
+    Test,
+}
+
+impl Operation {
+    /// Whether it needs one of the vector units.
+    pub(crate) fn is_arithmetic(self) -> bool {
+        !matches!(self, Self::Load | Self::Store(_))
+    }
+}
+
+/// The streams that run side by side: the first hash, and the second hash of an earlier item in two parts, of which
+/// the later one comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    First,
+    SecondLater,
+    SecondEarlier,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Instruction {
+    pub(crate) operation: Operation,
+    pub(crate) result: Option<Value>,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) stream: Stream,
+}
+
+impl Instruction {
+    /// The values that it takes, each once.
+    pub(crate) fn values(&self) -> Vec<Value> {
+        let mut values: Vec<Value> = self.sources.iter().filter_map(|source| source.value()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
+    pub(crate) fn loads(&self) -> bool {
+        self.sources.iter().any(|source| source.is_memory())
+    }
+}
+
+/// Instructions in an order in which they could run.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) instructions: Vec<Instruction>,
+    values: usize,
+    stream: Stream,
+}
+
+impl Flow {
+    pub(crate) fn new() -> Self {
+        Self { instructions: Vec::new(), values: 0, stream: Stream::First }
+    }
+
+    /// What is added from now on belongs to this stream.
+    pub(crate) fn on(&mut self, stream: Stream) {
+        self.stream = stream;
+    }
+
+    fn push(&mut self, operation: Operation, sources: Vec<Source>, result: Option<Value>) {
+        self.instructions.push(Instruction { operation, result, sources, stream: self.stream });
+    }
+
+    fn make(&mut self, operation: Operation, sources: Vec<Source>) -> Value {
+        let value = Value(self.values);
+        self.values += 1;
+        self.push(operation, sources, Some(value));
+        value
+    }
+
+    pub(crate) fn add(&mut self, a: Value, b: impl Into<Source>) -> Value {
+        self.make(Operation::Add, vec![a.into(), b.into()])
+    }
+
+    pub(crate) fn load(&mut self, from: impl Into<Source>) -> Value {
+        self.make(Operation::Load, vec![from.into()])
+    }
+
+    pub(crate) fn store(&mut self, value: Value, to: Slot) {
+        self.push(Operation::Store(to), vec![value.into()], None);
+    }
+
+    pub(crate) fn test(&mut self, value: Value, mask: Constant) {
+        self.push(Operation::Test, vec![value.into(), mask.into()], None);
+    }
+
+    pub(crate) fn rotate_right(&mut self, x: impl Into<Source>, bits: u32) -> Value {
+        self.make(Operation::RotateRight(bits), vec![x.into()])
+    }
+
+    /// The function of three bits, in every bit. At most two of the three may be constants.
+    pub(crate) fn ternary(&mut self, sources: [Source; 3], function: impl Fn(u8, u8, u8) -> u8) -> Value {
+        let table = (0..8).map(|i| function(i >> 2 & 1, i >> 1 & 1, i & 1) << i).sum();
+        self.make(Operation::Ternary(table), sources.to_vec())
+    }
+
+    /// Σ0 or Σ1: rotations by three distances, joined by exclusive or.
+    pub(crate) fn big_sigma(&mut self, x: Source, [a, b, c]: [u32; 3]) -> Value {
+        let parts = [self.rotate_right(x, a), self.rotate_right(x, b), self.rotate_right(x, c)];
+        self.exclusive_or(parts)
+    }
+
+    /// σ0 or σ1: two rotations and a shift.
+    pub(crate) fn small_sigma(&mut self, x: Source, [a, b]: [u32; 2], shift: u32) -> Value {
+        let rotated = [self.rotate_right(x, a), self.rotate_right(x, b)];
+        let shifted = self.make(Operation::ShiftRight(shift), vec![x]);
+        self.exclusive_or([rotated[0], rotated[1], shifted])
+    }
+
+    fn exclusive_or(&mut self, parts: [Value; 3]) -> Value {
+        self.ternary(parts.map(Source::from), |a, b, c| a ^ b ^ c)
+    }
+}

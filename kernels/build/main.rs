@@ -1,0 +1,60 @@
+//! Writes the AVX-512 kernel's assembly.
+//!
+//! What lives here: the loops around the code. What does not: what it computes (`scan.rs`), and how that becomes
+//! instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) → registers and text (`emit.rs`) →
+//! `avx512.s` in the build's folder, which `src/simd/avx512.rs` takes in. Compilers keep the rounds of the two hashes
+//! apart, spill, and wait: that costs 40 % of the speed.
+
+mod emit;
+mod flow;
+#[path = "../src/simd/page.rs"]
+#[allow(dead_code)] // The crate uses the rest.
+mod page;
+mod scan;
+mod schedule;
+mod sha_ni;
+
+use std::path::Path;
+use std::{env, fs};
+
+use page::{SLOT, VERSION_WORDS};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=src/simd/page.rs");
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("x86_64") {
+        return;
+    }
+    let folder = env::var_os("OUT_DIR").expect("cargo names a folder for what is built");
+    for (file, text) in [
+        ("avx512_one.s", one_version()),
+        ("avx512_versions.s", several_versions()),
+        ("sha_ni.s", sha_ni::code()),
+    ] {
+        fs::write(Path::new(&folder).join(file), text).expect("cargo's folder can be written to");
+    }
+}
+
+fn iteration(several_versions: bool) -> String {
+    let flow = scan::iteration(several_versions);
+    emit::emit(&flow, &schedule::schedule(&flow)).join("\n")
+}
+
+/// rcx: iterations.
+fn one_version() -> String {
+    let body = iteration(false);
+    format!(".p2align 6\n2:\n{body}\nadd r8, 2\ndec rcx\njnz 2b\nvzeroupper\nret\n")
+}
+
+/// rcx: iterations, r9: versions. Those of a batch of nonces follow each other.
+fn several_versions() -> String {
+    let expansion = scan::expansion();
+    // Its chains are short, and it is a small part: it stays as it is written.
+    let order: Vec<usize> = (0..expansion.instructions.len()).collect();
+    let expansion = emit::emit(&expansion, &order).join("\n");
+    let (body, stride) = (iteration(true), VERSION_WORDS * SLOT / 16);
+    format!(
+        "mov r10, rdx\n3:\n{expansion}\nmov rdx, r10\nmov rax, r9\n.p2align 6\n2:\n{body}\nadd r8, 2\nadd rdx, {stride}\n\
+         dec rcx\njz 4f\ndec rax\njnz 2b\njmp 3b\n4:\nvzeroupper\nret\n"
+    )
+}

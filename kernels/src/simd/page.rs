@@ -1,0 +1,142 @@
+//! The memory in which the AVX-512 code and its caller meet. Shared by the crate, which fills it, and by the build
+//! script, which writes the code that uses it.
+//!
+//! What lives here: which word lies where. What does not: what the words are (`avx512.rs`, `build/scan.rs`).
+//!
+//! A load that follows a store to another address with the same lowest twelve bits waits for nothing, and on Zen 5 for
+//! long: with constants at such addresses the kernel fell to a third of its speed. So what the loop stores has page
+//! offsets of its own: slots 0 to 50 of the first page. What it only loads lies where nothing is stored shortly before.
+
+/// Bytes in a slot: one register.
+pub(crate) const SLOT: usize = 64;
+/// Slots in a [`Page`](self): a page of 4,096 bytes, the versions, and the expanded message.
+pub(crate) const SLOTS: usize = 162;
+/// Most versions that one call can scan.
+pub(crate) const VERSIONS: usize = 16;
+/// Words of a version.
+pub(crate) const VERSION_WORDS: usize = 20;
+/// Iterations that a hash takes from its first round to its mask, besides its own.
+pub(crate) const LAG: usize = 2;
+
+/// A register's place in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Slot {
+    /// Message word t of the first hash, in the place of the one sixteen before it.
+    FirstWord(usize),
+    /// The state of the second hash where it goes from one iteration to the next: a to h, then two message words.
+    Carried(usize),
+    /// A word of the first hash.
+    Hash(usize),
+    /// Message word t of the second hash, as for the first.
+    SecondWord(usize),
+    /// The next nonces.
+    Counter,
+    /// Several versions: the nonces as words of the header.
+    Nonces,
+    /// Several versions: round constant plus message word of the first hash's round 16 to 63.
+    Sum(usize),
+}
+
+impl Slot {
+    /// Where it is, counted in slots.
+    pub(crate) const fn number(self) -> usize {
+        match self {
+            Self::FirstWord(t) => t % 16,
+            // The first hash's words are not needed any more when the versions' rounds begin.
+            Self::Nonces => 0,
+            Self::Carried(i) => 16 + i,
+            Self::Hash(i) => 26 + i,
+            Self::SecondWord(t) => 34 + t % 16,
+            Self::Counter => 50,
+            // At page offsets of constants and of slots 0 to 33: away from the second hash's words.
+            Self::Sum(t) => 114 + t - 16,
+        }
+    }
+}
+
+/// A word that is the same in every lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Constant {
+    /// For round 4 to 63 of the first hash: round constant, and message word where that is a constant.
+    FirstRound(usize),
+    /// For round 1 to 60 of the second hash.
+    SecondRound(usize),
+    /// Into message word 18 to 33 of the first hash: all that does not depend on the nonce.
+    FirstWord(usize),
+    /// Into message word 16 to 31 of the second hash.
+    SecondWord(usize),
+    /// The mask that picks bytes 0 and 2.
+    EvenBytes,
+    /// Bits that are zero in the last word of a hash that may meet the target.
+    Zeros,
+    /// Nonces in a batch.
+    Batch,
+    /// The second hash's round 0, less its message word: a and e after it.
+    SecondA,
+    SecondE,
+    /// The initial a, b, e, f.
+    InitialA,
+    InitialB,
+    InitialE,
+    InitialF,
+    /// For round 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
+    SecondH(usize),
+    SecondDH(usize),
+    /// Of a version, after round 3 with a nonce of 0: a, b, c, e, f, g.
+    A,
+    B,
+    C,
+    E,
+    F,
+    G,
+    /// Of a version, as for the second hash, rounds 4 to 6.
+    FirstH(usize),
+    FirstDH(usize),
+    /// Of a version: word i of its midstate.
+    Midstate(usize),
+}
+
+/// Words of constants before those of the versions.
+pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6;
+/// The slot with the first of them.
+pub(crate) const CONSTANTS_SLOT: usize = 51;
+/// The slot with the first version.
+pub(crate) const VERSIONS_SLOT: usize = 64;
+
+impl Constant {
+    /// Whether each version has its own.
+    pub(crate) const fn is_of_version(self) -> bool {
+        use Constant::{A, B, C, E, F, FirstDH, FirstH, G, Midstate};
+        matches!(self, A | B | C | E | F | G | FirstH(_) | FirstDH(_) | Midstate(_))
+    }
+
+    /// Where it is among the constants, or among those of its version, counted in words.
+    pub(crate) const fn number(self) -> usize {
+        match self {
+            Self::FirstRound(t) => t - 4,
+            Self::SecondRound(t) => 60 + t - 1,
+            Self::FirstWord(t) => 120 + t - 18,
+            Self::SecondWord(t) => 136 + t - 16,
+            Self::EvenBytes => 152,
+            Self::Zeros => 153,
+            Self::Batch => 154,
+            Self::SecondA => 155,
+            Self::SecondE => 156,
+            Self::InitialA => 157,
+            Self::InitialB => 158,
+            Self::InitialE => 159,
+            Self::InitialF => 160,
+            Self::SecondH(t) => 161 + 2 * (t - 1),
+            Self::SecondDH(t) => 162 + 2 * (t - 1),
+            Self::A => 0,
+            Self::B => 1,
+            Self::C => 2,
+            Self::E => 3,
+            Self::F => 4,
+            Self::G => 5,
+            Self::FirstH(t) => 6 + 2 * (t - 4),
+            Self::FirstDH(t) => 7 + 2 * (t - 4),
+            Self::Midstate(i) => 12 + i,
+        }
+    }
+}
