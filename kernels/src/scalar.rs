@@ -17,6 +17,10 @@ impl Kernel for Scalar {
         true
     }
 
+    fn chunk(&self) -> u64 {
+        1 << 10
+    }
+
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         search::scan::<u32>((), work, range, found);
         hashes(work, range)

@@ -39,8 +39,8 @@ fn devices() -> Vec<OpenClDevice> {
 #[test]
 fn every_device_finds_what_the_scalar_kernel_finds() {
     for device in devices() {
-        for shape in [Shape { vector: 1, versions: 1, group: 4 }, Shape { vector: 16, versions: 4, group: 2 }]
-        {
+        let shape = |vector, versions, group, batches| Shape { vector, versions, group, batches };
+        for shape in [shape(1, 1, 4, 1), shape(16, 4, 2, 1), shape(16, 1, 2, 5), shape(2, 1, 3, 2)] {
             let mut scanner = Scanner::new(&device, shape).unwrap();
             for target in targets() {
                 for versions in [&[0x2000_0000][..], &[1, 2, 3], &[4, 5, 6, 7, 0x2000_0000, 8, 9, 10]] {

@@ -17,9 +17,6 @@ use crate::device::DeviceName;
 use crate::plot;
 use crate::stats::HashRate;
 
-/// Headers between two looks at the clock: at most 5 ms.
-const CHUNK: u64 = 1 << 14;
-
 /// What `bench` needs to know, validated.
 #[derive(Clone, Debug)]
 pub struct BenchSettings {
@@ -193,7 +190,7 @@ pub fn measure(
         header[4..12].copy_from_slice(&(thread as u64).to_le_bytes());
         let work = Work::with_versions(&header, &numbers, Target::from_le_bytes([0; 32]));
         let mut found = Vec::new();
-        for chunk in NonceRange::ALL.chunks(CHUNK / versions as u64).cycle() {
+        for chunk in NonceRange::ALL.chunks(kernel.chunk() / versions as u64).cycle() {
             if stop.load(Ordering::Relaxed) {
                 break;
             }

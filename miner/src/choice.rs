@@ -17,10 +17,8 @@ use tracing::debug;
 
 use crate::dispatcher::VERSIONS;
 
-/// Headers in one trial: 0.1 ms of an AVX-512 core, 1.5 ms of a scalar one. So short that on a busy machine some
-/// trials run without being interrupted: the shortest of them counts.
-const TRIAL: u64 = 1 << 12;
-/// Trials of each kernel, in turn with the others.
+/// Trials of each kernel, in turn with the others: a chunk each, so short that on a busy machine some are not
+/// interrupted. The shortest of them counts.
 const TRIALS: u32 = 16;
 
 /// A kernel to mine with.
@@ -57,9 +55,10 @@ impl Measured {
     fn now() -> Self {
         let versions: Vec<u32> = (0..VERSIONS).collect();
         let work = Work::with_versions(&[0x5a; HEADER_LEN], &versions, Target::from_le_bytes([0; 32]));
-        let nonces = NonceRange::new(0, TRIAL / u64::from(VERSIONS)).expect("from 0 there are 2^32 nonces");
         let mut rates: BTreeMap<String, f64> = BTreeMap::new();
         for kernel in (0..TRIALS).flat_map(|_| supported()) {
+            let chunk = kernel.chunk() / u64::from(VERSIONS);
+            let nonces = NonceRange::new(0, chunk).expect("from 0 there are 2^32 nonces");
             let started = Instant::now();
             let hashes = kernel.scan_versions(&work, nonces, &mut Vec::new());
             let rate = hashes as f64 / started.elapsed().as_secs_f64().max(1e-9);

@@ -98,6 +98,9 @@ pub struct Shape {
     pub versions: u32,
     /// Work items in a group.
     pub group: u32,
+    /// Vectors that a work item takes one after another, 1 to 64: with more than one, the first hash of each beside
+    /// the second of the one before. Then it takes versions one at a time.
+    pub batches: u32,
 }
 
 impl Shape {
@@ -107,17 +110,30 @@ impl Shape {
         [1, 2, 4, 8, 16].contains(&self.vector)
             && (1..=Work::MAX_VERSIONS as u32).contains(&self.versions)
             && (1..=1024).contains(&self.group)
+            && (1..=64).contains(&self.batches)
+            && (self.versions == 1 || self.batches == 1)
     }
 
-    /// Shapes worth a trial. A CPU wants whole vector registers and the shared message in its cache; a GPU's lanes
-    /// are its work items, and it has registers for one or two nonces, and none for an expanded message.
+    /// Shapes worth a trial. A CPU wants whole vector registers, and two streams or the shared message in its cache; a
+    /// GPU's lanes are its work items, and it has registers for one or two nonces, and none for an expanded message.
     fn candidates(is_cpu: bool) -> &'static [Self] {
-        const fn shape(vector: u32, versions: u32, group: u32) -> Shape {
-            Shape { vector, versions, group }
+        const fn shape(vector: u32, versions: u32, group: u32, batches: u32) -> Shape {
+            Shape { vector, versions, group, batches }
         }
-        const CPU: &[Shape] = &[shape(16, 8, 16), shape(8, 8, 16), shape(16, 1, 16), shape(8, 1, 16)];
-        const GPU: &[Shape] =
-            &[shape(1, 1, 64), shape(1, 1, 256), shape(2, 1, 64), shape(2, 1, 256), shape(1, 8, 64)];
+        const CPU: &[Shape] = &[
+            shape(16, 1, 16, 64),
+            shape(16, 8, 16, 1),
+            shape(8, 8, 16, 1),
+            shape(16, 1, 16, 1),
+            shape(8, 1, 16, 1),
+        ];
+        const GPU: &[Shape] = &[
+            shape(1, 1, 64, 1),
+            shape(1, 1, 256, 1),
+            shape(2, 1, 64, 1),
+            shape(2, 1, 256, 1),
+            shape(1, 8, 64, 1),
+        ];
         if is_cpu { CPU } else { GPU }
     }
 }
@@ -150,7 +166,8 @@ impl Scanner {
         let queue =
             CommandQueue::create_default_with_properties(&context, 0, 0).map_err(failed("no queue"))?;
         let build = |versions| {
-            let options = format!("-D VECTOR={} -D VERSIONS={versions}", shape.vector);
+            let Shape { vector, batches, .. } = shape;
+            let options = format!("-D VECTOR={vector} -D VERSIONS={versions} -D BATCHES={batches}");
             let program =
                 Program::create_and_build_from_source(&context, SOURCE, &options).map_err(|log| {
                     let log: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).take(3).collect();
@@ -181,7 +198,7 @@ impl Scanner {
         found: &mut Vec<Found>,
     ) -> Result<u64, OpenClError> {
         let found_before = found.len();
-        let per_item = u64::from(self.shape.vector);
+        let per_item = u64::from(self.shape.vector * self.shape.batches);
         let group = u64::from(self.shape.group);
         let items = range.count().div_ceil(per_item).next_multiple_of(group);
         let versions = work.versions() as u32;

@@ -1,7 +1,9 @@
 // The nonce search for OpenCL devices, built for one shape:
-//   VECTOR    nonces in one work item, side by side (1, 2, 4, 8 or 16)
+//   VECTOR    nonces side by side (1, 2, 4, 8 or 16)
 //   VERSIONS  midstates that share an expanded message (1: the message is expanded as the rounds go)
-// A work item tries VECTOR nonces in every version and writes down those whose last word has no bit of `zeros`.
+//   BATCHES   vectors that a work item takes one after another; with more than one, the first hash of each runs beside
+//             the second hash of the one before, so that there are two streams that do not wait for each other
+// A work item tries its nonces in every version and writes down those whose last word has no bit of `zeros`.
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -30,12 +32,25 @@ typedef JOIN(uint, VECTOR) word;
 #endif
 
 // Each is one instruction where the device has a three-input one.
+#if defined(__AVX512F__) && VECTOR == 16
+// A CPU has one for any function of three bits, which its compiler does not find by itself.
+#define THREE(a, b, c, table) \
+    as_uint16(__builtin_ia32_pternlogd512_mask(as_int16(a), as_int16(b), as_int16(c), table, (ushort)-1))
+#define CH(e, f, g) THREE(e, f, g, 0xca)
+#define MAJ(a, b, c) THREE(a, b, c, 0xe8)
+#define XOR3(a, b, c) THREE(a, b, c, 0x96)
+// Nothing is moved past it: compilers would keep the two streams apart, and each would wait for itself.
+#define TOGETHER(a, b, c, d) __asm__ volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d))
+#else
 #define CH(e, f, g) bitselect((g), (f), (e))
 #define MAJ(a, b, c) bitselect((a), (b), (c) ^ (a))
-#define BIG0(x) (ROTR(x, 2) ^ ROTR(x, 13) ^ ROTR(x, 22))
-#define BIG1(x) (ROTR(x, 6) ^ ROTR(x, 11) ^ ROTR(x, 25))
-#define SMALL0(x) (ROTR(x, 7) ^ ROTR(x, 18) ^ ((x) >> 3))
-#define SMALL1(x) (ROTR(x, 17) ^ ROTR(x, 19) ^ ((x) >> 10))
+#define XOR3(a, b, c) ((a) ^ (b) ^ (c))
+#define TOGETHER(a, b, c, d)
+#endif
+#define BIG0(x) XOR3(ROTR(x, 2), ROTR(x, 13), ROTR(x, 22))
+#define BIG1(x) XOR3(ROTR(x, 6), ROTR(x, 11), ROTR(x, 25))
+#define SMALL0(x) XOR3(ROTR(x, 7), ROTR(x, 18), (x) >> 3)
+#define SMALL1(x) XOR3(ROTR(x, 17), ROTR(x, 19), (x) >> 10)
 
 constant uint K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -54,9 +69,9 @@ constant uint K[64] = {
 // The words keep their places and their names move.
 #define ROUND(a, b, c, d, e, f, g, h, sum)                     \
     {                                                          \
-        const word t = (h) + (sum) + CH(e, f, g) + BIG1(e);    \
-        d += t;                                                \
-        h = t + BIG0(a) + MAJ(a, b, c);                        \
+        const word t1 = (h) + (sum) + CH(e, f, g) + BIG1(e);   \
+        d += t1;                                               \
+        h = t1 + BIG0(a) + MAJ(a, b, c);                       \
     }
 #define FOUR(a, b, c, d, e, f, g, h, i, SUM)    \
     ROUND(a, b, c, d, e, f, g, h, SUM(i))       \
@@ -66,6 +81,7 @@ constant uint K[64] = {
 #define EVEN(i, SUM) FOUR(a, b, c, d, e, f, g, h, i, SUM)
 #define ODD(i, SUM) FOUR(e, f, g, h, a, b, c, d, i, SUM)
 
+// What a round adds: of the header's padding, of a block's own words, of words made on the way, of expanded ones.
 #define HEADER_SUM(i) (word)(K[i] + ((i) == 4 ? END_OF_MESSAGE : (i) == 15 ? HEADER_BITS : 0u))
 #define BLOCK_SUM(i) (w[(i) & 15] + K[i])
 #define NEXT(i) (w[(i) & 15] += SMALL1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] + SMALL0(w[((i) + 1) & 15]))
@@ -77,6 +93,43 @@ constant uint K[64] = {
     expanded[(i) - 14] = NEXT_SUM(i + 2); \
     expanded[(i) - 13] = NEXT_SUM(i + 3);
 
+// The header holds a nonce little-endian, SHA-256 reads its words big-endian.
+inline word nonce_words(uint nonce) {
+    const word nonces = (word)nonce + STEPS;
+    return (rotate(nonces, (word)8) & 0x00ff00ffu) | (rotate(nonces, (word)24) & 0xff00ff00u);
+}
+
+// Words 0 to 15 of the header's second block moved on by sixteen where that takes a nonce or nothing.
+#define HEADER_BLOCK(n)                                                                        \
+    {(word)header[0], (word)header[1], SMALL0(n) + header[2], n + header[3],                   \
+     (word)END_OF_MESSAGE, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0,      \
+     (word)0, (word)0, (word)0, (word)HEADER_BITS}
+
+// Writes down the nonces from `nonce` on whose word is clear of zeros.
+inline void write_down(word stands, uint nonce, uint version, uint room, volatile global uint *found) {
+#if VECTOR == 1
+    const uint words[1] = {stands};
+#else
+    // any() looks at top bits: set where a lane is clear of the zeros.
+    const JOIN(int, VECTOR) clear = stands == (word)0;
+    if (!any(clear)) {
+        return;
+    }
+    uint words[VECTOR];
+    JOIN(vstore, VECTOR)(stands, 0, words);
+#endif
+    for (uint lane = 0; lane < VECTOR; lane++) {
+        if (words[lane] == 0) {
+            const uint place = atomic_inc(found);
+            if (place < room) {
+                found[1 + 2 * place] = nonce + lane;
+                found[2 + 2 * place] = version;
+            }
+        }
+    }
+}
+
+#if BATCHES == 1
 // The last word of the second hash of a first one.
 inline word last_word(word w0, word w1, word w2, word w3, word w4, word w5, word w6, word w7) {
     word w[16] = {w0, w1, w2, w3, w4, w5, w6, w7, (word)END_OF_MESSAGE, (word)0, (word)0,
@@ -91,18 +144,18 @@ inline word last_word(word w0, word w1, word w2, word w3, word w4, word w5, word
     return h + d + NEXT_SUM(60) + CH(a, b, c) + BIG1(a) + (word)0x5be0cd19u;
 }
 
+#endif
+
 // header: words 16 and 17 of the second block, and what words 18 and 19 are but for the nonce.
 // midstates: for each version the state after round 3 for a nonce of 0, then the midstate.
 // found: how many, then nonce and version of each, at most `room` of them.
 kernel void scan(constant uint *header, constant uint *midstates, uint zeros, uint first, uint first_version,
-                 uint room, volatile global uint *found) {
+                 uint room, volatile global uint *found)
+#if BATCHES == 1
+{
     const uint nonce = first + (uint)get_global_id(0) * VECTOR;
-    const word nonces = (word)nonce + STEPS;
-    // The header holds a nonce little-endian, SHA-256 reads its words big-endian.
-    const word n = (rotate(nonces, (word)8) & 0x00ff00ffu) | (rotate(nonces, (word)24) & 0xff00ff00u);
-    word w[16] = {(word)header[0], (word)header[1], SMALL0(n) + header[2], n + header[3],
-                  (word)END_OF_MESSAGE, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0,
-                  (word)0, (word)0, (word)0, (word)HEADER_BITS};
+    const word n = nonce_words(nonce);
+    word w[16] = HEADER_BLOCK(n);
 #if VERSIONS > 1
     word expanded[48];
     expanded[0] = BLOCK_SUM(16);
@@ -132,30 +185,52 @@ kernel void scan(constant uint *header, constant uint *midstates, uint zeros, ui
         // An odd number of fours: a stands in e's place.
         const word last = last_word(e + s[8], f + s[9], g + s[10], h + s[11],
                                     a + s[12], b + s[13], c + s[14], d + s[15]);
-        const word stands = last & (word)zeros;
-#if VECTOR == 1
-        const uint words[1] = {stands};
+        write_down(last & (word)zeros, nonce, first_version + version, room, found);
+    }
+}
 #else
-        // any() looks at top bits: set where a lane is clear of the zeros.
-        const JOIN(int, VECTOR) clear = stands == (word)0;
-        if (!any(clear)) {
-#if VERSIONS > 1
-            continue;
-#else
-            return;
-#endif
-        }
-        uint words[VECTOR];
-        JOIN(vstore, VECTOR)(stands, 0, words);
-#endif
-        for (uint lane = 0; lane < VECTOR; lane++) {
-            if (words[lane] == 0) {
-                const uint place = atomic_inc(found);
-                if (place < room) {
-                    found[1 + 2 * place] = nonce + lane;
-                    found[2 + 2 * place] = first_version + version;
-                }
-            }
+#define SECOND_NEXT(i) (x[(i) & 15] += SMALL1(x[((i) + 14) & 15]) + x[((i) + 9) & 15] + SMALL0(x[((i) + 1) & 15]))
+#define SECOND_SUM(i) ((i) < 16 ? x[(i) & 15] + K[i] : SECOND_NEXT(i) + K[i])
+// Round i of the first hash, and of the second the round three before: both end with their round 60 or 63.
+#define BOTH(a, b, c, d, e, f, g, h, p, q, r, s, t, u, v, y, i, SUM) \
+    ROUND(a, b, c, d, e, f, g, h, SUM(i))                            \
+    ROUND(p, q, r, s, t, u, v, y, SECOND_SUM(i - 3))                 \
+    TOGETHER(d, h, s, y);
+#define BOTH4(a, b, c, d, e, f, g, h, p, q, r, s, t, u, v, y, i, SUM)    \
+    BOTH(a, b, c, d, e, f, g, h, p, q, r, s, t, u, v, y, i, SUM)         \
+    BOTH(h, a, b, c, d, e, f, g, y, p, q, r, s, t, u, v, i + 1, SUM)     \
+    BOTH(g, h, a, b, c, d, e, f, v, y, p, q, r, s, t, u, i + 2, SUM)     \
+    BOTH(f, g, h, a, b, c, d, e, u, v, y, p, q, r, s, t, i + 3, SUM)
+#define BOTH_EVEN(i, SUM) BOTH4(a, b, c, d, e, f, g, h, p, q, r, s, t, u, v, y, i, SUM)
+#define BOTH_ODD(i, SUM) BOTH4(e, f, g, h, a, b, c, d, t, u, v, y, p, q, r, s, i, SUM)
+{
+    const uint start = first + (uint)get_global_id(0) * VECTOR * BATCHES;
+    constant uint *m = midstates + 16 * first_version;
+    word hash[8] = {0};
+    for (uint batch = 0; batch <= BATCHES; batch++) {
+        const uint nonce = start + batch * VECTOR;
+        const word n = nonce_words(nonce);
+        word w[16] = HEADER_BLOCK(n);
+        word a = n + m[0], b = (word)m[1], c = (word)m[2], d = (word)m[3];
+        word e = n + m[4], f = (word)m[5], g = (word)m[6], h = (word)m[7];
+        word x[16] = {hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7],
+                      (word)END_OF_MESSAGE, (word)0, (word)0, (word)0, (word)0, (word)0, (word)0, (word)HASH_BITS};
+        // The second hash's names stand one place on, as they do after its round 0.
+        word q = (word)0x6a09e667u, r = (word)0xbb67ae85u, s = (word)0x3c6ef372u, t = (word)0xa54ff53au;
+        word u = (word)0x510e527fu, v = (word)0x9b05688cu, y = (word)0x1f83d9abu, p = (word)0x5be0cd19u;
+        ROUND(q, r, s, t, u, v, y, p, SECOND_SUM(0))
+        BOTH_EVEN(4, HEADER_SUM) BOTH_ODD(8, HEADER_SUM) BOTH_EVEN(12, HEADER_SUM) BOTH_ODD(16, BLOCK_SUM)
+        BOTH_EVEN(20, NEXT_SUM) BOTH_ODD(24, NEXT_SUM) BOTH_EVEN(28, NEXT_SUM) BOTH_ODD(32, NEXT_SUM)
+        BOTH_EVEN(36, NEXT_SUM) BOTH_ODD(40, NEXT_SUM) BOTH_EVEN(44, NEXT_SUM) BOTH_ODD(48, NEXT_SUM)
+        BOTH_EVEN(52, NEXT_SUM) BOTH_ODD(56, NEXT_SUM) BOTH_EVEN(60, NEXT_SUM)
+        // h after round 63 is e after round 60.
+        const word last = p + (word)0x5be0cd19u;
+        // An odd number of fours: a stands in e's place.
+        hash[0] = e + m[8], hash[1] = f + m[9], hash[2] = g + m[10], hash[3] = h + m[11];
+        hash[4] = a + m[12], hash[5] = b + m[13], hash[6] = c + m[14], hash[7] = d + m[15];
+        if (batch > 0) {
+            write_down(last & (word)zeros, nonce - VECTOR, first_version, room, found);
         }
     }
 }
+#endif

@@ -27,6 +27,10 @@ impl Kernel for Avx2 {
         Cpu::detect().is_some()
     }
 
+    fn chunk(&self) -> u64 {
+        1 << 12
+    }
+
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
         // SAFETY: `cpu` proves that this CPU has AVX2.

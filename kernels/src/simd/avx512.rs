@@ -40,6 +40,10 @@ impl Kernel for Avx512 {
         is_x86_feature_detected!("avx512f")
     }
 
+    fn chunk(&self) -> u64 {
+        1 << 14
+    }
+
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         assert!(self.is_supported(), "callers ask is_supported first, as the trait says");
         const { assert!(Work::MAX_VERSIONS <= VERSIONS) };

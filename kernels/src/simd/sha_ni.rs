@@ -36,6 +36,10 @@ impl Kernel for ShaNi {
             && is_x86_feature_detected!("sse4.1")
     }
 
+    fn chunk(&self) -> u64 {
+        1 << 13
+    }
+
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         assert!(self.is_supported(), "callers ask is_supported first, as the trait says");
         let found_before = found.len();

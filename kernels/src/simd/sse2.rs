@@ -26,6 +26,10 @@ impl Kernel for Sse2 {
         true
     }
 
+    fn chunk(&self) -> u64 {
+        1 << 11
+    }
+
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
         search::scan::<Words>((), work, range, found);
         hashes(work, range)
