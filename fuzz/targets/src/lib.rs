@@ -6,6 +6,7 @@
 //! not: each also checks what it read against something, such as writing it again or a second reader.
 
 mod chain;
+mod kernels;
 mod keys;
 pub mod mutate;
 mod registry;
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("compact_block", iop_node::fuzzing::compact_block),
     ("frame", iop_node::fuzzing::frame),
     ("index_record", iop_node::fuzzing::index_record),
+    ("kernels", kernels::scan),
     ("message", iop_node::fuzzing::message),
     ("network_file", keys::network_file),
     ("peers_file", iop_node::fuzzing::peers_file),

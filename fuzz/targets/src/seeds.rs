@@ -50,6 +50,22 @@ pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
             ("multisig", [&[3, 7, 0, 1, 1][..], &[0x51, 33], &[2; 33], &[0x51, 0xae]].concat()),
             ("locks", vec![1, 7, 0x51, 0x51, 0xb1, 0x75, 0x51, 0xb2]),
         ],
+        "kernels" => {
+            let scan = |target: [u8; 32], first: u32, count: u16, versions: &[u32]| {
+                let mut bytes = [&serialize(&genesis.header)[..], &target].concat();
+                bytes.extend(first.to_le_bytes());
+                bytes.extend(count.to_le_bytes());
+                bytes.extend(versions.iter().flat_map(|version| version.to_le_bytes()));
+                bytes
+            };
+            let some = std::array::from_fn(|i| if i == 31 { 1 } else { 0xff });
+            vec![
+                ("one", scan(some, 0, 300, &[1])),
+                ("everything", scan([0xff; 32], u32::MAX - 40, 599, &[1, 2, 3])),
+                ("nothing", scan([0; 32], 5, 100, &[7; 16])),
+                ("short", vec![1, 2, 3]),
+            ]
+        }
         "address" => {
             let prefixes = Params::regtest().prefixes;
             let key = &devnet_keys()[0].1;
