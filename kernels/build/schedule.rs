@@ -13,25 +13,21 @@ use crate::flow::{Flow, Instruction, Operation, Source, Stream, Value};
 
 /// Cycles until what an instruction makes can be used.
 const ARITHMETIC: u32 = 2;
-const LOAD: u32 = 7;
+const LOAD: u32 = 4;
 /// From a store to a load of the same slot.
-const FORWARDED: u32 = 20;
+const FORWARDED: u32 = 8;
 /// Instructions that start in a cycle: arithmetic, rotations, loads, and all.
 const UNITS: usize = 5;
 const ROTATING_UNITS: usize = 3;
 const LOADS: usize = 2;
-const WIDTH: usize = 5;
-/// Values alive at once from which on the number may only shrink, but for the instruction that is furthest behind.
-const CROWDED: usize = 30;
+const WIDTH: usize = 8;
 /// Values alive at once at most; one register is left for a copy.
 const MOST: usize = 31;
 /// An iteration takes from 0 to 1. No instruction is taken that is further ahead of the one furthest behind.
 const WINDOW: f64 = 0.05;
-/// How far ahead the one furthest behind is still the one furthest behind.
-const BEHIND: f64 = 0.004;
 /// What counts for an instruction's place in time: its place in its stream, and, with this weight, how long the chain
 /// is that waits for it.
-const CHAIN_WEIGHT: f64 = 0.5;
+const CHAIN_WEIGHT: f64 = 0.7;
 
 /// Who waits for each instruction, and for how many cycles.
 type Waiting = Vec<Vec<(usize, u32)>>;
@@ -195,11 +191,11 @@ pub(crate) fn schedule(flow: &Flow) -> Vec<usize> {
         loop {
             let fits = |at: usize| {
                 let after = alive.after(&flow.instructions[at]);
-                let may_grow = after <= CROWDED || (in_stream[at] <= behind + BEHIND && after <= MOST);
-                ready_at[at] <= now && in_stream[at] <= behind + WINDOW && (after <= alive.count || may_grow)
+                let has_registers = after <= MOST || after <= alive.count;
+                ready_at[at] <= now && in_stream[at] <= behind + WINDOW && has_registers
             };
             // Where registers run out, what frees one is worth a twentieth of the iteration.
-            let crowded = alive.count > CROWDED - 3;
+            let crowded = alive.count > MOST - 3;
             let urgency = |at: usize| {
                 let grows = alive.after(&flow.instructions[at]) as f64 - alive.count as f64;
                 place[at] + if crowded { grows * 0.05 } else { 0.0 }
