@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::process::Command;
 
 use iop_fuzz_targets::{TARGETS, seeds};
 
@@ -30,4 +31,11 @@ fn every_target_can_be_run_by_cargo_fuzz() {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
         assert!(glue.join(format!("fuzz_targets/{name}.rs")).is_file(), "{name}");
     }
+    // Cargo reads the manifests of the glue and of the targets below it only if each finds its own workspace.
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
+        .arg(glue.join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
 }
