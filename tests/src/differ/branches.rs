@@ -102,6 +102,8 @@ fn spoil(player: &mut Player, draft: &mut Draft) -> &'static str {
             "license"
         }
         3 => spends::add(player, draft).unwrap_or("nothing"),
+        // Without a license there is no signature to be damaged.
+        _ if draft.miner.is_none() => "nothing",
         _ => {
             draft.miner = draft.miner.map(|_| ADMIN);
             let coinbase = draft.coinbase.clone();
@@ -110,5 +112,29 @@ fn spoil(player: &mut Player, draft: &mut Draft) -> &'static str {
             draft.coinbase.input[0].script_sig = script.into();
             "signature"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forge::Forge;
+
+    #[test]
+    fn blocks_that_need_no_license_are_spoiled_too() {
+        let mut player = Player::new(Forge::new(1_000, 2_000, 0), 1, true);
+        let mut kinds = Vec::new();
+        while kinds.len() < 400 {
+            for offer in player.make_up() {
+                let sound = ["opening", "licensed"].contains(&offer.kind.as_str());
+                let made = offer.made.as_ref().filter(|_| sound);
+                if let Some(hash) = made.map(|made| made.block.block_hash()) {
+                    player.told(&offer, true, &hash);
+                }
+                kinds.push(offer.kind);
+            }
+        }
+        assert!(player.forge.blocks[player.tip].height < 1_000, "all below the activation height");
+        assert!(kinds.iter().any(|kind| kind == "branch bad nothing"), "{kinds:?}");
     }
 }
