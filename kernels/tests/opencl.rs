@@ -36,6 +36,17 @@ fn devices() -> Vec<OpenClDevice> {
     }
 }
 
+/// Each thread of a miner looks for its own device. Not every driver bears that while it gets ready.
+#[test]
+fn devices_may_be_asked_for_by_many_threads_at_once() {
+    let names = || devices().into_iter().map(|device| device.name).collect::<Vec<_>>();
+    let all = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..8).map(|_| scope.spawn(names)).collect();
+        asking.into_iter().map(|names| names.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(all.iter().all(|one| *one == all[0]));
+}
+
 #[test]
 fn every_device_finds_what_the_scalar_kernel_finds() {
     for device in devices() {

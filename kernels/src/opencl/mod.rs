@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use opencl3::command_queue::CommandQueue;
@@ -65,11 +66,16 @@ pub struct OpenClDevice {
     device: Device,
 }
 
+/// Drivers get ready when they are first asked for devices, and not all of them bear a second thread that asks
+/// meanwhile: PoCL gives it a device without a name, and crashes when it asks for that.
+static ASKING: Mutex<()> = Mutex::new(());
+
 /// The devices of all platforms, in the order in which the drivers give them.
 ///
 /// # Errors
 /// When there is no OpenCL library or it has no platform. A platform without a device is passed over.
 pub fn list() -> Result<Vec<OpenClDevice>, OpenClError> {
+    let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut devices = Vec::new();
     for (platform, at) in get_platforms().map_err(failed("no OpenCL platform"))?.iter().enumerate() {
         let ids = at.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default();
