@@ -1,5 +1,6 @@
-//! From a new job to the first share of it: what a new block costs a miner. For each kernel on all cores, and for each
-//! OpenCL device, jobs of eight versions follow each other while the device is busy.
+//! From a new job to the first share of it: what a new block costs a miner. For each kernel on all cores, and on all but
+//! one, which the thread that waits then has for itself; and for each OpenCL device. Jobs of eight versions follow each
+//! other while the device is busy.
 //!
 //! The time begins when the job is set and ends when a share of it is there: in between the device leaves the old job,
 //! takes headers of the new one and scans the first of them (a chunk, or a launch; about one hash in 2,000 is a share).
@@ -81,7 +82,7 @@ fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
         dispatcher.close();
         drop(shares);
         if let Err(error) = running.join().unwrap() {
-            println!("{:<12}{error}", device.name());
+            println!("{:<20}{error}", device.name());
         }
         times.sort_unstable();
         times
@@ -91,20 +92,20 @@ fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
 fn report(name: &str, times: &[Duration]) {
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
     if !times.is_empty() {
-        println!("{name:<12}{:>12.3?}{:>12.3?}{:>12.3?}", at(0.5), at(0.99), at(1.0));
+        println!("{name:<20}{:>12.3?}{:>12.3?}{:>12.3?}", at(0.5), at(0.99), at(1.0));
     }
 }
 
 fn main() {
     // As a test it only shows that it runs.
     let changes = if std::env::args().any(|arg| arg == "--bench") { CHANGES } else { 3 };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    println!(
-        "{:<12}{:>12}{:>12}{:>12}   {changes} changes of job, {threads} threads",
-        "", "median", "99 %", "most"
-    );
-    for kernel in supported() {
-        report(kernel.name(), &measure(&Cpu::new(kernel, threads), changes));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    println!("{:<20}{:>12}{:>12}{:>12}   {changes} changes of job", "", "median", "99 %", "most");
+    for threads in [cores.max(2) - 1, cores.max(2)] {
+        for kernel in supported() {
+            let name = format!("{} on {threads}/{cores}", kernel.name());
+            report(&name, &measure(&Cpu::new(kernel, threads), changes));
+        }
     }
     let devices = iop_kernels::opencl::list().unwrap_or_default();
     for device in devices {

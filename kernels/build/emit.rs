@@ -7,11 +7,9 @@
 use std::collections::HashMap;
 
 use crate::flow::{Flow, Instruction, Operation, Source, Value};
-use crate::page::{Constant, SLOT, VERSIONS_SLOT};
+use crate::page::{CONSTANTS_MIDDLE, Constant, SLOT, VERSIONS_SLOT};
 
 const REGISTERS: usize = 32;
-/// rsi points so many bytes behind the first constant, since one byte of address reaches 128 words either way.
-pub(crate) const CONSTANTS_MIDDLE: usize = 512;
 
 struct Registers {
     free: Vec<usize>,
@@ -50,11 +48,11 @@ impl Registers {
 }
 
 fn word(constant: Constant) -> String {
-    let at = constant.number() as i64 * 4;
+    let number = constant.number() as i64;
     if constant.is_of_version() {
-        format!("dword ptr [rdx + {at}]")
+        format!("dword ptr [rdx + {}]", 4 * number)
     } else {
-        format!("dword ptr [rsi + {}]", at - CONSTANTS_MIDDLE as i64)
+        format!("dword ptr [rsi + {}]", 4 * (number - CONSTANTS_MIDDLE as i64))
     }
 }
 

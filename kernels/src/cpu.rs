@@ -32,7 +32,7 @@ pub fn cycles_at_best(kernel: &str, versions: usize) -> Option<f64> {
     {
         // Per cycle: 512-bit operations, 256-bit operations, sha256rnds2.
         let (wide, half, rounds) = match family_and_model() {
-            // Zen 5: its manual, and trials. Mobile parts do half of it at 512 bits.
+            // Zen 5: measured. Mobile parts do half of it at 512 bits.
             (0x1a, _) => (4.0, 4.0, 0.5),
             // Zen 4: measured.
             (0x19, 0x10..=0x1f | 0x60..=0x7f | 0xa0..=0xaf) => (2.0, 4.0, 1.0),
@@ -41,7 +41,7 @@ pub fn cycles_at_best(kernel: &str, versions: usize) -> Option<f64> {
         // See docs/kernels.md for how these are counted: what a version shares, and what each has of its own.
         let operations = |shared: f64, own: f64| shared / versions as f64 + own;
         match kernel {
-            "avx512" => Some(operations(460.0, 2392.0) / 16.0 / wide),
+            "avx512" => Some(operations(464.0, 2387.0) / 16.0 / wide),
             "avx2" => Some(operations(840.0, 4919.0) / 8.0 / half),
             "sse2" => Some(operations(840.0, 4919.0) / 4.0 / half),
             "sha-ni" => Some(61.0 / rounds),

@@ -92,7 +92,9 @@ fn next_word<L: Lanes, const I: usize>(w: &mut [L; 16]) -> L {
 fn rounds_on_block<L: Lanes>(s: &mut [L; 8], w: &[L; 16], k: &Constants<L>) {
     if L::STREAMS > 1 {
         let mut sums = *w;
-        sums.iter_mut().zip(&k[0]).for_each(|(sum, constant)| *sum = sum.add(*constant));
+        for (sum, constant) in sums.iter_mut().zip(&k[0]) {
+            *sum = sum.add(*constant);
+        }
         L::rounds(s, &sums);
     } else {
         for_each_of_16!(I => round::<L, I>(s, k[0][I].add(w[I])));

@@ -11,7 +11,8 @@
 use std::arch::naked_asm;
 
 use super::page::{
-    CONSTANTS, CONSTANTS_SLOT, Constant, LAG, SLOT, SLOTS, Slot, VERSION_WORDS, VERSIONS, VERSIONS_SLOT,
+    CONSTANTS, CONSTANTS_MIDDLE, CONSTANTS_SLOT, Constant, LAG, SLOT, SLOTS, Slot, VERSION_WORDS, VERSIONS,
+    VERSIONS_SLOT,
 };
 use crate::kernel::{Kernel, hashes};
 use crate::range::NonceRange;
@@ -25,8 +26,6 @@ const LANES: u32 = 16;
 const MASKS: usize = 1024;
 /// Words in a slot.
 const WORDS: usize = SLOT / 4;
-/// How far behind the first constant the code's pointer stands, words; as in the build script's `emit.rs`.
-const CONSTANTS_MIDDLE: usize = 128;
 
 #[derive(Debug)]
 pub(crate) struct Avx512;
@@ -37,7 +36,7 @@ impl Kernel for Avx512 {
     }
 
     fn is_supported(&self) -> bool {
-        is_x86_feature_detected!("avx512f")
+        Cpu::detect().is_some()
     }
 
     fn chunk(&self) -> u64 {
@@ -45,10 +44,10 @@ impl Kernel for Avx512 {
     }
 
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
-        assert!(self.is_supported(), "callers ask is_supported first, as the trait says");
+        let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
         const { assert!(Work::MAX_VERSIONS <= VERSIONS) };
         let found_before = found.len();
-        scan_batches(work, range, found);
+        scan_batches(cpu, work, range, found);
         for nonce in range.after_batches(LANES) {
             search::judge_all_versions(work, nonce, found);
         }
@@ -59,8 +58,18 @@ impl Kernel for Avx512 {
     }
 }
 
-/// Scans the whole batches of the range. This CPU must have AVX-512F.
-fn scan_batches(work: &Work, range: NonceRange, found: &mut Vec<Found>) {
+/// Proof that this CPU has AVX-512F.
+#[derive(Clone, Copy)]
+struct Cpu(());
+
+impl Cpu {
+    fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+}
+
+/// Scans the whole batches of the range.
+fn scan_batches(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     let mut page = Page::new(work);
     let versions = work.versions();
     let mut masks = [0; MASKS + LAG];
@@ -68,7 +77,7 @@ fn scan_batches(work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     let mut next = batches.next();
     while let Some(first) = next {
         let count = 1 + batches.by_ref().take(MASKS / versions - 1).count();
-        page.scan(first, &mut masks[..count * versions + LAG]);
+        page.scan(cpu, first, &mut masks[..count * versions + LAG]);
         let of_batch = masks[LAG..][..count * versions].chunks_exact(versions);
         for (batch, masks) in (0..).zip(of_batch) {
             for (version, mask) in (0..).zip(masks) {
@@ -206,14 +215,14 @@ impl Page {
 
     /// Scans the batches from nonce `first` on, as many as there are masks: one for each batch and version behind the
     /// first [`LAG`], which mean nothing. Bit i of a mask: lane i's hash may meet the target.
-    fn scan(&mut self, first: u32, masks: &mut [u16]) {
+    fn scan(&mut self, _: Cpu, first: u32, masks: &mut [u16]) {
         let counter = Slot::Counter.number() * WORDS;
         for (lane, word) in (0..).zip(&mut self.words[counter..counter + WORDS]) {
             *word = first.wrapping_add(lane);
         }
         let words = self.words.as_mut_ptr();
         let (iterations, versions) = (masks.len() as u64, self.versions as u64);
-        // SAFETY: the CPU has AVX-512F (the caller asked). The code reads and writes slots 0 to SLOTS - 1 of `words`,
+        // SAFETY: the `Cpu` proves AVX-512F. The code reads and writes slots 0 to SLOTS - 1 of `words`,
         // by a pointer to slot VERSIONS_SLOT, aligned to a slot since the page is; it reads the constants by a pointer
         // into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT on, of which there are enough
         // for VERSIONS. It writes one mask an iteration.

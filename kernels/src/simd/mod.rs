@@ -4,9 +4,9 @@
 //! `avx512.rs` and `sha_ni.rs` call code that the build script wrote: it knows when each instruction should run, and
 //! compilers do not.
 //!
-//! Why the `unsafe` in them is sound: an instruction may only run on a CPU that has it. In the first two, a `Cpu` is made
-//! by a successful detection and by nothing else; a vector is made from a `Cpu` and from nothing but other vectors;
-//! every instruction takes the one or the other. In the others the kernel asks before it calls.
+//! Why the `unsafe` in them is sound: an instruction may only run on a CPU that has it. A `Cpu` is made by a successful
+//! detection and by nothing else; a vector is made from a `Cpu` and from nothing but other vectors; every instruction
+//! and every call of such code takes the one or the other.
 
 mod avx2;
 mod avx512;

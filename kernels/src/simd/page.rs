@@ -98,6 +98,9 @@ pub(crate) enum Constant {
 
 /// Words of constants before those of the versions.
 pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6;
+/// The code's pointer to the constants stands so many words behind the first: one byte of an instruction reaches 128
+/// words either way.
+pub(crate) const CONSTANTS_MIDDLE: usize = 128;
 /// The slot with the first of them.
 pub(crate) const CONSTANTS_SLOT: usize = 51;
 /// The slot with the first version.

@@ -31,9 +31,7 @@ impl Kernel for ShaNi {
     }
 
     fn is_supported(&self) -> bool {
-        is_x86_feature_detected!("sha")
-            && is_x86_feature_detected!("ssse3")
-            && is_x86_feature_detected!("sse4.1")
+        Cpu::detect().is_some()
     }
 
     fn chunk(&self) -> u64 {
@@ -41,12 +39,12 @@ impl Kernel for ShaNi {
     }
 
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
-        assert!(self.is_supported(), "callers ask is_supported first, as the trait says");
+        let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
         let found_before = found.len();
         let mut memory = Memory::new(work.tail());
         for (version, midstate) in (0..).zip(work.midstates()) {
             memory.set_version(midstate);
-            scan_pairs(&mut memory, work, version, range, found);
+            scan_pairs(cpu, &mut memory, work, version, range, found);
         }
         for nonce in range.after_batches(NONCES) {
             search::judge_all_versions(work, nonce, found);
@@ -58,17 +56,33 @@ impl Kernel for ShaNi {
     }
 }
 
-/// Scans one version's pairs of nonces. This CPU must have the instructions.
-fn scan_pairs(memory: &mut Memory, work: &Work, version: u8, range: NonceRange, found: &mut Vec<Found>) {
+/// Proof that this CPU has the SHA extensions, and SSSE3, which the code uses as well.
+#[derive(Clone, Copy)]
+struct Cpu(());
+
+impl Cpu {
+    fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3")).then_some(Self(()))
+    }
+}
+
+/// Scans one version's pairs of nonces.
+fn scan_pairs(
+    _: Cpu,
+    memory: &mut Memory,
+    work: &Work,
+    version: u8,
+    range: NonceRange,
+    found: &mut Vec<Found>,
+) {
     let zeros = work.target().zeros_of_last_word();
     let mut words = [[0; NONCES as usize]; ITERATIONS];
     let mut pairs = range.batches(NONCES);
     while let Some(first) = pairs.next() {
         let count = 1 + pairs.by_ref().take(ITERATIONS - 2).count();
         let words = &mut words[..=count];
-        // SAFETY: the CPU has the SHA extensions, SSSE3 and SSE4.1, which the kernel was asked. The code reads and
-        // writes `memory` within its fields, which are aligned as it wants them, and writes one pair of words an
-        // iteration.
+        // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
+        // aligned as it wants them, and writes one pair of words an iteration.
         unsafe { scan(memory, words.as_mut_ptr(), first, words.len() as u64) };
         // An iteration ends the hashes that the one before began.
         let last_words = words[1..].as_flattened();
