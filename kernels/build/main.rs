@@ -1,9 +1,10 @@
-//! Writes the AVX-512 kernel's assembly.
+//! Writes the assembly of the kernels for AVX-512 and for the SHA instructions.
 //!
-//! What lives here: the loops around the code. What does not: what it computes (`scan.rs`), and how that becomes
-//! instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) → registers and text (`emit.rs`) →
-//! `avx512.s` in the build's folder, which `src/simd/avx512.rs` takes in. Compilers keep the rounds of the two hashes
-//! apart, spill, and wait: that costs 40 % of the speed.
+//! What lives here: the loops around the AVX-512 code, and the files. What does not: what it computes (`scan.rs`), and
+//! how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) → registers and text
+//! (`emit.rs`); and the SHA code, which is placed by hand (`sha_ni.rs`). The files go to the build's folder, and
+//! `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs 40 % of the
+//! speed.
 
 mod emit;
 mod flow;

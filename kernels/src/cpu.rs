@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__cpuid, CpuidResult};
+#[cfg(target_arch = "x86_64")]
 use std::time::{Duration, Instant};
 
 /// The name that the CPU gives itself, with family and model; `unknown` where it gives none.

@@ -22,6 +22,11 @@ pub trait Kernel: fmt::Debug + Sync {
     /// able to stop scans so many at a time.
     fn chunk(&self) -> u64;
 
+    /// Nonces of the work that make such a chunk, in whole batches of any kernel.
+    fn nonces(&self, work: &Work) -> u64 {
+        (self.chunk() / work.versions() as u64).next_multiple_of(16)
+    }
+
     /// Appends to `found`, sorted, **every** nonce of the range and version of the work for which the header's
     /// hash is at most the target, and no other. Returns how many hashes that took off the range: its count times
     /// the number of versions.

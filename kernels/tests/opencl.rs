@@ -53,6 +53,11 @@ fn every_device_finds_what_the_scalar_kernel_finds() {
         let shape = |vector, versions, group, batches| Shape { vector, versions, group, batches };
         for shape in [shape(1, 1, 4, 1), shape(16, 4, 2, 1), shape(16, 1, 2, 5), shape(2, 1, 3, 2)] {
             let mut scanner = Scanner::new(&device, shape).unwrap();
+            let group = u64::from(shape.vector * shape.group * shape.batches);
+            let work = Work::with_versions(&[7; 80], &[1, 2, 3, 4], Target::MAX);
+            assert_eq!(scanner.nonces(&work, 1), group);
+            assert_eq!(scanner.nonces(&work, 4 * group), group);
+            assert_eq!(scanner.nonces(&work, 8 * group + 1), 2 * group);
             for target in targets() {
                 for versions in [&[0x2000_0000][..], &[1, 2, 3], &[4, 5, 6, 7, 0x2000_0000, 8, 9, 10]] {
                     let work = Work::with_versions(&[0x77; 80], versions, target);

@@ -127,7 +127,7 @@ fn measure_opencl(
     let (mut hashes, mut launch, mut left) = (0, 1 << 14, NonceRange::ALL);
     let started = Instant::now();
     while started.elapsed() < duration {
-        let (now, rest) = left.split((launch / versions as u64).max(1));
+        let (now, rest) = left.split(scanner.nonces(&work, launch));
         left = rest.unwrap_or(NonceRange::ALL);
         let launched = Instant::now();
         let done =
@@ -190,7 +190,7 @@ pub fn measure(
         header[4..12].copy_from_slice(&(thread as u64).to_le_bytes());
         let work = Work::with_versions(&header, &numbers, Target::from_le_bytes([0; 32]));
         let mut found = Vec::new();
-        for chunk in NonceRange::ALL.chunks(kernel.chunk() / versions as u64).cycle() {
+        for chunk in NonceRange::ALL.chunks(kernel.nonces(&work)).cycle() {
             if stop.load(Ordering::Relaxed) {
                 break;
             }

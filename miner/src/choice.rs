@@ -57,8 +57,7 @@ impl Measured {
         let work = Work::with_versions(&[0x5a; HEADER_LEN], &versions, Target::from_le_bytes([0; 32]));
         let mut rates: BTreeMap<String, f64> = BTreeMap::new();
         for kernel in (0..TRIALS).flat_map(|_| supported()) {
-            let chunk = kernel.chunk() / u64::from(VERSIONS);
-            let nonces = NonceRange::new(0, chunk).expect("from 0 there are 2^32 nonces");
+            let nonces = NonceRange::new(0, kernel.nonces(&work)).expect("from 0 there are 2^32 nonces");
             let started = Instant::now();
             let hashes = kernel.scan_versions(&work, nonces, &mut Vec::new());
             let rate = hashes as f64 / started.elapsed().as_secs_f64().max(1e-9);

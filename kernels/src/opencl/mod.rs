@@ -192,6 +192,13 @@ impl Scanner {
         Ok(Self { shape, queue, kernels, header, midstates, found, _context: context })
     }
 
+    /// Nonces for a launch of about so many hashes: whole work groups, since those are computed whatever is asked for.
+    #[must_use]
+    pub fn nonces(&self, work: &Work, hashes: u64) -> u64 {
+        let Shape { vector, group, batches, .. } = self.shape;
+        (hashes / work.versions() as u64).max(1).next_multiple_of((vector * group * batches).into())
+    }
+
     /// As [`Kernel::scan_versions`](crate::Kernel::scan_versions), but that a device may fail: then nothing is
     /// known of the range. Waits for the device.
     ///
@@ -257,6 +264,8 @@ impl Scanner {
             }
         }
         found[found_before..].sort_unstable();
+        // Past the last nonce of all the last group begins again with the first.
+        found.dedup();
         Ok(crate::kernel::hashes(work, range))
     }
 }

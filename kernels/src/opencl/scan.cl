@@ -32,7 +32,12 @@ typedef JOIN(uint, VECTOR) word;
 #endif
 
 // Each is one instruction where the device has a three-input one.
-#if defined(__AVX512F__) && VECTOR == 16
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_ia32_pternlogd512_mask) && defined(__AVX512F__) && VECTOR == 16
+#define WIDE_CPU
+#endif
+#endif
+#ifdef WIDE_CPU
 // A CPU has one for any function of three bits, which its compiler does not find by itself.
 #define THREE(a, b, c, table) \
     as_uint16(__builtin_ia32_pternlogd512_mask(as_int16(a), as_int16(b), as_int16(c), table, (ushort)-1))
@@ -119,7 +124,8 @@ inline void write_down(word stands, uint nonce, uint version, uint room, volatil
     JOIN(vstore, VECTOR)(stands, 0, words);
 #endif
     for (uint lane = 0; lane < VECTOR; lane++) {
-        if (words[lane] == 0) {
+        // The count must not begin again with 0: with more than there is room for, another way is gone.
+        if (words[lane] == 0 && *found <= room) {
             const uint place = atomic_inc(found);
             if (place < room) {
                 found[1 + 2 * place] = nonce + lane;

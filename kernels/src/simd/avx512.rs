@@ -74,8 +74,7 @@ fn scan_batches(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>
     let versions = work.versions();
     let mut masks = [0; MASKS + LAG];
     let mut batches = range.batches(LANES);
-    let mut next = batches.next();
-    while let Some(first) = next {
+    while let Some(first) = batches.next() {
         let count = 1 + batches.by_ref().take(MASKS / versions - 1).count();
         page.scan(cpu, first, &mut masks[..count * versions + LAG]);
         let of_batch = masks[LAG..][..count * versions].chunks_exact(versions);
@@ -84,7 +83,6 @@ fn scan_batches(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>
                 search::judge(work, version, first.wrapping_add(batch * LANES), (*mask).into(), found);
             }
         }
-        next = batches.next();
     }
 }
 
@@ -214,8 +212,9 @@ impl Page {
     }
 
     /// Scans the batches from nonce `first` on, as many as there are masks: one for each batch and version behind the
-    /// first [`LAG`], which mean nothing. Bit i of a mask: lane i's hash may meet the target.
+    /// first [`LAG`], which mean nothing and must be there. Bit i of a mask: lane i's hash may meet the target.
     fn scan(&mut self, _: Cpu, first: u32, masks: &mut [u16]) {
+        assert!(masks.len() > LAG, "a call scans something");
         let counter = Slot::Counter.number() * WORDS;
         for (lane, word) in (0..).zip(&mut self.words[counter..counter + WORDS]) {
             *word = first.wrapping_add(lane);
@@ -225,7 +224,7 @@ impl Page {
         // SAFETY: the `Cpu` proves AVX-512F. The code reads and writes slots 0 to SLOTS - 1 of `words`,
         // by a pointer to slot VERSIONS_SLOT, aligned to a slot since the page is; it reads the constants by a pointer
         // into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT on, of which there are enough
-        // for VERSIONS. It writes one mask an iteration.
+        // for VERSIONS. It writes one mask an iteration, and there is at least one.
         unsafe {
             let middle = words.add(VERSIONS_SLOT * WORDS);
             let constants = words.add(CONSTANTS_SLOT * WORDS + CONSTANTS_MIDDLE);

@@ -31,8 +31,7 @@ impl Cpu {
         while let Some(assignment) = feed.next(ASSIGNMENT) {
             // Between two chunks is a look at whether the job still stands: a chunk is what a new block costs in
             // stale work.
-            let chunk = self.kernel.chunk() / assignment.work.versions() as u64;
-            for chunk in assignment.nonces.chunks(chunk) {
+            for chunk in assignment.nonces.chunks(self.kernel.nonces(&assignment.work)) {
                 if !feed.is_current(&assignment) {
                     break;
                 }

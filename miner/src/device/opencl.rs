@@ -102,10 +102,9 @@ impl Device for OpenCl {
         let mut scanner = self.scanner()?;
         let (mut found, mut launch) = (Vec::new(), *HEADERS.start());
         while let Some(assignment) = feed.next(ASSIGNMENT) {
-            let versions = assignment.work.versions() as u64;
             let mut left = Some(assignment.nonces);
             while let Some(range) = left.filter(|_| feed.is_current(&assignment)) {
-                let (now, rest) = range.split((launch / versions).max(1));
+                let (now, rest) = range.split(scanner.nonces(&assignment.work, launch));
                 left = rest;
                 let started = Instant::now();
                 let hashes = scanner
