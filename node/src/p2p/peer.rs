@@ -168,6 +168,8 @@ pub(crate) struct Peer {
     pub(crate) last_block: Micros,
     /// More headers were to be had and were not asked for: too many are without blocks.
     pub(crate) more_headers: bool,
+    /// When its last full message of headers came, if more were asked for then and did not come yet.
+    pub(crate) headers_coming: Option<Micros>,
 
     // Blocks to it.
     pub(crate) prefers_headers: bool,
@@ -250,6 +252,7 @@ impl Peer {
             last_announcement: 0,
             last_block: 0,
             more_headers: false,
+            headers_coming: None,
             prefers_headers: false,
             prefers_compact: false,
             compact_version: None,

@@ -27,6 +27,8 @@ const STALLING_TIME: Micros = 2 * SECOND;
 /// The first headers may take this long (`HEADERS_DOWNLOAD_TIMEOUT_BASE`), and a millisecond more for each that is
 /// expected (`HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER`).
 const HEADERS_TIME: Micros = 15 * 60 * SECOND;
+/// A peer that still gives headers is asked for blocks when it has given none for this long.
+const HEADERS_PAUSE: Micros = SECOND;
 /// Headers are asked of all peers when the best is not older than this, seconds.
 const NEAR_TODAY: u64 = 24 * 60 * 60;
 /// An outbound peer whose chain has less work than ours is asked after this, and dropped two minutes later
@@ -78,7 +80,11 @@ impl Net {
     }
 
     pub(super) fn on_headers(&mut self, id: PeerId, headers: Vec<(BlockHash, Header)>, now: Micros) {
-        let (Some((_, first)), Some((last, _))) = (headers.first(), headers.last()) else { return };
+        let (Some((_, first)), Some((last, _))) = (headers.first(), headers.last()) else {
+            // It has no more.
+            self.with(id, |peer| peer.headers_coming = None);
+            return self.fill(id, now);
+        };
         let last = *last;
         if self.tree.find(&first.prev_blockhash).is_none() && headers.len() < MAX_ANNOUNCED {
             return self.unconnecting(id, last, now);
@@ -146,6 +152,7 @@ impl Net {
             }
         });
         let full = headers.len() == MAX_HEADERS;
+        self.with(id, |peer| peer.headers_coming = full.then_some(now));
         if full {
             self.ask_more_headers(id, last);
         }
@@ -175,7 +182,10 @@ impl Net {
 
     fn ask_more_headers(&mut self, id: PeerId, last: NodeId) {
         if self.too_far_ahead(&self.tree.get(last).header) {
-            return self.with(id, |peer| peer.more_headers = true);
+            return self.with(id, |peer| {
+                peer.more_headers = true;
+                peer.headers_coming = None;
+            });
         }
         // Where all that came is known, on from the best that the peer's chain shares with what is known.
         let best = self.tree.best();
@@ -312,7 +322,7 @@ impl Net {
         if !peer.is_ready() || peer.is_client() || in_flight > MAX_IN_FLIGHT / 2 {
             return;
         }
-        if self.initial_download && !self.may_fetch(id) {
+        if self.initial_download && (!self.may_fetch(id) || self.gives_headers(id, now)) {
             return;
         }
         let (wanted, staller) = self.next_blocks(id, MAX_IN_FLIGHT - in_flight);
@@ -323,6 +333,13 @@ impl Net {
             });
         }
         self.ask_postponed_headers(id);
+    }
+
+    /// Whether a peer's headers are still coming. Its blocks, of which it has many, would hold them up several times; the
+    /// reference lets them.
+    fn gives_headers(&self, id: PeerId, now: Micros) -> bool {
+        let last = self.peers.get(&id).and_then(|peer| peer.headers_coming);
+        last.is_some_and(|last| now < last + HEADERS_PAUSE)
     }
 
     /// Headers that were too far ahead are asked for when the blocks have come closer.

@@ -198,6 +198,9 @@ fn headers_come_first_and_then_sixteen_blocks_of_each_peer_none_twice() {
         panic!("a full message means that there is more: {sent:?}")
     };
     assert_eq!(locator.hashes[0], headers[1_999].0);
+    assert_eq!(requested(&sent), [], "no block holds up the headers");
+    stage.give_headers(a, &headers[2_000..]);
+    let sent = stage.sent(a);
     let first: Vec<_> = headers[..16].iter().map(|(hash, _)| *hash).collect();
     assert_eq!(requested(&sent), first);
     let with_witness = |message: &Message| match message {
@@ -205,7 +208,7 @@ fn headers_come_first_and_then_sixteen_blocks_of_each_peer_none_twice() {
         _ => true,
     };
     assert!(sent.iter().all(with_witness));
-    stage.give_headers(b, &headers[..2_000]);
+    stage.give_headers(b, &headers[2_000..]);
     let second: Vec<_> = headers[16..32].iter().map(|(hash, _)| *hash).collect();
     assert_eq!(requested(&stage.sent(b)), second);
     // What one of them gives makes room for more.
@@ -214,6 +217,30 @@ fn headers_come_first_and_then_sixteen_blocks_of_each_peer_none_twice() {
     }
     let more = requested(&stage.sent(b));
     assert!(more.len() >= 16 && more.iter().all(|hash| !first.contains(hash) && !second.contains(hash)));
+}
+
+#[test]
+fn a_peer_that_pauses_among_its_headers_is_asked_for_blocks() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Outbound);
+    let headers = headers_on(&genesis(), 4_000, 1);
+    stage.give_headers(id, &headers[..2_000]);
+    stage.pass(SECOND / 2);
+    stage.give_headers(id, &headers[2_000..]);
+    stage.pass(SECOND / 2);
+    assert_eq!(requested(&stage.sent(id)), []);
+    stage.pass(SECOND / 2);
+    assert_eq!(requested(&stage.sent(id)).len(), 16);
+}
+
+#[test]
+fn a_peer_whose_last_headers_filled_a_message_is_asked_for_blocks_at_once() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Outbound);
+    stage.give_headers(id, &headers_on(&genesis(), 2_000, 1));
+    assert_eq!(requested(&stage.sent(id)), []);
+    stage.give_headers(id, &[]);
+    assert_eq!(requested(&stage.sent(id)).len(), 16);
 }
 
 #[test]
