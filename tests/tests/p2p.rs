@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use iop_consensus::params::Params;
 use iop_tests::chain::{easy_devnet, generate};
 use iop_tests::net::{Meeting, Peered, SOON, agree, coinbase, send, spend};
-use iop_tests::program::wait_for;
+use iop_tests::program::{free_port, wait_for};
 use iop_tests::stand::{Network, devnet_keys};
 use serde_json::json;
 
@@ -190,4 +190,25 @@ fn a_default_port_that_is_taken_is_told_and_harms_nothing() {
     let node = iop_tests::stand::Node::start(dir.path(), &network).unwrap();
     assert_eq!(node.rpc.height(), 0);
     assert!(node.program.log().contains(&format!("127.0.0.1:{port}")), "{}", node.program.log());
+}
+
+#[test]
+fn a_node_that_knows_nobody_finds_its_peer_by_the_networks_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let text = easy_devnet("seeded", &format!("p2p_port = {port}\ndns_seeds = [\"localhost\"]"));
+    let network = Network::file(dir.path(), &text);
+    let (params, [_, license, ..]) = (network.params(), devnet_keys(dir.path()));
+    // The seed's node asks no seed: it would meet itself there.
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let first = Peered::start_on(&dir.path().join("1"), &network, address, &["--no-dns-seed"]);
+    generate(&first.node.rpc, 3, &license, &params);
+    let second = Peered::start(&dir.path().join("2"), &network, &[]);
+    agree(&first, &second);
+    let peers = second.node.rpc.call("getpeerinfo", json!([]));
+    assert_eq!((&peers[0]["addr"], &peers[0]["inbound"]), (&json!(address.to_string()), &json!(false)));
+    assert!(second.node.program.log().contains("a DNS seed answered"), "{}", second.node.program.log());
+    // One that may ask none stays alone.
+    let third = Peered::start(&dir.path().join("3"), &network, &["--no-dns-seed"]);
+    assert_eq!(third.node.rpc.call("getconnectioncount", json!([])), json!(0));
 }

@@ -36,6 +36,7 @@ struct NetworkFile {
     no_retarget: Option<bool>,
     min_difficulty_blocks: Option<bool>,
     require_standard: Option<bool>,
+    dns_seeds: Option<Vec<String>>,
     deployments: Option<DeploymentsFile>,
 }
 
@@ -90,7 +91,7 @@ impl Params {
         params.checkpoints.clear();
         params.minimum_chain_work = [0; 32];
         params.assume_valid = None;
-        params.dns_seeds.clear();
+        params.dns_seeds = seeds(file.dns_seeds.unwrap_or_default())?;
         params.mine_on_demand = true;
         Ok(params)
     }
@@ -113,6 +114,17 @@ fn network_name(name: Option<String>) -> Result<String, NetworkFileError> {
         )));
     }
     Ok(name)
+}
+
+fn seeds(names: Vec<String>) -> Result<Vec<String>, NetworkFileError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_name = |name: &str| (1..=253).contains(&name.len()) && name.bytes().all(allowed);
+    match names.iter().find(|name| !is_name(name)) {
+        None => Ok(names),
+        Some(name) => {
+            Err(NetworkFileError(format!("dns_seeds has '{name}', a host name without a port expected")))
+        }
+    }
 }
 
 fn fixed_hex<const N: usize>(key: &str, text: &str) -> Result<[u8; N], NetworkFileError> {
@@ -243,6 +255,7 @@ mod tests {
             cap_change_height = 150
             admin_pubkeys = ["0340aaee8d03e3de9198526f0f2678ac2c6dd56d63edd1226fef345b8dd425aae2"]
             admin_addresses = ["uZjbBr4DCy4AhFK4vCziVsuYBb7Nro9xYa"]
+            dns_seeds = ["seed.example"]
             "#,
         )
         .unwrap();
@@ -250,6 +263,9 @@ mod tests {
         assert_eq!(params.license.admin_pubkeys.len(), 1);
         assert_eq!(params.genesis, Params::regtest().genesis);
         assert_eq!(params.pow, Params::regtest().pow);
+        assert_eq!(params.dns_seeds, ["seed.example"]);
+        let of_main = Params::from_network_file("base = \"main\"").unwrap();
+        assert!(of_main.dns_seeds.is_empty(), "the base's seeds know nothing of this chain");
     }
 
     #[test]
@@ -270,6 +286,8 @@ mod tests {
                 "base = \"regtest\"\nadmin_addresses = [\"pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ\"]",
                 "version byte 117",
             ),
+            ("base = \"regtest\"\ndns_seeds = [\"a.b:1\"]", "dns_seeds has 'a.b:1'"),
+            ("base = \"regtest\"\ndns_seeds = [\"\"]", "dns_seeds has ''"),
             ("base = \"regtest\"\n[deployments]\nwindow = 0", "deployments.window"),
             (
                 "base = \"regtest\"\ndeployments.csv = {bit = 1, start_time = 0, timeout = 0}",

@@ -25,13 +25,15 @@ pub struct Answer {
     pub addresses: Vec<TimedAddress>,
 }
 
-/// Asks one seed.
+/// Asks one seed. Where `private` is set, on a chain of the operator's own, it may also name what only this machine or its
+/// network can reach.
 ///
 /// # Errors
 /// When there is no such name, no answer within `limit`, or no address in it; the text names the seed.
 pub async fn resolve(
     name: &str,
     port: u16,
+    private: bool,
     limit: Duration,
     now: u64,
     random: &mut (impl Rng + Send),
@@ -41,20 +43,27 @@ pub async fn resolve(
         .await
         .map_err(|_| failed(&format_args!("no answer within {} s", limit.as_secs())))?
         .map_err(|error| failed(&error))?;
-    let answer = answer(name, found, now, random);
+    let answer = answer(name, found, private, now, random);
     if answer.addresses.is_empty() {
         return Err(failed(&"its answer has no address that can be reached"));
     }
     Ok(answer)
 }
 
-fn answer(name: &str, found: impl Iterator<Item = SocketAddr>, now: u64, random: &mut impl Rng) -> Answer {
+fn answer(
+    name: &str,
+    found: impl Iterator<Item = SocketAddr>,
+    private: bool,
+    now: u64,
+    random: &mut impl Rng,
+) -> Answer {
     let found = found.take(MAX_ADDRESSES).map(|socket| TimedAddress {
         address: socket.into(),
         services: SERVICES,
         time: now.saturating_sub(random.gen_range(3 * DAY..7 * DAY)),
     });
-    let addresses = found.filter(|found| found.address.ip.is_routable()).collect();
+    let of_use = |ip: &Ip| if private { ip.is_valid() } else { ip.is_routable() };
+    let addresses = found.filter(|found| of_use(&found.address.ip)).collect();
     Answer { source: Ip::of_name(name), addresses }
 }
 
@@ -69,18 +78,26 @@ mod tests {
         let now = 1_600_000_000;
         let sockets = (0..1_000u32).map(|n| SocketAddr::from(((0x0808_0000 + n).to_be_bytes(), 4877)));
         let with_private = sockets.chain(std::iter::once(SocketAddr::from(([127, 0, 0, 1], 4877))));
-        let answer = answer("seed", with_private, now, &mut StdRng::seed_from_u64(1));
+        let answer = answer("seed", with_private, false, now, &mut StdRng::seed_from_u64(1));
         assert_eq!(answer.addresses.len(), MAX_ADDRESSES);
         assert!(answer.addresses.iter().all(|found| (3 * DAY..7 * DAY).contains(&(now - found.time))));
         assert!(!answer.source.is_valid());
     }
 
     #[tokio::test]
+    async fn a_seed_of_a_private_chain_may_name_this_machine() {
+        let mut random = StdRng::seed_from_u64(1);
+        let answer = resolve("127.0.0.1", 4877, true, LIMIT, 1_600_000_000, &mut random).await.unwrap();
+        let addresses: Vec<_> = answer.addresses.iter().map(|found| found.address.socket_addr()).collect();
+        assert_eq!(addresses, [Some(SocketAddr::from(([127, 0, 0, 1], 4877)))]);
+    }
+
+    #[tokio::test]
     async fn a_seed_that_gives_nothing_is_named() {
         let mut random = StdRng::seed_from_u64(1);
-        let error = resolve("localhost", 1, LIMIT, 0, &mut random).await.unwrap_err();
+        let error = resolve("localhost", 1, false, LIMIT, 0, &mut random).await.unwrap_err();
         assert_eq!(error.to_string(), "seed localhost: its answer has no address that can be reached");
-        let error = resolve("no.such.host.invalid", 1, LIMIT, 0, &mut random).await.unwrap_err();
+        let error = resolve("no.such.host.invalid", 1, false, LIMIT, 0, &mut random).await.unwrap_err();
         assert!(error.to_string().starts_with("seed no.such.host.invalid: "), "{error}");
     }
 }

@@ -143,9 +143,11 @@ impl AddressTable {
     /// Hears of an address from `source`; whether it was unknown (`Add_`). Its time is put back by `penalty`
     /// seconds, unless it speaks of itself.
     pub fn add(&mut self, heard: &TimedAddress, source: Ip, penalty: u64, now: u64) -> bool {
-        if !heard.address.ip.is_routable() {
-            return false;
-        }
+        heard.address.ip.is_routable() && self.add_seeded(heard, source, penalty, now)
+    }
+
+    /// The same from a seed, which on a private chain may name addresses of private networks.
+    pub fn add_seeded(&mut self, heard: &TimedAddress, source: Ip, penalty: u64, now: u64) -> bool {
         let penalty = if heard.address.ip == source { 0 } else { penalty };
         let (id, unknown) = match self.by_ip.get(&heard.address.ip).copied() {
             Some(id) if self.hear_again(id, heard, penalty, now) => (id, false),

@@ -83,7 +83,7 @@ impl Manager {
             Inner::Dialled(dialled) => self.dialled(dialled),
             Inner::Seeds(answer) => {
                 info!(addresses = answer.addresses.len(), "a DNS seed answered");
-                self.net.add_addresses(&answer.addresses, answer.source, now());
+                self.net.add_seeded(&answer.addresses, answer.source, now());
             }
             Inner::AskSeeds if self.net.count(Origin::Outbound) < 2 => self.ask_seeds(),
             Inner::AskSeeds => debug!("there are peers: no DNS seed is asked"),
@@ -123,9 +123,11 @@ impl Manager {
     pub(super) fn ask_seeds(&self) {
         for name in self.params.dns_seeds.clone() {
             let (inner, port) = (self.inner.clone(), self.params.p2p_port);
+            let private = self.params.mine_on_demand;
             tokio::spawn(async move {
                 let mut random = Random::new();
-                match seeds::resolve(&name, port, seeds::LIMIT, now() / SECOND, &mut random.0).await {
+                let (limit, time) = (seeds::LIMIT, now() / SECOND);
+                match seeds::resolve(&name, port, private, limit, time, &mut random.0).await {
                     Ok(answer) => drop(inner.send(Inner::Seeds(answer))),
                     Err(error) => debug!("{error}"),
                 }

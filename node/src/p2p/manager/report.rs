@@ -116,14 +116,14 @@ impl Net {
         !self.addresses.is_empty()
     }
 
-    pub(crate) fn add_addresses(
+    pub(crate) fn add_seeded(
         &mut self,
         heard: &[crate::p2p::addresses::ip::TimedAddress],
         source: crate::p2p::addresses::ip::Ip,
         now: Micros,
     ) {
         for heard in heard {
-            self.addresses.add(heard, source, 0, now / SECOND);
+            self.addresses.add_seeded(heard, source, 0, now / SECOND);
         }
     }
 
