@@ -212,7 +212,7 @@ impl Import {
         })?;
         self.state.flush().map_err(failed)?;
         self.state.storage().sync().map_err(failed)?;
-        Ok(progress.elapsed())
+        Ok(progress.end())
     }
 
     fn take_headers(&mut self, stop: &Stop) -> Result<(), Failure> {

@@ -63,11 +63,11 @@ impl Progress {
     }
 
     fn left(&self, done: u64) -> String {
-        if done == 0 || done >= self.total {
+        if done == 0 {
             return "time left not known".to_owned();
         }
         let spent = self.started.elapsed().as_secs_f64();
-        let left = (spent * (self.total - done) as f64 / done as f64).round() as u64;
+        let left = (spent * self.total.saturating_sub(done) as f64 / done as f64).round() as u64;
         match (left / 3_600, left / 60 % 60, left % 60) {
             (0, 0, seconds) => format!("{seconds} s left"),
             (0, minutes, seconds) => format!("{minutes} min {seconds} s left"),
@@ -75,8 +75,8 @@ impl Progress {
         }
     }
 
-    /// Since the work began.
-    pub(crate) fn elapsed(&self) -> Duration {
+    /// Takes the bar away, so that what is said next has a line of its own, and gives the time since the work began.
+    pub(crate) fn end(self) -> Duration {
         self.started.elapsed()
     }
 }
@@ -86,5 +86,20 @@ impl Drop for Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_not_known_at_the_start_and_none_at_the_end() {
+        let mut progress = Progress::new("testing", 4);
+        progress.started -= Duration::from_secs(90);
+        assert_eq!(progress.left(0), "time left not known");
+        assert_eq!(progress.left(1), "4 min 30 s left");
+        // A total is what was there at the start: more may have come.
+        assert_eq!((progress.left(4), progress.left(5)), ("0 s left".to_owned(), "0 s left".to_owned()));
     }
 }

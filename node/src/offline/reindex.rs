@@ -92,6 +92,7 @@ impl Stored {
                 _ => stored.bad.push(key.to_vec()),
             }
         })?;
+        progress.end();
         if !stored.bad.is_empty() {
             note(&format!("iop-node: {} stored blocks are damaged and are forgotten", stored.bad.len()));
         }
@@ -223,7 +224,7 @@ fn connect(
     }
     state.flush().map_err(failed)?;
     state.storage().sync().map_err(failed)?;
-    let seconds = progress.elapsed().as_secs_f64();
+    let seconds = progress.end().as_secs_f64();
     let (height, tip) = (height(&state), state.index().get(state.index().tip()).hash);
     if as_json {
         let result = json!({

@@ -170,6 +170,7 @@ impl Verify<'_> {
             replay.disconnect(&loaded, &self.undo(height, &loaded.hash)?)?;
             self.step(&mut progress, self.tip - height + self.from, self.from)?;
         }
+        progress.end();
         let mut progress = self.progress("connecting", self.from);
         for height in self.from..=self.tip {
             let loaded = self.load(height)?;
