@@ -25,6 +25,11 @@ const INPUTS_OF_A_MEGABYTE: usize = 5_350;
 /// Headers of a message.
 const MESSAGE: usize = 2_000;
 
+/// Whether figures are wanted: as a test a bench only shows that it runs.
+fn measures() -> bool {
+    std::env::args().any(|arg| arg == "--bench")
+}
+
 fn open(dir: &std::path::Path) -> ChainState {
     open_as(dir, network())
 }
@@ -97,7 +102,7 @@ fn headers(count: usize) -> Vec<Header> {
 /// every 2,016 blocks, as on the main network, and where blocks of the least difficulty are allowed, so that each header
 /// walks back to the block that set the target.
 fn accept_headers(criterion: &mut Criterion) {
-    let all = headers(10 * MESSAGE);
+    let all = headers(if measures() { 10 * MESSAGE } else { MESSAGE });
     let mut group = criterion.benchmark_group("headers");
     group.throughput(Throughput::Elements(all.len() as u64)).sample_size(10);
     for (name, min_difficulty_blocks) in [("as main, 20,000", false), ("as regtest, 20,000", true)] {
@@ -124,7 +129,8 @@ fn taken_in(all: &[Header], params: &Params) -> Duration {
 fn start(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let mut state = open(dir.path());
-    for message in headers(100 * MESSAGE).chunks(MESSAGE) {
+    let count = if measures() { 100 * MESSAGE } else { MESSAGE };
+    for message in headers(count).chunks(MESSAGE) {
         state.accept_headers(message, now()).unwrap();
     }
     drop(state);

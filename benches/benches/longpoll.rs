@@ -32,6 +32,9 @@ const PADDING: usize = 270;
 const VALUE: u64 = 200_000;
 /// New tips of each kind.
 const TIPS: usize = 50;
+/// Both when it only shows that it runs, as a test.
+const FEW_WAITING: u64 = 1_000;
+const FEW_TIPS: usize = 2;
 /// A poll waits this long before the block is submitted.
 const SETTLE: Duration = Duration::from_millis(30);
 
@@ -113,9 +116,9 @@ async fn submit(rpc: &Rpc, block: &Block) {
 }
 
 /// A chain with a mature coin split into as many as shall wait, and a transaction of each in the mempool. Gives the tip.
-async fn fill(rpc: &Rpc, genesis: Parent) -> Parent {
+async fn fill(rpc: &Rpc, genesis: Parent, waiting: u64) -> Parent {
     let mut first = blocks::on(genesis, 0, vec![]);
-    first.txdata[0].output[0].value = Amount::from_sat(WAITING * VALUE);
+    first.txdata[0].output[0].value = Amount::from_sat(waiting * VALUE);
     let first = blocks::sealed(first);
     submit(rpc, &first).await;
     let mut tip = Parent::of(&first, 1);
@@ -125,12 +128,12 @@ async fn fill(rpc: &Rpc, genesis: Parent) -> Parent {
         tip = Parent::of(&block, height);
     }
     let mut split = blocks::spend(OutPoint::new(first.txdata[0].compute_txid(), 0), VALUE);
-    split.output = vec![split.output[0].clone(); WAITING as usize];
+    split.output = vec![split.output[0].clone(); waiting as usize];
     let txid = split.compute_txid();
     let block = blocks::on(tip, 0, vec![split]);
     submit(rpc, &block).await;
     let txs: Vec<Transaction> =
-        (0..WAITING).map(|number| spend(OutPoint::new(txid, number as u32), VALUE, number)).collect();
+        (0..waiting).map(|number| spend(OutPoint::new(txid, number as u32), VALUE, number)).collect();
     offer(rpc, &txs).await;
     Parent::of(&block, 102)
 }
@@ -183,17 +186,19 @@ fn report(what: &str, times: &[Times]) {
 
 #[tokio::main]
 async fn main() {
+    let measures = std::env::args().any(|arg| arg == "--bench");
+    let (waiting, tips) = if measures { (WAITING, TIPS) } else { (FEW_WAITING, FEW_TIPS) };
     let dir = tempfile::tempdir().unwrap();
     let network = Network::Named("regtest");
     let more = ["--no-listen".to_owned()];
     let node = Node::start_with(dir.path(), &network, free_port(), &more).unwrap();
     let rpc = Rpc::of(&node);
-    let mut tip = fill(&rpc, Parent::of(&network.params().genesis.block(), 0)).await;
+    let mut tip = fill(&rpc, Parent::of(&network.params().genesis.block(), 0), waiting).await;
     let mut template = result(&rpc.send(template_call(None)).await);
-    println!("{WAITING} transactions wait, {} are in a full block", transactions(&template).len());
+    println!("{waiting} transactions wait, {} are in a full block", transactions(&template).len());
     for carries in [true, false] {
         let mut times = Vec::new();
-        for _ in 0..TIPS {
+        for _ in 0..tips {
             let txs = if carries { transactions(&template) } else { vec![] };
             let block = blocks::on(tip, 1, txs);
             tip = Parent::of(&block, tip.height + 1);
