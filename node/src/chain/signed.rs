@@ -1,14 +1,15 @@
 //! Signatures of a block's usual inputs, verified before their coins are known.
 //!
-//! Lives here: [`Signed`], what is known of them so far, and the work that finds it out on all cores while the chain
-//! thread connects the blocks before. Does not live here: how a signature is verified ([`p2pkh::signed_for`]), and any
-//! verdict: a finding spares the interpreter where the coin turns out to pay to the very key, and says nothing elsewhere.
+//! Lives here: [`Signed`], what is known of them so far, and the work that finds it out, each block on a thread of
+//! rayon's, while the chain thread connects the blocks before. Does not live here: how a signature is verified
+//! ([`p2pkh::signed_for`]), and any verdict: a finding spares the interpreter where the coin turns out to pay to the very
+//! key, and says nothing elsewhere.
 //! Data goes: block that passed the checks of itself -> [`Signed::begin`] -> findings -> scripts of the block.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
-use bitcoin::{Block, Script};
+use bitcoin::{Block, Script, Transaction};
 use iop_consensus::p2pkh::{self, KeyHash};
 
 /// For each input of a transaction, the key hash that it is signed for.
@@ -34,19 +35,35 @@ impl Signed {
     /// Looks at all signatures of `block`, which this must be of, on another thread. The second time it does nothing.
     pub(super) fn begin(self: &Arc<Self>, block: &Arc<Block>) {
         if !self.begun.swap(true, Ordering::Relaxed) {
-            let (signed, block) = (self.clone(), block.clone());
-            rayon::spawn(move || signed.find_all(&block));
+            let (signed, block) = (Arc::downgrade(self), Arc::downgrade(block));
+            rayon::spawn(move || Self::find_all(&signed, &block));
         }
     }
 
-    fn find_all(&self, block: &Block) {
+    /// Holds nothing between two transactions: who drops the block or its findings ends the search, and many blocks that
+    /// wait for it, of which nobody else knows any more, take no memory.
+    fn find_all(signed: &Weak<Self>, block: &Weak<Block>) {
         // A coinbase signs nothing.
-        for (tx, found) in block.txdata.iter().zip(&self.found).skip(1) {
-            if self.ended.load(Ordering::Relaxed) {
+        for place in 1.. {
+            let (Some(signed), Some(block)) = (signed.upgrade(), block.upgrade()) else { return };
+            if !signed.look_at(&block, place) {
                 return;
             }
-            found.get_or_init(|| (0..tx.input.len()).map(|input| p2pkh::signed_for(tx, input)).collect());
         }
+    }
+
+    /// Looks at the transaction at `place`; `false` where there is none or the search has ended.
+    fn look_at(&self, block: &Block, place: usize) -> bool {
+        let findings = block.txdata.get(place).and_then(|tx| self.find(tx));
+        findings.is_some_and(|findings| self.found[place].set(findings).is_ok())
+    }
+
+    /// The findings of a transaction, unless the search ends meanwhile.
+    fn find(&self, tx: &Transaction) -> Option<Findings> {
+        let going_on = |_: &usize| !self.ended.load(Ordering::Relaxed);
+        let all: Findings =
+            (0..tx.input.len()).take_while(going_on).map(|input| p2pkh::signed_for(tx, input)).collect();
+        (all.len() == tx.input.len()).then_some(all)
     }
 
     /// Ends the search: from now on what is known is asked for.

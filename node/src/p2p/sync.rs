@@ -143,6 +143,9 @@ impl Net {
         if self.too_many_weak_headers(id, last, new) {
             return self.misbehaving(id, 100, "too many headers of branches with little work", now);
         }
+        let height = |node: NodeId| self.tree.get(node).height;
+        let known = self.peers.get(&id).and_then(|peer| peer.best_known).map(height);
+        let further = known.is_none_or(|known| height(last) > known);
         self.block_announced(id, self.tree.get(last).hash);
         let better = self.work(last) > self.tip_work();
         self.with(id, |peer| {
@@ -152,7 +155,8 @@ impl Net {
             }
         });
         let full = headers.len() == MAX_HEADERS;
-        self.with(id, |peer| peer.headers_coming = full.then_some(now));
+        // The same ones again are no headers that are coming.
+        self.with(id, |peer| peer.headers_coming = (full && further).then_some(now));
         if full {
             self.ask_more_headers(id, last);
         }

@@ -137,13 +137,38 @@ fn a_block_is_judged_the_same_whether_or_not_its_signatures_were_verified_before
         let block = next_block(&mut with, Some(tx));
         let checked = || CheckedBlock::new(block.clone(), &Params::regtest()).unwrap();
         let looked_at = checked();
-        looked_at.signed().find_all(&block);
+        look_at_all(looked_at.signed(), &block);
         assert_eq!(looked_at.signed().is_signed(1, 0, &pays_to(1)), Some(is_found), "{what}");
         let verdict = with.accept_checked(Ok(looked_at), true, NOW).unwrap().verdict.unwrap();
         assert_eq!(verdict.is_ok(), is_valid, "{what}: {verdict:?}");
         let plain = without.accept_checked(Ok(checked()), true, NOW).unwrap().verdict.unwrap();
         assert_eq!(verdict, plain, "{what}");
     }
+}
+
+fn look_at_all(signed: &Signed, block: &Block) {
+    let _ = (1..).take_while(|place| signed.look_at(block, *place)).count();
+}
+
+/// Blocks that came out of order are stored at once, and many may wait for their signatures to be looked at.
+#[test]
+fn a_block_that_waits_to_be_looked_at_takes_no_memory_when_nobody_else_has_it() {
+    let txdata = vec![spend(OutPoint::null(), 1, 1), spend(OutPoint::null(), 1, 1)];
+    let block = Arc::new(Block { header: Params::regtest().genesis.block().header, txdata });
+    let signed = Arc::new(Signed::of(2));
+    let (kept_signed, kept_block) = (Arc::downgrade(&signed), Arc::downgrade(&block));
+    // No thread is free.
+    let busy = Arc::new(std::sync::Barrier::new(rayon::current_num_threads() + 1));
+    for _ in 0..rayon::current_num_threads() {
+        let busy = busy.clone();
+        rayon::spawn(move || {
+            busy.wait();
+        });
+    }
+    signed.begin(&block);
+    drop((signed, block));
+    assert!(kept_signed.upgrade().is_none() && kept_block.upgrade().is_none());
+    busy.wait();
 }
 
 #[test]
@@ -155,10 +180,10 @@ fn what_is_found_for_one_key_says_nothing_of_another_and_what_is_not_looked_at_s
     let signed = Arc::new(Signed::of(2));
     assert_eq!(signed.is_signed(1, 0, &pays_to(1)), None);
     signed.end();
-    signed.find_all(&block);
+    look_at_all(&signed, &block);
     assert_eq!(signed.is_signed(1, 0, &pays_to(1)), None, "the search was ended");
     let signed = Arc::new(Signed::of(2));
-    signed.find_all(&block);
+    look_at_all(&signed, &block);
     assert_eq!(signed.is_signed(1, 0, &pays_to(1)), Some(true));
     for script in [pays_to(2), ScriptBuf::new(), ScriptBuf::from_bytes(pays_to(1).to_bytes()[1..].to_vec())] {
         assert_eq!(signed.is_signed(1, 0, &script), Some(false));

@@ -234,6 +234,17 @@ fn a_peer_that_pauses_among_its_headers_is_asked_for_blocks() {
 }
 
 #[test]
+fn a_peer_that_gives_the_same_headers_again_is_asked_for_blocks() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Outbound);
+    let headers = headers_on(&genesis(), 2_000, 1);
+    stage.give_headers(id, &headers);
+    assert_eq!(requested(&stage.sent(id)), []);
+    stage.give_headers(id, &headers);
+    assert_eq!(requested(&stage.sent(id)).len(), 16);
+}
+
+#[test]
 fn a_peer_whose_last_headers_filled_a_message_is_asked_for_blocks_at_once() {
     let mut stage = Stage::new();
     let id = stage.peer(1, Origin::Outbound);
