@@ -266,6 +266,16 @@ impl Tail {
     pub(crate) fn new(header: &[u8; 80]) -> Self {
         Self([word(header, 16), word(header, 17), word(header, 18)])
     }
+
+    /// Words 16 to 19 of the message that the header's second block expands to, for a nonce of 0. The nonce is added to
+    /// word 19, and its σ0 to word 18.
+    pub(crate) fn expanded(&self) -> [u32; 4] {
+        let (s0, s1) = (<u32 as Lanes>::small_sigma0, <u32 as Lanes>::small_sigma1);
+        let Self([w0, w1, w2]) = *self;
+        let w16 = s0(w1).wrapping_add(w0);
+        let w17 = s1(HEADER_BITS).wrapping_add(s0(w2)).wrapping_add(w1);
+        [w16, w17, s1(w16).wrapping_add(w2), s1(w17).wrapping_add(s0(END_OF_MESSAGE))]
+    }
 }
 
 /// How far a header's first hash can be carried before the nonce comes in. Each version has its own.

@@ -22,10 +22,8 @@ use opencl3::platform::get_platforms;
 use opencl3::program::Program;
 use opencl3::types::CL_BLOCKING;
 
-use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
-use crate::sha256::{END_OF_MESSAGE, HEADER_BITS, Tail};
 use crate::work::{Found, Target, Work};
 
 const SOURCE: &str = include_str!("scan.cl");
@@ -272,17 +270,12 @@ impl Scanner {
 
 /// What the kernel wants of a work: its `header` and its `midstates`.
 fn words(work: &Work) -> ([u32; 4], Vec<u32>) {
-    let &Tail([w0, w1, w2]) = work.tail();
-    let word_16 = w1.small_sigma0().wrapping_add(w0);
-    let word_17 = HEADER_BITS.small_sigma1().wrapping_add(w2.small_sigma0()).wrapping_add(w1);
-    let into_18 = word_16.small_sigma1().wrapping_add(w2);
-    let into_19 = word_17.small_sigma1().wrapping_add(END_OF_MESSAGE.small_sigma0());
     let midstates = work.midstates().flat_map(|midstate| {
         // After four rounds the names stand four places on.
         let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
         [[a, b, c, d, e, f, g, h], midstate.midstate].concat()
     });
-    ([word_16, word_17, into_18, into_19], midstates.collect())
+    (work.tail().expanded(), midstates.collect())
 }
 
 /// Tries each shape for a fraction of a second, and gives the fastest with its hashes per second for a work of so

@@ -15,6 +15,7 @@ use super::page::{
     VERSIONS_SLOT,
 };
 use crate::kernel::{Kernel, hashes};
+use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
 use crate::sha256::{self, END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
@@ -126,17 +127,15 @@ impl Page {
     /// The header's second block but for the nonce: `W[t] = W[t-16] + σ0(W[t-15]) + W[t-7] + σ1(W[t-2])`.
     fn put_first_hash(&mut self, tail: &Tail) {
         let k = |t: usize| K[t / 16][t % 16];
-        let (s0, s1) = (small_sigma0, small_sigma1);
-        let Tail([w0, w1, w2]) = *tail;
-        let w16 = w0.wrapping_add(s0(w1));
-        let w17 = w1.wrapping_add(s0(w2)).wrapping_add(s1(HEADER_BITS));
+        let s0 = <u32 as Lanes>::small_sigma0;
+        let [w16, w17, w18, w19] = tail.expanded();
         self.put(Constant::FirstRound(4), k(4).wrapping_add(END_OF_MESSAGE));
         self.put(Constant::FirstRound(15), k(15).wrapping_add(HEADER_BITS));
         self.put(Constant::FirstRound(16), k(16).wrapping_add(w16));
         self.put(Constant::FirstRound(17), k(17).wrapping_add(w17));
         for (t, word) in [
-            (18, w2.wrapping_add(s1(w16))),
-            (19, s0(END_OF_MESSAGE).wrapping_add(s1(w17))),
+            (18, w18),
+            (19, w19),
             (20, END_OF_MESSAGE),
             (22, HEADER_BITS),
             (23, w16),
@@ -153,7 +152,7 @@ impl Page {
     /// The padding of the second hash's block, and its first rounds, which start from a known state.
     fn put_second_hash(&mut self) {
         let k = |t: usize| K[t / 16][t % 16];
-        let (s0, s1) = (small_sigma0, small_sigma1);
+        let (s0, s1) = (<u32 as Lanes>::small_sigma0, <u32 as Lanes>::small_sigma1);
         self.put(Constant::SecondRound(8), k(8).wrapping_add(END_OF_MESSAGE));
         self.put(Constant::SecondRound(15), k(15).wrapping_add(HASH_BITS));
         // The last word is e of round 60 plus its initial value.
@@ -232,14 +231,6 @@ impl Page {
             code(middle, constants, middle, iterations, masks.as_mut_ptr(), versions);
         }
     }
-}
-
-fn small_sigma0(x: u32) -> u32 {
-    crate::lanes::Lanes::small_sigma0(x)
-}
-
-fn small_sigma1(x: u32) -> u32 {
-    crate::lanes::Lanes::small_sigma1(x)
 }
 
 /// The code for one version: memory, constants, the version, iterations, masks.

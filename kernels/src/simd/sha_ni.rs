@@ -129,12 +129,10 @@ struct Memory {
 
 impl Memory {
     /// For a work's header; a version is still to be set.
-    fn new(&Tail([w0, w1, w2]): &Tail) -> Self {
-        let (s0, s1) = (<u32 as Lanes>::small_sigma0, <u32 as Lanes>::small_sigma1);
-        let w16 = s0(w1).wrapping_add(w0);
-        let w17 = s1(HEADER_BITS).wrapping_add(s0(w2)).wrapping_add(w1);
-        let w18 = s1(w16).wrapping_add(w2);
-        let w19 = s1(w17).wrapping_add(s0(END_OF_MESSAGE));
+    fn new(tail: &Tail) -> Self {
+        let s0 = <u32 as Lanes>::small_sigma0;
+        let words_16 = tail.expanded();
+        let w16 = words_16[0];
         let padding = |bits| [[END_OF_MESSAGE, 0, 0, 0], [0, 0, 0, bits]];
         let mut first_rounds = round_constants();
         let [after_nonce, last] = padding(HEADER_BITS);
@@ -156,7 +154,7 @@ impl Memory {
             initial: halves(INITIAL),
             start: Default::default(),
             midstate: Default::default(),
-            words_16: [w16, w17, w18, w19],
+            words_16,
             into_20: [END_OF_MESSAGE, 0, HEADER_BITS, w16],
             into_28: [0, 0, s0(HEADER_BITS), HEADER_BITS.wrapping_add(s0(w16))],
         }
