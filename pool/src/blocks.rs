@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::ledger::Ledger;
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::spool::{Found, Spool};
 use crate::template::{ChainIdentity, check_chain};
@@ -101,11 +102,12 @@ impl Blocks {
     }
 
     /// The blocks of an earlier run that may not have been answered.
-    pub fn resume(self: &Arc<Self>) {
+    pub fn resume(self: &Arc<Self>, ledger: &Ledger) {
         match self.spool.load() {
             Ok((blocks, broken)) => {
                 broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
                 for (file, found) in blocks {
+                    self.adopt(ledger, &found);
                     info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
                     if let Some(sending) = self.send(found) {
                         self.forget_when_answered(sending, Some(file));
@@ -113,6 +115,16 @@ impl Blocks {
                 }
             }
             Err(error) => error!("found blocks of earlier runs cannot be read: {error}"),
+        }
+    }
+
+    /// The pool may have ended before the ledger had the block.
+    fn adopt(&self, ledger: &Ledger, found: &Found) {
+        let Some(record) = &found.record else { return };
+        match ledger.adopt(record) {
+            Ok(true) => warn!(height = found.height, hash = %found.hash, "the ledger takes the block now"),
+            Ok(false) => {}
+            Err(trouble) => error!(hash = %found.hash, "the ledger cannot take the block: {trouble}"),
         }
     }
 
@@ -230,7 +242,7 @@ impl Blocks {
         if records.iter().filter(waits).count() >= MAX_PENDING {
             return false;
         }
-        let Found { height, hash, license, worker, time, block: _ } = found.clone();
+        let Found { height, hash, license, worker, time, .. } = found.clone();
         records.push_front(Record {
             height,
             hash,

@@ -11,10 +11,12 @@ use iop_consensus::params::Params;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::choice::{NoLicense, choose};
-use crate::job::{Job, JobNumbers, Tip};
+use crate::job::{Job, Tip};
+use crate::ledger::store::BlockId;
+use crate::payouts::Payouts;
 use crate::rpc::{Node, RpcError};
 use crate::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 
@@ -44,6 +46,8 @@ pub enum Work {
     NoNode,
     /// No license may mine the next block. Sessions that hold a job are closed: Stratum has no word for "stop".
     NoLicense(NoLicense),
+    /// The ledger cannot be read. Sessions that hold a job are closed.
+    NoLedger(String),
     /// A job.
     Job(Arc<Job>),
 }
@@ -126,11 +130,10 @@ pub struct WrongChain {
 pub struct Follower {
     params: Params,
     nodes: Arc<[Node]>,
-    keys: Vec<LicenseKey>,
+    keys: Vec<Arc<LicenseKey>>,
     addresses: Vec<Address>,
-    payout: Option<Address>,
+    payouts: Payouts,
     health: Arc<Health>,
-    numbers: JobNumbers,
     parent: Option<BlockHash>,
     tip: Arc<Tip>,
     /// When a node last gave work.
@@ -145,7 +148,7 @@ impl Follower {
         params: Params,
         nodes: Arc<[Node]>,
         keys: Vec<LicenseKey>,
-        payout: Option<Address>,
+        payouts: Payouts,
         health: Arc<Health>,
     ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
         let nothing = Snapshot { work: Work::Waiting, licenses: Vec::new() };
@@ -154,11 +157,10 @@ impl Follower {
         let follower = Self {
             params,
             nodes,
-            keys,
+            keys: keys.into_iter().map(Arc::new).collect(),
             addresses,
-            payout,
+            payouts,
             health,
-            numbers: JobNumbers::new(),
             parent: None,
             tip: Arc::default(),
             last_work: Instant::now(),
@@ -246,10 +248,11 @@ impl Follower {
     /// Makes the job of a template, or says that there is none.
     async fn publish(&mut self, node: &Node, mut template: Template) -> Result<(), RpcError> {
         let mut races = 0;
-        let licenses = loop {
+        let (licenses, base) = loop {
+            let base = self.payouts.base(node, &template).await?;
             let licenses = template::licenses(node, &self.addresses, &self.params).await?;
             if licenses.tip.is_none_or(|tip| tip == template.parent) {
-                break licenses.infos;
+                break (licenses.infos, base);
             }
             races += 1;
             if races > MAX_TIP_RACES {
@@ -259,17 +262,17 @@ impl Follower {
             }
             template = template::template(node, None).await?;
         };
-        self.take(template, licenses);
+        self.take(template, licenses, base);
         Ok(())
     }
 
     /// Publishes what a template and the licenses of its tip make.
-    fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>) {
+    fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>, base: Option<BlockId>) {
         self.last_work = Instant::now();
         let new_tip = self.parent.replace(template.parent) != Some(template.parent);
         let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
-        let work = self.work(template, &licenses, new_tip);
-        if old_tip.is_none() && matches!(work, Work::NoLicense(_)) {
+        let work = self.work(template, &licenses, base, new_tip);
+        if old_tip.is_none() && !matches!(work, Work::Job(_)) {
             // Without a new tip the licenses have changed all the same; no job on this one may make a block.
             old_tip = Some(std::mem::take(&mut self.tip));
         }
@@ -279,7 +282,13 @@ impl Follower {
         }
     }
 
-    fn work(&self, template: Template, licenses: &[LicenseInfo], new_tip: bool) -> Work {
+    fn work(
+        &self,
+        template: Template,
+        licenses: &[LicenseInfo],
+        base: Option<BlockId>,
+        new_tip: bool,
+    ) -> Work {
         let index = match choose(licenses, template.license_required, template.height) {
             Ok(index) => index,
             Err(none) => {
@@ -296,14 +305,13 @@ impl Follower {
         } else {
             debug!(height, license, transactions, "new job on the same tip");
         }
-        let payout = self.payout.unwrap_or(self.addresses[index]);
-        Work::Job(Arc::new(Job::new(
-            self.numbers.next(),
-            template,
-            &self.keys[index],
-            &payout,
-            Arc::clone(&self.tip),
-        )))
+        match self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)) {
+            Ok(job) => Work::Job(Arc::new(job)),
+            Err(trouble) => {
+                error!("no work is given out: {trouble}");
+                Work::NoLedger(trouble.to_string())
+            }
+        }
     }
 }
 
@@ -328,7 +336,8 @@ mod tests {
     fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
         let nodes: Arc<[Node]> = Arc::from([]);
         let health = Arc::new(Health::new(&nodes));
-        Follower::new(Params::devnet(), nodes, vec![key(true)], None, health)
+        let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
+        Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
     }
 
     fn license(follower: &Follower, eligible_next: bool) -> LicenseInfo {
@@ -348,7 +357,7 @@ mod tests {
     fn with_job() -> (Follower, watch::Receiver<Arc<Snapshot>>, Arc<Job>) {
         let (mut follower, snapshots) = follower();
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         (follower, snapshots, job)
     }
@@ -363,7 +372,7 @@ mod tests {
         assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
         // The node comes back on the same tip.
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired());
     }
@@ -379,10 +388,10 @@ mod tests {
     fn without_a_license_all_jobs_are_dead_also_those_on_the_same_tip() {
         let (mut follower, snapshots, job) = with_job();
         let licenses = vec![license(&follower, false)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)) && job.tip.is_retired());
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired(), "and work resumes");
     }
