@@ -32,20 +32,4 @@ pub struct LedgerError {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-
-    use iop_consensus::params::Params;
-
-    use super::*;
-
-    /// A ledger of devnet in a folder that goes with the test's process.
-    pub(crate) fn temporary() -> Arc<Ledger> {
-        let folder = tempfile::tempdir().unwrap();
-        let (ledger, _) =
-            Ledger::open(folder.path(), split::tests::rules(), Params::devnet().prefixes).unwrap();
-        std::mem::forget(folder);
-        ledger
-    }
-}
+pub(crate) mod tests;
