@@ -268,10 +268,16 @@ impl Ledger {
         self.lock_state().book.base().map_or(0, |base| base.height.saturating_add(1))
     }
 
-    /// Our blocks below a height that may be in the chain, the highest first.
+    /// Whether a block is in the book.
     #[must_use]
-    pub fn candidates(&self, height: u32, limit: usize) -> Vec<BlockId> {
-        self.lock_state().book.below(height).take(limit).collect()
+    pub fn has_block(&self, id: &BlockId) -> bool {
+        self.lock_state().book.has(id)
+    }
+
+    /// The greatest height below another at which there are blocks of ours.
+    #[must_use]
+    pub fn height_below(&self, height: u32) -> Option<u32> {
+        self.lock_state().book.height_below(height)
     }
 
     /// Takes the block of an earlier run that ended before it was in the ledger; whether it was new.
