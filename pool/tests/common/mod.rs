@@ -189,7 +189,10 @@ async fn answer(State(chain): State<Arc<Chain>>, headers: HeaderMap, body: Bytes
 impl Chain {
     fn call(&self, method: &Value, params: &Value) -> Value {
         let result = match method.as_str().unwrap() {
-            "getblockchaininfo" => json!({"chain": *self.name.lock().unwrap()}),
+            "getblockchaininfo" => json!({
+                "chain": *self.name.lock().unwrap(), "blocks": self.height(),
+                "bestblockhash": self.tip().to_string(), "chainwork": format!("{:064x}", self.height()),
+            }),
             "getblockhash" => {
                 assert_eq!(params, &json!([0]));
                 json!(Params::devnet().genesis.block().block_hash().to_string())
