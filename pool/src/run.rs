@@ -67,6 +67,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
     blocks.resume();
+    tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     tokio::spawn(listener::listen(stratum, shared, stopped.clone()));
     let api = tokio::spawn(api::serve(api_listener, api, stopped));
     let ended = tokio::select! {

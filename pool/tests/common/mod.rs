@@ -197,6 +197,14 @@ impl Chain {
                 assert_eq!(params, &json!([0]));
                 json!(Params::devnet().genesis.block().block_hash().to_string())
             }
+            "getblockheader" => {
+                let blocks = self.blocks.lock().unwrap();
+                let known = |block: &&Block| block.block_hash().to_string() == params[0].as_str().unwrap();
+                if !blocks.iter().any(|block| known(&block)) {
+                    return json!({"result": null, "error": {"code": -5, "message": "Block not found"}});
+                }
+                json!({"confirmations": 1})
+            }
             "getblocktemplate" => self.template(),
             "getlicenseinfo" => params
                 .as_array()
