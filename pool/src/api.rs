@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::SOFTWARE;
 use crate::blocks::Record;
+use crate::follow::announced::Announced;
 use crate::follow::{Health, NodeState, Work};
 use crate::session::Shared;
 use crate::template::LicenseInfo;
@@ -99,6 +100,8 @@ pub struct WorkerList {
 pub struct LicenseStatus {
     /// Whether it signs the current job.
     pub in_use: bool,
+    /// What an admin action that waits in the mempool will do to it.
+    pub announced: Option<Announced>,
     /// As the node has it.
     #[serde(flatten)]
     pub info: LicenseInfo,
@@ -175,11 +178,13 @@ impl Api {
             Work::Job(job) => Some(job.license.to_base58(&self.shared.prefixes)),
             Work::Waiting | Work::NoNode | Work::NoLicense(_) | Work::NoLedger(_) => None,
         };
-        let status = |info: &LicenseInfo| LicenseStatus {
+        let announced = self.health.announced();
+        let status = |(index, info): (usize, &LicenseInfo)| LicenseStatus {
             in_use: signing.as_ref() == Some(&info.address),
+            announced: announced.get(index).cloned().flatten(),
             info: info.clone(),
         };
-        snapshot.licenses.iter().map(status).collect()
+        snapshot.licenses.iter().enumerate().map(status).collect()
     }
 }
 

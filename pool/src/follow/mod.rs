@@ -1,6 +1,15 @@
-//! Follows the chain: template, license, job, whenever the tip changes or transactions have come in.
+//! Follows the chain on all nodes: template, license, job, whenever a tip changes or transactions have come in.
+//!
+//! Here: each node's task ([`source`]), whose chain is worked on ([`tips`]), the state of nodes for people
+//! ([`health`]), admin actions that wait ([`announced`]), and the jobs. Not here: which license signs
+//! ([`crate::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
+//! in use, or of a chain with more work: job → sessions.
 
-use std::convert::Infallible;
+pub mod announced;
+pub mod health;
+mod source;
+pub mod tips;
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,34 +17,27 @@ use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
-use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
+pub use self::health::{Health, NodeState};
+use self::source::{Event, Offer, Source, Wishes};
+use self::tips::ChainTip;
 use crate::choice::{NoLicense, choose};
 use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
 use crate::payouts::Payouts;
-use crate::rpc::{Node, RpcError};
-use crate::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
+use crate::rpc::Node;
+use crate::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 
-/// How often the template is asked for on an unchanged tip, for the fees of new transactions.
-const REFRESH: Duration = Duration::from_secs(30);
-/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node
-/// whose long poll does not wait cannot make us spin.
-const POLL: Duration = Duration::from_secs(1);
-/// Wait before a node, or the next one, is tried again.
-const RETRY: Duration = Duration::from_secs(1);
-/// How often it is said again that a node is away.
-const REMIND: Duration = Duration::from_secs(5 * 60);
 /// Time for all nodes to say at the start which chain they are on. One that takes longer counts as away.
 const START_TIME: Duration = Duration::from_secs(5);
+/// How often it is looked whether any node still gives work.
+const TICK: Duration = Duration::from_secs(1);
 /// Time without work from any node after which the last job is taken for dead. Long enough for a node to restart
 /// (Core takes minutes with a large chain), short enough that machines hash a few blocks' time in vain at most.
 const NO_NODE_PATIENCE: Duration = Duration::from_secs(5 * 60);
-/// How often template and licenses are asked for until both are of one tip. Tips are seconds apart at least.
-const MAX_TIP_RACES: u32 = 10;
 
 /// What there is to do.
 #[derive(Debug, Clone)]
@@ -61,59 +63,6 @@ pub struct Snapshot {
     pub licenses: Vec<LicenseInfo>,
 }
 
-/// State of a node, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NodeState {
-    /// `host:port`.
-    pub node: String,
-    /// Whether templates come from it.
-    pub in_use: bool,
-    /// What was wrong when it was last asked.
-    pub trouble: Option<String>,
-}
-
-/// What is known of the nodes.
-#[derive(Debug)]
-pub struct Health {
-    nodes: Mutex<Vec<(NodeState, Option<Instant>)>>,
-}
-
-impl Health {
-    /// Nothing known yet.
-    #[must_use]
-    pub fn new(nodes: &[Node]) -> Self {
-        let unknown =
-            |node: &Node| (NodeState { node: node.name().to_owned(), in_use: false, trouble: None }, None);
-        Self { nodes: Mutex::new(nodes.iter().map(unknown).collect()) }
-    }
-
-    /// As of now.
-    #[must_use]
-    pub fn read(&self) -> Vec<NodeState> {
-        self.nodes
-            .lock()
-            .expect("no panic while the lock is held")
-            .iter()
-            .map(|(state, _)| state.clone())
-            .collect()
-    }
-
-    fn up(&self, index: usize) {
-        let (state, said) = &mut self.nodes.lock().expect("no panic while the lock is held")[index];
-        info!(node = state.node, "{}", if state.trouble.is_some() { "node is back" } else { "node answers" });
-        (state.in_use, state.trouble, *said) = (true, None, None);
-    }
-
-    fn down(&self, index: usize, trouble: &ChainError) {
-        let (state, said) = &mut self.nodes.lock().expect("no panic while the lock is held")[index];
-        if said.is_none_or(|said| said.elapsed() > REMIND) {
-            warn!(node = state.node, "node gives no work, waiting for it: {trouble}");
-            *said = Some(Instant::now());
-        }
-        (state.in_use, state.trouble) = (false, Some(trouble.to_string()));
-    }
-}
-
 /// Why the pool cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("node {node} is on chain {found}, {expected} expected")]
@@ -128,12 +77,15 @@ pub struct WrongChain {
 
 /// The task that makes jobs.
 pub struct Follower {
-    params: Params,
+    params: Arc<Params>,
     nodes: Arc<[Node]>,
     keys: Vec<Arc<LicenseKey>>,
-    addresses: Vec<Address>,
-    payouts: Payouts,
+    addresses: Arc<[Address]>,
+    payouts: Arc<Payouts>,
     health: Arc<Health>,
+    wishes: Arc<Wishes>,
+    /// The tip of each node that gives work.
+    tips: Vec<Option<ChainTip>>,
     parent: Option<BlockHash>,
     tip: Arc<Tip>,
     /// When a node last gave work.
@@ -155,11 +107,13 @@ impl Follower {
         let (publish, snapshots) = watch::channel(Arc::new(nothing));
         let addresses = keys.iter().map(LicenseKey::address).collect();
         let follower = Self {
-            params,
+            params: Arc::new(params),
+            wishes: Arc::new(Wishes::new(nodes.len())),
+            tips: vec![None; nodes.len()],
             nodes,
             keys: keys.into_iter().map(Arc::new).collect(),
             addresses,
-            payouts,
+            payouts: Arc::new(payouts),
             health,
             parent: None,
             tip: Arc::default(),
@@ -175,15 +129,61 @@ impl Follower {
         if let Some(wrong) = self.first_check().await {
             return wrong;
         }
-        let nodes = Arc::clone(&self.nodes);
+        let (sender, mut events) = mpsc::channel(self.nodes.len() * 2);
+        let mut sources = JoinSet::new(); // they end with this task
+        for index in 0..self.nodes.len() {
+            sources.spawn(self.source(index, sender.clone()).run());
+        }
+        let mut tick = tokio::time::interval(TICK);
         loop {
-            for (index, node) in nodes.iter().enumerate() {
-                let Err(trouble) = self.follow(index, node).await;
-                node.set_right(false);
-                self.health.down(index, &trouble);
-                self.give_up(Instant::now());
-                tokio::time::sleep(RETRY).await;
+            tokio::select! {
+                Some(event) = events.recv() => self.on_event(event),
+                _ = tick.tick() => self.give_up(Instant::now()),
             }
+        }
+    }
+
+    fn source(&self, index: usize, events: mpsc::Sender<Event>) -> Source {
+        Source {
+            index,
+            nodes: Arc::clone(&self.nodes),
+            params: Arc::clone(&self.params),
+            licenses: Arc::clone(&self.addresses),
+            payouts: Arc::clone(&self.payouts),
+            health: Arc::clone(&self.health),
+            wishes: Arc::clone(&self.wishes),
+            events,
+            parent: Mutex::default(),
+        }
+    }
+
+    /// Takes an offer of the node in use, or of one whose chain has more work: then that one is in use from now on.
+    /// A node that fails, or whose chain has become the lesser one, is left for the best of the others.
+    fn on_event(&mut self, event: Event) {
+        let in_use = self.wishes.in_use();
+        let (index, offer) = match event {
+            Event::Offer(index, offer) => (index, Some(offer)),
+            Event::Lost(index) => (index, None),
+        };
+        self.tips[index] = offer.as_ref().map(|offer| offer.tip);
+        let best = tips::best(&self.tips, in_use);
+        if best != in_use {
+            self.wishes.set_in_use(best);
+            let name = |index: Option<usize>| index.map_or("none", |index| self.nodes[index].name());
+            if offer.is_none() {
+                info!(from = name(in_use), to = name(best), "templates come from another node");
+            } else {
+                debug!(from = name(in_use), to = name(best), "templates come from another node");
+            }
+        }
+        self.health.set_in_use(best);
+        match (offer, best) {
+            (Some(offer), Some(best)) if best == index => {
+                let Offer { template, licenses, base, tip: _ } = *offer;
+                self.take(template, licenses, base);
+            }
+            (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
+            _ => {}
         }
     }
 
@@ -211,31 +211,12 @@ impl Follower {
         None
     }
 
-    /// One node, as long as it answers.
-    async fn follow(&mut self, index: usize, node: &Node) -> Result<Infallible, ChainError> {
-        check_chain(node, &ChainIdentity::of(&self.params)).await?;
-        node.set_right(true);
-        let mut template = template::template(node, None).await?;
-        let mut known_up = false;
-        loop {
-            let (id, begun) = (template.long_poll_id.clone(), Instant::now());
-            self.publish(node, template).await?;
-            if !std::mem::replace(&mut known_up, true) {
-                self.health.up(index);
-            }
-            template = next_template(node, id.as_deref()).await?;
-            if Some(template.parent) == self.parent {
-                tokio::time::sleep(POLL.saturating_sub(begun.elapsed())).await;
-            }
-        }
-    }
-
     /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
     /// hash on that job is lost.
     fn give_up(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.last_work);
         let has_job = matches!(self.publish.borrow().work, Work::Job(_));
-        if since < NO_NODE_PATIENCE || !has_job {
+        if since < NO_NODE_PATIENCE || !has_job || self.wishes.in_use().is_some() {
             return;
         }
         warn!("no node has given work for {} s: sessions that hold a job are closed", since.as_secs());
@@ -243,27 +224,6 @@ impl Follower {
         let licenses = self.publish.borrow().licenses.clone();
         self.publish.send_replace(Arc::new(Snapshot { work: Work::NoNode, licenses }));
         std::mem::take(&mut self.tip).retire();
-    }
-
-    /// Makes the job of a template, or says that there is none.
-    async fn publish(&mut self, node: &Node, mut template: Template) -> Result<(), RpcError> {
-        let mut races = 0;
-        let (licenses, base) = loop {
-            let base = self.payouts.base(node, &template).await?;
-            let licenses = template::licenses(node, &self.addresses, &self.params).await?;
-            if licenses.tip.is_none_or(|tip| tip == template.parent) {
-                break (licenses.infos, base);
-            }
-            races += 1;
-            if races > MAX_TIP_RACES {
-                return Err(RpcError::Malformed(
-                    "getlicenseinfo and getblocktemplate are of different tips".into(),
-                ));
-            }
-            template = template::template(node, None).await?;
-        };
-        self.take(template, licenses, base);
-        Ok(())
     }
 
     /// Publishes what a template and the licenses of its tip make.
@@ -280,6 +240,13 @@ impl Follower {
         if let Some(old_tip) = old_tip {
             old_tip.retire();
         }
+        self.announce();
+    }
+
+    /// Looks for admin actions in the published job's template, after it is published: no miner waits for that.
+    fn announce(&self) {
+        let Work::Job(job) = self.publish.borrow().work.clone() else { return };
+        self.health.announce(announced::announced(&job.template, &self.addresses, &self.params));
     }
 
     fn work(
@@ -292,6 +259,7 @@ impl Follower {
         let index = match choose(licenses, template.license_required, template.height) {
             Ok(index) => index,
             Err(none) => {
+                self.health.announce(announced::announced(&template, &self.addresses, &self.params));
                 if new_tip {
                     warn!("no work is given out, sessions that hold a job are closed: {none}");
                 }
@@ -315,23 +283,13 @@ impl Follower {
     }
 }
 
-/// The next template: when the long poll answers, or after a while on the same tip.
-async fn next_template(node: &Node, long_poll_id: Option<&str>) -> Result<Template, RpcError> {
-    let Some(id) = long_poll_id else {
-        tokio::time::sleep(POLL).await;
-        return template::template(node, None).await;
-    };
-    tokio::select! {
-        template = template::template(node, Some(id)) => template,
-        () = tokio::time::sleep(REFRESH) => template::template(node, None).await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::tips::tests::tip;
     use super::*;
     use crate::coinbase::tests::{key, template};
+    use crate::rpc::NodeAddress;
 
     fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
         let nodes: Arc<[Node]> = Arc::from([]);
@@ -375,6 +333,82 @@ mod tests {
         follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired());
+    }
+
+    fn offer(follower: &Follower, index: usize, tip: ChainTip) -> Event {
+        let template = Template { parent: tip.hash, ..template(3) };
+        let licenses = vec![license(follower, true)];
+        Event::Offer(index, Box::new(Offer { template, licenses, base: None, tip }))
+    }
+
+    /// The parent of the published job, and the node in use.
+    fn state(follower: &Follower) -> (Option<BlockHash>, Option<usize>) {
+        let Work::Job(job) = follower.publish.borrow().work.clone() else {
+            return (None, follower.wishes.in_use());
+        };
+        (Some(job.template.parent), follower.wishes.in_use())
+    }
+
+    fn with_nodes(count: u16) -> Follower {
+        let node =
+            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
+        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
+        let health = Arc::new(Health::new(&nodes));
+        let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
+        Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health).0
+    }
+
+    #[test]
+    fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
+        let mut follower = with_nodes(2);
+        for (index, found, expected) in [
+            (0, tip(5, 0), (tip(5, 0), 0)),
+            (1, tip(5, 0), (tip(5, 0), 0)),
+            (1, tip(6, 0), (tip(6, 0), 1)),
+            (0, tip(6, 1), (tip(6, 0), 1)), // as much work: no reason to leave
+            (0, tip(7, 1), (tip(7, 1), 0)),
+            (1, tip(6, 0), (tip(7, 1), 0)),
+        ] {
+            let event = offer(&follower, index, found);
+            follower.on_event(event);
+            assert_eq!(state(&follower), (Some(expected.0.hash), Some(expected.1)));
+        }
+    }
+
+    #[test]
+    fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
+        let mut follower = with_nodes(2);
+        let mut snapshots = follower.publish.subscribe();
+        for (index, published) in [(0, true), (1, false), (0, true)] {
+            let event = offer(&follower, index, tip(5, 0));
+            follower.on_event(event);
+            assert_eq!(snapshots.has_changed().unwrap(), published);
+            snapshots.mark_unchanged();
+        }
+    }
+
+    #[test]
+    fn a_node_that_fails_or_falls_back_is_left_for_the_best_of_the_others() {
+        let mut follower = with_nodes(3);
+        for (index, found) in [(0, tip(7, 0)), (1, tip(5, 0)), (2, tip(6, 0))] {
+            let event = offer(&follower, index, found);
+            follower.on_event(event);
+        }
+        follower.on_event(Event::Lost(0));
+        assert_eq!(
+            state(&follower),
+            (Some(tip(7, 0).hash), Some(2)),
+            "its job stays until the other's is here"
+        );
+        let event = offer(&follower, 2, tip(6, 0));
+        follower.on_event(event);
+        assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(2)));
+        let event = offer(&follower, 2, tip(4, 0)); // its blocks were invalidated
+        follower.on_event(event);
+        assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(1)));
+        follower.on_event(Event::Lost(1));
+        follower.on_event(Event::Lost(2));
+        assert_eq!(state(&follower).1, None);
     }
 
     #[test]
