@@ -18,8 +18,10 @@ use super::report::{Report, milliseconds};
 use super::stand::{self, Blocks, Stand, pinned};
 use super::{Common, bare, connect};
 
-/// Between two tips, so that nothing of the first is still on its way.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Between two tips: the pool leaves a second between two jobs on one tip, and the last of those is to be out.
+const BETWEEN_TIPS: Duration = Duration::from_millis(1_500);
+/// Between two rounds of the bare sender.
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(200);
 /// Time for a notify to reach everybody.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -166,7 +168,7 @@ async fn tips(
     let (mut new, mut judged, mut full, mut bytes) =
         (Times::default(), Times::default(), Times::default(), 0);
     for _ in 0..options.tips {
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(BETWEEN_TIPS).await;
         *arrivals.borrow_mut() = Arrivals::default();
         let (rpc, block) = (stand.rpc(), stand.next_block());
         let submission = tokio::task::spawn_blocking(move || {
@@ -211,7 +213,7 @@ async fn bare_lines(line: &[u8], options: &Options, common: &Common) -> io::Resu
     control.read_exact(&mut [0])?;
     let mut times = Times::default();
     for _ in 0..options.tips {
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(BETWEEN_ROUNDS).await;
         *arrivals.borrow_mut() = Arrivals::default();
         let start = Instant::now();
         control.write_all(b"!")?;
