@@ -1,5 +1,7 @@
 //! The HTTP API: JSON for scripts, a page for people.
 
+mod money;
+
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::SOFTWARE;
 use crate::blocks::Record;
+use crate::follow::announced::Announced;
 use crate::follow::{Health, NodeState, Work};
 use crate::session::Shared;
 use crate::template::LicenseInfo;
@@ -46,7 +49,7 @@ pub struct Status {
     pub time: u64,
     /// Seconds since the start.
     pub uptime: u64,
-    /// `mining`, `no_license` or `no_node`.
+    /// `mining`, `no_license`, `no_node` or `no_ledger`.
     pub state: &'static str,
     /// Why there is no work, in words.
     pub reason: Option<String>,
@@ -97,6 +100,8 @@ pub struct WorkerList {
 pub struct LicenseStatus {
     /// Whether it signs the current job.
     pub in_use: bool,
+    /// What an admin action that waits in the mempool will do to it.
+    pub announced: Option<Announced>,
     /// As the node has it.
     #[serde(flatten)]
     pub info: LicenseInfo,
@@ -122,6 +127,9 @@ impl Api {
             Work::NoLicense(none) => {
                 let reason = format!("{none}; connections that held a job were closed");
                 ("no_license", Some(reason), none.resumes_from_height, None)
+            }
+            Work::NoLedger(trouble) => {
+                ("no_ledger", Some(format!("{trouble}; connections that held a job were closed")), None, None)
             }
             Work::Job(job) => ("mining", None, None, Some(job)),
         };
@@ -168,13 +176,15 @@ impl Api {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         let signing = match &snapshot.work {
             Work::Job(job) => Some(job.license.to_base58(&self.shared.prefixes)),
-            Work::Waiting | Work::NoNode | Work::NoLicense(_) => None,
+            Work::Waiting | Work::NoNode | Work::NoLicense(_) | Work::NoLedger(_) => None,
         };
-        let status = |info: &LicenseInfo| LicenseStatus {
+        let announced = self.health.announced();
+        let status = |(index, info): (usize, &LicenseInfo)| LicenseStatus {
             in_use: signing.as_ref() == Some(&info.address),
+            announced: announced.get(index).cloned().flatten(),
             info: info.clone(),
         };
-        snapshot.licenses.iter().map(status).collect()
+        snapshot.licenses.iter().enumerate().map(status).collect()
     }
 }
 
@@ -207,6 +217,8 @@ pub async fn serve(
         .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
         .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))
         .route("/api/v1/blocks", get(async |State(api): State<Arc<Api>>| json(&api.blocks())))
+        .route("/api/v1/payouts", get(money::payouts))
+        .route("/api/v1/shares", get(money::shares))
         .route("/api/v1/licenses", get(async |State(api): State<Arc<Api>>| json(&api.licenses())))
         .with_state(api);
     axum::serve(listener, router).with_graceful_shutdown(async move { drop(stop.changed().await) }).await

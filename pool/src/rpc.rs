@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -165,8 +166,10 @@ pub struct Node {
     client: Client<HttpConnector, Full<Bytes>>,
     /// The `Authorization` header, once made.
     authorization: Mutex<Option<HeaderValue>>,
-    /// Whether it is in use and was found to be on the right chain.
+    /// Whether it answers and was found to be on the right chain.
     right: AtomicBool,
+    /// Told each time when it is found to be.
+    back: Notify,
 }
 
 #[derive(Deserialize)]
@@ -196,7 +199,13 @@ impl Node {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
             .build(connector);
-        Self { address, client, authorization: Mutex::new(None), right: AtomicBool::new(false) }
+        Self {
+            address,
+            client,
+            authorization: Mutex::new(None),
+            right: AtomicBool::new(false),
+            back: Notify::new(),
+        }
     }
 
     /// `host:port`.
@@ -205,7 +214,7 @@ impl Node {
         self.address.name()
     }
 
-    /// Whether it is known to be on the right chain: templates come from it, and it was asked when they began to.
+    /// Whether it is known to be on the right chain: it was asked when it last began to give templates.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.right.load(Ordering::Relaxed)
@@ -214,6 +223,14 @@ impl Node {
     /// Says whether it is known to be on the right chain.
     pub fn set_right(&self, right: bool) {
         self.right.store(right, Ordering::Relaxed);
+        if right {
+            self.back.notify_waiters();
+        }
+    }
+
+    /// Ends when it is found to be on the right chain the next time.
+    pub async fn comes_back(&self) {
+        self.back.notified().await;
     }
 
     /// Calls a method. A null result is read as `T`'s null (`()` or `Option`).

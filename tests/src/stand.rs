@@ -153,6 +153,21 @@ impl Pool {
         keys: &[PathBuf],
         stratum: &str,
     ) -> io::Result<Self> {
+        Self::start_with(dir, network, node_port, keys, stratum, &[])
+    }
+
+    /// Starts a pool with more flags.
+    ///
+    /// # Errors
+    /// When it cannot be started or its API does not answer; its log is in the message.
+    pub fn start_with(
+        dir: &Path,
+        network: &Network,
+        node_port: u16,
+        keys: &[PathBuf],
+        stratum: &str,
+        more: &[String],
+    ) -> io::Result<Self> {
         let (stratum, api) = (stratum.to_owned(), format!("127.0.0.1:{}", free_port()));
         let mut args: Vec<String> =
             vec!["run".into(), "--node".into(), format!("http://127.0.0.1:{node_port}")];
@@ -163,6 +178,7 @@ impl Pool {
             args.extend(["--license-key-file".into(), key.display().to_string()]);
         }
         args.extend(network.flags());
+        args.extend_from_slice(more);
         let mut program = Program::start("iop-pool", dir, args)?;
         let url = format!("http://{api}/healthz");
         let answered = wait_for(START, || match minreq::get(&url).with_timeout(2).send() {

@@ -189,10 +189,29 @@ async fn answer(State(chain): State<Arc<Chain>>, headers: HeaderMap, body: Bytes
 impl Chain {
     fn call(&self, method: &Value, params: &Value) -> Value {
         let result = match method.as_str().unwrap() {
-            "getblockchaininfo" => json!({"chain": *self.name.lock().unwrap()}),
+            "getblockchaininfo" => json!({
+                "chain": *self.name.lock().unwrap(), "blocks": self.height(),
+                "bestblockhash": self.tip().to_string(), "chainwork": format!("{:064x}", self.height()),
+            }),
             "getblockhash" => {
-                assert_eq!(params, &json!([0]));
-                json!(Params::devnet().genesis.block().block_hash().to_string())
+                let height = usize::try_from(params[0].as_u64().unwrap()).unwrap();
+                let block =
+                    height.checked_sub(1).map(|index| self.blocks.lock().unwrap().get(index).cloned());
+                match block {
+                    None => json!(Params::devnet().genesis.block().block_hash().to_string()),
+                    Some(Some(block)) => json!(block.block_hash().to_string()),
+                    Some(None) => {
+                        return json!({"result": null, "error": {"code": -8, "message": "Block height out of range"}});
+                    }
+                }
+            }
+            "getblockheader" => {
+                let blocks = self.blocks.lock().unwrap();
+                let known = |block: &&Block| block.block_hash().to_string() == params[0].as_str().unwrap();
+                if !blocks.iter().any(|block| known(&block)) {
+                    return json!({"result": null, "error": {"code": -5, "message": "Block not found"}});
+                }
+                json!({"confirmations": 1})
             }
             "getblocktemplate" => self.template(),
             "getlicenseinfo" => params
