@@ -19,7 +19,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, AddressKind};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env,
     IteratorMode, Options, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
@@ -374,6 +374,12 @@ fn options(create: bool) -> Options {
     options.create_missing_column_families(create);
     options.set_max_open_files(MAX_OPEN_FILES);
     options.set_keep_log_file_num(KEPT_LOG_FILES);
+    if let Ok(mut env) = Env::new() {
+        // Files are written and merged when miners need no answer.
+        env.lower_thread_pool_cpu_priority();
+        env.lower_high_priority_thread_pool_cpu_priority();
+        options.set_env(&env);
+    }
     options
 }
 
