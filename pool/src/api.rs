@@ -1,5 +1,7 @@
 //! The HTTP API: JSON for scripts, a page for people.
 
+mod money;
+
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -47,7 +49,7 @@ pub struct Status {
     pub time: u64,
     /// Seconds since the start.
     pub uptime: u64,
-    /// `mining`, `no_license` or `no_node`.
+    /// `mining`, `no_license`, `no_node` or `no_ledger`.
     pub state: &'static str,
     /// Why there is no work, in words.
     pub reason: Option<String>,
@@ -126,6 +128,9 @@ impl Api {
                 let reason = format!("{none}; connections that held a job were closed");
                 ("no_license", Some(reason), none.resumes_from_height, None)
             }
+            Work::NoLedger(trouble) => {
+                ("no_ledger", Some(format!("{trouble}; connections that held a job were closed")), None, None)
+            }
             Work::Job(job) => ("mining", None, None, Some(job)),
         };
         Status {
@@ -171,7 +176,7 @@ impl Api {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         let signing = match &snapshot.work {
             Work::Job(job) => Some(job.license.to_base58(&self.shared.prefixes)),
-            Work::Waiting | Work::NoNode | Work::NoLicense(_) => None,
+            Work::Waiting | Work::NoNode | Work::NoLicense(_) | Work::NoLedger(_) => None,
         };
         let announced = self.health.announced();
         let status = |(index, info): (usize, &LicenseInfo)| LicenseStatus {
@@ -212,6 +217,8 @@ pub async fn serve(
         .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
         .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))
         .route("/api/v1/blocks", get(async |State(api): State<Arc<Api>>| json(&api.blocks())))
+        .route("/api/v1/payouts", get(money::payouts))
+        .route("/api/v1/shares", get(money::shares))
         .route("/api/v1/licenses", get(async |State(api): State<Arc<Api>>| json(&api.licenses())))
         .with_state(api);
     axum::serve(listener, router).with_graceful_shutdown(async move { drop(stop.changed().await) }).await

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::follow::tips::{self, Place};
 use crate::follow::{Snapshot, Work};
+use crate::ledger::Ledger;
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::spool::{Found, Spool};
 use crate::template::{ChainIdentity, check_chain};
@@ -111,11 +112,12 @@ impl Blocks {
     }
 
     /// The blocks of an earlier run that may not have been answered.
-    pub fn resume(self: &Arc<Self>) {
+    pub fn resume(self: &Arc<Self>, ledger: &Ledger) {
         match self.spool.load() {
             Ok((blocks, broken)) => {
                 broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
                 for (file, found) in blocks {
+                    self.adopt(ledger, &found);
                     info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
                     if let Some(sending) = self.send(found) {
                         self.forget_when_answered(sending, Some(file));
@@ -123,6 +125,16 @@ impl Blocks {
                 }
             }
             Err(error) => error!("found blocks of earlier runs cannot be read: {error}"),
+        }
+    }
+
+    /// The pool may have ended before the ledger had the block.
+    fn adopt(&self, ledger: &Ledger, found: &Found) {
+        let Some(record) = &found.record else { return };
+        match ledger.adopt(record) {
+            Ok(true) => warn!(height = found.height, hash = %found.hash, "the ledger takes the block now"),
+            Ok(false) => {}
+            Err(trouble) => error!(hash = %found.hash, "the ledger cannot take the block: {trouble}"),
         }
     }
 
@@ -291,7 +303,7 @@ impl Blocks {
         if records.iter().filter(waits).count() >= MAX_PENDING {
             return false;
         }
-        let Found { height, hash, license, worker, time, block: _ } = found.clone();
+        let Found { height, hash, license, worker, time, .. } = found.clone();
         records.push_front(Record {
             height,
             hash,
@@ -349,7 +361,7 @@ fn may_give_up(asked_for: Duration, status: Option<Status>) -> bool {
 fn tip_of(work: &Work) -> Option<(BlockHash, u32)> {
     match work {
         Work::Job(job) => Some((job.template.parent, job.template.height.saturating_sub(1))),
-        Work::Waiting | Work::NoNode | Work::NoLicense(_) => None,
+        Work::Waiting | Work::NoNode | Work::NoLicense(_) | Work::NoLedger(_) => None,
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Template {
     pub transactions: Vec<u8>,
     /// Whether the block must be licensed.
     pub license_required: bool,
+    /// Outputs to addresses that the coinbase has room for, by weight and by signature operations.
+    pub outputs_room: usize,
     /// What the node waits with until this template is out of date.
     pub long_poll_id: Option<String>,
 }
@@ -57,12 +59,17 @@ struct WireTemplate {
     default_witness_commitment: Option<String>,
     longpollid: Option<String>,
     license: Option<WireLicense>,
+    weightlimit: Option<u64>,
+    sizelimit: Option<u64>,
+    sigoplimit: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct WireTransaction {
     data: String,
     txid: String,
+    weight: Option<u64>,
+    sigops: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +77,34 @@ struct WireLicense {
     required: bool,
 }
 
+/// Weight of a coinbase of ours but for its outputs to addresses: 223 bytes with the longest script and the widest
+/// counts, 38 of witness, 47 of commitment; and of the header and the count of transactions before it.
+const COINBASE_WEIGHT: u64 = 4 * 223 + 38 + 4 * 47 + 4 * (80 + 5);
+/// Weight of an output to an address (P2PKH: 34 bytes; P2SH has two less).
+const OUTPUT_WEIGHT: u64 = 4 * 34;
+/// Weight of one byte of a block without witnesses, and cost of one signature operation (BIP141).
+const SCALE: u64 = 4;
+/// Room where a node does not say how much it left: Core reserves 4,000 units of weight, which hold these.
+const USUAL_ROOM: u64 = 18;
+
 impl WireTemplate {
+    /// Nodes leave some room for the coinbase. One output more than that, and the block would be invalid.
+    fn outputs_room(&self) -> usize {
+        // Before segwit is active, Core gives sizes and plain counts of signature operations.
+        let limit = self.weightlimit.or(self.sizelimit.map(|size| size.saturating_mul(SCALE)));
+        let output_sigops = if self.weightlimit.is_some() { SCALE } else { 1 };
+        let weight: Option<u64> = self.transactions.iter().map(|tx| tx.weight).sum();
+        let sigops: Option<u64> = self.transactions.iter().map(|tx| tx.sigops).sum();
+        let by_weight = limit.zip(weight).map_or(USUAL_ROOM, |(limit, used)| {
+            limit.saturating_sub(used).saturating_sub(COINBASE_WEIGHT) / OUTPUT_WEIGHT
+        });
+        let by_sigops = self
+            .sigoplimit
+            .zip(sigops)
+            .map_or(USUAL_ROOM, |(limit, used)| limit.saturating_sub(used) / output_sigops);
+        usize::try_from(by_weight.min(by_sigops)).unwrap_or(usize::MAX)
+    }
+
     fn check(self) -> Result<Template, RpcError> {
         let wrong = |field: &str| RpcError::Malformed(format!("getblocktemplate: {field}"));
         let bits = u32::from_str_radix(&self.bits, 16).map_err(|_| wrong("bits"))?;
@@ -81,6 +115,7 @@ impl WireTemplate {
             let txid: bitcoin::Txid = tx.txid.parse().map_err(|_| wrong("txid"))?;
             txids.push(txid.to_byte_array());
         }
+        let outputs_room = self.outputs_room();
         let commitment = self.default_witness_commitment.map(hex::decode).transpose();
         Ok(Template {
             height: self.height,
@@ -97,6 +132,7 @@ impl WireTemplate {
             // A node that knows nothing of licenses cannot say that one is not needed.
             license_required: self.license.is_none_or(|license| license.required),
             long_poll_id: self.longpollid,
+            outputs_room,
         })
     }
 }
@@ -274,6 +310,29 @@ mod tests {
         let mut value = wire();
         value.as_object_mut().unwrap().remove("license");
         assert!(read(value).unwrap().license_required);
+    }
+
+    #[test]
+    fn the_coinbase_has_the_room_that_the_transactions_leave() {
+        let room = |limits: serde_json::Value, txs: &[(u64, u64)]| {
+            let mut value = wire();
+            value.as_object_mut().unwrap().extend(limits.as_object().unwrap().clone());
+            for (tx, (weight, sigops)) in value["transactions"].as_array_mut().unwrap().iter_mut().zip(txs) {
+                (tx["weight"], tx["sigops"]) = (json!(weight), json!(sigops));
+            }
+            read(value).unwrap().outputs_room
+        };
+        let segwit = json!({"weightlimit": 4_000_000, "sizelimit": 4_000_000, "sigoplimit": 80_000});
+        // What Core and iop-node leave in a full block.
+        assert_eq!(room(segwit.clone(), &[(3_990_000, 0), (6_000, 0)]), 18);
+        assert_eq!(room(segwit.clone(), &[(3_990_000, 79_000), (6_000, 600)]), 18);
+        assert_eq!(room(segwit.clone(), &[(3_990_000, 79_960), (6_000, 0)]), 10, "by signature operations");
+        assert_eq!(room(segwit.clone(), &[(4_000_000, 0), (6_000, 0)]), 0);
+        assert!(room(segwit, &[(1000, 4), (1000, 4)]) > 10_000);
+        let old = json!({"sizelimit": 1_000_000, "sigoplimit": 20_000});
+        assert_eq!(room(old.clone(), &[(3_990_000, 0), (6_000, 0)]), 18);
+        assert_eq!(room(old, &[(1000, 19_990), (1000, 0)]), 10);
+        assert_eq!(room(json!({}), &[]), 18, "a node that does not say");
     }
 
     #[test]

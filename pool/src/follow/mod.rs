@@ -19,13 +19,15 @@ use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use self::health::{Health, NodeState};
 use self::source::{Event, Offer, Source, Wishes};
 use self::tips::ChainTip;
 use crate::choice::{NoLicense, choose};
-use crate::job::{Job, JobNumbers, Tip};
+use crate::job::{Job, Tip};
+use crate::ledger::store::BlockId;
+use crate::payouts::Payouts;
 use crate::rpc::Node;
 use crate::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 
@@ -46,6 +48,8 @@ pub enum Work {
     NoNode,
     /// No license may mine the next block. Sessions that hold a job are closed: Stratum has no word for "stop".
     NoLicense(NoLicense),
+    /// The ledger cannot be read. Sessions that hold a job are closed.
+    NoLedger(String),
     /// A job.
     Job(Arc<Job>),
 }
@@ -75,14 +79,13 @@ pub struct WrongChain {
 pub struct Follower {
     params: Arc<Params>,
     nodes: Arc<[Node]>,
-    keys: Vec<LicenseKey>,
+    keys: Vec<Arc<LicenseKey>>,
     addresses: Arc<[Address]>,
-    payout: Option<Address>,
+    payouts: Arc<Payouts>,
     health: Arc<Health>,
     wishes: Arc<Wishes>,
     /// The tip of each node that gives work.
     tips: Vec<Option<ChainTip>>,
-    numbers: JobNumbers,
     parent: Option<BlockHash>,
     tip: Arc<Tip>,
     /// When a node last gave work.
@@ -97,7 +100,7 @@ impl Follower {
         params: Params,
         nodes: Arc<[Node]>,
         keys: Vec<LicenseKey>,
-        payout: Option<Address>,
+        payouts: Payouts,
         health: Arc<Health>,
     ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
         let nothing = Snapshot { work: Work::Waiting, licenses: Vec::new() };
@@ -108,11 +111,10 @@ impl Follower {
             wishes: Arc::new(Wishes::new(nodes.len())),
             tips: vec![None; nodes.len()],
             nodes,
-            keys,
+            keys: keys.into_iter().map(Arc::new).collect(),
             addresses,
-            payout,
+            payouts: Arc::new(payouts),
             health,
-            numbers: JobNumbers::new(),
             parent: None,
             tip: Arc::default(),
             last_work: Instant::now(),
@@ -147,6 +149,7 @@ impl Follower {
             nodes: Arc::clone(&self.nodes),
             params: Arc::clone(&self.params),
             licenses: Arc::clone(&self.addresses),
+            payouts: Arc::clone(&self.payouts),
             health: Arc::clone(&self.health),
             wishes: Arc::clone(&self.wishes),
             events,
@@ -176,8 +179,8 @@ impl Follower {
         self.health.set_in_use(best);
         match (offer, best) {
             (Some(offer), Some(best)) if best == index => {
-                let Offer { template, licenses, tip: _ } = *offer;
-                self.take(template, licenses);
+                let Offer { template, licenses, base, tip: _ } = *offer;
+                self.take(template, licenses, base);
             }
             (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
             _ => {}
@@ -224,12 +227,12 @@ impl Follower {
     }
 
     /// Publishes what a template and the licenses of its tip make.
-    fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>) {
+    fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>, base: Option<BlockId>) {
         self.last_work = Instant::now();
         let new_tip = self.parent.replace(template.parent) != Some(template.parent);
         let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
-        let work = self.work(template, &licenses, new_tip);
-        if old_tip.is_none() && matches!(work, Work::NoLicense(_)) {
+        let work = self.work(template, &licenses, base, new_tip);
+        if old_tip.is_none() && !matches!(work, Work::Job(_)) {
             // Without a new tip the licenses have changed all the same; no job on this one may make a block.
             old_tip = Some(std::mem::take(&mut self.tip));
         }
@@ -246,7 +249,13 @@ impl Follower {
         self.health.announce(announced::announced(&job.template, &self.addresses, &self.params));
     }
 
-    fn work(&self, template: Template, licenses: &[LicenseInfo], new_tip: bool) -> Work {
+    fn work(
+        &self,
+        template: Template,
+        licenses: &[LicenseInfo],
+        base: Option<BlockId>,
+        new_tip: bool,
+    ) -> Work {
         let index = match choose(licenses, template.license_required, template.height) {
             Ok(index) => index,
             Err(none) => {
@@ -264,14 +273,13 @@ impl Follower {
         } else {
             debug!(height, license, transactions, "new job on the same tip");
         }
-        let payout = self.payout.unwrap_or(self.addresses[index]);
-        Work::Job(Arc::new(Job::new(
-            self.numbers.next(),
-            template,
-            &self.keys[index],
-            &payout,
-            Arc::clone(&self.tip),
-        )))
+        match self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)) {
+            Ok(job) => Work::Job(Arc::new(job)),
+            Err(trouble) => {
+                error!("no work is given out: {trouble}");
+                Work::NoLedger(trouble.to_string())
+            }
+        }
     }
 }
 
@@ -284,9 +292,16 @@ mod tests {
     use crate::rpc::NodeAddress;
 
     fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
-        let nodes: Arc<[Node]> = Arc::from([]);
+        with_nodes(0)
+    }
+
+    fn with_nodes(count: u16) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
+        let node =
+            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
+        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
         let health = Arc::new(Health::new(&nodes));
-        Follower::new(Params::devnet(), nodes, vec![key(true)], None, health)
+        let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
+        Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
     }
 
     fn license(follower: &Follower, eligible_next: bool) -> LicenseInfo {
@@ -306,7 +321,7 @@ mod tests {
     fn with_job() -> (Follower, watch::Receiver<Arc<Snapshot>>, Arc<Job>) {
         let (mut follower, snapshots) = follower();
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         (follower, snapshots, job)
     }
@@ -321,7 +336,7 @@ mod tests {
         assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
         // The node comes back on the same tip.
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired());
     }
@@ -329,7 +344,7 @@ mod tests {
     fn offer(follower: &Follower, index: usize, tip: ChainTip) -> Event {
         let template = Template { parent: tip.hash, ..template(3) };
         let licenses = vec![license(follower, true)];
-        Event::Offer(index, Box::new(Offer { template, licenses, tip }))
+        Event::Offer(index, Box::new(Offer { template, licenses, base: None, tip }))
     }
 
     /// The parent of the published job, and the node in use.
@@ -340,17 +355,9 @@ mod tests {
         (Some(job.template.parent), follower.wishes.in_use())
     }
 
-    fn with_nodes(count: u16) -> Follower {
-        let node =
-            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
-        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
-        let health = Arc::new(Health::new(&nodes));
-        Follower::new(Params::devnet(), nodes, vec![key(true)], None, health).0
-    }
-
     #[test]
     fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
-        let mut follower = with_nodes(2);
+        let (mut follower, _) = with_nodes(2);
         for (index, found, expected) in [
             (0, tip(5, 0), (tip(5, 0), 0)),
             (1, tip(5, 0), (tip(5, 0), 0)),
@@ -367,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
-        let mut follower = with_nodes(2);
+        let (mut follower, _) = with_nodes(2);
         let mut snapshots = follower.publish.subscribe();
         for (index, published) in [(0, true), (1, false), (0, true)] {
             let event = offer(&follower, index, tip(5, 0));
@@ -379,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_node_that_fails_or_falls_back_is_left_for_the_best_of_the_others() {
-        let mut follower = with_nodes(3);
+        let (mut follower, _) = with_nodes(3);
         for (index, found) in [(0, tip(7, 0)), (1, tip(5, 0)), (2, tip(6, 0))] {
             let event = offer(&follower, index, found);
             follower.on_event(event);
@@ -412,10 +419,10 @@ mod tests {
     fn without_a_license_all_jobs_are_dead_also_those_on_the_same_tip() {
         let (mut follower, snapshots, job) = with_job();
         let licenses = vec![license(&follower, false)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)) && job.tip.is_retired());
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses);
+        follower.take(template(3), licenses, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired(), "and work resumes");
     }

@@ -16,6 +16,8 @@ use tracing::debug;
 
 use super::health::Health;
 use super::tips::{self, ChainTip};
+use crate::ledger::store::BlockId;
+use crate::payouts::Payouts;
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 
@@ -39,6 +41,8 @@ const MAX_TIP_RACES: u32 = 10;
 pub(super) struct Offer {
     pub template: Template,
     pub licenses: Vec<LicenseInfo>,
+    /// The nearest block of ours below.
+    pub base: Option<BlockId>,
     /// What the template stands on.
     pub tip: ChainTip,
 }
@@ -89,6 +93,7 @@ pub(super) struct Source {
     pub nodes: Arc<[Node]>,
     pub params: Arc<Params>,
     pub licenses: Arc<[Address]>,
+    pub payouts: Arc<Payouts>,
     pub health: Arc<Health>,
     pub wishes: Arc<Wishes>,
     pub events: mpsc::Sender<Event>,
@@ -189,17 +194,17 @@ impl Source {
             None => template::template(node, None).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
-            let (licenses, tip) = tokio::try_join!(
+            let (licenses, (_, tip), base) = tokio::try_join!(
                 template::licenses(node, &self.licenses, &self.params),
                 tips::ask(node, CALL_TIME),
+                self.payouts.base(node, &template),
             )?;
-            let tip = tip.1;
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, fresh, "template");
                 let id = template.long_poll_id.clone();
                 *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
                 self.health.up(self.index, tip);
-                let offer = Box::new(Offer { template, licenses: licenses.infos, tip });
+                let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip });
                 // The follower lives as long as its sources.
                 let _ = self.events.send(Event::Offer(self.index, offer)).await;
                 return Ok(id);

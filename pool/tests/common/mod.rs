@@ -194,8 +194,16 @@ impl Chain {
                 "bestblockhash": self.tip().to_string(), "chainwork": format!("{:064x}", self.height()),
             }),
             "getblockhash" => {
-                assert_eq!(params, &json!([0]));
-                json!(Params::devnet().genesis.block().block_hash().to_string())
+                let height = usize::try_from(params[0].as_u64().unwrap()).unwrap();
+                let block =
+                    height.checked_sub(1).map(|index| self.blocks.lock().unwrap().get(index).cloned());
+                match block {
+                    None => json!(Params::devnet().genesis.block().block_hash().to_string()),
+                    Some(Some(block)) => json!(block.block_hash().to_string()),
+                    Some(None) => {
+                        return json!({"result": null, "error": {"code": -8, "message": "Block height out of range"}});
+                    }
+                }
             }
             "getblockheader" => {
                 let blocks = self.blocks.lock().unwrap();
