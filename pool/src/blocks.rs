@@ -140,9 +140,11 @@ impl Blocks {
 
     /// Takes a block that was found now: sends it to all nodes at once, and returns when it is on the disk. Must be
     /// called within a tokio runtime of several threads, as this one waits for the disk meanwhile.
-    pub fn deliver(self: &Arc<Self>, found: Found) {
+    ///
+    /// False when it is left out, because too many of its height wait for a node.
+    pub fn deliver(self: &Arc<Self>, found: Found) -> bool {
         self.found.fetch_add(1, Ordering::Relaxed);
-        let Some(sending) = self.send(found) else { return };
+        let Some(sending) = self.send(found) else { return false };
         let stored = tokio::task::block_in_place(|| self.spool.store(&sending.found));
         let file = stored
             .inspect_err(|error| {
@@ -150,6 +152,7 @@ impl Blocks {
             })
             .ok();
         self.forget_when_answered(sending, file);
+        true
     }
 
     /// Blocks found since the start, whatever became of them.

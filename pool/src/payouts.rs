@@ -3,7 +3,7 @@
 //! Here: which of our blocks a template stands on (the node is asked), the plan for its reward, the signed job.
 //! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`crate::choice`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
@@ -18,9 +18,6 @@ use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::solo::SoloJobs;
 use crate::template::Template;
 
-/// Blocks of ours that a node is asked for at most, to find the nearest one in its chain. So many of ours in a row
-/// orphaned would be a chain split that people must look at.
-const MAX_ASKED: usize = 100;
 /// Core's code for a height above the tip.
 const NO_SUCH_HEIGHT: i64 = -8;
 
@@ -30,13 +27,15 @@ pub struct Payouts {
     ledger: Arc<Ledger>,
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
+    /// What was last found, by the parent that templates stand on.
+    last: Mutex<Option<(BlockHash, Option<BlockId>)>>,
 }
 
 impl Payouts {
     /// `chapter` gets what members do not; the license that signs if not set.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>) -> Self {
-        Self { ledger, chapter, numbers: Arc::default() }
+        Self { ledger, chapter, numbers: Arc::default(), last: Mutex::default() }
     }
 
     /// The nearest block of ours below a template, in the chain of the node that gave it.
@@ -44,16 +43,25 @@ impl Payouts {
     /// # Errors
     /// The node did not say.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
-        for candidate in self.ledger.candidates(template.height, MAX_ASKED) {
-            if candidate.hash == template.parent {
-                return Ok(Some(candidate));
-            }
-            if candidate.height + 1 == template.height {
-                continue; // its place is taken by the parent
-            }
-            match node.call::<BlockHash>("getblockhash", json!([candidate.height]), CALL_TIME).await {
-                Ok(hash) if hash == candidate.hash => return Ok(Some(candidate)),
-                Ok(_) | Err(RpcError::Node { code: NO_SUCH_HEIGHT, .. }) => {}
+        let parent = BlockId { height: template.height.saturating_sub(1), hash: template.parent };
+        let last = *self.last.lock().expect("no panic while the lock is held");
+        let base = match last {
+            _ if self.ledger.has_block(&parent) => Some(parent),
+            Some((hash, base)) if hash == template.parent => base,
+            _ => self.nearest(node, parent.height).await?,
+        };
+        *self.last.lock().expect("no panic while the lock is held") = Some((template.parent, base));
+        Ok(base)
+    }
+
+    /// Looks below a height. Mostly the first that is asked for is there: none of ours was orphaned since.
+    async fn nearest(&self, node: &Node, mut below: u32) -> Result<Option<BlockId>, RpcError> {
+        while let Some(height) = self.ledger.height_below(below) {
+            match node.call::<BlockHash>("getblockhash", json!([height]), CALL_TIME).await {
+                Ok(hash) if self.ledger.has_block(&BlockId { height, hash }) => {
+                    return Ok(Some(BlockId { height, hash }));
+                }
+                Ok(_) | Err(RpcError::Node { code: NO_SUCH_HEIGHT, .. }) => below = height,
                 Err(trouble) => return Err(trouble),
             }
         }

@@ -40,7 +40,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let spool = Spool::open(&settings.datadir).map_err(|error| {
         RunError(format!("datadir {} cannot be used: {error}", settings.datadir.display()))
     })?;
-    let (ledger, writer) = Ledger::open(&settings.datadir, settings.rules, settings.params.prefixes)
+    let (ledger, mut writer) = Ledger::open(&settings.datadir, settings.rules, settings.params.prefixes)
         .map_err(|error| RunError(error.to_string()))?;
     let stratum = bind("Stratum", settings.stratum_bind).await?;
     let api_listener = bind("the API", settings.api_bind).await?;
@@ -78,6 +78,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let ended = tokio::select! {
         wrong = follower.run() => Err(RunError(wrong.to_string())),
         served = api => Err(RunError(format!("the API ended: {served:?}"))),
+        () = writer.failed() => Err(RunError("the ledger's thread failed".to_owned())),
         name = signals.next() => {
             info!("{name}: the pool ends");
             Ok(())

@@ -153,8 +153,23 @@ impl Pool {
         keys: &[PathBuf],
         stratum: &str,
     ) -> io::Result<Self> {
+        Self::start_with(dir, network, node_port, keys, stratum, &[])
+    }
+
+    /// Starts a pool with more flags.
+    ///
+    /// # Errors
+    /// When it cannot be started or its API does not answer; its log is in the message.
+    pub fn start_with(
+        dir: &Path,
+        network: &Network,
+        node_port: u16,
+        keys: &[PathBuf],
+        stratum: &str,
+        more: &[String],
+    ) -> io::Result<Self> {
         let node = (node_port, dir.join("node/.cookie"));
-        Self::start_with(dir, network, &[node], keys, stratum, &[])
+        Self::start_at(dir, network, &[node], keys, stratum, more)
     }
 
     /// Starts a pool at several nodes, each with its RPC port and its cookie file, and with more flags. The nodes need
@@ -162,7 +177,7 @@ impl Pool {
     ///
     /// # Errors
     /// When it cannot be started or its API does not answer; its log is in the message.
-    pub fn start_with(
+    pub fn start_at(
         dir: &Path,
         network: &Network,
         nodes: &[(u16, PathBuf)],

@@ -56,8 +56,7 @@ impl Stand {
         let nodes: Vec<(u16, PathBuf)> =
             self.nodes.iter().map(|at| (at.node.port, at.node.datadir.join(".cookie"))).collect();
         let more = ["--start-difficulty", "0.000001"].map(str::to_owned);
-        Pool::start_with(self.path(), &self.network, &nodes, &self.licenses[..2], &self.stratum, &more)
-            .unwrap()
+        Pool::start_at(self.path(), &self.network, &nodes, &self.licenses[..2], &self.stratum, &more).unwrap()
     }
 
     fn worker(&self) -> Worker {

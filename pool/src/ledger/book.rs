@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, Prefixes};
 use serde::{Deserialize, Serialize};
 
@@ -226,9 +228,11 @@ impl Book {
         (self.base, self.carried) = (base, Arc::new(carried));
     }
 
-    /// Blocks below a height, the highest first: one of them may be the nearest in the chain.
-    pub fn below(&self, height: u32) -> impl Iterator<Item = BlockId> + '_ {
-        self.blocks.keys().rev().filter(move |id| id.height < height).copied()
+    /// The greatest height below another at which there are blocks.
+    #[must_use]
+    pub fn height_below(&self, height: u32) -> Option<u32> {
+        let end = BlockId { height, hash: BlockHash::all_zeros() };
+        self.blocks.range(..end).next_back().map(|(id, _)| id.height)
     }
 
     /// The blocks that are in the chain, from the nearest down.

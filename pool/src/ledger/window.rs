@@ -8,8 +8,10 @@ use std::ops::Range;
 
 use iop_consensus::address::Address;
 
-/// Shares that are read at once where the window moves.
+/// Shares that are read at once where they leave the window: a fraction of a millisecond, every so many shares.
 const CHUNK: u64 = 512;
+/// Shares that are read at once where the window grows into the past, as at the start.
+const GROW_CHUNK: u64 = 16_384;
 
 /// The share log as the window reads it.
 pub trait Log {
@@ -105,7 +107,7 @@ impl Window {
 
     fn grow<L: Log>(&mut self, log: &L) -> Result<(), L::Error> {
         while self.total < self.wanted && self.range.start > 0 {
-            let older = self.range.start.saturating_sub(CHUNK)..self.range.start;
+            let older = self.range.start.saturating_sub(GROW_CHUNK)..self.range.start;
             for (member, work) in log.read(older)?.into_iter().rev() {
                 if self.total >= self.wanted {
                     break;

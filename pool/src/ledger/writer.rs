@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::Difficulty;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tracing::{error, info};
 
 use super::LedgerError;
@@ -153,9 +153,16 @@ pub struct Ledger {
 pub struct Writer {
     ledger: Arc<Ledger>,
     thread: std::thread::JoinHandle<()>,
+    /// Closed when the thread ends.
+    alive: oneshot::Receiver<()>,
 }
 
 impl Writer {
+    /// Until the thread has ended by itself, which is a failure: without it nothing is answered any more.
+    pub async fn failed(&mut self) {
+        let _ = (&mut self.alive).await; // nothing is ever sent
+    }
+
     /// Commits what is waiting, makes it durable, and ends the thread. Shares that come later are not taken.
     pub fn close(self) {
         self.ledger.lock_pending().closed = true;
@@ -200,12 +207,15 @@ impl Ledger {
             state: Mutex::new(state),
             observe: OnceLock::new(),
         });
-        let writing = Arc::clone(&ledger);
+        let (writing, (living, alive)) = (Arc::clone(&ledger), oneshot::channel());
         let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || writing.run())
+            .spawn(move || {
+                writing.run();
+                drop(living);
+            })
             .map_err(|error| ledger.store.broken(&format!("no thread can be started: {error}")))?;
-        Ok((Arc::clone(&ledger), Writer { ledger, thread }))
+        Ok((Arc::clone(&ledger), Writer { ledger, thread, alive }))
     }
 
     /// Who is told how long a commit took, and of how many shares.
@@ -268,10 +278,16 @@ impl Ledger {
         self.lock_state().book.base().map_or(0, |base| base.height.saturating_add(1))
     }
 
-    /// Our blocks below a height that may be in the chain, the highest first.
+    /// Whether a block is in the book.
     #[must_use]
-    pub fn candidates(&self, height: u32, limit: usize) -> Vec<BlockId> {
-        self.lock_state().book.below(height).take(limit).collect()
+    pub fn has_block(&self, id: &BlockId) -> bool {
+        self.lock_state().book.has(id)
+    }
+
+    /// The greatest height below another at which there are blocks of ours.
+    #[must_use]
+    pub fn height_below(&self, height: u32) -> Option<u32> {
+        self.lock_state().book.height_below(height)
     }
 
     /// Takes the block of an earlier run that ended before it was in the ledger; whether it was new.

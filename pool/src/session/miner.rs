@@ -318,7 +318,7 @@ impl Miner {
         sent.seen.insert(*half);
         let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
         let hash = *half;
-        let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now));
+        let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now)).flatten();
         Ok(Accepted {
             user: Arc::clone(&self.workers[submit.worker.0].user),
             time: now,
@@ -330,7 +330,7 @@ impl Miner {
         })
     }
 
-    /// Sends a block on its way, and gives what the ledger keeps of it.
+    /// Sends a block on its way, and gives what the ledger keeps of it; nothing if it is left out.
     fn found(
         &self,
         job: &Job,
@@ -338,7 +338,7 @@ impl Miner {
         extranonce1: &Extranonce1,
         submit: &Submit,
         now: u64,
-    ) -> Arc<Record> {
+    ) -> Option<Arc<Record>> {
         let id = BlockId { height: job.template.height, hash: BlockHash::from_byte_array(solved.hash) };
         let finder = self.workers[submit.worker.0].user.name();
         let finding = Finding { time: now, license: job.license, finder };
@@ -353,8 +353,7 @@ impl Miner {
             record: Some(Record::clone(&record)),
         };
         info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
-        self.shared.blocks.deliver(found);
-        record
+        self.shared.blocks.deliver(found).then_some(record)
     }
 }
 
