@@ -19,7 +19,7 @@ use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_pool::follow::announced::announced;
-use iop_pool::ledger::writer::{Accepted, Ticket};
+use iop_pool::ledger::queue::{Accepted, Ticket};
 use iop_pool::ledger::{Ledger, Rules, Scheme};
 use iop_pool::payouts::Payouts;
 use iop_pool::template::{Template, read};

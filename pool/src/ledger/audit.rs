@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::LedgerError;
 use super::book::Facts;
+use super::live::{StoredLog, member_of};
 use super::share::ShareHash;
 use super::split::{Amounts, Input, Scheme, Split};
 use super::store::{BlockId, Credit, Store};
-use super::writer::{StoredLog, member_of};
 use crate::ledger::window::Log;
 
 /// Shares that are read at once where a window is summed.
