@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::Difficulty;
@@ -18,6 +17,7 @@ use super::split::{Amounts, Input, Rules, Scheme, Split};
 use super::store::{Batch, BlockId, Store};
 use super::window::{Log, Window};
 use super::writer::Writer;
+use crate::metrics::CommitTimes;
 
 /// A user name in the ledger.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ pub struct Ledger {
     pub(super) prefixes: Prefixes,
     pub(super) queue: Queue,
     state: Mutex<State>,
-    pub(super) observe: OnceLock<fn(Duration, usize)>,
+    pub(super) commit_times: OnceLock<CommitTimes>,
 }
 
 impl Ledger {
@@ -119,15 +119,15 @@ impl Ledger {
             prefixes,
             queue: Queue::default(),
             state: Mutex::new(state),
-            observe: OnceLock::new(),
+            commit_times: OnceLock::new(),
         });
         let writer = Writer::start(Arc::clone(&ledger))?;
         Ok((ledger, writer))
     }
 
-    /// Who is told how long a commit took, and of how many shares.
-    pub fn observe_commits(&self, observe: fn(Duration, usize)) {
-        let _ = self.observe.set(observe); // the first one stays
+    /// Where commits are counted.
+    pub fn observe_commits(&self, times: CommitTimes) {
+        let _ = self.commit_times.set(times); // the first one stays
     }
 
     /// The rules that rewards are split by.

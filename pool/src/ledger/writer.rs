@@ -133,8 +133,8 @@ impl Ledger {
             return;
         }
         wake(shares);
-        if let Some(observe) = self.observe.get() {
-            observe(begun.elapsed(), shares.len());
+        if let Some(times) = self.commit_times.get() {
+            times.observe(begun.elapsed(), shares.len());
         }
         let mut state = self.lock_state();
         for share in shares.drain(..) {
