@@ -8,6 +8,7 @@
 //! block goes to every node at once ([`blocks`]).
 
 pub mod api;
+pub mod bans;
 pub mod blocks;
 pub mod books;
 pub mod check;
@@ -31,6 +32,7 @@ pub mod session;
 pub mod solo;
 pub mod spool;
 pub mod template;
+pub mod vardiff;
 pub mod workers;
 
 /// What the pool calls itself.
