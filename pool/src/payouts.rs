@@ -11,8 +11,8 @@ use iop_consensus::license::key::LicenseKey;
 use serde_json::json;
 
 use crate::job::{Job, JobNumbers, Tip};
+use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
-use crate::ledger::writer::Request;
 use crate::ledger::{Ledger, LedgerError, Scheme};
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::solo::SoloJobs;

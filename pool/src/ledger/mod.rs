@@ -1,13 +1,15 @@
 //! Money: the share log, what members earned, and what a block's coinbase pays them.
 //!
-//! Here: the append-only share log ([`store`], [`writer`]), the window of shares that the next block is paid by
-//! ([`window`]), the split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports.
+//! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
+//! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports.
 //! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
-//! Path: accepted share → [`writer`] (committed, then answered) → [`window`] → [`split`] → the next job's outputs;
-//! a found block takes its job's split into the book, in the batch of its share.
+//! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
+//! next job's outputs; a found block takes its job's split into the book, in the batch of its share.
 
 pub mod audit;
 pub mod book;
+pub mod live;
+pub mod queue;
 pub mod report;
 pub mod share;
 pub mod split;
@@ -17,9 +19,10 @@ pub mod window;
 pub mod writer;
 
 pub use book::Book;
+pub use live::{Ledger, User};
+pub use queue::Ticket;
 pub use share::{Share, ShareHash, UserId};
 pub use split::{Rules, Scheme, Split};
-pub use writer::{Ledger, Ticket, User};
 
 /// A ledger that cannot be used, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::LedgerError;
 use super::book::Book;
+use super::live::member_of;
 use super::share::difficulty_of;
 use super::store::Store;
-use super::writer::member_of;
 
 /// What a member did and got in a time.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]

@@ -14,10 +14,12 @@ use proptest::prelude::*;
 
 use super::audit::{Report, audit};
 use super::book::{Finding, Record};
+use super::live::{Request, wanted_work};
+use super::queue::Accepted;
 use super::split::tests::{member, rules};
 use super::split::{Input, Split};
 use super::store::{Batch, BlockId, Store};
-use super::writer::{Accepted, Request, Ticket, Writer, wanted_work};
+use super::writer::Writer;
 use super::*;
 
 /// A ledger of devnet in a folder that goes with the test's process.
@@ -108,6 +110,10 @@ impl Pool {
             solo: None,
         };
         self.ledger.plan(&request).unwrap();
+        assert_eq!(self.ledger.read(|_, book| book.base()), base);
+        // A late question of a member who mines alone moves nothing.
+        self.ledger.plan(&Request { base: None, solo: Some(member(1)), ..request }).unwrap();
+        assert_eq!(self.ledger.read(|_, book| book.base()), base);
     }
 }
 

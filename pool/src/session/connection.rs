@@ -23,7 +23,7 @@ use super::miner::Miner;
 use super::tls;
 use crate::bans::Offence;
 use crate::follow::Snapshot;
-use crate::ledger::writer::Ticket;
+use crate::ledger::Ticket;
 
 /// Bytes queued above which nothing is read: about fifty replies.
 const PAUSE_READING: usize = 8 * 1024;
