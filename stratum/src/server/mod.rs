@@ -7,6 +7,7 @@
 //! Path: line → [`Session::handle_line`] → event → the owner's answer → [`Session::next_outgoing`] → socket.
 
 mod configure;
+mod fast;
 mod session;
 mod submit;
 
