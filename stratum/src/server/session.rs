@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::configure::configure;
 use super::fast;
 use super::submit::Fields;
-use super::{Authorize, Event, Fatal, MAX_MALFORMED, MAX_PASSWORD, MAX_USER, MAX_USER_AGENT, MAX_WORKERS};
+use super::{
+    Authorize, Event, Fatal, MAX_MALFORMED, MAX_MESSAGE, MAX_PASSWORD, MAX_USER, MAX_USER_AGENT, MAX_WORKERS,
+};
 use super::{Submit, WorkerSlot};
 use crate::difficulty::{Difficulty, Target};
 use crate::fields::{Extranonce1, FieldError, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32};
@@ -124,6 +126,21 @@ impl Session {
         self.send(notification("mining.set_difficulty", [difficulty.get()]));
     }
 
+    /// Queues a `client.show_message`: text for the person at the machine, cut to [`MAX_MESSAGE`] printing bytes.
+    pub fn show_message(&mut self, text: &str) {
+        self.send(notification("client.show_message", [printable(text, MAX_MESSAGE)]));
+    }
+
+    /// Queues a `client.reconnect` without parameters: to the same host and port, the one that clients follow.
+    pub fn reconnect(&mut self) {
+        self.send(notification("client.reconnect", [(); 0]));
+    }
+
+    /// Queues a `mining.ping`. Its id is text, so that no answer to it is taken for one of the client's own.
+    pub fn ping(&mut self) {
+        self.send(b"{\"id\":\"ping\",\"method\":\"mining.ping\",\"params\":[]}\n".to_vec());
+    }
+
     /// Reads one line and queues what can be answered at once.
     ///
     /// # Errors
@@ -160,7 +177,9 @@ impl Session {
             "mining.suggest_target" => self.suggest(&id, suggested_target(params)).map(Some),
             "mining.extranonce.subscribe" => self.reply(&id, true),
             "mining.get_version" | "client.get_version" => self.reply(&id, self.software),
-            "mining.ping" => self.reply(&id, "pong"),
+            "mining.ping" | "client.ping" => self.reply(&id, "pong"),
+            // The transactions of a job are megabytes that no miner needs; an empty list is a valid answer.
+            "mining.get_transactions" => self.reply(&id, [(); 0]),
             _ => Err(Reject::other("Unknown method")),
         };
         result.unwrap_or_else(|reject| {
@@ -186,6 +205,10 @@ impl Session {
             self.version_mask = mask;
         }
         self.send(success(id, &configured.reply));
+        if let Some(mask) = configured.version_mask.filter(|&mask| mask != VersionMask::NONE) {
+            // Firmware that reads the mask from the notification alone gets it too; the reply is always first.
+            self.send(notification("mining.set_version_mask", [mask.to_string()]));
+        }
         Ok(configured.minimum_difficulty.map(Event::MinimumDifficulty))
     }
 
