@@ -1,10 +1,14 @@
 //! The HTTP API: JSON for scripts, a page for people.
 
+mod money;
+mod serve;
+
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,7 +18,9 @@ use tokio::sync::watch;
 
 use crate::SOFTWARE;
 use crate::blocks::Record;
+use crate::follow::announced::Announced;
 use crate::follow::{Health, NodeState, Work};
+use crate::metrics::{self, Metrics};
 use crate::session::Shared;
 use crate::template::LicenseInfo;
 use crate::workers::{Listed, Shares};
@@ -33,6 +39,8 @@ pub struct Api {
     pub health: Arc<Health>,
     /// When the pool started.
     pub started: Instant,
+    /// What is collected for Prometheus.
+    pub metrics: Metrics,
 }
 
 /// `/api/v1/status`.
@@ -46,7 +54,7 @@ pub struct Status {
     pub time: u64,
     /// Seconds since the start.
     pub uptime: u64,
-    /// `mining`, `no_license` or `no_node`.
+    /// `mining`, `no_license`, `no_node` or `no_ledger`.
     pub state: &'static str,
     /// Why there is no work, in words.
     pub reason: Option<String>,
@@ -97,6 +105,8 @@ pub struct WorkerList {
 pub struct LicenseStatus {
     /// Whether it signs the current job.
     pub in_use: bool,
+    /// What an admin action that waits in the mempool will do to it.
+    pub announced: Option<Announced>,
     /// As the node has it.
     #[serde(flatten)]
     pub info: LicenseInfo,
@@ -122,6 +132,9 @@ impl Api {
             Work::NoLicense(none) => {
                 let reason = format!("{none}; connections that held a job were closed");
                 ("no_license", Some(reason), none.resumes_from_height, None)
+            }
+            Work::NoLedger(trouble) => {
+                ("no_ledger", Some(format!("{trouble}; connections that held a job were closed")), None, None)
             }
             Work::Job(job) => ("mining", None, None, Some(job)),
         };
@@ -168,13 +181,15 @@ impl Api {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         let signing = match &snapshot.work {
             Work::Job(job) => Some(job.license.to_base58(&self.shared.prefixes)),
-            Work::Waiting | Work::NoNode | Work::NoLicense(_) => None,
+            Work::Waiting | Work::NoNode | Work::NoLicense(_) | Work::NoLedger(_) => None,
         };
-        let status = |info: &LicenseInfo| LicenseStatus {
+        let announced = self.health.announced();
+        let status = |(index, info): (usize, &LicenseInfo)| LicenseStatus {
             in_use: signing.as_ref() == Some(&info.address),
+            announced: announced.get(index).cloned().flatten(),
             info: info.clone(),
         };
-        snapshot.licenses.iter().map(status).collect()
+        snapshot.licenses.iter().enumerate().map(status).collect()
     }
 }
 
@@ -192,22 +207,37 @@ async fn page(State(api): State<Arc<Api>>) -> Response {
     (headers, crate::page::render(&api)).into_response()
 }
 
+async fn unknown() -> Response {
+    refuse(StatusCode::NOT_FOUND, "no such path: / /healthz /metrics /api/v1/… are known")
+}
+
+async fn not_allowed() -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here")
+}
+
+/// One line that says what is wrong.
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    (status, json(&serde_json::json!({"error": reason}))).into_response()
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.text(&api)).into_response()
+}
+
 /// Serves until `stop` changes.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(
-    listener: TcpListener,
-    api: Arc<Api>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
     let router = Router::new()
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(metrics))
         .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
         .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))
         .route("/api/v1/blocks", get(async |State(api): State<Arc<Api>>| json(&api.blocks())))
+        .route("/api/v1/payouts", get(money::payouts))
+        .route("/api/v1/shares", get(money::shares))
         .route("/api/v1/licenses", get(async |State(api): State<Arc<Api>>| json(&api.licenses())))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
         .with_state(api);
-    axum::serve(listener, router).with_graceful_shutdown(async move { drop(stop.changed().await) }).await
+    serve::serve(listener, router, stop).await;
 }

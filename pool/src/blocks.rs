@@ -6,11 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bitcoin::BlockHash;
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use crate::follow::tips::{self, Place};
+use crate::follow::{Snapshot, Work};
+use crate::ledger::Ledger;
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::spool::{Found, Spool};
 use crate::template::{ChainIdentity, check_chain};
@@ -22,6 +27,10 @@ const MAX_WAIT: Duration = Duration::from_secs(15);
 /// How long a node that does not answer is asked when another one has taken the block: by then it gets the block
 /// from its peers. While none has taken it there is no end: a refusal by one node says nothing of another.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// Blocks on top of another of its height with which a block counts as stale: so many are never taken back by chance.
+const STALE_DEPTH: u32 = 6;
+/// Blocks on top of a block after which it is not looked for any more: those of coinbases that mature (100).
+const SETTLED_DEPTH: u32 = 100;
 /// Blocks that are listed at most, the latest ones.
 const MAX_LISTED: usize = 1000;
 /// Blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, an easy
@@ -42,7 +51,7 @@ pub struct NodeAnswer {
     pub answer: String,
 }
 
-/// What became of a block: the best that any node answered.
+/// What became of a block: the best that any node answered, and later where it stands in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -50,10 +59,26 @@ pub enum Status {
     Pending,
     /// Every node that answered refused it.
     Refused,
-    /// It is valid and another block of its height was faster.
+    /// It is not in the chain, which has gone on past its height by six blocks.
+    Stale,
+    /// It is valid and another block of its height was faster, or has displaced it.
     Side,
-    /// It became the tip of a node.
+    /// It became the tip of a node, and is in the chain as far as known.
     Accepted,
+}
+
+impl Status {
+    /// As JSON has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::Stale => "stale",
+            Self::Side => "side",
+            Self::Accepted => "accepted",
+        }
+    }
 }
 
 /// A found block as it is listed.
@@ -101,11 +126,12 @@ impl Blocks {
     }
 
     /// The blocks of an earlier run that may not have been answered.
-    pub fn resume(self: &Arc<Self>) {
+    pub fn resume(self: &Arc<Self>, ledger: &Ledger) {
         match self.spool.load() {
             Ok((blocks, broken)) => {
                 broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
                 for (file, found) in blocks {
+                    self.adopt(ledger, &found);
                     info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
                     if let Some(sending) = self.send(found) {
                         self.forget_when_answered(sending, Some(file));
@@ -116,11 +142,23 @@ impl Blocks {
         }
     }
 
+    /// The pool may have ended before the ledger had the block.
+    fn adopt(&self, ledger: &Ledger, found: &Found) {
+        let Some(record) = &found.record else { return };
+        match ledger.adopt(record) {
+            Ok(true) => warn!(height = found.height, hash = %found.hash, "the ledger takes the block now"),
+            Ok(false) => {}
+            Err(trouble) => error!(hash = %found.hash, "the ledger cannot take the block: {trouble}"),
+        }
+    }
+
     /// Takes a block that was found now: sends it to all nodes at once, and returns when it is on the disk. Must be
     /// called within a tokio runtime of several threads, as this one waits for the disk meanwhile.
-    pub fn deliver(self: &Arc<Self>, found: Found) {
+    ///
+    /// False when it is left out, because too many of its height wait for a node.
+    pub fn deliver(self: &Arc<Self>, found: Found) -> bool {
         self.found.fetch_add(1, Ordering::Relaxed);
-        let Some(sending) = self.send(found) else { return };
+        let Some(sending) = self.send(found) else { return false };
         let stored = tokio::task::block_in_place(|| self.spool.store(&sending.found));
         let file = stored
             .inspect_err(|error| {
@@ -128,6 +166,7 @@ impl Blocks {
             })
             .ok();
         self.forget_when_answered(sending, file);
+        true
     }
 
     /// Blocks found since the start, whatever became of them.
@@ -183,8 +222,10 @@ impl Blocks {
             if may_give_up(begun.elapsed(), self.status(&found.hash)) {
                 return;
             }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(MAX_WAIT);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = (wait * 2).min(MAX_WAIT),
+                () = node.comes_back() => {}
+            }
         }
     }
 
@@ -213,6 +254,55 @@ impl Blocks {
         }
     }
 
+    /// Looks for the found blocks in the chain at each new tip: one may be displaced by another branch, or come back.
+    /// Runs until the pool ends.
+    pub async fn watch(self: Arc<Self>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+        let mut seen = None;
+        while snapshots.changed().await.is_ok() {
+            let work = snapshots.borrow_and_update().work.clone();
+            let Some(tip) = tip_of(&work).filter(|tip| seen != Some(*tip)) else { continue };
+            if self.review(tip).await {
+                seen = Some(tip);
+            }
+        }
+    }
+
+    /// Whether all were looked for.
+    async fn review(&self, (parent, height): (BlockHash, u32)) -> bool {
+        let open: Vec<(u32, String)> = {
+            let records = self.records.lock().expect("no panic while the lock is held");
+            let open = |record: &&Record| {
+                record.status != Status::Stale && record.height.saturating_add(SETTLED_DEPTH) > height
+            };
+            records.iter().filter(open).map(|record| (record.height, record.hash.clone())).collect()
+        };
+        if open.is_empty() {
+            return true;
+        }
+        let Some(node) = self.node_on(&parent).await else { return false };
+        for (found_at, hash) in open {
+            let Ok(place) = tips::place(node, &hash, CALL_TIME).await else { return false };
+            let mut records = self.records.lock().expect("no panic while the lock is held");
+            let Some(record) = records.iter_mut().find(|record| record.hash == hash) else { continue };
+            let status = reviewed(record.status, place, height.saturating_sub(found_at));
+            if status != record.status {
+                warn!(height = found_at, %hash, was = ?record.status, now = ?status, "found block has another state");
+                record.status = status;
+            }
+        }
+        true
+    }
+
+    /// A node whose chain is the one that is worked on.
+    async fn node_on(&self, parent: &BlockHash) -> Option<&Node> {
+        for node in self.nodes.iter().filter(|node| node.is_right()) {
+            if tips::place(node, &parent.to_string(), CALL_TIME).await == Ok(Place::Active) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
     /// None once it is no longer listed.
     fn status(&self, hash: &str) -> Option<Status> {
         let records = self.records.lock().expect("no panic while the lock is held");
@@ -230,7 +320,7 @@ impl Blocks {
         if records.iter().filter(waits).count() >= MAX_PENDING {
             return false;
         }
-        let Found { height, hash, license, worker, time, block: _ } = found.clone();
+        let Found { height, hash, license, worker, time, .. } = found.clone();
         records.push_front(Record {
             height,
             hash,
@@ -280,7 +370,27 @@ fn verdict(answer: Result<Option<String>, RpcError>) -> Result<String, String> {
 /// Whether a node that has not answered for so long need not be asked any more. A block that is no longer listed
 /// has more than a thousand found after it.
 fn may_give_up(asked_for: Duration, status: Option<Status>) -> bool {
-    asked_for > PATIENCE && status.is_none_or(|status| status >= Status::Side)
+    status == Some(Status::Stale)
+        || asked_for > PATIENCE && status.is_none_or(|status| status >= Status::Side)
+}
+
+/// The tip that is worked on, with its height; none where it is not known.
+fn tip_of(work: &Work) -> Option<(BlockHash, u32)> {
+    match work {
+        Work::Job(job) => Some((job.template.parent, job.template.height.saturating_sub(1))),
+        Work::Waiting | Work::NoNode | Work::NoLicense(_) | Work::NoLedger(_) => None,
+    }
+}
+
+/// What a look at the chain makes of a block with so many blocks of height above its own.
+fn reviewed(before: Status, place: Place, depth: u32) -> Status {
+    match place {
+        Place::Active => Status::Accepted,
+        Place::Side | Place::Unknown if depth >= STALE_DEPTH && before != Status::Refused => Status::Stale,
+        // Nodes take a moment to judge what they answered a moment ago, and one may know what another does not yet.
+        Place::Side if before == Status::Accepted => Status::Side,
+        Place::Side | Place::Unknown => before,
+    }
 }
 
 /// What an answer makes of a block.
@@ -342,6 +452,24 @@ mod tests {
             assert_eq!(may_give_up(late, Some(status)), given_up, "{status:?}");
             assert!(!may_give_up(PATIENCE, Some(status)));
         }
+    }
+
+    #[test]
+    fn a_block_that_the_chain_has_gone_past_is_stale_and_no_more_is_asked() {
+        for (before, place, depth, after) in [
+            (Status::Pending, Place::Unknown, 5, Status::Pending),
+            (Status::Pending, Place::Unknown, 6, Status::Stale),
+            (Status::Side, Place::Side, 6, Status::Stale),
+            (Status::Accepted, Place::Side, 1, Status::Side),
+            (Status::Accepted, Place::Unknown, 1, Status::Accepted),
+            (Status::Accepted, Place::Unknown, 6, Status::Stale),
+            (Status::Side, Place::Active, 1, Status::Accepted),
+            (Status::Pending, Place::Active, 9, Status::Accepted),
+            (Status::Refused, Place::Unknown, 9, Status::Refused),
+        ] {
+            assert_eq!(reviewed(before, place, depth), after, "{before:?} {place:?} {depth}");
+        }
+        assert!(may_give_up(Duration::ZERO, Some(Status::Stale)));
     }
 
     #[test]

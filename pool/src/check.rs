@@ -34,6 +34,7 @@ pub async fn check(settings: Settings) -> Result<(), RunError> {
         Some(address) => show(format_args!("payout    {}", address.to_base58(&prefixes))),
         None => show(format_args!("payout    the license that signs")),
     }
+    show(format_args!("pays      {}", settings.rules));
     let mut failed = None;
     for address in settings.nodes.clone() {
         let node = Node::new(address);

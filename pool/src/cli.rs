@@ -9,8 +9,9 @@ use iop_consensus::license::key::has_wif_form;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::books::{AuditFlags, ReportFlags, run_audit, run_report};
 use crate::check::check;
-use crate::config::{ConfigError, Flags, Raw, Settings, one_line};
+use crate::config::{ConfigError, Flags, Raw, one_line};
 use crate::limits;
 use crate::run::{RunError, run};
 
@@ -28,6 +29,10 @@ enum Command {
     Run(Flags),
     /// Checks configuration, nodes and licenses; prints what would be mined
     Check(Flags),
+    /// Recomputes every payout from the share log; with --node also compares them with the chain
+    Audit(AuditFlags),
+    /// Prints what each member did, earned, got and is owed
+    Report(ReportFlags),
 }
 
 /// Why the program ends with a status other than 0.
@@ -80,18 +85,33 @@ fn say(line: &str) {
 }
 
 fn execute(command: Command) -> Result<(), Failure> {
-    let (flags, runs) = match command {
-        Command::Run(flags) => (flags, true),
-        Command::Check(flags) => (flags, false),
-    };
     limits::raise();
+    match command {
+        Command::Run(flags) => {
+            let settings = load(flags)?.validate()?;
+            runtime()?.block_on(run(settings))?;
+        }
+        Command::Check(flags) => {
+            let settings = load(flags)?.validate()?;
+            runtime()?.block_on(check(settings))?;
+        }
+        Command::Audit(flags) => {
+            let books = load(flags.common.clone())?.books()?;
+            runtime()?.block_on(run_audit(books, &flags))?;
+        }
+        Command::Report(flags) => run_report(&load(flags.common.clone())?.books()?, &flags)?,
+    }
+    Ok(())
+}
+
+fn load(flags: Flags) -> Result<Raw, ConfigError> {
     let raw = Raw::load(flags)?;
     start_logging(raw.log())?;
-    let settings: Settings = raw.validate()?;
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| RunError(format!("threads cannot be started: {error}")))?;
-    runtime.block_on(async { if runs { run(settings).await } else { check(settings).await } })?;
-    Ok(())
+    Ok(raw)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, RunError> {
+    tokio::runtime::Runtime::new().map_err(|error| RunError(format!("threads cannot be started: {error}")))
 }
 
 fn start_logging(filter: &str) -> Result<(), ConfigError> {

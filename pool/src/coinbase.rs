@@ -30,10 +30,10 @@ pub struct SplitCoinbase {
     pub after: Vec<u8>,
 }
 
-/// Builds and signs the coinbase of a template.
+/// Builds and signs the coinbase of a template with outputs to addresses, in base units.
 #[must_use]
-pub fn build(template: &Template, key: &LicenseKey, payout: &Address, job: u64) -> SplitCoinbase {
-    let mut coinbase = unsigned(template, payout);
+pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], job: u64) -> SplitCoinbase {
+    let mut coinbase = unsigned(template, outputs);
     let signature = sign(&coinbase, key);
     let height = script_number(template.height);
     let script = script_sig(&signature, &[&height, &job.to_be_bytes(), &[0; EXTRANONCE_SIZE]], key.pubkey());
@@ -51,11 +51,12 @@ pub fn build(template: &Template, key: &LicenseKey, payout: &Address, job: u64) 
     SplitCoinbase { before: before.to_vec(), after: after.to_vec() }
 }
 
-fn unsigned(template: &Template, payout: &Address) -> Transaction {
-    let mut output = vec![TxOut {
-        value: Amount::from_sat(template.coinbase_value),
-        script_pubkey: payout.script_pubkey(),
-    }];
+fn unsigned(template: &Template, outputs: &[(Address, u64)]) -> Transaction {
+    let pay = |(address, amount): &(Address, u64)| TxOut {
+        value: Amount::from_sat(*amount),
+        script_pubkey: address.script_pubkey(),
+    };
+    let mut output: Vec<TxOut> = outputs.iter().map(pay).collect();
     if let Some(commitment) = &template.witness_commitment {
         output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(commitment.clone()) });
     }
@@ -100,6 +101,7 @@ pub(crate) mod tests {
             transactions: vec![],
             license_required: true,
             long_poll_id: None,
+            outputs_room: 18,
         }
     }
 
@@ -116,7 +118,7 @@ pub(crate) mod tests {
         for compressed in [true, false] {
             let key = key(compressed);
             for height in [1, 16, 17, 128, 40_000, u32::MAX] {
-                let split = build(&template(height), &key, &key.address(), 7);
+                let split = build(&template(height), &key, &[(key.address(), 1)], 7);
                 for extranonces in [[0; 12], [255; 12], *b"abcdefghijkl"] {
                     let coinbase = whole(&split, extranonces);
                     assert_eq!(check(&coinbase), Ok(key.address()));
@@ -137,24 +139,39 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_payee_gets_all_and_the_commitment_comes_second() {
+    fn payees_get_their_amounts_in_order_and_the_commitment_comes_last() {
         let mut template = template(5);
-        let payout = Address::of_pubkey(b"somebody");
-        let coinbase = whole(&build(&template, &key(true), &payout, 1), [1; 12]);
-        assert_eq!(coinbase.output.len(), 1);
-        assert_eq!(coinbase.output[0].value.to_sat(), template.coinbase_value);
-        assert_eq!(Address::from_script(&coinbase.output[0].script_pubkey), Some(payout));
+        let payees = [(Address::of_pubkey(b"somebody"), 70), (Address::of_pubkey(b"another"), 30)];
+        let paid = |coinbase: &Transaction| -> Vec<_> {
+            let outputs = coinbase.output[..2].iter();
+            outputs
+                .map(|out| (Address::from_script(&out.script_pubkey).unwrap(), out.value.to_sat()))
+                .collect()
+        };
+        let coinbase = whole(&build(&template, &key(true), &payees, 1), [1; 12]);
+        assert_eq!((coinbase.output.len(), &paid(&coinbase)[..]), (2, &payees[..]));
         template.witness_commitment = Some(vec![0x6a, 1, 2]);
-        let coinbase = whole(&build(&template, &key(true), &payout, 1), [1; 12]);
-        assert_eq!(coinbase.output[1].script_pubkey.as_bytes(), [0x6a, 1, 2]);
-        assert_eq!(coinbase.output[1].value, Amount::ZERO);
+        let coinbase = whole(&build(&template, &key(true), &payees, 1), [1; 12]);
+        assert_eq!(paid(&coinbase), payees);
+        assert_eq!(coinbase.output[2].script_pubkey.as_bytes(), [0x6a, 1, 2]);
+        assert_eq!(coinbase.output[2].value, Amount::ZERO);
         assert_eq!(check(&coinbase), Ok(key(true).address()));
+    }
+
+    #[test]
+    fn the_weight_that_is_kept_for_outputs_is_enough() {
+        let mut template = template(u32::MAX);
+        template.witness_commitment = Some(vec![0x6a; 38]);
+        let payees: Vec<_> = (0..18u8).map(|number| (Address::of_pubkey(&[number]), 1)).collect();
+        let mut coinbase = whole(&build(&template, &key(false), &payees, u64::MAX), [255; 12]);
+        coinbase.input[0].witness = Witness::from_slice(&[[0u8; 32]]);
+        assert!(coinbase.weight().to_wu() + 4 * (80 + 3) <= 4000, "{}", coinbase.weight());
     }
 
     #[test]
     fn jobs_on_one_template_have_different_coinbases() {
         let (key, template) = (key(true), template(5));
-        let first = build(&template, &key, &key.address(), 1);
-        assert_ne!(first, build(&template, &key, &key.address(), 2));
+        let outputs = [(key.address(), 1)];
+        assert_ne!(build(&template, &key, &outputs, 1), build(&template, &key, &outputs, 2));
     }
 }

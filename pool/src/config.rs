@@ -13,6 +13,8 @@ use serde::Deserialize;
 
 use crate::files;
 use crate::keys::{self, KEYS_VARIABLE};
+use crate::ledger::split::FEE_UNIT;
+use crate::ledger::{Rules, Scheme};
 use crate::limits;
 use crate::rpc::NodeAddress;
 
@@ -36,6 +38,21 @@ const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 /// Stratum connections from one address at a time if nothing is said: a farm behind one router, and not enough for
 /// one client to lock out all others.
 const DEFAULT_MAX_CONNECTIONS_PER_IP: usize = 256;
+/// The PPLNS window if nothing is said, as a multiple of the network's difficulty: members are paid for what they
+/// did in about the time in which a pool with all hash rate finds two blocks.
+const DEFAULT_WINDOW: f64 = 2.0;
+/// Windows that make sense. The narrowest leaves payment to luck; for the widest the pool reads so much of its log
+/// at the start.
+const WINDOWS: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
+/// Least payment if nothing is said, in base units: a hundredth of a coin.
+const DEFAULT_MIN_PAYOUT: u64 = 1_000_000;
+/// Least payment that can be set, in base units: Core's dust limit, below which nodes do not relay a payment on.
+const LEAST_PAYOUT: u64 = 546;
+/// Members that a coinbase pays at most if nothing is said. Each takes 68 characters of every notify, and old
+/// machines take short ones only; a full block leaves room for 17.
+const DEFAULT_MAX_OUTPUTS: usize = 17;
+/// Members that a coinbase can pay at most: a notify of 34 kB.
+const MOST_OUTPUTS: usize = 500;
 /// Least start difficulty: far below any use, and far enough from zero for its parts.
 const LEAST_START_DIFFICULTY: f64 = 1e-300;
 
@@ -88,9 +105,12 @@ pub struct Flags {
     /// File with a license's key in WIF form, readable by its owner only; may be repeated
     #[arg(long, value_name = "FILE", num_args = 1..)]
     pub license_key_file: Vec<PathBuf>,
-    /// Address of the coinbase's output [default: the license that signs]
+    /// The chapter's address: its fee, and what members are not yet paid [default: the license that signs]
     #[arg(long, value_name = "ADDRESS")]
     pub payout_address: Option<String>,
+    /// Who is paid: pplns (members, by their last shares), solo (the finder) or chapter (nobody else)
+    #[arg(long, value_name = "SCHEME")]
+    pub payout: Option<Scheme>,
     /// Where Stratum listens [default: 0.0.0.0:3333]
     #[arg(long, value_name = "ADDR:PORT")]
     pub stratum_bind: Option<String>,
@@ -117,6 +137,11 @@ struct File {
     node: Vec<FileNode>,
     license_key_files: Vec<PathBuf>,
     payout_address: Option<String>,
+    payout: Option<Scheme>,
+    fee: Option<f64>,
+    pplns_window: Option<f64>,
+    min_payout: Option<u64>,
+    max_outputs: Option<usize>,
     stratum_bind: Option<String>,
     api_bind: Option<String>,
     start_difficulty: Option<f64>,
@@ -145,8 +170,10 @@ pub struct Settings {
     pub nodes: Vec<NodeAddress>,
     /// At least one license.
     pub licenses: Vec<LicenseKey>,
-    /// Who is paid; the signing license if not set.
+    /// The chapter's address; the signing license if not set.
     pub payout: Option<Address>,
+    /// Who is paid, and how much.
+    pub rules: Rules,
     /// Where Stratum listens.
     pub stratum_bind: SocketAddr,
     /// Where the API listens.
@@ -159,6 +186,17 @@ pub struct Settings {
     pub max_connections_per_ip: usize,
     /// Folder of what must survive a restart.
     pub datadir: PathBuf,
+}
+
+/// What the commands need that read the ledger only.
+#[derive(Debug)]
+pub struct Books {
+    /// The chain.
+    pub params: Params,
+    /// The pool's folder.
+    pub datadir: PathBuf,
+    /// Nodes to compare with; may be none.
+    pub nodes: Vec<NodeAddress>,
 }
 
 /// Start difficulty and the bounds of what a client may suggest.
@@ -234,10 +272,22 @@ impl Raw {
             max_connections_per_ip: self.max_connections_per_ip()?,
             datadir: self.datadir(&params)?,
             licenses: self.licenses(&params)?,
+            rules: self.rules()?,
             payout,
             nodes,
             params,
         })
+    }
+
+    /// Checks what the commands need that read the ledger only.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn books(&self) -> Result<Books, ConfigError> {
+        let params = self.params()?;
+        let named = !self.flags.node.is_empty() || !self.file.node.is_empty();
+        let nodes = if named { self.nodes(&params)? } else { Vec::new() };
+        Ok(Books { datadir: self.datadir(&params)?, nodes, params })
     }
 
     fn in_base(&self, path: &Path) -> PathBuf {
@@ -271,6 +321,38 @@ impl Raw {
         text.map(|text| Address::parse(text, &params.prefixes))
             .transpose()
             .map_err(|error| ConfigError(format!("payout_address: {error}")))
+    }
+
+    fn rules(&self) -> Result<Rules, ConfigError> {
+        let file = &self.file;
+        let fee = file.fee.unwrap_or(0.0);
+        if !(0.0..=1.0).contains(&fee) {
+            return Err(ConfigError(format!("fee is {fee}, a part of the reward from 0 to 1 expected")));
+        }
+        let window = file.pplns_window.unwrap_or(DEFAULT_WINDOW);
+        if !WINDOWS.contains(&window) {
+            let (least, most) = (WINDOWS.start(), WINDOWS.end());
+            return Err(ConfigError(format!(
+                "pplns_window is {window}, a number from {least} to {most} expected"
+            )));
+        }
+        let min_payout = file.min_payout.unwrap_or(DEFAULT_MIN_PAYOUT);
+        if min_payout < LEAST_PAYOUT {
+            return Err(ConfigError(format!(
+                "min_payout is {min_payout}, at least {LEAST_PAYOUT} base units expected: nodes do not relay less"
+            )));
+        }
+        let max_outputs = file.max_outputs.unwrap_or(DEFAULT_MAX_OUTPUTS);
+        if !(1..=MOST_OUTPUTS).contains(&max_outputs) {
+            return Err(ConfigError(format!("max_outputs is {max_outputs}, 1 to {MOST_OUTPUTS} expected")));
+        }
+        Ok(Rules {
+            scheme: self.flags.payout.or(file.payout).unwrap_or(Scheme::Pplns),
+            fee: (fee * f64::from(FEE_UNIT)).round() as u32,
+            min_payout,
+            max_outputs,
+            window,
+        })
     }
 
     fn nodes(&self, params: &Params) -> Result<Vec<NodeAddress>, ConfigError> {

@@ -67,6 +67,17 @@ fn check_network(folder: &Path, network: &ChainIdentity) -> Result<(), RunError>
     }
 }
 
+/// Checks a folder that a pool has used, without locking it.
+///
+/// # Errors
+/// There is none, or it belongs to another network.
+pub fn check_network_of(folder: &Path, network: &ChainIdentity) -> Result<(), RunError> {
+    if !folder.join(NETWORK_FILE).exists() {
+        return Err(unusable(folder, "no pool has used it"));
+    }
+    check_network(folder, network)
+}
+
 /// Whole or not at all.
 fn write_network(path: &Path, network: &str) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");

@@ -16,6 +16,8 @@ use iop_stratum::notify::Notify;
 use iop_stratum::work::{HEADER_SIZE, Work, merkle_branches};
 
 use crate::coinbase::{self, SplitCoinbase};
+use crate::ledger::book::Plan;
+use crate::solo::SoloJobs;
 use crate::template::Template;
 
 /// How long after a new tip a share of the old one still counts. The new job reaches all sessions in a fraction
@@ -106,7 +108,11 @@ pub struct Job {
     /// What it stands on.
     pub tip: Arc<Tip>,
     /// What it was made from.
-    pub template: Template,
+    pub template: Arc<Template>,
+    /// How a block of it is paid for.
+    pub plan: Arc<Plan>,
+    /// Makes the jobs of members who mine alone; sessions get those instead of this one.
+    pub solo: Option<SoloJobs>,
     /// The header's version. Bits that miners may roll are clear: they could not signal anything, and firmware
     /// that sends what it changed, not what it used, gets the same answer. Votes that count are on bits 0 and 1.
     pub version: Version,
@@ -121,8 +127,14 @@ pub struct Job {
 impl Job {
     /// Signs the coinbase and encodes the notify, once for all.
     #[must_use]
-    pub fn new(number: u64, template: Template, key: &LicenseKey, payout: &Address, tip: Arc<Tip>) -> Self {
-        let SplitCoinbase { before, after } = coinbase::build(&template, key, payout, number);
+    pub fn new(
+        number: u64,
+        template: Arc<Template>,
+        key: &LicenseKey,
+        plan: Arc<Plan>,
+        tip: Arc<Tip>,
+    ) -> Self {
+        let SplitCoinbase { before, after } = coinbase::build(&template, key, &plan.outputs(), number);
         let version = Version(template.version & !VersionMask::SERVER.0);
         let id = JobId::new(&format!("{number:x}")).expect("16 digits at most");
         let mut notify = Notify {
@@ -148,6 +160,18 @@ impl Job {
             line,
             clean_line: notify.to_line().into(),
             template,
+            plan,
+            solo: None,
+        }
+    }
+
+    /// The job that a session of this member gets: this one, or the member's own. None where the member is not
+    /// known yet and matters, or the ledger cannot be read.
+    #[must_use]
+    pub fn for_member(self: &Arc<Self>, member: Option<Address>) -> Option<Arc<Self>> {
+        match &self.solo {
+            None => Some(Arc::clone(self)),
+            Some(solo) => solo.job(self, member?),
         }
     }
 
@@ -195,7 +219,7 @@ impl Job {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use bitcoin::Block;
     use iop_stratum::fields::Nonce;
@@ -203,8 +227,14 @@ mod tests {
     use super::*;
     use crate::coinbase::tests::{key, template};
 
+    /// A job whose reward goes to the chapter.
+    pub(crate) fn plain_job(number: u64, template: Template, tip: Arc<Tip>) -> Job {
+        let plan = Plan::of_chapter(key(true).address(), template.coinbase_value);
+        Job::new(number, Arc::new(template), &key(true), Arc::new(plan), tip)
+    }
+
     fn job(template: Template) -> Job {
-        Job::new(0xabc, template, &key(true), &key(true).address(), Arc::default())
+        plain_job(0xabc, template, Arc::default())
     }
 
     fn transaction(lock_time: u32) -> Transaction {

@@ -69,15 +69,16 @@ mod tests {
     use iop_stratum::server::WorkerSlot;
 
     use super::*;
-    use crate::coinbase::tests::{key, template};
+    use crate::coinbase::tests::template;
     use crate::job::Tip;
+    use crate::job::tests::plain_job;
 
     const NOW: u32 = 1_700_000_000;
 
     fn job() -> Job {
         let mut template = template(9);
         template.txids = vec![[1; 32], [2; 32], [3; 32]];
-        Job::new(1, template, &key(true), &key(true).address(), Arc::new(Tip::default()))
+        plain_job(1, template, Arc::new(Tip::default()))
     }
 
     fn submit(job: &Job, nonce: u32) -> Submit {

@@ -9,6 +9,7 @@
 
 pub mod api;
 pub mod blocks;
+pub mod books;
 pub mod check;
 pub mod choice;
 pub mod cli;
@@ -20,11 +21,15 @@ pub mod follow;
 pub mod job;
 pub mod judge;
 pub mod keys;
+pub mod ledger;
 pub mod limits;
+pub mod metrics;
 mod page;
+pub mod payouts;
 pub mod rpc;
 pub mod run;
 pub mod session;
+pub mod solo;
 pub mod spool;
 pub mod template;
 pub mod workers;

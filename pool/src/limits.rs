@@ -5,8 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::ConfigError;
 
 /// Files that are open whatever the configuration: standard streams, listeners, the runtime's own, the lock, found
-/// blocks on their way to the disk, visitors of the API.
-const RESERVE: u64 = 64;
+/// blocks on their way to the disk, visitors of the API (64); the ledger's (64 tables, some logs and locks).
+const RESERVE: u64 = 160;
 /// Files for each node: a long poll, a call, and a few found blocks on their way.
 const RESERVE_PER_NODE: u64 = 8;
 
@@ -54,11 +54,11 @@ mod tests {
     fn connections_fit_under_the_limit_of_open_files() {
         assert_eq!(connections(None, 10_000, None, 1), Ok(10_000));
         assert_eq!(connections(None, 10_000, Some(1_000_000), 1), Ok(10_000));
-        assert_eq!(connections(None, 10_000, Some(1024), 2), Ok(1024 - 64 - 16), "the default is lowered");
-        assert_eq!(connections(Some(944), 10_000, Some(1024), 2), Ok(944));
-        let error = connections(Some(945), 10_000, Some(1024), 2).unwrap_err().to_string();
-        assert!(error.contains("max_connections is 945, at most 944 expected"), "{error}");
-        assert!(connections(None, 10_000, Some(72), 1).is_err(), "no room for even one");
+        assert_eq!(connections(None, 10_000, Some(1024), 2), Ok(1024 - 160 - 16), "the default is lowered");
+        assert_eq!(connections(Some(848), 10_000, Some(1024), 2), Ok(848));
+        let error = connections(Some(849), 10_000, Some(1024), 2).unwrap_err().to_string();
+        assert!(error.contains("max_connections is 849, at most 848 expected"), "{error}");
+        assert!(connections(None, 10_000, Some(168), 1).is_err(), "no room for even one");
         assert_eq!(connections(Some(7), 10_000, None, 1), Ok(7));
     }
 }

@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -165,11 +166,14 @@ pub struct Node {
     client: Client<HttpConnector, Full<Bytes>>,
     /// The `Authorization` header, once made.
     authorization: Mutex<Option<HeaderValue>>,
-    /// Whether it is in use and was found to be on the right chain.
+    /// Whether it answers and was found to be on the right chain.
     right: AtomicBool,
+    /// Told each time when it is found to be.
+    back: Notify,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 struct Answer<T> {
     #[serde(default = "Option::default")]
     result: Option<T>,
@@ -185,6 +189,20 @@ struct AnswerError {
     message: String,
 }
 
+/// The result in an answer, which may borrow from it. A null result is read as `T`'s null.
+///
+/// # Errors
+/// The node's error, or what is malformed.
+pub fn read_answer<'a, T: Deserialize<'a>>(method: &str, answer: &'a [u8]) -> Result<T, RpcError> {
+    let malformed = |error: serde_json::Error| RpcError::Malformed(format!("{method}: {error}"));
+    let Answer { result, error } = serde_json::from_slice(answer).map_err(malformed)?;
+    match (error, result) {
+        (Some(AnswerError { code, message }), _) => Err(RpcError::Node { code, message }),
+        (None, Some(result)) => Ok(result),
+        (None, None) => serde_json::from_str("null").map_err(malformed),
+    }
+}
+
 impl Node {
     /// A client; nothing is sent yet.
     #[must_use]
@@ -196,7 +214,13 @@ impl Node {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
             .build(connector);
-        Self { address, client, authorization: Mutex::new(None), right: AtomicBool::new(false) }
+        Self {
+            address,
+            client,
+            authorization: Mutex::new(None),
+            right: AtomicBool::new(false),
+            back: Notify::new(),
+        }
     }
 
     /// `host:port`.
@@ -205,7 +229,7 @@ impl Node {
         self.address.name()
     }
 
-    /// Whether it is known to be on the right chain: templates come from it, and it was asked when they began to.
+    /// Whether it is known to be on the right chain: it was asked when it last began to give templates.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.right.load(Ordering::Relaxed)
@@ -214,6 +238,14 @@ impl Node {
     /// Says whether it is known to be on the right chain.
     pub fn set_right(&self, right: bool) {
         self.right.store(right, Ordering::Relaxed);
+        if right {
+            self.back.notify_waiters();
+        }
+    }
+
+    /// Ends when it is found to be on the right chain the next time.
+    pub async fn comes_back(&self) {
+        self.back.notified().await;
     }
 
     /// Calls a method. A null result is read as `T`'s null (`()` or `Option`).
@@ -226,6 +258,14 @@ impl Node {
         params: Value,
         limit: Duration,
     ) -> Result<T, RpcError> {
+        read_answer(method, &self.answer(method, params, limit).await?)
+    }
+
+    /// Calls a method and gives the whole answer, for [`read_answer`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn answer(&self, method: &str, params: Value, limit: Duration) -> Result<Bytes, RpcError> {
         let body =
             Bytes::from(json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).to_string());
         let asked = async {
@@ -234,19 +274,9 @@ impl Node {
                 answer => answer,
             }
         };
-        let bytes = tokio::time::timeout(limit, asked).await.map_err(|_| {
+        tokio::time::timeout(limit, asked).await.map_err(|_| {
             RpcError::Unreachable(format!("no answer to {method} within {} s", limit.as_secs()))
-        })??;
-        let malformed = |error: serde_json::Error| RpcError::Malformed(format!("{method}: {error}"));
-        let answer: Answer<Box<serde_json::value::RawValue>> =
-            serde_json::from_slice(&bytes).map_err(malformed)?;
-        match answer.error {
-            Some(AnswerError { code, message }) => Err(RpcError::Node { code, message }),
-            None => {
-                let result = answer.result.as_ref().map_or("null", |raw| raw.get());
-                serde_json::from_str(result).map_err(malformed)
-            }
-        }
+        })?
     }
 
     async fn ask(&self, body: Bytes) -> Result<Bytes, RpcError> {

@@ -14,6 +14,9 @@ use crate::blocks::Blocks;
 use crate::config::Settings;
 use crate::datadir::Datadir;
 use crate::follow::{Follower, Health};
+use crate::ledger::Ledger;
+use crate::metrics::{CommitTimes, Metrics};
+use crate::payouts::Payouts;
 use crate::rpc::Node;
 use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
@@ -38,6 +41,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let spool = Spool::open(&settings.datadir).map_err(|error| {
         RunError(format!("datadir {} cannot be used: {error}", settings.datadir.display()))
     })?;
+    let (ledger, mut writer) = Ledger::open(&settings.datadir, settings.rules, settings.params.prefixes)
+        .map_err(|error| RunError(error.to_string()))?;
+    let commits = CommitTimes::default();
+    ledger.observe_commits(commits.clone());
     let stratum = bind("Stratum", settings.stratum_bind).await?;
     let api_listener = bind("the API", settings.api_bind).await?;
     info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
@@ -50,7 +57,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         settings.params,
         Arc::clone(&nodes),
         settings.licenses,
-        settings.payout,
+        Payouts::new(Arc::clone(&ledger), settings.payout),
         Arc::clone(&health),
     );
     let blocks = Blocks::new(nodes, spool, chain);
@@ -60,18 +67,23 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         snapshots,
         workers: Workers::default(),
         blocks: Arc::clone(&blocks),
+        ledger: Arc::clone(&ledger),
         places: Places::new(settings.max_connections, settings.max_connections_per_ip),
     });
-    let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now() });
+    let metrics = Metrics::new(&commits);
+    let api =
+        Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now(), metrics });
 
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
-    blocks.resume();
+    blocks.resume(&ledger);
+    tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     tokio::spawn(listener::listen(stratum, shared, stopped.clone()));
     let api = tokio::spawn(api::serve(api_listener, api, stopped));
     let ended = tokio::select! {
         wrong = follower.run() => Err(RunError(wrong.to_string())),
         served = api => Err(RunError(format!("the API ended: {served:?}"))),
+        () = writer.failed() => Err(RunError("the ledger's thread failed".to_owned())),
         name = signals.next() => {
             info!("{name}: the pool ends");
             Ok(())
@@ -79,6 +91,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     };
     stop.send_replace(true);
     blocks.finish(END_TIME).await;
+    tokio::task::spawn_blocking(move || writer.close())
+        .await
+        .map_err(|error| RunError(format!("the ledger could not be closed: {error}")))?;
     ended
 }
 

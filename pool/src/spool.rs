@@ -8,12 +8,13 @@ use iop_stratum::work::{HEADER_SIZE, sha256d};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
+use crate::ledger::book::Record;
 
 /// Largest file that is read, in bytes. A full block (4 M weight) is 8 MB of hex.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
 
 /// A found block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// Its height.
     pub height: u32,
@@ -27,6 +28,9 @@ pub struct Found {
     pub time: u64,
     /// The block in hex, as `submitblock` takes it.
     pub block: String,
+    /// How it is paid for: the ledger may not have it yet when the pool is killed.
+    #[serde(default)]
+    pub record: Option<Record>,
 }
 
 impl Found {
@@ -147,7 +151,7 @@ pub(crate) mod tests {
         block.header.nonce = nonce;
         let (license, worker) = ("license".into(), "worker".into());
         let (hash, block) = (block.block_hash().to_string(), serialize_hex(&block));
-        Found { height, hash, license, worker, time: 5, block }
+        Found { height, hash, license, worker, time: 5, block, record: None }
     }
 
     fn loaded(spool: &Spool) -> (Vec<Found>, Vec<String>) {

@@ -11,7 +11,7 @@ use iop_stratum::difficulty::Target;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
+use crate::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError, read_answer};
 
 /// A block to be mined, but for its coinbase.
 #[derive(Debug, Clone)]
@@ -40,12 +40,15 @@ pub struct Template {
     pub transactions: Vec<u8>,
     /// Whether the block must be licensed.
     pub license_required: bool,
+    /// Outputs to addresses that the coinbase has room for, by weight and by signature operations.
+    pub outputs_room: usize,
     /// What the node waits with until this template is out of date.
     pub long_poll_id: Option<String>,
 }
 
+/// Borrows from the answer what is long or many: a full block's hex is read where it lies.
 #[derive(Deserialize)]
-struct WireTemplate {
+struct WireTemplate<'a> {
     height: u32,
     previousblockhash: BlockHash,
     version: i64,
@@ -53,16 +56,22 @@ struct WireTemplate {
     curtime: u32,
     mintime: u32,
     coinbasevalue: u64,
-    transactions: Vec<WireTransaction>,
+    #[serde(borrow)]
+    transactions: Vec<WireTransaction<'a>>,
     default_witness_commitment: Option<String>,
     longpollid: Option<String>,
     license: Option<WireLicense>,
+    weightlimit: Option<u64>,
+    sizelimit: Option<u64>,
+    sigoplimit: Option<u64>,
 }
 
 #[derive(Deserialize)]
-struct WireTransaction {
-    data: String,
-    txid: String,
+struct WireTransaction<'a> {
+    data: &'a str,
+    txid: &'a str,
+    weight: Option<u64>,
+    sigops: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -70,17 +79,49 @@ struct WireLicense {
     required: bool,
 }
 
-impl WireTemplate {
+/// Weight of a coinbase of ours but for its outputs to addresses: 223 bytes with the longest script and the widest
+/// counts, 38 of witness, 47 of commitment; and of the header and the count of transactions before it.
+const COINBASE_WEIGHT: u64 = 4 * 223 + 38 + 4 * 47 + 4 * (80 + 5);
+/// Weight of an output to an address (P2PKH: 34 bytes; P2SH has two less).
+const OUTPUT_WEIGHT: u64 = 4 * 34;
+/// Weight of one byte of a block without witnesses, and cost of one signature operation (BIP141).
+const SCALE: u64 = 4;
+/// Room where a node does not say how much it left: Core reserves 4,000 units of weight, which hold these.
+const USUAL_ROOM: u64 = 18;
+
+impl WireTemplate<'_> {
+    /// Nodes leave some room for the coinbase. One output more than that, and the block would be invalid.
+    fn outputs_room(&self) -> usize {
+        // Before segwit is active, Core gives sizes and plain counts of signature operations.
+        let limit = self.weightlimit.or(self.sizelimit.map(|size| size.saturating_mul(SCALE)));
+        let output_sigops = if self.weightlimit.is_some() { SCALE } else { 1 };
+        let weight: Option<u64> = self.transactions.iter().map(|tx| tx.weight).sum();
+        let sigops: Option<u64> = self.transactions.iter().map(|tx| tx.sigops).sum();
+        let by_weight = limit.zip(weight).map_or(USUAL_ROOM, |(limit, used)| {
+            limit.saturating_sub(used).saturating_sub(COINBASE_WEIGHT) / OUTPUT_WEIGHT
+        });
+        let by_sigops = self
+            .sigoplimit
+            .zip(sigops)
+            .map_or(USUAL_ROOM, |(limit, used)| limit.saturating_sub(used) / output_sigops);
+        usize::try_from(by_weight.min(by_sigops)).unwrap_or(usize::MAX)
+    }
+
     fn check(self) -> Result<Template, RpcError> {
         let wrong = |field: &str| RpcError::Malformed(format!("getblocktemplate: {field}"));
         let bits = u32::from_str_radix(&self.bits, 16).map_err(|_| wrong("bits"))?;
-        let mut transactions = Vec::with_capacity(self.transactions.iter().map(|tx| tx.data.len() / 2).sum());
+        // All into one buffer: to decode each on its own takes twice as long.
+        let mut transactions = vec![0; self.transactions.iter().map(|tx| tx.data.len() / 2).sum()];
         let mut txids = Vec::with_capacity(self.transactions.len());
+        let mut room = &mut transactions[..];
         for tx in &self.transactions {
-            transactions.extend(hex::decode(&tx.data).map_err(|_| wrong("transaction data"))?);
+            let (place, rest) = room.split_at_mut(tx.data.len() / 2);
+            hex::decode_to_slice(tx.data, place).map_err(|_| wrong("transaction data"))?;
+            room = rest;
             let txid: bitcoin::Txid = tx.txid.parse().map_err(|_| wrong("txid"))?;
             txids.push(txid.to_byte_array());
         }
+        let outputs_room = self.outputs_room();
         let commitment = self.default_witness_commitment.map(hex::decode).transpose();
         Ok(Template {
             height: self.height,
@@ -97,6 +138,7 @@ impl WireTemplate {
             // A node that knows nothing of licenses cannot say that one is not needed.
             license_required: self.license.is_none_or(|license| license.required),
             long_poll_id: self.longpollid,
+            outputs_room,
         })
     }
 }
@@ -217,8 +259,15 @@ pub async fn template(node: &Node, long_poll_id: Option<&str>) -> Result<Templat
         request["longpollid"] = id.into();
         limit = LONG_POLL_TIME;
     }
-    let wire: WireTemplate = node.call("getblocktemplate", json!([request]), limit).await?;
-    wire.check()
+    read(&node.answer("getblocktemplate", json!([request]), limit).await?)
+}
+
+/// The template in a node's answer to `getblocktemplate`.
+///
+/// # Errors
+/// The node's error, or a template that makes no sense.
+pub fn read(answer: &[u8]) -> Result<Template, RpcError> {
+    read_answer::<WireTemplate<'_>>("getblocktemplate", answer)?.check()
 }
 
 /// The state of licenses.
@@ -253,7 +302,7 @@ mod tests {
     }
 
     fn read(value: serde_json::Value) -> Result<Template, RpcError> {
-        serde_json::from_value::<WireTemplate>(value).unwrap().check()
+        super::read(json!({"result": value, "error": null}).to_string().as_bytes())
     }
 
     #[test]
@@ -274,6 +323,29 @@ mod tests {
         let mut value = wire();
         value.as_object_mut().unwrap().remove("license");
         assert!(read(value).unwrap().license_required);
+    }
+
+    #[test]
+    fn the_coinbase_has_the_room_that_the_transactions_leave() {
+        let room = |limits: serde_json::Value, txs: &[(u64, u64)]| {
+            let mut value = wire();
+            value.as_object_mut().unwrap().extend(limits.as_object().unwrap().clone());
+            for (tx, (weight, sigops)) in value["transactions"].as_array_mut().unwrap().iter_mut().zip(txs) {
+                (tx["weight"], tx["sigops"]) = (json!(weight), json!(sigops));
+            }
+            read(value).unwrap().outputs_room
+        };
+        let segwit = json!({"weightlimit": 4_000_000, "sizelimit": 4_000_000, "sigoplimit": 80_000});
+        // What Core and iop-node leave in a full block.
+        assert_eq!(room(segwit.clone(), &[(3_990_000, 0), (6_000, 0)]), 18);
+        assert_eq!(room(segwit.clone(), &[(3_990_000, 79_000), (6_000, 600)]), 18);
+        assert_eq!(room(segwit.clone(), &[(3_990_000, 79_960), (6_000, 0)]), 10, "by signature operations");
+        assert_eq!(room(segwit.clone(), &[(4_000_000, 0), (6_000, 0)]), 0);
+        assert!(room(segwit, &[(1000, 4), (1000, 4)]) > 10_000);
+        let old = json!({"sizelimit": 1_000_000, "sigoplimit": 20_000});
+        assert_eq!(room(old.clone(), &[(3_990_000, 0), (6_000, 0)]), 18);
+        assert_eq!(room(old, &[(1000, 19_990), (1000, 0)]), 10);
+        assert_eq!(room(json!({}), &[]), 18, "a node that does not say");
     }
 
     #[test]

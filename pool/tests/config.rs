@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
 use iop_pool::config::{Flags, NodeUrl, Raw, Settings};
+use iop_pool::ledger::Scheme;
 
 struct Folder(tempfile::TempDir);
 
@@ -70,6 +71,8 @@ fn the_example_is_taken() {
     );
     assert_eq!(settings.datadir, folder.path("pool-data"), "paths begin at the file's folder");
     assert!(settings.payout.is_some() && settings.difficulty.start.get() == 1024.0);
+    let rules = settings.rules;
+    assert_eq!((rules.scheme, rules.fee, rules.min_payout), (Scheme::Pplns, 10_000, 1_000_000));
 }
 
 #[test]
@@ -80,6 +83,27 @@ fn flags_suffice_and_have_defaults() {
     assert!(settings.api_bind.ip().is_loopback());
     assert_eq!(settings.difficulty.start.get(), 0.0005);
     assert!(settings.payout.is_none());
+    let rules = settings.rules;
+    assert_eq!((rules.scheme, rules.fee, rules.max_outputs, rules.window), (Scheme::Pplns, 0, 17, 2.0));
+}
+
+#[test]
+fn rules_of_payment_are_bounded() {
+    let folder = Folder::new();
+    for (line, expected) in [
+        ("fee = 1.01", "fee is 1.01, a part of the reward from 0 to 1 expected"),
+        ("fee = nan", "fee is NaN"),
+        ("pplns_window = 0.0", "pplns_window is 0, a number from 0.01 to 1000 expected"),
+        ("min_payout = 545", "min_payout is 545, at least 546 base units expected"),
+        ("max_outputs = 0", "max_outputs is 0, 1 to 500 expected"),
+        ("max_outputs = 501", "max_outputs is 501"),
+        ("payout = 'pps'", "one of `pplns`, `solo`, `chapter`"),
+    ] {
+        let mut flags = folder.flags();
+        flags.config = folder.with_file(line).config;
+        let error = settings(flags).unwrap_err().to_string();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::miner::Miner;
 use crate::follow::Snapshot;
+use crate::ledger::Ticket;
 
 /// From connecting to the first user. A machine introduces itself at once; 30 s allow for very slow networks.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
@@ -55,7 +56,8 @@ pub async fn serve(
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 miner.on_snapshot(&snapshot);
             }
-            ready = link.stream.readable(), if link.may_read() => {
+            () = committed(miner.uncommitted()) => miner.on_committed(),
+            ready = link.stream.readable(), if link.may_read() && !miner.is_ahead_of_the_log() => {
                 if let Err(reason) = ready.map_err(|error| error.to_string()).and_then(|()| link.read(&mut miner)) {
                     let _ = link.send(&mut miner); // the last words, if there is room for them
                     break reason;
@@ -70,6 +72,14 @@ pub async fn serve(
         }
     };
     debug!(peer = %miner.peer(), "connection ends: {reason}");
+}
+
+/// Until the log has taken shares that wait for it.
+async fn committed(ticket: Option<Arc<Ticket>>) {
+    match ticket {
+        Some(ticket) => ticket.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Link {

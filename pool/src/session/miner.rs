@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
-use iop_stratum::message::is_printing;
+use iop_stratum::message::{Id, is_printing};
 use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::{debug, info};
@@ -19,6 +21,10 @@ use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
 use crate::judge::{Solved, judge};
+use crate::ledger::book::{Finding, Record};
+use crate::ledger::queue::{Accepted, Ticket};
+use crate::ledger::store::BlockId;
+use crate::ledger::{Scheme, User};
 use crate::spool::Found;
 use crate::workers::Presence;
 
@@ -30,6 +36,11 @@ const MAX_SHARES_PER_JOB: usize = 65_536;
 /// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
 /// Names fill the list of workers, so they must cost something.
 const FREE_USERS: usize = 32;
+/// Shares of one connection that may wait for the log. Reading goes on when some are in it: a disk that is slow
+/// slows miners down, and fills no memory.
+const MAX_UNCOMMITTED: usize = 1024;
+/// Places for them that an idle connection keeps.
+const IDLE_UNCOMMITTED: usize = 4;
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
@@ -39,6 +50,13 @@ struct Sent {
     /// The first half of each share's hash. Different shares have different headers, so different hashes; and no
     /// other connection has this one's extranonce1, so no other can have these shares.
     seen: HashSet<[u8; 16]>,
+}
+
+/// A user of this connection.
+#[derive(Debug)]
+struct Joined {
+    presence: Presence,
+    user: Arc<User>,
 }
 
 /// One connection's miner.
@@ -55,8 +73,12 @@ pub struct Miner {
     told: Option<Difficulty>,
     sent: VecDeque<Sent>,
     /// By slot.
-    workers: Vec<Presence>,
+    workers: Vec<Joined>,
     accepted: usize,
+    /// Shares that are good and not yet in the log, by their requests, in order.
+    uncommitted: VecDeque<Id>,
+    /// Where the log says what it has; from the first share on.
+    ticket: Option<Arc<Ticket>>,
     dead_from: Option<Instant>,
     _place: Place,
 }
@@ -76,6 +98,8 @@ impl Miner {
             sent: VecDeque::new(),
             workers: Vec::new(),
             accepted: 0,
+            uncommitted: VecDeque::new(),
+            ticket: None,
             dead_from: None,
             shared,
             _place: place,
@@ -130,6 +154,30 @@ impl Miner {
         Ok(())
     }
 
+    /// Where to wait for the log, while there is something to wait for.
+    #[must_use]
+    pub fn uncommitted(&self) -> Option<Arc<Ticket>> {
+        self.ticket.clone().filter(|_| !self.uncommitted.is_empty())
+    }
+
+    /// Whether so many shares wait for the log that no more should be read.
+    #[must_use]
+    pub fn is_ahead_of_the_log(&self) -> bool {
+        self.uncommitted.len() >= MAX_UNCOMMITTED
+    }
+
+    /// Answers the shares that are in the log by now.
+    pub fn on_committed(&mut self) {
+        let committed = self.ticket.as_ref().map_or(0, |ticket| ticket.take());
+        for _ in 0..committed {
+            let Some(id) = self.uncommitted.pop_front() else { break };
+            self.session.answer_submit(&id, Ok(()));
+        }
+        if self.uncommitted.is_empty() {
+            self.uncommitted.shrink_to(IDLE_UNCOMMITTED);
+        }
+    }
+
     /// When to close the connection, because the jobs that the miner holds are dead and there is no other: Stratum
     /// has no other word for "stop". A miner that comes again then, or that never had a job, just waits for one.
     #[must_use]
@@ -149,6 +197,8 @@ impl Miner {
         if !self.session.is_subscribed() {
             return;
         }
+        let Some(job) = job.for_member(self.workers.first().map(|first| first.user.member())) else { return };
+        let job = &job;
         let again = self.sent.back().filter(|sent| Arc::ptr_eq(&sent.job, job));
         // A job that is sent again, to a client that subscribes again, keeps the difficulty it was sent with.
         let difficulty = again
@@ -186,51 +236,73 @@ impl Miner {
     }
 
     fn authorize(&mut self, request: &Authorize) -> Result<(), Reject> {
-        check_user(&request.user, &self.shared)?;
+        let member = check_user(&request.user, &self.shared)?;
         let is_new = !self.session.workers().contains(&request.user);
-        let presence = if is_new {
+        let joined = if is_new {
             if self.workers.len() >= FREE_USERS.saturating_add(self.accepted) {
                 return Err(Reject::Unauthorized("too many users without shares on this connection".into()));
             }
+            self.check_solo(member)?;
             let presence = self.shared.workers.join(&request.user);
-            Some(presence.ok_or(Reject::Unauthorized("the pool has no room for another worker".into()))?)
+            let presence =
+                presence.ok_or(Reject::Unauthorized("the pool has no room for another worker".into()))?;
+            Some(Joined { presence, user: self.shared.ledger.user(&request.user, member) })
         } else {
             None
         };
         // A refusal is answered by the session itself.
         if let Ok(WorkerSlot(slot)) = self.session.accept(request)
-            && let Some(presence) = presence
+            && let Some(joined) = joined
         {
             debug_assert_eq!(slot, self.workers.len(), "slots count up");
-            self.workers.push(presence);
+            self.workers.push(joined);
         }
         if let Some(difficulty) = difficulty_in(&request.password) {
             self.on_wish(difficulty);
         }
+        if is_new && self.workers.len() == 1 && self.shared.ledger.rules().scheme == Scheme::Solo {
+            // Only now is it known whom the job pays.
+            let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+            self.on_snapshot(&snapshot);
+        }
         Ok(())
+    }
+
+    /// Where each member mines alone, a connection's jobs pay one member.
+    fn check_solo(&self, member: Address) -> Result<(), Reject> {
+        let first = self.workers.first().map(|first| first.user.member());
+        match first.filter(|_| self.shared.ledger.rules().scheme == Scheme::Solo) {
+            Some(first) if first != member => Err(Reject::Unauthorized(
+                "this pool pays each finder alone: another address needs a connection of its own".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn on_submit(&mut self, submit: &Submit) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let verdict = self.verdict(submit, now);
-        match &verdict {
-            Ok(difficulty) => {
-                self.workers[submit.worker.0].counters.accept(*difficulty, now);
-                self.shared.workers.totals.accept(*difficulty, now);
+        match self.verdict(submit, now) {
+            Ok(accepted) => {
+                self.workers[submit.worker.0].presence.counters.accept(accepted.difficulty, now);
+                self.shared.workers.totals.accept(accepted.difficulty, now);
                 self.accepted += 1;
+                self.uncommitted.push_back(submit.id.clone());
+                self.shared.ledger.log(accepted);
             }
-            Err(reject) => self.count_refused(submit.worker, reject),
+            Err(reject) => {
+                self.count_refused(submit.worker, &reject);
+                self.session.answer_submit(&submit.id, Err(&reject));
+            }
         }
-        self.session.answer_submit(&submit.id, verdict.as_ref().map(|_| ()));
     }
 
     fn count_refused(&self, worker: WorkerSlot, reject: &Reject) {
-        self.workers[worker.0].counters.reject(reject);
+        self.workers[worker.0].presence.counters.reject(reject);
         self.shared.workers.totals.reject(reject);
     }
 
-    /// The difficulty that a share counts with.
-    fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Difficulty, Reject> {
+    /// The share as the log takes it.
+    fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Accepted, Reject> {
         let sent = self.sent.iter_mut().rev().find(|sent| sent.job.id == submit.job_id);
         let sent = sent.ok_or(Reject::JobNotFound)?;
         let (extranonce1, mask) = (*self.session.extranonce1(), self.session.version_mask());
@@ -245,30 +317,48 @@ impl Miner {
         }
         sent.seen.insert(*half);
         let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
-        if solved.is_block {
-            self.found(&job, &solved, &extranonce1, submit, now);
-        }
-        Ok(difficulty)
+        let hash = *half;
+        let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now)).flatten();
+        Ok(Accepted {
+            user: Arc::clone(&self.workers[submit.worker.0].user),
+            time: now,
+            difficulty,
+            height: job.template.height,
+            hash,
+            block,
+            ticket: Arc::clone(self.ticket.get_or_insert_default()),
+        })
     }
 
-    fn found(&self, job: &Job, solved: &Solved, extranonce1: &Extranonce1, submit: &Submit, now: u64) {
-        let mut printed = solved.hash;
-        printed.reverse();
+    /// Sends a block on its way, and gives what the ledger keeps of it; nothing if it is left out.
+    fn found(
+        &self,
+        job: &Job,
+        solved: &Solved,
+        extranonce1: &Extranonce1,
+        submit: &Submit,
+        now: u64,
+    ) -> Option<Arc<Record>> {
+        let id = BlockId { height: job.template.height, hash: BlockHash::from_byte_array(solved.hash) };
+        let finder = self.workers[submit.worker.0].user.name();
+        let finding = Finding { time: now, license: job.license, finder };
+        let record = Arc::new(job.plan.record(id, finding, &self.shared.prefixes));
         let found = Found {
-            height: job.template.height,
-            hash: hex::encode(printed),
-            license: job.license.to_base58(&self.shared.prefixes),
-            worker: self.workers[submit.worker.0].user.to_string(),
+            height: id.height,
+            hash: id.hash.to_string(),
+            license: record.facts.license.clone(),
+            worker: finder.to_owned(),
             time: now,
             block: hex::encode(job.block(&solved.header, extranonce1, &submit.extranonce2)),
+            record: Some(Record::clone(&record)),
         };
         info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
-        self.shared.blocks.deliver(found);
+        self.shared.blocks.deliver(found).then_some(record)
     }
 }
 
 /// `ADDRESS[.worker]`, the address one of this network.
-fn check_user(user: &str, shared: &Shared) -> Result<(), Reject> {
+fn check_user(user: &str, shared: &Shared) -> Result<Address, Reject> {
     if !user.chars().all(is_printing) {
         return Err(Reject::Unauthorized("the user name has characters that do not print".into()));
     }
@@ -278,7 +368,7 @@ fn check_user(user: &str, shared: &Shared) -> Result<(), Reject> {
         return Err(Reject::Unauthorized("the worker name after the dot is empty".into()));
     }
     match Address::parse(address, &shared.prefixes) {
-        Ok(_) => Ok(()),
+        Ok(member) => Ok(member),
         Err(error) => Err(Reject::Unauthorized(format!("user must be ADDRESS[.worker]: {error}").into())),
     }
 }

@@ -21,6 +21,7 @@ use crate::blocks::Blocks;
 use crate::config::DifficultyBounds;
 use crate::follow::Snapshot;
 use crate::job::random;
+use crate::ledger::Ledger;
 use crate::workers::Workers;
 
 /// What all connections share.
@@ -36,6 +37,8 @@ pub struct Shared {
     pub workers: Workers,
     /// Found blocks.
     pub blocks: Arc<Blocks>,
+    /// The share log and what follows from it.
+    pub ledger: Arc<Ledger>,
     /// Connections and their extranonces.
     pub places: Arc<Places>,
 }

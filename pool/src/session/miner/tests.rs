@@ -16,6 +16,7 @@ use crate::blocks::Blocks;
 use crate::choice::NoLicense;
 use crate::coinbase::tests::{key, template};
 use crate::job::Tip;
+use crate::job::tests::plain_job;
 use crate::session::Places;
 use crate::spool::Spool;
 use crate::template::{ChainIdentity, Template};
@@ -56,6 +57,7 @@ impl Pool {
                 ChainIdentity::of(&Params::devnet()),
             ),
             places: Places::new(10, 10),
+            ledger: crate::ledger::tests::temporary(),
         };
         Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
     }
@@ -68,8 +70,7 @@ impl Pool {
 
     fn job(&mut self, template: Template) -> Arc<Job> {
         self.number += 1;
-        let job = Job::new(self.number, template, &key(true), &key(true).address(), Arc::clone(&self.tip));
-        let job = Arc::new(job);
+        let job = Arc::new(plain_job(self.number, template, Arc::clone(&self.tip)));
         self.publish.send_replace(Arc::new(Snapshot { work: Work::Job(Arc::clone(&job)), licenses: vec![] }));
         job
     }
@@ -113,6 +114,10 @@ fn heard(miner: &mut Miner) -> Vec<Value> {
 
 fn say(miner: &mut Miner, call: Value) -> Vec<Value> {
     miner.on_line(call.to_string().as_bytes()).unwrap();
+    while miner.uncommitted().is_some() {
+        std::thread::yield_now(); // the ledger's thread writes
+        miner.on_committed();
+    }
     heard(miner)
 }
 

@@ -1,0 +1,103 @@
+//! Shares at a fixed rate, over all connections in turn: time from when each was due until its answer is read. A share
+//! that leaves late counts as late, whoever held it up.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::{JoinSet, LocalSet};
+
+use super::client::{Reader, Shares};
+use super::report::Report;
+use super::shares::check;
+use super::stand::{Blocks, Stand};
+use super::{Common, connect};
+
+/// Before the measurement begins.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Time for the last answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Connections, each a worker
+    #[arg(long, default_value = "1000")]
+    pub(crate) connections: usize,
+    /// Shares a second in all
+    #[arg(long, default_value = "20000")]
+    pub(crate) rate: u64,
+}
+
+/// Time of each answer, behind when its share was due.
+type Times = Rc<RefCell<Vec<(Instant, Duration)>>>;
+
+pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io::Result<()> {
+    let stand = Stand::start(Blocks::Hard, options.connections, common)?;
+    let name = format!("{} shares/s over {} connections", options.rate, options.connections);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let (times, mut tasks, mut senders) = (Times::default(), JoinSet::new(), Vec::new());
+        for client in connect::many(&stand, options.connections).await? {
+            let shares = Rc::new(RefCell::new(Shares::of(&client)));
+            tasks.spawn_local(listen(client.reader, Rc::clone(&shares), Rc::clone(&times)));
+            senders.push((shares, client.writer));
+        }
+        let start = Instant::now();
+        let lasts = WARM_UP + Duration::from_secs(common.seconds);
+        let sent = tokio::select! {
+            sent = send(&mut senders, options.rate, start, lasts) => sent?,
+            ended = tasks.join_next() => return ended.expect("there are connections").map_err(io::Error::other)?,
+        };
+        let end = Instant::now() + PATIENCE;
+        while (times.borrow().len() as u64) < sent && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let measured = times.borrow().iter().filter(|(due, _)| *due >= start + WARM_UP).map(|(_, time)| *time).collect();
+        report.add_times(&format!("{name}: answer"), measured);
+        report.add(format!("{name}: RSS"), stand.memory()?.resident / 1e6, "MB");
+        check(&stand, sent)
+    })
+}
+
+/// Sends every share when it is due. Between two it lets the readers run, and never sleeps: timers are too coarse.
+async fn send(
+    senders: &mut [(Rc<RefCell<Shares>>, OwnedWriteHalf)],
+    rate: u64,
+    start: Instant,
+    lasts: Duration,
+) -> io::Result<u64> {
+    let total = lasts.as_secs() * rate;
+    let mut sent = 0;
+    while sent < total {
+        let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+        while sent < due.min(total) {
+            let index = sent as usize % senders.len();
+            let (shares, writer) = &mut senders[index];
+            let mut shares = shares.borrow_mut();
+            let line = shares.next(start + Duration::from_secs_f64(sent as f64 / rate as f64));
+            if writer.try_write(line)? != line.len() {
+                return Err(io::Error::other("the pool does not read: a share could not be sent in whole"));
+            }
+            sent += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(total)
+}
+
+async fn listen(mut reader: Reader, shares: Rc<RefCell<Shares>>, times: Times) -> io::Result<()> {
+    loop {
+        let mut now = None;
+        let each = |line: super::client::Line<'_>| {
+            if let Some(due) = shares.borrow_mut().on_line(line)? {
+                let now = *now.get_or_insert_with(Instant::now);
+                times.borrow_mut().push((due, now.saturating_duration_since(due)));
+            }
+            Ok(())
+        };
+        reader.lines(each).await?;
+    }
+}

@@ -1,0 +1,204 @@
+//! The commands that read the ledger beside a pool or without one: `audit` and `report`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use bitcoin::consensus::deserialize;
+use bitcoin::{Block, BlockHash};
+use clap::Args;
+use iop_consensus::address::Address;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::config::{Books, Flags};
+use crate::ledger::audit::{Report, audit};
+use crate::ledger::book::Facts;
+use crate::ledger::report::{report, to_csv};
+use crate::ledger::store::{BlockId, Store};
+use crate::rpc::{CALL_TIME, Node, RpcError};
+use crate::run::RunError;
+use crate::template::{ChainIdentity, check_chain};
+
+/// Core's code for a block that it does not know.
+const UNKNOWN_BLOCK: i64 = -5;
+
+/// Flags of `audit`.
+#[derive(Debug, Args)]
+pub struct AuditFlags {
+    #[command(flatten)]
+    pub(crate) common: Flags,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Csv,
+    Json,
+}
+
+/// Flags of `report`.
+#[derive(Debug, Args)]
+pub struct ReportFlags {
+    #[command(flatten)]
+    pub(crate) common: Flags,
+    /// Form of the report
+    #[arg(long, value_enum, default_value = "csv")]
+    format: Format,
+    /// Begin of the time reported on, in seconds since 1970
+    #[arg(long, value_name = "TIME", default_value_t = 0)]
+    from: u64,
+    /// End of the time reported on, in seconds since 1970
+    #[arg(long, value_name = "TIME", default_value_t = u64::MAX)]
+    to: u64,
+}
+
+fn open(datadir: &Path, chain: &ChainIdentity) -> Result<Store, RunError> {
+    crate::datadir::check_network_of(datadir, chain)?;
+    Store::open_to_read(datadir).map_err(|error| RunError(error.to_string()))
+}
+
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes()); // nobody reads it if stdout is closed
+}
+
+fn print_json(value: &impl Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("string keys and no I/O: encoding cannot fail");
+    print(&(text + "\n"));
+}
+
+/// `iop-pool report`.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub fn run_report(books: &Books, flags: &ReportFlags) -> Result<(), RunError> {
+    let store = open(&books.datadir, &ChainIdentity::of(&books.params))?;
+    let lines = report(&store, &books.params.prefixes, &(flags.from..=flags.to));
+    let lines = lines.map_err(|error| RunError(error.to_string()))?;
+    match flags.format {
+        Format::Csv => print(&to_csv(&lines)),
+        Format::Json => print_json(&lines),
+    }
+    Ok(())
+}
+
+/// `iop-pool audit`: recomputes the ledger, and compares it with the first node's chain if one is named.
+///
+/// # Errors
+/// Something is wrong in the books, or they or the node cannot be read.
+pub async fn run_audit(books: Books, flags: &AuditFlags) -> Result<(), RunError> {
+    let chain = ChainIdentity::of(&books.params);
+    let store = open(&books.datadir, &chain)?;
+    let failed = |error: crate::ledger::LedgerError| RunError(error.to_string());
+    let mut found = audit(&store, &books.params.prefixes).map_err(failed)?;
+    if let Some(address) = books.nodes.first() {
+        let node = Node::new(address.clone());
+        let trouble = |error: String| RunError(format!("node {}: {error}", node.name()));
+        check_chain(&node, &chain).await.map_err(|error| trouble(error.to_string()))?;
+        let auditor = Comparison { store: &store, books: &books, node: &node };
+        auditor.run(&mut found).await?;
+    }
+    if flags.json {
+        print_json(&found)
+    } else {
+        print(&words(&found))
+    }
+    if found.is_clean() {
+        return Ok(());
+    }
+    Err(RunError(format!("the books do not balance: {} mistakes", found.mistakes_in_all)))
+}
+
+fn words(report: &Report) -> String {
+    let Report { shares, users, blocks, in_chain, rewards, fees, paid, chapter, carried, compared, .. } =
+        report;
+    let mut text = format!(
+        "shares    {shares} of {users} users, each counted once\n\
+         blocks    {blocks} recomputed, {in_chain} of them in the chain, {compared} compared with the node\n\
+         rewards   {rewards} base units\n\
+         paid      {paid} to members, {chapter} to the chapter\n\
+         chapter   {fees} fees, {carried} carried for members\n"
+    );
+    for mistake in &report.mistakes {
+        text.push_str(&format!("wrong     {mistake}\n"));
+    }
+    text
+}
+
+/// The book beside a node's chain.
+struct Comparison<'a> {
+    store: &'a Store,
+    books: &'a Books,
+    node: &'a Node,
+}
+
+impl Comparison<'_> {
+    async fn run(&self, report: &mut Report) -> Result<(), RunError> {
+        let failed = |error: String| RunError(format!("node {}: {error}", self.node.name()));
+        let blocks = self.store.blocks().map_err(|error| RunError(error.to_string()))?;
+        let alive: std::collections::BTreeSet<BlockId> = in_chain(self.store, &blocks)?.into_iter().collect();
+        for (id, facts) in blocks {
+            let hash = id.hash.to_string();
+            match self.node.call::<String>("getblock", json!([hash, false]), CALL_TIME).await {
+                Ok(text) => self.compare(&id, &facts, &text, report)?,
+                Err(RpcError::Node { code: UNKNOWN_BLOCK, .. }) if !alive.contains(&id) => continue,
+                Err(RpcError::Node { code: UNKNOWN_BLOCK, .. }) => {
+                    report.wrong(format!("block {hash} at height {} is not known to the node", id.height));
+                    continue;
+                }
+                Err(trouble) => return Err(failed(trouble.to_string())),
+            }
+            let there: BlockHash = self
+                .node
+                .call("getblockhash", json!([id.height]), CALL_TIME)
+                .await
+                .map_err(|trouble| failed(trouble.to_string()))?;
+            if alive.contains(&id) && there != id.hash {
+                report.wrong(format!("the node has block {there} at height {}, not {hash}", id.height));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the coinbase pays what the book says, no less and nobody else.
+    fn compare(&self, id: &BlockId, facts: &Facts, hex: &str, report: &mut Report) -> Result<(), RunError> {
+        report.compared += 1;
+        let prefixes = &self.books.params.prefixes;
+        let block: Option<Block> = hex::decode(hex).ok().and_then(|bytes| deserialize(&bytes).ok());
+        let Some(block) = block.filter(|block| block.block_hash() == id.hash) else {
+            report.wrong(format!("the node gives another block for {}", id.hash));
+            return Ok(());
+        };
+        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        for output in block.txdata.first().map_or(&[][..], |coinbase| &coinbase.output) {
+            let address = Address::from_script(&output.script_pubkey);
+            if output.value.to_sat() > 0 || address.is_some() {
+                let payee = address.map_or("no address".to_owned(), |address| address.to_base58(prefixes));
+                *found.entry(payee).or_default() += output.value.to_sat();
+            }
+        }
+        let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+        let credits = self.store.credits(id).map_err(|error| RunError(error.to_string()))?;
+        for (member, credit) in credits.into_iter().filter(|(_, credit)| credit.paid > 0) {
+            *expected.entry(member.to_base58(prefixes)).or_default() += credit.paid;
+        }
+        if facts.chapter > 0 {
+            *expected.entry(facts.chapter_address.clone()).or_default() += facts.chapter;
+        }
+        if found != expected {
+            report.wrong(format!("block {} pays {found:?}, the book has {expected:?}", id.hash));
+        }
+        Ok(())
+    }
+}
+
+/// The blocks that the pool's last template stood on.
+fn in_chain(store: &Store, blocks: &[(BlockId, Facts)]) -> Result<Vec<BlockId>, RunError> {
+    let base = store.base().map_err(|error| RunError(error.to_string()))?;
+    let bases: BTreeMap<BlockId, Option<BlockId>> =
+        blocks.iter().map(|(id, facts)| (*id, facts.base)).collect();
+    Ok(std::iter::successors(base, |id| bases.get(id).copied().flatten()).collect())
+}

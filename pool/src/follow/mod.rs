@@ -1,0 +1,429 @@
+//! Follows the chain on all nodes: template, license, job, whenever a tip changes or transactions have come in.
+//!
+//! Here: each node's task ([`source`]), whose chain is worked on ([`tips`]), the state of nodes for people
+//! ([`health`]), admin actions that wait ([`announced`]), and the jobs. Not here: which license signs
+//! ([`crate::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
+//! in use, or of a chain with more work: job → sessions.
+
+pub mod announced;
+pub mod health;
+mod source;
+pub mod tips;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bitcoin::BlockHash;
+use iop_consensus::address::Address;
+use iop_consensus::license::key::LicenseKey;
+use iop_consensus::params::Params;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+pub use self::health::{Health, NodeState};
+use self::source::{Event, Offer, Source, Wishes};
+use self::tips::ChainTip;
+use crate::choice::{NoLicense, choose};
+use crate::job::{Job, Tip};
+use crate::ledger::store::BlockId;
+use crate::payouts::Payouts;
+use crate::rpc::Node;
+use crate::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
+
+/// Time for all nodes to say at the start which chain they are on. One that takes longer counts as away.
+const START_TIME: Duration = Duration::from_secs(5);
+/// How often it is looked whether any node still gives work.
+const TICK: Duration = Duration::from_secs(1);
+/// Time without work from any node after which the last job is taken for dead. Long enough for a node to restart
+/// (Core takes minutes with a large chain), short enough that machines hash a few blocks' time in vain at most.
+const NO_NODE_PATIENCE: Duration = Duration::from_secs(5 * 60);
+
+/// What there is to do.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// No node has given a template yet.
+    Waiting,
+    /// No node has given one for five minutes. Sessions that hold a job are closed.
+    NoNode,
+    /// No license may mine the next block. Sessions that hold a job are closed: Stratum has no word for "stop".
+    NoLicense(NoLicense),
+    /// The ledger cannot be read. Sessions that hold a job are closed.
+    NoLedger(String),
+    /// A job.
+    Job(Arc<Job>),
+}
+
+/// What the follower last learned.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What there is to do.
+    pub work: Work,
+    /// The licenses, in the order of the configuration; empty before the first answer.
+    pub licenses: Vec<LicenseInfo>,
+}
+
+/// Why the pool cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("node {node} is on chain {found}, {expected} expected")]
+pub struct WrongChain {
+    /// `host:port`.
+    pub node: String,
+    /// Its chain.
+    pub found: ChainIdentity,
+    /// The configured network's.
+    pub expected: ChainIdentity,
+}
+
+/// The task that makes jobs.
+pub struct Follower {
+    params: Arc<Params>,
+    nodes: Arc<[Node]>,
+    keys: Vec<Arc<LicenseKey>>,
+    addresses: Arc<[Address]>,
+    payouts: Arc<Payouts>,
+    health: Arc<Health>,
+    wishes: Arc<Wishes>,
+    /// The tip of each node that gives work.
+    tips: Vec<Option<ChainTip>>,
+    parent: Option<BlockHash>,
+    tip: Arc<Tip>,
+    /// When a node last gave work.
+    last_work: Instant,
+    publish: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Follower {
+    /// A follower and where it publishes.
+    #[must_use]
+    pub fn new(
+        params: Params,
+        nodes: Arc<[Node]>,
+        keys: Vec<LicenseKey>,
+        payouts: Payouts,
+        health: Arc<Health>,
+    ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
+        let nothing = Snapshot { work: Work::Waiting, licenses: Vec::new() };
+        let (publish, snapshots) = watch::channel(Arc::new(nothing));
+        let addresses = keys.iter().map(LicenseKey::address).collect();
+        let follower = Self {
+            params: Arc::new(params),
+            wishes: Arc::new(Wishes::new(nodes.len())),
+            tips: vec![None; nodes.len()],
+            nodes,
+            keys: keys.into_iter().map(Arc::new).collect(),
+            addresses,
+            payouts: Arc::new(payouts),
+            health,
+            parent: None,
+            tip: Arc::default(),
+            last_work: Instant::now(),
+            publish,
+        };
+        (follower, snapshots)
+    }
+
+    /// Runs for ever, unless a node answers at the start that it is on another chain: that is a mistake in the
+    /// configuration, and better said at once. Later it is trouble of that node only.
+    pub async fn run(mut self) -> WrongChain {
+        if let Some(wrong) = self.first_check().await {
+            return wrong;
+        }
+        let (sender, mut events) = mpsc::channel(self.nodes.len() * 2);
+        let mut sources = JoinSet::new(); // they end with this task
+        for index in 0..self.nodes.len() {
+            sources.spawn(self.source(index, sender.clone()).run());
+        }
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                Some(event) = events.recv() => self.on_event(event),
+                _ = tick.tick() => self.give_up(Instant::now()),
+            }
+        }
+    }
+
+    fn source(&self, index: usize, events: mpsc::Sender<Event>) -> Source {
+        Source {
+            index,
+            nodes: Arc::clone(&self.nodes),
+            params: Arc::clone(&self.params),
+            licenses: Arc::clone(&self.addresses),
+            payouts: Arc::clone(&self.payouts),
+            health: Arc::clone(&self.health),
+            wishes: Arc::clone(&self.wishes),
+            events,
+            parent: Mutex::default(),
+        }
+    }
+
+    /// Takes an offer of the node in use, or of one whose chain has more work: then that one is in use from now on.
+    /// A node that fails, or whose chain has become the lesser one, is left for the best of the others.
+    fn on_event(&mut self, event: Event) {
+        let in_use = self.wishes.in_use();
+        let (index, offer) = match event {
+            Event::Offer(index, offer) => (index, Some(offer)),
+            Event::Lost(index) => (index, None),
+        };
+        self.tips[index] = offer.as_ref().map(|offer| offer.tip);
+        let best = tips::best(&self.tips, in_use);
+        if best != in_use {
+            self.wishes.set_in_use(best);
+            let name = |index: Option<usize>| index.map_or("none", |index| self.nodes[index].name());
+            if offer.is_none() {
+                info!(from = name(in_use), to = name(best), "templates come from another node");
+            } else {
+                debug!(from = name(in_use), to = name(best), "templates come from another node");
+            }
+        }
+        self.health.set_in_use(best);
+        match (offer, best) {
+            (Some(offer), Some(best)) if best == index => {
+                let Offer { template, licenses, base, tip: _ } = *offer;
+                self.take(template, licenses, base);
+            }
+            (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
+            _ => {}
+        }
+    }
+
+    /// Asks all nodes at once.
+    async fn first_check(&self) -> Option<WrongChain> {
+        let expected = ChainIdentity::of(&self.params);
+        let mut checks = JoinSet::new();
+        for index in 0..self.nodes.len() {
+            let (nodes, expected) = (Arc::clone(&self.nodes), expected.clone());
+            checks.spawn(async move {
+                let checked = tokio::time::timeout(START_TIME, check_chain(&nodes[index], &expected)).await;
+                match checked {
+                    Ok(Err(ChainError::Wrong { found, expected })) => {
+                        Some(WrongChain { node: nodes[index].name().to_owned(), found, expected })
+                    }
+                    _ => None,
+                }
+            });
+        }
+        while let Some(checked) = checks.join_next().await {
+            if let Ok(Some(wrong)) = checked {
+                return Some(wrong);
+            }
+        }
+        None
+    }
+
+    /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
+    /// hash on that job is lost.
+    fn give_up(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.last_work);
+        let has_job = matches!(self.publish.borrow().work, Work::Job(_));
+        if since < NO_NODE_PATIENCE || !has_job || self.wishes.in_use().is_some() {
+            return;
+        }
+        warn!("no node has given work for {} s: sessions that hold a job are closed", since.as_secs());
+        self.parent = None;
+        let licenses = self.publish.borrow().licenses.clone();
+        self.publish.send_replace(Arc::new(Snapshot { work: Work::NoNode, licenses }));
+        std::mem::take(&mut self.tip).retire();
+    }
+
+    /// Publishes what a template and the licenses of its tip make.
+    fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>, base: Option<BlockId>) {
+        self.last_work = Instant::now();
+        let new_tip = self.parent.replace(template.parent) != Some(template.parent);
+        let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
+        let work = self.work(template, &licenses, base, new_tip);
+        if old_tip.is_none() && !matches!(work, Work::Job(_)) {
+            // Without a new tip the licenses have changed all the same; no job on this one may make a block.
+            old_tip = Some(std::mem::take(&mut self.tip));
+        }
+        self.publish.send_replace(Arc::new(Snapshot { work, licenses }));
+        if let Some(old_tip) = old_tip {
+            old_tip.retire();
+        }
+        self.announce();
+    }
+
+    /// Looks for admin actions in the published job's template, after it is published: no miner waits for that.
+    fn announce(&self) {
+        let Work::Job(job) = self.publish.borrow().work.clone() else { return };
+        self.health.announce(announced::announced(&job.template, &self.addresses, &self.params));
+    }
+
+    fn work(
+        &self,
+        template: Template,
+        licenses: &[LicenseInfo],
+        base: Option<BlockId>,
+        new_tip: bool,
+    ) -> Work {
+        let index = match choose(licenses, template.license_required, template.height) {
+            Ok(index) => index,
+            Err(none) => {
+                self.health.announce(announced::announced(&template, &self.addresses, &self.params));
+                if new_tip {
+                    warn!("no work is given out, sessions that hold a job are closed: {none}");
+                }
+                return Work::NoLicense(none);
+            }
+        };
+        let (height, transactions, license) =
+            (template.height, template.txids.len(), &licenses[index].address);
+        if new_tip {
+            info!(height, license, transactions, "new tip, new job");
+        } else {
+            debug!(height, license, transactions, "new job on the same tip");
+        }
+        match self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)) {
+            Ok(job) => Work::Job(Arc::new(job)),
+            Err(trouble) => {
+                error!("no work is given out: {trouble}");
+                Work::NoLedger(trouble.to_string())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::tips::tests::tip;
+    use super::*;
+    use crate::coinbase::tests::{key, template};
+    use crate::rpc::NodeAddress;
+
+    fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
+        with_nodes(0)
+    }
+
+    fn with_nodes(count: u16) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
+        let node =
+            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
+        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
+        let health = Arc::new(Health::new(&nodes));
+        let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
+        Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
+    }
+
+    fn license(follower: &Follower, eligible_next: bool) -> LicenseInfo {
+        LicenseInfo {
+            address: follower.addresses[0].to_base58(&follower.params.prefixes),
+            whitelisted: true,
+            admin: false,
+            blocks_in_window: 0,
+            cap: None,
+            remaining: None,
+            last_block: None,
+            eligible_next,
+            eligible_from_height: None,
+        }
+    }
+
+    fn with_job() -> (Follower, watch::Receiver<Arc<Snapshot>>, Arc<Job>) {
+        let (mut follower, snapshots) = follower();
+        let licenses = vec![license(&follower, true)];
+        follower.take(template(3), licenses, None);
+        let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
+        (follower, snapshots, job)
+    }
+
+    #[test]
+    fn the_last_job_is_taken_back_when_no_node_has_given_work_for_long() {
+        let (mut follower, snapshots, job) = with_job();
+        let last = follower.last_work;
+        follower.give_up(last + NO_NODE_PATIENCE - Duration::from_secs(1));
+        assert!(matches!(snapshots.borrow().work, Work::Job(_)) && !job.tip.is_retired());
+        follower.give_up(last + NO_NODE_PATIENCE);
+        assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
+        // The node comes back on the same tip.
+        let licenses = vec![license(&follower, true)];
+        follower.take(template(3), licenses, None);
+        let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
+        assert!(!job.tip.is_retired());
+    }
+
+    fn offer(follower: &Follower, index: usize, tip: ChainTip) -> Event {
+        let template = Template { parent: tip.hash, ..template(3) };
+        let licenses = vec![license(follower, true)];
+        Event::Offer(index, Box::new(Offer { template, licenses, base: None, tip }))
+    }
+
+    /// The parent of the published job, and the node in use.
+    fn state(follower: &Follower) -> (Option<BlockHash>, Option<usize>) {
+        let Work::Job(job) = follower.publish.borrow().work.clone() else {
+            return (None, follower.wishes.in_use());
+        };
+        (Some(job.template.parent), follower.wishes.in_use())
+    }
+
+    #[test]
+    fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
+        let (mut follower, _) = with_nodes(2);
+        for (index, found, expected) in [
+            (0, tip(5, 0), (tip(5, 0), 0)),
+            (1, tip(5, 0), (tip(5, 0), 0)),
+            (1, tip(6, 0), (tip(6, 0), 1)),
+            (0, tip(6, 1), (tip(6, 0), 1)), // as much work: no reason to leave
+            (0, tip(7, 1), (tip(7, 1), 0)),
+            (1, tip(6, 0), (tip(7, 1), 0)),
+        ] {
+            let event = offer(&follower, index, found);
+            follower.on_event(event);
+            assert_eq!(state(&follower), (Some(expected.0.hash), Some(expected.1)));
+        }
+    }
+
+    #[test]
+    fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
+        let (mut follower, _) = with_nodes(2);
+        let mut snapshots = follower.publish.subscribe();
+        for (index, published) in [(0, true), (1, false), (0, true)] {
+            let event = offer(&follower, index, tip(5, 0));
+            follower.on_event(event);
+            assert_eq!(snapshots.has_changed().unwrap(), published);
+            snapshots.mark_unchanged();
+        }
+    }
+
+    #[test]
+    fn a_node_that_fails_or_falls_back_is_left_for_the_best_of_the_others() {
+        let (mut follower, _) = with_nodes(3);
+        for (index, found) in [(0, tip(7, 0)), (1, tip(5, 0)), (2, tip(6, 0))] {
+            let event = offer(&follower, index, found);
+            follower.on_event(event);
+        }
+        follower.on_event(Event::Lost(0));
+        assert_eq!(
+            state(&follower),
+            (Some(tip(7, 0).hash), Some(2)),
+            "its job stays until the other's is here"
+        );
+        let event = offer(&follower, 2, tip(6, 0));
+        follower.on_event(event);
+        assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(2)));
+        let event = offer(&follower, 2, tip(4, 0)); // its blocks were invalidated
+        follower.on_event(event);
+        assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(1)));
+        follower.on_event(Event::Lost(1));
+        follower.on_event(Event::Lost(2));
+        assert_eq!(state(&follower).1, None);
+    }
+
+    #[test]
+    fn before_the_first_template_there_is_nothing_to_take_back() {
+        let (mut follower, snapshots) = follower();
+        follower.give_up(follower.last_work + NO_NODE_PATIENCE * 2);
+        assert!(matches!(snapshots.borrow().work, Work::Waiting));
+    }
+
+    #[test]
+    fn without_a_license_all_jobs_are_dead_also_those_on_the_same_tip() {
+        let (mut follower, snapshots, job) = with_job();
+        let licenses = vec![license(&follower, false)];
+        follower.take(template(3), licenses, None);
+        assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)) && job.tip.is_retired());
+        let licenses = vec![license(&follower, true)];
+        follower.take(template(3), licenses, None);
+        let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
+        assert!(!job.tip.is_retired(), "and work resumes");
+    }
+}

@@ -1,0 +1,238 @@
+//! One node: its templates, by long poll and by polling, and its tip every two seconds. Each node has a task of its
+//! own, so that none holds up another; what it gives goes to the follower as events.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use iop_consensus::address::Address;
+use iop_consensus::params::Params;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
+
+use super::health::Health;
+use super::tips::{self, ChainTip};
+use crate::ledger::store::BlockId;
+use crate::payouts::Payouts;
+use crate::rpc::{CALL_TIME, Node, RpcError};
+use crate::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
+
+/// How often the template is asked for on an unchanged tip, for the fees of new transactions.
+const REFRESH: Duration = Duration::from_secs(30);
+/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node
+/// whose long poll does not wait cannot make us spin.
+const POLL: Duration = Duration::from_secs(1);
+/// Wait before a node is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a node is asked for its tip.
+const BEAT: Duration = Duration::from_secs(2);
+/// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a
+/// node a second or two.
+const BEAT_TIME: Duration = Duration::from_secs(5);
+/// How often template, licenses and tip are asked for until all are of one tip. Tips are seconds apart at least.
+const MAX_TIP_RACES: u32 = 10;
+
+/// A template with the licenses of its tip.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub template: Template,
+    pub licenses: Vec<LicenseInfo>,
+    /// The nearest block of ours below.
+    pub base: Option<BlockId>,
+    /// What the template stands on.
+    pub tip: ChainTip,
+}
+
+/// What happened at a node.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// It has a template: a new tip, new transactions, or it was asked for one.
+    Offer(usize, Box<Offer>),
+    /// It gives none any more.
+    Lost(usize),
+}
+
+/// Says no node.
+const NONE: usize = usize::MAX;
+
+/// What the follower tells its sources.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    /// The node in use, [`NONE`] for none.
+    in_use: AtomicUsize,
+    /// For each node: a template is wanted now.
+    now: Vec<Notify>,
+}
+
+impl Wishes {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { in_use: AtomicUsize::new(NONE), now: (0..nodes).map(|_| Notify::new()).collect() }
+    }
+
+    pub(super) fn in_use(&self) -> Option<usize> {
+        Some(self.in_use.load(Ordering::Relaxed)).filter(|&index| index != NONE)
+    }
+
+    pub(super) fn set_in_use(&self, index: Option<usize>) {
+        self.in_use.store(index.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
+    /// Wants a template of this node at once.
+    pub(super) fn ask(&self, index: usize) {
+        self.now[index].notify_one();
+    }
+}
+
+/// The task of one node.
+pub(super) struct Source {
+    pub index: usize,
+    pub nodes: Arc<[Node]>,
+    pub params: Arc<Params>,
+    pub licenses: Arc<[Address]>,
+    pub payouts: Arc<Payouts>,
+    pub health: Arc<Health>,
+    pub wishes: Arc<Wishes>,
+    pub events: mpsc::Sender<Event>,
+    /// The tip of the last template.
+    pub parent: Mutex<Option<BlockHash>>,
+}
+
+impl Source {
+    /// Runs for ever.
+    pub(super) async fn run(self) {
+        loop {
+            let Err(trouble) = self.serve().await;
+            self.node().set_right(false);
+            *self.parent.lock().expect("no panic while the lock is held") = None;
+            self.health.down(self.index, &trouble);
+            // The follower lives as long as its sources.
+            let _ = self.events.send(Event::Lost(self.index)).await;
+            sleep(RETRY).await;
+        }
+    }
+
+    fn node(&self) -> &Node {
+        &self.nodes[self.index]
+    }
+
+    /// As long as the node answers, and as it should.
+    async fn serve(&self) -> Result<Infallible, ChainError> {
+        check_chain(self.node(), &ChainIdentity::of(&self.params)).await?;
+        self.node().set_right(true);
+        tokio::select! {
+            ended = self.offers() => Ok(ended?),
+            ended = self.beats() => ended,
+        }
+    }
+
+    /// Offers a template for each tip at once, and for changes on a tip at most one in a second, asked for when the
+    /// second is over. Meanwhile the next answer is waited for already: it may be of a new tip.
+    async fn offers(&self) -> Result<Infallible, RpcError> {
+        let mut id = self.offer(None).await?;
+        let (mut offered, mut early) = (Instant::now(), 0);
+        loop {
+            // A node whose long poll does not wait is not asked before the second is over.
+            let pause = if early > 1 { offered + POLL } else { offered };
+            tokio::select! {
+                template = self.next_template(id.as_deref(), pause) => {
+                    let template = template?;
+                    if self.parent() == Some(template.parent) && offered.elapsed() < POLL {
+                        (id, early) = (template.long_poll_id, early + 1);
+                        continue;
+                    }
+                    id = self.offer(Some(template)).await?;
+                }
+                () = sleep_until(offered + POLL), if early > 0 => id = self.offer(None).await?,
+            }
+            (offered, early) = (Instant::now(), 0);
+        }
+    }
+
+    fn parent(&self) -> Option<BlockHash> {
+        *self.parent.lock().expect("no panic while the lock is held")
+    }
+
+    /// The next template: when the long poll answers, when it is wanted, or after a while on the same tip for the
+    /// node in use.
+    async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
+        let poll = async {
+            sleep_until(pause).await;
+            if id.is_none() {
+                sleep(POLL).await;
+            }
+            template::template(self.node(), id).await
+        };
+        let mut poll = pin!(poll);
+        loop {
+            tokio::select! {
+                template = &mut poll => return template,
+                () = self.wishes.now[self.index].notified() => break,
+                () = sleep(REFRESH) => if self.wishes.in_use() == Some(self.index) { break },
+            }
+        }
+        template::template(self.node(), None).await
+    }
+
+    /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
+    async fn offer(&self, template: Option<Template>) -> Result<Option<String>, RpcError> {
+        let node = self.node();
+        let fresh = template.is_none();
+        let mut template = match template {
+            Some(template) => template,
+            None => template::template(node, None).await?,
+        };
+        for _ in 0..=MAX_TIP_RACES {
+            let (licenses, (_, tip), base) = tokio::try_join!(
+                template::licenses(node, &self.licenses, &self.params),
+                tips::ask(node, CALL_TIME),
+                self.payouts.base(node, &template),
+            )?;
+            if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
+                debug!(node = node.name(), height = template.height, fresh, "template");
+                let id = template.long_poll_id.clone();
+                *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
+                self.health.up(self.index, tip);
+                let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip });
+                // The follower lives as long as its sources.
+                let _ = self.events.send(Event::Offer(self.index, offer)).await;
+                return Ok(id);
+            }
+            template = template::template(node, None).await?;
+        }
+        Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()))
+    }
+
+    /// Asks for the tip again and again. A node that does not answer in time is not waited for.
+    async fn beats(&self) -> Result<Infallible, ChainError> {
+        let expected = ChainIdentity::of(&self.params);
+        let mut unseen = None;
+        loop {
+            sleep(BEAT).await;
+            let asked = Instant::now();
+            let (name, tip) = tips::ask(self.node(), BEAT_TIME).await?;
+            if name != expected.name {
+                return Err(ChainError::Wrong {
+                    found: ChainIdentity { name, ..expected.clone() },
+                    expected,
+                });
+            }
+            self.health.beat(self.index, tip, asked.elapsed());
+            // A tip that the long poll should have told long ago.
+            let missed = self.parent().is_some_and(|parent| parent != tip.hash).then_some(tip.hash);
+            if missed.is_some() && missed == unseen {
+                self.wishes.ask(self.index);
+            }
+            unseen = missed;
+            if let Some((ahead, tip)) = self.health.ahead_of(self.index) {
+                // The other one's trouble is its own.
+                if let Ok(place) = tips::place(&self.nodes[ahead], &tip.hash.to_string(), BEAT_TIME).await {
+                    self.health.behind(self.index, ahead, place);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `iop-pool audit`: recomputes every payout from the share log and compares it with what was recorded, and with
+//! the chain where a node is at hand. It shares the arithmetic of [`super::split`] with the pool and nothing else:
+//! windows are summed anew from the log, balances from the blocks below.
+
+use std::collections::{BTreeMap, HashSet};
+
+use iop_consensus::address::{Address, Prefixes};
+use serde::Serialize;
+
+use super::LedgerError;
+use super::book::Facts;
+use super::live::{StoredLog, member_of};
+use super::share::ShareHash;
+use super::split::{Amounts, Input, Scheme, Split};
+use super::store::{BlockId, Credit, Store};
+use crate::ledger::window::Log;
+
+/// Shares that are read at once where a window is summed.
+const CHUNK: u64 = 4096;
+/// Mistakes that are kept in words; all are counted.
+const MAX_NAMED: usize = 100;
+/// Heights above a share's for which its hash is remembered: jobs of a tip live no longer than the next one or two.
+const REMEMBERED_HEIGHTS: u32 = 4;
+/// Blocks of which it is remembered what is carried after them, the highest: no reorganisation goes deeper.
+const REMEMBERED_BLOCKS: usize = 2000;
+
+/// What an audit found.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// Shares in the log.
+    pub shares: u64,
+    /// Users in the log.
+    pub users: usize,
+    /// Blocks recomputed.
+    pub blocks: usize,
+    /// Of these, in the chain that the pool stood on last.
+    pub in_chain: usize,
+    /// Sums over the blocks in the chain, in base units: rewards, fees, paid to members, paid to the chapter.
+    pub rewards: u128,
+    /// The chapter's parts.
+    pub fees: u128,
+    /// What coinbases pay to members.
+    pub paid: u128,
+    /// What coinbases pay to the chapter.
+    pub chapter: u128,
+    /// What members are owed after the last block.
+    pub carried: u128,
+    /// Blocks whose coinbase was compared with the node's.
+    pub compared: usize,
+    /// What is wrong, the first hundred.
+    pub mistakes: Vec<String>,
+    /// How much is wrong.
+    pub mistakes_in_all: u64,
+}
+
+impl Report {
+    /// Notes something that is wrong.
+    pub fn wrong(&mut self, what: String) {
+        self.mistakes_in_all += 1;
+        if self.mistakes.len() < MAX_NAMED {
+            self.mistakes.push(what);
+        }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.mistakes_in_all == 0
+    }
+}
+
+/// Recomputes everything.
+///
+/// # Errors
+/// The database cannot be read at all. What is wrong in it is in the report.
+pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> {
+    let mut report = Report::default();
+    let names = store.users()?;
+    report.users = names.len();
+    let mut members = Vec::with_capacity(names.len());
+    for name in &names {
+        match member_of(name, prefixes) {
+            Some(member) => members.push(member),
+            None => return Err(store.broken(&format!("user '{name}' has no address of this network"))),
+        }
+    }
+    check_log(store, names.len(), &mut report)?;
+    let blocks = store.blocks()?;
+    let log = StoredLog { store, members: &members };
+    let base = store.base()?;
+    let mut carried: BTreeMap<BlockId, Amounts> = BTreeMap::new();
+    for (id, facts) in &blocks {
+        let before = match facts.base {
+            None => Amounts::new(),
+            Some(base) => carried.get(&base).cloned().unwrap_or_else(|| {
+                report.wrong(format!(
+                    "block {} at height {}: its base {} is missing",
+                    id.hash, id.height, base.hash
+                ));
+                Amounts::new()
+            }),
+        };
+        let after = check_block(store, &log, id, facts, &before, prefixes, &mut report)?;
+        if Some(*id) == base {
+            report.carried = after.values().map(|&amount| u128::from(amount)).sum();
+        }
+        carried.insert(*id, after);
+        if carried.len() > REMEMBERED_BLOCKS {
+            carried.pop_first();
+        }
+    }
+    report.blocks = blocks.len();
+    sum(store, base, &blocks.into_iter().collect(), &mut report)?;
+    Ok(report)
+}
+
+/// Every share is there once, and of a user who is known.
+fn check_log(store: &Store, users: usize, report: &mut Report) -> Result<(), LedgerError> {
+    let mut seen: BTreeMap<u32, HashSet<ShareHash>> = BTreeMap::new();
+    store.read_shares(0, |number, share| {
+        report.shares += 1;
+        if share.user.0 as usize >= users {
+            report.wrong(format!("share {number} is of an unknown user"));
+        }
+        if share.work == 0 {
+            report.wrong(format!("share {number} has no work"));
+        }
+        if !seen.entry(share.height).or_default().insert(share.hash) {
+            report.wrong(format!("share {number} was counted before"));
+        }
+        while seen.first_key_value().is_some_and(|(first, _)| first + REMEMBERED_HEIGHTS < share.height) {
+            seen.pop_first();
+        }
+        true
+    })
+}
+
+/// Recomputes a block; gives what is carried after it.
+fn check_block(
+    store: &Store,
+    log: &StoredLog<'_>,
+    id: &BlockId,
+    facts: &Facts,
+    before: &Amounts,
+    prefixes: &Prefixes,
+    report: &mut Report,
+) -> Result<Amounts, LedgerError> {
+    let mut wrong = |what: String| report.wrong(format!("block {} at height {}: {what}", id.hash, id.height));
+    let work = match facts.rules.scheme {
+        Scheme::Chapter => BTreeMap::new(),
+        Scheme::Solo => member_of(&facts.finder, prefixes).map(|member| (member, 1)).into_iter().collect(),
+        Scheme::Pplns => {
+            let (begins, work) = window(log, facts.ends, facts.wanted)?;
+            if begins != facts.begins {
+                wrong(format!("its window begins at share {}, {begins} expected", facts.begins));
+            }
+            work
+        }
+    };
+    let split = Split::new(Input { reward: facts.reward, work: &work, carried: before }, &facts.rules);
+    if (facts.fee, facts.chapter) != (split.fee, split.chapter) {
+        let (found, expected) = ((facts.fee, facts.chapter), (split.fee, split.chapter));
+        wrong(format!("fee and chapter's output are {found:?}, {expected:?} expected"));
+    }
+    let recorded: BTreeMap<Address, Credit> = store.credits(id)?.into_iter().collect();
+    let mut expected: BTreeMap<Address, Credit> = BTreeMap::new();
+    for (&member, &earned) in &split.earned {
+        expected.entry(member).or_default().earned = earned;
+    }
+    for &(member, paid) in &split.paid {
+        expected.entry(member).or_default().paid = paid;
+    }
+    for member in recorded.keys().chain(expected.keys()).collect::<std::collections::BTreeSet<_>>() {
+        let [found, due] =
+            [&recorded, &expected].map(|credits| credits.get(member).copied().unwrap_or_default());
+        if found != due {
+            wrong(format!("{} has {found:?}, {due:?} expected", member.to_base58(prefixes)));
+        }
+    }
+    if store.carried(id)? != split.carried {
+        wrong("what is carried after it is not what was recorded".to_owned());
+    }
+    Ok(split.carried)
+}
+
+/// The window that ends before a share: its first share, and work by member.
+fn window(
+    log: &StoredLog<'_>,
+    end: u64,
+    wanted: u128,
+) -> Result<(u64, BTreeMap<Address, u128>), LedgerError> {
+    let (mut total, mut begin, mut work) = (0u128, end, BTreeMap::new());
+    while total < wanted && begin > 0 {
+        for (member, share) in log.read(begin.saturating_sub(CHUNK)..begin)?.into_iter().rev() {
+            if total >= wanted {
+                break;
+            }
+            total += u128::from(share);
+            *work.entry(member).or_default() += u128::from(share);
+            begin -= 1;
+        }
+    }
+    Ok((begin, work))
+}
+
+/// The books of the chain: rewards = paid + chapter's outputs, chapter's outputs = fees + what is carried.
+fn sum(
+    store: &Store,
+    base: Option<BlockId>,
+    blocks: &BTreeMap<BlockId, Facts>,
+    report: &mut Report,
+) -> Result<(), LedgerError> {
+    for id in std::iter::successors(base, |id| blocks.get(id).and_then(|facts| facts.base)) {
+        let Some(facts) = blocks.get(&id) else {
+            report.wrong(format!("block {} is in the chain and not in the book", id.hash));
+            continue;
+        };
+        report.in_chain += 1;
+        report.rewards += u128::from(facts.reward);
+        report.fees += u128::from(facts.fee);
+        report.chapter += u128::from(facts.chapter);
+        report.paid += store.credits(&id)?.iter().map(|(_, credit)| u128::from(credit.paid)).sum::<u128>();
+    }
+    if report.rewards != report.paid + report.chapter {
+        let (rewards, out) = (report.rewards, report.paid + report.chapter);
+        report.wrong(format!("rewards are {rewards}, outputs {out}"));
+    }
+    if report.chapter != report.fees + report.carried {
+        let (found, expected) = (report.chapter, report.fees + report.carried);
+        report.wrong(format!("the chapter has {found}, fees and what is carried are {expected}"));
+    }
+    Ok(())
+}

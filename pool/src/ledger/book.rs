@@ -1,0 +1,260 @@
+//! The pool's blocks, as a tree: each stands on the nearest one of ours below it.
+//!
+//! What is carried after a block depends on that block and those below it alone. So a reorganisation takes back
+//! what an orphaned block paid by standing on another one; nothing is ever undone.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use iop_consensus::address::{Address, Prefixes};
+use serde::{Deserialize, Serialize};
+
+use super::LedgerError;
+use super::split::{Amounts, Rules, Scheme, Split};
+use super::store::{BlockId, Credit, Store, address, address_key};
+
+/// A block of which so many blocks in the chain are on top, itself included, can be spent from: the chain's rule.
+pub const MATURITY: u32 = 100;
+
+/// What is known of a found block, but for what its members have of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// When it was found, in seconds since 1970.
+    pub time: u64,
+    /// The license that signed, as an address.
+    pub license: String,
+    /// The user whose share it was.
+    pub finder: String,
+    /// The nearest block of ours below it.
+    pub base: Option<BlockId>,
+    /// The first share of its window.
+    pub begins: u64,
+    /// The share after the last one of its window.
+    pub ends: u64,
+    /// The work that the window was to reach, in hashes.
+    pub wanted: u128,
+    /// What the coinbase claims, in base units.
+    pub reward: u64,
+    /// The chapter's part of it.
+    pub fee: u64,
+    /// The chapter's address.
+    pub chapter_address: String,
+    /// What the coinbase pays there.
+    pub chapter: u64,
+    /// What it was split by.
+    pub rules: Rules,
+}
+
+/// How a block would be paid for, made with its template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The nearest block of ours below it.
+    pub base: Option<BlockId>,
+    /// The shares of the window, by number.
+    pub window: Range<u64>,
+    /// The work that the window was to reach, in hashes.
+    pub wanted: u128,
+    /// What the coinbase claims, in base units.
+    pub reward: u64,
+    /// What it is split by.
+    pub rules: Rules,
+    /// The chapter.
+    pub chapter: Address,
+    /// The split.
+    pub split: Split,
+}
+
+impl Plan {
+    /// One that gives all to the chapter, without a ledger.
+    #[must_use]
+    pub fn of_chapter(chapter: Address, reward: u64) -> Self {
+        let rules = Rules { scheme: Scheme::Chapter, fee: 0, min_payout: 1, max_outputs: 0, window: 0.0 };
+        let split = Split { fee: reward, chapter: reward, ..Split::default() };
+        Self { base: None, window: 0..0, wanted: 0, reward, rules, chapter, split }
+    }
+
+    /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<(Address, u64)> {
+        let chapter = (self.split.chapter > 0).then_some((self.chapter, self.split.chapter));
+        self.split.paid.iter().copied().chain(chapter).collect()
+    }
+
+    /// The record of a block that was found with it.
+    #[must_use]
+    pub fn record(&self, id: BlockId, found: Finding<'_>, prefixes: &Prefixes) -> Record {
+        let facts = self.facts(found, prefixes);
+        Record { id, facts, credits: self.credits(), carried: self.split.carried.clone() }
+    }
+
+    /// What members have of the block.
+    fn credits(&self) -> BTreeMap<Address, Credit> {
+        let mut credits: BTreeMap<Address, Credit> = BTreeMap::new();
+        for (&member, &earned) in &self.split.earned {
+            credits.entry(member).or_default().earned = earned;
+        }
+        for &(member, paid) in &self.split.paid {
+            credits.entry(member).or_default().paid = paid;
+        }
+        credits
+    }
+
+    fn facts(&self, found: Finding<'_>, prefixes: &Prefixes) -> Facts {
+        Facts {
+            time: found.time,
+            license: found.license.to_base58(prefixes),
+            finder: found.finder.to_owned(),
+            base: self.base,
+            begins: self.window.start,
+            ends: self.window.end,
+            wanted: self.wanted,
+            reward: self.reward,
+            fee: self.split.fee,
+            chapter_address: self.chapter.to_base58(prefixes),
+            chapter: self.split.chapter,
+            rules: self.rules,
+        }
+    }
+}
+
+/// Who found a block, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Finding<'a> {
+    /// In seconds since 1970.
+    pub time: u64,
+    /// The license that signed.
+    pub license: Address,
+    /// The user whose share it is.
+    pub finder: &'a str,
+}
+
+/// All that the ledger keeps of a block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WireRecord", into = "WireRecord")]
+pub struct Record {
+    /// Its name.
+    pub id: BlockId,
+    /// What is known of it.
+    pub facts: Facts,
+    /// What members have of it.
+    pub credits: BTreeMap<Address, Credit>,
+    /// What is carried after it.
+    pub carried: Amounts,
+}
+
+/// [`Record`] with addresses as the hex of their keys in the database.
+#[derive(Clone, Serialize, Deserialize)]
+struct WireRecord {
+    id: BlockId,
+    facts: Facts,
+    credits: BTreeMap<String, (u64, u64)>,
+    carried: BTreeMap<String, u64>,
+}
+
+impl From<Record> for WireRecord {
+    fn from(record: Record) -> Self {
+        let text = |address: &Address| hex::encode(address_key(address));
+        let credits =
+            record.credits.iter().map(|(member, has)| (text(member), (has.earned, has.paid))).collect();
+        let carried = record.carried.iter().map(|(member, &amount)| (text(member), amount)).collect();
+        Self { id: record.id, facts: record.facts, credits, carried }
+    }
+}
+
+impl TryFrom<WireRecord> for Record {
+    type Error = String;
+
+    fn try_from(wire: WireRecord) -> Result<Self, String> {
+        let member = |text: &str| {
+            let key = hex::decode(text).ok();
+            key.as_deref().and_then(address).ok_or_else(|| format!("'{text}' is no member"))
+        };
+        let credits =
+            wire.credits.iter().map(|(text, &(earned, paid))| Ok((member(text)?, Credit { earned, paid })));
+        let carried = wire.carried.iter().map(|(text, &amount)| Ok((member(text)?, amount)));
+        let (credits, carried) =
+            (credits.collect::<Result<_, String>>()?, carried.collect::<Result<_, String>>()?);
+        Ok(Self { id: wire.id, facts: wire.facts, credits, carried })
+    }
+}
+
+/// The tree, and where in it the chain stands.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Every block with its base.
+    blocks: BTreeMap<BlockId, Option<BlockId>>,
+    base: Option<BlockId>,
+    /// The blocks in the chain of `base`, itself included.
+    alive: HashSet<BlockId>,
+    carried: Arc<Amounts>,
+}
+
+impl Book {
+    /// As it lies in the database.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(super) fn load(store: &Store) -> Result<Self, LedgerError> {
+        let blocks = store.blocks()?.into_iter().map(|(id, facts)| (id, facts.base)).collect();
+        let mut book = Self { blocks, ..Self::default() };
+        let base = store.base()?;
+        let carried = base.map_or_else(|| Ok(Amounts::new()), |base| store.carried(&base))?;
+        book.stand_on(base, Arc::new(carried));
+        Ok(book)
+    }
+
+    pub(super) fn add(&mut self, record: &Record) {
+        self.blocks.insert(record.id, record.facts.base);
+    }
+
+    /// Whether a block is in it.
+    #[must_use]
+    pub fn has(&self, id: &BlockId) -> bool {
+        self.blocks.contains_key(id)
+    }
+
+    /// The nearest block of ours in the chain that templates stand on.
+    #[must_use]
+    pub fn base(&self) -> Option<BlockId> {
+        self.base
+    }
+
+    /// What is carried after [`Book::base`].
+    #[must_use]
+    pub fn carried(&self) -> Arc<Amounts> {
+        Arc::clone(&self.carried)
+    }
+
+    pub(super) fn stand_on(&mut self, base: Option<BlockId>, carried: Arc<Amounts>) {
+        let before = self.base;
+        (self.base, self.carried) = (base, carried);
+        match base {
+            // One more block on those that were in the chain: the usual case.
+            Some(id) if before.is_some() && self.blocks.get(&id) == Some(&before) => {
+                self.alive.insert(id);
+            }
+            _ => self.alive = self.in_chain().collect(),
+        }
+    }
+
+    /// Whether a block is in the chain that templates stand on.
+    #[must_use]
+    pub fn is_in_chain(&self, id: &BlockId) -> bool {
+        self.alive.contains(id)
+    }
+
+    /// The greatest height below another at which there are blocks.
+    #[must_use]
+    pub fn height_below(&self, height: u32) -> Option<u32> {
+        let end = BlockId { height, hash: BlockHash::all_zeros() };
+        self.blocks.range(..end).next_back().map(|(id, _)| id.height)
+    }
+
+    /// The blocks that are in the chain, from the nearest down.
+    pub fn in_chain(&self) -> impl Iterator<Item = BlockId> + '_ {
+        std::iter::successors(self.base, |id| self.blocks.get(id).copied().flatten())
+    }
+}

@@ -1,0 +1,316 @@
+//! The ledger of a running pool: users, the window and the book in memory, kept as the log grows.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use iop_consensus::address::{Address, Prefixes};
+use iop_stratum::difficulty::Difficulty;
+use tracing::info;
+
+use super::LedgerError;
+use super::book::{Book, Plan, Record};
+use super::queue::{Accepted, Queue};
+use super::share::UserId;
+use super::split::{Amounts, Input, Rules, Scheme, Split};
+use super::store::{Batch, BlockId, Store};
+use super::window::{Log, Window};
+use super::writer::Writer;
+use crate::metrics::CommitTimes;
+
+/// A user name in the ledger.
+#[derive(Debug)]
+pub struct User {
+    pub(super) name: Box<str>,
+    pub(super) member: Address,
+    pub(super) id: OnceLock<UserId>,
+}
+
+impl User {
+    /// `ADDRESS[.worker]`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who is paid.
+    #[must_use]
+    pub fn member(&self) -> Address {
+        self.member
+    }
+}
+
+/// What a template asks of the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// The nearest block of ours below the new one.
+    pub base: Option<BlockId>,
+    /// What the coinbase may claim, in base units.
+    pub reward: u64,
+    /// What a block needs.
+    pub network_difficulty: Difficulty,
+    /// Outputs that the block has room for.
+    pub room: usize,
+    /// The chapter's address.
+    pub chapter: Address,
+    /// Who is paid where every member mines alone.
+    pub solo: Option<Address>,
+}
+
+/// How the log does, for people.
+#[derive(Debug, Clone, Default)]
+pub struct LogState {
+    /// Shares in the log.
+    pub logged: u64,
+    /// Why nothing can be written now.
+    pub trouble: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) users: HashMap<Box<str>, Arc<User>>,
+    /// By number.
+    pub(super) members: Vec<Address>,
+    pub(super) window: Window,
+    pub(super) book: Book,
+    pub(super) trouble: Option<String>,
+}
+
+/// The ledger of a running pool.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(super) store: Store,
+    rules: Rules,
+    pub(super) prefixes: Prefixes,
+    pub(super) queue: Queue,
+    state: Mutex<State>,
+    pub(super) commit_times: OnceLock<CommitTimes>,
+}
+
+impl Ledger {
+    /// Opens the ledger in a data directory and starts its thread.
+    ///
+    /// # Errors
+    /// It cannot be read, or belongs to another network.
+    pub fn open(
+        datadir: &Path,
+        rules: Rules,
+        prefixes: Prefixes,
+    ) -> Result<(Arc<Self>, Writer), LedgerError> {
+        let store = Store::open(datadir)?;
+        let mut users = HashMap::new();
+        let mut members = Vec::new();
+        for (number, name) in store.users()?.into_iter().enumerate() {
+            let member = member_of(&name, &prefixes)
+                .ok_or_else(|| store.broken(&format!("user {number} has no address of this network")))?;
+            let id = OnceLock::from(UserId(u32::try_from(number).expect("numbers are 32 bits wide")));
+            let user = User { name: name.into(), member, id };
+            members.push(member);
+            users.insert(user.name.clone(), Arc::new(user));
+        }
+        let window = Window::at(store.next_share()?);
+        let book = Book::load(&store)?;
+        info!(shares = window.range().end, users = members.len(), "ledger is open");
+        let state = State { users, members, window, book, trouble: None };
+        let ledger = Arc::new(Self {
+            store,
+            rules,
+            prefixes,
+            queue: Queue::default(),
+            state: Mutex::new(state),
+            commit_times: OnceLock::new(),
+        });
+        let writer = Writer::start(Arc::clone(&ledger))?;
+        Ok((ledger, writer))
+    }
+
+    /// Where commits are counted.
+    pub fn observe_commits(&self, times: CommitTimes) {
+        let _ = self.commit_times.set(times); // the first one stays
+    }
+
+    /// The rules that rewards are split by.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// How addresses are written.
+    #[must_use]
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A user. It takes a place in the ledger with its first share.
+    #[must_use]
+    pub fn user(&self, name: &str, member: Address) -> Arc<User> {
+        let known = self.lock_state().users.get(name).cloned();
+        known.unwrap_or_else(|| Arc::new(User { name: name.into(), member, id: OnceLock::new() }))
+    }
+
+    /// Takes a share. Its ticket tells when it is committed.
+    pub fn log(&self, share: Accepted) {
+        self.queue.push(share);
+    }
+
+    /// How the log does.
+    #[must_use]
+    pub fn log_state(&self) -> LogState {
+        let state = self.lock_state();
+        LogState { logged: state.window.range().end, trouble: state.trouble.clone() }
+    }
+
+    /// Reads what the window holds and what is owed: range, total and wanted work, work by member, carried amounts.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Window, &Book) -> T) -> T {
+        let state = self.lock_state();
+        read(&state.window, &state.book)
+    }
+
+    /// The height above our nearest block in the chain; 0 if there is none.
+    #[must_use]
+    pub fn next_height(&self) -> u32 {
+        self.lock_state().book.base().map_or(0, |base| base.height.saturating_add(1))
+    }
+
+    /// Whether a block is in the book.
+    #[must_use]
+    pub fn has_block(&self, id: &BlockId) -> bool {
+        self.lock_state().book.has(id)
+    }
+
+    /// The greatest height below another at which there are blocks of ours.
+    #[must_use]
+    pub fn height_below(&self, height: u32) -> Option<u32> {
+        self.lock_state().book.height_below(height)
+    }
+
+    /// Takes the block of an earlier run that ended before it was in the ledger; whether it was new.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn adopt(&self, record: &Record) -> Result<bool, LedgerError> {
+        let mut state = self.lock_state();
+        if state.book.has(&record.id) {
+            return Ok(false);
+        }
+        let mut batch = Batch::default();
+        self.store.put_block(&mut batch, record);
+        self.store.write(batch, true)?;
+        state.book.add(record);
+        Ok(true)
+    }
+
+    /// How a block is paid for if it is found now.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn plan(&self, request: &Request) -> Result<Plan, LedgerError> {
+        let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
+        let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
+        let mut state = self.lock_state();
+        let carried = match solo {
+            None => self.stand_on(&mut state, base)?,
+            // A late question on an earlier template must not move the book back.
+            Some(_) => self.carried_after(&state, base)?,
+        };
+        let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
+        match (rules.scheme, solo) {
+            (Scheme::Solo, Some(member)) => {
+                work.insert(member, 1);
+            }
+            (Scheme::Pplns, _) => {
+                wanted = wanted_work(network_difficulty, rules.window);
+                self.settle(&mut state, wanted)?;
+                (window, work) = (state.window.range(), state.window.work());
+            }
+            _ => {}
+        }
+        drop(state);
+        let split = Split::new(Input { reward, work: &work, carried: &carried }, &rules);
+        Ok(Plan { base, window, wanted, reward, rules, chapter, split })
+    }
+
+    /// What is carried after a block.
+    fn carried_after(&self, state: &State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
+        match base {
+            base if state.book.base() == base => Ok(state.book.carried()),
+            None => Ok(Arc::default()),
+            Some(base) => self.store.carried(&base).map(Arc::new),
+        }
+    }
+
+    /// Moves the book to a block; gives what is carried after it.
+    fn stand_on(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
+        if state.book.base() != base {
+            let carried = self.carried_after(state, base)?;
+            let mut batch = Batch::default();
+            self.store.put_base(&mut batch, base.as_ref());
+            self.store.write(batch, false)?;
+            state.book.stand_on(base, carried);
+        }
+        Ok(state.book.carried())
+    }
+
+    pub(super) fn settle(&self, state: &mut State, wanted: u128) -> Result<(), LedgerError> {
+        let State { window, members, .. } = state;
+        window.settle(wanted, &StoredLog { store: &self.store, members })
+    }
+
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while the lock is held")
+    }
+}
+
+/// The work that a window shall reach, in hashes.
+#[must_use]
+pub fn wanted_work(network_difficulty: Difficulty, window: f64) -> u128 {
+    // A cast saturates.
+    (network_difficulty.get() * 4_294_967_296.0 * window).ceil() as u128
+}
+
+/// The address that a user name begins with.
+#[must_use]
+pub fn member_of(name: &str, prefixes: &Prefixes) -> Option<Address> {
+    Address::parse(name.split('.').next().unwrap_or_default(), prefixes).ok()
+}
+
+/// The log with the members that its users stand for.
+pub(super) struct StoredLog<'a> {
+    pub(super) store: &'a Store,
+    pub(super) members: &'a [Address],
+}
+
+impl Log for StoredLog<'_> {
+    type Error = LedgerError;
+
+    fn read(&self, range: Range<u64>) -> Result<Vec<(Address, u64)>, LedgerError> {
+        let mut shares = Vec::new();
+        let mut unknown = None;
+        self.store.read_shares(range.start, |number, share| {
+            if number >= range.end {
+                return false;
+            }
+            match self.members.get(share.user.0 as usize) {
+                Some(&member) => shares.push((member, share.work)),
+                None => unknown = Some(number),
+            }
+            number + 1 < range.end && unknown.is_none()
+        })?;
+        if let Some(number) = unknown {
+            return Err(self.store.broken(&format!("share {number} is of an unknown user")));
+        }
+        if shares.len() as u64 != range.end - range.start {
+            return Err(self
+                .store
+                .broken(&format!("shares {} to {} are not all there", range.start, range.end)));
+        }
+        Ok(shares)
+    }
+}

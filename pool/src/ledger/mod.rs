@@ -1,0 +1,38 @@
+//! Money: the share log, what members earned, and what a block's coinbase pays them.
+//!
+//! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
+//! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports.
+//! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
+//! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
+//! next job's outputs; a found block takes its job's split into the book, in the batch of its share.
+
+pub mod audit;
+pub mod book;
+pub mod live;
+pub mod queue;
+pub mod report;
+pub mod share;
+pub mod split;
+pub mod store;
+pub mod views;
+pub mod window;
+pub mod writer;
+
+pub use book::Book;
+pub use live::{Ledger, User};
+pub use queue::Ticket;
+pub use share::{Share, ShareHash, UserId};
+pub use split::{Rules, Scheme, Split};
+
+/// A ledger that cannot be used, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ledger {folder}: {reason}")]
+pub struct LedgerError {
+    /// The folder, as given.
+    pub folder: String,
+    /// What is wrong, in words.
+    pub reason: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,125 @@
+//! Shares on their way into the log, and who waits for them. Sessions put them in; the writer takes all there is.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use iop_stratum::difficulty::Difficulty;
+use tokio::sync::Notify;
+
+use super::book::Record;
+use super::live::User;
+use super::share::ShareHash;
+
+/// How long the writer lets shares gather while they come in faster than one at a time. A commit has costs of its
+/// own, about those of ten shares; this keeps it below 4,000 a second.
+const GATHER_TIME: Duration = Duration::from_micros(200);
+
+/// Where a session learns how many of its shares are committed.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    committed: AtomicU64,
+    changed: Notify,
+}
+
+impl Ticket {
+    /// Shares committed since this was last asked, in the order in which they were given.
+    #[must_use]
+    pub fn take(&self) -> u64 {
+        self.committed.swap(0, Ordering::Acquire)
+    }
+
+    /// Until there may be something to take.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// A share on its way into the log.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Whose it is.
+    pub user: Arc<User>,
+    /// When it came, in seconds since 1970.
+    pub time: u64,
+    /// What it counts.
+    pub difficulty: Difficulty,
+    /// Height of the block that it was for.
+    pub height: u32,
+    /// Which share it is.
+    pub hash: ShareHash,
+    /// The block that it makes.
+    pub block: Option<Arc<Record>>,
+    /// Who waits for it.
+    pub ticket: Arc<Ticket>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    shares: Vec<Accepted>,
+    asleep: bool,
+    closed: bool,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pending: Mutex<Pending>,
+    arrived: Condvar,
+}
+
+impl Queue {
+    /// Takes a share.
+    pub(super) fn push(&self, share: Accepted) {
+        let mut pending = self.lock();
+        pending.shares.push(share);
+        let wake = std::mem::take(&mut pending.asleep);
+        drop(pending);
+        if wake {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Lets the writer end when it has taken what is there.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Whether it was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().expect("no panic while the lock is held")
+    }
+
+    /// Takes what has come, or waits for it; whether there will be no more.
+    pub(super) fn gather(&self, shares: &mut Vec<Accepted>) -> bool {
+        let mut pending = self.lock();
+        if pending.shares.is_empty() && !pending.closed {
+            pending.asleep = true;
+            let may_wait = |pending: &mut Pending| pending.shares.is_empty() && !pending.closed;
+            pending = self.arrived.wait_while(pending, may_wait).expect("no panic while the lock is held");
+            pending.asleep = false;
+        } else if !pending.closed {
+            drop(pending);
+            std::thread::sleep(GATHER_TIME);
+            pending = self.lock();
+        }
+        std::mem::swap(shares, &mut pending.shares);
+        pending.closed
+    }
+}
+
+/// Each session once, though it may have several shares.
+pub(super) fn wake(shares: &[Accepted]) {
+    for (index, share) in shares.iter().enumerate() {
+        share.ticket.committed.fetch_add(1, Ordering::Release);
+        let is_last = shares.get(index + 1).is_none_or(|next| !Arc::ptr_eq(&next.ticket, &share.ticket));
+        if is_last {
+            share.ticket.changed.notify_one();
+        }
+    }
+}

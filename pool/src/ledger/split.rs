@@ -1,0 +1,275 @@
+//! How a block's reward is split: pure arithmetic in base units, the same today and when it is audited.
+//!
+//! Every member is credited with a part of the reward by the work in the window. Who is owed enough is paid in the
+//! coinbase; what is not paid is carried, and lies with the chapter, whose output is all that members do not get.
+//! So along any chain of the pool's blocks: rewards = paid + chapter's outputs, and chapter's outputs = fees +
+//! what is carried.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use iop_consensus::address::Address;
+use serde::{Deserialize, Serialize};
+
+/// A millionth: the unit of the chapter's fee.
+pub const FEE_UNIT: u32 = 1_000_000;
+/// Bits of a window's total work that products with an amount of money leave room for.
+const MAX_WORK_BITS: u32 = 76;
+
+/// Who is paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// Pay per last N shares: everybody, by work in a window of the share log.
+    Pplns,
+    /// Whose share is the block.
+    Solo,
+    /// The chapter alone: a farm of its own.
+    Chapter,
+}
+
+/// What a chapter decides about money.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Who is paid.
+    pub scheme: Scheme,
+    /// The chapter's part of each reward, in millionths.
+    pub fee: u32,
+    /// Least amount that is paid out, in base units; less is carried.
+    pub min_payout: u64,
+    /// Most members that one coinbase pays.
+    pub max_outputs: usize,
+    /// The window, as a multiple of the network's difficulty.
+    pub window: f64,
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { scheme, fee, min_payout, max_outputs, window } = self;
+        match scheme {
+            Scheme::Chapter => return f.write_str("the chapter alone"),
+            Scheme::Solo => f.write_str("solo: the finder of a block")?,
+            Scheme::Pplns => write!(f, "pplns: the last shares of {window} times the network's difficulty")?,
+        }
+        let fee = f64::from(*fee) * 100.0 / f64::from(FEE_UNIT);
+        write!(f, "; fee {fee} %; from {min_payout} base units, {max_outputs} members a block at most")
+    }
+}
+
+/// Amounts by address, in base units.
+pub type Amounts = BTreeMap<Address, u64>;
+
+/// What there is to split.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// What the coinbase may claim, in base units.
+    pub reward: u64,
+    /// Work in the window by member, hashes; zero work is none.
+    pub work: &'a BTreeMap<Address, u128>,
+    /// What is carried from the blocks before.
+    pub carried: &'a Amounts,
+}
+
+/// A reward, split.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Split {
+    /// The chapter's part, in base units: its fee, or all where nobody has worked.
+    pub fee: u64,
+    /// What members are credited with; `fee` and these make the reward.
+    pub earned: Amounts,
+    /// What the coinbase pays to members, in the order of its outputs: the greatest first.
+    pub paid: Vec<(Address, u64)>,
+    /// What the coinbase pays to the chapter; this and `paid` make the reward.
+    pub chapter: u64,
+    /// What is carried to the next block, without zeros.
+    pub carried: Amounts,
+}
+
+impl Split {
+    /// Splits a reward.
+    ///
+    /// Credits are in proportion to work, rounded down; base units left over go to the largest remainders, one
+    /// each, so that they make the reward to the last unit. Of those who are owed `min_payout` or more, the
+    /// `max_outputs` who are owed most are paid all of it, as far as the reward reaches. Ties go by address.
+    #[must_use]
+    pub fn new(input: Input<'_>, rules: &Rules) -> Self {
+        let reward = input.reward;
+        let total: u128 = input.work.values().sum();
+        let fee = if total == 0 { reward } else { part(reward, rules.fee) };
+        let earned = credits(reward - fee, input.work, total);
+        let mut carried = input.carried.clone();
+        for (&member, &amount) in &earned {
+            *carried.entry(member).or_default() += amount;
+        }
+        let paid = payments(&carried, reward, rules);
+        let mut chapter = reward;
+        for (member, amount) in &paid {
+            chapter -= amount;
+            *carried.get_mut(member).expect("only who is owed something is paid") -= amount;
+        }
+        carried.retain(|_, amount| *amount > 0);
+        Self { fee, earned, paid, chapter, carried }
+    }
+}
+
+/// `amount · millionths / 10⁶`, rounded down.
+fn part(amount: u64, millionths: u32) -> u64 {
+    let part = u128::from(amount) * u128::from(millionths.min(FEE_UNIT)) / u128::from(FEE_UNIT);
+    u64::try_from(part).expect("a part is no more than the whole")
+}
+
+/// `amount` in proportion to work, to the last unit.
+fn credits(amount: u64, work: &BTreeMap<Address, u128>, total: u128) -> Amounts {
+    if total == 0 {
+        return Amounts::new();
+    }
+    // Work beyond 2⁷⁶ hashes loses its lowest bits, so that no product overflows.
+    let shift = (u128::BITS - total.leading_zeros()).saturating_sub(MAX_WORK_BITS);
+    let parts: Vec<(Address, u128)> =
+        work.iter().map(|(&member, &work)| (member, work >> shift)).filter(|(_, work)| *work > 0).collect();
+    let total: u128 = parts.iter().map(|(_, work)| work).sum();
+    let mut left = amount;
+    let mut shares: Vec<(Address, u64, u128)> = Vec::with_capacity(parts.len());
+    for (member, work) in parts {
+        let product = u128::from(amount) * work;
+        let share = u64::try_from(product / total).expect("a part is no more than the whole");
+        left -= share;
+        shares.push((member, share, product % total));
+    }
+    let by_remainder = |one: &(Address, u64, u128), other: &(Address, u64, u128)| {
+        other.2.cmp(&one.2).then_with(|| one.0.cmp(&other.0))
+    };
+    let left = usize::try_from(left).expect("fewer units are left than there are members");
+    if left > 0 {
+        // Only who gets a unit more matters, not the order among them.
+        shares.select_nth_unstable_by(left - 1, by_remainder);
+        shares[..left].iter_mut().for_each(|(_, share, _)| *share += 1);
+    }
+    shares.into_iter().filter(|(_, share, _)| *share > 0).map(|(member, share, _)| (member, share)).collect()
+}
+
+/// Who is paid how much of what they are owed.
+fn payments(owed: &Amounts, reward: u64, rules: &Rules) -> Vec<(Address, u64)> {
+    let least = rules.min_payout.max(1);
+    let mut due: Vec<(Address, u64)> = owed
+        .iter()
+        .filter(|&(_, &amount)| amount >= least)
+        .map(|(&member, &amount)| (member, amount))
+        .collect();
+    let by_amount =
+        |one: &(Address, u64), other: &(Address, u64)| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0));
+    if due.len() > rules.max_outputs {
+        due.select_nth_unstable_by(rules.max_outputs, by_amount);
+        due.truncate(rules.max_outputs);
+    }
+    due.sort_unstable_by(by_amount);
+    let mut left = reward;
+    for (_, amount) in &mut due {
+        *amount = (*amount).min(left);
+        left -= *amount;
+    }
+    due.retain(|(_, amount)| *amount >= least);
+    due
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(crate) fn member(number: u8) -> Address {
+        Address::of_pubkey(&[number])
+    }
+
+    pub(crate) fn rules() -> Rules {
+        Rules { scheme: Scheme::Pplns, fee: 10_000, min_payout: 1000, max_outputs: 20, window: 2.0 }
+    }
+
+    fn split(reward: u64, work: &[(u8, u128)], carried: &[(u8, u64)], rules: &Rules) -> Split {
+        let work = work.iter().map(|&(number, work)| (member(number), work)).collect();
+        let carried = carried.iter().map(|&(number, amount)| (member(number), amount)).collect();
+        Split::new(Input { reward, work: &work, carried: &carried }, rules)
+    }
+
+    #[test]
+    fn a_reward_goes_by_work_after_the_fee() {
+        let split = split(100_000, &[(1, 3), (2, 1)], &[], &rules());
+        assert_eq!(split.fee, 1000);
+        assert_eq!(split.earned, [(member(1), 74_250), (member(2), 24_750)].into());
+        assert_eq!(split.paid, [(member(1), 74_250), (member(2), 24_750)]);
+        assert_eq!((split.chapter, split.carried.len()), (1000, 0));
+    }
+
+    #[test]
+    fn what_is_small_is_carried_and_paid_when_it_has_grown() {
+        let first = split(100_000, &[(1, 995), (2, 5)], &[], &rules());
+        assert_eq!(first.earned[&member(2)], 495);
+        assert_eq!((first.paid.len(), first.chapter), (1, 1000 + 495));
+        assert_eq!(first.carried, [(member(2), 495)].into());
+        let second = split(100_000, &[(1, 99), (2, 1)], &[(2, 495)], &rules());
+        assert_eq!(second.paid[1], (member(2), 990 + 495));
+        assert_eq!((second.chapter, second.carried.len()), (1000 - 495, 0), "the chapter gives it back");
+    }
+
+    #[test]
+    fn outputs_are_bounded_and_who_is_owed_most_comes_first() {
+        let rules = Rules { max_outputs: 1, fee: 0, ..rules() };
+        let split = split(10_000, &[(1, 1), (2, 1)], &[(2, 3000)], &rules);
+        assert_eq!(split.paid, [(member(2), 8000)]);
+        assert_eq!((split.carried[&member(1)], split.chapter), (5000, 2000));
+    }
+
+    #[test]
+    fn more_than_the_reward_is_never_paid() {
+        let split = split(10_000, &[(1, 1)], &[(2, 9_500), (3, 1_500)], &Rules { fee: 0, ..rules() });
+        assert_eq!(split.paid, [(member(1), 10_000)]);
+        assert_eq!(split.chapter, 0);
+        assert_eq!(split.carried, [(member(2), 9_500), (member(3), 1_500)].into());
+    }
+
+    #[test]
+    fn without_work_the_chapter_has_it_all_but_for_what_it_owes() {
+        assert_eq!(split(5000, &[], &[], &rules()).chapter, 5000);
+        let owing = split(5000, &[], &[(1, 2000)], &rules());
+        assert_eq!((owing.fee, owing.chapter, &owing.paid[..]), (5000, 3000, &[(member(1), 2000)][..]));
+    }
+
+    proptest! {
+        #[test]
+        fn not_a_unit_is_lost_over_any_run_of_blocks(
+            blocks in proptest::collection::vec(
+                (0u64..5_000_000_000, proptest::collection::vec((any::<u8>(), prop_oneof![0u128..50, any::<u128>().prop_map(|w| w >> 10)]), 0..40)),
+                1..30,
+            ),
+            fee in 0..=FEE_UNIT, min_payout in 0u64..10_000_000, max_outputs in 0usize..30,
+        ) {
+            let rules = Rules { fee, min_payout, max_outputs, ..rules() };
+            let (mut carried, mut chapter, mut fees) = (Amounts::new(), 0u128, 0u128);
+            for (reward, work) in blocks {
+                let work: BTreeMap<Address, u128> = work.into_iter().map(|(n, w)| (member(n), w)).collect();
+                let split = Split::new(Input { reward, work: &work, carried: &carried }, &rules);
+                let paid: u64 = split.paid.iter().map(|(_, amount)| amount).sum();
+                prop_assert_eq!(paid + split.chapter, reward, "the coinbase claims all");
+                prop_assert_eq!(split.earned.values().sum::<u64>() + split.fee, reward, "all is credited");
+                prop_assert!(split.paid.len() <= max_outputs);
+                prop_assert!(split.paid.iter().all(|(_, amount)| *amount >= min_payout.max(1)));
+                prop_assert!(split.paid.is_sorted_by(|one, other| one.1 >= other.1));
+                for (member, earned) in &split.earned {
+                    let (work, total) = (work[member], work.values().sum::<u128>());
+                    // Within two units of the real number, for work that a float holds well enough.
+                    let fair = (reward - split.fee) as f64 * (work as f64 / total as f64);
+                    prop_assert!((*earned as f64 - fair).abs() < 2.0 + fair * 1e-9, "{} of {}", earned, fair);
+                }
+                let owed: u128 = carried.values().chain(split.earned.values()).map(|&a| u128::from(a)).sum();
+                let after: u128 = split.carried.values().map(|&a| u128::from(a)).sum();
+                prop_assert_eq!(owed, after + u128::from(paid), "who is not paid keeps it");
+                chapter += u128::from(split.chapter);
+                fees += u128::from(split.fee);
+                prop_assert_eq!(chapter, fees + after, "the chapter holds its fees and what is carried");
+                carried = split.carried;
+            }
+        }
+    }
+}

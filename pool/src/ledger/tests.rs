@@ -1,0 +1,373 @@
+//! The ledger as a whole: what is committed stays, and an audit agrees with it or says what is wrong.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use iop_consensus::address::{Address, Prefixes};
+use iop_consensus::params::Params;
+use iop_stratum::difficulty::Difficulty;
+use proptest::prelude::*;
+
+use super::audit::{Report, audit};
+use super::book::{Finding, Record};
+use super::live::{Request, wanted_work};
+use super::queue::Accepted;
+use super::split::tests::{member, rules};
+use super::split::{Input, Split};
+use super::store::{Batch, BlockId, Store};
+use super::writer::Writer;
+use super::*;
+
+/// A ledger of devnet in a folder that goes with the test's process.
+pub(crate) fn temporary() -> Arc<Ledger> {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(folder.path(), rules(), prefixes()).unwrap();
+    std::mem::forget(folder);
+    ledger
+}
+
+fn prefixes() -> Prefixes {
+    Params::devnet().prefixes
+}
+
+fn difficulty(value: f64) -> Difficulty {
+    Difficulty::new(value).unwrap()
+}
+
+/// A pool without sockets: shares go in, blocks are found with the plan of the moment.
+struct Pool {
+    ledger: Arc<Ledger>,
+    writer: Option<Writer>,
+    ticket: Arc<Ticket>,
+    next: u64,
+}
+
+impl Pool {
+    fn open(folder: &Path, rules: Rules) -> Self {
+        let (ledger, writer) = Ledger::open(folder, rules, prefixes()).unwrap();
+        let next = ledger.log_state().logged;
+        Self { ledger, writer: Some(writer), ticket: Arc::default(), next }
+    }
+
+    fn close(mut self) {
+        self.writer.take().unwrap().close();
+    }
+
+    fn share(&mut self, number: u8, work: f64, height: u32, block: Option<Arc<Record>>) {
+        let member = member(number);
+        let user = self.ledger.user(&format!("{}.rig{}", member.to_base58(&prefixes()), number % 3), member);
+        let mut hash = [0; 16];
+        hash[..8].copy_from_slice(&self.next.to_le_bytes());
+        self.next += 1;
+        let (ticket, difficulty) = (Arc::clone(&self.ticket), difficulty(work));
+        self.ledger.log(Accepted { user, time: self.next, difficulty, height, hash, block, ticket });
+    }
+
+    /// Until all shares are committed.
+    fn wait(&self) {
+        while self.ledger.log_state().logged < self.next {
+            std::thread::yield_now();
+        }
+    }
+
+    /// A block on a base, found by a member, with all shares so far in its window.
+    fn block(&mut self, base: Option<BlockId>, finder: u8, reward: u64) -> BlockId {
+        self.wait();
+        let height = base.map_or(1, |base| base.height + 1);
+        let request = Request {
+            base,
+            reward,
+            network_difficulty: difficulty(8.0),
+            room: 10,
+            chapter: member(200),
+            solo: Some(member(finder)),
+        };
+        let plan = self.ledger.plan(&request).unwrap();
+        let outputs: u64 = plan.outputs().iter().map(|(_, amount)| amount).sum();
+        assert_eq!(outputs, reward);
+        let hash = BlockHash::hash(&[&self.next.to_le_bytes()[..], &height.to_le_bytes()].concat());
+        let id = BlockId { height, hash };
+        let user = format!("{}.rig{}", member(finder).to_base58(&prefixes()), finder % 3);
+        let finding = Finding { time: 5, license: member(100), finder: &user };
+        let record = Arc::new(plan.record(id, finding, &prefixes()));
+        self.share(finder, 1.0, height, Some(record));
+        self.wait();
+        id
+    }
+
+    /// Templates stand on a block from now on.
+    fn stand_on(&self, base: Option<BlockId>) {
+        let request = Request {
+            base,
+            reward: 0,
+            network_difficulty: difficulty(8.0),
+            room: 10,
+            chapter: member(200),
+            solo: None,
+        };
+        self.ledger.plan(&request).unwrap();
+        assert_eq!(self.ledger.read(|_, book| book.base()), base);
+        // A late question of a member who mines alone moves nothing.
+        self.ledger.plan(&Request { base: None, solo: Some(member(1)), ..request }).unwrap();
+        assert_eq!(self.ledger.read(|_, book| book.base()), base);
+    }
+}
+
+fn audited(folder: &Path) -> Report {
+    audit(&Store::open_to_read(folder).unwrap(), &prefixes()).unwrap()
+}
+
+#[test]
+fn committed_shares_are_there_after_the_process_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    for number in 0..1000u32 {
+        pool.share((number % 7) as u8, 1.0, 1, None);
+    }
+    let mut committed = 0;
+    while committed < 1000 {
+        committed += pool.ticket.take();
+        std::thread::yield_now();
+    }
+    // Beside the running pool, as after its end without any goodbye: nothing was closed.
+    let store = Store::open_to_read(folder.path()).unwrap();
+    let mut found = Vec::new();
+    store
+        .read_shares(0, |number, share| {
+            found.push((number, share));
+            true
+        })
+        .unwrap();
+    assert_eq!(found.len(), 1000);
+    assert!(
+        found.iter().zip(0..).all(|((number, share), expected)| *number == expected && share.work == 1 << 32)
+    );
+    assert_eq!(store.users().unwrap().len(), 7);
+    pool.close();
+    let report = audited(folder.path());
+    assert_eq!((report.shares, report.users, report.is_clean()), (1000, 7, true), "{report:?}");
+}
+
+#[test]
+fn a_reopened_ledger_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut base = None;
+    for round in 0..4u8 {
+        let mut pool = Pool::open(folder.path(), rules());
+        for number in 0..40 {
+            pool.share(number % 5 + round, 0.5, u32::from(round), None);
+        }
+        base = Some(pool.block(base, round, 1_000_000));
+        pool.stand_on(base);
+        assert_eq!(pool.ledger.next_height(), u32::from(round) + 2);
+        pool.close();
+    }
+    let report = audited(folder.path());
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.blocks, report.in_chain, report.rewards), (4, 4, 4_000_000));
+}
+
+#[test]
+fn an_orphaned_block_takes_its_payments_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), Rules { min_payout: 400_000, fee: 0, ..rules() });
+    (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
+    let first = pool.block(None, 0, 999_999);
+    pool.stand_on(Some(first));
+    let owed = |pool: &Pool| pool.ledger.read(|_, book| book.carried().values().sum::<u64>());
+    assert_eq!(owed(&pool), 999_999, "a third each, and that is too little to pay");
+    let second = pool.block(Some(first), 1, 999_999);
+    pool.stand_on(Some(second));
+    assert!(owed(&pool) < 2 * 999_999, "now somebody is paid");
+    pool.stand_on(Some(first));
+    assert_eq!(owed(&pool), 999_999, "the second is orphaned");
+    let other = pool.block(Some(first), 2, 999_999);
+    pool.stand_on(Some(other));
+    let view = serde_json::to_value(pool.ledger.payouts(4).unwrap()).unwrap();
+    let states: Vec<&str> =
+        view["blocks"].as_array().unwrap().iter().map(|b| b["state"].as_str().unwrap()).collect();
+    assert_eq!(states.iter().filter(|state| **state == "orphaned").count(), 1, "{states:?}");
+    let account = serde_json::to_value(pool.ledger.member(&member(0), 4, 1000).unwrap()).unwrap();
+    let (earned, paid, balance) =
+        (&account["earned"], &account["paid"], account["balance"].as_u64().unwrap());
+    assert_eq!(earned.as_u64().unwrap(), paid.as_u64().unwrap() + balance, "{account}");
+    pool.close();
+    let report = audited(folder.path());
+    assert!(report.is_clean() && report.blocks == 3 && report.in_chain == 2, "{report:?}");
+}
+
+#[test]
+fn a_block_of_a_pool_that_was_killed_is_taken_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
+    pool.wait();
+    let request = Request {
+        base: None,
+        reward: 5000,
+        network_difficulty: difficulty(1.0),
+        room: 10,
+        chapter: member(200),
+        solo: None,
+    };
+    let plan = pool.ledger.plan(&request).unwrap();
+    let id = BlockId { height: 1, hash: BlockHash::hash(b"found") };
+    let user = member(1).to_base58(&prefixes());
+    let finding = Finding { time: 5, license: member(100), finder: &user };
+    let record = plan.record(id, finding, &prefixes());
+    let kept: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+    assert_eq!(kept, record, "it survives in a file");
+    assert_eq!(pool.ledger.adopt(&kept), Ok(true));
+    assert_eq!(pool.ledger.adopt(&kept), Ok(false));
+    pool.stand_on(Some(id));
+    pool.close();
+    let report = audited(folder.path());
+    assert!(report.is_clean() && report.in_chain == 1, "{report:?}");
+}
+
+#[test]
+fn an_audit_names_what_was_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    (0..20).for_each(|number| pool.share(number % 4, 1.0, 1, None));
+    let block = pool.block(None, 0, 1_000_000);
+    pool.stand_on(Some(block));
+    pool.close();
+    assert!(audited(folder.path()).is_clean());
+    let change = |change: &dyn Fn(&Store, &mut Batch)| {
+        let store = Store::open(folder.path()).unwrap();
+        let mut batch = Batch::default();
+        change(&store, &mut batch);
+        store.write(batch, true).unwrap();
+        drop(store);
+        audited(folder.path()).mistakes.join("\n")
+    };
+    let mut shares = Vec::new();
+    Store::open_to_read(folder.path())
+        .unwrap()
+        .read_shares(0, |_, share| {
+            shares.push(share);
+            true
+        })
+        .unwrap();
+    // One share of the window weighs more than it did.
+    let heavier = Share { work: shares[9].work * 3, ..shares[9] };
+    let said = change(&|store, batch| store.put_share(batch, 9, heavier));
+    assert!(said.contains("expected") && said.contains("at height 1"), "{said}");
+    // A share counts twice.
+    let said = change(&|store, batch| store.put_share(batch, 9, Share { hash: shares[3].hash, ..shares[9] }));
+    assert!(said.contains("share 9 was counted before"), "{said}");
+    let said = change(&|store, batch| store.put_share(batch, 9, shares[9]));
+    assert_eq!(said, "", "as it was");
+    // A share of nobody.
+    let said = change(&|store, batch| store.put_share(batch, 20, Share { user: UserId(77), ..shares[20] }));
+    assert!(said.contains("share 20 is of an unknown user"), "{said}");
+}
+
+/// What the next property does, in order.
+#[derive(Debug, Clone)]
+enum Step {
+    Shares(Vec<(u8, u16)>),
+    /// A block on the newest block but so many, found by a member.
+    Block {
+        back: usize,
+        finder: u8,
+        reward: u32,
+    },
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => proptest::collection::vec((0u8..12, 1u16..2000), 1..60).prop_map(Step::Shares),
+        3 => (0usize..4, 0u8..12, any::<u32>()).prop_map(|(back, finder, reward)| Step::Block { back, finder, reward }),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Windows and balances from a plain list of shares and blocks.
+#[derive(Default)]
+struct Model {
+    shares: Vec<(Address, u64)>,
+    carried: BTreeMap<Option<BlockId>, BTreeMap<Address, u64>>,
+}
+
+impl Model {
+    fn block(&mut self, base: Option<BlockId>, finder: u8, reward: u64, rules: &Rules) -> Split {
+        let mut work: BTreeMap<Address, u128> = BTreeMap::new();
+        match rules.scheme {
+            Scheme::Solo => drop(work.insert(member(finder), 1)),
+            Scheme::Chapter => {}
+            Scheme::Pplns => {
+                let wanted = wanted_work(difficulty(8.0), rules.window);
+                let mut total = 0;
+                for (member, share) in self.shares.iter().rev() {
+                    if total >= wanted {
+                        break;
+                    }
+                    total += u128::from(*share);
+                    *work.entry(*member).or_default() += u128::from(*share);
+                }
+            }
+        }
+        let carried = self.carried.entry(base).or_default();
+        Split::new(Input { reward, work: &work, carried }, rules)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_books_balance_at_any_moment(
+        steps in proptest::collection::vec(step(), 1..25),
+        scheme in prop_oneof![Just(Scheme::Pplns), Just(Scheme::Solo), Just(Scheme::Chapter)],
+        min_payout in 546u64..2_000_000_000, fee in 0u32..100_000, max_outputs in 1usize..12,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = Rules { scheme, fee, min_payout, max_outputs, window: 2.0 };
+        let (mut pool, mut model, mut blocks) = (Pool::open(folder.path(), rules), Model::default(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Shares(shares) => for (number, work) in shares {
+                    let work = f64::from(work) / 256.0;
+                    pool.share(number, work, blocks.len() as u32, None);
+                    model.shares.push((member(number), share::work_of(difficulty(work))));
+                },
+                Step::Block { back, finder, reward } => {
+                    let base = blocks.iter().rev().nth(back).copied();
+                    let plain = Rules { max_outputs: max_outputs.min(10), ..rules };
+                    let expected = model.block(base, finder, u64::from(reward), &plain);
+                    let block = pool.block(base, finder, u64::from(reward));
+                    model.shares.push((member(finder), share::work_of(difficulty(1.0))));
+                    model.carried.insert(Some(block), expected.carried.clone());
+                    blocks.push(block);
+                    pool.stand_on(Some(block));
+                    let carried = pool.ledger.read(|_, book| book.carried());
+                    prop_assert_eq!(&*carried, &expected.carried);
+                    let found: BTreeMap<Address, u64> = pool.ledger.store().credits(&block).unwrap()
+                        .into_iter().filter(|(_, credit)| credit.earned > 0)
+                        .map(|(member, credit)| (member, credit.earned)).collect();
+                    prop_assert_eq!(found, expected.earned);
+                }
+                Step::Restart => {
+                    pool.wait();
+                    pool.close();
+                    let report = audited(folder.path());
+                    prop_assert!(report.is_clean(), "{:?}", report);
+                    pool = Pool::open(folder.path(), rules);
+                }
+            }
+        }
+        pool.wait();
+        pool.close();
+        let report = audited(folder.path());
+        prop_assert!(report.is_clean(), "{:?}", report);
+        prop_assert_eq!(report.shares, model.shares.len() as u64);
+        prop_assert_eq!(report.chapter, report.fees + report.carried);
+    }
+}

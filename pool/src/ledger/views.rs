@@ -1,0 +1,310 @@
+//! What people are shown of the ledger: the window, payouts by block, a member's account. JSON and CSV.
+
+use std::fmt::Write;
+
+use iop_consensus::address::Address;
+use serde::Serialize;
+
+use super::book::{Book, Facts, MATURITY};
+use super::share::difficulty_of;
+use super::split::Scheme;
+use super::store::{BlockId, Credit};
+use super::{Ledger, LedgerError};
+
+/// Blocks in one answer at most, the latest ones.
+const MAX_BLOCKS: usize = 200;
+/// Members in one answer at most, those with most work.
+const MAX_MEMBERS: usize = 1000;
+
+/// What became of a block, as the ledger sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not in the chain yet that templates stand on.
+    Pending,
+    /// In the chain; its coins cannot be spent yet.
+    Immature,
+    /// In the chain; its coins can be spent.
+    Mature,
+    /// Not in the chain: it paid nobody.
+    Orphaned,
+}
+
+/// What became of a block, while a block of height `next` is mined (0 before the first template).
+fn state(book: &Book, id: &BlockId, next: u32) -> State {
+    if book.is_in_chain(id) {
+        let on_top = next.saturating_sub(id.height);
+        return if on_top >= MATURITY { State::Mature } else { State::Immature };
+    }
+    if id.height >= next { State::Pending } else { State::Orphaned }
+}
+
+/// An output of a coinbase to an address.
+#[derive(Debug, Serialize)]
+pub struct Output {
+    /// As this network writes it.
+    pub address: String,
+    /// In base units.
+    pub amount: u64,
+}
+
+/// A block, and whom it pays.
+#[derive(Debug, Serialize)]
+pub struct BlockPayout {
+    height: u32,
+    hash: String,
+    time: u64,
+    license: String,
+    finder: String,
+    state: State,
+    reward: u64,
+    fee: u64,
+    paid: u64,
+    carried: u64,
+    outputs: Vec<Output>,
+}
+
+/// `/api/v1/payouts`.
+#[derive(Debug, Serialize)]
+pub struct Payouts {
+    scheme: Scheme,
+    fee: f64,
+    min_payout: u64,
+    max_outputs: usize,
+    window: f64,
+    /// What is carried now, of all members together.
+    carried: u64,
+    blocks: Vec<BlockPayout>,
+}
+
+/// A member's part of a block.
+#[derive(Debug, Serialize)]
+pub struct MemberBlock {
+    height: u32,
+    hash: String,
+    time: u64,
+    state: State,
+    earned: u64,
+    paid: u64,
+}
+
+/// `/api/v1/payouts?address=…`.
+#[derive(Debug, Serialize)]
+pub struct Member {
+    address: String,
+    /// Owed and not yet paid.
+    balance: u64,
+    /// Of all blocks that are in the chain.
+    earned: u64,
+    paid: u64,
+    /// The member's part of the window's work.
+    window_part: f64,
+    /// What the member would earn with a block found now.
+    estimate: u64,
+    blocks: Vec<MemberBlock>,
+}
+
+/// A member's work in the window.
+#[derive(Debug, Serialize)]
+pub struct MemberWork {
+    address: String,
+    work: f64,
+    part: f64,
+}
+
+/// The window in `/api/v1/shares`.
+#[derive(Debug, Serialize)]
+pub struct WindowView {
+    work: f64,
+    wanted: f64,
+    shares: u64,
+    begins: u64,
+}
+
+/// `/api/v1/shares`.
+#[derive(Debug, Serialize)]
+pub struct Shares {
+    logged: u64,
+    trouble: Option<String>,
+    window: WindowView,
+    members: Vec<MemberWork>,
+}
+
+impl Ledger {
+    /// The latest blocks and whom they pay.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn payouts(&self, next_height: u32) -> Result<Payouts, LedgerError> {
+        let rules = self.rules();
+        let newest = self.store().newest_blocks(MAX_BLOCKS)?;
+        let (states, carried) = self.read(|_, book| {
+            let states: Vec<State> = newest.iter().map(|(id, _)| state(book, id, next_height)).collect();
+            (states, book.carried())
+        });
+        let blocks =
+            newest.iter().zip(states).map(|((id, facts), state)| self.block_payout(id, facts, state));
+        Ok(Payouts {
+            scheme: rules.scheme,
+            fee: f64::from(rules.fee) / f64::from(super::split::FEE_UNIT),
+            min_payout: rules.min_payout,
+            max_outputs: rules.max_outputs,
+            window: rules.window,
+            carried: carried.values().sum(),
+            blocks: blocks.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn block_payout(&self, id: &BlockId, facts: &Facts, state: State) -> Result<BlockPayout, LedgerError> {
+        let mut outputs: Vec<Output> = (self.store().credits(id)?.into_iter())
+            .filter(|(_, credit)| credit.paid > 0)
+            .map(|(member, credit)| Output {
+                address: member.to_base58(self.prefixes()),
+                amount: credit.paid,
+            })
+            .collect();
+        outputs.sort_by(|one, other| {
+            other.amount.cmp(&one.amount).then_with(|| one.address.cmp(&other.address))
+        });
+        let paid = outputs.iter().map(|output| output.amount).sum();
+        if facts.chapter > 0 {
+            outputs.push(Output { address: facts.chapter_address.clone(), amount: facts.chapter });
+        }
+        Ok(BlockPayout {
+            height: id.height,
+            hash: id.hash.to_string(),
+            time: facts.time,
+            license: facts.license.clone(),
+            finder: facts.finder.clone(),
+            state,
+            reward: facts.reward,
+            fee: facts.fee,
+            paid,
+            carried: self.store().carried(id)?.values().sum(),
+            outputs,
+        })
+    }
+
+    /// A member's account. `reward` is what a block brings now, in base units.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn member(&self, member: &Address, next_height: u32, reward: u64) -> Result<Member, LedgerError> {
+        let credits = self.store().credits_of(member)?;
+        let (states, balance, part) = self.read(|window, book| {
+            let states: Vec<State> = credits.iter().map(|(id, _)| state(book, id, next_height)).collect();
+            let part = match window.total() {
+                0 => 0.0,
+                total => window.work_of(member) as f64 / total as f64,
+            };
+            (states, book.carried().get(member).copied().unwrap_or(0), part)
+        });
+        let (mut earned, mut paid) = (0, 0);
+        for ((_, credit), state) in credits.iter().zip(&states) {
+            if matches!(state, State::Immature | State::Mature) {
+                earned += credit.earned;
+                paid += credit.paid;
+            }
+        }
+        let newest = credits.into_iter().zip(states).rev().take(MAX_BLOCKS);
+        let blocks = newest.map(|((id, credit), state)| self.member_block(id, credit, state));
+        let after_fee = 1.0 - f64::from(self.rules().fee) / f64::from(super::split::FEE_UNIT);
+        Ok(Member {
+            address: member.to_base58(self.prefixes()),
+            balance,
+            earned,
+            paid,
+            window_part: part,
+            estimate: (reward as f64 * after_fee * part) as u64,
+            blocks: blocks.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn member_block(&self, id: BlockId, credit: Credit, state: State) -> Result<MemberBlock, LedgerError> {
+        Ok(MemberBlock {
+            height: id.height,
+            hash: id.hash.to_string(),
+            time: self.store().facts(&id)?.map_or(0, |facts| facts.time),
+            state,
+            earned: credit.earned,
+            paid: credit.paid,
+        })
+    }
+
+    /// The log and its window.
+    #[must_use]
+    pub fn shares(&self) -> Shares {
+        let log = self.log_state();
+        let (view, total, work) = self.read(|window, _| {
+            let range = window.range();
+            let view = WindowView {
+                work: difficulty_of(window.total()),
+                wanted: difficulty_of(window.wanted()),
+                shares: range.end - range.start,
+                begins: range.start,
+            };
+            (view, window.total(), window.work())
+        });
+        let mut members: Vec<(Address, u128)> = work.into_iter().collect();
+        members.sort_unstable_by(|one, other| other.1.cmp(&one.1).then_with(|| one.0.cmp(&other.0)));
+        members.truncate(MAX_MEMBERS);
+        let shown = |(member, work): (Address, u128)| MemberWork {
+            address: member.to_base58(self.prefixes()),
+            work: difficulty_of(work),
+            part: work as f64 / total as f64,
+        };
+        let members = members.into_iter().map(shown).collect();
+        Shares { logged: log.logged, trouble: log.trouble, window: view, members }
+    }
+}
+
+impl Payouts {
+    /// A line for each output. No field holds a comma, a quote or a line end: user names are checked when they come
+    /// in, but for commas, so those are quoted.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        let mut csv = String::from("height,hash,time,state,license,finder,address,amount\n");
+        for block in &self.blocks {
+            for output in &block.outputs {
+                let state = word(block.state);
+                let finder = quoted(&block.finder);
+                let _ = writeln!(
+                    csv,
+                    "{},{},{},{state},{},{finder},{},{}",
+                    block.height, block.hash, block.time, block.license, output.address, output.amount
+                ); // writing to a String cannot fail
+            }
+        }
+        csv
+    }
+}
+
+impl Member {
+    /// A line for each block.
+    #[must_use]
+    pub fn to_csv(&self) -> String {
+        let mut csv = String::from("height,hash,time,state,address,earned,paid\n");
+        for block in &self.blocks {
+            let MemberBlock { height, hash, time, earned, paid, .. } = block;
+            let state = word(block.state);
+            let _ = writeln!(csv, "{height},{hash},{time},{state},{},{earned},{paid}", self.address);
+        }
+        csv
+    }
+}
+
+/// A state as JSON has it.
+pub(super) fn word(state: State) -> &'static str {
+    match state {
+        State::Pending => "pending",
+        State::Immature => "immature",
+        State::Mature => "mature",
+        State::Orphaned => "orphaned",
+    }
+}
+
+/// A field of a CSV line (RFC 4180). One that a spreadsheet would take for a formula gets an apostrophe before it.
+pub(super) fn quoted(field: &str) -> String {
+    let shield = if field.starts_with(['=', '+', '-', '@', '\t']) { "'" } else { "" };
+    format!("\"{shield}{}\"", field.replace('"', "\"\""))
+}

@@ -1,0 +1,198 @@
+//! The thread that writes: it takes what is queued, commits it as one batch, and wakes who waits.
+//!
+//! What is written survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks
+//! survive the machine at once. Where the disk refuses, the batch is tried again until it takes it: nothing is
+//! answered meanwhile, so that nothing is promised.
+
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::{error, info};
+
+use super::LedgerError;
+use super::live::{Ledger, User};
+use super::queue::{Accepted, wake};
+use super::share::{Share, UserId, work_of};
+use super::store::Batch;
+
+/// How long acknowledged shares may be lost to a loss of power.
+pub const SYNC_TIME: Duration = Duration::from_secs(1);
+/// Wait before a batch that could not be written is tried again.
+const RETRY_TIME: Duration = Duration::from_secs(1);
+
+/// The thread that writes. [`Writer::close`] ends it.
+#[derive(Debug)]
+pub struct Writer {
+    ledger: Arc<Ledger>,
+    thread: JoinHandle<()>,
+    syncing: JoinHandle<()>,
+    /// Ends [`Writer::syncing`] when it is dropped.
+    synced: mpsc::Sender<()>,
+    /// Closed when the thread ends.
+    alive: oneshot::Receiver<()>,
+}
+
+impl Writer {
+    pub(super) fn start(ledger: Arc<Ledger>) -> Result<Self, LedgerError> {
+        let (writing, (living, alive)) = (Arc::clone(&ledger), oneshot::channel());
+        let thread = spawn(&ledger, "ledger", move || {
+            writing.run();
+            drop(living);
+        })?;
+        let (syncer, (synced, end)) = (Arc::clone(&ledger), mpsc::channel());
+        let syncing = spawn(&ledger, "ledger-sync", move || syncer.sync_until(&end))?;
+        Ok(Self { ledger, thread, syncing, synced, alive })
+    }
+
+    /// Until the thread has ended by itself, which is a failure: without it nothing is answered any more.
+    pub async fn failed(&mut self) {
+        let _ = (&mut self.alive).await; // nothing is ever sent
+    }
+
+    /// Commits what is waiting, makes it durable, and ends the thread. Shares that come later are not taken.
+    pub fn close(self) {
+        self.ledger.queue.close();
+        let ended = self.thread.join();
+        drop(self.synced);
+        if ended.and(self.syncing.join()).is_err() {
+            error!("the ledger's thread failed; what it had committed is kept");
+        }
+    }
+}
+
+fn spawn(
+    ledger: &Ledger,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, LedgerError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|error| ledger.store.broken(&format!("no thread can be started: {error}")))
+}
+
+impl Ledger {
+    /// The thread that commits.
+    fn run(&self) {
+        let mut shares = Vec::new();
+        loop {
+            let closed = self.queue.gather(&mut shares);
+            if !shares.is_empty() {
+                self.commit(&mut shares);
+            } else if closed {
+                return;
+            }
+        }
+    }
+
+    /// The thread that makes durable what is committed, until `end` is closed: commits do not wait for the disk.
+    fn sync_until(&self, end: &mpsc::Receiver<()>) {
+        let mut synced = 0;
+        loop {
+            let ended = end.recv_timeout(SYNC_TIME) != Err(mpsc::RecvTimeoutError::Timeout);
+            let logged = self.log_state().logged;
+            if logged != synced && self.insist(|| self.store.sync()) {
+                synced = logged;
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Until it works; or once, when the pool ends and nobody waits for an answer any more. Whether it worked.
+    fn insist(&self, write: impl Fn() -> Result<(), LedgerError>) -> bool {
+        let mut failed = false;
+        while let Err(trouble) = write() {
+            error!("shares cannot be stored and are not answered: {trouble}");
+            self.lock_state().trouble = Some(trouble.to_string());
+            if self.queue.is_closed() {
+                return false;
+            }
+            failed = true;
+            std::thread::sleep(RETRY_TIME);
+        }
+        if failed {
+            info!("shares are stored again");
+            self.lock_state().trouble = None;
+        }
+        true
+    }
+
+    /// Writes shares, wakes who waits for them, and moves the window.
+    fn commit(&self, shares: &mut Vec<Accepted>) {
+        let begun = Instant::now();
+        let new_users = self.number_users(shares);
+        let first = self.lock_state().window.range().end;
+        let written = self.insist(|| {
+            let (batch, has_block) = self.batch(shares, &new_users, first);
+            self.store.write(batch, has_block)
+        });
+        if !written {
+            shares.clear();
+            return;
+        }
+        wake(shares);
+        if let Some(times) = self.commit_times.get() {
+            times.observe(begun.elapsed(), shares.len());
+        }
+        let mut state = self.lock_state();
+        for share in shares.drain(..) {
+            state.window.push(share.user.member, work_of(share.difficulty));
+            if let Some(block) = share.block {
+                state.book.add(&block);
+            }
+        }
+        let wanted = state.window.wanted();
+        if let Err(trouble) = self.settle(&mut state, wanted) {
+            error!("the window cannot be moved, it stays as it is: {trouble}");
+        }
+    }
+
+    /// Gives users that are new their numbers.
+    fn number_users(&self, shares: &[Accepted]) -> Vec<Arc<User>> {
+        let mut new = Vec::new();
+        for share in shares.iter().filter(|share| share.user.id.get().is_none()) {
+            let user = &share.user;
+            let mut state = self.lock_state();
+            let known = state.users.get(&user.name).and_then(|known| known.id.get().copied());
+            let id = known.unwrap_or_else(|| {
+                let id = UserId(
+                    u32::try_from(state.members.len()).expect("four billion names took as many shares"),
+                );
+                state.members.push(user.member);
+                state.users.insert(user.name.clone(), Arc::clone(user));
+                new.push(Arc::clone(user));
+                id
+            });
+            let _ = user.id.set(id); // this thread alone sets it
+        }
+        new
+    }
+
+    fn batch(&self, shares: &[Accepted], new_users: &[Arc<User>], first: u64) -> (Batch, bool) {
+        let (mut batch, mut has_block) = (Batch::default(), false);
+        for user in new_users {
+            self.store.put_user(&mut batch, id_of(user), &user.name);
+        }
+        for (accepted, number) in shares.iter().zip(first..) {
+            let share = Share {
+                time: u32::try_from(accepted.time).unwrap_or(u32::MAX),
+                user: id_of(&accepted.user),
+                work: work_of(accepted.difficulty),
+                height: accepted.height,
+                hash: accepted.hash,
+            };
+            self.store.put_share(&mut batch, number, share);
+            if let Some(block) = &accepted.block {
+                has_block = true;
+                self.store.put_block(&mut batch, block);
+            }
+        }
+        (batch, has_block)
+    }
+}
+
+fn id_of(user: &User) -> UserId {
+    *user.id.get().expect("users are numbered before they are written")
+}

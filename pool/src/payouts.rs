@@ -1,0 +1,99 @@
+//! From a template and a license to a job whose coinbase pays whom the ledger says.
+//!
+//! Here: which of our blocks a template stands on (the node is asked), the plan for its reward, the signed job.
+//! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`crate::choice`]).
+
+use std::sync::{Arc, Mutex};
+
+use bitcoin::BlockHash;
+use iop_consensus::address::Address;
+use iop_consensus::license::key::LicenseKey;
+use serde_json::json;
+
+use crate::job::{Job, JobNumbers, Tip};
+use crate::ledger::live::Request;
+use crate::ledger::store::BlockId;
+use crate::ledger::{Ledger, LedgerError, Scheme};
+use crate::rpc::{CALL_TIME, Node, RpcError};
+use crate::solo::SoloJobs;
+use crate::template::Template;
+
+/// Core's code for a height above the tip.
+const NO_SUCH_HEIGHT: i64 = -8;
+
+/// Makes jobs that pay.
+#[derive(Debug)]
+pub struct Payouts {
+    ledger: Arc<Ledger>,
+    chapter: Option<Address>,
+    numbers: Arc<JobNumbers>,
+    /// What was last found, by the parent that templates stand on.
+    last: Mutex<Option<(BlockHash, Option<BlockId>)>>,
+}
+
+impl Payouts {
+    /// `chapter` gets what members do not; the license that signs if not set.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>) -> Self {
+        Self { ledger, chapter, numbers: Arc::default(), last: Mutex::default() }
+    }
+
+    /// The nearest block of ours below a template, in the chain of the node that gave it.
+    ///
+    /// # Errors
+    /// The node did not say.
+    pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
+        let parent = BlockId { height: template.height.saturating_sub(1), hash: template.parent };
+        let last = *self.last.lock().expect("no panic while the lock is held");
+        let base = match last {
+            _ if self.ledger.has_block(&parent) => Some(parent),
+            Some((hash, base)) if hash == template.parent => base,
+            _ => self.nearest(node, parent.height).await?,
+        };
+        *self.last.lock().expect("no panic while the lock is held") = Some((template.parent, base));
+        Ok(base)
+    }
+
+    /// Looks below a height. Mostly the first that is asked for is there: none of ours was orphaned since.
+    async fn nearest(&self, node: &Node, mut below: u32) -> Result<Option<BlockId>, RpcError> {
+        while let Some(height) = self.ledger.height_below(below) {
+            match node.call::<BlockHash>("getblockhash", json!([height]), CALL_TIME).await {
+                Ok(hash) if self.ledger.has_block(&BlockId { height, hash }) => {
+                    return Ok(Some(BlockId { height, hash }));
+                }
+                Ok(_) | Err(RpcError::Node { code: NO_SUCH_HEIGHT, .. }) => below = height,
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The job of a template on the block of ours below it.
+    ///
+    /// # Errors
+    /// The ledger cannot be read: nothing may be mined that nobody knows how to pay for.
+    pub fn job(
+        &self,
+        template: Template,
+        base: Option<BlockId>,
+        key: &Arc<LicenseKey>,
+        tip: Arc<Tip>,
+    ) -> Result<Job, LedgerError> {
+        let request = Request {
+            base,
+            reward: template.coinbase_value,
+            network_difficulty: template.target.difficulty(),
+            // One is the chapter's.
+            room: template.outputs_room.saturating_sub(1),
+            chapter: self.chapter.unwrap_or_else(|| key.address()),
+            solo: None,
+        };
+        let plan = self.ledger.plan(&request)?;
+        let mut job = Job::new(self.numbers.next(), Arc::new(template), key, Arc::new(plan), tip);
+        if self.ledger.rules().scheme == Scheme::Solo {
+            let (ledger, numbers) = (Arc::clone(&self.ledger), Arc::clone(&self.numbers));
+            job.solo = Some(SoloJobs::new(ledger, Arc::clone(key), numbers, request));
+        }
+        Ok(job)
+    }
+}
