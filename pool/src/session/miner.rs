@@ -246,9 +246,12 @@ impl Miner {
         let last = self.sent.back();
         if let Some(last) = last.filter(|sent| sent.job.is_same_work(job)) {
             if self.told.is_none() {
-                // A client that subscribes again gets the job again, at the difficulty that it was sent with.
-                let (line, difficulty) = (last.job.line(false), last.difficulty);
-                self.send(line, difficulty);
+                // A client that subscribes again gets the work again, at the difficulty that it was sent with, under
+                // a number of its own: what it has done for the first counts no second time.
+                let difficulty = last.difficulty;
+                let again = last.job.variant(&self.shared.numbers).unwrap_or_else(|| Arc::clone(&last.job));
+                self.send(again.line(false), difficulty);
+                self.remember(again, difficulty);
             }
             return;
         }
