@@ -60,7 +60,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         Payouts::new(Arc::clone(&ledger), settings.payout),
         Arc::clone(&health),
     );
-    let blocks = Blocks::new(nodes, spool, chain);
+    let blocks = Blocks::new(nodes, spool, chain, Arc::clone(&ledger));
     let shared = Arc::new(Shared {
         prefixes,
         difficulty: settings.difficulty,
@@ -76,7 +76,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
-    blocks.resume(&ledger);
+    blocks.resume().map_err(|error| RunError(error.to_string()))?;
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     tokio::spawn(listener::listen(stratum, shared, stopped.clone()));
     let api = tokio::spawn(api::serve(api_listener, api, stopped));

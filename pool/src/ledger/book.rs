@@ -190,6 +190,8 @@ pub struct Book {
     /// The blocks in the chain of `base`, itself included.
     alive: HashSet<BlockId>,
     carried: Arc<Amounts>,
+    /// Blocks that nodes may have before the database has them.
+    coming: BTreeMap<BlockId, Arc<Record>>,
 }
 
 impl Book {
@@ -206,8 +208,29 @@ impl Book {
         Ok(book)
     }
 
+    /// Takes a block that the database has.
     pub(super) fn add(&mut self, record: &Record) {
+        self.coming.remove(&record.id);
         self.blocks.insert(record.id, record.facts.base);
+    }
+
+    /// Takes a block that the database will have.
+    pub(super) fn announce(&mut self, record: Arc<Record>) {
+        self.blocks.insert(record.id, record.facts.base);
+        self.coming.insert(record.id, record);
+    }
+
+    /// Forgets a block that the database will not have after all.
+    pub(super) fn withdraw(&mut self, id: &BlockId) {
+        if self.coming.remove(id).is_some() {
+            self.blocks.remove(id);
+        }
+    }
+
+    /// A block that the database does not have yet.
+    #[must_use]
+    pub fn coming(&self, id: &BlockId) -> Option<&Arc<Record>> {
+        self.coming.get(id)
     }
 
     /// Whether a block is in it.

@@ -30,6 +30,22 @@ pub(crate) fn temporary() -> Arc<Ledger> {
     ledger
 }
 
+/// A block of the chapter's alone.
+pub(crate) fn record(ledger: &Ledger, height: u32, hash: &str) -> Record {
+    let request = Request {
+        base: None,
+        reward: 5000,
+        network_difficulty: difficulty(8.0),
+        room: 10,
+        chapter: member(200),
+        solo: None,
+    };
+    let id = BlockId { height, hash: hash.parse().unwrap() };
+    let user = member(1).to_base58(&prefixes());
+    let finding = Finding { time: 5, license: member(100), finder: &user };
+    ledger.plan(&request).unwrap().record(id, finding, &prefixes())
+}
+
 fn prefixes() -> Prefixes {
     Params::devnet().prefixes
 }
@@ -227,6 +243,52 @@ fn a_block_of_a_pool_that_was_killed_is_taken_once() {
     pool.close();
     let report = audited(folder.path());
     assert!(report.is_clean() && report.in_chain == 1, "{report:?}");
+}
+
+#[test]
+fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), Rules { min_payout: 400_000, fee: 0, ..rules() });
+    (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
+    let first = pool.block(None, 0, 999_999);
+    pool.stand_on(Some(first));
+    let request = Request {
+        base: Some(first),
+        reward: 999_999,
+        network_difficulty: difficulty(8.0),
+        room: 10,
+        chapter: member(200),
+        solo: None,
+    };
+    let plan = pool.ledger.plan(&request).unwrap();
+    let id = BlockId { height: 2, hash: BlockHash::hash(b"second") };
+    let user = member(1).to_base58(&prefixes());
+    let record =
+        Arc::new(plan.record(id, Finding { time: 5, license: member(100), finder: &user }, &prefixes()));
+    pool.ledger.announce(Arc::clone(&record));
+    // The node has it at once and gives the next template; the log is slow.
+    assert!(pool.ledger.has_block(&id) && !pool.ledger.has_stored(&id));
+    assert_eq!(pool.ledger.height_below(3), Some(2));
+    let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
+    assert_eq!(
+        (next.base, pool.ledger.read(|_, book| (*book.carried()).clone())),
+        (Some(id), record.carried.clone())
+    );
+    let noted = || Store::open_to_read(folder.path()).unwrap().base().unwrap();
+    assert_eq!(noted(), Some(first), "killed now, the ledger would not know the other");
+    pool.share(1, 1.0, 2, Some(Arc::clone(&record)));
+    pool.wait();
+    assert!(pool.ledger.has_stored(&id));
+    assert_eq!(noted(), Some(id));
+    // One that no node was given.
+    let other = BlockId { height: 3, hash: BlockHash::hash(b"left out") };
+    pool.ledger.announce(Arc::new(Record { id: other, ..Record::clone(&record) }));
+    pool.ledger.withdraw(&other);
+    pool.ledger.withdraw(&id);
+    assert!(!pool.ledger.has_block(&other) && pool.ledger.has_block(&id));
+    pool.close();
+    let report = audited(folder.path());
+    assert!(report.is_clean() && report.in_chain == 2, "{report:?}");
 }
 
 #[test]
