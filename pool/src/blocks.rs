@@ -176,8 +176,11 @@ impl Blocks {
         // A node may have it when this process is killed, so a file is written before; the disk may take its time.
         let written = tokio::task::block_in_place(|| self.spool.write(&found));
         let sending = self.send(found);
-        let stored =
-            tokio::task::block_in_place(|| written.and_then(|unfinished| self.spool.keep(unfinished)));
+        // The shares of its window go to the disk first: after a loss of power the next start may take the block.
+        let stored = tokio::task::block_in_place(|| {
+            self.ledger.sync();
+            written.and_then(|unfinished| self.spool.keep(unfinished))
+        });
         let file = stored
             .inspect_err(|error| {
                 error!(hash = %sending.found.hash, "found block cannot be written to disk: {error}");

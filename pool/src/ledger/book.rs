@@ -76,10 +76,12 @@ impl Plan {
         Self { base: None, window: 0..0, wanted: 0, reward, rules, chapter, split }
     }
 
-    /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left.
+    /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left. A
+    /// reward of nothing goes to the chapter, as the chain wants one output at least.
     #[must_use]
     pub fn outputs(&self) -> Vec<(Address, u64)> {
-        let chapter = (self.split.chapter > 0).then_some((self.chapter, self.split.chapter));
+        let has_chapter = self.split.chapter > 0 || self.split.paid.is_empty();
+        let chapter = has_chapter.then_some((self.chapter, self.split.chapter));
         self.split.paid.iter().copied().chain(chapter).collect()
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::Difficulty;
-use tracing::info;
+use tracing::{error, info};
 
 use super::LedgerError;
 use super::book::{Book, Plan, Record};
@@ -189,6 +189,13 @@ impl Ledger {
     #[must_use]
     pub fn height_below(&self, height: u32) -> Option<u32> {
         self.lock_state().book.height_below(height)
+    }
+
+    /// Makes the log survive a loss of power now, if the disk takes it.
+    pub fn sync(&self) {
+        if let Err(trouble) = self.store.sync() {
+            error!("the share log is not on the disk yet: {trouble}");
+        }
     }
 
     /// Takes a block that is about to be sent to nodes. Their next template may stand on it before its share is in
