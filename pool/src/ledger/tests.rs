@@ -33,14 +33,7 @@ pub(crate) fn temporary() -> Arc<Ledger> {
 
 /// A block of the chapter's alone.
 pub(crate) fn record(ledger: &Ledger, height: u32, hash: &str) -> Record {
-    let request = Request {
-        base: None,
-        reward: 5000,
-        network_difficulty: difficulty(8.0),
-        room: 10,
-        chapter: member(200),
-        solo: None,
-    };
+    let request = request(None, 5000);
     let id = BlockId { height, hash: hash.parse().unwrap() };
     let user = member(1).to_base58(&prefixes());
     let finding = Finding { time: 5, license: member(100), finder: &user };
@@ -49,6 +42,11 @@ pub(crate) fn record(ledger: &Ledger, height: u32, hash: &str) -> Record {
 
 fn prefixes() -> Prefixes {
     Params::devnet().prefixes
+}
+
+/// What a template on a base asks, whoever finds it.
+fn request(base: Option<BlockId>, reward: u64) -> Request {
+    Request { base, reward, network_difficulty: difficulty(8.0), room: 10, chapter: member(200), solo: None }
 }
 
 fn difficulty(value: f64) -> Difficulty {
@@ -253,14 +251,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
     let first = pool.block(None, 0, 999_999);
     pool.stand_on(Some(first));
-    let request = Request {
-        base: Some(first),
-        reward: 999_999,
-        network_difficulty: difficulty(8.0),
-        room: 10,
-        chapter: member(200),
-        solo: None,
-    };
+    let request = request(Some(first), 999_999);
     let plan = pool.ledger.plan(&request).unwrap();
     let id = BlockId { height: 2, hash: BlockHash::hash(b"second") };
     let user = member(1).to_base58(&prefixes());
