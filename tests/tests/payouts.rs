@@ -71,11 +71,16 @@ impl Stand {
         run("iop-pool", args)
     }
 
-    /// The audit, compared with the node.
-    fn audit(&self) -> Value {
+    /// The audit, compared with the node: status, stdout, stderr.
+    fn compare(&self) -> (Option<i32>, String, String) {
         let node = format!("http://127.0.0.1:{}", self.node.port);
         let cookie = self.node.datadir.join(".cookie").display().to_string();
-        let (status, out, err) = self.books("audit", &["--json", "--node", &node, "--node-cookie", &cookie]);
+        self.books("audit", &["--json", "--node", &node, "--node-cookie", &cookie])
+    }
+
+    /// An audit that finds nothing wrong.
+    fn audit(&self) -> Value {
+        let (status, out, err) = self.compare();
         assert_eq!(status, Some(0), "{out}\n{err}");
         serde_json::from_str(&out).unwrap()
     }
@@ -170,6 +175,22 @@ fn a_reorganisation_takes_payments_back() {
     let report = stand.audit();
     assert!(number(&report["blocks"]) >= number(&report["in_chain"]) + 4, "{report}");
     assert_eq!(number(&report["chapter"]), number(&report["fees"]) + number(&report["carried"]), "{report}");
+    // While no pool runs the first branch wins again: the books are behind the chain, and the audit says where.
+    let other = stand.node.rpc.call("getblockhash", json!([6]));
+    stand.node.rpc.call("invalidateblock", json!([other]));
+    let (status, out, _) = stand.compare();
+    assert!(status == Some(1) && out.contains("the node has no block at height 6, not"), "{out}");
+    stand.node.rpc.call("reconsiderblock", json!([hash]));
+    stand.wait_for_height(9);
+    let (status, out, _) = stand.compare();
+    let counted =
+        format!("block {} at height 6 in its chain, the book counts it as orphaned", hash.as_str().unwrap());
+    assert!(status == Some(1) && out.contains(&counted), "{out}");
+    // The next template puts it right.
+    let pool = stand.pool();
+    let right = wait_for(SOON, || (stand.compare().0 == Some(0)).then_some(()));
+    assert!(right.is_some(), "{:?}", stand.compare());
+    pool.program.stop();
 }
 
 #[test]

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use super::LedgerError;
-use super::live::{Ledger, User};
+use super::book::Record;
+use super::live::{Ledger, State, User};
 use super::queue::{Accepted, wake};
 use super::share::{Share, UserId, work_of};
 use super::store::Batch;
@@ -140,12 +141,22 @@ impl Ledger {
         for share in shares.drain(..) {
             state.window.push(share.user.member, work_of(share.difficulty));
             if let Some(block) = share.block {
-                state.book.add(&block);
+                self.take_block(&mut state, &block);
             }
         }
         let wanted = state.window.wanted();
         if let Err(trouble) = self.settle(&mut state, wanted) {
             error!("the window cannot be moved, it stays as it is: {trouble}");
+        }
+    }
+
+    /// A block is in the database, perhaps after templates that stand on it.
+    fn take_block(&self, state: &mut State, block: &Record) {
+        state.book.add(block);
+        if state.book.base() == Some(block.id)
+            && let Err(trouble) = self.store_base(Some(block.id))
+        {
+            error!("the block that templates stand on cannot be noted, the next one will be: {trouble}");
         }
     }
 

@@ -473,7 +473,12 @@ impl Miner {
             record: Some(Record::clone(&record)),
         };
         info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
-        self.shared.blocks.deliver(found).then_some(record)
+        self.shared.ledger.announce(Arc::clone(&record));
+        if self.shared.blocks.deliver(found) {
+            return Some(record);
+        }
+        self.shared.ledger.withdraw(&id);
+        None
     }
 }
 
