@@ -7,6 +7,8 @@ const LEFT = 4;
 const RIGHT = 6;
 const TOP = 22;
 const BOTTOM = 22;
+/** The part of the span that is shown at least: a young pool's points are not pressed into a corner. */
+const LEAST = 1 / 6;
 /** Pixels between two times on the axis, at least. */
 const APART = 90;
 
@@ -36,7 +38,7 @@ export class Chart {
     box.addEventListener('pointerleave', () => this.point(null));
   }
 
-  /** Shows `{step, from, hash_rate}`, over a time of `span` seconds that ends with the last point. */
+  /** Shows `{step, from, hash_rate}`, which holds `span` seconds when it is full. */
   show(data, span) {
     this.data = data;
     this.span = span;
@@ -59,7 +61,7 @@ export class Chart {
     if (!this.data || width < 50 || height < 50) return;
     const { step, from, hash_rate: values } = this.data;
     const end = from + step * values.length;
-    const begin = Math.min(from, end - this.span);
+    const begin = Math.min(from, end - this.span * LEAST);
     const unit = roundUp(Math.max(...values) / 3);
     const top = Math.max(1, Math.ceil(Math.max(...values) / unit)) * unit;
     const x = (time) => LEFT + ((time - begin) / (end - begin)) * (width - LEFT - RIGHT);
@@ -100,7 +102,7 @@ export class Chart {
   /** Times on the axis: whole hours or minutes of the reader's clock, as many as fit. */
   times(chart, begin, end, x, width, height) {
     const fits = Math.max(2, Math.floor(width / APART));
-    const steps = [600, 900, 1800, 3600, 7200, 14400, 21600, 43200];
+    const steps = [120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200];
     const step = steps.find((length) => (end - begin) / length <= fits) ?? 86400;
     const zone = new Date(end * 1000).getTimezoneOffset() * 60;
     for (let time = Math.ceil((begin - zone) / step) * step + zone; time <= end; time += step) {

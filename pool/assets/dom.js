@@ -107,7 +107,8 @@ export function amount(units) {
 
 /** Seconds as a length of time. */
 export function duration(seconds) {
-  if (seconds < 99.5) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 1) return 'under 1 s';
+  if (seconds < 99.5) return `${Math.round(seconds)} s`;
   if (seconds < 90 * 60) return `${Math.round(seconds / 60)} min`;
   if (seconds < 48 * 3600) return `${Math.round(seconds / 3600)} h`;
   if (seconds < 730 * 86400) return `${count(Math.round(seconds / 86400))} days`;

@@ -15,7 +15,7 @@ const SLOW = 5;
 const MANY_WORKERS = 100;
 const SPANS = { hour: 3600, day: 86400 };
 /** Rows of a list at first, and more with each press of its button. */
-const PAGE = 20;
+const PAGE = 10;
 
 const poolChart = new Chart(byId('pool-chart'), 'Hash rate of the pool');
 const workerChart = new Chart(byId('worker-chart'), 'Hash rate of the worker');

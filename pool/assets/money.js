@@ -19,6 +19,8 @@ const RULES = {
   solo: 'Each finder is paid alone (solo)',
   chapter: 'The chapter is paid',
 };
+/** Blocks in a member's account: all are in the CSV. */
+const MEMBER_BLOCKS = 8;
 /** Why coins of a block cannot be spent yet. */
 const LOCKED = 'coins can be spent 100 blocks later';
 
@@ -39,7 +41,8 @@ function blockRow(block) {
   const row = el('div', 'row', el('span', 'height', count(block.height)), el('span', 'grow quiet small', when(block.time)),
     block.reward === undefined ? null : el('span', 'number', amount(block.reward)), el('span', `pill ${kind}`, words),
     el('span', 'wide mono quiet', block.hash),
-    el('span', 'wide small name', 'License ', el('span', 'mono', block.license), ', found by ', el('span', 'mono', block.finder)));
+    el('span', 'wide small name', el('span', 'quiet', 'License '), el('span', 'mono', block.license),
+      el('span', 'quiet', ' · found by '), el('span', 'mono', block.finder)));
   if (block.state === 'immature') row.querySelector('.pill').title = LOCKED;
   if (block.outputs) row.append(payees(block));
   return row;
@@ -70,7 +73,7 @@ export function showBlocks(found, payouts, shown) {
 function memberBlocks(member) {
   const table = el('table', '', el('tr', '', el('th', '', 'Block'), el('th', '', 'State'), el('th', 'number', 'Earned'),
     el('th', 'number', 'Paid')));
-  member.blocks.slice(0, 50).forEach((block) => table.append(el('tr', '', el('td', '', count(block.height)),
+  member.blocks.slice(0, MEMBER_BLOCKS).forEach((block) => table.append(el('tr', '', el('td', '', count(block.height)),
     el('td', '', (STATES[block.state] ?? [block.state])[0]), el('td', 'number', amount(block.earned)),
     el('td', 'number', amount(block.paid)))));
   return table;
@@ -102,9 +105,10 @@ export function showMember(member, workers) {
     blocks.replaceChildren(el('p', 'empty', 'No block has paid this address yet.'));
     return;
   }
-  const link = el('a', 'small', 'All blocks as CSV');
+  const more = member.blocks.length > MEMBER_BLOCKS ? `The latest ${MEMBER_BLOCKS} of ${count(member.blocks.length)}. ` : '';
+  const link = el('a', '', 'All blocks as CSV');
   link.href = `/api/v1/payouts?address=${encodeURIComponent(member.address)}&format=csv`;
-  blocks.replaceChildren(memberBlocks(member), link);
+  blocks.replaceChildren(memberBlocks(member), el('p', 'small quiet', more, link));
 }
 
 /** Words in place of an account. */

@@ -161,7 +161,7 @@ impl Browser {
         bad.map(|entry| entry["message"].to_string()).collect()
     }
 
-    /// Writes a picture of the whole page, as PNG.
+    /// Writes a picture of what the window shows, as PNG.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -169,8 +169,7 @@ impl Browser {
     /// # Panics
     /// When the browser gives no picture.
     pub fn picture(&self, path: &Path) -> io::Result<()> {
-        let wanted = json!({"format": "png", "captureBeyondViewport": true});
-        let picture = self.devtools("Page.captureScreenshot", &wanted);
+        let picture = self.devtools("Page.captureScreenshot", &json!({"format": "png"}));
         let bytes = STANDARD.decode(picture["data"].as_str().expect("a picture has data"));
         std::fs::write(path, bytes.expect("the driver encodes what it sends"))
     }
