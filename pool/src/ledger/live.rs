@@ -215,7 +215,11 @@ impl Ledger {
         let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
         let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
         let mut state = self.lock_state();
-        let carried = self.carried_after(&mut state, base)?;
+        let carried = match solo {
+            None => self.stand_on(&mut state, base)?,
+            // A late question on an earlier template must not move the book back.
+            Some(_) => self.carried_after(&state, base)?,
+        };
         let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
         match (rules.scheme, solo) {
             (Scheme::Solo, Some(member)) => {
@@ -233,10 +237,19 @@ impl Ledger {
         Ok(Plan { base, window, wanted, reward, rules, chapter, split })
     }
 
-    /// What is carried after a block; moves the book there.
-    fn carried_after(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
+    /// What is carried after a block.
+    fn carried_after(&self, state: &State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
+        match base {
+            base if state.book.base() == base => Ok(state.book.carried()),
+            None => Ok(Arc::default()),
+            Some(base) => self.store.carried(&base).map(Arc::new),
+        }
+    }
+
+    /// Moves the book to a block; gives what is carried after it.
+    fn stand_on(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
         if state.book.base() != base {
-            let carried = base.map_or_else(|| Ok(Amounts::new()), |base| self.store.carried(&base))?;
+            let carried = self.carried_after(state, base)?;
             let mut batch = Batch::default();
             self.store.put_base(&mut batch, base.as_ref());
             self.store.write(batch, false)?;
