@@ -9,6 +9,7 @@ use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::job::{Job, JobNumbers, Tip};
 use crate::ledger::live::Request;
@@ -44,11 +45,15 @@ impl Payouts {
         Arc::clone(&self.numbers)
     }
 
-    /// The nearest block of ours below a template, in the chain of the node that gave it.
+    /// The nearest block of ours below a template, in the chain of the node that gave it. Waits for one that was just
+    /// found and is on its way into the ledger.
     ///
     /// # Errors
-    /// The node did not say.
+    /// The node did not say, or the ledger takes no blocks.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
+        timeout(CALL_TIME, self.ledger.settled_below(template.height)).await.map_err(|_| {
+            RpcError::Unreachable("the ledger has not taken a found block, so nothing can stand on it".into())
+        })?;
         let parent = BlockId { height: template.height.saturating_sub(1), hash: template.parent };
         let last = *self.last.lock().expect("no panic while the lock is held");
         let base = match last {
