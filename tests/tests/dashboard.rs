@@ -1,6 +1,6 @@
 //! The pool's dashboard in a real browser, with a real node, pool and miner behind it.
 //!
-//! `IOP_PICTURES=DIR` keeps pictures of it: those in `docs/images` were made so.
+//! `IOP_PICTURES=DIR` keeps pictures of it.
 
 #![allow(clippy::unwrap_used)]
 
