@@ -9,7 +9,6 @@ use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use serde_json::json;
-use tokio::time::timeout;
 
 use crate::job::{Job, JobNumbers, Tip};
 use crate::ledger::live::Request;
@@ -45,15 +44,11 @@ impl Payouts {
         Arc::clone(&self.numbers)
     }
 
-    /// The nearest block of ours below a template, in the chain of the node that gave it. Waits for one that was just
-    /// found and is on its way into the ledger.
+    /// The nearest block of ours below a template, in the chain of the node that gave it.
     ///
     /// # Errors
-    /// The node did not say, or the ledger takes no blocks.
+    /// The node did not say.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
-        timeout(CALL_TIME, self.ledger.settled_below(template.height)).await.map_err(|_| {
-            RpcError::Unreachable("the ledger has not taken a found block, so nothing can stand on it".into())
-        })?;
         let parent = BlockId { height: template.height.saturating_sub(1), hash: template.parent };
         let last = *self.last.lock().expect("no panic while the lock is held");
         let base = match last {

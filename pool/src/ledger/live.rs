@@ -1,15 +1,12 @@
 //! The ledger of a running pool: users, the window and the book in memory, kept as the log grows.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use bitcoin::BlockHash;
-use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::Difficulty;
-use tokio::sync::watch;
 use tracing::info;
 
 use super::LedgerError;
@@ -88,8 +85,6 @@ pub struct Ledger {
     pub(super) prefixes: Prefixes,
     pub(super) queue: Queue,
     state: Mutex<State>,
-    /// Found blocks that are not in the book yet.
-    coming: watch::Sender<BTreeSet<BlockId>>,
     pub(super) commit_times: OnceLock<CommitTimes>,
 }
 
@@ -124,7 +119,6 @@ impl Ledger {
             prefixes,
             queue: Queue::default(),
             state: Mutex::new(state),
-            coming: watch::Sender::default(),
             commit_times: OnceLock::new(),
         });
         let writer = Writer::start(Arc::clone(&ledger))?;
@@ -164,29 +158,6 @@ impl Ledger {
     /// Takes a share. Its ticket tells when it is committed.
     pub fn log(&self, share: Accepted) {
         self.queue.push(share);
-    }
-
-    /// Says, before a node can know of it, that a found block is on its way into the book.
-    pub fn expect_block(&self, id: BlockId) {
-        self.coming.send_modify(|coming| {
-            coming.insert(id);
-        });
-    }
-
-    /// A block that was expected is in the book, or will not come.
-    pub fn settle_block(&self, id: &BlockId) {
-        self.coming.send_modify(|coming| {
-            coming.remove(id);
-        });
-    }
-
-    /// Waits until no found block below a height is on its way into the book any more. A node takes a block faster
-    /// than the disk: without this, the next block would stand on the one before, and what is carried would be wrong.
-    pub async fn settled_below(&self, height: u32) {
-        let end = BlockId { height, hash: BlockHash::all_zeros() };
-        let settled = |coming: &BTreeSet<BlockId>| coming.range(..end).next().is_none();
-        // The sender lives as long as we.
-        let _ = self.coming.subscribe().wait_for(settled).await;
     }
 
     /// How the log does.

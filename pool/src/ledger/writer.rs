@@ -141,7 +141,6 @@ impl Ledger {
             state.window.push(share.user.member, work_of(share.difficulty));
             if let Some(block) = share.block {
                 state.book.add(&block);
-                self.settle_block(&block.id);
             }
         }
         let wanted = state.window.wanted();

@@ -470,12 +470,7 @@ impl Miner {
             record: Some(Record::clone(&record)),
         };
         info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
-        self.shared.ledger.expect_block(id);
-        let delivered = self.shared.blocks.deliver(found);
-        if !delivered {
-            self.shared.ledger.settle_block(&id);
-        }
-        delivered.then_some(record)
+        self.shared.blocks.deliver(found).then_some(record)
     }
 }
 
