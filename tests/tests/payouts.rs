@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,29 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
+/// Blocks come faster here than the disk takes them; each must stand on the one below it all the same.
+#[test]
+fn every_block_in_the_chain_stands_on_the_one_below_in_the_ledger_too() {
+    let stand = Stand::start(&devnet_like("floods", QUICK, ""), "");
+    let pool = stand.pool();
+    let member = new_address(stand.path(), &stand.network);
+    let miner = stand.miner(&member);
+    stand.wait_for_height(40);
+    miner.stop();
+    let settled = wait_for(SOON, || {
+        let payouts = pool.api("payouts");
+        let in_chain: BTreeSet<(u64, String)> = (payouts["blocks"].as_array().unwrap().iter())
+            .filter(|block| block["state"] == "immature" || block["state"] == "mature")
+            .map(|block| (number(&block["height"]), block["hash"].as_str().unwrap().to_owned()))
+            .collect();
+        let hash = |height| stand.node.rpc.call("getblockhash", json!([height])).as_str().unwrap().to_owned();
+        let chain: BTreeSet<_> = (1..=stand.node.rpc.height()).map(|height| (height, hash(height))).collect();
+        let own = chain.iter().filter(|block| in_chain.contains(block)).count();
+        (own == chain.len()).then_some(())
+    });
+    assert!(settled.is_some(), "{}", pool.api("payouts"));
+}
+
 #[test]
 fn members_are_paid_in_the_coinbase_and_the_books_agree_with_the_chain() {
     let chapter = new_address(tempfile::tempdir().unwrap().path(), &Network::Named("devnet"));
@@ -122,7 +146,7 @@ fn members_are_paid_in_the_coinbase_and_the_books_agree_with_the_chain() {
         assert!(paid[..paid.len() - 1].iter().all(|(payee, _)| members.contains(payee)), "{paid:?}");
     }
     let both = (low..=high).flat_map(|height| stand.coinbase(height)).map(|(payee, _)| payee);
-    assert!(both.collect::<std::collections::BTreeSet<_>>().len() == 3, "both have worked");
+    assert!(both.collect::<BTreeSet<_>>().len() == 3, "both have worked");
     // A member sees by address what the chain says.
     let account = pool.api(&format!("payouts?address={}", members[0]));
     assert!(number(&account["earned"]) > 0 && account["window_part"].as_f64().unwrap() > 0.0, "{account}");
@@ -205,7 +229,7 @@ fn where_each_mines_alone_the_finder_is_paid() {
     }
     let shown = pool.api("payouts");
     let blocks = shown["blocks"].as_array().unwrap();
-    for block in blocks.iter().filter(|block| block["state"] == "immature") {
+    for block in blocks.iter().filter(|block| block["state"] == "immature" || block["state"] == "mature") {
         let finder = block["finder"].as_str().unwrap().trim_end_matches(".rig");
         let (paid, reward) = (stand.coinbase(number(&block["height"])), number(&block["reward"]));
         assert_eq!(paid.len(), 2, "{paid:?}");
