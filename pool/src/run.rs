@@ -72,6 +72,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
     blocks.resume(&ledger);
+    tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     tokio::spawn(listener::listen(stratum, shared, stopped.clone()));
     let api = tokio::spawn(api::serve(api_listener, api, stopped));

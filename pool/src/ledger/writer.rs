@@ -4,7 +4,7 @@
 //! survive the machine at once. Where the disk refuses, the batch is tried again until it takes it: nothing is
 //! answered meanwhile, so that nothing is promised.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::LedgerError;
 use super::live::{Ledger, User};
-use super::queue::{Accepted, wake};
+use super::queue::Accepted;
 use super::share::{Share, UserId, work_of};
 use super::store::Batch;
 
@@ -58,14 +58,25 @@ impl Writer {
 }
 
 impl Ledger {
-    /// The thread.
+    /// The thread. Another one waits for the disk, so that shares do not.
     fn run(&self) {
+        let (sync, syncs) = mpsc::sync_channel::<()>(1);
+        std::thread::scope(|threads| {
+            threads.spawn(move || syncs.iter().for_each(|()| _ = self.insist(|| self.store.sync())));
+            self.write_all(&sync);
+            drop(sync);
+        });
+    }
+
+    /// Writes until the queue is closed and empty, and has the other thread sync what is older than [`SYNC_TIME`].
+    fn write_all(&self, sync: &mpsc::SyncSender<()>) {
         let (mut shares, mut unsynced) = (Vec::new(), None::<Instant>);
         loop {
-            let sync_in = unsynced.map(|since: Instant| SYNC_TIME.saturating_sub(since.elapsed()));
+            let mut sync_in = unsynced.map(|since: Instant| SYNC_TIME.saturating_sub(since.elapsed()));
             if sync_in == Some(Duration::ZERO) {
-                self.insist(|| self.store.sync());
-                unsynced = None;
+                // One that is ordered and has not begun will sync this too.
+                let _ = sync.try_send(());
+                (unsynced, sync_in) = (None, None);
             }
             let closed = self.queue.gather(&mut shares, sync_in);
             if !shares.is_empty() {
@@ -110,7 +121,7 @@ impl Ledger {
             shares.clear();
             return;
         }
-        wake(shares);
+        self.wakes.wake(shares);
         if let Some(observe) = self.observe.get() {
             observe(begun.elapsed(), shares.len());
         }
