@@ -1,12 +1,14 @@
 //! The HTTP API: JSON for scripts, a page for people.
 
 mod money;
+mod serve;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -18,6 +20,7 @@ use crate::SOFTWARE;
 use crate::blocks::Record;
 use crate::follow::announced::Announced;
 use crate::follow::{Health, NodeState, Work};
+use crate::metrics::{self, Metrics};
 use crate::session::Shared;
 use crate::template::LicenseInfo;
 use crate::workers::{Listed, Shares};
@@ -36,6 +39,8 @@ pub struct Api {
     pub health: Arc<Health>,
     /// When the pool started.
     pub started: Instant,
+    /// What is collected for Prometheus.
+    pub metrics: Metrics,
 }
 
 /// `/api/v1/status`.
@@ -202,24 +207,37 @@ async fn page(State(api): State<Arc<Api>>) -> Response {
     (headers, crate::page::render(&api)).into_response()
 }
 
+async fn unknown() -> Response {
+    refuse(StatusCode::NOT_FOUND, "no such path: / /healthz /metrics /api/v1/… are known")
+}
+
+async fn not_allowed() -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here")
+}
+
+/// One line that says what is wrong.
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    (status, json(&serde_json::json!({"error": reason}))).into_response()
+}
+
+async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.text(&api)).into_response()
+}
+
 /// Serves until `stop` changes.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(
-    listener: TcpListener,
-    api: Arc<Api>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
     let router = Router::new()
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
+        .route("/metrics", get(metrics))
         .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
         .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))
         .route("/api/v1/blocks", get(async |State(api): State<Arc<Api>>| json(&api.blocks())))
         .route("/api/v1/payouts", get(money::payouts))
         .route("/api/v1/shares", get(money::shares))
         .route("/api/v1/licenses", get(async |State(api): State<Arc<Api>>| json(&api.licenses())))
+        .fallback(unknown)
+        .method_not_allowed_fallback(not_allowed)
         .with_state(api);
-    axum::serve(listener, router).with_graceful_shutdown(async move { drop(stop.changed().await) }).await
+    serve::serve(listener, router, stop).await;
 }

@@ -67,6 +67,20 @@ pub enum Status {
     Accepted,
 }
 
+impl Status {
+    /// As JSON has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::Stale => "stale",
+            Self::Side => "side",
+            Self::Accepted => "accepted",
+        }
+    }
+}
+
 /// A found block as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {

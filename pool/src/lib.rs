@@ -23,6 +23,7 @@ pub mod judge;
 pub mod keys;
 pub mod ledger;
 pub mod limits;
+pub mod metrics;
 mod page;
 pub mod payouts;
 pub mod rpc;

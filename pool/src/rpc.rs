@@ -173,6 +173,7 @@ pub struct Node {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 struct Answer<T> {
     #[serde(default = "Option::default")]
     result: Option<T>,
@@ -186,6 +187,20 @@ struct AnswerError {
     code: i64,
     #[serde(default)]
     message: String,
+}
+
+/// The result in an answer, which may borrow from it. A null result is read as `T`'s null.
+///
+/// # Errors
+/// The node's error, or what is malformed.
+pub fn read_answer<'a, T: Deserialize<'a>>(method: &str, answer: &'a [u8]) -> Result<T, RpcError> {
+    let malformed = |error: serde_json::Error| RpcError::Malformed(format!("{method}: {error}"));
+    let Answer { result, error } = serde_json::from_slice(answer).map_err(malformed)?;
+    match (error, result) {
+        (Some(AnswerError { code, message }), _) => Err(RpcError::Node { code, message }),
+        (None, Some(result)) => Ok(result),
+        (None, None) => serde_json::from_str("null").map_err(malformed),
+    }
 }
 
 impl Node {
@@ -243,6 +258,14 @@ impl Node {
         params: Value,
         limit: Duration,
     ) -> Result<T, RpcError> {
+        read_answer(method, &self.answer(method, params, limit).await?)
+    }
+
+    /// Calls a method and gives the whole answer, for [`read_answer`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn answer(&self, method: &str, params: Value, limit: Duration) -> Result<Bytes, RpcError> {
         let body =
             Bytes::from(json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).to_string());
         let asked = async {
@@ -251,19 +274,9 @@ impl Node {
                 answer => answer,
             }
         };
-        let bytes = tokio::time::timeout(limit, asked).await.map_err(|_| {
+        tokio::time::timeout(limit, asked).await.map_err(|_| {
             RpcError::Unreachable(format!("no answer to {method} within {} s", limit.as_secs()))
-        })??;
-        let malformed = |error: serde_json::Error| RpcError::Malformed(format!("{method}: {error}"));
-        let answer: Answer<Box<serde_json::value::RawValue>> =
-            serde_json::from_slice(&bytes).map_err(malformed)?;
-        match answer.error {
-            Some(AnswerError { code, message }) => Err(RpcError::Node { code, message }),
-            None => {
-                let result = answer.result.as_ref().map_or("null", |raw| raw.get());
-                serde_json::from_str(result).map_err(malformed)
-            }
-        }
+        })?
     }
 
     async fn ask(&self, body: Bytes) -> Result<Bytes, RpcError> {

@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::datadir::Datadir;
 use crate::follow::{Follower, Health};
 use crate::ledger::Ledger;
+use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
 use crate::rpc::Node;
 use crate::session::{Places, Shared, listener};
@@ -42,6 +43,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     })?;
     let (ledger, mut writer) = Ledger::open(&settings.datadir, settings.rules, settings.params.prefixes)
         .map_err(|error| RunError(error.to_string()))?;
+    let commits = CommitTimes::default();
+    ledger.observe_commits(commits.clone());
     let stratum = bind("Stratum", settings.stratum_bind).await?;
     let api_listener = bind("the API", settings.api_bind).await?;
     info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
@@ -67,7 +70,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         ledger: Arc::clone(&ledger),
         places: Places::new(settings.max_connections, settings.max_connections_per_ip),
     });
-    let api = Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now() });
+    let metrics = Metrics::new(&commits);
+    let api =
+        Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now(), metrics });
 
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;

@@ -2,7 +2,7 @@
 //!
 //! Lives here: starting and stopping `iop-node`, `iop-pool` and `iop-miner` in folders and on ports of their own
 //! ([`program`], [`stand`]), JSON-RPC as a client ([`rpc`]), a peer on the wire ([`peer`], [`blocks`]), what tests do
-//! on a chain ([`chain`]), what a chain must come to ([`replay`]), blocks of any kind made without a node ([`forge`]),
+//! on a chain ([`chain`]), a miner that hashes one share at a time ([`worker`]), what a chain must come to ([`replay`]), blocks of any kind made without a node ([`forge`]),
 //! and a comparison of two nodes ([`differ`]).
 //! Does not live here: any of the programs' code, but for addresses, keys and networks of `iop-consensus`.
 //! Everything stays on loopback and ends with its owner.
@@ -17,3 +17,4 @@ pub mod program;
 pub mod replay;
 pub mod rpc;
 pub mod stand;
+pub mod worker;

@@ -168,10 +168,29 @@ impl Pool {
         stratum: &str,
         more: &[String],
     ) -> io::Result<Self> {
+        let node = (node_port, dir.join("node/.cookie"));
+        Self::start_at(dir, network, &[node], keys, stratum, more)
+    }
+
+    /// Starts a pool at several nodes, each with its RPC port and its cookie file, and with more flags. The nodes need
+    /// not run.
+    ///
+    /// # Errors
+    /// When it cannot be started or its API does not answer; its log is in the message.
+    pub fn start_at(
+        dir: &Path,
+        network: &Network,
+        nodes: &[(u16, PathBuf)],
+        keys: &[PathBuf],
+        stratum: &str,
+        more: &[String],
+    ) -> io::Result<Self> {
         let (stratum, api) = (stratum.to_owned(), format!("127.0.0.1:{}", free_port()));
-        let mut args: Vec<String> =
-            vec!["run".into(), "--node".into(), format!("http://127.0.0.1:{node_port}")];
-        args.extend(["--node-cookie".into(), dir.join("node/.cookie").display().to_string()]);
+        let mut args: Vec<String> = vec!["run".into()];
+        for (port, cookie) in nodes {
+            args.extend(["--node".into(), format!("http://127.0.0.1:{port}")]);
+            args.extend(["--node-cookie".into(), cookie.display().to_string()]);
+        }
         args.extend(["--stratum-bind".into(), stratum.clone(), "--api-bind".into(), api.clone()]);
         args.extend(["--datadir".into(), dir.join("pool").display().to_string()]);
         for key in keys {

@@ -8,10 +8,9 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use iop_consensus::address::Address;
 use serde::Serialize;
-use serde_json::json;
 use tracing::error;
 
-use super::Api;
+use super::{Api, refuse};
 use crate::follow::Work;
 use crate::ledger::LedgerError;
 
@@ -37,10 +36,6 @@ impl Query {
         }
         Ok(query)
     }
-}
-
-fn refuse(status: StatusCode, reason: &str) -> Response {
-    (status, super::json(&json!({"error": reason}))).into_response()
 }
 
 fn unreadable(trouble: &LedgerError) -> Response {

@@ -56,6 +56,8 @@ struct Inner {
     nodes: Vec<Known>,
     in_use: Option<usize>,
     announced: Vec<Option<Announced>>,
+    /// Of each license, what was last logged.
+    said: Vec<Option<Announced>>,
 }
 
 /// What is known of the nodes.
@@ -68,7 +70,7 @@ impl Health {
     pub fn new(nodes: &[Node]) -> Self {
         let unknown = |node: &Node| Known { name: node.name().to_owned(), ..Known::default() };
         let nodes = nodes.iter().map(unknown).collect();
-        Self(Mutex::new(Inner { nodes, in_use: None, announced: Vec::new() }))
+        Self(Mutex::new(Inner { nodes, in_use: None, announced: Vec::new(), said: Vec::new() }))
     }
 
     /// As of now.
@@ -94,21 +96,23 @@ impl Health {
         self.inner().announced.clone()
     }
 
-    /// Keeps what admin actions will do, and says what is new.
-    pub(super) fn announce(&self, announced: Vec<Option<Announced>>) {
+    /// Keeps what admin actions will do, and says what is new. The first template on a tip has no transactions, so an
+    /// action that still waits is gone for a moment: that does not make it new. Gives how many are.
+    pub(super) fn announce(&self, announced: Vec<Option<Announced>>) -> usize {
         let mut inner = self.inner();
-        for (place, found) in announced.iter().enumerate() {
-            if let Some(found) = found
-                && inner.announced.get(place).is_none_or(|before| before.as_ref() != Some(found))
+        inner.said.resize(announced.len(), None);
+        let mut new = 0;
+        for (found, said) in announced.iter().zip(&mut inner.said) {
+            if let Some(action) = found
+                && said != found
             {
-                warn!(
-                    license = found.license,
-                    txid = found.txid,
-                    "an admin action waits for a block: {found}"
-                );
+                warn!(txid = action.txid, "an admin action waits for a block: {action}");
+                said.clone_from(found);
+                new += 1;
             }
         }
         inner.announced = announced;
+        new
     }
 
     /// Templates come from this node, or from none.
@@ -250,6 +254,19 @@ mod tests {
         let state = &health.read()[0];
         assert_eq!((&state.trouble, state.lag, state.answer_ms), (&None, Some(0), Some(3)), "it caught up");
         assert_eq!(health.ahead_of(0), None);
+    }
+
+    #[test]
+    fn an_action_is_said_once_though_empty_templates_come_between() {
+        use super::super::announced::Action;
+        let health = health();
+        let action = |action| vec![None, Some(Announced { action, txid: "7".into(), license: "a".into() })];
+        assert_eq!(health.announce(action(Action::Remove)), 1);
+        assert_eq!(health.announce(vec![None, None]), 0);
+        assert_eq!(health.announced(), [None, None]);
+        assert_eq!(health.announce(action(Action::Remove)), 0);
+        assert_eq!(health.announced(), action(Action::Remove));
+        assert_eq!(health.announce(action(Action::Add)), 1);
     }
 
     #[test]

@@ -292,7 +292,13 @@ mod tests {
     use crate::rpc::NodeAddress;
 
     fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
-        let nodes: Arc<[Node]> = Arc::from([]);
+        with_nodes(0)
+    }
+
+    fn with_nodes(count: u16) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
+        let node =
+            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
+        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
         let health = Arc::new(Health::new(&nodes));
         let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
         Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
@@ -349,18 +355,9 @@ mod tests {
         (Some(job.template.parent), follower.wishes.in_use())
     }
 
-    fn with_nodes(count: u16) -> Follower {
-        let node =
-            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
-        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
-        let health = Arc::new(Health::new(&nodes));
-        let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
-        Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health).0
-    }
-
     #[test]
     fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
-        let mut follower = with_nodes(2);
+        let (mut follower, _) = with_nodes(2);
         for (index, found, expected) in [
             (0, tip(5, 0), (tip(5, 0), 0)),
             (1, tip(5, 0), (tip(5, 0), 0)),
@@ -377,7 +374,7 @@ mod tests {
 
     #[test]
     fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
-        let mut follower = with_nodes(2);
+        let (mut follower, _) = with_nodes(2);
         let mut snapshots = follower.publish.subscribe();
         for (index, published) in [(0, true), (1, false), (0, true)] {
             let event = offer(&follower, index, tip(5, 0));
@@ -389,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_node_that_fails_or_falls_back_is_left_for_the_best_of_the_others() {
-        let mut follower = with_nodes(3);
+        let (mut follower, _) = with_nodes(3);
         for (index, found) in [(0, tip(7, 0)), (1, tip(5, 0)), (2, tip(6, 0))] {
             let event = offer(&follower, index, found);
             follower.on_event(event);

@@ -41,7 +41,7 @@ const MAX_TIP_RACES: u32 = 10;
 pub(super) struct Offer {
     pub template: Template,
     pub licenses: Vec<LicenseInfo>,
-    /// The nearest block of ours below it.
+    /// The nearest block of ours below.
     pub base: Option<BlockId>,
     /// What the template stands on.
     pub tip: ChainTip,
@@ -129,34 +129,26 @@ impl Source {
         }
     }
 
-    /// Offers a template for each tip at once, and for each change on a tip at most one in a second. While a
-    /// template is held back for that, the next one is waited for already: it may be of a new tip.
+    /// Offers a template for each tip at once, and for changes on a tip at most one in a second, asked for when the
+    /// second is over. Meanwhile the next answer is waited for already: it may be of a new tip.
     async fn offers(&self) -> Result<Infallible, RpcError> {
         let mut id = self.offer(None).await?;
-        let mut offered = Instant::now();
-        let mut held: Option<Template> = None;
+        let (mut offered, mut early) = (Instant::now(), 0);
         loop {
-            // After two answers on one tip the next is not asked for before the last is offered.
-            let pause = if held.is_some() { offered + POLL } else { offered };
-            let this = id.take();
-            let mut next = pin!(self.next_template(this.as_deref(), pause));
-            let template = loop {
-                tokio::select! {
-                    template = &mut next => break template?,
-                    () = sleep_until(offered + POLL), if held.is_some() => {
-                        self.offer(held.take()).await?;
-                        offered = Instant::now();
+            // A node whose long poll does not wait is not asked before the second is over.
+            let pause = if early > 1 { offered + POLL } else { offered };
+            tokio::select! {
+                template = self.next_template(id.as_deref(), pause) => {
+                    let template = template?;
+                    if self.parent() == Some(template.parent) && offered.elapsed() < POLL {
+                        (id, early) = (template.long_poll_id, early + 1);
+                        continue;
                     }
+                    id = self.offer(Some(template)).await?;
                 }
-            };
-            if self.parent() == Some(template.parent) && offered.elapsed() < POLL {
-                id.clone_from(&template.long_poll_id);
-                held = Some(template);
-            } else {
-                held = None;
-                id = self.offer(Some(template)).await?;
-                offered = Instant::now();
+                () = sleep_until(offered + POLL), if early > 0 => id = self.offer(None).await?,
             }
+            (offered, early) = (Instant::now(), 0);
         }
     }
 
@@ -194,12 +186,11 @@ impl Source {
             None => template::template(node, None).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
-            let (licenses, tip, base) = tokio::try_join!(
+            let (licenses, (_, tip), base) = tokio::try_join!(
                 template::licenses(node, &self.licenses, &self.params),
                 tips::ask(node, CALL_TIME),
                 self.payouts.base(node, &template),
             )?;
-            let tip = tip.1;
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, fresh, "template");
                 let id = template.long_poll_id.clone();

@@ -2,7 +2,7 @@
 //! the chain where a node is at hand. It shares the arithmetic of [`super::split`] with the pool and nothing else:
 //! windows are summed anew from the log, balances from the blocks below.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use iop_consensus::address::{Address, Prefixes};
 use serde::Serialize;
@@ -21,6 +21,8 @@ const CHUNK: u64 = 4096;
 const MAX_NAMED: usize = 100;
 /// Heights above a share's for which its hash is remembered: jobs of a tip live no longer than the next one or two.
 const REMEMBERED_HEIGHTS: u32 = 4;
+/// Blocks of which it is remembered what is carried after them, the highest: no reorganisation goes deeper.
+const REMEMBERED_BLOCKS: usize = 2000;
 
 /// What an audit found.
 #[derive(Debug, Default, Serialize)]
@@ -85,7 +87,8 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
     check_log(store, names.len(), &mut report)?;
     let blocks = store.blocks()?;
     let log = StoredLog { store, members: &members };
-    let mut carried: HashMap<BlockId, Amounts> = HashMap::new();
+    let base = store.base()?;
+    let mut carried: BTreeMap<BlockId, Amounts> = BTreeMap::new();
     for (id, facts) in &blocks {
         let before = match facts.base {
             None => Amounts::new(),
@@ -98,10 +101,16 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
             }),
         };
         let after = check_block(store, &log, id, facts, &before, prefixes, &mut report)?;
+        if Some(*id) == base {
+            report.carried = after.values().map(|&amount| u128::from(amount)).sum();
+        }
         carried.insert(*id, after);
+        if carried.len() > REMEMBERED_BLOCKS {
+            carried.pop_first();
+        }
     }
     report.blocks = blocks.len();
-    sum(store, &blocks.into_iter().collect(), &carried, &mut report)?;
+    sum(store, base, &blocks.into_iter().collect(), &mut report)?;
     Ok(report)
 }
 
@@ -197,15 +206,10 @@ fn window(
 /// The books of the chain: rewards = paid + chapter's outputs, chapter's outputs = fees + what is carried.
 fn sum(
     store: &Store,
+    base: Option<BlockId>,
     blocks: &BTreeMap<BlockId, Facts>,
-    carried: &HashMap<BlockId, Amounts>,
     report: &mut Report,
 ) -> Result<(), LedgerError> {
-    let base = store.base()?;
-    let owed = base
-        .and_then(|base| carried.get(&base))
-        .map_or(0, |amounts| amounts.values().map(|&amount| u128::from(amount)).sum());
-    report.carried = owed;
     for id in std::iter::successors(base, |id| blocks.get(id).and_then(|facts| facts.base)) {
         let Some(facts) = blocks.get(&id) else {
             report.wrong(format!("block {} is in the chain and not in the book", id.hash));

@@ -3,7 +3,7 @@
 //! What is carried after a block depends on that block and those below it alone. So a reorganisation takes back
 //! what an orphaned block paid by standing on another one; nothing is ever undone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -187,6 +187,8 @@ pub struct Book {
     /// Every block with its base.
     blocks: BTreeMap<BlockId, Option<BlockId>>,
     base: Option<BlockId>,
+    /// The blocks in the chain of `base`, itself included.
+    alive: HashSet<BlockId>,
     carried: Arc<Amounts>,
 }
 
@@ -197,9 +199,11 @@ impl Book {
     /// The database cannot be read.
     pub(super) fn load(store: &Store) -> Result<Self, LedgerError> {
         let blocks = store.blocks()?.into_iter().map(|(id, facts)| (id, facts.base)).collect();
+        let mut book = Self { blocks, ..Self::default() };
         let base = store.base()?;
         let carried = base.map_or_else(|| Ok(Amounts::new()), |base| store.carried(&base))?;
-        Ok(Self { blocks, base, carried: Arc::new(carried) })
+        book.stand_on(base, Arc::new(carried));
+        Ok(book)
     }
 
     pub(super) fn add(&mut self, record: &Record) {
@@ -224,8 +228,22 @@ impl Book {
         Arc::clone(&self.carried)
     }
 
-    pub(super) fn stand_on(&mut self, base: Option<BlockId>, carried: Amounts) {
-        (self.base, self.carried) = (base, Arc::new(carried));
+    pub(super) fn stand_on(&mut self, base: Option<BlockId>, carried: Arc<Amounts>) {
+        let before = self.base;
+        (self.base, self.carried) = (base, carried);
+        match base {
+            // One more block on those that were in the chain: the usual case.
+            Some(id) if before.is_some() && self.blocks.get(&id) == Some(&before) => {
+                self.alive.insert(id);
+            }
+            _ => self.alive = self.in_chain().collect(),
+        }
+    }
+
+    /// Whether a block is in the chain that templates stand on.
+    #[must_use]
+    pub fn is_in_chain(&self, id: &BlockId) -> bool {
+        self.alive.contains(id)
     }
 
     /// The greatest height below another at which there are blocks.

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::Difficulty;
@@ -18,6 +17,7 @@ use super::split::{Amounts, Input, Rules, Scheme, Split};
 use super::store::{Batch, BlockId, Store};
 use super::window::{Log, Window};
 use super::writer::Writer;
+use crate::metrics::CommitTimes;
 
 /// A user name in the ledger.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ pub struct Ledger {
     pub(super) queue: Queue,
     pub(super) wakes: Wakes,
     state: Mutex<State>,
-    pub(super) observe: OnceLock<fn(Duration, usize)>,
+    pub(super) commit_times: OnceLock<CommitTimes>,
 }
 
 impl Ledger {
@@ -121,15 +121,15 @@ impl Ledger {
             queue: Queue::default(),
             wakes: Wakes::default(),
             state: Mutex::new(state),
-            observe: OnceLock::new(),
+            commit_times: OnceLock::new(),
         });
         let writer = Writer::start(Arc::clone(&ledger))?;
         Ok((ledger, writer))
     }
 
-    /// Who is told how long a commit took, and of how many shares.
-    pub fn observe_commits(&self, observe: fn(Duration, usize)) {
-        let _ = self.observe.set(observe); // the first one stays
+    /// Where commits are counted.
+    pub fn observe_commits(&self, times: CommitTimes) {
+        let _ = self.commit_times.set(times); // the first one stays
     }
 
     /// The rules that rewards are split by.
@@ -222,7 +222,11 @@ impl Ledger {
         let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
         let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
         let mut state = self.lock_state();
-        let carried = self.carried_after(&mut state, base)?;
+        let carried = match solo {
+            None => self.stand_on(&mut state, base)?,
+            // A late question on an earlier template must not move the book back.
+            Some(_) => self.carried_after(&state, base)?,
+        };
         let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
         match (rules.scheme, solo) {
             (Scheme::Solo, Some(member)) => {
@@ -240,10 +244,19 @@ impl Ledger {
         Ok(Plan { base, window, wanted, reward, rules, chapter, split })
     }
 
-    /// What is carried after a block; moves the book there.
-    fn carried_after(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
+    /// What is carried after a block.
+    fn carried_after(&self, state: &State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
+        match base {
+            base if state.book.base() == base => Ok(state.book.carried()),
+            None => Ok(Arc::default()),
+            Some(base) => self.store.carried(&base).map(Arc::new),
+        }
+    }
+
+    /// Moves the book to a block; gives what is carried after it.
+    fn stand_on(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
         if state.book.base() != base {
-            let carried = base.map_or_else(|| Ok(Amounts::new()), |base| self.store.carried(&base))?;
+            let carried = self.carried_after(state, base)?;
             let mut batch = Batch::default();
             self.store.put_base(&mut batch, base.as_ref());
             self.store.write(batch, false)?;

@@ -95,17 +95,13 @@ impl Queue {
         self.pending.lock().expect("no panic while the lock is held")
     }
 
-    /// Takes what has come, or waits for it for a while; whether there will be no more.
-    pub(super) fn gather(&self, shares: &mut Vec<Accepted>, limit: Option<Duration>) -> bool {
+    /// Takes what has come, or waits for it; whether there will be no more.
+    pub(super) fn gather(&self, shares: &mut Vec<Accepted>) -> bool {
         let mut pending = self.lock();
         if pending.shares.is_empty() && !pending.closed {
             pending.asleep = true;
-            let poisoned = "no panic while the lock is held";
             let may_wait = |pending: &mut Pending| pending.shares.is_empty() && !pending.closed;
-            pending = match limit {
-                None => self.arrived.wait_while(pending, may_wait).expect(poisoned),
-                Some(limit) => self.arrived.wait_timeout_while(pending, limit, may_wait).expect(poisoned).0,
-            };
+            pending = self.arrived.wait_while(pending, may_wait).expect("no panic while the lock is held");
             pending.asleep = false;
         } else if !pending.closed {
             drop(pending);

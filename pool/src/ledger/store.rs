@@ -19,7 +19,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, AddressKind};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env,
     IteratorMode, Options, WriteBatch, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,8 @@ const COLUMNS: [&str; 7] = ["meta", "users", "shares", "blocks", "credits", "mem
 const CACHE_BYTES: usize = 16 << 20;
 /// Memory for what is not yet in the database's files, per column, in bytes: about 100,000 shares.
 const WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// Journal that the database keeps before it writes files of all columns, in bytes: it is read whole at the start.
+const JOURNAL_BYTES: u64 = 64 << 20;
 /// Files that the database holds open: connections need theirs.
 const MAX_OPEN_FILES: i32 = 64;
 /// Logs about itself that the database keeps.
@@ -373,7 +375,14 @@ fn options(create: bool) -> Options {
     options.create_if_missing(create);
     options.create_missing_column_families(create);
     options.set_max_open_files(MAX_OPEN_FILES);
+    options.set_max_total_wal_size(JOURNAL_BYTES);
     options.set_keep_log_file_num(KEPT_LOG_FILES);
+    if let Ok(mut env) = Env::new() {
+        // Files are written and merged when miners need no answer.
+        env.lower_thread_pool_cpu_priority();
+        env.lower_high_priority_thread_pool_cpu_priority();
+        options.set_env(&env);
+    }
     options
 }
 

@@ -110,6 +110,10 @@ impl Pool {
             solo: None,
         };
         self.ledger.plan(&request).unwrap();
+        assert_eq!(self.ledger.read(|_, book| book.base()), base);
+        // A late question of a member who mines alone moves nothing.
+        self.ledger.plan(&Request { base: None, solo: Some(member(1)), ..request }).unwrap();
+        assert_eq!(self.ledger.read(|_, book| book.base()), base);
     }
 }
 

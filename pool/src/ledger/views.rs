@@ -1,6 +1,5 @@
 //! What people are shown of the ledger: the window, payouts by block, a member's account. JSON and CSV.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 
 use iop_consensus::address::Address;
@@ -9,7 +8,7 @@ use serde::Serialize;
 use super::book::{Book, Facts, MATURITY};
 use super::share::difficulty_of;
 use super::split::Scheme;
-use super::store::{BlockId, Store};
+use super::store::{BlockId, Credit};
 use super::{Ledger, LedgerError};
 
 /// Blocks in one answer at most, the latest ones.
@@ -31,30 +30,13 @@ pub enum State {
     Orphaned,
 }
 
-/// Which of our blocks are in the chain.
-#[derive(Debug)]
-pub struct Chain {
-    alive: HashSet<BlockId>,
-    /// Height of the block that is mined now; 0 before the first template.
-    next_height: u32,
-}
-
-impl Chain {
-    /// As a book has it, while a block of this height is mined.
-    #[must_use]
-    pub fn of(book: &Book, next_height: u32) -> Self {
-        Self { alive: book.in_chain().collect(), next_height }
+/// What became of a block, while a block of height `next` is mined (0 before the first template).
+fn state(book: &Book, id: &BlockId, next: u32) -> State {
+    if book.is_in_chain(id) {
+        let on_top = next.saturating_sub(id.height);
+        return if on_top >= MATURITY { State::Mature } else { State::Immature };
     }
-
-    /// What became of a block.
-    #[must_use]
-    pub fn state(&self, id: &BlockId) -> State {
-        if self.alive.contains(id) {
-            let on_top = self.next_height.saturating_sub(id.height);
-            return if on_top >= MATURITY { State::Mature } else { State::Immature };
-        }
-        if id.height >= self.next_height { State::Pending } else { State::Orphaned }
-    }
+    if id.height >= next { State::Pending } else { State::Orphaned }
 }
 
 /// An output of a coinbase to an address.
@@ -154,10 +136,14 @@ impl Ledger {
     /// # Errors
     /// The database cannot be read.
     pub fn payouts(&self, next_height: u32) -> Result<Payouts, LedgerError> {
-        let (chain, carried) = self.read(|_, book| (Chain::of(book, next_height), book.carried()));
         let rules = self.rules();
         let newest = self.store().newest_blocks(MAX_BLOCKS)?;
-        let blocks = newest.iter().map(|(id, facts)| self.block_payout(id, facts, &chain));
+        let (states, carried) = self.read(|_, book| {
+            let states: Vec<State> = newest.iter().map(|(id, _)| state(book, id, next_height)).collect();
+            (states, book.carried())
+        });
+        let blocks =
+            newest.iter().zip(states).map(|((id, facts), state)| self.block_payout(id, facts, state));
         Ok(Payouts {
             scheme: rules.scheme,
             fee: f64::from(rules.fee) / f64::from(super::split::FEE_UNIT),
@@ -169,7 +155,7 @@ impl Ledger {
         })
     }
 
-    fn block_payout(&self, id: &BlockId, facts: &Facts, chain: &Chain) -> Result<BlockPayout, LedgerError> {
+    fn block_payout(&self, id: &BlockId, facts: &Facts, state: State) -> Result<BlockPayout, LedgerError> {
         let mut outputs: Vec<Output> = (self.store().credits(id)?.into_iter())
             .filter(|(_, credit)| credit.paid > 0)
             .map(|(member, credit)| Output {
@@ -190,7 +176,7 @@ impl Ledger {
             time: facts.time,
             license: facts.license.clone(),
             finder: facts.finder.clone(),
-            state: chain.state(id),
+            state,
             reward: facts.reward,
             fee: facts.fee,
             paid,
@@ -204,20 +190,24 @@ impl Ledger {
     /// # Errors
     /// The database cannot be read.
     pub fn member(&self, member: &Address, next_height: u32, reward: u64) -> Result<Member, LedgerError> {
-        let (chain, balance, part) = self.read(|window, book| {
+        let credits = self.store().credits_of(member)?;
+        let (states, balance, part) = self.read(|window, book| {
+            let states: Vec<State> = credits.iter().map(|(id, _)| state(book, id, next_height)).collect();
             let part = match window.total() {
                 0 => 0.0,
                 total => window.work_of(member) as f64 / total as f64,
             };
-            let balance = book.carried().get(member).copied().unwrap_or(0);
-            (Chain::of(book, next_height), balance, part)
+            (states, book.carried().get(member).copied().unwrap_or(0), part)
         });
-        let mut blocks = member_blocks(self.store(), member, &chain)?;
-        let counts = |block: &&MemberBlock| matches!(block.state, State::Immature | State::Mature);
-        let earned = blocks.iter().filter(counts).map(|block| block.earned).sum();
-        let paid = blocks.iter().filter(counts).map(|block| block.paid).sum();
-        blocks.reverse();
-        blocks.truncate(MAX_BLOCKS);
+        let (mut earned, mut paid) = (0, 0);
+        for ((_, credit), state) in credits.iter().zip(&states) {
+            if matches!(state, State::Immature | State::Mature) {
+                earned += credit.earned;
+                paid += credit.paid;
+            }
+        }
+        let newest = credits.into_iter().zip(states).rev().take(MAX_BLOCKS);
+        let blocks = newest.map(|((id, credit), state)| self.member_block(id, credit, state));
         let after_fee = 1.0 - f64::from(self.rules().fee) / f64::from(super::split::FEE_UNIT);
         Ok(Member {
             address: member.to_base58(self.prefixes()),
@@ -226,7 +216,18 @@ impl Ledger {
             paid,
             window_part: part,
             estimate: (reward as f64 * after_fee * part) as u64,
-            blocks,
+            blocks: blocks.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn member_block(&self, id: BlockId, credit: Credit, state: State) -> Result<MemberBlock, LedgerError> {
+        Ok(MemberBlock {
+            height: id.height,
+            hash: id.hash.to_string(),
+            time: self.store().facts(&id)?.map_or(0, |facts| facts.time),
+            state,
+            earned: credit.earned,
+            paid: credit.paid,
         })
     }
 
@@ -255,23 +256,6 @@ impl Ledger {
         let members = members.into_iter().map(shown).collect();
         Shares { logged: log.logged, trouble: log.trouble, window: view, members }
     }
-}
-
-/// A member's blocks by height.
-fn member_blocks(store: &Store, member: &Address, chain: &Chain) -> Result<Vec<MemberBlock>, LedgerError> {
-    let credits = store.credits_of(member)?.into_iter();
-    let blocks = credits.map(|(id, credit)| {
-        let time = store.facts(&id)?.map_or(0, |facts| facts.time);
-        Ok(MemberBlock {
-            height: id.height,
-            hash: id.hash.to_string(),
-            time,
-            state: chain.state(&id),
-            earned: credit.earned,
-            paid: credit.paid,
-        })
-    });
-    blocks.collect()
 }
 
 impl Payouts {

@@ -5,6 +5,7 @@
 //! answered meanwhile, so that nothing is promised.
 
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -25,7 +26,10 @@ const RETRY_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Writer {
     ledger: Arc<Ledger>,
-    thread: std::thread::JoinHandle<()>,
+    thread: JoinHandle<()>,
+    syncing: JoinHandle<()>,
+    /// Ends [`Writer::syncing`] when it is dropped.
+    synced: mpsc::Sender<()>,
     /// Closed when the thread ends.
     alive: oneshot::Receiver<()>,
 }
@@ -33,14 +37,13 @@ pub struct Writer {
 impl Writer {
     pub(super) fn start(ledger: Arc<Ledger>) -> Result<Self, LedgerError> {
         let (writing, (living, alive)) = (Arc::clone(&ledger), oneshot::channel());
-        let thread = std::thread::Builder::new()
-            .name("ledger".to_owned())
-            .spawn(move || {
-                writing.run();
-                drop(living);
-            })
-            .map_err(|error| ledger.store.broken(&format!("no thread can be started: {error}")))?;
-        Ok(Self { ledger, thread, alive })
+        let thread = spawn(&ledger, "ledger", move || {
+            writing.run();
+            drop(living);
+        })?;
+        let (syncer, (synced, end)) = (Arc::clone(&ledger), mpsc::channel());
+        let syncing = spawn(&ledger, "ledger-sync", move || syncer.sync_until(&end))?;
+        Ok(Self { ledger, thread, syncing, synced, alive })
     }
 
     /// Until the thread has ended by itself, which is a failure: without it nothing is answered any more.
@@ -51,39 +54,47 @@ impl Writer {
     /// Commits what is waiting, makes it durable, and ends the thread. Shares that come later are not taken.
     pub fn close(self) {
         self.ledger.queue.close();
-        if self.thread.join().is_err() {
+        let ended = self.thread.join();
+        drop(self.synced);
+        if ended.and(self.syncing.join()).is_err() {
             error!("the ledger's thread failed; what it had committed is kept");
         }
     }
 }
 
-impl Ledger {
-    /// The thread. Another one waits for the disk, so that shares do not.
-    fn run(&self) {
-        let (sync, syncs) = mpsc::sync_channel::<()>(1);
-        std::thread::scope(|threads| {
-            threads.spawn(move || syncs.iter().for_each(|()| _ = self.insist(|| self.store.sync())));
-            self.write_all(&sync);
-            drop(sync);
-        });
-    }
+fn spawn(
+    ledger: &Ledger,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, LedgerError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|error| ledger.store.broken(&format!("no thread can be started: {error}")))
+}
 
-    /// Writes until the queue is closed and empty, and has the other thread sync what is older than [`SYNC_TIME`].
-    fn write_all(&self, sync: &mpsc::SyncSender<()>) {
-        let (mut shares, mut unsynced) = (Vec::new(), None::<Instant>);
+impl Ledger {
+    /// The thread that commits.
+    fn run(&self) {
+        let mut shares = Vec::new();
         loop {
-            let mut sync_in = unsynced.map(|since: Instant| SYNC_TIME.saturating_sub(since.elapsed()));
-            if sync_in == Some(Duration::ZERO) {
-                // One that is ordered and has not begun will sync this too.
-                let _ = sync.try_send(());
-                (unsynced, sync_in) = (None, None);
-            }
-            let closed = self.queue.gather(&mut shares, sync_in);
+            let closed = self.queue.gather(&mut shares);
             if !shares.is_empty() {
                 self.commit(&mut shares);
-                unsynced.get_or_insert_with(Instant::now);
             } else if closed {
-                self.insist(|| self.store.sync());
+                return;
+            }
+        }
+    }
+
+    /// The thread that makes durable what is committed, until `end` is closed: commits do not wait for the disk.
+    fn sync_until(&self, end: &mpsc::Receiver<()>) {
+        let mut synced = 0;
+        loop {
+            let ended = end.recv_timeout(SYNC_TIME) != Err(mpsc::RecvTimeoutError::Timeout);
+            let logged = self.log_state().logged;
+            if logged != synced && self.insist(|| self.store.sync()) {
+                synced = logged;
+            }
+            if ended {
                 return;
             }
         }
@@ -122,8 +133,8 @@ impl Ledger {
             return;
         }
         self.wakes.wake(shares);
-        if let Some(observe) = self.observe.get() {
-            observe(begun.elapsed(), shares.len());
+        if let Some(times) = self.commit_times.get() {
+            times.observe(begun.elapsed(), shares.len());
         }
         let mut state = self.lock_state();
         for share in shares.drain(..) {

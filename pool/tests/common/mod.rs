@@ -51,6 +51,17 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 /// About one hash in 128 makes a block.
 pub(crate) const BITS: u32 = 0x2001_ffff;
 
+/// What a call with the tip's own long-poll id comes to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LongPoll {
+    /// It is answered when there is a new tip, as it should be.
+    Waits,
+    /// It is answered at once.
+    Returns,
+    /// It is never answered.
+    Hangs,
+}
+
 /// The chain, which outlives the server.
 pub(crate) struct Chain {
     pub(crate) name: Mutex<String>,
@@ -58,6 +69,9 @@ pub(crate) struct Chain {
     pub(crate) script: Mutex<VecDeque<Value>>,
     /// Calls of `submitblock`.
     pub(crate) offered: AtomicUsize,
+    /// Calls of `getblocktemplate`.
+    pub(crate) templates: AtomicUsize,
+    pub(crate) long_poll: Mutex<LongPoll>,
     pub(crate) blocks: Mutex<Vec<Block>>,
     /// Blocks per license; none may have more.
     pub(crate) cap: Mutex<u64>,
@@ -77,6 +91,8 @@ impl Chain {
             name: Mutex::new(name.into()),
             script: Mutex::default(),
             offered: AtomicUsize::new(0),
+            templates: AtomicUsize::new(0),
+            long_poll: Mutex::new(LongPoll::Waits),
             blocks: Mutex::default(),
             cap: Mutex::new(1000),
             password: Mutex::new("u:p".into()),
@@ -141,7 +157,7 @@ impl Chain {
         })
     }
 
-    fn submit(&self, text: &str) -> Value {
+    pub(crate) fn submit(&self, text: &str) -> Value {
         let block: Block = bitcoin::consensus::deserialize(&hex::decode(text).unwrap()).unwrap();
         if self.blocks.lock().unwrap().iter().any(|known| known.block_hash() == block.block_hash()) {
             return json!("duplicate");
@@ -171,8 +187,12 @@ async fn answer(State(chain): State<Arc<Chain>>, headers: HeaderMap, body: Bytes
     }
     let call: Value = serde_json::from_slice(&body).unwrap();
     if call["method"] == "getblocktemplate" && call["params"][0]["longpollid"] == chain.tip().to_string() {
-        let mut tips = chain.tips.subscribe();
-        let _ = tips.changed().await;
+        let (mut tips, long_poll) = (chain.tips.subscribe(), *chain.long_poll.lock().unwrap());
+        match long_poll {
+            LongPoll::Waits => drop(tips.changed().await),
+            LongPoll::Returns => {}
+            LongPoll::Hangs => std::future::pending().await,
+        }
     }
     let answered = catch_unwind(AssertUnwindSafe(|| chain.call(&call["method"], &call["params"])));
     let mut answer = answered.unwrap_or_else(|panic| {
@@ -213,7 +233,10 @@ impl Chain {
                 }
                 json!({"confirmations": 1})
             }
-            "getblocktemplate" => self.template(),
+            "getblocktemplate" => {
+                self.templates.fetch_add(1, Ordering::SeqCst);
+                self.template()
+            }
             "getlicenseinfo" => params
                 .as_array()
                 .unwrap()
