@@ -18,6 +18,8 @@ use crate::template::Template;
 
 /// Bytes that connection and miner fill in.
 const EXTRANONCE_SIZE: usize = SERVER_EXTRANONCE1_SIZE + SERVER_EXTRANONCE2_SIZE;
+/// Bytes of a job's number.
+const JOB_SIZE: usize = size_of::<u64>();
 /// The chain's limit for a coinbase script, in bytes. Ours has at most 170.
 const MAX_SCRIPT: usize = 300;
 
@@ -49,6 +51,16 @@ pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], 
     let (room, after) = rest.split_at(EXTRANONCE_SIZE);
     assert_eq!(room, [0; EXTRANONCE_SIZE], "the cut is where the extranonces go");
     SplitCoinbase { before: before.to_vec(), after: after.to_vec() }
+}
+
+/// Gives a coinbase's first part another job number.
+///
+/// # Panics
+/// It is not from [`build`].
+pub fn renumber(before: &mut [u8], job: u64) {
+    let number_at = before.len() - 1 - JOB_SIZE; // a byte that pushes the extranonces comes after it
+    let (_, end) = before.split_at_mut(number_at);
+    end[..JOB_SIZE].copy_from_slice(&job.to_be_bytes());
 }
 
 fn unsigned(template: &Template, outputs: &[(Address, u64)]) -> Transaction {

@@ -1,5 +1,7 @@
 //! Configuration: a TOML file and flags become validated [`Settings`], here and nowhere else.
 
+mod stratum;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,36 +10,22 @@ use clap::Args;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
-use iop_stratum::difficulty::{Difficulty, Target};
 use serde::Deserialize;
+
+pub use stratum::DifficultyBounds;
 
 use crate::files;
 use crate::keys::{self, KEYS_VARIABLE};
 use crate::ledger::split::FEE_UNIT;
 use crate::ledger::{Rules, Scheme};
-use crate::limits;
 use crate::rpc::NodeAddress;
+use crate::session::limits::Limits;
+use crate::session::tls::Tls;
 
 /// Where Stratum listens if nothing is said: everywhere, on the port that most pools use.
 const DEFAULT_STRATUM_BIND: &str = "0.0.0.0:3333";
 /// Where the API listens if nothing is said: on this machine only, since it has no passwords.
 const DEFAULT_API_BIND: &str = "127.0.0.1:3380";
-/// Start difficulty where the chain's easiest target is difficulty 1 or harder: a share every four seconds at
-/// 1 TH/s. Smaller machines suggest less.
-const DEFAULT_START_DIFFICULTY: f64 = 1024.0;
-/// Start difficulty of private chains for CPUs: about two million hashes.
-const DEFAULT_PRIVATE_START_DIFFICULTY: f64 = 0.0005;
-/// Least difficulty that a client may suggest, as a part of the start difficulty, if nothing is said. A bound is
-/// needed since each share costs the pool two dozen hashes.
-const DEFAULT_MIN_PART: f64 = 1.0 / 1024.0;
-/// Greatest difficulty that a client may suggest if nothing is said: one share in about 4 s at 1 EH/s.
-const DEFAULT_MAX_DIFFICULTY: f64 = 1e9;
-/// Stratum connections at a time if nothing is said.
-const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
-
-/// Stratum connections from one address at a time if nothing is said: a farm behind one router, and not enough for
-/// one client to lock out all others.
-const DEFAULT_MAX_CONNECTIONS_PER_IP: usize = 256;
 /// The PPLNS window if nothing is said, as a multiple of the network's difficulty: members are paid for what they
 /// did in about the time in which a pool with all hash rate finds two blocks.
 const DEFAULT_WINDOW: f64 = 2.0;
@@ -53,9 +41,6 @@ const LEAST_PAYOUT: u64 = 546;
 const DEFAULT_MAX_OUTPUTS: usize = 17;
 /// Members that a coinbase can pay at most: a notify of 34 kB.
 const MOST_OUTPUTS: usize = 500;
-/// Least start difficulty: far below any use, and far enough from zero for its parts.
-const LEAST_START_DIFFICULTY: f64 = 1e-300;
-
 /// A configuration that cannot be used: one line that names the thing and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -114,6 +99,15 @@ pub struct Flags {
     /// Where Stratum listens [default: 0.0.0.0:3333]
     #[arg(long, value_name = "ADDR:PORT")]
     pub stratum_bind: Option<String>,
+    /// Where Stratum over TLS listens; needs a certificate and its key
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub stratum_tls_bind: Option<String>,
+    /// File with the TLS certificate and those that signed it (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate_file: Option<PathBuf>,
+    /// File with the certificate's private key (PEM), readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
     /// Where the HTTP API listens [default: 127.0.0.1:3380]
     #[arg(long, value_name = "ADDR:PORT")]
     pub api_bind: Option<String>,
@@ -143,12 +137,22 @@ struct File {
     min_payout: Option<u64>,
     max_outputs: Option<usize>,
     stratum_bind: Option<String>,
+    stratum_tls_bind: Option<String>,
+    tls_certificate_file: Option<PathBuf>,
+    tls_key_file: Option<PathBuf>,
     api_bind: Option<String>,
     start_difficulty: Option<f64>,
     min_difficulty: Option<f64>,
     max_difficulty: Option<f64>,
+    vardiff: Option<bool>,
+    vardiff_seconds_per_share: Option<f64>,
     max_connections: Option<usize>,
     max_connections_per_ip: Option<usize>,
+    max_new_connections_per_second: Option<f64>,
+    max_requests_per_second: Option<f64>,
+    handshake_seconds: Option<f64>,
+    idle_seconds: Option<f64>,
+    write_seconds: Option<f64>,
     datadir: Option<PathBuf>,
     log: Option<String>,
 }
@@ -176,10 +180,18 @@ pub struct Settings {
     pub rules: Rules,
     /// Where Stratum listens.
     pub stratum_bind: SocketAddr,
+    /// Where Stratum over TLS listens, and what it shows itself with.
+    pub tls: Option<(SocketAddr, Tls)>,
     /// Where the API listens.
     pub api_bind: SocketAddr,
     /// What a connection starts with and what it may ask for.
     pub difficulty: DifficultyBounds,
+    /// Seconds from share to share that vardiff aims at, if it is on.
+    pub vardiff: Option<f64>,
+    /// What one connection may take.
+    pub limits: Limits,
+    /// New connections a second from one address.
+    pub new_connections: f64,
     /// Stratum connections at a time.
     pub max_connections: usize,
     /// Stratum connections from one address at a time.
@@ -197,17 +209,6 @@ pub struct Books {
     pub datadir: PathBuf,
     /// Nodes to compare with; may be none.
     pub nodes: Vec<NodeAddress>,
-}
-
-/// Start difficulty and the bounds of what a client may suggest.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DifficultyBounds {
-    /// Of a new connection.
-    pub start: Difficulty,
-    /// Least.
-    pub min: Difficulty,
-    /// Greatest.
-    pub max: Difficulty,
 }
 
 /// What was asked for, before it is checked.
@@ -268,6 +269,10 @@ impl Raw {
             )?,
             api_bind: bind("api-bind", &flags.api_bind, &file.api_bind, DEFAULT_API_BIND)?,
             difficulty: self.difficulty(&params)?,
+            vardiff: self.vardiff()?,
+            limits: self.limits()?,
+            new_connections: self.new_connections()?,
+            tls: self.tls()?,
             max_connections: self.max_connections(nodes.len())?,
             max_connections_per_ip: self.max_connections_per_ip()?,
             datadir: self.datadir(&params)?,
@@ -396,51 +401,6 @@ impl Raw {
         Ok(keys)
     }
 
-    fn difficulty(&self, params: &Params) -> Result<DifficultyBounds, ConfigError> {
-        let easiest = Target::from_be_bytes(params.pow.limit.to_be_bytes());
-        let default = if easiest > Target::DIFFICULTY_1 {
-            DEFAULT_PRIVATE_START_DIFFICULTY
-        } else {
-            DEFAULT_START_DIFFICULTY
-        };
-        let start = difficulty(
-            "start_difficulty",
-            self.flags.start_difficulty.or(self.file.start_difficulty),
-            default,
-        )?;
-        if start.get() < LEAST_START_DIFFICULTY {
-            return Err(ConfigError(format!(
-                "start_difficulty is {:e}, at least {LEAST_START_DIFFICULTY:e} expected",
-                start.get()
-            )));
-        }
-        let least = start.get() * DEFAULT_MIN_PART;
-        let min = difficulty("min_difficulty", self.file.min_difficulty, least)?;
-        let greatest = start.get().max(DEFAULT_MAX_DIFFICULTY);
-        let max = difficulty("max_difficulty", self.file.max_difficulty, greatest)?;
-        if !(min <= start && start <= max) {
-            return Err(ConfigError(format!(
-                "start_difficulty is {start}, a number from min_difficulty {min} to max_difficulty {max} expected"
-            )));
-        }
-        Ok(DifficultyBounds { start, min, max })
-    }
-
-    fn max_connections(&self, nodes: usize) -> Result<usize, ConfigError> {
-        let asked = self.file.max_connections;
-        if asked == Some(0) {
-            return Err(ConfigError("max_connections is 0, at least 1 expected".into()));
-        }
-        limits::connections(asked, DEFAULT_MAX_CONNECTIONS, limits::open_files(), nodes)
-    }
-
-    fn max_connections_per_ip(&self) -> Result<usize, ConfigError> {
-        match self.file.max_connections_per_ip.unwrap_or(DEFAULT_MAX_CONNECTIONS_PER_IP) {
-            0 => Err(ConfigError("max_connections_per_ip is 0, at least 1 expected".into())),
-            number => Ok(number),
-        }
-    }
-
     fn datadir(&self, params: &Params) -> Result<PathBuf, ConfigError> {
         if let Some(path) = &self.flags.datadir {
             return Ok(path.clone());
@@ -452,12 +412,6 @@ impl Raw {
         let home = home.ok_or_else(|| ConfigError("no datadir is named and HOME is not set".into()))?;
         Ok(PathBuf::from(home).join(".iop-pool").join(&params.name))
     }
-}
-
-fn difficulty(key: &str, value: Option<f64>, default: f64) -> Result<Difficulty, ConfigError> {
-    let value = value.unwrap_or(default);
-    Difficulty::new(value)
-        .ok_or_else(|| ConfigError(format!("{key} is {value}, a number above zero expected")))
 }
 
 fn socket_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {

@@ -25,6 +25,10 @@ use crate::template::Template;
 /// for work that can no longer make a block.
 pub const STALE_GRACE: Duration = Duration::from_secs(2);
 
+/// Variants of a job at most, one made from the other. Each takes some kilobytes as long as the job's tip; machines
+/// need four or so until their difficulty is right.
+const MAX_VARIANTS: u32 = 64;
+
 /// The parent that jobs stand on. Shared by its jobs, so that all become stale at one moment.
 #[derive(Debug, Default)]
 pub struct Tip {
@@ -120,8 +124,13 @@ pub struct Job {
     pub work: Work,
     /// What a block of this chain needs, as a difficulty.
     pub network_difficulty: Difficulty,
+    notify: Notify,
     line: Arc<[u8]>,
     clean_line: Arc<[u8]>,
+    /// The same work under another number.
+    variant: OnceLock<Arc<Job>>,
+    /// Variants that may follow.
+    variants_left: u32,
 }
 
 impl Job {
@@ -135,34 +144,70 @@ impl Job {
         tip: Arc<Tip>,
     ) -> Self {
         let SplitCoinbase { before, after } = coinbase::build(&template, key, &plan.outputs(), number);
-        let version = Version(template.version & !VersionMask::SERVER.0);
-        let id = JobId::new(&format!("{number:x}")).expect("16 digits at most");
-        let mut notify = Notify {
-            job_id: id.clone(),
+        let notify = Notify {
+            job_id: id(number),
             prev_hash: PrevHash(template.parent.to_byte_array()),
             coinbase1: before,
             coinbase2: after,
             branches: merkle_branches(&template.txids),
-            version,
+            version: Version(template.version & !VersionMask::SERVER.0),
             nbits: NBits(template.bits),
             ntime: NTime(template.time),
             clean: false,
         };
-        let line = notify.to_line().into();
+        Self::from_notify(notify, key.address(), template, plan, tip)
+    }
+
+    fn from_notify(
+        mut notify: Notify,
+        license: Address,
+        template: Arc<Template>,
+        plan: Arc<Plan>,
+        tip: Arc<Tip>,
+    ) -> Self {
         notify.clean = true;
+        let clean_line = notify.to_line().into();
+        notify.clean = false;
         Self {
-            id,
-            license: key.address(),
+            id: notify.job_id.clone(),
+            license,
             tip,
-            version,
+            version: notify.version,
             work: Work::new(&notify),
             network_difficulty: template.target.difficulty(),
-            line,
-            clean_line: notify.to_line().into(),
+            line: notify.to_line().into(),
+            clean_line,
+            notify,
             template,
             plan,
             solo: None,
+            variant: OnceLock::new(),
+            variants_left: MAX_VARIANTS,
         }
+    }
+
+    /// The same work as a new job, for sessions that cannot wait for one until their difficulty changes. Its number
+    /// and so its coinbases are its own, and no share of one is a share of the other; the signature does not cover
+    /// the number, so nothing is signed. Made once for all sessions; a variant has variants in turn,
+    /// until there are [`MAX_VARIANTS`].
+    #[must_use]
+    pub fn variant(&self, numbers: &JobNumbers) -> Option<Arc<Self>> {
+        let variants_left = self.variants_left.checked_sub(1)?;
+        Some(Arc::clone(self.variant.get_or_init(|| {
+            let number = numbers.next();
+            let mut notify = self.notify.clone();
+            notify.job_id = id(number);
+            coinbase::renumber(&mut notify.coinbase1, number);
+            let (template, plan) = (Arc::clone(&self.template), Arc::clone(&self.plan));
+            let job = Self::from_notify(notify, self.license, template, plan, Arc::clone(&self.tip));
+            Arc::new(Self { variants_left, ..job })
+        })))
+    }
+
+    /// Whether one is a variant of the other, or both of a third, or both are one.
+    #[must_use]
+    pub fn is_same_work(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.plan, &other.plan)
     }
 
     /// The job that a session of this member gets: this one, or the member's own. None where the member is not
@@ -218,10 +263,15 @@ impl Job {
     }
 }
 
+fn id(number: u64) -> JobId {
+    JobId::new(&format!("{number:x}")).expect("16 digits at most")
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use bitcoin::Block;
+    use iop_consensus::license::coinbase::check;
     use iop_stratum::fields::Nonce;
 
     use super::*;
@@ -281,6 +331,30 @@ pub(crate) mod tests {
         let block: Block = deserialize(&job.block(&header, &extranonce1, &extranonce2)).unwrap();
         assert_eq!(block.txdata[0].input[0].witness.to_vec(), [vec![0; 32]]);
         assert!(block.check_merkle_root(), "what miners hash has no witness");
+    }
+
+    #[test]
+    fn a_variant_is_licensed_work_of_its_own_and_the_same_for_all() {
+        let (job, numbers) = (job(template(3)), JobNumbers::new());
+        let variant = job.variant(&numbers).unwrap();
+        assert!(Arc::ptr_eq(&variant, &job.variant(&numbers).unwrap()));
+        let second = variant.variant(&numbers).unwrap();
+        let all = std::iter::successors(Some(Arc::clone(&variant)), |last| last.variant(&numbers)).count();
+        assert_eq!(all, MAX_VARIANTS as usize);
+        assert!(job.is_same_work(&second) && !job.is_same_work(&self::job(template(3))));
+        let (extranonce1, extranonce2) = (Extranonce1::from_u32(9), Extranonce2::from_counter(1, 8).unwrap());
+        let mut seen = std::collections::HashSet::new();
+        for job in [&job, &*variant, &*second] {
+            let line = String::from_utf8(job.line(false).to_vec()).unwrap();
+            assert!(line.contains(&format!("\"{}\"", job.id)), "{line}");
+            let coinbase = job.work.coinbase(&extranonce1, &extranonce2);
+            let number = u64::from_str_radix(job.id.as_str(), 16).unwrap();
+            assert_eq!(coinbase.windows(8).filter(|part| **part == number.to_be_bytes()).count(), 1);
+            let expected = coinbase::build(&job.template, &key(true), &job.plan.outputs(), number);
+            assert_eq!(job.notify.coinbase1, expected.before);
+            assert_eq!(check(&deserialize(&coinbase).unwrap()), Ok(key(true).address()));
+            assert!(seen.insert(job.work.merkle_root(&extranonce1, &extranonce2)), "work of its own");
+        }
     }
 
     #[test]

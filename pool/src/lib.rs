@@ -2,12 +2,13 @@
 //!
 //! Here: configuration, the node's client, license choice, signed coinbases, jobs, Stratum connections, verdicts,
 //! share counters, found blocks and their delivery, the HTTP API. Not here: the rules (`iop-consensus`), messages
-//! and work arithmetic (`iop-stratum`), hashing, and (yet) the durable share ledger, payouts and vardiff.
+//! and work arithmetic (`iop-stratum`), hashing.
 //! Path: node tip → template ([`template`]) → license ([`choice`]) → signed coinbase ([`coinbase`]) → job ([`job`],
 //! one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) → counters ([`workers`]); a found
 //! block goes to every node at once ([`blocks`]).
 
 pub mod api;
+pub mod bans;
 pub mod blocks;
 pub mod books;
 pub mod check;
@@ -32,6 +33,7 @@ pub mod session;
 pub mod solo;
 pub mod spool;
 pub mod template;
+pub mod vardiff;
 pub mod workers;
 
 /// What the pool calls itself.

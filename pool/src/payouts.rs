@@ -38,6 +38,12 @@ impl Payouts {
         Self { ledger, chapter, numbers: Arc::default(), last: Mutex::default() }
     }
 
+    /// Where the numbers of jobs come from.
+    #[must_use]
+    pub fn numbers(&self) -> Arc<JobNumbers> {
+        Arc::clone(&self.numbers)
+    }
+
     /// The nearest block of ours below a template, in the chain of the node that gave it.
     ///
     /// # Errors

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::api::{self, Api};
+use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::config::Settings;
 use crate::datadir::Datadir;
@@ -18,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
 use crate::rpc::Node;
+use crate::session::tls::Tls;
 use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
 use crate::template::ChainIdentity;
@@ -25,6 +27,8 @@ use crate::workers::Workers;
 
 /// How long blocks in flight may hold up the end.
 const END_TIME: Duration = Duration::from_secs(5);
+/// How long connections may take to say goodbye: a second each, all at once, and some for a busy machine.
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// Why the pool ended, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,24 +50,34 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let commits = CommitTimes::default();
     ledger.observe_commits(commits.clone());
     let stratum = bind("Stratum", settings.stratum_bind).await?;
+    let (tls_bind, tls) = settings.tls.unzip();
+    let tls = tls.map(Arc::new);
+    let tls_listener = match tls_bind {
+        Some(address) => Some(bind("Stratum over TLS", address).await?),
+        None => None,
+    };
     let api_listener = bind("the API", settings.api_bind).await?;
+    if let Some(listener) = &tls_listener {
+        info!(stratum_tls = %local(listener), "TLS");
+    }
     info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
 
     let nodes: Arc<[Node]> = settings.nodes.into_iter().map(Node::new).collect();
     let health = Arc::new(Health::new(&nodes));
     let prefixes = settings.params.prefixes;
     let network = settings.params.name.clone();
-    let (follower, snapshots) = Follower::new(
-        settings.params,
-        Arc::clone(&nodes),
-        settings.licenses,
-        Payouts::new(Arc::clone(&ledger), settings.payout),
-        Arc::clone(&health),
-    );
+    let payouts = Payouts::new(Arc::clone(&ledger), settings.payout);
+    let numbers = payouts.numbers();
+    let (follower, snapshots) =
+        Follower::new(settings.params, Arc::clone(&nodes), settings.licenses, payouts, Arc::clone(&health));
     let blocks = Blocks::new(nodes, spool, chain);
     let shared = Arc::new(Shared {
         prefixes,
         difficulty: settings.difficulty,
+        vardiff: settings.vardiff,
+        limits: settings.limits,
+        bans: Bans::new(settings.new_connections),
+        numbers,
         snapshots,
         workers: Workers::default(),
         blocks: Arc::clone(&blocks),
@@ -74,28 +88,63 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let api =
         Arc::new(Api { network, shared: Arc::clone(&shared), health, started: Instant::now(), metrics });
 
+    let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
     blocks.resume(&ledger);
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
-    tokio::spawn(listener::listen(stratum, shared, stopped.clone()));
+    doors.open(stratum, None, &shared);
+    if let Some(listener) = tls_listener {
+        doors.open(listener, tls.clone(), &shared);
+    }
+    drop(shared);
     let api = tokio::spawn(api::serve(api_listener, api, stopped));
+    // Kept to the end: without it connections have nowhere to look for work.
+    let mut following = std::pin::pin!(follower.run());
     let ended = tokio::select! {
-        wrong = follower.run() => Err(RunError(wrong.to_string())),
+        wrong = &mut following => Err(RunError(wrong.to_string())),
         served = api => Err(RunError(format!("the API ended: {served:?}"))),
         () = writer.failed() => Err(RunError("the ledger's thread failed".to_owned())),
-        name = signals.next() => {
+        name = signals.end(tls.as_deref()) => {
             info!("{name}: the pool ends");
             Ok(())
         }
     };
+    doors.close().await;
     stop.send_replace(true);
     blocks.finish(END_TIME).await;
     tokio::task::spawn_blocking(move || writer.close())
         .await
         .map_err(|error| RunError(format!("the ledger could not be closed: {error}")))?;
     ended
+}
+
+/// Where miners come in, and the connections of those who are in.
+struct Doors {
+    close: watch::Sender<bool>,
+    leave: watch::Sender<bool>,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self { close: watch::Sender::new(false), leave: watch::Sender::new(false) }
+    }
+}
+
+impl Doors {
+    fn open(&self, listener: TcpListener, tls: Option<Arc<Tls>>, shared: &Arc<Shared>) {
+        let (close, leave) = (self.close.subscribe(), self.leave.subscribe());
+        tokio::spawn(listener::listen(listener, tls, Arc::clone(shared), close, leave));
+    }
+
+    /// Lets nobody in any more, then tells those who are in to come again, and waits until they are gone.
+    async fn close(self) {
+        self.close.send_replace(true);
+        self.close.closed().await; // the listeners are dropped: the ports are closed
+        self.leave.send_replace(true);
+        let _ = tokio::time::timeout(FAREWELL_TIME, self.leave.closed()).await; // the rest is torn down
+    }
 }
 
 async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -111,19 +160,32 @@ fn local(listener: &TcpListener) -> String {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, RunError> {
         let listen =
             |kind| signal(kind).map_err(|error| RunError(format!("signals cannot be received: {error}")));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupted",
-            _ = self.terminate.recv() => "terminated",
+    /// Until a signal that ends the pool. SIGHUP does not: it reads the TLS files again.
+    async fn end(&mut self, tls: Option<&Tls>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "interrupted",
+                _ = self.terminate.recv() => return "terminated",
+                _ = self.hangup.recv() => match tls.map(Tls::reload) {
+                    None => info!("SIGHUP: there is nothing to read again"),
+                    Some(Ok(())) => info!("SIGHUP: new connections get the TLS certificate as it is now"),
+                    Some(Err(trouble)) => error!("SIGHUP: the TLS certificate stays as it was: {trouble}"),
+                },
+            }
         }
     }
 }

@@ -78,11 +78,17 @@ pub(crate) fn parse_bytes(
     min: usize,
     max: usize,
 ) -> Result<Vec<u8>, FieldError> {
+    hex_len(field, text, min, max)?;
+    hex::decode(text).map_err(|_| FieldError::NotHex { field })
+}
+
+/// How many bytes the digits are, where that is within `min..=max`.
+fn hex_len(field: &'static str, text: &str, min: usize, max: usize) -> Result<usize, FieldError> {
     let expected = Span { min: min * 2, max: max * 2 };
     if !text.len().is_multiple_of(2) || text.len() < expected.min || text.len() > expected.max {
         return Err(FieldError::Length { field, found: text.len(), unit: "hex digits", expected });
     }
-    hex::decode(text).map_err(|_| FieldError::NotHex { field })
+    Ok(text.len() / 2)
 }
 
 /// Hex text of exactly 32 bytes.
@@ -225,8 +231,11 @@ macro_rules! short_bytes {
             /// # Errors
             /// Wrong width or a character that is no hex digit.
             pub fn parse(text: &str, min: usize, max: usize) -> Result<Self, FieldError> {
-                let bytes = parse_bytes($field, text, min, max.min($max))?;
-                Ok(Self::new(&bytes).expect("the length was checked against the maximum"))
+                let len = hex_len($field, text, min, max.min($max))?;
+                let mut bytes = [0; $max];
+                hex::decode_to_slice(text, &mut bytes[..len])
+                    .map_err(|_| FieldError::NotHex { field: $field })?;
+                Ok(Self::new(&bytes[..len]).expect("the length was checked against the maximum"))
             }
 
             /// The bytes, as they stand in the coinbase.

@@ -42,6 +42,17 @@ impl Reject {
         Self::Unauthorized(Cow::Borrowed("Unauthorized worker"))
     }
 
+    /// The text on the wire.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Other(text) | Self::Unauthorized(text) => Cow::Borrowed(text),
+            Self::JobNotFound | Self::Duplicate | Self::LowDifficulty | Self::NotSubscribed => {
+                Cow::Owned(self.to_string())
+            }
+        }
+    }
+
     /// The number on the wire.
     #[must_use]
     pub fn code(&self) -> u8 {

@@ -48,7 +48,7 @@ fn they_read_our_handshake_and_our_answers() {
     let mut client = Client::new(options("alice".into(), VersionMask::ALL));
     let mut server = server("somebody else");
     while server.next_outgoing().is_some() {}
-    let mut seen = Vec::new();
+    let (mut seen, mut masks) = (Vec::new(), 0);
     while let Some(line) = client.next_outgoing() {
         seen.push(Client2Server::try_from(theirs(&line)).unwrap());
         if let Some(Event::Authorize(request)) = server.handle_line(&line).unwrap() {
@@ -56,6 +56,12 @@ fn they_read_our_handshake_and_our_answers() {
         }
         while let Some(answer) = server.next_outgoing() {
             let answer = answer.as_ref();
+            client.handle_line(answer).unwrap();
+            if let Ok(Server2Client::SetVersionMask(told)) = Server2Client::try_from(theirs(answer)) {
+                assert_eq!(told.version_mask, HexU32Be(0x1fff_e000));
+                masks += 1;
+                continue;
+            }
             match Server2ClientResponse::try_from(theirs(answer)) {
                 Ok(Server2ClientResponse::Configure(configured)) => {
                     assert_eq!(configured.version_rolling_mask(), Some(HexU32Be(0x1fff_e000)));
@@ -67,9 +73,9 @@ fn they_read_our_handshake_and_our_answers() {
                 Ok(Server2ClientResponse::GeneralResponse(answer)) => assert!(answer.result),
                 other => panic!("{other:?}"),
             }
-            client.handle_line(answer).unwrap();
         }
     }
+    assert_eq!(masks, 1, "the mask is told once");
     assert!(client.is_authorized());
     assert!(matches!(
         &seen[..],

@@ -1,9 +1,12 @@
 //! The server's session against clients that do what they should not.
 #![allow(clippy::unwrap_used)]
 
+use iop_stratum::client;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionBits, VersionMask};
-use iop_stratum::server::{Event, Fatal, MAX_MALFORMED, MAX_USER_AGENT, MAX_WORKERS, Session, WorkerSlot};
+use iop_stratum::server::{
+    Event, Fatal, MAX_MALFORMED, MAX_MESSAGE, MAX_USER_AGENT, MAX_WORKERS, Session, WorkerSlot,
+};
 use iop_stratum::verdict::Reject;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -138,6 +141,76 @@ fn a_minimum_difficulty_that_cannot_be_kept_is_refused() {
 }
 
 #[test]
+fn the_mask_is_told_behind_the_answer_that_agrees_to_it() {
+    let mut session = session();
+    for (mask, agreed) in [("ffffffff", "1fffe000"), ("00C00000", "00c00000"), ("6000", "00006000")] {
+        let options = json!({"version-rolling.mask": mask, "version-rolling.min-bit-count": "2"});
+        let params = json!([["version-rolling"], options]);
+        assert_eq!(say(&mut session, json!({"id": 1, "method": "mining.configure", "params": params})), None);
+        let lines = sent(&mut session);
+        assert_eq!(lines[0]["result"]["version-rolling.mask"], agreed);
+        assert_eq!(
+            lines[1..],
+            [json!({"id": null, "method": "mining.set_version_mask", "params": [agreed]})]
+        );
+    }
+}
+
+#[test]
+fn subscribe_takes_none_to_four_parameters_and_gives_this_connections_extranonce() {
+    for params in [
+        json!([]),
+        json!(["a/1"]),
+        json!(["a/1", "00c0ffee"]),
+        json!(["a/1", null, "pool.example"]),
+        json!([null, 7, "pool.example", 3333]),
+    ] {
+        let mut session = session();
+        let event = say(&mut session, json!({"id": 1, "method": "mining.subscribe", "params": params}));
+        assert!(matches!(event, Some(Event::Subscribed { .. })), "{params}");
+        let lines = sent(&mut session);
+        assert_eq!((lines.len(), &lines[0]["result"][1]), (1, &json!("deadbeef")), "{params}");
+        assert_eq!(lines[0]["result"][2], 8);
+    }
+}
+
+#[test]
+fn user_names_may_have_127_bytes_and_the_password_may_be_missing_or_null() {
+    for params in [json!(["x".repeat(127)]), json!(["a", null]), json!(["a", ""])] {
+        let event = say(&mut session(), json!({"id": 1, "method": "mining.authorize", "params": params}));
+        let Some(Event::Authorize(request)) = event else { panic!("{params}") };
+        assert_eq!(&*request.password, "");
+    }
+}
+
+#[test]
+fn what_the_server_says_unasked_is_read_by_our_client() {
+    let options = client::Options {
+        user: "a".into(),
+        password: "x".into(),
+        user_agent: "iop-miner/test".into(),
+        version_mask: VersionMask::ALL,
+        suggest_difficulty: None,
+    };
+    let (mut server, mut client) = (session(), client::Session::new(options));
+    while client.next_outgoing().is_some() {}
+    server.show_message(&format!("\u{1b}[1mstop\n{}", "x".repeat(1000)));
+    server.reconnect();
+    server.ping();
+    let lines: Vec<_> = std::iter::from_fn(|| server.next_outgoing()).collect();
+    let mut read = |line: usize| client.handle_line(lines[line].as_ref()).unwrap();
+    let Some(client::Event::ShowMessage(text)) = read(0) else { panic!("a message") };
+    assert!(text.starts_with("[1mstopx") && text.len() <= MAX_MESSAGE);
+    let same_place = client::Reconnect { host: None, port: None, wait: 0 };
+    assert_eq!(read(1), Some(client::Event::Reconnect(same_place)));
+    assert_eq!(read(2), None);
+    let pong = client.next_outgoing().unwrap();
+    assert_eq!(pong, b"{\"id\":\"ping\",\"result\":\"pong\",\"error\":null}\n");
+    assert_eq!(server.handle_line(&pong), Ok(None), "an answer needs no answer");
+    assert_eq!(server.queued_bytes(), 0);
+}
+
+#[test]
 fn a_suggested_target_is_its_difficulty() {
     let target = format!("00000001fffe{:0<52}", "");
     let event = say(&mut session(), json!({"id": 1, "method": "mining.suggest_target", "params": [target]}));
@@ -184,7 +257,10 @@ proptest! {
         let mut session = session();
         for (method, params) in calls {
             let event = say(&mut session, json!({"id": 7, "method": method, "params": params}));
-            let answers = sent(&mut session);
+            let (answers, unasked): (Vec<_>, Vec<_>) =
+                sent(&mut session).into_iter().partition(|line| line["method"].is_null());
+            let is_mask = |line: &Value| line["method"] == "mining.set_version_mask";
+            prop_assert!(unasked.iter().all(is_mask) && (unasked.is_empty() || method == "mining.configure"));
             match event {
                 Some(Event::Authorize(request)) => {
                     prop_assert!(answers.is_empty());

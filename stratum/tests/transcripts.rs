@@ -1,4 +1,5 @@
-//! What known clients say, word for word as their sources write it, and what our server answers.
+//! What known clients say, word for word where their sources were read (a file's first line says where not), and what
+//! our server answers.
 //!
 //! `>` is a line of the client, `<` a line of the server in the order in which it must come; `DIFFICULTY` and
 //! `NOTIFY` stand for what the test's pool sends after a subscription.
@@ -98,6 +99,9 @@ macro_rules! transcripts {
 transcripts!(
     cgminer_works: "cgminer.txt",
     minerd_works: "minerd.txt",
+    cpuminer_opt_works: "cpuminer-opt.txt",
+    bosminer_works: "bosminer.txt",
+    whatsminer_works: "whatsminer.txt",
     esp_miner_works: "esp-miner.txt",
     nicehash_works: "nicehash.txt",
     odd_clients_are_answered_and_kept: "odd.txt",

@@ -234,7 +234,8 @@ fn flood(stratum: &str, user: &str) -> (u64, u64) {
 fn a_killed_pool_loses_no_acknowledged_share() {
     let kills = std::env::var("IOP_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(4u64);
     let network = devnet_like("killed", "00000000", "");
-    let config = "start_difficulty = 1e-10\nmin_difficulty = 1e-11\n";
+    let config =
+        "start_difficulty = 1e-10\nmin_difficulty = 1e-11\nvardiff = false\nmax_requests_per_second = 1e9\n";
     let stand = Stand::start(&network, config);
     let member = new_address(stand.path(), &stand.network);
     let (mut sent, mut acknowledged) = (0, 0);

@@ -160,6 +160,8 @@ fn config(
         format!("stratum_bind = {stratum:?}\napi_bind = {api:?}"),
         format!("start_difficulty = {START_DIFFICULTY}\nmin_difficulty = {START_DIFFICULTY}"),
         format!("max_difficulty = 1e9\nmax_connections = {}", connections + 10),
+        // Shares come as fast as the pool takes them, at one difficulty.
+        "vardiff = false\nmax_requests_per_second = 1e9".to_owned(),
         format!("datadir = {:?}\nlog = \"warn\"", dir.join("pool")),
         common.pool_config.join("\n"),
         format!("[[node]]\nurl = \"http://127.0.0.1:{}\"", node.port),

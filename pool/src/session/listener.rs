@@ -1,5 +1,6 @@
-//! Takes connections, up to the limit.
+//! Takes connections, up to the limits, from those who may come in.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::{Shared, connection};
+use super::tls::Tls;
+use super::{Place, Shared, connection};
 use crate::session::miner::Miner;
 
 /// Wait after the system refused a connection (usually: too many open files), so that we do not spin.
@@ -15,8 +17,14 @@ const REFUSED_WAIT: Duration = Duration::from_millis(100);
 /// How often it is said that connections are turned away.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// Runs until `stop` changes.
-pub async fn listen(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+/// Runs until `close` changes; the connections go on until `stop` does.
+pub async fn listen(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    shared: Arc<Shared>,
+    mut close: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) {
     let mut warned: Option<Instant> = None;
     let mut warn_rarely = |text: String| {
         if warned.is_none_or(|at| at.elapsed() > REMIND) {
@@ -26,16 +34,17 @@ pub async fn listen(listener: TcpListener, shared: Arc<Shared>, mut stop: watch:
     };
     loop {
         let accepted = tokio::select! {
-            _ = stop.changed() => return,
+            _ = close.changed() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match shared.places.take(peer.ip()) {
+            Ok((stream, peer)) => match place(&shared, peer.ip()) {
                 Ok(place) => {
-                    let miner = Miner::new(Arc::clone(&shared), place, peer);
-                    tokio::spawn(connection::serve(stream, miner, shared.snapshots.clone(), stop.clone()));
+                    let miner = Box::new(Miner::new(Arc::clone(&shared), place, peer));
+                    let (tls, snapshots) = (tls.as_ref().map(|tls| tls.accept()), shared.snapshots.clone());
+                    tokio::spawn(connection::serve(stream, tls, miner, snapshots, stop.clone()));
                 }
-                Err(full) => warn_rarely(full.to_string()),
+                Err(refused) => warn_rarely(refused),
             },
             Err(error) => {
                 warn_rarely(format!("a connection could not be taken: {error}"));
@@ -43,4 +52,10 @@ pub async fn listen(listener: TcpListener, shared: Arc<Shared>, mut stop: watch:
             }
         }
     }
+}
+
+/// Lets a new connection in, or says why not.
+fn place(shared: &Shared, ip: IpAddr) -> Result<Place, String> {
+    shared.bans.admit(ip, Instant::now()).map_err(|refused| refused.to_string())?;
+    shared.places.take(ip).map_err(|full| full.to_string())
 }

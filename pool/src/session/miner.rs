@@ -15,8 +15,10 @@ use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, Wo
 use iop_stratum::verdict::Reject;
 use tracing::{debug, info};
 
+use super::limits::Limits;
 use super::{Place, Shared};
 use crate::SOFTWARE;
+use crate::bans::Offence;
 use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
@@ -26,6 +28,7 @@ use crate::ledger::queue::{Accepted, Ticket};
 use crate::ledger::store::BlockId;
 use crate::ledger::{Scheme, User};
 use crate::spool::Found;
+use crate::vardiff::{Aim, Vardiff};
 use crate::workers::Presence;
 
 /// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work.
@@ -42,6 +45,16 @@ const MAX_UNCOMMITTED: usize = 1024;
 /// Places for them that an idle connection keeps.
 const IDLE_UNCOMMITTED: usize = 4;
 
+/// A difficulty so many times greater or less than that of the last job does not wait for the next one.
+const BIG_CHANGE: f64 = 4.0;
+/// Shares in a row that are none, after which that counts as an offence, each time.
+const BAD_RUN: u32 = 200;
+/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
+/// ones do not count.
+const HOPELESS_RUN: u32 = 1000;
+/// Where to come again: the same place.
+const RECONNECT: &[u8] = b"{\"id\":null,\"method\":\"client.reconnect\",\"params\":[]}\n";
+
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
 struct Sent {
@@ -49,7 +62,9 @@ struct Sent {
     difficulty: Difficulty,
     /// The first half of each share's hash. Different shares have different headers, so different hashes; and no
     /// other connection has this one's extranonce1, so no other can have these shares.
-    seen: HashSet<[u8; 16]>,
+    /// Made for the first share: most jobs of a connection have none for long, and many connections are idle.
+    #[expect(clippy::box_collection, reason = "a set takes 48 bytes, and there are 16 of these")]
+    seen: Option<Box<HashSet<[u8; 16]>>>,
 }
 
 /// A user of this connection.
@@ -65,8 +80,9 @@ pub struct Miner {
     shared: Arc<Shared>,
     session: Session,
     peer: SocketAddr,
-    /// The last wish, within the bounds.
-    wanted: Difficulty,
+    vardiff: Vardiff,
+    /// The last wish. The same one again changes nothing.
+    wish: Option<Difficulty>,
     /// The least that the miner can work at, or that the pool gives out.
     minimum: Difficulty,
     /// The difficulty that the miner was last told.
@@ -75,6 +91,8 @@ pub struct Miner {
     /// By slot.
     workers: Vec<Joined>,
     accepted: usize,
+    /// Shares in a row that were none.
+    bad: u32,
     /// Shares that are good and not yet in the log, by their requests, in order.
     uncommitted: VecDeque<Id>,
     /// Where the log says what it has; from the first share on.
@@ -92,12 +110,14 @@ impl Miner {
             session: Session::new(extranonce1, VersionMask::SERVER, SOFTWARE)
                 .with_max_difficulty(shared.difficulty.max),
             peer,
-            wanted: shared.difficulty.start,
+            vardiff: Vardiff::new(shared.difficulty.start, Instant::now()),
+            wish: None,
             minimum: shared.difficulty.min,
             told: None,
             sent: VecDeque::new(),
             workers: Vec::new(),
             accepted: 0,
+            bad: 0,
             uncommitted: VecDeque::new(),
             ticket: None,
             dead_from: None,
@@ -110,6 +130,30 @@ impl Miner {
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// What the connection may take.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// Counts against its address.
+    pub fn offend(&self, offence: Offence) {
+        self.shared.offend(self.peer.ip(), offence);
+    }
+
+    /// Whether it has sent so many shares that are none that it should be closed.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.bad >= HOPELESS_RUN
+    }
+
+    /// The pool ends: says that it will be back.
+    pub fn on_stop(&mut self) {
+        if self.session.is_subscribed() {
+            self.session.notify(RECONNECT.into());
+        }
     }
 
     /// Whether it is subscribed with a user.
@@ -199,19 +243,72 @@ impl Miner {
         }
         let Some(job) = job.for_member(self.workers.first().map(|first| first.user.member())) else { return };
         let job = &job;
-        let again = self.sent.back().filter(|sent| Arc::ptr_eq(&sent.job, job));
-        // A job that is sent again, to a client that subscribes again, keeps the difficulty it was sent with.
-        let difficulty = again
-            .map_or_else(|| job.share_difficulty(self.wanted.at_least(self.minimum)), |sent| sent.difficulty);
-        let is_new = again.is_none();
-        let clean = self.sent.back().is_none_or(|sent| !Arc::ptr_eq(&sent.job.tip, &job.tip));
+        let last = self.sent.back();
+        if let Some(last) = last.filter(|sent| sent.job.is_same_work(job)) {
+            if self.told.is_none() {
+                // A client that subscribes again gets the job again, at the difficulty that it was sent with.
+                let (line, difficulty) = (last.job.line(false), last.difficulty);
+                self.send(line, difficulty);
+            }
+            return;
+        }
+        let clean = last.is_none_or(|sent| !Arc::ptr_eq(&sent.job.tip, &job.tip));
+        if last.is_none() {
+            self.vardiff.begin(Instant::now());
+        }
+        let difficulty = job.share_difficulty(self.wanted());
+        self.send(job.line(clean), difficulty);
+        self.remember(Arc::clone(job), difficulty);
+    }
+
+    fn send(&mut self, line: Arc<[u8]>, difficulty: Difficulty) {
         if self.told != Some(difficulty) {
             self.session.set_difficulty(difficulty);
             self.told = Some(difficulty);
         }
-        self.session.notify(job.line(clean));
-        if is_new {
-            self.remember(Arc::clone(job), difficulty);
+        self.session.notify(line);
+    }
+
+    /// What jobs should have from now on.
+    fn wanted(&self) -> Difficulty {
+        self.vardiff.difficulty().at_least(self.minimum)
+    }
+
+    fn aim(&self) -> Option<Aim> {
+        let seconds_per_share = self.shared.vardiff?;
+        Some(Aim { seconds_per_share, min: self.minimum, max: self.shared.difficulty.max })
+    }
+
+    /// When to call [`Self::on_silence`] if no share comes before.
+    #[must_use]
+    pub fn silent_from(&self) -> Option<Instant> {
+        let aim = self.aim()?;
+        let mines = !self.workers.is_empty() && !self.sent.is_empty() && self.dead_from.is_none();
+        self.vardiff.silent_from(&aim).filter(|_| mines)
+    }
+
+    /// Eases the difficulty if no share came for long.
+    pub fn on_silence(&mut self, now: Instant) {
+        if self.silent_from().is_some_and(|silent| now >= silent)
+            && let Some(aim) = self.aim()
+            && self.vardiff.on_silence(now, &aim)
+        {
+            self.on_retarget();
+        }
+    }
+
+    /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once. It is clean,
+    /// as most machines go on with what they have otherwise; shares of the one before still count.
+    fn on_retarget(&mut self) {
+        let Some(last) = self.sent.back().filter(|last| !last.job.tip.is_retired()) else { return };
+        let wanted = last.job.share_difficulty(self.wanted());
+        let change = wanted.get() / last.difficulty.get();
+        if change > 1.0 / BIG_CHANGE && change < BIG_CHANGE {
+            return;
+        }
+        if let Some(job) = last.job.variant(&self.shared.numbers) {
+            self.send(job.line(true), wanted);
+            self.remember(job, wanted);
         }
     }
 
@@ -220,12 +317,15 @@ impl Miner {
         while self.sent.len() >= MAX_JOBS {
             self.sent.pop_front();
         }
-        self.sent.push_back(Sent { job, difficulty, seen: HashSet::new() });
+        self.sent.push_back(Sent { job, difficulty, seen: None });
     }
 
     /// From the next job on.
     fn on_wish(&mut self, difficulty: Difficulty) {
-        self.wanted = difficulty.clamp(self.shared.difficulty.min, self.shared.difficulty.max);
+        if self.wish.replace(difficulty) != Some(difficulty) {
+            let start = difficulty.clamp(self.shared.difficulty.min, self.shared.difficulty.max);
+            self.vardiff = Vardiff::new(start, Instant::now());
+        }
     }
 
     fn on_authorize(&mut self, request: &Authorize) {
@@ -260,6 +360,9 @@ impl Miner {
         if let Some(difficulty) = difficulty_in(&request.password) {
             self.on_wish(difficulty);
         }
+        if is_new && self.workers.len() == 1 {
+            self.vardiff.begin(Instant::now());
+        }
         if is_new && self.workers.len() == 1 && self.shared.ledger.rules().scheme == Scheme::Solo {
             // Only now is it known whom the job pays.
             let snapshot = Arc::clone(&self.shared.snapshots.borrow());
@@ -286,8 +389,15 @@ impl Miner {
                 self.workers[submit.worker.0].presence.counters.accept(accepted.difficulty, now);
                 self.shared.workers.totals.accept(accepted.difficulty, now);
                 self.accepted += 1;
+                self.bad = 0;
                 self.uncommitted.push_back(submit.id.clone());
+                let difficulty = accepted.difficulty;
                 self.shared.ledger.log(accepted);
+                if let Some(aim) = self.aim()
+                    && self.vardiff.on_share(difficulty, Instant::now(), &aim)
+                {
+                    self.on_retarget();
+                }
             }
             Err(reject) => {
                 self.count_refused(submit.worker, &reject);
@@ -296,7 +406,13 @@ impl Miner {
         }
     }
 
-    fn count_refused(&self, worker: WorkerSlot, reject: &Reject) {
+    fn count_refused(&mut self, worker: WorkerSlot, reject: &Reject) {
+        if !matches!(reject, Reject::JobNotFound) {
+            self.bad = self.bad.saturating_add(1);
+            if self.bad.is_multiple_of(BAD_RUN) {
+                self.offend(Offence::BadShares);
+            }
+        }
         self.workers[worker.0].presence.counters.reject(reject);
         self.shared.workers.totals.reject(reject);
     }
@@ -309,13 +425,14 @@ impl Miner {
         let clock = u32::try_from(now).unwrap_or(u32::MAX);
         let solved = judge(&sent.job, sent.difficulty, &extranonce1, mask, submit, clock)?;
         let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
-        if sent.seen.contains(half) {
+        let seen = sent.seen.get_or_insert_default();
+        if seen.contains(half) {
             return Err(Reject::Duplicate);
         }
-        if sent.seen.len() >= MAX_SHARES_PER_JOB && !solved.is_block {
+        if seen.len() >= MAX_SHARES_PER_JOB && !solved.is_block {
             return Err(Reject::other("too many shares for one job, raise the difficulty"));
         }
-        sent.seen.insert(*half);
+        seen.insert(*half);
         let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
         let hash = *half;
         let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now)).flatten();
@@ -381,4 +498,4 @@ fn difficulty_in(password: &str) -> Option<Difficulty> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,26 +1,31 @@
 //! Stratum connections.
 //!
 //! Here: the listener with its limits ([`listener`]), a connection's socket with its time-outs and its bounded
-//! queue ([`connection`]), and what the pool says to a miner ([`miner`], without any socket). Not here: the
-//! protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]).
+//! queue ([`connection`], [`limits`], [`tls`]), and what the pool says to a miner ([`miner`], without any socket).
+//! Not here: the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]).
 //! Path: socket → lines → [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → job → socket.
 
 pub mod connection;
+pub mod limits;
 pub mod listener;
 pub mod miner;
+pub mod tls;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use iop_consensus::address::Prefixes;
 use tokio::sync::watch;
+use tracing::info;
 
+use crate::bans::{Bans, Offence};
 use crate::blocks::Blocks;
 use crate::config::DifficultyBounds;
 use crate::follow::Snapshot;
-use crate::job::random;
+use crate::job::{JobNumbers, random};
 use crate::ledger::Ledger;
 use crate::workers::Workers;
 
@@ -31,6 +36,14 @@ pub struct Shared {
     pub prefixes: Prefixes,
     /// Start and bounds.
     pub difficulty: DifficultyBounds,
+    /// Seconds from share to share that vardiff aims at; without it a connection's difficulty is its wish.
+    pub vardiff: Option<f64>,
+    /// Of each connection.
+    pub limits: limits::Limits,
+    /// Who may not come in.
+    pub bans: Bans,
+    /// For jobs under another number.
+    pub numbers: Arc<JobNumbers>,
     /// What there is to do.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Counters.
@@ -41,6 +54,15 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Connections and their extranonces.
     pub places: Arc<Places>,
+}
+
+impl Shared {
+    /// Counts what an address did, and says so if that bans it.
+    pub fn offend(&self, ip: IpAddr, offence: Offence) {
+        if let Some(time) = self.bans.offend(ip, offence, Instant::now()) {
+            info!("{ip} is banned for {} s, the last of its offences: {offence:?}", time.as_secs());
+        }
+    }
 }
 
 /// Places for connections, each with an extranonce1 that no other live connection has.

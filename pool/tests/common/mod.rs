@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
+pub(crate) mod program;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

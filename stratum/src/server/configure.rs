@@ -84,7 +84,7 @@ impl Configured {
             Ok(asked) => asked.intersect(server_mask),
             Err(error) => return Value::String(error.to_string()),
         };
-        // min-bit-count is advice to servers that can choose their mask; ours is one, all bits that may roll.
+        // min-bit-count, a number or text, is advice to servers that can choose their mask; ours is one, all bits that may roll.
         self.version_mask = Some(mask);
         if mask == VersionMask::NONE {
             return Value::Bool(false);

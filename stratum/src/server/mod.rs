@@ -7,6 +7,7 @@
 //! Path: line → [`Session::handle_line`] → event → the owner's answer → [`Session::next_outgoing`] → socket.
 
 mod configure;
+mod fast;
 mod session;
 mod submit;
 
@@ -25,6 +26,8 @@ pub const MAX_USER: usize = 127;
 pub const MAX_PASSWORD: usize = 255;
 /// Longest user agent that is kept, in bytes; the rest is cut off.
 pub const MAX_USER_AGENT: usize = 64;
+/// Longest text of a `client.show_message`, in bytes; longer than a machine's display.
+pub const MAX_MESSAGE: usize = 256;
 /// Most users on one connection: a proxy of a farm names each machine. Bounds what a connection can make us keep.
 pub const MAX_WORKERS: usize = 1024;
 /// Lines that are no envelope, after which the other side is taken to speak something else.

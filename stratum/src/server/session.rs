@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::configure::configure;
+use super::fast;
 use super::submit::Fields;
-use super::{Authorize, Event, Fatal, MAX_MALFORMED, MAX_PASSWORD, MAX_USER, MAX_USER_AGENT, MAX_WORKERS};
+use super::{
+    Authorize, Event, Fatal, MAX_MALFORMED, MAX_MESSAGE, MAX_PASSWORD, MAX_USER, MAX_USER_AGENT, MAX_WORKERS,
+};
 use super::{Submit, WorkerSlot};
 use crate::difficulty::{Difficulty, Target};
 use crate::fields::{Extranonce1, FieldError, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32};
-use crate::message::{Id, Message, Params, failure, notification, printable, success};
+use crate::message::{Id, Message, Params, failure, granted, notification, printable, success};
 use crate::verdict::Reject;
 
 /// A line to send, with its line end.
@@ -123,11 +126,34 @@ impl Session {
         self.send(notification("mining.set_difficulty", [difficulty.get()]));
     }
 
+    /// Queues a `client.show_message`: text for the person at the machine, cut to [`MAX_MESSAGE`] printing bytes.
+    pub fn show_message(&mut self, text: &str) {
+        self.send(notification("client.show_message", [printable(text, MAX_MESSAGE)]));
+    }
+
+    /// Queues a `client.reconnect` without parameters: to the same host and port, the one that clients follow.
+    pub fn reconnect(&mut self) {
+        self.send(notification("client.reconnect", [(); 0]));
+    }
+
+    /// Queues a `mining.ping`. Its id is text, so that no answer to it is taken for one of the client's own.
+    pub fn ping(&mut self) {
+        self.send(b"{\"id\":\"ping\",\"method\":\"mining.ping\",\"params\":[]}\n".to_vec());
+    }
+
     /// Reads one line and queues what can be answered at once.
     ///
     /// # Errors
     /// The other side does not speak Stratum: send what is queued, then close.
     pub fn handle_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
+        match fast::read(line) {
+            Some(share) => Ok(self.usual_submit(&share)),
+            None => self.handle_any_line(line),
+        }
+    }
+
+    /// The general way, which takes the usual lines too and says the same of them.
+    pub(super) fn handle_any_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
         match Message::parse(line) {
             Ok(Message::Call { id, method, params }) => Ok(self.call(id, &method, &params)),
             // Answers to what we ask (client.get_version) tell nothing that we act on.
@@ -151,7 +177,9 @@ impl Session {
             "mining.suggest_target" => self.suggest(&id, suggested_target(params)).map(Some),
             "mining.extranonce.subscribe" => self.reply(&id, true),
             "mining.get_version" | "client.get_version" => self.reply(&id, self.software),
-            "mining.ping" => self.reply(&id, "pong"),
+            "mining.ping" | "client.ping" => self.reply(&id, "pong"),
+            // The transactions of a job are megabytes that no miner needs; an empty list is a valid answer.
+            "mining.get_transactions" => self.reply(&id, [(); 0]),
             _ => Err(Reject::other("Unknown method")),
         };
         result.unwrap_or_else(|reject| {
@@ -177,6 +205,10 @@ impl Session {
             self.version_mask = mask;
         }
         self.send(success(id, &configured.reply));
+        if let Some(mask) = configured.version_mask.filter(|&mask| mask != VersionMask::NONE) {
+            // Firmware that reads the mask from the notification alone gets it too; the reply is always first.
+            self.send(notification("mining.set_version_mask", [mask.to_string()]));
+        }
         Ok(configured.minimum_difficulty.map(Event::MinimumDifficulty))
     }
 
@@ -186,24 +218,47 @@ impl Session {
         Ok(Event::SuggestDifficulty(wanted))
     }
 
+    fn usual_submit(&mut self, line: &fast::Line<'_>) -> Option<Event> {
+        let id = Id::of_digits(line.id);
+        let event = self.worker_of_share(line.param(0)).map(|worker| {
+            let fields = Fields::of_line(line);
+            self.share(&id, worker, fields)
+        });
+        event.map_err(|reject| self.send(failure(&id, &reject))).ok()
+    }
+
     fn submit(&mut self, id: &Id, params: &Params<'_>) -> Result<Event, Reject> {
         if !self.subscribed {
             return Err(Reject::NotSubscribed);
         }
-        let user = params.text(0, "user").map_err(refused)?;
-        let slot =
-            self.workers.iter().position(|worker| **worker == *user).ok_or_else(Reject::unauthorized)?;
-        let worker = WorkerSlot(slot);
-        let share = Fields::read(params).map_err(refused).and_then(|fields| self.within_mask(fields));
-        let Fields { job_id, extranonce2, ntime, nonce, version_bits } = match share {
-            Ok(fields) => fields,
+        let worker = self.worker_of_share(&params.text(0, "user").map_err(refused)?)?;
+        Ok(self.share(id, worker, Fields::read(params)))
+    }
+
+    fn worker_of_share(&self, user: &str) -> Result<WorkerSlot, Reject> {
+        if !self.subscribed {
+            return Err(Reject::NotSubscribed);
+        }
+        let slot = self.workers.iter().position(|worker| **worker == *user);
+        slot.map(WorkerSlot).ok_or_else(Reject::unauthorized)
+    }
+
+    fn share(&mut self, id: &Id, worker: WorkerSlot, fields: Result<Fields, FieldError>) -> Event {
+        match fields.map_err(refused).and_then(|fields| self.within_mask(fields)) {
+            Ok(Fields { job_id, extranonce2, ntime, nonce, version_bits }) => Event::Submit(Submit {
+                id: id.clone(),
+                worker,
+                job_id,
+                extranonce2,
+                ntime,
+                nonce,
+                version_bits,
+            }),
             Err(reject) => {
                 self.send(failure(id, &reject));
-                return Ok(Event::Refused { worker, reject });
+                Event::Refused { worker, reject }
             }
-        };
-        let id = id.clone();
-        Ok(Event::Submit(Submit { id, worker, job_id, extranonce2, ntime, nonce, version_bits }))
+        }
     }
 
     fn within_mask(&self, fields: Fields) -> Result<Fields, Reject> {
@@ -242,7 +297,7 @@ impl Session {
     /// Answers a share.
     pub fn answer_submit(&mut self, id: &Id, verdict: Result<(), &Reject>) {
         self.send(match verdict {
-            Ok(()) => success(id, true),
+            Ok(()) => granted(id),
             Err(reject) => failure(id, reject),
         });
     }

@@ -1,7 +1,11 @@
 //! `mining.submit`: from parameters to a share that the owner can judge.
 
+use std::borrow::Cow;
+
 use crate::fields::{Extranonce2, FieldError, JobId, NTime, Nonce, SERVER_EXTRANONCE2_SIZE, VersionBits};
 use crate::message::Params;
+
+use super::fast;
 
 /// The parameters `[user, job, extranonce2, ntime, nonce, version bits?]`, read but for the user.
 pub(super) struct Fields {
@@ -13,16 +17,29 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// From the general envelope's parameters.
     pub(super) fn read(params: &Params<'_>) -> Result<Self, FieldError> {
+        Self::from_texts(|index, field| params.text(index, field), params.get(5).is_some())
+    }
+
+    /// From a line of the usual shape.
+    pub(super) fn of_line(line: &fast::Line<'_>) -> Result<Self, FieldError> {
+        Self::from_texts(|index, _| Ok(Cow::Borrowed(line.param(index))), line.has_version_bits())
+    }
+
+    fn from_texts<'a>(
+        text: impl Fn(usize, &'static str) -> Result<Cow<'a, str>, FieldError>,
+        has_version_bits: bool,
+    ) -> Result<Self, FieldError> {
         let width = SERVER_EXTRANONCE2_SIZE;
         Ok(Self {
-            job_id: JobId::new(&params.text(1, "job id")?)?,
-            extranonce2: Extranonce2::parse(&params.text(2, "extranonce2")?, width, width)?,
-            ntime: NTime::parse(&params.text(3, "ntime")?)?,
-            nonce: Nonce::parse(&params.text(4, "nonce")?)?,
-            version_bits: match params.get(5) {
-                None => None,
-                Some(_) => Some(VersionBits::parse(&params.text(5, "version bits")?)?),
+            job_id: JobId::new(&text(1, "job id")?)?,
+            extranonce2: Extranonce2::parse(&text(2, "extranonce2")?, width, width)?,
+            ntime: NTime::parse(&text(3, "ntime")?)?,
+            nonce: Nonce::parse(&text(4, "nonce")?)?,
+            version_bits: match has_version_bits {
+                false => None,
+                true => Some(VersionBits::parse(&text(5, "version bits")?)?),
             },
         })
     }

@@ -1,0 +1,284 @@
+//! Who may not come in for a while: addresses that misbehave, and those that come too often.
+//!
+//! An offence adds points to its address, which decay. Above a threshold new connections from there are refused for
+//! a time that doubles with each ban. Existing ones are not cut: a farm's machines share an address with the one
+//! that went mad. The table is bounded, and 127.0.0.1 and ::1 are never banned: proxies and tunnels come from there.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Points at which an address is banned.
+const THRESHOLD: f64 = 100.0;
+/// Time in which points decay by half.
+const HALF_LIFE: Duration = Duration::from_secs(10 * 60);
+/// The first ban. Each further one takes twice as long.
+const FIRST_BAN: Duration = Duration::from_secs(60);
+/// The longest ban.
+const LONGEST_BAN: Duration = Duration::from_secs(60 * 60);
+/// Time after a ban's end in which the next one takes longer.
+const REMEMBERED: Duration = Duration::from_secs(6 * 60 * 60);
+/// Addresses that are remembered, some 100 bytes each.
+const MAX_ADDRESSES: usize = 16_384;
+/// Seconds' worth of new connections that may come at once: a farm whose power is back.
+const BURST_SECONDS: f64 = 8.0;
+
+/// What an address did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offence {
+    /// It does not speak Stratum: too many malformed lines, a line that does not end, TLS that is none.
+    Nonsense,
+    /// A web browser or a health check: it may be an honest mistake.
+    Http,
+    /// It did not subscribe with a user in time.
+    Silent,
+    /// It did not read what it was sent.
+    Unread,
+    /// More requests than are taken, for a second.
+    Flood,
+    /// A long run of shares that are none.
+    BadShares,
+}
+
+impl Offence {
+    fn points(self) -> f64 {
+        match self {
+            Self::Nonsense => 34.0,
+            Self::BadShares => 25.0,
+            Self::Silent | Self::Unread => 10.0,
+            Self::Flood | Self::Http => 5.0,
+        }
+    }
+}
+
+/// Why nobody from there is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It has misbehaved.
+    #[error("{0} is banned")]
+    Banned(IpAddr),
+    /// Too many connections at a time.
+    #[error("too many new connections a second from {0}")]
+    TooMany(IpAddr),
+}
+
+/// All addresses with points or connections of late.
+#[derive(Debug)]
+pub struct Bans {
+    /// New connections a second and address.
+    rate: f64,
+    known: Mutex<HashMap<IpAddr, Record>>,
+}
+
+#[derive(Debug)]
+struct Record {
+    points: f64,
+    /// New connections of late, decaying with the rate.
+    come: f64,
+    /// When `points` and `come` were right.
+    at: Instant,
+    bans: u32,
+    until: Option<Instant>,
+}
+
+impl Bans {
+    /// Nobody banned; `rate` new connections a second from one address are let in, eight seconds' worth at once.
+    #[must_use]
+    pub fn new(rate: f64) -> Self {
+        Self { rate, known: Mutex::default() }
+    }
+
+    /// Lets a new connection in, and counts it.
+    ///
+    /// # Errors
+    /// Its address is banned, or comes too often.
+    pub fn admit(&self, ip: IpAddr, now: Instant) -> Result<(), Refused> {
+        if is_exempt(ip) {
+            return Ok(());
+        }
+        let place = place_of(ip);
+        let mut known = self.known.lock().expect("no panic while the lock is held");
+        let Some(record) = self.record(&mut known, place, now) else { return Ok(()) };
+        if record.until.is_some_and(|until| now < until) {
+            return Err(Refused::Banned(ip));
+        }
+        // Tests and benches come from everywhere in 127/8; they are no crowd to be kept out.
+        if record.come + 1.0 > self.rate * BURST_SECONDS && !ip.is_loopback() {
+            return Err(Refused::TooMany(ip));
+        }
+        record.come += 1.0;
+        Ok(())
+    }
+
+    /// Counts what an address did. Gives the time of the ban if that begins one.
+    pub fn offend(&self, ip: IpAddr, offence: Offence, now: Instant) -> Option<Duration> {
+        if is_exempt(ip) {
+            return None;
+        }
+        let mut known = self.known.lock().expect("no panic while the lock is held");
+        let record = self.record(&mut known, place_of(ip), now)?;
+        if record.until.is_some_and(|until| now < until) {
+            return None; // from connections of before
+        }
+        record.points += offence.points();
+        if record.points < THRESHOLD {
+            return None;
+        }
+        let time = LONGEST_BAN.min(FIRST_BAN * 2u32.saturating_pow(record.bans.min(16)));
+        record.bans += 1;
+        record.points = 0.0;
+        record.until = Some(now + time);
+        Some(time)
+    }
+
+    /// Addresses that are banned now.
+    #[must_use]
+    pub fn count(&self, now: Instant) -> usize {
+        let known = self.known.lock().expect("no panic while the lock is held");
+        known.values().filter(|record| record.until.is_some_and(|until| now < until)).count()
+    }
+
+    /// What is known of an address, decayed until now; none where the table is full of those who matter more.
+    fn record<'a>(
+        &self,
+        known: &'a mut HashMap<IpAddr, Record>,
+        ip: IpAddr,
+        now: Instant,
+    ) -> Option<&'a mut Record> {
+        if known.len() >= MAX_ADDRESSES && !known.contains_key(&ip) {
+            known.retain(|_, record| {
+                record.decay(self.rate, now);
+                !record.is_clean(now)
+            });
+            if known.len() >= MAX_ADDRESSES {
+                return None;
+            }
+        }
+        let fresh = Record { points: 0.0, come: 0.0, at: now, bans: 0, until: None };
+        let record = known.entry(ip).or_insert(fresh);
+        record.decay(self.rate, now);
+        Some(record)
+    }
+}
+
+impl Record {
+    fn decay(&mut self, rate: f64, now: Instant) {
+        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
+        self.points *= (-seconds / HALF_LIFE.as_secs_f64()).exp2();
+        self.come = (self.come - seconds * rate).max(0.0);
+        self.at = self.at.max(now);
+        if self.until.is_some_and(|until| now >= until + REMEMBERED) {
+            (self.bans, self.until) = (0, None);
+        }
+    }
+
+    fn is_clean(&self, now: Instant) -> bool {
+        self.points < 1.0 && self.come < 1.0 && self.until.is_none_or(|until| now >= until)
+    }
+}
+
+fn is_exempt(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
+}
+
+/// A subscriber of IPv6 has at least 2^64 addresses.
+fn place_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn offences_add_up_to_bans_that_grow_and_end() {
+        let (bans, bad, other) = (Bans::new(4.0), ip("9.9.9.9"), ip("9.9.9.8"));
+        let mut now = Instant::now();
+        for expected in [60, 120, 240] {
+            assert_eq!(bans.offend(bad, Offence::Nonsense, now), None);
+            assert_eq!(bans.offend(bad, Offence::Nonsense, now), None);
+            assert_eq!(bans.admit(bad, now), Ok(()), "not yet");
+            assert_eq!(bans.offend(bad, Offence::Nonsense, now), Some(Duration::from_secs(expected)));
+            assert_eq!(bans.admit(bad, now), Err(Refused::Banned(bad)));
+            assert_eq!((bans.admit(other, now), bans.count(now)), (Ok(()), 1));
+            assert_eq!(bans.offend(bad, Offence::Nonsense, now), None, "no ban on top of a ban");
+            now += Duration::from_secs(expected);
+            assert_eq!(bans.admit(bad, now), Ok(()), "it is over");
+        }
+        now += REMEMBERED * 2;
+        for expected in [None, None, Some(FIRST_BAN)] {
+            assert_eq!(bans.offend(bad, Offence::Nonsense, now), expected, "forgotten");
+        }
+    }
+
+    #[test]
+    fn points_decay() {
+        let (bans, bad) = (Bans::new(4.0), ip("9.9.9.9"));
+        let mut now = Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(bans.offend(bad, Offence::Nonsense, now), None);
+            now += HALF_LIFE;
+        }
+    }
+
+    #[test]
+    fn this_machine_is_never_banned_and_its_other_addresses_are() {
+        let (bans, now) = (Bans::new(4.0), Instant::now());
+        for (text, banned) in
+            [("127.0.0.1", false), ("::1", false), ("::ffff:127.0.0.1", false), ("127.0.0.2", true)]
+        {
+            for _ in 0..3 {
+                bans.offend(ip(text), Offence::Nonsense, now);
+            }
+            assert_eq!(bans.admit(ip(text), now).is_err(), banned, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_comes_too_often_waits() {
+        let (bans, eager, mut now) = (Bans::new(4.0), ip("9.9.9.9"), Instant::now());
+        let mut admitted = || {
+            let count = (0..100).filter(|_| bans.admit(eager, now).is_ok()).count();
+            now += Duration::from_secs(1);
+            count
+        };
+        assert_eq!([admitted(), admitted(), admitted()], [32, 4, 4]);
+        assert_eq!(bans.admit(ip("9.9.9.8"), now), Ok(()));
+    }
+
+    #[test]
+    fn neighbours_in_ipv6_are_one_and_the_table_is_bounded() {
+        let (bans, now) = (Bans::new(4.0), Instant::now());
+        for host in 0..3u16 {
+            bans.offend(
+                IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 1, host, 0, 0, host)),
+                Offence::Nonsense,
+                now,
+            );
+        }
+        let neighbour = ip("2001:db8:1:1::77");
+        assert_eq!(bans.admit(neighbour, now), Err(Refused::Banned(neighbour)));
+        for number in 0..2 * MAX_ADDRESSES as u32 {
+            assert_eq!(bans.admit(IpAddr::V4(Ipv4Addr::from_bits(number)), now), Ok(()));
+        }
+        assert_eq!(bans.known.lock().unwrap().len(), MAX_ADDRESSES);
+        assert!(bans.admit(neighbour, now).is_err(), "who is banned is not pushed out");
+        let later = now + LONGEST_BAN * 100;
+        assert_eq!(bans.admit(ip("9.9.9.9"), later), Ok(()));
+        assert_eq!(bans.known.lock().unwrap().len(), 1, "who is clean is forgotten");
+    }
+}

@@ -1,0 +1,145 @@
+//! TLS on a socket that is read and written when it is ready: rustls does no input or output of its own.
+//!
+//! Memory is bounded by rustls' buffers: one record that comes in, [`BUFFER`] bytes that go out.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
+use tokio::net::TcpStream;
+
+use crate::config::ConfigError;
+use crate::files;
+
+/// Bytes that may wait to be encrypted and sent: some notifies.
+const BUFFER: usize = 16 * 1024;
+
+/// The files that a server shows itself with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those that it is signed by, as PEM.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM, mode 0600.
+    pub key: PathBuf,
+}
+
+/// What new connections are served with; can be read again.
+#[derive(Debug)]
+pub struct Tls {
+    files: TlsFiles,
+    config: Mutex<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// One cannot be read or used; the key may be read by others, or belongs to another certificate.
+    pub fn load(files: TlsFiles) -> Result<Self, ConfigError> {
+        let config = Mutex::new(read(&files)?);
+        Ok(Self { files, config })
+    }
+
+    /// Reads the files again, for connections from now on.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; then all stays as it was.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        let fresh = read(&self.files)?;
+        *self.config.lock().expect("no panic while the lock is held") = fresh;
+        Ok(())
+    }
+
+    /// The server's end of a new connection.
+    #[must_use]
+    pub fn accept(&self) -> Box<ServerConnection> {
+        let config = Arc::clone(&self.config.lock().expect("no panic while the lock is held"));
+        let mut connection = ServerConnection::new(config).expect("a configuration that was built is usable");
+        connection.set_buffer_limit(Some(BUFFER));
+        Box::new(connection)
+    }
+}
+
+fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, ConfigError> {
+    const CERTIFICATE: &str = "TLS certificate file";
+    const KEY: &str = "TLS key file";
+    let text = files::read_text(&files.certificate, CERTIFICATE)?;
+    let name = files.certificate.display();
+    let wrong = |reason: &dyn std::fmt::Display| ConfigError(format!("{CERTIFICATE} {name}: {reason}"));
+    let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|error| wrong(&error))?;
+    if chain.is_empty() {
+        return Err(wrong(&"it holds no certificate, PEM expected (-----BEGIN CERTIFICATE-----)"));
+    }
+    let text = files::read_secret(&files.key, KEY)?;
+    let name = files.key.display();
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|_| ConfigError(format!("{KEY} {name}: it holds no private key, PEM expected")))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(&error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| ConfigError(format!("{KEY} {name} does not fit {CERTIFICATE}: {error}")))?;
+    Ok(Arc::new(config))
+}
+
+/// A socket as rustls writes to it: what it does not take now comes back as `WouldBlock`.
+struct Socket<'a>(&'a TcpStream);
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends what is encrypted. True if some of it was taken.
+pub fn flush(connection: &mut ServerConnection, stream: &TcpStream) -> io::Result<bool> {
+    let mut progress = false;
+    while connection.wants_write() {
+        match connection.write_tls(&mut Socket(stream)) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => progress = true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(progress)
+}
+
+/// Decrypts what was read, and hands it on piece by piece.
+///
+/// # Errors
+/// It is not TLS (an alert is ready to be sent), or `take` fails.
+pub fn decrypt<E: From<String>>(
+    connection: &mut ServerConnection,
+    mut bytes: &[u8],
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    while !bytes.is_empty() {
+        let fed = connection.read_tls(&mut bytes).map_err(|error| error.to_string())?;
+        let state = connection.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
+        let mut left = state.plaintext_bytes_to_read();
+        let mut buffer = [0; 1024];
+        while left > 0 {
+            let count = connection.reader().read(&mut buffer).map_err(|error| error.to_string())?;
+            if count == 0 {
+                break;
+            }
+            left = left.saturating_sub(count);
+            take(&buffer[..count])?;
+        }
+        if fed == 0 {
+            return Err("closed by the other side".to_owned().into());
+        }
+    }
+    Ok(())
+}

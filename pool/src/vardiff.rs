@@ -1,0 +1,274 @@
+//! How hard a connection's shares are, so that they come at a steady pace. Times and shares in, a difficulty out.
+//!
+//! Here: the statistics. Not here: clocks, jobs, and when a new difficulty is told ([`crate::session::miner`]).
+//! Shares are counted against what was to be expected, until the two differ by more than chance explains: then the
+//! difficulty becomes the one that the count speaks for, and counting begins anew.
+
+use std::time::{Duration, Instant};
+
+use iop_stratum::difficulty::Difficulty;
+
+/// Standard deviations beyond which a count is no chance: of many windows in an hour, one in some hours errs.
+const SIGMAS: f64 = 3.3;
+/// Shares beyond that, where next to none are expected: a Poisson count is not normal there.
+const UP_MARGIN: f64 = 2.0;
+/// Expected shares beyond that, where next to none came: silence this long is chance once in 230 times.
+const DOWN_MARGIN: f64 = 5.45;
+/// Expected shares without any share at all, before the first one: nothing is known yet, and an error costs little.
+const FIRST_SILENCE: f64 = 3.0;
+/// Least number of shares that raise the difficulty: fewer come at once by chance, or out of a proxy's buffer.
+const LEAST_SHARES: f64 = 4.0;
+/// Shares, expected or come, above which the past counts half: a window of about 160 to 320 s at 5 s a share. Since
+/// so few are counted, a pace within 0.6 and 1.4 of the right one is left alone.
+const MEMORY: f64 = 64.0;
+/// Most that one step raises: what few shares say of a much faster machine is right to this order only.
+const MOST_UP: f64 = 256.0;
+/// Most that one step eases after a share was seen.
+const MOST_DOWN: f64 = 8.0;
+/// What a step eases from the second on, as long as no share was seen at all: a CPU at a pool for ASICs is seven
+/// decades off.
+const MOST_DOWN_BLIND: f64 = 64.0;
+
+/// What vardiff aims at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Aim {
+    /// Seconds from share to share; above zero.
+    pub seconds_per_share: f64,
+    /// Least difficulty.
+    pub min: Difficulty,
+    /// Greatest difficulty.
+    pub max: Difficulty,
+}
+
+/// One connection's count of shares.
+#[derive(Debug, Clone)]
+pub struct Vardiff {
+    difficulty: Difficulty,
+    since: Instant,
+    /// Seconds before `since` that count, and the shares and work that came in them and after.
+    seconds: f64,
+    shares: f64,
+    /// The sum of the shares' difficulties: those of an older job count with what they were worth.
+    work: f64,
+    /// Easings since the start; none any more once a share has come.
+    blind: Option<u32>,
+}
+
+impl Vardiff {
+    /// Begins at a difficulty, nothing being known of the machine.
+    #[must_use]
+    pub fn new(start: Difficulty, now: Instant) -> Self {
+        Self { difficulty: start, since: now, seconds: 0.0, shares: 0.0, work: 0.0, blind: Some(0) }
+    }
+
+    /// What new jobs should have.
+    #[must_use]
+    pub fn difficulty(&self) -> Difficulty {
+        self.difficulty
+    }
+
+    /// Time before `now` is not counted: the miner had nothing to do.
+    pub fn begin(&mut self, now: Instant) {
+        self.since = now;
+        (self.seconds, self.shares, self.work) = (0.0, 0.0, 0.0);
+    }
+
+    /// A share came, of a job with this difficulty. True if the difficulty changed.
+    pub fn on_share(&mut self, difficulty: Difficulty, now: Instant, aim: &Aim) -> bool {
+        self.shares += 1.0;
+        self.work += difficulty.get();
+        self.blind = None;
+        self.judge(now, aim)
+    }
+
+    /// When to call [`Self::on_silence`] if no share comes before; `None` where nothing would change.
+    #[must_use]
+    pub fn silent_from(&self, aim: &Aim) -> Option<Instant> {
+        if self.difficulty <= aim.min {
+            return None;
+        }
+        let seconds = self.most_expected() * aim.seconds_per_share - self.seconds;
+        // A day is for ever: longer would not fit the clock.
+        Some(self.since + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)))
+    }
+
+    /// Some time has passed. True if the difficulty changed.
+    pub fn on_silence(&mut self, now: Instant, aim: &Aim) -> bool {
+        self.judge(now, aim)
+    }
+
+    /// Shares that came, at the present difficulty.
+    fn come(&self) -> f64 {
+        self.work / self.difficulty.get()
+    }
+
+    /// The greatest expectation that what came does not contradict.
+    fn most_expected(&self) -> f64 {
+        if self.blind.is_some() {
+            return FIRST_SILENCE;
+        }
+        let come = self.come();
+        come + SIGMAS * come.sqrt() + DOWN_MARGIN
+    }
+
+    fn judge(&mut self, now: Instant, aim: &Aim) -> bool {
+        let seconds = self.seconds + now.saturating_duration_since(self.since).as_secs_f64();
+        let (come, expected) = (self.come(), seconds / aim.seconds_per_share);
+        let too_many = self.shares >= LEAST_SHARES && come >= expected + SIGMAS * expected.sqrt() + UP_MARGIN;
+        let factor = if too_many {
+            // The last share ended the count, so it does not count itself.
+            (come * (1.0 - 1.0 / self.shares) / expected.max(f64::MIN_POSITIVE)).clamp(1.0, MOST_UP)
+        } else if expected >= self.most_expected() * (1.0 - 1e-9) {
+            match self.blind {
+                Some(steps) if steps > 0 => 1.0 / MOST_DOWN_BLIND,
+                _ => ((come + 0.5) / (expected + 0.5)).clamp(1.0 / MOST_DOWN, 1.0),
+            }
+        } else {
+            if come.max(expected) > MEMORY {
+                (self.since, self.seconds) = (now, seconds / 2.0);
+                self.shares /= 2.0;
+                self.work /= 2.0;
+            }
+            return false;
+        };
+        self.blind = self.blind.map(|steps| steps + 1);
+        self.begin(now);
+        let wanted = Difficulty::new(self.difficulty.get() * factor).unwrap_or(self.difficulty);
+        let before = std::mem::replace(&mut self.difficulty, wanted.clamp(aim.min, aim.max));
+        self.difficulty != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Hashes for a share of difficulty 1.
+    const HASHES_AT_1: f64 = 4_294_967_296.0;
+
+    fn difficulty(value: f64) -> Difficulty {
+        Difficulty::new(value).unwrap()
+    }
+
+    fn aim() -> Aim {
+        Aim { seconds_per_share: 5.0, min: difficulty(1e-4), max: difficulty(1e9) }
+    }
+
+    /// A stream of numbers that nobody has to keep: SplitMix64.
+    struct Random(u64);
+
+    impl Random {
+        /// Waiting time of a Poisson process, in units of its mean.
+        fn wait(&mut self) -> f64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            let part = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
+            -(1.0 - part).ln()
+        }
+    }
+
+    /// A machine of `rate` hashes per second for so many seconds. Gives the times of changes.
+    fn mine(vardiff: &mut Vardiff, random: &mut Random, begun: Instant, rate: f64, seconds: f64) -> Vec<f64> {
+        let (mut at, mut changes) = (0.0, Vec::new());
+        while at < seconds {
+            let current = vardiff.difficulty();
+            let next = at + random.wait() * current.get() * HASHES_AT_1 / rate;
+            let silent = vardiff.silent_from(&aim()).map(|silent| (silent - begun).as_secs_f64());
+            let changed = if let Some(silent) = silent.filter(|silent| *silent < next) {
+                at = silent.max(at);
+                vardiff.on_silence(begun + Duration::from_secs_f64(at), &aim())
+            } else {
+                at = next;
+                if at > seconds {
+                    break;
+                }
+                vardiff.on_share(current, begun + Duration::from_secs_f64(at), &aim())
+            };
+            assert!(vardiff.difficulty() >= aim().min && vardiff.difficulty() <= aim().max);
+            if changed {
+                changes.push(at);
+            }
+        }
+        changes
+    }
+
+    fn is_near(vardiff: &Vardiff, rate: f64, factor: f64) -> bool {
+        let off = vardiff.difficulty().get() * HASHES_AT_1 / rate / 5.0;
+        off < factor && off > 1.0 / factor
+    }
+
+    #[test]
+    fn every_machine_gets_its_difficulty_within_five_minutes_and_keeps_it() {
+        for rate in [1e5, 1e6, 1e8, 1e10, 1e12, 2e14] {
+            let (mut near, mut changes) = (0, 0);
+            for seed in 0..50 {
+                let (begun, mut random) = (Instant::now(), Random(seed));
+                let mut vardiff = Vardiff::new(difficulty(1024.0), begun);
+                mine(&mut vardiff, &mut random, begun, rate, 300.0);
+                near += u32::from(is_near(&vardiff, rate, 2.5));
+                let begun = begun + Duration::from_secs(300);
+                vardiff.begin(begun);
+                changes += mine(&mut vardiff, &mut random, begun, rate, 7200.0).len();
+                assert!(is_near(&vardiff, rate, 2.5), "{rate:e}, seed {seed}: {}", vardiff.difficulty());
+            }
+            assert!(near >= 47, "{rate:e}: {near} of 50 are near after five minutes");
+            assert!(changes <= 200, "{rate:e}: {changes} changes in 100 hours");
+        }
+    }
+
+    #[test]
+    fn a_flood_raises_the_difficulty_at_once_and_a_few_shares_do_not() {
+        let begun = Instant::now();
+        let mut vardiff = Vardiff::new(difficulty(1.0), begun);
+        let at = |millis| begun + Duration::from_millis(millis);
+        for millis in [1, 2, 3] {
+            assert!(!vardiff.on_share(difficulty(1.0), at(millis), &aim()));
+        }
+        assert!(vardiff.on_share(difficulty(1.0), at(4), &aim()));
+        assert_eq!(vardiff.difficulty(), difficulty(256.0), "within a bound: four shares say little");
+        for millis in 5..40 {
+            assert!(
+                !vardiff.on_share(difficulty(1.0), at(millis), &aim()),
+                "shares of before count as little"
+            );
+        }
+    }
+
+    #[test]
+    fn silence_eases_down_to_the_least_and_then_nothing_is_waited_for() {
+        let begun = Instant::now();
+        let mut vardiff = Vardiff::new(difficulty(1024.0), begun);
+        let mut steps = 0;
+        while let Some(silent) = vardiff.silent_from(&aim()) {
+            assert!(vardiff.on_silence(silent, &aim()), "not in vain");
+            steps += 1;
+            assert!(steps < 10);
+        }
+        assert_eq!(vardiff.difficulty(), aim().min);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_the_difficulty_stays_within_bounds_and_waits_make_progress(
+            start in 1e-4..1e9f64,
+            events in proptest::collection::vec((0u64..10_000_000, 0.0..1e12f64), 0..300),
+        ) {
+            let begun = Instant::now();
+            let mut vardiff = Vardiff::new(difficulty(start), begun);
+            let mut now = begun;
+            for (micros, share) in events {
+                now += Duration::from_micros(micros);
+                if let Some(silent) = vardiff.silent_from(&aim()).filter(|silent| *silent <= now) {
+                    prop_assert!(vardiff.on_silence(silent.max(now), &aim()), "waking up changes something");
+                }
+                vardiff.on_share(difficulty(share.max(1e-9)), now, &aim());
+                prop_assert!(vardiff.difficulty() >= aim().min && vardiff.difficulty() <= aim().max);
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The program and clients of it, over TCP or whatever reads and writes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use iop_consensus::params::Params;
+use iop_consensus::params::networks::devnet_keys;
+use iop_stratum::client::{Event, Job, Options, Session, Share, Verdict};
+use iop_stratum::fields::{Extranonce2, Nonce, VersionBits, VersionMask};
+use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
+use iop_stratum::work::sha256d;
+
+use super::{PATIENCE, wait_until};
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub(crate) stratum: SocketAddr,
+    pub(crate) api: SocketAddr,
+}
+
+impl Program {
+    /// Starts it on devnet with lines of configuration and waits until it serves.
+    pub(crate) fn start(folder: &Path, node: SocketAddr, config: &str) -> Self {
+        let [_, (_, key), ..] = devnet_keys();
+        let wif = folder.join("license.wif");
+        fs::write(&wif, key.to_wif(&Params::devnet().prefixes).as_bytes()).unwrap();
+        fs::set_permissions(&wif, fs::Permissions::from_mode(0o600)).unwrap();
+        let (stratum, api) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        let path = folder.join("pool.toml");
+        let text = format!(
+            "network = \"devnet\"\nlicense_key_files = [\"license.wif\"]\ndatadir = \"data\"\n\
+             stratum_bind = \"{stratum}\"\napi_bind = \"{api}\"\n{config}\n\
+             [[node]]\nurl = \"http://u:p@{node}\"\n"
+        );
+        fs::write(&path, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_iop-pool"));
+        command.arg("run").arg("--config").arg(path).env_remove("IOP_POOL_LICENSE_KEYS");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *kept.lock().unwrap() += &(line + "\n");
+            }
+        });
+        let program = Self { child, log, stratum: stratum.parse().unwrap(), api: api.parse().unwrap() };
+        wait_until("the API answers", || TcpStream::connect(program.api).is_ok());
+        program
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the program ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// A miner, one hash at a time.
+pub(crate) struct Miner<S> {
+    pub(crate) stream: S,
+    session: Session,
+    decoder: LineDecoder,
+    pub(crate) job: Option<Job>,
+    counter: u64,
+    /// The pool has closed the connection.
+    pub(crate) is_closed: bool,
+    /// The pool has said to come again.
+    pub(crate) is_told_to_reconnect: bool,
+}
+
+/// A connection from one of this machine's addresses.
+pub(crate) fn connect(pool: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(pool).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    stream
+}
+
+/// The user that [`Miner`] works as.
+pub(crate) fn user() -> String {
+    let [_, (_, key), ..] = devnet_keys();
+    format!("{}.test", key.address().to_base58(&Params::devnet().prefixes))
+}
+
+impl<S: Read + Write> Miner<S> {
+    /// On a connection whose reads end soon.
+    pub(crate) fn new(stream: S) -> Self {
+        let options = Options {
+            user: user(),
+            password: "x".into(),
+            user_agent: "test".into(),
+            version_mask: VersionMask::SERVER,
+            suggest_difficulty: None,
+        };
+        let mut miner = Self {
+            stream,
+            session: Session::new(options),
+            decoder: LineDecoder::new(MAX_CLIENT_LINE),
+            job: None,
+            counter: 0,
+            is_closed: false,
+            is_told_to_reconnect: false,
+        };
+        wait_until("there is work", || {
+            miner.exchange();
+            miner.session.is_authorized() && miner.job.is_some()
+        });
+        miner
+    }
+
+    /// Sends what is queued, reads what is there; gives the verdicts.
+    pub(crate) fn exchange(&mut self) -> Vec<Verdict> {
+        while let Some(line) = self.session.next_outgoing() {
+            self.stream.write_all(&line).unwrap();
+        }
+        self.stream.flush().unwrap();
+        let mut buffer = [0; 4096];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => self.is_closed = true,
+            Ok(count) => self.decoder.extend(&buffer[..count]),
+            Err(_) => {} // nothing within the time-out
+        }
+        let mut verdicts = Vec::new();
+        while let Some(line) = self.decoder.next_line().unwrap() {
+            self.is_told_to_reconnect |= line.windows(16).any(|part| part == b"client.reconnect");
+            match self.session.handle_line(line).unwrap() {
+                Some(Event::Job(job)) => self.job = Some(job),
+                Some(Event::SubmitResult { verdict, .. }) => verdicts.push(verdict),
+                _ => {}
+            }
+        }
+        verdicts
+    }
+
+    /// Submits one share.
+    pub(crate) fn solve(&mut self) {
+        let job = self.job.clone().unwrap();
+        let (work, target) = (job.work(), job.target());
+        self.counter += 1;
+        let extranonce2 = Extranonce2::from_counter(self.counter, job.extranonce2_size).unwrap();
+        let notify = &job.notify;
+        let header =
+            |nonce| work.header(&job.extranonce1, &extranonce2, notify.version, notify.ntime, Nonce(nonce));
+        let nonce = (0..).find(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).unwrap();
+        self.session.submit(&Share {
+            job_id: notify.job_id.clone(),
+            extranonce2,
+            ntime: notify.ntime,
+            nonce: Nonce(nonce),
+            version_bits: VersionBits(0),
+        });
+    }
+
+    /// Submits shares until so many are accepted; those that a new tip overtakes are not.
+    pub(crate) fn mine(&mut self, shares: usize) {
+        let (begun, mut accepted) = (Instant::now(), 0);
+        while accepted < shares {
+            assert!(begun.elapsed() < PATIENCE, "{accepted} of {shares} shares are accepted");
+            self.solve();
+            let mut verdicts = Vec::new();
+            wait_until("the share is answered", || {
+                verdicts.extend(self.exchange());
+                !verdicts.is_empty()
+            });
+            accepted += verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Accepted)).count();
+            // A share of this chain is a block: let the next job come.
+            std::thread::sleep(Duration::from_millis(10));
+            self.exchange();
+        }
+    }
+}
