@@ -92,6 +92,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
     blocks.resume().map_err(|error| RunError(error.to_string()))?;
+    tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     doors.open(stratum, None, &shared);
     if let Some(listener) = tls_listener {
@@ -104,7 +105,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let ended = tokio::select! {
         wrong = &mut following => Err(RunError(wrong.to_string())),
         served = api => Err(RunError(format!("the API ended: {served:?}"))),
-        () = writer.failed() => Err(RunError("the ledger's thread failed".to_owned())),
+        () = writer.failed() => Err(RunError("shares cannot be stored, see the log; none that was answered is lost".to_owned())),
         name = signals.end(tls.as_deref()) => {
             info!("{name}: the pool ends");
             Ok(())

@@ -164,12 +164,21 @@ fn introduction(user: &str) -> String {
     .join("\n")
 }
 
-/// One connection's shares: the line of the next, and when those without an answer were due.
+/// A share on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    /// When it should have been sent.
+    pub(crate) due: Instant,
+    /// When it was.
+    pub(crate) sent: Instant,
+}
+
+/// One connection's shares: the line of the next, and those without an answer.
 #[derive(Debug)]
 pub(crate) struct Shares {
     user: String,
     line: SubmitLine,
-    waiting: VecDeque<Instant>,
+    waiting: VecDeque<Sent>,
     answered: u64,
 }
 
@@ -180,9 +189,9 @@ impl Shares {
         Self { user: client.user.clone(), line, waiting: VecDeque::new(), answered: 0 }
     }
 
-    /// A share that was due then.
-    pub(crate) fn next(&mut self, due: Instant) -> &[u8] {
-        self.waiting.push_back(due);
+    /// A share to be sent at once.
+    pub(crate) fn next(&mut self, sent: Sent) -> &[u8] {
+        self.waiting.push_back(sent);
         self.line.next()
     }
 
@@ -191,8 +200,8 @@ impl Shares {
         self.waiting.len()
     }
 
-    /// Takes a line from the pool: when the share that it accepts was due, or nothing. Answers come in order.
-    pub(crate) fn on_line(&mut self, line: Line<'_>) -> io::Result<Option<Instant>> {
+    /// Takes a line from the pool: the share that it accepts, or nothing. Answers come in order.
+    pub(crate) fn on_line(&mut self, line: Line<'_>) -> io::Result<Option<Sent>> {
         match line {
             Line::Other => Ok(None),
             Line::Job { line, .. } => {
@@ -200,9 +209,9 @@ impl Shares {
                 Ok(None)
             }
             Line::Good(id) => {
-                let due = self.waiting.pop_front().filter(|_| id == FIRST_ID + self.answered);
+                let sent = self.waiting.pop_front().filter(|_| id == FIRST_ID + self.answered);
                 self.answered += 1;
-                due.map(Some).ok_or_else(|| io::Error::other(format!("an answer to {id} was not expected")))
+                sent.map(Some).ok_or_else(|| io::Error::other(format!("an answer to {id} was not expected")))
             }
         }
     }

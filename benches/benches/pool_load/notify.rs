@@ -165,8 +165,7 @@ async fn tips(
     for client in connect::many(stand, options.sessions).await? {
         tasks.spawn_local(keep(client, Rc::clone(&arrivals)));
     }
-    let (mut new, mut judged, mut full, mut bytes) =
-        (Times::default(), Times::default(), Times::default(), 0);
+    let (mut new, mut judged, mut full, mut bytes) = (Times::default(), Times::default(), Vec::new(), 0);
     for _ in 0..options.tips {
         tokio::time::sleep(BETWEEN_TIPS).await;
         *arrivals.borrow_mut() = Arrivals::default();
@@ -181,10 +180,10 @@ async fn tips(
         new.add(start, passing);
         judged.add(answered, passing);
         let passing = all(&arrivals, options.sessions, |arrivals| arrivals.others).await?;
-        full.add(passing.first.expect("all were told"), passing);
+        full.push(passing.last.expect("all were told") - passing.first.expect("all were told"));
     }
     judged.report(&format!("{name}: after the node's answer"), report);
-    full.report(&format!("{name}: the full job, after its first"), report);
+    report.add_times(&format!("{name}: the full job, first to last"), full);
     Ok((new.report(&format!("{name}: after the submission"), report), bytes))
 }
 

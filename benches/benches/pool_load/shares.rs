@@ -9,7 +9,7 @@ use clap::Args;
 use tokio::io::AsyncWriteExt;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::client::{Client, Line, Shares};
+use super::client::{Client, Line, Sent, Shares};
 use super::report::Report;
 use super::stand::{Blocks, Stand};
 use super::{Common, connect};
@@ -80,7 +80,8 @@ async fn work(mut client: Client, window: usize, tally: Rc<RefCell<Tally>>) -> i
     loop {
         if !tally.borrow().over {
             let now = Instant::now();
-            (0..answered).for_each(|_| out.extend_from_slice(shares.next(now)));
+            let sent = Sent { due: now, sent: now };
+            (0..answered).for_each(|_| out.extend_from_slice(shares.next(sent)));
             client.writer.write_all(&out).await?;
             out.clear();
         } else if shares.waiting() == 0 {
@@ -93,7 +94,7 @@ async fn work(mut client: Client, window: usize, tally: Rc<RefCell<Tally>>) -> i
                 let now = *now.get_or_insert_with(Instant::now);
                 let mut tally = tally.borrow_mut();
                 tally.accepted += 1;
-                tally.times.push(now - sent);
+                tally.times.push(now - sent.sent);
                 answered += 1;
             }
             Ok(())

@@ -162,6 +162,8 @@ fn config(
         format!("max_difficulty = 1e9\nmax_connections = {}", connections + 10),
         // Shares come as fast as the pool takes them, at one difficulty.
         "vardiff = false\nmax_requests_per_second = 1e9".to_owned(),
+        // All connections come from this machine, the many of them from several of its addresses.
+        "max_connections_per_ip = 1000000\nmax_new_connections_per_second = 1e9".to_owned(),
         format!("datadir = {:?}\nlog = \"warn\"", dir.join("pool")),
         common.pool_config.join("\n"),
         format!("[[node]]\nurl = \"http://127.0.0.1:{}\"", node.port),

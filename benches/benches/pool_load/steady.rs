@@ -1,5 +1,7 @@
-//! Shares at a fixed rate, over all connections in turn: time from when each was due until its answer is read. A share
-//! that leaves late counts as late, whoever held it up.
+//! Shares at a fixed rate, over all connections in turn: time from when each was sent until its answer is read.
+//!
+//! Also from when it was due: a share that leaves late counts as late there, whoever held it up. Where the two differ,
+//! the generator's core was busy with something else.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,7 +12,7 @@ use clap::Args;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::client::{Reader, Shares};
+use super::client::{Line, Reader, Sent, Shares};
 use super::report::Report;
 use super::shares::check;
 use super::stand::{Blocks, Stand};
@@ -31,8 +33,8 @@ pub(crate) struct Options {
     pub(crate) rate: u64,
 }
 
-/// Time of each answer, behind when its share was due.
-type Times = Rc<RefCell<Vec<(Instant, Duration)>>>;
+/// Each share, and when its answer was read.
+type Times = Rc<RefCell<Vec<(Sent, Instant)>>>;
 
 pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io::Result<()> {
     let stand = Stand::start(Blocks::Hard, options.connections, common)?;
@@ -55,8 +57,12 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
         while (times.borrow().len() as u64) < sent && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let measured = times.borrow().iter().filter(|(due, _)| *due >= start + WARM_UP).map(|(_, time)| *time).collect();
-        report.add_times(&format!("{name}: answer"), measured);
+        let times = times.take();
+        let measured = times.iter().filter(|(share, _)| share.due >= start + WARM_UP);
+        let answers = measured.clone().map(|(share, answered)| *answered - share.sent).collect();
+        report.add_times(&format!("{name}: answer"), answers);
+        let answers = measured.map(|(share, answered)| *answered - share.due).collect();
+        report.add_times(&format!("{name}: answer, from when the share was due"), answers);
         report.add(format!("{name}: RSS"), stand.memory()?.resident / 1e6, "MB");
         check(&stand, sent)
     })
@@ -77,7 +83,8 @@ async fn send(
             let index = sent as usize % senders.len();
             let (shares, writer) = &mut senders[index];
             let mut shares = shares.borrow_mut();
-            let line = shares.next(start + Duration::from_secs_f64(sent as f64 / rate as f64));
+            let due = start + Duration::from_secs_f64(sent as f64 / rate as f64);
+            let line = shares.next(Sent { due, sent: Instant::now() });
             if writer.try_write(line)? != line.len() {
                 return Err(io::Error::other("the pool does not read: a share could not be sent in whole"));
             }
@@ -91,10 +98,9 @@ async fn send(
 async fn listen(mut reader: Reader, shares: Rc<RefCell<Shares>>, times: Times) -> io::Result<()> {
     loop {
         let mut now = None;
-        let each = |line: super::client::Line<'_>| {
-            if let Some(due) = shares.borrow_mut().on_line(line)? {
-                let now = *now.get_or_insert_with(Instant::now);
-                times.borrow_mut().push((due, now.saturating_duration_since(due)));
+        let each = |line: Line<'_>| {
+            if let Some(share) = shares.borrow_mut().on_line(line)? {
+                times.borrow_mut().push((share, *now.get_or_insert_with(Instant::now)));
             }
             Ok(())
         };

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::LedgerError;
 use super::book::{Book, Plan, Record};
-use super::queue::{Accepted, Queue};
+use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
 use super::split::{Amounts, Input, Rules, Scheme, Split};
 use super::store::{Batch, BlockId, Store};
@@ -84,6 +84,7 @@ pub struct Ledger {
     rules: Rules,
     pub(super) prefixes: Prefixes,
     pub(super) queue: Queue,
+    pub(super) wakes: Wakes,
     state: Mutex<State>,
     pub(super) commit_times: OnceLock<CommitTimes>,
 }
@@ -118,6 +119,7 @@ impl Ledger {
             rules,
             prefixes,
             queue: Queue::default(),
+            wakes: Wakes::default(),
             state: Mutex::new(state),
             commit_times: OnceLock::new(),
         });
@@ -158,6 +160,11 @@ impl Ledger {
     /// Takes a share. Its ticket tells when it is committed.
     pub fn log(&self, share: Accepted) {
         self.queue.push(share);
+    }
+
+    /// Wakes those whose shares are committed: to be run as a task where sessions run. Never ends.
+    pub async fn pass_wakes_on(self: Arc<Self>) {
+        self.wakes.pass_on().await;
     }
 
     /// How the log does.

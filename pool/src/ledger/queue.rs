@@ -1,6 +1,6 @@
 //! Shares on their way into the log, and who waits for them. Sessions put them in; the writer takes all there is.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -113,13 +113,43 @@ impl Queue {
     }
 }
 
-/// Each session once, though it may have several shares.
-pub(super) fn wake(shares: &[Accepted]) {
-    for (index, share) in shares.iter().enumerate() {
-        share.ticket.committed.fetch_add(1, Ordering::Release);
-        let is_last = shares.get(index + 1).is_none_or(|next| !Arc::ptr_eq(&next.ticket, &share.ticket));
-        if is_last {
-            share.ticket.changed.notify_one();
+/// Who is to be woken, and by whom.
+///
+/// Waking a task from a thread outside the runtime takes a lock and often a system call, for each. So the writer leaves
+/// the tickets here, and a task of the runtime passes them on; before there is one, the writer does it itself.
+#[derive(Debug, Default)]
+pub(super) struct Wakes {
+    tickets: Mutex<Vec<Arc<Ticket>>>,
+    some: Notify,
+    passed_on: AtomicBool,
+}
+
+impl Wakes {
+    /// Counts committed shares for those who wait for them, and wakes each session once, though it may have several.
+    pub(super) fn wake(&self, shares: &[Accepted]) {
+        let passed_on = self.passed_on.load(Ordering::Relaxed);
+        let mut tickets = self.tickets.lock().expect("no panic while the lock is held");
+        for (index, share) in shares.iter().enumerate() {
+            share.ticket.committed.fetch_add(1, Ordering::Release);
+            let is_last = shares.get(index + 1).is_none_or(|next| !Arc::ptr_eq(&next.ticket, &share.ticket));
+            if is_last && passed_on {
+                tickets.push(Arc::clone(&share.ticket));
+            } else if is_last {
+                share.ticket.changed.notify_one();
+            }
+        }
+        drop(tickets);
+        self.some.notify_one();
+    }
+
+    /// Wakes sessions from now on; never ends.
+    pub(super) async fn pass_on(&self) {
+        self.passed_on.store(true, Ordering::Relaxed);
+        let mut tickets = Vec::new();
+        loop {
+            self.some.notified().await;
+            std::mem::swap(&mut tickets, &mut *self.tickets.lock().expect("no panic while the lock is held"));
+            tickets.drain(..).for_each(|ticket| ticket.changed.notify_one());
         }
     }
 }
