@@ -52,8 +52,6 @@ const BAD_RUN: u32 = 200;
 /// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
 /// ones do not count.
 const HOPELESS_RUN: u32 = 1000;
-/// Where to come again: the same place.
-const RECONNECT: &[u8] = b"{\"id\":null,\"method\":\"client.reconnect\",\"params\":[]}\n";
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
@@ -152,7 +150,7 @@ impl Miner {
     /// The pool ends: says that it will be back.
     pub fn on_stop(&mut self) {
         if self.session.is_subscribed() {
-            self.session.notify(RECONNECT.into());
+            self.session.reconnect();
         }
     }
 
