@@ -203,6 +203,12 @@ impl Workers {
         self.listed.lock().expect("no panic while the lock is held").get(user).cloned()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.listed.lock().expect("no panic while the lock is held").len()
+    }
+
     /// How many there are, and the `limit` of them with most work.
     #[must_use]
     pub fn list(&self, limit: usize) -> (usize, Vec<Listed>) {
