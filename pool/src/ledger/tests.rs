@@ -1,6 +1,7 @@
 //! The ledger as a whole: what is committed stays, and an audit agrees with it or says what is wrong.
 #![allow(clippy::unwrap_used)]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,11 +24,16 @@ use super::store::{Batch, BlockId, Store};
 use super::writer::Writer;
 use super::*;
 
-/// A ledger of devnet in a folder that goes with the test's process.
+thread_local! {
+    /// Folders of this test, which go with its thread.
+    static FOLDERS: RefCell<Vec<tempfile::TempDir>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A ledger of devnet in a folder that goes with the test.
 pub(crate) fn temporary() -> Arc<Ledger> {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, _) = Ledger::open(folder.path(), rules(), prefixes()).unwrap();
-    std::mem::forget(folder);
+    FOLDERS.with_borrow_mut(|folders| folders.push(folder));
     ledger
 }
 

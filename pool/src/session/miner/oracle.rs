@@ -2,6 +2,8 @@
 //! reading of the rules in `docs/pool.md`, with headers rebuilt by the `bitcoin` crate, says what the reply must be.
 //! `IOP_SUBMITS=10000000` for a long run.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashSet;
 
 use bitcoin::block::{Header, Version as BlockVersion};
