@@ -1,5 +1,7 @@
-//! The HTTP API: JSON for scripts, a page for people.
+//! The HTTP API: JSON for scripts, a dashboard for people.
 
+mod assets;
+mod history;
 mod money;
 mod serve;
 
@@ -9,7 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -20,6 +22,7 @@ use crate::SOFTWARE;
 use crate::blocks::Record;
 use crate::follow::announced::Announced;
 use crate::follow::{Health, NodeState, Work};
+use crate::history::HashRate;
 use crate::metrics::{self, Metrics};
 use crate::session::Shared;
 use crate::template::LicenseInfo;
@@ -66,6 +69,8 @@ pub struct Status {
     pub nodes: Vec<NodeState>,
     /// Stratum connections.
     pub connections: usize,
+    /// The speed of all workers, by their shares.
+    pub hash_rate: HashRate,
     /// Shares of all workers since the start.
     pub shares: Shares,
     /// Blocks found since the start, whatever became of them.
@@ -157,6 +162,7 @@ impl Api {
             }),
             nodes,
             connections: self.shared.places.count(),
+            hash_rate: self.shared.workers.totals.hash_rate(),
             shares: self.shared.workers.totals.read(),
             blocks_found: self.shared.blocks.found(),
         }
@@ -198,15 +204,6 @@ fn json(value: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
 }
 
-async fn page(State(api): State<Arc<Api>>) -> Response {
-    let headers = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-store"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
-    ];
-    (headers, crate::page::render(&api)).into_response()
-}
-
 async fn unknown() -> Response {
     refuse(StatusCode::NOT_FOUND, "no such path: / /healthz /metrics /api/v1/… are known")
 }
@@ -227,11 +224,13 @@ async fn metrics(State(api): State<Arc<Api>>) -> Response {
 /// Serves until `stop` changes.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, stop: watch::Receiver<bool>) {
     let router = Router::new()
-        .route("/", get(page))
+        .route("/", get(assets::page))
+        .route("/assets/{name}", get(assets::file))
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(async |State(api): State<Arc<Api>>| json(&api.status())))
         .route("/api/v1/workers", get(async |State(api): State<Arc<Api>>| json(&api.workers())))
+        .route("/api/v1/history", get(history::history))
         .route("/api/v1/blocks", get(async |State(api): State<Arc<Api>>| json(&api.blocks())))
         .route("/api/v1/payouts", get(money::payouts))
         .route("/api/v1/shares", get(money::shares))

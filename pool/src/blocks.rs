@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::follow::tips::{self, Place};
 use crate::follow::{Snapshot, Work};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerError};
 use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::spool::{Found, Spool};
 use crate::template::{ChainIdentity, check_chain};
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 const STALE_DEPTH: u32 = 6;
 /// Blocks on top of a block after which it is not looked for any more: those of coinbases that mature (100).
 const SETTLED_DEPTH: u32 = 100;
+/// How often it is looked whether the ledger has a block that all nodes have answered: mostly it has.
+const STORED_POLL: Duration = Duration::from_millis(50);
 /// Blocks that are listed at most, the latest ones.
 const MAX_LISTED: usize = 1000;
 /// Blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, an easy
@@ -106,6 +108,7 @@ pub struct Blocks {
     nodes: Arc<[Node]>,
     spool: Spool,
     chain: ChainIdentity,
+    ledger: Arc<Ledger>,
     records: Mutex<VecDeque<Record>>,
     found: AtomicU64,
     deliveries: Mutex<JoinSet<()>>,
@@ -114,11 +117,12 @@ pub struct Blocks {
 impl Blocks {
     /// Delivers to these nodes, as long as they are on this chain.
     #[must_use]
-    pub fn new(nodes: Arc<[Node]>, spool: Spool, chain: ChainIdentity) -> Arc<Self> {
+    pub fn new(nodes: Arc<[Node]>, spool: Spool, chain: ChainIdentity, ledger: Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
             nodes,
             spool,
             chain,
+            ledger,
             records: Mutex::default(),
             found: AtomicU64::new(0),
             deliveries: Mutex::default(),
@@ -126,30 +130,38 @@ impl Blocks {
     }
 
     /// The blocks of an earlier run that may not have been answered.
-    pub fn resume(self: &Arc<Self>, ledger: &Ledger) {
-        match self.spool.load() {
-            Ok((blocks, broken)) => {
-                broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
-                for (file, found) in blocks {
-                    self.adopt(ledger, &found);
-                    info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
-                    if let Some(sending) = self.send(found) {
-                        self.forget_when_answered(sending, Some(file));
-                    }
-                }
+    ///
+    /// # Errors
+    /// The ledger cannot take one: a template on that block would pay again what it pays.
+    pub fn resume(self: &Arc<Self>) -> Result<(), LedgerError> {
+        let (blocks, broken) = match self.spool.load() {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                error!("found blocks of earlier runs cannot be read: {error}");
+                return Ok(());
             }
-            Err(error) => error!("found blocks of earlier runs cannot be read: {error}"),
+        };
+        broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
+        for (_, found) in &blocks {
+            self.adopt(found)?;
         }
+        for (file, found) in blocks {
+            info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
+            if self.list(&found) {
+                let sending = self.send(found);
+                self.forget_when_answered(sending, Some(file));
+            }
+        }
+        Ok(())
     }
 
     /// The pool may have ended before the ledger had the block.
-    fn adopt(&self, ledger: &Ledger, found: &Found) {
-        let Some(record) = &found.record else { return };
-        match ledger.adopt(record) {
-            Ok(true) => warn!(height = found.height, hash = %found.hash, "the ledger takes the block now"),
-            Ok(false) => {}
-            Err(trouble) => error!(hash = %found.hash, "the ledger cannot take the block: {trouble}"),
+    fn adopt(&self, found: &Found) -> Result<(), LedgerError> {
+        let Some(record) = &found.record else { return Ok(()) };
+        if self.ledger.adopt(record)? {
+            warn!(height = found.height, hash = %found.hash, "the ledger takes the block now");
         }
+        Ok(())
     }
 
     /// Takes a block that was found now: sends it to all nodes at once, and returns when it is on the disk. Must be
@@ -158,8 +170,17 @@ impl Blocks {
     /// False when it is left out, because too many of its height wait for a node.
     pub fn deliver(self: &Arc<Self>, found: Found) -> bool {
         self.found.fetch_add(1, Ordering::Relaxed);
-        let Some(sending) = self.send(found) else { return false };
-        let stored = tokio::task::block_in_place(|| self.spool.store(&sending.found));
+        if !self.list(&found) {
+            return false;
+        }
+        // A node may have it when this process is killed, so a file is written before; the disk may take its time.
+        let written = tokio::task::block_in_place(|| self.spool.write(&found));
+        let sending = self.send(found);
+        // The shares of its window go to the disk first: after a loss of power the next start may take the block.
+        let stored = tokio::task::block_in_place(|| {
+            self.ledger.sync();
+            written.and_then(|unfinished| self.spool.keep(unfinished))
+        });
         let file = stored
             .inspect_err(|error| {
                 error!(hash = %sending.found.hash, "found block cannot be written to disk: {error}");
@@ -176,20 +197,16 @@ impl Blocks {
     }
 
     /// Begins to submit.
-    fn send(self: &Arc<Self>, found: Found) -> Option<Sending> {
-        if !self.list(&found) {
-            warn!(height = found.height, hash = %found.hash, "block left out: {MAX_PENDING} of its height wait for a node");
-            return None;
-        }
+    fn send(self: &Arc<Self>, found: Found) -> Sending {
         let found = Arc::new(found);
         let mut attempts: JoinSet<()> = JoinSet::new();
         for index in 0..self.nodes.len() {
             attempts.spawn(Arc::clone(self).submit(index, Arc::clone(&found)));
         }
-        Some(Sending { found, attempts })
+        Sending { found, attempts }
     }
 
-    /// Removes a block's file when all nodes have answered or were given up.
+    /// Removes a block's file when all nodes have answered or were given up, and the ledger has the block.
     fn forget_when_answered(self: &Arc<Self>, sending: Sending, file: Option<PathBuf>) {
         let Sending { found, mut attempts } = sending;
         let blocks = Arc::clone(self);
@@ -199,6 +216,9 @@ impl Blocks {
             let mut answered = true;
             while let Some(attempt) = attempts.join_next().await {
                 answered &= attempt.is_ok(); // a panic of a task leaves the file for the next start
+            }
+            while found.record.as_ref().is_some_and(|record| !blocks.ledger.has_stored(&record.id)) {
+                tokio::time::sleep(STORED_POLL).await;
             }
             if answered
                 && let Some(file) = file
@@ -318,6 +338,8 @@ impl Blocks {
                 && record.answers.len() < self.nodes.len()
         };
         if records.iter().filter(waits).count() >= MAX_PENDING {
+            let (height, hash) = (found.height, &found.hash);
+            warn!(height, %hash, "block left out: {MAX_PENDING} of its height wait for a node");
             return false;
         }
         let Found { height, hash, license, worker, time, .. } = found.clone();
@@ -416,7 +438,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nobody = Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap());
         let chain = ChainIdentity::of(&Params::devnet());
-        let blocks = Blocks::new(Arc::from([nobody]), Spool::open(folder.path()).unwrap(), chain);
+        let spool = Spool::open(folder.path()).unwrap();
+        let blocks = Blocks::new(Arc::from([nobody]), spool, chain, crate::ledger::tests::temporary());
         for nonce in 0..MAX_PENDING as u32 + 5 {
             blocks.deliver(found(7, nonce));
         }
@@ -425,6 +448,31 @@ mod tests {
         assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "on disk when deliver returns");
         blocks.finish(Duration::from_millis(10)).await;
         assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "and stays there");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = ChainIdentity::of(&Params::devnet());
+        let ledger = crate::ledger::tests::temporary();
+        let spool = Spool::open(folder.path()).unwrap();
+        // No node: all have answered at once.
+        let blocks = Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger));
+        let mut block = found(7, 1);
+        let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
+        block.record = Some(record.clone());
+        ledger.announce(Arc::new(record.clone()));
+        blocks.deliver(block);
+        blocks.finish(STORED_POLL * 2).await;
+        assert_eq!(blocks.spool.load().unwrap().0.len(), 1);
+        // Killed and started again before the log had it.
+        let ledger = crate::ledger::tests::temporary();
+        let chain = ChainIdentity::of(&Params::devnet());
+        let again = Blocks::new(Arc::from([]), blocks.spool.clone(), chain, Arc::clone(&ledger));
+        again.resume().unwrap();
+        assert!(ledger.has_stored(&record.id));
+        again.finish(Duration::from_secs(60)).await;
+        assert_eq!(again.spool.load().unwrap().0.len(), 0);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::run::RunError;
 use crate::template::{ChainIdentity, check_chain};
 
+/// Core's code for a height above the tip.
+const NO_SUCH_HEIGHT: i64 = -8;
 /// Core's code for a block that it does not know.
 const UNKNOWN_BLOCK: i64 = -5;
 
@@ -140,6 +142,8 @@ impl Comparison<'_> {
         let failed = |error: String| RunError(format!("node {}: {error}", self.node.name()));
         let blocks = self.store.blocks().map_err(|error| RunError(error.to_string()))?;
         let alive: std::collections::BTreeSet<BlockId> = in_chain(self.store, &blocks)?.into_iter().collect();
+        // Blocks above were found since the last template, which none of them is below.
+        let top = alive.last().map_or(0, |id| id.height);
         for (id, facts) in blocks {
             let hash = id.hash.to_string();
             match self.node.call::<String>("getblock", json!([hash, false]), CALL_TIME).await {
@@ -151,16 +155,28 @@ impl Comparison<'_> {
                 }
                 Err(trouble) => return Err(failed(trouble.to_string())),
             }
-            let there: BlockHash = self
-                .node
-                .call("getblockhash", json!([id.height]), CALL_TIME)
-                .await
-                .map_err(|trouble| failed(trouble.to_string()))?;
-            if alive.contains(&id) && there != id.hash {
-                report.wrong(format!("the node has block {there} at height {}, not {hash}", id.height));
+            let there = self.hash_at(id.height).await.map_err(|trouble| failed(trouble.to_string()))?;
+            if alive.contains(&id) && there != Some(id.hash) {
+                let there = there.map_or("no block".to_owned(), |there| format!("block {there}"));
+                report.wrong(format!("the node has {there} at height {}, not {hash}", id.height));
+            }
+            if !alive.contains(&id) && there == Some(id.hash) && id.height <= top {
+                report.wrong(format!(
+                    "the node has block {hash} at height {} in its chain, the book counts it as orphaned",
+                    id.height
+                ));
             }
         }
         Ok(())
+    }
+
+    /// The block of a height in the node's chain.
+    async fn hash_at(&self, height: u32) -> Result<Option<BlockHash>, RpcError> {
+        match self.node.call("getblockhash", json!([height]), CALL_TIME).await {
+            Ok(hash) => Ok(Some(hash)),
+            Err(RpcError::Node { code: NO_SUCH_HEIGHT, .. }) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Whether the coinbase pays what the book says, no less and nobody else.
@@ -185,7 +201,7 @@ impl Comparison<'_> {
         for (member, credit) in credits.into_iter().filter(|(_, credit)| credit.paid > 0) {
             *expected.entry(member.to_base58(prefixes)).or_default() += credit.paid;
         }
-        if facts.chapter > 0 {
+        if facts.chapter > 0 || expected.is_empty() {
             *expected.entry(facts.chapter_address.clone()).or_default() += facts.chapter;
         }
         if found != expected {
@@ -200,5 +216,6 @@ fn in_chain(store: &Store, blocks: &[(BlockId, Facts)]) -> Result<Vec<BlockId>, 
     let base = store.base().map_err(|error| RunError(error.to_string()))?;
     let bases: BTreeMap<BlockId, Option<BlockId>> =
         blocks.iter().map(|(id, facts)| (*id, facts.base)).collect();
-    Ok(std::iter::successors(base, |id| bases.get(id).copied().flatten()).collect())
+    let below = |id: &BlockId| bases.get(id).copied().flatten().filter(|base| base.height < id.height);
+    Ok(std::iter::successors(base, below).collect())
 }

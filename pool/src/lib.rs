@@ -4,8 +4,8 @@
 //! share counters, found blocks and their delivery, the HTTP API. Not here: the rules (`iop-consensus`), messages
 //! and work arithmetic (`iop-stratum`), hashing.
 //! Path: node tip → template ([`template`]) → license ([`choice`]) → signed coinbase ([`coinbase`]) → job ([`job`],
-//! one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) → counters ([`workers`]); a found
-//! block goes to every node at once ([`blocks`]).
+//! one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) → counters ([`workers`], with their
+//! [`history`]); a found block goes to every node at once ([`blocks`]).
 
 pub mod api;
 pub mod bans;
@@ -19,13 +19,13 @@ pub mod config;
 pub mod datadir;
 mod files;
 pub mod follow;
+pub mod history;
 pub mod job;
 pub mod judge;
 pub mod keys;
 pub mod ledger;
 pub mod limits;
 pub mod metrics;
-mod page;
 pub mod payouts;
 pub mod rpc;
 pub mod run;

@@ -166,7 +166,7 @@ fn shares(registry: &mut Registry, api: &Api, status: &Status) {
         refused.get_or_create(&CodeLabel { code: code.into() }).inc_by(number);
     }
     registry.register("shares_refused", "Refused shares by Stratum's code", refused);
-    let (workers, _) = api.shared.workers.list(0);
+    let workers = api.shared.workers.count();
     registry.register("workers", "User names that are known", ConstGauge::new(count(workers as u64)));
 }
 

@@ -70,7 +70,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let numbers = payouts.numbers();
     let (follower, snapshots) =
         Follower::new(settings.params, Arc::clone(&nodes), settings.licenses, payouts, Arc::clone(&health));
-    let blocks = Blocks::new(nodes, spool, chain);
+    let blocks = Blocks::new(nodes, spool, chain, Arc::clone(&ledger));
     let shared = Arc::new(Shared {
         prefixes,
         difficulty: settings.difficulty,
@@ -91,7 +91,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
-    blocks.resume(&ledger);
+    blocks.resume().map_err(|error| RunError(error.to_string()))?;
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     doors.open(stratum, None, &shared);
@@ -105,7 +105,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let ended = tokio::select! {
         wrong = &mut following => Err(RunError(wrong.to_string())),
         served = api => Err(RunError(format!("the API ended: {served:?}"))),
-        () = writer.failed() => Err(RunError("the ledger's thread failed".to_owned())),
+        () = writer.failed() => Err(RunError("shares cannot be stored, see the log; none that was answered is lost".to_owned())),
         name = signals.end(tls.as_deref()) => {
             info!("{name}: the pool ends");
             Ok(())

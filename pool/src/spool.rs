@@ -49,6 +49,14 @@ impl Found {
 /// A block of an earlier run, with its file.
 pub type Kept = (PathBuf, Found);
 
+/// A block's file before it has its name. The next start takes it all the same if it is whole.
+#[derive(Debug)]
+pub struct Unfinished {
+    file: File,
+    unfinished: PathBuf,
+    path: PathBuf,
+}
+
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct Spool {
@@ -66,22 +74,34 @@ impl Spool {
         Ok(Self { folder })
     }
 
-    /// Writes a block and gives its file: when this returns, the block survives a loss of power.
+    /// Writes a block: when this returns it survives the process, and a loss of power after [`Spool::keep`].
     ///
     /// # Errors
     /// The file could not be written whole; none is left half.
-    pub fn store(&self, found: &Found) -> io::Result<PathBuf> {
+    pub fn write(&self, found: &Found) -> io::Result<Unfinished> {
         let path = self.folder.join(format!("{}-{}.json", found.height, found.hash));
         let unfinished = path.with_extension("tmp");
         let written = || {
             let mut file = File::create(&unfinished)?;
             file.write_all(&serde_json::to_vec(found)?)?;
-            file.sync_all()
+            Ok(file)
         };
-        if let Err(error) = written() {
-            let _ = fs::remove_file(&unfinished); // where that fails too, the next start sees to it
-            return Err(error);
+        match written() {
+            Ok(file) => Ok(Unfinished { file, unfinished, path }),
+            Err(error) => {
+                let _ = fs::remove_file(&unfinished); // where that fails too, the next start sees to it
+                Err(error)
+            }
         }
+    }
+
+    /// Makes what was written survive a loss of power, and gives its file.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    pub fn keep(&self, written: Unfinished) -> io::Result<PathBuf> {
+        let Unfinished { file, unfinished, path } = written;
+        file.sync_all()?;
         self.complete(&unfinished, &path)?;
         Ok(path)
     }
@@ -91,7 +111,7 @@ impl Spool {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Forgets a block that was answered, by the file that [`Spool::store`] or [`Spool::load`] gave.
+    /// Forgets a block that was answered, by the file that [`Spool::keep`] or [`Spool::load`] gave.
     ///
     /// # Errors
     /// The file is there and cannot be removed.
@@ -154,6 +174,10 @@ pub(crate) mod tests {
         Found { height, hash, license, worker, time: 5, block, record: None }
     }
 
+    fn store(spool: &Spool, found: &Found) -> PathBuf {
+        spool.keep(spool.write(found).unwrap()).unwrap()
+    }
+
     fn loaded(spool: &Spool) -> (Vec<Found>, Vec<String>) {
         let (blocks, broken) = spool.load().unwrap();
         let mut blocks: Vec<Found> = blocks.into_iter().map(|(_, found)| found).collect();
@@ -165,9 +189,9 @@ pub(crate) mod tests {
     fn a_block_comes_back_until_it_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path()).unwrap();
-        let path = spool.store(&found(1, 1)).unwrap();
-        assert_eq!(spool.store(&found(1, 1)).unwrap(), path);
-        spool.store(&found(2, 2)).unwrap();
+        let path = store(&spool, &found(1, 1));
+        assert_eq!(store(&spool, &found(1, 1)), path);
+        drop(spool.write(&found(2, 2)).unwrap()); // killed before the disk had it
         let again = Spool::open(folder.path()).unwrap();
         assert_eq!(loaded(&again), (vec![found(1, 1), found(2, 2)], vec![]));
         again.remove(&path).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
+use iop_consensus::MAX_MONEY;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
 use iop_stratum::difficulty::Target;
@@ -122,6 +123,9 @@ impl WireTemplate<'_> {
             txids.push(txid.to_byte_array());
         }
         let outputs_room = self.outputs_room();
+        if self.coinbasevalue > MAX_MONEY {
+            return Err(wrong("coinbasevalue"));
+        }
         let commitment = self.default_witness_commitment.map(hex::decode).transpose();
         Ok(Template {
             height: self.height,
@@ -354,6 +358,8 @@ mod tests {
             ("bits", json!("zz")),
             ("bits", json!("00000000")),
             ("version", json!(-1)),
+            ("coinbasevalue", json!(u64::MAX)),
+            ("coinbasevalue", json!(MAX_MONEY + 1)),
             ("default_witness_commitment", json!("x")),
         ] {
             let mut wire = wire();

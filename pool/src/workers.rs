@@ -4,28 +4,51 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::verdict::Reject;
 use serde::Serialize;
 
+use crate::history::{HashRate, History, Rates, Span};
+
 /// Workers that are listed at most. Names cost nothing, so those that never had a share accepted make room when
-/// they leave; at about 300 bytes each, this is 30 MB.
+/// they leave; at about 450 bytes each, this is 45 MB, and the [history] of those with shares beside it.
+///
+/// [history]: crate::history
 const MAX_LISTED: usize = 100_000;
 /// The first and the last of Stratum's codes.
 const CODES: std::ops::RangeInclusive<u8> = 20..=25;
 
 /// Shares of one worker or of all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     accepted: AtomicU64,
     rejected: [AtomicU64; 6],
     /// Sum of the accepted difficulties, the bits of an f64.
     work: AtomicU64,
     last_share: AtomicU64,
+    history: Mutex<History>,
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Counters {
+    /// All at zero.
+    #[must_use]
+    pub fn new(history: History) -> Self {
+        Self {
+            accepted: AtomicU64::new(0),
+            rejected: Default::default(),
+            work: AtomicU64::new(0),
+            last_share: AtomicU64::new(0),
+            history: Mutex::new(history),
+        }
+    }
+
     /// Counts a share that is good for its difficulty, at a time in seconds since 1970.
     pub fn accept(&self, difficulty: Difficulty, now: u64) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
@@ -34,12 +57,33 @@ impl Counters {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
             .expect("the closure always gives a value");
         self.last_share.fetch_max(now, Ordering::Relaxed);
+        self.with_history(|history| history.add(difficulty.get(), now));
+    }
+
+    fn with_history<T>(&self, action: impl FnOnce(&mut History) -> T) -> T {
+        action(&mut self.history.lock().expect("no panic while the lock is held"))
+    }
+
+    /// Expected hashes per second, now.
+    #[must_use]
+    pub fn hash_rate(&self) -> HashRate {
+        self.with_history(|history| history.hash_rate(now()))
+    }
+
+    /// Expected hashes per second, over time.
+    #[must_use]
+    pub fn rates(&self, span: Span) -> Rates {
+        self.with_history(|history| history.rates(span, now()))
     }
 
     /// Counts a share that was refused.
     pub fn reject(&self, reject: &Reject) {
         let index = reject.code() - CODES.start();
         self.rejected[usize::from(index)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn work(&self) -> f64 {
+        f64::from_bits(self.work.load(Ordering::Relaxed))
     }
 
     /// As they are now.
@@ -49,7 +93,7 @@ impl Counters {
         Shares {
             accepted: self.accepted.load(Ordering::Relaxed),
             rejected: rejected.filter(|&(_, count)| count > 0).collect(),
-            work: f64::from_bits(self.work.load(Ordering::Relaxed)),
+            work: self.work(),
             last_share: Some(self.last_share.load(Ordering::Relaxed)).filter(|&time| time > 0),
         }
     }
@@ -103,17 +147,26 @@ pub struct Listed {
     pub user: String,
     /// Connections on which it is authorised.
     pub connections: u64,
+    /// Its speed, by its shares.
+    pub hash_rate: HashRate,
     /// Its shares.
     #[serde(flatten)]
     pub shares: Shares,
 }
 
 /// All workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workers {
     listed: Mutex<HashMap<Box<str>, Arc<Worker>>>,
     /// Shares of all workers together.
     pub totals: Counters,
+}
+
+impl Default for Workers {
+    /// None yet; the pool's history begins now.
+    fn default() -> Self {
+        Self { listed: Mutex::default(), totals: Counters::new(History::of_pool(now())) }
+    }
 }
 
 impl Workers {
@@ -135,13 +188,25 @@ impl Workers {
             if listed.len() >= limit {
                 return None;
             }
-            let worker =
-                Worker { user: user.into(), counters: Counters::default(), connections: AtomicU64::new(0) };
+            let counters = Counters::new(History::of_worker(now()));
+            let worker = Worker { user: user.into(), counters, connections: AtomicU64::new(0) };
             listed.insert(user.into(), Arc::new(worker));
         }
         let worker = Arc::clone(&listed[user]);
         worker.connections.fetch_add(1, Ordering::Relaxed);
         Some(Presence(worker))
+    }
+
+    /// A worker, by its whole user name.
+    #[must_use]
+    pub fn find(&self, user: &str) -> Option<Arc<Worker>> {
+        self.listed.lock().expect("no panic while the lock is held").get(user).cloned()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.listed.lock().expect("no panic while the lock is held").len()
     }
 
     /// How many there are, and the `limit` of them with most work.
@@ -152,13 +217,15 @@ impl Workers {
         let read = |worker: &Arc<Worker>| Listed {
             user: worker.user.to_string(),
             connections: worker.connections.load(Ordering::Relaxed),
+            hash_rate: worker.counters.hash_rate(),
             shares: worker.counters.read(),
         };
-        let mut listed: Vec<Listed> = workers.iter().map(read).collect();
-        listed.sort_by(|a, b| b.shares.work.total_cmp(&a.shares.work).then_with(|| a.user.cmp(&b.user)));
-        let total = listed.len();
-        listed.truncate(limit);
-        (total, listed)
+        let total = workers.len();
+        let mut by_work: Vec<(f64, &Arc<Worker>)> =
+            workers.iter().map(|worker| (worker.counters.work(), worker)).collect();
+        by_work.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.user.cmp(&other.user)));
+        by_work.truncate(limit);
+        (total, by_work.into_iter().map(|(_, worker)| read(worker)).collect())
     }
 }
 
@@ -173,7 +240,7 @@ mod tests {
 
     #[test]
     fn shares_are_counted_by_verdict() {
-        let counters = Counters::default();
+        let counters = Counters::new(History::of_pool(0));
         counters.accept(difficulty(0.5), 100);
         counters.accept(difficulty(2.0), 90);
         for reject in [Reject::Duplicate, Reject::Duplicate, Reject::other("x"), Reject::NotSubscribed] {

@@ -292,7 +292,15 @@ fn blocks_are_licensed_counted_and_shown() {
     assert_eq!(pool.api("licenses").as_array().unwrap().len(), 3);
     assert_eq!(pool.get("/healthz"), "ok\n");
     let page = pool.get("/");
-    assert!(page.contains("<h2>Licenses</h2>") && page.contains(".test"), "{page}");
+    assert!(page.contains("src=\"/assets/main.js\""), "{page}");
+    assert!(pool.get("/assets/main.js").contains("/api/v1/"), "the page's script is served");
+    let rate = &pool.api("status")["hash_rate"];
+    let user = workers["workers"][0]["user"].as_str().unwrap();
+    let history = pool.api(&format!("history?span=day&worker={user}"));
+    assert!(rate["ten_minutes"].as_u64().unwrap() > 0 && rate["hour"].as_u64().unwrap() > 0, "{rate}");
+    assert_eq!((&history["worker"], &history["step"]), (&user.into(), &900.into()));
+    assert!(history["hash_rate"][0].as_u64().unwrap() > 0, "{history}");
+    assert_eq!(pool.api("history")["step"], 60);
     assert_eq!(pool.end(), Some(0));
 }
 

@@ -6,6 +6,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::program::{free_port, wait_for};
@@ -72,8 +74,30 @@ impl Browser {
     /// The browser's words.
     pub fn screen(&self, width: u32, height: u32) -> Result<(), String> {
         let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": true});
-        let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": params});
-        self.post("/goog/cdp/execute", &command).map(drop)
+        self.devtools("Emulation.setDeviceMetricsOverride", &params).map(drop)
+    }
+
+    /// Makes the page see a reader who wants dark pages.
+    ///
+    /// # Errors
+    /// The browser's words.
+    pub fn dark(&self) -> Result<(), String> {
+        let features = json!([{"name": "prefers-color-scheme", "value": "dark"}]);
+        self.devtools("Emulation.setEmulatedMedia", &json!({"features": features})).map(drop)
+    }
+
+    /// A picture of what the window shows, as PNG.
+    ///
+    /// # Errors
+    /// The browser's words.
+    pub fn picture(&self) -> Result<Vec<u8>, String> {
+        let picture = self.devtools("Page.captureScreenshot", &json!({"format": "png"}))?;
+        let data = picture["data"].as_str().ok_or("a picture without data")?;
+        STANDARD.decode(data).map_err(|error| error.to_string())
+    }
+
+    fn devtools(&self, command: &str, params: &Value) -> Result<Value, String> {
+        self.post("/goog/cdp/execute", &json!({"cmd": command, "params": params}))
     }
 
     /// What a function's body returns in the page.

@@ -92,14 +92,24 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
     for (id, facts) in &blocks {
         let before = match facts.base {
             None => Amounts::new(),
-            Some(base) => carried.get(&base).cloned().unwrap_or_else(|| {
-                report.wrong(format!(
-                    "block {} at height {}: its base {} is missing",
-                    id.hash, id.height, base.hash
-                ));
-                Amounts::new()
-            }),
+            Some(base) => {
+                carried.get(&base).filter(|_| base.height < id.height).cloned().unwrap_or_else(|| {
+                    report.wrong(format!(
+                        "block {} at height {}: its base {} is not below it",
+                        id.hash, id.height, base.hash
+                    ));
+                    Amounts::new()
+                })
+            }
         };
+        if facts.ends > report.shares {
+            let (hash, height, ends, shares) = (id.hash, id.height, facts.ends, report.shares);
+            report.wrong(format!(
+                "block {hash} at height {height}: its window ends before share {ends}, the log has {shares}"
+            ));
+            carried.insert(*id, store.carried(id)?);
+            continue;
+        }
         let after = check_block(store, &log, id, facts, &before, prefixes, &mut report)?;
         if Some(*id) == base {
             report.carried = after.values().map(|&amount| u128::from(amount)).sum();
@@ -128,7 +138,10 @@ fn check_log(store: &Store, users: usize, report: &mut Report) -> Result<(), Led
         if !seen.entry(share.height).or_default().insert(share.hash) {
             report.wrong(format!("share {number} was counted before"));
         }
-        while seen.first_key_value().is_some_and(|(first, _)| first + REMEMBERED_HEIGHTS < share.height) {
+        while seen
+            .first_key_value()
+            .is_some_and(|(first, _)| first.saturating_add(REMEMBERED_HEIGHTS) < share.height)
+        {
             seen.pop_first();
         }
         true
@@ -210,7 +223,9 @@ fn sum(
     blocks: &BTreeMap<BlockId, Facts>,
     report: &mut Report,
 ) -> Result<(), LedgerError> {
-    for id in std::iter::successors(base, |id| blocks.get(id).and_then(|facts| facts.base)) {
+    // A base is lower than its block, or it was named above.
+    let below = |id: &BlockId| blocks.get(id)?.base.filter(|base| base.height < id.height);
+    for id in std::iter::successors(base, below) {
         let Some(facts) = blocks.get(&id) else {
             report.wrong(format!("block {} is in the chain and not in the book", id.hash));
             continue;

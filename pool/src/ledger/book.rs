@@ -76,10 +76,12 @@ impl Plan {
         Self { base: None, window: 0..0, wanted: 0, reward, rules, chapter, split }
     }
 
-    /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left.
+    /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left. A
+    /// reward of nothing goes to the chapter, as the chain wants one output at least.
     #[must_use]
     pub fn outputs(&self) -> Vec<(Address, u64)> {
-        let chapter = (self.split.chapter > 0).then_some((self.chapter, self.split.chapter));
+        let has_chapter = self.split.chapter > 0 || self.split.paid.is_empty();
+        let chapter = has_chapter.then_some((self.chapter, self.split.chapter));
         self.split.paid.iter().copied().chain(chapter).collect()
     }
 
@@ -190,6 +192,8 @@ pub struct Book {
     /// The blocks in the chain of `base`, itself included.
     alive: HashSet<BlockId>,
     carried: Arc<Amounts>,
+    /// Blocks that nodes may have before the database has them.
+    coming: BTreeMap<BlockId, Arc<Record>>,
 }
 
 impl Book {
@@ -206,8 +210,29 @@ impl Book {
         Ok(book)
     }
 
+    /// Takes a block that the database has.
     pub(super) fn add(&mut self, record: &Record) {
+        self.coming.remove(&record.id);
         self.blocks.insert(record.id, record.facts.base);
+    }
+
+    /// Takes a block that the database will have.
+    pub(super) fn announce(&mut self, record: Arc<Record>) {
+        self.blocks.insert(record.id, record.facts.base);
+        self.coming.insert(record.id, record);
+    }
+
+    /// Forgets a block that the database will not have after all.
+    pub(super) fn withdraw(&mut self, id: &BlockId) {
+        if self.coming.remove(id).is_some() {
+            self.blocks.remove(id);
+        }
+    }
+
+    /// A block that the database does not have yet.
+    #[must_use]
+    pub fn coming(&self, id: &BlockId) -> Option<&Arc<Record>> {
+        self.coming.get(id)
     }
 
     /// Whether a block is in it.

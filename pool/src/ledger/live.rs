@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::Difficulty;
-use tracing::info;
+use tracing::{error, info};
 
 use super::LedgerError;
 use super::book::{Book, Plan, Record};
@@ -198,6 +198,31 @@ impl Ledger {
         self.lock_state().book.height_below(height)
     }
 
+    /// Makes the log survive a loss of power now, if the disk takes it.
+    pub fn sync(&self) {
+        if let Err(trouble) = self.store.sync() {
+            error!("the share log is not on the disk yet: {trouble}");
+        }
+    }
+
+    /// Takes a block that is about to be sent to nodes. Their next template may stand on it before its share is in
+    /// the database, and must not pay again what this block pays.
+    pub fn announce(&self, record: Arc<Record>) {
+        self.lock_state().book.announce(record);
+    }
+
+    /// Forgets an announced block that was not sent.
+    pub fn withdraw(&self, id: &BlockId) {
+        self.lock_state().book.withdraw(id);
+    }
+
+    /// Whether a block is in the database.
+    #[must_use]
+    pub fn has_stored(&self, id: &BlockId) -> bool {
+        let state = self.lock_state();
+        state.book.has(id) && state.book.coming(id).is_none()
+    }
+
     /// Takes the block of an earlier run that ended before it was in the ledger; whether it was new.
     ///
     /// # Errors
@@ -249,7 +274,10 @@ impl Ledger {
         match base {
             base if state.book.base() == base => Ok(state.book.carried()),
             None => Ok(Arc::default()),
-            Some(base) => self.store.carried(&base).map(Arc::new),
+            Some(base) => match state.book.coming(&base) {
+                Some(record) => Ok(Arc::new(record.carried.clone())),
+                None => self.store.carried(&base).map(Arc::new),
+            },
         }
     }
 
@@ -257,12 +285,19 @@ impl Ledger {
     fn stand_on(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
         if state.book.base() != base {
             let carried = self.carried_after(state, base)?;
-            let mut batch = Batch::default();
-            self.store.put_base(&mut batch, base.as_ref());
-            self.store.write(batch, false)?;
+            // One that the database does not have yet is noted there after it.
+            if base.is_none_or(|base| state.book.coming(&base).is_none()) {
+                self.store_base(base)?;
+            }
             state.book.stand_on(base, carried);
         }
         Ok(state.book.carried())
+    }
+
+    pub(super) fn store_base(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
+        let mut batch = Batch::default();
+        self.store.put_base(&mut batch, base.as_ref());
+        self.store.write(batch, false)
     }
 
     pub(super) fn settle(&self, state: &mut State, wanted: u128) -> Result<(), LedgerError> {

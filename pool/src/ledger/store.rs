@@ -14,6 +14,7 @@
 //! its hash; an address is 0 (P2PKH) or 1 (P2SH) and its hash.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -40,6 +41,10 @@ const WRITE_BUFFER_BYTES: usize = 8 << 20;
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// Files that the database holds open: connections need theirs.
 const MAX_OPEN_FILES: i32 = 64;
+/// How often a ledger is opened to read beside a pool that changes its files meanwhile, every few seconds at most.
+const OPEN_TRIES: u32 = 50;
+/// Wait between two tries.
+const OPEN_WAIT: Duration = Duration::from_millis(20);
 /// Logs about itself that the database keeps.
 const KEPT_LOG_FILES: usize = 4;
 const ADDRESS_BYTES: usize = 21;
@@ -119,10 +124,26 @@ impl Store {
                 reason: "there is none: a pool that has run is expected".into(),
             });
         }
+        // A pool that moves its journal into files meanwhile takes shares from under the eyes of who opens them.
+        for _ in 0..OPEN_TRIES {
+            let before = manifest(&path);
+            let opened = Self::open_files(&path, &folder);
+            if before.is_some() && before == manifest(&path) {
+                return opened;
+            }
+            std::thread::sleep(OPEN_WAIT);
+        }
+        Err(LedgerError { folder, reason: "the pool changes its files all the time, try again".into() })
+    }
+
+    fn open_files(path: &Path, folder: &str) -> Result<Self, LedgerError> {
         let columns = COLUMNS.map(|name| ColumnFamilyDescriptor::new(name, column_options()));
-        let db = DB::open_cf_descriptors_read_only(&options(false), &path, columns, false)
-            .map_err(|error| wrong(&folder, &error))?;
-        let store = Self { db, folder };
+        let mut options = options(false);
+        // All are opened now: the pool may merge them and remove these.
+        options.set_max_open_files(-1);
+        let db = DB::open_cf_descriptors_read_only(&options, path, columns, false)
+            .map_err(|error| wrong(folder, &error))?;
+        let store = Self { db, folder: folder.to_owned() };
         store.check_format()?;
         Ok(store)
     }
@@ -164,6 +185,15 @@ impl Store {
     /// Makes all that was written survive a loss of power.
     pub(super) fn sync(&self) -> Result<(), LedgerError> {
         self.db.flush_wal(true).map_err(|error| wrong(&self.folder, &error))
+    }
+
+    /// Writes what is in memory into files and merges those, as happens by itself when there is much.
+    #[cfg(test)]
+    pub(super) fn merge(&self) {
+        for name in COLUMNS {
+            self.db.flush_cf(self.column(name)).expect("a test's disk has room");
+            self.db.compact_range_cf(self.column(name), None::<&[u8]>, None::<&[u8]>);
+        }
     }
 
     /// All users, by number.
@@ -364,6 +394,19 @@ fn place(datadir: &Path) -> (std::path::PathBuf, String) {
     let path = datadir.join("ledger");
     let folder = path.display().to_string();
     (path, folder)
+}
+
+/// Names and lengths of the files that say which others count: they change before any of those is removed.
+fn manifest(path: &Path) -> Option<Vec<(std::ffi::OsString, u64)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).ok()? {
+        let entry = entry.ok()?;
+        if entry.file_name().as_encoded_bytes().starts_with(b"MANIFEST") {
+            found.push((entry.file_name(), entry.metadata().ok()?.len()));
+        }
+    }
+    found.sort();
+    Some(found)
 }
 
 fn wrong(folder: &str, error: &rocksdb::Error) -> LedgerError {

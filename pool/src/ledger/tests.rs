@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -13,7 +14,7 @@ use iop_stratum::difficulty::Difficulty;
 use proptest::prelude::*;
 
 use super::audit::{Report, audit};
-use super::book::{Finding, Record};
+use super::book::{Facts, Finding, Record};
 use super::live::{Request, wanted_work};
 use super::queue::Accepted;
 use super::split::tests::{member, rules};
@@ -30,8 +31,22 @@ pub(crate) fn temporary() -> Arc<Ledger> {
     ledger
 }
 
+/// A block of the chapter's alone.
+pub(crate) fn record(ledger: &Ledger, height: u32, hash: &str) -> Record {
+    let request = request(None, 5000);
+    let id = BlockId { height, hash: hash.parse().unwrap() };
+    let user = member(1).to_base58(&prefixes());
+    let finding = Finding { time: 5, license: member(100), finder: &user };
+    ledger.plan(&request).unwrap().record(id, finding, &prefixes())
+}
+
 fn prefixes() -> Prefixes {
     Params::devnet().prefixes
+}
+
+/// What a template on a base asks, whoever finds it.
+fn request(base: Option<BlockId>, reward: u64) -> Request {
+    Request { base, reward, network_difficulty: difficulty(8.0), room: 10, chapter: member(200), solo: None }
 }
 
 fn difficulty(value: f64) -> Difficulty {
@@ -230,6 +245,45 @@ fn a_block_of_a_pool_that_was_killed_is_taken_once() {
 }
 
 #[test]
+fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), Rules { min_payout: 400_000, fee: 0, ..rules() });
+    (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
+    let first = pool.block(None, 0, 999_999);
+    pool.stand_on(Some(first));
+    let request = request(Some(first), 999_999);
+    let plan = pool.ledger.plan(&request).unwrap();
+    let id = BlockId { height: 2, hash: BlockHash::hash(b"second") };
+    let user = member(1).to_base58(&prefixes());
+    let record =
+        Arc::new(plan.record(id, Finding { time: 5, license: member(100), finder: &user }, &prefixes()));
+    pool.ledger.announce(Arc::clone(&record));
+    // The node has it at once and gives the next template; the log is slow.
+    assert!(pool.ledger.has_block(&id) && !pool.ledger.has_stored(&id));
+    assert_eq!(pool.ledger.height_below(3), Some(2));
+    let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
+    assert_eq!(
+        (next.base, pool.ledger.read(|_, book| (*book.carried()).clone())),
+        (Some(id), record.carried.clone())
+    );
+    let noted = || Store::open_to_read(folder.path()).unwrap().base().unwrap();
+    assert_eq!(noted(), Some(first), "killed now, the ledger would not know the other");
+    pool.share(1, 1.0, 2, Some(Arc::clone(&record)));
+    pool.wait();
+    assert!(pool.ledger.has_stored(&id));
+    assert_eq!(noted(), Some(id));
+    // One that no node was given.
+    let other = BlockId { height: 3, hash: BlockHash::hash(b"left out") };
+    pool.ledger.announce(Arc::new(Record { id: other, ..Record::clone(&record) }));
+    pool.ledger.withdraw(&other);
+    pool.ledger.withdraw(&id);
+    assert!(!pool.ledger.has_block(&other) && pool.ledger.has_block(&id));
+    pool.close();
+    let report = audited(folder.path());
+    assert!(report.is_clean() && report.in_chain == 2, "{report:?}");
+}
+
+#[test]
 fn an_audit_names_what_was_changed() {
     let folder = tempfile::tempdir().unwrap();
     let mut pool = Pool::open(folder.path(), rules());
@@ -370,4 +424,79 @@ proptest! {
         prop_assert_eq!(report.shares, model.shares.len() as u64);
         prop_assert_eq!(report.chapter, report.fees + report.carried);
     }
+}
+
+#[test]
+fn an_audit_ends_and_names_blocks_whose_base_or_window_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    (0..6).for_each(|number| pool.share(number % 3, 1.0, 1, None));
+    let block = pool.block(None, 0, 1_000_000);
+    pool.stand_on(Some(block));
+    pool.close();
+    let store = Store::open(folder.path()).unwrap();
+    let facts = store.facts(&block).unwrap().unwrap();
+    let write = |facts: Facts| {
+        let record = Record {
+            id: block,
+            facts,
+            credits: store.credits(&block).unwrap().into_iter().collect(),
+            carried: store.carried(&block).unwrap(),
+        };
+        let mut batch = Batch::default();
+        store.put_block(&mut batch, &record);
+        store.write(batch, true).unwrap();
+        audit(&store, &prefixes()).unwrap().mistakes.join("\n")
+    };
+    let said = write(Facts { base: Some(block), ..facts.clone() });
+    assert!(said.contains("is not below it"), "{said}");
+    let said = write(Facts { ends: 8, ..facts.clone() });
+    assert!(said.contains("its window ends before share 8, the log has 7"), "{said}");
+    assert_eq!(write(facts), "", "as it was");
+}
+
+#[test]
+fn a_reward_of_nothing_has_an_output_too() {
+    assert_eq!(book::Plan::of_chapter(member(1), 0).outputs(), [(member(1), 0)]);
+    assert_eq!(book::Plan::of_chapter(member(1), 5).outputs(), [(member(1), 5)]);
+}
+
+#[test]
+fn a_record_survives_a_file_with_numbers_of_any_size() {
+    let (ledger, hash) = (temporary(), BlockHash::hash(b"huge"));
+    let mut record = record(&ledger, 1, &hash.to_string());
+    record.facts.wanted = u128::MAX;
+    (record.facts.reward, record.facts.rules.window) = (u64::MAX, 0.1);
+    let kept: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+    assert_eq!(kept, record);
+    assert_eq!(ledger.adopt(&kept), Ok(true));
+    assert_eq!(ledger.store().facts(&kept.id).unwrap(), Some(kept.facts));
+}
+
+#[test]
+fn a_ledger_can_be_read_at_any_moment_beside_a_pool_that_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    let reader = {
+        let folder = folder.path().to_owned();
+        std::thread::spawn(move || {
+            let mut last = 0;
+            for _ in 0..100 {
+                let report = audited(&folder);
+                assert!(report.is_clean() && report.shares >= last, "{report:?}");
+                last = report.shares;
+            }
+        })
+    };
+    for pause in (0..).map(|round| Duration::from_millis(round * 7 % 60)) {
+        if reader.is_finished() {
+            break;
+        }
+        (0..50).for_each(|number| pool.share(number % 7, 1.0, 1, None));
+        pool.wait();
+        pool.ledger.store().merge();
+        std::thread::sleep(pause);
+    }
+    reader.join().unwrap();
+    pool.close();
 }

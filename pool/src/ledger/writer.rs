@@ -1,18 +1,19 @@
 //! The thread that writes: it takes what is queued, commits it as one batch, and wakes who waits.
 //!
 //! What is written survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks
-//! survive the machine at once. Where the disk refuses, the batch is tried again until it takes it: nothing is
-//! answered meanwhile, so that nothing is promised.
+//! survive the machine at once. Where the disk refuses, the batch is tried again for a moment, and then the pool ends:
+//! nothing is answered meanwhile, so that nothing is promised.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::error;
 
 use super::LedgerError;
-use super::live::{Ledger, User};
+use super::book::Record;
+use super::live::{Ledger, State, User};
 use super::queue::Accepted;
 use super::share::{Share, UserId, work_of};
 use super::store::Batch;
@@ -21,6 +22,9 @@ use super::store::Batch;
 pub const SYNC_TIME: Duration = Duration::from_secs(1);
 /// Wait before a batch that could not be written is tried again.
 const RETRY_TIME: Duration = Duration::from_secs(1);
+/// How long it is tried. RocksDB takes nothing more after a disk was full, until it is opened again: so the pool ends,
+/// and whoever keeps it running starts it again. What was not answered by then was never promised.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The thread that writes. [`Writer::close`] ends it.
 #[derive(Debug)]
@@ -77,9 +81,7 @@ impl Ledger {
         let mut shares = Vec::new();
         loop {
             let closed = self.queue.gather(&mut shares);
-            if !shares.is_empty() {
-                self.commit(&mut shares);
-            } else if closed {
+            if shares.is_empty() && closed || !self.commit(&mut shares) {
                 return;
             }
         }
@@ -91,8 +93,12 @@ impl Ledger {
         loop {
             let ended = end.recv_timeout(SYNC_TIME) != Err(mpsc::RecvTimeoutError::Timeout);
             let logged = self.log_state().logged;
-            if logged != synced && self.insist(|| self.store.sync()) {
-                synced = logged;
+            if logged != synced {
+                match self.store.sync() {
+                    Ok(()) => synced = logged,
+                    // The next commit fails too, and ends the pool.
+                    Err(trouble) => error!("the share log cannot be made durable: {trouble}"),
+                }
             }
             if ended {
                 return;
@@ -100,27 +106,25 @@ impl Ledger {
         }
     }
 
-    /// Until it works; or once, when the pool ends and nobody waits for an answer any more. Whether it worked.
+    /// Until it works or there is no hope; or once, when the pool ends. Whether it worked.
     fn insist(&self, write: impl Fn() -> Result<(), LedgerError>) -> bool {
-        let mut failed = false;
+        let begun = Instant::now();
         while let Err(trouble) = write() {
             error!("shares cannot be stored and are not answered: {trouble}");
             self.lock_state().trouble = Some(trouble.to_string());
-            if self.queue.is_closed() {
+            if self.queue.is_closed() || begun.elapsed() > PATIENCE {
                 return false;
             }
-            failed = true;
             std::thread::sleep(RETRY_TIME);
-        }
-        if failed {
-            info!("shares are stored again");
-            self.lock_state().trouble = None;
         }
         true
     }
 
-    /// Writes shares, wakes who waits for them, and moves the window.
-    fn commit(&self, shares: &mut Vec<Accepted>) {
+    /// Writes shares, wakes who waits for them, and moves the window. False if they could not be written.
+    fn commit(&self, shares: &mut Vec<Accepted>) -> bool {
+        if shares.is_empty() {
+            return true;
+        }
         let begun = Instant::now();
         let new_users = self.number_users(shares);
         let first = self.lock_state().window.range().end;
@@ -129,8 +133,7 @@ impl Ledger {
             self.store.write(batch, has_block)
         });
         if !written {
-            shares.clear();
-            return;
+            return false;
         }
         self.wakes.wake(shares);
         if let Some(times) = self.commit_times.get() {
@@ -140,12 +143,23 @@ impl Ledger {
         for share in shares.drain(..) {
             state.window.push(share.user.member, work_of(share.difficulty));
             if let Some(block) = share.block {
-                state.book.add(&block);
+                self.take_block(&mut state, &block);
             }
         }
         let wanted = state.window.wanted();
         if let Err(trouble) = self.settle(&mut state, wanted) {
             error!("the window cannot be moved, it stays as it is: {trouble}");
+        }
+        true
+    }
+
+    /// A block is in the database, perhaps after templates that stand on it.
+    fn take_block(&self, state: &mut State, block: &Record) {
+        state.book.add(block);
+        if state.book.base() == Some(block.id)
+            && let Err(trouble) = self.store_base(Some(block.id))
+        {
+            error!("the block that templates stand on cannot be noted, the next one will be: {trouble}");
         }
     }
 

@@ -52,8 +52,6 @@ const BAD_RUN: u32 = 200;
 /// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
 /// ones do not count.
 const HOPELESS_RUN: u32 = 1000;
-/// Where to come again: the same place.
-const RECONNECT: &[u8] = b"{\"id\":null,\"method\":\"client.reconnect\",\"params\":[]}\n";
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
@@ -152,7 +150,7 @@ impl Miner {
     /// The pool ends: says that it will be back.
     pub fn on_stop(&mut self) {
         if self.session.is_subscribed() {
-            self.session.notify(RECONNECT.into());
+            self.session.reconnect();
         }
     }
 
@@ -246,9 +244,12 @@ impl Miner {
         let last = self.sent.back();
         if let Some(last) = last.filter(|sent| sent.job.is_same_work(job)) {
             if self.told.is_none() {
-                // A client that subscribes again gets the job again, at the difficulty that it was sent with.
-                let (line, difficulty) = (last.job.line(false), last.difficulty);
-                self.send(line, difficulty);
+                // A client that subscribes again gets the work again, at the difficulty that it was sent with, under
+                // a number of its own: what it has done for the first counts no second time.
+                let difficulty = last.difficulty;
+                let again = last.job.variant(&self.shared.numbers).unwrap_or_else(|| Arc::clone(&last.job));
+                self.send(again.line(false), difficulty);
+                self.remember(again, difficulty);
             }
             return;
         }
@@ -470,7 +471,12 @@ impl Miner {
             record: Some(Record::clone(&record)),
         };
         info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
-        self.shared.blocks.deliver(found).then_some(record)
+        self.shared.ledger.announce(Arc::clone(&record));
+        if self.shared.blocks.deliver(found) {
+            return Some(record);
+        }
+        self.shared.ledger.withdraw(&id);
+        None
     }
 }
 

@@ -43,6 +43,7 @@ impl Pool {
         let datadir = tempfile::tempdir().unwrap();
         let waiting = Snapshot { work: Work::Waiting, licenses: vec![] };
         let (publish, snapshots) = watch::channel(Arc::new(waiting));
+        let ledger = crate::ledger::tests::temporary();
         let shared = Shared {
             prefixes: Params::devnet().prefixes,
             difficulty: DifficultyBounds {
@@ -60,9 +61,10 @@ impl Pool {
                 Arc::from([]),
                 Spool::open(datadir.path()).unwrap(),
                 ChainIdentity::of(&Params::devnet()),
+                Arc::clone(&ledger),
             ),
             places: Places::new(10, 10),
-            ledger: crate::ledger::tests::temporary(),
+            ledger,
         };
         Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
     }

@@ -1,0 +1,269 @@
+//! Work over time, in memory: what hash rates and charts are made of. It begins anew with every start of the pool.
+//!
+//! An accepted share adds its difficulty to the bucket of its time; buckets that are full are kept for a fixed span,
+//! and the oldest makes room. Nothing runs by the clock: buckets turn when a share comes or someone looks.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+/// Hashes that a share of difficulty 1 takes on average.
+const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
+/// Seconds in a minute's bucket.
+const MINUTE: u64 = 60;
+/// Buckets of an hour.
+const HOUR_OF_MINUTES: usize = 60;
+/// Buckets of a day by minutes: 6 KB, kept once, for the pool.
+const DAY_OF_MINUTES: usize = 24 * 60;
+/// Seconds in a quarter's bucket. A worker's day is kept by quarters: with its hour, at most 800 bytes, so 80 MB for
+/// the 100,000 workers that are listed at most, if all of them have had shares.
+const QUARTER: u64 = 15 * 60;
+/// Buckets of a day by quarters of an hour.
+const DAY_OF_QUARTERS: usize = 24 * 4;
+/// Seconds of work that a rate is made from at least: a first share after a second says nothing yet.
+const LEAST_TIME: u64 = 10;
+/// Part of a bucket that must be over before it is shown as the last point of a chart.
+const SHOWN_PART: u64 = 2;
+
+/// Expected hashes per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HashRate {
+    /// Over the last ten minutes, or since the beginning if that is less.
+    pub ten_minutes: u64,
+    /// Over the last hour, or since the beginning if that is less.
+    pub hour: u64,
+}
+
+/// How much of the past a chart shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// The last hour.
+    Hour,
+    /// The last day.
+    Day,
+}
+
+/// Hash rates in a row, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rates {
+    /// Seconds that each stands for.
+    pub step: u64,
+    /// When the first begins, in seconds since 1970; a multiple of `step`.
+    pub from: u64,
+    /// Expected hashes per second.
+    pub hash_rate: Vec<u64>,
+}
+
+/// Work of one worker or of all.
+#[derive(Debug)]
+pub struct History {
+    /// Seconds since 1970.
+    begun: u64,
+    minutes: Series,
+    quarters: Option<Series>,
+}
+
+impl History {
+    /// Of the whole pool: a day by minutes. Times here and below are in seconds since 1970.
+    #[must_use]
+    pub fn of_pool(begun: u64) -> Self {
+        Self { begun, minutes: Series::new(begun, MINUTE, DAY_OF_MINUTES), quarters: None }
+    }
+
+    /// Of a worker: an hour by minutes, a day by quarters of an hour.
+    #[must_use]
+    pub fn of_worker(begun: u64) -> Self {
+        let quarters = Some(Series::new(begun, QUARTER, DAY_OF_QUARTERS));
+        Self { begun, minutes: Series::new(begun, MINUTE, HOUR_OF_MINUTES), quarters }
+    }
+
+    /// Adds the difficulty of an accepted share.
+    pub fn add(&mut self, difficulty: f64, now: u64) {
+        self.minutes.add(difficulty, now);
+        if let Some(quarters) = &mut self.quarters {
+            quarters.add(difficulty, now);
+        }
+    }
+
+    /// Now.
+    pub fn hash_rate(&mut self, now: u64) -> HashRate {
+        self.minutes.turn(now);
+        HashRate { ten_minutes: self.recent(10, now), hour: self.recent(HOUR_OF_MINUTES, now) }
+    }
+
+    /// Over the minute that runs and this many before it.
+    fn recent(&self, minutes: usize, now: u64) -> u64 {
+        let from = self.minutes.slot.saturating_sub(minutes as u64) * MINUTE;
+        let work = self.minutes.current
+            + self.minutes.past.iter().rev().take(minutes).map(|&work| f64::from(work)).sum::<f64>();
+        rate(work, now.saturating_sub(from.max(self.begun)))
+    }
+
+    /// For a chart.
+    pub fn rates(&mut self, span: Span, now: u64) -> Rates {
+        match (&mut self.quarters, span) {
+            (Some(quarters), Span::Day) => quarters.rates(DAY_OF_QUARTERS, self.begun, now),
+            (None, Span::Day) => self.minutes.rates(DAY_OF_MINUTES, self.begun, now),
+            (_, Span::Hour) => self.minutes.rates(HOUR_OF_MINUTES, self.begun, now),
+        }
+    }
+}
+
+/// Hashes per second for this much work in this many seconds.
+fn rate(work: f64, seconds: u64) -> u64 {
+    let hashes = work * HASHES_PER_DIFFICULTY / seconds.max(LEAST_TIME) as f64;
+    hashes.round() as u64
+}
+
+/// Work by buckets of one length.
+#[derive(Debug)]
+struct Series {
+    /// Seconds in a bucket.
+    step: u64,
+    /// Buckets that are kept beside the current one.
+    kept: usize,
+    /// The current bucket's number: its time by `step`.
+    slot: u64,
+    /// The current bucket's work. A sum of many small parts, hence exact to more digits than what is kept of it.
+    current: f64,
+    past: VecDeque<f32>,
+}
+
+impl Series {
+    fn new(begun: u64, step: u64, kept: usize) -> Self {
+        Self { step, kept, slot: begun / step, current: 0.0, past: VecDeque::new() }
+    }
+
+    fn add(&mut self, difficulty: f64, now: u64) {
+        self.turn(now);
+        self.current += difficulty;
+    }
+
+    /// Makes the bucket of this time the current one. A clock that is set back adds to the one that was.
+    fn turn(&mut self, now: u64) {
+        let slot = now / self.step;
+        let turns = slot.saturating_sub(self.slot);
+        if turns == 0 {
+            return;
+        }
+        self.push(self.current as f32);
+        self.current = 0.0;
+        for _ in 1..turns.min(self.kept as u64 + 1) {
+            self.push(0.0);
+        }
+        self.slot = slot;
+    }
+
+    fn push(&mut self, work: f32) {
+        if self.past.len() >= self.kept {
+            self.past.pop_front();
+        }
+        self.past.push_back(work);
+    }
+
+    /// The last `limit` buckets as rates. The current one is among them when half of it is over, or when there is
+    /// no other.
+    fn rates(&mut self, limit: usize, begun: u64, now: u64) -> Rates {
+        self.turn(now);
+        let skipped = self.past.len().saturating_sub(limit);
+        let first = self.slot - self.past.len() as u64 + skipped as u64;
+        let seconds = |slot: u64, end: u64| end.saturating_sub((slot * self.step).max(begun));
+        let full = (first..).zip(self.past.iter().skip(skipped));
+        let mut hash_rate: Vec<u64> =
+            full.map(|(slot, &work)| rate(f64::from(work), seconds(slot, (slot + 1) * self.step))).collect();
+        let over = seconds(self.slot, now);
+        if hash_rate.is_empty() || over * SHOWN_PART >= self.step {
+            hash_rate.push(rate(self.current, over));
+        }
+        Rates { step: self.step, from: first * self.step, hash_rate }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A minute's and a quarter's begin.
+    const BEGIN: u64 = 1_700_000_100 / QUARTER * QUARTER;
+    /// A share a second of this difficulty is 2^22 hashes a second.
+    const EASY: f64 = 1.0 / 1024.0;
+    const RATE: u64 = 1 << 22;
+
+    fn mine(history: &mut History, from: u64, to: u64) {
+        (from..to).for_each(|second| history.add(EASY, second));
+    }
+
+    #[test]
+    fn a_steady_miner_has_its_rate_from_the_first_minute_on() {
+        for mut history in [History::of_pool(BEGIN + 7), History::of_worker(BEGIN + 7)] {
+            let mut from = BEGIN + 7;
+            for to in [BEGIN + 40, BEGIN + 61, BEGIN + 3600, BEGIN + 90_000] {
+                mine(&mut history, from, to);
+                from = to;
+                assert_eq!(
+                    history.hash_rate(to),
+                    HashRate { ten_minutes: RATE, hour: RATE },
+                    "{}",
+                    to - BEGIN
+                );
+                for span in [Span::Hour, Span::Day] {
+                    let rates = history.rates(span, to);
+                    assert!(rates.hash_rate.iter().all(|&rate| rate == RATE), "{rates:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_miner_that_stops_fades_within_the_hour() {
+        let mut history = History::of_worker(BEGIN);
+        mine(&mut history, BEGIN, BEGIN + 3600);
+        let later = history.hash_rate(BEGIN + 3600 + 1800);
+        assert_eq!(later.ten_minutes, 0);
+        assert!(later.hour.abs_diff(RATE / 2) < RATE / 50, "{later:?}");
+        assert_eq!(history.hash_rate(BEGIN + 3 * 3600), HashRate { ten_minutes: 0, hour: 0 });
+        let day = history.rates(Span::Day, BEGIN + 3 * 3600);
+        assert_eq!((day.step, day.from), (QUARTER, BEGIN));
+        assert_eq!(day.hash_rate, [[RATE; 4], [0; 4], [0; 4]].concat());
+    }
+
+    #[test]
+    fn one_share_at_once_is_no_wonder_of_speed() {
+        let mut history = History::of_worker(BEGIN);
+        history.add(EASY, BEGIN);
+        assert_eq!(history.hash_rate(BEGIN).ten_minutes, RATE / LEAST_TIME);
+    }
+
+    #[test]
+    fn the_past_is_bounded_and_ends_with_now() {
+        for (mut history, hour, day) in
+            [(History::of_pool(BEGIN), 60, 1440), (History::of_worker(BEGIN), 60, 96)]
+        {
+            mine(&mut history, BEGIN, BEGIN + 10);
+            let now = BEGIN + 900_000 * MINUTE;
+            for (span, points) in [(Span::Hour, hour), (Span::Day, day)] {
+                let rates = history.rates(span, now);
+                assert_eq!(rates.hash_rate, vec![0; points]);
+                assert_eq!(rates.from, now / rates.step * rates.step - rates.step * points as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_loses_no_work() {
+        let mut history = History::of_pool(BEGIN);
+        history.add(EASY, BEGIN + 120);
+        history.add(EASY, BEGIN + 30);
+        let rates = history.rates(Span::Hour, BEGIN + 180);
+        assert_eq!(rates.hash_rate, [0, 0, 2 * RATE / MINUTE]);
+        assert_eq!(rates.from, BEGIN);
+    }
+
+    #[test]
+    fn the_running_bucket_is_shown_when_half_of_it_is_over() {
+        let mut history = History::of_pool(BEGIN);
+        mine(&mut history, BEGIN, BEGIN + 100);
+        assert_eq!(history.rates(Span::Hour, BEGIN + 89).hash_rate.len(), 1);
+        assert_eq!(history.rates(Span::Hour, BEGIN + 100).hash_rate, [RATE, RATE]);
+    }
+}
