@@ -504,4 +504,6 @@ fn difficulty_in(password: &str) -> Option<Difficulty> {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -70,19 +70,19 @@ impl Pool {
     }
 
     /// A template whose blocks are out of reach, so that shares are only shares.
-    fn hard_template(height: u32) -> Template {
+    pub(super) fn hard_template(height: u32) -> Template {
         let bits = 0x1d00_ffff;
         Template { bits, target: Target::from_compact(bits).unwrap(), ..template(height) }
     }
 
-    fn job(&mut self, template: Template) -> Arc<Job> {
+    pub(super) fn job(&mut self, template: Template) -> Arc<Job> {
         self.number += 1;
         let job = Arc::new(plain_job(self.number, template, Arc::clone(&self.tip)));
         self.publish.send_replace(Arc::new(Snapshot { work: Work::Job(Arc::clone(&job)), licenses: vec![] }));
         job
     }
 
-    fn new_tip(&mut self) {
+    pub(super) fn new_tip(&mut self) {
         std::mem::take(&mut self.tip).retire();
     }
 
@@ -92,14 +92,22 @@ impl Pool {
         Miner::new(Arc::clone(&self.shared), place, peer)
     }
 
-    fn user(&self) -> String {
+    pub(super) fn user(&self) -> String {
         format!("{}.rig", key(true).address().to_base58(&self.shared.prefixes))
     }
 
     /// A miner that is subscribed and authorised, its greetings read.
-    fn ready(&self) -> Miner {
+    pub(super) fn ready(&self) -> Miner {
         let mut miner = self.connect();
         say(&mut miner, json!({"id": 0, "method": "mining.configure", "params": [["version-rolling"], {}]}));
+        self.introduce(miner)
+    }
+
+    pub(super) fn ready_without_rolling(&self) -> Miner {
+        self.introduce(self.connect())
+    }
+
+    fn introduce(&self, mut miner: Miner) -> Miner {
         say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
         let answers =
             say(&mut miner, json!({"id": 2, "method": "mining.authorize", "params": [self.user(), "x"]}));
@@ -107,11 +115,20 @@ impl Pool {
         miner
     }
 
-    fn tell(&self, miner: &mut Miner) -> Vec<Value> {
+    pub(super) fn tell(&self, miner: &mut Miner) -> Vec<Value> {
         let snapshot = Arc::clone(&self.publish.borrow());
         miner.on_snapshot(&snapshot);
         heard(miner)
     }
+}
+
+/// What is said when all good shares are in the log.
+pub(super) fn committed(miner: &mut Miner) -> Vec<Value> {
+    while miner.uncommitted().is_some() {
+        std::thread::yield_now(); // the ledger's thread writes
+        miner.on_committed();
+    }
+    heard(miner)
 }
 
 fn heard(miner: &mut Miner) -> Vec<Value> {
@@ -121,11 +138,7 @@ fn heard(miner: &mut Miner) -> Vec<Value> {
 
 fn say(miner: &mut Miner, call: Value) -> Vec<Value> {
     miner.on_line(call.to_string().as_bytes()).unwrap();
-    while miner.uncommitted().is_some() {
-        std::thread::yield_now(); // the ledger's thread writes
-        miner.on_committed();
-    }
-    heard(miner)
+    committed(miner)
 }
 
 /// serde_json's reading of a number, here in the test, may be off in the last bit.
