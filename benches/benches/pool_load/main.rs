@@ -96,7 +96,8 @@ fn all() -> Vec<Measurement> {
 /// The same, so small that it only shows that they run.
 fn brief() -> Vec<Measurement> {
     vec![
-        Measurement::Shares(shares::Options { connections: 4, window: 4 }),
+        // The pool takes 65,536 shares of one job from each.
+        Measurement::Shares(shares::Options { connections: 64, window: 4 }),
         Measurement::Steady(steady::Options { connections: 4, rate: 500 }),
         Measurement::Notify(notify::Options { sessions: 10, tips: 2, transactions: 20 }),
         Measurement::Connect(connect::Options { connections: 50, rate: 100 }),
