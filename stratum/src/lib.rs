@@ -8,6 +8,7 @@
 pub mod client;
 pub mod difficulty;
 pub mod fields;
+pub mod fuzzing;
 pub mod line;
 pub mod message;
 pub mod notify;

@@ -32,6 +32,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rpc_envelope", iop_node::fuzzing::rpc_envelope),
     ("script", chain::script),
     ("spend", chain::spend),
+    ("stratum_line", iop_stratum::fuzzing::line),
+    ("stratum_session", iop_stratum::fuzzing::both_ends),
+    ("stratum_submit", iop_stratum::fuzzing::submit),
     ("transaction", chain::transaction),
     ("undo_record", iop_node::fuzzing::undo_record),
 ];

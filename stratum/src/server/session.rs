@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// The general way, which takes the usual lines too and says the same of them.
-    pub(super) fn handle_any_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
+    pub(crate) fn handle_any_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
         match Message::parse(line) {
             Ok(Message::Call { id, method, params }) => Ok(self.call(id, &method, &params)),
             // Answers to what we ask (client.get_version) tell nothing that we act on.
