@@ -189,7 +189,7 @@ impl Job {
     /// The same work as a new job, for sessions that cannot wait for one until their difficulty changes. Its number
     /// and so its coinbases are its own, and no share of one is a share of the other; the signature does not cover
     /// the number, so nothing is signed. Made once for all sessions; a variant has variants in turn,
-    /// until there are [`MAX_VARIANTS`].
+    /// until there are `MAX_VARIANTS`.
     #[must_use]
     pub fn variant(&self, numbers: &JobNumbers) -> Option<Arc<Self>> {
         let variants_left = self.variants_left.checked_sub(1)?;

@@ -1,6 +1,6 @@
 //! Follows the chain on all nodes: template, license, job, whenever a tip changes or transactions have come in.
 //!
-//! Here: each node's task ([`source`]), whose chain is worked on ([`tips`]), the state of nodes for people
+//! Here: each node's task (`source`), whose chain is worked on ([`tips`]), the state of nodes for people
 //! ([`health`]), admin actions that wait ([`announced`]), and the jobs. Not here: which license signs
 //! ([`crate::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
 //! in use, or of a chain with more work: job → sessions.

@@ -1,6 +1,6 @@
 //! TLS on a socket that is read and written when it is ready: rustls does no input or output of its own.
 //!
-//! Memory is bounded by rustls' buffers: one record that comes in, [`BUFFER`] bytes that go out.
+//! Memory is bounded by rustls' buffers: one record that comes in, `BUFFER` bytes that go out.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
