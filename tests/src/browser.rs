@@ -41,7 +41,9 @@ impl Browser {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| format!("chromedriver cannot be started, scripts/setup --tests installs it: {error}"))?;
+            .map_err(|error| {
+                format!("chromedriver cannot be started, scripts/setup --tests installs it: {error}")
+            })?;
         let data = format!("--user-data-dir={}", profile.path().display());
         let base = format!("http://127.0.0.1:{port}");
         let mut browser = Self { driver, base, session: false, _profile: profile };
@@ -51,9 +53,9 @@ impl Browser {
         let args = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", &data];
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": args}, "goog:loggingPrefs": {"browser": "ALL"}}}});
-        let made = browser
-            .post("/session", &wanted)
-            .map_err(|error| format!("chromium cannot be started, scripts/setup --tests installs it: {error}"))?;
+        let made = browser.post("/session", &wanted).map_err(|error| {
+            format!("chromium cannot be started, scripts/setup --tests installs it: {error}")
+        })?;
         let id = made["sessionId"].as_str().ok_or("chromedriver names no session")?;
         browser.base = format!("{}/session/{id}", browser.base);
         browser.session = true;

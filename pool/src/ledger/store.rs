@@ -35,10 +35,13 @@ const FORMAT: u32 = 1;
 const COLUMNS: [&str; 7] = ["meta", "users", "shares", "blocks", "credits", "members", "carried"];
 /// Memory for blocks of the database's files, in bytes: reading goes along the log, so little is enough.
 const CACHE_BYTES: usize = 16 << 20;
-/// Memory for what is not yet in the database's files, per column, in bytes: about 100,000 shares.
-const WRITE_BUFFER_BYTES: usize = 8 << 20;
+/// Memory for what is not yet in the database's files, per column, in bytes: about 300,000 shares. Each time it is
+/// full, commits wait some milliseconds for a new journal.
+const WRITE_BUFFER_BYTES: usize = 32 << 20;
 /// Journal that the database keeps before it writes files of all columns, in bytes: it is read whole at the start.
 const JOURNAL_BYTES: u64 = 64 << 20;
+/// Journal after which the system is told to begin writing it to the disk, in bytes: little is left for a sync.
+const JOURNAL_AHEAD_BYTES: u64 = 128 << 10;
 /// Files that the database holds open: connections need theirs.
 const MAX_OPEN_FILES: i32 = 64;
 /// How often a ledger is opened to read beside a pool that changes its files meanwhile, every few seconds at most.
@@ -419,6 +422,7 @@ fn options(create: bool) -> Options {
     options.create_missing_column_families(create);
     options.set_max_open_files(MAX_OPEN_FILES);
     options.set_max_total_wal_size(JOURNAL_BYTES);
+    options.set_wal_bytes_per_sync(JOURNAL_AHEAD_BYTES);
     options.set_keep_log_file_num(KEPT_LOG_FILES);
     if let Ok(mut env) = Env::new() {
         // Files are written and merged when miners need no answer.
