@@ -247,9 +247,17 @@ impl Miner {
                 // A client that subscribes again gets the work again, at the difficulty that it was sent with, under
                 // a number of its own: what it has done for the first counts no second time.
                 let difficulty = last.difficulty;
-                let again = last.job.variant(&self.shared.numbers).unwrap_or_else(|| Arc::clone(&last.job));
-                self.send(again.line(false), difficulty);
-                self.remember(again, difficulty);
+                match last.job.variant(&self.shared.numbers) {
+                    Some(again) => {
+                        self.send(again.line(false), difficulty);
+                        self.remember(again, difficulty);
+                    }
+                    // No numbers are left: the job as it was, and with it the shares that it has had.
+                    None => {
+                        let line = last.job.line(false);
+                        self.send(line, difficulty);
+                    }
+                }
             }
             return;
         }

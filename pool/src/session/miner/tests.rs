@@ -541,3 +541,22 @@ fn who_is_subscribed_is_told_to_come_again() {
     assert_eq!(heard(&mut miner), [json!({"id": null, "method": "client.reconnect", "params": []})]);
     assert!(heard(&mut stranger).is_empty());
 }
+
+#[test]
+fn a_share_counts_once_however_often_its_miner_subscribes_again() {
+    let mut pool = Pool::new();
+    let job = pool.job(Pool::hard_template(1));
+    let mut miner = pool.ready();
+    let subscribe = json!({"id": 1, "method": "mining.subscribe", "params": []});
+    for _ in 0..80 {
+        say(&mut miner, subscribe.clone()); // more often than there are numbers for the work
+    }
+    let last = Arc::clone(&miner.sent.back().unwrap().job);
+    assert_ne!(last.id, job.id);
+    let nonce = solve(&last, *miner.session.extranonce1(), EASY, true);
+    assert_eq!(submit(&mut miner, &pool.user(), &last, nonce), 0);
+    for _ in 0..20 {
+        say(&mut miner, subscribe.clone());
+        assert_eq!(submit(&mut miner, &pool.user(), &last, nonce), 22);
+    }
+}
