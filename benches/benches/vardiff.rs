@@ -8,10 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use iop_pool::vardiff::{Aim, Vardiff};
-use iop_stratum::difficulty::Difficulty;
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
-/// Hashes for a share of difficulty 1.
-const HASHES_AT_1: f64 = 4_294_967_296.0;
 /// The main network's default.
 const START: f64 = 1024.0;
 /// Runs of each case; a figure is their median.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use iop_kernels::Kernel;
-use iop_stratum::difficulty::Difficulty;
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 use crate::bench::measure;
 use crate::dispatcher::VERSIONS;
@@ -16,8 +16,6 @@ use crate::stats::HashRate;
 const SHARE_EVERY: Duration = Duration::from_secs(10);
 /// How long to measure. The difficulty need be right to a factor of two; nobody waits for this.
 const MEASURE: Duration = Duration::from_millis(200);
-/// Hashes for a share of difficulty 1.
-const HASHES_AT_1: f64 = 4_294_967_296.0;
 
 /// What to suggest to a pool.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 
+use iop_stratum::difficulty::HASHES_AT_1;
 use serde::Serialize;
 
-/// Hashes that a share of difficulty 1 takes on average.
-const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
 /// Seconds in a minute's bucket.
 const MINUTE: u64 = 60;
 /// Buckets of an hour.
@@ -111,7 +110,7 @@ impl History {
 
 /// Hashes per second for this much work in this many seconds.
 fn rate(work: f64, seconds: u64) -> u64 {
-    let hashes = work * HASHES_PER_DIFFICULTY / seconds.max(LEAST_TIME) as f64;
+    let hashes = work * HASHES_AT_1 / seconds.max(LEAST_TIME) as f64;
     hashes.round() as u64
 }
 

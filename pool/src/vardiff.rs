@@ -143,12 +143,10 @@ impl Vardiff {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use iop_stratum::difficulty::HASHES_AT_1;
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Hashes for a share of difficulty 1.
-    const HASHES_AT_1: f64 = 4_294_967_296.0;
 
     fn difficulty(value: f64) -> Difficulty {
         Difficulty::new(value).unwrap()

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+/// Hashes that a share of difficulty 1 takes on average, as every pool and explorer counts: 2³². (The exact number is
+/// one part in 65,535 more, as difficulty 1 is 0xffff and not 0x10000 in its highest bits.)
+pub const HASHES_AT_1: f64 = 4_294_967_296.0;
+
 /// A share's difficulty: how many times harder than difficulty 1. Finite and above zero.
 ///
 /// Difficulty 1 is the target `0x00000000ffff0000…00` (Bitcoin's first nBits, `1d00ffff`): one share in about

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use iop_consensus::address::{Address, Prefixes};
-use iop_stratum::difficulty::Difficulty;
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 use tracing::{error, info};
 
 use super::LedgerError;
@@ -314,7 +314,7 @@ impl Ledger {
 #[must_use]
 pub fn wanted_work(network_difficulty: Difficulty, window: f64) -> u128 {
     // A cast saturates.
-    (network_difficulty.get() * 4_294_967_296.0 * window).ceil() as u128
+    (network_difficulty.get() * HASHES_AT_1 * window).ceil() as u128
 }
 
 /// The address that a user name begins with.

@@ -1,13 +1,11 @@
 //! A line of the share log: 36 bytes. Its key is its number, which counts up from 0 without a gap.
 
-use iop_stratum::difficulty::Difficulty;
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 /// Bytes of a share in the log.
 pub const SHARE_BYTES: usize = 36;
 /// Bytes of a share's hash that are kept: enough that no two shares are ever taken for one.
 pub const HASH_BYTES: usize = 16;
-/// Hashes that a share of difficulty 1 stands for.
-const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
 
 /// A user name's number in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,13 +61,13 @@ impl Share {
 #[must_use]
 pub fn work_of(difficulty: Difficulty) -> u64 {
     // A cast saturates; the pool's greatest difficulty is far below that.
-    ((difficulty.get() * HASHES_PER_DIFFICULTY).round() as u64).max(1)
+    ((difficulty.get() * HASHES_AT_1).round() as u64).max(1)
 }
 
 /// Work as a difficulty, for people.
 #[must_use]
 pub fn difficulty_of(work: u128) -> f64 {
-    work as f64 / HASHES_PER_DIFFICULTY
+    work as f64 / HASHES_AT_1
 }
 
 #[cfg(test)]
