@@ -5,234 +5,40 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::program::{Miner, Program, command, connect, free_port, output, wait_for_exit};
 use common::{Chain, PATIENCE, wait_until};
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
-use iop_stratum::client::{Event, Job, Options, Session, Share, Verdict};
-use iop_stratum::fields::{Extranonce2, Nonce, VersionBits, VersionMask};
-use iop_stratum::line::LineDecoder;
-use iop_stratum::work::sha256d;
-use serde_json::{Value, json};
+use iop_stratum::client::Verdict;
+use serde_json::json;
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// The pool at a node, with devnet's three licenses.
+fn start(folder: &Path, node: &str, extra: &[&str]) -> Program {
+    Program::spawn(command(folder, node, extra))
 }
 
-struct Pool {
-    child: Child,
-    log: Arc<Mutex<String>>,
-    stratum: SocketAddr,
-    api: SocketAddr,
+/// A miner of the pool that may have no work yet.
+fn join(pool: &Program) -> Miner<TcpStream> {
+    Miner::joined(connect(pool.stratum))
 }
 
-fn command(folder: &Path, node: &str, extra: &[&str]) -> Command {
-    let mut keys = Vec::new();
-    for (name, key) in devnet_keys().into_iter().skip(1) {
-        let path = folder.join(format!("{name}.wif"));
-        fs::write(&path, key.to_wif(&Params::devnet().prefixes).as_bytes()).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        keys.push(path);
-    }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_iop-pool"));
-    command.args(["run", "--network", "devnet", "--node", node, "--datadir"]).arg(folder.join("data"));
-    command.arg("--license-key-file").args(keys).args(extra);
-    command.env_remove("IOP_POOL_LICENSE_KEYS").stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Waits for a program's end; one that does not end is killed.
-fn wait_for_exit(child: &mut Child) -> ExitStatus {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if begun.elapsed() > PATIENCE {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the program does not end");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Runs a program to its end, which must come.
-fn output(command: &mut Command) -> Output {
-    fn read(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = from.read_to_end(&mut bytes);
-            bytes
-        })
-    }
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (stdout, stderr) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
-    let status = wait_for_exit(&mut child);
-    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
-}
-
-impl Pool {
-    fn start(folder: &Path, node: &str, extra: &[&str]) -> Self {
-        Self::spawn(command(folder, node, extra))
-    }
-
-    fn spawn(mut command: Command) -> Self {
-        let (stratum, api) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
-        let mut child = command.args(["--stratum-bind", &stratum, "--api-bind", &api]).spawn().unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                *kept.lock().unwrap() += &(line + "\n");
-            }
-        });
-        let pool = Self { child, log, stratum: stratum.parse().unwrap(), api: api.parse().unwrap() };
-        wait_until("the API answers", || TcpStream::connect(pool.api).is_ok());
-        pool
-    }
-
-    fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.api).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
-    }
-
-    fn api(&self, name: &str) -> Value {
-        serde_json::from_str(&self.get(&format!("/api/v1/{name}"))).unwrap()
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
-    }
-
-    fn end(mut self) -> Option<i32> {
-        self.signal("-TERM");
-        wait_for_exit(&mut self.child).code()
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("{}", self.log());
-        }
-    }
-}
-
-/// A miner over real TCP, one hash at a time.
-struct Miner {
-    stream: TcpStream,
-    session: Session,
-    decoder: LineDecoder,
-    job: Option<Job>,
-    counter: u64,
-    closed: bool,
-}
-
-impl Miner {
-    fn connect(pool: &Pool) -> Self {
-        let [_, (_, key), ..] = devnet_keys();
-        let options = Options {
-            user: format!("{}.test", key.address().to_base58(&Params::devnet().prefixes)),
-            password: "x".into(),
-            user_agent: "test".into(),
-            version_mask: VersionMask::SERVER,
-            suggest_difficulty: None,
-        };
-        let stream = TcpStream::connect(pool.stratum).unwrap();
-        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let decoder = LineDecoder::new(iop_stratum::line::MAX_CLIENT_LINE);
-        let mut miner =
-            Self { stream, session: Session::new(options), decoder, job: None, counter: 0, closed: false };
-        wait_until("the miner is authorised", || {
-            miner.exchange();
-            miner.session.is_authorized()
-        });
-        miner
-    }
-
-    /// Sends what is queued, reads what is there; gives the verdicts.
-    fn exchange(&mut self) -> Vec<Verdict> {
-        while let Some(line) = self.session.next_outgoing() {
-            self.stream.write_all(&line).unwrap();
-        }
-        let mut buffer = [0; 4096];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => self.closed = true,
-            Ok(count) => self.decoder.extend(&buffer[..count]),
-            Err(_) => {} // nothing within the time-out
-        }
-        let mut verdicts = Vec::new();
-        while let Some(line) = self.decoder.next_line().unwrap() {
-            match self.session.handle_line(line).unwrap() {
-                Some(Event::Job(job)) => self.job = Some(job),
-                Some(Event::SubmitResult { verdict, .. }) => verdicts.push(verdict),
-                _ => {}
-            }
-        }
-        verdicts
-    }
-
-    /// Submits one share, which at this chain's difficulty is a block.
-    fn solve(&mut self) {
-        let job = self.job.clone().expect("there is work");
-        let (work, target) = (job.work(), job.target());
-        self.counter += 1;
-        let extranonce2 = Extranonce2::from_counter(self.counter, job.extranonce2_size).unwrap();
-        let notify = &job.notify;
-        let header =
-            |nonce| work.header(&job.extranonce1, &extranonce2, notify.version, notify.ntime, Nonce(nonce));
-        let nonce = (0..1_000_000).find(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).unwrap();
-        let (job_id, ntime) = (notify.job_id.clone(), notify.ntime);
-        self.session.submit(&Share {
-            job_id,
-            extranonce2,
-            ntime,
-            nonce: Nonce(nonce),
-            version_bits: VersionBits(0),
-        });
-    }
-
+impl Miner<TcpStream> {
     /// Solves and waits for the verdict.
     fn solve_and_wait(&mut self) -> Verdict {
         self.solve();
-        let mut verdicts = Vec::new();
-        wait_until("the share is answered", || {
-            verdicts.extend(self.exchange());
-            !verdicts.is_empty()
-        });
-        verdicts.remove(0)
-    }
-
-    fn wait_for_work(&mut self) {
-        wait_until("there is work", || {
-            self.exchange();
-            self.job.is_some()
-        });
+        self.next_verdict()
     }
 
     /// Mines until the chain has so many blocks.
-    fn mine(&mut self, chain: &Chain, height: usize) {
+    fn mine_to(&mut self, chain: &Chain, height: usize) {
         wait_until("the chain grows", || {
             let before = chain.height();
             if before < height && self.job.is_some() {
@@ -260,9 +66,9 @@ fn blocks_are_licensed_counted_and_shown() {
     let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
     let node = chain.serve(0);
     chain.set_cap(2);
-    let pool = Pool::start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
-    let mut miner = Miner::connect(&pool);
-    miner.mine(&chain, 6);
+    let pool = start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
+    let mut miner = join(&pool);
+    miner.mine_to(&chain, 6);
     let licenses: Vec<String> =
         pool.api("blocks").as_array().unwrap().iter().map(|b| b["license"].to_string()).collect();
     assert!(licenses.len() >= 6, "{licenses:?}");
@@ -274,9 +80,9 @@ fn blocks_are_licensed_counted_and_shown() {
     assert!(pool.log().contains("no license may mine block 7"));
     wait_until("the miner, whose job is dead, is closed", || {
         miner.exchange();
-        miner.closed
+        miner.is_closed
     });
-    let mut late = Miner::connect(&pool);
+    let mut late = join(&pool);
     late.exchange();
     assert!(late.job.is_none(), "no work to burn");
     chain.set_cap(3);
@@ -285,7 +91,7 @@ fn blocks_are_licensed_counted_and_shown() {
         late.exchange();
         late.job.is_some()
     });
-    assert!(!late.closed, "who came after the work ended just waits");
+    assert!(!late.is_closed, "who came after the work ended just waits");
     let workers = pool.api("workers");
     assert_eq!((&workers["total"], &workers["workers"][0]["connections"]), (&1.into(), &1.into()));
     assert!(workers["workers"][0]["accepted"].as_u64().unwrap() >= 6);
@@ -309,13 +115,13 @@ fn the_node_may_be_missing_at_first_and_die_later() {
     let (folder, chain, port) = (tempfile::tempdir().unwrap(), Chain::new("devnet"), free_port());
     let cookie = folder.path().join(".cookie");
     let url = format!("http://127.0.0.1:{port}");
-    let pool = Pool::start(folder.path(), &url, &["--node-cookie", cookie.to_str().unwrap()]);
+    let pool = start(folder.path(), &url, &["--node-cookie", cookie.to_str().unwrap()]);
     wait_until("it says so", || pool.log().contains("node gives no work, waiting for it"));
     assert_eq!(pool.api("status")["state"], "no_node");
     fs::write(&cookie, "u:p").unwrap();
     let node = chain.serve(port);
-    let mut miner = Miner::connect(&pool);
-    miner.mine(&chain, 2);
+    let mut miner = join(&pool);
+    miner.mine_to(&chain, 2);
 
     drop(node);
     wait_until("it notices", || pool.api("status")["nodes"][0]["in_use"] == false);
@@ -329,7 +135,7 @@ fn the_node_may_be_missing_at_first_and_die_later() {
     fs::write(&cookie, "u:new").unwrap();
     let _node = chain.serve(port);
     wait_until("the block found meanwhile is in the chain", || chain.height() == 3);
-    miner.mine(&chain, 4);
+    miner.mine_to(&chain, 4);
     let said = pool.log().matches("node gives no work").count();
     assert_eq!(said, 2, "once per time that the node was away:\n{}", pool.log());
     assert!(pool.log().contains("node is back"));
@@ -341,8 +147,8 @@ fn a_block_survives_the_pool() {
     let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
     let node = chain.serve(0);
     let (port, url) = (node.address.port(), format!("http://u:p@{}", node.address));
-    let mut pool = Pool::start(folder.path(), &url, &[]);
-    let mut miner = Miner::connect(&pool);
+    let mut pool = start(folder.path(), &url, &[]);
+    let mut miner = join(&pool);
     miner.wait_for_work();
     drop(node);
     let files = || fs::read_dir(folder.path().join("data/found")).unwrap().flatten().collect::<Vec<_>>();
@@ -353,9 +159,9 @@ fn a_block_survives_the_pool() {
         "on disk before it is answered: {stored:?}"
     );
     pool.signal("-KILL");
-    wait_for_exit(&mut pool.child);
+    pool.ended();
     let _node = chain.serve(port);
-    let again = Pool::start(folder.path(), &url, &[]);
+    let again = start(folder.path(), &url, &[]);
     wait_until("the block is in the chain", || chain.height() == 1);
     wait_until("it is forgotten", || files().is_empty());
     assert_eq!(again.end(), Some(0));
@@ -365,8 +171,8 @@ fn a_block_survives_the_pool() {
 fn hostile_connections_disturb_nobody() {
     let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
     let node = chain.serve(0);
-    let pool = Pool::start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
-    let mut miner = Miner::connect(&pool);
+    let pool = start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
+    let mut miner = join(&pool);
     let hostile: Vec<TcpStream> = (0..50)
         .map(|number| {
             let mut stream = TcpStream::connect(pool.stratum).unwrap();
@@ -381,7 +187,7 @@ fn hostile_connections_disturb_nobody() {
             stream
         })
         .collect();
-    miner.mine(&chain, 2);
+    miner.mine_to(&chain, 2);
     for (number, mut stream) in hostile.into_iter().enumerate().filter(|(number, _)| number % 4 < 2) {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // Closed, or reset where it had not been read to the end; but not still open.
@@ -417,8 +223,8 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
     soft.args(["-c", "ulimit -Sn 90; ulimit -Hn 500; exec \"$0\" \"$@\""]);
     soft.arg(command.get_program()).args(command.get_args());
     soft.env_remove("IOP_POOL_LICENSE_KEYS").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let pool = Pool::spawn(soft);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", pool.child.id())).unwrap();
+    let pool = Program::spawn(soft);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", pool.id())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().collect::<Vec<_>>()[3..5], ["500", "500"], "{line}");
     assert_eq!(pool.end(), Some(0));
@@ -432,8 +238,8 @@ fn trouble_of_a_node_is_no_verdict_on_a_block() {
         json!({"result": null, "error": {"code": -32603, "message": "the node is stopping"}}),
         json!({"result": "prev-blk-not-found", "error": null}),
     ]);
-    let pool = Pool::start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
-    let mut miner = Miner::connect(&pool);
+    let pool = start(folder.path(), &format!("http://u:p@{}", node.address), &[]);
+    let mut miner = join(&pool);
     miner.wait_for_work();
     assert_eq!(miner.solve_and_wait(), Verdict::Accepted);
     wait_until("the block is in the chain", || chain.height() == 1);
@@ -449,8 +255,8 @@ fn a_node_that_turns_to_another_chain_is_left_out_until_it_is_right() {
     let (chain, other, port) = (Chain::new("devnet"), Chain::new("regtest"), free_port());
     let first = chain.serve(0);
     let url = format!("http://u:p@{}", first.address);
-    let pool = Pool::start(folder.path(), &url, &["--node", &format!("http://u:p@127.0.0.1:{port}")]);
-    let mut miner = Miner::connect(&pool);
+    let pool = start(folder.path(), &url, &["--node", &format!("http://u:p@127.0.0.1:{port}")]);
+    let mut miner = join(&pool);
     miner.wait_for_work();
     let _second = other.serve(port); // only now, so that the start is past
     assert_eq!(miner.solve_and_wait(), Verdict::Accepted);

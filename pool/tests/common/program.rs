@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,60 @@ use iop_stratum::fields::{Extranonce2, Nonce, VersionBits, VersionMask};
 use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
 use iop_stratum::work::sha256d;
 
+use serde_json::Value;
+
 use super::{PATIENCE, wait_until};
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `run` on devnet with its three licenses, kept by files in a folder.
+pub(crate) fn command(folder: &Path, node: &str, extra: &[&str]) -> Command {
+    let mut keys = Vec::new();
+    for (name, key) in devnet_keys().into_iter().skip(1) {
+        let path = folder.join(format!("{name}.wif"));
+        fs::write(&path, key.to_wif(&Params::devnet().prefixes).as_bytes()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        keys.push(path);
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iop-pool"));
+    command.args(["run", "--network", "devnet", "--node", node, "--datadir"]).arg(folder.join("data"));
+    command.arg("--license-key-file").args(keys).args(extra);
+    command.env_remove("IOP_POOL_LICENSE_KEYS").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits for a program's end; one that does not end is killed.
+pub(crate) fn wait_for_exit(child: &mut Child) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the program does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a program to its end, which must come.
+pub(crate) fn output(command: &mut Command) -> Output {
+    fn read(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = from.read_to_end(&mut bytes);
+            bytes
+        })
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (read(child.stdout.take().unwrap()), read(child.stderr.take().unwrap()));
+    let status = wait_for_exit(&mut child);
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 pub(crate) struct Program {
@@ -47,7 +96,19 @@ impl Program {
         fs::write(&path, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_iop-pool"));
         command.arg("run").arg("--config").arg(path).env_remove("IOP_POOL_LICENSE_KEYS");
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::serve(command, &stratum, &api)
+    }
+
+    /// Starts a command that says all but where to listen, and waits until it serves.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let (stratum, api) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        command.args(["--stratum-bind", &stratum, "--api-bind", &api]);
+        Self::serve(command, &stratum, &api)
+    }
+
+    fn serve(mut command: Command, stratum: &str, api: &str) -> Self {
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
         std::thread::spawn(move || {
@@ -58,6 +119,24 @@ impl Program {
         let program = Self { child, log, stratum: stratum.parse().unwrap(), api: api.parse().unwrap() };
         wait_until("the API answers", || TcpStream::connect(program.api).is_ok());
         program
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.api).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    pub(crate) fn api(&self, name: &str) -> Value {
+        serde_json::from_str(&self.get(&format!("/api/v1/{name}"))).unwrap()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -74,12 +153,13 @@ impl Program {
 
     /// Waits for its end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("the program ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
+        wait_for_exit(&mut self.child)
+    }
+
+    /// Asks it to end; gives its status.
+    pub(crate) fn end(mut self) -> Option<i32> {
+        self.signal("-TERM");
+        self.ended().code()
     }
 }
 
@@ -120,8 +200,15 @@ pub(crate) fn user() -> String {
 }
 
 impl<S: Read + Write> Miner<S> {
-    /// On a connection whose reads end soon.
+    /// On a connection whose reads end soon, with work.
     pub(crate) fn new(stream: S) -> Self {
+        let mut miner = Self::joined(stream);
+        miner.wait_for_work();
+        miner
+    }
+
+    /// On a connection whose reads end soon, authorised; there may be no work yet.
+    pub(crate) fn joined(stream: S) -> Self {
         let options = Options {
             user: user(),
             password: "x".into(),
@@ -138,11 +225,27 @@ impl<S: Read + Write> Miner<S> {
             is_closed: false,
             is_told_to_reconnect: false,
         };
-        wait_until("there is work", || {
+        wait_until("the miner is authorised", || {
             miner.exchange();
-            miner.session.is_authorized() && miner.job.is_some()
+            miner.session.is_authorized()
         });
         miner
+    }
+
+    pub(crate) fn wait_for_work(&mut self) {
+        wait_until("there is work", || {
+            self.exchange();
+            self.job.is_some()
+        });
+    }
+
+    pub(crate) fn next_verdict(&mut self) -> Verdict {
+        let mut verdicts = Vec::new();
+        wait_until("the share is answered", || {
+            verdicts.extend(self.exchange());
+            !verdicts.is_empty()
+        });
+        verdicts.remove(0)
     }
 
     /// Sends what is queued, reads what is there; gives the verdicts.
