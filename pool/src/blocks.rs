@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -54,8 +54,7 @@ pub struct NodeAnswer {
 }
 
 /// What became of a block: the best that any node answered, and later where it stands in the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
     /// No node has answered yet.
     Pending,
@@ -80,6 +79,12 @@ impl Status {
             Self::Side => "side",
             Self::Accepted => "accepted",
         }
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
     }
 }
 
@@ -425,110 +430,4 @@ fn status(answer: &str) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use iop_consensus::params::Params;
-
-    use crate::rpc::NodeAddress;
-    use crate::spool::tests::found;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn while_no_node_answers_few_blocks_of_a_height_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let nobody = Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap());
-        let chain = ChainIdentity::of(&Params::devnet());
-        let spool = Spool::open(folder.path()).unwrap();
-        let blocks = Blocks::new(Arc::from([nobody]), spool, chain, crate::ledger::tests::temporary());
-        for nonce in 0..MAX_PENDING as u32 + 5 {
-            blocks.deliver(found(7, nonce));
-        }
-        blocks.deliver(found(8, 1000));
-        assert_eq!(blocks.records().len(), MAX_PENDING + 1);
-        assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "on disk when deliver returns");
-        blocks.finish(Duration::from_millis(10)).await;
-        assert_eq!(blocks.spool.load().unwrap().0.len(), MAX_PENDING + 1, "and stays there");
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
-        let folder = tempfile::tempdir().unwrap();
-        let chain = ChainIdentity::of(&Params::devnet());
-        let ledger = crate::ledger::tests::temporary();
-        let spool = Spool::open(folder.path()).unwrap();
-        // No node: all have answered at once.
-        let blocks = Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger));
-        let mut block = found(7, 1);
-        let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
-        block.record = Some(record.clone());
-        ledger.announce(Arc::new(record.clone()));
-        blocks.deliver(block);
-        blocks.finish(STORED_POLL * 2).await;
-        assert_eq!(blocks.spool.load().unwrap().0.len(), 1);
-        // Killed and started again before the log had it.
-        let ledger = crate::ledger::tests::temporary();
-        let chain = ChainIdentity::of(&Params::devnet());
-        let again = Blocks::new(Arc::from([]), blocks.spool.clone(), chain, Arc::clone(&ledger));
-        again.resume().unwrap();
-        assert!(ledger.has_stored(&record.id));
-        again.finish(Duration::from_secs(60)).await;
-        assert_eq!(again.spool.load().unwrap().0.len(), 0);
-    }
-
-    #[test]
-    fn only_what_is_said_of_the_block_is_a_verdict() {
-        let error = |code| Err(RpcError::Node { code, message: "words".into() });
-        assert_eq!(verdict(Ok(None)), Ok("accepted".into()));
-        assert_eq!(verdict(Ok(Some("bad-CAP-miner".into()))), Ok("bad-CAP-miner".into()));
-        assert_eq!(verdict(error(-22)), Ok("words".into()));
-        for code in [-32603, -25, -20, -7, -28, -1, -32601, 0] {
-            assert!(verdict(error(code)).is_err(), "{code}");
-        }
-        assert!(verdict(Err(RpcError::Unauthorized)).is_err());
-        assert!(verdict(Ok(Some("prev-blk-not-found".into()))).is_err(), "not yet");
-    }
-
-    #[test]
-    fn a_silent_node_is_given_up_only_when_another_has_taken_the_block() {
-        let late = PATIENCE + Duration::from_secs(1);
-        for (status, given_up) in [
-            (Status::Pending, false),
-            (Status::Refused, false),
-            (Status::Side, true),
-            (Status::Accepted, true),
-        ] {
-            assert_eq!(may_give_up(late, Some(status)), given_up, "{status:?}");
-            assert!(!may_give_up(PATIENCE, Some(status)));
-        }
-    }
-
-    #[test]
-    fn a_block_that_the_chain_has_gone_past_is_stale_and_no_more_is_asked() {
-        for (before, place, depth, after) in [
-            (Status::Pending, Place::Unknown, 5, Status::Pending),
-            (Status::Pending, Place::Unknown, 6, Status::Stale),
-            (Status::Side, Place::Side, 6, Status::Stale),
-            (Status::Accepted, Place::Side, 1, Status::Side),
-            (Status::Accepted, Place::Unknown, 1, Status::Accepted),
-            (Status::Accepted, Place::Unknown, 6, Status::Stale),
-            (Status::Side, Place::Active, 1, Status::Accepted),
-            (Status::Pending, Place::Active, 9, Status::Accepted),
-            (Status::Refused, Place::Unknown, 9, Status::Refused),
-        ] {
-            assert_eq!(reviewed(before, place, depth), after, "{before:?} {place:?} {depth}");
-        }
-        assert!(may_give_up(Duration::ZERO, Some(Status::Stale)));
-    }
-
-    #[test]
-    fn the_best_answer_of_all_nodes_is_the_blocks_status() {
-        assert_eq!(["accepted", "duplicate"].map(status), [Status::Accepted; 2]);
-        assert_eq!(["inconclusive", "duplicate-inconclusive"].map(status), [Status::Side; 2]);
-        assert_eq!(["high-hash", "bad-CAP-miner", "duplicate-invalid"].map(status), [Status::Refused; 3]);
-        assert_eq!(
-            [Status::Refused, Status::Accepted, Status::Side].into_iter().max(),
-            Some(Status::Accepted)
-        );
-        assert!(Status::Pending < Status::Refused);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::config::{Books, Flags};
 use crate::ledger::audit::{Report, audit};
-use crate::ledger::book::Facts;
+use crate::ledger::book::{Facts, chain_of};
 use crate::ledger::report::{report, to_csv};
 use crate::ledger::store::{BlockId, Store};
 use crate::rpc::{CALL_TIME, Node, RpcError};
@@ -216,6 +216,5 @@ fn in_chain(store: &Store, blocks: &[(BlockId, Facts)]) -> Result<Vec<BlockId>, 
     let base = store.base().map_err(|error| RunError(error.to_string()))?;
     let bases: BTreeMap<BlockId, Option<BlockId>> =
         blocks.iter().map(|(id, facts)| (*id, facts.base)).collect();
-    let below = |id: &BlockId| bases.get(id).copied().flatten().filter(|base| base.height < id.height);
-    Ok(std::iter::successors(base, below).collect())
+    Ok(chain_of(base, |id| bases.get(id).copied().flatten()).collect())
 }

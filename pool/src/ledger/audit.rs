@@ -8,11 +8,11 @@ use iop_consensus::address::{Address, Prefixes};
 use serde::Serialize;
 
 use super::LedgerError;
-use super::book::Facts;
+use super::book::{Facts, chain_of};
 use super::live::{StoredLog, member_of};
 use super::share::ShareHash;
-use super::split::{Amounts, Input, Scheme, Split};
-use super::store::{BlockId, Credit, Store};
+use super::split::{Amounts, Credit, Input, Scheme, Split};
+use super::store::{BlockId, Store};
 use crate::ledger::window::Log;
 
 /// Shares that are read at once where a window is summed.
@@ -176,13 +176,7 @@ fn check_block(
         wrong(format!("fee and chapter's output are {found:?}, {expected:?} expected"));
     }
     let recorded: BTreeMap<Address, Credit> = store.credits(id)?.into_iter().collect();
-    let mut expected: BTreeMap<Address, Credit> = BTreeMap::new();
-    for (&member, &earned) in &split.earned {
-        expected.entry(member).or_default().earned = earned;
-    }
-    for &(member, paid) in &split.paid {
-        expected.entry(member).or_default().paid = paid;
-    }
+    let expected = split.credits();
     for member in recorded.keys().chain(expected.keys()).collect::<std::collections::BTreeSet<_>>() {
         let [found, due] =
             [&recorded, &expected].map(|credits| credits.get(member).copied().unwrap_or_default());
@@ -223,9 +217,7 @@ fn sum(
     blocks: &BTreeMap<BlockId, Facts>,
     report: &mut Report,
 ) -> Result<(), LedgerError> {
-    // A base is lower than its block, or it was named above.
-    let below = |id: &BlockId| blocks.get(id)?.base.filter(|base| base.height < id.height);
-    for id in std::iter::successors(base, below) {
+    for id in chain_of(base, |id| blocks.get(id)?.base) {
         let Some(facts) = blocks.get(&id) else {
             report.wrong(format!("block {} is in the chain and not in the book", id.hash));
             continue;

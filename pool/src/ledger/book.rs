@@ -13,8 +13,8 @@ use iop_consensus::address::{Address, Prefixes};
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use super::split::{Amounts, Rules, Scheme, Split};
-use super::store::{BlockId, Credit, Store, address, address_key};
+use super::split::{Amounts, Credit, Rules, Scheme, Split};
+use super::store::{BlockId, Store, address, address_key};
 
 /// A block of which so many blocks in the chain are on top, itself included, can be spent from: the chain's rule.
 pub const MATURITY: u32 = 100;
@@ -89,19 +89,7 @@ impl Plan {
     #[must_use]
     pub fn record(&self, id: BlockId, found: Finding<'_>, prefixes: &Prefixes) -> Record {
         let facts = self.facts(found, prefixes);
-        Record { id, facts, credits: self.credits(), carried: self.split.carried.clone() }
-    }
-
-    /// What members have of the block.
-    fn credits(&self) -> BTreeMap<Address, Credit> {
-        let mut credits: BTreeMap<Address, Credit> = BTreeMap::new();
-        for (&member, &earned) in &self.split.earned {
-            credits.entry(member).or_default().earned = earned;
-        }
-        for &(member, paid) in &self.split.paid {
-            credits.entry(member).or_default().paid = paid;
-        }
-        credits
+        Record { id, facts, credits: self.split.credits(), carried: self.split.carried.clone() }
     }
 
     fn facts(&self, found: Finding<'_>, prefixes: &Prefixes) -> Facts {
@@ -280,6 +268,14 @@ impl Book {
 
     /// The blocks that are in the chain, from the nearest down.
     pub fn in_chain(&self) -> impl Iterator<Item = BlockId> + '_ {
-        std::iter::successors(self.base, |id| self.blocks.get(id).copied().flatten())
+        chain_of(self.base, |id| self.blocks.get(id).copied().flatten())
     }
+}
+
+/// A block and those of ours below it. A base is lower than its block; in a book that says otherwise the chain ends.
+pub(crate) fn chain_of(
+    block: Option<BlockId>,
+    base: impl Fn(&BlockId) -> Option<BlockId>,
+) -> impl Iterator<Item = BlockId> {
+    std::iter::successors(block, move |id| base(id).filter(|base| base.height < id.height))
 }

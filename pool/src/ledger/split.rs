@@ -70,6 +70,15 @@ pub struct Input<'a> {
     pub carried: &'a Amounts,
 }
 
+/// What a member has of one block, in base units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Credit {
+    /// The member's part of the reward.
+    pub earned: u64,
+    /// What the coinbase pays, of this part and of what was carried.
+    pub paid: u64,
+}
+
 /// A reward, split.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Split {
@@ -109,6 +118,19 @@ impl Split {
         }
         carried.retain(|_, amount| *amount > 0);
         Self { fee, earned, paid, chapter, carried }
+    }
+
+    /// What each member has of the block.
+    #[must_use]
+    pub fn credits(&self) -> BTreeMap<Address, Credit> {
+        let mut credits: BTreeMap<Address, Credit> = BTreeMap::new();
+        for (&member, &earned) in &self.earned {
+            credits.entry(member).or_default().earned = earned;
+        }
+        for &(member, paid) in &self.paid {
+            credits.entry(member).or_default().paid = paid;
+        }
+        credits
     }
 }
 

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::LedgerError;
 use super::book::{Facts, Record};
 use super::share::{Share, UserId};
-use super::split::Amounts;
+use super::split::{Amounts, Credit};
 
 /// The layout above. 1: the first.
 const FORMAT: u32 = 1;
@@ -75,15 +75,6 @@ impl BlockId {
         let hash = BlockHash::from_byte_array(hash.try_into().ok()?);
         Some(Self { height: u32::from_be_bytes(*height), hash })
     }
-}
-
-/// What a member has of one block, in base units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Credit {
-    /// The member's part of the reward.
-    pub earned: u64,
-    /// What the coinbase pays, of this part and of what was carried.
-    pub paid: u64,
 }
 
 type Row = (Box<[u8]>, Box<[u8]>);

@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use iop_consensus::address::Address;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::book::{Book, Facts, MATURITY};
 use super::share::difficulty_of;
-use super::split::Scheme;
-use super::store::{BlockId, Credit};
+use super::split::{Credit, Scheme};
+use super::store::BlockId;
 use super::{Ledger, LedgerError};
 
 /// Blocks in one answer at most, the latest ones.
@@ -17,8 +17,7 @@ const MAX_BLOCKS: usize = 200;
 const MAX_MEMBERS: usize = 1000;
 
 /// What became of a block, as the ledger sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Not in the chain yet that templates stand on.
     Pending,
@@ -28,6 +27,25 @@ pub enum State {
     Mature,
     /// Not in the chain: it paid nobody.
     Orphaned,
+}
+
+impl State {
+    /// As JSON and CSV have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Immature => "immature",
+            Self::Mature => "mature",
+            Self::Orphaned => "orphaned",
+        }
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
 }
 
 /// What became of a block, while a block of height `next` is mined (0 before the first template).
@@ -266,7 +284,7 @@ impl Payouts {
         let mut csv = String::from("height,hash,time,state,license,finder,address,amount\n");
         for block in &self.blocks {
             for output in &block.outputs {
-                let state = word(block.state);
+                let state = block.state.word();
                 let finder = quoted(&block.finder);
                 let _ = writeln!(
                     csv,
@@ -286,20 +304,10 @@ impl Member {
         let mut csv = String::from("height,hash,time,state,address,earned,paid\n");
         for block in &self.blocks {
             let MemberBlock { height, hash, time, earned, paid, .. } = block;
-            let state = word(block.state);
+            let state = block.state.word();
             let _ = writeln!(csv, "{height},{hash},{time},{state},{},{earned},{paid}", self.address);
         }
         csv
-    }
-}
-
-/// A state as JSON has it.
-pub(super) fn word(state: State) -> &'static str {
-    match state {
-        State::Pending => "pending",
-        State::Immature => "immature",
-        State::Mature => "mature",
-        State::Orphaned => "orphaned",
     }
 }
 
