@@ -212,6 +212,26 @@ impl Pool {
         }
     }
 
+    /// Starts a pool with lines of configuration of its own, on free ports.
+    ///
+    /// # Errors
+    /// When it cannot be started or its API does not answer; its log is in the message.
+    ///
+    /// # Panics
+    /// When the configuration cannot be written.
+    pub fn start_configured(
+        dir: &Path,
+        network: &Network,
+        node_port: u16,
+        keys: &[PathBuf],
+        config: &str,
+    ) -> io::Result<Self> {
+        let path = dir.join("pool.toml");
+        std::fs::write(&path, config).expect("the test's folder can be written to");
+        let more = ["--config".to_owned(), path.display().to_string()];
+        Self::start_with(dir, network, node_port, keys, &format!("127.0.0.1:{}", free_port()), &more)
+    }
+
     /// What an API endpoint answers, such as `status`.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use iop_tests::chain::devnet_like;
-use iop_tests::program::{free_port, run, wait_for};
+use iop_tests::program::{run, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address};
 use iop_tests::worker::Worker;
 use serde_json::{Value, json};
@@ -73,11 +73,8 @@ fn an_honest_miners_shares_keep_counting_beside_two_thousand_hostile_connections
     let network = Network::file(dir.path(), &devnet_like("hostile", "00000000", ""));
     let [_, licenses @ ..] = devnet_keys(dir.path());
     let node = Node::start(dir.path(), &network).unwrap();
-    let config = dir.path().join("pool.toml");
-    std::fs::write(&config, CONFIG).unwrap();
-    let more = ["--config".to_owned(), config.display().to_string()];
-    let stratum = format!("127.0.0.1:{}", free_port());
-    let mut pool = Pool::start_with(dir.path(), &network, node.port, &licenses, &stratum, &more).unwrap();
+    let mut pool = Pool::start_configured(dir.path(), &network, node.port, &licenses, CONFIG).unwrap();
+    let stratum = pool.stratum.clone();
     let user = format!("{}.rig", new_address(dir.path(), &network));
     let (mut honest, mut mined) = (Worker::connect(&stratum, &user), 0);
     mine(&mut honest, 3, &mut mined);

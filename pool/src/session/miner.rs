@@ -10,13 +10,13 @@ use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
-use iop_stratum::message::{Id, is_printing};
+use iop_stratum::message::Id;
 use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::{debug, info};
 
 use super::limits::Limits;
-use super::{Place, Shared};
+use super::{Place, Shared, user};
 use crate::SOFTWARE;
 use crate::bans::Offence;
 use crate::config::DifficultyBounds;
@@ -345,7 +345,7 @@ impl Miner {
     }
 
     fn authorize(&mut self, request: &Authorize) -> Result<(), Reject> {
-        let member = check_user(&request.user, &self.shared)?;
+        let member = user::check(&request.user, &self.shared.prefixes)?;
         let is_new = !self.session.workers().contains(&request.user);
         let joined = if is_new {
             if self.workers.len() >= FREE_USERS.saturating_add(self.accepted) {
@@ -366,7 +366,7 @@ impl Miner {
             debug_assert_eq!(slot, self.workers.len(), "slots count up");
             self.workers.push(joined);
         }
-        if let Some(difficulty) = difficulty_in(&request.password) {
+        if let Some(difficulty) = user::difficulty_in(&request.password) {
             self.on_wish(difficulty);
         }
         if is_new && self.workers.len() == 1 {
@@ -486,29 +486,6 @@ impl Miner {
         self.shared.ledger.withdraw(&id);
         None
     }
-}
-
-/// `ADDRESS[.worker]`, the address one of this network.
-fn check_user(user: &str, shared: &Shared) -> Result<Address, Reject> {
-    if !user.chars().all(is_printing) {
-        return Err(Reject::Unauthorized("the user name has characters that do not print".into()));
-    }
-    let (address, worker) =
-        user.split_once('.').map_or((user, None), |(address, name)| (address, Some(name)));
-    if worker == Some("") {
-        return Err(Reject::Unauthorized("the worker name after the dot is empty".into()));
-    }
-    match Address::parse(address, &shared.prefixes) {
-        Ok(member) => Ok(member),
-        Err(error) => Err(Reject::Unauthorized(format!("user must be ADDRESS[.worker]: {error}").into())),
-    }
-}
-
-/// `d=N` or `diff=N` among the password's comma-separated options, as rented hash power and proxies send it.
-fn difficulty_in(password: &str) -> Option<Difficulty> {
-    let value =
-        |option: &str| Some(option.strip_prefix("d=").or_else(|| option.strip_prefix("diff="))?.to_owned());
-    password.split(',').map(str::trim).find_map(value)?.parse().ok().and_then(Difficulty::new)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod listener;
 pub mod miner;
 pub mod tls;
+mod user;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

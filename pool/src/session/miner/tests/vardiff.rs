@@ -1,0 +1,84 @@
+//! The difficulty of a connection: what a flood of shares and silence make of it.
+
+use super::*;
+
+/// A pool with vardiff.
+fn varying() -> Pool {
+    let mut pool = Pool::new();
+    Arc::get_mut(&mut pool.shared).unwrap().vardiff = Some(5.0);
+    pool
+}
+
+fn flood(miner: &mut Miner, user: &str, job: &Job, shares: u32) -> Vec<Value> {
+    let target = Target::from_difficulty(difficulty(EASY));
+    let extranonce1 = *miner.session.extranonce1();
+    let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
+    let (version, ntime) = (job.version, NTime(job.template.time));
+    let header = |nonce| job.work.header(&extranonce1, &extranonce2, version, ntime, Nonce(nonce));
+    let good = (0..).filter(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).take(shares as usize);
+    let mut said = Vec::new();
+    for nonce in good.collect::<Vec<_>>() {
+        let params = json!([
+            user,
+            job.id.as_str(),
+            "0".repeat(16),
+            format!("{:08x}", job.template.time),
+            Nonce(nonce).to_string()
+        ]);
+        said.extend(say(miner, json!({"id": 9, "method": "mining.submit", "params": params})));
+    }
+    said
+}
+
+#[test]
+fn a_flood_of_shares_brings_a_harder_job_at_once_and_the_old_one_still_counts() {
+    let mut pool = varying();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let said = flood(&mut miner, &user, &job, 6);
+    assert_eq!(said.iter().filter(|line| line["result"] == true).count(), 6, "all count: {said:?}");
+    let told: Vec<&Value> = said.iter().filter(|line| line["method"] == "mining.set_difficulty").collect();
+    let jobs: Vec<&Value> = said.iter().filter(|line| line["method"] == "mining.notify").collect();
+    assert_eq!((told.len(), jobs.len()), (1, 1), "{said:?}");
+    assert!(is_about(&told[0]["params"][0], EASY * 256.0));
+    assert_ne!(jobs[0]["params"][0], job.id.as_str(), "a job id is never used twice");
+    assert_ne!(jobs[0]["params"][2], serde_json::from_slice::<Value>(&job.line(true)).unwrap()["params"][2]);
+    assert_eq!(jobs[0]["params"][8], true, "most machines go on with the old one otherwise");
+    let variant = Arc::clone(&miner.sent.back().unwrap().job);
+    let easy = solve(&variant, *miner.session.extranonce1(), EASY * 256.0, false);
+    assert_eq!(submit(&mut miner, &user, &variant, easy), 23, "the new job is harder");
+    assert!(pool.tell(&mut miner).is_empty(), "the same work is not sent again");
+    say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
+    let nonce = solve(&job, *miner.session.extranonce1(), EASY, true);
+    assert_eq!(
+        submit(&mut miner, &user, &job, nonce),
+        22,
+        "a share counts once, also after a new subscription"
+    );
+}
+
+#[test]
+fn silence_brings_an_easier_job_down_to_the_least_that_the_miner_can() {
+    let mut pool = varying();
+    pool.job(Pool::hard_template(1));
+    let mut miner = pool.ready();
+    let options = json!({"minimum-difficulty.value": EASY / 2.0});
+    say(
+        &mut miner,
+        json!({"id": 1, "method": "mining.configure", "params": [["minimum-difficulty"], options]}),
+    );
+    say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 64.0]}));
+    pool.job(Pool::hard_template(1));
+    pool.tell(&mut miner);
+    let mut told = Vec::new();
+    while let Some(silent) = miner.silent_from() {
+        miner.on_silence(silent - std::time::Duration::from_millis(1));
+        assert!(heard(&mut miner).is_empty(), "not too early");
+        miner.on_silence(silent);
+        told.extend(heard(&mut miner));
+    }
+    assert_eq!(methods(&told[..2]), ["mining.set_difficulty", "mining.notify"]);
+    let last = told.iter().rfind(|line| line["method"] == "mining.set_difficulty").unwrap();
+    assert!(is_about(&last["params"][0], EASY / 2.0), "{last}");
+    assert!(told.len() <= 6, "in few steps: {told:?}");
+}
