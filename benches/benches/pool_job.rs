@@ -18,11 +18,11 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
+use iop_mining::template::{Template, read};
 use iop_pool::follow::announced::announced;
 use iop_pool::ledger::queue::{Accepted, Ticket};
 use iop_pool::ledger::{Ledger, Rules, Scheme};
 use iop_pool::payouts::Payouts;
-use iop_pool::template::{Template, read};
 use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use iop_pool::vardiff::{Aim, Vardiff};
+use iop_mining::vardiff::{Aim, Vardiff};
 use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 /// The main network's default.

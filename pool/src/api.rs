@@ -14,6 +14,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use iop_mining::template::LicenseInfo;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -25,7 +26,6 @@ use crate::follow::{Health, NodeState, Work};
 use crate::history::HashRate;
 use crate::metrics::{self, Metrics};
 use crate::session::Shared;
-use crate::template::LicenseInfo;
 use crate::workers::{Listed, Shares};
 
 /// Workers in one answer at most, those with most work.

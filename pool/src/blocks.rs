@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::template::{ChainIdentity, check_chain};
 use serde::{Serialize, Serializer};
 use serde_json::json;
 use tokio::sync::watch;
@@ -16,9 +18,7 @@ use tracing::{error, info, warn};
 use crate::follow::tips::{self, Place};
 use crate::follow::{Snapshot, Work};
 use crate::ledger::{Ledger, LedgerError};
-use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::spool::{Found, Spool};
-use crate::template::{ChainIdentity, check_chain};
 
 /// The first wait before a block is submitted again; it doubles up to [`MAX_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(500);

@@ -8,6 +8,8 @@ use bitcoin::consensus::deserialize;
 use bitcoin::{Block, BlockHash};
 use clap::Args;
 use iop_consensus::address::Address;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::template::{ChainIdentity, check_chain};
 use serde::Serialize;
 use serde_json::json;
 
@@ -16,9 +18,7 @@ use crate::ledger::audit::{Report, audit};
 use crate::ledger::book::{Facts, chain_of};
 use crate::ledger::report::{report, to_csv};
 use crate::ledger::store::{BlockId, Store};
-use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::run::RunError;
-use crate::template::{ChainIdentity, check_chain};
 
 /// Core's code for a height above the tip.
 const NO_SUCH_HEIGHT: i64 = -8;

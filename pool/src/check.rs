@@ -5,12 +5,12 @@ use std::io::Write;
 
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
+use iop_mining::choice::choose;
+use iop_mining::rpc::{Node, RpcError};
+use iop_mining::template::{self, ChainIdentity, LicenseInfo, check_chain};
 
-use crate::choice::choose;
 use crate::config::Settings;
-use crate::rpc::{Node, RpcError};
 use crate::run::RunError;
-use crate::template::{self, ChainIdentity, LicenseInfo, check_chain};
 
 /// A line on stdout. Nobody reads it if stdout is closed; the exit status says the rest.
 fn show(line: fmt::Arguments<'_>) {

@@ -10,18 +10,21 @@ use clap::Args;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
+use iop_mining::files;
+use iop_mining::keys;
+use iop_mining::rpc::NodeAddress;
 use serde::Deserialize;
 
+pub use iop_mining::ConfigError;
 pub use stratum::DifficultyBounds;
 
-use crate::files;
-use crate::keys::{self, KEYS_VARIABLE};
 use crate::ledger::split::FEE_UNIT;
 use crate::ledger::{Rules, Scheme};
-use crate::rpc::NodeAddress;
 use crate::session::limits::Limits;
 use crate::session::tls::Tls;
 
+/// Environment variable with license keys in WIF form, separated by commas.
+const KEYS_VARIABLE: &str = "IOP_POOL_LICENSE_KEYS";
 /// Where Stratum listens if nothing is said: everywhere, on the port that most pools use.
 const DEFAULT_STRATUM_BIND: &str = "0.0.0.0:3333";
 /// Where the API listens if nothing is said: on this machine only, since it has no passwords.
@@ -41,11 +44,6 @@ const LEAST_PAYOUT: u64 = 546;
 const DEFAULT_MAX_OUTPUTS: usize = 17;
 /// Members that a coinbase can pay at most: a notify of 34 kB.
 const MOST_OUTPUTS: usize = 500;
-/// A configuration that cannot be used: one line that names the thing and what was expected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
-
 /// A node's URL as written, perhaps with a password: never shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -392,7 +390,7 @@ impl Raw {
         if files.is_empty() {
             files = self.file.license_key_files.iter().map(|path| self.in_base(path)).collect();
         }
-        let keys = keys::load(&files, std::env::var_os(KEYS_VARIABLE), params)?;
+        let keys = keys::load(&files, (KEYS_VARIABLE, std::env::var_os(KEYS_VARIABLE)), params)?;
         if keys.is_empty() {
             return Err(ConfigError(format!(
                 "no license key is named: --license-key-file, license_key_files or {KEYS_VARIABLE} expected"

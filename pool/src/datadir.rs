@@ -4,9 +4,10 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::files;
+use iop_mining::files;
+use iop_mining::template::ChainIdentity;
+
 use crate::run::RunError;
-use crate::template::ChainIdentity;
 
 /// The file that says which network the folder belongs to.
 const NETWORK_FILE: &str = "network";

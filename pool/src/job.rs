@@ -10,15 +10,15 @@ use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, VarInt, Witness};
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
+use iop_mining::coinbase::{self, SplitCoinbase};
+use iop_mining::template::Template;
 use iop_stratum::difficulty::{Difficulty, Target};
 use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NBits, NTime, PrevHash, Version, VersionMask};
 use iop_stratum::notify::Notify;
 use iop_stratum::work::{HEADER_SIZE, Work, merkle_branches};
 
-use crate::coinbase::{self, SplitCoinbase};
 use crate::ledger::book::Plan;
 use crate::solo::SoloJobs;
-use crate::template::Template;
 
 /// How long after a new tip a share of the old one still counts. The new job reaches all sessions in a fraction
 /// of a second, then a miner's network and the work in its pipeline take up to a second or two. Longer would pay
@@ -272,10 +272,10 @@ pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use bitcoin::Block;
     use iop_consensus::license::coinbase::check;
+    use iop_mining::sample::{key, template};
     use iop_stratum::fields::Nonce;
 
     use super::*;
-    use crate::coinbase::tests::{key, template};
 
     /// A job whose reward goes to the chapter.
     pub(crate) fn plain_job(number: u64, template: Template, tip: Arc<Tip>) -> Job {

@@ -64,12 +64,12 @@ mod tests {
     use bitcoin::consensus::deserialize;
     use bitcoin::hashes::{Hash, sha256d as oracle};
     use bitcoin::{CompactTarget, Target, Transaction};
+    use iop_mining::sample::template;
     use iop_stratum::fields::{Extranonce2, NTime, Nonce, VersionBits};
     use iop_stratum::message::Id;
     use iop_stratum::server::WorkerSlot;
 
     use super::*;
-    use crate::coinbase::tests::template;
     use crate::job::Tip;
     use crate::job::tests::plain_job;
 

@@ -1,39 +1,32 @@
 //! A license-aware Stratum V1 pool.
 //!
-//! Here: configuration, the node's client, license choice, signed coinbases, jobs, Stratum connections, verdicts,
-//! share counters, found blocks and their delivery, the HTTP API. Not here: the rules (`iop-consensus`), messages
-//! and work arithmetic (`iop-stratum`), hashing.
-//! Path: node tip → template ([`template`]) → license ([`choice`]) → signed coinbase ([`coinbase`]) → job ([`job`],
-//! one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) → counters ([`workers`], with their
-//! [`history`]); a found block goes to every node at once ([`blocks`]).
+//! Here: configuration, jobs, Stratum connections, verdicts, share counters, the ledger, found blocks and their
+//! delivery, the HTTP API. Not here: the rules (`iop-consensus`), the node's client, license choice and signed coinbases
+//! (`iop-mining`), messages and work arithmetic (`iop-stratum`), hashing.
+//! Path: node tip → template → license → signed coinbase → job ([`job`], one notify for all) → sessions ([`session`]) →
+//! submit → verdict ([`judge`]) → counters ([`workers`], with their [`history`]); a found block goes to every node at
+//! once ([`blocks`]).
 
 pub mod api;
 pub mod bans;
 pub mod blocks;
 pub mod books;
 pub mod check;
-pub mod choice;
 pub mod cli;
-pub mod coinbase;
 pub mod config;
 pub mod datadir;
-mod files;
 pub mod follow;
 pub mod history;
 pub mod job;
 pub mod judge;
-pub mod keys;
 pub mod ledger;
 pub mod limits;
 pub mod metrics;
 pub mod payouts;
-pub mod rpc;
 pub mod run;
 pub mod session;
 pub mod solo;
 pub mod spool;
-pub mod template;
-pub mod vardiff;
 pub mod workers;
 
 /// What the pool calls itself.

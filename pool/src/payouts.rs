@@ -1,22 +1,22 @@
 //! From a template and a license to a job whose coinbase pays whom the ledger says.
 //!
 //! Here: which of our blocks a template stands on (the node is asked), the plan for its reward, the signed job.
-//! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`crate::choice`]).
+//! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]).
 
 use std::sync::{Arc, Mutex};
 
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::template::Template;
 use serde_json::json;
 
 use crate::job::{Job, JobNumbers, Tip};
 use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
-use crate::rpc::{CALL_TIME, Node, RpcError};
 use crate::solo::SoloJobs;
-use crate::template::Template;
 
 /// Core's code for a height above the tip.
 const NO_SUCH_HEIGHT: i64 = -8;

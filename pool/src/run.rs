@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iop_mining::rpc::Node;
+use iop_mining::template::ChainIdentity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,11 +20,9 @@ use crate::follow::{Follower, Health};
 use crate::ledger::Ledger;
 use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
-use crate::rpc::Node;
 use crate::session::tls::Tls;
 use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
-use crate::template::ChainIdentity;
 use crate::workers::Workers;
 
 /// How long blocks in flight may hold up the end.

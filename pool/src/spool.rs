@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use iop_mining::files;
 use iop_stratum::work::{HEADER_SIZE, sha256d};
 use serde::{Deserialize, Serialize};
 
-use crate::files;
 use crate::ledger::book::Record;
 
 /// Largest file that is read, in bytes. A full block (4 M weight) is 8 MB of hex.

@@ -214,10 +214,16 @@ fn keys_come_from_the_environment_too() {
     let params = Params::devnet();
     let texts: Vec<String> =
         devnet_keys().iter().map(|(_, key)| key.to_wif(&params.prefixes).to_string()).collect();
-    let keys =
-        iop_pool::keys::load(&[], Some(format!("{}, {},", texts[1], texts[2]).into()), &params).unwrap();
+    let keys = iop_mining::keys::load(
+        &[],
+        ("IOP_POOL_LICENSE_KEYS", Some(format!("{}, {},", texts[1], texts[2]).into())),
+        &params,
+    )
+    .unwrap();
     assert_eq!(keys.len(), 2);
-    let error = iop_pool::keys::load(&[], Some("x".into()), &params).unwrap_err().to_string();
+    let error = iop_mining::keys::load(&[], ("IOP_POOL_LICENSE_KEYS", Some("x".into())), &params)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("IOP_POOL_LICENSE_KEYS: not a private key"), "{error}");
 }
 
@@ -226,7 +232,9 @@ fn keys_in_the_environment_that_are_no_text_are_named_and_not_shown() {
     use std::os::unix::ffi::OsStringExt;
 
     let text = std::ffi::OsString::from_vec(b"secret\xff".to_vec());
-    let error = iop_pool::keys::load(&[], Some(text), &Params::devnet()).unwrap_err().to_string();
+    let error = iop_mining::keys::load(&[], ("IOP_POOL_LICENSE_KEYS", Some(text)), &Params::devnet())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("IOP_POOL_LICENSE_KEYS is not UTF-8") && !error.contains("secret"), "{error}");
 }
 

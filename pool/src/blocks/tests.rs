@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use iop_consensus::params::Params;
+use iop_mining::rpc::NodeAddress;
 
-use crate::rpc::NodeAddress;
 use crate::spool::tests::found;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,8 @@ use bitcoin::consensus::Decodable;
 use iop_consensus::address::Address;
 use iop_consensus::license::admin::{Verb, actions};
 use iop_consensus::params::Params;
+use iop_mining::template::Template;
 use serde::Serialize;
-
-use crate::template::Template;
 
 /// What an action does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,9 +82,9 @@ mod tests {
     use bitcoin::consensus::serialize;
     use bitcoin::script::{Builder, PushBytesBuf};
     use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, absolute, transaction};
+    use iop_mining::sample::template;
 
     use super::*;
-    use crate::coinbase::tests::template;
 
     fn push(bytes: &[u8]) -> PushBytesBuf {
         PushBytesBuf::try_from(bytes.to_vec()).unwrap()

@@ -3,13 +3,13 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use iop_mining::rpc::Node;
+use iop_mining::template::ChainError;
 use serde::Serialize;
 use tracing::{info, warn};
 
 use super::announced::Announced;
 use super::tips::{ChainTip, Place};
-use crate::rpc::Node;
-use crate::template::ChainError;
 
 /// How often it is said again that a node is away or behind.
 const REMIND: Duration = Duration::from_secs(5 * 60);
@@ -221,9 +221,10 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use iop_mining::rpc::{NodeAddress, RpcError};
+
     use super::super::tips::tests::tip;
     use super::*;
-    use crate::rpc::{NodeAddress, RpcError};
 
     fn health() -> Health {
         let node = |port| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());

@@ -2,7 +2,7 @@
 //!
 //! Here: each node's task (`source`), whose chain is worked on ([`tips`]), the state of nodes for people
 //! ([`health`]), admin actions that wait ([`announced`]), and the jobs. Not here: which license signs
-//! ([`crate::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
+//! ([`iop_mining::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
 //! in use, or of a chain with more work: job → sessions.
 
 pub mod announced;
@@ -17,6 +17,9 @@ use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
+use iop_mining::choice::{NoLicense, choose};
+use iop_mining::rpc::Node;
+use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -24,12 +27,9 @@ use tracing::{debug, error, info, warn};
 pub use self::health::{Health, NodeState};
 use self::source::{Event, Offer, Source, Wishes};
 use self::tips::ChainTip;
-use crate::choice::{NoLicense, choose};
 use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
 use crate::payouts::Payouts;
-use crate::rpc::Node;
-use crate::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 
 /// Time for all nodes to say at the start which chain they are on. One that takes longer counts as away.
 const START_TIME: Duration = Duration::from_secs(5);
@@ -286,10 +286,11 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use iop_mining::rpc::NodeAddress;
+    use iop_mining::sample::{key, template};
+
     use super::tips::tests::tip;
     use super::*;
-    use crate::coinbase::tests::{key, template};
-    use crate::rpc::NodeAddress;
 
     fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
         with_nodes(0)

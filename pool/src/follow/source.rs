@@ -10,6 +10,8 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
@@ -18,8 +20,6 @@ use super::health::Health;
 use super::tips::{self, ChainTip};
 use crate::ledger::store::BlockId;
 use crate::payouts::Payouts;
-use crate::rpc::{CALL_TIME, Node, RpcError};
-use crate::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 
 /// How often the template is asked for on an unchanged tip, for the fees of new transactions.
 const REFRESH: Duration = Duration::from_secs(30);

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bitcoin::BlockHash;
+use iop_mining::rpc::{Node, RpcError};
 use serde::Deserialize;
 use serde_json::json;
-
-use crate::rpc::{Node, RpcError};
 
 /// All the work in a chain: a number of 256 bits, big endian, so that it compares as a number does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
+use iop_mining::vardiff::{Aim, Vardiff};
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::Id;
@@ -28,7 +29,6 @@ use crate::ledger::queue::{Accepted, Ticket};
 use crate::ledger::store::BlockId;
 use crate::ledger::{Scheme, User};
 use crate::spool::Found;
-use crate::vardiff::{Aim, Vardiff};
 use crate::workers::Presence;
 
 /// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work.

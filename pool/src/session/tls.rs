@@ -6,13 +6,13 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use iop_mining::files;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
 use crate::config::ConfigError;
-use crate::files;
 
 /// Bytes that may wait to be encrypted and sent: some notifies.
 const BUFFER: usize = 16 * 1024;

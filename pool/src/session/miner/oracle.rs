@@ -52,7 +52,7 @@ struct Told {
 }
 
 impl Told {
-    fn new(line: &serde_json::Value, template: &crate::template::Template) -> Self {
+    fn new(line: &serde_json::Value, template: &iop_mining::template::Template) -> Self {
         let text = |index: usize| line["params"][index].as_str().unwrap().to_owned();
         let number = |index| u32::from_str_radix(&text(index), 16).unwrap();
         let branch = |value: &serde_json::Value| -> [u8; 32] {

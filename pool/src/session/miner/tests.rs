@@ -5,6 +5,9 @@
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::params::Params;
+use iop_mining::choice::NoLicense;
+use iop_mining::sample::{key, template};
+use iop_mining::template::{ChainIdentity, Template};
 use iop_stratum::difficulty::Target;
 use iop_stratum::fields::{Extranonce2, NTime, Nonce, Version};
 use iop_stratum::work::sha256d;
@@ -14,13 +17,10 @@ use tokio::sync::watch;
 use super::*;
 use crate::bans::Bans;
 use crate::blocks::Blocks;
-use crate::choice::NoLicense;
-use crate::coinbase::tests::{key, template};
 use crate::job::Tip;
 use crate::job::tests::plain_job;
 use crate::session::Places;
 use crate::spool::Spool;
-use crate::template::{ChainIdentity, Template};
 use crate::workers::Workers;
 
 mod vardiff;

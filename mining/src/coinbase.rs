@@ -86,40 +86,13 @@ fn unsigned(template: &Template, outputs: &[(Address, u64)]) -> Transaction {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     #![allow(clippy::unwrap_used)]
-    use bitcoin::BlockHash;
     use bitcoin::consensus::deserialize;
-    use bitcoin::hashes::Hash;
     use iop_consensus::license::coinbase::check;
-    use iop_stratum::difficulty::Target;
 
     use super::*;
-
-    /// A template without transactions, one in about 128 hashes.
-    pub(crate) fn template(height: u32) -> Template {
-        let bits = 0x2001_ffff;
-        Template {
-            height,
-            parent: BlockHash::from_byte_array([height as u8; 32]),
-            version: 0x2000_0000,
-            bits,
-            target: Target::from_compact(bits).unwrap(),
-            time: 1_700_000_000,
-            min_time: 1_699_999_000,
-            coinbase_value: 50 * iop_consensus::COIN,
-            witness_commitment: None,
-            txids: vec![],
-            transactions: vec![],
-            license_required: true,
-            long_poll_id: None,
-            outputs_room: 18,
-        }
-    }
-
-    pub(crate) fn key(compressed: bool) -> LicenseKey {
-        LicenseKey::from_secret(&[11; 32], compressed).unwrap()
-    }
+    use crate::sample::{key, template};
 
     fn whole(split: &SplitCoinbase, extranonces: [u8; 12]) -> Transaction {
         deserialize(&[&split.before[..], &extranonces, &split.after].concat()).unwrap()

@@ -1,6 +1,6 @@
 //! How hard a connection's shares are, so that they come at a steady pace. Times and shares in, a difficulty out.
 //!
-//! Here: the statistics. Not here: clocks, jobs, and when a new difficulty is told ([`crate::session::miner`]).
+//! Here: the statistics. Not here: clocks, jobs, and when a new difficulty is told (the connection's owner).
 //! Shares are counted against what was to be expected, until the two differ by more than chance explains: then the
 //! difficulty becomes the one that the count speaks for, and counting begins anew.
 

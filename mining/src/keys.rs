@@ -7,19 +7,16 @@ use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use zeroize::Zeroizing;
 
-use crate::config::ConfigError;
-use crate::files;
+use crate::{ConfigError, files};
 
-/// Environment variable with keys in WIF form, separated by commas.
-pub const KEYS_VARIABLE: &str = "IOP_POOL_LICENSE_KEYS";
-
-/// Reads all keys; a license that is named twice counts once.
+/// Reads all keys: those in files, and those in the environment variable `variable`, whose value is in WIF form and
+/// separated by commas. A license that is named twice counts once.
 ///
 /// # Errors
 /// A file that cannot be read or that others may read, a text that is no key, a key of another network.
 pub fn load(
     files: &[PathBuf],
-    environment: Option<OsString>,
+    (variable, environment): (&str, Option<OsString>),
     params: &Params,
 ) -> Result<Vec<LicenseKey>, ConfigError> {
     let mut keys: Vec<LicenseKey> = Vec::new();
@@ -43,13 +40,13 @@ pub fn load(
     }
     let environment = environment.unwrap_or_default().into_string().map_err(|text| {
         drop(Zeroizing::new(text.into_encoded_bytes()));
-        ConfigError(format!("environment variable {KEYS_VARIABLE} is not UTF-8 text"))
+        ConfigError(format!("environment variable {variable} is not UTF-8 text"))
     })?;
     let environment = Zeroizing::new(environment);
     environment
         .split(',')
         .map(str::trim)
         .filter(|text| !text.is_empty())
-        .try_for_each(|text| add(&format!("environment variable {KEYS_VARIABLE}"), text))?;
+        .try_for_each(|text| add(&format!("environment variable {variable}"), text))?;
     Ok(keys)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use iop_consensus::license::key::has_wif_form;
 use zeroize::Zeroizing;
 
-use crate::config::ConfigError;
+use crate::ConfigError;
 
 /// Longest configuration, network, key or cookie file, in bytes: a real one has a few hundred.
 const MAX_TEXT: u64 = 1024 * 1024;
@@ -18,13 +18,16 @@ const MAX_TEXT: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// In words, without the path: it cannot be opened or read, is no regular file, or is too long.
-pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let (file, _) = open_regular(path)?;
     take(&file, max)
 }
 
 /// A text file.
-pub(crate) fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
+///
+/// # Errors
+/// It cannot be read, is no UTF-8 or too long, or its name is a key.
+pub fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
     refuse_key(path, what)?;
     let wrong = |reason: &dyn Display| unreadable(path, what, reason);
     let (file, _) = open_regular(path).map_err(|reason| wrong(&reason))?;
@@ -32,7 +35,10 @@ pub(crate) fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, Co
 }
 
 /// A text file that only its owner may read.
-pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
+///
+/// # Errors
+/// Those of [`read_text`], and others may read it.
+pub fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
     refuse_key(path, what)?;
     let wrong = |reason: &dyn Display| unreadable(path, what, reason);
     let (file, metadata) = open_regular(path).map_err(|reason| wrong(&reason))?;
@@ -47,7 +53,10 @@ pub(crate) fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, 
 }
 
 /// Refuses a key that was given where a file's name belongs.
-pub(crate) fn refuse_key(path: &Path, what: &str) -> Result<(), ConfigError> {
+///
+/// # Errors
+/// The name is a key in WIF form.
+pub fn refuse_key(path: &Path, what: &str) -> Result<(), ConfigError> {
     // A path in the configuration file has that file's folder before it.
     if path.file_name().and_then(|name| name.to_str()).is_some_and(has_wif_form) {
         return Err(ConfigError(format!("{what}: a key where a file name is expected")));
@@ -59,7 +68,7 @@ fn unreadable(path: &Path, what: &str, reason: &dyn Display) -> ConfigError {
     ConfigError(format!("{what} {} cannot be read: {reason}", path.display()))
 }
 
-/// Opened without waiting: a pipe without a writer would hold the pool up for ever.
+/// Opened without waiting: a pipe without a writer would hold us up for ever.
 fn open_regular(path: &Path) -> Result<(File, Metadata), String> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let open = File::options().read(true).custom_flags(nonblocking).open(path);

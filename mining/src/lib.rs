@@ -1,0 +1,20 @@
+//! From a node to licensed work: what the pool and a miner on its own have in common.
+//!
+//! Here: a node's JSON-RPC, templates, license keys and the choice among them, signed coinbases, vardiff, and the files
+//! that people name. Not here: Stratum's messages (`iop-stratum`), who gets the work, what becomes of it.
+//! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
+
+pub mod choice;
+pub mod coinbase;
+pub mod files;
+pub mod keys;
+pub mod rpc;
+#[doc(hidden)]
+pub mod sample;
+pub mod template;
+pub mod vardiff;
+
+/// A configuration that cannot be used: one line that names the thing and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);

@@ -1,0 +1,42 @@
+//! A template and a license for tests and benches of this crate and of those above it.
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use iop_consensus::license::key::LicenseKey;
+use iop_stratum::difficulty::Target;
+
+use crate::template::Template;
+
+/// A template without transactions; a block in about 128 hashes.
+///
+/// # Panics
+/// Never: its target is a sensible one.
+#[must_use]
+pub fn template(height: u32) -> Template {
+    let bits = 0x2001_ffff;
+    Template {
+        height,
+        parent: BlockHash::from_byte_array([height as u8; 32]),
+        version: 0x2000_0000,
+        bits,
+        target: Target::from_compact(bits).expect("a sensible constant"),
+        time: 1_700_000_000,
+        min_time: 1_699_999_000,
+        coinbase_value: 50 * iop_consensus::COIN,
+        witness_commitment: None,
+        txids: vec![],
+        transactions: vec![],
+        license_required: true,
+        long_poll_id: None,
+        outputs_room: 18,
+    }
+}
+
+/// A license's key, always the same.
+///
+/// # Panics
+/// Never: the secret is in the curve's range.
+#[must_use]
+pub fn key(compressed: bool) -> LicenseKey {
+    LicenseKey::from_secret(&[11; 32], compressed).expect("a sensible constant")
+}
