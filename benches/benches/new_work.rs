@@ -53,7 +53,7 @@ fn job(serial: u64) -> Arc<Job> {
 /// The times of so many changes, sorted; none where the device does not run.
 fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
     let dispatcher = Arc::new(Dispatcher::new());
-    let (feed, mut shares) = Feed::new(Arc::clone(&dispatcher), Arc::new(Stats::new()));
+    let (feed, mut shares) = Feed::new(Arc::clone(&dispatcher), Stats::new().device("bench"));
     dispatcher.set_job(job(0));
     thread::scope(|scope| {
         let running = scope.spawn(move || device.run(&feed));

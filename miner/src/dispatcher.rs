@@ -13,6 +13,7 @@ use iop_stratum::fields::{Extranonce2, NTime, Nonce, VersionBits};
 use tracing::warn;
 
 use crate::job::{Job, Share};
+use crate::stats::DeviceStats;
 
 /// How many nonces a header has.
 const NONCES: u64 = 1 << 32;
@@ -46,13 +47,14 @@ impl Assignment {
     /// # Panics
     /// When it is of a version that the work does not have.
     #[must_use]
-    pub fn share(&self, found: Found) -> Share {
+    pub fn share(&self, found: Found, finder: Arc<DeviceStats>) -> Share {
         Share {
             job: Arc::clone(&self.job),
             extranonce2: self.extranonce2,
             version_bits: self.version_bits[usize::from(found.version)],
             ntime: self.ntime,
             nonce: Nonce(found.nonce),
+            finder,
         }
     }
 
@@ -117,8 +119,8 @@ impl Dispatcher {
         self.changed.notify_all();
     }
 
-    /// At most `want` headers that nobody else gets, but no less than one nonce of what is at hand. Waits until there are some; `None` when there will be no
-    /// more.
+    /// At most `want` headers that nobody else gets, but no less than one nonce of what is at hand. Waits until
+    /// there are some; `None` when there will be no more.
     #[must_use]
     pub fn take(&self, want: u64) -> Option<Assignment> {
         let mut state = self.lock();

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use iop_kernels::{HEADER_LEN, Target};
-use iop_stratum::client;
 use iop_stratum::fields::{Extranonce2, JobId, MAX_EXTRANONCE2_SIZE, NTime, Nonce, VersionBits, VersionMask};
 use iop_stratum::work::{Work, header};
+use iop_stratum::{client, difficulty};
+
+use crate::stats::DeviceStats;
 
 /// A job's place in the order in which this miner got its jobs, over all connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +31,31 @@ impl Job {
     /// let pass.
     #[must_use]
     pub fn new(serial: Serial, job: client::Job) -> Self {
+        let target = job.target();
+        Self::with_target(serial, job, target)
+    }
+
+    /// A job whose shares have to meet this very target, whatever its difficulty: that of a block, exactly.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[must_use]
+    pub fn with_target(serial: Serial, job: client::Job, target: difficulty::Target) -> Self {
         assert!(job.extranonce2_size <= MAX_EXTRANONCE2_SIZE, "the session checks the width");
-        let target = Target::from_le_bytes(job.target().to_le_bytes());
+        let target = Target::from_le_bytes(target.to_le_bytes());
         Self { serial, work: job.work(), target, job }
+    }
+
+    /// As the upstream gave it.
+    #[must_use]
+    pub fn stratum(&self) -> &client::Job {
+        &self.job
+    }
+
+    /// The difficulty that a share of it counts for.
+    #[must_use]
+    pub fn difficulty(&self) -> f64 {
+        self.job.difficulty.get()
     }
 
     /// Its place among this miner's jobs.
@@ -139,6 +163,8 @@ pub struct Share {
     pub ntime: NTime,
     /// The header's nonce.
     pub nonce: Nonce,
+    /// Whose find it is; its verdict is counted there.
+    pub finder: Arc<DeviceStats>,
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub mod dispatcher;
 pub mod job;
 pub mod mine;
 pub mod plot;
+pub mod rig;
 pub mod stats;
 pub mod suggest;
 pub mod upstream;
+pub mod view;

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use iop_kernels::Kernel;
 use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 use crate::bench::measure;
 use crate::dispatcher::VERSIONS;
+use crate::rig::Opened;
 use crate::stats::HashRate;
 
 /// Between two shares: often enough to see that all is well, and seldom enough for a pool with many miners.
@@ -30,16 +30,17 @@ pub enum Suggestion {
 
 impl Suggestion {
     /// The difficulty, measured for a fifth of a second where that is asked for. `None` where there is nothing
-    /// to suggest, and where no thread starts to measure with.
+    /// to suggest, where no thread starts to measure with, and where the CPU does not mine alone: only its rate is
+    /// measured before there is work.
     #[must_use]
-    pub fn difficulty(self, kernel: &dyn Kernel, threads: usize) -> Option<Difficulty> {
-        match self {
-            Self::Given(difficulty) => Some(difficulty),
-            Self::Nothing => None,
-            Self::Measured => {
+    pub fn difficulty(self, rig: &Opened) -> Option<Difficulty> {
+        match (self, rig.cpu) {
+            (Self::Given(difficulty), _) => Some(difficulty),
+            (Self::Measured, Some((kernel, threads))) if rig.devices.len() == 1 => {
                 let measured = measure(kernel, threads, VERSIONS as usize, MEASURE).ok()?;
                 for_rate(HashRate(measured.hashes_per_second))
             }
+            (Self::Measured | Self::Nothing, _) => None,
         }
     }
 }
@@ -56,6 +57,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::choice::Choice;
+    use crate::device::DeviceName;
+    use crate::rig::RigSettings;
+
+    fn cpu(threads: usize) -> Opened {
+        let settings = RigSettings { devices: vec![DeviceName::Cpu], kernel: Choice::Auto, threads };
+        settings.open().unwrap()
+    }
 
     #[test]
     fn a_machine_finds_a_share_in_ten_seconds_at_the_difficulty_that_suits_it() {
@@ -69,8 +78,8 @@ mod tests {
     #[test]
     fn a_given_difficulty_is_taken_as_it_is_and_a_measured_one_is_above_zero() {
         let one = Some(Difficulty::ONE);
-        assert_eq!(Suggestion::Given(Difficulty::ONE).difficulty(iop_kernels::auto(), 1), one);
-        assert_eq!(Suggestion::Nothing.difficulty(iop_kernels::auto(), 1), None);
-        assert!(Suggestion::Measured.difficulty(iop_kernels::auto(), 2).unwrap().get() > 0.0);
+        assert_eq!(Suggestion::Given(Difficulty::ONE).difficulty(&cpu(1)), one);
+        assert_eq!(Suggestion::Nothing.difficulty(&cpu(1)), None);
+        assert!(Suggestion::Measured.difficulty(&cpu(2)).unwrap().get() > 0.0);
     }
 }

@@ -1,10 +1,249 @@
 //! The command line: arguments as they are typed become validated settings, in this one place.
 //!
 //! Here: flags, their meaning, and every complaint about them, each one line that names what is wrong and
-//! what was expected. Not here: what the commands do.
+//! what was expected; one file for the flags of each command, and [`shared`] for those of several. Not here: what the
+//! commands do.
 //! Path: arguments → clap → [`parse`] → [`Command`].
 
-mod args;
-mod settings;
+mod bench;
+mod mine;
+mod shared;
 
-pub use settings::{Command, Exit, UsageError, parse};
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use iop_kernels::{SelectError, Work};
+
+use crate::bench::BenchSettings;
+use crate::mine::MineSettings;
+use crate::upstream::UrlError;
+use bench::MAX_SECONDS;
+use shared::{MAX_CREDENTIAL, MAX_THREADS};
+
+#[derive(Debug, Parser)]
+#[command(name = "iop-miner", version, about = "Mines IoP", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Raw,
+}
+
+#[derive(Debug, Subcommand)]
+enum Raw {
+    /// Mine at a Stratum pool until interrupted
+    Mine(mine::Mine),
+    /// Measure kernels
+    Bench(bench::Bench),
+    /// List what this machine can mine with
+    Devices(Devices),
+}
+
+#[derive(Debug, Args)]
+struct Devices {
+    /// Print one JSON object per device
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// `mine`
+    Mine(MineSettings),
+    /// `bench`
+    Bench(BenchSettings),
+    /// `devices`
+    Devices {
+        /// For scripts.
+        json: bool,
+    },
+}
+
+/// Why there is nothing to do.
+#[derive(Debug)]
+pub enum Exit {
+    /// Help or version was asked for: this text, and success.
+    Asked(String),
+    /// The arguments are wrong.
+    Usage(UsageError),
+}
+
+/// What is wrong with the arguments, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Not what the flags look like.
+    #[error("{0}")]
+    Arguments(String),
+    /// A pool's URL.
+    #[error("--url: {0}")]
+    Url(#[from] UrlError),
+    /// The user.
+    #[error(
+        "--user {0:?}: expected ADDRESS.WORKER, 1 to {MAX_CREDENTIAL} printable characters without spaces"
+    )]
+    User(String),
+    /// The password. Not repeated here.
+    #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
+    Password,
+    /// The difficulty to suggest.
+    #[error("--suggest-difficulty {0}: expected a number above 0")]
+    Difficulty(f64),
+    /// The kernel.
+    #[error("--kernel: {0}")]
+    Kernel(#[from] SelectError),
+    /// A device.
+    #[error("--devices {0:?}: expected cpu and opencl:PLATFORM.DEVICE, each once; see iop-miner devices")]
+    Device(String),
+    /// The number of threads.
+    #[error("--threads {0}: expected 1 to {MAX_THREADS}")]
+    Threads(usize),
+    /// The number of versions.
+    #[error("--versions {0}: expected 1 to {most}", most = Work::MAX_VERSIONS)]
+    Versions(usize),
+    /// The length of a measurement.
+    #[error("--seconds {0}: expected more than 0 and at most {MAX_SECONDS}")]
+    Seconds(f64),
+}
+
+/// Reads the arguments, the program's name first.
+///
+/// # Errors
+/// When they are wrong, and when they ask for help or the version.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
+    let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Asked(error.to_string()),
+        _ => Exit::Usage(UsageError::Arguments(one_line(&error))),
+    })?;
+    let command = match cli.command {
+        Raw::Mine(raw) => raw.settings().map(Command::Mine),
+        Raw::Bench(raw) => raw.settings().map(Command::Bench),
+        Raw::Devices(Devices { json }) => Ok(Command::Devices { json }),
+    };
+    command.map_err(Exit::Usage)
+}
+
+/// clap's complaint without its paragraphs on usage.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no command given: expected mine, bench or devices; see iop-miner --help".to_owned();
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim);
+    let told =
+        lines.filter(|line| !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let told = told.collect::<Vec<_>>().join(" ");
+    format!("{}; see iop-miner --help", told.strip_prefix("error: ").unwrap_or(&told))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use iop_stratum::difficulty::Difficulty;
+
+    use super::*;
+    use crate::choice::Choice;
+    use crate::devices::cpu_threads;
+    use crate::suggest::Suggestion;
+
+    fn read(line: &str) -> Result<Command, Exit> {
+        parse(line.split(' ').map(|word| word.replace('_', " ").into()))
+    }
+
+    fn usage(line: &str) -> String {
+        match read(line) {
+            Err(Exit::Usage(error)) => error.to_string(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    const MINE: &str = "iop-miner mine --url stratum+tcp://a:1 --user pA.rig";
+
+    #[test]
+    fn mine_takes_pools_in_order_and_has_defaults_for_the_rest() {
+        let Command::Mine(settings) = read(&format!("{MINE} --url stratum+tcp://b:2")).unwrap() else {
+            panic!("mine is mine")
+        };
+        assert_eq!(settings.pool.urls.iter().map(|url| url.port).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((&*settings.pool.user, &*settings.pool.password), ("pA.rig", "x"));
+        assert!(matches!(settings.rig.kernel, Choice::Auto));
+        assert_eq!(settings.rig.threads, cpu_threads());
+    }
+
+    #[test]
+    fn a_difficulty_is_suggested_as_given_or_as_measured_unless_the_password_has_one() {
+        let suggestion = |more: &str| match read(&format!("{MINE}{more}")).unwrap() {
+            Command::Mine(settings) => settings.pool.suggestion,
+            other => panic!("mine is mine: {other:?}"),
+        };
+        let quarter = Suggestion::Given(Difficulty::new(0.25).unwrap());
+        assert_eq!(suggestion(""), Suggestion::Measured);
+        assert_eq!(suggestion(" --suggest-difficulty 0.25"), quarter);
+        assert_eq!(suggestion(" --password x,d=2"), Suggestion::Nothing);
+        assert_eq!(suggestion(" --password diff=2"), Suggestion::Nothing);
+        assert_eq!(suggestion(" --password d=2 --suggest-difficulty 0.25"), quarter);
+        assert_eq!(suggestion(" --password bad=2"), Suggestion::Measured);
+    }
+
+    #[test]
+    fn bench_measures_all_that_the_cpu_can_run_unless_told_otherwise() {
+        let Command::Bench(settings) = read("iop-miner bench").unwrap() else { panic!("bench is bench") };
+        assert_eq!(settings.kernels.len(), iop_kernels::supported().count());
+        let Command::Bench(settings) = read("iop-miner bench --kernel scalar --seconds 0.5").unwrap() else {
+            panic!("bench is bench")
+        };
+        let kernel = settings.kernels[0].kernel();
+        assert_eq!((kernel.name(), settings.duration), ("scalar", Duration::from_millis(500)));
+        assert_eq!((settings.threads[0], &*settings.versions), (1, &[1][..]));
+        let Command::Bench(settings) = read("iop-miner bench --threads 3,2 --versions 1,8").unwrap() else {
+            panic!("bench is bench")
+        };
+        assert_eq!((settings.threads, settings.versions), (vec![3, 2], vec![1, 8]));
+    }
+
+    #[test]
+    fn wrong_arguments_are_named_in_one_line_with_what_was_expected() {
+        let with = |more: &str| usage(&format!("{MINE} {more}"));
+        for (line, expected) in [
+            (with("--kernel fast"), "--kernel: unknown kernel \"fast\": expected one of auto, "),
+            (
+                with("--url http://a:1"),
+                "--url: malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT",
+            ),
+            (with("--devices opencl:0"), "--devices \"opencl:0\": expected cpu and opencl:"),
+            (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu and opencl:"),
+            (with("--threads 0"), "--threads 0: expected 1 to 1024"),
+            (with("--threads many"), "invalid value 'many' for '--threads <N>'"),
+            (with("--suggest-difficulty 0"), "--suggest-difficulty 0: expected a number above 0"),
+            (with("--suggest-difficulty inf"), "--suggest-difficulty inf: expected a number above 0"),
+            (with("--suggest-difficulty=-1"), "--suggest-difficulty -1: expected a number above 0"),
+            (with("--frobnicate"), "unexpected argument '--frobnicate' found"),
+            (usage("iop-miner mine --url stratum+tcp://a:1 --user="), "--user \"\": expected ADDRESS.WORKER"),
+            (
+                usage("iop-miner mine --url stratum+tcp://a:1 --user=a_b"),
+                "--user \"a b\": expected ADDRESS.WORKER",
+            ),
+            (
+                usage("iop-miner mine --user a"),
+                "the following required arguments were not provided: --url <URL>",
+            ),
+            (usage("iop-miner bench --seconds 0"), "--seconds 0: expected more than 0"),
+            (usage("iop-miner bench --versions 17"), "--versions 17: expected 1 to 16"),
+            (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
+            (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
+            (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),
+            (usage("iop-miner"), "no command given: expected mine, bench or devices"),
+        ] {
+            assert!(line.starts_with(expected), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for line in ["iop-miner --help", "iop-miner --version", "iop-miner mine --help"] {
+            assert!(matches!(read(line), Err(Exit::Asked(text)) if !text.is_empty()), "{line}");
+        }
+    }
+}

@@ -37,7 +37,7 @@ impl Cpu {
                 }
                 feed.add_hashes(self.kernel.scan_versions(&assignment.work, chunk, &mut found));
                 for header in found.drain(..) {
-                    feed.found(&assignment, header, self.name());
+                    feed.found(&assignment, header);
                 }
             }
         }

@@ -25,7 +25,7 @@ use tracing::warn;
 
 use crate::dispatcher::{Assignment, Dispatcher};
 use crate::job::Share;
-use crate::stats::Stats;
+use crate::stats::DeviceStats;
 
 /// Shares that may wait for the upstream. Devices that find more, faster than it can send, wait as well.
 const SHARES_IN_FLIGHT: usize = 1024;
@@ -42,20 +42,32 @@ pub trait Device: Send {
     fn run(&self, feed: &Feed) -> io::Result<()>;
 }
 
+/// A way for shares from devices to an upstream.
+#[must_use]
+pub fn share_channel() -> (mpsc::Sender<Share>, mpsc::Receiver<Share>) {
+    mpsc::channel(SHARES_IN_FLIGHT)
+}
+
 /// Where a device gets its work and leaves what it finds.
 #[derive(Clone, Debug)]
 pub struct Feed {
     dispatcher: Arc<Dispatcher>,
-    stats: Arc<Stats>,
+    stats: Arc<DeviceStats>,
     shares: mpsc::Sender<Share>,
 }
 
 impl Feed {
-    /// A feed out of `dispatcher`, and the end at which the shares come out.
+    /// A feed out of `dispatcher` for the device with these counters, and the end at which the shares come out.
     #[must_use]
-    pub fn new(dispatcher: Arc<Dispatcher>, stats: Arc<Stats>) -> (Self, mpsc::Receiver<Share>) {
-        let (shares, receiver) = mpsc::channel(SHARES_IN_FLIGHT);
-        (Self { dispatcher, stats, shares }, receiver)
+    pub fn new(dispatcher: Arc<Dispatcher>, stats: Arc<DeviceStats>) -> (Self, mpsc::Receiver<Share>) {
+        let (shares, receiver) = share_channel();
+        (Self::into(dispatcher, stats, shares), receiver)
+    }
+
+    /// A feed whose shares go where those of other devices go.
+    #[must_use]
+    pub fn into(dispatcher: Arc<Dispatcher>, stats: Arc<DeviceStats>, shares: mpsc::Sender<Share>) -> Self {
+        Self { dispatcher, stats, shares }
     }
 
     /// The next headers, about `want` of them; waits until there are some. `None`: no more, the device ends.
@@ -83,15 +95,16 @@ impl Feed {
 
     /// Passes a header on, if an independent hash says that it meets the target. Waits while too many shares
     /// wait.
-    pub fn found(&self, assignment: &Assignment, found: Found, device: &str) {
+    pub fn found(&self, assignment: &Assignment, found: Found) {
         let hash = verify(&assignment.work.header_of(found));
         if !assignment.job.target().is_met_by(&hash) {
             self.stats.add_hardware_error();
-            warn!(device, job = %assignment.job.id(), nonce = found.nonce, "a nonce found misses the target: not submitted");
+            warn!(device = self.stats.name(), job = %assignment.job.id(), nonce = found.nonce, "a nonce found misses the target: not submitted");
             return;
         }
+        self.stats.found(hash);
         // An error means that there is no upstream any more: the miner is ending.
-        let _ = self.shares.blocking_send(assignment.share(found));
+        let _ = self.shares.blocking_send(assignment.share(found, Arc::clone(&self.stats)));
     }
 }
 
@@ -101,6 +114,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::job::tests::{ANY_HASH, job};
+    use crate::stats::Stats;
 
     pub(crate) fn feed(difficulty: f64) -> (Feed, mpsc::Receiver<Share>) {
         feed_of_versions(0, difficulty)
@@ -109,26 +123,26 @@ pub(crate) mod tests {
     fn feed_of_versions(mask: u32, difficulty: f64) -> (Feed, mpsc::Receiver<Share>) {
         let dispatcher = Arc::new(Dispatcher::new());
         dispatcher.set_job(Arc::new(job("1", 4, mask, difficulty)));
-        Feed::new(dispatcher, Arc::new(Stats::new()))
+        Feed::new(dispatcher, Stats::new().device("test"))
     }
 
     #[test]
     fn a_nonce_that_misses_the_target_is_counted_and_never_submitted() {
         let (feed, mut shares) = feed(1e9);
         let assignment = feed.next(1).unwrap();
-        feed.found(&assignment, Found { nonce: 0, version: 0 }, "faulty");
+        feed.found(&assignment, Found { nonce: 0, version: 0 });
         assert!(shares.try_recv().is_err());
-        assert_eq!(feed.stats.snapshot().hardware_errors, 1);
+        assert_eq!(feed.stats.snapshot().counts.hardware_errors, 1);
     }
 
     #[test]
     fn a_nonce_that_meets_the_target_becomes_a_share() {
         let (feed, mut shares) = feed(ANY_HASH);
         let assignment = feed.next(1).unwrap();
-        feed.found(&assignment, Found { nonce: 77, version: 0 }, "cpu");
+        feed.found(&assignment, Found { nonce: 77, version: 0 });
         let share = shares.try_recv().unwrap();
         assert_eq!((share.nonce.0, share.extranonce2), (77, assignment.extranonce2));
-        assert_eq!(feed.stats.snapshot().hardware_errors, 0);
+        assert_eq!(feed.stats.snapshot().counts.hardware_errors, 0);
     }
 
     #[test]
@@ -164,6 +178,6 @@ pub(crate) mod tests {
         });
         let snapshot = feed.stats.snapshot();
         assert!(snapshot.hashes > 0);
-        assert_eq!(snapshot.hardware_errors, 0);
+        assert_eq!(snapshot.counts.hardware_errors, 0);
     }
 }

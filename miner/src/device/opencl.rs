@@ -113,7 +113,7 @@ impl Device for OpenCl {
                 launch = next_launch(hashes, started.elapsed());
                 feed.add_hashes(hashes);
                 for header in found.drain(..) {
-                    feed.found(&assignment, header, &self.name);
+                    feed.found(&assignment, header);
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! One connection to a pool: moves bytes between socket and session, jobs to the devices, shares to the pool.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iop_stratum::client::{self, Event, Options, Reconnect, Session, SubmitId, Verdict};
+use iop_stratum::client::{self, Event, MAX_UNANSWERED, Options, Reconnect, Session, SubmitId, Verdict};
 use iop_stratum::line::{LineDecoder, LineTooLong, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,6 +56,8 @@ pub(super) struct Connection<'a> {
     decoder: LineDecoder,
     opened: Instant,
     watch: Watch,
+    /// Shares without a verdict, bounded as the session bounds them.
+    submitted: BTreeMap<SubmitId, Share>,
     /// When the pool last got a line into our log.
     spoke: Option<Instant>,
     /// The newest job, kept to be started when the pool lets us work, or again when its version mask changes.
@@ -86,6 +89,7 @@ impl<'a> Connection<'a> {
             decoder: LineDecoder::new(MAX_CLIENT_LINE),
             opened: now,
             watch: Watch::new(now),
+            submitted: BTreeMap::new(),
             spoke: None,
             job: None,
             oldest_live: *next_serial,
@@ -114,7 +118,7 @@ impl<'a> Connection<'a> {
                     0 => return Err(Lost::Closed),
                     length => self.read(&buffer[..length])?,
                 },
-                Some(share) = self.desk.shares.recv() => self.submit(&share),
+                Some(share) = self.desk.shares.recv() => self.submit(share),
                 () = sleep_until(deadline) => return Err(late),
             }
         }
@@ -193,7 +197,9 @@ impl<'a> Connection<'a> {
                 }
             }
             Event::SubmitResult { id, verdict } => {
-                self.count(&verdict);
+                if let Some(share) = self.submitted.remove(&id) {
+                    self.count(&share, &verdict);
+                }
                 self.judge_job(id, &verdict, now);
             }
             Event::Reconnect(reconnect) => self.moved(reconnect)?,
@@ -228,9 +234,9 @@ impl<'a> Connection<'a> {
         self.desk.dispatcher.set_job(Arc::new(Job::new(serial, job)));
     }
 
-    fn submit(&mut self, share: &Share) {
+    fn submit(&mut self, share: Share) {
         if share.job.serial() < self.oldest_live {
-            self.desk.stats.add_stale();
+            share.finder.add_stale();
             return;
         }
         debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
@@ -244,20 +250,24 @@ impl<'a> Connection<'a> {
         if share.job.serial() >= self.first_of_job {
             self.watch.submitted(id);
         }
+        self.submitted.insert(id, share);
+        if self.submitted.len() > MAX_UNANSWERED {
+            self.submitted.pop_first();
+        }
     }
 
-    fn count(&self, verdict: &Verdict) {
+    fn count(&self, share: &Share, verdict: &Verdict) {
         match verdict {
             Verdict::Accepted => {
-                self.desk.stats.add_accepted();
+                share.finder.add_accepted(share.job.difficulty());
                 debug!("share accepted");
             }
             Verdict::Refused(refusal) if refusal.is_stale() => {
-                self.desk.stats.add_stale();
+                share.finder.add_stale();
                 debug!("share refused as stale");
             }
             Verdict::Refused(refusal) => {
-                if self.desk.stats.add_rejected(&refusal.to_string()) {
+                if share.finder.add_rejected(&refusal.to_string()) {
                     warn!("{}: share refused: {refusal}; more of these are counted only", self.url);
                 }
             }

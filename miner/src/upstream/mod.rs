@@ -2,15 +2,18 @@
 //!
 //! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and
 //! time-outs. Not here: Stratum's messages (`iop-stratum`), hashing.
-//! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → [`Desk::stats`].
+//! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters
+//! ([`crate::stats`]); what people see of it all stands on [`Desk::board`].
 
 mod backoff;
+pub mod board;
 mod connection;
 pub mod pool;
 mod timing;
 mod url;
 mod watch;
 
+pub use board::Board;
 pub use timing::Timing;
 pub use url::{PoolUrl, UrlError};
 
@@ -22,7 +25,6 @@ use tokio::sync::mpsc;
 
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
-use crate::stats::Stats;
 
 /// A source of jobs that takes their shares.
 pub trait Upstream {
@@ -38,8 +40,8 @@ pub struct Desk {
     pub dispatcher: Arc<Dispatcher>,
     /// The shares that devices found; never left to pile up, since devices wait where they do.
     pub shares: mpsc::Receiver<Share>,
-    /// Takes the verdicts.
-    pub stats: Arc<Stats>,
+    /// What people see of the upstream, and their wish to use another source.
+    pub board: Arc<Board>,
 }
 
 impl Desk {
@@ -49,7 +51,7 @@ impl Desk {
         loop {
             tokio::select! {
                 done = &mut until => return done,
-                Some(_) = self.shares.recv() => self.stats.add_stale(),
+                Some(share) = self.shares.recv() => share.finder.add_stale(),
             }
         }
     }

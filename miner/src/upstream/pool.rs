@@ -1,6 +1,7 @@
 //! A Stratum pool, and the pools to fall back to.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iop_stratum::client::Options;
@@ -12,11 +13,25 @@ use tracing::{info, warn};
 
 use super::backoff::Backoff;
 use super::connection::{Connection, Lost};
-use super::{Desk, PoolUrl, Timing, Upstream};
+use super::{Board, Desk, PoolUrl, Timing, Upstream};
 use crate::job::Serial;
+use crate::suggest::Suggestion;
 
 /// What we call ourselves to a pool.
 const USER_AGENT: &str = concat!("iop-miner/", env!("CARGO_PKG_VERSION"));
+
+/// Which pools to mine at, validated.
+#[derive(Clone, Debug)]
+pub struct PoolSettings {
+    /// Pools, in order of preference; at least one.
+    pub urls: Vec<PoolUrl>,
+    /// The user at the pool.
+    pub user: String,
+    /// The user's password there.
+    pub password: String,
+    /// The share difficulty to suggest to the pool.
+    pub suggestion: Suggestion,
+}
 
 /// The pools of one user, in order of preference. The next one is tried when one fails; when a good
 /// connection is lost, the list begins anew.
@@ -33,13 +48,8 @@ impl Pool {
     /// # Panics
     /// When there are no URLs.
     #[must_use]
-    pub fn new(
-        urls: Vec<PoolUrl>,
-        user: String,
-        password: String,
-        suggest_difficulty: Option<Difficulty>,
-        timing: Timing,
-    ) -> Self {
+    pub fn new(settings: PoolSettings, suggest_difficulty: Option<Difficulty>, timing: Timing) -> Self {
+        let PoolSettings { urls, user, password, .. } = settings;
         assert!(!urls.is_empty(), "the command line asks for at least one URL");
         let options = Options {
             user,
@@ -49,6 +59,12 @@ impl Pool {
             suggest_difficulty,
         };
         Self { urls, options, timing }
+    }
+
+    /// The record of these pools that people look at.
+    #[must_use]
+    pub fn board(&self) -> Arc<Board> {
+        Arc::new(Board::new(self.urls.iter().map(|url| (url.to_string(), self.options.user.clone()))))
     }
 
     /// From the first packet to the reason why it is over.

@@ -3,13 +3,11 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use iop_miner::device::{Cpu, Device, Feed};
-use iop_miner::mine::mine;
-use iop_miner::stats::Stats;
+use iop_miner::rig::Rig;
 use iop_miner::upstream::Timing;
 use serde_json::{Value, json};
 
@@ -37,9 +35,9 @@ fn shares_meet_the_target_and_no_header_is_submitted_twice() {
         assert!(headers.insert(JOB.check(&submit)), "submitted twice");
         client.answer(&submit, json!(true));
     }
-    let snapshot = miner.wait_for(|snapshot| snapshot.accepted == 200);
+    let snapshot = miner.wait_for(|snapshot| snapshot.counts.accepted == 200);
     assert!(snapshot.hashes > 0);
-    assert_eq!((snapshot.hardware_errors, snapshot.rejected.len()), (0, 0));
+    assert_eq!((snapshot.counts.hardware_errors, snapshot.counts.rejected.len()), (0, 0));
 }
 
 #[test]
@@ -111,9 +109,9 @@ fn verdicts_are_counted_by_the_pools_reasons() {
         let submit = client.read_submit();
         client.refuse(&submit, &error);
     }
-    let snapshot = miner.wait_for(|snapshot| snapshot.stale == 1);
+    let snapshot = miner.wait_for(|snapshot| snapshot.counts.stale == 1);
     assert_eq!(
-        snapshot.to_string(),
+        snapshot.counts.to_string(),
         "accepted 1, rejected 2 (Duplicate share (22) 1, Low difficulty share (23) 1), stale 1"
     );
 }
@@ -270,7 +268,7 @@ fn a_job_of_which_every_share_is_stale_is_dropped_until_the_next_one() {
         let submit = client.read_submit();
         client.refuse(&submit, &stale());
     }
-    miner.wait_for(|snapshot| snapshot.stale >= 16);
+    miner.wait_for(|snapshot| snapshot.counts.stale >= 16);
     miner.wait_until_idle();
     // A change of the mask does not bring the job back. Shares from before the drop come before the pong.
     client.send(&json!({"id": null, "method": "mining.set_version_mask", "params": ["00ffe000"]}));
@@ -335,7 +333,7 @@ fn a_pool_that_refuses_the_suggested_difficulty_is_mined_at() {
         client.set_difficulty(EASY);
         client.send(&JOB.notify(true));
         JOB.check(&client.accept_share());
-        assert!(miner.wait_for(|snapshot| snapshot.accepted >= 1).rejected.is_empty());
+        assert!(miner.wait_for(|snapshot| snapshot.counts.accepted >= 1).counts.rejected.is_empty());
     }
 }
 
@@ -360,7 +358,8 @@ fn mining_ends_when_no_device_works_and_not_before() {
             tokio::time::sleep(asked_to_end_after).await;
             Ok(())
         };
-        mine(pool(&[address], None, TIMING), devices, &Arc::new(Stats::new()), until)
+        let pool = pool(&[address], None, TIMING);
+        Rig::new(devices, pool.board()).run(pool, until)
     };
     let error = run(vec![Box::new(Broken), Box::new(Broken)], PATIENCE).unwrap_err();
     assert_eq!(error.to_string(), "broken: no fan");

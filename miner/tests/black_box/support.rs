@@ -10,10 +10,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use iop_miner::device::{Cpu, Device};
-use iop_miner::mine::mine;
+use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
+use iop_miner::suggest::Suggestion;
 use iop_miner::upstream::Timing;
-use iop_miner::upstream::pool::Pool;
+use iop_miner::upstream::pool::{Pool, PoolSettings};
 use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -53,15 +54,13 @@ impl Miner {
         let pool = pool(pools, Some(SUGGESTED), timing);
         let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(iop_kernels::auto(), 2))];
         let (stop, stopped) = oneshot::channel();
-        let stats = Arc::new(Stats::new());
+        let rig = Rig::new(devices, pool.board());
+        let stats = Arc::clone(&rig.stats);
         let until = async {
             let _ = stopped.await;
             Ok(())
         };
-        let thread = thread::spawn({
-            let stats = Arc::clone(&stats);
-            move || mine(pool, devices, &stats, until).unwrap()
-        });
+        let thread = thread::spawn(move || rig.run(pool, until).unwrap());
         Self { stats, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -108,7 +107,13 @@ pub(crate) const SUGGESTED: f64 = 0.125;
 pub(crate) fn pool(pools: &[SocketAddr], suggested: Option<f64>, timing: Timing) -> Pool {
     let urls = pools.iter().map(|pool| format!("stratum+tcp://{pool}").parse().unwrap()).collect();
     let suggested = suggested.and_then(Difficulty::new);
-    Pool::new(urls, "pAddress.rig".into(), "x".into(), suggested, timing)
+    let settings = PoolSettings {
+        urls,
+        user: "pAddress.rig".into(),
+        password: "x".into(),
+        suggestion: Suggestion::Nothing,
+    };
+    Pool::new(settings, suggested, timing)
 }
 
 pub(crate) fn listen() -> (TcpListener, SocketAddr) {

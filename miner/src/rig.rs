@@ -1,0 +1,253 @@
+//! Devices, an upstream, and what runs beside them, until somebody ends it.
+//!
+//! Here: threads for the devices, a runtime for everything else, the line of status in the log, signals.
+//! Not here: what the devices do, where the work comes from, how it all looks to people.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use iop_kernels::Kernel;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tracing::{info, warn};
+
+use crate::choice::Choice;
+use crate::device::{Device, DeviceName, Feed, open, share_channel};
+use crate::dispatcher::Dispatcher;
+use crate::job::Share;
+use crate::stats::rate::SAMPLE_EVERY;
+use crate::stats::{Health, Stats};
+use crate::upstream::{Board, Desk, Upstream};
+
+/// Between two status lines.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// Something that runs beside the devices for as long as the rig does: a view, an API, a gateway. One that ends with
+/// an error is named in the log, and the rest goes on.
+pub type Service = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// What to mine with, validated.
+#[derive(Clone, Debug)]
+pub struct RigSettings {
+    /// The devices; each once.
+    pub devices: Vec<DeviceName>,
+    /// The CPU's kernel.
+    pub kernel: Choice,
+    /// The CPU's worker threads.
+    pub threads: usize,
+}
+
+/// Devices, opened.
+pub struct Opened {
+    /// The devices.
+    pub devices: Vec<Box<dyn Device>>,
+    /// The CPU's kernel and threads, where the CPU is one of them.
+    pub cpu: Option<(&'static dyn Kernel, usize)>,
+    names: Vec<DeviceName>,
+}
+
+impl RigSettings {
+    /// Opens the devices; chooses the CPU's kernel, which may take a short measurement.
+    ///
+    /// # Errors
+    /// When this program was built without OpenCL and is asked for it.
+    pub fn open(&self) -> io::Result<Opened> {
+        let with_cpu = self.devices.contains(&DeviceName::Cpu);
+        let kernel = if with_cpu { self.kernel.kernel() } else { iop_kernels::auto() };
+        let devices = self.devices.iter().map(|name| open(*name, kernel, self.threads));
+        Ok(Opened {
+            devices: devices.collect::<io::Result<_>>()?,
+            cpu: with_cpu.then_some((kernel, self.threads)),
+            names: self.devices.clone(),
+        })
+    }
+}
+
+impl fmt::Display for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, name) in self.names.iter().enumerate() {
+            f.write_str(if i == 0 { "" } else { ", " })?;
+            match (name, self.cpu) {
+                (DeviceName::Cpu, Some((kernel, threads))) => {
+                    write!(f, "kernel {} on {threads} CPU threads", kernel.name())?;
+                }
+                (name, _) => write!(f, "{name}")?,
+            }
+        }
+        if self.names.is_empty() { f.write_str("no device of its own") } else { Ok(()) }
+    }
+}
+
+/// All that mines, before it starts.
+pub struct Rig {
+    /// The counters of all devices.
+    pub stats: Arc<Stats>,
+    /// What is known of the upstream.
+    pub board: Arc<Board>,
+    /// Between upstream and devices.
+    pub dispatcher: Arc<Dispatcher>,
+    devices: Vec<Box<dyn Device>>,
+    services: Vec<Service>,
+    shares: (mpsc::Sender<Share>, mpsc::Receiver<Share>),
+}
+
+impl Rig {
+    /// With devices, for an upstream with this board.
+    #[must_use]
+    pub fn new(devices: Vec<Box<dyn Device>>, board: Arc<Board>) -> Self {
+        let (stats, dispatcher) = (Arc::new(Stats::new()), Arc::new(Dispatcher::new()));
+        Self { stats, board, dispatcher, devices, services: Vec::new(), shares: share_channel() }
+    }
+
+    /// Runs something beside the devices.
+    pub fn serve(&mut self, service: Service) {
+        self.services.push(service);
+    }
+
+    /// Where shares go in, for whatever finds some beside the devices.
+    #[must_use]
+    pub fn shares(&self) -> mpsc::Sender<Share> {
+        self.shares.0.clone()
+    }
+
+    /// Runs the rig by `run`, and logs at the end what was done.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn finish(self, run: impl FnOnce(Self) -> io::Result<()>) -> io::Result<()> {
+        let stats = Arc::clone(&self.stats);
+        let ended = run(self);
+        let end = stats.snapshot();
+        let (average, counts) = (end.rates.average, end.counts);
+        info!(
+            "mined for {:.0} s: {} hashes, {average} on average, {counts}",
+            end.elapsed.as_secs_f64(),
+            end.hashes
+        );
+        ended
+    }
+
+    /// Runs until `until` gives something, or no device and no service works any more.
+    ///
+    /// # Errors
+    /// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
+    pub fn run(self, upstream: impl Upstream, until: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        let Self { stats, board, dispatcher, devices, services, shares: (sender, shares) } = self;
+        // The network takes next to nothing of one thread; the devices have theirs.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
+        let (count, (end, ends)) = (devices.len(), mpsc::unbounded_channel());
+        let alone = count == 0 && !services.is_empty();
+        thread::scope(|scope| {
+            let mut starts = devices.into_iter().map(|device| {
+                let (name, end, counters) =
+                    (device.name().to_owned(), end.clone(), stats.device(device.name()));
+                let feed = Feed::into(Arc::clone(&dispatcher), Arc::clone(&counters), sender.clone());
+                let run = move || {
+                    if let Err(error) = device.run(&feed) {
+                        counters.set_health(Health::Failed(error.to_string()));
+                        // Nobody listens any more where the miner ends for another reason.
+                        let _ = end.send((device.name().to_owned(), error));
+                    }
+                };
+                let thread = thread::Builder::new().name(name.clone()).spawn_scoped(scope, run);
+                thread.map(drop).map_err(|error| {
+                    io::Error::new(error.kind(), format!("{name}: its thread does not start: {error}"))
+                })
+            });
+            let started = starts.try_for_each(|started| started);
+            drop((end, sender));
+            let ended = started.and_then(|()| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        never = upstream.run(desk) => match never {},
+                        never = report(&stats) => match never {},
+                        never = serve(services) => match never {},
+                        error = all_ended(count, ends), if !alone => Err(error),
+                        ended = until => ended,
+                    }
+                })
+            });
+            // The desk is gone with its end of the channel, so no device waits to hand in a share.
+            dispatcher.close();
+            ended
+        })
+    }
+}
+
+/// Runs services for ever.
+async fn serve(services: Vec<Service>) -> Infallible {
+    let mut running: JoinSet<io::Result<()>> = services.into_iter().collect();
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("{error}"),
+            Err(error) => warn!("{error}"),
+        }
+    }
+    std::future::pending().await
+}
+
+/// Waits until none of so many devices works any more, and says why the last one does not. Each device holds an
+/// end of the channel while it works.
+async fn all_ended(mut devices: usize, mut ends: mpsc::UnboundedReceiver<(String, io::Error)>) -> io::Error {
+    while let Some((device, error)) = ends.recv().await {
+        devices -= 1;
+        if devices == 0 {
+            return io::Error::new(error.kind(), format!("{device}: {error}"));
+        }
+        warn!("{device}: {error}");
+    }
+    io::Error::other("every device has ended")
+}
+
+/// Notes the counters for the rates, and logs a line of status again and again.
+async fn report(stats: &Stats) -> Infallible {
+    let mut samples = interval(SAMPLE_EVERY);
+    // After a sleep of the machine, one sample is as good as many.
+    samples.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut lines = interval_at(Instant::now() + STATUS_EVERY, STATUS_EVERY);
+    lines.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut last = stats.snapshot();
+    loop {
+        tokio::select! {
+            _ = samples.tick() => stats.sample(),
+            _ = lines.tick() => {
+                let now = stats.snapshot();
+                info!("{}, {}", now.rate_since(&last), now.counts);
+                last = now;
+            }
+        }
+    }
+}
+
+/// Waits for Ctrl-C or, where there is such a thing, SIGTERM or SIGHUP (the terminal is gone).
+///
+/// # Errors
+/// When the operating system gives no signal handler.
+pub async fn asked_to_end() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate, mut hangup) = (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        );
+        tokio::select! {
+            _ = interrupt.recv() => info!("interrupted"),
+            _ = terminate.recv() => info!("asked to terminate"),
+            _ = hangup.recv() => info!("the terminal is gone"),
+        }
+        Ok(())
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}

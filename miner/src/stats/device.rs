@@ -1,0 +1,200 @@
+//! One device's counters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use iop_stratum::difficulty::Target;
+
+use super::rate::{History, Rates};
+
+/// Most reasons for rejection that are told apart. Reasons are the pool's words, and a pool may have many.
+pub(super) const MAX_REASONS: usize = 16;
+
+/// What a device is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It works, or would if there were work.
+    #[default]
+    Working,
+    /// It has failed and takes no more work: why.
+    Failed(String),
+    /// It was taken away by its owner.
+    Gone,
+}
+
+/// Counters that a device and the upstream write, and anyone may read.
+#[derive(Debug)]
+pub struct DeviceStats {
+    name: String,
+    started: Instant,
+    hashes: AtomicU64,
+    /// The bits of an `f64`: a difficulty, above zero, orders as its bits do.
+    best: AtomicU64,
+    shares: Mutex<Shares>,
+}
+
+#[derive(Debug, Default)]
+struct Shares {
+    counts: Counts,
+    history: History,
+    health: Health,
+    temperature: Option<f32>,
+}
+
+/// What became of a device's shares.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Shares that the upstream took.
+    pub accepted: u64,
+    /// The sum of their difficulties.
+    pub work: f64,
+    /// Shares that came too late: kept back, or refused as stale.
+    pub stale: u64,
+    /// Nonces that were found wrongly, and not submitted.
+    pub hardware_errors: u64,
+    /// Shares that the upstream refused, by its words.
+    pub rejected: BTreeMap<String, u64>,
+    /// When the last share was accepted, since the device started.
+    pub last_accepted: Option<Duration>,
+}
+
+impl Counts {
+    /// Shares refused, whatever the reason.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.rejected.values().sum()
+    }
+
+    /// Counts a refusal. Says whether that is a reason not seen before.
+    pub(super) fn reject(&mut self, reason: &str, times: u64) -> bool {
+        let told_apart = self.rejected.contains_key(reason) || self.rejected.len() < MAX_REASONS;
+        let count = self.rejected.entry(if told_apart { reason } else { "other reasons" }.to_owned());
+        let count = count.or_default();
+        *count += times;
+        *count == times
+    }
+
+    /// Adds what another device did.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.work += other.work;
+        self.stale += other.stale;
+        self.hardware_errors += other.hardware_errors;
+        for (reason, times) in &other.rejected {
+            self.reject(reason, *times);
+        }
+    }
+}
+
+/// A device's counters at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceSnapshot {
+    /// As `--devices` names it, or as a machine calls itself.
+    pub name: String,
+    /// Since it started.
+    pub elapsed: Duration,
+    /// Headers hashed. Of a machine behind the gateway: as its shares tell.
+    pub hashes: u64,
+    /// How fast it was.
+    pub rates: Rates,
+    /// What became of its shares.
+    pub counts: Counts,
+    /// The greatest difficulty that a hash of it met; 0 before the first share.
+    pub best: f64,
+    /// What it is doing.
+    pub health: Health,
+    /// Degrees Celsius, where the platform tells.
+    pub temperature: Option<f32>,
+}
+
+impl DeviceStats {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            started: Instant::now(),
+            hashes: AtomicU64::new(0),
+            best: AtomicU64::new(0),
+            shares: Mutex::default(),
+        }
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts hashes that were computed.
+    pub fn add_hashes(&self, hashes: u64) {
+        self.hashes.fetch_add(hashes, Ordering::Relaxed);
+    }
+
+    /// Notes a hash that met its share's target, as SHA-256 gives it.
+    pub fn found(&self, hash: [u8; 32]) {
+        let difficulty = Target::from_le_bytes(hash).difficulty().get();
+        self.best.fetch_max(difficulty.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Counts a share of this difficulty that the upstream took.
+    pub fn add_accepted(&self, difficulty: f64) {
+        let mut shares = self.lock();
+        shares.counts.accepted += 1;
+        shares.counts.work += difficulty;
+        shares.counts.last_accepted = Some(self.started.elapsed());
+    }
+
+    /// Counts a share that came too late: kept back, or refused as stale.
+    pub fn add_stale(&self) {
+        self.lock().counts.stale += 1;
+    }
+
+    /// Counts a nonce that the device found and that the independent hash does not confirm.
+    pub fn add_hardware_error(&self) {
+        self.lock().counts.hardware_errors += 1;
+    }
+
+    /// Counts a share that the upstream refused for any other reason. Says whether this device had that reason
+    /// before.
+    pub fn add_rejected(&self, reason: &str) -> bool {
+        self.lock().counts.reject(reason, 1)
+    }
+
+    /// What the device is doing from now on.
+    pub fn set_health(&self, health: Health) {
+        self.lock().health = health;
+    }
+
+    /// Its temperature, in degrees Celsius.
+    pub fn set_temperature(&self, celsius: Option<f32>) {
+        self.lock().temperature = celsius;
+    }
+
+    /// Notes the counter of hashes for the rates; to be called every [`super::rate::SAMPLE_EVERY`].
+    pub(super) fn sample(&self) {
+        let (elapsed, hashes) = (self.started.elapsed(), self.hashes.load(Ordering::Relaxed));
+        self.lock().history.sample(elapsed, hashes);
+    }
+
+    /// The counters as they are now.
+    #[must_use]
+    pub fn snapshot(&self) -> DeviceSnapshot {
+        let (elapsed, hashes) = (self.started.elapsed(), self.hashes.load(Ordering::Relaxed));
+        let shares = self.lock();
+        DeviceSnapshot {
+            name: self.name.clone(),
+            elapsed,
+            hashes,
+            rates: shares.history.rates(elapsed, hashes),
+            counts: shares.counts.clone(),
+            best: f64::from_bits(self.best.load(Ordering::Relaxed)),
+            health: shares.health.clone(),
+            temperature: shares.temperature,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().expect("nothing panics while it holds the lock")
+    }
+}
