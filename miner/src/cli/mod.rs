@@ -19,7 +19,7 @@ use crate::bench::BenchSettings;
 use crate::mine::MineSettings;
 use crate::upstream::UrlError;
 use bench::MAX_SECONDS;
-use shared::{MAX_CREDENTIAL, MAX_THREADS};
+use shared::{MAX_CREDENTIAL, MAX_THREADS, TEMPERATURES};
 
 #[derive(Debug, Parser)]
 #[command(name = "iop-miner", version, about = "Mines IoP", disable_help_subcommand = true)]
@@ -97,6 +97,19 @@ pub enum UsageError {
     /// The number of threads.
     #[error("--threads {0}: expected 1 to {MAX_THREADS}")]
     Threads(usize),
+    /// Cores to leave alone, and how many there are.
+    #[error("--spare-cores {0}: expected less than the {1} physical cores that this process may use")]
+    SpareCores(usize, usize),
+    /// The nice value.
+    #[error("--nice {0}: expected -20 to 19")]
+    Nice(i32),
+    /// The temperature to pause at.
+    #[error(
+        "--max-temperature {0}: expected {least} to {most} degrees Celsius",
+        least = TEMPERATURES.start(),
+        most = TEMPERATURES.end()
+    )]
+    Temperature(f32),
     /// The number of versions.
     #[error("--versions {0}: expected 1 to {most}", most = Work::MAX_VERSIONS)]
     Versions(usize),
@@ -215,6 +228,11 @@ mod tests {
             (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu and opencl:"),
             (with("--threads 0"), "--threads 0: expected 1 to 1024"),
             (with("--threads many"), "invalid value 'many' for '--threads <N>'"),
+            (with("--spare-cores 5000"), "--spare-cores 5000: expected less than the "),
+            (with("--nice 20"), "--nice 20: expected -20 to 19"),
+            (with("--nice -21"), "--nice -21: expected -20 to 19"),
+            (with("--max-temperature 20"), "--max-temperature 20: expected 30 to 120 degrees Celsius"),
+            (with("--max-temperature nan"), "--max-temperature NaN: expected 30 to 120"),
             (with("--suggest-difficulty 0"), "--suggest-difficulty 0: expected a number above 0"),
             (with("--suggest-difficulty inf"), "--suggest-difficulty inf: expected a number above 0"),
             (with("--suggest-difficulty=-1"), "--suggest-difficulty -1: expected a number above 0"),

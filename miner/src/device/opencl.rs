@@ -98,6 +98,10 @@ impl Device for OpenCl {
         &self.name
     }
 
+    fn may_come_back(&self) -> bool {
+        true
+    }
+
     fn run(&self, feed: &Feed) -> io::Result<()> {
         let mut scanner = self.scanner()?;
         let (mut found, mut launch) = (Vec::new(), *HEADERS.start());
