@@ -17,6 +17,7 @@ pub mod job;
 pub mod mine;
 pub mod plot;
 pub mod rig;
+pub mod setup;
 pub mod stats;
 pub mod suggest;
 pub mod upstream;

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use iop_miner::cli::{Command, Exit, parse};
-use iop_miner::{bench, devices, mine};
+use iop_miner::{bench, devices, mine, setup};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -51,6 +51,7 @@ fn run(command: Command) -> io::Result<()> {
         Command::Mine(settings) => mine::run(settings),
         Command::Bench(settings) => bench::run(&settings, &mut io::stdout().lock()),
         Command::Devices { json } => devices::run(json, &mut io::stdout().lock()),
+        Command::Setup(settings) => setup::run(&settings, &mut io::stdin().lock(), &mut io::stdout().lock()),
     }
 }
 

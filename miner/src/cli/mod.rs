@@ -7,6 +7,8 @@
 
 mod bench;
 mod mine;
+mod run;
+mod setup;
 mod shared;
 
 use std::ffi::OsString;
@@ -17,6 +19,7 @@ use iop_kernels::{SelectError, Work};
 
 use crate::bench::BenchSettings;
 use crate::mine::MineSettings;
+use crate::setup::SetupSettings;
 use crate::upstream::UrlError;
 use bench::MAX_SECONDS;
 use shared::{MAX_CREDENTIAL, MAX_THREADS, TEMPERATURES};
@@ -36,6 +39,10 @@ enum Raw {
     Bench(bench::Bench),
     /// List what this machine can mine with
     Devices(Devices),
+    /// Ask what to mine for, and write a configuration file
+    Setup(setup::Setup),
+    /// Mine as a configuration file says
+    Run(run::Run),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +64,8 @@ pub enum Command {
         /// For scripts.
         json: bool,
     },
+    /// `setup`
+    Setup(SetupSettings),
 }
 
 /// Why there is nothing to do.
@@ -113,6 +122,9 @@ pub enum UsageError {
     /// The number of versions.
     #[error("--versions {0}: expected 1 to {most}", most = Work::MAX_VERSIONS)]
     Versions(usize),
+    /// A configuration file, or what is in it.
+    #[error("{0}")]
+    File(String),
     /// The length of a measurement.
     #[error("--seconds {0}: expected more than 0 and at most {MAX_SECONDS}")]
     Seconds(f64),
@@ -131,6 +143,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         Raw::Mine(raw) => raw.settings().map(Command::Mine),
         Raw::Bench(raw) => raw.settings().map(Command::Bench),
         Raw::Devices(Devices { json }) => Ok(Command::Devices { json }),
+        Raw::Setup(raw) => Ok(Command::Setup(raw.settings())),
+        Raw::Run(raw) => return raw.command(),
     };
     command.map_err(Exit::Usage)
 }
@@ -138,7 +152,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 /// clap's complaint without its paragraphs on usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: expected mine, bench or devices; see iop-miner --help".to_owned();
+        return "no command given: expected setup, run, mine, bench or devices; see iop-miner --help"
+            .to_owned();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim);
@@ -157,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::choice::Choice;
-    use crate::devices::cpu_threads;
+    use crate::device::Machine;
     use crate::suggest::Suggestion;
 
     fn read(line: &str) -> Result<Command, Exit> {
@@ -181,7 +196,7 @@ mod tests {
         assert_eq!(settings.pool.urls.iter().map(|url| url.port).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((&*settings.pool.user, &*settings.pool.password), ("pA.rig", "x"));
         assert!(matches!(settings.rig.kernel, Choice::Auto));
-        assert_eq!(settings.rig.threads, cpu_threads());
+        assert_eq!(settings.rig.threads, Machine::here().threads(0));
     }
 
     #[test]
@@ -251,7 +266,7 @@ mod tests {
             (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
             (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
             (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),
-            (usage("iop-miner"), "no command given: expected mine, bench or devices"),
+            (usage("iop-miner"), "no command given: expected setup, run, mine, bench or devices"),
         ] {
             assert!(line.starts_with(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");

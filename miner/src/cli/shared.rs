@@ -10,7 +10,6 @@ use iop_stratum::difficulty::Difficulty;
 use super::UsageError;
 use crate::choice::Choice;
 use crate::device::{DeviceName, Machine, Tuning};
-use crate::devices::cpu_threads;
 use crate::rig::RigSettings;
 use crate::suggest::Suggestion;
 use crate::upstream::PoolUrl;
@@ -149,6 +148,6 @@ pub(super) fn kernel(name: &str) -> Result<Choice, SelectError> {
 }
 
 pub(super) fn threads(asked: Option<usize>) -> Result<usize, UsageError> {
-    let threads = asked.unwrap_or_else(|| cpu_threads().min(MAX_THREADS));
+    let threads = asked.unwrap_or_else(|| Machine::here().threads(0).min(MAX_THREADS));
     if (1..=MAX_THREADS).contains(&threads) { Ok(threads) } else { Err(UsageError::Threads(threads)) }
 }

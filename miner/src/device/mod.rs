@@ -21,7 +21,7 @@ pub use cpu::Cpu;
 pub use keep::{Retry, keep_running};
 pub use named::{DeviceName, open};
 #[cfg(feature = "opencl")]
-pub use opencl::{OpenCl, next_launch};
+pub use opencl::{OpenCl, next_launch, no_driver};
 pub use placement::{Machine, NICE, Seat, Tuning};
 pub use topology::Topology;
 
