@@ -212,6 +212,20 @@ mod tests {
         });
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_whose_cpu_is_not_there_hashes_all_the_same() {
+        let (feed, _shares) = feed(1e9);
+        let cpu = Cpu { seats: vec![Some(Seat(vec![1000]))], ..Cpu::new(iop_kernels::auto(), 1) };
+        thread::scope(|scope| {
+            scope.spawn(|| cpu.run(&feed).unwrap());
+            while feed.hashes() == 0 {
+                thread::sleep(Duration::from_millis(2));
+            }
+            feed.close();
+        });
+    }
+
     /// A kernel with a flaw.
     #[derive(Debug)]
     struct Flawed;

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod devices;
 mod mine;
 mod support;
