@@ -22,6 +22,7 @@ use crate::choice::Choice;
 use crate::device::{Device, DeviceName, Feed, open, share_channel};
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
+use crate::log;
 use crate::stats::rate::SAMPLE_EVERY;
 use crate::stats::{Health, Stats};
 use crate::upstream::{Board, Desk, Upstream};
@@ -32,6 +33,18 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// Something that runs beside the devices for as long as the rig does: a view, an API, a gateway. One that ends with
 /// an error is named in the log, and the rest goes on.
 pub type Service = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+/// Ends the rig; the first to ask is heard.
+#[derive(Clone, Debug)]
+pub struct End(mpsc::Sender<io::Result<()>>);
+
+impl End {
+    /// Ends the rig, with an error where there is one.
+    pub fn end(&self, ended: io::Result<()>) {
+        // Full where somebody was faster, closed where the rig has ended.
+        let _ = self.0.try_send(ended);
+    }
+}
 
 /// What to mine with, validated.
 #[derive(Clone, Debug)]
@@ -96,6 +109,7 @@ pub struct Rig {
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
     shares: (mpsc::Sender<Share>, mpsc::Receiver<Share>),
+    end: (mpsc::Sender<io::Result<()>>, mpsc::Receiver<io::Result<()>>),
 }
 
 impl Rig {
@@ -103,7 +117,8 @@ impl Rig {
     #[must_use]
     pub fn new(devices: Vec<Box<dyn Device>>, board: Arc<Board>) -> Self {
         let (stats, dispatcher) = (Arc::new(Stats::new()), Arc::new(Dispatcher::new()));
-        Self { stats, board, dispatcher, devices, services: Vec::new(), shares: share_channel() }
+        let (shares, end) = (share_channel(), mpsc::channel(1));
+        Self { stats, board, dispatcher, devices, services: Vec::new(), shares, end }
     }
 
     /// Runs something beside the devices.
@@ -115,6 +130,12 @@ impl Rig {
     #[must_use]
     pub fn shares(&self) -> mpsc::Sender<Share> {
         self.shares.0.clone()
+    }
+
+    /// To end the rig, for whoever runs beside the devices.
+    #[must_use]
+    pub fn end(&self) -> End {
+        End(self.end.0.clone())
     }
 
     /// Runs the rig by `run`, and logs at the end what was done.
@@ -134,12 +155,13 @@ impl Rig {
         ended
     }
 
-    /// Runs until `until` gives something, or no device and no service works any more.
+    /// Runs until `until` gives something, somebody ends it, or no device and no service works any more.
     ///
     /// # Errors
     /// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
     pub fn run(self, upstream: impl Upstream, until: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        let Self { stats, board, dispatcher, devices, services, shares: (sender, shares) } = self;
+        let Self { stats, board, dispatcher, devices, services, shares: (sender, shares), end: mut asked } =
+            self;
         // The network takes next to nothing of one thread; the devices have theirs.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
@@ -172,6 +194,7 @@ impl Rig {
                         never = serve(services) => match never {},
                         error = all_ended(count, ends), if !alone => Err(error),
                         ended = until => ended,
+                        Some(ended) = asked.1.recv() => ended,
                     }
                 })
             });
@@ -221,7 +244,10 @@ async fn report(stats: &Stats) -> Infallible {
             _ = samples.tick() => stats.sample(),
             _ = lines.tick() => {
                 let now = stats.snapshot();
-                info!("{}, {}", now.rate_since(&last), now.counts);
+                // Whoever keeps the log from the screen has the numbers on it.
+                if !log::is_kept() {
+                    info!("{}, {}", now.rate_since(&last), now.counts);
+                }
                 last = now;
             }
         }
