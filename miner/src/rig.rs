@@ -46,6 +46,9 @@ impl End {
     }
 }
 
+/// Something to be done when all has ended and nothing counts any more.
+type Last = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// What to mine with, validated.
 #[derive(Clone, Debug)]
 pub struct RigSettings {
@@ -108,6 +111,7 @@ pub struct Rig {
     pub dispatcher: Arc<Dispatcher>,
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
+    lasts: Vec<Last>,
     shares: (mpsc::Sender<Share>, mpsc::Receiver<Share>),
     end: (mpsc::Sender<io::Result<()>>, mpsc::Receiver<io::Result<()>>),
 }
@@ -118,7 +122,7 @@ impl Rig {
     pub fn new(devices: Vec<Box<dyn Device>>, board: Arc<Board>) -> Self {
         let (stats, dispatcher) = (Arc::new(Stats::new()), Arc::new(Dispatcher::new()));
         let (shares, end) = (share_channel(), mpsc::channel(1));
-        Self { stats, board, dispatcher, devices, services: Vec::new(), shares, end }
+        Self { stats, board, dispatcher, devices, services: Vec::new(), lasts: Vec::new(), shares, end }
     }
 
     /// Runs something beside the devices.
@@ -138,12 +142,17 @@ impl Rig {
         End(self.end.0.clone())
     }
 
+    /// Has something done at the end of [`Rig::finish`], when the counters stand still.
+    pub fn at_end(&mut self, last: impl FnOnce() -> io::Result<()> + Send + 'static) {
+        self.lasts.push(Box::new(last));
+    }
+
     /// Runs the rig by `run`, and logs at the end what was done.
     ///
     /// # Errors
-    /// Those of `run`.
-    pub fn finish(self, run: impl FnOnce(Self) -> io::Result<()>) -> io::Result<()> {
-        let stats = Arc::clone(&self.stats);
+    /// Those of `run`, and of what is done at the end.
+    pub fn finish(mut self, run: impl FnOnce(Self) -> io::Result<()>) -> io::Result<()> {
+        let (stats, lasts) = (Arc::clone(&self.stats), std::mem::take(&mut self.lasts));
         let ended = run(self);
         let end = stats.snapshot();
         let (average, counts) = (end.rates.average, end.counts);
@@ -152,7 +161,7 @@ impl Rig {
             end.elapsed.as_secs_f64(),
             end.hashes
         );
-        ended
+        lasts.into_iter().fold(ended, |ended, last| ended.and(last()))
     }
 
     /// Runs until `until` gives something, somebody ends it, or no device and no service works any more.
@@ -160,8 +169,8 @@ impl Rig {
     /// # Errors
     /// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
     pub fn run(self, upstream: impl Upstream, until: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        let Self { stats, board, dispatcher, devices, services, shares: (sender, shares), end: mut asked } =
-            self;
+        let Self { stats, board, dispatcher, devices, services, shares, end, .. } = self;
+        let ((sender, shares), mut asked) = (shares, end.1);
         // The network takes next to nothing of one thread; the devices have theirs.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
@@ -194,7 +203,7 @@ impl Rig {
                         never = serve(services) => match never {},
                         error = all_ended(count, ends), if !alone => Err(error),
                         ended = until => ended,
-                        Some(ended) = asked.1.recv() => ended,
+                        Some(ended) = asked.recv() => ended,
                     }
                 })
             });

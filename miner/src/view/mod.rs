@@ -2,6 +2,7 @@
 //!
 //! Here: what is shown and served, and where. Not here: the numbers ([`crate::stats`], [`crate::upstream::board`]).
 
+mod json;
 #[cfg(unix)]
 mod terminal;
 mod text;
@@ -27,6 +28,9 @@ pub struct ViewSettings {
 /// # Errors
 /// When an address cannot be listened at.
 pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<()> {
+    if settings.json {
+        json::attach(rig)?;
+    }
     #[cfg(unix)]
     if !settings.plain && !settings.json && terminal::is_possible() {
         terminal::attach(rig);
