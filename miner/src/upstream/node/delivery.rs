@@ -1,7 +1,9 @@
 //! Found blocks: to every node at once, again after a failure, until they are known accepted, refused or stale. Each is
 //! kept on disk meanwhile, so that it outlives the miner.
 
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -120,6 +122,8 @@ fn hint(reason: &str) -> &'static str {
 pub(super) struct Deliveries {
     nodes: Arc<[Node]>,
     spool: Spool<Found>,
+    /// Two miners in one folder would submit and forget each other's blocks.
+    _lock: File,
     chain: ChainIdentity,
     board: Arc<Board>,
     /// The longest wait between two attempts.
@@ -134,7 +138,7 @@ impl Deliveries {
     /// Delivers to these nodes, as long as they are on this chain; the blocks lie in `datadir` meanwhile.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be made, or another miner uses it.
     pub(super) fn new(
         nodes: Arc<[Node]>,
         datadir: &Path,
@@ -143,8 +147,9 @@ impl Deliveries {
         retry: Duration,
     ) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<News>)> {
         let (news, receiver) = mpsc::unbounded_channel();
+        let lock = lock(datadir)?;
         let (spool, tip, running) = (Spool::open(datadir)?, watch::Sender::new(0), Mutex::default());
-        Ok((Arc::new(Self { nodes, spool, chain, board, retry, tip, running, news }), receiver))
+        Ok((Arc::new(Self { nodes, spool, _lock: lock, chain, board, retry, tip, running, news }), receiver))
     }
 
     /// The chain has a tip at this height.
@@ -311,6 +316,19 @@ impl Deliveries {
         if timeout(limit, all).await.is_err() {
             warn!("a found block is not answered yet; it is on disk and will be submitted at the next start");
         }
+    }
+}
+
+/// Takes a folder for this miner alone, and makes it where it is missing.
+fn lock(datadir: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(datadir)?;
+    let lock = File::create(datadir.join("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::other("it is in use by another iop-miner; --datadir names another one"))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
