@@ -16,6 +16,7 @@ use crate::stats::rate::Rates;
 use crate::stats::{DeviceSnapshot, Health, Snapshot, Stats};
 use crate::upstream::Board;
 use crate::upstream::board::{Condition, Source};
+use crate::view::figures::{luck, time_to_block};
 
 /// Between two lines.
 const EVERY: Duration = Duration::from_secs(10);
@@ -86,6 +87,8 @@ fn status(stats: &Snapshot, sources: &[Source]) -> Value {
         "stale": counts.stale,
         "hardware_errors": counts.hardware_errors,
         "best": stats.best,
+        "luck": luck(stats),
+        "time_to_block": time_to_block(stats, sources).map(|time| time.as_secs_f64()),
         "devices": stats.devices.iter().map(device).collect::<Vec<_>>(),
         "sources": sources.iter().map(source).collect::<Vec<_>>(),
     })
@@ -117,6 +120,7 @@ fn device(device: &DeviceSnapshot) -> Value {
         "accepted": counts.accepted,
         "accepted_work": counts.work,
         "rejected": counts.refused(),
+        "rejected_reasons": counts.rejected,
         "stale": counts.stale,
         "hardware_errors": counts.hardware_errors,
         "best": device.best,
@@ -137,6 +141,7 @@ fn source(source: &Source) -> Value {
         "user": source.user,
         "state": state,
         "why": why,
+        "since": source.since.map(|at| at.elapsed().as_secs_f64()),
         "difficulty": source.difficulty,
         "height": source.job.as_ref().and_then(|job| job.height),
         "network_difficulty": source.job.as_ref().map(|job| job.network_difficulty),
@@ -145,6 +150,7 @@ fn source(source: &Source) -> Value {
         "rejected": source.rejected,
         "stale": source.stale,
         "blocks": source.blocks,
+        "answer": source.answer.map(|answer| answer.as_secs_f64()),
         "message": source.message,
     })
 }

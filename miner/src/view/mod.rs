@@ -2,6 +2,7 @@
 //!
 //! Here: what is shown and served, and where. Not here: the numbers ([`crate::stats`], [`crate::upstream::board`]).
 
+mod figures;
 mod json;
 #[cfg(unix)]
 mod terminal;

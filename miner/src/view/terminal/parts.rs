@@ -1,6 +1,6 @@
 //! The parts of the picture that are text: header, devices, sources, refusals.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ratatui::style::Style;
 use ratatui::text::Line;
@@ -9,6 +9,7 @@ use super::draw::{Shown, ago, strong};
 use super::table::{Column, Row, table, title};
 use crate::stats::{DeviceSnapshot, HashRate, Health};
 use crate::upstream::board::{Condition, Source};
+use crate::view::figures::{current, luck, time_to_block};
 use crate::view::text::{clean, duration, size};
 
 const fn text(title: &'static str, rank: u8, least: usize) -> Column {
@@ -46,19 +47,14 @@ pub(super) fn header(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
     };
     lines.push(Line::styled(format!("{}: {}", clean(&source.url), condition(source)), style));
     let mut work = Vec::new();
-    work.extend(source.difficulty.map(|difficulty| format!("share difficulty {}", size(difficulty))));
+    work.extend(source.difficulty.map(|difficulty| format!("difficulty {}", size(difficulty))));
     if let Some(job) = &source.job {
         work.extend(job.height.map(|height| format!("height {height}")));
         work.push(format!("job {} old", since(job.since)));
-        let rate = stats.rates.minute.0;
-        if rate > 0.0 {
-            let expected = job.network_difficulty * HASHES_PER_DIFFICULTY / rate;
-            work.push(format!(
-                "a block in about {}",
-                duration(Duration::try_from_secs_f64(expected).unwrap_or(Duration::MAX))
-            ));
-        }
     }
+    let time = time_to_block(stats, shown.sources);
+    work.extend(time.map(|time| format!("block in {}", duration(time))));
+    work.extend(luck(stats).map(|luck| format!("luck {:.0}%", 100.0 * luck)));
     if !work.is_empty() {
         lines.push(Line::raw(work.join(", ")));
     }
@@ -66,18 +62,10 @@ pub(super) fn header(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// Hashes for a share of difficulty 1.
-const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
-
 /// One text on the left and one on the right, as far as both fit.
 fn ends(left: &str, right: &str, width: usize) -> String {
     let gap = width.saturating_sub(left.len() + right.len());
     if gap < 2 { left.to_owned() } else { format!("{left}{}{right}", " ".repeat(gap)) }
-}
-
-/// The source in use; the first one where none is.
-fn current(sources: &[Source]) -> Option<&Source> {
-    sources.iter().find(|source| source.condition != Condition::Unused).or(sources.first())
 }
 
 /// The devices, as many as a screen of this height could show.

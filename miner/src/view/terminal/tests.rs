@@ -105,7 +105,8 @@ fn a_usual_terminal_has_all_of_it() {
         &lines,
         &[
             "stratum+tcp://pool.example.org:3333: works, for 0 s",
-            "share difficulty 0.0912, height 12345, job 0 s old, a block in about ",
+            "difficulty 0.0912, height 12345, job 0 s old, block in ",
+            ", luck ",
             "it says: welcome",
             "Hash rate 1.00 MH/s, highest 1.00 MH/s, over 5 min 0 s",
             "cpu ",
