@@ -7,19 +7,23 @@
 
 mod bench;
 mod mine;
+mod node;
 mod run;
 mod setup;
 mod shared;
+mod solo;
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use iop_kernels::{SelectError, Work};
+use iop_mining::ConfigError;
 
 use crate::bench::BenchSettings;
 use crate::mine::MineSettings;
 use crate::setup::SetupSettings;
+use crate::solo::SoloSettings;
 use crate::upstream::UrlError;
 use bench::MAX_SECONDS;
 use shared::{MAX_CREDENTIAL, MAX_THREADS, TEMPERATURES};
@@ -35,6 +39,8 @@ struct Cli {
 enum Raw {
     /// Mine at a Stratum pool until interrupted
     Mine(mine::Mine),
+    /// Mine alone, at nodes of your own, until interrupted
+    Solo(solo::Solo),
     /// Measure kernels
     Bench(bench::Bench),
     /// List what this machine can mine with
@@ -57,6 +63,8 @@ struct Devices {
 pub enum Command {
     /// `mine`
     Mine(MineSettings),
+    /// `solo`
+    Solo(SoloSettings),
     /// `bench`
     Bench(BenchSettings),
     /// `devices`
@@ -97,6 +105,12 @@ pub enum UsageError {
     /// The difficulty to suggest.
     #[error("--suggest-difficulty {0}: expected a number above 0")]
     Difficulty(f64),
+    /// A node, a license, a network, an address or a file of theirs.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The longest wait before a block is submitted again.
+    #[error("--submit-retry {0}: expected 0.1 to 600 seconds")]
+    SubmitRetry(f64),
     /// The kernel.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
@@ -141,6 +155,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     })?;
     let command = match cli.command {
         Raw::Mine(raw) => raw.settings().map(Command::Mine),
+        Raw::Solo(raw) => raw.settings().map(Command::Solo),
         Raw::Bench(raw) => raw.settings().map(Command::Bench),
         Raw::Devices(Devices { json }) => Ok(Command::Devices { json }),
         Raw::Setup(raw) => Ok(Command::Setup(raw.settings())),
@@ -152,7 +167,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 /// clap's complaint without its paragraphs on usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: expected setup, run, mine, bench or devices; see iop-miner --help"
+        return "no command given: expected setup, run, mine, solo, bench or devices; see iop-miner --help"
             .to_owned();
     }
     let text = error.to_string();
@@ -240,6 +255,7 @@ mod tests {
                 "--url: malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT",
             ),
             (with("--devices opencl:0"), "--devices \"opencl:0\": expected cpu and opencl:"),
+            (with("--devices none"), "--devices \"none\": expected cpu and opencl:"),
             (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu and opencl:"),
             (with("--threads 0"), "--threads 0: expected 1 to 1024"),
             (with("--threads many"), "invalid value 'many' for '--threads <N>'"),
@@ -266,7 +282,7 @@ mod tests {
             (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
             (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
             (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),
-            (usage("iop-miner"), "no command given: expected setup, run, mine, bench or devices"),
+            (usage("iop-miner"), "no command given: expected setup, run, mine, solo, bench or devices"),
         ] {
             assert!(line.starts_with(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");

@@ -94,7 +94,14 @@ pub(super) struct RigArgs {
 }
 
 impl RigArgs {
+    /// For a command that does nothing without a device.
     pub(super) fn settings(self) -> Result<RigSettings, UsageError> {
+        let settings = self.settings_or_none()?;
+        if settings.devices.is_empty() { Err(UsageError::Device("none".to_owned())) } else { Ok(settings) }
+    }
+
+    /// With any devices, or none.
+    pub(super) fn settings_or_none(self) -> Result<RigSettings, UsageError> {
         let (machine, tuning) = (Machine::here(), self.tuning()?);
         let spare = tuning.spare_cores;
         if spare > 0 && spare >= machine.cores() {
@@ -127,15 +134,25 @@ pub(super) struct ViewArgs {
     /// Serve the HTTP API and metrics here, as ADDRESS:PORT
     #[arg(long, value_name = "ADDR:PORT")]
     api_bind: Option<SocketAddr>,
+    /// Log lines instead of the live view, also at a terminal
+    #[arg(long)]
+    plain: bool,
+    /// Print the status on stdout every 10 s and at the end, as one JSON object in a line
+    #[arg(long)]
+    json: bool,
 }
 
 impl ViewArgs {
     pub(super) fn settings(self) -> ViewSettings {
-        ViewSettings { api_bind: self.api_bind }
+        ViewSettings { api_bind: self.api_bind, plain: self.plain, json: self.json }
     }
 }
 
+/// The devices of these names; none for `none`, which is for a gateway.
 pub(super) fn devices(names: &[String]) -> Result<Vec<DeviceName>, UsageError> {
+    if names == ["none"] {
+        return Ok(Vec::new());
+    }
     let wrong = || UsageError::Device(names.join(","));
     let devices: Vec<DeviceName> =
         names.iter().map(|name| name.parse()).collect::<Result<_, _>>().map_err(|()| wrong())?;

@@ -72,7 +72,8 @@ fn hardware(file: &mut Text, answers: &Answers, measured: &[String]) {
     }
     let names: Vec<String> = answers.devices.iter().map(ToString::to_string).collect();
     if names.is_empty() {
-        file.comment("Nothing but what connects.");
+        file.comment("Nothing but what connects");
+        file.text("devices", "none");
     } else {
         file.list("devices", names.iter().map(String::as_str));
     }

@@ -66,7 +66,7 @@ fn answers_for_a_pool_become_a_file_that_mines_there() {
     setup.ended.as_ref().unwrap();
     for explained in [
         "  \"ring\": expected pool or solo or gateway\n",
-        "  malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT\n",
+        "  malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT",
         "  'x' is not a valid address",
         "(network devnet)\n",
         "  \"my rig\": expected 1 to 60 letters",

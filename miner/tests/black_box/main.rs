@@ -6,3 +6,5 @@ mod cli;
 mod devices;
 mod mine;
 mod support;
+#[cfg(target_os = "linux")]
+mod terminal;
