@@ -14,6 +14,7 @@ pub mod device;
 pub mod devices;
 pub mod dispatcher;
 pub mod job;
+pub mod log;
 pub mod mine;
 pub mod plot;
 pub mod rig;

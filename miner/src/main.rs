@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use iop_miner::cli::{Command, Exit, parse};
+use iop_miner::log::Log;
 use iop_miner::{bench, devices, mine, solo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -59,7 +60,7 @@ fn log_to_stderr() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(Log)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         // Or a line that stderr does not take, say on a full disk, would be the end of a miner that works.

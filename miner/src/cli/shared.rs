@@ -94,11 +94,17 @@ pub(super) struct ViewArgs {
     /// Serve the HTTP API and metrics here, as ADDRESS:PORT
     #[arg(long, value_name = "ADDR:PORT")]
     api_bind: Option<SocketAddr>,
+    /// Log lines instead of the live view, also at a terminal
+    #[arg(long)]
+    plain: bool,
+    /// Print the status on stdout every 10 s and at the end, as one JSON object in a line
+    #[arg(long)]
+    json: bool,
 }
 
 impl ViewArgs {
     pub(super) fn settings(self) -> ViewSettings {
-        ViewSettings { api_bind: self.api_bind }
+        ViewSettings { api_bind: self.api_bind, plain: self.plain, json: self.json }
     }
 }
 

@@ -2,6 +2,12 @@
 //!
 //! Here: what is shown and served, and where. Not here: the numbers ([`crate::stats`], [`crate::upstream::board`]).
 
+mod figures;
+mod json;
+#[cfg(unix)]
+mod terminal;
+mod text;
+
 use std::io;
 use std::net::SocketAddr;
 
@@ -12,12 +18,23 @@ use crate::rig::Rig;
 pub struct ViewSettings {
     /// Where the HTTP API listens; nowhere if nothing is said.
     pub api_bind: Option<SocketAddr>,
+    /// Log lines also where a person sits at a terminal.
+    pub plain: bool,
+    /// The status on stdout, as a JSON object in a line, again and again.
+    pub json: bool,
 }
 
 /// Makes a rig be watched as the settings say.
 ///
 /// # Errors
 /// When an address cannot be listened at.
-pub fn attach(_settings: &ViewSettings, _rig: &mut Rig) -> io::Result<()> {
+pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<()> {
+    if settings.json {
+        json::attach(rig)?;
+    }
+    #[cfg(unix)]
+    if !settings.plain && !settings.json && terminal::is_possible() {
+        terminal::attach(rig);
+    }
     Ok(())
 }
