@@ -6,6 +6,7 @@ mod figures;
 mod json;
 #[cfg(unix)]
 mod terminal;
+#[cfg(unix)]
 mod text;
 
 use std::io;

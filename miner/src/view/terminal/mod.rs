@@ -97,19 +97,19 @@ impl View {
         let options = TerminalOptions { viewport: Viewport::Fixed(area) };
         let mut terminal = Terminal::with_options(CrosstermBackend::new(screen::Frame::default()), options)?;
         let (mut next_frame, mut next_sample) = (Instant::now(), Instant::now() + SAMPLE_EVERY);
-        let mut drawn = area.as_size();
+        let (mut drawn, mut anew) = (area.as_size(), false);
         loop {
             let wait = next_frame.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
-            let redraw = self.react(&screen::keys(wait)?);
+            anew |= self.react(&screen::keys(wait)?);
             if !screen::is_ours() {
                 return Ok(());
             }
             let now = Instant::now();
-            if now < next_frame && !redraw {
+            if now < next_frame {
                 continue;
             }
             let size = size()?;
-            if size != drawn || redraw {
+            if size != drawn || std::mem::take(&mut anew) {
                 terminal.backend_mut().clear_region(ClearType::All)?;
                 terminal.resize(Rect::from((ratatui::layout::Position::ORIGIN, size)))?;
                 drawn = size;
