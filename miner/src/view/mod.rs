@@ -4,6 +4,7 @@
 
 mod figures;
 mod json;
+pub mod numbers;
 #[cfg(unix)]
 mod terminal;
 #[cfg(unix)]
