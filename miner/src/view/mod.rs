@@ -2,7 +2,6 @@
 //!
 //! Here: what is shown and served, and where. Not here: the numbers ([`crate::stats`], [`crate::upstream::board`]).
 
-mod figures;
 mod json;
 pub mod numbers;
 #[cfg(unix)]

@@ -26,6 +26,7 @@ use crate::log;
 use crate::rig::{End, Rig};
 use crate::stats::Stats;
 use crate::upstream::Board;
+use crate::view::numbers::Numbers;
 use draw::{Colours, Shown};
 use graph::History;
 use screen::Key;
@@ -114,14 +115,13 @@ impl View {
                 terminal.resize(Rect::from((ratatui::layout::Position::ORIGIN, size)))?;
                 drawn = size;
             }
-            let stats = self.stats.snapshot();
+            let numbers = Numbers::new(&self.stats.snapshot(), &self.board.sources());
             if now >= next_sample {
-                self.history.push(stats.rates.ten_seconds.0);
+                self.history.push(numbers.total.hash_rate.ten_seconds);
                 next_sample = now + SAMPLE_EVERY;
             }
             let shown = Shown {
-                stats: &stats,
-                sources: &self.board.sources(),
+                numbers: &numbers,
                 history: &self.history,
                 log: &log::last(usize::from(size.height)),
                 colours: self.colours,
