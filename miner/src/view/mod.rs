@@ -2,10 +2,11 @@
 //!
 //! Here: what is shown and served, and where. Not here: the numbers ([`crate::stats`], [`crate::upstream::board`]).
 
-mod figures;
 mod json;
+pub mod numbers;
 #[cfg(unix)]
 mod terminal;
+#[cfg(unix)]
 mod text;
 
 use std::io;
