@@ -2,6 +2,8 @@
 //!
 //! Here: what is shown and served, and where. Not here: the numbers ([`crate::stats`], [`crate::upstream::board`]).
 
+pub mod numbers;
+
 use std::io;
 use std::net::SocketAddr;
 
