@@ -95,12 +95,18 @@ pub struct Shares {
 /// Hash rates over several windows, in hashes per second. A window that is longer than the run covers what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HashRates {
+    /// Over five seconds.
+    #[serde(rename = "5s")]
+    pub five_seconds: f64,
     /// Over ten seconds.
     #[serde(rename = "10s")]
     pub ten_seconds: f64,
     /// Over a minute.
     #[serde(rename = "1min")]
     pub minute: f64,
+    /// Over five minutes.
+    #[serde(rename = "5min")]
+    pub five_minutes: f64,
     /// Over a quarter of an hour.
     #[serde(rename = "15min")]
     pub quarter: f64,
@@ -266,8 +272,10 @@ impl Shares {
 impl HashRates {
     fn new(rates: Rates) -> Self {
         Self {
+            five_seconds: rates.five_seconds.0,
             ten_seconds: rates.ten_seconds.0,
             minute: rates.minute.0,
+            five_minutes: rates.five_minutes.0,
             quarter: rates.quarter.0,
             average: rates.average.0,
         }
@@ -365,7 +373,14 @@ mod tests {
         let _cpu = stats.device("cpu");
         let mut now = stats.snapshot();
         let rate = HashRate(1_073_741_824.0);
-        now.rates = Rates { ten_seconds: rate, minute: rate, quarter: rate, average: rate };
+        now.rates = Rates {
+            five_seconds: rate,
+            ten_seconds: rate,
+            minute: rate,
+            five_minutes: rate,
+            quarter: rate,
+            average: rate,
+        };
         (now.elapsed, now.hashes) = (Duration::from_secs(120), 120 << 30);
         now
     }
@@ -436,7 +451,7 @@ mod tests {
         board.change(0, working);
         let json: Value = serde_json::to_value(Numbers::new(&steady(), &board.sources())).unwrap();
         assert_eq!((&json["state"], &json["uptime"]), (&"mining".into(), &120.0.into()));
-        for name in ["10s", "1min", "15min", "average"] {
+        for name in ["5s", "10s", "1min", "5min", "15min", "average"] {
             assert_eq!(json["hash_rate"][name], 1_073_741_824.0);
         }
         assert_eq!((&json["luck"], &json["best"]), (&Value::Null, &Value::Null));
