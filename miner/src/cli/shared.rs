@@ -94,11 +94,14 @@ pub(super) struct ViewArgs {
     /// Serve the HTTP API and metrics here, as ADDRESS:PORT
     #[arg(long, value_name = "ADDR:PORT")]
     api_bind: Option<SocketAddr>,
+    /// Serve the cgminer API here, as ADDRESS:PORT; monitors expect port 4028
+    #[arg(long, value_name = "ADDR:PORT")]
+    cgminer_bind: Option<SocketAddr>,
 }
 
 impl ViewArgs {
     pub(super) fn settings(self) -> ViewSettings {
-        ViewSettings { api_bind: self.api_bind }
+        ViewSettings { api_bind: self.api_bind, cgminer_bind: self.cgminer_bind }
     }
 }
 
