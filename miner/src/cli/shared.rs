@@ -100,11 +100,19 @@ pub(super) struct ViewArgs {
     /// Print the status on stdout every 10 s and at the end, as one JSON object in a line
     #[arg(long)]
     json: bool,
+    /// Serve the cgminer API here, as ADDRESS:PORT; monitors expect port 4028
+    #[arg(long, value_name = "ADDR:PORT")]
+    cgminer_bind: Option<SocketAddr>,
 }
 
 impl ViewArgs {
     pub(super) fn settings(self) -> ViewSettings {
-        ViewSettings { api_bind: self.api_bind, plain: self.plain, json: self.json }
+        ViewSettings {
+            api_bind: self.api_bind,
+            cgminer_bind: self.cgminer_bind,
+            plain: self.plain,
+            json: self.json,
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Numbers {
     /// Whether it mines.
     pub state: State,
     /// Why it does not, in words.
-    pub reason: Option<String>,
+    pub why: Option<String>,
     /// Of all devices, those that are gone included.
     #[serde(flatten)]
     pub total: Shares,
@@ -36,7 +36,7 @@ pub struct Numbers {
     pub job: Option<JobNumbers>,
     /// Seconds that a block takes on average: network difficulty × 2³² / the rate of the last minute. Unknown without
     /// a job or without a rate. It is an average over many blocks and no promise: it does not shrink while one waits.
-    pub expected_seconds_to_block: Option<f64>,
+    pub time_to_block: Option<f64>,
     /// In the order in which they came.
     pub devices: Vec<DeviceNumbers>,
     /// In order of preference.
@@ -95,12 +95,18 @@ pub struct Shares {
 /// Hash rates over several windows, in hashes per second. A window that is longer than the run covers what there is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HashRates {
+    /// Over five seconds.
+    #[serde(rename = "5s")]
+    pub five_seconds: f64,
     /// Over ten seconds.
     #[serde(rename = "10s")]
     pub ten_seconds: f64,
     /// Over a minute.
     #[serde(rename = "1min")]
     pub minute: f64,
+    /// Over five minutes.
+    #[serde(rename = "5min")]
+    pub five_minutes: f64,
     /// Over a quarter of an hour.
     #[serde(rename = "15min")]
     pub quarter: f64,
@@ -118,7 +124,7 @@ pub struct DeviceNumbers {
     /// `working`, `failed` or `gone`.
     pub state: &'static str,
     /// Why it failed, in words.
-    pub reason: Option<String>,
+    pub why: Option<String>,
     /// Degrees Celsius, where the platform tells.
     pub temperature: Option<f32>,
     /// What it did.
@@ -138,11 +144,11 @@ pub struct SourceNumbers {
     /// `unused`, `connecting`, `working`, `waiting` or `away`.
     pub state: &'static str,
     /// Why it is waiting or away, in words.
-    pub reason: Option<String>,
+    pub why: Option<String>,
     /// Whether it is the one in use, or on the way to be.
     pub in_use: bool,
     /// Seconds since it is doing that.
-    pub seconds_in_state: Option<f64>,
+    pub since: Option<f64>,
     /// The difficulty of its shares.
     pub difficulty: Option<f64>,
     /// Its newest job.
@@ -158,7 +164,7 @@ pub struct SourceNumbers {
     /// Seconds since it took one.
     pub seconds_since_accepted: Option<f64>,
     /// How long its last verdict took to come, in seconds.
-    pub answer_seconds: Option<f64>,
+    pub answer: Option<f64>,
     /// Blocks found, where that is known.
     pub blocks: u64,
     /// The last text that it had for people.
@@ -191,15 +197,15 @@ impl Numbers {
             .collect();
         let devices: Vec<DeviceNumbers> = stats.devices.iter().map(DeviceNumbers::new).collect();
         let job = sources.iter().find(|source| source.in_use).and_then(|source| source.job.clone());
-        let (state, reason) = state(&total, &devices, &sources);
+        let (state, why) = state(&total, &devices, &sources);
         let rate = total.hash_rate.minute;
         let expected = |job: &JobNumbers| finite(job.network_difficulty * HASHES_PER_DIFFICULTY / rate);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime: stats.elapsed.as_secs_f64(),
             state,
-            reason,
-            expected_seconds_to_block: job.as_ref().and_then(expected),
+            why,
+            time_to_block: job.as_ref().and_then(expected),
             total,
             job,
             devices,
@@ -220,8 +226,8 @@ fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -
         let told = sources.iter().find(|source| source.in_use);
         let reason = told.map_or_else(
             || "no source is in use".to_owned(),
-            |source| match &source.reason {
-                Some(reason) => format!("{} is {}: {reason}", source.url, source.state),
+            |source| match &source.why {
+                Some(why) => format!("{} is {}: {why}", source.url, source.state),
                 None => format!("{} is {}", source.url, source.state),
             },
         );
@@ -266,8 +272,10 @@ impl Shares {
 impl HashRates {
     fn new(rates: Rates) -> Self {
         Self {
+            five_seconds: rates.five_seconds.0,
             ten_seconds: rates.ten_seconds.0,
             minute: rates.minute.0,
+            five_minutes: rates.five_minutes.0,
             quarter: rates.quarter.0,
             average: rates.average.0,
         }
@@ -276,7 +284,7 @@ impl HashRates {
 
 impl DeviceNumbers {
     fn new(device: &DeviceSnapshot) -> Self {
-        let (state, reason) = match &device.health {
+        let (state, why) = match &device.health {
             Health::Working => ("working", None),
             Health::Failed(why) => ("failed", Some(why.clone())),
             Health::Gone => ("gone", None),
@@ -285,7 +293,7 @@ impl DeviceNumbers {
             name: device.name.clone(),
             uptime: device.elapsed.as_secs_f64(),
             state,
-            reason,
+            why,
             temperature: device.temperature.filter(|celsius| celsius.is_finite()),
             shares: Shares::new(&device.counts, device.rates, device.hashes, device.best, device.elapsed),
         }
@@ -295,7 +303,7 @@ impl DeviceNumbers {
 impl SourceNumbers {
     fn new(number: usize, source: &Source, now: Instant) -> Self {
         let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let (state, reason) = match &source.condition {
+        let (state, why) = match &source.condition {
             Condition::Unused => ("unused", None),
             Condition::Connecting => ("connecting", None),
             Condition::Working => ("working", None),
@@ -313,9 +321,9 @@ impl SourceNumbers {
             url: source.url.clone(),
             user: source.user.clone(),
             state,
-            reason,
+            why,
             in_use: source.condition != Condition::Unused,
-            seconds_in_state: source.since.map(since),
+            since: source.since.map(since),
             difficulty: source.difficulty,
             job: source.job.as_ref().map(job),
             jobs: source.jobs,
@@ -323,7 +331,7 @@ impl SourceNumbers {
             rejected: source.rejected,
             stale: source.stale,
             seconds_since_accepted: source.last_accepted.map(since),
-            answer_seconds: source.answer.map(|answer| answer.as_secs_f64()),
+            answer: source.answer.map(|answer| answer.as_secs_f64()),
             blocks: source.blocks,
             message: source.message.clone(),
         }
@@ -365,7 +373,14 @@ mod tests {
         let _cpu = stats.device("cpu");
         let mut now = stats.snapshot();
         let rate = HashRate(1_073_741_824.0);
-        now.rates = Rates { ten_seconds: rate, minute: rate, quarter: rate, average: rate };
+        now.rates = Rates {
+            five_seconds: rate,
+            ten_seconds: rate,
+            minute: rate,
+            five_minutes: rate,
+            quarter: rate,
+            average: rate,
+        };
         (now.elapsed, now.hashes) = (Duration::from_secs(120), 120 << 30);
         now
     }
@@ -374,12 +389,12 @@ mod tests {
     fn a_block_takes_its_difficulty_times_two_to_the_32_over_the_rate() {
         let board = board();
         let idle = Numbers::new(&steady(), &board.sources());
-        assert_eq!((idle.expected_seconds_to_block, idle.job), (None, None));
+        assert_eq!((idle.time_to_block, idle.job), (None, None));
         board.change(1, working);
         let mut stats = steady();
-        assert_eq!(Numbers::new(&stats, &board.sources()).expected_seconds_to_block, Some(400.0));
+        assert_eq!(Numbers::new(&stats, &board.sources()).time_to_block, Some(400.0));
         stats.rates.minute = HashRate(0.0);
-        assert_eq!(Numbers::new(&stats, &board.sources()).expected_seconds_to_block, None);
+        assert_eq!(Numbers::new(&stats, &board.sources()).time_to_block, None);
     }
 
     #[test]
@@ -412,7 +427,7 @@ mod tests {
         let board = board();
         let say = |stats: &Snapshot, board: &Board| {
             let numbers = Numbers::new(stats, &board.sources());
-            (numbers.state, numbers.reason.unwrap_or_default())
+            (numbers.state, numbers.why.unwrap_or_default())
         };
         assert_eq!(say(&steady(), &board), (State::NoSource, "no source is in use".to_owned()));
         board.change(1, |source| source.set(Condition::Away("connection refused".to_owned())));
@@ -436,7 +451,7 @@ mod tests {
         board.change(0, working);
         let json: Value = serde_json::to_value(Numbers::new(&steady(), &board.sources())).unwrap();
         assert_eq!((&json["state"], &json["uptime"]), (&"mining".into(), &120.0.into()));
-        for name in ["10s", "1min", "15min", "average"] {
+        for name in ["5s", "10s", "1min", "5min", "15min", "average"] {
             assert_eq!(json["hash_rate"][name], 1_073_741_824.0);
         }
         assert_eq!((&json["luck"], &json["best"]), (&Value::Null, &Value::Null));
