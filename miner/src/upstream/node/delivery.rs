@@ -434,7 +434,12 @@ mod tests {
         first.deliver(found(&chain, 1), None, None);
         first.deliver(found("another", 2), None, None);
         first.finish(Duration::from_secs(1)).await;
+        // Its tasks are stopped, and let go of the folder when they are looked at next.
+        let gone = Arc::downgrade(&first);
         drop(first);
+        while gone.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(files(folder.path()), 2);
         // A run without nodes: all have answered at once.
         let (second, mut news) = deliveries(folder.path(), 0);
