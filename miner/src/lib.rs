@@ -18,6 +18,7 @@ pub mod log;
 pub mod mine;
 pub mod plot;
 pub mod rig;
+pub mod setup;
 pub mod solo;
 pub mod stats;
 pub mod suggest;
