@@ -17,7 +17,7 @@ use iop_kernels::{SelectError, Work};
 
 use crate::bench::BenchSettings;
 use crate::mine::MineSettings;
-use crate::upstream::UrlError;
+use crate::upstream::{TlsError, UrlError};
 use bench::MAX_SECONDS;
 use shared::{MAX_CREDENTIAL, MAX_THREADS};
 
@@ -82,6 +82,9 @@ pub enum UsageError {
         "--user {0:?}: expected ADDRESS.WORKER, 1 to {MAX_CREDENTIAL} printable characters without spaces"
     )]
     User(String),
+    /// The certificates to trust.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The password. Not repeated here.
     #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
     Password,
