@@ -1,6 +1,7 @@
 //! `iop-miner mine`: devices at a pool.
 
 use std::io;
+use std::sync::Arc;
 
 use tracing::info;
 
@@ -31,6 +32,7 @@ pub fn run(settings: MineSettings) -> io::Result<()> {
     let suggested = pool.suggestion.difficulty(&opened);
     let pool = Pool::new(pool, suggested, Timing::default());
     let mut rig = Rig::new(opened.devices, pool.board());
+    let pool = pool.measured_by(Arc::clone(&rig.stats));
     view::attach(&view, &mut rig)?;
     rig.finish(|rig| rig.run(pool, asked_to_end()))
 }

@@ -24,7 +24,7 @@ use crate::bench::BenchSettings;
 use crate::mine::MineSettings;
 use crate::setup::SetupSettings;
 use crate::solo::SoloSettings;
-use crate::upstream::UrlError;
+use crate::upstream::{TlsError, UrlError};
 use bench::MAX_SECONDS;
 use shared::{MAX_CREDENTIAL, MAX_THREADS, TEMPERATURES};
 
@@ -99,6 +99,9 @@ pub enum UsageError {
         "--user {0:?}: expected ADDRESS.WORKER, 1 to {MAX_CREDENTIAL} printable characters without spaces"
     )]
     User(String),
+    /// The certificates to trust.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The password. Not repeated here.
     #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
     Password,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use clap::Args;
 use iop_kernels::SelectError;
@@ -12,8 +13,8 @@ use crate::choice::Choice;
 use crate::device::{DeviceName, Machine, Tuning};
 use crate::rig::RigSettings;
 use crate::suggest::Suggestion;
-use crate::upstream::PoolUrl;
 use crate::upstream::pool::PoolSettings;
+use crate::upstream::{PoolUrl, Tls};
 use crate::view::ViewSettings;
 
 /// Most CPU threads. The largest machines have a few hundred cores; more is a slip of the finger.
@@ -27,7 +28,7 @@ pub(super) const TEMPERATURES: RangeInclusive<f32> = 30.0..=120.0;
 /// Pools.
 #[derive(Debug, Args)]
 pub(super) struct PoolArgs {
-    /// The pool, as stratum+tcp://HOST:PORT; name more to fall back to, in order of preference
+    /// The pool, as stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS; name more to fall back to, in order of preference
     #[arg(long = "url", value_name = "URL", required = true)]
     urls: Vec<String>,
     /// The user at the pool: an address, and a name for this machine
@@ -40,6 +41,12 @@ pub(super) struct PoolArgs {
     /// password has d=N]
     #[arg(long, value_name = "D")]
     suggest_difficulty: Option<f64>,
+    /// With TLS: trust the certificates in this file (PEM) too, those of CAs or of pools
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Follow a pool that asks to connect to another host
+    #[arg(long)]
+    follow_reconnect: bool,
 }
 
 impl PoolArgs {
@@ -53,7 +60,15 @@ impl PoolArgs {
             return Err(UsageError::Password);
         }
         let suggestion = suggestion(self.suggest_difficulty, &self.password)?;
-        Ok(PoolSettings { urls, user: self.user, password: self.password, suggestion })
+        let tls = urls.iter().any(|url| url.tls) || self.tls_ca.is_some();
+        Ok(PoolSettings {
+            urls,
+            user: self.user,
+            password: self.password,
+            suggestion,
+            tls: tls.then(|| Tls::load(self.tls_ca.as_deref())).transpose()?,
+            follow_reconnect: self.follow_reconnect,
+        })
     }
 }
 
