@@ -40,6 +40,11 @@ pub(super) struct PoolArgs {
 }
 
 impl PoolArgs {
+    /// Whether there is a pool, where there may be none.
+    pub(super) fn is_named(&self) -> bool {
+        !self.urls.is_empty()
+    }
+
     pub(super) fn settings(self) -> Result<PoolSettings, UsageError> {
         let urls = self.urls.iter().map(|url| url.parse()).collect::<Result<Vec<PoolUrl>, _>>()?;
         let odd = |character: char| character.is_control() || character.is_whitespace();
@@ -79,6 +84,14 @@ pub(super) struct RigArgs {
 }
 
 impl RigArgs {
+    /// The same where `none` stands for no device.
+    pub(super) fn settings_or_none(mut self) -> Result<RigSettings, UsageError> {
+        if self.devices == ["none"] {
+            self.devices.clear();
+        }
+        self.settings()
+    }
+
     pub(super) fn settings(self) -> Result<RigSettings, UsageError> {
         Ok(RigSettings {
             devices: devices(&self.devices)?,
