@@ -50,6 +50,11 @@ pub(super) struct PoolArgs {
 }
 
 impl PoolArgs {
+    /// Whether there is a pool, where there may be none.
+    pub(super) fn is_named(&self) -> bool {
+        !self.urls.is_empty()
+    }
+
     pub(super) fn settings(self) -> Result<PoolSettings, UsageError> {
         let urls = self.urls.iter().map(|url| url.parse()).collect::<Result<Vec<PoolUrl>, _>>()?;
         let odd = |character: char| character.is_control() || character.is_whitespace();
