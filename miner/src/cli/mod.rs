@@ -6,6 +6,7 @@
 //! Path: arguments → clap → [`parse`] → [`Command`].
 
 mod bench;
+mod gateway;
 mod mine;
 mod node;
 mod run;
@@ -21,11 +22,13 @@ use iop_kernels::{SelectError, Work};
 use iop_mining::ConfigError;
 
 use crate::bench::BenchSettings;
+use crate::gateway::Settings as GatewaySettings;
 use crate::mine::MineSettings;
 use crate::setup::SetupSettings;
 use crate::solo::SoloSettings;
-use crate::upstream::UrlError;
+use crate::upstream::{TlsError, UrlError};
 use bench::MAX_SECONDS;
+use gateway::MAX_MACHINES;
 use shared::{MAX_CREDENTIAL, MAX_THREADS, TEMPERATURES};
 
 #[derive(Debug, Parser)]
@@ -41,6 +44,8 @@ enum Raw {
     Mine(mine::Mine),
     /// Mine alone, at nodes of your own, until interrupted
     Solo(solo::Solo),
+    /// Give the work of a pool, or of nodes of your own, to machines that speak Stratum
+    Gateway(gateway::Gateway),
     /// Measure kernels
     Bench(bench::Bench),
     /// List what this machine can mine with
@@ -65,6 +70,8 @@ pub enum Command {
     Mine(MineSettings),
     /// `solo`
     Solo(SoloSettings),
+    /// `gateway`
+    Gateway(GatewaySettings),
     /// `bench`
     Bench(BenchSettings),
     /// `devices`
@@ -99,6 +106,9 @@ pub enum UsageError {
         "--user {0:?}: expected ADDRESS.WORKER, 1 to {MAX_CREDENTIAL} printable characters without spaces"
     )]
     User(String),
+    /// The certificates to trust.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The password. Not repeated here.
     #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
     Password,
@@ -111,6 +121,15 @@ pub enum UsageError {
     /// The longest wait before a block is submitted again.
     #[error("--submit-retry {0}: expected 0.1 to 600 seconds")]
     SubmitRetry(f64),
+    /// A difficulty of machines: which flag's.
+    #[error("{0} {1}: expected a number above 0")]
+    MachineDifficulty(&'static str, f64),
+    /// The machines' first difficulty and their least.
+    #[error("--start-difficulty {0}: expected --min-difficulty, {1}, or more")]
+    StartDifficulty(f64, f64),
+    /// A number of machines: which flag's.
+    #[error("{0} {1}: expected 1 to {MAX_MACHINES}")]
+    Machines(&'static str, usize),
     /// The kernel.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
@@ -156,6 +175,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     let command = match cli.command {
         Raw::Mine(raw) => raw.settings().map(Command::Mine),
         Raw::Solo(raw) => raw.settings().map(Command::Solo),
+        Raw::Gateway(raw) => raw.settings().map(Command::Gateway),
         Raw::Bench(raw) => raw.settings().map(Command::Bench),
         Raw::Devices(Devices { json }) => Ok(Command::Devices { json }),
         Raw::Setup(raw) => Ok(Command::Setup(raw.settings())),
@@ -167,7 +187,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 /// clap's complaint without its paragraphs on usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: expected setup, run, mine, solo, bench or devices; see iop-miner --help"
+        return "no command given: expected setup, run, mine, solo, gateway, bench or devices; see iop-miner --help"
             .to_owned();
     }
     let text = error.to_string();
@@ -282,7 +302,10 @@ mod tests {
             (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
             (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
             (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),
-            (usage("iop-miner"), "no command given: expected setup, run, mine, solo, bench or devices"),
+            (
+                usage("iop-miner"),
+                "no command given: expected setup, run, mine, solo, gateway, bench or devices",
+            ),
         ] {
             assert!(line.starts_with(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");

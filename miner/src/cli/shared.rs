@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use clap::Args;
 use iop_kernels::SelectError;
@@ -12,8 +13,8 @@ use crate::choice::Choice;
 use crate::device::{DeviceName, Machine, Tuning};
 use crate::rig::RigSettings;
 use crate::suggest::Suggestion;
-use crate::upstream::PoolUrl;
 use crate::upstream::pool::PoolSettings;
+use crate::upstream::{PoolUrl, Tls};
 use crate::view::ViewSettings;
 
 /// Most CPU threads. The largest machines have a few hundred cores; more is a slip of the finger.
@@ -27,7 +28,7 @@ pub(super) const TEMPERATURES: RangeInclusive<f32> = 30.0..=120.0;
 /// Pools.
 #[derive(Debug, Args)]
 pub(super) struct PoolArgs {
-    /// The pool, as stratum+tcp://HOST:PORT; name more to fall back to, in order of preference
+    /// The pool, as stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS; name more to fall back to, in order of preference
     #[arg(long = "url", value_name = "URL", required = true)]
     urls: Vec<String>,
     /// The user at the pool: an address, and a name for this machine
@@ -40,9 +41,20 @@ pub(super) struct PoolArgs {
     /// password has d=N]
     #[arg(long, value_name = "D")]
     suggest_difficulty: Option<f64>,
+    /// With TLS: trust the certificates in this file (PEM) too, those of CAs or of pools
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// Follow a pool that asks to connect to another host
+    #[arg(long)]
+    follow_reconnect: bool,
 }
 
 impl PoolArgs {
+    /// Whether there is a pool, where there may be none.
+    pub(super) fn is_named(&self) -> bool {
+        !self.urls.is_empty()
+    }
+
     pub(super) fn settings(self) -> Result<PoolSettings, UsageError> {
         let urls = self.urls.iter().map(|url| url.parse()).collect::<Result<Vec<PoolUrl>, _>>()?;
         let odd = |character: char| character.is_control() || character.is_whitespace();
@@ -53,7 +65,15 @@ impl PoolArgs {
             return Err(UsageError::Password);
         }
         let suggestion = suggestion(self.suggest_difficulty, &self.password)?;
-        Ok(PoolSettings { urls, user: self.user, password: self.password, suggestion })
+        let tls = urls.iter().any(|url| url.tls) || self.tls_ca.is_some();
+        Ok(PoolSettings {
+            urls,
+            user: self.user,
+            password: self.password,
+            suggestion,
+            tls: tls.then(|| Tls::load(self.tls_ca.as_deref())).transpose()?,
+            follow_reconnect: self.follow_reconnect,
+        })
     }
 }
 
@@ -140,11 +160,19 @@ pub(super) struct ViewArgs {
     /// Print the status on stdout every 10 s and at the end, as one JSON object in a line
     #[arg(long)]
     json: bool,
+    /// Serve the cgminer API here, as ADDRESS:PORT; monitors expect port 4028
+    #[arg(long, value_name = "ADDR:PORT")]
+    cgminer_bind: Option<SocketAddr>,
 }
 
 impl ViewArgs {
     pub(super) fn settings(self) -> ViewSettings {
-        ViewSettings { api_bind: self.api_bind, plain: self.plain, json: self.json }
+        ViewSettings {
+            api_bind: self.api_bind,
+            cgminer_bind: self.cgminer_bind,
+            plain: self.plain,
+            json: self.json,
+        }
     }
 }
 
