@@ -416,7 +416,8 @@ fn json_has_the_counts_of_the_pool_every_ten_seconds_and_at_the_end() {
                 .map(|number| number.as_f64().unwrap());
         assert!((average * uptime / hashes - 1.0).abs() < 1e-6, "{status}");
     }
-    assert!(last["hashes"].as_u64() > first["hashes"].as_u64());
+    // On a busy machine no chunk need end between the two.
+    assert!(last["hashes"].as_u64() >= first["hashes"].as_u64());
 }
 
 #[cfg(target_os = "linux")]
