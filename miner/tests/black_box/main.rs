@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod failover;
+mod lying;
 mod mine;
 mod support;
+mod tls;
