@@ -4,7 +4,12 @@
 
 mod cli;
 mod devices;
+mod failover;
+mod lying;
 mod mine;
+mod mine;
+mod support;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod tls;
