@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod gateway;
 mod mine;
 mod support;
 #[cfg(target_os = "linux")]
