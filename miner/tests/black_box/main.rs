@@ -5,10 +5,9 @@
 mod cli;
 mod devices;
 mod failover;
+mod gateway;
 mod lying;
 mod mine;
-mod mine;
-mod support;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
