@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
+mod cgminer;
 mod cli;
 mod devices;
 mod failover;
@@ -12,3 +14,4 @@ mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod tls;
+mod watched;
