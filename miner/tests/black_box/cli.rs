@@ -31,12 +31,13 @@ fn wrong_usage_exits_with_2_and_one_line_on_stderr() {
         (vec!["bench", "--kernel", "warp"], "\"warp\""),
         (
             vec!["mine", "--url", "pool:3333", "--user", "a"],
-            "\"pool:3333\": expected stratum+tcp://HOST:PORT",
+            "\"pool:3333\": expected stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS",
         ),
         (vec!["mine", "--url", "stratum+tcp://127.0.0.1:1", "--user", ""], "--user \"\""),
         (mine(["--kernel", "warp"]), "unknown kernel \"warp\""),
         (mine(["--devices", "opencl:0"]), "\"opencl:0\": expected cpu and opencl:PLATFORM.DEVICE"),
         (mine(["--threads", "0"]), "--threads 0"),
+        (mine(["--tls-ca", "/nowhere.pem"]), "--tls-ca /nowhere.pem: No such file"),
     ] {
         let output = run(&arguments);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -248,8 +249,8 @@ fn devices_lists_the_cpu_with_its_kernels() {
 
 #[cfg(unix)]
 #[test]
-fn sigterm_and_ctrl_c_end_mining_cleanly_with_a_summary() {
-    for signal in ["TERM", "INT"] {
+fn sigterm_ctrl_c_and_a_closed_terminal_end_mining_cleanly_with_a_summary() {
+    for signal in ["TERM", "INT", "HUP"] {
         let (listener, address) = listen();
         let url = format!("stratum+tcp://{address}");
         let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
