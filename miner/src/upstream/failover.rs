@@ -186,7 +186,7 @@ impl Failover {
                 } else {
                     debug!("{}: {lost}", self.urls[number]);
                 }
-                self.backoff.still_away(number, lost.is_useless(), Instant::now());
+                self.backoff.still_away(number, Instant::now());
                 self.set(number, Condition::Away(lost.to_string()));
             }
             Ok(ready) => {
@@ -224,7 +224,7 @@ impl Failover {
         }
         (self.wished, self.moves) = (false, 0);
         if lost.is_useless() {
-            self.backoff.given_up(lasted, now);
+            self.backoff.given_up(lasted, lost.is_seen_late(), now);
         } else {
             self.backoff.ended(lasted, now);
         }
