@@ -135,7 +135,7 @@ fn a_pool_without_a_node_has_no_job_and_is_gone_over_to_when_it_has_one() {
     wait_for_shares(&second, 3, &miner);
     assert!(miner.log().contains("no job from the pool for 30 s"), "{}", miner.log());
     assert_eq!(accepted(&first), 0);
-    // The pool is there all the while; now it gets its node, by the same name.
+    // It comes back with a node that is there.
     first.program.kill();
     let first = at.pool(0, node.port, &stratum, "");
     wait_for_shares(&first, 3, &miner);
