@@ -89,6 +89,23 @@ fn a_better_pool_without_a_job_is_not_gone_over_to() {
 }
 
 #[test]
+fn the_next_pool_is_mined_at_while_the_first_is_slow_to_begin() {
+    let (miner, [first, second]) = two(Timing { head_start: SHORT, ..CURIOUS });
+    // It takes the connection, and then its time.
+    let mut slow = Client::accept(&first);
+    let mut next = Client::accept(&second);
+    next.serve_until_share(&SECOND);
+    slow.wait_until_closed();
+    let source = miner.wait_for_source(0, |source| matches!(source.condition, Condition::Away(_)));
+    assert!(format!("{source:?}").contains("no job from it within"), "{source:?}");
+    // It is looked at again, and has made up its mind.
+    let mut back = Client::accept(&first);
+    back.serve_until_share(&JOB);
+    next.serve_aside().join().unwrap();
+    assert_eq!(miner.wait_for_source(1, |_| true).condition, Condition::Unused);
+}
+
+#[test]
 fn a_pool_that_answers_no_share_is_left_for_the_next_whatever_jobs_it_sends() {
     let (_miner, [first, second]) = two(Timing { answer: SHORT, ..TIMING });
     let mut client = Client::accept(&first);

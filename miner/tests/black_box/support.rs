@@ -32,6 +32,7 @@ pub(crate) const TIMING: Timing = Timing {
     connect: PATIENCE,
     handshake: NEVER,
     first_job: NEVER,
+    head_start: NEVER,
     silence: NEVER,
     answer: NEVER,
     refused: NEVER,
