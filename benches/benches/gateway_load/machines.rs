@@ -31,6 +31,7 @@ pub(crate) struct Load {
 /// What one machine knows.
 #[derive(Debug, Default)]
 struct Machine {
+    number: usize,
     job: String,
     ntime: String,
     waiting: VecDeque<Instant>,
@@ -85,11 +86,11 @@ impl Load {
         while sent < total {
             let due = ((start.elapsed().as_secs_f64() * self.rate) as usize).min(total);
             while sent < due {
-                let number = sent % senders.len();
-                let (machine, writer) = &mut senders[number];
+                let next = sent % senders.len();
+                let (machine, writer) = &mut senders[next];
                 let mut machine = machine.borrow_mut();
                 machine.count += 1;
-                let Machine { job, ntime, count, .. } = &*machine;
+                let Machine { number, job, ntime, count, .. } = &*machine;
                 let line = format!(
                     "{{\"id\":1000000,\"method\":\"mining.submit\",\"params\":[\"machine-{number}\",\"{job}\",\"{count:08x}\",\
                      \"{ntime}\",\"{:08x}\"]}}\n",
@@ -115,7 +116,7 @@ async fn login(
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
-    let (mut reader, mut machine) = (BufReader::new(reader), Machine::default());
+    let (mut reader, mut machine) = (BufReader::new(reader), Machine { number, ..Machine::default() });
     if is_gateway {
         let introduction = format!(
             "{{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[\"bench\"]}}\n\
