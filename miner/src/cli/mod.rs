@@ -7,16 +7,20 @@
 
 mod bench;
 mod mine;
+mod node;
 mod shared;
+mod solo;
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use iop_kernels::{SelectError, Work};
+use iop_mining::ConfigError;
 
 use crate::bench::BenchSettings;
 use crate::mine::MineSettings;
+use crate::solo::SoloSettings;
 use crate::upstream::UrlError;
 use bench::MAX_SECONDS;
 use shared::{MAX_CREDENTIAL, MAX_THREADS};
@@ -32,6 +36,8 @@ struct Cli {
 enum Raw {
     /// Mine at a Stratum pool until interrupted
     Mine(mine::Mine),
+    /// Mine alone, at nodes of your own, until interrupted
+    Solo(solo::Solo),
     /// Measure kernels
     Bench(bench::Bench),
     /// List what this machine can mine with
@@ -50,6 +56,8 @@ struct Devices {
 pub enum Command {
     /// `mine`
     Mine(MineSettings),
+    /// `solo`
+    Solo(SoloSettings),
     /// `bench`
     Bench(BenchSettings),
     /// `devices`
@@ -88,6 +96,12 @@ pub enum UsageError {
     /// The difficulty to suggest.
     #[error("--suggest-difficulty {0}: expected a number above 0")]
     Difficulty(f64),
+    /// A node, a license, a network, an address or a file of theirs.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The longest wait before a block is submitted again.
+    #[error("--submit-retry {0}: expected 0.1 to 600 seconds")]
+    SubmitRetry(f64),
     /// The kernel.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
@@ -116,6 +130,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     })?;
     let command = match cli.command {
         Raw::Mine(raw) => raw.settings().map(Command::Mine),
+        Raw::Solo(raw) => raw.settings().map(Command::Solo),
         Raw::Bench(raw) => raw.settings().map(Command::Bench),
         Raw::Devices(Devices { json }) => Ok(Command::Devices { json }),
     };
@@ -125,7 +140,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 /// clap's complaint without its paragraphs on usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: expected mine, bench or devices; see iop-miner --help".to_owned();
+        return "no command given: expected mine, solo, bench or devices; see iop-miner --help".to_owned();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim);
@@ -233,7 +248,7 @@ mod tests {
             (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
             (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
             (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),
-            (usage("iop-miner"), "no command given: expected mine, bench or devices"),
+            (usage("iop-miner"), "no command given: expected mine, solo, bench or devices"),
         ] {
             assert!(line.starts_with(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");

@@ -97,11 +97,22 @@ pub(super) struct ViewArgs {
     /// Serve the cgminer API here, as ADDRESS:PORT; monitors expect port 4028
     #[arg(long, value_name = "ADDR:PORT")]
     cgminer_bind: Option<SocketAddr>,
+    /// Log lines instead of the live view, also at a terminal
+    #[arg(long)]
+    plain: bool,
+    /// Print the status on stdout every 10 s and at the end, as one JSON object in a line
+    #[arg(long)]
+    json: bool,
 }
 
 impl ViewArgs {
     pub(super) fn settings(self) -> ViewSettings {
-        ViewSettings { api_bind: self.api_bind, cgminer_bind: self.cgminer_bind }
+        ViewSettings {
+            api_bind: self.api_bind,
+            cgminer_bind: self.cgminer_bind,
+            plain: self.plain,
+            json: self.json,
+        }
     }
 }
 

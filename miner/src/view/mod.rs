@@ -5,7 +5,12 @@
 
 mod api;
 mod cgminer;
+mod figures;
+mod json;
 pub mod numbers;
+#[cfg(unix)]
+mod terminal;
+mod text;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,6 +30,10 @@ pub struct ViewSettings {
     pub api_bind: Option<SocketAddr>,
     /// Where the cgminer API listens; nowhere if nothing is said.
     pub cgminer_bind: Option<SocketAddr>,
+    /// Log lines also where a person sits at a terminal.
+    pub plain: bool,
+    /// The status on stdout, as a JSON object in a line, again and again.
+    pub json: bool,
 }
 
 /// Where a rig can be watched from, ports chosen by the system included.
@@ -52,7 +61,7 @@ impl Watched {
 /// Makes a rig be watched as the settings say: listens at once, and answers while the rig runs.
 ///
 /// # Errors
-/// When an address cannot be listened at.
+/// When an address cannot be listened at, and when the operating system gives no thread.
 pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
     let watched = Watched { stats: Arc::clone(&rig.stats), board: Arc::clone(&rig.board) };
     let mut places = Places::default();
@@ -67,6 +76,13 @@ pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
         info!("cgminer API at {address}");
         places.cgminer = Some(address);
         rig.serve(Box::pin(cgminer::serve(listener, watched)));
+    }
+    if settings.json {
+        json::attach(rig)?;
+    }
+    #[cfg(unix)]
+    if !settings.plain && !settings.json && terminal::is_possible() {
+        terminal::attach(rig);
     }
     Ok(places)
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, JOB, PATIENCE, listen};
+use crate::support::{Client, EASY, JOB, PATIENCE, listen};
 
 fn miner(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iop-miner"));
@@ -243,4 +243,68 @@ fn mining_goes_on_where_nobody_takes_the_log() {
     let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
     let _child = Ended(miner(&arguments).stderr(full).spawn().unwrap());
     Client::accept(&listener).serve_until_share(&JOB);
+}
+
+/// `mine --json` at a pool that takes so many shares and answers no more.
+fn mine_with_json(stdout: impl Into<Stdio>, most: u64) -> Ended {
+    let (listener, address) = listen();
+    let url = format!("stratum+tcp://{address}");
+    let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1", "--json"];
+    let child = miner(&arguments).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    thread::spawn(move || {
+        let mut client = Client::accept(&listener);
+        client.handshake(&JOB);
+        client.set_difficulty(EASY);
+        client.send(&JOB.notify(true));
+        let mut taken = 0;
+        while let Some(submit) = client.read_submit_if_any() {
+            if taken < most {
+                client.answer(&submit, json!(true));
+                taken += 1;
+            }
+        }
+    });
+    Ended(child)
+}
+
+#[cfg(unix)]
+#[test]
+fn json_has_the_counts_of_the_pool_every_ten_seconds_and_at_the_end() {
+    const TAKEN: u64 = 50;
+    let mut child = mine_with_json(Stdio::piped(), TAKEN);
+    let lines = lines(child.0.stdout.take().unwrap());
+    let status = || -> Value { serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap() };
+    let first = std::iter::repeat_with(status).find(|status| status["accepted"] == TAKEN).unwrap();
+    let sent = Command::new("kill").args(["-s", "TERM", &child.0.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let last = status();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+    assert!(lines.recv_timeout(PATIENCE).is_err(), "that was the last line");
+    for status in [&first, &last] {
+        assert_eq!((&status["accepted"], &status["rejected"]), (&json!(TAKEN), &json!(0)), "{status}");
+        let work = status["accepted_work"].as_f64().unwrap();
+        assert!((work / (TAKEN as f64 * EASY) - 1.0).abs() < 1e-9, "{status}");
+        let cpu = &status["devices"][0];
+        assert_eq!((&cpu["name"], &cpu["accepted"]), (&json!("cpu"), &json!(TAKEN)), "{status}");
+        let [hashes, uptime, average] =
+            [&status["hashes"], &status["uptime"], &status["hash_rate"]["average"]]
+                .map(|number| number.as_f64().unwrap());
+        assert!((average * uptime / hashes - 1.0).abs() < 1e-6, "{status}");
+    }
+    assert!(last["hashes"].as_u64() > first["hashes"].as_u64());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn json_that_nobody_takes_ends_the_miner() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    // Whoever closed the pipe has seen enough; a full disk is a failure.
+    for (mut child, status) in [(mine_with_json(writer, 1), 0), (mine_with_json(full, 1), 1)] {
+        let mut stderr = String::new();
+        child.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(status), "{stderr}");
+        assert_eq!(stderr.contains("iop-miner: "), status == 1, "{stderr}");
+    }
 }

@@ -5,3 +5,5 @@
 mod cli;
 mod mine;
 mod support;
+#[cfg(target_os = "linux")]
+mod terminal;
