@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
+mod cgminer;
 mod cli;
 mod mine;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod watched;

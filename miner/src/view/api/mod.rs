@@ -76,8 +76,6 @@ struct SourceList<'a> {
 
 /// Serves for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: Watched) -> io::Result<()> {
-    let local = address.ip().to_canonical().is_loopback();
-    let api = Api { watched, metrics: Metrics::new(), local, turn: Semaphore::new(1) };
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(scrape))
@@ -95,11 +93,16 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: W
             )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Arc::new(api));
+        .with_state(Arc::new(Api::new(watched, address)));
     serve::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 
 impl Api {
+    fn new(watched: Watched, address: SocketAddr) -> Self {
+        let local = address.ip().to_canonical().is_loopback();
+        Self { watched, metrics: Metrics::new(), local, turn: Semaphore::new(1) }
+    }
+
     /// Makes an answer of the numbers, on a thread of its own: this one carries shares to the pool.
     async fn answer(
         self: Arc<Self>,
