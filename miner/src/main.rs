@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use iop_miner::cli::{Command, Exit, parse};
 use iop_miner::log::Log;
-use iop_miner::{bench, devices, mine, solo};
+use iop_miner::{bench, devices, gateway, mine, setup, solo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -51,8 +51,10 @@ fn run(command: Command) -> io::Result<()> {
     match command {
         Command::Mine(settings) => mine::run(settings),
         Command::Solo(settings) => solo::run(settings),
+        Command::Gateway(settings) => gateway::run(settings),
         Command::Bench(settings) => bench::run(&settings, &mut io::stdout().lock()),
         Command::Devices { json } => devices::run(json, &mut io::stdout().lock()),
+        Command::Setup(settings) => setup::run(&settings, &mut io::stdin().lock(), &mut io::stdout().lock()),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tracing::{info, warn};
 
 use crate::choice::Choice;
-use crate::device::{Device, DeviceName, Feed, open, share_channel};
+use crate::device::{Device, DeviceName, Feed, Retry, Tuning, keep_running, open, share_channel};
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
 use crate::log;
@@ -58,6 +58,8 @@ pub struct RigSettings {
     pub kernel: Choice,
     /// The CPU's worker threads.
     pub threads: usize,
+    /// Where these go, and how much they push.
+    pub tuning: Tuning,
 }
 
 /// Devices, opened.
@@ -77,7 +79,7 @@ impl RigSettings {
     pub fn open(&self) -> io::Result<Opened> {
         let with_cpu = self.devices.contains(&DeviceName::Cpu);
         let kernel = if with_cpu { self.kernel.kernel() } else { iop_kernels::auto() };
-        let devices = self.devices.iter().map(|name| open(*name, kernel, self.threads));
+        let devices = self.devices.iter().map(|name| open(*name, kernel, self.threads, self.tuning));
         Ok(Opened {
             devices: devices.collect::<io::Result<_>>()?,
             cpu: with_cpu.then_some((kernel, self.threads)),
@@ -182,7 +184,7 @@ impl Rig {
                     (device.name().to_owned(), end.clone(), stats.device(device.name()));
                 let feed = Feed::into(Arc::clone(&dispatcher), Arc::clone(&counters), sender.clone());
                 let run = move || {
-                    if let Err(error) = device.run(&feed) {
+                    if let Err(error) = keep_running(&*device, &feed, Retry::default()) {
                         counters.set_health(Health::Failed(error.to_string()));
                         // Nobody listens any more where the miner ends for another reason.
                         let _ = end.send((device.name().to_owned(), error));

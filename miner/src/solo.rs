@@ -29,6 +29,14 @@ pub struct SoloSettings {
 /// When no device works, when the data folder cannot be used, when a node says at the start that it is on another chain
 /// or does not know us, and when the operating system gives no thread, no runtime or no signal handler.
 pub fn run(settings: SoloSettings) -> io::Result<()> {
+    run_with(settings, |_| Ok(()))
+}
+
+/// The same with something more attached to the rig.
+///
+/// # Errors
+/// Those of [`run`] and of `attach`.
+pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Result<()>) -> io::Result<()> {
     let SoloSettings { node, rig, view } = settings;
     let (network, payout) =
         (node.params.name.clone(), node.payout.map(|to| to.to_base58(&node.params.prefixes)));
@@ -38,6 +46,7 @@ pub fn run(settings: SoloSettings) -> io::Result<()> {
     let payout = payout.unwrap_or_else(|| "the license that signs".to_owned());
     info!("mining on {network} for license {licenses}, paying {payout}, with {opened}");
     let mut rig = Rig::new(opened.devices, solo.board());
+    attach(&mut rig)?;
     view::attach(&view, &mut rig)?;
     let until = async move {
         tokio::select! {

@@ -8,14 +8,21 @@
 mod backoff;
 pub mod board;
 mod connection;
+mod failover;
+mod glance;
+mod lost;
 pub mod node;
+mod open;
+mod pace;
 pub mod pool;
 mod timing;
+mod tls;
 mod url;
 mod watch;
 
 pub use board::Board;
 pub use timing::Timing;
+pub use tls::{Tls, TlsError};
 pub use url::{PoolUrl, UrlError};
 
 use std::convert::Infallible;

@@ -5,11 +5,11 @@
 
 mod api;
 mod cgminer;
-mod figures;
 mod json;
 pub mod numbers;
 #[cfg(unix)]
 mod terminal;
+#[cfg(unix)]
 mod text;
 
 use std::io;
@@ -28,12 +28,12 @@ use numbers::Numbers;
 pub struct ViewSettings {
     /// Where the HTTP API listens; nowhere if nothing is said.
     pub api_bind: Option<SocketAddr>,
-    /// Where the cgminer API listens; nowhere if nothing is said.
-    pub cgminer_bind: Option<SocketAddr>,
     /// Log lines also where a person sits at a terminal.
     pub plain: bool,
     /// The status on stdout, as a JSON object in a line, again and again.
     pub json: bool,
+    /// Where the cgminer API listens; nowhere if nothing is said.
+    pub cgminer_bind: Option<SocketAddr>,
 }
 
 /// Where a rig can be watched from, ports chosen by the system included.

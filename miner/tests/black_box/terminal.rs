@@ -60,7 +60,12 @@ impl Terminal {
         let person = File::from(person);
         let parser = vt100::Parser::new(USUAL.0.try_into().unwrap(), USUAL.1.try_into().unwrap(), 0);
         let seen = Arc::new(Mutex::new(Seen { parser, bytes: Vec::new() }));
-        let (mut reader, seeing) = (person.try_clone().unwrap(), Arc::clone(&seen));
+        Self { child, person, program: end, seen }
+    }
+
+    /// The person looks from now on.
+    fn look(self) -> Self {
+        let (mut reader, seeing) = (self.person.try_clone().unwrap(), Arc::clone(&self.seen));
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = reader.read(&mut buffer) {
@@ -69,11 +74,15 @@ impl Terminal {
                 seen.bytes.extend_from_slice(&buffer[..read]);
             }
         });
-        Self { child, person, program: end, seen }
+        self
     }
 
-    /// `mine` at a pool.
+    /// `mine` at a pool, and somebody who looks at it.
     fn mine(listener: &TcpListener, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::mine_unseen(listener, more, variables).look()
+    }
+
+    fn mine_unseen(listener: &TcpListener, more: &[&str], variables: &[(&str, &str)]) -> Self {
         let url = format!("stratum+tcp://{}", listener.local_addr().unwrap());
         let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
         Self::start(env!("CARGO_BIN_EXE_iop-miner"), &[&arguments, more].concat(), variables)
@@ -115,8 +124,33 @@ impl Terminal {
         }
     }
 
+    /// How often the thread of the view has waited for anything.
+    fn waits_of_the_view(&self) -> Option<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).ok();
+        let mut all = threads.filter_map(|thread| status(thread.ok()?));
+        let view = all.find(|status| status.starts_with("Name:\tview\n"))?;
+        view.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).map(str::to_owned)
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// Waits for the program's end, and checks that the terminal is as before.
     fn end(&mut self) -> ExitStatus {
+        let status = self.end_unseen();
+        // What was written last may still be on its way to the person.
+        self.wait_for(|_| {
+            let seen = self.seen.lock().unwrap();
+            !seen.parser.screen().alternate_screen() && !seen.parser.screen().hide_cursor()
+        });
+        status
+    }
+
+    /// The same as far as it concerns the terminal's modes.
+    fn end_unseen(&mut self) -> ExitStatus {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -127,12 +161,6 @@ impl Terminal {
         };
         let modes = tcgetattr(&self.program).unwrap().local_modes;
         assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
-        // What was written last may still be on its way to the person.
-        let restored = |_: &str| {
-            let seen = self.seen.lock().unwrap();
-            !seen.parser.screen().alternate_screen() && !seen.parser.screen().hide_cursor()
-        };
-        self.wait_for(restored);
         status
     }
 }
@@ -223,12 +251,42 @@ fn ctrl_c_and_signals_give_the_terminal_back() {
         if how == "\x03" {
             terminal.press(how);
         } else {
-            let sent =
-                Command::new("kill").args(["-s", how, &terminal.child.id().to_string()]).status().unwrap();
-            assert!(sent.success());
+            terminal.signal(how);
         }
         assert_eq!(terminal.end().code(), Some(0), "{how}");
     }
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_stops_neither_the_mining_nor_its_end() {
+    let (listener, _) = listen();
+    let mut terminal = Terminal::mine_unseen(&listener, &[], &[]);
+    resize(&terminal.person, (60, 200));
+    let taken = serve(listener, |_| {});
+    // Until the view's thread, which looks for keys several times a second, waits for the terminal.
+    let (start, mut before) = (Instant::now(), None);
+    loop {
+        terminal.press("\x0c");
+        thread::sleep(Duration::from_millis(1500));
+        let waits = terminal.waits_of_the_view();
+        if waits.is_some() && waits == before {
+            break;
+        }
+        before = waits;
+        assert!(start.elapsed() < 4 * PATIENCE, "the terminal takes everything");
+    }
+    let enough = taken.load(Ordering::SeqCst) + 10;
+    let start = Instant::now();
+    while taken.load(Ordering::SeqCst) < enough {
+        assert!(start.elapsed() < PATIENCE, "no shares any more");
+        thread::sleep(Duration::from_millis(20));
+    }
+    terminal.signal("TERM");
+    assert_eq!(terminal.end_unseen().code(), Some(0));
+    // It was as full as this test wants it.
+    terminal = terminal.look();
+    thread::sleep(Duration::from_millis(200));
+    assert!(terminal.is_taken(), "nothing more went in");
 }
 
 #[test]
@@ -311,7 +369,7 @@ fn a_panic_gives_the_terminal_back_with_its_words() {
     let program = std::env::current_exe().unwrap();
     let test = "terminal::a_panic_gives_the_terminal_back_with_its_words";
     let arguments = ["--exact", test, "--nocapture"];
-    let mut terminal = Terminal::start(program.to_str().unwrap(), &arguments, &[(PANIC, "1")]);
+    let mut terminal = Terminal::start(program.to_str().unwrap(), &arguments, &[(PANIC, "1")]).look();
     terminal.wait_for(|text| text.contains("Key  Source"));
     assert!(terminal.is_taken());
     assert_eq!(terminal.end().code(), Some(101));

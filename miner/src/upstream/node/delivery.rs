@@ -18,7 +18,7 @@ use iop_mining::template::{ChainIdentity, check_chain};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::stats::DeviceStats;
@@ -30,6 +30,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Blocks above a block with which it is decided: it is deep in the chain, or passed by for good.
 const DEEP: u32 = 6;
+/// Time for finds that devices have just made to come in at the end: they stop within a millisecond.
+const LAST_FINDS: Duration = Duration::from_millis(20);
 /// Characters of a node's words that are shown.
 const MAX_WORDS: usize = 200;
 
@@ -131,6 +133,7 @@ pub(super) struct Deliveries {
     /// Height of the tip that is worked on.
     tip: watch::Sender<u32>,
     running: Mutex<JoinSet<()>>,
+    ending: watch::Sender<bool>,
     news: mpsc::UnboundedSender<News>,
 }
 
@@ -149,7 +152,11 @@ impl Deliveries {
         let (news, receiver) = mpsc::unbounded_channel();
         let lock = lock(datadir)?;
         let (spool, tip, running) = (Spool::open(datadir)?, watch::Sender::new(0), Mutex::default());
-        Ok((Arc::new(Self { nodes, spool, _lock: lock, chain, board, retry, tip, running, news }), receiver))
+        let ending = watch::Sender::new(false);
+        Ok((
+            Arc::new(Self { ending, nodes, spool, _lock: lock, chain, board, retry, tip, running, news }),
+            receiver,
+        ))
     }
 
     /// The chain has a tip at this height.
@@ -309,10 +316,25 @@ impl Deliveries {
         fate
     }
 
-    /// Waits for deliveries in flight, but not for long: what is not answered by then is on disk.
+    /// Comes true when no more work is to be given out.
+    pub(super) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    /// Ends the work, and waits for deliveries in flight, but not for long: what is not answered by then is on disk.
     pub(super) async fn finish(&self, limit: Duration) {
-        let mut running = std::mem::take(&mut *self.running.lock().expect("no panic while the lock is held"));
-        let all = async { while running.join_next().await.is_some() {} };
+        self.ending.send_replace(true);
+        let all = async {
+            loop {
+                sleep(LAST_FINDS).await;
+                let mut running =
+                    std::mem::take(&mut *self.running.lock().expect("no panic while the lock is held"));
+                if running.is_empty() {
+                    return;
+                }
+                while running.join_next().await.is_some() {}
+            }
+        };
         if timeout(limit, all).await.is_err() {
             warn!("a found block is not answered yet; it is on disk and will be submitted at the next start");
         }
@@ -412,7 +434,12 @@ mod tests {
         first.deliver(found(&chain, 1), None, None);
         first.deliver(found("another", 2), None, None);
         first.finish(Duration::from_secs(1)).await;
+        // Its tasks are stopped, and let go of the folder when they are looked at next.
+        let gone = Arc::downgrade(&first);
         drop(first);
+        while gone.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(files(folder.path()), 2);
         // A run without nodes: all have answered at once.
         let (second, mut news) = deliveries(folder.path(), 0);

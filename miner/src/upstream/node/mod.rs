@@ -100,7 +100,7 @@ impl Ending {
         }
     }
 
-    /// Waits for blocks that are on their way, so long at most.
+    /// Ends the work, and waits for blocks that are on their way, so long at most.
     pub async fn finish(&self, limit: Duration) {
         self.deliveries.finish(limit).await;
     }
@@ -170,7 +170,7 @@ impl Upstream for Solo {
             sources.spawn(source.run());
         }
         let Desk { dispatcher, mut shares, board: _ } = desk;
-        let mut people = board.wishes();
+        let (mut people, mut end) = (board.wishes(), deliveries.ending());
         let names = nodes.iter().map(|node| node.name().to_owned());
         let mut held = Held::default();
         deliveries.resume().into_iter().for_each(|parent| held.pending(parent));
@@ -186,6 +186,7 @@ impl Upstream for Solo {
             tip: None,
             waiting: None,
             working: false,
+            ending: false,
             dispatcher,
             deliveries,
             board,
@@ -207,6 +208,10 @@ impl Upstream for Solo {
                 }
                 Some(Ok((index, ahead, place))) = places.join_next() => {
                     miner.nodes.behind(index, ahead, place, Instant::now());
+                }
+                Ok(()) = end.changed() => {
+                    miner.ending = true;
+                    miner.rest();
                 }
                 _ = tick.tick() => miner.tick(&mut places),
             }
@@ -240,6 +245,8 @@ struct Miner {
     waiting: Option<Option<u64>>,
     /// Whether the devices have a job.
     working: bool,
+    /// Whether no more work is given out: the miner is about to end.
+    ending: bool,
     /// When a node last gave work.
     last_offer: Instant,
 }
@@ -311,7 +318,7 @@ impl Miner {
         if new_tip {
             self.working = false;
         }
-        if self.held.holds(&template.parent, now) {
+        if self.ending || self.held.holds(&template.parent, now) {
             // A block of ours is on its way: until its fate is known another one would be for nothing.
             self.rest();
             return;

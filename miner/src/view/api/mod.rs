@@ -48,11 +48,11 @@ struct Status<'a> {
     version: &'a str,
     uptime: f64,
     state: super::numbers::State,
-    reason: Option<&'a str>,
+    why: Option<&'a str>,
     #[serde(flatten)]
     total: &'a Shares,
     job: Option<&'a JobNumbers>,
-    expected_seconds_to_block: Option<f64>,
+    time_to_block: Option<f64>,
     /// How many there are.
     devices: usize,
     sources: &'a [SourceNumbers],
@@ -121,10 +121,10 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             version: numbers.version,
             uptime: numbers.uptime,
             state: numbers.state,
-            reason: numbers.reason.as_deref(),
+            why: numbers.why.as_deref(),
             total: &numbers.total,
             job: numbers.job.as_ref(),
-            expected_seconds_to_block: numbers.expected_seconds_to_block,
+            time_to_block: numbers.time_to_block,
             devices: numbers.devices.len(),
             sources: &numbers.sources,
         })
@@ -158,9 +158,9 @@ async fn scrape(State(api): State<Arc<Api>>) -> Response {
 /// 200 while the rig mines, else 503 and why.
 async fn health(State(api): State<Arc<Api>>) -> Response {
     api.answer(|_, numbers| {
-        let (status, text) = match &numbers.reason {
+        let (status, text) = match &numbers.why {
             None => (StatusCode::OK, "ok"),
-            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, &**reason),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, &**why),
         };
         let printable = |character: char| if character.is_control() { ' ' } else { character };
         let text: String = text.chars().map(printable).chain(['\n']).collect();

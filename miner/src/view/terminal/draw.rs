@@ -3,8 +3,6 @@
 //! Here: the parts, how the screen's lines are shared between them, and the colours. Not here: where the figures come
 //! from, the terminal. Every text that a stranger wrote goes through [`clean`].
 
-use std::time::Duration;
-
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -16,14 +14,13 @@ use super::graph::History;
 use super::parts;
 use super::table::title;
 use crate::log;
-use crate::stats::{HashRate, Snapshot};
-use crate::upstream::board::Source;
+use crate::stats::HashRate;
+use crate::view::numbers::Numbers;
 use crate::view::text::{clean, duration};
 
 /// What is to be seen.
 pub(super) struct Shown<'a> {
-    pub(super) stats: &'a Snapshot,
-    pub(super) sources: &'a [Source],
+    pub(super) numbers: &'a Numbers,
     pub(super) history: &'a History,
     pub(super) log: &'a [log::Line],
     pub(super) colours: Colours,
@@ -167,7 +164,7 @@ fn graph(frame: &mut Frame<'_>, history: &History, area: Rect, colours: Colours)
             "Hash rate {}, highest {}, over {}",
             HashRate(*now as f64),
             HashRate(highest as f64),
-            duration(columns.span)
+            duration(columns.span.as_secs_f64())
         ),
         None => "Hash rate".to_owned(),
     };
@@ -199,9 +196,4 @@ fn log_line(line: &log::Line, width: usize, colours: Colours) -> Line<'static> {
 /// Bold, where that is known.
 pub(super) fn strong() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
-}
-
-/// How long ago something was that happened at `at`, when it is `now`.
-pub(super) fn ago(at: Duration, now: Duration) -> String {
-    duration(now.saturating_sub(at))
 }

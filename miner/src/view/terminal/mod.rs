@@ -26,6 +26,7 @@ use crate::log;
 use crate::rig::{End, Rig};
 use crate::stats::Stats;
 use crate::upstream::Board;
+use crate::view::numbers::Numbers;
 use draw::{Colours, Shown};
 use graph::History;
 use screen::Key;
@@ -97,31 +98,30 @@ impl View {
         let options = TerminalOptions { viewport: Viewport::Fixed(area) };
         let mut terminal = Terminal::with_options(CrosstermBackend::new(screen::Frame::default()), options)?;
         let (mut next_frame, mut next_sample) = (Instant::now(), Instant::now() + SAMPLE_EVERY);
-        let mut drawn = area.as_size();
+        let (mut drawn, mut anew) = (area.as_size(), false);
         loop {
             let wait = next_frame.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
-            let redraw = self.react(&screen::keys(wait)?);
+            anew |= self.react(&screen::keys(wait)?);
             if !screen::is_ours() {
                 return Ok(());
             }
             let now = Instant::now();
-            if now < next_frame && !redraw {
+            if now < next_frame {
                 continue;
             }
             let size = size()?;
-            if size != drawn || redraw {
+            if size != drawn || std::mem::take(&mut anew) {
                 terminal.backend_mut().clear_region(ClearType::All)?;
                 terminal.resize(Rect::from((ratatui::layout::Position::ORIGIN, size)))?;
                 drawn = size;
             }
-            let stats = self.stats.snapshot();
+            let numbers = Numbers::new(&self.stats.snapshot(), &self.board.sources());
             if now >= next_sample {
-                self.history.push(stats.rates.ten_seconds.0);
+                self.history.push(numbers.total.hash_rate.ten_seconds);
                 next_sample = now + SAMPLE_EVERY;
             }
             let shown = Shown {
-                stats: &stats,
-                sources: &self.board.sources(),
+                numbers: &numbers,
                 history: &self.history,
                 log: &log::last(usize::from(size.height)),
                 colours: self.colours,

@@ -1,15 +1,12 @@
 //! The parts of the picture that are text: header, devices, sources, refusals.
 
-use std::time::Instant;
-
 use ratatui::style::Style;
 use ratatui::text::Line;
 
-use super::draw::{Shown, ago, strong};
+use super::draw::{Shown, strong};
 use super::table::{Column, Row, table, title};
-use crate::stats::{DeviceSnapshot, HashRate, Health};
-use crate::upstream::board::{Condition, Source};
-use crate::view::figures::{current, luck, time_to_block};
+use crate::stats::HashRate;
+use crate::view::numbers::{DeviceNumbers, SourceNumbers};
 use crate::view::text::{clean, duration, size};
 
 const fn text(title: &'static str, rank: u8, least: usize) -> Column {
@@ -22,39 +19,34 @@ const fn number(title: &'static str, rank: u8) -> Column {
 
 /// What matters most, in the order in which it does.
 pub(super) fn header(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
-    let stats = shown.stats;
-    let version = env!("CARGO_PKG_VERSION");
-    let sources = shown.sources.len().min(9);
+    let numbers = shown.numbers;
+    let sources = numbers.sources.len().min(9);
     let keys = if sources > 1 { format!("1-{sources} source, q end") } else { "q end".to_owned() };
-    let up = format!("iop-miner {version}, up {}", duration(stats.elapsed));
-    let counts = &stats.counts;
+    let up = format!("iop-miner {}, up {}", numbers.version, duration(numbers.uptime));
+    let total = &numbers.total;
     let totals = format!(
         "{}, accepted {}, rejected {}, stale {}, hardware errors {}, best {}",
-        stats.rates.minute,
-        counts.accepted,
-        counts.refused(),
-        counts.stale,
-        counts.hardware_errors,
-        size(stats.best),
+        HashRate(total.hash_rate.minute),
+        total.accepted,
+        total.rejected,
+        total.stale,
+        total.hardware_errors,
+        or_dash(total.best.map(size)),
     );
     let mut lines =
         vec![Line::styled(ends(&up, &keys, width), strong()), Line::styled(totals, shown.colours.good())];
-    let Some(source) = current(shown.sources) else { return lines };
-    let style = match source.condition {
-        Condition::Working => Style::new(),
-        Condition::Away(_) => shown.colours.bad(),
-        _ => shown.colours.warning(),
-    };
-    lines.push(Line::styled(format!("{}: {}", clean(&source.url), condition(source)), style));
+    let Some(source) = numbers.current() else { return lines };
+    let time = source.since.map(|time| format!(", for {}", duration(time))).unwrap_or_default();
+    let line = format!("{}: {}{time}", clean(&source.url), source_state(source));
+    lines.push(Line::styled(line, source_style(source, shown, Style::new())));
     let mut work = Vec::new();
     work.extend(source.difficulty.map(|difficulty| format!("difficulty {}", size(difficulty))));
     if let Some(job) = &source.job {
         work.extend(job.height.map(|height| format!("height {height}")));
-        work.push(format!("job {} old", since(job.since)));
+        work.push(format!("job {} old", duration(job.age)));
     }
-    let time = time_to_block(stats, shown.sources);
-    work.extend(time.map(|time| format!("block in {}", duration(time))));
-    work.extend(luck(stats).map(|luck| format!("luck {:.0}%", 100.0 * luck)));
+    work.extend(numbers.time_to_block.map(|time| format!("block in {}", duration(time))));
+    work.extend(total.luck.map(|luck| format!("luck {:.0}%", 100.0 * luck)));
     if !work.is_empty() {
         lines.push(Line::raw(work.join(", ")));
     }
@@ -85,7 +77,7 @@ pub(super) fn devices(shown: &Shown<'_>, width: usize, height: usize) -> Vec<Lin
         number("Last share", 11),
         text("State", 2, 6),
     ];
-    let all = &shown.stats.devices;
+    let all = &shown.numbers.devices;
     let rows: Vec<Row> = all.iter().take(height).map(|device| device_row(device, shown)).collect();
     let mut lines = table(&COLUMNS, &rows, width);
     // Their number counts, though nobody could see them.
@@ -93,12 +85,12 @@ pub(super) fn devices(shown: &Shown<'_>, width: usize, height: usize) -> Vec<Lin
     lines
 }
 
-fn device_row(device: &DeviceSnapshot, shown: &Shown<'_>) -> Row {
-    let DeviceSnapshot { rates, counts, .. } = device;
-    let (state, style) = match &device.health {
-        Health::Working => ("works".to_owned(), Style::new()),
-        Health::Failed(why) => (format!("failed: {}", clean(why)), shown.colours.bad()),
-        Health::Gone => ("gone".to_owned(), shown.colours.warning()),
+fn device_row(device: &DeviceNumbers, shown: &Shown<'_>) -> Row {
+    let (rates, shares) = (&device.shares.hash_rate, &device.shares);
+    let style = match device.state {
+        "working" => Style::new(),
+        "failed" => shown.colours.bad(),
+        _ => shown.colours.warning(),
     };
     Row {
         cells: vec![
@@ -107,22 +99,22 @@ fn device_row(device: &DeviceSnapshot, shown: &Shown<'_>) -> Row {
             rate(rates.minute),
             rate(rates.quarter),
             rate(rates.average),
-            counts.accepted.to_string(),
-            counts.refused().to_string(),
-            counts.stale.to_string(),
-            counts.hardware_errors.to_string(),
-            size(device.best),
-            device.temperature.map_or_else(|| "-".to_owned(), |celsius| format!("{celsius:.0} °C")),
-            counts.last_accepted.map_or_else(|| "-".to_owned(), |at| ago(at, device.elapsed)),
-            state,
+            shares.accepted.to_string(),
+            shares.rejected.to_string(),
+            shares.stale.to_string(),
+            shares.hardware_errors.to_string(),
+            or_dash(shares.best.map(size)),
+            or_dash(device.temperature.map(|celsius| format!("{celsius:.0} °C"))),
+            or_dash(shares.seconds_since_accepted.map(duration)),
+            with_reason(device.state, device.why.as_deref()),
         ],
         style,
     }
 }
 
 /// A rate in nine characters.
-fn rate(rate: HashRate) -> String {
-    let text = rate.to_string();
+fn rate(rate: f64) -> String {
+    let text = HashRate(rate).to_string();
     let Some((number, unit)) = text.split_once(' ') else { return text };
     format!("{} {unit}", number.get(..4).unwrap_or(number).trim_end_matches('.'))
 }
@@ -140,60 +132,57 @@ pub(super) fn sources(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
         number("Stale", 4),
         number("Answer", 6),
     ];
-    let rows: Vec<Row> =
-        shown.sources.iter().enumerate().map(|(i, source)| source_row(i, source, shown)).collect();
+    let rows: Vec<Row> = shown.numbers.sources.iter().map(|source| source_row(source, shown)).collect();
     table(&COLUMNS, &rows, width)
 }
 
-fn source_row(number: usize, source: &Source, shown: &Shown<'_>) -> Row {
-    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let key = if number < 9 { (number + 1).to_string() } else { " ".to_owned() };
-    let mark = if source.condition == Condition::Unused { ' ' } else { '>' };
+fn source_row(source: &SourceNumbers, shown: &Shown<'_>) -> Row {
+    let key = if source.number < 9 { (source.number + 1).to_string() } else { " ".to_owned() };
+    let mark = if source.in_use { '>' } else { ' ' };
+    let height = source.job.as_ref().and_then(|job| job.height);
     Row {
         cells: vec![
             format!("{mark}{key}"),
             // The most usual kind need not be said.
             clean(source.url.strip_prefix("stratum+tcp://").unwrap_or(&source.url)),
-            state(&source.condition),
+            source_state(source),
             or_dash(source.difficulty.map(size)),
-            or_dash(source.job.as_ref().and_then(|job| job.height).map(|height| height.to_string())),
+            or_dash(height.map(|height| height.to_string())),
             source.accepted.to_string(),
             source.rejected.to_string(),
             source.stale.to_string(),
-            or_dash(source.answer.map(|answer| format!("{:.1} ms", 1000.0 * answer.as_secs_f64()))),
+            or_dash(source.answer.map(|answer| format!("{:.1} ms", 1000.0 * answer))),
         ],
-        style: match source.condition {
-            Condition::Working => strong(),
-            Condition::Away(_) => shown.colours.bad(),
-            Condition::Connecting | Condition::Waiting(_) => shown.colours.warning(),
-            Condition::Unused => Style::new(),
-        },
+        style: source_style(source, shown, if source.in_use { strong() } else { Style::new() }),
     }
 }
 
-/// What a source does, and for how long.
-fn condition(source: &Source) -> String {
-    let time = source.since.map(|at| format!(", for {}", since(at))).unwrap_or_default();
-    format!("{}{time}", state(&source.condition))
-}
-
-fn state(condition: &Condition) -> String {
-    match condition {
-        Condition::Unused => "not in use".to_owned(),
-        Condition::Connecting => "connecting".to_owned(),
-        Condition::Working => "works".to_owned(),
-        Condition::Waiting(why) => format!("waits: {}", clean(why)),
-        Condition::Away(why) => format!("away: {}", clean(why)),
+fn source_style(source: &SourceNumbers, shown: &Shown<'_>, usual: Style) -> Style {
+    match source.state {
+        "away" => shown.colours.bad(),
+        "connecting" | "waiting" => shown.colours.warning(),
+        _ => usual,
     }
 }
 
-fn since(at: Instant) -> String {
-    duration(at.elapsed())
+fn source_state(source: &SourceNumbers) -> String {
+    match source.state {
+        "unused" => "not in use".to_owned(),
+        state => with_reason(state, source.why.as_deref()),
+    }
+}
+
+fn with_reason(state: &str, reason: Option<&str>) -> String {
+    reason.map_or_else(|| state.to_owned(), |reason| format!("{state}: {}", clean(reason)))
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
 }
 
 /// Why shares were refused, the most frequent reason first; nothing where none was.
 pub(super) fn rejected(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
-    let mut reasons: Vec<(&String, &u64)> = shown.stats.counts.rejected.iter().collect();
+    let mut reasons: Vec<(&String, &u64)> = shown.numbers.total.rejected_reasons.iter().collect();
     if reasons.is_empty() {
         return Vec::new();
     }

@@ -53,21 +53,19 @@ pub(super) fn enter() -> io::Result<()> {
     execute!(io::stdout(), EnterAlternateScreen, Hide)
 }
 
-/// Gives the terminal back, and the log to stderr. Does nothing when that was done.
+/// Gives the terminal back, and the log to stderr. Does nothing when that was done. A terminal that takes nothing gets
+/// its modes back and nothing else, or the miner could not end.
 pub(super) fn leave() {
-    match ours(PATIENCE) {
-        Some(mut ours) => {
-            if !std::mem::take(&mut *ours) {
-                return;
-            }
-            // Nobody is there to hear of a failure.
-            let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
-            let _ = disable_raw_mode();
-        }
-        // A frame is stuck in the terminal: what waits for no output is done all the same.
-        None => drop(disable_raw_mode()),
+    let Some(mut ours) = ours(PATIENCE) else {
+        let _ = disable_raw_mode();
+        return;
+    };
+    if std::mem::take(&mut *ours) {
+        // Nobody is there to hear of a failure.
+        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+        let _ = disable_raw_mode();
+        log::release();
     }
-    log::release();
 }
 
 /// Whether the screen is still ours.

@@ -16,6 +16,7 @@ use super::graph::History;
 use crate::log;
 use crate::stats::{Health, Stats};
 use crate::upstream::board::{Condition, JobView, Source};
+use crate::view::numbers::Numbers;
 
 /// A rig with a past.
 struct Scene {
@@ -71,8 +72,7 @@ impl Scene {
     fn on(&self, width: u16, height: u16) -> (Vec<String>, Vec<Color>) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let shown = Shown {
-            stats: &self.stats.snapshot(),
-            sources: &self.sources,
+            numbers: &Numbers::new(&self.stats.snapshot(), &self.sources),
             history: &self.history,
             log: &self.log,
             colours: self.colours,
@@ -104,7 +104,7 @@ fn a_usual_terminal_has_all_of_it() {
     assert_has(
         &lines,
         &[
-            "stratum+tcp://pool.example.org:3333: works, for 0 s",
+            "stratum+tcp://pool.example.org:3333: working, for 0 s",
             "difficulty 0.0912, height 12345, job 0 s old, block in ",
             ", luck ",
             "it says: welcome",
