@@ -61,7 +61,7 @@ impl Watched {
 /// Makes a rig be watched as the settings say: listens at once, and answers while the rig runs.
 ///
 /// # Errors
-/// When an address cannot be listened at, and when the operating system gives no thread.
+/// When an address cannot be listened at.
 pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
     let watched = Watched { stats: Arc::clone(&rig.stats), board: Arc::clone(&rig.board) };
     let mut places = Places::default();

@@ -39,9 +39,9 @@ fn what_the_api_says_is_what_was_counted() {
         assert!(rates[window].as_f64().unwrap() > 0.0, "{window}");
     }
     let expected = NETWORK_DIFFICULTY * HASHES / rates["1min"].as_f64().unwrap();
-    assert!((share("time_to_block") / expected - 1.0).abs() < 1e-9);
+    assert!((share("expected_seconds_to_block") / expected - 1.0).abs() < 1e-9);
     assert_eq!(
-        (&status["state"], &status["why"], &status["devices"]),
+        (&status["state"], &status["reason"], &status["devices"]),
         (&json!("mining"), &json!(null), &json!(1))
     );
     assert_eq!(
@@ -156,7 +156,7 @@ fn the_rig_is_well_while_it_hashes_for_a_source_that_works() {
     };
     assert!(why.contains("stratum+tcp://") && why.lines().count() == 1, "{why}");
     let status = rig.json("/api/v1/status");
-    assert_eq!((&status["state"], status["why"].is_string()), (&json!("no_source"), true), "{status}");
+    assert_eq!((&status["state"], status["reason"].is_string()), (&json!("no_source"), true), "{status}");
     assert!(rig.get("/metrics").2.contains("\niop_miner_mining 0\n"));
 }
 
