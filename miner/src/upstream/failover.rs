@@ -22,8 +22,8 @@ use super::open::{MAX_MOVES, Manner, Place};
 use super::{Desk, PoolUrl};
 use crate::job::Serial;
 
-/// Shares that go out together.
-const SHARES: usize = 64;
+/// Shares that go out together, at most.
+const TOGETHER: usize = 64;
 
 /// A pool on which somebody is at work to get a connection, while another one is mined at.
 struct Probe {
@@ -134,9 +134,9 @@ impl Failover {
                 received = connection.receive() => if let Err(lost) = received {
                     break lost;
                 },
-                Some(share) = self.desk.shares.recv() => {
+                Some(share) = self.desk.shares.recv(), if connection.takes_shares() => {
                     connection.submit(share);
-                    connection.submit_found(&mut self.desk, SHARES);
+                    connection.submit_found(&mut self.desk, TOGETHER - 1);
                 }
                 (number, wished, opened) = opened(&mut probe) => {
                     self.probed(number, wished, opened, &mut connection);
@@ -186,7 +186,7 @@ impl Failover {
                 } else {
                     debug!("{}: {lost}", self.urls[number]);
                 }
-                self.backoff.still_away(number, lost.is_useless(), Instant::now());
+                self.backoff.still_away(number, Instant::now());
                 self.set(number, Condition::Away(lost.to_string()));
             }
             Ok(ready) => {
@@ -224,7 +224,7 @@ impl Failover {
         }
         (self.wished, self.moves) = (false, 0);
         if lost.is_useless() {
-            self.backoff.given_up(lasted, now);
+            self.backoff.given_up(lasted, lost.is_seen_late(), now);
         } else {
             self.backoff.ended(lasted, now);
         }

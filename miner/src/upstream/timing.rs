@@ -29,7 +29,7 @@ pub struct Timing {
     /// the list.
     pub good_after: Duration,
     /// While a fallback is mined at: from the failure of a pool before it to the first look whether it is back. Doubles
-    /// with each failure that follows; ten times as long where the pool was there and of no use, …
+    /// with each failure that follows; ten times as long where the pool looked well and was of no use, …
     pub first_probe: Duration,
     /// … up to this one, or ten times that.
     pub last_probe: Duration,

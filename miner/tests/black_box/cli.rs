@@ -115,9 +115,10 @@ fn bench_ends_with_a_comparison_the_fastest_first() {
     let output = run(&["bench", "--threads", "1", "--seconds", "0.2"]);
     assert_eq!(output.status.code(), Some(0));
     let table = String::from_utf8(output.stdout).unwrap();
-    let (_, compared) = table.split_once("fastest first:\n").expect("there are several kernels");
+    let (_, compared) = table.split_once("fastest first:").expect("there are several kernels");
     let parts: Vec<f64> = compared
         .lines()
+        .skip(1)
         .map(|line| line.split(" %").next().unwrap().split(' ').next_back().unwrap().parse().unwrap())
         .collect();
     assert_eq!((parts[0], parts.len()), (100.0, iop_kernels::supported().count()), "{table}");
@@ -416,7 +417,8 @@ fn json_has_the_counts_of_the_pool_every_ten_seconds_and_at_the_end() {
                 .map(|number| number.as_f64().unwrap());
         assert!((average * uptime / hashes - 1.0).abs() < 1e-6, "{status}");
     }
-    assert!(last["hashes"].as_u64() > first["hashes"].as_u64());
+    // On a busy machine no chunk need end between the two.
+    assert!(last["hashes"].as_u64() >= first["hashes"].as_u64());
 }
 
 #[cfg(target_os = "linux")]

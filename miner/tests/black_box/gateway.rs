@@ -93,6 +93,8 @@ struct Machine {
     difficulty: f64,
     /// The newest job's parameters.
     job: Option<Value>,
+    /// Shares looked for.
+    tried: u32,
 }
 
 impl Machine {
@@ -100,14 +102,16 @@ impl Machine {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = BufReader::new(stream);
-        Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None }
+        Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None, tried: 0 }
     }
 
     /// Up to its first job.
     fn start(address: SocketAddr, user: &str) -> Self {
         let mut machine = Self::connect(address);
         machine.introduce(user);
-        machine.until("mining.notify");
+        while machine.job.is_none() {
+            machine.read().expect("the gateway keeps the machine");
+        }
         machine
     }
 
@@ -165,19 +169,19 @@ impl Machine {
         }
     }
 
-    /// Tries nonces until a share is good; gives its extranonce2 as the upstream has it, and the nonce.
-    fn find(&mut self, user: &str) -> (String, String) {
+    /// Finds a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
+    fn find(&mut self, user: &str, upstream: &Template) -> (String, String) {
         let job = self.job.clone().expect("a job");
-        for nonce in 0u32.. {
-            let (extranonce2, nonce) = ("5a".repeat(self.size), format!("{nonce:08x}"));
-            let answer = self.ask("mining.submit", &json!([user, job[0], extranonce2, job[7], nonce]));
-            if answer["result"] == true {
-                let prefix = &self.extranonce1[8..];
-                return (format!("{prefix}{extranonce2}"), nonce);
-            }
-            assert_eq!(answer["error"][0], 23, "{answer}");
-        }
-        unreachable!("a share is one in a few hundred")
+        let extranonce2 = "5a".repeat(self.size);
+        let extranonces = [&*self.extranonce1, &extranonce2].concat();
+        let bits = upstream.version & upstream.mask;
+        let is_share = |nonce: &String| upstream.is_share(&upstream.header(&extranonces, nonce, bits));
+        self.tried += 1;
+        let nonces = (self.tried << 20..).map(|nonce| format!("{nonce:08x}"));
+        let nonce = nonces.into_iter().find(is_share).expect("one in a few thousand is a share");
+        let answer = self.ask("mining.submit", &json!([user, job[0], extranonce2, job[7], nonce]));
+        assert_eq!(answer["result"], true, "{answer}");
+        (extranonces[upstream.extranonce1.len()..].to_owned(), nonce)
     }
 
     fn wait_until_closed(mut self) {
@@ -206,7 +210,7 @@ fn shares_of_machines_reach_the_pool_under_the_gateways_user_and_are_the_machine
     for (user, machine) in &mut machines {
         assert_eq!((machine.extranonce1.len(), machine.size), (12, 2), "two bytes of four are the prefix");
         assert!((machine.difficulty / EASIEST - 1.0).abs() < 1e-9, "as easy as the upstream's");
-        let (extranonce2, nonce) = machine.find(user);
+        let (extranonce2, nonce) = machine.find(user, &EASIEST_JOB);
         let submit = pool.read_submit();
         assert_eq!((&submit["params"][2], &submit["params"][4]), (&json!(extranonce2), &json!(nonce)));
         // User, job, header and target are checked there.
@@ -233,7 +237,7 @@ fn a_machine_and_the_cpu_work_on_one_job_and_no_header_comes_twice() {
     pool.set_difficulty(EASY);
     pool.send(&JOB.notify(true));
     let mut machine = Machine::start(gateway.address, "machine");
-    let machine = thread::spawn(move || machine.find("machine"));
+    let machine = thread::spawn(move || machine.find("machine", &JOB));
     let (mut headers, mut of_machine) = (std::collections::HashSet::new(), 0);
     while of_machine == 0 {
         let submit = pool.accept_share();
@@ -275,7 +279,7 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
     assert!([21, 23].contains(&stale["error"][0].as_u64().unwrap()), "{stale}");
     let mut pool = upstream(&listener, &EASIEST_JOB);
     assert_eq!(machine.until("mining.notify")["params"][8], true);
-    machine.find("patient");
+    machine.find("patient", &EASIEST_JOB);
     EASIEST_JOB.check(&pool.read_submit());
 }
 
@@ -292,12 +296,12 @@ fn another_extranonce_of_the_pools_is_told_to_who_understands_and_others_come_ag
     pool.send(&second.notify(true));
     knows.until("mining.notify");
     assert_eq!((&knows.extranonce1[..8], knows.extranonce1.len(), knows.size), ("01020304", 16, 4));
-    knows.find("knows");
+    knows.find("knows", &second);
     second.check(&pool.read_submit());
     assert_eq!(old.until("client.reconnect")["params"], json!([]));
     old.wait_until_closed();
     let mut again = Machine::start(gateway.address, "old");
-    again.find("old");
+    again.find("old", &second);
     second.check(&pool.read_submit());
 }
 
@@ -313,12 +317,12 @@ fn a_mask_of_the_pools_is_what_machines_may_roll() {
     let job = machine.job.clone().unwrap();
     let outside = json!(["rolls", job[0], "0000", job[7], "00000000", "10000000"]);
     assert_eq!(machine.ask("mining.submit", &outside)["error"][0], 20);
-    for nonce in 0u32.. {
-        let share = json!(["rolls", job[0], "0000", job[7], format!("{nonce:08x}"), "00402000"]);
-        if machine.ask("mining.submit", &share)["result"] == true {
-            break;
-        }
-    }
+    let extranonces = format!("{}0000", machine.extranonce1);
+    let mut nonces = (0u32..).map(|nonce| format!("{nonce:08x}"));
+    let nonce =
+        nonces.find(|nonce| narrow.is_share(&narrow.header(&extranonces, nonce, 0x0040_2000))).unwrap();
+    let share = json!(["rolls", job[0], "0000", job[7], nonce, "00402000"]);
+    assert_eq!(machine.ask("mining.submit", &share)["result"], true);
     let submit = pool.read_submit();
     narrow.check(&submit);
     assert_eq!(submit["params"][5], "00402000");
@@ -353,19 +357,13 @@ fn one_machine_that_floods_stalls_or_talks_nonsense_hurts_no_other() {
     let mut liar = Machine::start(gateway.address, "liar");
     let job = liar.job.clone().unwrap();
     let liar = thread::spawn(move || {
-        for nonce in 0u32.. {
-            let share = json!(["liar", job[0], "0000", job[7], format!("{nonce:08x}")]);
-            let line = json!({"id": 7, "method": "mining.submit", "params": share}).to_string() + "\n";
-            // The same nonsense again: a good one in 256 would be credited else.
-            let line = line.replace(&format!("{nonce:08x}"), "ffffffff");
-            if liar.reader.get_mut().write_all(line.as_bytes()).is_err() {
-                return;
-            }
-        }
+        let share = json!(["liar", job[0], "0000", job[7], "00000000"]);
+        let line = json!({"id": 7, "method": "mining.submit", "params": share}).to_string() + "\n";
+        while liar.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
     });
     let mut honest = Machine::start(gateway.address, "honest");
     for _ in 0..3 {
-        honest.find("honest");
+        honest.find("honest", &EASIEST_JOB);
         let submit = pool.accept_share();
         EASIEST_JOB.check(&submit);
         let next = Template { ntime: JOB.ntime, ..EASIEST_JOB };

@@ -281,6 +281,24 @@ fn a_target_that_no_hash_meets_costs_its_own_job_and_no_other() {
 }
 
 #[test]
+fn a_pool_that_wants_every_hash_is_sent_shares_at_a_bounded_pace_and_is_heard_all_the_while() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.handshake(&JOB);
+    client.set_difficulty(1e-300);
+    client.send(&Template { id: "every", ..JOB }.notify(true));
+    // More than go at once.
+    for _ in 0..6_000 {
+        assert_eq!(client.accept_share()["params"][1], "every");
+    }
+    client.set_difficulty(EASY);
+    client.send(&JOB.notify(true));
+    while client.accept_share()["params"][1] != JOB.id {}
+    JOB.check(&client.accept_share());
+}
+
+#[test]
 fn a_pool_that_drips_a_line_for_ever_is_left() {
     let (listener, address) = listen();
     let _miner = Miner::start_with(&[address], Timing { handshake: SHORT, silence: SHORT, ..TIMING });
