@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use iop_miner::upstream::board::Condition;
 use serde_json::{Value, json};
 
-use crate::support::{EASY, listen};
+use crate::support::{EASY, PATIENCE, listen};
 use crate::watched::{NETWORK_DIFFICULTY, Watched, connect, http};
 
 /// Hashes of a share of difficulty 1.
@@ -145,13 +145,19 @@ fn the_rig_is_well_while_it_hashes_for_a_source_that_works() {
     rig.wait_for(|snapshot| snapshot.rates.minute.0 > 0.0);
     let (status, _, body) = rig.get("/healthz");
     assert_eq!((status, &*body), (200, "ok\n"));
-    rig.board.change(0, |source| source.set(Condition::Away("lost\r\nit".to_owned())));
-    let (status, _, body) = rig.get("/healthz");
-    assert_eq!(status, 503);
-    assert!(body.contains("is away: lost  it\n") && body.contains("stratum+tcp://"), "{body}");
-    assert_eq!(rig.json("/api/v1/status")["state"], "no_source");
-    assert!(rig.get("/metrics").2.contains("\niop_miner_mining 0\n"));
     drop(client);
+    let start = Instant::now();
+    let why = loop {
+        let (status, _, body) = rig.get("/healthz");
+        if status == 503 {
+            break body;
+        }
+        assert!(start.elapsed() < PATIENCE, "{body}");
+    };
+    assert!(why.contains("stratum+tcp://") && why.lines().count() == 1, "{why}");
+    let status = rig.json("/api/v1/status");
+    assert_eq!((&status["state"], status["reason"].is_string()), (&json!("no_source"), true), "{status}");
+    assert!(rig.get("/metrics").2.contains("\niop_miner_mining 0\n"));
 }
 
 fn post(rig: &Watched, host: &str, content_type: &str, body: &str) -> (u16, Value) {

@@ -10,12 +10,11 @@ use iop_miner::device::{Cpu, Device};
 use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
 use iop_miner::upstream::Board;
-use iop_miner::upstream::board::{Condition, JobView};
 use iop_miner::view::{self, ViewSettings};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::support::{Client, EASY, JOB, PATIENCE, SUGGESTED, TIMING, listen, pool};
+use crate::support::{Client, JOB, PATIENCE, SUGGESTED, TIMING, listen, pool};
 
 /// What the job's nbits ask for.
 pub(crate) const NETWORK_DIFFICULTY: f64 = 1.0;
@@ -99,20 +98,11 @@ impl Watched {
         self.wait_for(|snapshot| snapshot.counts.accepted > accepted);
     }
 
-    /// Serves the rig until a share came and the board says that the source works.
+    /// Serves the rig until it mines.
     pub(crate) fn serve(&self) -> Client {
         let mut client = Client::accept(&self.pool);
         client.serve_until_share(&JOB);
-        self.board.change(0, |source| {
-            source.set(Condition::Working);
-            source.difficulty = Some(EASY);
-            source.job = Some(JobView {
-                id: JOB.id.to_owned(),
-                height: None,
-                network_difficulty: NETWORK_DIFFICULTY,
-                since: Instant::now(),
-            });
-        });
+        self.wait_for(|snapshot| snapshot.counts.accepted == 1);
         client
     }
 
