@@ -155,13 +155,15 @@ fn threads_are_bound_to_cpus_at_low_priority_and_the_pools_thread_is_not() {
     let url = format!("stratum+tcp://{address}");
     let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig"];
     let child = Ended(miner(&arguments).stderr(Stdio::null()).spawn().unwrap());
-    Client::accept(&listener).serve_until_share(&JOB);
+    let mut pool = Client::accept(&listener);
+    pool.serve_until_share(&JOB);
+    // A thread is bound when it gets work: there has to be some until the last one has.
+    let _serving = pool.serve_aside();
     let devices = run(&["devices", "--json"]).stdout;
     let cpu: Value = serde_json::from_slice(devices.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
     let mut expected: Vec<String> =
         cpu["pinned_to"].as_array().unwrap().iter().map(ToString::to_string).collect();
     expected.sort_unstable();
-    // The first share may be there before the last thread has begun.
     let start = Instant::now();
     let main_nice = loop {
         let (seen, main_nice) = threads_of(child.0.id());

@@ -362,12 +362,12 @@ fn one_machine_that_floods_stalls_or_talks_nonsense_hurts_no_other() {
         while liar.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
     });
     let mut honest = Machine::start(gateway.address, "honest");
+    let mut job = EASIEST_JOB;
     for _ in 0..3 {
-        honest.find("honest", &EASIEST_JOB);
-        let submit = pool.accept_share();
-        EASIEST_JOB.check(&submit);
-        let next = Template { ntime: JOB.ntime, ..EASIEST_JOB };
-        pool.send(&next.notify(true));
+        honest.find("honest", &job);
+        job.check(&pool.accept_share());
+        job.ntime += 1;
+        pool.send(&job.notify(true));
         honest.until("mining.notify");
     }
     deaf.join().unwrap();
