@@ -8,8 +8,10 @@
 
 mod echo;
 mod machines;
+#[allow(dead_code, reason = "the pool's bench uses the rest")]
 #[path = "../pool_load/process.rs"]
 mod process;
+#[allow(dead_code, reason = "the pool's bench uses the rest")]
 #[path = "../pool_load/report.rs"]
 mod report;
 mod upstream;
