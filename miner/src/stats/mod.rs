@@ -61,6 +61,8 @@ impl Stats {
         if inner.devices.len() < listed {
             let end = device.snapshot();
             inner.past.add(&end.counts);
+            let last = last_accepted(&end, self.started.elapsed());
+            inner.past.last_accepted = inner.past.last_accepted.max(last);
             inner.past_hashes += end.hashes;
             inner.past_best = inner.past_best.max(end.best);
         }
@@ -83,11 +85,8 @@ impl Stats {
         let hashes = inner.past_hashes + devices.iter().map(|device| device.hashes).sum::<u64>();
         let mut counts = inner.past.clone();
         devices.iter().for_each(|device| counts.add(&device.counts));
-        let last = |device: &DeviceSnapshot| {
-            let ago = device.elapsed - device.counts.last_accepted?;
-            Some(elapsed.saturating_sub(ago))
-        };
-        counts.last_accepted = devices.iter().filter_map(last).max();
+        let last = devices.iter().filter_map(|device| last_accepted(device, elapsed)).max();
+        counts.last_accepted = counts.last_accepted.max(last);
         Snapshot {
             elapsed,
             hashes,
@@ -102,6 +101,12 @@ impl Stats {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nothing panics while it holds the lock")
     }
+}
+
+/// When a device's last share was accepted, counted from a start that is `elapsed` ago.
+fn last_accepted(device: &DeviceSnapshot, elapsed: Duration) -> Option<Duration> {
+    let ago = device.elapsed.saturating_sub(device.counts.last_accepted?);
+    Some(elapsed.saturating_sub(ago))
 }
 
 /// The counters of all devices, listed or gone, at one moment.
@@ -204,5 +209,9 @@ mod tests {
         assert_eq!((now.hashes, now.counts.accepted, now.counts.work), (200, 2, 1.0));
         assert!(now.best > 250.0 && now.best < 257.0, "{}", now.best);
         assert_eq!(now.devices.len(), 1);
+        let before = now.counts.last_accepted;
+        stats.remove(&here);
+        let after = stats.snapshot().counts.last_accepted;
+        assert!(before.is_some() && after.is_some(), "{before:?}, {after:?}");
     }
 }
