@@ -1,7 +1,7 @@
 //! Where work comes from and shares go.
 //!
 //! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and
-//! time-outs. Not here: Stratum's messages (`iop-stratum`), hashing.
+//! time-outs, and nodes of one's own ([`node::Solo`]). Not here: Stratum's messages (`iop-stratum`), hashing.
 //! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters
 //! ([`crate::stats`]); what people see of it all stands on [`Desk::board`].
 
@@ -11,6 +11,7 @@ mod connection;
 mod failover;
 mod glance;
 mod lost;
+pub mod node;
 mod open;
 mod pace;
 pub mod pool;

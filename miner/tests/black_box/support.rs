@@ -224,19 +224,27 @@ impl Template {
         let bits = params.get(5).map_or(0, |bits| u32::from_str_radix(bits, 16).unwrap());
         assert_eq!(params.len() == 6, self.mask != 0);
         assert_eq!(bits & !self.mask, 0);
-        let coinbase = [COINBASE_1, self.extranonce1, extranonce2, COINBASE_2].concat();
+        let header = self.header(&[self.extranonce1, extranonce2].concat(), nonce, bits);
+        assert_eq!(header.len(), 80);
+        let hash = sha256d(&header);
+        assert!(self.is_share(&header), "hash {} is above the target", hex::encode(hash));
+        header
+    }
+
+    /// The header with both extranonces, a nonce in hex and rolled version bits.
+    pub(crate) fn header(&self, extranonces: &str, nonce: &str, bits: u32) -> Vec<u8> {
+        let coinbase = [COINBASE_1, extranonces, COINBASE_2].concat();
         let root = BRANCHES.iter().fold(sha256d(&hex::decode(coinbase).unwrap()), |root, branch| {
             sha256d(&[root, *branch].concat())
         });
         let word = |hex: &str| u32::from_str_radix(hex, 16).unwrap().to_le_bytes();
-        let version = self.version & !self.mask | bits;
+        let version = self.version & !self.mask | bits & self.mask;
         let numbers = [self.ntime.to_le_bytes(), NBITS.to_le_bytes(), word(nonce)].concat();
-        let header = [&version.to_le_bytes()[..], &PREV_HASH, &root, &numbers].concat();
-        assert_eq!(header.len(), 80);
-        let hash = sha256d(&header);
-        let top = u32::from_le_bytes(hash[28..].try_into().unwrap());
-        assert!(top < self.share_bound, "hash {} is above the target", hex::encode(hash));
-        header
+        [&version.to_le_bytes()[..], &PREV_HASH, &root, &numbers].concat()
+    }
+
+    pub(crate) fn is_share(&self, header: &[u8]) -> bool {
+        u32::from_le_bytes(sha256d(header)[28..].try_into().unwrap()) < self.share_bound
     }
 }
 
