@@ -1,7 +1,7 @@
 //! The command line: arguments as they are typed become validated settings, in this one place.
 //!
 //! Here: flags, their meaning, and every complaint about them, each one line that names what is wrong and
-//! what was expected; one file for the flags of each command, and [`shared`] for those of several. Not here: what the
+//! what was expected; one file for the flags of each command, and `shared` for those of several. Not here: what the
 //! commands do.
 //! Path: arguments → clap → [`parse`] → [`Command`].
 

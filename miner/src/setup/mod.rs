@@ -1,7 +1,7 @@
 //! `iop-miner setup`: questions, a short measurement, and a configuration file for `iop-miner run`.
 //!
-//! Here: what is asked, and what is wrong with an answer. Not here: reading and writing lines ([`talk`]), the file's
-//! form ([`file`]), what the flags may be: the command line that the file is for judges it once more.
+//! Here: what is asked, and what is wrong with an answer. Not here: reading and writing lines (`talk`), the file's
+//! form (`file`), what the flags may be: the command line that the file is for judges it once more.
 //! Path: answers → [`Answers`] → measurement → file.
 
 mod answers;
