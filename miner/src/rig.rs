@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -114,6 +114,8 @@ pub struct Rig {
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
     lasts: Vec<Last>,
+    goes_on: bool,
+    before_end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     shares: (mpsc::Sender<Share>, mpsc::Receiver<Share>),
     end: (mpsc::Sender<io::Result<()>>, mpsc::Receiver<io::Result<()>>),
 }
@@ -124,7 +126,18 @@ impl Rig {
     pub fn new(devices: Vec<Box<dyn Device>>, board: Arc<Board>) -> Self {
         let (stats, dispatcher) = (Arc::new(Stats::new()), Arc::new(Dispatcher::new()));
         let (shares, end) = (share_channel(), mpsc::channel(1));
-        Self { stats, board, dispatcher, devices, services: Vec::new(), lasts: Vec::new(), shares, end }
+        Self {
+            stats,
+            board,
+            dispatcher,
+            devices,
+            services: Vec::new(),
+            lasts: Vec::new(),
+            goes_on: false,
+            before_end: None,
+            shares,
+            end,
+        }
     }
 
     /// Runs something beside the devices.
@@ -142,6 +155,16 @@ impl Rig {
     #[must_use]
     pub fn end(&self) -> End {
         End(self.end.0.clone())
+    }
+
+    /// Lets the rig go on where no device of its own works: others use its work too, as machines behind the gateway.
+    pub fn go_on_without_devices(&mut self) {
+        self.goes_on = true;
+    }
+
+    /// Has something waited for at the end, whatever ended the rig, while the upstream still works: blocks on their way.
+    pub fn before_end(&mut self, wait: impl Future<Output = ()> + Send + 'static) {
+        self.before_end = Some(Box::pin(wait));
     }
 
     /// Has something done at the end of [`Rig::finish`], when the counters stand still.
@@ -166,18 +189,18 @@ impl Rig {
         lasts.into_iter().fold(ended, |ended, last| ended.and(last()))
     }
 
-    /// Runs until `until` gives something, somebody ends it, or no device and no service works any more.
+    /// Runs until `until` gives something, somebody ends it, or no device works any more and none else needs the rig.
     ///
     /// # Errors
     /// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
     pub fn run(self, upstream: impl Upstream, until: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        let Self { stats, board, dispatcher, devices, services, shares, end, .. } = self;
+        let Self { stats, board, dispatcher, devices, services, goes_on, before_end, shares, end, .. } = self;
         let ((sender, shares), mut asked) = (shares, end.1);
         // The network takes next to nothing of one thread; the devices have theirs.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
         let (count, (end, ends)) = (devices.len(), mpsc::unbounded_channel());
-        let alone = count == 0 && !services.is_empty();
+        let needed = !goes_on;
         let ended = thread::scope(|scope| {
             let mut starts = devices.into_iter().map(|device| {
                 let (name, end, counters) =
@@ -199,14 +222,22 @@ impl Rig {
             drop((end, sender));
             let ended = started.and_then(|()| {
                 runtime.block_on(async {
-                    tokio::select! {
-                        never = upstream.run(desk) => match never {},
+                    let mut upstream = pin!(upstream.run(desk));
+                    let ended = tokio::select! {
+                        never = &mut upstream => match never {},
                         never = report(&stats) => match never {},
                         never = serve(services) => match never {},
-                        error = all_ended(count, ends), if !alone => Err(error),
+                        error = all_ended(count, ends, needed) => Err(error),
                         ended = until => ended,
                         Some(ended) = asked.recv() => ended,
+                    };
+                    if let Some(before_end) = before_end {
+                        tokio::select! {
+                            never = &mut upstream => match never {},
+                            () = before_end => {}
+                        }
                     }
+                    ended
                 })
             });
             // The desk is gone with its end of the channel, so no device waits to hand in a share.
@@ -232,17 +263,21 @@ async fn serve(services: Vec<Service>) -> Infallible {
     std::future::pending().await
 }
 
-/// Waits until none of so many devices works any more, and says why the last one does not. Each device holds an
+/// Waits until none of so many devices works any more, if they are needed, and says why the last one does not. Each device holds an
 /// end of the channel while it works.
-async fn all_ended(mut devices: usize, mut ends: mpsc::UnboundedReceiver<(String, io::Error)>) -> io::Error {
+async fn all_ended(
+    mut devices: usize,
+    mut ends: mpsc::UnboundedReceiver<(String, io::Error)>,
+    needed: bool,
+) -> io::Error {
     while let Some((device, error)) = ends.recv().await {
         devices -= 1;
-        if devices == 0 {
+        if devices == 0 && needed {
             return io::Error::new(error.kind(), format!("{device}: {error}"));
         }
         warn!("{device}: {error}");
     }
-    io::Error::other("every device has ended")
+    if needed { io::Error::other("every device has ended") } else { std::future::pending().await }
 }
 
 /// Notes the counters for the rates, and logs a line of status again and again.

@@ -48,13 +48,12 @@ pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     let mut rig = Rig::new(opened.devices, solo.board());
     attach(&mut rig)?;
     view::attach(&view, &mut rig)?;
+    rig.before_end(ending.finishing(END_TIME));
     let until = async move {
         tokio::select! {
-            ended = asked_to_end() => ended?,
-            error = ending.failed() => return Err(error),
+            ended = asked_to_end() => ended,
+            error = ending.failed() => Err(error),
         }
-        ending.finish(END_TIME).await;
-        Ok(())
     };
     rig.finish(|rig| rig.run(solo, until))
 }

@@ -43,7 +43,11 @@ pub fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigE
     let wrong = |reason: &dyn Display| unreadable(path, what, reason);
     let (file, metadata) = open_regular(path).map_err(|reason| wrong(&reason))?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    // What systemd hands over (LoadCredential) may be shown with its ACL's mask as the group's bits.
+    let handed_over = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .is_some_and(|folder| !folder.is_empty() && path.parent() == Some(Path::new(&folder)));
+    let forbidden = if handed_over { 0o037 } else { 0o077 };
+    if mode & forbidden != 0 {
         return Err(ConfigError(format!(
             "{what} {} has mode {mode:04o}, 0600 expected: others must not read it",
             path.display()

@@ -112,7 +112,7 @@ impl Feed {
     }
 
     /// Hashes counted so far.
-    fn hashes(&self) -> u64 {
+    fn hashes(&self) -> u128 {
         self.stats.snapshot().hashes
     }
 

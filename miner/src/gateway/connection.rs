@@ -67,6 +67,8 @@ pub(super) async fn serve(
             break End(reason.to_owned());
         }
         let held_up = pass_up(&mut machine, &upstream);
+        // Others have their turn, however fast this one sends.
+        tokio::task::consume_budget().await;
         // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
         let deadline = link.deadline(&machine);
         if deadline < timer.deadline() {
@@ -104,6 +106,12 @@ pub(super) async fn serve(
             break end;
         }
     };
+    // A machine may be gone when its share, perhaps a block, is judged. While the way up is full it waits its turn here.
+    while let Some(share) = machine.shares().pop_front() {
+        if upstream.send(share).await.is_err() {
+            break;
+        }
+    }
     if link.sending.is_some() {
         let _ = link.stream.set_zero_linger(); // else the system keeps what is not read for minutes
     }
@@ -212,11 +220,11 @@ impl Link {
         };
         self.decoder.extend(&buffer[..count]);
         self.early += count;
-        self.handle_lines(machine)
+        self.handle_lines(machine, true)
     }
 
     /// Handles the lines that are there, unless they have to wait for work.
-    fn handle_lines(&mut self, machine: &mut Machine) -> Result<(), End> {
+    fn handle_lines(&mut self, machine: &mut Machine, read: bool) -> Result<(), End> {
         if !machine.may_speak() {
             return Ok(());
         }
@@ -234,9 +242,13 @@ impl Link {
                 return Ok(());
             }
         }
+        let now = Instant::now();
         if lines > 0 {
-            let now = Instant::now();
             self.heard = now;
+        }
+        // What is no line costs as much as one: blank ones would be free, and a flood of them would have all our time.
+        if read || lines > 0 {
+            let lines = lines.max(1);
             let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
             self.paused = paid.map(Instant::from_std);
         }
@@ -250,7 +262,7 @@ impl Link {
             self.begun = now;
         }
         self.pinged = now;
-        self.handle_lines(machine)
+        self.handle_lines(machine, false)
     }
 
     /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system

@@ -397,7 +397,7 @@ impl Machine {
         }
         self.shared
             .seats
-            .name(user)
+            .name(user, self.workers.is_empty())
             .ok_or(Reject::Unauthorized("there is no room for another machine".into()))
     }
 

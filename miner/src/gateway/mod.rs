@@ -32,6 +32,7 @@ use crate::mine::{self, MineSettings};
 use crate::rig::Rig;
 use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
+use crate::suggest::Suggestion;
 use limits::{Limits, Rarely};
 use seats::Seats;
 use served::{Numbers, Snapshot};
@@ -108,7 +109,11 @@ pub fn run(settings: Settings) -> io::Result<()> {
     let Settings { gateway, source } = settings;
     match source {
         Source::Pool(pool) => {
-            let devices = pool.rig.devices.clone();
+            let (devices, mut pool) = (pool.rig.devices.clone(), pool);
+            // What suits this CPU is far too little for machines.
+            if pool.pool.suggestion == Suggestion::Measured {
+                pool.pool.suggestion = Suggestion::Nothing;
+            }
             mine::run_with(*pool, |rig| attach(&gateway, &devices, rig))
         }
         Source::Node(node) => {
@@ -126,8 +131,9 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
     let socket = listener::bind(settings.listen)?;
     info!("machines may connect to {}", socket.local_addr()?);
     rig.dispatcher.split();
+    rig.go_on_without_devices();
     let names = devices.iter().map(ToString::to_string);
-    let seats = Seats::new(settings.max_machines, settings.max_per_address, names);
+    let seats = Seats::new(limits::room(settings.max_machines), settings.max_per_address, names);
     let numbers = Arc::new(Numbers::default());
     let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let shared = Shared {

@@ -104,9 +104,9 @@ impl Seats {
     }
 
     /// A name for a user's machine: the user's, with a number behind it where another machine has that. `None` where
-    /// there are as many names as there may be connections.
-    pub fn name(self: &Arc<Self>, user: &Arc<str>) -> Option<Name> {
-        let (number, full) = self.lock().names.take(user, self.max)?;
+    /// there are as many names as there may be connections, and it is not the connection's first.
+    pub fn name(self: &Arc<Self>, user: &Arc<str>, first: bool) -> Option<Name> {
+        let (number, full) = self.lock().names.take(user, first, self.max)?;
         Some(Name { seats: Arc::clone(self), base: Arc::clone(user), number, full })
     }
 
@@ -234,8 +234,10 @@ struct Names {
 }
 
 impl Names {
-    fn take(&mut self, user: &Arc<str>, max: usize) -> Option<(usize, String)> {
-        if self.machines >= max {
+    /// The first name of a connection is never refused, as connections are bounded themselves: whoever takes many
+    /// names leaves one to each of the others.
+    fn take(&mut self, user: &Arc<str>, first: bool, max: usize) -> Option<(usize, String)> {
+        if self.machines >= max && !first {
             return None;
         }
         let (machines, first) = self.users.entry(Arc::clone(user)).or_insert((0, 1));
@@ -295,17 +297,18 @@ mod tests {
     fn two_machines_of_one_name_are_two_and_a_name_that_is_free_again_is_used_again() {
         let seats = Seats::new(4, 4, ["cpu".to_owned()]);
         let user: Arc<str> = "rig".into();
-        let [first, second, third] = [(); 3].map(|()| seats.name(&user).unwrap());
+        let [first, second, third] = [(); 3].map(|()| seats.name(&user, false).unwrap());
         assert_eq!([first.as_str(), second.as_str(), third.as_str()], ["rig", "rig#2", "rig#3"]);
         drop(second);
-        assert_eq!(seats.name(&user).unwrap().as_str(), "rig#2");
-        let odd = seats.name(&"rig#2".into()).unwrap();
+        assert_eq!(seats.name(&user, false).unwrap().as_str(), "rig#2");
+        let odd = seats.name(&"rig#2".into(), false).unwrap();
         assert_eq!(odd.as_str(), "rig#2");
-        let fourth = seats.name(&user).unwrap();
+        let fourth = seats.name(&user, false).unwrap();
         assert_eq!(fourth.as_str(), "rig#4", "somebody calls himself like another's second machine");
-        assert!(seats.name(&user).is_none(), "as many as connections");
+        assert!(seats.name(&user, false).is_none(), "as many as connections");
+        assert!(seats.name(&"late".into(), true).is_some(), "whoever is here has one name");
         drop(odd);
-        assert_eq!(seats.name(&"cpu".into()).unwrap().as_str(), "cpu#2", "a device's name is taken");
+        assert_eq!(seats.name(&"cpu".into(), false).unwrap().as_str(), "cpu#2", "a device's name is taken");
         drop((first, third, fourth));
         assert!(seats.lock().names.users.is_empty(), "who is gone is forgotten");
     }

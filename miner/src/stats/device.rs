@@ -30,6 +30,8 @@ pub struct DeviceStats {
     name: String,
     started: Instant,
     hashes: AtomicU64,
+    /// How often the counter of hashes has come round.
+    rounds: AtomicU64,
     /// The bits of an `f64`: a difficulty, above zero, orders as its bits do.
     best: AtomicU64,
     shares: Mutex<Shares>,
@@ -96,7 +98,7 @@ pub struct DeviceSnapshot {
     /// Since it started.
     pub elapsed: Duration,
     /// Headers hashed. Of a machine behind the gateway: as its shares tell.
-    pub hashes: u64,
+    pub hashes: u128,
     /// How fast it was.
     pub rates: Rates,
     /// What became of its shares.
@@ -115,6 +117,7 @@ impl DeviceStats {
             name: name.to_owned(),
             started: Instant::now(),
             hashes: AtomicU64::new(0),
+            rounds: AtomicU64::new(0),
             best: AtomicU64::new(0),
             shares: Mutex::default(),
         }
@@ -128,7 +131,21 @@ impl DeviceStats {
 
     /// Counts hashes that were computed.
     pub fn add_hashes(&self, hashes: u64) {
-        self.hashes.fetch_add(hashes, Ordering::Relaxed);
+        let before = self.hashes.fetch_add(hashes, Ordering::Relaxed);
+        if before.checked_add(hashes).is_none() {
+            self.rounds.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Hashes that were computed.
+    pub(super) fn hashes(&self) -> u128 {
+        loop {
+            let rounds = self.rounds.load(Ordering::Acquire);
+            let hashes = self.hashes.load(Ordering::Acquire);
+            if rounds == self.rounds.load(Ordering::Acquire) {
+                return u128::from(rounds) << 64 | u128::from(hashes);
+            }
+        }
     }
 
     /// Notes a hash that met its share's target, as SHA-256 gives it.
@@ -173,14 +190,14 @@ impl DeviceStats {
 
     /// Notes the counter of hashes for the rates; to be called every [`super::rate::SAMPLE_EVERY`].
     pub(super) fn sample(&self) {
-        let (elapsed, hashes) = (self.started.elapsed(), self.hashes.load(Ordering::Relaxed));
+        let (elapsed, hashes) = (self.started.elapsed(), self.hashes());
         self.lock().history.sample(elapsed, hashes);
     }
 
     /// The counters as they are now.
     #[must_use]
     pub fn snapshot(&self) -> DeviceSnapshot {
-        let (elapsed, hashes) = (self.started.elapsed(), self.hashes.load(Ordering::Relaxed));
+        let (elapsed, hashes) = (self.started.elapsed(), self.hashes());
         let shares = self.lock();
         DeviceSnapshot {
             name: self.name.clone(),

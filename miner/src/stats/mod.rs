@@ -27,7 +27,7 @@ struct Inner {
     devices: Vec<Arc<DeviceStats>>,
     /// What devices did that are no longer listed.
     past: Counts,
-    past_hashes: u64,
+    past_hashes: u128,
     past_best: f64,
     history: History,
 }
@@ -70,8 +70,9 @@ impl Stats {
 
     /// Notes all counters for the rates; to be called every [`rate::SAMPLE_EVERY`].
     pub fn sample(&self) {
-        let (hashes, elapsed) = (self.snapshot().hashes, self.started.elapsed());
         let mut inner = self.lock();
+        let hashes = inner.past_hashes + inner.devices.iter().map(|device| device.hashes()).sum::<u128>();
+        let elapsed = self.started.elapsed();
         inner.history.sample(elapsed, hashes);
         inner.devices.iter().for_each(|device| device.sample());
     }
@@ -82,7 +83,7 @@ impl Stats {
         let inner = self.lock();
         let elapsed = self.started.elapsed();
         let devices: Vec<DeviceSnapshot> = inner.devices.iter().map(|device| device.snapshot()).collect();
-        let hashes = inner.past_hashes + devices.iter().map(|device| device.hashes).sum::<u64>();
+        let hashes = inner.past_hashes + devices.iter().map(|device| device.hashes).sum::<u128>();
         let mut counts = inner.past.clone();
         devices.iter().for_each(|device| counts.add(&device.counts));
         let last = devices.iter().filter_map(|device| last_accepted(device, elapsed)).max();
@@ -115,7 +116,7 @@ pub struct Snapshot {
     /// Since the miner's start.
     pub elapsed: Duration,
     /// Headers hashed.
-    pub hashes: u64,
+    pub hashes: u128,
     /// How fast all were together.
     pub rates: Rates,
     /// The rate of each second of the last minute, oldest first.
@@ -189,6 +190,21 @@ mod tests {
         assert!(rejected.len() <= MAX_REASONS + 1);
         assert_eq!(rejected.values().sum::<u64>(), 1000);
         assert!(rejected["other reasons"] >= 1000 - MAX_REASONS as u64);
+    }
+
+    #[test]
+    fn machines_hash_more_than_64_bits_count() {
+        let stats = Stats::new();
+        // Two machines of 200 TH/s come to this in a day and a half.
+        for device in [stats.device("a"), stats.device("b")] {
+            for _ in 0..3 {
+                device.add_hashes(u64::MAX);
+            }
+        }
+        stats.sample();
+        let now = stats.snapshot();
+        assert_eq!(now.hashes, 6 * u128::from(u64::MAX));
+        assert_eq!(now.devices[0].hashes, 3 * u128::from(u64::MAX));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub struct HashRate(pub f64);
 impl HashRate {
     /// So many hashes in so much time; 0 where no time passed.
     #[must_use]
-    pub fn new(hashes: u64, elapsed: Duration) -> Self {
+    pub fn new(hashes: u128, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
         Self(if seconds > 0.0 { hashes as f64 / seconds } else { 0.0 })
     }
@@ -61,13 +61,13 @@ pub struct Rates {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Time since the start and hashes, newest last.
-    fine: VecDeque<(Duration, u64)>,
-    coarse: VecDeque<(Duration, u64)>,
+    fine: VecDeque<(Duration, u128)>,
+    coarse: VecDeque<(Duration, u128)>,
 }
 
 impl History {
     /// Notes how many hashes there were at a time since the start.
-    pub fn sample(&mut self, elapsed: Duration, hashes: u64) {
+    pub fn sample(&mut self, elapsed: Duration, hashes: u128) {
         let due = self.coarse.back().is_none_or(|(last, _)| (elapsed - *last).as_secs() >= COARSE_STEP);
         if due {
             push(&mut self.coarse, COARSE, (elapsed, hashes));
@@ -77,7 +77,7 @@ impl History {
 
     /// The rates up to now.
     #[must_use]
-    pub fn rates(&self, elapsed: Duration, hashes: u64) -> Rates {
+    pub fn rates(&self, elapsed: Duration, hashes: u128) -> Rates {
         let over = |window: Duration| {
             let from = elapsed.saturating_sub(window);
             let samples = self.coarse.iter().chain(&self.fine);
@@ -107,7 +107,7 @@ impl History {
     }
 }
 
-fn push(ring: &mut VecDeque<(Duration, u64)>, most: usize, sample: (Duration, u64)) {
+fn push(ring: &mut VecDeque<(Duration, u128)>, most: usize, sample: (Duration, u128)) {
     if ring.len() > most {
         ring.pop_front();
     }
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(rate(0), "0.00 H/s");
         assert_eq!(rate(1_998), "999.00 H/s");
         assert_eq!(rate(78_624_000), "39.31 MH/s");
-        assert_eq!(rate(u64::MAX), "9223372.04 TH/s");
+        assert_eq!(rate(u64::MAX.into()), "9223372.04 TH/s");
         assert_eq!(HashRate::new(5, Duration::ZERO), HashRate(0.0));
     }
 

@@ -89,6 +89,19 @@ impl Source {
     }
 }
 
+/// The number of the source that is nearest to giving work; the first of those that are equally near.
+#[must_use]
+pub fn current(sources: &[Source]) -> usize {
+    let far = |source: &Source| match source.condition {
+        Condition::Working => 0,
+        Condition::Waiting(_) => 1,
+        Condition::Connecting => 2,
+        Condition::Away(_) => 3,
+        Condition::Unused => 4,
+    };
+    sources.iter().enumerate().min_by_key(|(_, source)| far(source)).map_or(0, |(number, _)| number)
+}
+
 /// The sources in order of preference.
 #[derive(Debug)]
 pub struct Board {
@@ -117,14 +130,8 @@ impl Board {
     /// The source in use, as it is now: one that gives work before one that may, and the first where all are alike.
     #[must_use]
     pub fn current(&self) -> Option<Source> {
-        let far = |source: &&Source| match source.condition {
-            Condition::Working => 0,
-            Condition::Waiting(_) => 1,
-            Condition::Connecting => 2,
-            Condition::Away(_) => 3,
-            Condition::Unused => 4,
-        };
-        self.lock().iter().min_by_key(far).cloned()
+        let sources = self.lock();
+        sources.get(current(&sources)).cloned()
     }
 
     /// Changes what is known of a source; nothing where there is none of that number.

@@ -346,6 +346,11 @@ impl Connection {
         }
     }
 
+    /// Whether all that was done for the pool over this connection was for nothing.
+    pub(super) fn is_fruitless(&self) -> bool {
+        self.watch.is_fruitless()
+    }
+
     /// Whether a share of its job takes this machine more than a day on average, if it can be found at all.
     pub(super) fn is_hopeless(&self) -> bool {
         let Some(job) = &self.job else { return false };

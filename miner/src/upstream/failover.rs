@@ -18,7 +18,7 @@ use super::backoff::Backoff;
 use super::board::Condition;
 use super::connection::Connection;
 use super::lost::Lost;
-use super::open::{MAX_MOVES, Manner, Place};
+use super::open::{LONG_WAIT, MAX_MOVES, Manner, Place};
 use super::{Desk, PoolUrl};
 use crate::job::Serial;
 
@@ -44,6 +44,8 @@ pub(super) struct Failover {
     /// Where the pool at hand has sent us, and how often in a row.
     moved: Option<PoolUrl>,
     moves: u32,
+    /// The last connection had shares of ours, and none was accepted.
+    fruitless: bool,
     /// Since when the pool at hand is at hand.
     since: Instant,
     next_serial: Serial,
@@ -65,6 +67,7 @@ impl Failover {
             wished: false,
             moved: None,
             moves: 0,
+            fruitless: false,
             since: Instant::now(),
             next_serial: Serial::default(),
             farewells: JoinSet::new(),
@@ -181,6 +184,7 @@ impl Failover {
             }
         };
         self.next_serial = connection.next_serial();
+        self.fruitless = connection.is_fruitless();
         self.moved = Some(connection.url().clone());
         self.desk.dispatcher.clear();
         lost
@@ -242,11 +246,16 @@ impl Failover {
         let (number, now, lasted) = (self.backoff.pool(), Instant::now(), self.since.elapsed());
         let left = self.moved.take().unwrap_or_else(|| self.urls[number].clone());
         self.set(number, Condition::Away(lost.to_string()));
-        if lasted >= self.manner.timing.good_after {
+        if lasted >= self.manner.timing.steady {
             self.moves = 0;
         }
+        let others = self.urls.len() > 1;
+        let fruitless = std::mem::take(&mut self.fruitless) && others;
+        // While it wants us to wait for long, another pool has use for us.
+        let follows = |wait: Duration| !fruitless && (!others || wait <= LONG_WAIT);
         if let Lost::Moved { to, wait } = lost
             && self.moves < MAX_MOVES
+            && follows(*wait)
         {
             self.moves += 1;
             self.moved = Some(to.clone());
@@ -255,8 +264,9 @@ impl Failover {
             return wait;
         }
         (self.wished, self.moves) = (false, 0);
-        if lost.is_useless() {
-            self.backoff.given_up(lasted, lost.is_seen_late(), now);
+        let waits = matches!(lost, Lost::Moved { wait, .. } if *wait > LONG_WAIT) && others;
+        if lost.is_useless() || fruitless || waits {
+            self.backoff.given_up(lasted, lost.is_seen_late() || fruitless, now);
         } else {
             self.backoff.ended(lasted, now);
         }

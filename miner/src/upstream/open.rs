@@ -1,6 +1,7 @@
 //! From a pool's URL to a connection with a job.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use iop_stratum::client::Options;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,6 +17,8 @@ use crate::stats::Stats;
 
 /// How often a pool may send us on before it has given a job, or before it did so for long.
 pub(super) const MAX_MOVES: u32 = 3;
+/// A wait that a pool asks for before it is connected to again, above which another pool is mined at meanwhile.
+pub(super) const LONG_WAIT: Duration = Duration::from_secs(2);
 
 /// Bytes in both directions, safe or not.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -60,7 +63,7 @@ impl Place {
     pub(super) async fn open(mut self) -> Result<Connection, Lost> {
         for _ in 0..MAX_MOVES {
             match self.clone().open_here().await {
-                Err(Lost::Moved { to, wait }) => {
+                Err(Lost::Moved { to, wait }) if self.manner.pools == 1 || wait <= LONG_WAIT => {
                     info!("{}: the pool asks us to connect to {to}", self.url);
                     sleep(wait).await;
                     self.url = to;

@@ -38,7 +38,9 @@ impl FromStr for PoolUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        parse(text).ok_or_else(|| UrlError(text.to_owned()))
+        // What stands before an @ may be a password.
+        let shown = text.rsplit_once('@').map_or(text, |(_, place)| place);
+        parse(text).ok_or_else(|| UrlError(shown.to_owned()))
     }
 }
 
@@ -157,7 +159,9 @@ mod tests {
         ] {
             let line = text.parse::<PoolUrl>().unwrap_err().to_string();
             let expected = "expected stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS";
-            assert_eq!(line, format!("malformed pool URL {text:?}: {expected}"));
+            // What may be a password is never repeated.
+            let shown = text.replace("stratum+tcp://user:secret@", "");
+            assert_eq!(line, format!("malformed pool URL {shown:?}: {expected}"));
         }
     }
 }

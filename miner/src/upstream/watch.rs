@@ -21,6 +21,10 @@ const REFUSED_IN_A_ROW: u32 = 16;
 const FEW_REFUSED: u32 = 4;
 const FEW_LONGER: u32 = 10;
 
+/// Shares over a connection of which one should have been accepted. After a change of the tip two or three may be
+/// refused for no fault.
+const FRUITLESS: u32 = 4;
+
 /// What a connection was good for, and when.
 ///
 /// Shares are counted that were found and sent, never those that were to be expected: a slow machine, or one with bad
@@ -43,6 +47,9 @@ pub(super) struct Watch {
     refused: (u32, Instant),
     /// Since when its jobs are too hard for this machine; `None` while they are not.
     hopeless: Option<Instant>,
+    /// Shares that were sent, and whether one was accepted.
+    sent: u32,
+    accepted: bool,
 }
 
 impl Watch {
@@ -57,6 +64,8 @@ impl Watch {
             waiting: VecDeque::new(),
             refused: (0, now),
             hopeless: None,
+            sent: 0,
+            accepted: false,
         }
     }
 
@@ -81,6 +90,7 @@ impl Watch {
 
     /// A share is on its way; whether it is of the job at hand.
     pub(super) fn submitted(&mut self, id: SubmitId, of_job: bool, now: Instant) {
+        self.sent = self.sent.saturating_add(1);
         // The oldest is the one that counts: it stays where there is no room.
         if self.waiting.len() < MAX_UNANSWERED {
             self.waiting.push_back((id, now));
@@ -104,6 +114,7 @@ impl Watch {
         match verdict {
             Verdict::Accepted => {
                 self.useful(now);
+                self.accepted = true;
                 self.refused.0 = 0;
                 if of_job {
                     self.stale = 0;
@@ -122,6 +133,12 @@ impl Watch {
             self.without_job = Some(now);
         }
         dead
+    }
+
+    /// Whether all that was done for the pool over this connection was for nothing: one that closes connections, or
+    /// sends us on, before a limit is reached would otherwise be mined at for ever.
+    pub(super) fn is_fruitless(&self) -> bool {
+        self.sent >= FRUITLESS && !self.accepted
     }
 
     /// Until when all is well if nothing more comes, and what it is then. Where there are `others` to go to, more is

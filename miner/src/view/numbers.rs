@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::stats::rate::Rates;
 use crate::stats::{Counts, DeviceSnapshot, Health, Snapshot};
-use crate::upstream::board::{Condition, JobView, Source};
+use crate::upstream::board::{self, Condition, JobView, Source};
 
 /// Hashes that a share of difficulty 1 takes on average.
 pub const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
@@ -61,7 +61,7 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shares {
     /// Headers hashed. Of a machine behind the gateway: as its shares tell.
-    pub hashes: u64,
+    pub hashes: u128,
     /// How fast, in hashes per second.
     pub hash_rate: HashRates,
     /// Shares that the upstream took.
@@ -190,10 +190,11 @@ impl Numbers {
     pub fn new(stats: &Snapshot, sources: &[Source]) -> Self {
         let now = Instant::now();
         let total = Shares::new(&stats.counts, stats.rates, stats.hashes, stats.best, stats.elapsed);
+        let in_use = board::current(sources);
         let sources: Vec<SourceNumbers> = sources
             .iter()
             .enumerate()
-            .map(|(number, source)| SourceNumbers::new(number, source, now))
+            .map(|(number, source)| SourceNumbers::new(number, source, number == in_use, now))
             .collect();
         let devices: Vec<DeviceNumbers> = stats.devices.iter().map(DeviceNumbers::new).collect();
         let job = sources.iter().find(|source| source.in_use).and_then(|source| source.job.clone());
@@ -244,7 +245,7 @@ fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -
 }
 
 impl Shares {
-    fn new(counts: &Counts, rates: Rates, hashes: u64, best: f64, elapsed: Duration) -> Self {
+    fn new(counts: &Counts, rates: Rates, hashes: u128, best: f64, elapsed: Duration) -> Self {
         let rejected = counts.refused();
         let found = counts.accepted + rejected + counts.stale;
         let percent = |part: u64| (found > 0).then(|| 100.0 * part as f64 / found as f64);
@@ -301,7 +302,7 @@ impl DeviceNumbers {
 }
 
 impl SourceNumbers {
-    fn new(number: usize, source: &Source, now: Instant) -> Self {
+    fn new(number: usize, source: &Source, nearest: bool, now: Instant) -> Self {
         let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
         let (state, reason) = match &source.condition {
             Condition::Unused => ("unused", None),
@@ -322,7 +323,7 @@ impl SourceNumbers {
             user: source.user.clone(),
             state,
             reason,
-            in_use: source.condition != Condition::Unused,
+            in_use: nearest && source.condition != Condition::Unused,
             seconds_in_state: source.since.map(since),
             difficulty: source.difficulty,
             job: source.job.as_ref().map(job),
@@ -395,6 +396,20 @@ mod tests {
         assert_eq!(Numbers::new(&stats, &board.sources()).expected_seconds_to_block, Some(400.0));
         stats.rates.minute = HashRate(0.0);
         assert_eq!(Numbers::new(&stats, &board.sources()).expected_seconds_to_block, None);
+    }
+
+    #[test]
+    fn the_source_in_use_is_the_one_that_works_and_not_one_that_failed_before() {
+        let board = board();
+        board.change(0, |source| source.set(Condition::Away("refused".to_owned())));
+        let in_use = |board: &Board| {
+            let numbers = Numbers::new(&steady(), &board.sources());
+            numbers.sources.iter().map(|source| source.in_use).collect::<Vec<_>>()
+        };
+        assert_eq!(in_use(&board), [true, false]);
+        board.change(1, working);
+        assert_eq!(in_use(&board), [false, true]);
+        assert_eq!(Numbers::new(&steady(), &board.sources()).job.unwrap().id, "7");
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn what_the_api_says_is_what_was_counted() {
     let status = rig.json("/api/v1/status");
     let after = rig.stats.snapshot();
     let hashes = status["hashes"].as_u64().unwrap();
-    assert!((before.hashes..=after.hashes).contains(&hashes));
+    assert!((before.hashes..=after.hashes).contains(&u128::from(hashes)));
     let uptime = status["uptime"].as_f64().unwrap();
     assert!((before.elapsed.as_secs_f64()..=after.elapsed.as_secs_f64()).contains(&uptime));
     assert_eq!([&status["accepted"], &status["rejected"], &status["stale"]], [20, 2, 1]);

@@ -269,3 +269,31 @@ fn a_pool_may_move_to_another_host_where_that_is_wanted() {
     client.wait_until_closed();
     Client::accept(&other).serve_until_share(&JOB);
 }
+
+/// A pool that refuses all shares, and closes before anybody can count them in a row.
+#[test]
+fn a_pool_that_credits_nothing_and_closes_each_time_is_left_for_the_next() {
+    let (_miner, [first, second]) = two(Timing { good_after: Duration::ZERO, ..TIMING });
+    let mut useless = Client::accept(&first);
+    useless.handshake(&JOB);
+    useless.set_difficulty(EASY);
+    useless.send(&JOB.notify(true));
+    for _ in 0..4 {
+        let submit = useless.read_submit();
+        useless.refuse(&submit, &json!([23, "Low difficulty share", null]));
+    }
+    drop(useless);
+    let mut next = Client::accept(&second);
+    next.serve_until_share(&SECOND);
+}
+
+#[test]
+fn a_pool_that_wants_its_miner_to_wait_for_long_is_left_for_the_next_meanwhile() {
+    let timing = Timing { longest_asked_wait: PATIENCE, ..TIMING };
+    let (_miner, [first, second]) = two(timing);
+    let mut lazy = Client::accept(&first);
+    lazy.serve_until_share(&JOB);
+    lazy.send(&reconnect(json!(["", 0, 25])));
+    let mut next = Client::accept(&second);
+    next.serve_until_share(&SECOND);
+}

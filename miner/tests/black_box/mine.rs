@@ -350,6 +350,22 @@ impl Device for Broken {
     }
 }
 
+/// However it ends, as by a key in the live view: what is on its way is waited for.
+#[test]
+fn what_is_to_be_waited_for_at_the_end_is_waited_for_whoever_ends_it() {
+    let (_listener, address) = listen();
+    let pool = pool(&[address], None, TIMING);
+    let mut rig = Rig::new(vec![Box::new(Cpu::new(iop_kernels::auto(), 1))], pool.board());
+    let (end, (done, waited)) = (rig.end(), std::sync::mpsc::channel());
+    rig.before_end(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        done.send(()).unwrap();
+    });
+    end.end(Ok(()));
+    rig.run(pool, std::future::pending()).unwrap();
+    waited.try_recv().unwrap();
+}
+
 #[test]
 fn mining_ends_when_no_device_works_and_not_before() {
     let (_listener, address) = listen();
@@ -363,6 +379,14 @@ fn mining_ends_when_no_device_works_and_not_before() {
     };
     let error = run(vec![Box::new(Broken), Box::new(Broken)], PATIENCE).unwrap_err();
     assert_eq!(error.to_string(), "broken: no fan");
+    // Machines behind a gateway go on.
+    let mut rig = Rig::new(vec![Box::new(Broken)], pool(&[address], None, TIMING).board());
+    rig.go_on_without_devices();
+    let until = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Ok(())
+    };
+    rig.run(pool(&[address], None, TIMING), until).unwrap();
     let one_works: Vec<Box<dyn Device>> = vec![Box::new(Broken), Box::new(Cpu::new(iop_kernels::auto(), 1))];
     run(one_works, Duration::from_millis(300)).unwrap();
 }

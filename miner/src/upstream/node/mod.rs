@@ -100,9 +100,10 @@ impl Ending {
         }
     }
 
-    /// Ends the work, and waits for blocks that are on their way, so long at most.
-    pub async fn finish(&self, limit: Duration) {
-        self.deliveries.finish(limit).await;
+    /// Ends the work when it is first waited for, and waits for blocks that are on their way, so long at most.
+    pub fn finishing(&self, limit: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let deliveries = Arc::clone(&self.deliveries);
+        async move { deliveries.finish(limit).await }
     }
 }
 

@@ -88,10 +88,10 @@ fn totals(registry: &mut Registry, numbers: &Numbers) {
     registry.register("mining", "1 while a source works and there are hashes", ConstGauge::new(mining));
     rates(registry, &total.hash_rate);
     let mut count = |name: &str, help: &str, value| registry.register(name, help, ConstCounter::new(value));
-    count("hashes", "Headers hashed", total.hashes);
-    count("shares_accepted", "Shares that the source took", total.accepted);
-    count("shares_stale", "Shares that came too late, submitted or not", total.stale);
-    count("hardware_errors", "Nonces found wrongly, and not submitted", total.hardware_errors);
+    count("hashes", "Headers hashed", total.hashes as f64);
+    count("shares_accepted", "Shares that the source took", total.accepted as f64);
+    count("shares_stale", "Shares that came too late, submitted or not", total.stale as f64);
+    count("hardware_errors", "Nonces found wrongly, and not submitted", total.hardware_errors as f64);
     registry.register(
         "work",
         "Sum of the difficulties of accepted shares; times 2^32: hashes",
@@ -148,7 +148,7 @@ fn expectations(registry: &mut Registry, numbers: &Numbers) {
 /// The devices of one name: machines behind the gateway choose theirs.
 #[derive(Default)]
 struct Named {
-    hashes: u64,
+    hashes: u128,
     rate: f64,
     accepted: u64,
     rejected: u64,
@@ -185,18 +185,18 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
         states.get_or_create(&StateLabel { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     registry.register("devices", "Devices, and machines behind the gateway", states);
-    let mut count = |name: &str, help: &str, value: fn(&Named) -> u64| {
-        let family = Family::<DeviceLabel, Counter>::default();
+    let mut count = |name: &str, help: &str, value: fn(&Named) -> f64| {
+        let family = Family::<DeviceLabel, Counter<f64, AtomicU64>>::default();
         for (device, named) in &by_name {
             family.get_or_create(&device_label(device)).inc_by(value(named));
         }
         registry.register(name, help, family);
     };
-    count("device_hashes", "Headers hashed by a device", |named| named.hashes);
-    count("device_shares_accepted", "Its shares that the source took", |named| named.accepted);
-    count("device_shares_rejected", "Its shares that the source refused", |named| named.rejected);
-    count("device_shares_stale", "Its shares that came too late", |named| named.stale);
-    count("device_hardware_errors", "Nonces that it found wrongly", |named| named.hardware_errors);
+    count("device_hashes", "Headers hashed by a device", |named| named.hashes as f64);
+    count("device_shares_accepted", "Its shares that the source took", |named| named.accepted as f64);
+    count("device_shares_rejected", "Its shares that the source refused", |named| named.rejected as f64);
+    count("device_shares_stale", "Its shares that came too late", |named| named.stale as f64);
+    count("device_hardware_errors", "Nonces that it found wrongly", |named| named.hardware_errors as f64);
     let gauge = |value: &dyn Fn(&Named) -> Option<f64>| {
         let family = Family::<DeviceLabel, Numeric>::default();
         for (device, named) in &by_name {
