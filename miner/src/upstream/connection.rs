@@ -288,15 +288,15 @@ impl Connection {
     fn new_job(&mut self, job: client::Job) {
         debug!(job = %job.notify.job_id, clean = job.notify.clean, difficulty = %job.difficulty, "new job");
         self.place.note(|source| source.jobs += 1);
-        // Some pools send a job again and again: there is nothing to begin anew.
-        if self.job.as_ref() == Some(&job) {
-            return;
-        }
+        // Some pools send a job again and again: shares of it go on to count.
+        let same = self.job.as_ref() == Some(&job);
         // Another job by the same name: shares of the one before would be judged by this one.
         let renamed = self.job.as_ref().is_some_and(|old| old.notify.job_id == job.notify.job_id);
-        let clean = job.notify.clean || renamed;
+        let clean = !same && (job.notify.clean || renamed);
         self.job = Some(job);
-        self.first_of_job = self.next_serial;
+        if !same {
+            self.first_of_job = self.next_serial;
+        }
         self.start(clean);
     }
 
