@@ -131,6 +131,11 @@ impl DeviceStats {
         self.hashes.fetch_add(hashes, Ordering::Relaxed);
     }
 
+    /// Hashes that were computed.
+    pub(super) fn hashes(&self) -> u64 {
+        self.hashes.load(Ordering::Relaxed)
+    }
+
     /// Notes a hash that met its share's target, as SHA-256 gives it.
     pub fn found(&self, hash: [u8; 32]) {
         let difficulty = Target::from_le_bytes(hash).difficulty().get();
@@ -173,14 +178,14 @@ impl DeviceStats {
 
     /// Notes the counter of hashes for the rates; to be called every [`super::rate::SAMPLE_EVERY`].
     pub(super) fn sample(&self) {
-        let (elapsed, hashes) = (self.started.elapsed(), self.hashes.load(Ordering::Relaxed));
+        let (elapsed, hashes) = (self.started.elapsed(), self.hashes());
         self.lock().history.sample(elapsed, hashes);
     }
 
     /// The counters as they are now.
     #[must_use]
     pub fn snapshot(&self) -> DeviceSnapshot {
-        let (elapsed, hashes) = (self.started.elapsed(), self.hashes.load(Ordering::Relaxed));
+        let (elapsed, hashes) = (self.started.elapsed(), self.hashes());
         let shares = self.lock();
         DeviceSnapshot {
             name: self.name.clone(),

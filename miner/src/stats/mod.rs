@@ -68,8 +68,9 @@ impl Stats {
 
     /// Notes all counters for the rates; to be called every [`rate::SAMPLE_EVERY`].
     pub fn sample(&self) {
-        let (hashes, elapsed) = (self.snapshot().hashes, self.started.elapsed());
         let mut inner = self.lock();
+        let hashes = inner.past_hashes + inner.devices.iter().map(|device| device.hashes()).sum::<u64>();
+        let elapsed = self.started.elapsed();
         inner.history.sample(elapsed, hashes);
         inner.devices.iter().for_each(|device| device.sample());
     }
