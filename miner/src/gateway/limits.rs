@@ -36,6 +36,32 @@ impl Default for Limits {
     }
 }
 
+/// Files that the miner has open besides machines' connections: pools or nodes, an API with its clients, a spool.
+#[cfg(unix)]
+const OWN_FILES: u64 = 160;
+
+/// Raises the limit of open files as far as the system lets it, and says how many of so many machines fit under it.
+#[cfg(unix)]
+#[must_use]
+pub fn room(machines: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // then what is now must do
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return machines };
+    let room = usize::try_from(limit.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1);
+    if room < machines {
+        warn!("room for {room} machines, not {machines}: the system allows {limit} open files");
+    }
+    room.min(machines)
+}
+
+/// All of them: this system has no limit that could be asked for.
+#[cfg(not(unix))]
+#[must_use]
+pub fn room(machines: usize) -> usize {
+    machines
+}
+
 /// A token bucket: a second's worth of requests, filled steadily.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {

@@ -127,7 +127,7 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
     info!("machines may connect to {}", socket.local_addr()?);
     rig.dispatcher.split();
     let names = devices.iter().map(ToString::to_string);
-    let seats = Seats::new(settings.max_machines, settings.max_per_address, names);
+    let seats = Seats::new(limits::room(settings.max_machines), settings.max_per_address, names);
     let numbers = Arc::new(Numbers::default());
     let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let shared = Shared {
