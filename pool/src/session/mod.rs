@@ -7,8 +7,10 @@
 
 pub mod connection;
 pub mod limits;
+mod link;
 pub mod listener;
 pub mod miner;
+pub mod round;
 pub mod tls;
 mod user;
 
@@ -28,6 +30,7 @@ use crate::config::DifficultyBounds;
 use crate::follow::Snapshot;
 use crate::job::{JobNumbers, random};
 use crate::ledger::Ledger;
+use crate::session::round::Round;
 use crate::workers::Workers;
 
 /// What all connections share.
@@ -55,6 +58,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Connections and their extranonces.
     pub places: Arc<Places>,
+    /// Who is told of new work.
+    pub round: Round,
 }
 
 impl Shared {

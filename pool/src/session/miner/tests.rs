@@ -20,6 +20,7 @@ use crate::blocks::Blocks;
 use crate::job::Tip;
 use crate::job::tests::plain_job;
 use crate::session::Places;
+use crate::session::round::Round;
 use crate::spool::Spool;
 use crate::workers::Workers;
 
@@ -66,6 +67,7 @@ impl Pool {
                 Arc::clone(&ledger),
             ),
             places: Places::new(10, 10),
+            round: Round::default(),
             ledger,
         };
         Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
@@ -126,7 +128,7 @@ impl Pool {
 
 /// What is said when all good shares are in the log.
 pub(super) fn committed(miner: &mut Miner) -> Vec<Value> {
-    while miner.uncommitted().is_some() {
+    while miner.has_uncommitted() {
         std::thread::yield_now(); // the ledger's thread writes
         miner.on_committed();
     }
