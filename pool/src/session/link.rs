@@ -51,6 +51,7 @@ impl End {
     }
 }
 
+/// The bytes' state; the socket itself is the connection's.
 #[derive(Debug)]
 pub(super) struct Link {
     tls: Option<Box<ServerConnection>>,
@@ -99,6 +100,9 @@ impl Link {
     }
 
     /// Sends as much as the socket takes now.
+    ///
+    /// # Errors
+    /// The socket fails, or too much waits to be read.
     pub(super) fn send(&mut self, stream: &TcpStream, miner: &mut Miner) -> Result<(), End> {
         loop {
             if let Some(tls) = &mut self.tls {

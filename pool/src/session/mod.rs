@@ -1,9 +1,9 @@
 //! Stratum connections.
 //!
-//! Here: the listener with its limits ([`listener`]), a connection's socket with its time-outs and its bounded
-//! queue ([`connection`], [`limits`], [`tls`]), and what the pool says to a miner ([`miner`], without any socket).
-//! Not here: the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]).
-//! Path: socket → lines → [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → job → socket.
+//! Here: the listener ([`listener`]), a connection's task and what it shares ([`connection`]), its bytes with their
+//! limits ([`link`], [`limits`], [`tls`]), and what the pool says to a miner ([`miner`], without any socket). Not here:
+//! the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]). Path: socket → lines →
+//! [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → [`round`] → job → all sockets.
 
 pub mod connection;
 pub mod limits;
