@@ -1,19 +1,20 @@
-//! From a new job to the first share of it: what a new block costs a miner. For each kernel on all cores, and on all but
-//! one, which the thread that waits then has for itself; and for each OpenCL device. Jobs of eight versions follow each
-//! other while the device is busy.
+//! What a new block costs a miner. For each CPU kernel, on all cores and on all but one, which the thread that sets jobs
+//! then has for itself: from the new job until the first nonce of it is tried, and until the last chunk of the old one
+//! has ended on any thread. Threads are placed as `mine` places them. Jobs of eight versions follow each other while the
+//! device is busy.
 //!
-//! The time begins when the job is set and ends when a share of it is there: in between the device leaves the old job,
-//! takes headers of the new one and scans the first of them (a chunk, or a launch; about one hash in 2,000 is a share).
-//! So the first nonce of the new work is tried earlier than what is measured.
+//! OpenCL devices do not tell when they begin: for them the time ends when a share of the new job is there, after a whole
+//! launch (about one hash in 2,000 is a share).
 
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use iop_kernels::supported;
-use iop_miner::device::{Cpu, Device, Feed, OpenCl};
+use iop_kernels::{Found, Kernel, NonceRange, Work, supported};
+use iop_miner::device::{Cpu, Device, Feed, OpenCl, Tuning};
 use iop_miner::dispatcher::Dispatcher;
 use iop_miner::job::{Job, Serial};
 use iop_miner::stats::Stats;
@@ -50,7 +51,91 @@ fn job(serial: u64) -> Arc<Job> {
     Arc::new(Job::new(Serial(serial), job))
 }
 
-/// The times of so many changes, sorted; none where the device does not run.
+/// A kernel that notes when it begins and ends with which job.
+#[derive(Debug)]
+struct Watched {
+    kernel: &'static dyn Kernel,
+    base: Instant,
+    /// The low byte of the job at hand.
+    job: AtomicU8,
+    /// When the first scan of it began and the last scan of another ended, in nanoseconds from the base; 0 for not yet.
+    first_new: AtomicU64,
+    last_old: AtomicU64,
+}
+
+impl Watched {
+    fn now(&self) -> u64 {
+        self.base.elapsed().as_nanos() as u64
+    }
+}
+
+impl Kernel for Watched {
+    fn name(&self) -> &'static str {
+        self.kernel.name()
+    }
+
+    fn is_supported(&self) -> bool {
+        self.kernel.is_supported()
+    }
+
+    fn chunk(&self) -> u64 {
+        self.kernel.chunk()
+    }
+
+    fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
+        // A byte of the parent block's hash is the job's number.
+        let job = work.header_of(Found { nonce: 0, version: 0 })[4];
+        if job == self.job.load(Ordering::SeqCst) {
+            let _ = self.first_new.compare_exchange(0, self.now(), Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let hashes = self.kernel.scan_versions(work, range, found);
+        if job != self.job.load(Ordering::SeqCst) {
+            self.last_old.fetch_max(self.now(), Ordering::SeqCst);
+        }
+        hashes
+    }
+}
+
+/// The times of so many changes, each sorted: until the first nonce of the new job, and until the last chunk of the old.
+fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Duration>; 2] {
+    // A device's kernel lives as long as the program; there are few.
+    let watched: &'static Watched = Box::leak(Box::new(Watched {
+        kernel,
+        base: Instant::now(),
+        job: AtomicU8::new(0),
+        first_new: AtomicU64::new(0),
+        last_old: AtomicU64::new(0),
+    }));
+    let device = Cpu::placed(watched, threads, Tuning::default());
+    let dispatcher = Arc::new(Dispatcher::new());
+    let (feed, shares) = Feed::new(Arc::clone(&dispatcher), Stats::new().device("bench"));
+    let [mut first, mut last] = [Vec::new(), Vec::new()];
+    dispatcher.set_job(job(0));
+    // Nobody takes shares, and so nobody waits for somebody to.
+    drop(shares);
+    thread::scope(|scope| {
+        scope.spawn(|| device.run(&feed).unwrap());
+        thread::sleep(10 * BUSY);
+        for serial in 1..=changes {
+            let next = job(serial);
+            watched.first_new.store(0, Ordering::SeqCst);
+            watched.last_old.store(0, Ordering::SeqCst);
+            let set = watched.now();
+            watched.job.store(serial as u8, Ordering::SeqCst);
+            dispatcher.set_job(next);
+            thread::sleep(BUSY);
+            let since = |at: &AtomicU64| Duration::from_nanos(at.load(Ordering::SeqCst).saturating_sub(set));
+            first.push(since(&watched.first_new));
+            last.push(since(&watched.last_old));
+        }
+        dispatcher.close();
+    });
+    first.sort_unstable();
+    last.sort_unstable();
+    [first, last]
+}
+
+/// The times of so many changes until the first share, sorted; none where the device does not run.
 fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
     let dispatcher = Arc::new(Dispatcher::new());
     let (feed, mut shares) = Feed::new(Arc::clone(&dispatcher), Stats::new().device("bench"));
@@ -82,7 +167,7 @@ fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
         dispatcher.close();
         drop(shares);
         if let Err(error) = running.join().unwrap() {
-            println!("{:<20}{error}", device.name());
+            println!("{:<24}{error}", device.name());
         }
         times.sort_unstable();
         times
@@ -92,7 +177,7 @@ fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
 fn report(name: &str, times: &[Duration]) {
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
     if !times.is_empty() {
-        println!("{name:<20}{:>12.3?}{:>12.3?}{:>12.3?}", at(0.5), at(0.99), at(1.0));
+        println!("{name:<24}{:>12.3?}{:>12.3?}{:>12.3?}", at(0.5), at(0.99), at(1.0));
     }
 }
 
@@ -100,16 +185,18 @@ fn main() {
     // As a test it only shows that it runs.
     let changes = if std::env::args().any(|arg| arg == "--bench") { CHANGES } else { 3 };
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    println!("{:<20}{:>12}{:>12}{:>12}   {changes} changes of job", "", "median", "99 %", "most");
+    println!("{:<24}{:>12}{:>12}{:>12}   {changes} changes of job", "", "median", "99 %", "most");
     for threads in [cores.max(2) - 1, cores.max(2)] {
         for kernel in supported() {
+            let [first, last] = watch(kernel, threads, changes);
             let name = format!("{} on {threads}/{cores}", kernel.name());
-            report(&name, &measure(&Cpu::new(kernel, threads), changes));
+            report(&format!("{name}, first"), &first);
+            report(&format!("{name}, last"), &last);
         }
     }
     let devices = iop_kernels::opencl::list().unwrap_or_default();
     for device in devices {
         let device = OpenCl::new(device.platform, device.number);
-        report(device.name(), &measure(&device, changes));
+        report(&format!("{}, share", device.name()), &measure(&device, changes));
     }
 }

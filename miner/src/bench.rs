@@ -90,6 +90,9 @@ pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
             }
         }
     }
+    if !settings.json && all.len() > 1 {
+        compare(&all, out)?;
+    }
     match &settings.plot {
         Some(file) => fs::write(file, plot::svg(&cpu_model(), &all))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
@@ -113,7 +116,7 @@ fn measure_cpu(
 
 /// The same for an OpenCL device, fed as `mine` feeds it.
 #[cfg(feature = "opencl")]
-fn measure_opencl(
+pub(crate) fn measure_opencl(
     platform: usize,
     number: usize,
     versions: usize,
@@ -151,7 +154,12 @@ fn measure_opencl(
 }
 
 #[cfg(not(feature = "opencl"))]
-fn measure_opencl(platform: usize, number: usize, _: usize, _: Duration) -> io::Result<Measurement> {
+pub(crate) fn measure_opencl(
+    platform: usize,
+    number: usize,
+    _: usize,
+    _: Duration,
+) -> io::Result<Measurement> {
     let name = DeviceName::OpenCl(platform, number);
     Err(io::Error::other(format!("{name}: this program was built without OpenCL")))
 }
@@ -170,6 +178,27 @@ fn write_result(result: &Measurement, json: bool, out: &mut impl Write) -> io::R
         writeln!(out, "{kernel:<10}{threads:>8}{versions:>9}{rate:>18}{reference:>24}{core:>13}{limit:>10}")?;
     }
     out.flush()
+}
+
+/// Longest bar of the comparison, in characters.
+const BAR: usize = 40;
+
+/// Writes all of it side by side, the fastest first.
+fn compare(all: &[Measurement], out: &mut impl Write) -> io::Result<()> {
+    let mut all: Vec<&Measurement> = all.iter().collect();
+    all.sort_by(|a, b| b.hashes_per_second.total_cmp(&a.hashes_per_second));
+    let most = all.first().map_or(0.0, |fastest| fastest.hashes_per_second);
+    writeln!(out, "\nfastest first:")?;
+    for one in all {
+        let part = if most > 0.0 { one.hashes_per_second / most } else { 0.0 };
+        // A CPU's measurement has its kernel's name, another one's the device's.
+        let name = if one.device == "cpu" { one.kernel } else { &one.device };
+        let what = format!("{name}, {} threads, {} versions", one.threads, one.versions);
+        let rate = HashRate(one.hashes_per_second).to_string();
+        let bar = "#".repeat((part * BAR as f64).round() as usize);
+        writeln!(out, "{what:<36}{rate:>14}{:>7.1} %  {bar}", part * 100.0)?;
+    }
+    Ok(())
 }
 
 /// Lets so many threads hash for so long. Each goes through nonces of a header of its own, in so many versions,

@@ -1,14 +1,14 @@
 //! `iop-miner devices`: what this machine can hash with.
 
+use std::fmt;
 use std::io::{self, Write};
-use std::thread;
+use std::path::Path;
 
 use iop_kernels::cpu_model;
 use serde::Serialize;
 
 use crate::choice;
-#[cfg(feature = "opencl")]
-use crate::device::DeviceName;
+use crate::device::{Machine, Tuning, temperature};
 
 /// A device, as `--devices` names it.
 #[derive(Clone, Debug, Serialize)]
@@ -23,33 +23,96 @@ pub struct Listed {
     pub kernels: Vec<&'static str>,
     /// The kernel that `--kernel auto` chooses.
     pub auto: &'static str,
+    /// What is known of a CPU's inside.
+    #[serde(flatten)]
+    pub cpu: Option<Inside>,
 }
 
-/// How many threads this machine runs at once; 1 where it does not say.
-#[must_use]
-pub fn cpu_threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+/// A CPU, as far as this process may use it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inside {
+    /// Physical cores.
+    pub cores: usize,
+    /// Hardware threads: what the operating system calls a CPU.
+    pub cpus: usize,
+    /// NUMA nodes.
+    pub numa_nodes: usize,
+    /// The CPU that each thread would be bound to, in their order; empty where they are not.
+    pub pinned_to: Vec<usize>,
+    /// Degrees Celsius, where the platform tells.
+    pub temperature: Option<f32>,
 }
 
-/// The devices of this machine.
+impl Inside {
+    fn of(machine: &Machine) -> Option<Self> {
+        let topology = machine.topology.as_ref()?;
+        let seats = machine.seats(machine.threads(0), &Tuning::default());
+        Some(Self {
+            cores: topology.cores(),
+            cpus: topology.cpus(),
+            numa_nodes: topology.nodes(),
+            pinned_to: seats.into_iter().flatten().flat_map(|seat| seat.0).collect(),
+            temperature: temperature::read(Path::new("/sys")),
+        })
+    }
+}
+
+/// `2 cores, 4 hardware threads, 1 NUMA node, 54 °C; threads on CPU 0 2 1 3`.
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let many =
+            |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let Self { cores, cpus, numa_nodes, pinned_to, temperature } = self;
+        write!(f, "{}, {}", many(*cores, "physical core"), many(*cpus, "hardware thread"))?;
+        write!(f, ", {}", many(*numa_nodes, "NUMA node"))?;
+        match temperature {
+            Some(celsius) => write!(f, ", {celsius:.0} °C")?,
+            None => f.write_str(", no temperature")?,
+        }
+        if pinned_to.is_empty() {
+            return f.write_str("; threads are not pinned: a quota limits this process");
+        }
+        let cpus: Vec<String> = pinned_to.iter().map(ToString::to_string).collect();
+        write!(f, "; threads pinned to CPU {}", cpus.join(" "))
+    }
+}
+
+/// The devices of this machine, and what to do where there is none for OpenCL.
 #[must_use]
-pub fn list() -> Vec<Listed> {
+pub fn list() -> (Vec<Listed>, Option<String>) {
+    let machine = Machine::here();
     let kernels = iop_kernels::supported().map(|kernel| kernel.name()).collect();
     let (device, model, auto) = ("cpu".to_owned(), cpu_model(), choice::auto().name());
-    let mut devices = vec![Listed { device, model, threads: cpu_threads(), kernels, auto }];
-    #[cfg(feature = "opencl")]
-    match iop_kernels::opencl::list() {
-        Ok(found) => devices.extend(found.into_iter().map(|one| Listed {
-            device: DeviceName::OpenCl(one.platform, one.number).to_string(),
-            model: one.name,
-            threads: 1,
-            kernels: vec!["opencl"],
-            auto: "opencl",
-        })),
+    let (threads, cpu) = (machine.threads(0), Inside::of(&machine));
+    let mut devices = vec![Listed { device, model, threads, kernels, auto, cpu }];
+    let missing = add_opencl(&mut devices);
+    (devices, missing)
+}
+
+#[cfg(feature = "opencl")]
+fn add_opencl(devices: &mut Vec<Listed>) -> Option<String> {
+    use crate::device::{DeviceName, no_driver};
+
+    let found = match iop_kernels::opencl::list() {
+        Ok(found) if found.is_empty() => return Some(no_driver("the OpenCL drivers find no device")),
+        Ok(found) => found,
         // A machine without OpenCL is no fault of anybody's.
-        Err(error) => tracing::debug!("{error}"),
-    }
-    devices
+        Err(error) => return Some(no_driver(&error.to_string())),
+    };
+    devices.extend(found.into_iter().map(|one| Listed {
+        device: DeviceName::OpenCl(one.platform, one.number).to_string(),
+        model: one.name,
+        threads: 1,
+        kernels: vec!["opencl"],
+        auto: "opencl",
+        cpu: None,
+    }));
+    None
+}
+
+#[cfg(not(feature = "opencl"))]
+fn add_opencl(_: &mut Vec<Listed>) -> Option<String> {
+    Some("this program was built without OpenCL".to_owned())
 }
 
 /// Writes the devices to `out`: a table or, for scripts, one JSON object per device, a line each.
@@ -57,16 +120,17 @@ pub fn list() -> Vec<Listed> {
 /// # Errors
 /// When `out` cannot be written to.
 pub fn run(json: bool, out: &mut impl Write) -> io::Result<()> {
-    if !json {
-        writeln!(out, "{:<12}{:>8}  {:<10}{:<36}model", "device", "threads", "auto", "all kernels")?;
+    let (devices, missing) = list();
+    if json {
+        return devices.iter().try_for_each(|listed| writeln!(out, "{}", serde_json::to_string(listed)?));
     }
-    for listed in list() {
-        if json {
-            writeln!(out, "{}", serde_json::to_string(&listed)?)?;
-        } else {
-            let Listed { device, model, threads, kernels, auto } = listed;
-            writeln!(out, "{device:<12}{threads:>8}  {auto:<10}{:<36}{model}", kernels.join(" "))?;
+    writeln!(out, "{:<12}{:>8}  {:<10}{:<36}model", "device", "threads", "auto", "all kernels")?;
+    for listed in devices {
+        let Listed { device, model, threads, kernels, auto, cpu } = listed;
+        writeln!(out, "{device:<12}{threads:>8}  {auto:<10}{:<36}{model}", kernels.join(" "))?;
+        if let Some(cpu) = cpu {
+            writeln!(out, "{:<12}{cpu}", "")?;
         }
     }
-    Ok(())
+    missing.map_or(Ok(()), |missing| writeln!(out, "opencl      {missing}"))
 }

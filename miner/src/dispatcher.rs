@@ -10,9 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use iop_kernels::{Found, NonceRange, Work};
 use iop_stratum::fields::{Extranonce2, NTime, Nonce, VersionBits};
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::job::{Job, Share};
+use crate::split;
 use crate::stats::DeviceStats;
 
 /// How many nonces a header has.
@@ -65,6 +67,16 @@ impl Assignment {
     }
 }
 
+/// The job at hand, for whoever gives it to machines in one piece.
+#[derive(Debug, Clone, Default)]
+pub struct Current {
+    /// None while the upstream has none.
+    pub job: Option<Arc<Job>>,
+    /// Counts the breaks after which shares of all jobs before are stale: clean jobs, and times without a job. Who looks
+    /// at some jobs only misses none of them.
+    pub era: u64,
+}
+
 /// Stands between one upstream and all devices.
 #[derive(Debug, Default)]
 pub struct Dispatcher {
@@ -73,10 +85,13 @@ pub struct Dispatcher {
     changed: Condvar,
     /// Counts the changes of job; devices look at it between chunks, without the lock.
     generation: AtomicU64,
+    current: watch::Sender<Current>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether machines behind a gateway work on the jobs too.
+    is_split: bool,
     odometer: Option<Odometer>,
     /// Where the next job's extranonce2 begins: where the last one's stood. A pool that sends a job again,
     /// say after a reconnect, then does not get the same shares again.
@@ -91,17 +106,37 @@ impl Dispatcher {
         Self::default()
     }
 
+    /// From the next job on, the devices keep to the part of it that machines behind a gateway leave to them.
+    pub fn split(&self) {
+        self.lock().is_split = true;
+    }
+
+    /// The job at hand and its changes.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Current> {
+        self.current.subscribe()
+    }
+
     /// Replaces the work. Assignments of the job before are stale at once.
     pub fn set_job(&self, job: Arc<Job>) {
         self.change(|state| {
-            let first = state.next_extranonce2 & job.last_extranonce2();
-            state.odometer = Some(Odometer::new(job, first));
+            let last = if state.is_split {
+                split::last_of_devices(job.stratum().extranonce2_size)
+            } else {
+                job.last_extranonce2()
+            };
+            let first = state.next_extranonce2 & last;
+            state.odometer = Some(Odometer::new(Arc::clone(&job), first, last));
+            self.current.send_modify(|current| current.replace(job));
         });
     }
 
     /// Takes the work away: devices wait for the next job.
     pub fn clear(&self) {
-        self.change(|state| state.odometer = None);
+        self.change(|state| {
+            state.odometer = None;
+            self.current.send_modify(Current::clear);
+        });
     }
 
     /// No more work, for good: devices end.
@@ -109,6 +144,7 @@ impl Dispatcher {
         self.change(|state| {
             state.odometer = None;
             state.closed = true;
+            self.current.send_modify(Current::clear);
         });
     }
 
@@ -147,6 +183,23 @@ impl Dispatcher {
     }
 }
 
+impl Current {
+    fn replace(&mut self, job: Arc<Job>) {
+        // The same job comes again where its version mask has changed.
+        let notify = &job.stratum().notify;
+        let again = self.job.as_ref().is_some_and(|before| Arc::ptr_eq(&before.stratum().notify, notify));
+        if notify.clean && !again {
+            self.era += 1;
+        }
+        self.job = Some(job);
+    }
+
+    fn clear(&mut self) {
+        self.job = None;
+        self.era += 1;
+    }
+}
+
 impl State {
     fn take(&mut self, want: u64, generation: u64) -> Option<Assignment> {
         let odometer = self.odometer.as_mut()?;
@@ -171,6 +224,8 @@ struct Odometer {
     /// The extranonce2 at hand, as a counter that wraps.
     extranonce2: u64,
     first_extranonce2: u64,
+    /// The greatest one, all bits below its highest set.
+    last_extranonce2: u64,
     /// The first of the version bits at hand, as a counter.
     version: u64,
 }
@@ -184,13 +239,14 @@ struct Header {
 }
 
 impl Odometer {
-    fn new(job: Arc<Job>, first_extranonce2: u64) -> Self {
+    fn new(job: Arc<Job>, first_extranonce2: u64, last_extranonce2: u64) -> Self {
         let mut odometer = Self {
             job,
             header: None,
             nonce: 0,
             extranonce2: first_extranonce2,
             first_extranonce2,
+            last_extranonce2,
             version: 0,
         };
         odometer.make_header();
@@ -222,7 +278,7 @@ impl Odometer {
     fn turn(&mut self) {
         self.header = None;
         self.nonce = 0;
-        self.extranonce2 = self.extranonce2.wrapping_add(1) & self.job.last_extranonce2();
+        self.extranonce2 = self.extranonce2.wrapping_add(1) & self.last_extranonce2;
         if self.extranonce2 == self.first_extranonce2 {
             self.version += u64::from(self.versions());
         }
@@ -256,9 +312,11 @@ mod tests {
     use std::collections::HashMap;
     use std::thread;
 
+    use iop_stratum::fields::VersionMask;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::job::Serial;
     use crate::job::tests::{ANY_HASH, job};
 
     /// Checks that no header is in two of the assignments, and gives how many headers they hold.
@@ -339,6 +397,46 @@ mod tests {
         assert!(dispatcher.is_current(&new));
         dispatcher.clear();
         assert!(!dispatcher.is_current(&new));
+    }
+
+    #[test]
+    fn a_split_job_leaves_all_but_the_first_prefix_to_machines() {
+        // Of two bytes one is the prefix; two bits of the version make four times as many headers.
+        let dispatcher = Dispatcher::new();
+        dispatcher.split();
+        dispatcher.set_job(Arc::new(job("1", 2, 0x0000_6000, ANY_HASH)));
+        let taken: Vec<Assignment> = (0..256).map(|_| dispatcher.take(u64::MAX).unwrap()).collect();
+        assert_eq!(disjoint(&taken), 1 << (8 + 2 + 32));
+        assert!(taken.iter().all(|assignment| assignment.extranonce2.as_bytes()[0] == 0));
+        // A byte alone cannot be split: no machine gets any of it.
+        dispatcher.set_job(Arc::new(job("2", 1, 0, ANY_HASH)));
+        let taken: Vec<Assignment> = (0..256).map(|_| dispatcher.take(u64::MAX).unwrap()).collect();
+        assert_eq!(disjoint(&taken), 1 << (8 + 32));
+    }
+
+    #[test]
+    fn whoever_follows_sees_the_newest_job_and_how_many_breaks_came_before_it() {
+        let dispatcher = Dispatcher::new();
+        let follower = dispatcher.follow();
+        let seen = || {
+            let current = follower.borrow();
+            (current.job.as_ref().map(|job| job.id().to_string()), current.era)
+        };
+        assert_eq!(seen(), (None, 0));
+        let first = Arc::new(job("1", 4, 0, ANY_HASH)); // a clean one
+        dispatcher.set_job(Arc::clone(&first));
+        assert_eq!(seen(), (Some("1".into()), 1));
+        let mut again = first.stratum().clone();
+        again.version_mask = VersionMask(0x2000);
+        dispatcher.set_job(Arc::new(Job::new(Serial(2), again.clone())));
+        assert_eq!(seen(), (Some("1".into()), 1), "another mask is no break");
+        Arc::make_mut(&mut again.notify).clean = false;
+        dispatcher.set_job(Arc::new(Job::new(Serial(3), again)));
+        assert_eq!(seen(), (Some("1".into()), 1), "a job beside the one before neither");
+        dispatcher.clear();
+        assert_eq!(seen(), (None, 2));
+        dispatcher.set_job(first);
+        assert_eq!(seen(), (Some("1".into()), 3));
     }
 
     #[test]

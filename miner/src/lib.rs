@@ -1,6 +1,6 @@
 //! `iop-miner` as a library: devices, upstreams, and what stands between them.
 //!
-//! What lives here: the command line ([`cli`]), [`mine`], [`mod@bench`], [`devices`]. What does not: the
+//! What lives here: the command line ([`cli`]), [`mine`], [`solo`], [`gateway`], [`mod@bench`], [`devices`]. What does not: the
 //! nonce search (`iop-kernels`), Stratum's messages and sessions (`iop-stratum`), anything of the pool's or
 //! the node's.
 //! The way of the data: an [`upstream::Upstream`] gives a [`job::Job`] to the [`dispatcher::Dispatcher`],
@@ -13,10 +13,15 @@ pub mod cli;
 pub mod device;
 pub mod devices;
 pub mod dispatcher;
+pub mod gateway;
 pub mod job;
+pub mod log;
 pub mod mine;
 pub mod plot;
 pub mod rig;
+pub mod setup;
+pub mod solo;
+pub mod split;
 pub mod stats;
 pub mod suggest;
 pub mod upstream;

@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use iop_miner::cli::{Command, Exit, parse};
-use iop_miner::{bench, devices, mine};
+use iop_miner::log::Log;
+use iop_miner::{bench, devices, gateway, mine, setup, solo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -49,8 +50,11 @@ fn complain(error: &dyn Display) {
 fn run(command: Command) -> io::Result<()> {
     match command {
         Command::Mine(settings) => mine::run(settings),
+        Command::Solo(settings) => solo::run(settings),
+        Command::Gateway(settings) => gateway::run(settings),
         Command::Bench(settings) => bench::run(&settings, &mut io::stdout().lock()),
         Command::Devices { json } => devices::run(json, &mut io::stdout().lock()),
+        Command::Setup(settings) => setup::run(&settings, &mut io::stdin().lock(), &mut io::stdout().lock()),
     }
 }
 
@@ -58,7 +62,7 @@ fn log_to_stderr() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(Log)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         // Or a line that stderr does not take, say on a full disk, would be the end of a miner that works.

@@ -1,6 +1,7 @@
 //! `iop-miner mine`: devices at a pool.
 
 use std::io;
+use std::sync::Arc;
 
 use tracing::info;
 
@@ -25,12 +26,22 @@ pub struct MineSettings {
 /// # Errors
 /// When no device works, and when the operating system gives no thread, no runtime or no signal handler.
 pub fn run(settings: MineSettings) -> io::Result<()> {
+    run_with(settings, |_| Ok(()))
+}
+
+/// The same with something more attached to the rig.
+///
+/// # Errors
+/// Those of [`run`] and of `attach`.
+pub fn run_with(settings: MineSettings, attach: impl FnOnce(&mut Rig) -> io::Result<()>) -> io::Result<()> {
     let MineSettings { pool, rig, view } = settings;
     let opened = rig.open()?;
     info!("mining as {} with {opened}", pool.user);
     let suggested = pool.suggestion.difficulty(&opened);
     let pool = Pool::new(pool, suggested, Timing::default());
     let mut rig = Rig::new(opened.devices, pool.board());
+    let pool = pool.measured_by(Arc::clone(&rig.stats));
+    attach(&mut rig)?;
     view::attach(&view, &mut rig)?;
     rig.finish(|rig| rig.run(pool, asked_to_end()))
 }

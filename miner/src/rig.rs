@@ -19,9 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tracing::{info, warn};
 
 use crate::choice::Choice;
-use crate::device::{Device, DeviceName, Feed, open, share_channel};
+use crate::device::{Device, DeviceName, Feed, Retry, Tuning, keep_running, open, share_channel};
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
+use crate::log;
 use crate::stats::rate::SAMPLE_EVERY;
 use crate::stats::{Health, Stats};
 use crate::upstream::{Board, Desk, Upstream};
@@ -33,6 +34,21 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// an error is named in the log, and the rest goes on.
 pub type Service = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
+/// Ends the rig; the first to ask is heard.
+#[derive(Clone, Debug)]
+pub struct End(mpsc::Sender<io::Result<()>>);
+
+impl End {
+    /// Ends the rig, with an error where there is one.
+    pub fn end(&self, ended: io::Result<()>) {
+        // Full where somebody was faster, closed where the rig has ended.
+        let _ = self.0.try_send(ended);
+    }
+}
+
+/// Something to be done when all has ended and nothing counts any more.
+type Last = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// What to mine with, validated.
 #[derive(Clone, Debug)]
 pub struct RigSettings {
@@ -42,6 +58,8 @@ pub struct RigSettings {
     pub kernel: Choice,
     /// The CPU's worker threads.
     pub threads: usize,
+    /// Where these go, and how much they push.
+    pub tuning: Tuning,
 }
 
 /// Devices, opened.
@@ -61,7 +79,7 @@ impl RigSettings {
     pub fn open(&self) -> io::Result<Opened> {
         let with_cpu = self.devices.contains(&DeviceName::Cpu);
         let kernel = if with_cpu { self.kernel.kernel() } else { iop_kernels::auto() };
-        let devices = self.devices.iter().map(|name| open(*name, kernel, self.threads));
+        let devices = self.devices.iter().map(|name| open(*name, kernel, self.threads, self.tuning));
         Ok(Opened {
             devices: devices.collect::<io::Result<_>>()?,
             cpu: with_cpu.then_some((kernel, self.threads)),
@@ -95,7 +113,9 @@ pub struct Rig {
     pub dispatcher: Arc<Dispatcher>,
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
+    lasts: Vec<Last>,
     shares: (mpsc::Sender<Share>, mpsc::Receiver<Share>),
+    end: (mpsc::Sender<io::Result<()>>, mpsc::Receiver<io::Result<()>>),
 }
 
 impl Rig {
@@ -103,7 +123,8 @@ impl Rig {
     #[must_use]
     pub fn new(devices: Vec<Box<dyn Device>>, board: Arc<Board>) -> Self {
         let (stats, dispatcher) = (Arc::new(Stats::new()), Arc::new(Dispatcher::new()));
-        Self { stats, board, dispatcher, devices, services: Vec::new(), shares: share_channel() }
+        let (shares, end) = (share_channel(), mpsc::channel(1));
+        Self { stats, board, dispatcher, devices, services: Vec::new(), lasts: Vec::new(), shares, end }
     }
 
     /// Runs something beside the devices.
@@ -117,12 +138,23 @@ impl Rig {
         self.shares.0.clone()
     }
 
+    /// To end the rig, for whoever runs beside the devices.
+    #[must_use]
+    pub fn end(&self) -> End {
+        End(self.end.0.clone())
+    }
+
+    /// Has something done at the end of [`Rig::finish`], when the counters stand still.
+    pub fn at_end(&mut self, last: impl FnOnce() -> io::Result<()> + Send + 'static) {
+        self.lasts.push(Box::new(last));
+    }
+
     /// Runs the rig by `run`, and logs at the end what was done.
     ///
     /// # Errors
-    /// Those of `run`.
-    pub fn finish(self, run: impl FnOnce(Self) -> io::Result<()>) -> io::Result<()> {
-        let stats = Arc::clone(&self.stats);
+    /// Those of `run`, and of what is done at the end.
+    pub fn finish(mut self, run: impl FnOnce(Self) -> io::Result<()>) -> io::Result<()> {
+        let (stats, lasts) = (Arc::clone(&self.stats), std::mem::take(&mut self.lasts));
         let ended = run(self);
         let end = stats.snapshot();
         let (average, counts) = (end.rates.average, end.counts);
@@ -131,15 +163,16 @@ impl Rig {
             end.elapsed.as_secs_f64(),
             end.hashes
         );
-        ended
+        lasts.into_iter().fold(ended, |ended, last| ended.and(last()))
     }
 
-    /// Runs until `until` gives something, or no device and no service works any more.
+    /// Runs until `until` gives something, somebody ends it, or no device and no service works any more.
     ///
     /// # Errors
     /// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
     pub fn run(self, upstream: impl Upstream, until: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-        let Self { stats, board, dispatcher, devices, services, shares: (sender, shares) } = self;
+        let Self { stats, board, dispatcher, devices, services, shares, end, .. } = self;
+        let ((sender, shares), mut asked) = (shares, end.1);
         // The network takes next to nothing of one thread; the devices have theirs.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
@@ -151,7 +184,7 @@ impl Rig {
                     (device.name().to_owned(), end.clone(), stats.device(device.name()));
                 let feed = Feed::into(Arc::clone(&dispatcher), Arc::clone(&counters), sender.clone());
                 let run = move || {
-                    if let Err(error) = device.run(&feed) {
+                    if let Err(error) = keep_running(&*device, &feed, Retry::default()) {
                         counters.set_health(Health::Failed(error.to_string()));
                         // Nobody listens any more where the miner ends for another reason.
                         let _ = end.send((device.name().to_owned(), error));
@@ -172,6 +205,7 @@ impl Rig {
                         never = serve(services) => match never {},
                         error = all_ended(count, ends), if !alone => Err(error),
                         ended = until => ended,
+                        Some(ended) = asked.recv() => ended,
                     }
                 })
             });
@@ -221,7 +255,10 @@ async fn report(stats: &Stats) -> Infallible {
             _ = samples.tick() => stats.sample(),
             _ = lines.tick() => {
                 let now = stats.snapshot();
-                info!("{}, {}", now.rate_since(&last), now.counts);
+                // Whoever keeps the log from the screen has the numbers on it.
+                if !log::is_kept() {
+                    info!("{}, {}", now.rate_since(&last), now.counts);
+                }
                 last = now;
             }
         }

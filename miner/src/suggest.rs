@@ -58,11 +58,12 @@ mod tests {
 
     use super::*;
     use crate::choice::Choice;
-    use crate::device::DeviceName;
+    use crate::device::{DeviceName, Tuning};
     use crate::rig::RigSettings;
 
     fn cpu(threads: usize) -> Opened {
-        let settings = RigSettings { devices: vec![DeviceName::Cpu], kernel: Choice::Auto, threads };
+        let (devices, tuning) = (vec![DeviceName::Cpu], Tuning::default());
+        let settings = RigSettings { devices, kernel: Choice::Auto, threads, tuning };
         settings.open().unwrap()
     }
 

@@ -6,13 +6,14 @@
 //! different from every other's, also those of other pools and earlier runs, so that no share counts twice.
 
 use bitcoin::absolute::LockTime;
-use bitcoin::consensus::serialize;
+use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::transaction::Version;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
+use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Witness};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::{script_number, script_sig, sign};
 use iop_consensus::license::key::LicenseKey;
 use iop_stratum::fields::{SERVER_EXTRANONCE1_SIZE, SERVER_EXTRANONCE2_SIZE};
+use iop_stratum::work::HEADER_SIZE;
 
 use crate::template::Template;
 
@@ -63,6 +64,22 @@ pub fn renumber(before: &mut [u8], job: u64) {
     end[..JOB_SIZE].copy_from_slice(&job.to_be_bytes());
 }
 
+/// The whole block, as `submitblock` takes it: `stripped` is the coinbase of [`build`] with its extranonces, without
+/// witness.
+///
+/// # Panics
+/// `stripped` is no transaction.
+#[must_use]
+pub fn block(template: &Template, header: &[u8; HEADER_SIZE], stripped: &[u8]) -> Vec<u8> {
+    let mut coinbase: Transaction = deserialize(stripped).expect("we serialised it ourselves");
+    if template.witness_commitment.is_some() {
+        // BIP141: the commitment's nonce, zero as the template's commitment has it.
+        coinbase.input[0].witness = Witness::from_slice(&[[0u8; 32]]);
+    }
+    let count = VarInt::from(template.txids.len() + 1);
+    [&header[..], &serialize(&count), &serialize(&coinbase), &template.transactions].concat()
+}
+
 fn unsigned(template: &Template, outputs: &[(Address, u64)]) -> Transaction {
     let pay = |(address, amount): &(Address, u64)| TxOut {
         value: Amount::from_sat(*amount),
@@ -88,7 +105,6 @@ fn unsigned(template: &Template, outputs: &[(Address, u64)]) -> Transaction {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use bitcoin::consensus::deserialize;
     use iop_consensus::license::coinbase::check;
 
     use super::*;

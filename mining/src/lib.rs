@@ -1,7 +1,8 @@
 //! From a node to licensed work: what the pool and a miner on its own have in common.
 //!
-//! Here: a node's JSON-RPC, templates, license keys and the choice among them, signed coinbases, vardiff, and the files
-//! that people name. Not here: Stratum's messages (`iop-stratum`), who gets the work, what becomes of it.
+//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, vardiff, how
+//! blocks are submitted and kept until they are answered, and the files that people name. Not here: Stratum's messages
+//! (`iop-stratum`), who gets the work, what becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod choice;
@@ -11,7 +12,10 @@ pub mod keys;
 pub mod rpc;
 #[doc(hidden)]
 pub mod sample;
+pub mod spool;
+pub mod submit;
 pub mod template;
+pub mod tips;
 pub mod vardiff;
 
 /// A configuration that cannot be used: one line that names the thing and what was expected.

@@ -1,4 +1,4 @@
-//! A template and a license for tests and benches of this crate and of those above it.
+//! A template, a license and tips for tests and benches of this crate and of those above it.
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -6,6 +6,7 @@ use iop_consensus::license::key::LicenseKey;
 use iop_stratum::difficulty::Target;
 
 use crate::template::Template;
+use crate::tips::{ChainTip, ChainWork};
 
 /// A template without transactions; a block in about 128 hashes.
 ///
@@ -39,4 +40,13 @@ pub fn template(height: u32) -> Template {
 #[must_use]
 pub fn key(compressed: bool) -> LicenseKey {
     LicenseKey::from_secret(&[11; 32], compressed).expect("a sensible constant")
+}
+
+/// A tip of this height on branch `branch`; work is 10 a block.
+#[must_use]
+pub fn tip(height: u8, branch: u8) -> ChainTip {
+    let (mut hash, mut work) = ([height; 32], [0; 32]);
+    hash[0] = branch;
+    work[31] = height * 10;
+    ChainTip { hash: BlockHash::from_byte_array(hash), height: height.into(), work: ChainWork(work) }
 }

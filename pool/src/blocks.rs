@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::rpc::{CALL_TIME, Node};
 use iop_mining::template::{ChainIdentity, check_chain};
 use serde::{Serialize, Serializer};
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
@@ -38,12 +37,6 @@ const MAX_LISTED: usize = 1000;
 /// Blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, an easy
 /// chain's miners find hundreds on the last tip, and each would be kept and sent again.
 const MAX_PENDING: usize = 8;
-/// The error of a node that cannot read the block: asking again would change nothing. (Core:
-/// `RPC_DESERIALIZATION_ERROR`.) All other errors are about the node, not about the block.
-const UNREADABLE: i64 = -22;
-/// The answer of a node that does not have the parent yet: it may be catching up.
-const NO_PARENT: &str = "prev-blk-not-found";
-
 /// What a node said of a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeAnswer {
@@ -261,7 +254,7 @@ impl Blocks {
         if !node.is_right() {
             check_chain(node, &self.chain).await.map_err(|trouble| trouble.to_string())?;
         }
-        verdict(node.call("submitblock", json!([found.block]), CALL_TIME).await)
+        iop_mining::submit::submit(node, &found.block).await
     }
 
     fn answered(&self, node: &Node, found: &Found, answer: &str) {
@@ -382,16 +375,6 @@ impl Blocks {
 struct Sending {
     found: Arc<Found>,
     attempts: JoinSet<()>,
-}
-
-/// Whether an answer is a verdict on the block. Everything else is trouble of the node, which may pass.
-fn verdict(answer: Result<Option<String>, RpcError>) -> Result<String, String> {
-    match answer {
-        Ok(Some(reason)) if reason == NO_PARENT => Err(format!("{reason}: the node has not caught up")),
-        Ok(reason) => Ok(reason.unwrap_or_else(|| "accepted".to_owned())),
-        Err(RpcError::Node { code: UNREADABLE, message }) => Ok(message),
-        Err(trouble) => Err(trouble.to_string()),
-    }
 }
 
 /// Whether a node that has not answered for so long need not be asked any more. A block that is no longer listed

@@ -5,9 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
-use bitcoin::{Transaction, VarInt, Witness};
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_mining::coinbase::{self, SplitCoinbase};
@@ -252,14 +250,7 @@ impl Job {
         extranonce1: &Extranonce1,
         extranonce2: &Extranonce2,
     ) -> Vec<u8> {
-        let stripped = self.work.coinbase(extranonce1, extranonce2);
-        let mut coinbase: Transaction = deserialize(&stripped).expect("we serialised it ourselves");
-        if self.template.witness_commitment.is_some() {
-            // BIP141: the commitment's nonce, zero as the template's commitment has it.
-            coinbase.input[0].witness = Witness::from_slice(&[[0u8; 32]]);
-        }
-        let count = VarInt::from(self.template.txids.len() + 1);
-        [&header[..], &serialize(&count), &serialize(&coinbase), &self.template.transactions].concat()
+        coinbase::block(&self.template, header, &self.work.coinbase(extranonce1, extranonce2))
     }
 }
 
@@ -270,7 +261,8 @@ fn id(number: u64) -> JobId {
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
-    use bitcoin::Block;
+    use bitcoin::consensus::{deserialize, serialize};
+    use bitcoin::{Block, Transaction};
     use iop_consensus::license::coinbase::check;
     use iop_mining::sample::{key, template};
     use iop_stratum::fields::Nonce;

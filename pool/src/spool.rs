@@ -1,17 +1,11 @@
-//! Found blocks that no node has answered yet, one file each, so that they outlive the pool.
+//! Found blocks that no node has answered yet, with what the pool has to know of them after a restart.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-
-use iop_mining::files;
-use iop_stratum::work::{HEADER_SIZE, sha256d};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::book::Record;
 
-/// Largest file that is read, in bytes. A full block (4 M weight) is 8 MB of hex.
-const MAX_FILE: u64 = 32 * 1024 * 1024;
+/// The folder of found blocks.
+pub type Spool = iop_mining::spool::Spool<Found>;
 
 /// A found block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,133 +27,22 @@ pub struct Found {
     pub record: Option<Record>,
 }
 
-impl Found {
-    /// Whether `hash` is the block's own.
-    fn is_sound(&self) -> bool {
-        let header = hex::decode(&self.block).ok();
-        let header = header.as_deref().and_then(|block| block.first_chunk::<HEADER_SIZE>());
-        header.is_some_and(|header| {
-            let mut hash = sha256d(header);
-            hash.reverse();
-            hex::encode(hash) == self.hash
-        })
-    }
-}
-
-/// A block of an earlier run, with its file.
-pub type Kept = (PathBuf, Found);
-
-/// A block's file before it has its name. The next start takes it all the same if it is whole.
-#[derive(Debug)]
-pub struct Unfinished {
-    file: File,
-    unfinished: PathBuf,
-    path: PathBuf,
-}
-
-/// The folder.
-#[derive(Debug, Clone)]
-pub struct Spool {
-    folder: PathBuf,
-}
-
-impl Spool {
-    /// Opens it, makes it where it is missing.
-    ///
-    /// # Errors
-    /// The folder cannot be made.
-    pub fn open(datadir: &Path) -> io::Result<Self> {
-        let folder = datadir.join("found");
-        fs::create_dir_all(&folder)?;
-        Ok(Self { folder })
+impl iop_mining::spool::Kept for Found {
+    fn height(&self) -> u32 {
+        self.height
     }
 
-    /// Writes a block: when this returns it survives the process, and a loss of power after [`Spool::keep`].
-    ///
-    /// # Errors
-    /// The file could not be written whole; none is left half.
-    pub fn write(&self, found: &Found) -> io::Result<Unfinished> {
-        let path = self.folder.join(format!("{}-{}.json", found.height, found.hash));
-        let unfinished = path.with_extension("tmp");
-        let written = || {
-            let mut file = File::create(&unfinished)?;
-            file.write_all(&serde_json::to_vec(found)?)?;
-            Ok(file)
-        };
-        match written() {
-            Ok(file) => Ok(Unfinished { file, unfinished, path }),
-            Err(error) => {
-                let _ = fs::remove_file(&unfinished); // where that fails too, the next start sees to it
-                Err(error)
-            }
-        }
+    fn hash(&self) -> &str {
+        &self.hash
     }
 
-    /// Makes what was written survive a loss of power, and gives its file.
-    ///
-    /// # Errors
-    /// The disk did not take it.
-    pub fn keep(&self, written: Unfinished) -> io::Result<PathBuf> {
-        let Unfinished { file, unfinished, path } = written;
-        file.sync_all()?;
-        self.complete(&unfinished, &path)?;
-        Ok(path)
+    fn block(&self) -> &str {
+        &self.block
     }
-
-    fn complete(&self, unfinished: &Path, path: &Path) -> io::Result<()> {
-        fs::rename(unfinished, path)?;
-        File::open(&self.folder)?.sync_all()
-    }
-
-    /// Forgets a block that was answered, by the file that [`Spool::keep`] or [`Spool::load`] gave.
-    ///
-    /// # Errors
-    /// The file is there and cannot be removed.
-    pub fn remove(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// The blocks of earlier runs with their files, and the files that hold none, with the reason.
-    ///
-    /// A file that was written but not yet named when the pool ended is a block too; one that was only half
-    /// written is removed (its share was never answered).
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn load(&self) -> io::Result<(Vec<Kept>, Vec<String>)> {
-        let (mut blocks, mut broken) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            match (extension, read(&path)) {
-                (Some("json"), Ok(found)) => blocks.push((path, found)),
-                (Some("json"), Err(reason)) => broken.push(format!("{}: {reason}", path.display())),
-                (Some("tmp"), Ok(found)) => {
-                    let complete = path.with_extension("json");
-                    self.complete(&path, &complete)?;
-                    blocks.retain(|(known, _)| *known != complete);
-                    blocks.push((complete, found));
-                }
-                (Some("tmp"), Err(_)) => self.remove(&path)?,
-                _ => {} // not ours
-            }
-        }
-        Ok((blocks, broken))
-    }
-}
-
-fn read(path: &Path) -> Result<Found, String> {
-    let bytes = files::read(path, MAX_FILE)?;
-    let found: Found = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if found.is_sound() { Ok(found) } else { Err("its hash is not its block's".to_owned()) }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    #![allow(clippy::unwrap_used)]
     use bitcoin::consensus::encode::serialize_hex;
     use iop_consensus::params::Params;
 
@@ -172,68 +55,5 @@ pub(crate) mod tests {
         let (license, worker) = ("license".into(), "worker".into());
         let (hash, block) = (block.block_hash().to_string(), serialize_hex(&block));
         Found { height, hash, license, worker, time: 5, block, record: None }
-    }
-
-    fn store(spool: &Spool, found: &Found) -> PathBuf {
-        spool.keep(spool.write(found).unwrap()).unwrap()
-    }
-
-    fn loaded(spool: &Spool) -> (Vec<Found>, Vec<String>) {
-        let (blocks, broken) = spool.load().unwrap();
-        let mut blocks: Vec<Found> = blocks.into_iter().map(|(_, found)| found).collect();
-        blocks.sort_by_key(|found| found.height);
-        (blocks, broken)
-    }
-
-    #[test]
-    fn a_block_comes_back_until_it_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(folder.path()).unwrap();
-        let path = store(&spool, &found(1, 1));
-        assert_eq!(store(&spool, &found(1, 1)), path);
-        drop(spool.write(&found(2, 2)).unwrap()); // killed before the disk had it
-        let again = Spool::open(folder.path()).unwrap();
-        assert_eq!(loaded(&again), (vec![found(1, 1), found(2, 2)], vec![]));
-        again.remove(&path).unwrap();
-        again.remove(&path).unwrap();
-        assert_eq!(loaded(&again).0, [found(2, 2)]);
-    }
-
-    #[test]
-    fn unfinished_files_are_completed_or_removed_and_broken_ones_are_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(folder.path()).unwrap();
-        let whole = serde_json::to_vec(&found(3, 3)).unwrap();
-        fs::write(folder.path().join("found/1-a.tmp"), &whole[..whole.len() - 1]).unwrap();
-        fs::write(folder.path().join("found/2-b.json"), "{").unwrap();
-        fs::write(folder.path().join("found/3-c.tmp"), &whole).unwrap();
-        for _ in 0..2 {
-            let (blocks, broken) = loaded(&spool);
-            assert_eq!(blocks, [found(3, 3)]);
-            assert!(broken.len() == 1 && broken[0].contains("2-b.json"), "{broken:?}");
-        }
-        assert!(!folder.path().join("found/1-a.tmp").exists());
-        assert!(
-            folder.path().join("found/3-c.json").exists() && !folder.path().join("found/3-c.tmp").exists()
-        );
-    }
-
-    #[test]
-    fn a_hash_that_is_not_the_blocks_is_refused_and_names_no_file_to_remove() {
-        let folder = tempfile::tempdir().unwrap();
-        let spool = Spool::open(folder.path()).unwrap();
-        let outside = folder.path().join("precious.json");
-        fs::write(&outside, "x").unwrap();
-        let lying = Found { hash: "x/../../precious".into(), ..found(1, 1) };
-        fs::write(folder.path().join("found/1-a.json"), serde_json::to_vec(&lying).unwrap()).unwrap();
-        let other = Found { hash: found(1, 2).hash, ..found(1, 1) };
-        fs::write(folder.path().join("found/1-b.json"), serde_json::to_vec(&other).unwrap()).unwrap();
-        fs::write(folder.path().join("found/odd.json"), serde_json::to_vec(&found(7, 7)).unwrap()).unwrap();
-        let (blocks, broken) = spool.load().unwrap();
-        assert_eq!((blocks.len(), broken.len()), (1, 2), "{broken:?}");
-        assert!(broken.iter().all(|line| line.contains("its hash is not its block's")), "{broken:?}");
-        spool.remove(&blocks[0].0).unwrap();
-        assert!(!folder.path().join("found/odd.json").exists(), "the file it came from");
-        assert!(outside.exists());
     }
 }

@@ -228,6 +228,80 @@ fn http_and_noise_end_the_connection_and_a_few_bad_lines_do_not() {
     assert_eq!(sent(&mut session).len(), MAX_MALFORMED as usize);
 }
 
+#[test]
+fn an_extranonce2_of_another_width_is_what_the_client_hears_and_what_is_taken() {
+    for width in 0..=8 {
+        let extranonce1 = Extranonce1::new(&[7; 12]).unwrap();
+        let mut session =
+            Session::new(extranonce1, VersionMask::SERVER, "gateway/test").with_extranonce2_size(width);
+        say(&mut session, json!({"id": 1, "method": "mining.subscribe"}));
+        assert_eq!(
+            sent(&mut session)[0]["result"],
+            json!([
+                [["mining.set_difficulty", "07".repeat(12)], ["mining.notify", "07".repeat(12)]],
+                "07".repeat(12),
+                width
+            ])
+        );
+        authorize(&mut session, "a").unwrap();
+        for (digits, good) in [(2 * width, true), (2 * width + 2, false), (2 * width + 1, false)] {
+            let params = json!(["a", "1", "0".repeat(digits), "5f5e1000", "a1b2c3d4"]);
+            let usual = json!({"id": 2, "method": "mining.submit", "params": params});
+            // An id that is text goes the general way.
+            for call in [usual, json!({"id": "2", "method": "mining.submit", "params": params})] {
+                match say(&mut session, call) {
+                    Some(Event::Submit(submit)) => {
+                        assert!(good && submit.extranonce2.as_bytes() == vec![0; width]);
+                    }
+                    other => assert!(!good && matches!(other, Some(Event::Refused { .. })), "{other:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_extranonce_is_told_to_who_is_subscribed_and_holds_from_then_on() {
+    let mut session = session();
+    let narrow = Extranonce1::new(&[1, 2, 3]).unwrap();
+    session.set_extranonce(narrow, 5);
+    assert_eq!(sent(&mut session), Vec::<Value>::new(), "nobody is there yet");
+    assert!(!session.takes_extranonces());
+    say(&mut session, json!({"id": 1, "method": "mining.subscribe"}));
+    let subscribed = &sent(&mut session)[0]["result"];
+    assert_eq!((&subscribed[1], &subscribed[2]), (&json!("010203"), &json!(5)));
+    say(&mut session, json!({"id": 2, "method": "mining.extranonce.subscribe"}));
+    assert!(session.takes_extranonces());
+    sent(&mut session);
+    session.set_extranonce(Extranonce1::from_u32(9), 2);
+    let told = json!({"id": null, "method": "mining.set_extranonce", "params": ["00000009", 2]});
+    assert_eq!(sent(&mut session), [told]);
+    assert_eq!((*session.extranonce1(), session.extranonce2_size()), (Extranonce1::from_u32(9), 2));
+    let mut other = self::session();
+    say(&mut other, json!({"id": 1, "method": "mining.configure", "params": [["subscribe-extranonce"]]}));
+    assert!(other.takes_extranonces());
+}
+
+#[test]
+fn a_new_server_mask_is_cut_to_what_the_client_asked_for_and_told_where_it_changes_anything() {
+    let mut session = session();
+    session.set_server_mask(VersionMask(0x00ff_e000));
+    assert_eq!(sent(&mut session), Vec::<Value>::new(), "who does not roll hears nothing");
+    let asks = json!([["version-rolling"], {"version-rolling.mask": "1f00e000"}]);
+    say(&mut session, json!({"id": 1, "method": "mining.configure", "params": asks}));
+    assert_eq!(session.version_mask(), VersionMask(0x0000_e000));
+    sent(&mut session);
+    for (server, mask) in [(0x1fff_e000, Some("1f00e000")), (0x1f0f_e000, None), (0, Some("00000000"))] {
+        session.set_server_mask(VersionMask(server));
+        let told = mask
+            .map(|mask| json!({"id": null, "method": "mining.set_version_mask", "params": [mask]}))
+            .into_iter()
+            .collect::<Vec<_>>();
+        assert_eq!(sent(&mut session), told);
+    }
+    assert_eq!(session.version_mask(), VersionMask::NONE);
+}
+
 fn scalar() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),

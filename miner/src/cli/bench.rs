@@ -60,6 +60,9 @@ impl Bench {
             return Err(UsageError::Versions(*odd));
         }
         let devices = shared::devices(&self.devices)?;
+        if devices.is_empty() {
+            return Err(UsageError::Device("none".to_owned()));
+        }
         Ok(BenchSettings {
             devices,
             kernels,

@@ -6,20 +6,30 @@
 //! Path: arguments → clap → [`parse`] → [`Command`].
 
 mod bench;
+mod gateway;
 mod mine;
+mod node;
+mod run;
+mod setup;
 mod shared;
+mod solo;
 
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use iop_kernels::{SelectError, Work};
+use iop_mining::ConfigError;
 
 use crate::bench::BenchSettings;
+use crate::gateway::Settings as GatewaySettings;
 use crate::mine::MineSettings;
-use crate::upstream::UrlError;
+use crate::setup::SetupSettings;
+use crate::solo::SoloSettings;
+use crate::upstream::{TlsError, UrlError};
 use bench::MAX_SECONDS;
-use shared::{MAX_CREDENTIAL, MAX_THREADS};
+use gateway::MAX_MACHINES;
+use shared::{MAX_CREDENTIAL, MAX_THREADS, TEMPERATURES};
 
 #[derive(Debug, Parser)]
 #[command(name = "iop-miner", version, about = "Mines IoP", disable_help_subcommand = true)]
@@ -32,10 +42,18 @@ struct Cli {
 enum Raw {
     /// Mine at a Stratum pool until interrupted
     Mine(mine::Mine),
+    /// Mine alone, at nodes of your own, until interrupted
+    Solo(solo::Solo),
+    /// Give the work of a pool, or of nodes of your own, to machines that speak Stratum
+    Gateway(gateway::Gateway),
     /// Measure kernels
     Bench(bench::Bench),
     /// List what this machine can mine with
     Devices(Devices),
+    /// Ask what to mine for, and write a configuration file
+    Setup(setup::Setup),
+    /// Mine as a configuration file says
+    Run(run::Run),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +68,10 @@ struct Devices {
 pub enum Command {
     /// `mine`
     Mine(MineSettings),
+    /// `solo`
+    Solo(SoloSettings),
+    /// `gateway`
+    Gateway(GatewaySettings),
     /// `bench`
     Bench(BenchSettings),
     /// `devices`
@@ -57,6 +79,8 @@ pub enum Command {
         /// For scripts.
         json: bool,
     },
+    /// `setup`
+    Setup(SetupSettings),
 }
 
 /// Why there is nothing to do.
@@ -82,12 +106,30 @@ pub enum UsageError {
         "--user {0:?}: expected ADDRESS.WORKER, 1 to {MAX_CREDENTIAL} printable characters without spaces"
     )]
     User(String),
+    /// The certificates to trust.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The password. Not repeated here.
     #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
     Password,
     /// The difficulty to suggest.
     #[error("--suggest-difficulty {0}: expected a number above 0")]
     Difficulty(f64),
+    /// A node, a license, a network, an address or a file of theirs.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The longest wait before a block is submitted again.
+    #[error("--submit-retry {0}: expected 0.1 to 600 seconds")]
+    SubmitRetry(f64),
+    /// A difficulty of machines: which flag's.
+    #[error("{0} {1}: expected a number above 0")]
+    MachineDifficulty(&'static str, f64),
+    /// The machines' first difficulty and their least.
+    #[error("--start-difficulty {0}: expected --min-difficulty, {1}, or more")]
+    StartDifficulty(f64, f64),
+    /// A number of machines: which flag's.
+    #[error("{0} {1}: expected 1 to {MAX_MACHINES}")]
+    Machines(&'static str, usize),
     /// The kernel.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
@@ -97,9 +139,25 @@ pub enum UsageError {
     /// The number of threads.
     #[error("--threads {0}: expected 1 to {MAX_THREADS}")]
     Threads(usize),
+    /// Cores to leave alone, and how many there are.
+    #[error("--spare-cores {0}: expected less than the {1} physical cores that this process may use")]
+    SpareCores(usize, usize),
+    /// The nice value.
+    #[error("--nice {0}: expected -20 to 19")]
+    Nice(i32),
+    /// The temperature to pause at.
+    #[error(
+        "--max-temperature {0}: expected {least} to {most} degrees Celsius",
+        least = TEMPERATURES.start(),
+        most = TEMPERATURES.end()
+    )]
+    Temperature(f32),
     /// The number of versions.
     #[error("--versions {0}: expected 1 to {most}", most = Work::MAX_VERSIONS)]
     Versions(usize),
+    /// A configuration file, or what is in it.
+    #[error("{0}")]
+    File(String),
     /// The length of a measurement.
     #[error("--seconds {0}: expected more than 0 and at most {MAX_SECONDS}")]
     Seconds(f64),
@@ -116,8 +174,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     })?;
     let command = match cli.command {
         Raw::Mine(raw) => raw.settings().map(Command::Mine),
+        Raw::Solo(raw) => raw.settings().map(Command::Solo),
+        Raw::Gateway(raw) => raw.settings().map(Command::Gateway),
         Raw::Bench(raw) => raw.settings().map(Command::Bench),
         Raw::Devices(Devices { json }) => Ok(Command::Devices { json }),
+        Raw::Setup(raw) => Ok(Command::Setup(raw.settings())),
+        Raw::Run(raw) => return raw.command(),
     };
     command.map_err(Exit::Usage)
 }
@@ -125,7 +187,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 /// clap's complaint without its paragraphs on usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "no command given: expected mine, bench or devices; see iop-miner --help".to_owned();
+        return "no command given: expected setup, run, mine, solo, gateway, bench or devices; see iop-miner --help"
+            .to_owned();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim);
@@ -144,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::choice::Choice;
-    use crate::devices::cpu_threads;
+    use crate::device::Machine;
     use crate::suggest::Suggestion;
 
     fn read(line: &str) -> Result<Command, Exit> {
@@ -168,7 +231,7 @@ mod tests {
         assert_eq!(settings.pool.urls.iter().map(|url| url.port).collect::<Vec<_>>(), [1, 2]);
         assert_eq!((&*settings.pool.user, &*settings.pool.password), ("pA.rig", "x"));
         assert!(matches!(settings.rig.kernel, Choice::Auto));
-        assert_eq!(settings.rig.threads, cpu_threads());
+        assert_eq!(settings.rig.threads, Machine::here().threads(0));
     }
 
     #[test]
@@ -212,9 +275,15 @@ mod tests {
                 "--url: malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT",
             ),
             (with("--devices opencl:0"), "--devices \"opencl:0\": expected cpu and opencl:"),
+            (with("--devices none"), "--devices \"none\": expected cpu and opencl:"),
             (with("--devices cpu,cpu"), "--devices \"cpu,cpu\": expected cpu and opencl:"),
             (with("--threads 0"), "--threads 0: expected 1 to 1024"),
             (with("--threads many"), "invalid value 'many' for '--threads <N>'"),
+            (with("--spare-cores 5000"), "--spare-cores 5000: expected less than the "),
+            (with("--nice 20"), "--nice 20: expected -20 to 19"),
+            (with("--nice -21"), "--nice -21: expected -20 to 19"),
+            (with("--max-temperature 20"), "--max-temperature 20: expected 30 to 120 degrees Celsius"),
+            (with("--max-temperature nan"), "--max-temperature NaN: expected 30 to 120"),
             (with("--suggest-difficulty 0"), "--suggest-difficulty 0: expected a number above 0"),
             (with("--suggest-difficulty inf"), "--suggest-difficulty inf: expected a number above 0"),
             (with("--suggest-difficulty=-1"), "--suggest-difficulty -1: expected a number above 0"),
@@ -233,7 +302,10 @@ mod tests {
             (usage("iop-miner bench --seconds nan"), "--seconds NaN: expected more than 0"),
             (usage("iop-miner bench --kernel none"), "--kernel: unknown kernel \"none\""),
             (usage("iop-miner dig"), "unrecognized subcommand 'dig'"),
-            (usage("iop-miner"), "no command given: expected mine, bench or devices"),
+            (
+                usage("iop-miner"),
+                "no command given: expected setup, run, mine, solo, gateway, bench or devices",
+            ),
         ] {
             assert!(line.starts_with(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");

@@ -1,44 +1,120 @@
-//! The CPU as a device: one worker thread per core, all with the same kernel.
+//! The CPU as a device: worker threads that all have the same kernel, each in its place.
+//!
+//! The device's own thread starts them, and then looks at the CPU's temperature until they end.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
+use std::time::Duration;
 
 use iop_kernels::Kernel;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::{Device, Feed};
+use super::keep::words;
+use super::placement::Warned;
+use super::temperature::{self, Limit};
+use super::{Device, Feed, Machine, Seat, Tuning};
+use crate::dispatcher::Assignment;
 
 /// Headers to take from the dispatcher at a time: 0.2 s of an AVX-512 core, 4 s of a scalar one. Long enough
 /// that threads do not meet at its lock.
 const ASSIGNMENT: u64 = 1 << 24;
+/// How often the temperature is looked at. A CPU heats up within seconds, its cooler within a minute.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How often a thread that pauses looks whether that is over.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Worker threads on the CPU.
 #[derive(Debug)]
 pub struct Cpu {
     kernel: &'static dyn Kernel,
-    threads: usize,
+    /// One for each thread; `None` goes where the operating system puts it.
+    seats: Vec<Option<Seat>>,
+    /// `None` leaves the priority as it is.
+    tuning: Option<Tuning>,
+    sensors: PathBuf,
+    look_every: Duration,
+    too_hot: AtomicBool,
+    warned: Warned,
 }
 
 impl Cpu {
-    /// With so many threads.
+    /// With so many threads, which the operating system places.
     #[must_use]
     pub fn new(kernel: &'static dyn Kernel, threads: usize) -> Self {
-        Self { kernel, threads }
+        Self {
+            kernel,
+            seats: vec![None; threads],
+            tuning: None,
+            sensors: "/sys".into(),
+            look_every: LOOK_EVERY,
+            too_hot: AtomicBool::new(false),
+            warned: Warned::default(),
+        }
     }
 
-    fn work(&self, feed: &Feed) {
+    /// With so many threads, placed on this machine as a person wants it.
+    #[must_use]
+    pub fn placed(kernel: &'static dyn Kernel, threads: usize, tuning: Tuning) -> Self {
+        let seats = Machine::here().seats(threads, &tuning);
+        Self { seats, tuning: Some(tuning), ..Self::new(kernel, threads) }
+    }
+
+    fn work(&self, seat: Option<&Seat>, feed: &Feed) {
+        if let Some(tuning) = self.tuning {
+            self.warned.nice(tuning.nice);
+        }
         let mut found = Vec::new();
         while let Some(assignment) = feed.next(ASSIGNMENT) {
+            // Again and again: the system takes us off a CPU that goes offline, and it may come back.
+            if let Some(seat) = seat {
+                self.warned.sit(seat);
+            }
             // Between two chunks is a look at whether the job still stands: a chunk is what a new block costs in
             // stale work.
             for chunk in assignment.nonces.chunks(self.kernel.nonces(&assignment.work)) {
-                if !feed.is_current(&assignment) {
+                if !self.may_go_on(feed, &assignment) {
                     break;
                 }
                 feed.add_hashes(self.kernel.scan_versions(&assignment.work, chunk, &mut found));
                 for header in found.drain(..) {
                     feed.found(&assignment, header);
                 }
+            }
+        }
+    }
+
+    /// Whether the assignment is still to be worked on; waits while it is too hot.
+    fn may_go_on(&self, feed: &Feed, assignment: &Assignment) -> bool {
+        while feed.is_current(assignment) {
+            if !self.too_hot.load(Ordering::Relaxed) {
+                return true;
+            }
+            thread::sleep(PAUSE);
+        }
+        false
+    }
+
+    /// Looks at the temperature until all threads have ended: each of them holds an end of the channel.
+    fn watch(&self, feed: &Feed, threads: &Receiver<()>) {
+        let most = self.tuning.and_then(|tuning| tuning.max_temperature);
+        let mut limit = most.map(Limit::new);
+        if limit.is_some() && temperature::read(&self.sensors).is_none() {
+            warn!("this machine does not tell the CPU's temperature: it cannot be limited");
+        }
+        loop {
+            let celsius = temperature::read(&self.sensors);
+            feed.set_temperature(celsius);
+            let pause = limit.as_mut().is_some_and(|limit| limit.pauses(celsius));
+            if self.too_hot.swap(pause, Ordering::Relaxed) != pause {
+                let now = celsius.map_or("unknown".to_owned(), |celsius| format!("{celsius:.0} °C"));
+                info!("the CPU's temperature is {now}: hashing {}", if pause { "pauses" } else { "goes on" });
+            }
+            if !matches!(threads.recv_timeout(self.look_every), Err(RecvTimeoutError::Timeout)) {
+                break;
             }
         }
     }
@@ -50,26 +126,132 @@ impl Device for Cpu {
     }
 
     fn run(&self, feed: &Feed) -> io::Result<()> {
+        let threads = self.seats.len();
+        let panicked = AtomicUsize::new(0);
         thread::scope(|scope| {
-            let start = |number| {
-                let thread = thread::Builder::new().name(format!("cpu-{number}"));
-                thread.spawn_scoped(scope, || self.work(feed)).map(drop)
+            let (running, ended) = channel::<()>();
+            let start = |number: usize| {
+                let (thread, running) =
+                    (thread::Builder::new().name(format!("cpu-{number}")), running.clone());
+                let panicked = &panicked;
+                let run = move || {
+                    let work = AssertUnwindSafe(|| self.work(self.seats[number].as_ref(), feed));
+                    if let Err(panic) = catch_unwind(work) {
+                        panicked.fetch_add(1, Ordering::Relaxed);
+                        warn!("cpu-{number} panicked, the other threads go on: {}", words(&*panic));
+                    }
+                    drop(running);
+                };
+                thread.spawn_scoped(scope, run).map(drop)
             };
             // Where one does not start, those after it will not either.
-            let failed = (0..self.threads).find_map(|number| Some((number, start(number).err()?)));
-            let threads = self.threads;
+            let failed = (0..threads).find_map(|number| Some((number, start(number).err()?)));
+            let started = failed.as_ref().map_or(threads, |(started, _)| *started);
+            drop(running);
             match failed {
-                None if threads == 0 => Err(io::Error::other("none of 0 CPU threads starts")),
-                None => Ok(()),
-                Some((0, error)) => Err(io::Error::new(
-                    error.kind(),
-                    format!("none of {threads} CPU threads starts: {error}"),
-                )),
-                Some((started, error)) => {
-                    warn!("only {started} of {threads} CPU threads start: {error}");
-                    Ok(())
+                None if threads == 0 => return Err(io::Error::other("none of 0 CPU threads starts")),
+                None => {}
+                Some((0, error)) => {
+                    let text = format!("none of {threads} CPU threads starts: {error}");
+                    return Err(io::Error::new(error.kind(), text));
                 }
+                Some((_, error)) => warn!("only {started} of {threads} CPU threads start: {error}"),
+            }
+            self.watch(feed, &ended);
+            match panicked.load(Ordering::Relaxed) {
+                all if all == started => Err(io::Error::other("all of its threads panicked")),
+                _ => Ok(()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use iop_kernels::{Found, NonceRange, Work};
+
+    use super::*;
+    use crate::device::tests::{Folder, feed};
+
+    #[test]
+    fn too_hot_a_cpu_rests_and_goes_on_when_it_is_cool() {
+        let (feed, _shares) = feed(1e9);
+        let sys = Folder::new("heat");
+        sys.write("class/hwmon/hwmon0/name", "k10temp");
+        let set = |celsius: u32| {
+            sys.write("class/hwmon/hwmon0/temp1_input", &(celsius * 1000).to_string());
+        };
+        set(95);
+        let tuning = Tuning { max_temperature: Some(80.0), ..Tuning::default() };
+        let cpu = Cpu {
+            sensors: sys.path().to_owned(),
+            look_every: Duration::from_millis(5),
+            too_hot: AtomicBool::new(true),
+            ..Cpu::placed(iop_kernels::auto(), 1, tuning)
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| cpu.run(&feed).unwrap());
+            let wait_for = |wanted: &dyn Fn() -> bool| {
+                while !wanted() {
+                    thread::sleep(Duration::from_millis(2));
+                }
+            };
+            wait_for(&|| feed.temperature() == Some(95.0));
+            assert_eq!(feed.hashes(), 0);
+            // Not yet cool enough.
+            set(76);
+            wait_for(&|| feed.temperature() == Some(76.0));
+            assert_eq!(feed.hashes(), 0);
+            set(75);
+            wait_for(&|| feed.hashes() > 0);
+            set(80);
+            wait_for(&|| cpu.too_hot.load(Ordering::Relaxed));
+            // The end of the miner ends a rest as well.
+            feed.close();
+        });
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_whose_cpu_is_not_there_hashes_all_the_same() {
+        let (feed, _shares) = feed(1e9);
+        let cpu = Cpu { seats: vec![Some(Seat(vec![1000]))], ..Cpu::new(iop_kernels::auto(), 1) };
+        thread::scope(|scope| {
+            scope.spawn(|| cpu.run(&feed).unwrap());
+            while feed.hashes() == 0 {
+                thread::sleep(Duration::from_millis(2));
+            }
+            feed.close();
+        });
+    }
+
+    /// A kernel with a flaw.
+    #[derive(Debug)]
+    struct Flawed;
+
+    impl Kernel for Flawed {
+        fn name(&self) -> &'static str {
+            "flawed"
+        }
+
+        fn is_supported(&self) -> bool {
+            true
+        }
+
+        fn chunk(&self) -> u64 {
+            16
+        }
+
+        fn scan_versions(&self, _: &Work, _: NonceRange, _: &mut Vec<Found>) -> u64 {
+            panic!("a flaw")
+        }
+    }
+
+    #[test]
+    fn a_cpu_all_of_whose_threads_panic_has_failed() {
+        let (feed, _shares) = feed(1e9);
+        let error = Cpu::new(&Flawed, 2).run(&feed).unwrap_err();
+        assert_eq!(error.to_string(), "all of its threads panicked");
     }
 }

@@ -1,31 +1,42 @@
 //! What hashes.
 //!
-//! Here: the [`Device`] trait, the [`Feed`] that every device works from, the CPU ([`Cpu`]), and OpenCL
-//! devices. Not here:
-//! where jobs come from and shares go.
+//! Here: the [`Device`] trait, the [`Feed`] that every device works from, the CPU ([`Cpu`]) with its place on the
+//! machine ([`Machine`]) and its temperature, OpenCL devices, and what becomes of a device that fails
+//! ([`keep_running`]). Not here: where jobs come from and shares go.
 //! Path: [`Feed::next`] → the device tries the nonces, asking [`Feed::is_current`] often →
 //! [`Feed::add_hashes`] and, for each nonce found, [`Feed::found`] → hashed once more by other code → share.
 
 mod cpu;
+mod faults;
+mod keep;
 mod named;
 #[cfg(feature = "opencl")]
 mod opencl;
+mod placement;
+mod sysfs;
+pub mod temperature;
+mod topology;
 
 pub use cpu::Cpu;
+pub use keep::{Retry, keep_running};
 pub use named::{DeviceName, open};
 #[cfg(feature = "opencl")]
-pub use opencl::{OpenCl, next_launch};
+pub use opencl::{OpenCl, next_launch, no_driver};
+pub use placement::{Machine, NICE, Seat, Tuning};
+pub use topology::Topology;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use iop_kernels::{Found, verify};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{error, info, warn};
 
+use self::faults::Faults;
 use crate::dispatcher::{Assignment, Dispatcher};
 use crate::job::Share;
-use crate::stats::DeviceStats;
+use crate::stats::{DeviceStats, Health};
 
 /// Shares that may wait for the upstream. Devices that find more, faster than it can send, wait as well.
 const SHARES_IN_FLIGHT: usize = 1024;
@@ -40,6 +51,11 @@ pub trait Device: Send {
     /// # Errors
     /// When it cannot hash at all.
     fn run(&self, feed: &Feed) -> io::Result<()>;
+
+    /// Whether it may work again after it has failed, as a card that somebody plugs in again.
+    fn may_come_back(&self) -> bool {
+        false
+    }
 }
 
 /// A way for shares from devices to an upstream.
@@ -54,6 +70,9 @@ pub struct Feed {
     dispatcher: Arc<Dispatcher>,
     stats: Arc<DeviceStats>,
     shares: mpsc::Sender<Share>,
+    faults: Arc<Faults>,
+    /// It has failed and is being tried again.
+    ailing: Arc<AtomicBool>,
 }
 
 impl Feed {
@@ -67,39 +86,72 @@ impl Feed {
     /// A feed whose shares go where those of other devices go.
     #[must_use]
     pub fn into(dispatcher: Arc<Dispatcher>, stats: Arc<DeviceStats>, shares: mpsc::Sender<Share>) -> Self {
-        Self { dispatcher, stats, shares }
+        let (faults, ailing) = (Arc::default(), Arc::default());
+        Self { dispatcher, stats, shares, faults, ailing }
     }
 
     /// The next headers, about `want` of them; waits until there are some. `None`: no more, the device ends.
     #[must_use]
     pub fn next(&self, want: u64) -> Option<Assignment> {
-        self.dispatcher.take(want)
+        if self.faults.condemned() { None } else { self.dispatcher.take(want) }
     }
 
     /// Whether it makes sense to go on with it.
     #[must_use]
     pub fn is_current(&self, assignment: &Assignment) -> bool {
-        self.dispatcher.is_current(assignment)
+        self.dispatcher.is_current(assignment) && !self.faults.condemned()
     }
 
     /// Counts hashes.
     pub fn add_hashes(&self, hashes: u64) {
         self.stats.add_hashes(hashes);
+        if self.ailing.load(Ordering::Relaxed) && self.ailing.swap(false, Ordering::Relaxed) {
+            info!("{} works again", self.stats.name());
+            self.stats.set_health(Health::Working);
+        }
     }
 
-    /// Ends the work for good, as the miner does when it ends.
-    #[cfg(test)]
-    fn close(&self) {
-        self.dispatcher.close();
+    /// Hashes counted so far.
+    fn hashes(&self) -> u64 {
+        self.stats.snapshot().hashes
+    }
+
+    /// Says that the device has failed and is to be tried again; the next hash is its recovery.
+    fn set_ailing(&self, why: String) {
+        self.stats.set_health(Health::Failed(why));
+        self.ailing.store(true, Ordering::Relaxed);
+    }
+
+    /// Its temperature, in degrees Celsius.
+    pub fn set_temperature(&self, celsius: Option<f32>) {
+        self.stats.set_temperature(celsius);
+    }
+
+    /// Why the device must not go on, where it finds too much that is wrong.
+    fn fault(&self) -> Option<String> {
+        self.faults.reason()
+    }
+
+    /// Whether nobody takes shares any more: the miner ends.
+    fn is_over(&self) -> bool {
+        self.shares.is_closed()
     }
 
     /// Passes a header on, if an independent hash says that it meets the target. Waits while too many shares
     /// wait.
     pub fn found(&self, assignment: &Assignment, found: Found) {
         let hash = verify(&assignment.work.header_of(found));
-        if !assignment.job.target().is_met_by(&hash) {
+        let wrong = !assignment.job.target().is_met_by(&hash);
+        if wrong {
             self.stats.add_hardware_error();
             warn!(device = self.stats.name(), job = %assignment.job.id(), nonce = found.nonce, "a nonce found misses the target: not submitted");
+        }
+        if self.faults.note(wrong) {
+            let reason = self.faults.reason().unwrap_or_default();
+            error!("{}: {reason}; the other devices go on", self.stats.name());
+            self.stats.set_health(Health::Failed(reason));
+        }
+        if wrong {
             return;
         }
         self.stats.found(hash);
@@ -112,9 +164,45 @@ impl Feed {
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use crate::job::tests::{ANY_HASH, job};
     use crate::stats::Stats;
+
+    impl Feed {
+        /// Ends the work for good, as the miner does when it ends.
+        pub(crate) fn close(&self) {
+            self.dispatcher.close();
+        }
+
+        pub(crate) fn temperature(&self) -> Option<f32> {
+            self.stats.snapshot().temperature
+        }
+    }
+
+    /// A folder that looks like a part of `/sys`, gone when dropped.
+    pub(crate) struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        pub(crate) fn new(name: &str) -> Self {
+            Self(tempfile::Builder::new().prefix(name).tempdir().unwrap())
+        }
+
+        pub(crate) fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        /// Whoever reads at the same time sees the old text or the new one, as in `/sys`.
+        pub(crate) fn write(&self, file: &str, text: &str) {
+            let file = self.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let unfinished = file.with_extension("new");
+            fs::write(&unfinished, text).unwrap();
+            fs::rename(unfinished, file).unwrap();
+        }
+    }
 
     pub(crate) fn feed(difficulty: f64) -> (Feed, mpsc::Receiver<Share>) {
         feed_of_versions(0, difficulty)

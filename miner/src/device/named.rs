@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-use super::{Cpu, Device};
+use super::{Cpu, Device, Tuning};
 use iop_kernels::Kernel;
 
 /// A device, as `--devices` names it.
@@ -39,13 +39,18 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// The device of that name. The CPU's takes kernel and threads.
+/// The device of that name. The CPU's takes kernel, threads, and where they go.
 ///
 /// # Errors
 /// When this program was built without OpenCL and is asked for it.
-pub fn open(name: DeviceName, kernel: &'static dyn Kernel, threads: usize) -> io::Result<Box<dyn Device>> {
+pub fn open(
+    name: DeviceName,
+    kernel: &'static dyn Kernel,
+    threads: usize,
+    tuning: Tuning,
+) -> io::Result<Box<dyn Device>> {
     match name {
-        DeviceName::Cpu => Ok(Box::new(Cpu::new(kernel, threads))),
+        DeviceName::Cpu => Ok(Box::new(Cpu::placed(kernel, threads, tuning))),
         #[cfg(feature = "opencl")]
         DeviceName::OpenCl(platform, number) => Ok(Box::new(super::OpenCl::new(platform, number))),
         #[cfg(not(feature = "opencl"))]

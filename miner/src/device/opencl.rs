@@ -47,7 +47,10 @@ impl OpenCl {
     }
 
     fn find(&self) -> Result<OpenClDevice, String> {
-        let devices = list().map_err(|error| error.to_string())?;
+        let devices = list().map_err(|error| no_driver(&error.to_string()))?;
+        if devices.is_empty() {
+            return Err(no_driver("the OpenCL drivers find no device"));
+        }
         let names = devices.iter().map(|device| format!("opencl:{}.{}", device.platform, device.number));
         let names = names.collect::<Vec<_>>().join(", ");
         let mut devices = devices.into_iter();
@@ -66,6 +69,16 @@ impl OpenCl {
         info!("{} is {}, hashing as {shape:?}", self.name, device.name);
         Scanner::new(&device, shape).map_err(failed)
     }
+}
+
+/// What to do where no driver gives a device: `found` says what is wrong.
+#[must_use]
+pub fn no_driver(found: &str) -> String {
+    format!(
+        "{found}. OpenCL needs ocl-icd-libopencl1 and the driver of the device, on Debian or Ubuntu: \
+         nvidia-opencl-icd or libnvidia-compute-VERSION (NVIDIA), mesa-opencl-icd (AMD), intel-opencl-icd (Intel), \
+         pocl-opencl-icd (CPU)"
+    )
 }
 
 /// The shape that was kept, if it is for this driver and this version; else that which tuning finds.
@@ -96,6 +109,10 @@ pub fn next_launch(headers: u64, took: Duration) -> u64 {
 impl Device for OpenCl {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn may_come_back(&self) -> bool {
+        true
     }
 
     fn run(&self, feed: &Feed) -> io::Result<()> {
@@ -140,7 +157,8 @@ mod tests {
     fn a_device_that_is_not_there_is_named_and_fails() {
         let (feed, _shares) = crate::device::tests::feed(1e9);
         let error = OpenCl::new(99, 9).run(&feed).unwrap_err().to_string();
-        assert!(error.contains("no such device") || error.contains("no OpenCL platform"), "{error}");
+        let unknown = error.contains("no such device; there are opencl:0.0");
+        assert!(unknown || error.contains("pocl-opencl-icd (CPU)"), "{error}");
     }
 
     #[test]

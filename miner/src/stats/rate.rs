@@ -43,10 +43,14 @@ const COARSE: usize = 60;
 /// run covers what there is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
+    /// Over the last five seconds.
+    pub five_seconds: HashRate,
     /// Over the last ten seconds.
     pub ten_seconds: HashRate,
     /// Over the last minute.
     pub minute: HashRate,
+    /// Over the last five minutes.
+    pub five_minutes: HashRate,
     /// Over the last quarter of an hour.
     pub quarter: HashRate,
     /// Since the device started.
@@ -86,8 +90,10 @@ impl History {
             HashRate::new(hashes.saturating_sub(then), elapsed.saturating_sub(at))
         };
         Rates {
+            five_seconds: over(Duration::from_secs(5)),
             ten_seconds: over(Duration::from_secs(10)),
             minute: over(Duration::from_secs(60)),
+            five_minutes: over(Duration::from_secs(5 * 60)),
             quarter: over(Duration::from_secs(15 * 60)),
             average: HashRate::new(hashes, elapsed),
         }
@@ -136,7 +142,9 @@ mod tests {
             };
         }
         let rates = history.rates(Duration::from_secs(4220), hashes);
-        assert_eq!(rates.ten_seconds, HashRate(0.0));
+        assert_eq!([rates.five_seconds, rates.ten_seconds], [HashRate(0.0); 2]);
+        let five_minutes = 280.0 * 700.0 / 300.0;
+        assert!((rates.five_minutes.0 - five_minutes).abs() < five_minutes * 0.06, "{rates:?}");
         assert!((rates.minute.0 - 700.0 * 40.0 / 60.0).abs() < 1.0, "{rates:?}");
         let quarter = (280.0 * 100.0 + 600.0 * 700.0) / 900.0;
         assert!((rates.quarter.0 - quarter).abs() < quarter * 0.02, "{rates:?}");
@@ -150,8 +158,10 @@ mod tests {
         history.sample(Duration::from_secs(1), 0);
         history.sample(Duration::from_secs(2), 500);
         let rates = history.rates(Duration::from_secs(4), 2000);
-        let all = [rates.ten_seconds, rates.minute, rates.quarter, rates.average];
-        assert_eq!(all, [HashRate(500.0); 4]);
+        let windows =
+            [rates.five_seconds, rates.ten_seconds, rates.minute, rates.five_minutes, rates.quarter];
+        assert_eq!(windows, [HashRate(500.0); 5]);
+        assert_eq!(rates.average, HashRate(500.0));
         assert_eq!(History::default().rates(Duration::ZERO, 0).average, HashRate(0.0));
     }
 }

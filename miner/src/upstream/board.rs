@@ -114,12 +114,17 @@ impl Board {
         self.lock().clone()
     }
 
-    /// The source in use, as it is now; the first one where none is.
+    /// The source in use, as it is now: one that gives work before one that may, and the first where all are alike.
     #[must_use]
     pub fn current(&self) -> Option<Source> {
-        let sources = self.lock();
-        let used = sources.iter().find(|source| source.condition != Condition::Unused);
-        used.or(sources.first()).cloned()
+        let far = |source: &&Source| match source.condition {
+            Condition::Working => 0,
+            Condition::Waiting(_) => 1,
+            Condition::Connecting => 2,
+            Condition::Away(_) => 3,
+            Condition::Unused => 4,
+        };
+        self.lock().iter().min_by_key(far).cloned()
     }
 
     /// Changes what is known of a source; nothing where there is none of that number.
@@ -164,6 +169,11 @@ mod tests {
         assert_eq!(board.current().unwrap().url, "a");
         board.change(1, |source| source.set(Condition::Working));
         assert_eq!(board.current().unwrap().url, "b");
+        // One that failed is not in use while another works.
+        board.change(0, |source| source.set(Condition::Away("gone".to_owned())));
+        assert_eq!(board.current().unwrap().url, "b");
+        board.change(1, |source| source.set(Condition::Unused));
+        assert_eq!(board.current().unwrap().url, "a");
         board.change(7, |_| unreachable!("there is no such source"));
     }
 

@@ -1,159 +1,216 @@
 //! One connection to a pool: moves bytes between socket and session, jobs to the devices, shares to the pool.
+//!
+//! It first gets ready, aside of whatever is mined meanwhile; from [`Connection::take_over`] on its jobs are the devices'
+//! work; after [`Connection::farewell`] it only hears the verdicts that are still to come.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iop_stratum::client::{self, Event, MAX_UNANSWERED, Options, Reconnect, Session, SubmitId, Verdict};
-use iop_stratum::line::{LineDecoder, LineTooLong, MAX_CLIENT_LINE};
+use iop_stratum::client::{self, Event, MAX_UNANSWERED, Reconnect, Session, SubmitId, Verdict};
+use iop_stratum::difficulty::{HASHES_AT_1, Target};
+use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::board::{Condition, Source};
+use super::glance;
+use super::lost::Lost;
+use super::open::{Place, Socket};
+use super::pace::Pace;
 use super::watch::{STALE_IN_A_ROW, Watch};
-use super::{Desk, PoolUrl, Timing};
+use super::{Desk, PoolUrl};
+use crate::dispatcher::Dispatcher;
 use crate::job::{Job, Serial, Share};
 
 /// Bytes to read at once: a job of a usual size.
 const READ: usize = 8 * 1024;
-
 /// Between two lines that a pool gets into our log.
 const SPEAK_EVERY: Duration = Duration::from_millis(500);
 
-/// Why a connection is over, or did not come about.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
-    #[error("cannot connect: {0}")]
-    Connect(String),
-    #[error("connection lost: {0}")]
-    Io(#[from] io::Error),
-    #[error("the pool closed the connection")]
-    Closed,
-    #[error("the pool did not let us work within {} s", .0.as_secs_f32())]
-    Handshake(Duration),
-    #[error("nothing of use from the pool for {} s", .0.as_secs_f32())]
-    Silent(Duration),
-    #[error("no job from the pool for {} s", .0.as_secs_f32())]
-    Idle(Duration),
-    #[error("the pool did not take a line for {} s", .0.as_secs_f32())]
-    Stuck(Duration),
-    #[error("the pool sent a {0}")]
-    Line(#[from] LineTooLong),
-    #[error(transparent)]
-    Session(#[from] client::Error),
-    #[error("the pool asks us to connect to port {port}")]
-    Moved { port: u16, wait: Duration },
-}
+/// Changes of job that go to the devices at once, and how many a second do in the long run: each costs them a part
+/// of a chunk of headers, 0.2 ms. The newest of those that come faster is held back for some milliseconds.
+const JOBS: (u32, u32) = (8, 100);
+/// Bytes that are read at once, and a second in the long run: the former is a few of the longest jobs, the latter ten
+/// times what thousands of machines behind one connection need, and takes a twentieth of one core.
+const BYTES: (u32, u32) = (4 << 20, 1 << 20);
+/// What a line costs besides its bytes.
+const LINE: u32 = 100;
+/// A share that takes longer is as good as none.
+const HOPELESS: Duration = Duration::from_secs(24 * 3600);
+/// A rate is known when the miner has worked for so long.
+const RATE_KNOWN: Duration = Duration::from_secs(10);
 
-pub(super) struct Connection<'a> {
-    stream: TcpStream,
-    url: &'a PoolUrl,
-    timing: Timing,
-    desk: &'a mut Desk,
+pub(super) struct Connection {
+    stream: Box<dyn Socket>,
+    buffer: Vec<u8>,
+    place: Place,
     session: Session,
     decoder: LineDecoder,
     opened: Instant,
     watch: Watch,
-    /// Shares without a verdict, bounded as the session bounds them.
-    submitted: BTreeMap<SubmitId, Share>,
+    /// Shares without a verdict and when they were sent, bounded as the session bounds them.
+    submitted: BTreeMap<SubmitId, (Share, Instant)>,
     /// When the pool last got a line into our log.
     spoke: Option<Instant>,
-    /// The newest job, kept to be started when the pool lets us work, or again when its version mask changes.
+    /// Whether a person was told that the pool's shares are too hard.
+    told_hopeless: bool,
+    /// The newest job, kept to be started when it is this pool's turn, or again when its version mask changes.
     job: Option<client::Job>,
+    /// Whether it is to be started as soon as may be.
+    due: bool,
+    /// How fast jobs may change, and how fast bytes may come.
+    jobs: Pace,
+    bytes: Pace,
+    /// Where its jobs go while it is this pool's turn.
+    dispatcher: Option<Arc<Dispatcher>>,
     /// The serial of the next job.
-    next_serial: &'a mut Serial,
+    next_serial: Serial,
     /// The pool takes shares of jobs from here on.
     oldest_live: Serial,
     /// The first serial that the newest job had; it gets others when its version mask changes.
     first_of_job: Serial,
 }
 
-impl<'a> Connection<'a> {
-    pub(super) fn new(
-        stream: TcpStream,
-        url: &'a PoolUrl,
-        options: Options,
-        timing: Timing,
-        desk: &'a mut Desk,
-        next_serial: &'a mut Serial,
-    ) -> Self {
+impl Connection {
+    pub(super) fn new(stream: Box<dyn Socket>, place: Place) -> Self {
         let now = Instant::now();
         Self {
             stream,
-            url,
-            timing,
-            desk,
-            session: Session::new(options),
+            buffer: vec![0; READ],
+            session: Session::new(place.manner.options.clone()),
+            place,
             decoder: LineDecoder::new(MAX_CLIENT_LINE),
             opened: now,
             watch: Watch::new(now),
             submitted: BTreeMap::new(),
             spoke: None,
+            told_hopeless: false,
             job: None,
-            oldest_live: *next_serial,
-            first_of_job: *next_serial,
-            next_serial,
+            due: false,
+            jobs: Pace::new(JOBS.0, JOBS.1, now),
+            bytes: Pace::new(BYTES.0, BYTES.1, now),
+            dispatcher: None,
+            next_serial: Serial::default(),
+            oldest_live: Serial::default(),
+            first_of_job: Serial::default(),
         }
     }
 
-    /// Works until the connection is lost, and says why it was.
-    pub(super) async fn run(mut self) -> Lost {
-        match self.work().await {
-            Ok(never) => match never {},
-            Err(lost) => lost,
-        }
-    }
-
-    async fn work(&mut self) -> Result<std::convert::Infallible, Lost> {
-        // Shares are a few bytes each and must not wait for more to come.
-        self.stream.set_nodelay(true)?;
-        let mut buffer = vec![0; READ];
-        loop {
+    /// Waits for a job and for leave to submit shares of it.
+    pub(super) async fn ready(mut self) -> Result<Self, Lost> {
+        while self.job.is_none() || !self.session.is_authorized() {
             self.send().await?;
-            let (deadline, late) = self.deadline();
-            tokio::select! {
-                read = self.stream.read(&mut buffer) => match read? {
-                    0 => return Err(Lost::Closed),
-                    length => self.read(&buffer[..length])?,
-                },
-                Some(share) = self.desk.shares.recv() => self.submit(share),
-                () = sleep_until(deadline) => return Err(late),
-            }
+            self.receive().await?;
         }
+        Ok(self)
+    }
+
+    pub(super) fn url(&self) -> &PoolUrl {
+        &self.place.url
+    }
+
+    /// The serial of the next job, of this pool or of the one that follows.
+    pub(super) fn next_serial(&self) -> Serial {
+        self.next_serial
+    }
+
+    /// From now on its jobs are mined, in place of whatever was before.
+    pub(super) fn take_over(&mut self, dispatcher: Arc<Dispatcher>, next_serial: Serial) {
+        self.place.aside = false;
+        self.dispatcher = Some(dispatcher);
+        self.next_serial = next_serial;
+        (self.oldest_live, self.first_of_job) = (next_serial, next_serial);
+        self.start(true);
+    }
+
+    /// Hears the last verdicts, now that another pool's jobs are mined.
+    pub(super) async fn farewell(mut self) {
+        self.dispatcher = None;
+        self.place.aside = true;
+        let limit = self.place.manner.timing.farewell;
+        let last_words = async {
+            while !self.submitted.is_empty() {
+                self.send().await?;
+                self.receive().await?;
+            }
+            Ok::<(), Lost>(())
+        };
+        if timeout(limit, last_words).await.is_err() {
+            debug!("{}: left before every share had its verdict", self.place.url);
+        }
+    }
+
+    /// Submits what was found already, up to so many shares.
+    pub(super) fn submit_found(&mut self, desk: &mut Desk, most: usize) {
+        for _ in 0..most {
+            let Ok(share) = desk.shares.try_recv() else { return };
+            self.submit(share);
+        }
+    }
+
+    /// Gives the network what is to be sent.
+    pub(super) async fn send(&mut self) -> Result<(), Lost> {
+        let limit = self.place.manner.timing.write;
+        let mut lines = Vec::new();
+        while let Some(line) = self.session.next_outgoing() {
+            lines.extend_from_slice(&line);
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let stream = &mut self.stream;
+        let written = async {
+            stream.write_all(&lines).await?;
+            stream.flush().await
+        };
+        timeout(limit, written).await.map_err(|_| Lost::Stuck(limit))?.map_err(Lost::Io)
+    }
+
+    /// Waits for something to happen here, and reacts. May be dropped at any time: nothing is lost.
+    pub(super) async fn receive(&mut self) -> Result<(), Lost> {
+        let ((deadline, late), now) = (self.deadline(), Instant::now());
+        let readable = self.bytes.free_at();
+        let may_read = readable <= now;
+        let mut wake = if may_read { deadline } else { deadline.min(readable) };
+        if self.due && self.dispatcher.is_some() {
+            wake = wake.min(self.jobs.free_at());
+        }
+        tokio::select! {
+            // What is here already counts, also when the whole process was asleep for a while.
+            biased;
+            read = self.stream.read(&mut self.buffer), if may_read => match read? {
+                0 => return Err(Lost::Closed),
+                length => self.read(length)?,
+            },
+            () = sleep_until(wake) => if deadline <= Instant::now() {
+                return Err(late);
+            },
+        }
+        self.give();
+        Ok(())
     }
 
     /// Until when the pool has to be heard of, and what it is if it is not.
     fn deadline(&self) -> (Instant, Lost) {
-        let Timing { handshake, silence, .. } = self.timing;
+        let timing = &self.place.manner.timing;
         if !self.session.is_authorized() {
-            return (self.opened + handshake, Lost::Handshake(handshake));
+            return (self.opened + timing.handshake, Lost::Handshake(timing.handshake));
         }
-        let silent = self.watch.silent_at(silence);
-        match self.watch.idle_at(silence) {
-            Some(idle) if idle < silent => (idle, Lost::Idle(silence)),
-            _ => (silent, Lost::Silent(silence)),
-        }
+        self.watch.deadline(timing, self.place.manner.pools > 1 || self.place.aside)
     }
 
-    async fn send(&mut self) -> Result<(), Lost> {
-        while let Some(line) = self.session.next_outgoing() {
-            match timeout(self.timing.write, self.stream.write_all(&line)).await {
-                Err(_) => return Err(Lost::Stuck(self.timing.write)),
-                Ok(written) => written?,
-            }
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, bytes: &[u8]) -> Result<(), Lost> {
-        self.decoder.extend(bytes);
+    fn read(&mut self, length: usize) -> Result<(), Lost> {
+        self.decoder.extend(&self.buffer[..length]);
+        let mut cost = u32::try_from(length).expect("the buffer is small");
         while let Some(line) = self.decoder.next_line()? {
+            cost += LINE;
             if let Some(event) = self.session.handle_line(line)? {
                 self.react(event)?;
             }
         }
+        self.bytes.spend(cost, Instant::now());
         Ok(())
     }
 
@@ -170,21 +227,13 @@ impl<'a> Connection<'a> {
             | Event::VersionMask(_) => self.watch.useful(now),
         }
         match event {
-            Event::Subscribed => debug!("{}: subscribed", self.url),
-            Event::Authorized => {
-                info!("{}: the pool takes our shares", self.url);
-                self.start(false);
-            }
-            Event::Job(job) => {
-                debug!(job = %job.notify.job_id, clean = job.notify.clean, difficulty = %job.difficulty, "new job");
-                let clean = job.notify.clean;
-                self.job = Some(job);
-                self.first_of_job = *self.next_serial;
-                self.start(clean);
-            }
+            Event::Subscribed => debug!("{}: subscribed", self.place.url),
+            Event::Authorized => self.authorized(),
+            Event::Job(job) => self.new_job(job),
             Event::Difficulty(difficulty) => {
-                if self.may_speak() {
-                    info!("{}: share difficulty {difficulty}", self.url);
+                self.place.note(|source| source.difficulty = Some(difficulty.get()));
+                if !self.place.aside && self.may_speak() {
+                    info!("{}: share difficulty {difficulty}", self.place.url);
                 }
             }
             Event::Extranonce { extranonce1, .. } => debug!(%extranonce1, "new extranonce"),
@@ -197,19 +246,46 @@ impl<'a> Connection<'a> {
                 }
             }
             Event::SubmitResult { id, verdict } => {
-                if let Some(share) = self.submitted.remove(&id) {
-                    self.count(&share, &verdict);
+                if let Some((share, sent)) = self.submitted.remove(&id) {
+                    self.count(&share, &verdict, now - sent);
                 }
                 self.judge_job(id, &verdict, now);
             }
             Event::Reconnect(reconnect) => self.moved(reconnect)?,
             Event::ShowMessage(text) => {
                 if self.may_speak() {
-                    info!("{} says: {text}", self.url);
+                    info!("{} says: {text}", self.place.url);
                 }
+                self.place.note(|source| source.message = Some(text.into()));
             }
         }
         Ok(())
+    }
+
+    fn authorized(&mut self) {
+        if self.place.aside {
+            debug!("{}: the pool takes our shares", self.place.url);
+            return;
+        }
+        info!("{}: the pool takes our shares", self.place.url);
+        if self.job.is_none() {
+            self.place.note(|source| source.set(Condition::Waiting("no job yet".to_owned())));
+        }
+    }
+
+    fn new_job(&mut self, job: client::Job) {
+        debug!(job = %job.notify.job_id, clean = job.notify.clean, difficulty = %job.difficulty, "new job");
+        self.place.note(|source| source.jobs += 1);
+        // Some pools send a job again and again: there is nothing to begin anew.
+        if self.job.as_ref() == Some(&job) {
+            return;
+        }
+        // Another job by the same name: shares of the one before would be judged by this one.
+        let renamed = self.job.as_ref().is_some_and(|old| old.notify.job_id == job.notify.job_id);
+        let clean = job.notify.clean || renamed;
+        self.job = Some(job);
+        self.first_of_job = self.next_serial;
+        self.start(clean);
     }
 
     /// Whether a line that the pool can provoke may go into the log: one now and then, or it could fill the
@@ -223,23 +299,63 @@ impl<'a> Connection<'a> {
         may
     }
 
-    /// Gives the newest job to the devices. Where it is `clean`, shares of those before count no more.
+    /// The newest job is to be given to the devices. Where it is `clean`, shares of those before count no more.
     fn start(&mut self, clean: bool) {
         if clean {
-            self.oldest_live = *self.next_serial;
+            self.oldest_live = self.next_serial;
         }
-        let Some(job) = self.job.clone().filter(|_| self.session.is_authorized()) else { return };
-        let serial = *self.next_serial;
-        self.next_serial.0 += 1;
-        self.desk.dispatcher.set_job(Arc::new(Job::new(serial, job)));
+        self.due = true;
+        self.give();
     }
 
-    fn submit(&mut self, share: Share) {
+    /// Gives the newest job to the devices if it is due and they have had the time to work on the one before.
+    fn give(&mut self) {
+        let now = Instant::now();
+        if !self.due || self.jobs.free_at() > now {
+            return;
+        }
+        let (Some(dispatcher), Some(job)) = (&self.dispatcher, &self.job) else { return };
+        self.due = false;
+        self.jobs.spend(1, now);
+        let serial = self.next_serial;
+        self.next_serial.0 += 1;
+        dispatcher.set_job(Arc::new(Job::new(serial, job.clone())));
+        let view = glance::view(job);
+        let hopeless = self.is_hopeless();
+        self.watch.hopeless(hopeless, now);
+        self.place.note(|source| {
+            source.difficulty = Some(job.difficulty.get());
+            source.job = Some(view);
+            source.set(Condition::Working);
+        });
+        if hopeless && !self.told_hopeless {
+            self.told_hopeless = true;
+            warn!("{}: {}", self.place.url, Lost::Hopeless);
+        }
+    }
+
+    /// Whether a share of its job takes this machine more than a day on average, if it can be found at all.
+    pub(super) fn is_hopeless(&self) -> bool {
+        let Some(job) = &self.job else { return false };
+        if job.target() == Target::from_le_bytes([0; 32]) {
+            return true;
+        }
+        let Some(stats) = &self.place.manner.stats else { return false };
+        let now = stats.snapshot();
+        let rate = now.rates.quarter.0;
+        let expected = job.difficulty.get() * HASHES_AT_1 / rate;
+        now.elapsed >= RATE_KNOWN && rate > 0.0 && expected > HOPELESS.as_secs_f64()
+    }
+
+    /// Submits a share, if it is of a job of this pool that still counts.
+    pub(super) fn submit(&mut self, share: Share) {
         if share.job.serial() < self.oldest_live {
             share.finder.add_stale();
+            self.place.note(|source| source.stale += 1);
             return;
         }
         debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
+        let (of_job, now) = (share.job.serial() >= self.first_of_job, Instant::now());
         let id = self.session.submit(&client::Share {
             job_id: share.job.id().clone(),
             extranonce2: share.extranonce2,
@@ -247,31 +363,39 @@ impl<'a> Connection<'a> {
             nonce: share.nonce,
             version_bits: share.version_bits,
         });
-        if share.job.serial() >= self.first_of_job {
-            self.watch.submitted(id);
-        }
-        self.submitted.insert(id, share);
+        self.watch.submitted(id, of_job, now);
+        self.submitted.insert(id, (share, now));
         if self.submitted.len() > MAX_UNANSWERED {
             self.submitted.pop_first();
         }
     }
 
-    fn count(&self, share: &Share, verdict: &Verdict) {
-        match verdict {
+    fn count(&self, share: &Share, verdict: &Verdict, answer: Duration) {
+        let counted: fn(&mut Source) = match verdict {
             Verdict::Accepted => {
                 share.finder.add_accepted(share.job.difficulty());
                 debug!("share accepted");
+                |source| {
+                    source.accepted += 1;
+                    source.last_accepted = Some(std::time::Instant::now());
+                }
             }
             Verdict::Refused(refusal) if refusal.is_stale() => {
                 share.finder.add_stale();
                 debug!("share refused as stale");
+                |source| source.stale += 1
             }
             Verdict::Refused(refusal) => {
                 if share.finder.add_rejected(&refusal.to_string()) {
-                    warn!("{}: share refused: {refusal}; more of these are counted only", self.url);
+                    warn!("{}: share refused: {refusal}; more of these are counted only", self.place.url);
                 }
+                |source| source.rejected += 1
             }
-        }
+        };
+        self.place.note(|source| {
+            source.answer = Some(answer);
+            counted(source);
+        });
     }
 
     /// Takes a job away that the pool does not know any more: without work the devices wait for its next one.
@@ -279,27 +403,35 @@ impl<'a> Connection<'a> {
         if !self.watch.verdict(id, verdict, now) {
             return;
         }
-        self.job = None;
-        self.oldest_live = *self.next_serial;
-        self.desk.dispatcher.clear();
+        (self.job, self.due) = (None, false);
+        self.oldest_live = self.next_serial;
+        let Some(dispatcher) = &self.dispatcher else { return };
+        dispatcher.clear();
+        let why = format!("{STALE_IN_A_ROW} stale shares in a row; waiting for another job");
         if self.may_speak() {
-            warn!("{}: {STALE_IN_A_ROW} stale shares in a row; waiting for another job", self.url);
+            warn!("{}: {why}", self.place.url);
         }
+        self.place.note(|source| source.set(Condition::Waiting(why)));
     }
 
-    /// Follows the pool to another port, never to another host: whoever can write into an unencrypted
-    /// connection could otherwise take our work away.
+    /// Follows the pool to another port, and to another host only where that is wanted: whoever can write into an
+    /// unencrypted connection could otherwise take our work away.
     fn moved(&mut self, Reconnect { host, port, wait }: Reconnect) -> Result<(), Lost> {
-        if let Some(host) = host.filter(|host| !host.eq_ignore_ascii_case(&self.url.host)) {
-            if self.may_speak() {
-                warn!(
-                    "{}: the pool asks us to connect to {host}; not followed, as it is another host",
-                    self.url
-                );
-            }
-            return Ok(());
+        let here = &self.place.url;
+        let another = host.as_deref().filter(|host| !host.eq_ignore_ascii_case(&here.host));
+        let to = here.moved(another.filter(|_| self.place.manner.follow), port.unwrap_or(here.port));
+        let followed = another.is_none() || self.place.manner.follow;
+        if let Some(to) = to.filter(|_| followed) {
+            let wait = Duration::from_secs(wait.into()).min(self.place.manner.timing.longest_asked_wait);
+            return Err(Lost::Moved { to, wait });
         }
-        let wait = Duration::from_secs(wait.into()).min(self.timing.longest_asked_wait);
-        Err(Lost::Moved { port: port.unwrap_or(self.url.port), wait })
+        if self.may_speak() {
+            let host = host.unwrap_or_default();
+            warn!(
+                "{}: the pool asks us to connect to {host}; not followed, as it is another host",
+                self.place.url
+            );
+        }
+        Ok(())
     }
 }

@@ -1,20 +1,28 @@
 //! Where work comes from and shares go.
 //!
 //! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and
-//! time-outs. Not here: Stratum's messages (`iop-stratum`), hashing.
+//! time-outs, and nodes of one's own ([`node::Solo`]). Not here: Stratum's messages (`iop-stratum`), hashing.
 //! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters
 //! ([`crate::stats`]); what people see of it all stands on [`Desk::board`].
 
 mod backoff;
 pub mod board;
 mod connection;
+mod failover;
+mod glance;
+mod lost;
+pub mod node;
+mod open;
+mod pace;
 pub mod pool;
 mod timing;
+mod tls;
 mod url;
 mod watch;
 
 pub use board::Board;
 pub use timing::Timing;
+pub use tls::{Tls, TlsError};
 pub use url::{PoolUrl, UrlError};
 
 use std::convert::Infallible;

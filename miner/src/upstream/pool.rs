@@ -2,19 +2,15 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use iop_stratum::client::Options;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::VersionMask;
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
 
-use super::backoff::Backoff;
-use super::connection::{Connection, Lost};
-use super::{Board, Desk, PoolUrl, Timing, Upstream};
-use crate::job::Serial;
+use super::failover::Failover;
+use super::open::Manner;
+use super::{Board, Desk, PoolUrl, Timing, Tls, Upstream};
+use crate::stats::Stats;
 use crate::suggest::Suggestion;
 
 /// What we call ourselves to a pool.
@@ -31,15 +27,20 @@ pub struct PoolSettings {
     pub password: String,
     /// The share difficulty to suggest to the pool.
     pub suggestion: Suggestion,
+    /// Whom to trust, if any pool speaks TLS.
+    pub tls: Option<Tls>,
+    /// Whether a pool may send us to another host.
+    pub follow_reconnect: bool,
 }
 
-/// The pools of one user, in order of preference. The next one is tried when one fails; when a good
-/// connection is lost, the list begins anew.
+/// The pools of one user, in order of preference. The next one is tried when one fails or is of no use, and the better
+/// ones are gone back to when they are back.
 #[derive(Debug)]
 pub struct Pool {
-    urls: Vec<PoolUrl>,
-    options: Options,
+    settings: PoolSettings,
+    suggest_difficulty: Option<Difficulty>,
     timing: Timing,
+    stats: Option<Arc<Stats>>,
 }
 
 impl Pool {
@@ -49,61 +50,37 @@ impl Pool {
     /// When there are no URLs.
     #[must_use]
     pub fn new(settings: PoolSettings, suggest_difficulty: Option<Difficulty>, timing: Timing) -> Self {
-        let PoolSettings { urls, user, password, .. } = settings;
-        assert!(!urls.is_empty(), "the command line asks for at least one URL");
-        let options = Options {
-            user,
-            password,
-            user_agent: USER_AGENT.to_owned(),
-            version_mask: VersionMask::SERVER,
-            suggest_difficulty,
-        };
-        Self { urls, options, timing }
+        assert!(!settings.urls.is_empty(), "the command line asks for at least one URL");
+        Self { settings, suggest_difficulty, timing, stats: None }
+    }
+
+    /// Knows by these counters how fast the miner is, and so what difficulty is too much for it.
+    #[must_use]
+    pub fn measured_by(self, stats: Arc<Stats>) -> Self {
+        Self { stats: Some(stats), ..self }
     }
 
     /// The record of these pools that people look at.
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
-        Arc::new(Board::new(self.urls.iter().map(|url| (url.to_string(), self.options.user.clone()))))
-    }
-
-    /// From the first packet to the reason why it is over.
-    async fn connect(&self, url: &PoolUrl, desk: &mut Desk, next_serial: &mut Serial) -> Lost {
-        let connecting = timeout(self.timing.connect, TcpStream::connect((&*url.host, url.port)));
-        let stream = match desk.idle(connecting).await {
-            Err(_) => return Lost::Connect(format!("no answer for {} s", self.timing.connect.as_secs_f32())),
-            Ok(Err(error)) => return Lost::Connect(error.to_string()),
-            Ok(Ok(stream)) => stream,
-        };
-        info!("{url}: connected");
-        let lost =
-            Connection::new(stream, url, self.options.clone(), self.timing, desk, next_serial).run().await;
-        desk.dispatcher.clear();
-        lost
+        let PoolSettings { urls, user, .. } = &self.settings;
+        Arc::new(Board::new(urls.iter().map(|url| (url.to_string(), user.clone()))))
     }
 }
 
 impl Upstream for Pool {
-    async fn run(self, mut desk: Desk) -> Infallible {
-        let mut backoff = Backoff::new(self.timing, self.urls.len());
-        let mut next_serial = Serial::default();
-        let mut url = self.urls[0].clone();
-        loop {
-            let started = Instant::now();
-            let lost = self.connect(&url, &mut desk, &mut next_serial).await;
-            match lost {
-                Lost::Silent(_) | Lost::Idle(_) => backoff.given_up(),
-                _ => backoff.ended(started.elapsed()),
-            }
-            let (next, asked_wait) = match &lost {
-                Lost::Moved { port, wait } => (PoolUrl { host: url.host.clone(), port: *port }, *wait),
-                _ => (self.urls[backoff.pool()].clone(), Duration::ZERO),
-            };
-            let wait = backoff.wait().max(asked_wait);
-            let again = if next == url { "again".to_owned() } else { next.to_string() };
-            warn!("{url}: {lost}; trying {again} in {:.1} s", wait.as_secs_f32());
-            desk.idle(sleep(wait)).await;
-            url = next;
-        }
+    async fn run(self, desk: Desk) -> Infallible {
+        let Self { settings, suggest_difficulty, timing, stats } = self;
+        let options = Options {
+            user: settings.user,
+            password: settings.password,
+            user_agent: USER_AGENT.to_owned(),
+            version_mask: VersionMask::SERVER,
+            suggest_difficulty,
+        };
+        let (pools, board) = (settings.urls.len(), Arc::clone(&desk.board));
+        let (tls, follow) = (settings.tls, settings.follow_reconnect);
+        let manner = Manner { options, timing, tls, follow, pools, stats, board };
+        Failover::new(settings.urls, Arc::new(manner), desk).run().await
     }
 }

@@ -1,10 +1,12 @@
 //! Whether a pool's connection is still worth having, and whether its job is still alive.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
 
 use iop_stratum::client::{MAX_UNANSWERED, SubmitId, Verdict};
 use tokio::time::Instant;
+
+use super::Timing;
+use super::lost::Lost;
 
 /// Refusals as stale, one after the other, after which a job is given up. After a change of the chain's tip a
 /// few shares are refused that were on their way: at twenty shares a second and half a second to the pool and
@@ -12,25 +14,50 @@ use tokio::time::Instant;
 /// seconds, less than three minutes.
 pub(super) const STALE_IN_A_ROW: u32 = 16;
 
+/// Refusals of any kind, one after the other, after which a pool is left for another one, if they took
+/// [`Timing::refused`].
+const REFUSED_IN_A_ROW: u32 = 16;
+/// The same for machines that find few shares, if they took [`FEW_LONGER`] times as long.
+const FEW_REFUSED: u32 = 4;
+const FEW_LONGER: u32 = 10;
+
 /// What a connection was good for, and when.
 ///
-/// Refusals, messages and pings show that somebody is there, not that there is something to mine: they do not
-/// break the silence.
+/// Shares are counted that were found and sent, never those that were to be expected: a slow machine, or one with bad
+/// luck, is no fault of the pool. Refusals, messages and pings show that somebody is there, not that there is something
+/// to mine: they do not break the silence.
 #[derive(Debug)]
 pub(super) struct Watch {
     last_useful: Instant,
     /// Since when there is no job; `None` while there is one.
     without_job: Option<Instant>,
+    /// Whether there was a job at all.
+    had_job: bool,
     /// Shares of the job at hand that have no verdict yet, bounded as the session bounds them.
     unanswered: BTreeSet<SubmitId>,
     /// Shares of the job at hand that were refused as stale since one was accepted.
     stale: u32,
+    /// Shares of any job that were sent since the last verdict, and when: the oldest of them, oldest first.
+    waiting: VecDeque<(SubmitId, Instant)>,
+    /// Refusals since the last acceptance, and when the first of them came.
+    refused: (u32, Instant),
+    /// Since when its jobs are too hard for this machine; `None` while they are not.
+    hopeless: Option<Instant>,
 }
 
 impl Watch {
     /// Over a connection that is open since `now` and has no job yet.
     pub(super) fn new(now: Instant) -> Self {
-        Self { last_useful: now, without_job: Some(now), unanswered: BTreeSet::new(), stale: 0 }
+        Self {
+            last_useful: now,
+            without_job: Some(now),
+            had_job: false,
+            unanswered: BTreeSet::new(),
+            stale: 0,
+            waiting: VecDeque::new(),
+            refused: (0, now),
+            hopeless: None,
+        }
     }
 
     /// The pool sent something that mining needs.
@@ -42,15 +69,27 @@ impl Watch {
     pub(super) fn job(&mut self, now: Instant) {
         self.useful(now);
         self.without_job = None;
+        self.had_job = true;
         self.unanswered.clear();
         self.stale = 0;
     }
 
-    /// A share of the job at hand is on its way.
-    pub(super) fn submitted(&mut self, id: SubmitId) {
-        self.unanswered.insert(id);
-        if self.unanswered.len() > MAX_UNANSWERED {
-            self.unanswered.pop_first();
+    /// Whether a share of the job is as good as never found here.
+    pub(super) fn hopeless(&mut self, hopeless: bool, now: Instant) {
+        self.hopeless = hopeless.then(|| self.hopeless.unwrap_or(now));
+    }
+
+    /// A share is on its way; whether it is of the job at hand.
+    pub(super) fn submitted(&mut self, id: SubmitId, of_job: bool, now: Instant) {
+        // The oldest is the one that counts: it stays where there is no room.
+        if self.waiting.len() < MAX_UNANSWERED {
+            self.waiting.push_back((id, now));
+        }
+        if of_job {
+            self.unanswered.insert(id);
+            if self.unanswered.len() > MAX_UNANSWERED {
+                self.unanswered.pop_first();
+            }
         }
     }
 
@@ -58,15 +97,25 @@ impl Watch {
     /// its shares in a row were stale. From then on there is no job.
     pub(super) fn verdict(&mut self, id: SubmitId, verdict: &Verdict, now: Instant) -> bool {
         let of_job = self.unanswered.remove(&id);
+        // What was sent before it is not waited for either: a pool may answer in any order, or lose one.
+        while self.waiting.front().is_some_and(|(waiting, _)| *waiting <= id) {
+            self.waiting.pop_front();
+        }
         match verdict {
             Verdict::Accepted => {
                 self.useful(now);
+                self.refused.0 = 0;
                 if of_job {
                     self.stale = 0;
                 }
             }
-            Verdict::Refused(refusal) if of_job && refusal.is_stale() => self.stale += 1,
-            Verdict::Refused(_) => {}
+            Verdict::Refused(refusal) => {
+                let since = if self.refused.0 == 0 { now } else { self.refused.1 };
+                self.refused = (self.refused.0.saturating_add(1), since);
+                if of_job && refusal.is_stale() {
+                    self.stale += 1;
+                }
+            }
         }
         let dead = self.without_job.is_none() && self.stale >= STALE_IN_A_ROW;
         if dead {
@@ -75,24 +124,43 @@ impl Watch {
         dead
     }
 
-    /// When nothing useful has come for so long.
-    pub(super) fn silent_at(&self, limit: Duration) -> Instant {
-        self.last_useful + limit
+    /// Until when all is well if nothing more comes, and what it is then. Where there are `others` to go to, more is
+    /// asked of a pool.
+    pub(super) fn deadline(&self, timing: &Timing, others: bool) -> (Instant, Lost) {
+        let Timing { silence, answer, first_job, .. } = *timing;
+        let idle = if others && !self.had_job { first_job.min(silence) } else { silence };
+        let since = |since: Option<Instant>, limit, lost| since.map(|since| (since + limit, lost));
+        let sent = self.waiting.front().map(|(_, sent)| *sent);
+        [
+            since(self.without_job, idle, Lost::Idle(idle)),
+            since(sent, answer, Lost::Unanswered(answer)),
+            self.refused_at(timing).filter(|_| others).map(|at| (at, Lost::Refused(self.refused.0))),
+            since(self.hopeless.filter(|_| others), silence, Lost::Hopeless),
+        ]
+        .into_iter()
+        .flatten()
+        .fold((self.last_useful + silence, Lost::Silent(silence)), |first, other| {
+            if other.0 < first.0 { other } else { first }
+        })
     }
 
-    /// When there has been no job for so long, whatever else came. `None` while there is a job.
-    pub(super) fn idle_at(&self, limit: Duration) -> Option<Instant> {
-        self.without_job.map(|since| since + limit)
+    fn refused_at(&self, timing: &Timing) -> Option<Instant> {
+        let (count, since) = self.refused;
+        match count {
+            REFUSED_IN_A_ROW.. => Some(since + timing.refused),
+            FEW_REFUSED.. => Some(since + timing.refused * FEW_LONGER),
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use iop_stratum::client::Refusal;
 
     use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(180);
 
     fn refused(code: i32) -> Verdict {
         Verdict::Refused(Refusal { code: Some(code), text: "no".into() })
@@ -101,10 +169,20 @@ mod tests {
     /// Submits and judges so many shares of the job at hand; says after how many the job was dropped.
     fn judge(watch: &mut Watch, ids: std::ops::Range<u64>, verdict: &Verdict, now: Instant) -> Vec<u64> {
         let judged = ids.map(|id| {
-            watch.submitted(SubmitId(id));
+            watch.submitted(SubmitId(id), true, now);
             (id, watch.verdict(SubmitId(id), verdict, now))
         });
         judged.filter_map(|(id, dropped)| dropped.then_some(id)).collect()
+    }
+
+    /// In how many seconds after `start` the pool is left, and why.
+    fn left(watch: &Watch, others: bool, start: Instant) -> (u64, String) {
+        let (at, lost) = watch.deadline(&Timing::default(), others);
+        ((at - start).as_secs(), format!("{lost:?}").split('(').next().unwrap_or_default().to_owned())
+    }
+
+    fn lost(seconds: u64, why: &str) -> (u64, String) {
+        (seconds, why.to_owned())
     }
 
     #[test]
@@ -124,7 +202,7 @@ mod tests {
         let now = Instant::now();
         let mut watch = Watch::new(now);
         watch.job(now);
-        (1..100).for_each(|id| watch.submitted(SubmitId(id)));
+        (1..100).for_each(|id| watch.submitted(SubmitId(id), true, now));
         watch.job(now);
         assert!((1..100).all(|id| !watch.verdict(SubmitId(id), &refused(21), now)));
         assert!(judge(&mut watch, 100..200, &refused(23), now).is_empty());
@@ -135,24 +213,84 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = Watch::new(start);
-        assert_eq!((watch.silent_at(LIMIT), watch.idle_at(LIMIT)), (at(180), Some(at(180))));
+        assert_eq!(left(&watch, false, start), lost(180, "Silent"));
         watch.useful(at(1));
-        assert_eq!((watch.silent_at(LIMIT), watch.idle_at(LIMIT)), (at(181), Some(at(180))));
+        assert_eq!(left(&watch, false, start), lost(180, "Idle"));
+        assert_eq!(
+            left(&watch, true, start),
+            lost(30, "Idle"),
+            "where there are others, a job has to come soon"
+        );
         watch.job(at(2));
-        assert_eq!((watch.silent_at(LIMIT), watch.idle_at(LIMIT)), (at(182), None));
+        assert_eq!(left(&watch, true, start), lost(182, "Silent"));
         judge(&mut watch, 1..3, &Verdict::Accepted, at(3));
         judge(&mut watch, 3..6, &refused(23), at(4));
-        assert_eq!((watch.silent_at(LIMIT), watch.idle_at(LIMIT)), (at(183), None));
+        assert_eq!(left(&watch, true, start), lost(183, "Silent"));
         judge(&mut watch, 6..100, &refused(21), at(5));
-        assert_eq!((watch.silent_at(LIMIT), watch.idle_at(LIMIT)), (at(183), Some(at(185))));
-        watch.useful(at(100));
-        assert_eq!((watch.silent_at(LIMIT), watch.idle_at(LIMIT)), (at(280), Some(at(185))));
+        watch.useful(at(6));
+        assert_eq!(left(&watch, false, start), lost(185, "Idle"));
     }
 
     #[test]
-    fn shares_without_an_answer_fill_no_memory() {
-        let mut watch = Watch::new(Instant::now());
-        (0..2 * MAX_UNANSWERED as u64).for_each(|id| watch.submitted(SubmitId(id)));
-        assert_eq!(watch.unanswered.len(), MAX_UNANSWERED);
+    fn a_share_without_an_answer_is_waited_for_a_minute_unless_a_later_one_was_answered() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(start);
+        watch.job(at(100));
+        watch.submitted(SubmitId(1), true, at(101));
+        watch.submitted(SubmitId(2), false, at(102));
+        watch.submitted(SubmitId(3), true, at(103));
+        assert_eq!(left(&watch, false, start), lost(161, "Unanswered"));
+        watch.verdict(SubmitId(2), &refused(23), at(104));
+        assert_eq!(left(&watch, false, start), lost(163, "Unanswered"));
+        watch.verdict(SubmitId(1), &Verdict::Accepted, at(105));
+        watch.verdict(SubmitId(3), &Verdict::Accepted, at(105));
+        assert_eq!(left(&watch, false, start), lost(285, "Silent"));
+    }
+
+    #[test]
+    fn a_pool_that_refuses_everything_is_left_for_another_one_and_kept_where_there_is_none() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(start);
+        watch.job(at(1000));
+        judge(&mut watch, 1..4, &refused(23), at(1000));
+        assert_eq!(left(&watch, true, at(1000)), lost(180, "Silent"));
+        judge(&mut watch, 4..5, &refused(21), at(1001));
+        // Few shares of a slow machine: the silence comes first, unless the pool sends jobs.
+        watch.job(at(1599));
+        assert_eq!(left(&watch, true, at(1000)), lost(600, "Refused"));
+        judge(&mut watch, 5..17, &refused(23), at(1010));
+        assert_eq!(left(&watch, true, at(1000)), lost(60, "Refused"));
+        assert_eq!(left(&watch, false, at(1000)), lost(779, "Silent"));
+        judge(&mut watch, 17..18, &Verdict::Accepted, at(1011));
+        assert_eq!(left(&watch, true, at(1000)), lost(191, "Silent"));
+    }
+
+    #[test]
+    fn jobs_that_are_too_hard_count_as_none_where_there_is_another_pool() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(start);
+        for seconds in [10, 20] {
+            watch.job(at(seconds));
+            watch.hopeless(true, at(seconds));
+        }
+        assert_eq!(left(&watch, true, start), lost(190, "Hopeless"));
+        assert_eq!(left(&watch, false, start), lost(200, "Silent"));
+        watch.hopeless(false, at(20));
+        assert_eq!(left(&watch, true, start), lost(200, "Silent"));
+    }
+
+    #[test]
+    fn shares_without_an_answer_fill_no_memory_and_the_oldest_is_not_forgotten() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        watch.job(start + Duration::from_secs(100));
+        for id in 0..2 * MAX_UNANSWERED as u64 {
+            watch.submitted(SubmitId(id), true, start + Duration::from_millis(id));
+        }
+        assert_eq!((watch.unanswered.len(), watch.waiting.len()), (MAX_UNANSWERED, MAX_UNANSWERED));
+        assert_eq!(left(&watch, false, start), lost(60, "Unanswered"));
     }
 }

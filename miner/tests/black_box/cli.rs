@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, JOB, PATIENCE, listen};
+use crate::support::{Client, EASY, JOB, PATIENCE, listen};
 
 fn miner(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iop-miner"));
@@ -109,6 +110,121 @@ fn bench_prints_one_object_per_kernel_with_the_promised_fields() {
 }
 
 #[test]
+fn bench_ends_with_a_comparison_the_fastest_first() {
+    let output = run(&["bench", "--threads", "1", "--seconds", "0.2"]);
+    assert_eq!(output.status.code(), Some(0));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let (_, compared) = table.split_once("fastest first:\n").expect("there are several kernels");
+    let parts: Vec<f64> = compared
+        .lines()
+        .map(|line| line.split(" %").next().unwrap().split(' ').next_back().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!((parts[0], parts.len()), (100.0, iop_kernels::supported().count()), "{table}");
+    assert!(parts.windows(2).all(|pair| pair[0] >= pair[1]), "{table}");
+}
+
+/// The CPUs that a miner's worker threads are bound to, sorted, and the nice value of its main thread. Workers are
+/// bound after they have become nice.
+#[cfg(target_os = "linux")]
+fn threads_of(miner: u32) -> (Vec<String>, Option<i64>) {
+    let (mut bound, mut main_nice) = (Vec::new(), None);
+    for thread in std::fs::read_dir(format!("/proc/{miner}/task")).unwrap() {
+        let thread = thread.unwrap().path();
+        let read = |file: &str| std::fs::read_to_string(thread.join(file)).unwrap();
+        let nice: i64 =
+            read("stat").rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap();
+        let status = read("status");
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        let name = read("comm");
+        if name.starts_with("cpu-") {
+            bound.extend((nice >= 10).then(|| allowed.trim().to_owned()));
+        } else if name.trim() == "iop-miner" {
+            main_nice = Some(nice);
+        }
+    }
+    bound.sort_unstable();
+    (bound, main_nice)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_are_bound_to_cpus_at_low_priority_and_the_pools_thread_is_not() {
+    let (listener, address) = listen();
+    let url = format!("stratum+tcp://{address}");
+    let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig"];
+    let child = Ended(miner(&arguments).stderr(Stdio::null()).spawn().unwrap());
+    Client::accept(&listener).serve_until_share(&JOB);
+    let devices = run(&["devices", "--json"]).stdout;
+    let cpu: Value = serde_json::from_slice(devices.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    let mut expected: Vec<String> =
+        cpu["pinned_to"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    expected.sort_unstable();
+    // The first share may be there before the last thread has begun.
+    let start = Instant::now();
+    let main_nice = loop {
+        let (seen, main_nice) = threads_of(child.0.id());
+        if !seen.is_empty() && (expected.is_empty() || seen == expected) {
+            break main_nice;
+        }
+        assert!(start.elapsed() < PATIENCE, "bound to {seen:?}, not to {expected:?}");
+        thread::sleep(Duration::from_millis(10));
+    };
+    // Our own is what the program began with.
+    let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let own: i64 = own.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap();
+    assert_eq!(main_nice, Some(own));
+}
+
+/// Runs the program with these lines to read.
+fn run_with_input(folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let mut command = miner(arguments);
+    command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It may have ended before it has read all.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn setup_writes_a_file_and_run_mines_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (listener, address) = listen();
+    // An address of regtest whose hash is all ones.
+    let user = iop_consensus::address::Address {
+        kind: iop_consensus::address::AddressKind::PubkeyHash,
+        hash: [1; 20],
+    };
+    let params = iop_consensus::params::Params::by_name("regtest").unwrap();
+    let user = user.to_base58(&params.prefixes);
+    let answers = format!("pool\nregtest\nstratum+tcp://{address}\n\n{user}\nrig\n\n\n\n");
+    let output = run_with_input(folder.path(), &["setup"], &answers);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("H/s with kernel ") && said.contains("miner.toml is written"), "{said}");
+    let _child = Ended(
+        miner(&["run", "--threads", "1"]).current_dir(folder.path()).stderr(Stdio::null()).spawn().unwrap(),
+    );
+    let mut client = Client::accept(&listener);
+    let authorize = client.read_request("mining.configure");
+    assert!(authorize["params"].is_array());
+}
+
+#[test]
+fn setup_without_answers_and_run_without_a_file_fail_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run_with_input(folder.path(), &["setup"], "pool\n");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr, "iop-miner: setup: the input ended before all was answered; nothing is written\n");
+    let output = run_with_input(folder.path(), &["run"], "");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.starts_with("iop-miner: configuration file miner.toml cannot be read: "), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
 fn devices_lists_the_cpu_with_its_kernels() {
     let output = run(&["devices", "--json"]);
     assert_eq!(output.status.code(), Some(0));
@@ -119,6 +235,14 @@ fn devices_lists_the_cpu_with_its_kernels() {
     assert!(cpu["kernels"].as_array().unwrap().contains(&cpu["auto"]));
     let table = String::from_utf8(run(&["devices"]).stdout).unwrap();
     assert!(table.contains("cpu") && table.contains("scalar"), "{table}");
+    if cfg!(target_os = "linux") {
+        let (cores, cpus) = (cpu["cores"].as_u64().unwrap(), cpu["cpus"].as_u64().unwrap());
+        assert!(cores >= 1 && cpus >= cores && cpu["numa_nodes"].as_u64().unwrap() >= 1, "{cpu}");
+        assert!(table.contains(&format!("{cores} physical core")), "{table}");
+        // Threads have a CPU each, or a quota leaves them less than there are.
+        let (pinned, threads) = (cpu["pinned_to"].as_array().unwrap(), cpu["threads"].as_u64().unwrap());
+        assert!(pinned.len() as u64 == threads || threads < cpus, "{cpu}");
+    }
 }
 
 #[cfg(unix)]
@@ -243,4 +367,68 @@ fn mining_goes_on_where_nobody_takes_the_log() {
     let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
     let _child = Ended(miner(&arguments).stderr(full).spawn().unwrap());
     Client::accept(&listener).serve_until_share(&JOB);
+}
+
+/// `mine --json` at a pool that takes so many shares and answers no more.
+fn mine_with_json(stdout: impl Into<Stdio>, most: u64) -> Ended {
+    let (listener, address) = listen();
+    let url = format!("stratum+tcp://{address}");
+    let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1", "--json"];
+    let child = miner(&arguments).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    thread::spawn(move || {
+        let mut client = Client::accept(&listener);
+        client.handshake(&JOB);
+        client.set_difficulty(EASY);
+        client.send(&JOB.notify(true));
+        let mut taken = 0;
+        while let Some(submit) = client.read_submit_if_any() {
+            if taken < most {
+                client.answer(&submit, json!(true));
+                taken += 1;
+            }
+        }
+    });
+    Ended(child)
+}
+
+#[cfg(unix)]
+#[test]
+fn json_has_the_counts_of_the_pool_every_ten_seconds_and_at_the_end() {
+    const TAKEN: u64 = 50;
+    let mut child = mine_with_json(Stdio::piped(), TAKEN);
+    let lines = lines(child.0.stdout.take().unwrap());
+    let status = || -> Value { serde_json::from_str(&lines.recv_timeout(PATIENCE).unwrap()).unwrap() };
+    let first = std::iter::repeat_with(status).find(|status| status["accepted"] == TAKEN).unwrap();
+    let sent = Command::new("kill").args(["-s", "TERM", &child.0.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let last = status();
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+    assert!(lines.recv_timeout(PATIENCE).is_err(), "that was the last line");
+    for status in [&first, &last] {
+        assert_eq!((&status["accepted"], &status["rejected"]), (&json!(TAKEN), &json!(0)), "{status}");
+        let work = status["accepted_work"].as_f64().unwrap();
+        assert!((work / (TAKEN as f64 * EASY) - 1.0).abs() < 1e-9, "{status}");
+        let cpu = &status["devices"][0];
+        assert_eq!((&cpu["name"], &cpu["accepted"]), (&json!("cpu"), &json!(TAKEN)), "{status}");
+        let [hashes, uptime, average] =
+            [&status["hashes"], &status["uptime"], &status["hash_rate"]["average"]]
+                .map(|number| number.as_f64().unwrap());
+        assert!((average * uptime / hashes - 1.0).abs() < 1e-6, "{status}");
+    }
+    assert!(last["hashes"].as_u64() > first["hashes"].as_u64());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn json_that_nobody_takes_ends_the_miner() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    // Whoever closed the pipe has seen enough; a full disk is a failure.
+    for (mut child, status) in [(mine_with_json(writer, 1), 0), (mine_with_json(full, 1), 1)] {
+        let mut stderr = String::new();
+        child.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.0.wait().unwrap().code(), Some(status), "{stderr}");
+        assert_eq!(stderr.contains("iop-miner: "), status == 1, "{stderr}");
+    }
 }

@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod devices;
 mod mine;
 mod support;
+#[cfg(target_os = "linux")]
+mod terminal;

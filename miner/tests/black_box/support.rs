@@ -30,11 +30,18 @@ const NEVER: Duration = Duration::from_secs(300);
 pub(crate) const TIMING: Timing = Timing {
     connect: PATIENCE,
     handshake: NEVER,
+    first_job: NEVER,
     silence: NEVER,
+    answer: NEVER,
+    refused: NEVER,
     write: NEVER,
     first_retry: Duration::from_millis(20),
     last_retry: Duration::from_millis(100),
     good_after: Duration::from_secs(30),
+    first_probe: NEVER,
+    last_probe: NEVER,
+    steady: NEVER,
+    farewell: PATIENCE,
     longest_asked_wait: Duration::from_millis(100),
 };
 
@@ -112,6 +119,8 @@ pub(crate) fn pool(pools: &[SocketAddr], suggested: Option<f64>, timing: Timing)
         user: "pAddress.rig".into(),
         password: "x".into(),
         suggestion: Suggestion::Nothing,
+        tls: None,
+        follow_reconnect: false,
     };
     Pool::new(settings, suggested, timing)
 }

@@ -39,6 +39,8 @@ pub struct Published {
     pub height: u32,
     /// Grows with every change of the mempool.
     pub mempool_changes: u64,
+    /// Whether that block holds nothing but its coinbase.
+    pub tip_is_empty: bool,
     /// The header with most work, whether or not its block is here.
     pub best_header: BlockHash,
     /// Its height.
@@ -118,6 +120,7 @@ fn current(state: &mut ChainState) -> Published {
         tip: tip.hash,
         height: tip.record.height,
         mempool_changes: state.mempool().changes(),
+        tip_is_empty: tip.record.tx_count == 1,
         best_header: best.hash,
         best_header_height: best.record.height,
         initial_block_download,

@@ -50,19 +50,6 @@ async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
 }
 
 #[test]
-fn only_what_is_said_of_the_block_is_a_verdict() {
-    let error = |code| Err(RpcError::Node { code, message: "words".into() });
-    assert_eq!(verdict(Ok(None)), Ok("accepted".into()));
-    assert_eq!(verdict(Ok(Some("bad-CAP-miner".into()))), Ok("bad-CAP-miner".into()));
-    assert_eq!(verdict(error(-22)), Ok("words".into()));
-    for code in [-32603, -25, -20, -7, -28, -1, -32601, 0] {
-        assert!(verdict(error(code)).is_err(), "{code}");
-    }
-    assert!(verdict(Err(RpcError::Unauthorized)).is_err());
-    assert!(verdict(Ok(Some("prev-blk-not-found".into()))).is_err(), "not yet");
-}
-
-#[test]
 fn a_silent_node_is_given_up_only_when_another_has_taken_the_block() {
     let late = PATIENCE + Duration::from_secs(1);
     for (status, given_up) in

@@ -222,8 +222,8 @@ impl Inner {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use iop_mining::rpc::{NodeAddress, RpcError};
+    use iop_mining::sample::tip;
 
-    use super::super::tips::tests::tip;
     use super::*;
 
     fn health() -> Health {

@@ -8,7 +8,6 @@
 pub mod announced;
 pub mod health;
 mod source;
-pub mod tips;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
 use iop_mining::rpc::Node;
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
+pub use iop_mining::tips;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
@@ -287,9 +287,8 @@ impl Follower {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use iop_mining::rpc::NodeAddress;
-    use iop_mining::sample::{key, template};
+    use iop_mining::sample::{key, template, tip};
 
-    use super::tips::tests::tip;
     use super::*;
 
     fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {

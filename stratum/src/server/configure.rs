@@ -21,6 +21,10 @@ pub(super) struct Configured {
     pub(super) reply: BTreeMap<String, Value>,
     /// The agreed mask, if version rolling was asked for.
     pub(super) version_mask: Option<VersionMask>,
+    /// The mask that it asked for then.
+    pub(super) asked_mask: Option<VersionMask>,
+    /// Whether it takes other extranonces while it is connected.
+    pub(super) extranonce_changes: bool,
     /// The least difficulty that the client can work at.
     pub(super) minimum_difficulty: Option<Difficulty>,
 }
@@ -68,7 +72,11 @@ impl Configured {
         let answer = match name {
             "version-rolling" => self.version_rolling(options, server_mask),
             "minimum-difficulty" => self.minimum_difficulty(options, max_difficulty),
-            "subscribe-extranonce" | "info" => Value::Bool(true),
+            "subscribe-extranonce" => {
+                self.extranonce_changes = true;
+                Value::Bool(true)
+            }
+            "info" => Value::Bool(true),
             _ => Value::Bool(false),
         };
         self.reply.insert(name.to_owned(), answer);
@@ -80,10 +88,12 @@ impl Configured {
             Some(Some(text)) => VersionMask::parse(&text),
             Some(None) => Err(FieldError::Kind { field: "version-rolling.mask", expected: "a string" }),
         };
-        let mask = match asked {
-            Ok(asked) => asked.intersect(server_mask),
+        let asked = match asked {
+            Ok(asked) => asked,
             Err(error) => return Value::String(error.to_string()),
         };
+        let mask = asked.intersect(server_mask);
+        self.asked_mask = Some(asked);
         // min-bit-count, a number or text, is advice to servers that can choose their mask; ours is one, all bits that may roll.
         self.version_mask = Some(mask);
         if mask == VersionMask::NONE {

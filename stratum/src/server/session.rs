@@ -11,7 +11,9 @@ use super::{
 };
 use super::{Submit, WorkerSlot};
 use crate::difficulty::{Difficulty, Target};
-use crate::fields::{Extranonce1, FieldError, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32};
+use crate::fields::{
+    Extranonce1, FieldError, MAX_EXTRANONCE2_SIZE, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32,
+};
 use crate::message::{Id, Message, Params, failure, granted, notification, printable, success};
 use crate::verdict::Reject;
 
@@ -37,7 +39,12 @@ impl AsRef<[u8]> for Outgoing {
 #[derive(Debug)]
 pub struct Session {
     extranonce1: Extranonce1,
+    extranonce2_size: usize,
+    /// The client takes a `mining.set_extranonce`.
+    extranonce_changes: bool,
     server_mask: VersionMask,
+    /// What the client asked to roll, if it did.
+    asked_mask: Option<VersionMask>,
     version_mask: VersionMask,
     max_difficulty: Option<Difficulty>,
     software: &'static str,
@@ -52,12 +59,16 @@ impl Session {
     /// A new connection.
     ///
     /// `extranonce1` must not belong to another live connection, `server_mask` is what may be rolled at most and
-    /// `software` is the answer to `get_version`.
+    /// `software` is the answer to `get_version`. The extranonce2 has [`SERVER_EXTRANONCE2_SIZE`] bytes, unless
+    /// [`Self::with_extranonce2_size`] says otherwise.
     #[must_use]
     pub fn new(extranonce1: Extranonce1, server_mask: VersionMask, software: &'static str) -> Self {
         Self {
             extranonce1,
+            extranonce2_size: SERVER_EXTRANONCE2_SIZE,
+            extranonce_changes: false,
             server_mask,
+            asked_mask: None,
             version_mask: VersionMask::NONE,
             max_difficulty: None,
             software,
@@ -73,6 +84,52 @@ impl Session {
     #[must_use]
     pub fn with_max_difficulty(self, max: Difficulty) -> Self {
         Self { max_difficulty: Some(max), ..self }
+    }
+
+    /// Another width of the extranonce2, in bytes.
+    ///
+    /// # Panics
+    /// Above [`MAX_EXTRANONCE2_SIZE`].
+    #[must_use]
+    pub fn with_extranonce2_size(self, extranonce2_size: usize) -> Self {
+        assert!(extranonce2_size <= MAX_EXTRANONCE2_SIZE, "an extranonce2 of {extranonce2_size} bytes");
+        Self { extranonce2_size, ..self }
+    }
+
+    /// Width of the client's part of the coinbase, in bytes.
+    #[must_use]
+    pub fn extranonce2_size(&self) -> usize {
+        self.extranonce2_size
+    }
+
+    /// Whether the client has said that it takes other extranonces while it is connected.
+    #[must_use]
+    pub fn takes_extranonces(&self) -> bool {
+        self.extranonce_changes
+    }
+
+    /// Other extranonces for the jobs that are sent from now on. A subscribed client is told (`mining.set_extranonce`),
+    /// which it understands only where it [takes](Self::takes_extranonces) them.
+    ///
+    /// # Panics
+    /// Where the extranonce2 has more than [`MAX_EXTRANONCE2_SIZE`] bytes.
+    pub fn set_extranonce(&mut self, extranonce1: Extranonce1, extranonce2_size: usize) {
+        assert!(extranonce2_size <= MAX_EXTRANONCE2_SIZE, "an extranonce2 of {extranonce2_size} bytes");
+        (self.extranonce1, self.extranonce2_size) = (extranonce1, extranonce2_size);
+        if self.subscribed {
+            self.send(notification("mining.set_extranonce", (extranonce1.to_string(), extranonce2_size)));
+        }
+    }
+
+    /// Other version bits that may be rolled at most. A client that rolls is told, if that changes its mask
+    /// (`mining.set_version_mask`).
+    pub fn set_server_mask(&mut self, server_mask: VersionMask) {
+        self.server_mask = server_mask;
+        let mask = self.asked_mask.map_or(VersionMask::NONE, |asked| asked.intersect(server_mask));
+        if mask != self.version_mask {
+            self.version_mask = mask;
+            self.send(notification("mining.set_version_mask", [mask.to_string()]));
+        }
     }
 
     /// This connection's part of the coinbase.
@@ -175,7 +232,10 @@ impl Session {
             "mining.configure" => self.configure(&id, params),
             "mining.suggest_difficulty" => self.suggest(&id, suggested_difficulty(params)).map(Some),
             "mining.suggest_target" => self.suggest(&id, suggested_target(params)).map(Some),
-            "mining.extranonce.subscribe" => self.reply(&id, true),
+            "mining.extranonce.subscribe" => {
+                self.extranonce_changes = true;
+                self.reply(&id, true)
+            }
             "mining.get_version" | "client.get_version" => self.reply(&id, self.software),
             "mining.ping" | "client.ping" => self.reply(&id, "pong"),
             // The transactions of a job are megabytes that no miner needs; an empty list is a valid answer.
@@ -192,7 +252,7 @@ impl Session {
         self.subscribed = true;
         let extranonce1 = self.extranonce1.to_string();
         let subscriptions = [("mining.set_difficulty", &extranonce1), ("mining.notify", &extranonce1)];
-        self.send(success(id, (subscriptions, &extranonce1, SERVER_EXTRANONCE2_SIZE)));
+        self.send(success(id, (subscriptions, &extranonce1, self.extranonce2_size)));
         // A session to resume (the second parameter) is not looked up: every connection has its own extranonce1.
         Event::Subscribed {
             user_agent: printable(&params.text(0, "user agent").unwrap_or_default(), MAX_USER_AGENT),
@@ -202,8 +262,9 @@ impl Session {
     fn configure(&mut self, id: &Id, params: &Params<'_>) -> Result<Option<Event>, Reject> {
         let configured = configure(params, self.server_mask, self.max_difficulty).map_err(refused)?;
         if let Some(mask) = configured.version_mask {
-            self.version_mask = mask;
+            (self.version_mask, self.asked_mask) = (mask, configured.asked_mask);
         }
+        self.extranonce_changes |= configured.extranonce_changes;
         self.send(success(id, &configured.reply));
         if let Some(mask) = configured.version_mask.filter(|&mask| mask != VersionMask::NONE) {
             // Firmware that reads the mask from the notification alone gets it too; the reply is always first.
@@ -221,7 +282,7 @@ impl Session {
     fn usual_submit(&mut self, line: &fast::Line<'_>) -> Option<Event> {
         let id = Id::of_digits(line.id);
         let event = self.worker_of_share(line.param(0)).map(|worker| {
-            let fields = Fields::of_line(line);
+            let fields = Fields::of_line(line, self.extranonce2_size);
             self.share(&id, worker, fields)
         });
         event.map_err(|reject| self.send(failure(&id, &reject))).ok()
@@ -232,7 +293,7 @@ impl Session {
             return Err(Reject::NotSubscribed);
         }
         let worker = self.worker_of_share(&params.text(0, "user").map_err(refused)?)?;
-        Ok(self.share(id, worker, Fields::read(params)))
+        Ok(self.share(id, worker, Fields::read(params, self.extranonce2_size)))
     }
 
     fn worker_of_share(&self, user: &str) -> Result<WorkerSlot, Reject> {

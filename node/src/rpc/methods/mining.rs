@@ -52,7 +52,10 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
     if let Some(id) = field("longpollid") {
         let id =
             id.as_str().ok_or_else(|| RpcError::new(INVALID_PARAMETER, "longpollid must be a string"))?;
-        if wait_for_change(context, id).await == Woken::NewTip {
+        let new_tip = wait_for_change(context, id).await == Woken::NewTip;
+        // After an empty block the first template is the full one: or nothing that waits would ever be mined on a chain
+        // whose blocks come faster than pools ask for the second.
+        if new_tip && !context.chain.published().borrow().tip_is_empty {
             contents = Contents::Empty;
         }
     }
@@ -105,7 +108,7 @@ async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcEr
 /// Why a long poll is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Woken {
-    /// There is a new tip: the answer holds no transactions, so that it is there at once.
+    /// There is a new tip: mostly the answer holds no transactions, so that it is there at once.
     NewTip,
     /// Something else, or there was nothing to wait for.
     Other,

@@ -255,7 +255,8 @@ fn random_submits_get_the_verdicts_that_the_rules_say() {
         done += PER_JOB;
     }
     println!("{done} submits, 0 wrong verdicts: {verdicts:?}");
+    // The rarest, a duplicate, is one in a thousand: 40 of 40,000, and fewer than 5 by no chance.
     for code in [0, 20, 21, 22, 23, 24] {
-        assert!(verdicts.get(&code).is_some_and(|&count| count > done / 2000), "{code}: {verdicts:?}");
+        assert!(verdicts.get(&code).is_some_and(|&count| count > done / 10_000), "{code}: {verdicts:?}");
     }
 }

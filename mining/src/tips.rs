@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use iop_mining::rpc::{Node, RpcError};
 use serde::Deserialize;
 use serde_json::json;
+
+use crate::rpc::{Node, RpcError};
 
 /// All the work in a chain: a number of 256 bits, big endian, so that it compares as a number does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,12 +23,46 @@ pub struct ChainTip {
     pub work: ChainWork,
 }
 
+/// What a node says of its chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainState {
+    /// The chain's name.
+    pub name: String,
+    /// The end of it.
+    pub tip: ChainTip,
+    /// Height of the best header that the node knows.
+    pub headers: u32,
+    /// Whether the node calls this its initial download. Nodes that do not say are not taken to be in it.
+    pub initial: bool,
+}
+
 #[derive(Deserialize)]
 struct WireInfo {
     chain: String,
     blocks: u32,
+    headers: Option<u32>,
     bestblockhash: BlockHash,
     chainwork: String,
+    #[serde(default)]
+    initialblockdownload: bool,
+}
+
+/// The state of a node's chain.
+///
+/// # Errors
+/// The node did not say within `limit`.
+pub async fn state(node: &Node, limit: Duration) -> Result<ChainState, RpcError> {
+    let info: WireInfo = node.call("getblockchaininfo", json!([]), limit).await?;
+    let mut work = [0; 32];
+    hex::decode_to_slice(&info.chainwork, &mut work).map_err(|_| {
+        RpcError::Malformed("getblockchaininfo: chainwork, 64 hex digits expected".to_owned())
+    })?;
+    Ok(ChainState {
+        name: info.chain,
+        tip: ChainTip { hash: info.bestblockhash, height: info.blocks, work: ChainWork(work) },
+        headers: info.headers.unwrap_or(info.blocks),
+        initial: info.initialblockdownload,
+    })
 }
 
 /// The name of a node's chain, and its tip.
@@ -35,13 +70,7 @@ struct WireInfo {
 /// # Errors
 /// The node did not say within `limit`.
 pub async fn ask(node: &Node, limit: Duration) -> Result<(String, ChainTip), RpcError> {
-    let info: WireInfo = node.call("getblockchaininfo", json!([]), limit).await?;
-    let mut work = [0; 32];
-    hex::decode_to_slice(&info.chainwork, &mut work).map_err(|_| {
-        RpcError::Malformed("getblockchaininfo: chainwork, 64 hex digits expected".to_owned())
-    })?;
-    let tip = ChainTip { hash: info.bestblockhash, height: info.blocks, work: ChainWork(work) };
-    Ok((info.chain, tip))
+    state(node, limit).await.map(|state| (state.name, state.tip))
 }
 
 /// Where a block stands in another node's chain.
@@ -86,18 +115,9 @@ pub fn best(tips: &[Option<ChainTip>], in_use: Option<usize>) -> Option<usize> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use bitcoin::hashes::Hash;
-
+mod tests {
     use super::*;
-
-    /// A tip of this height on branch `branch`; work is 10 a block.
-    pub(crate) fn tip(height: u8, branch: u8) -> ChainTip {
-        let (mut hash, mut work) = ([height; 32], [0; 32]);
-        hash[0] = branch;
-        work[31] = height * 10;
-        ChainTip { hash: BlockHash::from_byte_array(hash), height: height.into(), work: ChainWork(work) }
-    }
+    use crate::sample::tip;
 
     #[test]
     fn most_work_wins_and_a_tie_keeps_the_node_in_use() {

@@ -1,0 +1,334 @@
+//! One connection's socket: bytes in, bytes out, its time-outs and its pace.
+//!
+//! A reader that does not read is dropped and holds up nobody: what it was not sent is bounded, and while it is
+//! behind, nothing more is read from it either. One that sends too much is read later, and so is one that comes before
+//! there is work: what it may say until then is bounded.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
+use iop_stratum::server::{Fatal, Outgoing};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use super::limits::{Bucket, Limits};
+use super::machine::Machine;
+use super::served::Snapshot;
+use crate::job::Share;
+
+/// Bytes queued above which nothing is read: about fifty replies.
+const PAUSE_READING: usize = 8 * 1024;
+/// Bytes queued above which the connection is dropped: a hundred notifies of a full block (2 KiB each).
+const MAX_QUEUED: usize = 256 * 1024;
+/// Bytes read at a time: several submits.
+const READ_SIZE: usize = 4096;
+/// Bytes that are kept of what comes before there is work: more than any introduction.
+const MAX_EARLY: usize = 8 * 1024;
+/// Bytes up to which lines are sent in one write.
+const JOIN: usize = 4096;
+/// Time for the last words: to be sent, and then to be read before the connection is torn down.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+/// What a web browser is told.
+const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
+    connection: close\r\n\r\n400: this is a Stratum port";
+
+/// Why a connection ends.
+struct End(String);
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(
+    stream: TcpStream,
+    mut machine: Box<Machine>,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    upstream: mpsc::Sender<Share>,
+) {
+    let _ = stream.set_nodelay(true); // it works without, only slower
+    let mut link = Link::new(stream, *machine.limits());
+    let mut timer = pin!(tokio::time::sleep_until(link.deadline(&machine)));
+    let end = loop {
+        if let Err(end) = link.send(&mut machine) {
+            break end;
+        }
+        if let Some(reason) = machine.is_leaving() {
+            Box::pin(link.linger()).await;
+            break End(reason.to_owned());
+        }
+        let held_up = pass_up(&mut machine, &upstream);
+        // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
+        let deadline = link.deadline(&machine);
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        let done = tokio::select! {
+            changed = snapshots.changed() => {
+                if changed.is_err() {
+                    break End("the gateway stops".to_owned());
+                }
+                let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                machine.on_snapshot(&snapshot);
+                link.on_snapshot(&mut machine)
+            }
+            permit = upstream.reserve(), if held_up => {
+                let Ok(permit) = permit else { break End("the gateway stops".to_owned()) };
+                if let Some(share) = machine.shares().pop_front() {
+                    permit.send(share);
+                }
+                Ok(())
+            }
+            ready = link.stream.readable(), if link.may_read(&machine) && !held_up => {
+                ready.map_err(|error| error.to_string().into()).and_then(|()| link.read(&mut machine))
+            }
+            _ = link.stream.writable(), if link.sending.is_some() => Ok(()),
+            () = &mut timer => {
+                let done = link.on_time(&mut machine);
+                timer.as_mut().reset(link.deadline(&machine));
+                done
+            }
+        };
+        if let Err(end) = done {
+            let _ = link.send(&mut machine); // the last words, if there is room for them
+            Box::pin(link.linger()).await;
+            break end;
+        }
+    };
+    if link.sending.is_some() {
+        let _ = link.stream.set_zero_linger(); // else the system keeps what is not read for minutes
+    }
+    debug!(peer = %machine.peer(), "connection ends: {}", end.0);
+}
+
+/// Hands in what the upstream wants. Says whether some of it has to wait.
+fn pass_up(machine: &mut Machine, upstream: &mpsc::Sender<Share>) -> bool {
+    while let Some(share) = machine.shares().pop_front() {
+        match upstream.try_send(share) {
+            Ok(()) => {}
+            Err(TrySendError::Full(share) | TrySendError::Closed(share)) => {
+                machine.shares().push_front(share);
+                return true;
+            }
+        }
+    }
+    false
+}
+
+struct Link {
+    stream: TcpStream,
+    limits: Limits,
+    decoder: LineDecoder,
+    /// Bytes that wait in the decoder for there to be work.
+    early: usize,
+    /// What is on its way, and how much of it is sent.
+    sending: Option<(Outgoing, usize)>,
+    queued: usize,
+    /// Since when an introduction is waited for.
+    begun: Instant,
+    /// Said something, or had no work to say anything of.
+    heard: Instant,
+    pinged: Instant,
+    /// Since when nothing of what is queued was taken.
+    stuck: Option<Instant>,
+    requests: Bucket,
+    /// Nothing is read until then.
+    paused: Option<Instant>,
+}
+
+impl Link {
+    fn new(stream: TcpStream, limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            limits,
+            decoder: LineDecoder::new(MAX_SERVER_LINE),
+            early: 0,
+            sending: None,
+            queued: 0,
+            begun: now,
+            heard: now,
+            pinged: now,
+            stuck: None,
+            requests: Bucket::new(limits.requests_per_second, now.into_std()),
+            paused: None,
+        }
+    }
+
+    fn may_read(&self, machine: &Machine) -> bool {
+        let early = !machine.may_speak() && self.early >= MAX_EARLY;
+        self.queued <= PAUSE_READING && self.paused.is_none() && !early
+    }
+
+    /// Sends as much as the socket takes now.
+    fn send(&mut self, machine: &mut Machine) -> Result<(), End> {
+        loop {
+            let Some((line, sent)) = &mut self.sending else {
+                let Some(line) = next_lines(machine) else { break };
+                self.sending = Some((line, 0));
+                continue;
+            };
+            match self.stream.try_write(&line.as_ref()[*sent..]) {
+                Ok(0) => return Err(closed()),
+                Ok(taken) => {
+                    *sent += taken;
+                    self.stuck = None;
+                    if *sent == line.as_ref().len() {
+                        self.sending = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.to_string().into()),
+            }
+        }
+        let rest = self.sending.as_ref().map_or(0, |(line, sent)| line.as_ref().len() - sent);
+        self.queued = rest + machine.queued_bytes();
+        if self.sending.is_some() {
+            self.stuck.get_or_insert_with(Instant::now);
+        }
+        if self.queued > MAX_QUEUED {
+            return Err(End(format!("{} bytes wait to be read", self.queued)));
+        }
+        Ok(())
+    }
+
+    /// Reads what is there and handles its lines. Not async: the buffer is no part of an idle connection's state.
+    fn read(&mut self, machine: &mut Machine) -> Result<(), End> {
+        let mut buffer = [0; READ_SIZE];
+        let count = match self.stream.try_read(&mut buffer) {
+            Ok(0) => return Err(closed()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.to_string().into()),
+        };
+        self.decoder.extend(&buffer[..count]);
+        self.early += count;
+        self.handle_lines(machine)
+    }
+
+    /// Handles the lines that are there, unless they have to wait for work.
+    fn handle_lines(&mut self, machine: &mut Machine) -> Result<(), End> {
+        if !machine.may_speak() {
+            return Ok(());
+        }
+        self.early = 0;
+        let mut lines = 0;
+        while let Some(line) = self.decoder.next_line().map_err(|error| error.to_string())? {
+            lines += 1;
+            if let Err(fatal) = machine.on_line(line) {
+                if fatal == Fatal::Http {
+                    self.sending = Some((Outgoing::Own(HTTP_ANSWER.into()), 0));
+                }
+                return Err(End(fatal.to_string()));
+            }
+            if machine.is_leaving().is_some() {
+                return Ok(());
+            }
+        }
+        if lines > 0 {
+            let now = Instant::now();
+            self.heard = now;
+            let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
+            self.paused = paid.map(Instant::from_std);
+        }
+        Ok(())
+    }
+
+    /// Work has come or gone: times count from now, and who waited is answered.
+    fn on_snapshot(&mut self, machine: &mut Machine) -> Result<(), End> {
+        let now = Instant::now();
+        if !machine.is_working() && self.early > 0 {
+            self.begun = now;
+        }
+        self.pinged = now;
+        self.handle_lines(machine)
+    }
+
+    /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system
+    /// would tear the connection down, and our last words with it.
+    async fn linger(&mut self) {
+        if self.sending.is_some() {
+            return; // it does not read anyway
+        }
+        let drain = async {
+            let _ = self.stream.shutdown().await; // then it is closed already
+            let mut left = MAX_QUEUED;
+            while left > 0 && self.stream.readable().await.is_ok() {
+                match discard(&self.stream) {
+                    Ok(0) => break,
+                    Ok(count) => left = left.saturating_sub(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        let _ = timeout(FAREWELL_TIME, drain).await;
+    }
+
+    fn deadline(&self, machine: &Machine) -> Instant {
+        let stuck = self.stuck.map(|stuck| stuck + self.limits.write);
+        let silent = machine.silent_from().map(Instant::from_std);
+        [stuck, silent, self.paused].into_iter().flatten().fold(self.silence(machine), Instant::min)
+    }
+
+    /// When it has said nothing for too long; while there is no work, when it is to be asked whether it is there.
+    fn silence(&self, machine: &Machine) -> Instant {
+        if !machine.has_work() {
+            self.pinged + self.limits.ping
+        } else if machine.is_working() {
+            self.heard + self.limits.idle
+        } else {
+            self.begun + self.limits.handshake
+        }
+    }
+
+    /// Does what is due.
+    fn on_time(&mut self, machine: &mut Machine) -> Result<(), End> {
+        let now = Instant::now();
+        if self.stuck.is_some_and(|stuck| now >= stuck + self.limits.write) {
+            return Err(End(format!("nothing was read for {} s", self.limits.write.as_secs_f64())));
+        }
+        if now >= self.silence(machine) {
+            if machine.has_work() {
+                return Err(End("silent for too long".to_owned()));
+            }
+            machine.ping();
+            (self.pinged, self.heard) = (now, now);
+        }
+        self.paused = self.paused.filter(|paused| now < *paused);
+        machine.on_silence(now.into_std());
+        Ok(())
+    }
+}
+
+/// The next line, with those after it as far as one write should carry them.
+fn next_lines(machine: &mut Machine) -> Option<Outgoing> {
+    let first = machine.next_outgoing()?;
+    if machine.queued_bytes() == 0 {
+        return Some(first); // a job for all is not copied
+    }
+    let mut joined = first.as_ref().to_vec();
+    while joined.len() < JOIN
+        && let Some(line) = machine.next_outgoing()
+    {
+        joined.extend_from_slice(line.as_ref());
+    }
+    Some(Outgoing::Own(joined))
+}
+
+fn discard(stream: &TcpStream) -> io::Result<usize> {
+    stream.try_read(&mut [0; READ_SIZE])
+}
+
+fn closed() -> End {
+    End("closed by the other side".to_owned())
+}

@@ -1,0 +1,62 @@
+//! The verdict on a machine's share: its header is built again and hashed, nothing is taken on trust.
+
+use iop_stratum::difficulty::Target;
+use iop_stratum::fields::{Extranonce2, VersionBits, VersionMask};
+use iop_stratum::server::Submit;
+use iop_stratum::verdict::Reject;
+use iop_stratum::work::sha256d;
+
+use super::served::Served;
+
+/// How far ahead of our clock, or of the job's time where that is later, a share's time may be, in seconds: what pools
+/// take. Machines roll the time when they run out of nonces, and clocks differ.
+pub const MAX_TIME_AHEAD: u32 = 600;
+
+/// A share that is good, but for having been seen before and for its job's age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Solved {
+    /// The header's hash, as SHA-256 gives it.
+    pub hash: [u8; 32],
+    /// The upstream's extranonce2.
+    pub extranonce2: Extranonce2,
+    /// The version within the upstream's mask.
+    pub version_bits: VersionBits,
+    /// Whether the upstream wants it.
+    pub is_for_upstream: bool,
+}
+
+/// Judges a share of a known job.
+///
+/// `target` is the one that the machine was told for it, `mask` the version bits that the machine may roll (its session
+/// has refused others), `now` seconds since 1970.
+///
+/// # Errors
+/// Extranonce2 of another width or time out of range (20), hash above the target (23), in this order.
+pub fn judge(
+    job: &Served,
+    prefix: u32,
+    target: &Target,
+    mask: VersionMask,
+    submit: &Submit,
+    now: u32,
+) -> Result<Solved, Reject> {
+    let upstream = job.upstream();
+    let extranonce2 = job
+        .extranonce2(prefix, &submit.extranonce2)
+        .ok_or(Reject::Other("extranonce2 of another width than that of the job".into()))?;
+    let (min, max) = (upstream.ntime().0, now.max(upstream.ntime().0).saturating_add(MAX_TIME_AHEAD));
+    if submit.ntime.0 < min || submit.ntime.0 > max {
+        return Err(Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime)));
+    }
+    let version = upstream.stratum().notify.version;
+    let version = submit.version_bits.map_or(version, |bits| version.rolled(mask, bits));
+    let version_bits = VersionBits(version.0 & job.mask().0);
+    let mut header = upstream.header(&upstream.merkle_root(&extranonce2), version_bits, submit.ntime);
+    header[76..].copy_from_slice(&submit.nonce.0.to_le_bytes());
+    let hash = sha256d(&header);
+    let is_for_upstream = upstream.target().is_met_by(&hash);
+    if !is_for_upstream && !target.is_met_by(&hash) {
+        return Err(Reject::LowDifficulty);
+    }
+    Ok(Solved { hash, extranonce2, version_bits, is_for_upstream })
+}

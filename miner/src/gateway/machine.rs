@@ -1,0 +1,498 @@
+//! What is said to one connection's machines: which jobs at which difficulty, which verdict. No sockets here.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use iop_mining::vardiff::{Aim, Vardiff};
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1, Target};
+use iop_stratum::fields::{Extranonce1, JobId, VersionMask};
+use iop_stratum::message::is_printing;
+use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
+use iop_stratum::verdict::Reject;
+use tracing::debug;
+
+use super::judge::{Solved, judge};
+use super::limits::Limits;
+use super::seats::{Name, Prefix, Seat};
+use super::served::{Served, Snapshot};
+use super::{SOFTWARE, Shared};
+use crate::job::Share;
+use crate::stats::DeviceStats;
+
+/// Jobs whose shares are known, the latest ones: with a job every half minute, eight minutes of work.
+const MAX_JOBS: usize = 16;
+/// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, or a subscription that
+/// was asked for again. Each is a second later than the one before, so they are few.
+const MAX_VARIANTS: usize = 32;
+/// Shares of one job and connection that are remembered against duplicates, 16 bytes each: at 30 s a job, 2,000 a second.
+const MAX_SHARES_PER_JOB: usize = 65_536;
+/// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
+const FREE_USERS: usize = 32;
+/// Seconds from share to share that vardiff aims at.
+const SECONDS_PER_SHARE: f64 = 5.0;
+/// Above any machine's difficulty: what vardiff may rise to.
+const MAX_DIFFICULTY: f64 = 1e15;
+/// A difficulty so many times greater or less than that of the last job does not wait for the next one.
+const BIG_CHANGE: f64 = 4.0;
+/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
+/// ones do not count.
+const HOPELESS_RUN: u32 = 1000;
+
+/// A job that was sent, with what was in force then.
+#[derive(Debug)]
+struct Held {
+    job: Arc<Served>,
+    prefix: u32,
+    /// It, and it again later or at another difficulty; at least one.
+    sent: Vec<Sent>,
+    /// The first half of each share's hash. Different shares have different headers, so different hashes; and no other
+    /// connection has this one's prefix, so no other can have these shares. Made for the first share.
+    #[expect(clippy::box_collection, reason = "a set takes 48 bytes, and there are 16 of these")]
+    seen: Option<Box<HashSet<[u8; 16]>>>,
+}
+
+#[derive(Debug)]
+struct Sent {
+    id: JobId,
+    difficulty: Difficulty,
+    target: Target,
+}
+
+impl Sent {
+    fn new(id: JobId, difficulty: Difficulty) -> Self {
+        Self { id, difficulty, target: Target::from_difficulty(difficulty) }
+    }
+}
+
+impl Held {
+    fn last(&self) -> &Sent {
+        self.sent.last().expect("one at least")
+    }
+}
+
+/// A user of this connection: a machine to whoever looks at the devices.
+#[derive(Debug)]
+struct Worker {
+    stats: Arc<DeviceStats>,
+    since: Instant,
+    /// Shares that we took, and those among them that went up.
+    taken: u64,
+    passed: u64,
+    name: Name,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Machine {
+    shared: Arc<Shared>,
+    session: Session,
+    peer: SocketAddr,
+    /// From the first line on that comes while there is work.
+    prefix: Option<Prefix>,
+    vardiff: Vardiff,
+    /// The last wish. The same one again changes nothing.
+    wish: Option<Difficulty>,
+    /// The least that the machine can work at, or that we give out.
+    minimum: Difficulty,
+    /// The difficulty that the machine was last told.
+    told: Option<Difficulty>,
+    held: VecDeque<Held>,
+    era: u64,
+    /// By slot.
+    workers: Vec<Worker>,
+    /// Shares that the upstream wants and has not got.
+    up: VecDeque<Share>,
+    accepted: usize,
+    /// Shares in a row that were none.
+    bad: u32,
+    leaving: Option<&'static str>,
+    _seat: Seat,
+}
+
+impl Machine {
+    /// A new connection.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, seat: Seat, peer: SocketAddr) -> Self {
+        let nothing = Extranonce1::new(&[]).expect("no bytes fit");
+        Self {
+            session: Session::new(nothing, VersionMask::NONE, SOFTWARE),
+            peer,
+            prefix: None,
+            vardiff: Vardiff::new(shared.settings.start_difficulty, Instant::now()),
+            wish: None,
+            minimum: shared.settings.min_difficulty,
+            told: None,
+            held: VecDeque::new(),
+            era: 0,
+            workers: Vec::new(),
+            up: VecDeque::new(),
+            accepted: 0,
+            bad: 0,
+            leaving: None,
+            shared,
+            _seat: seat,
+        }
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What the connection may take.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.shared.settings.limits
+    }
+
+    /// Whether its lines can be answered. Before there is any work, no extranonce can be given, and they wait.
+    #[must_use]
+    pub fn may_speak(&self) -> bool {
+        self.prefix.is_some() || self.shared.snapshots.borrow().job.is_some()
+    }
+
+    /// Whether it is subscribed with a user.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        self.session.is_subscribed() && !self.workers.is_empty()
+    }
+
+    /// Whether there is work for it.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.shared.snapshots.borrow().job.is_some()
+    }
+
+    /// Why its connection should be closed, if it should: all that is queued is to be sent before.
+    #[must_use]
+    pub fn is_leaving(&self) -> Option<&'static str> {
+        if self.bad >= HOPELESS_RUN { Some("a long run of shares that are none") } else { self.leaving }
+    }
+
+    /// The next line to send.
+    pub fn next_outgoing(&mut self) -> Option<Outgoing> {
+        self.session.next_outgoing()
+    }
+
+    /// Bytes of the lines not yet taken.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.session.queued_bytes()
+    }
+
+    /// Shares for the upstream, oldest first.
+    pub fn shares(&mut self) -> &mut VecDeque<Share> {
+        &mut self.up
+    }
+
+    /// Asks whether it is still there, while it has no reason to say anything.
+    pub fn ping(&mut self) {
+        if self.session.is_subscribed() {
+            self.session.ping();
+        }
+    }
+
+    /// Handles a line, which [may be answered](Self::may_speak).
+    ///
+    /// # Errors
+    /// The other side does not speak Stratum: close the connection.
+    pub fn on_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
+        if self.prefix.is_none() && !self.sit_down() {
+            return Ok(());
+        }
+        match self.session.handle_line(line)? {
+            Some(Event::Submit(submit)) => self.on_submit(&submit),
+            Some(Event::Authorize(request)) => self.on_authorize(&request),
+            Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject),
+            Some(Event::SuggestDifficulty(difficulty)) => self.on_wish(difficulty),
+            Some(Event::MinimumDifficulty(minimum)) => {
+                self.minimum = minimum.at_least(self.shared.settings.min_difficulty);
+            }
+            Some(Event::Subscribed { user_agent }) => {
+                debug!(peer = %self.peer, %user_agent, "subscribed");
+                self.told = None;
+                let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+                self.on_snapshot(&snapshot);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a prefix. Connections that say nothing get none.
+    fn sit_down(&mut self) -> bool {
+        let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+        self.era = snapshot.era;
+        snapshot.job.as_ref().is_some_and(|job| {
+            self.session.set_server_mask(job.mask());
+            self.fit_extranonce(job)
+        })
+    }
+
+    /// Sends the job, if there is one and the machine is subscribed.
+    pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
+        self.era = snapshot.era;
+        let Some(job) = snapshot.job.as_ref().filter(|_| self.prefix.is_some()) else { return };
+        self.session.set_server_mask(job.mask());
+        if !self.fit_extranonce(job) || !self.session.is_subscribed() {
+            return;
+        }
+        if let Some(last) = self.held.back_mut().filter(|last| last.job.id() == job.id()) {
+            // The same job; its mask may be another.
+            last.job = Arc::clone(job);
+            if self.told.is_none() {
+                let difficulty = last.last().difficulty;
+                self.send_again(difficulty);
+            }
+            return;
+        }
+        // Whether the upstream said so of this job or of one before it that this connection has not seen.
+        let clean = job.is_clean() || self.held.back().is_none_or(|last| last.job.era() != job.era());
+        if self.held.is_empty() {
+            self.vardiff.begin(Instant::now());
+        }
+        let difficulty = self.difficulty_of(job);
+        self.tell(difficulty);
+        self.session.notify(job.line(clean));
+        let prefix = self.prefix.as_ref().map_or(0, Prefix::number);
+        if self.held.len() == MAX_JOBS {
+            self.held.pop_front();
+        }
+        let sent = vec![Sent::new(job.id().clone(), difficulty)];
+        self.held.push_back(Held { job: Arc::clone(job), prefix, sent, seen: None });
+    }
+
+    /// Gives the session the extranonces that it has in a job. False where the machine has to come again for that.
+    fn fit_extranonce(&mut self, job: &Served) -> bool {
+        if self.prefix.as_ref().is_none_or(|prefix| !prefix.is_current()) {
+            self.prefix = self.shared.seats.prefix();
+        }
+        let extranonce1 = self.prefix.as_ref().and_then(|prefix| job.extranonce1(prefix.number()));
+        let Some(extranonce1) = extranonce1 else {
+            let words = "there are more machines than the upstream's extranonces allow";
+            self.shared.words.say(words);
+            self.leaving = Some(words);
+            return false;
+        };
+        let size = job.extranonce2_size();
+        if *self.session.extranonce1() == extranonce1 && self.session.extranonce2_size() == size {
+            return true;
+        }
+        if self.session.is_subscribed() && !self.session.takes_extranonces() {
+            self.session.reconnect();
+            self.leaving = Some("the upstream's extranonces have changed");
+            return false;
+        }
+        self.session.set_extranonce(extranonce1, size);
+        true
+    }
+
+    fn tell(&mut self, difficulty: Difficulty) {
+        if self.told != Some(difficulty) {
+            self.session.set_difficulty(difficulty);
+            self.told = Some(difficulty);
+        }
+    }
+
+    /// What a job should have: no more than the upstream asks for, or shares that it wants would be lost.
+    fn difficulty_of(&self, job: &Served) -> Difficulty {
+        let (wanted, upstream) =
+            (self.vardiff.difficulty().at_least(self.minimum), job.upstream().stratum().difficulty);
+        if wanted > upstream { upstream } else { wanted }
+    }
+
+    fn aim(&self) -> Aim {
+        let max = Difficulty::new(MAX_DIFFICULTY).expect("above zero");
+        Aim { seconds_per_share: SECONDS_PER_SHARE, min: self.minimum, max: max.at_least(self.minimum) }
+    }
+
+    /// When to call [`Self::on_silence`] if no share comes before.
+    #[must_use]
+    pub fn silent_from(&self) -> Option<Instant> {
+        let mines =
+            !self.workers.is_empty() && self.held.back().is_some_and(|last| last.job.era() == self.era);
+        self.vardiff.silent_from(&self.aim()).filter(|_| mines)
+    }
+
+    /// Eases the difficulty if no share came for long.
+    pub fn on_silence(&mut self, now: Instant) {
+        let aim = self.aim();
+        if self.silent_from().is_some_and(|silent| now >= silent) && self.vardiff.on_silence(now, &aim) {
+            self.on_retarget();
+        }
+    }
+
+    /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once.
+    fn on_retarget(&mut self) {
+        let Some(last) = self.held.back().filter(|last| last.job.era() == self.era) else { return };
+        let wanted = self.difficulty_of(&last.job);
+        let change = wanted.get() / last.last().difficulty.get();
+        if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
+            self.send_again(wanted);
+        }
+    }
+
+    /// Sends the last job once more, as one of its own: what the machine has done for the first counts no second time.
+    fn send_again(&mut self, difficulty: Difficulty) {
+        let Some(last) = self.held.back_mut().filter(|last| last.job.era() == self.era) else { return };
+        if last.sent.len() >= MAX_VARIANTS {
+            // As it was, with the shares that it has had.
+            let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);
+            self.tell(difficulty);
+            self.session.notify(line);
+            return;
+        }
+        let later = u32::try_from(last.sent.len()).expect("below a small bound");
+        let (id, line) = last.job.variant(later, &self.shared.numbers);
+        last.sent.push(Sent::new(id, difficulty));
+        self.tell(difficulty);
+        self.session.notify(line.into());
+    }
+
+    /// From the next job on.
+    fn on_wish(&mut self, difficulty: Difficulty) {
+        if self.wish.replace(difficulty) != Some(difficulty) {
+            let Aim { min, max, .. } = self.aim();
+            self.vardiff = Vardiff::new(difficulty.clamp(min, max), Instant::now());
+        }
+    }
+
+    fn on_authorize(&mut self, request: &Authorize) {
+        if let Err(reject) = self.authorize(request) {
+            debug!(peer = %self.peer, "user refused: {reject}");
+            self.session.refuse(request, &reject);
+        }
+    }
+
+    fn authorize(&mut self, request: &Authorize) -> Result<(), Reject> {
+        if !request.user.chars().all(is_printing) {
+            return Err(Reject::Unauthorized("the user name has characters that do not print".into()));
+        }
+        let is_new = !self.session.workers().contains(&request.user);
+        let name = if is_new { Some(self.new_name(&request.user)?) } else { None };
+        // A refusal is answered by the session itself.
+        if self.session.accept(request).is_ok()
+            && let Some(name) = name
+        {
+            debug!("{} is connected from {}", name.as_str(), self.peer);
+            let stats = self.shared.stats.device(name.as_str());
+            self.workers.push(Worker { stats, since: Instant::now(), taken: 0, passed: 0, name });
+        }
+        if let Some(difficulty) = difficulty_in(&request.password) {
+            self.on_wish(difficulty);
+        }
+        if is_new && self.workers.len() == 1 {
+            self.vardiff.begin(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn new_name(&self, user: &Arc<str>) -> Result<Name, Reject> {
+        if self.workers.len() >= FREE_USERS.saturating_add(self.accepted) {
+            return Err(Reject::Unauthorized("too many users without shares on this connection".into()));
+        }
+        self.shared
+            .seats
+            .name(user)
+            .ok_or(Reject::Unauthorized("there is no room for another machine".into()))
+    }
+
+    fn on_submit(&mut self, submit: &Submit) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match self.verdict(submit, u32::try_from(now).unwrap_or(u32::MAX)) {
+            Ok(difficulty) => {
+                self.session.answer_submit(&submit.id, Ok(()));
+                self.accepted += 1;
+                self.bad = 0;
+                let aim = self.aim();
+                if self.vardiff.on_share(difficulty, Instant::now(), &aim) {
+                    self.on_retarget();
+                }
+            }
+            Err(reject) => {
+                self.count_refused(submit.worker, &reject);
+                self.session.answer_submit(&submit.id, Err(&reject));
+            }
+        }
+    }
+
+    /// What the share counts for. One that the upstream wants goes up also where its job is stale: who is to say so is the
+    /// upstream, and a block is a block.
+    fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Reject> {
+        let mask = self.session.version_mask();
+        let place = |held: &Held| held.sent.iter().position(|sent| sent.id == submit.job_id);
+        let found = self.held.iter_mut().rev().find_map(|held| place(held).map(|place| (held, place)));
+        let worker = &mut self.workers[submit.worker.0];
+        let Some((held, place)) = found else {
+            worker.stats.add_stale();
+            return Err(Reject::JobNotFound);
+        };
+        let Sent { difficulty, target, .. } = held.sent[place];
+        let solved = judge(&held.job, held.prefix, &target, mask, submit, now)?;
+        let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
+        let seen = held.seen.get_or_insert_default();
+        if seen.contains(half) {
+            return Err(Reject::Duplicate);
+        }
+        if seen.len() >= MAX_SHARES_PER_JOB && !solved.is_for_upstream {
+            return Err(Reject::other("too many shares for one job, raise the difficulty"));
+        }
+        seen.insert(*half);
+        let is_stale = held.job.era() != self.era;
+        let upstream = Arc::clone(held.job.upstream());
+        let Solved { hash, extranonce2, version_bits, is_for_upstream } = solved;
+        if is_for_upstream {
+            worker.passed += 1;
+            self.shared.passed.fetch_add(1, Ordering::Relaxed);
+            let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
+            self.up.push_back(Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder });
+        }
+        worker.stats.found(hash);
+        worker.stats.add_hashes((difficulty.get() * HASHES_AT_1) as u64);
+        if is_stale {
+            if !is_for_upstream {
+                worker.stats.add_stale();
+            }
+            return Err(Reject::JobNotFound);
+        }
+        worker.taken += 1;
+        self.shared.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(difficulty)
+    }
+
+    /// By a few words of our own, as a machine's counters tell few reasons apart.
+    fn count_refused(&mut self, worker: WorkerSlot, reject: &Reject) {
+        let stats = &self.workers[worker.0].stats;
+        let reason = match reject {
+            Reject::JobNotFound => return, // counted by now
+            Reject::Duplicate => "at the gateway: duplicate (22)",
+            Reject::LowDifficulty => "at the gateway: low difficulty (23)",
+            _ => "at the gateway: malformed (20)",
+        };
+        self.bad = self.bad.saturating_add(1);
+        if stats.add_rejected(reason) {
+            debug!(peer = %self.peer, "{}: share refused: {reject}", stats.name());
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for Worker { stats, since, taken, passed, name } in &self.workers {
+            let seconds = since.elapsed().as_secs();
+            debug!("{} has left after {seconds} s: {taken} shares, {passed} for the upstream", name.as_str());
+            self.shared.stats.remove(stats);
+        }
+    }
+}
+
+/// `d=N` or `diff=N` among the password's comma-separated options, as rented hash power and proxies send it.
+fn difficulty_in(password: &str) -> Option<Difficulty> {
+    let value =
+        |option: &str| Some(option.strip_prefix("d=").or_else(|| option.strip_prefix("diff="))?.to_owned());
+    password.split(',').map(str::trim).find_map(value)?.parse().ok().and_then(Difficulty::new)
+}

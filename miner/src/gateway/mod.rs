@@ -1,0 +1,171 @@
+//! `iop-miner gateway`: machines that speak Stratum, fed with the work of the upstream.
+//!
+//! Here: places, prefixes and names for machines ([`seats`]), jobs as machines get them ([`served`]), what is said to one
+//! machine ([`machine`], [`judge`], without a socket), sockets and their limits ([`listener`], `connection`, [`limits`]).
+//! Not here: Stratum's messages (`iop-stratum`), where work comes from and shares go ([`crate::upstream`]).
+//! Path: dispatcher → [`served::follow`] → all machines → submit → verdict → those that the upstream wants → upstream.
+
+mod connection;
+pub mod judge;
+pub mod limits;
+pub mod listener;
+pub mod machine;
+pub mod seats;
+pub mod served;
+#[cfg(test)]
+mod tests;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use iop_stratum::difficulty::Difficulty;
+use tokio::sync::{mpsc, watch};
+use tracing::info;
+
+use crate::device::DeviceName;
+use crate::job::Share;
+use crate::mine::{self, MineSettings};
+use crate::rig::Rig;
+use crate::solo::{self, SoloSettings};
+use crate::stats::Stats;
+use limits::{Limits, Rarely};
+use seats::Seats;
+use served::{Numbers, Snapshot};
+
+/// What a machine is told when it asks for the server's version.
+const SOFTWARE: &str = concat!("iop-miner/", env!("CARGO_PKG_VERSION"));
+
+/// Whom machines may be, and how hard their shares are.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// Where machines connect.
+    pub listen: SocketAddr,
+    /// Difficulty of a machine's first job.
+    pub start_difficulty: Difficulty,
+    /// Least difficulty that a machine gets, but for jobs whose upstream wants still easier shares.
+    pub min_difficulty: Difficulty,
+    /// Machines at a time.
+    pub max_machines: usize,
+    /// Machines at a time from one address, loopback excepted.
+    pub max_per_address: usize,
+    /// Of each connection.
+    pub limits: Limits,
+}
+
+/// Where the work comes from, and what mines beside the machines.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Pools.
+    Pool(Box<MineSettings>),
+    /// The license holder's own nodes.
+    Node(Box<SoloSettings>),
+}
+
+/// What `gateway` needs to know, validated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The machines' side.
+    pub gateway: GatewaySettings,
+    /// The other side.
+    pub source: Source,
+}
+
+/// Between two lines in the log on what machines did.
+const STATUS_EVERY: Duration = Duration::from_secs(60);
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Start and least.
+    pub settings: GatewaySettings,
+    /// Connections, prefixes and names.
+    pub seats: Arc<Seats>,
+    /// Of jobs.
+    pub numbers: Arc<Numbers>,
+    /// The job at hand.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where machines' counters are listed.
+    pub stats: Arc<Stats>,
+    /// Where shares for the upstream go in.
+    pub shares: mpsc::Sender<Share>,
+    /// Shares that machines were credited.
+    pub taken: AtomicU64,
+    /// Shares that met the upstream's target.
+    pub passed: AtomicU64,
+    /// What machines can make us log.
+    pub words: Rarely,
+}
+
+/// Serves machines until the process is asked to end (Ctrl-C, SIGTERM or SIGHUP).
+///
+/// # Errors
+/// When the address cannot be listened at, and those of [`mine::run`] or [`solo::run`].
+pub fn run(settings: Settings) -> io::Result<()> {
+    let Settings { gateway, source } = settings;
+    match source {
+        Source::Pool(pool) => {
+            let devices = pool.rig.devices.clone();
+            mine::run_with(*pool, |rig| attach(&gateway, &devices, rig))
+        }
+        Source::Node(node) => {
+            let devices = node.rig.devices.clone();
+            solo::run_with(*node, |rig| attach(&gateway, &devices, rig))
+        }
+    }
+}
+
+/// Lets machines work beside the devices of a rig.
+///
+/// # Errors
+/// When the address cannot be listened at.
+pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig) -> io::Result<()> {
+    let socket = listener::bind(settings.listen)?;
+    info!("machines may connect to {}", socket.local_addr()?);
+    rig.dispatcher.split();
+    let names = devices.iter().map(ToString::to_string);
+    let seats = Seats::new(settings.max_machines, settings.max_per_address, names);
+    let numbers = Arc::new(Numbers::default());
+    let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+    let shared = Shared {
+        settings: settings.clone(),
+        seats: Arc::clone(&seats),
+        numbers: Arc::clone(&numbers),
+        snapshots,
+        stats: Arc::clone(&rig.stats),
+        shares: rig.shares(),
+        taken: AtomicU64::new(0),
+        passed: AtomicU64::new(0),
+        words: Rarely::default(),
+    };
+    let shared = Arc::new(shared);
+    let current = rig.dispatcher.follow();
+    rig.serve(Box::pin(async move {
+        tokio::select! {
+            () = served::follow(current, &seats, &numbers, &publish) => Ok(()),
+            ended = listener::listen(socket, Arc::clone(&shared)) => ended,
+            never = report(&shared) => match never {},
+        }
+    }));
+    Ok(())
+}
+
+/// Logs again and again what machines do, where anything has changed.
+async fn report(shared: &Shared) -> Infallible {
+    let mut last = (0, 0, 0);
+    loop {
+        tokio::time::sleep(STATUS_EVERY).await;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let now = (shared.seats.count(), count(&shared.taken), count(&shared.passed));
+        if now != last {
+            let (machines, taken, passed) = now;
+            info!(
+                "gateway: {machines} connections, {taken} shares of machines, {passed} of them for the upstream"
+            );
+            last = now;
+        }
+    }
+}

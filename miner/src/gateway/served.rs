@@ -1,0 +1,207 @@
+//! Jobs as machines get them: those of the upstream under names of our own, one line for all machines.
+//!
+//! Here: from the dispatcher's job to what every connection is told ([`follow`]). Not here: which machine gets which
+//! difficulty and what becomes of its shares ([`super::machine`]).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, VersionMask};
+use iop_stratum::notify::Notify;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::seats::Seats;
+use crate::dispatcher::Current;
+use crate::job::Job;
+use crate::split::prefix_size;
+
+/// Numbers of jobs, none used twice: two jobs of an upstream may have one name.
+#[derive(Debug, Default)]
+pub struct Numbers(AtomicU64);
+
+impl Numbers {
+    fn next(&self) -> JobId {
+        let number = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        JobId::new(&format!("{number:x}")).expect("16 digits at most")
+    }
+}
+
+/// What there is to do for machines.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// None while the upstream has none, or one that cannot be shared.
+    pub job: Option<Arc<Served>>,
+    /// Jobs of other eras are stale; see [`Current::era`].
+    pub era: u64,
+}
+
+/// A job for all machines.
+#[derive(Debug)]
+pub struct Served {
+    id: JobId,
+    era: u64,
+    prefix_size: usize,
+    upstream: Arc<Job>,
+    /// The lines that announce it, without and with the flag that voids all before it.
+    lines: Arc<[OnceLock<Arc<[u8]>>; 2]>,
+}
+
+impl Served {
+    /// `None` where its extranonces leave no room to machines.
+    #[must_use]
+    pub fn new(upstream: Arc<Job>, era: u64, numbers: &Numbers) -> Option<Self> {
+        let prefix_size = prefix_size(upstream.stratum().extranonce2_size)?;
+        let job = Self { id: numbers.next(), era, prefix_size, upstream, lines: Arc::default() };
+        job.extranonce1(0).is_some().then_some(job)
+    }
+
+    /// The machines' name for it.
+    #[must_use]
+    pub fn id(&self) -> &JobId {
+        &self.id
+    }
+
+    /// Of the [`Snapshot`] that it came with.
+    #[must_use]
+    pub fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// As the upstream gave it.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<Job> {
+        &self.upstream
+    }
+
+    /// Whether the upstream wants all before it to be dropped.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.upstream.stratum().notify.clean
+    }
+
+    /// The version bits that may be rolled.
+    #[must_use]
+    pub fn mask(&self) -> VersionMask {
+        self.upstream.stratum().version_mask
+    }
+
+    /// What a machine with this prefix gets for an extranonce1; `None` where that has more bytes than fit.
+    #[must_use]
+    pub fn extranonce1(&self, prefix: u32) -> Option<Extranonce1> {
+        let upstream = self.upstream.stratum().extranonce1;
+        Extranonce1::new(&[upstream.as_bytes(), self.bytes(&prefix.to_be_bytes())].concat())
+    }
+
+    /// Width of what a machine rolls, in bytes.
+    #[must_use]
+    pub fn extranonce2_size(&self) -> usize {
+        self.upstream.stratum().extranonce2_size - self.prefix_size
+    }
+
+    /// The upstream's extranonce2 of a machine's; `None` where the machine's has not the width that it should have.
+    #[must_use]
+    pub fn extranonce2(&self, prefix: u32, machines: &Extranonce2) -> Option<Extranonce2> {
+        if machines.as_bytes().len() != self.extranonce2_size() {
+            return None;
+        }
+        Extranonce2::new(&[self.bytes(&prefix.to_be_bytes()), machines.as_bytes()].concat())
+    }
+
+    fn bytes<'a>(&self, prefix: &'a [u8; 4]) -> &'a [u8] {
+        &prefix[4 - self.prefix_size..]
+    }
+
+    /// The line that announces it, made once for all machines.
+    #[must_use]
+    pub fn line(&self, clean: bool) -> Arc<[u8]> {
+        let line = || self.line_of(self.id.clone(), 0, clean).into();
+        Arc::clone(self.lines[usize::from(clean)].get_or_init(line))
+    }
+
+    /// The same work for one machine alone, under a number of its own and with a time so many seconds later, so that its
+    /// headers are others. It voids all before it, as most machines go on with what they have otherwise.
+    #[must_use]
+    pub fn variant(&self, later: u32, numbers: &Numbers) -> (JobId, Vec<u8>) {
+        let id = numbers.next();
+        let line = self.line_of(id.clone(), later, true);
+        (id, line)
+    }
+
+    fn line_of(&self, job_id: JobId, later: u32, clean: bool) -> Vec<u8> {
+        let notify = Notify::clone(&self.upstream.stratum().notify);
+        Notify { job_id, ntime: NTime(notify.ntime.0.saturating_add(later)), clean, ..notify }.to_line()
+    }
+
+    /// The same job after its version mask, or what else the upstream says of it, has changed.
+    fn changed(&self, upstream: Arc<Job>) -> Self {
+        Self { id: self.id.clone(), upstream, lines: Arc::clone(&self.lines), ..*self }
+    }
+
+    /// Whether machines with one prefix would hash the same headers of both, but for the time, which they may roll.
+    fn is_same_work(&self, other: &Job) -> bool {
+        let (ours, theirs) = (self.upstream.stratum(), other.stratum());
+        let work = |notify: &Notify| (notify.prev_hash, notify.version);
+        work(&ours.notify) == work(&theirs.notify)
+            && ours.extranonce1 == theirs.extranonce1
+            && ours.notify.coinbase1 == theirs.notify.coinbase1
+            && ours.notify.coinbase2 == theirs.notify.coinbase2
+            && ours.notify.branches == theirs.notify.branches
+    }
+}
+
+/// Publishes each job of the upstream for machines, until there are no more.
+pub async fn follow(
+    mut current: watch::Receiver<Current>,
+    seats: &Seats,
+    numbers: &Numbers,
+    publish: &watch::Sender<Arc<Snapshot>>,
+) {
+    let mut follower = Follower::default();
+    loop {
+        let now = current.borrow_and_update().clone();
+        publish.send_replace(Arc::new(follower.take(now, seats, numbers)));
+        if current.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What has been published.
+#[derive(Debug, Default)]
+struct Follower {
+    last: Option<Arc<Served>>,
+    /// The width that was last refused: said once.
+    refused: Option<usize>,
+}
+
+impl Follower {
+    fn take(&mut self, now: Current, seats: &Seats, numbers: &Numbers) -> Snapshot {
+        let era = now.era;
+        let Some(job) = now.job else { return Snapshot { job: None, era } };
+        if let Some(last) = self.last.as_ref().filter(|last| last.era == era)
+            && Arc::ptr_eq(&last.upstream.stratum().notify, &job.stratum().notify)
+        {
+            let same = Arc::new(last.changed(job));
+            self.last = Some(Arc::clone(&same));
+            return Snapshot { job: Some(same), era };
+        }
+        let size = job.stratum().extranonce2_size;
+        let Some(served) = Served::new(Arc::clone(&job), era, numbers) else {
+            if self.refused.replace(size) != Some(size) {
+                warn!(
+                    "no work for machines: the upstream's extranonces have {} and {size} bytes, expected at most 28 and at \
+                     least 2",
+                    job.stratum().extranonce1.as_bytes().len()
+                );
+            }
+            return Snapshot { job: None, era };
+        };
+        self.refused = None;
+        let is_same = self.last.as_ref().is_some_and(|last| last.is_same_work(&job));
+        seats.begin(served.prefix_size, is_same);
+        let served = Arc::new(served);
+        self.last = Some(Arc::clone(&served));
+        Snapshot { job: Some(served), era }
+    }
+}

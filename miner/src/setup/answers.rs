@@ -1,0 +1,243 @@
+//! What setup asks, one question after another, and what an answer may be.
+
+use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use iop_consensus::address::Address;
+use iop_consensus::license::key::has_wif_form;
+use iop_consensus::params::Params;
+use iop_mining::rpc::NodeAddress;
+use iop_mining::{files, keys};
+
+use super::talk::Talk;
+use crate::device::{DeviceName, Machine};
+use crate::devices;
+use crate::upstream::PoolUrl;
+
+/// Longest name of a machine at a pool, in bytes; with an address before it, it stays below what a user may have.
+const MAX_WORKER: usize = 60;
+/// Most pools and most licenses that are asked for: more than that is a file for an editor.
+const MOST: usize = 16;
+
+/// Everything that was asked.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    /// The chain.
+    pub network: String,
+    /// Where work comes from.
+    pub source: Source,
+    /// Where machines attach, for a gateway.
+    pub listen: Option<SocketAddr>,
+    /// What to mine with; may be nothing for a gateway.
+    pub devices: Vec<DeviceName>,
+    /// Physical cores to leave alone.
+    pub spare_cores: usize,
+}
+
+/// Where work comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Pools.
+    Pool(Pool),
+    /// A node of one's own.
+    Node(Node),
+}
+
+/// Pools, and who we are there.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// In order of preference.
+    pub urls: Vec<String>,
+    /// Address and machine.
+    pub user: String,
+    /// What most pools do not look at.
+    pub password: String,
+}
+
+/// A node, and the licenses that sign.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its RPC.
+    pub url: String,
+    /// Its cookie file, where the URL has no password.
+    pub cookie: Option<PathBuf>,
+    /// Files with license keys.
+    pub license_key_files: Vec<PathBuf>,
+    /// Who is paid; `None`: the license that signs.
+    pub payout: Option<String>,
+}
+
+/// Asks all of it.
+pub(super) fn ask<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<Answers> {
+    talk.say("pool: mine at a pool. solo: mine at your own node with your own license.")?;
+    talk.say("gateway: this program serves your ASICs, and mines at a pool or solo itself.")?;
+    let modes = ["pool", "solo", "gateway"];
+    let mode = talk.ask("Mine how (pool, solo or gateway)", Some("pool"), |answer| one_of(answer, &modes))?;
+    let gateway = mode == "gateway";
+    let listen = gateway.then(|| {
+        talk.ask("ADDRESS:PORT at which ASICs connect", Some("0.0.0.0:3333"), |answer| {
+            let expected = format!("{answer:?} is no address: expected ADDRESS:PORT, such as 0.0.0.0:3333");
+            answer.parse::<SocketAddr>().map_err(|_| expected)
+        })
+    });
+    let listen = listen.transpose()?;
+    let from = match gateway {
+        true => {
+            talk.ask("Work from (pool or solo)", Some("pool"), |answer| one_of(answer, &["pool", "solo"]))?
+        }
+        false => mode,
+    };
+    let network = talk.ask(&format!("Network ({})", Params::NAMES.join(", ")), Some("main"), |answer| {
+        one_of(answer, &Params::NAMES)
+    })?;
+    let params = Params::by_name(&network).expect("one of the names");
+    let source = match &*from {
+        "solo" => Source::Node(node(talk, &params)?),
+        _ => Source::Pool(pool(talk, &params)?),
+    };
+    let (devices, spare_cores) = hardware(talk, gateway)?;
+    Ok(Answers { network, source, listen, devices, spare_cores })
+}
+
+fn one_of(answer: &str, names: &[&str]) -> Result<String, String> {
+    let found = names.iter().find(|name| **name == answer);
+    found.map(|name| (*name).to_owned()).ok_or_else(|| format!("{answer:?}: expected {}", names.join(" or ")))
+}
+
+fn pool<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io::Result<Pool> {
+    let url = |answer: &str| {
+        answer.parse::<PoolUrl>().map(|_| answer.to_owned()).map_err(|error| error.to_string())
+    };
+    let mut urls = vec![talk.ask("The pool, as stratum+tcp://HOST:PORT", None, url)?];
+    while urls.len() < MOST {
+        let more = talk.ask("Another pool for when these are away (empty: none)", Some(""), |answer| {
+            if answer.is_empty() { Ok(None) } else { url(answer).map(Some) }
+        })?;
+        match more {
+            Some(url) => urls.push(url),
+            None => break,
+        }
+    }
+    let address = talk.ask("Your address, which the pool pays", None, |answer| address(answer, params))?;
+    let host = files::read(Path::new("/proc/sys/kernel/hostname"), 255).unwrap_or_default();
+    let host = String::from_utf8(host).ok().and_then(|name| worker(name.trim()).ok());
+    let worker =
+        talk.ask("A name for this machine at the pool", Some(host.as_deref().unwrap_or("rig")), worker)?;
+    let password = talk.ask("The pool's password; most take anything", Some("x"), |answer| {
+        if answer.len() <= 127 { Ok(answer.to_owned()) } else { Err("expected at most 127 bytes".to_owned()) }
+    })?;
+    Ok(Pool { urls, user: format!("{address}.{worker}"), password })
+}
+
+fn address(answer: &str, params: &Params) -> Result<String, String> {
+    if has_wif_form(answer) {
+        return Err("that is a private key: expected an address, which anyone may know".to_owned());
+    }
+    let read = Address::parse(answer, &params.prefixes);
+    read.map(|_| answer.to_owned()).map_err(|error| format!("{error} (network {})", params.name))
+}
+
+fn worker(answer: &str) -> Result<String, String> {
+    let right = |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+    let fits = (1..=MAX_WORKER).contains(&answer.len()) && answer.chars().all(right);
+    fits.then(|| answer.to_owned())
+        .ok_or_else(|| format!("{answer:?}: expected 1 to {MAX_WORKER} letters, digits, - and _"))
+}
+
+fn node<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io::Result<Node> {
+    let default = format!("http://127.0.0.1:{}", params.rpc_port);
+    let url =
+        talk.ask("Your node's RPC, as http://[USER:PASSWORD@]HOST[:PORT]", Some(&default), |answer| {
+            let cookie = (!NodeAddress::has_password(answer)).then(|| PathBuf::from("."));
+            NodeAddress::parse(answer, cookie, params.rpc_port).map(|_| answer.to_owned())
+        })?;
+    let cookie = if NodeAddress::has_password(&url) {
+        None
+    } else {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let usual = home.join(format!(".iop-node/{}/.cookie", params.name)).display().to_string();
+        Some(talk.ask("The node's cookie file", Some(&usual), |answer| {
+            let path = absolute(answer)?;
+            files::read_text(&path, "cookie file")
+                .map(|_| path)
+                .map_err(|error| format!("{error}. It is in the node's folder while the node runs"))
+        })?)
+    };
+    let mut license_key_files: Vec<PathBuf> = Vec::new();
+    while license_key_files.len() < MOST {
+        let (question, default) = match license_key_files.len() {
+            0 => ("File with your license's key", None),
+            _ => ("Another license's key file (empty: none)", Some("")),
+        };
+        let more = talk.ask(question, default, |answer| {
+            if answer.is_empty() { Ok(None) } else { license(answer, params).map(Some) }
+        })?;
+        let Some((path, addresses)) = more else { break };
+        for address in addresses {
+            talk.say(&format!("  license {address}"))?;
+        }
+        license_key_files.push(path);
+    }
+    let usual = "the license that signs";
+    let payout = talk.ask("The address that blocks pay", Some(usual), |answer| {
+        if answer == usual { Ok(None) } else { address(answer, params).map(Some) }
+    })?;
+    Ok(Node { url, cookie, license_key_files, payout })
+}
+
+/// A key file's path, and the licenses in it.
+fn license(answer: &str, params: &Params) -> Result<(PathBuf, Vec<String>), String> {
+    let path = absolute(answer)?;
+    let keys =
+        keys::load(std::slice::from_ref(&path), ("", None), params).map_err(|error| error.to_string())?;
+    Ok((path, keys.iter().map(|key| key.address().to_base58(&params.prefixes)).collect()))
+}
+
+/// Wherever the file with the answers ends up, the path is right.
+fn absolute(answer: &str) -> Result<PathBuf, String> {
+    std::path::absolute(answer).map_err(|error| format!("{answer:?}: {error}"))
+}
+
+/// The devices, and how many cores to leave alone.
+fn hardware<I: BufRead, O: Write>(
+    talk: &mut Talk<'_, I, O>,
+    gateway: bool,
+) -> io::Result<(Vec<DeviceName>, usize)> {
+    talk.say("\nThis machine has:")?;
+    let (listed, missing) = devices::list();
+    for device in &listed {
+        talk.say(&format!("  {:<12}{}", device.device, device.model))?;
+    }
+    if let Some(missing) = missing {
+        talk.say(&format!("  {missing}"))?;
+    }
+    let none = if gateway { ", or none" } else { "" };
+    let chosen = talk.ask(&format!("Mine with (separated by commas{none})"), Some("cpu"), |answer| {
+        if gateway && answer == "none" {
+            return Ok(Vec::new());
+        }
+        let mut chosen: Vec<DeviceName> = Vec::new();
+        for name in answer.split(',').map(str::trim) {
+            if !listed.iter().any(|device| device.device == name) {
+                return Err(format!("{name:?} is none of these devices"));
+            }
+            let device = name.parse().map_err(|()| format!("{name:?} is no device"))?;
+            if chosen.contains(&device) {
+                return Err(format!("{name} is named twice"));
+            }
+            chosen.push(device);
+        }
+        Ok(chosen)
+    })?;
+    let cores = Machine::here().cores();
+    if cores == 1 || !chosen.contains(&DeviceName::Cpu) {
+        return Ok((chosen, 0));
+    }
+    let question = format!("How many of its {cores} cores to leave for other work");
+    let spare = talk.ask(&question, Some("0"), |answer| {
+        let spare = answer.parse::<usize>().ok().filter(|spare| *spare < cores);
+        spare.ok_or_else(|| format!("{answer:?}: expected 0 to {}", cores - 1))
+    })?;
+    Ok((chosen, spare))
+}

@@ -1,0 +1,116 @@
+//! `iop-miner setup`: questions, a short measurement, and a configuration file for `iop-miner run`.
+//!
+//! Here: what is asked, and what is wrong with an answer. Not here: reading and writing lines ([`talk`]), the file's
+//! form ([`file`]), what the flags may be: the command line that the file is for judges it once more.
+//! Path: answers → [`Answers`] → measurement → file.
+
+mod answers;
+mod file;
+mod talk;
+
+pub use answers::{Answers, Node, Pool, Source};
+
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::bench;
+use crate::choice;
+use crate::device::{DeviceName, Machine};
+use crate::dispatcher::VERSIONS;
+use crate::stats::HashRate;
+use talk::Talk;
+
+/// What `setup` needs to know.
+#[derive(Clone, Debug)]
+pub struct SetupSettings {
+    /// The file to write.
+    pub out: PathBuf,
+    /// How long to measure each device.
+    pub measure: Duration,
+}
+
+/// Asks, measures, writes.
+///
+/// # Errors
+/// When the input ends before all is answered, and when the file or the questions cannot be written.
+pub fn run(settings: &SetupSettings, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<()> {
+    let mut talk = Talk { input, out };
+    let shown = settings.out.display();
+    talk.say("This asks what to mine for, measures, and writes a file for iop-miner run.")?;
+    talk.say("An empty answer takes what is in brackets.\n")?;
+    let replace = settings.out.exists();
+    if replace && !talk.confirm(&format!("{shown} is there already. Replace it? (yes or no)"))? {
+        return talk.say("Nothing is changed.");
+    }
+    let answers = answers::ask(&mut talk)?;
+    let measured = measure(&mut talk, &answers, settings.measure)?;
+    write(&settings.out, &file::text(&answers, &measured), replace)
+        .map_err(|error| io::Error::new(error.kind(), format!("{shown}: {error}")))?;
+    talk.say(&format!("\n{shown} is written. Start with: iop-miner run --config {shown}"))
+}
+
+/// Measures each device as it will mine. Says what each does; one that fails is said to, and may be repaired later.
+fn measure<I: BufRead, O: Write>(
+    talk: &mut Talk<'_, I, O>,
+    answers: &Answers,
+    duration: Duration,
+) -> io::Result<Vec<String>> {
+    if answers.devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    talk.say(&format!("\nMeasuring for {} s each:", duration.as_secs()))?;
+    let (mut lines, mut sum) = (Vec::new(), 0.0);
+    for &device in &answers.devices {
+        let measured = match device {
+            DeviceName::Cpu => {
+                let threads = Machine::here().threads(answers.spare_cores);
+                bench::measure(choice::auto(), threads, VERSIONS as usize, duration)
+            }
+            DeviceName::OpenCl(platform, number) => {
+                bench::measure_opencl(platform, number, VERSIONS as usize, duration)
+            }
+        };
+        let line = match measured {
+            Ok(done) => {
+                sum += done.hashes_per_second;
+                let rate = HashRate(done.hashes_per_second);
+                let threads = if done.threads == 1 { "thread" } else { "threads" };
+                format!("{device}: {rate} with kernel {} on {} {threads}", done.kernel, done.threads)
+            }
+            Err(error) => format!("{device} does not work: {error}"),
+        };
+        talk.say(&format!("  {line}"))?;
+        lines.push(line);
+    }
+    if lines.len() > 1 {
+        lines.push(format!("all together: {}", HashRate(sum)));
+        talk.say(&format!("  all together: {}", HashRate(sum)))?;
+    }
+    Ok(lines)
+}
+
+/// Whole or not at all, and for its owner's eyes: there may be a password in it.
+fn write(path: &Path, text: &str, replace: bool) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    if !replace {
+        return options.open(path)?.write_all(text.as_bytes());
+    }
+    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+    let done = options
+        .open(&unfinished)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&unfinished, path));
+    if done.is_err() {
+        // What could not be written whole is of no use to anyone.
+        let _ = std::fs::remove_file(&unfinished);
+    }
+    done
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,60 @@
+//! `iop-miner solo`: devices at the license holder's own nodes.
+
+use std::io;
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::rig::{Rig, RigSettings, asked_to_end};
+use crate::upstream::node::{NodeSettings, Solo};
+use crate::view::{self, ViewSettings};
+
+/// How long blocks on their way may hold up the end; those that take longer are on disk.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// What `solo` needs to know, validated.
+#[derive(Clone, Debug)]
+pub struct SoloSettings {
+    /// The nodes, the licenses, and who is paid.
+    pub node: NodeSettings,
+    /// What to mine with.
+    pub rig: RigSettings,
+    /// How people watch.
+    pub view: ViewSettings,
+}
+
+/// Mines until the process is asked to end (Ctrl-C, SIGTERM or SIGHUP).
+///
+/// # Errors
+/// When no device works, when the data folder cannot be used, when a node says at the start that it is on another chain
+/// or does not know us, and when the operating system gives no thread, no runtime or no signal handler.
+pub fn run(settings: SoloSettings) -> io::Result<()> {
+    run_with(settings, |_| Ok(()))
+}
+
+/// The same with something more attached to the rig.
+///
+/// # Errors
+/// Those of [`run`] and of `attach`.
+pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Result<()>) -> io::Result<()> {
+    let SoloSettings { node, rig, view } = settings;
+    let (network, payout) =
+        (node.params.name.clone(), node.payout.map(|to| to.to_base58(&node.params.prefixes)));
+    let (solo, mut ending) = Solo::new(node)?;
+    let opened = rig.open()?;
+    let licenses = solo.license_names().join(", ");
+    let payout = payout.unwrap_or_else(|| "the license that signs".to_owned());
+    info!("mining on {network} for license {licenses}, paying {payout}, with {opened}");
+    let mut rig = Rig::new(opened.devices, solo.board());
+    attach(&mut rig)?;
+    view::attach(&view, &mut rig)?;
+    let until = async move {
+        tokio::select! {
+            ended = asked_to_end() => ended?,
+            error = ending.failed() => return Err(error),
+        }
+        ending.finish(END_TIME).await;
+        Ok(())
+    };
+    rig.finish(|rig| rig.run(solo, until))
+}

@@ -1,0 +1,262 @@
+//! Which pool is mined at: the first of the list that is of use, or the one that somebody wants.
+//!
+//! Path: nobody → [`Failover::connect`] → a connection that is ready → [`Failover::work`], with a look now and then
+//! whether a better pool is back → the reason why the connection is over → [`Failover::lost`] → nobody.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::backoff::Backoff;
+use super::board::Condition;
+use super::connection::Connection;
+use super::lost::Lost;
+use super::open::{MAX_MOVES, Manner, Place};
+use super::{Desk, PoolUrl};
+use crate::job::Serial;
+
+/// Shares that go out together.
+const SHARES: usize = 64;
+
+/// A pool on which somebody is at work to get a connection, while another one is mined at.
+struct Probe {
+    number: usize,
+    opening: Pin<Box<dyn Future<Output = Result<Connection, Lost>> + Send>>,
+    /// Somebody asked for it.
+    wished: bool,
+}
+
+pub(super) struct Failover {
+    urls: Vec<PoolUrl>,
+    manner: Arc<Manner>,
+    desk: Desk,
+    wishes: watch::Receiver<Option<usize>>,
+    backoff: Backoff,
+    /// Somebody asked for the pool at hand: it is kept until it fails.
+    wished: bool,
+    /// Where the pool at hand has sent us, and how often in a row.
+    moved: Option<PoolUrl>,
+    moves: u32,
+    /// Since when the pool at hand is at hand.
+    since: Instant,
+    next_serial: Serial,
+    /// Connections that only hear their last verdicts.
+    farewells: JoinSet<()>,
+}
+
+impl Failover {
+    pub(super) fn new(urls: Vec<PoolUrl>, manner: Arc<Manner>, desk: Desk) -> Self {
+        let mut wishes = desk.board.wishes();
+        // One that was there before us counts as well.
+        wishes.mark_changed();
+        Self {
+            backoff: Backoff::new(manner.timing, urls.len()),
+            urls,
+            manner,
+            desk,
+            wishes,
+            wished: false,
+            moved: None,
+            moves: 0,
+            since: Instant::now(),
+            next_serial: Serial::default(),
+            farewells: JoinSet::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Infallible {
+        loop {
+            self.since = Instant::now();
+            let lost = match self.connect().await {
+                Some(Ok(connection)) => self.work(connection).await,
+                Some(Err(lost)) => lost,
+                None => continue,
+            };
+            let wait = self.lost(&lost);
+            let wished = tokio::select! {
+                () = self.desk.idle(sleep(wait)) => continue,
+                wished = wish(&mut self.wishes) => wished,
+            };
+            self.turn_to_wished(wished);
+        }
+    }
+
+    fn place(&self, number: usize, aside: bool) -> Place {
+        Place { manner: Arc::clone(&self.manner), number, url: self.urls[number].clone(), aside }
+    }
+
+    fn set(&self, number: usize, condition: Condition) {
+        self.desk.board.change(number, |source| source.set(condition));
+    }
+
+    /// Gets a connection to the pool whose turn it is; `None` where somebody wants another pool meanwhile.
+    async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
+        let number = self.backoff.pool();
+        let mut place = self.place(number, false);
+        if let Some(url) = &self.moved {
+            place.url = url.clone();
+        }
+        self.set(number, Condition::Connecting);
+        let wished = tokio::select! {
+            opened = self.desk.idle(place.open()) => return Some(opened),
+            wished = wish(&mut self.wishes) => wished,
+        };
+        self.set(number, Condition::Unused);
+        self.turn_to_wished(wished);
+        None
+    }
+
+    /// While there is no connection, it is the turn of a pool that somebody wants.
+    fn turn_to_wished(&mut self, number: usize) {
+        info!("{}: somebody wants this pool", self.urls[number]);
+        self.backoff.turn_to(number);
+        (self.wished, self.moved, self.moves) = (true, None, 0);
+    }
+
+    /// Mines at a pool until its connection is lost, and goes over to better ones without a pause.
+    async fn work(&mut self, mut connection: Connection) -> Lost {
+        connection.take_over(Arc::clone(&self.desk.dispatcher), self.next_serial);
+        let mut probe: Option<Probe> = None;
+        let lost = loop {
+            if let Err(lost) = connection.send().await {
+                break lost;
+            }
+            let idle = probe.is_none() && !self.wished;
+            let look = self.backoff.probe(Instant::now()).filter(|_| idle);
+            tokio::select! {
+                received = connection.receive() => if let Err(lost) = received {
+                    break lost;
+                },
+                Some(share) = self.desk.shares.recv() => {
+                    connection.submit(share);
+                    connection.submit_found(&mut self.desk, SHARES);
+                }
+                (number, wished, opened) = opened(&mut probe) => {
+                    self.probed(number, wished, opened, &mut connection);
+                }
+                number = wish(&mut self.wishes) => probe = self.wish(number),
+                number = due(look) => probe = Some(self.probe(number, false)),
+            }
+        };
+        self.next_serial = connection.next_serial();
+        self.moved = Some(connection.url().clone());
+        self.desk.dispatcher.clear();
+        lost
+    }
+
+    /// Begins to open a connection beside the one at hand.
+    fn probe(&self, number: usize, wished: bool) -> Probe {
+        debug!("{}: looking whether it is back", self.urls[number]);
+        Probe { number, wished, opening: Box::pin(self.place(number, true).open()) }
+    }
+
+    /// Somebody wants a pool while one is mined at.
+    fn wish(&mut self, number: usize) -> Option<Probe> {
+        info!("{}: somebody wants this pool", self.urls[number]);
+        if number == self.backoff.pool() {
+            self.wished = true;
+            return None;
+        }
+        Some(self.probe(number, true))
+    }
+
+    /// Goes over to a pool that is ready, or stays where it is.
+    fn probed(
+        &mut self,
+        number: usize,
+        wished: bool,
+        opened: Result<Connection, Lost>,
+        connection: &mut Connection,
+    ) {
+        let opened = match opened {
+            Ok(opened) if !wished && opened.is_hopeless() => Err(Lost::Hopeless),
+            opened => opened,
+        };
+        match opened {
+            Err(lost) => {
+                if wished {
+                    warn!("{}: {lost}; staying at {}", self.urls[number], connection.url());
+                } else {
+                    debug!("{}: {lost}", self.urls[number]);
+                }
+                self.backoff.still_away(number, lost.is_useless(), Instant::now());
+                self.set(number, Condition::Away(lost.to_string()));
+            }
+            Ok(ready) => {
+                info!("{}: mining here from now on, no longer at {}", ready.url(), connection.url());
+                self.set(self.backoff.pool(), Condition::Unused);
+                self.backoff.turn_to(number);
+                (self.wished, self.moved, self.moves) = (wished, None, 0);
+                self.since = Instant::now();
+                let mut left = std::mem::replace(connection, ready);
+                connection.take_over(Arc::clone(&self.desk.dispatcher), left.next_serial());
+                // What was found up to now is still of the pool that we leave.
+                left.submit_found(&mut self.desk, usize::MAX);
+                while self.farewells.try_join_next().is_some() {}
+                self.farewells.spawn(left.farewell());
+            }
+        }
+    }
+
+    /// The pool at hand is not to be had, or no longer. Says how long to wait before the next try.
+    fn lost(&mut self, lost: &Lost) -> Duration {
+        let (number, now, lasted) = (self.backoff.pool(), Instant::now(), self.since.elapsed());
+        let left = self.moved.take().unwrap_or_else(|| self.urls[number].clone());
+        self.set(number, Condition::Away(lost.to_string()));
+        if lasted >= self.manner.timing.good_after {
+            self.moves = 0;
+        }
+        if let Lost::Moved { to, wait } = lost
+            && self.moves < MAX_MOVES
+        {
+            self.moves += 1;
+            self.moved = Some(to.clone());
+            let wait = self.backoff.wait().max(*wait);
+            warn!("{left}: {lost}; doing so in {:.1} s", wait.as_secs_f32());
+            return wait;
+        }
+        (self.wished, self.moves) = (false, 0);
+        if lost.is_useless() {
+            self.backoff.given_up(lasted, now);
+        } else {
+            self.backoff.ended(lasted, now);
+        }
+        let (wait, next) = (self.backoff.wait(), &self.urls[self.backoff.pool()]);
+        let again = if *next == left { "again".to_owned() } else { next.to_string() };
+        warn!("{left}: {lost}; trying {again} in {:.1} s", wait.as_secs_f32());
+        wait
+    }
+}
+
+/// The pool that somebody wants.
+async fn wish(wishes: &mut watch::Receiver<Option<usize>>) -> usize {
+    while wishes.changed().await.is_ok() {
+        if let Some(number) = *wishes.borrow_and_update() {
+            return number;
+        }
+    }
+    // The board is gone with all who could want something.
+    pending().await
+}
+
+/// What became of a probe, if there is one. It goes on when this is dropped.
+async fn opened(probe: &mut Option<Probe>) -> (usize, bool, Result<Connection, Lost>) {
+    let Some(running) = probe else { return pending().await };
+    let (number, wished, opened) = (running.number, running.wished, running.opening.as_mut().await);
+    *probe = None;
+    (number, wished, opened)
+}
+
+/// Waits until it is time to look at a pool, if there is one to look at.
+async fn due(look: Option<(usize, Instant)>) -> usize {
+    let Some((number, at)) = look else { return pending().await };
+    sleep_until(at).await;
+    number
+}

@@ -1,0 +1,52 @@
+//! Why a connection to a pool is over, or did not come about.
+
+use std::io;
+use std::time::Duration;
+
+use iop_stratum::client;
+use iop_stratum::line::LineTooLong;
+
+use super::PoolUrl;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    #[error("no TLS with it: {0}")]
+    Tls(String),
+    #[error("connection lost: {0}")]
+    Io(#[from] io::Error),
+    #[error("the pool closed the connection")]
+    Closed,
+    #[error("the pool did not let us work within {} s", .0.as_secs_f32())]
+    Handshake(Duration),
+    #[error("nothing of use from the pool for {} s", .0.as_secs_f32())]
+    Silent(Duration),
+    #[error("no job from the pool for {} s", .0.as_secs_f32())]
+    Idle(Duration),
+    #[error("no answer to a share for {} s", .0.as_secs_f32())]
+    Unanswered(Duration),
+    #[error("every one of the last {0} shares was refused")]
+    Refused(u32),
+    #[error("its shares are too hard: one takes this machine more than a day")]
+    Hopeless,
+    #[error("the pool did not take a line for {} s", .0.as_secs_f32())]
+    Stuck(Duration),
+    #[error("the pool sent a {0}")]
+    Line(#[from] LineTooLong),
+    #[error(transparent)]
+    Session(#[from] client::Error),
+    #[error("the pool asks us to connect to {to}")]
+    Moved { to: PoolUrl, wait: Duration },
+}
+
+impl Lost {
+    /// Whether the pool was there and of no use: connecting again changes nothing, and the next pool is to be tried
+    /// however long the connection lasted.
+    pub(super) fn is_useless(&self) -> bool {
+        matches!(
+            self,
+            Self::Silent(_) | Self::Idle(_) | Self::Unanswered(_) | Self::Refused(_) | Self::Hopeless
+        )
+    }
+}

@@ -1,0 +1,283 @@
+//! Which node is worked with, and what people hear of all of them.
+//!
+//! Most work wins, at once. Among nodes with the same tip it is the one that a person asked for, else the first of the
+//! command line: that one is come back to when it is right again. As much work on another branch is no reason to leave.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::BlockHash;
+use iop_mining::tips::{ChainTip, Place};
+use tracing::{debug, info, warn};
+
+use super::source::Trouble;
+use crate::upstream::board::{Board, Condition};
+
+/// How often it is said again that a node is away or behind.
+const REMIND: Duration = Duration::from_secs(5 * 60);
+/// How long another node must have had more work until a node counts as behind. Blocks need a second or two from
+/// node to node.
+const LAG_TIME: Duration = Duration::from_secs(5);
+
+/// The node to work with.
+fn choose(offered: &[Option<ChainTip>], in_use: Option<usize>, wished: Option<usize>) -> Option<usize> {
+    let most = offered.iter().flatten().map(|tip| tip.work).max()?;
+    let leader = |index: &usize| offered.get(*index).copied().flatten().filter(|tip| tip.work == most);
+    let kept: Option<BlockHash> = in_use.and_then(|index| leader(&index)).map(|tip| tip.hash);
+    let may = |index: &usize| leader(index).is_some_and(|tip| kept.is_none_or(|hash| tip.hash == hash));
+    wished.filter(may).or_else(|| (0..offered.len()).find(may))
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    name: String,
+    /// What its last template stands on; none while it gives no work.
+    offered: Option<ChainTip>,
+    /// The last tip heard of.
+    tip: Option<ChainTip>,
+    /// Since when another node has had more work.
+    behind_since: Option<Instant>,
+    /// Whether that has lasted, and its place is known or asked for.
+    behind: bool,
+    /// Whether it was ever found to be right.
+    was_right: bool,
+    /// When its trouble was last logged.
+    said: Option<Instant>,
+}
+
+/// What is known of the nodes.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    known: Vec<Known>,
+    in_use: Option<usize>,
+    wished: Option<usize>,
+    board: Arc<Board>,
+}
+
+impl Nodes {
+    /// Nothing is known yet.
+    pub(super) fn new(names: impl IntoIterator<Item = String>, board: Arc<Board>) -> Self {
+        let known: Vec<Known> = names.into_iter().map(|name| Known { name, ..Known::default() }).collect();
+        (0..known.len()).for_each(|index| board.change(index, |source| source.set(Condition::Connecting)));
+        Self { known, in_use: None, wished: None, board }
+    }
+
+    /// The node in use.
+    pub(super) fn in_use(&self) -> Option<usize> {
+        self.in_use
+    }
+
+    /// Whether it was ever found to be right.
+    pub(super) fn was_right(&self, index: usize) -> bool {
+        self.known[index].was_right
+    }
+
+    /// Its name.
+    pub(super) fn name(&self, index: usize) -> &str {
+        &self.known[index].name
+    }
+
+    /// A node gave work on this tip.
+    pub(super) fn up(&mut self, index: usize, tip: ChainTip, now: Instant) {
+        let node = &mut self.known[index];
+        if node.offered.is_none() {
+            let words = if node.was_right { "node is back" } else { "node answers" };
+            info!(node = node.name, height = tip.height, "{words}");
+            node.said = None;
+            self.board.change(index, |source| source.set(Condition::Unused));
+        }
+        (node.offered, node.tip, node.was_right) = (Some(tip), Some(tip), true);
+        self.compare(now);
+    }
+
+    /// A node was asked for its tip.
+    pub(super) fn beat(&mut self, index: usize, tip: ChainTip, answer: Duration, now: Instant) {
+        let node = &mut self.known[index];
+        if node.offered.is_some() {
+            node.tip = Some(tip);
+        }
+        self.board.change(index, |source| source.answer = Some(answer));
+        self.compare(now);
+    }
+
+    /// A node gives no work.
+    pub(super) fn lost(&mut self, index: usize, trouble: &Trouble, now: Instant) {
+        let node = &mut self.known[index];
+        if node.offered.is_some() || node.said.is_none_or(|said| now - said > REMIND) {
+            warn!(node = node.name, "node gives no work, waiting for it: {trouble}");
+            node.said = Some(now);
+        }
+        (node.offered, node.tip, node.behind_since, node.behind) = (None, None, None, false);
+        self.board.change(index, |source| {
+            source.set(Condition::Away(trouble.to_string()));
+            source.job = None;
+        });
+        self.compare(now);
+    }
+
+    /// A person wants this node.
+    pub(super) fn wish(&mut self, index: usize) {
+        self.wished = Some(index);
+    }
+
+    /// Decides anew which node is used. Gives it where that is another than before.
+    pub(super) fn decide(&mut self) -> Option<usize> {
+        let offered: Vec<Option<ChainTip>> = self.known.iter().map(|node| node.offered).collect();
+        let best = choose(&offered, self.in_use, self.wished);
+        let before = std::mem::replace(&mut self.in_use, best);
+        if before == best {
+            return None;
+        }
+        if let Some(left) = before {
+            self.board.change(left, |source| {
+                // One that is away or behind has that said of it.
+                if matches!(source.condition, Condition::Working | Condition::Waiting(_)) {
+                    source.set(Condition::Unused);
+                }
+                source.job = None;
+            });
+        }
+        let name = |index: Option<usize>| index.map_or("none", |index| self.name(index));
+        let (from, to) = (name(before), name(best));
+        if before.is_some_and(|left| offered[left].is_none()) {
+            info!(from, to, "templates come from another node");
+        } else {
+            debug!(from, to, "templates come from another node");
+        }
+        best
+    }
+
+    /// The node whose chain has most work.
+    fn best(&self) -> Option<(usize, ChainTip)> {
+        let tips = self.known.iter().enumerate().filter_map(|(index, node)| Some((index, node.tip?)));
+        tips.max_by_key(|(index, tip)| (tip.work, std::cmp::Reverse(*index)))
+    }
+
+    /// Sees who is behind since when.
+    fn compare(&mut self, now: Instant) {
+        let Some((_, best)) = self.best() else { return };
+        for (index, node) in self.known.iter_mut().enumerate() {
+            if node.tip.is_some_and(|tip| tip.work < best.work) {
+                node.behind_since.get_or_insert(now);
+                continue;
+            }
+            node.behind_since = None;
+            if std::mem::take(&mut node.behind) {
+                info!(node = node.name, "node has caught up");
+                node.said = None;
+                self.board.change(index, |source| source.set(Condition::Unused));
+            }
+        }
+    }
+
+    /// Nodes that have now been behind for long: which, behind whom, and at which tip. Each is told once.
+    pub(super) fn newly_behind(&mut self, now: Instant) -> Vec<(usize, usize, ChainTip)> {
+        let Some((ahead, _)) = self.best() else { return Vec::new() };
+        let mut behind = Vec::new();
+        for (index, node) in self.known.iter_mut().enumerate() {
+            let lasts = node.behind_since.is_some_and(|since| now - since >= LAG_TIME);
+            if let Some(tip) = node.tip.filter(|_| lasts && !node.behind) {
+                node.behind = true;
+                behind.push((index, ahead, tip));
+            }
+        }
+        behind
+    }
+
+    /// A node that is behind stands so in the other's chain; none where that one did not say.
+    pub(super) fn behind(&mut self, index: usize, ahead: usize, place: Option<Place>, now: Instant) {
+        let (Some(tip), Some(best)) = (self.known[index].tip, self.known[ahead].tip) else { return };
+        let (other, lag) = (self.known[ahead].name.clone(), best.height.saturating_sub(tip.height));
+        let words = match place {
+            Some(Place::Active) | None => format!("lags {lag} blocks behind {other}"),
+            Some(Place::Side) => format!("on another branch than {other}, which has more work"),
+            Some(Place::Unknown) => format!("on a branch that {other} does not know, with less work"),
+        };
+        let node = &mut self.known[index];
+        if !node.behind {
+            return; // it has caught up meanwhile
+        }
+        warn!(node = node.name, height = tip.height, "node is left until it is right: {words}");
+        node.said = Some(now);
+        self.board.change(index, |source| source.set(Condition::Away(words)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use iop_mining::rpc::RpcError;
+    use iop_mining::sample::tip;
+
+    use super::*;
+
+    #[test]
+    fn most_work_wins_and_on_the_same_tip_the_wished_or_the_first() {
+        let (low, high, other) = (Some(tip(5, 0)), Some(tip(6, 0)), Some(tip(6, 1)));
+        for (offered, in_use, wished, expected) in [
+            ([low, high], Some(0), None, Some(1)),
+            ([high, high], Some(1), None, Some(0)), // the first is back
+            ([high, high], Some(1), Some(1), Some(1)),
+            ([high, high], None, Some(1), Some(1)),
+            ([high, low], None, Some(1), Some(0)), // a wish for less work
+            ([high, other], Some(1), None, Some(1)), // as much work on another branch
+            ([high, other], Some(1), Some(0), Some(1)),
+            ([high, other], None, None, Some(0)),
+            ([None, low], Some(0), Some(0), Some(1)),
+            ([None, None], Some(0), None, None),
+        ] {
+            assert_eq!(choose(&offered, in_use, wished), expected, "{offered:?} {in_use:?} {wished:?}");
+        }
+    }
+
+    fn nodes() -> (Nodes, Arc<Board>) {
+        let board = Arc::new(Board::new(["a", "b"].map(|name| (name.to_owned(), String::new()))));
+        (Nodes::new(["a", "b"].map(str::to_owned), Arc::clone(&board)), board)
+    }
+
+    fn condition(board: &Board, index: usize) -> Condition {
+        board.sources()[index].condition.clone()
+    }
+
+    #[test]
+    fn a_node_that_fails_is_left_and_come_back_to() {
+        let (mut nodes, board) = nodes();
+        let now = Instant::now();
+        nodes.up(1, tip(5, 0), now);
+        assert_eq!((nodes.decide(), nodes.in_use()), (Some(1), Some(1)));
+        nodes.up(0, tip(5, 0), now);
+        assert_eq!(nodes.decide(), Some(0), "the first is preferred");
+        assert_eq!(nodes.decide(), None);
+        let gone = Trouble::from(RpcError::Unreachable("gone".into()));
+        nodes.lost(0, &gone, now);
+        assert_eq!(nodes.decide(), Some(1));
+        assert_eq!(condition(&board, 0), Condition::Away("gone".into()));
+        nodes.lost(1, &gone, now);
+        assert_eq!((nodes.decide(), nodes.in_use()), (None, None));
+        nodes.up(0, tip(5, 0), now);
+        assert_eq!((nodes.decide(), condition(&board, 0)), (Some(0), Condition::Unused));
+    }
+
+    #[test]
+    fn a_node_is_behind_only_when_another_has_had_more_work_for_long_and_until_it_has_as_much() {
+        let (mut nodes, board) = nodes();
+        let now = Instant::now();
+        nodes.up(0, tip(5, 0), now);
+        nodes.up(1, tip(7, 0), now);
+        assert!(nodes.newly_behind(now).is_empty(), "it may follow any moment");
+        let later = now + LAG_TIME;
+        assert_eq!(nodes.newly_behind(later), [(0, 1, tip(5, 0))]);
+        assert!(nodes.newly_behind(later).is_empty(), "told once");
+        nodes.behind(0, 1, Some(Place::Active), later);
+        assert_eq!(condition(&board, 0), Condition::Away("lags 2 blocks behind b".into()));
+        nodes.behind(0, 1, Some(Place::Side), later);
+        assert!(
+            matches!(condition(&board, 0), Condition::Away(words) if words.starts_with("on another branch"))
+        );
+        nodes.beat(0, tip(7, 1), Duration::from_millis(3), later);
+        assert_eq!(condition(&board, 0), Condition::Unused, "as much work is enough");
+        assert_eq!(board.sources()[0].answer, Some(Duration::from_millis(3)));
+        nodes.behind(0, 1, Some(Place::Active), later);
+        assert_eq!(condition(&board, 0), Condition::Unused, "an answer that comes too late");
+    }
+}

@@ -1,0 +1,287 @@
+//! One node: its templates, by long poll and by polling, and its tip every two seconds. Each node has a task of its
+//! own, so that none holds up another; what it gives goes to the upstream as events.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use iop_consensus::address::Address;
+use iop_consensus::params::Params;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
+use iop_mining::tips::{self, ChainState, ChainTip};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::debug;
+
+/// How often there is new work on an unchanged tip: the time of the header and the fees of new transactions.
+pub(super) const REFRESH: Duration = Duration::from_secs(30);
+/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node
+/// whose long poll does not wait cannot make us spin.
+const POLL: Duration = Duration::from_secs(1);
+/// Wait before a node is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a node is asked for its tip.
+const BEAT: Duration = Duration::from_secs(2);
+/// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a
+/// node a second or two.
+pub(super) const BEAT_TIME: Duration = Duration::from_secs(5);
+/// How often template, licenses and tip are asked for until all are of one tip. Tips are seconds apart at least.
+const MAX_TIP_RACES: u32 = 10;
+
+/// A template with the licenses of its tip.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) template: Template,
+    pub(super) licenses: Vec<LicenseInfo>,
+    /// What the template stands on.
+    pub(super) tip: ChainTip,
+    /// When the template came: its time is counted from here, by a clock that nobody sets.
+    pub(super) received: std::time::Instant,
+}
+
+/// Why a node gives no work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It does not answer, does not know us, or is on another chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// It is still loading the chain.
+    #[error("still syncing: at block {block} of {headers}")]
+    Syncing { block: u32, headers: u32 },
+}
+
+impl From<RpcError> for Trouble {
+    fn from(error: RpcError) -> Self {
+        Self::Chain(error.into())
+    }
+}
+
+/// What happened at a node.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// It has a template: a new tip, new transactions, or it was asked for one.
+    Offer(usize, Box<Offer>),
+    /// It was asked for its tip, and answered after so long.
+    Beat(usize, ChainTip, Duration),
+    /// It gives none any more.
+    Lost(usize, Trouble),
+}
+
+/// Says no node.
+const NONE: usize = usize::MAX;
+
+/// What the upstream tells its sources.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    /// The node in use, [`NONE`] for none.
+    in_use: AtomicUsize,
+    /// For each node: a template is wanted now.
+    now: Vec<Notify>,
+}
+
+impl Wishes {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { in_use: AtomicUsize::new(NONE), now: (0..nodes).map(|_| Notify::new()).collect() }
+    }
+
+    pub(super) fn set_in_use(&self, index: Option<usize>) {
+        self.in_use.store(index.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
+    /// Wants a template of this node at once.
+    pub(super) fn ask(&self, index: usize) {
+        self.now[index].notify_one();
+    }
+}
+
+/// The task of one node.
+pub(super) struct Source {
+    pub(super) index: usize,
+    pub(super) nodes: Arc<[Node]>,
+    pub(super) params: Arc<Params>,
+    pub(super) licenses: Arc<[Address]>,
+    pub(super) wishes: Arc<Wishes>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// The tip of the last template.
+    pub(super) parent: Mutex<Option<BlockHash>>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({})", self.node().name())
+    }
+}
+
+impl Source {
+    /// Runs for ever.
+    pub(super) async fn run(self) {
+        loop {
+            let Err(trouble) = self.serve().await;
+            self.node().set_right(false);
+            self.set_parent(None);
+            self.tell(Event::Lost(self.index, trouble)).await;
+            sleep(RETRY).await;
+        }
+    }
+
+    fn node(&self) -> &Node {
+        &self.nodes[self.index]
+    }
+
+    /// The upstream lives as long as its sources.
+    async fn tell(&self, event: Event) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// As long as the node answers, and as it should.
+    async fn serve(&self) -> Result<Infallible, Trouble> {
+        check_chain(self.node(), &ChainIdentity::of(&self.params)).await?;
+        self.node().set_right(true);
+        tokio::select! {
+            ended = self.offers() => ended,
+            ended = self.beats() => ended,
+        }
+    }
+
+    /// Offers a template for each tip at once, and for changes on a tip at most one in a second, asked for when the
+    /// second is over. Meanwhile the next answer is waited for already: it may be of a new tip.
+    async fn offers(&self) -> Result<Infallible, Trouble> {
+        let mut id = self.offer(None).await?;
+        let (mut offered, mut early) = (Instant::now(), 0);
+        loop {
+            // A node whose long poll does not wait is not asked before the second is over.
+            let pause = if early > 1 { offered + POLL } else { offered };
+            tokio::select! {
+                template = self.next_template(id.as_deref(), pause) => {
+                    let template = template?;
+                    if self.parent() == Some(template.parent) && offered.elapsed() < POLL {
+                        (id, early) = (template.long_poll_id, early + 1);
+                        continue;
+                    }
+                    id = self.offer(Some(template)).await?;
+                }
+                () = sleep_until(offered + POLL), if early > 0 => id = self.offer(None).await?,
+            }
+            (offered, early) = (Instant::now(), 0);
+        }
+    }
+
+    fn parent(&self) -> Option<BlockHash> {
+        *self.parent.lock().expect("no panic while the lock is held")
+    }
+
+    fn set_parent(&self, parent: Option<BlockHash>) {
+        *self.parent.lock().expect("no panic while the lock is held") = parent;
+    }
+
+    /// The next template: when the long poll answers, when it is wanted, or after a while on the same tip for the
+    /// node in use.
+    async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
+        let poll = async {
+            sleep_until(pause).await;
+            if id.is_none() {
+                sleep(POLL).await;
+            }
+            template::template(self.node(), id).await
+        };
+        let mut poll = pin!(poll);
+        loop {
+            tokio::select! {
+                template = &mut poll => return template,
+                () = self.wishes.now[self.index].notified() => break,
+                () = sleep(REFRESH) => if self.wishes.in_use.load(Ordering::Relaxed) == self.index { break },
+            }
+        }
+        template::template(self.node(), None).await
+    }
+
+    /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
+    async fn offer(&self, template: Option<Template>) -> Result<Option<String>, Trouble> {
+        let node = self.node();
+        let mut template = match template {
+            Some(template) => template,
+            None => template::template(node, None).await?,
+        };
+        for _ in 0..=MAX_TIP_RACES {
+            let received = std::time::Instant::now();
+            let (licenses, state) = tokio::try_join!(
+                template::licenses(node, &self.licenses, &self.params),
+                tips::state(node, CALL_TIME),
+            )?;
+            is_synced(&state, &self.params)?;
+            let tip = state.tip;
+            if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
+                debug!(node = node.name(), height = template.height, "template");
+                let id = template.long_poll_id.clone();
+                self.set_parent(Some(template.parent));
+                let offer = Offer { template, licenses: licenses.infos, tip, received };
+                self.tell(Event::Offer(self.index, Box::new(offer))).await;
+                return Ok(id);
+            }
+            template = template::template(node, None).await?;
+        }
+        Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()).into())
+    }
+
+    /// Asks for the tip again and again. A node that does not answer in time is not waited for.
+    async fn beats(&self) -> Result<Infallible, Trouble> {
+        let expected = ChainIdentity::of(&self.params);
+        let mut unseen = None;
+        loop {
+            sleep(BEAT).await;
+            let asked = Instant::now();
+            let (name, tip) = tips::ask(self.node(), BEAT_TIME).await?;
+            if name != expected.name {
+                let found = ChainIdentity { name, ..expected.clone() };
+                return Err(ChainError::Wrong { found, expected }.into());
+            }
+            self.tell(Event::Beat(self.index, tip, asked.elapsed())).await;
+            // A tip that the long poll should have told long ago.
+            let missed = self.parent().is_some_and(|parent| parent != tip.hash).then_some(tip.hash);
+            if missed.is_some() && missed == unseen {
+                self.wishes.ask(self.index);
+            }
+            unseen = missed;
+        }
+    }
+}
+
+/// Whether work on this tip makes sense. A private chain that nobody has mined on for a day looks like one that is
+/// being loaded; there the headers tell.
+fn is_synced(state: &ChainState, params: &Params) -> Result<(), Trouble> {
+    let block = state.tip.height;
+    if state.initial && (state.headers > block || !params.mine_on_demand) {
+        return Err(Trouble::Syncing { block, headers: state.headers });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use iop_mining::sample::tip;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_loads_the_chain_gives_no_work_and_a_fresh_private_chain_does() {
+        let state = |headers, initial| ChainState { name: "x".into(), tip: tip(5, 0), headers, initial };
+        let (private, main) = (Params::devnet(), Params::main());
+        for (headers, initial, params, synced) in [
+            (9, true, &private, false),
+            (5, true, &private, true),
+            (9, false, &private, true),
+            (5, true, &main, false),
+            (5, false, &main, true),
+        ] {
+            let found = is_synced(&state(headers, initial), params);
+            assert_eq!(found.is_ok(), synced, "{headers} {initial} {}", params.name);
+        }
+        let words = is_synced(&state(9, true), &private).map_err(|trouble| trouble.to_string());
+        assert_eq!(words, Err("still syncing: at block 5 of 9".to_owned()));
+    }
+}

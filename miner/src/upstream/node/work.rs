@@ -1,0 +1,222 @@
+//! From a template and a license to a job for the devices, and from what they find to a block.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bitcoin::hashes::Hash;
+use iop_consensus::address::{Address, Prefixes};
+use iop_consensus::license::key::LicenseKey;
+use iop_mining::coinbase::{self, SplitCoinbase};
+use iop_mining::template::Template;
+use iop_stratum::client;
+use iop_stratum::fields::{
+    Extranonce1, JobId, NBits, NTime, PrevHash, SERVER_EXTRANONCE2_SIZE, Version, VersionMask,
+};
+use iop_stratum::notify::Notify;
+use iop_stratum::work::{merkle_branches, sha256d};
+
+use crate::job::{Job, Serial, Share};
+
+/// A job with what a block of it needs.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    pub(super) job: Arc<Job>,
+    pub(super) template: Arc<Template>,
+    /// The license that signed, as an address.
+    pub(super) license: String,
+    /// When the template came.
+    pub(super) received: Instant,
+}
+
+/// A block that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Solved {
+    /// Its hash, as printed.
+    pub(super) hash: String,
+    /// The block in hex.
+    pub(super) block: String,
+}
+
+/// Makes jobs.
+#[derive(Debug)]
+pub(super) struct Maker {
+    keys: Arc<[LicenseKey]>,
+    /// Who is paid; the license that signs if not set.
+    payout: Option<Address>,
+    prefixes: Prefixes,
+    extranonce1: Extranonce1,
+    /// The next job's number: no two runs use the same, so that no two coinbases are the same.
+    number: u64,
+    serial: Serial,
+}
+
+impl Maker {
+    /// Jobs that these licenses sign.
+    ///
+    /// # Panics
+    /// The system has no random numbers: nothing that needs keys can run there.
+    pub(super) fn new(keys: Arc<[LicenseKey]>, payout: Option<Address>, prefixes: Prefixes) -> Self {
+        let random = || getrandom::u64().expect("the operating system gives random numbers");
+        // The upper half of the number is by chance, the lower half counts.
+        let (number, extranonce1) = (random() << 32, Extranonce1::from_u32((random() >> 32) as u32));
+        Self { keys, payout, prefixes, extranonce1, number, serial: Serial::default() }
+    }
+
+    fn next(&mut self) -> (Serial, u64) {
+        (self.serial.0, self.number) = (self.serial.0 + 1, self.number.wrapping_add(1));
+        (self.serial, self.number)
+    }
+
+    /// Signs the template's coinbase with a license, by its place, and makes the job.
+    pub(super) fn make(&mut self, template: Template, license: usize, received: Instant) -> Prepared {
+        let (serial, number) = self.next();
+        let key = &self.keys[license];
+        let payee = self.payout.unwrap_or_else(|| key.address());
+        let outputs = [(payee, template.coinbase_value)];
+        let SplitCoinbase { before, after } = coinbase::build(&template, key, &outputs, number);
+        let notify = Notify {
+            job_id: id(number),
+            prev_hash: PrevHash(template.parent.to_byte_array()),
+            coinbase1: before,
+            coinbase2: after,
+            branches: merkle_branches(&template.txids),
+            // What is rolled could not signal anything; votes that count are on bits 0 and 1.
+            version: Version(template.version & !VersionMask::SERVER.0),
+            nbits: NBits(template.bits),
+            ntime: NTime(template.time),
+            clean: true,
+        };
+        let job = client::Job {
+            notify: Arc::new(notify),
+            extranonce1: self.extranonce1,
+            extranonce2_size: SERVER_EXTRANONCE2_SIZE,
+            difficulty: template.target.difficulty(),
+            version_mask: VersionMask::SERVER,
+        };
+        Prepared {
+            job: Arc::new(Job::with_target(serial, job, template.target)),
+            license: key.address().to_base58(&self.prefixes),
+            template: Arc::new(template),
+            received,
+        }
+    }
+
+    /// The same work later: nothing is signed again, only the time goes on, by a clock that nobody sets.
+    pub(super) fn later(&mut self, prepared: &Prepared, now: Instant) -> Prepared {
+        let (serial, number) = self.next();
+        let mut job = prepared.job.stratum().clone();
+        let notify = Arc::make_mut(&mut job.notify);
+        (notify.job_id, notify.ntime) = (id(number), NTime(time(prepared, now)));
+        let job = Job::with_target(serial, job, prepared.template.target);
+        Prepared { job: Arc::new(job), ..prepared.clone() }
+    }
+}
+
+fn time(prepared: &Prepared, now: Instant) -> u32 {
+    let since: Duration = now.saturating_duration_since(prepared.received);
+    prepared.template.time.saturating_add(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+}
+
+fn id(number: u64) -> JobId {
+    JobId::new(&format!("{number:x}")).expect("16 digits at most")
+}
+
+impl Prepared {
+    /// The block that a share of this job makes; none where it misses the block's target.
+    pub(super) fn solve(&self, share: &Share) -> Option<Solved> {
+        let job = self.job.stratum();
+        let work = job.work();
+        let version = job.notify.version.rolled(job.version_mask, share.version_bits);
+        let header = work.header(&job.extranonce1, &share.extranonce2, version, share.ntime, share.nonce);
+        let mut hash = sha256d(&header);
+        if !self.template.target.is_met_by(&hash) {
+            return None;
+        }
+        hash.reverse();
+        let stripped = work.coinbase(&job.extranonce1, &share.extranonce2);
+        let block = hex::encode(coinbase::block(&self.template, &header, &stripped));
+        Some(Solved { hash: hex::encode(hash), block })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bitcoin::Block;
+    use bitcoin::consensus::encode::deserialize_hex;
+    use iop_consensus::license::coinbase::check;
+    use iop_consensus::params::Params;
+    use iop_mining::sample::{key, template};
+    use iop_stratum::fields::{Nonce, VersionBits};
+
+    use super::*;
+    use crate::stats::Stats;
+
+    fn maker(payout: Option<Address>) -> Maker {
+        Maker::new(Arc::from([key(true)]), payout, Params::devnet().prefixes)
+    }
+
+    /// The first block of a job, by trying.
+    fn first_block(prepared: &Prepared) -> Block {
+        let finder = Stats::new().device("cpu");
+        let share = |nonce| Share {
+            job: Arc::clone(&prepared.job),
+            extranonce2: prepared.job.extranonce2(0x1234_5678_9abc),
+            version_bits: VersionBits(0x0000_6000),
+            ntime: prepared.job.ntime(),
+            nonce: Nonce(nonce),
+            finder: Arc::clone(&finder),
+        };
+        let found: Vec<Solved> = (0..20_000).filter_map(|nonce| prepared.solve(&share(nonce))).collect();
+        assert!((80..300).contains(&found.len()), "{}: one in 128", found.len());
+        let block: Block = deserialize_hex(&found[0].block).unwrap();
+        assert_eq!(block.block_hash().to_string(), found[0].hash);
+        block
+    }
+
+    #[test]
+    fn a_find_is_a_licensed_block_that_pays_all_to_the_payee() {
+        for payout in [None, Some(Address::of_pubkey(b"somebody"))] {
+            let template = template(7);
+            let prepared = maker(payout).make(template.clone(), 0, Instant::now());
+            let block = first_block(&prepared);
+            assert!(block.check_merkle_root());
+            assert_eq!(block.header.prev_blockhash, template.parent);
+            assert_eq!(block.header.version.to_consensus(), 0x2000_6000);
+            assert_eq!((block.header.time, block.header.bits.to_consensus()), (template.time, template.bits));
+            let coinbase = &block.txdata[0];
+            assert_eq!(check(coinbase), Ok(key(true).address()));
+            let payee = payout.unwrap_or_else(|| key(true).address());
+            assert_eq!(coinbase.output.len(), 1);
+            assert_eq!(coinbase.output[0].script_pubkey, payee.script_pubkey());
+            assert_eq!(coinbase.output[0].value.to_sat(), template.coinbase_value);
+        }
+    }
+
+    #[test]
+    fn the_time_goes_on_by_the_monotonic_clock_and_nothing_is_signed_again() {
+        let (mut maker, now) = (maker(None), Instant::now());
+        let prepared = maker.make(template(7), 0, now);
+        let later = maker.later(&prepared, now + Duration::from_millis(30_900));
+        let (before, after) = (&prepared.job.stratum().notify, &later.job.stratum().notify);
+        assert_eq!(after.ntime.0, before.ntime.0 + 30);
+        assert_eq!((&after.coinbase1, &after.coinbase2), (&before.coinbase1, &before.coinbase2));
+        assert!(after.job_id != before.job_id && later.job.serial() > prepared.job.serial());
+        let again = maker.later(&later, now + Duration::from_secs(60));
+        assert_eq!(again.job.ntime().0, before.ntime.0 + 60, "counted from the template");
+        let _ = first_block(&again);
+    }
+
+    #[test]
+    fn no_two_jobs_and_no_two_runs_have_the_same_coinbase() {
+        let now = Instant::now();
+        let mut one = maker(None);
+        let jobs = [
+            one.make(template(7), 0, now),
+            one.make(template(7), 0, now),
+            maker(None).make(template(7), 0, now),
+        ];
+        let before = |index: usize| &jobs[index].job.stratum().notify.coinbase1;
+        assert!(before(0) != before(1) && before(0) != before(2) && before(1) != before(2));
+    }
+}

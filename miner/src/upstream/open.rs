@@ -1,0 +1,98 @@
+//! From a pool's URL to a connection with a job.
+
+use std::sync::Arc;
+
+use iop_stratum::client::Options;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tracing::info;
+
+use super::board::{Board, Source};
+use super::connection::Connection;
+use super::lost::Lost;
+use super::{PoolUrl, Timing, Tls};
+use crate::stats::Stats;
+
+/// How often a pool may send us on before it has given a job, or before it did so for long.
+pub(super) const MAX_MOVES: u32 = 3;
+
+/// Bytes in both directions, safe or not.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// How to be at any pool of the list.
+#[derive(Debug)]
+pub(super) struct Manner {
+    pub(super) options: Options,
+    pub(super) timing: Timing,
+    /// Whom to trust, where a pool speaks TLS.
+    pub(super) tls: Option<Tls>,
+    /// Whether a pool may send us to another host.
+    pub(super) follow: bool,
+    /// How many pools there are.
+    pub(super) pools: usize,
+    /// How fast this machine is, where it is known.
+    pub(super) stats: Option<Arc<Stats>>,
+    pub(super) board: Arc<Board>,
+}
+
+/// A pool, and how to be there.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) manner: Arc<Manner>,
+    /// Its place in the list.
+    pub(super) number: usize,
+    /// Where it is: as in the list, or where it has sent us.
+    pub(super) url: PoolUrl,
+    /// Whether another pool is mined at meanwhile.
+    pub(super) aside: bool,
+}
+
+impl Place {
+    /// Writes down what is known of this pool.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Source)) {
+        self.manner.board.change(self.number, change);
+    }
+
+    /// Connects, and goes on until there is a job and leave to submit shares. Where the pool sends us on, it is
+    /// followed.
+    pub(super) async fn open(mut self) -> Result<Connection, Lost> {
+        for _ in 0..MAX_MOVES {
+            match self.clone().open_here().await {
+                Err(Lost::Moved { to, wait }) => {
+                    info!("{}: the pool asks us to connect to {to}", self.url);
+                    sleep(wait).await;
+                    self.url = to;
+                }
+                other => return other,
+            }
+        }
+        self.open_here().await
+    }
+
+    async fn open_here(self) -> Result<Connection, Lost> {
+        let limit = self.manner.timing.connect;
+        let stream = match timeout(limit, self.connect()).await {
+            Err(_) => return Err(Lost::Connect(format!("no answer for {} s", limit.as_secs_f32()))),
+            Ok(stream) => stream?,
+        };
+        if !self.aside {
+            info!("{}: connected", self.url);
+        }
+        Connection::new(stream, self).ready().await
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Socket>, Lost> {
+        let PoolUrl { host, port, tls } = &self.url;
+        let stream = TcpStream::connect((&**host, *port)).await;
+        let stream = stream.map_err(|error| Lost::Connect(error.to_string()))?;
+        // Shares are a few bytes each and must not wait for more to come.
+        stream.set_nodelay(true)?;
+        match &self.manner.tls {
+            Some(trusted) if *tls => Ok(Box::new(trusted.connect(host, stream).await.map_err(Lost::Tls)?)),
+            None if *tls => Err(Lost::Tls("this miner was started without TLS".to_owned())),
+            _ => Ok(Box::new(stream)),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! TLS to a pool: whom we trust, and what is said where we do not.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+
+/// Longest file of certificates, in bytes: all that browsers trust take a fifth of that.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Why no pool can be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file that was named.
+    #[error("--tls-ca {0}: {1}")]
+    File(String, String),
+    /// Nobody is trusted at all.
+    #[error(
+        "this system trusts no CA (on Debian and Ubuntu, the package ca-certificates is missing): name the pool's CA or its certificate with --tls-ca"
+    )]
+    Nobody,
+}
+
+/// Whom to trust.
+#[derive(Clone, Debug)]
+pub struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// Those that the system trusts and, where one is named, those in a file of certificates (PEM): CAs, or the very
+    /// certificates that pools show.
+    ///
+    /// # Errors
+    /// When the file cannot be read or used, and when nobody is trusted.
+    pub fn load(own: Option<&Path>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        // What of the system's cannot be read is not trusted: all there is to do about it.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let pinned = own.map_or(Ok(Vec::new()), |path| {
+            certificates(path, &mut roots)
+                .map_err(|reason| TlsError::File(path.display().to_string(), reason))
+        })?;
+        let provider = Arc::new(ring::default_provider());
+        let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let by_ca = by_ca.build().map_err(|_| TlsError::Nobody)?;
+        let verifier = Verifier { by_ca, pinned, provider: Arc::clone(&provider) };
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has all that the default versions need")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Makes a connection to this host a safe one.
+    ///
+    /// # Errors
+    /// In words for the person at the machine.
+    pub(super) async fn connect(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, String> {
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name of a host"))?;
+        let connected = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await;
+        connected.map_err(|error| words(&error, host))
+    }
+}
+
+/// The certificates of a file, also put among the roots.
+fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut text = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(format!("longer than {MAX_FILE} bytes"));
+    }
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| error.to_string())?;
+    if certificates.is_empty() {
+        return Err("it holds no certificate, PEM expected (-----BEGIN CERTIFICATE-----)".to_owned());
+    }
+    for certificate in &certificates {
+        roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+    }
+    Ok(certificates)
+}
+
+/// Trusts what is signed by a CA, and besides the very certificates that were named: `openssl req -x509`, by which
+/// people make one for themselves, makes a CA's, which is refused where a host's belongs.
+#[derive(Debug)]
+struct Verifier {
+    by_ca: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pinned.iter().any(|pinned| pinned == shown) {
+            verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.by_ca.verify_server_cert(shown, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What went wrong, for people who know nothing of certificates but have to do something about it.
+fn words(error: &io::Error, host: &str) -> String {
+    use CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
+    use CertificateError::{NotValidYet, NotValidYetContext, UnknownIssuer};
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    match tls {
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the pool closed the connection; does it speak TLS at this port?".to_owned()
+        }
+        None => error.to_string(),
+        Some(Error::InvalidMessage(_)) => {
+            "it does not speak TLS at this port; stratum+tcp:// is without".to_owned()
+        }
+        Some(Error::InvalidCertificate(wrong)) => match wrong {
+            UnknownIssuer => {
+                "nobody whom we trust has signed its certificate; name the CA, or the certificate, with --tls-ca"
+                    .to_owned()
+            }
+            NotValidForName | NotValidForNameContext { .. } => {
+                format!("its certificate is for another host than {host}")
+            }
+            Expired | ExpiredContext { .. } => {
+                "its certificate has expired, or this machine's clock is wrong".to_owned()
+            }
+            NotValidYet | NotValidYetContext { .. } => {
+                "its certificate is not valid yet, or this machine's clock is wrong".to_owned()
+            }
+            other => format!("its certificate cannot be used: {other:?}"),
+        },
+        Some(other) => other.to_string(),
+    }
+}

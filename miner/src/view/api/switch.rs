@@ -1,0 +1,107 @@
+//! POST `/api/v1/switch`: a person wants another source.
+//!
+//! The API has no password. So a wish is heard only where none but this machine's programs reach the API, and a page
+//! in this machine's browser must not be able to utter one: no page of another origin may send JSON without asking
+//! first, which is never granted here; and one whose name was made to point at this machine (DNS rebinding) betrays
+//! itself by that name in `Host`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tracing::info;
+
+use super::{Api, refuse};
+
+/// What is sent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    /// The source's number, from 0.
+    source: usize,
+}
+
+pub(super) async fn switch(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    if !api.local {
+        let error = "the API listens where other machines reach it, and so changes nothing; \
+                     bind it to 127.0.0.1 or [::1]";
+        return refuse(StatusCode::FORBIDDEN, error);
+    }
+    if !from_here(&headers) {
+        let error = "Host: expected localhost or a loopback address";
+        return refuse(StatusCode::FORBIDDEN, error);
+    }
+    if !is_json(&headers) {
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type: expected application/json");
+    }
+    let Ok(Wish { source }) = serde_json::from_slice(&body) else {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "expected {\"source\": NUMBER}, numbers as in /api/v1/sources",
+        );
+    };
+    if api.watched.board.ask_for(source) {
+        info!("source {source} is asked for over the API");
+        (StatusCode::ACCEPTED, super::json(&json!({"asked_for": source}))).into_response()
+    } else {
+        let error = format!("there is no source {source}; see /api/v1/sources");
+        refuse(StatusCode::NOT_FOUND, &error)
+    }
+}
+
+/// Whether there is one `Host`, and it names this machine.
+fn from_here(headers: &HeaderMap) -> bool {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().is_ok_and(is_loopback),
+        _ => false,
+    }
+}
+
+/// Of `HOST`, `HOST:PORT`, `[ADDRESS]` or `[ADDRESS]:PORT`.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
+        Some(_) => return false,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether the body says that it is JSON, parameters such as a character set aside.
+fn is_json(headers: &HeaderMap) -> bool {
+    let named = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = named.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_this_machine_are_told_from_names_that_point_at_it() {
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:4067", "[::1]", "[::1]:80"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "localhost.evil.example",
+            "evil.example:80",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "[::2]",
+            "[::1]evil.example",
+            "0.0.0.0",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The numbers that people trust, made in one place for every view: terminal, JSON lines, HTTP, Prometheus, cgminer.
+//!
+//! Here: counters and sources of one moment ([`Snapshot`], [`Source`]) become rates, shares, ratios and expectations,
+//! with names and units that programs may rely on. Not here: counting ([`crate::stats`]), texts and layout.
+//! A number that cannot be known yet is `None`, and `null` in JSON; none is ever infinite or not a number.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::stats::rate::Rates;
+use crate::stats::{Counts, DeviceSnapshot, Health, Snapshot};
+use crate::upstream::board::{Condition, JobView, Source};
+
+/// Hashes that a share of difficulty 1 takes on average.
+pub const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
+/// Shares before [`Shares::luck`] is told: with so many, chance alone moves it by a quarter.
+pub const LUCK_FROM: u64 = 16;
+
+/// A rig at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Numbers {
+    /// The program's version.
+    pub version: &'static str,
+    /// Seconds since the miner's start.
+    pub uptime: f64,
+    /// Whether it mines.
+    pub state: State,
+    /// Why it does not, in words.
+    pub why: Option<String>,
+    /// Of all devices, those that are gone included.
+    #[serde(flatten)]
+    pub total: Shares,
+    /// The job at hand: that of the source in use.
+    pub job: Option<JobNumbers>,
+    /// Seconds that a block takes on average: network difficulty × 2³² / the rate of the last minute. Unknown without
+    /// a job or without a rate. It is an average over many blocks and no promise: it does not shrink while one waits.
+    pub time_to_block: Option<f64>,
+    /// In the order in which they came.
+    pub devices: Vec<DeviceNumbers>,
+    /// In order of preference.
+    pub sources: Vec<SourceNumbers>,
+}
+
+/// Whether a rig mines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A source works and there were hashes within the last minute.
+    Mining,
+    /// No source gives work.
+    NoSource,
+    /// There are devices and none of them works any more.
+    NoDevice,
+    /// There is work, and nothing was hashed within the last minute.
+    Idle,
+}
+
+/// What was hashed and found, by a device or by all.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Shares {
+    /// Headers hashed. Of a machine behind the gateway: as its shares tell.
+    pub hashes: u64,
+    /// How fast, in hashes per second.
+    pub hash_rate: HashRates,
+    /// Shares that the upstream took.
+    pub accepted: u64,
+    /// The sum of their difficulties; times 2³²: the hashes that they stand for.
+    pub accepted_work: f64,
+    /// Accepted shares per minute since the start.
+    pub accepted_per_minute: f64,
+    /// Shares that the upstream refused, but for stale ones.
+    pub rejected: u64,
+    /// The same by the upstream's words: at most 17 of them.
+    pub rejected_reasons: BTreeMap<String, u64>,
+    /// Shares that came too late: kept back, or refused as stale.
+    pub stale: u64,
+    /// Rejected shares of all that were found, in percent; unknown before the first one.
+    pub rejected_percent: Option<f64>,
+    /// Stale shares of all that were found, in percent; unknown before the first one.
+    pub stale_percent: Option<f64>,
+    /// Nonces that were found wrongly, and not submitted.
+    pub hardware_errors: u64,
+    /// The greatest difficulty that a hash met; unknown before the first share.
+    pub best: Option<f64>,
+    /// Seconds since a share was accepted; unknown before the first one.
+    pub seconds_since_accepted: Option<f64>,
+    /// Accepted work × 2³² / hashes done: 1 where the shares are worth what was hashed. It moves about 1 by chance,
+    /// by one part in √shares; below for long means that shares are lost, as to refusals and staleness. Unknown
+    /// before [`LUCK_FROM`] shares were found.
+    pub luck: Option<f64>,
+}
+
+/// Hash rates over several windows, in hashes per second. A window that is longer than the run covers what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct HashRates {
+    /// Over five seconds.
+    #[serde(rename = "5s")]
+    pub five_seconds: f64,
+    /// Over ten seconds.
+    #[serde(rename = "10s")]
+    pub ten_seconds: f64,
+    /// Over a minute.
+    #[serde(rename = "1min")]
+    pub minute: f64,
+    /// Over five minutes.
+    #[serde(rename = "5min")]
+    pub five_minutes: f64,
+    /// Over a quarter of an hour.
+    #[serde(rename = "15min")]
+    pub quarter: f64,
+    /// Since the start.
+    pub average: f64,
+}
+
+/// A device at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceNumbers {
+    /// As `--devices` names it, or as a machine calls itself; a machine's need not be its own alone.
+    pub name: String,
+    /// Seconds since it started.
+    pub uptime: f64,
+    /// `working`, `failed` or `gone`.
+    pub state: &'static str,
+    /// Why it failed, in words.
+    pub why: Option<String>,
+    /// Degrees Celsius, where the platform tells.
+    pub temperature: Option<f32>,
+    /// What it did.
+    #[serde(flatten)]
+    pub shares: Shares,
+}
+
+/// A source at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceNumbers {
+    /// Its place in the order of preference, from 0: what is asked for to switch to it.
+    pub number: usize,
+    /// Where it is, without secrets.
+    pub url: String,
+    /// Who we are there.
+    pub user: String,
+    /// `unused`, `connecting`, `working`, `waiting` or `away`.
+    pub state: &'static str,
+    /// Why it is waiting or away, in words.
+    pub why: Option<String>,
+    /// Whether it is the one in use, or on the way to be.
+    pub in_use: bool,
+    /// Seconds since it is doing that.
+    pub since: Option<f64>,
+    /// The difficulty of its shares.
+    pub difficulty: Option<f64>,
+    /// Its newest job.
+    pub job: Option<JobNumbers>,
+    /// Jobs that came.
+    pub jobs: u64,
+    /// Shares that it took.
+    pub accepted: u64,
+    /// Shares that it refused, but for stale ones.
+    pub rejected: u64,
+    /// Shares that it refused as stale, or that were kept back.
+    pub stale: u64,
+    /// Seconds since it took one.
+    pub seconds_since_accepted: Option<f64>,
+    /// How long its last verdict took to come, in seconds.
+    pub answer: Option<f64>,
+    /// Blocks found, where that is known.
+    pub blocks: u64,
+    /// The last text that it had for people.
+    pub message: Option<String>,
+}
+
+/// A job at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobNumbers {
+    /// The source's name for it.
+    pub id: String,
+    /// The height of its block, where known.
+    pub height: Option<u32>,
+    /// The difficulty of a block.
+    pub network_difficulty: f64,
+    /// Seconds since it came.
+    pub age: f64,
+}
+
+impl Numbers {
+    /// Of these counters and sources, as they are now.
+    #[must_use]
+    pub fn new(stats: &Snapshot, sources: &[Source]) -> Self {
+        let now = Instant::now();
+        let total = Shares::new(&stats.counts, stats.rates, stats.hashes, stats.best, stats.elapsed);
+        let sources: Vec<SourceNumbers> = sources
+            .iter()
+            .enumerate()
+            .map(|(number, source)| SourceNumbers::new(number, source, now))
+            .collect();
+        let devices: Vec<DeviceNumbers> = stats.devices.iter().map(DeviceNumbers::new).collect();
+        let job = sources.iter().find(|source| source.in_use).and_then(|source| source.job.clone());
+        let (state, why) = state(&total, &devices, &sources);
+        let rate = total.hash_rate.minute;
+        let expected = |job: &JobNumbers| finite(job.network_difficulty * HASHES_PER_DIFFICULTY / rate);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: stats.elapsed.as_secs_f64(),
+            state,
+            why,
+            time_to_block: job.as_ref().and_then(expected),
+            total,
+            job,
+            devices,
+            sources,
+        }
+    }
+
+    /// The source in use; the first one where none is.
+    #[must_use]
+    pub fn current(&self) -> Option<&SourceNumbers> {
+        self.sources.iter().find(|source| source.in_use).or(self.sources.first())
+    }
+}
+
+/// Whether it mines, and why not.
+fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -> (State, Option<String>) {
+    if !sources.iter().any(|source| source.state == "working") {
+        let told = sources.iter().find(|source| source.in_use);
+        let reason = told.map_or_else(
+            || "no source is in use".to_owned(),
+            |source| match &source.why {
+                Some(why) => format!("{} is {}: {why}", source.url, source.state),
+                None => format!("{} is {}", source.url, source.state),
+            },
+        );
+        return (State::NoSource, Some(reason));
+    }
+    if !devices.is_empty() && devices.iter().all(|device| device.state != "working") {
+        return (State::NoDevice, Some("no device works any more".to_owned()));
+    }
+    if total.hash_rate.minute > 0.0 {
+        (State::Mining, None)
+    } else {
+        (State::Idle, Some("nothing was hashed within the last minute".to_owned()))
+    }
+}
+
+impl Shares {
+    fn new(counts: &Counts, rates: Rates, hashes: u64, best: f64, elapsed: Duration) -> Self {
+        let rejected = counts.refused();
+        let found = counts.accepted + rejected + counts.stale;
+        let percent = |part: u64| (found > 0).then(|| 100.0 * part as f64 / found as f64);
+        let luck = || finite(counts.work * HASHES_PER_DIFFICULTY / hashes as f64);
+        let minutes = elapsed.as_secs_f64() / 60.0;
+        Self {
+            hashes,
+            hash_rate: HashRates::new(rates),
+            accepted: counts.accepted,
+            accepted_work: counts.work,
+            accepted_per_minute: finite(counts.accepted as f64 / minutes).unwrap_or(0.0),
+            rejected,
+            rejected_reasons: counts.rejected.clone(),
+            stale: counts.stale,
+            rejected_percent: percent(rejected),
+            stale_percent: percent(counts.stale),
+            hardware_errors: counts.hardware_errors,
+            best: (best > 0.0).then_some(best),
+            seconds_since_accepted: counts.last_accepted.map(|at| elapsed.saturating_sub(at).as_secs_f64()),
+            luck: (found >= LUCK_FROM).then(luck).flatten(),
+        }
+    }
+}
+
+impl HashRates {
+    fn new(rates: Rates) -> Self {
+        Self {
+            five_seconds: rates.five_seconds.0,
+            ten_seconds: rates.ten_seconds.0,
+            minute: rates.minute.0,
+            five_minutes: rates.five_minutes.0,
+            quarter: rates.quarter.0,
+            average: rates.average.0,
+        }
+    }
+}
+
+impl DeviceNumbers {
+    fn new(device: &DeviceSnapshot) -> Self {
+        let (state, why) = match &device.health {
+            Health::Working => ("working", None),
+            Health::Failed(why) => ("failed", Some(why.clone())),
+            Health::Gone => ("gone", None),
+        };
+        Self {
+            name: device.name.clone(),
+            uptime: device.elapsed.as_secs_f64(),
+            state,
+            why,
+            temperature: device.temperature.filter(|celsius| celsius.is_finite()),
+            shares: Shares::new(&device.counts, device.rates, device.hashes, device.best, device.elapsed),
+        }
+    }
+}
+
+impl SourceNumbers {
+    fn new(number: usize, source: &Source, now: Instant) -> Self {
+        let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        let (state, why) = match &source.condition {
+            Condition::Unused => ("unused", None),
+            Condition::Connecting => ("connecting", None),
+            Condition::Working => ("working", None),
+            Condition::Waiting(why) => ("waiting", Some(why.clone())),
+            Condition::Away(why) => ("away", Some(why.clone())),
+        };
+        let job = |job: &JobView| JobNumbers {
+            id: job.id.clone(),
+            height: job.height,
+            network_difficulty: job.network_difficulty,
+            age: since(job.since),
+        };
+        Self {
+            number,
+            url: source.url.clone(),
+            user: source.user.clone(),
+            state,
+            why,
+            in_use: source.condition != Condition::Unused,
+            since: source.since.map(since),
+            difficulty: source.difficulty,
+            job: source.job.as_ref().map(job),
+            jobs: source.jobs,
+            accepted: source.accepted,
+            rejected: source.rejected,
+            stale: source.stale,
+            seconds_since_accepted: source.last_accepted.map(since),
+            answer: source.answer.map(|answer| answer.as_secs_f64()),
+            blocks: source.blocks,
+            message: source.message.clone(),
+        }
+    }
+}
+
+/// Nothing where there is no number, as after a division by nothing.
+fn finite(number: f64) -> Option<f64> {
+    number.is_finite().then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::Value;
+
+    use super::*;
+    use crate::stats::{HashRate, Stats};
+    use crate::upstream::Board;
+
+    fn board() -> Board {
+        Board::new(["stratum+tcp://a:1", "stratum+tcp://b:2"].map(|url| (url.to_owned(), "user".to_owned())))
+    }
+
+    fn working(source: &mut Source) {
+        source.set(Condition::Working);
+        source.difficulty = Some(0.5);
+        source.job = Some(JobView {
+            id: "7".to_owned(),
+            height: Some(12),
+            network_difficulty: 100.0,
+            since: Instant::now(),
+        });
+    }
+
+    /// Two minutes of a device at 2³⁰ hashes per second.
+    fn steady() -> Snapshot {
+        let stats = Stats::new();
+        let _cpu = stats.device("cpu");
+        let mut now = stats.snapshot();
+        let rate = HashRate(1_073_741_824.0);
+        now.rates = Rates {
+            five_seconds: rate,
+            ten_seconds: rate,
+            minute: rate,
+            five_minutes: rate,
+            quarter: rate,
+            average: rate,
+        };
+        (now.elapsed, now.hashes) = (Duration::from_secs(120), 120 << 30);
+        now
+    }
+
+    #[test]
+    fn a_block_takes_its_difficulty_times_two_to_the_32_over_the_rate() {
+        let board = board();
+        let idle = Numbers::new(&steady(), &board.sources());
+        assert_eq!((idle.time_to_block, idle.job), (None, None));
+        board.change(1, working);
+        let mut stats = steady();
+        assert_eq!(Numbers::new(&stats, &board.sources()).time_to_block, Some(400.0));
+        stats.rates.minute = HashRate(0.0);
+        assert_eq!(Numbers::new(&stats, &board.sources()).time_to_block, None);
+    }
+
+    #[test]
+    fn luck_is_accepted_work_over_hashes_once_there_are_enough_shares() {
+        let mut stats = steady();
+        (stats.counts.accepted, stats.counts.work, stats.counts.stale) = (14, 15.0, 1);
+        assert_eq!(Numbers::new(&stats, &[]).total.luck, None);
+        stats.counts.rejected.insert("Duplicate share (22)".to_owned(), 1);
+        let total = Numbers::new(&stats, &[]).total;
+        // 15 shares of difficulty 1 where 30 were to be expected.
+        assert_eq!(total.luck, Some(0.5));
+        assert_eq!((total.rejected_percent, total.stale_percent), (Some(6.25), Some(6.25)));
+        assert_eq!(total.accepted_per_minute, 7.0);
+        stats.hashes = 0;
+        assert_eq!(Numbers::new(&stats, &[]).total.luck, None);
+    }
+
+    #[test]
+    fn the_time_since_a_share_and_the_best_one_are_unknown_until_there_is_one() {
+        let mut stats = steady();
+        let total = Numbers::new(&stats, &[]).total;
+        assert_eq!((total.seconds_since_accepted, total.best, total.rejected_percent), (None, None, None));
+        (stats.counts.last_accepted, stats.best) = (Some(Duration::from_secs(110)), 3.0);
+        let total = Numbers::new(&stats, &[]).total;
+        assert_eq!((total.seconds_since_accepted, total.best), (Some(10.0), Some(3.0)));
+    }
+
+    #[test]
+    fn a_rig_mines_with_a_source_a_device_and_hashes_and_says_what_is_missing() {
+        let board = board();
+        let say = |stats: &Snapshot, board: &Board| {
+            let numbers = Numbers::new(stats, &board.sources());
+            (numbers.state, numbers.why.unwrap_or_default())
+        };
+        assert_eq!(say(&steady(), &board), (State::NoSource, "no source is in use".to_owned()));
+        board.change(1, |source| source.set(Condition::Away("connection refused".to_owned())));
+        let away = "stratum+tcp://b:2 is away: connection refused".to_owned();
+        assert_eq!(say(&steady(), &board), (State::NoSource, away));
+        board.change(1, working);
+        assert_eq!(say(&steady(), &board), (State::Mining, String::new()));
+        let mut stats = steady();
+        stats.rates.minute = HashRate(0.0);
+        assert_eq!(say(&stats, &board).0, State::Idle);
+        stats = steady();
+        stats.devices[0].health = Health::Failed("no kernel".to_owned());
+        assert_eq!(say(&stats, &board).0, State::NoDevice);
+        stats.devices.clear();
+        assert_eq!(say(&stats, &board).0, State::Mining);
+    }
+
+    #[test]
+    fn json_has_totals_devices_and_sources_under_stable_names() {
+        let board = board();
+        board.change(0, working);
+        let json: Value = serde_json::to_value(Numbers::new(&steady(), &board.sources())).unwrap();
+        assert_eq!((&json["state"], &json["uptime"]), (&"mining".into(), &120.0.into()));
+        for name in ["5s", "10s", "1min", "5min", "15min", "average"] {
+            assert_eq!(json["hash_rate"][name], 1_073_741_824.0);
+        }
+        assert_eq!((&json["luck"], &json["best"]), (&Value::Null, &Value::Null));
+        assert_eq!(
+            (&json["devices"][0]["name"], &json["devices"][0]["accepted"]),
+            (&"cpu".into(), &0.into())
+        );
+        let source = &json["sources"][0];
+        assert_eq!((&source["number"], &source["in_use"]), (&0.into(), &true.into()));
+        assert_eq!((&source["job"]["height"], &json["job"]["id"]), (&12.into(), &"7".into()));
+    }
+}

@@ -1,0 +1,282 @@
+//! Found blocks that no node has answered yet, one file each, so that they outlive the program that found them.
+//!
+//! Here: a folder of such files, written so that neither a killed program nor a loss of power leaves half a block.
+//! Not here: what is kept beside the block ([`Kept`]'s implementors), when a block is done with.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::marker::PhantomData;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use iop_stratum::work::{HEADER_SIZE, sha256d};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::files;
+
+/// Largest file that is read, in bytes. A full block (4 M weight) is 8 MB of hex.
+const MAX_FILE: u64 = 32 * 1024 * 1024;
+/// Files that the folder may hold. Blocks wait here while no node answers; real chains give a few.
+const MAX_FILES: usize = 1000;
+
+/// What is written: a found block and what belongs to it.
+pub trait Kept: Serialize + DeserializeOwned {
+    /// The block's height.
+    fn height(&self) -> u32;
+    /// Its hash, as printed.
+    fn hash(&self) -> &str;
+    /// The block in hex, as `submitblock` takes it.
+    fn block(&self) -> &str;
+}
+
+/// Whether the hash is the block's own.
+fn is_sound(found: &impl Kept) -> bool {
+    let header = hex::decode(found.block()).ok();
+    let header = header.as_deref().and_then(|block| block.first_chunk::<HEADER_SIZE>());
+    header.is_some_and(|header| {
+        let mut hash = sha256d(header);
+        hash.reverse();
+        hex::encode(hash) == found.hash()
+    })
+}
+
+/// A block of an earlier run, with its file.
+pub type Earlier<F> = (PathBuf, F);
+
+/// A block's file before it has its name. The next start takes it all the same if it is whole.
+#[derive(Debug)]
+pub struct Unfinished {
+    file: File,
+    unfinished: PathBuf,
+    path: PathBuf,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub struct Spool<F> {
+    folder: PathBuf,
+    kept: PhantomData<fn(F) -> F>,
+}
+
+impl<F> Clone for Spool<F> {
+    fn clone(&self) -> Self {
+        Self { folder: self.folder.clone(), kept: PhantomData }
+    }
+}
+
+impl<F: Kept> Spool<F> {
+    /// Opens it, makes it where it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(datadir: &Path) -> io::Result<Self> {
+        let folder = datadir.join("found");
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(Self { folder, kept: PhantomData })
+    }
+
+    /// Writes a block: when this returns it survives the process, and a loss of power after [`Spool::keep`].
+    ///
+    /// # Errors
+    /// The file could not be written whole, and none is left half; or there are a thousand files already.
+    pub fn write(&self, found: &F) -> io::Result<Unfinished> {
+        if fs::read_dir(&self.folder)?.count() >= MAX_FILES {
+            let folder = self.folder.display();
+            return Err(io::Error::other(format!("{MAX_FILES} files lie in {folder} already")));
+        }
+        let path = self.folder.join(format!("{}-{}.json", found.height(), found.hash()));
+        let unfinished = path.with_extension("tmp");
+        let written = || {
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+            file.write_all(&serde_json::to_vec(found)?)?;
+            Ok(file)
+        };
+        match written() {
+            Ok(file) => Ok(Unfinished { file, unfinished, path }),
+            Err(error) => {
+                let _ = fs::remove_file(&unfinished); // where that fails too, the next start sees to it
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what was written survive a loss of power, and gives its file.
+    ///
+    /// # Errors
+    /// The disk did not take it.
+    pub fn keep(&self, written: Unfinished) -> io::Result<PathBuf> {
+        let Unfinished { file, unfinished, path } = written;
+        file.sync_all()?;
+        self.complete(&unfinished, &path)?;
+        Ok(path)
+    }
+
+    fn complete(&self, unfinished: &Path, path: &Path) -> io::Result<()> {
+        fs::rename(unfinished, path)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Forgets a block that was answered, by the file that [`Spool::keep`] or [`Spool::load`] gave.
+    ///
+    /// # Errors
+    /// The file is there and cannot be removed.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The blocks of earlier runs with their files, and the files that hold none, with the reason.
+    ///
+    /// A file that was written but not yet named when the program ended is a block too; one that was only half
+    /// written is removed.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn load(&self) -> io::Result<(Vec<Earlier<F>>, Vec<String>)> {
+        let (mut blocks, mut broken) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            match (extension, read(&path)) {
+                (Some("json"), Ok(found)) => blocks.push((path, found)),
+                (Some("json"), Err(reason)) => broken.push(format!("{}: {reason}", path.display())),
+                (Some("tmp"), Ok(found)) => {
+                    let complete = path.with_extension("json");
+                    self.complete(&path, &complete)?;
+                    blocks.retain(|(known, _)| *known != complete);
+                    blocks.push((complete, found));
+                }
+                (Some("tmp"), Err(_)) => self.remove(&path)?,
+                _ => {} // not ours
+            }
+        }
+        Ok((blocks, broken))
+    }
+}
+
+fn read<F: Kept>(path: &Path) -> Result<F, String> {
+    let bytes = files::read(path, MAX_FILE)?;
+    let found: F = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if is_sound(&found) { Ok(found) } else { Err("its hash is not its block's".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
+    use bitcoin::consensus::encode::serialize_hex;
+    use iop_consensus::params::Params;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Found {
+        height: u32,
+        hash: String,
+        block: String,
+    }
+
+    impl Kept for Found {
+        fn height(&self) -> u32 {
+            self.height
+        }
+
+        fn hash(&self) -> &str {
+            &self.hash
+        }
+
+        fn block(&self) -> &str {
+            &self.block
+        }
+    }
+
+    /// Genesis with another nonce: a block of its own for each number.
+    fn found(height: u32, nonce: u32) -> Found {
+        let mut block = Params::devnet().genesis.block().clone();
+        block.header.nonce = nonce;
+        Found { height, hash: block.block_hash().to_string(), block: serialize_hex(&block) }
+    }
+
+    fn store(spool: &Spool<Found>, found: &Found) -> PathBuf {
+        spool.keep(spool.write(found).unwrap()).unwrap()
+    }
+
+    fn loaded(spool: &Spool<Found>) -> (Vec<Found>, Vec<String>) {
+        let (blocks, broken) = spool.load().unwrap();
+        let mut blocks: Vec<Found> = blocks.into_iter().map(|(_, found)| found).collect();
+        blocks.sort_by_key(|found| found.height);
+        (blocks, broken)
+    }
+
+    #[test]
+    fn a_block_comes_back_until_it_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::<Found>::open(folder.path()).unwrap();
+        let path = store(&spool, &found(1, 1));
+        assert_eq!(store(&spool, &found(1, 1)), path);
+        drop(spool.write(&found(2, 2)).unwrap()); // killed before the disk had it
+        let again = Spool::<Found>::open(folder.path()).unwrap();
+        assert_eq!(loaded(&again), (vec![found(1, 1), found(2, 2)], vec![]));
+        again.remove(&path).unwrap();
+        again.remove(&path).unwrap();
+        assert_eq!(loaded(&again).0, [found(2, 2)]);
+    }
+
+    #[test]
+    fn unfinished_files_are_completed_or_removed_and_broken_ones_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::<Found>::open(folder.path()).unwrap();
+        let whole = serde_json::to_vec(&found(3, 3)).unwrap();
+        fs::write(folder.path().join("found/1-a.tmp"), &whole[..whole.len() - 1]).unwrap();
+        fs::write(folder.path().join("found/2-b.json"), "{").unwrap();
+        fs::write(folder.path().join("found/3-c.tmp"), &whole).unwrap();
+        for _ in 0..2 {
+            let (blocks, broken) = loaded(&spool);
+            assert_eq!(blocks, [found(3, 3)]);
+            assert!(broken.len() == 1 && broken[0].contains("2-b.json"), "{broken:?}");
+        }
+        assert!(!folder.path().join("found/1-a.tmp").exists());
+        assert!(
+            folder.path().join("found/3-c.json").exists() && !folder.path().join("found/3-c.tmp").exists()
+        );
+    }
+
+    #[test]
+    fn a_hash_that_is_not_the_blocks_is_refused_and_names_no_file_to_remove() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::<Found>::open(folder.path()).unwrap();
+        let outside = folder.path().join("precious.json");
+        fs::write(&outside, "x").unwrap();
+        let lying = Found { hash: "x/../../precious".into(), ..found(1, 1) };
+        fs::write(folder.path().join("found/1-a.json"), serde_json::to_vec(&lying).unwrap()).unwrap();
+        let other = Found { hash: found(1, 2).hash, ..found(1, 1) };
+        fs::write(folder.path().join("found/1-b.json"), serde_json::to_vec(&other).unwrap()).unwrap();
+        fs::write(folder.path().join("found/odd.json"), serde_json::to_vec(&found(7, 7)).unwrap()).unwrap();
+        let (blocks, broken) = spool.load().unwrap();
+        assert_eq!((blocks.len(), broken.len()), (1, 2), "{broken:?}");
+        assert!(broken.iter().all(|line| line.contains("its hash is not its block's")), "{broken:?}");
+        spool.remove(&blocks[0].0).unwrap();
+        assert!(!folder.path().join("found/odd.json").exists(), "the file it came from");
+        assert!(outside.exists());
+    }
+
+    #[test]
+    fn files_are_for_their_owner_only_and_there_is_an_end_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::<Found>::open(folder.path()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = store(&spool, &found(1, 1));
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        for number in 1..MAX_FILES {
+            fs::write(folder.path().join(format!("found/{number}.txt")), "").unwrap();
+        }
+        let full = spool.write(&found(2, 2)).unwrap_err().to_string();
+        assert!(full.contains("1000 files lie in"), "{full}");
+    }
+}
