@@ -107,7 +107,7 @@ impl Connection {
                 self.passed_over.store(true, Ordering::Release);
                 return self.ticket.wake();
             }
-            Err(TryLockError::Poisoned(_)) => return, // its task ends with the same panic
+            Err(TryLockError::Poisoned(_)) => return self.ticket.wake(), // its task ends with a panic too
         };
         let State { link, miner, timer, end, over } = &mut *state;
         if *over {
@@ -145,16 +145,19 @@ impl Connection {
     /// Answers what is counted, says that the pool will be back, and gives the other side a moment to read it.
     async fn farewell(&self) {
         let all_said = async {
+            self.lock().over = true; // from here on the round sends nothing
             let mut said = self.turn(|_, miner| {
                 miner.on_stop();
                 Ok(())
             });
-            self.lock().over = true;
             while let Ok(Wait { writing, log, .. }) = said
                 && (writing || log)
             {
                 said = tokio::select! {
-                    () = self.ticket.changed() => self.on_wake(),
+                    () = self.ticket.changed() => self.turn(|_, miner| {
+                        miner.on_committed();
+                        Ok(())
+                    }),
                     _ = self.stream.writable(), if writing => self.turn(|_, _| Ok(())),
                 };
             }
@@ -236,30 +239,4 @@ fn discard(stream: &TcpStream) -> io::Result<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::super::round::Round;
-    use super::*;
-
-    #[tokio::test]
-    async fn an_idle_connection_takes_little_memory() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
-        let (stream, client) = tokio::join!(listener.accept(), client);
-        let pool = super::super::miner::tests::Pool::new();
-        let connection = Connection::new(stream.unwrap().0, None, pool.connect());
-        let (_stop, stopped) = watch::channel(false);
-        let served = serve(Round::default().seat(connection), stopped);
-        // The rest of 4 KiB is for what lies elsewhere: the socket's own state, the jobs that were sent.
-        let size = size_of_val(&served) + size_of::<Connection>();
-        assert!(
-            size <= 1800,
-            "{size} bytes, of which Connection {}, Miner {} and Link {}",
-            size_of::<Connection>(),
-            size_of::<Miner>(),
-            size_of::<Link>()
-        );
-        drop(client);
-    }
-}
+mod tests;

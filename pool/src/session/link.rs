@@ -177,7 +177,7 @@ impl Link {
             None => take(&buffer[..count]),
         };
         if let Err(End { offence: Some(Offence::Http), .. }) = taken {
-            self.sending = Some((Outgoing::Own(HTTP_ANSWER.into()), 0));
+            self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0)); // never into the middle of a line
         }
         taken?;
         if lines > 0 {

@@ -1,11 +1,12 @@
 //! The round over all connections: who is here, and new work to everybody at once.
 //!
-//! One task goes round and writes the job to each socket itself. To wake each connection's own task instead would
-//! take half as long again as the system's write does. A connection whose socket is full, or that is busy, holds nobody up:
+//! One task goes round and writes the job to each socket itself. To wake each connection's own task instead would take
+//! half as long again as the system's write does. A connection whose socket is full, or that is busy, holds nobody up:
 //! its task is woken and does the rest.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tracing::error;
@@ -14,8 +15,10 @@ use super::connection::Connection;
 use crate::follow::Snapshot;
 use crate::job::random;
 
-/// Connections that are told before others have a turn: half a millisecond's work.
+/// Connections that are told before others have a turn: half a millisecond's work, mostly.
 const BATCH: usize = 64;
+/// Time after which others have a turn anyhow. Where each member mines alone, a job is signed for each member.
+const TURN: Duration = Duration::from_millis(1);
 
 /// All connections.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,7 @@ struct Seats {
 pub struct Seat {
     round: Round,
     number: usize,
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
 }
 
 impl Deref for Seat {
@@ -74,13 +77,7 @@ impl Round {
     /// Tells everybody of each snapshot; ends with the follower. A panic ends the connection that it was in, and the
     /// round begins anew.
     pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>) {
-        loop {
-            let told = tokio::spawn(self.clone().tell(snapshots.clone())).await;
-            match told {
-                Err(error) if error.is_panic() => error!("telling miners of new work: {error}"),
-                _ => return,
-            }
-        }
+        again_after_panics(|| self.clone().tell(snapshots.clone())).await;
     }
 
     async fn tell(self, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
@@ -103,7 +100,14 @@ impl Round {
                 let all = self.lock();
                 batch.extend(numbers.filter_map(|number| all.taken[number].clone()));
             }
-            batch.drain(..).for_each(|connection| connection.offer());
+            let mut begun = Instant::now();
+            for connection in batch.drain(..) {
+                connection.offer();
+                if begun.elapsed() > TURN {
+                    tokio::task::yield_now().await;
+                    begun = Instant::now();
+                }
+            }
             (next, left) = ((next + count) % seats, left - count);
             tokio::task::yield_now().await;
             if snapshots.has_changed().unwrap_or(false) {
@@ -112,5 +116,31 @@ impl Round {
                 left = seats;
             }
         }
+    }
+}
+
+async fn again_after_panics<F: Future<Output = ()> + Send + 'static>(begin: impl Fn() -> F) {
+    while let Err(error) = tokio::spawn(begin()).await
+        && error.is_panic()
+    {
+        error!("telling miners of new work: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_panics_begins_anew_and_what_ends_does_not() {
+        let begun = Arc::new(AtomicU32::new(0));
+        again_after_panics(|| {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "as a bug would") }
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 }
