@@ -180,6 +180,11 @@ fn write_result(result: &Measurement, json: bool, out: &mut impl Write) -> io::R
     out.flush()
 }
 
+/// `1 thread`, `2 threads`.
+pub(crate) fn many(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Longest bar of the comparison, in characters.
 const BAR: usize = 40;
 
@@ -188,15 +193,18 @@ fn compare(all: &[Measurement], out: &mut impl Write) -> io::Result<()> {
     let mut all: Vec<&Measurement> = all.iter().collect();
     all.sort_by(|a, b| b.hashes_per_second.total_cmp(&a.hashes_per_second));
     let most = all.first().map_or(0.0, |fastest| fastest.hashes_per_second);
-    writeln!(out, "\nfastest first:")?;
+    let (rate, cycles, part) = ("rate", "cycles/hash", "of the fastest");
+    writeln!(out, "\n{:<36}{rate:>14}{cycles:>13}{part:>16}", "fastest first:")?;
     for one in all {
         let part = if most > 0.0 { one.hashes_per_second / most } else { 0.0 };
         // A CPU's measurement has its kernel's name, another one's the device's.
         let name = if one.device == "cpu" { one.kernel } else { &one.device };
-        let what = format!("{name}, {} threads, {} versions", one.threads, one.versions);
+        let what = format!("{name}, {}, {}", many(one.threads, "thread"), many(one.versions, "version"));
         let rate = HashRate(one.hashes_per_second).to_string();
+        let cycles = one.core_cycles_per_hash.or(one.cycles_per_hash);
+        let cycles = cycles.map_or("unknown".to_owned(), |cycles| format!("{cycles:.1}"));
         let bar = "#".repeat((part * BAR as f64).round() as usize);
-        writeln!(out, "{what:<36}{rate:>14}{:>7.1} %  {bar}", part * 100.0)?;
+        writeln!(out, "{what:<36}{rate:>14}{cycles:>13}{:>14.1} %  {bar}", part * 100.0)?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use iop_kernels::cpu_model;
 use serde::Serialize;
 
+use crate::bench::many;
 use crate::choice;
 use crate::device::{Machine, Tuning, temperature};
 
@@ -60,8 +61,6 @@ impl Inside {
 /// `2 cores, 4 hardware threads, 1 NUMA node, 54 °C; threads on CPU 0 2 1 3`.
 impl fmt::Display for Inside {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let many =
-            |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let Self { cores, cpus, numa_nodes, pinned_to, temperature } = self;
         write!(f, "{}, {}", many(*cores, "physical core"), many(*cpus, "hardware thread"))?;
         write!(f, ", {}", many(*numa_nodes, "NUMA node"))?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bench::Measurement;
+use crate::bench::{Measurement, many};
 use crate::stats::HashRate;
 
 const BAR: usize = 18;
@@ -26,10 +26,7 @@ pub fn svg(title: &str, measurements: &[Measurement]) -> String {
         let width = if most > 0.0 { one.hashes_per_second / most * LONGEST } else { 0.0 };
         let top = 44 + STEP * i;
         let text = top + BAR - 4;
-        let threads =
-            if one.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", one.threads) };
-        let versions =
-            if one.versions == 1 { "1 version".to_owned() } else { format!("{} versions", one.versions) };
+        let (threads, versions) = (many(one.threads, "thread"), many(one.versions, "version"));
         let label = escape(&format!("{}, {threads}, {versions}", one.kernel));
         let of_limit = one
             .fraction_of_limit

@@ -178,7 +178,7 @@ impl Rig {
         let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
         let (count, (end, ends)) = (devices.len(), mpsc::unbounded_channel());
         let alone = count == 0 && !services.is_empty();
-        thread::scope(|scope| {
+        let ended = thread::scope(|scope| {
             let mut starts = devices.into_iter().map(|device| {
                 let (name, end, counters) =
                     (device.name().to_owned(), end.clone(), stats.device(device.name()));
@@ -212,7 +212,10 @@ impl Rig {
             // The desk is gone with its end of the channel, so no device waits to hand in a share.
             dispatcher.close();
             ended
-        })
+        });
+        // A host name that is being looked up can take a minute: nobody who ends the miner waits for that.
+        runtime.shutdown_background();
+        ended
     }
 }
 

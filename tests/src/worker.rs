@@ -41,7 +41,7 @@ pub struct Job {
 pub struct Share {
     /// The job's id.
     pub job: String,
-    /// 8 bytes in hex.
+    /// In hex, as wide as the pool wants it.
     pub extranonce2: String,
     /// Seconds since 1970.
     pub time: u32,
@@ -61,6 +61,8 @@ pub struct Worker {
     user: String,
     id: u64,
     extranonce1: String,
+    /// Width of the extranonce2 in bytes.
+    extranonce2_size: usize,
     difficulty: f64,
     /// Jobs since connecting, oldest first.
     pub jobs: Vec<Job>,
@@ -140,6 +142,7 @@ impl Worker {
             user: user.to_owned(),
             id: 0,
             extranonce1: String::new(),
+            extranonce2_size: 0,
             difficulty: 1.0,
             jobs: Vec::new(),
             answers: VecDeque::new(),
@@ -148,6 +151,8 @@ impl Worker {
         };
         let subscribed = worker.call("mining.subscribe", &json!(["test"]));
         subscribed["result"][1].as_str().expect("an extranonce1").clone_into(&mut worker.extranonce1);
+        let size = subscribed["result"][2].as_u64().expect("the width of an extranonce2");
+        worker.extranonce2_size = usize::try_from(size).expect("a few bytes");
         let authorized = worker.call("mining.authorize", &json!([user, "x"]));
         assert_eq!(authorized["result"], true, "{authorized}");
         worker
@@ -265,7 +270,7 @@ impl Worker {
         self.counter += 1;
         let mut share = Share {
             job: job.id.clone(),
-            extranonce2: format!("{:016x}", self.counter),
+            extranonce2: format!("{:01$x}", self.counter, 2 * self.extranonce2_size),
             time,
             nonce: 0,
             bits,

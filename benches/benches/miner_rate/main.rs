@@ -120,6 +120,9 @@ fn main() {
         before / 1e6,
         after / 1e6
     );
+    if (before / after).ln().abs() > 0.02 {
+        println!("these differ by more than 2 %: the machine was not quiet, and what follows says little");
+    }
     println!(
         "{} shares of difficulty {difficulty} in {:.1} s over {} jobs, {} stale, {} wrong",
         taken.shares,

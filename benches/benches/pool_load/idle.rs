@@ -9,8 +9,9 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::client::Client;
 use super::notify::{Shared, listen, told_all};
+use super::process::Memory;
 use super::report::Report;
-use super::stand::{self, Blocks, Memory, Stand};
+use super::stand::{self, Blocks, Stand};
 use super::{Common, connect};
 
 /// Files that are open besides the connections, here and in the pool.

@@ -12,6 +12,7 @@ mod client;
 mod connect;
 mod idle;
 mod notify;
+mod process;
 mod report;
 mod shares;
 mod stand;

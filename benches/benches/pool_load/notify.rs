@@ -14,8 +14,9 @@ use clap::Args;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::client::{self, Client, Line, Reader};
+use super::process::pinned;
 use super::report::{Report, milliseconds};
-use super::stand::{self, Blocks, Stand, pinned};
+use super::stand::{self, Blocks, Stand};
 use super::{Common, bare, connect};
 
 /// Between two tips: the pool leaves a second between two jobs on one tip, and the last of those is to be out.

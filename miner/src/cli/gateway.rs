@@ -20,7 +20,9 @@ pub(super) const MAX_MACHINES: usize = 60_000;
 #[command(group(ArgGroup::new("source").args(["urls", "nodes"]).required(true)))]
 #[command(mut_arg("urls", |arg| arg.required(false).requires("user")))]
 #[command(mut_arg("nodes", |arg| arg.required(false)))]
-#[command(mut_arg("user", |arg| arg.required(false)))]
+#[command(mut_arg("user", |arg| arg.required(false).requires("urls")))]
+#[command(mut_arg("license_key_file", |arg| arg.requires("nodes")))]
+#[command(mut_arg("payout", |arg| arg.requires("nodes")))]
 #[command(mut_arg("devices", |arg| arg.default_value("none").help(
     "What to mine with beside the machines, separated by commas: none, or see `iop-miner devices`"
 )))]

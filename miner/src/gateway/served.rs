@@ -169,14 +169,14 @@ pub async fn follow(
 
 /// What has been published.
 #[derive(Debug, Default)]
-struct Follower {
+pub(super) struct Follower {
     last: Option<Arc<Served>>,
     /// The width that was last refused: said once.
     refused: Option<usize>,
 }
 
 impl Follower {
-    fn take(&mut self, now: Current, seats: &Seats, numbers: &Numbers) -> Snapshot {
+    pub(super) fn take(&mut self, now: Current, seats: &Seats, numbers: &Numbers) -> Snapshot {
         let era = now.era;
         let Some(job) = now.job else { return Snapshot { job: None, era } };
         if let Some(last) = self.last.as_ref().filter(|last| last.era == era)

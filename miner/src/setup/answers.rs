@@ -213,23 +213,27 @@ fn hardware<I: BufRead, O: Write>(
         talk.say(&format!("  {missing}"))?;
     }
     let none = if gateway { ", or none" } else { "" };
-    let chosen = talk.ask(&format!("Mine with (separated by commas{none})"), Some("cpu"), |answer| {
-        if gateway && answer == "none" {
-            return Ok(Vec::new());
-        }
-        let mut chosen: Vec<DeviceName> = Vec::new();
-        for name in answer.split(',').map(str::trim) {
-            if !listed.iter().any(|device| device.device == name) {
-                return Err(format!("{name:?} is none of these devices"));
+    let chosen = talk.ask(
+        &format!("Mine with (separated by commas{none})"),
+        Some(if gateway { "none" } else { "cpu" }),
+        |answer| {
+            if gateway && answer == "none" {
+                return Ok(Vec::new());
             }
-            let device = name.parse().map_err(|()| format!("{name:?} is no device"))?;
-            if chosen.contains(&device) {
-                return Err(format!("{name} is named twice"));
+            let mut chosen: Vec<DeviceName> = Vec::new();
+            for name in answer.split(',').map(str::trim) {
+                if !listed.iter().any(|device| device.device == name) {
+                    return Err(format!("{name:?} is none of these devices"));
+                }
+                let device = name.parse().map_err(|()| format!("{name:?} is no device"))?;
+                if chosen.contains(&device) {
+                    return Err(format!("{name} is named twice"));
+                }
+                chosen.push(device);
             }
-            chosen.push(device);
-        }
-        Ok(chosen)
-    })?;
+            Ok(chosen)
+        },
+    )?;
     let cores = Machine::here().cores();
     if cores == 1 || !chosen.contains(&DeviceName::Cpu) {
         return Ok((chosen, 0));

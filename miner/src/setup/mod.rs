@@ -76,8 +76,8 @@ fn measure<I: BufRead, O: Write>(
             Ok(done) => {
                 sum += done.hashes_per_second;
                 let rate = HashRate(done.hashes_per_second);
-                let threads = if done.threads == 1 { "thread" } else { "threads" };
-                format!("{device}: {rate} with kernel {} on {} {threads}", done.kernel, done.threads)
+                let threads = bench::many(done.threads, "thread");
+                format!("{device}: {rate} with kernel {} on {threads}", done.kernel)
             }
             Err(error) => format!("{device} does not work: {error}"),
         };

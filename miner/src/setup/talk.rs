@@ -60,6 +60,8 @@ impl<I: BufRead, O: Write> Talk<'_, I, O> {
         loop {
             let read = io::Read::take(&mut *self.input, MAX_ANSWER).read_until(b'\n', &mut line)?;
             if read == 0 && line.is_empty() {
+                // What is said next does not belong behind the question.
+                self.say("")?;
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "setup: the input ended before all was answered; nothing is written",

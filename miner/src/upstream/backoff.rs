@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::Timing;
 
-/// How much longer a pool that was there and of no use is left alone than one that was away.
-const USELESS: u32 = 10;
+/// How much longer a pool is left alone that looked well and was of no use than one that is seen to be away.
+const SEEN_LATE: u32 = 10;
 
 /// Goes through the list of pools, and waits longer after each failed round.
 #[derive(Debug)]
@@ -59,14 +59,14 @@ impl Backoff {
     }
 
     /// A connection was given up, since the pool was of no use: the next pool's turn, however long it lasted.
-    pub(super) fn given_up(&mut self, lasted: Duration, now: Instant) {
-        self.note(self.pool, lasted, USELESS, now);
+    pub(super) fn given_up(&mut self, lasted: Duration, seen_late: bool, now: Instant) {
+        self.note(self.pool, lasted, if seen_late { SEEN_LATE } else { 1 }, now);
         self.next();
     }
 
     /// A pool was looked at while another one is mined at, and is not back.
-    pub(super) fn still_away(&mut self, pool: usize, useless: bool, now: Instant) {
-        self.note(pool, Duration::ZERO, if useless { USELESS } else { 1 }, now);
+    pub(super) fn still_away(&mut self, pool: usize, now: Instant) {
+        self.note(pool, Duration::ZERO, 1, now);
     }
 
     /// How long to wait before the next try: between half and all of a time that doubles with every round
@@ -157,12 +157,12 @@ mod tests {
     fn a_pool_that_is_given_up_is_followed_by_the_next_and_not_by_the_first() {
         let (mut backoff, now) = (Backoff::new(Timing::default(), 3), Instant::now());
         backoff.ended(Duration::from_secs(3600), now);
-        backoff.given_up(Duration::from_secs(3600), now);
+        backoff.given_up(Duration::from_secs(3600), false, now);
         assert_eq!(backoff.pool(), 1);
-        backoff.given_up(Duration::from_secs(3600), now);
+        backoff.given_up(Duration::from_secs(3600), true, now);
         assert_eq!(backoff.pool(), 2);
         backoff.turn_to(1);
-        backoff.given_up(MOMENT, now);
+        backoff.given_up(MOMENT, true, now);
         assert_eq!(backoff.pool(), 2);
     }
 
@@ -185,24 +185,25 @@ mod tests {
         let (mut backoff, now) = (Backoff::new(Timing::default(), 3), Instant::now());
         assert_eq!(backoff.probe(now), None, "there is no better one than the first");
         for seconds in [30, 60, 120, 120] {
-            backoff.still_away(0, false, now);
+            backoff.still_away(0, now);
             backoff.turn_to(1);
             let (pool, at) = backoff.probe(now).unwrap();
             assert!(pool == 0 && about(at - now, seconds), "{:?}", at - now);
         }
         backoff.turn_to(2);
         assert_eq!(backoff.probe(now), Some((1, now)), "one that was not tried yet");
-        backoff.still_away(1, true, now);
-        let (pool, at) = backoff.probe(now).unwrap();
-        assert!(pool == 0 && about(at - now, 120));
+        for _ in 0..4 {
+            backoff.still_away(1, now + Duration::from_secs(300));
+        }
+        assert_eq!(backoff.probe(now).unwrap().0, 0);
     }
 
     #[test]
-    fn a_pool_that_was_of_no_use_is_left_alone_longer_until_it_does_well() {
+    fn a_pool_that_only_looked_well_is_left_alone_longer_until_it_does_well() {
         let (mut backoff, now) = (Backoff::new(Timing::default(), 2), Instant::now());
         let mut wait = |lasted: u64| {
             backoff.turn_to(0);
-            backoff.given_up(Duration::from_secs(lasted), now);
+            backoff.given_up(Duration::from_secs(lasted), true, now);
             backoff.probe(now).unwrap().1 - now
         };
         assert!(about(wait(60), 300));

@@ -37,6 +37,9 @@ const JOBS: (u32, u32) = (8, 100);
 const BYTES: (u32, u32) = (4 << 20, 1 << 20);
 /// What a line costs besides its bytes.
 const LINE: u32 = 100;
+/// Shares that are sent at once, and a second in the long run: many more than a thousand machines find at a difficulty
+/// that makes sense. Where a pool wants every hash, devices wait, and nothing else does.
+const SHARES: (u32, u32) = (4096, 2000);
 /// A share that takes longer is as good as none.
 const HOPELESS: Duration = Duration::from_secs(24 * 3600);
 /// A rate is known when the miner has worked for so long.
@@ -60,9 +63,10 @@ pub(super) struct Connection {
     job: Option<client::Job>,
     /// Whether it is to be started as soon as may be.
     due: bool,
-    /// How fast jobs may change, and how fast bytes may come.
+    /// How fast jobs may change, bytes may come, and shares may go.
     jobs: Pace,
     bytes: Pace,
+    shares: Pace,
     /// Where its jobs go while it is this pool's turn.
     dispatcher: Option<Arc<Dispatcher>>,
     /// The serial of the next job.
@@ -91,6 +95,7 @@ impl Connection {
             due: false,
             jobs: Pace::new(JOBS.0, JOBS.1, now),
             bytes: Pace::new(BYTES.0, BYTES.1, now),
+            shares: Pace::new(SHARES.0, SHARES.1, now),
             dispatcher: None,
             next_serial: Serial::default(),
             oldest_live: Serial::default(),
@@ -142,6 +147,11 @@ impl Connection {
         }
     }
 
+    /// Whether a share may be sent now.
+    pub(super) fn takes_shares(&self) -> bool {
+        self.shares.free_at() <= Instant::now()
+    }
+
     /// Submits what was found already, up to so many shares.
     pub(super) fn submit_found(&mut self, desk: &mut Desk, most: usize) {
         for _ in 0..most {
@@ -173,7 +183,9 @@ impl Connection {
         let ((deadline, late), now) = (self.deadline(), Instant::now());
         let readable = self.bytes.free_at();
         let may_read = readable <= now;
-        let mut wake = if may_read { deadline } else { deadline.min(readable) };
+        // What has to wait until there may be more of it.
+        let waits = [readable, self.shares.free_at()].into_iter().filter(|free| *free > now);
+        let mut wake = waits.fold(deadline, Instant::min);
         if self.due && self.dispatcher.is_some() {
             wake = wake.min(self.jobs.free_at());
         }
@@ -363,6 +375,7 @@ impl Connection {
             nonce: share.nonce,
             version_bits: share.version_bits,
         });
+        self.shares.spend(1, now);
         self.watch.submitted(id, of_job, now);
         self.submitted.insert(id, (share, now));
         if self.submitted.len() > MAX_UNANSWERED {
@@ -417,12 +430,10 @@ impl Connection {
     /// Follows the pool to another port, and to another host only where that is wanted: whoever can write into an
     /// unencrypted connection could otherwise take our work away.
     fn moved(&mut self, Reconnect { host, port, wait }: Reconnect) -> Result<(), Lost> {
-        let here = &self.place.url;
-        let another = host.as_deref().filter(|host| !host.eq_ignore_ascii_case(&here.host));
-        let to = here.moved(another.filter(|_| self.place.manner.follow), port.unwrap_or(here.port));
-        let followed = another.is_none() || self.place.manner.follow;
-        if let Some(to) = to.filter(|_| followed) {
-            let wait = Duration::from_secs(wait.into()).min(self.place.manner.timing.longest_asked_wait);
+        let (here, manner) = (&self.place.url, &self.place.manner);
+        let to = here.moved(host.as_deref(), port.unwrap_or(here.port));
+        if let Some(to) = to.filter(|to| manner.follow || to.host.eq_ignore_ascii_case(&here.host)) {
+            let wait = Duration::from_secs(wait.into()).min(manner.timing.longest_asked_wait);
             return Err(Lost::Moved { to, wait });
         }
         if self.may_speak() {

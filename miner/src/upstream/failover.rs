@@ -22,8 +22,8 @@ use super::open::{MAX_MOVES, Manner, Place};
 use super::{Desk, PoolUrl};
 use crate::job::Serial;
 
-/// Shares that go out together.
-const SHARES: usize = 64;
+/// Shares that go out together, at most.
+const TOGETHER: usize = 64;
 
 /// A pool on which somebody is at work to get a connection, while another one is mined at.
 struct Probe {
@@ -96,7 +96,8 @@ impl Failover {
         self.desk.board.change(number, |source| source.set(condition));
     }
 
-    /// Gets a connection to the pool whose turn it is; `None` where somebody wants another pool meanwhile.
+    /// Gets a connection to the pool whose turn it is, or to the next one where that is ready first; `None` where
+    /// somebody wants another pool meanwhile.
     async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
         let number = self.backoff.pool();
         let mut place = self.place(number, false);
@@ -104,13 +105,47 @@ impl Failover {
             place.url = url.clone();
         }
         self.set(number, Condition::Connecting);
-        let wished = tokio::select! {
-            opened = self.desk.idle(place.open()) => return Some(opened),
-            wished = wish(&mut self.wishes) => wished,
-        };
-        self.set(number, Condition::Unused);
-        self.turn_to_wished(wished);
-        None
+        let mut opening = Box::pin(place.open());
+        let next = (number + 1) % self.urls.len();
+        let mut rival_from =
+            (next != number && !self.wished).then(|| (next, self.since + self.manner.timing.head_start));
+        let mut rival: Option<Probe> = None;
+        loop {
+            tokio::select! {
+                opened = self.desk.idle(&mut opening) => return Some(opened),
+                next = due(rival_from) => (rival, rival_from) = (Some(self.probe(next, false)), None),
+                (next, _, opened) = opened(&mut rival) => match opened {
+                    Ok(ready) => {
+                        self.overtaken(number, next);
+                        return Some(Ok(ready));
+                    }
+                    Err(lost) => self.still_away(next, &lost),
+                },
+                wished = wish(&mut self.wishes) => {
+                    self.set(number, Condition::Unused);
+                    self.turn_to_wished(wished);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The pool after the one whose turn it was is ready, and that one is not.
+    fn overtaken(&mut self, number: usize, next: usize) {
+        let (slow, ready) = (&self.urls[number], &self.urls[next]);
+        let why = format!("no job from it within {:.1} s", self.since.elapsed().as_secs_f32());
+        warn!("{slow}: {why}; mining at {ready} meanwhile");
+        self.set(number, Condition::Away(why));
+        self.backoff.still_away(number, Instant::now());
+        self.backoff.turn_to(next);
+        (self.moved, self.moves, self.since) = (None, 0, Instant::now());
+    }
+
+    /// A pool that was looked at aside is not to be had.
+    fn still_away(&mut self, number: usize, lost: &Lost) {
+        debug!("{}: {lost}", self.urls[number]);
+        self.backoff.still_away(number, Instant::now());
+        self.set(number, Condition::Away(lost.to_string()));
     }
 
     /// While there is no connection, it is the turn of a pool that somebody wants.
@@ -134,9 +169,9 @@ impl Failover {
                 received = connection.receive() => if let Err(lost) = received {
                     break lost;
                 },
-                Some(share) = self.desk.shares.recv() => {
+                Some(share) = self.desk.shares.recv(), if connection.takes_shares() => {
                     connection.submit(share);
-                    connection.submit_found(&mut self.desk, SHARES);
+                    connection.submit_found(&mut self.desk, TOGETHER - 1);
                 }
                 (number, wished, opened) = opened(&mut probe) => {
                     self.probed(number, wished, opened, &mut connection);
@@ -153,7 +188,7 @@ impl Failover {
 
     /// Begins to open a connection beside the one at hand.
     fn probe(&self, number: usize, wished: bool) -> Probe {
-        debug!("{}: looking whether it is back", self.urls[number]);
+        debug!("{}: looking whether it is there", self.urls[number]);
         Probe { number, wished, opening: Box::pin(self.place(number, true).open()) }
     }
 
@@ -183,11 +218,8 @@ impl Failover {
             Err(lost) => {
                 if wished {
                     warn!("{}: {lost}; staying at {}", self.urls[number], connection.url());
-                } else {
-                    debug!("{}: {lost}", self.urls[number]);
                 }
-                self.backoff.still_away(number, lost.is_useless(), Instant::now());
-                self.set(number, Condition::Away(lost.to_string()));
+                self.still_away(number, &lost);
             }
             Ok(ready) => {
                 info!("{}: mining here from now on, no longer at {}", ready.url(), connection.url());
@@ -224,7 +256,7 @@ impl Failover {
         }
         (self.wished, self.moves) = (false, 0);
         if lost.is_useless() {
-            self.backoff.given_up(lasted, now);
+            self.backoff.given_up(lasted, lost.is_seen_late(), now);
         } else {
             self.backoff.ended(lasted, now);
         }

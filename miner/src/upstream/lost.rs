@@ -49,4 +49,9 @@ impl Lost {
             Self::Silent(_) | Self::Idle(_) | Self::Unanswered(_) | Self::Refused(_) | Self::Hopeless
         )
     }
+
+    /// Whether the pool looks well until it is mined at: to look again whether it is of use costs work.
+    pub(super) fn is_seen_late(&self) -> bool {
+        self.is_useless() && !matches!(self, Self::Idle(_))
+    }
 }

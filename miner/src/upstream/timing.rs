@@ -11,6 +11,8 @@ pub struct Timing {
     pub handshake: Duration,
     /// From there to the first job, where there is another pool to go to. Pools send one at once.
     pub first_job: Duration,
+    /// How long a pool has to be ready with a job before the next one is tried as well, while nothing is mined.
+    pub head_start: Duration,
     /// Without anything of use from the pool (a job, a difficulty, an accepted share), and without a job whatever
     /// else comes. Pools send a job at least every minute, so three minutes mean that the way is cut without
     /// either end having been told, or that the pool has nothing to mine.
@@ -29,7 +31,7 @@ pub struct Timing {
     /// the list.
     pub good_after: Duration,
     /// While a fallback is mined at: from the failure of a pool before it to the first look whether it is back. Doubles
-    /// with each failure that follows; ten times as long where the pool was there and of no use, …
+    /// with each failure that follows; ten times as long where the pool looked well and was of no use, …
     pub first_probe: Duration,
     /// … up to this one, or ten times that.
     pub last_probe: Duration,
@@ -47,6 +49,7 @@ impl Default for Timing {
             connect: Duration::from_secs(10),
             handshake: Duration::from_secs(10),
             first_job: Duration::from_secs(30),
+            head_start: Duration::from_secs(3),
             silence: Duration::from_secs(180),
             answer: Duration::from_secs(60),
             refused: Duration::from_secs(60),

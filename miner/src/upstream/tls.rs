@@ -152,7 +152,7 @@ impl ServerCertVerifier for Verifier {
 
 /// What went wrong, for people who know nothing of certificates but have to do something about it.
 fn words(error: &io::Error, host: &str) -> String {
-    use CertificateError::{Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
+    use CertificateError::{BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
     use CertificateError::{NotValidYet, NotValidYetContext, UnknownIssuer};
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
     match tls {
@@ -164,7 +164,8 @@ fn words(error: &io::Error, host: &str) -> String {
             "it does not speak TLS at this port; stratum+tcp:// is without".to_owned()
         }
         Some(Error::InvalidCertificate(wrong)) => match wrong {
-            UnknownIssuer => {
+            // The latter where the signer has the name of one whom we trust, and another key.
+            UnknownIssuer | BadSignature => {
                 "nobody whom we trust has signed its certificate; name the CA, or the certificate, with --tls-ca"
                     .to_owned()
             }

@@ -28,7 +28,7 @@ pub struct Numbers {
     /// Whether it mines.
     pub state: State,
     /// Why it does not, in words.
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// Of all devices, those that are gone included.
     #[serde(flatten)]
     pub total: Shares,
@@ -36,7 +36,7 @@ pub struct Numbers {
     pub job: Option<JobNumbers>,
     /// Seconds that a block takes on average: network difficulty × 2³² / the rate of the last minute. Unknown without
     /// a job or without a rate. It is an average over many blocks and no promise: it does not shrink while one waits.
-    pub time_to_block: Option<f64>,
+    pub expected_seconds_to_block: Option<f64>,
     /// In the order in which they came.
     pub devices: Vec<DeviceNumbers>,
     /// In order of preference.
@@ -124,7 +124,7 @@ pub struct DeviceNumbers {
     /// `working`, `failed` or `gone`.
     pub state: &'static str,
     /// Why it failed, in words.
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// Degrees Celsius, where the platform tells.
     pub temperature: Option<f32>,
     /// What it did.
@@ -144,11 +144,11 @@ pub struct SourceNumbers {
     /// `unused`, `connecting`, `working`, `waiting` or `away`.
     pub state: &'static str,
     /// Why it is waiting or away, in words.
-    pub why: Option<String>,
+    pub reason: Option<String>,
     /// Whether it is the one in use, or on the way to be.
     pub in_use: bool,
     /// Seconds since it is doing that.
-    pub since: Option<f64>,
+    pub seconds_in_state: Option<f64>,
     /// The difficulty of its shares.
     pub difficulty: Option<f64>,
     /// Its newest job.
@@ -164,7 +164,7 @@ pub struct SourceNumbers {
     /// Seconds since it took one.
     pub seconds_since_accepted: Option<f64>,
     /// How long its last verdict took to come, in seconds.
-    pub answer: Option<f64>,
+    pub answer_seconds: Option<f64>,
     /// Blocks found, where that is known.
     pub blocks: u64,
     /// The last text that it had for people.
@@ -197,15 +197,15 @@ impl Numbers {
             .collect();
         let devices: Vec<DeviceNumbers> = stats.devices.iter().map(DeviceNumbers::new).collect();
         let job = sources.iter().find(|source| source.in_use).and_then(|source| source.job.clone());
-        let (state, why) = state(&total, &devices, &sources);
+        let (state, reason) = state(&total, &devices, &sources);
         let rate = total.hash_rate.minute;
         let expected = |job: &JobNumbers| finite(job.network_difficulty * HASHES_PER_DIFFICULTY / rate);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime: stats.elapsed.as_secs_f64(),
             state,
-            why,
-            time_to_block: job.as_ref().and_then(expected),
+            reason,
+            expected_seconds_to_block: job.as_ref().and_then(expected),
             total,
             job,
             devices,
@@ -226,8 +226,8 @@ fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -
         let told = sources.iter().find(|source| source.in_use);
         let reason = told.map_or_else(
             || "no source is in use".to_owned(),
-            |source| match &source.why {
-                Some(why) => format!("{} is {}: {why}", source.url, source.state),
+            |source| match &source.reason {
+                Some(reason) => format!("{} is {}: {reason}", source.url, source.state),
                 None => format!("{} is {}", source.url, source.state),
             },
         );
@@ -284,7 +284,7 @@ impl HashRates {
 
 impl DeviceNumbers {
     fn new(device: &DeviceSnapshot) -> Self {
-        let (state, why) = match &device.health {
+        let (state, reason) = match &device.health {
             Health::Working => ("working", None),
             Health::Failed(why) => ("failed", Some(why.clone())),
             Health::Gone => ("gone", None),
@@ -293,7 +293,7 @@ impl DeviceNumbers {
             name: device.name.clone(),
             uptime: device.elapsed.as_secs_f64(),
             state,
-            why,
+            reason,
             temperature: device.temperature.filter(|celsius| celsius.is_finite()),
             shares: Shares::new(&device.counts, device.rates, device.hashes, device.best, device.elapsed),
         }
@@ -303,7 +303,7 @@ impl DeviceNumbers {
 impl SourceNumbers {
     fn new(number: usize, source: &Source, now: Instant) -> Self {
         let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let (state, why) = match &source.condition {
+        let (state, reason) = match &source.condition {
             Condition::Unused => ("unused", None),
             Condition::Connecting => ("connecting", None),
             Condition::Working => ("working", None),
@@ -321,9 +321,9 @@ impl SourceNumbers {
             url: source.url.clone(),
             user: source.user.clone(),
             state,
-            why,
+            reason,
             in_use: source.condition != Condition::Unused,
-            since: source.since.map(since),
+            seconds_in_state: source.since.map(since),
             difficulty: source.difficulty,
             job: source.job.as_ref().map(job),
             jobs: source.jobs,
@@ -331,7 +331,7 @@ impl SourceNumbers {
             rejected: source.rejected,
             stale: source.stale,
             seconds_since_accepted: source.last_accepted.map(since),
-            answer: source.answer.map(|answer| answer.as_secs_f64()),
+            answer_seconds: source.answer.map(|answer| answer.as_secs_f64()),
             blocks: source.blocks,
             message: source.message.clone(),
         }
@@ -389,12 +389,12 @@ mod tests {
     fn a_block_takes_its_difficulty_times_two_to_the_32_over_the_rate() {
         let board = board();
         let idle = Numbers::new(&steady(), &board.sources());
-        assert_eq!((idle.time_to_block, idle.job), (None, None));
+        assert_eq!((idle.expected_seconds_to_block, idle.job), (None, None));
         board.change(1, working);
         let mut stats = steady();
-        assert_eq!(Numbers::new(&stats, &board.sources()).time_to_block, Some(400.0));
+        assert_eq!(Numbers::new(&stats, &board.sources()).expected_seconds_to_block, Some(400.0));
         stats.rates.minute = HashRate(0.0);
-        assert_eq!(Numbers::new(&stats, &board.sources()).time_to_block, None);
+        assert_eq!(Numbers::new(&stats, &board.sources()).expected_seconds_to_block, None);
     }
 
     #[test]
@@ -427,7 +427,7 @@ mod tests {
         let board = board();
         let say = |stats: &Snapshot, board: &Board| {
             let numbers = Numbers::new(stats, &board.sources());
-            (numbers.state, numbers.why.unwrap_or_default())
+            (numbers.state, numbers.reason.unwrap_or_default())
         };
         assert_eq!(say(&steady(), &board), (State::NoSource, "no source is in use".to_owned()));
         board.change(1, |source| source.set(Condition::Away("connection refused".to_owned())));

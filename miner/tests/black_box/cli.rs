@@ -31,12 +31,13 @@ fn wrong_usage_exits_with_2_and_one_line_on_stderr() {
         (vec!["bench", "--kernel", "warp"], "\"warp\""),
         (
             vec!["mine", "--url", "pool:3333", "--user", "a"],
-            "\"pool:3333\": expected stratum+tcp://HOST:PORT",
+            "\"pool:3333\": expected stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS",
         ),
         (vec!["mine", "--url", "stratum+tcp://127.0.0.1:1", "--user", ""], "--user \"\""),
         (mine(["--kernel", "warp"]), "unknown kernel \"warp\""),
         (mine(["--devices", "opencl:0"]), "\"opencl:0\": expected cpu and opencl:PLATFORM.DEVICE"),
         (mine(["--threads", "0"]), "--threads 0"),
+        (mine(["--tls-ca", "/nowhere.pem"]), "--tls-ca /nowhere.pem: No such file"),
     ] {
         let output = run(&arguments);
         let stderr = String::from_utf8(output.stderr).unwrap();
@@ -114,9 +115,10 @@ fn bench_ends_with_a_comparison_the_fastest_first() {
     let output = run(&["bench", "--threads", "1", "--seconds", "0.2"]);
     assert_eq!(output.status.code(), Some(0));
     let table = String::from_utf8(output.stdout).unwrap();
-    let (_, compared) = table.split_once("fastest first:\n").expect("there are several kernels");
+    let (_, compared) = table.split_once("fastest first:").expect("there are several kernels");
     let parts: Vec<f64> = compared
         .lines()
+        .skip(1)
         .map(|line| line.split(" %").next().unwrap().split(' ').next_back().unwrap().parse().unwrap())
         .collect();
     assert_eq!((parts[0], parts.len()), (100.0, iop_kernels::supported().count()), "{table}");
@@ -153,13 +155,15 @@ fn threads_are_bound_to_cpus_at_low_priority_and_the_pools_thread_is_not() {
     let url = format!("stratum+tcp://{address}");
     let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig"];
     let child = Ended(miner(&arguments).stderr(Stdio::null()).spawn().unwrap());
-    Client::accept(&listener).serve_until_share(&JOB);
+    let mut pool = Client::accept(&listener);
+    pool.serve_until_share(&JOB);
+    // A thread is bound when it gets work: there has to be some until the last one has.
+    let _serving = pool.serve_aside();
     let devices = run(&["devices", "--json"]).stdout;
     let cpu: Value = serde_json::from_slice(devices.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
     let mut expected: Vec<String> =
         cpu["pinned_to"].as_array().unwrap().iter().map(ToString::to_string).collect();
     expected.sort_unstable();
-    // The first share may be there before the last thread has begun.
     let start = Instant::now();
     let main_nice = loop {
         let (seen, main_nice) = threads_of(child.0.id());
@@ -247,8 +251,8 @@ fn devices_lists_the_cpu_with_its_kernels() {
 
 #[cfg(unix)]
 #[test]
-fn sigterm_and_ctrl_c_end_mining_cleanly_with_a_summary() {
-    for signal in ["TERM", "INT"] {
+fn sigterm_ctrl_c_and_a_closed_terminal_end_mining_cleanly_with_a_summary() {
+    for signal in ["TERM", "INT", "HUP"] {
         let (listener, address) = listen();
         let url = format!("stratum+tcp://{address}");
         let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
@@ -415,7 +419,8 @@ fn json_has_the_counts_of_the_pool_every_ten_seconds_and_at_the_end() {
                 .map(|number| number.as_f64().unwrap());
         assert!((average * uptime / hashes - 1.0).abs() < 1e-6, "{status}");
     }
-    assert!(last["hashes"].as_u64() > first["hashes"].as_u64());
+    // On a busy machine no chunk need end between the two.
+    assert!(last["hashes"].as_u64() >= first["hashes"].as_u64());
 }
 
 #[cfg(target_os = "linux")]

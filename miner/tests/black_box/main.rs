@@ -2,9 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
+mod cgminer;
 mod cli;
 mod devices;
+mod failover;
+mod gateway;
+mod lying;
 mod mine;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod tls;
+mod watched;

@@ -3,7 +3,7 @@
 //! The pool speaks Stratum by hand-written JSON and judges shares by its own arithmetic over the `sha2`
 //! crate: it shares no line with the code under test.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -13,8 +13,9 @@ use iop_miner::device::{Cpu, Device};
 use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
 use iop_miner::suggest::Suggestion;
-use iop_miner::upstream::Timing;
+use iop_miner::upstream::board::Source;
 use iop_miner::upstream::pool::{Pool, PoolSettings};
+use iop_miner::upstream::{Board, Timing};
 use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,7 @@ pub(crate) const TIMING: Timing = Timing {
     connect: PATIENCE,
     handshake: NEVER,
     first_job: NEVER,
+    head_start: NEVER,
     silence: NEVER,
     answer: NEVER,
     refused: NEVER,
@@ -48,6 +50,7 @@ pub(crate) const TIMING: Timing = Timing {
 /// A miner that runs until it is dropped.
 pub(crate) struct Miner {
     pub(crate) stats: Arc<Stats>,
+    pub(crate) board: Arc<Board>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,17 +61,21 @@ impl Miner {
     }
 
     pub(crate) fn start_with(pools: &[SocketAddr], timing: Timing) -> Self {
-        let pool = pool(pools, Some(SUGGESTED), timing);
+        Self::start_at(pool(pools, Some(SUGGESTED), timing))
+    }
+
+    pub(crate) fn start_at(pool: Pool) -> Self {
         let devices: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(iop_kernels::auto(), 2))];
         let (stop, stopped) = oneshot::channel();
         let rig = Rig::new(devices, pool.board());
-        let stats = Arc::clone(&rig.stats);
+        let (stats, board) = (Arc::clone(&rig.stats), Arc::clone(&rig.board));
+        let pool = pool.measured_by(Arc::clone(&stats));
         let until = async {
             let _ = stopped.await;
             Ok(())
         };
         let thread = thread::spawn(move || rig.run(pool, until).unwrap());
-        Self { stats, stop: Some(stop), thread: Some(thread) }
+        Self { stats, board, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Waits until nothing is hashed any more.
@@ -83,6 +90,19 @@ impl Miner {
             assert!(start.elapsed() < PATIENCE, "hashes for nobody");
             // Two hundred times what the slowest kernel takes between two counts.
             thread::sleep(Duration::from_millis(1000));
+        }
+    }
+
+    /// Waits until a source is as wanted.
+    pub(crate) fn wait_for_source(&self, number: usize, wanted: impl Fn(&Source) -> bool) -> Source {
+        let start = Instant::now();
+        loop {
+            let source = self.board.sources().swap_remove(number);
+            if wanted(&source) {
+                return source;
+            }
+            assert!(start.elapsed() < PATIENCE, "{source:?}");
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -112,17 +132,20 @@ impl Drop for Miner {
 pub(crate) const SUGGESTED: f64 = 0.125;
 
 pub(crate) fn pool(pools: &[SocketAddr], suggested: Option<f64>, timing: Timing) -> Pool {
-    let urls = pools.iter().map(|pool| format!("stratum+tcp://{pool}").parse().unwrap()).collect();
-    let suggested = suggested.and_then(Difficulty::new);
-    let settings = PoolSettings {
-        urls,
+    let urls: Vec<String> = pools.iter().map(|pool| format!("stratum+tcp://{pool}")).collect();
+    Pool::new(settings(&urls), suggested.and_then(Difficulty::new), timing)
+}
+
+/// For these pools, with nothing more than has to be.
+pub(crate) fn settings(urls: &[String]) -> PoolSettings {
+    PoolSettings {
+        urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
         user: "pAddress.rig".into(),
         password: "x".into(),
         suggestion: Suggestion::Nothing,
         tls: None,
         follow_reconnect: false,
-    };
-    Pool::new(settings, suggested, timing)
+    }
 }
 
 pub(crate) fn listen() -> (TcpListener, SocketAddr) {
@@ -201,42 +224,63 @@ impl Template {
         let bits = params.get(5).map_or(0, |bits| u32::from_str_radix(bits, 16).unwrap());
         assert_eq!(params.len() == 6, self.mask != 0);
         assert_eq!(bits & !self.mask, 0);
-        let coinbase = [COINBASE_1, self.extranonce1, extranonce2, COINBASE_2].concat();
+        let header = self.header(&[self.extranonce1, extranonce2].concat(), nonce, bits);
+        assert_eq!(header.len(), 80);
+        let hash = sha256d(&header);
+        assert!(self.is_share(&header), "hash {} is above the target", hex::encode(hash));
+        header
+    }
+
+    /// The header with both extranonces, a nonce in hex and rolled version bits.
+    pub(crate) fn header(&self, extranonces: &str, nonce: &str, bits: u32) -> Vec<u8> {
+        let coinbase = [COINBASE_1, extranonces, COINBASE_2].concat();
         let root = BRANCHES.iter().fold(sha256d(&hex::decode(coinbase).unwrap()), |root, branch| {
             sha256d(&[root, *branch].concat())
         });
         let word = |hex: &str| u32::from_str_radix(hex, 16).unwrap().to_le_bytes();
-        let version = self.version & !self.mask | bits;
+        let version = self.version & !self.mask | bits & self.mask;
         let numbers = [self.ntime.to_le_bytes(), NBITS.to_le_bytes(), word(nonce)].concat();
-        let header = [&version.to_le_bytes()[..], &PREV_HASH, &root, &numbers].concat();
-        assert_eq!(header.len(), 80);
-        let hash = sha256d(&header);
-        let top = u32::from_le_bytes(hash[28..].try_into().unwrap());
-        assert!(top < self.share_bound, "hash {} is above the target", hex::encode(hash));
-        header
+        [&version.to_le_bytes()[..], &PREV_HASH, &root, &numbers].concat()
+    }
+
+    pub(crate) fn is_share(&self, header: &[u8]) -> bool {
+        u32::from_le_bytes(sha256d(header)[28..].try_into().unwrap()) < self.share_bound
     }
 }
 
+/// A miner that comes, within a patient while.
+pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                return stream;
+            }
+            Err(_) => assert!(start.elapsed() < PATIENCE, "no miner came"),
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Bytes in both directions, safe or not.
+pub(crate) trait Socket: Read + Write + Send {}
+impl<T: Read + Write + Send> Socket for T {}
+
 /// A connection from a miner.
 pub(crate) struct Client {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Socket>>,
 }
 
 impl Client {
     pub(crate) fn accept(listener: &TcpListener) -> Self {
-        listener.set_nonblocking(true).unwrap();
-        let start = Instant::now();
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false).unwrap();
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    return Self { reader: BufReader::new(stream) };
-                }
-                Err(_) => assert!(start.elapsed() < PATIENCE, "no miner came"),
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
+        Self::over(accept(listener))
+    }
+
+    pub(crate) fn over(socket: impl Socket + 'static) -> Self {
+        Self { reader: BufReader::new(Box::new(socket)) }
     }
 
     /// The next line, or `None` when the miner is gone.
@@ -245,7 +289,9 @@ impl Client {
         match self.reader.read_line(&mut line) {
             Ok(0) => None,
             Ok(_) => Some(serde_json::from_str(&line).unwrap()),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                None
+            }
             Err(error) => panic!("the miner neither speaks nor goes: {error}"),
         }
     }
@@ -337,6 +383,18 @@ impl Client {
         self.set_difficulty(EASY);
         self.send(&job.notify(true));
         job.check(&self.accept_share());
+    }
+
+    /// Accepts shares on a thread of its own until the miner leaves; gives them all.
+    pub(crate) fn serve_aside(mut self) -> JoinHandle<Vec<Value>> {
+        thread::spawn(move || {
+            let mut submits = Vec::new();
+            while let Some(submit) = self.read_submit_if_any() {
+                self.answer(&submit, json!(true));
+                submits.push(submit);
+            }
+            submits
+        })
     }
 
     /// Waits until the miner has closed the connection.

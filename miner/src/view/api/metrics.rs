@@ -137,7 +137,7 @@ fn expectations(registry: &mut Registry, numbers: &Numbers) {
     gauge("luck_ratio", "Accepted work times 2^32 over hashes, once there are 16 shares", None, total.luck);
     let age = total.seconds_since_accepted;
     gauge("accepted_share_age", "Time since a share was accepted", Some(Unit::Seconds), age);
-    let expected = numbers.time_to_block;
+    let expected = numbers.expected_seconds_to_block;
     gauge("time_to_block", "Time that a block takes on average", Some(Unit::Seconds), expected);
     let difficulty = job.map(|job| job.network_difficulty);
     gauge("network_difficulty", "What a block needs", None, difficulty);
@@ -246,6 +246,6 @@ fn sources(registry: &mut Registry, sources: &[SourceNumbers]) {
     registry.register("source_in_use", "1 for the source in use, or on the way to be", in_use);
     let difficulty = gauge(|source| source.difficulty);
     registry.register("source_share_difficulty", "What its shares need", difficulty);
-    let answer = gauge(|source| source.answer);
+    let answer = gauge(|source| source.answer_seconds);
     registry.register_with_unit("source_answer", "How long its last verdict took", Unit::Seconds, answer);
 }

@@ -48,11 +48,11 @@ struct Status<'a> {
     version: &'a str,
     uptime: f64,
     state: super::numbers::State,
-    why: Option<&'a str>,
+    reason: Option<&'a str>,
     #[serde(flatten)]
     total: &'a Shares,
     job: Option<&'a JobNumbers>,
-    time_to_block: Option<f64>,
+    expected_seconds_to_block: Option<f64>,
     /// How many there are.
     devices: usize,
     sources: &'a [SourceNumbers],
@@ -76,8 +76,6 @@ struct SourceList<'a> {
 
 /// Serves for as long as it is polled.
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: Watched) -> io::Result<()> {
-    let local = address.ip().to_canonical().is_loopback();
-    let api = Api { watched, metrics: Metrics::new(), local, turn: Semaphore::new(1) };
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(scrape))
@@ -95,11 +93,16 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: W
             )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Arc::new(api));
+        .with_state(Arc::new(Api::new(watched, address)));
     serve::serve(tokio::net::TcpListener::from_std(listener)?, router).await
 }
 
 impl Api {
+    fn new(watched: Watched, address: SocketAddr) -> Self {
+        let local = address.ip().to_canonical().is_loopback();
+        Self { watched, metrics: Metrics::new(), local, turn: Semaphore::new(1) }
+    }
+
     /// Makes an answer of the numbers, on a thread of its own: this one carries shares to the pool.
     async fn answer(
         self: Arc<Self>,
@@ -118,10 +121,10 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             version: numbers.version,
             uptime: numbers.uptime,
             state: numbers.state,
-            why: numbers.why.as_deref(),
+            reason: numbers.reason.as_deref(),
             total: &numbers.total,
             job: numbers.job.as_ref(),
-            time_to_block: numbers.time_to_block,
+            expected_seconds_to_block: numbers.expected_seconds_to_block,
             devices: numbers.devices.len(),
             sources: &numbers.sources,
         })
@@ -155,9 +158,9 @@ async fn scrape(State(api): State<Arc<Api>>) -> Response {
 /// 200 while the rig mines, else 503 and why.
 async fn health(State(api): State<Arc<Api>>) -> Response {
     api.answer(|_, numbers| {
-        let (status, text) = match &numbers.why {
+        let (status, text) = match &numbers.reason {
             None => (StatusCode::OK, "ok"),
-            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, &**why),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, &**reason),
         };
         let printable = |character: char| if character.is_control() { ' ' } else { character };
         let text: String = text.chars().map(printable).chain(['\n']).collect();

@@ -27,6 +27,8 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADER_BYTES);
+    // A client that closes its side after the request, as nc does, waits for the answer all the same.
+    protocol.half_close(true);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");

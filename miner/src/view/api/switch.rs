@@ -84,7 +84,37 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use axum::http::HeaderValue;
+    use tokio::runtime::Builder;
+
     use super::*;
+    use crate::stats::Stats;
+    use crate::upstream::Board;
+    use crate::view::Watched;
+
+    /// What is answered to a wish that is right in all but where the API listens.
+    fn wish(address: &str) -> (StatusCode, Option<usize>) {
+        let board = Arc::new(Board::new([("a".to_owned(), "user".to_owned())]));
+        let watched = Watched { stats: Arc::new(Stats::new()), board: Arc::clone(&board) };
+        let api = Arc::new(Api::new(watched, address.parse().unwrap()));
+        let headers = [(HOST, "localhost"), (CONTENT_TYPE, "application/json")];
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        let body = Bytes::from_static(b"{\"source\": 0}");
+        let answer = switch(State(api), HeaderMap::from_iter(headers), body);
+        let status = Builder::new_current_thread().build().unwrap().block_on(answer).status();
+        (status, *board.wishes().borrow())
+    }
+
+    #[test]
+    fn where_others_reach_the_api_it_changes_nothing() {
+        for address in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            assert_eq!(wish(address), (StatusCode::ACCEPTED, Some(0)), "{address}");
+        }
+        for address in ["0.0.0.0:80", "[::]:80", "192.168.1.2:80", "[fe80::1]:80"] {
+            assert_eq!(wish(address), (StatusCode::FORBIDDEN, None), "{address}");
+        }
+    }
 
     #[test]
     fn hosts_of_this_machine_are_told_from_names_that_point_at_it() {

@@ -200,3 +200,40 @@ fn number(parameter: &str) -> Option<usize> {
 fn told(parameter: &str) -> String {
     parameter.chars().take(20).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stats::Stats;
+    use crate::upstream::Board;
+
+    fn ask(command: &str, parameter: Option<&str>, watched: &Watched, privileged: bool) -> Reply {
+        let asked = Asked::One { command: command.to_owned(), parameter: parameter.map(str::to_owned) };
+        match answer(&Ok(asked), watched, privileged) {
+            Answer::Single(reply) => reply,
+            joined => panic!("{joined:?}"),
+        }
+    }
+
+    #[test]
+    fn who_comes_from_elsewhere_reads_and_changes_nothing() {
+        let board = Arc::new(Board::new([("a".to_owned(), "user".to_owned())]));
+        let watched = Watched { stats: Arc::new(Stats::new()), board: Arc::clone(&board) };
+        for (command, message) in [
+            ("switchpool", "Access denied to 'switchpool' command"),
+            ("privileged", "Access denied to 'privileged' command"),
+        ] {
+            assert_eq!(ask(command, Some("0"), &watched, false), Reply::error(45, message));
+            let checked = Record::default().text("Exists", "Y").text("Access", "N");
+            let check = Reply::success(72, "Check command", Section::One("CHECK", checked));
+            assert_eq!(ask("check", Some(command), &watched, false), check);
+        }
+        assert_eq!(*board.wishes().borrow(), None);
+        assert_ne!(ask("summary", None, &watched, false), denied(&COMMANDS[2]));
+        assert_eq!(ask("devs", None, &watched, false), Reply::error(10, "No ASCs"));
+        ask("switchpool", Some("0"), &watched, true);
+        assert_eq!(*board.wishes().borrow(), Some(0));
+    }
+}

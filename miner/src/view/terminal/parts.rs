@@ -36,7 +36,7 @@ pub(super) fn header(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
     let mut lines =
         vec![Line::styled(ends(&up, &keys, width), strong()), Line::styled(totals, shown.colours.good())];
     let Some(source) = numbers.current() else { return lines };
-    let time = source.since.map(|time| format!(", for {}", duration(time))).unwrap_or_default();
+    let time = source.seconds_in_state.map(|time| format!(", for {}", duration(time))).unwrap_or_default();
     let line = format!("{}: {}{time}", clean(&source.url), source_state(source));
     lines.push(Line::styled(line, source_style(source, shown, Style::new())));
     let mut work = Vec::new();
@@ -45,7 +45,7 @@ pub(super) fn header(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
         work.extend(job.height.map(|height| format!("height {height}")));
         work.push(format!("job {} old", duration(job.age)));
     }
-    work.extend(numbers.time_to_block.map(|time| format!("block in {}", duration(time))));
+    work.extend(numbers.expected_seconds_to_block.map(|time| format!("block in {}", duration(time))));
     work.extend(total.luck.map(|luck| format!("luck {:.0}%", 100.0 * luck)));
     if !work.is_empty() {
         lines.push(Line::raw(work.join(", ")));
@@ -106,7 +106,7 @@ fn device_row(device: &DeviceNumbers, shown: &Shown<'_>) -> Row {
             or_dash(shares.best.map(size)),
             or_dash(device.temperature.map(|celsius| format!("{celsius:.0} °C"))),
             or_dash(shares.seconds_since_accepted.map(duration)),
-            with_reason(device.state, device.why.as_deref()),
+            with_reason(device.state, device.reason.as_deref()),
         ],
         style,
     }
@@ -151,7 +151,7 @@ fn source_row(source: &SourceNumbers, shown: &Shown<'_>) -> Row {
             source.accepted.to_string(),
             source.rejected.to_string(),
             source.stale.to_string(),
-            or_dash(source.answer.map(|answer| format!("{:.1} ms", 1000.0 * answer))),
+            or_dash(source.answer_seconds.map(|answer| format!("{:.1} ms", 1000.0 * answer))),
         ],
         style: source_style(source, shown, if source.in_use { strong() } else { Style::new() }),
     }
@@ -168,7 +168,7 @@ fn source_style(source: &SourceNumbers, shown: &Shown<'_>, usual: Style) -> Styl
 fn source_state(source: &SourceNumbers) -> String {
     match source.state {
         "unused" => "not in use".to_owned(),
-        state => with_reason(state, source.why.as_deref()),
+        state => with_reason(state, source.reason.as_deref()),
     }
 }
 

@@ -1,0 +1,397 @@
+//! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines speak hand-written JSON.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use iop_miner::device::{Cpu, Device, DeviceName};
+use iop_miner::gateway::limits::Limits;
+use iop_miner::gateway::{GatewaySettings, attach};
+use iop_miner::rig::Rig;
+use iop_miner::stats::{Snapshot, Stats};
+use iop_stratum::difficulty::Difficulty;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::support::{Client as Upstream, EASY, JOB, PATIENCE, TIMING, Template, listen, pool};
+
+/// A limit that a test waits for.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// A gateway that runs until it is dropped.
+struct Gateway {
+    stats: Arc<Stats>,
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Machines' shares are as easy as the upstream's.
+fn settings() -> GatewaySettings {
+    GatewaySettings {
+        listen: free_address(),
+        start_difficulty: Difficulty::new(1024.0).unwrap(),
+        min_difficulty: Difficulty::new(EASY).unwrap(),
+        max_machines: 100,
+        max_per_address: 1,
+        limits: Limits::default(),
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Gateway {
+    fn start(pool_at: SocketAddr, settings: &GatewaySettings) -> Self {
+        Self::start_with(pool_at, settings, Vec::new())
+    }
+
+    fn start_with(pool_at: SocketAddr, settings: &GatewaySettings, devices: Vec<Box<dyn Device>>) -> Self {
+        let pool = pool(&[pool_at], None, TIMING);
+        let (stop, stopped) = oneshot::channel();
+        let mut rig = Rig::new(devices, pool.board());
+        attach(settings, &[DeviceName::Cpu], &mut rig).unwrap();
+        let stats = Arc::clone(&rig.stats);
+        let until = async {
+            let _ = stopped.await;
+            Ok(())
+        };
+        let thread = thread::spawn(move || rig.run(pool, until).unwrap());
+        Self { stats, address: settings.listen, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let start = Instant::now();
+        loop {
+            let snapshot = self.stats.snapshot();
+            if wanted(&snapshot) {
+                return snapshot;
+            }
+            assert!(start.elapsed() < PATIENCE, "{snapshot:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || thread::panicking(), "the gateway panicked");
+    }
+}
+
+/// A machine on a connection.
+struct Machine {
+    reader: BufReader<TcpStream>,
+    id: u64,
+    extranonce1: String,
+    size: usize,
+    difficulty: f64,
+    /// The newest job's parameters.
+    job: Option<Value>,
+    /// Shares looked for.
+    tried: u32,
+}
+
+impl Machine {
+    fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let reader = BufReader::new(stream);
+        Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None, tried: 0 }
+    }
+
+    /// Up to its first job.
+    fn start(address: SocketAddr, user: &str) -> Self {
+        let mut machine = Self::connect(address);
+        machine.introduce(user);
+        while machine.job.is_none() {
+            machine.read().expect("the gateway keeps the machine");
+        }
+        machine
+    }
+
+    fn introduce(&mut self, user: &str) {
+        let subscribed = self.ask("mining.subscribe", &json!(["test/1"]));
+        self.extranonce1 = subscribed["result"][1].as_str().unwrap().to_owned();
+        self.size = subscribed["result"][2].as_u64().unwrap() as usize;
+        assert_eq!(self.ask("mining.authorize", &json!([user, "x"]))["result"], true);
+    }
+
+    fn send(&mut self, method: &str, params: &Value) -> u64 {
+        self.id += 1;
+        let line = json!({"id": self.id, "method": method, "params": params}).to_string() + "\n";
+        self.reader.get_mut().write_all(line.as_bytes()).unwrap();
+        self.id
+    }
+
+    /// The next line; `None` when the gateway has closed the connection.
+    fn read(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => return None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            read => read.expect("the gateway speaks or goes"),
+        };
+        let line: Value = serde_json::from_str(&line).unwrap();
+        match line["method"].as_str() {
+            Some("mining.notify") => self.job = Some(line["params"].clone()),
+            Some("mining.set_difficulty") => self.difficulty = line["params"][0].as_f64().unwrap(),
+            Some("mining.set_extranonce") => {
+                self.extranonce1 = line["params"][0].as_str().unwrap().to_owned();
+                self.size = line["params"][1].as_u64().unwrap() as usize;
+            }
+            _ => {}
+        }
+        Some(line)
+    }
+
+    fn until(&mut self, method: &str) -> Value {
+        loop {
+            let line = self.read().expect("the gateway keeps the machine");
+            if line["method"] == method {
+                return line;
+            }
+        }
+    }
+
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
+        let id = self.send(method, params);
+        loop {
+            let line = self.read().expect("the gateway keeps the machine");
+            if line["id"] == id {
+                return line;
+            }
+        }
+    }
+
+    /// Finds a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
+    fn find(&mut self, user: &str, upstream: &Template) -> (String, String) {
+        let job = self.job.clone().expect("a job");
+        let extranonce2 = "5a".repeat(self.size);
+        let extranonces = [&*self.extranonce1, &extranonce2].concat();
+        let bits = upstream.version & upstream.mask;
+        let is_share = |nonce: &String| upstream.is_share(&upstream.header(&extranonces, nonce, bits));
+        self.tried += 1;
+        let nonces = (self.tried << 20..).map(|nonce| format!("{nonce:08x}"));
+        let nonce = nonces.into_iter().find(is_share).expect("one in a few thousand is a share");
+        let answer = self.ask("mining.submit", &json!([user, job[0], extranonce2, job[7], nonce]));
+        assert_eq!(answer["result"], true, "{answer}");
+        (extranonces[upstream.extranonce1.len()..].to_owned(), nonce)
+    }
+
+    fn wait_until_closed(mut self) {
+        while self.read().is_some() {}
+    }
+}
+
+/// About one hash in 256; the first four bytes of a hash are below this.
+const EASIEST: f64 = 1.0 / (1u64 << 24) as f64;
+const EASIEST_JOB: Template = Template { share_bound: 0x00ff_ffff, ..JOB };
+
+fn upstream(listener: &TcpListener, job: &Template) -> Upstream {
+    let mut pool = Upstream::accept(listener);
+    pool.handshake(job);
+    pool.set_difficulty(EASIEST);
+    pool.send(&job.notify(true));
+    pool
+}
+
+#[test]
+fn shares_of_machines_reach_the_pool_under_the_gateways_user_and_are_the_machines_own() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut machines = ["one", "two", "two"].map(|user| (user, Machine::start(gateway.address, user)));
+    for (user, machine) in &mut machines {
+        assert_eq!((machine.extranonce1.len(), machine.size), (12, 2), "two bytes of four are the prefix");
+        assert!((machine.difficulty / EASIEST - 1.0).abs() < 1e-9, "as easy as the upstream's");
+        let (extranonce2, nonce) = machine.find(user, &EASIEST_JOB);
+        let submit = pool.read_submit();
+        assert_eq!((&submit["params"][2], &submit["params"][4]), (&json!(extranonce2), &json!(nonce)));
+        // User, job, header and target are checked there.
+        EASIEST_JOB.check(&submit);
+        pool.answer(&submit, json!(true));
+    }
+    let snapshot = gateway.wait_for(|snapshot| snapshot.counts.accepted == 3);
+    let mut names: Vec<_> =
+        snapshot.devices.iter().map(|device| (&*device.name, device.counts.accepted)).collect();
+    names.sort_unstable();
+    assert_eq!(names, [("one", 1), ("two", 1), ("two#2", 1)]);
+    drop(machines);
+    let gone = gateway.wait_for(|snapshot| snapshot.devices.is_empty());
+    assert_eq!(gone.counts.accepted, 3, "what they did is not forgotten");
+}
+
+#[test]
+fn a_machine_and_the_cpu_work_on_one_job_and_no_header_comes_twice() {
+    let (listener, address) = listen();
+    let cpu: Vec<Box<dyn Device>> = vec![Box::new(Cpu::new(iop_kernels::auto(), 1))];
+    let gateway = Gateway::start_with(address, &settings(), cpu);
+    let mut pool = Upstream::accept(&listener);
+    pool.handshake(&JOB);
+    pool.set_difficulty(EASY);
+    pool.send(&JOB.notify(true));
+    let mut machine = Machine::start(gateway.address, "machine");
+    let machine = thread::spawn(move || machine.find("machine", &JOB));
+    let (mut headers, mut of_machine) = (std::collections::HashSet::new(), 0);
+    while of_machine == 0 {
+        let submit = pool.accept_share();
+        assert!(headers.insert(JOB.check(&submit)), "submitted twice");
+        let extranonce2 = submit["params"][2].as_str().unwrap();
+        of_machine += usize::from(!extranonce2.starts_with("0000"));
+    }
+    machine.join().unwrap();
+}
+
+#[test]
+fn machines_that_come_before_the_pool_wait_and_are_then_served() {
+    let (listener, address) = listen();
+    let limits = Limits { handshake: SHORT, ..Limits::default() };
+    let gateway = Gateway::start(address, &GatewaySettings { limits, ..settings() });
+    let mut machine = Machine::connect(gateway.address);
+    machine.send("mining.subscribe", &json!(["early"]));
+    machine.send("mining.authorize", &json!(["early", "x"]));
+    machine.reader.get_ref().set_read_timeout(Some(2 * SHORT)).unwrap();
+    let silent = machine.reader.fill_buf().map(<[u8]>::len);
+    assert!(silent.is_err(), "neither answered nor closed: {silent:?}");
+    machine.reader.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    let _pool = upstream(&listener, &EASIEST_JOB);
+    machine.until("mining.notify");
+}
+
+#[test]
+fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
+    let (listener, address) = listen();
+    let limits = Limits { ping: SHORT / 5, ..Limits::default() };
+    let gateway = Gateway::start(address, &GatewaySettings { limits, ..settings() });
+    let pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "patient");
+    let old = machine.job.clone().unwrap();
+    drop(pool);
+    machine.until("mining.ping");
+    machine.until("mining.ping");
+    let stale = machine.ask("mining.submit", &json!(["patient", old[0], "0000", old[7], "00000000"]));
+    assert!([21, 23].contains(&stale["error"][0].as_u64().unwrap()), "{stale}");
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    assert_eq!(machine.until("mining.notify")["params"][8], true);
+    machine.find("patient", &EASIEST_JOB);
+    EASIEST_JOB.check(&pool.read_submit());
+}
+
+#[test]
+fn another_extranonce_of_the_pools_is_told_to_who_understands_and_others_come_again() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut knows = Machine::start(gateway.address, "knows");
+    assert_eq!(knows.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
+    let mut old = Machine::start(gateway.address, "old");
+    pool.send(&json!({"id": null, "method": "mining.set_extranonce", "params": ["01020304", 8]}));
+    let second = Template { id: "job-2", extranonce1: "01020304", extranonce2_size: 8, ..EASIEST_JOB };
+    pool.send(&second.notify(true));
+    knows.until("mining.notify");
+    assert_eq!((&knows.extranonce1[..8], knows.extranonce1.len(), knows.size), ("01020304", 16, 4));
+    knows.find("knows", &second);
+    second.check(&pool.read_submit());
+    assert_eq!(old.until("client.reconnect")["params"], json!([]));
+    old.wait_until_closed();
+    let mut again = Machine::start(gateway.address, "old");
+    again.find("old", &second);
+    second.check(&pool.read_submit());
+}
+
+#[test]
+fn a_mask_of_the_pools_is_what_machines_may_roll() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let narrow = Template { mask: 0x00ff_e000, ..EASIEST_JOB };
+    let mut pool = upstream(&listener, &narrow);
+    let mut machine = Machine::start(gateway.address, "rolls");
+    let asks = json!([["version-rolling"], {"version-rolling.mask": "1fffe000"}]);
+    assert_eq!(machine.ask("mining.configure", &asks)["result"]["version-rolling.mask"], "00ffe000");
+    let job = machine.job.clone().unwrap();
+    let outside = json!(["rolls", job[0], "0000", job[7], "00000000", "10000000"]);
+    assert_eq!(machine.ask("mining.submit", &outside)["error"][0], 20);
+    let extranonces = format!("{}0000", machine.extranonce1);
+    let mut nonces = (0u32..).map(|nonce| format!("{nonce:08x}"));
+    let nonce =
+        nonces.find(|nonce| narrow.is_share(&narrow.header(&extranonces, nonce, 0x0040_2000))).unwrap();
+    let share = json!(["rolls", job[0], "0000", job[7], nonce, "00402000"]);
+    assert_eq!(machine.ask("mining.submit", &share)["result"], true);
+    let submit = pool.read_submit();
+    narrow.check(&submit);
+    assert_eq!(submit["params"][5], "00402000");
+    pool.send(&json!({"id": null, "method": "mining.set_version_mask", "params": ["00002000"]}));
+    assert_eq!(machine.until("mining.set_version_mask")["params"], json!(["00002000"]));
+}
+
+#[test]
+fn one_machine_that_floods_stalls_or_talks_nonsense_hurts_no_other() {
+    let (listener, address) = listen();
+    let limits = Limits { write: SHORT, handshake: SHORT, ..Limits::default() };
+    let gateway = Gateway::start(address, &GatewaySettings { limits, ..settings() });
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    // One that says nothing, one that speaks HTTP, one with an endless line, one that never reads.
+    let silent = Machine::connect(gateway.address);
+    let mut browser = Machine::connect(gateway.address);
+    browser.reader.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut head = String::new();
+    browser.reader.read_line(&mut head).unwrap();
+    assert_eq!(head, "HTTP/1.1 400 Bad Request\r\n");
+    let mut endless = Machine::connect(gateway.address);
+    let _ = endless.reader.get_mut().write_all(&[b'x'; 100_000]);
+    endless.wait_until_closed();
+    let mut deaf = Machine::connect(gateway.address);
+    deaf.reader.get_ref().set_write_timeout(Some(PATIENCE)).unwrap();
+    let deaf = thread::spawn(move || {
+        let line = json!({"id": 1, "method": "mining.subscribe", "params": []}).to_string() + "\n";
+        // Until the gateway has had enough of it.
+        while deaf.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
+    });
+    // One whose shares are none, as fast as it can.
+    let mut liar = Machine::start(gateway.address, "liar");
+    let job = liar.job.clone().unwrap();
+    let liar = thread::spawn(move || {
+        let share = json!(["liar", job[0], "0000", job[7], "00000000"]);
+        let line = json!({"id": 7, "method": "mining.submit", "params": share}).to_string() + "\n";
+        while liar.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
+    });
+    let mut honest = Machine::start(gateway.address, "honest");
+    let mut job = EASIEST_JOB;
+    for _ in 0..3 {
+        honest.find("honest", &job);
+        job.check(&pool.accept_share());
+        job.ntime += 1;
+        pool.send(&job.notify(true));
+        honest.until("mining.notify");
+    }
+    deaf.join().unwrap();
+    liar.join().unwrap();
+    silent.wait_until_closed();
+}
+
+#[test]
+fn no_more_machines_are_taken_than_there_may_be() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &GatewaySettings { max_machines: 2, ..settings() });
+    let _pool = upstream(&listener, &EASIEST_JOB);
+    let first = Machine::start(gateway.address, "a");
+    let _second = Machine::start(gateway.address, "b");
+    Machine::connect(gateway.address).wait_until_closed();
+    drop(first);
+    gateway.wait_for(|snapshot| snapshot.devices.len() == 1);
+    let start = Instant::now();
+    loop {
+        let mut late = Machine::connect(gateway.address);
+        late.send("mining.subscribe", &json!([]));
+        if late.read().is_some() {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "a place is free");
+    }
+}

@@ -1,0 +1,154 @@
+//! Pools that speak TLS: whom the miner trusts, and what it says where it does not.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use iop_miner::upstream::Tls;
+use iop_miner::upstream::board::Condition;
+use iop_miner::upstream::pool::{Pool, PoolSettings};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::support::{Client, JOB, Miner, TIMING, accept, listen, settings};
+
+/// A certificate with its key, and the file that says whom to trust.
+struct Identity {
+    config: Arc<ServerConfig>,
+    pem: String,
+}
+
+/// Signed by itself, or by an issuer.
+fn identity(change: impl FnOnce(&mut CertificateParams), issuer: Option<&Issuer<'_, KeyPair>>) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    change(&mut params);
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, issuer),
+        None => params.self_signed(&key),
+    };
+    let certificate = certificate.unwrap();
+    let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    Identity { config: Arc::new(config), pem: certificate.pem() }
+}
+
+impl Identity {
+    fn serve(&self, listener: &TcpListener) -> StreamOwned<ServerConnection, TcpStream> {
+        let connection = ServerConnection::new(Arc::clone(&self.config)).unwrap();
+        StreamOwned::new(connection, accept(listener))
+    }
+}
+
+/// A miner that trusts the certificates in a file.
+fn miner(address: SocketAddr, host: &str, trusted: &str) -> Miner {
+    let folder = TempDir::new().unwrap();
+    let tls = Tls::load(Some(&file(&folder, trusted))).unwrap();
+    let urls = [format!("stratum+ssl://{host}:{}", address.port())];
+    let settings = PoolSettings { tls: Some(tls), ..settings(&urls) };
+    Miner::start_at(Pool::new(settings, None, TIMING))
+}
+
+fn file(folder: &TempDir, text: &str) -> PathBuf {
+    let path = folder.path().join("trusted.pem");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// Why the miner does not work with a pool of this identity.
+fn refusal(shown: &Identity, host: &str, trusted: &str) -> String {
+    let (listener, address) = listen();
+    let miner = miner(address, host, trusted);
+    let mut socket = shown.serve(&listener);
+    assert!(socket.conn.complete_io(&mut socket.sock).is_err() || Client::over(socket).read().is_none());
+    match miner.wait_for_source(0, |source| matches!(source.condition, Condition::Away(_))).condition {
+        Condition::Away(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A CA, and its certificate.
+fn authority() -> (Issuer<'static, KeyPair>, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
+}
+
+#[test]
+fn pools_are_mined_at_that_show_a_trusted_certificate_or_one_of_a_trusted_ca() {
+    let (issuer, ca) = authority();
+    let own = identity(|_| {}, None);
+    // As `openssl req -x509` makes it.
+    let openssl = identity(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), None);
+    let signed = identity(|_| {}, Some(&issuer));
+    for (shown, trusted) in [(&own, &own.pem), (&openssl, &openssl.pem), (&signed, &ca)] {
+        let (listener, address) = listen();
+        let _miner = miner(address, "localhost", trusted);
+        Client::over(shown.serve(&listener)).serve_until_share(&JOB);
+    }
+}
+
+#[test]
+fn a_pool_that_cannot_be_trusted_is_refused_with_the_reason() {
+    let own = identity(|_| {}, None);
+    let (issuer, ca) = authority();
+    // By the same name and with another key, as after a chapter has made a new one.
+    let renewed = identity(|_| {}, None);
+    let expired = identity(
+        |params| {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        },
+        Some(&issuer),
+    );
+    for (why, expected) in [
+        (refusal(&own, "localhost", &ca), "nobody whom we trust has signed its certificate"),
+        (refusal(&own, "localhost", &renewed.pem), "nobody whom we trust has signed its certificate"),
+        (refusal(&own, "127.0.0.1", &own.pem), "its certificate is for another host than 127.0.0.1"),
+        (refusal(&expired, "localhost", &ca), "its certificate has expired"),
+    ] {
+        assert!(why.starts_with("no TLS with it: ") && why.contains(expected), "{why}");
+    }
+}
+
+#[test]
+fn a_pool_that_speaks_no_tls_is_said_so() {
+    let own = identity(|_| {}, None);
+    let (listener, address) = listen();
+    let miner = miner(address, "localhost", &own.pem);
+    let mut client = Client::over(accept(&listener));
+    client.send_bytes(b"{\"id\":null,\"method\":\"client.show_message\",\"params\":[\"hello\"]}\n");
+    let away = miner.wait_for_source(0, |source| matches!(source.condition, Condition::Away(_))).condition;
+    assert!(
+        matches!(&away, Condition::Away(why) if why.contains("does not speak TLS at this port")),
+        "{away:?}"
+    );
+}
+
+#[test]
+fn a_file_that_names_nobody_to_trust_is_named_with_what_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    for (text, expected) in [
+        ("", "it holds no certificate, PEM expected"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "invalid peer certificate"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n", "missing"),
+        (&"x".repeat(1024 * 1024 + 1), "longer than 1048576 bytes"),
+    ] {
+        let path = file(&folder, text);
+        let line = Tls::load(Some(&path)).unwrap_err().to_string();
+        assert!(line.starts_with(&format!("--tls-ca {}: ", path.display())), "{line}");
+        assert!(line.contains(expected) && !line.contains('\n'), "{line}");
+    }
+    assert!(Tls::load(Some(Path::new("/nowhere"))).unwrap_err().to_string().contains("No such file"));
+}
