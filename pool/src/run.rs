@@ -20,6 +20,7 @@ use crate::follow::{Follower, Health};
 use crate::ledger::Ledger;
 use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
+use crate::session::round::Round;
 use crate::session::tls::Tls;
 use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
@@ -83,6 +84,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         blocks: Arc::clone(&blocks),
         ledger: Arc::clone(&ledger),
         places: Places::new(settings.max_connections, settings.max_connections_per_ip),
+        round: Round::default(),
     });
     let metrics = Metrics::new(&commits);
     let api =
@@ -94,6 +96,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     blocks.resume().map_err(|error| RunError(error.to_string()))?;
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
+    tokio::spawn(shared.round.clone().run(shared.snapshots.clone()));
     doors.open(stratum, None, &shared);
     if let Some(listener) = tls_listener {
         doors.open(listener, tls.clone(), &shared);

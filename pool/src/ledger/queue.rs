@@ -29,6 +29,11 @@ impl Ticket {
         self.committed.swap(0, Ordering::Acquire)
     }
 
+    /// Wakes who waits, though there may be nothing to take.
+    pub fn wake(&self) {
+        self.changed.notify_one();
+    }
+
     /// Until there may be something to take.
     pub async fn changed(&self) {
         self.changed.notified().await;

@@ -1,300 +1,183 @@
-//! One connection's socket, plain or TLS: bytes in, bytes out, its time-outs and its pace.
+//! One connection: what its task and the round over all connections share, and the task.
 //!
-//! A reader that does not read is dropped and holds up nobody: what it was not sent is bounded, and while it is
-//! behind, nothing more is read from it either. One that sends too much is read later. When the pool ends, those who
-//! speak Stratum are told to come again.
+//! Both take a turn at a time, under a lock that is never held while anything waits: the task reads, answers and
+//! keeps the times; the round ([`super::round`]) sends new jobs. What a turn of the round leaves to be done (the socket
+//! is full, a timer must be set earlier), the task is woken for. When the pool ends, those who speak Stratum are told
+//! to come again.
 
-use std::io::{self, Write};
+use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
-use iop_stratum::server::{Fatal, Outgoing};
+use rustix::net::Shutdown;
 use rustls::ServerConnection;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::limits::{Bucket, Limits};
+use super::link::{End, Link, MAX_QUEUED, READ_SIZE};
 use super::miner::Miner;
-use super::tls;
+use super::round::Seat;
 use crate::bans::Offence;
-use crate::follow::Snapshot;
 use crate::ledger::Ticket;
 
-/// Bytes queued above which nothing is read: about fifty replies.
-const PAUSE_READING: usize = 8 * 1024;
-/// Bytes queued above which the connection is dropped: a hundred notifies of a full block (2 KiB each).
-const MAX_QUEUED: usize = 256 * 1024;
-/// Bytes read at a time: several submits.
-const READ_SIZE: usize = 4096;
-/// Bytes up to which lines are sent in one write.
-const JOIN: usize = 4096;
 /// Time for the last words: to be sent, and then to be read before the connection is torn down.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
-/// Time between two floods that count.
-const FLOOD_AGAIN: Duration = Duration::from_secs(10);
-/// What a web browser is told.
-const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
-    connection: close\r\n\r\n400: this is a Stratum port";
 
-/// Why a connection ends.
-struct End {
-    reason: String,
-    offence: Option<Offence>,
-}
-
-impl From<String> for End {
-    fn from(reason: String) -> Self {
-        Self { reason, offence: None }
-    }
-}
-
-impl End {
-    fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
-        Self { reason: reason.to_owned(), offence: offence.into() }
-    }
-}
-
-/// Serves a connection until it ends or `stop` changes. What is rare or large is boxed: an idle connection is mostly
-/// this future.
-pub async fn serve(
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
     stream: TcpStream,
-    tls: Option<Box<ServerConnection>>,
-    mut miner: Box<Miner>,
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let _ = stream.set_nodelay(true); // it works without, only slower
-    let mut link = Link::new(stream, tls, *miner.limits());
-    let mut timer = pin!(tokio::time::sleep_until(link.deadline(&miner)));
-    let end = loop {
-        if let Err(end) = link.send(&mut miner) {
-            break end;
-        }
-        // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
-        let deadline = link.deadline(&miner);
-        if deadline < timer.deadline() {
-            timer.as_mut().reset(deadline);
-        }
-        tokio::select! {
-            _ = stop.changed() => {
-                Box::pin(farewell(&mut link, &mut miner)).await;
-                break End::new("the pool stops", None);
-            }
-            changed = snapshots.changed() => {
-                if changed.is_err() {
-                    Box::pin(farewell(&mut link, &mut miner)).await;
-                    break End::new("the pool stops", None);
-                }
-                let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                miner.on_snapshot(&snapshot);
-            }
-            () = committed(miner.uncommitted()) => miner.on_committed(),
-            ready = link.stream.readable(), if link.may_read() && !miner.is_ahead_of_the_log() => {
-                if let Err(end) = ready.map_err(|error| error.to_string().into()).and_then(|()| link.read(&mut miner)) {
-                    let _ = link.send(&mut miner); // the last words, if there is room for them
-                    Box::pin(link.linger()).await;
-                    break end;
-                }
-            }
-            _ = link.stream.writable(), if link.has_more() => {}
-            () = &mut timer => {
-                if let Some(end) = link.on_time(&mut miner) {
-                    break end;
-                }
-                timer.as_mut().reset(link.deadline(&miner));
-            }
-        }
-    };
-    if end.offence == Some(Offence::Unread) {
-        let _ = link.stream.set_zero_linger(); // else the system keeps what is not read for minutes
-    }
-    if let Some(offence) = end.offence {
-        miner.offend(offence);
-    }
-    debug!(peer = %miner.peer(), "connection ends: {}", end.reason);
+    /// Wakes the task: shares are in the log, or the round has left something to it.
+    ticket: Arc<Ticket>,
+    /// The round has found the state in use; the task looks for new work itself.
+    passed_over: AtomicBool,
+    state: Mutex<State>,
 }
 
-/// Until the log has taken shares that wait for it.
-async fn committed(ticket: Option<Arc<Ticket>>) {
-    match ticket {
-        Some(ticket) => ticket.changed().await,
-        None => std::future::pending().await,
-    }
+#[derive(Debug)]
+struct State {
+    link: Link,
+    miner: Miner,
+    /// When the task's timer fires.
+    timer: Instant,
+    /// What the round has found, for the task.
+    end: Option<End>,
+    /// The last words are said: no jobs any more.
+    over: bool,
 }
 
-/// Answers what is counted, says that the pool will be back, and gives the other side a moment to read it.
-async fn farewell(link: &mut Link, miner: &mut Miner) {
-    miner.on_stop();
-    let all_said = async {
-        while link.send(miner).is_ok() && (link.has_more() || miner.uncommitted().is_some()) {
-            tokio::select! {
-                () = committed(miner.uncommitted()) => miner.on_committed(),
-                _ = link.stream.writable(), if link.has_more() => {}
-            }
-        }
-        link.linger().await;
-    };
-    let _ = timeout(FAREWELL_TIME, all_said).await; // who has not read by now hears no more
+/// What the task waits for next.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    reading: bool,
+    writing: bool,
+    /// Until shares are in the log.
+    log: bool,
+    timer: Instant,
 }
 
-struct Link {
-    stream: TcpStream,
-    tls: Option<Box<ServerConnection>>,
-    limits: Limits,
-    decoder: LineDecoder,
-    /// What is on its way, and how much of it is sent.
-    sending: Option<(Outgoing, usize)>,
-    queued: usize,
-    begun: Instant,
-    heard: Instant,
-    /// Since when nothing of what is queued was taken.
-    stuck: Option<Instant>,
-    requests: Bucket,
-    /// Nothing is read until then.
-    paused: Option<Instant>,
-    /// When too many requests were last counted as an offence.
-    flooded: Option<Instant>,
-}
-
-impl Link {
-    fn new(stream: TcpStream, tls: Option<Box<ServerConnection>>, limits: Limits) -> Self {
-        let now = Instant::now();
+impl Connection {
+    /// A new one.
+    #[must_use]
+    pub fn new(stream: TcpStream, tls: Option<Box<ServerConnection>>, miner: Miner) -> Self {
+        let _ = stream.set_nodelay(true); // it works without, only slower
+        let link = Link::new(tls, *miner.limits());
+        let timer = link.deadline(&miner);
         Self {
             stream,
-            tls,
-            limits,
-            decoder: LineDecoder::new(MAX_SERVER_LINE),
-            sending: None,
-            queued: 0,
-            begun: now,
-            heard: now,
-            stuck: None,
-            requests: Bucket::new(limits.requests_per_second, now.into_std()),
-            paused: None,
-            flooded: None,
+            ticket: Arc::clone(miner.ticket()),
+            passed_over: AtomicBool::new(false),
+            state: Mutex::new(State { link, miner, timer, end: None, over: false }),
         }
     }
 
-    fn has_more(&self) -> bool {
-        self.sending.is_some() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while the lock is held")
     }
 
-    fn may_read(&self) -> bool {
-        self.queued <= PAUSE_READING && self.paused.is_none()
+    /// Does something and sends what there is then.
+    fn turn(&self, act: impl FnOnce(&mut Link, &mut Miner) -> Result<(), End>) -> Result<Wait, End> {
+        let mut state = self.lock();
+        let State { link, miner, timer, end, over } = &mut *state;
+        let done = end.take().map_or(Ok(()), Err).and_then(|()| act(link, miner));
+        let sent = link.send(&self.stream, miner); // the last words too, if there is room for them
+        if let Err(end) = done.and(sent) {
+            *over = true;
+            return Err(end);
+        }
+        // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
+        *timer = (*timer).min(link.deadline(miner));
+        Ok(Wait {
+            reading: link.may_read() && !miner.is_ahead_of_the_log(),
+            writing: link.has_more(),
+            log: miner.has_uncommitted(),
+            timer: *timer,
+        })
     }
 
-    /// Sends as much as the socket takes now.
-    fn send(&mut self, miner: &mut Miner) -> Result<(), End> {
-        loop {
-            if let Some(tls) = &mut self.tls {
-                if tls::flush(tls, &self.stream).map_err(|error| error.to_string())? {
-                    self.stuck = None;
-                }
-                if tls.wants_write() {
-                    break;
-                }
+    /// The round's turn: sends the job of the latest snapshot, and leaves to the task what else there is to do.
+    pub(super) fn offer(&self) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::WouldBlock) => {
+                self.passed_over.store(true, Ordering::Release);
+                return self.ticket.wake();
             }
-            let Some((line, sent)) = &mut self.sending else {
-                let Some(line) = next_lines(miner) else { break };
-                self.sending = Some((line, 0));
-                continue;
-            };
-            let rest = &line.as_ref()[*sent..];
-            let taken = match &mut self.tls {
-                Some(tls) => tls.writer().write(rest),
-                None => self.stream.try_write(rest),
-            };
-            match taken {
-                Ok(0) => return Err(End::new("closed by the other side", None)),
-                Ok(taken) => {
-                    *sent += taken;
-                    self.stuck = None;
-                    if *sent == line.as_ref().len() {
-                        self.sending = None;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.to_string().into()),
-            }
-        }
-        let rest = self.sending.as_ref().map_or(0, |(line, sent)| line.as_ref().len() - sent);
-        self.queued = rest + miner.queued_bytes();
-        if self.has_more() {
-            self.stuck.get_or_insert_with(Instant::now);
-        } else {
-            self.stuck = None;
-        }
-        if self.queued > MAX_QUEUED {
-            return Err(End::new(&format!("{} bytes wait to be read", self.queued), Offence::Unread));
-        }
-        Ok(())
-    }
-
-    /// Reads what is there and handles its lines. Not async: the buffer is no part of an idle connection's state.
-    fn read(&mut self, miner: &mut Miner) -> Result<(), End> {
-        let mut buffer = [0; READ_SIZE];
-        let count = match self.stream.try_read(&mut buffer) {
-            Ok(0) => return Err(End::new("closed by the other side", None)),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error.to_string().into()),
+            Err(TryLockError::Poisoned(_)) => return self.ticket.wake(), // its task ends with a panic too
         };
-        let (decoder, mut lines) = (&mut self.decoder, 0);
-        let mut take = |bytes: &[u8]| {
-            decoder.extend(bytes);
-            while let Some(line) =
-                decoder.next_line().map_err(|error| End::new(&error.to_string(), Offence::Nonsense))?
-            {
-                lines += 1;
-                miner.on_line(line).map_err(fatal)?;
-                if miner.is_hopeless() {
-                    return Err(End::new("a long run of shares that are none", Offence::BadShares));
-                }
+        let State { link, miner, timer, end, over } = &mut *state;
+        if *over {
+            return;
+        }
+        let waited = link.has_more();
+        miner.on_news();
+        let sent = link.send(&self.stream, miner);
+        if waited || link.has_more() || sent.is_err() || link.deadline(miner) < *timer {
+            self.ticket.wake();
+        }
+        if let Err(found) = sent {
+            end.get_or_insert(found);
+        }
+    }
+
+    fn on_wake(&self) -> Result<Wait, End> {
+        self.turn(|_, miner| {
+            miner.on_committed();
+            if self.passed_over.swap(false, Ordering::Acquire) {
+                miner.on_news();
             }
             Ok(())
-        };
-        let taken = match &mut self.tls {
-            Some(tls) => tls::decrypt(tls, &buffer[..count], take),
-            None => take(&buffer[..count]),
-        };
-        if let Err(End { offence: Some(Offence::Http), .. }) = taken {
-            self.sending = Some((Outgoing::Own(HTTP_ANSWER.into()), 0));
-        }
-        taken?;
-        if lines > 0 {
-            self.on_lines(lines, miner);
-        }
-        Ok(())
+        })
     }
 
-    fn on_lines(&mut self, lines: u32, miner: &Miner) {
-        let now = Instant::now();
-        self.heard = now;
-        let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
-        self.paused = paid.map(Instant::from_std);
-        if self.paused.is_some() && self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN) {
-            self.flooded = Some(now);
-            miner.offend(Offence::Flood);
-        }
+    fn on_timer(&self) -> Result<Wait, End> {
+        self.turn(|link, miner| link.on_time(miner))?;
+        let mut state = self.lock();
+        state.timer = state.link.deadline(&state.miner);
+        drop(state);
+        self.turn(|_, _| Ok(()))
+    }
+
+    /// Answers what is counted, says that the pool will be back, and gives the other side a moment to read it.
+    async fn farewell(&self) {
+        let all_said = async {
+            self.lock().over = true; // from here on the round sends nothing
+            let mut said = self.turn(|_, miner| {
+                miner.on_stop();
+                Ok(())
+            });
+            while let Ok(Wait { writing, log, .. }) = said
+                && (writing || log)
+            {
+                said = tokio::select! {
+                    () = self.ticket.changed() => self.turn(|_, miner| {
+                        miner.on_committed();
+                        Ok(())
+                    }),
+                    _ = self.stream.writable(), if writing => self.turn(|_, _| Ok(())),
+                };
+            }
+            self.linger().await;
+        };
+        let _ = timeout(FAREWELL_TIME, all_said).await; // who has not read by now hears no more
     }
 
     /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system
     /// would tear the connection down, and our last words with it.
-    async fn linger(&mut self) {
-        if self.has_more() {
-            return; // it does not read anyway
+    async fn linger(&self) {
+        {
+            let link = &mut self.lock().link;
+            if link.has_more() {
+                return; // it does not read anyway
+            }
+            link.close(&self.stream);
         }
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            let _ = tls::flush(tls, &self.stream);
-        }
+        let _ = rustix::net::shutdown(&self.stream, Shutdown::Write); // else it is closed already
         let drain = async {
-            let _ = self.stream.shutdown().await; // then it is closed already
             let mut left = MAX_QUEUED;
             while left > 0 && self.stream.readable().await.is_ok() {
                 match discard(&self.stream) {
@@ -307,100 +190,53 @@ impl Link {
         };
         let _ = timeout(FAREWELL_TIME, drain).await;
     }
-
-    fn deadline(&self, miner: &Miner) -> Instant {
-        let stuck = self.stuck.map(|stuck| stuck + self.limits.write);
-        let dead = miner.dead_from().map(Instant::from_std);
-        let silent = miner.silent_from().map(Instant::from_std);
-        [stuck, dead, silent, self.paused].into_iter().flatten().fold(self.silence(miner), Instant::min)
-    }
-
-    /// When it has said nothing for too long.
-    fn silence(&self, miner: &Miner) -> Instant {
-        if miner.is_working() { self.heard + self.limits.idle } else { self.begun + self.limits.handshake }
-    }
-
-    /// Does what is due; gives the end if that is.
-    fn on_time(&mut self, miner: &mut Miner) -> Option<End> {
-        let now = Instant::now();
-        if self.stuck.is_some_and(|stuck| now >= stuck + self.limits.write) {
-            let reason = format!("nothing was read for {} s", self.limits.write.as_secs_f64());
-            return Some(End::new(&reason, Offence::Unread));
-        }
-        if miner.dead_from().is_some_and(|dead| now >= Instant::from_std(dead)) {
-            return Some(End::new("its jobs are dead and there is no other", None));
-        }
-        if now >= self.silence(miner) {
-            let (limit, offence) = if miner.is_working() {
-                (self.limits.idle, None)
-            } else {
-                (self.limits.handshake, Some(Offence::Silent))
-            };
-            return Some(End::new(&format!("silent for {} s", limit.as_secs_f64()), offence));
-        }
-        self.paused = self.paused.filter(|paused| now < *paused);
-        miner.on_silence(now.into_std());
-        None
-    }
 }
 
-/// The next line, with those after it as far as one write should carry them.
-fn next_lines(miner: &mut Miner) -> Option<Outgoing> {
-    let first = miner.next_outgoing()?;
-    if miner.queued_bytes() == 0 {
-        return Some(first); // a job for all is not copied
+/// Serves a connection until it ends or `stop` changes. What is rare or large is boxed: an idle connection is partly
+/// this future.
+pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
+    let mut timer = pin!(tokio::time::sleep_until(connection.lock().timer));
+    let mut turned = connection.turn(|_, _| Ok(()));
+    let end = loop {
+        let wait = match turned {
+            Ok(wait) => wait,
+            Err(end) => break end,
+        };
+        if wait.timer != timer.deadline() {
+            timer.as_mut().reset(wait.timer);
+        }
+        turned = tokio::select! {
+            _ = stop.changed() => {
+                Box::pin(connection.farewell()).await;
+                break End::new("the pool stops", None);
+            }
+            () = connection.ticket.changed() => connection.on_wake(),
+            ready = connection.stream.readable(), if wait.reading => {
+                let read = ready.map_err(|error| error.to_string().into()).and_then(|()| {
+                    connection.turn(|link, miner| link.read(&connection.stream, miner))
+                });
+                if read.is_err() {
+                    Box::pin(connection.linger()).await;
+                }
+                read
+            }
+            _ = connection.stream.writable(), if wait.writing => connection.turn(|_, _| Ok(())),
+            () = &mut timer => connection.on_timer(),
+        };
+    };
+    if end.offence == Some(Offence::Unread) {
+        let _ = connection.stream.set_zero_linger(); // else the system keeps what is not read for minutes
     }
-    let mut joined = first.as_ref().to_vec();
-    while joined.len() < JOIN
-        && let Some(line) = miner.next_outgoing()
-    {
-        joined.extend_from_slice(line.as_ref());
+    let miner = &connection.lock().miner;
+    if let Some(offence) = end.offence {
+        miner.offend(offence);
     }
-    Some(Outgoing::Own(joined))
+    debug!(peer = %miner.peer(), "connection ends: {}", end.reason);
 }
 
 fn discard(stream: &TcpStream) -> io::Result<usize> {
     stream.try_read(&mut [0; READ_SIZE])
 }
 
-fn fatal(fatal: Fatal) -> End {
-    let offence = match fatal {
-        Fatal::Http => Offence::Http,
-        Fatal::Malformed => Offence::Nonsense,
-    };
-    End::new(&fatal.to_string(), offence)
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_idle_connection_takes_little_memory() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
-        let (stream, client) = tokio::join!(listener.accept(), client);
-        let pool = super::super::miner::tests::Pool::new();
-        let miner = Box::new(pool.connect());
-        let (_stop, stopped) = watch::channel(false);
-        let snapshots = pool.shared.snapshots.clone();
-        let served = serve(stream.unwrap().0, None, miner, snapshots, stopped);
-        // The rest of 4 KiB is for what lies elsewhere: the socket's own state, the jobs that were sent.
-        let size = size_of_val(&served);
-        assert!(
-            size <= 1800,
-            "{size} bytes, of which Miner {} and Link {}",
-            size_of::<Miner>(),
-            size_of::<Link>()
-        );
-        drop(client);
-    }
-
-    #[test]
-    fn the_answer_to_http_has_the_length_that_it_says() {
-        let (head, body) = HTTP_ANSWER.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-    }
-}
+mod tests;

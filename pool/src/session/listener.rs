@@ -8,8 +8,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::connection::{self, Connection};
 use super::tls::Tls;
-use super::{Place, Shared, connection};
+use super::{Place, Shared};
 use crate::session::miner::Miner;
 
 /// Wait after the system refused a connection (usually: too many open files), so that we do not spin.
@@ -40,9 +41,10 @@ pub async fn listen(
         match accepted {
             Ok((stream, peer)) => match place(&shared, peer.ip()) {
                 Ok(place) => {
-                    let miner = Box::new(Miner::new(Arc::clone(&shared), place, peer));
-                    let (tls, snapshots) = (tls.as_ref().map(|tls| tls.accept()), shared.snapshots.clone());
-                    tokio::spawn(connection::serve(stream, tls, miner, snapshots, stop.clone()));
+                    let miner = Miner::new(Arc::clone(&shared), place, peer);
+                    let tls = tls.as_ref().map(|tls| tls.accept());
+                    let seat = shared.round.seat(Connection::new(stream, tls, miner));
+                    tokio::spawn(connection::serve(seat, stop.clone()));
                 }
                 Err(refused) => warn_rarely(refused),
             },

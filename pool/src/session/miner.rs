@@ -93,8 +93,8 @@ pub struct Miner {
     bad: u32,
     /// Shares that are good and not yet in the log, by their requests, in order.
     uncommitted: VecDeque<Id>,
-    /// Where the log says what it has; from the first share on.
-    ticket: Option<Arc<Ticket>>,
+    /// Where the log says what it has.
+    ticket: Arc<Ticket>,
     dead_from: Option<Instant>,
     _place: Place,
 }
@@ -117,7 +117,7 @@ impl Miner {
             accepted: 0,
             bad: 0,
             uncommitted: VecDeque::new(),
-            ticket: None,
+            ticket: Arc::default(),
             dead_from: None,
             shared,
             _place: place,
@@ -188,18 +188,23 @@ impl Miner {
             Some(Event::Subscribed { user_agent }) => {
                 debug!(peer = %self.peer, %user_agent, "subscribed");
                 self.told = None;
-                let snapshot = Arc::clone(&self.shared.snapshots.borrow());
-                self.on_snapshot(&snapshot);
+                self.on_news();
             }
             None => {}
         }
         Ok(())
     }
 
-    /// Where to wait for the log, while there is something to wait for.
+    /// Where to wait for the log.
     #[must_use]
-    pub fn uncommitted(&self) -> Option<Arc<Ticket>> {
-        self.ticket.clone().filter(|_| !self.uncommitted.is_empty())
+    pub fn ticket(&self) -> &Arc<Ticket> {
+        &self.ticket
+    }
+
+    /// Whether shares wait for the log.
+    #[must_use]
+    pub fn has_uncommitted(&self) -> bool {
+        !self.uncommitted.is_empty()
     }
 
     /// Whether so many shares wait for the log that no more should be read.
@@ -210,8 +215,7 @@ impl Miner {
 
     /// Answers the shares that are in the log by now.
     pub fn on_committed(&mut self) {
-        let committed = self.ticket.as_ref().map_or(0, |ticket| ticket.take());
-        for _ in 0..committed {
+        for _ in 0..self.ticket.take() {
             let Some(id) = self.uncommitted.pop_front() else { break };
             self.session.answer_submit(&id, Ok(()));
         }
@@ -225,6 +229,12 @@ impl Miner {
     #[must_use]
     pub fn dead_from(&self) -> Option<Instant> {
         self.dead_from
+    }
+
+    /// Takes the latest snapshot. One that it has had already changes nothing.
+    pub fn on_news(&mut self) {
+        let snapshot = Arc::clone(&self.shared.snapshots.borrow());
+        self.on_snapshot(&snapshot);
     }
 
     /// Sends the job, if there is one and the miner is subscribed.
@@ -374,8 +384,7 @@ impl Miner {
         }
         if is_new && self.workers.len() == 1 && self.shared.ledger.rules().scheme == Scheme::Solo {
             // Only now is it known whom the job pays.
-            let snapshot = Arc::clone(&self.shared.snapshots.borrow());
-            self.on_snapshot(&snapshot);
+            self.on_news();
         }
         Ok(())
     }
@@ -452,7 +461,7 @@ impl Miner {
             height: job.template.height,
             hash,
             block,
-            ticket: Arc::clone(self.ticket.get_or_insert_default()),
+            ticket: Arc::clone(&self.ticket),
         })
     }
 

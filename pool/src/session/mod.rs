@@ -1,14 +1,16 @@
 //! Stratum connections.
 //!
-//! Here: the listener with its limits ([`listener`]), a connection's socket with its time-outs and its bounded
-//! queue ([`connection`], [`limits`], [`tls`]), and what the pool says to a miner ([`miner`], without any socket).
-//! Not here: the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]).
-//! Path: socket → lines → [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → job → socket.
+//! Here: the listener ([`listener`]), a connection's task and what it shares ([`connection`]), its bytes with their
+//! limits ([`link`], [`limits`], [`tls`]), and what the pool says to a miner ([`miner`], without any socket). Not here:
+//! the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]). Path: socket → lines →
+//! [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → [`round`] → job → all sockets.
 
 pub mod connection;
 pub mod limits;
+mod link;
 pub mod listener;
 pub mod miner;
+pub mod round;
 pub mod tls;
 mod user;
 
@@ -28,6 +30,7 @@ use crate::config::DifficultyBounds;
 use crate::follow::Snapshot;
 use crate::job::{JobNumbers, random};
 use crate::ledger::Ledger;
+use crate::session::round::Round;
 use crate::workers::Workers;
 
 /// What all connections share.
@@ -55,6 +58,8 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Connections and their extranonces.
     pub places: Arc<Places>,
+    /// Who is told of new work.
+    pub round: Round,
 }
 
 impl Shared {

@@ -20,6 +20,7 @@ use crate::blocks::Blocks;
 use crate::job::Tip;
 use crate::job::tests::plain_job;
 use crate::session::Places;
+use crate::session::round::Round;
 use crate::spool::Spool;
 use crate::workers::Workers;
 
@@ -65,26 +66,27 @@ impl Pool {
                 ChainIdentity::of(&Params::devnet()),
                 Arc::clone(&ledger),
             ),
-            places: Places::new(10, 10),
+            places: Places::new(1000, 10),
+            round: Round::default(),
             ledger,
         };
         Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
     }
 
     /// A template whose blocks are out of reach, so that shares are only shares.
-    pub(super) fn hard_template(height: u32) -> Template {
+    pub(crate) fn hard_template(height: u32) -> Template {
         let bits = 0x1d00_ffff;
         Template { bits, target: Target::from_compact(bits).unwrap(), ..template(height) }
     }
 
-    pub(super) fn job(&mut self, template: Template) -> Arc<Job> {
+    pub(crate) fn job(&mut self, template: Template) -> Arc<Job> {
         self.number += 1;
         let job = Arc::new(plain_job(self.number, template, Arc::clone(&self.tip)));
         self.publish.send_replace(Arc::new(Snapshot { work: Work::Job(Arc::clone(&job)), licenses: vec![] }));
         job
     }
 
-    pub(super) fn new_tip(&mut self) {
+    pub(crate) fn new_tip(&mut self) {
         std::mem::take(&mut self.tip).retire();
     }
 
@@ -94,7 +96,7 @@ impl Pool {
         Miner::new(Arc::clone(&self.shared), place, peer)
     }
 
-    pub(super) fn user(&self) -> String {
+    pub(crate) fn user(&self) -> String {
         format!("{}.rig", key(true).address().to_base58(&self.shared.prefixes))
     }
 
@@ -124,9 +126,14 @@ impl Pool {
     }
 }
 
+/// Whether a job is the last that a miner was sent.
+pub(crate) fn holds(miner: &Miner, job: &Job) -> bool {
+    miner.sent.back().is_some_and(|sent| sent.job.id == job.id)
+}
+
 /// What is said when all good shares are in the log.
 pub(super) fn committed(miner: &mut Miner) -> Vec<Value> {
-    while miner.uncommitted().is_some() {
+    while miner.has_uncommitted() {
         std::thread::yield_now(); // the ledger's thread writes
         miner.on_committed();
     }

@@ -1,0 +1,293 @@
+//! A connection's bytes, plain or TLS: lines in, lines out, its time-outs and its pace. Nothing here waits.
+//!
+//! A reader that does not read is dropped: what it was not sent is bounded, and while it is behind, nothing more is
+//! read from it either. One that sends too much is read later.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
+use iop_stratum::server::{Fatal, Outgoing};
+use rustls::ServerConnection;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::limits::{Bucket, Limits};
+use super::miner::Miner;
+use super::tls;
+use crate::bans::Offence;
+
+/// Bytes queued above which nothing is read: about fifty replies.
+const PAUSE_READING: usize = 8 * 1024;
+/// Bytes queued above which the connection is dropped: a hundred notifies of a full block (2 KiB each).
+pub(super) const MAX_QUEUED: usize = 256 * 1024;
+/// Bytes read at a time: several submits.
+pub(super) const READ_SIZE: usize = 4096;
+/// Bytes up to which lines are sent in one write.
+const JOIN: usize = 4096;
+/// Time between two floods that count.
+const FLOOD_AGAIN: Duration = Duration::from_secs(10);
+/// What a web browser is told.
+const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
+    connection: close\r\n\r\n400: this is a Stratum port";
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) reason: String,
+    pub(super) offence: Option<Offence>,
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self { reason, offence: None }
+    }
+}
+
+impl End {
+    pub(super) fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
+        Self { reason: reason.to_owned(), offence: offence.into() }
+    }
+}
+
+/// The bytes' state; the socket itself is the connection's.
+#[derive(Debug)]
+pub(super) struct Link {
+    tls: Option<Box<ServerConnection>>,
+    limits: Limits,
+    decoder: LineDecoder,
+    /// What is on its way, and how much of it is sent.
+    sending: Option<(Outgoing, usize)>,
+    queued: usize,
+    begun: Instant,
+    heard: Instant,
+    /// Since when nothing of what is queued was taken.
+    stuck: Option<Instant>,
+    requests: Bucket,
+    /// Nothing is read until then.
+    paused: Option<Instant>,
+    /// When too many requests were last counted as an offence.
+    flooded: Option<Instant>,
+}
+
+impl Link {
+    pub(super) fn new(tls: Option<Box<ServerConnection>>, limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            tls,
+            limits,
+            decoder: LineDecoder::new(MAX_SERVER_LINE),
+            sending: None,
+            queued: 0,
+            begun: now,
+            heard: now,
+            stuck: None,
+            requests: Bucket::new(limits.requests_per_second, now.into_std()),
+            paused: None,
+            flooded: None,
+        }
+    }
+
+    /// Whether something waits until the socket takes it.
+    pub(super) fn has_more(&self) -> bool {
+        self.sending.is_some() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
+    /// Whether it may be read now.
+    pub(super) fn may_read(&self) -> bool {
+        self.queued <= PAUSE_READING && self.paused.is_none()
+    }
+
+    /// Sends as much as the socket takes now.
+    ///
+    /// # Errors
+    /// The socket fails, or too much waits to be read.
+    pub(super) fn send(&mut self, stream: &TcpStream, miner: &mut Miner) -> Result<(), End> {
+        loop {
+            if let Some(tls) = &mut self.tls {
+                if tls::flush(tls, stream).map_err(|error| error.to_string())? {
+                    self.stuck = None;
+                }
+                if tls.wants_write() {
+                    break;
+                }
+            }
+            let Some((line, sent)) = &mut self.sending else {
+                let Some(line) = next_lines(miner) else { break };
+                self.sending = Some((line, 0));
+                continue;
+            };
+            let rest = &line.as_ref()[*sent..];
+            let taken = match &mut self.tls {
+                Some(tls) => tls.writer().write(rest),
+                None => stream.try_write(rest),
+            };
+            match taken {
+                Ok(0) => return Err(End::new("closed by the other side", None)),
+                Ok(taken) => {
+                    *sent += taken;
+                    self.stuck = None;
+                    if *sent == line.as_ref().len() {
+                        self.sending = None;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.to_string().into()),
+            }
+        }
+        let rest = self.sending.as_ref().map_or(0, |(line, sent)| line.as_ref().len() - sent);
+        self.queued = rest + miner.queued_bytes();
+        if self.has_more() {
+            self.stuck.get_or_insert_with(Instant::now);
+        } else {
+            self.stuck = None;
+        }
+        if self.queued > MAX_QUEUED {
+            return Err(End::new(&format!("{} bytes wait to be read", self.queued), Offence::Unread));
+        }
+        Ok(())
+    }
+
+    /// Reads what is there and handles its lines. Not async: the buffer is no part of an idle connection's state.
+    pub(super) fn read(&mut self, stream: &TcpStream, miner: &mut Miner) -> Result<(), End> {
+        let mut buffer = [0; READ_SIZE];
+        let count = match receive(stream, &mut buffer) {
+            Ok(0) => return Err(End::new("closed by the other side", None)),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.to_string().into()),
+        };
+        let (decoder, mut lines) = (&mut self.decoder, 0);
+        let mut take = |bytes: &[u8]| {
+            decoder.extend(bytes);
+            while let Some(line) =
+                decoder.next_line().map_err(|error| End::new(&error.to_string(), Offence::Nonsense))?
+            {
+                lines += 1;
+                miner.on_line(line).map_err(fatal)?;
+                if miner.is_hopeless() {
+                    return Err(End::new("a long run of shares that are none", Offence::BadShares));
+                }
+            }
+            Ok(())
+        };
+        let taken = match &mut self.tls {
+            Some(tls) => tls::decrypt(tls, &buffer[..count], take),
+            None => take(&buffer[..count]),
+        };
+        if let Err(End { offence: Some(Offence::Http), .. }) = taken {
+            self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0)); // never into the middle of a line
+        }
+        taken?;
+        if lines > 0 {
+            self.on_lines(lines, miner);
+        }
+        Ok(())
+    }
+
+    fn on_lines(&mut self, lines: u32, miner: &Miner) {
+        let now = Instant::now();
+        self.heard = now;
+        let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
+        self.paused = paid.map(Instant::from_std);
+        if self.paused.is_some() && self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN) {
+            self.flooded = Some(now);
+            miner.offend(Offence::Flood);
+        }
+    }
+
+    /// Says that nothing follows, where that has a form.
+    pub(super) fn close(&mut self, stream: &TcpStream) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = tls::flush(tls, stream);
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub(super) fn deadline(&self, miner: &Miner) -> Instant {
+        let stuck = self.stuck.map(|stuck| stuck + self.limits.write);
+        let dead = miner.dead_from().map(Instant::from_std);
+        let silent = miner.silent_from().map(Instant::from_std);
+        [stuck, dead, silent, self.paused].into_iter().flatten().fold(self.silence(miner), Instant::min)
+    }
+
+    /// When it has said nothing for too long.
+    fn silence(&self, miner: &Miner) -> Instant {
+        if miner.is_working() { self.heard + self.limits.idle } else { self.begun + self.limits.handshake }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// The end is.
+    pub(super) fn on_time(&mut self, miner: &mut Miner) -> Result<(), End> {
+        let now = Instant::now();
+        if self.stuck.is_some_and(|stuck| now >= stuck + self.limits.write) {
+            let reason = format!("nothing was read for {} s", self.limits.write.as_secs_f64());
+            return Err(End::new(&reason, Offence::Unread));
+        }
+        if miner.dead_from().is_some_and(|dead| now >= Instant::from_std(dead)) {
+            return Err(End::new("its jobs are dead and there is no other", None));
+        }
+        if now >= self.silence(miner) {
+            let (limit, offence) = if miner.is_working() {
+                (self.limits.idle, None)
+            } else {
+                (self.limits.handshake, Some(Offence::Silent))
+            };
+            return Err(End::new(&format!("silent for {} s", limit.as_secs_f64()), offence));
+        }
+        self.paused = self.paused.filter(|paused| now < *paused);
+        miner.on_silence(now.into_std());
+        Ok(())
+    }
+}
+
+/// The next line, with those after it as far as one write should carry them.
+fn next_lines(miner: &mut Miner) -> Option<Outgoing> {
+    let first = miner.next_outgoing()?;
+    if miner.queued_bytes() == 0 {
+        return Some(first); // a job for all is not copied
+    }
+    let mut joined = first.as_ref().to_vec();
+    while joined.len() < JOIN
+        && let Some(line) = miner.next_outgoing()
+    {
+        joined.extend_from_slice(line.as_ref());
+    }
+    Some(Outgoing::Own(joined))
+}
+
+/// Reads without waiting. What does not fill the buffer was all there is: the runtime is told so, and saves the read
+/// that would find out.
+fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut count = 0;
+    let read = stream.try_io(Interest::READABLE, || {
+        count = rustix::io::read(stream, &mut *buffer)?;
+        if count > 0 && count < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    if count > 0 { Ok(count) } else { read.map(|()| 0) }
+}
+
+fn fatal(fatal: Fatal) -> End {
+    let offence = match fatal {
+        Fatal::Http => Offence::Http,
+        Fatal::Malformed => Offence::Nonsense,
+    };
+    End::new(&fatal.to_string(), offence)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_answer_to_http_has_the_length_that_it_says() {
+        let (head, body) = HTTP_ANSWER.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+    }
+}

@@ -1,0 +1,146 @@
+//! The round over all connections: who is here, and new work to everybody at once.
+//!
+//! One task goes round and writes the job to each socket itself. To wake each connection's own task instead would take
+//! half as long again as the system's write does. A connection whose socket is full, or that is busy, holds nobody up:
+//! its task is woken and does the rest.
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::error;
+
+use super::connection::Connection;
+use crate::follow::Snapshot;
+use crate::job::random;
+
+/// Connections that are told before others have a turn: half a millisecond's work, mostly.
+const BATCH: usize = 64;
+/// Time after which others have a turn anyhow. Where each member mines alone, a job is signed for each member.
+const TURN: Duration = Duration::from_millis(1);
+
+/// All connections.
+#[derive(Debug, Clone, Default)]
+pub struct Round(Arc<Mutex<Seats>>);
+
+#[derive(Debug, Default)]
+struct Seats {
+    taken: Vec<Option<Arc<Connection>>>,
+    free: Vec<usize>,
+}
+
+/// A connection's seat in the round. Free again when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    round: Round,
+    number: usize,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl Deref for Seat {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.round.lock();
+        seats.taken[self.number] = None;
+        seats.free.push(self.number);
+    }
+}
+
+impl Round {
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.0.lock().expect("no panic while the lock is held")
+    }
+
+    /// Lets a connection take part. It looks for work itself when it subscribes, and hears from here of all that
+    /// comes later.
+    #[must_use]
+    pub fn seat(&self, connection: Connection) -> Seat {
+        let connection = Arc::new(connection);
+        let mut seats = self.lock();
+        let number = seats.free.pop().unwrap_or(seats.taken.len());
+        if number == seats.taken.len() {
+            seats.taken.push(None);
+        }
+        seats.taken[number] = Some(Arc::clone(&connection));
+        drop(seats);
+        Seat { round: self.clone(), number, connection }
+    }
+
+    /// Tells everybody of each snapshot; ends with the follower. A panic ends the connection that it was in, and the
+    /// round begins anew.
+    pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>) {
+        again_after_panics(|| self.clone().tell(snapshots.clone())).await;
+    }
+
+    async fn tell(self, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+        snapshots.mark_changed();
+        while snapshots.changed().await.is_ok() {
+            self.go_round(&mut snapshots).await;
+        }
+    }
+
+    /// Tells everybody who is here now, from any seat on, so that nobody is always the first. If there is something
+    /// newer meanwhile, it goes on with that for a whole round.
+    async fn go_round(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
+        let mut seats = self.lock().taken.len();
+        let (mut next, mut left) = (random() as usize, seats);
+        let mut batch = Vec::with_capacity(BATCH);
+        while left > 0 {
+            let count = BATCH.min(left);
+            let numbers = (next..next + count).map(|number| number % seats);
+            {
+                let all = self.lock();
+                batch.extend(numbers.filter_map(|number| all.taken[number].clone()));
+            }
+            let mut begun = Instant::now();
+            for connection in batch.drain(..) {
+                connection.offer();
+                if begun.elapsed() > TURN {
+                    tokio::task::yield_now().await;
+                    begun = Instant::now();
+                }
+            }
+            (next, left) = ((next + count) % seats, left - count);
+            tokio::task::yield_now().await;
+            if snapshots.has_changed().unwrap_or(false) {
+                snapshots.mark_unchanged();
+                seats = self.lock().taken.len();
+                left = seats;
+            }
+        }
+    }
+}
+
+async fn again_after_panics<F: Future<Output = ()> + Send + 'static>(begin: impl Fn() -> F) {
+    while let Err(error) = tokio::spawn(begin()).await
+        && error.is_panic()
+    {
+        error!("telling miners of new work: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_panics_begins_anew_and_what_ends_does_not() {
+        let begun = Arc::new(AtomicU32::new(0));
+        again_after_panics(|| {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "as a bug would") }
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+    }
+}
