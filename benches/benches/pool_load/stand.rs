@@ -28,6 +28,8 @@ pub(crate) enum Blocks {
 const START_DIFFICULTY: &str = "1e-10";
 /// What a waiting transaction gives on, base units; its fee comes on top.
 const VALUE: u64 = 200_000;
+/// Outputs for the blocks of tips: one each.
+const SPARE: u64 = 1_000;
 /// Bytes in each that nobody spends: 2,500 such transactions fit into a block.
 const PADDING: usize = 270;
 
@@ -42,6 +44,8 @@ pub(crate) struct Stand {
     pub(crate) user: String,
     api: String,
     tip: Parent,
+    /// Outputs that blocks of tips may spend.
+    spare: Vec<OutPoint>,
     _dir: TempDir,
 }
 
@@ -74,7 +78,7 @@ impl Stand {
             return Err(io::Error::other(format!("iop-pool gives no work:\n{}", pool.log())));
         }
         eprintln!("pool {} at {stratum}, node {}", pool.id(), node.program.id());
-        Ok(Self { pool, node, stratum, user, api, tip, _dir: dir })
+        Ok(Self { pool, node, stratum, user, api, tip, spare: Vec::new(), _dir: dir })
     }
 
     /// What the pool says of itself.
@@ -97,9 +101,11 @@ impl Stand {
         self.node.rpc.clone()
     }
 
-    /// The block that becomes the next tip; it carries nothing, so that the mempool stays as it is.
+    /// The block that becomes the next tip. Where the node was filled it carries one transaction that never waited:
+    /// after a block with none the node would give the full template first, and no second job would follow.
     pub(crate) fn next_block(&mut self) -> String {
-        let block = blocks::on(self.tip, 1, vec![]);
+        let carried = self.spare.pop().map(padded);
+        let block = blocks::on(self.tip, 1, carried.into_iter().collect());
         self.tip = Parent::of(&block, self.tip.height + 1);
         serialize_hex(&block)
     }
@@ -107,7 +113,7 @@ impl Stand {
     /// Gives the node so many transactions to put into templates, behind a hundred blocks that mature their coin.
     pub(crate) fn fill(&mut self, transactions: u64) -> io::Result<()> {
         let mut first = blocks::on(self.tip, 0, vec![]);
-        first.txdata[0].output[0].value = Amount::from_sat(transactions * VALUE);
+        first.txdata[0].output[0].value = Amount::from_sat((transactions + SPARE) * VALUE);
         let first = blocks::sealed(first);
         self.take(&first)?;
         for _ in 0..100 {
@@ -115,8 +121,9 @@ impl Stand {
             self.take(&block)?;
         }
         let mut split = blocks::spend(OutPoint::new(first.txdata[0].compute_txid(), 0), VALUE);
-        split.output = vec![split.output[0].clone(); transactions as usize];
+        split.output = vec![split.output[0].clone(); (transactions + SPARE) as usize];
         let txid = split.compute_txid();
+        self.spare = (transactions..transactions + SPARE).map(|n| OutPoint::new(txid, n as u32)).collect();
         let block = blocks::on(self.tip, 0, vec![split]);
         self.take(&block)?;
         for number in 0..transactions {
