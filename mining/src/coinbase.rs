@@ -7,13 +7,17 @@
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::{deserialize, serialize};
-use bitcoin::transaction::Version;
+use bitcoin::hashes::Hash;
+use bitcoin::transaction;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Witness};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::{script_number, script_sig, sign};
 use iop_consensus::license::key::LicenseKey;
+use iop_stratum::fields::{JobId, NBits, NTime, PrevHash, Version, VersionMask};
 use iop_stratum::fields::{SERVER_EXTRANONCE1_SIZE, SERVER_EXTRANONCE2_SIZE};
+use iop_stratum::notify::Notify;
 use iop_stratum::work::HEADER_SIZE;
+use iop_stratum::work::merkle_branches;
 
 use crate::template::Template;
 
@@ -54,6 +58,33 @@ pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], 
     SplitCoinbase { before: before.to_vec(), after: after.to_vec() }
 }
 
+/// The work on a template as miners get it: signed by a license, paying to addresses, under the job's number. What
+/// miners may roll is clear in the version, as it could not signal anything; votes that count are on bits 0 and 1.
+#[must_use]
+pub fn notify(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], job: u64) -> Notify {
+    let SplitCoinbase { before, after } = build(template, key, outputs, job);
+    Notify {
+        job_id: job_id(job),
+        prev_hash: PrevHash(template.parent.to_byte_array()),
+        coinbase1: before,
+        coinbase2: after,
+        branches: merkle_branches(&template.txids),
+        version: Version(template.version & !VersionMask::SERVER.0),
+        nbits: NBits(template.bits),
+        ntime: NTime(template.time),
+        clean: false,
+    }
+}
+
+/// A job's number as miners get it.
+///
+/// # Panics
+/// Never: a number has 16 digits at most.
+#[must_use]
+pub fn job_id(number: u64) -> JobId {
+    JobId::new(&format!("{number:x}")).expect("16 digits at most")
+}
+
 /// Gives a coinbase's first part another job number.
 ///
 /// # Panics
@@ -90,7 +121,7 @@ fn unsigned(template: &Template, outputs: &[(Address, u64)]) -> Transaction {
         output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(commitment.clone()) });
     }
     Transaction {
-        version: Version::ONE,
+        version: transaction::Version::ONE,
         lock_time: LockTime::ZERO,
         input: vec![TxIn {
             previous_output: OutPoint::null(),

@@ -12,7 +12,6 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::books::{AuditFlags, ReportFlags, run_audit, run_report};
 use crate::check::check;
 use crate::config::{ConfigError, Flags, Raw, one_line};
-use crate::limits;
 use crate::run::{RunError, run};
 
 /// A license-aware Stratum V1 pool for the IoP chain.
@@ -85,7 +84,7 @@ fn say(line: &str) {
 }
 
 fn execute(command: Command) -> Result<(), Failure> {
-    limits::raise();
+    iop_mining::open_files::raise();
     match command {
         Command::Run(flags) => {
             let settings = load(flags)?.validate()?;

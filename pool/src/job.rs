@@ -5,15 +5,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
-use iop_mining::coinbase::{self, SplitCoinbase};
+use iop_mining::coinbase;
 use iop_mining::template::Template;
 use iop_stratum::difficulty::{Difficulty, Target};
-use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NBits, NTime, PrevHash, Version, VersionMask};
+use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, Version};
 use iop_stratum::notify::Notify;
-use iop_stratum::work::{HEADER_SIZE, Work, merkle_branches};
+use iop_stratum::work::{HEADER_SIZE, Work};
 
 use crate::ledger::book::Plan;
 use crate::solo::SoloJobs;
@@ -141,18 +140,7 @@ impl Job {
         plan: Arc<Plan>,
         tip: Arc<Tip>,
     ) -> Self {
-        let SplitCoinbase { before, after } = coinbase::build(&template, key, &plan.outputs(), number);
-        let notify = Notify {
-            job_id: id(number),
-            prev_hash: PrevHash(template.parent.to_byte_array()),
-            coinbase1: before,
-            coinbase2: after,
-            branches: merkle_branches(&template.txids),
-            version: Version(template.version & !VersionMask::SERVER.0),
-            nbits: NBits(template.bits),
-            ntime: NTime(template.time),
-            clean: false,
-        };
+        let notify = coinbase::notify(&template, key, &plan.outputs(), number);
         Self::from_notify(notify, key.address(), template, plan, tip)
     }
 
@@ -194,7 +182,7 @@ impl Job {
         Some(Arc::clone(self.variant.get_or_init(|| {
             let number = numbers.next();
             let mut notify = self.notify.clone();
-            notify.job_id = id(number);
+            notify.job_id = coinbase::job_id(number);
             coinbase::renumber(&mut notify.coinbase1, number);
             let (template, plan) = (Arc::clone(&self.template), Arc::clone(&self.plan));
             let job = Self::from_notify(notify, self.license, template, plan, Arc::clone(&self.tip));
@@ -254,18 +242,15 @@ impl Job {
     }
 }
 
-fn id(number: u64) -> JobId {
-    JobId::new(&format!("{number:x}")).expect("16 digits at most")
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use bitcoin::consensus::{deserialize, serialize};
+    use bitcoin::hashes::Hash;
     use bitcoin::{Block, Transaction};
     use iop_consensus::license::coinbase::check;
     use iop_mining::sample::{key, template};
-    use iop_stratum::fields::Nonce;
+    use iop_stratum::fields::{NTime, Nonce};
 
     use super::*;
 

@@ -1,7 +1,5 @@
 //! How many files, and so connections, the system lets this process have open.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::config::ConfigError;
 
 /// Files that are open whatever the configuration: standard streams, listeners, the runtime's own, the lock, found
@@ -9,18 +7,6 @@ use crate::config::ConfigError;
 const RESERVE: u64 = 160;
 /// Files for each node: a long poll, a call, and a few found blocks on their way.
 const RESERVE_PER_NODE: u64 = 8;
-
-/// Raises the soft limit of open files to the hard one. Where that fails, the limit stays what it is.
-pub fn raise() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // then what is now must do
-}
-
-/// The soft limit of open files; none where nothing limits them.
-#[must_use]
-pub fn open_files() -> Option<u64> {
-    getrlimit(Resource::Nofile).current
-}
 
 /// Stratum connections that fit under a limit of open files: what was asked for, or the default lowered to fit.
 ///

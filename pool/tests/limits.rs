@@ -53,7 +53,7 @@ fn bad_shares(count: usize) -> Vec<u8> {
 
 #[test]
 fn two_thousand_hostile_connections_do_not_stop_an_honest_miner() {
-    iop_pool::limits::raise();
+    iop_mining::open_files::raise();
     let (folder, chain) = (tempfile::tempdir().unwrap(), Chain::new("devnet"));
     let node = chain.serve(0);
     let config = "handshake_seconds = 5.0\nwrite_seconds = 3.0\nmax_requests_per_second = 1000.0\n\

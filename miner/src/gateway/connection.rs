@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, Outgoing};
 use tokio::io::AsyncWriteExt;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
-use super::limits::{Bucket, Limits};
+use super::limits::Limits;
 use super::machine::Machine;
 use super::served::Snapshot;
 use crate::job::Share;
@@ -31,8 +32,6 @@ const MAX_QUEUED: usize = 256 * 1024;
 const READ_SIZE: usize = 4096;
 /// Bytes that are kept of what comes before there is work: more than any introduction.
 const MAX_EARLY: usize = 8 * 1024;
-/// Bytes up to which lines are sent in one write.
-const JOIN: usize = 4096;
 /// Time for the last words: to be sent, and then to be read before the connection is torn down.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// What a web browser is told.
@@ -181,7 +180,7 @@ impl Link {
     fn send(&mut self, machine: &mut Machine) -> Result<(), End> {
         loop {
             let Some((line, sent)) = &mut self.sending else {
-                let Some(line) = next_lines(machine) else { break };
+                let Some(line) = machine.next_lines() else { break };
                 self.sending = Some((line, 0));
                 continue;
             };
@@ -320,21 +319,6 @@ impl Link {
         machine.on_silence(now.into_std());
         Ok(())
     }
-}
-
-/// The next line, with those after it as far as one write should carry them.
-fn next_lines(machine: &mut Machine) -> Option<Outgoing> {
-    let first = machine.next_outgoing()?;
-    if machine.queued_bytes() == 0 {
-        return Some(first); // a job for all is not copied
-    }
-    let mut joined = first.as_ref().to_vec();
-    while joined.len() < JOIN
-        && let Some(line) = machine.next_outgoing()
-    {
-        joined.extend_from_slice(line.as_ref());
-    }
-    Some(Outgoing::Own(joined))
 }
 
 fn discard(stream: &TcpStream) -> io::Result<usize> {

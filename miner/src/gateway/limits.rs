@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use iop_mining::open_files;
 use tracing::warn;
 
 /// How often machines can make us say something.
@@ -37,53 +38,18 @@ impl Default for Limits {
 }
 
 /// Files that the miner has open besides machines' connections: pools or nodes, an API with its clients, a spool.
-#[cfg(unix)]
 const OWN_FILES: u64 = 160;
 
 /// Raises the limit of open files as far as the system lets it, and says how many of so many machines fit under it.
-#[cfg(unix)]
 #[must_use]
 pub fn room(machines: usize) -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // then what is now must do
-    let Some(limit) = getrlimit(Resource::Nofile).current else { return machines };
+    open_files::raise();
+    let Some(limit) = open_files::limit() else { return machines };
     let room = usize::try_from(limit.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1);
     if room < machines {
         warn!("room for {room} machines, not {machines}: the system allows {limit} open files");
     }
     room.min(machines)
-}
-
-/// All of them: this system has no limit that could be asked for.
-#[cfg(not(unix))]
-#[must_use]
-pub fn room(machines: usize) -> usize {
-    machines
-}
-
-/// A token bucket: a second's worth of requests, filled steadily.
-#[derive(Debug, Clone, Copy)]
-pub struct Bucket {
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// A full one.
-    #[must_use]
-    pub fn new(rate: f64, now: Instant) -> Self {
-        Self { tokens: rate, at: now }
-    }
-
-    /// Takes so many out. If that leaves a debt: when it is paid.
-    pub fn take(&mut self, count: u32, rate: f64, now: Instant) -> Option<Instant> {
-        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + seconds * rate).min(rate.max(1.0)) - f64::from(count);
-        self.at = now;
-        // A bucket is in debt by one read's lines at most: a thousand or so.
-        (self.tokens < 0.0).then(|| now + Duration::from_secs_f64((-self.tokens / rate).min(3600.0)))
-    }
 }
 
 /// A warning that machines can bring about: once a minute, or they could fill the disk.
@@ -98,26 +64,5 @@ impl Rarely {
             warn!("{text}");
             *said = Some(Instant::now());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn a_second_of_requests_may_come_at_once_and_then_they_come_at_the_rate() {
-        let now = Instant::now();
-        let mut bucket = Bucket::new(100.0, now);
-        assert_eq!(bucket.take(100, 100.0, now), None);
-        let paid = bucket.take(50, 100.0, now).unwrap();
-        assert_eq!(paid, now + Duration::from_millis(500));
-        assert_eq!(bucket.take(0, 100.0, paid), None);
-        assert!(bucket.take(1, 100.0, paid).is_some());
-        let later = paid + Duration::from_secs(1000);
-        assert_eq!(bucket.take(100, 100.0, later), None, "no more than a second's worth is saved");
-        assert!(bucket.take(1, 100.0, later).is_some());
     }
 }

@@ -173,9 +173,9 @@ impl Machine {
         if self.bad >= HOPELESS_RUN { Some("a long run of shares that are none") } else { self.leaving }
     }
 
-    /// The next line to send.
-    pub fn next_outgoing(&mut self) -> Option<Outgoing> {
-        self.session.next_outgoing()
+    /// The next lines to send.
+    pub fn next_lines(&mut self) -> Option<Outgoing> {
+        self.session.next_lines()
     }
 
     /// Bytes of the lines not yet taken.

@@ -131,7 +131,7 @@ impl Client {
     }
 
     fn sent(&mut self) -> Vec<Value> {
-        let lines: Vec<_> = std::iter::from_fn(|| self.machine.next_outgoing()).collect();
+        let lines: Vec<_> = std::iter::from_fn(|| self.machine.next_lines()).collect();
         let lines =
             lines.iter().flat_map(|line| line.as_ref().split(|byte| *byte == b'\n').map(<[u8]>::to_vec));
         let lines = lines.filter(|line| !line.is_empty());

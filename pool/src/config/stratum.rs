@@ -92,7 +92,7 @@ impl Raw {
         if asked == Some(0) {
             return Err(ConfigError("max_connections is 0, at least 1 expected".into()));
         }
-        limits::connections(asked, DEFAULT_MAX_CONNECTIONS, limits::open_files(), nodes)
+        limits::connections(asked, DEFAULT_MAX_CONNECTIONS, iop_mining::open_files::limit(), nodes)
     }
 
     pub(super) fn max_connections_per_ip(&self) -> Result<usize, ConfigError> {

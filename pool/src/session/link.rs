@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, Outgoing};
 use rustls::ServerConnection;
@@ -13,7 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::limits::{Bucket, Limits};
+use super::limits::Limits;
 use super::miner::Miner;
 use super::tls;
 use crate::bans::Offence;
@@ -24,8 +25,6 @@ const PAUSE_READING: usize = 8 * 1024;
 pub(super) const MAX_QUEUED: usize = 256 * 1024;
 /// Bytes read at a time: several submits.
 pub(super) const READ_SIZE: usize = 4096;
-/// Bytes up to which lines are sent in one write.
-const JOIN: usize = 4096;
 /// Time between two floods that count.
 const FLOOD_AGAIN: Duration = Duration::from_secs(10);
 /// What a web browser is told.
@@ -114,7 +113,7 @@ impl Link {
                 }
             }
             let Some((line, sent)) = &mut self.sending else {
-                let Some(line) = next_lines(miner) else { break };
+                let Some(line) = miner.next_lines() else { break };
                 self.sending = Some((line, 0));
                 continue;
             };
@@ -243,21 +242,6 @@ impl Link {
         miner.on_silence(now.into_std());
         Ok(())
     }
-}
-
-/// The next line, with those after it as far as one write should carry them.
-fn next_lines(miner: &mut Miner) -> Option<Outgoing> {
-    let first = miner.next_outgoing()?;
-    if miner.queued_bytes() == 0 {
-        return Some(first); // a job for all is not copied
-    }
-    let mut joined = first.as_ref().to_vec();
-    while joined.len() < JOIN
-        && let Some(line) = miner.next_outgoing()
-    {
-        joined.extend_from_slice(line.as_ref());
-    }
-    Some(Outgoing::Own(joined))
 }
 
 /// Reads without waiting. What does not fill the buffer was all there is: the runtime is told so, and saves the read

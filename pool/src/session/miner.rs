@@ -160,9 +160,9 @@ impl Miner {
         self.session.is_subscribed() && !self.workers.is_empty()
     }
 
-    /// The next line to send.
-    pub fn next_outgoing(&mut self) -> Option<Outgoing> {
-        self.session.next_outgoing()
+    /// The next lines to send.
+    pub fn next_lines(&mut self) -> Option<Outgoing> {
+        self.session.next_lines()
     }
 
     /// Bytes of the lines not yet taken.

@@ -17,6 +17,9 @@ use crate::fields::{
 use crate::message::{Id, Message, Params, failure, granted, notification, printable, success};
 use crate::verdict::Reject;
 
+/// Bytes up to which lines are sent in one write.
+const JOIN: usize = 4096;
+
 /// A line to send, with its line end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outgoing {
@@ -165,6 +168,21 @@ impl Session {
             self.outgoing = VecDeque::new();
         }
         Some(line)
+    }
+
+    /// The next line, with those after it as far as one write should carry them.
+    pub fn next_lines(&mut self) -> Option<Outgoing> {
+        let first = self.next_outgoing()?;
+        if self.queued_bytes == 0 {
+            return Some(first); // a job for all is not copied
+        }
+        let mut joined = first.as_ref().to_vec();
+        while joined.len() < JOIN
+            && let Some(line) = self.next_outgoing()
+        {
+            joined.extend_from_slice(line.as_ref());
+        }
+        Some(Outgoing::Own(joined))
     }
 
     /// Bytes of the lines not yet taken. The owner drops a connection where they pile up.

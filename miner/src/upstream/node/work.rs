@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bitcoin::hashes::Hash;
 use iop_consensus::address::{Address, Prefixes};
 use iop_consensus::license::key::LicenseKey;
-use iop_mining::coinbase::{self, SplitCoinbase};
+use iop_mining::coinbase;
 use iop_mining::template::Template;
 use iop_stratum::client;
-use iop_stratum::fields::{
-    Extranonce1, JobId, NBits, NTime, PrevHash, SERVER_EXTRANONCE2_SIZE, Version, VersionMask,
-};
+use iop_stratum::fields::{Extranonce1, NTime, SERVER_EXTRANONCE2_SIZE, VersionMask};
 use iop_stratum::notify::Notify;
-use iop_stratum::work::{merkle_branches, sha256d};
+use iop_stratum::work::sha256d;
 
 use crate::job::{Job, Serial, Share};
 
@@ -73,19 +70,7 @@ impl Maker {
         let key = &self.keys[license];
         let payee = self.payout.unwrap_or_else(|| key.address());
         let outputs = [(payee, template.coinbase_value)];
-        let SplitCoinbase { before, after } = coinbase::build(&template, key, &outputs, number);
-        let notify = Notify {
-            job_id: id(number),
-            prev_hash: PrevHash(template.parent.to_byte_array()),
-            coinbase1: before,
-            coinbase2: after,
-            branches: merkle_branches(&template.txids),
-            // What is rolled could not signal anything; votes that count are on bits 0 and 1.
-            version: Version(template.version & !VersionMask::SERVER.0),
-            nbits: NBits(template.bits),
-            ntime: NTime(template.time),
-            clean: true,
-        };
+        let notify = Notify { clean: true, ..coinbase::notify(&template, key, &outputs, number) };
         let job = client::Job {
             notify: Arc::new(notify),
             extranonce1: self.extranonce1,
@@ -106,7 +91,7 @@ impl Maker {
         let (serial, number) = self.next();
         let mut job = prepared.job.stratum().clone();
         let notify = Arc::make_mut(&mut job.notify);
-        (notify.job_id, notify.ntime) = (id(number), NTime(time(prepared, now)));
+        (notify.job_id, notify.ntime) = (coinbase::job_id(number), NTime(time(prepared, now)));
         let job = Job::with_target(serial, job, prepared.template.target);
         Prepared { job: Arc::new(job), ..prepared.clone() }
     }
@@ -115,10 +100,6 @@ impl Maker {
 fn time(prepared: &Prepared, now: Instant) -> u32 {
     let since: Duration = now.saturating_duration_since(prepared.received);
     prepared.template.time.saturating_add(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
-}
-
-fn id(number: u64) -> JobId {
-    JobId::new(&format!("{number:x}")).expect("16 digits at most")
 }
 
 impl Prepared {

@@ -242,7 +242,7 @@ async fn who_does_not_read_at_all_is_dropped_by_the_round() {
 #[tokio::test]
 async fn what_is_newer_takes_the_place_of_a_job_that_is_on_its_round() {
     const CLIENTS: usize = 400;
-    crate::limits::raise();
+    iop_mining::open_files::raise();
     let mut stand = Stand::new().await;
     let first = stand.publish();
     let mut clients = Vec::new();

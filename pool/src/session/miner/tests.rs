@@ -141,7 +141,7 @@ pub(super) fn committed(miner: &mut Miner) -> Vec<Value> {
 }
 
 fn heard(miner: &mut Miner) -> Vec<Value> {
-    let lines: Vec<Outgoing> = std::iter::from_fn(|| miner.next_outgoing()).collect();
+    let lines: Vec<Outgoing> = std::iter::from_fn(|| miner.session.next_outgoing()).collect();
     lines.iter().map(|line| serde_json::from_slice(line.as_ref()).unwrap()).collect()
 }
 

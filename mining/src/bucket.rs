@@ -1,0 +1,48 @@
+//! How fast requests may come over a connection.
+
+use std::time::{Duration, Instant};
+
+/// A token bucket: a second's worth of requests, filled steadily.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// A full one.
+    #[must_use]
+    pub fn new(rate: f64, now: Instant) -> Self {
+        Self { tokens: rate, at: now }
+    }
+
+    /// Takes so many out. If that leaves a debt: when it is paid.
+    pub fn take(&mut self, count: u32, rate: f64, now: Instant) -> Option<Instant> {
+        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + seconds * rate).min(rate.max(1.0)) - f64::from(count);
+        self.at = now;
+        // A bucket is in debt by one read's lines at most: a thousand or so.
+        (self.tokens < 0.0).then(|| now + Duration::from_secs_f64((-self.tokens / rate).min(3600.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_second_of_requests_may_come_at_once_and_then_they_come_at_the_rate() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(100.0, now);
+        assert_eq!(bucket.take(100, 100.0, now), None);
+        let paid = bucket.take(50, 100.0, now).unwrap();
+        assert_eq!(paid, now + Duration::from_millis(500));
+        assert_eq!(bucket.take(0, 100.0, paid), None);
+        assert!(bucket.take(1, 100.0, paid).is_some());
+        let later = paid + Duration::from_secs(1000);
+        assert_eq!(bucket.take(100, 100.0, later), None, "no more than a second's worth is saved");
+        assert!(bucket.take(1, 100.0, later).is_some());
+    }
+}
