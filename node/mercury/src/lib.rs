@@ -1,6 +1,15 @@
 //! The Mercury relay: people's profiles, contacts, messages, pictures and calls, without a third party.
 //!
-//! Will live here: homes that host profiles, the signed envelopes, the libp2p protocols, and their storage.
-//! Will not live here: coins, blocks, licenses; `iop-node` only hosts it.
-//! Data will go: libp2p stream -> one verified envelope -> home -> storage -> events to related people.
-//! Today it is empty: the place is kept so that the workspace has its final shape.
+//! Here: who people are ([`id`]), what they sign ([`envelope`], [`body`]), how much of it ([`limits`]), what devices and
+//! homes say to each other ([`wire`]), and a home that keeps it ([`home`], on [`store`]). Not here: coins, blocks.
+//! Path: request → [`envelope::Envelope`] → verified, the only way in → [`home::Home`] → one batch into the store →
+//! answer, and events for those whom it concerns.
+
+pub mod body;
+mod cbor;
+pub mod envelope;
+pub mod home;
+pub mod id;
+pub mod limits;
+pub mod store;
+pub mod wire;

@@ -1,0 +1,157 @@
+//! Hosting: a persona registers, the home counter-signs; it claims the proof again, and leaves with a redirect.
+
+use std::ops::ControlFlow;
+
+use minicbor::bytes::ByteVec;
+
+use super::{Asked, Failure, Home, Reply, nonce, refuse};
+use crate::body::{self, Contact, Departure, Registration};
+use crate::envelope::{Body, Envelope, Order};
+use crate::id::Id;
+use crate::limits::{MAX_HOSTED, REDIRECT_TIME};
+use crate::store::{Batch, Column, Hosted};
+use crate::wire::{About, Answer, Code, Hosting};
+
+/// Columns whose keys begin with their owner: all of it goes when the owner leaves.
+const OWNED: [Column; 9] = [
+    Column::Profiles,
+    Column::Relations,
+    Column::Requests,
+    Column::Boxes,
+    Column::Mail,
+    Column::Senders,
+    Column::Seen,
+    Column::Blobs,
+    Column::Chunks,
+];
+
+impl Home {
+    pub(super) fn about(&self, asked: &Asked) -> Answer {
+        Answer::About(About {
+            network: self.settings.network.clone(),
+            contact: self.contact(asked.now.wall),
+            hosting: self.settings.hosting,
+            time: asked.now.wall,
+        })
+    }
+
+    /// Where the home is reached, signed.
+    #[must_use]
+    pub fn contact(&self, wall: u64) -> Envelope {
+        let body = Contact { addresses: self.settings.addresses.clone() };
+        self.sign(self.id, Order::Sequence(wall), wall, &body)
+    }
+
+    /// Signs something of the home's own making: nothing in it was chosen by a client but by its hash.
+    fn sign<B: Body>(&self, about: Id, order: Order, wall: u64, body: &B) -> Envelope {
+        let times = (wall, wall.saturating_add(B::LIFE));
+        Envelope::sign(&self.key, &self.settings.network, about, order, times, body)
+    }
+
+    pub(super) fn register(&mut self, asked: &Asked, registration: &Envelope) -> Result<Reply, Failure> {
+        let verified = self.verify::<Registration>(asked, registration, Some(self.id), None)?;
+        self.spend_challenge(asked, nonce(&verified)?)?;
+        let persona = verified.signer();
+        self.check_not_banned(persona)?;
+        if let Some(record) = self.hosted_record(persona)? {
+            return Ok(hosting(&record)?.into());
+        }
+        let mut batch = Batch::default();
+        self.admit(asked, verified.body(), &mut batch)?;
+        let wall = asked.now.wall;
+        let body = body::Hosting { registration: verified.hash().into() };
+        let proof = self.sign(persona, Order::Sequence(wall), wall, &body);
+        let record = Hosted {
+            proof: proof.to_bytes().into(),
+            registration: verified.bytes().to_vec().into(),
+            since: wall,
+            departure: None,
+            redirect_until: 0,
+            blob_bytes: 0,
+            blobs: 0,
+            relations: 0,
+        };
+        batch.put(Column::Hosted, persona.digest(), &record);
+        let ticket = self.commit(batch)?;
+        self.hosted += 1;
+        Ok(Reply::Now(Answer::Hosting(registration.clone(), proof), Some(ticket)))
+    }
+
+    /// Whether a new persona is taken; spends its invitation.
+    fn admit(&self, asked: &Asked, body: &Registration, batch: &mut Batch) -> Result<(), Failure> {
+        match (self.settings.hosting, &body.invitation) {
+            (Hosting::Closed, _) => return refuse(Code::Closed, "this home takes nobody new"),
+            (Hosting::Invited, None) => return refuse(Code::Closed, "this home takes invited personas only"),
+            (Hosting::Invited, Some(code)) => match self.store.number(Column::Invitations, &code[..])? {
+                Some(until) if until >= asked.now.wall => batch.delete(Column::Invitations, &code[..]),
+                _ => return refuse(Code::Closed, "no such invitation, or it was used or has expired"),
+            },
+            (Hosting::Open, _) => {}
+        }
+        if self.hosted >= self.settings.max_hosted.min(MAX_HOSTED) {
+            return refuse(Code::Full, "this home is full");
+        }
+        Ok(())
+    }
+
+    pub(super) fn claim(&self, asked: &Asked) -> Result<Reply, Failure> {
+        let record = self.hosted_record(self.hosted_caller(asked)?)?;
+        record.map_or_else(
+            || refuse(Code::LogInFirst, "not hosted here"),
+            |record| Ok(hosting(&record)?.into()),
+        )
+    }
+
+    pub(super) fn unregister(&mut self, asked: &Asked, departure: &Envelope) -> Result<Reply, Failure> {
+        let verified = self.verify::<Departure>(asked, departure, Some(self.id), None)?;
+        self.spend_challenge(asked, nonce(&verified)?)?;
+        let persona = verified.signer();
+        let Some(mut record) = self.hosted_record(persona)? else {
+            return refuse(Code::NotForYou, "not hosted here");
+        };
+        record.departure = Some(ByteVec::from(verified.bytes().to_vec()));
+        record.redirect_until = asked.now.wall.saturating_add(REDIRECT_TIME);
+        (record.blob_bytes, record.blobs, record.relations) = (0, 0, 0);
+        let mut batch = Batch::default();
+        batch.put(Column::Hosted, persona.digest(), &record);
+        for column in OWNED {
+            for row in self.store.rows(column, persona.digest(), b"") {
+                batch.delete(column, &row?.0);
+            }
+        }
+        let ticket = self.commit(batch)?;
+        self.hosted = self.hosted.saturating_sub(1);
+        self.end_all_sessions(persona, Some(asked.from));
+        Ok(Reply::done(ticket))
+    }
+
+    /// Where a persona went that was hosted here.
+    #[allow(dead_code, reason = "profiles come")]
+    pub(super) fn redirect(&self, asked: &Asked, persona: Id) -> Result<ControlFlow<Envelope>, Failure> {
+        let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
+        match record {
+            Some(Hosted { departure: Some(departure), redirect_until, .. })
+                if redirect_until >= asked.now.wall =>
+            {
+                Ok(ControlFlow::Break(Envelope::from_bytes(&departure)?))
+            }
+            _ => Ok(ControlFlow::Continue(())),
+        }
+    }
+
+    fn check_not_banned(&self, persona: Id) -> Result<(), Failure> {
+        match self.store.bytes(Column::Bans, persona.digest())? {
+            Some(_) => refuse(Code::Closed, "this persona is banned here"),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for a log-in.
+    pub(super) fn check_welcome(&self, persona: Id) -> Result<(), Failure> {
+        self.check_not_banned(persona)
+    }
+}
+
+fn hosting(record: &Hosted) -> Result<Answer, Failure> {
+    Ok(Answer::Hosting(Envelope::from_bytes(&record.registration)?, Envelope::from_bytes(&record.proof)?))
+}

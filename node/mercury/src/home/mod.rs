@@ -1,0 +1,274 @@
+//! A home: what it does about each request. One thread owns it; it knows no sockets and no clock.
+//!
+//! Here: the state and the dispatch; each kind of request has a file. Not here: how requests come and answers go
+//! (the network), what is signed ([`crate::envelope`]), how it is kept ([`crate::store`]).
+//! Path: [`Home::handle`] → verified → one batch → [`Home::outputs`]: answers and events, each with the ticket of the
+//! batch that has to be safe before it may leave.
+
+mod hosting;
+mod permits;
+mod sessions;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use permits::Permits;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use libp2p::PeerId;
+
+use crate::envelope::{Body, Bytes32, Envelope, EnvelopeError, Expected, Order, Verified};
+use crate::id::{Id, Key};
+use crate::store::{Batch, Column, Hosted, Store, StoreError, Ticket};
+use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
+use sessions::Sessions;
+
+/// What a home's owner decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The network's name: envelopes of others are refused.
+    pub network: String,
+    /// Whom it takes.
+    pub hosting: Hosting,
+    /// Personas that it hosts at most, up to [`crate::limits::MAX_HOSTED`].
+    pub max_hosted: usize,
+    /// The persona that may invite, ban, and back up.
+    pub owner: Option<Id>,
+    /// Multiaddresses at which others reach it, with its peer id.
+    pub addresses: Vec<String>,
+    /// The folder that backups go into.
+    pub backups: std::path::PathBuf,
+}
+
+/// When something happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Seconds since 1970: what is signed is judged by it.
+    pub wall: u64,
+    /// What deadlines in memory are judged by: a clock that is set has no effect on them.
+    pub instant: Instant,
+}
+
+/// Tells requests apart, for their answers: the caller chooses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What has to leave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Not before this batch is safe.
+    pub after: Option<Ticket>,
+    /// What.
+    pub what: What,
+}
+
+/// An answer or an event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// The answer to a request.
+    Answer(RequestId, Answer),
+    /// An event for a device. It may get lost with the connection: what matters is also stored.
+    Event(PeerId, Event),
+}
+
+/// What a request leads to: its answer and the batch that has to be safe before, or an answer that comes later.
+enum Reply {
+    Now(Answer, Option<Ticket>),
+    /// An answer by [`Home::say`], to the request's id.
+    #[allow(dead_code, reason = "calls come")]
+    Later,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Now(answer, None)
+    }
+}
+
+impl Reply {
+    /// It is done when the batch is safe.
+    fn done(ticket: Ticket) -> Self {
+        Self::Now(Answer::Done, Some(ticket))
+    }
+}
+
+/// Of whom a request is, and when it came.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    id: RequestId,
+    from: PeerId,
+    now: Now,
+}
+
+/// Why a request is not done.
+#[derive(Debug)]
+enum Failure {
+    Refused(Refusal),
+    Store(StoreError),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<EnvelopeError> for Failure {
+    fn from(error: EnvelopeError) -> Self {
+        Self::Refused(Refusal::new(Code::Envelope, error.to_string()))
+    }
+}
+
+fn refuse<T>(code: Code, reason: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Refused(Refusal::new(code, reason)))
+}
+
+/// The home.
+#[derive(Debug)]
+pub struct Home {
+    store: Arc<Store>,
+    key: Key,
+    id: Id,
+    settings: Settings,
+    sessions: Sessions,
+    permits: Permits,
+    /// Personas hosted now.
+    hosted: usize,
+    outputs: Vec<Output>,
+}
+
+impl Home {
+    /// A home on what its store holds.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn new(store: Arc<Store>, key: Key, settings: Settings) -> Result<Self, StoreError> {
+        let mut hosted = 0;
+        for row in store.rows(Column::Hosted, b"", b"") {
+            let record: Hosted = store.record(Column::Hosted, &row?.1)?;
+            hosted += usize::from(record.departure.is_none());
+        }
+        let id = key.id();
+        let sessions = Sessions::default();
+        Ok(Self {
+            store,
+            id,
+            key,
+            settings,
+            sessions,
+            permits: Permits::default(),
+            hosted,
+            outputs: Vec::new(),
+        })
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.id
+    }
+
+    /// Who may use the relay, kept up to date by what happens here.
+    #[must_use]
+    pub fn permits(&self) -> Permits {
+        self.permits.clone()
+    }
+
+    /// Does what a device asks. Answers and events come by [`Self::outputs`], once for each request.
+    pub fn handle(&mut self, id: RequestId, from: PeerId, request: Request, now: Now) {
+        let asked = Asked { id, from, now };
+        match self.dispatch(&asked, request) {
+            Ok(Reply::Now(answer, after)) => self.say(id, answer, after),
+            Ok(Reply::Later) => {}
+            Err(Failure::Refused(refusal)) => self.say(id, Answer::Refused(refusal), None),
+            Err(Failure::Store(error)) => {
+                tracing::error!("{error}");
+                self.say(id, Answer::refused(Code::Fault, "the home has a fault"), None);
+            }
+        }
+    }
+
+    fn dispatch(&mut self, asked: &Asked, request: Request) -> Result<Reply, Failure> {
+        match request {
+            Request::About => Ok(self.about(asked).into()),
+            Request::Challenge => self.challenge(asked),
+            Request::Register(registration) => self.register(asked, &registration),
+            Request::LogIn(login, applications) => self.log_in(asked, &login, applications),
+            Request::LogOut => Ok(self.log_out(asked)),
+            Request::Claim => self.claim(asked),
+            Request::Unregister(departure) => self.unregister(asked, &departure),
+            Request::Announce(applications) => self.announce(asked, applications),
+            Request::Presence(personas) => self.presence(asked, &personas),
+            _ => refuse(Code::Malformed, "unknown request"),
+        }
+    }
+
+    /// A device has no connection any more.
+    pub fn gone(&mut self, device: PeerId) {
+        self.end_session(device);
+        self.sessions.forget(device);
+    }
+
+    /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
+    pub fn tick(&mut self, now: Now) {
+        self.permits.tick(now.instant);
+    }
+
+    /// What has to leave since the last call, in order.
+    pub fn outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    fn say(&mut self, id: RequestId, answer: Answer, after: Option<Ticket>) {
+        self.outputs.push(Output { after, what: What::Answer(id, answer) });
+    }
+
+    fn tell(&mut self, device: PeerId, event: Event, after: Option<Ticket>) {
+        self.outputs.push(Output { after, what: What::Event(device, event) });
+    }
+
+    /// Tells all devices of a hosted persona.
+    #[allow(dead_code, reason = "mail comes")]
+    fn tell_all(&mut self, persona: Id, event: &Event, after: Option<Ticket>) {
+        for device in self.sessions.hosted_devices(persona) {
+            self.tell(device, event.clone(), after);
+        }
+    }
+
+    /// Verifies an envelope by this home's network and the time.
+    fn verify<B: Body>(
+        &self,
+        asked: &Asked,
+        envelope: &Envelope,
+        about: Option<Id>,
+        signer: Option<Id>,
+    ) -> Result<Verified<B>, Failure> {
+        let expected = Expected { network: &self.settings.network, about, signer, now: asked.now.wall };
+        Ok(envelope.verify(&expected)?)
+    }
+
+    /// The record of a persona that is hosted here now.
+    fn hosted_record(&self, persona: Id) -> Result<Option<Hosted>, StoreError> {
+        let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
+        Ok(record.filter(|record| record.departure.is_none()))
+    }
+
+    fn commit(&self, batch: Batch) -> Result<Ticket, StoreError> {
+        self.store.commit(batch)
+    }
+}
+
+/// The nonce of an envelope's order.
+fn nonce<B>(envelope: &Verified<B>) -> Result<Bytes32, Failure> {
+    match envelope.order() {
+        Order::Nonce(nonce) => Ok(nonce),
+        Order::Sequence(_) => refuse(Code::Envelope, "a sequence where a nonce is expected"),
+    }
+}

@@ -1,0 +1,263 @@
+//! Sessions: which persona is at which device, and who may know.
+//!
+//! Here: challenges, log-in, log-out, applications, presence. Not here: connections; a device is its peer id.
+//! Path: challenge → signed log-in with it → session, and presence for related people → end.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::{Asked, Failure, Home, Reply, nonce, refuse};
+use crate::body::Login;
+use crate::envelope::{Bytes32, Envelope};
+use crate::id::Id;
+use crate::limits::{CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_LABEL, MAX_SESSIONS};
+use crate::store::{Column, Relation, RelationState, StoreError, pair};
+use crate::wire::{Answer, Code, Event, Presence, Refusal};
+
+/// Who is there.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    by_device: HashMap<PeerId, Session>,
+    /// The devices of a persona, the oldest session first.
+    devices: HashMap<Id, Vec<PeerId>>,
+    /// One for each connected device at most; gone with its connection or when spent.
+    challenges: HashMap<PeerId, (Bytes32, Instant)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) persona: Id,
+    /// Hosted here, not a visitor.
+    pub(super) hosted: bool,
+    pub(super) applications: Vec<String>,
+}
+
+impl Sessions {
+    pub(super) fn of(&self, device: PeerId) -> Option<&Session> {
+        self.by_device.get(&device)
+    }
+
+    pub(super) fn devices(&self, persona: Id) -> &[PeerId] {
+        self.devices.get(&persona).map_or(&[], Vec::as_slice)
+    }
+
+    /// Devices at which a persona is logged in as one that is hosted here.
+    pub(super) fn hosted_devices(&self, persona: Id) -> Vec<PeerId> {
+        let hosted = |device: &&PeerId| self.by_device.get(*device).is_some_and(|session| session.hosted);
+        self.devices(persona).iter().filter(hosted).copied().collect()
+    }
+
+    /// Personas that are there.
+    fn personas(&self) -> impl Iterator<Item = Id> + '_ {
+        self.devices.keys().copied()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.by_device.len()
+    }
+
+    fn insert(&mut self, device: PeerId, session: Session) {
+        self.devices.entry(session.persona).or_default().push(device);
+        self.by_device.insert(device, session);
+    }
+
+    fn remove(&mut self, device: PeerId) -> Option<Session> {
+        let session = self.by_device.remove(&device)?;
+        if let Some(devices) = self.devices.get_mut(&session.persona) {
+            devices.retain(|other| *other != device);
+            if devices.is_empty() {
+                self.devices.remove(&session.persona);
+            }
+        }
+        Some(session)
+    }
+
+    /// All that is kept of a device without a connection.
+    pub(super) fn forget(&mut self, device: PeerId) {
+        self.challenges.remove(&device);
+    }
+
+    /// All applications of a persona; none if it is not there.
+    fn presence(&self, persona: Id) -> Option<Vec<String>> {
+        let devices = self.devices.get(&persona)?;
+        let sessions =
+            devices.iter().filter_map(|device| self.by_device.get(device)).filter(|one| one.hosted);
+        let mut there = false;
+        let mut applications = Vec::new();
+        for session in sessions {
+            there = true;
+            applications.extend(session.applications.iter().cloned());
+        }
+        applications.sort_unstable();
+        applications.dedup();
+        there.then_some(applications)
+    }
+}
+
+impl Home {
+    pub(super) fn challenge(&mut self, asked: &Asked) -> Result<Reply, Failure> {
+        let mut challenge = [0; 32];
+        if getrandom::fill(&mut challenge).is_err() {
+            return refuse(Code::Fault, "the home has no random numbers");
+        }
+        self.sessions.challenges.insert(asked.from, (challenge, asked.now.instant));
+        Ok(Answer::Challenge(challenge.into()).into())
+    }
+
+    /// A challenge answers one request of the device that asked for it, in time.
+    pub(super) fn spend_challenge(&mut self, asked: &Asked, nonce: Bytes32) -> Result<(), Failure> {
+        let time = Duration::from_secs(CHALLENGE_TIME);
+        match self.sessions.challenges.remove(&asked.from) {
+            Some((challenge, since)) if challenge == nonce && asked.now.instant < since + time => Ok(()),
+            _ => refuse(
+                Code::Envelope,
+                "the nonce is not this device's challenge, or that was used or is too old",
+            ),
+        }
+    }
+
+    pub(super) fn log_in(
+        &mut self,
+        asked: &Asked,
+        login: &Envelope,
+        applications: Vec<String>,
+    ) -> Result<Reply, Failure> {
+        check_applications(&applications)?;
+        let verified = self.verify::<Login>(asked, login, Some(self.id), None)?;
+        self.spend_challenge(asked, nonce(&verified)?)?;
+        if verified.body().device[..] != asked.from.to_bytes() {
+            return refuse(Code::Envelope, "a log-in at another device");
+        }
+        let persona = verified.signer();
+        self.check_welcome(persona)?;
+        let hosted = self.hosted_record(persona)?.is_some();
+        self.end_session(asked.from);
+        if self.sessions.count() >= MAX_SESSIONS {
+            return refuse(Code::Full, "too many devices are logged in");
+        }
+        if self.sessions.devices(persona).len() >= MAX_DEVICES {
+            let oldest = self.sessions.devices(persona)[0];
+            self.end_session(oldest);
+            self.tell(oldest, Event::Ended, None);
+        }
+        self.sessions.insert(asked.from, Session { persona, hosted, applications });
+        if hosted {
+            self.permits.allow_reservation(asked.from);
+            self.tell_presence(persona)?;
+        }
+        Ok(Answer::Session(hosted).into())
+    }
+
+    pub(super) fn log_out(&mut self, asked: &Asked) -> Reply {
+        self.end_session(asked.from);
+        Answer::Done.into()
+    }
+
+    pub(super) fn announce(&mut self, asked: &Asked, applications: Vec<String>) -> Result<Reply, Failure> {
+        check_applications(&applications)?;
+        let persona = self.hosted_caller(asked)?;
+        if let Some(session) = self.sessions.by_device.get_mut(&asked.from) {
+            session.applications = applications;
+        }
+        self.tell_presence(persona)?;
+        Ok(Answer::Done.into())
+    }
+
+    pub(super) fn presence(&self, asked: &Asked, personas: &[Id]) -> Result<Reply, Failure> {
+        if personas.len() > MAX_ASKED {
+            return refuse(
+                Code::Malformed,
+                format!("{} personas, at most {MAX_ASKED} expected", personas.len()),
+            );
+        }
+        let caller = self.caller(asked)?;
+        let mut there = Vec::new();
+        for &persona in personas {
+            // Strangers get what they would get of somebody who is away or unknown.
+            if self.related(persona, caller)?
+                && let Some(applications) = self.sessions.presence(persona)
+            {
+                there.push(Presence { persona, applications: Some(applications) });
+            }
+        }
+        Ok(Answer::Presence(there).into())
+    }
+
+    /// Ends a device's session, where it has one.
+    pub(super) fn end_session(&mut self, device: PeerId) {
+        let Some(session) = self.sessions.remove(device) else { return };
+        if session.hosted {
+            self.permits.forbid_reservation(device);
+            if let Err(error) = self.tell_presence(session.persona) {
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    /// Ends all sessions of a persona, and says so to all of its devices but one.
+    pub(super) fn end_all_sessions(&mut self, persona: Id, but: Option<PeerId>) {
+        for device in self.sessions.devices(persona).to_vec() {
+            self.end_session(device);
+            if Some(device) != but {
+                self.tell(device, Event::Ended, None);
+            }
+        }
+    }
+
+    /// Who asks: hosted or a visitor.
+    pub(super) fn caller(&self, asked: &Asked) -> Result<Id, Failure> {
+        match self.sessions.of(asked.from) {
+            Some(session) => Ok(session.persona),
+            None => refuse(Code::LogInFirst, "log in first"),
+        }
+    }
+
+    /// Who asks, where only those may who are hosted here.
+    pub(super) fn hosted_caller(&self, asked: &Asked) -> Result<Id, Failure> {
+        match self.sessions.of(asked.from) {
+            Some(session) if session.hosted => Ok(session.persona),
+            _ => Err(Refusal::new(Code::LogInFirst, "log in first, as a persona that is hosted here").into()),
+        }
+    }
+
+    /// Whether a persona that is hosted here has a relation to another that holds.
+    pub(super) fn related(&self, owner: Id, other: Id) -> Result<bool, StoreError> {
+        let relation: Option<Relation> =
+            self.store.get(Column::Relations, &pair(owner.digest(), other.digest()))?;
+        Ok(relation.is_some_and(|relation| relation.state == RelationState::Held))
+    }
+
+    /// Tells related people who are logged in here that a persona came, went, or has other applications.
+    fn tell_presence(&mut self, persona: Id) -> Result<(), StoreError> {
+        let event = Event::Presence(Presence { persona, applications: self.sessions.presence(persona) });
+        let mut told = Vec::new();
+        for other in self.sessions.personas().filter(|other| *other != persona) {
+            if self.related(persona, other)? {
+                told.extend_from_slice(self.sessions.devices(other));
+            }
+        }
+        for device in told {
+            self.tell(device, event.clone(), None);
+        }
+        Ok(())
+    }
+}
+
+fn check_applications(applications: &[String]) -> Result<(), Failure> {
+    if applications.len() > MAX_APPLICATIONS {
+        let found = applications.len();
+        return refuse(Code::Malformed, format!("{found} applications, at most {MAX_APPLICATIONS} expected"));
+    }
+    let odd = |name: &&String| {
+        !(1..=MAX_LABEL).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    match applications.iter().find(odd) {
+        Some(_) => refuse(
+            Code::Malformed,
+            format!("an application's name is not 1 to {MAX_LABEL} visible characters"),
+        ),
+        None => Ok(()),
+    }
+}

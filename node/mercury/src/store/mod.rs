@@ -1,0 +1,357 @@
+//! What a home keeps, in a RocksDB of its own: typed records, one batch per operation, syncs for many at once.
+//!
+//! | column | key | value |
+//! |---|---|---|
+//! | `meta` | `format` | a number |
+//! | `hosted` | persona | [`Hosted`] |
+//! | `profiles` | persona | [`StoredProfile`] |
+//! | `relations` | owner, other | [`Relation`] |
+//! | `requests` | recipient, sender | [`Request`] |
+//! | `boxes` | recipient | [`Mailbox`] |
+//! | `mail` | recipient, number (8 bytes) | [`Item`] |
+//! | `senders` | recipient, sender | bytes that wait, 8 bytes |
+//! | `seen` | recipient, hash of an envelope | when that expires, 8 bytes |
+//! | `blobs` | owner, hash | [`Blob`] |
+//! | `chunks` | owner, hash, number (4 bytes) | bytes |
+//! | `invitations` | code (16 bytes) | when it expires, 8 bytes |
+//! | `bans` | persona | why |
+//!
+//! A persona is the 32 bytes of its id's hash. Numbers are big-endian. Records are CBOR.
+
+mod records;
+mod sync;
+
+pub use records::{Blob, Hosted, Item, ItemKind, Mailbox, Relation, RelationState, Request, StoredProfile};
+pub use sync::{Durable, Ticket};
+
+use std::path::Path;
+
+use minicbor::{Decode, Encode};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options,
+    WriteBatch, WriteOptions,
+};
+
+use crate::id::Id;
+use sync::Syncer;
+
+/// The layout above. 1: the first.
+const FORMAT: u64 = 1;
+/// Files that the database holds open.
+const MAX_OPEN_FILES: i32 = 64;
+/// Memory for what is not yet in files, per column, in bytes.
+const WRITE_BUFFER: usize = 8 << 20;
+
+/// A column family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Column {
+    Meta,
+    Hosted,
+    Profiles,
+    Relations,
+    Requests,
+    Boxes,
+    Mail,
+    Senders,
+    Seen,
+    Blobs,
+    Chunks,
+    Invitations,
+    Bans,
+}
+
+impl Column {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Meta,
+        Self::Hosted,
+        Self::Profiles,
+        Self::Relations,
+        Self::Requests,
+        Self::Boxes,
+        Self::Mail,
+        Self::Senders,
+        Self::Seen,
+        Self::Blobs,
+        Self::Chunks,
+        Self::Invitations,
+        Self::Bans,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Hosted => "hosted",
+            Self::Profiles => "profiles",
+            Self::Relations => "relations",
+            Self::Requests => "requests",
+            Self::Boxes => "boxes",
+            Self::Mail => "mail",
+            Self::Senders => "senders",
+            Self::Seen => "seen",
+            Self::Blobs => "blobs",
+            Self::Chunks => "chunks",
+            Self::Invitations => "invitations",
+            Self::Bans => "bans",
+        }
+    }
+}
+
+/// The database does not do what it should, or holds what it should not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Mercury's database in {folder}: {reason}")]
+pub struct StoreError {
+    folder: String,
+    reason: String,
+}
+
+/// A key of two personas, or of a persona and a hash.
+#[must_use]
+pub fn pair(first: &[u8; 32], second: &[u8; 32]) -> [u8; 64] {
+    let mut key = [0; 64];
+    key[..32].copy_from_slice(first);
+    key[32..].copy_from_slice(second);
+    key
+}
+
+/// The key of a recipient's item.
+#[must_use]
+pub fn numbered(recipient: Id, number: u64) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(recipient.digest());
+    key[32..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The database.
+pub struct Store {
+    db: std::sync::Arc<DB>,
+    syncer: Syncer,
+    folder: String,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.folder)
+    }
+}
+
+/// Changes that come all together or not at all.
+#[derive(Default)]
+pub struct Batch {
+    puts: Vec<(Column, Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl Batch {
+    /// Writes a record.
+    pub fn put<T: Encode<()>>(&mut self, column: Column, key: &[u8], record: &T) {
+        let value = crate::cbor::to_vec(record);
+        self.puts.push((column, key.to_vec(), Some(value)));
+    }
+
+    /// Writes bytes.
+    pub fn put_bytes(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        self.puts.push((column, key.to_vec(), Some(value.to_vec())));
+    }
+
+    /// Writes a number.
+    pub fn put_number(&mut self, column: Column, key: &[u8], number: u64) {
+        self.put_bytes(column, key, &number.to_be_bytes());
+    }
+
+    /// Removes a record.
+    pub fn delete(&mut self, column: Column, key: &[u8]) {
+        self.puts.push((column, key.to_vec(), None));
+    }
+}
+
+/// A key and its value.
+pub type Row = (Box<[u8]>, Box<[u8]>);
+
+impl Store {
+    /// Opens the database in a folder; makes it where it is missing.
+    ///
+    /// # Errors
+    /// It cannot be opened, or was written by another version.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let name = folder.display().to_string();
+        let wrong = |reason: String| StoreError { folder: name.clone(), reason };
+        let columns = Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options()));
+        let db =
+            DB::open_cf_descriptors(&options(), folder, columns).map_err(|error| wrong(error.to_string()))?;
+        let db = std::sync::Arc::new(db);
+        let syncer = Syncer::start(std::sync::Arc::clone(&db)).map_err(|error| wrong(error.to_string()))?;
+        let store = Self { db, syncer, folder: name };
+        match store.number(Column::Meta, b"format")? {
+            None => {
+                let mut batch = Batch::default();
+                batch.put_number(Column::Meta, b"format", FORMAT);
+                store.commit(batch)?;
+            }
+            Some(FORMAT) => {}
+            Some(other) => return Err(store.wrong(format!("its format is {other}, {FORMAT} expected"))),
+        }
+        Ok(store)
+    }
+
+    fn wrong(&self, reason: impl Into<String>) -> StoreError {
+        StoreError { folder: self.folder.clone(), reason: reason.into() }
+    }
+
+    fn column(&self, column: Column) -> &ColumnFamily {
+        self.db.cf_handle(column.name()).expect("all columns are opened")
+    }
+
+    /// Writes a batch: it is in the system's hands and every reader sees it. It is safe from a loss of power when the
+    /// ticket is due ([`Self::durable`]).
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn commit(&self, batch: Batch) -> Result<Ticket, StoreError> {
+        let mut writes = WriteBatch::default();
+        for (column, key, value) in batch.puts {
+            match value {
+                Some(value) => writes.put_cf(self.column(column), key, value),
+                None => writes.delete_cf(self.column(column), key),
+            }
+        }
+        self.db.write_opt(writes, &WriteOptions::default()).map_err(|error| self.wrong(error.to_string()))?;
+        Ok(self.syncer.written())
+    }
+
+    /// Where one sees which tickets are due.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        self.syncer.durable()
+    }
+
+    /// Bytes under a key.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn bytes(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db.get_cf(self.column(column), key).map_err(|error| self.wrong(error.to_string()))
+    }
+
+    /// The record under a key.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn get<T: for<'b> Decode<'b, ()>>(
+        &self,
+        column: Column,
+        key: &[u8],
+    ) -> Result<Option<T>, StoreError> {
+        self.bytes(column, key)?.map(|bytes| self.record(column, &bytes)).transpose()
+    }
+
+    /// Reads a record's bytes.
+    ///
+    /// # Errors
+    /// They are no such record.
+    pub fn record<T: for<'b> Decode<'b, ()>>(&self, column: Column, bytes: &[u8]) -> Result<T, StoreError> {
+        minicbor::decode(bytes)
+            .map_err(|error| self.wrong(format!("a damaged record in {}: {error}", column.name())))
+    }
+
+    /// The number under a key.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn number(&self, column: Column, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        let bytes = self.bytes(column, key)?;
+        let number = |bytes: Vec<u8>| match <[u8; 8]>::try_from(bytes) {
+            Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
+            Err(_) => Err(self.wrong(format!("a damaged number in {}", column.name()))),
+        };
+        bytes.map(number).transpose()
+    }
+
+    /// Rows whose keys begin with `prefix`, from `from` on, in order. Nothing is read ahead of the caller.
+    pub fn rows<'a>(
+        &'a self,
+        column: Column,
+        prefix: &'a [u8],
+        from: &[u8],
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + 'a {
+        let start = if from.is_empty() { prefix } else { from };
+        let mode = IteratorMode::From(start, Direction::Forward);
+        let rows = self.db.iterator_cf(self.column(column), mode);
+        rows.map(|row| row.map_err(|error| self.wrong(error.to_string())))
+            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
+    }
+
+    /// Copies the database, as it is at this moment, into a new folder: a backup that can be opened as a store.
+    ///
+    /// # Errors
+    /// The folder exists, or cannot be written.
+    pub fn backup(&self, folder: &Path) -> Result<(), StoreError> {
+        let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db);
+        let made = checkpoint.and_then(|checkpoint| checkpoint.create_checkpoint(folder));
+        made.map_err(|error| self.wrong(format!("no backup in {}: {error}", folder.display())))
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_max_open_files(MAX_OPEN_FILES);
+    options.set_keep_log_file_num(4);
+    options
+}
+
+fn column_options() -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(WRITE_BUFFER);
+    // What people keep here is encrypted or compressed already.
+    options.set_compression_type(DBCompressionType::None);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn batches_are_there_after_reopening_and_other_formats_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let mut batch = Batch::default();
+        batch.put_number(Column::Senders, b"a", 7);
+        batch.put_bytes(Column::Chunks, b"a1", b"one");
+        batch.put_bytes(Column::Chunks, b"a2", b"two");
+        batch.put_bytes(Column::Chunks, b"b", b"other");
+        let ticket = store.commit(batch).unwrap();
+        store.durable().wait_blocking(ticket).unwrap();
+        drop(store);
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.number(Column::Senders, b"a").unwrap(), Some(7));
+        let rows: Vec<_> = store.rows(Column::Chunks, b"a", b"").map(|row| row.unwrap().1).collect();
+        assert_eq!(rows, [Box::from(*b"one"), Box::from(*b"two")]);
+        assert_eq!(store.rows(Column::Chunks, b"a", b"a2").count(), 1);
+        let mut batch = Batch::default();
+        batch.put_number(Column::Meta, b"format", 2);
+        batch.delete(Column::Chunks, b"b");
+        store.commit(batch).unwrap();
+        assert_eq!(store.bytes(Column::Chunks, b"b").unwrap(), None);
+        drop(store);
+        let error = Store::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("format is 2, 1 expected"), "{error}");
+    }
+
+    #[test]
+    fn a_backup_is_a_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("live")).unwrap();
+        let mut batch = Batch::default();
+        batch.put_number(Column::Senders, b"a", 7);
+        store.commit(batch).unwrap();
+        let copy = folder.path().join("copy");
+        store.backup(&copy).unwrap();
+        assert_eq!(Store::open(&copy).unwrap().number(Column::Senders, b"a").unwrap(), Some(7));
+        assert!(store.backup(&copy).is_err(), "never over another");
+    }
+}

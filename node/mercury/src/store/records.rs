@@ -1,0 +1,170 @@
+//! The records.
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+use crate::id::Id;
+
+/// A persona that this home hosts, or has hosted.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hosted {
+    /// The home's half of the proof, an envelope.
+    #[n(0)]
+    pub proof: ByteVec,
+    /// The persona's half, an envelope.
+    #[n(7)]
+    pub registration: ByteVec,
+    /// Since when, in seconds since 1970.
+    #[n(1)]
+    pub since: u64,
+    /// The envelope by which it left, and until when that is told.
+    #[n(2)]
+    pub departure: Option<ByteVec>,
+    /// Until when the departure is told, in seconds since 1970.
+    #[n(3)]
+    pub redirect_until: u64,
+    /// Bytes of all its blobs, as announced.
+    #[n(4)]
+    pub blob_bytes: u64,
+    /// How many blobs.
+    #[n(5)]
+    pub blobs: u64,
+    /// Relations, held or asked for.
+    #[n(6)]
+    pub relations: u64,
+}
+
+/// The newest profile.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct StoredProfile {
+    /// Its version.
+    #[n(0)]
+    pub version: u64,
+    /// Whether it was taken back.
+    #[n(1)]
+    pub tombstone: bool,
+    /// The envelope.
+    #[n(2)]
+    pub envelope: ByteVec,
+    /// Hashes of the blobs that it shows to anyone.
+    #[n(3)]
+    pub blobs: Vec<minicbor::bytes::ByteArray<32>>,
+}
+
+/// How far a relation has come, as one of the two has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum RelationState {
+    /// The owner has asked.
+    #[n(0)]
+    Asked,
+    /// Both hold the proof.
+    #[n(1)]
+    Held,
+    /// One of them has taken it back: nothing signed before that counts any more.
+    #[n(2)]
+    Revoked,
+}
+
+/// A relation of an owner to another.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Relation {
+    /// How far it has come.
+    #[n(0)]
+    pub state: RelationState,
+    /// Hash of the request.
+    #[n(1)]
+    pub request_hash: minicbor::bytes::ByteArray<32>,
+    /// The request's nonce.
+    #[n(2)]
+    pub nonce: minicbor::bytes::ByteArray<32>,
+    /// Who asked.
+    #[n(3)]
+    pub requester: Id,
+    /// The request, an envelope.
+    #[n(4)]
+    pub request: ByteVec,
+    /// The acceptance, an envelope.
+    #[n(5)]
+    pub acceptance: Option<ByteVec>,
+    /// When it was revoked, by the revocation's own time: seconds since 1970.
+    #[n(6)]
+    pub revoked: u64,
+}
+
+/// A request that waits for its recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Request {
+    /// When it came, in seconds since 1970.
+    #[n(0)]
+    pub received: u64,
+    /// The envelope.
+    #[n(1)]
+    pub envelope: ByteVec,
+}
+
+/// What waits for a recipient, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Mailbox {
+    /// Number of the next item; the first one has 1.
+    #[n(0)]
+    pub next: u64,
+    /// Items that wait.
+    #[n(1)]
+    pub count: u64,
+    /// Their bytes, as they count against the limit.
+    #[n(2)]
+    pub bytes: u64,
+}
+
+/// What an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ItemKind {
+    /// A message.
+    #[n(0)]
+    Message,
+    /// A relation was accepted.
+    #[n(1)]
+    Accepted,
+    /// A relation was revoked.
+    #[n(2)]
+    Revoked,
+}
+
+/// Something that waits for its recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Item {
+    /// What it is.
+    #[n(0)]
+    pub kind: ItemKind,
+    /// Who signed it.
+    #[n(1)]
+    pub sender: Id,
+    /// When it came, in seconds since 1970.
+    #[n(2)]
+    pub received: u64,
+    /// When it is thrown away, in seconds since 1970.
+    #[n(3)]
+    pub expires: u64,
+    /// The envelope.
+    #[n(4)]
+    pub envelope: ByteVec,
+}
+
+/// A blob on its way or here.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Blob {
+    /// Its length in bytes.
+    #[n(0)]
+    pub size: u64,
+    /// Number of the chunk that comes next; all before it are here.
+    #[n(1)]
+    pub next: u32,
+    /// All is here and has the hash.
+    #[n(2)]
+    pub complete: bool,
+    /// When it was announced, in seconds since 1970.
+    #[n(3)]
+    pub since: u64,
+}

@@ -1,0 +1,99 @@
+//! Syncs: one for all batches that were written while the last one ran.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use rocksdb::DB;
+use tokio::sync::watch;
+
+/// A batch's place in the order of all batches since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// The database's journal cannot be synced any more: nothing may be acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Mercury's database cannot be synced")]
+pub struct NotDurable;
+
+/// Where one sees up to which batch all is safe.
+#[derive(Debug, Clone)]
+pub struct Durable(watch::Receiver<u64>);
+
+impl Durable {
+    /// Waits until a batch is safe from a loss of power.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub async fn wait(&mut self, ticket: Ticket) -> Result<(), NotDurable> {
+        self.0.wait_for(|synced| *synced >= ticket.0).await.map(drop).map_err(|_| NotDurable)
+    }
+
+    /// The same, for a thread that may block.
+    ///
+    /// # Errors
+    /// It never will be.
+    pub fn wait_blocking(&mut self, ticket: Ticket) -> Result<(), NotDurable> {
+        while *self.0.borrow_and_update() < ticket.0 {
+            if self.0.has_changed().is_err() {
+                return Err(NotDurable);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Syncer {
+    /// Batches written. The thread is woken with each; it ends when this is gone.
+    written: Arc<AtomicU64>,
+    wake: Option<std::sync::mpsc::SyncSender<()>>,
+    synced: watch::Receiver<u64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Syncer {
+    pub(super) fn start(db: Arc<DB>) -> io::Result<Self> {
+        let written = Arc::new(AtomicU64::new(0));
+        let (wake, woken) = std::sync::mpsc::sync_channel(1);
+        let (done, synced) = watch::channel(0);
+        let thread = std::thread::Builder::new().name("mercury-sync".into()).spawn({
+            let written = Arc::clone(&written);
+            move || {
+                while woken.recv().is_ok() {
+                    let upto = written.load(Ordering::Acquire);
+                    // Without a sync nothing more is acknowledged: whoever waits sees the channel close.
+                    if db.flush_wal(true).is_err() {
+                        return;
+                    }
+                    done.send_replace(upto);
+                }
+            }
+        })?;
+        Ok(Self { written, wake: Some(wake), synced, thread: Some(thread) })
+    }
+
+    /// Counts a batch that was written.
+    pub(super) fn written(&self) -> Ticket {
+        let ticket = Ticket(self.written.fetch_add(1, Ordering::Release) + 1);
+        if let Some(wake) = &self.wake {
+            // Full: the thread is about to look, and will see this batch too.
+            let _ = wake.try_send(());
+        }
+        ticket
+    }
+
+    pub(super) fn durable(&self) -> Durable {
+        Durable(self.synced.clone())
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        drop(self.wake.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
