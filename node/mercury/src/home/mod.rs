@@ -20,7 +20,7 @@ use libp2p::PeerId;
 
 use crate::envelope::{Body, Bytes32, Envelope, EnvelopeError, Expected, Order, Verified};
 use crate::id::{Id, Key};
-use crate::store::{Batch, Column, Hosted, Store, StoreError, Ticket};
+use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use sessions::Sessions;
 
@@ -179,6 +179,41 @@ impl Home {
     #[must_use]
     pub fn permits(&self) -> Permits {
         self.permits.clone()
+    }
+
+    /// The home's identity on the network.
+    #[must_use]
+    pub fn peer_key(&self) -> libp2p::identity::Keypair {
+        self.key.peer_key()
+    }
+
+    /// Where one sees which tickets are due.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        self.store.durable()
+    }
+
+    /// Multiaddresses at which others reach it from now on, with its peer id.
+    pub fn set_addresses(&mut self, addresses: Vec<String>) {
+        self.settings.addresses = addresses;
+    }
+
+    /// Whether a device is logged in.
+    #[must_use]
+    pub fn has_session(&self, device: PeerId) -> bool {
+        self.sessions.of(device).is_some()
+    }
+
+    /// Devices that are logged in.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// Personas that are hosted.
+    #[must_use]
+    pub fn hosted(&self) -> usize {
+        self.hosted
     }
 
     /// Does what a device asks. Answers and events come by [`Self::outputs`], once for each request.

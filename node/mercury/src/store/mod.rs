@@ -22,7 +22,7 @@ mod records;
 mod sync;
 
 pub use records::{Blob, Hosted, Item, ItemKind, Mailbox, Relation, RelationState, Request, StoredProfile};
-pub use sync::{Durable, Ticket};
+pub use sync::{Durable, NotDurable, Ticket};
 
 use std::path::Path;
 
