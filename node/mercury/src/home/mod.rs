@@ -6,8 +6,12 @@
 //! batch that has to be safe before it may leave.
 
 mod hosting;
+mod mail;
 mod permits;
+mod relations;
+mod requests;
 mod sessions;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -23,6 +27,7 @@ use crate::id::{Id, Key};
 use crate::store::{Batch, Column, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use sessions::Sessions;
+use sweep::Sweep;
 
 /// What a home's owner decides.
 #[derive(Debug, Clone)]
@@ -139,6 +144,7 @@ pub struct Home {
     settings: Settings,
     sessions: Sessions,
     permits: Permits,
+    sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
     outputs: Vec<Output>,
@@ -164,6 +170,7 @@ impl Home {
             settings,
             sessions,
             permits: Permits::default(),
+            sweep: Sweep::default(),
             hosted,
             outputs: Vec::new(),
         })
@@ -206,6 +213,15 @@ impl Home {
             Request::Unregister(departure) => self.unregister(asked, &departure),
             Request::Announce(applications) => self.announce(asked, applications),
             Request::Presence(personas) => self.presence(asked, &personas),
+            Request::Relate(request) => self.relate(asked, &request),
+            Request::Requests => self.requests(asked),
+            Request::Dismiss(sender) => self.dismiss(asked, sender),
+            Request::Related(request, acceptance) => self.relate_both(asked, &request, &acceptance),
+            Request::Revoke(revocation) => self.revoke(asked, &revocation),
+            Request::Relations(after) => self.relations(asked, after),
+            Request::Put(message) => self.put(asked, &message),
+            Request::Fetch(after) => self.fetch(asked, after),
+            Request::Acknowledge(upto) => self.acknowledge(asked, upto),
             _ => refuse(Code::Malformed, "unknown request"),
         }
     }
@@ -219,6 +235,7 @@ impl Home {
     /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
+        self.sweep(now);
     }
 
     /// What has to leave since the last call, in order.
@@ -235,7 +252,6 @@ impl Home {
     }
 
     /// Tells all devices of a hosted persona.
-    #[allow(dead_code, reason = "mail comes")]
     fn tell_all(&mut self, persona: Id, event: &Event, after: Option<Ticket>) {
         for device in self.sessions.hosted_devices(persona) {
             self.tell(device, event.clone(), after);
