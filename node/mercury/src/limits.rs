@@ -36,6 +36,11 @@ pub const MAX_MAIL_OF_SENDER: u64 = 512 * 1024;
 pub const MAX_MAIL_COUNT: u64 = 16 * 1024;
 /// What an item counts beside its bytes: keys, index, and the mark that it was seen.
 pub const ITEM_OVERHEAD: u64 = 256;
+/// Messages to one recipient whose hashes are remembered until they expire, so that none is delivered twice: one in
+/// five seconds for fourteen days. Bounds what two who send and acknowledge without end cost.
+pub const MAX_SEEN: u64 = 256 * 1024;
+/// Of which from one sender: one in forty seconds.
+pub const MAX_SEEN_OF_SENDER: u64 = MAX_SEEN / 8;
 /// How long mail waits, in seconds: a long holiday.
 pub const MAIL_TIME: u64 = 14 * DAY;
 /// Items in one answer to a fetch, and their bytes: what fits one reply of the protocol.
@@ -51,8 +56,11 @@ pub const MAX_LABEL: usize = 64;
 
 /// Personas that a home hosts.
 pub const MAX_HOSTED: usize = 10_000;
-/// Relations of one persona.
-pub const MAX_RELATIONS: usize = 2_000;
+/// Relations of one persona, held or asked for.
+pub const MAX_RELATIONS: u64 = 2_000;
+/// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
+/// together, by their time.
+pub const MAX_REVOKED: u64 = 2_000;
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.

@@ -8,9 +8,13 @@
 mod admin;
 mod blobs;
 mod hosting;
+mod mail;
 mod permits;
 mod profiles;
+mod relations;
+mod requests;
 mod sessions;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -27,6 +31,7 @@ use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
 use sessions::Sessions;
+use sweep::Sweep;
 
 /// What a home's owner decides.
 #[derive(Debug, Clone)]
@@ -143,6 +148,7 @@ pub struct Home {
     settings: Settings,
     sessions: Sessions,
     permits: Permits,
+    sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
     /// Personas banned now.
@@ -174,6 +180,7 @@ impl Home {
             settings,
             sessions,
             permits: Permits::default(),
+            sweep: Sweep::default(),
             hosted,
             banned,
             counters: Counters::default(),
@@ -272,6 +279,15 @@ impl Home {
             Request::Figures => self.tell_figures(asked),
             Request::BackUp => self.back_up(asked),
             Request::Presence(personas) => self.presence(asked, &personas),
+            Request::Relate(request) => self.relate(asked, &request),
+            Request::Requests => self.requests(asked),
+            Request::Dismiss(sender) => self.dismiss(asked, sender),
+            Request::Related(request, acceptance) => self.relate_both(asked, &request, &acceptance),
+            Request::Revoke(revocation) => self.revoke(asked, &revocation),
+            Request::Relations(after) => self.relations(asked, after),
+            Request::Put(message) => self.put(asked, &message),
+            Request::Fetch(after) => self.fetch(asked, after),
+            Request::Acknowledge(upto) => self.acknowledge(asked, upto),
             _ => refuse(Code::Malformed, "unknown request"),
         }
     }
@@ -289,6 +305,7 @@ impl Home {
             self.counters.faults += 1;
             tracing::error!("{error}");
         }
+        self.sweep(now);
     }
 
     /// What has to leave since the last call, in order.
@@ -305,7 +322,6 @@ impl Home {
     }
 
     /// Tells all devices of a hosted persona.
-    #[allow(dead_code, reason = "mail comes")]
     fn tell_all(&mut self, persona: Id, event: &Event, after: Option<Ticket>) {
         for device in self.sessions.hosted_devices(persona) {
             self.tell(device, event.clone(), after);

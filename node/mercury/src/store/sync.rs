@@ -90,6 +90,11 @@ impl Syncer {
         ticket
     }
 
+    /// The last batch that was written.
+    pub(super) fn so_far(&self) -> Ticket {
+        Ticket(self.written.load(Ordering::Acquire))
+    }
+
     pub(super) fn durable(&self) -> Durable {
         Durable(self.synced.clone())
     }
