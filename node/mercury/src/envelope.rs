@@ -327,6 +327,12 @@ impl Envelope {
         *self.signer
     }
 
+    /// SHA-256 of what is signed, as [`Verified::hash`] gives it.
+    #[must_use]
+    pub fn hash(&self) -> Bytes32 {
+        Sha256::digest(self.signed_bytes()).into()
+    }
+
     fn signed_bytes(&self) -> Vec<u8> {
         let length = u32::try_from(self.body.len()).expect("bodies are far below 4 GiB");
         let network = u8::try_from(self.network.0.len()).expect("names are at most 32 bytes");

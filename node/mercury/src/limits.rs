@@ -19,6 +19,8 @@ pub const MAX_THUMBNAIL: u64 = 5 * 1024;
 pub const MAX_BLOBS: u64 = 8 * 1024 * 1024;
 /// Blobs of a persona; bounds what many tiny ones cost.
 pub const MAX_BLOB_COUNT: usize = 1024;
+/// How long an upload may take from its offer on, in seconds: then what came of it is thrown away.
+pub const UPLOAD_TIME: u64 = DAY;
 /// A blob travels in pieces of this size, in bytes; the last may be shorter. Fits one request.
 pub const CHUNK: usize = 32 * 1024;
 
@@ -53,10 +55,10 @@ pub const MAX_LABEL: usize = 64;
 /// Personas that a home hosts.
 pub const MAX_HOSTED: usize = 10_000;
 /// Relations of one persona, held or asked for.
-pub const MAX_RELATIONS: u64 = 2_000;
+pub const MAX_RELATIONS: usize = 2_000;
 /// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
 /// together, by their time.
-pub const MAX_REVOKED: u64 = 2_000;
+pub const MAX_REVOKED: usize = 2_000;
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.
@@ -86,5 +88,7 @@ pub const INVITATION_TIME: u64 = 90 * DAY;
 pub const MAX_INVITATIONS: usize = 10_000;
 /// Bans. The owner makes them, each by hand.
 pub const MAX_BANS: usize = 100_000;
+/// Bans in one answer, each with a reason of at most [`MAX_NOTE`] bytes: what fits one reply of the protocol.
+pub const MAX_BANS_TOLD: usize = 512;
 /// A day in seconds.
 pub const DAY: u64 = 24 * 60 * 60;

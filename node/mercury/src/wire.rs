@@ -120,9 +120,9 @@ pub enum Request {
     /// Of the home's owner: this persona again.
     #[n(72)]
     Unban(#[n(0)] Id),
-    /// Of the home's owner: the list of bans.
+    /// Of the home's owner: the list of bans, from after this persona on.
     #[n(73)]
-    Bans,
+    Bans(#[n(0)] Option<Id>),
     /// Of the home's owner: figures.
     #[n(74)]
     Figures,
@@ -191,9 +191,9 @@ pub enum Answer {
     /// An invitation.
     #[n(70)]
     Invitation(#[n(0)] ByteArray<16>),
-    /// Bans and why.
+    /// Bans and why, in the order of the personas' hashes, and whether there are more.
     #[n(71)]
-    Bans(#[n(0)] Vec<(Id, String)>),
+    Bans(#[n(0)] Vec<(Id, String)>, #[n(1)] bool),
     /// Names and numbers.
     #[n(72)]
     Figures(#[n(0)] Vec<(String, u64)>),

@@ -129,7 +129,6 @@ impl Home {
     }
 
     /// Where a persona went that was hosted here.
-    #[allow(dead_code, reason = "profiles come")]
     pub(super) fn redirect(&self, asked: &Asked, persona: Id) -> Result<ControlFlow<Envelope>, Failure> {
         let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
         match record {
@@ -143,10 +142,7 @@ impl Home {
     }
 
     fn check_not_banned(&self, persona: Id) -> Result<(), Failure> {
-        match self.store.bytes(Column::Bans, persona.digest())? {
-            Some(_) => refuse(Code::Closed, "this persona is banned here"),
-            None => Ok(()),
-        }
+        if self.is_banned(persona)? { refuse(Code::Closed, "this persona is banned here") } else { Ok(()) }
     }
 
     /// The same for a log-in.

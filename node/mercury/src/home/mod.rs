@@ -5,9 +5,12 @@
 //! Path: [`Home::handle`] → verified → one batch → [`Home::outputs`]: answers and events, each with the ticket of the
 //! batch that has to be safe before it may leave.
 
+mod admin;
+mod blobs;
 mod hosting;
 mod mail;
 mod permits;
+mod profiles;
 mod relations;
 mod requests;
 mod sessions;
@@ -26,6 +29,7 @@ use crate::envelope::{Body, Bytes32, Envelope, EnvelopeError, Expected, Order, V
 use crate::id::{Id, Key};
 use crate::store::{Batch, Column, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
+use admin::Counters;
 use sessions::Sessions;
 use sweep::Sweep;
 
@@ -147,6 +151,11 @@ pub struct Home {
     sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
+    /// Personas banned now.
+    banned: usize,
+    counters: Counters,
+    /// The key of the blob that the next sweep begins with; empty for the first.
+    blobs_swept: Vec<u8>,
     outputs: Vec<Output>,
 }
 
@@ -161,6 +170,7 @@ impl Home {
             let record: Hosted = store.record(Column::Hosted, &row?.1)?;
             hosted += usize::from(record.departure.is_none());
         }
+        let banned = store.rows(Column::Bans, b"", b"").map(|row| row.map(|_| 1)).sum::<Result<_, _>>()?;
         let id = key.id();
         let sessions = Sessions::default();
         Ok(Self {
@@ -172,6 +182,9 @@ impl Home {
             permits: Permits::default(),
             sweep: Sweep::default(),
             hosted,
+            banned,
+            counters: Counters::default(),
+            blobs_swept: Vec::new(),
             outputs: Vec::new(),
         })
     }
@@ -191,11 +204,16 @@ impl Home {
     /// Does what a device asks. Answers and events come by [`Self::outputs`], once for each request.
     pub fn handle(&mut self, id: RequestId, from: PeerId, request: Request, now: Now) {
         let asked = Asked { id, from, now };
+        self.counters.requests += 1;
         match self.dispatch(&asked, request) {
             Ok(Reply::Now(answer, after)) => self.say(id, answer, after),
             Ok(Reply::Later) => {}
-            Err(Failure::Refused(refusal)) => self.say(id, Answer::Refused(refusal), None),
+            Err(Failure::Refused(refusal)) => {
+                self.counters.refused += 1;
+                self.say(id, Answer::Refused(refusal), None);
+            }
             Err(Failure::Store(error)) => {
+                self.counters.faults += 1;
                 tracing::error!("{error}");
                 self.say(id, Answer::refused(Code::Fault, "the home has a fault"), None);
             }
@@ -212,6 +230,19 @@ impl Home {
             Request::Claim => self.claim(asked),
             Request::Unregister(departure) => self.unregister(asked, &departure),
             Request::Announce(applications) => self.announce(asked, applications),
+            Request::GetProfile(persona) => self.get_profile(asked, persona),
+            Request::SetProfile(profile) => self.set_profile(asked, &profile),
+            Request::Offer(blob) => self.offer(asked, blob),
+            Request::Chunk(hash, number, bytes) => self.chunk(asked, &hash, number, &bytes),
+            Request::GetChunk(owner, hash, number) => self.get_chunk(asked, owner, &hash, number),
+            Request::Discard(hash) => self.discard(asked, &hash),
+            Request::Blobs => self.blobs(asked),
+            Request::Invite(seconds) => self.invite(asked, seconds),
+            Request::Ban(persona, why) => self.ban(asked, persona, &why),
+            Request::Unban(persona) => self.unban(asked, persona),
+            Request::Bans(after) => self.bans(asked, after),
+            Request::Figures => self.tell_figures(asked),
+            Request::BackUp => self.back_up(asked),
             Request::Presence(personas) => self.presence(asked, &personas),
             Request::Relate(request) => self.relate(asked, &request),
             Request::Requests => self.requests(asked),
@@ -236,6 +267,10 @@ impl Home {
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
         self.sweep(now);
+        if let Err(error) = self.sweep_blobs(now) {
+            self.counters.faults += 1;
+            tracing::error!("{error}");
+        }
     }
 
     /// What has to leave since the last call, in order.

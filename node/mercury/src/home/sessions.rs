@@ -58,6 +58,12 @@ impl Sessions {
         self.by_device.len()
     }
 
+    /// Devices of hosted personas, and of visitors.
+    pub(super) fn figures(&self) -> (u64, u64) {
+        let hosted = self.by_device.values().filter(|session| session.hosted).count() as u64;
+        (hosted, self.by_device.len() as u64 - hosted)
+    }
+
     fn insert(&mut self, device: PeerId, session: Session) {
         self.devices.entry(session.persona).or_default().push(device);
         self.by_device.insert(device, session);
@@ -142,6 +148,7 @@ impl Home {
             self.end_session(oldest);
             self.tell(oldest, Event::Ended, None);
         }
+        self.counters.log_ins += 1;
         self.sessions.insert(asked.from, Session { persona, hosted, applications });
         if hosted {
             self.permits.allow_reservation(asked.from);

@@ -19,11 +19,13 @@
 //! A persona is the 32 bytes of its id's hash. Numbers are big-endian. Records are CBOR.
 
 mod records;
+mod restore;
 mod sync;
 
 pub use records::{
     Blob, Hosted, Item, ItemKind, Mailbox, Relation, RelationState, Request, Seen, Sender, StoredProfile,
 };
+pub use restore::restore;
 pub use sync::{Durable, Ticket};
 
 use std::path::Path;
@@ -294,16 +296,6 @@ impl Store {
         let rows = self.db.iterator_cf(self.column(column), mode);
         rows.map(|row| row.map_err(|error| self.wrong(error.to_string())))
             .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix.as_ref())))
-    }
-
-    /// Copies the database, as it is at this moment, into a new folder: a backup that can be opened as a store.
-    ///
-    /// # Errors
-    /// The folder exists, or cannot be written.
-    pub fn backup(&self, folder: &Path) -> Result<(), StoreError> {
-        let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db);
-        let made = checkpoint.and_then(|checkpoint| checkpoint.create_checkpoint(folder));
-        made.map_err(|error| self.wrong(format!("no backup in {}: {error}", folder.display())))
     }
 }
 

@@ -1,0 +1,168 @@
+//! What the home's owner may do: invite, ban, see figures, back up.
+//!
+//! Here: those requests, and the figures, which metrics show too. Not here: what a ban refuses (hosting, sessions,
+//! mail), how a backup is made and read ([`crate::store`]).
+//! Path: the owner's session → checked → one batch, or a new folder below the home's own backups.
+
+use super::{Asked, Failure, Home, Reply, refuse};
+use crate::id::Id;
+use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, MAX_NOTE};
+use crate::store::{Batch, Column, StoreError};
+use crate::wire::{Answer, Code, Refusal};
+
+/// Backups that may be made in one second.
+const BACKUPS_A_SECOND: u32 = 100;
+
+/// What has happened since the home was started.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Requests.
+    pub(super) requests: u64,
+    /// Those that were refused.
+    pub(super) refused: u64,
+    /// Those that a fault of the home's own stopped.
+    pub(super) faults: u64,
+    /// Log-ins, of hosted personas and of visitors.
+    pub(super) log_ins: u64,
+    /// Items that were put into somebody's mail.
+    pub(super) mail_stored: u64,
+    /// Items that their recipients have acknowledged.
+    pub(super) mail_delivered: u64,
+    /// Blobs whose last chunk came.
+    pub(super) blobs_completed: u64,
+}
+
+impl Home {
+    fn check_owner(&self, asked: &Asked) -> Result<(), Failure> {
+        let caller = self.caller(asked)?;
+        if self.settings.owner == Some(caller) { Ok(()) } else { Err(Refusal::not_for_you().into()) }
+    }
+
+    /// Whether the owner has banned a persona.
+    pub(super) fn is_banned(&self, persona: Id) -> Result<bool, StoreError> {
+        Ok(self.store.bytes(Column::Bans, persona.digest())?.is_some())
+    }
+
+    pub(super) fn invite(&self, asked: &Asked, seconds: u64) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        if !(1..=INVITATION_TIME).contains(&seconds) {
+            return refuse(
+                Code::Malformed,
+                format!("an invitation for {seconds} s, 1 to {INVITATION_TIME} expected"),
+            );
+        }
+        let now = asked.now.wall;
+        let (mut open, mut batch) = (0, Batch::default());
+        for row in self.store.rows(Column::Invitations, b"", b"") {
+            let (code, until) = row?;
+            if <[u8; 8]>::try_from(&*until).is_ok_and(|until| u64::from_be_bytes(until) >= now) {
+                open += 1;
+            } else {
+                batch.delete(Column::Invitations, &code);
+            }
+        }
+        if open >= MAX_INVITATIONS {
+            return refuse(Code::Full, format!("{MAX_INVITATIONS} invitations are open"));
+        }
+        let mut code = [0; 16];
+        if getrandom::fill(&mut code).is_err() {
+            return refuse(Code::Fault, "the home has no random numbers");
+        }
+        batch.put_number(Column::Invitations, &code, now.saturating_add(seconds));
+        Ok(Reply::Now(Answer::Invitation(code.into()), Some(self.commit(batch)?)))
+    }
+
+    pub(super) fn ban(&mut self, asked: &Asked, persona: Id, why: &str) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        if self.settings.owner == Some(persona) {
+            return refuse(Code::Malformed, "the home's owner cannot be banned");
+        }
+        if why.len() > MAX_NOTE || why.contains(char::is_control) {
+            return refuse(
+                Code::Malformed,
+                format!("a ban's reason is one line of at most {MAX_NOTE} bytes"),
+            );
+        }
+        let new = !self.is_banned(persona)?;
+        if new && self.banned >= MAX_BANS {
+            return refuse(Code::Full, format!("{MAX_BANS} personas are banned"));
+        }
+        let mut batch = Batch::default();
+        batch.put_bytes(Column::Bans, persona.digest(), why.as_bytes());
+        let ticket = self.commit(batch)?;
+        self.banned += usize::from(new);
+        self.end_all_sessions(persona, None);
+        Ok(Reply::done(ticket))
+    }
+
+    pub(super) fn unban(&mut self, asked: &Asked, persona: Id) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        let was = self.is_banned(persona)?;
+        let mut batch = Batch::default();
+        batch.delete(Column::Bans, persona.digest());
+        let ticket = self.commit(batch)?;
+        self.banned = self.banned.saturating_sub(usize::from(was));
+        Ok(Reply::done(ticket))
+    }
+
+    pub(super) fn bans(&self, asked: &Asked, after: Option<Id>) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        let from = after.as_ref().map_or(&[][..], |id| id.digest());
+        let mut bans = Vec::new();
+        for row in self.store.rows(Column::Bans, b"", from) {
+            let (key, why) = row?;
+            let Ok(persona) = <[u8; 32]>::try_from(&*key).map(Id::from_digest) else { continue };
+            if Some(persona) == after {
+                continue;
+            }
+            if bans.len() == MAX_BANS_TOLD {
+                return Ok(Answer::Bans(bans, true).into());
+            }
+            bans.push((persona, String::from_utf8_lossy(&why).into_owned()));
+        }
+        Ok(Answer::Bans(bans, false).into())
+    }
+
+    pub(super) fn tell_figures(&self, asked: &Asked) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        let figures = self.figures().into_iter();
+        Ok(Answer::Figures(figures.map(|(name, number)| (name.to_owned(), number)).collect()).into())
+    }
+
+    /// What there is and what has happened since the start, by name.
+    #[must_use]
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        let counted = &self.counters;
+        let (sessions, visitors) = self.sessions.figures();
+        vec![
+            ("hosted", self.hosted as u64),
+            ("sessions", sessions),
+            ("visitors", visitors),
+            ("banned", self.banned as u64),
+            ("requests", counted.requests),
+            ("refused", counted.refused),
+            ("faults", counted.faults),
+            ("log_ins", counted.log_ins),
+            ("mail_stored", counted.mail_stored),
+            ("mail_delivered", counted.mail_delivered),
+            ("blobs_completed", counted.blobs_completed),
+        ]
+    }
+
+    pub(super) fn back_up(&self, asked: &Asked) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        let folder = &self.settings.backups;
+        if let Err(error) = std::fs::create_dir_all(folder) {
+            tracing::error!("no folder for backups in {}: {error}", folder.display());
+            return refuse(Code::Fault, format!("no folder for backups: {error}"));
+        }
+        // The name is the home's: nothing of a client's stands in a path.
+        let wall = asked.now.wall;
+        let mut names = (0..BACKUPS_A_SECOND).map(|number| format!("mercury-{wall}-{number}"));
+        let Some(name) = names.find(|name| folder.join(name).symlink_metadata().is_err()) else {
+            return refuse(Code::Later, "too many backups in this second");
+        };
+        self.store.backup(&folder.join(&name))?;
+        Ok(Answer::BackedUp(name).into())
+    }
+}
