@@ -197,7 +197,7 @@ fn is_device(bytes: &[u8]) -> bool {
 }
 
 impl HomeAddress {
-    fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         check_addresses(&self.addresses)
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod body;
 mod cbor;
+pub mod client;
 pub mod envelope;
 pub mod home;
 pub mod id;

@@ -1,0 +1,433 @@
+//! What a device keeps of its persona, in a folder of its own: two secrets and a state.
+//!
+//! Here: the files, written whole or not at all, and what the state holds. Not here: what is done with it.
+//! `persona.key` and `sealing.key` are 32 bytes in hexadecimal each, mode 0600; `state` is CBOR. Two programs may
+//! share a folder: each change is read, made and written under the lock of `lock`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use minicbor::bytes::ByteArray;
+use minicbor::{Decode, Encode};
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+use super::seal::SealingKey;
+use crate::body::HomeAddress;
+use crate::envelope::Envelope;
+use crate::id::{Id, Key};
+use crate::limits::{MAX_NETWORK, MAX_RELATIONS};
+
+/// Number of the layout of the state.
+const FORMAT: u64 = 1;
+/// Longest state, in bytes: [`MAX_RELATIONS`] contacts with long addresses, and the marks of all mail of 14 days.
+const MAX_STATE: u64 = 32 << 20;
+/// Marks of mail that was taken: more than wait at a home at once.
+const MAX_TAKEN: usize = 32 * 1024;
+
+/// A folder that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct FolderError {
+    path: String,
+    reason: String,
+}
+
+/// All that a device knows beside its secrets.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct State {
+    #[n(0)]
+    format: u64,
+    /// The network's name.
+    #[n(1)]
+    pub network: String,
+    /// The home that hosts the persona.
+    #[n(2)]
+    pub home: Option<HomeAddress>,
+    /// Both halves of the proof that it does.
+    #[n(3)]
+    pub hosting: Option<(Envelope, Envelope)>,
+    /// The persona's newest profile.
+    #[n(4)]
+    pub profile: Option<Envelope>,
+    /// Mail of this home was taken up to this number.
+    #[n(5)]
+    pub mail: u64,
+    /// Hashes of mail that was taken, and until when each could come again, in seconds since 1970.
+    #[n(6)]
+    pub taken: Vec<(ByteArray<32>, u64)>,
+    /// Others, in the order of their ids.
+    #[n(7)]
+    pub contacts: Vec<Contact>,
+}
+
+/// Another persona.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Contact {
+    /// Who.
+    #[n(0)]
+    pub id: Id,
+    /// How far the relation has come.
+    #[n(1)]
+    pub standing: Standing,
+    /// Where the other one was last found.
+    #[n(2)]
+    pub home: Option<HomeAddress>,
+    /// The newest version of the other one's profile that was seen: an older one is refused.
+    #[n(3)]
+    pub version: u64,
+    /// The request, from whichever of the two.
+    #[n(4)]
+    pub request: Option<Envelope>,
+    /// The acceptance: with the request, the proof.
+    #[n(5)]
+    pub acceptance: Option<Envelope>,
+    /// The hash of the request that was taken back last: it never holds again.
+    #[n(6)]
+    pub revoked: Option<ByteArray<32>>,
+}
+
+/// How far a relation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Standing {
+    /// Known, not related.
+    #[n(0)]
+    Known,
+    /// Asked, not answered.
+    #[n(1)]
+    Asked,
+    /// Both hold the proof.
+    #[n(2)]
+    Held,
+    /// Taken back.
+    #[n(3)]
+    Revoked,
+}
+
+impl Contact {
+    /// Somebody of whom nothing is known.
+    #[must_use]
+    pub fn new(id: Id) -> Self {
+        Self {
+            id,
+            standing: Standing::Known,
+            home: None,
+            version: 0,
+            request: None,
+            acceptance: None,
+            revoked: None,
+        }
+    }
+}
+
+impl State {
+    fn new(network: &str) -> Self {
+        Self {
+            format: FORMAT,
+            network: network.to_owned(),
+            home: None,
+            hosting: None,
+            profile: None,
+            mail: 0,
+            taken: Vec::new(),
+            contacts: Vec::new(),
+        }
+    }
+
+    /// What is known of somebody.
+    #[must_use]
+    pub fn contact(&self, id: Id) -> Option<&Contact> {
+        self.contacts.binary_search_by_key(&id, |one| one.id).ok().map(|place| &self.contacts[place])
+    }
+
+    /// The same, to be changed; made where it is missing. The oldest strangers make room.
+    pub fn contact_mut(&mut self, id: Id) -> &mut Contact {
+        if self.contact(id).is_none() && self.contacts.len() >= 2 * MAX_RELATIONS {
+            let stranger = self.contacts.iter().position(|one| one.standing == Standing::Known);
+            self.contacts.remove(stranger.unwrap_or(0));
+        }
+        let place = match self.contacts.binary_search_by_key(&id, |one| one.id) {
+            Ok(place) => place,
+            Err(place) => {
+                self.contacts.insert(place, Contact::new(id));
+                place
+            }
+        };
+        &mut self.contacts[place]
+    }
+
+    /// Whether a relation with somebody holds.
+    #[must_use]
+    pub fn holds(&self, id: Id) -> bool {
+        self.contact(id).is_some_and(|one| one.standing == Standing::Held)
+    }
+
+    /// Marks mail as taken; whether it was not before.
+    pub fn take(&mut self, hash: [u8; 32], expires: u64, now: u64) -> bool {
+        if self.taken.iter().any(|(one, _)| **one == hash) {
+            return false;
+        }
+        self.taken.retain(|(_, until)| *until >= now);
+        if self.taken.len() >= MAX_TAKEN {
+            self.taken.remove(0);
+        }
+        self.taken.push((hash.into(), expires));
+        true
+    }
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes a new persona: its two secrets and an empty state.
+    ///
+    /// # Errors
+    /// There is a persona already, or the folder cannot be written.
+    pub fn create(path: &Path, network: &str) -> Result<Self, FolderError> {
+        let folder = Self { path: path.to_owned() };
+        if network.is_empty() || network.len() > MAX_NETWORK {
+            return Err(folder.wrong(path, format!("the network's name has 1 to {MAX_NETWORK} bytes")));
+        }
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| folder.wrong(path, error))?;
+        let key = Key::generate().map_err(|error| folder.wrong(path, error))?;
+        let sealing = SealingKey::generate().map_err(|error| folder.wrong(path, error))?;
+        let _lock = folder.lock()?;
+        folder.write_secret("sealing.key", sealing.secret())?;
+        folder.write_state(&State::new(network))?;
+        // Last: a folder without it is no persona.
+        folder.write_secret("persona.key", &key.secret())?;
+        Ok(folder)
+    }
+
+    /// Opens what [`Self::create`] made.
+    ///
+    /// # Errors
+    /// It is no such folder, or its state cannot be read.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let folder = Self { path: path.to_owned() };
+        folder.key()?;
+        folder.state()?;
+        Ok(folder)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn wrong(&self, path: &Path, reason: impl ToString) -> FolderError {
+        FolderError { path: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    /// The persona's key.
+    ///
+    /// # Errors
+    /// It cannot be read, or others may read it.
+    pub fn key(&self) -> Result<Key, FolderError> {
+        self.read_secret("persona.key").map(|secret| Key::from_secret(&secret))
+    }
+
+    /// The key that messages are opened with.
+    ///
+    /// # Errors
+    /// It cannot be read, or others may read it.
+    pub fn sealing_key(&self) -> Result<SealingKey, FolderError> {
+        self.read_secret("sealing.key").map(|secret| SealingKey::from_secret(&secret))
+    }
+
+    fn read_secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, FolderError> {
+        let path = self.path.join(name);
+        let missing = "no such file; `iop-mercury-cli new` makes a persona";
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => self.wrong(&path, missing),
+            _ => self.wrong(&path, error),
+        })?;
+        let mode = file.metadata().map_err(|error| self.wrong(&path, error))?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(self.wrong(&path, format!("others may read it (mode {mode:o}), 600 expected")));
+        }
+        let mut text = Zeroizing::new(String::new());
+        file.take(66).read_to_string(&mut text).map_err(|error| self.wrong(&path, error))?;
+        parse_secret(text.trim_end()).ok_or_else(|| self.wrong(&path, "64 hexadecimal digits expected"))
+    }
+
+    fn write_secret(&self, name: &str, secret: &[u8; 32]) -> Result<(), FolderError> {
+        use std::fmt::Write as _;
+        let path = self.path.join(name);
+        let mut text = Zeroizing::new(String::with_capacity(65));
+        for byte in secret {
+            write!(text, "{byte:02x}").expect("a string takes everything");
+        }
+        text.push('\n');
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            File::open(&self.path)?.sync_all()
+        })();
+        written.map_err(|error: io::Error| match error.kind() {
+            ErrorKind::AlreadyExists => self.wrong(&path, "exists already; a persona is never written over"),
+            _ => self.wrong(&path, error),
+        })
+    }
+
+    fn lock(&self) -> Result<File, FolderError> {
+        let path = self.path.join("lock");
+        let locked = (|| {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        })();
+        locked.map_err(|error: io::Error| self.wrong(&path, error))
+    }
+
+    /// The state as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read, or was written by another version.
+    pub fn state(&self) -> Result<State, FolderError> {
+        let path = self.path.join("state");
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(MAX_STATE + 1).read_to_end(&mut bytes));
+        read.map_err(|error| self.wrong(&path, error))?;
+        if bytes.len() as u64 > MAX_STATE {
+            return Err(self.wrong(&path, format!("longer than {MAX_STATE} bytes")));
+        }
+        match crate::cbor::from_slice::<State>(&bytes) {
+            Some(state) if state.format == FORMAT => Ok(state),
+            Some(state) => {
+                Err(self.wrong(&path, format!("its format is {}, {FORMAT} expected", state.format)))
+            }
+            None => Err(self.wrong(&path, "damaged, or no state of a persona")),
+        }
+    }
+
+    /// Changes the state: all of the change is kept, or none.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, FolderError> {
+        let _lock = self.lock()?;
+        let before = self.state()?;
+        let mut after = before.clone();
+        let result = change(&mut after);
+        if after != before {
+            self.write_state(&after)?;
+        }
+        Ok(result)
+    }
+
+    fn write_state(&self, state: &State) -> Result<(), FolderError> {
+        let (path, fresh) = (self.path.join("state"), self.path.join("state.new"));
+        let written = (|| {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(&crate::cbor::to_vec(state))?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, &path)?;
+            File::open(&self.path)?.sync_all()
+        })();
+        written.map_err(|error: io::Error| self.wrong(&path, error))
+    }
+}
+
+fn parse_secret(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut secret = Zeroizing::new([0; 32]);
+    for (byte, digits) in secret.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("me"), "test").unwrap();
+        (place, folder)
+    }
+
+    #[test]
+    fn a_persona_is_made_once_and_read_back_and_its_secrets_are_its_owners_alone() {
+        let (place, folder) = folder();
+        let again = Folder::open(&place.path().join("me")).unwrap();
+        assert_eq!(again.key().unwrap().id(), folder.key().unwrap().id());
+        assert_eq!(again.sealing_key().unwrap().public(), folder.sealing_key().unwrap().public());
+        assert_eq!(again.state().unwrap().network, "test");
+        for name in ["persona.key", "sealing.key", "state"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        let error = Folder::create(folder.path(), "test").unwrap_err().to_string();
+        assert!(error.contains("exists already"), "{error}");
+        assert_eq!(folder.key().unwrap().id(), again.key().unwrap().id());
+    }
+
+    #[test]
+    fn secrets_that_others_may_read_or_that_are_none_are_refused() {
+        let (_place, folder) = folder();
+        let path = folder.path().join("persona.key");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(folder.key().unwrap_err().to_string().contains("mode 640"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        for text in ["", "00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"é".repeat(32)] {
+            std::fs::write(&path, text).unwrap();
+            assert!(folder.key().is_err(), "{text}");
+        }
+        let error = Folder::open(Path::new("/nonexistent")).unwrap_err().to_string();
+        assert!(error.contains("iop-mercury-cli new"), "{error}");
+    }
+
+    #[test]
+    fn changes_are_kept_and_damage_is_told() {
+        let (_place, folder) = folder();
+        let id = Key::from_secret(&[1; 32]).id();
+        folder.update(|state| state.contact_mut(id).standing = Standing::Held).unwrap();
+        assert!(folder.state().unwrap().holds(id));
+        std::fs::write(folder.path().join("state"), b"no").unwrap();
+        assert!(folder.state().unwrap_err().to_string().contains("damaged"));
+        assert!(folder.update(|_| ()).is_err());
+    }
+
+    #[test]
+    fn two_at_once_lose_none_of_their_changes() {
+        let (_place, folder) = folder();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| (0..50).for_each(|_| folder.update(|state| state.mail += 1).unwrap()));
+            }
+        });
+        assert_eq!(folder.state().unwrap().mail, 100);
+    }
+
+    #[test]
+    fn mail_is_taken_once_until_it_could_not_come_again() {
+        let mut state = State::new("test");
+        assert!(state.take([1; 32], 100, 50));
+        assert!(!state.take([1; 32], 100, 50));
+        assert!(state.take([2; 32], 200, 101));
+        assert_eq!(state.taken.len(), 1, "the first has expired");
+        for number in 0..2 * MAX_RELATIONS as u64 + 10 {
+            let mut secret = [0; 32];
+            secret[..8].copy_from_slice(&number.to_be_bytes());
+            state.contact_mut(Key::from_secret(&secret).id());
+        }
+        assert_eq!(state.contacts.len(), 2 * MAX_RELATIONS);
+    }
+}
