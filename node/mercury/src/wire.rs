@@ -365,3 +365,6 @@ impl Refusal {
         Self::new(Code::NotForYou, "not for you, or there is no such persona here")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,20 +6,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
+use sha2::{Digest, Sha256};
 
 use super::{Home, Now, RequestId, Settings, What};
 use crate::body::{
-    HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest, RelationRevocation,
+    BlobRef, HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest, RelationRevocation,
 };
 use crate::envelope::{Body, Envelope, Expected, Order, Verified};
 use crate::id::{Id, Key};
-use crate::store::{Column, Hosted, Item, Mailbox, Relation, RelationState, Seen, Sender, Store};
-use crate::wire::{Answer, Event, Hosting, Request};
+use crate::limits::CHUNK;
+use crate::store::{Batch, Column, Hosted, Item, Mailbox, Relation, RelationState, Seen, Sender, Store, pair};
+use crate::wire::{Answer, Code, Event, Hosting, Request};
 
 /// The network of all tests.
 pub(crate) const NETWORK: &str = "test";
 /// When tests begin, in seconds since 1970.
 pub(crate) const START: u64 = 1_800_000_000;
+
+/// The reference to a blob.
+pub(crate) fn blob_of(bytes: &[u8]) -> BlobRef {
+    BlobRef { hash: <[u8; 32]>::from(Sha256::digest(bytes)).into(), size: bytes.len() as u64 }
+}
 
 /// A home and its clock.
 pub(crate) struct Bench {
@@ -28,6 +35,14 @@ pub(crate) struct Bench {
     pub(crate) events: Vec<(PeerId, Event)>,
     pub(crate) folder: Arc<tempfile::TempDir>,
     requests: u64,
+}
+
+/// Why a request was refused.
+pub(crate) fn code(answer: &Answer) -> Option<Code> {
+    match answer {
+        Answer::Refused(refusal) => Some(refusal.code),
+        _ => None,
+    }
 }
 
 /// A persona at a device.
@@ -135,6 +150,54 @@ impl Bench {
             self.sign(person, self.home.id(), order, &Login { device: person.device.to_bytes().into() });
         let applications = applications.iter().map(|name| (*name).to_owned()).collect();
         self.ask(person.device, Request::LogIn(login, applications))
+    }
+
+    /// Stops the home and starts one on the same folder, a moment later by both clocks.
+    pub(crate) fn restart(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let Self { home, now, folder, requests, .. } = self;
+        drop(home);
+        Self { now, requests, ..Self::open(folder, change) }
+    }
+
+    /// Sends all of a blob.
+    pub(crate) fn upload(&mut self, person: &Person, bytes: &[u8]) -> BlobRef {
+        let blob = blob_of(bytes);
+        assert_eq!(self.ask(person.device, Request::Offer(blob)), Answer::Next(0));
+        for (number, chunk) in (0u32..).zip(bytes.chunks(CHUNK)) {
+            let sent = Request::Chunk(blob.hash, number, chunk.to_vec().into());
+            assert_eq!(self.ask(person.device, sent), Answer::Next(number + 1));
+        }
+        blob
+    }
+
+    /// A relation that holds, as a hosted owner has it.
+    pub(crate) fn hold(&mut self, owner: &Person, other: &Person) {
+        let order = Order::Nonce([owner.key.secret()[0]; 32]);
+        let home = HomeAddress { home: self.home.id(), addresses: Vec::new() };
+        let body = RelationRequest { label: "friend".to_owned(), note: String::new(), home };
+        let request = self.sign(owner, other.id(), order, &body);
+        let acceptance = RelationAcceptance { request: request.hash().into() };
+        let acceptance = self.sign(other, owner.id(), order, &acceptance);
+        let Order::Nonce(nonce) = order else { unreachable!() };
+        let relation = Relation {
+            state: RelationState::Held,
+            request_hash: request.hash().into(),
+            nonce: nonce.into(),
+            requester: owner.id(),
+            request: request.to_bytes().into(),
+            acceptance: Some(acceptance.to_bytes().into()),
+            revoked: 0,
+        };
+        let mut batch = Batch::default();
+        batch.put(Column::Relations, &pair(owner.id().digest(), other.id().digest()), &relation);
+        self.home.store.commit(batch).unwrap();
+    }
+
+    /// Somebody who is hosted elsewhere and logged in here.
+    pub(crate) fn visitor(&mut self, number: u8) -> Person {
+        let person = Person::new(number);
+        assert_eq!(self.log_in(&person, &[]), Answer::Session(false));
+        person
     }
 
     /// Somebody who is hosted here and logged in.
