@@ -418,7 +418,7 @@ fn weight(answer: &Answer) -> usize {
         | Answer::Profile(_)
         | Answer::Chunk(_)
         | Answer::Blobs(_)
-        | Answer::Bans(_) => answer.to_bytes().len(),
+        | Answer::Bans(..) => answer.to_bytes().len(),
         _ => 512,
     }
 }
