@@ -27,7 +27,7 @@ use libp2p::PeerId;
 
 use crate::envelope::{Body, Bytes32, Envelope, EnvelopeError, Expected, Order, Verified};
 use crate::id::{Id, Key};
-use crate::store::{Batch, Column, Hosted, Store, StoreError, Ticket};
+use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
 use sessions::Sessions;
@@ -82,6 +82,7 @@ pub enum What {
 }
 
 /// What a request leads to: its answer and the batch that has to be safe before, or an answer that comes later.
+#[allow(clippy::large_enum_variant, reason = "each lives for one request")]
 enum Reply {
     Now(Answer, Option<Ticket>),
     /// An answer by [`Home::say`], to the request's id.
@@ -201,6 +202,41 @@ impl Home {
         self.permits.clone()
     }
 
+    /// The home's identity on the network.
+    #[must_use]
+    pub fn peer_key(&self) -> libp2p::identity::Keypair {
+        self.key.peer_key()
+    }
+
+    /// Where one sees which tickets are due.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        self.store.durable()
+    }
+
+    /// Multiaddresses at which others reach it from now on, with its peer id.
+    pub fn set_addresses(&mut self, addresses: Vec<String>) {
+        self.settings.addresses = addresses;
+    }
+
+    /// Whether a device is logged in.
+    #[must_use]
+    pub fn has_session(&self, device: PeerId) -> bool {
+        self.sessions.of(device).is_some()
+    }
+
+    /// Devices that are logged in.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// Personas that are hosted.
+    #[must_use]
+    pub fn hosted(&self) -> usize {
+        self.hosted
+    }
+
     /// Does what a device asks. Answers and events come by [`Self::outputs`], once for each request.
     pub fn handle(&mut self, id: RequestId, from: PeerId, request: Request, now: Now) {
         let asked = Asked { id, from, now };
@@ -266,11 +302,11 @@ impl Home {
     /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
-        self.sweep(now);
         if let Err(error) = self.sweep_blobs(now) {
             self.counters.faults += 1;
             tracing::error!("{error}");
         }
+        self.sweep(now);
     }
 
     /// What has to leave since the last call, in order.

@@ -6,20 +6,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
+use sha2::{Digest, Sha256};
 
 use super::{Home, Now, RequestId, Settings, What};
 use crate::body::{
-    HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest, RelationRevocation,
+    BlobRef, HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest,
+    RelationRevocation,
 };
 use crate::envelope::{Body, Envelope, Expected, Order, Verified};
 use crate::id::{Id, Key};
+use crate::limits::CHUNK;
 use crate::store::{Column, Hosted, Item, Mailbox, Relation, RelationState, Seen, Sender, Store};
-use crate::wire::{Answer, Event, Hosting, Request};
+use crate::wire::{Answer, Code, Event, Hosting, Request};
 
 /// The network of all tests.
 pub(crate) const NETWORK: &str = "test";
 /// When tests begin, in seconds since 1970.
 pub(crate) const START: u64 = 1_800_000_000;
+
+/// The reference to a blob.
+pub(crate) fn blob_of(bytes: &[u8]) -> BlobRef {
+    BlobRef { hash: <[u8; 32]>::from(Sha256::digest(bytes)).into(), size: bytes.len() as u64 }
+}
 
 /// A home and its clock.
 pub(crate) struct Bench {
@@ -28,6 +36,14 @@ pub(crate) struct Bench {
     pub(crate) events: Vec<(PeerId, Event)>,
     pub(crate) folder: Arc<tempfile::TempDir>,
     requests: u64,
+}
+
+/// Why a request was refused.
+pub(crate) fn code(answer: &Answer) -> Option<Code> {
+    match answer {
+        Answer::Refused(refusal) => Some(refusal.code),
+        _ => None,
+    }
 }
 
 /// A persona at a device.
@@ -137,21 +153,42 @@ impl Bench {
         self.ask(person.device, Request::LogIn(login, applications))
     }
 
+    /// Stops the home and starts one on the same folder, a moment later by both clocks.
+    pub(crate) fn restart(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let Self { home, now, folder, requests, .. } = self;
+        drop(home);
+        Self { now, requests, ..Self::open(folder, change) }
+    }
+
+    /// Sends all of a blob.
+    pub(crate) fn upload(&mut self, person: &Person, bytes: &[u8]) -> BlobRef {
+        let blob = blob_of(bytes);
+        assert_eq!(self.ask(person.device, Request::Offer(blob)), Answer::Next(0));
+        for (number, chunk) in (0u32..).zip(bytes.chunks(CHUNK)) {
+            let sent = Request::Chunk(blob.hash, number, chunk.to_vec().into());
+            assert_eq!(self.ask(person.device, sent), Answer::Next(number + 1));
+        }
+        blob
+    }
+
+    /// A relation that holds between two people.
+    pub(crate) fn hold(&mut self, owner: &Person, other: &Person) {
+        self.relation(owner, other, owner.key.secret()[0].into());
+    }
+
+    /// Somebody who is hosted elsewhere and logged in here.
+    pub(crate) fn visitor(&mut self, number: u8) -> Person {
+        let person = Person::new(number);
+        assert_eq!(self.log_in(&person, &[]), Answer::Session(false));
+        person
+    }
+
     /// Somebody who is hosted here and logged in.
     pub(crate) fn resident(&mut self, number: u8) -> Person {
         let person = Person::new(number);
         assert!(matches!(self.register(&person), Answer::Hosting(..)));
         assert_eq!(self.log_in(&person, &[]), Answer::Session(true));
         person
-    }
-
-    /// The same home, started again at the same time.
-    pub(crate) fn restarted(self) -> Self {
-        let Self { home, now, folder, .. } = self;
-        drop(home);
-        let mut bench = Self::open(folder, |_| {});
-        bench.now = now;
-        bench
     }
 
     /// Time goes on, with enough ticks that all that is too old goes.

@@ -26,7 +26,7 @@ pub use records::{
     Blob, Hosted, Item, ItemKind, Mailbox, Relation, RelationState, Request, Seen, Sender, StoredProfile,
 };
 pub use restore::restore;
-pub use sync::{Durable, Ticket};
+pub use sync::{Durable, NotDurable, Ticket};
 
 use std::path::Path;
 

@@ -30,7 +30,13 @@ impl Durable {
         self.0.wait_for(|synced| *synced >= ticket.0).await.map(drop).map_err(|_| NotDurable)
     }
 
-    /// The same, for a thread that may block.
+    /// Whether a batch is safe from a loss of power.
+    #[must_use]
+    pub fn is_safe(&self, ticket: Ticket) -> bool {
+        *self.0.borrow() >= ticket.0
+    }
+
+    /// [`Self::wait`] for a thread that may block.
     ///
     /// # Errors
     /// It never will be.
