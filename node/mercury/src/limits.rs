@@ -1,5 +1,7 @@
 //! How much of anything, and why so much. All are enforced where the thing comes in.
 
+use std::time::Duration;
+
 /// Longest name of a network, in bytes: `main`, `test`, or a private chain's.
 pub const MAX_NETWORK: usize = 32;
 /// Longest envelope as it travels, in bytes: a message with the most that it may hold, and what is around it.
@@ -34,6 +36,11 @@ pub const MAX_MAIL_OF_SENDER: u64 = 512 * 1024;
 pub const MAX_MAIL_COUNT: u64 = 16 * 1024;
 /// What an item counts beside its bytes: keys, index, and the mark that it was seen.
 pub const ITEM_OVERHEAD: u64 = 256;
+/// Messages to one recipient whose hashes are remembered until they expire, so that none is delivered twice: one in
+/// five seconds for fourteen days. Bounds what two who send and acknowledge without end cost.
+pub const MAX_SEEN: u64 = 256 * 1024;
+/// Of which from one sender: one in forty seconds.
+pub const MAX_SEEN_OF_SENDER: u64 = MAX_SEEN / 8;
 /// How long mail waits, in seconds: a long holiday.
 pub const MAIL_TIME: u64 = 14 * DAY;
 /// Items in one answer to a fetch, and their bytes: what fits one reply of the protocol.
@@ -49,8 +56,11 @@ pub const MAX_LABEL: usize = 64;
 
 /// Personas that a home hosts.
 pub const MAX_HOSTED: usize = 10_000;
-/// Relations of one persona.
+/// Relations of one persona, held or asked for.
 pub const MAX_RELATIONS: usize = 2_000;
+/// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
+/// together, by their time.
+pub const MAX_REVOKED: usize = 2_000;
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.
@@ -84,3 +94,80 @@ pub const MAX_BANS: usize = 100_000;
 pub const MAX_BANS_TOLD: usize = 512;
 /// A day in seconds.
 pub const DAY: u64 = 24 * 60 * 60;
+
+/// Longest event, in bytes: a call's offer, or a presence with fifty long names.
+pub const MAX_EVENT: usize = 8 * 1024;
+/// Time for a request from its first byte until its answer is taken: a call's ten seconds, and a slow line. Who sends
+/// half a request or takes no answer is cut off then.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Requests and events under way on one connection; what comes beyond is dropped. A device rarely has three.
+pub const STREAMS_OF_CONNECTION: usize = 16;
+/// Streams of a connection as yamux counts them. The number is odd for a reason: yamux lets the windows of a
+/// connection grow to 1 GiB together, less 256 KiB for each of these, so that 24 MiB are left for circuits that are
+/// fast. The streams themselves are few: those that no protocol takes are closed at once.
+pub const YAMUX_STREAMS: usize = 4_000;
+/// Streams of a connection that have not yet said what they are for.
+pub const NEGOTIATING_STREAMS: usize = 32;
+
+/// Connections in all: the devices of ten thousand personas, some twice, and other homes.
+pub const MAX_CONNECTIONS: usize = 24_000;
+/// Connections of one peer: one, a second one that replaces it, and what hole punching needs.
+pub const MAX_CONNECTIONS_OF_PEER: usize = 4;
+/// Connections from one address (an IPv6 network of 64 bits counts as one): a school behind one router.
+pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 256;
+/// Connections that have not shown who they are.
+pub const MAX_PENDING: usize = 512;
+/// Of which from one address.
+pub const MAX_PENDING_OF_ADDRESS: usize = 64;
+/// Connections that we make ourselves at a time: to other homes, and to see whether a device can be reached.
+pub const MAX_PENDING_OUTGOING: u32 = 64;
+/// New connections from one address: how many at once, and per second. Each costs the home a handshake.
+pub const CONNECTIONS_RATE_OF_ADDRESS: Rate = Rate { burst: 512, per_second: 16 };
+/// Requests of one peer: a blob of eight megabytes in chunks at once, then fifty a second.
+pub const REQUESTS_OF_PEER: Rate = Rate { burst: 600, per_second: 50 };
+/// Requests from one address.
+pub const REQUESTS_OF_ADDRESS: Rate = Rate { burst: 4_000, per_second: 500 };
+/// Requests that are refused for their rate before their peer is disconnected: it does not listen.
+pub const MAX_REFUSED: u32 = 1_000;
+/// Requests of one peer that are under way.
+pub const MAX_REQUESTS_OF_PEER: usize = 32;
+/// Requests that are under way in all.
+pub const MAX_REQUESTS_IN_ALL: usize = 8_192;
+/// Bytes of answers that their peers have not taken yet. Beyond, whoever takes the longest is disconnected.
+pub const MAX_ANSWERS: usize = 64 << 20;
+/// Events that one device has not confirmed yet; the others wait here.
+pub const EVENTS_UNDER_WAY: usize = 8;
+/// Events that wait for one device: a presence of each relation, and room. Beyond, the device is disconnected; it
+/// finds what it missed when it comes back.
+pub const MAX_EVENTS: usize = 4_096;
+/// Their bytes.
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// A connection without a session and without anything under way is closed after this.
+pub const IDLE_TIME: Duration = Duration::from_secs(60);
+/// Time to show who one is.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Between two pings on a connection. Ten thousand connections are 170 pings a second.
+pub const PING_INTERVAL: Duration = Duration::from_secs(60);
+/// Time for the answer to one.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A circuit's time.
+pub const CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
+/// Bytes through a circuit, both ways together: a call with pictures, not a film.
+pub const CIRCUIT_BYTES: u64 = 64 << 20;
+/// Circuits at once. One whose ends collude can make the relay hold 24 MiB.
+pub const MAX_CIRCUITS: usize = 256;
+/// Circuits of one device.
+pub const MAX_CIRCUITS_OF_PEER: usize = 4;
+/// For how long a reservation holds; devices renew theirs.
+pub const RESERVATION_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// How often something may happen: a bucket of `burst` tokens, filled by `per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens of a full bucket.
+    pub burst: u32,
+    /// Tokens that come back each second.
+    pub per_second: u32,
+}

@@ -18,12 +18,14 @@ use super::seal::SealingKey;
 use crate::body::HomeAddress;
 use crate::envelope::Envelope;
 use crate::id::{Id, Key};
-use crate::limits::{MAX_NETWORK, MAX_RELATIONS};
+use crate::limits::MAX_NETWORK;
 
 /// Number of the layout of the state.
 const FORMAT: u64 = 1;
-/// Longest state, in bytes: [`MAX_RELATIONS`] contacts with long addresses, and the marks of all mail of 14 days.
+/// Longest state, in bytes: [`MAX_CONTACTS`] with long addresses, and the marks of all mail of 14 days.
 const MAX_STATE: u64 = 32 << 20;
+/// Others that are remembered: all that may be related, and some strangers.
+const MAX_CONTACTS: usize = 4_000;
 /// Marks of mail that was taken: more than wait at a home at once.
 const MAX_TAKEN: usize = 32 * 1024;
 
@@ -33,6 +35,10 @@ const MAX_TAKEN: usize = 32 * 1024;
 pub struct FolderError {
     path: String,
     reason: String,
+}
+
+fn wrong(path: &Path, reason: impl ToString) -> FolderError {
+    FolderError { path: path.display().to_string(), reason: reason.to_string() }
 }
 
 /// All that a device knows beside its secrets.
@@ -145,7 +151,7 @@ impl State {
 
     /// The same, to be changed; made where it is missing. The oldest strangers make room.
     pub fn contact_mut(&mut self, id: Id) -> &mut Contact {
-        if self.contact(id).is_none() && self.contacts.len() >= 2 * MAX_RELATIONS {
+        if self.contact(id).is_none() && self.contacts.len() >= MAX_CONTACTS {
             let stranger = self.contacts.iter().position(|one| one.standing == Standing::Known);
             self.contacts.remove(stranger.unwrap_or(0));
         }
@@ -193,12 +199,12 @@ impl Folder {
     pub fn create(path: &Path, network: &str) -> Result<Self, FolderError> {
         let folder = Self { path: path.to_owned() };
         if network.is_empty() || network.len() > MAX_NETWORK {
-            return Err(folder.wrong(path, format!("the network's name has 1 to {MAX_NETWORK} bytes")));
+            return Err(wrong(path, format!("the network's name has 1 to {MAX_NETWORK} bytes")));
         }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| folder.wrong(path, error))?;
-        let key = Key::generate().map_err(|error| folder.wrong(path, error))?;
-        let sealing = SealingKey::generate().map_err(|error| folder.wrong(path, error))?;
+        made.map_err(|error| wrong(path, error))?;
+        let key = Key::generate().map_err(|error| wrong(path, error))?;
+        let sealing = SealingKey::generate().map_err(|error| wrong(path, error))?;
         let _lock = folder.lock()?;
         folder.write_secret("sealing.key", sealing.secret())?;
         folder.write_state(&State::new(network))?;
@@ -224,10 +230,6 @@ impl Folder {
         &self.path
     }
 
-    fn wrong(&self, path: &Path, reason: impl ToString) -> FolderError {
-        FolderError { path: path.display().to_string(), reason: reason.to_string() }
-    }
-
     /// The persona's key.
     ///
     /// # Errors
@@ -245,39 +247,11 @@ impl Folder {
     }
 
     fn read_secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, FolderError> {
-        let path = self.path.join(name);
-        let missing = "no such file; `iop-mercury-cli new` makes a persona";
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => self.wrong(&path, missing),
-            _ => self.wrong(&path, error),
-        })?;
-        let mode = file.metadata().map_err(|error| self.wrong(&path, error))?.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(self.wrong(&path, format!("others may read it (mode {mode:o}), 600 expected")));
-        }
-        let mut text = Zeroizing::new(String::new());
-        file.take(66).read_to_string(&mut text).map_err(|error| self.wrong(&path, error))?;
-        parse_secret(text.trim_end()).ok_or_else(|| self.wrong(&path, "64 hexadecimal digits expected"))
+        read_secret(&self.path.join(name))
     }
 
     fn write_secret(&self, name: &str, secret: &[u8; 32]) -> Result<(), FolderError> {
-        use std::fmt::Write as _;
-        let path = self.path.join(name);
-        let mut text = Zeroizing::new(String::with_capacity(65));
-        for byte in secret {
-            write!(text, "{byte:02x}").expect("a string takes everything");
-        }
-        text.push('\n');
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            File::open(&self.path)?.sync_all()
-        })();
-        written.map_err(|error: io::Error| match error.kind() {
-            ErrorKind::AlreadyExists => self.wrong(&path, "exists already; a persona is never written over"),
-            _ => self.wrong(&path, error),
-        })
+        write_secret(&self.path.join(name), secret)
     }
 
     fn lock(&self) -> Result<File, FolderError> {
@@ -287,7 +261,7 @@ impl Folder {
             flock(&file, FlockOperation::LockExclusive)?;
             Ok(file)
         })();
-        locked.map_err(|error: io::Error| self.wrong(&path, error))
+        locked.map_err(|error: io::Error| wrong(&path, error))
     }
 
     /// The state as it is now.
@@ -298,16 +272,14 @@ impl Folder {
         let path = self.path.join("state");
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(MAX_STATE + 1).read_to_end(&mut bytes));
-        read.map_err(|error| self.wrong(&path, error))?;
+        read.map_err(|error| wrong(&path, error))?;
         if bytes.len() as u64 > MAX_STATE {
-            return Err(self.wrong(&path, format!("longer than {MAX_STATE} bytes")));
+            return Err(wrong(&path, format!("longer than {MAX_STATE} bytes")));
         }
         match crate::cbor::from_slice::<State>(&bytes) {
             Some(state) if state.format == FORMAT => Ok(state),
-            Some(state) => {
-                Err(self.wrong(&path, format!("its format is {}, {FORMAT} expected", state.format)))
-            }
-            None => Err(self.wrong(&path, "damaged, or no state of a persona")),
+            Some(state) => Err(wrong(&path, format!("its format is {}, {FORMAT} expected", state.format))),
+            None => Err(wrong(&path, "damaged, or no state of a persona")),
         }
     }
 
@@ -336,8 +308,50 @@ impl Folder {
             std::fs::rename(&fresh, &path)?;
             File::open(&self.path)?.sync_all()
         })();
-        written.map_err(|error: io::Error| self.wrong(&path, error))
+        written.map_err(|error: io::Error| wrong(&path, error))
     }
+}
+
+/// Reads a secret that [`write_secret`] wrote.
+///
+/// # Errors
+/// It is missing, others may read it, or it is none.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => wrong(path, "no such file; `iop-mercury-cli new` makes a persona"),
+        _ => wrong(path, error),
+    })?;
+    let mode = file.metadata().map_err(|error| wrong(path, error))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(wrong(path, format!("others may read it (mode {mode:o}), 600 expected")));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(66).read_to_string(&mut text).map_err(|error| wrong(path, error))?;
+    parse_secret(text.trim_end()).ok_or_else(|| wrong(path, "64 hexadecimal digits expected"))
+}
+
+/// Writes a secret into a new file that its owner alone may read.
+///
+/// # Errors
+/// The file exists or cannot be written.
+pub fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), FolderError> {
+    use std::fmt::Write as _;
+    let mut text = Zeroizing::new(String::with_capacity(65));
+    for byte in secret {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    text.push('\n');
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    written.map_err(|error: io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => wrong(path, "exists already; a secret is never written over"),
+        _ => wrong(path, error),
+    })
 }
 
 fn parse_secret(text: &str) -> Option<Zeroizing<[u8; 32]>> {
@@ -423,11 +437,11 @@ mod tests {
         assert!(!state.take([1; 32], 100, 50));
         assert!(state.take([2; 32], 200, 101));
         assert_eq!(state.taken.len(), 1, "the first has expired");
-        for number in 0..2 * MAX_RELATIONS as u64 + 10 {
+        for number in 0..MAX_CONTACTS as u64 + 10 {
             let mut secret = [0; 32];
             secret[..8].copy_from_slice(&number.to_be_bytes());
             state.contact_mut(Key::from_secret(&secret).id());
         }
-        assert_eq!(state.contacts.len(), 2 * MAX_RELATIONS);
+        assert_eq!(state.contacts.len(), MAX_CONTACTS);
     }
 }

@@ -1,7 +1,31 @@
 //! The device's side of Mercury.
 //!
-//! Here: sealing of messages ([`seal`]), what a device keeps ([`folder`]), and the device itself.
-//! Not here: what homes do ([`crate::home`]).
+//! Here: a persona at a device ([`Device`]) and all that it asks of homes, what it keeps ([`folder`]), how messages are
+//! sealed ([`seal`]). Not here: what homes do ([`crate::home`]).
+//! Path: method → request → home → answer, verified → folder → result. Nothing that a home says is believed that it
+//! cannot prove: it can withhold, and no more.
 
+mod blobs;
+mod calls;
+mod device;
+mod driver;
+mod error;
 pub mod folder;
+mod hosting;
+mod mail;
+mod owner;
+mod people;
+mod profiles;
+pub mod record;
 pub mod seal;
+mod streams;
+
+pub use blobs::Payload;
+pub use calls::{CallStream, IncomingCall, is_application};
+pub use device::{Device, Home, Told};
+pub use driver::Settings;
+pub use error::{ClientError, one_line};
+pub use hosting::Moved;
+pub use mail::{Page, Received};
+pub use people::{Delivery, Wish};
+pub use profiles::version;

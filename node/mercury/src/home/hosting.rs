@@ -70,6 +70,8 @@ impl Home {
             blob_bytes: 0,
             blobs: 0,
             relations: 0,
+            revoked: 0,
+            forgotten: 0,
         };
         batch.put(Column::Hosted, persona.digest(), &record);
         let ticket = self.commit(batch)?;
@@ -112,6 +114,7 @@ impl Home {
         record.departure = Some(ByteVec::from(verified.bytes().to_vec()));
         record.redirect_until = asked.now.wall.saturating_add(REDIRECT_TIME);
         (record.blob_bytes, record.blobs, record.relations) = (0, 0, 0);
+        (record.revoked, record.forgotten) = (0, 0);
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
         for column in OWNED {

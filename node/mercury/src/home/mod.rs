@@ -8,9 +8,13 @@
 mod admin;
 mod blobs;
 mod hosting;
+mod mail;
 mod permits;
 mod profiles;
+mod relations;
+mod requests;
 mod sessions;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -23,10 +27,11 @@ use libp2p::PeerId;
 
 use crate::envelope::{Body, Bytes32, Envelope, EnvelopeError, Expected, Order, Verified};
 use crate::id::{Id, Key};
-use crate::store::{Batch, Column, Hosted, Store, StoreError, Ticket};
+use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
 use sessions::Sessions;
+use sweep::Sweep;
 
 /// What a home's owner decides.
 #[derive(Debug, Clone)]
@@ -143,6 +148,7 @@ pub struct Home {
     settings: Settings,
     sessions: Sessions,
     permits: Permits,
+    sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
     /// Personas banned now.
@@ -174,6 +180,7 @@ impl Home {
             settings,
             sessions,
             permits: Permits::default(),
+            sweep: Sweep::default(),
             hosted,
             banned,
             counters: Counters::default(),
@@ -192,6 +199,41 @@ impl Home {
     #[must_use]
     pub fn permits(&self) -> Permits {
         self.permits.clone()
+    }
+
+    /// The home's identity on the network.
+    #[must_use]
+    pub fn peer_key(&self) -> libp2p::identity::Keypair {
+        self.key.peer_key()
+    }
+
+    /// Where one sees which tickets are due.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        self.store.durable()
+    }
+
+    /// Multiaddresses at which others reach it from now on, with its peer id.
+    pub fn set_addresses(&mut self, addresses: Vec<String>) {
+        self.settings.addresses = addresses;
+    }
+
+    /// Whether a device is logged in.
+    #[must_use]
+    pub fn has_session(&self, device: PeerId) -> bool {
+        self.sessions.of(device).is_some()
+    }
+
+    /// Devices that are logged in.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// Personas that are hosted.
+    #[must_use]
+    pub fn hosted(&self) -> usize {
+        self.hosted
     }
 
     /// Does what a device asks. Answers and events come by [`Self::outputs`], once for each request.
@@ -237,6 +279,15 @@ impl Home {
             Request::Figures => self.tell_figures(asked),
             Request::BackUp => self.back_up(asked),
             Request::Presence(personas) => self.presence(asked, &personas),
+            Request::Relate(request) => self.relate(asked, &request),
+            Request::Requests => self.requests(asked),
+            Request::Dismiss(sender) => self.dismiss(asked, sender),
+            Request::Related(request, acceptance) => self.relate_both(asked, &request, &acceptance),
+            Request::Revoke(revocation) => self.revoke(asked, &revocation),
+            Request::Relations(after) => self.relations(asked, after),
+            Request::Put(message) => self.put(asked, &message),
+            Request::Fetch(after) => self.fetch(asked, after),
+            Request::Acknowledge(upto) => self.acknowledge(asked, upto),
             _ => refuse(Code::Malformed, "unknown request"),
         }
     }
@@ -254,6 +305,7 @@ impl Home {
             self.counters.faults += 1;
             tracing::error!("{error}");
         }
+        self.sweep(now);
     }
 
     /// What has to leave since the last call, in order.
@@ -270,7 +322,6 @@ impl Home {
     }
 
     /// Tells all devices of a hosted persona.
-    #[allow(dead_code, reason = "mail comes")]
     fn tell_all(&mut self, persona: Id, event: &Event, after: Option<Ticket>) {
         for device in self.sessions.hosted_devices(persona) {
             self.tell(device, event.clone(), after);

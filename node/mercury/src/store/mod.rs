@@ -9,8 +9,8 @@
 //! | `requests` | recipient, sender | [`Request`] |
 //! | `boxes` | recipient | [`Mailbox`] |
 //! | `mail` | recipient, number (8 bytes) | [`Item`] |
-//! | `senders` | recipient, sender | bytes that wait, 8 bytes |
-//! | `seen` | recipient, hash of an envelope | when that expires, 8 bytes |
+//! | `senders` | recipient, sender | [`Sender`] |
+//! | `seen` | recipient, hash of a message | [`Seen`] |
 //! | `blobs` | owner, hash | [`Blob`] |
 //! | `chunks` | owner, hash, number (4 bytes) | bytes |
 //! | `invitations` | code (16 bytes) | when it expires, 8 bytes |
@@ -22,9 +22,11 @@ mod records;
 mod restore;
 mod sync;
 
-pub use records::{Blob, Hosted, Item, ItemKind, Mailbox, Relation, RelationState, Request, StoredProfile};
+pub use records::{
+    Blob, Hosted, Item, ItemKind, Mailbox, Relation, RelationState, Request, Seen, Sender, StoredProfile,
+};
 pub use restore::restore;
-pub use sync::{Durable, Ticket};
+pub use sync::{Durable, NotDurable, Ticket};
 
 use std::path::Path;
 
@@ -162,6 +164,12 @@ impl Batch {
         self.put_bytes(column, key, &number.to_be_bytes());
     }
 
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty()
+    }
+
     /// Removes a record.
     pub fn delete(&mut self, column: Column, key: &[u8]) {
         self.puts.push((column, key.to_vec(), None));
@@ -222,6 +230,12 @@ impl Store {
         Ok(self.syncer.written())
     }
 
+    /// The ticket of the last batch: what was read by now is safe when it is due.
+    #[must_use]
+    pub fn so_far(&self) -> Ticket {
+        self.syncer.so_far()
+    }
+
     /// Where one sees which tickets are due.
     #[must_use]
     pub fn durable(&self) -> Durable {
@@ -271,17 +285,17 @@ impl Store {
     }
 
     /// Rows whose keys begin with `prefix`, from `from` on, in order. Nothing is read ahead of the caller.
-    pub fn rows<'a>(
+    pub fn rows<'a, P: AsRef<[u8]>>(
         &'a self,
         column: Column,
-        prefix: &'a [u8],
+        prefix: P,
         from: &[u8],
-    ) -> impl Iterator<Item = Result<Row, StoreError>> + 'a {
-        let start = if from.is_empty() { prefix } else { from };
+    ) -> impl Iterator<Item = Result<Row, StoreError>> + use<'a, P> {
+        let start = if from.is_empty() { prefix.as_ref() } else { from };
         let mode = IteratorMode::From(start, Direction::Forward);
         let rows = self.db.iterator_cf(self.column(column), mode);
         rows.map(|row| row.map_err(|error| self.wrong(error.to_string())))
-            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix)))
+            .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix.as_ref())))
     }
 }
 

@@ -32,6 +32,15 @@ pub struct Hosted {
     /// Relations, held or asked for.
     #[n(6)]
     pub relations: u64,
+    /// Relations that were taken back and are remembered one by one.
+    #[n(8)]
+    #[cbor(default)]
+    pub revoked: u64,
+    /// Newest revocation that is not remembered by itself any more, in seconds since 1970: to people of whom no
+    /// record is left, no proof up to then counts.
+    #[n(9)]
+    #[cbor(default)]
+    pub forgotten: u64,
 }
 
 /// The newest profile.
@@ -87,9 +96,18 @@ pub struct Relation {
     /// The acceptance, an envelope.
     #[n(5)]
     pub acceptance: Option<ByteVec>,
-    /// When it was revoked, by the revocation's own time: seconds since 1970.
+    /// When it was revoked last, in seconds since 1970: nothing that was asked for up to then holds. 0: never.
     #[n(6)]
     pub revoked: u64,
+    /// When the request was signed, in seconds since 1970; later than `revoked` unless the state is `Revoked`.
+    #[n(7)]
+    pub issued: u64,
+    /// Until when the request, and the acceptance if there is one, hold, in seconds since 1970.
+    #[n(8)]
+    pub expires: u64,
+    /// The newest revocation, an envelope; also of an earlier relation.
+    #[n(9)]
+    pub revocation: Option<ByteVec>,
 }
 
 /// A request that waits for its recipient.
@@ -101,6 +119,18 @@ pub struct Request {
     /// The envelope.
     #[n(1)]
     pub envelope: ByteVec,
+    /// Place in the order in which the recipient's requests came.
+    #[n(2)]
+    pub number: u64,
+    /// Its hash.
+    #[n(3)]
+    pub hash: minicbor::bytes::ByteArray<32>,
+    /// When it was signed, in seconds since 1970.
+    #[n(4)]
+    pub issued: u64,
+    /// Until when it can be accepted, in seconds since 1970.
+    #[n(5)]
+    pub expires: u64,
 }
 
 /// What waits for a recipient, counted.
@@ -115,6 +145,37 @@ pub struct Mailbox {
     /// Their bytes, as they count against the limit.
     #[n(2)]
     pub bytes: u64,
+    /// Number up to which the recipient has acknowledged: nothing waits below.
+    #[n(3)]
+    pub acknowledged: u64,
+    /// Messages whose hashes are remembered.
+    #[n(4)]
+    pub seen: u64,
+    /// No item is too old before this, in seconds since 1970.
+    #[n(5)]
+    pub oldest_expires: u64,
+}
+
+/// What a sender has in a recipient's mailbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Sender {
+    /// Bytes that wait, as they count against the limit.
+    #[n(0)]
+    pub bytes: u64,
+    /// Messages whose hashes are remembered.
+    #[n(1)]
+    pub seen: u64,
+}
+
+/// A message that came; it may have been fetched and be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Seen {
+    /// When it cannot come again, in seconds since 1970.
+    #[n(0)]
+    pub expires: u64,
+    /// Who signed it.
+    #[n(1)]
+    pub sender: Id,
 }
 
 /// What an item is.

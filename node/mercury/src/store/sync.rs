@@ -30,7 +30,13 @@ impl Durable {
         self.0.wait_for(|synced| *synced >= ticket.0).await.map(drop).map_err(|_| NotDurable)
     }
 
-    /// The same, for a thread that may block.
+    /// Whether a batch is safe from a loss of power.
+    #[must_use]
+    pub fn is_safe(&self, ticket: Ticket) -> bool {
+        *self.0.borrow() >= ticket.0
+    }
+
+    /// [`Self::wait`] for a thread that may block.
     ///
     /// # Errors
     /// It never will be.
@@ -82,6 +88,11 @@ impl Syncer {
             let _ = wake.try_send(());
         }
         ticket
+    }
+
+    /// The last batch that was written.
+    pub(super) fn so_far(&self) -> Ticket {
+        Ticket(self.written.load(Ordering::Acquire))
     }
 
     pub(super) fn durable(&self) -> Durable {

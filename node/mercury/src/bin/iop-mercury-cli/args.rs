@@ -1,0 +1,325 @@
+//! The arguments.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use iop_mercury::client::{Home, is_application};
+use iop_mercury::id::Id;
+use libp2p::Multiaddr;
+
+/// Mercury for a person: profiles, relations, messages, calls; and a home alone.
+#[derive(Debug, Parser)]
+#[command(name = "iop-mercury-cli", version)]
+pub(crate) struct Cli {
+    /// Where the persona is kept, one folder each [default: ~/.iop-mercury]; of `home`, the home's data
+    /// [default: ~/.iop-mercury-home]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) datadir: Option<PathBuf>,
+    /// Results as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Makes a persona
+    New {
+        /// The network's name
+        #[arg(long, value_name = "NAME", default_value = "main")]
+        network: String,
+    },
+    /// Prints the persona's id
+    Id,
+    /// Registers at a home
+    Register {
+        /// Where the home is, with its peer id
+        #[arg(long, value_name = "MULTIADDR", value_parser = home)]
+        home: Home,
+        /// An invitation, where the home wants one
+        #[arg(long, value_name = "HEX", value_parser = invitation)]
+        invitation: Option<[u8; 16]>,
+    },
+    /// Asks the home for the proof that it hosts the persona
+    Claim,
+    /// Moves to another home; waiting mail is saved below DATADIR/mail first
+    Move {
+        /// Where the new home is, with its peer id
+        #[arg(long, value_name = "MULTIADDR", value_parser = home)]
+        to: Home,
+        /// An invitation, where the new home wants one
+        #[arg(long, value_name = "HEX", value_parser = invitation)]
+        invitation: Option<[u8; 16]>,
+    },
+    /// Leaves the home
+    Unregister {
+        /// Where the persona is to be found from now on
+        #[arg(long, value_name = "MULTIADDR", value_parser = home)]
+        to: Option<Home>,
+    },
+    /// Public profiles
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Pictures of profiles
+    #[command(subcommand)]
+    Picture(PictureCommand),
+    /// Asks somebody to relate
+    Relate {
+        /// Who
+        id: Id,
+        /// What kind of relation
+        #[arg(long, default_value = "contact")]
+        label: String,
+        /// A line for the other person; homes can read it
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Prints requests that wait
+    Requests,
+    /// Accepts somebody's request
+    Accept {
+        /// Whose
+        id: Id,
+    },
+    /// Throws somebody's request away
+    Dismiss {
+        /// Whose
+        id: Id,
+    },
+    /// Prints relations
+    Relations,
+    /// Takes a relation back
+    Revoke {
+        /// To whom
+        id: Id,
+    },
+    /// Sends a message
+    Send {
+        /// To whom
+        id: Id,
+        /// What it says
+        text: String,
+        /// A file that goes with it; may be repeated
+        #[arg(long, value_name = "FILE")]
+        attach: Vec<PathBuf>,
+    },
+    /// Takes mail and prints it
+    Fetch {
+        /// Where attachments are saved
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+    },
+    /// Prints which related people are there, and for which applications
+    Presence,
+    /// Finds where somebody is hosted
+    Find {
+        /// Who
+        id: Id,
+    },
+    /// Calls somebody: standard input goes to the other side, what comes from there to standard output
+    Call {
+        /// Whom
+        id: Id,
+        /// The application that is to answer
+        #[arg(long, value_name = "NAME", value_parser = application)]
+        application: String,
+        /// Use the relay only, so that the other side does not see this device's address
+        #[arg(long)]
+        relayed: bool,
+        /// Listen here, so that the call can become a direct one
+        #[arg(long, value_name = "MULTIADDR")]
+        listen: Option<Multiaddr>,
+    },
+    /// Waits for a call and takes it: standard input goes to the other side, what comes from there to standard output
+    Answer {
+        /// The application that answers
+        #[arg(long, value_name = "NAME", value_parser = application)]
+        application: String,
+        /// Use the relay only, so that the other side does not see this device's address
+        #[arg(long)]
+        relayed: bool,
+        /// Listen here, so that the call can become a direct one
+        #[arg(long, value_name = "MULTIADDR")]
+        listen: Option<Multiaddr>,
+    },
+    #[command(flatten)]
+    Owner(OwnerCommand),
+    /// Runs a home alone, or puts one back from a backup
+    #[command(subcommand, name = "home")]
+    HomeHost(HomeCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Sets attributes of the persona's profile
+    Set {
+        /// NAME=VALUE; NAME= removes
+        #[arg(value_name = "NAME=VALUE", required = true, value_parser = attribute)]
+        attributes: Vec<(String, String)>,
+    },
+    /// Prints a profile
+    Show {
+        /// Whose [default: the persona's own]
+        id: Option<Id>,
+    },
+    /// Takes the persona's profile back, for good
+    Withdraw,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PictureCommand {
+    /// Shows a picture in the persona's profile
+    Set {
+        /// The picture
+        file: PathBuf,
+        /// A smaller one
+        #[arg(long, value_name = "FILE")]
+        thumbnail: Option<PathBuf>,
+    },
+    /// Saves somebody's picture
+    Get {
+        /// Whose
+        id: Id,
+        /// Where to; never over another file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OwnerCommand {
+    /// Of a home's owner: makes an invitation
+    Invite {
+        /// For how long it holds
+        #[arg(long, value_name = "SECONDS", default_value_t = 7 * 24 * 3600)]
+        seconds: u64,
+    },
+    /// Of a home's owner: bans somebody
+    Ban {
+        /// Whom
+        id: Id,
+        /// Why, for the owner's list
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Of a home's owner: lets somebody come again
+    Unban {
+        /// Whom
+        id: Id,
+    },
+    /// Of a home's owner: prints who is banned
+    Bans,
+    /// Of a home's owner: prints figures
+    Figures,
+    /// Of a home's owner: lets the home copy all that it keeps
+    Backup,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HomeCommand {
+    /// Runs a home, its data and its key in DATADIR
+    Run {
+        /// Where it listens, such as /ip4/0.0.0.0/tcp/4840; may be repeated
+        #[arg(long, value_name = "MULTIADDR", required = true)]
+        bind: Vec<Multiaddr>,
+        /// Where others reach it, if not where it listens; may be repeated
+        #[arg(long, value_name = "MULTIADDR")]
+        external: Vec<Multiaddr>,
+        /// Other homes, with their peer ids, by which it enters the table of homes; may be repeated
+        #[arg(long, value_name = "MULTIADDR")]
+        peer: Vec<Multiaddr>,
+        /// The network's name
+        #[arg(long, value_name = "NAME", default_value = "main")]
+        network: String,
+        /// Whom it takes: open, invited or closed
+        #[arg(long, value_name = "WHOM", default_value = "open", value_parser = ["open", "invited", "closed"])]
+        hosting: String,
+        /// The persona that may invite, ban and back up
+        #[arg(long, value_name = "ID")]
+        owner: Option<Id>,
+    },
+    /// Puts a home back from a copy that `backup` made
+    Restore {
+        /// The copy's folder
+        backup: PathBuf,
+    },
+}
+
+fn home(text: &str) -> Result<Home, String> {
+    Home::parse(text).map_err(|error| error.to_string())
+}
+
+fn invitation(text: &str) -> Result<[u8; 16], String> {
+    let wrong = || "32 hexadecimal digits expected".to_owned();
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    u128::from_str_radix(text, 16).map(u128::to_be_bytes).map_err(|_| wrong())
+}
+
+fn application(text: &str) -> Result<String, String> {
+    if is_application(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 64 visible characters expected".to_owned())
+    }
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("NAME=VALUE expected".to_owned()),
+    }
+}
+
+/// Where a call listens.
+pub(crate) fn listening(command: &Command) -> Option<Multiaddr> {
+    match command {
+        Command::Call { listen, .. } | Command::Answer { listen, .. } => listen.clone(),
+        _ => None,
+    }
+}
+
+/// Whether a call is to stay with the relay.
+pub(crate) fn relayed(command: &Command) -> bool {
+    matches!(command, Command::Call { relayed: true, .. } | Command::Answer { relayed: true, .. })
+}
+
+/// A folder in the user's own.
+pub(crate) fn default_folder(name: &str) -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(name))
+}
+
+/// clap's complaint without the usage and the hint that follow it.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is expected (see iop-mercury-cli --help)".to_owned();
+    }
+    let text = error.to_string();
+    let complaint = text.split("\n\n").next().unwrap_or(&text);
+    let complaint: Vec<&str> = complaint.split_whitespace().collect();
+    let complaint = complaint.join(" ");
+    format!("{} (see iop-mercury-cli --help)", complaint.strip_prefix("error: ").unwrap_or(&complaint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_agree_with_themselves() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn invitations_are_sixteen_bytes_in_hexadecimal() {
+        assert_eq!(invitation(&format!("{}01", "0".repeat(30))).map(|code| code[15]), Ok(1));
+        for wrong in
+            ["", "00", &"0".repeat(31), &"0".repeat(33), &"g".repeat(32), &format!("+{}", "0".repeat(31))]
+        {
+            assert!(invitation(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Calls: standard input and output at both ends.
+
+use std::io::{Read, Write};
+
+use iop_mercury::client::{CallStream, Device, Told};
+use iop_mercury::id::Id;
+use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::Failure;
+
+/// Bytes that are read at once.
+const PIECE: usize = 64 * 1024;
+
+/// Calls somebody.
+pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(), Failure> {
+    talk(device.call(id, application).await?).await
+}
+
+/// Waits for a call of anybody related, and takes the first.
+pub(crate) async fn answer(
+    device: &Device,
+    mut told: mpsc::Receiver<Told>,
+    application: &str,
+) -> Result<(), Failure> {
+    device.log_in(&[application.to_owned()]).await?;
+    eprintln!("waiting for a call");
+    let stop = stopped();
+    tokio::pin!(stop);
+    loop {
+        let event = tokio::select! {
+            event = told.recv() => event,
+            () = &mut stop => return Ok(()),
+        };
+        match event {
+            Some(Told::Call(call)) => {
+                let from = call.from;
+                match call.accept().await {
+                    Ok(stream) => return talk(stream).await,
+                    Err(error) => tracing::warn!("the call of {from} came to nothing: {error}"),
+                }
+            }
+            Some(Told::Ended) => return Err(Failure::Failed("the home has ended the session".to_owned())),
+            Some(Told::Lost) => tracing::warn!("the home is lost; it is tried again"),
+            Some(_) => {}
+            None => return Err(Failure::Failed("the device has been stopped".to_owned())),
+        }
+    }
+}
+
+/// Until somebody wants the program to end.
+pub(crate) async fn stopped() {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Standard input in pieces. It has a thread of its own: nothing else can be done while it is waited for.
+fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (pieces, receiver) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = match std::io::stdin().read(&mut piece) {
+                Ok(0) => return,
+                Ok(count) => Ok(piece[..count].to_vec()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let failed = read.is_err();
+            if pieces.blocking_send(read).is_err() || failed {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Both ways until both ends have said all.
+async fn talk(stream: CallStream) -> Result<(), Failure> {
+    eprintln!("{} {} {}", if stream.direct { "direct" } else { "relayed" }, stream.other, stream.application);
+    let (mut from, mut to) = stream.split();
+    let mut input = input();
+    let up = async {
+        while let Some(piece) = input.recv().await {
+            to.write_all(&piece?).await?;
+            to.flush().await?;
+        }
+        to.close().await
+    };
+    let down = async {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = from.read(&mut piece).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            let mut out = std::io::stdout().lock();
+            out.write_all(&piece[..count])?;
+            out.flush()?;
+        }
+    };
+    let done = tokio::try_join!(up, down);
+    match done {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::Read),
+        Err(error) => Err(Failure::Failed(format!("the call broke off: {error}"))),
+    }
+}

@@ -1,0 +1,172 @@
+//! A person's home, what its owner asks of it, and a home that runs alone.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use iop_mercury::client::folder::{read_secret, write_secret};
+use iop_mercury::client::{Device, Page};
+use iop_mercury::home::{Home, Settings};
+use iop_mercury::id::Key;
+use iop_mercury::net::{Host, Setup};
+use iop_mercury::store::{Store, restore};
+use iop_mercury::wire::Hosting;
+use libp2p::Multiaddr;
+use serde_json::json;
+
+use crate::Failure;
+use crate::args::{Command, HomeCommand, OwnerCommand};
+use crate::calls::stopped;
+use crate::contacts::write_new;
+use crate::letters::{as_lines, save_all};
+use crate::show::{Show, hex};
+
+/// Does it.
+pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Result<(), Failure> {
+    match command {
+        Command::Register { home, invitation } => {
+            device.register(&home, invitation).await?;
+            show.home(&device.own_home()?.address())
+        }
+        Command::Claim => {
+            device.claim().await?;
+            show.home(&device.own_home()?.address())
+        }
+        Command::Move { to, invitation } => {
+            keep_mail(device).await?;
+            let moved = device.move_to(&to, invitation).await?;
+            if moved.unproven > 0 {
+                tracing::warn!("the new home did not take {} relations", moved.unproven);
+            }
+            if let Err(error) = moved.left {
+                tracing::warn!("the old home does not know of the move: {error}");
+            }
+            show.home(&device.own_home()?.address())
+        }
+        Command::Unregister { to } => {
+            keep_mail(device).await?;
+            Ok(device.unregister(to.map(|home| home.address())).await?)
+        }
+        Command::Owner(command) => owner(command, device, show).await,
+        other => unreachable!("another file does {other:?}"),
+    }
+}
+
+/// Mail goes with the home: it is saved first.
+async fn keep_mail(device: &Device) -> Result<(), Failure> {
+    let folder = device.folder().path().join("mail");
+    loop {
+        let page: Page = device.fetch().await?;
+        if !page.items.is_empty() {
+            let files = save_all(device, &page, &folder).await?;
+            let name = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let name = format!("{}.jsonl", name.map_or(0, |since| since.as_nanos()));
+            write_new(&folder.join(&name), as_lines(&page, &files).as_bytes())?;
+            tracing::warn!("waiting mail was saved as {}", folder.join(name).display());
+        }
+        device.acknowledge(&page).await?;
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
+
+async fn owner(command: OwnerCommand, device: &Device, show: Show) -> Result<(), Failure> {
+    let home = device.own_home()?;
+    match command {
+        OwnerCommand::Invite { seconds } => {
+            let code = hex(&device.invite(&home, seconds).await?);
+            show.one(&code, &json!({ "invitation": code }))
+        }
+        OwnerCommand::Ban { id, reason } => Ok(device.ban(&home, id, Some(&reason)).await?),
+        OwnerCommand::Unban { id } => Ok(device.ban(&home, id, None).await?),
+        OwnerCommand::Bans => {
+            for (id, reason) in device.bans(&home).await? {
+                let value = json!({ "id": id.to_string(), "reason": reason });
+                show.one(format!("{id} {reason}").trim_end(), &value)?;
+            }
+            Ok(())
+        }
+        OwnerCommand::Figures => {
+            let figures = device.figures(&home).await?;
+            if show.json {
+                let all: serde_json::Map<_, _> =
+                    figures.into_iter().map(|(name, value)| (name, json!(value))).collect();
+                return show.one("", &json!(all));
+            }
+            figures.iter().try_for_each(|(name, value)| show.one(&format!("{name} {value}"), &json!(null)))
+        }
+        OwnerCommand::Backup => {
+            let name = device.back_up(&home).await?;
+            show.one(&name, &json!({ "backup": name }))
+        }
+    }
+}
+
+/// A home alone.
+pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Result<(), Failure> {
+    match command {
+        HomeCommand::Restore { backup } => {
+            let cannot =
+                |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", folder.display()));
+            std::fs::create_dir_all(folder).map_err(|error| cannot(&error))?;
+            restore(&backup, &folder.join("store")).map_err(|error| Failure::Failed(error.to_string()))?;
+            if !folder.join("home.key").exists() {
+                tracing::warn!("put the home's home.key into {} too: it is in no backup", folder.display());
+            }
+            Ok(())
+        }
+        HomeCommand::Run { bind, external, network, hosting, owner, .. } => {
+            let key = home_key(folder)?;
+            let settings = Settings {
+                network,
+                hosting: match hosting.as_str() {
+                    "open" => Hosting::Open,
+                    "invited" => Hosting::Invited,
+                    _ => Hosting::Closed,
+                },
+                max_hosted: iop_mercury::limits::MAX_HOSTED,
+                owner,
+                addresses: Vec::new(),
+                backups: folder.join("backups"),
+            };
+            run(bind, external, key, settings, folder, show).await
+        }
+    }
+}
+
+fn home_key(folder: &Path) -> Result<Key, Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    let path = folder.join("home.key");
+    if !path.exists() {
+        let key = Key::generate().map_err(|error| Failure::Failed(error.to_string()))?;
+        write_secret(&path, &key.secret())?;
+    }
+    Ok(Key::from_secret(&*read_secret(&path)?))
+}
+
+async fn run(
+    bind: Vec<Multiaddr>,
+    external: Vec<Multiaddr>,
+    key: Key,
+    settings: Settings,
+    folder: &Path,
+    show: Show,
+) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
+    let store = Store::open(&folder.join("store")).map_err(|error| failed(&error))?;
+    let home = Home::new(Arc::new(store), key, settings).map_err(|error| failed(&error))?;
+    let id = home.id();
+    let setup = Setup { external, ..Setup::default() };
+    let host = Host::new(bind, home, setup).map_err(|error| failed(&error))?;
+    let mut handle = host.handle();
+    let shown = tokio::spawn(async move {
+        let addresses: Vec<_> = handle.addresses().await.iter().map(ToString::to_string).collect();
+        let value = json!({ "home": id.to_string(), "addresses": addresses });
+        show.one(&addresses.join("\n"), &value)
+    });
+    let done = host.run(stopped()).await.map_err(|error| failed(&error));
+    shown.abort();
+    done
+}

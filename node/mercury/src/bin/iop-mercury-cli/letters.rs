@@ -1,0 +1,164 @@
+//! Messages: sent, and taken with their attachments.
+
+use std::path::{Path, PathBuf};
+
+use iop_mercury::client::seal::{ATTACHMENT_OVERHEAD, Attachment, Letter};
+use iop_mercury::client::{Device, Page, Received};
+use iop_mercury::id::Id;
+use iop_mercury::limits::MAX_BLOBS;
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::contacts::{read, write_new};
+use crate::show::{Show, tame};
+
+/// Names that are tried for an attachment before it is given up.
+const MAX_NAMES: usize = 1000;
+
+/// Sends a message.
+pub(crate) async fn send(device: &Device, to: Id, text: String, files: &[PathBuf]) -> Result<(), Failure> {
+    let mut letter = Letter { text, attachments: Vec::new() };
+    for file in files {
+        let bytes = read(file, MAX_BLOBS - ATTACHMENT_OVERHEAD as u64)?;
+        let name = file.file_name().map_or("attachment".into(), |name| name.to_string_lossy());
+        letter.attachments.push(device.attach(&name, &bytes).await?);
+    }
+    Ok(device.send(to, &letter).await?)
+}
+
+/// Takes all mail: each page is shown, its attachments are saved, then the home throws it away.
+pub(crate) async fn fetch(device: &Device, save: Option<&Path>, show: Show) -> Result<(), Failure> {
+    loop {
+        let page = device.fetch().await?;
+        show_page(device, &page, save, show).await?;
+        device.acknowledge(&page).await?;
+        if !page.more {
+            return Ok(());
+        }
+    }
+}
+
+async fn show_page(device: &Device, page: &Page, save: Option<&Path>, show: Show) -> Result<(), Failure> {
+    let files = match save {
+        Some(folder) => save_all(device, page, folder).await?,
+        None => Vec::new(),
+    };
+    for (place, item) in page.items.iter().enumerate() {
+        let files = files.get(place).map_or(&[][..], Vec::as_slice);
+        match item {
+            Received::Letter { from, letter, .. } => {
+                show.one(&text(*from, letter, files), &as_json(item, files))?;
+            }
+            Received::Accepted(id) => show.one(&format!("{id} accepts"), &as_json(item, files))?,
+            Received::Revoked(id) => {
+                show.one(&format!("{id} takes the relation back"), &as_json(item, files))?;
+            }
+            Received::Refused(reason) => tracing::warn!("mail thrown away: {reason}"),
+        }
+    }
+    Ok(())
+}
+
+/// Saves the attachments of a page: the files of each item. One that is not to be had is told, and is no failure: the
+/// letter must not be held up by it.
+pub(crate) async fn save_all(
+    device: &Device,
+    page: &Page,
+    folder: &Path,
+) -> Result<Vec<Vec<PathBuf>>, Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    let mut all = Vec::new();
+    for item in &page.items {
+        let mut files = Vec::new();
+        let attachments = match item {
+            Received::Letter { letter, .. } => &letter.attachments[..],
+            _ => &[],
+        };
+        for attachment in attachments {
+            match device.attachment(attachment).await {
+                Ok(bytes) => files.push(keep(folder, &attachment.name, &bytes)?),
+                Err(error) => {
+                    tracing::warn!("the attachment {} is not to be had: {error}", tame(&attachment.name));
+                }
+            }
+        }
+        all.push(files);
+    }
+    Ok(all)
+}
+
+/// A page as lines of JSON.
+pub(crate) fn as_lines(page: &Page, files: &[Vec<PathBuf>]) -> String {
+    let none = Vec::new();
+    let line =
+        |(place, item): (usize, &Received)| format!("{}\n", as_json(item, files.get(place).unwrap_or(&none)));
+    page.items.iter().enumerate().map(line).collect()
+}
+
+fn text(from: Id, letter: &Letter, files: &[PathBuf]) -> String {
+    let saved = files.iter().map(|file| format!("\n  {}", tame(&file.display().to_string())));
+    let named =
+        |one: &Attachment| format!("\n  {} ({} bytes, --save gets it)", tame(&one.name), one.blob.size);
+    let attachments: String =
+        if files.is_empty() { letter.attachments.iter().map(named).collect() } else { saved.collect() };
+    format!("{from}: {}{attachments}", tame(&letter.text))
+}
+
+fn as_json(item: &Received, files: &[PathBuf]) -> Value {
+    match item {
+        Received::Letter { from, sent, letter } => {
+            let attachment = |one: &Attachment| json!({ "name": one.name, "size": one.blob.size });
+            let attachments: Vec<_> = letter.attachments.iter().map(attachment).collect();
+            json!({ "kind": "message", "from": from.to_string(), "sent": sent, "text": letter.text,
+                "attachments": attachments, "files": files })
+        }
+        Received::Accepted(id) => json!({ "kind": "accepted", "from": id.to_string() }),
+        Received::Revoked(id) => json!({ "kind": "revoked", "from": id.to_string() }),
+        Received::Refused(reason) => json!({ "kind": "refused", "reason": reason }),
+    }
+}
+
+/// Saves an attachment under a name that is no path and no other file's.
+fn keep(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
+    let cannot = |error: std::io::Error| Failure::Failed(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(cannot)?;
+    let name = file_name(name);
+    let free = (0..MAX_NAMES)
+        .map(|number| folder.join(if number == 0 { name.clone() } else { format!("{number}-{name}") }))
+        .find(|path| std::fs::symlink_metadata(path).is_err());
+    let path = free.ok_or_else(|| Failure::Failed(format!("{}: too many {name}", folder.display())))?;
+    write_new(&path, bytes)?;
+    Ok(path)
+}
+
+/// A stranger's name as a file's: no separators, no leading dot, no control characters, not too long.
+fn file_name(name: &str) -> String {
+    let tamed: String =
+        name.chars().map(|one| if one.is_control() || "/\\:".contains(one) { '_' } else { one }).collect();
+    let mut end = tamed.len().min(200);
+    while !tamed.is_char_boundary(end) {
+        end -= 1;
+    }
+    let tamed = tamed[..end].trim_start_matches('.');
+    if tamed.is_empty() { "attachment".to_owned() } else { tamed.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn attachments_are_saved_in_their_folder_whatever_they_are_called_and_never_over_another() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("saved");
+        for name in ["a.png", "../a.png", "/etc/passwd", "..", ".bashrc", "a\n", &"é".repeat(300), "a.png"] {
+            let path = keep(&folder, name, b"x").map_err(|error| format!("{error:?}")).unwrap();
+            assert_eq!(path.parent(), Some(folder.as_path()), "{name}");
+            assert!(!path.file_name().unwrap().to_str().unwrap().starts_with('.'));
+        }
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 8);
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,139 @@
+//! The program `iop-mercury-cli`: a person's side of Mercury, and a home alone.
+//!
+//! Results go to stdout, logs and complaints to stderr. 0: done, 1: failed, 2: wrong usage. A complaint is one line.
+//! `RUST_LOG` sets what is logged. Here: the start, the exit status. Not here: arguments ([`args`]), what they do.
+
+mod args;
+mod calls;
+mod contacts;
+mod homes;
+mod letters;
+mod show;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use iop_mercury::client::{ClientError, Device, Settings, folder::Folder};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use args::{Cli, Command};
+
+/// Why the program ends without success.
+#[derive(Debug)]
+enum Failure {
+    /// Wrong usage: exit status 2.
+    Usage(String),
+    /// It was asked rightly and failed: exit status 1.
+    Failed(String),
+    /// Whoever read our output has seen enough.
+    Read,
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<iop_mercury::client::folder::FolderError> for Failure {
+    fn from(error: iop_mercury::client::folder::FolderError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Read,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            let _ = error.print(); // nobody reads it if stdout is closed
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return end(Err(Failure::Usage(args::one_line(&error)))),
+    };
+    log_to_stderr();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(Err(Failure::Failed(format!("threads cannot be started: {error}")))),
+    };
+    let done = runtime.block_on(run(cli));
+    end(done)
+}
+
+fn end(done: Result<(), Failure>) -> ExitCode {
+    let (text, status) = match done {
+        Ok(()) | Err(Failure::Read) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Failed(text)) => (text, 1),
+    };
+    let _ = writeln!(io::stderr(), "iop-mercury-cli: {text}"); // nobody reads it if stderr is closed
+    ExitCode::from(status)
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .log_internal_errors(false)
+        .init();
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let name = if matches!(cli.command, Command::HomeHost(_)) { ".iop-mercury-home" } else { ".iop-mercury" };
+    let folder = match cli.datadir {
+        Some(folder) => folder,
+        None => args::default_folder(name)
+            .ok_or_else(|| Failure::Usage("there is no home folder: --datadir is expected".to_owned()))?,
+    };
+    let show = show::Show { json: cli.json };
+    match cli.command {
+        Command::New { network } => {
+            let folder = Folder::create(&folder, &network)?;
+            show.id(folder.key()?.id())
+        }
+        Command::Id => show.id(Folder::open(&folder)?.key()?.id()),
+        Command::HomeHost(command) => homes::host(command, &folder, show).await,
+        command => {
+            let listen = args::listening(&command);
+            let settings = Settings { listen, direct: !args::relayed(&command) };
+            let (device, told) = Device::start(Folder::open(&folder)?, settings)?;
+            let done = person(command, &device, told, show).await;
+            // Told rather than found out: a home counts devices that only vanish for a while.
+            let _ = device.log_out().await;
+            done
+        }
+    }
+}
+
+async fn person(
+    command: Command,
+    device: &Device,
+    told: tokio::sync::mpsc::Receiver<iop_mercury::client::Told>,
+    show: show::Show,
+) -> Result<(), Failure> {
+    match command {
+        Command::Call { id, application, .. } => calls::call(device, id, &application).await,
+        Command::Answer { application, .. } => calls::answer(device, told, &application).await,
+        Command::Send { id, text, attach } => letters::send(device, id, text, &attach).await,
+        Command::Fetch { save } => letters::fetch(device, save.as_deref(), show).await,
+        Command::Register { .. }
+        | Command::Claim
+        | Command::Move { .. }
+        | Command::Unregister { .. }
+        | Command::Owner(_) => homes::person(command, device, show).await,
+        other => contacts::person(other, device, show).await,
+    }
+}

@@ -1,0 +1,113 @@
+//! Results, for people or as JSON. Texts of strangers never reach a terminal as they are.
+
+use std::io::{self, Write};
+
+use iop_mercury::body::{BlobRef, HomeAddress, Profile};
+use iop_mercury::client::folder::{Contact, Standing};
+use iop_mercury::client::{Wish, version};
+use iop_mercury::envelope::Verified;
+use iop_mercury::id::Id;
+use iop_mercury::wire::Presence;
+use serde_json::{Value, json};
+
+use crate::Failure;
+
+/// How.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Show {
+    pub(crate) json: bool,
+}
+
+/// A text without control characters but for line ends.
+pub(crate) fn tame(text: &str) -> String {
+    text.chars().map(|one| if one.is_control() && one != '\n' { '\u{fffd}' } else { one }).collect()
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Show {
+    /// One line; for programs, one JSON value.
+    pub(crate) fn one(self, text: &str, value: &Value) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            writeln!(out, "{value}")?
+        } else {
+            writeln!(out, "{text}")?
+        }
+        Ok(out.flush()?)
+    }
+
+    pub(crate) fn id(self, id: Id) -> Result<(), Failure> {
+        self.one(&id.to_string(), &json!({ "id": id.to_string() }))
+    }
+
+    pub(crate) fn home(self, home: &HomeAddress) -> Result<(), Failure> {
+        let text = format!("{} {}", home.home, home.addresses.join(" "));
+        self.one(&text, &json!({ "home": home.home.to_string(), "addresses": home.addresses }))
+    }
+
+    pub(crate) fn profile(self, profile: &Verified<Profile>) -> Result<(), Failure> {
+        let body = profile.body();
+        let blob = |blob: &Option<BlobRef>| {
+            blob.map_or(Value::Null, |blob| json!({ "sha256": hex(&blob.hash[..]), "size": blob.size }))
+        };
+        let attributes: serde_json::Map<_, _> =
+            body.attributes.iter().map(|one| (one.name.clone(), json!(one.value))).collect();
+        let value = json!({
+            "id": profile.signer().to_string(),
+            "version": version(profile),
+            "withdrawn": body.tombstone,
+            "attributes": attributes,
+            "picture": blob(&body.picture),
+            "thumbnail": blob(&body.thumbnail),
+        });
+        let mut lines = vec![format!("id: {}", profile.signer())];
+        lines.extend(
+            body.attributes
+                .iter()
+                .map(|one| format!("{}: {}", tame(&one.name), tame(&one.value).replace('\n', " "))),
+        );
+        lines.extend(body.picture.map(|picture| format!("picture: {} bytes", picture.size)));
+        lines.extend(body.tombstone.then(|| "withdrawn".to_owned()));
+        self.one(&lines.join("\n"), &value)
+    }
+
+    pub(crate) fn wishes(self, wishes: &[Wish]) -> Result<(), Failure> {
+        for wish in wishes {
+            let body = wish.body();
+            let text = format!("{} {} {}", wish.from, tame(&body.label), tame(&body.note).replace('\n', " "));
+            let value = json!({ "from": wish.from.to_string(), "label": body.label, "note": body.note,
+                "home": body.home.home.to_string() });
+            self.one(text.trim_end(), &value)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn relations(self, contacts: &[Contact]) -> Result<(), Failure> {
+        for contact in contacts {
+            let standing = match contact.standing {
+                Standing::Known => continue,
+                Standing::Asked => "asked",
+                Standing::Held => "held",
+                Standing::Revoked => "revoked",
+            };
+            let home = contact.home.as_ref().map(|home| home.home.to_string());
+            let value = json!({ "id": contact.id.to_string(), "standing": standing, "home": home });
+            self.one(&format!("{} {standing}", contact.id), &value)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn presence(self, there: &[Presence]) -> Result<(), Failure> {
+        for one in there {
+            let applications = one.applications.clone().unwrap_or_default();
+            let text = format!("{} {}", one.persona, applications.join(" "));
+            let value = json!({ "id": one.persona.to_string(), "applications": applications });
+            self.one(text.trim_end(), &value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Blobs: uploaded in chunks, from where an upload broke off; downloaded and checked by their hash.
+
+use minicbor::bytes::ByteArray;
+use sha2::{Digest, Sha256};
+
+use super::device::{Device, Home};
+use super::error::ClientError;
+use crate::body::BlobRef;
+use crate::id::Id;
+use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS};
+use crate::wire::{Answer, Request};
+
+/// The bytes of a blob.
+pub type Payload = Vec<u8>;
+
+/// How many chunks a blob has.
+fn chunks(size: u64) -> u32 {
+    u32::try_from(size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX)
+}
+
+impl Device {
+    /// Uploads to one's own home. A broken upload goes on where it stopped.
+    ///
+    /// # Errors
+    /// It is empty or too large, or the home is not reached, refuses or is not to be believed.
+    pub async fn upload(&self, bytes: &[u8]) -> Result<BlobRef, ClientError> {
+        let size = bytes.len() as u64;
+        let blob = BlobRef { hash: ByteArray::from(<[u8; 32]>::from(Sha256::digest(bytes))), size };
+        if !blob.is_sensible() {
+            return Err(ClientError::Wrong(format!("{size} bytes, 1 to {MAX_BLOBS} expected")));
+        }
+        let home = self.own_home()?;
+        let mut next = self.next_chunk(&home, Request::Offer(blob)).await?;
+        let all = chunks(size);
+        while next < all {
+            let begin = next as usize * CHUNK;
+            let chunk = bytes[begin..bytes.len().min(begin + CHUNK)].to_vec();
+            let wanted = self.next_chunk(&home, Request::Chunk(blob.hash, next, chunk.into())).await?;
+            if wanted != next + 1 {
+                return Err(ClientError::Lie(format!("after chunk {next} it wants chunk {wanted}")));
+            }
+            next = wanted;
+        }
+        if next > all {
+            return Err(ClientError::Lie(format!("it has {next} chunks of a blob of {all}")));
+        }
+        Ok(blob)
+    }
+
+    async fn next_chunk(&self, home: &Home, request: Request) -> Result<u32, ClientError> {
+        match self.ask_as_me(home, request).await? {
+            Answer::Next(next) => Ok(next),
+            _ => Err(ClientError::unasked()),
+        }
+    }
+
+    /// Downloads somebody's blob from a home, and checks that it is what it is called.
+    ///
+    /// # Errors
+    /// The home is not reached or does not give it, or what it gives is something else.
+    pub async fn download(&self, owner: Id, blob: &BlobRef, home: &Home) -> Result<Payload, ClientError> {
+        if !blob.is_sensible() {
+            return Err(ClientError::Lie(format!("a blob of {} bytes", blob.size)));
+        }
+        let mut bytes = Payload::new();
+        for number in 0..chunks(blob.size) {
+            let request = Request::GetChunk(owner, blob.hash, number);
+            let Answer::Chunk(chunk) = self.ask_blob(home, request).await? else {
+                return Err(ClientError::unasked());
+            };
+            let left = blob.size - bytes.len() as u64;
+            if chunk.len() as u64 != left.min(CHUNK as u64) {
+                return Err(ClientError::Lie(format!("chunk {number} has {} bytes", chunk.len())));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if *blob.hash != <[u8; 32]>::from(Sha256::digest(&bytes)) {
+            return Err(ClientError::Lie("the blob is not what its hash says".to_owned()));
+        }
+        Ok(bytes)
+    }
+
+    /// Pictures are for anyone; for others the home has to know who asks, and says the same to all whom it does not.
+    async fn ask_blob(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
+        match self.ask_as_me(home, request.clone()).await {
+            Err(ClientError::Refused(refusal)) if refusal.code == crate::wire::Code::NotForYou => {
+                self.know(home).await?;
+                self.ask(home, request).await
+            }
+            result => result,
+        }
+    }
+
+    /// Throws one of one's own blobs away.
+    ///
+    /// # Errors
+    /// The home is not reached or refuses.
+    pub async fn discard(&self, hash: [u8; 32]) -> Result<(), ClientError> {
+        self.ask_done(&self.own_home()?, Request::Discard(hash.into())).await
+    }
+
+    /// One's own blobs, and how many chunks of each are there.
+    ///
+    /// # Errors
+    /// The home is not reached, refuses, or is not to be believed.
+    pub async fn blobs(&self) -> Result<Vec<(BlobRef, u32)>, ClientError> {
+        match self.ask_as_me(&self.own_home()?, Request::Blobs).await? {
+            Answer::Blobs(blobs) if blobs.len() <= MAX_BLOB_COUNT => Ok(blobs),
+            _ => Err(ClientError::unasked()),
+        }
+    }
+}

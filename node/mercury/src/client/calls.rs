@@ -1,0 +1,301 @@
+//! Calls: to related people's applications, and from them.
+//!
+//! Here: offers, answers, the token, and the stream that both get. Not here: how streams are opened
+//! ([`super::streams`]), what is said on them.
+//! Path of a call: offer → the callee's home → its answer, signed by the callee → a circuit to the device that the
+//! answer names → a direct connection where that works → a stream → token and offer shown → [`CallStream`].
+//! A stream begins with a length (2 bytes, big-endian), a [`Head`] of so many bytes in CBOR, and the callee's byte 1.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use libp2p::futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::{PeerId, Stream};
+use minicbor::bytes::ByteArray;
+use minicbor::{Decode, Encode};
+use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
+
+use super::device::{Device, locked, now};
+use super::driver::Command;
+use super::error::ClientError;
+use super::seal::random;
+use crate::body::{CallAnswer, CallOffer, Taken};
+use crate::envelope::{Bytes32, Envelope, Verified};
+use crate::id::Id;
+use crate::limits::{JOIN_TIME, MAX_LABEL};
+use crate::wire::{Answer, Request};
+
+/// How long a direct connection is waited for before the relay is used.
+const DIRECT_WAIT: Duration = Duration::from_secs(4);
+/// How long either side may take to show or to check the head of a stream.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest head, in bytes: an offer and a token.
+const MAX_HEAD: usize = 1024;
+/// Calls that were taken and not joined yet.
+const MAX_EXPECTED: usize = 16;
+/// Offers that are remembered, so that none rings twice.
+const MAX_RUNG: usize = 256;
+
+/// What a caller shows first.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+struct Head {
+    /// The offer that was answered.
+    #[n(0)]
+    offer: Envelope,
+    /// The token of the answer.
+    #[n(1)]
+    token: ByteArray<32>,
+}
+
+/// Calls that are under way at a device.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    expected: HashMap<PeerId, Expected>,
+    rung: Vec<(Bytes32, u64)>,
+}
+
+/// A call that was taken and has to be joined by its caller's device, once.
+#[derive(Debug)]
+struct Expected {
+    token: Bytes32,
+    offer: Envelope,
+    until: Instant,
+    joined: oneshot::Sender<(Stream, bool)>,
+}
+
+/// A call under way: what is written at one end is read at the other.
+#[derive(Debug)]
+pub struct CallStream {
+    /// Who is at the other end.
+    pub other: Id,
+    /// The application.
+    pub application: String,
+    /// Whether it goes directly; if not, through a relay, which reads nothing and ends it after its limits.
+    pub direct: bool,
+    stream: Stream,
+}
+
+impl AsyncRead for CallStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for CallStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+/// A call that waits to be taken or refused, for ten seconds.
+#[derive(Debug)]
+pub struct IncomingCall {
+    /// Who calls.
+    pub from: Id,
+    /// The application.
+    pub application: String,
+    device: Device,
+    peer: PeerId,
+    offer: Envelope,
+    verified: Verified<CallOffer>,
+}
+
+/// Whether a name may be an application's.
+#[must_use]
+pub fn is_application(name: &str) -> bool {
+    (1..=MAX_LABEL).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl Device {
+    /// Calls a related person's application, and waits for the answer.
+    ///
+    /// # Errors
+    /// The other one is nowhere, does not answer, refuses, or is not reached; or a home is not to be believed.
+    pub async fn call(&self, persona: Id, application: &str) -> Result<CallStream, ClientError> {
+        if !is_application(application) {
+            let expected = format!("an application's name has 1 to {MAX_LABEL} visible characters");
+            return Err(ClientError::Wrong(expected));
+        }
+        let (home, _) = self.locate(persona).await?;
+        let body = CallOffer { application: application.to_owned(), device: self.peer().to_bytes().into() };
+        let offer = self.sign(persona, Self::nonce()?, &body);
+        let sent = self.verify::<CallOffer>("the offer", &offer, persona, self.id())?;
+        let Answer::Answered(answer) = self.ask_as_me(&home, Request::Call(offer.clone())).await? else {
+            return Err(ClientError::unasked());
+        };
+        let (peer, token) = self.believe_answer(persona, &sent, &answer)?;
+        let none = || ClientError::Unreachable("the home has no address".to_owned());
+        let address = home.circuit(Some(peer)).ok_or_else(none)?;
+        self.command(Command::Expect { peer, time: Duration::from_secs(JOIN_TIME) }).await?;
+        self.driver(|reply| Command::Circuit { peer, address, reply }).await?;
+        if self.0.settings.direct {
+            let (reply, direct) = oneshot::channel();
+            self.command(Command::Direct { peer, reply }).await?;
+            // Whatever comes of it, the best connection that there is then is taken.
+            let _ = tokio::time::timeout(DIRECT_WAIT, direct).await;
+        }
+        let (mut stream, direct) = self.driver(|reply| Command::Open { peer, reply }).await?;
+        let head = Head { offer, token: token.into() };
+        match tokio::time::timeout(HEAD_TIME, show(&mut stream, &head)).await {
+            Ok(Ok(())) => Ok(CallStream { other: persona, application: body.application, direct, stream }),
+            Ok(Err(_)) => Err(ClientError::Unreachable("the other device does not let us join".to_owned())),
+            Err(_) => Err(ClientError::TimedOut("the other device")),
+        }
+    }
+
+    /// The device and the token of an answer: the callee's own, to this very offer.
+    fn believe_answer(
+        &self,
+        persona: Id,
+        offer: &Verified<CallOffer>,
+        answer: &Envelope,
+    ) -> Result<(PeerId, Bytes32), ClientError> {
+        let answer = self.verify::<CallAnswer>("the answer to the call", answer, self.id(), persona)?;
+        if *answer.body().offer != offer.hash() || answer.order() != offer.order() {
+            return Err(ClientError::Lie("an answer to another call".to_owned()));
+        }
+        let refused = || ClientError::Wrong(format!("{persona} does not take the call"));
+        let taken = answer.body().taken.as_ref().ok_or_else(refused)?;
+        let peer = PeerId::from_bytes(&taken.device)
+            .map_err(|_| ClientError::Lie("an answer of a device that cannot be".to_owned()))?;
+        Ok((peer, *taken.token))
+    }
+
+    /// A call as the home tells it: of a related person, for an application of ours, and for the first time.
+    pub(super) fn believe_call(
+        &self,
+        offer: &Envelope,
+        applications: &[String],
+    ) -> Result<IncomingCall, ClientError> {
+        let me = Some(self.id());
+        let verified = self.verify_at::<CallOffer>("a call", offer, me, None, now())?;
+        let from = verified.signer();
+        let lie = |what: &str| Err(ClientError::Lie(what.to_owned()));
+        if !self.folder().state()?.holds(from) {
+            return lie("a call of somebody to whom no relation holds");
+        }
+        let application = verified.body().application.clone();
+        if !applications.contains(&application) {
+            return lie("a call for an application that was not announced");
+        }
+        let Ok(peer) = PeerId::from_bytes(&verified.body().device) else {
+            return lie("a call of a device that cannot be");
+        };
+        let mut calls = locked(&self.0.calls);
+        let now = now();
+        calls.rung.retain(|(_, until)| *until >= now);
+        if calls.rung.len() >= MAX_RUNG || calls.rung.iter().any(|(hash, _)| *hash == verified.hash()) {
+            return lie("a call that has rung before, or too many calls");
+        }
+        calls.rung.push((verified.hash(), verified.expires()));
+        drop(calls);
+        Ok(IncomingCall { from, application, device: self.clone(), peer, offer: offer.clone(), verified })
+    }
+
+    /// A peer has opened a stream: if it is the one that is waited for it has one chance to show its token.
+    pub(super) fn come(&self, peer: PeerId, mut stream: Stream, direct: bool) {
+        let Some(expected) = locked(&self.0.calls).expected.remove(&peer) else {
+            return tracing::debug!("{peer} opens a stream that nobody waits for");
+        };
+        tokio::spawn(async move {
+            match tokio::time::timeout(HEAD_TIME, check(&mut stream, &expected)).await {
+                // Whoever waited for it may have gone.
+                Ok(Ok(())) => drop(expected.joined.send((stream, direct))),
+                Ok(Err(error)) => tracing::warn!("{peer} does not join: {error}"),
+                Err(_) => tracing::warn!("{peer} does not join in time"),
+            }
+        });
+    }
+}
+
+impl IncomingCall {
+    /// Takes the call: the caller's device, and no other, may join it within thirty seconds.
+    ///
+    /// # Errors
+    /// The home is not reached or refuses, or the caller does not join.
+    pub async fn accept(self) -> Result<CallStream, ClientError> {
+        let Self { from, application, device, peer, offer, verified } = self;
+        let (token, time) = (random()?, Duration::from_secs(JOIN_TIME));
+        let (joined, stream) = oneshot::channel();
+        let until = Instant::now() + time;
+        {
+            let mut calls = locked(&device.0.calls);
+            calls.expected.retain(|_, one| one.until > Instant::now());
+            if calls.expected.len() >= MAX_EXPECTED {
+                return Err(ClientError::Wrong("too many calls are being joined".to_owned()));
+            }
+            calls.expected.insert(peer, Expected { token, offer, until, joined });
+        }
+        device.command(Command::Expect { peer, time }).await?;
+        let taken = Taken { device: device.peer().to_bytes().into(), token: token.into() };
+        answer(&device, &verified, Some(taken)).await?;
+        match tokio::time::timeout(time, stream).await {
+            Ok(Ok((stream, direct))) => Ok(CallStream { other: from, application, direct, stream }),
+            Ok(Err(_)) => Err(ClientError::Unreachable("the caller's device shows a wrong token".to_owned())),
+            Err(_) => Err(ClientError::TimedOut("the caller")),
+        }
+    }
+
+    /// Does not take the call, and says so.
+    ///
+    /// # Errors
+    /// The home is not reached or refuses.
+    pub async fn refuse(self) -> Result<(), ClientError> {
+        answer(&self.device, &self.verified, None).await
+    }
+}
+
+async fn answer(
+    device: &Device,
+    offer: &Verified<CallOffer>,
+    taken: Option<Taken>,
+) -> Result<(), ClientError> {
+    let body = CallAnswer { offer: offer.hash().into(), taken };
+    let answer = device.sign(offer.signer(), offer.order(), &body);
+    device.ask_done(&device.own_home()?, Request::Answer(answer)).await
+}
+
+async fn show<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, head: &Head) -> io::Result<()> {
+    let bytes = crate::cbor::to_vec(head);
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(&bytes).await?;
+    stream.flush().await?;
+    let mut joined = [0];
+    stream.read_exact(&mut joined).await?;
+    if joined == [1] { Ok(()) } else { Err(io::Error::other("not let in")) }
+}
+
+async fn check<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, expected: &Expected) -> io::Result<()> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await?;
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > MAX_HEAD {
+        return Err(io::Error::other(format!("a head of {length} bytes, at most {MAX_HEAD} expected")));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    let head: Head = crate::cbor::from_slice(&bytes).ok_or_else(|| io::Error::other("no head"))?;
+    let good = bool::from(head.token.ct_eq(&expected.token)) && head.offer == expected.offer;
+    if !good || Instant::now() >= expected.until {
+        return Err(io::Error::other("another token or offer, or too late"));
+    }
+    stream.write_all(&[1]).await?;
+    stream.flush().await
+}

@@ -1,0 +1,554 @@
+//! A device: one persona at one peer id.
+//!
+//! Here: its making, its homes, its session at its own home and what happens when that is lost. Not here: what it asks
+//! homes for; each subject has a file with `impl Device`. The peer id is new each time, and never the persona's key:
+//! homes cannot tell which personas belong to one person.
+//! Path: method → [`super::driver`] → home → verified → folder → result; what a home tells → verified → [`Told`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, identity};
+use tokio::sync::{mpsc, oneshot};
+
+use super::calls::{Calls, IncomingCall};
+use super::driver::{self, Command, Notice, Reply, Settings};
+use super::error::ClientError;
+use super::folder::Folder;
+use super::seal::{SealingKey, random};
+use crate::body::{Contact, HomeAddress, Login};
+use crate::envelope::{Body, Envelope, Expected, Order, Verified};
+use crate::id::{Id, Key};
+use crate::limits::{CLOCK_SKEW, MAX_ADDRESSES};
+use crate::wire::{About, Answer, Code, Event, Presence, Request};
+
+/// Longest wait for anything that is asked of the network: more than the network itself takes.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// First and longest pause before a lost home is tried again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What the device has to tell and nobody has taken.
+const MAX_TOLD: usize = 256;
+
+/// What a device tells.
+#[derive(Debug)]
+pub enum Told {
+    /// There is mail.
+    Mail,
+    /// Somebody wants to relate: ask for the requests.
+    Request(Id),
+    /// A related person came, went, or has other applications.
+    Presence(Presence),
+    /// A call, from a related person, for an application that was announced.
+    Call(Box<IncomingCall>),
+    /// The home is lost; it is tried again.
+    Lost,
+    /// The home is back, and the session with it.
+    Back,
+    /// The home has ended the session: another device took its place, or the persona is hosted there no more.
+    Ended,
+}
+
+/// A home, and how it is reached. Its peer id is its key's: who is reached there is the home, or nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Who.
+    pub id: Id,
+    pub(super) peer: PeerId,
+    /// Without the peer id.
+    pub(super) addresses: Vec<Multiaddr>,
+}
+
+impl Home {
+    /// A home by one address with its peer id, as a person types it.
+    ///
+    /// # Errors
+    /// It is no such address.
+    pub fn parse(text: &str) -> Result<Self, ClientError> {
+        let wrong = || {
+            ClientError::Wrong(format!("{text}: an address such as /ip4/…/tcp/…/p2p/… of a home expected"))
+        };
+        let (peer, address) = split(text).ok_or_else(wrong)?;
+        let id = Id::of_peer(&peer).ok_or_else(wrong)?;
+        Ok(Self { id, peer, addresses: vec![address] })
+    }
+
+    /// A home as somebody tells it: only addresses with its own peer id count.
+    ///
+    /// # Errors
+    /// None of them does.
+    pub fn from_told(told: &HomeAddress) -> Result<Self, ClientError> {
+        let all: Vec<_> = told.addresses.iter().take(MAX_ADDRESSES).filter_map(|text| split(text)).collect();
+        let ours = |peer: &PeerId| Id::of_peer(peer) == Some(told.home);
+        let Some((peer, _)) = all.iter().find(|(peer, _)| ours(peer)) else {
+            return Err(ClientError::Unreachable(format!("no address of the home {} is known", told.home)));
+        };
+        let addresses = all.iter().filter(|(other, _)| other == peer).map(|(_, one)| one.clone()).collect();
+        Ok(Self { id: told.home, peer: *peer, addresses })
+    }
+
+    /// As it is told to others.
+    #[must_use]
+    pub fn address(&self) -> HomeAddress {
+        let with_peer = |one: &Multiaddr| one.clone().with(Protocol::P2p(self.peer)).to_string();
+        HomeAddress { home: self.id, addresses: self.addresses.iter().map(with_peer).collect() }
+    }
+
+    /// Through this home to a device; to ourselves where there is none.
+    pub(super) fn circuit(&self, device: Option<PeerId>) -> Option<Multiaddr> {
+        let through = self.addresses.first()?.clone();
+        let through = through.with(Protocol::P2p(self.peer)).with(Protocol::P2pCircuit);
+        Some(device.map_or(through.clone(), |device| through.with(Protocol::P2p(device))))
+    }
+}
+
+/// An address and the peer id at its end. Nothing but TCP to one peer: no relays, no names.
+fn split(text: &str) -> Option<(PeerId, Multiaddr)> {
+    let mut address: Multiaddr = text.parse().ok()?;
+    let Some(Protocol::P2p(peer)) = address.pop() else { return None };
+    let parts: Vec<_> = address.iter().collect();
+    matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]).then_some((peer, address))
+}
+
+/// A session at one's own home, as it should be: it is made again when the home was lost.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) home: Home,
+    pub(super) applications: Vec<String>,
+    pub(super) reachable: bool,
+}
+
+pub(super) struct Shared {
+    pub(super) folder: Folder,
+    pub(super) key: Key,
+    pub(super) sealing: SealingKey,
+    pub(super) network: String,
+    pub(super) id: Id,
+    pub(super) peer: PeerId,
+    pub(super) settings: Settings,
+    commands: mpsc::Sender<Command>,
+    session: Mutex<Option<Session>>,
+    pub(super) calls: Mutex<Calls>,
+}
+
+/// The device. Clones are the same device; it stops with the last one.
+#[derive(Clone)]
+pub struct Device(pub(super) Arc<Shared>);
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Device({} at {})", self.0.id, self.0.peer)
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Device {
+    /// Starts a device of the persona in a folder. What it tells comes by the receiver, which may be dropped.
+    ///
+    /// # Errors
+    /// The folder is no persona's, or there is no network.
+    pub fn start(folder: Folder, settings: Settings) -> Result<(Self, mpsc::Receiver<Told>), ClientError> {
+        let (key, sealing) = (folder.key()?, folder.sealing_key()?);
+        let network = folder.state()?.network;
+        let device_key = identity::Keypair::generate_ed25519();
+        let peer = device_key.public().to_peer_id();
+        let (commands, notices) = driver::start(device_key, &settings)?;
+        let shared = Shared {
+            id: key.id(),
+            folder,
+            key,
+            sealing,
+            network,
+            peer,
+            settings,
+            commands,
+            session: Mutex::new(None),
+            calls: Mutex::new(Calls::default()),
+        };
+        let device = Self(Arc::new(shared));
+        let (told, receiver) = mpsc::channel(MAX_TOLD);
+        tokio::spawn(listen(Arc::downgrade(&device.0), notices, told));
+        Ok((device, receiver))
+    }
+
+    /// The persona.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.0.id
+    }
+
+    /// The device's peer id.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.0.peer
+    }
+
+    /// What is kept.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.0.folder
+    }
+
+    /// Tells the driver something that has no answer.
+    pub(super) async fn command(&self, command: Command) -> Result<(), ClientError> {
+        self.0.commands.send(command).await.map_err(|_| ClientError::Stopped)
+    }
+
+    /// Asks the driver and waits, not for ever.
+    pub(super) async fn driver<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(command(reply)).await?;
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ClientError::Stopped),
+            Err(_) => Err(ClientError::TimedOut("the network")),
+        }
+    }
+
+    /// Connects to a home, if it is not connected.
+    ///
+    /// # Errors
+    /// It is not reached, or somebody else is there.
+    pub async fn connect(&self, home: &Home) -> Result<(), ClientError> {
+        let (peer, addresses) = (home.peer, home.addresses.clone());
+        self.driver(|reply| Command::Dial { peer, addresses, reply }).await
+    }
+
+    /// Asks a home and gives back what it answers, if that is no refusal.
+    pub(super) async fn ask(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
+        self.connect(home).await?;
+        let (peer, request) = (home.peer, Box::new(request));
+        match self.driver(|reply| Command::Ask { peer, request, reply }).await? {
+            Answer::Refused(refusal) => Err(ClientError::refused(refusal)),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The same as oneself: logs in where the home wants that.
+    pub(super) async fn ask_as_me(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
+        match self.ask(home, request.clone()).await {
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::LogInFirst => {
+                self.know(home).await?;
+                self.ask(home, request).await
+            }
+            result => result,
+        }
+    }
+
+    /// Lets a home know who asks.
+    pub(super) async fn know(&self, home: &Home) -> Result<(), ClientError> {
+        match self.session().filter(|session| session.home == *home) {
+            Some(session) => self.enter(&session).await,
+            None => self.sign_in(home, &[]).await.map(drop),
+        }
+    }
+
+    /// Asks where the answer is only that it is done.
+    pub(super) async fn ask_done(&self, home: &Home, request: Request) -> Result<(), ClientError> {
+        match self.ask_as_me(home, request).await? {
+            Answer::Done => Ok(()),
+            _ => Err(ClientError::unasked()),
+        }
+    }
+
+    /// Signs something for as long as its kind may hold.
+    pub(super) fn sign<B: Body>(&self, about: Id, order: Order, body: &B) -> Envelope {
+        let now = now();
+        Envelope::sign(&self.0.key, &self.0.network, about, order, (now, now.saturating_add(B::LIFE)), body)
+    }
+
+    pub(super) fn nonce() -> Result<Order, ClientError> {
+        Ok(Order::Nonce(random()?))
+    }
+
+    /// Verifies what a home gave.
+    pub(super) fn verify<B: Body>(
+        &self,
+        what: &str,
+        envelope: &Envelope,
+        about: Id,
+        signer: Id,
+    ) -> Result<Verified<B>, ClientError> {
+        self.verify_at(what, envelope, Some(about), Some(signer), now())
+    }
+
+    pub(super) fn verify_at<B: Body>(
+        &self,
+        what: &str,
+        envelope: &Envelope,
+        about: Option<Id>,
+        signer: Option<Id>,
+        now: u64,
+    ) -> Result<Verified<B>, ClientError> {
+        let expected = Expected { network: &self.0.network, about, signer, now };
+        envelope.verify(&expected).map_err(|error| ClientError::lie(what, error))
+    }
+
+    /// Who a home is: on our network, with a clock that agrees with ours, and reached where it says.
+    ///
+    /// # Errors
+    /// It is not reached, or is not to be believed.
+    pub async fn about(&self, home: &Home) -> Result<(About, HomeAddress), ClientError> {
+        let Answer::About(about) = self.ask(home, Request::About).await? else {
+            return Err(ClientError::unasked());
+        };
+        if about.network != self.0.network {
+            let other = super::error::one_line(&about.network);
+            return Err(ClientError::Wrong(format!(
+                "the home is of the network {other}, the persona of {}",
+                self.0.network
+            )));
+        }
+        if about.time.abs_diff(now()) > CLOCK_SKEW {
+            let differ = about.time.abs_diff(now());
+            return Err(ClientError::Wrong(format!(
+                "the clocks of this device and of the home differ by {differ} s, at most {CLOCK_SKEW} s expected"
+            )));
+        }
+        let contact = self.verify::<Contact>("where it is reached", &about.contact, home.id, home.id)?;
+        let mut address = HomeAddress { home: home.id, addresses: contact.body().addresses.clone() };
+        // The way that was just taken is a way.
+        for own in home.address().addresses {
+            if !address.addresses.contains(&own) && address.addresses.len() < MAX_ADDRESSES {
+                address.addresses.push(own);
+            }
+        }
+        Ok((about, address))
+    }
+
+    /// A nonce of the home's for something signed.
+    pub(super) async fn challenge(&self, home: &Home) -> Result<Order, ClientError> {
+        match self.ask(home, Request::Challenge).await? {
+            Answer::Challenge(challenge) => Ok(Order::Nonce(*challenge)),
+            _ => Err(ClientError::unasked()),
+        }
+    }
+
+    /// Logs in; whether as a persona that is hosted there.
+    pub(super) async fn sign_in(&self, home: &Home, applications: &[String]) -> Result<bool, ClientError> {
+        let order = self.challenge(home).await?;
+        let login = self.sign(home.id, order, &Login { device: self.0.peer.to_bytes().into() });
+        match self.ask(home, Request::LogIn(login, applications.to_vec())).await? {
+            Answer::Session(hosted) => Ok(hosted),
+            _ => Err(ClientError::unasked()),
+        }
+    }
+
+    /// One's own home, as the folder has it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn own_home(&self) -> Result<Home, ClientError> {
+        let none = || ClientError::Wrong("no home yet: register at one first".to_owned());
+        Home::from_told(&self.0.folder.state()?.home.ok_or_else(none)?)
+    }
+
+    /// Logs in at one's own home and stays logged in: when the home is lost it is tried again until it is back. With
+    /// applications, the device is reached through the home, to take calls for them.
+    ///
+    /// # Errors
+    /// It is not reached, refuses, or hosts the persona no more.
+    pub async fn log_in(&self, applications: &[String]) -> Result<(), ClientError> {
+        let reachable = !applications.is_empty();
+        let session = Session { home: self.own_home()?, applications: applications.to_vec(), reachable };
+        self.enter(&session).await?;
+        let (peer, keep) = (session.home.peer, true);
+        *locked(&self.0.session) = Some(session);
+        self.command(Command::Keep { peer, keep }).await
+    }
+
+    async fn enter(&self, session: &Session) -> Result<(), ClientError> {
+        // Reachable first, then announced: so a call never comes before it can be taken.
+        if !self.sign_in(&session.home, &[]).await? {
+            return Err(ClientError::Wrong("the home hosts this persona no more".to_owned()));
+        }
+        if session.reachable {
+            let none = || ClientError::Unreachable("the home has no address".to_owned());
+            let address = session.home.circuit(None).ok_or_else(none)?;
+            self.driver(|reply| Command::Reserve { address, reply }).await?;
+            let announced = Request::Announce(session.applications.clone());
+            if self.ask(&session.home, announced).await? != Answer::Done {
+                return Err(ClientError::unasked());
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces other applications at this device.
+    ///
+    /// # Errors
+    /// The home refuses, or the device is not logged in.
+    pub async fn announce(&self, applications: &[String]) -> Result<(), ClientError> {
+        let Some(mut session) = locked(&self.0.session).clone() else {
+            return Err(ClientError::Wrong("not logged in".to_owned()));
+        };
+        session.applications = applications.to_vec();
+        if !session.reachable && !applications.is_empty() {
+            session.reachable = true;
+            self.enter(&session).await?;
+        } else {
+            self.ask_done(&session.home, Request::Announce(applications.to_vec())).await?;
+        }
+        *locked(&self.0.session) = Some(session);
+        Ok(())
+    }
+
+    /// Ends the session.
+    ///
+    /// # Errors
+    /// The home is not reached.
+    pub async fn log_out(&self) -> Result<(), ClientError> {
+        let Some(session) = locked(&self.0.session).take() else { return Ok(()) };
+        let done = self.ask_done(&session.home, Request::LogOut).await;
+        let (peer, keep) = (session.home.peer, false);
+        self.command(Command::Keep { peer, keep }).await?;
+        self.command(Command::Leave { peer }).await?;
+        done
+    }
+
+    pub(super) fn session(&self) -> Option<Session> {
+        locked(&self.0.session).clone()
+    }
+
+    pub(super) fn forget_session(&self) {
+        locked(&self.0.session).take();
+    }
+
+    /// The session at one's own home, made again; for ever, but not longer than the device is there.
+    async fn come_back(device: Weak<Shared>, session: Session, told: mpsc::Sender<Told>) {
+        let (mut pause, longest) = BACK_OFF;
+        loop {
+            // Not all at once when a home comes back: up to a half more, by chance.
+            let chance = random().map_or(0, |bytes| u32::from(bytes[0]));
+            tokio::time::sleep(pause + pause * chance / 512).await;
+            let Some(device) = device.upgrade().map(Device) else { return };
+            let wanted = device.session().is_some_and(|now| now.home == session.home);
+            if !wanted {
+                return;
+            }
+            match device.enter(&session).await {
+                Ok(()) => return drop(told.try_send(Told::Back)),
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::Closed => {
+                    device.forget_session();
+                    return drop(told.try_send(Told::Ended));
+                }
+                Err(error) => tracing::debug!("the home is not back: {error}"),
+            }
+            pause = longest.min(pause * 2);
+        }
+    }
+}
+
+/// Hears what the driver tells until the device is gone.
+async fn listen(shared: Weak<Shared>, mut notices: mpsc::Receiver<Notice>, told: mpsc::Sender<Told>) {
+    let mut returning: Option<tokio::task::JoinHandle<()>> = None;
+    while let Some(notice) = notices.recv().await {
+        let Some(device) = shared.upgrade().map(Device) else { return };
+        let session = device.session();
+        let lost = match notice {
+            // Others than one's own home have nothing to tell.
+            Notice::Told(peer, event) if session.as_ref().is_some_and(|one| one.home.peer == peer) => {
+                device.hear(*event, session.as_ref(), &told);
+                continue;
+            }
+            Notice::Told(peer, _) => {
+                tracing::debug!("{peer} tells something and is not our home");
+                continue;
+            }
+            Notice::Come(peer, stream, direct) => {
+                device.come(peer, stream, direct);
+                continue;
+            }
+            Notice::Lost(peer) => session.filter(|one| one.home.peer == peer),
+            Notice::Unreachable => session.filter(|one| one.reachable),
+        };
+        let idle = returning.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+        if let Some(session) = lost.filter(|_| idle) {
+            let _ = told.try_send(Told::Lost);
+            returning = Some(tokio::spawn(Device::come_back(shared.clone(), session, told.clone())));
+        }
+    }
+}
+
+impl Device {
+    fn hear(&self, event: Event, session: Option<&Session>, told: &mpsc::Sender<Told>) {
+        let heard = match event {
+            Event::Mail(_) => Told::Mail,
+            Event::Request(id) => Told::Request(id),
+            Event::Presence(presence) => match self.believe_presence(presence) {
+                Some(presence) => Told::Presence(presence),
+                None => return,
+            },
+            Event::Call(offer) => {
+                let applications = session.map_or(&[][..], |session| &session.applications);
+                match self.believe_call(&offer, applications) {
+                    Ok(call) => Told::Call(Box::new(call)),
+                    Err(error) => return tracing::warn!("a call is not taken: {error}"),
+                }
+            }
+            Event::Ended => {
+                self.forget_session();
+                Told::Ended
+            }
+        };
+        if told.try_send(heard).is_err() {
+            tracing::debug!("nobody takes what the home tells: dropped");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        Key::from_secret(&[number; 32]).peer_key().public().to_peer_id()
+    }
+
+    #[test]
+    fn a_home_is_typed_with_its_peer_id_and_reached_by_tcp() {
+        let text = format!("/ip4/127.0.0.1/tcp/1/p2p/{}", peer(1));
+        let home = Home::parse(&text).unwrap();
+        assert_eq!(home.id, Key::from_secret(&[1; 32]).id());
+        assert_eq!(home.address().addresses, [text]);
+        let circuit = format!("/ip4/1.1.1.1/tcp/1/p2p/{}/p2p-circuit/p2p/{}", peer(1), peer(2));
+        for wrong in [
+            "",
+            "127.0.0.1:80",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/127.0.0.1/tcp/1/p2p/../..",
+            &circuit,
+            &format!("/p2p/{}", peer(1)),
+            &format!("/ip4/127.0.0.1/udp/1/p2p/{}", peer(1)),
+            // The peer id of an RSA key: no home's.
+            "/ip4/127.0.0.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+        ] {
+            let error = Home::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains("/ip4/…/tcp/…/p2p/…"), "{error}");
+        }
+    }
+
+    #[test]
+    fn of_a_home_that_is_told_only_its_own_addresses_count() {
+        let told = |addresses: Vec<String>| {
+            Home::from_told(&HomeAddress { home: Key::from_secret(&[1; 32]).id(), addresses })
+        };
+        let (own, other) =
+            (format!("/ip4/1.1.1.1/tcp/1/p2p/{}", peer(1)), format!("/ip4/2.2.2.2/tcp/1/p2p/{}", peer(2)));
+        assert_eq!(told(vec![other.clone(), own.clone()]).unwrap().address().addresses, [own]);
+        assert!(told(vec![other, "/ip4/1.1.1.1/tcp/1".to_owned()]).is_err());
+        assert!(told(Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,437 @@
+//! The task that owns a device's connections.
+//!
+//! Here: the swarm, what it is asked to do ([`Command`]) and what it tells ([`Notice`]). Not here: what is said and
+//! what of it is believed ([`super::device`] and its neighbours).
+//! Path: command → swarm → its event → the one who asked, by the command's own channel; unasked ones by one channel
+//! that is bounded, and what does not fit is dropped: all that matters is also kept at the home.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use libp2p::core::transport::ListenerId;
+use libp2p::futures::StreamExt;
+use libp2p::kad::store::MemoryStore;
+use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId, ProtocolSupport};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, identity, kad,
+    noise, ping, relay, tcp, yamux,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::ClientError;
+use super::streams::Streams;
+use crate::net::codec;
+use crate::wire::{Answer, Event, Request};
+
+/// How long a connection stays without use, unless it is to one's own home.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a search in the table of homes may take.
+const SEARCH_TIME: Duration = Duration::from_secs(20);
+/// Records that one search may bring.
+const MAX_RECORDS: usize = 32;
+/// The largest message of the table of homes, in bytes: a record and the addresses of twenty homes.
+const MAX_TABLE_MESSAGE: usize = 64 * 1024;
+/// Notices that wait for the device.
+const MAX_NOTICES: usize = 256;
+/// Of which so many places are for what may not get lost.
+const RESERVED: usize = 64;
+/// Commands that wait for the driver.
+const MAX_COMMANDS: usize = 64;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Connect to a home.
+    Dial { peer: PeerId, addresses: Vec<Multiaddr>, reply: Reply<()> },
+    /// Open a circuit to a device.
+    Circuit { peer: PeerId, address: Multiaddr, reply: Reply<()> },
+    /// Let a device connect for some time.
+    Expect { peer: PeerId, time: Duration },
+    /// Wait for a direct connection to a device beside the circuit, and no longer than it takes to know.
+    Direct { peer: PeerId, reply: oneshot::Sender<()> },
+    /// Open a stream of a call; whether the connection is direct.
+    Open { peer: PeerId, reply: Reply<(Stream, bool)> },
+    /// Ask a home.
+    Ask { peer: PeerId, request: Box<Request>, reply: Reply<Answer> },
+    /// Be reached through a home.
+    Reserve { address: Multiaddr, reply: Reply<()> },
+    /// Search the table of homes.
+    Search { key: Vec<u8>, reply: Reply<Vec<Vec<u8>>> },
+    /// Keep the connection to a home, or not any more.
+    Keep { peer: PeerId, keep: bool },
+    /// Close the connections to a peer.
+    Leave { peer: PeerId },
+}
+
+/// What the driver tells unasked.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// A home told something.
+    Told(PeerId, Box<Event>),
+    /// No connection to this peer is left.
+    Lost(PeerId),
+    /// A reservation has ended.
+    Unreachable,
+    /// A peer opened a stream of a call; whether the peer is connected directly.
+    Come(PeerId, Stream, bool),
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    requests: codec::Requests,
+    events: codec::Events,
+    relay: relay::client::Behaviour,
+    dcutr: Toggle<dcutr::Behaviour>,
+    autonat: autonat::Behaviour,
+    kad: kad::Behaviour<MemoryStore>,
+    streams: Streams,
+}
+
+/// How a device uses the network.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens; nowhere by default: it has no open port, and is reached through its home.
+    pub listen: Option<Multiaddr>,
+    /// Whether calls may become direct ones. The other side then sees this device's address.
+    pub direct: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { listen: None, direct: true }
+    }
+}
+
+/// A search under way: the records so far, and who wants them.
+type Search = (Vec<Vec<u8>>, Reply<Vec<Vec<u8>>>);
+
+/// The task's state.
+struct Driver {
+    swarm: Swarm<Behaviour>,
+    notices: mpsc::Sender<Notice>,
+    /// Connections, and which of them go through a relay.
+    connections: HashMap<PeerId, Vec<(ConnectionId, bool)>>,
+    dials: HashMap<ConnectionId, (PeerId, Vec<Reply<()>>)>,
+    asked: HashMap<OutboundRequestId, Reply<Answer>>,
+    reservations: HashMap<ListenerId, Option<Reply<()>>>,
+    searches: HashMap<kad::QueryId, Search>,
+    direct: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
+    /// Peers that hole punching has given up on.
+    hopeless: HashSet<PeerId>,
+}
+
+/// Starts the task. It ends when the last sender of commands is dropped.
+///
+/// # Errors
+/// The address to listen on cannot be had.
+pub(super) fn start(
+    key: identity::Keypair,
+    settings: &Settings,
+) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<Notice>), ClientError> {
+    let mut swarm = swarm(key, settings.direct)?;
+    if let Some(address) = &settings.listen {
+        let listening = swarm.listen_on(address.clone());
+        listening.map_err(|error| ClientError::Wrong(format!("cannot listen on {address}: {error}")))?;
+    }
+    let (commands, to_do) = mpsc::channel(MAX_COMMANDS);
+    let (notices, told) = mpsc::channel(MAX_NOTICES);
+    let driver = Driver {
+        swarm,
+        notices,
+        connections: HashMap::new(),
+        dials: HashMap::new(),
+        asked: HashMap::new(),
+        reservations: HashMap::new(),
+        searches: HashMap::new(),
+        direct: HashMap::new(),
+        hopeless: HashSet::new(),
+    };
+    tokio::spawn(driver.run(to_do));
+    Ok((commands, told))
+}
+
+fn swarm(key: identity::Keypair, direct: bool) -> Result<Swarm<Behaviour>, ClientError> {
+    let failed = |error: &dyn std::fmt::Display| ClientError::Wrong(format!("no network: {error}"));
+    let builder = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .map_err(|error| failed(&error))?
+        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .map_err(|error| failed(&error))?
+        .with_behaviour(|key, relay| behaviour(key, relay, direct))
+        .map_err(|error| failed(&error))?;
+    Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE)).build())
+}
+
+fn behaviour(key: &identity::Keypair, relay: relay::client::Behaviour, direct: bool) -> Behaviour {
+    let me = key.public().to_peer_id();
+    // Addresses of the device are its own: homes see where it comes from, and nobody is told the rest.
+    let identify = identify::Config::new("/iop/mercury/id/1".to_owned(), key.public())
+        .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
+        .with_hide_listen_addrs(true)
+        .with_cache_size(0);
+    let mut table = kad::Config::new(StreamProtocol::new(super::record::TABLE));
+    table.set_query_timeout(SEARCH_TIME);
+    table.set_max_packet_size(MAX_TABLE_MESSAGE);
+    table.set_periodic_bootstrap_interval(None);
+    let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), table);
+    kad.set_mode(Some(kad::Mode::Client));
+    Behaviour {
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::default(),
+        requests: codec::requests(ProtocolSupport::Outbound),
+        events: codec::events(ProtocolSupport::Inbound),
+        relay,
+        dcutr: Toggle::from(direct.then(|| dcutr::Behaviour::new(me))),
+        autonat: autonat::Behaviour::new(me, autonat_config()),
+        kad,
+        streams: Streams::default(),
+    }
+}
+
+/// Asks homes whether the device is reached from outside, and dials nobody on others' behalf.
+fn autonat_config() -> autonat::Config {
+    autonat::Config { throttle_clients_global_max: 0, ..autonat::Config::default() }
+}
+
+impl Driver {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                event = self.swarm.select_next_some() => self.event(event),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
+            Command::Circuit { peer, address, reply } => self.circuit(peer, address, reply),
+            Command::Expect { peer, time } => self.swarm.behaviour_mut().streams.expect(peer, time),
+            Command::Direct { peer, reply } => {
+                if self.best(peer).is_some_and(|(_, relayed)| relayed) && !self.hopeless.contains(&peer) {
+                    self.direct.entry(peer).or_default().push(reply);
+                }
+            }
+            Command::Open { peer, reply } => self.open(peer, reply),
+            Command::Ask { peer, request, reply } => {
+                let id = self.swarm.behaviour_mut().requests.send_request(&peer, Ok(*request));
+                self.asked.insert(id, reply);
+            }
+            Command::Reserve { address, reply } => match self.swarm.listen_on(address) {
+                Ok(listener) => drop(self.reservations.insert(listener, Some(reply))),
+                Err(error) => answer(reply, Err(ClientError::Unreachable(error.to_string()))),
+            },
+            Command::Search { key, reply } => {
+                let query = self.swarm.behaviour_mut().kad.get_record(kad::RecordKey::new(&key));
+                self.searches.insert(query, (Vec::new(), reply));
+            }
+            Command::Keep { peer, keep } => self.swarm.behaviour_mut().streams.keep(peer, keep),
+            // An error only says that there is no connection.
+            Command::Leave { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: Reply<()>) {
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.streams.home(peer);
+        for address in &addresses {
+            behaviour.kad.add_address(&peer, address.clone());
+        }
+        if self.connections.get(&peer).is_some_and(|all| all.iter().any(|(_, relayed)| !relayed)) {
+            return answer(reply, Ok(()));
+        }
+        let opts = DialOpts::peer_id(peer).condition(PeerCondition::NotDialing).addresses(addresses).build();
+        self.start_dial(peer, opts, reply);
+    }
+
+    fn circuit(&mut self, peer: PeerId, address: Multiaddr, reply: Reply<()>) {
+        self.hopeless.remove(&peer);
+        let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]).build();
+        self.start_dial(peer, opts, reply);
+    }
+
+    fn start_dial(&mut self, peer: PeerId, opts: DialOpts, reply: Reply<()>) {
+        // One dial serves all who want the same peer.
+        if let Some((_, waiting)) = self.dials.values_mut().find(|(other, _)| *other == peer) {
+            return waiting.push(reply);
+        }
+        let id = opts.connection_id();
+        match self.swarm.dial(opts) {
+            Ok(()) => drop(self.dials.insert(id, (peer, vec![reply]))),
+            Err(error) => answer(reply, Err(ClientError::Unreachable(error.to_string()))),
+        }
+    }
+
+    /// The connection to prefer: a direct one where there is one; and whether it goes through a relay.
+    fn best(&self, peer: PeerId) -> Option<(ConnectionId, bool)> {
+        let all = self.connections.get(&peer)?;
+        all.iter().find(|(_, relayed)| !relayed).or_else(|| all.first()).copied()
+    }
+
+    fn open(&mut self, peer: PeerId, reply: Reply<(Stream, bool)>) {
+        let Some((connection, relayed)) = self.best(peer) else {
+            let reason = "the connection to the other device is lost".to_owned();
+            return answer(reply, Err(ClientError::Unreachable(reason)));
+        };
+        let (opened, stream) = oneshot::channel();
+        self.swarm.behaviour_mut().streams.open(peer, connection, opened);
+        tokio::spawn(async move {
+            let refused =
+                || ClientError::Unreachable("the other device takes no stream of a call".to_owned());
+            answer(reply, stream.await.map(|stream| (stream, !relayed)).map_err(|_| refused()));
+        });
+    }
+
+    fn event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let relayed = endpoint.is_relayed();
+                self.connections.entry(peer_id).or_default().push((connection_id, relayed));
+                if !relayed {
+                    self.settle_direct(peer_id);
+                }
+                if let Some((_, waiting)) = self.dials.remove(&connection_id) {
+                    waiting.into_iter().for_each(|reply| answer(reply, Ok(())));
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.closed(peer_id, connection_id)
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                for reply in self.dials.remove(&connection_id).into_iter().flat_map(|(_, waiting)| waiting) {
+                    let reason = super::error::one_line(&error.to_string());
+                    answer(reply, Err(ClientError::Unreachable(reason)));
+                }
+            }
+            SwarmEvent::NewListenAddr { listener_id, .. } => {
+                if let Some(Some(reply)) = self.reservations.get_mut(&listener_id).map(Option::take) {
+                    answer(reply, Ok(()));
+                }
+            }
+            SwarmEvent::ListenerClosed { listener_id, reason, .. } => self.unlisten(listener_id, reason),
+            SwarmEvent::Behaviour(event) => self.behaved(event),
+            _ => {}
+        }
+    }
+
+    fn closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        if let Some(all) = self.connections.get_mut(&peer) {
+            all.retain(|(other, _)| *other != connection);
+            if all.is_empty() {
+                self.connections.remove(&peer);
+                self.direct.remove(&peer);
+                self.hopeless.remove(&peer);
+                self.tell(Notice::Lost(peer));
+            }
+        }
+    }
+
+    fn unlisten(&mut self, listener: ListenerId, reason: std::io::Result<()>) {
+        match self.reservations.remove(&listener) {
+            Some(Some(reply)) => {
+                let reason =
+                    reason.err().map_or("the home gives no reservation".to_owned(), |e| e.to_string());
+                answer(reply, Err(ClientError::Unreachable(super::error::one_line(&reason))));
+            }
+            Some(None) => self.tell(Notice::Unreachable),
+            None => {}
+        }
+    }
+
+    fn behaved(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Requests(request_response::Event::Message {
+                message: Message::Response { request_id, response },
+                ..
+            }) => {
+                if let Some(reply) = self.asked.remove(&request_id) {
+                    answer(reply, Ok(response));
+                }
+            }
+            BehaviourEvent::Requests(request_response::Event::OutboundFailure {
+                request_id, error, ..
+            }) => {
+                if let Some(reply) = self.asked.remove(&request_id) {
+                    answer(reply, Err(failure(&error)));
+                }
+            }
+            BehaviourEvent::Events(request_response::Event::Message {
+                peer,
+                message: Message::Request { request, channel, .. },
+                ..
+            }) => {
+                // It fails only where the home has gone meanwhile.
+                let _ = self.swarm.behaviour_mut().events.send_response(channel, codec::Arrived);
+                self.tell(Notice::Told(peer, Box::new(request)));
+            }
+            BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result: Err(error) }) => {
+                tracing::debug!("no direct connection to {remote_peer_id}: {error}");
+                self.hopeless.insert(remote_peer_id);
+                self.settle_direct(remote_peer_id);
+            }
+            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
+                self.searched(id, result, step.last);
+            }
+            BehaviourEvent::Streams((peer, connection, stream)) => {
+                let here = self.connections.get(&peer).into_iter().flatten();
+                let direct = here.filter(|(id, _)| *id == connection).any(|(_, relayed)| !relayed);
+                self.tell(Notice::Come(peer, stream, direct));
+            }
+            _ => {}
+        }
+    }
+
+    fn searched(&mut self, id: kad::QueryId, result: kad::QueryResult, last: bool) {
+        let Some((records, _)) = self.searches.get_mut(&id) else { return };
+        if let kad::QueryResult::GetRecord(Ok(kad::GetRecordOk::FoundRecord(found))) = result
+            && records.len() < MAX_RECORDS
+        {
+            records.push(found.record.value);
+        }
+        if last && let Some((records, reply)) = self.searches.remove(&id) {
+            answer(reply, Ok(records));
+        }
+    }
+
+    /// Whoever waits for a direct connection need not wait any longer.
+    fn settle_direct(&mut self, peer: PeerId) {
+        for reply in self.direct.remove(&peer).into_iter().flatten() {
+            let _ = reply.send(());
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        let from_outside = matches!(notice, Notice::Told(..) | Notice::Come(..));
+        if (from_outside && self.notices.capacity() <= RESERVED) || self.notices.try_send(notice).is_err() {
+            tracing::debug!("a home or a peer tells more than is taken: dropped");
+        }
+    }
+}
+
+/// Whoever asked may have gone.
+fn answer<T>(reply: Reply<T>, result: Result<T, ClientError>) {
+    let _ = reply.send(result);
+}
+
+fn failure(error: &OutboundFailure) -> ClientError {
+    match error {
+        OutboundFailure::Timeout => ClientError::TimedOut("the home says nothing"),
+        OutboundFailure::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            ClientError::Lie(format!("its answer cannot be read: {error}"))
+        }
+        other => ClientError::Unreachable(super::error::one_line(&other.to_string())),
+    }
+}

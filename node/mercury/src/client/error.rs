@@ -1,0 +1,80 @@
+//! Why something that a device was asked to do is not done.
+
+use crate::envelope::EnvelopeError;
+use crate::id::Id;
+use crate::wire::Refusal;
+
+use super::folder::FolderError;
+use super::seal::SealError;
+
+/// Most characters of a home's own words that are passed on.
+const MAX_WORDS: usize = 200;
+
+/// Why not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The home refuses.
+    #[error("the home refuses: {0}")]
+    Refused(Refusal),
+    /// The home says what cannot be true, or what was not asked for. What is said wrongly.
+    #[error("the home is not to be believed: {0}")]
+    Lie(String),
+    /// A home or a device cannot be reached.
+    #[error("not reached: {0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("no answer in time: {0}")]
+    TimedOut(&'static str),
+    /// Nobody knows where a persona is hosted.
+    #[error("{0} is not found: not where it was, and no home knows where it is")]
+    NotFound(Id),
+    /// What is asked for cannot be.
+    #[error("{0}")]
+    Wrong(String),
+    /// The folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Sealing or opening.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The device has been stopped.
+    #[error("the device has been stopped")]
+    Stopped,
+}
+
+impl ClientError {
+    /// What a home said, as one line that a terminal may show.
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self::Refused(Refusal::new(refusal.code, one_line(&refusal.reason)))
+    }
+
+    /// Something that a home gave does not verify.
+    pub(super) fn lie(what: &str, error: EnvelopeError) -> Self {
+        Self::Lie(format!("{what}: {error}"))
+    }
+
+    /// An answer of another kind.
+    pub(super) fn unasked() -> Self {
+        Self::Lie("it answers something else than what was asked".to_owned())
+    }
+}
+
+/// A stranger's text, short and without control characters.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars().take(MAX_WORDS).map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Code;
+
+    #[test]
+    fn a_homes_words_are_one_short_line() {
+        let said = Refusal::new(Code::Fault, format!("\u{1b}[2Jno\n{}", "x".repeat(10_000)));
+        let ClientError::Refused(shown) = ClientError::refused(said) else { panic!() };
+        assert_eq!(shown.reason.chars().count(), MAX_WORDS);
+        assert!(!shown.reason.contains(char::is_control));
+    }
+}

@@ -1,0 +1,359 @@
+//! Relations: asking, accepting, taking back, and who is there.
+
+use super::device::{Device, Home};
+use super::error::ClientError;
+use super::folder::{Contact, Standing};
+use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
+use crate::envelope::{Envelope, Order, Verified};
+use crate::id::Id;
+use crate::limits::{MAX_ASKED, MAX_RELATIONS, MAX_REQUESTS};
+use crate::wire::{self, Answer, Presence, Request};
+
+/// A request that waits for an answer.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Who wants to relate.
+    pub from: Id,
+    envelope: Envelope,
+    verified: Verified<RelationRequest>,
+}
+
+impl Wish {
+    /// What it says.
+    #[must_use]
+    pub fn body(&self) -> &RelationRequest {
+        self.verified.body()
+    }
+}
+
+/// Whether what was done here is known at the other one's home too.
+#[derive(Debug)]
+pub enum Delivery {
+    /// It is.
+    Done,
+    /// Not yet, and why. Doing it again delivers it again.
+    Later(ClientError),
+}
+
+impl Device {
+    /// Asks somebody to relate. The answer comes with the mail.
+    ///
+    /// # Errors
+    /// One's own or the other's home is not reached or refuses, or the other one is nowhere.
+    pub async fn relate(&self, persona: Id, label: &str, note: &str) -> Result<(), ClientError> {
+        if persona == self.id() {
+            return Err(ClientError::Wrong("that is yourself".to_owned()));
+        }
+        let state = self.folder().state()?;
+        if state.holds(persona) {
+            return Err(ClientError::Wrong(format!("related to {persona} already")));
+        }
+        let own = self.own_home()?;
+        let home = state.home.ok_or_else(|| ClientError::Wrong("no home yet".to_owned()))?;
+        let body = RelationRequest { label: label.to_owned(), note: note.to_owned(), home };
+        let request = self.sign(persona, Self::nonce()?, &body);
+        self.verify::<RelationRequest>("the request", &request, persona, self.id())
+            .map_err(|error| ClientError::Wrong(error.to_string()))?;
+        let (theirs, _) = self.locate(persona).await?;
+        // At one's own home first: it expects the answer then. Where both have one home, that has both roles.
+        self.ask_done(&own, Request::Relate(request.clone())).await?;
+        if theirs.id != own.id {
+            self.ask_done(&theirs, Request::Relate(request.clone())).await?;
+        }
+        self.folder().update(|state| {
+            let contact = state.contact_mut(persona);
+            contact.standing = Standing::Asked;
+            contact.home = Some(theirs.address());
+            (contact.request, contact.acceptance) = (Some(request), None);
+        })?;
+        Ok(())
+    }
+
+    /// Requests that wait. What the home cannot prove is left out.
+    ///
+    /// # Errors
+    /// The home is not reached, refuses, or is not to be believed.
+    pub async fn requests(&self) -> Result<Vec<Wish>, ClientError> {
+        let home = self.own_home()?;
+        let Answer::Requests(all) = self.ask_as_me(&home, Request::Requests).await? else {
+            return Err(ClientError::unasked());
+        };
+        if all.len() > MAX_REQUESTS {
+            return Err(ClientError::Lie(format!("it shows {} requests at once", all.len())));
+        }
+        let now = super::device::now();
+        let believe = |envelope: Envelope| {
+            let verified =
+                self.verify_at::<RelationRequest>("a request", &envelope, Some(self.id()), None, now).ok()?;
+            Some(Wish { from: verified.signer(), envelope, verified })
+        };
+        Ok(all.into_iter().filter_map(believe).collect())
+    }
+
+    /// Accepts somebody's request: both homes get the proof. If it holds already, both get it again.
+    ///
+    /// # Errors
+    /// There is no such request, or one's own home is not reached or refuses.
+    pub async fn accept(&self, persona: Id) -> Result<Delivery, ClientError> {
+        let own = self.own_home()?;
+        let (request, acceptance, told) = match self.held_proof(persona)? {
+            Some((request, acceptance)) => (request, acceptance, None),
+            None => {
+                let wishes = self.requests().await?;
+                let none = || ClientError::Wrong(format!("no request of {persona} waits"));
+                let wish = wishes.into_iter().rev().find(|one| one.from == persona).ok_or_else(none)?;
+                let body = RelationAcceptance { request: wish.verified.hash().into() };
+                let acceptance = self.sign(persona, wish.verified.order(), &body);
+                (wish.envelope, acceptance, Some(wish.verified.body().home.clone()))
+            }
+        };
+        let proof = Request::Related(request.clone(), acceptance.clone());
+        self.ask_done(&own, proof.clone()).await?;
+        self.folder().update(|state| {
+            let contact = state.contact_mut(persona);
+            contact.standing = Standing::Held;
+            contact.home = told.clone().or_else(|| contact.home.take());
+            (contact.request, contact.acceptance) = (Some(request), Some(acceptance));
+        })?;
+        Ok(self.deliver(persona, told.and_then(|told| Home::from_told(&told).ok()), proof).await)
+    }
+
+    fn held_proof(&self, persona: Id) -> Result<Option<(Envelope, Envelope)>, ClientError> {
+        let state = self.folder().state()?;
+        let held = state.contact(persona).filter(|contact| contact.standing == Standing::Held);
+        Ok(held.and_then(|contact| contact.request.clone().zip(contact.acceptance.clone())))
+    }
+
+    /// Brings something to the home of the other one: where the request says, or wherever it is found.
+    async fn deliver(&self, persona: Id, told: Option<Home>, what: Request) -> Delivery {
+        let own = self.own_home().ok();
+        if told.is_some() && told.as_ref().map(|home| home.id) == own.map(|home| home.id) {
+            return Delivery::Done;
+        }
+        if let Some(home) = &told
+            && self.ask_done(home, what.clone()).await.is_ok()
+            && matches!(self.locate(persona).await, Ok((found, _)) if found.id == home.id)
+        {
+            return Delivery::Done;
+        }
+        let delivered = async {
+            let (home, _) = self.locate(persona).await?;
+            self.ask_done(&home, what).await
+        };
+        delivered.await.map_or_else(Delivery::Later, |()| Delivery::Done)
+    }
+
+    /// Throws somebody's request away; nobody is told.
+    ///
+    /// # Errors
+    /// The home is not reached or refuses.
+    pub async fn dismiss(&self, persona: Id) -> Result<(), ClientError> {
+        self.ask_done(&self.own_home()?, Request::Dismiss(persona)).await
+    }
+
+    /// Takes a relation back. From now on nothing of the other one is taken here, whatever homes say.
+    ///
+    /// # Errors
+    /// There is no relation, or one's own home is not reached or refuses.
+    pub async fn revoke(&self, persona: Id) -> Result<Delivery, ClientError> {
+        let state = self.folder().state()?;
+        let none = || ClientError::Wrong(format!("no relation to {persona}"));
+        let request = state.contact(persona).and_then(|one| one.request.clone()).ok_or_else(none)?;
+        let (first, second) = self.parties(&request, persona);
+        let verified =
+            self.verify::<RelationRequest>("the request in the folder", &request, second, first)?;
+        let body = RelationRevocation { request: verified.hash().into() };
+        let revocation = self.sign(persona, verified.order(), &body);
+        self.folder().update(|state| {
+            let contact = state.contact_mut(persona);
+            contact.standing = Standing::Revoked;
+            contact.revoked = Some(verified.hash().into());
+        })?;
+        let own = self.own_home()?;
+        self.ask_done(&own, Request::Revoke(revocation.clone())).await?;
+        let told = self.folder().state()?.contact(persona).and_then(|one| one.home.clone());
+        let told = told.and_then(|told| Home::from_told(&told).ok());
+        Ok(self.deliver(persona, told, Request::Revoke(revocation)).await)
+    }
+
+    /// Who of the two signed a request, as its key says: that one and the other one.
+    fn parties(&self, request: &Envelope, other: Id) -> (Id, Id) {
+        let me = self.id();
+        let mine = request.claimed_signer() == self.0.key.public().to_bytes();
+        if mine { (me, other) } else { (other, me) }
+    }
+
+    /// All contacts, after those that the home has and that are proven were taken over.
+    ///
+    /// # Errors
+    /// The home is not reached, refuses, or is not to be believed.
+    pub async fn relations(&self) -> Result<Vec<Contact>, ClientError> {
+        let home = self.own_home()?;
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let request = Request::Relations(after);
+            let Answer::Relations(page, more) = self.ask_as_me(&home, request).await? else {
+                return Err(ClientError::unasked());
+            };
+            for relation in &page {
+                if after.is_some_and(|last| relation.other <= last) {
+                    return Err(ClientError::Lie("its relations are in no order".to_owned()));
+                }
+                after = Some(relation.other);
+                count += 1;
+                if let Err(error) = self.take_over(relation) {
+                    tracing::warn!("the home's word on the relation to {}: {error}", relation.other);
+                }
+            }
+            if !more || page.is_empty() {
+                return Ok(self.folder().state()?.contacts);
+            }
+            if count > 2 * MAX_RELATIONS {
+                return Err(ClientError::Lie("its relations have no end".to_owned()));
+            }
+        }
+    }
+
+    /// Takes over what a home proves about a relation.
+    fn take_over(&self, relation: &wire::Relation) -> Result<(), ClientError> {
+        let other = relation.other;
+        let (first, second) = self.parties(&relation.request, other);
+        let request = self.verify::<RelationRequest>("a request", &relation.request, second, first)?;
+        let mut standing = Standing::Asked;
+        if let Some(acceptance) = &relation.acceptance {
+            let acceptance = self.verify::<RelationAcceptance>("an acceptance", acceptance, first, second)?;
+            if *acceptance.body().request != request.hash() || acceptance.order() != request.order() {
+                return Err(ClientError::Lie("an acceptance of another request".to_owned()));
+            }
+            standing = Standing::Held;
+        } else if first == other {
+            return Err(ClientError::Lie("a request of somebody else's as a relation".to_owned()));
+        }
+        if let Some(revocation) = &relation.revocation {
+            self.believe_revocation(revocation, other, request.hash())?;
+            standing = Standing::Revoked;
+        }
+        let hash = request.hash();
+        self.folder().update(|state| {
+            let contact = state.contact_mut(other);
+            let over = contact.revoked.is_some_and(|revoked| *revoked == hash);
+            if over || (standing == Standing::Asked && contact.standing == Standing::Held) {
+                return;
+            }
+            contact.standing = standing;
+            if standing == Standing::Revoked {
+                contact.revoked = Some(hash.into());
+            }
+            if contact.home.is_none() && first == other {
+                contact.home = Some(request.body().home.clone());
+            }
+            contact.request = Some(relation.request.clone());
+            contact.acceptance.clone_from(&relation.acceptance);
+        })?;
+        Ok(())
+    }
+
+    fn believe_revocation(
+        &self,
+        envelope: &Envelope,
+        other: Id,
+        request: [u8; 32],
+    ) -> Result<(), ClientError> {
+        let (first, second) = self.parties(envelope, other);
+        let revocation = self.verify::<RelationRevocation>("a revocation", envelope, second, first)?;
+        if *revocation.body().request != request {
+            return Err(ClientError::Lie("a revocation of another relation".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// An acceptance that came with the mail; of whom, if it answers a request of ours.
+    pub(super) fn take_acceptance(&self, envelope: &Envelope) -> Result<Id, ClientError> {
+        let now = super::device::now();
+        let me = Some(self.id());
+        let acceptance = self.verify_at::<RelationAcceptance>("an acceptance", envelope, me, None, now)?;
+        let other = acceptance.signer();
+        let none = || ClientError::Lie(format!("an acceptance of {other}, who was not asked"));
+        let state = self.folder().state()?;
+        let contact = state.contact(other).ok_or_else(none)?;
+        let request = contact.request.as_ref().ok_or_else(none)?;
+        let asked = self.verify::<RelationRequest>("the request in the folder", request, other, self.id())?;
+        if *acceptance.body().request != asked.hash() || acceptance.order() != Order::clone(&asked.order()) {
+            return Err(none());
+        }
+        if contact.revoked.is_some_and(|revoked| *revoked == asked.hash()) {
+            return Err(ClientError::Lie("an acceptance of what was taken back".to_owned()));
+        }
+        self.folder().update(|state| {
+            let contact = state.contact_mut(other);
+            (contact.standing, contact.acceptance) = (Standing::Held, Some(envelope.clone()));
+        })?;
+        Ok(other)
+    }
+
+    /// A revocation that came with the mail; of whom.
+    pub(super) fn take_revocation(&self, envelope: &Envelope) -> Result<Id, ClientError> {
+        let now = super::device::now();
+        let me = Some(self.id());
+        let revocation = self.verify_at::<RelationRevocation>("a revocation", envelope, me, None, now)?;
+        let other = revocation.signer();
+        let none = || ClientError::Lie(format!("a revocation of {other}, to whom there is no such relation"));
+        let state = self.folder().state()?;
+        let request = state.contact(other).and_then(|one| one.request.clone()).ok_or_else(none)?;
+        let (first, second) = self.parties(&request, other);
+        let asked = self.verify::<RelationRequest>("the request in the folder", &request, second, first)?;
+        if *revocation.body().request != asked.hash() {
+            return Err(none());
+        }
+        self.folder().update(|state| {
+            let contact = state.contact_mut(other);
+            contact.standing = Standing::Revoked;
+            contact.revoked = Some(asked.hash().into());
+        })?;
+        Ok(other)
+    }
+
+    /// Who of some related people is there, and for which applications. Those whose home is not reached are not there.
+    ///
+    /// # Errors
+    /// One's own home is not known, or the folder cannot be read.
+    pub async fn presence(&self, personas: &[Id]) -> Result<Vec<Presence>, ClientError> {
+        let mut homes: Vec<(Home, Vec<Id>)> = Vec::new();
+        for persona in personas {
+            let Ok((home, _)) = self.locate(*persona).await else { continue };
+            match homes.iter_mut().find(|(one, _)| one.id == home.id) {
+                Some((_, all)) => all.push(*persona),
+                None => homes.push((home, vec![*persona])),
+            }
+        }
+        let mut there = Vec::new();
+        for (home, all) in homes {
+            for some in all.chunks(MAX_ASKED) {
+                match self.ask_as_me(&home, Request::Presence(some.to_vec())).await {
+                    Ok(Answer::Presence(found)) => there.extend(
+                        found
+                            .into_iter()
+                            .filter(|one| some.contains(&one.persona))
+                            .take(some.len())
+                            .filter_map(|one| self.believe_presence(one)),
+                    ),
+                    Ok(_) => return Err(ClientError::unasked()),
+                    Err(error) => tracing::debug!("no presence at {}: {error}", home.id),
+                }
+            }
+        }
+        Ok(there)
+    }
+
+    /// Of whom one is told to be there: related people only, and with no more applications than there can be.
+    pub(super) fn believe_presence(&self, mut presence: Presence) -> Option<Presence> {
+        if !self.folder().state().ok()?.holds(presence.persona) {
+            return None;
+        }
+        if let Some(applications) = &mut presence.applications {
+            applications.truncate(crate::limits::MAX_APPLICATIONS * crate::limits::MAX_DEVICES);
+            applications.retain(|name| super::calls::is_application(name));
+        }
+        Some(presence)
+    }
+}

@@ -1,0 +1,262 @@
+//! Profiles: one's own, and those of others wherever they are hosted.
+
+use minicbor::bytes::ByteArray;
+
+use super::device::{Device, Home};
+use super::driver::Command;
+use super::error::ClientError;
+use super::record;
+use crate::body::{Attribute, BlobRef, Departure, Profile};
+use crate::envelope::{Envelope, Verified};
+use crate::id::Id;
+use crate::limits::{MAX_PICTURE, MAX_THUMBNAIL};
+use crate::wire::{Answer, Code, Request};
+
+/// Moves that are followed from one home to the next.
+const MAX_MOVES: usize = 4;
+/// Homes out of the table that are asked.
+const MAX_TRIED: usize = 3;
+
+impl Device {
+    /// The persona's own profile as it was last set.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn own_profile(&self) -> Result<Option<Verified<Profile>>, ClientError> {
+        let Some(envelope) = self.folder().state()?.profile else { return Ok(None) };
+        self.verify("the profile in the folder", &envelope, self.id(), self.id()).map(Some)
+    }
+
+    /// Changes the persona's profile and shows it to the home.
+    ///
+    /// # Errors
+    /// The profile is out of its bounds, or the home is not reached or refuses.
+    pub async fn set_profile(&self, change: impl FnOnce(&mut Profile)) -> Result<(), ClientError> {
+        let before = self.own_profile()?;
+        let mut profile = before.as_ref().map_or_else(|| self.empty_profile(), |one| one.body().clone());
+        change(&mut profile);
+        profile.attributes.sort_by(|one, other| one.name.cmp(&other.name));
+        let order = Self::next_version(before.map(|one| one.order()));
+        let envelope = self.sign(self.id(), order, &profile);
+        // What a home would refuse is refused here.
+        self.verify::<Profile>("the new profile", &envelope, self.id(), self.id())
+            .map_err(|error| ClientError::Wrong(error.to_string()))?;
+        let home = self.own_home()?;
+        self.ask_done(&home, Request::SetProfile(envelope.clone())).await?;
+        self.folder().update(|state| state.profile = Some(envelope))?;
+        Ok(())
+    }
+
+    /// Sets attributes; those without a value are removed.
+    ///
+    /// # Errors
+    /// As [`Self::set_profile`].
+    pub async fn set_attributes(&self, changes: Vec<(String, Option<String>)>) -> Result<(), ClientError> {
+        let change = |profile: &mut Profile| {
+            for (name, value) in changes {
+                profile.attributes.retain(|one| one.name != name);
+                profile.attributes.extend(value.map(|value| Attribute { name, value }));
+            }
+        };
+        self.set_profile(change).await
+    }
+
+    /// Uploads a picture and a thumbnail, and puts them into the profile.
+    ///
+    /// # Errors
+    /// They are too large, or the home is not reached or refuses.
+    pub async fn set_picture(&self, picture: &[u8], thumbnail: Option<&[u8]>) -> Result<(), ClientError> {
+        let check = |what: &str, bytes: &[u8], most: u64| match bytes.len() as u64 {
+            size if (1..=most).contains(&size) => Ok(()),
+            size => Err(ClientError::Wrong(format!("the {what} has {size} bytes, 1 to {most} expected"))),
+        };
+        check("picture", picture, MAX_PICTURE)?;
+        if let Some(thumbnail) = thumbnail {
+            check("thumbnail", thumbnail, MAX_THUMBNAIL)?;
+        }
+        let picture = self.upload(picture).await?;
+        let thumbnail = match thumbnail {
+            Some(thumbnail) => Some(self.upload(thumbnail).await?),
+            None => None,
+        };
+        self.set_profile(|profile| (profile.picture, profile.thumbnail) = (Some(picture), thumbnail)).await
+    }
+
+    /// Takes the profile back, for good.
+    ///
+    /// # Errors
+    /// As [`Self::set_profile`].
+    pub async fn withdraw_profile(&self) -> Result<(), ClientError> {
+        self.set_profile(|profile| {
+            let encryption_key = profile.encryption_key;
+            *profile = Profile { tombstone: true, encryption_key, ..self.empty_profile() };
+        })
+        .await
+    }
+
+    fn empty_profile(&self) -> Profile {
+        Profile {
+            attributes: Vec::new(),
+            encryption_key: ByteArray::from(self.0.sealing.public()),
+            picture: None,
+            thumbnail: None,
+            tombstone: false,
+        }
+    }
+
+    /// Shows a home the profile that there is, or an empty one with the key that messages are encrypted to.
+    pub(super) async fn show_profile(&self, home: &Home) -> Result<(), ClientError> {
+        let Some(envelope) = self.folder().state()?.profile else {
+            return self.set_profile(|_| ()).await;
+        };
+        match self.ask_done(home, Request::SetProfile(envelope)).await {
+            // It has this one already.
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The picture of one's own profile, out of the home.
+    pub(super) async fn own_picture(&self, home: &Home) -> Option<Vec<u8>> {
+        let picture = self.own_profile().ok()??.body().picture?;
+        self.download(self.id(), &picture, home).await.ok()
+    }
+
+    /// Somebody's profile, wherever it is.
+    ///
+    /// # Errors
+    /// It is nowhere, or not to be believed.
+    pub async fn profile(&self, persona: Id) -> Result<Verified<Profile>, ClientError> {
+        self.locate(persona).await.map(|(_, profile)| profile)
+    }
+
+    /// Somebody's picture, and of what size it says to be.
+    ///
+    /// # Errors
+    /// There is none, it is nowhere, or it is not what the profile says.
+    pub async fn picture(&self, persona: Id) -> Result<Vec<u8>, ClientError> {
+        let (home, profile) = self.locate(persona).await?;
+        let none = || ClientError::Wrong(format!("the profile of {persona} has no picture"));
+        let picture: BlobRef = profile.body().picture.ok_or_else(none)?;
+        self.download(persona, &picture, &home).await
+    }
+
+    /// Where somebody is hosted, and the profile: where it was before, where it went from there, here, or where the
+    /// table of homes says.
+    ///
+    /// # Errors
+    /// It is nowhere, or what is found is not to be believed.
+    pub async fn locate(&self, persona: Id) -> Result<(Home, Verified<Profile>), ClientError> {
+        let state = self.folder().state()?;
+        let known = state.contact(persona).and_then(|contact| contact.home.clone());
+        let own = state.home.as_ref();
+        let mut lie = None;
+        for told in known.iter().chain(own.filter(|own| known.as_ref() != Some(own))) {
+            let Ok(home) = Home::from_told(told) else { continue };
+            match self.follow(persona, home).await {
+                Ok(Some(found)) => return self.keep_found(persona, found),
+                Ok(None) => {}
+                Err(error @ ClientError::Lie(_)) => lie = Some(error),
+                Err(error) => tracing::debug!("{persona} is not found at {}: {error}", told.home),
+            }
+        }
+        for home in self.search(persona).await?.into_iter().take(MAX_TRIED) {
+            match self.follow(persona, home).await {
+                Ok(Some(found)) => return self.keep_found(persona, found),
+                Ok(None) => {}
+                Err(error @ ClientError::Lie(_)) => lie = Some(error),
+                Err(error) => tracing::debug!("{persona} is not found where the table says: {error}"),
+            }
+        }
+        Err(lie.unwrap_or(ClientError::NotFound(persona)))
+    }
+
+    fn keep_found(
+        &self,
+        persona: Id,
+        (home, profile): (Home, Verified<Profile>),
+    ) -> Result<(Home, Verified<Profile>), ClientError> {
+        self.folder().update(|state| {
+            if state.contact(persona).is_some() {
+                let contact = state.contact_mut(persona);
+                contact.home = Some(home.address());
+                contact.version = contact.version.max(version(&profile));
+            }
+        })?;
+        Ok((home, profile))
+    }
+
+    /// Asks a home, and the homes that it tells the persona went to. `None` where the last one does not know it.
+    async fn follow(
+        &self,
+        persona: Id,
+        mut home: Home,
+    ) -> Result<Option<(Home, Verified<Profile>)>, ClientError> {
+        for _ in 0..=MAX_MOVES {
+            match self.ask(&home, Request::GetProfile(persona)).await {
+                Ok(Answer::Profile(envelope)) => {
+                    let profile = self.believe_profile(persona, &envelope)?;
+                    return Ok(Some((home, profile)));
+                }
+                Ok(Answer::Moved(envelope)) => {
+                    let left = self.verify::<Departure>("where it went", &envelope, home.id, persona)?;
+                    let Some(to) = &left.body().to else { return Ok(None) };
+                    home = Home::from_told(to)?;
+                }
+                Ok(_) => return Err(ClientError::unasked()),
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::NotForYou => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClientError::Lie("homes send us from one to the next".to_owned()))
+    }
+
+    fn believe_profile(&self, persona: Id, envelope: &Envelope) -> Result<Verified<Profile>, ClientError> {
+        let profile = self.verify::<Profile>("the profile", envelope, persona, persona)?;
+        let least = self.folder().state()?.contact(persona).map_or(0, |contact| contact.version);
+        if version(&profile) < least {
+            let found = version(&profile);
+            return Err(ClientError::Lie(format!(
+                "it shows version {found} of a profile that was {least} before"
+            )));
+        }
+        Ok(profile)
+    }
+
+    /// Homes that say, with proof, that they host a persona: the newest proof first.
+    async fn search(&self, persona: Id) -> Result<Vec<Home>, ClientError> {
+        // The table is entered by one's own home.
+        if let Ok(home) = self.own_home() {
+            self.connect(&home).await?;
+        }
+        let key = record::key(persona);
+        let found = self.driver(|reply| Command::Search { key, reply }).await?;
+        let mut homes: Vec<_> =
+            found.iter().filter_map(|bytes| self.believe_record(persona, bytes)).collect();
+        homes.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
+        homes.dedup_by(|one, other| one.1.id == other.1.id);
+        Ok(homes.into_iter().map(|(_, home)| home).collect())
+    }
+
+    fn believe_record(&self, persona: Id, bytes: &[u8]) -> Option<(u64, Home)> {
+        let found = record::read(bytes, persona, &self.0.network, super::device::now()).ok()?;
+        Some((found.since, Home::from_told(&found.home).ok()?))
+    }
+
+    /// Where somebody is hosted.
+    ///
+    /// # Errors
+    /// As [`Self::locate`].
+    pub async fn find(&self, persona: Id) -> Result<Home, ClientError> {
+        self.locate(persona).await.map(|(home, _)| home)
+    }
+}
+
+/// The version of a profile.
+#[must_use]
+pub fn version(profile: &Verified<Profile>) -> u64 {
+    match profile.order() {
+        crate::envelope::Order::Sequence(number) => number,
+        crate::envelope::Order::Nonce(_) => 0,
+    }
+}

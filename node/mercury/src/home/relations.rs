@@ -1,0 +1,358 @@
+//! Relations: one asks, the other agrees, both hold the proof; either takes it back.
+//!
+//! Here: what each signed thing does to the record of whichever of the two is hosted here. Not here: the box in which
+//! requests wait ([`super::requests`]), mail.
+//! Rules: nothing that was asked for up to the newest revocation between the two holds again; of two proofs the later
+//! one counts, so that homes that got them in different order agree. Path: verified → [`Home::change`] → one batch.
+
+use minicbor::bytes::ByteVec;
+
+use super::{Asked, Failure, Home, Reply, nonce, refuse};
+use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
+use crate::envelope::{Bytes32, Envelope, EnvelopeError, Verified};
+use crate::id::Id;
+use crate::limits::{MAX_FETCH, MAX_FETCH_BYTES, MAX_RELATIONS, MAX_REVOKED};
+use crate::store::{Batch, Column, Hosted, ItemKind, Relation, RelationState, StoreError, pair};
+use crate::wire::{self, Answer, Code, Event, Refusal};
+
+/// What was done to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Its owner is not hosted here.
+    NotHere,
+    /// There was nothing to change.
+    Same,
+    /// It is changed; from what, and to what.
+    Changed(Option<RelationState>, RelationState),
+}
+
+impl Home {
+    pub(super) fn relate(&mut self, asked: &Asked, request: &Envelope) -> Result<Reply, Failure> {
+        let request = self.verify_request(asked, request)?;
+        let (requester, recipient) = (request.signer(), request.about());
+        self.check_welcome(requester)?;
+        let mut batch = Batch::default();
+        // Only the requester's own device makes it expected: a copy in other hands costs him nothing.
+        if self.hosted_caller(asked).is_ok_and(|caller| caller == requester) {
+            self.change(requester, recipient, &mut batch, |old, forgotten| ask(old, forgotten, &request))?;
+        }
+        let news = match self.recipient(recipient)? {
+            Some(hosted) if self.is_open(&hosted, &request)? => {
+                self.box_request(asked, &request, &mut batch)?
+            }
+            _ => false,
+        };
+        // An empty batch too: so that a stranger waits as long in any case.
+        let ticket = self.commit(batch)?;
+        if news {
+            self.tell_all(recipient, &Event::Request(requester), Some(ticket));
+        }
+        Ok(Reply::done(ticket))
+    }
+
+    pub(super) fn relate_both(
+        &mut self,
+        asked: &Asked,
+        request: &Envelope,
+        acceptance: &Envelope,
+    ) -> Result<Reply, Failure> {
+        let request = self.verify_request(asked, request)?;
+        let (requester, accepter) = (request.signer(), request.about());
+        let acceptance =
+            self.verify::<RelationAcceptance>(asked, acceptance, Some(requester), Some(accepter))?;
+        if nonce(&acceptance)? != nonce(&request)? || *acceptance.body().request != request.hash() {
+            return refuse(Code::Envelope, "the acceptance is of another request");
+        }
+        let one_of_them = self.caller(asked).is_ok_and(|caller| [requester, accepter].contains(&caller));
+        match self.hold(asked, &request, &acceptance) {
+            // Anyone may bring a proof, but what became of it concerns the two only.
+            Err(Failure::Refused(_)) if !one_of_them => Ok(Reply::done(self.commit(Batch::default())?)),
+            other => other,
+        }
+    }
+
+    fn hold(
+        &mut self,
+        asked: &Asked,
+        request: &Verified<RelationRequest>,
+        acceptance: &Verified<RelationAcceptance>,
+    ) -> Result<Reply, Failure> {
+        let (requester, accepter) = (request.signer(), request.about());
+        let mut batch = Batch::default();
+        let mut change = |owner, other| {
+            self.change(owner, other, &mut batch, |old, forgotten| hold(old, forgotten, request, acceptance))
+        };
+        let (asked_here, accepted_here) = (change(requester, accepter)?, change(accepter, requester)?);
+        if (asked_here, accepted_here) == (Outcome::NotHere, Outcome::NotHere) {
+            return Err(Refusal::not_for_you().into());
+        }
+        self.unbox_request(accepter, requester, request.issued(), &request.hash(), &mut batch)?;
+        let expected = asked_here == Outcome::Changed(Some(RelationState::Asked), RelationState::Held);
+        let number = match expected && !self.is_by(asked, requester) {
+            true => self.deliver_if_room(asked, ItemKind::Accepted, acceptance, &mut batch)?,
+            false => None,
+        };
+        Ok(Reply::done(self.commit_and_tell(requester, number, batch)?))
+    }
+
+    pub(super) fn revoke(&mut self, asked: &Asked, revocation: &Envelope) -> Result<Reply, Failure> {
+        let revocation = self.verify::<RelationRevocation>(asked, revocation, None, None)?;
+        let (revoker, other) = (revocation.signer(), revocation.about());
+        check_two(revoker, other)?;
+        let nonce = nonce(&revocation)?;
+        let mut batch = Batch::default();
+        let mut change = |owner, other| {
+            self.change(owner, other, &mut batch, |old, _| take_back(old, &revocation, &nonce))
+        };
+        let (_, others) = (change(revoker, other)?, change(other, revoker)?);
+        for (recipient, sender) in [(revoker, other), (other, revoker)] {
+            let hash = revocation.body().request;
+            self.unbox_request(recipient, sender, revocation.issued(), &hash[..], &mut batch)?;
+        }
+        let news = match others {
+            Outcome::Changed(from, to) => from != Some(to),
+            Outcome::NotHere | Outcome::Same => false,
+        };
+        let number = match news && !self.is_by(asked, other) {
+            true => self.deliver_if_room(asked, ItemKind::Revoked, &revocation, &mut batch)?,
+            false => None,
+        };
+        Ok(Reply::done(self.commit_and_tell(other, number, batch)?))
+    }
+
+    pub(super) fn relations(&self, asked: &Asked, after: Option<Id>) -> Result<Reply, Failure> {
+        let owner = self.hosted_caller(asked)?;
+        let from = after.map(|after| pair(owner.digest(), after.digest()));
+        let (mut relations, mut bytes) = (Vec::new(), 0);
+        for row in
+            self.store.rows(Column::Relations, *owner.digest(), from.as_ref().map_or(b"", |key| &key[..]))
+        {
+            let (key, value) = row?;
+            if from.is_some_and(|from| key[..] == from) {
+                continue;
+            }
+            bytes += value.len();
+            if relations.len() == MAX_FETCH || (bytes > MAX_FETCH_BYTES && !relations.is_empty()) {
+                return Ok(Answer::Relations(relations, true).into());
+            }
+            let record: Relation = self.store.record(Column::Relations, &value)?;
+            let envelope = |bytes: &ByteVec| Envelope::from_bytes(bytes);
+            // An earlier revocation does not concern a relation that holds.
+            let revocation = record.revocation.as_ref().filter(|_| record.state == RelationState::Revoked);
+            relations.push(wire::Relation {
+                other: other_of(&key),
+                request: envelope(&record.request)?,
+                acceptance: record.acceptance.as_ref().map(envelope).transpose()?,
+                revocation: revocation.map(envelope).transpose()?,
+            });
+        }
+        Ok(Answer::Relations(relations, false).into())
+    }
+
+    fn verify_request(
+        &self,
+        asked: &Asked,
+        request: &Envelope,
+    ) -> Result<Verified<RelationRequest>, Failure> {
+        let request = self.verify::<RelationRequest>(asked, request, None, None)?;
+        nonce(&request)?;
+        check_two(request.signer(), request.about())?;
+        Ok(request)
+    }
+
+    /// Whether a request could still be accepted by its recipient, and was not yet.
+    fn is_open(&self, hosted: &Hosted, request: &Verified<RelationRequest>) -> Result<bool, StoreError> {
+        let key = pair(request.about().digest(), request.signer().digest());
+        let record: Option<Relation> = self.store.get(Column::Relations, &key)?;
+        Ok(match record {
+            Some(held) if held.state == RelationState::Held => {
+                (held.issued, *held.request_hash) < (request.issued(), request.hash())
+            }
+            Some(other) => other.revoked < request.issued(),
+            None => hosted.forgotten < request.issued(),
+        })
+    }
+
+    /// Whether a request comes from a device of this persona, which then needs no mail about it.
+    fn is_by(&self, asked: &Asked, persona: Id) -> bool {
+        self.caller(asked).is_ok_and(|caller| caller == persona)
+    }
+
+    fn commit_and_tell(
+        &mut self,
+        recipient: Id,
+        number: Option<u64>,
+        batch: Batch,
+    ) -> Result<crate::store::Ticket, StoreError> {
+        let ticket = self.commit(batch)?;
+        if let Some(number) = number {
+            self.counters.mail_stored += 1;
+            self.tell_all(recipient, &Event::Mail(number), Some(ticket));
+        }
+        Ok(ticket)
+    }
+
+    /// Changes an owner's relation where the owner is hosted here, and keeps the counts. `change` is given the record
+    /// and the time up to which revocations are remembered without one.
+    fn change(
+        &self,
+        owner: Id,
+        other: Id,
+        batch: &mut Batch,
+        change: impl FnOnce(Option<&Relation>, u64) -> Result<Option<Relation>, Refusal>,
+    ) -> Result<Outcome, Failure> {
+        let Some(mut hosted) = self.hosted_record(owner)? else { return Ok(Outcome::NotHere) };
+        let key = pair(owner.digest(), other.digest());
+        let old: Option<Relation> = self.store.get(Column::Relations, &key)?;
+        let Some(new) = change(old.as_ref(), hosted.forgotten)? else { return Ok(Outcome::Same) };
+        let (from, to) = (old.map(|old| old.state), new.state);
+        let before = (hosted.relations, hosted.revoked);
+        count(&mut hosted, from, Some(to));
+        if hosted.relations > before.0 && hosted.relations > MAX_RELATIONS as u64 {
+            return refuse(Code::Full, format!("{MAX_RELATIONS} relations, and there may be no more"));
+        }
+        if hosted.revoked > before.1 && hosted.revoked > MAX_REVOKED as u64 {
+            self.forget_revoked(owner, &mut hosted, batch)?;
+        }
+        if (hosted.relations, hosted.revoked) != before {
+            batch.put(Column::Hosted, owner.digest(), &hosted);
+        }
+        batch.put(Column::Relations, &key, &new);
+        Ok(Outcome::Changed(from, to))
+    }
+
+    /// Gives up the oldest quarter of an owner's revoked relations: from now on they are remembered by their time.
+    fn forget_revoked(&self, owner: Id, hosted: &mut Hosted, batch: &mut Batch) -> Result<(), StoreError> {
+        let mut revoked = Vec::new();
+        for row in self.store.rows(Column::Relations, *owner.digest(), b"") {
+            let (key, value) = row?;
+            let record: Relation = self.store.record(Column::Relations, &value)?;
+            if record.state == RelationState::Revoked {
+                revoked.push((record.revoked, key));
+            }
+        }
+        revoked.sort_unstable();
+        for (time, key) in revoked.into_iter().take(MAX_REVOKED / 4) {
+            batch.delete(Column::Relations, &key);
+            hosted.forgotten = hosted.forgotten.max(time);
+            hosted.revoked = hosted.revoked.saturating_sub(1);
+        }
+        Ok(())
+    }
+}
+
+/// The other one, of a relation's key.
+pub(super) fn other_of(key: &[u8]) -> Id {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(&key[32..64]);
+    Id::from_digest(digest)
+}
+
+/// Keeps an owner's counts when a relation goes from one state to another; none is none.
+pub(super) fn count(hosted: &mut Hosted, from: Option<RelationState>, to: Option<RelationState>) {
+    let counted = |state| match state {
+        None => (0, 0),
+        Some(RelationState::Asked | RelationState::Held) => (1, 0),
+        Some(RelationState::Revoked) => (0, 1),
+    };
+    let ((held, revoked), (holds, is_revoked)) = (counted(from), counted(to));
+    hosted.relations = (hosted.relations + holds).saturating_sub(held);
+    hosted.revoked = (hosted.revoked + is_revoked).saturating_sub(revoked);
+}
+
+fn check_two(one: Id, other: Id) -> Result<(), Failure> {
+    if one == other { refuse(Code::Malformed, "a relation to oneself") } else { Ok(()) }
+}
+
+fn superseded() -> Refusal {
+    Refusal::new(Code::Superseded, "this was taken back, or is older than what was")
+}
+
+/// A record as a request makes it.
+fn asked_for(
+    old: Option<&Relation>,
+    forgotten: u64,
+    request: &Verified<RelationRequest>,
+) -> Result<Relation, Refusal> {
+    let revoked = old.map_or(forgotten, |old| old.revoked);
+    if request.issued() <= revoked {
+        return Err(superseded());
+    }
+    let crate::envelope::Order::Nonce(nonce) = request.order() else {
+        return Err(Refusal::new(Code::Envelope, EnvelopeError::Malformed.to_string()));
+    };
+    Ok(Relation {
+        state: RelationState::Asked,
+        request_hash: request.hash().into(),
+        nonce: nonce.into(),
+        requester: request.signer(),
+        request: request.bytes().to_vec().into(),
+        acceptance: None,
+        revoked,
+        issued: request.issued(),
+        expires: request.expires(),
+        revocation: old.and_then(|old| old.revocation.clone()),
+    })
+}
+
+/// The owner asks.
+fn ask(
+    old: Option<&Relation>,
+    forgotten: u64,
+    request: &Verified<RelationRequest>,
+) -> Result<Option<Relation>, Refusal> {
+    let new = asked_for(old, forgotten, request)?;
+    Ok(match old {
+        Some(old) if old.state == RelationState::Held => None,
+        Some(old) if old.state == RelationState::Asked && !is_later(&new, old) => None,
+        _ => Some(new),
+    })
+}
+
+/// There is a proof.
+fn hold(
+    old: Option<&Relation>,
+    forgotten: u64,
+    request: &Verified<RelationRequest>,
+    acceptance: &Verified<RelationAcceptance>,
+) -> Result<Option<Relation>, Refusal> {
+    let new = asked_for(old, forgotten, request)?;
+    if old.is_some_and(|old| old.state == RelationState::Held && !is_later(&new, old)) {
+        return Ok(None);
+    }
+    Ok(Some(Relation {
+        state: RelationState::Held,
+        acceptance: Some(acceptance.bytes().to_vec().into()),
+        expires: new.expires.min(acceptance.expires()),
+        ..new
+    }))
+}
+
+/// One of the two takes it back: the request that is named, and all that were signed before.
+fn take_back(
+    old: Option<&Relation>,
+    revocation: &Verified<RelationRevocation>,
+    nonce: &Bytes32,
+) -> Result<Option<Relation>, Refusal> {
+    let Some(old) = old else { return Ok(None) };
+    let named = *old.request_hash == *revocation.body().request;
+    if named && *old.nonce != *nonce {
+        return Err(Refusal::new(Code::Envelope, "the nonce is not that of the request"));
+    }
+    // A clock that is slow does not keep a revocation from what it names.
+    let time = if named { revocation.issued().max(old.issued) } else { revocation.issued() };
+    if time <= old.revoked {
+        return Ok(None);
+    }
+    let state = if old.issued <= time { RelationState::Revoked } else { old.state };
+    let revocation = Some(revocation.bytes().to_vec().into());
+    Ok(Some(Relation { state, revoked: time, revocation, ..old.clone() }))
+}
+
+/// Of two requests between two people the later one counts; the hash decides where the times are the same.
+fn is_later(new: &Relation, old: &Relation) -> bool {
+    (new.issued, *new.request_hash) > (old.issued, *old.request_hash)
+}
+
+#[cfg(test)]
+mod tests;

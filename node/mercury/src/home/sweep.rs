@@ -1,0 +1,220 @@
+//! What is too old goes: mail, marks of what was seen, requests, relations whose time is over, redirects.
+//!
+//! Here: a walk over each column that holds such things, some rows with each tick, and a rest after each round; so
+//! something may stay for an hour after its time, and what must not be used by then is judged where it is used.
+//! Path: [`Home::tick`] → one step of each walk → a batch.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::mail::Removed;
+use super::relations::{count, other_of};
+use super::{Home, Now};
+use crate::body::RelationRequest;
+use crate::envelope::Body;
+use crate::id::Id;
+use crate::limits::CLOCK_SKEW;
+use crate::store::{
+    Batch, Column, Hosted, Mailbox, Relation, RelationState, Request, Row, Seen, Sender, StoreError,
+};
+
+/// Rows that a walk looks at with each tick: some hundred kilobytes of the longest.
+const ROWS: usize = 256;
+/// Mailboxes that are searched for old mail with each tick: 4 MiB each at most.
+const SEARCHED: usize = 2;
+/// Rest between two rounds over a column, and between two searches of a mailbox, in seconds.
+const REST: u64 = 3600;
+
+/// Where the walks are.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    boxes: Walk,
+    seen: Walk,
+    requests: Walk,
+    relations: Walk,
+    hosted: Walk,
+}
+
+/// A walk over a column.
+#[derive(Debug, Default)]
+struct Walk {
+    /// The next key that is looked at; empty for the first.
+    from: Vec<u8>,
+    /// No sooner than this.
+    rest: Option<Instant>,
+}
+
+impl Walk {
+    /// The next rows, and goes on; at the end it rests.
+    fn step(&mut self, home: &Home, column: Column, now: Now) -> Result<Vec<Row>, StoreError> {
+        if self.rest.is_some_and(|rest| now.instant < rest) {
+            return Ok(Vec::new());
+        }
+        let rows = home.store.rows(column, b"", &self.from).take(ROWS).collect::<Result<Vec<_>, _>>()?;
+        match rows.last() {
+            Some((key, _)) if rows.len() == ROWS => self.go_on_after(key),
+            _ => *self = Self { from: Vec::new(), rest: Some(now.instant + Duration::from_secs(REST)) },
+        }
+        Ok(rows)
+    }
+
+    fn go_on_after(&mut self, key: &[u8]) {
+        self.from = [key, &[0]].concat();
+        self.rest = None;
+    }
+}
+
+/// The persona that a key begins with.
+fn owner_of(key: &[u8]) -> Id {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(&key[..32]);
+    Id::from_digest(digest)
+}
+
+impl Home {
+    /// A step of each walk.
+    pub(super) fn sweep(&mut self, now: Now) {
+        let mut sweep = std::mem::take(&mut self.sweep);
+        for step in [
+            self.sweep_boxes(&mut sweep.boxes, now),
+            self.sweep_seen(&mut sweep.seen, now),
+            self.sweep_requests(&mut sweep.requests, now),
+            self.sweep_relations(&mut sweep.relations, now),
+            self.sweep_hosted(&mut sweep.hosted, now),
+        ] {
+            if let Err(error) = step {
+                self.counters.faults += 1;
+                tracing::error!("{error}");
+            }
+        }
+        self.sweep = sweep;
+    }
+
+    fn sweep_boxes(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+        let mut searched = 0;
+        for (key, value) in walk.step(self, Column::Boxes, now)? {
+            let mailbox: Mailbox = self.store.record(Column::Boxes, &value)?;
+            if mailbox.count > 0 && mailbox.oldest_expires < now.wall {
+                self.sweep_box(owner_of(&key), mailbox, now)?;
+                searched += 1;
+            }
+            if searched == SEARCHED {
+                walk.go_on_after(&key);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what is too old in a mailbox.
+    fn sweep_box(&self, owner: Id, mut mailbox: Mailbox, now: Now) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let mut removed = Removed::default();
+        let mut oldest = u64::MAX;
+        for item in self.items(owner, mailbox.acknowledged + 1) {
+            let (number, item) = item?;
+            if item.expires < now.wall {
+                removed.item(&mut mailbox, number, &item, owner, &mut batch);
+            } else {
+                oldest = oldest.min(item.expires);
+            }
+        }
+        // Mail that ends every second does not make the home read all of it every second.
+        mailbox.oldest_expires = oldest.max(now.wall + REST);
+        batch.put(Column::Boxes, owner.digest(), &mailbox);
+        self.reduce_senders(owner, &removed.by_sender, &mut batch)?;
+        self.commit(batch).map(drop)
+    }
+
+    fn sweep_seen(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let mut gone: HashMap<Id, HashMap<Id, Sender>> = HashMap::new();
+        for (key, value) in walk.step(self, Column::Seen, now)? {
+            let seen: Seen = self.store.record(Column::Seen, &value)?;
+            // Not before a clock that is set back a little would take the message again.
+            if seen.expires.saturating_add(CLOCK_SKEW) < now.wall {
+                gone.entry(owner_of(&key)).or_default().entry(seen.sender).or_default().seen += 1;
+                batch.delete(Column::Seen, &key);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        for (owner, by_sender) in gone {
+            let mut mailbox = self.mailbox(owner)?;
+            let all: u64 = by_sender.values().map(|sender| sender.seen).sum();
+            mailbox.seen = mailbox.seen.saturating_sub(all);
+            batch.put(Column::Boxes, owner.digest(), &mailbox);
+            self.reduce_senders(owner, &by_sender, &mut batch)?;
+        }
+        self.commit(batch).map(drop)
+    }
+
+    fn sweep_requests(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (key, value) in walk.step(self, Column::Requests, now)? {
+            let request: Request = self.store.record(Column::Requests, &value)?;
+            if request.expires < now.wall {
+                batch.delete(Column::Requests, &key);
+            }
+        }
+        self.commit_any(batch)
+    }
+
+    fn sweep_relations(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let mut owners: HashMap<Id, Hosted> = HashMap::new();
+        for (key, value) in walk.step(self, Column::Relations, now)? {
+            let record: Relation = self.store.record(Column::Relations, &value)?;
+            let Some(to) = aged(&record, now.wall) else { continue };
+            let owner = owner_of(&key);
+            let hosted = match owners.entry(owner) {
+                std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                std::collections::hash_map::Entry::Vacant(entry) => match self.hosted_record(owner)? {
+                    Some(hosted) => entry.insert(hosted),
+                    None => continue,
+                },
+            };
+            count(hosted, Some(record.state), to);
+            match to {
+                Some(state) => batch.put(Column::Relations, &key, &Relation { state, ..record }),
+                None => batch.delete(Column::Relations, &key),
+            }
+            tracing::debug!("a relation of {owner} to {} has expired", other_of(&key));
+        }
+        for (owner, hosted) in owners {
+            batch.put(Column::Hosted, owner.digest(), &hosted);
+        }
+        self.commit_any(batch)
+    }
+
+    /// Nothing is kept of who has left once the redirect is over.
+    fn sweep_hosted(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for (key, value) in walk.step(self, Column::Hosted, now)? {
+            let hosted: Hosted = self.store.record(Column::Hosted, &value)?;
+            if hosted.departure.is_some() && hosted.redirect_until < now.wall {
+                batch.delete(Column::Hosted, &key);
+            }
+        }
+        self.commit_any(batch)
+    }
+
+    /// Nothing has to wait for this; without changes it is no work for the disk.
+    fn commit_any(&self, batch: Batch) -> Result<(), StoreError> {
+        if batch.is_empty() { Ok(()) } else { self.commit(batch).map(drop) }
+    }
+}
+
+/// What becomes of a relation by its age alone: nothing (`None`), another state, or no record.
+fn aged(record: &Relation, wall: u64) -> Option<Option<RelationState>> {
+    let over = |time: u64| time.saturating_add(CLOCK_SKEW) < wall;
+    let remembered =
+        record.revocation.is_some() && !over(record.revoked.saturating_add(RelationRequest::LIFE));
+    match record.state {
+        RelationState::Revoked if remembered => None,
+        RelationState::Asked | RelationState::Held if !over(record.expires) => None,
+        // An earlier proof may not have expired: that it was taken back stays known.
+        _ => Some(remembered.then_some(RelationState::Revoked)),
+    }
+}

@@ -1,0 +1,268 @@
+//! The connected devices and what is under way with each: so that a slow one hurts itself alone.
+//!
+//! Here: counts, and the events that wait. Not here: sockets; the host sends what this gives out.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use libp2p::PeerId;
+use libp2p::request_response::InboundRequestId;
+use libp2p::swarm::ConnectionId;
+
+use super::quotas::Address;
+use crate::limits::{
+    EVENTS_UNDER_WAY, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_EVENTS, MAX_REFUSED, MAX_REQUESTS_IN_ALL,
+    MAX_REQUESTS_OF_PEER,
+};
+use crate::wire::Event;
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    devices: HashMap<PeerId, Device>,
+    /// Requests from when they have come until their answers are taken, the oldest first: whose, and the answer's
+    /// bytes once it is there.
+    requests: BTreeMap<InboundRequestId, (PeerId, usize)>,
+    /// Bytes of all answers.
+    answers: usize,
+}
+
+/// One of them.
+#[derive(Debug, Default)]
+pub(super) struct Device {
+    connections: Vec<(ConnectionId, Option<Address>)>,
+    requests: usize,
+    /// Requests refused for their rate since the last one that was not.
+    refused: u32,
+    /// Whether its connections are kept while nothing happens on them.
+    pub(super) kept: bool,
+    /// It takes no events.
+    deaf: bool,
+    events: Option<Box<Waiting>>,
+}
+
+/// Events on their way to a device.
+#[derive(Debug, Default)]
+struct Waiting {
+    queue: VecDeque<Event>,
+    bytes: usize,
+    under_way: usize,
+}
+
+/// A device has to be disconnected.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Disconnect;
+
+impl Devices {
+    pub(super) fn len(&self) -> usize {
+        self.devices.values().map(|device| device.connections.len()).sum()
+    }
+
+    pub(super) fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(super) fn connected(&mut self, peer: PeerId, connection: ConnectionId, address: Option<Address>) {
+        self.devices.entry(peer).or_default().connections.push((connection, address));
+    }
+
+    /// A connection has gone; whether it was the device's last.
+    pub(super) fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
+        let Some(device) = self.devices.get_mut(&peer) else { return false };
+        device.connections.retain(|(other, _)| *other != connection);
+        let last = device.connections.is_empty();
+        if last {
+            self.devices.remove(&peer);
+        }
+        last
+    }
+
+    pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Device> {
+        self.devices.get_mut(&peer)
+    }
+
+    /// The address of a device's connection, where it counts.
+    pub(super) fn address(&self, peer: PeerId, connection: ConnectionId) -> Option<Address> {
+        let device = self.devices.get(&peer)?;
+        device.connections.iter().find(|(other, _)| *other == connection).and_then(|(_, address)| *address)
+    }
+
+    /// A request has come; whether there is room for it. It is counted either way, since it is answered either way.
+    pub(super) fn request(&mut self, id: InboundRequestId, peer: PeerId) -> bool {
+        let Some(device) = self.devices.get_mut(&peer) else { return false };
+        let room = device.requests < MAX_REQUESTS_OF_PEER && self.requests.len() < MAX_REQUESTS_IN_ALL;
+        device.requests += 1;
+        self.requests.insert(id, (peer, 0));
+        room
+    }
+
+    /// The answer to a request is given to its connection. Gives back whoever has not taken an answer for longest
+    /// where all answers together have become too much.
+    pub(super) fn answer(&mut self, id: InboundRequestId, bytes: usize) -> Option<PeerId> {
+        let (_, known) = self.requests.get_mut(&id)?;
+        *known += bytes;
+        self.answers += bytes;
+        let slowest = || self.requests.values().find(|(_, bytes)| *bytes > 0).map(|(peer, _)| *peer);
+        (self.answers > MAX_ANSWERS).then(slowest).flatten()
+    }
+
+    /// An answer was taken, or never will be.
+    pub(super) fn answered(&mut self, id: InboundRequestId) {
+        let Some((peer, bytes)) = self.requests.remove(&id) else { return };
+        self.answers -= bytes;
+        if let Some(device) = self.devices.get_mut(&peer) {
+            device.requests = device.requests.saturating_sub(1);
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn rate_kept(&mut self) {
+        self.refused = 0;
+    }
+
+    /// A request was refused for its rate.
+    pub(super) fn rate_exceeded(&mut self) -> Result<(), Disconnect> {
+        self.refused += 1;
+        if self.refused > MAX_REFUSED { Err(Disconnect) } else { Ok(()) }
+    }
+
+    /// An event for the device. What a newer event of its kind makes needless goes.
+    pub(super) fn push(&mut self, event: Event) -> Result<(), Disconnect> {
+        if self.deaf {
+            return Ok(());
+        }
+        let waiting = self.events.get_or_insert_default();
+        if let Some(place) = waiting.queue.iter().position(|older| replaces(&event, older)) {
+            let older = waiting.queue.remove(place).expect("it was found there");
+            waiting.bytes -= weight(&older);
+        }
+        waiting.bytes += weight(&event);
+        waiting.queue.push_back(event);
+        let full = waiting.queue.len() > MAX_EVENTS || waiting.bytes > MAX_EVENT_BYTES;
+        if full { Err(Disconnect) } else { Ok(()) }
+    }
+
+    /// The next event that may be sent now.
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        let waiting = self.events.as_mut()?;
+        if waiting.under_way >= EVENTS_UNDER_WAY {
+            return None;
+        }
+        let event = waiting.queue.pop_front()?;
+        waiting.bytes -= weight(&event);
+        waiting.under_way += 1;
+        Some(event)
+    }
+
+    /// An event has arrived.
+    pub(super) fn event_arrived(&mut self) {
+        let Some(waiting) = self.events.as_mut() else { return };
+        waiting.under_way = waiting.under_way.saturating_sub(1);
+        if waiting.under_way == 0 && waiting.queue.is_empty() {
+            self.events = None;
+        }
+    }
+
+    /// The device does not speak the protocol of events.
+    pub(super) fn no_events(&mut self) {
+        self.deaf = true;
+        self.events = None;
+    }
+}
+
+fn replaces(event: &Event, older: &Event) -> bool {
+    match (event, older) {
+        (Event::Mail(_), Event::Mail(_)) => true,
+        (Event::Presence(one), Event::Presence(other)) => one.persona == other.persona,
+        _ => false,
+    }
+}
+
+/// About how much memory an event takes, in bytes.
+fn weight(event: &Event) -> usize {
+    let names = match event {
+        Event::Presence(presence) => presence.applications.iter().flatten().map(|name| name.len() + 24).sum(),
+        Event::Call(_) => 512,
+        Event::Mail(_) | Event::Request(_) | Event::Ended => 0,
+    };
+    size_of::<Event>() + names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Key;
+    use crate::wire::Presence;
+
+    fn presence(number: usize, applications: Option<Vec<String>>) -> Event {
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&number.to_be_bytes());
+        Event::Presence(Presence { persona: Key::from_secret(&secret).id(), applications })
+    }
+
+    #[test]
+    fn few_events_are_under_way_at_once_and_the_others_follow_in_order() {
+        let mut device = Device::default();
+        let events: Vec<_> = (0..EVENTS_UNDER_WAY + 2).map(|number| presence(number, None)).collect();
+        for event in &events {
+            assert_eq!(device.push(event.clone()), Ok(()));
+        }
+        let mut sent: Vec<_> = std::iter::from_fn(|| device.next_event()).collect();
+        assert_eq!(sent.len(), EVENTS_UNDER_WAY);
+        device.event_arrived();
+        sent.extend(std::iter::from_fn(|| device.next_event()));
+        assert_eq!(sent, events[..=EVENTS_UNDER_WAY]);
+    }
+
+    #[test]
+    fn newer_news_of_the_same_replace_older_ones() {
+        let mut device = Device::default();
+        let there = presence(1, Some(vec!["chat".to_owned()]));
+        let gone = presence(1, None);
+        for event in [Event::Mail(1), there, presence(2, None), Event::Mail(7), gone.clone()] {
+            assert_eq!(device.push(event), Ok(()));
+        }
+        let sent: Vec<_> = std::iter::from_fn(|| device.next_event()).collect();
+        assert_eq!(sent, [presence(2, None), Event::Mail(7), gone]);
+    }
+
+    #[test]
+    fn a_device_that_takes_no_events_is_cut_off_at_the_limit_and_not_before() {
+        let mut device = Device::default();
+        for number in 0..MAX_EVENTS {
+            assert_eq!(device.push(presence(number, None)), Ok(()), "{number}");
+        }
+        assert_eq!(device.push(Event::Ended), Err(Disconnect));
+        let mut device = Device::default();
+        let long = || Some(vec!["x".repeat(64); 50]);
+        let weight = weight(&presence(0, long()));
+        for number in 0..MAX_EVENT_BYTES / weight {
+            assert_eq!(device.push(presence(number, long())), Ok(()), "{number}");
+        }
+        assert_eq!(device.push(presence(MAX_EVENTS, long())), Err(Disconnect));
+    }
+
+    #[test]
+    fn a_device_without_the_protocol_gets_none_and_is_not_cut_off() {
+        let mut device = Device::default();
+        assert_eq!(device.push(Event::Ended), Ok(()));
+        device.no_events();
+        for _ in 0..=MAX_EVENTS {
+            assert_eq!(device.push(Event::Ended), Ok(()));
+        }
+        assert_eq!(device.next_event(), None);
+    }
+
+    #[test]
+    fn so_many_requests_too_fast_in_a_row_and_then_the_end() {
+        let mut device = Device::default();
+        for _ in 0..MAX_REFUSED {
+            assert_eq!(device.rate_exceeded(), Ok(()));
+        }
+        device.rate_kept();
+        for _ in 0..MAX_REFUSED {
+            assert_eq!(device.rate_exceeded(), Ok(()));
+        }
+        assert_eq!(device.rate_exceeded(), Err(Disconnect));
+    }
+}

@@ -1,0 +1,433 @@
+//! The loop of a home: what comes from the network goes to the home, what comes out of the home to the network.
+//!
+//! Here: that loop; one task runs it and owns the home. Not here: decisions of the home, counts of devices
+//! ([`super::devices`]), which connections come in ([`super::gate`]).
+//! Path: request → quotas → [`Home::handle`] → outputs, in order, each once its batch is safe → answer or event.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use libp2p::futures::StreamExt;
+use libp2p::multiaddr::Protocol;
+use libp2p::request_response::{self, InboundRequestId, Message, OutboundFailure, ResponseChannel};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, noise, ping, relay};
+use tokio::sync::watch;
+
+use super::codec::{Arrived, Asked, Message as _};
+use super::devices::{Devices, Disconnect};
+use super::figures::{Figures, Handle, add, set};
+use super::quotas::{Address, Buckets, Quotas};
+use super::swarm::{Protocols, ProtocolsEvent, build};
+use crate::home::{Home, Now, Output, Permits, RequestId, What};
+use crate::limits::MAX_ADDRESSES;
+use crate::store::{Durable, NotDurable};
+use crate::wire::{Answer, Code, Event};
+
+/// What a home's owner decides about the network.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Addresses that others are told; those at which the home listens where there are none.
+    pub external: Vec<Multiaddr>,
+    /// How much each peer and address may take.
+    pub quotas: Quotas,
+}
+
+/// Why a home cannot be on the network, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// One of its addresses cannot be listened at.
+    #[error("cannot listen at {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: Multiaddr,
+        /// What the system says.
+        reason: String,
+    },
+    /// The keys cannot be used for encryption.
+    #[error("no encryption with this key: {0}")]
+    Noise(#[from] noise::Error),
+    /// Nothing may be acknowledged any more.
+    #[error(transparent)]
+    NotDurable(#[from] NotDurable),
+}
+
+/// A home on the network.
+pub struct Host {
+    home: Home,
+    swarm: Swarm<Protocols>,
+    permits: Permits,
+    durable: Durable,
+    quotas: Quotas,
+    devices: Devices,
+    of_peer: Buckets<PeerId>,
+    of_address: Buckets<Address>,
+    next: u64,
+    /// Requests that the home has not answered yet.
+    asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
+    /// What the home has given out and waits for a batch, in order: what was asked after a message came must not be
+    /// answered before that message is safe.
+    outputs: VecDeque<Output>,
+    told: Vec<Multiaddr>,
+    external: bool,
+    figures: Arc<Figures>,
+    addresses: watch::Sender<Vec<Multiaddr>>,
+}
+
+/// Runs a home until `stop` is ready. Within a tokio runtime.
+///
+/// # Errors
+/// It cannot listen, or its store cannot be synced any more.
+pub async fn serve(
+    listen: Vec<Multiaddr>,
+    home: Home,
+    stop: impl Future<Output = ()>,
+) -> Result<(), HostError> {
+    Host::new(listen, home, Setup::default())?.run(stop).await
+}
+
+impl Host {
+    /// A home that listens, and takes connections once it runs. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// It cannot listen at one of the addresses.
+    pub fn new(listen: Vec<Multiaddr>, home: Home, setup: Setup) -> Result<Self, HostError> {
+        let permits = home.permits();
+        let mut swarm = build(&home.peer_key(), &permits, &setup.quotas, !setup.external.is_empty())?;
+        for address in listen {
+            swarm
+                .listen_on(address.clone())
+                .map_err(|error| HostError::Listen { address, reason: reason(&error) })?;
+        }
+        let (addresses, _) = watch::channel(Vec::new());
+        let mut host = Self {
+            permits,
+            durable: home.durable(),
+            devices: Devices::default(),
+            of_peer: Buckets::new(setup.quotas.requests_of_peer),
+            of_address: Buckets::new(setup.quotas.requests_of_address),
+            quotas: setup.quotas,
+            next: 0,
+            asked: HashMap::new(),
+            outputs: VecDeque::new(),
+            told: Vec::new(),
+            external: !setup.external.is_empty(),
+            figures: Arc::default(),
+            addresses,
+            swarm,
+            home,
+        };
+        for address in setup.external {
+            host.tell_others(address);
+        }
+        Ok(host)
+    }
+
+    /// The home from outside.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { figures: Arc::clone(&self.figures), addresses: self.addresses.subscribe() }
+    }
+
+    /// Runs until `stop` is ready.
+    ///
+    /// # Errors
+    /// The store cannot be synced any more.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
+        let mut stop = std::pin::pin!(stop);
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut durable = self.durable.clone();
+        loop {
+            self.let_out();
+            let waits = self.outputs.front().and_then(|output| output.after);
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                safe = async { match waits {
+                    Some(ticket) => durable.wait(ticket).await,
+                    None => std::future::pending().await,
+                } } => safe?,
+                _ = seconds.tick() => self.tick(),
+                () = &mut stop => return Ok(()),
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.home.tick(now);
+        self.collect();
+        self.of_peer.tick(now.instant);
+        self.of_address.tick(now.instant);
+        let gate = &mut self.swarm.behaviour_mut().gate;
+        gate.tick(now.instant);
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        set(&self.figures.connections_refused, gate.refused());
+        set(&self.figures.connections, count(self.devices.len()));
+        set(&self.figures.requests_under_way, count(self.devices.requests()));
+        set(&self.figures.sessions, count(self.home.sessions()));
+        set(&self.figures.hosted, count(self.home.hosted()));
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
+        match event {
+            SwarmEvent::Behaviour(ProtocolsEvent::Requests(event)) => self.on_request_event(event),
+            SwarmEvent::Behaviour(ProtocolsEvent::Events(event)) => self.on_event_event(event),
+            SwarmEvent::Behaviour(ProtocolsEvent::Relay(event)) => self.on_relay_event(&event),
+            // The first failure is free, as that crate has it: this is the second in a row.
+            SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping::Event {
+                connection,
+                result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
+                ..
+            })) => {
+                self.swarm.close_connection(connection);
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                let address = self.quotas.address(endpoint.get_remote_address());
+                self.devices.connected(peer_id, connection_id, address);
+                if self.home.has_session(peer_id) {
+                    self.swarm.behaviour_mut().gate.keep(peer_id, true);
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
+                self.on_closed(peer_id, connection_id)
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.on_listening(address),
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!("Mercury cannot take a connection: {error}")
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::error!("Mercury listens no more at {addresses:?}: {reason:?}");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        if self.devices.disconnected(peer, connection) {
+            self.home.gone(peer);
+            self.collect();
+        }
+    }
+
+    fn on_listening(&mut self, address: Multiaddr) {
+        let address = address.with_p2p(*self.swarm.local_peer_id()).unwrap_or_else(|address| address);
+        tracing::info!("Mercury listens at {address}");
+        self.addresses.send_modify(|addresses| addresses.push(address.clone()));
+        if !self.external {
+            self.tell_others(address);
+        }
+    }
+
+    /// An address at which others reach the home.
+    fn tell_others(&mut self, address: Multiaddr) {
+        let address = address.with_p2p(*self.swarm.local_peer_id()).unwrap_or_else(|address| address);
+        if self.told.len() < MAX_ADDRESSES && !self.told.contains(&address) {
+            self.told.push(address.clone());
+            self.home.set_addresses(self.told.iter().map(ToString::to_string).collect());
+        }
+        // Without one the relay would not offer itself.
+        let without_peer = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+        self.swarm.add_external_address(without_peer);
+    }
+
+    fn on_request_event(&mut self, event: request_response::Event<Asked, Answer>) {
+        match event {
+            request_response::Event::Message {
+                peer,
+                connection_id,
+                message: Message::Request { request_id, request, channel },
+            } => self.on_request(peer, connection_id, (request_id, channel), request),
+            request_response::Event::ResponseSent { request_id, .. }
+            | request_response::Event::InboundFailure { request_id, .. } => self.devices.answered(request_id),
+            // A home asks nobody.
+            request_response::Event::Message { message: Message::Response { .. }, .. }
+            | request_response::Event::OutboundFailure { .. } => {}
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        (id, channel): (InboundRequestId, ResponseChannel<Answer>),
+        request: Asked,
+    ) {
+        add(&self.figures.requests);
+        let now = now();
+        let address = self.devices.address(peer, connection);
+        let room = self.devices.request(id, peer);
+        let Some(device) = self.devices.get_mut(peer) else { return };
+        let rate_kept = self.of_peer.take(peer, now.instant)
+            && address.is_none_or(|address| self.of_address.take(address, now.instant));
+        if rate_kept {
+            device.rate_kept();
+        } else if device.rate_exceeded() == Err(Disconnect) {
+            self.disconnect(peer);
+            return;
+        }
+        let refusal = match request {
+            Ok(request) if rate_kept && room => {
+                let ours = RequestId(self.next);
+                self.next += 1;
+                self.asked.insert(ours, (id, channel));
+                self.home.handle(ours, peer, request, now);
+                self.collect();
+                self.keep(peer);
+                return;
+            }
+            Err(error) if rate_kept => Answer::refused(Code::Malformed, format!("no request: {error}")),
+            _ => {
+                add(&self.figures.requests_later);
+                Answer::refused(Code::Later, "too many requests: later")
+            }
+        };
+        self.answer(id, channel, refusal);
+    }
+
+    fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Answer>, answer: Answer) {
+        let bytes = weight(&answer);
+        // Where the connection is gone, so is the channel.
+        if self.swarm.behaviour_mut().requests.send_response(channel, answer).is_err() {
+            self.devices.answered(id);
+        } else if let Some(slowest) = self.devices.answer(id, bytes) {
+            self.disconnect(slowest);
+        }
+    }
+
+    fn on_event_event(&mut self, event: request_response::Event<Event, Arrived>) {
+        match event {
+            request_response::Event::Message { peer, message: Message::Response { .. }, .. } => {
+                if let Some(device) = self.devices.get_mut(peer) {
+                    device.event_arrived();
+                }
+                self.send_events(peer);
+            }
+            request_response::Event::OutboundFailure {
+                peer,
+                error: OutboundFailure::UnsupportedProtocols,
+                ..
+            } => {
+                if let Some(device) = self.devices.get_mut(peer) {
+                    device.no_events();
+                }
+            }
+            // It must not believe that it has heard everything: when it comes back it asks.
+            request_response::Event::OutboundFailure { peer, .. } => self.disconnect(peer),
+            // A home takes no events.
+            request_response::Event::Message { message: Message::Request { .. }, .. }
+            | request_response::Event::InboundFailure { .. }
+            | request_response::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn send_events(&mut self, peer: PeerId) {
+        let Some(device) = self.devices.get_mut(peer) else { return };
+        while let Some(event) = device.next_event() {
+            add(&self.figures.events);
+            self.swarm.behaviour_mut().events.send_request(&peer, event);
+        }
+    }
+
+    fn on_relay_event(&mut self, event: &relay::Event) {
+        match event {
+            relay::Event::ReservationReqAccepted { renewed: false, .. } => add(&self.figures.reservations),
+            relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
+                add(&self.figures.circuits);
+                // The relay asked only whether the device may open some circuit, not which one.
+                if !self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now()) {
+                    add(&self.figures.circuits_refused);
+                    self.disconnect(*src_peer_id);
+                }
+            }
+            relay::Event::CircuitReqDenied { .. } => add(&self.figures.circuits_refused),
+            relay::Event::CircuitClosed { .. } => {
+                self.figures.circuits.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what the home has to say.
+    fn collect(&mut self) {
+        self.outputs.extend(self.home.outputs());
+    }
+
+    /// Lets out what may leave.
+    fn let_out(&mut self) {
+        while let Some(output) = self.outputs.front() {
+            if output.after.is_some_and(|ticket| !self.durable.is_safe(ticket)) {
+                return;
+            }
+            match self.outputs.pop_front().map(|output| output.what) {
+                Some(What::Answer(id, answer)) => {
+                    if let Some((id, channel)) = self.asked.remove(&id) {
+                        self.answer(id, channel, answer);
+                    }
+                }
+                Some(What::Event(peer, event)) => self.event(peer, event),
+                None => {}
+            }
+        }
+    }
+
+    fn event(&mut self, peer: PeerId, event: Event) {
+        if event == Event::Ended {
+            self.keep(peer);
+        }
+        let Some(device) = self.devices.get_mut(peer) else { return };
+        if device.push(event) == Err(Disconnect) {
+            self.disconnect(peer);
+        } else {
+            self.send_events(peer);
+        }
+    }
+
+    /// Keeps a device's idle connections exactly while it is logged in.
+    fn keep(&mut self, peer: PeerId) {
+        let keep = self.home.has_session(peer);
+        if let Some(device) = self.devices.get_mut(peer)
+            && device.kept != keep
+        {
+            device.kept = keep;
+            self.swarm.behaviour_mut().gate.keep(peer, keep);
+        }
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        add(&self.figures.disconnected);
+        tracing::debug!("Mercury disconnects {peer}");
+        // An error says that it has no connection.
+        let _ = self.swarm.disconnect_peer_id(peer);
+    }
+}
+
+fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    Now { wall, instant: Instant::now() }
+}
+
+/// What an answer takes while it waits for its reader, in bytes; what is always short counts as that.
+fn weight(answer: &Answer) -> usize {
+    match answer {
+        Answer::Mail(..)
+        | Answer::Requests(_)
+        | Answer::Relations(..)
+        | Answer::Profile(_)
+        | Answer::Chunk(_)
+        | Answer::Blobs(_)
+        | Answer::Bans(..) => answer.to_bytes().len(),
+        _ => 512,
+    }
+}
+
+/// The innermost reason, without the layers around it.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(inner) = error.source() {
+        error = inner;
+    }
+    error.to_string()
+}

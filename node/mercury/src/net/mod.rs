@@ -1,0 +1,17 @@
+//! A home on the network: libp2p around [`crate::home::Home`], which knows none.
+//!
+//! Here: the streams' framing ([`codec`]), how much each may take ([`quotas`]), who is let in (`gate`), what is under way
+//! with each device (`devices`), the loop that ties it together ([`host`]). Not here: what requests mean.
+//! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
+
+pub mod codec;
+mod devices;
+mod figures;
+mod gate;
+pub mod host;
+pub mod quotas;
+mod swarm;
+
+pub use figures::{Figure, Handle};
+pub use host::{Host, HostError, Setup, serve};
+pub use quotas::Quotas;

@@ -1,0 +1,118 @@
+//! The protocols that a home speaks, and with which bounds.
+
+use libp2p::identity::Keypair;
+use libp2p::request_response::ProtocolSupport;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, autonat, connection_limits, identify, noise, ping, relay, tcp, yamux,
+};
+
+use super::codec;
+use super::gate::Gate;
+use super::quotas::Quotas;
+use crate::home::Permits;
+use crate::limits::{
+    CIRCUIT_BYTES, CIRCUIT_TIME, HANDSHAKE_TIME, IDLE_TIME, MAX_CIRCUITS, MAX_CIRCUITS_OF_PEER,
+    MAX_PENDING_OUTGOING, MAX_SESSIONS, NEGOTIATING_STREAMS, PING_INTERVAL, PING_TIMEOUT, RESERVATION_TIME,
+    YAMUX_STREAMS,
+};
+use crate::wire::REQUESTS;
+
+/// What a home speaks. The gate comes first: it refuses before the others make anything.
+#[derive(NetworkBehaviour)]
+pub(super) struct Protocols {
+    pub(super) gate: Gate,
+    outgoing: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    pub(super) requests: codec::Requests,
+    pub(super) events: codec::Events,
+    relay: relay::Behaviour,
+    autonat: autonat::Behaviour,
+}
+
+/// A home's swarm; it listens nowhere yet. Within a tokio runtime.
+///
+/// # Errors
+/// The keys cannot be used for encryption.
+pub(super) fn build(
+    key: &Keypair,
+    permits: &Permits,
+    quotas: &Quotas,
+    hide_listening: bool,
+) -> Result<Swarm<Protocols>, noise::Error> {
+    let protocols = Protocols {
+        gate: Gate::new(quotas.clone()),
+        outgoing: connection_limits::Behaviour::new(
+            connection_limits::ConnectionLimits::default()
+                .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING)),
+        ),
+        identify: identify::Behaviour::new(
+            identify::Config::new(REQUESTS.to_owned(), key.public())
+                .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
+                // Ten thousand devices would be told every five minutes what they know.
+                .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
+                .with_hide_listen_addrs(hide_listening),
+        ),
+        ping: ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        ),
+        requests: codec::requests(ProtocolSupport::Inbound),
+        events: codec::events(ProtocolSupport::Outbound),
+        relay: relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits)),
+        autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
+    };
+    let swarm = libp2p::SwarmBuilder::with_existing_identity(key.clone())
+        .with_tokio()
+        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, muxer)?
+        .with_behaviour(|_| protocols)
+        .unwrap_or_else(|never| match never {})
+        .with_swarm_config(|config| {
+            config
+                .with_idle_connection_timeout(IDLE_TIME)
+                .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS)
+        })
+        .with_connection_timeout(HANDSHAKE_TIME)
+        .build();
+    Ok(swarm)
+}
+
+fn muxer() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(YAMUX_STREAMS);
+    config
+}
+
+/// The relay: for whom the home says so, and no faster than the crate's own rates.
+fn relay_config(permits: &Permits) -> relay::Config {
+    let mut config = relay::Config {
+        max_reservations: MAX_SESSIONS,
+        reservation_duration: RESERVATION_TIME,
+        max_circuits: MAX_CIRCUITS,
+        max_circuits_per_peer: MAX_CIRCUITS_OF_PEER,
+        max_circuit_duration: CIRCUIT_TIME,
+        max_circuit_bytes: CIRCUIT_BYTES,
+        ..relay::Config::default()
+    };
+    // Rates by address would refuse a school behind one router; a permit is rarer than any rate.
+    let reachable = permits.clone();
+    config.reservation_rate_limiters =
+        vec![Box::new(move |peer: PeerId, _: &Multiaddr, _: std::time::Instant| reachable.may_reserve(peer))];
+    let callers = permits.clone();
+    config.circuit_src_rate_limiters =
+        vec![Box::new(move |peer: PeerId, _: &Multiaddr, now| callers.may_open(peer, now))];
+    config
+}
+
+/// Tells devices whether they can be reached. It dials the address that a device is seen at and no other, and asks
+/// nobody about the home itself.
+fn autonat_config() -> autonat::Config {
+    autonat::Config {
+        use_connected: false,
+        max_peer_addresses: 4,
+        throttle_clients_global_max: 16,
+        throttle_clients_peer_max: 1,
+        throttle_clients_period: std::time::Duration::from_secs(10),
+        ..autonat::Config::default()
+    }
+}

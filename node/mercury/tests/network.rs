@@ -1,0 +1,44 @@
+//! A home and devices over real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use iop_mercury::net::Setup;
+use iop_mercury::wire::{Answer, Code, Event, Request};
+use support::{Device, Running};
+
+#[tokio::test]
+async fn a_device_registers_logs_in_and_is_gone_when_its_connection_is() {
+    let home = Running::start(Setup::default()).await;
+    let mut device = Device::at(&home).await;
+    let Answer::About(about) = device.ask(Request::About).await else { panic!("who are you") };
+    assert_eq!(about.network, support::NETWORK);
+    let Answer::Refused(refusal) = device.ask(Request::Claim).await else { panic!("not logged in") };
+    assert_eq!(refusal.code, Code::LogInFirst);
+    device.register(&home).await;
+    device.log_in(&home, &["chat"]).await;
+    assert!(matches!(device.ask(Request::Claim).await, Answer::Hosting(..)));
+    home.until("sessions", |sessions| sessions == 1).await;
+    drop(device);
+    home.until("sessions", |sessions| sessions == 0).await;
+    home.until("connections", |connections| connections == 0).await;
+}
+
+#[tokio::test]
+async fn a_ninth_device_evicts_the_first_which_is_told_so() {
+    let home = Running::start(Setup::default()).await;
+    let mut first = Device::resident(&home).await;
+    let mut others = Vec::new();
+    for _ in 0..iop_mercury::limits::MAX_DEVICES {
+        let mut device = Device::at(&home).await;
+        device.key = iop_mercury::id::Key::from_secret(&first.key.secret());
+        device.log_in(&home, &[]).await;
+        others.push(device);
+    }
+    while first.events.is_empty() {
+        first.ask(Request::About).await;
+    }
+    assert_eq!(first.events, [Event::Ended]);
+    let Answer::Refused(refusal) = first.ask(Request::Claim).await else { panic!("its session has ended") };
+    assert_eq!(refusal.code, Code::LogInFirst);
+}

@@ -1,0 +1,249 @@
+//! What tests over real sockets share: homes that run on loopback, and devices that talk to them.
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use iop_mercury::body::{Login, Registration};
+use iop_mercury::envelope::{Body, Envelope, Order};
+use iop_mercury::home::{Home, Settings};
+use iop_mercury::id::{Id, Key};
+use iop_mercury::net::codec::{self, Arrived};
+use iop_mercury::net::{Handle, Host, Setup};
+use iop_mercury::store::Store;
+use iop_mercury::wire::{Answer, Event, Hosting, Request};
+use libp2p::futures::StreamExt;
+use libp2p::request_response::{self, Message, OutboundRequestId, ProtocolSupport};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, identity, noise, ping, relay, tcp, yamux};
+use tokio::sync::oneshot;
+
+pub const NETWORK: &str = "test";
+/// Generous: nothing here takes so long, but a machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A home that runs as a task, and stops when this is dropped.
+pub struct Running {
+    pub id: Id,
+    pub address: Multiaddr,
+    pub handle: Handle,
+    pub folder: tempfile::TempDir,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl Running {
+    pub async fn start(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            network: NETWORK.to_owned(),
+            hosting: Hosting::Open,
+            max_hosted: 10_000,
+            owner: None,
+            addresses: Vec::new(),
+            backups: folder.path().join("backups"),
+        };
+        let store = std::sync::Arc::new(Store::open(&folder.path().join("store")).unwrap());
+        let home = Home::new(store, Key::generate().unwrap(), settings).unwrap();
+        let id = home.id();
+        let host = Host::new(vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], home, setup).unwrap();
+        let mut handle = host.handle();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            host.run(stopped).await.unwrap();
+        });
+        let address = handle.addresses().await[0].clone();
+        Self { id, address, handle, folder, stop: Some(stop) }
+    }
+
+    pub fn figure(&self, name: &str) -> u64 {
+        self.handle.figures().iter().find(|figure| figure.name == name).unwrap().value
+    }
+
+    /// Waits until a figure is as wanted.
+    pub async fn until(&self, name: &str, wanted: impl Fn(u64) -> bool) {
+        within(async {
+            while !wanted(self.figure(name)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.take();
+    }
+}
+
+pub async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.expect("nothing here takes a minute")
+}
+
+#[derive(NetworkBehaviour)]
+pub struct Protocols {
+    pub requests: codec::Requests,
+    pub events: codec::Events,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    relay: relay::client::Behaviour,
+}
+
+/// A device: a swarm that is driven by whoever asks it something.
+pub struct Device {
+    pub swarm: Swarm<Protocols>,
+    pub home: PeerId,
+    pub events: Vec<Event>,
+    pub key: Key,
+}
+
+pub fn wall() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+impl Device {
+    pub fn new() -> Self {
+        let key = identity::Keypair::generate_ed25519();
+        let swarm = libp2p::SwarmBuilder::with_existing_identity(key)
+            .with_tokio()
+            .with_tcp(tcp::Config::new(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_relay_client(noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|key, relay| Protocols {
+                requests: codec::requests(ProtocolSupport::Outbound),
+                events: codec::events(ProtocolSupport::Inbound),
+                identify: identify::Behaviour::new(identify::Config::new("test".into(), key.public())),
+                ping: ping::Behaviour::default(),
+                relay,
+            })
+            .unwrap()
+            .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
+            .build();
+        Self { swarm, home: PeerId::random(), events: Vec::new(), key: Key::generate().unwrap() }
+    }
+
+    /// A device that is connected.
+    pub async fn at(home: &Running) -> Self {
+        let mut device = Self::new();
+        device.connect(home).await;
+        device
+    }
+
+    pub async fn connect(&mut self, home: &Running) {
+        self.home = home.handle.clone().addresses().await[0]
+            .iter()
+            .find_map(|part| match part {
+                libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
+                _ => None,
+            })
+            .unwrap();
+        self.swarm.dial(home.address.clone()).unwrap();
+        self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. })).await;
+    }
+
+    /// Drives the swarm until something happens, and gives that back.
+    pub async fn until(
+        &mut self,
+        wanted: impl Fn(&SwarmEvent<ProtocolsEvent>) -> bool,
+    ) -> SwarmEvent<ProtocolsEvent> {
+        within(async {
+            loop {
+                let event = self.swarm.select_next_some().await;
+                if let Some(event) = self.take_event(event) {
+                    if wanted(&event) {
+                        return event;
+                    }
+                    assert!(
+                        !matches!(event, SwarmEvent::OutgoingConnectionError { .. }),
+                        "no connection: {event:?}"
+                    );
+                }
+            }
+        })
+        .await
+    }
+
+    /// Confirms and keeps an event of the home; gives back anything else.
+    fn take_event(&mut self, event: SwarmEvent<ProtocolsEvent>) -> Option<SwarmEvent<ProtocolsEvent>> {
+        match event {
+            SwarmEvent::Behaviour(ProtocolsEvent::Events(request_response::Event::Message {
+                message: Message::Request { request, channel, .. },
+                ..
+            })) => {
+                self.events.push(request);
+                let _ = self.swarm.behaviour_mut().events.send_response(channel, Arrived);
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    pub fn send(&mut self, request: Request) -> OutboundRequestId {
+        self.swarm.behaviour_mut().requests.send_request(&self.home, Ok(request))
+    }
+
+    /// The answer to a request that was sent; none if the connection ended first.
+    pub async fn answer(&mut self, wanted: OutboundRequestId) -> Option<Answer> {
+        let event = self
+            .until(|event| match event {
+                SwarmEvent::Behaviour(ProtocolsEvent::Requests(request_response::Event::Message {
+                    message: Message::Response { request_id, .. },
+                    ..
+                })) => *request_id == wanted,
+                SwarmEvent::Behaviour(ProtocolsEvent::Requests(
+                    request_response::Event::OutboundFailure { request_id, .. },
+                )) => *request_id == wanted,
+                _ => false,
+            })
+            .await;
+        match event {
+            SwarmEvent::Behaviour(ProtocolsEvent::Requests(request_response::Event::Message {
+                message: Message::Response { response, .. },
+                ..
+            })) => Some(response),
+            _ => None,
+        }
+    }
+
+    pub async fn ask(&mut self, request: Request) -> Answer {
+        let id = self.send(request);
+        self.answer(id).await.expect("an answer")
+    }
+
+    pub async fn challenge(&mut self) -> Order {
+        match self.ask(Request::Challenge).await {
+            Answer::Challenge(challenge) => Order::Nonce(*challenge),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn sign<B: Body>(&self, about: Id, order: Order, body: &B) -> Envelope {
+        let now = wall();
+        Envelope::sign(&self.key, NETWORK, about, order, (now, now + B::LIFE), body)
+    }
+
+    pub async fn register(&mut self, home: &Running) {
+        let order = self.challenge().await;
+        let registration = self.sign(home.id, order, &Registration { invitation: None });
+        assert!(matches!(self.ask(Request::Register(registration)).await, Answer::Hosting(..)));
+    }
+
+    pub async fn log_in(&mut self, home: &Running, applications: &[&str]) {
+        let order = self.challenge().await;
+        let device = self.swarm.local_peer_id().to_bytes().into();
+        let login = self.sign(home.id, order, &Login { device });
+        let applications = applications.iter().map(|name| (*name).to_owned()).collect();
+        assert!(matches!(self.ask(Request::LogIn(login, applications)).await, Answer::Session(_)));
+    }
+
+    /// A device of somebody who is hosted and logged in.
+    pub async fn resident(home: &Running) -> Self {
+        let mut device = Self::at(home).await;
+        device.register(home).await;
+        device.log_in(home, &[]).await;
+        device
+    }
+}
