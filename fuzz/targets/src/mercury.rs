@@ -22,7 +22,7 @@ const INPUTS_OF_A_STORE: u32 = 2_000;
 const BLOB: &[u8] = b"a picture";
 
 /// An envelope, or, after an odd byte, a body: as each kind.
-pub fn envelope(data: &[u8]) {
+pub(crate) fn envelope(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let read: fn(&[u8]) = if first % 2 == 0 { as_envelope } else { as_body };
     read(rest);
@@ -71,7 +71,7 @@ fn as_body(data: &[u8]) {
 }
 
 /// A byte that says whose device asks, and a request: the home answers it exactly once.
-pub fn request(data: &[u8]) {
+pub(crate) fn request(data: &[u8]) {
     let Some((who, rest)) = data.split_first() else { return };
     let mut decoder = minicbor::Decoder::new(rest);
     let Ok(request) = decoder.decode::<Request>() else { return };
@@ -125,7 +125,8 @@ impl World {
         }
         world.log_in(&mut home);
         for (who, request) in story() {
-            world.ask(&mut home, &world.people[who], request);
+            let answer = world.ask(&mut home, &world.people[who], request);
+            assert!(!matches!(answer, Answer::Refused(_)), "{answer:?}");
         }
         world.before = world.rows();
         world
@@ -297,7 +298,7 @@ fn story() -> Vec<(usize, Request)> {
 }
 
 /// First inputs: a request of each kind, of who makes most of it.
-pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     let requests = requests();
     if target == "mercury_request" {
         let input = |(name, who, request): (&'static str, u8, Request)| {

@@ -10,12 +10,13 @@ use sha2::{Digest, Sha256};
 
 use super::{Home, Now, RequestId, Settings, What};
 use crate::body::{
-    BlobRef, HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest, RelationRevocation,
+    BlobRef, HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest,
+    RelationRevocation,
 };
 use crate::envelope::{Body, Envelope, Expected, Order, Verified};
 use crate::id::{Id, Key};
 use crate::limits::CHUNK;
-use crate::store::{Batch, Column, Hosted, Item, Mailbox, Relation, RelationState, Seen, Sender, Store, pair};
+use crate::store::{Column, Hosted, Item, Mailbox, Relation, RelationState, Seen, Sender, Store};
 use crate::wire::{Answer, Code, Event, Hosting, Request};
 
 /// The network of all tests.
@@ -170,29 +171,6 @@ impl Bench {
         blob
     }
 
-    /// A relation that holds, as a hosted owner has it.
-    pub(crate) fn hold(&mut self, owner: &Person, other: &Person) {
-        let order = Order::Nonce([owner.key.secret()[0]; 32]);
-        let home = HomeAddress { home: self.home.id(), addresses: Vec::new() };
-        let body = RelationRequest { label: "friend".to_owned(), note: String::new(), home };
-        let request = self.sign(owner, other.id(), order, &body);
-        let acceptance = RelationAcceptance { request: request.hash().into() };
-        let acceptance = self.sign(other, owner.id(), order, &acceptance);
-        let Order::Nonce(nonce) = order else { unreachable!() };
-        let relation = Relation {
-            state: RelationState::Held,
-            request_hash: request.hash().into(),
-            nonce: nonce.into(),
-            requester: owner.id(),
-            request: request.to_bytes().into(),
-            acceptance: Some(acceptance.to_bytes().into()),
-            revoked: 0,
-        };
-        let mut batch = Batch::default();
-        batch.put(Column::Relations, &pair(owner.id().digest(), other.id().digest()), &relation);
-        self.home.store.commit(batch).unwrap();
-    }
-
     /// Somebody who is hosted elsewhere and logged in here.
     pub(crate) fn visitor(&mut self, number: u8) -> Person {
         let person = Person::new(number);
@@ -210,11 +188,7 @@ impl Bench {
 
     /// The same home, started again at the same time.
     pub(crate) fn restarted(self) -> Self {
-        let Self { home, now, folder, .. } = self;
-        drop(home);
-        let mut bench = Self::open(folder, |_| {});
-        bench.now = now;
-        bench
+        self.restart(|_| {})
     }
 
     /// Time goes on, with enough ticks that all that is too old goes.
