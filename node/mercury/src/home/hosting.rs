@@ -122,9 +122,10 @@ impl Home {
                 batch.delete(column, &row?.0);
             }
         }
+        // While the relations are there, so that related people see it go.
+        self.end_all_sessions(persona, Some(asked.from));
         let ticket = self.commit(batch)?;
         self.hosted = self.hosted.saturating_sub(1);
-        self.end_all_sessions(persona, Some(asked.from));
         Ok(Reply::done(ticket))
     }
 
