@@ -279,7 +279,7 @@ fn message(from: &Person, to: &Person, nonce: u8) -> Envelope {
 
 /// What has happened before each input.
 fn story() -> Vec<(usize, Request)> {
-    let [owner, ada, visitor, _] = people();
+    let [owner, ada, visitor, other] = people();
     let picture = hash_of(BLOB);
     let (request, acceptance) = relation(&owner, &ada, 1);
     let (visitors, to_visitor) = relation(&ada, &visitor, 2);
@@ -287,13 +287,14 @@ fn story() -> Vec<(usize, Request)> {
         (1, Request::Offer(picture)),
         (1, Request::Chunk(picture.hash, 0, BLOB.to_vec().into())),
         (1, Request::SetProfile(profile(&ada, 5, Some(picture)))),
-        (1, Request::Offer(hash_of(&[5; 40_000]))),
+        (1, Request::Offer(hash_of(&[5; 100]))),
         (0, Request::Relate(request.clone())),
         (1, Request::Related(request, acceptance)),
         (1, Request::Relate(visitors.clone())),
         (1, Request::Related(visitors, to_visitor)),
         (0, Request::Put(message(&owner, &ada, 3))),
         (2, Request::Relate(relation(&visitor, &owner, 4).0)),
+        (0, Request::Ban(other.key.id(), "too loud".to_owned())),
     ]
 }
 
@@ -363,9 +364,9 @@ fn requests() -> Vec<(&'static str, u8, Request)> {
         ("fetch", 1, Request::Fetch(0)),
         ("acknowledge", 1, Request::Acknowledge(1)),
         ("offer", 1, Request::Offer(hash_of(b"another"))),
-        ("chunk", 1, Request::Chunk(hash_of(&[5; 40_000]).hash, 0, vec![5; 32 * 1024].into())),
+        ("chunk", 1, Request::Chunk(hash_of(&[5; 100]).hash, 0, vec![5; 100].into())),
         ("get_chunk", 3, Request::GetChunk(ada.key.id(), picture.hash, 0)),
-        ("discard", 1, Request::Discard(hash_of(&[5; 40_000]).hash)),
+        ("discard", 1, Request::Discard(hash_of(&[5; 100]).hash)),
         ("blobs", 1, Request::Blobs),
         ("presence", 2, Request::Presence(ids)),
         ("call", 1, Request::Call(offer)),
@@ -374,6 +375,7 @@ fn requests() -> Vec<(&'static str, u8, Request)> {
         ("ban", 0, Request::Ban(ada.key.id(), "too loud".to_owned())),
         ("unban", 0, Request::Unban(ada.key.id())),
         ("bans", 0, Request::Bans(None)),
+        ("expel", 0, Request::Expel(other.key.id())),
         ("figures", 0, Request::Figures),
         ("back_up", 0, Request::BackUp),
     ]

@@ -9,7 +9,7 @@ use crate::body::{self, Contact, Departure, Registration};
 use crate::envelope::{Body, Envelope, Order};
 use crate::id::Id;
 use crate::limits::{MAX_HOSTED, REDIRECT_TIME};
-use crate::store::{Batch, Column, Hosted};
+use crate::store::{Batch, Column, Hosted, StoreError};
 use crate::wire::{About, Answer, Code, Hosting};
 
 /// Columns whose keys begin with their owner: all of it goes when the owner leaves.
@@ -117,16 +117,22 @@ impl Home {
         (record.revoked, record.forgotten) = (0, 0);
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
-        for column in OWNED {
-            for row in self.store.rows(column, persona.digest(), b"") {
-                batch.delete(column, &row?.0);
-            }
-        }
+        self.forget_all(persona, &mut batch)?;
         // While the relations are there, so that related people see it go.
         self.end_all_sessions(persona, Some(asked.from));
         let ticket = self.commit(batch)?;
         self.hosted = self.hosted.saturating_sub(1);
         Ok(Reply::done(ticket))
+    }
+
+    /// Deletes everything that is kept of a persona but that it is or was hosted.
+    pub(super) fn forget_all(&self, persona: Id, batch: &mut Batch) -> Result<(), StoreError> {
+        for column in OWNED {
+            for row in self.store.rows(column, persona.digest(), b"") {
+                batch.delete(column, &row?.0);
+            }
+        }
+        Ok(())
     }
 
     /// Where a persona went that was hosted here.

@@ -277,6 +277,7 @@ impl Home {
             Request::Unban(persona) => self.unban(asked, persona),
             Request::Bans(after) => self.bans(asked, after),
             Request::Figures => self.tell_figures(asked),
+            Request::Expel(persona) => self.expel(asked, persona),
             Request::BackUp => self.back_up(asked),
             Request::Presence(personas) => self.presence(asked, &personas),
             Request::Relate(request) => self.relate(asked, &request),

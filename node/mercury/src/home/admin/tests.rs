@@ -46,6 +46,7 @@ fn only_the_owner_invites_bans_looks_and_backs_up() {
     for request in [
         Request::Invite(60),
         Request::Ban(someone, String::new()),
+        Request::Expel(someone),
         Request::Unban(someone),
         Request::Bans(None),
         Request::Figures,
@@ -183,6 +184,36 @@ fn so_many_bans_and_no_more_and_they_are_told_in_parts() {
         }
     }
     assert_eq!(all, MAX_BANS);
+}
+
+#[test]
+fn all_that_is_kept_of_a_banned_persona_goes_when_the_owner_says_so() {
+    let (mut bench, owner) = owned();
+    let (ada, bob) = (bench.resident(1), bench.resident(2));
+    bench.relation(&ada, &bob, 1);
+    let message = bench.message(&bob, ada.id(), 2, 20);
+    bench.ask(bob.device, Request::Put(message));
+    bench.upload(&ada, b"a blob");
+    let expel = |bench: &mut Bench, person: &Person| bench.ask(owner.device, Request::Expel(person.id()));
+    assert_eq!(code(&expel(&mut bench, &ada)), Some(Code::Malformed), "not without a ban");
+    assert!(matches!(bench.ask(ada.device, Request::Claim), Answer::Hosting(..)));
+    ban(&mut bench, &owner, ada.id(), "");
+    for _ in 0..2 {
+        assert_eq!(expel(&mut bench, &ada), Answer::Done);
+        assert_eq!(bench.home.figures()[0], ("hosted", 2));
+    }
+    let of = |person: &Person| {
+        let rows = |column| bench.home.store.rows(column, person.id().digest(), b"").count();
+        Column::ALL.into_iter().map(rows).sum::<usize>()
+    };
+    assert_eq!((of(&ada), of(&bob)), (1, 2), "her ban; Bob's hosting and his relation");
+    bench.check_counts();
+    let mut bench = bench.restart(|settings| settings.owner = Some(owner.id()));
+    assert_eq!(bench.home.figures()[0], ("hosted", 2));
+    bench.log_in(&owner, &[]);
+    bench.ask(owner.device, Request::Unban(ada.id()));
+    assert_eq!(bench.log_in(&ada, &[]), Answer::Session(false), "she is not hosted any more");
+    assert!(matches!(bench.register(&ada), Answer::Hosting(..)));
 }
 
 #[test]
