@@ -186,11 +186,6 @@ impl Bench {
         person
     }
 
-    /// The same home, started again at the same time.
-    pub(crate) fn restarted(self) -> Self {
-        self.restart(|_| {})
-    }
-
     /// Time goes on, with enough ticks that all that is too old goes.
     pub(crate) fn sweep_after(&mut self, seconds: u64) {
         self.wait(seconds);

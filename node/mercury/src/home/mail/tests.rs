@@ -82,7 +82,7 @@ fn mail_waits_and_comes_in_order_and_numbers_are_never_used_again() {
     // What is still to come is not acknowledged with it.
     assert_eq!(bench.ask(owner.device, Request::Acknowledge(u64::MAX)), Answer::Done);
     assert_eq!(numbers(&mut bench, &owner), []);
-    let mut bench = bench.restarted();
+    let mut bench = bench.restart(|_| {});
     bench.log_in(&owner, &[]);
     assert_eq!(bench.ask(senders[1].device, Request::Put(messages[3].clone())), Answer::Done);
     assert_eq!(numbers(&mut bench, &owner), [4]);
@@ -99,7 +99,7 @@ fn a_message_is_delivered_once_also_after_it_was_acknowledged_and_after_a_restar
     assert_eq!(bench.events_of(owner.device), [Event::Mail(1)]);
     assert_eq!(numbers(&mut bench, &owner), [1]);
     bench.ask(owner.device, Request::Acknowledge(1));
-    let mut bench = bench.restarted();
+    let mut bench = bench.restart(|_| {});
     bench.log_in(&owner, &[]);
     assert_eq!(bench.ask(senders[0].device, Request::Put(message.clone())), Answer::Done);
     assert_eq!(numbers(&mut bench, &owner), []);

@@ -104,7 +104,7 @@ impl Model {
                 self.acknowledged = self.acknowledged.max(upto.min(last));
             }
             Step::Restart => {
-                self.bench = self.bench.restarted();
+                self.bench = self.bench.restart(|_| {});
                 assert_eq!(self.bench.log_in(&self.owner, &[]), Answer::Session(true));
             }
             Step::Wait(seconds, true) => self.bench.sweep_after(seconds),
