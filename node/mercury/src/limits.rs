@@ -57,7 +57,7 @@ pub const MAX_LABEL: usize = 64;
 /// Personas that a home hosts.
 pub const MAX_HOSTED: usize = 10_000;
 /// Relations of one persona, held or asked for.
-pub const MAX_RELATIONS: u64 = 2_000;
+pub const MAX_RELATIONS: usize = 2_000;
 /// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
 /// together, by their time.
 pub const MAX_REVOKED: u64 = 2_000;
@@ -80,6 +80,12 @@ pub const CLOCK_SKEW: u64 = 120;
 pub const CALL_TIME: u64 = 10;
 /// Time to join a call after it was accepted, in seconds.
 pub const JOIN_TIME: u64 = 30;
+/// Calls of one caller that ring at once: of several devices, or to several people.
+pub const MAX_CALLS_OF_CALLER: usize = 4;
+/// Calls of one caller within the two minutes in which an offer could be shown again.
+pub const MAX_OFFERS_OF_CALLER: usize = 32;
+/// Calls that ring at a home at once; each does for ten seconds at most.
+pub const MAX_CALLS: usize = 1_024;
 /// Logged-in devices at a home, of hosted personas and of visitors: some for each of the hosted.
 pub const MAX_SESSIONS: usize = 20_000;
 /// Personas in one question for presence.

@@ -7,6 +7,7 @@
 
 mod admin;
 mod blobs;
+mod calls;
 mod hosting;
 mod mail;
 mod permits;
@@ -30,6 +31,7 @@ use crate::id::{Id, Key};
 use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
+use calls::Calls;
 use sessions::Sessions;
 use sweep::Sweep;
 
@@ -85,7 +87,6 @@ pub enum What {
 enum Reply {
     Now(Answer, Option<Ticket>),
     /// An answer by [`Home::say`], to the request's id.
-    #[allow(dead_code, reason = "calls come")]
     Later,
 }
 
@@ -148,6 +149,7 @@ pub struct Home {
     settings: Settings,
     sessions: Sessions,
     permits: Permits,
+    calls: Calls,
     sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
@@ -180,6 +182,7 @@ impl Home {
             settings,
             sessions,
             permits: Permits::default(),
+            calls: Calls::default(),
             sweep: Sweep::default(),
             hosted,
             banned,
@@ -278,6 +281,8 @@ impl Home {
             Request::Bans(after) => self.bans(asked, after),
             Request::Figures => self.tell_figures(asked),
             Request::BackUp => self.back_up(asked),
+            Request::Call(offer) => self.call(asked, &offer),
+            Request::Answer(answer) => self.answer_call(asked, &answer),
             Request::Presence(personas) => self.presence(asked, &personas),
             Request::Relate(request) => self.relate(asked, &request),
             Request::Requests => self.requests(asked),
@@ -301,6 +306,7 @@ impl Home {
     /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
+        self.tick_calls(now);
         if let Err(error) = self.sweep_blobs(now) {
             self.counters.faults += 1;
             tracing::error!("{error}");

@@ -207,7 +207,7 @@ impl Home {
         let (from, to) = (old.map(|old| old.state), new.state);
         let before = (hosted.relations, hosted.revoked);
         count(&mut hosted, from, Some(to));
-        if hosted.relations > before.0 && hosted.relations > MAX_RELATIONS {
+        if hosted.relations > before.0 && hosted.relations > MAX_RELATIONS as u64 {
             return refuse(Code::Full, format!("{MAX_RELATIONS} relations, and there may be no more"));
         }
         if hosted.revoked > before.1 && hosted.revoked > MAX_REVOKED {
