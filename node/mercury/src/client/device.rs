@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// What the device has to tell and nobody has taken.
 const MAX_TOLD: usize = 256;
+/// Of which so many places are for the device's own words: lost, back.
+const RESERVED: usize = 16;
 
 /// What a device tells.
 #[derive(Debug)]
@@ -502,7 +504,8 @@ impl Device {
                 Told::Ended
             }
         };
-        if told.try_send(heard).is_err() {
+        // What a home tells leaves room for what the device itself tells.
+        if told.capacity() <= RESERVED || told.try_send(heard).is_err() {
             tracing::debug!("nobody takes what the home tells: dropped");
         }
     }

@@ -1,6 +1,8 @@
 //! What tests over real sockets share: homes that run on loopback, and devices that talk to them.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
+pub mod liar;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use iop_mercury::body::{Login, Registration};
