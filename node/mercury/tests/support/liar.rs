@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::{NETWORK, wall};
 
 /// An answer of any length and sense.
+#[derive(Debug)]
 pub struct Raw(pub Vec<u8>);
 
 impl Message for Raw {
