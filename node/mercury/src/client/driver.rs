@@ -65,8 +65,8 @@ pub(super) enum Command {
     Search { key: Vec<u8>, reply: Reply<Vec<Vec<u8>>> },
     /// Keep the connection to a home, or not any more.
     Keep { peer: PeerId, keep: bool },
-    /// Close the connections to a peer.
-    Leave { peer: PeerId },
+    /// Close the connections to a peer, after all that was written on them; the sender is dropped when they are closed.
+    Leave { peer: PeerId, gone: oneshot::Sender<()> },
 }
 
 /// What the driver tells unasked.
@@ -124,6 +124,7 @@ struct Driver {
     reservations: HashMap<ListenerId, Option<Reply<()>>>,
     searches: HashMap<kad::QueryId, Search>,
     direct: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
+    leaving: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
     /// Peers that hole punching has given up on.
     hopeless: HashSet<PeerId>,
 }
@@ -152,6 +153,7 @@ pub(super) fn start(
         reservations: HashMap::new(),
         searches: HashMap::new(),
         direct: HashMap::new(),
+        leaving: HashMap::new(),
         hopeless: HashSet::new(),
     };
     tokio::spawn(driver.run(to_do));
@@ -239,8 +241,12 @@ impl Driver {
                 self.searches.insert(query, (Vec::new(), reply));
             }
             Command::Keep { peer, keep } => self.swarm.behaviour_mut().streams.keep(peer, keep),
-            // An error only says that there is no connection.
-            Command::Leave { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+            // An error only says that there is no connection: then whoever waits sees that the sender is gone.
+            Command::Leave { peer, gone } => {
+                if self.swarm.disconnect_peer_id(peer).is_ok() {
+                    self.leaving.entry(peer).or_default().push(gone);
+                }
+            }
         }
     }
 
@@ -333,6 +339,7 @@ impl Driver {
             if all.is_empty() {
                 self.connections.remove(&peer);
                 self.direct.remove(&peer);
+                self.leaving.remove(&peer);
                 self.hopeless.remove(&peer);
                 self.tell(Notice::Lost(peer));
             }
