@@ -22,6 +22,7 @@ pub const MAX_ANSWER: usize = crate::limits::MAX_FETCH_BYTES + crate::limits::MA
 
 /// What a device asks of a home. docs/mercury.md has the table: who may, and what answers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[allow(clippy::large_enum_variant, reason = "moved once or twice, never kept")]
 pub enum Request {
     /// Who are you?
     #[n(0)]

@@ -84,6 +84,7 @@ pub enum What {
 }
 
 /// What a request leads to: its answer and the batch that has to be safe before, or an answer that comes later.
+#[allow(clippy::large_enum_variant, reason = "moved once or twice, never kept")]
 enum Reply {
     Now(Answer, Option<Ticket>),
     /// An answer by [`Home::say`], to the request's id.
@@ -156,6 +157,8 @@ pub struct Home {
     /// Personas banned now.
     banned: usize,
     counters: Counters,
+    /// Personas that have come or left since the directory looked.
+    moved: Vec<Id>,
     /// The key of the blob that the next sweep begins with; empty for the first.
     blobs_swept: Vec<u8>,
     outputs: Vec<Output>,
@@ -187,6 +190,7 @@ impl Home {
             hosted,
             banned,
             counters: Counters::default(),
+            moved: Vec::new(),
             blobs_swept: Vec::new(),
             outputs: Vec::new(),
         })
@@ -225,6 +229,12 @@ impl Home {
     #[must_use]
     pub fn has_session(&self, device: PeerId) -> bool {
         self.sessions.of(device).is_some()
+    }
+
+    /// The network's name.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.settings.network
     }
 
     /// Devices that are logged in.
@@ -293,7 +303,6 @@ impl Home {
             Request::Put(message) => self.put(asked, &message),
             Request::Fetch(after) => self.fetch(asked, after),
             Request::Acknowledge(upto) => self.acknowledge(asked, upto),
-            _ => refuse(Code::Malformed, "unknown request"),
         }
     }
 
