@@ -360,3 +360,6 @@ impl BlobRef {
         (1..=MAX_BLOBS).contains(&self.size)
     }
 }
+
+#[cfg(test)]
+mod tests;

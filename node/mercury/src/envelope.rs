@@ -412,3 +412,6 @@ impl Envelope {
         if now > self.expires { Err(EnvelopeError::Expired) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ pub const MAX_HOSTED: usize = 10_000;
 pub const MAX_RELATIONS: usize = 2_000;
 /// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
 /// together, by their time.
-pub const MAX_REVOKED: u64 = 2_000;
+pub const MAX_REVOKED: usize = 2_000;
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.

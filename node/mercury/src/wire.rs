@@ -22,7 +22,7 @@ pub const MAX_ANSWER: usize = crate::limits::MAX_FETCH_BYTES + crate::limits::MA
 
 /// What a device asks of a home. docs/mercury.md has the table: who may, and what answers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[allow(clippy::large_enum_variant, reason = "moved once or twice, never kept")]
+#[allow(clippy::large_enum_variant, reason = "each lives for one request")]
 pub enum Request {
     /// Who are you?
     #[n(0)]
@@ -366,3 +366,6 @@ impl Refusal {
         Self::new(Code::NotForYou, "not for you, or there is no such persona here")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,3 +166,6 @@ impl Home {
         Ok(Answer::BackedUp(name).into())
     }
 }
+
+#[cfg(test)]
+mod tests;

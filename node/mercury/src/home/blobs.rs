@@ -247,3 +247,6 @@ fn owner_and_hash(key: &[u8]) -> Option<(Id, Bytes32)> {
     let (owner, hash) = key.split_first_chunk::<32>()?;
     Some((Id::from_digest(*owner), hash.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,3 +182,6 @@ impl Home {
 fn hosting(record: &Hosted) -> Result<Answer, Failure> {
     Ok(Answer::Hosting(Envelope::from_bytes(&record.registration)?, Envelope::from_bytes(&record.proof)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,9 @@ use crate::limits::{
     ITEM_OVERHEAD, MAIL_TIME, MAX_FETCH, MAX_FETCH_BYTES, MAX_MAIL_COUNT, MAX_MAIL_OF_SENDER, MAX_MAILBOX,
     MAX_SEEN, MAX_SEEN_OF_SENDER,
 };
-use crate::store::{Batch, Column, Item, ItemKind, Mailbox, Seen, Sender, StoreError, numbered, pair};
+use crate::store::{
+    Batch, Column, Hosted, Item, ItemKind, Mailbox, Seen, Sender, StoreError, numbered, pair,
+};
 use crate::wire::{Answer, Code, Event, Mail, Refusal};
 
 /// What an item counts against the limits, in bytes.
@@ -30,7 +32,7 @@ impl Home {
         nonce(&message)?;
         let (sender, recipient) = (message.signer(), message.about());
         self.check_welcome(sender)?;
-        if self.hosted_record(recipient)?.is_none() || !self.related(recipient, sender)? {
+        if self.recipient(recipient)?.is_none() || !self.related(recipient, sender)? {
             return Err(Refusal::not_for_you().into());
         }
         let mut batch = Batch::default();
@@ -42,8 +44,14 @@ impl Home {
         batch.put(Column::Seen, &hash, &Seen { expires: message.expires(), sender });
         let number = self.deliver(asked, ItemKind::Message, &message, &mut batch)?;
         let ticket = self.commit(batch)?;
+        self.counters.mail_stored += 1;
         self.tell_all(recipient, &Event::Mail(number), Some(ticket));
         Ok(Reply::done(ticket))
+    }
+
+    /// The record of somebody to whom things may be sent: hosted here, and not banned.
+    pub(super) fn recipient(&self, persona: Id) -> Result<Option<Hosted>, StoreError> {
+        if self.is_banned(persona)? { Ok(None) } else { self.hosted_record(persona) }
     }
 
     /// Puts something signed into the mail of the person that it is about. Gives its number.
@@ -124,7 +132,7 @@ impl Home {
         Ok((mail, false))
     }
 
-    pub(super) fn acknowledge(&self, asked: &Asked, upto: u64) -> Result<Reply, Failure> {
+    pub(super) fn acknowledge(&mut self, asked: &Asked, upto: u64) -> Result<Reply, Failure> {
         let owner = self.hosted_caller(asked)?;
         let mut mailbox = self.mailbox(owner)?;
         // What is still to come is not acknowledged.
@@ -143,7 +151,9 @@ impl Home {
         mailbox.acknowledged = upto;
         batch.put(Column::Boxes, owner.digest(), &mailbox);
         self.reduce_senders(owner, &removed.by_sender, &mut batch)?;
-        Ok(Reply::done(self.commit(batch)?))
+        let ticket = self.commit(batch)?;
+        self.counters.mail_delivered += removed.count;
+        Ok(Reply::done(ticket))
     }
 
     /// A recipient's mailbox, empty if nothing ever came.
@@ -199,6 +209,7 @@ impl Home {
 #[derive(Default)]
 pub(super) struct Removed {
     pub(super) by_sender: HashMap<Id, Sender>,
+    pub(super) count: u64,
 }
 
 impl Removed {
@@ -211,6 +222,7 @@ impl Removed {
         batch: &mut Batch,
     ) {
         let size = size(&item.envelope);
+        self.count += 1;
         mailbox.count = mailbox.count.saturating_sub(1);
         mailbox.bytes = mailbox.bytes.saturating_sub(size);
         self.by_sender.entry(item.sender).or_default().bytes += size;
@@ -231,3 +243,6 @@ fn check_limits(mailbox: &Mailbox, sender: &Sender) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,7 @@ pub enum What {
 }
 
 /// What a request leads to: its answer and the batch that has to be safe before, or an answer that comes later.
-#[allow(clippy::large_enum_variant, reason = "moved once or twice, never kept")]
+#[allow(clippy::large_enum_variant, reason = "each lives for one request")]
 enum Reply {
     Now(Answer, Option<Ticket>),
     /// An answer by [`Home::say`], to the request's id.

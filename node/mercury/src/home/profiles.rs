@@ -86,3 +86,6 @@ fn check_newer(version: u64, stored: &StoredProfile) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,7 +36,7 @@ impl Home {
         if self.hosted_caller(asked).is_ok_and(|caller| caller == requester) {
             self.change(requester, recipient, &mut batch, |old, forgotten| ask(old, forgotten, &request))?;
         }
-        let news = match self.hosted_record(recipient)? {
+        let news = match self.recipient(recipient)? {
             Some(hosted) if self.is_open(&hosted, &request)? => {
                 self.box_request(asked, &request, &mut batch)?
             }
@@ -186,6 +186,7 @@ impl Home {
     ) -> Result<crate::store::Ticket, StoreError> {
         let ticket = self.commit(batch)?;
         if let Some(number) = number {
+            self.counters.mail_stored += 1;
             self.tell_all(recipient, &Event::Mail(number), Some(ticket));
         }
         Ok(ticket)
@@ -210,7 +211,7 @@ impl Home {
         if hosted.relations > before.0 && hosted.relations > MAX_RELATIONS as u64 {
             return refuse(Code::Full, format!("{MAX_RELATIONS} relations, and there may be no more"));
         }
-        if hosted.revoked > before.1 && hosted.revoked > MAX_REVOKED {
+        if hosted.revoked > before.1 && hosted.revoked > MAX_REVOKED as u64 {
             self.forget_revoked(owner, &mut hosted, batch)?;
         }
         if (hosted.relations, hosted.revoked) != before {
@@ -231,7 +232,7 @@ impl Home {
             }
         }
         revoked.sort_unstable();
-        for (time, key) in revoked.into_iter().take((MAX_REVOKED / 4) as usize) {
+        for (time, key) in revoked.into_iter().take(MAX_REVOKED / 4) {
             batch.delete(Column::Relations, &key);
             hosted.forgotten = hosted.forgotten.max(time);
             hosted.revoked = hosted.revoked.saturating_sub(1);

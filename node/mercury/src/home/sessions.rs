@@ -278,3 +278,6 @@ fn check_applications(applications: &[String]) -> Result<(), Failure> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

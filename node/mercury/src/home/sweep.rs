@@ -83,6 +83,7 @@ impl Home {
             self.sweep_hosted(&mut sweep.hosted, now),
         ] {
             if let Err(error) = step {
+                self.counters.faults += 1;
                 tracing::error!("{error}");
             }
         }

@@ -1,22 +1,33 @@
 //! What tests of a home share: a home in a folder of its own, people with devices, and a clock that they set.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
+use sha2::{Digest, Sha256};
 
 use super::{Home, Now, RequestId, Settings, What};
-use crate::body::{Login, Registration};
-use crate::envelope::{Body, Envelope, Order};
+use crate::body::{
+    BlobRef, HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest,
+    RelationRevocation,
+};
+use crate::envelope::{Body, Envelope, Expected, Order, Verified};
 use crate::id::{Id, Key};
-use crate::store::Store;
-use crate::wire::{Answer, Event, Hosting, Request};
+use crate::limits::CHUNK;
+use crate::store::{Column, Hosted, Item, Mailbox, Relation, RelationState, Seen, Sender, Store};
+use crate::wire::{Answer, Code, Event, Hosting, Request};
 
 /// The network of all tests.
 pub(crate) const NETWORK: &str = "test";
 /// When tests begin, in seconds since 1970.
 pub(crate) const START: u64 = 1_800_000_000;
+
+/// The reference to a blob.
+pub(crate) fn blob_of(bytes: &[u8]) -> BlobRef {
+    BlobRef { hash: <[u8; 32]>::from(Sha256::digest(bytes)).into(), size: bytes.len() as u64 }
+}
 
 /// A home and its clock.
 pub(crate) struct Bench {
@@ -25,6 +36,14 @@ pub(crate) struct Bench {
     pub(crate) events: Vec<(PeerId, Event)>,
     pub(crate) folder: Arc<tempfile::TempDir>,
     requests: u64,
+}
+
+/// Why a request was refused.
+pub(crate) fn code(answer: &Answer) -> Option<Code> {
+    match answer {
+        Answer::Refused(refusal) => Some(refusal.code),
+        _ => None,
+    }
 }
 
 /// A persona at a device.
@@ -36,6 +55,13 @@ pub(crate) struct Person {
 impl Person {
     pub(crate) fn new(number: u8) -> Self {
         Self { key: Key::from_secret(&[number; 32]), device: PeerId::random() }
+    }
+
+    /// One of many.
+    pub(crate) fn of_many(number: u32) -> Self {
+        let mut secret = [255; 32];
+        secret[..4].copy_from_slice(&number.to_be_bytes());
+        Self { key: Key::from_secret(&secret), device: PeerId::random() }
     }
 
     pub(crate) fn id(&self) -> Id {
@@ -127,6 +153,36 @@ impl Bench {
         self.ask(person.device, Request::LogIn(login, applications))
     }
 
+    /// Stops the home and starts one on the same folder, a moment later by both clocks.
+    pub(crate) fn restart(self, change: impl FnOnce(&mut Settings)) -> Self {
+        let Self { home, now, folder, requests, .. } = self;
+        drop(home);
+        Self { now, requests, ..Self::open(folder, change) }
+    }
+
+    /// Sends all of a blob.
+    pub(crate) fn upload(&mut self, person: &Person, bytes: &[u8]) -> BlobRef {
+        let blob = blob_of(bytes);
+        assert_eq!(self.ask(person.device, Request::Offer(blob)), Answer::Next(0));
+        for (number, chunk) in (0u32..).zip(bytes.chunks(CHUNK)) {
+            let sent = Request::Chunk(blob.hash, number, chunk.to_vec().into());
+            assert_eq!(self.ask(person.device, sent), Answer::Next(number + 1));
+        }
+        blob
+    }
+
+    /// A relation that holds between two people.
+    pub(crate) fn hold(&mut self, owner: &Person, other: &Person) {
+        self.relation(owner, other, owner.key.secret()[0].into());
+    }
+
+    /// Somebody who is hosted elsewhere and logged in here.
+    pub(crate) fn visitor(&mut self, number: u8) -> Person {
+        let person = Person::new(number);
+        assert_eq!(self.log_in(&person, &[]), Answer::Session(false));
+        person
+    }
+
     /// Somebody who is hosted here and logged in.
     pub(crate) fn resident(&mut self, number: u8) -> Person {
         let person = Person::new(number);
@@ -134,4 +190,104 @@ impl Bench {
         assert_eq!(self.log_in(&person, &[]), Answer::Session(true));
         person
     }
+
+    /// Time goes on, with enough ticks that all that is too old goes.
+    pub(crate) fn sweep_after(&mut self, seconds: u64) {
+        self.wait(seconds);
+        for _ in 0..20 {
+            self.home.tick(self.now);
+        }
+    }
+
+    pub(crate) fn opened<B: Body>(&self, envelope: &Envelope) -> Verified<B> {
+        let expected = Expected { network: NETWORK, about: None, signer: None, now: self.now.wall };
+        envelope.verify(&expected).unwrap()
+    }
+
+    pub(crate) fn request(&self, from: &Person, to: Id, number: u64) -> Envelope {
+        let home = HomeAddress { home: self.home.id(), addresses: Vec::new() };
+        let body = RelationRequest { label: "friend".to_owned(), note: String::new(), home };
+        self.sign(from, to, nonce(number), &body)
+    }
+
+    pub(crate) fn acceptance(&self, by: &Person, request: &Envelope) -> Envelope {
+        let request = self.opened::<RelationRequest>(request);
+        let body = RelationAcceptance { request: request.hash().into() };
+        self.sign(by, request.signer(), request.order(), &body)
+    }
+
+    pub(crate) fn revocation(&self, by: &Person, other: &Person, request: &Envelope) -> Envelope {
+        let request = self.opened::<RelationRequest>(request);
+        let body = RelationRevocation { request: request.hash().into() };
+        self.sign(by, other.id(), request.order(), &body)
+    }
+
+    /// A relation between two people, of whom one or both are hosted here. Gives its proof.
+    pub(crate) fn relation(&mut self, one: &Person, other: &Person, number: u64) -> (Envelope, Envelope) {
+        let request = self.request(one, other.id(), number);
+        let acceptance = self.acceptance(other, &request);
+        let related = Request::Related(request.clone(), acceptance.clone());
+        assert_eq!(self.ask(one.device, related), Answer::Done);
+        (request, acceptance)
+    }
+
+    /// A message with a ciphertext of some bytes.
+    pub(crate) fn message(&self, from: &Person, to: Id, number: u64, bytes: usize) -> Envelope {
+        let body = Message { encapsulated: [0; 32].into(), ciphertext: vec![0; bytes].into() };
+        self.sign(from, to, nonce(number), &body)
+    }
+
+    /// Compares all counts with what they count.
+    pub(crate) fn check_counts(&self) {
+        let store = &self.home.store;
+        let all = |column| store.rows(column, b"", b"").map(|row| row.unwrap()).collect::<Vec<_>>();
+        let (mut boxes, mut senders) = (HashMap::<_, Mailbox>::new(), HashMap::<_, Sender>::new());
+        for (key, value) in all(Column::Mail) {
+            let item: Item = store.record(Column::Mail, &value).unwrap();
+            let (owner, size) = (key[..32].to_vec(), super::mail::size(&item.envelope));
+            let mailbox = boxes.entry(owner.clone()).or_default();
+            mailbox.count += 1;
+            mailbox.bytes += size;
+            senders.entry([owner, item.sender.digest().to_vec()].concat()).or_default().bytes += size;
+        }
+        for (key, value) in all(Column::Seen) {
+            let seen: Seen = store.record(Column::Seen, &value).unwrap();
+            let owner = key[..32].to_vec();
+            boxes.entry(owner.clone()).or_default().seen += 1;
+            senders.entry([owner, seen.sender.digest().to_vec()].concat()).or_default().seen += 1;
+        }
+        for (key, value) in all(Column::Boxes) {
+            let mailbox: Mailbox = store.record(Column::Boxes, &value).unwrap();
+            let counted = boxes.remove(&*key).unwrap_or_default();
+            let counts = |one: &Mailbox| (one.count, one.bytes, one.seen);
+            assert_eq!(counts(&mailbox), counts(&counted));
+        }
+        assert!(boxes.is_empty());
+        let there: HashMap<_, Sender> = all(Column::Senders)
+            .into_iter()
+            .map(|(key, value)| (key.into_vec(), store.record(Column::Senders, &value).unwrap()))
+            .collect();
+        assert_eq!(there, senders);
+        let mut relations = HashMap::<_, (u64, u64)>::new();
+        for (key, value) in all(Column::Relations) {
+            let relation: Relation = store.record(Column::Relations, &value).unwrap();
+            let counts = relations.entry(key[..32].to_vec()).or_default();
+            match relation.state {
+                RelationState::Revoked => counts.1 += 1,
+                RelationState::Asked | RelationState::Held => counts.0 += 1,
+            }
+        }
+        for (key, value) in all(Column::Hosted) {
+            let hosted: Hosted = store.record(Column::Hosted, &value).unwrap();
+            assert_eq!((hosted.relations, hosted.revoked), relations.remove(&*key).unwrap_or_default());
+        }
+        assert!(relations.is_empty());
+    }
+}
+
+/// A nonce of an envelope.
+pub(crate) fn nonce(number: u64) -> Order {
+    let mut nonce = [0; 32];
+    nonce[..8].copy_from_slice(&number.to_be_bytes());
+    Order::Nonce(nonce)
 }

@@ -1,0 +1,243 @@
+#![allow(clippy::unwrap_used)]
+use libp2p::PeerId;
+
+use super::Session;
+use crate::body::Login;
+use crate::envelope::{Envelope, Order};
+use crate::home::testing::{Bench, Person, code};
+use crate::id::{Id, Key};
+use crate::limits::{CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_LABEL, MAX_SESSIONS};
+use crate::wire::{Answer, Code, Event, Presence, Request};
+
+fn login(bench: &Bench, person: &Person, home: Id, order: Order, device: PeerId) -> Envelope {
+    bench.sign(person, home, order, &Login { device: device.to_bytes().into() })
+}
+
+fn show(bench: &mut Bench, device: PeerId, login: Envelope) -> Answer {
+    bench.ask(device, Request::LogIn(login, Vec::new()))
+}
+
+/// The same persona at another device.
+fn at(number: u8) -> Person {
+    Person { key: Key::from_secret(&[number; 32]), device: PeerId::random() }
+}
+
+fn presence(bench: &mut Bench, device: PeerId, person: Id) -> Answer {
+    bench.ask(device, Request::Presence(vec![person]))
+}
+
+fn there(persona: Id, applications: &[&str]) -> Presence {
+    let applications = applications.iter().map(|name| (*name).to_owned()).collect();
+    Presence { persona, applications: Some(applications) }
+}
+
+fn gone(persona: Id) -> Presence {
+    Presence { persona, applications: None }
+}
+
+#[test]
+fn a_log_in_is_for_one_home_one_device_and_one_challenge() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, home) = (bench.resident(1), bench.home.id());
+    bench.ask(ada.device, Request::LogOut);
+    let other_home = Key::from_secret(&[201; 32]).id();
+    let thief = PeerId::random();
+    let refused = |bench: &mut Bench, device, login, why: &str| {
+        assert_eq!(code(&show(bench, device, login)), Some(Code::Envelope), "{why}");
+        assert_eq!(code(&bench.ask(device, Request::Claim)), Some(Code::LogInFirst), "{why}");
+    };
+    // A home that hands on this home's challenge gets a log-in that names itself.
+    let order = bench.challenge(ada.device);
+    let replayed = login(&bench, &ada, other_home, order, ada.device);
+    refused(&mut bench, ada.device, replayed, "made for another home");
+    let order = bench.challenge(thief);
+    let stolen = login(&bench, &ada, home, order, ada.device);
+    refused(&mut bench, thief, stolen, "made at another device");
+    let order = bench.challenge(ada.device);
+    let good = login(&bench, &ada, home, order, ada.device);
+    bench.challenge(thief);
+    refused(&mut bench, thief, good.clone(), "another device's challenge");
+    assert_eq!(show(&mut bench, ada.device, good.clone()), Answer::Session(true));
+    bench.ask(ada.device, Request::LogOut);
+    refused(&mut bench, ada.device, good, "replayed");
+    let order = bench.challenge(ada.device);
+    bench.wait(CHALLENGE_TIME);
+    let late = login(&bench, &ada, home, order, ada.device);
+    refused(&mut bench, ada.device, late, "too late");
+    for order in [Order::Nonce([0; 32]), Order::Sequence(0)] {
+        bench.challenge(ada.device);
+        let made_up = login(&bench, &ada, home, order, ada.device);
+        refused(&mut bench, ada.device, made_up, "no challenge of the home's");
+    }
+}
+
+#[test]
+fn a_refused_log_in_leaves_the_session_that_is_there() {
+    let mut bench = Bench::new(|_| ());
+    let ada = bench.resident(1);
+    let order = Order::Nonce([0; 32]);
+    let wrong = login(&bench, &ada, bench.home.id(), order, ada.device);
+    assert_eq!(code(&show(&mut bench, ada.device, wrong)), Some(Code::Envelope));
+    assert!(matches!(bench.ask(ada.device, Request::Claim), Answer::Hosting(..)));
+}
+
+#[test]
+fn the_oldest_of_too_many_devices_gives_way() {
+    let mut bench = Bench::new(|_| ());
+    let first = bench.resident(1);
+    let others: Vec<_> = (1..MAX_DEVICES).map(|_| at(1)).collect();
+    for device in &others {
+        assert_eq!(bench.log_in(device, &[]), Answer::Session(true));
+    }
+    assert_eq!(bench.events_of(first.device), []);
+    let last = at(1);
+    assert_eq!(bench.log_in(&last, &[]), Answer::Session(true));
+    assert_eq!(bench.events_of(first.device), [Event::Ended]);
+    assert_eq!(code(&bench.ask(first.device, Request::Claim)), Some(Code::LogInFirst));
+    for device in others.iter().chain([&last]) {
+        assert!(matches!(bench.ask(device.device, Request::Claim), Answer::Hosting(..)));
+        assert_eq!(bench.events_of(device.device), []);
+    }
+    assert_eq!(bench.home.sessions.devices(first.id()).len(), MAX_DEVICES);
+}
+
+#[test]
+fn a_device_has_one_session_and_the_newer_one_replaces_it() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob) = (bench.resident(1), bench.resident(2));
+    for _ in 0..=MAX_DEVICES {
+        assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true));
+    }
+    assert_eq!(bench.home.sessions.devices(ada.id()), [ada.device]);
+    // Another persona at the same device: the first is not there any more.
+    let bob_at_hers = Person { key: Key::from_secret(&[2; 32]), device: ada.device };
+    assert_eq!(bench.log_in(&bob_at_hers, &[]), Answer::Session(true));
+    assert_eq!(bench.home.sessions.devices(ada.id()), []);
+    assert_eq!(bench.home.sessions.devices(bob.id()), [bob.device, ada.device]);
+    assert_eq!(bench.events_of(ada.device), [], "it asked for it itself");
+}
+
+#[test]
+fn only_devices_of_the_hosted_are_reached_through_the_relay() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob, visitor) = (bench.resident(1), bench.resident(2), bench.visitor(3));
+    let permits = bench.home.permits();
+    assert!(permits.may_reserve(ada.device) && permits.may_reserve(bob.device));
+    assert!(!permits.may_reserve(visitor.device) && !permits.may_reserve(PeerId::random()));
+    assert_eq!(bench.ask(ada.device, Request::LogOut), Answer::Done);
+    bench.home.gone(bob.device);
+    assert!(!permits.may_reserve(ada.device) && !permits.may_reserve(bob.device));
+}
+
+#[test]
+fn a_home_has_so_many_sessions_and_not_one_more() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob) = (bench.resident(1), Person::new(2));
+    while bench.home.sessions.count() < MAX_SESSIONS - 1 {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&bench.home.sessions.count().to_be_bytes());
+        let persona = Id::from_digest(digest);
+        let session = Session { persona, hosted: false, applications: Vec::new() };
+        bench.home.sessions.insert(PeerId::random(), session);
+    }
+    assert_eq!(bench.log_in(&at(1), &[]), Answer::Session(true), "the last");
+    assert_eq!(code(&bench.log_in(&bob, &[])), Some(Code::Full));
+    assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true), "in place of the device's older one");
+    bench.home.gone(ada.device);
+    assert_eq!(bench.log_in(&bob, &[]), Answer::Session(false));
+}
+
+#[test]
+fn so_many_applications_with_plain_names_and_not_one_more() {
+    let mut bench = Bench::new(|_| ());
+    let ada = bench.resident(1);
+    let names = |count: usize| (0..count).map(|number| format!("app/{number}")).collect::<Vec<_>>();
+    let announce = |bench: &mut Bench, names: Vec<String>| {
+        let announced = bench.ask(ada.device, Request::Announce(names.clone()));
+        let order = bench.challenge(ada.device);
+        let login = login(bench, &ada, bench.home.id(), order, ada.device);
+        let logged_in = bench.ask(ada.device, Request::LogIn(login, names));
+        assert_eq!(code(&announced), code(&logged_in));
+        code(&announced)
+    };
+    assert_eq!(announce(&mut bench, names(MAX_APPLICATIONS)), None);
+    assert_eq!(announce(&mut bench, names(MAX_APPLICATIONS + 1)), Some(Code::Malformed));
+    assert_eq!(announce(&mut bench, vec!["x".repeat(MAX_LABEL)]), None);
+    let long = "x".repeat(MAX_LABEL + 1);
+    for wrong in [&long, "", "two words", "line\n", "\u{e9}", "\0", "\u{202e}"] {
+        assert_eq!(announce(&mut bench, vec![wrong.to_owned()]), Some(Code::Malformed), "{wrong:?}");
+    }
+    // Path characters are text like any other: nothing is made a path of.
+    assert_eq!(announce(&mut bench, vec!["../../etc/passwd".to_owned()]), None);
+    let visitor = bench.visitor(2);
+    for device in [visitor.device, PeerId::random()] {
+        let answer = bench.ask(device, Request::Announce(names(1)));
+        assert_eq!(code(&answer), Some(Code::LogInFirst));
+    }
+}
+
+#[test]
+fn presence_is_told_to_related_people_and_strangers_learn_nothing() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob, eve) = (bench.resident(1), bench.resident(2), bench.resident(3));
+    let (friend, stranger) = (bench.visitor(4), bench.visitor(5));
+    bench.hold(&ada, &bob);
+    bench.hold(&ada, &friend);
+    bench.ask(ada.device, Request::Announce(vec!["chess".to_owned()]));
+    for device in [bob.device, friend.device] {
+        let answer = presence(&mut bench, device, ada.id());
+        assert_eq!(answer, Answer::Presence(vec![there(ada.id(), &["chess"])]));
+    }
+    let unknown = Person::new(77);
+    for device in [eve.device, stranger.device, PeerId::random()] {
+        let answer = presence(&mut bench, device, ada.id());
+        assert_eq!(answer, presence(&mut bench, device, unknown.id()));
+        assert_eq!(answer, presence(&mut bench, device, stranger.id()), "who is logged in as a visitor");
+    }
+    assert_eq!(code(&presence(&mut bench, PeerId::random(), ada.id())), Some(Code::LogInFirst));
+    // To her friends she is like somebody unknown when she is away.
+    bench.home.gone(ada.device);
+    let away = presence(&mut bench, bob.device, ada.id());
+    assert_eq!(away, presence(&mut bench, bob.device, unknown.id()));
+}
+
+#[test]
+fn related_people_see_one_come_go_and_take_calls() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob, eve) = (bench.resident(1), bench.resident(2), bench.resident(3));
+    let friend = bench.visitor(4);
+    bench.hold(&ada, &bob);
+    bench.hold(&ada, &friend);
+    bench.events.clear();
+    let second = at(1);
+    let told = |bench: &mut Bench, expected: Option<Presence>| {
+        for device in [bob.device, friend.device] {
+            let expected: Vec<_> = expected.clone().map(Event::Presence).into_iter().collect();
+            assert_eq!(bench.events_of(device), expected);
+        }
+        assert_eq!((bench.events_of(eve.device), bench.events_of(ada.device)), (vec![], vec![]));
+    };
+    bench.ask(ada.device, Request::Announce(vec!["chess".to_owned(), "go".to_owned()]));
+    told(&mut bench, Some(there(ada.id(), &["chess", "go"])));
+    bench.log_in(&second, &["chess", "talk"]);
+    told(&mut bench, Some(there(ada.id(), &["chess", "go", "talk"])));
+    bench.home.gone(ada.device);
+    bench.collect();
+    told(&mut bench, Some(there(ada.id(), &["chess", "talk"])));
+    bench.ask(second.device, Request::LogOut);
+    told(&mut bench, Some(gone(ada.id())));
+    // Bob has no relation record that shows him to her: his record is his own.
+    bench.log_in(&ada, &[]);
+    bench.events.clear();
+    bench.ask(bob.device, Request::Announce(vec!["go".to_owned()]));
+    told(&mut bench, None);
+}
+
+#[test]
+fn so_many_personas_are_asked_for_at_once_and_not_one_more() {
+    let mut bench = Bench::new(|_| ());
+    let ada = bench.resident(1);
+    let ask = |bench: &mut Bench, count| bench.ask(ada.device, Request::Presence(vec![ada.id(); count]));
+    assert_eq!(ask(&mut bench, MAX_ASKED), Answer::Presence(Vec::new()));
+    assert_eq!(code(&ask(&mut bench, MAX_ASKED + 1)), Some(Code::Malformed));
+}
