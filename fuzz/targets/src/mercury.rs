@@ -167,11 +167,11 @@ impl World {
     /// Asks what is answered at once.
     fn ask(&self, home: &mut Home, person: &Person, request: Request) -> Answer {
         home.handle(RequestId(1), person.device, request, self.now);
-        let answers = home.outputs().into_iter().filter_map(|output| match output.what {
+        let mut answers = home.outputs().into_iter().filter_map(|output| match output.what {
             What::Answer(RequestId(1), answer) => Some(answer),
             _ => None,
         });
-        answers.last().expect("an answer")
+        answers.next_back().expect("an answer")
     }
 
     /// Signs with a challenge of the home's.

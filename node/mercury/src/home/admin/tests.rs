@@ -244,7 +244,10 @@ fn figures_say_what_happens() {
 }
 
 /// All rows of a home's store.
-fn everything(bench: &Bench) -> Vec<(String, Box<[u8]>, Box<[u8]>)> {
+/// A column's name, a key, a value.
+type Record = (String, Box<[u8]>, Box<[u8]>);
+
+fn everything(bench: &Bench) -> Vec<Record> {
     let rows = |column: Column| {
         let rows = bench.home.store.rows(column, b"", b"");
         rows.map(move |row| row.map(|(key, value)| (format!("{column:?}"), key, value)).unwrap())
