@@ -274,7 +274,8 @@ fn items_and_marks_of_a_mailbox_are_counted() {
         batch.put(Column::Boxes, owner.id().digest(), &mailbox);
         bench.home.store.commit(batch).unwrap();
     };
-    let limits: [(fn(&mut Mailbox), usize); 2] = [
+    type Change = fn(&mut Mailbox);
+    let limits: [(Change, usize); 2] = [
         (|mailbox| mailbox.count = MAX_MAIL_COUNT - 1, 0),
         (|mailbox| (mailbox.count, mailbox.seen) = (0, MAX_SEEN - 1), 1),
     ];
