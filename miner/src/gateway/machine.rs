@@ -100,6 +100,8 @@ pub struct Machine {
     /// The difficulty that the machine was last told.
     told: Option<Difficulty>,
     held: VecDeque<Held>,
+    /// Since when there is no work for it.
+    idle: Option<Instant>,
     era: u64,
     /// By slot.
     workers: Vec<Worker>,
@@ -126,6 +128,7 @@ impl Machine {
             minimum: shared.settings.min_difficulty,
             told: None,
             held: VecDeque::new(),
+            idle: None,
             era: 0,
             workers: Vec::new(),
             up: VecDeque::new(),
@@ -236,7 +239,16 @@ impl Machine {
     /// Sends the job, if there is one and the machine is subscribed.
     pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
         self.era = snapshot.era;
-        let Some(job) = snapshot.job.as_ref().filter(|_| self.prefix.is_some()) else { return };
+        let Some(job) = &snapshot.job else {
+            self.idle.get_or_insert_with(Instant::now);
+            return;
+        };
+        if let Some(idle) = self.idle.take() {
+            self.vardiff.resume(idle, Instant::now());
+        }
+        if self.prefix.is_none() {
+            return;
+        }
         self.session.set_server_mask(job.mask());
         if !self.fit_extranonce(job) || !self.session.is_subscribed() {
             return;

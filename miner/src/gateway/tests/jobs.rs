@@ -127,3 +127,22 @@ fn another_mask_is_told_without_another_job_and_is_what_shares_are_held_to() {
     let share = client.machine.shares().pop_front().unwrap();
     assert_eq!((share.job.serial(), share.version_bits.0), (Serial(99), 0x2000));
 }
+
+#[test]
+fn time_without_work_is_no_silence() {
+    let mut stand = Stand::with_job(8, 0, 1.0);
+    let (mut client, _) = stand.worker();
+    let before = client.machine.silent_from().unwrap();
+    stand.dispatcher.clear();
+    stand.publish();
+    stand.tell(&mut client);
+    assert_eq!(client.machine.silent_from(), None, "nothing is waited for");
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_millis(20));
+    stand.publish();
+    stand.tell(&mut client); // and again
+    let paused = begun.elapsed();
+    stand.job(8, 0, 1.0);
+    stand.tell(&mut client);
+    assert!(client.machine.silent_from().unwrap() >= before + paused);
+}
