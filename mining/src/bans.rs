@@ -52,6 +52,34 @@ impl Offence {
     }
 }
 
+/// Shares in a row that are none, after which that counts as an offence, each time.
+pub const BAD_RUN: u32 = 200;
+/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one.
+pub const HOPELESS_RUN: u32 = 1000;
+
+/// Shares of one connection in a row that are none. Stale ones do not count.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BadRun(u32);
+
+impl BadRun {
+    /// Another one; at times that is an offence.
+    pub fn bad(&mut self) -> Option<Offence> {
+        self.0 = self.0.saturating_add(1);
+        self.0.is_multiple_of(BAD_RUN).then_some(Offence::BadShares)
+    }
+
+    /// A good one ends the run.
+    pub fn good(&mut self) {
+        self.0 = 0;
+    }
+
+    /// Whether the connection should be closed.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.0 >= HOPELESS_RUN
+    }
+}
+
 /// Why nobody from there is let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
