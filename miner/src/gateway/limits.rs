@@ -1,4 +1,4 @@
-//! What one connection may take: times and rates. Settings, so that tests need not wait for minutes.
+//! What connections may take: times and rates. Settings, so that tests need not wait for minutes.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tracing::warn;
 /// How often machines can make us say something.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// Limits of a connection.
+/// Limits of connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// From the moment on at which there is work to the first user. A machine introduces itself at once.
@@ -23,6 +23,9 @@ pub struct Limits {
     pub ping: Duration,
     /// Requests a second, above zero; a second's worth may come at once. Who sends more is read later.
     pub requests_per_second: f64,
+    /// New connections a second from one address; eight seconds' worth may come at once: as many machines as one address may
+    /// have, whose power is back or whose extranonces have changed.
+    pub new_connections: f64,
 }
 
 impl Default for Limits {
@@ -33,6 +36,7 @@ impl Default for Limits {
             write: Duration::from_secs(30),
             ping: Duration::from_secs(30),
             requests_per_second: 1_000.0,
+            new_connections: 32.0,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use iop_mining::bans::{BadRun, Offence};
 use iop_mining::vardiff::{Aim, Vardiff};
 use iop_stratum::difficulty::{Difficulty, HASHES_AT_1, Target};
 use iop_stratum::fields::{Extranonce1, JobId, VersionMask};
@@ -37,9 +38,6 @@ const SECONDS_PER_SHARE: f64 = 5.0;
 const MAX_DIFFICULTY: f64 = 1e15;
 /// A difficulty so many times greater or less than that of the last job does not wait for the next one.
 const BIG_CHANGE: f64 = 4.0;
-/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
-/// ones do not count.
-const HOPELESS_RUN: u32 = 1000;
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
@@ -108,8 +106,7 @@ pub struct Machine {
     /// Shares that the upstream wants and has not got.
     up: VecDeque<Share>,
     accepted: usize,
-    /// Shares in a row that were none.
-    bad: u32,
+    bad: BadRun,
     leaving: Option<&'static str>,
     _seat: Seat,
 }
@@ -133,7 +130,7 @@ impl Machine {
             workers: Vec::new(),
             up: VecDeque::new(),
             accepted: 0,
-            bad: 0,
+            bad: BadRun::default(),
             leaving: None,
             shared,
             _seat: seat,
@@ -173,7 +170,18 @@ impl Machine {
     /// Why its connection should be closed, if it should: all that is queued is to be sent before.
     #[must_use]
     pub fn is_leaving(&self) -> Option<&'static str> {
-        if self.bad >= HOPELESS_RUN { Some("a long run of shares that are none") } else { self.leaving }
+        self.leaving
+    }
+
+    /// Whether it has sent so many shares that are none that it should be closed.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.bad.is_hopeless()
+    }
+
+    /// Counts against its address.
+    pub fn offend(&self, offence: Offence) {
+        self.shared.offend(self.peer.ip(), offence);
     }
 
     /// The next lines to send.
@@ -239,6 +247,9 @@ impl Machine {
     /// Sends the job, if there is one and the machine is subscribed.
     pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
         self.era = snapshot.era;
+        if snapshot.ends {
+            return self.on_end();
+        }
         let Some(job) = &snapshot.job else {
             self.idle.get_or_insert_with(Instant::now);
             return;
@@ -276,6 +287,14 @@ impl Machine {
         }
         let sent = vec![Sent::new(job.id().clone(), difficulty)];
         self.held.push_back(Held { job: Arc::clone(job), prefix, sent, seen: None });
+    }
+
+    /// The gateway ends: says that it will be back.
+    fn on_end(&mut self) {
+        if self.session.is_subscribed() {
+            self.session.reconnect();
+        }
+        self.leaving = Some("the gateway ends");
     }
 
     /// Gives the session the extranonces that it has in a job. False where the machine has to come again for that.
@@ -419,7 +438,7 @@ impl Machine {
             Ok(difficulty) => {
                 self.session.answer_submit(&submit.id, Ok(()));
                 self.accepted += 1;
-                self.bad = 0;
+                self.bad.good();
                 let aim = self.aim();
                 if self.vardiff.on_share(difficulty, Instant::now(), &aim) {
                     self.on_retarget();
@@ -485,7 +504,9 @@ impl Machine {
             Reject::LowDifficulty => "at the gateway: low difficulty (23)",
             _ => "at the gateway: malformed (20)",
         };
-        self.bad = self.bad.saturating_add(1);
+        if let Some(offence) = self.bad.bad() {
+            self.shared.offend(self.peer.ip(), offence);
+        }
         if stats.add_rejected(reason) {
             debug!(peer = %self.peer, "{}: share refused: {reject}", stats.name());
         }

@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub job: Option<Arc<Served>>,
     /// Jobs of other eras are stale; see [`Current::era`].
     pub era: u64,
+    /// The gateway ends: nobody new is let in, and who is here is told.
+    pub ends: bool,
 }
 
 /// A job for all machines.
@@ -178,13 +180,13 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn take(&mut self, now: Current, seats: &Seats, numbers: &Numbers) -> Snapshot {
         let era = now.era;
-        let Some(job) = now.job else { return Snapshot { job: None, era } };
+        let Some(job) = now.job else { return Snapshot { era, ..Snapshot::default() } };
         if let Some(last) = self.last.as_ref().filter(|last| last.era == era)
             && Arc::ptr_eq(&last.upstream.stratum().notify, &job.stratum().notify)
         {
             let same = Arc::new(last.changed(job));
             self.last = Some(Arc::clone(&same));
-            return Snapshot { job: Some(same), era };
+            return Snapshot { job: Some(same), era, ends: false };
         }
         let size = job.stratum().extranonce2_size;
         let Some(served) = Served::new(Arc::clone(&job), era, numbers) else {
@@ -195,13 +197,13 @@ impl Follower {
                     job.stratum().extranonce1.as_bytes().len()
                 );
             }
-            return Snapshot { job: None, era };
+            return Snapshot { era, ..Snapshot::default() };
         };
         self.refused = None;
         let is_same = self.last.as_ref().is_some_and(|last| last.is_same_work(&job));
         seats.begin(served.prefix_size, is_same);
         let served = Arc::new(served);
         self.last = Some(Arc::clone(&served));
-        Snapshot { job: Some(served), era }
+        Snapshot { job: Some(served), era, ends: false }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod addresses;
 mod extranonces;
 mod jobs;
 mod shares;
@@ -44,17 +45,8 @@ impl Stand {
             max_per_address: 1000,
             limits: Limits::default(),
         };
-        let shared = Shared {
-            settings,
-            seats: Seats::new(1000, 1000, []),
-            numbers: Arc::default(),
-            snapshots,
-            stats: Arc::new(Stats::new()),
-            shares,
-            taken: AtomicU64::new(0),
-            passed: AtomicU64::new(0),
-            words: Rarely::default(),
-        };
+        let seats = Seats::new(1000, 1000, []);
+        let shared = Shared::new(settings, seats, snapshots, Arc::new(Stats::new()), shares);
         let (dispatcher, follower) = (Dispatcher::new(), Follower::default());
         dispatcher.split();
         Self { dispatcher, follower, publish, shared: Arc::new(shared), up, jobs: 0 }
@@ -94,14 +86,22 @@ impl Stand {
     }
 
     fn connect(&self) -> Client {
-        let seat = self.shared.seats.take(IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap();
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        Client { machine: Machine::new(Arc::clone(&self.shared), seat, peer), id: 0 }
+        self.connect_from(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    fn connect_from(&self, ip: IpAddr) -> Client {
+        let seat = listener::seat(&self.shared, ip).unwrap();
+        let machine = Machine::new(Arc::clone(&self.shared), seat, SocketAddr::from((ip, 1)));
+        Client { machine, id: 0 }
     }
 
     /// A client with a user, `a`, that rolls versions; what it was told up to then is thrown away but for the job.
     fn worker(&self) -> (Client, Told) {
-        let mut client = self.connect();
+        self.worker_from(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    fn worker_from(&self, ip: IpAddr) -> (Client, Told) {
+        let mut client = self.connect_from(ip);
         client.say("mining.configure", &json!([["version-rolling"], {}]));
         let subscribed = client.say("mining.subscribe", &json!(["test"]));
         client.say("mining.authorize", &json!(["a", "x"]));
