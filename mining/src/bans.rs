@@ -122,12 +122,12 @@ impl Bans {
     /// # Errors
     /// Its address is banned, or comes too often.
     pub fn admit(&self, ip: IpAddr, now: Instant) -> Result<(), Refused> {
-        if is_exempt(ip) {
+        if is_this_machine(ip) {
             return Ok(());
         }
-        let place = place_of(ip);
+        let host = host_of(ip);
         let mut known = self.known.lock().expect("no panic while the lock is held");
-        let Some(record) = self.record(&mut known, place, now) else { return Ok(()) };
+        let Some(record) = self.record(&mut known, host, now) else { return Ok(()) };
         if record.until.is_some_and(|until| now < until) {
             return Err(Refused::Banned(ip));
         }
@@ -141,11 +141,11 @@ impl Bans {
 
     /// Counts what an address did. Gives the time of the ban if that begins one.
     pub fn offend(&self, ip: IpAddr, offence: Offence, now: Instant) -> Option<Duration> {
-        if is_exempt(ip) {
+        if is_this_machine(ip) {
             return None;
         }
         let mut known = self.known.lock().expect("no panic while the lock is held");
-        let record = self.record(&mut known, place_of(ip), now)?;
+        let record = self.record(&mut known, host_of(ip), now)?;
         if record.until.is_some_and(|until| now < until) {
             return None; // from connections of before
         }
@@ -206,13 +206,16 @@ impl Record {
     }
 }
 
-fn is_exempt(ip: IpAddr) -> bool {
+/// Whether it is this machine's own address, 127.0.0.1 or ::1: where proxies and tunnels come from.
+#[must_use]
+pub fn is_this_machine(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
-/// A subscriber of IPv6 has at least 2^64 addresses.
-fn place_of(ip: IpAddr) -> IpAddr {
+/// What stands for all addresses of one host: a subscriber of IPv6 has at least 2^64.
+#[must_use]
+pub fn host_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => {

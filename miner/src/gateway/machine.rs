@@ -17,7 +17,8 @@ use tracing::debug;
 
 use super::judge::{Solved, judge};
 use super::limits::Limits;
-use super::seats::{Name, Prefix, Seat};
+use super::prefixes::{Prefix, Spent};
+use super::seats::{Name, Seat};
 use super::served::{Served, Snapshot};
 use super::{SOFTWARE, Shared};
 use crate::job::Share;
@@ -212,7 +213,7 @@ impl Machine {
     /// # Errors
     /// The other side does not speak Stratum: close the connection.
     pub fn on_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
-        if self.prefix.is_none() && !self.sit_down() {
+        if self.leaving.is_some() || self.prefix.is_none() && !self.sit_down() {
             return Ok(());
         }
         match self.session.handle_line(line)? {
@@ -281,7 +282,9 @@ impl Machine {
         let difficulty = self.difficulty_of(job);
         self.tell(difficulty);
         self.session.notify(job.line(clean));
-        let prefix = self.prefix.as_ref().map_or(0, Prefix::number);
+        let prefix = self.prefix.as_mut().expect("it was fitted to the job");
+        prefix.tell(job.work());
+        let prefix = prefix.number();
         if self.held.len() == MAX_JOBS {
             self.held.pop_front();
         }
@@ -299,15 +302,13 @@ impl Machine {
 
     /// Gives the session the extranonces that it has in a job. False where the machine has to come again for that.
     fn fit_extranonce(&mut self, job: &Served) -> bool {
-        if self.prefix.as_ref().is_none_or(|prefix| !prefix.is_current()) {
-            self.prefix = self.shared.seats.prefix();
-        }
-        let extranonce1 = self.prefix.as_ref().and_then(|prefix| job.extranonce1(prefix.number()));
-        let Some(extranonce1) = extranonce1 else {
-            let words = "there are more machines than the upstream's extranonces allow";
-            self.shared.words.say(words);
-            self.leaving = Some(words);
-            return false;
+        let extranonce1 = match self.fit_prefix(job).map(|number| job.extranonce1(number)) {
+            Ok(extranonce1) => extranonce1.expect("a job that is served has room for every prefix"),
+            Err(spent) => {
+                self.shared.words.say(&spent.to_string());
+                self.leaving = Some("no part of the upstream's extranonces is left for it");
+                return false;
+            }
         };
         let size = job.extranonce2_size();
         if *self.session.extranonce1() == extranonce1 && self.session.extranonce2_size() == size {
@@ -316,10 +317,21 @@ impl Machine {
         if self.session.is_subscribed() && !self.session.takes_extranonces() {
             self.session.reconnect();
             self.leaving = Some("the upstream's extranonces have changed");
+            self.prefix = None; // it may be there again before this connection has ended
             return false;
         }
         self.session.set_extranonce(extranonce1, size);
         true
+    }
+
+    /// The prefix that it has in a job: the one that it has had, if that may be.
+    fn fit_prefix(&mut self, job: &Served) -> Result<u32, Spent> {
+        let (bytes, work) = (job.prefix_size(), job.work());
+        self.prefix = self.prefix.take().filter(|prefix| prefix.fits(bytes, work));
+        if self.prefix.is_none() {
+            self.prefix = Some(self.shared.prefixes.take(self.peer.ip(), bytes, work)?);
+        }
+        Ok(self.prefix.as_ref().map_or(0, Prefix::number))
     }
 
     fn tell(&mut self, difficulty: Difficulty) {

@@ -1,7 +1,8 @@
 //! `iop-miner gateway`: machines that speak Stratum, fed with the work of the upstream.
 //!
-//! Here: places, prefixes and names for machines ([`seats`]), jobs as machines get them ([`served`]), what is said to one
-//! machine ([`machine`], [`judge`], without a socket), sockets and their limits ([`listener`], `connection`, [`limits`]).
+//! Here: places and names for machines ([`seats`]), their parts of the extranonce2 ([`prefixes`]), jobs as machines get
+//! them ([`served`]), what is said to one machine ([`machine`], [`judge`], without a socket), sockets and their limits
+//! ([`listener`], `connection`, [`limits`]).
 //! Not here: Stratum's messages (`iop-stratum`), where work comes from and shares go ([`crate::upstream`]).
 //! Path: dispatcher → [`served::follow`] → all machines → submit → verdict → those that the upstream wants → upstream.
 
@@ -10,6 +11,7 @@ pub mod judge;
 pub mod limits;
 pub mod listener;
 pub mod machine;
+pub mod prefixes;
 pub mod seats;
 pub mod served;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
 use limits::{Limits, Rarely};
+use prefixes::Prefixes;
 use seats::Seats;
 use served::{Numbers, Snapshot};
 
@@ -89,8 +92,10 @@ const STATUS_EVERY: Duration = Duration::from_secs(60);
 pub struct Shared {
     /// Start and least.
     pub settings: GatewaySettings,
-    /// Connections, prefixes and names.
+    /// Connections and names.
     pub seats: Arc<Seats>,
+    /// Parts of the extranonce2.
+    pub prefixes: Arc<Prefixes>,
     /// Addresses that may not come in.
     pub bans: Bans,
     /// Of jobs.
@@ -123,6 +128,7 @@ impl Shared {
             bans: Bans::new(settings.limits.new_connections),
             settings,
             seats,
+            prefixes: Arc::default(),
             numbers: Arc::default(),
             snapshots,
             stats,
@@ -198,7 +204,7 @@ async fn serve(
     let _ended = ended;
     let mut listening = pin!(listener::listen(socket, Arc::clone(&shared)));
     tokio::select! {
-        () = served::follow(current, &shared.seats, &shared.numbers, &publish) => {}
+        () = served::follow(current, &shared.prefixes, &shared.numbers, &publish) => {}
         ended = &mut listening => return ended,
         never = report(&shared) => match never {},
         _ = stop => {}

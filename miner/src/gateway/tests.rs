@@ -61,8 +61,8 @@ impl Stand {
 
     fn publish(&mut self) {
         let current = self.dispatcher.follow().borrow().clone();
-        let Shared { seats, numbers, .. } = &*self.shared;
-        self.publish.send_replace(Arc::new(self.follower.take(current, seats, numbers)));
+        let Shared { prefixes, numbers, .. } = &*self.shared;
+        self.publish.send_replace(Arc::new(self.follower.take(current, prefixes, numbers)));
     }
 
     fn job(&mut self, size: usize, mask: u32, difficulty: f64) {

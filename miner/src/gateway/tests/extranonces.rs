@@ -54,3 +54,62 @@ fn more_machines_than_prefixes_are_told_to_go() {
     assert!(late.machine.is_leaving().is_some());
     drop(held);
 }
+
+#[test]
+fn an_address_that_comes_and_goes_takes_no_more_than_its_share() {
+    let stand = Stand::with_job(2, 0, 1.0);
+    let [hog, other] = [8, 9].map(|last| IpAddr::V4(Ipv4Addr::new(9, 9, 9, last)));
+    let refused = (0..250).find(|_| {
+        let mut client = stand.connect_from(hog);
+        client.say("mining.subscribe", &json!([]));
+        client.machine.is_leaving().is_some()
+    });
+    assert_eq!(refused, Some(192), "three quarters of 255");
+    let (mut client, told) = stand.worker_from(other);
+    let good = (0..).find(|nonce| client.submit(&told, &[0], told.ntime, *nonce, None) == 0);
+    assert!(good.is_some());
+}
+
+#[test]
+fn machines_that_must_come_again_for_other_extranonces_all_find_room() {
+    let mut stand = Stand::with_job(2, 0, 1.0);
+    let mut machines: Vec<_> = (0..255).map(|_| stand.worker().0).collect();
+    for number in 2..20 {
+        stand.changed_job(2, 0, 1.0, |job| job.extranonce1 = Extranonce1::new(&[number]).unwrap());
+        for machine in &mut machines {
+            assert_eq!(methods(&stand.tell(machine)), ["client.reconnect"]);
+        }
+        // They are there again before the old connections have ended.
+        let again: Vec<_> = (0..255).map(|_| stand.worker()).collect();
+        assert!(again.iter().all(|(_, told)| told.extranonce1[0] == number && !told.job.is_empty()));
+        machines = again.into_iter().map(|(machine, _)| machine).collect();
+    }
+}
+
+#[test]
+fn who_left_during_a_work_that_comes_again_has_no_successor_in_it() {
+    let mut stand = Stand::with_job(2, 0, ANY_HASH);
+    let first = stand.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
+    let left: Vec<_> = (0..10).map(|_| stand.worker()).collect();
+    let used: Vec<_> = left.iter().map(|(_, told)| told.extranonce1.clone()).collect();
+    drop(left);
+    stand.job(2, 0, ANY_HASH);
+    // Prefixes go round: these have the same, and take them over.
+    let mut taken = Vec::new();
+    while taken.len() < 255 {
+        let (mut client, told) = stand.worker();
+        client.say("mining.extranonce.subscribe", &json!([]));
+        taken.push((client, told));
+    }
+    stand.jobs += 1;
+    stand.dispatcher.set_job(Arc::new(Job::new(Serial(stand.jobs), first)));
+    stand.publish();
+    let mut gone = 0;
+    for (client, told) in &mut taken {
+        let said = stand.tell(client);
+        said.iter().for_each(|line| told.hear(line));
+        assert!(client.machine.is_leaving().is_some() || !used.contains(&told.extranonce1));
+        gone += usize::from(client.machine.is_leaving().is_some());
+    }
+    assert_eq!(gone, 10, "as there is no other for them");
+}
