@@ -1,6 +1,6 @@
 //! What is said to one connection's machines: which jobs at which difficulty, which verdict. No sockets here.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,13 +8,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use iop_mining::bans::{BadRun, Offence};
 use iop_mining::vardiff::{Aim, Vardiff};
-use iop_stratum::difficulty::{Difficulty, HASHES_AT_1, Target};
-use iop_stratum::fields::{Extranonce1, JobId, VersionMask};
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
+use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::is_printing;
 use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
+use super::held::{Jobs, Sent};
 use super::judge::{Solved, judge};
 use super::limits::Limits;
 use super::prefixes::{Prefix, Spent};
@@ -24,13 +25,9 @@ use super::{SOFTWARE, Shared};
 use crate::job::Share;
 use crate::stats::DeviceStats;
 
-/// Jobs whose shares are known, the latest ones: with a job every half minute, eight minutes of work.
-const MAX_JOBS: usize = 16;
 /// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, or a subscription that
 /// was asked for again. Each is a second later than the one before, so they are few.
 const MAX_VARIANTS: usize = 32;
-/// Shares of one job and connection that are remembered against duplicates, 16 bytes each: at 30 s a job, 2,000 a second.
-const MAX_SHARES_PER_JOB: usize = 65_536;
 /// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
 const FREE_USERS: usize = 32;
 /// Seconds from share to share that vardiff aims at.
@@ -39,38 +36,6 @@ const SECONDS_PER_SHARE: f64 = 5.0;
 const MAX_DIFFICULTY: f64 = 1e15;
 /// A difficulty so many times greater or less than that of the last job does not wait for the next one.
 const BIG_CHANGE: f64 = 4.0;
-
-/// A job that was sent, with what was in force then.
-#[derive(Debug)]
-struct Held {
-    job: Arc<Served>,
-    prefix: u32,
-    /// It, and it again later or at another difficulty; at least one.
-    sent: Vec<Sent>,
-    /// The first half of each share's hash. Different shares have different headers, so different hashes; and no other
-    /// connection has this one's prefix, so no other can have these shares. Made for the first share.
-    #[expect(clippy::box_collection, reason = "a set takes 48 bytes, and there are 16 of these")]
-    seen: Option<Box<HashSet<[u8; 16]>>>,
-}
-
-#[derive(Debug)]
-struct Sent {
-    id: JobId,
-    difficulty: Difficulty,
-    target: Target,
-}
-
-impl Sent {
-    fn new(id: JobId, difficulty: Difficulty) -> Self {
-        Self { id, difficulty, target: Target::from_difficulty(difficulty) }
-    }
-}
-
-impl Held {
-    fn last(&self) -> &Sent {
-        self.sent.last().expect("one at least")
-    }
-}
 
 /// A user of this connection: a machine to whoever looks at the devices.
 #[derive(Debug)]
@@ -98,7 +63,7 @@ pub struct Machine {
     minimum: Difficulty,
     /// The difficulty that the machine was last told.
     told: Option<Difficulty>,
-    held: VecDeque<Held>,
+    jobs: Jobs,
     /// Since when there is no work for it.
     idle: Option<Instant>,
     era: u64,
@@ -125,7 +90,7 @@ impl Machine {
             wish: None,
             minimum: shared.settings.min_difficulty,
             told: None,
-            held: VecDeque::new(),
+            jobs: Jobs::new(Arc::clone(&shared.memory)),
             idle: None,
             era: 0,
             workers: Vec::new(),
@@ -265,7 +230,7 @@ impl Machine {
         if !self.fit_extranonce(job) || !self.session.is_subscribed() {
             return;
         }
-        if let Some(last) = self.held.back_mut().filter(|last| last.job.id() == job.id()) {
+        if let Some(last) = self.jobs.last_mut().filter(|last| last.job.id() == job.id()) {
             // The same job; its mask may be another.
             last.job = Arc::clone(job);
             if self.told.is_none() {
@@ -275,8 +240,8 @@ impl Machine {
             return;
         }
         // Whether the upstream said so of this job or of one before it that this connection has not seen.
-        let clean = job.is_clean() || self.held.back().is_none_or(|last| last.job.era() != job.era());
-        if self.held.is_empty() {
+        let clean = job.is_clean() || self.jobs.last().is_none_or(|last| last.job.era() != job.era());
+        if self.jobs.is_empty() {
             self.vardiff.begin(Instant::now());
         }
         let difficulty = self.difficulty_of(job);
@@ -284,12 +249,7 @@ impl Machine {
         self.session.notify(job.line(clean));
         let prefix = self.prefix.as_mut().expect("it was fitted to the job");
         prefix.tell(job.work());
-        let prefix = prefix.number();
-        if self.held.len() == MAX_JOBS {
-            self.held.pop_front();
-        }
-        let sent = vec![Sent::new(job.id().clone(), difficulty)];
-        self.held.push_back(Held { job: Arc::clone(job), prefix, sent, seen: None });
+        self.jobs.push(Arc::clone(job), prefix.number(), difficulty);
     }
 
     /// The gateway ends: says that it will be back.
@@ -357,7 +317,7 @@ impl Machine {
     #[must_use]
     pub fn silent_from(&self) -> Option<Instant> {
         let mines =
-            !self.workers.is_empty() && self.held.back().is_some_and(|last| last.job.era() == self.era);
+            !self.workers.is_empty() && self.jobs.last().is_some_and(|last| last.job.era() == self.era);
         self.vardiff.silent_from(&self.aim()).filter(|_| mines)
     }
 
@@ -371,7 +331,7 @@ impl Machine {
 
     /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once.
     fn on_retarget(&mut self) {
-        let Some(last) = self.held.back().filter(|last| last.job.era() == self.era) else { return };
+        let Some(last) = self.jobs.last().filter(|last| last.job.era() == self.era) else { return };
         let wanted = self.difficulty_of(&last.job);
         let change = wanted.get() / last.last().difficulty.get();
         if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
@@ -381,7 +341,7 @@ impl Machine {
 
     /// Sends the last job once more, as one of its own: what the machine has done for the first counts no second time.
     fn send_again(&mut self, difficulty: Difficulty) {
-        let Some(last) = self.held.back_mut().filter(|last| last.job.era() == self.era) else { return };
+        let Some(last) = self.jobs.last_mut().filter(|last| last.job.era() == self.era) else { return };
         if last.sent.len() >= MAX_VARIANTS {
             // As it was, with the shares that it has had.
             let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);
@@ -467,27 +427,17 @@ impl Machine {
     /// upstream, and a block is a block.
     fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Reject> {
         let mask = self.session.version_mask();
-        let place = |held: &Held| held.sent.iter().position(|sent| sent.id == submit.job_id);
-        let found = self.held.iter_mut().rev().find_map(|held| place(held).map(|place| (held, place)));
         let worker = &mut self.workers[submit.worker.0];
-        let Some((held, place)) = found else {
+        let Some(place) = self.jobs.find(&submit.job_id) else {
             worker.stats.add_stale();
             return Err(Reject::JobNotFound);
         };
-        let Sent { difficulty, target, .. } = held.sent[place];
-        let solved = judge(&held.job, held.prefix, &target, mask, submit, now)?;
-        let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
-        let seen = held.seen.get_or_insert_default();
-        if seen.contains(half) {
-            return Err(Reject::Duplicate);
-        }
-        if seen.len() >= MAX_SHARES_PER_JOB && !solved.is_for_upstream {
-            return Err(Reject::other("too many shares for one job, raise the difficulty"));
-        }
-        seen.insert(*half);
-        let is_stale = held.job.era() != self.era;
-        let upstream = Arc::clone(held.job.upstream());
-        let Solved { hash, extranonce2, version_bits, is_for_upstream } = solved;
+        let (held, &Sent { difficulty, ref target, .. }) = self.jobs.at(place);
+        let Solved { hash, extranonce2, version_bits, is_for_upstream } =
+            judge(&held.job, held.prefix, target, mask, submit, now)?;
+        let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
+        let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+        self.jobs.remember(place, *half, is_for_upstream)?;
         if is_for_upstream {
             worker.passed += 1;
             self.shared.passed.fetch_add(1, Ordering::Relaxed);

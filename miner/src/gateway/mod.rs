@@ -1,12 +1,13 @@
 //! `iop-miner gateway`: machines that speak Stratum, fed with the work of the upstream.
 //!
 //! Here: places and names for machines ([`seats`]), their parts of the extranonce2 ([`prefixes`]), jobs as machines get
-//! them ([`served`]), what is said to one machine ([`machine`], [`judge`], without a socket), sockets and their limits
+//! them ([`served`]), what is said to one machine ([`machine`], `held`, [`judge`], without a socket), sockets and their limits
 //! ([`listener`], `connection`, [`limits`]).
 //! Not here: Stratum's messages (`iop-stratum`), where work comes from and shares go ([`crate::upstream`]).
 //! Path: dispatcher → [`served::follow`] → all machines → submit → verdict → those that the upstream wants → upstream.
 
 mod connection;
+mod held;
 pub mod judge;
 pub mod limits;
 pub mod listener;
@@ -39,7 +40,7 @@ use crate::rig::Rig;
 use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
-use limits::{Limits, Rarely};
+use limits::{Limits, Memory, Rarely};
 use prefixes::Prefixes;
 use seats::Seats;
 use served::{Numbers, Snapshot};
@@ -98,6 +99,8 @@ pub struct Shared {
     pub prefixes: Arc<Prefixes>,
     /// Addresses that may not come in.
     pub bans: Bans,
+    /// For shares of machines.
+    pub memory: Arc<Memory>,
     /// Of jobs.
     pub numbers: Arc<Numbers>,
     /// The job at hand.
@@ -129,6 +132,7 @@ impl Shared {
             settings,
             seats,
             prefixes: Arc::default(),
+            memory: Arc::default(),
             numbers: Arc::default(),
             snapshots,
             stats,

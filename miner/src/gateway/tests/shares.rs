@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use iop_stratum::fields::NTime;
 use proptest::prelude::*;
 
+use super::limits::Memory;
 use super::*;
 
 #[test]
@@ -131,4 +132,51 @@ fn a_time_that_a_machine_rolled_goes_up_as_it_is() {
     let (mut client, told) = stand.worker();
     assert_eq!(client.submit(&told, &[0; 4], told.ntime + 30, 1, None), 0);
     assert_eq!(client.machine.shares()[0].ntime, NTime(told.ntime + 30));
+}
+
+/// Submits shares of a job until one is refused for their number; gives how many were taken.
+fn flood(client: &mut Client, told: &Told) -> usize {
+    let mut taken = 0;
+    for nonce in 0..1_000_000 {
+        match client.submit(told, &[0; 4], told.ntime, nonce, None) {
+            0 => taken += 1,
+            20 => return taken,
+            code => assert_eq!(code, 23),
+        }
+    }
+    panic!("{taken} shares were taken");
+}
+
+#[test]
+fn a_flood_of_shares_takes_no_more_than_half_of_the_memory_and_the_oldest_jobs_first() {
+    let mut stand = Stand::new();
+    Arc::get_mut(&mut stand.shared).unwrap().memory = Arc::new(Memory::new(40));
+    stand.job(8, 0, 1.0);
+    let (mut hog, first) = stand.worker();
+    assert_eq!(flood(&mut hog, &first), 20);
+    let (mut other, told) = stand.worker();
+    assert_eq!(flood(&mut other, &told), 10, "half of what is left");
+    hog.say("mining.suggest_difficulty", &json!([ONE_IN_256])); // it has a higher one by now
+    stand.job(8, 0, 1.0);
+    let second = Told::of(&stand.tell(&mut hog));
+    // What it had of the first job makes room.
+    let mut nonces = (0..).filter(|nonce| hog.submit(&second, &[0; 4], second.ntime, *nonce, None) == 0);
+    let good = nonces.next().unwrap();
+    drop(nonces);
+    assert_eq!(hog.submit(&second, &[0; 4], second.ntime, good, None), 22);
+    assert_eq!(hog.submit(&first, &[0; 4], first.ntime, 0, None), 21, "forgotten");
+    drop(hog);
+    assert_eq!(stand.shared.memory.taken(), 10);
+    drop(other);
+    assert_eq!(stand.shared.memory.taken(), 0);
+}
+
+#[test]
+fn shares_for_the_upstream_are_taken_where_others_are_not() {
+    let mut stand = Stand::new();
+    Arc::get_mut(&mut stand.shared).unwrap().memory = Arc::new(Memory::new(40));
+    stand.job(8, 0, ANY_HASH);
+    let (mut client, told) = stand.worker();
+    assert_eq!(flood(&mut client, &told), 50, "and not without end");
+    assert_eq!(client.machine.shares().len(), 50);
 }
