@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use iop_mining::bans::{host_of, is_this_machine};
 
-/// Works that are remembered, the latest ones: with a job every half minute, eight minutes of them.
+/// Works that are remembered, the latest that were new: with a job every half minute, eight minutes of them. When one
+/// comes again, what was spent since it was new is taken for spent in it.
 const MAX_WORKS: usize = 16;
 /// Prefixes that are given out for one work, where there are more; four times as many as there may be machines. Each is
 /// remembered, some 40 bytes, until the last work that it was used in is forgotten.
@@ -64,8 +65,8 @@ impl Prefixes {
         self.lock().entry(bytes).or_insert_with(|| Pool::new(bytes)).begin(work)
     }
 
-    /// A prefix of this width for a machine that is to get a job of this work. This machine's own address may have all: it is where
-    /// proxies and tunnels come from.
+    /// A prefix of this width for a machine that is to get a job of this work. This machine's own address may have all: it is
+    /// where proxies and tunnels come from.
     ///
     /// # Errors
     /// None is left, or none for this host.
