@@ -22,7 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(6 * 60 * 60);
 /// Addresses that are remembered, some 100 bytes each.
 const MAX_ADDRESSES: usize = 16_384;
 /// Seconds' worth of new connections that may come at once: a farm whose power is back.
-const BURST_SECONDS: f64 = 8.0;
+pub const BURST_SECONDS: f64 = 8.0;
 
 /// What an address did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,8 +24,8 @@ pub struct Limits {
     pub ping: Duration,
     /// Requests a second, above zero; a second's worth may come at once. Who sends more is read later.
     pub requests_per_second: f64,
-    /// New connections a second from one address; eight seconds' worth may come at once: as many machines as one address may
-    /// have, whose power is back or whose extranonces have changed.
+    /// New connections a second from one address; eight seconds' worth may come at once. More where an address may have more
+    /// machines than that: their power may be back, or their extranonces have changed, for all of them at once.
     pub new_connections: f64,
 }
 

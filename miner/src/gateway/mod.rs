@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use iop_mining::bans::{Bans, Offence};
+use iop_mining::bans::{BURST_SECONDS, Bans, Offence};
 use iop_stratum::difficulty::Difficulty;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -127,8 +127,9 @@ impl Shared {
         stats: Arc<Stats>,
         shares: mpsc::Sender<Share>,
     ) -> Self {
+        let rate = settings.limits.new_connections.max(settings.max_per_address as f64 / BURST_SECONDS);
         Self {
-            bans: Bans::new(settings.limits.new_connections),
+            bans: Bans::new(rate),
             settings,
             seats,
             prefixes: Arc::default(),
