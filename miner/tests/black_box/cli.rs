@@ -37,6 +37,11 @@ fn wrong_usage_exits_with_2_and_one_line_on_stderr() {
         (mine(["--kernel", "warp"]), "unknown kernel \"warp\""),
         (mine(["--devices", "opencl:0"]), "\"opencl:0\": expected cpu and opencl:PLATFORM.DEVICE"),
         (mine(["--threads", "0"]), "--threads 0"),
+        (
+            [&["gateway", "--listen", "127.0.0.1:1", "--network", "main"], &mine(["--threads", "1"])[1..]]
+                .concat(),
+            "'--network <NAME>' cannot be used with '--url <URL>'",
+        ),
         (mine(["--tls-ca", "/nowhere.pem"]), "--tls-ca /nowhere.pem: No such file"),
     ] {
         let output = run(&arguments);
