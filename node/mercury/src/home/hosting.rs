@@ -9,7 +9,8 @@ use crate::body::{self, Contact, Departure, Registration};
 use crate::envelope::{Body, Envelope, Order};
 use crate::id::Id;
 use crate::limits::{MAX_HOSTED, REDIRECT_TIME};
-use crate::store::{Batch, Column, Hosted};
+use crate::net::directory::Entry;
+use crate::store::{Batch, Column, Hosted, StoreError};
 use crate::wire::{About, Answer, Code, Hosting};
 
 /// Columns whose keys begin with their owner: all of it goes when the owner leaves.
@@ -76,6 +77,7 @@ impl Home {
         batch.put(Column::Hosted, persona.digest(), &record);
         let ticket = self.commit(batch)?;
         self.hosted += 1;
+        self.moved.push(persona);
         Ok(Reply::Now(Answer::Hosting(registration.clone(), proof), Some(ticket)))
     }
 
@@ -117,15 +119,23 @@ impl Home {
         (record.revoked, record.forgotten) = (0, 0);
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
+        self.forget_all(persona, &mut batch)?;
+        // While the relations are there, so that related people see it go.
+        self.end_all_sessions(persona, Some(asked.from));
+        let ticket = self.commit(batch)?;
+        self.hosted = self.hosted.saturating_sub(1);
+        self.moved.push(persona);
+        Ok(Reply::done(ticket))
+    }
+
+    /// Deletes everything that is kept of a persona but that it is or was hosted.
+    pub(super) fn forget_all(&self, persona: Id, batch: &mut Batch) -> Result<(), StoreError> {
         for column in OWNED {
             for row in self.store.rows(column, persona.digest(), b"") {
                 batch.delete(column, &row?.0);
             }
         }
-        let ticket = self.commit(batch)?;
-        self.hosted = self.hosted.saturating_sub(1);
-        self.end_all_sessions(persona, Some(asked.from));
-        Ok(Reply::done(ticket))
+        Ok(())
     }
 
     /// Where a persona went that was hosted here.
@@ -139,6 +149,31 @@ impl Home {
             }
             _ => Ok(ControlFlow::Continue(())),
         }
+    }
+
+    /// Personas that have come or left since the last call, for the directory.
+    pub(crate) fn moved(&mut self) -> Vec<Id> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// The directory's record of a persona that is hosted here.
+    pub(crate) fn entry(&self, persona: Id, wall: u64) -> Result<Option<Entry>, StoreError> {
+        let Some(record) = self.hosted_record(persona)? else { return Ok(None) };
+        let halves = (Envelope::from_bytes(&record.registration), Envelope::from_bytes(&record.proof));
+        let (Ok(registration), Ok(hosting)) = halves else { return Ok(None) };
+        Ok(Some(Entry { registration, hosting, contact: self.contact(wall) }))
+    }
+
+    /// Some of the personas that are hosted here, in order, from after one on.
+    pub(crate) fn hosted_after(&self, after: Option<Id>, most: usize) -> Vec<Id> {
+        // The smallest key behind that one.
+        let from = after.map_or_else(Vec::new, |after| [&after.digest()[..], &[0]].concat());
+        let rows = self.store.rows(Column::Hosted, b"", &from).flatten();
+        let here = rows.filter_map(|(key, value)| {
+            let record: Hosted = self.store.record(Column::Hosted, &value).ok()?;
+            record.departure.is_none().then(|| Some(Id::from_digest((*key).try_into().ok()?)))?
+        });
+        here.take(most).collect()
     }
 
     fn check_not_banned(&self, persona: Id) -> Result<(), Failure> {

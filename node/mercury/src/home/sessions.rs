@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
+use super::relations::other_of;
 use super::{Asked, Failure, Home, Reply, nonce, refuse};
 use crate::body::Login;
 use crate::envelope::{Bytes32, Envelope};
@@ -49,9 +50,13 @@ impl Sessions {
         self.devices(persona).iter().filter(hosted).copied().collect()
     }
 
-    /// Personas that are there.
-    fn personas(&self) -> impl Iterator<Item = Id> + '_ {
-        self.devices.keys().copied()
+    /// Of those, the devices that take calls of an application.
+    pub(super) fn hosted_devices_with(&self, persona: Id, application: &str) -> Vec<PeerId> {
+        let announces = |device: &PeerId| {
+            let session = self.by_device.get(device);
+            session.is_some_and(|session| session.applications.iter().any(|name| name == application))
+        };
+        self.hosted_devices(persona).into_iter().filter(announces).collect()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -195,6 +200,7 @@ impl Home {
     /// Ends a device's session, where it has one.
     pub(super) fn end_session(&mut self, device: PeerId) {
         let Some(session) = self.sessions.remove(device) else { return };
+        self.end_calls(device);
         if session.hosted {
             self.permits.forbid_reservation(device);
             if let Err(error) = self.tell_presence(session.persona) {
@@ -240,9 +246,16 @@ impl Home {
     fn tell_presence(&mut self, persona: Id) -> Result<(), StoreError> {
         let event = Event::Presence(Presence { persona, applications: self.sessions.presence(persona) });
         let mut told = Vec::new();
-        for other in self.sessions.personas().filter(|other| *other != persona) {
-            if self.related(persona, other)? {
-                told.extend_from_slice(self.sessions.devices(other));
+        // By the persona's relations, and not by all who are here: after a restart everyone logs in.
+        for row in self.store.rows(Column::Relations, *persona.digest(), b"") {
+            let (key, record) = row?;
+            let devices = self.sessions.devices(other_of(&key));
+            if devices.is_empty() {
+                continue;
+            }
+            let relation: Relation = self.store.record(Column::Relations, &record)?;
+            if relation.state == RelationState::Held {
+                told.extend_from_slice(devices);
             }
         }
         for device in told {

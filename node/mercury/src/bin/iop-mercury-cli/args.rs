@@ -208,6 +208,11 @@ pub(crate) enum OwnerCommand {
         /// Whom
         id: Id,
     },
+    /// Of a home's owner: throws away all that the home keeps of somebody who is banned
+    Expel {
+        /// Whom
+        id: Id,
+    },
     /// Of a home's owner: prints who is banned
     Bans,
     /// Of a home's owner: prints figures
@@ -226,7 +231,7 @@ pub(crate) enum HomeCommand {
         /// Where others reach it, if not where it listens; may be repeated
         #[arg(long, value_name = "MULTIADDR")]
         external: Vec<Multiaddr>,
-        /// Other homes, with their peer ids, by which it enters the table of homes; may be repeated
+        /// Other homes, with their peer ids, by which it enters the directory of homes; may be repeated
         #[arg(long, value_name = "MULTIADDR")]
         peer: Vec<Multiaddr>,
         /// The network's name
