@@ -18,6 +18,29 @@ pub(crate) struct NetworkArgs {
     pub(crate) network_file: Option<PathBuf>,
 }
 
+/// The Mercury relay.
+#[derive(Debug, Default, Args)]
+pub(crate) struct MercuryArgs {
+    /// Host a Mercury relay that listens here, such as /ip4/0.0.0.0/tcp/4878; may be repeated [default: none is hosted]
+    #[arg(long, value_name = "MULTIADDR", conflicts_with = "no_mercury")]
+    pub(crate) mercury_bind: Vec<String>,
+    /// Host no Mercury relay, whatever the configuration file says
+    #[arg(long)]
+    pub(crate) no_mercury: bool,
+    /// Where others reach the Mercury relay; may be repeated [default: where it listens]
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) mercury_external: Vec<String>,
+    /// Another Mercury relay, with its /p2p/ID, to look people up with; may be repeated
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) mercury_peer: Vec<String>,
+    /// Whom the Mercury relay hosts: open (anyone), invited or closed (nobody new) [default: open]
+    #[arg(long, value_name = "WHOM")]
+    pub(crate) mercury_hosting: Option<String>,
+    /// The Mercury persona that may invite, ban and back up [default: nobody]
+    #[arg(long, value_name = "ID")]
+    pub(crate) mercury_owner: Option<String>,
+}
+
 /// The arguments of `run` as they were given. What is not given may come from the configuration file.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RunArgs {
@@ -63,9 +86,8 @@ pub(crate) struct RunArgs {
     /// Ask no DNS seeds for peers
     #[arg(long)]
     pub(crate) no_dns_seed: bool,
-    /// Host no Mercury relay. This version has none yet
-    #[arg(long)]
-    pub(crate) no_mercury: bool,
+    #[command(flatten)]
+    pub(crate) mercury: MercuryArgs,
     /// Memory for coins and database, in MiB [default: 450]
     #[arg(long, value_name = "MIB")]
     pub(crate) dbcache: Option<u64>,

@@ -10,6 +10,7 @@ pub mod chain;
 pub mod cli;
 pub mod fuzzing;
 pub mod mempool;
+mod mercury;
 pub mod metrics;
 pub mod p2p;
 pub mod storage;

@@ -117,21 +117,16 @@ impl Metrics {
 
 /// What a scrape is answered from.
 #[derive(Clone)]
-struct Source {
-    metrics: Metrics,
-    chain: ChainHandle,
-    net: Option<NetHandle>,
+pub(crate) struct Source {
+    pub(crate) metrics: Metrics,
+    pub(crate) chain: ChainHandle,
+    pub(crate) net: Option<NetHandle>,
+    /// The Mercury relay, where one is hosted.
+    pub(crate) mercury: Option<iop_mercury::net::Handle>,
 }
 
 /// Serves `/metrics` until `shutdown` says so.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    metrics: Metrics,
-    chain: ChainHandle,
-    net: Option<NetHandle>,
-    shutdown: watch::Receiver<bool>,
-) {
-    let source = Source { metrics, chain, net };
+pub(crate) async fn serve(listener: TcpListener, source: Source, shutdown: watch::Receiver<bool>) {
     let router = Router::new().route("/metrics", get(scrape)).with_state(source);
     let limits = Limits { connections: MAX_SCRAPERS, patience: PATIENCE };
     connections::serve(listener, limits, |_| router.clone(), shutdown).await;
@@ -226,6 +221,9 @@ async fn state(source: &Source) -> Result<Registry, Stopped> {
     if let Some(net) = &source.net {
         register_network(&mut registry, net).await;
     }
+    if let Some(mercury) = &source.mercury {
+        register_mercury(&mut registry, mercury);
+    }
     Ok(registry)
 }
 
@@ -250,6 +248,17 @@ async fn register_network(registry: &mut Registry, net: &NetHandle) {
         ("network_sent", "Sent to peers", totals.sent),
     ] {
         registry.register_with_unit(name, help, Unit::Bytes, ConstCounter::new(value));
+    }
+}
+
+fn register_mercury(registry: &mut Registry, mercury: &iop_mercury::net::Handle) {
+    for figure in mercury.figures() {
+        let name = format!("mercury_{}", figure.name);
+        if figure.counter {
+            registry.register(name, figure.help, ConstCounter::new(figure.value));
+        } else {
+            registry.register(name, figure.help, ConstGauge::new(figure.value as i64));
+        }
     }
 }
 

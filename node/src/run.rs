@@ -15,6 +15,7 @@ use crate::chain::actor;
 use crate::chain::state::ChainState;
 use crate::failure::Failure;
 use crate::mempool::Policy;
+use crate::mercury;
 use crate::metrics::{self, Metrics};
 use crate::p2p;
 use crate::progress;
@@ -31,9 +32,9 @@ const DATABASE: &str = "db";
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the node until it is told to stop.
-pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
+pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     tracing_subscriber::fmt()
-        .with_max_level(settings.log)
+        .with_env_filter(log_filter(settings.log))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
@@ -60,6 +61,9 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     let database = Arc::downgrade(state.storage());
     // Before the chain's thread: a failure here must close the database before the process ends.
     let access = access(&settings)?;
+    let mercury = settings.mercury.take();
+    let mercury =
+        mercury.map(|mercury| mercury::start(mercury, &settings.datadir, &params.name)).transpose()?;
     let (chain, thread) = actor::spawn(state);
     let published = *chain.published().borrow();
     info!(
@@ -92,8 +96,13 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
     runtime.spawn(progress::report(context.chain.published()));
     if let Some(listener) = metrics_listener {
         let stop = context.shutdown.subscribe();
-        let (metrics, chain, net) = (context.metrics.clone(), context.chain.clone(), context.net.clone());
-        runtime.spawn(metrics::serve(listener, metrics, chain, net, stop));
+        let source = metrics::Source {
+            metrics: context.metrics.clone(),
+            chain: context.chain.clone(),
+            net: context.net.clone(),
+            mercury: mercury.as_ref().map(|mercury| mercury.handle.clone()),
+        };
+        runtime.spawn(metrics::serve(listener, source, stop));
     }
     let served = runtime.block_on(serve_until_told(listener, context, access, &mut network_task));
     if !network_task.is_finished() {
@@ -101,12 +110,20 @@ pub(crate) fn run(settings: Settings) -> Result<(), Failure> {
         let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
     }
     runtime.block_on(waiting.save(loading));
+    drop(mercury);
     // Ends what is left of tasks, and with them the handles that keep the chain thread alive.
     runtime.shutdown_timeout(GRACE);
     let ended = thread.join().map_err(|_| Failure::Failed("the chain thread panicked".to_owned()))?;
     wait_until_closed(&database);
     info!("node stopped");
     ended.map_err(|error| failed(&error)).and(served)
+}
+
+/// What is logged: of libp2p errors alone, unless somebody looks for them. It warns of what strangers do, each time.
+fn log_filter(level: tracing::Level) -> tracing_subscriber::EnvFilter {
+    let strangers =
+        if level > tracing::Level::INFO { "" } else { ",libp2p=error,yamux=error,multistream_select=error" };
+    tracing_subscriber::EnvFilter::new(format!("{level}{strangers}"))
 }
 
 /// Waits for the last reader of the database, such as a long walk over the coins: RocksDB must be closed before the

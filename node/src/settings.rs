@@ -17,6 +17,7 @@ use crate::args::{NetworkArgs, RunArgs};
 use crate::chain::options::Options;
 use crate::chain::prune::MIN_PRUNE_MIB;
 use crate::failure::Failure;
+use crate::mercury::{self, MercurySettings};
 use crate::rpc::Subnet;
 
 /// The largest configuration, network, key or password file, in bytes; real ones have some hundred.
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) metrics_bind: Option<SocketAddr>,
     /// Memory, room on disk, and what is taken for checked.
     pub(crate) chain: Options,
+    /// The Mercury relay, where one is hosted.
+    pub(crate) mercury: Option<MercurySettings>,
     /// What is logged.
     pub(crate) log: tracing::Level,
 }
@@ -102,6 +105,15 @@ struct ConfigFile {
     prune: Option<u64>,
     assume_valid: Option<String>,
     min_chain_work: Option<String>,
+    #[serde(default)]
+    mercury_bind: Vec<String>,
+    no_mercury: Option<bool>,
+    #[serde(default)]
+    mercury_external: Vec<String>,
+    #[serde(default)]
+    mercury_peer: Vec<String>,
+    mercury_hosting: Option<String>,
+    mercury_owner: Option<String>,
     log: Option<String>,
 }
 
@@ -150,7 +162,17 @@ impl Settings {
             args.assume_valid.or(config.assume_valid).as_deref(),
             args.min_chain_work.or(config.min_chain_work).as_deref(),
         )?;
+        let no_mercury = args.mercury.no_mercury
+            || config.no_mercury == Some(true) && args.mercury.mercury_bind.is_empty();
+        let given = mercury::Given {
+            bind: either(args.mercury.mercury_bind, config.mercury_bind),
+            external: either(args.mercury.mercury_external, config.mercury_external),
+            peers: either(args.mercury.mercury_peer, config.mercury_peer),
+            hosting: args.mercury.mercury_hosting.or(config.mercury_hosting),
+            owner: args.mercury.mercury_owner.or(config.mercury_owner),
+        };
         Ok(Self {
+            mercury: MercurySettings::from_given(&given, &params.name)?.filter(|_| !no_mercury),
             chain,
             rpc_allow_ip,
             rpc_timeout: rpc_timeout(args.rpc_timeout.or(config.rpc_timeout))?,
@@ -164,6 +186,11 @@ impl Settings {
             p2p,
         })
     }
+}
+
+/// What the flags name, or else the file.
+fn either(args: Vec<String>, config: Vec<String>) -> Vec<String> {
+    if args.is_empty() { config } else { args }
 }
 
 /// Where peers can connect, from the flags and the file. With `--connect` nobody is expected, as in the reference,

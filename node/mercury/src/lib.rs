@@ -16,3 +16,5 @@ pub mod limits;
 pub mod net;
 pub mod store;
 pub mod wire;
+
+pub use libp2p::multiaddr;

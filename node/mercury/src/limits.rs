@@ -80,6 +80,12 @@ pub const CLOCK_SKEW: u64 = 120;
 pub const CALL_TIME: u64 = 10;
 /// Time to join a call after it was accepted, in seconds.
 pub const JOIN_TIME: u64 = 30;
+/// Calls of one caller that ring at once: of several devices, or to several people.
+pub const MAX_CALLS_OF_CALLER: usize = 4;
+/// Calls of one caller within the two minutes in which an offer could be shown again.
+pub const MAX_OFFERS_OF_CALLER: usize = 32;
+/// Calls that ring at a home at once; each does for ten seconds at most.
+pub const MAX_CALLS: usize = 1_024;
 /// Logged-in devices at a home, of hosted personas and of visitors: some for each of the hosted.
 pub const MAX_SESSIONS: usize = 20_000;
 /// Personas in one question for presence.
@@ -162,6 +168,21 @@ pub const MAX_CIRCUITS: usize = 256;
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;
 /// For how long a reservation holds; devices renew theirs.
 pub const RESERVATION_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// Longest record of the directory, in bytes: two halves of a proof, and a contact with eight long addresses.
+pub const MAX_RECORD: usize = 4 * 1024;
+/// Records of others' personas that a home keeps: at most 128 MiB, mostly a quarter of that.
+pub const MAX_FOREIGN_RECORDS: usize = 32_768;
+/// For how long a record is kept; its home publishes it anew before.
+pub const RECORD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Between two rounds in which a home publishes all its records.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+/// Records that a home publishes in a second: ten thousand in twenty minutes.
+pub const PUBLISH_EACH_SECOND: usize = 8;
+/// Queries of the directory under way at once.
+pub const MAX_PUBLICATIONS: usize = 64;
+/// Records that one home may bring: each costs three signatures to verify, and three for the one it replaces.
+pub const RECORDS_OF_PEER: Rate = Rate { burst: 512, per_second: 16 };
 
 /// How often something may happen: a bucket of `burst` tokens, filled by `per_second`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

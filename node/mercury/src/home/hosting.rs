@@ -9,6 +9,7 @@ use crate::body::{self, Contact, Departure, Registration};
 use crate::envelope::{Body, Envelope, Order};
 use crate::id::Id;
 use crate::limits::{MAX_HOSTED, REDIRECT_TIME};
+use crate::net::directory::Entry;
 use crate::store::{Batch, Column, Hosted, StoreError};
 use crate::wire::{About, Answer, Code, Hosting};
 
@@ -76,6 +77,7 @@ impl Home {
         batch.put(Column::Hosted, persona.digest(), &record);
         let ticket = self.commit(batch)?;
         self.hosted += 1;
+        self.moved.push(persona);
         Ok(Reply::Now(Answer::Hosting(registration.clone(), proof), Some(ticket)))
     }
 
@@ -122,6 +124,7 @@ impl Home {
         self.end_all_sessions(persona, Some(asked.from));
         let ticket = self.commit(batch)?;
         self.hosted = self.hosted.saturating_sub(1);
+        self.moved.push(persona);
         Ok(Reply::done(ticket))
     }
 
@@ -146,6 +149,31 @@ impl Home {
             }
             _ => Ok(ControlFlow::Continue(())),
         }
+    }
+
+    /// Personas that have come or left since the last call, for the directory.
+    pub(crate) fn moved(&mut self) -> Vec<Id> {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// The directory's record of a persona that is hosted here.
+    pub(crate) fn entry(&self, persona: Id, wall: u64) -> Result<Option<Entry>, StoreError> {
+        let Some(record) = self.hosted_record(persona)? else { return Ok(None) };
+        let halves = (Envelope::from_bytes(&record.registration), Envelope::from_bytes(&record.proof));
+        let (Ok(registration), Ok(hosting)) = halves else { return Ok(None) };
+        Ok(Some(Entry { registration, hosting, contact: self.contact(wall) }))
+    }
+
+    /// Some of the personas that are hosted here, in order, from after one on.
+    pub(crate) fn hosted_after(&self, after: Option<Id>, most: usize) -> Vec<Id> {
+        // The smallest key behind that one.
+        let from = after.map_or_else(Vec::new, |after| [&after.digest()[..], &[0]].concat());
+        let rows = self.store.rows(Column::Hosted, b"", &from).flatten();
+        let here = rows.filter_map(|(key, value)| {
+            let record: Hosted = self.store.record(Column::Hosted, &value).ok()?;
+            record.departure.is_none().then(|| Some(Id::from_digest((*key).try_into().ok()?)))?
+        });
+        here.take(most).collect()
     }
 
     fn check_not_banned(&self, persona: Id) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 
 mod admin;
 mod blobs;
+mod calls;
 mod hosting;
 mod mail;
 mod permits;
@@ -30,6 +31,7 @@ use crate::id::{Id, Key};
 use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
+use calls::Calls;
 use sessions::Sessions;
 use sweep::Sweep;
 
@@ -86,7 +88,6 @@ pub enum What {
 enum Reply {
     Now(Answer, Option<Ticket>),
     /// An answer by [`Home::say`], to the request's id.
-    #[allow(dead_code, reason = "calls come")]
     Later,
 }
 
@@ -149,12 +150,15 @@ pub struct Home {
     settings: Settings,
     sessions: Sessions,
     permits: Permits,
+    calls: Calls,
     sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
     /// Personas banned now.
     banned: usize,
     counters: Counters,
+    /// Personas that have come or left since the directory looked.
+    moved: Vec<Id>,
     /// The key of the blob that the next sweep begins with; empty for the first.
     blobs_swept: Vec<u8>,
     outputs: Vec<Output>,
@@ -181,10 +185,12 @@ impl Home {
             settings,
             sessions,
             permits: Permits::default(),
+            calls: Calls::default(),
             sweep: Sweep::default(),
             hosted,
             banned,
             counters: Counters::default(),
+            moved: Vec::new(),
             blobs_swept: Vec::new(),
             outputs: Vec::new(),
         })
@@ -223,6 +229,12 @@ impl Home {
     #[must_use]
     pub fn has_session(&self, device: PeerId) -> bool {
         self.sessions.of(device).is_some()
+    }
+
+    /// The network's name.
+    #[must_use]
+    pub fn network(&self) -> &str {
+        &self.settings.network
     }
 
     /// Devices that are logged in.
@@ -280,6 +292,8 @@ impl Home {
             Request::Figures => self.tell_figures(asked),
             Request::Expel(persona) => self.expel(asked, persona),
             Request::BackUp => self.back_up(asked),
+            Request::Call(offer) => self.call(asked, &offer),
+            Request::Answer(answer) => self.answer_call(asked, &answer),
             Request::Presence(personas) => self.presence(asked, &personas),
             Request::Relate(request) => self.relate(asked, &request),
             Request::Requests => self.requests(asked),
@@ -290,7 +304,6 @@ impl Home {
             Request::Put(message) => self.put(asked, &message),
             Request::Fetch(after) => self.fetch(asked, after),
             Request::Acknowledge(upto) => self.acknowledge(asked, upto),
-            _ => refuse(Code::Malformed, "unknown request"),
         }
     }
 
@@ -303,6 +316,7 @@ impl Home {
     /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
+        self.tick_calls(now);
         if let Err(error) = self.sweep_blobs(now) {
             self.counters.faults += 1;
             tracing::error!("{error}");

@@ -38,7 +38,6 @@ impl Permits {
     }
 
     /// A call was taken.
-    #[allow(dead_code, reason = "calls come")]
     pub(super) fn allow_circuit(&self, caller: PeerId, callee: PeerId, now: Instant) {
         self.lists().circuits.insert((caller, callee), now + Duration::from_secs(JOIN_TIME));
     }

@@ -50,6 +50,15 @@ impl Sessions {
         self.devices(persona).iter().filter(hosted).copied().collect()
     }
 
+    /// Of those, the devices that take calls of an application.
+    pub(super) fn hosted_devices_with(&self, persona: Id, application: &str) -> Vec<PeerId> {
+        let announces = |device: &PeerId| {
+            let session = self.by_device.get(device);
+            session.is_some_and(|session| session.applications.iter().any(|name| name == application))
+        };
+        self.hosted_devices(persona).into_iter().filter(announces).collect()
+    }
+
     pub(super) fn count(&self) -> usize {
         self.by_device.len()
     }
@@ -191,6 +200,7 @@ impl Home {
     /// Ends a device's session, where it has one.
     pub(super) fn end_session(&mut self, device: PeerId) {
         let Some(session) = self.sessions.remove(device) else { return };
+        self.end_calls(device);
         if session.hosted {
             self.permits.forbid_reservation(device);
             if let Err(error) = self.tell_presence(session.persona) {

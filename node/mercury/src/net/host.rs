@@ -13,11 +13,12 @@ use libp2p::futures::StreamExt;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, InboundRequestId, Message, OutboundFailure, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, noise, ping, relay};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, noise, ping, relay};
 use tokio::sync::watch;
 
 use super::codec::{Arrived, Asked, Message as _};
 use super::devices::{Devices, Disconnect};
+use super::directory::{DIRECTORY, Directory, may_dial};
 use super::figures::{Figures, Handle, add, set};
 use super::quotas::{Address, Buckets, Quotas};
 use super::swarm::{Protocols, ProtocolsEvent, build};
@@ -26,11 +27,16 @@ use crate::limits::MAX_ADDRESSES;
 use crate::store::{Durable, NotDurable};
 use crate::wire::{Answer, Code, Event};
 
+/// How often other homes that the owner has named are tried again.
+const PEERS_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What a home's owner decides about the network.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// Addresses that others are told; those at which the home listens where there are none.
     pub external: Vec<Multiaddr>,
+    /// Other homes, with their peer ids, to look people up with.
+    pub peers: Vec<Multiaddr>,
     /// How much each peer and address may take.
     pub quotas: Quotas,
 }
@@ -62,8 +68,13 @@ pub struct Host {
     durable: Durable,
     quotas: Quotas,
     devices: Devices,
+    directory: Directory,
+    peers: Vec<(PeerId, Multiaddr)>,
+    next_peers: Instant,
     of_peer: Buckets<PeerId>,
     of_address: Buckets<Address>,
+    /// Where those come from who have not yet told what they are.
+    seen: HashMap<ConnectionId, Multiaddr>,
     next: u64,
     /// Requests that the home has not answered yet.
     asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
@@ -106,9 +117,13 @@ impl Host {
             permits,
             durable: home.durable(),
             devices: Devices::default(),
+            directory: Directory::new(home.network().to_owned(), Instant::now()),
+            peers: setup.peers.iter().filter_map(split_peer).collect(),
+            next_peers: Instant::now(),
             of_peer: Buckets::new(setup.quotas.requests_of_peer),
             of_address: Buckets::new(setup.quotas.requests_of_address),
             quotas: setup.quotas,
+            seen: HashMap::new(),
             next: 0,
             asked: HashMap::new(),
             outputs: VecDeque::new(),
@@ -163,8 +178,18 @@ impl Host {
         self.of_address.tick(now.instant);
         let gate = &mut self.swarm.behaviour_mut().gate;
         gate.tick(now.instant);
-        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         set(&self.figures.connections_refused, gate.refused());
+        let kad = &mut self.swarm.behaviour_mut().directory;
+        self.directory.tick(kad, &mut self.home, (now.wall, now.instant));
+        if now.instant >= self.next_peers {
+            // Kad forgets whom it cannot reach; these are tried again.
+            self.next_peers = now.instant + PEERS_INTERVAL;
+            for (peer, address) in &self.peers {
+                kad.add_address(peer, address.clone());
+            }
+        }
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        set(&self.figures.records, count(self.directory.foreign()));
         set(&self.figures.connections, count(self.devices.len()));
         set(&self.figures.requests_under_way, count(self.devices.requests()));
         set(&self.figures.sessions, count(self.home.sessions()));
@@ -175,6 +200,12 @@ impl Host {
         match event {
             SwarmEvent::Behaviour(ProtocolsEvent::Requests(event)) => self.on_request_event(event),
             SwarmEvent::Behaviour(ProtocolsEvent::Events(event)) => self.on_event_event(event),
+            SwarmEvent::Behaviour(ProtocolsEvent::Directory(event)) => self.on_directory_event(event),
+            SwarmEvent::Behaviour(ProtocolsEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            })) => self.on_identified(peer_id, connection_id, info),
             SwarmEvent::Behaviour(ProtocolsEvent::Relay(event)) => self.on_relay_event(&event),
             // The first failure is free, as that crate has it: this is the second in a row.
             SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping::Event {
@@ -187,6 +218,7 @@ impl Host {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 let address = self.quotas.address(endpoint.get_remote_address());
                 self.devices.connected(peer_id, connection_id, address);
+                self.seen.insert(connection_id, endpoint.get_remote_address().clone());
                 if self.home.has_session(peer_id) {
                     self.swarm.behaviour_mut().gate.keep(peer_id, true);
                 }
@@ -206,9 +238,33 @@ impl Host {
     }
 
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.seen.remove(&connection);
         if self.devices.disconnected(peer, connection) {
             self.home.gone(peer);
             self.collect();
+        }
+    }
+
+    /// Another home tells where it is reached.
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
+        let Some(seen) = self.seen.remove(&connection) else { return };
+        if info.protocols.contains(&DIRECTORY) {
+            let kad = &mut self.swarm.behaviour_mut().directory;
+            let told = info.listen_addrs.into_iter().filter(|address| may_dial(address, &seen));
+            for address in told.take(MAX_ADDRESSES) {
+                kad.add_address(&peer, address);
+            }
+        }
+    }
+
+    fn on_directory_event(&mut self, event: kad::Event) {
+        if let kad::Event::InboundRequest {
+            request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
+        } = event
+        {
+            let now = now();
+            let store = self.swarm.behaviour_mut().directory.store_mut();
+            self.directory.put(store, source, record, (now.wall, now.instant));
         }
     }
 
@@ -401,6 +457,15 @@ impl Host {
         tracing::debug!("Mercury disconnects {peer}");
         // An error says that it has no connection.
         let _ = self.swarm.disconnect_peer_id(peer);
+    }
+}
+
+/// A multiaddress without and with its peer id.
+fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
+    let mut address = address.clone();
+    match address.pop() {
+        Some(Protocol::P2p(peer)) => Some((peer, address)),
+        _ => None,
     }
 }
 

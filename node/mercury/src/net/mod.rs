@@ -1,11 +1,12 @@
 //! A home on the network: libp2p around [`crate::home::Home`], which knows none.
 //!
 //! Here: the streams' framing ([`codec`]), how much each may take ([`quotas`]), who is let in (`gate`), what is under way
-//! with each device (`devices`), the loop that ties it together ([`host`]). Not here: what requests mean.
+//! with each device (`devices`), which home a persona is at ([`directory`]), the loop that ties it together ([`host`]). Not here: what requests mean.
 //! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
 
 pub mod codec;
 mod devices;
+pub mod directory;
 mod figures;
 mod gate;
 pub mod host;

@@ -1,13 +1,15 @@
 //! The protocols that a home speaks, and with which bounds.
 
 use libp2p::identity::Keypair;
+use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, autonat, connection_limits, identify, noise, ping, relay, tcp, yamux,
+    Multiaddr, PeerId, Swarm, autonat, connection_limits, identify, kad, noise, ping, relay, tcp, yamux,
 };
 
 use super::codec;
+use super::directory;
 use super::gate::Gate;
 use super::quotas::Quotas;
 use crate::home::Permits;
@@ -27,6 +29,7 @@ pub(super) struct Protocols {
     ping: ping::Behaviour,
     pub(super) requests: codec::Requests,
     pub(super) events: codec::Events,
+    pub(super) directory: kad::Behaviour<MemoryStore>,
     relay: relay::Behaviour,
     autonat: autonat::Behaviour,
 }
@@ -59,6 +62,7 @@ pub(super) fn build(
         ),
         requests: codec::requests(ProtocolSupport::Inbound),
         events: codec::events(ProtocolSupport::Outbound),
+        directory: directory::server(key.public().to_peer_id()),
         relay: relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits)),
         autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
     };

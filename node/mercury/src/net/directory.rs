@@ -1,0 +1,483 @@
+//! The directory: which home a persona is at, in a Kademlia table of all homes.
+//!
+//! Here: the record of a persona, how it is verified, and what a home keeps of others' and publishes of its own. Not
+//! here: the network that carries it (libp2p's kad), who is hosted ([`crate::home`]).
+//! Path: a hosted persona → record → the homes closest to its id; a record that comes → verified → kept where it is
+//! the newest. A record that a client finds is verified by [`read`] again: nobody has to be believed.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig, RecordStore};
+use libp2p::kad::{self, Quorum, Record, RecordKey, StoreInserts};
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use minicbor::{Decode, Encode};
+
+use super::quotas::Buckets;
+use crate::body::{Contact, Hosting, Registration};
+use crate::cbor;
+use crate::envelope::{Envelope, EnvelopeError, Expected, Order};
+use crate::home::Home;
+use crate::id::Id;
+use crate::limits::{
+    MAX_FOREIGN_RECORDS, MAX_HOSTED, MAX_PUBLICATIONS, MAX_RECORD, PUBLISH_EACH_SECOND, PUBLISH_INTERVAL,
+    RECORD_TIME, RECORDS_OF_PEER,
+};
+
+/// The name of the directory's protocol.
+pub const DIRECTORY: StreamProtocol = StreamProtocol::new("/iop/mercury/kad/1");
+
+/// Where a persona is, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Entry {
+    /// The persona's half of the hosting proof.
+    #[n(0)]
+    pub(crate) registration: Envelope,
+    /// The home's half.
+    #[n(1)]
+    pub(crate) hosting: Envelope,
+    /// Where the home is reached.
+    #[n(2)]
+    pub(crate) contact: Envelope,
+}
+
+/// Where a persona is, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its home.
+    pub home: Id,
+    /// The home's multiaddresses.
+    pub addresses: Vec<String>,
+    /// When the persona registered there, then when the home confirmed it and where it is reached: the greatest wins.
+    pub age: (u64, u64, u64),
+    /// Until when the home's contact holds, in seconds since 1970.
+    pub expires: u64,
+}
+
+/// Why a record is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Longer than a record may be.
+    #[error("a record of {0} bytes, at most {MAX_RECORD} expected")]
+    TooLong(usize),
+    /// The bytes are no record.
+    #[error("malformed record")]
+    Malformed,
+    /// One of its envelopes does not verify.
+    #[error("{0}")]
+    Envelope(#[from] EnvelopeError),
+    /// Its parts are not of one hosting, or of another persona.
+    #[error("its parts do not belong together")]
+    Parts,
+}
+
+/// The key of a persona's record.
+#[must_use]
+pub fn key(persona: Id) -> RecordKey {
+    RecordKey::from(persona.to_bytes().to_vec())
+}
+
+/// Verifies a record that was found for a persona. Of several the one with the greatest age counts: the persona's own
+/// last word, since the first part of the age is signed by itself.
+///
+/// # Errors
+/// It is not to be believed.
+pub fn read(network: &str, persona: Id, value: &[u8], now: u64) -> Result<Place, RecordError> {
+    if value.len() > MAX_RECORD {
+        return Err(RecordError::TooLong(value.len()));
+    }
+    let entry: Entry = cbor::from_slice(value).ok_or(RecordError::Malformed)?;
+    let expected = Expected { network, about: Some(persona), signer: None, now };
+    let hosting = entry.hosting.verify::<Hosting>(&expected)?;
+    let home = hosting.signer();
+    // A registration holds for an hour, within which the home has to confirm it: judged by that moment.
+    let then = Expected { network, about: Some(home), signer: Some(persona), now: hosting.issued() };
+    let registration = entry.registration.verify::<Registration>(&then)?;
+    let expected = Expected { network, about: Some(home), signer: Some(home), now };
+    let contact = entry.contact.verify::<Contact>(&expected)?;
+    if *hosting.body().registration != registration.hash() {
+        return Err(RecordError::Parts);
+    }
+    let (Order::Sequence(confirmed), Order::Sequence(reached)) = (hosting.order(), contact.order()) else {
+        return Err(RecordError::Parts);
+    };
+    Ok(Place {
+        home,
+        addresses: contact.body().addresses.clone(),
+        age: (registration.issued(), confirmed, reached),
+        expires: contact.expires(),
+    })
+}
+
+/// A kad behaviour for a device: it asks, and answers nobody.
+#[must_use]
+pub fn client(peer: PeerId) -> kad::Behaviour<MemoryStore> {
+    let mut kad = behaviour(peer);
+    kad.set_mode(Some(kad::Mode::Client));
+    kad
+}
+
+/// A kad behaviour for a home.
+pub(super) fn server(peer: PeerId) -> kad::Behaviour<MemoryStore> {
+    let mut kad = behaviour(peer);
+    kad.set_mode(Some(kad::Mode::Server));
+    kad
+}
+
+fn behaviour(peer: PeerId) -> kad::Behaviour<MemoryStore> {
+    let store = MemoryStoreConfig {
+        max_records: MAX_FOREIGN_RECORDS + MAX_HOSTED,
+        // That store's limit is the first length that it refuses.
+        max_value_bytes: MAX_RECORD + 1,
+        max_providers_per_key: 1,
+        max_provided_keys: 1,
+    };
+    let mut config = kad::Config::new(DIRECTORY);
+    // What comes is verified before it is kept; what is ours is published by ourselves, with a fresh contact.
+    config
+        .set_record_filtering(StoreInserts::FilterBoth)
+        .set_record_ttl(Some(RECORD_TIME))
+        .set_replication_interval(None)
+        .set_publication_interval(None)
+        .set_provider_publication_interval(None)
+        .set_caching(kad::Caching::Disabled)
+        .set_kbucket_inserts(kad::BucketInserts::Manual)
+        .set_query_timeout(Duration::from_secs(20));
+    kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config)
+}
+
+/// Whether an address of another home may be used that was told by somebody at `seen`: places that are reachable from
+/// one's own network only are not taken from strangers outside, lest they make the home knock at its neighbours.
+pub(super) fn may_dial(address: &Multiaddr, seen: &Multiaddr) -> bool {
+    let parts: Vec<_> = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+    let plain = matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(1..)]);
+    plain && (is_public(address) || !is_public(seen))
+}
+
+fn is_public(address: &Multiaddr) -> bool {
+    let ip = address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(ip.to_canonical()),
+        _ => None,
+    });
+    match ip {
+        Some(IpAddr::V4(ip)) => {
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || shared)
+                && !(ip.is_unspecified() || ip.is_broadcast() || ip.is_documentation())
+        }
+        // Global unicast.
+        Some(IpAddr::V6(ip)) => ip.segments()[0] & 0xe000 == 0x2000,
+        None => false,
+    }
+}
+
+/// What a home does for the directory.
+pub(super) struct Directory {
+    network: String,
+    /// Personas whose records are to be published, those that came last first.
+    due: VecDeque<Id>,
+    /// The persona after which the next round goes on, and when a round begins.
+    round: Option<Id>,
+    next_round: Instant,
+    next_sweep: Instant,
+    foreign: usize,
+    rate: Buckets<PeerId>,
+}
+
+impl Directory {
+    pub(super) fn new(network: String, now: Instant) -> Self {
+        Self {
+            network,
+            due: VecDeque::new(),
+            round: None,
+            next_round: now,
+            next_sweep: now,
+            foreign: 0,
+            rate: Buckets::new(RECORDS_OF_PEER),
+        }
+    }
+
+    /// Records of others that are kept.
+    pub(super) fn foreign(&self) -> usize {
+        self.foreign
+    }
+
+    /// A record has come. It is kept where it verifies and nothing newer is known.
+    pub(super) fn put(
+        &mut self,
+        store: &mut MemoryStore,
+        source: PeerId,
+        record: Record,
+        now: (u64, Instant),
+    ) {
+        if !self.rate.take(source, now.1) {
+            return;
+        }
+        let Ok(persona) = Id::from_bytes(record.key.as_ref()) else { return };
+        let place = match read(&self.network, persona, &record.value, now.0) {
+            Ok(place) => place,
+            Err(error) => return tracing::debug!("Mercury: a record of {source} is refused: {error}"),
+        };
+        let known = store.get(&record.key);
+        let newer = known.as_ref().is_none_or(|known| {
+            read(&self.network, persona, &known.value, now.0).map_or(true, |known| known.age < place.age)
+        });
+        let new = known.is_none();
+        if !newer || new && self.foreign >= MAX_FOREIGN_RECORDS {
+            return;
+        }
+        // The sender does not say for how long, and who published it is not to be believed.
+        let time = RECORD_TIME.min(Duration::from_secs(place.expires.saturating_sub(now.0)));
+        let record = Record { publisher: None, expires: Some(now.1 + time), ..record };
+        if store.put(record).is_ok() {
+            self.foreign += usize::from(new);
+        }
+    }
+
+    /// Publishes, some each second; takes back what is no longer ours; forgets what is too old.
+    pub(super) fn tick(
+        &mut self,
+        kad: &mut kad::Behaviour<MemoryStore>,
+        home: &mut Home,
+        (wall, now): (u64, Instant),
+    ) {
+        self.rate.tick(now);
+        for persona in home.moved() {
+            // The latest word of each counts, and a table that is full of them needs no more than a round.
+            self.due.push_front(persona);
+            self.due.truncate(MAX_HOSTED);
+        }
+        if now >= self.next_sweep {
+            self.next_sweep = now + Duration::from_secs(60);
+            kad.store_mut().retain(|_, record| !record.is_expired(now));
+            self.foreign = kad.store_mut().records().filter(|record| record.publisher.is_none()).count();
+        }
+        if self.due.is_empty() && now >= self.next_round {
+            let some = home.hosted_after(self.round, PUBLISH_EACH_SECOND);
+            self.round = some.last().copied();
+            if self.round.is_none() {
+                self.next_round = now + PUBLISH_INTERVAL;
+            }
+            self.due.extend(some);
+        }
+        for _ in 0..PUBLISH_EACH_SECOND {
+            if kad.iter_queries().count() >= MAX_PUBLICATIONS {
+                return;
+            }
+            let Some(persona) = self.due.pop_front() else { return };
+            self.publish(kad, home, persona, (wall, now));
+        }
+    }
+
+    fn publish(
+        &self,
+        kad: &mut kad::Behaviour<MemoryStore>,
+        home: &Home,
+        persona: Id,
+        (wall, now): (u64, Instant),
+    ) {
+        let key = key(persona);
+        let entry = match home.entry(persona, wall) {
+            Ok(Some(entry)) => entry,
+            // It has left: others forget it in a day, or when its new home tells them.
+            Ok(None) => return kad.remove_record(&key),
+            Err(error) => return tracing::error!("{error}"),
+        };
+        let value = cbor::to_vec(&entry);
+        let age = |value: &[u8]| read(&self.network, persona, value, wall).map(|place| place.age);
+        let known = kad.store_mut().get(&key).and_then(|known| age(&known.value).ok());
+        if age(&value).is_err() || age(&value).is_ok_and(|own| known.is_some_and(|known| known > own)) {
+            tracing::debug!("Mercury: {persona} has a newer home, or this one has no address yet");
+            return;
+        }
+        let record = Record { key, value, publisher: None, expires: Some(now + RECORD_TIME) };
+        if let Err(error) = kad.put_record(record, Quorum::One) {
+            tracing::warn!("Mercury: the record of {persona} is not published: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::home::testing::{Bench, NETWORK, Person};
+    use crate::id::Key;
+    use crate::wire::Answer;
+
+    fn entry(bench: &Bench, person: &Person) -> Entry {
+        bench.home.entry(person.id(), bench.now.wall).unwrap().unwrap()
+    }
+
+    fn record(person: &Person, entry: &Entry) -> Record {
+        Record { key: key(person.id()), value: cbor::to_vec(entry), publisher: None, expires: None }
+    }
+
+    fn store() -> MemoryStore {
+        MemoryStore::new(PeerId::random())
+    }
+
+    fn put(directory: &mut Directory, store: &mut MemoryStore, record: Record, bench: &Bench) {
+        directory.put(store, PeerId::random(), record, (bench.now.wall, bench.now.instant));
+    }
+
+    #[test]
+    fn a_record_says_where_a_persona_is_and_nothing_else_passes_for_it() {
+        let mut bench = Bench::new(|_| {});
+        let (person, other) = (bench.resident(1), bench.resident(2));
+        let good = entry(&bench, &person);
+        let now = bench.now.wall;
+        let read = |id, entry: &Entry, now| read(NETWORK, id, &cbor::to_vec(entry), now);
+        let place = read(person.id(), &good, now).unwrap();
+        assert_eq!((place.home, place.age.0), (bench.home.id(), now));
+        assert_eq!(place.addresses, ["/ip4/127.0.0.1/tcp/1"]);
+        assert!(read(person.id(), &good, now + 2 * 3600).is_ok(), "long after the registration's hour");
+        assert!(read(person.id(), &good, place.expires + 1).is_err(), "not after the contact's time");
+        assert!(read(other.id(), &good, now).is_err(), "of another persona");
+        let foreign = entry(&bench, &other);
+        for mixed in [
+            Entry { registration: foreign.registration.clone(), ..good.clone() },
+            Entry { hosting: foreign.hosting.clone(), ..good.clone() },
+            Entry { contact: foreign.hosting, ..good.clone() },
+        ] {
+            assert!(read(person.id(), &mixed, now).is_err());
+        }
+        // A home's contact under another home's proof.
+        let elsewhere = Key::from_secret(&[201; 32]);
+        let contact = Contact { addresses: vec!["/ip4/192.0.2.6/tcp/1".into()] };
+        let times = (now, now + 60);
+        let contact =
+            Envelope::sign(&elsewhere, NETWORK, elsewhere.id(), Order::Sequence(now), times, &contact);
+        assert!(read(person.id(), &Entry { contact, ..good.clone() }, now).is_err());
+        // A home that nobody has registered at.
+        let hosting = Hosting { registration: [7; 32].into() };
+        let hosting = Envelope::sign(&elsewhere, NETWORK, person.id(), Order::Sequence(now), times, &hosting);
+        assert!(read(person.id(), &Entry { hosting, ..good.clone() }, now).is_err());
+        let value = cbor::to_vec(&good);
+        for place in (0..value.len()).step_by(7) {
+            let mut flipped = value.clone();
+            flipped[place] ^= 1;
+            assert!(super::read(NETWORK, person.id(), &flipped, now).is_err(), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn the_longest_record_fits_and_one_byte_more_is_not_looked_at() {
+        let mut bench = Bench::new(|_| {});
+        let person = bench.resident(1);
+        let address = format!("/dns4/{}/tcp/1", "x".repeat(crate::limits::MAX_ADDRESS - 12));
+        bench.home.set_addresses(vec![address; crate::limits::MAX_ADDRESSES]);
+        let value = cbor::to_vec(&entry(&bench, &person));
+        assert!(value.len() <= MAX_RECORD, "{}", value.len());
+        assert!(read(NETWORK, person.id(), &value, bench.now.wall).is_ok());
+        let longer = vec![0; MAX_RECORD + 1];
+        assert_eq!(read(NETWORK, person.id(), &longer, 0), Err(RecordError::TooLong(MAX_RECORD + 1)));
+        assert_eq!(read(NETWORK, person.id(), &longer[1..], 0), Err(RecordError::Malformed));
+    }
+
+    #[test]
+    fn the_registration_that_was_signed_last_wins_whatever_an_older_home_says() {
+        let mut old = Bench::new(|_| {});
+        let mut new = Bench::new(|_| {});
+        let person = Person::new(1);
+        old.register(&person);
+        new.wait(100);
+        new.register(&person);
+        let moved = record(&person, &entry(&new, &person));
+        // The old home signs a later contact.
+        old.wait(200);
+        let stale = record(&person, &entry(&old, &person));
+        let (mut directory, mut store) = (Directory::new(NETWORK.into(), old.now.instant), store());
+        put(&mut directory, &mut store, moved.clone(), &old);
+        put(&mut directory, &mut store, stale.clone(), &old);
+        assert_eq!(store.get(&moved.key).unwrap().value, moved.value);
+        let (mut directory, mut store) = (Directory::new(NETWORK.into(), old.now.instant), self::store());
+        put(&mut directory, &mut store, stale, &old);
+        put(&mut directory, &mut store, moved.clone(), &old);
+        assert_eq!(store.get(&moved.key).unwrap().value, moved.value);
+        let kept = store.get(&moved.key).unwrap().into_owned();
+        assert!(kept.publisher.is_none() && kept.expires.is_some());
+    }
+
+    #[test]
+    fn one_peer_puts_so_many_records_and_not_one_more() {
+        let mut bench = Bench::new(|_| {});
+        let person = bench.resident(1);
+        let (mut directory, mut store) = (Directory::new(NETWORK.into(), bench.now.instant), store());
+        let (peer, now) = (PeerId::random(), (bench.now.wall, bench.now.instant));
+        let wrong = Record { value: vec![0], ..record(&person, &entry(&bench, &person)) };
+        for _ in 0..RECORDS_OF_PEER.burst {
+            directory.put(&mut store, peer, wrong.clone(), now);
+        }
+        let good = record(&person, &entry(&bench, &person));
+        directory.put(&mut store, peer, good.clone(), now);
+        assert!(store.get(&good.key).is_none());
+        directory.put(&mut store, PeerId::random(), good.clone(), now);
+        assert!(store.get(&good.key).is_some());
+    }
+
+    #[test]
+    fn so_many_records_of_others_are_kept() {
+        let mut bench = Bench::new(|_| {});
+        let (person, other) = (bench.resident(1), bench.resident(2));
+        let (mut directory, mut store) = (Directory::new(NETWORK.into(), bench.now.instant), store());
+        directory.foreign = MAX_FOREIGN_RECORDS - 1;
+        let [last, one_more] = [&person, &other].map(|one| record(one, &entry(&bench, one)));
+        put(&mut directory, &mut store, last.clone(), &bench);
+        put(&mut directory, &mut store, one_more.clone(), &bench);
+        assert!(store.get(&last.key).is_some() && store.get(&one_more.key).is_none());
+    }
+
+    #[test]
+    fn a_home_publishes_whom_it_hosts_and_takes_it_back_when_they_leave() {
+        let mut bench = Bench::new(|_| {});
+        let (person, other) = (bench.resident(1), bench.resident(2));
+        let mut kad = server(PeerId::random());
+        let mut directory = Directory::new(NETWORK.into(), bench.now.instant);
+        let now = (bench.now.wall, bench.now.instant);
+        directory.tick(&mut kad, &mut bench.home, now);
+        let published = |kad: &mut kad::Behaviour<MemoryStore>, one: &Person| {
+            kad.store_mut().get(&key(one.id())).is_some()
+        };
+        assert!(published(&mut kad, &person) && published(&mut kad, &other));
+        let order = bench.challenge(person.device);
+        let departure = bench.sign(&person, bench.home.id(), order, &crate::body::Departure { to: None });
+        let left = bench.ask(person.device, crate::wire::Request::Unregister(departure));
+        assert_eq!(left, Answer::Done);
+        directory.tick(&mut kad, &mut bench.home, now);
+        assert!(!published(&mut kad, &person) && published(&mut kad, &other));
+        // After the interval all are published again, with a new contact.
+        let before = kad.store_mut().get(&key(other.id())).unwrap().value.clone();
+        bench.wait(PUBLISH_INTERVAL.as_secs() + 1);
+        for _ in 0..3 {
+            directory.tick(&mut kad, &mut bench.home, (bench.now.wall, bench.now.instant));
+        }
+        assert_ne!(kad.store_mut().get(&key(other.id())).unwrap().value, before);
+    }
+
+    #[test]
+    fn strangers_do_not_make_a_home_knock_at_its_neighbours() {
+        let may = |address: &str, seen: &str| may_dial(&address.parse().unwrap(), &seen.parse().unwrap());
+        let (outside, inside) = ("/ip4/8.8.8.8/tcp/1", "/ip4/192.168.1.9/tcp/1");
+        for private in [
+            "/ip4/192.168.1.1/tcp/80",
+            "/ip4/127.0.0.1/tcp/80",
+            "/ip4/100.64.0.1/tcp/1",
+            "/ip6/fd00::1/tcp/1",
+        ] {
+            assert!(!may(private, outside) && may(private, inside), "{private}");
+        }
+        assert!(may("/ip4/9.9.9.9/tcp/1", outside) && may("/ip6/2606:4700::1/tcp/1", outside));
+        for odd in [
+            "/ip4/9.9.9.9/udp/1",
+            "/ip4/9.9.9.9/tcp/0",
+            "/dns4/example.org/tcp/1",
+            "/ip6/::ffff:10.0.0.1/tcp/1",
+        ] {
+            assert!(!may(odd, outside), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The Mercury relay that a node hosts.
+//!
+//! Lives here: its settings, its key's file, and the thread that it has for itself at low priority, so that blocks never
+//! wait for it. Does not live here: what it does (`iop-mercury`).
+//! Data goes: flags and file -> [`MercurySettings`] -> [`start`] -> a thread with a runtime of its own, until [`Hosted`]
+//! is dropped.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use iop_mercury::home::{Home, Settings as HomeSettings};
+use iop_mercury::id::{Id, Key};
+use iop_mercury::limits::{MAX_ADDRESS, MAX_ADDRESSES, MAX_HOSTED, MAX_NETWORK};
+use iop_mercury::multiaddr::{Multiaddr, Protocol};
+use iop_mercury::net::{Handle, Host, Quotas, Setup};
+use iop_mercury::store::Store;
+use iop_mercury::wire::Hosting;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use crate::failure::Failure;
+use crate::settings::read_secret;
+
+/// The folder in the data directory.
+const FOLDER: &str = "mercury";
+/// In it, the home's secret in hex.
+const KEY: &str = "home.key";
+/// In it, the database.
+const STORE: &str = "store";
+/// In it, the folder for the backups that the owner asks for.
+const BACKUPS: &str = "backups";
+/// The nice value of its threads: whatever else the machine does comes first.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// What was given for it, by flags or by the file; flags come first.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) bind: Vec<String>,
+    pub(crate) external: Vec<String>,
+    pub(crate) peers: Vec<String>,
+    pub(crate) hosting: Option<String>,
+    pub(crate) owner: Option<String>,
+}
+
+/// What it runs with.
+#[derive(Debug)]
+pub(crate) struct MercurySettings {
+    bind: Vec<Multiaddr>,
+    external: Vec<Multiaddr>,
+    peers: Vec<Multiaddr>,
+    hosting: Hosting,
+    owner: Option<Id>,
+}
+
+impl MercurySettings {
+    /// Checks everything. `None` where no address is given to listen at.
+    pub(crate) fn from_given(given: &Given, network: &str) -> Result<Option<Self>, Failure> {
+        let hosting = match given.hosting.as_deref() {
+            None | Some("open") => Hosting::Open,
+            Some("invited") => Hosting::Invited,
+            Some("closed") => Hosting::Closed,
+            Some(other) => {
+                return Err(Failure::Usage(format!(
+                    "mercury_hosting is '{other}', open, invited or closed expected"
+                )));
+            }
+        };
+        let owner = given.owner.as_deref().map(|text| {
+            text.parse().map_err(|error| Failure::Usage(format!("mercury_owner '{text}' is {error}")))
+        });
+        let settings = Self {
+            bind: addresses(&given.bind, "mercury_bind", is_bindable, "/ip4/0.0.0.0/tcp/4878")?,
+            external: addresses(&given.external, "mercury_external", is_tellable, "/ip4/192.0.2.1/tcp/4878")?,
+            peers: addresses(
+                &given.peers,
+                "mercury_peer",
+                is_peer,
+                "/ip4/192.0.2.1/tcp/4878/p2p/12D3Koo...",
+            )?,
+            hosting,
+            owner: owner.transpose()?,
+        };
+        if settings.bind.is_empty() {
+            return Ok(None);
+        }
+        if network.len() > MAX_NETWORK {
+            return Err(Failure::Usage(format!(
+                "Mercury takes networks with names of at most {MAX_NETWORK} bytes, '{network}' is longer"
+            )));
+        }
+        Ok(Some(settings))
+    }
+}
+
+/// Multiaddresses of a kind, so many that each can be told to others.
+fn addresses(
+    given: &[String],
+    what: &str,
+    fits: impl Fn(&Multiaddr) -> bool,
+    example: &str,
+) -> Result<Vec<Multiaddr>, Failure> {
+    if given.len() > MAX_ADDRESSES {
+        return Err(Failure::Usage(format!(
+            "{what} is given {} times, at most {MAX_ADDRESSES} expected",
+            given.len()
+        )));
+    }
+    let parse =
+        |text: &String| text.parse().ok().filter(|address| text.len() <= MAX_ADDRESS && fits(address));
+    given
+        .iter()
+        .map(|text| {
+            parse(text).ok_or_else(|| {
+                Failure::Usage(format!("{what} is '{text}', a multiaddress such as {example} expected"))
+            })
+        })
+        .collect()
+}
+
+fn is_bindable(address: &Multiaddr) -> bool {
+    let parts: Vec<_> = address.iter().collect();
+    matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)])
+}
+
+/// An address of this home: its peer id is added, so that none or any may be there.
+fn is_tellable(address: &Multiaddr) -> bool {
+    let parts: Vec<_> = address.iter().collect();
+    let whole = |ip: IpAddr| !ip.is_unspecified();
+    match parts[..] {
+        [Protocol::Ip4(ip), Protocol::Tcp(port)] => whole(ip.into()) && port > 0,
+        [Protocol::Ip6(ip), Protocol::Tcp(port)] => whole(ip.into()) && port > 0,
+        _ => false,
+    }
+}
+
+fn is_peer(address: &Multiaddr) -> bool {
+    let last = address.iter().last();
+    let place = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+    matches!(last, Some(Protocol::P2p(_))) && is_tellable(&place)
+}
+
+/// A hosted relay. Dropping it stops it, and waits until its database is closed.
+pub(crate) struct Hosted {
+    /// From outside.
+    pub(crate) handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            error!("Mercury's thread panicked");
+        }
+    }
+}
+
+/// Starts it in a thread of its own; comes back when it listens.
+pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) -> Result<Hosted, Failure> {
+    let folder = datadir.join(FOLDER);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| Failure::Failed(format!("{} cannot be made: {error}", folder.display())))?;
+    let key = home_key(&folder.join(KEY))?;
+    let home = HomeSettings {
+        network: network.to_owned(),
+        hosting: settings.hosting,
+        max_hosted: MAX_HOSTED,
+        owner: settings.owner,
+        addresses: Vec::new(),
+        backups: folder.join(BACKUPS),
+    };
+    info!(home = %key.id(), hosting = ?settings.hosting, "Mercury");
+    let setup = Setup { external: settings.external, peers: settings.peers, quotas: Quotas::default() };
+    let (tell, told) = mpsc::sync_channel(1);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new().name("mercury".to_owned()).spawn(move || {
+        lower_priority();
+        run(&folder.join(STORE), key, home, (settings.bind, setup), stopped, &tell);
+    });
+    let failed = |error: String| Failure::Failed(format!("Mercury cannot be hosted: {error}"));
+    let thread = thread.map_err(|error| failed(error.to_string()))?;
+    match told.recv() {
+        Ok(Ok(handle)) => Ok(Hosted { handle, stop: Some(stop), thread: Some(thread) }),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(failed("its thread has ended".to_owned())),
+    }
+}
+
+/// The thread's life. Whether it listens is told once.
+fn run(
+    store: &Path,
+    key: Key,
+    home: HomeSettings,
+    (bind, setup): (Vec<Multiaddr>, Setup),
+    stopped: oneshot::Receiver<()>,
+    tell: &mpsc::SyncSender<Result<Handle, String>>,
+) {
+    let begun = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let store = Store::open(store).map_err(|error| error.to_string())?;
+        let home = Home::new(Arc::new(store), key, home).map_err(|error| error.to_string())?;
+        // Sockets and timers belong to the runtime that is entered.
+        let entered = runtime.enter();
+        let host = Host::new(bind, home, setup).map_err(|error| error.to_string())?;
+        drop(entered);
+        Ok((runtime, host))
+    };
+    match begun() {
+        Err(error) => {
+            let _ = tell.send(Err(error));
+        }
+        Ok((runtime, host)) => {
+            let _ = tell.send(Ok(host.handle()));
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            // Whoever asks finds nobody: better than a home that forgets what it has confirmed.
+            if let Err(error) = runtime.block_on(host.run(stopped)) {
+                error!("Mercury has stopped: {error}");
+            }
+        }
+    }
+}
+
+/// The home's secret; made at the first start.
+fn home_key(path: &Path) -> Result<Key, Failure> {
+    if path.symlink_metadata().is_err() {
+        let key = Key::generate()
+            .map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
+        let cannot =
+            |error: std::io::Error| Failure::Failed(format!("{} cannot be made: {error}", path.display()));
+        let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let mut file = options.map_err(cannot)?;
+        let text = Zeroizing::new(hex::encode(*key.secret()));
+        writeln!(file, "{}", text.as_str()).and_then(|()| file.sync_all()).map_err(cannot)?;
+        return Ok(key);
+    }
+    let text = read_secret(path)?;
+    let mut secret = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.as_bytes(), &mut *secret)
+        .map_err(|_| Failure::Usage(format!("{} holds no key, 64 hex digits expected", path.display())))?;
+    Ok(Key::from_secret(&secret))
+}
+
+/// Linux takes "this process" as this thread, and what it starts inherits it.
+#[cfg(target_os = "linux")]
+fn lower_priority() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    let set = getpriority_process(None).and_then(|has| setpriority_process(None, has.max(NICE)));
+    if let Err(error) = set {
+        warn!("Mercury's thread cannot have nice value {NICE}: {error}");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn lower_priority() {
+    warn!("Mercury's thread has no lower priority on this system");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(change: impl FnOnce(&mut Given)) -> Result<Option<MercurySettings>, String> {
+        let mut given = Given { bind: vec!["/ip4/127.0.0.1/tcp/0".to_owned()], ..Given::default() };
+        change(&mut given);
+        MercurySettings::from_given(&given, "devnet").map_err(|failure| match failure {
+            Failure::Usage(text) => text,
+            Failure::Failed(text) => panic!("no usage: {text}"),
+        })
+    }
+
+    #[test]
+    fn without_an_address_nothing_is_hosted() {
+        assert!(given(|given| given.bind.clear()).expect("nothing is wrong").is_none());
+        let settings = given(|_| {}).expect("all is well").expect("hosted");
+        assert_eq!((settings.hosting, settings.owner), (Hosting::Open, None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_was_expected() {
+        for (wrong, line) in [
+            (
+                given(|given| given.bind = vec!["127.0.0.1:4878".into()]),
+                "mercury_bind is '127.0.0.1:4878', a multi",
+            ),
+            (given(|given| given.bind = vec!["/ip4/127.0.0.1/udp/1".into()]), "mercury_bind is"),
+            (given(|given| given.bind = vec!["/ip4/127.0.0.1/tcp/70000".into()]), "mercury_bind is"),
+            (
+                given(|given| given.bind = vec!["/ip4/127.0.0.1/tcp/1".into(); 9]),
+                "mercury_bind is given 9 times",
+            ),
+            (given(|given| given.external = vec!["/ip4/0.0.0.0/tcp/1".into()]), "mercury_external is"),
+            (given(|given| given.external = vec!["/ip4/192.0.2.1/tcp/0".into()]), "mercury_external is"),
+            (given(|given| given.peers = vec!["/ip4/192.0.2.1/tcp/1".into()]), "mercury_peer is"),
+            (
+                given(|given| given.hosting = Some("maybe".into())),
+                "mercury_hosting is 'maybe', open, invited",
+            ),
+            (given(|given| given.owner = Some("../me".into())), "mercury_owner '../me' is no id"),
+        ] {
+            let text = wrong.expect_err(line);
+            assert!(text.starts_with(line) && text.contains("expected"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_kept_from_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(KEY);
+        let made = home_key(&path).expect("made").id();
+        assert_eq!(home_key(&path).expect("read").id(), made);
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("set");
+        assert!(home_key(&path).is_err(), "others may read it");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("set");
+        std::fs::write(&path, "abc\n").expect("written");
+        assert!(home_key(&path).is_err(), "never made anew over what is there");
+    }
+}
