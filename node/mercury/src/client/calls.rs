@@ -76,7 +76,16 @@ pub struct CallStream {
     pub application: String,
     /// Whether it goes directly; if not, through a relay, which reads nothing and ends it after its limits.
     pub direct: bool,
+    peer: PeerId,
     stream: Stream,
+}
+
+impl CallStream {
+    /// The device at the other end, for [`Device::hang_up`].
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
 }
 
 impl AsyncRead for CallStream {
@@ -153,10 +162,20 @@ impl Device {
         let (mut stream, direct) = self.driver(|reply| Command::Open { peer, reply }).await?;
         let head = Head { offer, token: token.into() };
         match tokio::time::timeout(HEAD_TIME, show(&mut stream, &head)).await {
-            Ok(Ok(())) => Ok(CallStream { other: persona, application: body.application, direct, stream }),
+            Ok(Ok(())) => {
+                Ok(CallStream { other: persona, application: body.application, direct, peer, stream })
+            }
             Ok(Err(_)) => Err(ClientError::Unreachable("the other device does not let us join".to_owned())),
             Err(_) => Err(ClientError::TimedOut("the other device")),
         }
+    }
+
+    /// Ends a call with a device: what was written is out before.
+    ///
+    /// # Errors
+    /// The device has been stopped.
+    pub async fn hang_up(&self, peer: PeerId) -> Result<(), ClientError> {
+        self.leave(peer).await
     }
 
     /// The device and the token of an answer: the callee's own, to this very offer.
@@ -246,7 +265,7 @@ impl IncomingCall {
         let taken = Taken { device: device.peer().to_bytes().into(), token: token.into() };
         answer(&device, &verified, Some(taken)).await?;
         match tokio::time::timeout(time, stream).await {
-            Ok(Ok((stream, direct))) => Ok(CallStream { other: from, application, direct, stream }),
+            Ok(Ok((stream, direct))) => Ok(CallStream { other: from, application, direct, peer, stream }),
             Ok(Err(_)) => Err(ClientError::Unreachable("the caller's device shows a wrong token".to_owned())),
             Err(_) => Err(ClientError::TimedOut("the caller")),
         }
@@ -298,4 +317,104 @@ async fn check<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, expected: &Exp
     }
     stream.write_all(&[1]).await?;
     stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::envelope::{Body, Order};
+    use crate::id::Key;
+    use libp2p::futures::executor::block_on;
+    use libp2p::futures::io::Cursor;
+
+    /// What a peer sends, and what it is answered.
+    struct Wire(Cursor<Vec<u8>>, Vec<u8>);
+
+    impl AsyncRead for Wire {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Wire {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.1.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn offer(nonce: u8) -> Envelope {
+        let (caller, callee) = (Key::from_secret(&[1; 32]), Key::from_secret(&[2; 32]).id());
+        let body = CallOffer { application: "chat".into(), device: PeerId::random().to_bytes().into() };
+        let times = (now(), now() + CallOffer::LIFE);
+        Envelope::sign(&caller, "test", callee, Order::Nonce([nonce; 32]), times, &body)
+    }
+
+    fn expected(offer: &Envelope, time: Duration) -> Expected {
+        let (joined, _) = oneshot::channel();
+        Expected { token: [5; 32], offer: offer.clone(), until: Instant::now() + time, joined }
+    }
+
+    /// Shows bytes; whether they are let in, and what is answered.
+    fn shown(bytes: Vec<u8>, expected: &Expected) -> (bool, Vec<u8>) {
+        let mut wire = Wire(Cursor::new(bytes), Vec::new());
+        (block_on(check(&mut wire, expected)).is_ok(), wire.1)
+    }
+
+    fn head(offer: &Envelope, token: Bytes32) -> Vec<u8> {
+        // Only the head's own bytes count here: whoever shows it waits for an answer in vain.
+        let mut wire = Wire(Cursor::new(Vec::new()), Vec::new());
+        let head = Head { offer: offer.clone(), token: token.into() };
+        assert!(block_on(show(&mut wire, &head)).is_err());
+        wire.1
+    }
+
+    #[test]
+    fn the_token_of_this_call_joins_it_in_time_and_nothing_else_does() {
+        let (offer, other) = (offer(1), offer(2));
+        let minute = Duration::from_secs(60);
+        let good = head(&offer, [5; 32]);
+        assert!(good.len() <= MAX_HEAD, "{}", good.len());
+        assert_eq!(shown(good.clone(), &expected(&offer, minute)), (true, vec![1]));
+        assert_eq!(shown(good.clone(), &expected(&offer, Duration::ZERO)), (false, Vec::new()), "late");
+        let mut endless = (MAX_HEAD as u16 + 1).to_be_bytes().to_vec();
+        endless.resize(5000, 0);
+        for wrong in [
+            head(&offer, [6; 32]),
+            head(&other, [5; 32]),
+            good[..good.len() - 1].to_vec(),
+            vec![0, 0],
+            vec![0, 4, 0x9b, 0xff, 0xff, 0xff],
+            endless,
+            Vec::new(),
+        ] {
+            assert_eq!(shown(wrong.clone(), &expected(&offer, minute)), (false, Vec::new()), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_that_is_not_let_in_knows_it() {
+        let head = Head { offer: offer(1), token: [5; 32].into() };
+        for (answered, joined) in [(vec![1], true), (vec![0], false), (Vec::new(), false)] {
+            let mut wire = Wire(Cursor::new(answered), Vec::new());
+            assert_eq!(block_on(show(&mut wire, &head)).is_ok(), joined);
+        }
+    }
 }

@@ -25,10 +25,14 @@ use crate::wire::{About, Answer, Code, Event, Presence, Request};
 
 /// Longest wait for anything that is asked of the network: more than the network itself takes.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How long a connection may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
 /// First and longest pause before a lost home is tried again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// What the device has to tell and nobody has taken.
 const MAX_TOLD: usize = 256;
+/// Of which so many places are for the device's own words: lost, back.
+const RESERVED: usize = 16;
 
 /// What a device tells.
 #[derive(Debug)]
@@ -413,8 +417,17 @@ impl Device {
         let done = self.ask_done(&session.home, Request::LogOut).await;
         let (peer, keep) = (session.home.peer, false);
         self.command(Command::Keep { peer, keep }).await?;
-        self.command(Command::Leave { peer }).await?;
+        self.leave(peer).await?;
         done
+    }
+
+    /// Closes the connections to a peer, and waits until what was written on them is out.
+    pub(super) async fn leave(&self, peer: PeerId) -> Result<(), ClientError> {
+        let (gone, closed) = oneshot::channel();
+        self.command(Command::Leave { peer, gone }).await?;
+        // The sender is dropped when all are closed; a peer that takes nothing is not waited for for ever.
+        let _ = tokio::time::timeout(CLOSING, closed).await;
+        Ok(())
     }
 
     pub(super) fn session(&self) -> Option<Session> {
@@ -502,7 +515,8 @@ impl Device {
                 Told::Ended
             }
         };
-        if told.try_send(heard).is_err() {
+        // What a home tells leaves room for what the device itself tells.
+        if told.capacity() <= RESERVED || told.try_send(heard).is_err() {
             tracing::debug!("nobody takes what the home tells: dropped");
         }
     }

@@ -16,24 +16,20 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, autonat, dcutr, identify, identity, kad,
-    noise, ping, relay, tcp, yamux,
+    Multiaddr, PeerId, Stream, Swarm, SwarmBuilder, autonat, dcutr, identify, identity, kad, noise, ping,
+    relay, tcp, yamux,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ClientError;
 use super::streams::Streams;
-use crate::net::codec;
+use crate::net::{codec, directory};
 use crate::wire::{Answer, Event, Request};
 
 /// How long a connection stays without use, unless it is to one's own home.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long a search in the table of homes may take.
-const SEARCH_TIME: Duration = Duration::from_secs(20);
 /// Records that one search may bring.
 const MAX_RECORDS: usize = 32;
-/// The largest message of the table of homes, in bytes: a record and the addresses of twenty homes.
-const MAX_TABLE_MESSAGE: usize = 64 * 1024;
 /// Notices that wait for the device.
 const MAX_NOTICES: usize = 256;
 /// Of which so many places are for what may not get lost.
@@ -61,12 +57,12 @@ pub(super) enum Command {
     Ask { peer: PeerId, request: Box<Request>, reply: Reply<Answer> },
     /// Be reached through a home.
     Reserve { address: Multiaddr, reply: Reply<()> },
-    /// Search the table of homes.
-    Search { key: Vec<u8>, reply: Reply<Vec<Vec<u8>>> },
+    /// Search the directory of homes.
+    Search { key: kad::RecordKey, reply: Reply<Vec<Vec<u8>>> },
     /// Keep the connection to a home, or not any more.
     Keep { peer: PeerId, keep: bool },
-    /// Close the connections to a peer.
-    Leave { peer: PeerId },
+    /// Close the connections to a peer, after all that was written on them; the sender is dropped when they are closed.
+    Leave { peer: PeerId, gone: oneshot::Sender<()> },
 }
 
 /// What the driver tells unasked.
@@ -124,6 +120,7 @@ struct Driver {
     reservations: HashMap<ListenerId, Option<Reply<()>>>,
     searches: HashMap<kad::QueryId, Search>,
     direct: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
+    leaving: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
     /// Peers that hole punching has given up on.
     hopeless: HashSet<PeerId>,
 }
@@ -152,6 +149,7 @@ pub(super) fn start(
         reservations: HashMap::new(),
         searches: HashMap::new(),
         direct: HashMap::new(),
+        leaving: HashMap::new(),
         hopeless: HashSet::new(),
     };
     tokio::spawn(driver.run(to_do));
@@ -178,12 +176,6 @@ fn behaviour(key: &identity::Keypair, relay: relay::client::Behaviour, direct: b
         .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_hide_listen_addrs(true)
         .with_cache_size(0);
-    let mut table = kad::Config::new(StreamProtocol::new(super::record::TABLE));
-    table.set_query_timeout(SEARCH_TIME);
-    table.set_max_packet_size(MAX_TABLE_MESSAGE);
-    table.set_periodic_bootstrap_interval(None);
-    let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), table);
-    kad.set_mode(Some(kad::Mode::Client));
     Behaviour {
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::default(),
@@ -192,7 +184,7 @@ fn behaviour(key: &identity::Keypair, relay: relay::client::Behaviour, direct: b
         relay,
         dcutr: Toggle::from(direct.then(|| dcutr::Behaviour::new(me))),
         autonat: autonat::Behaviour::new(me, autonat_config()),
-        kad,
+        kad: directory::client(me),
         streams: Streams::default(),
     }
 }
@@ -235,12 +227,16 @@ impl Driver {
                 Err(error) => answer(reply, Err(ClientError::Unreachable(error.to_string()))),
             },
             Command::Search { key, reply } => {
-                let query = self.swarm.behaviour_mut().kad.get_record(kad::RecordKey::new(&key));
+                let query = self.swarm.behaviour_mut().kad.get_record(key);
                 self.searches.insert(query, (Vec::new(), reply));
             }
             Command::Keep { peer, keep } => self.swarm.behaviour_mut().streams.keep(peer, keep),
-            // An error only says that there is no connection.
-            Command::Leave { peer } => drop(self.swarm.disconnect_peer_id(peer)),
+            // An error only says that there is no connection: then whoever waits sees that the sender is gone.
+            Command::Leave { peer, gone } => {
+                if self.swarm.disconnect_peer_id(peer).is_ok() {
+                    self.leaving.entry(peer).or_default().push(gone);
+                }
+            }
         }
     }
 
@@ -333,6 +329,7 @@ impl Driver {
             if all.is_empty() {
                 self.connections.remove(&peer);
                 self.direct.remove(&peer);
+                self.leaving.remove(&peer);
                 self.hopeless.remove(&peer);
                 self.tell(Notice::Lost(peer));
             }

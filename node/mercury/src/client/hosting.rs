@@ -190,6 +190,6 @@ impl Device {
 pub struct Moved {
     /// Relations that the new home did not take.
     pub unproven: usize,
-    /// Whether the old home tells where to; if not, others find the new home by the table of homes.
+    /// Whether the old home tells where to; if not, others find the new home by the directory of homes.
     pub left: Result<(), ClientError>,
 }

@@ -16,7 +16,6 @@ mod mail;
 mod owner;
 mod people;
 mod profiles;
-pub mod record;
 pub mod seal;
 mod streams;
 

@@ -5,16 +5,16 @@ use minicbor::bytes::ByteArray;
 use super::device::{Device, Home};
 use super::driver::Command;
 use super::error::ClientError;
-use super::record;
-use crate::body::{Attribute, BlobRef, Departure, Profile};
+use crate::body::{Attribute, BlobRef, Departure, HomeAddress, Profile};
 use crate::envelope::{Envelope, Verified};
 use crate::id::Id;
 use crate::limits::{MAX_PICTURE, MAX_THUMBNAIL};
+use crate::net::directory;
 use crate::wire::{Answer, Code, Request};
 
 /// Moves that are followed from one home to the next.
 const MAX_MOVES: usize = 4;
-/// Homes out of the table that are asked.
+/// Homes out of the directory that are asked.
 const MAX_TRIED: usize = 3;
 
 impl Device {
@@ -142,7 +142,7 @@ impl Device {
     }
 
     /// Where somebody is hosted, and the profile: where it was before, where it went from there, here, or where the
-    /// table of homes says.
+    /// directory of homes says.
     ///
     /// # Errors
     /// It is nowhere, or what is found is not to be believed.
@@ -165,7 +165,7 @@ impl Device {
                 Ok(Some(found)) => return self.keep_found(persona, found),
                 Ok(None) => {}
                 Err(error @ ClientError::Lie(_)) => lie = Some(error),
-                Err(error) => tracing::debug!("{persona} is not found where the table says: {error}"),
+                Err(error) => tracing::debug!("{persona} is not found where the directory says: {error}"),
             }
         }
         Err(lie.unwrap_or(ClientError::NotFound(persona)))
@@ -223,24 +223,26 @@ impl Device {
         Ok(profile)
     }
 
-    /// Homes that say, with proof, that they host a persona: the newest proof first.
+    /// Homes that say, with proof, that they host a persona: the persona's own last word first.
     async fn search(&self, persona: Id) -> Result<Vec<Home>, ClientError> {
-        // The table is entered by one's own home.
+        // The directory is entered by one's own home.
         if let Ok(home) = self.own_home() {
             self.connect(&home).await?;
         }
-        let key = record::key(persona);
+        let key = directory::key(persona);
         let found = self.driver(|reply| Command::Search { key, reply }).await?;
         let mut homes: Vec<_> =
             found.iter().filter_map(|bytes| self.believe_record(persona, bytes)).collect();
-        homes.sort_by_key(|(since, _)| std::cmp::Reverse(*since));
+        homes.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
         homes.dedup_by(|one, other| one.1.id == other.1.id);
         Ok(homes.into_iter().map(|(_, home)| home).collect())
     }
 
-    fn believe_record(&self, persona: Id, bytes: &[u8]) -> Option<(u64, Home)> {
-        let found = record::read(bytes, persona, &self.0.network, super::device::now()).ok()?;
-        Some((found.since, Home::from_told(&found.home).ok()?))
+    /// What a record says, with its age: of several the greatest counts.
+    fn believe_record(&self, persona: Id, bytes: &[u8]) -> Option<((u64, u64, u64), Home)> {
+        let place = directory::read(&self.0.network, persona, bytes, super::device::now()).ok()?;
+        let home = Home::from_told(&HomeAddress { home: place.home, addresses: place.addresses }).ok()?;
+        Some((place.age, home))
     }
 
     /// Where somebody is hosted.

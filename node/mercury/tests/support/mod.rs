@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 pub mod idle;
+pub mod liar;
 pub mod proxy;
 pub mod raw;
 pub mod seeker;
@@ -38,12 +39,18 @@ pub struct Running {
     pub address: Multiaddr,
     pub handle: Handle,
     pub folder: tempfile::TempDir,
+    key: Key,
+    task: tokio::task::JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl Running {
     pub async fn start(setup: Setup) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, key) = (tempfile::tempdir().unwrap(), Key::generate().unwrap());
+        Self::start_at(folder, key, "/ip4/127.0.0.1/tcp/0".parse().unwrap(), setup).await
+    }
+
+    async fn start_at(folder: tempfile::TempDir, key: Key, listen: Multiaddr, setup: Setup) -> Self {
         let settings = Settings {
             network: NETWORK.to_owned(),
             hosting: Hosting::Open,
@@ -53,19 +60,31 @@ impl Running {
             backups: folder.path().join("backups"),
         };
         let store = std::sync::Arc::new(Store::open(&folder.path().join("store")).unwrap());
-        let home = Home::new(store, Key::generate().unwrap(), settings).unwrap();
+        let secret = key.secret();
+        let home = Home::new(store, key, settings).unwrap();
         let id = home.id();
-        let host = Host::new(vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], home, setup).unwrap();
+        let host = Host::new(vec![listen], home, setup).unwrap();
         let mut handle = host.handle();
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
             host.run(stopped).await.unwrap();
         });
         let address = handle.addresses().await[0].clone();
-        Self { id, address, handle, folder, stop: Some(stop) }
+        Self { id, address, handle, folder, key: Key::from_secret(&secret), task, stop: Some(stop) }
+    }
+
+    /// Stops it and starts it again on what it had, at the same address.
+    pub async fn restart(mut self) -> Self {
+        self.stop.take();
+        (&mut self.task).await.unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        let key = Key::from_secret(&self.key.secret());
+        let mut listen = self.address.clone();
+        listen.pop();
+        Self::start_at(folder, key, listen, Setup::default()).await
     }
 
     pub fn figure(&self, name: &str) -> u64 {

@@ -231,7 +231,7 @@ pub(crate) enum HomeCommand {
         /// Where others reach it, if not where it listens; may be repeated
         #[arg(long, value_name = "MULTIADDR")]
         external: Vec<Multiaddr>,
-        /// Other homes, with their peer ids, by which it enters the table of homes; may be repeated
+        /// Other homes, with their peer ids, by which it enters the directory of homes; may be repeated
         #[arg(long, value_name = "MULTIADDR")]
         peer: Vec<Multiaddr>,
         /// The network's name

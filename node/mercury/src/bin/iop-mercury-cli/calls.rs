@@ -14,7 +14,7 @@ const PIECE: usize = 64 * 1024;
 
 /// Calls somebody.
 pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(), Failure> {
-    talk(device.call(id, application).await?).await
+    talk(device, device.call(id, application).await?).await
 }
 
 /// Waits for a call of anybody related, and takes the first.
@@ -36,7 +36,7 @@ pub(crate) async fn answer(
             Some(Told::Call(call)) => {
                 let from = call.from;
                 match call.accept().await {
-                    Ok(stream) => return talk(stream).await,
+                    Ok(stream) => return talk(device, stream).await,
                     Err(error) => tracing::warn!("the call of {from} came to nothing: {error}"),
                 }
             }
@@ -84,8 +84,9 @@ fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
 }
 
 /// Both ways until both ends have said all.
-async fn talk(stream: CallStream) -> Result<(), Failure> {
+async fn talk(device: &Device, stream: CallStream) -> Result<(), Failure> {
     eprintln!("{} {} {}", if stream.direct { "direct" } else { "relayed" }, stream.other, stream.application);
+    let peer = stream.peer();
     let (mut from, mut to) = stream.split();
     let mut input = input();
     let up = async {
@@ -108,6 +109,7 @@ async fn talk(stream: CallStream) -> Result<(), Failure> {
         }
     };
     let done = tokio::try_join!(up, down);
+    let _ = device.hang_up(peer).await; // a device that has been stopped has hung up
     match done {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::Read),

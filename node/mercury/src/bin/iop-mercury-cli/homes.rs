@@ -116,7 +116,7 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
             }
             Ok(())
         }
-        HomeCommand::Run { bind, external, network, hosting, owner, .. } => {
+        HomeCommand::Run { bind, external, peer, network, hosting, owner } => {
             let key = home_key(folder)?;
             let settings = Settings {
                 network,
@@ -130,7 +130,8 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
                 addresses: Vec::new(),
                 backups: folder.join("backups"),
             };
-            run(bind, external, key, settings, folder, show).await
+            let setup = Setup { external, peers: peer, ..Setup::default() };
+            run(bind, setup, key, settings, folder, show).await
         }
     }
 }
@@ -149,7 +150,7 @@ fn home_key(folder: &Path) -> Result<Key, Failure> {
 
 async fn run(
     bind: Vec<Multiaddr>,
-    external: Vec<Multiaddr>,
+    setup: Setup,
     key: Key,
     settings: Settings,
     folder: &Path,
@@ -159,7 +160,6 @@ async fn run(
     let store = Store::open(&folder.join("store")).map_err(|error| failed(&error))?;
     let home = Home::new(Arc::new(store), key, settings).map_err(|error| failed(&error))?;
     let id = home.id();
-    let setup = Setup { external, ..Setup::default() };
     let host = Host::new(bind, home, setup).map_err(|error| failed(&error))?;
     let mut handle = host.handle();
     let shown = tokio::spawn(async move {

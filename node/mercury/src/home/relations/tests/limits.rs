@@ -34,7 +34,7 @@ fn the_box_holds_64_requests_one_of_each_sender_and_the_oldest_gives_way() {
     assert_eq!(boxed(&mut bench, &alice), requests);
     let answer = bench.ask(alice.device, Request::Requests);
     assert!(crate::cbor::to_vec(&answer).len() <= crate::wire::MAX_ANSWER);
-    let mut bench = bench.restarted();
+    let mut bench = bench.restart(|_| {});
     bench.log_in(&alice, &[]);
     assert_eq!(boxed(&mut bench, &alice), requests);
 }

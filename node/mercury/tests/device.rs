@@ -1,0 +1,258 @@
+//! The device library against real homes on loopback.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use iop_mercury::client::folder::{Folder, Standing};
+use iop_mercury::client::seal::Letter;
+use iop_mercury::client::{ClientError, Delivery, Device, Home, Received, Settings, Told};
+use iop_mercury::id::Id;
+use iop_mercury::net::Setup;
+use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
+use support::{Running, within};
+use tokio::sync::mpsc;
+
+/// Somebody with a device and a folder.
+struct Person {
+    device: Device,
+    told: mpsc::Receiver<Told>,
+    _folder: tempfile::TempDir,
+}
+
+fn relayed() -> Settings {
+    Settings { listen: None, direct: false }
+}
+
+fn at(home: &Running) -> Home {
+    Home::parse(&home.address.to_string()).unwrap()
+}
+
+impl Person {
+    fn new(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (device, told) =
+            Device::start(Folder::create(&folder.path().join("me"), support::NETWORK).unwrap(), settings)
+                .unwrap();
+        Self { device, told, _folder: folder }
+    }
+
+    async fn at(home: &Running, settings: Settings) -> Self {
+        let person = Self::new(settings);
+        person.device.register(&at(home), None).await.unwrap();
+        person
+    }
+
+    fn id(&self) -> Id {
+        self.device.id()
+    }
+
+    async fn mail(&self) -> Vec<Received> {
+        let page = self.device.fetch().await.unwrap();
+        assert!(!page.more);
+        self.device.acknowledge(&page).await.unwrap();
+        page.items
+    }
+}
+
+fn letter(text: &str) -> Letter {
+    Letter { text: text.to_owned(), attachments: Vec::new() }
+}
+
+async fn relate(one: &Person, other: &Person) {
+    one.device.relate(other.id(), "friend", "hello").await.unwrap();
+    let wishes = other.device.requests().await.unwrap();
+    assert_eq!(wishes.iter().map(|wish| wish.from).collect::<Vec<_>>(), [one.id()]);
+    assert_eq!(wishes[0].body().note, "hello");
+    assert!(matches!(other.device.accept(one.id()).await.unwrap(), Delivery::Done));
+    let mail = one.mail().await;
+    assert!(matches!(mail[..], [Received::Accepted(id)] if id == other.id()), "{mail:?}");
+}
+
+/// Two who know each other's home, since there is no table of homes here.
+fn introduce(one: &Person, other: &Person) {
+    for (me, them) in [(one, other), (other, one)] {
+        let home = them.device.folder().state().unwrap().home;
+        me.device.folder().update(|state| state.contact_mut(them.id()).home = home).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_at_one_home_relate_write_and_take_it_back() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&home, relayed()).await, Person::at(&home, relayed()).await);
+        ada.device.claim().await.unwrap();
+        ada.device.set_attributes(vec![("name".to_owned(), Some("Ada".to_owned()))]).await.unwrap();
+        let profile = ben.device.profile(ada.id()).await.unwrap();
+        assert_eq!(profile.body().attributes[0].value, "Ada");
+        relate(&ada, &ben).await;
+        ada.device.send(ben.id(), &letter("one")).await.unwrap();
+        ada.device.send(ben.id(), &letter("two")).await.unwrap();
+        let mail = ben.mail().await;
+        let texts: Vec<_> = mail
+            .iter()
+            .map(|one| match one {
+                Received::Letter { letter, from, .. } if *from == ada.id() => letter.text.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(texts, ["one", "two"]);
+        assert!(ben.mail().await.is_empty(), "delivered once");
+        assert!(matches!(ben.device.revoke(ada.id()).await.unwrap(), Delivery::Done));
+        let refused = ada.device.send(ben.id(), &letter("three")).await.unwrap_err();
+        assert!(matches!(refused, ClientError::Refused(_)), "{refused}");
+        assert!(matches!(ada.mail().await[..], [Received::Revoked(id)] if id == ben.id()));
+        let refused = ada.device.send(ben.id(), &letter("three")).await.unwrap_err();
+        assert!(refused.to_string().contains("no relation"), "{refused}");
+        let relations = ada.device.relations().await.unwrap();
+        assert_eq!(relations[0].standing, Standing::Revoked);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attachment_and_a_picture_go_from_home_to_home() {
+    within(async {
+        let (first, second) =
+            (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let (ada, ben) = (Person::at(&first, relayed()).await, Person::at(&second, relayed()).await);
+        introduce(&ada, &ben);
+        relate(&ada, &ben).await;
+        let picture = vec![7; 20 * 1024];
+        ada.device.set_picture(&picture, Some(&picture[..5 * 1024])).await.unwrap();
+        assert_eq!(ben.device.picture(ada.id()).await.unwrap(), picture);
+        // More than two chunks, and not a multiple of one.
+        let file: Vec<u8> = (0..100_000u32).map(|number| number as u8).collect();
+        let attachment = ada.device.attach("a.png", &file).await.unwrap();
+        let letter = Letter { text: "look".to_owned(), attachments: vec![attachment] };
+        ada.device.send(ben.id(), &letter).await.unwrap();
+        let mail = ben.mail().await;
+        let Received::Letter { letter: found, .. } = &mail[0] else { panic!("{mail:?}") };
+        assert_eq!(ben.device.attachment(&found.attachments[0]).await.unwrap(), file);
+        let stranger = Person::at(&second, relayed()).await;
+        let refused = stranger.device.attachment(&found.attachments[0]).await.unwrap_err();
+        assert!(matches!(refused, ClientError::Refused(_)), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_stays_reachable_and_related() {
+    within(async {
+        let homes = [Running::start(Setup::default()).await, Running::start(Setup::default()).await];
+        let (ada, ben) = (Person::at(&homes[0], relayed()).await, Person::at(&homes[1], relayed()).await);
+        introduce(&ada, &ben);
+        relate(&ada, &ben).await;
+        ada.device.set_picture(b"picture", None).await.unwrap();
+        let third = Running::start(Setup::default()).await;
+        let moved = ada.device.move_to(&at(&third), None).await.unwrap();
+        assert_eq!(moved.unproven, 0);
+        moved.left.unwrap();
+        // Ben knows the old home only: its redirect tells.
+        ben.device.send(ada.id(), &letter("where are you?")).await.unwrap();
+        assert_eq!(ben.device.find(ada.id()).await.unwrap().id, third.id);
+        assert_eq!(ben.device.picture(ada.id()).await.unwrap(), b"picture");
+        let mail = ada.mail().await;
+        assert!(matches!(&mail[..], [Received::Letter { letter, .. }] if letter.text == "where are you?"));
+        ada.device.send(ben.id(), &letter("here")).await.unwrap();
+        assert_eq!(ben.mail().await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_home_is_found_again_with_the_session() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let mut ada = Person::at(&home, relayed()).await;
+        ada.device.log_in(&["chat".to_owned()]).await.unwrap();
+        home.until("sessions", |count| count == 1).await;
+        let home = home.restart().await;
+        assert!(matches!(ada.told.recv().await, Some(Told::Lost)));
+        assert!(matches!(ada.told.recv().await, Some(Told::Back)));
+        home.until("sessions", |count| count == 1).await;
+        ada.device.log_out().await.unwrap();
+        home.until("sessions", |count| count == 0).await;
+    })
+    .await;
+}
+
+async fn talk(caller: &Person, callee: &mut Person, direct: bool) {
+    callee.device.log_in(&["chat".to_owned()]).await.unwrap();
+    let there = caller.device.presence(&[callee.id()]).await.unwrap();
+    assert_eq!(there[0].applications.as_deref(), Some(&["chat".to_owned()][..]));
+    let id = callee.id();
+    let answered = async {
+        loop {
+            match callee.told.recv().await.unwrap() {
+                Told::Call(call) => return call.accept().await.unwrap(),
+                other => drop(other),
+            }
+        }
+    };
+    let (called, mut answered) = tokio::join!(caller.device.call(id, "chat"), answered);
+    let mut called = called.unwrap();
+    assert_eq!((called.direct, answered.direct), (direct, direct));
+    assert_eq!(answered.other, caller.id());
+    called.write_all(b"hello").await.unwrap();
+    called.flush().await.unwrap();
+    let mut heard = [0; 5];
+    answered.read_exact(&mut heard).await.unwrap();
+    answered.write_all(&heard).await.unwrap();
+    answered.close().await.unwrap();
+    let mut echo = Vec::new();
+    called.read_to_end(&mut echo).await.unwrap();
+    assert_eq!(echo, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_goes_through_the_relay_where_no_port_is_open() {
+    within(async {
+        let (first, second) =
+            (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let settings = Settings::default();
+        let (ada, mut ben) =
+            (Person::at(&first, settings.clone()).await, Person::at(&second, settings).await);
+        introduce(&ada, &ben);
+        relate(&ada, &ben).await;
+        talk(&ada, &mut ben, false).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_becomes_direct_where_both_can_be_reached() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let settings = Settings { listen: Some("/ip4/127.0.0.1/tcp/0".parse().unwrap()), direct: true };
+        let (ada, mut ben) = (Person::at(&home, settings.clone()).await, Person::at(&home, settings).await);
+        relate(&ada, &ben).await;
+        talk(&ada, &mut ben, true).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_refused_or_not_answered() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, mut ben) = (Person::at(&home, relayed()).await, Person::at(&home, relayed()).await);
+        let strange = ada.device.call(ben.id(), "chat").await.unwrap_err();
+        assert!(matches!(strange, ClientError::Refused(_)), "{strange}");
+        relate(&ada, &ben).await;
+        let away = ada.device.call(ben.id(), "chat").await.unwrap_err();
+        assert!(matches!(away, ClientError::Refused(_)), "{away}");
+        ben.device.log_in(&["chat".to_owned()]).await.unwrap();
+        let id = ben.id();
+        let refuse = async {
+            loop {
+                if let Told::Call(call) = ben.told.recv().await.unwrap() {
+                    return call.refuse().await.unwrap();
+                }
+            }
+        };
+        let (called, ()) = tokio::join!(ada.device.call(id, "chat"), refuse);
+        assert!(called.unwrap_err().to_string().contains("does not take the call"));
+    })
+    .await;
+}
