@@ -55,7 +55,9 @@ impl Device {
         self.verify::<RelationRequest>("the request", &request, persona, self.id())
             .map_err(|error| ClientError::Wrong(error.to_string()))?;
         let (theirs, _) = self.locate(persona).await?;
-        // At one's own home first: it expects the answer then. Where both have one home, that has both roles.
+        // At one's own home first: it expects the answer then, if it knows who asks. Where both have one home, that has
+        // both roles.
+        self.know(&own).await?;
         self.ask_done(&own, Request::Relate(request.clone())).await?;
         if theirs.id != own.id {
             self.ask_done(&theirs, Request::Relate(request.clone())).await?;

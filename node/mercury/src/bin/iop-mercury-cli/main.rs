@@ -16,7 +16,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use iop_mercury::client::{ClientError, Device, Settings, folder::Folder};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use args::{Cli, Command};
 
@@ -81,7 +80,11 @@ fn end(done: Result<(), Failure>) -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    // What libp2p warns of is a peer's doing, and said by us where it matters.
+    let filter = match std::env::var_os("RUST_LOG") {
+        None => EnvFilter::new("error,iop_mercury=warn,iop_mercury_cli=warn"),
+        Some(_) => EnvFilter::from_default_env(),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
