@@ -95,7 +95,6 @@ impl Device {
         self.folder().update(|state| {
             state.home = None;
             state.hosting = None;
-            state.mail = 0;
         })?;
         Ok(())
     }
@@ -128,7 +127,6 @@ impl Device {
         self.folder().update(|state| {
             state.home = Some(address.clone());
             state.hosting = Some(proof);
-            state.mail = 0;
         })?;
         if let Some(picture) = picture {
             self.upload(&picture).await?;
