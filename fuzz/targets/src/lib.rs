@@ -8,6 +8,7 @@
 mod chain;
 mod kernels;
 mod keys;
+mod mercury;
 pub mod mutate;
 mod registry;
 pub mod seeds;
@@ -25,6 +26,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", iop_node::fuzzing::frame),
     ("index_record", iop_node::fuzzing::index_record),
     ("kernels", kernels::scan),
+    ("mercury_envelope", mercury::envelope),
+    ("mercury_request", mercury::request),
     ("message", iop_node::fuzzing::message),
     ("network_file", keys::network_file),
     ("peers_file", iop_node::fuzzing::peers_file),

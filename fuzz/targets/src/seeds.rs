@@ -88,6 +88,7 @@ pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "stratum_line" => vec![("two", b"\x03{}\r\nab\n".to_vec()), ("long", b"\x07xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n".to_vec())],
         "stratum_session" => vec![("miner", b"{\"id\":0,\"method\":\"mining.configure\",\"params\":[[\"version-rolling\"]]}\n{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n{\"id\":2,\"method\":\"mining.authorize\",\"params\":[\"alice\"]}\n{\"id\":4,\"method\":\"mining.submit\",\"params\":[\"alice\",\"2f\",\"0011223344556677\",\"5f5e1000\",\"abcdef01\",\"00002000\"]}\n".to_vec()), ("pool", b"{\"id\":2,\"result\":[[],\"0a0b\",4],\"error\":null}\n{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[0.5]}\n{\"id\":9,\"method\":\"client.get_version\",\"params\":[]}\n{\"id\":null,\"method\":\"client.reconnect\",\"params\":[]}\n".to_vec())],
         "stratum_submit" => vec![("usual", b"{\"id\":4,\"method\":\"mining.submit\",\"params\":[\"alice\",\"2f\",\"0011223344556677\",\"5f5e1000\",\"abcdef01\",\"00002000\"]}".to_vec()), ("short", b"{\"params\": [\"alice\", \"1\", \"0011223344556677\", \"5f5e1000\", \"c0ffee\"], \"id\": \"s-1\", \"method\": \"mining.submit\"}".to_vec())],
+        "mercury_envelope" | "mercury_request" => crate::mercury::seeds(target),
         _ => iop_node::fuzzing::seeds(target),
     }
 }

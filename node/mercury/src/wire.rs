@@ -130,6 +130,9 @@ pub enum Request {
     /// Of the home's owner: copy everything into a new folder below the home's own backups.
     #[n(75)]
     BackUp,
+    /// Of the home's owner: throw away all that is kept of a banned persona.
+    #[n(76)]
+    Expel(#[n(0)] Id),
 }
 
 /// What a home answers.

@@ -42,3 +42,19 @@ async fn a_ninth_device_evicts_the_first_which_is_told_so() {
     let Answer::Refused(refusal) = first.ask(Request::Claim).await else { panic!("its session has ended") };
     assert_eq!(refusal.code, Code::LogInFirst);
 }
+
+#[tokio::test]
+async fn a_persona_is_found_through_another_home_and_again_after_it_has_moved() {
+    let first = Running::start(Setup::default()).await;
+    let peers = vec![first.address.clone()];
+    let second = Running::start(Setup { peers, ..Setup::default() }).await;
+    let mut device = Device::resident(&first).await;
+    let persona = device.key.id();
+    let mut seeker = support::seeker::Seeker::new(&second.address);
+    assert_eq!(seeker.find(persona, first.id).await.addresses, [first.address.to_string()]);
+    // It registers at the other home, and does not even tell the first.
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    device.connect(&second).await;
+    device.register(&second).await;
+    assert_eq!(seeker.find(persona, second.id).await.addresses, [second.address.to_string()]);
+}

@@ -27,6 +27,14 @@ impl Device {
         self.ask_done(home, request).await
     }
 
+    /// Lets a home throw away all that it keeps of somebody who is banned.
+    ///
+    /// # Errors
+    /// As [`Self::invite`]; nobody is expelled who is not banned.
+    pub async fn expel(&self, home: &Home, persona: Id) -> Result<(), ClientError> {
+        self.ask_done(home, Request::Expel(persona)).await
+    }
+
     /// Who is banned from a home, and why.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What the home's owner may do: invite, ban, see figures, back up.
+//! What the home's owner may do: invite, ban, expel, see figures, back up.
 //!
 //! Here: those requests, and the figures, which metrics show too. Not here: what a ban refuses (hosting, sessions,
 //! mail), how a backup is made and read ([`crate::store`]).
@@ -102,6 +102,21 @@ impl Home {
         batch.delete(Column::Bans, persona.digest());
         let ticket = self.commit(batch)?;
         self.banned = self.banned.saturating_sub(usize::from(was));
+        Ok(Reply::done(ticket))
+    }
+
+    pub(super) fn expel(&mut self, asked: &Asked, persona: Id) -> Result<Reply, Failure> {
+        self.check_owner(asked)?;
+        // Its sessions ended with the ban, and none begins while that stands.
+        if !self.is_banned(persona)? {
+            return refuse(Code::Malformed, "only a banned persona can be expelled: ban it first");
+        }
+        let hosted = self.hosted_record(persona)?.is_some();
+        let mut batch = Batch::default();
+        self.forget_all(persona, &mut batch)?;
+        batch.delete(Column::Hosted, persona.digest());
+        let ticket = self.commit(batch)?;
+        self.hosted = self.hosted.saturating_sub(usize::from(hosted));
         Ok(Reply::done(ticket))
     }
 

@@ -119,16 +119,23 @@ impl Home {
         (record.revoked, record.forgotten) = (0, 0);
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
+        self.forget_all(persona, &mut batch)?;
+        // While the relations are there, so that related people see it go.
+        self.end_all_sessions(persona, Some(asked.from));
+        let ticket = self.commit(batch)?;
+        self.hosted = self.hosted.saturating_sub(1);
+        self.moved.push(persona);
+        Ok(Reply::done(ticket))
+    }
+
+    /// Deletes everything that is kept of a persona but that it is or was hosted.
+    pub(super) fn forget_all(&self, persona: Id, batch: &mut Batch) -> Result<(), StoreError> {
         for column in OWNED {
             for row in self.store.rows(column, persona.digest(), b"") {
                 batch.delete(column, &row?.0);
             }
         }
-        let ticket = self.commit(batch)?;
-        self.hosted = self.hosted.saturating_sub(1);
-        self.moved.push(persona);
-        self.end_all_sessions(persona, Some(asked.from));
-        Ok(Reply::done(ticket))
+        Ok(())
     }
 
     /// Where a persona went that was hosted here.

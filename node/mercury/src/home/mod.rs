@@ -290,6 +290,7 @@ impl Home {
             Request::Unban(persona) => self.unban(asked, persona),
             Request::Bans(after) => self.bans(asked, after),
             Request::Figures => self.tell_figures(asked),
+            Request::Expel(persona) => self.expel(asked, persona),
             Request::BackUp => self.back_up(asked),
             Request::Call(offer) => self.call(asked, &offer),
             Request::Answer(answer) => self.answer_call(asked, &answer),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
+use super::relations::other_of;
 use super::{Asked, Failure, Home, Reply, nonce, refuse};
 use crate::body::Login;
 use crate::envelope::{Bytes32, Envelope};
@@ -56,11 +57,6 @@ impl Sessions {
             session.is_some_and(|session| session.applications.iter().any(|name| name == application))
         };
         self.hosted_devices(persona).into_iter().filter(announces).collect()
-    }
-
-    /// Personas that are there.
-    fn personas(&self) -> impl Iterator<Item = Id> + '_ {
-        self.devices.keys().copied()
     }
 
     pub(super) fn count(&self) -> usize {
@@ -250,9 +246,16 @@ impl Home {
     fn tell_presence(&mut self, persona: Id) -> Result<(), StoreError> {
         let event = Event::Presence(Presence { persona, applications: self.sessions.presence(persona) });
         let mut told = Vec::new();
-        for other in self.sessions.personas().filter(|other| *other != persona) {
-            if self.related(persona, other)? {
-                told.extend_from_slice(self.sessions.devices(other));
+        // By the persona's relations, and not by all who are here: after a restart everyone logs in.
+        for row in self.store.rows(Column::Relations, *persona.digest(), b"") {
+            let (key, record) = row?;
+            let devices = self.sessions.devices(other_of(&key));
+            if devices.is_empty() {
+                continue;
+            }
+            let relation: Relation = self.store.record(Column::Relations, &record)?;
+            if relation.state == RelationState::Held {
+                told.extend_from_slice(devices);
             }
         }
         for device in told {

@@ -218,3 +218,6 @@ fn aged(record: &Relation, wall: u64) -> Option<Option<RelationState>> {
         _ => Some(remembered.then_some(RelationState::Revoked)),
     }
 }
+
+#[cfg(test)]
+mod tests;

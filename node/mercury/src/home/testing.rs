@@ -171,11 +171,6 @@ impl Bench {
         blob
     }
 
-    /// A relation that holds between two people.
-    pub(crate) fn hold(&mut self, owner: &Person, other: &Person) {
-        self.relation(owner, other, owner.key.secret()[0].into());
-    }
-
     /// Somebody who is hosted elsewhere and logged in here.
     pub(crate) fn visitor(&mut self, number: u8) -> Person {
         let person = Person::new(number);

@@ -65,7 +65,7 @@ fn request() -> impl Strategy<Value = Request> {
         R::Call,
         R::Answer,
     ]);
-    let of_person = prop::sample::select(vec![R::GetProfile as fn(Id) -> R, R::Dismiss, R::Unban]);
+    let of_person = prop::sample::select(vec![R::GetProfile as fn(Id) -> R, R::Dismiss, R::Unban, R::Expel]);
     let of_number = prop::sample::select(vec![R::Fetch as fn(u64) -> R, R::Acknowledge, R::Invite]);
     let listed = prop::sample::select(vec![R::Relations as fn(Option<Id>) -> R, R::Bans]);
     prop_oneof![

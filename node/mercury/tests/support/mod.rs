@@ -1,12 +1,20 @@
 //! What tests over real sockets share: homes that run on loopback, and devices that talk to them.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
+pub mod idle;
 pub mod liar;
+pub mod proxy;
+pub mod raw;
+pub mod seeker;
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use iop_mercury::body::{Login, Registration};
-use iop_mercury::envelope::{Body, Envelope, Order};
+use iop_mercury::body::{
+    CallAnswer, CallOffer, HomeAddress, Login, Message as MessageBody, Registration, RelationAcceptance,
+    RelationRequest, Taken,
+};
+use iop_mercury::envelope::{Body, Envelope, Expected, Order};
 use iop_mercury::home::{Home, Settings};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::net::codec::{self, Arrived};
@@ -14,7 +22,9 @@ use iop_mercury::net::{Handle, Host, Setup};
 use iop_mercury::store::Store;
 use iop_mercury::wire::{Answer, Event, Hosting, Request};
 use libp2p::futures::StreamExt;
+use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, Message, OutboundRequestId, ProtocolSupport};
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, identity, noise, ping, relay, tcp, yamux};
 use tokio::sync::oneshot;
@@ -117,6 +127,7 @@ pub struct Device {
     pub home: PeerId,
     pub events: Vec<Event>,
     pub key: Key,
+    answers: HashMap<OutboundRequestId, Option<Answer>>,
 }
 
 pub fn wall() -> u64 {
@@ -142,7 +153,8 @@ impl Device {
             .unwrap()
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
             .build();
-        Self { swarm, home: PeerId::random(), events: Vec::new(), key: Key::generate().unwrap() }
+        let (home, key) = (PeerId::random(), Key::generate().unwrap());
+        Self { swarm, home, events: Vec::new(), key, answers: HashMap::new() }
     }
 
     /// A device that is connected.
@@ -153,40 +165,127 @@ impl Device {
     }
 
     pub async fn connect(&mut self, home: &Running) {
+        self.connect_to(home, home.address.clone()).await;
+    }
+
+    /// Connects to a home by an address of its own or of a proxy.
+    pub async fn connect_to(&mut self, home: &Running, address: Multiaddr) {
         self.home = home.handle.clone().addresses().await[0]
             .iter()
             .find_map(|part| match part {
-                libp2p::multiaddr::Protocol::P2p(peer) => Some(peer),
+                Protocol::P2p(peer) => Some(peer),
                 _ => None,
             })
             .unwrap();
-        self.swarm.dial(home.address.clone()).unwrap();
+        self.swarm.dial(address).unwrap();
         self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. })).await;
     }
 
-    /// Drives the swarm until something happens, and gives that back.
+    /// One more connection to the same home.
+    pub async fn connect_again(&mut self, home: &Running) {
+        self.dial_again(home);
+        self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. })).await;
+    }
+
+    pub fn dial_again(&mut self, home: &Running) {
+        let options = DialOpts::peer_id(self.home).addresses(vec![home.address.clone()]);
+        self.swarm.dial(options.condition(PeerCondition::Always).build()).unwrap();
+    }
+
+    /// Drives the swarm until something happens, and gives that back. A connection that fails is not expected.
     pub async fn until(
+        &mut self,
+        wanted: impl Fn(&SwarmEvent<ProtocolsEvent>) -> bool,
+    ) -> SwarmEvent<ProtocolsEvent> {
+        let failed =
+            |event: &SwarmEvent<ProtocolsEvent>| matches!(event, SwarmEvent::OutgoingConnectionError { .. });
+        let event = self.until_any(|event| wanted(event) || failed(event)).await;
+        assert!(wanted(&event), "no connection: {event:?}");
+        event
+    }
+
+    /// The same, whatever else happens.
+    pub async fn until_any(
         &mut self,
         wanted: impl Fn(&SwarmEvent<ProtocolsEvent>) -> bool,
     ) -> SwarmEvent<ProtocolsEvent> {
         within(async {
             loop {
                 let event = self.swarm.select_next_some().await;
-                if let Some(event) = self.take_event(event) {
-                    if wanted(&event) {
-                        return event;
-                    }
-                    assert!(
-                        !matches!(event, SwarmEvent::OutgoingConnectionError { .. }),
-                        "no connection: {event:?}"
-                    );
+                if let Some(event) = self.take_event(event)
+                    && wanted(&event)
+                {
+                    return event;
                 }
             }
         })
         .await
     }
 
-    /// Confirms and keeps an event of the home; gives back anything else.
+    /// Drives the swarm until something else is ready.
+    pub async fn drive_until<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                done = &mut future => return done,
+                event = self.swarm.select_next_some() => {
+                    self.take_event(event);
+                }
+            }
+        }
+    }
+
+    /// Asks for a slot at the relay; whether it was given.
+    pub async fn reserve(&mut self, home: &Running) -> bool {
+        let listener = self.swarm.listen_on(home.address.clone().with(Protocol::P2pCircuit)).unwrap();
+        let event = self
+            .until_any(|event| match event {
+                SwarmEvent::Behaviour(ProtocolsEvent::Relay(
+                    relay::client::Event::ReservationReqAccepted { .. },
+                )) => true,
+                SwarmEvent::ListenerClosed { listener_id, .. } => *listener_id == listener,
+                _ => false,
+            })
+            .await;
+        matches!(event, SwarmEvent::Behaviour(_))
+    }
+
+    /// Dials another device through the relay; whether that is reached, and stays so for a ping.
+    pub async fn open_circuit(&mut self, home: &Running, to: PeerId, other: &mut Self) -> bool {
+        let address = home.address.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(to));
+        let options = DialOpts::peer_id(to).addresses(vec![address]).condition(PeerCondition::Always);
+        self.swarm.dial(options.build()).unwrap();
+        // Without its connection to the home it could not go on.
+        let event = other
+            .drive_until(self.until_any(|event| match event {
+                SwarmEvent::OutgoingConnectionError { .. } => true,
+                SwarmEvent::ConnectionClosed { peer_id, .. } => *peer_id == to,
+                SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping)) => ping.peer == to && ping.result.is_ok(),
+                _ => false,
+            }))
+            .await;
+        let open = matches!(event, SwarmEvent::Behaviour(_));
+        if !open && !self.swarm.is_connected(&self.home) {
+            self.connect(home).await;
+        }
+        open
+    }
+
+    /// Calls somebody.
+    pub fn call(&mut self, callee: Id, application: &str, number: u8) -> OutboundRequestId {
+        let device = self.swarm.local_peer_id().to_bytes().into();
+        let body = CallOffer { application: application.to_owned(), device };
+        let offer = self.sign(callee, Order::Nonce([number; 32]), &body);
+        self.send(Request::Call(offer))
+    }
+
+    /// A message of so many bytes that nobody could decrypt.
+    pub fn message(&self, to: Id, number: u8, length: usize) -> Envelope {
+        let body = MessageBody { encapsulated: [number; 32].into(), ciphertext: vec![number; length].into() };
+        self.sign(to, Order::Nonce([number; 32]), &body)
+    }
+
+    /// Confirms and keeps an event of the home, keeps an answer; gives back anything else.
     fn take_event(&mut self, event: SwarmEvent<ProtocolsEvent>) -> Option<SwarmEvent<ProtocolsEvent>> {
         match event {
             SwarmEvent::Behaviour(ProtocolsEvent::Events(request_response::Event::Message {
@@ -195,6 +294,20 @@ impl Device {
             })) => {
                 self.events.push(request);
                 let _ = self.swarm.behaviour_mut().events.send_response(channel, Arrived);
+                None
+            }
+            SwarmEvent::Behaviour(ProtocolsEvent::Requests(request_response::Event::Message {
+                message: Message::Response { request_id, response },
+                ..
+            })) => {
+                self.answers.insert(request_id, Some(response));
+                None
+            }
+            SwarmEvent::Behaviour(ProtocolsEvent::Requests(request_response::Event::OutboundFailure {
+                request_id,
+                ..
+            })) => {
+                self.answers.insert(request_id, None);
                 None
             }
             other => Some(other),
@@ -207,25 +320,14 @@ impl Device {
 
     /// The answer to a request that was sent; none if the connection ended first.
     pub async fn answer(&mut self, wanted: OutboundRequestId) -> Option<Answer> {
-        let event = self
-            .until(|event| match event {
-                SwarmEvent::Behaviour(ProtocolsEvent::Requests(request_response::Event::Message {
-                    message: Message::Response { request_id, .. },
-                    ..
-                })) => *request_id == wanted,
-                SwarmEvent::Behaviour(ProtocolsEvent::Requests(
-                    request_response::Event::OutboundFailure { request_id, .. },
-                )) => *request_id == wanted,
-                _ => false,
-            })
-            .await;
-        match event {
-            SwarmEvent::Behaviour(ProtocolsEvent::Requests(request_response::Event::Message {
-                message: Message::Response { response, .. },
-                ..
-            })) => Some(response),
-            _ => None,
-        }
+        within(async {
+            while !self.answers.contains_key(&wanted) {
+                let event = self.swarm.select_next_some().await;
+                self.take_event(event);
+            }
+            self.answers.remove(&wanted).unwrap()
+        })
+        .await
     }
 
     pub async fn ask(&mut self, request: Request) -> Answer {
@@ -266,4 +368,48 @@ impl Device {
         device.log_in(home, &[]).await;
         device
     }
+}
+
+fn verified<B: Body>(envelope: &Envelope) -> iop_mercury::envelope::Verified<B> {
+    envelope.verify(&Expected { network: NETWORK, about: None, signer: None, now: wall() }).unwrap()
+}
+
+/// Two people who are hosted, logged in and related; the second one takes calls of these applications.
+pub async fn related(home: &Running, applications: &[&str]) -> (Device, Device) {
+    let mut first = Device::resident(home).await;
+    let mut second = Device::at(home).await;
+    second.register(home).await;
+    second.log_in(home, applications).await;
+    let order = Order::Nonce([200; 32]);
+    let address = HomeAddress { home: home.id, addresses: vec![home.address.to_string()] };
+    let body = RelationRequest { label: "friend".into(), note: String::new(), home: address };
+    let request = first.sign(second.key.id(), order, &body);
+    let body = RelationAcceptance { request: verified::<RelationRequest>(&request).hash().into() };
+    let acceptance = second.sign(first.key.id(), order, &body);
+    assert_eq!(first.ask(Request::Related(request, acceptance)).await, Answer::Done);
+    (first, second)
+}
+
+/// The callee takes the call that rings; the caller gets the answer.
+pub async fn take_call(caller: &mut Device, callee: &mut Device, call: OutboundRequestId) {
+    let rings = |device: &Device| {
+        device.events.iter().rev().find_map(|event| match event {
+            Event::Call(offer) => Some(offer.clone()),
+            _ => None,
+        })
+    };
+    // The caller's request has to leave first.
+    let offer = loop {
+        if let Some(offer) = rings(callee) {
+            break offer;
+        }
+        caller.drive_until(callee.ask(Request::About)).await;
+    };
+    let verified = verified::<CallOffer>(&offer);
+    let device = callee.swarm.local_peer_id().to_bytes().into();
+    let taken = Some(Taken { device, token: [9; 32].into() });
+    let body = CallAnswer { offer: verified.hash().into(), taken };
+    let answer = callee.sign(verified.signer(), verified.order(), &body);
+    assert_eq!(callee.ask(Request::Answer(answer.clone())).await, Answer::Done);
+    assert_eq!(callee.drive_until(caller.answer(call)).await, Some(Answer::Answered(answer)));
 }

@@ -211,6 +211,11 @@ pub(crate) enum OwnerCommand {
         /// Whom
         id: Id,
     },
+    /// Of a home's owner: throws away all that the home keeps of somebody who is banned
+    Expel {
+        /// Whom
+        id: Id,
+    },
     /// Of a home's owner: prints who is banned
     Bans,
     /// Of a home's owner: prints figures

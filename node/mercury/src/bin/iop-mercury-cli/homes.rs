@@ -87,6 +87,7 @@ pub(crate) async fn owner(
         }
         OwnerCommand::Ban { id, reason } => Ok(device.ban(&home, id, Some(&reason)).await?),
         OwnerCommand::Unban { id } => Ok(device.ban(&home, id, None).await?),
+        OwnerCommand::Expel { id } => Ok(device.expel(&home, id).await?),
         OwnerCommand::Bans => {
             for (id, reason) in device.bans(&home).await? {
                 let value = json!({ "id": id.to_string(), "reason": reason });

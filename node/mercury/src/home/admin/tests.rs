@@ -46,6 +46,7 @@ fn only_the_owner_invites_bans_looks_and_backs_up() {
     for request in [
         Request::Invite(60),
         Request::Ban(someone, String::new()),
+        Request::Expel(someone),
         Request::Unban(someone),
         Request::Bans(None),
         Request::Figures,
@@ -93,7 +94,7 @@ fn invitations_are_within_their_time_and_number() {
 #[test]
 fn a_ban_ends_sessions_and_refuses_log_in_and_registration() {
     let (mut bench, owner) = owned();
-    let ada = bench.resident(1);
+    let (ada, bob) = (bench.resident(1), bench.resident(3));
     let stranger = Person::new(2);
     let profile = Profile {
         attributes: Vec::new(),
@@ -105,6 +106,11 @@ fn a_ban_ends_sessions_and_refuses_log_in_and_registration() {
     let picture = profile.picture.unwrap().hash;
     let profile = bench.sign(&ada, ada.id(), Order::Sequence(1), &profile);
     bench.ask(ada.device, Request::SetProfile(profile.clone()));
+    bench.relation(&ada, &bob, 1);
+    let to_ada = [2, 3].map(|number| bench.message(&bob, ada.id(), number, 20));
+    let [first, to_ada] = to_ada;
+    bench.ask(bob.device, Request::Put(first));
+    let to_bob = bench.message(&ada, bob.id(), 5, 20);
     bench.events_of(ada.device);
     for persona in [ada.id(), stranger.id()] {
         assert_eq!(ban(&mut bench, &owner, persona, "why not"), Answer::Done);
@@ -121,10 +127,17 @@ fn a_ban_ends_sessions_and_refuses_log_in_and_registration() {
     assert_eq!(bench.ask(anyone, Request::GetProfile(ada.id())), unknown, "it is not shown");
     let hidden = bench.ask(anyone, Request::GetChunk(ada.id(), picture, 0));
     assert_eq!(code(&hidden), Some(Code::LogInFirst));
+    assert_eq!(code(&bench.ask(anyone, Request::Put(to_bob.clone()))), Some(Code::Closed));
+    let not_taken = bench.ask(anyone, Request::Put(to_ada.clone()));
+    let readdressed = bench.message(&bob, Person::new(77).id(), 4, 20);
+    assert_eq!(bench.ask(anyone, Request::Put(readdressed)), not_taken, "as to somebody unknown");
     bench.log_in(&owner, &[]);
     assert_eq!(bench.ask(owner.device, Request::Unban(ada.id())), Answer::Done);
     assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true));
     assert_eq!(bench.ask(anyone, Request::GetProfile(ada.id())), Answer::Profile(profile), "all stayed");
+    let mail = bench.ask(ada.device, Request::Fetch(0));
+    assert!(matches!(&mail, Answer::Mail(mail, false) if mail.len() == 1), "what waited: {mail:?}");
+    assert_eq!(bench.ask(anyone, Request::Put(to_bob)), Answer::Done);
     assert_eq!(code(&bench.register(&stranger)), Some(Code::Closed));
     assert_eq!(bans(&mut bench, &owner, None).0, [(stranger.id(), "why not".to_owned())]);
 }
@@ -174,6 +187,36 @@ fn so_many_bans_and_no_more_and_they_are_told_in_parts() {
 }
 
 #[test]
+fn all_that_is_kept_of_a_banned_persona_goes_when_the_owner_says_so() {
+    let (mut bench, owner) = owned();
+    let (ada, bob) = (bench.resident(1), bench.resident(2));
+    bench.relation(&ada, &bob, 1);
+    let message = bench.message(&bob, ada.id(), 2, 20);
+    bench.ask(bob.device, Request::Put(message));
+    bench.upload(&ada, b"a blob");
+    let expel = |bench: &mut Bench, person: &Person| bench.ask(owner.device, Request::Expel(person.id()));
+    assert_eq!(code(&expel(&mut bench, &ada)), Some(Code::Malformed), "not without a ban");
+    assert!(matches!(bench.ask(ada.device, Request::Claim), Answer::Hosting(..)));
+    ban(&mut bench, &owner, ada.id(), "");
+    for _ in 0..2 {
+        assert_eq!(expel(&mut bench, &ada), Answer::Done);
+        assert_eq!(bench.home.figures()[0], ("hosted", 2));
+    }
+    let of = |person: &Person| {
+        let rows = |column| bench.home.store.rows(column, person.id().digest(), b"").count();
+        Column::ALL.into_iter().map(rows).sum::<usize>()
+    };
+    assert_eq!((of(&ada), of(&bob)), (1, 2), "her ban; Bob's hosting and his relation");
+    bench.check_counts();
+    let mut bench = bench.restart(|settings| settings.owner = Some(owner.id()));
+    assert_eq!(bench.home.figures()[0], ("hosted", 2));
+    bench.log_in(&owner, &[]);
+    bench.ask(owner.device, Request::Unban(ada.id()));
+    assert_eq!(bench.log_in(&ada, &[]), Answer::Session(false), "she is not hosted any more");
+    assert!(matches!(bench.register(&ada), Answer::Hosting(..)));
+}
+
+#[test]
 fn figures_say_what_happens() {
     let (mut bench, owner) = owned();
     let ada = bench.resident(1);
@@ -201,7 +244,10 @@ fn figures_say_what_happens() {
 }
 
 /// All rows of a home's store.
-fn everything(bench: &Bench) -> Vec<(String, Box<[u8]>, Box<[u8]>)> {
+/// A column's name, a key, a value.
+type Record = (String, Box<[u8]>, Box<[u8]>);
+
+fn everything(bench: &Bench) -> Vec<Record> {
     let rows = |column: Column| {
         let rows = bench.home.store.rows(column, b"", b"");
         rows.map(move |row| row.map(|(key, value)| (format!("{column:?}"), key, value)).unwrap())
@@ -214,7 +260,11 @@ fn everything(bench: &Bench) -> Vec<(String, Box<[u8]>, Box<[u8]>)> {
 fn all_that_is_hosted_comes_back_from_a_backup() {
     let (mut bench, owner) = owned();
     let (ada, bob) = (bench.resident(1), bench.resident(2));
-    bench.hold(&ada, &bob);
+    bench.relation(&ada, &bob, 1);
+    let message = bench.message(&ada, bob.id(), 2, 100);
+    bench.ask(ada.device, Request::Put(message.clone()));
+    let wanted = bench.request(&Person::new(3), bob.id(), 3);
+    bench.ask(PeerId::random(), Request::Relate(wanted.clone()));
     let picture = bench.upload(&ada, &[7; 20_000]);
     let attribute = Attribute { name: "name".to_owned(), value: "../../etc/passwd".to_owned() };
     let profile = Profile {
@@ -228,14 +278,9 @@ fn all_that_is_hosted_comes_back_from_a_backup() {
     bench.ask(ada.device, Request::SetProfile(profile.clone()));
     ban(&mut bench, &owner, numbered(1), "../../tmp");
     bench.ask(owner.device, Request::Invite(60));
-    let mut rest = Batch::default();
-    for column in Column::ALL.into_iter().filter(|column| *column != Column::Meta) {
-        // The rest of the columns, of which this test knows no requests: any rows have to come back.
-        if bench.home.store.rows(column, b"", b"").next().is_none() {
-            rest.put_bytes(column, &[0xee; 64], b"something");
-        }
+    for column in Column::ALL {
+        assert!(bench.home.store.rows(column, b"", b"").next().is_some(), "{column:?}");
     }
-    bench.home.commit(rest).unwrap();
     let before = everything(&bench);
     let names = [0, 1].map(|_| match bench.ask(owner.device, Request::BackUp) {
         Answer::BackedUp(name) => name,
@@ -256,6 +301,9 @@ fn all_that_is_hosted_comes_back_from_a_backup() {
     let chunk = restored.ask(PeerId::random(), Request::GetChunk(ada.id(), picture.hash, 0));
     assert_eq!(chunk, Answer::Chunk(vec![7; 20_000].into()));
     assert_eq!(restored.log_in(&bob, &[]), Answer::Session(true));
+    let mail = restored.ask(bob.device, Request::Fetch(0));
+    assert!(matches!(&mail, Answer::Mail(mail, false) if mail[0].envelope == message), "{mail:?}");
+    assert_eq!(restored.ask(bob.device, Request::Requests), Answer::Requests(vec![wanted]));
     assert_eq!(restored.home.figures()[0], ("hosted", 3));
 }
 

@@ -174,8 +174,8 @@ fn strangers_are_not_told_what_there_is() {
     let (ada, bob, eve) = (bench.resident(1), bench.resident(2), bench.resident(3));
     let (friend, stranger) = (bench.visitor(4), bench.visitor(5));
     let nobody = PeerId::random();
-    bench.hold(&ada, &bob);
-    bench.hold(&ada, &friend);
+    bench.relation(&ada, &bob, 1);
+    let proof = bench.relation(&friend, &ada, 2);
     let blob = bench.upload(&ada, b"for friends");
     let half = blob_of(&[1; CHUNK + 1]);
     offer(&mut bench, &ada, half);
@@ -190,6 +190,13 @@ fn strangers_are_not_told_what_there_is() {
             assert_eq!(read(&mut bench, device, &ada, other, number), answer);
         }
     }
+    let revocation = bench.revocation(&ada, &friend, &proof.0);
+    assert_eq!(bench.ask(ada.device, Request::Revoke(revocation)), Answer::Done);
+    assert_eq!(
+        read(&mut bench, friend.device, &ada, blob, 0),
+        read(&mut bench, friend.device, &unknown, blob, 0),
+        "a friend no longer"
+    );
     for request in [
         Request::Offer(blob),
         Request::Chunk(blob.hash, 0, b"x".to_vec().into()),

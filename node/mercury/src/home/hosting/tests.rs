@@ -8,7 +8,7 @@ use crate::home::testing::{Bench, NETWORK, Person, code};
 use crate::id::Key;
 use crate::limits::{CHALLENGE_TIME, MAX_HOSTED, REDIRECT_TIME};
 use crate::store::Column;
-use crate::wire::{Answer, Code, Event, Hosting, Request};
+use crate::wire::{Answer, Code, Event, Hosting, Presence, Request};
 
 fn register_with(bench: &mut Bench, person: &Person, invitation: Option<[u8; 16]>) -> Answer {
     let order = bench.challenge(person.device);
@@ -210,10 +210,15 @@ fn who_leaves_takes_everything_and_may_come_back() {
     for person in [&ada, &bob] {
         bench.upload(person, b"a blob");
     }
-    bench.hold(&ada, &bob);
+    bench.relation(&ada, &bob, 1);
+    let message = bench.message(&bob, ada.id(), 2, 100);
+    assert_eq!(bench.ask(bob.device, Request::Put(message)), Answer::Done);
     let second_device = Person { key: Key::from_secret(&[1; 32]), device: PeerId::random() };
     bench.log_in(&second_device, &[]);
+    bench.events.clear();
     assert_eq!(leave(&mut bench, &ada), Answer::Done);
+    let gone = Event::Presence(Presence { persona: ada.id(), applications: None });
+    assert_eq!(bench.events_of(bob.device).last(), Some(&gone), "related people see her go");
     assert_eq!(bench.events_of(second_device.device), [Event::Ended]);
     assert_eq!(bench.events_of(ada.device), [], "the device that asked knows it by its answer");
     for device in [ada.device, second_device.device] {
@@ -223,7 +228,12 @@ fn who_leaves_takes_everything_and_may_come_back() {
         let of = |column| bench.home.store.rows(column, person.id().digest(), b"").count();
         super::OWNED.map(of).iter().sum::<usize>()
     };
-    assert_eq!((rows(&bench, &ada), rows(&bench, &bob)), (0, 2), "a blob and its chunk are Bob's");
+    assert_eq!(
+        (rows(&bench, &ada), rows(&bench, &bob)),
+        (0, 3),
+        "a relation, a blob and its chunk are Bob's"
+    );
+    bench.check_counts();
     assert_eq!(code(&leave(&mut bench, &ada)), Some(Code::NotForYou), "twice");
     assert_eq!(bench.log_in(&ada, &[]), Answer::Session(false), "a visitor now");
     bench.wait(1);

@@ -267,21 +267,22 @@ fn one_byte_more_than_a_senders_part_is_refused() {
 
 #[test]
 fn items_and_marks_of_a_mailbox_are_counted() {
-    let mailbox = |bench: &Bench, owner: &Person, change: &dyn Fn(&mut Mailbox)| {
+    let mailbox = |bench: &Bench, owner: &Person, change: fn(&mut Mailbox)| {
         let mut batch = Batch::default();
         let mut mailbox = bench.home.mailbox(owner.id()).unwrap();
         change(&mut mailbox);
         batch.put(Column::Boxes, owner.id().digest(), &mailbox);
         bench.home.store.commit(batch).unwrap();
     };
-    let limits: [(&dyn Fn(&mut Mailbox), u32); 2] = [
-        (&|mailbox| mailbox.count = MAX_MAIL_COUNT - 1, 0),
-        (&|mailbox| (mailbox.count, mailbox.seen) = (0, MAX_SEEN - 1), 1),
+    type Change = fn(&mut Mailbox);
+    let limits: [(Change, usize); 2] = [
+        (|mailbox| mailbox.count = MAX_MAIL_COUNT - 1, 0),
+        (|mailbox| (mailbox.count, mailbox.seen) = (0, MAX_SEEN - 1), 1),
     ];
     for (almost, sender) in limits {
         let (mut bench, owner, senders) = with_senders(2);
         mailbox(&bench, &owner, almost);
-        let sender = &senders[sender as usize];
+        let sender = &senders[sender];
         let messages = [1, 2].map(|number| bench.message(sender, owner.id(), number, 16));
         let answers = messages.map(|message| bench.ask(sender.device, Request::Put(message)));
         assert_eq!(answers.map(|answer| code(&answer)), [None, Some(Code::Full)]);
@@ -380,5 +381,5 @@ fn banned_people_send_and_get_nothing() {
     assert_eq!(code(&of_banned(&mut bench, other.id(), 2)), Some(Code::Closed));
     assert_eq!(of_banned(&mut bench, owner.id(), 3), not_for_you());
     assert_eq!(put(&mut bench, 4), Answer::Done);
-    assert!(<Message as Body>::LIFE <= MAIL_TIME, "marks of what was seen go with mail");
+    const { assert!(<Message as Body>::LIFE <= MAIL_TIME, "marks of what was seen go with mail") };
 }

@@ -181,8 +181,8 @@ fn presence_is_told_to_related_people_and_strangers_learn_nothing() {
     let mut bench = Bench::new(|_| ());
     let (ada, bob, eve) = (bench.resident(1), bench.resident(2), bench.resident(3));
     let (friend, stranger) = (bench.visitor(4), bench.visitor(5));
-    bench.hold(&ada, &bob);
-    bench.hold(&ada, &friend);
+    bench.relation(&ada, &bob, 1);
+    bench.relation(&friend, &ada, 2);
     bench.ask(ada.device, Request::Announce(vec!["chess".to_owned()]));
     for device in [bob.device, friend.device] {
         let answer = presence(&mut bench, device, ada.id());
@@ -206,8 +206,8 @@ fn related_people_see_one_come_go_and_take_calls() {
     let mut bench = Bench::new(|_| ());
     let (ada, bob, eve) = (bench.resident(1), bench.resident(2), bench.resident(3));
     let friend = bench.visitor(4);
-    bench.hold(&ada, &bob);
-    bench.hold(&ada, &friend);
+    let proof = bench.relation(&ada, &bob, 1);
+    bench.relation(&friend, &ada, 2);
     bench.events.clear();
     let second = at(1);
     let told = |bench: &mut Bench, expected: Option<Presence>| {
@@ -226,11 +226,13 @@ fn related_people_see_one_come_go_and_take_calls() {
     told(&mut bench, Some(there(ada.id(), &["chess", "talk"])));
     bench.ask(second.device, Request::LogOut);
     told(&mut bench, Some(gone(ada.id())));
-    // Bob has no relation record that shows him to her: his record is his own.
-    bench.log_in(&ada, &[]);
+    // What is taken back is told no more.
+    let revocation = bench.revocation(&bob, &ada, &proof.0);
+    assert_eq!(bench.ask(bob.device, Request::Revoke(revocation)), Answer::Done);
     bench.events.clear();
-    bench.ask(bob.device, Request::Announce(vec!["go".to_owned()]));
-    told(&mut bench, None);
+    bench.log_in(&ada, &[]);
+    let seen = Event::Presence(there(ada.id(), &[]));
+    assert_eq!((bench.events_of(bob.device), bench.events_of(friend.device)), (vec![], vec![seen]));
 }
 
 #[test]

@@ -1,0 +1,210 @@
+//! Peers that mean no good, over real sockets: each hurts itself alone.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use iop_mercury::limits::{
+    MAX_CONNECTIONS_OF_PEER, MAX_REFUSED, MAX_REQUESTS_OF_PEER, Rate, STREAMS_OF_CONNECTION,
+};
+use iop_mercury::net::{Quotas, Setup};
+use iop_mercury::wire::{Answer, Code, MAX_REQUEST, Request};
+use libp2p::swarm::SwarmEvent;
+use support::raw::{Behaviour, Raw, RawDevice};
+use support::{Device, ProtocolsEvent, Running};
+
+fn code(answer: Answer) -> Code {
+    match answer {
+        Answer::Refused(refusal) => refusal.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn serves_others(home: &Running) {
+    let mut other = Device::resident(home).await;
+    assert!(matches!(other.ask(Request::Claim).await, Answer::Hosting(..)));
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_and_so_is_one_byte_too_many() {
+    let home = Running::start(Setup::default()).await;
+    let mut device = RawDevice::at(&home, Behaviour::Whole).await;
+    for (bytes, says) in [
+        (Vec::new(), "not one value"),
+        (vec![0xff; 100], "not one value"),
+        (vec![0x9b, 0x40, 0, 0, 0, 0, 0, 0, 0], "not one value"),
+        ([&[0x82, 0x18, 50, 0x81, 0x9b][..], &[0x7f; 8]].concat(), "not one value"),
+        (vec![0x81; MAX_REQUEST], "not one value"),
+        (vec![0x81; MAX_REQUEST + 1], "more than"),
+        (vec![0; 4 * MAX_REQUEST], "more than"),
+    ] {
+        let length = bytes.len();
+        match device.ask(Raw(bytes)).await {
+            Some(Answer::Refused(refusal)) => {
+                assert_eq!(refusal.code, Code::Malformed);
+                assert!(refusal.reason.contains(says), "{length} bytes: {}", refusal.reason);
+            }
+            // The home has read no further, and the rest of what was sent met a closed stream.
+            None => assert!(length > MAX_REQUEST, "{length} bytes"),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn requests_that_are_half_sent_end_by_themselves_and_hold_up_nobody() {
+    let home = Running::start(Setup::default()).await;
+    let mut slow = RawDevice::at(&home, Behaviour::Half).await;
+    let whole =
+        iop_mercury::net::codec::Message::to_bytes(&iop_mercury::net::codec::Asked::Ok(Request::About));
+    let half: Vec<_> = (0..STREAMS_OF_CONNECTION).map(|_| slow.send(Raw(whole[..1].to_vec()))).collect();
+    serves_others(&home).await;
+    for id in half {
+        assert_eq!(slow.answer(id).await, None, "cut off by the home");
+    }
+    // Its streams are free again.
+    slow.behave(Behaviour::Whole);
+    assert!(matches!(slow.ask(Raw(whole)).await, Some(Answer::About(_))));
+}
+
+#[tokio::test]
+async fn one_that_asks_too_fast_is_told_so_then_cut_off_and_others_are_not_concerned() {
+    let quotas =
+        Quotas { requests_of_peer: Rate { burst: 20, per_second: 1 }, loopback: true, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut flood = Device::at(&home).await;
+    for number in 0..20 {
+        assert!(matches!(flood.ask(Request::About).await, Answer::About(_)), "{number}");
+    }
+    assert_eq!(code(flood.ask(Request::About).await), Code::Later);
+    serves_others(&home).await;
+    let mut cut_off = false;
+    for _ in 0..2 * MAX_REFUSED {
+        let id = flood.send(Request::About);
+        match flood.answer(id).await {
+            Some(Answer::About(_)) => {}
+            Some(refused) => assert_eq!(code(refused), Code::Later),
+            None => {
+                cut_off = true;
+                break;
+            }
+        }
+    }
+    assert!(cut_off);
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn one_that_has_too_much_under_way_is_refused() {
+    let home = Running::start(Setup::default()).await;
+    // Calls that nobody answers stay under way; without a log-in they do not, so half a dozen residents are related.
+    let (mut caller, callee) = support::related(&home, &["chat"]).await;
+    let calls: Vec<_> = (0..=iop_mercury::limits::MAX_CALLS_OF_CALLER)
+        .map(|number| caller.call(callee.key.id(), "chat", u8::try_from(number).unwrap()))
+        .collect();
+    let last = caller.answer(*calls.last().unwrap()).await.unwrap();
+    assert_eq!(code(last), Code::Full);
+    for call in &calls[..calls.len() - 1] {
+        assert_eq!(caller.answer(*call).await.map(code), Some(Code::NoAnswer), "after ten seconds");
+    }
+    const { assert!(MAX_REQUESTS_OF_PEER <= MAX_CONNECTIONS_OF_PEER * STREAMS_OF_CONNECTION) };
+}
+
+#[tokio::test]
+async fn one_that_reads_nothing_is_forgotten_and_others_are_served() {
+    let home = Running::start(Setup::default()).await;
+    let (mut writer, mut reader) = support::related(&home, &[]).await;
+    // Half a megabyte of mail: what the reader asks for again and again.
+    for number in 0..7 {
+        let message = writer.message(reader.key.id(), number, 60 * 1024);
+        assert_eq!(writer.ask(Request::Put(message)).await, Answer::Done);
+    }
+    assert!(matches!(reader.ask(Request::Fetch(0)).await, Answer::Mail(mail, false) if mail.len() == 7));
+    let proxy = support::proxy::Proxy::start(&home.address).await;
+    let mut slow = Device::new();
+    slow.key = iop_mercury::id::Key::from_secret(&reader.key.secret());
+    slow.connect_to(&home, proxy.address.clone()).await;
+    slow.log_in(&home, &[]).await;
+    proxy.stop_reading();
+    // Twelve megabytes: more than sockets hold.
+    for _ in 0..24 {
+        slow.send(Request::Fetch(0));
+    }
+    slow.drive_until(home.until("requests_under_way", |count| count > 0)).await;
+    serves_others(&home).await;
+    slow.drive_until(home.until("requests_under_way", |count| count == 0)).await;
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn who_is_not_hosted_and_logged_in_reserves_nothing() {
+    let home = Running::start(Setup::default()).await;
+    let mut stranger = Device::at(&home).await;
+    for _ in 0..50 {
+        assert!(!stranger.reserve(&home).await);
+    }
+    let mut visitor = Device::at(&home).await;
+    visitor.log_in(&home, &[]).await;
+    assert!(!visitor.reserve(&home).await, "hosted elsewhere");
+    assert_eq!(home.figure("reservations"), 0);
+    let mut resident = Device::resident(&home).await;
+    assert!(resident.reserve(&home).await);
+    home.until("reservations", |count| count == 1).await;
+}
+
+#[tokio::test]
+async fn circuits_are_for_calls_that_were_taken_and_once() {
+    let home = Running::start(Setup::default()).await;
+    let (mut caller, mut callee) = support::related(&home, &["chat"]).await;
+    assert!(callee.reserve(&home).await);
+    let callee_device = *callee.swarm.local_peer_id();
+    for _ in 0..20 {
+        assert!(!caller.open_circuit(&home, callee_device, &mut callee).await, "no call was taken");
+    }
+    assert_eq!(home.figure("circuits"), 0);
+    let call = caller.call(callee.key.id(), "chat", 1);
+    support::take_call(&mut caller, &mut callee, call).await;
+    assert!(caller.open_circuit(&home, callee_device, &mut callee).await);
+    home.until("circuits", |count| count == 1).await;
+    assert!(!caller.open_circuit(&home, callee_device, &mut callee).await, "once");
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn a_thousand_idle_connections_are_kept_and_others_are_served() {
+    let home = Running::start(Setup::default()).await;
+    let idle = support::idle::connect(&home.address, 1_000).await;
+    home.until("connections", |count| count == 1_000).await;
+    serves_others(&home).await;
+    assert!(home.figure("connections") >= 1_000);
+    drop(idle);
+    home.until("connections", |count| count == 0).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_those_of_a_peer_and_an_address_are_closed() {
+    let quotas = Quotas { connections_of_address: 3, loopback: true, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let three = support::idle::connect(&home.address, 3).await;
+    let mut fourth = Device::new();
+    fourth.swarm.dial(home.address.clone()).unwrap();
+    let refused = |event: &SwarmEvent<ProtocolsEvent>| {
+        matches!(event, SwarmEvent::OutgoingConnectionError { .. } | SwarmEvent::ConnectionClosed { .. })
+    };
+    fourth.until_any(refused).await;
+    drop(three);
+    home.until("connections", |count| count == 0).await;
+    serves_others(&home).await;
+    let home = Running::start(Setup::default()).await;
+    let mut device = Device::at(&home).await;
+    for _ in 1..MAX_CONNECTIONS_OF_PEER {
+        device.connect_again(&home).await;
+    }
+    home.until("connections", |count| count == MAX_CONNECTIONS_OF_PEER as u64).await;
+    device.dial_again(&home);
+    device.until_any(|event| matches!(event, SwarmEvent::ConnectionClosed { .. })).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(matches!(device.ask(Request::About).await, Answer::About(_)), "the older ones are left");
+}
