@@ -37,7 +37,7 @@ async fn what_is_no_request_is_refused_and_so_is_one_byte_too_many() {
         ([&[0x82, 0x18, 50, 0x81, 0x9b][..], &[0x7f; 8]].concat(), "not one value"),
         (vec![0x81; MAX_REQUEST], "not one value"),
         (vec![0x81; MAX_REQUEST + 1], "more than"),
-        (vec![0; 4 * MAX_REQUEST], "more than"),
+        (vec![0; 3 * MAX_REQUEST], "more than"),
     ] {
         let length = bytes.len();
         match device.ask(Raw(bytes)).await {

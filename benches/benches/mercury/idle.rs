@@ -1,0 +1,64 @@
+//! Memory of a home for each idle connection: devices that are logged in at a node, and say nothing.
+//!
+//! `cargo bench --bench mercury_idle [-- CONNECTIONS]`
+#![allow(clippy::unwrap_used)]
+
+mod people;
+
+use std::time::{Duration, Instant};
+
+use iop_tests::program::{free_port, wait_for};
+use iop_tests::stand::{Network, Node};
+use libp2p::Multiaddr;
+
+/// Connections that come before the first measurement, so that what is there once is not counted.
+const WARM_UP: usize = 200;
+
+fn resident(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.program.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn main() {
+    let count: usize = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(4_000);
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [
+        "--mercury-bind".to_owned(),
+        format!("/ip4/127.0.0.1/tcp/{}", free_port()),
+        "--no-listen".to_owned(),
+    ];
+    let network = Network::Named("regtest");
+    let node = Node::start_with(folder.path(), &network, free_port(), &flags).unwrap();
+    let address: Multiaddr = wait_for(Duration::from_secs(20), || {
+        let log = node.program.log();
+        let line = log.lines().find(|line| line.contains("Mercury listens at"))?.to_owned();
+        line.rsplit(' ').next()?.parse().ok()
+    })
+    .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let connect = async |count: usize| {
+            for _ in 0..count {
+                let mut device = people::Device::connect(&address, "regtest").await;
+                device.log_in(&["chat"]).await;
+                tokio::spawn(device.idle());
+            }
+            // What follows a log-in has passed.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        };
+        connect(WARM_UP).await;
+        let (before, since) = (resident(&node), Instant::now());
+        connect(count).await;
+        let took = since.elapsed() - Duration::from_secs(3);
+        let each = (resident(&node) - before) / count as u64;
+        println!("{count} devices logged in, {:.0} a second", count as f64 / took.as_secs_f64());
+        println!("{each} bytes of resident memory each; the node has {} MiB", resident(&node) >> 20);
+        let peak = resident(&node);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        println!("after five seconds {} bytes each", (resident(&node) - before) / count as u64);
+        assert!(peak > 0);
+    });
+    drop(runtime);
+    node.program.stop();
+}
