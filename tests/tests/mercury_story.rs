@@ -14,7 +14,7 @@ use iop_tests::program::{Program, free_port, programs, run, wait_for};
 const LIMIT: Duration = Duration::from_secs(60);
 const NAME: &str = "iop-mercury-cli";
 
-/// A home that runs alone.
+/// A home.
 struct Home {
     program: Program,
     /// Where it is, with its peer id.
@@ -22,15 +22,38 @@ struct Home {
 }
 
 impl Home {
+    /// One that runs alone.
     fn start(dir: &Path, name: &str, more: &[&str]) -> Self {
         let folder = dir.join(name);
-        std::fs::create_dir_all(&folder).unwrap();
         let bind = format!("/ip4/127.0.0.1/tcp/{}", free_port());
-        let mut args = vec!["home", "run", "--network", "story", "--bind", &bind, "--datadir"];
+        let mut args = vec!["home", "run", "--network", "regtest", "--bind", &bind, "--datadir"];
         args.push(folder.to_str().unwrap());
         args.extend(more);
-        let program = Program::start(NAME, &folder, args).unwrap();
-        let shown = || program.log().lines().find(|line| line.contains("/p2p/")).map(str::to_owned);
+        Self::start_program(NAME, &folder, &args, &bind)
+    }
+
+    /// One that a node hosts.
+    fn start_in_node(dir: &Path, name: &str) -> Self {
+        let folder = dir.join(name);
+        let (bind, rpc) =
+            (format!("/ip4/127.0.0.1/tcp/{}", free_port()), format!("127.0.0.1:{}", free_port()));
+        let mut args = vec!["run", "--network", "regtest", "--no-listen", "--no-dns-seed"];
+        args.extend(["--rpc-bind", &rpc, "--mercury-bind", &bind, "--datadir", folder.to_str().unwrap()]);
+        Self::start_program("iop-node", &folder, &args, &bind)
+    }
+
+    /// Both say where they are: the one alone on a line of its own, the node in its log.
+    fn start_program(program: &'static str, folder: &Path, args: &[&str], bind: &str) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let program = Program::start(program, folder, args).unwrap();
+        let begin = format!("{bind}/p2p/");
+        let shown = || {
+            let log = program.log();
+            let place = log.find(&begin)?;
+            // The whole line is there.
+            let (address, _) = log[place..].split_once('\n')?;
+            Some(address.to_owned())
+        };
         let address = wait_for(LIMIT, shown).unwrap_or_else(|| panic!("no home:\n{}", program.log()));
         Self { program, address }
     }
@@ -46,7 +69,7 @@ impl Person {
     fn new(dir: &Path, name: &str) -> Self {
         let folder = dir.join(name);
         let mut person = Self { folder, id: String::new() };
-        person.id = person.does(&["new", "--network", "story"]).trim().to_owned();
+        person.id = person.does(&["new", "--network", "regtest"]).trim().to_owned();
         person
     }
 
@@ -126,7 +149,7 @@ fn relate(one: &Person, other: &Person) {
 #[test]
 fn two_people_behind_two_homes() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Home::start(dir.path(), "first", &[]);
+    let first = Home::start_in_node(dir.path(), "first");
     let second = Home::start(dir.path(), "second", &["--peer", &first.address]);
     let (ada, ben) = (Person::new(dir.path(), "ada"), Person::new(dir.path(), "ben"));
     ada.does(&["register", "--home", &first.address]);

@@ -5,6 +5,7 @@
 //! homes cannot tell which personas belong to one person.
 //! Path: method → [`super::driver`] → home → verified → folder → result; what a home tells → verified → [`Told`].
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -132,6 +133,8 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     commands: mpsc::Sender<Command>,
     session: Mutex<Option<Session>>,
+    /// Homes that know who asks, for as long as they are connected.
+    known: Mutex<HashSet<PeerId>>,
     pub(super) calls: Mutex<Calls>,
 }
 
@@ -175,6 +178,7 @@ impl Device {
             settings,
             commands,
             session: Mutex::new(None),
+            known: Mutex::new(HashSet::new()),
             calls: Mutex::new(Calls::default()),
         };
         let device = Self(Arc::new(shared));
@@ -243,6 +247,7 @@ impl Device {
     pub(super) async fn ask_as_me(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
         match self.ask(home, request.clone()).await {
             Err(ClientError::Refused(refusal)) if refusal.code == Code::LogInFirst => {
+                self.unknown(home);
                 self.know(home).await?;
                 self.ask(home, request).await
             }
@@ -250,8 +255,12 @@ impl Device {
         }
     }
 
-    /// Lets a home know who asks.
+    /// Lets a home know who asks, if it does not.
     pub(super) async fn know(&self, home: &Home) -> Result<(), ClientError> {
+        self.connect(home).await?;
+        if locked(&self.0.known).contains(&home.peer) {
+            return Ok(());
+        }
         match self.session().filter(|session| session.home == *home) {
             Some(session) => self.enter(&session).await,
             None => self.sign_in(home, &[]).await.map(drop),
@@ -344,7 +353,10 @@ impl Device {
         let order = self.challenge(home).await?;
         let login = self.sign(home.id, order, &Login { device: self.0.peer.to_bytes().into() });
         match self.ask(home, Request::LogIn(login, applications.to_vec())).await? {
-            Answer::Session(hosted) => Ok(hosted),
+            Answer::Session(hosted) => {
+                locked(&self.0.known).insert(home.peer);
+                Ok(hosted)
+            }
             _ => Err(ClientError::unasked()),
         }
     }
@@ -414,6 +426,7 @@ impl Device {
     /// The home is not reached.
     pub async fn log_out(&self) -> Result<(), ClientError> {
         let Some(session) = locked(&self.0.session).take() else { return Ok(()) };
+        self.unknown(&session.home);
         let done = self.ask_done(&session.home, Request::LogOut).await;
         let (peer, keep) = (session.home.peer, false);
         self.command(Command::Keep { peer, keep }).await?;
@@ -435,7 +448,14 @@ impl Device {
     }
 
     pub(super) fn forget_session(&self) {
-        locked(&self.0.session).take();
+        if let Some(session) = locked(&self.0.session).take() {
+            self.unknown(&session.home);
+        }
+    }
+
+    /// A home does not know any more who asks, or knows it wrongly.
+    pub(super) fn unknown(&self, home: &Home) {
+        locked(&self.0.known).remove(&home.peer);
     }
 
     /// The session at one's own home, made again; for ever, but not longer than the device is there.
@@ -483,7 +503,10 @@ async fn listen(shared: Weak<Shared>, mut notices: mpsc::Receiver<Notice>, told:
                 device.come(peer, stream, direct);
                 continue;
             }
-            Notice::Lost(peer) => session.filter(|one| one.home.peer == peer),
+            Notice::Lost(peer) => {
+                locked(&device.0.known).remove(&peer);
+                session.filter(|one| one.home.peer == peer)
+            }
             Notice::Unreachable => session.filter(|one| one.reachable),
         };
         let idle = returning.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);

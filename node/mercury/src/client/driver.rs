@@ -5,7 +5,7 @@
 //! Path: command → swarm → its event → the one who asked, by the command's own channel; unasked ones by one channel
 //! that is bounded, and what does not fit is dropped: all that matters is also kept at the home.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;
@@ -30,6 +30,8 @@ use crate::wire::{Answer, Event, Request};
 const IDLE: Duration = Duration::from_secs(60);
 /// Records that one search may bring.
 const MAX_RECORDS: usize = 32;
+/// How often hole punching tries, as libp2p has it.
+const MAX_PUNCHES: u8 = 3;
 /// Notices that wait for the device.
 const MAX_NOTICES: usize = 256;
 /// Of which so many places are for what may not get lost.
@@ -121,8 +123,8 @@ struct Driver {
     searches: HashMap<kad::QueryId, Search>,
     direct: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
     leaving: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
-    /// Peers that hole punching has given up on.
-    hopeless: HashSet<PeerId>,
+    /// How often a direct connection to a peer was tried in vain.
+    punches: HashMap<PeerId, u8>,
 }
 
 /// Starts the task. It ends when the last sender of commands is dropped.
@@ -150,7 +152,7 @@ pub(super) fn start(
         searches: HashMap::new(),
         direct: HashMap::new(),
         leaving: HashMap::new(),
-        hopeless: HashSet::new(),
+        punches: HashMap::new(),
     };
     tokio::spawn(driver.run(to_do));
     Ok((commands, told))
@@ -213,7 +215,8 @@ impl Driver {
             Command::Circuit { peer, address, reply } => self.circuit(peer, address, reply),
             Command::Expect { peer, time } => self.swarm.behaviour_mut().streams.expect(peer, time),
             Command::Direct { peer, reply } => {
-                if self.best(peer).is_some_and(|(_, relayed)| relayed) && !self.hopeless.contains(&peer) {
+                let hopeless = self.punches.get(&peer).is_some_and(|count| *count >= MAX_PUNCHES);
+                if self.best(peer).is_some_and(|(_, relayed)| relayed) && !hopeless {
                     self.direct.entry(peer).or_default().push(reply);
                 }
             }
@@ -254,7 +257,7 @@ impl Driver {
     }
 
     fn circuit(&mut self, peer: PeerId, address: Multiaddr, reply: Reply<()>) {
-        self.hopeless.remove(&peer);
+        self.punches.remove(&peer);
         let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]).build();
         self.start_dial(peer, opts, reply);
     }
@@ -306,10 +309,15 @@ impl Driver {
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
                 self.closed(peer_id, connection_id)
             }
-            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
-                for reply in self.dials.remove(&connection_id).into_iter().flat_map(|(_, waiting)| waiting) {
-                    let reason = super::error::one_line(&error.to_string());
-                    answer(reply, Err(ClientError::Unreachable(reason)));
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                match (self.dials.remove(&connection_id), peer_id) {
+                    (Some((_, waiting)), _) => {
+                        let reason = super::error::one_line(&error.to_string());
+                        let failed = |reply| answer(reply, Err(ClientError::Unreachable(reason.clone())));
+                        waiting.into_iter().for_each(failed);
+                    }
+                    (None, Some(peer)) => self.not_direct(peer),
+                    (None, None) => {}
                 }
             }
             SwarmEvent::NewListenAddr { listener_id, .. } => {
@@ -330,7 +338,7 @@ impl Driver {
                 self.connections.remove(&peer);
                 self.direct.remove(&peer);
                 self.leaving.remove(&peer);
-                self.hopeless.remove(&peer);
+                self.punches.remove(&peer);
                 self.tell(Notice::Lost(peer));
             }
         }
@@ -376,7 +384,7 @@ impl Driver {
             }
             BehaviourEvent::Dcutr(dcutr::Event { remote_peer_id, result: Err(error) }) => {
                 tracing::debug!("no direct connection to {remote_peer_id}: {error}");
-                self.hopeless.insert(remote_peer_id);
+                self.punches.insert(remote_peer_id, MAX_PUNCHES);
                 self.settle_direct(remote_peer_id);
             }
             BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
@@ -400,6 +408,18 @@ impl Driver {
         }
         if last && let Some((records, reply)) = self.searches.remove(&id) {
             answer(reply, Ok(records));
+        }
+    }
+
+    /// A direct connection that hole punching tried did not come about. Only the other side is told when it gives up.
+    fn not_direct(&mut self, peer: PeerId) {
+        if !self.connections.contains_key(&peer) {
+            return;
+        }
+        let count = self.punches.entry(peer).or_default();
+        *count = count.saturating_add(1);
+        if *count >= MAX_PUNCHES {
+            self.settle_direct(peer);
         }
     }
 

@@ -42,6 +42,8 @@ impl Device {
             return Err(ClientError::unasked());
         };
         self.verify_hosting(self.id(), home.id, &registration, &proof)?;
+        // If it knows us, then as a visitor.
+        self.unknown(home);
         Ok((address, (registration, proof)))
     }
 
@@ -93,7 +95,6 @@ impl Device {
         self.folder().update(|state| {
             state.home = None;
             state.hosting = None;
-            state.mail = 0;
         })?;
         Ok(())
     }
@@ -101,6 +102,7 @@ impl Device {
     async fn depart(&self, home: &Home, to: Option<HomeAddress>) -> Result<(), ClientError> {
         let order = self.challenge(home).await?;
         let departure = self.sign(home.id, order, &Departure { to });
+        self.unknown(home);
         match self.ask(home, Request::Unregister(departure)).await? {
             Answer::Done => Ok(()),
             _ => Err(ClientError::unasked()),
@@ -125,7 +127,6 @@ impl Device {
         self.folder().update(|state| {
             state.home = Some(address.clone());
             state.hosting = Some(proof);
-            state.mail = 0;
         })?;
         if let Some(picture) = picture {
             self.upload(&picture).await?;
@@ -156,6 +157,7 @@ impl Device {
     /// Tells the new home about all relations; how many it did not take.
     async fn carry_relations(&self, home: &Home) -> Result<usize, ClientError> {
         let mut unproven = 0;
+        self.know(home).await?;
         for contact in self.folder().state()?.contacts {
             if contact.standing != super::folder::Standing::Held {
                 continue;

@@ -7,7 +7,7 @@ use super::seal::{Attachment, Binding, Letter, open_attachment, seal, seal_attac
 use crate::body::Message;
 use crate::envelope::{Bytes32, Envelope, Kind, Order};
 use crate::id::Id;
-use crate::limits::MAX_FETCH;
+use crate::limits::{MAIL_TIME, MAX_FETCH};
 use crate::wire::{Answer, Mail, Request};
 
 /// Something that came with the mail.
@@ -30,6 +30,9 @@ pub enum Received {
     Refused(String),
 }
 
+/// The hash of something that came, and until when it could come again, in seconds since 1970.
+type Mark = (Bytes32, u64);
+
 /// Mail, in the order in which it came.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -40,7 +43,7 @@ pub struct Page {
     /// Number of the last one.
     last: u64,
     /// What is marked as taken when this page is acknowledged.
-    marks: Vec<(Bytes32, u64)>,
+    marks: Vec<Mark>,
 }
 
 impl Device {
@@ -107,11 +110,11 @@ impl Device {
     /// The home is not reached, refuses, or is not to be believed.
     pub async fn fetch(&self) -> Result<Page, ClientError> {
         let home = self.own_home()?;
-        let after = self.folder().state()?.mail;
-        let Answer::Mail(items, more) = self.ask_as_me(&home, Request::Fetch(after)).await? else {
+        // From the beginning: what was acknowledged is gone there, and what came before is known by its hash.
+        let Answer::Mail(items, more) = self.ask_as_me(&home, Request::Fetch(0)).await? else {
             return Err(ClientError::unasked());
         };
-        let upward = items.iter().try_fold(after, |last, item| (item.number > last).then_some(item.number));
+        let upward = items.iter().try_fold(0, |last, item| (item.number > last).then_some(item.number));
         let Some(last) = upward.filter(|_| items.len() <= MAX_FETCH) else {
             return Err(ClientError::Lie("its mail is in no order, or more than a page".to_owned()));
         };
@@ -122,11 +125,9 @@ impl Device {
             self.relations().await?;
         }
         for item in items {
-            let known = page.marks.len();
-            let received = self.take(&item, &mut page.marks);
-            match received {
+            match self.take(&item, &mut page.marks) {
                 Ok(Some(received)) => page.items.push(received),
-                Ok(None) => page.marks.truncate(known),
+                Ok(None) => {}
                 Err(ClientError::Folder(error)) => return Err(error.into()),
                 Err(error) => page.items.push(Received::Refused(error.to_string())),
             }
@@ -145,36 +146,49 @@ impl Device {
         Ok(items.iter().filter_map(signer).any(|from| !state.holds(from)))
     }
 
-    /// What an item is; `None` if it was taken before.
-    fn take(&self, item: &Mail, marks: &mut Vec<(Bytes32, u64)>) -> Result<Option<Received>, ClientError> {
+    /// What an item is, and its mark; `None` if it was taken before.
+    fn take(&self, item: &Mail, marks: &mut Vec<Mark>) -> Result<Option<Received>, ClientError> {
         let now = super::device::now();
-        match item.envelope.kind() {
+        let (received, hash, expires) = match item.envelope.kind() {
             Kind::RelationAcceptance => {
-                self.take_acceptance(&item.envelope).map(Received::Accepted).map(Some)
+                let (from, hash) = self.take_acceptance(&item.envelope)?;
+                (Received::Accepted(from), hash, now.saturating_add(2 * MAIL_TIME))
             }
-            Kind::RelationRevocation => self.take_revocation(&item.envelope).map(Received::Revoked).map(Some),
-            Kind::Message => self.take_message(&item.envelope, now, marks),
-            other => Err(ClientError::Lie(format!("mail of kind {other:?}"))),
+            Kind::RelationRevocation => {
+                let (from, hash) = self.take_revocation(&item.envelope)?;
+                (Received::Revoked(from), hash, now.saturating_add(2 * MAIL_TIME))
+            }
+            Kind::Message => return self.take_message(&item.envelope, now, marks),
+            other => return Err(ClientError::Lie(format!("mail of kind {other:?}"))),
+        };
+        Ok(self.mark(hash, expires, marks)?.then_some(received))
+    }
+
+    /// Marks mail; whether it was not before.
+    fn mark(&self, hash: Bytes32, expires: u64, marks: &mut Vec<Mark>) -> Result<bool, ClientError> {
+        let state = self.folder().state()?;
+        let known = state.taken.iter().any(|(one, _)| **one == hash);
+        if known || marks.iter().any(|(one, _)| *one == hash) {
+            return Ok(false);
         }
+        marks.push((hash, expires));
+        Ok(true)
     }
 
     fn take_message(
         &self,
         envelope: &Envelope,
         now: u64,
-        marks: &mut Vec<(Bytes32, u64)>,
+        marks: &mut Vec<Mark>,
     ) -> Result<Option<Received>, ClientError> {
         let message = self.verify_at::<Message>("a message", envelope, Some(self.id()), None, now)?;
         let (from, hash) = (message.signer(), message.hash());
-        let state = self.folder().state()?;
-        if !state.holds(from) {
+        if !self.folder().state()?.holds(from) {
             return Err(ClientError::Lie(format!("a message of {from}, to whom no relation holds")));
         }
-        let seen = state.taken.iter().any(|(one, _)| **one == hash);
-        if seen || marks.iter().any(|(one, _)| *one == hash) {
+        if !self.mark(hash, message.expires(), marks)? {
             return Ok(None);
         }
-        marks.push((hash, message.expires()));
         let Order::Nonce(nonce) = message.order() else {
             return Err(ClientError::Lie("a message without a nonce".to_owned()));
         };
@@ -188,12 +202,11 @@ impl Device {
     /// # Errors
     /// The home is not reached or refuses, or the folder cannot be written.
     pub async fn acknowledge(&self, page: &Page) -> Result<(), ClientError> {
-        if page.last == 0 || page.last == self.folder().state()?.mail {
+        if page.last == 0 {
             return Ok(());
         }
         let now = super::device::now();
         self.folder().update(|state| {
-            state.mail = state.mail.max(page.last);
             for (hash, expires) in &page.marks {
                 state.take(*hash, *expires, now);
             }

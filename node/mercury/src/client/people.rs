@@ -4,7 +4,7 @@ use super::device::{Device, Home};
 use super::error::ClientError;
 use super::folder::{Contact, Standing};
 use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
-use crate::envelope::{Envelope, Order, Verified};
+use crate::envelope::{Bytes32, Envelope, Verified};
 use crate::id::Id;
 use crate::limits::{MAX_ASKED, MAX_RELATIONS, MAX_REQUESTS};
 use crate::wire::{self, Answer, Presence, Request};
@@ -55,7 +55,9 @@ impl Device {
         self.verify::<RelationRequest>("the request", &request, persona, self.id())
             .map_err(|error| ClientError::Wrong(error.to_string()))?;
         let (theirs, _) = self.locate(persona).await?;
-        // At one's own home first: it expects the answer then. Where both have one home, that has both roles.
+        // At one's own home first: it expects the answer then, if it knows who asks. Where both have one home, that has
+        // both roles.
+        self.know(&own).await?;
         self.ask_done(&own, Request::Relate(request.clone())).await?;
         if theirs.id != own.id {
             self.ask_done(&theirs, Request::Relate(request.clone())).await?;
@@ -267,8 +269,8 @@ impl Device {
         Ok(())
     }
 
-    /// An acceptance that came with the mail; of whom, if it answers a request of ours.
-    pub(super) fn take_acceptance(&self, envelope: &Envelope) -> Result<Id, ClientError> {
+    /// An acceptance that came with the mail: of whom, if it answers a request of ours, and its hash.
+    pub(super) fn take_acceptance(&self, envelope: &Envelope) -> Result<(Id, Bytes32), ClientError> {
         let now = super::device::now();
         let me = Some(self.id());
         let acceptance = self.verify_at::<RelationAcceptance>("an acceptance", envelope, me, None, now)?;
@@ -278,7 +280,7 @@ impl Device {
         let contact = state.contact(other).ok_or_else(none)?;
         let request = contact.request.as_ref().ok_or_else(none)?;
         let asked = self.verify::<RelationRequest>("the request in the folder", request, other, self.id())?;
-        if *acceptance.body().request != asked.hash() || acceptance.order() != Order::clone(&asked.order()) {
+        if *acceptance.body().request != asked.hash() || acceptance.order() != asked.order() {
             return Err(none());
         }
         if contact.revoked.is_some_and(|revoked| *revoked == asked.hash()) {
@@ -288,11 +290,11 @@ impl Device {
             let contact = state.contact_mut(other);
             (contact.standing, contact.acceptance) = (Standing::Held, Some(envelope.clone()));
         })?;
-        Ok(other)
+        Ok((other, acceptance.hash()))
     }
 
-    /// A revocation that came with the mail; of whom.
-    pub(super) fn take_revocation(&self, envelope: &Envelope) -> Result<Id, ClientError> {
+    /// A revocation that came with the mail: of whom, and its hash.
+    pub(super) fn take_revocation(&self, envelope: &Envelope) -> Result<(Id, Bytes32), ClientError> {
         let now = super::device::now();
         let me = Some(self.id());
         let revocation = self.verify_at::<RelationRevocation>("a revocation", envelope, me, None, now)?;
@@ -310,7 +312,7 @@ impl Device {
             contact.standing = Standing::Revoked;
             contact.revoked = Some(asked.hash().into());
         })?;
-        Ok(other)
+        Ok((other, revocation.hash()))
     }
 
     /// Who of some related people is there, and for which applications. Those whose home is not reached are not there.

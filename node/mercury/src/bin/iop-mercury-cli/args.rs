@@ -19,6 +19,9 @@ pub(crate) struct Cli {
     /// Results as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Of a home's owner: the home, if it is not the persona's own
+    #[arg(long, value_name = "MULTIADDR", global = true, value_parser = home)]
+    pub(crate) at: Option<Home>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

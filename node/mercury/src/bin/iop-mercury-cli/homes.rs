@@ -46,7 +46,6 @@ pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Res
             keep_mail(device).await?;
             Ok(device.unregister(to.map(|home| home.address())).await?)
         }
-        Command::Owner(command) => owner(command, device, show).await,
         other => unreachable!("another file does {other:?}"),
     }
 }
@@ -70,8 +69,17 @@ async fn keep_mail(device: &Device) -> Result<(), Failure> {
     }
 }
 
-async fn owner(command: OwnerCommand, device: &Device, show: Show) -> Result<(), Failure> {
-    let home = device.own_home()?;
+/// What a home's owner asks.
+pub(crate) async fn owner(
+    command: OwnerCommand,
+    device: &Device,
+    at: Option<iop_mercury::client::Home>,
+    show: Show,
+) -> Result<(), Failure> {
+    let home = match at {
+        Some(home) => home,
+        None => device.own_home()?,
+    };
     match command {
         OwnerCommand::Invite { seconds } => {
             let code = hex(&device.invite(&home, seconds).await?);

@@ -14,9 +14,8 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use iop_mercury::client::{ClientError, Device, Settings, folder::Folder};
+use iop_mercury::client::{ClientError, Device, Home, Settings, folder::Folder};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use args::{Cli, Command};
 
@@ -81,7 +80,11 @@ fn end(done: Result<(), Failure>) -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    // What libp2p warns of is a peer's doing, and said by us where it matters.
+    let filter = match std::env::var_os("RUST_LOG") {
+        None => EnvFilter::new("error,iop_mercury=warn,iop_mercury_cli=warn"),
+        Some(_) => EnvFilter::from_default_env(),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -110,7 +113,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             let listen = args::listening(&command);
             let settings = Settings { listen, direct: !args::relayed(&command) };
             let (device, told) = Device::start(Folder::open(&folder)?, settings)?;
-            let done = person(command, &device, told, show).await;
+            let done = person(command, &device, told, cli.at, show).await;
             // Told rather than found out: a home counts devices that only vanish for a while.
             let _ = device.log_out().await;
             done
@@ -122,6 +125,7 @@ async fn person(
     command: Command,
     device: &Device,
     told: tokio::sync::mpsc::Receiver<iop_mercury::client::Told>,
+    at: Option<Home>,
     show: show::Show,
 ) -> Result<(), Failure> {
     match command {
@@ -129,11 +133,10 @@ async fn person(
         Command::Answer { application, .. } => calls::answer(device, told, &application).await,
         Command::Send { id, text, attach } => letters::send(device, id, text, &attach).await,
         Command::Fetch { save } => letters::fetch(device, save.as_deref(), show).await,
-        Command::Register { .. }
-        | Command::Claim
-        | Command::Move { .. }
-        | Command::Unregister { .. }
-        | Command::Owner(_) => homes::person(command, device, show).await,
+        Command::Register { .. } | Command::Claim | Command::Move { .. } | Command::Unregister { .. } => {
+            homes::person(command, device, show).await
+        }
+        Command::Owner(command) => homes::owner(command, device, at, show).await,
         other => contacts::person(other, device, show).await,
     }
 }
