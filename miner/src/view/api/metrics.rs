@@ -180,7 +180,7 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
         by_name.entry(&device.name).or_default().add(device);
     }
     let states = Family::<StateLabel, Gauge>::default();
-    for state in ["working", "failed", "gone"] {
+    for state in ["working", "paused", "failed", "gone"] {
         let count = devices.iter().filter(|device| device.state == state).count();
         states.get_or_create(&StateLabel { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -208,7 +208,11 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
     let help = "How fast it hashed over the last minute";
     registry.register_with_unit("device_hash_rate", help, hashes_per_second(), rates);
     let working = gauge(&|named| Some(named.working as f64));
-    registry.register("device_working", "1 while it works, 0 once it has failed or is gone", working);
+    registry.register(
+        "device_working",
+        "1 while it works, 0 while it pauses and once it has failed or is gone",
+        working,
+    );
     let best = gauge(&|named| (named.best > 0.0).then_some(named.best));
     registry.register("device_best_share_difficulty", "Greatest difficulty that a hash of it met", best);
     let heat = gauge(&|named| named.temperature.map(f64::from));

@@ -118,6 +118,15 @@ pub(super) fn summary(numbers: &Numbers) -> Record {
         .integer("Last getwork", time(numbers.job.as_ref().map(|job| job.age)))
 }
 
+/// What cgminer calls a device: one that does not hash for now is sick.
+fn status(state: &str) -> &'static str {
+    match state {
+        "working" => "Alive",
+        "paused" => "Sick",
+        _ => "Dead",
+    }
+}
+
 pub(super) fn devices(numbers: &Numbers) -> Vec<Record> {
     (0..listed(numbers).len()).map(|number| device(number, numbers)).collect()
 }
@@ -136,7 +145,7 @@ pub(super) fn device(number: usize, numbers: &Numbers) -> Record {
         .text("Name", &*device.name)
         .integer("ID", number)
         .text("Enabled", if device.state == "gone" { "N" } else { "Y" })
-        .text("Status", if device.state == "working" { "Alive" } else { "Dead" })
+        .text("Status", status(device.state))
         .decimal("Temperature", device.temperature.map_or(0.0, f64::from), 2);
     rates(record, &shares.hash_rate)
         .integer("Accepted", shares.accepted)
