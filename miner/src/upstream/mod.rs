@@ -7,6 +7,7 @@
 
 mod backoff;
 pub mod board;
+mod ca;
 mod connection;
 mod failover;
 mod glance;

@@ -18,6 +18,8 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
+use super::ca::is_ca;
+
 /// Longest file of certificates, in bytes: all that browsers trust take a fifth of that.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -40,7 +42,7 @@ pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// Those that the system trusts and, where one is named, those in a file of certificates (PEM): CAs, or the very
-    /// certificates that pools show.
+    /// certificates that pools show. One that is no CA's stands for itself only, whatever its key has signed.
     ///
     /// # Errors
     /// When the file cannot be read or used, and when nobody is trusted.
@@ -53,8 +55,14 @@ impl Tls {
                 .map_err(|reason| TlsError::File(path.display().to_string(), reason))
         })?;
         let provider = Arc::new(ring::default_provider());
-        let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let by_ca = by_ca.build().map_err(|_| TlsError::Nobody)?;
+        if roots.is_empty() && pinned.is_empty() {
+            return Err(TlsError::Nobody);
+        }
+        let by_ca = (!roots.is_empty()).then(|| {
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            verifier.build().expect("there are roots, and no lists of what is revoked")
+        });
         let verifier = Verifier { by_ca, pinned, provider: Arc::clone(&provider) };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -81,7 +89,7 @@ impl Tls {
     }
 }
 
-/// The certificates of a file, also put among the roots.
+/// The certificates of a file, those of CAs also put among the roots.
 fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<CertificateDer<'static>>, String> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -95,7 +103,10 @@ fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<Certificat
         return Err("it holds no certificate, PEM expected (-----BEGIN CERTIFICATE-----)".to_owned());
     }
     for certificate in &certificates {
-        roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
+        if is_ca(certificate) {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        }
     }
     Ok(certificates)
 }
@@ -104,7 +115,8 @@ fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<Certificat
 /// people make one for themselves, makes a CA's, which is refused where a host's belongs.
 #[derive(Debug)]
 struct Verifier {
-    by_ca: Arc<WebPkiServerVerifier>,
+    /// None where no CA is trusted.
+    by_ca: Option<Arc<WebPkiServerVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
@@ -122,7 +134,10 @@ impl ServerCertVerifier for Verifier {
             verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
             return Ok(ServerCertVerified::assertion());
         }
-        self.by_ca.verify_server_cert(shown, chain, name, ocsp, now)
+        match &self.by_ca {
+            Some(by_ca) => by_ca.verify_server_cert(shown, chain, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
     }
 
     fn verify_tls12_signature(
