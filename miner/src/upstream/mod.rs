@@ -16,6 +16,7 @@ pub mod node;
 mod open;
 mod pace;
 pub mod pool;
+mod race;
 mod timing;
 mod tls;
 mod url;
