@@ -115,6 +115,18 @@ impl Connection {
         Ok(self)
     }
 
+    /// Waits until a share of its job does not take this machine too long: many pools begin with a difficulty for
+    /// larger machines, and lower it when no share comes.
+    pub(super) async fn bearable(mut self) -> Result<Self, Lost> {
+        while self.is_hopeless() {
+            self.watch.hopeless(true, Instant::now());
+            self.send().await?;
+            self.receive().await?;
+        }
+        self.watch.hopeless(false, Instant::now());
+        Ok(self)
+    }
+
     pub(super) fn url(&self) -> &PoolUrl {
         &self.place.url
     }
