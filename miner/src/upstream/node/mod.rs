@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
@@ -40,6 +40,7 @@ use self::work::{Maker, Prepared};
 use super::board::{Board, Condition, JobView};
 use super::{Desk, Upstream};
 use crate::job::Share;
+use crate::wall::WallClock;
 
 /// How often it is looked whether there is something to do that nobody tells.
 const TICK: Duration = Duration::from_secs(1);
@@ -390,8 +391,7 @@ impl Miner {
     }
 
     fn compare_clocks(&mut self, node: u32, now: Instant) {
-        let local = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        match self.clocks.compare(node, local, now) {
+        match self.clocks.compare(node, WallClock::default().now(), now) {
             Some(Words::Wrong(words)) => warn!("{words}"),
             Some(Words::Right) => info!("the clocks of this machine and of the node agree again"),
             None => {}
