@@ -26,6 +26,7 @@ use crate::log;
 use crate::stats::rate::SAMPLE_EVERY;
 use crate::stats::{Health, Stats};
 use crate::upstream::{Board, Desk, Upstream};
+use crate::wall::WallClock;
 
 /// Between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -111,6 +112,8 @@ pub struct Rig {
     pub board: Arc<Board>,
     /// Between upstream and devices.
     pub dispatcher: Arc<Dispatcher>,
+    /// What views call the time; nothing else goes by it.
+    pub clock: WallClock,
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
     lasts: Vec<Last>,
@@ -130,6 +133,7 @@ impl Rig {
             stats,
             board,
             dispatcher,
+            clock: WallClock::default(),
             devices,
             services: Vec::new(),
             lasts: Vec::new(),
