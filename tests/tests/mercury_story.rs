@@ -227,6 +227,7 @@ fn a_homes_owner_invites_bans_and_restores() {
     guest.fails(&["fetch"], "banned");
     owner.does(&["unban", &guest.id]);
     guest.does(&["fetch"]);
+    owner.fails(&["expel", &guest.id], "refuses");
     assert!(owner.does(&["--json", "figures"]).starts_with('{'));
     let backup = owner.does(&["backup"]);
     let backup = dir.path().join("home/backups").join(backup.trim());
