@@ -8,12 +8,13 @@ use libp2p::PeerId;
 use libp2p::request_response::InboundRequestId;
 use libp2p::swarm::ConnectionId;
 
+use super::codec::Message;
 use super::quotas::Address;
 use crate::limits::{
     EVENTS_UNDER_WAY, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_EVENTS, MAX_REFUSED, MAX_REQUESTS_IN_ALL,
     MAX_REQUESTS_OF_PEER,
 };
-use crate::wire::Event;
+use crate::wire::{Answer, Event};
 
 /// All of them.
 #[derive(Debug, Default)]
@@ -186,6 +187,20 @@ fn weight(event: &Event) -> usize {
         Event::Mail(_) | Event::Request(_) | Event::Ended => 0,
     };
     size_of::<Event>() + names
+}
+
+/// What an answer takes while it waits for its reader, in bytes; what is always short counts as that.
+pub(super) fn answer_weight(answer: &Answer) -> usize {
+    match answer {
+        Answer::Mail(..)
+        | Answer::Requests(_)
+        | Answer::Relations(..)
+        | Answer::Profile(_)
+        | Answer::Chunk(_)
+        | Answer::Blobs(_)
+        | Answer::Bans(..) => answer.to_bytes().len(),
+        _ => 512,
+    }
 }
 
 #[cfg(test)]

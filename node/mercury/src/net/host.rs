@@ -4,7 +4,7 @@
 //! ([`super::devices`]), which connections come in ([`super::gate`]).
 //! Path: request → quotas → [`Home::handle`] → outputs, in order, each once its batch is safe → answer or event.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,8 +16,8 @@ use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, noise, ping, relay};
 use tokio::sync::watch;
 
-use super::codec::{Arrived, Asked, Message as _};
-use super::devices::{Devices, Disconnect};
+use super::codec::{Arrived, Asked};
+use super::devices::{Devices, Disconnect, answer_weight};
 use super::directory::{DIRECTORY, Directory, may_dial};
 use super::figures::{Figures, Handle, add, set};
 use super::quotas::{Address, Buckets, Quotas};
@@ -29,6 +29,8 @@ use crate::wire::{Answer, Code, Event};
 
 /// How often other homes that the owner has named are tried again.
 const PEERS_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is said that no connection can be taken.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a home's owner decides about the network.
 #[derive(Debug, Clone, Default)]
@@ -71,10 +73,13 @@ pub struct Host {
     directory: Directory,
     peers: Vec<(PeerId, Multiaddr)>,
     next_peers: Instant,
+    next_complaint: Instant,
     of_peer: Buckets<PeerId>,
     of_address: Buckets<Address>,
     /// Where those come from who have not yet told what they are.
     seen: HashMap<ConnectionId, Multiaddr>,
+    /// From whom to whom circuits are open.
+    circuits: HashSet<(PeerId, PeerId)>,
     next: u64,
     /// Requests that the home has not answered yet.
     asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
@@ -120,10 +125,12 @@ impl Host {
             directory: Directory::new(home.network().to_owned(), Instant::now()),
             peers: setup.peers.iter().filter_map(split_peer).collect(),
             next_peers: Instant::now(),
+            next_complaint: Instant::now(),
             of_peer: Buckets::new(setup.quotas.requests_of_peer),
             of_address: Buckets::new(setup.quotas.requests_of_address),
             quotas: setup.quotas,
             seen: HashMap::new(),
+            circuits: HashSet::new(),
             next: 0,
             asked: HashMap::new(),
             outputs: VecDeque::new(),
@@ -227,13 +234,20 @@ impl Host {
                 self.on_closed(peer_id, connection_id)
             }
             SwarmEvent::NewListenAddr { address, .. } => self.on_listening(address),
-            SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!("Mercury cannot take a connection: {error}")
-            }
+            SwarmEvent::ListenerError { error, .. } => self.complain(&error),
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 tracing::error!("Mercury listens no more at {addresses:?}: {reason:?}");
             }
             _ => {}
+        }
+    }
+
+    /// Without a free file there are ten such errors a second, until somebody goes.
+    fn complain(&mut self, error: &std::io::Error) {
+        let now = Instant::now();
+        if self.next_complaint <= now {
+            self.next_complaint = now + COMPLAINT_INTERVAL;
+            tracing::warn!("Mercury cannot take a connection: {error}");
         }
     }
 
@@ -344,7 +358,7 @@ impl Host {
     }
 
     fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Answer>, answer: Answer) {
-        let bytes = weight(&answer);
+        let bytes = answer_weight(&answer);
         // Where the connection is gone, so is the channel.
         if self.swarm.behaviour_mut().requests.send_response(channel, answer).is_err() {
             self.devices.answered(id);
@@ -391,7 +405,7 @@ impl Host {
         match event {
             relay::Event::ReservationReqAccepted { renewed: false, .. } => add(&self.figures.reservations),
             relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
-                add(&self.figures.circuits);
+                self.circuits.insert((*src_peer_id, *dst_peer_id));
                 // The relay asked only whether the device may open some circuit, not which one.
                 if !self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now()) {
                     add(&self.figures.circuits_refused);
@@ -399,11 +413,13 @@ impl Host {
                 }
             }
             relay::Event::CircuitReqDenied { .. } => add(&self.figures.circuits_refused),
-            relay::Event::CircuitClosed { .. } => {
-                self.figures.circuits.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            // It may be said twice, by the circuit and by a connection that carried it.
+            relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
+                self.circuits.remove(&(*src_peer_id, *dst_peer_id));
             }
             _ => {}
         }
+        set(&self.figures.circuits, u64::try_from(self.circuits.len()).unwrap_or(u64::MAX));
     }
 
     /// Takes what the home has to say.
@@ -472,20 +488,6 @@ fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
 fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     Now { wall, instant: Instant::now() }
-}
-
-/// What an answer takes while it waits for its reader, in bytes; what is always short counts as that.
-fn weight(answer: &Answer) -> usize {
-    match answer {
-        Answer::Mail(..)
-        | Answer::Requests(_)
-        | Answer::Relations(..)
-        | Answer::Profile(_)
-        | Answer::Chunk(_)
-        | Answer::Blobs(_)
-        | Answer::Bans(..) => answer.to_bytes().len(),
-        _ => 512,
-    }
 }
 
 /// The innermost reason, without the layers around it.
