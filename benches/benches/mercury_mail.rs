@@ -1,4 +1,5 @@
-//! Mail of a Mercury home: how many messages it stores in a second, and how long fetching a thousand takes.
+//! Mail of a Mercury home: how many messages it stores in a second, how long fetching a thousand takes, and what strangers
+//! cost who fill one box of requests.
 //!
 //! A real store on the disk of the folder for temporary files. Messages were signed before; measured is everything
 //! from the request in memory on: the signature, the relation, the limits, the batch, and the sync. A message counts
@@ -184,6 +185,26 @@ fn fetched(count: u64, bytes: usize) {
     }
 }
 
+/// Requests of as many strangers to one person: each makes the oldest give way.
+fn boxed(count: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut rig, people) = Rig::new(folder.path(), 1);
+    let home = HomeAddress { home: rig.home.id(), addresses: Vec::new() };
+    let body = RelationRequest { label: "friend".to_owned(), note: String::new(), home };
+    let to = people[0].0.id();
+    let mut times = Vec::new();
+    for number in 0..count {
+        let request = sign(&key(3, number), to, [0; 32], &body);
+        let begun = Instant::now();
+        assert_eq!(rig.ask(people[0].1, Request::Relate(request)).0, Answer::Done);
+        times.push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    let at = |part: usize| times[times.len() * part / 1000];
+    let (median, p99, slowest) = (at(500), at(990), times[times.len() - 1]);
+    println!("{count} strangers' requests: median {median:.0} us, p99 {p99:.0} us, slowest {slowest:.0} us");
+}
+
 fn main() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -191,4 +212,5 @@ fn main() {
     stored(20_000, 1024, 64);
     stored(2_000, 65_000, 36);
     fetched(1_000, 1024);
+    boxed(20_000);
 }

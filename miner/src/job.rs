@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iop_kernels::{HEADER_LEN, Target};
 use iop_stratum::fields::{Extranonce2, JobId, MAX_EXTRANONCE2_SIZE, NTime, Nonce, VersionBits, VersionMask};
-use iop_stratum::work::{Work, header};
+use iop_stratum::work::{Work, header, sha256d};
 use iop_stratum::{client, difficulty};
 
 use crate::stats::DeviceStats;
@@ -165,6 +165,20 @@ pub struct Share {
     pub nonce: Nonce,
     /// Whose find it is; its verdict is counted there.
     pub finder: Arc<DeviceStats>,
+}
+
+impl Share {
+    /// Whether its header meets the header's own target too, so that it is a block. False where nBits are nonsense.
+    #[must_use]
+    pub fn is_block(&self) -> bool {
+        let Some(target) = difficulty::Target::from_compact(self.job.stratum().notify.nbits.0) else {
+            return false;
+        };
+        let root = self.job.merkle_root(&self.extranonce2);
+        let mut header = self.job.header(&root, self.version_bits, self.ntime);
+        header[HEADER_LEN - 4..].copy_from_slice(&self.nonce.0.to_le_bytes());
+        target.is_met_by(&sha256d(&header))
+    }
 }
 
 #[cfg(test)]

@@ -26,3 +26,4 @@ pub mod stats;
 pub mod suggest;
 pub mod upstream;
 pub mod view;
+pub mod wall;

@@ -1,18 +1,33 @@
 //! Where log lines go: to stderr, or into a ring while the screen is taken.
 //!
-//! Here: the writer for `tracing-subscriber`, and the ring that [`crate::view`] reads. Not here: what is logged.
+//! Here: the writer for `tracing-subscriber`, the ring that [`crate::view`] reads, and the way to stderr (`queue`),
+//! for which nobody waits. Not here: what is logged.
 
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
+use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
+
+use self::queue::Queue;
 
 /// Lines that are kept: what a large screen shows, several times over.
 const MAX_LINES: usize = 200;
 /// Longest line that is kept, in bytes: with [`MAX_LINES`], 100 kB in all.
 const MAX_LINE: usize = 500;
+
+/// How long a stderr that takes nothing can hold up the program's end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long what was logged before has to get to a terminal before the screen is taken.
+const BEFORE_SCREEN: Duration = Duration::from_millis(200);
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,9 +46,53 @@ fn kept() -> MutexGuard<'static, Option<VecDeque<Line>>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is on its way to stderr, and whether a thread writes it.
+static QUEUE: Queue = Queue::new();
+static QUEUED: AtomicBool = AtomicBool::new(false);
+
+/// As long as it lives, lines get to stderr without anybody waiting for it; at its end, what is still on its way gets a
+/// while.
+#[derive(Debug)]
+pub struct Writing(());
+
+/// Has a thread of its own write to stderr: also the words of panics, or a thread that panics would wait as well. Where
+/// the system gives no thread, whoever logs writes for himself.
+#[must_use]
+pub fn start() -> Writing {
+    let written = thread::Builder::new().name("log".to_owned()).spawn(|| QUEUE.write(&mut io::stderr()));
+    if written.is_ok() {
+        QUEUED.store(true, Ordering::Relaxed);
+        panic::set_hook(Box::new(|panic| {
+            let (thread, trace) = (thread::current(), Backtrace::capture());
+            let mut text = format!("thread '{}' {panic}\n", thread.name().unwrap_or_default());
+            if trace.status() == BacktraceStatus::Captured {
+                text += &format!("stack backtrace:\n{trace}\n");
+            }
+            to_stderr(text.as_bytes());
+        }));
+    }
+    Writing(())
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        QUEUE.flush(LAST_LINES);
+    }
+}
+
+/// Writes lines to stderr. Where that takes nothing, the miner goes on.
+pub fn to_stderr(lines: &[u8]) {
+    if QUEUED.load(Ordering::Relaxed) {
+        QUEUE.push(lines);
+    } else {
+        let _ = io::stderr().write_all(lines);
+    }
+}
+
 /// Keeps lines from now on. Where stderr is no terminal they go there too.
 pub fn keep() {
     *kept() = Some(VecDeque::new());
+    QUEUE.flush(BEFORE_SCREEN);
 }
 
 /// Whether lines are kept.
@@ -52,11 +111,8 @@ pub fn last(lines: usize) -> Vec<Line> {
 /// Lets lines go to stderr again. What was kept follows there, where it has not been seen there yet.
 pub fn release() {
     let lines = kept().take().unwrap_or_default();
-    let mut stderr = io::stderr();
-    if stderr.is_terminal() {
-        let text: String = lines.into_iter().map(|line| line.text + "\n").collect();
-        // Where stderr takes nothing, the miner goes on.
-        let _ = stderr.write_all(text.as_bytes());
+    if io::stderr().is_terminal() {
+        lines.into_iter().for_each(|line| to_stderr((line.text + "\n").as_bytes()));
     }
 }
 
@@ -88,11 +144,12 @@ impl Write for LineWriter {
                 return Ok(line.len());
             }
         }
-        io::stderr().write(line)
+        to_stderr(line);
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

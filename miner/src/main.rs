@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use iop_miner::cli::{Command, Exit, parse};
-use iop_miner::log::Log;
+use iop_miner::log::{self, Log};
 use iop_miner::{bench, devices, gateway, mine, setup, solo};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -20,6 +20,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Ends after the last complaint.
+    let _writing = log::start();
     log_to_stderr();
     exit(run(command))
 }
@@ -44,7 +46,7 @@ fn print(text: &str) -> io::Result<()> {
 
 /// Where stderr takes nothing, the exit status has to say it alone.
 fn complain(error: &dyn Display) {
-    let _ = writeln!(io::stderr(), "iop-miner: {error}");
+    log::to_stderr(format!("iop-miner: {error}\n").as_bytes());
 }
 
 fn run(command: Command) -> io::Result<()> {

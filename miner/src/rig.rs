@@ -26,6 +26,7 @@ use crate::log;
 use crate::stats::rate::SAMPLE_EVERY;
 use crate::stats::{Health, Stats};
 use crate::upstream::{Board, Desk, Upstream};
+use crate::wall::WallClock;
 
 /// Between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -111,11 +112,13 @@ pub struct Rig {
     pub board: Arc<Board>,
     /// Between upstream and devices.
     pub dispatcher: Arc<Dispatcher>,
+    /// What views call the time; nothing else goes by it.
+    pub clock: WallClock,
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
     lasts: Vec<Last>,
     goes_on: bool,
-    before_end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    before_end: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
     shares: (mpsc::Sender<Share>, mpsc::Receiver<Share>),
     end: (mpsc::Sender<io::Result<()>>, mpsc::Receiver<io::Result<()>>),
 }
@@ -130,11 +133,12 @@ impl Rig {
             stats,
             board,
             dispatcher,
+            clock: WallClock::default(),
             devices,
             services: Vec::new(),
             lasts: Vec::new(),
             goes_on: false,
-            before_end: None,
+            before_end: Vec::new(),
             shares,
             end,
         }
@@ -162,9 +166,10 @@ impl Rig {
         self.goes_on = true;
     }
 
-    /// Has something waited for at the end, whatever ended the rig, while the upstream still works: blocks on their way.
+    /// Has something waited for at the end, whatever ended the rig, while the upstream and the services still work: machines
+    /// that are told, blocks on their way. One after the other, in the order of these calls.
     pub fn before_end(&mut self, wait: impl Future<Output = ()> + Send + 'static) {
-        self.before_end = Some(Box::pin(wait));
+        self.before_end.push(Box::pin(wait));
     }
 
     /// Has something done at the end of [`Rig::finish`], when the counters stand still.
@@ -222,19 +227,20 @@ impl Rig {
             drop((end, sender));
             let ended = started.and_then(|()| {
                 runtime.block_on(async {
-                    let mut upstream = pin!(upstream.run(desk));
+                    let (mut upstream, mut services) = (pin!(upstream.run(desk)), pin!(serve(services)));
                     let ended = tokio::select! {
                         never = &mut upstream => match never {},
                         never = report(&stats) => match never {},
-                        never = serve(services) => match never {},
+                        never = &mut services => match never {},
                         error = all_ended(count, ends, needed) => Err(error),
                         ended = until => ended,
                         Some(ended) = asked.recv() => ended,
                     };
-                    if let Some(before_end) = before_end {
+                    for wait in before_end {
                         tokio::select! {
                             never = &mut upstream => match never {},
-                            () = before_end => {}
+                            never = &mut services => match never {},
+                            () = wait => {}
                         }
                     }
                     ended

@@ -1,10 +1,11 @@
 //! From a node to licensed work: what the pool and a miner on its own have in common.
 //!
-//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, vardiff, the pace
-//! of requests, how blocks are submitted and kept until they are answered, and the files that people name. Not here: Stratum's messages
-//! (`iop-stratum`), who gets the work, what becomes of it.
+//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, how blocks are
+//! submitted and kept until they are answered, and the files that people name; for who gives work to machines: vardiff, the
+//! pace of requests, bans. Not here: Stratum's messages (`iop-stratum`), who gets the work, what becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
+pub mod bans;
 pub mod bucket;
 pub mod choice;
 pub mod coinbase;

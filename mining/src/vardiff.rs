@@ -73,6 +73,11 @@ impl Vardiff {
         (self.seconds, self.shares, self.work) = (0.0, 0.0, 0.0);
     }
 
+    /// The miner had nothing to do from `paused` until `now`. What it did before still counts.
+    pub fn resume(&mut self, paused: Instant, now: Instant) {
+        self.since = now - paused.saturating_duration_since(self.since);
+    }
+
     /// A share came, of a job with this difficulty. True if the difficulty changed.
     pub fn on_share(&mut self, difficulty: Difficulty, now: Instant, aim: &Aim) -> bool {
         self.shares += 1.0;
@@ -248,6 +253,24 @@ mod tests {
             assert!(steps < 10);
         }
         assert_eq!(vardiff.difficulty(), aim().min);
+    }
+
+    #[test]
+    fn time_without_work_counts_for_nothing_and_what_was_before_it_still_counts() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let (mut paused, mut other) =
+            (Vardiff::new(difficulty(1.0), begun), Vardiff::new(difficulty(1.0), begun));
+        for vardiff in [&mut paused, &mut other] {
+            assert!(!vardiff.on_share(difficulty(1.0), at(5), &aim()));
+        }
+        paused.resume(at(7), at(3607));
+        assert_eq!(
+            paused.silent_from(&aim()).unwrap(),
+            other.silent_from(&aim()).unwrap() + Duration::from_secs(3600)
+        );
+        assert!(!paused.on_silence(at(3610), &aim()));
+        assert!(other.on_silence(at(3610), &aim()));
     }
 
     proptest! {

@@ -8,7 +8,6 @@
 //! once ([`blocks`]).
 
 pub mod api;
-pub mod bans;
 pub mod blocks;
 pub mod books;
 pub mod check;

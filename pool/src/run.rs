@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iop_mining::bans::Bans;
 use iop_mining::rpc::Node;
 use iop_mining::template::ChainIdentity;
 use tokio::net::TcpListener;
@@ -12,7 +13,6 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::api::{self, Api};
-use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::config::Settings;
 use crate::datadir::Datadir;

@@ -51,14 +51,18 @@ impl Stand {
     /// A gateway, and where machines connect to it.
     fn gateway(&self, more: &[&str]) -> (Program, String) {
         let listen = format!("127.0.0.1:{}", free_port());
+        (self.gateway_on(&listen, more), listen)
+    }
+
+    fn gateway_on(&self, listen: &str, more: &[&str]) -> Program {
         let difficulty = EASY.to_string();
-        let mut args = vec!["gateway", "--listen", &listen];
+        let mut args = vec!["gateway", "--listen", listen];
         args.extend(["--start-difficulty", &difficulty, "--min-difficulty", &difficulty]);
         args.extend(more);
         let program = Program::start("iop-miner", self.path(), args).unwrap();
         let listens = || program.log().contains("machines may connect to").then_some(());
         wait_for(SOON, listens).unwrap_or_else(|| panic!("{}", program.log()));
-        (program, listen)
+        program
     }
 
     fn gateway_at(&self, pool: &Pool, user: &str) -> (Program, String) {
@@ -129,6 +133,25 @@ fn a_true_miner_behind_the_gateway_finds_blocks_of_the_pool() {
     assert_eq!(workers(&pool).len(), 1);
     drop(machine);
     assert_eq!(gateway.stop().code(), Some(0));
+}
+
+#[test]
+fn a_gateway_that_is_started_again_has_its_machine_back() {
+    let stand = Stand::start(&devnet_like("gateway", RARE, ""));
+    let pool = stand.pool();
+    let user = format!("{}.farm", new_address(stand.path(), &stand.network));
+    let (gateway, listen) = stand.gateway_at(&pool, &user);
+    let folder = stand.path().join("machine");
+    std::fs::create_dir(&folder).unwrap();
+    let machine = start_miner(&folder, &listen, "rig").unwrap();
+    wait_for_shares(&pool, &user, 1, &gateway);
+    assert_eq!(gateway.stop().code(), Some(0));
+    let told = wait_for(SOON, || machine.log().contains("the pool asks us to connect to").then_some(()));
+    assert!(told.is_some(), "{}", machine.log());
+    let before = workers(&pool)[0].1;
+    let url = format!("stratum+tcp://{}", pool.stratum);
+    let gateway = stand.gateway_on(&listen, &["--url", &url, "--user", &user]);
+    wait_for_shares(&pool, &user, before + 1, &gateway);
 }
 
 #[test]

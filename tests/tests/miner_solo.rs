@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bitcoin::Block;
-use bitcoin::consensus::encode::deserialize_hex;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::check;
 use iop_consensus::params::Params;
@@ -17,7 +17,7 @@ use iop_tests::net::{Meeting, Peered};
 use iop_tests::program::{Program, free_port, run, wait_for};
 use iop_tests::rpc::Rpc;
 use iop_tests::stand::{Network, Node, devnet_keys, new_address};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Everything here takes seconds; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(60);
@@ -161,6 +161,11 @@ fn spooled(spool: &Path) -> Vec<String> {
         std::fs::read_dir(spool).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let hash = |name: String| Some(name.strip_suffix(".json")?.split_once('-')?.1.to_owned());
     files.filter_map(hash).collect()
+}
+
+fn spooled_file(spool: &Path, hash: &str) -> PathBuf {
+    let files = std::fs::read_dir(spool).unwrap().map(|file| file.unwrap().path());
+    files.into_iter().find(|path| path.to_str().unwrap().contains(hash)).unwrap()
 }
 
 fn is_active(at: &Peered, hash: &str) -> bool {
@@ -335,6 +340,33 @@ fn a_miner_that_is_killed_submits_its_block_at_its_next_start() {
     let forgotten = wait_for(SOON, || (!spooled(&stand.spool()).contains(&hash)).then_some(()));
     assert!(forgotten.is_some(), "{}", story(&miner));
     let height = stand.rpc().height();
+    wait_for_height(stand.rpc(), height + 3, &miner);
+}
+
+/// A block of an earlier run that the node refuses before it is worked with, while another node that could take it is
+/// away for good.
+#[test]
+fn a_block_that_one_node_refused_and_another_never_answers_does_not_stop_the_mining() {
+    let mut stand = Stand::new("refused", 1, "");
+    let miner = stand.mine(&stand.licenses[..1], &[]);
+    wait_for_height(stand.rpc(), 3, &miner);
+    let hash = stand.kill_before_a_find(&miner);
+    miner.kill();
+    let old = spooled_file(&stand.spool(), &hash);
+    let mut found: Value = serde_json::from_slice(&std::fs::read(&old).unwrap()).unwrap();
+    let mut block: Block = deserialize_hex(found["block"].as_str().unwrap()).unwrap();
+    while block.header.validate_pow(block.header.target()).is_ok() {
+        block.header.nonce = block.header.nonce.wrapping_add(1);
+    }
+    let hash = block.block_hash().to_string();
+    (found["hash"], found["block"]) = (json!(hash), json!(serialize_hex(&block)));
+    std::fs::write(stand.spool().join(format!("9-{hash}.json")), found.to_string()).unwrap();
+    std::fs::remove_file(old).unwrap();
+    stand.start_again(0);
+    let height = stand.rpc().height();
+    let away = format!("http://user:password@127.0.0.1:{}", free_port());
+    let miner = stand.mine(&stand.licenses[..1], &["--node", &away]);
+    wait_for_log(&miner, "block refused: ");
     wait_for_height(stand.rpc(), height + 3, &miner);
 }
 

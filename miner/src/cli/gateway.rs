@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use clap::{ArgGroup, Args};
+use clap::{Arg, ArgGroup, Args, Id};
 use iop_stratum::difficulty::Difficulty;
 
 use super::UsageError;
@@ -18,11 +18,8 @@ pub(super) const MAX_MACHINES: usize = 60_000;
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("source").args(["urls", "nodes"]).required(true)))]
-#[command(mut_arg("urls", |arg| arg.required(false).requires("user")))]
-#[command(mut_arg("nodes", |arg| arg.required(false)))]
-#[command(mut_arg("user", |arg| arg.required(false).requires("urls")))]
-#[command(mut_arg("license_key_file", |arg| arg.requires("nodes")))]
-#[command(mut_arg("payout", |arg| arg.requires("nodes")))]
+#[command(mut_args(of_one_source()))]
+#[command(mut_arg("urls", |arg| arg.requires("user")))]
 #[command(mut_arg("devices", |arg| arg.default_value("none").help(
     "What to mine with beside the machines, separated by commas: none, or see `iop-miner devices`"
 )))]
@@ -77,10 +74,82 @@ impl Gateway {
     }
 }
 
+/// Makes each flag of pools one that may be left out and that no node goes with, and the other way round: a flag that
+/// nobody looks at would be a surprise.
+fn of_one_source() -> impl FnMut(Arg) -> Arg {
+    let ids = |command: clap::Command| command.get_arguments().map(|arg| arg.get_id().clone()).collect();
+    let (pool, node): (Vec<Id>, Vec<Id>) = (
+        ids(PoolArgs::augment_args(clap::Command::new(""))),
+        ids(NodeArgs::augment_args(clap::Command::new(""))),
+    );
+    move |arg| match arg.get_id() {
+        id if pool.contains(id) => arg.required(false).conflicts_with("nodes"),
+        id if node.contains(id) => arg.required(false).conflicts_with("urls"),
+        _ => arg,
+    }
+}
+
 fn difficulty(flag: &'static str, number: f64) -> Result<Difficulty, UsageError> {
     Difficulty::new(number).ok_or(UsageError::MachineDifficulty(flag, number))
 }
 
 fn machines(flag: &'static str, number: usize) -> Result<usize, UsageError> {
     if (1..=MAX_MACHINES).contains(&number) { Ok(number) } else { Err(UsageError::Machines(flag, number)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Command, Exit, parse};
+
+    const POOL: &str = "iop-miner gateway --listen 127.0.0.1:1 --url stratum+tcp://a:1 --user pA.rig";
+    const NODE: &str = "iop-miner gateway --listen 127.0.0.1:1 --node http://u:p@127.0.0.1:1";
+
+    /// What is said of two flags that do not go together.
+    fn conflict(line: &str, flags: [&str; 2]) {
+        let text = complaint(line);
+        let named = |flag: &&str| text.contains(&format!("'{flag}"));
+        assert!(text.contains("' cannot be used with '") && flags.iter().all(named), "{line}: {text}");
+    }
+
+    fn complaint(line: &str) -> String {
+        match parse(line.split(' ').map(Into::into)) {
+            Err(Exit::Usage(error)) => error.to_string(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_of_the_other_source_are_refused_by_name() {
+        for flag in ["--user a", "--password a", "--suggest-difficulty 1", "--tls-ca a", "--follow-reconnect"]
+        {
+            let name = flag.split(' ').next().unwrap_or(flag);
+            conflict(&format!("{NODE} {flag}"), [name, "--node <URL>"]);
+        }
+        for flag in [
+            "--node-cookie a",
+            "--license-key-file a",
+            "--payout a",
+            "--network regtest",
+            "--network-file a",
+            "--datadir a",
+            "--submit-retry 1",
+        ] {
+            let name = flag.split(' ').next().unwrap_or(flag);
+            conflict(&format!("{POOL} {flag}"), [name, "--url <URL>"]);
+        }
+    }
+
+    #[test]
+    fn a_source_is_needed_and_one_only() {
+        let both = complaint(&format!("{POOL} --node http://u:p@127.0.0.1:1"));
+        assert!(both.contains("cannot be used with"), "{both}");
+        for line in
+            ["iop-miner gateway --listen 127.0.0.1:1", "iop-miner gateway --listen 127.0.0.1:1 --user a"]
+        {
+            let text = complaint(line);
+            assert!(text.contains("--url <URL>|--node <URL>"), "{text}");
+        }
+        assert!(complaint(&POOL.replace(" --user pA.rig", "")).contains("--user <ADDRESS.WORKER>"));
+        assert!(matches!(parse(POOL.split(' ').map(Into::into)), Ok(Command::Gateway(_))));
+    }
 }

@@ -109,6 +109,8 @@ impl Cpu {
             let celsius = temperature::read(&self.sensors);
             feed.set_temperature(celsius);
             let pause = limit.as_mut().is_some_and(|limit| limit.pauses(celsius));
+            let why = most.zip(celsius).filter(|_| pause);
+            feed.set_paused(why.map(|(most, now)| format!("{now:.0} °C, its limit is {most:.0} °C")));
             if self.too_hot.swap(pause, Ordering::Relaxed) != pause {
                 let now = celsius.map_or("unknown".to_owned(), |celsius| format!("{celsius:.0} °C"));
                 info!("the CPU's temperature is {now}: hashing {}", if pause { "pauses" } else { "goes on" });
@@ -173,6 +175,7 @@ mod tests {
 
     use super::*;
     use crate::device::tests::{Folder, feed};
+    use crate::stats::Health;
 
     #[test]
     fn too_hot_a_cpu_rests_and_goes_on_when_it_is_cool() {
@@ -199,14 +202,21 @@ mod tests {
             };
             wait_for(&|| feed.temperature() == Some(95.0));
             assert_eq!(feed.hashes(), 0);
+            wait_for(&|| feed.health() == Health::Paused("95 °C, its limit is 80 °C".into()));
             // Not yet cool enough.
             set(76);
             wait_for(&|| feed.temperature() == Some(76.0));
             assert_eq!(feed.hashes(), 0);
             set(75);
             wait_for(&|| feed.hashes() > 0);
+            assert_eq!(feed.health(), Health::Working);
             set(80);
             wait_for(&|| cpu.too_hot.load(Ordering::Relaxed));
+            // A device that is given up stays so, hot or not.
+            feed.fail("worn out");
+            set(70);
+            wait_for(&|| !cpu.too_hot.load(Ordering::Relaxed));
+            assert_eq!(feed.health(), Health::Failed("worn out".into()));
             // The end of the miner ends a rest as well.
             feed.close();
         });

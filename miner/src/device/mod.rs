@@ -122,6 +122,11 @@ impl Feed {
         self.ailing.store(true, Ordering::Relaxed);
     }
 
+    /// Says why the device rests, or that it goes on.
+    fn set_paused(&self, why: Option<String>) {
+        self.stats.set_paused(why);
+    }
+
     /// Its temperature, in degrees Celsius.
     pub fn set_temperature(&self, celsius: Option<f32>) {
         self.stats.set_temperature(celsius);
@@ -175,6 +180,14 @@ pub(crate) mod tests {
         /// Ends the work for good, as the miner does when it ends.
         pub(crate) fn close(&self) {
             self.dispatcher.close();
+        }
+
+        pub(crate) fn fail(&self, why: &str) {
+            self.stats.set_health(Health::Failed(why.to_owned()));
+        }
+
+        pub(crate) fn health(&self) -> Health {
+            self.stats.snapshot().health
         }
 
         pub(crate) fn temperature(&self) -> Option<f32> {

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use iop_mining::bans::Offence;
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, Outgoing};
@@ -38,12 +39,24 @@ const FAREWELL_TIME: Duration = Duration::from_secs(1);
 const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n400: this is a Stratum port";
 
+/// Time between two floods that count.
+const FLOOD_AGAIN: Duration = Duration::from_secs(10);
+
 /// Why a connection ends.
-struct End(String);
+struct End {
+    reason: String,
+    offence: Option<Offence>,
+}
 
 impl From<String> for End {
     fn from(reason: String) -> Self {
-        Self(reason)
+        Self { reason, offence: None }
+    }
+}
+
+impl End {
+    fn new(reason: &str, offence: impl Into<Option<Offence>>) -> Self {
+        Self { reason: reason.to_owned(), offence: offence.into() }
     }
 }
 
@@ -63,7 +76,7 @@ pub(super) async fn serve(
         }
         if let Some(reason) = machine.is_leaving() {
             Box::pin(link.linger()).await;
-            break End(reason.to_owned());
+            break End::new(reason, None);
         }
         let held_up = pass_up(&mut machine, &upstream);
         // Others have their turn, however fast this one sends.
@@ -76,14 +89,14 @@ pub(super) async fn serve(
         let done = tokio::select! {
             changed = snapshots.changed() => {
                 if changed.is_err() {
-                    break End("the gateway stops".to_owned());
+                    break End::new("the gateway stops", None);
                 }
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 machine.on_snapshot(&snapshot);
                 link.on_snapshot(&mut machine)
             }
             permit = upstream.reserve(), if held_up => {
-                let Ok(permit) = permit else { break End("the gateway stops".to_owned()) };
+                let Ok(permit) = permit else { break End::new("the gateway stops", None) };
                 if let Some(share) = machine.shares().pop_front() {
                     permit.send(share);
                 }
@@ -114,7 +127,10 @@ pub(super) async fn serve(
     if link.sending.is_some() {
         let _ = link.stream.set_zero_linger(); // else the system keeps what is not read for minutes
     }
-    debug!(peer = %machine.peer(), "connection ends: {}", end.0);
+    if let Some(offence) = end.offence {
+        machine.offend(offence);
+    }
+    debug!(peer = %machine.peer(), "connection ends: {}", end.reason);
 }
 
 /// Hands in what the upstream wants. Says whether some of it has to wait.
@@ -150,6 +166,8 @@ struct Link {
     requests: Bucket,
     /// Nothing is read until then.
     paused: Option<Instant>,
+    /// When too many requests were last counted as an offence.
+    flooded: Option<Instant>,
 }
 
 impl Link {
@@ -168,6 +186,7 @@ impl Link {
             stuck: None,
             requests: Bucket::new(limits.requests_per_second, now.into_std()),
             paused: None,
+            flooded: None,
         }
     }
 
@@ -203,7 +222,7 @@ impl Link {
             self.stuck.get_or_insert_with(Instant::now);
         }
         if self.queued > MAX_QUEUED {
-            return Err(End(format!("{} bytes wait to be read", self.queued)));
+            return Err(End::new(&format!("{} bytes wait to be read", self.queued), Offence::Unread));
         }
         Ok(())
     }
@@ -229,13 +248,19 @@ impl Link {
         }
         self.early = 0;
         let mut lines = 0;
-        while let Some(line) = self.decoder.next_line().map_err(|error| error.to_string())? {
+        while let Some(line) =
+            self.decoder.next_line().map_err(|error| End::new(&error.to_string(), Offence::Nonsense))?
+        {
             lines += 1;
             if let Err(fatal) = machine.on_line(line) {
                 if fatal == Fatal::Http {
                     self.sending = Some((Outgoing::Own(HTTP_ANSWER.into()), 0));
                 }
-                return Err(End(fatal.to_string()));
+                let offence = if fatal == Fatal::Http { Offence::Http } else { Offence::Nonsense };
+                return Err(End::new(&fatal.to_string(), offence));
+            }
+            if machine.is_hopeless() {
+                return Err(End::new("a long run of shares that are none", Offence::BadShares));
             }
             if machine.is_leaving().is_some() {
                 return Ok(());
@@ -250,6 +275,10 @@ impl Link {
             let lines = lines.max(1);
             let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
             self.paused = paid.map(Instant::from_std);
+            if paid.is_some() && self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN) {
+                self.flooded = Some(now);
+                machine.offend(Offence::Flood);
+            }
         }
         Ok(())
     }
@@ -306,11 +335,13 @@ impl Link {
     fn on_time(&mut self, machine: &mut Machine) -> Result<(), End> {
         let now = Instant::now();
         if self.stuck.is_some_and(|stuck| now >= stuck + self.limits.write) {
-            return Err(End(format!("nothing was read for {} s", self.limits.write.as_secs_f64())));
+            let reason = format!("nothing was read for {} s", self.limits.write.as_secs_f64());
+            return Err(End::new(&reason, Offence::Unread));
         }
         if now >= self.silence(machine) {
             if machine.has_work() {
-                return Err(End("silent for too long".to_owned()));
+                let offence = if machine.is_working() { None } else { Some(Offence::Silent) };
+                return Err(End::new("silent for too long", offence));
             }
             machine.ping();
             (self.pinged, self.heard) = (now, now);
@@ -326,5 +357,5 @@ fn discard(stream: &TcpStream) -> io::Result<usize> {
 }
 
 fn closed() -> End {
-    End("closed by the other side".to_owned())
+    End::new("closed by the other side", None)
 }

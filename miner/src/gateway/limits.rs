@@ -1,6 +1,7 @@
-//! What one connection may take: times and rates. Settings, so that tests need not wait for minutes.
+//! What connections may take: times and rates. Settings, so that tests need not wait for minutes.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use iop_mining::open_files;
@@ -9,7 +10,7 @@ use tracing::warn;
 /// How often machines can make us say something.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// Limits of a connection.
+/// Limits of connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// From the moment on at which there is work to the first user. A machine introduces itself at once.
@@ -23,6 +24,9 @@ pub struct Limits {
     pub ping: Duration,
     /// Requests a second, above zero; a second's worth may come at once. Who sends more is read later.
     pub requests_per_second: f64,
+    /// New connections a second from one address; eight seconds' worth may come at once. More where an address may have more
+    /// machines than that: their power may be back, or their extranonces have changed, for all of them at once.
+    pub new_connections: f64,
 }
 
 impl Default for Limits {
@@ -33,7 +37,61 @@ impl Default for Limits {
             write: Duration::from_secs(30),
             ping: Duration::from_secs(30),
             requests_per_second: 1_000.0,
+            new_connections: 32.0,
         }
+    }
+}
+
+/// Shares of all machines that are remembered against duplicates: some 40 MiB, as each takes 16 bytes and a table is half
+/// empty at times. It is what 10,000 machines have in the eight minutes for which their jobs are known, at a share in five
+/// seconds. Bounds on each connection alone would be no bound on all of them.
+const MAX_SHARES: usize = 1 << 20;
+
+/// The memory for shares of all machines.
+#[derive(Debug)]
+pub struct Memory {
+    max: usize,
+    taken: AtomicUsize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(MAX_SHARES)
+    }
+}
+
+impl Memory {
+    /// For so many, and a quarter more that only shares for the upstream take.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { max, taken: AtomicUsize::new(0) }
+    }
+
+    /// Takes room for one share more of a machine that `has` so many. None may have more than it leaves to others: where n
+    /// want all that they can get, each gets one part of n + 1, and the last one is for whoever comes. A share for the
+    /// upstream is money, so others do not take its place.
+    #[must_use]
+    pub fn take(&self, has: usize, is_for_upstream: bool) -> bool {
+        let allows = |taken: usize| {
+            if is_for_upstream {
+                taken < self.max + self.max / 4
+            } else {
+                has < self.max.saturating_sub(taken)
+            }
+        };
+        let taken = |taken| allows(taken).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// So many are forgotten.
+    pub fn give_back(&self, count: usize) {
+        self.taken.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Shares that are remembered now.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -64,5 +122,48 @@ impl Rarely {
             warn!("{text}");
             *said = Some(Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes in turns until nobody gets any more.
+    fn share_out(memory: &Memory, machines: usize) -> Vec<usize> {
+        let mut has = vec![0; machines];
+        while has
+            .iter_mut()
+            .map(|has| {
+                let took = memory.take(*has, false);
+                *has += usize::from(took);
+                took
+            })
+            .fold(false, |any, took| any | took)
+        {}
+        has
+    }
+
+    #[test]
+    fn greedy_machines_share_the_memory_and_leave_a_part_to_others() {
+        let memory = Memory::new(1000);
+        assert_eq!(share_out(&memory, 1), [500]);
+        memory.give_back(500);
+        assert_eq!(share_out(&memory, 9), [100; 9]);
+        assert!(memory.take(99, false) && !memory.take(100, false));
+        memory.give_back(memory.taken());
+        assert_eq!(
+            share_out(&memory, 4000).iter().sum::<usize>(),
+            1000,
+            "one each, as long as there are some"
+        );
+    }
+
+    #[test]
+    fn shares_for_the_upstream_have_room_of_their_own() {
+        let memory = Memory::new(100);
+        while memory.take(0, false) {}
+        assert_eq!((0..1000).filter(|_| memory.take(1_000_000, true)).count(), 25);
+        assert_eq!(memory.taken(), 125);
     }
 }

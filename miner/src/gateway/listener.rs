@@ -1,9 +1,9 @@
 //! Takes connections, up to the limits.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::Shared;
 use super::connection::serve;
 use super::machine::Machine;
+use super::seats::Seat;
 
 /// Wait after the system refused a connection (usually: too many open files), so that we do not spin.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
@@ -26,21 +27,28 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket)
 }
 
-/// Serves whoever comes, for ever.
+/// Serves whoever comes until the gateway ends, and then those who are here until they are gone.
 ///
 /// # Errors
 /// The socket is none that the runtime can use.
 pub async fn listen(socket: StdListener, shared: Arc<Shared>) -> io::Result<()> {
     let listener = TcpListener::from_std(socket)?;
+    let mut snapshots = shared.snapshots.clone();
     // They end with this future.
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
+            changed = snapshots.changed() => {
+                if changed.is_err() || snapshots.borrow_and_update().ends {
+                    break;
+                }
+                continue;
+            }
         };
         match accepted {
-            Ok((stream, peer)) => match shared.seats.take(peer.ip()) {
+            Ok((stream, peer)) => match seat(&shared, peer.ip()) {
                 Ok(seat) => {
                     let machine = Box::new(Machine::new(Arc::clone(&shared), seat, peer));
                     connections.spawn(serve(
@@ -50,7 +58,7 @@ pub async fn listen(socket: StdListener, shared: Arc<Shared>) -> io::Result<()> 
                         shared.shares.clone(),
                     ));
                 }
-                Err(full) => shared.words.say(&full.to_string()),
+                Err(refused) => shared.words.say(&refused),
             },
             Err(error) => {
                 shared.words.say(&format!("a connection could not be taken: {error}"));
@@ -58,4 +66,13 @@ pub async fn listen(socket: StdListener, shared: Arc<Shared>) -> io::Result<()> 
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Lets a new connection in, or says why not.
+pub(super) fn seat(shared: &Shared, ip: IpAddr) -> Result<Seat, String> {
+    shared.bans.admit(ip, Instant::now()).map_err(|refused| refused.to_string())?;
+    shared.seats.take(ip).map_err(|full| full.to_string())
 }

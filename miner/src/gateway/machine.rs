@@ -1,34 +1,33 @@
 //! What is said to one connection's machines: which jobs at which difficulty, which verdict. No sockets here.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use iop_mining::bans::{BadRun, Offence};
 use iop_mining::vardiff::{Aim, Vardiff};
-use iop_stratum::difficulty::{Difficulty, HASHES_AT_1, Target};
-use iop_stratum::fields::{Extranonce1, JobId, VersionMask};
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
+use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::is_printing;
 use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
+use super::held::{Jobs, Sent};
 use super::judge::{Solved, judge};
 use super::limits::Limits;
-use super::seats::{Name, Prefix, Seat};
+use super::prefixes::{Prefix, Spent};
+use super::seats::{Name, Seat};
 use super::served::{Served, Snapshot};
 use super::{SOFTWARE, Shared};
 use crate::job::Share;
 use crate::stats::DeviceStats;
 
-/// Jobs whose shares are known, the latest ones: with a job every half minute, eight minutes of work.
-const MAX_JOBS: usize = 16;
 /// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, or a subscription that
 /// was asked for again. Each is a second later than the one before, so they are few.
 const MAX_VARIANTS: usize = 32;
-/// Shares of one job and connection that are remembered against duplicates, 16 bytes each: at 30 s a job, 2,000 a second.
-const MAX_SHARES_PER_JOB: usize = 65_536;
 /// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
 const FREE_USERS: usize = 32;
 /// Seconds from share to share that vardiff aims at.
@@ -37,41 +36,6 @@ const SECONDS_PER_SHARE: f64 = 5.0;
 const MAX_DIFFICULTY: f64 = 1e15;
 /// A difficulty so many times greater or less than that of the last job does not wait for the next one.
 const BIG_CHANGE: f64 = 4.0;
-/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
-/// ones do not count.
-const HOPELESS_RUN: u32 = 1000;
-
-/// A job that was sent, with what was in force then.
-#[derive(Debug)]
-struct Held {
-    job: Arc<Served>,
-    prefix: u32,
-    /// It, and it again later or at another difficulty; at least one.
-    sent: Vec<Sent>,
-    /// The first half of each share's hash. Different shares have different headers, so different hashes; and no other
-    /// connection has this one's prefix, so no other can have these shares. Made for the first share.
-    #[expect(clippy::box_collection, reason = "a set takes 48 bytes, and there are 16 of these")]
-    seen: Option<Box<HashSet<[u8; 16]>>>,
-}
-
-#[derive(Debug)]
-struct Sent {
-    id: JobId,
-    difficulty: Difficulty,
-    target: Target,
-}
-
-impl Sent {
-    fn new(id: JobId, difficulty: Difficulty) -> Self {
-        Self { id, difficulty, target: Target::from_difficulty(difficulty) }
-    }
-}
-
-impl Held {
-    fn last(&self) -> &Sent {
-        self.sent.last().expect("one at least")
-    }
-}
 
 /// A user of this connection: a machine to whoever looks at the devices.
 #[derive(Debug)]
@@ -99,15 +63,16 @@ pub struct Machine {
     minimum: Difficulty,
     /// The difficulty that the machine was last told.
     told: Option<Difficulty>,
-    held: VecDeque<Held>,
+    jobs: Jobs,
+    /// Since when there is no work for it.
+    idle: Option<Instant>,
     era: u64,
     /// By slot.
     workers: Vec<Worker>,
     /// Shares that the upstream wants and has not got.
     up: VecDeque<Share>,
     accepted: usize,
-    /// Shares in a row that were none.
-    bad: u32,
+    bad: BadRun,
     leaving: Option<&'static str>,
     _seat: Seat,
 }
@@ -125,12 +90,13 @@ impl Machine {
             wish: None,
             minimum: shared.settings.min_difficulty,
             told: None,
-            held: VecDeque::new(),
+            jobs: Jobs::new(Arc::clone(&shared.memory)),
+            idle: None,
             era: 0,
             workers: Vec::new(),
             up: VecDeque::new(),
             accepted: 0,
-            bad: 0,
+            bad: BadRun::default(),
             leaving: None,
             shared,
             _seat: seat,
@@ -170,7 +136,18 @@ impl Machine {
     /// Why its connection should be closed, if it should: all that is queued is to be sent before.
     #[must_use]
     pub fn is_leaving(&self) -> Option<&'static str> {
-        if self.bad >= HOPELESS_RUN { Some("a long run of shares that are none") } else { self.leaving }
+        self.leaving
+    }
+
+    /// Whether it has sent so many shares that are none that it should be closed.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.bad.is_hopeless()
+    }
+
+    /// Counts against its address.
+    pub fn offend(&self, offence: Offence) {
+        self.shared.offend(self.peer.ip(), offence);
     }
 
     /// The next lines to send.
@@ -201,7 +178,7 @@ impl Machine {
     /// # Errors
     /// The other side does not speak Stratum: close the connection.
     pub fn on_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
-        if self.prefix.is_none() && !self.sit_down() {
+        if self.leaving.is_some() || self.prefix.is_none() && !self.sit_down() {
             return Ok(());
         }
         match self.session.handle_line(line)? {
@@ -236,12 +213,24 @@ impl Machine {
     /// Sends the job, if there is one and the machine is subscribed.
     pub fn on_snapshot(&mut self, snapshot: &Snapshot) {
         self.era = snapshot.era;
-        let Some(job) = snapshot.job.as_ref().filter(|_| self.prefix.is_some()) else { return };
+        if snapshot.ends {
+            return self.on_end();
+        }
+        let Some(job) = &snapshot.job else {
+            self.idle.get_or_insert_with(Instant::now);
+            return;
+        };
+        if let Some(idle) = self.idle.take() {
+            self.vardiff.resume(idle, Instant::now());
+        }
+        if self.prefix.is_none() {
+            return;
+        }
         self.session.set_server_mask(job.mask());
         if !self.fit_extranonce(job) || !self.session.is_subscribed() {
             return;
         }
-        if let Some(last) = self.held.back_mut().filter(|last| last.job.id() == job.id()) {
+        if let Some(last) = self.jobs.last_mut().filter(|last| last.job.id() == job.id()) {
             // The same job; its mask may be another.
             last.job = Arc::clone(job);
             if self.told.is_none() {
@@ -251,32 +240,35 @@ impl Machine {
             return;
         }
         // Whether the upstream said so of this job or of one before it that this connection has not seen.
-        let clean = job.is_clean() || self.held.back().is_none_or(|last| last.job.era() != job.era());
-        if self.held.is_empty() {
+        let clean = job.is_clean() || self.jobs.last().is_none_or(|last| last.job.era() != job.era());
+        if self.jobs.is_empty() {
             self.vardiff.begin(Instant::now());
         }
         let difficulty = self.difficulty_of(job);
         self.tell(difficulty);
         self.session.notify(job.line(clean));
-        let prefix = self.prefix.as_ref().map_or(0, Prefix::number);
-        if self.held.len() == MAX_JOBS {
-            self.held.pop_front();
+        let prefix = self.prefix.as_mut().expect("it was fitted to the job");
+        prefix.tell(job.work());
+        self.jobs.push(Arc::clone(job), prefix.number(), difficulty);
+    }
+
+    /// The gateway ends: says that it will be back.
+    fn on_end(&mut self) {
+        if self.session.is_subscribed() {
+            self.session.reconnect();
         }
-        let sent = vec![Sent::new(job.id().clone(), difficulty)];
-        self.held.push_back(Held { job: Arc::clone(job), prefix, sent, seen: None });
+        self.leaving = Some("the gateway ends");
     }
 
     /// Gives the session the extranonces that it has in a job. False where the machine has to come again for that.
     fn fit_extranonce(&mut self, job: &Served) -> bool {
-        if self.prefix.as_ref().is_none_or(|prefix| !prefix.is_current()) {
-            self.prefix = self.shared.seats.prefix();
-        }
-        let extranonce1 = self.prefix.as_ref().and_then(|prefix| job.extranonce1(prefix.number()));
-        let Some(extranonce1) = extranonce1 else {
-            let words = "there are more machines than the upstream's extranonces allow";
-            self.shared.words.say(words);
-            self.leaving = Some(words);
-            return false;
+        let extranonce1 = match self.fit_prefix(job).map(|number| job.extranonce1(number)) {
+            Ok(extranonce1) => extranonce1.expect("a job that is served has room for every prefix"),
+            Err(spent) => {
+                self.shared.words.say(&spent.to_string());
+                self.leaving = Some("no part of the upstream's extranonces is left for it");
+                return false;
+            }
         };
         let size = job.extranonce2_size();
         if *self.session.extranonce1() == extranonce1 && self.session.extranonce2_size() == size {
@@ -285,10 +277,21 @@ impl Machine {
         if self.session.is_subscribed() && !self.session.takes_extranonces() {
             self.session.reconnect();
             self.leaving = Some("the upstream's extranonces have changed");
+            self.prefix = None; // it may be there again before this connection has ended
             return false;
         }
         self.session.set_extranonce(extranonce1, size);
         true
+    }
+
+    /// The prefix that it has in a job: the one that it has had, if that may be.
+    fn fit_prefix(&mut self, job: &Served) -> Result<u32, Spent> {
+        let (bytes, work) = (job.prefix_size(), job.work());
+        self.prefix = self.prefix.take().filter(|prefix| prefix.fits(bytes, work));
+        if self.prefix.is_none() {
+            self.prefix = Some(self.shared.prefixes.take(self.peer.ip(), bytes, work)?);
+        }
+        Ok(self.prefix.as_ref().map_or(0, Prefix::number))
     }
 
     fn tell(&mut self, difficulty: Difficulty) {
@@ -314,7 +317,7 @@ impl Machine {
     #[must_use]
     pub fn silent_from(&self) -> Option<Instant> {
         let mines =
-            !self.workers.is_empty() && self.held.back().is_some_and(|last| last.job.era() == self.era);
+            !self.workers.is_empty() && self.jobs.last().is_some_and(|last| last.job.era() == self.era);
         self.vardiff.silent_from(&self.aim()).filter(|_| mines)
     }
 
@@ -328,7 +331,7 @@ impl Machine {
 
     /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once.
     fn on_retarget(&mut self) {
-        let Some(last) = self.held.back().filter(|last| last.job.era() == self.era) else { return };
+        let Some(last) = self.jobs.last().filter(|last| last.job.era() == self.era) else { return };
         let wanted = self.difficulty_of(&last.job);
         let change = wanted.get() / last.last().difficulty.get();
         if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
@@ -338,7 +341,7 @@ impl Machine {
 
     /// Sends the last job once more, as one of its own: what the machine has done for the first counts no second time.
     fn send_again(&mut self, difficulty: Difficulty) {
-        let Some(last) = self.held.back_mut().filter(|last| last.job.era() == self.era) else { return };
+        let Some(last) = self.jobs.last_mut().filter(|last| last.job.era() == self.era) else { return };
         if last.sent.len() >= MAX_VARIANTS {
             // As it was, with the shares that it has had.
             let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);
@@ -407,7 +410,7 @@ impl Machine {
             Ok(difficulty) => {
                 self.session.answer_submit(&submit.id, Ok(()));
                 self.accepted += 1;
-                self.bad = 0;
+                self.bad.good();
                 let aim = self.aim();
                 if self.vardiff.on_share(difficulty, Instant::now(), &aim) {
                     self.on_retarget();
@@ -424,27 +427,17 @@ impl Machine {
     /// upstream, and a block is a block.
     fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Reject> {
         let mask = self.session.version_mask();
-        let place = |held: &Held| held.sent.iter().position(|sent| sent.id == submit.job_id);
-        let found = self.held.iter_mut().rev().find_map(|held| place(held).map(|place| (held, place)));
         let worker = &mut self.workers[submit.worker.0];
-        let Some((held, place)) = found else {
+        let Some(place) = self.jobs.find(&submit.job_id) else {
             worker.stats.add_stale();
             return Err(Reject::JobNotFound);
         };
-        let Sent { difficulty, target, .. } = held.sent[place];
-        let solved = judge(&held.job, held.prefix, &target, mask, submit, now)?;
-        let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
-        let seen = held.seen.get_or_insert_default();
-        if seen.contains(half) {
-            return Err(Reject::Duplicate);
-        }
-        if seen.len() >= MAX_SHARES_PER_JOB && !solved.is_for_upstream {
-            return Err(Reject::other("too many shares for one job, raise the difficulty"));
-        }
-        seen.insert(*half);
-        let is_stale = held.job.era() != self.era;
-        let upstream = Arc::clone(held.job.upstream());
-        let Solved { hash, extranonce2, version_bits, is_for_upstream } = solved;
+        let (held, &Sent { difficulty, ref target, .. }) = self.jobs.at(place);
+        let Solved { hash, extranonce2, version_bits, is_for_upstream } =
+            judge(&held.job, held.prefix, target, mask, submit, now)?;
+        let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
+        let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+        self.jobs.remember(place, *half, is_for_upstream)?;
         if is_for_upstream {
             worker.passed += 1;
             self.shared.passed.fetch_add(1, Ordering::Relaxed);
@@ -473,7 +466,9 @@ impl Machine {
             Reject::LowDifficulty => "at the gateway: low difficulty (23)",
             _ => "at the gateway: malformed (20)",
         };
-        self.bad = self.bad.saturating_add(1);
+        if let Some(offence) = self.bad.bad() {
+            self.shared.offend(self.peer.ip(), offence);
+        }
         if stats.add_rejected(reason) {
             debug!(peer = %self.peer, "{}: share refused: {reject}", stats.name());
         }

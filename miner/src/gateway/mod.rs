@@ -1,15 +1,18 @@
 //! `iop-miner gateway`: machines that speak Stratum, fed with the work of the upstream.
 //!
-//! Here: places, prefixes and names for machines ([`seats`]), jobs as machines get them ([`served`]), what is said to one
-//! machine ([`machine`], [`judge`], without a socket), sockets and their limits ([`listener`], `connection`, [`limits`]).
+//! Here: places and names for machines ([`seats`]), their parts of the extranonce2 ([`prefixes`]), jobs as machines get
+//! them ([`served`]), what is said to one machine ([`machine`], `held`, [`judge`], without a socket), sockets and their limits
+//! ([`listener`], `connection`, [`limits`]).
 //! Not here: Stratum's messages (`iop-stratum`), where work comes from and shares go ([`crate::upstream`]).
 //! Path: dispatcher → [`served::follow`] → all machines → submit → verdict → those that the upstream wants → upstream.
 
 mod connection;
+mod held;
 pub mod judge;
 pub mod limits;
 pub mod listener;
 pub mod machine;
+pub mod prefixes;
 pub mod seats;
 pub mod served;
 #[cfg(test)]
@@ -17,23 +20,28 @@ mod tests;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use iop_mining::bans::{BURST_SECONDS, Bans, Offence};
 use iop_stratum::difficulty::Difficulty;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tracing::info;
 
 use crate::device::DeviceName;
+use crate::dispatcher::Current;
 use crate::job::Share;
 use crate::mine::{self, MineSettings};
 use crate::rig::Rig;
 use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
-use limits::{Limits, Rarely};
+use limits::{Limits, Memory, Rarely};
+use prefixes::Prefixes;
 use seats::Seats;
 use served::{Numbers, Snapshot};
 
@@ -53,7 +61,7 @@ pub struct GatewaySettings {
     pub max_machines: usize,
     /// Machines at a time from one address, loopback excepted.
     pub max_per_address: usize,
-    /// Of each connection.
+    /// Of connections.
     pub limits: Limits,
 }
 
@@ -75,6 +83,8 @@ pub struct Settings {
     pub source: Source,
 }
 
+/// How long machines may hold up the end: each has a second to read that we will be back.
+const END_TIME: Duration = Duration::from_secs(2);
 /// Between two lines in the log on what machines did.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 
@@ -83,8 +93,14 @@ const STATUS_EVERY: Duration = Duration::from_secs(60);
 pub struct Shared {
     /// Start and least.
     pub settings: GatewaySettings,
-    /// Connections, prefixes and names.
+    /// Connections and names.
     pub seats: Arc<Seats>,
+    /// Parts of the extranonce2.
+    pub prefixes: Arc<Prefixes>,
+    /// Addresses that may not come in.
+    pub bans: Bans,
+    /// For shares of machines.
+    pub memory: Arc<Memory>,
     /// Of jobs.
     pub numbers: Arc<Numbers>,
     /// The job at hand.
@@ -99,6 +115,41 @@ pub struct Shared {
     pub passed: AtomicU64,
     /// What machines can make us log.
     pub words: Rarely,
+}
+
+impl Shared {
+    /// Without any machine.
+    #[must_use]
+    pub fn new(
+        settings: GatewaySettings,
+        seats: Arc<Seats>,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        stats: Arc<Stats>,
+        shares: mpsc::Sender<Share>,
+    ) -> Self {
+        let rate = settings.limits.new_connections.max(settings.max_per_address as f64 / BURST_SECONDS);
+        Self {
+            bans: Bans::new(rate),
+            settings,
+            seats,
+            prefixes: Arc::default(),
+            memory: Arc::default(),
+            numbers: Arc::default(),
+            snapshots,
+            stats,
+            shares,
+            taken: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            words: Rarely::default(),
+        }
+    }
+
+    /// Counts what an address did, and says so if that bans it.
+    pub fn offend(&self, ip: IpAddr, offence: Offence) {
+        if let Some(time) = self.bans.offend(ip, offence, Instant::now()) {
+            info!("{ip} is banned for {} s, the last of its offences: {offence:?}", time.as_secs());
+        }
+    }
 }
 
 /// Serves machines until the process is asked to end (Ctrl-C, SIGTERM or SIGHUP).
@@ -134,29 +185,37 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
     rig.go_on_without_devices();
     let names = devices.iter().map(ToString::to_string);
     let seats = Seats::new(limits::room(settings.max_machines), settings.max_per_address, names);
-    let numbers = Arc::new(Numbers::default());
     let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
-    let shared = Shared {
-        settings: settings.clone(),
-        seats: Arc::clone(&seats),
-        numbers: Arc::clone(&numbers),
-        snapshots,
-        stats: Arc::clone(&rig.stats),
-        shares: rig.shares(),
-        taken: AtomicU64::new(0),
-        passed: AtomicU64::new(0),
-        words: Rarely::default(),
-    };
-    let shared = Arc::new(shared);
-    let current = rig.dispatcher.follow();
-    rig.serve(Box::pin(async move {
-        tokio::select! {
-            () = served::follow(current, &seats, &numbers, &publish) => Ok(()),
-            ended = listener::listen(socket, Arc::clone(&shared)) => ended,
-            never = report(&shared) => match never {},
-        }
-    }));
+    let shared = Shared::new(settings.clone(), seats, snapshots, Arc::clone(&rig.stats), rig.shares());
+    let (stop, stopped) = oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    rig.serve(Box::pin(serve(socket, Arc::new(shared), rig.dispatcher.follow(), publish, stopped, ended)));
+    rig.before_end(async move {
+        drop(stop);
+        let _ = timeout(END_TIME, end).await; // it comes when the last machine is gone
+    });
     Ok(())
+}
+
+/// Serves machines until `stop` comes; then tells them, and drops `ended` when all are gone.
+async fn serve(
+    socket: StdListener,
+    shared: Arc<Shared>,
+    current: watch::Receiver<Current>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    stop: oneshot::Receiver<Infallible>,
+    ended: oneshot::Sender<Infallible>,
+) -> io::Result<()> {
+    let _ended = ended;
+    let mut listening = pin!(listener::listen(socket, Arc::clone(&shared)));
+    tokio::select! {
+        () = served::follow(current, &shared.prefixes, &shared.numbers, &publish) => {}
+        ended = &mut listening => return ended,
+        never = report(&shared) => match never {},
+        _ = stop => {}
+    }
+    publish.send_modify(|last| *last = Arc::new(Snapshot { ends: true, ..Snapshot::clone(last) }));
+    listening.await
 }
 
 /// Logs again and again what machines do, where anything has changed.

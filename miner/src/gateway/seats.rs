@@ -1,13 +1,14 @@
-//! What each machine has to itself: a place among the connections, a prefix of the extranonce2, a name.
+//! What each machine has to itself: a place among the connections, a name.
 //!
-//! Here: how many there are and who has which. Not here: what they do with it. All are given back when they are dropped.
+//! Here: how many there are and who has which. Not here: what they do with it, which part of the extranonce2 is whose
+//! ([`super::prefixes`]). All are given back when they are dropped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// The places, prefixes and names of all machines.
+/// The places and names of all machines.
 #[derive(Debug)]
 pub struct Seats {
     max: usize,
@@ -19,7 +20,6 @@ pub struct Seats {
 struct Inner {
     connections: usize,
     by_address: HashMap<IpAddr, usize>,
-    prefixes: Prefixes,
     names: Names,
 }
 
@@ -39,17 +39,6 @@ pub enum Full {
 pub struct Seat {
     seats: Arc<Seats>,
     address: IpAddr,
-}
-
-/// A prefix that no other machine has.
-#[derive(Debug)]
-pub struct Prefix {
-    seats: Arc<Seats>,
-    number: u32,
-    /// Of the widths that prefixes have had.
-    generation: u64,
-    /// Which work was at hand when it was given out.
-    work: u64,
 }
 
 /// A machine's name, which no other has.
@@ -90,19 +79,6 @@ impl Seats {
         Ok(Seat { seats: Arc::clone(self), address })
     }
 
-    /// Work has come whose prefixes have this many bytes: other work, or the same again, whose prefixes stay spent.
-    pub fn begin(&self, bytes: usize, is_same_work: bool) {
-        self.lock().prefixes.begin(bytes, is_same_work);
-    }
-
-    /// A prefix for a machine. `None` where each that there is belongs to a machine, or did since the work at hand came.
-    pub fn prefix(self: &Arc<Self>) -> Option<Prefix> {
-        let mut inner = self.lock();
-        let number = inner.prefixes.take()?;
-        let Prefixes { generation, work, .. } = inner.prefixes;
-        Some(Prefix { seats: Arc::clone(self), number, generation, work })
-    }
-
     /// A name for a user's machine: the user's, with a number behind it where another machine has that. `None` where
     /// there are as many names as there may be connections, and it is not the connection's first.
     pub fn name(self: &Arc<Self>, user: &Arc<str>, first: bool) -> Option<Name> {
@@ -134,26 +110,6 @@ impl Drop for Seat {
     }
 }
 
-impl Prefix {
-    /// As a number: 1 or more, the first bytes of an extranonce2 that counts.
-    #[must_use]
-    pub fn number(&self) -> u32 {
-        self.number
-    }
-
-    /// Whether it still has the width that prefixes have.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.generation == self.seats.lock().prefixes.generation
-    }
-}
-
-impl Drop for Prefix {
-    fn drop(&mut self) {
-        self.seats.lock().prefixes.give_back(self.number, self.generation, self.work);
-    }
-}
-
 impl Name {
     /// The name.
     #[must_use]
@@ -165,62 +121,6 @@ impl Name {
 impl Drop for Name {
     fn drop(&mut self) {
         self.seats.lock().names.give_back(&self.base, self.number, &self.full);
-    }
-}
-
-/// Prefixes go round, so that one is used again as late as can be; 0 belongs to the devices here.
-#[derive(Debug, Default)]
-struct Prefixes {
-    /// The greatest one.
-    last: u32,
-    generation: u64,
-    work: u64,
-    next: u32,
-    /// How many numbers from `next` on were not looked at since the work at hand came.
-    unseen: u64,
-    live: HashSet<u32>,
-    /// Given back during the work at hand, by those who had them before it: as many as there were machines at most.
-    spent: HashSet<u32>,
-}
-
-impl Prefixes {
-    fn begin(&mut self, bytes: usize, is_same_work: bool) {
-        let last = match bytes {
-            1..=3 => (1 << (8 * bytes)) - 1,
-            _ => u32::MAX,
-        };
-        if last != self.last {
-            (self.last, self.next) = (last, 1);
-            self.generation += 1;
-            self.live = HashSet::new();
-        } else if is_same_work {
-            return;
-        }
-        self.work += 1;
-        self.unseen = u64::from(last);
-        self.spent = HashSet::new();
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        while self.unseen > 0 {
-            let candidate = self.next;
-            self.unseen -= 1;
-            self.next = if candidate == self.last { 1 } else { candidate + 1 };
-            if !self.spent.contains(&candidate) && self.live.insert(candidate) {
-                return Some(candidate);
-            }
-        }
-        None
-    }
-
-    fn give_back(&mut self, number: u32, generation: u64, work: u64) {
-        if generation == self.generation {
-            self.live.remove(&number);
-            // One that was given out during this work lies behind `next` and is not looked at again.
-            if work != self.work {
-                self.spent.insert(number);
-            }
-        }
     }
 }
 
@@ -269,15 +169,9 @@ impl Names {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-
-    fn seats() -> Arc<Seats> {
-        Seats::new(1000, 1000, [])
-    }
 
     #[test]
     fn one_address_cannot_lock_out_all_others() {
@@ -311,69 +205,5 @@ mod tests {
         assert_eq!(seats.name(&"cpu".into(), false).unwrap().as_str(), "cpu#2", "a device's name is taken");
         drop((first, third, fourth));
         assert!(seats.lock().names.users.is_empty(), "who is gone is forgotten");
-    }
-
-    #[test]
-    fn a_byte_of_prefixes_does_for_255_machines_and_for_each_once_a_job() {
-        let seats = seats();
-        seats.begin(1, false);
-        let mut live: Vec<Prefix> = (0..255).map(|_| seats.prefix().unwrap()).collect();
-        assert!(seats.prefix().is_none());
-        live.pop();
-        assert!(seats.prefix().is_none(), "its machine has worked on the job at hand");
-        seats.begin(1, true);
-        assert!(seats.prefix().is_none(), "the same work again is the same job");
-        seats.begin(1, false);
-        assert!(seats.prefix().is_some());
-        live.pop();
-        assert!(seats.prefix().is_none());
-    }
-
-    #[test]
-    fn prefixes_of_another_width_are_others_and_old_ones_free_none_of_them() {
-        let seats = seats();
-        seats.begin(1, false);
-        let old = seats.prefix().unwrap();
-        seats.begin(2, false);
-        assert!(!old.is_current());
-        let new = seats.prefix().unwrap();
-        assert_eq!((old.number(), new.number()), (1, 1));
-        drop(old);
-        assert_eq!(seats.lock().prefixes.live.len(), 1);
-        assert!(new.is_current());
-    }
-
-    proptest! {
-        /// Machines come and go, jobs too; each machine works on every job that comes while it is there and on the one at
-        /// hand when it comes.
-        #[test]
-        fn no_two_machines_ever_have_one_prefix_in_one_job(
-            bytes in 1..3usize,
-            events in proptest::collection::vec((0..12u8, any::<prop::sample::Index>()), 1..1500),
-        ) {
-            let seats = seats();
-            let (mut machines, mut used) = (Vec::<Prefix>::new(), HashSet::new());
-            seats.begin(bytes, false);
-            for (event, index) in events {
-                match event {
-                    0 if !machines.is_empty() => drop(machines.swap_remove(index.index(machines.len()))),
-                    1 if !machines.is_empty() => machines.truncate(index.index(machines.len())),
-                    2 => {
-                        seats.begin(bytes, false);
-                        used = machines.iter().map(Prefix::number).collect();
-                        prop_assert_eq!(used.len(), machines.len());
-                    }
-                    3 => seats.begin(bytes, true),
-                    _ => match seats.prefix() {
-                        Some(prefix) => {
-                            prop_assert!(prefix.number() > 0 && prefix.number() >> (8 * bytes) == 0);
-                            prop_assert!(used.insert(prefix.number()), "{} twice", prefix.number());
-                            machines.push(prefix);
-                        }
-                        None => prop_assert_eq!(used.len(), (1 << (8 * bytes)) - 1, "all were used"),
-                    },
-                }
-            }
-        }
     }
 }

@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 
 use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, VersionMask};
 use iop_stratum::notify::Notify;
+use iop_stratum::work::sha256d;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::seats::Seats;
+use super::prefixes::{Prefixes, WorkHash};
 use crate::dispatcher::Current;
 use crate::job::Job;
 use crate::split::prefix_size;
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub job: Option<Arc<Served>>,
     /// Jobs of other eras are stale; see [`Current::era`].
     pub era: u64,
+    /// The gateway ends: nobody new is let in, and who is here is told.
+    pub ends: bool,
 }
 
 /// A job for all machines.
@@ -41,6 +44,8 @@ pub struct Snapshot {
 pub struct Served {
     id: JobId,
     era: u64,
+    /// Of [`Prefixes`].
+    work: u64,
     prefix_size: usize,
     upstream: Arc<Job>,
     /// The lines that announce it, without and with the flag that voids all before it.
@@ -50,10 +55,12 @@ pub struct Served {
 impl Served {
     /// `None` where its extranonces leave no room to machines.
     #[must_use]
-    pub fn new(upstream: Arc<Job>, era: u64, numbers: &Numbers) -> Option<Self> {
+    pub fn new(upstream: Arc<Job>, era: u64, prefixes: &Prefixes, numbers: &Numbers) -> Option<Self> {
         let prefix_size = prefix_size(upstream.stratum().extranonce2_size)?;
-        let job = Self { id: numbers.next(), era, prefix_size, upstream, lines: Arc::default() };
-        job.extranonce1(0).is_some().then_some(job)
+        let mut job = Self { id: numbers.next(), era, work: 0, prefix_size, upstream, lines: Arc::default() };
+        job.extranonce1(0)?;
+        job.work = prefixes.begin(prefix_size, &job.work_hash());
+        Some(job)
     }
 
     /// The machines' name for it.
@@ -66,6 +73,18 @@ impl Served {
     #[must_use]
     pub fn era(&self) -> u64 {
         self.era
+    }
+
+    /// Bytes of the machines' prefixes.
+    #[must_use]
+    pub fn prefix_size(&self) -> usize {
+        self.prefix_size
+    }
+
+    /// The number of its work among those that prefixes were given out for.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.work
     }
 
     /// As the upstream gave it.
@@ -138,29 +157,33 @@ impl Served {
         Self { id: self.id.clone(), upstream, lines: Arc::clone(&self.lines), ..*self }
     }
 
-    /// Whether machines with one prefix would hash the same headers of both, but for the time, which they may roll.
-    fn is_same_work(&self, other: &Job) -> bool {
-        let (ours, theirs) = (self.upstream.stratum(), other.stratum());
-        let work = |notify: &Notify| (notify.prev_hash, notify.version);
-        work(&ours.notify) == work(&theirs.notify)
-            && ours.extranonce1 == theirs.extranonce1
-            && ours.notify.coinbase1 == theirs.notify.coinbase1
-            && ours.notify.coinbase2 == theirs.notify.coinbase2
-            && ours.notify.branches == theirs.notify.branches
+    /// Of all that its headers are made of, but for what machines roll: time and version.
+    fn work_hash(&self) -> WorkHash {
+        let stratum = self.upstream.stratum();
+        let notify = &stratum.notify;
+        let extranonce1 = stratum.extranonce1.as_bytes();
+        let lengths =
+            [extranonce1.len(), notify.coinbase1.len(), notify.coinbase2.len()].map(usize::to_be_bytes);
+        let mut whole = lengths.concat();
+        for part in [&notify.prev_hash.0[..], extranonce1, &notify.coinbase1, &notify.coinbase2] {
+            whole.extend_from_slice(part);
+        }
+        notify.branches.iter().for_each(|branch| whole.extend_from_slice(branch));
+        sha256d(&whole)
     }
 }
 
 /// Publishes each job of the upstream for machines, until there are no more.
 pub async fn follow(
     mut current: watch::Receiver<Current>,
-    seats: &Seats,
+    prefixes: &Prefixes,
     numbers: &Numbers,
     publish: &watch::Sender<Arc<Snapshot>>,
 ) {
     let mut follower = Follower::default();
     loop {
         let now = current.borrow_and_update().clone();
-        publish.send_replace(Arc::new(follower.take(now, seats, numbers)));
+        publish.send_replace(Arc::new(follower.take(now, prefixes, numbers)));
         if current.changed().await.is_err() {
             return;
         }
@@ -176,18 +199,18 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn take(&mut self, now: Current, seats: &Seats, numbers: &Numbers) -> Snapshot {
+    pub(super) fn take(&mut self, now: Current, prefixes: &Prefixes, numbers: &Numbers) -> Snapshot {
         let era = now.era;
-        let Some(job) = now.job else { return Snapshot { job: None, era } };
+        let Some(job) = now.job else { return Snapshot { era, ..Snapshot::default() } };
         if let Some(last) = self.last.as_ref().filter(|last| last.era == era)
             && Arc::ptr_eq(&last.upstream.stratum().notify, &job.stratum().notify)
         {
             let same = Arc::new(last.changed(job));
             self.last = Some(Arc::clone(&same));
-            return Snapshot { job: Some(same), era };
+            return Snapshot { job: Some(same), era, ends: false };
         }
         let size = job.stratum().extranonce2_size;
-        let Some(served) = Served::new(Arc::clone(&job), era, numbers) else {
+        let Some(served) = Served::new(Arc::clone(&job), era, prefixes, numbers) else {
             if self.refused.replace(size) != Some(size) {
                 warn!(
                     "no work for machines: the upstream's extranonces have {} and {size} bytes, expected at most 28 and at \
@@ -195,13 +218,11 @@ impl Follower {
                     job.stratum().extranonce1.as_bytes().len()
                 );
             }
-            return Snapshot { job: None, era };
+            return Snapshot { era, ..Snapshot::default() };
         };
         self.refused = None;
-        let is_same = self.last.as_ref().is_some_and(|last| last.is_same_work(&job));
-        seats.begin(served.prefix_size, is_same);
         let served = Arc::new(served);
         self.last = Some(Arc::clone(&served));
-        Snapshot { job: Some(served), era }
+        Snapshot { job: Some(served), era, ends: false }
     }
 }

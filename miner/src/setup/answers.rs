@@ -13,7 +13,7 @@ use iop_mining::{files, keys};
 use super::talk::Talk;
 use crate::device::{DeviceName, Machine};
 use crate::devices;
-use crate::upstream::PoolUrl;
+use crate::upstream::{PoolUrl, Tls};
 
 /// Longest name of a machine at a pool, in bytes; with an address before it, it stays below what a user may have.
 const MAX_WORKER: usize = 60;
@@ -49,6 +49,8 @@ pub enum Source {
 pub struct Pool {
     /// In order of preference.
     pub urls: Vec<String>,
+    /// A file of certificates to trust, besides those that the system does.
+    pub tls_ca: Option<PathBuf>,
     /// Address and machine.
     pub user: String,
     /// What most pools do not look at.
@@ -119,6 +121,8 @@ fn pool<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io:
             None => break,
         }
     }
+    let speaks_tls = |url: &String| url.parse::<PoolUrl>().is_ok_and(|url| url.tls);
+    let tls_ca = if urls.iter().any(speaks_tls) { certificates(talk)? } else { None };
     let address = talk.ask("Your address, which the pool pays", None, |answer| address(answer, params))?;
     let host = files::read(Path::new("/proc/sys/kernel/hostname"), 255).unwrap_or_default();
     let host = String::from_utf8(host).ok().and_then(|name| worker(name.trim()).ok());
@@ -127,7 +131,20 @@ fn pool<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io:
     let password = talk.ask("The pool's password; most take anything", Some("x"), |answer| {
         if answer.len() <= 127 { Ok(answer.to_owned()) } else { Err("expected at most 127 bytes".to_owned()) }
     })?;
-    Ok(Pool { urls, user: format!("{address}.{worker}"), password })
+    Ok(Pool { urls, tls_ca, user: format!("{address}.{worker}"), password })
+}
+
+/// Whom to trust, where a pool speaks TLS.
+fn certificates<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<Option<PathBuf>> {
+    let question = "File with the pool's certificate or its CA's (PEM; empty: whom the system trusts)";
+    talk.ask(question, Some(""), |answer| {
+        let file = if answer.is_empty() { None } else { Some(absolute(answer)?) };
+        match Tls::load(file.as_deref()) {
+            Ok(_) => Ok(file),
+            // There is no flag here.
+            Err(error) => Err(error.to_string().trim_start_matches("--tls-ca ").to_owned()),
+        }
+    })
 }
 
 fn address(answer: &str, params: &Params) -> Result<String, String> {

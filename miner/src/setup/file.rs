@@ -35,9 +35,16 @@ pub(super) fn text(answers: &Answers, measured: &[String]) -> String {
     file.0
 }
 
-fn pool(file: &mut Text, Pool { urls, user, password }: &Pool) {
+fn pool(file: &mut Text, Pool { urls, tls_ca, user, password }: &Pool) {
     file.section("Pools, in order of preference");
     file.list("url", urls.iter().map(String::as_str));
+    file.section("With stratum+ssl: a file (PEM) of CAs, or of pools' own certificates, to trust besides");
+    match tls_ca {
+        Some(path) => file.text("tls_ca", &path.display().to_string()),
+        None => file.unused("tls_ca = \"FILE\""),
+    }
+    file.section("Follow a pool that asks to connect to another host; else only to another port");
+    file.unused("follow_reconnect = true");
     file.section("An address, and a name for this machine");
     file.text("user", user);
     file.text("password", password);

@@ -86,11 +86,43 @@ fn answers_for_a_pool_become_a_file_that_mines_there() {
     assert!(setup.file().contains("# Measured: cpu: "), "{}", setup.file());
 }
 
+/// A certificate as a chapter makes it, in a file.
+fn certificate(folder: &TempDir) -> String {
+    let path = folder.path().join("cert.pem");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    fs::write(&path, made.cert.pem()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn whom_to_trust_is_asked_where_a_pool_speaks_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((_, address), certificate) = (license(&folder), certificate(&folder));
+    let answers = [
+        "pool\ndevnet\nstratum+tcp://a:1\nstratum+ssl://b:2\n\n",
+        &format!("/nowhere.pem\n{}\n{certificate}\n", folder.path().join("license.wif").display()),
+        &format!("{address}\n\n\n\n"),
+        spare(),
+    ];
+    let setup = Setup::run_in(folder, &answers.concat());
+    setup.ended.as_ref().unwrap();
+    for explained in ["  /nowhere.pem: No such file", "license.wif: it holds no certificate, PEM expected"] {
+        assert!(setup.said.contains(explained), "{explained}: {}", setup.said);
+    }
+    let file = setup.file();
+    assert!(file.contains(&format!("\ntls_ca = {certificate:?}\n")), "{file}");
+    assert!(file.contains("\n# follow_reconnect = true\n"), "{file}");
+    let path = setup.folder.path().join("m.toml");
+    let arguments = ["iop-miner".into(), "run".into(), "--config".into(), path.into_os_string()];
+    let Command::Mine(settings) = cli::parse(arguments).unwrap() else { panic!("a pool is mined at") };
+    assert!(settings.pool.tls.is_some() && !settings.pool.follow_reconnect);
+}
+
 #[test]
 fn every_key_that_the_file_shows_is_one() {
     let folder = tempfile::tempdir().unwrap();
     let (key, address) = license(&folder);
-    let cookie = folder.path().join("cookie");
+    let (cookie, certificate) = (folder.path().join("cookie"), certificate(&folder));
     fs::write(&cookie, "__cookie__:1").unwrap();
     let node = format!("\n{}\n{key}\n\n\n", cookie.display());
     let pool = format!("stratum+tcp://a:1\n\n{address}\n\n\n");
@@ -111,8 +143,9 @@ fn every_key_that_the_file_shows_is_one() {
             .lines()
             .filter(|line| is_key(line))
             .fold(String::new(), |all, line| all + line + "\n");
-        let whole =
-            whole.replace("\"ADDRESS\"", &format!("\"{address}\"")).replace("threads = 4", "threads = 1");
+        let whole = whole.replace("\"ADDRESS\"", &format!("\"{address}\""));
+        let whole = whole.replace("\"FILE\"", &format!("{certificate:?}"));
+        let whole = whole.replace("threads = 4", "threads = 1");
         let path = setup.folder.path().join("whole.toml");
         fs::write(&path, &whole).unwrap();
         let arguments = ["iop-miner", "run", "--config"].map(OsString::from);

@@ -18,6 +18,8 @@ pub enum Health {
     /// It works, or would if there were work.
     #[default]
     Working,
+    /// It rests, and goes on by itself: why, such as its heat.
+    Paused(String),
     /// It has failed and takes no more work: why.
     Failed(String),
     /// It was taken away by its owner.
@@ -181,6 +183,14 @@ impl DeviceStats {
     /// What the device is doing from now on.
     pub fn set_health(&self, health: Health) {
         self.lock().health = health;
+    }
+
+    /// The device rests for this reason, or goes on. One that has failed or is gone stays so.
+    pub fn set_paused(&self, why: Option<String>) {
+        let mut shares = self.lock();
+        if matches!(shares.health, Health::Working | Health::Paused(_)) {
+            shares.health = why.map_or(Health::Working, Health::Paused);
+        }
     }
 
     /// Its temperature, in degrees Celsius.

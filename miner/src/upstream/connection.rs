@@ -71,6 +71,8 @@ pub(super) struct Connection {
     dispatcher: Option<Arc<Dispatcher>>,
     /// The serial of the next job.
     next_serial: Serial,
+    /// The first serial of its own: jobs before are of other connections.
+    first_serial: Serial,
     /// The pool takes shares of jobs from here on.
     oldest_live: Serial,
     /// The first serial that the newest job had; it gets others when its version mask changes.
@@ -98,6 +100,7 @@ impl Connection {
             shares: Pace::new(SHARES.0, SHARES.1, now),
             dispatcher: None,
             next_serial: Serial::default(),
+            first_serial: Serial::default(),
             oldest_live: Serial::default(),
             first_of_job: Serial::default(),
         }
@@ -109,6 +112,18 @@ impl Connection {
             self.send().await?;
             self.receive().await?;
         }
+        Ok(self)
+    }
+
+    /// Waits until a share of its job does not take this machine too long: many pools begin with a difficulty for
+    /// larger machines, and lower it when no share comes.
+    pub(super) async fn bearable(mut self) -> Result<Self, Lost> {
+        while self.is_hopeless() {
+            self.watch.hopeless(true, Instant::now());
+            self.send().await?;
+            self.receive().await?;
+        }
+        self.watch.hopeless(false, Instant::now());
         Ok(self)
     }
 
@@ -126,7 +141,7 @@ impl Connection {
         self.place.aside = false;
         self.dispatcher = Some(dispatcher);
         self.next_serial = next_serial;
-        (self.oldest_live, self.first_of_job) = (next_serial, next_serial);
+        (self.first_serial, self.oldest_live, self.first_of_job) = (next_serial, next_serial, next_serial);
         self.start(true);
     }
 
@@ -364,15 +379,21 @@ impl Connection {
         now.elapsed >= RATE_KNOWN && rate > 0.0 && expected > HOPELESS.as_secs_f64()
     }
 
-    /// Submits a share, if it is of a job of this pool that still counts.
+    /// Submits a share, if it is of a job of this pool that still counts, or a block: what that is worth after its job
+    /// is for the pool to say. It may have replaced the job for other reasons than a new tip, and of two blocks on one
+    /// parent the one it knows first counts.
     pub(super) fn submit(&mut self, share: Share) {
-        if share.job.serial() < self.oldest_live {
+        let serial = share.job.serial();
+        let late = serial < self.oldest_live;
+        if late && serial >= self.first_serial && share.is_block() {
+            info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
+        } else if late {
             share.finder.add_stale();
             self.place.note(|source| source.stale += 1);
             return;
         }
         debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
-        let (of_job, now) = (share.job.serial() >= self.first_of_job, Instant::now());
+        let (of_job, now) = (serial >= self.first_of_job, Instant::now());
         let id = self.session.submit(&client::Share {
             job_id: share.job.id().clone(),
             extranonce2: share.extranonce2,
@@ -451,3 +472,6 @@ impl Connection {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,7 @@ impl Failover {
         loop {
             tokio::select! {
                 opened = self.desk.idle(&mut opening) => return Some(opened),
-                next = due(rival_from) => (rival, rival_from) = (Some(self.probe(next, false)), None),
+                next = due(rival_from) => (rival, rival_from) = (Some(self.rival(next)), None),
                 (next, _, opened) = opened(&mut rival) => match opened {
                     Ok(ready) => {
                         self.overtaken(number, next);
@@ -190,10 +190,22 @@ impl Failover {
         lost
     }
 
-    /// Begins to open a connection beside the one at hand.
+    /// Begins to open a connection beside the one at hand. Unless somebody wants that pool, it has to come down to what
+    /// this machine can do before it is gone over to.
     fn probe(&self, number: usize, wished: bool) -> Probe {
         debug!("{}: looking whether it is there", self.urls[number]);
-        Probe { number, wished, opening: Box::pin(self.place(number, true).open()) }
+        let place = self.place(number, true);
+        let opening = async move {
+            let opened = place.open().await?;
+            if wished { Ok(opened) } else { opened.bearable().await }
+        };
+        Probe { number, wished, opening: Box::pin(opening) }
+    }
+
+    /// Begins to open a connection while there is none at all: it is taken as it is.
+    fn rival(&self, number: usize) -> Probe {
+        debug!("{}: looking whether it is there", self.urls[number]);
+        Probe { number, wished: false, opening: Box::pin(self.place(number, true).open()) }
     }
 
     /// Somebody wants a pool while one is mined at.

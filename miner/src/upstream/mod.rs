@@ -7,6 +7,7 @@
 
 mod backoff;
 pub mod board;
+mod ca;
 mod connection;
 mod failover;
 mod glance;
@@ -15,6 +16,7 @@ pub mod node;
 mod open;
 mod pace;
 pub mod pool;
+mod race;
 mod timing;
 mod tls;
 mod url;

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use iop_stratum::client::Options;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use super::board::{Board, Source};
 use super::connection::Connection;
 use super::lost::Lost;
-use super::{PoolUrl, Timing, Tls};
+use super::{PoolUrl, Timing, Tls, race};
 use crate::stats::Stats;
 
 /// How often a pool may send us on before it has given a job, or before it did so for long.
@@ -88,8 +87,7 @@ impl Place {
 
     async fn connect(&self) -> Result<Box<dyn Socket>, Lost> {
         let PoolUrl { host, port, tls } = &self.url;
-        let stream = TcpStream::connect((&**host, *port)).await;
-        let stream = stream.map_err(|error| Lost::Connect(error.to_string()))?;
+        let stream = race::connect(host, *port).await.map_err(|error| Lost::Connect(error.to_string()))?;
         // Shares are a few bytes each and must not wait for more to come.
         stream.set_nodelay(true)?;
         match &self.manner.tls {

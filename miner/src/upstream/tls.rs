@@ -18,6 +18,8 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
+use super::ca::is_ca;
+
 /// Longest file of certificates, in bytes: all that browsers trust take a fifth of that.
 const MAX_FILE: u64 = 1024 * 1024;
 
@@ -40,22 +42,13 @@ pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// Those that the system trusts and, where one is named, those in a file of certificates (PEM): CAs, or the very
-    /// certificates that pools show.
+    /// certificates that pools show. One that is no CA's stands for itself only, whatever its key has signed.
     ///
     /// # Errors
     /// When the file cannot be read or used, and when nobody is trusted.
     pub fn load(own: Option<&Path>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        // What of the system's cannot be read is not trusted: all there is to do about it.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let pinned = own.map_or(Ok(Vec::new()), |path| {
-            certificates(path, &mut roots)
-                .map_err(|reason| TlsError::File(path.display().to_string(), reason))
-        })?;
-        let provider = Arc::new(ring::default_provider());
-        let by_ca = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-        let by_ca = by_ca.build().map_err(|_| TlsError::Nobody)?;
-        let verifier = Verifier { by_ca, pinned, provider: Arc::clone(&provider) };
+        let verifier = Verifier::load(own)?;
+        let provider = Arc::clone(&verifier.provider);
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has all that the default versions need")
@@ -81,7 +74,7 @@ impl Tls {
     }
 }
 
-/// The certificates of a file, also put among the roots.
+/// The certificates of a file, those of CAs also put among the roots.
 fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<CertificateDer<'static>>, String> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
@@ -95,7 +88,10 @@ fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<Certificat
         return Err("it holds no certificate, PEM expected (-----BEGIN CERTIFICATE-----)".to_owned());
     }
     for certificate in &certificates {
-        roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
+        if is_ca(certificate) {
+            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+        }
     }
     Ok(certificates)
 }
@@ -104,9 +100,32 @@ fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<Certificat
 /// people make one for themselves, makes a CA's, which is refused where a host's belongs.
 #[derive(Debug)]
 struct Verifier {
-    by_ca: Arc<WebPkiServerVerifier>,
+    /// None where no CA is trusted.
+    by_ca: Option<Arc<WebPkiServerVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn load(own: Option<&Path>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        // What of the system's cannot be read is not trusted: all there is to do about it.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let pinned = own.map_or(Ok(Vec::new()), |path| {
+            certificates(path, &mut roots)
+                .map_err(|reason| TlsError::File(path.display().to_string(), reason))
+        })?;
+        let provider = Arc::new(ring::default_provider());
+        if roots.is_empty() && pinned.is_empty() {
+            return Err(TlsError::Nobody);
+        }
+        let by_ca = (!roots.is_empty()).then(|| {
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            verifier.build().expect("there are roots, and no lists of what is revoked")
+        });
+        Ok(Self { by_ca, pinned, provider })
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -122,7 +141,10 @@ impl ServerCertVerifier for Verifier {
             verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
             return Ok(ServerCertVerified::assertion());
         }
-        self.by_ca.verify_server_cert(shown, chain, name, ocsp, now)
+        match &self.by_ca {
+            Some(by_ca) => by_ca.verify_server_cert(shown, chain, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -181,5 +203,41 @@ fn words(error: &io::Error, host: &str) -> String {
             other => format!("its certificate cannot be used: {other:?}"),
         },
         Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_matters_for_what_a_ca_signed_and_not_for_a_certificate_that_is_known() {
+        let (folder, keys) = (tempfile::tempdir().unwrap(), [(); 3].map(|()| KeyPair::generate().unwrap()));
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let (own, ca) = (params.self_signed(&keys[0]).unwrap(), authority.self_signed(&keys[1]).unwrap());
+        let mut dated = params.clone();
+        (dated.not_before, dated.not_after) =
+            (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2040, 1, 1));
+        let [_, ca_key, key] = keys;
+        let signed = dated.signed_by(&key, &Issuer::new(authority, ca_key)).unwrap();
+        let path = folder.path().join("trusted.pem");
+        std::fs::write(&path, own.pem() + &ca.pem()).unwrap();
+        let verifier = Verifier::load(Some(&path)).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let verify = |shown: &CertificateDer<'_>, year: u64| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(year * 31_556_952 - 1970 * 31_556_952));
+            verifier.verify_server_cert(shown, &[], &name, &[], now).map(drop)
+        };
+        for (year, expected) in [(1970, false), (2026, true), (2100, false)] {
+            assert!(verify(own.der(), year).is_ok());
+            assert_eq!(verify(signed.der(), year).is_ok(), expected, "{year}");
+        }
     }
 }

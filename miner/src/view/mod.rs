@@ -21,6 +21,7 @@ use tracing::info;
 use crate::rig::Rig;
 use crate::stats::Stats;
 use crate::upstream::Board;
+use crate::wall::WallClock;
 use numbers::Numbers;
 
 /// How to watch, validated.
@@ -50,6 +51,7 @@ pub struct Places {
 struct Watched {
     stats: Arc<Stats>,
     board: Arc<Board>,
+    clock: WallClock,
 }
 
 impl Watched {
@@ -63,7 +65,8 @@ impl Watched {
 /// # Errors
 /// When an address cannot be listened at.
 pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
-    let watched = Watched { stats: Arc::clone(&rig.stats), board: Arc::clone(&rig.board) };
+    let (stats, board, clock) = (Arc::clone(&rig.stats), Arc::clone(&rig.board), rig.clock.clone());
+    let watched = Watched { stats, board, clock };
     let mut places = Places::default();
     if let Some(address) = settings.api_bind {
         let (listener, address) = listen("--api-bind", address)?;

@@ -53,7 +53,7 @@ pub enum State {
     NoSource,
     /// There are devices and none of them works any more.
     NoDevice,
-    /// There is work, and nothing was hashed within the last minute.
+    /// There is work, and nothing was hashed within the last minute, or all devices that could do so pause.
     Idle,
 }
 
@@ -121,9 +121,9 @@ pub struct DeviceNumbers {
     pub name: String,
     /// Seconds since it started.
     pub uptime: f64,
-    /// `working`, `failed` or `gone`.
+    /// `working`, `paused`, `failed` or `gone`.
     pub state: &'static str,
-    /// Why it failed, in words.
+    /// Why it pauses or failed, in words.
     pub reason: Option<String>,
     /// Degrees Celsius, where the platform tells.
     pub temperature: Option<f32>,
@@ -235,7 +235,14 @@ fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -
         return (State::NoSource, Some(reason));
     }
     if !devices.is_empty() && devices.iter().all(|device| device.state != "working") {
-        return (State::NoDevice, Some("no device works any more".to_owned()));
+        // One that pauses goes on by itself.
+        return match devices.iter().find(|device| device.state == "paused") {
+            Some(DeviceNumbers { name, reason, .. }) => {
+                let why = reason.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+                (State::Idle, Some(format!("{name} pauses{why}")))
+            }
+            None => (State::NoDevice, Some("no device works any more".to_owned())),
+        };
     }
     if total.hash_rate.minute > 0.0 {
         (State::Mining, None)
@@ -287,6 +294,7 @@ impl DeviceNumbers {
     fn new(device: &DeviceSnapshot) -> Self {
         let (state, reason) = match &device.health {
             Health::Working => ("working", None),
+            Health::Paused(why) => ("paused", Some(why.clone())),
             Health::Failed(why) => ("failed", Some(why.clone())),
             Health::Gone => ("gone", None),
         };
@@ -454,6 +462,10 @@ mod tests {
         stats.rates.minute = HashRate(0.0);
         assert_eq!(say(&stats, &board).0, State::Idle);
         stats = steady();
+        let mut hot = steady();
+        hot.devices[0].health = Health::Paused("95 °C".to_owned());
+        hot.devices.truncate(1);
+        assert_eq!(say(&hot, &board), (State::Idle, "cpu pauses: 95 °C".to_owned()));
         stats.devices[0].health = Health::Failed("no kernel".to_owned());
         assert_eq!(say(&stats, &board).0, State::NoDevice);
         stats.devices.clear();

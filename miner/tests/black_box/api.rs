@@ -94,6 +94,26 @@ fn parse_metrics(text: &str) -> HashMap<String, f64> {
 }
 
 #[test]
+fn a_device_that_pauses_for_its_heat_is_shown_as_such_by_every_api() {
+    let (rig, _client) = Watched::judged();
+    let why = "95 °C, its limit is 80 °C";
+    rig.stats.device("hot").set_paused(Some(why.to_owned()));
+    let device = &rig.json("/api/v1/devices")["devices"][1];
+    assert_eq!((&device["state"], &device["reason"]), (&json!("paused"), &json!(why)));
+    let metrics = parse_metrics(&rig.get("/metrics").2);
+    for (series, expected) in [
+        ("iop_miner_devices{state=\"paused\"}", 1.0),
+        ("iop_miner_devices{state=\"working\"}", 1.0),
+        ("iop_miner_device_working{device=\"hot\"}", 0.0),
+    ] {
+        assert_eq!(metrics.get(series), Some(&expected), "{series}");
+    }
+    let reply = rig.ask("{\"command\":\"devs\"}");
+    let devs: Value = serde_json::from_str(reply.trim_end_matches('\0')).unwrap();
+    assert_eq!((&devs["DEVS"][0]["Status"], &devs["DEVS"][1]["Status"]), (&json!("Alive"), &json!("Sick")));
+}
+
+#[test]
 fn prometheus_reads_the_same_numbers() {
     let (rig, _client) = Watched::judged();
     let (status, head, text) = rig.get("/metrics");

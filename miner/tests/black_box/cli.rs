@@ -37,6 +37,11 @@ fn wrong_usage_exits_with_2_and_one_line_on_stderr() {
         (mine(["--kernel", "warp"]), "unknown kernel \"warp\""),
         (mine(["--devices", "opencl:0"]), "\"opencl:0\": expected cpu and opencl:PLATFORM.DEVICE"),
         (mine(["--threads", "0"]), "--threads 0"),
+        (
+            [&["gateway", "--listen", "127.0.0.1:1", "--network", "main"], &mine(["--threads", "1"])[1..]]
+                .concat(),
+            "'--network <NAME>' cannot be used with '--url <URL>'",
+        ),
         (mine(["--tls-ca", "/nowhere.pem"]), "--tls-ca /nowhere.pem: No such file"),
     ] {
         let output = run(&arguments);
@@ -371,6 +376,45 @@ fn mining_goes_on_where_nobody_takes_the_log() {
     let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
     let _child = Ended(miner(&arguments).stderr(full).spawn().unwrap());
     Client::accept(&listener).serve_until_share(&JOB);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn mining_goes_on_and_ends_in_time_where_nobody_reads_the_log_and_what_is_lost_is_counted() {
+    for read_again in [true, false] {
+        let (listener, address) = listen();
+        let url = format!("stratum+tcp://{address}");
+        let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut child = Ended(miner(&arguments).env("RUST_LOG", "debug").stderr(writer).spawn().unwrap());
+        let mut client = Client::accept(&listener);
+        client.serve_until_share(&JOB);
+        // Each is two lines in the log: twice what the pipe and the miner hold.
+        for _ in 0..3_000 {
+            client.accept_share();
+        }
+        let serving = client.serve_aside();
+        let mut log = String::new();
+        if read_again {
+            let mut reader = BufReader::new(&mut reader);
+            while !log.contains(" lines of the log are lost here") {
+                assert!(reader.read_line(&mut log).unwrap() > 0, "it goes on");
+            }
+        }
+        let sent = Command::new("kill").args(["-s", "TERM", &child.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        if read_again {
+            reader.read_to_string(&mut log).unwrap();
+            assert!(log.contains("mined for"), "{}", &log[log.len() - 1000..]);
+        }
+        let start = Instant::now();
+        while child.0.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "a log that nobody reads holds up the end");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(child.0.wait().unwrap().code(), Some(0));
+        serving.join().unwrap();
+    }
 }
 
 /// `mine --json` at a pool that takes so many shares and answers no more.

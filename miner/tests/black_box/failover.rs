@@ -89,6 +89,32 @@ fn a_better_pool_without_a_job_is_not_gone_over_to() {
 }
 
 #[test]
+fn a_better_pool_that_begins_too_hard_is_waited_for_and_looked_at_again() {
+    let (first_address, _miner, old) = fallback(Timing { silence: SHORT, ..CURIOUS });
+    let serving = old.serve_aside();
+    let back = TcpListener::bind(first_address).unwrap();
+    let hard = || {
+        let mut hard = Client::accept(&back);
+        hard.handshake(&SECOND);
+        hard.set_difficulty(1e300);
+        hard.send(&SECOND.notify(true));
+        hard
+    };
+    // It stays as hard as it is.
+    for _ in 0..2 {
+        hard().wait_until_closed();
+    }
+    // It comes down as soon as the miner has seen how hard it is.
+    let mut new = hard();
+    new.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
+    while new.read().expect("the miner stays")["result"] != "pong" {}
+    new.set_difficulty(EASY);
+    new.send(&SECOND.notify(true));
+    SECOND.check(&new.accept_share());
+    serving.join().unwrap();
+}
+
+#[test]
 fn the_next_pool_is_mined_at_while_the_first_is_slow_to_begin() {
     let (miner, [first, second]) = two(Timing { head_start: SHORT, ..CURIOUS });
     // It takes the connection, and then its time.

@@ -1,7 +1,7 @@
 //! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines speak hand-written JSON.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
 use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
 use crate::support::{Client as Upstream, EASY, JOB, PATIENCE, TIMING, Template, listen, pool};
@@ -99,7 +100,18 @@ struct Machine {
 
 impl Machine {
     fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::connect_from(Ipv4Addr::LOCALHOST, address)
+    }
+
+    /// From another of this machine's addresses.
+    fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let stream = runtime.block_on(async {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((source, 0).into()).unwrap();
+            socket.connect(address).await.unwrap().into_std().unwrap()
+        });
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = BufReader::new(stream);
         Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None, tried: 0 }
@@ -107,12 +119,15 @@ impl Machine {
 
     /// Up to its first job.
     fn start(address: SocketAddr, user: &str) -> Self {
-        let mut machine = Self::connect(address);
-        machine.introduce(user);
-        while machine.job.is_none() {
-            machine.read().expect("the gateway keeps the machine");
+        Self::connect(address).begin(user)
+    }
+
+    fn begin(mut self, user: &str) -> Self {
+        self.introduce(user);
+        while self.job.is_none() {
+            self.read().expect("the gateway keeps the machine");
         }
-        machine
+        self
     }
 
     fn introduce(&mut self, user: &str) {
@@ -394,4 +409,47 @@ fn no_more_machines_are_taken_than_there_may_be() {
         }
         assert!(start.elapsed() < PATIENCE, "a place is free");
     }
+}
+
+#[test]
+fn an_address_that_speaks_no_stratum_is_let_in_no_more_and_who_is_here_may_stay() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &GatewaySettings { max_per_address: 8, ..settings() });
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let bad = Ipv4Addr::new(127, 0, 0, 2);
+    let mut neighbour = Machine::connect_from(bad, gateway.address).begin("neighbour");
+    for bytes in [vec![b'['; 100_000], b"no Stratum\n".repeat(100), vec![b'x'; 100_000]] {
+        let mut machine = Machine::connect_from(bad, gateway.address);
+        let _ = machine.reader.get_mut().write_all(&bytes);
+        machine.wait_until_closed();
+    }
+    let start = Instant::now();
+    loop {
+        let mut late = Machine::connect_from(bad, gateway.address);
+        let _ = late.reader.get_mut().write_all(b"{\"id\":1,\"method\":\"mining.ping\",\"params\":[]}\n");
+        if late.read().is_none() {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "it is banned");
+    }
+    neighbour.find("neighbour", &EASIEST_JOB);
+    EASIEST_JOB.check(&pool.accept_share());
+    Machine::start(gateway.address, "other").find("other", &EASIEST_JOB);
+    EASIEST_JOB.check(&pool.accept_share());
+}
+
+#[test]
+fn machines_hear_at_the_end_that_the_gateway_will_be_back() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    let stranger = Machine::connect(gateway.address);
+    machine.find("machine", &EASIEST_JOB);
+    let ended = thread::spawn(move || drop(gateway));
+    assert_eq!(machine.until("client.reconnect")["params"], json!([]));
+    machine.wait_until_closed();
+    stranger.wait_until_closed();
+    ended.join().unwrap();
+    EASIEST_JOB.check(&pool.read_submit());
 }

@@ -5,6 +5,7 @@
 mod api;
 mod cgminer;
 mod cli;
+mod clock;
 mod devices;
 mod failover;
 mod gateway;

@@ -100,6 +100,44 @@ fn pools_are_mined_at_that_show_a_trusted_certificate_or_one_of_a_trusted_ca() {
 }
 
 #[test]
+fn a_certificate_that_is_no_cas_is_trusted_as_itself_and_signs_no_other() {
+    for kind in [IsCa::NoCa, IsCa::ExplicitNoCa] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = kind;
+        let trusted = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let why = refusal(&identity(|_| {}, Some(&issuer)), "localhost", &trusted);
+        assert!(why.contains("nobody whom we trust has signed its certificate"), "{why}");
+    }
+}
+
+/// As on a system without ca-certificates.
+#[test]
+fn where_the_system_trusts_nobody_a_pools_very_certificate_is_enough() {
+    let (folder, (listener, address)) = (TempDir::new().unwrap(), listen());
+    let own = identity(|_| {}, None);
+    let path = file(&folder, &own.pem);
+    let empty = folder.path().join("empty.pem");
+    fs::write(&empty, "").unwrap();
+    let miner = |trusted: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-miner"));
+        let url = format!("stratum+ssl://localhost:{}", address.port());
+        command.args(["mine", "--url", &url, "--user", "pAddress.rig", "--threads", "1"]).args(trusted);
+        command.env("SSL_CERT_FILE", &empty).env_remove("SSL_CERT_DIR");
+        command.stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let mut child = miner(&["--tls-ca", path.to_str().unwrap()]);
+    Client::over(own.serve(&listener)).serve_until_share(&JOB);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = miner(&[]).wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("this system trusts no CA"), "{stderr}");
+}
+
+#[test]
 fn a_pool_that_cannot_be_trusted_is_refused_with_the_reason() {
     let own = identity(|_| {}, None);
     let (issuer, ca) = authority();

@@ -11,6 +11,7 @@ use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
 use iop_miner::upstream::Board;
 use iop_miner::view::{self, ViewSettings};
+use iop_miner::wall::WallClock;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -23,6 +24,7 @@ pub(crate) const NETWORK_DIFFICULTY: f64 = 1.0;
 pub(crate) struct Watched {
     pub(crate) stats: Arc<Stats>,
     pub(crate) board: Arc<Board>,
+    pub(crate) clock: WallClock,
     pub(crate) api: SocketAddr,
     pub(crate) cgminer: SocketAddr,
     /// Where it mines first.
@@ -43,7 +45,7 @@ impl Watched {
         let settings =
             ViewSettings { api_bind: any, cgminer_bind: any, plain: true, ..ViewSettings::default() };
         let places = view::attach(&settings, &mut rig).unwrap();
-        let (stats, board) = (Arc::clone(&rig.stats), Arc::clone(&rig.board));
+        let (stats, board, clock) = (Arc::clone(&rig.stats), Arc::clone(&rig.board), rig.clock.clone());
         let (stop, stopped) = oneshot::channel();
         let until = async {
             let _ = stopped.await;
@@ -52,6 +54,7 @@ impl Watched {
         Self {
             stats,
             board,
+            clock,
             api: places.api.unwrap(),
             cgminer: places.cgminer.unwrap(),
             pool: first,

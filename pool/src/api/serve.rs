@@ -29,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADER_BYTES);
+    // A client that closes its side after the request, as nc does, waits for the answer all the same.
+    protocol.half_close(true);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = GracefulShutdown::new();
     loop {
@@ -58,4 +60,36 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch
     }
     drop(listener);
     let _ = tokio::time::timeout(END_TIME, connections.shutdown()).await; // those that are left are cut off
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_closes_its_side_after_the_request_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        // Longer than it takes to see that the client has closed its side.
+        let late = async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            "late"
+        };
+        let server = tokio::spawn(serve(listener, Router::new().route("/", get(late)), stopped));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("late"), "{answer:?}");
+        stop.send(true).unwrap();
+        server.await.unwrap();
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use iop_mining::bans::Offence;
 use rustix::net::Shutdown;
 use rustls::ServerConnection;
 use tokio::net::TcpStream;
@@ -21,7 +22,6 @@ use tracing::debug;
 use super::link::{End, Link, MAX_QUEUED, READ_SIZE};
 use super::miner::Miner;
 use super::round::Seat;
-use crate::bans::Offence;
 use crate::ledger::Ticket;
 
 /// Time for the last words: to be sent, and then to be read before the connection is torn down.

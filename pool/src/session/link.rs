@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use iop_mining::bans::Offence;
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, Outgoing};
@@ -17,7 +18,6 @@ use tokio::time::Instant;
 use super::limits::Limits;
 use super::miner::Miner;
 use super::tls;
-use crate::bans::Offence;
 
 /// Bytes queued above which nothing is read: about fifty replies.
 const PAUSE_READING: usize = 8 * 1024;

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
+use iop_mining::bans::{BadRun, Offence};
 use iop_mining::vardiff::{Aim, Vardiff};
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
@@ -19,7 +20,6 @@ use tracing::{debug, info};
 use super::limits::Limits;
 use super::{Place, Shared, user};
 use crate::SOFTWARE;
-use crate::bans::Offence;
 use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
@@ -47,11 +47,6 @@ const IDLE_UNCOMMITTED: usize = 4;
 
 /// A difficulty so many times greater or less than that of the last job does not wait for the next one.
 const BIG_CHANGE: f64 = 4.0;
-/// Shares in a row that are none, after which that counts as an offence, each time.
-const BAD_RUN: u32 = 200;
-/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one. Stale
-/// ones do not count.
-const HOPELESS_RUN: u32 = 1000;
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
@@ -89,8 +84,7 @@ pub struct Miner {
     /// By slot.
     workers: Vec<Joined>,
     accepted: usize,
-    /// Shares in a row that were none.
-    bad: u32,
+    bad: BadRun,
     /// Shares that are good and not yet in the log, by their requests, in order.
     uncommitted: VecDeque<Id>,
     /// Where the log says what it has.
@@ -115,7 +109,7 @@ impl Miner {
             sent: VecDeque::new(),
             workers: Vec::new(),
             accepted: 0,
-            bad: 0,
+            bad: BadRun::default(),
             uncommitted: VecDeque::new(),
             ticket: Arc::default(),
             dead_from: None,
@@ -144,7 +138,7 @@ impl Miner {
     /// Whether it has sent so many shares that are none that it should be closed.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
-        self.bad >= HOPELESS_RUN
+        self.bad.is_hopeless()
     }
 
     /// The pool ends: says that it will be back.
@@ -407,7 +401,7 @@ impl Miner {
                 self.workers[submit.worker.0].presence.counters.accept(accepted.difficulty, now);
                 self.shared.workers.totals.accept(accepted.difficulty, now);
                 self.accepted += 1;
-                self.bad = 0;
+                self.bad.good();
                 self.uncommitted.push_back(submit.id.clone());
                 let difficulty = accepted.difficulty;
                 self.shared.ledger.log(accepted);
@@ -425,11 +419,10 @@ impl Miner {
     }
 
     fn count_refused(&mut self, worker: WorkerSlot, reject: &Reject) {
-        if !matches!(reject, Reject::JobNotFound) {
-            self.bad = self.bad.saturating_add(1);
-            if self.bad.is_multiple_of(BAD_RUN) {
-                self.offend(Offence::BadShares);
-            }
+        if !matches!(reject, Reject::JobNotFound)
+            && let Some(offence) = self.bad.bad()
+        {
+            self.offend(offence);
         }
         self.workers[worker.0].presence.counters.reject(reject);
         self.shared.workers.totals.reject(reject);

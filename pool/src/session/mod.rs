@@ -21,10 +21,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use iop_consensus::address::Prefixes;
+use iop_mining::bans::{Bans, Offence};
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::bans::{Bans, Offence};
 use crate::blocks::Blocks;
 use crate::config::DifficultyBounds;
 use crate::follow::Snapshot;

@@ -1,7 +1,7 @@
 //! Blocks of which one of ours is on its way, by what they stand on: at most one at a time is sent on each parent, so
 //! that easy chains' finds flood no node.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
@@ -13,40 +13,70 @@ const MAX_PARENTS: usize = 64;
 const TAKEN: Duration = Duration::from_secs(30);
 /// How long after a refusal: what was wrong with one block may be wrong with the next.
 const REFUSED: Duration = Duration::from_secs(5);
+/// How long a node that gives work may leave a block unanswered. It is asked again and again meanwhile, and judging the
+/// worst block takes it seconds; one that does not get so far would otherwise stop the mining for good.
+const SILENT: Duration = Duration::from_secs(60);
 
-/// The parents, with the time until when nothing is to be found on them; none while the block's fate is open.
+/// A parent on which a block of ours is on its way.
+#[derive(Debug)]
+struct Parent {
+    hash: BlockHash,
+    /// Until when nothing is to be found on it, whichever node is mined at; none while no node has taken the block, and
+    /// not all of them have refused it.
+    until: Option<Instant>,
+    /// What single nodes, by number, have to do with it: until when nothing is to be found for them.
+    nodes: BTreeMap<usize, Instant>,
+}
+
+/// The parents, the newest first.
 #[derive(Debug, Default)]
-pub(super) struct Held(VecDeque<(BlockHash, Option<Instant>)>);
+pub(super) struct Held(VecDeque<Parent>);
 
 impl Held {
-    /// Whether nothing is to be found on this parent.
-    pub(super) fn holds(&self, parent: &BlockHash, now: Instant) -> bool {
-        let until = self.0.iter().find(|(held, _)| held == parent).map(|(_, until)| *until);
-        until.is_some_and(|until| until.is_none_or(|until| now < until))
+    /// Whether nothing is to be found on this parent for the node in use. Where none is in use, nothing until the
+    /// block's fate is known: it has yet to be told to whichever node comes first.
+    pub(super) fn holds(&mut self, hash: &BlockHash, node: Option<usize>, now: Instant) -> bool {
+        let Some(parent) = self.find(hash) else { return false };
+        match (parent.until, node) {
+            (Some(until), _) => now < until,
+            (None, Some(node)) => now < *parent.nodes.entry(node).or_insert(now + SILENT),
+            (None, None) => true,
+        }
     }
 
     /// A block on it is on its way.
-    pub(super) fn pending(&mut self, parent: BlockHash) {
-        self.0.retain(|(held, _)| *held != parent);
-        self.0.push_front((parent, None));
+    pub(super) fn pending(&mut self, hash: BlockHash) {
+        self.0.retain(|parent| parent.hash != hash);
+        self.0.push_front(Parent { hash, until: None, nodes: BTreeMap::new() });
         self.0.truncate(MAX_PARENTS);
     }
 
     /// A block on it was taken.
-    pub(super) fn taken(&mut self, parent: BlockHash, now: Instant) {
-        self.decide(parent, now + TAKEN);
+    pub(super) fn taken(&mut self, hash: BlockHash, now: Instant) {
+        self.decide(hash, now + TAKEN);
     }
 
-    /// The block on it was refused, unless a node has taken it.
-    pub(super) fn refused(&mut self, parent: BlockHash, now: Instant) {
-        self.decide(parent, now + REFUSED);
-    }
-
-    /// The later time counts: one node's refusal does not undo what another one took.
-    fn decide(&mut self, parent: BlockHash, until: Instant) {
-        if let Some((_, held)) = self.0.iter_mut().find(|(held, _)| *held == parent) {
-            *held = Some(held.map_or(until, |before| before.max(until)));
+    /// The block on it was refused by a node, which may be mined at now or later. The others decide for themselves.
+    pub(super) fn refused_by(&mut self, hash: BlockHash, node: usize, now: Instant) {
+        if let Some(parent) = self.find(&hash) {
+            parent.nodes.insert(node, now + REFUSED);
         }
+    }
+
+    /// No node took the block on it, and none is asked any more.
+    pub(super) fn refused(&mut self, hash: BlockHash, now: Instant) {
+        self.decide(hash, now + REFUSED);
+    }
+
+    /// The later time counts: a refusal does not undo what another node took.
+    fn decide(&mut self, hash: BlockHash, until: Instant) {
+        if let Some(parent) = self.find(&hash) {
+            parent.until = Some(parent.until.map_or(until, |before| before.max(until)));
+        }
+    }
+
+    fn find(&mut self, hash: &BlockHash) -> Option<&mut Parent> {
+        self.0.iter_mut().find(|parent| parent.hash == *hash)
     }
 }
 
@@ -63,26 +93,50 @@ mod tests {
     #[test]
     fn one_block_at_a_time_on_each_parent() {
         let (mut held, now) = (Held::default(), Instant::now());
-        assert!(!held.holds(&parent(1), now));
+        assert!(!held.holds(&parent(1), Some(0), now));
         held.pending(parent(1));
-        assert!(held.holds(&parent(1), now + Duration::from_secs(9999)), "until its fate is known");
-        assert!(!held.holds(&parent(2), now));
+        assert!(held.holds(&parent(1), None, now + Duration::from_secs(9999)), "until its fate is known");
+        assert!(held.holds(&parent(1), Some(0), now) && !held.holds(&parent(2), Some(0), now));
         held.refused(parent(1), now);
-        assert!(held.holds(&parent(1), now) && !held.holds(&parent(1), now + REFUSED));
+        assert!(held.holds(&parent(1), Some(0), now) && !held.holds(&parent(1), Some(0), now + REFUSED));
         held.taken(parent(1), now);
         held.refused(parent(1), now);
-        assert!(held.holds(&parent(1), now + REFUSED) && !held.holds(&parent(1), now + TAKEN));
+        let later = now + REFUSED;
+        assert!(held.holds(&parent(1), Some(0), later) && !held.holds(&parent(1), None, now + TAKEN));
         held.pending(parent(1));
-        assert!(held.holds(&parent(1), now + TAKEN), "and another one");
+        assert!(held.holds(&parent(1), Some(0), now + TAKEN), "and another one");
         held.taken(parent(3), now);
-        assert!(!held.holds(&parent(3), now), "none of ours");
+        assert!(!held.holds(&parent(3), Some(0), now), "none of ours");
+    }
+
+    #[test]
+    fn a_nodes_refusal_counts_when_that_node_is_mined_at_also_later() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.pending(parent(1));
+        held.refused_by(parent(1), 1, now);
+        assert!(held.holds(&parent(1), None, now + REFUSED), "another node may take it");
+        assert!(held.holds(&parent(1), Some(0), now + REFUSED), "it has not spoken yet");
+        assert!(held.holds(&parent(1), Some(1), now) && !held.holds(&parent(1), Some(1), now + REFUSED));
+        held.taken(parent(1), now + REFUSED);
+        assert!(held.holds(&parent(1), Some(1), now + REFUSED), "the other one took it");
+    }
+
+    #[test]
+    fn a_node_that_gives_work_and_no_answer_is_waited_for_a_minute() {
+        let (mut held, now) = (Held::default(), Instant::now());
+        held.pending(parent(1));
+        let back = now + Duration::from_secs(9999);
+        assert!(held.holds(&parent(1), Some(0), back) && held.holds(&parent(1), Some(0), back + SILENT / 2));
+        assert!(!held.holds(&parent(1), Some(0), back + SILENT));
+        held.pending(parent(1));
+        assert!(held.holds(&parent(1), Some(0), back + SILENT), "another one is asked for as long");
     }
 
     #[test]
     fn endless_parents_fill_no_memory() {
-        let mut held = Held::default();
+        let (mut held, now) = (Held::default(), Instant::now());
         (0..=255).for_each(|number| held.pending(parent(number)));
         assert_eq!(held.0.len(), MAX_PARENTS);
-        assert!(held.holds(&parent(255), Instant::now()) && !held.holds(&parent(0), Instant::now()));
+        assert!(held.holds(&parent(255), Some(0), now) && !held.holds(&parent(0), Some(0), now));
     }
 }

@@ -16,7 +16,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
@@ -40,6 +40,7 @@ use self::work::{Maker, Prepared};
 use super::board::{Board, Condition, JobView};
 use super::{Desk, Upstream};
 use crate::job::Share;
+use crate::wall::WallClock;
 
 /// How often it is looked whether there is something to do that nobody tells.
 const TICK: Duration = Duration::from_secs(1);
@@ -319,7 +320,7 @@ impl Miner {
         if new_tip {
             self.working = false;
         }
-        if self.ending || self.held.holds(&template.parent, now) {
+        if self.ending || self.held.holds(&template.parent, Some(index), now) {
             // A block of ours is on its way: until its fate is known another one would be for nothing.
             self.rest();
             return;
@@ -390,8 +391,7 @@ impl Miner {
     }
 
     fn compare_clocks(&mut self, node: u32, now: Instant) {
-        let local = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        match self.clocks.compare(node, local, now) {
+        match self.clocks.compare(node, WallClock::default().now(), now) {
             Some(Words::Wrong(words)) => warn!("{words}"),
             Some(Words::Right) => info!("the clocks of this machine and of the node agree again"),
             None => {}
@@ -401,8 +401,8 @@ impl Miner {
     /// A header that meets the block's target.
     fn found(&mut self, share: &Share) {
         let (now, serial) = (Instant::now(), share.job.serial());
-        let prepared = self.jobs.iter().find(|job| job.job.serial() == serial);
-        let Some(prepared) = prepared.filter(|job| !self.held.holds(&job.template.parent, now)) else {
+        let (prepared, node) = (self.jobs.iter().find(|job| job.job.serial() == serial), self.nodes.in_use());
+        let Some(prepared) = prepared.filter(|job| !self.held.holds(&job.template.parent, node, now)) else {
             return share.finder.add_stale();
         };
         let Some(solved) = prepared.solve(share) else {
@@ -430,7 +430,7 @@ impl Miner {
     fn heard(&mut self, news: &News) {
         let Some(parent) = news.parent else { return };
         match (&news.fate, news.node) {
-            (Fate::Refused(_), Some(node)) if self.nodes.in_use() != Some(node) => {}
+            (Fate::Refused(_), Some(node)) => self.held.refused_by(parent, node, Instant::now()),
             (Fate::Refused(_) | Fate::Unheard, _) => self.held.refused(parent, Instant::now()),
             (Fate::Accepted | Fate::Stale, _) => self.held.taken(parent, Instant::now()),
         }
@@ -449,7 +449,7 @@ impl Miner {
         match self.nodes.in_use() {
             // The devices rest and need not any more.
             Some(index) if !self.working && self.waiting.is_none() => {
-                if self.tip.is_some_and(|tip| !self.held.holds(&tip, now)) {
+                if self.tip.is_some_and(|tip| !self.held.holds(&tip, Some(index), now)) {
                     self.wishes.ask(index);
                 }
             }

@@ -4,8 +4,7 @@
 //! refusals are few, sources are those of the command line, and of devices the first [`MAX_LISTED`] are told apart.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -22,6 +21,9 @@ use crate::view::numbers::{DeviceNumbers, HashRates, Numbers, SourceNumbers, Sta
 const PREFIX: &str = "iop_miner";
 /// What a scraper is told the text is (OpenMetrics 1.0).
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Seconds by which the clock may wander from the machine's own pace before it counts as set.
+const CLOCK_SLACK: u64 = 2;
 
 type Numeric = Gauge<f64, AtomicU64>;
 
@@ -51,25 +53,31 @@ struct SourceLabel {
     url: String,
 }
 
-/// What does not change while the miner runs.
-#[derive(Debug)]
+/// What does not change from one time to the next.
+#[derive(Debug, Default)]
 pub(super) struct Metrics {
-    /// Seconds since 1970.
-    started: i64,
+    /// When the miner started, in seconds since 1970, as was last told.
+    started: AtomicI64,
 }
 
 impl Metrics {
-    /// The miner starts now.
-    pub(super) fn new() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { started: i64::try_from(since).unwrap_or(i64::MAX) }
+    /// When the miner started: the same each time, until somebody sets the clock. Then it is by the clock as it is now, or
+    /// whoever subtracts the two gets nonsense.
+    fn started(&self, uptime: f64, now: u64) -> i64 {
+        let reckoned = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(uptime as i64);
+        let told = self.started.load(Ordering::Relaxed);
+        if reckoned.abs_diff(told) <= CLOCK_SLACK {
+            return told;
+        }
+        self.started.store(reckoned, Ordering::Relaxed);
+        reckoned
     }
 
-    /// Everything, as a scraper reads it.
-    pub(super) fn text(&self, numbers: &Numbers) -> String {
+    /// Everything, as a scraper reads it at `now`, in seconds since 1970.
+    pub(super) fn text(&self, numbers: &Numbers, now: u64) -> String {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register("build", "The program", Info::new([("version", numbers.version)]));
-        let started = ConstGauge::new(self.started);
+        let started = ConstGauge::new(self.started(numbers.uptime, now));
         let help = "When the miner started, since 1970";
         registry.register_with_unit("start_time", help, Unit::Seconds, started);
         totals(&mut registry, numbers);
@@ -180,7 +188,7 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
         by_name.entry(&device.name).or_default().add(device);
     }
     let states = Family::<StateLabel, Gauge>::default();
-    for state in ["working", "failed", "gone"] {
+    for state in ["working", "paused", "failed", "gone"] {
         let count = devices.iter().filter(|device| device.state == state).count();
         states.get_or_create(&StateLabel { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -208,7 +216,11 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
     let help = "How fast it hashed over the last minute";
     registry.register_with_unit("device_hash_rate", help, hashes_per_second(), rates);
     let working = gauge(&|named| Some(named.working as f64));
-    registry.register("device_working", "1 while it works, 0 once it has failed or is gone", working);
+    registry.register(
+        "device_working",
+        "1 while it works, 0 while it pauses and once it has failed or is gone",
+        working,
+    );
     let best = gauge(&|named| (named.best > 0.0).then_some(named.best));
     registry.register("device_best_share_difficulty", "Greatest difficulty that a hash of it met", best);
     let heat = gauge(&|named| named.temperature.map(f64::from));
@@ -248,4 +260,20 @@ fn sources(registry: &mut Registry, sources: &[SourceNumbers]) {
     registry.register("source_share_difficulty", "What its shares need", difficulty);
     let answer = gauge(|source| source.answer_seconds);
     registry.register_with_unit("source_answer", "How long its last verdict took", Unit::Seconds, answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_is_told_alike_until_somebody_sets_the_clock() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.started(10.2, 1_000_010), 1_000_000);
+        // A second that is not over yet, and a clock that is slewed.
+        assert_eq!(metrics.started(20.9, 1_000_020), 1_000_000);
+        assert_eq!(metrics.started(30.0, 1_000_032), 1_000_000);
+        assert_eq!(metrics.started(40.0, 5_000_040), 5_000_000);
+        assert_eq!(metrics.started(50.0, 0), -50);
+    }
 }

@@ -100,7 +100,7 @@ pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: W
 impl Api {
     fn new(watched: Watched, address: SocketAddr) -> Self {
         let local = address.ip().to_canonical().is_loopback();
-        Self { watched, metrics: Metrics::new(), local, turn: Semaphore::new(1) }
+        Self { watched, metrics: Metrics::default(), local, turn: Semaphore::new(1) }
     }
 
     /// Makes an answer of the numbers, on a thread of its own: this one carries shares to the pool.
@@ -150,7 +150,8 @@ async fn sources(State(api): State<Arc<Api>>) -> Response {
 
 async fn scrape(State(api): State<Arc<Api>>) -> Response {
     api.answer(|api, numbers| {
-        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.text(numbers)).into_response()
+        ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], api.metrics.text(numbers, api.watched.clock.now()))
+            .into_response()
     })
     .await
 }

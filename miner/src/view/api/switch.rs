@@ -92,11 +92,13 @@ mod tests {
     use crate::stats::Stats;
     use crate::upstream::Board;
     use crate::view::Watched;
+    use crate::wall::WallClock;
 
     /// What is answered to a wish that is right in all but where the API listens.
     fn wish(address: &str) -> (StatusCode, Option<usize>) {
         let board = Arc::new(Board::new([("a".to_owned(), "user".to_owned())]));
-        let watched = Watched { stats: Arc::new(Stats::new()), board: Arc::clone(&board) };
+        let watched =
+            Watched { stats: Arc::new(Stats::new()), board: Arc::clone(&board), clock: WallClock::default() };
         let api = Arc::new(Api::new(watched, address.parse().unwrap()));
         let headers = [(HOST, "localhost"), (CONTENT_TYPE, "application/json")];
         let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));

@@ -26,6 +26,7 @@ struct Query<'a> {
     watched: &'a Watched,
     parameter: Option<&'a str>,
     privileged: bool,
+    now: u64,
 }
 
 const fn report(name: &'static str, answer: fn(&Query<'_>) -> Reply) -> Command {
@@ -51,7 +52,13 @@ const COMMANDS: [Command; 15] = [
 ];
 
 /// Answers a request; who is not privileged may change nothing.
-pub(super) fn answer(asked: &Result<Asked, Malformed>, watched: &Watched, privileged: bool) -> Answer {
+/// It is `now` in seconds since 1970.
+pub(super) fn answer(
+    asked: &Result<Asked, Malformed>,
+    watched: &Watched,
+    privileged: bool,
+    now: u64,
+) -> Answer {
     let asked = match asked {
         Ok(asked) => asked,
         Err(Malformed::Json) => return Answer::Single(Reply::error(23, "Invalid JSON")),
@@ -59,7 +66,7 @@ pub(super) fn answer(asked: &Result<Asked, Malformed>, watched: &Watched, privil
         Err(Malformed::Command) => return Answer::Single(unknown()),
     };
     let numbers = &watched.numbers();
-    let query = |parameter| Query { numbers, watched, parameter, privileged };
+    let query = |parameter| Query { numbers, watched, parameter, privileged, now };
     match asked {
         Asked::One { command, parameter } => match find(command) {
             None => Answer::Single(unknown()),
@@ -99,11 +106,11 @@ fn config(query: &Query<'_>) -> Reply {
 }
 
 fn summary(query: &Query<'_>) -> Reply {
-    Reply::success(11, "Summary", Section::One("SUMMARY", records::summary(query.numbers)))
+    Reply::success(11, "Summary", Section::One("SUMMARY", records::summary(query.numbers, query.now)))
 }
 
 fn devs(query: &Query<'_>) -> Reply {
-    let records = records::devices(query.numbers);
+    let records = records::devices(query.numbers, query.now);
     if records.is_empty() {
         return no_devices();
     }
@@ -121,7 +128,7 @@ fn asc(query: &Query<'_>) -> Reply {
     match number(parameter).filter(|number| *number <= last) {
         None => Reply::error(107, format!("Invalid ASC id {} - range is 0 - {last}", told(parameter))),
         Some(number) => {
-            let record = records::device(number, query.numbers);
+            let record = records::device(number, query.numbers, query.now);
             Reply::success(106, format!("ASC{number}"), Section::Many("ASC", vec![record]))
         }
     }
@@ -137,7 +144,7 @@ fn pgacount(_: &Query<'_>) -> Reply {
 }
 
 fn pools(query: &Query<'_>) -> Reply {
-    let records = records::pools(query.numbers);
+    let records = records::pools(query.numbers, query.now);
     if records.is_empty() {
         return no_pools();
     }
@@ -208,10 +215,11 @@ mod tests {
     use super::*;
     use crate::stats::Stats;
     use crate::upstream::Board;
+    use crate::wall::WallClock;
 
     fn ask(command: &str, parameter: Option<&str>, watched: &Watched, privileged: bool) -> Reply {
         let asked = Asked::One { command: command.to_owned(), parameter: parameter.map(str::to_owned) };
-        match answer(&Ok(asked), watched, privileged) {
+        match answer(&Ok(asked), watched, privileged, 0) {
             Answer::Single(reply) => reply,
             joined => panic!("{joined:?}"),
         }
@@ -220,7 +228,8 @@ mod tests {
     #[test]
     fn who_comes_from_elsewhere_reads_and_changes_nothing() {
         let board = Arc::new(Board::new([("a".to_owned(), "user".to_owned())]));
-        let watched = Watched { stats: Arc::new(Stats::new()), board: Arc::clone(&board) };
+        let watched =
+            Watched { stats: Arc::new(Stats::new()), board: Arc::clone(&board), clock: WallClock::default() };
         for (command, message) in [
             ("switchpool", "Access denied to 'switchpool' command"),
             ("privileged", "Access denied to 'privileged' command"),

@@ -12,7 +12,7 @@ mod request;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -79,7 +79,8 @@ async fn converse(
         let _turn = turn.acquire().await.expect("the semaphore is never closed");
         spawn_blocking(move || {
             let request = Request::parse(&bytes);
-            commands::answer(&request.asked, &watched, privileged).encode(request.json, now())
+            let now = watched.clock.now();
+            commands::answer(&request.asked, &watched, privileged, now).encode(request.json, now)
         })
         .await
         .map_err(io::Error::other)?
@@ -118,9 +119,4 @@ async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         }
     }
     Ok(bytes)
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

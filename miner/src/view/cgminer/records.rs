@@ -4,7 +4,6 @@
 //! What cgminer counts and we do not is 0. Work of refused and stale shares is reckoned by the mean difficulty of the
 //! accepted ones, a source's work by its part of them. Every device is an ASC: no monitor knows CPUs any more.
 
-use super::now;
 use super::reply::Record;
 use crate::view::numbers::{DeviceNumbers, HashRates, Numbers, Shares, SourceNumbers};
 
@@ -82,12 +81,12 @@ fn hardware_percent(shares: &Shares) -> f64 {
     percent(shares.hardware_errors, shares.hardware_errors + found)
 }
 
-/// The second, since 1970, that lies so far back; 0 for never.
-fn time(ago: Option<f64>) -> u64 {
-    ago.map_or(0, |ago| now().saturating_sub(ago as u64))
+/// The second, since 1970, that lies so far back from now; 0 for never.
+fn time(ago: Option<f64>, now: u64) -> u64 {
+    ago.map_or(0, |ago| now.saturating_sub(ago as u64))
 }
 
-pub(super) fn summary(numbers: &Numbers) -> Record {
+pub(super) fn summary(numbers: &Numbers, now: u64) -> Record {
     let total = &numbers.total;
     let work = Work::of(total);
     let sum = |count: fn(&SourceNumbers) -> u64| numbers.sources.iter().map(count).sum::<u64>();
@@ -115,28 +114,37 @@ pub(super) fn summary(numbers: &Numbers) -> Record {
         .decimal("Device Rejected%", total.rejected_percent.unwrap_or(0.0), 4)
         .decimal("Pool Rejected%", total.rejected_percent.unwrap_or(0.0), 4)
         .decimal("Pool Stale%", total.stale_percent.unwrap_or(0.0), 4)
-        .integer("Last getwork", time(numbers.job.as_ref().map(|job| job.age)))
+        .integer("Last getwork", time(numbers.job.as_ref().map(|job| job.age), now))
 }
 
-pub(super) fn devices(numbers: &Numbers) -> Vec<Record> {
-    (0..listed(numbers).len()).map(|number| device(number, numbers)).collect()
+/// What cgminer calls a device: one that does not hash for now is sick.
+fn status(state: &str) -> &'static str {
+    match state {
+        "working" => "Alive",
+        "paused" => "Sick",
+        _ => "Dead",
+    }
+}
+
+pub(super) fn devices(numbers: &Numbers, now: u64) -> Vec<Record> {
+    (0..listed(numbers).len()).map(|number| device(number, numbers, now)).collect()
 }
 
 /// The device of that number, which there is.
-pub(super) fn device(number: usize, numbers: &Numbers) -> Record {
+pub(super) fn device(number: usize, numbers: &Numbers, now: u64) -> Record {
     let device = &numbers.devices[number];
     let shares = &device.shares;
     let work = Work::of(shares);
     let current = numbers.current();
     let pool = current.filter(|_| shares.accepted > 0).and_then(|source| i64::try_from(source.number).ok());
-    let last = time(shares.seconds_since_accepted);
+    let last = time(shares.seconds_since_accepted, now);
     let difficulty = current.filter(|_| shares.accepted > 0).and_then(|source| source.difficulty);
     let record = Record::default()
         .integer("ASC", number)
         .text("Name", &*device.name)
         .integer("ID", number)
         .text("Enabled", if device.state == "gone" { "N" } else { "Y" })
-        .text("Status", if device.state == "working" { "Alive" } else { "Dead" })
+        .text("Status", status(device.state))
         .decimal("Temperature", device.temperature.map_or(0.0, f64::from), 2);
     rates(record, &shares.hash_rate)
         .integer("Accepted", shares.accepted)
@@ -156,11 +164,11 @@ pub(super) fn device(number: usize, numbers: &Numbers) -> Record {
         .integer("Device Elapsed", device.uptime as u64)
 }
 
-pub(super) fn pools(numbers: &Numbers) -> Vec<Record> {
-    numbers.sources.iter().map(|source| pool(source, &numbers.total)).collect()
+pub(super) fn pools(numbers: &Numbers, now: u64) -> Vec<Record> {
+    numbers.sources.iter().map(|source| pool(source, &numbers.total, now)).collect()
 }
 
-fn pool(source: &SourceNumbers, total: &Shares) -> Record {
+fn pool(source: &SourceNumbers, total: &Shares, now: u64) -> Record {
     let part = percent(source.accepted, total.accepted) / 100.0;
     let work = Work::new(total.accepted_work * part, [source.accepted, source.rejected, source.stale]);
     let found = source.accepted + source.rejected + source.stale;
@@ -184,7 +192,7 @@ fn pool(source: &SourceNumbers, total: &Shares) -> Record {
         .integer("Get Failures", 0)
         .integer("Remote Failures", 0)
         .text("User", &*source.user)
-        .integer("Last Share Time", time(source.seconds_since_accepted))
+        .integer("Last Share Time", time(source.seconds_since_accepted, now))
         .integer("Diff1 Shares", work.all() as u64)
         .text("Proxy Type", "")
         .text("Proxy", "");

@@ -129,6 +129,13 @@ fn a_wide_terminal_has_every_column() {
 }
 
 #[test]
+fn a_device_that_pauses_says_why() {
+    let scene = Scene::new();
+    scene.stats.device("hot").set_paused(Some("95 °C, its limit is 80 °C".into()));
+    assert_has(&scene.lines(200, 50), &["paused: 95 °C, its limit is 80 °C"]);
+}
+
+#[test]
 fn a_narrow_terminal_has_what_matters() {
     let lines = Scene::new().lines(40, 10);
     assert_has(&lines, &["iop-miner", "accepted 164", "cpu ", "H/s", ">1   pool.example.org:3333"]);

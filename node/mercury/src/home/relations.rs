@@ -86,7 +86,7 @@ impl Home {
         if (asked_here, accepted_here) == (Outcome::NotHere, Outcome::NotHere) {
             return Err(Refusal::not_for_you().into());
         }
-        self.unbox_request(accepter, requester, request.issued(), &request.hash(), &mut batch)?;
+        self.unbox_request(accepter, requester, &mut batch, |waiting| waiting.issued <= request.issued())?;
         let expected = asked_here == Outcome::Changed(Some(RelationState::Asked), RelationState::Held);
         let number = match expected && !self.is_by(asked, requester) {
             true => self.deliver_if_room(asked, ItemKind::Accepted, acceptance, &mut batch)?,
@@ -106,8 +106,9 @@ impl Home {
         };
         let (_, others) = (change(revoker, other)?, change(other, revoker)?);
         for (recipient, sender) in [(revoker, other), (other, revoker)] {
-            let hash = revocation.body().request;
-            self.unbox_request(recipient, sender, revocation.issued(), &hash[..], &mut batch)?;
+            self.unbox_request(recipient, sender, &mut batch, |waiting| {
+                waiting.issued <= revocation.issued() || *waiting.hash == *revocation.body().request
+            })?;
         }
         let news = match others {
             Outcome::Changed(from, to) => from != Some(to),

@@ -7,7 +7,7 @@ use crate::body::RelationRequest;
 use crate::envelope::{Envelope, Verified};
 use crate::id::Id;
 use crate::limits::MAX_REQUESTS;
-use crate::store::{Batch, Column, Request, StoreError, pair};
+use crate::store::{Batch, Column, Request, StoreError};
 use crate::wire::Answer;
 
 impl Home {
@@ -23,7 +23,7 @@ impl Home {
     pub(super) fn dismiss(&self, asked: &Asked, sender: Id) -> Result<Reply, Failure> {
         let owner = self.hosted_caller(asked)?;
         let mut batch = Batch::default();
-        batch.delete(Column::Requests, &pair(owner.digest(), sender.digest()));
+        self.unbox_request(owner, sender, &mut batch, |_| true)?;
         Ok(Reply::done(self.commit(batch)?))
     }
 
@@ -37,17 +37,16 @@ impl Home {
     ) -> Result<bool, StoreError> {
         let (recipient, sender) = (request.about(), request.signer());
         let boxed = self.boxed(recipient)?;
-        let key = |sender: &Id| pair(recipient.digest(), sender.digest());
-        let place = (request.issued(), request.hash());
-        match boxed.iter().find(|(other, _)| *other == sender) {
-            Some((_, old)) if (old.issued, *old.hash) >= place => return Ok(false),
-            Some(_) => {}
-            None if boxed.len() >= MAX_REQUESTS => {
-                let oldest = boxed.iter().min_by_key(|(_, waiting)| waiting.number);
-                oldest.inspect(|(other, _)| batch.delete(Column::Requests, &key(other)));
+        let slot = match boxed.iter().find(|(_, waiting)| waiting.sender == sender) {
+            Some((_, old)) if (old.issued, *old.hash) >= (request.issued(), request.hash()) => {
+                return Ok(false);
             }
-            None => {}
-        }
+            Some((slot, _)) => *slot,
+            None if boxed.len() < MAX_REQUESTS => (0..)
+                .find(|slot| boxed.iter().all(|(used, _)| used != slot))
+                .expect("fewer are used than there are"),
+            None => boxed.iter().min_by_key(|(_, waiting)| waiting.number).map_or(0, |(slot, _)| *slot),
+        };
         let record = Request {
             received: asked.now.wall,
             envelope: request.bytes().to_vec().into(),
@@ -55,38 +54,43 @@ impl Home {
             hash: request.hash().into(),
             issued: request.issued(),
             expires: request.expires(),
+            sender,
         };
-        batch.put(Column::Requests, &key(&sender), &record);
+        batch.put(Column::Requests, &in_slot(recipient, slot), &record);
         Ok(true)
     }
 
-    /// Removes a sender's request from a box if it was made up to a time, or has a hash.
+    /// Removes a sender's request from a box if it is one of those meant.
     pub(super) fn unbox_request(
         &self,
         recipient: Id,
         sender: Id,
-        upto: u64,
-        hash: &[u8],
         batch: &mut Batch,
+        meant: impl Fn(&Request) -> bool,
     ) -> Result<(), StoreError> {
-        let key = pair(recipient.digest(), sender.digest());
-        let waiting: Option<Request> = self.store.get(Column::Requests, &key)?;
-        if waiting.is_some_and(|waiting| waiting.issued <= upto || waiting.hash[..] == *hash) {
-            batch.delete(Column::Requests, &key);
+        for (slot, request) in self.boxed(recipient)? {
+            if request.sender == sender && meant(&request) {
+                batch.delete(Column::Requests, &in_slot(recipient, slot));
+            }
         }
         Ok(())
     }
 
-    /// Who waits in a box, and with what.
-    fn boxed(&self, recipient: Id) -> Result<Vec<(Id, Request)>, StoreError> {
-        let prefix = *recipient.digest();
-        let rows = self.store.rows(Column::Requests, prefix, b"");
+    /// What waits in a box, and in which slot.
+    fn boxed(&self, recipient: Id) -> Result<Vec<(u8, Request)>, StoreError> {
+        let rows = self.store.rows(Column::Requests, *recipient.digest(), b"");
         rows.map(|row| {
             let (key, value) = row?;
-            let mut sender = [0; 32];
-            sender.copy_from_slice(&key[32..64]);
-            Ok((Id::from_digest(sender), self.store.record(Column::Requests, &value)?))
+            Ok((key[32], self.store.record(Column::Requests, &value)?))
         })
         .collect()
     }
+}
+
+/// The key of a slot. Requests take slots of those before them: a flood leaves no trail of deleted keys, which every
+/// reader of the box would have to pass.
+fn in_slot(recipient: Id, slot: u8) -> [u8; 33] {
+    let mut key = [slot; 33];
+    key[..32].copy_from_slice(recipient.digest());
+    key
 }

@@ -6,7 +6,7 @@
 //! | `hosted` | persona | [`Hosted`] |
 //! | `profiles` | persona | [`StoredProfile`] |
 //! | `relations` | owner, other | [`Relation`] |
-//! | `requests` | recipient, sender | [`Request`] |
+//! | `requests` | recipient, slot (1 byte) | [`Request`] |
 //! | `boxes` | recipient | [`Mailbox`] |
 //! | `mail` | recipient, number (8 bytes) | [`Item`] |
 //! | `senders` | recipient, sender | [`Sender`] |
@@ -33,7 +33,7 @@ use std::path::Path;
 use minicbor::{Decode, Encode};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options,
-    WriteBatch, WriteOptions,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::id::Id;
@@ -292,11 +292,24 @@ impl Store {
         from: &[u8],
     ) -> impl Iterator<Item = Result<Row, StoreError>> + use<'a, P> {
         let start = if from.is_empty() { prefix.as_ref() } else { from };
+        let mut options = ReadOptions::default();
+        // Behind the last row may be what others have deleted and the database still has: it is not searched.
+        if let Some(end) = end_of(prefix.as_ref()) {
+            options.set_iterate_upper_bound(end);
+        }
         let mode = IteratorMode::From(start, Direction::Forward);
-        let rows = self.db.iterator_cf(self.column(column), mode);
+        let rows = self.db.iterator_cf_opt(self.column(column), options, mode);
         rows.map(|row| row.map_err(|error| self.wrong(error.to_string())))
             .take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix.as_ref())))
     }
+}
+
+/// The first key behind all that begin with a prefix; none if there is no such.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
 }
 
 fn options() -> Options {
@@ -338,6 +351,7 @@ mod tests {
         let rows: Vec<_> = store.rows(Column::Chunks, b"a", b"").map(|row| row.unwrap().1).collect();
         assert_eq!(rows, [Box::from(*b"one"), Box::from(*b"two")]);
         assert_eq!(store.rows(Column::Chunks, b"a", b"a2").count(), 1);
+        assert_eq!(store.rows(Column::Chunks, b"", b"a2").count(), 2);
         let mut batch = Batch::default();
         batch.put_number(Column::Meta, b"format", 2);
         batch.delete(Column::Chunks, b"b");
@@ -346,6 +360,22 @@ mod tests {
         drop(store);
         let error = Store::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("format is 2, 1 expected"), "{error}");
+    }
+
+    #[test]
+    fn rows_of_a_prefix_end_where_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let keys: [&[u8]; 8] =
+            [b"", b"a", b"a\xff", b"a\xff\xff", b"b", b"\xff", b"\xff\xff", b"\xff\xff\xff"];
+        let mut batch = Batch::default();
+        keys.iter().for_each(|key| batch.put_number(Column::Senders, key, 1));
+        store.commit(batch).unwrap();
+        for prefix in keys {
+            let found: Vec<_> = store.rows(Column::Senders, prefix, b"").map(|row| row.unwrap().0).collect();
+            let expected = keys.iter().filter(|key| key.starts_with(prefix));
+            assert!(found.iter().map(|key| &**key).eq(expected.copied()), "{prefix:?}: {found:?}");
+        }
     }
 
     #[test]

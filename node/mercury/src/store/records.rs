@@ -131,6 +131,9 @@ pub struct Request {
     /// Until when it can be accepted, in seconds since 1970.
     #[n(5)]
     pub expires: u64,
+    /// Who signed it.
+    #[n(6)]
+    pub sender: Id,
 }
 
 /// What waits for a recipient, counted.

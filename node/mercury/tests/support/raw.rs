@@ -96,7 +96,9 @@ impl RawDevice {
     pub async fn at(home: &Running, behaviour: Behaviour) -> Self {
         let half = Arc::new(AtomicBool::new(behaviour == Behaviour::Half));
         let codec = RawCodec { half: Arc::clone(&half) };
-        let config = request_response::Config::default().with_request_timeout(super::LIMIT);
+        // Longer than the home waits for the rest of a request; but where the home reads no further, nobody ends it.
+        let patience = Duration::from_secs(if behaviour == Behaviour::Half { 45 } else { 15 });
+        let config = request_response::Config::default().with_request_timeout(patience);
         let protocols = [(StreamProtocol::new(REQUESTS), ProtocolSupport::Outbound)];
         let requests = request_response::Behaviour::with_codec(codec, protocols, config);
         let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity::Keypair::generate_ed25519())

@@ -5,6 +5,7 @@
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
 use iop_consensus::params::Params;
+use iop_mining::bans::{BAD_RUN, Bans, HOPELESS_RUN};
 use iop_mining::choice::NoLicense;
 use iop_mining::sample::{key, template};
 use iop_mining::template::{ChainIdentity, Template};
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
-use crate::bans::Bans;
 use crate::blocks::Blocks;
 use crate::job::Tip;
 use crate::job::tests::plain_job;

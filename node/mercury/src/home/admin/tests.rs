@@ -8,7 +8,7 @@ use crate::envelope::Order;
 use crate::home::testing::{Bench, Person, code};
 use crate::id::{Id, Key};
 use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, MAX_NOTE};
-use crate::store::{Batch, Column, restore};
+use crate::store::{Batch, Column, Row, restore};
 use crate::wire::{Answer, Code, Event, Request};
 
 /// The home's owner has this number.
@@ -244,14 +244,10 @@ fn figures_say_what_happens() {
 }
 
 /// All rows of a home's store.
-/// A column's name, a key, a value.
-type Record = (String, Box<[u8]>, Box<[u8]>);
-
-fn everything(bench: &Bench) -> Vec<Record> {
+fn everything(bench: &Bench) -> Vec<(String, Row)> {
     let rows = |column: Column| {
         let rows = bench.home.store.rows(column, b"", b"");
-        rows.map(move |row| row.map(|(key, value)| (format!("{column:?}"), key, value)).unwrap())
-            .collect::<Vec<_>>()
+        rows.map(move |row| (format!("{column:?}"), row.unwrap())).collect::<Vec<_>>()
     };
     Column::ALL.into_iter().flat_map(rows).collect()
 }

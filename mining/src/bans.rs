@@ -22,7 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(6 * 60 * 60);
 /// Addresses that are remembered, some 100 bytes each.
 const MAX_ADDRESSES: usize = 16_384;
 /// Seconds' worth of new connections that may come at once: a farm whose power is back.
-const BURST_SECONDS: f64 = 8.0;
+pub const BURST_SECONDS: f64 = 8.0;
 
 /// What an address did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,34 @@ impl Offence {
             Self::Silent | Self::Unread => 10.0,
             Self::Flood | Self::Http => 5.0,
         }
+    }
+}
+
+/// Shares in a row that are none, after which that counts as an offence, each time.
+pub const BAD_RUN: u32 = 200;
+/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one.
+pub const HOPELESS_RUN: u32 = 1000;
+
+/// Shares of one connection in a row that are none. Stale ones do not count.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BadRun(u32);
+
+impl BadRun {
+    /// Another one; at times that is an offence.
+    pub fn bad(&mut self) -> Option<Offence> {
+        self.0 = self.0.saturating_add(1);
+        self.0.is_multiple_of(BAD_RUN).then_some(Offence::BadShares)
+    }
+
+    /// A good one ends the run.
+    pub fn good(&mut self) {
+        self.0 = 0;
+    }
+
+    /// Whether the connection should be closed.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.0 >= HOPELESS_RUN
     }
 }
 
@@ -94,12 +122,12 @@ impl Bans {
     /// # Errors
     /// Its address is banned, or comes too often.
     pub fn admit(&self, ip: IpAddr, now: Instant) -> Result<(), Refused> {
-        if is_exempt(ip) {
+        if is_this_machine(ip) {
             return Ok(());
         }
-        let place = place_of(ip);
+        let host = host_of(ip);
         let mut known = self.known.lock().expect("no panic while the lock is held");
-        let Some(record) = self.record(&mut known, place, now) else { return Ok(()) };
+        let Some(record) = self.record(&mut known, host, now) else { return Ok(()) };
         if record.until.is_some_and(|until| now < until) {
             return Err(Refused::Banned(ip));
         }
@@ -113,11 +141,11 @@ impl Bans {
 
     /// Counts what an address did. Gives the time of the ban if that begins one.
     pub fn offend(&self, ip: IpAddr, offence: Offence, now: Instant) -> Option<Duration> {
-        if is_exempt(ip) {
+        if is_this_machine(ip) {
             return None;
         }
         let mut known = self.known.lock().expect("no panic while the lock is held");
-        let record = self.record(&mut known, place_of(ip), now)?;
+        let record = self.record(&mut known, host_of(ip), now)?;
         if record.until.is_some_and(|until| now < until) {
             return None; // from connections of before
         }
@@ -178,13 +206,16 @@ impl Record {
     }
 }
 
-fn is_exempt(ip: IpAddr) -> bool {
+/// Whether it is this machine's own address, 127.0.0.1 or ::1: where proxies and tunnels come from.
+#[must_use]
+pub fn is_this_machine(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
-/// A subscriber of IPv6 has at least 2^64 addresses.
-fn place_of(ip: IpAddr) -> IpAddr {
+/// What stands for all addresses of one host: a subscriber of IPv6 has at least 2^64.
+#[must_use]
+pub fn host_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => {

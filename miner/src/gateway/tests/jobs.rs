@@ -1,0 +1,148 @@
+//! Which jobs machines are told, at which difficulty.
+
+use std::time::Instant;
+
+use iop_stratum::fields::VersionMask;
+
+use super::*;
+
+#[test]
+fn machines_never_get_a_share_harder_than_what_the_upstream_wants() {
+    for (upstream, expected) in [(1.0, ONE_IN_256), (ONE_IN_256 / 16.0, ONE_IN_256 / 16.0)] {
+        let stand = Stand::with_job(8, 0, upstream);
+        // The test's own reader of numbers rounds the last bit.
+        assert!((stand.worker().1.difficulty / expected - 1.0).abs() < 1e-12);
+    }
+    let mut stand = Stand::with_job(8, 0, 1.0);
+    let (mut client, _) = stand.worker();
+    stand.job(8, 0, 1e-10);
+    let lines = stand.tell(&mut client);
+    assert_eq!(methods(&lines), ["mining.set_difficulty", "mining.notify"]);
+    assert_eq!(lines[0]["params"][0], 1e-10);
+    client.say("mining.suggest_difficulty", &json!([1e6]));
+    stand.job(8, 0, 1.0);
+    assert_eq!(stand.tell(&mut client)[0]["params"][0], 1.0);
+}
+
+#[test]
+fn wishes_by_password_and_by_suggestion_hold_from_the_next_job_on() {
+    let mut stand = Stand::with_job(8, 0, 1e9);
+    let (mut client, _) = stand.worker();
+    client.say("mining.suggest_difficulty", &json!([32.0]));
+    stand.job(8, 0, 1e9);
+    assert_eq!(stand.tell(&mut client)[0]["params"][0], 32.0);
+    client.say("mining.authorize", &json!(["a", "x, d=64"]));
+    stand.job(8, 0, 1e9);
+    assert_eq!(stand.tell(&mut client)[0]["params"][0], 64.0);
+}
+
+#[test]
+fn much_more_difficulty_comes_as_a_job_of_its_own_whose_headers_are_others() {
+    let stand = Stand::with_job(8, 0, 1e9);
+    let (mut client, told) = stand.worker();
+    let (mut said, mut nonce) = (Vec::new(), 0);
+    // Shares as fast as they can be checked: vardiff sees a machine that is too fast for its difficulty.
+    while !methods(&said).contains(&"mining.notify") {
+        nonce += 1;
+        let params =
+            json!(["a", told.job, "00000000", format!("{:08x}", told.ntime), format!("{nonce:08x}")]);
+        said = client.say("mining.submit", &params);
+        assert!(nonce < 100_000);
+    }
+    assert_eq!(methods(&said), ["answer", "mining.set_difficulty", "mining.notify"]);
+    let mut harder = told.clone();
+    said.iter().for_each(|line| harder.hear(line));
+    assert!(harder.difficulty >= 4.0 * told.difficulty);
+    assert_eq!((harder.ntime, said[2]["params"][8].clone()), (told.ntime + 1, json!(true)));
+    // A share that is good under both names is good once.
+    let good =
+        (nonce + 1..).find(|nonce| client.submit(&harder, &[0; 4], told.ntime, *nonce, None) == 0).unwrap();
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, good, None), 22);
+}
+
+#[test]
+fn silence_eases_a_machine_that_was_given_too_much() {
+    let stand = Stand::with_job(8, 0, 1.0);
+    let (mut client, told) = stand.worker();
+    let silent = client.machine.silent_from().unwrap();
+    assert!(silent > Instant::now());
+    client.machine.on_silence(silent);
+    let said = client.sent();
+    assert_eq!(methods(&said), ["mining.set_difficulty", "mining.notify"]);
+    assert!(said[0]["params"][0].as_f64().unwrap() < told.difficulty / 4.0);
+}
+
+#[test]
+fn a_second_subscription_gets_the_work_again_as_other_headers_and_in_the_end_as_it_was() {
+    let stand = Stand::with_job(8, 0, 1.0);
+    let (mut client, mut told) = stand.worker();
+    let first = told.clone();
+    for later in 1..32 {
+        let said = client.say("mining.subscribe", &json!([]));
+        assert_eq!(methods(&said), ["answer", "mining.set_difficulty", "mining.notify"]);
+        said.iter().for_each(|line| told.hear(line));
+        assert_eq!((told.ntime, &told.extranonce1), (first.ntime + later, &first.extranonce1));
+    }
+    let said = client.say("mining.subscribe", &json!([]));
+    said.iter().for_each(|line| told.hear(line));
+    assert_eq!((told.ntime, told.job), (first.ntime, first.job));
+}
+
+#[test]
+fn a_job_beside_others_leaves_them_alive_and_a_clean_one_does_not_also_where_it_was_missed() {
+    let mut stand = Stand::with_job(8, 0, 1e-10);
+    let (mut client, told) = stand.worker();
+    let beside = |stand: &mut Stand| {
+        stand.changed_job(8, 0, 1e-10, |job| Arc::make_mut(&mut job.notify).clean = false);
+    };
+    beside(&mut stand);
+    let lines = stand.tell(&mut client);
+    assert_eq!((methods(&lines), &lines[0]["params"][8]), (vec!["mining.notify"], &json!(false)));
+    let accepted = |client: &mut Client| {
+        let mut codes = (0..4000).map(|nonce| client.submit(&told, &[1; 4], told.ntime, nonce, None));
+        codes.find(|code| *code != 23).unwrap()
+    };
+    assert_eq!(accepted(&mut client), 0);
+    stand.job(8, 0, 1e-10);
+    beside(&mut stand);
+    assert_eq!(stand.tell(&mut client)[0]["params"][8], true, "the clean one before it was not seen");
+    assert_eq!(client.submit(&told, &[2; 4], told.ntime, 1, None), 21);
+}
+
+#[test]
+fn another_mask_is_told_without_another_job_and_is_what_shares_are_held_to() {
+    let mut stand = Stand::with_job(8, 0x1fff_e000, ANY_HASH);
+    let (mut client, told) = stand.worker();
+    let mut job = stand.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
+    job.version_mask = VersionMask(0x2000);
+    stand.dispatcher.set_job(Arc::new(Job::new(Serial(99), job)));
+    stand.publish();
+    let lines = stand.tell(&mut client);
+    assert_eq!(
+        (methods(&lines), &lines[0]["params"][0]),
+        (vec!["mining.set_version_mask"], &json!("00002000"))
+    );
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x4000)), 20);
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x2000)), 0);
+    let share = client.machine.shares().pop_front().unwrap();
+    assert_eq!((share.job.serial(), share.version_bits.0), (Serial(99), 0x2000));
+}
+
+#[test]
+fn time_without_work_is_no_silence() {
+    let mut stand = Stand::with_job(8, 0, 1.0);
+    let (mut client, _) = stand.worker();
+    let before = client.machine.silent_from().unwrap();
+    stand.dispatcher.clear();
+    stand.publish();
+    stand.tell(&mut client);
+    assert_eq!(client.machine.silent_from(), None, "nothing is waited for");
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_millis(20));
+    stand.publish();
+    stand.tell(&mut client); // and again
+    let paused = begun.elapsed();
+    stand.job(8, 0, 1.0);
+    stand.tell(&mut client);
+    assert!(client.machine.silent_from().unwrap() >= before + paused);
+}

@@ -1,0 +1,98 @@
+//! Whether a certificate is a CA's: may sign others. Reads no more of it than that takes.
+
+/// DER tags: BOOLEAN, OBJECT IDENTIFIER, SEQUENCE, and the certificate's own field 3, its extensions.
+const BOOLEAN: u8 = 0x01;
+const OID: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+const EXTENSIONS: u8 = 0xa3;
+/// `id-ce-basicConstraints`, 2.5.29.19 (RFC 5280, 4.2.1.9).
+const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
+
+/// Whether its basic constraints say that it is a CA's. One without them is none, as one that cannot be read.
+pub(super) fn is_ca(certificate: &[u8]) -> bool {
+    let Some(constraints) = basic_constraints(certificate) else { return false };
+    matches!(element(constraints), Some((BOOLEAN, [0xff], _)))
+}
+
+/// The first element: its tag, its content, and what follows.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81..=0x84 => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// The first element, which is of this kind.
+fn expect(kind: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    element(der).filter(|(tag, ..)| *tag == kind).map(|(_, content, rest)| (content, rest))
+}
+
+/// What the extension of that name holds.
+fn basic_constraints(certificate: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = expect(SEQUENCE, certificate)?;
+    let (mut fields, _) = expect(SEQUENCE, certificate)?;
+    let mut extensions = loop {
+        let (tag, content, rest) = element(fields)?;
+        if tag == EXTENSIONS {
+            break expect(SEQUENCE, content)?.0;
+        }
+        fields = rest;
+    };
+    loop {
+        let (extension, rest) = expect(SEQUENCE, extensions)?;
+        let (name, value) = expect(OID, extension)?;
+        if name == BASIC_CONSTRAINTS {
+            // Between name and value it may be said to be critical.
+            let (tag, content, rest) = element(value)?;
+            let octets = if tag == BOOLEAN { element(rest)?.1 } else { content };
+            return expect(SEQUENCE, octets).map(|(constraints, _)| constraints);
+        }
+        extensions = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn certificate(is_ca: IsCa) -> Vec<u8> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn only_what_says_so_is_a_cas() {
+        for (kind, expected) in [
+            (IsCa::NoCa, false),
+            (IsCa::ExplicitNoCa, false),
+            (IsCa::Ca(BasicConstraints::Unconstrained), true),
+            (IsCa::Ca(BasicConstraints::Constrained(0)), true),
+        ] {
+            assert_eq!(is_ca(&certificate(kind)), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_garbled_is_no_cas_and_no_panic() {
+        let whole = certificate(IsCa::Ca(BasicConstraints::Unconstrained));
+        assert!((0..whole.len()).all(|length| !is_ca(&whole[..length])));
+        for place in 0..whole.len() {
+            for byte in [0, 0x30, 0x7f, 0x80, 0x84, 0xff] {
+                let mut garbled = whole.clone();
+                garbled[place] = byte;
+                let _ = is_ca(&garbled);
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+#![allow(clippy::unwrap_used)]
+
+use iop_stratum::client::Options;
+use iop_stratum::fields::{Nonce, VersionMask};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream};
+
+use super::*;
+use crate::stats::{DeviceStats, Stats};
+use crate::upstream::Timing;
+use crate::upstream::board::Board;
+use crate::upstream::open::Manner;
+
+/// nBits that nearly every hash meets, and those of difficulty 1.
+const ANY_HASH: &str = "2100ffff";
+const HARD: &str = "1d00ffff";
+
+/// The pool's end of a connection.
+struct Pool(BufReader<DuplexStream>);
+
+impl Pool {
+    async fn send(&mut self, message: Value) {
+        self.0.write_all(format!("{message}\n").as_bytes()).await.unwrap();
+    }
+
+    async fn job(&mut self, id: &str, nbits: &str) {
+        let (zeros, coinbase) = ("00".repeat(32), "01000000010000");
+        let params = json!([id, zeros, coinbase, "00", [], "20000000", nbits, "65501234", true]);
+        self.send(json!({"id": null, "method": "mining.notify", "params": params})).await;
+    }
+
+    /// The job of the next share that the miner sends.
+    async fn submitted(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).await.unwrap() > 0, "the miner stays");
+            let request: Value = serde_json::from_str(&line).unwrap();
+            if request["method"] == "mining.submit" {
+                return request["params"][1].as_str().unwrap().to_owned();
+            }
+        }
+    }
+}
+
+/// A connection that is mined at, and has a job by this name.
+async fn mined_at(id: &str, nbits: &str, next_serial: Serial) -> (Connection, Pool, Arc<Dispatcher>) {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let options = Options {
+        user: "a.b".into(),
+        password: "x".into(),
+        user_agent: "test".into(),
+        version_mask: VersionMask::NONE,
+        suggest_difficulty: None,
+    };
+    let board = Arc::new(Board::new([(String::new(), String::new())]));
+    let (timing, stats) = (Timing::default(), None);
+    let manner = Manner { options, timing, tls: None, follow: false, pools: 1, stats, board };
+    let url = "stratum+tcp://pool:1".parse().unwrap();
+    let place = Place { manner: Arc::new(manner), number: 0, url, aside: false };
+    let mut pool = Pool(BufReader::new(theirs));
+    pool.send(json!({"id": 2, "result": [[], "f00d", 4], "error": null})).await;
+    pool.send(json!({"id": 3, "result": true, "error": null})).await;
+    pool.job(id, nbits).await;
+    let mut connection = Connection::new(Box::new(ours), place).ready().await.unwrap();
+    let dispatcher = Arc::new(Dispatcher::new());
+    connection.take_over(Arc::clone(&dispatcher), next_serial);
+    (connection, pool, dispatcher)
+}
+
+/// Waits until the connection has got what the pool sent.
+async fn receive_job(connection: &mut Connection, id: &str) {
+    while connection.job.as_ref().is_none_or(|job| job.notify.job_id.to_string() != id) {
+        connection.receive().await.unwrap();
+    }
+}
+
+fn share(dispatcher: &Dispatcher, finder: &Arc<DeviceStats>) -> Share {
+    let assignment = dispatcher.take(1).unwrap();
+    let share = assignment.share(iop_kernels::Found { nonce: 0, version: 0 }, Arc::clone(finder));
+    Share { nonce: Nonce(7), ..share }
+}
+
+#[tokio::test]
+async fn a_block_of_a_job_that_was_just_replaced_goes_to_the_pool_and_other_shares_of_it_do_not() {
+    let (mut connection, mut pool, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
+    let finder = Stats::new().device("cpu");
+    let block = share(&dispatcher, &finder);
+    pool.job("hard", HARD).await;
+    receive_job(&mut connection, "hard").await;
+    let ordinary = share(&dispatcher, &finder);
+    pool.job("last", HARD).await;
+    receive_job(&mut connection, "last").await;
+    assert!(block.is_block() && !ordinary.is_block());
+    let stale = |finder: &DeviceStats| finder.snapshot().counts.stale;
+    connection.submit(ordinary);
+    assert_eq!(stale(&finder), 1);
+    connection.submit(block);
+    connection.submit(share(&dispatcher, &finder));
+    connection.send().await.unwrap();
+    assert_eq!((pool.submitted().await, pool.submitted().await), ("easy".into(), "last".into()));
+    assert_eq!(stale(&finder), 1, "the pool decides on the block");
+    // It refuses the block as too late.
+    let refused = json!([21, "Job not found", null]);
+    let first = connection.submitted.keys().next().unwrap().0;
+    pool.send(json!({"id": first, "result": null, "error": refused})).await;
+    while connection.submitted.len() > 1 {
+        connection.receive().await.unwrap();
+    }
+    assert_eq!(stale(&finder), 2);
+}
+
+#[tokio::test]
+async fn a_block_of_another_pool_is_not_sent() {
+    let (_left, _other, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
+    let finder = Stats::new().device("cpu");
+    let block = share(&dispatcher, &finder);
+    let (mut connection, _pool, _) = mined_at("easy", ANY_HASH, Serial(6)).await;
+    connection.submit(block);
+    assert_eq!((finder.snapshot().counts.stale, connection.submitted.len()), (1, 0));
+}

@@ -1,0 +1,132 @@
+//! A TCP connection to a host that has several addresses: whichever answers first, as "Happy Eyeballs" has it (RFC 8305).
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// Addresses of a host that are tried. A usual name has two to four; whoever answers for it could name thousands.
+const MAX_ADDRESSES: usize = 8;
+/// How long an address is tried alone before the next one is tried beside it: longer than any usual way to a host and
+/// back, and nothing that a person notices.
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+
+/// Looks the host up and connects to it.
+///
+/// # Errors
+/// When the name has no address, and that of the first address that failed when none answers.
+pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    race(&in_turn(lookup_host((host, port)).await?)).await
+}
+
+/// The addresses in the system's order, but that both kinds take turns: where IPv6 is broken, it is so for all of them.
+fn in_turn(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let (mut first, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) = (Vec::new(), Vec::new());
+    for address in found {
+        let kind = if first.first().is_none_or(|before| before.is_ipv4() == address.is_ipv4()) {
+            &mut first
+        } else {
+            &mut other
+        };
+        if kind.len() < MAX_ADDRESSES && !kind.contains(&address) {
+            kind.push(address);
+        }
+    }
+    let (mut first, mut other, mut addresses) = (first.into_iter(), other.into_iter(), Vec::new());
+    while first.len() + other.len() > 0 {
+        addresses.extend(first.next().into_iter().chain(other.next()));
+    }
+    addresses.truncate(MAX_ADDRESSES);
+    addresses
+}
+
+/// Tries the addresses one after the other, without waiting long for any.
+async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let (mut waiting, mut running, mut failed) = (addresses.iter(), JoinSet::new(), None);
+    loop {
+        if let Some(address) = waiting.next() {
+            running.spawn(TcpStream::connect(*address));
+        }
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => drop(failed.get_or_insert(error)),
+                Some(Err(error)) => drop(failed.get_or_insert(io::Error::other(error))),
+                None => return Err(failed.unwrap_or_else(|| io::Error::other("the name has no address"))),
+            },
+            () = sleep(NEXT_AFTER), if waiting.len() > 0 => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Sooner than a system gives up on an address that does not answer: minutes.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// An address that answers nothing, as a host that is switched off, for as long as what comes with it lives: its
+    /// queue is full.
+    async fn dead() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let (address, mut queue) = (listener.local_addr().unwrap(), Vec::new());
+        while let Ok(stream) = timeout(Duration::from_millis(500), TcpStream::connect(address)).await {
+            queue.push(stream.unwrap());
+        }
+        (address, listener, queue)
+    }
+
+    async fn live() -> (SocketAddr, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (listener.local_addr().unwrap(), listener)
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_does_not_hold_up_those_after_it() {
+        let ((dead, ..), (live, _listener)) = (&dead().await, live().await);
+        let stream = timeout(PATIENCE, race(&[*dead, *dead, live])).await.expect("the live one answers");
+        assert_eq!(stream.unwrap().peer_addr().unwrap(), live);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_followed_by_the_next_and_the_first_reason_is_told() {
+        let ((gone, listener), (live, _listener)) = (live().await, live().await);
+        drop(listener);
+        assert_eq!(race(&[gone, live]).await.unwrap().peer_addr().unwrap(), live);
+        assert_eq!(race(&[gone, gone]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(race(&[]).await.unwrap_err().to_string(), "the name has no address");
+    }
+
+    #[tokio::test]
+    async fn names_and_addresses_are_connected_to() {
+        let (live, _listener) = live().await;
+        for host in ["127.0.0.1", "localhost"] {
+            assert_eq!(connect(host, live.port()).await.unwrap().peer_addr().unwrap(), live);
+        }
+    }
+
+    #[test]
+    fn both_kinds_of_addresses_take_turns_and_endless_ones_are_cut() {
+        let six = |number: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, number], 1));
+        let four = |number: u8| SocketAddr::from(([10, 0, 0, number], 1));
+        assert_eq!(
+            in_turn([six(1), six(1), six(2), six(3), four(1), four(2)]),
+            [six(1), four(1), six(2), four(2), six(3)]
+        );
+        let many = (0..1000).map(six).chain((0..=255).map(four));
+        let cut = in_turn(many);
+        assert_eq!((cut.len(), cut.iter().filter(|address| address.is_ipv4()).count()), (MAX_ADDRESSES, 4));
+        assert_eq!(in_turn([]), []);
+    }
+}
