@@ -409,6 +409,30 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_offer_rings_once_and_only_of_who_is_related_for_what_is_announced() {
+        use crate::client::folder::{Folder, Standing};
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("me"), "test").unwrap();
+        let (device, _told) = Device::start(folder, crate::client::Settings::default()).unwrap();
+        let caller = Key::from_secret(&[1; 32]);
+        let offer = |about: Id, nonce: u8| {
+            let body = CallOffer { application: "chat".into(), device: PeerId::random().to_bytes().into() };
+            let times = (now(), now() + CallOffer::LIFE);
+            Envelope::sign(&caller, "test", about, Order::Nonce([nonce; 32]), times, &body)
+        };
+        let (me, chat) = (device.id(), ["chat".to_owned()]);
+        assert!(device.believe_call(&offer(me, 1), &chat).is_err(), "a stranger");
+        device.folder().update(|state| state.contact_mut(caller.id()).standing = Standing::Held).unwrap();
+        assert!(device.believe_call(&offer(me, 2), &[]).is_err(), "not announced");
+        assert!(device.believe_call(&offer(caller.id(), 3), &chat).is_err(), "about somebody else");
+        let good = offer(me, 4);
+        let call = device.believe_call(&good, &chat).unwrap();
+        assert_eq!((call.from, call.application.as_str()), (caller.id(), "chat"));
+        assert!(device.believe_call(&good, &chat).is_err(), "again");
+        assert!(device.believe_call(&offer(me, 5), &chat).is_ok());
+    }
+
     #[test]
     fn a_caller_that_is_not_let_in_knows_it() {
         let head = Head { offer: offer(1), token: [5; 32].into() };
