@@ -3,8 +3,9 @@
 use minicbor::bytes::ByteArray;
 use sha2::{Digest, Sha256};
 
-use super::device::{Device, Home};
+use super::device::Device;
 use super::error::ClientError;
+use super::place::Home;
 use crate::body::BlobRef;
 use crate::id::Id;
 use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS};

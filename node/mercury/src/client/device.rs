@@ -9,14 +9,14 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, identity};
+use libp2p::{PeerId, identity};
 use tokio::sync::{mpsc, oneshot};
 
 use super::calls::{Calls, IncomingCall};
 use super::driver::{self, Command, Notice, Reply, Settings};
 use super::error::ClientError;
 use super::folder::Folder;
+use super::place::Home;
 use super::seal::{SealingKey, random};
 use crate::body::{Contact, HomeAddress, Login};
 use crate::envelope::{Body, Envelope, Expected, Order, Verified};
@@ -52,67 +52,6 @@ pub enum Told {
     Back,
     /// The home has ended the session: another device took its place, or the persona is hosted there no more.
     Ended,
-}
-
-/// A home, and how it is reached. Its peer id is its key's: who is reached there is the home, or nobody.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
-    /// Who.
-    pub id: Id,
-    pub(super) peer: PeerId,
-    /// Without the peer id.
-    pub(super) addresses: Vec<Multiaddr>,
-}
-
-impl Home {
-    /// A home by one address with its peer id, as a person types it.
-    ///
-    /// # Errors
-    /// It is no such address.
-    pub fn parse(text: &str) -> Result<Self, ClientError> {
-        let wrong = || {
-            ClientError::Wrong(format!("{text}: an address such as /ip4/…/tcp/…/p2p/… of a home expected"))
-        };
-        let (peer, address) = split(text).ok_or_else(wrong)?;
-        let id = Id::of_peer(&peer).ok_or_else(wrong)?;
-        Ok(Self { id, peer, addresses: vec![address] })
-    }
-
-    /// A home as somebody tells it: only addresses with its own peer id count.
-    ///
-    /// # Errors
-    /// None of them does.
-    pub fn from_told(told: &HomeAddress) -> Result<Self, ClientError> {
-        let all: Vec<_> = told.addresses.iter().take(MAX_ADDRESSES).filter_map(|text| split(text)).collect();
-        let ours = |peer: &PeerId| Id::of_peer(peer) == Some(told.home);
-        let Some((peer, _)) = all.iter().find(|(peer, _)| ours(peer)) else {
-            return Err(ClientError::Unreachable(format!("no address of the home {} is known", told.home)));
-        };
-        let addresses = all.iter().filter(|(other, _)| other == peer).map(|(_, one)| one.clone()).collect();
-        Ok(Self { id: told.home, peer: *peer, addresses })
-    }
-
-    /// As it is told to others.
-    #[must_use]
-    pub fn address(&self) -> HomeAddress {
-        let with_peer = |one: &Multiaddr| one.clone().with(Protocol::P2p(self.peer)).to_string();
-        HomeAddress { home: self.id, addresses: self.addresses.iter().map(with_peer).collect() }
-    }
-
-    /// Through this home to a device; to ourselves where there is none.
-    pub(super) fn circuit(&self, device: Option<PeerId>) -> Option<Multiaddr> {
-        let through = self.addresses.first()?.clone();
-        let through = through.with(Protocol::P2p(self.peer)).with(Protocol::P2pCircuit);
-        Some(device.map_or(through.clone(), |device| through.with(Protocol::P2p(device))))
-    }
-}
-
-/// An address and the peer id at its end. Nothing but TCP to one peer: no relays, no names.
-fn split(text: &str) -> Option<(PeerId, Multiaddr)> {
-    let mut address: Multiaddr = text.parse().ok()?;
-    let Some(Protocol::P2p(peer)) = address.pop() else { return None };
-    let parts: Vec<_> = address.iter().collect();
-    matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]).then_some((peer, address))
 }
 
 /// A session at one's own home, as it should be: it is made again when the home was lost.
@@ -542,50 +481,5 @@ impl Device {
         if told.capacity() <= RESERVED || told.try_send(heard).is_err() {
             tracing::debug!("nobody takes what the home tells: dropped");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn peer(number: u8) -> PeerId {
-        Key::from_secret(&[number; 32]).peer_key().public().to_peer_id()
-    }
-
-    #[test]
-    fn a_home_is_typed_with_its_peer_id_and_reached_by_tcp() {
-        let text = format!("/ip4/127.0.0.1/tcp/1/p2p/{}", peer(1));
-        let home = Home::parse(&text).unwrap();
-        assert_eq!(home.id, Key::from_secret(&[1; 32]).id());
-        assert_eq!(home.address().addresses, [text]);
-        let circuit = format!("/ip4/1.1.1.1/tcp/1/p2p/{}/p2p-circuit/p2p/{}", peer(1), peer(2));
-        for wrong in [
-            "",
-            "127.0.0.1:80",
-            "/ip4/127.0.0.1/tcp/1",
-            "/ip4/127.0.0.1/tcp/1/p2p/../..",
-            &circuit,
-            &format!("/p2p/{}", peer(1)),
-            &format!("/ip4/127.0.0.1/udp/1/p2p/{}", peer(1)),
-            // The peer id of an RSA key: no home's.
-            "/ip4/127.0.0.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
-        ] {
-            let error = Home::parse(wrong).unwrap_err().to_string();
-            assert!(error.contains("/ip4/…/tcp/…/p2p/…"), "{error}");
-        }
-    }
-
-    #[test]
-    fn of_a_home_that_is_told_only_its_own_addresses_count() {
-        let told = |addresses: Vec<String>| {
-            Home::from_told(&HomeAddress { home: Key::from_secret(&[1; 32]).id(), addresses })
-        };
-        let (own, other) =
-            (format!("/ip4/1.1.1.1/tcp/1/p2p/{}", peer(1)), format!("/ip4/2.2.2.2/tcp/1/p2p/{}", peer(2)));
-        assert_eq!(told(vec![other.clone(), own.clone()]).unwrap().address().addresses, [own]);
-        assert!(told(vec![other, "/ip4/1.1.1.1/tcp/1".to_owned()]).is_err());
-        assert!(told(Vec::new()).is_err());
     }
 }

@@ -1,8 +1,9 @@
 //! Where a persona is hosted: registering, proving it, leaving, moving.
 
-use super::device::{Device, Home};
+use super::device::Device;
 use super::error::ClientError;
 use super::mail::Page;
+use super::place::Home;
 use crate::body::{Departure, HomeAddress, Hosting, Registration};
 use crate::envelope::{Envelope, Order, Verified};
 use crate::id::Id;

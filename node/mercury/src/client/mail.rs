@@ -87,7 +87,7 @@ impl Device {
     /// It is not reached, its owner's home does not give it, or it is not what was sealed.
     pub async fn attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
         // Where it lay when it was sent; if the owner has moved since, wherever the owner is now.
-        let home = super::device::Home::from_told(&attachment.home);
+        let home = super::place::Home::from_told(&attachment.home);
         let first = match home {
             Ok(home) => self.download(attachment.owner, &attachment.blob, &home).await,
             Err(error) => Err(error),

@@ -1,7 +1,8 @@
 //! What the owner of a home asks of it.
 
-use super::device::{Device, Home};
+use super::device::Device;
 use super::error::{ClientError, one_line};
+use super::place::Home;
 use crate::id::Id;
 use crate::limits::MAX_BANS;
 use crate::wire::{Answer, Request};

@@ -1,8 +1,9 @@
 //! Relations: asking, accepting, taking back, and who is there.
 
-use super::device::{Device, Home};
+use super::device::Device;
 use super::error::ClientError;
 use super::folder::{Contact, Standing};
+use super::place::Home;
 use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
 use crate::envelope::{Bytes32, Envelope, Verified};
 use crate::id::Id;

@@ -2,9 +2,10 @@
 
 use minicbor::bytes::ByteArray;
 
-use super::device::{Device, Home};
+use super::device::Device;
 use super::driver::Command;
 use super::error::ClientError;
+use super::place::Home;
 use crate::body::{Attribute, BlobRef, Departure, HomeAddress, Profile};
 use crate::envelope::{Envelope, Verified};
 use crate::id::Id;
