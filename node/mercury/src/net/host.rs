@@ -1,7 +1,7 @@
 //! The loop of a home: what comes from the network goes to the home, what comes out of the home to the network.
 //!
 //! Here: that loop; one task runs it and owns the home. Not here: decisions of the home, counts of devices
-//! ([`super::devices`]), which connections come in ([`super::gate`]).
+//! (`devices`), which connections come in (`gate`).
 //! Path: request → quotas → [`Home::handle`] → outputs, in order, each once its batch is safe → answer or event.
 
 use std::collections::{HashMap, HashSet, VecDeque};

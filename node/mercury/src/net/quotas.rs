@@ -1,7 +1,7 @@
 //! How much of the home one peer and one address may take.
 //!
-//! Here: the numbers, and buckets of tokens. Not here: connections ([`super::gate`]), what is under way
-//! ([`super::devices`]).
+//! Here: the numbers, and buckets of tokens. Not here: connections (`gate`), what is under way
+//! (`devices`).
 //! A bucket is forgotten when it is full again: there are never more than requests came while one fills.
 
 use std::collections::HashMap;
