@@ -1,30 +1,33 @@
 //! The Mercury relay that a node hosts.
 //!
-//! Lives here: its settings, its key's file, and the thread that it has for itself at low priority, so that blocks never
-//! wait for it. Does not live here: what it does (`iop-mercury`).
-//! Data goes: flags and file -> [`MercurySettings`] -> [`start`] -> a thread with a runtime of its own, until [`Hosted`]
-//! is dropped.
+//! Lives here: its settings, its key's file, and what one life of it is made of. Its thread has low priority, so that
+//! blocks never wait for it, and begins again what ends (`supervised.rs`). Does not live here: what it does
+//! (`iop-mercury`).
+//! Data goes: flags and file -> [`MercurySettings`] -> [`start`] -> a thread, until [`Hosted`] is dropped.
+
+mod supervised;
 
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use iop_mercury::home::{Home, Settings as HomeSettings};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::limits::{MAX_ADDRESS, MAX_ADDRESSES, MAX_HOSTED, MAX_NETWORK};
 use iop_mercury::multiaddr::{Multiaddr, Protocol};
-use iop_mercury::net::{Handle, Host, Quotas, Setup};
+use iop_mercury::net::{Host, Quotas, Setup};
 use iop_mercury::store::Store;
 use iop_mercury::wire::Hosting;
-use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tokio::runtime::Runtime;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::settings::read_secret;
+pub(crate) use supervised::Watched;
+use supervised::{Hosted, Stop, stopped};
 
 /// The folder in the data directory.
 const FOLDER: &str = "mercury";
@@ -145,24 +148,10 @@ fn is_peer(address: &Multiaddr) -> bool {
     matches!(last, Some(Protocol::P2p(_))) && is_tellable(&place)
 }
 
-/// A hosted relay. Dropping it stops it, and waits until its database is closed.
-pub(crate) struct Hosted {
-    /// From outside.
-    pub(crate) handle: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Hosted {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            error!("Mercury's thread panicked");
-        }
-    }
-}
-
-/// Starts it in a thread of its own; comes back when it listens.
+/// Starts it in a thread of its own; comes back when it listens, or has failed to and will be tried again.
+///
+/// # Errors
+/// Its folder or its key is of no use.
 pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) -> Result<Hosted, Failure> {
     let folder = datadir.join(FOLDER);
     std::fs::DirBuilder::new()
@@ -181,56 +170,36 @@ pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) ->
     };
     info!(home = %key.id(), hosting = ?settings.hosting, "Mercury");
     let setup = Setup { external: settings.external, peers: settings.peers, quotas: Quotas::default() };
-    let (tell, told) = mpsc::sync_channel(1);
-    let (stop, stopped) = oneshot::channel::<()>();
-    let thread = std::thread::Builder::new().name("mercury".to_owned()).spawn(move || {
-        lower_priority();
-        run(&folder.join(STORE), key, home, (settings.bind, setup), stopped, &tell);
-    });
-    let failed = |error: String| Failure::Failed(format!("Mercury cannot be hosted: {error}"));
-    let thread = thread.map_err(|error| failed(error.to_string()))?;
-    match told.recv() {
-        Ok(Ok(handle)) => Ok(Hosted { handle, stop: Some(stop), thread: Some(thread) }),
-        Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(failed("its thread has ended".to_owned())),
-    }
+    let (bind, store) = (settings.bind, folder.join(STORE));
+    let life = move |stop: Stop, watched: &Watched, begun: &dyn Fn()| {
+        let key = Key::from_secret(&key.secret());
+        let (runtime, host) = begin(&store, key, home.clone(), bind.clone(), setup.clone())?;
+        watched.is_up(host.handle());
+        begun();
+        // Whoever asks finds nobody: better than a home that forgets what it has confirmed.
+        runtime.block_on(host.run(stopped(stop))).map_err(|error| error.to_string())
+    };
+    Hosted::start(lower_priority, life)
+        .map_err(|error| Failure::Failed(format!("Mercury's thread cannot be started: {error}")))
 }
 
-/// The thread's life. Whether it listens is told once.
-fn run(
+/// A home that listens, on what is on disk.
+fn begin(
     store: &Path,
     key: Key,
     home: HomeSettings,
-    (bind, setup): (Vec<Multiaddr>, Setup),
-    stopped: oneshot::Receiver<()>,
-    tell: &mpsc::SyncSender<Result<Handle, String>>,
-) {
-    let begun = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
-        let store = Store::open(store).map_err(|error| error.to_string())?;
-        let home = Home::new(Arc::new(store), key, home).map_err(|error| error.to_string())?;
-        // Sockets and timers belong to the runtime that is entered.
-        let entered = runtime.enter();
-        let host = Host::new(bind, home, setup).map_err(|error| error.to_string())?;
-        drop(entered);
-        Ok((runtime, host))
-    };
-    match begun() {
-        Err(error) => {
-            let _ = tell.send(Err(error));
-        }
-        Ok((runtime, host)) => {
-            let _ = tell.send(Ok(host.handle()));
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            // Whoever asks finds nobody: better than a home that forgets what it has confirmed.
-            if let Err(error) = runtime.block_on(host.run(stopped)) {
-                error!("Mercury has stopped: {error}");
-            }
-        }
-    }
+    bind: Vec<Multiaddr>,
+    setup: Setup,
+) -> Result<(Runtime, Host), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let store = Store::open(store).map_err(|error| error.to_string())?;
+    let home = Home::new(Arc::new(store), key, home).map_err(|error| error.to_string())?;
+    // Sockets and timers belong to the runtime that is entered.
+    let entered = runtime.enter();
+    let host = Host::new(bind, home, setup).map_err(|error| error.to_string())?;
+    drop(entered);
+    Ok((runtime, host))
 }
 
 /// The home's secret; made at the first start.

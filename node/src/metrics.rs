@@ -122,7 +122,7 @@ pub(crate) struct Source {
     pub(crate) chain: ChainHandle,
     pub(crate) net: Option<NetHandle>,
     /// The Mercury relay, where one is hosted.
-    pub(crate) mercury: Option<iop_mercury::net::Handle>,
+    pub(crate) mercury: Option<crate::mercury::Watched>,
 }
 
 /// Serves `/metrics` until `shutdown` says so.
@@ -251,8 +251,10 @@ async fn register_network(registry: &mut Registry, net: &NetHandle) {
     }
 }
 
-fn register_mercury(registry: &mut Registry, mercury: &iop_mercury::net::Handle) {
-    for figure in mercury.figures() {
+fn register_mercury(registry: &mut Registry, mercury: &crate::mercury::Watched) {
+    let (up, figures) = mercury.figures();
+    registry.register("mercury_up", "1 while the relay runs", ConstGauge::new(i64::from(up)));
+    for figure in figures {
         let name = format!("mercury_{}", figure.name);
         if figure.counter {
             registry.register(name, figure.help, ConstCounter::new(figure.value));

@@ -100,7 +100,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
             metrics: context.metrics.clone(),
             chain: context.chain.clone(),
             net: context.net.clone(),
-            mercury: mercury.as_ref().map(|mercury| mercury.handle.clone()),
+            mercury: mercury.as_ref().map(|mercury| mercury.watched.clone()),
         };
         runtime.spawn(metrics::serve(listener, source, stop));
     }

@@ -49,7 +49,7 @@ fn a_node_hosts_a_relay_keeps_its_key_and_stops_with_it() {
     generate(&node.rpc, 3, &license, &network.params());
     assert_eq!(node.rpc.height(), 3);
     let text = metrics(http);
-    for name in ["connections 0", "sessions 0", "hosted 0", "circuits 0", "requests_total 0"] {
+    for name in ["up 1", "connections 0", "sessions 0", "hosted 0", "circuits 0", "requests_total 0"] {
         assert!(text.contains(&format!("iop_node_mercury_{name}\n")), "{name} is not in\n{text}");
     }
     drop(idle);
@@ -81,7 +81,7 @@ fn without_an_address_or_against_it_nothing_is_hosted() {
 }
 
 #[test]
-fn a_wrong_address_or_one_that_is_taken_is_named_in_one_line() {
+fn what_is_wrong_is_named_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let datadir = dir.path().to_str().unwrap();
     let complains = |flags: &[&str], status: i32, words: &[&str]| {
@@ -105,7 +105,36 @@ fn a_wrong_address_or_one_that_is_taken_is_named_in_one_line() {
     );
     complains(&["--mercury-bind", good, "--mercury-owner", "me"], 2, &["mercury_owner", "me", "no id"]);
     complains(&["--mercury-bind", good, "--mercury-external", "/tcp/1"], 2, &["mercury_external", "/tcp/1"]);
+}
+
+#[test]
+fn a_relay_that_cannot_run_is_tried_again_beside_the_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::file(dir.path(), &easy_devnet("mercury-again", ""));
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = format!("/ip4/127.0.0.1/tcp/{}", held.local_addr().unwrap().port());
-    complains(&["--mercury-bind", &taken], 1, &["cannot listen at", &taken]);
+    let port = held.local_addr().unwrap().port();
+    let (bind, http) = (format!("/ip4/127.0.0.1/tcp/{port}"), free_port());
+    let http_bind = format!("127.0.0.1:{http}");
+    let flags = ["--mercury-bind", &bind, "--metrics-bind", &http_bind];
+    let node = start(dir.path(), &network, &flags);
+    let log = node.program.log();
+    let line =
+        log.lines().find(|line| line.contains("Mercury is not running")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("ERROR") && line.contains("cannot listen at") && line.contains(&bind), "{line}");
+    assert!(metrics(http).contains("iop_node_mercury_up 0\n"));
+    let [_, license, ..] = devnet_keys(dir.path());
+    generate(&node.rpc, 1, &license, &network.params());
+    assert_eq!(node.rpc.height(), 1, "the node goes on");
+    drop(held);
+    wait_for(SOON, || metrics(http).contains("iop_node_mercury_up 1\n").then_some(())).unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let datadir = node.datadir.clone();
+    assert!(node.program.stop().success());
+    // A database that cannot be opened.
+    let current = datadir.join("mercury/store/CURRENT");
+    std::fs::write(&current, "nothing\n").unwrap();
+    let node = start(dir.path(), &network, &flags);
+    wait_for(SOON, || node.program.log().contains("Mercury's database").then_some(())).unwrap();
+    assert_eq!(node.rpc.height(), 1);
+    assert!(node.program.stop().success());
 }
