@@ -39,6 +39,9 @@ pub(crate) struct MercuryArgs {
     /// The Mercury persona that may invite, ban and back up [default: nobody]
     #[arg(long, value_name = "ID")]
     pub(crate) mercury_owner: Option<String>,
+    /// How many personas the Mercury relay hosts, 1 to 10000 [default: 1000]
+    #[arg(long, value_name = "N")]
+    pub(crate) mercury_max_hosted: Option<usize>,
 }
 
 /// The arguments of `run` as they were given. What is not given may come from the configuration file.

@@ -24,6 +24,7 @@ mod hexes;
 mod keys;
 mod licensing;
 mod offline;
+mod open_files;
 mod progress;
 mod rpc;
 mod run;

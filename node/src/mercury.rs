@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::open_files;
 use crate::settings::read_secret;
 pub(crate) use supervised::Watched;
 use supervised::{Hosted, Stop, stopped};
@@ -41,6 +42,11 @@ const BACKUPS: &str = "backups";
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
+/// How many personas it hosts where nothing else is given: what they may keep fits on a usual disk.
+const DEFAULT_HOSTED: usize = 1_000;
+/// Less free space than this is warned of, bytes: the chain's database is on the same disk.
+const LITTLE_SPACE: u64 = 5 << 30;
+
 /// What was given for it, by flags or by the file; flags come first.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
@@ -49,6 +55,7 @@ pub(crate) struct Given {
     pub(crate) peers: Vec<String>,
     pub(crate) hosting: Option<String>,
     pub(crate) owner: Option<String>,
+    pub(crate) max_hosted: Option<usize>,
 }
 
 /// What it runs with.
@@ -59,6 +66,7 @@ pub(crate) struct MercurySettings {
     peers: Vec<Multiaddr>,
     hosting: Hosting,
     owner: Option<Id>,
+    max_hosted: usize,
 }
 
 impl MercurySettings {
@@ -77,7 +85,14 @@ impl MercurySettings {
         let owner = given.owner.as_deref().map(|text| {
             text.parse().map_err(|error| Failure::Usage(format!("mercury_owner '{text}' is {error}")))
         });
+        let max_hosted = given.max_hosted.unwrap_or(DEFAULT_HOSTED);
+        if !(1..=MAX_HOSTED).contains(&max_hosted) {
+            return Err(Failure::Usage(format!(
+                "mercury_max_hosted is {max_hosted}, 1 to {MAX_HOSTED} expected"
+            )));
+        }
         let settings = Self {
+            max_hosted,
             bind: addresses(&given.bind, "mercury_bind", is_bindable, "/ip4/0.0.0.0/tcp/4878")?,
             external: addresses(&given.external, "mercury_external", is_tellable, "/ip4/192.0.2.1/tcp/4878")?,
             peers: addresses(
@@ -163,13 +178,15 @@ pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) ->
     let home = HomeSettings {
         network: network.to_owned(),
         hosting: settings.hosting,
-        max_hosted: MAX_HOSTED,
+        max_hosted: settings.max_hosted,
         owner: settings.owner,
         addresses: Vec::new(),
         backups: folder.join(BACKUPS),
     };
+    let quotas = quotas();
+    warn_of_a_full_disk(&folder);
     info!(home = %key.id(), hosting = ?settings.hosting, "Mercury");
-    let setup = Setup { external: settings.external, peers: settings.peers, quotas: Quotas::default() };
+    let setup = Setup { external: settings.external, peers: settings.peers, quotas };
     let (bind, store) = (settings.bind, folder.join(STORE));
     let life = move |stop: Stop, watched: &Watched, begun: &dyn Fn()| {
         let key = Key::from_secret(&key.secret());
@@ -181,6 +198,33 @@ pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) ->
     };
     Hosted::start(lower_priority, life)
         .map_err(|error| Failure::Failed(format!("Mercury's thread cannot be started: {error}")))
+}
+
+/// As many connections as the chain can spare.
+fn quotas() -> Quotas {
+    let (quotas, limit) = (Quotas::default(), open_files::limit());
+    let connections = open_files::connections(limit, quotas.connections);
+    if connections < quotas.connections {
+        warn!(
+            "Mercury takes {connections} connections, not {}: the system's limit of open files is {}",
+            quotas.connections,
+            limit.unwrap_or(u64::MAX)
+        );
+    }
+    Quotas { connections, ..quotas }
+}
+
+fn warn_of_a_full_disk(folder: &Path) {
+    // Where the system does not say, there is nothing to warn of.
+    let Ok(disk) = rustix::fs::statvfs(folder) else { return };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < LITTLE_SPACE {
+        warn!(
+            "{} MiB are free at {}: what Mercury keeps may fill the disk that the chain needs",
+            free >> 20,
+            folder.display()
+        );
+    }
 }
 
 /// A home that listens, on what is on disk.
@@ -254,7 +298,7 @@ mod tests {
     fn without_an_address_nothing_is_hosted() {
         assert!(given(|given| given.bind.clear()).expect("nothing is wrong").is_none());
         let settings = given(|_| {}).expect("all is well").expect("hosted");
-        assert_eq!((settings.hosting, settings.owner), (Hosting::Open, None));
+        assert_eq!((settings.hosting, settings.owner, settings.max_hosted), (Hosting::Open, None, 1_000));
     }
 
     #[test]
@@ -277,6 +321,8 @@ mod tests {
                 given(|given| given.hosting = Some("maybe".into())),
                 "mercury_hosting is 'maybe', open, invited",
             ),
+            (given(|given| given.max_hosted = Some(0)), "mercury_max_hosted is 0, 1 to 10000"),
+            (given(|given| given.max_hosted = Some(10_001)), "mercury_max_hosted is 10001, 1 to 10000"),
             (given(|given| given.owner = Some("../me".into())), "mercury_owner '../me' is no id"),
         ] {
             let text = wrong.expect_err(line);

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::mempool::Policy;
 use crate::mercury;
 use crate::metrics::{self, Metrics};
+use crate::open_files;
 use crate::p2p;
 use crate::progress;
 use crate::rpc::{Access, Context, Credentials, serve};
@@ -39,6 +40,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
+    open_files::raise();
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;
     // Bound first: a port that is taken is known before anything is opened.

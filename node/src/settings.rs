@@ -114,6 +114,7 @@ struct ConfigFile {
     mercury_peer: Vec<String>,
     mercury_hosting: Option<String>,
     mercury_owner: Option<String>,
+    mercury_max_hosted: Option<usize>,
     log: Option<String>,
 }
 
@@ -170,6 +171,7 @@ impl Settings {
             peers: either(args.mercury.mercury_peer, config.mercury_peer),
             hosting: args.mercury.mercury_hosting.or(config.mercury_hosting),
             owner: args.mercury.mercury_owner.or(config.mercury_owner),
+            max_hosted: args.mercury.mercury_max_hosted.or(config.mercury_max_hosted),
         };
         Ok(Self {
             mercury: MercurySettings::from_given(&given, &params.name)?.filter(|_| !no_mercury),

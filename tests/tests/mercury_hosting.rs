@@ -103,6 +103,11 @@ fn what_is_wrong_is_named_in_one_line() {
         2,
         &["mercury_hosting", "all", "invited"],
     );
+    complains(
+        &["--mercury-bind", good, "--mercury-max-hosted", "0"],
+        2,
+        &["mercury_max_hosted is 0", "10000"],
+    );
     complains(&["--mercury-bind", good, "--mercury-owner", "me"], 2, &["mercury_owner", "me", "no id"]);
     complains(&["--mercury-bind", good, "--mercury-external", "/tcp/1"], 2, &["mercury_external", "/tcp/1"]);
 }

@@ -191,7 +191,7 @@ mod tests {
             },
         );
         let hosted = hosted.expect("a thread");
-        assert_eq!(hosted.watched.figures().0, false);
+        assert!(!hosted.watched.figures().0);
         // The third wait is 4 s long.
         (0..3).for_each(|_| beginning.recv().expect("another life"));
         drop(hosted);

@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use iop_mercury::client::{Home, is_application};
 use iop_mercury::id::Id;
+use iop_mercury::limits::MAX_HOSTED;
 use libp2p::Multiaddr;
 
 /// Mercury for a person: profiles, relations, messages, calls; and a home alone.
@@ -246,6 +247,9 @@ pub(crate) enum HomeCommand {
         /// The persona that may invite, ban and back up
         #[arg(long, value_name = "ID")]
         owner: Option<Id>,
+        /// How many personas it hosts
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = max_hosted)]
+        max_hosted: usize,
     },
     /// Puts a home back from a copy that `backup` made
     Restore {
@@ -309,6 +313,11 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     let complaint: Vec<&str> = complaint.split_whitespace().collect();
     let complaint = complaint.join(" ");
     format!("{} (see iop-mercury-cli --help)", complaint.strip_prefix("error: ").unwrap_or(&complaint))
+}
+
+fn max_hosted(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=MAX_HOSTED).contains(number));
+    number.ok_or_else(|| format!("1 to {MAX_HOSTED} expected"))
 }
 
 #[cfg(test)]

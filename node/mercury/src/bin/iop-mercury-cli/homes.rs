@@ -124,7 +124,7 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
             }
             Ok(())
         }
-        HomeCommand::Run { bind, external, peer, network, hosting, owner } => {
+        HomeCommand::Run { bind, external, peer, network, hosting, owner, max_hosted } => {
             let key = home_key(folder)?;
             let settings = Settings {
                 network,
@@ -133,7 +133,7 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
                     "invited" => Hosting::Invited,
                     _ => Hosting::Closed,
                 },
-                max_hosted: iop_mercury::limits::MAX_HOSTED,
+                max_hosted,
                 owner,
                 addresses: Vec::new(),
                 backups: folder.join("backups"),
