@@ -32,8 +32,8 @@ use std::path::Path;
 
 use minicbor::{Decode, Encode};
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, Env,
+    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use crate::id::Id;
@@ -45,6 +45,19 @@ const FORMAT: u64 = 1;
 const MAX_OPEN_FILES: i32 = 64;
 /// Memory for what is not yet in files, per column, in bytes.
 const WRITE_BUFFER: usize = 8 << 20;
+/// And of all columns together.
+const WRITE_BUFFERS: usize = 32 << 20;
+/// Memory for what was read, all columns together, in bytes.
+const READ_CACHE: usize = 32 << 20;
+/// A journal is kept until each column's part of it is in files: columns that change seldom are written before it is
+/// larger than this, in bytes.
+const JOURNAL: u64 = 64 << 20;
+/// What is written to files in a second at most, in bytes, by flushes and merges: the rest of the disk is the chain's.
+const WRITES_A_SECOND: i64 = 32 << 20;
+/// How often that is portioned, microseconds; RocksDB's own number.
+const PORTION: i64 = 100_000;
+/// One out of so many portions goes to merges even where flushes wait; RocksDB's own number.
+const FAIRNESS: i32 = 10;
 
 /// A column family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +200,8 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let name = folder.display().to_string();
         let wrong = |reason: String| StoreError { folder: name.clone(), reason };
-        let columns = Column::ALL.map(|column| ColumnFamilyDescriptor::new(column.name(), column_options()));
+        let column = column_options();
+        let columns = Column::ALL.map(|of| ColumnFamilyDescriptor::new(of.name(), column.clone()));
         let db =
             DB::open_cf_descriptors(&options(), folder, columns).map_err(|error| wrong(error.to_string()))?;
         let db = std::sync::Arc::new(db);
@@ -318,11 +332,25 @@ fn options() -> Options {
     options.create_missing_column_families(true);
     options.set_max_open_files(MAX_OPEN_FILES);
     options.set_keep_log_file_num(4);
+    options.set_db_write_buffer_size(WRITE_BUFFERS);
+    options.set_max_total_wal_size(JOURNAL);
+    options.set_ratelimiter(WRITES_A_SECOND, PORTION, FAIRNESS);
+    if let Ok(mut env) = Env::new() {
+        // All databases of a process share these threads, by default one for flushes and one for merges. No database
+        // takes more than one of each, so that the chain's never waits for this one's.
+        env.set_background_threads(2);
+        env.set_high_priority_background_threads(2);
+        options.set_env(&env);
+    }
     options
 }
 
+/// Of every column: clones share the cache.
 fn column_options() -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&Cache::new_lru_cache(READ_CACHE));
     let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
     // What people keep here is encrypted or compressed already.
     options.set_compression_type(DBCompressionType::None);
