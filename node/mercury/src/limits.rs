@@ -113,7 +113,7 @@ pub const STREAMS_OF_CONNECTION: usize = 16;
 /// fast. The streams themselves are few: those that no protocol takes are closed at once.
 pub const YAMUX_STREAMS: usize = 4_000;
 /// Streams of a connection that have not yet said what they are for.
-pub const NEGOTIATING_STREAMS: usize = 32;
+pub const NEGOTIATING_STREAMS: usize = 8;
 
 /// Connections in all: the devices of ten thousand personas, some twice, and other homes.
 pub const MAX_CONNECTIONS: usize = 24_000;
@@ -166,8 +166,9 @@ pub const CIRCUIT_BYTES: u64 = 64 << 20;
 pub const MAX_CIRCUITS: usize = 256;
 /// Circuits of one device.
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;
-/// For how long a reservation holds; devices renew theirs.
-pub const RESERVATION_TIME: Duration = Duration::from_secs(30 * 60);
+/// For how long a reservation holds: a year, which no connection lasts. It ends with the session instead: the relay
+/// panics where one runs out while a device is slow to take the answer to its renewal.
+pub const RESERVATION_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Longest record of the directory, in bytes: two halves of a proof, and a contact with eight long addresses.
 pub const MAX_RECORD: usize = 4 * 1024;

@@ -44,6 +44,23 @@ async fn a_ninth_device_evicts_the_first_which_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_reservation_ends_with_its_session() {
+    let home = Running::start(Setup::default()).await;
+    let mut first = Device::resident(&home).await;
+    assert!(first.reserve(&home).await);
+    let mut others = Vec::new();
+    for _ in 0..iop_mercury::limits::MAX_DEVICES {
+        let mut device = Device::at(&home).await;
+        device.key = iop_mercury::id::Key::from_secret(&first.key.secret());
+        device.log_in(&home, &[]).await;
+        others.push(device);
+    }
+    let before = home.figure("disconnected");
+    first.drive_until(home.until("connections", |count| count == others.len() as u64)).await;
+    assert_eq!(home.figure("disconnected"), before, "it did nothing wrong");
+}
+
+#[tokio::test]
 async fn a_persona_is_found_through_another_home_and_again_after_it_has_moved() {
     let first = Running::start(Setup::default()).await;
     let peers = vec![first.address.clone()];

@@ -192,14 +192,14 @@ fn weight(event: &Event) -> usize {
 /// What an answer takes while it waits for its reader, in bytes; what is always short counts as that.
 pub(super) fn answer_weight(answer: &Answer) -> usize {
     match answer {
-        Answer::Mail(..)
-        | Answer::Requests(_)
-        | Answer::Relations(..)
-        | Answer::Profile(_)
-        | Answer::Chunk(_)
-        | Answer::Blobs(_)
-        | Answer::Bans(..) => answer.to_bytes().len(),
-        _ => 512,
+        Answer::Done
+        | Answer::Refused(..)
+        | Answer::Challenge(_)
+        | Answer::Session(_)
+        | Answer::Next(_)
+        | Answer::Invitation(_)
+        | Answer::BackedUp(_) => 512,
+        _ => answer.to_bytes().len(),
     }
 }
 
@@ -227,6 +227,18 @@ mod tests {
         device.event_arrived();
         sent.extend(std::iter::from_fn(|| device.next_event()));
         assert_eq!(sent, events[..=EVENTS_UNDER_WAY]);
+    }
+
+    #[test]
+    fn a_long_answer_counts_by_its_bytes() {
+        let one = |number| match presence(number, Some(vec!["x".repeat(64); 50])) {
+            Event::Presence(presence) => presence,
+            _ => unreachable!("it is one"),
+        };
+        let long = Answer::Presence((0..256).map(one).collect());
+        assert_eq!(answer_weight(&long), long.to_bytes().len());
+        assert!(answer_weight(&long) > 256 * 50 * 64);
+        assert_eq!(answer_weight(&Answer::Done), 512);
     }
 
     #[test]

@@ -74,6 +74,8 @@ pub struct Host {
     peers: Vec<(PeerId, Multiaddr)>,
     next_peers: Instant,
     next_complaint: Instant,
+    /// Who can be reached through the relay, and whether that has to end.
+    reserved: HashMap<PeerId, bool>,
     of_peer: Buckets<PeerId>,
     of_address: Buckets<Address>,
     /// Where those come from who have not yet told what they are.
@@ -126,6 +128,7 @@ impl Host {
             peers: setup.peers.iter().filter_map(split_peer).collect(),
             next_peers: Instant::now(),
             next_complaint: Instant::now(),
+            reserved: HashMap::new(),
             of_peer: Buckets::new(setup.quotas.requests_of_peer),
             of_address: Buckets::new(setup.quotas.requests_of_address),
             quotas: setup.quotas,
@@ -183,6 +186,7 @@ impl Host {
         self.collect();
         self.of_peer.tick(now.instant);
         self.of_address.tick(now.instant);
+        self.end_reservations();
         let gate = &mut self.swarm.behaviour_mut().gate;
         gate.tick(now.instant);
         set(&self.figures.connections_refused, gate.refused());
@@ -201,6 +205,23 @@ impl Host {
         set(&self.figures.requests_under_way, count(self.devices.requests()));
         set(&self.figures.sessions, count(self.home.sessions()));
         set(&self.figures.hosted, count(self.home.hosted()));
+    }
+
+    /// A reservation does not outlive its session, and ends with its connection only. The device has a second to
+    /// hear why.
+    fn end_reservations(&mut self) {
+        let mut ended = Vec::new();
+        for (peer, ending) in &mut self.reserved {
+            let over = !self.permits.may_reserve(*peer);
+            if over && *ending {
+                ended.push(*peer);
+            }
+            *ending = over;
+        }
+        for peer in ended {
+            // An error says that it has no connection.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
     }
 
     fn on_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
@@ -254,6 +275,7 @@ impl Host {
     fn on_closed(&mut self, peer: PeerId, connection: ConnectionId) {
         self.seen.remove(&connection);
         if self.devices.disconnected(peer, connection) {
+            self.reserved.remove(&peer);
             self.home.gone(peer);
             self.collect();
         }
@@ -403,7 +425,12 @@ impl Host {
 
     fn on_relay_event(&mut self, event: &relay::Event) {
         match event {
-            relay::Event::ReservationReqAccepted { renewed: false, .. } => add(&self.figures.reservations),
+            relay::Event::ReservationReqAccepted { src_peer_id, renewed } => {
+                self.reserved.entry(*src_peer_id).or_default();
+                if !renewed {
+                    add(&self.figures.reservations);
+                }
+            }
             relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
                 self.circuits.insert((*src_peer_id, *dst_peer_id));
                 // The relay asked only whether the device may open some circuit, not which one.
@@ -469,10 +496,11 @@ impl Host {
     }
 
     fn disconnect(&mut self, peer: PeerId) {
-        add(&self.figures.disconnected);
-        tracing::debug!("Mercury disconnects {peer}");
         // An error says that it has no connection.
-        let _ = self.swarm.disconnect_peer_id(peer);
+        if self.swarm.disconnect_peer_id(peer).is_ok() {
+            add(&self.figures.disconnected);
+            tracing::debug!("Mercury disconnects {peer}");
+        }
     }
 }
 

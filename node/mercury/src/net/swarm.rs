@@ -55,6 +55,8 @@ pub(super) fn build(
                 .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
                 // Ten thousand devices would be told every five minutes what they know.
                 .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
+                // What strangers say of themselves is not dialled; the directory takes what `may_dial` lets through.
+                .with_cache_size(0)
                 .with_hide_listen_addrs(hide_listening),
         ),
         ping: ping::Behaviour::new(
@@ -93,7 +95,8 @@ fn relay_config(permits: &Permits) -> relay::Config {
         max_reservations: MAX_SESSIONS,
         reservation_duration: RESERVATION_TIME,
         max_circuits: MAX_CIRCUITS,
-        max_circuits_per_peer: MAX_CIRCUITS_OF_PEER,
+        // That crate refuses only beyond this many.
+        max_circuits_per_peer: MAX_CIRCUITS_OF_PEER - 1,
         max_circuit_duration: CIRCUIT_TIME,
         max_circuit_bytes: CIRCUIT_BYTES,
         ..relay::Config::default()
