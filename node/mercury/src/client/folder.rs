@@ -14,11 +14,11 @@ use minicbor::{Decode, Encode};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
-use super::seal::SealingKey;
+use super::seal::{Attachment, SealingKey};
 use crate::body::HomeAddress;
 use crate::envelope::Envelope;
 use crate::id::{Id, Key};
-use crate::limits::MAX_NETWORK;
+use crate::limits::{MAX_MAIL_OF_SENDER, MAX_MAILBOX, MAX_NETWORK};
 
 /// Number of the layout of the state.
 const FORMAT: u64 = 1;
@@ -65,6 +65,24 @@ pub struct State {
     /// Others, in the order of their ids.
     #[n(6)]
     pub contacts: Vec<Contact>,
+    /// Attachments of mail that was taken, themselves not got yet; the oldest first.
+    #[n(7)]
+    #[cbor(default)]
+    pub waiting: Vec<Waiting>,
+}
+
+/// An attachment that can still be got.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Waiting {
+    /// Who sent it.
+    #[n(0)]
+    pub from: Id,
+    /// When it is forgotten, in seconds since 1970.
+    #[n(1)]
+    pub until: u64,
+    /// Where it lies, and what opens it.
+    #[n(2)]
+    pub attachment: Attachment,
 }
 
 /// Another persona.
@@ -91,6 +109,12 @@ pub struct Contact {
     /// The hash of the request that was taken back last: it never holds again.
     #[n(6)]
     pub revoked: Option<ByteArray<32>>,
+    /// Requests issued up to then, in seconds since 1970, never hold again: something later was taken back.
+    #[n(7)]
+    pub revoked_upto: Option<u64>,
+    /// If the other one took the relation back: when. Mail that was signed up to then is still taken.
+    #[n(8)]
+    pub left: Option<u64>,
 }
 
 /// How far a relation has come.
@@ -123,7 +147,24 @@ impl Contact {
             request: None,
             acceptance: None,
             revoked: None,
+            revoked_upto: None,
+            left: None,
         }
+    }
+
+    /// Whether a request may hold: it was not taken back, and was signed after whatever was.
+    #[must_use]
+    pub fn may_hold(&self, request: [u8; 32], issued: u64) -> bool {
+        self.revoked.is_none_or(|revoked| *revoked != request)
+            && self.revoked_upto.is_none_or(|upto| issued > upto)
+    }
+
+    /// Notes that a request was taken back, and with it all up to a time; `left` is when, if the other one did it.
+    pub fn take_back(&mut self, request: [u8; 32], upto: u64, left: Option<u64>) {
+        self.left = if self.standing == Standing::Revoked { self.left.and(left) } else { left };
+        self.standing = Standing::Revoked;
+        self.revoked = Some(request.into());
+        self.revoked_upto = self.revoked_upto.max(Some(upto));
     }
 }
 
@@ -137,6 +178,7 @@ impl State {
             profile: None,
             taken: Vec::new(),
             contacts: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -166,6 +208,39 @@ impl State {
     #[must_use]
     pub fn holds(&self, id: Id) -> bool {
         self.contact(id).is_some_and(|one| one.standing == Standing::Held)
+    }
+
+    /// Whether a message of somebody that was signed at a time is taken: while the relation holds, and what was signed
+    /// before the other one took it back.
+    #[must_use]
+    pub fn takes(&self, from: Id, issued: u64) -> bool {
+        self.contact(from).is_some_and(|one| match one.standing {
+            Standing::Held => true,
+            Standing::Revoked => one.left.is_some_and(|left| issued <= left),
+            Standing::Known | Standing::Asked => false,
+        })
+    }
+
+    /// Keeps attachments to be got later. Where one sender's, or all, are more than mail may be, the oldest go.
+    pub fn keep_waiting(&mut self, fresh: impl IntoIterator<Item = Waiting>, now: u64) {
+        self.waiting.retain(|one| one.until >= now);
+        for one in fresh {
+            if !self.waiting.iter().any(|known| known.attachment == one.attachment) {
+                self.waiting.push(one);
+            }
+        }
+        let (mut all, mut each) = (0, std::collections::HashMap::<Id, u64>::new());
+        let mut kept = Vec::with_capacity(self.waiting.len());
+        for one in self.waiting.drain(..).rev() {
+            let size = crate::cbor::to_vec(&one).len() as u64;
+            let of_sender = each.entry(one.from).or_default();
+            if all + size <= MAX_MAILBOX && *of_sender + size <= MAX_MAIL_OF_SENDER {
+                (all, *of_sender) = (all + size, *of_sender + size);
+                kept.push(one);
+            }
+        }
+        kept.reverse();
+        self.waiting = kept;
     }
 
     /// Marks mail as taken; whether it was not before.
