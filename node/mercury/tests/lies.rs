@@ -468,11 +468,13 @@ impl Victim {
 }
 
 fn letters(items: &[Received]) -> Vec<&str> {
-    let text = |one| match one {
-        &Received::Letter { ref letter, .. } => Some(letter.text.as_str()),
-        _ => None,
-    };
-    items.iter().filter_map(text).collect()
+    let mut texts = Vec::new();
+    for item in items {
+        if let Received::Letter { letter, .. } = item {
+            texts.push(letter.text.as_str());
+        }
+    }
+    texts
 }
 
 #[tokio::test(flavor = "multi_thread")]
