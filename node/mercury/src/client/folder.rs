@@ -14,11 +14,12 @@ use minicbor::{Decode, Encode};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
-use super::seal::{Attachment, SealingKey};
+use super::seal::SealingKey;
+use super::waiting::Waiting;
 use crate::body::HomeAddress;
 use crate::envelope::Envelope;
 use crate::id::{Id, Key};
-use crate::limits::{MAX_MAIL_OF_SENDER, MAX_MAILBOX, MAX_NETWORK};
+use crate::limits::MAX_NETWORK;
 
 /// Number of the layout of the state.
 const FORMAT: u64 = 1;
@@ -69,20 +70,6 @@ pub struct State {
     #[n(7)]
     #[cbor(default)]
     pub waiting: Vec<Waiting>,
-}
-
-/// An attachment that can still be got.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Waiting {
-    /// Who sent it.
-    #[n(0)]
-    pub from: Id,
-    /// When it is forgotten, in seconds since 1970.
-    #[n(1)]
-    pub until: u64,
-    /// Where it lies, and what opens it.
-    #[n(2)]
-    pub attachment: Attachment,
 }
 
 /// Another persona.
@@ -219,28 +206,6 @@ impl State {
             Standing::Revoked => one.left.is_some_and(|left| issued <= left),
             Standing::Known | Standing::Asked => false,
         })
-    }
-
-    /// Keeps attachments to be got later. Where one sender's, or all, are more than mail may be, the oldest go.
-    pub fn keep_waiting(&mut self, fresh: impl IntoIterator<Item = Waiting>, now: u64) {
-        self.waiting.retain(|one| one.until >= now);
-        for one in fresh {
-            if !self.waiting.iter().any(|known| known.attachment == one.attachment) {
-                self.waiting.push(one);
-            }
-        }
-        let (mut all, mut each) = (0, std::collections::HashMap::<Id, u64>::new());
-        let mut kept = Vec::with_capacity(self.waiting.len());
-        for one in self.waiting.drain(..).rev() {
-            let size = crate::cbor::to_vec(&one).len() as u64;
-            let of_sender = each.entry(one.from).or_default();
-            if all + size <= MAX_MAILBOX && *of_sender + size <= MAX_MAIL_OF_SENDER {
-                (all, *of_sender) = (all + size, *of_sender + size);
-                kept.push(one);
-            }
-        }
-        kept.reverse();
-        self.waiting = kept;
     }
 
     /// Marks mail as taken; whether it was not before.

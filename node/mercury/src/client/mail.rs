@@ -3,9 +3,10 @@
 use super::blobs::Payload;
 use super::device::{Device, locked, now};
 use super::error::ClientError;
-use super::folder::{State, Waiting};
+use super::folder::State;
 use super::people::Change;
 use super::seal::{Attachment, Binding, Letter, open_attachment, seal, seal_attachment};
+use super::waiting::Waiting;
 use crate::body::Message;
 use crate::envelope::{Bytes32, Kind, Order};
 use crate::id::Id;
