@@ -259,3 +259,78 @@ async fn a_call_is_refused_or_not_answered() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attachments_are_kept_when_their_mail_is_acknowledged_until_they_are_got() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&home, relayed()).await, Person::at(&home, relayed()).await);
+        relate(&ada, &ben).await;
+        let attachments = vec![ada.device.attach("a.png", b"picture").await.unwrap()];
+        ada.device.send(ben.id(), &Letter { text: "look".to_owned(), attachments }).await.unwrap();
+        drop(ben.device);
+        let run = |words: &[&str]| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
+            command.arg("--datadir").arg(ben._folder.path().join("me")).args(words);
+            let out = tokio::task::block_in_place(|| command.output()).unwrap();
+            assert!(out.status.success(), "{out:?}");
+            String::from_utf8(out.stdout).unwrap()
+        };
+        let shown = run(&["fetch"]);
+        assert!(shown.contains("look") && shown.contains("see `attachments`"), "{shown}");
+        assert_eq!(run(&["fetch"]), "");
+        let shown = run(&["attachments"]);
+        assert!(shown.contains(": a.png ("), "{shown}");
+        let saved = ben._folder.path().join("saved");
+        run(&["attachments", "--save", saved.to_str().unwrap()]);
+        assert_eq!(std::fs::read(saved.join("a.png")).unwrap(), b"picture");
+        assert_eq!(run(&["attachments"]), "", "got and forgotten");
+    })
+    .await;
+}
+
+/// A program that does not outlive its test.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it has ended, where the test went well
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_that_answers_ends_during_a_call_when_it_is_told_to() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&home, relayed()).await, Person::at(&home, relayed()).await);
+        relate(&ada, &ben).await;
+        let id = ben.id();
+        drop(ben.device);
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"))
+            .arg("--datadir")
+            .arg(ben._folder.path().join("me"))
+            .args(["answer", "--application", "chat", "--relayed"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        let mut program = Program(program.unwrap());
+        let _call = loop {
+            match ada.device.call(id, "chat").await {
+                Ok(call) => break call,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        };
+        let signal =
+            std::process::Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().unwrap();
+        assert!(signal.success());
+        let status = loop {
+            match program.0.try_wait().unwrap() {
+                Some(status) => break status,
+                None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        };
+        assert!(status.success(), "{status}");
+    })
+    .await;
+}

@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex};
 
 use iop_mercury::body::{
     BlobRef, CallAnswer, CallOffer, Departure, HomeAddress, Hosting, Message, Profile, RelationAcceptance,
-    RelationRequest, Taken,
+    RelationRequest, RelationRevocation, Taken,
 };
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::seal::{Binding, Letter, seal};
 use iop_mercury::client::{ClientError, Device, Home, Received, Settings, Told};
-use iop_mercury::envelope::{Body, Envelope, Order};
+use iop_mercury::envelope::{Body, Envelope, Expected, Order};
 use iop_mercury::id::{Id, Key};
-use iop_mercury::wire::{Answer, Code, Event, MAX_ANSWER, Mail, Presence, Request};
+use iop_mercury::limits::{CLOCK_SKEW, MAX_FETCH, MAX_MAIL_COUNT};
+use iop_mercury::wire::{Answer, Code, Event, MAX_ANSWER, Mail, Presence, Relation, Request};
 use libp2p::PeerId;
 use support::liar::{Liar, Raw};
 use support::{NETWORK, wall, within};
@@ -414,6 +415,200 @@ async fn blobs_are_what_their_hash_says_and_uploads_go_forward() {
             lie(victim.device.upload(&[1; 40_000]).await);
         }
         assert_eq!(*asked.lock().unwrap(), 2, "no chunk is sent again and again");
+    })
+    .await;
+}
+
+fn is_fetch(request: &Request) -> bool {
+    matches!(request, Request::Fetch(_))
+}
+
+/// Signed some seconds from now.
+fn sign_in<B: Body>(key: &Key, about: Id, nonce: u8, body: &B, seconds: i64) -> Envelope {
+    let issued = wall().checked_add_signed(seconds).unwrap();
+    Envelope::sign(key, NETWORK, about, Order::Nonce([nonce; 32]), (issued, issued + B::LIFE), body)
+}
+
+fn hash_of<B: Body>(envelope: &Envelope) -> [u8; 32] {
+    let expected = Expected { network: NETWORK, about: None, signer: None, now: wall() };
+    envelope.verify::<B>(&expected).unwrap().hash()
+}
+
+impl Victim {
+    /// A request of the friend's and the device's acceptance of it.
+    fn proof(&self, nonce: u8, seconds: i64) -> (Envelope, Envelope) {
+        let body = RelationRequest { label: "friend".into(), note: String::new(), home: self.address() };
+        let request = sign_in(&self.friend, self.device.id(), nonce, &body, seconds);
+        let body = RelationAcceptance { request: hash_of::<RelationRequest>(&request).into() };
+        let key = self.device.folder().key().unwrap();
+        let acceptance = sign_in(&key, self.friend(), nonce, &body, seconds);
+        (request, acceptance)
+    }
+
+    /// A message of the friend's, signed some seconds from now.
+    fn message_in(&self, nonce: u8, seconds: i64) -> Envelope {
+        let me = self.device.id();
+        let encryption_key = self.device.folder().sealing_key().unwrap().public();
+        let binding = Binding { sender: self.friend(), recipient: me, nonce: [nonce; 32] };
+        let letter = Letter { text: nonce.to_string(), attachments: Vec::new() };
+        sign_in(&self.friend, me, nonce, &seal(&encryption_key, &binding, &letter).unwrap(), seconds)
+    }
+
+    fn standing(&self) -> Standing {
+        self.device.folder().state().unwrap().contact(self.friend()).unwrap().standing
+    }
+
+    /// The friend takes back what [`Victim::befriend`] made.
+    fn revocation(&self, nonce: u8) -> Envelope {
+        let state = self.device.folder().state().unwrap();
+        let request = state.contact(self.friend()).unwrap().request.clone().unwrap();
+        let body = RelationRevocation { request: hash_of::<RelationRequest>(&request).into() };
+        sign(&self.friend, self.device.id(), Order::Nonce([nonce; 32]), &body)
+    }
+}
+
+fn letters(items: &[Received]) -> Vec<&str> {
+    let mut texts = Vec::new();
+    for item in items {
+        if let Received::Letter { letter, .. } = item {
+            texts.push(letter.text.as_str());
+        }
+    }
+    texts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_is_revived_by_no_other_old_proof() {
+    within(async {
+        let victim = Victim::new().await;
+        let (old, new) = (victim.proof(2, -100), victim.proof(3, 30));
+        victim.answers(|request| matches!(request, Request::Revoke(_)), Answer::Done);
+        victim.device.revoke(victim.friend()).await.unwrap();
+        let shown = |(request, acceptance): &(Envelope, Envelope)| {
+            let (request, acceptance) = (request.clone(), Some(acceptance.clone()));
+            Relation { other: victim.friend(), request, acceptance, revocation: None }
+        };
+        let ask = |request: &Request| matches!(request, Request::Relations(_));
+        victim.answers(ask, Answer::Relations(vec![shown(&old)], false));
+        victim.device.relations().await.unwrap();
+        assert_eq!(victim.standing(), Standing::Revoked);
+        // The old request as a new one.
+        let ask_requests = |request: &Request| matches!(request, Request::Requests);
+        victim.answers(ask_requests, Answer::Requests(vec![old.0.clone()]));
+        let error = victim.device.accept(victim.friend()).await.unwrap_err();
+        assert!(error.to_string().contains("no request"), "{error}");
+        victim.answers(ask, Answer::Relations(vec![shown(&new)], false));
+        victim.device.relations().await.unwrap();
+        assert_eq!(victim.standing(), Standing::Held, "a later request may hold");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_counts_when_it_was_shown_and_mail_from_before_it_is_taken() {
+    within(async {
+        let victim = Victim::new().await;
+        let items = vec![
+            mail(1, victim.revocation(9)),
+            mail(2, victim.message_in(10, -5)),
+            mail(3, victim.message_in(11, 60)),
+        ];
+        victim.answers(is_fetch, Answer::Mail(items, false));
+        for _ in 0..2 {
+            let page = victim.device.fetch().await.unwrap();
+            assert_eq!(letters(&page.items), ["10"], "{:?}", page.items);
+            assert!(matches!(page.items[0], Received::Revoked(_)), "{:?}", page.items);
+            assert!(matches!(page.items[2], Received::Refused(_)), "{:?}", page.items);
+            assert_eq!(victim.standing(), Standing::Held, "it was not acknowledged");
+        }
+        let page = victim.device.fetch().await.unwrap();
+        victim.device.acknowledge(&page).await.unwrap();
+        assert_eq!(victim.standing(), Standing::Revoked);
+        let items = vec![mail(4, victim.message_in(12, -5)), mail(5, victim.message_in(13, 60))];
+        victim.answers(is_fetch, Answer::Mail(items, false));
+        assert_eq!(letters(&victim.device.fetch().await.unwrap().items), ["12"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_does_not_keep_fetching_going_for_ever() {
+    within(async {
+        let victim = Victim::new().await;
+        let me = victim.device.id();
+        let good = victim.message(&victim.friend, me, 1, "good");
+        let same = Answer::Mail(vec![mail(1, good.clone())], true);
+        victim.liar.lie(move |request, truth| match request {
+            Request::Fetch(_) => same.clone().into(),
+            Request::Acknowledge(_) => Answer::Done.into(),
+            _ => truth.into(),
+        });
+        let page = victim.device.fetch().await.unwrap();
+        victim.device.acknowledge(&page).await.unwrap();
+        lie(victim.device.fetch().await);
+        // Ever new numbers.
+        let next = Arc::new(Mutex::new(0));
+        victim.liar.lie(move |request, truth| match request {
+            Request::Fetch(_) => {
+                let mut next = next.lock().unwrap();
+                *next += MAX_FETCH as u64;
+                let items = (0..MAX_FETCH as u64).map(|one| mail(*next + one, good.clone())).collect();
+                Answer::Mail(items, true).into()
+            }
+            Request::Acknowledge(_) => Answer::Done.into(),
+            _ => truth.into(),
+        });
+        let mut pages = 0;
+        loop {
+            let page = victim.device.fetch().await.unwrap();
+            victim.device.acknowledge(&page).await.unwrap();
+            pages += 1;
+            assert!(pages <= MAX_MAIL_COUNT / MAX_FETCH as u64);
+            if !page.more {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_within_the_permitted_skew_of_clocks_is_taken() {
+    within(async {
+        let victim = Victim::new().await;
+        let ahead = CLOCK_SKEW as i64 + 60;
+        let item = |number, envelope| Mail { number, received: u64::MAX, envelope };
+        let items = vec![
+            item(1, victim.message_in(1, ahead)),
+            item(2, victim.message_in(2, 4 * CLOCK_SKEW as i64)),
+            mail(3, victim.message_in(3, ahead)),
+        ];
+        victim.answers(is_fetch, Answer::Mail(items, false));
+        assert_eq!(letters(&victim.device.fetch().await.unwrap().items), ["1"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acceptance_of_what_another_device_asked_is_looked_up() {
+    within(async {
+        let victim = Victim::new().await;
+        let (me, key) = (victim.device.id(), victim.device.folder().key().unwrap());
+        let asked = Key::generate().unwrap();
+        let body = RelationRequest { label: "friend".into(), note: String::new(), home: victim.address() };
+        let request = sign(&key, asked.id(), Order::Nonce([1; 32]), &body);
+        let body = RelationAcceptance { request: hash_of::<RelationRequest>(&request).into() };
+        let acceptance = sign(&asked, me, Order::Nonce([1; 32]), &body);
+        let relation = Relation { other: asked.id(), request, acceptance: None, revocation: None };
+        victim.liar.lie(move |request, truth| match request {
+            Request::Fetch(_) => Answer::Mail(vec![mail(1, acceptance.clone())], false).into(),
+            Request::Relations(_) => Answer::Relations(vec![relation.clone()], false).into(),
+            _ => truth.into(),
+        });
+        let page = victim.device.fetch().await.unwrap();
+        assert!(matches!(page.items[..], [Received::Accepted(id)] if id == asked.id()), "{:?}", page.items);
+        victim.device.acknowledge(&page).await.unwrap();
+        assert!(victim.device.folder().state().unwrap().holds(asked.id()));
     })
     .await;
 }

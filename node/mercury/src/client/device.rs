@@ -75,6 +75,7 @@ pub(super) struct Shared {
     /// Homes that know who asks, for as long as they are connected.
     known: Mutex<HashSet<PeerId>>,
     pub(super) calls: Mutex<Calls>,
+    pub(super) row: Mutex<super::mail::Row>,
 }
 
 /// The device. Clones are the same device; it stops with the last one.
@@ -119,6 +120,7 @@ impl Device {
             session: Mutex::new(None),
             known: Mutex::new(HashSet::new()),
             calls: Mutex::new(Calls::default()),
+            row: Mutex::default(),
         };
         let device = Self(Arc::new(shared));
         let (told, receiver) = mpsc::channel(MAX_TOLD);

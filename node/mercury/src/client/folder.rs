@@ -15,6 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 use super::seal::SealingKey;
+use super::waiting::Waiting;
 use crate::body::HomeAddress;
 use crate::envelope::Envelope;
 use crate::id::{Id, Key};
@@ -65,6 +66,10 @@ pub struct State {
     /// Others, in the order of their ids.
     #[n(6)]
     pub contacts: Vec<Contact>,
+    /// Attachments of mail that was taken, themselves not got yet; the oldest first.
+    #[n(7)]
+    #[cbor(default)]
+    pub waiting: Vec<Waiting>,
 }
 
 /// Another persona.
@@ -91,6 +96,12 @@ pub struct Contact {
     /// The hash of the request that was taken back last: it never holds again.
     #[n(6)]
     pub revoked: Option<ByteArray<32>>,
+    /// Requests issued up to then, in seconds since 1970, never hold again: something later was taken back.
+    #[n(7)]
+    pub revoked_upto: Option<u64>,
+    /// If the other one took the relation back: when. Mail that was signed up to then is still taken.
+    #[n(8)]
+    pub left: Option<u64>,
 }
 
 /// How far a relation has come.
@@ -123,7 +134,24 @@ impl Contact {
             request: None,
             acceptance: None,
             revoked: None,
+            revoked_upto: None,
+            left: None,
         }
+    }
+
+    /// Whether a request may hold: it was not taken back, and was signed after whatever was.
+    #[must_use]
+    pub fn may_hold(&self, request: [u8; 32], issued: u64) -> bool {
+        self.revoked.is_none_or(|revoked| *revoked != request)
+            && self.revoked_upto.is_none_or(|upto| issued > upto)
+    }
+
+    /// Notes that a request was taken back, and with it all up to a time; `left` is when, if the other one did it.
+    pub fn take_back(&mut self, request: [u8; 32], upto: u64, left: Option<u64>) {
+        self.left = if self.standing == Standing::Revoked { self.left.and(left) } else { left };
+        self.standing = Standing::Revoked;
+        self.revoked = Some(request.into());
+        self.revoked_upto = self.revoked_upto.max(Some(upto));
     }
 }
 
@@ -137,6 +165,7 @@ impl State {
             profile: None,
             taken: Vec::new(),
             contacts: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -166,6 +195,17 @@ impl State {
     #[must_use]
     pub fn holds(&self, id: Id) -> bool {
         self.contact(id).is_some_and(|one| one.standing == Standing::Held)
+    }
+
+    /// Whether a message of somebody that was signed at a time is taken: while the relation holds, and what was signed
+    /// before the other one took it back.
+    #[must_use]
+    pub fn takes(&self, from: Id, issued: u64) -> bool {
+        self.contact(from).is_some_and(|one| match one.standing {
+            Standing::Held => true,
+            Standing::Revoked => one.left.is_some_and(|left| issued <= left),
+            Standing::Known | Standing::Asked => false,
+        })
     }
 
     /// Marks mail as taken; whether it was not before.

@@ -1,13 +1,16 @@
 //! Messages: sent to wherever their recipient is, and taken from one's own home.
 
 use super::blobs::Payload;
-use super::device::Device;
+use super::device::{Device, locked, now};
 use super::error::ClientError;
+use super::folder::State;
+use super::people::Change;
 use super::seal::{Attachment, Binding, Letter, open_attachment, seal, seal_attachment};
+use super::waiting::Waiting;
 use crate::body::Message;
-use crate::envelope::{Bytes32, Envelope, Kind, Order};
+use crate::envelope::{Bytes32, Kind, Order};
 use crate::id::Id;
-use crate::limits::{MAIL_TIME, MAX_FETCH};
+use crate::limits::{CLOCK_SKEW, MAIL_TIME, MAX_FETCH, MAX_MAIL_COUNT};
 use crate::wire::{Answer, Mail, Request};
 
 /// Something that came with the mail.
@@ -33,6 +36,16 @@ pub enum Received {
 /// The hash of something that came, and until when it could come again, in seconds since 1970.
 type Mark = (Bytes32, u64);
 
+/// How long an attachment that was not got is remembered, in seconds.
+const ATTACHMENT_TIME: u64 = 2 * MAIL_TIME;
+
+/// How far a row of pages has come: the number acknowledged last, and how many items there were.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Row {
+    last: u64,
+    count: u64,
+}
+
 /// Mail, in the order in which it came.
 #[derive(Debug, Default)]
 pub struct Page {
@@ -40,10 +53,18 @@ pub struct Page {
     pub items: Vec<Received>,
     /// Whether there is more.
     pub more: bool,
-    /// Number of the last one.
-    last: u64,
+    /// Number of the last one, and how many there were since the row of pages began.
+    row: Row,
     /// What is marked as taken when this page is acknowledged.
     marks: Vec<Mark>,
+    /// What it says about relations: it counts when this page is acknowledged.
+    changes: Vec<Change>,
+}
+
+/// When mail is judged: by one's own clock, or, where that is behind within what is permitted, by the home's.
+fn judged_at(item: &Mail) -> u64 {
+    let now = now();
+    now.max(item.received.min(now.saturating_add(2 * CLOCK_SKEW)))
 }
 
 impl Device {
@@ -114,18 +135,32 @@ impl Device {
         let Answer::Mail(items, more) = self.ask_as_me(&home, Request::Fetch(0)).await? else {
             return Err(ClientError::unasked());
         };
-        let upward = items.iter().try_fold(0, |last, item| (item.number > last).then_some(item.number));
+        let before = *locked(&self.0.row);
+        let page = self.read_page(before, items, more).await;
+        if matches!(page, Err(ClientError::Lie(_))) {
+            *locked(&self.0.row) = Row::default();
+        }
+        page
+    }
+
+    async fn read_page(&self, before: Row, items: Vec<Mail>, more: bool) -> Result<Page, ClientError> {
+        // What was acknowledged does not come again: else a home could go on for ever with one page.
+        let upward =
+            items.iter().try_fold(before.last, |last, item| (item.number > last).then_some(item.number));
         let Some(last) = upward.filter(|_| items.len() <= MAX_FETCH) else {
             return Err(ClientError::Lie("its mail is in no order, or more than a page".to_owned()));
         };
-        let mut page = Page { more: more && !items.is_empty(), last, ..Page::default() };
-        // What was just accepted may not be known here, where another device did it.
-        let strangers = self.strangers(&items)?;
-        if strangers {
+        let row = Row { last, count: before.count + items.len() as u64 };
+        let more = more && !items.is_empty() && row.count < MAX_MAIL_COUNT;
+        let mut page = Page { more, row, ..Page::default() };
+        // What was asked and accepted by another device is not known here yet.
+        if self.strangers(&self.folder().state()?, &items) {
             self.relations().await?;
         }
+        // As it will be when what came before in this page counts.
+        let mut state = self.folder().state()?;
         for item in items {
-            match self.take(&item, &mut page.marks) {
+            match self.take(&item, &mut state, &mut page) {
                 Ok(Some(received)) => page.items.push(received),
                 Ok(None) => {}
                 Err(ClientError::Folder(error)) => return Err(error.into()),
@@ -135,58 +170,54 @@ impl Device {
         Ok(page)
     }
 
-    fn strangers(&self, items: &[Mail]) -> Result<bool, ClientError> {
-        let state = self.folder().state()?;
-        let now = super::device::now();
-        let signer = |item: &Mail| {
-            self.verify_at::<Message>("a message", &item.envelope, Some(self.id()), None, now)
-                .ok()
-                .map(|message| message.signer())
-        };
-        Ok(items.iter().filter_map(signer).any(|from| !state.holds(from)))
+    /// Whether there is mail that does not fit what the folder knows.
+    fn strangers(&self, state: &State, items: &[Mail]) -> bool {
+        items.iter().any(|item| {
+            let (envelope, at) = (&item.envelope, judged_at(item));
+            match envelope.kind() {
+                Kind::Message => self
+                    .verify_at::<Message>("a message", envelope, Some(self.id()), None, at)
+                    .is_ok_and(|message| !state.takes(message.signer(), message.issued())),
+                Kind::RelationAcceptance => self.take_acceptance(state, envelope, at).is_err(),
+                _ => false,
+            }
+        })
     }
 
-    /// What an item is, and its mark; `None` if it was taken before.
-    fn take(&self, item: &Mail, marks: &mut Vec<Mark>) -> Result<Option<Received>, ClientError> {
-        let now = super::device::now();
-        let (received, hash, expires) = match item.envelope.kind() {
-            Kind::RelationAcceptance => {
-                let (from, hash) = self.take_acceptance(&item.envelope)?;
-                (Received::Accepted(from), hash, now.saturating_add(2 * MAIL_TIME))
-            }
-            Kind::RelationRevocation => {
-                let (from, hash) = self.take_revocation(&item.envelope)?;
-                (Received::Revoked(from), hash, now.saturating_add(2 * MAIL_TIME))
-            }
-            Kind::Message => return self.take_message(&item.envelope, now, marks),
+    /// What an item is; `None` if it was taken before. Its mark and what it changes go into the page.
+    fn take(&self, item: &Mail, state: &mut State, page: &mut Page) -> Result<Option<Received>, ClientError> {
+        let at = judged_at(item);
+        let (hash, change) = match item.envelope.kind() {
+            Kind::RelationAcceptance => self.take_acceptance(state, &item.envelope, at)?,
+            Kind::RelationRevocation => self.take_revocation(state, &item.envelope, at)?,
+            Kind::Message => return self.take_message(item, state, page),
             other => return Err(ClientError::Lie(format!("mail of kind {other:?}"))),
         };
-        Ok(self.mark(hash, expires, marks)?.then_some(received))
-    }
-
-    /// Marks mail; whether it was not before.
-    fn mark(&self, hash: Bytes32, expires: u64, marks: &mut Vec<Mark>) -> Result<bool, ClientError> {
-        let state = self.folder().state()?;
-        let known = state.taken.iter().any(|(one, _)| **one == hash);
-        if known || marks.iter().any(|(one, _)| *one == hash) {
-            return Ok(false);
+        if !page.mark(state, hash, now().saturating_add(2 * MAIL_TIME)) {
+            return Ok(None);
         }
-        marks.push((hash, expires));
-        Ok(true)
+        let received = match &change {
+            Change::Accepted { other, .. } => Received::Accepted(*other),
+            Change::Revoked { other, .. } => Received::Revoked(*other),
+        };
+        change.apply(state);
+        page.changes.push(change);
+        Ok(Some(received))
     }
 
     fn take_message(
         &self,
-        envelope: &Envelope,
-        now: u64,
-        marks: &mut Vec<Mark>,
+        item: &Mail,
+        state: &State,
+        page: &mut Page,
     ) -> Result<Option<Received>, ClientError> {
-        let message = self.verify_at::<Message>("a message", envelope, Some(self.id()), None, now)?;
-        let (from, hash) = (message.signer(), message.hash());
-        if !self.folder().state()?.holds(from) {
+        let (me, at) = (Some(self.id()), judged_at(item));
+        let message = self.verify_at::<Message>("a message", &item.envelope, me, None, at)?;
+        let from = message.signer();
+        if !state.takes(from, message.issued()) {
             return Err(ClientError::Lie(format!("a message of {from}, to whom no relation holds")));
         }
-        if !self.mark(hash, message.expires(), marks)? {
+        if !page.mark(state, message.hash(), message.expires()) {
             return Ok(None);
         }
         let Order::Nonce(nonce) = message.order() else {
@@ -197,20 +228,71 @@ impl Device {
         Ok(Some(Received::Letter { from, sent: message.issued(), letter }))
     }
 
+    /// Keeps the attachments of a page, so that they can be got after it is acknowledged.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn keep_attachments(&self, page: &Page) -> Result<(), ClientError> {
+        let now = now();
+        let until = now.saturating_add(ATTACHMENT_TIME);
+        let fresh = page.items.iter().filter_map(|item| match item {
+            Received::Letter { from, letter, .. } => Some((*from, &letter.attachments)),
+            _ => None,
+        });
+        let fresh = fresh.flat_map(|(from, all)| {
+            all.iter().map(move |one| Waiting { from, until, attachment: one.clone() })
+        });
+        Ok(self.folder().update(|state| state.keep_waiting(fresh, now))?)
+    }
+
+    /// Attachments that were kept, and neither got nor kept for too long.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written.
+    pub fn kept_attachments(&self) -> Result<Vec<Waiting>, ClientError> {
+        Ok(self.folder().update(|state| {
+            state.keep_waiting([], now());
+            state.waiting.clone()
+        })?)
+    }
+
+    /// Forgets an attachment that was kept.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn forget_attachment(&self, attachment: &Attachment) -> Result<(), ClientError> {
+        Ok(self.folder().update(|state| state.waiting.retain(|one| one.attachment != *attachment))?)
+    }
+
     /// Tells the home that a page is safe here: it throws it away.
     ///
     /// # Errors
     /// The home is not reached or refuses, or the folder cannot be written.
     pub async fn acknowledge(&self, page: &Page) -> Result<(), ClientError> {
-        if page.last == 0 {
+        if page.row.count == 0 {
             return Ok(());
         }
-        let now = super::device::now();
+        let now = now();
         self.folder().update(|state| {
             for (hash, expires) in &page.marks {
                 state.take(*hash, *expires, now);
             }
+            page.changes.iter().for_each(|change| change.apply(state));
         })?;
-        self.ask_done(&self.own_home()?, Request::Acknowledge(page.last)).await
+        self.ask_done(&self.own_home()?, Request::Acknowledge(page.row.last)).await?;
+        *locked(&self.0.row) = if page.more { page.row } else { Row::default() };
+        Ok(())
+    }
+}
+
+impl Page {
+    /// Marks mail; whether it was not before.
+    fn mark(&mut self, state: &State, hash: Bytes32, expires: u64) -> bool {
+        let known = state.taken.iter().any(|(one, _)| **one == hash);
+        if known || self.marks.iter().any(|(one, _)| *one == hash) {
+            return false;
+        }
+        self.marks.push((hash, expires));
+        true
     }
 }

@@ -19,6 +19,7 @@ mod place;
 mod profiles;
 pub mod seal;
 mod streams;
+mod waiting;
 
 pub use blobs::Payload;
 pub use calls::{CallStream, IncomingCall, is_application};
@@ -30,3 +31,4 @@ pub use mail::{Page, Received};
 pub use people::{Delivery, Wish};
 pub use place::Home;
 pub use profiles::version;
+pub use waiting::Waiting;

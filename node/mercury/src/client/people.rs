@@ -2,7 +2,7 @@
 
 use super::device::Device;
 use super::error::ClientError;
-use super::folder::{Contact, Standing};
+use super::folder::{Contact, Standing, State};
 use super::place::Home;
 use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
 use crate::envelope::{Bytes32, Envelope, Verified};
@@ -34,6 +34,33 @@ pub enum Delivery {
     Done,
     /// Not yet, and why. Doing it again delivers it again.
     Later(ClientError),
+}
+
+/// What mail says about a relation. It counts once the mail is acknowledged.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// The other one accepted this request.
+    Accepted { other: Id, request: Envelope, acceptance: Envelope },
+    /// The other one took this request back: its hash, up to when requests are void, and when it was signed.
+    Revoked { other: Id, request: Envelope, hash: [u8; 32], upto: u64, issued: u64 },
+}
+
+impl Change {
+    /// Makes it, unless the folder has moved on to another request since.
+    pub(super) fn apply(&self, state: &mut State) {
+        let (Self::Accepted { other, request, .. } | Self::Revoked { other, request, .. }) = self;
+        if state.contact(*other).and_then(|one| one.request.as_ref()) != Some(request) {
+            return;
+        }
+        let contact = state.contact_mut(*other);
+        match self {
+            Self::Accepted { acceptance, .. } if contact.standing != Standing::Revoked => {
+                (contact.standing, contact.acceptance) = (Standing::Held, Some(acceptance.clone()));
+            }
+            Self::Accepted { .. } => {}
+            Self::Revoked { hash, upto, issued, .. } => contact.take_back(*hash, *upto, Some(*issued)),
+        }
+    }
 }
 
 impl Device {
@@ -104,7 +131,13 @@ impl Device {
             None => {
                 let wishes = self.requests().await?;
                 let none = || ClientError::Wrong(format!("no request of {persona} waits"));
-                let wish = wishes.into_iter().rev().find(|one| one.from == persona).ok_or_else(none)?;
+                let state = self.folder().state()?;
+                let may = |one: &Wish| {
+                    let (hash, issued) = (one.verified.hash(), one.verified.issued());
+                    state.contact(persona).is_none_or(|contact| contact.may_hold(hash, issued))
+                };
+                let wish = wishes.into_iter().rev().find(|one| one.from == persona && may(one));
+                let wish = wish.ok_or_else(none)?;
                 let body = RelationAcceptance { request: wish.verified.hash().into() };
                 let acceptance = self.sign(persona, wish.verified.order(), &body);
                 (wish.envelope, acceptance, Some(wish.verified.body().home.clone()))
@@ -167,11 +200,8 @@ impl Device {
             self.verify::<RelationRequest>("the request in the folder", &request, second, first)?;
         let body = RelationRevocation { request: verified.hash().into() };
         let revocation = self.sign(persona, verified.order(), &body);
-        self.folder().update(|state| {
-            let contact = state.contact_mut(persona);
-            contact.standing = Standing::Revoked;
-            contact.revoked = Some(verified.hash().into());
-        })?;
+        let upto = super::device::now().max(verified.issued());
+        self.folder().update(|state| state.contact_mut(persona).take_back(verified.hash(), upto, None))?;
         let own = self.own_home()?;
         self.ask_done(&own, Request::Revoke(revocation.clone())).await?;
         let told = self.folder().state()?.contact(persona).and_then(|one| one.home.clone());
@@ -232,20 +262,22 @@ impl Device {
         } else if first == other {
             return Err(ClientError::Lie("a request of somebody else's as a relation".to_owned()));
         }
+        let mut revoked = None;
         if let Some(revocation) = &relation.revocation {
-            self.believe_revocation(revocation, other, request.hash())?;
+            let (by, issued) = self.believe_revocation(revocation, other, request.hash())?;
             standing = Standing::Revoked;
+            revoked = Some((issued.max(request.issued()), (by == other).then_some(issued)));
         }
         let hash = request.hash();
         self.folder().update(|state| {
             let contact = state.contact_mut(other);
-            let over = contact.revoked.is_some_and(|revoked| *revoked == hash);
+            let over = !contact.may_hold(hash, request.issued());
             if over || (standing == Standing::Asked && contact.standing == Standing::Held) {
                 return;
             }
-            contact.standing = standing;
-            if standing == Standing::Revoked {
-                contact.revoked = Some(hash.into());
+            match revoked {
+                Some((upto, left)) => contact.take_back(hash, upto, left),
+                None => contact.standing = standing,
             }
             if contact.home.is_none() && first == other {
                 contact.home = Some(request.body().home.clone());
@@ -256,64 +288,67 @@ impl Device {
         Ok(())
     }
 
+    /// Who took a relation back, and when it was signed.
     fn believe_revocation(
         &self,
         envelope: &Envelope,
         other: Id,
         request: [u8; 32],
-    ) -> Result<(), ClientError> {
+    ) -> Result<(Id, u64), ClientError> {
         let (first, second) = self.parties(envelope, other);
         let revocation = self.verify::<RelationRevocation>("a revocation", envelope, second, first)?;
         if *revocation.body().request != request {
             return Err(ClientError::Lie("a revocation of another relation".to_owned()));
         }
-        Ok(())
+        Ok((revocation.signer(), revocation.issued()))
     }
 
-    /// An acceptance that came with the mail: of whom, if it answers a request of ours, and its hash.
-    pub(super) fn take_acceptance(&self, envelope: &Envelope) -> Result<(Id, Bytes32), ClientError> {
-        let now = super::device::now();
+    /// An acceptance that came with the mail, at a time: its hash and what it changes, if it answers a request of ours.
+    pub(super) fn take_acceptance(
+        &self,
+        state: &State,
+        envelope: &Envelope,
+        at: u64,
+    ) -> Result<(Bytes32, Change), ClientError> {
         let me = Some(self.id());
-        let acceptance = self.verify_at::<RelationAcceptance>("an acceptance", envelope, me, None, now)?;
+        let acceptance = self.verify_at::<RelationAcceptance>("an acceptance", envelope, me, None, at)?;
         let other = acceptance.signer();
         let none = || ClientError::Lie(format!("an acceptance of {other}, who was not asked"));
-        let state = self.folder().state()?;
         let contact = state.contact(other).ok_or_else(none)?;
-        let request = contact.request.as_ref().ok_or_else(none)?;
-        let asked = self.verify::<RelationRequest>("the request in the folder", request, other, self.id())?;
+        let request = contact.request.clone().ok_or_else(none)?;
+        let asked = self
+            .verify::<RelationRequest>("the request in the folder", &request, other, self.id())
+            .map_err(|_| none())?;
         if *acceptance.body().request != asked.hash() || acceptance.order() != asked.order() {
             return Err(none());
         }
-        if contact.revoked.is_some_and(|revoked| *revoked == asked.hash()) {
+        if !contact.may_hold(asked.hash(), asked.issued()) {
             return Err(ClientError::Lie("an acceptance of what was taken back".to_owned()));
         }
-        self.folder().update(|state| {
-            let contact = state.contact_mut(other);
-            (contact.standing, contact.acceptance) = (Standing::Held, Some(envelope.clone()));
-        })?;
-        Ok((other, acceptance.hash()))
+        let change = Change::Accepted { other, request, acceptance: envelope.clone() };
+        Ok((acceptance.hash(), change))
     }
 
-    /// A revocation that came with the mail: of whom, and its hash.
-    pub(super) fn take_revocation(&self, envelope: &Envelope) -> Result<(Id, Bytes32), ClientError> {
-        let now = super::device::now();
+    /// A revocation that came with the mail, at a time: its hash and what it changes.
+    pub(super) fn take_revocation(
+        &self,
+        state: &State,
+        envelope: &Envelope,
+        at: u64,
+    ) -> Result<(Bytes32, Change), ClientError> {
         let me = Some(self.id());
-        let revocation = self.verify_at::<RelationRevocation>("a revocation", envelope, me, None, now)?;
+        let revocation = self.verify_at::<RelationRevocation>("a revocation", envelope, me, None, at)?;
         let other = revocation.signer();
         let none = || ClientError::Lie(format!("a revocation of {other}, to whom there is no such relation"));
-        let state = self.folder().state()?;
         let request = state.contact(other).and_then(|one| one.request.clone()).ok_or_else(none)?;
         let (first, second) = self.parties(&request, other);
         let asked = self.verify::<RelationRequest>("the request in the folder", &request, second, first)?;
         if *revocation.body().request != asked.hash() {
             return Err(none());
         }
-        self.folder().update(|state| {
-            let contact = state.contact_mut(other);
-            contact.standing = Standing::Revoked;
-            contact.revoked = Some(asked.hash().into());
-        })?;
-        Ok((other, revocation.hash()))
+        let issued = revocation.issued();
+        let upto = issued.max(asked.issued());
+        Ok((revocation.hash(), Change::Revoked { other, request, hash: asked.hash(), upto, issued }))
     }
 
     /// Who of some related people is there, and for which applications. Those whose home is not reached are not there.

@@ -115,6 +115,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         save: Option<PathBuf>,
     },
+    /// Prints attachments of mail that was taken, which were not got yet
+    Attachments {
+        /// Gets them, and saves them here
+        #[arg(long, value_name = "DIR")]
+        save: Option<PathBuf>,
+    },
     /// Prints which related people are there, and for which applications
     Presence,
     /// Finds where somebody is hosted

@@ -1,6 +1,7 @@
 //! Calls: standard input and output at both ends.
 
 use std::io::{Read, Write};
+use std::pin::{Pin, pin};
 
 use iop_mercury::client::{CallStream, Device, Told};
 use iop_mercury::id::Id;
@@ -14,7 +15,12 @@ const PIECE: usize = 64 * 1024;
 
 /// Calls somebody.
 pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(), Failure> {
-    talk(device, device.call(id, application).await?).await
+    let mut stop = pin!(stopped());
+    let stream = tokio::select! {
+        stream = device.call(id, application) => stream?,
+        () = &mut stop => return Ok(()),
+    };
+    talk(device, stream, stop).await
 }
 
 /// Waits for a call of anybody related, and takes the first.
@@ -25,8 +31,7 @@ pub(crate) async fn answer(
 ) -> Result<(), Failure> {
     device.log_in(&[application.to_owned()]).await?;
     eprintln!("waiting for a call");
-    let stop = stopped();
-    tokio::pin!(stop);
+    let mut stop = pin!(stopped());
     loop {
         let event = tokio::select! {
             event = told.recv() => event,
@@ -35,8 +40,12 @@ pub(crate) async fn answer(
         match event {
             Some(Told::Call(call)) => {
                 let from = call.from;
-                match call.accept().await {
-                    Ok(stream) => return talk(device, stream).await,
+                let accepted = tokio::select! {
+                    accepted = call.accept() => accepted,
+                    () = &mut stop => return Ok(()),
+                };
+                match accepted {
+                    Ok(stream) => return talk(device, stream, stop).await,
                     Err(error) => tracing::warn!("the call of {from} came to nothing: {error}"),
                 }
             }
@@ -83,8 +92,12 @@ fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     receiver
 }
 
-/// Both ways until both ends have said all.
-async fn talk(device: &Device, stream: CallStream) -> Result<(), Failure> {
+/// Both ways until both ends have said all, or somebody wants the program to end.
+async fn talk(
+    device: &Device,
+    stream: CallStream,
+    stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), Failure> {
     eprintln!("{} {} {}", if stream.direct { "direct" } else { "relayed" }, stream.other, stream.application);
     let peer = stream.peer();
     let (mut from, mut to) = stream.split();
@@ -108,10 +121,14 @@ async fn talk(device: &Device, stream: CallStream) -> Result<(), Failure> {
             out.flush()?;
         }
     };
-    let done = tokio::try_join!(up, down);
+    let both = async { tokio::try_join!(up, down) };
+    let done = tokio::select! {
+        done = both => done.map(drop),
+        () = stop => Ok(()),
+    };
     let _ = device.hang_up(peer).await; // a device that has been stopped has hung up
     match done {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::Read),
         Err(error) => Err(Failure::Failed(format!("the call broke off: {error}"))),
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::contacts::{read, write_new};
-use crate::show::{Show, tame};
+use crate::show::{Show, tame, tame_lines};
 
 /// Names that are tried for an attachment before it is given up.
 const MAX_NAMES: usize = 1000;
@@ -41,7 +41,10 @@ pub(crate) async fn fetch(device: &Device, save: Option<&Path>, show: Show) -> R
 async fn show_page(device: &Device, page: &Page, save: Option<&Path>, show: Show) -> Result<(), Failure> {
     let files = match save {
         Some(folder) => save_all(device, page, folder).await?,
-        None => Vec::new(),
+        None => {
+            device.keep_attachments(page)?;
+            Vec::new()
+        }
     };
     for (place, item) in page.items.iter().enumerate() {
         let files = files.get(place).map_or(&[][..], Vec::as_slice);
@@ -60,7 +63,7 @@ async fn show_page(device: &Device, page: &Page, save: Option<&Path>, show: Show
 }
 
 /// Saves the attachments of a page: the files of each item. One that is not to be had is told, and is no failure: the
-/// letter must not be held up by it.
+/// letter must not be held up by it. It is kept, to be got later.
 pub(crate) async fn save_all(
     device: &Device,
     page: &Page,
@@ -68,6 +71,7 @@ pub(crate) async fn save_all(
 ) -> Result<Vec<Vec<PathBuf>>, Failure> {
     std::fs::create_dir_all(folder)
         .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    device.keep_attachments(page)?;
     let mut all = Vec::new();
     for item in &page.items {
         let mut files = Vec::new();
@@ -76,16 +80,51 @@ pub(crate) async fn save_all(
             _ => &[],
         };
         for attachment in attachments {
-            match device.attachment(attachment).await {
-                Ok(bytes) => files.push(keep(folder, &attachment.name, &bytes)?),
-                Err(error) => {
-                    tracing::warn!("the attachment {} is not to be had: {error}", tame(&attachment.name));
-                }
-            }
+            files.extend(get(device, attachment, folder).await?);
         }
         all.push(files);
     }
     Ok(all)
+}
+
+/// Gets an attachment and saves it; it is kept no longer then.
+async fn get(device: &Device, attachment: &Attachment, folder: &Path) -> Result<Option<PathBuf>, Failure> {
+    match device.attachment(attachment).await {
+        Ok(bytes) => {
+            let file = keep(folder, &attachment.name, &bytes)?;
+            device.forget_attachment(attachment)?;
+            Ok(Some(file))
+        }
+        Err(error) => {
+            let name = tame(&attachment.name);
+            tracing::warn!(
+                "the attachment {name} is not to be had now: {error}; `attachments --save` tries again"
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Attachments that were not got with their mail: shown, or got and shown.
+pub(crate) async fn attachments(device: &Device, save: Option<&Path>, show: Show) -> Result<(), Failure> {
+    for one in device.kept_attachments()? {
+        let attachment = &one.attachment;
+        let file = match save {
+            Some(folder) => match get(device, attachment, folder).await? {
+                Some(file) => Some(file),
+                None => continue,
+            },
+            None => None,
+        };
+        let text = match &file {
+            Some(file) => tame(&file.display().to_string()),
+            None => format!("{} ({} bytes)", tame(&attachment.name), attachment.blob.size),
+        };
+        let value = json!({ "from": one.from.to_string(), "name": attachment.name,
+            "size": attachment.blob.size, "file": file });
+        show.one(&format!("{}: {text}", one.from), &value)?;
+    }
+    Ok(())
 }
 
 /// A page as lines of JSON.
@@ -99,10 +138,10 @@ pub(crate) fn as_lines(page: &Page, files: &[Vec<PathBuf>]) -> String {
 fn text(from: Id, letter: &Letter, files: &[PathBuf]) -> String {
     let saved = files.iter().map(|file| format!("\n  {}", tame(&file.display().to_string())));
     let named =
-        |one: &Attachment| format!("\n  {} ({} bytes, --save gets it)", tame(&one.name), one.blob.size);
+        |one: &Attachment| format!("\n  {} ({} bytes, see `attachments`)", tame(&one.name), one.blob.size);
     let attachments: String =
         if files.is_empty() { letter.attachments.iter().map(named).collect() } else { saved.collect() };
-    format!("{from}: {}{attachments}", tame(&letter.text))
+    format!("{from}: {}{attachments}", tame_lines(&letter.text))
 }
 
 fn as_json(item: &Received, files: &[PathBuf]) -> Value {
@@ -157,6 +196,8 @@ mod tests {
             let path = keep(&folder, name, b"x").map_err(|error| format!("{error:?}")).unwrap();
             assert_eq!(path.parent(), Some(folder.as_path()), "{name}");
             assert!(!path.file_name().unwrap().to_str().unwrap().starts_with('.'));
+            let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 8);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);

@@ -133,6 +133,7 @@ async fn person(
         Command::Answer { application, .. } => calls::answer(device, told, &application).await,
         Command::Send { id, text, attach } => letters::send(device, id, text, &attach).await,
         Command::Fetch { save } => letters::fetch(device, save.as_deref(), show).await,
+        Command::Attachments { save } => letters::attachments(device, save.as_deref(), show).await,
         Command::Register { .. } | Command::Claim | Command::Move { .. } | Command::Unregister { .. } => {
             homes::person(command, device, show).await
         }

@@ -18,9 +18,20 @@ pub(crate) struct Show {
     pub(crate) json: bool,
 }
 
-/// A text without control characters but for line ends.
+/// A text as one line without control characters, nor such as turn the direction of what follows.
 pub(crate) fn tame(text: &str) -> String {
-    text.chars().map(|one| if one.is_control() && one != '\n' { '\u{fffd}' } else { one }).collect()
+    let tamed = |one: char| match one {
+        '\n' => ' ',
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        one if one.is_control() => '\u{fffd}',
+        one => one,
+    };
+    text.chars().map(tamed).collect()
+}
+
+/// The same for a text of several lines: those after the first begin with a bar, so that none looks like ours.
+pub(crate) fn tame_lines(text: &str) -> String {
+    text.split('\n').map(tame).collect::<Vec<_>>().join("\n| ")
 }
 
 /// Bytes in hexadecimal.
@@ -65,11 +76,7 @@ impl Show {
             "thumbnail": blob(&body.thumbnail),
         });
         let mut lines = vec![format!("id: {}", profile.signer())];
-        lines.extend(
-            body.attributes
-                .iter()
-                .map(|one| format!("{}: {}", tame(&one.name), tame(&one.value).replace('\n', " "))),
-        );
+        lines.extend(body.attributes.iter().map(|one| format!("{}: {}", tame(&one.name), tame(&one.value))));
         lines.extend(body.picture.map(|picture| format!("picture: {} bytes", picture.size)));
         lines.extend(body.tombstone.then(|| "withdrawn".to_owned()));
         self.one(&lines.join("\n"), &value)
@@ -78,7 +85,7 @@ impl Show {
     pub(crate) fn wishes(self, wishes: &[Wish]) -> Result<(), Failure> {
         for wish in wishes {
             let body = wish.body();
-            let text = format!("{} {} {}", wish.from, tame(&body.label), tame(&body.note).replace('\n', " "));
+            let text = format!("{} {} {}", wish.from, tame(&body.label), tame(&body.note));
             let value = json!({ "from": wish.from.to_string(), "label": body.label, "note": body.note,
                 "home": body.home.home.to_string() });
             self.one(text.trim_end(), &value)?;
@@ -109,5 +116,16 @@ impl Show {
             self.one(text.trim_end(), &value)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_makes_no_lines_of_its_own_and_turns_no_direction() {
+        assert_eq!(tame("a\nb\u{1b}\u{202e}c\u{2066}d\u{200f}e"), "a b\u{fffd}\u{fffd}c\u{fffd}d\u{fffd}e");
+        assert_eq!(tame_lines("hello\nBEN: forged\r\n"), "hello\n| BEN: forged\u{fffd}\n| ");
     }
 }
