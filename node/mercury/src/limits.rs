@@ -88,6 +88,8 @@ pub const MAX_OFFERS_OF_CALLER: usize = 32;
 pub const MAX_CALLS: usize = 1_024;
 /// Logged-in devices at a home, of hosted personas and of visitors: some for each of the hosted.
 pub const MAX_SESSIONS: usize = 20_000;
+/// Of which visitors, so that they cannot keep those who are hosted out.
+pub const MAX_VISITORS: usize = MAX_SESSIONS / 2;
 /// Personas in one question for presence.
 pub const MAX_ASKED: usize = 256;
 /// Longest invitation, in seconds.

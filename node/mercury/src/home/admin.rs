@@ -92,6 +92,8 @@ impl Home {
         let ticket = self.commit(batch)?;
         self.banned += usize::from(new);
         self.end_all_sessions(persona, None);
+        // The directory forgets who is banned.
+        self.moved.push(persona);
         Ok(Reply::done(ticket))
     }
 
@@ -102,6 +104,7 @@ impl Home {
         batch.delete(Column::Bans, persona.digest());
         let ticket = self.commit(batch)?;
         self.banned = self.banned.saturating_sub(usize::from(was));
+        self.moved.push(persona);
         Ok(Reply::done(ticket))
     }
 
@@ -117,6 +120,7 @@ impl Home {
         batch.delete(Column::Hosted, persona.digest());
         let ticket = self.commit(batch)?;
         self.hosted = self.hosted.saturating_sub(usize::from(hosted));
+        self.moved.push(persona);
         Ok(Reply::done(ticket))
     }
 

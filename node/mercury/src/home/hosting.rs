@@ -156,8 +156,11 @@ impl Home {
         std::mem::take(&mut self.moved)
     }
 
-    /// The directory's record of a persona that is hosted here.
+    /// The directory's record of a persona that is hosted here and not banned.
     pub(crate) fn entry(&self, persona: Id, wall: u64) -> Result<Option<Entry>, StoreError> {
+        if self.is_banned(persona)? {
+            return Ok(None);
+        }
         let Some(record) = self.hosted_record(persona)? else { return Ok(None) };
         let halves = (Envelope::from_bytes(&record.registration), Envelope::from_bytes(&record.proof));
         let (Ok(registration), Ok(hosting)) = halves else { return Ok(None) };

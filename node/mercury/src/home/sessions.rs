@@ -3,7 +3,7 @@
 //! Here: challenges, log-in, log-out, applications, presence. Not here: connections; a device is its peer id.
 //! Path: challenge → signed log-in with it → session, and presence for related people → end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
@@ -13,7 +13,10 @@ use super::{Asked, Failure, Home, Reply, nonce, refuse};
 use crate::body::Login;
 use crate::envelope::{Bytes32, Envelope};
 use crate::id::Id;
-use crate::limits::{CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_LABEL, MAX_SESSIONS};
+use crate::limits::{
+    CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_FETCH_BYTES, MAX_LABEL, MAX_SESSIONS,
+    MAX_VISITORS,
+};
 use crate::store::{Column, Relation, RelationState, StoreError, pair};
 use crate::wire::{Answer, Code, Event, Presence, Refusal};
 
@@ -21,6 +24,8 @@ use crate::wire::{Answer, Code, Event, Presence, Refusal};
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_device: HashMap<PeerId, Session>,
+    /// Of those, the visitors' sessions.
+    visitors: usize,
     /// The devices of a persona, the oldest session first.
     devices: HashMap<Id, Vec<PeerId>>,
     /// One for each connected device at most; gone with its connection or when spent.
@@ -71,11 +76,13 @@ impl Sessions {
 
     fn insert(&mut self, device: PeerId, session: Session) {
         self.devices.entry(session.persona).or_default().push(device);
+        self.visitors += usize::from(!session.hosted);
         self.by_device.insert(device, session);
     }
 
     fn remove(&mut self, device: PeerId) -> Option<Session> {
         let session = self.by_device.remove(&device)?;
+        self.visitors -= usize::from(!session.hosted);
         if let Some(devices) = self.devices.get_mut(&session.persona) {
             devices.retain(|other| *other != device);
             if devices.is_empty() {
@@ -90,20 +97,21 @@ impl Sessions {
         self.challenges.remove(&device);
     }
 
-    /// All applications of a persona; none if it is not there.
+    /// The applications of a persona, [`MAX_APPLICATIONS`] in all: the newest devices' are told. None if it is not
+    /// there.
     fn presence(&self, persona: Id) -> Option<Vec<String>> {
-        let devices = self.devices.get(&persona)?;
-        let sessions =
-            devices.iter().filter_map(|device| self.by_device.get(device)).filter(|one| one.hosted);
-        let mut there = false;
-        let mut applications = Vec::new();
-        for session in sessions {
-            there = true;
-            applications.extend(session.applications.iter().cloned());
+        let devices = self.devices.get(&persona)?.iter().rev();
+        let mut sessions = devices.filter_map(|device| self.by_device.get(device)).filter(|one| one.hosted);
+        let mut applications = sessions.next()?.applications.clone();
+        applications.extend(sessions.flat_map(|session| session.applications.iter().cloned()));
+        let mut told = BTreeSet::new();
+        for name in applications {
+            if told.len() == MAX_APPLICATIONS {
+                break;
+            }
+            told.insert(name);
         }
-        applications.sort_unstable();
-        applications.dedup();
-        there.then_some(applications)
+        Some(told.into_iter().collect())
     }
 }
 
@@ -145,7 +153,7 @@ impl Home {
         self.check_welcome(persona)?;
         let hosted = self.hosted_record(persona)?.is_some();
         self.end_session(asked.from);
-        if self.sessions.count() >= MAX_SESSIONS {
+        if self.sessions.count() >= MAX_SESSIONS || (!hosted && self.sessions.visitors >= MAX_VISITORS) {
             return refuse(Code::Full, "too many devices are logged in");
         }
         if self.sessions.devices(persona).len() >= MAX_DEVICES {
@@ -185,12 +193,17 @@ impl Home {
             );
         }
         let caller = self.caller(asked)?;
-        let mut there = Vec::new();
-        for &persona in personas {
+        let (mut there, mut bytes) = (Vec::new(), 0);
+        for &persona in &personas.iter().copied().collect::<BTreeSet<_>>() {
             // Strangers get what they would get of somebody who is away or unknown.
             if self.related(persona, caller)?
                 && let Some(applications) = self.sessions.presence(persona)
             {
+                bytes += 64 + applications.iter().map(|name| name.len() + 2).sum::<usize>();
+                // What is beyond, the client asks for again, in smaller questions.
+                if bytes > MAX_FETCH_BYTES && !there.is_empty() {
+                    break;
+                }
                 there.push(Presence { persona, applications: Some(applications) });
             }
         }

@@ -332,3 +332,20 @@ fn a_backup_is_restored_into_a_new_folder_only_and_whole_or_not_at_all() {
     restore(&backup, &into).unwrap();
     restore(&backup, &other.path().join("another")).unwrap();
 }
+
+#[test]
+fn the_directory_hears_of_bans_and_expulsions() {
+    let (mut bench, owner) = owned();
+    let ada = bench.resident(1);
+    bench.home.moved();
+    ban(&mut bench, &owner, ada.id(), "spam");
+    assert_eq!(bench.home.moved(), vec![ada.id()]);
+    assert!(bench.home.entry(ada.id(), 1).unwrap().is_none(), "a banned one is not published");
+    bench.ask(owner.device, Request::Unban(ada.id()));
+    assert_eq!(bench.home.moved(), vec![ada.id()]);
+    assert!(bench.home.entry(ada.id(), 1).unwrap().is_some());
+    ban(&mut bench, &owner, ada.id(), "spam");
+    bench.home.moved();
+    bench.ask(owner.device, Request::Expel(ada.id()));
+    assert_eq!(bench.home.moved(), vec![ada.id()]);
+}

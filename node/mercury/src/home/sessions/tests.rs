@@ -6,7 +6,9 @@ use crate::body::Login;
 use crate::envelope::{Envelope, Order};
 use crate::home::testing::{Bench, Person, code};
 use crate::id::{Id, Key};
-use crate::limits::{CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_LABEL, MAX_SESSIONS};
+use crate::limits::{
+    CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_LABEL, MAX_SESSIONS, MAX_VISITORS,
+};
 use crate::wire::{Answer, Code, Event, Presence, Request};
 
 fn login(bench: &Bench, person: &Person, home: Id, order: Order, device: PeerId) -> Envelope {
@@ -137,7 +139,7 @@ fn a_home_has_so_many_sessions_and_not_one_more() {
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&bench.home.sessions.count().to_be_bytes());
         let persona = Id::from_digest(digest);
-        let session = Session { persona, hosted: false, applications: Vec::new() };
+        let session = Session { persona, hosted: true, applications: Vec::new() };
         bench.home.sessions.insert(PeerId::random(), session);
     }
     assert_eq!(bench.log_in(&at(1), &[]), Answer::Session(true), "the last");
@@ -242,4 +244,38 @@ fn so_many_personas_are_asked_for_at_once_and_not_one_more() {
     let ask = |bench: &mut Bench, count| bench.ask(ada.device, Request::Presence(vec![ada.id(); count]));
     assert_eq!(ask(&mut bench, MAX_ASKED), Answer::Presence(Vec::new()));
     assert_eq!(code(&ask(&mut bench, MAX_ASKED + 1)), Some(Code::Malformed));
+}
+
+#[test]
+fn one_who_is_asked_for_often_or_has_many_applications_is_told_once_and_briefly() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob) = (bench.resident(1), bench.resident(2));
+    bench.relation(&ada, &bob, 1);
+    let names = |of: char| (0..MAX_APPLICATIONS).map(|n| format!("{of}{n:063}")).collect::<Vec<_>>();
+    let laptop = at(1);
+    bench.log_in(&laptop, &[]);
+    bench.ask(ada.device, Request::Announce(names('a')));
+    bench.ask(laptop.device, Request::Announce(names('b')));
+    let answer = bench.ask(bob.device, Request::Presence(vec![ada.id(); MAX_ASKED]));
+    let newest = Presence { persona: ada.id(), applications: Some(names('b')) };
+    assert_eq!(answer, Answer::Presence(vec![newest]));
+}
+
+#[test]
+fn visitors_take_half_of_the_sessions_and_not_one_more() {
+    let mut bench = Bench::new(|_| ());
+    let ada = bench.resident(1);
+    bench.home.gone(ada.device);
+    for number in 0..MAX_VISITORS - 1 {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        let session = Session { persona: Id::from_digest(digest), hosted: false, applications: Vec::new() };
+        bench.home.sessions.insert(PeerId::random(), session);
+    }
+    let (bob, eve) = (Person::new(2), Person::new(3));
+    assert_eq!(bench.log_in(&bob, &[]), Answer::Session(false), "the last");
+    assert_eq!(code(&bench.log_in(&eve, &[])), Some(Code::Full));
+    assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true));
+    bench.home.gone(bob.device);
+    assert_eq!(bench.log_in(&eve, &[]), Answer::Session(false));
 }
