@@ -164,6 +164,22 @@ async fn who_moves_stays_reachable_and_related() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_is_gone_is_left_all_the_same() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let ada = Person::at(&home, relayed()).await;
+        drop(home);
+        let error = ada.device.fetch().await.unwrap_err();
+        assert!(error.is_of_home(), "{error}");
+        let nowhere = ada.device.find(Person::new(relayed()).id()).await.unwrap_err();
+        assert!(matches!(nowhere, ClientError::NotFound(_)), "{nowhere}");
+        ada.device.unregister(None).await.unwrap();
+        assert!(ada.device.folder().state().unwrap().home.is_none());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_home_is_found_again_with_the_session() {
     within(async {
         let home = Running::start(Setup::default()).await;

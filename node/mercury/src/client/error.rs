@@ -43,6 +43,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the home is to blame: not reached, silent, or refusing. Such a home cannot keep anybody from leaving it.
+    #[must_use]
+    pub fn is_of_home(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unreachable(_) | Self::TimedOut(_))
+    }
+
     /// What a home said, as one line that a terminal may show.
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self::Refused(Refusal::new(refusal.code, one_line(&refusal.reason)))

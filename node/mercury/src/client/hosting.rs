@@ -85,13 +85,19 @@ impl Device {
         Ok(())
     }
 
-    /// Leaves the home. Whoever asks there is told where to, for fourteen days.
+    /// Leaves the home. Whoever asks there is told where to, for fourteen days. A home that is not reached or refuses
+    /// is left all the same, with a warning: it goes on hosting what nobody asks for any more.
     ///
     /// # Errors
-    /// The home is not reached or refuses.
+    /// The home is not to be believed, or the folder is not written.
     pub async fn unregister(&self, to: Option<HomeAddress>) -> Result<(), ClientError> {
         let home = self.own_home()?;
-        self.depart(&home, to).await?;
+        match self.depart(&home, to).await {
+            Err(error) if error.is_of_home() => {
+                tracing::warn!("the home does not know that it is left: {error}")
+            }
+            result => result?,
+        }
         self.forget_session();
         self.folder().update(|state| {
             state.home = None;

@@ -226,9 +226,11 @@ impl Device {
 
     /// Homes that say, with proof, that they host a persona: the persona's own last word first.
     async fn search(&self, persona: Id) -> Result<Vec<Home>, ClientError> {
-        // The directory is entered by one's own home.
-        if let Ok(home) = self.own_home() {
-            self.connect(&home).await?;
+        // The directory is entered by one's own home; without it, by the homes that are connected already.
+        if let Ok(home) = self.own_home()
+            && let Err(error) = self.connect(&home).await
+        {
+            tracing::debug!("the directory is not entered by our own home: {error}");
         }
         let key = directory::key(persona);
         let found = self.driver(|reply| Command::Search { key, reply }).await?;

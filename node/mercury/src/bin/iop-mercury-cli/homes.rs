@@ -50,11 +50,18 @@ pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Res
     }
 }
 
-/// Mail goes with the home: it is saved first.
+/// Mail goes with the home: it is saved first. A home that is gone, hostile or has banned the person keeps nobody.
 async fn keep_mail(device: &Device) -> Result<(), Failure> {
     let folder = device.folder().path().join("mail");
     loop {
-        let page: Page = device.fetch().await?;
+        let page: Page = match device.fetch().await {
+            Ok(page) => page,
+            Err(error) if error.is_of_home() => {
+                tracing::warn!("mail that may wait at the home is not saved: {error}");
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
         if !page.items.is_empty() {
             let files = save_all(device, &page, &folder).await?;
             let name = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -62,7 +69,13 @@ async fn keep_mail(device: &Device) -> Result<(), Failure> {
             write_new(&folder.join(&name), as_lines(&page, &files).as_bytes())?;
             tracing::warn!("waiting mail was saved as {}", folder.join(name).display());
         }
-        device.acknowledge(&page).await?;
+        match device.acknowledge(&page).await {
+            Err(error) if error.is_of_home() => {
+                tracing::warn!("the home does not know that its mail was saved: {error}");
+                return Ok(());
+            }
+            result => result?,
+        }
         if !page.more {
             return Ok(());
         }
@@ -117,7 +130,7 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
         HomeCommand::Restore { backup } => {
             let cannot =
                 |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", folder.display()));
-            std::fs::create_dir_all(folder).map_err(|error| cannot(&error))?;
+            private_folder(folder).map_err(|error| cannot(&error))?;
             restore(&backup, &folder.join("store")).map_err(|error| Failure::Failed(error.to_string()))?;
             if !folder.join("home.key").exists() {
                 tracing::warn!("put the home's home.key into {} too: it is in no backup", folder.display());
@@ -144,10 +157,14 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
     }
 }
 
-fn home_key(folder: &Path) -> Result<Key, Failure> {
+/// Makes a folder that only its owner enters.
+fn private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn home_key(folder: &Path) -> Result<Key, Failure> {
+    private_folder(folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
     let path = folder.join("home.key");
     if !path.exists() {
         let key = Key::generate().map_err(|error| Failure::Failed(error.to_string()))?;
