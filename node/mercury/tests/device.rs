@@ -146,11 +146,19 @@ async fn who_moves_stays_reachable_and_related() {
         let (ada, ben) = (Person::at(&homes[0], relayed()).await, Person::at(&homes[1], relayed()).await);
         introduce(&ada, &ben);
         relate(&ada, &ben).await;
-        ada.device.set_picture(b"picture", None).await.unwrap();
+        let cem = Person::at(&homes[0], relayed()).await;
+        introduce(&ada, &cem);
+        relate(&ada, &cem).await;
+        ada.device.revoke(cem.id()).await.unwrap();
+        ada.device.set_picture(b"picture", Some(b"thumbnail")).await.unwrap();
         let third = Running::start(Setup::default()).await;
         let moved = ada.device.move_to(&at(&third), None).await.unwrap();
         assert_eq!(moved.unproven, 0);
         moved.left.unwrap();
+        let there = ada.device.relations().await.unwrap();
+        let standing = |other| there.iter().find(|one| one.id == other).map(|one| one.standing);
+        assert_eq!(standing(ben.id()), Some(Standing::Held));
+        assert_eq!(standing(cem.id()), Some(Standing::Revoked), "the old proof is of no use at the new home");
         // Ben knows the old home only: its redirect tells.
         ben.device.send(ada.id(), &letter("where are you?")).await.unwrap();
         assert_eq!(ben.device.find(ada.id()).await.unwrap().id, third.id);

@@ -46,7 +46,7 @@ impl ClientError {
     /// Whether the home is to blame: not reached, silent, or refusing. Such a home cannot keep anybody from leaving it.
     #[must_use]
     pub fn is_of_home(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Unreachable(_) | Self::TimedOut(_))
+        matches!(self, Self::Refused(_) | Self::Unreachable(_) | Self::TimedOut(_) | Self::Lie(_))
     }
 
     /// What a home said, as one line that a terminal may show.

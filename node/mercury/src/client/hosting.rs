@@ -2,6 +2,7 @@
 
 use super::device::Device;
 use super::error::ClientError;
+use super::folder::Standing;
 use super::mail::Page;
 use super::place::Home;
 use crate::body::{Departure, HomeAddress, Hosting, Registration};
@@ -127,7 +128,7 @@ impl Device {
         if old.id == home.id {
             return Err(ClientError::Wrong("hosted there already".to_owned()));
         }
-        let picture = self.own_picture(&old).await;
+        let pictures = self.own_pictures(&old).await;
         let (address, proof) = self.enroll(home, invitation).await?;
         self.log_out().await.unwrap_or_else(|error| tracing::debug!("not logged out: {error}"));
         let mut moved = Moved { unproven: self.carry_relations(home).await?, left: Ok(()) };
@@ -135,10 +136,18 @@ impl Device {
             state.home = Some(address.clone());
             state.hosting = Some(proof);
         })?;
-        if let Some(picture) = picture {
-            self.upload(&picture).await?;
+        match pictures {
+            Some(pictures) => {
+                for picture in &pictures {
+                    self.upload(picture).await?;
+                }
+                self.show_profile(home).await?;
+            }
+            None => {
+                tracing::warn!("the old home does not give the pictures: the profile goes on without them");
+                self.set_profile(|profile| (profile.picture, profile.thumbnail) = (None, None)).await?;
+            }
         }
-        self.show_profile(home).await?;
         moved.left = self.depart(&old, Some(address)).await;
         Ok(moved)
     }
@@ -161,16 +170,27 @@ impl Device {
         }
     }
 
-    /// Tells the new home about all relations; how many it did not take.
+    /// Tells the new home about all relations, also of those that were taken back; how many it did not take.
     async fn carry_relations(&self, home: &Home) -> Result<usize, ClientError> {
         let mut unproven = 0;
         self.know(home).await?;
         for contact in self.folder().state()?.contacts {
-            if contact.standing != super::folder::Standing::Held {
-                continue;
-            }
+            let revoked = match contact.standing {
+                Standing::Held => false,
+                Standing::Revoked => true,
+                Standing::Known | Standing::Asked => continue,
+            };
             if let (Some(request), Some(acceptance)) = (contact.request, contact.acceptance) {
-                match self.ask_done(home, Request::Related(request, acceptance)).await {
+                // Otherwise the other one could bring the old proof and be believed.
+                let revocation = match revoked {
+                    true => Some(self.revocation(contact.id, &request)?.1),
+                    false => None,
+                };
+                let mut done = self.ask_done(home, Request::Related(request, acceptance)).await;
+                if let (Ok(()), Some(revocation)) = (&done, revocation) {
+                    done = self.ask_done(home, Request::Revoke(revocation)).await;
+                }
+                match done {
                     Ok(()) => {}
                     Err(ClientError::Refused(refusal)) => {
                         tracing::warn!("the relation to {} is not taken: {refusal}", contact.id);

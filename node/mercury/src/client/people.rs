@@ -195,11 +195,7 @@ impl Device {
         let state = self.folder().state()?;
         let none = || ClientError::Wrong(format!("no relation to {persona}"));
         let request = state.contact(persona).and_then(|one| one.request.clone()).ok_or_else(none)?;
-        let (first, second) = self.parties(&request, persona);
-        let verified =
-            self.verify::<RelationRequest>("the request in the folder", &request, second, first)?;
-        let body = RelationRevocation { request: verified.hash().into() };
-        let revocation = self.sign(persona, verified.order(), &body);
+        let (verified, revocation) = self.revocation(persona, &request)?;
         let upto = super::device::now().max(verified.issued());
         self.folder().update(|state| state.contact_mut(persona).take_back(verified.hash(), upto, None))?;
         let own = self.own_home()?;
@@ -207,6 +203,19 @@ impl Device {
         let told = self.folder().state()?.contact(persona).and_then(|one| one.home.clone());
         let told = told.and_then(|told| Home::from_told(&told).ok());
         Ok(self.deliver(persona, told, Request::Revoke(revocation)).await)
+    }
+
+    /// The request in the folder, and a fresh revocation of it.
+    pub(super) fn revocation(
+        &self,
+        persona: Id,
+        request: &Envelope,
+    ) -> Result<(Verified<RelationRequest>, Envelope), ClientError> {
+        let (first, second) = self.parties(request, persona);
+        let verified = self.verify::<RelationRequest>("the request in the folder", request, second, first)?;
+        let body = RelationRevocation { request: verified.hash().into() };
+        let revocation = self.sign(persona, verified.order(), &body);
+        Ok((verified, revocation))
     }
 
     /// Who of the two signed a request, as its key says: that one and the other one.

@@ -117,10 +117,14 @@ impl Device {
         }
     }
 
-    /// The picture of one's own profile, out of the home.
-    pub(super) async fn own_picture(&self, home: &Home) -> Option<Vec<u8>> {
-        let picture = self.own_profile().ok()??.body().picture?;
-        self.download(self.id(), &picture, home).await.ok()
+    /// The pictures that one's own profile shows, out of the home; none if it does not give all of them.
+    pub(super) async fn own_pictures(&self, home: &Home) -> Option<Vec<Vec<u8>>> {
+        let Some(profile) = self.own_profile().ok()? else { return Some(Vec::new()) };
+        let mut pictures = Vec::new();
+        for blob in [profile.body().picture, profile.body().thumbnail].iter().flatten() {
+            pictures.push(self.download(self.id(), blob, home).await.ok()?);
+        }
+        Some(pictures)
     }
 
     /// Somebody's profile, wherever it is.
