@@ -386,7 +386,9 @@ impl Connection {
         let serial = share.job.serial();
         let late = serial < self.oldest_live;
         if late && serial >= self.first_serial && share.is_block() {
-            info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
+            if self.may_speak() {
+                info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
+            }
         } else if late {
             share.finder.add_stale();
             self.place.note(|source| source.stale += 1);
