@@ -7,12 +7,12 @@
 
 mod supervised;
 
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use iop_mercury::client::folder::write_secret;
 use iop_mercury::home::{Home, Settings as HomeSettings};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::limits::{MAX_ADDRESS, MAX_ADDRESSES, MAX_HOSTED, MAX_NETWORK};
@@ -72,16 +72,8 @@ pub(crate) struct MercurySettings {
 impl MercurySettings {
     /// Checks everything. `None` where no address is given to listen at.
     pub(crate) fn from_given(given: &Given, network: &str) -> Result<Option<Self>, Failure> {
-        let hosting = match given.hosting.as_deref() {
-            None | Some("open") => Hosting::Open,
-            Some("invited") => Hosting::Invited,
-            Some("closed") => Hosting::Closed,
-            Some(other) => {
-                return Err(Failure::Usage(format!(
-                    "mercury_hosting is '{other}', open, invited or closed expected"
-                )));
-            }
-        };
+        let hosting = given.hosting.as_deref().map_or(Ok(Hosting::Open), str::parse);
+        let hosting = hosting.map_err(|error| Failure::Usage(format!("mercury_hosting is {error}")))?;
         let owner = given.owner.as_deref().map(|text| {
             text.parse().map_err(|error| Failure::Usage(format!("mercury_owner '{text}' is {error}")))
         });
@@ -251,12 +243,7 @@ fn home_key(path: &Path) -> Result<Key, Failure> {
     if path.symlink_metadata().is_err() {
         let key = Key::generate()
             .map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
-        let cannot =
-            |error: std::io::Error| Failure::Failed(format!("{} cannot be made: {error}", path.display()));
-        let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = options.map_err(cannot)?;
-        let text = Zeroizing::new(hex::encode(*key.secret()));
-        writeln!(file, "{}", text.as_str()).and_then(|()| file.sync_all()).map_err(cannot)?;
+        write_secret(path, &key.secret()).map_err(|error| Failure::Failed(error.to_string()))?;
         return Ok(key);
     }
     let text = read_secret(path)?;

@@ -286,6 +286,19 @@ pub enum Hosting {
     Closed,
 }
 
+impl std::str::FromStr for Hosting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "open" => Ok(Self::Open),
+            "invited" => Ok(Self::Invited),
+            "closed" => Ok(Self::Closed),
+            other => Err(format!("'{other}', open, invited or closed expected")),
+        }
+    }
+}
+
 /// A relation as its owner has it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Relation {

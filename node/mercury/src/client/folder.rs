@@ -364,7 +364,10 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
     }
     let mut text = Zeroizing::new(String::new());
     file.take(66).read_to_string(&mut text).map_err(|error| wrong(path, error))?;
-    parse_secret(text.trim_end()).ok_or_else(|| wrong(path, "64 hexadecimal digits expected"))
+    let mut secret = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_end(), &mut *secret)
+        .map_err(|_| wrong(path, "64 hexadecimal digits expected"))?;
+    Ok(secret)
 }
 
 /// Writes a secret into a new file that its owner alone may read.
@@ -372,15 +375,10 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
 /// # Errors
 /// The file exists or cannot be written.
 pub fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), FolderError> {
-    use std::fmt::Write as _;
-    let mut text = Zeroizing::new(String::with_capacity(65));
-    for byte in secret {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    text.push('\n');
+    let text = Zeroizing::new(hex::encode(secret));
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
+        writeln!(file, "{}", text.as_str())?;
         file.sync_all()?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
@@ -389,17 +387,6 @@ pub fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), FolderError> {
         ErrorKind::AlreadyExists => wrong(path, "exists already; a secret is never written over"),
         _ => wrong(path, error),
     })
-}
-
-fn parse_secret(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut secret = Zeroizing::new([0; 32]);
-    for (byte, digits) in secret.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(secret)
 }
 
 #[cfg(test)]

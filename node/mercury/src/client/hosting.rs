@@ -3,7 +3,6 @@
 use super::device::Device;
 use super::error::ClientError;
 use super::folder::Standing;
-use super::mail::Page;
 use super::place::Home;
 use crate::body::{Departure, HomeAddress, Hosting, Registration};
 use crate::envelope::{Envelope, Order, Verified};
@@ -150,24 +149,6 @@ impl Device {
         }
         moved.left = self.depart(&old, Some(address)).await;
         Ok(moved)
-    }
-
-    /// Takes all mail that waits, before a move; each page is given to `keep`, which makes it safe.
-    ///
-    /// # Errors
-    /// The home is not reached, or `keep` failed.
-    pub async fn take_all<E: From<ClientError>>(
-        &self,
-        mut keep: impl FnMut(&Page) -> Result<(), E>,
-    ) -> Result<(), E> {
-        loop {
-            let page = self.fetch().await?;
-            keep(&page)?;
-            self.acknowledge(&page).await?;
-            if !page.more {
-                return Ok(());
-            }
-        }
     }
 
     /// Tells the new home about all relations, also of those that were taken back; how many it did not take.

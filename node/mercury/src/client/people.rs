@@ -211,11 +211,16 @@ impl Device {
         persona: Id,
         request: &Envelope,
     ) -> Result<(Verified<RelationRequest>, Envelope), ClientError> {
-        let (first, second) = self.parties(request, persona);
-        let verified = self.verify::<RelationRequest>("the request in the folder", request, second, first)?;
+        let verified = self.kept_request(persona, request)?;
         let body = RelationRevocation { request: verified.hash().into() };
         let revocation = self.sign(persona, verified.order(), &body);
         Ok((verified, revocation))
+    }
+
+    /// What a request in the folder says, of whichever of the two.
+    fn kept_request(&self, other: Id, request: &Envelope) -> Result<Verified<RelationRequest>, ClientError> {
+        let (first, second) = self.parties(request, other);
+        self.verify("the request in the folder", request, second, first)
     }
 
     /// Who of the two signed a request, as its key says: that one and the other one.
@@ -350,8 +355,7 @@ impl Device {
         let other = revocation.signer();
         let none = || ClientError::Lie(format!("a revocation of {other}, to whom there is no such relation"));
         let request = state.contact(other).and_then(|one| one.request.clone()).ok_or_else(none)?;
-        let (first, second) = self.parties(&request, other);
-        let asked = self.verify::<RelationRequest>("the request in the folder", &request, second, first)?;
+        let asked = self.kept_request(other, &request)?;
         if *revocation.body().request != asked.hash() {
             return Err(none());
         }

@@ -281,8 +281,7 @@ mod tests {
     use crate::id::Key;
 
     fn hex<const N: usize>(text: &str) -> [u8; N] {
-        assert_eq!(text.len(), 2 * N);
-        std::array::from_fn(|place| u8::from_str_radix(&text[2 * place..2 * place + 2], 16).unwrap())
+        hex::decode(text).unwrap().try_into().unwrap()
     }
 
     fn binding() -> Binding {

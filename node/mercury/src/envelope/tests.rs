@@ -338,7 +338,7 @@ const SMALL_ORDER: [&str; 8] = [
 ];
 
 fn unhex(text: &str) -> Bytes32 {
-    std::array::from_fn(|place| u8::from_str_radix(&text[2 * place..2 * place + 2], 16).unwrap())
+    hex::decode(text).unwrap().try_into().unwrap()
 }
 
 #[test]

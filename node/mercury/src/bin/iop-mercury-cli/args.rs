@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
-use iop_mercury::client::{Home, is_application};
+use clap::{Args, Parser, Subcommand};
+use iop_mercury::client::{Home, Settings, is_application};
 use iop_mercury::id::Id;
 use iop_mercury::limits::MAX_HOSTED;
+use iop_mercury::wire::Hosting;
 use libp2p::Multiaddr;
 
 /// Mercury for a person: profiles, relations, messages, calls; and a home alone.
@@ -135,30 +136,33 @@ pub(crate) enum Command {
         /// The application that is to answer
         #[arg(long, value_name = "NAME", value_parser = application)]
         application: String,
-        /// Use the relay only, so that the other side does not see this device's address
-        #[arg(long)]
-        relayed: bool,
-        /// Listen here, so that the call can become a direct one
-        #[arg(long, value_name = "MULTIADDR")]
-        listen: Option<Multiaddr>,
+        #[command(flatten)]
+        way: Way,
     },
     /// Waits for a call and takes it: standard input goes to the other side, what comes from there to standard output
     Answer {
         /// The application that answers
         #[arg(long, value_name = "NAME", value_parser = application)]
         application: String,
-        /// Use the relay only, so that the other side does not see this device's address
-        #[arg(long)]
-        relayed: bool,
-        /// Listen here, so that the call can become a direct one
-        #[arg(long, value_name = "MULTIADDR")]
-        listen: Option<Multiaddr>,
+        #[command(flatten)]
+        way: Way,
     },
     #[command(flatten)]
     Owner(OwnerCommand),
     /// Runs a home alone, or puts one back from a backup
     #[command(subcommand, name = "home")]
     HomeHost(HomeCommand),
+}
+
+/// The way that a call takes.
+#[derive(Debug, Args)]
+pub(crate) struct Way {
+    /// Use the relay only, so that the other side does not see this device's address
+    #[arg(long)]
+    relayed: bool,
+    /// Listen here, so that the call can become a direct one
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Option<Multiaddr>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -248,8 +252,8 @@ pub(crate) enum HomeCommand {
         #[arg(long, value_name = "NAME", default_value = "main")]
         network: String,
         /// Whom it takes: open, invited or closed
-        #[arg(long, value_name = "WHOM", default_value = "open", value_parser = ["open", "invited", "closed"])]
-        hosting: String,
+        #[arg(long, value_name = "WHOM", default_value = "open")]
+        hosting: Hosting,
         /// The persona that may invite, ban and back up
         #[arg(long, value_name = "ID")]
         owner: Option<Id>,
@@ -269,11 +273,9 @@ fn home(text: &str) -> Result<Home, String> {
 }
 
 fn invitation(text: &str) -> Result<[u8; 16], String> {
-    let wrong = || "32 hexadecimal digits expected".to_owned();
-    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(wrong());
-    }
-    u128::from_str_radix(text, 16).map(u128::to_be_bytes).map_err(|_| wrong())
+    let mut code = [0; 16];
+    hex::decode_to_slice(text, &mut code).map_err(|_| "32 hexadecimal digits expected".to_owned())?;
+    Ok(code)
 }
 
 fn application(text: &str) -> Result<String, String> {
@@ -291,17 +293,14 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Where a call listens.
-pub(crate) fn listening(command: &Command) -> Option<Multiaddr> {
+/// How a device is reached for what it is to do: only a call has a way of its own.
+pub(crate) fn settings(command: &Command) -> Settings {
     match command {
-        Command::Call { listen, .. } | Command::Answer { listen, .. } => listen.clone(),
-        _ => None,
+        Command::Call { way, .. } | Command::Answer { way, .. } => {
+            Settings { listen: way.listen.clone(), direct: !way.relayed }
+        }
+        _ => Settings::default(),
     }
-}
-
-/// Whether a call is to stay with the relay.
-pub(crate) fn relayed(command: &Command) -> bool {
-    matches!(command, Command::Call { relayed: true, .. } | Command::Answer { relayed: true, .. })
 }
 
 /// A folder in the user's own.

@@ -9,7 +9,6 @@ use iop_mercury::home::{Home, Settings};
 use iop_mercury::id::Key;
 use iop_mercury::net::{Host, Setup};
 use iop_mercury::store::{Store, restore};
-use iop_mercury::wire::Hosting;
 use libp2p::Multiaddr;
 use serde_json::json;
 
@@ -18,7 +17,7 @@ use crate::args::{Command, HomeCommand, OwnerCommand};
 use crate::calls::stopped;
 use crate::contacts::write_new;
 use crate::letters::{as_lines, save_all};
-use crate::show::{Show, hex};
+use crate::show::Show;
 
 /// Does it.
 pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Result<(), Failure> {
@@ -95,7 +94,7 @@ pub(crate) async fn owner(
     };
     match command {
         OwnerCommand::Invite { seconds } => {
-            let code = hex(&device.invite(&home, seconds).await?);
+            let code = hex::encode(device.invite(&home, seconds).await?);
             show.one(&code, &json!({ "invitation": code }))
         }
         OwnerCommand::Ban { id, reason } => Ok(device.ban(&home, id, Some(&reason)).await?),
@@ -141,11 +140,7 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
             let key = home_key(folder)?;
             let settings = Settings {
                 network,
-                hosting: match hosting.as_str() {
-                    "open" => Hosting::Open,
-                    "invited" => Hosting::Invited,
-                    _ => Hosting::Closed,
-                },
+                hosting,
                 max_hosted,
                 owner,
                 addresses: Vec::new(),

@@ -14,7 +14,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use iop_mercury::client::{ClientError, Device, Home, Settings, folder::Folder};
+use iop_mercury::client::{ClientError, Device, Home, folder::Folder};
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
@@ -110,9 +110,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Id => show.id(Folder::open(&folder)?.key()?.id()),
         Command::HomeHost(command) => homes::host(command, &folder, show).await,
         command => {
-            let listen = args::listening(&command);
-            let settings = Settings { listen, direct: !args::relayed(&command) };
-            let (device, told) = Device::start(Folder::open(&folder)?, settings)?;
+            let (device, told) = Device::start(Folder::open(&folder)?, args::settings(&command))?;
             let done = person(command, &device, told, cli.at, show).await;
             // Told rather than found out: a home counts devices that only vanish for a while.
             let _ = device.log_out().await;

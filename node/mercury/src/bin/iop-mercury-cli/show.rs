@@ -34,11 +34,6 @@ pub(crate) fn tame_lines(text: &str) -> String {
     text.split('\n').map(tame).collect::<Vec<_>>().join("\n| ")
 }
 
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Show {
     /// One line; for programs, one JSON value.
     pub(crate) fn one(self, text: &str, value: &Value) -> Result<(), Failure> {
@@ -63,7 +58,10 @@ impl Show {
     pub(crate) fn profile(self, profile: &Verified<Profile>) -> Result<(), Failure> {
         let body = profile.body();
         let blob = |blob: &Option<BlobRef>| {
-            blob.map_or(Value::Null, |blob| json!({ "sha256": hex(&blob.hash[..]), "size": blob.size }))
+            blob.map_or(
+                Value::Null,
+                |blob| json!({ "sha256": hex::encode(&blob.hash[..]), "size": blob.size }),
+            )
         };
         let attributes: serde_json::Map<_, _> =
             body.attributes.iter().map(|one| (one.name.clone(), json!(one.value))).collect();
