@@ -69,6 +69,21 @@ impl Stand {
         self.gateway(&["--url", &format!("stratum+tcp://{}", pool.stratum), "--user", user])
     }
 
+    /// A pool, the user that it credits, and the gateway that works there for it.
+    fn farm(&self) -> (Pool, String, Program, String) {
+        let pool = self.pool();
+        let user = format!("{}.farm", new_address(self.path(), &self.network));
+        let (gateway, listen) = self.gateway_at(&pool, &user);
+        (pool, user, gateway, listen)
+    }
+
+    /// A true miner behind a gateway.
+    fn machine(&self, listen: &str) -> Program {
+        let folder = self.path().join("machine");
+        std::fs::create_dir(&folder).unwrap();
+        start_miner(&folder, listen, "rig").unwrap()
+    }
+
     fn block(&self, height: u64) -> Block {
         let hash = self.node.rpc.call("getblockhash", json!([height]));
         deserialize_hex(self.node.rpc.call("getblock", json!([hash, 0])).as_str().unwrap()).unwrap()
@@ -96,9 +111,7 @@ const RARE: &str = "00000000";
 #[test]
 fn shares_of_all_machines_are_credited_to_the_gateways_user_and_to_nobody_else() {
     let stand = Stand::start(&devnet_like("gateway", RARE, ""));
-    let pool = stand.pool();
-    let user = format!("{}.farm", new_address(stand.path(), &stand.network));
-    let (gateway, listen) = stand.gateway_at(&pool, &user);
+    let (pool, user, gateway, listen) = stand.farm();
     let names = ["rack-1", "rack-2", "rack-2", "somebody else's address"];
     let mut machines: Vec<Worker> = names.iter().map(|name| Worker::connect(&listen, name)).collect();
     machines[0].roll_versions();
@@ -120,12 +133,8 @@ fn shares_of_all_machines_are_credited_to_the_gateways_user_and_to_nobody_else()
 #[test]
 fn a_true_miner_behind_the_gateway_finds_blocks_of_the_pool() {
     let stand = Stand::start(&devnet_like("gateway", "000003ff", ""));
-    let pool = stand.pool();
-    let user = format!("{}.farm", new_address(stand.path(), &stand.network));
-    let (gateway, listen) = stand.gateway_at(&pool, &user);
-    let folder = stand.path().join("machine");
-    std::fs::create_dir(&folder).unwrap();
-    let machine = start_miner(&folder, &listen, "rig").unwrap();
+    let (pool, user, gateway, listen) = stand.farm();
+    let machine = stand.machine(&listen);
     // New tips come as clean jobs; the machine goes on with them.
     let mined = wait_for(SOON, || (stand.node.rpc.height() >= 3).then_some(()));
     assert!(mined.is_some(), "gateway:\n{}\nmachine:\n{}", gateway.log(), machine.log());
@@ -138,12 +147,8 @@ fn a_true_miner_behind_the_gateway_finds_blocks_of_the_pool() {
 #[test]
 fn a_gateway_that_is_started_again_has_its_machine_back() {
     let stand = Stand::start(&devnet_like("gateway", RARE, ""));
-    let pool = stand.pool();
-    let user = format!("{}.farm", new_address(stand.path(), &stand.network));
-    let (gateway, listen) = stand.gateway_at(&pool, &user);
-    let folder = stand.path().join("machine");
-    std::fs::create_dir(&folder).unwrap();
-    let machine = start_miner(&folder, &listen, "rig").unwrap();
+    let (pool, user, gateway, listen) = stand.farm();
+    let machine = stand.machine(&listen);
     wait_for_shares(&pool, &user, 1, &gateway);
     assert_eq!(gateway.stop().code(), Some(0));
     let told = wait_for(SOON, || machine.log().contains("the pool asks us to connect to").then_some(()));
@@ -198,9 +203,7 @@ impl Drop for Stranger {
 fn an_unchanged_cpuminer_mines_behind_the_gateway() {
     let Some(minerd) = std::env::var_os("IOP_TEST_MINERD") else { return };
     let stand = Stand::start(&devnet_like("gateway", "000003ff", ""));
-    let pool = stand.pool();
-    let user = format!("{}.farm", new_address(stand.path(), &stand.network));
-    let (gateway, listen) = stand.gateway_at(&pool, &user);
+    let (pool, user, gateway, listen) = stand.farm();
     let url = format!("stratum+tcp://{listen}");
     let mut command = Command::new(minerd);
     command.args(["-a", "sha256d", "-t", "1", "-o", &url, "-u", "cpuminer", "-p", "x"]);

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod people;
+mod stand;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -97,12 +98,7 @@ fn measure() {
     let network = Network::file(folder.path(), &easy_devnet("beside", ""));
     let [_, key, ..] = devnet_keys(folder.path());
     let node = Node::start_with(folder.path(), &network, free_port(), &flags).unwrap();
-    let address: Multiaddr = wait_for(Duration::from_secs(20), || {
-        let log = node.program.log();
-        let line = log.lines().find(|line| line.contains("Mercury listens at"))?.to_owned();
-        line.rsplit(' ').next()?.parse().ok()
-    })
-    .unwrap();
+    let address = stand::address(&node);
     blocks(&node, &network, &key, metrics);
     let (mut idle, mut loaded) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

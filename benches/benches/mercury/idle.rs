@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod people;
+mod stand;
 
 use std::time::{Duration, Instant};
 
-use iop_tests::program::{free_port, wait_for};
+use iop_tests::program::free_port;
 use iop_tests::stand::{Network, Node};
-use libp2p::Multiaddr;
 
 /// Connections that come before the first measurement, so that what is there once is not counted.
 const WARM_UP: usize = 200;
@@ -30,12 +30,7 @@ fn main() {
     ];
     let network = Network::Named("regtest");
     let node = Node::start_with(folder.path(), &network, free_port(), &flags).unwrap();
-    let address: Multiaddr = wait_for(Duration::from_secs(20), || {
-        let log = node.program.log();
-        let line = log.lines().find(|line| line.contains("Mercury listens at"))?.to_owned();
-        line.rsplit(' ').next()?.parse().ok()
-    })
-    .unwrap();
+    let address = stand::address(&node);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let connect = async |count: usize| {
@@ -54,10 +49,8 @@ fn main() {
         let each = (resident(&node) - before) / count as u64;
         println!("{count} devices logged in, {:.0} a second", count as f64 / took.as_secs_f64());
         println!("{each} bytes of resident memory each; the node has {} MiB", resident(&node) >> 20);
-        let peak = resident(&node);
         tokio::time::sleep(Duration::from_secs(5)).await;
         println!("after five seconds {} bytes each", (resident(&node) - before) / count as u64);
-        assert!(peak > 0);
     });
     drop(runtime);
     node.program.stop();

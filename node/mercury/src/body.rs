@@ -187,7 +187,8 @@ fn all(checks: impl IntoIterator<Item = (bool, &'static str)>) -> Result<(), &'s
     checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, wrong)| Err(wrong))
 }
 
-fn is_label(text: &str) -> bool {
+/// Whether a relation's label or an application's name is one.
+pub(crate) fn is_label(text: &str) -> bool {
     (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -217,20 +218,12 @@ impl Body for Registration {
     const KIND: Kind = Kind::Registration;
     const MAX: usize = SHORT;
     const LIFE: u64 = 3600;
-
-    fn check(&self) -> Result<(), &'static str> {
-        Ok(())
-    }
 }
 
 impl Body for Hosting {
     const KIND: Kind = Kind::Hosting;
     const MAX: usize = SHORT;
     const LIFE: u64 = LONG;
-
-    fn check(&self) -> Result<(), &'static str> {
-        Ok(())
-    }
 }
 
 impl Body for Login {
@@ -293,20 +286,12 @@ impl Body for RelationAcceptance {
     const KIND: Kind = Kind::RelationAcceptance;
     const MAX: usize = SHORT;
     const LIFE: u64 = LONG;
-
-    fn check(&self) -> Result<(), &'static str> {
-        Ok(())
-    }
 }
 
 impl Body for RelationRevocation {
     const KIND: Kind = Kind::RelationRevocation;
     const MAX: usize = SHORT;
     const LIFE: u64 = LONG;
-
-    fn check(&self) -> Result<(), &'static str> {
-        Ok(())
-    }
 }
 
 impl Body for Message {

@@ -12,13 +12,13 @@ use iop_mercury::body::{
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::seal::{Binding, Letter, seal};
 use iop_mercury::client::{ClientError, Device, Home, Received, Settings, Told};
-use iop_mercury::envelope::{Body, Envelope, Expected, Order};
+use iop_mercury::envelope::{Body, Envelope, Order};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::limits::{CLOCK_SKEW, MAX_FETCH, MAX_MAIL_COUNT};
 use iop_mercury::wire::{Answer, Code, Event, MAX_ANSWER, Mail, Presence, Relation, Request};
 use libp2p::PeerId;
 use support::liar::{Liar, Raw};
-use support::{NETWORK, wall, within};
+use support::{NETWORK, verified, wall, within};
 use tokio::sync::mpsc;
 
 /// A device whose home lies, and a friend of it of whom only the key is there.
@@ -205,11 +205,7 @@ async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
         let good = victim.message(friend, me, 1, "good");
         // Sealed under another nonce, as if it were put into a new envelope.
         let moved = victim.message(friend, me, 2, "moved");
-        let body: Message = {
-            let expected =
-                iop_mercury::envelope::Expected { network: NETWORK, about: None, signer: None, now: wall() };
-            moved.verify::<Message>(&expected).unwrap().body().clone()
-        };
+        let body = verified::<Message>(&moved).body().clone();
         let acceptance = RelationAcceptance { request: [1; 32].into() };
         let items = vec![
             mail(1, good.clone()),
@@ -221,8 +217,7 @@ async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
             mail(7, sign(friend, me, Order::Nonce([7; 32]), &acceptance)),
             mail(8, sign(friend, friend.id(), Order::Sequence(8), &profile())),
         ];
-        let fetch = |request: &Request| matches!(request, Request::Fetch(_));
-        victim.answers(fetch, Answer::Mail(items, false));
+        victim.answers(is_fetch, Answer::Mail(items, false));
         let page = victim.device.fetch().await.unwrap();
         let letters = page.items.iter().filter(|one| matches!(one, Received::Letter { .. })).count();
         let refused = page.items.iter().filter(|one| matches!(one, Received::Refused(_))).count();
@@ -230,11 +225,11 @@ async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
         victim.device.acknowledge(&page).await.unwrap();
         assert!(!victim.device.folder().state().unwrap().holds(stranger.id()));
         // Again under a new number, as a home would that wants a message to come twice.
-        victim.answers(fetch, Answer::Mail(vec![mail(9, good.clone())], false));
+        victim.answers(is_fetch, Answer::Mail(vec![mail(9, good.clone())], false));
         assert!(victim.device.fetch().await.unwrap().items.is_empty());
         for numbers in [[0, 1], [10, 10], [11, 10]] {
             let items = numbers.map(|number| mail(number, good.clone())).to_vec();
-            victim.answers(fetch, Answer::Mail(items, false));
+            victim.answers(is_fetch, Answer::Mail(items, false));
             lie(victim.device.fetch().await);
         }
     })
@@ -285,13 +280,7 @@ async fn a_call_is_answered_by_the_one_who_was_called_and_by_nobody_else() {
             victim.liar.lie(move |request, truth| match request {
                 Request::GetProfile(_) => Answer::Profile(own_profile.clone()).into(),
                 Request::Call(offer) => {
-                    let expected = iop_mercury::envelope::Expected {
-                        network: NETWORK,
-                        about: None,
-                        signer: None,
-                        now: wall(),
-                    };
-                    let offer = offer.verify::<CallOffer>(&expected).unwrap();
+                    let offer = verified::<CallOffer>(offer);
                     let device = PeerId::random().to_bytes().into();
                     let taken = Some(Taken { device, token: [1; 32].into() });
                     let answer = CallAnswer { offer: offer.hash().into(), taken };
@@ -430,8 +419,7 @@ fn sign_in<B: Body>(key: &Key, about: Id, nonce: u8, body: &B, seconds: i64) -> 
 }
 
 fn hash_of<B: Body>(envelope: &Envelope) -> [u8; 32] {
-    let expected = Expected { network: NETWORK, about: None, signer: None, now: wall() };
-    envelope.verify::<B>(&expected).unwrap().hash()
+    verified::<B>(envelope).hash()
 }
 
 impl Victim {

@@ -128,7 +128,7 @@ pub struct IncomingCall {
 /// Whether a name may be an application's.
 #[must_use]
 pub fn is_application(name: &str) -> bool {
-    (1..=MAX_LABEL).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+    crate::body::is_label(name)
 }
 
 impl Device {
@@ -149,8 +149,7 @@ impl Device {
             return Err(ClientError::unasked());
         };
         let (peer, token) = self.believe_answer(persona, &sent, &answer)?;
-        let none = || ClientError::Unreachable("the home has no address".to_owned());
-        let address = home.circuit(Some(peer)).ok_or_else(none)?;
+        let address = home.circuit(Some(peer))?;
         self.command(Command::Expect { peer, time: Duration::from_secs(JOIN_TIME) }).await?;
         self.driver(|reply| Command::Circuit { peer, address, reply }).await?;
         if self.0.settings.direct {

@@ -16,6 +16,7 @@ use super::calls::{Calls, IncomingCall};
 use super::driver::{self, Command, Notice, Reply, Settings};
 use super::error::ClientError;
 use super::folder::Folder;
+use super::people::believe_presence;
 use super::place::Home;
 use super::seal::{SealingKey, random};
 use crate::body::{Contact, HomeAddress, Login};
@@ -204,7 +205,7 @@ impl Device {
         }
         match self.session().filter(|session| session.home == *home) {
             Some(session) => self.enter(&session).await,
-            None => self.sign_in(home, &[]).await.map(drop),
+            None => self.sign_in(home).await.map(drop),
         }
     }
 
@@ -290,10 +291,10 @@ impl Device {
     }
 
     /// Logs in; whether as a persona that is hosted there.
-    pub(super) async fn sign_in(&self, home: &Home, applications: &[String]) -> Result<bool, ClientError> {
+    pub(super) async fn sign_in(&self, home: &Home) -> Result<bool, ClientError> {
         let order = self.challenge(home).await?;
         let login = self.sign(home.id, order, &Login { device: self.0.peer.to_bytes().into() });
-        match self.ask(home, Request::LogIn(login, applications.to_vec())).await? {
+        match self.ask(home, Request::LogIn(login, Vec::new())).await? {
             Answer::Session(hosted) => {
                 locked(&self.0.known).insert(home.peer);
                 Ok(hosted)
@@ -307,8 +308,13 @@ impl Device {
     /// # Errors
     /// There is none.
     pub fn own_home(&self) -> Result<Home, ClientError> {
+        Home::from_told(&self.own_address()?)
+    }
+
+    /// The same as it was told, and as others are told it.
+    pub(super) fn own_address(&self) -> Result<HomeAddress, ClientError> {
         let none = || ClientError::Wrong("no home yet: register at one first".to_owned());
-        Home::from_told(&self.0.folder.state()?.home.ok_or_else(none)?)
+        self.folder().state()?.home.ok_or_else(none)
     }
 
     /// Logs in at one's own home and stays logged in: when the home is lost it is tried again until it is back. With
@@ -327,12 +333,11 @@ impl Device {
 
     async fn enter(&self, session: &Session) -> Result<(), ClientError> {
         // Reachable first, then announced: so a call never comes before it can be taken.
-        if !self.sign_in(&session.home, &[]).await? {
+        if !self.sign_in(&session.home).await? {
             return Err(ClientError::Wrong("the home hosts this persona no more".to_owned()));
         }
         if session.reachable {
-            let none = || ClientError::Unreachable("the home has no address".to_owned());
-            let address = session.home.circuit(None).ok_or_else(none)?;
+            let address = session.home.circuit(None)?;
             self.driver(|reply| Command::Reserve { address, reply }).await?;
             let announced = Request::Announce(session.applications.clone());
             if self.ask(&session.home, announced).await? != Answer::Done {
@@ -463,10 +468,13 @@ impl Device {
         let heard = match event {
             Event::Mail(_) => Told::Mail,
             Event::Request(id) => Told::Request(id),
-            Event::Presence(presence) => match self.believe_presence(presence) {
-                Some(presence) => Told::Presence(presence),
-                None => return,
-            },
+            Event::Presence(presence) => {
+                let Ok(state) = self.folder().state() else { return };
+                match believe_presence(&state, presence) {
+                    Some(presence) => Told::Presence(presence),
+                    None => return,
+                }
+            }
             Event::Call(offer) => {
                 let applications = session.map_or(&[][..], |session| &session.applications);
                 match self.believe_call(&offer, applications) {

@@ -67,7 +67,7 @@ impl ClientError {
 
 /// A stranger's text, short and without control characters.
 #[must_use]
-pub fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().take(MAX_WORDS).map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
 }
 

@@ -370,20 +370,26 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
     Ok(secret)
 }
 
+/// Writes a new file, never over another, for its owner alone. It is there after a crash too.
+///
+/// # Errors
+/// The file exists or cannot be written.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Writes a secret into a new file that its owner alone may read.
 ///
 /// # Errors
 /// The file exists or cannot be written.
 pub fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), FolderError> {
-    let text = Zeroizing::new(hex::encode(secret));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        writeln!(file, "{}", text.as_str())?;
-        file.sync_all()?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-    })();
-    written.map_err(|error: io::Error| match error.kind() {
+    let digits = Zeroizing::new(hex::encode(secret));
+    let text = Zeroizing::new(format!("{}\n", digits.as_str()));
+    write_new(path, text.as_bytes()).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => wrong(path, "exists already; a secret is never written over"),
         _ => wrong(path, error),
     })

@@ -5,7 +5,7 @@ use super::error::ClientError;
 use super::folder::Standing;
 use super::place::Home;
 use crate::body::{Departure, HomeAddress, Hosting, Registration};
-use crate::envelope::{Envelope, Order, Verified};
+use crate::envelope::{Envelope, Order};
 use crate::id::Id;
 use crate::wire::{Answer, Request};
 
@@ -42,33 +42,27 @@ impl Device {
         else {
             return Err(ClientError::unasked());
         };
-        self.verify_hosting(self.id(), home.id, &registration, &proof)?;
+        self.verify_hosting(home.id, &registration, &proof)?;
         // If it knows us, then as a visitor.
         self.unknown(home);
         Ok((address, (registration, proof)))
     }
 
-    /// Verifies that a home hosts a persona: both halves belong together.
-    pub(super) fn verify_hosting(
-        &self,
-        persona: Id,
-        home: Id,
-        registration: &Envelope,
-        proof: &Envelope,
-    ) -> Result<Verified<Hosting>, ClientError> {
-        let proof = self.verify::<Hosting>("the proof that it hosts", proof, persona, home)?;
+    /// Verifies that a home hosts the persona: both halves belong together.
+    fn verify_hosting(&self, home: Id, registration: &Envelope, proof: &Envelope) -> Result<(), ClientError> {
+        let proof = self.verify::<Hosting>("the proof that it hosts", proof, self.id(), home)?;
         // The persona's half was short-lived; the home counter-signed it while it held.
         let half = self.verify_at::<Registration>(
             "the persona's half of the proof",
             registration,
             Some(home),
-            Some(persona),
+            Some(self.id()),
             proof.issued(),
         )?;
         if *proof.body().registration != half.hash() {
             return Err(ClientError::Lie("the halves of its proof do not belong together".to_owned()));
         }
-        Ok(proof)
+        Ok(())
     }
 
     /// Asks the home for the proof again.
@@ -80,7 +74,7 @@ impl Device {
         let Answer::Hosting(registration, proof) = self.ask_as_me(&home, Request::Claim).await? else {
             return Err(ClientError::unasked());
         };
-        self.verify_hosting(self.id(), home.id, &registration, &proof)?;
+        self.verify_hosting(home.id, &registration, &proof)?;
         self.folder().update(|state| state.hosting = Some((registration, proof)))?;
         Ok(())
     }
@@ -130,7 +124,7 @@ impl Device {
         let pictures = self.own_pictures(&old).await;
         let (address, proof) = self.enroll(home, invitation).await?;
         self.log_out().await.unwrap_or_else(|error| tracing::debug!("not logged out: {error}"));
-        let mut moved = Moved { unproven: self.carry_relations(home).await?, left: Ok(()) };
+        let unproven = self.carry_relations(home).await?;
         self.folder().update(|state| {
             state.home = Some(address.clone());
             state.hosting = Some(proof);
@@ -147,8 +141,8 @@ impl Device {
                 self.set_profile(|profile| (profile.picture, profile.thumbnail) = (None, None)).await?;
             }
         }
-        moved.left = self.depart(&old, Some(address)).await;
-        Ok(moved)
+        let left = self.depart(&old, Some(address)).await;
+        Ok(Moved { unproven, left })
     }
 
     /// Tells the new home about all relations, also of those that were taken back; how many it did not take.
@@ -156,29 +150,26 @@ impl Device {
         let mut unproven = 0;
         self.know(home).await?;
         for contact in self.folder().state()?.contacts {
-            let revoked = match contact.standing {
-                Standing::Held => false,
-                Standing::Revoked => true,
-                Standing::Known | Standing::Asked => continue,
+            if !matches!(contact.standing, Standing::Held | Standing::Revoked) {
+                continue;
+            }
+            let (Some(request), Some(acceptance)) = (contact.request, contact.acceptance) else { continue };
+            // Otherwise the other one could bring the old proof and be believed.
+            let revocation = match contact.standing {
+                Standing::Revoked => Some(self.revocation(contact.id, &request)?.1),
+                _ => None,
             };
-            if let (Some(request), Some(acceptance)) = (contact.request, contact.acceptance) {
-                // Otherwise the other one could bring the old proof and be believed.
-                let revocation = match revoked {
-                    true => Some(self.revocation(contact.id, &request)?.1),
-                    false => None,
-                };
-                let mut done = self.ask_done(home, Request::Related(request, acceptance)).await;
-                if let (Ok(()), Some(revocation)) = (&done, revocation) {
-                    done = self.ask_done(home, Request::Revoke(revocation)).await;
+            let mut done = self.ask_done(home, Request::Related(request, acceptance)).await;
+            if let (Ok(()), Some(revocation)) = (&done, revocation) {
+                done = self.ask_done(home, Request::Revoke(revocation)).await;
+            }
+            match done {
+                Ok(()) => {}
+                Err(ClientError::Refused(refusal)) => {
+                    tracing::warn!("the relation to {} is not taken: {refusal}", contact.id);
+                    unproven += 1;
                 }
-                match done {
-                    Ok(()) => {}
-                    Err(ClientError::Refused(refusal)) => {
-                        tracing::warn!("the relation to {} is not taken: {refusal}", contact.id);
-                        unproven += 1;
-                    }
-                    Err(error) => return Err(error),
-                }
+                Err(error) => return Err(error),
             }
         }
         Ok(unproven)

@@ -97,8 +97,7 @@ impl Device {
     pub async fn attach(&self, name: &str, plain: &[u8]) -> Result<Attachment, ClientError> {
         let (sealed, key) = seal_attachment(plain)?;
         let blob = self.upload(&sealed).await?;
-        let home = self.folder().state()?.home;
-        let home = home.ok_or_else(|| ClientError::Wrong("no home yet".to_owned()))?;
+        let home = self.own_address()?;
         Ok(Attachment { name: name.to_owned(), blob, owner: self.id(), home, key: key.into() })
     }
 
@@ -153,12 +152,13 @@ impl Device {
         let row = Row { last, count: before.count + items.len() as u64 };
         let more = more && !items.is_empty() && row.count < MAX_MAIL_COUNT;
         let mut page = Page { more, row, ..Page::default() };
-        // What was asked and accepted by another device is not known here yet.
-        if self.strangers(&self.folder().state()?, &items) {
-            self.relations().await?;
-        }
         // As it will be when what came before in this page counts.
         let mut state = self.folder().state()?;
+        // What was asked and accepted by another device is not known here yet.
+        if self.strangers(&state, &items) {
+            self.relations().await?;
+            state = self.folder().state()?;
+        }
         for item in items {
             match self.take(&item, &mut state, &mut page) {
                 Ok(Some(received)) => page.items.push(received),

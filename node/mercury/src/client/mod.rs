@@ -25,7 +25,7 @@ pub use blobs::Payload;
 pub use calls::{CallStream, IncomingCall, is_application};
 pub use device::{Device, Told};
 pub use driver::Settings;
-pub use error::{ClientError, one_line};
+pub use error::ClientError;
 pub use hosting::Moved;
 pub use mail::{Page, Received};
 pub use people::{Delivery, Wish};

@@ -77,7 +77,7 @@ impl Device {
             return Err(ClientError::Wrong(format!("related to {persona} already")));
         }
         let own = self.own_home()?;
-        let home = state.home.ok_or_else(|| ClientError::Wrong("no home yet".to_owned()))?;
+        let home = self.own_address()?;
         let body = RelationRequest { label: label.to_owned(), note: note.to_owned(), home };
         let request = self.sign(persona, Self::nonce()?, &body);
         self.verify::<RelationRequest>("the request", &request, persona, self.id())
@@ -166,15 +166,13 @@ impl Device {
         if told.is_some() && told.as_ref().map(|home| home.id) == own.map(|home| home.id) {
             return Delivery::Done;
         }
-        if let Some(home) = &told
-            && self.ask_done(home, what.clone()).await.is_ok()
-            && matches!(self.locate(persona).await, Ok((found, _)) if found.id == home.id)
-        {
-            return Delivery::Done;
-        }
+        let brought = match &told {
+            Some(home) => self.ask_done(home, what.clone()).await.is_ok().then_some(home.id),
+            None => None,
+        };
         let delivered = async {
             let (home, _) = self.locate(persona).await?;
-            self.ask_done(&home, what).await
+            if brought == Some(home.id) { Ok(()) } else { self.ask_done(&home, what).await }
         };
         delivered.await.map_or_else(Delivery::Later, |()| Delivery::Done)
     }
@@ -200,7 +198,7 @@ impl Device {
         self.folder().update(|state| state.contact_mut(persona).take_back(verified.hash(), upto, None))?;
         let own = self.own_home()?;
         self.ask_done(&own, Request::Revoke(revocation.clone())).await?;
-        let told = self.folder().state()?.contact(persona).and_then(|one| one.home.clone());
+        let told = state.contact(persona).and_then(|one| one.home.clone());
         let told = told.and_then(|told| Home::from_told(&told).ok());
         Ok(self.deliver(persona, told, Request::Revoke(revocation)).await)
     }
@@ -242,15 +240,24 @@ impl Device {
             let Answer::Relations(page, more) = self.ask_as_me(&home, request).await? else {
                 return Err(ClientError::unasked());
             };
+            let (mut changes, mut ordered) = (Vec::new(), true);
             for relation in &page {
-                if after.is_some_and(|last| relation.other <= last) {
-                    return Err(ClientError::Lie("its relations are in no order".to_owned()));
+                ordered = after.is_none_or(|last| relation.other > last);
+                if !ordered {
+                    break;
                 }
                 after = Some(relation.other);
                 count += 1;
-                if let Err(error) = self.take_over(relation) {
-                    tracing::warn!("the home's word on the relation to {}: {error}", relation.other);
+                match self.take_over(relation) {
+                    Ok(change) => changes.push(change),
+                    Err(error) => {
+                        tracing::warn!("the home's word on the relation to {}: {error}", relation.other);
+                    }
                 }
+            }
+            self.folder().update(|state| changes.into_iter().for_each(|change| change(state)))?;
+            if !ordered {
+                return Err(ClientError::Lie("its relations are in no order".to_owned()));
             }
             if !more || page.is_empty() {
                 return Ok(self.folder().state()?.contacts);
@@ -261,8 +268,11 @@ impl Device {
         }
     }
 
-    /// Takes over what a home proves about a relation.
-    fn take_over(&self, relation: &wire::Relation) -> Result<(), ClientError> {
+    /// What a home proves about a relation, as a change of the state: a page of them is one.
+    fn take_over<'a>(
+        &self,
+        relation: &'a wire::Relation,
+    ) -> Result<impl FnOnce(&mut State) + use<'a>, ClientError> {
         let other = relation.other;
         let (first, second) = self.parties(&relation.request, other);
         let request = self.verify::<RelationRequest>("a request", &relation.request, second, first)?;
@@ -283,7 +293,7 @@ impl Device {
             revoked = Some((issued.max(request.issued()), (by == other).then_some(issued)));
         }
         let hash = request.hash();
-        self.folder().update(|state| {
+        Ok(move |state: &mut State| {
             let contact = state.contact_mut(other);
             let over = !contact.may_hold(hash, request.issued());
             if over || (standing == Standing::Asked && contact.standing == Standing::Held) {
@@ -298,8 +308,7 @@ impl Device {
             }
             contact.request = Some(relation.request.clone());
             contact.acceptance.clone_from(&relation.acceptance);
-        })?;
-        Ok(())
+        })
     }
 
     /// Who took a relation back, and when it was signed.
@@ -377,7 +386,7 @@ impl Device {
                 None => homes.push((home, vec![*persona])),
             }
         }
-        let mut there = Vec::new();
+        let (mut there, state) = (Vec::new(), self.folder().state()?);
         for (home, all) in homes {
             for some in all.chunks(MAX_ASKED) {
                 match self.ask_as_me(&home, Request::Presence(some.to_vec())).await {
@@ -386,7 +395,7 @@ impl Device {
                             .into_iter()
                             .filter(|one| some.contains(&one.persona))
                             .take(some.len())
-                            .filter_map(|one| self.believe_presence(one)),
+                            .filter_map(|one| believe_presence(&state, one)),
                     ),
                     Ok(_) => return Err(ClientError::unasked()),
                     Err(error) => tracing::debug!("no presence at {}: {error}", home.id),
@@ -395,16 +404,16 @@ impl Device {
         }
         Ok(there)
     }
+}
 
-    /// Of whom one is told to be there: related people only, and with no more applications than there can be.
-    pub(super) fn believe_presence(&self, mut presence: Presence) -> Option<Presence> {
-        if !self.folder().state().ok()?.holds(presence.persona) {
-            return None;
-        }
-        if let Some(applications) = &mut presence.applications {
-            applications.truncate(crate::limits::MAX_APPLICATIONS * crate::limits::MAX_DEVICES);
-            applications.retain(|name| super::calls::is_application(name));
-        }
-        Some(presence)
+/// Of whom one is told to be there: related people only, and with no more applications than there can be.
+pub(super) fn believe_presence(state: &State, mut presence: Presence) -> Option<Presence> {
+    if !state.holds(presence.persona) {
+        return None;
     }
+    if let Some(applications) = &mut presence.applications {
+        applications.truncate(crate::limits::MAX_APPLICATIONS * crate::limits::MAX_DEVICES);
+        applications.retain(|name| super::calls::is_application(name));
+    }
+    Some(presence)
 }

@@ -54,10 +54,11 @@ impl Home {
     }
 
     /// Through this home to a device; to ourselves where there is none.
-    pub(super) fn circuit(&self, device: Option<PeerId>) -> Option<Multiaddr> {
-        let through = self.addresses.first()?.clone();
+    pub(super) fn circuit(&self, device: Option<PeerId>) -> Result<Multiaddr, ClientError> {
+        let none = || ClientError::Unreachable("the home has no address".to_owned());
+        let through = self.addresses.first().ok_or_else(none)?.clone();
         let through = through.with(Protocol::P2p(self.peer)).with(Protocol::P2pCircuit);
-        Some(device.map_or(through.clone(), |device| through.with(Protocol::P2p(device))))
+        Ok(device.map_or(through.clone(), |device| through.with(Protocol::P2p(device))))
     }
 }
 

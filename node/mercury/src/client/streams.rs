@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::ReadyUpgrade;
-use libp2p::swarm::handler::{
-    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
-};
+use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
     NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -163,7 +161,7 @@ impl NetworkBehaviour for Streams {
 pub(super) struct Handler {
     keep: bool,
     wanted: VecDeque<Opened>,
-    come: VecDeque<Stream>,
+    come: Option<Stream>,
     waker: Option<Waker>,
 }
 
@@ -203,7 +201,7 @@ impl ConnectionHandler for Handler {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Opened, Stream>> {
-        if let Some(stream) = self.come.pop_front() {
+        if let Some(stream) = self.come.take() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(stream));
         }
         if let Some(opened) = self.wanted.pop_front() {
@@ -221,17 +219,16 @@ impl ConnectionHandler for Handler {
         match event {
             // One at a time is enough for calls; more are closed by being dropped.
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
-                if self.come.is_empty() =>
+                if self.come.is_none() =>
             {
-                self.come.push_back(protocol);
+                self.come = Some(protocol);
                 self.wake();
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 // Whoever wanted it may have gone.
                 let _ = info.send(protocol);
             }
-            // Its opener sees that the sender has gone.
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { .. }) => {}
+            // Who wanted a stream that failed sees that the sender has gone.
             _ => {}
         }
     }

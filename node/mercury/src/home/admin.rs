@@ -1,13 +1,13 @@
 //! What the home's owner may do: invite, ban, expel, see figures, back up.
 //!
-//! Here: those requests, and the figures, which metrics show too. Not here: what a ban refuses (hosting, sessions,
+//! Here: those requests, and the figures. Not here: what a ban refuses (hosting, sessions,
 //! mail), how a backup is made and read ([`crate::store`]).
 //! Path: the owner's session → checked → one batch, or a new folder below the home's own backups.
 
 use super::{Asked, Failure, Home, Reply, refuse};
 use crate::id::Id;
 use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, MAX_NOTE};
-use crate::store::{Batch, Column, StoreError};
+use crate::store::{Batch, Column, StoreError, behind};
 use crate::wire::{Answer, Code, Refusal};
 
 /// Backups that may be made in one second.
@@ -126,14 +126,11 @@ impl Home {
 
     pub(super) fn bans(&self, asked: &Asked, after: Option<Id>) -> Result<Reply, Failure> {
         self.check_owner(asked)?;
-        let from = after.as_ref().map_or(&[][..], |id| id.digest());
+        let from = after.map_or_else(Vec::new, |after| behind(after.digest()));
         let mut bans = Vec::new();
-        for row in self.store.rows(Column::Bans, b"", from) {
+        for row in self.store.rows(Column::Bans, b"", &from) {
             let (key, why) = row?;
             let Ok(persona) = <[u8; 32]>::try_from(&*key).map(Id::from_digest) else { continue };
-            if Some(persona) == after {
-                continue;
-            }
             if bans.len() == MAX_BANS_TOLD {
                 return Ok(Answer::Bans(bans, true).into());
             }
@@ -149,8 +146,7 @@ impl Home {
     }
 
     /// What there is and what has happened since the start, by name.
-    #[must_use]
-    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn figures(&self) -> Vec<(&'static str, u64)> {
         let counted = &self.counters;
         let (sessions, visitors) = self.sessions.figures();
         vec![

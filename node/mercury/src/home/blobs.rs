@@ -219,10 +219,10 @@ impl Home {
     }
 
     /// Throws away what was offered a day ago and is not complete: a few at a time, round and round.
-    pub(super) fn sweep_blobs(&mut self, now: Now) -> Result<(), StoreError> {
+    pub(super) fn sweep_blobs(&self, from: &mut Vec<u8>, now: Now) -> Result<(), StoreError> {
         let mut late = Vec::new();
         let (mut seen, mut after) = (0, Vec::new());
-        for row in self.store.rows(Column::Blobs, b"", &self.blobs_swept) {
+        for row in self.store.rows(Column::Blobs, b"", from) {
             let (key, record) = row?;
             if seen == SWEPT || late.len() == THROWN {
                 after = key.into_vec();
@@ -234,7 +234,7 @@ impl Home {
                 late.extend(owner_and_hash(&key).map(|(owner, hash)| (owner, hash, blob)));
             }
         }
-        self.blobs_swept = after;
+        *from = after;
         for (owner, hash, blob) in late {
             self.throw_away(owner, &hash, &blob)?;
         }

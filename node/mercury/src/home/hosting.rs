@@ -1,7 +1,5 @@
 //! Hosting: a persona registers, the home counter-signs; it claims the proof again, and leaves with a redirect.
 
-use std::ops::ControlFlow;
-
 use minicbor::bytes::ByteVec;
 
 use super::{Asked, Failure, Home, Reply, nonce, refuse};
@@ -10,7 +8,7 @@ use crate::envelope::{Body, Envelope, Order};
 use crate::id::Id;
 use crate::limits::{MAX_HOSTED, REDIRECT_TIME};
 use crate::net::directory::Entry;
-use crate::store::{Batch, Column, Hosted, StoreError};
+use crate::store::{Batch, Column, Hosted, StoreError, behind};
 use crate::wire::{About, Answer, Code, Hosting};
 
 /// Columns whose keys begin with their owner: all of it goes when the owner leaves.
@@ -139,15 +137,15 @@ impl Home {
     }
 
     /// Where a persona went that was hosted here.
-    pub(super) fn redirect(&self, asked: &Asked, persona: Id) -> Result<ControlFlow<Envelope>, Failure> {
+    pub(super) fn redirect(&self, asked: &Asked, persona: Id) -> Result<Option<Envelope>, Failure> {
         let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
         match record {
             Some(Hosted { departure: Some(departure), redirect_until, .. })
                 if redirect_until >= asked.now.wall =>
             {
-                Ok(ControlFlow::Break(Envelope::from_bytes(&departure)?))
+                Ok(Some(Envelope::from_bytes(&departure)?))
             }
-            _ => Ok(ControlFlow::Continue(())),
+            _ => Ok(None),
         }
     }
 
@@ -169,8 +167,7 @@ impl Home {
 
     /// Some of the personas that are hosted here, in order, from after one on.
     pub(crate) fn hosted_after(&self, after: Option<Id>, most: usize) -> Vec<Id> {
-        // The smallest key behind that one.
-        let from = after.map_or_else(Vec::new, |after| [&after.digest()[..], &[0]].concat());
+        let from = after.map_or_else(Vec::new, |after| behind(after.digest()));
         let rows = self.store.rows(Column::Hosted, b"", &from).flatten();
         let here = rows.filter_map(|(key, value)| {
             let record: Hosted = self.store.record(Column::Hosted, &value).ok()?;
@@ -179,13 +176,8 @@ impl Home {
         here.take(most).collect()
     }
 
-    fn check_not_banned(&self, persona: Id) -> Result<(), Failure> {
+    pub(super) fn check_not_banned(&self, persona: Id) -> Result<(), Failure> {
         if self.is_banned(persona)? { refuse(Code::Closed, "this persona is banned here") } else { Ok(()) }
-    }
-
-    /// The same for a log-in.
-    pub(super) fn check_welcome(&self, persona: Id) -> Result<(), Failure> {
-        self.check_not_banned(persona)
     }
 }
 

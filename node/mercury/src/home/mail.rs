@@ -31,7 +31,7 @@ impl Home {
         let message = self.verify::<Message>(asked, envelope, None, None)?;
         nonce(&message)?;
         let (sender, recipient) = (message.signer(), message.about());
-        self.check_welcome(sender)?;
+        self.check_not_banned(sender)?;
         if self.recipient(recipient)?.is_none() || !self.related(recipient, sender)? {
             return Err(Refusal::not_for_you().into());
         }

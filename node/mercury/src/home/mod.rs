@@ -159,8 +159,6 @@ pub struct Home {
     counters: Counters,
     /// Personas that have come or left since the directory looked.
     moved: Vec<Id>,
-    /// The key of the blob that the next sweep begins with; empty for the first.
-    blobs_swept: Vec<u8>,
     outputs: Vec<Output>,
 }
 
@@ -191,7 +189,6 @@ impl Home {
             banned,
             counters: Counters::default(),
             moved: Vec::new(),
-            blobs_swept: Vec::new(),
             outputs: Vec::new(),
         })
     }
@@ -317,10 +314,6 @@ impl Home {
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
         self.tick_calls(now);
-        if let Err(error) = self.sweep_blobs(now) {
-            self.counters.faults += 1;
-            tracing::error!("{error}");
-        }
         self.sweep(now);
     }
 

@@ -3,8 +3,6 @@
 //! Here: who may set one and when it replaces another. Not here: the pictures themselves ([`super::blobs`]).
 //! Path: the owner's envelope → verified → newer than what is here, its pictures complete → one batch.
 
-use std::ops::ControlFlow;
-
 use super::{Asked, Failure, Home, Reply, refuse};
 use crate::body::{self, BlobRef};
 use crate::envelope::{Envelope, Order, Verified};
@@ -14,7 +12,7 @@ use crate::wire::{Answer, Code, Refusal};
 
 impl Home {
     pub(super) fn get_profile(&self, asked: &Asked, persona: Id) -> Result<Reply, Failure> {
-        if let ControlFlow::Break(departure) = self.redirect(asked, persona)? {
+        if let Some(departure) = self.redirect(asked, persona)? {
             return Ok(Answer::Moved(departure).into());
         }
         match self.profile(persona)? {

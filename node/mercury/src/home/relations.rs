@@ -12,7 +12,7 @@ use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
 use crate::envelope::{Bytes32, Envelope, EnvelopeError, Verified};
 use crate::id::Id;
 use crate::limits::{MAX_FETCH, MAX_FETCH_BYTES, MAX_RELATIONS, MAX_REVOKED};
-use crate::store::{Batch, Column, Hosted, ItemKind, Relation, RelationState, StoreError, pair};
+use crate::store::{Batch, Column, Hosted, ItemKind, Relation, RelationState, StoreError, behind, pair};
 use crate::wire::{self, Answer, Code, Event, Refusal};
 
 /// What was done to a record.
@@ -30,7 +30,7 @@ impl Home {
     pub(super) fn relate(&mut self, asked: &Asked, request: &Envelope) -> Result<Reply, Failure> {
         let request = self.verify_request(asked, request)?;
         let (requester, recipient) = (request.signer(), request.about());
-        self.check_welcome(requester)?;
+        self.check_not_banned(requester)?;
         let mut batch = Batch::default();
         // Only the requester's own device makes it expected: a copy in other hands costs him nothing.
         if self.hosted_caller(asked).is_ok_and(|caller| caller == requester) {
@@ -123,15 +123,10 @@ impl Home {
 
     pub(super) fn relations(&self, asked: &Asked, after: Option<Id>) -> Result<Reply, Failure> {
         let owner = self.hosted_caller(asked)?;
-        let from = after.map(|after| pair(owner.digest(), after.digest()));
+        let from = after.map_or_else(Vec::new, |after| behind(&pair(owner.digest(), after.digest())));
         let (mut relations, mut bytes) = (Vec::new(), 0);
-        for row in
-            self.store.rows(Column::Relations, *owner.digest(), from.as_ref().map_or(b"", |key| &key[..]))
-        {
+        for row in self.store.rows(Column::Relations, *owner.digest(), &from) {
             let (key, value) = row?;
-            if from.is_some_and(|from| key[..] == from) {
-                continue;
-            }
             bytes += value.len();
             if relations.len() == MAX_FETCH || (bytes > MAX_FETCH_BYTES && !relations.is_empty()) {
                 return Ok(Answer::Relations(relations, true).into());

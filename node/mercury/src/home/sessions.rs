@@ -10,7 +10,7 @@ use libp2p::PeerId;
 
 use super::relations::other_of;
 use super::{Asked, Failure, Home, Reply, nonce, refuse};
-use crate::body::Login;
+use crate::body::{Login, is_label};
 use crate::envelope::{Bytes32, Envelope};
 use crate::id::Id;
 use crate::limits::{
@@ -70,8 +70,8 @@ impl Sessions {
 
     /// Devices of hosted personas, and of visitors.
     pub(super) fn figures(&self) -> (u64, u64) {
-        let hosted = self.by_device.values().filter(|session| session.hosted).count() as u64;
-        (hosted, self.by_device.len() as u64 - hosted)
+        let visitors = self.visitors as u64;
+        (self.by_device.len() as u64 - visitors, visitors)
     }
 
     fn insert(&mut self, device: PeerId, session: Session) {
@@ -150,7 +150,7 @@ impl Home {
             return refuse(Code::Envelope, "a log-in at another device");
         }
         let persona = verified.signer();
-        self.check_welcome(persona)?;
+        self.check_not_banned(persona)?;
         let hosted = self.hosted_record(persona)?.is_some();
         self.end_session(asked.from);
         if self.sessions.count() >= MAX_SESSIONS || (!hosted && self.sessions.visitors >= MAX_VISITORS) {
@@ -283,16 +283,11 @@ fn check_applications(applications: &[String]) -> Result<(), Failure> {
         let found = applications.len();
         return refuse(Code::Malformed, format!("{found} applications, at most {MAX_APPLICATIONS} expected"));
     }
-    let odd = |name: &&String| {
-        !(1..=MAX_LABEL).contains(&name.len()) || !name.bytes().all(|byte| byte.is_ascii_graphic())
-    };
-    match applications.iter().find(odd) {
-        Some(_) => refuse(
-            Code::Malformed,
-            format!("an application's name is not 1 to {MAX_LABEL} visible characters"),
-        ),
-        None => Ok(()),
+    if !applications.iter().all(|name| is_label(name)) {
+        let expected = format!("an application's name is not 1 to {MAX_LABEL} visible characters");
+        return refuse(Code::Malformed, expected);
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::envelope::Body;
 use crate::id::Id;
 use crate::limits::CLOCK_SKEW;
 use crate::store::{
-    Batch, Column, Hosted, Mailbox, Relation, RelationState, Request, Row, Seen, Sender, StoreError,
+    Batch, Column, Hosted, Mailbox, Relation, RelationState, Request, Row, Seen, Sender, StoreError, behind,
 };
 
 /// Rows that a walk looks at with each tick: some hundred kilobytes of the longest.
@@ -33,6 +33,8 @@ pub(super) struct Sweep {
     requests: Walk,
     relations: Walk,
     hosted: Walk,
+    /// The next blob that is looked at. Uploads are few, and quota comes back with them: it does not rest.
+    blobs: Vec<u8>,
 }
 
 /// A walk over a column.
@@ -59,7 +61,7 @@ impl Walk {
     }
 
     fn go_on_after(&mut self, key: &[u8]) {
-        self.from = [key, &[0]].concat();
+        self.from = behind(key);
         self.rest = None;
     }
 }
@@ -76,6 +78,7 @@ impl Home {
     pub(super) fn sweep(&mut self, now: Now) {
         let mut sweep = std::mem::take(&mut self.sweep);
         for step in [
+            self.sweep_blobs(&mut sweep.blobs, now),
             self.sweep_boxes(&mut sweep.boxes, now),
             self.sweep_seen(&mut sweep.seen, now),
             self.sweep_requests(&mut sweep.requests, now),

@@ -15,7 +15,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use minicbor::{Decode, Encode};
 
-use super::quotas::Buckets;
+use super::quotas::{Buckets, ip_of};
 use crate::body::{Contact, Hosting, Registration};
 use crate::cbor;
 use crate::envelope::{Envelope, EnvelopeError, Expected, Order};
@@ -157,12 +157,7 @@ pub(super) fn may_dial(address: &Multiaddr, seen: &Multiaddr) -> bool {
 }
 
 fn is_public(address: &Multiaddr) -> bool {
-    let ip = address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-        Protocol::Ip6(ip) => Some(ip.to_canonical()),
-        _ => None,
-    });
-    match ip {
+    match ip_of(address) {
         Some(IpAddr::V4(ip)) => {
             let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
             !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || shared)
@@ -289,7 +284,7 @@ impl Directory {
         let value = cbor::to_vec(&entry);
         let age = |value: &[u8]| read(&self.network, persona, value, wall).map(|place| place.age);
         let known = kad.store_mut().get(&key).and_then(|known| age(&known.value).ok());
-        if age(&value).is_err() || age(&value).is_ok_and(|own| known.is_some_and(|known| known > own)) {
+        if age(&value).map_or(true, |own| known.is_some_and(|known| known > own)) {
             tracing::debug!("Mercury: {persona} has a newer home, or this one has no address yet");
             return;
         }

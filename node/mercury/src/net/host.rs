@@ -94,18 +94,6 @@ pub struct Host {
     addresses: watch::Sender<Vec<Multiaddr>>,
 }
 
-/// Runs a home until `stop` is ready. Within a tokio runtime.
-///
-/// # Errors
-/// It cannot listen, or its store cannot be synced any more.
-pub async fn serve(
-    listen: Vec<Multiaddr>,
-    home: Home,
-    stop: impl Future<Output = ()>,
-) -> Result<(), HostError> {
-    Host::new(listen, home, Setup::default())?.run(stop).await
-}
-
 impl Host {
     /// A home that listens, and takes connections once it runs. Within a tokio runtime.
     ///

@@ -14,5 +14,5 @@ pub mod quotas;
 mod swarm;
 
 pub use figures::{Figure, Handle};
-pub use host::{Host, HostError, Setup, serve};
+pub use host::{Host, HostError, Setup};
 pub use quotas::Quotas;

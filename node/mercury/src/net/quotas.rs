@@ -57,14 +57,19 @@ impl Default for Quotas {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Address(IpAddr);
 
+/// The IP address in a multiaddress.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
+        Protocol::Ip6(ip) => Some(ip.to_canonical()),
+        _ => None,
+    })
+}
+
 impl Quotas {
     /// The address of a connection, where it has one that counts.
     pub(super) fn address(&self, address: &Multiaddr) -> Option<Address> {
-        let ip = address.iter().find_map(|part| match part {
-            Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-            Protocol::Ip6(ip) => Some(ip.to_canonical()),
-            _ => None,
-        })?;
+        let ip = ip_of(address)?;
         if ip.is_loopback() && !self.loopback {
             return None;
         }

@@ -132,6 +132,12 @@ pub fn pair(first: &[u8; 32], second: &[u8; 32]) -> [u8; 64] {
     key
 }
 
+/// The smallest key behind another.
+#[must_use]
+pub(crate) fn behind(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
 /// The key of a recipient's item.
 #[must_use]
 pub fn numbered(recipient: Id, number: u64) -> [u8; 40] {

@@ -370,7 +370,7 @@ impl Device {
     }
 }
 
-fn verified<B: Body>(envelope: &Envelope) -> iop_mercury::envelope::Verified<B> {
+pub fn verified<B: Body>(envelope: &Envelope) -> iop_mercury::envelope::Verified<B> {
     envelope.verify(&Expected { network: NETWORK, about: None, signer: None, now: wall() }).unwrap()
 }
 

@@ -6,7 +6,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use iop_mercury::client::{Home, Settings, is_application};
 use iop_mercury::id::Id;
-use iop_mercury::limits::MAX_HOSTED;
+use iop_mercury::limits::{MAX_HOSTED, MAX_LABEL};
 use iop_mercury::wire::Hosting;
 use libp2p::Multiaddr;
 
@@ -58,7 +58,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "HEX", value_parser = invitation)]
         invitation: Option<[u8; 16]>,
     },
-    /// Leaves the home
+    /// Leaves the home; waiting mail is saved below DATADIR/mail first
     Unregister {
         /// Where the persona is to be found from now on
         #[arg(long, value_name = "MULTIADDR", value_parser = home)]
@@ -282,7 +282,7 @@ fn application(text: &str) -> Result<String, String> {
     if is_application(text) {
         Ok(text.to_owned())
     } else {
-        Err("1 to 64 visible characters expected".to_owned())
+        Err(format!("1 to {MAX_LABEL} visible characters expected"))
     }
 }
 

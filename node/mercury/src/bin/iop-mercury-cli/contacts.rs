@@ -1,11 +1,10 @@
 //! Profiles, pictures, relations and presence.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
-use iop_mercury::client::{Delivery, Device};
+use iop_mercury::client::{Delivery, Device, folder};
 use serde_json::json;
 
 use crate::Failure;
@@ -29,14 +28,7 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
 
 /// Writes a new file, never over another, for its owner alone. It is there after a crash too.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-    })();
-    written.map_err(|error: std::io::Error| Failure::Failed(format!("{}: {error}", path.display())))
+    folder::write_new(path, bytes).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
 }
 
 /// What a relation's other side may not know yet is told, and is no failure.
@@ -68,10 +60,12 @@ pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Res
         Command::Relations => show.relations(&device.relations().await?),
         Command::Revoke { id } => delivered("revoked", device.revoke(id).await?, show),
         Command::Presence => {
-            use iop_mercury::client::folder::Standing;
             let contacts = device.folder().state()?.contacts;
-            let held: Vec<_> =
-                contacts.iter().filter(|one| one.standing == Standing::Held).map(|one| one.id).collect();
+            let held: Vec<_> = contacts
+                .iter()
+                .filter(|one| one.standing == folder::Standing::Held)
+                .map(|one| one.id)
+                .collect();
             show.presence(&device.presence(&held).await?)
         }
         Command::Find { id } => show.home(&device.find(id).await?.address()),

@@ -129,10 +129,7 @@ pub(crate) async fn attachments(device: &Device, save: Option<&Path>, show: Show
 
 /// A page as lines of JSON.
 pub(crate) fn as_lines(page: &Page, files: &[Vec<PathBuf>]) -> String {
-    let none = Vec::new();
-    let line =
-        |(place, item): (usize, &Received)| format!("{}\n", as_json(item, files.get(place).unwrap_or(&none)));
-    page.items.iter().enumerate().map(line).collect()
+    page.items.iter().zip(files).map(|(item, files)| format!("{}\n", as_json(item, files))).collect()
 }
 
 fn text(from: Id, letter: &Letter, files: &[PathBuf]) -> String {
