@@ -168,16 +168,21 @@ pub struct Share {
 }
 
 impl Share {
+    /// The header's bytes.
+    #[must_use]
+    pub fn header(&self) -> [u8; HEADER_LEN] {
+        let Job { work, job, .. } = &*self.job;
+        let version = job.notify.version.rolled(job.version_mask, self.version_bits);
+        work.header(&job.extranonce1, &self.extranonce2, version, self.ntime, self.nonce)
+    }
+
     /// Whether its header meets the header's own target too, so that it is a block. False where nBits are nonsense.
     #[must_use]
     pub fn is_block(&self) -> bool {
         let Some(target) = difficulty::Target::from_compact(self.job.stratum().notify.nbits.0) else {
             return false;
         };
-        let root = self.job.merkle_root(&self.extranonce2);
-        let mut header = self.job.header(&root, self.version_bits, self.ntime);
-        header[HEADER_LEN - 4..].copy_from_slice(&self.nonce.0.to_le_bytes());
-        target.is_met_by(&sha256d(&header))
+        target.is_met_by(&sha256d(&self.header()))
     }
 }
 

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use iop_stratum::server::Fatal;
+
 /// Points at which an address is banned.
 const THRESHOLD: f64 = 100.0;
 /// Time in which points decay by half.
@@ -39,6 +41,15 @@ pub enum Offence {
     Flood,
     /// A long run of shares that are none.
     BadShares,
+}
+
+impl From<Fatal> for Offence {
+    fn from(fatal: Fatal) -> Self {
+        match fatal {
+            Fatal::Http => Self::Http,
+            Fatal::Malformed => Self::Nonsense,
+        }
+    }
 }
 
 impl Offence {

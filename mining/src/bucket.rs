@@ -2,18 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+/// Time between two floods that count.
+const FLOOD_AGAIN: Duration = Duration::from_secs(10);
+
 /// A token bucket: a second's worth of requests, filled steadily.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {
     tokens: f64,
     at: Instant,
+    /// When a flood last counted.
+    flooded: Option<Instant>,
 }
 
 impl Bucket {
     /// A full one.
     #[must_use]
     pub fn new(rate: f64, now: Instant) -> Self {
-        Self { tokens: rate, at: now }
+        Self { tokens: rate, at: now, flooded: None }
     }
 
     /// Takes so many out. If that leaves a debt: when it is paid.
@@ -23,6 +28,15 @@ impl Bucket {
         self.at = now;
         // A bucket is in debt by one read's lines at most: a thousand or so.
         (self.tokens < 0.0).then(|| now + Duration::from_secs_f64((-self.tokens / rate).min(3600.0)))
+    }
+
+    /// There is a debt: whether it counts as a flood. A long one counts once in a while.
+    pub fn is_flood(&mut self, now: Instant) -> bool {
+        let counts = self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN);
+        if counts {
+            self.flooded = Some(now);
+        }
+        counts
     }
 }
 
@@ -44,5 +58,13 @@ mod tests {
         let later = paid + Duration::from_secs(1000);
         assert_eq!(bucket.take(100, 100.0, later), None, "no more than a second's worth is saved");
         assert!(bucket.take(1, 100.0, later).is_some());
+    }
+
+    #[test]
+    fn a_flood_counts_once_in_a_while() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(100.0, now);
+        assert!(bucket.is_flood(now) && !bucket.is_flood(now + FLOOD_AGAIN));
+        assert!(bucket.is_flood(now + FLOOD_AGAIN + Duration::from_millis(1)));
     }
 }

@@ -13,11 +13,11 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, V
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::{script_number, script_sig, sign};
 use iop_consensus::license::key::LicenseKey;
-use iop_stratum::fields::{JobId, NBits, NTime, PrevHash, Version, VersionMask};
-use iop_stratum::fields::{SERVER_EXTRANONCE1_SIZE, SERVER_EXTRANONCE2_SIZE};
+use iop_stratum::fields::{
+    JobId, NBits, NTime, PrevHash, SERVER_EXTRANONCE1_SIZE, SERVER_EXTRANONCE2_SIZE, Version, VersionMask,
+};
 use iop_stratum::notify::Notify;
-use iop_stratum::work::HEADER_SIZE;
-use iop_stratum::work::merkle_branches;
+use iop_stratum::work::{HEADER_SIZE, merkle_branches};
 
 use crate::template::Template;
 

@@ -39,9 +39,6 @@ const FAREWELL_TIME: Duration = Duration::from_secs(1);
 const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n400: this is a Stratum port";
 
-/// Time between two floods that count.
-const FLOOD_AGAIN: Duration = Duration::from_secs(10);
-
 /// Why a connection ends.
 struct End {
     reason: String,
@@ -166,8 +163,6 @@ struct Link {
     requests: Bucket,
     /// Nothing is read until then.
     paused: Option<Instant>,
-    /// When too many requests were last counted as an offence.
-    flooded: Option<Instant>,
 }
 
 impl Link {
@@ -186,7 +181,6 @@ impl Link {
             stuck: None,
             requests: Bucket::new(limits.requests_per_second, now.into_std()),
             paused: None,
-            flooded: None,
         }
     }
 
@@ -256,8 +250,7 @@ impl Link {
                 if fatal == Fatal::Http {
                     self.sending = Some((Outgoing::Own(HTTP_ANSWER.into()), 0));
                 }
-                let offence = if fatal == Fatal::Http { Offence::Http } else { Offence::Nonsense };
-                return Err(End::new(&fatal.to_string(), offence));
+                return Err(End::new(&fatal.to_string(), Offence::from(fatal)));
             }
             if machine.is_hopeless() {
                 return Err(End::new("a long run of shares that are none", Offence::BadShares));
@@ -275,8 +268,7 @@ impl Link {
             let lines = lines.max(1);
             let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
             self.paused = paid.map(Instant::from_std);
-            if paid.is_some() && self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN) {
-                self.flooded = Some(now);
+            if paid.is_some() && self.requests.is_flood(now.into_std()) {
                 machine.offend(Offence::Flood);
             }
         }

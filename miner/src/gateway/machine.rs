@@ -287,11 +287,11 @@ impl Machine {
     /// The prefix that it has in a job: the one that it has had, if that may be.
     fn fit_prefix(&mut self, job: &Served) -> Result<u32, Spent> {
         let (bytes, work) = (job.prefix_size(), job.work());
-        self.prefix = self.prefix.take().filter(|prefix| prefix.fits(bytes, work));
-        if self.prefix.is_none() {
-            self.prefix = Some(self.shared.prefixes.take(self.peer.ip(), bytes, work)?);
-        }
-        Ok(self.prefix.as_ref().map_or(0, Prefix::number))
+        let prefix = match self.prefix.take().filter(|prefix| prefix.fits(bytes, work)) {
+            Some(prefix) => prefix,
+            None => self.shared.prefixes.take(self.peer.ip(), bytes, work)?,
+        };
+        Ok(self.prefix.insert(prefix).number())
     }
 
     fn tell(&mut self, difficulty: Difficulty) {

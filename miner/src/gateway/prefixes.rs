@@ -111,7 +111,7 @@ impl Drop for Prefix {
 }
 
 /// Prefixes of one width.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pool {
     /// The greatest one.
     last: u32,
@@ -132,17 +132,7 @@ struct Pool {
 
 impl Pool {
     fn new(bytes: usize) -> Self {
-        Self {
-            last: if bytes < 4 { (1 << (8 * bytes)) - 1 } else { u32::MAX },
-            next: 1,
-            works: VecDeque::new(),
-            newest: 0,
-            current: 0,
-            live: HashMap::new(),
-            spent: HashMap::new(),
-            by_host: HashMap::new(),
-            used: 0,
-        }
+        Self { last: if bytes < 4 { (1 << (8 * bytes)) - 1 } else { u32::MAX }, next: 1, ..Self::default() }
     }
 
     fn begin(&mut self, work: &WorkHash) -> u64 {
@@ -220,7 +210,10 @@ impl Pool {
         let was_spent = self.is_spent(number, self.current);
         if let Some(told) = told {
             let spent = self.spent.entry(number).or_insert((told, host));
-            *spent = if was_spent { (spent.0.max(told), spent.1) } else { (spent.0.max(told), host) };
+            spent.0 = spent.0.max(told);
+            if !was_spent {
+                spent.1 = host;
+            }
         }
         // Else it counts on, as spent.
         if was_spent || !self.is_spent(number, self.current) {

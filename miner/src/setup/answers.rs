@@ -13,7 +13,7 @@ use iop_mining::{files, keys};
 use super::talk::Talk;
 use crate::device::{DeviceName, Machine};
 use crate::devices;
-use crate::upstream::{PoolUrl, Tls};
+use crate::upstream::{PoolUrl, Tls, TlsError};
 
 /// Longest name of a machine at a pool, in bytes; with an address before it, it stays below what a user may have.
 const MAX_WORKER: usize = 60;
@@ -142,7 +142,8 @@ fn certificates<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<O
         match Tls::load(file.as_deref()) {
             Ok(_) => Ok(file),
             // There is no flag here.
-            Err(error) => Err(error.to_string().trim_start_matches("--tls-ca ").to_owned()),
+            Err(TlsError::File(path, reason)) => Err(format!("{path}: {reason}")),
+            Err(error) => Err(error.to_string()),
         }
     })
 }

@@ -385,14 +385,13 @@ impl Connection {
     pub(super) fn submit(&mut self, share: Share) {
         let serial = share.job.serial();
         let late = serial < self.oldest_live;
-        if late && serial >= self.first_serial && share.is_block() {
-            if self.may_speak() {
-                info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
-            }
-        } else if late {
+        if late && !(serial >= self.first_serial && share.is_block()) {
             share.finder.add_stale();
             self.place.note(|source| source.stale += 1);
             return;
+        }
+        if late && self.may_speak() {
+            info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
         }
         debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
         let (of_job, now) = (serial >= self.first_of_job, Instant::now());

@@ -4,7 +4,6 @@
 //! read from it either. One that sends too much is read later.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use iop_mining::bans::Offence;
 use iop_mining::bucket::Bucket;
@@ -25,8 +24,6 @@ const PAUSE_READING: usize = 8 * 1024;
 pub(super) const MAX_QUEUED: usize = 256 * 1024;
 /// Bytes read at a time: several submits.
 pub(super) const READ_SIZE: usize = 4096;
-/// Time between two floods that count.
-const FLOOD_AGAIN: Duration = Duration::from_secs(10);
 /// What a web browser is told.
 const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n400: this is a Stratum port";
@@ -66,8 +63,6 @@ pub(super) struct Link {
     requests: Bucket,
     /// Nothing is read until then.
     paused: Option<Instant>,
-    /// When too many requests were last counted as an offence.
-    flooded: Option<Instant>,
 }
 
 impl Link {
@@ -84,7 +79,6 @@ impl Link {
             stuck: None,
             requests: Bucket::new(limits.requests_per_second, now.into_std()),
             paused: None,
-            flooded: None,
         }
     }
 
@@ -190,8 +184,7 @@ impl Link {
         self.heard = now;
         let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
         self.paused = paid.map(Instant::from_std);
-        if self.paused.is_some() && self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN) {
-            self.flooded = Some(now);
+        if paid.is_some() && self.requests.is_flood(now.into_std()) {
             miner.offend(Offence::Flood);
         }
     }
@@ -256,11 +249,7 @@ fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 fn fatal(fatal: Fatal) -> End {
-    let offence = match fatal {
-        Fatal::Http => Offence::Http,
-        Fatal::Malformed => Offence::Nonsense,
-    };
-    End::new(&fatal.to_string(), offence)
+    End::new(&fatal.to_string(), Offence::from(fatal))
 }
 
 #[cfg(test)]
