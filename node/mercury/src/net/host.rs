@@ -13,7 +13,7 @@ use libp2p::futures::StreamExt;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, InboundRequestId, Message, OutboundFailure, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, noise, ping, relay};
+use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, ping, relay};
 use tokio::sync::watch;
 
 use super::codec::{Arrived, Asked};
@@ -21,46 +21,17 @@ use super::devices::{Devices, Disconnect, answer_weight};
 use super::directory::{DIRECTORY, Directory, may_dial};
 use super::figures::{Figures, Handle, add, set};
 use super::quotas::{Address, Buckets, Quotas};
+use super::setup::{HostError, Setup};
 use super::swarm::{Protocols, ProtocolsEvent, build};
 use crate::home::{Home, Now, Output, Permits, RequestId, What};
 use crate::limits::MAX_ADDRESSES;
-use crate::store::{Durable, NotDurable};
+use crate::store::Durable;
 use crate::wire::{Answer, Code, Event};
 
 /// How often other homes that the owner has named are tried again.
 const PEERS_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is said that no connection can be taken.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-
-/// What a home's owner decides about the network.
-#[derive(Debug, Clone, Default)]
-pub struct Setup {
-    /// Addresses that others are told; those at which the home listens where there are none.
-    pub external: Vec<Multiaddr>,
-    /// Other homes, with their peer ids, to look people up with.
-    pub peers: Vec<Multiaddr>,
-    /// How much each peer and address may take.
-    pub quotas: Quotas,
-}
-
-/// Why a home cannot be on the network, or cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// One of its addresses cannot be listened at.
-    #[error("cannot listen at {address}: {reason}")]
-    Listen {
-        /// The address.
-        address: Multiaddr,
-        /// What the system says.
-        reason: String,
-    },
-    /// The keys cannot be used for encryption.
-    #[error("no encryption with this key: {0}")]
-    Noise(#[from] noise::Error),
-    /// Nothing may be acknowledged any more.
-    #[error(transparent)]
-    NotDurable(#[from] NotDurable),
-}
 
 /// A home on the network.
 pub struct Host {

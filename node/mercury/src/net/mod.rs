@@ -11,8 +11,10 @@ mod figures;
 mod gate;
 pub mod host;
 pub mod quotas;
+mod setup;
 mod swarm;
 
 pub use figures::{Figure, Handle};
-pub use host::{Host, HostError, Setup};
+pub use host::Host;
 pub use quotas::Quotas;
+pub use setup::{HostError, Setup};
