@@ -294,8 +294,32 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
     assert!([21, 23].contains(&stale["error"][0].as_u64().unwrap()), "{stale}");
     let mut pool = upstream(&listener, &EASIEST_JOB);
     assert_eq!(machine.until("mining.notify")["params"][8], true);
-    machine.find("patient", &EASIEST_JOB);
-    EASIEST_JOB.check(&pool.read_submit());
+    // It is the same work: told with a later time, so that nothing is found twice.
+    let later = Template { ntime: EASIEST_JOB.ntime + 1, ..EASIEST_JOB };
+    machine.find("patient", &later);
+    later.check(&pool.read_submit());
+}
+
+#[test]
+fn a_job_that_the_pool_repeats_gives_no_share_twice() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    let (_, nonce) = machine.find("machine", &EASIEST_JOB);
+    EASIEST_JOB.check(&pool.accept_share());
+    let ntime = machine.job.clone().unwrap()[7].clone();
+    for (number, id) in [(1, "job-1"), (2, "job-2"), (3, "job-1")] {
+        let again = Template { id, ..EASIEST_JOB };
+        pool.send(&again.notify(true));
+        let job = machine.until("mining.notify")["params"].clone();
+        let same = json!(["machine", job[0], "5a".repeat(machine.size), ntime, nonce]);
+        assert_eq!(machine.ask("mining.submit", &same)["error"][0], 22);
+        let later = Template { ntime: again.ntime + number, ..again };
+        machine.find("machine", &later);
+        // The next that the pool hears of: no duplicate went up.
+        later.check(&pool.accept_share());
+    }
 }
 
 #[test]
@@ -452,4 +476,24 @@ fn machines_hear_at_the_end_that_the_gateway_will_be_back() {
     stranger.wait_until_closed();
     ended.join().unwrap();
     EASIEST_JOB.check(&pool.read_submit());
+}
+
+#[test]
+fn a_share_that_is_on_its_way_when_the_gateway_ends_reaches_the_pool() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    let (extranonce2, job) = ("5a".repeat(machine.size), machine.job.clone().unwrap());
+    let extranonces = [&*machine.extranonce1, &extranonce2].concat();
+    let mut nonces = (0u32..).map(|nonce| format!("{nonce:08x}"));
+    let nonce =
+        nonces.find(|nonce| EASIEST_JOB.is_share(&EASIEST_JOB.header(&extranonces, nonce, 0))).unwrap();
+    let ended = thread::spawn(move || drop(gateway));
+    machine.until("client.reconnect");
+    // The machine had found it before it heard of the end.
+    machine.send("mining.submit", &json!(["machine", job[0], extranonce2, job[7], nonce]));
+    EASIEST_JOB.check(&pool.read_submit());
+    ended.join().unwrap();
+    machine.wait_until_closed();
 }
