@@ -11,10 +11,10 @@ use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
 use tokio::sync::watch;
 
-use super::limits::Rarely;
 use super::prefixes::{Prefixes, WorkHash};
 use crate::dispatcher::Current;
 use crate::job::Job;
+use crate::rarely::Rarely;
 use crate::split::prefix_size;
 
 /// Numbers of jobs, none used twice: two jobs of an upstream may have one name.

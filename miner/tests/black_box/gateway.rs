@@ -11,6 +11,8 @@ use iop_miner::gateway::limits::Limits;
 use iop_miner::gateway::{GatewaySettings, attach};
 use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
+use iop_miner::upstream::pool::Pool;
+use iop_miner::upstream::{Board, Timing};
 use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
@@ -24,6 +26,7 @@ const SHORT: Duration = Duration::from_millis(500);
 /// A gateway that runs until it is dropped.
 struct Gateway {
     stats: Arc<Stats>,
+    board: Arc<Board>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -51,9 +54,13 @@ impl Gateway {
     }
 
     fn start_with(pool_at: SocketAddr, settings: &GatewaySettings, devices: Vec<Box<dyn Device>>) -> Self {
-        let pool = pool(&[pool_at], None, TIMING);
+        Self::start_at(pool(&[pool_at], None, TIMING), settings, devices)
+    }
+
+    fn start_at(pool: Pool, settings: &GatewaySettings, devices: Vec<Box<dyn Device>>) -> Self {
+        let board = pool.board();
         let (stop, stopped) = oneshot::channel();
-        let mut rig = Rig::new(devices, pool.board());
+        let mut rig = Rig::new(devices, Arc::clone(&board));
         attach(settings, &[DeviceName::Cpu], &mut rig).unwrap();
         let stats = Arc::clone(&rig.stats);
         let until = async {
@@ -61,7 +68,7 @@ impl Gateway {
             Ok(())
         };
         let thread = thread::spawn(move || rig.run(pool, until).unwrap());
-        Self { stats, address: settings.listen, stop: Some(stop), thread: Some(thread) }
+        Self { stats, board, address: settings.listen, stop: Some(stop), thread: Some(thread) }
     }
 
     fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
@@ -184,8 +191,16 @@ impl Machine {
         }
     }
 
-    /// Finds a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
+    /// Submits a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
     fn find(&mut self, user: &str, upstream: &Template) -> (String, String) {
+        let (params, extranonce2, nonce) = self.solve(user, upstream);
+        let answer = self.ask("mining.submit", &params);
+        assert_eq!(answer["result"], true, "{answer}");
+        (extranonce2, nonce)
+    }
+
+    /// The same, not submitted yet; what to submit comes first.
+    fn solve(&mut self, user: &str, upstream: &Template) -> (Value, String, String) {
         let job = self.job.clone().expect("a job");
         let extranonce2 = "5a".repeat(self.size);
         let extranonces = [&*self.extranonce1, &extranonce2].concat();
@@ -194,9 +209,8 @@ impl Machine {
         self.tried += 1;
         let nonces = (self.tried << 20..).map(|nonce| format!("{nonce:08x}"));
         let nonce = nonces.into_iter().find(is_share).expect("one in a few thousand is a share");
-        let answer = self.ask("mining.submit", &json!([user, job[0], extranonce2, job[7], nonce]));
-        assert_eq!(answer["result"], true, "{answer}");
-        (extranonces[upstream.extranonce1.len()..].to_owned(), nonce)
+        let params = json!([user, job[0], extranonce2, job[7], nonce]);
+        (params, extranonces[upstream.extranonce1.len()..].to_owned(), nonce)
     }
 
     fn wait_until_closed(mut self) {
@@ -484,16 +498,32 @@ fn a_share_that_is_on_its_way_when_the_gateway_ends_reaches_the_pool() {
     let gateway = Gateway::start(address, &settings());
     let mut pool = upstream(&listener, &EASIEST_JOB);
     let mut machine = Machine::start(gateway.address, "machine");
-    let (extranonce2, job) = ("5a".repeat(machine.size), machine.job.clone().unwrap());
-    let extranonces = [&*machine.extranonce1, &extranonce2].concat();
-    let mut nonces = (0u32..).map(|nonce| format!("{nonce:08x}"));
-    let nonce =
-        nonces.find(|nonce| EASIEST_JOB.is_share(&EASIEST_JOB.header(&extranonces, nonce, 0))).unwrap();
+    let (share, ..) = machine.solve("machine", &EASIEST_JOB);
     let ended = thread::spawn(move || drop(gateway));
     machine.until("client.reconnect");
     // The machine had found it before it heard of the end.
-    machine.send("mining.submit", &json!(["machine", job[0], extranonce2, job[7], nonce]));
+    machine.send("mining.submit", &share);
     EASIEST_JOB.check(&pool.read_submit());
     ended.join().unwrap();
     machine.wait_until_closed();
+}
+
+#[test]
+fn a_share_that_a_machine_finds_just_after_a_change_of_pools_goes_to_the_pool_that_it_is_of() {
+    let [(first, first_at), (second, second_at)] = [listen(), listen()];
+    let timing = Timing { late_finds: PATIENCE, ..TIMING };
+    let gateway = Gateway::start_at(pool(&[first_at, second_at], None, timing), &settings(), Vec::new());
+    let mut old = upstream(&first, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    assert_eq!(machine.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
+    let (share, ..) = machine.solve("machine", &EASIEST_JOB);
+    assert!(gateway.board.ask_for(1));
+    let job = Template { id: "job-2", extranonce1: "beefbeef", ..EASIEST_JOB };
+    let mut new = upstream(&second, &job);
+    machine.until("mining.notify");
+    assert_eq!(machine.ask("mining.submit", &share)["error"][0], 21, "of no more use here");
+    EASIEST_JOB.check(&old.accept_share());
+    machine.find("machine", &job);
+    job.check(&new.accept_share());
+    gateway.wait_for(|snapshot| (snapshot.counts.accepted, snapshot.counts.stale) == (2, 0));
 }
