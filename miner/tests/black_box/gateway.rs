@@ -1,7 +1,9 @@
 //! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines speak hand-written JSON.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+mod machine;
+
+use std::io::{BufRead, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -14,9 +16,10 @@ use iop_miner::stats::{Snapshot, Stats};
 use iop_miner::upstream::pool::Pool;
 use iop_miner::upstream::{Board, Timing};
 use iop_stratum::difficulty::Difficulty;
-use serde_json::{Value, json};
-use tokio::net::TcpSocket;
+use serde_json::json;
 use tokio::sync::oneshot;
+
+use machine::Machine;
 
 use crate::support::{Client as Upstream, EASY, JOB, PATIENCE, TIMING, Template, listen, pool};
 
@@ -89,132 +92,6 @@ impl Drop for Gateway {
         drop(self.stop.take());
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || thread::panicking(), "the gateway panicked");
-    }
-}
-
-/// A machine on a connection.
-struct Machine {
-    reader: BufReader<TcpStream>,
-    id: u64,
-    extranonce1: String,
-    size: usize,
-    difficulty: f64,
-    /// The newest job's parameters.
-    job: Option<Value>,
-    /// Shares looked for.
-    tried: u32,
-}
-
-impl Machine {
-    fn connect(address: SocketAddr) -> Self {
-        Self::connect_from(Ipv4Addr::LOCALHOST, address)
-    }
-
-    /// From another of this machine's addresses.
-    fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let stream = runtime.block_on(async {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind((source, 0).into()).unwrap();
-            socket.connect(address).await.unwrap().into_std().unwrap()
-        });
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let reader = BufReader::new(stream);
-        Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None, tried: 0 }
-    }
-
-    /// Up to its first job.
-    fn start(address: SocketAddr, user: &str) -> Self {
-        Self::connect(address).begin(user)
-    }
-
-    fn begin(mut self, user: &str) -> Self {
-        self.introduce(user);
-        while self.job.is_none() {
-            self.read().expect("the gateway keeps the machine");
-        }
-        self
-    }
-
-    fn introduce(&mut self, user: &str) {
-        let subscribed = self.ask("mining.subscribe", &json!(["test/1"]));
-        self.extranonce1 = subscribed["result"][1].as_str().unwrap().to_owned();
-        self.size = subscribed["result"][2].as_u64().unwrap() as usize;
-        assert_eq!(self.ask("mining.authorize", &json!([user, "x"]))["result"], true);
-    }
-
-    fn send(&mut self, method: &str, params: &Value) -> u64 {
-        self.id += 1;
-        let line = json!({"id": self.id, "method": method, "params": params}).to_string() + "\n";
-        self.reader.get_mut().write_all(line.as_bytes()).unwrap();
-        self.id
-    }
-
-    /// The next line; `None` when the gateway has closed the connection.
-    fn read(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
-            Ok(0) => return None,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-            read => read.expect("the gateway speaks or goes"),
-        };
-        let line: Value = serde_json::from_str(&line).unwrap();
-        match line["method"].as_str() {
-            Some("mining.notify") => self.job = Some(line["params"].clone()),
-            Some("mining.set_difficulty") => self.difficulty = line["params"][0].as_f64().unwrap(),
-            Some("mining.set_extranonce") => {
-                self.extranonce1 = line["params"][0].as_str().unwrap().to_owned();
-                self.size = line["params"][1].as_u64().unwrap() as usize;
-            }
-            _ => {}
-        }
-        Some(line)
-    }
-
-    fn until(&mut self, method: &str) -> Value {
-        loop {
-            let line = self.read().expect("the gateway keeps the machine");
-            if line["method"] == method {
-                return line;
-            }
-        }
-    }
-
-    fn ask(&mut self, method: &str, params: &Value) -> Value {
-        let id = self.send(method, params);
-        loop {
-            let line = self.read().expect("the gateway keeps the machine");
-            if line["id"] == id {
-                return line;
-            }
-        }
-    }
-
-    /// Submits a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
-    fn find(&mut self, user: &str, upstream: &Template) -> (String, String) {
-        let (params, extranonce2, nonce) = self.solve(user, upstream);
-        let answer = self.ask("mining.submit", &params);
-        assert_eq!(answer["result"], true, "{answer}");
-        (extranonce2, nonce)
-    }
-
-    /// The same, not submitted yet; what to submit comes first.
-    fn solve(&mut self, user: &str, upstream: &Template) -> (Value, String, String) {
-        let job = self.job.clone().expect("a job");
-        let extranonce2 = "5a".repeat(self.size);
-        let extranonces = [&*self.extranonce1, &extranonce2].concat();
-        let bits = upstream.version & upstream.mask;
-        let is_share = |nonce: &String| upstream.is_share(&upstream.header(&extranonces, nonce, bits));
-        self.tried += 1;
-        let nonces = (self.tried << 20..).map(|nonce| format!("{nonce:08x}"));
-        let nonce = nonces.into_iter().find(is_share).expect("one in a few thousand is a share");
-        let params = json!([user, job[0], extranonce2, job[7], nonce]);
-        (params, extranonces[upstream.extranonce1.len()..].to_owned(), nonce)
-    }
-
-    fn wait_until_closed(mut self) {
-        while self.read().is_some() {}
     }
 }
 
