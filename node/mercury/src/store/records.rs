@@ -87,10 +87,11 @@ pub struct Relation {
     /// The request's nonce.
     #[n(2)]
     pub nonce: minicbor::bytes::ByteArray<32>,
-    /// Who asked.
+    /// Who asked; of a request that is not known, the other one.
     #[n(3)]
     pub requester: Id,
-    /// The request, an envelope.
+    /// The request, an envelope. Empty where the revocation came without one, or when it only waited in the box: then
+    /// the owner has never been in this relation, and it is not told.
     #[n(4)]
     pub request: ByteVec,
     /// The acceptance, an envelope.
@@ -108,6 +109,24 @@ pub struct Relation {
     /// The newest revocation, an envelope; also of an earlier relation.
     #[n(9)]
     pub revocation: Option<ByteVec>,
+    /// Hash of the request that the newest revocation names: it does not hold, even if it was signed later by a clock
+    /// that was ahead.
+    #[n(10)]
+    #[cbor(default)]
+    pub named: Option<minicbor::bytes::ByteArray<32>>,
+    /// All that is known is that the other one withdrew a request from the box: the first to give way, as strangers
+    /// may make as many as they like.
+    #[n(11)]
+    #[cbor(default)]
+    pub withdrawn: bool,
+}
+
+impl Relation {
+    /// Whether a request, by its hash and the second in which it was signed, was taken back.
+    #[must_use]
+    pub fn has_ended(&self, request: &[u8; 32], issued: u64) -> bool {
+        issued <= self.revoked || self.named.as_ref().is_some_and(|named| **named == *request)
+    }
 }
 
 /// A request that waits for its recipient.

@@ -9,7 +9,9 @@ use crate::store::Hosted;
 use crate::wire::{Answer, Code, Event, Refusal, Relation, Request};
 
 mod aged;
+mod early;
 mod limits;
+mod model;
 
 fn code(answer: &Answer) -> Option<Code> {
     match answer {
