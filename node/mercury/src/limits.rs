@@ -72,6 +72,9 @@ pub const MAX_ADDRESS: usize = 256;
 
 /// How long a redirect is kept after a persona has left, in seconds.
 pub const REDIRECT_TIME: u64 = 14 * DAY;
+/// Redirects that are kept, for each persona that a home may host: all may leave, and as many again who came after
+/// them, in fourteen days. 2.5 KiB each. Beyond, those who were hosted for the shortest time give way.
+pub const REDIRECTS_FOR_EACH: usize = 2;
 /// How long a home's challenge can be answered, in seconds.
 pub const CHALLENGE_TIME: u64 = 60;
 /// How far clocks may differ, in seconds.

@@ -12,6 +12,7 @@ mod hosting;
 mod mail;
 mod permits;
 mod profiles;
+mod redirects;
 mod relations;
 mod requests;
 mod sessions;
@@ -32,6 +33,7 @@ use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
 use calls::Calls;
+use redirects::Redirects;
 use sessions::Sessions;
 use sweep::Sweep;
 
@@ -42,7 +44,8 @@ pub struct Settings {
     pub network: String,
     /// Whom it takes.
     pub hosting: Hosting,
-    /// Personas that it hosts at most, up to [`crate::limits::MAX_HOSTED`].
+    /// Personas that it hosts at most, up to [`crate::limits::MAX_HOSTED`]. The redirects of those who have left are
+    /// bounded by it too: [`crate::limits::REDIRECTS_FOR_EACH`].
     pub max_hosted: usize,
     /// The persona that may invite, ban, and back up.
     pub owner: Option<Id>,
@@ -154,6 +157,7 @@ pub struct Home {
     sweep: Sweep,
     /// Personas hosted now.
     hosted: usize,
+    redirects: Redirects,
     /// Personas banned now.
     banned: usize,
     counters: Counters,
@@ -168,10 +172,12 @@ impl Home {
     /// # Errors
     /// The store cannot be read.
     pub fn new(store: Arc<Store>, key: Key, settings: Settings) -> Result<Self, StoreError> {
-        let mut hosted = 0;
+        let (mut hosted, mut redirects) = (0, Redirects::default());
         for row in store.rows(Column::Hosted, b"", b"") {
-            let record: Hosted = store.record(Column::Hosted, &row?.1)?;
+            let (key, value) = row?;
+            let record: Hosted = store.record(Column::Hosted, &value)?;
             hosted += usize::from(record.departure.is_none());
+            redirects.note(sweep::owner_of(&key), &record);
         }
         let banned = store.rows(Column::Bans, b"", b"").map(|row| row.map(|_| 1)).sum::<Result<_, _>>()?;
         let id = key.id();
@@ -186,6 +192,7 @@ impl Home {
             calls: Calls::default(),
             sweep: Sweep::default(),
             hosted,
+            redirects,
             banned,
             counters: Counters::default(),
             moved: Vec::new(),

@@ -67,7 +67,7 @@ impl Walk {
 }
 
 /// The persona that a key begins with.
-fn owner_of(key: &[u8]) -> Id {
+pub(super) fn owner_of(key: &[u8]) -> Id {
     let mut digest = [0; 32];
     digest.copy_from_slice(&key[..32]);
     Id::from_digest(digest)
@@ -192,12 +192,13 @@ impl Home {
     }
 
     /// Nothing is kept of who has left once the redirect is over.
-    fn sweep_hosted(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+    fn sweep_hosted(&mut self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for (key, value) in walk.step(self, Column::Hosted, now)? {
             let hosted: Hosted = self.store.record(Column::Hosted, &value)?;
             if hosted.departure.is_some() && hosted.redirect_until < now.wall {
                 batch.delete(Column::Hosted, &key);
+                self.redirects.forget(owner_of(&key), &hosted);
             }
         }
         self.commit_any(batch)
