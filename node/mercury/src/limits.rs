@@ -61,6 +61,12 @@ pub const MAX_RELATIONS: usize = 2_000;
 /// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
 /// together, by their time.
 pub const MAX_REVOKED: usize = 2_000;
+/// Less free space on its disk, in bytes, and a home takes nothing more to keep: RocksDB needs some hundred MiB to
+/// merge files while it throws away, and the rest is the chain's, which is on the same disk.
+pub const MIN_FREE_SPACE: u64 = 2 << 30;
+/// From so much free space on, in bytes, it does again: a quarter of a GiB more, so that it does not change its mind
+/// with each message.
+pub const SPACE_AGAIN: u64 = MIN_FREE_SPACE + (256 << 20);
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.

@@ -165,6 +165,7 @@ impl Home {
             ("mail_stored", counted.mail_stored),
             ("mail_delivered", counted.mail_delivered),
             ("blobs_completed", counted.blobs_completed),
+            ("disk_free_bytes", self.space.free().unwrap_or(0)),
         ]
     }
 

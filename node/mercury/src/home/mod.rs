@@ -16,6 +16,7 @@ mod redirects;
 mod relations;
 mod requests;
 mod sessions;
+mod space;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,6 +36,7 @@ use admin::Counters;
 use calls::Calls;
 use redirects::Redirects;
 use sessions::Sessions;
+use space::Space;
 use sweep::Sweep;
 
 /// What a home's owner decides.
@@ -155,6 +157,7 @@ pub struct Home {
     permits: Permits,
     calls: Calls,
     sweep: Sweep,
+    space: Space,
     /// Personas hosted now.
     hosted: usize,
     redirects: Redirects,
@@ -182,6 +185,8 @@ impl Home {
         let banned = store.rows(Column::Bans, b"", b"").map(|row| row.map(|_| 1)).sum::<Result<_, _>>()?;
         let id = key.id();
         let sessions = Sessions::default();
+        let disk = Arc::clone(&store);
+        let space = Space::new(move || disk.free_space());
         Ok(Self {
             store,
             id,
@@ -191,6 +196,7 @@ impl Home {
             permits: Permits::default(),
             calls: Calls::default(),
             sweep: Sweep::default(),
+            space,
             hosted,
             redirects,
             banned,
@@ -273,6 +279,7 @@ impl Home {
     }
 
     fn dispatch(&mut self, asked: &Asked, request: Request) -> Result<Reply, Failure> {
+        self.check_space(&request)?;
         match request {
             Request::About => Ok(self.about(asked).into()),
             Request::Challenge => self.challenge(asked),
@@ -320,6 +327,7 @@ impl Home {
     /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
+        self.space.look();
         self.tick_calls(now);
         self.sweep(now);
     }

@@ -250,6 +250,13 @@ impl Store {
         Ok(self.syncer.written())
     }
 
+    /// Free bytes on its disk; none where the system does not say.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// The ticket of the last batch: what was read by now is safe when it is due.
     #[must_use]
     pub fn so_far(&self) -> Ticket {
