@@ -390,7 +390,7 @@ impl Device {
         for (home, all) in homes {
             for some in all.chunks(MAX_ASKED) {
                 match self.ask_as_me(&home, Request::Presence(some.to_vec())).await {
-                    Ok(Answer::Presence(found)) => there.extend(
+                    Ok(Answer::Presence(found, _)) => there.extend(
                         found
                             .into_iter()
                             .filter(|one| some.contains(&one.persona))

@@ -13,7 +13,8 @@ use crate::envelope::{Bytes32, Envelope, EnvelopeError, Verified};
 use crate::id::Id;
 use crate::limits::{MAX_FETCH, MAX_FETCH_BYTES, MAX_RELATIONS, MAX_REVOKED};
 use crate::store::{
-    Batch, Column, Hosted, ItemKind, Relation, RelationState, Request as Boxed, StoreError, behind, pair,
+    Batch, Column, Hosted, ItemKind, Relation, RelationState, Request as Boxed, StoreError, Ticket, behind,
+    pair,
 };
 use crate::wire::{self, Answer, Code, Event, Refusal};
 
@@ -94,7 +95,10 @@ impl Home {
             true => self.deliver_if_room(asked, ItemKind::Accepted, acceptance, &mut batch)?,
             false => None,
         };
-        Ok(Reply::done(self.commit_and_tell(requester, number, batch)?))
+        let ticket = self.commit_and_tell(requester, number, batch)?;
+        self.tell_outcome(requester, accepter, asked_here, ticket);
+        self.tell_outcome(accepter, requester, accepted_here, ticket);
+        Ok(Reply::done(ticket))
     }
 
     pub(super) fn revoke(&mut self, asked: &Asked, revocation: &Envelope) -> Result<Reply, Failure> {
@@ -103,7 +107,7 @@ impl Home {
         check_two(revoker, other)?;
         let nonce = nonce(&revocation)?;
         let mut batch = Batch::default();
-        let (_, others) = (
+        let (own, others) = (
             self.end(asked, revoker, other, &revocation, &nonce, &mut batch)?,
             self.end(asked, other, revoker, &revocation, &nonce, &mut batch)?,
         );
@@ -113,7 +117,19 @@ impl Home {
             true => self.deliver_if_room(asked, ItemKind::Revoked, &revocation, &mut batch)?,
             false => None,
         };
-        Ok(Reply::done(self.commit_and_tell(other, number, batch)?))
+        let ticket = self.commit_and_tell(other, number, batch)?;
+        self.tell_outcome(revoker, other, own, ticket);
+        self.tell_outcome(other, revoker, others, ticket);
+        Ok(Reply::done(ticket))
+    }
+
+    /// Who is there is told when an owner's relation begins to hold, and that he is gone when it ends.
+    fn tell_outcome(&mut self, owner: Id, other: Id, outcome: Outcome, ticket: Ticket) {
+        let Outcome::Changed(from, to) = outcome else { return };
+        let (held, holds) = (from == Some(RelationState::Held), to == RelationState::Held);
+        if held != holds {
+            self.tell_presence_to(other, owner, holds, Some(ticket));
+        }
     }
 
     /// What a revocation does at one side, where that is hosted here.
@@ -200,7 +216,7 @@ impl Home {
         recipient: Id,
         number: Option<u64>,
         batch: Batch,
-    ) -> Result<crate::store::Ticket, StoreError> {
+    ) -> Result<Ticket, StoreError> {
         let ticket = self.commit(batch)?;
         if let Some(number) = number {
             self.counters.mail_stored += 1;

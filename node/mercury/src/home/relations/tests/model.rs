@@ -129,7 +129,7 @@ impl Side {
 
 #[test]
 fn in_any_order_at_both_homes_what_was_taken_back_stays_so() {
-    let rounds = 60;
+    let rounds = 50;
     let mut ends = [0, 0];
     for seed in 0..rounds {
         let mut dice = Dice(seed);
@@ -169,5 +169,5 @@ fn in_any_order_at_both_homes_what_was_taken_back_stays_so() {
             assert!(sides.iter().all(|side| !side.holds(&people)), "taken back at both");
         }
     }
-    assert!(ends.iter().all(|count| *count > 10), "both ends are seen: {ends:?}");
+    assert!(ends.iter().all(|count| *count > 5), "both ends are seen: {ends:?}");
 }
