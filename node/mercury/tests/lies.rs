@@ -635,3 +635,28 @@ async fn presence_is_asked_on_for_where_an_answer_is_cut_and_a_home_makes_no_end
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_brings_the_revocation_of_a_request_that_was_never_accepted() {
+    within(async {
+        let victim = Victim::new().await;
+        let friend = victim.friend();
+        let take_back = victim.device.folder().update(|state| {
+            let contact = state.contact_mut(friend);
+            let hash = contact.request.as_ref().unwrap().hash();
+            contact.take_back(hash, wall(), None);
+        });
+        take_back.unwrap();
+        let (new, (tell, mut told)) = (Liar::start().await, mpsc::unbounded_channel());
+        new.lie(move |request, truth| {
+            if let (Request::Revoke(revocation), Answer::Done) = (request, &truth) {
+                tell.send(verified::<RelationRevocation>(revocation).about()).unwrap();
+            }
+            truth.into()
+        });
+        let home = Home::parse(&new.address.to_string()).unwrap();
+        assert_eq!(victim.device.move_to(&home, None).await.unwrap().unproven, 0);
+        assert_eq!(told.try_recv(), Ok(friend));
+    })
+    .await;
+}
