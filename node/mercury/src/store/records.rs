@@ -251,3 +251,54 @@ pub struct Blob {
     #[n(3)]
     pub since: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::cbor::to_vec;
+
+    /// [`Relation`] as it was before it kept what a revocation names.
+    #[derive(Encode)]
+    struct Before {
+        #[n(0)]
+        state: RelationState,
+        #[n(1)]
+        request_hash: minicbor::bytes::ByteArray<32>,
+        #[n(2)]
+        nonce: minicbor::bytes::ByteArray<32>,
+        #[n(3)]
+        requester: Id,
+        #[n(4)]
+        request: ByteVec,
+        #[n(5)]
+        acceptance: Option<ByteVec>,
+        #[n(6)]
+        revoked: u64,
+        #[n(7)]
+        issued: u64,
+        #[n(8)]
+        expires: u64,
+        #[n(9)]
+        revocation: Option<ByteVec>,
+    }
+
+    #[test]
+    fn a_relation_that_was_written_before_is_read() {
+        let before = Before {
+            state: RelationState::Revoked,
+            request_hash: [1; 32].into(),
+            nonce: [2; 32].into(),
+            requester: Id::from_digest([3; 32]),
+            request: vec![4].into(),
+            acceptance: None,
+            revoked: 5,
+            issued: 4,
+            expires: 6,
+            revocation: Some(vec![7].into()),
+        };
+        let relation: Relation = minicbor::decode(&to_vec(&before)).unwrap();
+        assert_eq!((relation.named, relation.withdrawn, relation.revoked), (None, false, 5));
+        assert!(relation.has_ended(&[1; 32], 5) && !relation.has_ended(&[1; 32], 6));
+    }
+}
