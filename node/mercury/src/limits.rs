@@ -61,6 +61,12 @@ pub const MAX_RELATIONS: usize = 2_000;
 /// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
 /// together, by their time.
 pub const MAX_REVOKED: usize = 2_000;
+/// Less free space on its disk, in bytes, and a home takes nothing more to keep: RocksDB needs some hundred MiB to
+/// merge files while it throws away, and the rest is the chain's, which is on the same disk.
+pub const MIN_FREE_SPACE: u64 = 2 << 30;
+/// From so much free space on, in bytes, it does again: a quarter of a GiB more, so that it does not change its mind
+/// with each message.
+pub const SPACE_AGAIN: u64 = MIN_FREE_SPACE + (256 << 20);
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.
@@ -72,6 +78,9 @@ pub const MAX_ADDRESS: usize = 256;
 
 /// How long a redirect is kept after a persona has left, in seconds.
 pub const REDIRECT_TIME: u64 = 14 * DAY;
+/// Redirects that are kept, for each persona that a home may host: all may leave, and as many again who came after
+/// them, in fourteen days. 2.5 KiB each. Beyond, those who were hosted for the shortest time give way.
+pub const REDIRECTS_FOR_EACH: usize = 2;
 /// How long a home's challenge can be answered, in seconds.
 pub const CHALLENGE_TIME: u64 = 60;
 /// How far clocks may differ, in seconds.

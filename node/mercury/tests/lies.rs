@@ -600,3 +600,63 @@ async fn an_acceptance_of_what_another_device_asked_is_looked_up() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_is_asked_on_for_where_an_answer_is_cut_and_a_home_makes_no_endless_work_of_it() {
+    within(async {
+        let victim = Victim::new().await;
+        let (other, address) = (Key::generate().unwrap(), victim.address());
+        let update = victim.device.folder().update(|state| {
+            let contact = state.contact_mut(other.id());
+            (contact.standing, contact.home) = (Standing::Held, Some(address));
+        });
+        update.unwrap();
+        let mut friends = [victim.friend(), other.id()];
+        friends.sort_unstable();
+        let profiles = [&victim.friend, &other]
+            .map(|key| (key.id(), sign(key, key.id(), Order::Sequence(1), &profile())));
+        for endless in [false, true] {
+            let profiles = profiles.clone();
+            victim.liar.lie(move |request, truth| match request {
+                Request::GetProfile(id) => {
+                    let profile = profiles.iter().find(|(persona, _)| persona == id).unwrap();
+                    Answer::Profile(profile.1.clone()).into()
+                }
+                Request::Presence(asked) => {
+                    let first = *asked.iter().min().unwrap();
+                    let there = Presence { persona: first, applications: Some(Vec::new()) };
+                    Answer::Presence(vec![there], endless || asked.len() > 1).into()
+                }
+                _ => truth.into(),
+            });
+            let there = victim.device.presence(&friends).await.unwrap();
+            assert!(there.iter().map(|one| one.persona).eq(friends), "{endless}: {there:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_brings_the_revocation_of_a_request_that_was_never_accepted() {
+    within(async {
+        let victim = Victim::new().await;
+        let friend = victim.friend();
+        let take_back = victim.device.folder().update(|state| {
+            let contact = state.contact_mut(friend);
+            let hash = contact.request.as_ref().unwrap().hash();
+            contact.take_back(hash, wall(), None);
+        });
+        take_back.unwrap();
+        let (new, (tell, mut told)) = (Liar::start().await, mpsc::unbounded_channel());
+        new.lie(move |request, truth| {
+            if let (Request::Revoke(revocation), Answer::Done) = (request, &truth) {
+                tell.send(verified::<RelationRevocation>(revocation).about()).unwrap();
+            }
+            truth.into()
+        });
+        let home = Home::parse(&new.address.to_string()).unwrap();
+        assert_eq!(victim.device.move_to(&home, None).await.unwrap().unproven, 0);
+        assert_eq!(told.try_recv(), Ok(friend));
+    })
+    .await;
+}

@@ -153,13 +153,16 @@ impl Device {
             if !matches!(contact.standing, Standing::Held | Standing::Revoked) {
                 continue;
             }
-            let (Some(request), Some(acceptance)) = (contact.request, contact.acceptance) else { continue };
-            // Otherwise the other one could bring the old proof and be believed.
+            let Some(request) = contact.request else { continue };
+            // Otherwise the other one could bring the old proof and be believed: also one that never came here.
             let revocation = match contact.standing {
                 Standing::Revoked => Some(self.revocation(contact.id, &request)?.1),
                 _ => None,
             };
-            let mut done = self.ask_done(home, Request::Related(request, acceptance)).await;
+            let mut done = match contact.acceptance {
+                Some(acceptance) => self.ask_done(home, Request::Related(request, acceptance)).await,
+                None => Ok(()),
+            };
             if let (Ok(()), Some(revocation)) = (&done, revocation) {
                 done = self.ask_done(home, Request::Revoke(revocation)).await;
             }
