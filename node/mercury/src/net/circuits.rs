@@ -79,9 +79,8 @@ impl Circuits {
                 self.take(from, *dst_peer_id, State::Pending);
             }
             relay::Event::CircuitClosed { dst_peer_id, .. } => {
-                if self.take(from, *dst_peer_id, State::Ended).is_none() {
-                    self.take(from, *dst_peer_id, State::Open);
-                }
+                let known = self.take(from, *dst_peer_id, State::Ended);
+                known.or_else(|| self.take(from, *dst_peer_id, State::Open));
             }
             _ => {}
         }

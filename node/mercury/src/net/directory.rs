@@ -421,9 +421,8 @@ mod tests {
         let one = PeerId::random();
         let one_peer = |number: u32| (one, address(u8::try_from(number % 8).unwrap()));
         let one_address = |_| (PeerId::random(), address(1));
-        let sources: [(&dyn Fn(u32) -> (PeerId, Option<Address>), u32); 2] =
-            [(&one_peer, RECORDS_OF_PEER.burst), (&one_address, RECORDS_OF_ADDRESS.burst)];
-        for (source, burst) in sources {
+        for (same_peer, burst) in [(true, RECORDS_OF_PEER.burst), (false, RECORDS_OF_ADDRESS.burst)] {
+            let source = |number| if same_peer { one_peer(number) } else { one_address(number) };
             let (mut directory, mut store) = (directory(&bench), store());
             for number in 1..burst {
                 directory.put(&mut store, source(number), wrong.clone(), now);

@@ -401,7 +401,8 @@ impl Host {
             }
             relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
                 // The relay asked only whether the device may open some circuit, not which one.
-                if !self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now()) {
+                let permitted = self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now());
+                if !permitted {
                     add(&self.figures.circuits_refused);
                     self.disconnect(*src_peer_id);
                 }

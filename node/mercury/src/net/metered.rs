@@ -4,7 +4,7 @@
 //! connection that brings more. Not here: requests, which are refused one by one first ([`super::host`]).
 //! Path: a handler's event → a token → the behaviour; without a token the connection ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -56,7 +56,9 @@ pub(super) struct Metered<B> {
     sources: Sources,
     meter: Meter,
     next_sweep: Instant,
-    ending: VecDeque<(PeerId, ConnectionId)>,
+    to_end: VecDeque<(PeerId, ConnectionId)>,
+    /// Those that have not ended yet.
+    ending: HashSet<ConnectionId>,
     ended: u64,
 }
 
@@ -67,7 +69,8 @@ impl<B> Metered<B> {
             sources: sources.clone(),
             meter: Meter::new(rates),
             next_sweep: Instant::now(),
-            ending: VecDeque::new(),
+            to_end: VecDeque::new(),
+            ending: HashSet::new(),
             ended: 0,
         }
     }
@@ -145,6 +148,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Metered<B> {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.ending.remove(&closed.connection_id);
+        }
         self.inner.on_swarm_event(event);
     }
 
@@ -155,17 +161,21 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Metered<B> {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
+        if self.ending.contains(&connection) {
+            return;
+        }
         if self.take(peer, connection, Instant::now()) {
             self.inner.on_connection_handler_event(peer, connection, event);
-        } else if !self.ending.contains(&(peer, connection)) {
-            self.ending.push_back((peer, connection));
+        } else {
+            self.ending.insert(connection);
+            self.to_end.push_back((peer, connection));
+            self.ended += 1;
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        if let Some((peer_id, connection)) = self.ending.pop_front() {
+        if let Some((peer_id, connection)) = self.to_end.pop_front() {
             tracing::debug!("Mercury disconnects {peer_id}: too much in short time");
-            self.ended += 1;
             return Poll::Ready(ToSwarm::CloseConnection {
                 peer_id,
                 connection: CloseConnection::One(connection),
