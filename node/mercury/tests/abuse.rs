@@ -238,7 +238,10 @@ async fn who_lies_in_the_directory_makes_a_home_dial_nobody() {
     let peers = vec![liar.address.clone()];
     let home = Running::start(Setup { external, peers: peers.clone(), ..Setup::default() }).await;
     let _resident = Device::resident(&home).await;
-    liar.until_put().await;
+    tokio::select! {
+        () = liar.until_put() => {}
+        dialled = victim.accept() => panic!("{dialled:?}"),
+    }
     let dialled = victim.accept().now_or_never();
     assert!(dialled.is_none(), "{dialled:?}");
     // One that is on this machine alone may have neighbours there.

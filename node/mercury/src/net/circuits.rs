@@ -265,3 +265,81 @@ impl NetworkBehaviour for Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Key;
+
+    fn holder() -> Holder {
+        Holder { persona: Key::from_secret(&[1; 32]).id(), address: None }
+    }
+
+    /// Circuits between the same two, by one connection of the caller's and some of the callee's.
+    struct Pair {
+        circuits: Circuits,
+        from: (PeerId, ConnectionId),
+        to: PeerId,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let from = (PeerId::random(), ConnectionId::new_unchecked(1));
+            Self { circuits: Circuits::default(), from, to: PeerId::random() }
+        }
+
+        fn open(&mut self, to: usize) {
+            let to = (self.to, ConnectionId::new_unchecked(to));
+            let (from, state) = (self.from, State::Pending);
+            self.circuits.all.push(Circuit { from, to, holder: holder(), state });
+            let (src_peer_id, dst_peer_id) = (self.from.0, self.to);
+            self.circuits.say(self.from.1, &relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id });
+        }
+
+        fn say_closed(&mut self) {
+            let (src_peer_id, dst_peer_id) = (self.from.0, self.to);
+            let event = relay::Event::CircuitClosed { src_peer_id, dst_peer_id, error: None };
+            self.circuits.say(self.from.1, &event);
+        }
+
+        fn depart(&mut self, connection: usize) {
+            self.circuits.depart(ConnectionId::new_unchecked(connection));
+        }
+
+        fn count(&self) -> usize {
+            self.circuits.held(|_| true)
+        }
+    }
+
+    #[test]
+    fn a_circuit_that_ends_with_its_connection_is_said_to_end_again_and_counts_once() {
+        let mut pair = Pair::new();
+        for connection in [2, 2, 3] {
+            pair.open(connection);
+        }
+        assert_eq!(pair.count(), 3);
+        pair.depart(2);
+        assert_eq!(pair.count(), 1);
+        pair.say_closed();
+        pair.say_closed();
+        assert_eq!((pair.count(), pair.circuits.all.len()), (1, 1), "what was known already");
+        pair.say_closed();
+        assert_eq!(pair.count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_left_when_the_caller_has_gone_or_what_was_asked_for_comes_to_nothing() {
+        let mut pair = Pair::new();
+        pair.open(2);
+        pair.open(3);
+        pair.depart(2);
+        pair.depart(1);
+        assert!(pair.circuits.all.is_empty(), "nobody says anything any more");
+        let to = (pair.to, ConnectionId::new_unchecked(4));
+        let (from, holder, state) = (pair.from, holder(), State::Pending);
+        pair.circuits.all.push(Circuit { from, to, holder, state });
+        assert_eq!(pair.count(), 1, "it counts from when it is asked for");
+        pair.depart(4);
+        assert!(pair.circuits.all.is_empty());
+    }
+}
