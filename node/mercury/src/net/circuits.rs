@@ -134,7 +134,7 @@ type Action = ToSwarm<relay::Event, THandlerInEvent<relay::Behaviour>>;
 pub(super) struct Relay {
     inner: relay::Behaviour,
     limits: Limits,
-    /// Whose connections there are.
+    /// Whose connections those are on which the relay was asked for something.
     peers: HashMap<ConnectionId, PeerId>,
     /// What the relay wants, looked at.
     actions: VecDeque<Action>,
@@ -234,15 +234,9 @@ impl NetworkBehaviour for Relay {
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        match &event {
-            FromSwarm::ConnectionEstablished(new) => {
-                self.peers.insert(new.connection_id, new.peer_id);
-            }
-            FromSwarm::ConnectionClosed(closed) => {
-                self.peers.remove(&closed.connection_id);
-                self.limits.circuits().depart(closed.connection_id);
-            }
-            _ => {}
+        if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.peers.remove(&closed.connection_id);
+            self.limits.circuits().depart(closed.connection_id);
         }
         self.inner.on_swarm_event(event);
         self.take_actions(None);
@@ -254,6 +248,7 @@ impl NetworkBehaviour for Relay {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
+        self.peers.insert(connection, peer);
         self.inner.on_connection_handler_event(peer, connection, event);
         self.take_actions(Some((peer, connection)));
     }

@@ -255,7 +255,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Guard<B> {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
-            FromSwarm::ExternalAddrConfirmed(confirmed) => self.dials.own.push(confirmed.addr.clone()),
+            FromSwarm::ExternalAddrConfirmed(confirmed) if !self.dials.own.contains(confirmed.addr) => {
+                self.dials.own.push(confirmed.addr.clone());
+            }
             FromSwarm::ExternalAddrExpired(expired) => self.dials.own.retain(|own| own != expired.addr),
             _ => {}
         }
