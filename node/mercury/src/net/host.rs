@@ -20,6 +20,7 @@ use super::codec::{Arrived, Asked};
 use super::devices::{Devices, Disconnect, answer_weight};
 use super::directory::{DIRECTORY, Directory, may_dial};
 use super::figures::{Figures, Handle, add, set};
+use super::muxer::Carriers;
 use super::quotas::{Address, Buckets, Quotas};
 use super::setup::{HostError, Setup};
 use super::swarm::{Protocols, ProtocolsEvent, build};
@@ -53,6 +54,7 @@ pub struct Host {
     seen: HashMap<ConnectionId, Multiaddr>,
     /// From whom to whom circuits are open.
     circuits: HashSet<(PeerId, PeerId)>,
+    carriers: Carriers,
     next: u64,
     /// Requests that the home has not answered yet.
     asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
@@ -72,7 +74,9 @@ impl Host {
     /// It cannot listen at one of the addresses.
     pub fn new(listen: Vec<Multiaddr>, home: Home, setup: Setup) -> Result<Self, HostError> {
         let permits = home.permits();
-        let mut swarm = build(&home.peer_key(), &permits, &setup.quotas, !setup.external.is_empty())?;
+        let carriers = Carriers::default();
+        let lists = (&permits, &carriers);
+        let mut swarm = build(&home.peer_key(), lists, &setup.quotas, !setup.external.is_empty())?;
         for address in listen {
             swarm
                 .listen_on(address.clone())
@@ -93,6 +97,7 @@ impl Host {
             quotas: setup.quotas,
             seen: HashMap::new(),
             circuits: HashSet::new(),
+            carriers,
             next: 0,
             asked: HashMap::new(),
             outputs: VecDeque::new(),
@@ -405,6 +410,7 @@ impl Host {
             }
             _ => {}
         }
+        self.carriers.set(self.circuits.iter());
         set(&self.figures.circuits, u64::try_from(self.circuits.len()).unwrap_or(u64::MAX));
     }
 

@@ -1,6 +1,7 @@
 //! A home on the network: libp2p around [`crate::home::Home`], which knows none.
 //!
-//! Here: the streams' framing ([`codec`]), how much each may take ([`quotas`]), who is let in (`gate`), what is under way
+//! Here: the streams' framing ([`codec`]), how much each may take ([`quotas`]), who is let in (`gate`), how much of
+//! it waits (`muxer`), what is under way
 //! with each device (`devices`), which home a persona is at ([`directory`]), the loop that ties it together ([`host`]). Not here: what requests mean.
 //! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
 
@@ -10,9 +11,11 @@ pub mod directory;
 mod figures;
 mod gate;
 pub mod host;
+pub(crate) mod muxer;
 pub mod quotas;
 mod setup;
 mod swarm;
+mod unread;
 
 pub use figures::{Figure, Handle};
 pub use host::Host;
