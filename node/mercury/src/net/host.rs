@@ -23,6 +23,7 @@ use super::figures::{Figures, Handle, add, set};
 use super::muxer::Carriers;
 use super::quotas::{Address, Buckets, Quotas};
 use super::setup::{HostError, Setup};
+use super::slim::Slim;
 use super::swarm::{Protocols, ProtocolsEvent, build};
 use crate::home::{Home, Now, Output, Permits, RequestId, What};
 use crate::limits::MAX_ADDRESSES;
@@ -37,7 +38,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// A home on the network.
 pub struct Host {
     home: Home,
-    swarm: Swarm<Protocols>,
+    swarm: Swarm<Slim<Protocols>>,
     permits: Permits,
     durable: Durable,
     quotas: Quotas,

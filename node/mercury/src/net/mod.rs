@@ -14,6 +14,7 @@ pub mod host;
 pub(crate) mod muxer;
 pub mod quotas;
 mod setup;
+mod slim;
 mod swarm;
 mod unread;
 

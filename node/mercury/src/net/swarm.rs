@@ -16,6 +16,7 @@ use super::directory;
 use super::gate::Gate;
 use super::muxer::{self, Carriers};
 use super::quotas::Quotas;
+use super::slim::Slim;
 use crate::home::Permits;
 use crate::limits::{
     CIRCUIT_BYTES, CIRCUIT_TIME, HANDSHAKE_TIME, IDLE_TIME, MAX_CIRCUITS, MAX_CIRCUITS_OF_PEER,
@@ -46,7 +47,7 @@ pub(super) fn build(
     (permits, carriers): (&Permits, &Carriers),
     quotas: &Quotas,
     hide_listening: bool,
-) -> Result<Swarm<Protocols>, noise::Error> {
+) -> Result<Swarm<Slim<Protocols>>, noise::Error> {
     let protocols = Protocols {
         gate: Gate::new(quotas.clone()),
         outgoing: connection_limits::Behaviour::new(
@@ -76,7 +77,7 @@ pub(super) fn build(
         .with_tokio()
         .with_other_transport(|_| transport)
         .unwrap_or_else(|never| match never {})
-        .with_behaviour(|_| protocols)
+        .with_behaviour(|_| Slim(protocols))
         .unwrap_or_else(|never| match never {})
         .with_swarm_config(|config| {
             config
