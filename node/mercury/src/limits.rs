@@ -119,10 +119,29 @@ pub const MAX_EVENT: usize = 8 * 1024;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests and events under way on one connection; what comes beyond is dropped. A device rarely has three.
 pub const STREAMS_OF_CONNECTION: usize = 16;
-/// Streams of a connection as yamux counts them. The number is odd for a reason: yamux lets the windows of a
-/// connection grow to 1 GiB together, less 256 KiB for each of these, so that 24 MiB are left for circuits that are
-/// fast. The streams themselves are few: those that no protocol takes are closed at once.
-pub const YAMUX_STREAMS: usize = 4_000;
+/// Streams of the other side that are open on a connection, whatever they are for; what comes beyond is reset. More
+/// than anyone needs: [`STREAMS_OF_CONNECTION`], as many of another home's lookups twice over, and some for circuits.
+pub const INBOUND_STREAMS: usize = 64;
+/// Streams of a connection in all: ours too, and those that were reset while the other side does not read. One that
+/// opens more is disconnected.
+pub const MAX_STREAMS: usize = 128;
+/// Bytes that came on a connection and were not read by what they are for; no more is taken until they are. Three of the
+/// longest requests: all that is read at once, so honest devices never have so much waiting. From one address it is
+/// 64 MiB.
+pub const MAX_UNREAD: usize = 256 * 1024;
+/// The same where circuits end: the windows of [`MAX_CIRCUITS_OF_PEER`] and [`WINDOW_GROWTH`], twice, since small frames
+/// cost more. Less would let a slow reader hold up what else its peer has open.
+pub const MAX_UNREAD_OF_CARRIER: usize = 4 << 20;
+/// By how much the windows of a connection's streams may grow together, in bytes. With 256 KiB more a circuit to
+/// somebody 100 ms away carries 100 Mbit/s.
+pub const WINDOW_GROWTH: usize = 1 << 20;
+/// Longest frame of the multiplexer, in bytes: what implementations send at most.
+pub const MAX_FRAME: usize = 64 * 1024;
+/// What it costs to keep a frame that was not read, beside its bytes. Without it a window of single bytes would cost
+/// sixteen megabytes.
+pub const FRAME_COST: usize = 128;
+/// Time for the other side to take what is left when a connection is closed.
+pub const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// Streams of a connection that have not yet said what they are for.
 pub const NEGOTIATING_STREAMS: usize = 8;
 
@@ -194,7 +213,7 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
 /// Bytes through a circuit, both ways together: a call with pictures, not a film.
 pub const CIRCUIT_BYTES: u64 = 64 << 20;
-/// Circuits at once. One whose ends collude can make the relay hold 24 MiB.
+/// Circuits at once. One whose ends collude can make the relay hold [`MAX_UNREAD_OF_CARRIER`] for each of them.
 pub const MAX_CIRCUITS: usize = 256;
 /// Circuits of one device.
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;

@@ -21,8 +21,10 @@ use super::devices::{Devices, Disconnect, answer_weight};
 use super::dials::{Guard, may_dial};
 use super::directory::{DIRECTORY, Directory};
 use super::figures::{Figures, Handle, add, set};
+use super::muxer::Carriers;
 use super::quotas::{Address, Buckets, Quotas};
 use super::setup::{HostError, Setup};
+use super::slim::Slim;
 use super::swarm::{Protocols, ProtocolsEvent, build};
 use crate::home::{Home, Now, Output, Permits, RequestId, What};
 use crate::limits::MAX_ADDRESSES;
@@ -37,7 +39,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// A home on the network.
 pub struct Host {
     home: Home,
-    swarm: Swarm<Guard<Protocols>>,
+    swarm: Swarm<Guard<Slim<Protocols>>>,
     permits: Permits,
     durable: Durable,
     quotas: Quotas,
@@ -52,6 +54,7 @@ pub struct Host {
     of_address: Buckets<Address>,
     /// Where those come from who have not yet told what they are.
     seen: HashMap<ConnectionId, Multiaddr>,
+    carriers: Carriers,
     next: u64,
     /// Requests that the home has not answered yet.
     asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
@@ -71,9 +74,11 @@ impl Host {
     /// It cannot listen at one of the addresses.
     pub fn new(listen: Vec<Multiaddr>, home: Home, setup: Setup) -> Result<Self, HostError> {
         let permits = home.permits();
+        let carriers = Carriers::default();
+        let lists = (&permits, &carriers);
         let peers: Vec<_> = setup.peers.iter().filter_map(split_peer).collect();
         let hide = !setup.external.is_empty();
-        let mut swarm = build(&home.peer_key(), &permits, &setup.quotas, hide, &peers)?;
+        let mut swarm = build(&home.peer_key(), lists, &setup.quotas, hide, &peers)?;
         for address in listen {
             swarm
                 .listen_on(address.clone())
@@ -98,6 +103,7 @@ impl Host {
             of_address: Buckets::new(setup.quotas.requests_of_address),
             quotas: setup.quotas,
             seen: HashMap::new(),
+            carriers,
             next: 0,
             asked: HashMap::new(),
             outputs: VecDeque::new(),
@@ -415,6 +421,7 @@ impl Host {
 
     fn count_circuits(&self) {
         let open = self.swarm.behaviour().relay.open();
+        self.carriers.set(open.iter());
         set(&self.figures.circuits, u64::try_from(open.len()).unwrap_or(u64::MAX));
     }
 

@@ -1,11 +1,14 @@
 //! The protocols that a home speaks, and with which bounds.
 
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, autonat, connection_limits, identify, kad, noise, ping, relay, tcp, yamux,
+    Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, noise, ping, relay, tcp,
 };
 
 use super::circuits::{Limits, Relay};
@@ -14,12 +17,13 @@ use super::dials::{Dials, Guard};
 use super::directory;
 use super::gate::Gate;
 use super::metered::{Metered, Sources};
+use super::muxer::{self, Carriers};
 use super::quotas::Quotas;
+use super::slim::Slim;
 use crate::home::Permits;
 use crate::limits::{
     CIRCUIT_BYTES, CIRCUIT_TIME, HANDSHAKE_TIME, IDLE_TIME, MAX_CIRCUITS, MAX_CIRCUITS_OF_PEER,
     MAX_PENDING_OUTGOING, MAX_SESSIONS, NEGOTIATING_STREAMS, PING_INTERVAL, PING_TIMEOUT, RESERVATION_TIME,
-    YAMUX_STREAMS,
 };
 use crate::wire::REQUESTS;
 
@@ -44,11 +48,11 @@ pub(super) struct Protocols {
 /// The keys cannot be used for encryption.
 pub(super) fn build(
     key: &Keypair,
-    permits: &Permits,
+    (permits, carriers): (&Permits, &Carriers),
     quotas: &Quotas,
     hide_listening: bool,
     named: &[(PeerId, Multiaddr)],
-) -> Result<Swarm<Guard<Protocols>>, noise::Error> {
+) -> Result<Swarm<Guard<Slim<Protocols>>>, noise::Error> {
     let sources = Sources::default();
     let limits = Limits::new(permits, quotas);
     let relay = relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits, &limits));
@@ -80,11 +84,13 @@ pub(super) fn build(
         relay: Metered::new(Relay::new(relay, limits), &sources, quotas.relaying),
         autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
     };
-    let protocols = Guard::new(protocols, Dials::new(quotas, named.iter().map(|(_, address)| address)));
+    let dials = Dials::new(quotas, named.iter().map(|(_, address)| address));
+    let transport = transport(key, carriers)?;
     let swarm = libp2p::SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, muxer)?
-        .with_behaviour(|_| protocols)
+        .with_other_transport(|_| transport)
+        .unwrap_or_else(|never| match never {})
+        .with_behaviour(|_| Guard::new(Slim(protocols), dials))
         .unwrap_or_else(|never| match never {})
         .with_swarm_config(|config| {
             config
@@ -96,10 +102,17 @@ pub(super) fn build(
     Ok(swarm)
 }
 
-fn muxer() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(YAMUX_STREAMS);
-    config
+type Connections = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// TCP, encrypted, with so many streams and no more.
+fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, noise::Error> {
+    let carriers = carriers.clone();
+    let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key)?)
+        .multiplex_ext(move |peer, _| muxer::Config::of_home(*peer, carriers))
+        .boxed();
+    Ok(transport)
 }
 
 /// The relay: for whom the home says so, and no faster than the crate's own rates.

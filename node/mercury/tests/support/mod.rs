@@ -1,6 +1,7 @@
 //! What tests over real sockets share: homes that run on loopback, and devices that talk to them.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
+pub mod frames;
 pub mod idle;
 pub mod liar;
 pub mod proxy;
