@@ -1,5 +1,7 @@
 //! The protocols that a home speaks, and with which bounds.
 
+use std::io;
+
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
@@ -8,13 +10,14 @@ use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, noise, ping, relay, tcp,
+    Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, ping, relay, tcp,
 };
 
 use super::codec;
 use super::directory;
 use super::gate::Gate;
 use super::muxer::{self, Carriers};
+use super::noise;
 use super::quotas::Quotas;
 use super::slim::Slim;
 use crate::home::Permits;
@@ -47,7 +50,7 @@ pub(super) fn build(
     (permits, carriers): (&Permits, &Carriers),
     quotas: &Quotas,
     hide_listening: bool,
-) -> Result<Swarm<Slim<Protocols>>, noise::Error> {
+) -> Result<Swarm<Slim<Protocols>>, io::Error> {
     let protocols = Protocols {
         gate: Gate::new(quotas.clone()),
         outgoing: connection_limits::Behaviour::new(
@@ -92,7 +95,7 @@ pub(super) fn build(
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// TCP, encrypted, with so many streams and no more.
-fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, noise::Error> {
+fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, io::Error> {
     let carriers = carriers.clone();
     let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .upgrade(Version::V1Lazy)
