@@ -53,7 +53,8 @@ const READ_CACHE: usize = 32 << 20;
 /// larger than this, in bytes.
 const JOURNAL: u64 = 64 << 20;
 /// What is written to files in a second at most, in bytes, by flushes and merges: the rest of the disk is the chain's.
-const WRITES_A_SECOND: i64 = 32 << 20;
+/// Twice what 2,000 of the longest messages are: with less, it is this that messages wait for.
+const WRITES_A_SECOND: i64 = 256 << 20;
 /// How often that is portioned, microseconds; RocksDB's own number.
 const PORTION: i64 = 100_000;
 /// One out of so many portions goes to merges even where flushes wait; RocksDB's own number.
