@@ -149,6 +149,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         if let Some(stream) = this.inbound.pop_front() {
             return Poll::Ready(Ok(stream));
         }
+        // An idle connection keeps no room for streams.
+        this.inbound = VecDeque::new();
         if let Poll::Ready(result) = this.drive(cx) {
             return Poll::Ready(result);
         }

@@ -1,5 +1,7 @@
 //! The protocols that a home speaks, and with which bounds.
 
+use std::io;
+
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
@@ -8,7 +10,7 @@ use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, noise, ping, relay, tcp,
+    Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, ping, relay, tcp,
 };
 
 use super::circuits::{Limits, Relay};
@@ -18,6 +20,7 @@ use super::directory;
 use super::gate::Gate;
 use super::metered::{Metered, Sources};
 use super::muxer::{self, Carriers};
+use super::noise;
 use super::quotas::Quotas;
 use super::slim::Slim;
 use crate::home::Permits;
@@ -52,7 +55,7 @@ pub(super) fn build(
     quotas: &Quotas,
     hide_listening: bool,
     named: &[(PeerId, Multiaddr)],
-) -> Result<Swarm<Guard<Slim<Protocols>>>, noise::Error> {
+) -> Result<Swarm<Guard<Slim<Protocols>>>, io::Error> {
     let sources = Sources::default();
     let limits = Limits::new(permits, quotas);
     let relay = relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits, &limits));
@@ -105,7 +108,7 @@ pub(super) fn build(
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// TCP, encrypted, with so many streams and no more.
-fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, noise::Error> {
+fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, io::Error> {
     let carriers = carriers.clone();
     let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .upgrade(Version::V1Lazy)

@@ -283,7 +283,7 @@ mod tests {
             let taken = take(&account, &frames).expect("they are frames");
             let count = taken / (HEAD + length);
             assert!(
-                taken % (HEAD + length) == 0 && count < frames.len(),
+                taken.is_multiple_of(HEAD + length) && count < frames.len(),
                 "{taken} bytes in frames of {length}"
             );
             assert!(
