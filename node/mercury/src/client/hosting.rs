@@ -104,7 +104,7 @@ impl Device {
         let order = self.challenge(home).await?;
         let departure = self.sign(home.id, order, &Departure { to });
         self.unknown(home);
-        match self.ask(home, Request::Unregister(departure)).await? {
+        match self.ask(home, Request::Unregister(departure, None)).await? {
             Answer::Done => Ok(()),
             _ => Err(ClientError::unasked()),
         }
