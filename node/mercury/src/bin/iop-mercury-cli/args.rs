@@ -158,7 +158,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Way {
     /// Use the relay only, so that the other side does not see this device's address
-    #[arg(long)]
+    #[arg(long, conflicts_with = "listen")]
     relayed: bool,
     /// Listen here, so that the call can become a direct one
     #[arg(long, value_name = "MULTIADDR")]
@@ -333,6 +333,18 @@ mod tests {
     fn the_arguments_agree_with_themselves() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_call_that_is_to_be_relayed_does_not_listen() {
+        let call = |way: &[&str]| {
+            let words = ["iop-mercury-cli", "answer", "--application", "chat"];
+            Cli::try_parse_from(words.iter().chain(way)).map_err(|error| error.kind())
+        };
+        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+        assert!(call(&["--relayed"]).is_ok() && call(&listen).is_ok());
+        let both = call(&["--relayed", listen[0], listen[1]]);
+        assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict));
     }
 
     #[test]

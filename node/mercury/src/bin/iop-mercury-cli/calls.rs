@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use iop_mercury::client::{CallStream, Device, Told};
 use iop_mercury::id::Id;
 use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::Failure;
 
@@ -92,6 +92,25 @@ fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     receiver
 }
 
+/// Standard output, in a thread of its own: whoever reads it may be slow, and nothing else could be done meanwhile. What
+/// came of it is told when all is written.
+fn output() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<std::io::Result<()>>) {
+    let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(4);
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut write = || {
+            while let Some(piece) = pieces.blocking_recv() {
+                let mut out = std::io::stdout().lock();
+                out.write_all(&piece)?;
+                out.flush()?;
+            }
+            Ok(())
+        };
+        let _ = ended.send(write()); // the call may have ended
+    });
+    (sender, end)
+}
+
 /// Both ways until both ends have said all, or somebody wants the program to end.
 async fn talk(
     device: &Device,
@@ -111,15 +130,16 @@ async fn talk(
     };
     let down = async {
         let mut piece = vec![0; PIECE];
+        let (output, written) = output();
         loop {
             let count = from.read(&mut piece).await?;
-            if count == 0 {
-                return Ok(());
+            // It takes nothing more where writing has failed: why, is told below.
+            if count == 0 || output.send(piece[..count].to_vec()).await.is_err() {
+                break;
             }
-            let mut out = std::io::stdout().lock();
-            out.write_all(&piece[..count])?;
-            out.flush()?;
         }
+        drop(output);
+        written.await.unwrap_or_else(|_| Err(std::io::Error::other("standard output is not written")))
     };
     let both = async { tokio::try_join!(up, down) };
     let done = tokio::select! {
