@@ -5,11 +5,14 @@ mod support;
 
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::seal::Letter;
-use iop_mercury::client::{CallStream, ClientError, Delivery, Device, Home, Received, Settings, Told};
+use iop_mercury::client::{
+    CallStream, ClientError, Delivery, Device, Home, Received, SENT_TIME, Settings, Told,
+};
 use iop_mercury::id::Id;
+use iop_mercury::limits::{MAIL_TIME, MAX_BLOBS};
 use iop_mercury::net::Setup;
 use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
-use support::{Running, within};
+use support::{Running, wall, within};
 use tokio::sync::mpsc;
 
 /// Somebody with a device and a folder.
@@ -408,6 +411,47 @@ async fn the_program_ends_when_it_is_told_to_though_nobody_reads_what_it_says() 
         let status = program.terminated().await;
         assert!(status.success(), "{status}");
         writing.abort();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_attachments_give_their_room_back_in_time_or_by_hand() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let ada = Person::at(&home, relayed()).await;
+        let aged = |seconds| {
+            let state = ada.device.folder();
+            state.update(|state| state.sent.iter_mut().for_each(|one| one.at = wall() - seconds)).unwrap();
+        };
+        let large = vec![7; MAX_BLOBS as usize / 4 * 3];
+        ada.device.attach("one", &large).await.unwrap();
+        let full = ada.device.attach("two", &large).await.unwrap_err();
+        assert!(matches!(full, ClientError::Refused(_)), "{full}");
+        aged(MAIL_TIME + 1);
+        ada.device.settle().await.unwrap();
+        assert_eq!(ada.device.blobs().await.unwrap().len(), 1, "who took the mail may still get it");
+        let two = ada.device.attach("two", &large).await.unwrap();
+        let blobs = ada.device.blobs().await.unwrap();
+        assert_eq!(
+            blobs.iter().map(|(blob, _)| *blob).collect::<Vec<_>>(),
+            [two.blob],
+            "the older one gives way"
+        );
+        aged(SENT_TIME + 1);
+        ada.device.settle().await.unwrap();
+        assert!(ada.device.blobs().await.unwrap().is_empty());
+        // By hand.
+        ada.device.attach("three", b"3").await.unwrap();
+        ada.device.set_picture(b"picture", None).await.unwrap();
+        let listed = ada.run(&["blob", "list"]);
+        let mut kinds: Vec<_> = listed.lines().filter_map(|line| line.splitn(3, ' ').nth(2)).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["attachment three", "picture"], "{listed}");
+        let three = listed.lines().find(|line| line.contains("three")).unwrap();
+        ada.run(&["blob", "discard", three.split(' ').next().unwrap()]);
+        assert_eq!(ada.run(&["blob", "list"]).lines().count(), 1);
+        assert!(ada.device.folder().state().unwrap().sent.is_empty());
     })
     .await;
 }

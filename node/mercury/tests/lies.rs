@@ -6,7 +6,7 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use iop_mercury::body::{BlobRef, CallAnswer, CallOffer, Departure, Hosting, Taken};
+use iop_mercury::body::{BlobRef, CallAnswer, CallOffer, Departure, Hosting, Profile, Taken};
 use iop_mercury::client::folder::Folder;
 use iop_mercury::client::{ClientError, Device, Home, Settings, Told};
 use iop_mercury::envelope::{Envelope, Order};
@@ -235,6 +235,73 @@ async fn blobs_are_what_their_hash_says_and_uploads_go_forward() {
             lie(victim.device.upload(&[1; 40_000]).await);
         }
         assert_eq!(*asked.lock().unwrap(), 2, "no chunk is sent again and again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_profile_does_not_go_back_to_an_older_version_either() {
+    within(async {
+        let victim = Victim::new().await;
+        let stranger = Key::generate().unwrap();
+        let id = stranger.id();
+        let ask = |request: &Request| matches!(request, Request::GetProfile(_));
+        let shown = |version| Answer::Profile(sign(&stranger, id, Order::Sequence(version), &profile()));
+        let known = |victim: &Victim| {
+            let home = Some(victim.address());
+            victim.device.folder().update(|state| state.contact_mut(id).home = home).unwrap();
+        };
+        victim.answers(ask, shown(5));
+        victim.device.profile(id).await.unwrap();
+        assert!(victim.device.folder().state().unwrap().contact(id).is_none());
+        victim.answers(ask, shown(4));
+        lie(victim.device.profile(id).await);
+        known(&victim);
+        lie(victim.device.profile(id).await);
+        victim.answers(ask, shown(5));
+        victim.device.profile(id).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_two_profiles_have_one_version_whatever_becomes_of_the_homes_answer() {
+    within(async {
+        let victim = Victim::new().await;
+        // Versions are beyond the clock, so that it cannot make a difference.
+        let (me, key) = (victim.device.id(), victim.device.folder().key().unwrap());
+        let own = sign(&key, me, Order::Sequence(wall() + 1000), &profile());
+        victim.device.folder().update(|state| state.profile = Some(own)).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let count = Arc::clone(&seen);
+        victim.liar.lie(move |request, truth| {
+            let Request::SetProfile(envelope) = request else { return truth.into() };
+            assert_eq!(truth, Answer::Done, "the home takes it");
+            count.lock().unwrap().push(verified::<Profile>(envelope).order());
+            // The device does not learn it.
+            Answer::refused(Code::Fault, "a fault").into()
+        });
+        let set = |name: &str| victim.device.set_attributes(vec![(name.to_owned(), Some("1".to_owned()))]);
+        for name in ["one", "two"] {
+            set(name).await.unwrap_err();
+        }
+        let shown = seen.lock().unwrap().clone();
+        assert!(shown.len() == 2 && shown[0] != shown[1], "{shown:?}");
+        victim.liar.honest();
+        // It is shown again at the next start, and nothing of it is lost.
+        victim.device.settle().await.unwrap();
+        assert!(!victim.device.folder().state().unwrap().unshown);
+        let profile = victim.device.profile(me).await.unwrap();
+        assert_eq!(profile.order(), shown[1]);
+        let names: Vec<_> = profile.body().attributes.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["one", "two"]);
+        // What the home does not take is not kept.
+        victim.answers(
+            |request| matches!(request, Request::SetProfile(_)),
+            Answer::refused(Code::Malformed, "no"),
+        );
+        set("three").await.unwrap_err();
+        assert_eq!(victim.device.own_profile().unwrap().unwrap().body(), profile.body());
     })
     .await;
 }

@@ -5,14 +5,14 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use iop_mercury::body::{Message, RelationAcceptance, RelationRequest};
+use iop_mercury::body::{Message, RelationAcceptance, RelationRequest, RelationRevocation};
 use iop_mercury::client::Received;
 use iop_mercury::client::folder::Standing;
 use iop_mercury::envelope::{Envelope, Order};
 use iop_mercury::id::Key;
 use iop_mercury::limits::{CLOCK_SKEW, MAX_FETCH, MAX_MAIL_COUNT};
 use iop_mercury::wire::{Answer, Mail, Relation, Request};
-use support::victim::{Victim, hash_of, lie, profile, sign};
+use support::victim::{Victim, hash_of, lie, profile, sign, sign_in};
 use support::{verified, within};
 
 fn mail(number: u64, envelope: Envelope) -> Mail {
@@ -235,6 +235,44 @@ async fn an_acceptance_of_what_another_device_asked_is_looked_up() {
         assert!(matches!(page.items[..], [Received::Accepted(id)] if id == asked.id()), "{:?}", page.items);
         victim.device.acknowledge(&page).await.unwrap();
         assert!(victim.device.folder().state().unwrap().holds(asked.id()));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_proof_that_was_taken_back_does_not_end_what_was_asked_for_later() {
+    within(async {
+        let victim = Victim::new().await;
+        let (old, new) = (victim.proof(2, -100), victim.proof(3, 30));
+        let ask = |request: &Request| matches!(request, Request::Relations(_));
+        let show = |(request, acceptance): &(Envelope, Envelope), revocation: Option<Envelope>| {
+            let (request, acceptance) = (request.clone(), Some(acceptance.clone()));
+            let relation = Relation { other: victim.friend(), request, acceptance, revocation };
+            victim.answers(ask, Answer::Relations(vec![relation], false));
+        };
+        let request = || {
+            let state = victim.device.folder().state().unwrap();
+            state.contact(victim.friend()).unwrap().request.clone().unwrap()
+        };
+        let me = victim.device.id();
+        let body = RelationRevocation { request: hash_of::<RelationRequest>(&old.0).into() };
+        let revoked = |seconds| Some(sign_in(&victim.friend, me, 2, &body, seconds));
+        show(&new, None);
+        victim.device.relations().await.unwrap();
+        assert_eq!((victim.standing(), request()), (Standing::Held, new.0.clone()));
+        show(&old, revoked(-50));
+        victim.device.relations().await.unwrap();
+        assert_eq!((victim.standing(), request()), (Standing::Held, new.0.clone()));
+        show(&old, None);
+        victim.device.relations().await.unwrap();
+        assert_eq!((victim.standing(), request()), (Standing::Held, new.0.clone()));
+        // One from after the later request ends that too.
+        show(&old, revoked(60));
+        victim.device.relations().await.unwrap();
+        assert_eq!(victim.standing(), Standing::Revoked);
+        show(&new, None);
+        victim.device.relations().await.unwrap();
+        assert_eq!(victim.standing(), Standing::Revoked);
     })
     .await;
 }

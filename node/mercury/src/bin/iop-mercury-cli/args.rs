@@ -70,6 +70,9 @@ pub(crate) enum Command {
     /// Pictures of profiles
     #[command(subcommand)]
     Picture(PictureCommand),
+    /// Pictures and attachments that the home keeps
+    #[command(subcommand)]
+    Blob(BlobCommand),
     /// Asks somebody to relate
     Relate {
         /// Who
@@ -202,6 +205,18 @@ pub(crate) enum PictureCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum BlobCommand {
+    /// Prints them: hash, bytes, what each is
+    List,
+    /// Throws one away: who has not got it yet gets it no more
+    Discard {
+        /// Its hash
+        #[arg(value_name = "HASH", value_parser = hash)]
+        hash: [u8; 32],
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum OwnerCommand {
     /// Of a home's owner: makes an invitation
     Invite {
@@ -276,6 +291,12 @@ fn invitation(text: &str) -> Result<[u8; 16], String> {
     let mut code = [0; 16];
     hex::decode_to_slice(text, &mut code).map_err(|_| "32 hexadecimal digits expected".to_owned())?;
     Ok(code)
+}
+
+fn hash(text: &str) -> Result<[u8; 32], String> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(text, &mut hash).map_err(|_| "64 hexadecimal digits expected".to_owned())?;
+    Ok(hash)
 }
 
 fn application(text: &str) -> Result<String, String> {
