@@ -228,6 +228,9 @@ fn a_move_away_from_a_home_that_is_down_is_finished_when_it_is_back() {
     assert_eq!(status, Some(0), "{stderr}");
     assert!(stdout.contains(&new.address) && stderr.contains("does not know"), "{stdout}{stderr}");
     let old = start();
+    // Its log has told its address since its first start.
+    let back = || (ben.tries(&["find", &ada.id]).0 == Some(0)).then_some(());
+    wait_for(LIMIT, back).expect("the old home is back");
     ben.does(&["send", &ada.id, "to the old home"]);
     // It is tried again after some seconds.
     let saved = || {
