@@ -24,12 +24,15 @@ struct Home {
 impl Home {
     /// One that runs alone.
     fn start(dir: &Path, name: &str, more: &[&str]) -> Self {
+        Self::start_at(dir, name, &format!("/ip4/127.0.0.1/tcp/{}", free_port()), more)
+    }
+
+    fn start_at(dir: &Path, name: &str, bind: &str, more: &[&str]) -> Self {
         let folder = dir.join(name);
-        let bind = format!("/ip4/127.0.0.1/tcp/{}", free_port());
-        let mut args = vec!["home", "run", "--network", "regtest", "--bind", &bind, "--datadir"];
+        let mut args = vec!["home", "run", "--network", "regtest", "--bind", bind, "--datadir"];
         args.push(folder.to_str().unwrap());
         args.extend(more);
-        Self::start_program(NAME, &folder, &args, &bind)
+        Self::start_program(NAME, &folder, &args, bind)
     }
 
     /// One that a node hosts.
@@ -173,6 +176,11 @@ fn two_people_behind_two_homes() {
     assert!(mail.contains("look at this"), "{mail}");
     assert_eq!(std::fs::read(saved.join("picture.png")).unwrap(), bytes);
     assert_eq!(ben.does(&["fetch"]), "", "delivered once");
+    let blobs = ada.does(&["blob", "list"]);
+    let (hash, rest) = blobs.trim_end().split_once(' ').unwrap();
+    assert!(rest.ends_with("attachment picture.png"), "{blobs}");
+    ada.does(&["blob", "discard", hash]);
+    assert_eq!(ada.does(&["blob", "list"]), "", "the room is free again");
     ben.does(&["send", &ada.id, "nice"]);
     assert_eq!(ada.does(&["fetch"]), format!("{}: nice\n", ben.id));
     ada.does(&["picture", "set", picture.to_str().unwrap()]);
@@ -202,6 +210,40 @@ fn two_people_behind_two_homes() {
     ada.fails(&["send", &ben.id, "please"], "no relation");
     ada.fails(&["call", &ben.id, "--application", "chat"], "");
     second.program.stop();
+}
+
+#[test]
+fn a_move_away_from_a_home_that_is_down_is_finished_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let bind = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+    let start = || Home::start_at(dir.path(), "old", &bind, &[]);
+    let (old, new) = (start(), Home::start(dir.path(), "new", &[]));
+    let (ada, ben) = (Person::new(dir.path(), "ada"), Person::new(dir.path(), "ben"));
+    for person in [&ada, &ben] {
+        person.does(&["register", "--home", &old.address]);
+    }
+    relate(&ada, &ben);
+    old.program.stop();
+    let (status, stdout, stderr) = ada.tries(&["move", "--to", &new.address]);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stdout.contains(&new.address) && stderr.contains("does not know"), "{stdout}{stderr}");
+    let old = start();
+    // Its log has told its address since its first start.
+    let back = || (ben.tries(&["find", &ada.id]).0 == Some(0)).then_some(());
+    wait_for(LIMIT, back).expect("the old home is back");
+    ben.does(&["send", &ada.id, "to the old home"]);
+    // It is tried again after some seconds.
+    let saved = || {
+        ada.does(&["fetch"]);
+        let files = std::fs::read_dir(ada.folder.join("mail")).ok()?;
+        files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok()).next()
+    };
+    let saved = wait_for(2 * LIMIT, saved).expect("the old home's mail is saved");
+    assert!(saved.contains("to the old home"), "{saved}");
+    ben.does(&["send", &ada.id, "to the new home"]);
+    assert_eq!(ada.does(&["fetch"]), format!("{}: to the new home\n", ben.id));
+    old.program.stop();
+    new.program.stop();
 }
 
 #[test]
@@ -254,6 +296,11 @@ fn wrong_input_is_named_in_one_line() {
         (&["accept", "somebody"], "somebody"),
         (&["call", &me.id, "--application", "two words"], "visible characters"),
         (&["profile", "set", "name"], "NAME=VALUE"),
+        (&["blob", "discard", "xyz"], "64 hexadecimal digits"),
+        (
+            &["answer", "--application", "chat", "--relayed", "--listen", "/ip4/127.0.0.1/tcp/0"],
+            "cannot be used with",
+        ),
         (&["register", "--home", "/ip4/1.1.1.1/tcp/1", "--invitation", "xyz"], "/p2p/"),
         (&["home", "run", "--bind", "nowhere"], "nowhere"),
         (&["frobnicate"], "frobnicate"),

@@ -205,8 +205,8 @@ impl World {
             Request::Register(_) if who >= 128 => {
                 Request::Register(self.fresh(&mut home, person, &body::Registration { invitation: None }))
             }
-            Request::Unregister(_) if who >= 128 => {
-                Request::Unregister(self.fresh(&mut home, person, &body::Departure { to: None }))
+            Request::Unregister(_, upto) if who >= 128 => {
+                Request::Unregister(self.fresh(&mut home, person, &body::Departure { to: None }), upto)
             }
             other => other,
         };
@@ -316,7 +316,7 @@ pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     let envelopes = requests.into_iter().filter_map(|(name, _, request)| match request {
         Request::Register(envelope)
         | Request::LogIn(envelope, _)
-        | Request::Unregister(envelope)
+        | Request::Unregister(envelope, _)
         | Request::SetProfile(envelope)
         | Request::Relate(envelope)
         | Request::Related(_, envelope)
@@ -355,7 +355,7 @@ fn requests() -> Vec<(&'static str, u8, Request)> {
         ("log_in", 129, Request::LogIn(login, vec!["go".to_owned()])),
         ("log_out", 1, Request::LogOut),
         ("claim", 1, Request::Claim),
-        ("unregister", 129, Request::Unregister(departure)),
+        ("unregister", 129, Request::Unregister(departure, None)),
         ("announce", 1, Request::Announce(vec!["go".to_owned(), "chess".to_owned()])),
         ("get_profile", 3, Request::GetProfile(ada.key.id())),
         ("set_profile", 1, Request::SetProfile(profile(&ada, 6, Some(picture)))),

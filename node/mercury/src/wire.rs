@@ -42,9 +42,9 @@ pub enum Request {
     /// The proof that I am hosted, for a device that has not got it.
     #[n(5)]
     Claim,
-    /// I leave.
+    /// I leave; where a number is given, only if no newer mail than that waits.
     #[n(6)]
-    Unregister(#[n(0)] Envelope),
+    Unregister(#[n(0)] Envelope, #[n(1)] Option<u64>),
     /// Another set of applications at this device.
     #[n(7)]
     Announce(#[n(0)] Vec<String>),

@@ -5,11 +5,14 @@ mod support;
 
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::seal::Letter;
-use iop_mercury::client::{ClientError, Delivery, Device, Home, Received, Settings, Told};
+use iop_mercury::client::{
+    CallStream, ClientError, Delivery, Device, Home, Received, SENT_TIME, Settings, Told,
+};
 use iop_mercury::id::Id;
+use iop_mercury::limits::{MAIL_TIME, MAX_BLOBS};
 use iop_mercury::net::Setup;
 use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
-use support::{Running, within};
+use support::{Running, wall, within};
 use tokio::sync::mpsc;
 
 /// Somebody with a device and a folder.
@@ -44,6 +47,25 @@ impl Person {
 
     fn id(&self) -> Id {
         self.device.id()
+    }
+
+    /// A call, as soon as the other one waits for it.
+    async fn call(&self, id: Id) -> CallStream {
+        loop {
+            match self.device.call(id, "chat").await {
+                Ok(call) => return call,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// What the program says that is started with these words; no device of this person is there meanwhile.
+    fn run(&self, words: &[&str]) -> String {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
+        command.arg("--datadir").arg(self._folder.path().join("me")).args(words);
+        let out = tokio::task::block_in_place(|| command.output()).unwrap();
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap()
     }
 
     async fn mail(&self) -> Vec<Received> {
@@ -292,14 +314,7 @@ async fn attachments_are_kept_when_their_mail_is_acknowledged_until_they_are_got
         relate(&ada, &ben).await;
         let attachments = vec![ada.device.attach("a.png", b"picture").await.unwrap()];
         ada.device.send(ben.id(), &Letter { text: "look".to_owned(), attachments }).await.unwrap();
-        drop(ben.device);
-        let run = |words: &[&str]| {
-            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
-            command.arg("--datadir").arg(ben._folder.path().join("me")).args(words);
-            let out = tokio::task::block_in_place(|| command.output()).unwrap();
-            assert!(out.status.success(), "{out:?}");
-            String::from_utf8(out.stdout).unwrap()
-        };
+        let run = |words: &[&str]| ben.run(words);
         let shown = run(&["fetch"]);
         assert!(shown.contains("look") && shown.contains("see `attachments`"), "{shown}");
         assert_eq!(run(&["fetch"]), "");
@@ -314,7 +329,38 @@ async fn attachments_are_kept_when_their_mail_is_acknowledged_until_they_are_got
 }
 
 /// A program that does not outlive its test.
-struct Program(std::process::Child);
+struct Program(
+    std::process::Child,
+    #[allow(dead_code, reason = "it is there while the program is")] tempfile::TempDir,
+);
+
+impl Program {
+    /// Somebody's program, which waits for a call.
+    fn answers(person: Person, out: std::process::Stdio) -> Self {
+        drop(person.device);
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"))
+            .arg("--datadir")
+            .arg(person._folder.path().join("me"))
+            .args(["answer", "--application", "chat", "--relayed"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(out)
+            .spawn();
+        Self(program.unwrap(), person._folder)
+    }
+
+    /// Told to end: how it does.
+    async fn terminated(&mut self) -> std::process::ExitStatus {
+        let signal =
+            std::process::Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(signal.success());
+        loop {
+            match self.0.try_wait().unwrap() {
+                Some(status) => return status,
+                None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            }
+        }
+    }
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -330,31 +376,82 @@ async fn the_program_that_answers_ends_during_a_call_when_it_is_told_to() {
         let (ada, ben) = (Person::at(&home, relayed()).await, Person::at(&home, relayed()).await);
         relate(&ada, &ben).await;
         let id = ben.id();
-        drop(ben.device);
-        let program = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"))
-            .arg("--datadir")
-            .arg(ben._folder.path().join("me"))
-            .args(["answer", "--application", "chat", "--relayed"])
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null())
-            .spawn();
-        let mut program = Program(program.unwrap());
-        let _call = loop {
-            match ada.device.call(id, "chat").await {
-                Ok(call) => break call,
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            }
-        };
-        let signal =
-            std::process::Command::new("kill").args(["-TERM", &program.0.id().to_string()]).status().unwrap();
-        assert!(signal.success());
-        let status = loop {
-            match program.0.try_wait().unwrap() {
-                Some(status) => break status,
-                None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            }
-        };
+        let mut program = Program::answers(ben, std::process::Stdio::null());
+        let _call = ada.call(id).await;
+        let status = program.terminated().await;
         assert!(status.success(), "{status}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_ends_when_it_is_told_to_though_nobody_reads_what_it_says() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&home, relayed()).await, Person::at(&home, relayed()).await);
+        relate(&ada, &ben).await;
+        let id = ben.id();
+        let mut program = Program::answers(ben, std::process::Stdio::piped());
+        let mut call = ada.call(id).await;
+        let writing = tokio::spawn(async move {
+            // More than all buffers on the way take.
+            let _ = call.write_all(&vec![7; 64 << 20]).await;
+        });
+        let out = program.0.stdout.take().unwrap();
+        let mut waiting = 0;
+        // Nothing more goes into the pipe.
+        loop {
+            let now = rustix::io::ioctl_fionread(&out).unwrap();
+            if now > 0 && now == waiting {
+                break;
+            }
+            waiting = now;
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        let status = program.terminated().await;
+        assert!(status.success(), "{status}");
+        writing.abort();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_attachments_give_their_room_back_in_time_or_by_hand() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let ada = Person::at(&home, relayed()).await;
+        let aged = |seconds| {
+            let state = ada.device.folder();
+            state.update(|state| state.sent.iter_mut().for_each(|one| one.at = wall() - seconds)).unwrap();
+        };
+        let large = vec![7; MAX_BLOBS as usize / 4 * 3];
+        ada.device.attach("one", &large).await.unwrap();
+        let full = ada.device.attach("two", &large).await.unwrap_err();
+        assert!(matches!(full, ClientError::Refused(_)), "{full}");
+        aged(MAIL_TIME + 1);
+        ada.device.settle().await.unwrap();
+        assert_eq!(ada.device.blobs().await.unwrap().len(), 1, "who took the mail may still get it");
+        let two = ada.device.attach("two", &large).await.unwrap();
+        let blobs = ada.device.blobs().await.unwrap();
+        assert_eq!(
+            blobs.iter().map(|(blob, _)| *blob).collect::<Vec<_>>(),
+            [two.blob],
+            "the older one gives way"
+        );
+        aged(SENT_TIME + 1);
+        ada.device.settle().await.unwrap();
+        assert!(ada.device.blobs().await.unwrap().is_empty());
+        // By hand.
+        ada.device.attach("three", b"3").await.unwrap();
+        ada.device.set_picture(b"picture", None).await.unwrap();
+        let listed = ada.run(&["blob", "list"]);
+        let mut kinds: Vec<_> = listed.lines().filter_map(|line| line.splitn(3, ' ').nth(2)).collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["attachment three", "picture"], "{listed}");
+        let three = listed.lines().find(|line| line.contains("three")).unwrap();
+        ada.run(&["blob", "discard", three.split(' ').next().unwrap()]);
+        assert_eq!(ada.run(&["blob", "list"]).lines().count(), 1);
+        assert!(ada.device.folder().state().unwrap().sent.is_empty());
     })
     .await;
 }

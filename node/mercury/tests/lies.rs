@@ -1,4 +1,5 @@
-//! Homes that lie to a device, and peers that take part in what is not theirs: nothing of it is believed.
+//! Homes that lie to a device, and peers that take part in what is not theirs: nothing of it is believed. Lies about
+//! mail and relations are in `lies_people.rs`.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -6,115 +7,18 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use iop_mercury::body::{
-    BlobRef, CallAnswer, CallOffer, Departure, HomeAddress, Hosting, Message, Profile, RelationAcceptance,
-    RelationRequest, RelationRevocation, Taken,
+    BlobRef, CallAnswer, CallOffer, Departure, Hosting, Profile, RelationRevocation, Taken,
 };
 use iop_mercury::client::folder::{Folder, Standing};
-use iop_mercury::client::seal::{Binding, Letter, seal};
-use iop_mercury::client::{ClientError, Device, Home, Received, Settings, Told};
-use iop_mercury::envelope::{Body, Envelope, Order};
+use iop_mercury::client::{ClientError, Device, Home, Settings, Told};
+use iop_mercury::envelope::{Envelope, Order};
 use iop_mercury::id::{Id, Key};
-use iop_mercury::limits::{CLOCK_SKEW, MAX_FETCH, MAX_MAIL_COUNT};
-use iop_mercury::wire::{Answer, Code, Event, MAX_ANSWER, Mail, Presence, Relation, Request};
+use iop_mercury::wire::{Answer, Code, Event, MAX_ANSWER, Presence, Request};
 use libp2p::PeerId;
 use support::liar::{Liar, Raw};
+use support::victim::{Victim, lie, profile, sign};
 use support::{NETWORK, verified, wall, within};
 use tokio::sync::mpsc;
-
-/// A device whose home lies, and a friend of it of whom only the key is there.
-struct Victim {
-    liar: Liar,
-    device: Device,
-    told: mpsc::Receiver<Told>,
-    friend: Key,
-    _folder: tempfile::TempDir,
-}
-
-fn sign<B: Body>(key: &Key, about: Id, order: Order, body: &B) -> Envelope {
-    let now = wall();
-    Envelope::sign(key, NETWORK, about, order, (now, now + B::LIFE), body)
-}
-
-fn profile() -> Profile {
-    Profile {
-        attributes: Vec::new(),
-        encryption_key: [9; 32].into(),
-        picture: None,
-        thumbnail: None,
-        tombstone: false,
-    }
-}
-
-impl Victim {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let kept = Folder::create(&folder.path().join("me"), NETWORK).unwrap();
-        let (device, told) = Device::start(kept, Settings { listen: None, direct: false }).unwrap();
-        let victim = Self {
-            liar: Liar::start().await,
-            device,
-            told,
-            friend: Key::generate().unwrap(),
-            _folder: folder,
-        };
-        victim.device.register(&victim.home(), None).await.unwrap();
-        victim.befriend();
-        victim
-    }
-
-    fn home(&self) -> Home {
-        Home::parse(&self.liar.address.to_string()).unwrap()
-    }
-
-    fn address(&self) -> HomeAddress {
-        self.home().address()
-    }
-
-    fn friend(&self) -> Id {
-        self.friend.id()
-    }
-
-    /// The friend asked, and the device agreed.
-    fn befriend(&self) {
-        let me = self.device.id();
-        let body = RelationRequest { label: "friend".into(), note: String::new(), home: self.address() };
-        let request = sign(&self.friend, me, Order::Nonce([1; 32]), &body);
-        let address = self.address();
-        self.device
-            .folder()
-            .update(|state| {
-                let contact = state.contact_mut(self.friend.id());
-                contact.standing = Standing::Held;
-                contact.home = Some(address);
-                contact.request = Some(request);
-            })
-            .unwrap();
-    }
-
-    /// Always this answer to requests of a kind, and the truth to others.
-    fn answers(&self, kind: fn(&Request) -> bool, answer: Answer) {
-        self.liar.lie(move |request, truth| Raw::from(if kind(request) { answer.clone() } else { truth }));
-    }
-
-    fn message(&self, key: &Key, about: Id, nonce: u8, text: &str) -> Envelope {
-        let encryption_key = self.device.folder().sealing_key().unwrap().public();
-        let binding = Binding { sender: key.id(), recipient: about, nonce: [nonce; 32] };
-        let letter = Letter { text: text.to_owned(), attachments: Vec::new() };
-        sign(key, about, Order::Nonce([nonce; 32]), &seal(&encryption_key, &binding, &letter).unwrap())
-    }
-}
-
-fn lie(result: Result<impl Sized, ClientError>) {
-    match result {
-        Err(ClientError::Lie(_)) => {}
-        Err(other) => panic!("a lie that is taken for something else: {other}"),
-        Ok(_) => panic!("a lie that is believed"),
-    }
-}
-
-fn mail(number: u64, envelope: Envelope) -> Mail {
-    Mail { number, received: 0, envelope }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_peer_under_a_homes_address_is_not_the_home() {
@@ -193,76 +97,6 @@ async fn forged_and_older_profiles_are_not_shown() {
         lie(victim.device.profile(friend).await);
         victim.answers(ask, Answer::Done);
         lie(victim.device.profile(friend).await);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
-    within(async {
-        let victim = Victim::new().await;
-        let (me, friend, stranger) = (victim.device.id(), &victim.friend, Key::generate().unwrap());
-        let good = victim.message(friend, me, 1, "good");
-        // Sealed under another nonce, as if it were put into a new envelope.
-        let moved = victim.message(friend, me, 2, "moved");
-        let body = verified::<Message>(&moved).body().clone();
-        let acceptance = RelationAcceptance { request: [1; 32].into() };
-        let items = vec![
-            mail(1, good.clone()),
-            mail(2, good.clone()),
-            mail(3, victim.message(&stranger, me, 3, "stranger")),
-            mail(4, victim.message(friend, stranger.id(), 4, "not for you")),
-            mail(5, sign(friend, me, Order::Nonce([5; 32]), &body)),
-            mail(6, sign(&stranger, me, Order::Nonce([6; 32]), &acceptance)),
-            mail(7, sign(friend, me, Order::Nonce([7; 32]), &acceptance)),
-            mail(8, sign(friend, friend.id(), Order::Sequence(8), &profile())),
-        ];
-        victim.answers(is_fetch, Answer::Mail(items, false));
-        let page = victim.device.fetch().await.unwrap();
-        let letters = page.items.iter().filter(|one| matches!(one, Received::Letter { .. })).count();
-        let refused = page.items.iter().filter(|one| matches!(one, Received::Refused(_))).count();
-        assert_eq!((letters, refused, page.items.len()), (1, 6, 7), "{:?}", page.items);
-        victim.device.acknowledge(&page).await.unwrap();
-        assert!(!victim.device.folder().state().unwrap().holds(stranger.id()));
-        // Again under a new number, as a home would that wants a message to come twice.
-        victim.answers(is_fetch, Answer::Mail(vec![mail(9, good.clone())], false));
-        assert!(victim.device.fetch().await.unwrap().items.is_empty());
-        for numbers in [[0, 1], [10, 10], [11, 10]] {
-            let items = numbers.map(|number| mail(number, good.clone())).to_vec();
-            victim.answers(is_fetch, Answer::Mail(items, false));
-            lie(victim.device.fetch().await);
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn relations_without_proof_are_not_taken_over() {
-    within(async {
-        let victim = Victim::new().await;
-        let (me, stranger) = (victim.device.id(), Key::generate().unwrap());
-        let body = RelationRequest { label: "friend".into(), note: String::new(), home: victim.address() };
-        let request = sign(&stranger, me, Order::Nonce([1; 32]), &body);
-        let forged = sign(
-            &victim.liar.key,
-            stranger.id(),
-            Order::Nonce([1; 32]),
-            &RelationAcceptance { request: [1; 32].into() },
-        );
-        for acceptance in [None, Some(forged)] {
-            let relation = iop_mercury::wire::Relation {
-                other: stranger.id(),
-                request: request.clone(),
-                acceptance,
-                revocation: None,
-            };
-            let ask = |request: &Request| matches!(request, Request::Relations(_));
-            victim.answers(ask, Answer::Relations(vec![relation.clone()], false));
-            let all = victim.device.relations().await.unwrap();
-            assert!(all.iter().all(|one| one.id != stranger.id()));
-            victim.answers(ask, Answer::Relations(vec![relation.clone(), relation], true));
-            lie(victim.device.relations().await);
-        }
     })
     .await;
 }
@@ -408,195 +242,69 @@ async fn blobs_are_what_their_hash_says_and_uploads_go_forward() {
     .await;
 }
 
-fn is_fetch(request: &Request) -> bool {
-    matches!(request, Request::Fetch(_))
-}
-
-/// Signed some seconds from now.
-fn sign_in<B: Body>(key: &Key, about: Id, nonce: u8, body: &B, seconds: i64) -> Envelope {
-    let issued = wall().checked_add_signed(seconds).unwrap();
-    Envelope::sign(key, NETWORK, about, Order::Nonce([nonce; 32]), (issued, issued + B::LIFE), body)
-}
-
-fn hash_of<B: Body>(envelope: &Envelope) -> [u8; 32] {
-    verified::<B>(envelope).hash()
-}
-
-impl Victim {
-    /// A request of the friend's and the device's acceptance of it.
-    fn proof(&self, nonce: u8, seconds: i64) -> (Envelope, Envelope) {
-        let body = RelationRequest { label: "friend".into(), note: String::new(), home: self.address() };
-        let request = sign_in(&self.friend, self.device.id(), nonce, &body, seconds);
-        let body = RelationAcceptance { request: hash_of::<RelationRequest>(&request).into() };
-        let key = self.device.folder().key().unwrap();
-        let acceptance = sign_in(&key, self.friend(), nonce, &body, seconds);
-        (request, acceptance)
-    }
-
-    /// A message of the friend's, signed some seconds from now.
-    fn message_in(&self, nonce: u8, seconds: i64) -> Envelope {
-        let me = self.device.id();
-        let encryption_key = self.device.folder().sealing_key().unwrap().public();
-        let binding = Binding { sender: self.friend(), recipient: me, nonce: [nonce; 32] };
-        let letter = Letter { text: nonce.to_string(), attachments: Vec::new() };
-        sign_in(&self.friend, me, nonce, &seal(&encryption_key, &binding, &letter).unwrap(), seconds)
-    }
-
-    fn standing(&self) -> Standing {
-        self.device.folder().state().unwrap().contact(self.friend()).unwrap().standing
-    }
-
-    /// The friend takes back what [`Victim::befriend`] made.
-    fn revocation(&self, nonce: u8) -> Envelope {
-        let state = self.device.folder().state().unwrap();
-        let request = state.contact(self.friend()).unwrap().request.clone().unwrap();
-        let body = RelationRevocation { request: hash_of::<RelationRequest>(&request).into() };
-        sign(&self.friend, self.device.id(), Order::Nonce([nonce; 32]), &body)
-    }
-}
-
-fn letters(items: &[Received]) -> Vec<&str> {
-    let mut texts = Vec::new();
-    for item in items {
-        if let Received::Letter { letter, .. } = item {
-            texts.push(letter.text.as_str());
-        }
-    }
-    texts
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_back_is_revived_by_no_other_old_proof() {
+async fn a_strangers_profile_does_not_go_back_to_an_older_version_either() {
     within(async {
         let victim = Victim::new().await;
-        let (old, new) = (victim.proof(2, -100), victim.proof(3, 30));
-        victim.answers(|request| matches!(request, Request::Revoke(_)), Answer::Done);
-        victim.device.revoke(victim.friend()).await.unwrap();
-        let shown = |(request, acceptance): &(Envelope, Envelope)| {
-            let (request, acceptance) = (request.clone(), Some(acceptance.clone()));
-            Relation { other: victim.friend(), request, acceptance, revocation: None }
+        let stranger = Key::generate().unwrap();
+        let id = stranger.id();
+        let ask = |request: &Request| matches!(request, Request::GetProfile(_));
+        let shown = |version| Answer::Profile(sign(&stranger, id, Order::Sequence(version), &profile()));
+        let known = |victim: &Victim| {
+            let home = Some(victim.address());
+            victim.device.folder().update(|state| state.contact_mut(id).home = home).unwrap();
         };
-        let ask = |request: &Request| matches!(request, Request::Relations(_));
-        victim.answers(ask, Answer::Relations(vec![shown(&old)], false));
-        victim.device.relations().await.unwrap();
-        assert_eq!(victim.standing(), Standing::Revoked);
-        // The old request as a new one.
-        let ask_requests = |request: &Request| matches!(request, Request::Requests);
-        victim.answers(ask_requests, Answer::Requests(vec![old.0.clone()]));
-        let error = victim.device.accept(victim.friend()).await.unwrap_err();
-        assert!(error.to_string().contains("no request"), "{error}");
-        victim.answers(ask, Answer::Relations(vec![shown(&new)], false));
-        victim.device.relations().await.unwrap();
-        assert_eq!(victim.standing(), Standing::Held, "a later request may hold");
+        victim.answers(ask, shown(5));
+        victim.device.profile(id).await.unwrap();
+        assert!(victim.device.folder().state().unwrap().contact(id).is_none());
+        victim.answers(ask, shown(4));
+        lie(victim.device.profile(id).await);
+        known(&victim);
+        lie(victim.device.profile(id).await);
+        victim.answers(ask, shown(5));
+        victim.device.profile(id).await.unwrap();
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revocation_counts_when_it_was_shown_and_mail_from_before_it_is_taken() {
+async fn no_two_profiles_have_one_version_whatever_becomes_of_the_homes_answer() {
     within(async {
         let victim = Victim::new().await;
-        let items = vec![
-            mail(1, victim.revocation(9)),
-            mail(2, victim.message_in(10, -5)),
-            mail(3, victim.message_in(11, 60)),
-        ];
-        victim.answers(is_fetch, Answer::Mail(items, false));
-        for _ in 0..2 {
-            let page = victim.device.fetch().await.unwrap();
-            assert_eq!(letters(&page.items), ["10"], "{:?}", page.items);
-            assert!(matches!(page.items[0], Received::Revoked(_)), "{:?}", page.items);
-            assert!(matches!(page.items[2], Received::Refused(_)), "{:?}", page.items);
-            assert_eq!(victim.standing(), Standing::Held, "it was not acknowledged");
-        }
-        let page = victim.device.fetch().await.unwrap();
-        victim.device.acknowledge(&page).await.unwrap();
-        assert_eq!(victim.standing(), Standing::Revoked);
-        let items = vec![mail(4, victim.message_in(12, -5)), mail(5, victim.message_in(13, 60))];
-        victim.answers(is_fetch, Answer::Mail(items, false));
-        assert_eq!(letters(&victim.device.fetch().await.unwrap().items), ["12"]);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_home_does_not_keep_fetching_going_for_ever() {
-    within(async {
-        let victim = Victim::new().await;
-        let me = victim.device.id();
-        let good = victim.message(&victim.friend, me, 1, "good");
-        let same = Answer::Mail(vec![mail(1, good.clone())], true);
-        victim.liar.lie(move |request, truth| match request {
-            Request::Fetch(_) => same.clone().into(),
-            Request::Acknowledge(_) => Answer::Done.into(),
-            _ => truth.into(),
-        });
-        let page = victim.device.fetch().await.unwrap();
-        victim.device.acknowledge(&page).await.unwrap();
-        lie(victim.device.fetch().await);
-        // Ever new numbers.
-        let next = Arc::new(Mutex::new(0));
-        victim.liar.lie(move |request, truth| match request {
-            Request::Fetch(_) => {
-                let mut next = next.lock().unwrap();
-                *next += MAX_FETCH as u64;
-                let items = (0..MAX_FETCH as u64).map(|one| mail(*next + one, good.clone())).collect();
-                Answer::Mail(items, true).into()
-            }
-            Request::Acknowledge(_) => Answer::Done.into(),
-            _ => truth.into(),
-        });
-        let mut pages = 0;
-        loop {
-            let page = victim.device.fetch().await.unwrap();
-            victim.device.acknowledge(&page).await.unwrap();
-            pages += 1;
-            assert!(pages <= MAX_MAIL_COUNT / MAX_FETCH as u64);
-            if !page.more {
-                return;
-            }
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mail_within_the_permitted_skew_of_clocks_is_taken() {
-    within(async {
-        let victim = Victim::new().await;
-        let ahead = CLOCK_SKEW as i64 + 60;
-        let item = |number, envelope| Mail { number, received: u64::MAX, envelope };
-        let items = vec![
-            item(1, victim.message_in(1, ahead)),
-            item(2, victim.message_in(2, 4 * CLOCK_SKEW as i64)),
-            mail(3, victim.message_in(3, ahead)),
-        ];
-        victim.answers(is_fetch, Answer::Mail(items, false));
-        assert_eq!(letters(&victim.device.fetch().await.unwrap().items), ["1"]);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_acceptance_of_what_another_device_asked_is_looked_up() {
-    within(async {
-        let victim = Victim::new().await;
+        // Versions are beyond the clock, so that it cannot make a difference.
         let (me, key) = (victim.device.id(), victim.device.folder().key().unwrap());
-        let asked = Key::generate().unwrap();
-        let body = RelationRequest { label: "friend".into(), note: String::new(), home: victim.address() };
-        let request = sign(&key, asked.id(), Order::Nonce([1; 32]), &body);
-        let body = RelationAcceptance { request: hash_of::<RelationRequest>(&request).into() };
-        let acceptance = sign(&asked, me, Order::Nonce([1; 32]), &body);
-        let relation = Relation { other: asked.id(), request, acceptance: None, revocation: None };
-        victim.liar.lie(move |request, truth| match request {
-            Request::Fetch(_) => Answer::Mail(vec![mail(1, acceptance.clone())], false).into(),
-            Request::Relations(_) => Answer::Relations(vec![relation.clone()], false).into(),
-            _ => truth.into(),
+        let own = sign(&key, me, Order::Sequence(wall() + 1000), &profile());
+        victim.device.folder().update(|state| state.profile = Some(own)).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let count = Arc::clone(&seen);
+        victim.liar.lie(move |request, truth| {
+            let Request::SetProfile(envelope) = request else { return truth.into() };
+            assert_eq!(truth, Answer::Done, "the home takes it");
+            count.lock().unwrap().push(verified::<Profile>(envelope).order());
+            // The device does not learn it.
+            Answer::refused(Code::Fault, "a fault").into()
         });
-        let page = victim.device.fetch().await.unwrap();
-        assert!(matches!(page.items[..], [Received::Accepted(id)] if id == asked.id()), "{:?}", page.items);
-        victim.device.acknowledge(&page).await.unwrap();
-        assert!(victim.device.folder().state().unwrap().holds(asked.id()));
+        let set = |name: &str| victim.device.set_attributes(vec![(name.to_owned(), Some("1".to_owned()))]);
+        for name in ["one", "two"] {
+            set(name).await.unwrap_err();
+        }
+        let shown = seen.lock().unwrap().clone();
+        assert!(shown.len() == 2 && shown[0] != shown[1], "{shown:?}");
+        victim.liar.honest();
+        // It is shown again at the next start, and nothing of it is lost.
+        victim.device.settle().await.unwrap();
+        assert!(!victim.device.folder().state().unwrap().unshown);
+        let profile = victim.device.profile(me).await.unwrap();
+        assert_eq!(profile.order(), shown[1]);
+        let names: Vec<_> = profile.body().attributes.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["one", "two"]);
+        // What the home does not take is not kept.
+        victim.answers(
+            |request| matches!(request, Request::SetProfile(_)),
+            Answer::refused(Code::Malformed, "no"),
+        );
+        set("three").await.unwrap_err();
+        assert_eq!(victim.device.own_profile().unwrap().unwrap().body(), profile.body());
     })
     .await;
 }

@@ -3,16 +3,21 @@
 use minicbor::bytes::ByteArray;
 use sha2::{Digest, Sha256};
 
-use super::device::Device;
+use super::device::{Device, now};
 use super::error::ClientError;
 use super::place::Home;
 use crate::body::BlobRef;
 use crate::id::Id;
 use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS};
-use crate::wire::{Answer, Request};
+use crate::wire::{Answer, Code, Request};
 
 /// The bytes of a blob.
 pub type Payload = Vec<u8>;
+
+/// What a blob is called.
+pub(super) fn hash_of(bytes: &[u8]) -> ByteArray<32> {
+    ByteArray::from(<[u8; 32]>::from(Sha256::digest(bytes)))
+}
 
 /// How many chunks a blob has.
 fn chunks(size: u64) -> u32 {
@@ -25,18 +30,21 @@ impl Device {
     /// # Errors
     /// It is empty or too large, or the home is not reached, refuses or is not to be believed.
     pub async fn upload(&self, bytes: &[u8]) -> Result<BlobRef, ClientError> {
+        self.upload_to(&self.own_home()?, bytes).await
+    }
+
+    pub(super) async fn upload_to(&self, home: &Home, bytes: &[u8]) -> Result<BlobRef, ClientError> {
         let size = bytes.len() as u64;
-        let blob = BlobRef { hash: ByteArray::from(<[u8; 32]>::from(Sha256::digest(bytes))), size };
+        let blob = BlobRef { hash: hash_of(bytes), size };
         if !blob.is_sensible() {
             return Err(ClientError::Wrong(format!("{size} bytes, 1 to {MAX_BLOBS} expected")));
         }
-        let home = self.own_home()?;
-        let mut next = self.next_chunk(&home, Request::Offer(blob)).await?;
+        let mut next = self.next_chunk(home, Request::Offer(blob)).await?;
         let all = chunks(size);
         while next < all {
             let begin = next as usize * CHUNK;
             let chunk = bytes[begin..bytes.len().min(begin + CHUNK)].to_vec();
-            let wanted = self.next_chunk(&home, Request::Chunk(blob.hash, next, chunk.into())).await?;
+            let wanted = self.next_chunk(home, Request::Chunk(blob.hash, next, chunk.into())).await?;
             if wanted != next + 1 {
                 return Err(ClientError::Lie(format!("after chunk {next} it wants chunk {wanted}")));
             }
@@ -75,7 +83,7 @@ impl Device {
             }
             bytes.extend_from_slice(&chunk);
         }
-        if *blob.hash != <[u8; 32]>::from(Sha256::digest(&bytes)) {
+        if blob.hash != hash_of(&bytes) {
             return Err(ClientError::Lie("the blob is not what its hash says".to_owned()));
         }
         Ok(bytes)
@@ -84,7 +92,7 @@ impl Device {
     /// Pictures are for anyone; for others the home has to know who asks, and says the same to all whom it does not.
     async fn ask_blob(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
         match self.ask_as_me(home, request.clone()).await {
-            Err(ClientError::Refused(refusal)) if refusal.code == crate::wire::Code::NotForYou => {
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::NotForYou => {
                 self.know(home).await?;
                 self.ask(home, request).await
             }
@@ -97,7 +105,25 @@ impl Device {
     /// # Errors
     /// The home is not reached or refuses.
     pub async fn discard(&self, hash: [u8; 32]) -> Result<(), ClientError> {
-        self.ask_done(&self.own_home()?, Request::Discard(hash.into())).await
+        self.ask_done(&self.own_home()?, Request::Discard(hash.into())).await?;
+        Ok(self.folder().update(|state| state.sent.retain(|one| *one.hash != hash))?)
+    }
+
+    /// Throws blobs of attachments away that were sent so many seconds ago; how many.
+    pub(super) async fn discard_sent(&self, age: u64) -> Result<usize, ClientError> {
+        let now = now();
+        let mut sent = self.folder().state()?.sent;
+        sent.retain(|one| one.at.saturating_add(age) <= now);
+        for one in &sent {
+            match self.discard(*one.hash).await {
+                // The profile shows it as well.
+                Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => {
+                    self.folder().update(|state| state.sent.retain(|other| other.hash != one.hash))?;
+                }
+                result => result?,
+            }
+        }
+        Ok(sent.len())
     }
 
     /// One's own blobs, and how many chunks of each are there.

@@ -1,6 +1,6 @@
 //! What a device keeps of its persona, in a folder of its own: two secrets and a state.
 //!
-//! Here: the files, written whole or not at all, and what the state holds. Not here: what is done with it.
+//! Here: the files, written whole or not at all. Not here: what the state holds ([`super::state`]).
 //! `persona.key` and `sealing.key` are 32 bytes in hexadecimal each, mode 0600; `state` is CBOR. Two programs may
 //! share a folder: each change is read, made and written under the lock of `lock`.
 
@@ -9,26 +9,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use minicbor::bytes::ByteArray;
-use minicbor::{Decode, Encode};
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
 
 use super::seal::SealingKey;
-use super::waiting::Waiting;
-use crate::body::HomeAddress;
-use crate::envelope::Envelope;
-use crate::id::{Id, Key};
+use super::state::FORMAT;
+pub use super::state::{Contact, Leaving, Moving, Sent, Standing, State};
+use crate::id::Key;
 use crate::limits::MAX_NETWORK;
 
-/// Number of the layout of the state.
-const FORMAT: u64 = 1;
-/// Longest state, in bytes: [`MAX_CONTACTS`] with long addresses, and the marks of all mail of 14 days.
+/// Longest state, in bytes: all contacts with long addresses, and the marks of all mail of 14 days.
 const MAX_STATE: u64 = 32 << 20;
-/// Others that are remembered: all that may be related, and some strangers.
-const MAX_CONTACTS: usize = 4_000;
-/// Marks of mail that was taken: more than wait at a home at once.
-const MAX_TAKEN: usize = 32 * 1024;
 
 /// A folder that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,186 +31,6 @@ pub struct FolderError {
 
 fn wrong(path: &Path, reason: impl ToString) -> FolderError {
     FolderError { path: path.display().to_string(), reason: reason.to_string() }
-}
-
-/// All that a device knows beside its secrets.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct State {
-    #[n(0)]
-    format: u64,
-    /// The network's name.
-    #[n(1)]
-    pub network: String,
-    /// The home that hosts the persona.
-    #[n(2)]
-    pub home: Option<HomeAddress>,
-    /// Both halves of the proof that it does.
-    #[n(3)]
-    pub hosting: Option<(Envelope, Envelope)>,
-    /// The persona's newest profile.
-    #[n(4)]
-    pub profile: Option<Envelope>,
-    /// Hashes of mail that was taken, and until when each could come again, in seconds since 1970. Not the home's
-    /// numbers: a home that was restored from a backup gives them anew.
-    #[n(5)]
-    pub taken: Vec<(ByteArray<32>, u64)>,
-    /// Others, in the order of their ids.
-    #[n(6)]
-    pub contacts: Vec<Contact>,
-    /// Attachments of mail that was taken, themselves not got yet; the oldest first.
-    #[n(7)]
-    #[cbor(default)]
-    pub waiting: Vec<Waiting>,
-}
-
-/// Another persona.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct Contact {
-    /// Who.
-    #[n(0)]
-    pub id: Id,
-    /// How far the relation has come.
-    #[n(1)]
-    pub standing: Standing,
-    /// Where the other one was last found.
-    #[n(2)]
-    pub home: Option<HomeAddress>,
-    /// The newest version of the other one's profile that was seen: an older one is refused.
-    #[n(3)]
-    pub version: u64,
-    /// The request, from whichever of the two.
-    #[n(4)]
-    pub request: Option<Envelope>,
-    /// The acceptance: with the request, the proof.
-    #[n(5)]
-    pub acceptance: Option<Envelope>,
-    /// The hash of the request that was taken back last: it never holds again.
-    #[n(6)]
-    pub revoked: Option<ByteArray<32>>,
-    /// Requests issued up to then, in seconds since 1970, never hold again: something later was taken back.
-    #[n(7)]
-    pub revoked_upto: Option<u64>,
-    /// If the other one took the relation back: when. Mail that was signed up to then is still taken.
-    #[n(8)]
-    pub left: Option<u64>,
-}
-
-/// How far a relation has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Standing {
-    /// Known, not related.
-    #[n(0)]
-    Known,
-    /// Asked, not answered.
-    #[n(1)]
-    Asked,
-    /// Both hold the proof.
-    #[n(2)]
-    Held,
-    /// Taken back.
-    #[n(3)]
-    Revoked,
-}
-
-impl Contact {
-    /// Somebody of whom nothing is known.
-    #[must_use]
-    pub fn new(id: Id) -> Self {
-        Self {
-            id,
-            standing: Standing::Known,
-            home: None,
-            version: 0,
-            request: None,
-            acceptance: None,
-            revoked: None,
-            revoked_upto: None,
-            left: None,
-        }
-    }
-
-    /// Whether a request may hold: it was not taken back, and was signed after whatever was.
-    #[must_use]
-    pub fn may_hold(&self, request: [u8; 32], issued: u64) -> bool {
-        self.revoked.is_none_or(|revoked| *revoked != request)
-            && self.revoked_upto.is_none_or(|upto| issued > upto)
-    }
-
-    /// Notes that a request was taken back, and with it all up to a time; `left` is when, if the other one did it.
-    pub fn take_back(&mut self, request: [u8; 32], upto: u64, left: Option<u64>) {
-        self.left = if self.standing == Standing::Revoked { self.left.and(left) } else { left };
-        self.standing = Standing::Revoked;
-        self.revoked = Some(request.into());
-        self.revoked_upto = self.revoked_upto.max(Some(upto));
-    }
-}
-
-impl State {
-    fn new(network: &str) -> Self {
-        Self {
-            format: FORMAT,
-            network: network.to_owned(),
-            home: None,
-            hosting: None,
-            profile: None,
-            taken: Vec::new(),
-            contacts: Vec::new(),
-            waiting: Vec::new(),
-        }
-    }
-
-    /// What is known of somebody.
-    #[must_use]
-    pub fn contact(&self, id: Id) -> Option<&Contact> {
-        self.contacts.binary_search_by_key(&id, |one| one.id).ok().map(|place| &self.contacts[place])
-    }
-
-    /// The same, to be changed; made where it is missing. The oldest strangers make room.
-    pub fn contact_mut(&mut self, id: Id) -> &mut Contact {
-        if self.contact(id).is_none() && self.contacts.len() >= MAX_CONTACTS {
-            let stranger = self.contacts.iter().position(|one| one.standing == Standing::Known);
-            self.contacts.remove(stranger.unwrap_or(0));
-        }
-        let place = match self.contacts.binary_search_by_key(&id, |one| one.id) {
-            Ok(place) => place,
-            Err(place) => {
-                self.contacts.insert(place, Contact::new(id));
-                place
-            }
-        };
-        &mut self.contacts[place]
-    }
-
-    /// Whether a relation with somebody holds.
-    #[must_use]
-    pub fn holds(&self, id: Id) -> bool {
-        self.contact(id).is_some_and(|one| one.standing == Standing::Held)
-    }
-
-    /// Whether a message of somebody that was signed at a time is taken: while the relation holds, and what was signed
-    /// before the other one took it back.
-    #[must_use]
-    pub fn takes(&self, from: Id, issued: u64) -> bool {
-        self.contact(from).is_some_and(|one| match one.standing {
-            Standing::Held => true,
-            Standing::Revoked => one.left.is_some_and(|left| issued <= left),
-            Standing::Known | Standing::Asked => false,
-        })
-    }
-
-    /// Marks mail as taken; whether it was not before.
-    pub fn take(&mut self, hash: [u8; 32], expires: u64, now: u64) -> bool {
-        if self.taken.iter().any(|(one, _)| **one == hash) {
-            return false;
-        }
-        self.taken.retain(|(_, until)| *until >= now);
-        if self.taken.len() >= MAX_TAKEN {
-            self.taken.remove(0);
-        }
-        self.taken.push((hash.into(), expires));
-        true
-    }
 }
 
 /// The folder.
@@ -314,8 +125,8 @@ impl Folder {
             return Err(wrong(&path, format!("longer than {MAX_STATE} bytes")));
         }
         match crate::cbor::from_slice::<State>(&bytes) {
-            Some(state) if state.format == FORMAT => Ok(state),
-            Some(state) => Err(wrong(&path, format!("its format is {}, {FORMAT} expected", state.format))),
+            Some(state) if state.format() == FORMAT => Ok(state),
+            Some(state) => Err(wrong(&path, format!("its format is {}, {FORMAT} expected", state.format()))),
             None => Err(wrong(&path, "damaged, or no state of a persona")),
         }
     }
@@ -461,20 +272,5 @@ mod tests {
             }
         });
         assert_eq!(folder.state().unwrap().contact(id).unwrap().version, 100);
-    }
-
-    #[test]
-    fn mail_is_taken_once_until_it_could_not_come_again() {
-        let mut state = State::new("test");
-        assert!(state.take([1; 32], 100, 50));
-        assert!(!state.take([1; 32], 100, 50));
-        assert!(state.take([2; 32], 200, 101));
-        assert_eq!(state.taken.len(), 1, "the first has expired");
-        for number in 0..MAX_CONTACTS as u64 + 10 {
-            let mut secret = [0; 32];
-            secret[..8].copy_from_slice(&number.to_be_bytes());
-            state.contact_mut(Key::from_secret(&secret).id());
-        }
-        assert_eq!(state.contacts.len(), MAX_CONTACTS);
     }
 }

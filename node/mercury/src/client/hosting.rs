@@ -1,11 +1,10 @@
-//! Where a persona is hosted: registering, proving it, leaving, moving.
+//! Where a persona is hosted: registering, proving it, leaving. Not here: moves ([`super::moving`]).
 
 use super::device::Device;
 use super::error::ClientError;
-use super::folder::Standing;
 use super::place::Home;
-use crate::body::{Departure, HomeAddress, Hosting, Registration};
-use crate::envelope::{Envelope, Order};
+use crate::body::{HomeAddress, Hosting, Registration};
+use crate::envelope::Envelope;
 use crate::id::Id;
 use crate::wire::{Answer, Request};
 
@@ -21,15 +20,12 @@ impl Device {
             return Err(ClientError::Wrong(format!("hosted at {} already: move instead", here.home)));
         }
         let (address, proof) = self.enroll(home, invitation).await?;
-        self.folder().update(|state| {
-            state.home = Some(address);
-            state.hosting = Some(proof);
-        })?;
+        self.folder().update(|state| state.arrive(address, proof))?;
         self.show_profile(home).await
     }
 
     /// Registers, and gives back where the home is reached and the proof.
-    async fn enroll(
+    pub(super) async fn enroll(
         &self,
         home: &Home,
         invitation: Option<[u8; 16]>,
@@ -79,121 +75,25 @@ impl Device {
         Ok(())
     }
 
-    /// Leaves the home. Whoever asks there is told where to, for fourteen days. A home that is not reached or refuses
-    /// is left all the same, with a warning: it goes on hosting what nobody asks for any more.
+    /// Leaves the home. Whoever asks there is told where to, for fourteen days. A home that is not reached, or where mail
+    /// waits, is left all the same, with a warning: it stays among [`Device::left`] until it knows.
     ///
     /// # Errors
-    /// The home is not to be believed, or the folder is not written.
+    /// There is no home, or the folder is not written.
     pub async fn unregister(&self, to: Option<HomeAddress>) -> Result<(), ClientError> {
         let home = self.own_home()?;
-        match self.depart(&home, to).await {
-            Err(error) if error.is_of_home() => {
-                tracing::warn!("the home does not know that it is left: {error}")
-            }
-            result => result?,
-        }
-        self.forget_session();
         self.folder().update(|state| {
-            state.home = None;
+            let now = super::device::now();
+            state.give_up_move(now);
             state.hosting = None;
+            if let Some(home) = state.home.take() {
+                state.leave(home, to, now);
+            }
         })?;
+        self.forget_session();
+        if let Err(error) = self.depart(&home, Some(0)).await {
+            tracing::warn!("the home does not know yet that it is left: {error}");
+        }
         Ok(())
     }
-
-    async fn depart(&self, home: &Home, to: Option<HomeAddress>) -> Result<(), ClientError> {
-        let order = self.challenge(home).await?;
-        let departure = self.sign(home.id, order, &Departure { to });
-        self.unknown(home);
-        match self.ask(home, Request::Unregister(departure)).await? {
-            Answer::Done => Ok(()),
-            _ => Err(ClientError::unasked()),
-        }
-    }
-
-    /// Moves to another home: registers there, shows the profile and the proofs of relations there, and leaves the old
-    /// home with a redirect. Mail that waits at the old home has to be taken before: what comes between goes with it.
-    /// Gives back how many proofs were not taken by the new home, and whether the old one knows of the move.
-    ///
-    /// # Errors
-    /// The new home is not reached, is not to be believed or refuses: then nothing has changed.
-    pub async fn move_to(&self, home: &Home, invitation: Option<[u8; 16]>) -> Result<Moved, ClientError> {
-        let old = self.own_home()?;
-        if old.id == home.id {
-            return Err(ClientError::Wrong("hosted there already".to_owned()));
-        }
-        let pictures = self.own_pictures(&old).await;
-        let (address, proof) = self.enroll(home, invitation).await?;
-        self.log_out().await.unwrap_or_else(|error| tracing::debug!("not logged out: {error}"));
-        let unproven = self.carry_relations(home).await?;
-        self.folder().update(|state| {
-            state.home = Some(address.clone());
-            state.hosting = Some(proof);
-        })?;
-        match pictures {
-            Some(pictures) => {
-                for picture in &pictures {
-                    self.upload(picture).await?;
-                }
-                self.show_profile(home).await?;
-            }
-            None => {
-                tracing::warn!("the old home does not give the pictures: the profile goes on without them");
-                self.set_profile(|profile| (profile.picture, profile.thumbnail) = (None, None)).await?;
-            }
-        }
-        let left = self.depart(&old, Some(address)).await;
-        Ok(Moved { unproven, left })
-    }
-
-    /// Tells the new home about all relations, also of those that were taken back; how many it did not take.
-    async fn carry_relations(&self, home: &Home) -> Result<usize, ClientError> {
-        let mut unproven = 0;
-        self.know(home).await?;
-        for contact in self.folder().state()?.contacts {
-            if !matches!(contact.standing, Standing::Held | Standing::Revoked) {
-                continue;
-            }
-            let Some(request) = contact.request else { continue };
-            // Otherwise the other one could bring the old proof and be believed: also one that never came here.
-            let revocation = match contact.standing {
-                Standing::Revoked => Some(self.revocation(contact.id, &request)?.1),
-                _ => None,
-            };
-            let mut done = match contact.acceptance {
-                Some(acceptance) => self.ask_done(home, Request::Related(request, acceptance)).await,
-                None => Ok(()),
-            };
-            if let (Ok(()), Some(revocation)) = (&done, revocation) {
-                done = self.ask_done(home, Request::Revoke(revocation)).await;
-            }
-            match done {
-                Ok(()) => {}
-                Err(ClientError::Refused(refusal)) => {
-                    tracing::warn!("the relation to {} is not taken: {refusal}", contact.id);
-                    unproven += 1;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(unproven)
-    }
-
-    /// A fresh order for something of which the newest counts.
-    pub(super) fn next_version(before: Option<Order>) -> Order {
-        let least = match before {
-            Some(Order::Sequence(number)) => number.saturating_add(1),
-            _ => 1,
-        };
-        // By the clock, so that a folder that was put back from a copy does not begin again at what is there already.
-        Order::Sequence(least.max(super::device::now()))
-    }
-}
-
-/// What a move left undone.
-#[derive(Debug)]
-pub struct Moved {
-    /// Relations that the new home did not take.
-    pub unproven: usize,
-    /// Whether the old home tells where to; if not, others find the new home by the directory of homes.
-    pub left: Result<(), ClientError>,
 }

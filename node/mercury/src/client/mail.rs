@@ -1,17 +1,19 @@
 //! Messages: sent to wherever their recipient is, and taken from one's own home.
 
-use super::blobs::Payload;
+use super::blobs::{Payload, hash_of};
 use super::device::{Device, locked, now};
 use super::error::ClientError;
-use super::folder::State;
+use super::folder::{Sent, State};
 use super::people::Change;
+use super::place::Home;
 use super::seal::{Attachment, Binding, Letter, open_attachment, seal, seal_attachment};
+use super::state::SENT_TIME;
 use super::waiting::Waiting;
 use crate::body::Message;
 use crate::envelope::{Bytes32, Kind, Order};
 use crate::id::Id;
 use crate::limits::{CLOCK_SKEW, MAIL_TIME, MAX_FETCH, MAX_MAIL_COUNT};
-use crate::wire::{Answer, Mail, Request};
+use crate::wire::{Answer, Code, Mail, Request};
 
 /// Something that came with the mail.
 #[derive(Debug)]
@@ -36,12 +38,10 @@ pub enum Received {
 /// The hash of something that came, and until when it could come again, in seconds since 1970.
 type Mark = (Bytes32, u64);
 
-/// How long an attachment that was not got is remembered, in seconds.
-const ATTACHMENT_TIME: u64 = 2 * MAIL_TIME;
-
-/// How far a row of pages has come: the number acknowledged last, and how many items there were.
+/// How far a row of pages of a home has come: the number acknowledged last, and how many items there were.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Row {
+    of: Option<Id>,
     last: u64,
     count: u64,
 }
@@ -53,6 +53,8 @@ pub struct Page {
     pub items: Vec<Received>,
     /// Whether there is more.
     pub more: bool,
+    /// Where it lay.
+    home: Option<Home>,
     /// Number of the last one, and how many there were since the row of pages began.
     row: Row,
     /// What is marked as taken when this page is acknowledged.
@@ -96,8 +98,19 @@ impl Device {
     /// It is empty or too large, or the home is not reached or refuses.
     pub async fn attach(&self, name: &str, plain: &[u8]) -> Result<Attachment, ClientError> {
         let (sealed, key) = seal_attachment(plain)?;
-        let blob = self.upload(&sealed).await?;
         let home = self.own_address()?;
+        // Noted first: what was uploaded and forgotten would stay for good.
+        let sent = Sent { hash: hash_of(&sealed), name: name.to_owned(), at: now() };
+        self.folder().update(|state| state.send_blob(sent))?;
+        let blob = match self.upload(&sealed).await {
+            // What was sent longer ago than mail waits makes room.
+            Err(ClientError::Refused(refusal))
+                if refusal.code == Code::Full && self.discard_sent(MAIL_TIME).await? > 0 =>
+            {
+                self.upload(&sealed).await?
+            }
+            result => result?,
+        };
         Ok(Attachment { name: name.to_owned(), blob, owner: self.id(), home, key: key.into() })
     }
 
@@ -107,7 +120,7 @@ impl Device {
     /// It is not reached, its owner's home does not give it, or it is not what was sealed.
     pub async fn attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
         // Where it lay when it was sent; if the owner has moved since, wherever the owner is now.
-        let home = super::place::Home::from_told(&attachment.home);
+        let home = Home::from_told(&attachment.home);
         let first = match home {
             Ok(home) => self.download(attachment.owner, &attachment.blob, &home).await,
             Err(error) => Err(error),
@@ -129,34 +142,50 @@ impl Device {
     /// # Errors
     /// The home is not reached, refuses, or is not to be believed.
     pub async fn fetch(&self) -> Result<Page, ClientError> {
-        let home = self.own_home()?;
+        self.fetch_from(&self.own_home()?).await
+    }
+
+    /// Mail that waits at a home that hosts the persona or did so and was left.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn fetch_from(&self, home: &Home) -> Result<Page, ClientError> {
         // From the beginning: what was acknowledged is gone there, and what came before is known by its hash.
-        let Answer::Mail(items, more) = self.ask_as_me(&home, Request::Fetch(0)).await? else {
+        let Answer::Mail(items, more) = self.ask_as_me(home, Request::Fetch(0)).await? else {
             return Err(ClientError::unasked());
         };
-        let before = *locked(&self.0.row);
-        let page = self.read_page(before, items, more).await;
+        let mut before = *locked(&self.0.row);
+        if before.of != Some(home.id) {
+            before = Row { of: Some(home.id), ..Row::default() };
+        }
+        let page = self.read_page(home, before, items, more).await;
         if matches!(page, Err(ClientError::Lie(_))) {
             *locked(&self.0.row) = Row::default();
         }
         page
     }
 
-    async fn read_page(&self, before: Row, items: Vec<Mail>, more: bool) -> Result<Page, ClientError> {
+    async fn read_page(
+        &self,
+        home: &Home,
+        before: Row,
+        items: Vec<Mail>,
+        more: bool,
+    ) -> Result<Page, ClientError> {
         // What was acknowledged does not come again: else a home could go on for ever with one page.
         let upward =
             items.iter().try_fold(before.last, |last, item| (item.number > last).then_some(item.number));
         let Some(last) = upward.filter(|_| items.len() <= MAX_FETCH) else {
             return Err(ClientError::Lie("its mail is in no order, or more than a page".to_owned()));
         };
-        let row = Row { last, count: before.count + items.len() as u64 };
+        let row = Row { of: before.of, last, count: before.count + items.len() as u64 };
         let more = more && !items.is_empty() && row.count < MAX_MAIL_COUNT;
-        let mut page = Page { more, row, ..Page::default() };
+        let mut page = Page { more, row, home: Some(home.clone()), ..Page::default() };
         // As it will be when what came before in this page counts.
         let mut state = self.folder().state()?;
         // What was asked and accepted by another device is not known here yet.
         if self.strangers(&state, &items) {
-            self.relations().await?;
+            self.relations_at(home).await?;
             state = self.folder().state()?;
         }
         for item in items {
@@ -234,12 +263,13 @@ impl Device {
     /// The folder cannot be written.
     pub fn keep_attachments(&self, page: &Page) -> Result<(), ClientError> {
         let now = now();
-        let until = now.saturating_add(ATTACHMENT_TIME);
         let fresh = page.items.iter().filter_map(|item| match item {
-            Received::Letter { from, letter, .. } => Some((*from, &letter.attachments)),
+            Received::Letter { from, sent, letter } => Some((*from, *sent, &letter.attachments)),
             _ => None,
         });
-        let fresh = fresh.flat_map(|(from, all)| {
+        // For as long as who sent them keeps them.
+        let fresh = fresh.flat_map(|(from, sent, all)| {
+            let until = sent.saturating_add(SENT_TIME);
             all.iter().map(move |one| Waiting { from, until, attachment: one.clone() })
         });
         Ok(self.folder().update(|state| state.keep_waiting(fresh, now))?)
@@ -269,9 +299,7 @@ impl Device {
     /// # Errors
     /// The home is not reached or refuses, or the folder cannot be written.
     pub async fn acknowledge(&self, page: &Page) -> Result<(), ClientError> {
-        if page.row.count == 0 {
-            return Ok(());
-        }
+        let Some(home) = page.home.as_ref().filter(|_| page.row.count > 0) else { return Ok(()) };
         let now = now();
         self.folder().update(|state| {
             for (hash, expires) in &page.marks {
@@ -279,13 +307,19 @@ impl Device {
             }
             page.changes.iter().for_each(|change| change.apply(state));
         })?;
-        self.ask_done(&self.own_home()?, Request::Acknowledge(page.row.last)).await?;
+        self.ask_done(home, Request::Acknowledge(page.row.last)).await?;
         *locked(&self.0.row) = if page.more { page.row } else { Row::default() };
         Ok(())
     }
 }
 
 impl Page {
+    /// The number of the last item, for [`Device::depart`].
+    #[must_use]
+    pub fn upto(&self) -> u64 {
+        self.row.last
+    }
+
     /// Marks mail; whether it was not before.
     fn mark(&mut self, state: &State, hash: Bytes32, expires: u64) -> bool {
         let known = state.taken.iter().any(|(one, _)| **one == hash);

@@ -25,6 +25,10 @@ impl Wish {
     pub fn body(&self) -> &RelationRequest {
         self.verified.body()
     }
+
+    pub(super) fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
 }
 
 /// Whether what was done here is known at the other one's home too.
@@ -104,8 +108,11 @@ impl Device {
     /// # Errors
     /// The home is not reached, refuses, or is not to be believed.
     pub async fn requests(&self) -> Result<Vec<Wish>, ClientError> {
-        let home = self.own_home()?;
-        let Answer::Requests(all) = self.ask_as_me(&home, Request::Requests).await? else {
+        self.requests_at(&self.own_home()?).await
+    }
+
+    pub(super) async fn requests_at(&self, home: &Home) -> Result<Vec<Wish>, ClientError> {
+        let Answer::Requests(all) = self.ask_as_me(home, Request::Requests).await? else {
             return Err(ClientError::unasked());
         };
         if all.len() > MAX_REQUESTS {
@@ -162,17 +169,18 @@ impl Device {
 
     /// Brings something to the home of the other one: where the request says, or wherever it is found.
     async fn deliver(&self, persona: Id, told: Option<Home>, what: Request) -> Delivery {
-        let own = self.own_home().ok();
-        if told.is_some() && told.as_ref().map(|home| home.id) == own.map(|home| home.id) {
-            return Delivery::Done;
-        }
+        let own = self.own_home().ok().map(|home| home.id);
         let brought = match &told {
-            Some(home) => self.ask_done(home, what.clone()).await.is_ok().then_some(home.id),
-            None => None,
+            Some(home) if Some(home.id) != own => {
+                self.ask_done(home, what.clone()).await.is_ok().then_some(home.id)
+            }
+            _ => None,
         };
+        // Also where the other one was at our own home, which knows already: it may have moved since.
         let delivered = async {
             let (home, _) = self.locate(persona).await?;
-            if brought == Some(home.id) { Ok(()) } else { self.ask_done(&home, what).await }
+            let knows = [brought, own].contains(&Some(home.id));
+            if knows { Ok(()) } else { self.ask_done(&home, what).await }
         };
         delivered.await.map_or_else(Delivery::Later, |()| Delivery::Done)
     }
@@ -224,8 +232,11 @@ impl Device {
     /// Who of the two signed a request, as its key says: that one and the other one.
     fn parties(&self, request: &Envelope, other: Id) -> (Id, Id) {
         let me = self.id();
-        let mine = request.claimed_signer() == self.0.key.public().to_bytes();
-        if mine { (me, other) } else { (other, me) }
+        if self.is_mine(request) { (me, other) } else { (other, me) }
+    }
+
+    pub(super) fn is_mine(&self, envelope: &Envelope) -> bool {
+        envelope.claimed_signer() == self.0.key.public().to_bytes()
     }
 
     /// All contacts, after those that the home has and that are proven were taken over.
@@ -233,11 +244,14 @@ impl Device {
     /// # Errors
     /// The home is not reached, refuses, or is not to be believed.
     pub async fn relations(&self) -> Result<Vec<Contact>, ClientError> {
-        let home = self.own_home()?;
+        self.relations_at(&self.own_home()?).await
+    }
+
+    pub(super) async fn relations_at(&self, home: &Home) -> Result<Vec<Contact>, ClientError> {
         let (mut after, mut count) = (None, 0);
         loop {
             let request = Request::Relations(after);
-            let Answer::Relations(page, more) = self.ask_as_me(&home, request).await? else {
+            let Answer::Relations(page, more) = self.ask_as_me(home, request).await? else {
                 return Err(ClientError::unasked());
             };
             let (mut changes, mut ordered) = (Vec::new(), true);
@@ -272,7 +286,7 @@ impl Device {
     fn take_over<'a>(
         &self,
         relation: &'a wire::Relation,
-    ) -> Result<impl FnOnce(&mut State) + use<'a>, ClientError> {
+    ) -> Result<impl FnOnce(&mut State) + use<'_, 'a>, ClientError> {
         let other = relation.other;
         let (first, second) = self.parties(&relation.request, other);
         let request = self.verify::<RelationRequest>("a request", &relation.request, second, first)?;
@@ -295,6 +309,16 @@ impl Device {
         let hash = request.hash();
         Ok(move |state: &mut State| {
             let contact = state.contact_mut(other);
+            if contact.standing == Standing::Held && self.is_later(contact, (request.issued(), hash)) {
+                // Nothing that was asked for up to a revocation holds, and what was asked for later goes on.
+                contact.revoked_upto = contact.revoked_upto.max(revoked.map(|(upto, _)| upto));
+                if let (Some((hash, issued)), Some((upto, left))) = (self.held_request(contact), revoked)
+                    && issued <= upto
+                {
+                    contact.take_back(hash, upto, left);
+                }
+                return;
+            }
             let over = !contact.may_hold(hash, request.issued());
             if over || (standing == Standing::Asked && contact.standing == Standing::Held) {
                 return;
@@ -309,6 +333,17 @@ impl Device {
             contact.request = Some(relation.request.clone());
             contact.acceptance.clone_from(&relation.acceptance);
         })
+    }
+
+    /// The hash of the request by which a contact's relation holds, and when it was signed.
+    fn held_request(&self, contact: &Contact) -> Option<([u8; 32], u64)> {
+        let request = self.kept_request(contact.id, contact.request.as_ref()?).ok()?;
+        Some((request.hash(), request.issued()))
+    }
+
+    /// Whether a relation holds by a later request than this: of two the later one counts, as at homes.
+    fn is_later(&self, contact: &Contact, (issued, hash): (u64, [u8; 32])) -> bool {
+        self.held_request(contact).is_some_and(|(held, since)| (since, held) > (issued, hash))
     }
 
     /// Who took a relation back, and when it was signed.

@@ -5,9 +5,10 @@ use minicbor::bytes::ByteArray;
 use super::device::Device;
 use super::driver::Command;
 use super::error::ClientError;
+use super::folder::State;
 use super::place::Home;
 use crate::body::{Attribute, BlobRef, Departure, HomeAddress, Profile};
-use crate::envelope::{Envelope, Verified};
+use crate::envelope::{Envelope, Order, Verified};
 use crate::id::Id;
 use crate::limits::{MAX_PICTURE, MAX_THUMBNAIL};
 use crate::net::directory;
@@ -28,24 +29,47 @@ impl Device {
         self.verify("the profile in the folder", &envelope, self.id(), self.id()).map(Some)
     }
 
-    /// Changes the persona's profile and shows it to the home.
+    /// Changes the persona's profile and shows it to the home. Where that is not reached it is shown by
+    /// [`Self::settle`].
     ///
     /// # Errors
     /// The profile is out of its bounds, or the home is not reached or refuses.
     pub async fn set_profile(&self, change: impl FnOnce(&mut Profile)) -> Result<(), ClientError> {
+        self.set_profile_at(&self.own_home()?, change).await
+    }
+
+    pub(super) async fn set_profile_at(
+        &self,
+        home: &Home,
+        change: impl FnOnce(&mut Profile),
+    ) -> Result<(), ClientError> {
         let before = self.own_profile()?;
         let mut profile = before.as_ref().map_or_else(|| self.empty_profile(), |one| one.body().clone());
         change(&mut profile);
         profile.attributes.sort_by(|one, other| one.name.cmp(&other.name));
-        let order = Self::next_version(before.map(|one| one.order()));
-        let envelope = self.sign(self.id(), order, &profile);
+        let least = before.as_ref().map_or(0, version);
+        let number = self.folder().update(|state| state.next_version(least, super::device::now()))?;
+        let envelope = self.sign(self.id(), Order::Sequence(number), &profile);
         // What a home would refuse is refused here.
         self.verify::<Profile>("the new profile", &envelope, self.id(), self.id())
             .map_err(|error| ClientError::Wrong(error.to_string()))?;
-        let home = self.own_home()?;
-        self.ask_done(&home, Request::SetProfile(envelope.clone())).await?;
-        self.folder().update(|state| state.profile = Some(envelope))?;
-        Ok(())
+        // In the folder first: whether the home has it is not known until it answers.
+        let replaced = self.folder().update(|state| {
+            let replaced = (state.profile.replace(envelope.clone()), state.unshown);
+            state.unshown = true;
+            replaced
+        })?;
+        let shown = self.ask_done(home, Request::SetProfile(envelope.clone())).await;
+        self.folder().update(|state| match &shown {
+            _ if state.profile.as_ref() != Some(&envelope) => {}
+            Ok(()) => state.unshown = false,
+            Err(ClientError::Refused(refusal)) if !matches!(refusal.code, Code::Later | Code::Fault) => {
+                (state.profile, state.unshown) = replaced;
+            }
+            // Perhaps it has it.
+            Err(_) => {}
+        })?;
+        shown
     }
 
     /// Sets attributes; those without a value are removed.
@@ -108,13 +132,15 @@ impl Device {
     /// Shows a home the profile that there is, or an empty one with the key that messages are encrypted to.
     pub(super) async fn show_profile(&self, home: &Home) -> Result<(), ClientError> {
         let Some(envelope) = self.folder().state()?.profile else {
-            return self.set_profile(|_| ()).await;
+            return self.set_profile_at(home, |_| ()).await;
         };
-        match self.ask_done(home, Request::SetProfile(envelope)).await {
+        match self.ask_done(home, Request::SetProfile(envelope.clone())).await {
             // It has this one already.
-            Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => Ok(()),
-            result => result,
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => {}
+            result => result?,
         }
+        let shown = |state: &mut State| state.unshown &= state.profile.as_ref() != Some(&envelope);
+        Ok(self.folder().update(shown)?)
     }
 
     /// The pictures that one's own profile shows, out of the home; none if it does not give all of them.
@@ -183,10 +209,9 @@ impl Device {
     ) -> Result<(Home, Verified<Profile>), ClientError> {
         self.folder().update(|state| {
             if state.contact(persona).is_some() {
-                let contact = state.contact_mut(persona);
-                contact.home = Some(home.address());
-                contact.version = contact.version.max(version(&profile));
+                state.contact_mut(persona).home = Some(home.address());
             }
+            state.see(persona, version(&profile));
         })?;
         Ok((home, profile))
     }
@@ -218,7 +243,7 @@ impl Device {
 
     fn believe_profile(&self, persona: Id, envelope: &Envelope) -> Result<Verified<Profile>, ClientError> {
         let profile = self.verify::<Profile>("the profile", envelope, persona, persona)?;
-        let least = self.folder().state()?.contact(persona).map_or(0, |contact| contact.version);
+        let least = self.folder().state()?.newest_seen(persona);
         if version(&profile) < least {
             let found = version(&profile);
             return Err(ClientError::Lie(format!(
@@ -265,7 +290,7 @@ impl Device {
 #[must_use]
 pub fn version(profile: &Verified<Profile>) -> u64 {
     match profile.order() {
-        crate::envelope::Order::Sequence(number) => number,
-        crate::envelope::Order::Nonce(_) => 0,
+        Order::Sequence(number) => number,
+        Order::Nonce(_) => 0,
     }
 }

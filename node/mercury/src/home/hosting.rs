@@ -112,13 +112,24 @@ impl Home {
         )
     }
 
-    pub(super) fn unregister(&mut self, asked: &Asked, departure: &Envelope) -> Result<Reply, Failure> {
+    pub(super) fn unregister(
+        &mut self,
+        asked: &Asked,
+        departure: &Envelope,
+        upto: Option<u64>,
+    ) -> Result<Reply, Failure> {
         let verified = self.verify::<Departure>(asked, departure, Some(self.id), None)?;
         self.spend_challenge(asked, nonce(&verified)?)?;
         let persona = verified.signer();
         let Some(mut record) = self.hosted_record(persona)? else {
             return refuse(Code::NotForYou, "not hosted here");
         };
+        // What came after the last fetch would be lost: its sender was told that it is kept.
+        if let Some(upto) = upto
+            && !self.mail_after(persona, upto, asked.now.wall)?.0.is_empty()
+        {
+            return refuse(Code::Superseded, "newer mail waits: fetch it first");
+        }
         record.departure = Some(ByteVec::from(verified.bytes().to_vec()));
         record.redirect_until = asked.now.wall.saturating_add(REDIRECT_TIME);
         (record.blob_bytes, record.blobs, record.relations) = (0, 0, 0);

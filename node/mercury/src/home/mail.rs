@@ -113,7 +113,7 @@ impl Home {
     }
 
     /// A page of somebody's mail, and whether there is more.
-    fn mail_after(&self, owner: Id, after: u64, wall: u64) -> Result<(Vec<Mail>, bool), Failure> {
+    pub(super) fn mail_after(&self, owner: Id, after: u64, wall: u64) -> Result<(Vec<Mail>, bool), Failure> {
         let (mut mail, mut bytes) = (Vec::new(), 0);
         let after = self.mailbox(owner)?.acknowledged.max(after);
         let Some(first) = after.checked_add(1) else { return Ok((mail, false)) };

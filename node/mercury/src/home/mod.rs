@@ -287,7 +287,7 @@ impl Home {
             Request::LogIn(login, applications) => self.log_in(asked, &login, applications),
             Request::LogOut => Ok(self.log_out(asked)),
             Request::Claim => self.claim(asked),
-            Request::Unregister(departure) => self.unregister(asked, &departure),
+            Request::Unregister(departure, upto) => self.unregister(asked, &departure, upto),
             Request::Announce(applications) => self.announce(asked, applications),
             Request::GetProfile(persona) => self.get_profile(asked, persona),
             Request::SetProfile(profile) => self.set_profile(asked, &profile),

@@ -61,7 +61,7 @@ mod tests {
     fn leave(bench: &mut Bench, person: &Person) {
         let order = bench.challenge(person.device);
         let departure = bench.sign(person, bench.home.id(), order, &Departure { to: None });
-        assert_eq!(bench.ask(person.device, Request::Unregister(departure)), Answer::Done);
+        assert_eq!(bench.ask(person.device, Request::Unregister(departure, None)), Answer::Done);
     }
 
     /// Comes, and leaves so many seconds later.

@@ -143,7 +143,7 @@ mod tests {
         assert!(!bench.home.related(bob.id(), ada.id()).unwrap());
         let order = bench.challenge(bob.device);
         let departure = bench.sign(&bob, bench.home.id(), order, &Departure { to: None });
-        assert_eq!(bench.ask(bob.device, Request::Unregister(departure)), Answer::Done);
+        assert_eq!(bench.ask(bob.device, Request::Unregister(departure, None)), Answer::Done);
         // There is room again.
         fill(&mut bench, &disk, SPACE_AGAIN);
         for (device, request) in kept_requests.into_iter().take(3) {

@@ -482,7 +482,7 @@ mod tests {
         assert!(published(&mut kad, &person) && published(&mut kad, &other));
         let order = bench.challenge(person.device);
         let departure = bench.sign(&person, bench.home.id(), order, &crate::body::Departure { to: None });
-        let left = bench.ask(person.device, crate::wire::Request::Unregister(departure));
+        let left = bench.ask(person.device, crate::wire::Request::Unregister(departure, None));
         assert_eq!(left, Answer::Done);
         directory.tick(&mut kad, &mut bench.home, now);
         assert!(!published(&mut kad, &person) && published(&mut kad, &other));

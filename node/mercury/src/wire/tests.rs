@@ -57,7 +57,6 @@ fn request() -> impl Strategy<Value = Request> {
     ]);
     let signed = prop::sample::select(vec![
         R::Register as fn(Envelope) -> R,
-        R::Unregister,
         R::SetProfile,
         R::Relate,
         R::Revoke,
@@ -74,6 +73,7 @@ fn request() -> impl Strategy<Value = Request> {
         (of_person, id()).prop_map(|(make, id)| make(id)),
         (of_number, any::<u64>()).prop_map(|(make, number)| make(number)),
         (listed, option::of(id())).prop_map(|(make, id)| make(id)),
+        (envelope(), option::of(any::<u64>())).prop_map(|(envelope, upto)| R::Unregister(envelope, upto)),
         (envelope(), vec(text(), 0..5)).prop_map(|(envelope, names)| R::LogIn(envelope, names)),
         vec(text(), 0..5).prop_map(R::Announce),
         (envelope(), envelope()).prop_map(|(first, second)| R::Related(first, second)),
@@ -304,6 +304,13 @@ fn indefinite_lengths_end_or_are_refused() {
     assert!(from_slice::<Request>(&named).is_none_or(|request| request == expected));
     assert!(from_slice::<Request>(&named[..7]).is_none());
     assert!(from_slice::<Request>(&[0x82, 7, 0x81, 0x9f, 0x7f, 0x61, b'a']).is_none());
+}
+
+#[test]
+fn a_departure_of_a_device_that_names_no_number_is_read() {
+    let envelope = longest_message();
+    let older = [&[0x82, 6, 0x81][..], &envelope.to_bytes()].concat();
+    assert_eq!(from_slice(&older), Some(Request::Unregister(envelope, None)));
 }
 
 /// A message of the longest body.

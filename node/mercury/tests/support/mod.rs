@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod raw;
 pub mod seeker;
 pub mod stranger;
+pub mod victim;
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,6 +47,20 @@ pub struct Running {
     stop: Option<oneshot::Sender<()>>,
 }
 
+/// A home that was stopped.
+pub struct Stopped {
+    folder: tempfile::TempDir,
+    key: Key,
+    listen: Multiaddr,
+}
+
+impl Stopped {
+    /// Starts it again at the same address.
+    pub async fn start(self) -> Running {
+        Running::start_at(self.folder, self.key, self.listen, Setup::default()).await
+    }
+}
+
 impl Running {
     pub async fn start(setup: Setup) -> Self {
         let (folder, key) = (tempfile::tempdir().unwrap(), Key::generate().unwrap());
@@ -79,14 +94,19 @@ impl Running {
     }
 
     /// Stops it and starts it again on what it had, at the same address.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.stop().await.start().await
+    }
+
+    /// Stops it; what it had is kept.
+    pub async fn stop(mut self) -> Stopped {
         self.stop.take();
         (&mut self.task).await.unwrap();
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
         let key = Key::from_secret(&self.key.secret());
         let mut listen = self.address.clone();
         listen.pop();
-        Self::start_at(folder, key, listen, Setup::default()).await
+        Stopped { folder, key, listen }
     }
 
     pub fn figure(&self, name: &str) -> u64 {

@@ -70,6 +70,9 @@ pub(crate) enum Command {
     /// Pictures of profiles
     #[command(subcommand)]
     Picture(PictureCommand),
+    /// Pictures and attachments that the home keeps
+    #[command(subcommand)]
+    Blob(BlobCommand),
     /// Asks somebody to relate
     Relate {
         /// Who
@@ -158,7 +161,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Way {
     /// Use the relay only, so that the other side does not see this device's address
-    #[arg(long)]
+    #[arg(long, conflicts_with = "listen")]
     relayed: bool,
     /// Listen here, so that the call can become a direct one
     #[arg(long, value_name = "MULTIADDR")]
@@ -198,6 +201,18 @@ pub(crate) enum PictureCommand {
         id: Id,
         /// Where to; never over another file
         file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BlobCommand {
+    /// Prints them: hash, bytes, what each is
+    List,
+    /// Throws one away: who has not got it yet gets it no more
+    Discard {
+        /// Its hash
+        #[arg(value_name = "HASH", value_parser = hash)]
+        hash: [u8; 32],
     },
 }
 
@@ -278,6 +293,12 @@ fn invitation(text: &str) -> Result<[u8; 16], String> {
     Ok(code)
 }
 
+fn hash(text: &str) -> Result<[u8; 32], String> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(text, &mut hash).map_err(|_| "64 hexadecimal digits expected".to_owned())?;
+    Ok(hash)
+}
+
 fn application(text: &str) -> Result<String, String> {
     if is_application(text) {
         Ok(text.to_owned())
@@ -333,6 +354,18 @@ mod tests {
     fn the_arguments_agree_with_themselves() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_call_that_is_to_be_relayed_does_not_listen() {
+        let call = |way: &[&str]| {
+            let words = ["iop-mercury-cli", "answer", "--application", "chat"];
+            Cli::try_parse_from(words.iter().chain(way)).map_err(|error| error.kind())
+        };
+        let listen = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+        assert!(call(&["--relayed"]).is_ok() && call(&listen).is_ok());
+        let both = call(&["--relayed", listen[0], listen[1]]);
+        assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict));
     }
 
     #[test]

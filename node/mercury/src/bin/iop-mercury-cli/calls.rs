@@ -2,16 +2,20 @@
 
 use std::io::{Read, Write};
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use iop_mercury::client::{CallStream, Device, Told};
 use iop_mercury::id::Id;
 use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::Failure;
 
 /// Bytes that are read at once.
 const PIECE: usize = 64 * 1024;
+/// How long a relayed call stays when both ends have said all: a relay that sees one of them go drops what it has not
+/// passed on to the other.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Calls somebody.
 pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(), Failure> {
@@ -92,6 +96,25 @@ fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     receiver
 }
 
+/// Standard output, in a thread of its own: whoever reads it may be slow, and nothing else could be done meanwhile. What
+/// came of it is told when all is written.
+fn output() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<std::io::Result<()>>) {
+    let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(4);
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut write = || {
+            while let Some(piece) = pieces.blocking_recv() {
+                let mut out = std::io::stdout().lock();
+                out.write_all(&piece)?;
+                out.flush()?;
+            }
+            Ok(())
+        };
+        let _ = ended.send(write()); // the call may have ended
+    });
+    (sender, end)
+}
+
 /// Both ways until both ends have said all, or somebody wants the program to end.
 async fn talk(
     device: &Device,
@@ -99,31 +122,48 @@ async fn talk(
     stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
     eprintln!("{} {} {}", if stream.direct { "direct" } else { "relayed" }, stream.other, stream.application);
-    let peer = stream.peer();
+    let (peer, relayed) = (stream.peer(), !stream.direct);
     let (mut from, mut to) = stream.split();
     let mut input = input();
     let up = async {
+        let mut said = Ok(());
         while let Some(piece) = input.recv().await {
-            to.write_all(&piece?).await?;
-            to.flush().await?;
+            said = async {
+                to.write_all(&piece?).await?;
+                to.flush().await
+            }
+            .await;
+            if said.is_err() {
+                break;
+            }
         }
-        to.close().await
+        let closed = to.close().await;
+        // Whoever takes nothing more, or has gone, may have said something before: that is heard first.
+        Ok::<_, std::io::Error>(said.and(closed))
     };
-    let down = async {
+    let (output, written) = output();
+    let down = async move {
         let mut piece = vec![0; PIECE];
         loop {
             let count = from.read(&mut piece).await?;
             if count == 0 {
                 return Ok(());
             }
-            let mut out = std::io::stdout().lock();
-            out.write_all(&piece[..count])?;
-            out.flush()?;
+            // It takes nothing more where writing has failed: why, is told below.
+            let taken = output.send(piece[..count].to_vec()).await;
+            taken.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         }
     };
-    let both = async { tokio::try_join!(up, down) };
+    let both = async {
+        let said = tokio::try_join!(up, down).and_then(|(said, ())| said);
+        written.await.unwrap_or_else(|_| Err(std::io::Error::other("standard output is not written")))?;
+        if relayed && said.is_ok() {
+            tokio::time::sleep(LINGER).await;
+        }
+        said
+    };
     let done = tokio::select! {
-        done = both => done.map(drop),
+        done = both => done,
         () = stop => Ok(()),
     };
     let _ = device.hang_up(peer).await; // a device that has been stopped has hung up

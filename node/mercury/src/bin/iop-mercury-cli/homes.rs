@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use iop_mercury::client::folder::{read_secret, write_secret};
-use iop_mercury::client::{Device, Page};
+use iop_mercury::client::{ClientError, Device, Page};
 use iop_mercury::home::{Home, Settings};
 use iop_mercury::id::Key;
 use iop_mercury::net::{Host, Setup};
 use iop_mercury::store::{Store, restore};
+use iop_mercury::wire::Code;
 use libp2p::Multiaddr;
 use serde_json::json;
 
@@ -18,6 +19,9 @@ use crate::calls::stopped;
 use crate::contacts::write_new;
 use crate::letters::{as_lines, save_all};
 use crate::show::Show;
+
+/// How often mail is fetched again that came while a home was told that it is left.
+const MAX_ROUNDS: usize = 8;
 
 /// Does it.
 pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Result<(), Failure> {
@@ -31,36 +35,78 @@ pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Res
             show.home(&device.own_home()?.address())
         }
         Command::Move { to, invitation } => {
-            keep_mail(device).await?;
+            let old = device.own_home()?;
+            keep_mail(device, &old).await?;
             let moved = device.move_to(&to, invitation).await?;
             if moved.unproven > 0 {
                 tracing::warn!("the new home did not take {} relations", moved.unproven);
             }
-            if let Err(error) = moved.left {
-                tracing::warn!("the old home does not know of the move: {error}");
+            if moved.left.is_err() {
+                leave(device, &old).await?;
             }
             show.home(&device.own_home()?.address())
         }
         Command::Unregister { to } => {
-            keep_mail(device).await?;
-            Ok(device.unregister(to.map(|home| home.address())).await?)
+            let old = device.own_home()?;
+            keep_mail(device, &old).await?;
+            device.unregister(to.map(|home| home.address())).await?;
+            for home in device.left()?.iter().filter(|home| home.id == old.id) {
+                leave(device, home).await?;
+            }
+            Ok(())
         }
         other => unreachable!("another file does {other:?}"),
     }
 }
 
-/// Mail goes with the home: it is saved first. A home that is gone, hostile or has banned the person keeps nobody.
-async fn keep_mail(device: &Device) -> Result<(), Failure> {
+/// What earlier runs could not finish: a move, a profile, homes that do not know that they were left. What cannot be
+/// done now either is told, and tried again later.
+pub(crate) async fn settle(device: &Device) -> Result<(), Failure> {
+    if let Err(error) = device.settle().await {
+        tracing::warn!("what was begun earlier is not finished: {error}");
+    }
+    for home in device.left()? {
+        leave(device, &home).await?;
+    }
+    Ok(())
+}
+
+/// Saves the mail of a home that was left, and tells it so; again while new mail comes.
+async fn leave(device: &Device, home: &iop_mercury::client::Home) -> Result<(), Failure> {
+    for _ in 0..MAX_ROUNDS {
+        let upto = keep_mail(device, home).await?;
+        match device.depart(home, upto).await {
+            Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => {}
+            Err(error) if error.is_of_home() => {
+                tracing::warn!("the home {} does not know yet that it was left: {error}", home.id);
+                return Ok(());
+            }
+            result => return Ok(result?),
+        }
+    }
+    tracing::warn!("the home {} does not know yet that it was left: mail comes without end", home.id);
+    Ok(())
+}
+
+/// Mail goes with the home: it is saved first. The number of the last item; none where the home gives none: one that
+/// lies or has banned the person keeps nobody.
+async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<Option<u64>, Failure> {
     let folder = device.folder().path().join("mail");
+    let mut upto = 0;
     loop {
-        let page: Page = match device.fetch().await {
+        let page: Page = match device.fetch_from(home).await {
             Ok(page) => page,
             Err(error) if error.is_of_home() => {
                 tracing::warn!("mail that may wait at the home is not saved: {error}");
-                return Ok(());
+                let hopeless = match &error {
+                    ClientError::Refused(refusal) => !matches!(refusal.code, Code::Later | Code::Fault),
+                    other => matches!(other, ClientError::Lie(_)),
+                };
+                return Ok((!hopeless).then_some(upto));
             }
             Err(error) => return Err(error.into()),
         };
+        upto = upto.max(page.upto());
         if !page.items.is_empty() {
             let files = save_all(device, &page, &folder).await?;
             let name = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -71,12 +117,12 @@ async fn keep_mail(device: &Device) -> Result<(), Failure> {
         match device.acknowledge(&page).await {
             Err(error) if error.is_of_home() => {
                 tracing::warn!("the home does not know that its mail was saved: {error}");
-                return Ok(());
+                return Ok(Some(upto));
             }
             result => result?,
         }
         if !page.more {
-            return Ok(());
+            return Ok(Some(upto));
         }
     }
 }

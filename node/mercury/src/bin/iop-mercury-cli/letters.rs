@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use iop_mercury::client::seal::{ATTACHMENT_OVERHEAD, Attachment, Letter};
-use iop_mercury::client::{Device, Page, Received};
+use iop_mercury::client::{Device, Page, Received, SENT_TIME};
 use iop_mercury::id::Id;
-use iop_mercury::limits::MAX_BLOBS;
+use iop_mercury::limits::{CHUNK, MAX_BLOBS};
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::args::BlobCommand;
 use crate::contacts::{read, write_new};
 use crate::show::{Show, tame, tame_lines};
 
@@ -123,6 +124,34 @@ pub(crate) async fn attachments(device: &Device, save: Option<&Path>, show: Show
         let value = json!({ "from": one.from.to_string(), "name": attachment.name,
             "size": attachment.blob.size, "file": file });
         show.one(&format!("{}: {text}", one.from), &value)?;
+    }
+    Ok(())
+}
+
+/// The persona's own blobs: listed, or one of them discarded.
+pub(crate) async fn blobs(command: BlobCommand, device: &Device, show: Show) -> Result<(), Failure> {
+    if let BlobCommand::Discard { hash } = command {
+        return Ok(device.discard(hash).await?);
+    }
+    let state = device.folder().state()?;
+    let profile = device.own_profile()?;
+    let shown = |hash: &[u8; 32]| {
+        let profile = profile.as_ref()?.body();
+        let names = [("picture", &profile.picture), ("thumbnail", &profile.thumbnail)];
+        names.iter().find(|(_, blob)| blob.is_some_and(|blob| *blob.hash == *hash)).map(|(name, _)| *name)
+    };
+    for (blob, chunks) in device.blobs().await? {
+        let sent = state.sent.iter().find(|one| one.hash == blob.hash);
+        let until = sent.map(|sent| sent.at.saturating_add(SENT_TIME));
+        let what = shown(&blob.hash).or(sent.map(|_| "attachment"));
+        let hash = hex::encode(&blob.hash[..]);
+        let name = sent.map(|sent| sent.name.as_str());
+        let whole = u64::from(chunks) >= blob.size.div_ceil(CHUNK as u64);
+        let text = [what, name, (!whole).then_some("not complete")];
+        let text: Vec<_> = text.into_iter().flatten().map(tame).collect();
+        let value = json!({ "hash": hash, "size": blob.size, "complete": whole, "what": what, "name": name,
+            "until": until });
+        show.one(format!("{hash} {} {}", blob.size, text.join(" ")).trim_end(), &value)?;
     }
     Ok(())
 }

@@ -111,7 +111,15 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::HomeHost(command) => homes::host(command, &folder, show).await,
         command => {
             let (device, told) = Device::start(Folder::open(&folder)?, args::settings(&command))?;
-            let done = person(command, &device, told, cli.at, show).await;
+            // One that moves or leaves begins with what is begun.
+            let done = match command {
+                Command::Move { .. } | Command::Unregister { .. } => Ok(()),
+                _ => homes::settle(&device).await,
+            };
+            let done = match done {
+                Ok(()) => person(command, &device, told, cli.at, show).await,
+                failed => failed,
+            };
             // Told rather than found out: a home counts devices that only vanish for a while.
             let _ = device.log_out().await;
             done
@@ -135,6 +143,7 @@ async fn person(
         Command::Register { .. } | Command::Claim | Command::Move { .. } | Command::Unregister { .. } => {
             homes::person(command, device, show).await
         }
+        Command::Blob(command) => letters::blobs(command, device, show).await,
         Command::Owner(command) => homes::owner(command, device, at, show).await,
         other => contacts::person(other, device, show).await,
     }

@@ -20,7 +20,7 @@ fn register_with(bench: &mut Bench, person: &Person, invitation: Option<[u8; 16]
 fn leave(bench: &mut Bench, person: &Person) -> Answer {
     let order = bench.challenge(person.device);
     let departure = bench.sign(person, bench.home.id(), order, &Departure { to: None });
-    bench.ask(person.device, Request::Unregister(departure))
+    bench.ask(person.device, Request::Unregister(departure, None))
 }
 
 /// Both halves, verified as anyone may who has them.
@@ -111,7 +111,7 @@ fn a_registration_or_departure_for_another_home_is_refused() {
     assert_eq!(code(&bench.ask(bob.device, Request::Register(registration))), Some(Code::Envelope));
     let order = bench.challenge(ada.device);
     let departure = bench.sign(&ada, other, order, &Departure { to: None });
-    assert_eq!(code(&bench.ask(ada.device, Request::Unregister(departure))), Some(Code::Envelope));
+    assert_eq!(code(&bench.ask(ada.device, Request::Unregister(departure, None))), Some(Code::Envelope));
     // Bob's signature takes nobody else away.
     assert_eq!(code(&leave(&mut bench, &bob)), Some(Code::NotForYou));
     assert!(matches!(bench.ask(ada.device, Request::Claim), Answer::Hosting(..)));
@@ -255,4 +255,35 @@ fn a_redirect_that_is_over_does_not_keep_one_from_coming_back() {
     assert_eq!(code(&bench.register(&ada)), None);
     assert_eq!(bench.home.store.rows(Column::Hosted, b"", b"").count(), 1);
     assert_eq!(bench.home.figures()[0], ("hosted", 1));
+}
+
+#[test]
+fn who_leaves_may_ask_that_no_newer_mail_is_lost() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob) = (bench.resident(1), bench.resident(2));
+    bench.relation(&ada, &bob, 1);
+    let leave = |bench: &mut Bench, upto| {
+        let order = bench.challenge(ada.device);
+        let departure = bench.sign(&ada, bench.home.id(), order, &Departure { to: None });
+        bench.ask(ada.device, Request::Unregister(departure, upto))
+    };
+    let fetch = |bench: &mut Bench| match bench.ask(ada.device, Request::Fetch(0)) {
+        Answer::Mail(mail, false) => mail.last().map_or(0, |item| item.number),
+        other => panic!("{other:?}"),
+    };
+    for number in 1..3 {
+        let message = bench.message(&bob, ada.id(), number, 100);
+        assert_eq!(bench.ask(bob.device, Request::Put(message)), Answer::Done);
+    }
+    let last = fetch(&mut bench);
+    for upto in [0, last - 1] {
+        assert_eq!(code(&leave(&mut bench, Some(upto))), Some(Code::Superseded));
+    }
+    // It came after the fetch.
+    let message = bench.message(&bob, ada.id(), 3, 100);
+    assert_eq!(bench.ask(bob.device, Request::Put(message)), Answer::Done);
+    assert_eq!(code(&leave(&mut bench, Some(last))), Some(Code::Superseded));
+    let last = fetch(&mut bench);
+    assert_eq!(bench.ask(ada.device, Request::Acknowledge(last)), Answer::Done);
+    assert_eq!(leave(&mut bench, Some(0)), Answer::Done, "what was acknowledged does not wait");
 }

@@ -176,7 +176,7 @@ fn strangers_get_the_same_answer_as_for_somebody_unknown() {
     // One who has left.
     let order = bench.challenge(owner.device);
     let departure = bench.sign(&owner, bench.home.id(), order, &Departure { to: None });
-    assert_eq!(bench.ask(owner.device, Request::Unregister(departure)), Answer::Done);
+    assert_eq!(bench.ask(owner.device, Request::Unregister(departure, None)), Answer::Done);
     assert_eq!(put(&mut bench, &senders[1], owner.id()), not_for_you());
     bench.check_counts();
 }

@@ -185,7 +185,7 @@ fn a_persona_that_left_is_found_for_fourteen_days() {
     };
     let order = bench.challenge(ada.device);
     let departure = bench.sign(&ada, bench.home.id(), order, &Departure { to: Some(to) });
-    assert_eq!(bench.ask(ada.device, Request::Unregister(departure.clone())), Answer::Done);
+    assert_eq!(bench.ask(ada.device, Request::Unregister(departure.clone(), None)), Answer::Done);
     assert_eq!(get(&mut bench, &ada), Answer::Moved(departure.clone()));
     let mut bench = bench.restart(|_| ());
     bench.wait(REDIRECT_TIME);

@@ -64,7 +64,7 @@ fn nothing_is_left_of_who_has_left_when_the_redirect_is_over() {
     let (request, _) = bench.relation(&owner, &other, 1);
     let order = bench.challenge(owner.device);
     let departure = bench.sign(&owner, bench.home.id(), order, &Departure { to: None });
-    assert_eq!(bench.ask(owner.device, Request::Unregister(departure)), Answer::Done);
+    assert_eq!(bench.ask(owner.device, Request::Unregister(departure, None)), Answer::Done);
     bench.sweep_after(REDIRECT_TIME);
     assert_eq!(rows(&bench, Column::Hosted), 2, "to the last second");
     // What others send to him in the meantime leaves nothing either.

@@ -1,0 +1,257 @@
+//! Moves from home to home that break off in their middle, on loopback: all of it is finished later.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use iop_mercury::client::folder::{Folder, Standing};
+use iop_mercury::client::seal::Letter;
+use iop_mercury::client::{ClientError, Delivery, Device, Home, Received, Settings, Told};
+use iop_mercury::id::Id;
+use iop_mercury::net::Setup;
+use iop_mercury::wire::{Answer, Code, Request};
+use support::liar::{Liar, Raw};
+use support::{NETWORK, Running, within};
+use tokio::sync::mpsc;
+
+/// Somebody with a folder, and a device that can be started again.
+struct Person {
+    device: Device,
+    _told: mpsc::Receiver<Told>,
+    place: tempfile::TempDir,
+}
+
+fn settings() -> Settings {
+    Settings { listen: None, direct: false }
+}
+
+fn at(home: &Running) -> Home {
+    Home::parse(&home.address.to_string()).unwrap()
+}
+
+fn is_refused(result: &Result<(), ClientError>, code: Code) -> bool {
+    matches!(result, Err(ClientError::Refused(refusal)) if refusal.code == code)
+}
+
+impl Person {
+    async fn at(home: &Home) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::create(&place.path().join("me"), NETWORK).unwrap();
+        let (device, told) = Device::start(folder, settings()).unwrap();
+        device.register(home, None).await.unwrap();
+        Self { device, _told: told, place }
+    }
+
+    /// As after a crash: what is not in the folder is gone. Whatever waits for its time has waited.
+    fn start_again(self) -> Self {
+        let Self { device, place, .. } = self;
+        drop(device);
+        let folder = Folder::open(&place.path().join("me")).unwrap();
+        folder
+            .update(|state| {
+                state.moving.iter_mut().for_each(|one| one.next = 0);
+                state.leaving.iter_mut().for_each(|one| one.next = 0);
+            })
+            .unwrap();
+        let (device, told) = Device::start(folder, settings()).unwrap();
+        Self { device, _told: told, place }
+    }
+
+    fn id(&self) -> Id {
+        self.device.id()
+    }
+
+    fn home(&self) -> Id {
+        self.device.own_home().unwrap().id
+    }
+
+    fn standing(&self, other: &Self) -> Option<Standing> {
+        self.device.folder().state().unwrap().contact(other.id()).map(|one| one.standing)
+    }
+
+    async fn send(&self, to: &Self, text: &str) -> Result<(), ClientError> {
+        self.device.send(to.id(), &Letter { text: text.to_owned(), attachments: Vec::new() }).await
+    }
+
+    /// What waits at a home, taken.
+    async fn mail_at(&self, home: &Home) -> (Vec<String>, u64) {
+        let page = self.device.fetch_from(home).await.unwrap();
+        self.device.acknowledge(&page).await.unwrap();
+        let text = |item: &Received| match item {
+            Received::Letter { letter, .. } => letter.text.clone(),
+            Received::Accepted(_) => "accepts".to_owned(),
+            Received::Revoked(_) => "takes it back".to_owned(),
+            Received::Refused(why) => panic!("{why}"),
+        };
+        (page.items.iter().map(text).collect(), page.upto())
+    }
+
+    async fn mail(&self) -> Vec<String> {
+        self.mail_at(&self.device.own_home().unwrap()).await.0
+    }
+
+    /// The program, with these words.
+    fn run(&self, words: &[&str]) -> String {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
+        command.arg("--datadir").arg(self.place.path().join("me")).args(words);
+        let out = tokio::task::block_in_place(|| command.output()).unwrap();
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+}
+
+/// Both know where the other one is, since there is no table of homes here.
+fn introduce(one: &Person, other: &Person) {
+    for (me, them) in [(one, other), (other, one)] {
+        let home = them.device.folder().state().unwrap().home;
+        me.device.folder().update(|state| state.contact_mut(them.id()).home = home).unwrap();
+    }
+}
+
+async fn relate(one: &Person, other: &Person) {
+    introduce(one, other);
+    one.device.relate(other.id(), "friend", "").await.unwrap();
+    assert!(matches!(other.device.accept(one.id()).await.unwrap(), Delivery::Done));
+    assert_eq!(one.mail().await, ["accepts"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_breaks_off_before_the_new_home_is_ready_is_finished_at_the_next_start() {
+    within(async {
+        let (old, bens) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let new = Liar::start().await;
+        let new_home = Home::parse(&new.address.to_string()).unwrap();
+        let (ada, ben) = (Person::at(&at(&old)).await, Person::at(&at(&bens)).await);
+        relate(&ada, &ben).await;
+        ada.device.set_picture(b"picture", None).await.unwrap();
+        let kinds: [fn(&Request) -> bool; 3] = [
+            |request| matches!(request, Request::Related(..)),
+            |request| matches!(request, Request::Chunk(..)),
+            |request| matches!(request, Request::SetProfile(_)),
+        ];
+        let mut ada = ada;
+        for (place, kind) in kinds.into_iter().enumerate() {
+            new.lie(move |request, truth| {
+                Raw::from(if kind(request) { Answer::refused(Code::Fault, "a fault") } else { truth })
+            });
+            match place {
+                0 => ada.device.move_to(&new_home, None).await.unwrap_err(),
+                _ => ada.device.settle().await.unwrap_err(),
+            };
+            assert_eq!(ada.home(), old.id, "it is not ready");
+            ada = ada.start_again();
+        }
+        new.honest();
+        ada.device.settle().await.unwrap();
+        assert_eq!(ada.home(), new_home.id);
+        let [left] = &ada.device.left().unwrap()[..] else { panic!("the old home is to be told") };
+        // It is told when its mail was taken.
+        ben.send(&ada, "to the old home").await.unwrap();
+        assert!(is_refused(&ada.device.depart(left, Some(0)).await, Code::Superseded));
+        let (mail, upto) = ada.mail_at(left).await;
+        assert_eq!(mail, ["to the old home"]);
+        ada.device.depart(left, Some(upto)).await.unwrap();
+        assert!(ada.device.folder().state().unwrap().leaving.is_empty());
+        // Ben knows the old home only.
+        ben.send(&ada, "to the new home").await.unwrap();
+        assert_eq!(ben.device.find(ada.id()).await.unwrap().id, new_home.id);
+        assert_eq!(ben.device.picture(ada.id()).await.unwrap(), b"picture");
+        assert_eq!(ada.mail().await, ["to the new home"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_home_that_was_away_is_told_later_and_none_of_its_mail_is_lost() {
+    within(async {
+        let (old, bens) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let new = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&at(&old)).await, Person::at(&at(&bens)).await);
+        let (cem, dora) = (Person::at(&at(&bens)).await, Person::at(&at(&bens)).await);
+        relate(&ada, &ben).await;
+        // Ada has asked Cem, and Dora asks Ada: nobody has answered yet.
+        introduce(&ada, &cem);
+        introduce(&ada, &dora);
+        ada.device.relate(cem.id(), "friend", "").await.unwrap();
+        dora.device.relate(ada.id(), "friend", "").await.unwrap();
+        let stopped = old.stop().await;
+        let moved = ada.device.move_to(&at(&new), None).await.unwrap();
+        assert!(moved.left.unwrap_err().is_of_home());
+        assert_eq!((moved.unproven, ada.home()), (0, new.id));
+        let old = stopped.start().await;
+        // They know the old home only, and it knows nothing.
+        ben.send(&ada, "to the old home").await.unwrap();
+        assert!(matches!(cem.device.accept(ada.id()).await.unwrap(), Delivery::Done));
+        let ada = ada.start_again();
+        // Any word of the program finishes it.
+        assert_eq!(ada.run(&["fetch"]), "");
+        let saved = std::fs::read_dir(ada.place.path().join("me/mail")).unwrap();
+        let saved: String =
+            saved.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        assert!(saved.contains("to the old home") && saved.contains("accepted"), "{saved}");
+        assert!(ada.device.folder().state().unwrap().leaving.is_empty());
+        assert_eq!(ada.standing(&cem), Some(Standing::Held));
+        assert!(ada.run(&["requests"]).contains(&dora.id().to_string()), "the request came along");
+        assert!(matches!(ada.device.accept(dora.id()).await.unwrap(), Delivery::Done));
+        for friend in [&ben, &cem] {
+            friend.send(&ada, "to the new home").await.unwrap();
+            assert_eq!(friend.device.find(ada.id()).await.unwrap().id, new.id);
+        }
+        assert_eq!(ada.mail().await, ["to the new home", "to the new home"]);
+        drop(old);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_of_two_at_the_same_home_says_reaches_the_other_who_has_moved_away() {
+    within(async {
+        let (both, new) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let (ada, ben) = (Person::at(&at(&both)).await, Person::at(&at(&both)).await);
+        introduce(&ada, &ben);
+        ada.device.relate(ben.id(), "friend", "").await.unwrap();
+        ada.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
+        // Ada's request says that she is at the home that is Ben's too.
+        assert!(matches!(ben.device.accept(ada.id()).await.unwrap(), Delivery::Done));
+        assert_eq!(ada.mail().await, ["accepts"], "asked at the old home, expected at the new one");
+        assert_eq!(ada.standing(&ben), Some(Standing::Held));
+        ben.device
+            .folder()
+            .update(|state| state.contact_mut(ada.id()).home = Some(at(&both).address()))
+            .unwrap();
+        assert!(matches!(ben.device.revoke(ada.id()).await.unwrap(), Delivery::Done));
+        assert_eq!(ada.mail().await, ["takes it back"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_is_taken_back_or_refused_and_then_nothing_is_left_of_it() {
+    within(async {
+        let old = Running::start(Setup::default()).await;
+        let new = Liar::start().await;
+        let new_home = Home::parse(&new.address.to_string()).unwrap();
+        let ada = Person::at(&at(&old)).await;
+        let answers = |kind: fn(&Request) -> bool, code: Code| {
+            new.lie(move |request, truth| {
+                Raw::from(if kind(request) { Answer::refused(code, "no") } else { truth })
+            });
+        };
+        answers(|request| matches!(request, Request::Register(_)), Code::Closed);
+        ada.device.move_to(&new_home, None).await.unwrap_err();
+        assert!(ada.device.folder().state().unwrap().moving.is_none(), "it was refused");
+        answers(|request| matches!(request, Request::SetProfile(_)), Code::Fault);
+        ada.device.move_to(&new_home, None).await.unwrap_err();
+        assert!(ada.device.folder().state().unwrap().moving.is_some());
+        ada.device.move_to(&at(&old), None).await.unwrap().left.unwrap();
+        let ada = ada.start_again();
+        new.honest();
+        ada.run(&["profile", "show"]);
+        let state = ada.device.folder().state().unwrap();
+        assert!(state.moving.is_none() && state.leaving.is_empty());
+        assert_eq!(ada.home(), old.id);
+        let there = ada.device.fetch_from(&new_home).await.map(|_| ());
+        assert!(is_refused(&there, Code::LogInFirst), "the other home hosts nobody: {there:?}");
+        ada.device.move_to(&at(&old), None).await.unwrap_err();
+    })
+    .await;
+}
