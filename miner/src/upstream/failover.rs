@@ -204,6 +204,9 @@ impl Failover {
         self.fruitless = connection.is_fruitless();
         self.moved = Some(connection.url().clone());
         self.desk.dispatcher.clear();
+        if matches!(lost, Lost::Moved { .. }) {
+            self.part(connection); // it is as good as before
+        }
         lost
     }
 
