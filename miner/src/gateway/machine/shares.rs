@@ -40,10 +40,15 @@ impl From<Unremembered> for Refused {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn now() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u32::try_from(since).unwrap_or(u32::MAX)
+}
+
 impl Machine {
     pub(super) fn on_submit(&mut self, submit: &Submit) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        match self.verdict(submit, u32::try_from(now).unwrap_or(u32::MAX)) {
+        match self.verdict(submit, now()) {
             Ok(difficulty) => {
                 self.session.answer_submit(&submit.id, Ok(()));
                 self.accepted += 1;

@@ -8,6 +8,7 @@ use iop_stratum::fields::{JobId, NTime};
 
 use super::limits::Memory;
 use super::*;
+use crate::wall::WallClock;
 
 /// The codes of the first so many nonces.
 fn codes(client: &mut Client, told: &Told, nonces: u32) -> Vec<u64> {
@@ -65,6 +66,27 @@ fn work_that_comes_again_and_again_is_remembered_as_long_as_it_comes() {
         stand.tell(&mut client);
     }
     assert_eq!(stand.shared.memory.taken(), 0);
+}
+
+#[test]
+fn work_that_comes_again_has_other_headers_each_time_and_times_that_every_pool_takes() {
+    let now = || WallClock::default().now() as u32;
+    for (age, repeats) in [(200, 150), (0, 31)] {
+        let mut stand = Stand::with_job(8, 0, ANY_HASH);
+        stand.repeat_job(|job| Arc::make_mut(&mut job.notify).ntime = NTime(now() - age));
+        let (mut client, mut told) = stand.worker();
+        for _ in 0..repeats {
+            stand.repeat_job(|_| ());
+            let before = told.ntime;
+            stand.tell(&mut client).iter().for_each(|line| told.hear(line));
+            assert_eq!(told.ntime, before + 1);
+        }
+        for _ in 0..100 {
+            stand.repeat_job(|_| ());
+            stand.tell(&mut client).iter().for_each(|line| told.hear(line));
+            assert!(told.ntime < now() + 32);
+        }
+    }
 }
 
 #[test]
