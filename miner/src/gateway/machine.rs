@@ -276,6 +276,7 @@ impl Machine {
         self.jobs.push(Arc::clone(job), prefix.number(), difficulty, repeats.unwrap_or(0));
         if repeats.is_some() {
             // Most machines would begin anew, and find again what they have found.
+            self.jobs.excuse();
             return self.send_again(difficulty);
         }
         self.tell(difficulty);
@@ -366,6 +367,7 @@ impl Machine {
         let wanted = self.difficulty_of(&last.job);
         let change = wanted.get() / last.last().difficulty.get();
         if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
+            self.jobs.excuse();
             self.send_again(wanted);
         }
     }
@@ -375,7 +377,6 @@ impl Machine {
         if self.jobs.last().is_none_or(|last| last.job.era() != self.era) {
             return;
         }
-        self.jobs.excuse();
         let last = self.jobs.last_mut().expect("there is one");
         let later = last.later.saturating_add(1);
         // A time that has come is good at any pool, so an upstream may repeat its work once a second for as long as it likes.

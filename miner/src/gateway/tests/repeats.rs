@@ -90,6 +90,17 @@ fn work_that_comes_again_has_other_headers_each_time_and_times_that_every_pool_t
 }
 
 #[test]
+fn a_machine_that_asks_for_its_work_again_is_excused_nothing() {
+    let stand = Stand::with_job(8, 0, ANY_HASH);
+    let (mut client, told) = stand.worker();
+    assert_eq!(codes(&mut client, &told, 10), [0; 10]);
+    client.machine.take_asked_for();
+    client.say("mining.subscribe", &json!([]));
+    assert_eq!(codes(&mut client, &told, 10), [22; 10]);
+    assert_eq!(client.machine.take_asked_for(), 0);
+}
+
+#[test]
 fn a_later_time_of_the_same_work_is_told_as_it_is() {
     let mut stand = Stand::with_job(8, 0, ANY_HASH);
     let (mut client, first) = stand.worker();
