@@ -80,10 +80,17 @@ impl Machine {
             judge(&held.job, held.prefix, target, mask, submit, now)?;
         let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
         let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
-        self.jobs.remember(place, *half, is_for_upstream)?;
+        let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
+        let share = Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder };
+        if let Err(why) = self.jobs.remember(place, *half, is_for_upstream) {
+            // No want of memory is worth a block.
+            if why == Unremembered::NoRoom && is_for_upstream && share.is_block() {
+                self.up.push_back(share);
+            }
+            return Err(why.into());
+        }
         if is_for_upstream {
-            let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
-            self.up.push_back(Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder });
+            self.up.push_back(share);
         }
         worker.stats.found(hash);
         worker.stats.add_hashes((difficulty.get() * HASHES_AT_1) as u64);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use iop_mining::bans::HOPELESS_RUN;
-use iop_stratum::fields::{JobId, NTime};
+use iop_stratum::fields::{JobId, NBits, NTime};
 
 use super::limits::Memory;
 use super::*;
@@ -143,6 +143,18 @@ fn shares_that_find_no_room_are_no_fault_of_the_machine() {
     assert_eq!(client.machine.take_asked_for(), shares);
     let counts = stand.shared.stats.snapshot().counts;
     assert_eq!(counts.rejected["at the gateway: too many (20)"], u64::from(shares) - taken as u64);
+}
+
+#[test]
+fn a_block_goes_up_also_where_there_is_no_room_for_its_share() {
+    for (nbits, goes_up) in [(0x1d00_ffff, false), (0x2100_ffff, true)] {
+        let mut stand = Stand::new();
+        Arc::get_mut(&mut stand.shared).unwrap().memory = Arc::new(Memory::new(0));
+        stand.changed_job(8, 0, ANY_HASH, |job| Arc::make_mut(&mut job.notify).nbits = NBits(nbits));
+        let (mut client, told) = stand.worker();
+        assert_eq!(codes(&mut client, &told, 1), [20]);
+        assert_eq!(client.machine.shares().len(), usize::from(goes_up));
+    }
 }
 
 #[test]
