@@ -14,6 +14,8 @@ use crate::upstream::open::Manner;
 /// nBits that nearly every hash meets, and those of difficulty 1.
 const ANY_HASH: &str = "2100ffff";
 const HARD: &str = "1d00ffff";
+/// For what takes no time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pool's end of a connection.
 struct Pool(BufReader<DuplexStream>);
@@ -125,11 +127,12 @@ async fn what_comes_too_late_for_a_pool_that_was_left_is_counted_and_given_back(
     let finder = Stats::new().device("cpu");
     // A share that gets no verdict keeps the connection for the whole farewell.
     connection.submit(share(&dispatcher, &finder));
-    Arc::get_mut(&mut connection.place.manner).unwrap().timing.late_finds = Duration::ZERO;
+    let timing = &mut Arc::get_mut(&mut connection.place.manner).unwrap().timing;
+    (timing.late_finds, timing.farewell) = (Duration::ZERO, 2 * PATIENCE);
     let (shares, found) = mpsc::channel(8);
     let leaving = tokio::spawn(connection.farewell(found));
     assert_eq!(pool.submitted().await, "easy");
-    shares.closed().await;
+    timeout(PATIENCE, shares.closed()).await.expect("while the verdict is waited for");
     assert!(shares.try_send(share(&dispatcher, &finder)).is_err(), "not swallowed");
     leaving.abort();
     // One that waits for its turn when the pool hangs up.
