@@ -119,10 +119,29 @@ pub const MAX_EVENT: usize = 8 * 1024;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Requests and events under way on one connection; what comes beyond is dropped. A device rarely has three.
 pub const STREAMS_OF_CONNECTION: usize = 16;
-/// Streams of a connection as yamux counts them. The number is odd for a reason: yamux lets the windows of a
-/// connection grow to 1 GiB together, less 256 KiB for each of these, so that 24 MiB are left for circuits that are
-/// fast. The streams themselves are few: those that no protocol takes are closed at once.
-pub const YAMUX_STREAMS: usize = 4_000;
+/// Streams of the other side that are open on a connection, whatever they are for; what comes beyond is reset. More
+/// than anyone needs: [`STREAMS_OF_CONNECTION`], as many of another home's lookups twice over, and some for circuits.
+pub const INBOUND_STREAMS: usize = 64;
+/// Streams of a connection in all: ours too, and those that were reset while the other side does not read. One that
+/// opens more is disconnected.
+pub const MAX_STREAMS: usize = 128;
+/// Bytes that came on a connection and were not read by what they are for; no more is taken until they are. Three of the
+/// longest requests: all that is read at once, so honest devices never have so much waiting. From one address it is
+/// 64 MiB.
+pub const MAX_UNREAD: usize = 256 * 1024;
+/// The same where circuits end: the windows of [`MAX_CIRCUITS_OF_PEER`] and [`WINDOW_GROWTH`], twice, since small frames
+/// cost more. Less would let a slow reader hold up what else its peer has open.
+pub const MAX_UNREAD_OF_CARRIER: usize = 4 << 20;
+/// By how much the windows of a connection's streams may grow together, in bytes. With 256 KiB more a circuit to
+/// somebody 100 ms away carries 100 Mbit/s.
+pub const WINDOW_GROWTH: usize = 1 << 20;
+/// Longest frame of the multiplexer, in bytes: what implementations send at most.
+pub const MAX_FRAME: usize = 64 * 1024;
+/// What it costs to keep a frame that was not read, beside its bytes. Without it a window of single bytes would cost
+/// sixteen megabytes.
+pub const FRAME_COST: usize = 128;
+/// Time for the other side to take what is left when a connection is closed.
+pub const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// Streams of a connection that have not yet said what they are for.
 pub const NEGOTIATING_STREAMS: usize = 8;
 
@@ -132,18 +151,39 @@ pub const MAX_CONNECTIONS: usize = 24_000;
 pub const MAX_CONNECTIONS_OF_PEER: usize = 4;
 /// Connections from one address (an IPv6 network of 64 bits counts as one): a school behind one router.
 pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 256;
+/// Of which without a session, once [`SESSION_GRACE`] is over: other homes, and people who look at profiles.
+pub const MAX_WITHOUT_SESSION_OF_ADDRESS: usize = 64;
+/// Time to log in before a connection counts as one without a session.
+pub const SESSION_GRACE: Duration = Duration::from_secs(15);
 /// Connections that have not shown who they are.
 pub const MAX_PENDING: usize = 512;
 /// Of which from one address.
 pub const MAX_PENDING_OF_ADDRESS: usize = 64;
 /// Connections that we make ourselves at a time: to other homes, and to see whether a device can be reached.
 pub const MAX_PENDING_OUTGOING: u32 = 64;
+/// Addresses that we dial because others told of them, in all: a query of the directory asks some twenty homes.
+pub const DIALS: Rate = Rate { burst: 256, per_second: 32 };
+/// Of which at one target. Who has many homes there is waited for; who is none is not flooded.
+pub const DIALS_OF_TARGET: Rate = Rate { burst: 16, per_second: 1 };
 /// New connections from one address: how many at once, and per second. Each costs the home a handshake.
 pub const CONNECTIONS_RATE_OF_ADDRESS: Rate = Rate { burst: 512, per_second: 16 };
 /// Requests of one peer: a blob of eight megabytes in chunks at once, then fifty a second.
 pub const REQUESTS_OF_PEER: Rate = Rate { burst: 600, per_second: 50 };
 /// Requests from one address.
 pub const REQUESTS_OF_ADDRESS: Rate = Rate { burst: 4_000, per_second: 500 };
+/// Messages of the directory from one peer, its answers to us among them. Where there are a few homes, one that
+/// publishes and one that is published to have 16 a second each.
+pub const LOOKUPS_OF_PEER: Rate = Rate { burst: 1_024, per_second: 64 };
+/// The same from one address.
+pub const LOOKUPS_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 256 };
+/// How often a peer may tell or ask what somebody is: at the start, and when its addresses change.
+pub const INTRODUCTIONS_OF_PEER: Rate = Rate { burst: 64, per_second: 1 };
+/// The same from one address: two or three for each connection, and one for each where ours change.
+pub const INTRODUCTIONS_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 };
+/// What a peer does at the relay: each reservation and each circuit counts about two, where it is refused, too.
+pub const RELAYING_OF_PEER: Rate = Rate { burst: 256, per_second: 2 };
+/// The same from one address: a school whose devices come back at once.
+pub const RELAYING_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 };
 /// Requests that are refused for their rate before their peer is disconnected: it does not listen.
 pub const MAX_REFUSED: u32 = 1_000;
 /// Requests of one peer that are under way.
@@ -173,10 +213,14 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
 /// Bytes through a circuit, both ways together: a call with pictures, not a film.
 pub const CIRCUIT_BYTES: u64 = 64 << 20;
-/// Circuits at once. One whose ends collude can make the relay hold 24 MiB.
+/// Circuits at once. One whose ends collude can make the relay hold [`MAX_UNREAD_OF_CARRIER`] for each of them.
 pub const MAX_CIRCUITS: usize = 256;
 /// Circuits of one device.
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;
+/// Circuits that one persona has opened, with all its devices.
+pub const MAX_CIRCUITS_OF_PERSONA: usize = 8;
+/// Circuits that were opened from one address: eight such addresses are needed to take all.
+pub const MAX_CIRCUITS_OF_ADDRESS: usize = 32;
 /// For how long a reservation holds: a year, which no connection lasts. It ends with the session instead: the relay
 /// panics where one runs out while a device is slow to take the answer to its renewal.
 pub const RESERVATION_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -195,6 +239,8 @@ pub const PUBLISH_EACH_SECOND: usize = 8;
 pub const MAX_PUBLICATIONS: usize = 64;
 /// Records that one home may bring: each costs three signatures to verify, and three for the one it replaces.
 pub const RECORDS_OF_PEER: Rate = Rate { burst: 512, per_second: 16 };
+/// Records that the homes at one address may bring.
+pub const RECORDS_OF_ADDRESS: Rate = Rate { burst: 1_024, per_second: 32 };
 
 /// How often something may happen: a bucket of `burst` tokens, filled by `per_second`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{
     Multiaddr, PeerId, Stream, Swarm, SwarmBuilder, autonat, dcutr, identify, identity, kad, noise, ping,
-    relay, tcp, yamux,
+    relay, tcp,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ClientError;
 use super::streams::Streams;
-use crate::net::{codec, directory};
+use crate::net::{codec, directory, muxer};
 use crate::wire::{Answer, Event, Request};
 
 /// How long a connection stays without use, unless it is to one's own home.
@@ -162,9 +162,9 @@ fn swarm(key: identity::Keypair, direct: bool) -> Result<Swarm<Behaviour>, Clien
     let failed = |error: &dyn std::fmt::Display| ClientError::Wrong(format!("no network: {error}"));
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, muxer::Config::of_device)
         .map_err(|error| failed(&error))?
-        .with_relay_client(noise::Config::new, yamux::Config::default)
+        .with_relay_client(noise::Config::new, muxer::Config::of_device)
         .map_err(|error| failed(&error))?
         .with_behaviour(|key, relay| behaviour(key, relay, direct))
         .map_err(|error| failed(&error))?;

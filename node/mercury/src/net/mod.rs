@@ -1,18 +1,27 @@
-//! A home on the network: libp2p around [`crate::home::Home`], which knows none.
+//! A home on the network: libp2p around [`crate::home::Home`], which knows none. Not here: what requests mean.
 //!
-//! Here: the streams' framing ([`codec`]), how much each may take ([`quotas`]), who is let in (`gate`), what is under way
-//! with each device (`devices`), which home a persona is at ([`directory`]), the loop that ties it together ([`host`]). Not here: what requests mean.
+//! Here: framing ([`codec`]), how much each may take ([`quotas`], `metered`, `circuits`), how much waits (`muxer`), who is
+//! let in (`gate`), where is dialled (`dials`), what each device has under way (`devices`), who is where ([`directory`]), the loop ([`host`]).
 //! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
 
+mod circuits;
 pub mod codec;
 mod devices;
+mod dials;
 pub mod directory;
 mod figures;
 mod gate;
 pub mod host;
+mod metered;
+pub(crate) mod muxer;
+mod noise;
+mod queue;
 pub mod quotas;
+mod sealed;
 mod setup;
+mod slim;
 mod swarm;
+mod unread;
 
 pub use figures::{Figure, Handle};
 pub use host::Host;

@@ -1,6 +1,6 @@
 //! What a home on the network is started with, and why it cannot be there. Used by [`super::host`].
 
-use libp2p::{Multiaddr, noise};
+use libp2p::Multiaddr;
 
 use super::quotas::Quotas;
 use crate::store::NotDurable;
@@ -29,7 +29,7 @@ pub enum HostError {
     },
     /// The keys cannot be used for encryption.
     #[error("no encryption with this key: {0}")]
-    Noise(#[from] noise::Error),
+    Noise(#[from] std::io::Error),
     /// Nothing may be acknowledged any more.
     #[error(transparent)]
     NotDurable(#[from] NotDurable),

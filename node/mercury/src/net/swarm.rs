@@ -1,22 +1,32 @@
 //! The protocols that a home speaks, and with which bounds.
 
+use std::io;
+
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, autonat, connection_limits, identify, kad, noise, ping, relay, tcp, yamux,
+    Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, ping, relay, tcp,
 };
 
+use super::circuits::{Limits, Relay};
 use super::codec;
+use super::dials::{Dials, Guard};
 use super::directory;
 use super::gate::Gate;
+use super::metered::{Metered, Sources};
+use super::muxer::{self, Carriers};
+use super::noise;
 use super::quotas::Quotas;
+use super::slim::Slim;
 use crate::home::Permits;
 use crate::limits::{
     CIRCUIT_BYTES, CIRCUIT_TIME, HANDSHAKE_TIME, IDLE_TIME, MAX_CIRCUITS, MAX_CIRCUITS_OF_PEER,
     MAX_PENDING_OUTGOING, MAX_SESSIONS, NEGOTIATING_STREAMS, PING_INTERVAL, PING_TIMEOUT, RESERVATION_TIME,
-    YAMUX_STREAMS,
 };
 use crate::wire::REQUESTS;
 
@@ -25,53 +35,65 @@ use crate::wire::REQUESTS;
 pub(super) struct Protocols {
     pub(super) gate: Gate,
     outgoing: connection_limits::Behaviour,
-    identify: identify::Behaviour,
+    pub(super) identify: Metered<identify::Behaviour>,
     ping: ping::Behaviour,
     pub(super) requests: codec::Requests,
     pub(super) events: codec::Events,
-    pub(super) directory: kad::Behaviour<MemoryStore>,
-    relay: relay::Behaviour,
+    pub(super) directory: Metered<kad::Behaviour<MemoryStore>>,
+    pub(super) relay: Metered<Relay>,
     autonat: autonat::Behaviour,
 }
 
-/// A home's swarm; it listens nowhere yet. Within a tokio runtime.
+/// A home's swarm; it listens nowhere yet, and dials the homes that are named, and others as `dials` has it. Within a
+/// tokio runtime.
 ///
 /// # Errors
 /// The keys cannot be used for encryption.
 pub(super) fn build(
     key: &Keypair,
-    permits: &Permits,
+    (permits, carriers): (&Permits, &Carriers),
     quotas: &Quotas,
     hide_listening: bool,
-) -> Result<Swarm<Protocols>, noise::Error> {
+    named: &[(PeerId, Multiaddr)],
+) -> Result<Swarm<Guard<Slim<Protocols>>>, io::Error> {
+    let sources = Sources::default();
+    let limits = Limits::new(permits, quotas);
+    let relay = relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits, &limits));
     let protocols = Protocols {
-        gate: Gate::new(quotas.clone()),
+        gate: Gate::new(quotas.clone(), &sources),
         outgoing: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING)),
         ),
-        identify: identify::Behaviour::new(
-            identify::Config::new(REQUESTS.to_owned(), key.public())
-                .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
-                // Ten thousand devices would be told every five minutes what they know.
-                .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
-                // What strangers say of themselves is not dialled; the directory takes what `may_dial` lets through.
-                .with_cache_size(0)
-                .with_hide_listen_addrs(hide_listening),
+        identify: Metered::new(
+            identify::Behaviour::new(
+                identify::Config::new(REQUESTS.to_owned(), key.public())
+                    .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
+                    // Ten thousand devices would be told every five minutes what they know.
+                    .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
+                    // What strangers say of themselves is not dialled; the directory takes what `may_dial` lets through.
+                    .with_cache_size(0)
+                    .with_hide_listen_addrs(hide_listening),
+            ),
+            &sources,
+            quotas.introductions,
         ),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
         requests: codec::requests(ProtocolSupport::Inbound),
         events: codec::events(ProtocolSupport::Outbound),
-        directory: directory::server(key.public().to_peer_id()),
-        relay: relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits)),
+        directory: Metered::new(directory::server(key.public().to_peer_id()), &sources, quotas.lookups),
+        relay: Metered::new(Relay::new(relay, limits), &sources, quotas.relaying),
         autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
     };
+    let dials = Dials::new(quotas, named.iter().map(|(_, address)| address));
+    let transport = transport(key, carriers)?;
     let swarm = libp2p::SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, muxer)?
-        .with_behaviour(|_| protocols)
+        .with_other_transport(|_| transport)
+        .unwrap_or_else(|never| match never {})
+        .with_behaviour(|_| Guard::new(Slim(protocols), dials))
         .unwrap_or_else(|never| match never {})
         .with_swarm_config(|config| {
             config
@@ -83,14 +105,21 @@ pub(super) fn build(
     Ok(swarm)
 }
 
-fn muxer() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(YAMUX_STREAMS);
-    config
+type Connections = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// TCP, encrypted, with so many streams and no more.
+fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, io::Error> {
+    let carriers = carriers.clone();
+    let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(key)?)
+        .multiplex_ext(move |peer, _| muxer::Config::of_home(*peer, carriers))
+        .boxed();
+    Ok(transport)
 }
 
 /// The relay: for whom the home says so, and no faster than the crate's own rates.
-fn relay_config(permits: &Permits) -> relay::Config {
+fn relay_config(permits: &Permits, limits: &Limits) -> relay::Config {
     let mut config = relay::Config {
         max_reservations: MAX_SESSIONS,
         reservation_duration: RESERVATION_TIME,
@@ -105,9 +134,9 @@ fn relay_config(permits: &Permits) -> relay::Config {
     let reachable = permits.clone();
     config.reservation_rate_limiters =
         vec![Box::new(move |peer: PeerId, _: &Multiaddr, _: std::time::Instant| reachable.may_reserve(peer))];
-    let callers = permits.clone();
+    let callers = limits.clone();
     config.circuit_src_rate_limiters =
-        vec![Box::new(move |peer: PeerId, _: &Multiaddr, now| callers.may_open(peer, now))];
+        vec![Box::new(move |peer: PeerId, address: &Multiaddr, now| callers.may_open(peer, address, now))];
     config
 }
 

@@ -1,0 +1,170 @@
+//! An encrypted connection after its handshake, with buffers only while something is under way.
+//!
+//! Here: the messages on the wire: their length in two bytes, then the encrypted bytes. Not here: the handshake
+//! ([`super::noise`]).
+//! Path: bytes → up to a whole message → encrypted → socket; socket → a whole message → decrypted → bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use libp2p::futures::{AsyncRead, AsyncWrite, ready};
+use snow::TransportState;
+
+/// Longest message, in bytes, as the protocol has it.
+const MAX_MESSAGE: usize = 65_535;
+/// What encryption adds.
+const TAG: usize = 16;
+/// Bytes of a message that we send, as libp2p has them.
+const MAX_CLEAR: usize = MAX_MESSAGE - 1_024;
+/// Bytes that are asked for where no message has begun: most are short.
+const FIRST: usize = 1_024;
+
+/// The connection.
+pub(super) struct Sealed<C> {
+    socket: C,
+    session: TransportState,
+    /// Encrypted, what has come of the next messages.
+    coming: Vec<u8>,
+    /// The message that came, and how much of it was read.
+    come: Vec<u8>,
+    read: usize,
+    /// What is to be sent and is not encrypted yet.
+    going: Vec<u8>,
+    /// Encrypted, and how much of it the socket has taken.
+    gone: Vec<u8>,
+    taken: usize,
+}
+
+impl<C> Sealed<C> {
+    pub(super) fn new(socket: C, session: TransportState) -> Self {
+        Self {
+            socket,
+            session,
+            coming: Vec::new(),
+            come: Vec::new(),
+            read: 0,
+            going: Vec::new(),
+            gone: Vec::new(),
+            taken: 0,
+        }
+    }
+
+    /// Bytes of all buffers.
+    #[cfg(test)]
+    pub(super) fn buffers(&self) -> usize {
+        [&self.coming, &self.come, &self.going, &self.gone].map(Vec::capacity).iter().sum()
+    }
+
+    /// Decrypts the next message if it is there. Otherwise says how many bytes to ask for.
+    fn open(&mut self) -> io::Result<Result<(), usize>> {
+        let Some((length, rest)) = self.coming.split_first_chunk::<2>() else {
+            return Ok(Err(FIRST));
+        };
+        let length = usize::from(u16::from_be_bytes(*length));
+        let Some(message) = rest.get(..length) else {
+            return Ok(Err((length - rest.len()).max(FIRST)));
+        };
+        self.come.resize(length, 0);
+        let count = self.session.read_message(message, &mut self.come).map_err(invalid)?;
+        self.come.truncate(count);
+        self.read = 0;
+        self.coming.drain(..2 + length);
+        Ok(Ok(()))
+    }
+
+    /// Encrypts what is to be sent.
+    fn seal(&mut self) -> io::Result<()> {
+        let length = self.going.len() + TAG;
+        self.gone.resize(2 + length, 0);
+        let prefix = u16::try_from(length).map_err(invalid)?;
+        self.gone[..2].copy_from_slice(&prefix.to_be_bytes());
+        self.session.write_message(&self.going, &mut self.gone[2..]).map_err(invalid)?;
+        self.going.clear();
+        self.taken = 0;
+        Ok(())
+    }
+}
+
+impl<C: AsyncWrite + Unpin> Sealed<C> {
+    /// Gives the socket what is encrypted.
+    fn give(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.taken < self.gone.len() {
+            let count = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.gone[self.taken..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.taken += count;
+        }
+        self.gone.clear();
+        self.taken = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Sealed<C> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        // A message may be empty.
+        while this.read == this.come.len() {
+            let Err(missing) = this.open()? else { continue };
+            let held = this.coming.len();
+            this.coming.resize(held + missing, 0);
+            let result = Pin::new(&mut this.socket).poll_read(cx, &mut this.coming[held..]);
+            let count = if let Poll::Ready(Ok(count)) = result { count } else { 0 };
+            this.coming.truncate(held + count);
+            match result {
+                Poll::Ready(Ok(0)) if held == 0 => return Poll::Ready(Ok(0)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // Nothing is under way: no buffers either.
+                    this.come = Vec::new();
+                    this.read = 0;
+                    this.coming.shrink_to_fit();
+                    return Poll::Pending;
+                }
+            }
+        }
+        let count = buffer.len().min(this.come.len() - this.read);
+        buffer[..count].copy_from_slice(&this.come[this.read..this.read + count]);
+        this.read += count;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Sealed<C> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.going.len() == MAX_CLEAR {
+            ready!(this.give(cx))?;
+            this.seal()?;
+        }
+        let count = bytes.len().min(MAX_CLEAR - this.going.len());
+        this.going.extend_from_slice(&bytes[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.give(cx))?;
+        if !this.going.is_empty() {
+            this.seal()?;
+            ready!(this.give(cx))?;
+        }
+        this.going = Vec::new();
+        this.gone = Vec::new();
+        Pin::new(&mut this.socket).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.get_mut().socket).poll_close(cx)
+    }
+}
+
+/// What came is not what the protocol has, or we cannot go on with it.
+pub(super) fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}

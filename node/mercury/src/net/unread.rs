@@ -1,0 +1,342 @@
+//! What has come for a connection's streams and was not read yet: how much it is, and when no more is taken.
+//!
+//! Here: the account of one connection, and the socket below yamux, which looks at the frames' heads as they pass. Not
+//! here: yamux itself and the streams above it ([`super::muxer`]).
+//! Path: socket → head of a frame → charged to its stream → yamux keeps it → read from the stream → credited.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use libp2p::futures::{AsyncRead, AsyncWrite, ready};
+
+use crate::limits::{FRAME_COST, MAX_FRAME, MAX_STREAMS};
+
+/// Bytes of a frame's head: version, kind, flags in two, stream and length in four each.
+const HEAD: usize = 12;
+const DATA: u8 = 0;
+const WINDOW: u8 = 1;
+const SYN: u16 = 1;
+
+/// How many bytes a connection may hold now.
+pub(super) type Limit = Box<dyn Fn() -> usize + Send>;
+
+/// What one connection holds. Its socket, its muxer and its streams share it.
+#[derive(Clone)]
+pub(super) struct Account(Arc<Mutex<Held>>);
+
+struct Held {
+    limit: Limit,
+    /// Bytes that were not read, and what it costs to keep them in frames.
+    cost: usize,
+    streams: HashMap<u32, Frames>,
+    /// Streams of the other side that are open here.
+    inbound: usize,
+    /// The last stream that the other side opened; their numbers go upward.
+    last: u32,
+    /// Streams that were dropped. Yamux may keep what came for them until it could tell the other side.
+    dropped: Vec<u32>,
+    /// The socket's task, while no more is taken.
+    waiting: Option<Waker>,
+}
+
+/// A stream's frames that yamux keeps: their lengths, and how much of the first one was read.
+#[derive(Default)]
+struct Frames {
+    lengths: VecDeque<u32>,
+    read: usize,
+    inbound: bool,
+}
+
+impl Account {
+    pub(super) fn new(limit: Limit) -> Self {
+        Self(Arc::new(Mutex::new(Held {
+            limit,
+            cost: 0,
+            streams: HashMap::new(),
+            inbound: 0,
+            last: 0,
+            dropped: Vec::new(),
+            waiting: None,
+        })))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream that we opened.
+    pub(super) fn opened(&self, stream: u32) {
+        self.held().streams.insert(stream, Frames::default());
+    }
+
+    /// Streams of the other side that are open here.
+    pub(super) fn inbound(&self) -> usize {
+        self.held().inbound
+    }
+
+    /// So many bytes were read from a stream. Yamux keeps a frame that was read to its end until it is asked for more.
+    pub(super) fn read(&self, stream: u32, mut bytes: usize) {
+        let held = &mut *self.held();
+        let Some(frames) = held.streams.get_mut(&stream) else { return };
+        while let Some(&length) = frames.lengths.front() {
+            let left = length as usize - frames.read;
+            if left == 0 {
+                frames.lengths.pop_front();
+                frames.read = 0;
+                held.cost -= length as usize + FRAME_COST;
+                continue;
+            }
+            let part = left.min(bytes);
+            frames.read += part;
+            bytes -= part;
+            if bytes == 0 {
+                break;
+            }
+        }
+        if held.cost < (held.limit)()
+            && let Some(waker) = held.waiting.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// A stream is not there any more for us.
+    pub(super) fn dropped(&self, stream: u32) {
+        let held = &mut *self.held();
+        if held.streams.get(&stream).is_some_and(|frames| frames.inbound) {
+            held.inbound -= 1;
+        }
+        held.dropped.push(stream);
+        if let Some(waker) = held.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// The other side's next frame. `server` says that we are the server, so that its streams have odd numbers.
+    fn frame(&self, head: &[u8; HEAD], server: bool) -> io::Result<()> {
+        let flags = u16::from_be_bytes([head[2], head[3]]);
+        let stream = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+        let held = &mut *self.held();
+        if flags & SYN != 0 && matches!(head[1], DATA | WINDOW) {
+            if stream <= held.last || (stream % 2 == 1) != server {
+                return Err(wrong("it opens a stream whose number is not its to take"));
+            }
+            if held.streams.len() >= MAX_STREAMS {
+                return Err(wrong("it opens too many streams"));
+            }
+            held.last = stream;
+            held.inbound += 1;
+            held.streams.insert(stream, Frames { inbound: true, ..Frames::default() });
+        }
+        if head[1] == DATA && length > 0 {
+            if length as usize > MAX_FRAME {
+                return Err(wrong("its frame is too long"));
+            }
+            // What comes for a stream that is closed yamux throws away.
+            if let Some(frames) = held.streams.get_mut(&stream) {
+                frames.lengths.push_back(length);
+                held.cost += length as usize + FRAME_COST;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the next frame is taken now; otherwise the task is woken when it is.
+    fn has_room(&self, written: bool, cx: &Context<'_>) -> bool {
+        let held = &mut *self.held();
+        if written {
+            // Yamux looks for streams that were dropped before it reads, unless what it has to write is stuck.
+            for stream in std::mem::take(&mut held.dropped) {
+                let frames = held.streams.remove(&stream).unwrap_or_default();
+                held.cost -= frames.lengths.iter().map(|length| *length as usize + FRAME_COST).sum::<usize>();
+            }
+        }
+        if held.cost < (held.limit)() {
+            return true;
+        }
+        held.waiting = Some(cx.waker().clone());
+        false
+    }
+}
+
+fn wrong(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// A socket that charges what comes.
+pub(super) struct Charged<C> {
+    socket: C,
+    account: Account,
+    server: bool,
+    head: [u8; HEAD],
+    /// How much of a frame's head has passed.
+    passed: usize,
+    /// How much of its body has not.
+    body: usize,
+    /// Whether the socket took what was last written.
+    written: bool,
+}
+
+impl<C> Charged<C> {
+    pub(super) fn new(socket: C, account: Account, server: bool) -> Self {
+        Self { socket, account, server, head: [0; HEAD], passed: 0, body: 0, written: true }
+    }
+
+    /// Bytes have passed that do not reach over the end of a head or a body.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.body > 0 {
+            self.body -= bytes.len();
+            return Ok(());
+        }
+        self.head[self.passed..self.passed + bytes.len()].copy_from_slice(bytes);
+        self.passed += bytes.len();
+        if self.passed == HEAD {
+            self.passed = 0;
+            self.account.frame(&self.head, self.server)?;
+            if self.head[1] == DATA {
+                self.body =
+                    u32::from_be_bytes([self.head[8], self.head[9], self.head[10], self.head[11]]) as usize;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Charged<C> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.passed == 0 && this.body == 0 && !this.account.has_room(this.written, cx) {
+            return Poll::Pending;
+        }
+        let most = if this.body > 0 { this.body } else { HEAD - this.passed };
+        let most = most.min(buffer.len());
+        let count = ready!(Pin::new(&mut this.socket).poll_read(cx, &mut buffer[..most]))?;
+        this.pass(&buffer[..count])?;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Charged<C> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.written = result.is_ready();
+        result
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::futures::io::Cursor;
+    use libp2p::futures::task::noop_waker_ref;
+
+    use super::*;
+    use crate::limits::MAX_UNREAD;
+
+    fn frame(flags: u16, stream: u32, body: usize) -> Vec<u8> {
+        let length = u32::try_from(body).expect("a short body");
+        let head =
+            [&[0, DATA][..], &flags.to_be_bytes(), &stream.to_be_bytes(), &length.to_be_bytes()].concat();
+        [head, vec![0; body]].concat()
+    }
+
+    /// Reads what is taken of these frames, as yamux does, and gives back how many bytes.
+    fn take(account: &Account, frames: &[Vec<u8>]) -> io::Result<usize> {
+        let bytes = frames.concat();
+        let mut charged = Charged::new(Cursor::new(&bytes), account.clone(), true);
+        let (mut taken, mut buffer) = (0, [0; 1_000]);
+        loop {
+            match Pin::new(&mut charged).poll_read(&mut Context::from_waker(noop_waker_ref()), &mut buffer) {
+                Poll::Ready(Ok(0)) | Poll::Pending => return Ok(taken),
+                Poll::Ready(Ok(count)) => taken += count,
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn account() -> Account {
+        Account::new(Box::new(|| MAX_UNREAD))
+    }
+
+    fn reason(frames: &[Vec<u8>]) -> String {
+        take(&account(), frames).expect_err("it is wrong").to_string()
+    }
+
+    #[test]
+    fn no_more_is_taken_than_may_be_unread_however_small_its_frames_are() {
+        for length in [1, 1_000, MAX_FRAME] {
+            let account = account();
+            let frames: Vec<_> =
+                (0..300_000 / length + 10).map(|number| frame(u16::from(number == 0), 1, length)).collect();
+            let taken = take(&account, &frames).expect("they are frames");
+            let count = taken / (HEAD + length);
+            assert!(
+                taken.is_multiple_of(HEAD + length) && count < frames.len(),
+                "{taken} bytes in frames of {length}"
+            );
+            assert!(
+                (MAX_UNREAD..MAX_UNREAD + length + FRAME_COST).contains(&(count * (length + FRAME_COST)))
+            );
+            // A frame that was read to its end is kept until more is asked for.
+            account.read(1, count * length);
+            assert_eq!(account.held().cost, length + FRAME_COST);
+            account.read(1, 0);
+            assert_eq!(account.held().cost, 0);
+        }
+    }
+
+    #[test]
+    fn half_a_frame_that_was_read_is_kept_as_a_whole() {
+        let account = account();
+        take(&account, &[frame(SYN, 1, 100), frame(SYN, 3, 50), frame(0, 1, 100)]).expect("they are frames");
+        let all = 250 + 3 * FRAME_COST;
+        for (bytes, left) in [(99, all), (1, all), (1, all - 100 - FRAME_COST), (99, all - 100 - FRAME_COST)]
+        {
+            account.read(1, bytes);
+            assert_eq!(account.held().cost, left);
+        }
+        account.read(1, 0);
+        assert_eq!(account.held().cost, 50 + FRAME_COST);
+    }
+
+    #[test]
+    fn what_came_for_a_stream_is_charged_until_the_other_side_was_told_that_it_is_gone() {
+        let account = account();
+        take(&account, &[frame(SYN, 1, 100), frame(SYN, 3, 0)]).expect("they are frames");
+        assert_eq!(account.inbound(), 2);
+        account.dropped(1);
+        assert_eq!(account.inbound(), 1);
+        let cx = Context::from_waker(noop_waker_ref());
+        assert!(account.has_room(false, &cx));
+        assert_eq!(account.held().cost, 100 + FRAME_COST, "what is to be written is stuck");
+        assert!(account.has_room(true, &cx));
+        assert_eq!(account.held().cost, 0);
+        assert_eq!(take(&account, &[frame(0, 1, 100)]).expect("a frame"), HEAD + 100);
+        assert_eq!(account.held().cost, 0, "yamux throws it away");
+    }
+
+    #[test]
+    fn streams_have_numbers_that_go_upward_and_are_so_many() {
+        assert!(reason(&[frame(SYN, 3, 0), frame(SYN, 3, 0)]).contains("number"));
+        assert!(reason(&[frame(SYN, 3, 0), frame(SYN, 1, 0)]).contains("number"));
+        assert!(reason(&[frame(SYN, 2, 0)]).contains("number"), "ours");
+        assert!(reason(&[frame(SYN, 0, 0)]).contains("number"), "no stream's");
+        assert!(reason(&[frame(SYN, 1, MAX_FRAME + 1)]).contains("too long"));
+        let many =
+            |count: usize| (0..count).map(|index| frame(SYN, 2 * index as u32 + 1, 0)).collect::<Vec<_>>();
+        take(&account(), &many(MAX_STREAMS)).expect("so many may be");
+        assert!(reason(&many(MAX_STREAMS + 1)).contains("too many"));
+    }
+}
