@@ -17,7 +17,7 @@ fn miner(datadir: &Path) -> Miner {
     let board = Arc::new(Board::new([(String::new(), String::new())]));
     let (deliveries, _) = deliveries(&nodes, datadir, &params, &board, TICK).unwrap();
     Miner {
-        nodes: Nodes::new(["node".to_owned()].into_iter(), Arc::clone(&board)),
+        nodes: Nodes::new(["node".to_owned()], Arc::clone(&board)),
         clients: nodes,
         chain: ChainIdentity::of(&params).to_string(),
         dispatcher: Arc::new(Dispatcher::new()),
