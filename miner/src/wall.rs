@@ -1,6 +1,6 @@
 //! The wall clock: what people and other programs call the time.
 //!
-//! All that reads it does so here, but for the gateway's look at a share's time, and only to say what it is or to
+//! All that reads it does so here, but for the gateway's look at a share's or a job's time, and only to say what it is or to
 //! compare it: somebody may set it at any moment, and by any amount. Waits, rates and ages go by
 //! [`std::time::Instant`]; headers carry the time of the pool or the node.
 

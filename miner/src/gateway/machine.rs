@@ -25,8 +25,11 @@ use crate::stats::DeviceStats;
 
 mod shares;
 
+use shares::now;
+
 /// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, a subscription that was
-/// asked for again, or the same work from the upstream again. Each is a second later than the one before, so they are few.
+/// asked for again, or the same work from the upstream again. Each is a second later than the one before, so there are few
+/// that are ahead of the clock.
 const MAX_VARIANTS: u32 = 32;
 /// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
 const FREE_USERS: usize = 32;
@@ -273,6 +276,7 @@ impl Machine {
         self.jobs.push(Arc::clone(job), prefix.number(), difficulty, repeats.unwrap_or(0));
         if repeats.is_some() {
             // Most machines would begin anew, and find again what they have found.
+            self.jobs.excuse();
             return self.send_again(difficulty);
         }
         self.tell(difficulty);
@@ -363,6 +367,7 @@ impl Machine {
         let wanted = self.difficulty_of(&last.job);
         let change = wanted.get() / last.last().difficulty.get();
         if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
+            self.jobs.excuse();
             self.send_again(wanted);
         }
     }
@@ -372,10 +377,11 @@ impl Machine {
         if self.jobs.last().is_none_or(|last| last.job.era() != self.era) {
             return;
         }
-        self.jobs.excuse();
         let last = self.jobs.last_mut().expect("there is one");
         let later = last.later.saturating_add(1);
-        if later >= MAX_VARIANTS || last.sent.len() >= MAX_VARIANTS as usize {
+        // A time that has come is good at any pool, so an upstream may repeat its work once a second for as long as it likes.
+        let most = MAX_VARIANTS.max(now().saturating_sub(last.job.upstream().ntime().0));
+        if later >= most || last.sent.len() >= MAX_VARIANTS as usize {
             // As it was, with the shares that it has had.
             let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);
             self.tell(difficulty);

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::board::{Condition, Source};
 use super::glance;
-use super::lost::Lost;
+use super::lost::{Lost, lost_block};
 use super::open::{Place, Socket};
 use super::pace::Pace;
 use super::watch::{STALE_IN_A_ROW, Watch};
@@ -161,20 +161,26 @@ impl Connection {
         let last_words = async {
             loop {
                 self.send().await?;
-                let waits = Instant::now() < until;
-                if !waits && self.submitted.is_empty() {
+                if Instant::now() >= until {
+                    found.close(); // whoever comes later hears that it is too late
+                }
+                if found.is_closed() && found.is_empty() && self.submitted.is_empty() {
                     return Ok::<(), Lost>(());
                 }
-                let takes = waits && self.takes_shares();
+                let waits = !found.is_closed();
                 tokio::select! {
                     received = self.receive() => received?,
-                    Some(share) = found.recv(), if takes => self.submit(share),
+                    Some(share) = found.recv(), if self.takes_shares() => self.submit(share),
                     () = sleep_until(until), if waits => {}
                 }
             }
         };
         if timeout(farewell, last_words).await.is_err() {
             debug!("{}: left before every share had its verdict", self.place.url);
+        }
+        found.close();
+        while let Ok(share) = found.try_recv() {
+            self.lose(&share);
         }
     }
 
@@ -393,14 +399,8 @@ impl Connection {
     pub(super) fn submit(&mut self, share: Share) {
         let serial = share.job.serial();
         let late = serial < self.oldest_live;
-        let (is_ours, is_block) = (serial >= self.first_serial, late && share.is_block());
-        if late && !(is_ours && is_block) {
-            if is_block && self.may_speak() {
-                warn!("{}", lost_block(&share));
-            }
-            share.finder.add_stale();
-            self.place.note(|source| source.stale += 1);
-            return;
+        if late && (serial < self.first_serial || !share.is_block()) {
+            return self.lose(&share);
         }
         if late && self.may_speak() {
             info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
@@ -420,6 +420,15 @@ impl Connection {
         if self.submitted.len() > MAX_UNANSWERED {
             self.submitted.pop_first();
         }
+    }
+
+    /// It cannot be sent.
+    fn lose(&mut self, share: &Share) {
+        if share.is_block() && self.may_speak() {
+            warn!("{}", lost_block(share));
+        }
+        share.finder.add_stale();
+        self.place.note(|source| source.stale += 1);
     }
 
     fn count(&self, share: &Share, verdict: &Verdict, answer: Duration) {
@@ -484,14 +493,6 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-/// What is to be said of a block that cannot go to its pool.
-pub(super) fn lost_block(share: &Share) -> String {
-    format!(
-        "a block of job {} is lost: the connection to the pool that gave the job has ended",
-        share.job.id()
-    )
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
 use super::board::Condition;
-use super::connection::{Connection, lost_block};
-use super::lost::Lost;
+use super::connection::Connection;
+use super::lost::{Lost, lost_block};
 use super::open::{LONG_WAIT, MAX_MOVES, Manner, Place};
 use super::{Desk, PoolUrl};
 use crate::job::{Serial, Share};
@@ -204,6 +204,9 @@ impl Failover {
         self.fruitless = connection.is_fruitless();
         self.moved = Some(connection.url().clone());
         self.desk.dispatcher.clear();
+        if matches!(lost, Lost::Moved { .. }) {
+            self.part(connection); // it is as good as before
+        }
         lost
     }
 

@@ -7,6 +7,7 @@ use iop_stratum::client;
 use iop_stratum::line::LineTooLong;
 
 use super::PoolUrl;
+use crate::job::Share;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Lost {
@@ -54,4 +55,12 @@ impl Lost {
     pub(super) fn is_seen_late(&self) -> bool {
         self.is_useless() && !matches!(self, Self::Idle(_))
     }
+}
+
+/// What is to be said of a block that cannot go to its pool.
+pub(super) fn lost_block(share: &Share) -> String {
+    format!(
+        "a block of job {} is lost: the connection to the pool that gave the job has ended",
+        share.job.id()
+    )
 }

@@ -83,6 +83,6 @@ fn the_clock_that_people_set_is_read_in_few_places() {
         .map(|path| path.strip_prefix(miner).unwrap().display().to_string())
         .collect();
     readers.sort_unstable();
-    // The gateway judges by it how far ahead of the job's time a machine's share may be.
+    // The gateway judges by it how far ahead of the job's time a machine's share, or the job given out again, may be.
     assert_eq!(readers, ["src/gateway/machine/shares.rs", "src/wall.rs"]);
 }

@@ -404,3 +404,24 @@ fn a_share_that_a_machine_finds_just_after_a_change_of_pools_goes_to_the_pool_th
     job.check(&new.accept_share());
     gateway.wait_for(|snapshot| (snapshot.counts.accepted, snapshot.counts.stale) == (2, 0));
 }
+
+#[test]
+fn a_share_that_a_machine_finds_just_after_its_pool_has_sent_us_on_goes_to_the_connection_that_it_is_of() {
+    let [(first, first_at), (second, second_at)] = [listen(), listen()];
+    let timing = Timing { late_finds: PATIENCE, ..TIMING };
+    let gateway = Gateway::start_at(pool(&[first_at], None, timing), &settings(), Vec::new());
+    let mut old = upstream(&first, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    assert_eq!(machine.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
+    let (share, ..) = machine.solve("machine", &EASIEST_JOB);
+    let params = json!(["127.0.0.1", second_at.port(), 0]);
+    old.send(&json!({"id": null, "method": "client.reconnect", "params": params}));
+    let job = Template { id: "job-2", extranonce1: "beefbeef", ..EASIEST_JOB };
+    let mut new = upstream(&second, &job);
+    machine.until("mining.notify");
+    assert_eq!(machine.ask("mining.submit", &share)["error"][0], 21, "of no more use here");
+    EASIEST_JOB.check(&old.accept_share());
+    machine.find("machine", &job);
+    job.check(&new.accept_share());
+    gateway.wait_for(|snapshot| (snapshot.counts.accepted, snapshot.counts.stale) == (2, 0));
+}

@@ -40,10 +40,15 @@ impl From<Unremembered> for Refused {
     }
 }
 
+/// Seconds since 1970.
+pub(super) fn now() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u32::try_from(since).unwrap_or(u32::MAX)
+}
+
 impl Machine {
     pub(super) fn on_submit(&mut self, submit: &Submit) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        match self.verdict(submit, u32::try_from(now).unwrap_or(u32::MAX)) {
+        match self.verdict(submit, now()) {
             Ok(difficulty) => {
                 self.session.answer_submit(&submit.id, Ok(()));
                 self.accepted += 1;
@@ -75,10 +80,17 @@ impl Machine {
             judge(&held.job, held.prefix, target, mask, submit, now)?;
         let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
         let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
-        self.jobs.remember(place, *half, is_for_upstream)?;
+        let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
+        let share = Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder };
+        if let Err(why) = self.jobs.remember(place, *half, is_for_upstream) {
+            // No want of memory is worth a block.
+            if why == Unremembered::NoRoom && is_for_upstream && share.is_block() {
+                self.up.push_back(share);
+            }
+            return Err(why.into());
+        }
         if is_for_upstream {
-            let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
-            self.up.push_back(Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder });
+            self.up.push_back(share);
         }
         worker.stats.found(hash);
         worker.stats.add_hashes((difficulty.get() * HASHES_AT_1) as u64);

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use iop_mining::bans::HOPELESS_RUN;
-use iop_stratum::fields::{JobId, NTime};
+use iop_stratum::fields::{JobId, NBits, NTime};
 
 use super::limits::Memory;
 use super::*;
+use crate::wall::WallClock;
 
 /// The codes of the first so many nonces.
 fn codes(client: &mut Client, told: &Told, nonces: u32) -> Vec<u64> {
@@ -68,6 +69,38 @@ fn work_that_comes_again_and_again_is_remembered_as_long_as_it_comes() {
 }
 
 #[test]
+fn work_that_comes_again_has_other_headers_each_time_and_times_that_every_pool_takes() {
+    let now = || WallClock::default().now() as u32;
+    for (age, repeats) in [(200, 150), (0, 31)] {
+        let mut stand = Stand::with_job(8, 0, ANY_HASH);
+        stand.repeat_job(|job| Arc::make_mut(&mut job.notify).ntime = NTime(now() - age));
+        let (mut client, mut told) = stand.worker();
+        for _ in 0..repeats {
+            stand.repeat_job(|_| ());
+            let before = told.ntime;
+            stand.tell(&mut client).iter().for_each(|line| told.hear(line));
+            assert_eq!(told.ntime, before + 1);
+        }
+        for _ in 0..100 {
+            stand.repeat_job(|_| ());
+            stand.tell(&mut client).iter().for_each(|line| told.hear(line));
+            assert!(told.ntime < now() + 32);
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_asks_for_its_work_again_is_excused_nothing() {
+    let stand = Stand::with_job(8, 0, ANY_HASH);
+    let (mut client, told) = stand.worker();
+    assert_eq!(codes(&mut client, &told, 10), [0; 10]);
+    client.machine.take_asked_for();
+    client.say("mining.subscribe", &json!([]));
+    assert_eq!(codes(&mut client, &told, 10), [22; 10]);
+    assert_eq!(client.machine.take_asked_for(), 0);
+}
+
+#[test]
 fn a_later_time_of_the_same_work_is_told_as_it_is() {
     let mut stand = Stand::with_job(8, 0, ANY_HASH);
     let (mut client, first) = stand.worker();
@@ -110,6 +143,18 @@ fn shares_that_find_no_room_are_no_fault_of_the_machine() {
     assert_eq!(client.machine.take_asked_for(), shares);
     let counts = stand.shared.stats.snapshot().counts;
     assert_eq!(counts.rejected["at the gateway: too many (20)"], u64::from(shares) - taken as u64);
+}
+
+#[test]
+fn a_block_goes_up_also_where_there_is_no_room_for_its_share() {
+    for (nbits, goes_up) in [(0x1d00_ffff, false), (0x2100_ffff, true)] {
+        let mut stand = Stand::new();
+        Arc::get_mut(&mut stand.shared).unwrap().memory = Arc::new(Memory::new(0));
+        stand.changed_job(8, 0, ANY_HASH, |job| Arc::make_mut(&mut job.notify).nbits = NBits(nbits));
+        let (mut client, told) = stand.worker();
+        assert_eq!(codes(&mut client, &told, 1), [20]);
+        assert_eq!(client.machine.shares().len(), usize::from(goes_up));
+    }
 }
 
 #[test]

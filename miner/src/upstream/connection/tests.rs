@@ -14,6 +14,8 @@ use crate::upstream::open::Manner;
 /// nBits that nearly every hash meets, and those of difficulty 1.
 const ANY_HASH: &str = "2100ffff";
 const HARD: &str = "1d00ffff";
+/// For what takes no time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pool's end of a connection.
 struct Pool(BufReader<DuplexStream>);
@@ -117,4 +119,28 @@ async fn a_block_of_another_pool_is_not_sent() {
     let (mut connection, _pool, _) = mined_at("easy", ANY_HASH, Serial(6)).await;
     connection.submit(block);
     assert_eq!((finder.snapshot().counts.stale, connection.submitted.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_comes_too_late_for_a_pool_that_was_left_is_counted_and_given_back() {
+    let (mut connection, mut pool, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
+    let finder = Stats::new().device("cpu");
+    // A share that gets no verdict keeps the connection for the whole farewell.
+    connection.submit(share(&dispatcher, &finder));
+    let timing = &mut Arc::get_mut(&mut connection.place.manner).unwrap().timing;
+    (timing.late_finds, timing.farewell) = (Duration::ZERO, 2 * PATIENCE);
+    let (shares, found) = mpsc::channel(8);
+    let leaving = tokio::spawn(connection.farewell(found));
+    assert_eq!(pool.submitted().await, "easy");
+    timeout(PATIENCE, shares.closed()).await.expect("while the verdict is waited for");
+    assert!(shares.try_send(share(&dispatcher, &finder)).is_err(), "not swallowed");
+    leaving.abort();
+    // One that waits for its turn when the pool hangs up.
+    let (mut connection, pool, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
+    let (shares, found) = mpsc::channel(8);
+    connection.shares.spend(2 * SHARES.0, Instant::now());
+    drop(pool);
+    shares.try_send(share(&dispatcher, &finder)).unwrap();
+    connection.farewell(found).await;
+    assert_eq!(finder.snapshot().counts.stale, 1);
 }

@@ -370,7 +370,7 @@ impl Miner {
         self.jobs.truncate(MAX_JOBS);
     }
 
-    /// Nothing to hash for now.
+    /// Nothing to hash for now. The jobs stay: what was found of them may be on its way, and machines behind a gateway go on.
     fn rest(&mut self) {
         self.dispatcher.clear();
         self.working = false;
@@ -379,7 +379,6 @@ impl Miner {
     /// No license may mine.
     fn wait(&mut self, index: usize, none: &NoLicense) {
         self.rest();
-        self.jobs.clear();
         let reasons = none.reasons.join("; ");
         let words = match none.resumes_from_height {
             Some(height) => format!("waiting for height {height}, from which a license may mine: {reasons}"),
@@ -475,7 +474,6 @@ impl Miner {
         if without >= NO_NODE_PATIENCE {
             warn!("no node has given work for {} s: devices wait", without.as_secs());
             self.tip = None;
-            self.jobs.clear();
             return self.rest();
         }
         let since = self.jobs.front().map(|job| job.job.ntime().0.saturating_sub(job.template.time));
@@ -488,3 +486,6 @@ impl Miner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! What becomes of finds while there is no work.
+
+#![allow(clippy::unwrap_used)]
+
+use iop_mining::sample::{key, template};
+use iop_stratum::fields::{Nonce, VersionBits};
+
+use super::*;
+use crate::dispatcher::Dispatcher;
+use crate::stats::Stats;
+
+/// At a node that is not there.
+fn miner(datadir: &Path) -> Miner {
+    let params = Params::devnet();
+    let nodes: Arc<[Node]> =
+        Arc::from([Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap())]);
+    let board = Arc::new(Board::new([(String::new(), String::new())]));
+    let (deliveries, _) = deliveries(&nodes, datadir, &params, &board, TICK).unwrap();
+    Miner {
+        nodes: Nodes::new(["node".to_owned()], Arc::clone(&board)),
+        clients: nodes,
+        chain: ChainIdentity::of(&params).to_string(),
+        dispatcher: Arc::new(Dispatcher::new()),
+        deliveries,
+        board,
+        wishes: Arc::new(Wishes::new(1)),
+        maker: Maker::new(Arc::from([key(true)]), None, params.prefixes),
+        clocks: Clocks::default(),
+        started: Instant::now(),
+        failed: None,
+        jobs: VecDeque::new(),
+        tip: None,
+        held: Held::default(),
+        waiting: None,
+        working: false,
+        ending: false,
+        last_offer: Instant::now(),
+        words: Rarely::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_node_takes_it() {
+    let no_license = NoLicense { reasons: Vec::new(), resumes_from_height: None, height: 8 };
+    let without_node = |miner: &mut Miner| miner.alone(Instant::now() + NO_NODE_PATIENCE);
+    let without_license = |miner: &mut Miner| miner.wait(0, &no_license);
+    for take_away in [&without_node as &dyn Fn(&mut Miner), &without_license] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut miner = miner(folder.path());
+        let prepared = miner.maker.make(template(7), 0, Instant::now());
+        miner.tip = Some(prepared.template.parent);
+        miner.start(0, prepared.clone());
+        take_away(&mut miner);
+        assert!(miner.dispatcher.follow().borrow().job.is_none());
+        let finder = Stats::new().device("machine");
+        let share = |nonce| Share {
+            job: Arc::clone(&prepared.job),
+            extranonce2: prepared.job.extranonce2(0),
+            version_bits: VersionBits(0),
+            ntime: prepared.job.ntime(),
+            nonce: Nonce(nonce),
+            finder: Arc::clone(&finder),
+        };
+        let block = (0..).map(share).find(|share| prepared.solve(share).is_some()).unwrap();
+        miner.found(&block);
+        assert_eq!(finder.snapshot().counts.stale, 0);
+        let found = folder.path().join("found");
+        while std::fs::read_dir(&found).unwrap().next().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
