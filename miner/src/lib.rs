@@ -18,6 +18,7 @@ pub mod job;
 pub mod log;
 pub mod mine;
 pub mod plot;
+pub mod rarely;
 pub mod rig;
 pub mod setup;
 pub mod solo;

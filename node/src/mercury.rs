@@ -40,7 +40,7 @@ const STORE: &str = "store";
 const BACKUPS: &str = "backups";
 /// The nice value of its threads: whatever else the machine does comes first.
 #[cfg(target_os = "linux")]
-const NICE: i32 = 10;
+const NICE: i32 = 19;
 
 /// How many personas it hosts where nothing else is given: what they may keep fits on a usual disk.
 const DEFAULT_HOSTED: usize = 1_000;

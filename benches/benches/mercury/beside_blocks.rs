@@ -1,30 +1,48 @@
-//! Whether blocks wait for the relay: how long a node takes to validate a block, with its relay idle and under full load.
+//! Whether blocks wait for the relay: how long a node takes to validate a block with its relay idle and under full load.
 //!
-//! `cargo bench --bench mercury_beside_blocks`. The load is made by this program, called again, at the lowest priority:
-//! it stands for other machines, and must not take the CPU from the node itself. Blocks of both kinds alternate in
-//! rounds, so that what else the machine does meets both.
+//! `cargo bench --bench mercury_beside_blocks`. The blocks are a synthetic chain's, each with [`INPUTS`] signatures that
+//! the node has not seen before. The load is made by this program, called again, in the kernel's class of what is idle:
+//! it stands for other machines, and must not take the CPU from the node itself. Where there are few cores even that
+//! costs something; a thread of the same class that only counts shows how much. Rounds of the three kinds alternate,
+//! so that what else the machine does meets all.
 #![allow(clippy::unwrap_used)]
 
 mod people;
 mod stand;
 
-use std::path::Path;
+use std::convert::Infallible;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use iop_tests::chain::{easy_devnet, generate};
+use bitcoin::consensus::encode::serialize_hex;
+use iop_benches::synth::{self, SETUP_BLOCKS, Shape, Spec};
 use iop_tests::program::{free_port, wait_for};
-use iop_tests::stand::{Network, Node, devnet_keys};
+use iop_tests::stand::{Network, Node};
 use libp2p::Multiaddr;
+use serde_json::{Value, json};
 
 /// Rounds, and blocks of each kind in a round.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 8;
 const BLOCKS: usize = 50;
+/// Signed inputs of a block.
+const INPUTS: usize = 400;
+
+/// What goes on beside the blocks.
+const KINDS: [&str; 3] = ["relay idle", "relay idle, another process busy", "relay under full load"];
 
 fn main() {
-    match std::env::var("IOP_BENCH_LOAD") {
+    match std::env::var("IOP_BENCH_LOAD").as_deref() {
+        Ok("count") => count(),
         Ok(address) => load(&address.parse().unwrap()),
         Err(_) => measure(),
+    }
+}
+
+/// Is busy until it is killed.
+fn count() {
+    let mut number = 0_u64;
+    loop {
+        number = std::hint::black_box(number.wrapping_add(1));
     }
 }
 
@@ -33,7 +51,7 @@ fn load(address: &Multiaddr) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         loop {
-            let (mut caller, mut callee) = people::pair(address, "beside").await;
+            let (mut caller, mut callee) = people::pair(address, "synthetic").await;
             for _ in 0..30 {
                 people::pour(&mut caller, &mut callee, address, 60 << 20).await;
             }
@@ -44,10 +62,10 @@ fn load(address: &Multiaddr) {
 struct Load(Child);
 
 impl Load {
-    fn start(address: &Multiaddr) -> Self {
+    fn start(what: &str) -> Self {
         let own = std::env::current_exe().unwrap();
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(own).env("IOP_BENCH_LOAD", address.to_string());
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(own).env("IOP_BENCH_LOAD", what);
         Self(command.stdout(Stdio::null()).spawn().unwrap())
     }
 }
@@ -67,18 +85,43 @@ fn sample(port: u16, name: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Milliseconds of validation of each of some new blocks.
-fn blocks(node: &Node, network: &Network, key: &Path, metrics: u16) -> Vec<f64> {
+/// Blocks to measure with, as `submitblock` takes them; those that come before are setup.
+fn chain() -> impl Iterator<Item = String> {
+    // Blocks before the first round fill caches, as many as a round has.
+    let blocks = BLOCKS * (KINDS.len() * ROUNDS + 1);
+    let count = |number: usize| u32::try_from(number).unwrap();
+    let spec = Spec {
+        shape: Shape::Signatures,
+        seed: 1,
+        blocks: count(blocks),
+        inputs: count(blocks * INPUTS),
+        tail: 0,
+    };
+    let mut all = Vec::new();
+    let made = synth::generate(&spec, |block| {
+        all.push(serialize_hex(block));
+        Ok::<(), Infallible>(())
+    });
+    made.unwrap();
+    all.into_iter()
+}
+
+fn submit(node: &Node, block: String) {
+    assert_eq!(node.rpc.call("submitblock", json!([block])), Value::Null);
+}
+
+/// Milliseconds of validation of each of the next blocks.
+fn blocks(node: &Node, chain: &mut impl Iterator<Item = String>, metrics: u16) -> Vec<f64> {
     let sum = || sample(metrics, "iop_node_block_validation_seconds_sum");
-    let one = |before: &mut f64| {
-        generate(&node.rpc, 1, key, &network.params());
+    let mut before = sum();
+    let one = |block| {
+        submit(node, block);
         let after = sum();
-        let took = after - *before;
-        *before = after;
+        let took = after - before;
+        before = after;
         took * 1e3
     };
-    let mut before = sum();
-    (0..BLOCKS).map(|_| one(&mut before)).collect()
+    chain.take(BLOCKS).map(one).collect()
 }
 
 fn quantile(sorted: &[f64], part: f64) -> f64 {
@@ -95,26 +138,32 @@ fn measure() {
         format!("127.0.0.1:{metrics}"),
         "--no-listen".to_owned(),
     ];
-    let network = Network::file(folder.path(), &easy_devnet("beside", ""));
-    let [_, key, ..] = devnet_keys(folder.path());
+    let network = Network::file(folder.path(), &synth::network_file());
+    let mut chain = chain();
     let node = Node::start_with(folder.path(), &network, free_port(), &flags).unwrap();
     let address = stand::address(&node);
-    blocks(&node, &network, &key, metrics);
-    let (mut idle, mut loaded) = (Vec::new(), Vec::new());
+    chain.by_ref().take(SETUP_BLOCKS as usize).for_each(|block| submit(&node, block));
+    blocks(&node, &mut chain, metrics);
+    let circuits = |wanted: f64| {
+        let there = || (sample(metrics, "iop_node_mercury_circuits") == wanted).then_some(());
+        wait_for(Duration::from_secs(20), there).expect("the load begins and ends");
+    };
+    let mut times = [const { Vec::new() }; KINDS.len()];
     for _ in 0..ROUNDS {
-        idle.extend(blocks(&node, &network, &key, metrics));
-        let load = Load::start(&address);
-        let open = wait_for(Duration::from_secs(20), || {
-            (sample(metrics, "iop_node_mercury_circuits") >= 1.0).then_some(())
-        });
-        assert!(open.is_some(), "the load has a circuit");
-        loaded.extend(blocks(&node, &network, &key, metrics));
-        drop(load);
+        times[0].extend(blocks(&node, &mut chain, metrics));
+        let counting = Load::start("count");
+        times[1].extend(blocks(&node, &mut chain, metrics));
+        drop(counting);
+        let pouring = Load::start(&address.to_string());
+        circuits(1.0);
+        times[2].extend(blocks(&node, &mut chain, metrics));
+        drop(pouring);
+        circuits(0.0);
     }
-    for (name, times) in [("relay idle", &mut idle), ("relay under load", &mut loaded)] {
+    for (name, times) in KINDS.iter().zip(&mut times) {
         times.sort_by(f64::total_cmp);
         println!(
-            "{name}: {} blocks, validation ms p50 {:.3}, p90 {:.3}, p99 {:.3}, most {:.3}",
+            "{name}: {} blocks of {INPUTS} signatures, validation ms p50 {:.3}, p90 {:.3}, p99 {:.3}, most {:.3}",
             times.len(),
             quantile(times, 0.5),
             quantile(times, 0.9),

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::limits::Limits;
@@ -72,7 +72,7 @@ pub(super) async fn serve(
             break end;
         }
         if let Some(reason) = machine.is_leaving() {
-            Box::pin(link.linger()).await;
+            Box::pin(link.hear_out(&mut machine, &upstream)).await;
             break End::new(reason, None);
         }
         let held_up = pass_up(&mut machine, &upstream);
@@ -111,6 +111,7 @@ pub(super) async fn serve(
         };
         if let Err(end) = done {
             let _ = link.send(&mut machine); // the last words, if there is room for them
+            pass_up(&mut machine, &upstream);
             Box::pin(link.linger()).await;
             break end;
         }
@@ -161,6 +162,8 @@ struct Link {
     /// Since when nothing of what is queued was taken.
     stuck: Option<Instant>,
     requests: Bucket,
+    /// Those among them that nobody has asked for.
+    unasked: Bucket,
     /// Nothing is read until then.
     paused: Option<Instant>,
 }
@@ -180,6 +183,7 @@ impl Link {
             pinged: now,
             stuck: None,
             requests: Bucket::new(limits.requests_per_second, now.into_std()),
+            unasked: Bucket::new(limits.requests_per_second, now.into_std()),
             paused: None,
         }
     }
@@ -248,15 +252,13 @@ impl Link {
             lines += 1;
             if let Err(fatal) = machine.on_line(line) {
                 if fatal == Fatal::Http {
-                    self.sending = Some((Outgoing::Own(HTTP_ANSWER.into()), 0));
+                    // Never into the middle of a line.
+                    self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0));
                 }
                 return Err(End::new(&fatal.to_string(), Offence::from(fatal)));
             }
             if machine.is_hopeless() {
                 return Err(End::new("a long run of shares that are none", Offence::BadShares));
-            }
-            if machine.is_leaving().is_some() {
-                return Ok(());
             }
         }
         let now = Instant::now();
@@ -265,10 +267,11 @@ impl Link {
         }
         // What is no line costs as much as one: blank ones would be free, and a flood of them would have all our time.
         if read || lines > 0 {
-            let lines = lines.max(1);
-            let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
-            self.paused = paid.map(Instant::from_std);
-            if paid.is_some() && self.requests.is_flood(now.into_std()) {
+            let (lines, rate, now) = (lines.max(1), self.limits.requests_per_second, now.into_std());
+            self.paused = self.requests.take(lines, rate, now).map(Instant::from_std);
+            // Shares that its difficulty explains are read later too, but it was told to send them.
+            let unasked = lines.saturating_sub(machine.take_asked_for());
+            if self.unasked.take(unasked, rate, now).is_some() && self.unasked.is_flood(now) {
                 machine.offend(Offence::Flood);
             }
         }
@@ -283,6 +286,46 @@ impl Link {
         }
         self.pinged = now;
         self.handle_lines(machine, false)
+    }
+
+    /// The machine is told to go, by lines that are sent: hears what it has found meanwhile, for a moment, and ends our
+    /// side, so that it ends its own. What is here by now is still answered.
+    async fn hear_out(&mut self, machine: &mut Machine, upstream: &mpsc::Sender<Share>) {
+        let mut left = MAX_QUEUED;
+        let heard = async {
+            let mut more = self.hear(machine, &mut left);
+            let _ = self.send(machine);
+            if self.sending.is_none() {
+                let _ = self.stream.shutdown().await; // then it is closed already
+            }
+            pass_up(machine, upstream);
+            while more {
+                if let Some(until) = self.paused.take() {
+                    sleep_until(until).await;
+                }
+                more = self.stream.readable().await.is_ok() && self.hear(machine, &mut left);
+                pass_up(machine, upstream);
+            }
+        };
+        let _ = timeout(FAREWELL_TIME, heard).await;
+    }
+
+    /// Reads what is there, up to so many bytes or until it is to be read later, and handles it. Says whether more may come.
+    fn hear(&mut self, machine: &mut Machine, left: &mut usize) -> bool {
+        let mut buffer = [0; READ_SIZE];
+        while *left > 0 && self.paused.is_none() {
+            let count = match self.stream.try_read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(count) => count,
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            };
+            *left = left.saturating_sub(count);
+            self.decoder.extend(&buffer[..count]);
+            if self.handle_lines(machine, true).is_err() {
+                return false;
+            }
+        }
+        *left > 0
     }
 
     /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system
@@ -351,3 +394,6 @@ fn discard(stream: &TcpStream) -> io::Result<usize> {
 fn closed() -> End {
     End::new("closed by the other side", None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,34 +1,44 @@
 //! The jobs that one connection was sent, and the shares of them that it has had.
 //!
 //! Here: which job a share is of, at which difficulty, and whether it comes twice; both are bounded, for one connection and
-//! for all of them ([`Memory`]). Not here: what a share is worth ([`super::judge`]).
+//! for all of them ([`Memory`]). Jobs of one work, which an upstream may send again and again, have their shares in common.
+//! Not here: what a share is worth ([`super::judge`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use iop_stratum::difficulty::{Difficulty, Target};
 use iop_stratum::fields::JobId;
-use iop_stratum::verdict::Reject;
 
 use super::limits::Memory;
+use super::prefixes::WorkHash;
 use super::served::Served;
 
 /// Jobs whose shares are known, the latest ones: with a job every half minute, eight minutes of work.
 const MAX_JOBS: usize = 16;
-/// Shares of one job and connection that are remembered: at 30 s a job, 2,000 a second.
-const MAX_SHARES_PER_JOB: usize = 65_536;
+/// Shares of one work and connection that are remembered: with other work every 30 s, 2,000 a second.
+const MAX_SHARES_PER_WORK: usize = 65_536;
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) job: Arc<Served>,
     pub(super) prefix: u32,
+    /// Seconds by which the latest variant of it is later than it.
+    pub(super) later: u32,
     /// It, and it again later or at another difficulty; at least one.
     pub(super) sent: Vec<Sent>,
-    /// The first half of each share's hash. Different shares have different headers, so different hashes; and no other
-    /// connection has this one's prefix, so no other can have these shares. Made for the first share.
-    #[expect(clippy::box_collection, reason = "a set takes 48 bytes, and there are 16 of these")]
-    seen: Option<Box<HashSet<[u8; 16]>>>,
+}
+
+/// Why a share is not remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unremembered {
+    /// It has come before.
+    Duplicate,
+    /// The same, after its work was given out again: whoever did so has asked for it.
+    Repeated,
+    /// There is no room.
+    NoRoom,
 }
 
 /// A job under one of its names.
@@ -46,10 +56,23 @@ pub(super) struct Place {
     name: usize,
 }
 
+/// The shares of all jobs of one work.
+#[derive(Debug)]
+struct Seen {
+    work: WorkHash,
+    /// The first half of each one's hash. Different shares have different headers, so different hashes; and no other
+    /// connection has this one's prefix, so no other can have these shares.
+    shares: HashSet<[u8; 16]>,
+    /// How many of them may come again through no fault of the machine.
+    excused: usize,
+}
+
 /// The jobs of one connection, oldest first.
 #[derive(Debug)]
 pub(super) struct Jobs {
     held: VecDeque<Held>,
+    /// Of the works of these jobs, those that have shares.
+    seen: Vec<Seen>,
     memory: Arc<Memory>,
     /// Shares of all of them.
     shares: usize,
@@ -70,7 +93,7 @@ impl Held {
 
 impl Jobs {
     pub(super) fn new(memory: Arc<Memory>) -> Self {
-        Self { held: VecDeque::new(), memory, shares: 0 }
+        Self { held: VecDeque::new(), seen: Vec::new(), memory, shares: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -87,13 +110,28 @@ impl Jobs {
         self.held.back_mut()
     }
 
-    /// A new one is sent.
-    pub(super) fn push(&mut self, job: Arc<Served>, prefix: u32, difficulty: Difficulty) {
+    /// A new one is sent, whose variants so far end so many seconds later than it.
+    pub(super) fn push(&mut self, job: Arc<Served>, prefix: u32, difficulty: Difficulty, later: u32) {
         if self.held.len() == MAX_JOBS {
             self.forget_oldest();
         }
         let sent = vec![Sent::new(job.id().clone(), difficulty)];
-        self.held.push_back(Held { job, prefix, sent, seen: None });
+        self.held.push_back(Held { job, prefix, later, sent });
+    }
+
+    /// For a job of a work that was given out before: by how many seconds what was given out ends later than the job begins.
+    pub(super) fn repeats(&self, job: &Served) -> Option<u32> {
+        let same = self.held.iter().filter(|held| held.job.work_hash() == job.work_hash());
+        let ends = same.map(|held| held.job.upstream().ntime().0.saturating_add(held.later)).max()?;
+        ends.checked_sub(job.upstream().ntime().0)
+    }
+
+    /// The newest is sent once more: a machine may begin anew with it.
+    pub(super) fn excuse(&mut self) {
+        let work = self.held.back().map(|held| *held.job.work_hash());
+        if let Some(seen) = self.seen.iter_mut().find(|seen| Some(seen.work) == work) {
+            seen.excused = seen.shares.len();
+        }
     }
 
     /// The job of this name.
@@ -110,7 +148,8 @@ impl Jobs {
     }
 
     /// Remembers a share of the job at a place, by half of its hash. Where a connection has more shares than the memory of
-    /// all allows it, its oldest jobs are forgotten for that. Places do not hold any more then.
+    /// all allows it, its oldest jobs are forgotten for that, up to the first of the same work. Places do not hold any more
+    /// then.
     ///
     /// # Errors
     /// It has come before, or there is no room: for one that the upstream wants there is some more.
@@ -119,33 +158,46 @@ impl Jobs {
         place: Place,
         half: [u8; 16],
         is_for_upstream: bool,
-    ) -> Result<(), Reject> {
-        let Place { mut job, .. } = place;
-        let seen = self.held[job].seen.get_or_insert_default();
-        if seen.contains(&half) {
-            return Err(Reject::Duplicate);
-        }
-        let too_many = || Reject::other("too many shares for one job, raise the difficulty");
-        if seen.len() >= if is_for_upstream { 2 * MAX_SHARES_PER_JOB } else { MAX_SHARES_PER_JOB } {
-            return Err(too_many());
+    ) -> Result<(), Unremembered> {
+        let work = *self.held[place.job].job.work_hash();
+        let max = if is_for_upstream { 2 * MAX_SHARES_PER_WORK } else { MAX_SHARES_PER_WORK };
+        if let Some(seen) = self.seen.iter_mut().find(|seen| seen.work == work) {
+            if seen.shares.contains(&half) {
+                let is_excused = seen.excused > 0;
+                seen.excused = seen.excused.saturating_sub(1);
+                return Err(if is_excused { Unremembered::Repeated } else { Unremembered::Duplicate });
+            }
+            if seen.shares.len() >= max {
+                return Err(Unremembered::NoRoom);
+            }
         }
         while !self.memory.take(self.shares, is_for_upstream) {
-            if job == 0 || self.shares == 0 {
-                return Err(too_many());
+            let is_last = self.held.front().is_none_or(|oldest| *oldest.job.work_hash() == work);
+            if is_last || self.shares == 0 {
+                return Err(Unremembered::NoRoom);
             }
             self.forget_oldest();
-            job -= 1;
         }
         self.shares += 1;
-        self.held[job].seen.get_or_insert_default().insert(half);
+        match self.seen.iter_mut().find(|seen| seen.work == work) {
+            Some(seen) => _ = seen.shares.insert(half),
+            None => self.seen.push(Seen { work, shares: HashSet::from([half]), excused: 0 }),
+        }
         Ok(())
     }
 
+    /// The shares of its work are forgotten with the last job of that.
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.held.pop_front() else { return };
-        let shares = oldest.seen.map_or(0, |seen| seen.len());
-        self.shares -= shares;
-        self.memory.give_back(shares);
+        let work = oldest.job.work_hash();
+        if self.held.iter().any(|held| held.job.work_hash() == work) {
+            return;
+        }
+        if let Some(place) = self.seen.iter().position(|seen| seen.work == *work) {
+            let shares = self.seen.swap_remove(place).shares.len();
+            self.shares -= shares;
+            self.memory.give_back(shares);
+        }
     }
 }
 

@@ -1,14 +1,10 @@
 //! What connections may take: times and rates. Settings, so that tests need not wait for minutes.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use iop_mining::open_files;
 use tracing::warn;
-
-/// How often machines can make us say something.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// Limits of connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,21 +104,6 @@ pub fn room(machines: usize) -> usize {
         warn!("room for {room} machines, not {machines}: the system allows {limit} open files");
     }
     room.min(machines)
-}
-
-/// A warning that machines can bring about: once a minute, or they could fill the disk.
-#[derive(Debug, Default)]
-pub struct Rarely(Mutex<Option<Instant>>);
-
-impl Rarely {
-    /// Says it, if nothing was said for long.
-    pub fn say(&self, text: &str) {
-        let mut said = self.0.lock().expect("nothing panics while it holds the lock");
-        if said.is_none_or(|at| at.elapsed() > REMIND) {
-            warn!("{text}");
-            *said = Some(Instant::now());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,22 +1,20 @@
-//! What is said to one connection's machines: which jobs at which difficulty, which verdict. No sockets here.
+//! What is said to one connection's machines: which jobs at which difficulty; its verdicts are in `shares`. No sockets here.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use iop_mining::bans::{BadRun, Offence};
 use iop_mining::vardiff::{Aim, Vardiff};
-use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
+use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::is_printing;
-use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
+use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session};
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
-use super::held::{Jobs, Sent};
-use super::judge::{Solved, judge};
+use super::held::{Held, Jobs, Sent};
 use super::limits::Limits;
 use super::prefixes::{Prefix, Spent};
 use super::seats::{Name, Seat};
@@ -25,9 +23,11 @@ use super::{SOFTWARE, Shared};
 use crate::job::Share;
 use crate::stats::DeviceStats;
 
-/// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, or a subscription that
-/// was asked for again. Each is a second later than the one before, so they are few.
-const MAX_VARIANTS: usize = 32;
+mod shares;
+
+/// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, a subscription that was
+/// asked for again, or the same work from the upstream again. Each is a second later than the one before, so they are few.
+const MAX_VARIANTS: u32 = 32;
 /// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
 const FREE_USERS: usize = 32;
 /// Seconds from share to share that vardiff aims at.
@@ -73,6 +73,8 @@ pub struct Machine {
     up: VecDeque<Share>,
     accepted: usize,
     bad: BadRun,
+    /// Shares since this was last asked for that we have asked for: by its difficulty, or by work that came again.
+    asked_for: u32,
     leaving: Option<&'static str>,
     _seat: Seat,
 }
@@ -97,6 +99,7 @@ impl Machine {
             up: VecDeque::new(),
             accepted: 0,
             bad: BadRun::default(),
+            asked_for: 0,
             leaving: None,
             shared,
             _seat: seat,
@@ -145,6 +148,11 @@ impl Machine {
         self.bad.is_hopeless()
     }
 
+    /// How many of its lines since the last call were shares that its difficulty explains: no flood, however many they are.
+    pub fn take_asked_for(&mut self) -> u32 {
+        std::mem::take(&mut self.asked_for)
+    }
+
     /// Counts against its address.
     pub fn offend(&self, offence: Offence) {
         self.shared.offend(self.peer.ip(), offence);
@@ -178,13 +186,16 @@ impl Machine {
     /// # Errors
     /// The other side does not speak Stratum: close the connection.
     pub fn on_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
-        if self.leaving.is_some() || self.prefix.is_none() && !self.sit_down() {
+        if self.leaving.is_some() {
+            return self.on_last_line(line);
+        }
+        if self.prefix.is_none() && !self.sit_down() {
             return Ok(());
         }
         match self.session.handle_line(line)? {
             Some(Event::Submit(submit)) => self.on_submit(&submit),
             Some(Event::Authorize(request)) => self.on_authorize(&request),
-            Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject),
+            Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject.into()),
             Some(Event::SuggestDifficulty(difficulty)) => self.on_wish(difficulty),
             Some(Event::MinimumDifficulty(minimum)) => {
                 self.minimum = minimum.at_least(self.shared.settings.min_difficulty);
@@ -196,6 +207,18 @@ impl Machine {
                 self.on_snapshot(&snapshot);
             }
             None => {}
+        }
+        Ok(())
+    }
+
+    /// Its connection ends: only what it has found still counts.
+    fn on_last_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
+        if self.is_working() {
+            match self.session.handle_line(line)? {
+                Some(Event::Submit(submit)) => self.on_submit(&submit),
+                Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject.into()),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -244,12 +267,16 @@ impl Machine {
         if self.jobs.is_empty() {
             self.vardiff.begin(Instant::now());
         }
-        let difficulty = self.difficulty_of(job);
-        self.tell(difficulty);
-        self.session.notify(job.line(clean));
+        let (difficulty, repeats) = (self.difficulty_of(job), self.jobs.repeats(job));
         let prefix = self.prefix.as_mut().expect("it was fitted to the job");
         prefix.tell(job.work());
-        self.jobs.push(Arc::clone(job), prefix.number(), difficulty);
+        self.jobs.push(Arc::clone(job), prefix.number(), difficulty, repeats.unwrap_or(0));
+        if repeats.is_some() {
+            // Most machines would begin anew, and find again what they have found.
+            return self.send_again(difficulty);
+        }
+        self.tell(difficulty);
+        self.session.notify(job.line(clean));
     }
 
     /// The gateway ends: says that it will be back.
@@ -331,7 +358,8 @@ impl Machine {
 
     /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once.
     fn on_retarget(&mut self) {
-        let Some(last) = self.jobs.last().filter(|last| last.job.era() == self.era) else { return };
+        let goes_on = |last: &&Held| last.job.era() == self.era && self.leaving.is_none();
+        let Some(last) = self.jobs.last().filter(goes_on) else { return };
         let wanted = self.difficulty_of(&last.job);
         let change = wanted.get() / last.last().difficulty.get();
         if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
@@ -341,16 +369,21 @@ impl Machine {
 
     /// Sends the last job once more, as one of its own: what the machine has done for the first counts no second time.
     fn send_again(&mut self, difficulty: Difficulty) {
-        let Some(last) = self.jobs.last_mut().filter(|last| last.job.era() == self.era) else { return };
-        if last.sent.len() >= MAX_VARIANTS {
+        if self.jobs.last().is_none_or(|last| last.job.era() != self.era) {
+            return;
+        }
+        self.jobs.excuse();
+        let last = self.jobs.last_mut().expect("there is one");
+        let later = last.later.saturating_add(1);
+        if later >= MAX_VARIANTS || last.sent.len() >= MAX_VARIANTS as usize {
             // As it was, with the shares that it has had.
             let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);
             self.tell(difficulty);
             self.session.notify(line);
             return;
         }
-        let later = u32::try_from(last.sent.len()).expect("below a small bound");
         let (id, line) = last.job.variant(later, &self.shared.numbers);
+        last.later = later;
         last.sent.push(Sent::new(id, difficulty));
         self.tell(difficulty);
         self.session.notify(line.into());
@@ -402,76 +435,6 @@ impl Machine {
             .seats
             .name(user, self.workers.is_empty())
             .ok_or(Reject::Unauthorized("there is no room for another machine".into()))
-    }
-
-    fn on_submit(&mut self, submit: &Submit) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        match self.verdict(submit, u32::try_from(now).unwrap_or(u32::MAX)) {
-            Ok(difficulty) => {
-                self.session.answer_submit(&submit.id, Ok(()));
-                self.accepted += 1;
-                self.bad.good();
-                let aim = self.aim();
-                if self.vardiff.on_share(difficulty, Instant::now(), &aim) {
-                    self.on_retarget();
-                }
-            }
-            Err(reject) => {
-                self.count_refused(submit.worker, &reject);
-                self.session.answer_submit(&submit.id, Err(&reject));
-            }
-        }
-    }
-
-    /// What the share counts for. One that the upstream wants goes up also where its job is stale: who is to say so is the
-    /// upstream, and a block is a block.
-    fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Reject> {
-        let mask = self.session.version_mask();
-        let worker = &mut self.workers[submit.worker.0];
-        let Some(place) = self.jobs.find(&submit.job_id) else {
-            worker.stats.add_stale();
-            return Err(Reject::JobNotFound);
-        };
-        let (held, &Sent { difficulty, ref target, .. }) = self.jobs.at(place);
-        let Solved { hash, extranonce2, version_bits, is_for_upstream } =
-            judge(&held.job, held.prefix, target, mask, submit, now)?;
-        let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
-        let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
-        self.jobs.remember(place, *half, is_for_upstream)?;
-        if is_for_upstream {
-            worker.passed += 1;
-            self.shared.passed.fetch_add(1, Ordering::Relaxed);
-            let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
-            self.up.push_back(Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder });
-        }
-        worker.stats.found(hash);
-        worker.stats.add_hashes((difficulty.get() * HASHES_AT_1) as u64);
-        if is_stale {
-            if !is_for_upstream {
-                worker.stats.add_stale();
-            }
-            return Err(Reject::JobNotFound);
-        }
-        worker.taken += 1;
-        self.shared.taken.fetch_add(1, Ordering::Relaxed);
-        Ok(difficulty)
-    }
-
-    /// By a few words of our own, as a machine's counters tell few reasons apart.
-    fn count_refused(&mut self, worker: WorkerSlot, reject: &Reject) {
-        let stats = &self.workers[worker.0].stats;
-        let reason = match reject {
-            Reject::JobNotFound => return, // counted by now
-            Reject::Duplicate => "at the gateway: duplicate (22)",
-            Reject::LowDifficulty => "at the gateway: low difficulty (23)",
-            _ => "at the gateway: malformed (20)",
-        };
-        if let Some(offence) = self.bad.bad() {
-            self.shared.offend(self.peer.ip(), offence);
-        }
-        if stats.add_rejected(reason) {
-            debug!(peer = %self.peer, "{}: share refused: {reject}", stats.name());
-        }
     }
 }
 

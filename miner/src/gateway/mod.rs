@@ -19,6 +19,7 @@ pub mod served;
 mod tests;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::pin::pin;
@@ -29,18 +30,19 @@ use std::time::{Duration, Instant};
 use iop_mining::bans::{BURST_SECONDS, Bans, Offence};
 use iop_stratum::difficulty::Difficulty;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use crate::device::DeviceName;
 use crate::dispatcher::Current;
 use crate::job::Share;
 use crate::mine::{self, MineSettings};
+use crate::rarely::Rarely;
 use crate::rig::Rig;
 use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
-use limits::{Limits, Memory, Rarely};
+use limits::{Limits, Memory};
 use prefixes::Prefixes;
 use seats::Seats;
 use served::{Numbers, Snapshot};
@@ -83,8 +85,10 @@ pub struct Settings {
     pub source: Source,
 }
 
-/// How long machines may hold up the end: each has a second to read that we will be back.
+/// How long machines may hold up the end: each has a second to read that we will be back, and to send what it has found.
 const END_TIME: Duration = Duration::from_secs(2);
+/// Between two looks whether the upstream has taken all that machines have found.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Between two lines in the log on what machines did.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 
@@ -109,10 +113,12 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// Where shares for the upstream go in.
     pub shares: mpsc::Sender<Share>,
-    /// Shares that machines were credited.
+    /// Shares that machines were credited: answered with true.
     pub taken: AtomicU64,
-    /// Shares that met the upstream's target.
+    /// Those among them that met the upstream's target, and went up.
     pub passed: AtomicU64,
+    /// Shares that went up besides: refused to the machine as stale, but who decides on that is the upstream.
+    pub late: AtomicU64,
     /// What machines can make us log.
     pub words: Rarely,
 }
@@ -140,6 +146,7 @@ impl Shared {
             shares,
             taken: AtomicU64::new(0),
             passed: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             words: Rarely::default(),
         }
     }
@@ -190,9 +197,17 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
     let (stop, stopped) = oneshot::channel();
     let (ended, end) = oneshot::channel();
     rig.serve(Box::pin(serve(socket, Arc::new(shared), rig.dispatcher.follow(), publish, stopped, ended)));
+    let shares = rig.shares();
     rig.before_end(async move {
         drop(stop);
-        let _ = timeout(END_TIME, end).await; // it comes when the last machine is gone
+        let all_up = async {
+            let _ = end.await; // it comes when the last machine is gone
+            while shares.capacity() < shares.max_capacity() {
+                sleep(LOOK_EVERY).await;
+            }
+            sleep(LOOK_EVERY).await; // the upstream has taken the last share, and sends it
+        };
+        let _ = timeout(END_TIME, all_up).await;
     });
     Ok(())
 }
@@ -220,17 +235,43 @@ async fn serve(
 
 /// Logs again and again what machines do, where anything has changed.
 async fn report(shared: &Shared) -> Infallible {
-    let mut last = (0, 0, 0);
+    let mut last = Figures::default();
     loop {
-        tokio::time::sleep(STATUS_EVERY).await;
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let now = (shared.seats.count(), count(&shared.taken), count(&shared.passed));
+        sleep(STATUS_EVERY).await;
+        let now = Figures::of(shared);
         if now != last {
-            let (machines, taken, passed) = now;
-            info!(
-                "gateway: {machines} connections, {taken} shares of machines, {passed} of them for the upstream"
-            );
+            info!("gateway: {now}");
             last = now;
         }
+    }
+}
+
+/// What the line of status says, counted since the gateway's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Figures {
+    /// Connections now.
+    machines: usize,
+    /// As in [`Shared`].
+    taken: u64,
+    passed: u64,
+    late: u64,
+}
+
+impl Figures {
+    fn of(shared: &Shared) -> Self {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let [taken, passed, late] = [&shared.taken, &shared.passed, &shared.late].map(count);
+        Self { machines: shared.seats.count(), taken, passed, late }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { machines, taken, passed, late } = self;
+        write!(
+            f,
+            "{machines} connections; {taken} shares of machines taken, {passed} of them sent up; {late} late ones sent up \
+             besides"
+        )
     }
 }

@@ -10,11 +10,11 @@ use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, VersionMask};
 use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::prefixes::{Prefixes, WorkHash};
 use crate::dispatcher::Current;
 use crate::job::Job;
+use crate::rarely::Rarely;
 use crate::split::prefix_size;
 
 /// Numbers of jobs, none used twice: two jobs of an upstream may have one name.
@@ -46,6 +46,7 @@ pub struct Served {
     era: u64,
     /// Of [`Prefixes`].
     work: u64,
+    work_hash: WorkHash,
     prefix_size: usize,
     upstream: Arc<Job>,
     /// The lines that announce it, without and with the flag that voids all before it.
@@ -57,9 +58,18 @@ impl Served {
     #[must_use]
     pub fn new(upstream: Arc<Job>, era: u64, prefixes: &Prefixes, numbers: &Numbers) -> Option<Self> {
         let prefix_size = prefix_size(upstream.stratum().extranonce2_size)?;
-        let mut job = Self { id: numbers.next(), era, work: 0, prefix_size, upstream, lines: Arc::default() };
+        let work_hash = work_hash(&upstream);
+        let mut job = Self {
+            id: numbers.next(),
+            era,
+            work: 0,
+            work_hash,
+            prefix_size,
+            upstream,
+            lines: Arc::default(),
+        };
         job.extranonce1(0)?;
-        job.work = prefixes.begin(prefix_size, &job.work_hash());
+        job.work = prefixes.begin(prefix_size, &work_hash);
         Some(job)
     }
 
@@ -85,6 +95,12 @@ impl Served {
     #[must_use]
     pub fn work(&self) -> u64 {
         self.work
+    }
+
+    /// The same for all jobs of one work, whatever the upstream calls them.
+    #[must_use]
+    pub fn work_hash(&self) -> &WorkHash {
+        &self.work_hash
     }
 
     /// As the upstream gave it.
@@ -156,21 +172,20 @@ impl Served {
     fn changed(&self, upstream: Arc<Job>) -> Self {
         Self { id: self.id.clone(), upstream, lines: Arc::clone(&self.lines), ..*self }
     }
+}
 
-    /// Of all that its headers are made of, but for what machines roll: time and version.
-    fn work_hash(&self) -> WorkHash {
-        let stratum = self.upstream.stratum();
-        let notify = &stratum.notify;
-        let extranonce1 = stratum.extranonce1.as_bytes();
-        let lengths =
-            [extranonce1.len(), notify.coinbase1.len(), notify.coinbase2.len()].map(usize::to_be_bytes);
-        let mut whole = lengths.concat();
-        for part in [&notify.prev_hash.0[..], extranonce1, &notify.coinbase1, &notify.coinbase2] {
-            whole.extend_from_slice(part);
-        }
-        notify.branches.iter().for_each(|branch| whole.extend_from_slice(branch));
-        sha256d(&whole)
+/// Of all that a job's headers are made of, but for what machines roll: time and version.
+fn work_hash(job: &Job) -> WorkHash {
+    let stratum = job.stratum();
+    let notify = &stratum.notify;
+    let extranonce1 = stratum.extranonce1.as_bytes();
+    let lengths = [extranonce1.len(), notify.coinbase1.len(), notify.coinbase2.len()].map(usize::to_be_bytes);
+    let mut whole = lengths.concat();
+    for part in [&notify.prev_hash.0[..], extranonce1, &notify.coinbase1, &notify.coinbase2] {
+        whole.extend_from_slice(part);
     }
+    notify.branches.iter().for_each(|branch| whole.extend_from_slice(branch));
+    sha256d(&whole)
 }
 
 /// Publishes each job of the upstream for machines, until there are no more.
@@ -194,8 +209,8 @@ pub async fn follow(
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     last: Option<Arc<Served>>,
-    /// The width that was last refused: said once.
-    refused: Option<usize>,
+    /// On jobs that cannot be shared: an upstream may send many.
+    words: Rarely,
 }
 
 impl Follower {
@@ -211,16 +226,13 @@ impl Follower {
         }
         let size = job.stratum().extranonce2_size;
         let Some(served) = Served::new(Arc::clone(&job), era, prefixes, numbers) else {
-            if self.refused.replace(size) != Some(size) {
-                warn!(
-                    "no work for machines: the upstream's extranonces have {} and {size} bytes, expected at most 28 and at \
-                     least 2",
-                    job.stratum().extranonce1.as_bytes().len()
-                );
-            }
+            self.words.say(&format!(
+                "no work for machines: the upstream's extranonces have {} and {size} bytes, expected at most 28 and at \
+                 least 2",
+                job.stratum().extranonce1.as_bytes().len()
+            ));
             return Snapshot { era, ..Snapshot::default() };
         };
-        self.refused = None;
         let served = Arc::new(served);
         self.last = Some(Arc::clone(&served));
         Snapshot { job: Some(served), era, ends: false }

@@ -5,10 +5,12 @@
 mod addresses;
 mod extranonces;
 mod jobs;
+mod repeats;
 mod shares;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
 use serde_json::{Value, json};
 
@@ -20,15 +22,15 @@ use crate::job::tests::{ANY_HASH, job};
 use crate::job::{Job, Serial};
 
 /// About one hash in 256.
-const ONE_IN_256: f64 = 1.0 / (1u64 << 24) as f64;
+pub(super) const ONE_IN_256: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// A gateway whose upstream is the test.
-struct Stand {
-    dispatcher: Dispatcher,
+pub(super) struct Stand {
+    pub(super) dispatcher: Dispatcher,
     follower: Follower,
-    publish: watch::Sender<Arc<Snapshot>>,
-    shared: Arc<Shared>,
-    up: mpsc::Receiver<Share>,
+    pub(super) publish: watch::Sender<Arc<Snapshot>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) up: mpsc::Receiver<Share>,
     jobs: u64,
 }
 
@@ -53,7 +55,7 @@ impl Stand {
     }
 
     /// With a job whose extranonce2 has so many bytes.
-    fn with_job(size: usize, mask: u32, difficulty: f64) -> Self {
+    pub(super) fn with_job(size: usize, mask: u32, difficulty: f64) -> Self {
         let mut stand = Self::new();
         stand.job(size, mask, difficulty);
         stand
@@ -89,10 +91,23 @@ impl Stand {
         self.connect_from(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
-    fn connect_from(&self, ip: IpAddr) -> Client {
+    pub(super) fn machine_from(&self, ip: IpAddr) -> Machine {
         let seat = listener::seat(&self.shared, ip).unwrap();
-        let machine = Machine::new(Arc::clone(&self.shared), seat, SocketAddr::from((ip, 1)));
-        Client { machine, id: 0 }
+        Machine::new(Arc::clone(&self.shared), seat, SocketAddr::from((ip, 1)))
+    }
+
+    fn connect_from(&self, ip: IpAddr) -> Client {
+        Client { machine: self.machine_from(ip), id: 0 }
+    }
+
+    /// The upstream sends the job at hand again, changed or not.
+    fn repeat_job(&mut self, change: impl FnOnce(&mut iop_stratum::client::Job)) {
+        let mut same = self.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
+        same.notify = Arc::new(Notify::clone(&same.notify));
+        change(&mut same);
+        self.jobs += 1;
+        self.dispatcher.set_job(Arc::new(Job::new(Serial(self.jobs), same)));
+        self.publish();
     }
 
     /// A client with a user, `a`, that rolls versions; what it was told up to then is thrown away but for the job.

@@ -1,17 +1,64 @@
-//! Whether a certificate is a CA's: may sign others. Reads no more of it than that takes.
+//! Whether a certificate is a CA's: may sign others; and what to call it. Reads no more of it than that takes.
 
-/// DER tags: BOOLEAN, OBJECT IDENTIFIER, SEQUENCE, and the certificate's own field 3, its extensions.
+/// DER tags: BOOLEAN, INTEGER, OBJECT IDENTIFIER, SEQUENCE, SET, and the certificate's own field 3, its extensions.
 const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
 const OID: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
 const EXTENSIONS: u8 = 0xa3;
+/// The certificate's field 0, its version: absent from version 1.
+const VERSION: u8 = 0xa0;
 /// `id-ce-basicConstraints`, 2.5.29.19 (RFC 5280, 4.2.1.9).
 const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
+/// `id-at-commonName`, 2.5.4.3 (RFC 5280, appendix A.1).
+const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
+/// Characters of a name that are shown.
+const MAX_NAME: usize = 64;
 
 /// Whether its basic constraints say that it is a CA's. One without them is none, as one that cannot be read.
 pub(super) fn is_ca(certificate: &[u8]) -> bool {
     let Some(constraints) = basic_constraints(certificate) else { return false };
     matches!(element(constraints), Some((BOOLEAN, [0xff], _)))
+}
+
+/// For a certificate of X.509 version 1: whether its own name is its issuer's. Only later versions have extensions, and with
+/// them basic constraints.
+pub(super) fn is_version_1(certificate: &[u8]) -> Option<bool> {
+    let (is_version_1, issuer, subject) = names(certificate)?;
+    is_version_1.then_some(issuer == subject)
+}
+
+/// The subject's common name, as far as it prints.
+pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
+    let (.., mut subject) = names(certificate)?;
+    loop {
+        let (relative, rest) = expect(SET, subject)?;
+        let (attribute, _) = expect(SEQUENCE, relative)?;
+        let (kind, value) = expect(OID, attribute)?;
+        if kind == COMMON_NAME {
+            let (_, name, _) = element(value)?;
+            let name = String::from_utf8_lossy(name);
+            return Some(name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect());
+        }
+        subject = rest;
+    }
+}
+
+/// Whether it is of version 1, the issuer's name and the subject's.
+fn names(certificate: &[u8]) -> Option<(bool, &[u8], &[u8])> {
+    let (certificate, _) = expect(SEQUENCE, certificate)?;
+    let (fields, _) = expect(SEQUENCE, certificate)?;
+    let (is_version_1, fields) = match element(fields)? {
+        (VERSION, _, rest) => (false, rest),
+        _ => (true, fields),
+    };
+    let (_serial, fields) = expect(INTEGER, fields)?;
+    let (_algorithm, fields) = expect(SEQUENCE, fields)?;
+    let (issuer, fields) = expect(SEQUENCE, fields)?;
+    let (_validity, fields) = expect(SEQUENCE, fields)?;
+    let (subject, _) = expect(SEQUENCE, fields)?;
+    Some((is_version_1, issuer, subject))
 }
 
 /// The first element: its tag, its content, and what follows.
@@ -87,11 +134,13 @@ mod tests {
     fn what_is_cut_or_garbled_is_no_cas_and_no_panic() {
         let whole = certificate(IsCa::Ca(BasicConstraints::Unconstrained));
         assert!((0..whole.len()).all(|length| !is_ca(&whole[..length])));
+        assert!((0..200).all(|length| common_name(&whole[..length]).is_none()));
+        assert_eq!(common_name(&whole).as_deref(), Some("rcgen self signed cert"));
         for place in 0..whole.len() {
             for byte in [0, 0x30, 0x7f, 0x80, 0x84, 0xff] {
                 let mut garbled = whole.clone();
                 garbled[place] = byte;
-                let _ = is_ca(&garbled);
+                let _ = (is_ca(&garbled), is_version_1(&garbled), common_name(&garbled));
             }
         }
     }

@@ -1,9 +1,10 @@
 //! One connection to a pool: moves bytes between socket and session, jobs to the devices, shares to the pool.
 //!
 //! It first gets ready, aside of whatever is mined meanwhile; from [`Connection::take_over`] on its jobs are the devices'
-//! work; after [`Connection::farewell`] it only hears the verdicts that are still to come.
+//! work; after [`Connection::farewell`] it only sends what was still found for it, and hears the verdicts to come.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use iop_stratum::client::{self, Event, MAX_UNANSWERED, Reconnect, Session, Submi
 use iop_stratum::difficulty::{HASHES_AT_1, Target};
 use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
@@ -20,7 +22,7 @@ use super::lost::Lost;
 use super::open::{Place, Socket};
 use super::pace::Pace;
 use super::watch::{STALE_IN_A_ROW, Watch};
-use super::{Desk, PoolUrl};
+use super::{PoolUrl, Timing};
 use crate::dispatcher::Dispatcher;
 use crate::job::{Job, Serial, Share};
 
@@ -145,19 +147,33 @@ impl Connection {
         self.start(true);
     }
 
-    /// Hears the last verdicts, now that another pool's jobs are mined.
-    pub(super) async fn farewell(mut self) {
+    /// Its own jobs up to now.
+    pub(super) fn jobs(&self) -> Range<Serial> {
+        self.first_serial..self.next_serial
+    }
+
+    /// Hears the last verdicts, now that another pool's jobs are mined; for a moment, it still sends what was `found`.
+    pub(super) async fn farewell(mut self, mut found: mpsc::Receiver<Share>) {
         self.dispatcher = None;
         self.place.aside = true;
-        let limit = self.place.manner.timing.farewell;
+        let Timing { farewell, late_finds, .. } = self.place.manner.timing;
+        let until = Instant::now() + late_finds;
         let last_words = async {
-            while !self.submitted.is_empty() {
+            loop {
                 self.send().await?;
-                self.receive().await?;
+                let waits = Instant::now() < until;
+                if !waits && self.submitted.is_empty() {
+                    return Ok::<(), Lost>(());
+                }
+                let takes = waits && self.takes_shares();
+                tokio::select! {
+                    received = self.receive() => received?,
+                    Some(share) = found.recv(), if takes => self.submit(share),
+                    () = sleep_until(until), if waits => {}
+                }
             }
-            Ok::<(), Lost>(())
         };
-        if timeout(limit, last_words).await.is_err() {
+        if timeout(farewell, last_words).await.is_err() {
             debug!("{}: left before every share had its verdict", self.place.url);
         }
     }
@@ -165,14 +181,6 @@ impl Connection {
     /// Whether a share may be sent now.
     pub(super) fn takes_shares(&self) -> bool {
         self.shares.free_at() <= Instant::now()
-    }
-
-    /// Submits what was found already, up to so many shares.
-    pub(super) fn submit_found(&mut self, desk: &mut Desk, most: usize) {
-        for _ in 0..most {
-            let Ok(share) = desk.shares.try_recv() else { return };
-            self.submit(share);
-        }
     }
 
     /// Gives the network what is to be sent.
@@ -385,7 +393,11 @@ impl Connection {
     pub(super) fn submit(&mut self, share: Share) {
         let serial = share.job.serial();
         let late = serial < self.oldest_live;
-        if late && !(serial >= self.first_serial && share.is_block()) {
+        let (is_ours, is_block) = (serial >= self.first_serial, late && share.is_block());
+        if late && !(is_ours && is_block) {
+            if is_block && self.may_speak() {
+                warn!("{}", lost_block(&share));
+            }
             share.finder.add_stale();
             self.place.note(|source| source.stale += 1);
             return;
@@ -472,6 +484,14 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// What is to be said of a block that cannot go to its pool.
+pub(super) fn lost_block(share: &Share) -> String {
+    format!(
+        "a block of job {} is lost: the connection to the pool that gave the job has ended",
+        share.job.id()
+    )
 }
 
 #[cfg(test)]

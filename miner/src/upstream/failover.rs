@@ -5,25 +5,30 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::pin::Pin;
+use std::ops::Range;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
 use super::board::Condition;
-use super::connection::Connection;
+use super::connection::{Connection, lost_block};
 use super::lost::Lost;
 use super::open::{LONG_WAIT, MAX_MOVES, Manner, Place};
 use super::{Desk, PoolUrl};
-use crate::job::Serial;
+use crate::job::{Serial, Share};
+use crate::rarely::Rarely;
 
 /// Shares that go out together, at most.
 const TOGETHER: usize = 64;
+/// Shares for a pool that was left that may wait for their turn.
+const LATE: usize = 1024;
 
 /// A pool on which somebody is at work to get a connection, while another one is mined at.
 struct Probe {
@@ -31,6 +36,14 @@ struct Probe {
     opening: Pin<Box<dyn Future<Output = Result<Connection, Lost>> + Send>>,
     /// Somebody asked for it.
     wished: bool,
+}
+
+/// A pool that was left for another one, as long as its connection lives.
+struct Left {
+    /// Its jobs.
+    jobs: Range<Serial>,
+    /// Where what was still found for it goes in.
+    shares: mpsc::Sender<Share>,
 }
 
 pub(super) struct Failover {
@@ -49,8 +62,11 @@ pub(super) struct Failover {
     /// Since when the pool at hand is at hand.
     since: Instant,
     next_serial: Serial,
-    /// Connections that only hear their last verdicts.
+    /// Connections that only send what was still found for them, and hear their last verdicts.
     farewells: JoinSet<()>,
+    left: Vec<Left>,
+    /// On blocks that are lost.
+    words: Rarely,
 }
 
 impl Failover {
@@ -71,6 +87,8 @@ impl Failover {
             since: Instant::now(),
             next_serial: Serial::default(),
             farewells: JoinSet::new(),
+            left: Vec::new(),
+            words: Rarely::default(),
         }
     }
 
@@ -84,7 +102,7 @@ impl Failover {
             };
             let wait = self.lost(&lost);
             let wished = tokio::select! {
-                () = self.desk.idle(sleep(wait)) => continue,
+                () = idle(&mut self.desk, &self.left, &self.words, sleep(wait)) => continue,
                 wished = wish(&mut self.wishes) => wished,
             };
             self.turn_to_wished(wished);
@@ -115,7 +133,7 @@ impl Failover {
         let mut rival: Option<Probe> = None;
         loop {
             tokio::select! {
-                opened = self.desk.idle(&mut opening) => return Some(opened),
+                opened = idle(&mut self.desk, &self.left, &self.words, &mut opening) => return Some(opened),
                 next = due(rival_from) => (rival, rival_from) = (Some(self.rival(next)), None),
                 (next, _, opened) = opened(&mut rival) => match opened {
                     Ok(ready) => {
@@ -173,8 +191,7 @@ impl Failover {
                     break lost;
                 },
                 Some(share) = self.desk.shares.recv(), if connection.takes_shares() => {
-                    connection.submit(share);
-                    connection.submit_found(&mut self.desk, TOGETHER - 1);
+                    self.hand_in(share, &mut connection);
                 }
                 (number, wished, opened) = opened(&mut probe) => {
                     self.probed(number, wished, opened, &mut connection);
@@ -188,6 +205,16 @@ impl Failover {
         self.moved = Some(connection.url().clone());
         self.desk.dispatcher.clear();
         lost
+    }
+
+    /// Sends a share, and others that are here already, each to the pool whose job it is of.
+    fn hand_in(&mut self, share: Share, connection: &mut Connection) {
+        let others = std::iter::from_fn(|| self.desk.shares.try_recv().ok()).take(TOGETHER - 1);
+        for share in std::iter::once(share).chain(others) {
+            if let Err(share) = to_left(&self.left, share) {
+                connection.submit(share);
+            }
+        }
     }
 
     /// Begins to open a connection beside the one at hand. Unless somebody wants that pool, it has to come down to what
@@ -243,14 +270,20 @@ impl Failover {
                 self.backoff.turn_to(number);
                 (self.wished, self.moved, self.moves) = (wished, None, 0);
                 self.since = Instant::now();
-                let mut left = std::mem::replace(connection, ready);
+                let left = std::mem::replace(connection, ready);
                 connection.take_over(Arc::clone(&self.desk.dispatcher), left.next_serial());
-                // What was found up to now is still of the pool that we leave.
-                left.submit_found(&mut self.desk, usize::MAX);
-                while self.farewells.try_join_next().is_some() {}
-                self.farewells.spawn(left.farewell());
+                self.part(left);
             }
         }
+    }
+
+    /// Leaves a pool whose connection is good: what was found for it up to now, and what is on its way, still goes there.
+    fn part(&mut self, connection: Connection) {
+        while self.farewells.try_join_next().is_some() {}
+        self.left.retain(|left| !left.shares.is_closed());
+        let (shares, found) = mpsc::channel(LATE);
+        self.left.push(Left { jobs: connection.jobs(), shares });
+        self.farewells.spawn(connection.farewell(found));
     }
 
     /// The pool at hand is not to be had, or no longer. Says how long to wait before the next try.
@@ -286,6 +319,32 @@ impl Failover {
         let again = if *next == left { "again".to_owned() } else { next.to_string() };
         warn!("{left}: {lost}; trying {again} in {:.1} s", wait.as_secs_f32());
         wait
+    }
+}
+
+/// Gives a share to a pool that was left, if it is of one of its jobs and the pool still takes it; or gives it back.
+fn to_left(left: &[Left], share: Share) -> Result<(), Share> {
+    let serial = share.job.serial();
+    match left.iter().find(|left| left.jobs.contains(&serial)) {
+        Some(left) => left.shares.try_send(share).map_err(TrySendError::into_inner),
+        None => Err(share),
+    }
+}
+
+/// Waits for something while no pool is mined at: shares that still come are stale, but for those of a pool that was just
+/// left.
+async fn idle<T>(desk: &mut Desk, left: &[Left], words: &Rarely, until: impl Future<Output = T>) -> T {
+    let mut until = pin!(until);
+    loop {
+        tokio::select! {
+            done = &mut until => return done,
+            Some(share) = desk.shares.recv() => if let Err(share) = to_left(left, share) {
+                if share.is_block() {
+                    words.say(&lost_block(&share));
+                }
+                share.finder.add_stale();
+            }
+        }
     }
 }
 

@@ -28,7 +28,6 @@ pub use tls::{Tls, TlsError};
 pub use url::{PoolUrl, UrlError};
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -52,17 +51,4 @@ pub struct Desk {
     pub shares: mpsc::Receiver<Share>,
     /// What people see of the upstream, and their wish to use another source.
     pub board: Arc<Board>,
-}
-
-impl Desk {
-    /// Waits for something while there is nobody to send shares to: those that still come are stale.
-    async fn idle<T>(&mut self, until: impl Future<Output = T>) -> T {
-        let mut until = pin!(until);
-        loop {
-            tokio::select! {
-                done = &mut until => return done,
-                Some(share) = self.shares.recv() => share.finder.add_stale(),
-            }
-        }
-    }
 }

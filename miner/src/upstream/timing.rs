@@ -39,6 +39,9 @@ pub struct Timing {
     pub steady: Duration,
     /// How long verdicts of a pool are waited for that we have left for a better one.
     pub farewell: Duration,
+    /// How long such a pool still gets what was found for it: machines behind a gateway hear of the other pool's job within
+    /// their way there, and some finish what they are at. No longer than `farewell`.
+    pub late_finds: Duration,
     /// The longest wait that a pool may ask for with `client.reconnect`.
     pub longest_asked_wait: Duration,
 }
@@ -61,6 +64,7 @@ impl Default for Timing {
             last_probe: Duration::from_secs(120),
             steady: Duration::from_secs(300),
             farewell: Duration::from_secs(5),
+            late_finds: Duration::from_secs(2),
             longest_asked_wait: Duration::from_secs(60),
         }
     }

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::ca::is_ca;
+use super::ca::{common_name, is_ca, is_version_1};
 
 /// Longest file of certificates, in bytes: all that browsers trust take a fifth of that.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -38,16 +38,20 @@ pub enum TlsError {
 
 /// Whom to trust.
 #[derive(Clone, Debug)]
-pub struct Tls(Arc<ClientConfig>);
+pub struct Tls {
+    config: Arc<ClientConfig>,
+    refused: Vec<String>,
+}
 
 impl Tls {
     /// Those that the system trusts and, where one is named, those in a file of certificates (PEM): CAs, or the very
-    /// certificates that pools show. One that is no CA's stands for itself only, whatever its key has signed.
+    /// certificates that pools show. One that is no CA's stands for itself only, whatever its key has signed. Those that
+    /// cannot be used are [named](Self::refused), and the others are trusted all the same.
     ///
     /// # Errors
-    /// When the file cannot be read or used, and when nobody is trusted.
+    /// When the file cannot be read, none of it can be used, or nobody is trusted.
     pub fn load(own: Option<&Path>) -> Result<Self, TlsError> {
-        let verifier = Verifier::load(own)?;
+        let (verifier, refused) = Verifier::load(own)?;
         let provider = Arc::clone(&verifier.provider);
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -55,7 +59,13 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), refused })
+    }
+
+    /// A line on each certificate of the file that cannot be used.
+    #[must_use]
+    pub fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     /// Makes a connection to this host a safe one.
@@ -69,13 +79,20 @@ impl Tls {
     ) -> Result<TlsStream<TcpStream>, String> {
         let name =
             ServerName::try_from(host.to_owned()).map_err(|_| format!("{host} is no name of a host"))?;
-        let connected = TlsConnector::from(Arc::clone(&self.0)).connect(name, stream).await;
+        let connected = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream).await;
         connected.map_err(|error| words(&error, host))
     }
 }
 
+/// The certificates of a file that can be used.
+struct Own {
+    pinned: Vec<CertificateDer<'static>>,
+    /// A line for each of the others.
+    refused: Vec<String>,
+}
+
 /// The certificates of a file, those of CAs also put among the roots.
-fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Own, String> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
@@ -87,13 +104,38 @@ fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Vec<Certificat
     if certificates.is_empty() {
         return Err("it holds no certificate, PEM expected (-----BEGIN CERTIFICATE-----)".to_owned());
     }
-    for certificate in &certificates {
-        ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
-        if is_ca(certificate) {
-            roots.add(certificate.clone()).map_err(|error| error.to_string())?;
+    let mut own = Own { pinned: Vec::new(), refused: Vec::new() };
+    for (number, certificate) in certificates.into_iter().enumerate() {
+        match trust(&certificate, roots) {
+            Ok(()) => own.pinned.push(certificate),
+            Err(reason) => {
+                let name = common_name(&certificate).map(|name| format!(" ({name})")).unwrap_or_default();
+                own.refused.push(format!("certificate {}{name} cannot be used: {reason}", number + 1));
+            }
         }
     }
-    Ok(certificates)
+    match own.refused.first() {
+        Some(first) if own.pinned.is_empty() => Err(first.clone()),
+        _ => Ok(own),
+    }
+}
+
+/// Puts a CA's certificate among the roots. Roots of before 1996 say nowhere that they are CAs', and can be nothing else:
+/// what is as old and signed by another, or shown by a pool, is refused by everybody.
+fn trust(certificate: &CertificateDer<'static>, roots: &mut RootCertStore) -> Result<(), String> {
+    match is_version_1(certificate) {
+        Some(signed_by_itself) if !signed_by_itself => {
+            return Err("it is of X.509 version 1 and signed by another, version 3 expected".to_owned());
+        }
+        Some(_) => {}
+        None => {
+            ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
+            if !is_ca(certificate) {
+                return Ok(());
+            }
+        }
+    }
+    roots.add(certificate.clone()).map_err(|error| error.to_string())
 }
 
 /// Trusts what is signed by a CA, and besides the very certificates that were named: `openssl req -x509`, by which
@@ -107,14 +149,19 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn load(own: Option<&Path>) -> Result<Self, TlsError> {
+    /// The lines are on certificates that cannot be used.
+    fn load(own: Option<&Path>) -> Result<(Self, Vec<String>), TlsError> {
         let mut roots = RootCertStore::empty();
         // What of the system's cannot be read is not trusted: all there is to do about it.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let pinned = own.map_or(Ok(Vec::new()), |path| {
-            certificates(path, &mut roots)
-                .map_err(|reason| TlsError::File(path.display().to_string(), reason))
-        })?;
+        let (mut pinned, mut refused) = (Vec::new(), Vec::new());
+        if let Some(path) = own {
+            let path_name = path.display();
+            let found = certificates(path, &mut roots);
+            let found = found.map_err(|reason| TlsError::File(path_name.to_string(), reason))?;
+            pinned = found.pinned;
+            refused.extend(found.refused.iter().map(|line| format!("--tls-ca {path_name}: {line}")));
+        }
         let provider = Arc::new(ring::default_provider());
         if roots.is_empty() && pinned.is_empty() {
             return Err(TlsError::Nobody);
@@ -124,7 +171,7 @@ impl Verifier {
                 WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             verifier.build().expect("there are roots, and no lists of what is revoked")
         });
-        Ok(Self { by_ca, pinned, provider })
+        Ok((Self { by_ca, pinned, provider }, refused))
     }
 }
 
@@ -229,7 +276,7 @@ mod tests {
         let signed = dated.signed_by(&key, &Issuer::new(authority, ca_key)).unwrap();
         let path = folder.path().join("trusted.pem");
         std::fs::write(&path, own.pem() + &ca.pem()).unwrap();
-        let verifier = Verifier::load(Some(&path)).unwrap();
+        let (verifier, _) = Verifier::load(Some(&path)).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let verify = |shown: &CertificateDer<'_>, year: u64| {
             let now = UnixTime::since_unix_epoch(Duration::from_secs(year * 31_556_952 - 1970 * 31_556_952));

@@ -84,5 +84,5 @@ fn the_clock_that_people_set_is_read_in_few_places() {
         .collect();
     readers.sort_unstable();
     // The gateway judges by it how far ahead of the job's time a machine's share may be.
-    assert_eq!(readers, ["src/gateway/machine.rs", "src/wall.rs"]);
+    assert_eq!(readers, ["src/gateway/machine/shares.rs", "src/wall.rs"]);
 }

@@ -1,7 +1,9 @@
 //! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines speak hand-written JSON.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+mod machine;
+
+use std::io::{BufRead, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,10 +13,13 @@ use iop_miner::gateway::limits::Limits;
 use iop_miner::gateway::{GatewaySettings, attach};
 use iop_miner::rig::Rig;
 use iop_miner::stats::{Snapshot, Stats};
+use iop_miner::upstream::pool::Pool;
+use iop_miner::upstream::{Board, Timing};
 use iop_stratum::difficulty::Difficulty;
-use serde_json::{Value, json};
-use tokio::net::TcpSocket;
+use serde_json::json;
 use tokio::sync::oneshot;
+
+use machine::Machine;
 
 use crate::support::{Client as Upstream, EASY, JOB, PATIENCE, TIMING, Template, listen, pool};
 
@@ -24,6 +29,7 @@ const SHORT: Duration = Duration::from_millis(500);
 /// A gateway that runs until it is dropped.
 struct Gateway {
     stats: Arc<Stats>,
+    board: Arc<Board>,
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -51,9 +57,13 @@ impl Gateway {
     }
 
     fn start_with(pool_at: SocketAddr, settings: &GatewaySettings, devices: Vec<Box<dyn Device>>) -> Self {
-        let pool = pool(&[pool_at], None, TIMING);
+        Self::start_at(pool(&[pool_at], None, TIMING), settings, devices)
+    }
+
+    fn start_at(pool: Pool, settings: &GatewaySettings, devices: Vec<Box<dyn Device>>) -> Self {
+        let board = pool.board();
         let (stop, stopped) = oneshot::channel();
-        let mut rig = Rig::new(devices, pool.board());
+        let mut rig = Rig::new(devices, Arc::clone(&board));
         attach(settings, &[DeviceName::Cpu], &mut rig).unwrap();
         let stats = Arc::clone(&rig.stats);
         let until = async {
@@ -61,7 +71,7 @@ impl Gateway {
             Ok(())
         };
         let thread = thread::spawn(move || rig.run(pool, until).unwrap());
-        Self { stats, address: settings.listen, stop: Some(stop), thread: Some(thread) }
+        Self { stats, board, address: settings.listen, stop: Some(stop), thread: Some(thread) }
     }
 
     fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
@@ -82,125 +92,6 @@ impl Drop for Gateway {
         drop(self.stop.take());
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || thread::panicking(), "the gateway panicked");
-    }
-}
-
-/// A machine on a connection.
-struct Machine {
-    reader: BufReader<TcpStream>,
-    id: u64,
-    extranonce1: String,
-    size: usize,
-    difficulty: f64,
-    /// The newest job's parameters.
-    job: Option<Value>,
-    /// Shares looked for.
-    tried: u32,
-}
-
-impl Machine {
-    fn connect(address: SocketAddr) -> Self {
-        Self::connect_from(Ipv4Addr::LOCALHOST, address)
-    }
-
-    /// From another of this machine's addresses.
-    fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let stream = runtime.block_on(async {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind((source, 0).into()).unwrap();
-            socket.connect(address).await.unwrap().into_std().unwrap()
-        });
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let reader = BufReader::new(stream);
-        Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None, tried: 0 }
-    }
-
-    /// Up to its first job.
-    fn start(address: SocketAddr, user: &str) -> Self {
-        Self::connect(address).begin(user)
-    }
-
-    fn begin(mut self, user: &str) -> Self {
-        self.introduce(user);
-        while self.job.is_none() {
-            self.read().expect("the gateway keeps the machine");
-        }
-        self
-    }
-
-    fn introduce(&mut self, user: &str) {
-        let subscribed = self.ask("mining.subscribe", &json!(["test/1"]));
-        self.extranonce1 = subscribed["result"][1].as_str().unwrap().to_owned();
-        self.size = subscribed["result"][2].as_u64().unwrap() as usize;
-        assert_eq!(self.ask("mining.authorize", &json!([user, "x"]))["result"], true);
-    }
-
-    fn send(&mut self, method: &str, params: &Value) -> u64 {
-        self.id += 1;
-        let line = json!({"id": self.id, "method": method, "params": params}).to_string() + "\n";
-        self.reader.get_mut().write_all(line.as_bytes()).unwrap();
-        self.id
-    }
-
-    /// The next line; `None` when the gateway has closed the connection.
-    fn read(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
-            Ok(0) => return None,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-            read => read.expect("the gateway speaks or goes"),
-        };
-        let line: Value = serde_json::from_str(&line).unwrap();
-        match line["method"].as_str() {
-            Some("mining.notify") => self.job = Some(line["params"].clone()),
-            Some("mining.set_difficulty") => self.difficulty = line["params"][0].as_f64().unwrap(),
-            Some("mining.set_extranonce") => {
-                self.extranonce1 = line["params"][0].as_str().unwrap().to_owned();
-                self.size = line["params"][1].as_u64().unwrap() as usize;
-            }
-            _ => {}
-        }
-        Some(line)
-    }
-
-    fn until(&mut self, method: &str) -> Value {
-        loop {
-            let line = self.read().expect("the gateway keeps the machine");
-            if line["method"] == method {
-                return line;
-            }
-        }
-    }
-
-    fn ask(&mut self, method: &str, params: &Value) -> Value {
-        let id = self.send(method, params);
-        loop {
-            let line = self.read().expect("the gateway keeps the machine");
-            if line["id"] == id {
-                return line;
-            }
-        }
-    }
-
-    /// Finds a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
-    fn find(&mut self, user: &str, upstream: &Template) -> (String, String) {
-        let job = self.job.clone().expect("a job");
-        let extranonce2 = "5a".repeat(self.size);
-        let extranonces = [&*self.extranonce1, &extranonce2].concat();
-        let bits = upstream.version & upstream.mask;
-        let is_share = |nonce: &String| upstream.is_share(&upstream.header(&extranonces, nonce, bits));
-        self.tried += 1;
-        let nonces = (self.tried << 20..).map(|nonce| format!("{nonce:08x}"));
-        let nonce = nonces.into_iter().find(is_share).expect("one in a few thousand is a share");
-        let answer = self.ask("mining.submit", &json!([user, job[0], extranonce2, job[7], nonce]));
-        assert_eq!(answer["result"], true, "{answer}");
-        (extranonces[upstream.extranonce1.len()..].to_owned(), nonce)
-    }
-
-    fn wait_until_closed(mut self) {
-        while self.read().is_some() {}
     }
 }
 
@@ -294,8 +185,32 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
     assert!([21, 23].contains(&stale["error"][0].as_u64().unwrap()), "{stale}");
     let mut pool = upstream(&listener, &EASIEST_JOB);
     assert_eq!(machine.until("mining.notify")["params"][8], true);
-    machine.find("patient", &EASIEST_JOB);
-    EASIEST_JOB.check(&pool.read_submit());
+    // It is the same work: told with a later time, so that nothing is found twice.
+    let later = Template { ntime: EASIEST_JOB.ntime + 1, ..EASIEST_JOB };
+    machine.find("patient", &later);
+    later.check(&pool.read_submit());
+}
+
+#[test]
+fn a_job_that_the_pool_repeats_gives_no_share_twice() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    let (_, nonce) = machine.find("machine", &EASIEST_JOB);
+    EASIEST_JOB.check(&pool.accept_share());
+    let ntime = machine.job.clone().unwrap()[7].clone();
+    for (number, id) in [(1, "job-1"), (2, "job-2"), (3, "job-1")] {
+        let again = Template { id, ..EASIEST_JOB };
+        pool.send(&again.notify(true));
+        let job = machine.until("mining.notify")["params"].clone();
+        let same = json!(["machine", job[0], "5a".repeat(machine.size), ntime, nonce]);
+        assert_eq!(machine.ask("mining.submit", &same)["error"][0], 22);
+        let later = Template { ntime: again.ntime + number, ..again };
+        machine.find("machine", &later);
+        // The next that the pool hears of: no duplicate went up.
+        later.check(&pool.accept_share());
+    }
 }
 
 #[test]
@@ -452,4 +367,40 @@ fn machines_hear_at_the_end_that_the_gateway_will_be_back() {
     stranger.wait_until_closed();
     ended.join().unwrap();
     EASIEST_JOB.check(&pool.read_submit());
+}
+
+#[test]
+fn a_share_that_is_on_its_way_when_the_gateway_ends_reaches_the_pool() {
+    let (listener, address) = listen();
+    let gateway = Gateway::start(address, &settings());
+    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    let (share, ..) = machine.solve("machine", &EASIEST_JOB);
+    let ended = thread::spawn(move || drop(gateway));
+    machine.until("client.reconnect");
+    // The machine had found it before it heard of the end.
+    machine.send("mining.submit", &share);
+    EASIEST_JOB.check(&pool.read_submit());
+    ended.join().unwrap();
+    machine.wait_until_closed();
+}
+
+#[test]
+fn a_share_that_a_machine_finds_just_after_a_change_of_pools_goes_to_the_pool_that_it_is_of() {
+    let [(first, first_at), (second, second_at)] = [listen(), listen()];
+    let timing = Timing { late_finds: PATIENCE, ..TIMING };
+    let gateway = Gateway::start_at(pool(&[first_at, second_at], None, timing), &settings(), Vec::new());
+    let mut old = upstream(&first, &EASIEST_JOB);
+    let mut machine = Machine::start(gateway.address, "machine");
+    assert_eq!(machine.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
+    let (share, ..) = machine.solve("machine", &EASIEST_JOB);
+    assert!(gateway.board.ask_for(1));
+    let job = Template { id: "job-2", extranonce1: "beefbeef", ..EASIEST_JOB };
+    let mut new = upstream(&second, &job);
+    machine.until("mining.notify");
+    assert_eq!(machine.ask("mining.submit", &share)["error"][0], 21, "of no more use here");
+    EASIEST_JOB.check(&old.accept_share());
+    machine.find("machine", &job);
+    job.check(&new.accept_share());
+    gateway.wait_for(|snapshot| (snapshot.counts.accepted, snapshot.counts.stale) == (2, 0));
 }

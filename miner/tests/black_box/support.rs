@@ -44,6 +44,7 @@ pub(crate) const TIMING: Timing = Timing {
     last_probe: NEVER,
     steady: NEVER,
     farewell: PATIENCE,
+    late_finds: Duration::from_millis(100),
     longest_asked_wait: Duration::from_millis(100),
 };
 

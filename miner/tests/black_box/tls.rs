@@ -8,7 +8,7 @@ use std::sync::Arc;
 use iop_miner::upstream::Tls;
 use iop_miner::upstream::board::Condition;
 use iop_miner::upstream::pool::{Pool, PoolSettings};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SigningKey, date_time_ymd};
 use tempfile::TempDir;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -97,6 +97,95 @@ fn pools_are_mined_at_that_show_a_trusted_certificate_or_one_of_a_trusted_ca() {
         let _miner = miner(address, "localhost", trusted);
         Client::over(shown.serve(&listener)).serve_until_share(&JOB);
     }
+}
+
+/// A DER element.
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let length = match length {
+        [0, short @ 0..=0x7f] => vec![short],
+        [0, long] => vec![0x81, long],
+        [high, low] => vec![0x82, high, low],
+    };
+    [&[tag], &length[..], content].concat()
+}
+
+/// An element's content, and what follows it; lengths of up to two bytes.
+fn content(der: &[u8]) -> (&[u8], &[u8]) {
+    let (length, header) = match der[1] {
+        0x81 => (usize::from(der[2]), 3),
+        0x82 => (usize::from(u16::from_be_bytes([der[2], der[3]])), 4),
+        length => (usize::from(length), 2),
+    };
+    der[header..].split_at(length)
+}
+
+/// The same certificate as one of X.509 version 1, without extensions, signed again by its key.
+fn version_1(certificate: &[u8], key: &KeyPair) -> String {
+    let (mut fields, algorithm) = content(content(certificate).0);
+    let mut kept = Vec::new();
+    while !fields.is_empty() {
+        let rest = content(fields).1;
+        // Version and extensions are the fields 0 and 3.
+        if !matches!(fields[0], 0xa0 | 0xa3) {
+            kept.extend_from_slice(&fields[..fields.len() - rest.len()]);
+        }
+        fields = rest;
+    }
+    let (body, signature) = (element(0x30, &kept), content(algorithm).1);
+    let algorithm = &algorithm[..algorithm.len() - signature.len()];
+    let signed = [&[0], &key.sign(&body).unwrap()[..]].concat();
+    let whole = element(0x30, &[&body, algorithm, &element(0x03, &signed)].concat());
+    let base64 = base64(&whole);
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let number = three.iter().chain([&0; 2]).take(3).fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
+        for place in 0..4 {
+            let letter = letters[(number >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= three.len() { letter.into() } else { '=' });
+        }
+    }
+    text
+}
+
+#[test]
+fn an_old_root_is_trusted_and_what_cannot_be_used_is_named_and_the_rest_is_trusted() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "Old Root");
+    let old = version_1(params.self_signed(&key).unwrap().der(), &key);
+    let issuer = Issuer::new(params, key);
+    // As old, and no root.
+    let leaf_key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::new(Vec::new()).unwrap();
+    leaf.distinguished_name.push(DnType::CommonName, "Old Leaf");
+    let leaf = version_1(leaf.signed_by(&leaf_key, &issuer).unwrap().der(), &leaf_key);
+    let garbled = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let (_, ca) = authority();
+    let shown = identity(|_| {}, Some(&issuer));
+    for trusted in [old.clone(), [garbled, &leaf, &ca, &old].concat()] {
+        let (listener, address) = listen();
+        let _miner = miner(address, "localhost", &trusted);
+        Client::over(shown.serve(&listener)).serve_until_share(&JOB);
+    }
+    let folder = TempDir::new().unwrap();
+    let path = file(&folder, &[garbled, &leaf, &ca, &old].concat());
+    let refused = Tls::load(Some(&path)).unwrap().refused().to_vec();
+    let named = |number: &str| format!("--tls-ca {}: certificate {number} cannot be used: ", path.display());
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused[0].starts_with(&named("1")), "{refused:?}");
+    assert!(
+        refused[1].starts_with(&named("2 (Old Leaf)")) && refused[1].contains("version 1"),
+        "{refused:?}"
+    );
+    let path = file(&folder, &[garbled, &leaf].concat());
+    let line = Tls::load(Some(&path)).unwrap_err().to_string();
+    assert!(line.starts_with(&named("1")), "{line}");
 }
 
 #[test]

@@ -61,6 +61,12 @@ pub const MAX_RELATIONS: usize = 2_000;
 /// Relations that were taken back and are remembered one by one, beside those. Beyond, the oldest are remembered
 /// together, by their time.
 pub const MAX_REVOKED: usize = 2_000;
+/// Less free space on its disk, in bytes, and a home takes nothing more to keep: RocksDB needs some hundred MiB to
+/// merge files while it throws away, and the rest is the chain's, which is on the same disk.
+pub const MIN_FREE_SPACE: u64 = 2 << 30;
+/// From so much free space on, in bytes, it does again: a quarter of a GiB more, so that it does not change its mind
+/// with each message.
+pub const SPACE_AGAIN: u64 = MIN_FREE_SPACE + (256 << 20);
 /// Applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
 /// Devices of a persona that are logged in at once.
@@ -72,6 +78,9 @@ pub const MAX_ADDRESS: usize = 256;
 
 /// How long a redirect is kept after a persona has left, in seconds.
 pub const REDIRECT_TIME: u64 = 14 * DAY;
+/// Redirects that are kept, for each persona that a home may host: all may leave, and as many again who came after
+/// them, in fourteen days. 2.5 KiB each. Beyond, those who were hosted for the shortest time give way.
+pub const REDIRECTS_FOR_EACH: usize = 2;
 /// How long a home's challenge can be answered, in seconds.
 pub const CHALLENGE_TIME: u64 = 60;
 /// How far clocks may differ, in seconds.
@@ -123,18 +132,39 @@ pub const MAX_CONNECTIONS: usize = 24_000;
 pub const MAX_CONNECTIONS_OF_PEER: usize = 4;
 /// Connections from one address (an IPv6 network of 64 bits counts as one): a school behind one router.
 pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 256;
+/// Of which without a session, once [`SESSION_GRACE`] is over: other homes, and people who look at profiles.
+pub const MAX_WITHOUT_SESSION_OF_ADDRESS: usize = 64;
+/// Time to log in before a connection counts as one without a session.
+pub const SESSION_GRACE: Duration = Duration::from_secs(15);
 /// Connections that have not shown who they are.
 pub const MAX_PENDING: usize = 512;
 /// Of which from one address.
 pub const MAX_PENDING_OF_ADDRESS: usize = 64;
 /// Connections that we make ourselves at a time: to other homes, and to see whether a device can be reached.
 pub const MAX_PENDING_OUTGOING: u32 = 64;
+/// Addresses that we dial because others told of them, in all: a query of the directory asks some twenty homes.
+pub const DIALS: Rate = Rate { burst: 256, per_second: 32 };
+/// Of which at one target. Who has many homes there is waited for; who is none is not flooded.
+pub const DIALS_OF_TARGET: Rate = Rate { burst: 16, per_second: 1 };
 /// New connections from one address: how many at once, and per second. Each costs the home a handshake.
 pub const CONNECTIONS_RATE_OF_ADDRESS: Rate = Rate { burst: 512, per_second: 16 };
 /// Requests of one peer: a blob of eight megabytes in chunks at once, then fifty a second.
 pub const REQUESTS_OF_PEER: Rate = Rate { burst: 600, per_second: 50 };
 /// Requests from one address.
 pub const REQUESTS_OF_ADDRESS: Rate = Rate { burst: 4_000, per_second: 500 };
+/// Messages of the directory from one peer, its answers to us among them. Where there are a few homes, one that
+/// publishes and one that is published to have 16 a second each.
+pub const LOOKUPS_OF_PEER: Rate = Rate { burst: 1_024, per_second: 64 };
+/// The same from one address.
+pub const LOOKUPS_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 256 };
+/// How often a peer may tell or ask what somebody is: at the start, and when its addresses change.
+pub const INTRODUCTIONS_OF_PEER: Rate = Rate { burst: 64, per_second: 1 };
+/// The same from one address: two or three for each connection, and one for each where ours change.
+pub const INTRODUCTIONS_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 };
+/// What a peer does at the relay: each reservation and each circuit counts about two, where it is refused, too.
+pub const RELAYING_OF_PEER: Rate = Rate { burst: 256, per_second: 2 };
+/// The same from one address: a school whose devices come back at once.
+pub const RELAYING_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 };
 /// Requests that are refused for their rate before their peer is disconnected: it does not listen.
 pub const MAX_REFUSED: u32 = 1_000;
 /// Requests of one peer that are under way.
@@ -168,6 +198,10 @@ pub const CIRCUIT_BYTES: u64 = 64 << 20;
 pub const MAX_CIRCUITS: usize = 256;
 /// Circuits of one device.
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;
+/// Circuits that one persona has opened, with all its devices.
+pub const MAX_CIRCUITS_OF_PERSONA: usize = 8;
+/// Circuits that were opened from one address: eight such addresses are needed to take all.
+pub const MAX_CIRCUITS_OF_ADDRESS: usize = 32;
 /// For how long a reservation holds: a year, which no connection lasts. It ends with the session instead: the relay
 /// panics where one runs out while a device is slow to take the answer to its renewal.
 pub const RESERVATION_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -186,6 +220,8 @@ pub const PUBLISH_EACH_SECOND: usize = 8;
 pub const MAX_PUBLICATIONS: usize = 64;
 /// Records that one home may bring: each costs three signatures to verify, and three for the one it replaces.
 pub const RECORDS_OF_PEER: Rate = Rate { burst: 512, per_second: 16 };
+/// Records that the homes at one address may bring.
+pub const RECORDS_OF_ADDRESS: Rate = Rate { burst: 1_024, per_second: 32 };
 
 /// How often something may happen: a bucket of `burst` tokens, filled by `per_second`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

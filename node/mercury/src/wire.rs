@@ -185,9 +185,15 @@ pub enum Answer {
     #[n(42)]
     Blobs(#[n(0)] Vec<(BlobRef, u32)>),
 
-    /// Those who are there, of those that were asked for.
+    /// Those who are there, of those that were asked for, in the order of their ids; and whether there are more of them:
+    /// those with ids after the last one are to be asked for again. Homes of old do not say.
     #[n(50)]
-    Presence(#[n(0)] Vec<Presence>),
+    Presence(
+        #[n(0)] Vec<Presence>,
+        #[n(1)]
+        #[cbor(default)]
+        bool,
+    ),
     /// What the called person says.
     #[n(60)]
     Answered(#[n(0)] Envelope),

@@ -8,10 +8,13 @@ use std::time::Duration;
 use iop_mercury::limits::{
     MAX_CONNECTIONS_OF_PEER, MAX_REFUSED, MAX_REQUESTS_OF_PEER, Rate, STREAMS_OF_CONNECTION,
 };
+use iop_mercury::net::quotas::Rates;
 use iop_mercury::net::{Quotas, Setup};
 use iop_mercury::wire::{Answer, Code, MAX_REQUEST, Request};
+use libp2p::futures::FutureExt;
 use libp2p::swarm::SwarmEvent;
 use support::raw::{Behaviour, Raw, RawDevice};
+use support::stranger::{Misleader, Pest};
 use support::{Device, ProtocolsEvent, Running};
 
 fn code(answer: Answer) -> Code {
@@ -207,4 +210,147 @@ async fn connections_beyond_those_of_a_peer_and_an_address_are_closed() {
     device.until_any(|event| matches!(event, SwarmEvent::ConnectionClosed { .. })).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(matches!(device.ask(Request::About).await, Answer::About(_)), "the older ones are left");
+}
+
+#[tokio::test]
+async fn of_the_connections_from_an_address_so_many_are_kept_without_a_session() {
+    let quotas = Quotas {
+        without_session_of_address: 3,
+        grace: Duration::from_secs(2),
+        loopback: true,
+        ..Quotas::default()
+    };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut resident = Device::resident(&home).await;
+    let _idle = support::idle::connect(&home.address, 5).await;
+    resident.drive_until(home.until("connections_refused", |count| count == 2)).await;
+    resident.drive_until(home.until("connections", |count| count == 4)).await;
+    assert!(matches!(resident.ask(Request::Claim).await, Answer::Hosting(..)));
+}
+
+#[tokio::test]
+async fn who_lies_in_the_directory_makes_a_home_dial_nobody() {
+    let victim = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut liar = Misleader::start(victim.local_addr().unwrap()).await;
+    // One that others reach from outside has no business at its own machine, but at the homes that it was told of by
+    // its owner.
+    let external = vec!["/ip4/8.8.8.8/tcp/4878".parse().unwrap()];
+    let peers = vec![liar.address.clone()];
+    let home = Running::start(Setup { external, peers: peers.clone(), ..Setup::default() }).await;
+    let _resident = Device::resident(&home).await;
+    tokio::select! {
+        () = liar.until_put() => {}
+        dialled = victim.accept() => panic!("{dialled:?}"),
+    }
+    let dialled = victim.accept().now_or_never();
+    assert!(dialled.is_none(), "{dialled:?}");
+    // One that is on this machine alone may have neighbours there.
+    let home = Running::start(Setup { peers, ..Setup::default() }).await;
+    let _resident = Device::resident(&home).await;
+    support::within(victim.accept()).await.unwrap();
+}
+
+fn rates(burst: u32) -> Rates {
+    let of_peer = Rate { burst, per_second: 1 };
+    Rates { of_peer, of_address: Rate { burst: 10_000, per_second: 1 } }
+}
+
+#[tokio::test]
+async fn one_that_looks_up_too_much_is_cut_off_and_others_are_not_concerned() {
+    let quotas = Quotas { lookups: rates(50), loopback: true, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut pest = Pest::at(&home).await;
+    assert!(pest.look_up(20).await);
+    let mut patient = Pest::at(&home).await;
+    assert!(!pest.look_up(1_000).await);
+    home.until("connections_ended", |count| count == 1).await;
+    assert!(patient.look_up(10).await);
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn those_at_one_address_look_up_so_much_together() {
+    let rate = Rate { burst: 50, per_second: 1 };
+    let lookups = Rates { of_peer: rate, of_address: rate };
+    let quotas = Quotas { lookups, loopback: true, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut rest = true;
+    for _ in 0..10 {
+        rest &= Pest::at(&home).await.look_up(20).await;
+    }
+    assert!(!rest);
+    home.until("connections_ended", |count| count > 0).await;
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn one_that_tells_who_it_is_without_end_is_cut_off() {
+    let quotas = Quotas { introductions: rates(20), loopback: true, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut pest = Pest::at(&home).await;
+    assert!(pest.introduce_itself(10).await);
+    if pest.introduce_itself(100).await {
+        pest.until_closed().await;
+    }
+    home.until("connections_ended", |count| count == 1).await;
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn one_that_reserves_without_end_is_cut_off() {
+    let quotas = Quotas { relaying: rates(20), loopback: true, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut stranger = Device::at(&home).await;
+    for _ in 0..30 {
+        assert!(!stranger.reserve(&home).await);
+    }
+    home.until("connections_ended", |count| count > 0).await;
+    serves_others(&home).await;
+}
+
+#[tokio::test]
+async fn circuits_are_counted_one_by_one_also_between_the_same_two() {
+    let home = Running::start(Setup::default()).await;
+    let (mut caller, mut callee) = support::related(&home, &["chat"]).await;
+    assert!(callee.reserve(&home).await);
+    let mut open = Vec::new();
+    for number in 1..=3 {
+        open.extend(support::circuit_of_call(&home, &mut caller, &mut callee, number).await);
+    }
+    assert_eq!(open.len(), 3);
+    home.until("circuits", |count| count == 3).await;
+    assert!(caller.swarm.close_connection(open[0]));
+    callee.drive_until(caller.drive_until(home.until("circuits", |count| count == 2))).await;
+    // The other side goes: the relay says so twice.
+    drop(callee);
+    caller.drive_until(home.until("circuits", |count| count == 0)).await;
+    serves_others(&home).await;
+}
+
+/// Two circuits may be open, and not one more until one has ended.
+async fn two_circuits(quotas: Quotas) {
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let (mut caller, mut callee) = support::related(&home, &["chat"]).await;
+    assert!(callee.reserve(&home).await);
+    let first = support::circuit_of_call(&home, &mut caller, &mut callee, 1).await.expect("the first");
+    assert!(support::circuit_of_call(&home, &mut caller, &mut callee, 2).await.is_some());
+    let before = home.figure("circuits_refused");
+    assert!(support::circuit_of_call(&home, &mut caller, &mut callee, 3).await.is_none(), "a third");
+    home.until("circuits_refused", |count| count == before + 1).await;
+    assert_eq!(home.figure("circuits"), 2);
+    assert!(caller.swarm.close_connection(first));
+    callee.drive_until(caller.drive_until(home.until("circuits", |count| count == 1))).await;
+    let to = *callee.swarm.local_peer_id();
+    assert!(caller.open_circuit(&home, to, &mut callee).await, "its permit holds");
+    home.until("circuits", |count| count == 2).await;
+}
+
+#[tokio::test]
+async fn a_persona_opens_so_many_circuits_and_not_one_more() {
+    two_circuits(Quotas { circuits_of_persona: 2, ..Quotas::default() }).await;
+}
+
+#[tokio::test]
+async fn from_an_address_so_many_circuits_are_opened_and_not_one_more() {
+    two_circuits(Quotas { circuits_of_address: 2, loopback: true, ..Quotas::default() }).await;
 }

@@ -6,16 +6,19 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use iop_mercury::body::{BlobRef, CallAnswer, CallOffer, Departure, Hosting, Profile, Taken};
-use iop_mercury::client::folder::Folder;
+use iop_mercury::body::{
+    BlobRef, CallAnswer, CallOffer, Departure, Hosting, Profile, RelationRevocation, Taken,
+};
+use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::{ClientError, Device, Home, Settings, Told};
 use iop_mercury::envelope::{Envelope, Order};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::wire::{Answer, Code, Event, MAX_ANSWER, Presence, Request};
 use libp2p::PeerId;
-use support::liar::Raw;
+use support::liar::{Liar, Raw};
 use support::victim::{Victim, lie, profile, sign};
 use support::{NETWORK, verified, wall, within};
+use tokio::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_peer_under_a_homes_address_is_not_the_home() {
@@ -302,6 +305,66 @@ async fn no_two_profiles_have_one_version_whatever_becomes_of_the_homes_answer()
         );
         set("three").await.unwrap_err();
         assert_eq!(victim.device.own_profile().unwrap().unwrap().body(), profile.body());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_is_asked_on_for_where_an_answer_is_cut_and_a_home_makes_no_endless_work_of_it() {
+    within(async {
+        let victim = Victim::new().await;
+        let (other, address) = (Key::generate().unwrap(), victim.address());
+        let update = victim.device.folder().update(|state| {
+            let contact = state.contact_mut(other.id());
+            (contact.standing, contact.home) = (Standing::Held, Some(address));
+        });
+        update.unwrap();
+        let mut friends = [victim.friend(), other.id()];
+        friends.sort_unstable();
+        let profiles = [&victim.friend, &other]
+            .map(|key| (key.id(), sign(key, key.id(), Order::Sequence(1), &profile())));
+        for endless in [false, true] {
+            let profiles = profiles.clone();
+            victim.liar.lie(move |request, truth| match request {
+                Request::GetProfile(id) => {
+                    let profile = profiles.iter().find(|(persona, _)| persona == id).unwrap();
+                    Answer::Profile(profile.1.clone()).into()
+                }
+                Request::Presence(asked) => {
+                    let first = *asked.iter().min().unwrap();
+                    let there = Presence { persona: first, applications: Some(Vec::new()) };
+                    Answer::Presence(vec![there], endless || asked.len() > 1).into()
+                }
+                _ => truth.into(),
+            });
+            let there = victim.device.presence(&friends).await.unwrap();
+            assert!(there.iter().map(|one| one.persona).eq(friends), "{endless}: {there:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_brings_the_revocation_of_a_request_that_was_never_accepted() {
+    within(async {
+        let victim = Victim::new().await;
+        let friend = victim.friend();
+        let take_back = victim.device.folder().update(|state| {
+            let contact = state.contact_mut(friend);
+            let hash = contact.request.as_ref().unwrap().hash();
+            contact.take_back(hash, wall(), None);
+        });
+        take_back.unwrap();
+        let (new, (tell, mut told)) = (Liar::start().await, mpsc::unbounded_channel());
+        new.lie(move |request, truth| {
+            if let (Request::Revoke(revocation), Answer::Done) = (request, &truth) {
+                tell.send(verified::<RelationRevocation>(revocation).about()).unwrap();
+            }
+            truth.into()
+        });
+        let home = Home::parse(&new.address.to_string()).unwrap();
+        assert_eq!(victim.device.move_to(&home, None).await.unwrap().unproven, 0);
+        assert_eq!(told.try_recv(), Ok(friend));
     })
     .await;
 }

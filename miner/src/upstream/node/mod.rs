@@ -40,6 +40,7 @@ use self::work::{Maker, Prepared};
 use super::board::{Board, Condition, JobView};
 use super::{Desk, Upstream};
 use crate::job::Share;
+use crate::rarely::Rarely;
 use crate::wall::WallClock;
 
 /// How often it is looked whether there is something to do that nobody tells.
@@ -195,6 +196,7 @@ impl Upstream for Solo {
             wishes,
             maker,
             held,
+            words: Rarely::default(),
         };
         let mut places = JoinSet::new();
         let mut tick = interval(TICK);
@@ -251,6 +253,8 @@ struct Miner {
     ending: bool,
     /// When a node last gave work.
     last_offer: Instant,
+    /// On blocks that come too late.
+    words: Rarely,
 }
 
 impl Miner {
@@ -402,6 +406,10 @@ impl Miner {
     fn found(&mut self, share: &Share) {
         let (now, serial) = (Instant::now(), share.job.serial());
         let (prepared, node) = (self.jobs.iter().find(|job| job.job.serial() == serial), self.nodes.in_use());
+        if prepared.is_none() {
+            self.words
+                .say(&format!("a block of job {} came too late: its template is forgotten", share.job.id()));
+        }
         let Some(prepared) = prepared.filter(|job| !self.held.holds(&job.template.parent, node, now)) else {
             return share.finder.add_stale();
         };

@@ -238,12 +238,17 @@ impl Device {
             _ => None,
         };
         let proof = match contact.acceptance.clone() {
-            Some(acceptance) => Request::Related(request, acceptance),
-            // So that the answer is expected there; or, where it was taken back, believed no more.
-            None if self.is_mine(&request) => Request::Relate(request),
+            Some(acceptance) => Some(Request::Related(request, acceptance)),
+            // Its acceptance, brought later, must not hold there.
+            None if revocation.is_some() => None,
+            // So that the answer is expected there.
+            None if self.is_mine(&request) => Some(Request::Relate(request)),
             None => return Ok(()),
         };
-        let done = self.ask_patiently(home, proof).await;
+        let done = match proof {
+            Some(proof) => self.ask_patiently(home, proof).await,
+            None => Ok(()),
+        };
         let Some(revocation) = revocation else { return done };
         match done {
             // It knows that this was taken back.

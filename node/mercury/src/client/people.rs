@@ -424,17 +424,33 @@ impl Device {
         let (mut there, state) = (Vec::new(), self.folder().state()?);
         for (home, all) in homes {
             for some in all.chunks(MAX_ASKED) {
-                match self.ask_as_me(&home, Request::Presence(some.to_vec())).await {
-                    Ok(Answer::Presence(found)) => there.extend(
-                        found
-                            .into_iter()
-                            .filter(|one| some.contains(&one.persona))
-                            .take(some.len())
-                            .filter_map(|one| believe_presence(&state, one)),
-                    ),
-                    Ok(_) => return Err(ClientError::unasked()),
+                match self.presence_at(&home, some.to_vec()).await {
+                    Ok(found) => {
+                        there.extend(found.into_iter().filter_map(|one| believe_presence(&state, one)))
+                    }
+                    Err(error @ ClientError::Lie(_)) => return Err(error),
                     Err(error) => tracing::debug!("no presence at {}: {error}", home.id),
                 }
+            }
+        }
+        Ok(there)
+    }
+
+    /// Who of some people is at a home. Those whom its answer has no room for are asked for again.
+    async fn presence_at(&self, home: &Home, mut asked: Vec<Id>) -> Result<Vec<Presence>, ClientError> {
+        let mut there = Vec::new();
+        while !asked.is_empty() {
+            let Answer::Presence(found, more) =
+                self.ask_as_me(home, Request::Presence(asked.clone())).await?
+            else {
+                return Err(ClientError::unasked());
+            };
+            let last = found.last().map(|one| one.persona);
+            there.extend(found.into_iter().filter(|one| asked.contains(&one.persona)).take(asked.len()));
+            match last.filter(|last| more && asked.contains(last)) {
+                // Fewer each time: there is an end, whatever the home says.
+                Some(last) => asked.retain(|persona| *persona > last),
+                None => break,
             }
         }
         Ok(there)

@@ -7,7 +7,7 @@
 use super::{Asked, Failure, Home, Reply, refuse};
 use crate::id::Id;
 use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, MAX_NOTE};
-use crate::store::{Batch, Column, StoreError, behind};
+use crate::store::{Batch, Column, Hosted, StoreError, behind};
 use crate::wire::{Answer, Code, Refusal};
 
 /// Backups that may be made in one second.
@@ -114,11 +114,15 @@ impl Home {
         if !self.is_banned(persona)? {
             return refuse(Code::Malformed, "only a banned persona can be expelled: ban it first");
         }
-        let hosted = self.hosted_record(persona)?.is_some();
+        let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
+        let hosted = record.as_ref().is_some_and(|record| record.departure.is_none());
         let mut batch = Batch::default();
         self.forget_all(persona, &mut batch)?;
         batch.delete(Column::Hosted, persona.digest());
         let ticket = self.commit(batch)?;
+        if let Some(record) = record {
+            self.redirects.forget(persona, &record);
+        }
         self.hosted = self.hosted.saturating_sub(usize::from(hosted));
         self.moved.push(persona);
         Ok(Reply::done(ticket))
@@ -161,6 +165,7 @@ impl Home {
             ("mail_stored", counted.mail_stored),
             ("mail_delivered", counted.mail_delivered),
             ("blobs_completed", counted.blobs_completed),
+            ("disk_free_bytes", self.space.free().unwrap_or(0)),
         ]
     }
 

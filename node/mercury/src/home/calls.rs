@@ -112,7 +112,7 @@ impl Home {
             if !self.related(callee, call.caller)? {
                 return Err(Refusal::not_for_you().into());
             }
-            self.permits.allow_circuit(call.device, asked.from, asked.now.instant);
+            self.permits.allow_circuit((call.device, call.caller), asked.from, asked.now.instant);
         }
         let request = call.request;
         self.calls.open.remove(&offer);

@@ -6,7 +6,7 @@ use super::{Asked, Failure, Home, Reply, nonce, refuse};
 use crate::body::{self, Contact, Departure, Registration};
 use crate::envelope::{Body, Envelope, Order};
 use crate::id::Id;
-use crate::limits::{MAX_HOSTED, REDIRECT_TIME};
+use crate::limits::{MAX_HOSTED, REDIRECT_TIME, REDIRECTS_FOR_EACH};
 use crate::net::directory::Entry;
 use crate::store::{Batch, Column, Hosted, StoreError, behind};
 use crate::wire::{About, Answer, Code, Hosting};
@@ -52,8 +52,9 @@ impl Home {
         self.spend_challenge(asked, nonce(&verified)?)?;
         let persona = verified.signer();
         self.check_not_banned(persona)?;
-        if let Some(record) = self.hosted_record(persona)? {
-            return Ok(hosting(&record)?.into());
+        let before: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
+        if let Some(record) = before.as_ref().filter(|record| record.departure.is_none()) {
+            return Ok(hosting(record)?.into());
         }
         let mut batch = Batch::default();
         self.admit(asked, verified.body(), &mut batch)?;
@@ -74,6 +75,9 @@ impl Home {
         };
         batch.put(Column::Hosted, persona.digest(), &record);
         let ticket = self.commit(batch)?;
+        if let Some(before) = before {
+            self.redirects.forget(persona, &before);
+        }
         self.hosted += 1;
         self.moved.push(persona);
         Ok(Reply::Now(Answer::Hosting(registration.clone(), proof), Some(ticket)))
@@ -90,10 +94,14 @@ impl Home {
             },
             (Hosting::Open, _) => {}
         }
-        if self.hosted >= self.settings.max_hosted.min(MAX_HOSTED) {
+        if self.hosted >= self.max_hosted() {
             return refuse(Code::Full, "this home is full");
         }
         Ok(())
+    }
+
+    fn max_hosted(&self) -> usize {
+        self.settings.max_hosted.min(MAX_HOSTED)
     }
 
     pub(super) fn claim(&self, asked: &Asked) -> Result<Reply, Failure> {
@@ -126,8 +134,15 @@ impl Home {
         record.redirect_until = asked.now.wall.saturating_add(REDIRECT_TIME);
         (record.blob_bytes, record.blobs, record.relations) = (0, 0, 0);
         (record.revoked, record.forgotten) = (0, 0);
+        // Nobody asks for these any more.
+        (record.proof, record.registration) = (Vec::new().into(), Vec::new().into());
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
+        self.redirects.note(persona, &record);
+        // Perhaps this one: who has hardly come leaves without a redirect.
+        for gone in self.redirects.give_way(self.max_hosted() * REDIRECTS_FOR_EACH) {
+            batch.delete(Column::Hosted, gone.digest());
+        }
         self.forget_all(persona, &mut batch)?;
         // While the relations are there, so that related people see it go.
         self.end_all_sessions(persona, Some(asked.from));

@@ -12,9 +12,11 @@ mod hosting;
 mod mail;
 mod permits;
 mod profiles;
+mod redirects;
 mod relations;
 mod requests;
 mod sessions;
+mod space;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,7 +34,9 @@ use crate::store::{Batch, Column, Durable, Hosted, Store, StoreError, Ticket};
 use crate::wire::{Answer, Code, Event, Hosting, Refusal, Request};
 use admin::Counters;
 use calls::Calls;
+use redirects::Redirects;
 use sessions::Sessions;
+use space::Space;
 use sweep::Sweep;
 
 /// What a home's owner decides.
@@ -42,7 +46,8 @@ pub struct Settings {
     pub network: String,
     /// Whom it takes.
     pub hosting: Hosting,
-    /// Personas that it hosts at most, up to [`crate::limits::MAX_HOSTED`].
+    /// Personas that it hosts at most, up to [`crate::limits::MAX_HOSTED`]. The redirects of those who have left are
+    /// bounded by it too: [`crate::limits::REDIRECTS_FOR_EACH`].
     pub max_hosted: usize,
     /// The persona that may invite, ban, and back up.
     pub owner: Option<Id>,
@@ -152,8 +157,10 @@ pub struct Home {
     permits: Permits,
     calls: Calls,
     sweep: Sweep,
+    space: Space,
     /// Personas hosted now.
     hosted: usize,
+    redirects: Redirects,
     /// Personas banned now.
     banned: usize,
     counters: Counters,
@@ -168,14 +175,18 @@ impl Home {
     /// # Errors
     /// The store cannot be read.
     pub fn new(store: Arc<Store>, key: Key, settings: Settings) -> Result<Self, StoreError> {
-        let mut hosted = 0;
+        let (mut hosted, mut redirects) = (0, Redirects::default());
         for row in store.rows(Column::Hosted, b"", b"") {
-            let record: Hosted = store.record(Column::Hosted, &row?.1)?;
+            let (key, value) = row?;
+            let record: Hosted = store.record(Column::Hosted, &value)?;
             hosted += usize::from(record.departure.is_none());
+            redirects.note(sweep::owner_of(&key), &record);
         }
         let banned = store.rows(Column::Bans, b"", b"").map(|row| row.map(|_| 1)).sum::<Result<_, _>>()?;
         let id = key.id();
         let sessions = Sessions::default();
+        let disk = Arc::clone(&store);
+        let space = Space::new(move || disk.free_space());
         Ok(Self {
             store,
             id,
@@ -185,7 +196,9 @@ impl Home {
             permits: Permits::default(),
             calls: Calls::default(),
             sweep: Sweep::default(),
+            space,
             hosted,
+            redirects,
             banned,
             counters: Counters::default(),
             moved: Vec::new(),
@@ -266,6 +279,7 @@ impl Home {
     }
 
     fn dispatch(&mut self, asked: &Asked, request: Request) -> Result<Reply, Failure> {
+        self.check_space(&request)?;
         match request {
             Request::About => Ok(self.about(asked).into()),
             Request::Challenge => self.challenge(asked),
@@ -313,6 +327,7 @@ impl Home {
     /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
+        self.space.look();
         self.tick_calls(now);
         self.sweep(now);
     }

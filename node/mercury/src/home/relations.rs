@@ -12,7 +12,10 @@ use crate::body::{RelationAcceptance, RelationRequest, RelationRevocation};
 use crate::envelope::{Bytes32, Envelope, EnvelopeError, Verified};
 use crate::id::Id;
 use crate::limits::{MAX_FETCH, MAX_FETCH_BYTES, MAX_RELATIONS, MAX_REVOKED};
-use crate::store::{Batch, Column, Hosted, ItemKind, Relation, RelationState, StoreError, behind, pair};
+use crate::store::{
+    Batch, Column, Hosted, ItemKind, Relation, RelationState, Request as Boxed, StoreError, Ticket, behind,
+    pair,
+};
 use crate::wire::{self, Answer, Code, Event, Refusal};
 
 /// What was done to a record.
@@ -92,7 +95,10 @@ impl Home {
             true => self.deliver_if_room(asked, ItemKind::Accepted, acceptance, &mut batch)?,
             false => None,
         };
-        Ok(Reply::done(self.commit_and_tell(requester, number, batch)?))
+        let ticket = self.commit_and_tell(requester, number, batch)?;
+        self.tell_outcome(requester, accepter, asked_here, ticket);
+        self.tell_outcome(accepter, requester, accepted_here, ticket);
+        Ok(Reply::done(ticket))
     }
 
     pub(super) fn revoke(&mut self, asked: &Asked, revocation: &Envelope) -> Result<Reply, Failure> {
@@ -101,24 +107,52 @@ impl Home {
         check_two(revoker, other)?;
         let nonce = nonce(&revocation)?;
         let mut batch = Batch::default();
-        let mut change = |owner, other| {
-            self.change(owner, other, &mut batch, |old, _| take_back(old, &revocation, &nonce))
-        };
-        let (_, others) = (change(revoker, other)?, change(other, revoker)?);
-        for (recipient, sender) in [(revoker, other), (other, revoker)] {
-            self.unbox_request(recipient, sender, &mut batch, |waiting| {
-                waiting.issued <= revocation.issued() || *waiting.hash == *revocation.body().request
-            })?;
-        }
-        let news = match others {
-            Outcome::Changed(from, to) => from != Some(to),
-            Outcome::NotHere | Outcome::Same => false,
-        };
+        let (own, others) = (
+            self.end(asked, revoker, other, &revocation, &nonce, &mut batch)?,
+            self.end(asked, other, revoker, &revocation, &nonce, &mut batch)?,
+        );
+        // What only waited in the box is no news to who never answered it.
+        let news = matches!(others, Outcome::Changed(Some(from), to) if from != to);
         let number = match news && !self.is_by(asked, other) {
             true => self.deliver_if_room(asked, ItemKind::Revoked, &revocation, &mut batch)?,
             false => None,
         };
-        Ok(Reply::done(self.commit_and_tell(other, number, batch)?))
+        let ticket = self.commit_and_tell(other, number, batch)?;
+        self.tell_outcome(revoker, other, own, ticket);
+        self.tell_outcome(other, revoker, others, ticket);
+        Ok(Reply::done(ticket))
+    }
+
+    /// Who is there is told when an owner's relation begins to hold, and that he is gone when it ends.
+    fn tell_outcome(&mut self, owner: Id, other: Id, outcome: Outcome, ticket: Ticket) {
+        let Outcome::Changed(from, to) = outcome else { return };
+        let (held, holds) = (from == Some(RelationState::Held), to == RelationState::Held);
+        if held != holds {
+            self.tell_presence_to(other, owner, holds, Some(ticket));
+        }
+    }
+
+    /// What a revocation does at one side, where that is hosted here.
+    ///
+    /// It may come before its request: then it is remembered all the same, if it is the owner's own or in his session,
+    /// or ends a request that waits for him. What strangers say about people they never asked is not.
+    fn end(
+        &self,
+        asked: &Asked,
+        owner: Id,
+        other: Id,
+        revocation: &Verified<RelationRevocation>,
+        nonce: &Bytes32,
+        batch: &mut Batch,
+    ) -> Result<Outcome, Failure> {
+        let waiting = self.unbox_request(owner, other, batch, |waiting| {
+            waiting.issued <= revocation.issued() || *waiting.hash == *revocation.body().request
+        })?;
+        let own = revocation.signer() == owner || self.is_by(asked, owner);
+        self.change(owner, other, batch, |old, forgotten| match old {
+            Some(old) => take_back(old, waiting.as_ref(), own, revocation, nonce),
+            None => take_back_unseen(other, forgotten, waiting.as_ref(), own, revocation, nonce),
+        })
     }
 
     pub(super) fn relations(&self, asked: &Asked, after: Option<Id>) -> Result<Reply, Failure> {
@@ -127,11 +161,14 @@ impl Home {
         let (mut relations, mut bytes) = (Vec::new(), 0);
         for row in self.store.rows(Column::Relations, *owner.digest(), &from) {
             let (key, value) = row?;
+            let record: Relation = self.store.record(Column::Relations, &value)?;
+            if record.request.is_empty() {
+                continue;
+            }
             bytes += value.len();
             if relations.len() == MAX_FETCH || (bytes > MAX_FETCH_BYTES && !relations.is_empty()) {
                 return Ok(Answer::Relations(relations, true).into());
             }
-            let record: Relation = self.store.record(Column::Relations, &value)?;
             let envelope = |bytes: &ByteVec| Envelope::from_bytes(bytes);
             // An earlier revocation does not concern a relation that holds.
             let revocation = record.revocation.as_ref().filter(|_| record.state == RelationState::Revoked);
@@ -164,7 +201,7 @@ impl Home {
             Some(held) if held.state == RelationState::Held => {
                 (held.issued, *held.request_hash) < (request.issued(), request.hash())
             }
-            Some(other) => other.revoked < request.issued(),
+            Some(other) => !other.has_ended(&request.hash(), request.issued()),
             None => hosted.forgotten < request.issued(),
         })
     }
@@ -179,7 +216,7 @@ impl Home {
         recipient: Id,
         number: Option<u64>,
         batch: Batch,
-    ) -> Result<crate::store::Ticket, StoreError> {
+    ) -> Result<Ticket, StoreError> {
         let ticket = self.commit(batch)?;
         if let Some(number) = number {
             self.counters.mail_stored += 1;
@@ -217,20 +254,24 @@ impl Home {
         Ok(Outcome::Changed(from, to))
     }
 
-    /// Gives up the oldest quarter of an owner's revoked relations: from now on they are remembered by their time.
+    /// Gives up a quarter of an owner's revoked relations, the oldest: from now on they are remembered by their time.
+    /// Requests that strangers have withdrawn go before them and leave nothing, so that strangers make the home neither
+    /// forget what was a relation nor refuse what others ask for. Who could still accept one is the owner alone.
     fn forget_revoked(&self, owner: Id, hosted: &mut Hosted, batch: &mut Batch) -> Result<(), StoreError> {
         let mut revoked = Vec::new();
         for row in self.store.rows(Column::Relations, *owner.digest(), b"") {
             let (key, value) = row?;
             let record: Relation = self.store.record(Column::Relations, &value)?;
             if record.state == RelationState::Revoked {
-                revoked.push((record.revoked, key));
+                revoked.push((!record.withdrawn, record.revoked, key));
             }
         }
         revoked.sort_unstable();
-        for (time, key) in revoked.into_iter().take(MAX_REVOKED / 4) {
+        for (was_one, time, key) in revoked.into_iter().take(MAX_REVOKED / 4) {
             batch.delete(Column::Relations, &key);
-            hosted.forgotten = hosted.forgotten.max(time);
+            if was_one {
+                hosted.forgotten = hosted.forgotten.max(time);
+            }
             hosted.revoked = hosted.revoked.saturating_sub(1);
         }
         Ok(())
@@ -271,7 +312,8 @@ fn asked_for(
     request: &Verified<RelationRequest>,
 ) -> Result<Relation, Refusal> {
     let revoked = old.map_or(forgotten, |old| old.revoked);
-    if request.issued() <= revoked {
+    let ended = old.is_some_and(|old| old.has_ended(&request.hash(), request.issued()));
+    if ended || request.issued() <= revoked {
         return Err(superseded());
     }
     let crate::envelope::Order::Nonce(nonce) = request.order() else {
@@ -288,6 +330,8 @@ fn asked_for(
         issued: request.issued(),
         expires: request.expires(),
         revocation: old.and_then(|old| old.revocation.clone()),
+        named: old.and_then(|old| old.named),
+        withdrawn: false,
     })
 }
 
@@ -324,25 +368,66 @@ fn hold(
     }))
 }
 
-/// One of the two takes it back: the request that is named, and all that were signed before.
+/// One of the two takes it back: the request that is named, and all that were signed before. `waiting` is what it has
+/// ended in the box, `own` whether it is the owner's own doing.
 fn take_back(
-    old: Option<&Relation>,
+    old: &Relation,
+    waiting: Option<&Boxed>,
+    own: bool,
     revocation: &Verified<RelationRevocation>,
     nonce: &Bytes32,
 ) -> Result<Option<Relation>, Refusal> {
-    let Some(old) = old else { return Ok(None) };
-    let named = *old.request_hash == *revocation.body().request;
-    if named && *old.nonce != *nonce {
+    let request = revocation.body().request;
+    let named = old.request_hash == request;
+    if named && !old.request.is_empty() && *old.nonce != *nonce {
         return Err(Refusal::new(Code::Envelope, "the nonce is not that of the request"));
     }
     // A clock that is slow does not keep a revocation from what it names.
-    let time = if named { revocation.issued().max(old.issued) } else { revocation.issued() };
+    let time = ended_at(revocation, waiting).max(if named { old.issued } else { 0 });
     if time <= old.revoked {
         return Ok(None);
     }
     let state = if old.issued <= time { RelationState::Revoked } else { old.state };
     let revocation = Some(revocation.bytes().to_vec().into());
-    Ok(Some(Relation { state, revoked: time, revocation, ..old.clone() }))
+    let withdrawn = old.withdrawn && !own;
+    Ok(Some(Relation { state, revoked: time, revocation, named: Some(request), withdrawn, ..old.clone() }))
+}
+
+/// The same where there is no record: there is one now if it is known that the other one has asked, or if it is the
+/// owner's own doing.
+fn take_back_unseen(
+    other: Id,
+    forgotten: u64,
+    waiting: Option<&Boxed>,
+    own: bool,
+    revocation: &Verified<RelationRevocation>,
+    nonce: &Bytes32,
+) -> Result<Option<Relation>, Refusal> {
+    let time = ended_at(revocation, waiting);
+    if (waiting.is_none() && !own) || time <= forgotten {
+        return Ok(None);
+    }
+    let request = revocation.body().request;
+    Ok(Some(Relation {
+        state: RelationState::Revoked,
+        request_hash: request,
+        nonce: (*nonce).into(),
+        requester: other,
+        request: Vec::new().into(),
+        acceptance: None,
+        revoked: time,
+        issued: 0,
+        expires: 0,
+        revocation: Some(revocation.bytes().to_vec().into()),
+        named: Some(request),
+        withdrawn: !own,
+    }))
+}
+
+/// Up to when a revocation takes back, in seconds since 1970.
+fn ended_at(revocation: &Verified<RelationRevocation>, waiting: Option<&Boxed>) -> u64 {
+    let named = waiting.filter(|waiting| waiting.hash == revocation.body().request);
+    revocation.issued().max(named.map_or(0, |waiting| waiting.issued))
 }
 
 /// Of two requests between two people the later one counts; the hash decides where the times are the same.

@@ -60,20 +60,21 @@ impl Home {
         Ok(true)
     }
 
-    /// Removes a sender's request from a box if it is one of those meant.
+    /// Removes a sender's request from a box if it is one of those meant. Gives back what was removed.
     pub(super) fn unbox_request(
         &self,
         recipient: Id,
         sender: Id,
         batch: &mut Batch,
         meant: impl Fn(&Request) -> bool,
-    ) -> Result<(), StoreError> {
-        for (slot, request) in self.boxed(recipient)? {
-            if request.sender == sender && meant(&request) {
-                batch.delete(Column::Requests, &in_slot(recipient, slot));
-            }
-        }
-        Ok(())
+    ) -> Result<Option<Request>, StoreError> {
+        // There is one of each sender.
+        let mut boxed = self.boxed(recipient)?.into_iter();
+        let found = boxed.find(|(_, request)| request.sender == sender && meant(request));
+        Ok(found.map(|(slot, request)| {
+            batch.delete(Column::Requests, &in_slot(recipient, slot));
+            request
+        }))
     }
 
     /// What waits in a box, and in which slot.

@@ -17,7 +17,7 @@ use crate::limits::{
     CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_FETCH_BYTES, MAX_LABEL, MAX_SESSIONS,
     MAX_VISITORS,
 };
-use crate::store::{Column, Relation, RelationState, StoreError, pair};
+use crate::store::{Column, Relation, RelationState, StoreError, Ticket, pair};
 use crate::wire::{Answer, Code, Event, Presence, Refusal};
 
 /// Who is there.
@@ -200,14 +200,14 @@ impl Home {
                 && let Some(applications) = self.sessions.presence(persona)
             {
                 bytes += 64 + applications.iter().map(|name| name.len() + 2).sum::<usize>();
-                // What is beyond, the client asks for again, in smaller questions.
+                // What is beyond, the client asks for again.
                 if bytes > MAX_FETCH_BYTES && !there.is_empty() {
-                    break;
+                    return Ok(Answer::Presence(there, true).into());
                 }
                 there.push(Presence { persona, applications: Some(applications) });
             }
         }
-        Ok(Answer::Presence(there).into())
+        Ok(Answer::Presence(there, false).into())
     }
 
     /// Ends a device's session, where it has one.
@@ -253,6 +253,16 @@ impl Home {
         let relation: Option<Relation> =
             self.store.get(Column::Relations, &pair(owner.digest(), other.digest()))?;
         Ok(relation.is_some_and(|relation| relation.state == RelationState::Held))
+    }
+
+    /// Tells another person that a hosted one is there, when their relation begins to hold, or is gone, when it ends.
+    /// One who is away is not told of: the other one takes him for away already.
+    pub(super) fn tell_presence_to(&mut self, other: Id, persona: Id, holds: bool, after: Option<Ticket>) {
+        let Some(applications) = self.sessions.presence(persona) else { return };
+        let presence = Presence { persona, applications: holds.then_some(applications) };
+        for device in self.sessions.devices(other).to_vec() {
+            self.tell(device, Event::Presence(presence.clone()), after);
+        }
     }
 
     /// Tells related people who are logged in here that a persona came, went, or has other applications.

@@ -67,7 +67,7 @@ impl Walk {
 }
 
 /// The persona that a key begins with.
-fn owner_of(key: &[u8]) -> Id {
+pub(super) fn owner_of(key: &[u8]) -> Id {
     let mut digest = [0; 32];
     digest.copy_from_slice(&key[..32]);
     Id::from_digest(digest)
@@ -164,8 +164,8 @@ impl Home {
         self.commit_any(batch)
     }
 
-    fn sweep_relations(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
+    fn sweep_relations(&mut self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+        let (mut batch, mut ended) = (Batch::default(), Vec::new());
         let mut owners: HashMap<Id, Hosted> = HashMap::new();
         for (key, value) in walk.step(self, Column::Relations, now)? {
             let record: Relation = self.store.record(Column::Relations, &value)?;
@@ -183,21 +183,28 @@ impl Home {
                 Some(state) => batch.put(Column::Relations, &key, &Relation { state, ..record }),
                 None => batch.delete(Column::Relations, &key),
             }
-            tracing::debug!("a relation of {owner} to {} has expired", other_of(&key));
+            let other = other_of(&key);
+            if record.state == RelationState::Held {
+                ended.push((other, owner));
+            }
+            tracing::debug!("a relation of {owner} to {other} has expired");
         }
         for (owner, hosted) in owners {
             batch.put(Column::Hosted, owner.digest(), &hosted);
         }
-        self.commit_any(batch)
+        self.commit_any(batch)?;
+        ended.into_iter().for_each(|(other, owner)| self.tell_presence_to(other, owner, false, None));
+        Ok(())
     }
 
     /// Nothing is kept of who has left once the redirect is over.
-    fn sweep_hosted(&self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
+    fn sweep_hosted(&mut self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for (key, value) in walk.step(self, Column::Hosted, now)? {
             let hosted: Hosted = self.store.record(Column::Hosted, &value)?;
             if hosted.departure.is_some() && hosted.redirect_until < now.wall {
                 batch.delete(Column::Hosted, &key);
+                self.redirects.forget(owner_of(&key), &hosted);
             }
         }
         self.commit_any(batch)

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use libp2p::PeerId;
 use sha2::{Digest, Sha256};
 
+use super::space::Space;
 use super::{Home, Now, RequestId, Settings, What};
 use crate::body::{
     BlobRef, HomeAddress, Login, Message, Registration, RelationAcceptance, RelationRequest,
@@ -86,7 +87,9 @@ impl Bench {
         };
         change(&mut settings);
         let store = Arc::new(Store::open(&folder.path().join("store")).unwrap());
-        let home = Home::new(store, Key::from_secret(&[200; 32]), settings).unwrap();
+        let mut home = Home::new(store, Key::from_secret(&[200; 32]), settings).unwrap();
+        // Whatever this machine's is.
+        home.space = Space::new(|| Some(u64::MAX));
         let now = Now { wall: START, instant: Instant::now() };
         Self { home, now, events: Vec::new(), folder, requests: 0 }
     }

@@ -235,7 +235,7 @@ mod tests {
             Event::Presence(presence) => presence,
             _ => unreachable!("it is one"),
         };
-        let long = Answer::Presence((0..256).map(one).collect());
+        let long = Answer::Presence((0..256).map(one).collect(), true);
         assert_eq!(answer_weight(&long), long.to_bytes().len());
         assert!(answer_weight(&long) > 256 * 50 * 64);
         assert_eq!(answer_weight(&Answer::Done), 512);

@@ -5,25 +5,23 @@
 //! Path: a hosted persona → record → the homes closest to its id; a record that comes → verified → kept where it is
 //! the newest. A record that a client finds is verified by [`read`] again: nobody has to be believed.
 
-use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig, RecordStore};
 use libp2p::kad::{self, Quorum, Record, RecordKey, StoreInserts};
-use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use libp2p::{PeerId, StreamProtocol};
 use minicbor::{Decode, Encode};
 
-use super::quotas::{Buckets, ip_of};
+use super::queue::Queue;
+use super::quotas::{Address, Meter, Rates};
 use crate::body::{Contact, Hosting, Registration};
 use crate::cbor;
 use crate::envelope::{Envelope, EnvelopeError, Expected, Order};
 use crate::home::Home;
 use crate::id::Id;
 use crate::limits::{
-    MAX_FOREIGN_RECORDS, MAX_HOSTED, MAX_PUBLICATIONS, MAX_RECORD, PUBLISH_EACH_SECOND, PUBLISH_INTERVAL,
-    RECORD_TIME, RECORDS_OF_PEER,
+    MAX_FOREIGN_RECORDS, MAX_HOSTED, MAX_PUBLICATIONS, MAX_RECORD, PUBLISH_EACH_SECOND, RECORD_TIME,
 };
 
 /// The name of the directory's protocol.
@@ -148,87 +146,93 @@ fn behaviour(peer: PeerId) -> kad::Behaviour<MemoryStore> {
     kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config)
 }
 
-/// Whether an address of another home may be used that was told by somebody at `seen`: places that are reachable from
-/// one's own network only are not taken from strangers outside, lest they make the home knock at its neighbours.
-pub(super) fn may_dial(address: &Multiaddr, seen: &Multiaddr) -> bool {
-    let parts: Vec<_> = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
-    let plain = matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(1..)]);
-    plain && (is_public(address) || !is_public(seen))
-}
-
-fn is_public(address: &Multiaddr) -> bool {
-    match ip_of(address) {
-        Some(IpAddr::V4(ip)) => {
-            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_multicast() || shared)
-                && !(ip.is_unspecified() || ip.is_broadcast() || ip.is_documentation())
-        }
-        // Global unicast.
-        Some(IpAddr::V6(ip)) => ip.segments()[0] & 0xe000 == 0x2000,
-        None => false,
-    }
-}
-
 /// What a home does for the directory.
 pub(super) struct Directory {
     network: String,
-    /// Personas whose records are to be published, those that came last first.
-    due: VecDeque<Id>,
-    /// The persona after which the next round goes on, and when a round begins.
-    round: Option<Id>,
-    next_round: Instant,
+    /// The home's place among all keys.
+    place: kad::KBucketKey<PeerId>,
+    queue: Queue,
     next_sweep: Instant,
-    foreign: usize,
-    rate: Buckets<PeerId>,
+    /// Records of others, by how far they are from the home.
+    foreign: BTreeMap<kad::KBucketDistance, RecordKey>,
+    /// How many there may be.
+    most: usize,
+    rate: Meter,
 }
 
 impl Directory {
-    pub(super) fn new(network: String, now: Instant) -> Self {
+    pub(super) fn new(network: String, home: PeerId, rates: Rates, now: Instant) -> Self {
         Self {
             network,
-            due: VecDeque::new(),
-            round: None,
-            next_round: now,
+            place: home.into(),
+            queue: Queue::new(now),
             next_sweep: now,
-            foreign: 0,
-            rate: Buckets::new(RECORDS_OF_PEER),
+            foreign: BTreeMap::new(),
+            most: MAX_FOREIGN_RECORDS,
+            rate: Meter::new(rates),
         }
     }
 
     /// Records of others that are kept.
     pub(super) fn foreign(&self) -> usize {
-        self.foreign
+        self.foreign.len()
     }
 
-    /// A record has come. It is kept where it verifies and nothing newer is known.
+    /// A record has come from a peer at some address. It is kept where it verifies, nothing newer is known, and it is
+    /// among those nearest to the home.
     pub(super) fn put(
         &mut self,
         store: &mut MemoryStore,
-        source: PeerId,
+        (source, address): (PeerId, Option<Address>),
         record: Record,
         now: (u64, Instant),
     ) {
-        if !self.rate.take(source, now.1) {
+        if !self.rate.take(source, address, now.1) {
             return;
         }
         let Ok(persona) = Id::from_bytes(record.key.as_ref()) else { return };
+        let known = store.get(&record.key);
+        let new = known.is_none();
+        let distance = self.place.distance(&kad::KBucketKey::new(record.key.clone()));
+        if new && !self.has_room(&distance) {
+            return;
+        }
         let place = match read(&self.network, persona, &record.value, now.0) {
             Ok(place) => place,
             Err(error) => return tracing::debug!("Mercury: a record of {source} is refused: {error}"),
         };
-        let known = store.get(&record.key);
-        let newer = known.as_ref().is_none_or(|known| {
+        let newer = known.is_none_or(|known| {
             read(&self.network, persona, &known.value, now.0).map_or(true, |known| known.age < place.age)
         });
-        let new = known.is_none();
-        if !newer || new && self.foreign >= MAX_FOREIGN_RECORDS {
+        if !newer {
             return;
+        }
+        if new {
+            self.make_room(store);
         }
         // The sender does not say for how long, and who published it is not to be believed.
         let time = RECORD_TIME.min(Duration::from_secs(place.expires.saturating_sub(now.0)));
+        let key = record.key.clone();
         let record = Record { publisher: None, expires: Some(now.1 + time), ..record };
         if store.put(record).is_ok() {
-            self.foreign += usize::from(new);
+            self.foreign.insert(distance, key);
+        }
+    }
+
+    /// Whether there is room for one so far away: it is nearer than another one, which gives way.
+    fn has_room(&self, distance: &kad::KBucketDistance) -> bool {
+        let farthest = self.foreign.last_key_value();
+        self.foreign.len() < self.most || farthest.is_some_and(|(farthest, _)| distance < farthest)
+    }
+
+    fn make_room(&mut self, store: &mut MemoryStore) {
+        while self.foreign.len() >= self.most
+            && let Some((_, key)) = self.foreign.pop_last()
+        {
+            // One that has become ours since is not counted here.
+            if is_foreign(store, &key) {
+                store.remove(&key);
+            }
         }
     }
 
@@ -241,28 +245,24 @@ impl Directory {
     ) {
         self.rate.tick(now);
         for persona in home.moved() {
-            // The latest word of each counts, and a table that is full of them needs no more than a round.
-            self.due.push_front(persona);
-            self.due.truncate(MAX_HOSTED);
+            match home.entry(persona, wall) {
+                Ok(Some(_)) => self.queue.push(persona),
+                // It has left: others forget it in a day, or when its new home tells them.
+                Ok(None) => kad.remove_record(&key(persona)),
+                Err(error) => tracing::error!("{error}"),
+            }
         }
         if now >= self.next_sweep {
             self.next_sweep = now + Duration::from_secs(60);
-            kad.store_mut().retain(|_, record| !record.is_expired(now));
-            self.foreign = kad.store_mut().records().filter(|record| record.publisher.is_none()).count();
+            let store = kad.store_mut();
+            store.retain(|_, record| !record.is_expired(now));
+            self.foreign.retain(|_, key| is_foreign(store, key));
         }
-        if self.due.is_empty() && now >= self.next_round {
-            let some = home.hosted_after(self.round, PUBLISH_EACH_SECOND);
-            self.round = some.last().copied();
-            if self.round.is_none() {
-                self.next_round = now + PUBLISH_INTERVAL;
-            }
-            self.due.extend(some);
-        }
-        for _ in 0..PUBLISH_EACH_SECOND {
-            if kad.iter_queries().count() >= MAX_PUBLICATIONS {
+        let free = MAX_PUBLICATIONS.saturating_sub(kad.iter_queries().count());
+        for _ in 0..free.min(PUBLISH_EACH_SECOND) {
+            let Some(persona) = self.queue.next(now, |after, most| home.hosted_after(after, most)) else {
                 return;
-            }
-            let Some(persona) = self.due.pop_front() else { return };
+            };
             self.publish(kad, home, persona, (wall, now));
         }
     }
@@ -277,7 +277,7 @@ impl Directory {
         let key = key(persona);
         let entry = match home.entry(persona, wall) {
             Ok(Some(entry)) => entry,
-            // It has left: others forget it in a day, or when its new home tells them.
+            // It has left meanwhile.
             Ok(None) => return kad.remove_record(&key),
             Err(error) => return tracing::error!("{error}"),
         };
@@ -295,12 +295,19 @@ impl Directory {
     }
 }
 
+/// Whether a record that was published elsewhere is in a store.
+fn is_foreign(store: &MemoryStore, key: &RecordKey) -> bool {
+    store.get(key).is_some_and(|record| record.publisher.is_none())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::home::testing::{Bench, NETWORK, Person};
     use crate::id::Key;
+    use crate::limits::{PUBLISH_INTERVAL, RECORDS_OF_ADDRESS, RECORDS_OF_PEER};
+    use crate::net::quotas::Quotas;
     use crate::wire::Answer;
 
     fn entry(bench: &Bench, person: &Person) -> Entry {
@@ -316,7 +323,12 @@ mod tests {
     }
 
     fn put(directory: &mut Directory, store: &mut MemoryStore, record: Record, bench: &Bench) {
-        directory.put(store, PeerId::random(), record, (bench.now.wall, bench.now.instant));
+        directory.put(store, (PeerId::random(), None), record, (bench.now.wall, bench.now.instant));
+    }
+
+    fn directory(bench: &Bench) -> Directory {
+        let home = bench.home.peer_key().public().to_peer_id();
+        Directory::new(NETWORK.into(), home, Quotas::default().records, bench.now.instant)
     }
 
     #[test]
@@ -385,11 +397,11 @@ mod tests {
         // The old home signs a later contact.
         old.wait(200);
         let stale = record(&person, &entry(&old, &person));
-        let (mut directory, mut store) = (Directory::new(NETWORK.into(), old.now.instant), store());
+        let (mut directory, mut store) = (directory(&old), store());
         put(&mut directory, &mut store, moved.clone(), &old);
         put(&mut directory, &mut store, stale.clone(), &old);
         assert_eq!(store.get(&moved.key).unwrap().value, moved.value);
-        let (mut directory, mut store) = (Directory::new(NETWORK.into(), old.now.instant), self::store());
+        let (mut directory, mut store) = (self::directory(&old), self::store());
         put(&mut directory, &mut store, stale, &old);
         put(&mut directory, &mut store, moved.clone(), &old);
         assert_eq!(store.get(&moved.key).unwrap().value, moved.value);
@@ -398,32 +410,62 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_puts_so_many_records_and_not_one_more() {
+    fn one_peer_and_one_address_put_so_many_records_and_not_one_more() {
         let mut bench = Bench::new(|_| {});
         let person = bench.resident(1);
-        let (mut directory, mut store) = (Directory::new(NETWORK.into(), bench.now.instant), store());
-        let (peer, now) = (PeerId::random(), (bench.now.wall, bench.now.instant));
-        let wrong = Record { value: vec![0], ..record(&person, &entry(&bench, &person)) };
-        for _ in 0..RECORDS_OF_PEER.burst {
-            directory.put(&mut store, peer, wrong.clone(), now);
-        }
         let good = record(&person, &entry(&bench, &person));
-        directory.put(&mut store, peer, good.clone(), now);
-        assert!(store.get(&good.key).is_none());
-        directory.put(&mut store, PeerId::random(), good.clone(), now);
-        assert!(store.get(&good.key).is_some());
+        let wrong = Record { value: vec![0], ..good.clone() };
+        let quotas = Quotas::default();
+        let address = |number: u8| quotas.address(&format!("/ip4/192.0.2.{number}/tcp/1").parse().unwrap());
+        let now = (bench.now.wall, bench.now.instant);
+        let one = PeerId::random();
+        let one_peer = |number: u32| (one, address(u8::try_from(number % 8).unwrap()));
+        let one_address = |_| (PeerId::random(), address(1));
+        for (same_peer, burst) in [(true, RECORDS_OF_PEER.burst), (false, RECORDS_OF_ADDRESS.burst)] {
+            let source = |number| if same_peer { one_peer(number) } else { one_address(number) };
+            let (mut directory, mut store) = (directory(&bench), store());
+            for number in 1..burst {
+                directory.put(&mut store, source(number), wrong.clone(), now);
+            }
+            directory.put(&mut store, source(burst), good.clone(), now);
+            assert!(store.get(&good.key).is_some(), "the last one");
+            store.remove(&good.key);
+            directory.put(&mut store, source(burst), good.clone(), now);
+            assert!(store.get(&good.key).is_none(), "one more");
+            directory.put(&mut store, (PeerId::random(), address(9)), good.clone(), now);
+            assert!(store.get(&good.key).is_some(), "others are not concerned");
+        }
     }
 
     #[test]
-    fn so_many_records_of_others_are_kept() {
+    fn so_many_records_of_others_are_kept_and_then_the_farthest_gives_way_to_a_nearer_one() {
         let mut bench = Bench::new(|_| {});
-        let (person, other) = (bench.resident(1), bench.resident(2));
-        let (mut directory, mut store) = (Directory::new(NETWORK.into(), bench.now.instant), store());
-        directory.foreign = MAX_FOREIGN_RECORDS - 1;
-        let [last, one_more] = [&person, &other].map(|one| record(one, &entry(&bench, one)));
-        put(&mut directory, &mut store, last.clone(), &bench);
-        put(&mut directory, &mut store, one_more.clone(), &bench);
-        assert!(store.get(&last.key).is_some() && store.get(&one_more.key).is_none());
+        let mut records: Vec<_> = (1..=4)
+            .map(|number| {
+                let person = bench.resident(number);
+                record(&person, &entry(&bench, &person))
+            })
+            .collect();
+        let (mut directory, mut store) = (directory(&bench), store());
+        directory.most = 2;
+        let place = directory.place;
+        records.sort_by_key(|record| place.distance(&kad::KBucketKey::new(record.key.clone())));
+        let kept = |store: &MemoryStore| {
+            records.iter().map(|record| store.get(&record.key).is_some()).collect::<Vec<_>>()
+        };
+        for number in [1, 2, 3] {
+            put(&mut directory, &mut store, records[number].clone(), &bench);
+        }
+        assert_eq!(kept(&store), [false, true, true, false], "two, and the third is farther away");
+        put(&mut directory, &mut store, records[0].clone(), &bench);
+        assert_eq!(kept(&store), [true, true, false, false]);
+        assert_eq!(directory.foreign(), 2);
+        // What has become the home's own neither counts nor gives way.
+        store.put(Record { publisher: Some(PeerId::random()), ..records[1].clone() }).unwrap();
+        directory.most = 1;
+        store.remove(&records[0].key);
+        put(&mut directory, &mut store, records[0].clone(), &bench);
+        assert_eq!((kept(&store), directory.foreign()), (vec![true, true, false, false], 1));
     }
 
     #[test]
@@ -431,7 +473,7 @@ mod tests {
         let mut bench = Bench::new(|_| {});
         let (person, other) = (bench.resident(1), bench.resident(2));
         let mut kad = server(PeerId::random());
-        let mut directory = Directory::new(NETWORK.into(), bench.now.instant);
+        let mut directory = self::directory(&bench);
         let now = (bench.now.wall, bench.now.instant);
         directory.tick(&mut kad, &mut bench.home, now);
         let published = |kad: &mut kad::Behaviour<MemoryStore>, one: &Person| {
@@ -451,28 +493,5 @@ mod tests {
             directory.tick(&mut kad, &mut bench.home, (bench.now.wall, bench.now.instant));
         }
         assert_ne!(kad.store_mut().get(&key(other.id())).unwrap().value, before);
-    }
-
-    #[test]
-    fn strangers_do_not_make_a_home_knock_at_its_neighbours() {
-        let may = |address: &str, seen: &str| may_dial(&address.parse().unwrap(), &seen.parse().unwrap());
-        let (outside, inside) = ("/ip4/8.8.8.8/tcp/1", "/ip4/192.168.1.9/tcp/1");
-        for private in [
-            "/ip4/192.168.1.1/tcp/80",
-            "/ip4/127.0.0.1/tcp/80",
-            "/ip4/100.64.0.1/tcp/1",
-            "/ip6/fd00::1/tcp/1",
-        ] {
-            assert!(!may(private, outside) && may(private, inside), "{private}");
-        }
-        assert!(may("/ip4/9.9.9.9/tcp/1", outside) && may("/ip6/2606:4700::1/tcp/1", outside));
-        for odd in [
-            "/ip4/9.9.9.9/udp/1",
-            "/ip4/9.9.9.9/tcp/0",
-            "/dns4/example.org/tcp/1",
-            "/ip6/::ffff:10.0.0.1/tcp/1",
-        ] {
-            assert!(!may(odd, outside), "{odd}");
-        }
     }
 }

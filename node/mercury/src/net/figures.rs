@@ -11,6 +11,7 @@ use tokio::sync::watch;
 pub(super) struct Figures {
     pub(super) connections: AtomicU64,
     pub(super) connections_refused: AtomicU64,
+    pub(super) connections_ended: AtomicU64,
     pub(super) sessions: AtomicU64,
     pub(super) hosted: AtomicU64,
     pub(super) requests: AtomicU64,
@@ -76,6 +77,12 @@ impl Handle {
                 "Connections refused by a limit",
                 true,
                 &figures.connections_refused,
+            ),
+            figure(
+                "connections_ended",
+                "Connections closed since their peers did too much in short time",
+                true,
+                &figures.connections_ended,
             ),
             figure("sessions", "Devices that are logged in", false, &figures.sessions),
             figure("hosted", "Personas hosted", false, &figures.hosted),

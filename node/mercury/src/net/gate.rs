@@ -1,7 +1,7 @@
 //! The gate: which connections are let in, and which of them are kept while nothing happens on them.
 //!
-//! Here: counts by peer and by address, and a handler that keeps the connections of those who are logged in. Not here:
-//! what they ask ([`super::host`]).
+//! Here: counts by peer and by address, and a handler that keeps the connections of those who are logged in; of the
+//! others an address keeps a few. Not here: what they ask ([`super::host`]).
 //! Path: a connection comes → counted as pending → its peer is known → counted by peer → closed, and counted no more.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,10 +15,11 @@ use libp2p::core::upgrade::DeniedUpgrade;
 use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::swarm::handler::ConnectionEvent;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
-    NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+    NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
+use super::metered::Sources;
 use super::quotas::{Address, Buckets, Quotas};
 
 /// Why a connection is not let in.
@@ -31,24 +32,40 @@ pub(super) struct Gate {
     quotas: Quotas,
     rate: Buckets<Address>,
     /// All connections, those without a peer pending.
-    connections: HashMap<ConnectionId, (Option<Address>, Option<PeerId>)>,
+    connections: HashMap<ConnectionId, Known>,
+    /// Where they come from.
+    sources: Sources,
     pending: usize,
     by_address: HashMap<Address, Count>,
     by_peer: HashMap<PeerId, Vec<ConnectionId>>,
     kept: VecDeque<(PeerId, ConnectionId, bool)>,
+    ending: VecDeque<(PeerId, ConnectionId)>,
     waker: Option<Waker>,
     refused: u64,
+}
+
+/// A connection.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    peer: Option<PeerId>,
+    /// Whether its peer is logged in.
+    session: bool,
+    since: Instant,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     all: usize,
     pending: usize,
+    sessions: usize,
 }
 
 impl Gate {
-    pub(super) fn new(quotas: Quotas) -> Self {
+    /// It writes down where connections come from.
+    pub(super) fn new(quotas: Quotas, sources: &Sources) -> Self {
         Self {
+            sources: sources.clone(),
+            ending: VecDeque::new(),
             rate: Buckets::new(quotas.connections_rate),
             quotas,
             connections: HashMap::new(),
@@ -61,10 +78,22 @@ impl Gate {
         }
     }
 
-    /// Whether a peer's connections are kept while nothing happens on them.
+    /// Whether a peer is logged in: its connections are kept while nothing happens on them.
     pub(super) fn keep(&mut self, peer: PeerId, keep: bool) {
         let Some(connections) = self.by_peer.get(&peer) else { return };
-        self.kept.extend(connections.iter().map(|connection| (peer, *connection, keep)));
+        for connection in connections {
+            self.kept.push_back((peer, *connection, keep));
+            let Some(known) = self.connections.get_mut(connection) else { continue };
+            let before = std::mem::replace(&mut known.session, keep);
+            let address = self.sources.get(*connection);
+            if let Some(count) = address.and_then(|address| self.by_address.get_mut(&address)) {
+                count.sessions = count.sessions + usize::from(keep) - usize::from(before);
+            }
+        }
+        self.wake();
+    }
+
+    fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -77,6 +106,41 @@ impl Gate {
 
     pub(super) fn tick(&mut self, now: Instant) {
         self.rate.tick(now);
+        let surplus = self.surplus(now);
+        if !surplus.is_empty() {
+            self.refused += surplus.len() as u64;
+            self.ending = surplus.into();
+            self.wake();
+        }
+    }
+
+    /// Connections without a session that are too many from their address: those that are there for longest.
+    fn surplus(&self, now: Instant) -> Vec<(PeerId, ConnectionId)> {
+        let most = self.quotas.without_session_of_address;
+        let mut crowded: HashMap<Address, Vec<(Instant, PeerId, ConnectionId)>> = self
+            .by_address
+            .iter()
+            .filter(|(_, count)| count.all - count.pending - count.sessions > most)
+            .map(|(address, _)| (*address, Vec::new()))
+            .collect();
+        if crowded.is_empty() {
+            return Vec::new();
+        }
+        for (connection, known) in &self.connections {
+            if let (Some(peer), false) = (known.peer, known.session)
+                && now.saturating_duration_since(known.since) >= self.quotas.grace
+                && let Some(address) = self.sources.get(*connection)
+                && let Some(idle) = crowded.get_mut(&address)
+            {
+                idle.push((known.since, peer, *connection));
+            }
+        }
+        let beyond = |mut idle: Vec<_>| {
+            idle.sort_unstable();
+            idle.truncate(idle.len().saturating_sub(most));
+            idle.into_iter().map(|(_, peer, connection)| (peer, connection))
+        };
+        crowded.into_values().flat_map(beyond).collect()
     }
 
     fn arrive(
@@ -104,9 +168,10 @@ impl Gate {
             let count = self.by_address.entry(address).or_default();
             count.all += 1;
             count.pending += 1;
+            self.sources.insert(connection, address);
         }
         self.pending += 1;
-        self.connections.insert(connection, (address, None));
+        self.connections.insert(connection, Known { peer: None, session: false, since: now });
         Ok(())
     }
 
@@ -117,14 +182,16 @@ impl Gate {
             return Err(Refused("of this peer"));
         }
         self.no_longer_pending(connection);
-        self.connections.entry(connection).or_insert((None, None)).1 = Some(peer);
+        let new = Known { peer: None, session: false, since: Instant::now() };
+        self.connections.entry(connection).or_insert(new).peer = Some(peer);
         self.by_peer.entry(peer).or_default().push(connection);
         Ok(())
     }
 
     fn no_longer_pending(&mut self, connection: ConnectionId) {
-        if let Some((address, None)) = self.connections.get(&connection) {
+        if let Some(Known { peer: None, .. }) = self.connections.get(&connection) {
             self.pending -= 1;
+            let address = self.sources.get(connection);
             if let Some(count) = address.and_then(|address| self.by_address.get_mut(&address)) {
                 count.pending -= 1;
             }
@@ -133,11 +200,12 @@ impl Gate {
 
     fn depart(&mut self, connection: ConnectionId) {
         self.no_longer_pending(connection);
-        let Some((address, peer)) = self.connections.remove(&connection) else { return };
-        if let Some(address) = address
+        let Some(Known { peer, session, .. }) = self.connections.remove(&connection) else { return };
+        if let Some(address) = self.sources.remove(connection)
             && let Some(count) = self.by_address.get_mut(&address)
         {
             count.all -= 1;
+            count.sessions -= usize::from(session);
             if count.all == 0 {
                 self.by_address.remove(&address);
             }
@@ -212,6 +280,10 @@ impl NetworkBehaviour for Gate {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+        if let Some((peer_id, connection)) = self.ending.pop_front() {
+            let connection = CloseConnection::One(connection);
+            return Poll::Ready(ToSwarm::CloseConnection { peer_id, connection });
+        }
         if let Some((peer_id, connection, keep)) = self.kept.pop_front() {
             let handler = NotifyHandler::One(connection);
             return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event: keep });
@@ -255,6 +327,8 @@ impl ConnectionHandler for Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::limits::Rate;
 
@@ -269,7 +343,7 @@ mod tests {
             ..Quotas::default()
         };
         change(&mut quotas);
-        Gate::new(quotas)
+        Gate::new(quotas, &Sources::default())
     }
 
     fn address(gate: &Gate, number: u8) -> Option<Address> {
@@ -334,6 +408,37 @@ mod tests {
     }
 
     #[test]
+    fn an_address_keeps_so_many_connections_without_a_session_and_not_one_more() {
+        let grace = Duration::from_secs(10);
+        let mut arrivals = Arrivals(
+            gate(|quotas| {
+                (quotas.connections, quotas.connections_of_address) = (20, 10);
+                (quotas.without_session_of_address, quotas.grace) = (2, grace);
+            }),
+            0,
+        );
+        let peers = [0; 4].map(|_| PeerId::random());
+        let [first, second, third, _] = peers.map(|peer| arrivals.come_as(1, peer).expect("there is room"));
+        let other = arrivals.come_as(2, PeerId::random()).expect("another address");
+        arrivals.0.keep(peers[2], true);
+        let (now, later) = (Instant::now(), Instant::now() + grace);
+        assert_eq!(arrivals.0.surplus(now), [], "each has time to log in");
+        assert_eq!(arrivals.0.surplus(later), [(peers[0], first)], "three without one, the first is closed");
+        arrivals.0.keep(peers[3], true);
+        assert_eq!(arrivals.0.surplus(later), [], "two of four");
+        arrivals.0.keep(peers[3], false);
+        arrivals.0.keep(peers[2], false);
+        arrivals.0.tick(later);
+        assert_eq!(arrivals.0.ending, [(peers[0], first), (peers[1], second)]);
+        for connection in [first, second, third, other] {
+            arrivals.0.depart(connection);
+        }
+        let left =
+            arrivals.0.by_address.values().map(|count| (count.all, count.sessions)).collect::<Vec<_>>();
+        assert_eq!(left, [(1, 0)]);
+    }
+
+    #[test]
     fn connections_come_at_a_bounded_rate_and_nothing_is_left_of_those_that_went() {
         let rate = Rate { burst: 3, per_second: 1 };
         let mut arrivals = Arrivals(gate(|quotas| quotas.connections_rate = rate), 0);
@@ -345,6 +450,6 @@ mod tests {
         assert_eq!(arrivals.come(1), Err(Refused("in short time from this address")));
         let gate = &arrivals.0;
         assert!(gate.connections.is_empty() && gate.by_address.is_empty() && gate.by_peer.is_empty());
-        assert_eq!(gate.pending, 0);
+        assert_eq!((gate.pending, gate.sources.len()), (0, 0));
     }
 }

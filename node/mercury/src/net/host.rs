@@ -4,7 +4,7 @@
 //! (`devices`), which connections come in (`gate`).
 //! Path: request → quotas → [`Home::handle`] → outputs, in order, each once its batch is safe → answer or event.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,8 @@ use tokio::sync::watch;
 
 use super::codec::{Arrived, Asked};
 use super::devices::{Devices, Disconnect, answer_weight};
-use super::directory::{DIRECTORY, Directory, may_dial};
+use super::dials::{Guard, may_dial};
+use super::directory::{DIRECTORY, Directory};
 use super::figures::{Figures, Handle, add, set};
 use super::quotas::{Address, Buckets, Quotas};
 use super::setup::{HostError, Setup};
@@ -36,7 +37,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// A home on the network.
 pub struct Host {
     home: Home,
-    swarm: Swarm<Protocols>,
+    swarm: Swarm<Guard<Protocols>>,
     permits: Permits,
     durable: Durable,
     quotas: Quotas,
@@ -51,8 +52,6 @@ pub struct Host {
     of_address: Buckets<Address>,
     /// Where those come from who have not yet told what they are.
     seen: HashMap<ConnectionId, Multiaddr>,
-    /// From whom to whom circuits are open.
-    circuits: HashSet<(PeerId, PeerId)>,
     next: u64,
     /// Requests that the home has not answered yet.
     asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
@@ -72,7 +71,9 @@ impl Host {
     /// It cannot listen at one of the addresses.
     pub fn new(listen: Vec<Multiaddr>, home: Home, setup: Setup) -> Result<Self, HostError> {
         let permits = home.permits();
-        let mut swarm = build(&home.peer_key(), &permits, &setup.quotas, !setup.external.is_empty())?;
+        let peers: Vec<_> = setup.peers.iter().filter_map(split_peer).collect();
+        let hide = !setup.external.is_empty();
+        let mut swarm = build(&home.peer_key(), &permits, &setup.quotas, hide, &peers)?;
         for address in listen {
             swarm
                 .listen_on(address.clone())
@@ -83,8 +84,13 @@ impl Host {
             permits,
             durable: home.durable(),
             devices: Devices::default(),
-            directory: Directory::new(home.network().to_owned(), Instant::now()),
-            peers: setup.peers.iter().filter_map(split_peer).collect(),
+            directory: Directory::new(
+                home.network().to_owned(),
+                home.peer_key().public().to_peer_id(),
+                setup.quotas.records,
+                Instant::now(),
+            ),
+            peers,
             next_peers: Instant::now(),
             next_complaint: Instant::now(),
             reserved: HashMap::new(),
@@ -92,7 +98,6 @@ impl Host {
             of_address: Buckets::new(setup.quotas.requests_of_address),
             quotas: setup.quotas,
             seen: HashMap::new(),
-            circuits: HashSet::new(),
             next: 0,
             asked: HashMap::new(),
             outputs: VecDeque::new(),
@@ -146,9 +151,11 @@ impl Host {
         self.of_peer.tick(now.instant);
         self.of_address.tick(now.instant);
         self.end_reservations();
-        let gate = &mut self.swarm.behaviour_mut().gate;
-        gate.tick(now.instant);
-        set(&self.figures.connections_refused, gate.refused());
+        let protocols = self.swarm.behaviour_mut();
+        protocols.gate.tick(now.instant);
+        set(&self.figures.connections_refused, protocols.gate.refused());
+        let ended = protocols.directory.ended() + protocols.identify.ended() + protocols.relay.ended();
+        set(&self.figures.connections_ended, ended);
         let kad = &mut self.swarm.behaviour_mut().directory;
         self.directory.tick(kad, &mut self.home, (now.wall, now.instant));
         if now.instant >= self.next_peers {
@@ -238,6 +245,7 @@ impl Host {
             self.home.gone(peer);
             self.collect();
         }
+        self.count_circuits();
     }
 
     /// Another home tells where it is reached.
@@ -254,10 +262,11 @@ impl Host {
 
     fn on_directory_event(&mut self, event: kad::Event) {
         if let kad::Event::InboundRequest {
-            request: kad::InboundRequest::PutRecord { source, record: Some(record), .. },
+            request: kad::InboundRequest::PutRecord { source, connection, record: Some(record) },
         } = event
         {
             let now = now();
+            let source = (source, self.devices.address(source, connection));
             let store = self.swarm.behaviour_mut().directory.store_mut();
             self.directory.put(store, source, record, (now.wall, now.instant));
         }
@@ -391,21 +400,22 @@ impl Host {
                 }
             }
             relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
-                self.circuits.insert((*src_peer_id, *dst_peer_id));
                 // The relay asked only whether the device may open some circuit, not which one.
-                if !self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now()) {
+                let permitted = self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now());
+                if !permitted {
                     add(&self.figures.circuits_refused);
                     self.disconnect(*src_peer_id);
                 }
             }
             relay::Event::CircuitReqDenied { .. } => add(&self.figures.circuits_refused),
-            // It may be said twice, by the circuit and by a connection that carried it.
-            relay::Event::CircuitClosed { src_peer_id, dst_peer_id, .. } => {
-                self.circuits.remove(&(*src_peer_id, *dst_peer_id));
-            }
             _ => {}
         }
-        set(&self.figures.circuits, u64::try_from(self.circuits.len()).unwrap_or(u64::MAX));
+        self.count_circuits();
+    }
+
+    fn count_circuits(&self) {
+        let open = self.swarm.behaviour().relay.open();
+        set(&self.figures.circuits, u64::try_from(open.len()).unwrap_or(u64::MAX));
     }
 
     /// Takes what the home has to say.

@@ -7,12 +7,21 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 
 use crate::limits::{self, Rate};
+
+/// How often one peer and one address may do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// One peer.
+    pub of_peer: Rate,
+    /// All peers at one address.
+    pub of_address: Rate,
+}
 
 /// The numbers. Tests take smaller ones.
 #[derive(Debug, Clone)]
@@ -23,6 +32,10 @@ pub struct Quotas {
     pub connections_of_peer: usize,
     /// Connections from one address.
     pub connections_of_address: usize,
+    /// Of which without a session, once they had [`Quotas::grace`].
+    pub without_session_of_address: usize,
+    /// How long a connection without a session is not counted as one.
+    pub grace: Duration,
     /// Connections that have not shown who they are.
     pub pending: usize,
     /// Of which from one address.
@@ -33,6 +46,22 @@ pub struct Quotas {
     pub requests_of_peer: Rate,
     /// Requests from one address.
     pub requests_of_address: Rate,
+    /// Messages of the directory.
+    pub lookups: Rates,
+    /// What peers tell and ask about each other.
+    pub introductions: Rates,
+    /// What is done at the relay.
+    pub relaying: Rates,
+    /// Records for the directory.
+    pub records: Rates,
+    /// Circuits that one persona has opened.
+    pub circuits_of_persona: usize,
+    /// Circuits that were opened from one address.
+    pub circuits_of_address: usize,
+    /// Addresses that strangers told and that are dialled.
+    pub dials: Rate,
+    /// Of which at one target.
+    pub dials_of_target: Rate,
     /// Whether loopback counts as an address. It does not tell people apart: a proxy or Tor stands there.
     pub loopback: bool,
 }
@@ -43,11 +72,24 @@ impl Default for Quotas {
             connections: limits::MAX_CONNECTIONS,
             connections_of_peer: limits::MAX_CONNECTIONS_OF_PEER,
             connections_of_address: limits::MAX_CONNECTIONS_OF_ADDRESS,
+            without_session_of_address: limits::MAX_WITHOUT_SESSION_OF_ADDRESS,
+            grace: limits::SESSION_GRACE,
             pending: limits::MAX_PENDING,
             pending_of_address: limits::MAX_PENDING_OF_ADDRESS,
             connections_rate: limits::CONNECTIONS_RATE_OF_ADDRESS,
             requests_of_peer: limits::REQUESTS_OF_PEER,
             requests_of_address: limits::REQUESTS_OF_ADDRESS,
+            lookups: Rates { of_peer: limits::LOOKUPS_OF_PEER, of_address: limits::LOOKUPS_OF_ADDRESS },
+            introductions: Rates {
+                of_peer: limits::INTRODUCTIONS_OF_PEER,
+                of_address: limits::INTRODUCTIONS_OF_ADDRESS,
+            },
+            relaying: Rates { of_peer: limits::RELAYING_OF_PEER, of_address: limits::RELAYING_OF_ADDRESS },
+            records: Rates { of_peer: limits::RECORDS_OF_PEER, of_address: limits::RECORDS_OF_ADDRESS },
+            circuits_of_persona: limits::MAX_CIRCUITS_OF_PERSONA,
+            circuits_of_address: limits::MAX_CIRCUITS_OF_ADDRESS,
+            dials: limits::DIALS,
+            dials_of_target: limits::DIALS_OF_TARGET,
             loopback: false,
         }
     }
@@ -77,6 +119,30 @@ impl Quotas {
             IpAddr::V4(_) => ip,
             IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
         }))
+    }
+}
+
+/// Buckets of a peer and of an address: who takes needs a token of each.
+#[derive(Debug)]
+pub(super) struct Meter {
+    of_peer: Buckets<PeerId>,
+    of_address: Buckets<Address>,
+}
+
+impl Meter {
+    pub(super) fn new(rates: Rates) -> Self {
+        Self { of_peer: Buckets::new(rates.of_peer), of_address: Buckets::new(rates.of_address) }
+    }
+
+    /// Takes a token of each, where there is one of the peer's.
+    pub(super) fn take(&mut self, peer: PeerId, address: Option<Address>, now: Instant) -> bool {
+        self.of_peer.take(peer, now) && address.is_none_or(|address| self.of_address.take(address, now))
+    }
+
+    /// Forgets full buckets.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.of_peer.tick(now);
+        self.of_address.tick(now);
     }
 }
 
@@ -142,6 +208,20 @@ mod tests {
         assert!(!buckets.take("one", now + Duration::from_millis(999)));
         let much_later = now + Duration::from_secs(3600);
         assert_eq!([0; 4].map(|_| buckets.take("one", much_later)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn peers_share_what_their_address_may_and_one_peer_has_no_more_at_another() {
+        let rate = |burst| Rate { burst, per_second: 1 };
+        let mut meter = Meter::new(Rates { of_peer: rate(2), of_address: rate(3) });
+        let quotas = Quotas::default();
+        let [here, there] = ["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1"]
+            .map(|address| quotas.address(&address.parse().unwrap()));
+        let ([one, other], now) = ([0; 2].map(|_| PeerId::random()), Instant::now());
+        assert_eq!([0; 3].map(|_| meter.take(one, here, now)), [true, true, false]);
+        assert!(!meter.take(one, there, now), "the same peer");
+        assert_eq!([0; 2].map(|_| meter.take(other, here, now)), [true, false], "the same address");
+        assert!(meter.take(PeerId::random(), there, now));
     }
 
     #[test]

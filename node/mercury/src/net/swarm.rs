@@ -8,9 +8,12 @@ use libp2p::{
     Multiaddr, PeerId, Swarm, autonat, connection_limits, identify, kad, noise, ping, relay, tcp, yamux,
 };
 
+use super::circuits::{Limits, Relay};
 use super::codec;
+use super::dials::{Dials, Guard};
 use super::directory;
 use super::gate::Gate;
+use super::metered::{Metered, Sources};
 use super::quotas::Quotas;
 use crate::home::Permits;
 use crate::limits::{
@@ -25,16 +28,17 @@ use crate::wire::REQUESTS;
 pub(super) struct Protocols {
     pub(super) gate: Gate,
     outgoing: connection_limits::Behaviour,
-    identify: identify::Behaviour,
+    pub(super) identify: Metered<identify::Behaviour>,
     ping: ping::Behaviour,
     pub(super) requests: codec::Requests,
     pub(super) events: codec::Events,
-    pub(super) directory: kad::Behaviour<MemoryStore>,
-    relay: relay::Behaviour,
+    pub(super) directory: Metered<kad::Behaviour<MemoryStore>>,
+    pub(super) relay: Metered<Relay>,
     autonat: autonat::Behaviour,
 }
 
-/// A home's swarm; it listens nowhere yet. Within a tokio runtime.
+/// A home's swarm; it listens nowhere yet, and dials the homes that are named, and others as `dials` has it. Within a
+/// tokio runtime.
 ///
 /// # Errors
 /// The keys cannot be used for encryption.
@@ -43,31 +47,40 @@ pub(super) fn build(
     permits: &Permits,
     quotas: &Quotas,
     hide_listening: bool,
-) -> Result<Swarm<Protocols>, noise::Error> {
+    named: &[(PeerId, Multiaddr)],
+) -> Result<Swarm<Guard<Protocols>>, noise::Error> {
+    let sources = Sources::default();
+    let limits = Limits::new(permits, quotas);
+    let relay = relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits, &limits));
     let protocols = Protocols {
-        gate: Gate::new(quotas.clone()),
+        gate: Gate::new(quotas.clone(), &sources),
         outgoing: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING)),
         ),
-        identify: identify::Behaviour::new(
-            identify::Config::new(REQUESTS.to_owned(), key.public())
-                .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
-                // Ten thousand devices would be told every five minutes what they know.
-                .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
-                // What strangers say of themselves is not dialled; the directory takes what `may_dial` lets through.
-                .with_cache_size(0)
-                .with_hide_listen_addrs(hide_listening),
+        identify: Metered::new(
+            identify::Behaviour::new(
+                identify::Config::new(REQUESTS.to_owned(), key.public())
+                    .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
+                    // Ten thousand devices would be told every five minutes what they know.
+                    .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
+                    // What strangers say of themselves is not dialled; the directory takes what `may_dial` lets through.
+                    .with_cache_size(0)
+                    .with_hide_listen_addrs(hide_listening),
+            ),
+            &sources,
+            quotas.introductions,
         ),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
         requests: codec::requests(ProtocolSupport::Inbound),
         events: codec::events(ProtocolSupport::Outbound),
-        directory: directory::server(key.public().to_peer_id()),
-        relay: relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits)),
+        directory: Metered::new(directory::server(key.public().to_peer_id()), &sources, quotas.lookups),
+        relay: Metered::new(Relay::new(relay, limits), &sources, quotas.relaying),
         autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
     };
+    let protocols = Guard::new(protocols, Dials::new(quotas, named.iter().map(|(_, address)| address)));
     let swarm = libp2p::SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, muxer)?
@@ -90,7 +103,7 @@ fn muxer() -> yamux::Config {
 }
 
 /// The relay: for whom the home says so, and no faster than the crate's own rates.
-fn relay_config(permits: &Permits) -> relay::Config {
+fn relay_config(permits: &Permits, limits: &Limits) -> relay::Config {
     let mut config = relay::Config {
         max_reservations: MAX_SESSIONS,
         reservation_duration: RESERVATION_TIME,
@@ -105,9 +118,9 @@ fn relay_config(permits: &Permits) -> relay::Config {
     let reachable = permits.clone();
     config.reservation_rate_limiters =
         vec![Box::new(move |peer: PeerId, _: &Multiaddr, _: std::time::Instant| reachable.may_reserve(peer))];
-    let callers = permits.clone();
+    let callers = limits.clone();
     config.circuit_src_rate_limiters =
-        vec![Box::new(move |peer: PeerId, _: &Multiaddr, now| callers.may_open(peer, now))];
+        vec![Box::new(move |peer: PeerId, address: &Multiaddr, now| callers.may_open(peer, address, now))];
     config
 }
 

@@ -1,22 +1,23 @@
 //! What a home keeps, in a RocksDB of its own: typed records, one batch per operation, syncs for many at once.
 //!
-//! | column | key | value |
-//! |---|---|---|
-//! | `meta` | `format` | a number |
-//! | `hosted` | persona | [`Hosted`] |
-//! | `profiles` | persona | [`StoredProfile`] |
-//! | `relations` | owner, other | [`Relation`] |
-//! | `requests` | recipient, slot (1 byte) | [`Request`] |
-//! | `boxes` | recipient | [`Mailbox`] |
-//! | `mail` | recipient, number (8 bytes) | [`Item`] |
-//! | `senders` | recipient, sender | [`Sender`] |
-//! | `seen` | recipient, hash of a message | [`Seen`] |
-//! | `blobs` | owner, hash | [`Blob`] |
-//! | `chunks` | owner, hash, number (4 bytes) | bytes |
-//! | `invitations` | code (16 bytes) | when it expires, 8 bytes |
-//! | `bans` | persona | why |
+//! | column | key | value | at most |
+//! |---|---|---|---|
+//! | `meta` | `format` | a number | this |
+//! | `hosted` | persona | [`Hosted`] | 10,000 hosted, and two who have left for each |
+//! | `profiles` | persona | [`StoredProfile`] | one |
+//! | `relations` | owner, other | [`Relation`] | 2,000 held or asked for, 2,000 taken back |
+//! | `requests` | recipient, slot (1 byte) | [`Request`] | 64 |
+//! | `boxes` | recipient | [`Mailbox`] | one |
+//! | `mail` | recipient, number (8 bytes) | [`Item`] | 16 Ki, 4 MiB |
+//! | `senders` | recipient, sender | [`Sender`] | one for each in `mail` and `seen` |
+//! | `seen` | recipient, hash of a message | [`Seen`] | 256 Ki |
+//! | `blobs` | owner, hash | [`Blob`] | 1,024 |
+//! | `chunks` | owner, hash, number (4 bytes) | bytes | 8 MiB |
+//! | `invitations` | code (16 bytes) | when it expires, 8 bytes | 10,000, of the home's owner |
+//! | `bans` | persona | why | 100,000, of the home's owner |
 //!
-//! A persona is the 32 bytes of its id's hash. Numbers are big-endian. Records are CBOR.
+//! A persona is the 32 bytes of its id's hash. Numbers are big-endian. Records are CBOR. What is at most is for each of
+//! the hosted where no owner is named, and goes when that one leaves ([`crate::limits`]).
 
 mod records;
 mod restore;
@@ -53,7 +54,8 @@ const READ_CACHE: usize = 32 << 20;
 /// larger than this, in bytes.
 const JOURNAL: u64 = 64 << 20;
 /// What is written to files in a second at most, in bytes, by flushes and merges: the rest of the disk is the chain's.
-const WRITES_A_SECOND: i64 = 32 << 20;
+/// Twice what 2,000 of the longest messages are: with less, it is this that messages wait for.
+const WRITES_A_SECOND: i64 = 256 << 20;
 /// How often that is portioned, microseconds; RocksDB's own number.
 const PORTION: i64 = 100_000;
 /// One out of so many portions goes to merges even where flushes wait; RocksDB's own number.
@@ -248,6 +250,13 @@ impl Store {
         }
         self.db.write_opt(writes, &WriteOptions::default()).map_err(|error| self.wrong(error.to_string()))?;
         Ok(self.syncer.written())
+    }
+
+    /// Free bytes on its disk; none where the system does not say.
+    #[must_use]
+    pub fn free_space(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// The ticket of the last batch: what was read by now is safe when it is due.

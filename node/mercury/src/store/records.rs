@@ -87,10 +87,11 @@ pub struct Relation {
     /// The request's nonce.
     #[n(2)]
     pub nonce: minicbor::bytes::ByteArray<32>,
-    /// Who asked.
+    /// Who asked; of a request that is not known, the other one.
     #[n(3)]
     pub requester: Id,
-    /// The request, an envelope.
+    /// The request, an envelope. Empty where the revocation came without one, or when it only waited in the box: then
+    /// the owner has never been in this relation, and it is not told.
     #[n(4)]
     pub request: ByteVec,
     /// The acceptance, an envelope.
@@ -108,6 +109,24 @@ pub struct Relation {
     /// The newest revocation, an envelope; also of an earlier relation.
     #[n(9)]
     pub revocation: Option<ByteVec>,
+    /// Hash of the request that the newest revocation names: it does not hold, even if it was signed later by a clock
+    /// that was ahead.
+    #[n(10)]
+    #[cbor(default)]
+    pub named: Option<minicbor::bytes::ByteArray<32>>,
+    /// All that is known is that the other one withdrew a request from the box: the first to give way, as strangers
+    /// may make as many as they like.
+    #[n(11)]
+    #[cbor(default)]
+    pub withdrawn: bool,
+}
+
+impl Relation {
+    /// Whether a request, by its hash and the second in which it was signed, was taken back.
+    #[must_use]
+    pub fn has_ended(&self, request: &[u8; 32], issued: u64) -> bool {
+        issued <= self.revoked || self.named.as_ref().is_some_and(|named| **named == *request)
+    }
 }
 
 /// A request that waits for its recipient.
@@ -231,4 +250,55 @@ pub struct Blob {
     /// When it was announced, in seconds since 1970.
     #[n(3)]
     pub since: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::cbor::to_vec;
+
+    /// [`Relation`] as it was before it kept what a revocation names.
+    #[derive(Encode)]
+    struct Before {
+        #[n(0)]
+        state: RelationState,
+        #[n(1)]
+        request_hash: minicbor::bytes::ByteArray<32>,
+        #[n(2)]
+        nonce: minicbor::bytes::ByteArray<32>,
+        #[n(3)]
+        requester: Id,
+        #[n(4)]
+        request: ByteVec,
+        #[n(5)]
+        acceptance: Option<ByteVec>,
+        #[n(6)]
+        revoked: u64,
+        #[n(7)]
+        issued: u64,
+        #[n(8)]
+        expires: u64,
+        #[n(9)]
+        revocation: Option<ByteVec>,
+    }
+
+    #[test]
+    fn a_relation_that_was_written_before_is_read() {
+        let before = Before {
+            state: RelationState::Revoked,
+            request_hash: [1; 32].into(),
+            nonce: [2; 32].into(),
+            requester: Id::from_digest([3; 32]),
+            request: vec![4].into(),
+            acceptance: None,
+            revoked: 5,
+            issued: 4,
+            expires: 6,
+            revocation: Some(vec![7].into()),
+        };
+        let relation: Relation = minicbor::decode(&to_vec(&before)).unwrap();
+        assert_eq!((relation.named, relation.withdrawn, relation.revoked), (None, false, 5));
+        assert!(relation.has_ended(&[1; 32], 5) && !relation.has_ended(&[1; 32], 6));
+    }
 }

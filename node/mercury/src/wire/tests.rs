@@ -144,7 +144,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         any::<u32>().prop_map(A::Next),
         bytes().prop_map(A::Chunk),
         vec((blob(), any::<u32>()), 0..4).prop_map(A::Blobs),
-        vec(there(), 0..4).prop_map(A::Presence),
+        (vec(there(), 0..4), any::<bool>()).prop_map(|(there, more)| A::Presence(there, more)),
         any::<[u8; 16]>().prop_map(|code| A::Invitation(code.into())),
         (vec((id(), text()), 0..4), any::<bool>()).prop_map(|(bans, more)| A::Bans(bans, more)),
         vec((text(), any::<u64>()), 0..4).prop_map(A::Figures),
@@ -347,4 +347,20 @@ fn the_longest_of_everything_fits() {
     ] {
         assert!(to_vec(&answer).len() <= MAX_ANSWER);
     }
+}
+
+/// The answer to a question for presence as it was before it said whether there are more.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+enum Before {
+    #[n(50)]
+    Presence(#[n(0)] Vec<Presence>),
+}
+
+#[test]
+fn clients_and_homes_of_before_are_understood_where_an_answer_says_more() {
+    let there = vec![Presence { persona: Id::from_digest([1; 32]), applications: Some(Vec::new()) }];
+    let now = to_vec(&Answer::Presence(there.clone(), true));
+    assert_eq!(from_slice::<Before>(&now), Some(Before::Presence(there.clone())));
+    let before = to_vec(&Before::Presence(there.clone()));
+    assert_eq!(from_slice::<Answer>(&before), Some(Answer::Presence(there, false)));
 }

@@ -6,6 +6,7 @@ pub mod liar;
 pub mod proxy;
 pub mod raw;
 pub mod seeker;
+pub mod stranger;
 pub mod victim;
 
 use std::collections::HashMap;
@@ -272,6 +273,16 @@ impl Device {
 
     /// Dials another device through the relay; whether that is reached, and stays so for a ping.
     pub async fn open_circuit(&mut self, home: &Running, to: PeerId, other: &mut Self) -> bool {
+        self.circuit(home, to, other).await.is_some()
+    }
+
+    /// The same; gives back the connection.
+    pub async fn circuit(
+        &mut self,
+        home: &Running,
+        to: PeerId,
+        other: &mut Self,
+    ) -> Option<libp2p::swarm::ConnectionId> {
         let address = home.address.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(to));
         let options = DialOpts::peer_id(to).addresses(vec![address]).condition(PeerCondition::Always);
         self.swarm.dial(options.build()).unwrap();
@@ -284,8 +295,11 @@ impl Device {
                 _ => false,
             }))
             .await;
-        let open = matches!(event, SwarmEvent::Behaviour(_));
-        if !open && !self.swarm.is_connected(&self.home) {
+        let open = match event {
+            SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping)) => Some(ping.connection),
+            _ => None,
+        };
+        if open.is_none() && !self.swarm.is_connected(&self.home) {
             self.connect(home).await;
         }
         open
@@ -408,6 +422,20 @@ pub async fn related(home: &Running, applications: &[&str]) -> (Device, Device) 
     let acceptance = second.sign(first.key.id(), order, &body);
     assert_eq!(first.ask(Request::Related(request, acceptance)).await, Answer::Done);
     (first, second)
+}
+
+/// A call that is taken, and the connection of its circuit where that is let through.
+pub async fn circuit_of_call(
+    home: &Running,
+    caller: &mut Device,
+    callee: &mut Device,
+    number: u8,
+) -> Option<libp2p::swarm::ConnectionId> {
+    callee.events.clear();
+    let call = caller.call(callee.key.id(), "chat", number);
+    take_call(caller, callee, call).await;
+    let to = *callee.swarm.local_peer_id();
+    caller.circuit(home, to, callee).await
 }
 
 /// The callee takes the call that rings; the caller gets the answer.

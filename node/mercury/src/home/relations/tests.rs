@@ -6,10 +6,12 @@ use crate::home::testing::{Bench, NETWORK, Person, nonce};
 use crate::id::Id;
 use crate::limits::{DAY, MAX_FETCH, MAX_RELATIONS, MAX_REQUESTS, MAX_REVOKED};
 use crate::store::Hosted;
-use crate::wire::{Answer, Code, Event, Refusal, Relation, Request};
+use crate::wire::{Answer, Code, Event, Presence, Refusal, Relation, Request};
 
 mod aged;
+mod early;
 mod limits;
+mod model;
 
 fn code(answer: &Answer) -> Option<Code> {
     match answer {
@@ -75,7 +77,8 @@ fn one_asks_the_other_agrees_and_both_hold_the_proof() {
         assert_eq!((state(&mut bench, &alice, &bob), state(&mut bench, &bob, &alice)), (HELD, HELD));
     }
     assert_eq!(boxed(&mut bench, &bob), []);
-    assert_eq!(bench.events_of(alice.device), [Event::Mail(1)]);
+    let there = Event::Presence(Presence { persona: bob.id(), applications: Some(Vec::new()) });
+    assert_eq!(bench.events_of(alice.device), [Event::Mail(1), there]);
     assert_eq!((mail(&mut bench, &alice), mail(&mut bench, &bob)), (vec![acceptance.clone()], vec![]));
     // What holds is not asked for again.
     assert_eq!(bench.ask(alice.device, Request::Relate(request.clone())), Answer::Done);

@@ -4,7 +4,7 @@ use libp2p::PeerId;
 use super::Session;
 use crate::body::Login;
 use crate::envelope::{Envelope, Order};
-use crate::home::testing::{Bench, Person, code};
+use crate::home::testing::{Bench, NETWORK, Person, code};
 use crate::id::{Id, Key};
 use crate::limits::{
     CHALLENGE_TIME, MAX_APPLICATIONS, MAX_ASKED, MAX_DEVICES, MAX_LABEL, MAX_SESSIONS, MAX_VISITORS,
@@ -188,7 +188,7 @@ fn presence_is_told_to_related_people_and_strangers_learn_nothing() {
     bench.ask(ada.device, Request::Announce(vec!["chess".to_owned()]));
     for device in [bob.device, friend.device] {
         let answer = presence(&mut bench, device, ada.id());
-        assert_eq!(answer, Answer::Presence(vec![there(ada.id(), &["chess"])]));
+        assert_eq!(answer, Answer::Presence(vec![there(ada.id(), &["chess"])], false));
     }
     let unknown = Person::new(77);
     for device in [eve.device, stranger.device, PeerId::random()] {
@@ -242,7 +242,7 @@ fn so_many_personas_are_asked_for_at_once_and_not_one_more() {
     let mut bench = Bench::new(|_| ());
     let ada = bench.resident(1);
     let ask = |bench: &mut Bench, count| bench.ask(ada.device, Request::Presence(vec![ada.id(); count]));
-    assert_eq!(ask(&mut bench, MAX_ASKED), Answer::Presence(Vec::new()));
+    assert_eq!(ask(&mut bench, MAX_ASKED), Answer::Presence(Vec::new(), false));
     assert_eq!(code(&ask(&mut bench, MAX_ASKED + 1)), Some(Code::Malformed));
 }
 
@@ -258,7 +258,7 @@ fn one_who_is_asked_for_often_or_has_many_applications_is_told_once_and_briefly(
     bench.ask(laptop.device, Request::Announce(names('b')));
     let answer = bench.ask(bob.device, Request::Presence(vec![ada.id(); MAX_ASKED]));
     let newest = Presence { persona: ada.id(), applications: Some(names('b')) };
-    assert_eq!(answer, Answer::Presence(vec![newest]));
+    assert_eq!(answer, Answer::Presence(vec![newest], false));
 }
 
 #[test]
@@ -278,4 +278,87 @@ fn visitors_take_half_of_the_sessions_and_not_one_more() {
     assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true));
     bench.home.gone(bob.device);
     assert_eq!(bench.log_in(&eve, &[]), Answer::Session(false));
+}
+
+#[test]
+fn an_answer_that_is_cut_says_so_and_those_behind_its_end_are_asked_for_again() {
+    let mut bench = Bench::new(|_| ());
+    let asker = bench.resident(1);
+    let names = |of: usize| (0..of).map(|n| format!("{n:064}")).collect::<Vec<_>>();
+    let mut all = Vec::new();
+    for number in 0..MAX_ASKED as u32 {
+        let person = Person::of_many(number);
+        bench.register(&person);
+        bench.log_in(&person, &[]);
+        bench.relation(&asker, &person, 1);
+        bench.ask(person.device, Request::Announce(names(MAX_APPLICATIONS)));
+        all.push(person.id());
+    }
+    all.sort_unstable();
+    let (mut asked, mut told, mut answers) = (all.clone(), Vec::new(), 0);
+    loop {
+        let answer = bench.ask(asker.device, Request::Presence(asked.clone()));
+        assert!(crate::cbor::to_vec(&answer).len() <= crate::wire::MAX_ANSWER);
+        let Answer::Presence(there, more) = answer else { panic!("{answer:?}") };
+        answers += 1;
+        told.extend(there.iter().map(|one| one.persona));
+        if !more {
+            break;
+        }
+        let last = told[told.len() - 1];
+        asked.retain(|persona| *persona > last);
+    }
+    assert_eq!((told, answers), (all, 2));
+}
+
+#[test]
+fn two_are_told_of_each_other_when_their_relation_begins_to_hold_and_when_it_ends() {
+    let mut bench = Bench::new(|_| ());
+    let (ada, bob, eve) = (bench.resident(1), bench.resident(2), bench.resident(3));
+    let (friend, away) = (bench.visitor(4), Person::new(5));
+    bench.register(&away);
+    let of = |bench: &mut Bench, person: &Person| {
+        let events = bench.events_of(person.device).into_iter();
+        events.filter(|event| matches!(event, Event::Presence(_))).collect::<Vec<_>>()
+    };
+    let there = |person: &Person| vec![Event::Presence(there(person.id(), &[]))];
+    let left = |person: &Person| vec![Event::Presence(gone(person.id()))];
+    let request = bench.request(&ada, bob.id(), 1);
+    bench.ask(ada.device, Request::Relate(request.clone()));
+    assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (vec![], vec![]), "nothing of who only asks");
+    let proof = Request::Related(request.clone(), bench.acceptance(&bob, &request));
+    bench.ask(bob.device, proof.clone());
+    assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (there(&bob), there(&ada)));
+    bench.ask(bob.device, proof);
+    assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (vec![], vec![]), "once");
+    // A visitor is told; of one who is away, or is at another home, nothing.
+    let visited = bench.relation(&friend, &ada, 2);
+    assert_eq!((of(&mut bench, &friend), of(&mut bench, &ada)), (there(&ada), vec![]));
+    let missed = bench.relation(&ada, &away, 3);
+    assert_eq!(of(&mut bench, &ada), []);
+    bench.wait(1);
+    for (revoker, other, request) in
+        [(&bob, &ada, &request), (&ada, &friend, &visited.0), (&ada, &away, &missed.0)]
+    {
+        let revocation = bench.revocation(revoker, other, request);
+        for _ in 0..2 {
+            bench.ask(revoker.device, Request::Revoke(revocation.clone()));
+        }
+    }
+    assert_eq!(
+        (of(&mut bench, &ada), of(&mut bench, &bob), of(&mut bench, &friend)),
+        (left(&bob), left(&ada), left(&ada))
+    );
+    // It also ends with its time.
+    let body = bench.opened::<crate::body::RelationRequest>(&request).body().clone();
+    let times = (bench.now.wall + 1, bench.now.wall + 10);
+    bench.wait(1);
+    let short = Envelope::sign(&ada.key, NETWORK, bob.id(), Order::Nonce([7; 32]), times, &body);
+    let accepted = bench.acceptance(&bob, &short);
+    bench.ask(bob.device, Request::Related(short, accepted));
+    assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (there(&bob), there(&ada)));
+    bench.sweep_after(3600);
+    bench.collect();
+    assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (left(&bob), left(&ada)));
+    assert_eq!(of(&mut bench, &eve), []);
 }

@@ -1,0 +1,120 @@
+//! What becomes of a machine's shares: the answer, who counts them, whether they go up, and whether a refusal is the
+//! machine's own fault.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
+use iop_stratum::server::{Submit, WorkerSlot};
+use iop_stratum::verdict::Reject;
+use tracing::debug;
+
+use super::Machine;
+use crate::gateway::held::{Sent, Unremembered};
+use crate::gateway::judge::{Solved, judge};
+use crate::job::Share;
+
+/// Why a share is refused.
+pub(super) struct Refused {
+    reject: Reject,
+    /// The work was done, as we have asked for it: nothing to hold against the machine.
+    asked_for: bool,
+}
+
+impl From<Reject> for Refused {
+    fn from(reject: Reject) -> Self {
+        Self { reject, asked_for: false }
+    }
+}
+
+impl From<Unremembered> for Refused {
+    fn from(why: Unremembered) -> Self {
+        match why {
+            Unremembered::Duplicate => Reject::Duplicate.into(),
+            Unremembered::Repeated => Self { reject: Reject::Duplicate, asked_for: true },
+            Unremembered::NoRoom => {
+                Self { reject: Reject::other("too many shares, raise the difficulty"), asked_for: true }
+            }
+        }
+    }
+}
+
+impl Machine {
+    pub(super) fn on_submit(&mut self, submit: &Submit) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match self.verdict(submit, u32::try_from(now).unwrap_or(u32::MAX)) {
+            Ok(difficulty) => {
+                self.session.answer_submit(&submit.id, Ok(()));
+                self.accepted += 1;
+                self.asked_for = self.asked_for.saturating_add(1);
+                self.bad.good();
+                let aim = self.aim();
+                if self.vardiff.on_share(difficulty, Instant::now(), &aim) {
+                    self.on_retarget();
+                }
+            }
+            Err(refused) => {
+                self.count_refused(submit.worker, &refused);
+                self.session.answer_submit(&submit.id, Err(&refused.reject));
+            }
+        }
+    }
+
+    /// What the share counts for. One that the upstream wants goes up also where its job is stale: who is to say so is the
+    /// upstream, and a block is a block.
+    fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Refused> {
+        let mask = self.session.version_mask();
+        let worker = &mut self.workers[submit.worker.0];
+        let Some(place) = self.jobs.find(&submit.job_id) else {
+            worker.stats.add_stale();
+            return Err(Reject::JobNotFound.into());
+        };
+        let (held, &Sent { difficulty, ref target, .. }) = self.jobs.at(place);
+        let Solved { hash, extranonce2, version_bits, is_for_upstream } =
+            judge(&held.job, held.prefix, target, mask, submit, now)?;
+        let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
+        let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+        self.jobs.remember(place, *half, is_for_upstream)?;
+        if is_for_upstream {
+            let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
+            self.up.push_back(Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder });
+        }
+        worker.stats.found(hash);
+        worker.stats.add_hashes((difficulty.get() * HASHES_AT_1) as u64);
+        let goes_up = u64::from(is_for_upstream);
+        if is_stale {
+            self.shared.late.fetch_add(goes_up, Ordering::Relaxed);
+            if !is_for_upstream {
+                worker.stats.add_stale();
+            }
+            return Err(Refused { reject: Reject::JobNotFound, asked_for: true });
+        }
+        worker.taken += 1;
+        worker.passed += goes_up;
+        self.shared.taken.fetch_add(1, Ordering::Relaxed);
+        self.shared.passed.fetch_add(goes_up, Ordering::Relaxed);
+        Ok(difficulty)
+    }
+
+    /// By a few words of our own, as a machine's counters tell few reasons apart.
+    pub(super) fn count_refused(&mut self, worker: WorkerSlot, Refused { reject, asked_for }: &Refused) {
+        if *asked_for {
+            self.asked_for = self.asked_for.saturating_add(1);
+        }
+        let stats = &self.workers[worker.0].stats;
+        let reason = match reject {
+            Reject::JobNotFound => return, // counted by now
+            Reject::Duplicate => "at the gateway: duplicate (22)",
+            Reject::LowDifficulty => "at the gateway: low difficulty (23)",
+            _ if *asked_for => "at the gateway: too many (20)",
+            _ => "at the gateway: malformed (20)",
+        };
+        if !asked_for && let Some(offence) = self.bad.bad() {
+            self.shared.offend(self.peer.ip(), offence);
+        }
+        if stats.add_rejected(reason) {
+            debug!(peer = %self.peer, "{}: share refused: {reject}", stats.name());
+        }
+    }
+}

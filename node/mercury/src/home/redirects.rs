@@ -1,0 +1,139 @@
+//! Redirects: who has left and is still told where to. Registering and leaving cost nothing, so they are bounded.
+//!
+//! Here: which there are, in the order in which they give way: who was hosted for the shortest time is first, so that
+//! who comes and leaves in a loop pushes out others of his kind. Not here: their records ([`super::hosting`]), and
+//! their end by time ([`super::sweep`]).
+
+use std::collections::BTreeSet;
+
+use crate::id::Id;
+use crate::limits::REDIRECT_TIME;
+use crate::store::Hosted;
+
+/// The redirects, some 60 bytes for each.
+#[derive(Debug, Default)]
+pub(super) struct Redirects(BTreeSet<Place>);
+
+/// Seconds for which the persona was hosted, until when the redirect is told, and the digest of the persona's id.
+type Place = (u64, u64, [u8; 32]);
+
+impl Redirects {
+    /// There is one, if the record is of somebody who has left.
+    pub(super) fn note(&mut self, persona: Id, record: &Hosted) {
+        self.0.extend(place(persona, record));
+    }
+
+    /// It is over, or the persona is back.
+    pub(super) fn forget(&mut self, persona: Id, record: &Hosted) {
+        if let Some(place) = place(persona, record) {
+            self.0.remove(&place);
+        }
+    }
+
+    /// Those beyond `most`, which give way now.
+    pub(super) fn give_way(&mut self, most: usize) -> Vec<Id> {
+        let mut gone = Vec::new();
+        while self.0.len() > most {
+            gone.extend(self.0.pop_first().map(|(.., digest)| Id::from_digest(digest)));
+        }
+        gone
+    }
+}
+
+fn place(persona: Id, record: &Hosted) -> Option<Place> {
+    record.departure.as_ref()?;
+    let left = record.redirect_until.saturating_sub(REDIRECT_TIME);
+    Some((left.saturating_sub(record.since), record.redirect_until, *persona.digest()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::body::Departure;
+    use crate::home::testing::{Bench, Person};
+    use crate::limits::{REDIRECT_TIME, REDIRECTS_FOR_EACH};
+    use crate::store::Column;
+    use crate::wire::{Answer, Request};
+
+    /// A home with room for so many that two redirects are kept for each.
+    const HOSTED: usize = 3;
+
+    fn leave(bench: &mut Bench, person: &Person) {
+        let order = bench.challenge(person.device);
+        let departure = bench.sign(person, bench.home.id(), order, &Departure { to: None });
+        assert_eq!(bench.ask(person.device, Request::Unregister(departure, None)), Answer::Done);
+    }
+
+    /// Comes, and leaves so many seconds later.
+    fn stay(bench: &mut Bench, number: u8, seconds: u64) -> Person {
+        let person = Person::new(number);
+        assert!(matches!(bench.register(&person), Answer::Hosting(..)));
+        bench.wait(seconds);
+        leave(bench, &person);
+        person
+    }
+
+    fn is_told(bench: &mut Bench, person: &Person) -> bool {
+        matches!(bench.ask(person.device, Request::GetProfile(person.id())), Answer::Moved(_))
+    }
+
+    fn rows(bench: &Bench) -> usize {
+        let rows = bench.home.store.rows(Column::Hosted, b"", b"").count();
+        assert_eq!(bench.home.redirects.0.len() + bench.home.hosted, rows);
+        rows
+    }
+
+    #[test]
+    fn so_many_redirects_are_kept_and_who_was_hosted_the_shortest_gives_way() {
+        let most = HOSTED * REDIRECTS_FOR_EACH;
+        let mut bench = Bench::new(|settings| settings.max_hosted = HOSTED);
+        let honest = [stay(&mut bench, 1, 1000), stay(&mut bench, 2, 500)];
+        let mut quick = Vec::new();
+        for number in 3..=most as u8 {
+            bench.wait(1);
+            quick.push(stay(&mut bench, number, 0));
+        }
+        assert_eq!(rows(&bench), most);
+        assert!(honest.iter().chain(&quick).all(|person| is_told(&mut bench, person)), "up to so many");
+        // One more, and a hundred more: the oldest of those who have hardly come go.
+        for number in most as u8 + 1..most as u8 + 100 {
+            bench.wait(1);
+            quick.push(stay(&mut bench, number, 0));
+            assert_eq!(rows(&bench), most);
+        }
+        let told: Vec<_> = quick.iter().map(|person| is_told(&mut bench, person)).collect();
+        assert_eq!(told, [vec![false; 99], vec![true; most - 2]].concat());
+        assert!(honest.iter().all(|person| is_told(&mut bench, person)));
+        // The order is that of the records, also after a restart: who stayed longer takes the place of who did not.
+        let mut bench = bench.restart(|settings| settings.max_hosted = HOSTED);
+        for number in 200..200 + most as u8 - 2 {
+            stay(&mut bench, number, 2000);
+        }
+        assert!(honest.iter().all(|person| is_told(&mut bench, person)));
+        assert!(!quick.iter().any(|person| is_told(&mut bench, person)));
+        let late = stay(&mut bench, 250, 10);
+        assert!(!is_told(&mut bench, &late), "it leaves without a redirect");
+        stay(&mut bench, 251, 2000);
+        assert_eq!(honest.map(|person| is_told(&mut bench, &person)), [true, false]);
+        assert_eq!(rows(&bench), most);
+    }
+
+    #[test]
+    fn who_comes_back_is_expelled_or_is_told_no_more_takes_no_place() {
+        let owner = Person::new(100);
+        let mut bench = Bench::new(|settings| {
+            (settings.max_hosted, settings.owner) = (HOSTED, Some(owner.id()));
+        });
+        bench.log_in(&owner, &[]);
+        let left = [1, 2, 3].map(|number| stay(&mut bench, number, 10));
+        assert_eq!((bench.home.redirects.0.len(), rows(&bench)), (3, 3));
+        bench.register(&left[0]);
+        assert_eq!((bench.home.redirects.0.len(), rows(&bench)), (2, 3));
+        for request in [Request::Ban(left[1].id(), String::new()), Request::Expel(left[1].id())] {
+            assert_eq!(bench.ask(owner.device, request), Answer::Done);
+        }
+        assert_eq!((bench.home.redirects.0.len(), rows(&bench)), (1, 2));
+        bench.sweep_after(REDIRECT_TIME + 1);
+        assert_eq!((bench.home.redirects.0.len(), rows(&bench)), (0, 1));
+    }
+}

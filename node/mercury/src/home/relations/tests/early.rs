@@ -1,0 +1,138 @@
+//! Revocations that come before what they take back.
+
+use super::*;
+use crate::store::{Column, Relation as Record};
+
+/// The two proofs of a request, and what takes it back a second later, by the one or the other.
+struct Papers {
+    request: Envelope,
+    proof: Request,
+    revocation: Envelope,
+}
+
+fn papers(bench: &mut Bench, from: &Person, to: &Person, revoker: &Person) -> Papers {
+    let request = bench.request(from, to.id(), 1);
+    let proof = Request::Related(request.clone(), bench.acceptance(to, &request));
+    bench.wait(1);
+    let other = if revoker.id() == from.id() { to } else { from };
+    let revocation = bench.revocation(revoker, other, &request);
+    Papers { request, proof, revocation }
+}
+
+/// What is remembered of another person, told or not.
+fn record(bench: &Bench, owner: &Person, other: &Person) -> Option<Record> {
+    let key = crate::store::pair(owner.id().digest(), other.id().digest());
+    bench.home.store.get(Column::Relations, &key).unwrap()
+}
+
+#[test]
+fn a_request_that_was_withdrawn_or_declined_in_the_box_is_not_accepted_afterwards() {
+    for declined in [false, true] {
+        let mut bench = Bench::new(|_| {});
+        let (alice, bob) = (bench.resident(1), Person::new(2));
+        let papers = papers(&mut bench, &bob, &alice, if declined { &alice } else { &bob });
+        let stranger = Person::new(9);
+        bench.ask(bob.device, Request::Relate(papers.request.clone()));
+        assert_eq!(boxed(&mut bench, &alice).len(), 1);
+        let revoke = Request::Revoke(papers.revocation.clone());
+        for _ in 0..2 {
+            assert_eq!(bench.ask(stranger.device, revoke.clone()), Answer::Done);
+            bench.check_counts();
+        }
+        assert_eq!((boxed(&mut bench, &alice), mail(&mut bench, &alice)), (vec![], vec![]));
+        let mut bench = bench.restart(|_| {});
+        bench.log_in(&alice, &[]);
+        assert_eq!(code(&bench.ask(alice.device, papers.proof.clone())), Some(Code::Superseded));
+        bench.ask(stranger.device, papers.proof);
+        bench.ask(bob.device, Request::Relate(papers.request));
+        assert_eq!((boxed(&mut bench, &alice), state(&mut bench, &alice, &bob)), (vec![], None));
+        // What is asked for later holds.
+        bench.wait(1);
+        bench.relation(&bob, &alice, 2);
+        assert_eq!(state(&mut bench, &alice, &bob), HELD);
+        bench.check_counts();
+    }
+}
+
+#[test]
+fn a_revocation_that_a_person_signs_or_brings_at_home_counts_before_its_proof() {
+    // Who signs it, and who brings it.
+    for (revoker, bringer) in [(0, 0), (0, 1), (0, 2), (1, 0)] {
+        for asker in [0, 1] {
+            let mut bench = Bench::new(|_| {});
+            let people = [bench.resident(1), Person::new(2), Person::new(3)];
+            let papers = papers(&mut bench, &people[asker], &people[1 - asker], &people[revoker]);
+            let revoke = Request::Revoke(papers.revocation);
+            assert_eq!(bench.ask(people[bringer].device, revoke), Answer::Done);
+            bench.check_counts();
+            bench.ask(people[2].device, papers.proof.clone());
+            let answer = bench.ask(people[0].device, papers.proof);
+            assert_eq!(code(&answer), Some(Code::Superseded), "{revoker} {bringer} {asker}");
+            assert_eq!(state(&mut bench, &people[0], &people[1]), None, "she has never had its request");
+            assert_eq!(mail(&mut bench, &people[0]), []);
+            bench.sweep_after(RelationRequest::LIFE + 7200);
+            assert_eq!(record(&bench, &people[0], &people[1]), None, "for as long as it could hold");
+            bench.check_counts();
+        }
+    }
+}
+
+#[test]
+fn a_slow_clock_does_not_keep_a_revocation_from_what_comes_after_it() {
+    for in_the_box in [false, true] {
+        let mut bench = Bench::new(|_| {});
+        let (alice, bob) = (bench.resident(1), Person::new(2));
+        bench.wait(100);
+        let request = bench.request(&bob, alice.id(), 1);
+        let proof = Request::Related(request.clone(), bench.acceptance(&alice, &request));
+        let body = RelationRevocation { request: bench.opened::<RelationRequest>(&request).hash().into() };
+        let times = (bench.now.wall - 60, bench.now.wall + DAY);
+        let revocation = Envelope::sign(&alice.key, NETWORK, bob.id(), nonce(1), times, &body);
+        if in_the_box {
+            bench.ask(bob.device, Request::Relate(request));
+        }
+        assert_eq!(bench.ask(alice.device, Request::Revoke(revocation)), Answer::Done);
+        assert_eq!(code(&bench.ask(alice.device, proof)), Some(Code::Superseded));
+        bench.wait(1);
+        bench.relation(&bob, &alice, 2);
+        bench.check_counts();
+    }
+}
+
+#[test]
+fn strangers_make_no_rows_and_requests_that_they_withdraw_give_way_to_what_were_relations() {
+    let mut bench = Bench::new(|_| {});
+    let (alice, bob, friend) = (bench.resident(1), bench.resident(2), Person::new(3));
+    let rows = |bench: &Bench| bench.home.store.rows(Column::Relations, b"", b"").count();
+    let ended = bench.relation(&friend, &alice, 1);
+    let waiting = bench.request(&Person::new(4), alice.id(), 1);
+    bench.ask(friend.device, Request::Relate(waiting.clone()));
+    let revocation = bench.revocation(&friend, &alice, &ended.0);
+    bench.ask(friend.device, Request::Revoke(revocation));
+    // About people whom they never asked, also where the signer is hosted here.
+    let stranger = Person::new(9);
+    for (from, to) in [(&stranger, &alice), (&stranger, &friend), (&bob, &alice)] {
+        let papers = papers(&mut bench, from, to, from);
+        bench.ask(stranger.device, Request::Revoke(papers.revocation));
+    }
+    assert_eq!((rows(&bench), record(&bench, &alice, &stranger)), (2, None), "her friend's, and Bob's own");
+    assert_eq!(record(&bench, &alice, &bob), None);
+    bench.check_counts();
+    // Each may withdraw what waits for her: so many, and the next makes a quarter of them go.
+    for number in 1..=MAX_REVOKED as u32 {
+        let other = Person::of_many(number);
+        let papers = papers(&mut bench, &other, &alice, &other);
+        bench.ask(other.device, Request::Relate(papers.request));
+        bench.ask(other.device, Request::Revoke(papers.revocation));
+        let expected = if number < MAX_REVOKED as u32 { number as usize + 2 } else { rows(&bench) };
+        assert_eq!(rows(&bench), expected);
+    }
+    bench.check_counts();
+    assert_eq!(hosted(&bench, &alice).revoked as usize, MAX_REVOKED + 1 - MAX_REVOKED / 4);
+    // Nothing honest is forgotten or refused by that.
+    assert_eq!(hosted(&bench, &alice).forgotten, 0);
+    assert_eq!(code(&bench.ask(alice.device, Request::Related(ended.0, ended.1))), Some(Code::Superseded));
+    let accepted = bench.acceptance(&alice, &waiting);
+    assert_eq!(bench.ask(alice.device, Request::Related(waiting, accepted)), Answer::Done);
+    assert_eq!(relations(&mut bench, &alice).len(), 2);
+}

@@ -1,0 +1,340 @@
+//! The relay, and how many circuits each persona and each address holds.
+//!
+//! Here: a behaviour around the relay's that follows each circuit by its two connections, from its request to its end.
+//! Not here: who may open one ([`crate::home::Permits`]), what becomes of a circuit without a permit ([`super::host`]).
+//! Path: request → the relay asks [`Limits`] → pending → open → its handler or one of its connections ends it.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use libp2p::core::transport::PortUse;
+use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use libp2p::{PeerId, relay};
+
+use super::quotas::{Address, Quotas};
+use crate::home::Permits;
+use crate::id::Id;
+
+/// Whom a circuit counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    persona: Id,
+    address: Option<Address>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The other side has not taken it, or the answer to that is under way.
+    Pending,
+    Open,
+    /// The other side's connection has gone; the handler of this side will say so, once more.
+    Ended,
+}
+
+/// A circuit. The connections are those to its two ends.
+#[derive(Debug, Clone, Copy)]
+struct Circuit {
+    from: (PeerId, ConnectionId),
+    to: (PeerId, ConnectionId),
+    holder: Holder,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+struct Circuits {
+    all: Vec<Circuit>,
+    /// Who may go on with the request that the relay has just looked at.
+    asked: Option<Holder>,
+}
+
+impl Circuits {
+    fn held(&self, by: impl Fn(&Holder) -> bool) -> usize {
+        self.all.iter().filter(|circuit| circuit.state != State::Ended && by(&circuit.holder)).count()
+    }
+
+    /// Takes out the first in some state between two ends.
+    fn take(&mut self, from: ConnectionId, to: PeerId, state: State) -> Option<Circuit> {
+        let fits = |one: &Circuit| one.from.1 == from && one.to.0 == to && one.state == state;
+        let place = self.all.iter().position(fits)?;
+        Some(self.all.remove(place))
+    }
+
+    /// The handler of a connection says what has become of a circuit from there.
+    fn say(&mut self, from: ConnectionId, event: &relay::Event) {
+        match event {
+            relay::Event::CircuitReqAccepted { dst_peer_id, .. } => {
+                if let Some(circuit) = self.take(from, *dst_peer_id, State::Pending) {
+                    self.all.push(Circuit { state: State::Open, ..circuit });
+                }
+            }
+            #[expect(deprecated, reason = "nothing else says so")]
+            relay::Event::CircuitReqAcceptFailed { dst_peer_id, .. } => {
+                self.take(from, *dst_peer_id, State::Pending);
+            }
+            relay::Event::CircuitClosed { dst_peer_id, .. } => {
+                let known = self.take(from, *dst_peer_id, State::Ended);
+                known.or_else(|| self.take(from, *dst_peer_id, State::Open));
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection to one end has gone.
+    fn depart(&mut self, connection: ConnectionId) {
+        self.all.retain(|circuit| {
+            circuit.from.1 != connection && (circuit.to.1 != connection || circuit.state == State::Open)
+        });
+        for circuit in self.all.iter_mut().filter(|circuit| circuit.to.1 == connection) {
+            circuit.state = State::Ended;
+        }
+    }
+}
+
+/// How many circuits there may be; the relay asks it, and the behaviour around the relay counts.
+#[derive(Clone)]
+pub(super) struct Limits {
+    circuits: Arc<Mutex<Circuits>>,
+    permits: Permits,
+    quotas: Quotas,
+}
+
+impl Limits {
+    pub(super) fn new(permits: &Permits, quotas: &Quotas) -> Self {
+        Self { circuits: Arc::default(), permits: permits.clone(), quotas: quotas.clone() }
+    }
+
+    fn circuits(&self) -> MutexGuard<'_, Circuits> {
+        self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a peer at some address may have one more circuit.
+    pub(super) fn may_open(&self, peer: PeerId, address: &Multiaddr, now: Instant) -> bool {
+        let Some(persona) = self.permits.caller(peer, now) else { return false };
+        let holder = Holder { persona, address: self.quotas.address(address) };
+        let mut circuits = self.circuits();
+        let of_persona = circuits.held(|other| other.persona == persona);
+        let of_address = circuits.held(|other| other.address.is_some() && other.address == holder.address);
+        let room =
+            of_persona < self.quotas.circuits_of_persona && of_address < self.quotas.circuits_of_address;
+        circuits.asked = room.then_some(holder);
+        room
+    }
+}
+
+type Action = ToSwarm<relay::Event, THandlerInEvent<relay::Behaviour>>;
+
+/// The relay.
+pub(super) struct Relay {
+    inner: relay::Behaviour,
+    limits: Limits,
+    /// Whose connections those are on which the relay was asked for something.
+    peers: HashMap<ConnectionId, PeerId>,
+    /// What the relay wants, looked at.
+    actions: VecDeque<Action>,
+}
+
+impl Relay {
+    pub(super) fn new(inner: relay::Behaviour, limits: Limits) -> Self {
+        Self { inner, limits, peers: HashMap::new(), actions: VecDeque::new() }
+    }
+
+    /// From whom to whom circuits are open, each once.
+    pub(super) fn open(&self) -> Vec<(PeerId, PeerId)> {
+        let circuits = self.limits.circuits();
+        let open = circuits.all.iter().filter(|circuit| circuit.state == State::Open);
+        open.map(|circuit| (circuit.from.0, circuit.to.0)).collect()
+    }
+
+    /// Takes what the relay wants after something has happened on a connection. So it is known what came of what.
+    fn take_actions(&mut self, happened: Option<(PeerId, ConnectionId)>) {
+        // It is polled again before the swarm rests.
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(action) = self.inner.poll(&mut cx) {
+            if let Some(source) = happened {
+                self.look_at(source, &action);
+            }
+            self.actions.push_back(action);
+        }
+        self.limits.circuits().asked = None;
+    }
+
+    fn look_at(&self, (peer, connection): (PeerId, ConnectionId), action: &Action) {
+        let mut circuits = self.limits.circuits();
+        match action {
+            ToSwarm::GenerateEvent(event) => match event {
+                #[expect(deprecated, reason = "nothing else says so")]
+                relay::Event::CircuitReqOutboundConnectFailed { src_peer_id, .. } => {
+                    let fits = |one: &Circuit| {
+                        one.state == State::Pending && one.from.0 == *src_peer_id && one.to.1 == connection
+                    };
+                    if let Some(place) = circuits.all.iter().position(fits) {
+                        circuits.all.remove(place);
+                    }
+                }
+                _ => circuits.say(connection, event),
+            },
+            // A request that was let through goes to the other side; one that was not, back.
+            ToSwarm::NotifyHandler { handler: NotifyHandler::One(other), .. } if *other != connection => {
+                if let Some(holder) = circuits.asked.take()
+                    && let Some(to) = self.peers.get(other)
+                {
+                    let (from, to) = ((peer, connection), (*to, *other));
+                    circuits.all.push(Circuit { from, to, holder, state: State::Pending });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Deref for Relay {
+    type Target = relay::Behaviour;
+
+    fn deref(&self) -> &relay::Behaviour {
+        &self.inner
+    }
+}
+
+impl DerefMut for Relay {
+    fn deref_mut(&mut self) -> &mut relay::Behaviour {
+        &mut self.inner
+    }
+}
+
+impl NetworkBehaviour for Relay {
+    type ConnectionHandler = <relay::Behaviour as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = relay::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        if let FromSwarm::ConnectionClosed(closed) = &event {
+            self.peers.remove(&closed.connection_id);
+            self.limits.circuits().depart(closed.connection_id);
+        }
+        self.inner.on_swarm_event(event);
+        self.take_actions(None);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.peers.insert(connection, peer);
+        self.inner.on_connection_handler_event(peer, connection, event);
+        self.take_actions(Some((peer, connection)));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        match self.actions.pop_front() {
+            Some(action) => Poll::Ready(action),
+            None => self.inner.poll(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Key;
+
+    fn holder() -> Holder {
+        Holder { persona: Key::from_secret(&[1; 32]).id(), address: None }
+    }
+
+    /// Circuits between the same two, by one connection of the caller's and some of the callee's.
+    struct Pair {
+        circuits: Circuits,
+        from: (PeerId, ConnectionId),
+        to: PeerId,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            let from = (PeerId::random(), ConnectionId::new_unchecked(1));
+            Self { circuits: Circuits::default(), from, to: PeerId::random() }
+        }
+
+        fn open(&mut self, to: usize) {
+            let to = (self.to, ConnectionId::new_unchecked(to));
+            let (from, state) = (self.from, State::Pending);
+            self.circuits.all.push(Circuit { from, to, holder: holder(), state });
+            let (src_peer_id, dst_peer_id) = (self.from.0, self.to);
+            self.circuits.say(self.from.1, &relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id });
+        }
+
+        fn say_closed(&mut self) {
+            let (src_peer_id, dst_peer_id) = (self.from.0, self.to);
+            let event = relay::Event::CircuitClosed { src_peer_id, dst_peer_id, error: None };
+            self.circuits.say(self.from.1, &event);
+        }
+
+        fn depart(&mut self, connection: usize) {
+            self.circuits.depart(ConnectionId::new_unchecked(connection));
+        }
+
+        fn count(&self) -> usize {
+            self.circuits.held(|_| true)
+        }
+    }
+
+    #[test]
+    fn a_circuit_that_ends_with_its_connection_is_said_to_end_again_and_counts_once() {
+        let mut pair = Pair::new();
+        for connection in [2, 2, 3] {
+            pair.open(connection);
+        }
+        assert_eq!(pair.count(), 3);
+        pair.depart(2);
+        assert_eq!(pair.count(), 1);
+        pair.say_closed();
+        pair.say_closed();
+        assert_eq!((pair.count(), pair.circuits.all.len()), (1, 1), "what was known already");
+        pair.say_closed();
+        assert_eq!(pair.count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_left_when_the_caller_has_gone_or_what_was_asked_for_comes_to_nothing() {
+        let mut pair = Pair::new();
+        pair.open(2);
+        pair.open(3);
+        pair.depart(2);
+        pair.depart(1);
+        assert!(pair.circuits.all.is_empty(), "nobody says anything any more");
+        let to = (pair.to, ConnectionId::new_unchecked(4));
+        let (from, holder, state) = (pair.from, holder(), State::Pending);
+        pair.circuits.all.push(Circuit { from, to, holder, state });
+        assert_eq!(pair.count(), 1, "it counts from when it is asked for");
+        pair.depart(4);
+        assert!(pair.circuits.all.is_empty());
+    }
+}
