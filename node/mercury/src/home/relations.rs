@@ -394,7 +394,16 @@ fn take_back(
     let state = if old.issued <= time { RelationState::Revoked } else { old.state };
     let revocation = Some(revocation.bytes().to_vec().into());
     let withdrawn = old.withdrawn && !own;
-    Ok(Some(Relation { state, revoked: time, revocation, named: Some(request), withdrawn, ..old.clone() }))
+    let known = named && !old.request.is_empty() || waiting.is_some_and(|waiting| waiting.hash == request);
+    let by_name = old.named.is_some_and(|before| old.request.is_empty() || before != old.request_hash);
+    let named = match old.named {
+        // Its time says it.
+        before if known => before,
+        // Otherwise the other one could make room for what the owner has taken back.
+        before if by_name && !own => before,
+        _ => Some(request),
+    };
+    Ok(Some(Relation { state, revoked: time, revocation, named, withdrawn, ..old.clone() }))
 }
 
 /// The same where there is no record: there is one now if it is known that the other one has asked, or if it is the

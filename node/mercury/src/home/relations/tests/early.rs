@@ -158,3 +158,42 @@ fn requests_that_strangers_withdraw_make_nothing_be_forgotten() {
     assert_eq!((hosted(&bench, &alice), boxed(&mut bench, &alice)), (before, vec![]));
     bench.check_counts();
 }
+
+#[test]
+fn nobody_else_makes_what_an_owner_has_taken_back_by_name_hold_again() {
+    for known in [false, true] {
+        let mut bench = Bench::new(|_| {});
+        let (alice, bob) = (bench.resident(1), Person::new(2));
+        bench.wait(100);
+        let request = bench.request(&alice, bob.id(), 1);
+        let proof = Request::Related(request.clone(), bench.acceptance(&bob, &request));
+        let sign = |bench: &Bench, by: &Person, other: &Person, back, hash: [u8; 32], number| {
+            let times = (bench.now.wall - back, bench.now.wall + DAY);
+            let body = RelationRevocation { request: hash.into() };
+            Envelope::sign(&by.key, NETWORK, other.id(), nonce(number), times, &body)
+        };
+        let hash = bench.opened::<RelationRequest>(&request).hash();
+        // Her clock was set back after she had asked.
+        let own = sign(&bench, &alice, &bob, 60, hash, 1);
+        assert_eq!(bench.ask(alice.device, Request::Revoke(own)), Answer::Done);
+        // He brings another one: of no request, or of one that waits for her.
+        let other = if known {
+            let body = bench.opened::<RelationRequest>(&request).body().clone();
+            let times = (bench.now.wall - 50, bench.now.wall + DAY);
+            let waits = Envelope::sign(&bob.key, NETWORK, alice.id(), nonce(2), times, &body);
+            let hash = bench.opened::<RelationRequest>(&waits).hash();
+            bench.ask(bob.device, Request::Relate(waits));
+            assert_eq!(boxed(&mut bench, &alice).len(), 1);
+            sign(&bench, &bob, &alice, 40, hash, 2)
+        } else {
+            sign(&bench, &bob, &alice, 40, [5; 32], 5)
+        };
+        assert_eq!(bench.ask(bob.device, Request::Revoke(other)), Answer::Done);
+        assert_eq!(record(&bench, &alice, &bob).unwrap().revoked, bench.now.wall - 40);
+        bench.ask(bob.device, proof);
+        assert!(!bench.home.related(alice.id(), bob.id()).unwrap(), "{known}");
+        bench.wait(1);
+        bench.relation(&bob, &alice, 3);
+        bench.check_counts();
+    }
+}
