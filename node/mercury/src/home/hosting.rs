@@ -138,15 +138,18 @@ impl Home {
         (record.proof, record.registration) = (Vec::new().into(), Vec::new().into());
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
-        self.redirects.note(persona, &record);
         // Perhaps this one: who has hardly come leaves without a redirect.
-        for gone in self.redirects.give_way(self.max_hosted() * REDIRECTS_FOR_EACH) {
+        let most = self.max_hosted() * REDIRECTS_FOR_EACH;
+        for gone in self.redirects.beyond(most, persona, &record) {
             batch.delete(Column::Hosted, gone.digest());
         }
         self.forget_all(persona, &mut batch)?;
         // While the relations are there, so that related people see it go.
         self.end_all_sessions(persona, Some(asked.from));
         let ticket = self.commit(batch)?;
+        // Not before it is written: who could not leave is hosted, and must not give way to anyone.
+        self.redirects.note(persona, &record);
+        self.redirects.drop_beyond(most);
         self.hosted = self.hosted.saturating_sub(1);
         self.moved.push(persona);
         Ok(Reply::done(ticket))

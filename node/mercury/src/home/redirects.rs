@@ -30,13 +30,20 @@ impl Redirects {
         }
     }
 
-    /// Those beyond `most`, which give way now.
-    pub(super) fn give_way(&mut self, most: usize) -> Vec<Id> {
-        let mut gone = Vec::new();
+    /// Those that give way where there is one more, of this record, and there may be `most`. Nothing is changed: that is
+    /// for [`Self::note`] and [`Self::drop_beyond`], when the batch is written.
+    pub(super) fn beyond(&self, most: usize, persona: Id, record: &Hosted) -> Vec<Id> {
+        let count = (self.0.len() + 1).saturating_sub(most);
+        let mut first: Vec<_> = self.0.iter().copied().take(count).chain(place(persona, record)).collect();
+        first.sort_unstable();
+        first.into_iter().take(count).map(|(.., digest)| Id::from_digest(digest)).collect()
+    }
+
+    /// Those beyond `most` have given way.
+    pub(super) fn drop_beyond(&mut self, most: usize) {
         while self.0.len() > most {
-            gone.extend(self.0.pop_first().map(|(.., digest)| Id::from_digest(digest)));
+            self.0.pop_first();
         }
-        gone
     }
 }
 
@@ -49,9 +56,10 @@ fn place(persona: Id, record: &Hosted) -> Option<Place> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::*;
     use crate::body::Departure;
     use crate::home::testing::{Bench, Person};
-    use crate::limits::{REDIRECT_TIME, REDIRECTS_FOR_EACH};
+    use crate::limits::REDIRECTS_FOR_EACH;
     use crate::store::Column;
     use crate::wire::{Answer, Request};
 
@@ -135,5 +143,45 @@ mod tests {
         assert_eq!((bench.home.redirects.0.len(), rows(&bench)), (1, 2));
         bench.sweep_after(REDIRECT_TIME + 1);
         assert_eq!((bench.home.redirects.0.len(), rows(&bench)), (0, 1));
+    }
+
+    #[test]
+    fn whoever_would_give_way_is_one_of_those_who_have_left_until_it_is_written() {
+        let record = |stayed: u64| Hosted {
+            proof: Vec::new().into(),
+            registration: Vec::new().into(),
+            since: 1000 - stayed,
+            departure: Some(Vec::new().into()),
+            redirect_until: 1000 + REDIRECT_TIME,
+            blob_bytes: 0,
+            blobs: 0,
+            relations: 0,
+            revoked: 0,
+            forgotten: 0,
+        };
+        let ids = [1, 2, 3, 4].map(|number| Id::from_digest([number; 32]));
+        let mut redirects = Redirects::default();
+        for (id, stayed) in ids.into_iter().zip([30, 10, 20]) {
+            assert_eq!(redirects.beyond(3, id, &record(stayed)), []);
+            redirects.note(id, &record(stayed));
+        }
+        let before = redirects.0.clone();
+        // What cannot be written has made nobody go, and nobody come who is still hosted.
+        for (most, stayed, gone) in [
+            (4, 15, vec![]),
+            (3, 15, vec![ids[1]]),
+            (3, 5, vec![ids[3]]),
+            (1, 25, vec![ids[1], ids[2], ids[3]]),
+        ] {
+            assert_eq!(redirects.beyond(most, ids[3], &record(stayed)), gone);
+            assert_eq!(redirects.0, before);
+            // When it is written, the same ones have.
+            let mut written = Redirects(before.clone());
+            written.note(ids[3], &record(stayed));
+            written.drop_beyond(most);
+            let left =
+                ids.into_iter().filter(|id| written.0.iter().any(|(.., digest)| digest == id.digest()));
+            assert!(left.eq(ids.into_iter().filter(|id| !gone.contains(id))));
+        }
     }
 }

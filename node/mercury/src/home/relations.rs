@@ -245,6 +245,10 @@ impl Home {
             return refuse(Code::Full, format!("{MAX_RELATIONS} relations, and there may be no more"));
         }
         if hosted.revoked > before.1 && hosted.revoked > MAX_REVOKED as u64 {
+            // Strangers withdraw as many as they like. That makes nothing be forgotten, and the home search nothing.
+            if new.withdrawn {
+                return Ok(Outcome::Same);
+            }
             self.forget_revoked(owner, &mut hosted, batch)?;
         }
         if (hosted.relations, hosted.revoked) != before {
@@ -255,8 +259,8 @@ impl Home {
     }
 
     /// Gives up a quarter of an owner's revoked relations, the oldest: from now on they are remembered by their time.
-    /// Requests that strangers have withdrawn go before them and leave nothing, so that strangers make the home neither
-    /// forget what was a relation nor refuse what others ask for. Who could still accept one is the owner alone.
+    /// Requests that strangers have withdrawn go before them and leave nothing: who could still accept one is the owner
+    /// alone.
     fn forget_revoked(&self, owner: Id, hosted: &mut Hosted, batch: &mut Batch) -> Result<(), StoreError> {
         let mut revoked = Vec::new();
         for row in self.store.rows(Column::Relations, *owner.digest(), b"") {
@@ -390,7 +394,16 @@ fn take_back(
     let state = if old.issued <= time { RelationState::Revoked } else { old.state };
     let revocation = Some(revocation.bytes().to_vec().into());
     let withdrawn = old.withdrawn && !own;
-    Ok(Some(Relation { state, revoked: time, revocation, named: Some(request), withdrawn, ..old.clone() }))
+    let known = named && !old.request.is_empty() || waiting.is_some_and(|waiting| waiting.hash == request);
+    let by_name = old.named.is_some_and(|before| old.request.is_empty() || before != old.request_hash);
+    let named = match old.named {
+        // Its time says it.
+        before if known => before,
+        // Otherwise the other one could make room for what the owner has taken back.
+        before if by_name && !own => before,
+        _ => Some(request),
+    };
+    Ok(Some(Relation { state, revoked: time, revocation, named, withdrawn, ..old.clone() }))
 }
 
 /// The same where there is no record: there is one now if it is known that the other one has asked, or if it is the

@@ -109,8 +109,8 @@ pub struct Relation {
     /// The newest revocation, an envelope; also of an earlier relation.
     #[n(9)]
     pub revocation: Option<ByteVec>,
-    /// Hash of the request that the newest revocation names: it does not hold, even if it was signed later by a clock
-    /// that was ahead.
+    /// Hash of a request that a revocation names and that is not known, of the newest such one: it does not hold, even
+    /// if it was signed later by a clock that was ahead. The owner's own give way to no others.
     #[n(10)]
     #[cbor(default)]
     pub named: Option<minicbor::bytes::ByteArray<32>>,

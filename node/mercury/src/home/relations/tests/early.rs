@@ -118,15 +118,19 @@ fn strangers_make_no_rows_and_requests_that_they_withdraw_give_way_to_what_were_
     assert_eq!((rows(&bench), record(&bench, &alice, &stranger)), (2, None), "her friend's, and Bob's own");
     assert_eq!(record(&bench, &alice, &bob), None);
     bench.check_counts();
-    // Each may withdraw what waits for her: so many, and the next makes a quarter of them go.
-    for number in 1..=MAX_REVOKED as u32 {
+    // Each may withdraw what waits for her; where there is no room, that leaves nothing.
+    for number in 1..=MAX_REVOKED as u32 + 10 {
         let other = Person::of_many(number);
         let papers = papers(&mut bench, &other, &alice, &other);
         bench.ask(other.device, Request::Relate(papers.request));
         bench.ask(other.device, Request::Revoke(papers.revocation));
-        let expected = if number < MAX_REVOKED as u32 { number as usize + 2 } else { rows(&bench) };
-        assert_eq!(rows(&bench), expected);
+        assert_eq!(rows(&bench), (number as usize + 2).min(MAX_REVOKED + 1));
     }
+    assert_eq!(boxed(&mut bench, &alice), std::slice::from_ref(&waiting));
+    bench.check_counts();
+    // Her own makes a quarter of them go.
+    let papers = papers(&mut bench, &alice, &stranger, &alice);
+    bench.ask(alice.device, Request::Revoke(papers.revocation));
     bench.check_counts();
     assert_eq!(hosted(&bench, &alice).revoked as usize, MAX_REVOKED + 1 - MAX_REVOKED / 4);
     // Nothing honest is forgotten or refused by that.
@@ -135,4 +139,61 @@ fn strangers_make_no_rows_and_requests_that_they_withdraw_give_way_to_what_were_
     let accepted = bench.acceptance(&alice, &waiting);
     assert_eq!(bench.ask(alice.device, Request::Related(waiting, accepted)), Answer::Done);
     assert_eq!(relations(&mut bench, &alice).len(), 2);
+}
+
+#[test]
+fn requests_that_strangers_withdraw_make_nothing_be_forgotten() {
+    let mut bench = Bench::new(|_| {});
+    let alice = bench.resident(1);
+    for number in 0..MAX_REVOKED as u32 {
+        let papers = papers(&mut bench, &alice, &Person::of_many(number), &alice);
+        bench.ask(alice.device, Request::Revoke(papers.revocation));
+    }
+    let before = hosted(&bench, &alice);
+    assert_eq!(before.revoked as usize, MAX_REVOKED);
+    let stranger = Person::new(9);
+    let papers = papers(&mut bench, &stranger, &alice, &stranger);
+    bench.ask(stranger.device, Request::Relate(papers.request));
+    assert_eq!(bench.ask(stranger.device, Request::Revoke(papers.revocation)), Answer::Done);
+    assert_eq!((hosted(&bench, &alice), boxed(&mut bench, &alice)), (before, vec![]));
+    bench.check_counts();
+}
+
+#[test]
+fn nobody_else_makes_what_an_owner_has_taken_back_by_name_hold_again() {
+    for known in [false, true] {
+        let mut bench = Bench::new(|_| {});
+        let (alice, bob) = (bench.resident(1), Person::new(2));
+        bench.wait(100);
+        let request = bench.request(&alice, bob.id(), 1);
+        let proof = Request::Related(request.clone(), bench.acceptance(&bob, &request));
+        let sign = |bench: &Bench, by: &Person, other: &Person, back, hash: [u8; 32], number| {
+            let times = (bench.now.wall - back, bench.now.wall + DAY);
+            let body = RelationRevocation { request: hash.into() };
+            Envelope::sign(&by.key, NETWORK, other.id(), nonce(number), times, &body)
+        };
+        let hash = bench.opened::<RelationRequest>(&request).hash();
+        // Her clock was set back after she had asked.
+        let own = sign(&bench, &alice, &bob, 60, hash, 1);
+        assert_eq!(bench.ask(alice.device, Request::Revoke(own)), Answer::Done);
+        // He brings another one: of no request, or of one that waits for her.
+        let other = if known {
+            let body = bench.opened::<RelationRequest>(&request).body().clone();
+            let times = (bench.now.wall - 50, bench.now.wall + DAY);
+            let waits = Envelope::sign(&bob.key, NETWORK, alice.id(), nonce(2), times, &body);
+            let hash = bench.opened::<RelationRequest>(&waits).hash();
+            bench.ask(bob.device, Request::Relate(waits));
+            assert_eq!(boxed(&mut bench, &alice).len(), 1);
+            sign(&bench, &bob, &alice, 40, hash, 2)
+        } else {
+            sign(&bench, &bob, &alice, 40, [5; 32], 5)
+        };
+        assert_eq!(bench.ask(bob.device, Request::Revoke(other)), Answer::Done);
+        assert_eq!(record(&bench, &alice, &bob).unwrap().revoked, bench.now.wall - 40);
+        bench.ask(bob.device, proof);
+        assert!(!bench.home.related(alice.id(), bob.id()).unwrap(), "{known}");
+        bench.wait(1);
+        bench.relation(&bob, &alice, 3);
+        bench.check_counts();
+    }
 }
