@@ -100,6 +100,20 @@ async fn one_that_asks_too_fast_is_told_so_then_cut_off_and_others_are_not_conce
 }
 
 #[tokio::test]
+async fn sessions_begin_and_change_at_a_rate_of_their_own() {
+    let of_peer = Rate { burst: 5, per_second: 1 };
+    let quotas = Quotas { sessions: Rates { of_peer, of_address: of_peer }, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let mut device = Device::at(&home).await;
+    for number in 0..5 {
+        assert_eq!(device.ask(Request::LogOut).await, Answer::Done, "{number}");
+    }
+    assert_eq!(code(device.ask(Request::LogOut).await), Code::Later);
+    assert_eq!(code(device.ask(Request::Announce(Vec::new())).await), Code::Later);
+    assert!(matches!(device.ask(Request::About).await, Answer::About(_)), "others are not concerned");
+}
+
+#[tokio::test]
 async fn one_that_has_too_much_under_way_is_refused() {
     let home = Running::start(Setup::default()).await;
     // Calls that nobody answers stay under way; without a log-in they do not, so half a dozen residents are related.

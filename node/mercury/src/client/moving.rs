@@ -253,7 +253,8 @@ impl Device {
         match done {
             // It knows that this was taken back.
             Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => return Ok(()),
-            // Otherwise the other one could bring the old proof and be believed.
+            // Otherwise the other one could bring the old proof and be believed, also where there was no room for it now.
+            Ok(()) | Err(ClientError::Refused(_)) => {}
             result => result?,
         }
         self.ask_patiently(home, Request::Revoke(revocation)).await

@@ -22,14 +22,14 @@ use super::dials::{Guard, may_dial};
 use super::directory::{DIRECTORY, Directory};
 use super::figures::{Figures, Handle, add, set};
 use super::muxer::Carriers;
-use super::quotas::{Address, Buckets, Quotas};
+use super::quotas::{Meter, Quotas};
 use super::setup::{HostError, Setup};
 use super::slim::Slim;
 use super::swarm::{Protocols, ProtocolsEvent, build};
 use crate::home::{Home, Now, Output, Permits, RequestId, What};
 use crate::limits::MAX_ADDRESSES;
 use crate::store::Durable;
-use crate::wire::{Answer, Code, Event};
+use crate::wire::{Answer, Code, Event, Request};
 
 /// How often other homes that the owner has named are tried again.
 const PEERS_INTERVAL: Duration = Duration::from_secs(60);
@@ -50,8 +50,9 @@ pub struct Host {
     next_complaint: Instant,
     /// Who can be reached through the relay, and whether that has to end.
     reserved: HashMap<PeerId, bool>,
-    of_peer: Buckets<PeerId>,
-    of_address: Buckets<Address>,
+    requests: Meter,
+    /// Requests that all of a persona's relations are looked through for.
+    sessions: Meter,
     /// Where those come from who have not yet told what they are.
     seen: HashMap<ConnectionId, Multiaddr>,
     carriers: Carriers,
@@ -99,8 +100,8 @@ impl Host {
             next_peers: Instant::now(),
             next_complaint: Instant::now(),
             reserved: HashMap::new(),
-            of_peer: Buckets::new(setup.quotas.requests_of_peer),
-            of_address: Buckets::new(setup.quotas.requests_of_address),
+            requests: Meter::new(setup.quotas.requests()),
+            sessions: Meter::new(setup.quotas.sessions),
             quotas: setup.quotas,
             seen: HashMap::new(),
             carriers,
@@ -154,8 +155,8 @@ impl Host {
         let now = now();
         self.home.tick(now);
         self.collect();
-        self.of_peer.tick(now.instant);
-        self.of_address.tick(now.instant);
+        self.requests.tick(now.instant);
+        self.sessions.tick(now.instant);
         self.end_reservations();
         let protocols = self.swarm.behaviour_mut();
         protocols.gate.tick(now.instant);
@@ -326,8 +327,9 @@ impl Host {
         let address = self.devices.address(peer, connection);
         let room = self.devices.request(id, peer);
         let Some(device) = self.devices.get_mut(peer) else { return };
-        let rate_kept = self.of_peer.take(peer, now.instant)
-            && address.is_none_or(|address| self.of_address.take(address, now.instant));
+        let rate_kept = self.requests.take(peer, address, now.instant)
+            && (!request.as_ref().is_ok_and(tells_presence)
+                || self.sessions.take(peer, address, now.instant));
         if rate_kept {
             device.rate_kept();
         } else if device.rate_exceeded() == Err(Disconnect) {
@@ -487,6 +489,11 @@ fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
         Some(Protocol::P2p(peer)) => Some((peer, address)),
         _ => None,
     }
+}
+
+/// Whether those in a relation are told, for which all relations are looked through.
+fn tells_presence(request: &Request) -> bool {
+    matches!(request, Request::LogIn(..) | Request::LogOut | Request::Announce(_))
 }
 
 fn now() -> Now {

@@ -46,6 +46,8 @@ pub struct Quotas {
     pub requests_of_peer: Rate,
     /// Requests from one address.
     pub requests_of_address: Rate,
+    /// Of which those that begin, change or end a session.
+    pub sessions: Rates,
     /// Messages of the directory.
     pub lookups: Rates,
     /// What peers tell and ask about each other.
@@ -79,6 +81,7 @@ impl Default for Quotas {
             connections_rate: limits::CONNECTIONS_RATE_OF_ADDRESS,
             requests_of_peer: limits::REQUESTS_OF_PEER,
             requests_of_address: limits::REQUESTS_OF_ADDRESS,
+            sessions: Rates { of_peer: limits::SESSIONS_OF_PEER, of_address: limits::SESSIONS_OF_ADDRESS },
             lookups: Rates { of_peer: limits::LOOKUPS_OF_PEER, of_address: limits::LOOKUPS_OF_ADDRESS },
             introductions: Rates {
                 of_peer: limits::INTRODUCTIONS_OF_PEER,
@@ -109,6 +112,11 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 impl Quotas {
+    /// All requests.
+    pub(super) fn requests(&self) -> Rates {
+        Rates { of_peer: self.requests_of_peer, of_address: self.requests_of_address }
+    }
+
     /// The address of a connection, where it has one that counts.
     pub(super) fn address(&self, address: &Multiaddr) -> Option<Address> {
         let ip = ip_of(address)?;

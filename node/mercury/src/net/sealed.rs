@@ -66,9 +66,11 @@ impl<C> Sealed<C> {
             return Ok(Err((length - rest.len()).max(FIRST)));
         };
         self.come.resize(length, 0);
-        let count = self.session.read_message(message, &mut self.come).map_err(invalid)?;
-        self.come.truncate(count);
         self.read = 0;
+        let opened = self.session.read_message(message, &mut self.come);
+        // What was not authentic is not read, whoever asks again.
+        self.come.truncate(*opened.as_ref().unwrap_or(&0));
+        opened.map_err(invalid)?;
         self.coming.drain(..2 + length);
         Ok(Ok(()))
     }

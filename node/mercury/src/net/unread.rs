@@ -19,6 +19,7 @@ const HEAD: usize = 12;
 const DATA: u8 = 0;
 const WINDOW: u8 = 1;
 const SYN: u16 = 1;
+const RST: u16 = 8;
 
 /// How many bytes a connection may hold now.
 pub(super) type Limit = Box<dyn Fn() -> usize + Send>;
@@ -34,8 +35,6 @@ struct Held {
     streams: HashMap<u32, Frames>,
     /// Streams of the other side that are open here.
     inbound: usize,
-    /// The last stream that the other side opened; their numbers go upward.
-    last: u32,
     /// Streams that were dropped. Yamux may keep what came for them until it could tell the other side.
     dropped: Vec<u32>,
     /// The socket's task, while no more is taken.
@@ -57,7 +56,6 @@ impl Account {
             cost: 0,
             streams: HashMap::new(),
             inbound: 0,
-            last: 0,
             dropped: Vec::new(),
             waiting: None,
         })))
@@ -121,14 +119,15 @@ impl Account {
         let stream = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
         let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
         let held = &mut *self.held();
-        if flags & SYN != 0 && matches!(head[1], DATA | WINDOW) {
-            if stream <= held.last || (stream % 2 == 1) != server {
+        // Numbers need not rise: yamux announces a stream with the first that is written to it. Of a stream that is
+        // opened and reset at once it keeps nothing.
+        if flags & SYN != 0 && flags & RST == 0 && matches!(head[1], DATA | WINDOW) {
+            if held.streams.contains_key(&stream) || (stream % 2 == 1) != server {
                 return Err(wrong("it opens a stream whose number is not its to take"));
             }
             if held.streams.len() >= MAX_STREAMS {
                 return Err(wrong("it opens too many streams"));
             }
-            held.last = stream;
             held.inbound += 1;
             held.streams.insert(stream, Frames { inbound: true, ..Frames::default() });
         }
@@ -328,9 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn streams_have_numbers_that_go_upward_and_are_so_many() {
+    fn what_is_opened_and_reset_at_once_and_what_is_opened_out_of_order_leaves_the_account_right() {
+        let account = account();
+        take(&account, &[frame(SYN, 3, 10), frame(SYN | RST, 5, 10), frame(SYN, 1, 10)])
+            .expect("they are frames");
+        assert_eq!((account.inbound(), account.held().cost), (2, 2 * (10 + FRAME_COST)));
+    }
+
+    #[test]
+    fn streams_have_numbers_of_their_own_and_are_so_many() {
         assert!(reason(&[frame(SYN, 3, 0), frame(SYN, 3, 0)]).contains("number"));
-        assert!(reason(&[frame(SYN, 3, 0), frame(SYN, 1, 0)]).contains("number"));
         assert!(reason(&[frame(SYN, 2, 0)]).contains("number"), "ours");
         assert!(reason(&[frame(SYN, 0, 0)]).contains("number"), "no stream's");
         assert!(reason(&[frame(SYN, 1, MAX_FRAME + 1)]).contains("too long"));
