@@ -7,7 +7,8 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use iop_mercury::body::{
-    BlobRef, CallAnswer, CallOffer, Departure, Hosting, Profile, RelationRevocation, Taken,
+    BlobRef, CallAnswer, CallOffer, Departure, Hosting, Profile, RelationAcceptance, RelationRevocation,
+    Taken,
 };
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::{ClientError, Device, Home, Settings, Told};
@@ -344,27 +345,40 @@ async fn presence_is_asked_on_for_where_an_answer_is_cut_and_a_home_makes_no_end
     .await;
 }
 
+/// A victim that has taken back what its friend had asked for moves to a new home, which has no room for proofs; the
+/// friend's relation is to be revoked there all the same.
+async fn move_with_a_revocation(accepted: bool) {
+    let victim = Victim::new().await;
+    let friend = victim.friend();
+    let take_back = victim.device.folder().update(|state| {
+        let contact = state.contact_mut(friend);
+        let hash = contact.request.as_ref().unwrap().hash();
+        let acceptance = RelationAcceptance { request: hash.into() };
+        contact.acceptance =
+            accepted.then(|| sign(&victim.friend, friend, Order::Nonce([1; 32]), &acceptance));
+        contact.take_back(hash, wall(), None);
+    });
+    take_back.unwrap();
+    let (new, (tell, mut told)) = (Liar::start().await, mpsc::unbounded_channel());
+    new.lie(move |request, truth| match (request, truth) {
+        (Request::Related(..), _) => Answer::refused(Code::Full, "no room").into(),
+        (Request::Revoke(revocation), Answer::Done) => {
+            tell.send(verified::<RelationRevocation>(revocation).about()).unwrap();
+            Answer::Done.into()
+        }
+        (_, truth) => truth.into(),
+    });
+    let home = Home::parse(&new.address.to_string()).unwrap();
+    assert_eq!(victim.device.move_to(&home, None).await.unwrap().unproven, 0);
+    assert_eq!(told.try_recv(), Ok(friend));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_moves_brings_the_revocation_of_a_request_that_was_never_accepted() {
-    within(async {
-        let victim = Victim::new().await;
-        let friend = victim.friend();
-        let take_back = victim.device.folder().update(|state| {
-            let contact = state.contact_mut(friend);
-            let hash = contact.request.as_ref().unwrap().hash();
-            contact.take_back(hash, wall(), None);
-        });
-        take_back.unwrap();
-        let (new, (tell, mut told)) = (Liar::start().await, mpsc::unbounded_channel());
-        new.lie(move |request, truth| {
-            if let (Request::Revoke(revocation), Answer::Done) = (request, &truth) {
-                tell.send(verified::<RelationRevocation>(revocation).about()).unwrap();
-            }
-            truth.into()
-        });
-        let home = Home::parse(&new.address.to_string()).unwrap();
-        assert_eq!(victim.device.move_to(&home, None).await.unwrap().unproven, 0);
-        assert_eq!(told.try_recv(), Ok(friend));
-    })
-    .await;
+    within(move_with_a_revocation(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_moves_brings_a_revocation_also_where_there_is_no_room_for_its_proof() {
+    within(move_with_a_revocation(true)).await;
 }

@@ -1,6 +1,6 @@
 //! What a device keeps of its persona, in a folder of its own: two secrets and a state.
 //!
-//! Here: the files, written whole or not at all. Not here: what the state holds ([`super::state`]).
+//! Here: the files, written whole or not at all. Not here: what the state holds (`state`).
 //! `persona.key` and `sealing.key` are 32 bytes in hexadecimal each, mode 0600; `state` is CBOR. Two programs may
 //! share a folder: each change is read, made and written under the lock of `lock`.
 
