@@ -74,8 +74,8 @@ async fn requests_that_are_half_sent_end_by_themselves_and_hold_up_nobody() {
 
 #[tokio::test]
 async fn one_that_asks_too_fast_is_told_so_then_cut_off_and_others_are_not_concerned() {
-    let quotas =
-        Quotas { requests_of_peer: Rate { burst: 20, per_second: 1 }, loopback: true, ..Quotas::default() };
+    let mut quotas = Quotas { loopback: true, ..Quotas::default() };
+    quotas.requests.of_peer = Rate { burst: 20, per_second: 1 };
     let home = Running::start(Setup { quotas, ..Setup::default() }).await;
     let mut flood = Device::at(&home).await;
     for number in 0..20 {

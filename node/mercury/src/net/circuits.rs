@@ -5,19 +5,17 @@
 //! Path: request → the relay asks [`Limits`] → pending → open → its handler or one of its connections ends it.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use libp2p::core::transport::PortUse;
-use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::core::Multiaddr;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{PeerId, relay};
 
+use super::layer::{Layer, Layered};
 use super::quotas::{Address, Quotas};
 use crate::home::Permits;
 use crate::id::Id;
@@ -131,8 +129,10 @@ impl Limits {
 type Action = ToSwarm<relay::Event, THandlerInEvent<relay::Behaviour>>;
 
 /// The relay.
-pub(super) struct Relay {
-    inner: relay::Behaviour,
+pub(super) type Relay = Layered<relay::Behaviour, Follower>;
+
+/// What follows the relay's circuits.
+pub(super) struct Follower {
     limits: Limits,
     /// Whose connections those are on which the relay was asked for something.
     peers: HashMap<ConnectionId, PeerId>,
@@ -141,22 +141,24 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(inner: relay::Behaviour, limits: Limits) -> Self {
-        Self { inner, limits, peers: HashMap::new(), actions: VecDeque::new() }
-    }
-
     /// From whom to whom circuits are open, each once.
     pub(super) fn open(&self) -> Vec<(PeerId, PeerId)> {
-        let circuits = self.limits.circuits();
+        let circuits = self.layer.limits.circuits();
         let open = circuits.all.iter().filter(|circuit| circuit.state == State::Open);
         open.map(|circuit| (circuit.from.0, circuit.to.0)).collect()
     }
+}
+
+impl Follower {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, peers: HashMap::new(), actions: VecDeque::new() }
+    }
 
     /// Takes what the relay wants after something has happened on a connection. So it is known what came of what.
-    fn take_actions(&mut self, happened: Option<(PeerId, ConnectionId)>) {
+    fn take_actions(&mut self, relay: &mut relay::Behaviour, happened: Option<(PeerId, ConnectionId)>) {
         // It is polled again before the swarm rests.
         let mut cx = Context::from_waker(Waker::noop());
-        while let Poll::Ready(action) = self.inner.poll(&mut cx) {
+        while let Poll::Ready(action) = relay.poll(&mut cx) {
             if let Some(source) = happened {
                 self.look_at(source, &action);
             }
@@ -194,69 +196,31 @@ impl Relay {
     }
 }
 
-impl Deref for Relay {
-    type Target = relay::Behaviour;
-
-    fn deref(&self) -> &relay::Behaviour {
-        &self.inner
-    }
-}
-
-impl DerefMut for Relay {
-    fn deref_mut(&mut self) -> &mut relay::Behaviour {
-        &mut self.inner
-    }
-}
-
-impl NetworkBehaviour for Relay {
-    type ConnectionHandler = <relay::Behaviour as NetworkBehaviour>::ConnectionHandler;
-    type ToSwarm = relay::Event;
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+impl Layer<relay::Behaviour> for Follower {
+    fn on_swarm_event(&mut self, relay: &mut relay::Behaviour, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(closed) = &event {
             self.peers.remove(&closed.connection_id);
             self.limits.circuits().depart(closed.connection_id);
         }
-        self.inner.on_swarm_event(event);
-        self.take_actions(None);
+        relay.on_swarm_event(event);
+        self.take_actions(relay, None);
     }
 
-    fn on_connection_handler_event(
+    fn on_handler_event(
         &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
+        relay: &mut relay::Behaviour,
+        (peer, connection): (PeerId, ConnectionId),
+        event: THandlerOutEvent<relay::Behaviour>,
     ) {
         self.peers.insert(connection, peer);
-        self.inner.on_connection_handler_event(peer, connection, event);
-        self.take_actions(Some((peer, connection)));
+        relay.on_connection_handler_event(peer, connection, event);
+        self.take_actions(relay, Some((peer, connection)));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, relay: &mut relay::Behaviour, cx: &mut Context<'_>) -> Poll<Action> {
         match self.actions.pop_front() {
             Some(action) => Poll::Ready(action),
-            None => self.inner.poll(cx),
+            None => relay.poll(cx),
         }
     }
 }

@@ -6,24 +6,16 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::ops::{Deref, DerefMut};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libp2p::PeerId;
-use libp2p::core::transport::PortUse;
 use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm,
-};
+use libp2p::swarm::{ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour};
 
+use super::layer::{Layer, Layered};
 use super::quotas::{Address, Buckets, Quotas, ip_of};
 use crate::limits::MAX_ADDRESSES;
-
-/// Between two times that full buckets are forgotten.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// From where an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +64,8 @@ fn plain(address: &Multiaddr) -> Option<IpAddr> {
     is_plain.then(|| ip_of(address)).flatten()
 }
 
-fn without_peer(address: &Multiaddr) -> Multiaddr {
+/// An address without the peer that is to be there.
+pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
@@ -97,7 +90,6 @@ pub(super) struct Dials {
     own: Vec<Multiaddr>,
     all: Buckets<()>,
     of_target: Buckets<Address>,
-    next_sweep: Instant,
 }
 
 impl Dials {
@@ -108,7 +100,6 @@ impl Dials {
             quotas: quotas.clone(),
             named: named.map(without_peer).collect(),
             own: Vec::new(),
-            next_sweep: Instant::now(),
         }
     }
 
@@ -126,7 +117,6 @@ impl Dials {
 
     /// Of addresses that strangers may have told, those that are dialled now.
     fn choose(&mut self, told: Vec<Multiaddr>, now: Instant) -> Vec<Multiaddr> {
-        self.sweep(now);
         let mut chosen: Vec<Multiaddr> = Vec::new();
         for address in told {
             if chosen.len() == MAX_ADDRESSES {
@@ -146,7 +136,6 @@ impl Dials {
 
     /// Whether devices may be looked for at addresses that they are seen at: those of this machine are a proxy's.
     fn may_probe(&mut self, addresses: &[Multiaddr], now: Instant) -> bool {
-        self.sweep(now);
         addresses.iter().all(|address| {
             let reach = plain(address).map(Reach::of);
             let place = match reach {
@@ -162,13 +151,6 @@ impl Dials {
         let target = self.quotas.address(address);
         target.is_none_or(|target| self.of_target.take(target, now)) && self.all.take((), now)
     }
-
-    fn sweep(&mut self, now: Instant) {
-        if now >= self.next_sweep {
-            self.next_sweep = now + SWEEP;
-            self.of_target.tick(now);
-        }
-    }
 }
 
 /// An address that must not be dialled, or not so soon.
@@ -177,110 +159,43 @@ impl Dials {
 struct NotDialled;
 
 /// All behaviours, and what of their addresses is dialled.
-pub(super) struct Guard<B> {
-    inner: B,
-    dials: Dials,
-}
+pub(super) type Guard<B> = Layered<B, Dials>;
 
-impl<B> Guard<B> {
-    pub(super) fn new(inner: B, dials: Dials) -> Self {
-        Self { inner, dials }
-    }
-}
-
-impl<B> Deref for Guard<B> {
-    type Target = B;
-
-    fn deref(&self) -> &B {
-        &self.inner
-    }
-}
-
-impl<B> DerefMut for Guard<B> {
-    fn deref_mut(&mut self) -> &mut B {
-        &mut self.inner
-    }
-}
-
-impl<B: NetworkBehaviour> NetworkBehaviour for Guard<B> {
-    type ConnectionHandler = B::ConnectionHandler;
-    type ToSwarm = B::ToSwarm;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner.handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
+impl<B: NetworkBehaviour> Layer<B> for Dials {
     /// What a behaviour dials by itself is a device at the address that it is seen at; what the directory knows of
     /// a peer comes from others.
-    fn handle_pending_outbound_connection(
+    fn on_dial(
         &mut self,
-        connection: ConnectionId,
+        inner: &mut B,
+        (connection, role): (ConnectionId, Endpoint),
         peer: Option<PeerId>,
         addresses: &[Multiaddr],
-        role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let now = Instant::now();
-        if !self.dials.may_probe(addresses, now) {
+        if !self.may_probe(addresses, now) {
             return Err(ConnectionDenied::new(NotDialled));
         }
-        let told = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
-        Ok(self.dials.choose(told, now))
+        let told = inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        Ok(self.choose(told, now))
     }
 
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+    fn on_swarm_event(&mut self, inner: &mut B, event: FromSwarm<'_>) {
         match &event {
-            FromSwarm::ExternalAddrConfirmed(confirmed) if !self.dials.own.contains(confirmed.addr) => {
-                self.dials.own.push(confirmed.addr.clone());
+            FromSwarm::ExternalAddrConfirmed(confirmed) if !self.own.contains(confirmed.addr) => {
+                self.own.push(confirmed.addr.clone());
             }
-            FromSwarm::ExternalAddrExpired(expired) => self.dials.own.retain(|own| own != expired.addr),
+            FromSwarm::ExternalAddrExpired(expired) => self.own.retain(|own| own != expired.addr),
             _ => {}
         }
-        self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
+        inner.on_swarm_event(event);
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::*;
     use crate::limits::Rate;
 

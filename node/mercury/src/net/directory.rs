@@ -243,7 +243,6 @@ impl Directory {
         home: &mut Home,
         (wall, now): (u64, Instant),
     ) {
-        self.rate.tick(now);
         for persona in home.moved() {
             match home.entry(persona, wall) {
                 Ok(Some(_)) => self.queue.push(persona),

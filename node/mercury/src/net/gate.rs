@@ -105,7 +105,6 @@ impl Gate {
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
-        self.rate.tick(now);
         let surplus = self.surplus(now);
         if !surplus.is_empty() {
             self.refused += surplus.len() as u64;

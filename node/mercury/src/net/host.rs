@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::futures::StreamExt;
-use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, InboundRequestId, Message, OutboundFailure, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify, kad, ping, relay};
@@ -18,7 +17,7 @@ use tokio::sync::watch;
 
 use super::codec::{Arrived, Asked};
 use super::devices::{Devices, Disconnect, answer_weight};
-use super::dials::{Guard, may_dial};
+use super::dials::{Guard, may_dial, without_peer};
 use super::directory::{DIRECTORY, Directory};
 use super::figures::{Figures, Handle, add, set};
 use super::muxer::Carriers;
@@ -77,13 +76,11 @@ impl Host {
         let permits = home.permits();
         let carriers = Carriers::default();
         let lists = (&permits, &carriers);
-        let peers: Vec<_> = setup.peers.iter().filter_map(split_peer).collect();
+        let peers = setup.homes();
         let hide = !setup.external.is_empty();
         let mut swarm = build(&home.peer_key(), lists, &setup.quotas, hide, &peers)?;
         for address in listen {
-            swarm
-                .listen_on(address.clone())
-                .map_err(|error| HostError::Listen { address, reason: reason(&error) })?;
+            swarm.listen_on(address.clone()).map_err(|error| HostError::listen(address, &error))?;
         }
         let (addresses, _) = watch::channel(Vec::new());
         let mut host = Self {
@@ -100,7 +97,7 @@ impl Host {
             next_peers: Instant::now(),
             next_complaint: Instant::now(),
             reserved: HashMap::new(),
-            requests: Meter::new(setup.quotas.requests()),
+            requests: Meter::new(setup.quotas.requests),
             sessions: Meter::new(setup.quotas.sessions),
             quotas: setup.quotas,
             seen: HashMap::new(),
@@ -155,8 +152,6 @@ impl Host {
         let now = now();
         self.home.tick(now);
         self.collect();
-        self.requests.tick(now.instant);
-        self.sessions.tick(now.instant);
         self.end_reservations();
         let protocols = self.swarm.behaviour_mut();
         protocols.gate.tick(now.instant);
@@ -296,8 +291,7 @@ impl Host {
             self.home.set_addresses(self.told.iter().map(ToString::to_string).collect());
         }
         // Without one the relay would not offer itself.
-        let without_peer = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
-        self.swarm.add_external_address(without_peer);
+        self.swarm.add_external_address(without_peer(&address));
     }
 
     fn on_request_event(&mut self, event: request_response::Event<Asked, Answer>) {
@@ -482,15 +476,6 @@ impl Host {
     }
 }
 
-/// A multiaddress without and with its peer id.
-fn split_peer(address: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
-    let mut address = address.clone();
-    match address.pop() {
-        Some(Protocol::P2p(peer)) => Some((peer, address)),
-        _ => None,
-    }
-}
-
 /// Whether those in a relation are told, for which all relations are looked through.
 fn tells_presence(request: &Request) -> bool {
     matches!(request, Request::LogIn(..) | Request::LogOut | Request::Announce(_))
@@ -499,13 +484,4 @@ fn tells_presence(request: &Request) -> bool {
 fn now() -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     Now { wall, instant: Instant::now() }
-}
-
-/// The innermost reason, without the layers around it.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(inner) = error.source() {
-        error = inner;
-    }
-    error.to_string()
 }

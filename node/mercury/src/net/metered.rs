@@ -5,23 +5,17 @@
 //! Path: a handler's event → a token → the behaviour; without a token the connection ends.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libp2p::PeerId;
-use libp2p::core::transport::PortUse;
-use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::swarm::{
-    CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
+use super::layer::{Layer, Layered};
 use super::quotas::{Address, Meter, Rates};
-
-/// Between two times that full buckets are forgotten.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// The addresses of connections that count as one. The gate writes them; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -51,11 +45,12 @@ impl Sources {
 }
 
 /// A behaviour, and how often each peer and address may make it work.
-pub(super) struct Metered<B> {
-    inner: B,
+pub(super) type Metered<B> = Layered<B, Metering>;
+
+/// How often that may be, and who had too much.
+pub(super) struct Metering {
     sources: Sources,
     meter: Meter,
-    next_sweep: Instant,
     to_end: VecDeque<(PeerId, ConnectionId)>,
     /// Those that have not ended yet.
     ending: HashSet<ConnectionId>,
@@ -63,109 +58,44 @@ pub(super) struct Metered<B> {
 }
 
 impl<B> Metered<B> {
-    pub(super) fn new(inner: B, sources: &Sources, rates: Rates) -> Self {
-        Self {
-            inner,
+    /// So much may be reported for each peer and address.
+    pub(super) fn at(rates: Rates, sources: &Sources, inner: B) -> Self {
+        let metering = Metering {
             sources: sources.clone(),
             meter: Meter::new(rates),
-            next_sweep: Instant::now(),
             to_end: VecDeque::new(),
             ending: HashSet::new(),
             ended: 0,
-        }
+        };
+        Self::new(inner, metering)
     }
 
     /// Connections that were closed for their rate, since the start.
     pub(super) fn ended(&self) -> u64 {
-        self.ended
-    }
-
-    fn take(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) -> bool {
-        if now >= self.next_sweep {
-            self.next_sweep = now + SWEEP;
-            self.meter.tick(now);
-        }
-        self.meter.take(peer, self.sources.get(connection), now)
+        self.layer.ended
     }
 }
 
-impl<B> Deref for Metered<B> {
-    type Target = B;
-
-    fn deref(&self) -> &B {
-        &self.inner
-    }
-}
-
-impl<B> DerefMut for Metered<B> {
-    fn deref_mut(&mut self) -> &mut B {
-        &mut self.inner
-    }
-}
-
-impl<B: NetworkBehaviour> NetworkBehaviour for Metered<B> {
-    type ConnectionHandler = B::ConnectionHandler;
-    type ToSwarm = B::ToSwarm;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner.handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner.handle_established_outbound_connection(connection, peer, address, role, port)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+impl<B: NetworkBehaviour> Layer<B> for Metering {
+    fn on_swarm_event(&mut self, inner: &mut B, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionClosed(closed) = &event {
             self.ending.remove(&closed.connection_id);
         }
-        self.inner.on_swarm_event(event);
+        inner.on_swarm_event(event);
     }
 
     /// What a connection that ends has said meanwhile is not looked at.
-    fn on_connection_handler_event(
+    fn on_handler_event(
         &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
+        inner: &mut B,
+        (peer, connection): (PeerId, ConnectionId),
+        event: THandlerOutEvent<B>,
     ) {
         if self.ending.contains(&connection) {
             return;
         }
-        if self.take(peer, connection, Instant::now()) {
-            self.inner.on_connection_handler_event(peer, connection, event);
+        if self.meter.take(peer, self.sources.get(connection), Instant::now()) {
+            inner.on_connection_handler_event(peer, connection, event);
         } else {
             self.ending.insert(connection);
             self.to_end.push_back((peer, connection));
@@ -173,7 +103,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Metered<B> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, inner: &mut B, cx: &mut Context<'_>) -> Poll<ToSwarm<B::ToSwarm, THandlerInEvent<B>>> {
         if let Some((peer_id, connection)) = self.to_end.pop_front() {
             tracing::debug!("Mercury disconnects {peer_id}: too much in short time");
             return Poll::Ready(ToSwarm::CloseConnection {
@@ -181,6 +111,6 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Metered<B> {
                 connection: CloseConnection::One(connection),
             });
         }
-        self.inner.poll(cx)
+        inner.poll(cx)
     }
 }

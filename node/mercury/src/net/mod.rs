@@ -12,6 +12,7 @@ pub mod directory;
 mod figures;
 mod gate;
 pub mod host;
+mod layer;
 mod metered;
 pub(crate) mod muxer;
 mod noise;

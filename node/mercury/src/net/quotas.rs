@@ -42,10 +42,8 @@ pub struct Quotas {
     pub pending_of_address: usize,
     /// New connections from one address.
     pub connections_rate: Rate,
-    /// Requests of one peer.
-    pub requests_of_peer: Rate,
-    /// Requests from one address.
-    pub requests_of_address: Rate,
+    /// Requests.
+    pub requests: Rates,
     /// Of which those that begin, change or end a session.
     pub sessions: Rates,
     /// Messages of the directory.
@@ -79,8 +77,7 @@ impl Default for Quotas {
             pending: limits::MAX_PENDING,
             pending_of_address: limits::MAX_PENDING_OF_ADDRESS,
             connections_rate: limits::CONNECTIONS_RATE_OF_ADDRESS,
-            requests_of_peer: limits::REQUESTS_OF_PEER,
-            requests_of_address: limits::REQUESTS_OF_ADDRESS,
+            requests: Rates { of_peer: limits::REQUESTS_OF_PEER, of_address: limits::REQUESTS_OF_ADDRESS },
             sessions: Rates { of_peer: limits::SESSIONS_OF_PEER, of_address: limits::SESSIONS_OF_ADDRESS },
             lookups: Rates { of_peer: limits::LOOKUPS_OF_PEER, of_address: limits::LOOKUPS_OF_ADDRESS },
             introductions: Rates {
@@ -112,11 +109,6 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 impl Quotas {
-    /// All requests.
-    pub(super) fn requests(&self) -> Rates {
-        Rates { of_peer: self.requests_of_peer, of_address: self.requests_of_address }
-    }
-
     /// The address of a connection, where it has one that counts.
     pub(super) fn address(&self, address: &Multiaddr) -> Option<Address> {
         let ip = ip_of(address)?;
@@ -146,12 +138,6 @@ impl Meter {
     pub(super) fn take(&mut self, peer: PeerId, address: Option<Address>, now: Instant) -> bool {
         self.of_peer.take(peer, now) && address.is_none_or(|address| self.of_address.take(address, now))
     }
-
-    /// Forgets full buckets.
-    pub(super) fn tick(&mut self, now: Instant) {
-        self.of_peer.tick(now);
-        self.of_address.tick(now);
-    }
 }
 
 /// Buckets of tokens, one for each key.
@@ -160,14 +146,18 @@ pub(super) struct Buckets<K> {
     rate: Rate,
     /// Tokens that are left, in billionths, and when that was.
     buckets: HashMap<K, (u64, Instant)>,
+    next_sweep: Option<Instant>,
 }
+
+/// Between two times that full buckets are forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// A token in the buckets' unit: so that a nanosecond fills `per_second` of it.
 const TOKEN: u64 = 1_000_000_000;
 
 impl<K: Hash + Eq> Buckets<K> {
     pub(super) fn new(rate: Rate) -> Self {
-        Self { rate, buckets: HashMap::new() }
+        Self { rate, buckets: HashMap::new(), next_sweep: None }
     }
 
     fn full(&self) -> u64 {
@@ -181,6 +171,10 @@ impl<K: Hash + Eq> Buckets<K> {
 
     /// Takes a token, where there is one.
     pub(super) fn take(&mut self, key: K, now: Instant) -> bool {
+        if self.next_sweep.is_none_or(|next| next <= now) {
+            self.next_sweep = Some(now + SWEEP);
+            self.sweep(now);
+        }
         let full = self.full();
         let level = self.buckets.get(&key).map_or(full, |bucket| self.level(*bucket, now));
         let left = level.checked_sub(TOKEN);
@@ -189,7 +183,7 @@ impl<K: Hash + Eq> Buckets<K> {
     }
 
     /// Forgets full buckets.
-    pub(super) fn tick(&mut self, now: Instant) {
+    fn sweep(&mut self, now: Instant) {
         let mut buckets = std::mem::take(&mut self.buckets);
         buckets.retain(|_, bucket| self.level(*bucket, now) < self.full());
         buckets.shrink_to(buckets.len() * 2);
@@ -238,9 +232,9 @@ mod tests {
         let now = Instant::now();
         let _ = buckets.take("one", now);
         let _ = [0; 3].map(|_| buckets.take("other", now));
-        buckets.tick(now + Duration::from_millis(500));
+        buckets.sweep(now + Duration::from_millis(500));
         assert_eq!(buckets.buckets.keys().copied().collect::<Vec<_>>(), ["other"]);
-        buckets.tick(now + Duration::from_millis(1500));
+        buckets.sweep(now + Duration::from_millis(1500));
         assert!(buckets.buckets.is_empty());
     }
 

@@ -1,6 +1,7 @@
 //! What a home on the network is started with, and why it cannot be there. Used by [`super::host`].
 
-use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
 
 use super::quotas::Quotas;
 use crate::store::NotDurable;
@@ -14,6 +15,20 @@ pub struct Setup {
     pub peers: Vec<Multiaddr>,
     /// How much each peer and address may take.
     pub quotas: Quotas,
+}
+
+impl Setup {
+    /// The other homes, each as its peer id and its address without that.
+    pub(super) fn homes(&self) -> Vec<(PeerId, Multiaddr)> {
+        let split = |address: &Multiaddr| {
+            let mut address = address.clone();
+            match address.pop() {
+                Some(Protocol::P2p(peer)) => Some((peer, address)),
+                _ => None,
+            }
+        };
+        self.peers.iter().filter_map(split).collect()
+    }
 }
 
 /// Why a home cannot be on the network, or cannot go on.
@@ -33,4 +48,15 @@ pub enum HostError {
     /// Nothing may be acknowledged any more.
     #[error(transparent)]
     NotDurable(#[from] NotDurable),
+}
+
+impl HostError {
+    /// The innermost reason, without the layers around it.
+    pub(super) fn listen(address: Multiaddr, error: &dyn std::error::Error) -> Self {
+        let mut error = error;
+        while let Some(inner) = error.source() {
+            error = inner;
+        }
+        Self::Listen { address, reason: error.to_string() }
+    }
 }

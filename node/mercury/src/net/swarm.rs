@@ -13,7 +13,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm, Transport, autonat, connection_limits, identify, kad, ping, relay, tcp,
 };
 
-use super::circuits::{Limits, Relay};
+use super::circuits::{Follower, Limits, Relay};
 use super::codec;
 use super::dials::{Dials, Guard};
 use super::directory;
@@ -65,7 +65,9 @@ pub(super) fn build(
             connection_limits::ConnectionLimits::default()
                 .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING)),
         ),
-        identify: Metered::new(
+        identify: Metered::at(
+            quotas.introductions,
+            &sources,
             identify::Behaviour::new(
                 identify::Config::new(REQUESTS.to_owned(), key.public())
                     .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
@@ -75,16 +77,14 @@ pub(super) fn build(
                     .with_cache_size(0)
                     .with_hide_listen_addrs(hide_listening),
             ),
-            &sources,
-            quotas.introductions,
         ),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
         ),
         requests: codec::requests(ProtocolSupport::Inbound),
         events: codec::events(ProtocolSupport::Outbound),
-        directory: Metered::new(directory::server(key.public().to_peer_id()), &sources, quotas.lookups),
-        relay: Metered::new(Relay::new(relay, limits), &sources, quotas.relaying),
+        directory: Metered::at(quotas.lookups, &sources, directory::server(key.public().to_peer_id())),
+        relay: Metered::at(quotas.relaying, &sources, Relay::new(relay, Follower::new(limits))),
         autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
     };
     let dials = Dials::new(quotas, named.iter().map(|(_, address)| address));
