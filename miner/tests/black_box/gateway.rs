@@ -107,11 +107,17 @@ fn upstream(listener: &TcpListener, job: &Template) -> Upstream {
     pool
 }
 
-#[test]
-fn shares_of_machines_reach_the_pool_under_the_gateways_user_and_are_the_machines_own() {
+/// A gateway at a pool with work.
+fn begin() -> (TcpListener, Gateway, Upstream) {
     let (listener, address) = listen();
     let gateway = Gateway::start(address, &settings());
-    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let pool = upstream(&listener, &EASIEST_JOB);
+    (listener, gateway, pool)
+}
+
+#[test]
+fn shares_of_machines_reach_the_pool_under_the_gateways_user_and_are_the_machines_own() {
+    let (_listener, gateway, mut pool) = begin();
     let mut machines = ["one", "two", "two"].map(|user| (user, Machine::start(gateway.address, user)));
     for (user, machine) in &mut machines {
         assert_eq!((machine.extranonce1.len(), machine.size), (12, 2), "two bytes of four are the prefix");
@@ -193,9 +199,7 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
 
 #[test]
 fn a_job_that_the_pool_repeats_gives_no_share_twice() {
-    let (listener, address) = listen();
-    let gateway = Gateway::start(address, &settings());
-    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let (_listener, gateway, mut pool) = begin();
     let mut machine = Machine::start(gateway.address, "machine");
     let (_, nonce) = machine.find("machine", &EASIEST_JOB);
     EASIEST_JOB.check(&pool.accept_share());
@@ -215,9 +219,7 @@ fn a_job_that_the_pool_repeats_gives_no_share_twice() {
 
 #[test]
 fn another_extranonce_of_the_pools_is_told_to_who_understands_and_others_come_again() {
-    let (listener, address) = listen();
-    let gateway = Gateway::start(address, &settings());
-    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let (_listener, gateway, mut pool) = begin();
     let mut knows = Machine::start(gateway.address, "knows");
     assert_eq!(knows.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
     let mut old = Machine::start(gateway.address, "old");
@@ -355,9 +357,7 @@ fn an_address_that_speaks_no_stratum_is_let_in_no_more_and_who_is_here_may_stay(
 
 #[test]
 fn machines_hear_at_the_end_that_the_gateway_will_be_back() {
-    let (listener, address) = listen();
-    let gateway = Gateway::start(address, &settings());
-    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let (_listener, gateway, mut pool) = begin();
     let mut machine = Machine::start(gateway.address, "machine");
     let stranger = Machine::connect(gateway.address);
     machine.find("machine", &EASIEST_JOB);
@@ -371,9 +371,7 @@ fn machines_hear_at_the_end_that_the_gateway_will_be_back() {
 
 #[test]
 fn a_share_that_is_on_its_way_when_the_gateway_ends_reaches_the_pool() {
-    let (listener, address) = listen();
-    let gateway = Gateway::start(address, &settings());
-    let mut pool = upstream(&listener, &EASIEST_JOB);
+    let (_listener, gateway, mut pool) = begin();
     let mut machine = Machine::start(gateway.address, "machine");
     let (share, ..) = machine.solve("machine", &EASIEST_JOB);
     let ended = thread::spawn(move || drop(gateway));
@@ -385,16 +383,18 @@ fn a_share_that_is_on_its_way_when_the_gateway_ends_reaches_the_pool() {
     machine.wait_until_closed();
 }
 
-#[test]
-fn a_share_that_a_machine_finds_just_after_a_change_of_pools_goes_to_the_pool_that_it_is_of() {
+/// A machine finds a share just after the first of two pools was left for the second: by what `leave` does with the
+/// gateway, the connection and the second pool's address, at a gateway that knows so many of them.
+fn find_after(known: usize, leave: impl FnOnce(&Gateway, &mut Upstream, SocketAddr)) {
     let [(first, first_at), (second, second_at)] = [listen(), listen()];
     let timing = Timing { late_finds: PATIENCE, ..TIMING };
-    let gateway = Gateway::start_at(pool(&[first_at, second_at], None, timing), &settings(), Vec::new());
+    let pools = pool(&[first_at, second_at][..known], None, timing);
+    let gateway = Gateway::start_at(pools, &settings(), Vec::new());
     let mut old = upstream(&first, &EASIEST_JOB);
     let mut machine = Machine::start(gateway.address, "machine");
     assert_eq!(machine.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
     let (share, ..) = machine.solve("machine", &EASIEST_JOB);
-    assert!(gateway.board.ask_for(1));
+    leave(&gateway, &mut old, second_at);
     let job = Template { id: "job-2", extranonce1: "beefbeef", ..EASIEST_JOB };
     let mut new = upstream(&second, &job);
     machine.until("mining.notify");
@@ -406,22 +406,14 @@ fn a_share_that_a_machine_finds_just_after_a_change_of_pools_goes_to_the_pool_th
 }
 
 #[test]
+fn a_share_that_a_machine_finds_just_after_a_change_of_pools_goes_to_the_pool_that_it_is_of() {
+    find_after(2, |gateway, _, _| assert!(gateway.board.ask_for(1)));
+}
+
+#[test]
 fn a_share_that_a_machine_finds_just_after_its_pool_has_sent_us_on_goes_to_the_connection_that_it_is_of() {
-    let [(first, first_at), (second, second_at)] = [listen(), listen()];
-    let timing = Timing { late_finds: PATIENCE, ..TIMING };
-    let gateway = Gateway::start_at(pool(&[first_at], None, timing), &settings(), Vec::new());
-    let mut old = upstream(&first, &EASIEST_JOB);
-    let mut machine = Machine::start(gateway.address, "machine");
-    assert_eq!(machine.ask("mining.extranonce.subscribe", &json!([]))["result"], true);
-    let (share, ..) = machine.solve("machine", &EASIEST_JOB);
-    let params = json!(["127.0.0.1", second_at.port(), 0]);
-    old.send(&json!({"id": null, "method": "client.reconnect", "params": params}));
-    let job = Template { id: "job-2", extranonce1: "beefbeef", ..EASIEST_JOB };
-    let mut new = upstream(&second, &job);
-    machine.until("mining.notify");
-    assert_eq!(machine.ask("mining.submit", &share)["error"][0], 21, "of no more use here");
-    EASIEST_JOB.check(&old.accept_share());
-    machine.find("machine", &job);
-    job.check(&new.accept_share());
-    gateway.wait_for(|snapshot| (snapshot.counts.accepted, snapshot.counts.stale) == (2, 0));
+    find_after(1, |_, old, second_at| {
+        let params = json!(["127.0.0.1", second_at.port(), 0]);
+        old.send(&json!({"id": null, "method": "client.reconnect", "params": params}));
+    });
 }
