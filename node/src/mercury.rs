@@ -18,7 +18,7 @@ use iop_mercury::id::{Id, Key};
 use iop_mercury::limits::{MAX_ADDRESS, MAX_ADDRESSES, MAX_HOSTED, MAX_NETWORK};
 use iop_mercury::multiaddr::{Multiaddr, Protocol};
 use iop_mercury::net::{Host, Quotas, Setup};
-use iop_mercury::store::Store;
+use iop_mercury::store::{Store, free_space};
 use iop_mercury::wire::Hosting;
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
@@ -208,9 +208,7 @@ fn quotas() -> Quotas {
 
 fn warn_of_a_full_disk(folder: &Path) {
     // Where the system does not say, there is nothing to warn of.
-    let Ok(disk) = rustix::fs::statvfs(folder) else { return };
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    if free < LITTLE_SPACE {
+    if let Some(free) = free_space(folder).filter(|free| *free < LITTLE_SPACE) {
         warn!(
             "{} MiB are free at {}: what Mercury keeps may fill the disk that the chain needs",
             free >> 20,

@@ -149,6 +149,13 @@ pub fn numbered(recipient: Id, number: u64) -> [u8; 40] {
     key
 }
 
+/// Free bytes on a folder's disk; none where the system does not say.
+#[must_use]
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The database.
 pub struct Store {
     db: std::sync::Arc<DB>,
@@ -255,8 +262,7 @@ impl Store {
     /// Free bytes on its disk; none where the system does not say.
     #[must_use]
     pub fn free_space(&self) -> Option<u64> {
-        let disk = rustix::fs::statvfs(&self.folder).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_space(Path::new(&self.folder))
     }
 
     /// The ticket of the last batch: what was read by now is safe when it is due.
