@@ -1,0 +1,65 @@
+//! The node's JSON-RPC as clients of Bitcoin Core speak it.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod chain;
+mod forms;
+mod mining;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bitcoin::consensus::encode::serialize_hex;
+use iop_consensus::params::Params;
+use iop_tests::blocks::{self, Parent};
+use iop_tests::chain::{easy_devnet, generate, license_address, locked_spend};
+use iop_tests::rpc::{Rpc, RpcFailure};
+use iop_tests::stand::{Network, Node, devnet_keys};
+use serde_json::{Value, json};
+
+struct Stand {
+    dir: tempfile::TempDir,
+    node: Node,
+    params: Params,
+}
+
+impl Stand {
+    fn start(name: &str, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network::file(dir.path(), &easy_devnet(name, more));
+        let node = Node::start(dir.path(), &network).unwrap();
+        Self { node, params: network.params(), dir }
+    }
+
+    fn generate(&self, count: u32) -> Vec<String> {
+        let [admin, ..] = devnet_keys(self.dir.path());
+        generate(&self.node.rpc, count, &admin, &self.params)
+    }
+
+    fn rpc(&self) -> &Rpc {
+        &self.node.rpc
+    }
+
+    fn request(&self) -> minreq::Request {
+        let cookie = std::fs::read_to_string(self.node.datadir.join(".cookie")).unwrap();
+        minreq::post(format!("http://127.0.0.1:{}/", self.node.port))
+            .with_header("Authorization", format!("Basic {}", STANDARD.encode(cookie)))
+            .with_timeout(30)
+    }
+
+    /// HTTP status and body.
+    fn post(&self, body: impl Into<Vec<u8>>) -> (u16, Value) {
+        let response = self.request().with_body(body).send().unwrap();
+        (response.status_code, serde_json::from_slice(response.as_bytes()).unwrap_or(Value::Null))
+    }
+}
+
+fn code(failure: Result<Value, RpcFailure>) -> i64 {
+    match failure {
+        Err(RpcFailure::Answer { code, .. }) => code,
+        other => panic!("an error expected, not {other:?}"),
+    }
+}

@@ -1,0 +1,103 @@
+//! Templates, long polls and blocks that are handed in.
+
+use super::*;
+
+#[test]
+fn mining_at_once_is_for_private_networks() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &Network::Named("main")).unwrap();
+    let refused = node.rpc.try_call("generatetoaddress", json!([1, "pUSydiLr9kFjtL7VbtfMYXMz7GLV413coQ"]));
+    assert_eq!(code(refused), -1);
+    let info = node.rpc.call("getblockchaininfo", json!([]));
+    assert_eq!((&info["chain"], &info["unsigned_admin_actions"]), (&json!("main"), &json!(0)));
+}
+
+/// What a long poll answers that waits while a block comes.
+fn first_on_a_new_tip(rpc: &Rpc, block: &bitcoin::Block) -> Value {
+    let id = rpc.call("getblocktemplate", json!([{"rules": ["segwit"]}]))["longpollid"].clone();
+    let poll = std::thread::spawn({
+        let rpc = rpc.clone();
+        move || rpc.call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]))
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!poll.is_finished());
+    submit(rpc, block);
+    let template = poll.join().unwrap();
+    assert_eq!(template["previousblockhash"], json!(block.block_hash()));
+    template
+}
+
+fn submit(rpc: &Rpc, block: &bitcoin::Block) {
+    assert_eq!(rpc.call("submitblock", json!([serialize_hex(block)])), Value::Null);
+}
+
+#[test]
+fn a_new_tips_first_template_is_empty_but_after_a_block_that_passed_over_what_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::Named("regtest");
+    let node = Node::start(dir.path(), &network).unwrap();
+    let rpc = &node.rpc;
+    let mut tip = Parent::of(&network.params().genesis.block(), 0);
+    let mut coins = Vec::new();
+    for height in 1..=103 {
+        let block = blocks::on(tip, 0, vec![]);
+        submit(rpc, &block);
+        tip = Parent::of(&block, height);
+        let coinbase = &block.txdata[0];
+        coins.push((bitcoin::OutPoint::new(coinbase.compute_txid(), 0), coinbase.output[0].value.to_sat()));
+    }
+    let spend = |number: usize| blocks::spend(coins[number].0, coins[number].1 - 100_000);
+    let offer = |number| {
+        let mut tx = spend(number);
+        let padding = bitcoin::ScriptBuf::from_bytes([vec![0x6a], vec![0; 100]].concat());
+        tx.output.push(bitcoin::TxOut { value: bitcoin::Amount::ZERO, script_pubkey: padding });
+        rpc.call("sendrawtransaction", json!([serialize_hex(&tx), true]));
+    };
+    let count = |template: &Value| template["transactions"].as_array().unwrap().len();
+    offer(0);
+    // A block that holds something.
+    let block = blocks::on(tip, 0, vec![spend(1)]);
+    let template = first_on_a_new_tip(rpc, &block);
+    assert_eq!(count(&template), 0, "{template}");
+    // The full one is there at once for who asks with that one's id.
+    let id = template["longpollid"].clone();
+    assert!(id.as_str().unwrap().ends_with('e'), "{id}");
+    let full = rpc.call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]));
+    assert_eq!(full["previousblockhash"], template["previousblockhash"]);
+    assert_eq!(count(&full), 1);
+    assert!(!full["longpollid"].as_str().unwrap().ends_with('e'), "{full}");
+    // A block that holds nothing.
+    let block = blocks::on(Parent::of(&block, 104), 0, vec![]);
+    let template = first_on_a_new_tip(rpc, &block);
+    assert_eq!(count(&template), 1, "{template}");
+    assert!(!template["longpollid"].as_str().unwrap().ends_with('e'), "{template}");
+}
+
+#[test]
+fn a_long_poll_is_answered_by_the_next_block() {
+    let stand = Stand::start("longpoll", "");
+    let template = stand.rpc().call("getblocktemplate", json!([{"rules": ["segwit"]}]));
+    assert_eq!(template["license"]["required"], true);
+    assert_eq!(
+        template["license"]["tip_registry"],
+        json!({"cap_enabled": true, "factor": 2, "whitelisted": 4})
+    );
+    let id = template["longpollid"].clone();
+    let rpc = stand.rpc().clone();
+    let poll = std::thread::spawn(move || {
+        (rpc.call("getblocktemplate", json!([{"longpollid": id}])), Instant::now())
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!poll.is_finished());
+    let hashes = stand.generate(1);
+    let (next, answered) = poll.join().unwrap();
+    assert_eq!(next["previousblockhash"], json!(hashes[0]));
+    assert_eq!(next["height"], 2);
+    println!("the long poll was answered {:?} before generatetoaddress was", answered.elapsed());
+    assert_eq!(code(stand.rpc().try_call("getblocktemplate", json!([{"mode": "other"}]))), -8);
+    assert_eq!(code(stand.rpc().try_call("getblocktemplate", json!([{"mode": "proposal"}]))), -3);
+    let known = stand.rpc().call("getblock", json!([hashes[0], 0]));
+    let verdict = stand.rpc().call("getblocktemplate", json!([{"mode": "proposal", "data": known}]));
+    assert_eq!(verdict, "duplicate");
+    assert_eq!(code(stand.rpc().try_call("getblocktemplate", json!([{"mode": "nonsense"}]))), -8);
+}
