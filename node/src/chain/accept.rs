@@ -76,7 +76,7 @@ impl ChainState {
     ) -> Result<BlockAccepted, StorageError> {
         let checked = match checked {
             Ok(checked) => checked,
-            Err(Unsound { hash, error }) => return Ok(self.refuse(hash, Rejection::Rule(error))),
+            Err(Unsound { hash, error }) => return Ok(self.refuse(hash, Rejection::Unsound(error))),
         };
         let hash = checked.hash();
         let mut batch = self.storage.batch();

@@ -11,6 +11,10 @@ pub enum Rejection {
     /// It breaks a rule.
     #[error(transparent)]
     Rule(BlockError),
+    /// By itself, before its place in the chain is looked at, it breaks a rule. Nothing is remembered of it: another block
+    /// may have the same hash, since the merkle tree does not tell a node from a transaction of 64 bytes.
+    #[error(transparent)]
+    Unsound(BlockError),
     /// It, or an ancestor of it, was found to break a rule before.
     #[error("it was found to break a rule before")]
     KnownInvalid,
@@ -26,7 +30,7 @@ impl Rejection {
     /// The reference's string.
     pub fn reason(&self) -> String {
         match self {
-            Self::Rule(error) => error.reject_reason().into_owned(),
+            Self::Rule(error) | Self::Unsound(error) => error.reject_reason().into_owned(),
             Self::KnownInvalid => "duplicate".to_owned(),
             Self::UnknownParent => "prev-blk-not-found".to_owned(),
             Self::InvalidParent => "bad-prevblk".to_owned(),

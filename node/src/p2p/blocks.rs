@@ -38,7 +38,7 @@ pub(crate) struct InFlight {
     pub(crate) partial: Option<PartialBlock>,
 }
 
-/// Who gave us a block that the chain has not judged.
+/// Who gave us a copy of a block that the chain has not judged.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) peer: PeerId,
@@ -61,7 +61,8 @@ impl Net {
         if self.tree.find(&hash).is_some_and(|known| self.tree.get(known).status.have) {
             return self.fill(id, now);
         }
-        if self.sources.contains_key(&hash) {
+        // Another's copy may be spoilt: this one is judged as well.
+        if self.is_source(id, &hash) {
             return;
         }
         if self.tree.find(&block.header.prev_blockhash).is_none() {
@@ -75,8 +76,23 @@ impl Net {
         if self.sources.len() >= MAX_SOURCES {
             self.sources.clear();
         }
-        self.sources.insert(hash, Source { peer: id, punish });
+        self.sources.entry(hash).or_default().push(Source { peer: id, punish });
         self.actions.push(Action::Block(id, hash, block, requested));
+    }
+
+    /// Whether a copy of the block that this peer sent is with the chain.
+    fn is_source(&self, id: PeerId, hash: &BlockHash) -> bool {
+        self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.peer == id))
+    }
+
+    /// The chain has judged this peer's copy of the block.
+    fn take_source(&mut self, id: PeerId, hash: &BlockHash) -> Option<Source> {
+        let copies = self.sources.get_mut(hash)?;
+        let copy = copies.swap_remove(copies.iter().position(|copy| copy.peer == id)?);
+        if copies.is_empty() {
+            self.sources.remove(hash);
+        }
+        Some(copy)
     }
 
     /// The chain took or refused a block.
@@ -95,14 +111,16 @@ impl Net {
             self.with(id, |peer| peer.last_block = now);
         }
         match refusal {
-            // Where the event was quicker, another may be noted by now, who has nothing to do with this copy.
-            Some(refusal) if self.sources.get(&hash).is_some_and(|source| source.peer == id) => {
-                self.block_checked(hash, Some(refusal), now);
+            Some(refusal) => {
+                self.copy_refused(id, hash, &refusal, now);
+                if !refusal.final_ {
+                    // Others may have the block itself.
+                    return self.fill_all(now);
+                }
             }
-            Some(_) => {}
             None if !stored => {
                 // It was here, or is not wanted: nobody waits for a verdict.
-                self.sources.remove(&hash);
+                self.take_source(id, &hash);
                 if let Some(known) = self.tree.find(&hash) {
                     debug!(%hash, height = self.tree.get(known).height, "block not taken");
                 }
@@ -112,12 +130,24 @@ impl Net {
         self.fill(id, now);
     }
 
-    /// A block was judged to the end (`BlockChecked`).
+    /// One copy of a block was refused. Where the event was quicker, and took the copy's source, nothing is left to do.
+    fn copy_refused(&mut self, id: PeerId, hash: BlockHash, refusal: &Refusal, now: Micros) {
+        if let (Some(node), true) = (self.tree.find(&hash), refusal.final_) {
+            self.tree.note_failed(node);
+        }
+        let Some(source) = self.take_source(id, &hash) else { return };
+        if !source.punish && !refusal.final_ {
+            self.with(id, |peer| peer.spoiled = Some(hash));
+        }
+        self.blame(&source, hash, refusal, now);
+    }
+
+    /// A block was judged to the end (`BlockChecked`), and with it all copies of it that are with the chain.
     pub(super) fn block_checked(&mut self, hash: BlockHash, refusal: Option<Refusal>, now: Micros) {
-        let source = self.sources.remove(&hash);
+        let sources = self.sources.remove(&hash).unwrap_or_default();
         let Some(refusal) = refusal else {
             let last = self.in_flight.keys().all(|other| *other == hash);
-            if let (Some(source), true, false) = (source, last, self.initial_download) {
+            if let (Some(source), true, false) = (sources.first(), last, self.initial_download) {
                 self.ask_high_bandwidth(source.peer);
             }
             return;
@@ -125,7 +155,10 @@ impl Net {
         if let (Some(id), true) = (self.tree.find(&hash), refusal.final_) {
             self.tree.note_failed(id);
         }
-        let Some(source) = source else { return };
+        sources.iter().for_each(|source| self.blame(source, hash, &refusal, now));
+    }
+
+    fn blame(&mut self, source: &Source, hash: BlockHash, refusal: &Refusal, now: Micros) {
         if refusal.code != 0 {
             let reason = refusal.reason.chars().take(super::message::MAX_REASON).collect();
             let hash: &[u8; 32] = hash.as_ref();
@@ -204,6 +237,10 @@ impl Net {
         let entry = self.tree.get(node);
         let (height, work) = (entry.height, entry.work);
         if entry.status.have || entry.status.failed || self.sources.contains_key(&hash) {
+            return;
+        }
+        // Compact blocks cost nothing when they are bad: this peer has had its one for this block.
+        if self.peers.get(&id).is_some_and(|peer| peer.spoiled == Some(hash)) {
             return;
         }
         if work > self.tip_work() {

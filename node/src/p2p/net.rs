@@ -143,7 +143,7 @@ pub(crate) struct Net {
     /// Blocks that were asked for and did not come yet.
     pub(super) in_flight: HashMap<BlockHash, InFlight>,
     /// Who gave us the blocks that are with the chain.
-    pub(super) sources: HashMap<BlockHash, Source>,
+    pub(super) sources: HashMap<BlockHash, Vec<Source>>,
     pub(super) recent: Option<RecentBlock>,
     /// Who sends new blocks as compact blocks at once, oldest first.
     pub(super) high_bandwidth: Vec<PeerId>,

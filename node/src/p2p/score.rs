@@ -32,6 +32,10 @@ pub(crate) fn refusal(rejection: &Rejection) -> Refusal {
             let (code, points) = rule_points(error, &reason);
             (code, points, !error.corruption_possible() && !is_of_the_moment(error), false)
         }
+        Rejection::Unsound(error) => {
+            let (code, points) = rule_points(error, &reason);
+            (code, points, false, false)
+        }
         Rejection::KnownInvalid => (0, 0, true, true),
         Rejection::UnknownParent => (0, 10, false, false),
         Rejection::InvalidParent => (INVALID, 100, true, false),

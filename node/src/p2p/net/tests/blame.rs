@@ -1,6 +1,7 @@
 //! Who is blamed, and what a hostile peer may use up of what others need.
 
 use super::*;
+use crate::p2p::compact::{self, CompactBlock};
 
 fn block_of(header: &Header) -> (BlockHash, Arc<Block>) {
     let block = Arc::new(Block { header: *header, txdata: vec![] });
@@ -51,6 +52,56 @@ fn a_block_that_breaks_a_rule_costs_its_sender_whichever_word_comes_first() {
         let id = stage.net.tree.find(&hash).unwrap();
         assert!(stage.net.tree.get(id).status.failed);
     }
+}
+
+/// The blocks that go to the chain, by who sent them.
+fn to_the_chain(stage: &mut Stage) -> Vec<PeerId> {
+    let sender = |action| match action {
+        Action::Block(id, ..) => Some(id),
+        _ => None,
+    };
+    stage.actions().into_iter().filter_map(sender).collect()
+}
+
+#[test]
+fn a_spoiled_compact_copy_keeps_nobody_else_out_and_is_taken_once() {
+    let mut stage = Stage::new();
+    let (hostile, honest) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Outbound));
+    let headers = headers_on(&genesis(), 1, 1);
+    stage.give_headers(honest, &headers);
+    let (hash, block) = block_of(&headers[0].1);
+    let coinbase = Params::regtest().genesis.block().txdata[0].clone();
+    let copy = Block { header: headers[0].1, txdata: vec![coinbase] };
+    let compact = Arc::new(CompactBlock::of(&copy, 1, compact::Version::Two).unwrap());
+    stage.actions();
+    stage.say(hostile, Message::CmpctBlock(compact.clone(), compact::Version::Two));
+    assert_eq!(to_the_chain(&mut stage), [hostile]);
+    // While the spoilt copy is with the chain.
+    stage.say(honest, Message::Block(hash, block.clone()));
+    stage.say(honest, Message::Block(hash, block.clone()));
+    assert_eq!(to_the_chain(&mut stage), [honest]);
+    let answer = |id, refusal| FromChain::Block(id, hash, block.clone(), false, refusal);
+    stage.net.chain_says(answer(hostile, Some(spoiled())), stage.now);
+    stage.net.chain_says(answer(honest, None), stage.now);
+    assert!(stage.net.sources.is_empty());
+    assert!(stage.is_connected(hostile), "compact blocks may be passed on before they are judged");
+    stage.say(hostile, Message::CmpctBlock(compact, compact::Version::Two));
+    assert!(to_the_chain(&mut stage).is_empty());
+    assert_eq!(stage.net.peers[&honest].score, 0);
+}
+
+#[test]
+fn a_block_whose_copy_was_spoiled_is_asked_of_the_others_at_once() {
+    let mut stage = Stage::new();
+    let (hostile, honest) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Outbound));
+    let headers = headers_on(&genesis(), 1, 1);
+    stage.give_headers(hostile, &headers);
+    stage.give_headers(honest, &headers);
+    let (hash, block) = block_of(&headers[0].1);
+    stage.actions();
+    stage.say(hostile, Message::Block(hash, block.clone()));
+    stage.net.chain_says(FromChain::Block(hostile, hash, block, false, Some(spoiled())), stage.now);
+    assert_eq!(requested(&stage.sent(honest)), [hash]);
 }
 
 #[test]
