@@ -5,6 +5,7 @@
 //! fails the thread ends, and the node with it: nothing may be decided on a state that cannot be kept.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,6 +65,8 @@ pub struct ChainHandle {
     events: Events,
     storage: Arc<Storage>,
     params: Arc<Params>,
+    /// Seconds that the peers' clocks are ahead of this machine's.
+    clock_offset: Arc<AtomicI64>,
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -95,7 +98,8 @@ pub fn spawn(mut state: ChainState) -> (ChainHandle, JoinHandle<Result<(), Stora
         let _ = syncing.join();
         closed
     });
-    (ChainHandle { work, published, events, storage, params }, thread.expect("the system can start a thread"))
+    let handle = ChainHandle { work, published, events, storage, params, clock_offset: Arc::default() };
+    (handle, thread.expect("the system can start a thread"))
 }
 
 /// A thread that brings written tips to the disk, so that nobody waits for it. It ends with the sender.
@@ -144,14 +148,26 @@ impl ChainHandle {
         answer.await.map_err(|_| Stopped)
     }
 
+    /// Seconds since 1970, by this machine's clock as peers correct it (`GetAdjustedTime`): by it blocks are judged.
+    pub fn network_time(&self) -> u64 {
+        now().saturating_add_signed(self.clock_offset.load(Ordering::Relaxed))
+    }
+
+    /// Peers' clocks are so many seconds ahead of this machine's.
+    pub fn correct_clock(&self, offset: i64) {
+        self.clock_offset.store(offset, Ordering::Relaxed);
+    }
+
     /// Offers a block.
     pub async fn submit_block(&self, block: Block) -> Result<Submitted, Stopped> {
-        self.run(move |state| state.submit(block, now())).await
+        let now = self.network_time();
+        self.run(move |state| state.submit(block, now)).await
     }
 
     /// Takes headers in order, parents first, until one is refused.
     pub async fn accept_headers(&self, headers: Vec<Header>) -> Result<HeadersAccepted, Stopped> {
-        self.run(move |state| state.accept_headers(&headers, now())).await
+        let now = self.network_time();
+        self.run(move |state| state.accept_headers(&headers, now)).await
     }
 
     /// Takes a block from a peer. It is checked alone on another thread first, so that a bad one costs the chain
@@ -170,7 +186,8 @@ impl ChainHandle {
             checked
         };
         let checked = tokio::task::spawn_blocking(check).await.map_err(|_| Stopped)?;
-        self.run(move |state| state.accept_checked(checked, requested, now())).await
+        let now = self.network_time();
+        self.run(move |state| state.accept_checked(checked, requested, now)).await
     }
 
     /// The database, for reading blocks off the chain thread.
@@ -204,7 +221,8 @@ impl ChainHandle {
 
     /// A template for the tip, with the state of the mempool that it was made from.
     pub async fn template(&self, contents: Contents) -> Result<(Template, u64), Stopped> {
-        self.run(move |state| Ok((template_with(state, contents, now()), state.mempool().changes()))).await
+        let now = self.network_time();
+        self.run(move |state| Ok((template_with(state, contents, now), state.mempool().changes()))).await
     }
 
     /// What changed last; to be waited on.

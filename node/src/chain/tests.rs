@@ -8,11 +8,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bitcoin::block::{Header, Version};
 use bitcoin::{BlockHash, OutPoint};
 use iop_consensus::coins::Coin;
+use iop_consensus::difficulty::has_proof_of_work;
+use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 use iop_consensus::license::registry::Registry;
+use iop_consensus::params::Params;
 use proptest::prelude::*;
 
+use super::actor;
 use super::invalidate::NotDone;
 use super::options::Options;
 use super::state::ChainState;
@@ -362,4 +367,32 @@ proptest! {
         prop_assert_eq!(tree.nodes[at].height, highest);
         prop_assert_eq!(snapshot(&mut state), replayed(&tree, at));
     }
+}
+
+#[tokio::test]
+async fn what_is_from_the_future_is_judged_by_the_clock_as_peers_correct_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let params = Arc::new(Params::regtest());
+    let storage = Arc::new(Storage::open(dir.path(), &params).unwrap());
+    let options = Options::of(&params);
+    let (chain, thread) = actor::spawn(ChainState::load_with(params.clone(), storage, options).unwrap());
+    let parent = params.genesis.block().header;
+    let future = actor::now() + MAX_FUTURE_BLOCK_TIME + 20 * 60;
+    let mut header = Header {
+        version: Version::from_consensus(0x2000_0000),
+        prev_blockhash: parent.block_hash(),
+        time: u32::try_from(future).unwrap(),
+        ..parent
+    };
+    while !has_proof_of_work(&header.block_hash(), header.bits, params.pow.limit) {
+        header.nonce += 1;
+    }
+    let is_taken = async || chain.accept_headers(vec![header]).await.unwrap().refused.is_none();
+    assert!(!is_taken().await);
+    chain.correct_clock(-30 * 60);
+    assert!(!is_taken().await);
+    chain.correct_clock(30 * 60);
+    assert!(is_taken().await);
+    drop(chain);
+    thread.join().unwrap().unwrap();
 }

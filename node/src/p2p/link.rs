@@ -54,6 +54,11 @@ impl ChainLink {
         link
     }
 
+    /// Passes on what the peers' clocks say.
+    pub(crate) fn correct_clock(&self, offset: i64) {
+        self.chain.correct_clock(offset);
+    }
+
     fn clone_for_worker(&self) -> mpsc::UnboundedSender<FromChain> {
         self.answers.clone()
     }
@@ -109,8 +114,9 @@ async fn ask(chain: &ChainHandle, action: Action) -> Result<FromChain, Stopped> 
     match action {
         Action::Headers(peer, headers) => {
             let list: Vec<_> = headers.iter().map(|(_, header)| *header).collect();
+            let now = chain.network_time();
             let accept = chain.run(move |state| {
-                let accepted = state.accept_headers(&list, now())?;
+                let accepted = state.accept_headers(&list, now)?;
                 let last = accepted.last.map(|id| state.index().get(id).hash);
                 Ok((last, accepted.refused))
             });

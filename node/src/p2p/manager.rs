@@ -243,6 +243,7 @@ impl Manager {
             self.act(&None);
             self.counters.connections.store(self.links.len(), Ordering::Relaxed);
             self.counters.time_offset.store(self.net.time_offset(), Ordering::Relaxed);
+            self.chain.correct_clock(self.net.time_offset());
         }
         self.save();
         debug!("the network has ended");
