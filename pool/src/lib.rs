@@ -7,6 +7,8 @@
 //! submit → verdict ([`judge`]) → counters ([`workers`], with their [`history`]); a found block goes to every node at
 //! once ([`blocks`]).
 
+mod strays;
+
 pub mod api;
 pub mod blocks;
 pub mod books;

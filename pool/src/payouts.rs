@@ -1,7 +1,8 @@
 //! From a template and a license to a job whose coinbase pays whom the ledger says.
 //!
 //! Here: which of our blocks a template stands on (the node is asked), the plan for its reward, the signed job.
-//! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]).
+//! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]), blocks of
+//! ours that nobody handed in ([`crate::strays`]).
 
 use std::sync::{Arc, Mutex};
 
@@ -17,9 +18,15 @@ use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
 use crate::solo::SoloJobs;
+use crate::strays::{Strays, Trouble};
 
 /// Core's code for a height above the tip.
 const NO_SUCH_HEIGHT: i64 = -8;
+
+/// The block that a template stands on.
+pub(crate) fn parent_of(template: &Template) -> BlockId {
+    BlockId { height: template.height.saturating_sub(1), hash: template.parent }
+}
 
 /// Makes jobs that pay.
 #[derive(Debug)]
@@ -27,15 +34,17 @@ pub struct Payouts {
     ledger: Arc<Ledger>,
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
+    strays: Strays,
     /// What was last found, by the parent that templates stand on.
     last: Mutex<Option<(BlockHash, Option<BlockId>)>>,
 }
 
 impl Payouts {
-    /// `chapter` gets what members do not; the license that signs if not set.
+    /// `chapter` gets what members do not; the license that signs if not set. `licenses` are ours.
     #[must_use]
-    pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>) -> Self {
-        Self { ledger, chapter, numbers: Arc::default(), last: Mutex::default() }
+    pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
+        let strays = Strays::new(Arc::clone(&ledger), licenses);
+        Self { ledger, chapter, numbers: Arc::default(), strays, last: Mutex::default() }
     }
 
     /// Where the numbers of jobs come from.
@@ -49,7 +58,7 @@ impl Payouts {
     /// # Errors
     /// The node did not say.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
-        let parent = BlockId { height: template.height.saturating_sub(1), hash: template.parent };
+        let parent = parent_of(template);
         let last = *self.last.lock().expect("no panic while the lock is held");
         let base = match last {
             _ if self.ledger.has_block(&parent) => Some(parent),
@@ -74,6 +83,19 @@ impl Payouts {
         Ok(None)
     }
 
+    /// Takes blocks of ours below a tip into the books that nobody handed in; gives how many. Templates stand on them
+    /// from then on.
+    ///
+    /// # Errors
+    /// The node did not say, or the ledger cannot be read or written.
+    pub async fn take_strays(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
+        let taken = self.strays.look(node, tip).await?;
+        if taken > 0 {
+            *self.last.lock().expect("no panic while the lock is held") = None;
+        }
+        Ok(taken)
+    }
+
     /// The job of a template on the block of ours below it.
     ///
     /// # Errors
@@ -95,6 +117,7 @@ impl Payouts {
             solo: None,
         };
         let plan = self.ledger.plan(&request)?;
+        self.strays.remember(parent_of(&template), request, &plan);
         let mut job = Job::new(self.numbers.next(), Arc::new(template), key, Arc::new(plan), tip);
         if self.ledger.rules().scheme == Scheme::Solo {
             let (ledger, numbers) = (Arc::clone(&self.ledger), Arc::clone(&self.numbers));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use iop_consensus::license::key::LicenseKey;
 use iop_mining::bans::Bans;
 use iop_mining::rpc::Node;
 use iop_mining::template::ChainIdentity;
@@ -67,7 +68,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let health = Arc::new(Health::new(&nodes));
     let prefixes = settings.params.prefixes;
     let network = settings.params.name.clone();
-    let payouts = Payouts::new(Arc::clone(&ledger), settings.payout);
+    let licenses = settings.licenses.iter().map(LicenseKey::address).collect();
+    let payouts = Payouts::new(Arc::clone(&ledger), settings.payout, licenses);
     let numbers = payouts.numbers();
     let (follower, snapshots) =
         Follower::new(settings.params, Arc::clone(&nodes), settings.licenses, payouts, Arc::clone(&health));

@@ -9,9 +9,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bitcoin::block::{Header, Version};
-use bitcoin::consensus::serialize;
+use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::{Hash, sha256d};
-use bitcoin::{BlockHash, CompactTarget, TxMerkleNode};
+use bitcoin::{Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode, Witness};
 use serde_json::{Value, json};
 
 /// How long an answer may take on a loaded machine.
@@ -101,10 +101,15 @@ impl Job {
         }
     }
 
-    fn header(&self, extranonce1: &str, share: &Share) -> Header {
+    /// The coinbase, without witness.
+    fn coinbase(&self, extranonce1: &str, share: &Share) -> Vec<u8> {
         let [before, after] = &self.coinbase;
         let coinbase = format!("{before}{extranonce1}{}{after}", share.extranonce2);
-        let mut root = sha256d::Hash::hash(&hex::decode(coinbase).expect("hex")).to_byte_array();
+        hex::decode(coinbase).expect("hex")
+    }
+
+    fn header(&self, extranonce1: &str, share: &Share) -> Header {
+        let mut root = sha256d::Hash::hash(&self.coinbase(extranonce1, share)).to_byte_array();
         for branch in &self.branches {
             root = sha256d::Hash::hash(&[root, *branch].concat()).to_byte_array();
         }
@@ -257,6 +262,35 @@ impl Worker {
     /// A share of this job that is a block.
     pub fn solve_block(&mut self, job: &Job) -> Share {
         self.solve_with(job, job.time, None, |_, is_block| is_block)
+    }
+
+    /// The whole block of such a share, without the pool: its job has no other transactions.
+    ///
+    /// # Panics
+    /// When it has.
+    pub fn whole_block(&self, job: &Job, share: &Share) -> Block {
+        assert!(job.branches.is_empty(), "the job has transactions");
+        let bytes = job.coinbase(&self.extranonce1, share);
+        let mut coinbase: Transaction = deserialize(&bytes).expect("a coinbase");
+        if coinbase.output.iter().any(|output| output.script_pubkey.is_op_return()) {
+            coinbase.input[0].witness = Witness::from_slice(&[[0; 32]]);
+        }
+        Block { header: job.header(&self.extranonce1, share), txdata: vec![coinbase] }
+    }
+
+    /// What this job pays, in base units, and whom; the witness commitment left out.
+    pub fn paid(&self, job: &Job) -> Vec<(ScriptBuf, u64)> {
+        let share = Share {
+            job: job.id.clone(),
+            extranonce2: "00".repeat(self.extranonce2_size),
+            time: job.time,
+            nonce: 0,
+            bits: None,
+        };
+        let bytes = job.coinbase(&self.extranonce1, &share);
+        let coinbase: Transaction = deserialize(&bytes).expect("a coinbase");
+        let outputs = coinbase.output.into_iter().filter(|output| !output.script_pubkey.is_op_return());
+        outputs.map(|output| (output.script_pubkey, output.value.to_sat())).collect()
     }
 
     /// A share with this time and these version bits that is `wanted` by its difficulty and whether it is a block.

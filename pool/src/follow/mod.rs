@@ -86,7 +86,8 @@ pub struct Follower {
     wishes: Arc<Wishes>,
     /// The tip of each node that gives work.
     tips: Vec<Option<ChainTip>>,
-    parent: Option<BlockHash>,
+    /// What jobs stand on: the parent, and the nearest block of ours.
+    standing: Option<(BlockHash, Option<BlockId>)>,
     tip: Arc<Tip>,
     /// When a node last gave work.
     last_work: Instant,
@@ -115,7 +116,7 @@ impl Follower {
             addresses,
             payouts: Arc::new(payouts),
             health,
-            parent: None,
+            standing: None,
             tip: Arc::default(),
             last_work: Instant::now(),
             publish,
@@ -220,7 +221,7 @@ impl Follower {
             return;
         }
         warn!("no node has given work for {} s: sessions that hold a job are closed", since.as_secs());
-        self.parent = None;
+        self.standing = None;
         let licenses = self.publish.borrow().licenses.clone();
         self.publish.send_replace(Arc::new(Snapshot { work: Work::NoNode, licenses }));
         std::mem::take(&mut self.tip).retire();
@@ -229,7 +230,9 @@ impl Follower {
     /// Publishes what a template and the licenses of its tip make.
     fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>, base: Option<BlockId>) {
         self.last_work = Instant::now();
-        let new_tip = self.parent.replace(template.parent) != Some(template.parent);
+        // Where a block of ours comes to be known late, jobs made before pay again what it pays.
+        let standing = (template.parent, base);
+        let new_tip = self.standing.replace(standing) != Some(standing);
         let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
         let work = self.work(template, &licenses, base, new_tip);
         if old_tip.is_none() && !matches!(work, Work::Job(_)) {
@@ -300,7 +303,7 @@ mod tests {
             |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
         let nodes: Arc<[Node]> = (1..=count).map(node).collect();
         let health = Arc::new(Health::new(&nodes));
-        let payouts = Payouts::new(crate::ledger::tests::temporary(), None);
+        let payouts = Payouts::new(crate::ledger::tests::temporary(), None, Vec::new());
         Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
     }
 

@@ -14,12 +14,12 @@ use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::health::Health;
 use super::tips::{self, ChainTip};
 use crate::ledger::store::BlockId;
-use crate::payouts::Payouts;
+use crate::payouts::{Payouts, parent_of};
 
 /// How often the template is asked for on an unchanged tip, for the fees of new transactions.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -186,19 +186,31 @@ impl Source {
             None => template::template(node, None).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
-            let (licenses, (_, tip), base) = tokio::try_join!(
+            let (licenses, (_, tip), mut base) = tokio::try_join!(
                 template::licenses(node, &self.licenses, &self.params),
                 tips::ask(node, CALL_TIME),
                 self.payouts.base(node, &template),
             )?;
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, fresh, "template");
-                let id = template.long_poll_id.clone();
+                let (id, parent) = (template.long_poll_id.clone(), parent_of(&template));
+                // The tip is of a license of ours. If it is not in the books, no job may come before it is.
+                if licenses.infos.iter().any(|license| license.last_block == Some(parent.height.into()))
+                    && base != Some(parent)
+                {
+                    take_strays(&self.payouts, node, parent, &self.wishes).await;
+                    base = self.payouts.base(node, &template).await?;
+                }
                 *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
                 self.health.up(self.index, tip);
                 let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip });
                 // The follower lives as long as its sources.
                 let _ = self.events.send(Event::Offer(self.index, offer)).await;
+                let (nodes, index, payouts) =
+                    (Arc::clone(&self.nodes), self.index, Arc::clone(&self.payouts));
+                let wishes = Arc::clone(&self.wishes);
+                // Those below are looked for beside the work.
+                tokio::spawn(async move { take_strays(&payouts, &nodes[index], parent, &wishes).await });
                 return Ok(id);
             }
             template = template::template(node, None).await?;
@@ -234,5 +246,15 @@ impl Source {
                 }
             }
         }
+    }
+}
+
+/// Looks for blocks of ours that nobody handed in, from a tip down. Where there is one, work stands on it from then on.
+async fn take_strays(payouts: &Payouts, node: &Node, tip: BlockId, wishes: &Wishes) {
+    match payouts.take_strays(node, tip).await {
+        Ok(0) => {}
+        Ok(_) => wishes.in_use().into_iter().for_each(|index| wishes.ask(index)),
+        // The next tip looks again.
+        Err(trouble) => warn!("it is not known whether a block of ours was not handed in: {trouble}"),
     }
 }

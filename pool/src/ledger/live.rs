@@ -19,6 +19,9 @@ use super::window::{Log, Window};
 use super::writer::Writer;
 use crate::metrics::CommitTimes;
 
+/// Shares that are read at once where a window is summed again.
+const CHUNK: usize = 4096;
+
 /// A user name in the ledger.
 #[derive(Debug)]
 pub struct User {
@@ -244,8 +247,7 @@ impl Ledger {
     /// # Errors
     /// The database cannot be read.
     pub fn plan(&self, request: &Request) -> Result<Plan, LedgerError> {
-        let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
-        let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
+        let &Request { base, network_difficulty, solo, .. } = request;
         let mut state = self.lock_state();
         let carried = match solo {
             None => self.stand_on(&mut state, base)?,
@@ -253,20 +255,53 @@ impl Ledger {
             Some(_) => self.carried_after(&state, base)?,
         };
         let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
-        match (rules.scheme, solo) {
-            (Scheme::Solo, Some(member)) => {
-                work.insert(member, 1);
-            }
-            (Scheme::Pplns, _) => {
-                wanted = wanted_work(network_difficulty, rules.window);
-                self.settle(&mut state, wanted)?;
-                (window, work) = (state.window.range(), state.window.work());
-            }
-            _ => {}
+        if self.rules.scheme == Scheme::Pplns {
+            wanted = wanted_work(network_difficulty, self.rules.window);
+            self.settle(&mut state, wanted)?;
+            (window, work) = (state.window.range(), state.window.work());
         }
         drop(state);
-        let split = Split::new(Input { reward, work: &work, carried: &carried }, &rules);
-        Ok(Plan { base, window, wanted, reward, rules, chapter, split })
+        Ok(self.split(request, (window, wanted), work, &carried))
+    }
+
+    /// The plan that [`Ledger::plan`] once gave with these shares in the window, made again from the log.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn plan_again(
+        &self,
+        request: &Request,
+        window: Range<u64>,
+        wanted: u128,
+    ) -> Result<Plan, LedgerError> {
+        let state = self.lock_state();
+        let (carried, members) = (self.carried_after(&state, request.base)?, state.members.clone());
+        drop(state);
+        let (log, mut work) = (StoredLog { store: &self.store, members: &members }, BTreeMap::new());
+        for begin in window.clone().step_by(CHUNK) {
+            let end = window.end.min(begin + CHUNK as u64);
+            for (member, share) in log.read(begin..end)? {
+                *work.entry(member).or_default() += u128::from(share);
+            }
+        }
+        Ok(self.split(request, (window, wanted), work, &carried))
+    }
+
+    /// Splits a reward by the work of a window, or gives it to the one who mines alone.
+    fn split(
+        &self,
+        request: &Request,
+        (window, wanted): (Range<u64>, u128),
+        mut work: BTreeMap<Address, u128>,
+        carried: &Amounts,
+    ) -> Plan {
+        let &Request { base, reward, room, chapter, solo, .. } = request;
+        let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
+        if let (Scheme::Solo, Some(member)) = (rules.scheme, solo) {
+            work.insert(member, 1);
+        }
+        let split = Split::new(Input { reward, work: &work, carried }, &rules);
+        Plan { base, window, wanted, reward, rules, chapter, split }
     }
 
     /// What is carried after a block.

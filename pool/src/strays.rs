@@ -1,0 +1,255 @@
+//! Blocks of ours in the chain that nobody handed in. Who has a job on a template without transactions can make the
+//! whole block and send it to a node alone. Its coinbase pays as the job's plan says, so the books must have it: else the
+//! next block would pay again what its finder was owed.
+//!
+//! Here: what is remembered of jobs, looking for such blocks below each new tip, their records. Not here: the plan's
+//! arithmetic, and the books ([`crate::ledger`]).
+//! Path: tip → blocks below it up to one that was seen → signed by a license of ours, and not in the books → the job that
+//! pays the same → its plan, made again from the log → the books.
+
+use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bitcoin::block::Header;
+use bitcoin::consensus::Decodable;
+use bitcoin::consensus::encode;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use bitcoin::{BlockHash, Transaction, TxOut, VarInt};
+use iop_consensus::address::Address;
+use iop_consensus::license::coinbase::named_license;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use serde_json::json;
+use tracing::{error, warn};
+
+use crate::ledger::book::{Finding, MATURITY, Plan, Record};
+use crate::ledger::live::Request;
+use crate::ledger::store::BlockId;
+use crate::ledger::{Ledger, LedgerError, Scheme};
+
+/// Heights for which jobs are remembered: the tip's, and some that a reorganisation may bring back.
+const REMEMBERED_HEIGHTS: u32 = 6;
+/// Jobs that are remembered, 300 bytes each: one a second for over an hour without a block.
+const MAX_JOBS: usize = 5_000;
+/// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
+const MAX_SEEN: usize = 1_000;
+/// Who found such a block, for people.
+const NOT_HANDED_IN: &str = "not handed in";
+
+/// The outputs of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Outputs {
+    count: usize,
+    hash: sha256::Hash,
+}
+
+impl Outputs {
+    fn of_plan(plan: &Plan) -> Self {
+        let outputs = plan.outputs();
+        let scripts = outputs.iter().map(|(payee, value)| (payee.script_pubkey(), *value));
+        let mut engine = sha256::Hash::engine();
+        scripts.for_each(|(script, value)| add(&mut engine, script.as_bytes(), value));
+        Self { count: outputs.len(), hash: sha256::Hash::from_engine(engine) }
+    }
+
+    /// Whether a coinbase begins with them; its witness commitment follows.
+    fn are_of(&self, outputs: &[TxOut]) -> bool {
+        let Some(outputs) = outputs.get(..self.count) else { return false };
+        let mut engine = sha256::Hash::engine();
+        outputs.iter().for_each(|output| {
+            add(&mut engine, output.script_pubkey.as_bytes(), output.value.to_sat());
+        });
+        sha256::Hash::from_engine(engine) == self.hash
+    }
+}
+
+fn add(engine: &mut sha256::HashEngine, script: &[u8], value: u64) {
+    engine.input(&value.to_le_bytes());
+    engine.input(&(script.len() as u64).to_le_bytes());
+    engine.input(script);
+}
+
+/// What is remembered of a job: enough to make its plan again.
+#[derive(Debug)]
+struct Made {
+    parent: BlockId,
+    request: Request,
+    window: Range<u64>,
+    wanted: u128,
+    outputs: Outputs,
+}
+
+/// A block of the chain, as far as it matters here.
+#[derive(Debug)]
+struct Seen {
+    id: BlockId,
+    header: Header,
+    coinbase: Transaction,
+}
+
+impl Seen {
+    /// From a block in hex, as the node gives it.
+    fn read(height: u32, hash: BlockHash, text: &str) -> Result<Self, RpcError> {
+        let wrong = |what: &str| RpcError::Malformed(format!("getblock {hash}: {what}"));
+        let bytes = hex::decode(text).map_err(|_| wrong("hex expected"))?;
+        let mut rest = &bytes[..];
+        let mut read = || -> Result<_, encode::Error> {
+            let header = Header::consensus_decode(&mut rest)?;
+            VarInt::consensus_decode(&mut rest)?;
+            Ok((header, Transaction::consensus_decode(&mut rest)?))
+        };
+        let (header, coinbase) = read().map_err(|error| wrong(&error.to_string()))?;
+        if header.block_hash() != hash {
+            return Err(wrong("another block"));
+        }
+        Ok(Self { id: BlockId { height, hash }, header, coinbase })
+    }
+}
+
+/// Hashes of blocks that were looked at, the latest ones.
+#[derive(Debug, Default)]
+struct Known {
+    order: VecDeque<BlockHash>,
+    hashes: HashSet<BlockHash>,
+}
+
+impl Known {
+    fn add(&mut self, hash: BlockHash) {
+        if self.hashes.insert(hash) {
+            self.order.push_back(hash);
+        }
+        if self.order.len() > MAX_SEEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.hashes.remove(&oldest);
+        }
+    }
+}
+
+/// Why it could not be looked.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The node did not say.
+    #[error(transparent)]
+    Node(#[from] RpcError),
+    /// The ledger cannot be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Finds them.
+#[derive(Debug)]
+pub(crate) struct Strays {
+    ledger: Arc<Ledger>,
+    licenses: Vec<Address>,
+    made: Mutex<VecDeque<Made>>,
+    /// Held while it is looked: two nodes tell of the same tip at once.
+    known: tokio::sync::Mutex<Known>,
+}
+
+impl Strays {
+    /// Of blocks that these licenses sign.
+    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>) -> Self {
+        Self { ledger, licenses, made: Mutex::default(), known: tokio::sync::Mutex::default() }
+    }
+
+    fn made(&self) -> MutexGuard<'_, VecDeque<Made>> {
+        self.made.lock().expect("no panic while the lock is held")
+    }
+
+    /// A job is made on a parent, by this plan.
+    pub(crate) fn remember(&self, parent: BlockId, request: Request, plan: &Plan) {
+        let (window, wanted, outputs) = (plan.window.clone(), plan.wanted, Outputs::of_plan(plan));
+        let mut made = self.made();
+        made.push_back(Made { parent, request, window, wanted, outputs });
+        let lowest = parent.height.saturating_sub(REMEMBERED_HEIGHTS);
+        while made.len() > MAX_JOBS || made.front().is_some_and(|oldest| oldest.parent.height < lowest) {
+            made.pop_front();
+        }
+    }
+
+    /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
+    /// were taken into the books. At the start that goes down to the nearest block in the books.
+    ///
+    /// # Errors
+    /// It is not known what the chain has; the next tip looks again.
+    pub(crate) async fn look(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
+        let mut known = self.known.lock().await;
+        let lowest = if known.hashes.is_empty() {
+            self.ledger.height_below(tip.height.saturating_add(1)).unwrap_or(tip.height)
+        } else {
+            0
+        };
+        let lowest = lowest.max(tip.height.saturating_sub(MATURITY));
+        let (mut at, mut new) = (tip, Vec::new());
+        while at.height > lowest && !known.hashes.contains(&at.hash) && !self.ledger.has_block(&at) {
+            let seen = match node.call::<String>("getblock", json!([at.hash, false]), CALL_TIME).await {
+                Ok(text) => Seen::read(at.height, at.hash, &text)?,
+                // It has deleted old blocks.
+                Err(RpcError::Node { .. }) if !new.is_empty() => break,
+                Err(trouble) => return Err(trouble.into()),
+            };
+            at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
+            new.push(seen);
+        }
+        let mut taken = 0;
+        // From below: each stands on those before it.
+        for seen in new.iter().rev() {
+            taken += usize::from(self.judge(seen)?);
+            known.add(seen.id.hash);
+        }
+        known.add(tip.hash);
+        Ok(taken)
+    }
+
+    /// Takes a block into the books if it belongs there.
+    fn judge(&self, seen: &Seen) -> Result<bool, LedgerError> {
+        let license = named_license(&seen.coinbase).filter(|license| self.licenses.contains(license));
+        // It may have been handed in meanwhile.
+        let Some(license) = license.filter(|_| !self.ledger.has_block(&seen.id)) else { return Ok(false) };
+        let (height, hash) = (seen.id.height, seen.id.hash);
+        let Some(record) = self.record(seen, license)? else {
+            error!(
+                height,
+                %hash,
+                "a block in the chain is signed by a license of ours and is of no job of this run: if no other program \
+                 mines with that license, somebody has sent it to a node alone, and what it pays is not in the books"
+            );
+            return Ok(false);
+        };
+        warn!(height, %hash, "a block of ours that nobody handed in is in the chain: the books take it now");
+        self.ledger.adopt(&record)
+    }
+
+    /// The record of a block, by the job that pays the same on the same parent.
+    fn record(&self, seen: &Seen, license: Address) -> Result<Option<Record>, LedgerError> {
+        let parent = BlockId { height: seen.id.height.saturating_sub(1), hash: seen.header.prev_blockhash };
+        let outputs = &seen.coinbase.output;
+        let candidates: Vec<_> = {
+            let made = self.made();
+            let on_parent = made.iter().filter(|made| made.parent == parent);
+            on_parent.map(|made| (made.request, made.window.clone(), made.wanted, made.outputs)).collect()
+        };
+        // Who mines alone has a job of his own, which is made from the template's.
+        let alone = self.ledger.rules().scheme == Scheme::Solo;
+        let payees: Vec<_> =
+            outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)).collect();
+        for (request, window, wanted, expected) in candidates.into_iter().rev() {
+            let members = if alone { payees.iter().copied().map(Some).collect() } else { vec![None] };
+            for solo in members {
+                if !alone && !expected.are_of(outputs) {
+                    continue;
+                }
+                let plan = self.ledger.plan_again(&Request { solo, ..request }, window.clone(), wanted)?;
+                if !Outputs::of_plan(&plan).are_of(outputs) {
+                    continue;
+                }
+                let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
+                let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
+                let finding = Finding { time: u64::from(seen.header.time), license, finder };
+                return Ok(Some(plan.record(seen.id, finding, self.ledger.prefixes())));
+            }
+        }
+        Ok(None)
+    }
+}
