@@ -1,6 +1,7 @@
 //! What a new block costs a miner. For each CPU kernel, on all cores and on all but one, which the thread that sets jobs
 //! then has for itself: from the new job until the first nonce of it is tried, and until the last chunk of the old one
-//! has ended on any thread. Threads are placed as `mine` places them. Jobs of eight versions follow each other while the
+//! has ended on any thread; and how long the thread itself ran in that chunk, which leaves out the time in which the
+//! system had given its core to others. Threads are placed as `mine` places them. Jobs of eight versions follow each other while the
 //! device is busy.
 //!
 //! OpenCL devices do not tell when they begin: for them the time ends when a share of the new job is there, after a whole
@@ -22,6 +23,7 @@ use iop_stratum::client;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, JobId, NBits, NTime, PrevHash, Version, VersionMask};
 use iop_stratum::notify::Notify;
+use rustix::time::{ClockId, clock_gettime};
 
 /// How often the job changes.
 const CHANGES: u64 = 500;
@@ -61,6 +63,14 @@ struct Watched {
     /// When the first scan of it began and the last scan of another ended, in nanoseconds from the base; 0 for not yet.
     first_new: AtomicU64,
     last_old: AtomicU64,
+    /// The longest that a thread ran in a scan that ended after its job, in nanoseconds.
+    ran_old: AtomicU64,
+}
+
+/// For how long this thread has run, in nanoseconds.
+fn ran() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 impl Watched {
@@ -88,16 +98,19 @@ impl Kernel for Watched {
         if job == self.job.load(Ordering::SeqCst) {
             let _ = self.first_new.compare_exchange(0, self.now(), Ordering::SeqCst, Ordering::SeqCst);
         }
+        let begun = ran();
         let hashes = self.kernel.scan_versions(work, range, found);
         if job != self.job.load(Ordering::SeqCst) {
             self.last_old.fetch_max(self.now(), Ordering::SeqCst);
+            self.ran_old.fetch_max(ran() - begun, Ordering::SeqCst);
         }
         hashes
     }
 }
 
-/// The times of so many changes, each sorted: until the first nonce of the new job, and until the last chunk of the old.
-fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Duration>; 2] {
+/// The times of so many changes, each sorted: until the first nonce of the new job, until the last chunk of the old, and
+/// for how long a thread ran in that.
+fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Duration>; 3] {
     // A device's kernel lives as long as the program; there are few.
     let watched: &'static Watched = Box::leak(Box::new(Watched {
         kernel,
@@ -105,11 +118,12 @@ fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Dura
         job: AtomicU8::new(0),
         first_new: AtomicU64::new(0),
         last_old: AtomicU64::new(0),
+        ran_old: AtomicU64::new(0),
     }));
     let device = Cpu::placed(watched, threads, Tuning::default());
     let dispatcher = Arc::new(Dispatcher::new());
     let (feed, shares) = Feed::new(Arc::clone(&dispatcher), Stats::new().device("bench"));
-    let [mut first, mut last] = [Vec::new(), Vec::new()];
+    let [mut first, mut last, mut ran] = [Vec::new(), Vec::new(), Vec::new()];
     dispatcher.set_job(job(0));
     // Nobody takes shares, and so nobody waits for somebody to.
     drop(shares);
@@ -120,6 +134,7 @@ fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Dura
             let next = job(serial);
             watched.first_new.store(0, Ordering::SeqCst);
             watched.last_old.store(0, Ordering::SeqCst);
+            watched.ran_old.store(0, Ordering::SeqCst);
             let set = watched.now();
             watched.job.store(serial as u8, Ordering::SeqCst);
             dispatcher.set_job(next);
@@ -127,12 +142,14 @@ fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Dura
             let since = |at: &AtomicU64| Duration::from_nanos(at.load(Ordering::SeqCst).saturating_sub(set));
             first.push(since(&watched.first_new));
             last.push(since(&watched.last_old));
+            ran.push(Duration::from_nanos(watched.ran_old.load(Ordering::SeqCst)));
         }
         dispatcher.close();
     });
-    first.sort_unstable();
-    last.sort_unstable();
-    [first, last]
+    [first, last, ran].map(|mut times| {
+        times.sort_unstable();
+        times
+    })
 }
 
 /// The times of so many changes until the first share, sorted; none where the device does not run.
@@ -188,10 +205,11 @@ fn main() {
     println!("{:<24}{:>12}{:>12}{:>12}   {changes} changes of job", "", "median", "99 %", "most");
     for threads in [cores.max(2) - 1, cores.max(2)] {
         for kernel in supported() {
-            let [first, last] = watch(kernel, threads, changes);
+            let [first, last, ran] = watch(kernel, threads, changes);
             let name = format!("{} on {threads}/{cores}", kernel.name());
             report(&format!("{name}, first"), &first);
             report(&format!("{name}, last"), &last);
+            report(&format!("{name}, ran"), &ran);
         }
     }
     let devices = iop_kernels::opencl::list().unwrap_or_default();
