@@ -10,13 +10,16 @@ use clap::Args;
 use iop_consensus::address::Address;
 use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use iop_mining::template::{ChainIdentity, check_chain};
+use iop_stratum::difficulty::Target;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{Books, Flags};
 use crate::ledger::audit::{Report, audit};
 use crate::ledger::book::{Facts, chain_of};
+use crate::ledger::live::wanted_work;
 use crate::ledger::report::{report, to_csv};
+use crate::ledger::split::{Rules, Scheme};
 use crate::ledger::store::{BlockId, Store};
 use crate::run::RunError;
 
@@ -188,6 +191,13 @@ impl Comparison<'_> {
             report.wrong(format!("the node gives another block for {}", id.hash));
             return Ok(());
         };
+        if let Some(expected) = wanted_at(block.header.bits.to_consensus(), &facts.rules)
+            && facts.wanted != expected
+        {
+            let (hash, wanted) = (id.hash, facts.wanted);
+            report
+                .wrong(format!("block {hash}: its window was to reach {wanted} hashes, {expected} expected"));
+        }
         let mut found: BTreeMap<String, u64> = BTreeMap::new();
         for output in block.txdata.first().map_or(&[][..], |coinbase| &coinbase.output) {
             let address = Address::from_script(&output.script_pubkey);
@@ -211,10 +221,30 @@ impl Comparison<'_> {
     }
 }
 
+/// The work that a block's window is to reach by its own difficulty, in hashes; none where no window counts.
+fn wanted_at(bits: u32, rules: &Rules) -> Option<u128> {
+    let difficulty = Target::from_compact(bits)?.difficulty();
+    (rules.scheme == Scheme::Pplns).then(|| wanted_work(difficulty, rules.window))
+}
+
 /// The blocks that the pool's last template stood on.
 fn in_chain(store: &Store, blocks: &[(BlockId, Facts)]) -> Result<Vec<BlockId>, RunError> {
     let base = store.base().map_err(|error| RunError(error.to_string()))?;
     let bases: BTreeMap<BlockId, Option<BlockId>> =
         blocks.iter().map(|(id, facts)| (*id, facts.base)).collect();
     Ok(chain_of(base, |id| bases.get(id).copied().flatten()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_reaches_what_the_blocks_difficulty_says() {
+        let rules = |scheme| Rules { scheme, fee: 0, min_payout: 1, max_outputs: 9, window: 2.0 };
+        // Difficulty 1 is 2^32 hashes.
+        assert_eq!(wanted_at(0x1d00_ffff, &rules(Scheme::Pplns)), Some(2 << 32));
+        assert_eq!(wanted_at(0x1d00_ffff, &rules(Scheme::Solo)), None);
+        assert_eq!(wanted_at(0, &rules(Scheme::Pplns)), None, "no target");
+    }
 }
