@@ -345,6 +345,38 @@ async fn presence_is_asked_on_for_where_an_answer_is_cut_and_a_home_makes_no_end
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_lies_on_presence_hides_its_own_people_only() {
+    within(async {
+        let victim = Victim::new().await;
+        let (other, elsewhere) = (Key::generate().unwrap(), Liar::start().await);
+        let address = Home::parse(&elsewhere.address.to_string()).unwrap().address();
+        let update = victim.device.folder().update(|state| {
+            let contact = state.contact_mut(other.id());
+            (contact.standing, contact.home) = (Standing::Held, Some(address));
+        });
+        update.unwrap();
+        for (liar, key, is_honest) in [(&victim.liar, &victim.friend, true), (&elsewhere, &other, false)] {
+            let profile = sign(key, key.id(), Order::Sequence(1), &profile());
+            liar.lie(move |request, truth| match request {
+                Request::GetProfile(_) => Answer::Profile(profile.clone()).into(),
+                Request::Presence(asked) if is_honest => {
+                    let there = Presence { persona: asked[0], applications: Some(Vec::new()) };
+                    Answer::Presence(vec![there], false).into()
+                }
+                Request::Presence(_) => Answer::Done.into(),
+                _ => truth.into(),
+            });
+        }
+        // In both orders: whoever comes first is asked first.
+        for friends in [[other.id(), victim.friend()], [victim.friend(), other.id()]] {
+            let there = victim.device.presence(&friends).await.unwrap();
+            assert!(there.iter().map(|one| one.persona).eq([victim.friend()]), "{there:?}");
+        }
+    })
+    .await;
+}
+
 /// A victim that has taken back what its friend had asked for moves to a new home, which has no room for proofs; the
 /// friend's relation is to be revoked there all the same.
 async fn move_with_a_revocation(accepted: bool) {

@@ -105,16 +105,18 @@ impl Device {
     /// The folder is no persona's, or there is no network.
     pub fn start(folder: Folder, settings: Settings) -> Result<(Self, mpsc::Receiver<Told>), ClientError> {
         let (key, sealing) = (folder.key()?, folder.sealing_key()?);
-        let network = folder.state()?.network;
+        let state = folder.state()?;
+        let home = state.home.as_ref().and_then(|told| Home::own(told).ok());
         let device_key = identity::Keypair::generate_ed25519();
         let peer = device_key.public().to_peer_id();
-        let (commands, notices) = driver::start(device_key, &settings)?;
+        let (commands, notices) =
+            driver::start(device_key, &settings, home.as_ref().map_or(&[], |home| &home.addresses))?;
         let shared = Shared {
             id: key.id(),
             folder,
             key,
             sealing,
-            network,
+            network: state.network,
             peer,
             settings,
             commands,
@@ -171,8 +173,8 @@ impl Device {
     /// # Errors
     /// It is not reached, or somebody else is there.
     pub async fn connect(&self, home: &Home) -> Result<(), ClientError> {
-        let (peer, addresses) = (home.peer, home.addresses.clone());
-        self.driver(|reply| Command::Dial { peer, addresses, reply }).await
+        let (peer, addresses, named) = (home.peer, home.addresses.clone(), home.named);
+        self.driver(|reply| Command::Dial { peer, addresses, named, reply }).await
     }
 
     /// Asks a home and gives back what it answers, if that is no refusal.
@@ -308,7 +310,7 @@ impl Device {
     /// # Errors
     /// There is none.
     pub fn own_home(&self) -> Result<Home, ClientError> {
-        Home::from_told(&self.own_address()?)
+        Home::own(&self.own_address()?)
     }
 
     /// The same as it was told, and as others are told it.

@@ -21,8 +21,10 @@ use libp2p::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use super::caution::Caution;
 use super::error::ClientError;
 use super::streams::Streams;
+use crate::net::layer::Layered;
 use crate::net::{codec, directory, muxer};
 use crate::wire::{Answer, Event, Request};
 
@@ -45,8 +47,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 /// What the driver is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Connect to a home.
-    Dial { peer: PeerId, addresses: Vec<Multiaddr>, reply: Reply<()> },
+    /// Connect to a home; whether the person named it.
+    Dial { peer: PeerId, addresses: Vec<Multiaddr>, named: bool, reply: Reply<()> },
     /// Open a circuit to a device.
     Circuit { peer: PeerId, address: Multiaddr, reply: Reply<()> },
     /// Let a device connect for some time.
@@ -113,7 +115,7 @@ type Search = (Vec<Vec<u8>>, Reply<Vec<Vec<u8>>>);
 
 /// The task's state.
 struct Driver {
-    swarm: Swarm<Behaviour>,
+    swarm: Swarm<Layered<Behaviour, Caution>>,
     notices: mpsc::Sender<Notice>,
     /// Connections, and which of them go through a relay.
     connections: HashMap<PeerId, Vec<(ConnectionId, bool)>>,
@@ -127,15 +129,19 @@ struct Driver {
     punches: HashMap<PeerId, u8>,
 }
 
-/// Starts the task. It ends when the last sender of commands is dropped.
+/// Starts the task. It ends when the last sender of commands is dropped. `own_home` is where one's home is, if there is
+/// one.
 ///
 /// # Errors
 /// The address to listen on cannot be had.
 pub(super) fn start(
     key: identity::Keypair,
     settings: &Settings,
+    own_home: &[Multiaddr],
 ) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<Notice>), ClientError> {
-    let mut swarm = swarm(key, settings.direct)?;
+    let mut caution = Caution::default();
+    caution.named(own_home);
+    let mut swarm = swarm(key, settings.direct, caution)?;
     if let Some(address) = &settings.listen {
         let listening = swarm.listen_on(address.clone());
         listening.map_err(|error| ClientError::Wrong(format!("cannot listen on {address}: {error}")))?;
@@ -158,7 +164,11 @@ pub(super) fn start(
     Ok((commands, told))
 }
 
-fn swarm(key: identity::Keypair, direct: bool) -> Result<Swarm<Behaviour>, ClientError> {
+fn swarm(
+    key: identity::Keypair,
+    direct: bool,
+    caution: Caution,
+) -> Result<Swarm<Layered<Behaviour, Caution>>, ClientError> {
     let failed = |error: &dyn std::fmt::Display| ClientError::Wrong(format!("no network: {error}"));
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
@@ -166,7 +176,7 @@ fn swarm(key: identity::Keypair, direct: bool) -> Result<Swarm<Behaviour>, Clien
         .map_err(|error| failed(&error))?
         .with_relay_client(noise::Config::new, muxer::Config::of_device)
         .map_err(|error| failed(&error))?
-        .with_behaviour(|key, relay| behaviour(key, relay, direct))
+        .with_behaviour(|key, relay| Layered::new(behaviour(key, relay, direct), caution))
         .map_err(|error| failed(&error))?;
     Ok(builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE)).build())
 }
@@ -211,7 +221,15 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Dial { peer, addresses, reply } => self.dial(peer, addresses, reply),
+            Command::Dial { peer, mut addresses, named, reply } => {
+                let caution = &mut self.swarm.behaviour_mut().layer;
+                if named {
+                    caution.named(&addresses);
+                } else {
+                    addresses.retain(|address| caution.allows(address));
+                }
+                self.dial(peer, addresses, reply);
+            }
             Command::Circuit { peer, address, reply } => self.circuit(peer, address, reply),
             Command::Expect { peer, time } => self.swarm.behaviour_mut().streams.expect(peer, time),
             Command::Direct { peer, reply } => {

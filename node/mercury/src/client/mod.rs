@@ -7,6 +7,7 @@
 
 mod blobs;
 mod calls;
+mod caution;
 mod device;
 mod driver;
 mod error;

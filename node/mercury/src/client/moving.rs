@@ -95,13 +95,13 @@ impl Device {
     /// The folder cannot be used.
     pub fn left(&self) -> Result<Vec<Home>, ClientError> {
         let told = self.folder().update(|state| state.untold(now()))?;
-        Ok(told.iter().filter_map(|one| Home::from_told(one).ok()).collect())
+        Ok(told.iter().filter_map(|one| Home::own(one).ok()).collect())
     }
 
     /// The steps of a move up to where the new home is the home; how many relations it did not take.
     async fn go_on_moving(&self) -> Result<usize, ClientError> {
         let Some(moving) = self.folder().state()?.moving else { return Ok(0) };
-        let (home, old) = (Home::from_told(&moving.to)?, self.own_home()?);
+        let (home, old) = (Home::own(&moving.to)?, self.own_home()?);
         let enrolled = self.enroll(&home, moving.invitation.map(|code| *code)).await;
         let (address, proof) = match enrolled {
             Err(error) if is_final(&error) => {

@@ -408,7 +408,8 @@ impl Device {
         Ok((revocation.hash(), Change::Revoked { other, request, hash: asked.hash(), upto, issued }))
     }
 
-    /// Who of some related people is there, and for which applications. Those whose home is not reached are not there.
+    /// Who of some related people is there, and for which applications. Those whose home is not reached, or lies, are not
+    /// there.
     ///
     /// # Errors
     /// One's own home is not known, or the folder cannot be read.
@@ -428,7 +429,11 @@ impl Device {
                     Ok(found) => {
                         there.extend(found.into_iter().filter_map(|one| believe_presence(&state, one)))
                     }
-                    Err(error @ ClientError::Lie(_)) => return Err(error),
+                    // It is one friend's, and the others have done nothing.
+                    Err(error @ ClientError::Lie(_)) => {
+                        tracing::warn!("no presence at {}: {error}", home.id);
+                        break;
+                    }
                     Err(error) => tracing::debug!("no presence at {}: {error}", home.id),
                 }
             }

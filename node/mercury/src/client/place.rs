@@ -16,6 +16,8 @@ pub struct Home {
     pub(super) peer: PeerId,
     /// Without the peer id.
     pub(super) addresses: Vec<Multiaddr>,
+    /// Whether the person named it. Others' homes are dialled with [`super::caution`].
+    pub(super) named: bool,
 }
 
 impl Home {
@@ -29,7 +31,7 @@ impl Home {
         };
         let (peer, address) = split(text).ok_or_else(wrong)?;
         let id = Id::of_peer(&peer).ok_or_else(wrong)?;
-        Ok(Self { id, peer, addresses: vec![address] })
+        Ok(Self { id, peer, addresses: vec![address], named: true })
     }
 
     /// A home as somebody tells it: only addresses with its own peer id count.
@@ -43,7 +45,12 @@ impl Home {
             return Err(ClientError::Unreachable(format!("no address of the home {} is known", told.home)));
         };
         let addresses = all.iter().filter(|(other, _)| other == peer).map(|(_, one)| one.clone()).collect();
-        Ok(Self { id: told.home, peer: *peer, addresses })
+        Ok(Self { id: told.home, peer: *peer, addresses, named: false })
+    }
+
+    /// One that the person had named, or that the one named had told of itself.
+    pub(super) fn own(told: &HomeAddress) -> Result<Self, ClientError> {
+        Self::from_told(told).map(|home| Self { named: true, ..home })
     }
 
     /// As it is told to others.

@@ -1,7 +1,7 @@
 //! Behaviours around others, which do a few things in another way and pass the rest on.
 //!
 //! Here: the passing on, once for all of them. Not here: what each does ([`super::dials`], [`super::metered`],
-//! [`super::circuits`]); a layer that changes the part of a connection stands alone (`slim`).
+//! [`super::circuits`], [`crate::client`]'s `caution`); a layer that changes the part of a connection stands alone (`slim`).
 //! Path: swarm → [`Layered`] → its [`Layer`], which sees to it that the behaviour below hears of it.
 
 use std::ops::{Deref, DerefMut};
@@ -16,7 +16,7 @@ use libp2p::swarm::{
 };
 
 /// What may be done in another way. Left out, it is passed on.
-pub(super) trait Layer<B: NetworkBehaviour> {
+pub(crate) trait Layer<B: NetworkBehaviour> {
     /// Somebody dials: the addresses that are added.
     fn on_dial(
         &mut self,
@@ -50,13 +50,13 @@ pub(super) trait Layer<B: NetworkBehaviour> {
 }
 
 /// A behaviour, and the layer around it.
-pub(super) struct Layered<B, L> {
+pub(crate) struct Layered<B, L> {
     inner: B,
-    pub(super) layer: L,
+    pub(crate) layer: L,
 }
 
 impl<B, L> Layered<B, L> {
-    pub(super) fn new(inner: B, layer: L) -> Self {
+    pub(crate) fn new(inner: B, layer: L) -> Self {
         Self { inner, layer }
     }
 }

@@ -111,7 +111,12 @@ impl<C: AsyncRead + Unpin> AsyncRead for Sealed<C> {
         while this.read == this.come.len() {
             let Err(missing) = this.open()? else { continue };
             let held = this.coming.len();
-            this.coming.resize(held + missing, 0);
+            // While a message trickles in, its buffer grows by half at most each time: none of it is copied often.
+            let asked = match this.coming.capacity() - held {
+                0 => missing,
+                spare => missing.min(spare),
+            };
+            this.coming.resize(held + asked, 0);
             let result = Pin::new(&mut this.socket).poll_read(cx, &mut this.coming[held..]);
             let count = if let Poll::Ready(Ok(count)) = result { count } else { 0 };
             this.coming.truncate(held + count);
@@ -124,7 +129,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Sealed<C> {
                     // Nothing is under way: no buffers either.
                     this.come = Vec::new();
                     this.read = 0;
-                    this.coming.shrink_to_fit();
+                    this.coming.shrink_to(held + held / 2);
                     return Poll::Pending;
                 }
             }
@@ -169,4 +174,76 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Sealed<C> {
 /// What came is not what the protocol has, or we cannot go on with it.
 pub(super) fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use libp2p::futures::task::noop_waker_ref;
+    use snow::Builder;
+
+    use super::*;
+    use crate::net::noise::Resolver;
+
+    /// A socket from which one byte comes at a time.
+    struct Trickle {
+        bytes: std::vec::IntoIter<u8>,
+        dry: bool,
+    }
+
+    impl AsyncRead for Trickle {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.dry = !self.dry;
+            if self.dry {
+                return Poll::Pending;
+            }
+            let Some(byte) = self.bytes.next() else { return Poll::Ready(Ok(0)) };
+            to[0] = byte;
+            Poll::Ready(Ok(1))
+        }
+    }
+
+    /// Two sides that have agreed.
+    fn agreed() -> [TransportState; 2] {
+        let protocol = "Noise_NN_25519_ChaChaPoly_SHA256";
+        let builder = || Builder::with_resolver(protocol.parse().expect("a protocol"), Box::new(Resolver));
+        let mut one = builder().build_initiator().expect("a side");
+        let mut other = builder().build_responder().expect("a side");
+        let (mut message, mut payload) = ([0; 100], [0; 100]);
+        let length = one.write_message(&[], &mut message).expect("a message");
+        other.read_message(&message[..length], &mut payload).expect("it is right");
+        let length = other.write_message(&[], &mut message).expect("a message");
+        one.read_message(&message[..length], &mut payload).expect("it is right");
+        [one, other].map(|side| side.into_transport_mode().expect("they have agreed"))
+    }
+
+    #[test]
+    fn a_message_that_trickles_in_is_not_copied_with_every_byte_and_takes_what_has_come_of_it() {
+        let [mut from, to] = agreed();
+        let (clear, mut message) = (vec![7; 60_000], vec![0; 60_000 + TAG]);
+        from.write_message(&clear, &mut message).expect("a message");
+        let length = u16::try_from(message.len()).expect("a short message").to_be_bytes();
+        let bytes = [&length[..], &message].concat();
+        let mut sealed = Sealed::new(Trickle { bytes: bytes.into_iter(), dry: false }, to);
+        let (mut come, mut buffer, mut sizes) = (0, [0; 1_000], BTreeSet::new());
+        loop {
+            match Pin::new(&mut sealed).poll_read(&mut Context::from_waker(noop_waker_ref()), &mut buffer) {
+                Poll::Pending => {
+                    assert!(sealed.buffers() <= 2 * sealed.coming.len(), "{}", sealed.buffers());
+                    sizes.insert(sealed.buffers());
+                }
+                Poll::Ready(count) => match count.expect("it is read") {
+                    0 => break,
+                    count => come += count,
+                },
+            }
+        }
+        assert_eq!(come, clear.len());
+        assert!(sizes.len() < 40, "{} times", sizes.len());
+    }
 }

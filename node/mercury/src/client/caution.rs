@@ -1,0 +1,88 @@
+//! Where a device dials: what others tell of homes must not make it knock at the machines around it.
+//!
+//! Here: which told addresses are dialled. Not here: those that the person named, which are dialled as they are, and
+//! those of two devices in a call.
+//! Path: a told address → whether the person's own home is as near → the transport.
+
+use libp2p::PeerId;
+use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::swarm::{ConnectionDenied, ConnectionId, NetworkBehaviour};
+
+use crate::net::dials::Reach;
+use crate::net::layer::Layer;
+
+/// How near the homes are that the person named.
+#[derive(Debug, Default)]
+pub(super) struct Caution {
+    machine: bool,
+    network: bool,
+}
+
+impl Caution {
+    /// The person named a home with these addresses. What counts is how far it can be reached, as it can be from there.
+    pub(super) fn named(&mut self, addresses: &[Multiaddr]) {
+        let any = |wanted| addresses.iter().any(|address| Reach::of(address) == wanted);
+        match (any(Reach::World), any(Reach::Network), any(Reach::Machine)) {
+            (true, ..) | (_, false, false) => {}
+            (_, true, _) => self.network = true,
+            (_, _, true) => (self.network, self.machine) = (true, true),
+        }
+    }
+
+    /// Whether an address is dialled that somebody told.
+    pub(super) fn allows(&self, address: &Multiaddr) -> bool {
+        match Reach::of(address) {
+            Reach::World => true,
+            Reach::Network => self.network,
+            Reach::Machine => self.machine,
+            Reach::Nowhere => false,
+        }
+    }
+}
+
+impl<B: NetworkBehaviour> Layer<B> for Caution {
+    /// What behaviours add is what the directory tells.
+    fn on_dial(
+        &mut self,
+        inner: &mut B,
+        (connection, role): (ConnectionId, Endpoint),
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let mut told = inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        told.retain(|address| self.allows(address));
+        Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const WORLD: &str = "/ip4/9.9.9.9/tcp/1";
+    const NETWORK: &str = "/ip4/192.168.1.1/tcp/1";
+    const MACHINE: &str = "/ip6/::1/tcp/1";
+
+    #[test]
+    fn what_is_told_is_dialled_no_nearer_than_ones_own_home() {
+        for (named, allowed) in [
+            (&[][..], [true, false, false]),
+            (&[WORLD], [true, false, false]),
+            (&[NETWORK], [true, true, false]),
+            (&[MACHINE], [true, true, true]),
+            (&[NETWORK, WORLD], [true, false, false]),
+            (&[MACHINE, NETWORK], [true, true, false]),
+        ] {
+            let mut caution = Caution::default();
+            let addresses: Vec<Multiaddr> = named.iter().map(|address| address.parse().unwrap()).collect();
+            caution.named(&addresses);
+            caution.named(&[WORLD.parse().unwrap()]);
+            let allows = |address: &str| caution.allows(&address.parse().unwrap());
+            assert_eq!([WORLD, NETWORK, MACHINE].map(allows), allowed, "{named:?}");
+            for nowhere in ["/dns4/localhost/tcp/1", "/ip4/9.9.9.9/udp/1", "/ip4/0.0.0.0/tcp/1"] {
+                assert!(!allows(nowhere), "{nowhere}");
+            }
+        }
+    }
+}
