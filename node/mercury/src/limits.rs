@@ -129,17 +129,22 @@ pub const MAX_STREAMS: usize = 128;
 /// longest requests: all that is read at once, so honest devices never have so much waiting. From one address it is
 /// 64 MiB.
 pub const MAX_UNREAD: usize = 256 * 1024;
-/// The same where circuits end: the windows of [`MAX_CIRCUITS_OF_PEER`] and [`WINDOW_GROWTH`], twice, since small frames
-/// cost more. Less would let a slow reader hold up what else its peer has open.
+/// The same where circuits end, for all connections of the peer together; each has [`MAX_UNREAD`] in any case. The
+/// windows of [`MAX_CIRCUITS_OF_PEER`] and [`WINDOW_GROWTH`], twice, since small frames cost more. Less would let a slow
+/// reader hold up what else its peer has open.
 pub const MAX_UNREAD_OF_CARRIER: usize = 4 << 20;
 /// By how much the windows of a connection's streams may grow together, in bytes. With 256 KiB more a circuit to
 /// somebody 100 ms away carries 100 Mbit/s.
 pub const WINDOW_GROWTH: usize = 1 << 20;
 /// Longest frame of the multiplexer, in bytes: what implementations send at most.
 pub const MAX_FRAME: usize = 64 * 1024;
-/// What it costs to keep a frame that was not read, beside its bytes. Without it a window of single bytes would cost
-/// sixteen megabytes.
-pub const FRAME_COST: usize = 128;
+/// What it costs to keep a frame that was not read, beside its bytes and its place. Without these two a window of single
+/// bytes would cost sixteen megabytes.
+pub const FRAME_COST: usize = 56;
+/// What its place costs in the lists of frames, which do not shrink: for the most frames that a stream ever had waiting
+/// it stays charged until the stream has gone. Yamux's list has 32 bytes for each and ours 4, and both grow to twice
+/// what they hold. Honest streams have some dozen waiting.
+pub const FRAME_PLACE: usize = 72;
 /// Time for the other side to take what is left when a connection is closed.
 pub const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// Streams of a connection that have not yet said what they are for.
@@ -184,6 +189,9 @@ pub const INTRODUCTIONS_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 }
 pub const RELAYING_OF_PEER: Rate = Rate { burst: 256, per_second: 2 };
 /// The same from one address: a school whose devices come back at once.
 pub const RELAYING_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 };
+/// The same from one address by those who are not logged in there or call nobody: they are refused, after the relay has
+/// looked through all connections. A device asks once, and logs in.
+pub const RELAYING_OF_STRANGERS: Rate = Rate { burst: 256, per_second: 4 };
 /// Log-ins, announcements and log-outs of one peer: some dozen commands of a script at once. For each of them all relations of a persona are looked through,
 /// which takes 0.65 ms, and 10 ms from the disk.
 pub const SESSIONS_OF_PEER: Rate = Rate { burst: 128, per_second: 2 };
@@ -218,7 +226,7 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
 /// Bytes through a circuit, both ways together: a call with pictures, not a film.
 pub const CIRCUIT_BYTES: u64 = 64 << 20;
-/// Circuits at once. One whose ends collude can make the relay hold [`MAX_UNREAD_OF_CARRIER`] for each of them.
+/// Circuits at once. One whose ends collude can make the relay hold [`MAX_UNREAD_OF_CARRIER`] for each of the two.
 pub const MAX_CIRCUITS: usize = 256;
 /// Circuits of one device.
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;

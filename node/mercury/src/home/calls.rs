@@ -400,8 +400,8 @@ mod tests {
         let late = line.answer(&offer);
         assert_eq!(code(line.say(line.callee.device, &late).0), Code::NotForYou);
         let permits = line.bench.home.permits();
-        assert!(!permits.spend(line.caller.device, line.callee.device, line.bench.now.instant));
         assert!(permits.spend(line.caller.device, second.device, line.bench.now.instant));
+        assert!(!permits.spend(line.caller.device, line.callee.device, line.bench.now.instant));
     }
 
     #[test]

@@ -70,10 +70,29 @@ impl Permits {
         open.next().map(|(_, (_, persona))| *persona)
     }
 
-    /// Whether a circuit that a device has opened was permitted; spends the permit.
+    /// Whether a device has business at the relay now.
+    #[must_use]
+    pub fn knows(&self, device: PeerId, now: Instant) -> bool {
+        self.may_reserve(device) || self.may_open(device, now)
+    }
+
+    /// Whether a device may open a circuit to another one. If not, it has tried to without a call, and loses all its
+    /// permits: the relay asks only whether it has some.
+    pub fn check(&self, caller: PeerId, callee: PeerId, now: Instant) -> bool {
+        let circuits = &mut self.lists().circuits;
+        let permitted = circuits.get(&(caller, callee)).is_some_and(|(until, _)| *until > now);
+        if !permitted {
+            circuits.retain(|(from, _), _| *from != caller);
+        }
+        permitted
+    }
+
+    /// Whether a circuit that a device has opened was permitted; spends the permit, or takes all that the device has.
     #[must_use]
     pub fn spend(&self, caller: PeerId, callee: PeerId, now: Instant) -> bool {
-        self.lists().circuits.remove(&(caller, callee)).is_some_and(|(until, _)| until > now)
+        let permitted = self.check(caller, callee, now);
+        self.lists().circuits.remove(&(caller, callee));
+        permitted
     }
 }
 
@@ -90,12 +109,26 @@ mod tests {
         assert!(
             permits.may_open(caller, now) && !permits.may_open(callee, now) && !permits.may_open(other, now)
         );
-        assert!(!permits.spend(caller, other, now) && !permits.spend(callee, caller, now));
+        assert!(!permits.spend(other, callee, now) && !permits.spend(callee, caller, now));
         assert!(permits.spend(caller, callee, now));
         assert!(!permits.spend(caller, callee, now), "once");
         permits.allow_circuit((caller, persona), callee, now);
         assert_eq!(permits.caller(caller, now), Some(persona));
         assert!(!permits.may_open(caller, now + Duration::from_secs(JOIN_TIME)));
         assert!(!permits.spend(caller, callee, now + Duration::from_secs(JOIN_TIME)));
+    }
+
+    #[test]
+    fn who_tries_to_reach_somebody_else_has_no_permit_any_more() {
+        let (permits, now) = (Permits::default(), Instant::now());
+        let [caller, other_caller, callee, other] = [0; 4].map(|_| PeerId::random());
+        let persona = crate::id::Key::from_secret(&[1; 32]).id();
+        for caller in [caller, other_caller] {
+            permits.allow_circuit((caller, persona), callee, now);
+        }
+        assert!(permits.check(caller, callee, now), "it is not spent by that");
+        assert!(!permits.spend(caller, other, now));
+        assert!(!permits.may_open(caller, now) && !permits.spend(caller, callee, now));
+        assert!(permits.spend(other_caller, callee, now), "others are not concerned");
     }
 }

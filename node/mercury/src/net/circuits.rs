@@ -29,9 +29,13 @@ struct Holder {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The other side has not taken it, or the answer to that is under way.
+    /// The other side has not taken it.
     Pending,
+    /// It has; this side is being told.
+    Taken,
     Open,
+    /// The other side's connection has gone while this side was being told; whether it was, its handler will say.
+    Lost,
     /// The other side's connection has gone; the handler of this side will say so, once more.
     Ended,
 }
@@ -57,40 +61,63 @@ impl Circuits {
         self.all.iter().filter(|circuit| circuit.state != State::Ended && by(&circuit.holder)).count()
     }
 
-    /// Takes out the first in some state between two ends.
-    fn take(&mut self, from: ConnectionId, to: PeerId, state: State) -> Option<Circuit> {
-        let fits = |one: &Circuit| one.from.1 == from && one.to.0 == to && one.state == state;
-        let place = self.all.iter().position(fits)?;
-        Some(self.all.remove(place))
+    /// The first in some state between two ends, one of which is known by its connection and the other by its peer.
+    fn find(&self, from: ConnectionId, to: PeerId, states: &[State]) -> Option<usize> {
+        let fits = |state, one: &Circuit| one.from.1 == from && one.to.0 == to && one.state == state;
+        states.iter().find_map(|state| self.all.iter().position(|one| fits(*state, one)))
     }
 
-    /// The handler of a connection says what has become of a circuit from there.
+    fn remove(&mut self, place: Option<usize>) {
+        if let Some(place) = place {
+            self.all.remove(place);
+        }
+    }
+
+    /// The handler of a connection says what has become of a circuit from there. It does not say of which one to this
+    /// peer: of several whose ends are the same but for the peer's connection it may be another one that changes, but
+    /// each is said to be accepted and to close once, or to fail, and none that is open is counted too few.
     fn say(&mut self, from: ConnectionId, event: &relay::Event) {
         match event {
             relay::Event::CircuitReqAccepted { dst_peer_id, .. } => {
-                if let Some(circuit) = self.take(from, *dst_peer_id, State::Pending) {
-                    self.all.push(Circuit { state: State::Open, ..circuit });
+                if let Some(place) = self.find(from, *dst_peer_id, &[State::Taken, State::Lost]) {
+                    let circuit = &mut self.all[place];
+                    circuit.state = if circuit.state == State::Taken { State::Open } else { State::Ended };
                 }
             }
             #[expect(deprecated, reason = "nothing else says so")]
             relay::Event::CircuitReqAcceptFailed { dst_peer_id, .. } => {
-                self.take(from, *dst_peer_id, State::Pending);
+                let states = [State::Lost, State::Taken, State::Open];
+                self.remove(self.find(from, *dst_peer_id, &states));
             }
             relay::Event::CircuitClosed { dst_peer_id, .. } => {
-                let known = self.take(from, *dst_peer_id, State::Ended);
-                known.or_else(|| self.take(from, *dst_peer_id, State::Open));
+                let states = [State::Ended, State::Lost, State::Open];
+                self.remove(self.find(from, *dst_peer_id, &states));
             }
             _ => {}
         }
     }
 
-    /// The connection to one end has gone.
+    /// The connection of the other side has answered a request: it has taken it, or not.
+    fn answered(&mut self, from: ConnectionId, to: ConnectionId, taken: bool) {
+        let fits = |one: &Circuit| one.from.1 == from && one.to.1 == to && one.state == State::Pending;
+        let place = self.all.iter().position(fits);
+        match place {
+            Some(place) if taken => self.all[place].state = State::Taken,
+            _ => self.remove(place),
+        }
+    }
+
+    /// The connection to one end has gone. A request that waited for its answer there has gone with it.
     fn depart(&mut self, connection: ConnectionId) {
         self.all.retain(|circuit| {
-            circuit.from.1 != connection && (circuit.to.1 != connection || circuit.state == State::Open)
+            circuit.from.1 != connection && (circuit.to.1 != connection || circuit.state != State::Pending)
         });
         for circuit in self.all.iter_mut().filter(|circuit| circuit.to.1 == connection) {
-            circuit.state = State::Ended;
+            circuit.state = match circuit.state {
+                State::Taken => State::Lost,
+                State::Open => State::Ended,
+                other => other,
+            };
         }
     }
 }
@@ -158,35 +185,45 @@ impl Follower {
     fn take_actions(&mut self, relay: &mut relay::Behaviour, happened: Option<(PeerId, ConnectionId)>) {
         // It is polled again before the swarm rests.
         let mut cx = Context::from_waker(Waker::noop());
+        let mut answer = None;
         while let Poll::Ready(action) = relay.poll(&mut cx) {
             if let Some(source) = happened {
-                self.look_at(source, &action);
+                self.look_at(source, &action, &mut answer);
             }
             self.actions.push_back(action);
         }
-        self.limits.circuits().asked = None;
+        let mut circuits = self.limits.circuits();
+        circuits.asked = None;
+        if let (Some(from), Some((_, to))) = (answer, happened) {
+            circuits.answered(from, to, true);
+        }
     }
 
-    fn look_at(&self, (peer, connection): (PeerId, ConnectionId), action: &Action) {
+    /// `answer` is the connection that was just sent the answer to its request: a refusal, if the relay says so next.
+    fn look_at(
+        &self,
+        (peer, connection): (PeerId, ConnectionId),
+        action: &Action,
+        answer: &mut Option<ConnectionId>,
+    ) {
         let mut circuits = self.limits.circuits();
         match action {
             ToSwarm::GenerateEvent(event) => match event {
                 #[expect(deprecated, reason = "nothing else says so")]
-                relay::Event::CircuitReqOutboundConnectFailed { src_peer_id, .. } => {
-                    let fits = |one: &Circuit| {
-                        one.state == State::Pending && one.from.0 == *src_peer_id && one.to.1 == connection
-                    };
-                    if let Some(place) = circuits.all.iter().position(fits) {
-                        circuits.all.remove(place);
+                relay::Event::CircuitReqOutboundConnectFailed { .. } => {
+                    if let Some(from) = answer.take() {
+                        circuits.answered(from, connection, false);
                     }
                 }
                 _ => circuits.say(connection, event),
             },
-            // A request that was let through goes to the other side; one that was not, back.
+            // A request that was let through goes to the other side; one that was not, back. So does its answer.
             ToSwarm::NotifyHandler { handler: NotifyHandler::One(other), .. } if *other != connection => {
-                if let Some(holder) = circuits.asked.take()
-                    && let Some(to) = self.peers.get(other)
-                {
+                let Some(holder) = circuits.asked.take() else {
+                    *answer = Some(*other);
+                    return;
+                };
+                if let Some(to) = self.peers.get(other) {
                     let (from, to) = ((peer, connection), (*to, *other));
                     circuits.all.push(Circuit { from, to, holder, state: State::Pending });
                 }
@@ -247,12 +284,41 @@ mod tests {
             Self { circuits: Circuits::default(), from, to: PeerId::random() }
         }
 
-        fn open(&mut self, to: usize) {
+        fn ask(&mut self, to: usize) {
             let to = (self.to, ConnectionId::new_unchecked(to));
             let (from, state) = (self.from, State::Pending);
             self.circuits.all.push(Circuit { from, to, holder: holder(), state });
+        }
+
+        fn answer(&mut self, to: usize, taken: bool) {
+            self.circuits.answered(self.from.1, ConnectionId::new_unchecked(to), taken);
+        }
+
+        fn take(&mut self, to: usize) {
+            self.ask(to);
+            self.answer(to, true);
+        }
+
+        fn say_accepted(&mut self) {
             let (src_peer_id, dst_peer_id) = (self.from.0, self.to);
             self.circuits.say(self.from.1, &relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id });
+        }
+
+        #[expect(deprecated, reason = "nothing else says so")]
+        fn say_failed(&mut self) {
+            let (src_peer_id, dst_peer_id) = (self.from.0, self.to);
+            let error = relay::inbound::hop::Error::StreamClosed;
+            let event = relay::Event::CircuitReqAcceptFailed { src_peer_id, dst_peer_id, error };
+            self.circuits.say(self.from.1, &event);
+        }
+
+        fn open(&mut self, to: usize) {
+            self.take(to);
+            self.say_accepted();
+        }
+
+        fn open_ones(&self) -> usize {
+            self.circuits.all.iter().filter(|circuit| circuit.state == State::Open).count()
         }
 
         fn say_closed(&mut self) {
@@ -292,13 +358,68 @@ mod tests {
         pair.open(2);
         pair.open(3);
         pair.depart(2);
+        pair.take(3);
         pair.depart(1);
         assert!(pair.circuits.all.is_empty(), "nobody says anything any more");
-        let to = (pair.to, ConnectionId::new_unchecked(4));
-        let (from, holder, state) = (pair.from, holder(), State::Pending);
-        pair.circuits.all.push(Circuit { from, to, holder, state });
+        pair.ask(4);
         assert_eq!(pair.count(), 1, "it counts from when it is asked for");
         pair.depart(4);
         assert!(pair.circuits.all.is_empty());
+        pair.take(5);
+        pair.depart(5);
+        assert_eq!(pair.count(), 1, "the caller may have been told");
+        pair.say_failed();
+        assert!(pair.circuits.all.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_ends_the_request_of_the_connection_that_asked_and_no_other() {
+        let mut pair = Pair::new();
+        pair.ask(2);
+        let first = pair.from.1;
+        pair.from.1 = ConnectionId::new_unchecked(9);
+        pair.ask(2);
+        pair.answer(2, false);
+        assert_eq!((pair.count(), pair.circuits.all[0].from.1), (1, first));
+        pair.answer(2, false);
+        assert_eq!(pair.count(), 1, "its own has ended already");
+        pair.from.1 = first;
+        pair.answer(2, true);
+        pair.say_accepted();
+        assert_eq!(pair.open_ones(), 1);
+    }
+
+    #[test]
+    fn one_whose_callee_goes_while_the_caller_is_told_takes_no_others_place() {
+        let mut pair = Pair::new();
+        pair.open(3);
+        pair.take(2);
+        pair.depart(2);
+        pair.say_accepted();
+        pair.say_closed();
+        assert_eq!((pair.count(), pair.open_ones()), (1, 1), "the other one is open");
+        pair.say_closed();
+        assert!(pair.circuits.all.is_empty());
+    }
+
+    #[test]
+    fn in_whatever_order_two_are_told_as_many_are_counted_as_are_open() {
+        // Of one the callee's connection has gone: it closes, or fails. The other stays.
+        let lost: [&[fn(&mut Pair)]; 2] = [&[Pair::say_accepted, Pair::say_closed], &[Pair::say_failed]];
+        for lost in lost {
+            for before in 0..=lost.len() {
+                let mut pair = Pair::new();
+                pair.take(2);
+                pair.take(3);
+                pair.depart(2);
+                lost[..before].iter().for_each(|say| say(&mut pair));
+                pair.say_accepted();
+                assert!(pair.count() > 0);
+                lost[before..].iter().for_each(|say| say(&mut pair));
+                assert_eq!((pair.count(), pair.open_ones()), (1, 1), "{before} of {}", lost.len());
+                pair.say_closed();
+                assert!(pair.circuits.all.is_empty());
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::limits::MAX_ADDRESSES;
 
 /// From where an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
+pub(crate) enum Reach {
     /// The machine itself.
     Machine,
     /// A private network, or one without a router.
@@ -31,7 +31,12 @@ enum Reach {
 }
 
 impl Reach {
-    fn of(ip: IpAddr) -> Self {
+    /// Of an address that is a host and nothing around it.
+    pub(crate) fn of(address: &Multiaddr) -> Self {
+        plain(address).map_or(Self::Nowhere, Self::of_ip)
+    }
+
+    fn of_ip(ip: IpAddr) -> Self {
         match ip {
             _ if ip.is_loopback() => Self::Machine,
             IpAddr::V4(ip) => match ip.octets() {
@@ -72,12 +77,11 @@ pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
 /// Whether an address of another home may be used that was told by somebody at `seen`: places that are reachable from
 /// one's own network only are not taken from strangers outside.
 pub(super) fn may_dial(address: &Multiaddr, seen: &Multiaddr) -> bool {
-    let reach = plain(address).map(Reach::of);
-    let from_outside = ip_of(seen).is_none_or(|ip| Reach::of(ip) == Reach::World);
-    match reach {
-        Some(Reach::World) => true,
-        Some(Reach::Machine | Reach::Network) => !from_outside,
-        Some(Reach::Nowhere) | None => false,
+    let from_outside = ip_of(seen).is_none_or(|ip| Reach::of_ip(ip) == Reach::World);
+    match Reach::of(address) {
+        Reach::World => true,
+        Reach::Machine | Reach::Network => !from_outside,
+        Reach::Nowhere => false,
     }
 }
 
@@ -106,7 +110,7 @@ impl Dials {
     /// Whether this home is itself in such a network and nowhere else. One that the world reaches is told about its
     /// neighbours by anyone.
     fn is_inside(&self, reach: Reach) -> bool {
-        let own: Vec<_> = self.own.iter().map(|own| ip_of(own).map_or(Reach::World, Reach::of)).collect();
+        let own: Vec<_> = self.own.iter().map(|own| ip_of(own).map_or(Reach::World, Reach::of_ip)).collect();
         match reach {
             Reach::World => true,
             Reach::Network => own.contains(&Reach::Network) && !own.contains(&Reach::World),
@@ -126,7 +130,7 @@ impl Dials {
             if chosen.iter().any(|other| without_peer(other) == bare) {
                 continue;
             }
-            let inside = plain(&address).is_some_and(|ip| self.is_inside(Reach::of(ip)));
+            let inside = self.is_inside(Reach::of(&address));
             if self.named.contains(&bare) || inside && self.take(&address, now) {
                 chosen.push(address);
             }
@@ -137,19 +141,21 @@ impl Dials {
     /// Whether devices may be looked for at addresses that they are seen at: those of this machine are a proxy's.
     fn may_probe(&mut self, addresses: &[Multiaddr], now: Instant) -> bool {
         addresses.iter().all(|address| {
-            let reach = plain(address).map(Reach::of);
-            let place = match reach {
-                Some(Reach::World | Reach::Network) => true,
-                Some(Reach::Machine) => self.is_inside(Reach::Machine),
-                Some(Reach::Nowhere) | None => false,
+            let place = match Reach::of(address) {
+                Reach::World | Reach::Network => true,
+                Reach::Machine => self.is_inside(Reach::Machine),
+                Reach::Nowhere => false,
             };
             place && self.take(address, now)
         })
     }
 
+    /// Takes both tokens, or none.
     fn take(&mut self, address: &Multiaddr, now: Instant) -> bool {
         let target = self.quotas.address(address);
-        target.is_none_or(|target| self.of_target.take(target, now)) && self.all.take((), now)
+        self.all.has(&(), now)
+            && target.is_none_or(|target| self.of_target.take(target, now))
+            && self.all.take((), now)
     }
 }
 
@@ -297,6 +303,21 @@ mod tests {
         assert_eq!([1, 2, 3].map(|port| choose(1, port, now)), [true, true, false], "two at one");
         assert_eq!([1, 2].map(|port| choose(2, port, now)), [true, false], "three in all");
         assert!(choose(3, 1, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_target_that_is_not_dialled_since_others_were_may_be_dialled_later() {
+        let mut dials = dials(&[], &[], |quotas| {
+            quotas.dials = Rate { burst: 1, per_second: 1 };
+            quotas.dials_of_target = Rate { burst: 1, per_second: 0 };
+        });
+        let now = Instant::now();
+        let told = |target: u8| vec![address(&format!("/ip4/9.9.9.{target}/tcp/1"))];
+        assert_eq!(dials.choose(told(1), now), told(1));
+        assert_eq!(dials.choose(told(2), now), []);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(dials.choose(told(1), later), [], "it was dialled");
+        assert_eq!(dials.choose(told(2), later), told(2));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The gate: which connections are let in, and which of them are kept while nothing happens on them.
 //!
 //! Here: counts by peer and by address, and a handler that keeps the connections of those who are logged in; of the
-//! others an address keeps a few. Not here: what they ask ([`super::host`]).
+//! others an address keeps a few. Not here: what they ask ([`super::host`]), where we dial ([`super::dials`]).
 //! Path: a connection comes → counted as pending → its peer is known → counted by peer → closed, and counted no more.
+//! One that we made is counted when its peer is known.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -30,10 +31,12 @@ pub(super) struct Refused(&'static str);
 /// The gate of a home.
 pub(super) struct Gate {
     quotas: Quotas,
+    /// Homes that the owner has named.
+    named: HashSet<PeerId>,
     rate: Buckets<Address>,
     /// All connections, those without a peer pending.
     connections: HashMap<ConnectionId, Known>,
-    /// Where they come from.
+    /// Where they come from, or go to.
     sources: Sources,
     pending: usize,
     by_address: HashMap<Address, Count>,
@@ -61,10 +64,11 @@ struct Count {
 }
 
 impl Gate {
-    /// It writes down where connections come from.
-    pub(super) fn new(quotas: Quotas, sources: &Sources) -> Self {
+    /// It writes down where connections come from, and go to but for homes that are named.
+    pub(super) fn new(quotas: Quotas, sources: &Sources, named: HashSet<PeerId>) -> Self {
         Self {
             sources: sources.clone(),
+            named,
             ending: VecDeque::new(),
             rate: Buckets::new(quotas.connections_rate),
             quotas,
@@ -174,6 +178,31 @@ impl Gate {
         Ok(())
     }
 
+    /// We have made a connection. Strangers have us dial them: it counts where it goes to, as if it came from there.
+    fn reach(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: Option<Address>,
+    ) -> Result<(), Refused> {
+        if self.named.contains(&peer) {
+            return self.establish(connection, peer);
+        }
+        if self.connections.len() >= self.quotas.connections {
+            return Err(Refused("in all"));
+        }
+        let count = address.and_then(|address| self.by_address.get(&address));
+        if count.is_some_and(|count| count.all >= self.quotas.connections_of_address) {
+            return Err(Refused("to this address"));
+        }
+        self.establish(connection, peer)?;
+        if let Some(address) = address {
+            self.by_address.entry(address).or_default().all += 1;
+            self.sources.insert(connection, address);
+        }
+        Ok(())
+    }
+
     /// The peer of a connection is known. One that we made ourselves has not been counted before.
     fn establish(&mut self, connection: ConnectionId, peer: PeerId) -> Result<(), Refused> {
         if self.by_peer.get(&peer).map_or(0, Vec::len) >= self.quotas.connections_of_peer {
@@ -257,11 +286,12 @@ impl NetworkBehaviour for Gate {
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        remote: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let result = self.establish(connection, peer);
+        let address = self.quotas.address(remote);
+        let result = self.reach(connection, peer, address);
         self.count(result).map(|()| Keeper { keep: false })
     }
 
@@ -325,130 +355,4 @@ impl ConnectionHandler for Keeper {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::limits::Rate;
-
-    fn gate(change: impl FnOnce(&mut Quotas)) -> Gate {
-        let mut quotas = Quotas {
-            connections: 5,
-            connections_of_peer: 2,
-            connections_of_address: 3,
-            pending: 4,
-            pending_of_address: 2,
-            connections_rate: Rate { burst: 100, per_second: 1 },
-            ..Quotas::default()
-        };
-        change(&mut quotas);
-        Gate::new(quotas, &Sources::default())
-    }
-
-    fn address(gate: &Gate, number: u8) -> Option<Address> {
-        gate.quotas.address(&format!("/ip4/192.0.2.{number}/tcp/1").parse().expect("an address"))
-    }
-
-    /// A gate, and connections that come to it.
-    struct Arrivals(Gate, usize);
-
-    impl Arrivals {
-        fn come(&mut self, number: u8) -> Result<ConnectionId, Refused> {
-            self.1 += 1;
-            let connection = ConnectionId::new_unchecked(self.1);
-            let address = address(&self.0, number);
-            self.0.arrive(connection, address, Instant::now()).map(|()| connection)
-        }
-
-        fn come_as(&mut self, number: u8, peer: PeerId) -> Result<ConnectionId, Refused> {
-            let connection = self.come(number)?;
-            self.0.establish(connection, peer).map(|()| connection)
-        }
-    }
-
-    #[test]
-    fn an_address_has_so_many_connections_and_not_one_more() {
-        let mut arrivals = Arrivals(gate(|_| {}), 0);
-        let first = arrivals.come_as(1, PeerId::random()).expect("the first");
-        let pending = [0; 2].map(|_| arrivals.come(1).expect("two may be pending"));
-        assert_eq!(arrivals.come(1), Err(Refused("from this address")), "a third pending, a fourth in all");
-        arrivals.0.depart(first);
-        assert_eq!(arrivals.come(1), Err(Refused("from this address")), "a third pending");
-        arrivals.0.establish(pending[0], PeerId::random()).expect("it shows who it is");
-        arrivals.come(1).expect("there is room again");
-        assert_eq!(arrivals.come(1), Err(Refused("from this address")));
-        arrivals.come(2).expect("another address is not concerned");
-    }
-
-    #[test]
-    fn a_peer_has_so_many_connections_from_wherever_it_comes() {
-        let mut arrivals = Arrivals(gate(|_| {}), 0);
-        let peer = PeerId::random();
-        let first = arrivals.come_as(1, peer).expect("the first");
-        arrivals.come_as(2, peer).expect("the second");
-        assert_eq!(arrivals.come_as(3, peer), Err(Refused("of this peer")));
-        assert_eq!(arrivals.0.connections.len(), 2, "one that is refused is not counted");
-        arrivals.0.depart(first);
-        arrivals.come_as(3, peer).expect("there is room again");
-    }
-
-    #[test]
-    fn so_many_are_pending_and_so_many_are_there_in_all() {
-        let mut arrivals = Arrivals(gate(|_| {}), 0);
-        let pending = [1, 1, 2, 2].map(|number| arrivals.come(number).expect("four may be pending"));
-        assert_eq!(arrivals.come(3), Err(Refused("that have not shown who they are")));
-        for connection in pending {
-            arrivals.0.establish(connection, PeerId::random()).expect("they show who they are");
-        }
-        arrivals.come(3).expect("the fifth");
-        assert_eq!(arrivals.come(4), Err(Refused("in all")));
-        arrivals.0.depart(pending[0]);
-        arrivals.come(4).expect("there is room again");
-    }
-
-    #[test]
-    fn an_address_keeps_so_many_connections_without_a_session_and_not_one_more() {
-        let grace = Duration::from_secs(10);
-        let mut arrivals = Arrivals(
-            gate(|quotas| {
-                (quotas.connections, quotas.connections_of_address) = (20, 10);
-                (quotas.without_session_of_address, quotas.grace) = (2, grace);
-            }),
-            0,
-        );
-        let peers = [0; 4].map(|_| PeerId::random());
-        let [first, second, third, _] = peers.map(|peer| arrivals.come_as(1, peer).expect("there is room"));
-        let other = arrivals.come_as(2, PeerId::random()).expect("another address");
-        arrivals.0.keep(peers[2], true);
-        let (now, later) = (Instant::now(), Instant::now() + grace);
-        assert_eq!(arrivals.0.surplus(now), [], "each has time to log in");
-        assert_eq!(arrivals.0.surplus(later), [(peers[0], first)], "three without one, the first is closed");
-        arrivals.0.keep(peers[3], true);
-        assert_eq!(arrivals.0.surplus(later), [], "two of four");
-        arrivals.0.keep(peers[3], false);
-        arrivals.0.keep(peers[2], false);
-        arrivals.0.tick(later);
-        assert_eq!(arrivals.0.ending, [(peers[0], first), (peers[1], second)]);
-        for connection in [first, second, third, other] {
-            arrivals.0.depart(connection);
-        }
-        let left =
-            arrivals.0.by_address.values().map(|count| (count.all, count.sessions)).collect::<Vec<_>>();
-        assert_eq!(left, [(1, 0)]);
-    }
-
-    #[test]
-    fn connections_come_at_a_bounded_rate_and_nothing_is_left_of_those_that_went() {
-        let rate = Rate { burst: 3, per_second: 1 };
-        let mut arrivals = Arrivals(gate(|quotas| quotas.connections_rate = rate), 0);
-        for _ in 0..3 {
-            let connection = arrivals.come_as(1, PeerId::random()).expect("three in a burst");
-            arrivals.0.depart(connection);
-            arrivals.0.depart(connection);
-        }
-        assert_eq!(arrivals.come(1), Err(Refused("in short time from this address")));
-        let gate = &arrivals.0;
-        assert!(gate.connections.is_empty() && gate.by_address.is_empty() && gate.by_peer.is_empty());
-        assert_eq!((gate.pending, gate.sources.len()), (0, 0));
-    }
-}
+mod tests;

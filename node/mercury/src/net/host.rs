@@ -25,13 +25,12 @@ use super::quotas::{Meter, Quotas};
 use super::setup::{HostError, Setup};
 use super::slim::Slim;
 use super::swarm::{Protocols, ProtocolsEvent, build};
+use super::table::Table;
 use crate::home::{Home, Now, Output, Permits, RequestId, What};
 use crate::limits::MAX_ADDRESSES;
 use crate::store::Durable;
 use crate::wire::{Answer, Code, Event, Request};
 
-/// How often other homes that the owner has named are tried again.
-const PEERS_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is said that no connection can be taken.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -44,8 +43,7 @@ pub struct Host {
     quotas: Quotas,
     devices: Devices,
     directory: Directory,
-    peers: Vec<(PeerId, Multiaddr)>,
-    next_peers: Instant,
+    table: Table,
     next_complaint: Instant,
     /// Who can be reached through the relay, and whether that has to end.
     reserved: HashMap<PeerId, bool>,
@@ -93,8 +91,7 @@ impl Host {
                 setup.quotas.records,
                 Instant::now(),
             ),
-            peers,
-            next_peers: Instant::now(),
+            table: Table::new(peers, Instant::now()),
             next_complaint: Instant::now(),
             reserved: HashMap::new(),
             requests: Meter::new(setup.quotas.requests),
@@ -156,17 +153,16 @@ impl Host {
         let protocols = self.swarm.behaviour_mut();
         protocols.gate.tick(now.instant);
         set(&self.figures.connections_refused, protocols.gate.refused());
-        let ended = protocols.directory.ended() + protocols.identify.ended() + protocols.relay.ended();
-        set(&self.figures.connections_ended, ended);
+        let ended = [
+            protocols.directory.ended(),
+            protocols.identify.ended(),
+            protocols.relay.ended(),
+            protocols.autonat.ended(),
+        ];
+        set(&self.figures.connections_ended, ended.iter().sum());
         let kad = &mut self.swarm.behaviour_mut().directory;
         self.directory.tick(kad, &mut self.home, (now.wall, now.instant));
-        if now.instant >= self.next_peers {
-            // Kad forgets whom it cannot reach; these are tried again.
-            self.next_peers = now.instant + PEERS_INTERVAL;
-            for (peer, address) in &self.peers {
-                kad.add_address(peer, address.clone());
-            }
-        }
+        self.table.tick(kad, now.instant);
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         set(&self.figures.records, count(self.directory.foreign()));
         set(&self.figures.connections, count(self.devices.len()));
@@ -256,21 +252,22 @@ impl Host {
         if info.protocols.contains(&DIRECTORY) {
             let kad = &mut self.swarm.behaviour_mut().directory;
             let told = info.listen_addrs.into_iter().filter(|address| may_dial(address, &seen));
-            for address in told.take(MAX_ADDRESSES) {
-                kad.add_address(&peer, address);
-            }
+            self.table.told(kad, peer, told);
         }
     }
 
     fn on_directory_event(&mut self, event: kad::Event) {
-        if let kad::Event::InboundRequest {
-            request: kad::InboundRequest::PutRecord { source, connection, record: Some(record) },
-        } = event
-        {
-            let now = now();
-            let source = (source, self.devices.address(source, connection));
-            let store = self.swarm.behaviour_mut().directory.store_mut();
-            self.directory.put(store, source, record, (now.wall, now.instant));
+        let kad = &mut self.swarm.behaviour_mut().directory;
+        match event {
+            kad::Event::InboundRequest {
+                request: kad::InboundRequest::PutRecord { source, connection, record: Some(record) },
+            } => {
+                let now = now();
+                let source = (source, self.devices.address(source, connection));
+                self.directory.put(kad.store_mut(), source, record, (now.wall, now.instant));
+            }
+            kad::Event::RoutingUpdated { peer, addresses, .. } => self.table.grown(kad, peer, &addresses),
+            _ => {}
         }
     }
 
@@ -408,6 +405,11 @@ impl Host {
                     add(&self.figures.circuits_refused);
                     self.disconnect(*src_peer_id);
                 }
+            }
+            #[expect(deprecated, reason = "nothing else says so")]
+            relay::Event::CircuitReqOutboundConnectFailed { src_peer_id, dst_peer_id, .. } => {
+                // Who has knocked where no call was taken does so once.
+                self.permits.check(*src_peer_id, *dst_peer_id, Instant::now());
             }
             relay::Event::CircuitReqDenied { .. } => add(&self.figures.circuits_refused),
             _ => {}

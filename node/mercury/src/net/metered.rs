@@ -15,7 +15,9 @@ use libp2p::swarm::{
 };
 
 use super::layer::{Layer, Layered};
-use super::quotas::{Address, Meter, Rates};
+use super::quotas::{Address, Buckets, Meter, Rates};
+use crate::home::Permits;
+use crate::limits::Rate;
 
 /// The addresses of connections that count as one. The gate writes them; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +53,7 @@ pub(super) type Metered<B> = Layered<B, Metering>;
 pub(super) struct Metering {
     sources: Sources,
     meter: Meter,
+    strangers: Option<(Buckets<Address>, Permits)>,
     to_end: VecDeque<(PeerId, ConnectionId)>,
     /// Those that have not ended yet.
     ending: HashSet<ConnectionId>,
@@ -63,6 +66,7 @@ impl<B> Metered<B> {
         let metering = Metering {
             sources: sources.clone(),
             meter: Meter::new(rates),
+            strangers: None,
             to_end: VecDeque::new(),
             ending: HashSet::new(),
             ended: 0,
@@ -70,9 +74,27 @@ impl<B> Metered<B> {
         Self::new(inner, metering)
     }
 
+    /// Of which from one address so much for those who have no business at the relay.
+    pub(super) fn with_strangers(mut self, of_address: Rate, permits: Permits) -> Self {
+        self.layer.strangers = Some((Buckets::new(of_address), permits));
+        self
+    }
+
     /// Connections that were closed for their rate, since the start.
     pub(super) fn ended(&self) -> u64 {
         self.layer.ended
+    }
+}
+
+impl Metering {
+    fn take(&mut self, peer: PeerId, address: Option<Address>, now: Instant) -> bool {
+        let of_strangers = match (&mut self.strangers, address) {
+            (Some((buckets, permits)), Some(address)) if !permits.knows(peer, now) => {
+                buckets.take(address, now)
+            }
+            _ => true,
+        };
+        of_strangers && self.meter.take(peer, address, now)
     }
 }
 
@@ -94,7 +116,7 @@ impl<B: NetworkBehaviour> Layer<B> for Metering {
         if self.ending.contains(&connection) {
             return;
         }
-        if self.meter.take(peer, self.sources.get(connection), Instant::now()) {
+        if self.take(peer, self.sources.get(connection), Instant::now()) {
             inner.on_connection_handler_event(peer, connection, event);
         } else {
             self.ending.insert(connection);

@@ -7,12 +7,12 @@
 mod circuits;
 pub mod codec;
 mod devices;
-mod dials;
+pub(crate) mod dials;
 pub mod directory;
 mod figures;
 mod gate;
 pub mod host;
-mod layer;
+pub(crate) mod layer;
 mod metered;
 pub(crate) mod muxer;
 mod noise;
@@ -22,6 +22,7 @@ mod sealed;
 mod setup;
 mod slim;
 mod swarm;
+mod table;
 mod unread;
 
 pub use figures::{Figure, Handle};

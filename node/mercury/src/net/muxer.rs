@@ -4,10 +4,10 @@
 //! of streams that nobody reads, for anybody. Not here: what is charged ([`super::unread`]).
 //! Path: encrypted connection → [`Config`] → [`Muxer`] → a stream of the other side → opened, or reset beyond so many.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use libp2p::PeerId;
@@ -16,23 +16,61 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use libp2p::futures::{AsyncRead, AsyncWrite, future, ready};
 use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
-use super::unread::{Account, Charged, Limit};
+use super::unread::{Account, Charged, Purse};
 use crate::limits::{
     CLOSE_TIME, INBOUND_STREAMS, MAX_STREAMS, MAX_UNREAD, MAX_UNREAD_OF_CARRIER, WINDOW_GROWTH,
 };
 
 /// Those between whom circuits are open: what goes through them waits here for whoever is slower. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Carriers(Arc<Mutex<HashSet<PeerId>>>);
+#[derive(Clone, Default)]
+pub(super) struct Carriers(Arc<Mutex<Lists>>);
+
+#[derive(Default)]
+struct Lists {
+    carriers: HashSet<PeerId>,
+    /// What the connections of each peer may hold, also of some that have gone.
+    purses: HashMap<PeerId, Weak<Purse>>,
+    /// When there are so many, those who have gone are thrown out.
+    sweep: usize,
+}
+
+impl Lists {
+    fn together(&self, peer: &PeerId) -> usize {
+        if self.carriers.contains(peer) { MAX_UNREAD_OF_CARRIER } else { 0 }
+    }
+}
 
 impl Carriers {
-    fn peers(&self) -> MutexGuard<'_, HashSet<PeerId>> {
+    fn lists(&self) -> MutexGuard<'_, Lists> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// These are the ends of all circuits.
     pub(super) fn set<'a>(&self, circuits: impl Iterator<Item = &'a (PeerId, PeerId)>) {
-        *self.peers() = circuits.flat_map(|(from, to)| [*from, *to]).collect();
+        let mut lists = self.lists();
+        let new = circuits.flat_map(|(from, to)| [*from, *to]).collect();
+        let old = std::mem::replace(&mut lists.carriers, new);
+        for peer in old.symmetric_difference(&lists.carriers) {
+            if let Some(purse) = lists.purses.get(peer).and_then(Weak::upgrade) {
+                purse.set_together(lists.together(peer));
+            }
+        }
+    }
+
+    /// What the connections of a peer may hold.
+    fn purse(&self, peer: PeerId) -> Arc<Purse> {
+        let lists = &mut *self.lists();
+        if let Some(purse) = lists.purses.get(&peer).and_then(Weak::upgrade) {
+            return purse;
+        }
+        if lists.purses.len() >= lists.sweep {
+            lists.purses.retain(|_, purse| purse.strong_count() > 0);
+            lists.purses.shrink_to(lists.purses.len());
+            lists.sweep = 2 * lists.purses.len() + 1;
+        }
+        let purse = Arc::new(Purse::new(MAX_UNREAD, lists.together(&peer)));
+        lists.purses.insert(peer, Arc::downgrade(&purse));
+        purse
     }
 }
 
@@ -54,16 +92,10 @@ impl Config {
         Self { carrier: None }
     }
 
-    fn limit(self) -> Limit {
+    fn purse(self) -> Arc<Purse> {
         match self.carrier {
-            Some((peer, carriers)) => {
-                Box::new(
-                    move || {
-                        if carriers.peers().contains(&peer) { MAX_UNREAD_OF_CARRIER } else { MAX_UNREAD }
-                    },
-                )
-            }
-            None => Box::new(|| MAX_STREAMS * DEFAULT_CREDIT as usize + WINDOW_GROWTH),
+            Some((peer, carriers)) => carriers.purse(peer),
+            None => Arc::new(Purse::new(MAX_STREAMS * DEFAULT_CREDIT as usize + WINDOW_GROWTH, 0)),
         }
     }
 
@@ -74,7 +106,7 @@ impl Config {
         // In this order: the windows together are not less than those of its default number of streams.
         config.set_max_num_streams(streams);
         config.set_max_connection_receive_window(Some(streams * DEFAULT_CREDIT as usize + WINDOW_GROWTH));
-        let account = Account::new(self.limit());
+        let account = Account::new(self.purse());
         let socket = Charged::new(socket, account.clone(), matches!(mode, Mode::Server));
         Muxer {
             connection: Connection::new(socket, config, mode),
@@ -222,5 +254,22 @@ impl AsyncWrite for Stream {
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_a_peer_have_one_purse_and_those_who_have_gone_are_forgotten() {
+        let (carriers, peer, other) = (Carriers::default(), PeerId::random(), PeerId::random());
+        let [one, same] = [0; 2].map(|_| carriers.purse(peer));
+        assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &carriers.purse(other)));
+        for _ in 0..100 {
+            carriers.purse(PeerId::random());
+        }
+        assert!(carriers.lists().purses.len() < 10, "{}", carriers.lists().purses.len());
+        assert!(Arc::ptr_eq(&one, &carriers.purse(peer)));
     }
 }

@@ -157,7 +157,7 @@ fn identity(mut payload: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Ring's ciphers and random numbers, as libp2p has them, and Dalek's curve.
-struct Resolver;
+pub(super) struct Resolver;
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {

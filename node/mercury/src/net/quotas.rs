@@ -52,6 +52,8 @@ pub struct Quotas {
     pub introductions: Rates,
     /// What is done at the relay.
     pub relaying: Rates,
+    /// Of which, from one address, by those who may neither be reached through it nor open a circuit.
+    pub relaying_of_strangers: Rate,
     /// Records for the directory.
     pub records: Rates,
     /// Circuits that one persona has opened.
@@ -85,6 +87,7 @@ impl Default for Quotas {
                 of_address: limits::INTRODUCTIONS_OF_ADDRESS,
             },
             relaying: Rates { of_peer: limits::RELAYING_OF_PEER, of_address: limits::RELAYING_OF_ADDRESS },
+            relaying_of_strangers: limits::RELAYING_OF_STRANGERS,
             records: Rates { of_peer: limits::RECORDS_OF_PEER, of_address: limits::RECORDS_OF_ADDRESS },
             circuits_of_persona: limits::MAX_CIRCUITS_OF_PERSONA,
             circuits_of_address: limits::MAX_CIRCUITS_OF_ADDRESS,
@@ -167,6 +170,11 @@ impl<K: Hash + Eq> Buckets<K> {
     fn level(&self, (tokens, since): (u64, Instant), now: Instant) -> u64 {
         let passed = u64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(u64::MAX);
         tokens.saturating_add(passed.saturating_mul(u64::from(self.rate.per_second))).min(self.full())
+    }
+
+    /// Whether there is a token.
+    pub(super) fn has(&self, key: &K, now: Instant) -> bool {
+        self.buckets.get(key).map_or(self.full(), |bucket| self.level(*bucket, now)) >= TOKEN
     }
 
     /// Takes a token, where there is one.

@@ -41,7 +41,7 @@ pub(super) struct Protocols {
     pub(super) events: codec::Events,
     pub(super) directory: Metered<kad::Behaviour<MemoryStore>>,
     pub(super) relay: Metered<Relay>,
-    autonat: autonat::Behaviour,
+    pub(super) autonat: Metered<autonat::Behaviour>,
 }
 
 /// A home's swarm; it listens nowhere yet, and dials the homes that are named, and others as `dials` has it. Within a
@@ -60,7 +60,7 @@ pub(super) fn build(
     let limits = Limits::new(permits, quotas);
     let relay = relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits, &limits));
     let protocols = Protocols {
-        gate: Gate::new(quotas.clone(), &sources),
+        gate: Gate::new(quotas.clone(), &sources, named.iter().map(|(peer, _)| *peer).collect()),
         outgoing: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING)),
@@ -84,8 +84,13 @@ pub(super) fn build(
         requests: codec::requests(ProtocolSupport::Inbound),
         events: codec::events(ProtocolSupport::Outbound),
         directory: Metered::at(quotas.lookups, &sources, directory::server(key.public().to_peer_id())),
-        relay: Metered::at(quotas.relaying, &sources, Relay::new(relay, Follower::new(limits))),
-        autonat: autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
+        relay: Metered::at(quotas.relaying, &sources, Relay::new(relay, Follower::new(limits)))
+            .with_strangers(quotas.relaying_of_strangers, permits.clone()),
+        autonat: Metered::at(
+            quotas.introductions,
+            &sources,
+            autonat::Behaviour::new(key.public().to_peer_id(), autonat_config()),
+        ),
     };
     let dials = Dials::new(quotas, named.iter().map(|(_, address)| address));
     let transport = transport(key, carriers)?;

@@ -1,7 +1,7 @@
 //! What has come for a connection's streams and was not read yet: how much it is, and when no more is taken.
 //!
-//! Here: the account of one connection, and the socket below yamux, which looks at the frames' heads as they pass. Not
-//! here: yamux itself and the streams above it ([`super::muxer`]).
+//! Here: the account of one connection, the purse of a peer, and the socket below yamux, which looks at the frames'
+//! heads as they pass. Not here: yamux itself and the streams above it ([`super::muxer`]).
 //! Path: socket → head of a frame → charged to its stream → yamux keeps it → read from the stream → credited.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use libp2p::futures::{AsyncRead, AsyncWrite, ready};
 
-use crate::limits::{FRAME_COST, MAX_FRAME, MAX_STREAMS};
+use crate::limits::{FRAME_COST, FRAME_PLACE, MAX_FRAME, MAX_STREAMS};
 
 /// Bytes of a frame's head: version, kind, flags in two, stream and length in four each.
 const HEAD: usize = 12;
@@ -21,15 +21,74 @@ const WINDOW: u8 = 1;
 const SYN: u16 = 1;
 const RST: u16 = 8;
 
-/// How many bytes a connection may hold now.
-pub(super) type Limit = Box<dyn Fn() -> usize + Send>;
+/// What the connections of one peer may hold: each so much, and more where all of them together hold little.
+pub(super) struct Purse(Mutex<Sum>);
+
+struct Sum {
+    each: usize,
+    together: usize,
+    held: usize,
+    /// The sockets' tasks that take no more.
+    waiting: Vec<Waker>,
+}
+
+impl Purse {
+    pub(super) fn new(each: usize, together: usize) -> Self {
+        Self(Mutex::new(Sum { each, together, held: 0, waiting: Vec::new() }))
+    }
+
+    fn sum(&self) -> MutexGuard<'_, Sum> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much may be held together from now on.
+    pub(super) fn set_together(&self, together: usize) {
+        let mut sum = self.sum();
+        sum.together = together;
+        Self::wake(sum);
+    }
+
+    /// Whether a connection that holds `own` may take more; otherwise its task is woken when that may be.
+    fn has_room(&self, own: usize, cx: &Context<'_>) -> bool {
+        let mut sum = self.sum();
+        if sum.has_room(own) {
+            return true;
+        }
+        if !sum.waiting.iter().any(|other| other.will_wake(cx.waker())) {
+            sum.waiting.push(cx.waker().clone());
+        }
+        false
+    }
+
+    /// A connection holds `now` where it held `before`.
+    fn change(&self, before: usize, now: usize) {
+        let mut sum = self.sum();
+        sum.held = sum.held - before + now;
+        if now < before && sum.has_room(now) {
+            Self::wake(sum);
+        }
+    }
+
+    /// The purse is not locked while tasks are woken.
+    fn wake(mut sum: MutexGuard<'_, Sum>) {
+        let waiting = std::mem::take(&mut sum.waiting);
+        drop(sum);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Sum {
+    fn has_room(&self, own: usize) -> bool {
+        own < self.each || self.held < self.together
+    }
+}
 
 /// What one connection holds. Its socket, its muxer and its streams share it.
 #[derive(Clone)]
 pub(super) struct Account(Arc<Mutex<Held>>);
 
 struct Held {
-    limit: Limit,
+    purse: Arc<Purse>,
     /// Bytes that were not read, and what it costs to keep them in frames.
     cost: usize,
     streams: HashMap<u32, Frames>,
@@ -37,27 +96,46 @@ struct Held {
     inbound: usize,
     /// Streams that were dropped. Yamux may keep what came for them until it could tell the other side.
     dropped: Vec<u32>,
-    /// The socket's task, while no more is taken.
-    waiting: Option<Waker>,
+}
+
+impl Held {
+    fn set_cost(&mut self, cost: usize) {
+        self.purse.change(self.cost, cost);
+        self.cost = cost;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.purse.change(self.cost, 0);
+    }
 }
 
 /// A stream's frames that yamux keeps: their lengths, and how much of the first one was read.
 #[derive(Default)]
 struct Frames {
     lengths: VecDeque<u32>,
+    /// The most that there ever were: so many places its lists have.
+    places: usize,
     read: usize,
     inbound: bool,
 }
 
+impl Frames {
+    fn cost(&self) -> usize {
+        let frames = self.lengths.iter().map(|length| *length as usize + FRAME_COST);
+        frames.sum::<usize>() + self.places * FRAME_PLACE
+    }
+}
+
 impl Account {
-    pub(super) fn new(limit: Limit) -> Self {
+    pub(super) fn new(purse: Arc<Purse>) -> Self {
         Self(Arc::new(Mutex::new(Held {
-            limit,
+            purse,
             cost: 0,
             streams: HashMap::new(),
             inbound: 0,
             dropped: Vec::new(),
-            waiting: None,
         })))
     }
 
@@ -79,12 +157,13 @@ impl Account {
     pub(super) fn read(&self, stream: u32, mut bytes: usize) {
         let held = &mut *self.held();
         let Some(frames) = held.streams.get_mut(&stream) else { return };
+        let mut cost = held.cost;
         while let Some(&length) = frames.lengths.front() {
             let left = length as usize - frames.read;
             if left == 0 {
                 frames.lengths.pop_front();
                 frames.read = 0;
-                held.cost -= length as usize + FRAME_COST;
+                cost -= length as usize + FRAME_COST;
                 continue;
             }
             let part = left.min(bytes);
@@ -94,10 +173,8 @@ impl Account {
                 break;
             }
         }
-        if held.cost < (held.limit)()
-            && let Some(waker) = held.waiting.take()
-        {
-            waker.wake();
+        if cost < held.cost {
+            held.set_cost(cost);
         }
     }
 
@@ -108,9 +185,8 @@ impl Account {
             held.inbound -= 1;
         }
         held.dropped.push(stream);
-        if let Some(waker) = held.waiting.take() {
-            waker.wake();
-        }
+        // The socket's task goes on and takes it out.
+        Purse::wake(held.purse.sum());
     }
 
     /// The other side's next frame. `server` says that we are the server, so that its streams have odd numbers.
@@ -138,7 +214,12 @@ impl Account {
             // What comes for a stream that is closed yamux throws away.
             if let Some(frames) = held.streams.get_mut(&stream) {
                 frames.lengths.push_back(length);
-                held.cost += length as usize + FRAME_COST;
+                let mut cost = held.cost + length as usize + FRAME_COST;
+                if frames.lengths.len() > frames.places {
+                    frames.places += 1;
+                    cost += FRAME_PLACE;
+                }
+                held.set_cost(cost);
             }
         }
         Ok(())
@@ -151,14 +232,10 @@ impl Account {
             // Yamux looks for streams that were dropped before it reads, unless what it has to write is stuck.
             for stream in std::mem::take(&mut held.dropped) {
                 let frames = held.streams.remove(&stream).unwrap_or_default();
-                held.cost -= frames.lengths.iter().map(|length| *length as usize + FRAME_COST).sum::<usize>();
+                held.set_cost(held.cost - frames.cost());
             }
         }
-        if held.cost < (held.limit)() {
-            return true;
-        }
-        held.waiting = Some(cx.waker().clone());
-        false
+        held.purse.has_room(held.cost, cx)
     }
 }
 
@@ -266,7 +343,7 @@ mod tests {
     }
 
     fn account() -> Account {
-        Account::new(Box::new(|| MAX_UNREAD))
+        Account::new(Arc::new(Purse::new(MAX_UNREAD, 0)))
     }
 
     fn reason(frames: &[Vec<u8>]) -> String {
@@ -285,14 +362,13 @@ mod tests {
                 taken.is_multiple_of(HEAD + length) && count < frames.len(),
                 "{taken} bytes in frames of {length}"
             );
-            assert!(
-                (MAX_UNREAD..MAX_UNREAD + length + FRAME_COST).contains(&(count * (length + FRAME_COST)))
-            );
+            let one = length + FRAME_COST + FRAME_PLACE;
+            assert!((MAX_UNREAD..MAX_UNREAD + one).contains(&(count * one)));
             // A frame that was read to its end is kept until more is asked for.
             account.read(1, count * length);
-            assert_eq!(account.held().cost, length + FRAME_COST);
+            assert_eq!(account.held().cost, length + FRAME_COST + count * FRAME_PLACE);
             account.read(1, 0);
-            assert_eq!(account.held().cost, 0);
+            assert_eq!(account.held().cost, count * FRAME_PLACE);
         }
     }
 
@@ -300,14 +376,75 @@ mod tests {
     fn half_a_frame_that_was_read_is_kept_as_a_whole() {
         let account = account();
         take(&account, &[frame(SYN, 1, 100), frame(SYN, 3, 50), frame(0, 1, 100)]).expect("they are frames");
-        let all = 250 + 3 * FRAME_COST;
+        let all = 250 + 3 * (FRAME_COST + FRAME_PLACE);
         for (bytes, left) in [(99, all), (1, all), (1, all - 100 - FRAME_COST), (99, all - 100 - FRAME_COST)]
         {
             account.read(1, bytes);
             assert_eq!(account.held().cost, left);
         }
         account.read(1, 0);
-        assert_eq!(account.held().cost, 50 + FRAME_COST);
+        assert_eq!(account.held().cost, 50 + FRAME_COST + 3 * FRAME_PLACE);
+    }
+
+    /// Bytes of the lists of frames: yamux's and ours, which grow in the same way.
+    fn lists(account: &Account) -> usize {
+        account.held().streams.values().map(|frames| frames.lengths.capacity() * 36).sum()
+    }
+
+    #[test]
+    fn lists_of_frames_that_were_read_count_until_their_streams_have_gone() {
+        let account = account();
+        let streams: Vec<_> = (0..MAX_STREAMS as u32 / 2).map(|index| 2 * index + 1).collect();
+        for stream in &streams {
+            // As many small ones as fit, which are read, one stream after the other.
+            let frames: Vec<_> = (0..3_000).map(|number| frame(u16::from(number == 0), *stream, 1)).collect();
+            take(&account, &frames).expect("they are frames");
+            account.read(*stream, 3_000);
+            account.read(*stream, 0);
+        }
+        assert!(lists(&account) <= MAX_UNREAD + 4 * FRAME_PLACE * streams.len(), "{}", lists(&account));
+        let cx = Context::from_waker(noop_waker_ref());
+        streams.iter().for_each(|stream| account.dropped(*stream));
+        assert!(account.has_room(true, &cx));
+        assert_eq!((lists(&account), account.held().cost), (0, 0));
+    }
+
+    #[test]
+    fn places_in_lists_are_charged_once_however_often_they_are_used() {
+        let account = account();
+        for round in 0..10 {
+            let flags = u16::from(round == 0);
+            take(&account, &[frame(flags, 1, 100), frame(0, 1, 100)]).expect("they are frames");
+            account.read(1, 200);
+            account.read(1, 0);
+            assert_eq!(account.held().cost, 2 * FRAME_PLACE);
+        }
+    }
+
+    #[test]
+    fn connections_of_a_peer_hold_so_much_together_and_each_a_little_in_any_case() {
+        let purse = Arc::new(Purse::new(MAX_UNREAD, 0));
+        let [one, other] = [0; 2].map(|_| Account::new(Arc::clone(&purse)));
+        let many =
+            |number: u32, count| (0..count).map(move |_| frame(0, number, MAX_FRAME)).collect::<Vec<_>>();
+        let cost = |account: &Account| account.held().cost;
+        for account in [&one, &other] {
+            take(account, &[frame(SYN, 1, 0)]).expect("a frame");
+        }
+        purse.set_together(8 * MAX_UNREAD);
+        take(&one, &many(1, 100)).expect("they are frames");
+        assert!((8 * MAX_UNREAD..9 * MAX_UNREAD).contains(&cost(&one)));
+        take(&other, &many(1, 100)).expect("they are frames");
+        assert!((MAX_UNREAD..2 * MAX_UNREAD).contains(&cost(&other)), "{}", cost(&other));
+        let taken = one.held().streams[&1].lengths.len();
+        one.read(1, taken * MAX_FRAME);
+        take(&other, &many(1, 100)).expect("they are frames");
+        assert!((7 * MAX_UNREAD..9 * MAX_UNREAD).contains(&cost(&other)), "there is room again");
+        drop(other);
+        assert_eq!(purse.sum().held, cost(&one), "who has gone holds nothing");
+        purse.set_together(0);
+        take(&one, &many(1, 100)).expect("they are frames");
+        assert!((MAX_UNREAD..2 * MAX_UNREAD).contains(&cost(&one)), "no circuit any more");
     }
 
     #[test]
@@ -319,7 +456,7 @@ mod tests {
         assert_eq!(account.inbound(), 1);
         let cx = Context::from_waker(noop_waker_ref());
         assert!(account.has_room(false, &cx));
-        assert_eq!(account.held().cost, 100 + FRAME_COST, "what is to be written is stuck");
+        assert_eq!(account.held().cost, 100 + FRAME_COST + FRAME_PLACE, "what is to be written is stuck");
         assert!(account.has_room(true, &cx));
         assert_eq!(account.held().cost, 0);
         assert_eq!(take(&account, &[frame(0, 1, 100)]).expect("a frame"), HEAD + 100);
@@ -331,7 +468,7 @@ mod tests {
         let account = account();
         take(&account, &[frame(SYN, 3, 10), frame(SYN | RST, 5, 10), frame(SYN, 1, 10)])
             .expect("they are frames");
-        assert_eq!((account.inbound(), account.held().cost), (2, 2 * (10 + FRAME_COST)));
+        assert_eq!((account.inbound(), account.held().cost), (2, 2 * (10 + FRAME_COST + FRAME_PLACE)));
     }
 
     #[test]

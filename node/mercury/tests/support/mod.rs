@@ -24,6 +24,7 @@ use iop_mercury::net::codec::{self, Arrived};
 use iop_mercury::net::{Handle, Host, Setup};
 use iop_mercury::store::Store;
 use iop_mercury::wire::{Answer, Event, Hosting, Request};
+use libp2p::core::transport::ListenerId;
 use libp2p::futures::StreamExt;
 use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, Message, OutboundRequestId, ProtocolSupport};
@@ -149,6 +150,8 @@ pub struct Device {
     pub home: PeerId,
     pub events: Vec<Event>,
     pub key: Key,
+    /// Through which it is reached at the relay, where it has asked for that.
+    pub listener: Option<ListenerId>,
     answers: HashMap<OutboundRequestId, Option<Answer>>,
 }
 
@@ -176,7 +179,7 @@ impl Device {
             .with_swarm_config(|config| config.with_idle_connection_timeout(Duration::from_secs(3600)))
             .build();
         let (home, key) = (PeerId::random(), Key::generate().unwrap());
-        Self { swarm, home, events: Vec::new(), key, answers: HashMap::new() }
+        Self { swarm, home, events: Vec::new(), key, listener: None, answers: HashMap::new() }
     }
 
     /// A device that is connected.
@@ -260,6 +263,7 @@ impl Device {
     /// Asks for a slot at the relay; whether it was given.
     pub async fn reserve(&mut self, home: &Running) -> bool {
         let listener = self.swarm.listen_on(home.address.clone().with(Protocol::P2pCircuit)).unwrap();
+        self.listener = Some(listener);
         let event = self
             .until_any(|event| match event {
                 SwarmEvent::Behaviour(ProtocolsEvent::Relay(

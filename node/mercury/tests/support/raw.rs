@@ -94,12 +94,17 @@ pub struct RawDevice {
 
 impl RawDevice {
     pub async fn at(home: &Running, behaviour: Behaviour) -> Self {
+        Self::speaking(REQUESTS, home, behaviour).await
+    }
+
+    /// One that speaks another protocol than a device does.
+    pub async fn speaking(protocol: &'static str, home: &Running, behaviour: Behaviour) -> Self {
         let half = Arc::new(AtomicBool::new(behaviour == Behaviour::Half));
         let codec = RawCodec { half: Arc::clone(&half) };
         // Longer than the home waits for the rest of a request; but where the home reads no further, nobody ends it.
         let patience = Duration::from_secs(if behaviour == Behaviour::Half { 45 } else { 15 });
         let config = request_response::Config::default().with_request_timeout(patience);
-        let protocols = [(StreamProtocol::new(REQUESTS), ProtocolSupport::Outbound)];
+        let protocols = [(StreamProtocol::new(protocol), ProtocolSupport::Outbound)];
         let requests = request_response::Behaviour::with_codec(codec, protocols, config);
         let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity::Keypair::generate_ed25519())
             .with_tokio()

@@ -7,7 +7,8 @@ use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::futures::StreamExt;
 use libp2p::kad::store::MemoryStore;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, identity, kad, noise, tcp, yamux};
 use tokio::sync::watch;
 
@@ -97,6 +98,65 @@ struct Asking {
     identify: identify::Behaviour,
 }
 
+/// A home of the directory that tells of other places each time when it comes.
+pub struct Wanderer {
+    swarm: Swarm<Asking>,
+    home: Multiaddr,
+    connection: Option<ConnectionId>,
+}
+
+impl Wanderer {
+    pub fn new(home: &Running) -> Self {
+        let swarm = swarm(|key| {
+            let mut kad = directory::client(key.public().to_peer_id());
+            kad.set_mode(Some(kad::Mode::Server));
+            let config = identify::Config::new("test".into(), key.public()).with_hide_listen_addrs(true);
+            Asking { kad, identify: identify::Behaviour::new(config) }
+        });
+        Self { swarm, home: home.address.clone(), connection: None }
+    }
+
+    pub fn peer(&self) -> PeerId {
+        *self.swarm.local_peer_id()
+    }
+
+    /// Comes once more, says that it is at these ports of this machine, and ends its older connection.
+    pub async fn come(&mut self, ports: impl Iterator<Item = u16>) {
+        for address in self.swarm.external_addresses().cloned().collect::<Vec<_>>() {
+            self.swarm.remove_external_address(&address);
+        }
+        for port in ports {
+            self.swarm.add_external_address(format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap());
+        }
+        let options = DialOpts::unknown_peer_id().address(self.home.clone()).build();
+        let new = options.connection_id();
+        self.swarm.dial(options).unwrap();
+        within(async {
+            loop {
+                if let SwarmEvent::Behaviour(AskingEvent::Identify(identify::Event::Sent {
+                    connection_id,
+                    ..
+                })) = self.swarm.select_next_some().await
+                    && connection_id == new
+                {
+                    return;
+                }
+            }
+        })
+        .await;
+        if let Some(old) = self.connection.replace(new) {
+            self.swarm.close_connection(old);
+        }
+    }
+
+    /// Stays, whatever happens.
+    pub async fn stay(&mut self) {
+        loop {
+            self.swarm.select_next_some().await;
+        }
+    }
+}
+
 /// A peer that looks up or tells something again and again.
 pub struct Pest {
     swarm: Swarm<Asking>,
@@ -139,6 +199,30 @@ impl Pest {
             }
         }
         true
+    }
+
+    /// Looks a peer up that is nowhere; at how many addresses it was told to be.
+    pub async fn look_for(&mut self, peer: PeerId) -> usize {
+        within(async {
+            loop {
+                self.swarm.behaviour_mut().kad.get_closest_peers(peer);
+                loop {
+                    match self.swarm.select_next_some().await {
+                        SwarmEvent::OutgoingConnectionError {
+                            peer_id: Some(other),
+                            error: DialError::Transport(tried),
+                            ..
+                        } if other == peer => return tried.len(),
+                        SwarmEvent::Behaviour(AskingEvent::Kad(kad::Event::OutboundQueryProgressed {
+                            step,
+                            ..
+                        })) if step.last => break,
+                        _ => {}
+                    }
+                }
+            }
+        })
+        .await
     }
 
     /// Tells so many times who it is; whether the connection has lasted.
