@@ -69,3 +69,31 @@ fn every_device_finds_what_the_scalar_kernel_finds() {
         }
     }
 }
+
+#[test]
+fn a_launch_finds_no_more_than_there_is_room_for_however_easy_the_target() {
+    for device in devices() {
+        for shape in [(16, 1, 16, 64), (16, 8, 16, 1), (1, 1, 64, 1)] {
+            let (vector, versions, group, batches) = shape;
+            let mut scanner = Scanner::new(&device, Shape { vector, versions, group, batches }).unwrap();
+            let group = u64::from(vector * group * batches);
+            for zeros in 0..=40_u32 {
+                // One hash in 2 to the power of `zeros`.
+                let target: [u8; 32] = std::array::from_fn(|i| {
+                    let above = 8 * (31 - i as u32);
+                    0xffu8.checked_shr(zeros.saturating_sub(above)).unwrap_or(0)
+                });
+                let versions = [0x2000_0000, 1, 2, 3, 4, 5, 6, 7];
+                let work = Work::with_versions(&[0x77; 80], &versions, Target::from_le_bytes(target));
+                let nonces = scanner.nonces(&work, 1 << 30);
+                assert!(nonces * 8 >> zeros.min(32) <= 2048, "{shape:?} {zeros}: {nonces}");
+                assert!(nonces <= group || nonces.is_multiple_of(group), "{shape:?} {zeros}: {nonces}");
+                if nonces < 1 << 14 {
+                    check(&mut scanner, &work, 7, nonces);
+                } else if zeros > 22 {
+                    assert_eq!(nonces, 1 << 27, "hard targets are scanned as asked");
+                }
+            }
+        }
+    }
+}

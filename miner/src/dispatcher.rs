@@ -72,8 +72,8 @@ impl Assignment {
 pub struct Current {
     /// None while the upstream has none.
     pub job: Option<Arc<Job>>,
-    /// Counts the breaks after which shares of all jobs before are stale: clean jobs, and times without a job. Who looks
-    /// at some jobs only misses none of them.
+    /// Counts the breaks after which shares of all jobs before are stale: clean jobs, other upstreams, and times without a
+    /// job. Who looks at some jobs only misses none of them.
     pub era: u64,
 }
 
@@ -117,8 +117,18 @@ impl Dispatcher {
         self.current.subscribe()
     }
 
-    /// Replaces the work. Assignments of the job before are stale at once.
+    /// Replaces the work, as the job itself says: where it is clean, shares of all before are stale. The same job may
+    /// come again, with another version mask.
     pub fn set_job(&self, job: Arc<Job>) {
+        let notify = &job.stratum().notify;
+        let is_same = |before: &Arc<Job>| Arc::ptr_eq(&before.stratum().notify, notify);
+        let breaks = notify.clean && !self.current.borrow().job.as_ref().is_some_and(is_same);
+        self.replace_job(job, breaks);
+    }
+
+    /// Replaces the work; where it `breaks` with what was before, shares of all jobs before are stale, whatever the job
+    /// says: it may be another upstream's. Assignments of the job before are stale at once.
+    pub fn replace_job(&self, job: Arc<Job>, breaks: bool) {
         self.change(|state| {
             let last = if state.is_split {
                 split::last_of_devices(job.stratum().extranonce2_size)
@@ -127,7 +137,7 @@ impl Dispatcher {
             };
             let first = state.next_extranonce2 & last;
             state.odometer = Some(Odometer::new(Arc::clone(&job), first, last));
-            self.current.send_modify(|current| current.replace(job));
+            self.current.send_modify(|current| current.replace(job, breaks));
         });
     }
 
@@ -184,13 +194,8 @@ impl Dispatcher {
 }
 
 impl Current {
-    fn replace(&mut self, job: Arc<Job>) {
-        // The same job comes again where its version mask has changed.
-        let notify = &job.stratum().notify;
-        let again = self.job.as_ref().is_some_and(|before| Arc::ptr_eq(&before.stratum().notify, notify));
-        if notify.clean && !again {
-            self.era += 1;
-        }
+    fn replace(&mut self, job: Arc<Job>, breaks: bool) {
+        self.era += u64::from(breaks);
         self.job = Some(job);
     }
 
@@ -431,12 +436,15 @@ mod tests {
         dispatcher.set_job(Arc::new(Job::new(Serial(2), again.clone())));
         assert_eq!(seen(), (Some("1".into()), 1), "another mask is no break");
         Arc::make_mut(&mut again.notify).clean = false;
-        dispatcher.set_job(Arc::new(Job::new(Serial(3), again)));
+        let beside = Arc::new(Job::new(Serial(3), again));
+        dispatcher.set_job(Arc::clone(&beside));
         assert_eq!(seen(), (Some("1".into()), 1), "a job beside the one before neither");
+        dispatcher.replace_job(beside, true);
+        assert_eq!(seen(), (Some("1".into()), 2), "unless the upstream says so");
         dispatcher.clear();
-        assert_eq!(seen(), (None, 2));
+        assert_eq!(seen(), (None, 3));
         dispatcher.set_job(first);
-        assert_eq!(seen(), (Some("1".into()), 3));
+        assert_eq!(seen(), (Some("1".into()), 4));
     }
 
     #[test]

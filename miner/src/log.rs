@@ -181,8 +181,51 @@ fn plain(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use tracing::subscriber::{DefaultGuard, set_default};
+
     use super::*;
+
+    /// What this thread logs, from `Heard::begin` on and until it is dropped.
+    pub(crate) struct Heard {
+        bytes: Bytes,
+        _listening: DefaultGuard,
+    }
+
+    #[derive(Clone, Default)]
+    struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+    impl Heard {
+        pub(crate) fn begin() -> Self {
+            let bytes = Bytes::default();
+            let writer = bytes.clone();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+            Self { bytes, _listening: set_default(subscriber.finish()) }
+        }
+
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8_lossy(&self.bytes.0.lock().expect("no panic while the lock is held"))
+                .into_owned()
+        }
+
+        /// How many lines have this in them.
+        pub(crate) fn lines(&self, with: &str) -> usize {
+            self.text().lines().filter(|line| line.contains(with)).count()
+        }
+    }
+
+    impl Write for Bytes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic while the lock is held").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn the_last_lines_are_kept_and_none_is_long() {

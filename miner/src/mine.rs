@@ -42,6 +42,7 @@ pub fn run_with(settings: MineSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     let mut rig = Rig::new(opened.devices, pool.board());
     let pool = pool.measured_by(Arc::clone(&rig.stats));
     attach(&mut rig)?;
+    rig.hand_in_before_end();
     view::attach(&view, &mut rig)?;
     rig.finish(|rig| rig.run(pool, asked_to_end()))
 }

@@ -15,11 +15,11 @@ use iop_kernels::Kernel;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::choice::Choice;
-use crate::device::{Device, DeviceName, Feed, Retry, Tuning, keep_running, open, share_channel};
+use crate::device::{Device, DeviceName, Feed, LAST_FINDS, Retry, Tuning, keep_running, open, share_channel};
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
 use crate::log;
@@ -30,6 +30,10 @@ use crate::wall::WallClock;
 
 /// Between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// How long an upstream that takes no share may hold up the end.
+const HAND_IN_TIME: Duration = Duration::from_secs(1);
+/// Between two looks whether the upstream has taken all that was found.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Something that runs beside the devices for as long as the rig does: a view, an API, a gateway. One that ends with
 /// an error is named in the log, and the rest goes on.
@@ -172,6 +176,18 @@ impl Rig {
         self.before_end.push(Box::pin(wait));
     }
 
+    /// Has the devices stop at the end, and what they have found by then handed in, after all that is waited for before.
+    pub fn hand_in_before_end(&mut self) {
+        let (dispatcher, shares) = (Arc::clone(&self.dispatcher), self.shares());
+        self.before_end(async move {
+            dispatcher.close();
+            sleep(LAST_FINDS).await;
+            if timeout(HAND_IN_TIME, all_taken(&shares)).await.is_err() {
+                warn_of_rest(&shares, HAND_IN_TIME);
+            }
+        });
+    }
+
     /// Has something done at the end of [`Rig::finish`], when the counters stand still.
     pub fn at_end(&mut self, last: impl FnOnce() -> io::Result<()> + Send + 'static) {
         self.lasts.push(Box::new(last));
@@ -207,6 +223,8 @@ impl Rig {
         let (count, (end, ends)) = (devices.len(), mpsc::unbounded_channel());
         let needed = !goes_on;
         let ended = thread::scope(|scope| {
+            // When it goes the desk is gone with its end of the channel, so no device waits to hand in a share.
+            let _closing = Closing(&dispatcher);
             let mut starts = devices.into_iter().map(|device| {
                 let (name, end, counters) =
                     (device.name().to_owned(), end.clone(), stats.device(device.name()));
@@ -225,7 +243,7 @@ impl Rig {
             });
             let started = starts.try_for_each(|started| started);
             drop((end, sender));
-            let ended = started.and_then(|()| {
+            started.and_then(|()| {
                 runtime.block_on(async {
                     let (mut upstream, mut services) = (pin!(upstream.run(desk)), pin!(serve(services)));
                     let ended = tokio::select! {
@@ -245,14 +263,37 @@ impl Rig {
                     }
                     ended
                 })
-            });
-            // The desk is gone with its end of the channel, so no device waits to hand in a share.
-            dispatcher.close();
-            ended
+            })
         });
         // A host name that is being looked up can take a minute: nobody who ends the miner waits for that.
         runtime.shutdown_background();
         ended
+    }
+}
+
+/// Ends the devices' work when it goes, also where something has panicked: they would wait for more for ever, and whoever
+/// waits for their threads as well.
+struct Closing<'a>(&'a Dispatcher);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Waits until the upstream has taken all that was found.
+pub(crate) async fn all_taken(shares: &mpsc::Sender<Share>) {
+    while shares.capacity() < shares.max_capacity() {
+        sleep(LOOK_EVERY).await;
+    }
+    sleep(LOOK_EVERY).await; // it has taken the last one, and sends it
+}
+
+/// Says how many shares the upstream has left waiting for so long after the end.
+pub(crate) fn warn_of_rest(shares: &mpsc::Sender<Share>, waited: Duration) {
+    let waiting = shares.max_capacity() - shares.capacity();
+    if waiting > 0 {
+        warn!("{waiting} shares had not gone up {} s after the end", waited.as_secs());
     }
 }
 
@@ -331,4 +372,94 @@ pub async fn asked_to_end() -> io::Result<()> {
     }
     #[cfg(not(unix))]
     tokio::signal::ctrl_c().await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use iop_kernels::Found;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::job::tests::{ANY_HASH, job};
+
+    /// Finds one share more when its work ends, as a device whose launch is under way then.
+    struct Late(Mutex<Option<oneshot::Sender<()>>>);
+
+    impl Device for Late {
+        fn name(&self) -> &'static str {
+            "late"
+        }
+
+        fn run(&self, feed: &Feed) -> io::Result<()> {
+            let assignment = feed.next(1).unwrap();
+            self.0.lock().unwrap().take().unwrap().send(()).unwrap();
+            while feed.is_current(&assignment) {
+                thread::yield_now();
+            }
+            feed.found(&assignment, Found { nonce: 0, version: 0 });
+            Ok(())
+        }
+    }
+
+    /// Counts shares.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl Upstream for Counting {
+        async fn run(self, mut desk: Desk) -> Infallible {
+            desk.dispatcher.set_job(Arc::new(job("1", 4, 0, ANY_HASH)));
+            while desk.shares.recv().await.is_some() {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn what_a_device_finds_while_it_ends_is_handed_in() {
+        let (started, start) = oneshot::channel();
+        let mut rig = Rig::new(vec![Box::new(Late(Mutex::new(Some(started))))], Arc::new(Board::new([])));
+        rig.hand_in_before_end();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let until = async { start.await.map_err(io::Error::other) };
+        rig.run(Counting(Arc::clone(&taken)), until).unwrap();
+        assert_eq!(taken.load(Ordering::Relaxed), 1);
+    }
+
+    /// Waits for work, and works on nothing.
+    struct Waiting;
+
+    impl Device for Waiting {
+        fn name(&self) -> &'static str {
+            "waiting"
+        }
+
+        fn run(&self, feed: &Feed) -> io::Result<()> {
+            while feed.next(1).is_some() {}
+            Ok(())
+        }
+    }
+
+    struct Panicking;
+
+    impl Upstream for Panicking {
+        async fn run(self, _: Desk) -> Infallible {
+            panic!("for the test")
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_upstream_ends_the_rig_and_its_devices() {
+        let (ended, end) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let rig = Rig::new(vec![Box::new(Waiting)], Arc::new(Board::new([])));
+            let run = || rig.run(Panicking, std::future::pending());
+            ended.send(catch_unwind(AssertUnwindSafe(run)).is_err()).unwrap();
+        });
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::message::printable;
+
 /// Width of [`Extranonce1`] that our server hands out, in bytes: 2³² connections.
 pub const SERVER_EXTRANONCE1_SIZE: usize = 4;
 /// Width of [`Extranonce2`] that our server asks for, in bytes. 2⁶⁴ coinbases per job: no machine runs out of
@@ -325,9 +327,11 @@ impl JobId {
     }
 }
 
+/// As it may be shown, without what does not print: a pool could put line ends into a log. On the wire goes its
+/// [text](JobId::as_str).
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&printable(&self.0, MAX_JOB_ID))
     }
 }
 
@@ -387,6 +391,14 @@ mod tests {
         let error = JobId::new("").unwrap_err();
         assert_eq!(error.to_string(), "job id has 0 bytes, expected 1 to 128");
         assert_eq!(NTime::parse("zzzzzzzz").unwrap_err().to_string(), "ntime is not hex");
+    }
+
+    #[test]
+    fn a_job_id_is_shown_without_what_would_forge_a_line_of_a_log() {
+        let text = "a\r\n06:43:53 WARN b\u{1b}[2J\u{202e}";
+        let id = JobId::new(text).unwrap();
+        assert_eq!((id.as_str(), &*id.to_string()), (text, "a06:43:53 WARN b[2J"));
+        assert!(!format!("{id:?}").contains(['\r', '\n', '\u{1b}']));
     }
 
     #[test]

@@ -38,11 +38,11 @@ impl Notify {
     #[must_use]
     pub fn to_line(&self) -> Vec<u8> {
         #[derive(Serialize)]
-        struct Wire(String, String, String, String, Vec<String>, String, String, String, bool);
+        struct Wire<'a>(&'a str, String, String, String, Vec<String>, String, String, String, bool);
         notification(
             "mining.notify",
             Wire(
-                self.job_id.to_string(),
+                self.job_id.as_str(),
                 self.prev_hash.to_string(),
                 hex::encode(&self.coinbase1),
                 hex::encode(&self.coinbase2),
@@ -119,6 +119,22 @@ mod tests {
             ntime: NTime(ntime),
             clean,
         })
+    }
+
+    #[test]
+    fn a_job_id_that_does_not_print_goes_over_the_wire_as_it_is() {
+        let notify = Notify {
+            job_id: JobId::new("a\r\nb").expect("1 to 128 bytes"),
+            prev_hash: PrevHash([0; 32]),
+            coinbase1: vec![1],
+            coinbase2: vec![2],
+            branches: vec![],
+            version: Version(1),
+            nbits: NBits(1),
+            ntime: NTime(1),
+            clean: true,
+        };
+        assert_eq!(read(&notify.to_line()), Ok(notify));
     }
 
     proptest! {

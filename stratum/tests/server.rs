@@ -355,3 +355,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_extranonce2_of_any_width_is_for_the_owner_to_judge_where_it_says_so() {
+    let mut session = session().with_any_extranonce2();
+    say(&mut session, json!({"id": 1, "method": "mining.subscribe"}));
+    authorize(&mut session, "a").unwrap();
+    session.set_extranonce(Extranonce1::from_u32(1), 4);
+    let mut submit = |id: Value, digits: usize| {
+        let params = json!(["a", "1", "0".repeat(digits), "5f5e1000", "a1b2c3d4"]);
+        match say(&mut session, json!({"id": id, "method": "mining.submit", "params": params})) {
+            Some(Event::Submit(submit)) => Some(submit.extranonce2.as_bytes().len()),
+            _ => None,
+        }
+    };
+    for id in [json!(2), json!("2")] {
+        for width in 0..=8 {
+            assert_eq!(submit(id.clone(), 2 * width), Some(width));
+        }
+        assert_eq!((submit(id.clone(), 18), submit(id.clone(), 7)), (None, None));
+    }
+}

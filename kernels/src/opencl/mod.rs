@@ -28,8 +28,7 @@ use crate::work::{Found, Target, Work};
 
 const SOURCE: &str = include_str!("scan.cl");
 
-/// Candidates that a device may write down in one launch. More are there only with a target that next to every hash
-/// meets; then the CPU scans the range.
+/// Candidates that a device may write down in one launch. Where there are more, the CPU scans the range.
 const ROOM: u32 = 4096;
 
 /// Why a device does not hash, in one line.
@@ -190,11 +189,17 @@ impl Scanner {
         Ok(Self { shape, queue, kernels, header, midstates, found, _context: context })
     }
 
-    /// Nonces for a launch of about so many hashes: whole work groups, since those are computed whatever is asked for.
+    /// Nonces for a launch of about so many hashes: whole work groups, since those are computed whatever is asked for. No
+    /// more than give half of the candidates that there is room for, however near every hash comes to the target: what a
+    /// launch finds is to be handed on, and where there is no room for it scanned again, before anybody looks up.
     #[must_use]
     pub fn nonces(&self, work: &Work, hashes: u64) -> u64 {
         let Shape { vector, group, batches, .. } = self.shape;
-        (hashes / work.versions() as u64).max(1).next_multiple_of((vector * group * batches).into())
+        let (versions, group) = (work.versions() as u64, u64::from(vector * group * batches));
+        let wanted = (hashes / versions).max(1).next_multiple_of(group);
+        let zeros = work.target().zeros_of_last_word().count_ones();
+        let most = ((u64::from(ROOM / 2) << zeros) / versions).max(1);
+        wanted.min(if most < group { most } else { most - most % group })
     }
 
     /// As [`Kernel::scan_versions`](crate::Kernel::scan_versions), but that a device may fail: then nothing is

@@ -28,9 +28,11 @@ pub use topology::Topology;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use iop_kernels::{Found, verify};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, info, warn};
 
 use self::faults::Faults;
@@ -40,6 +42,10 @@ use crate::stats::{DeviceStats, Health};
 
 /// Shares that may wait for the upstream. Devices that find more, faster than it can send, wait as well.
 const SHARES_IN_FLIGHT: usize = 1024;
+
+/// Time that devices need to hand in what they have just found when their work ends: CPU threads stop within a millisecond,
+/// OpenCL devices after the launch that is under way, mostly 10 ms and at times three times as long.
+pub(crate) const LAST_FINDS: Duration = Duration::from_millis(100);
 
 /// A thing that hashes: the CPU, a GPU, and later machines behind a gateway.
 pub trait Device: Send {
@@ -143,7 +149,8 @@ impl Feed {
     }
 
     /// Passes a header on, if an independent hash says that it meets the target. Waits while too many shares
-    /// wait.
+    /// wait; what its job's end has made worthless by then, all but a block, does not and counts as stale: a device that
+    /// hands in thousands would hold up the next job.
     pub fn found(&self, assignment: &Assignment, found: Found) {
         let hash = verify(&assignment.work.header_of(found));
         let wrong = !assignment.job.target().is_met_by(&hash);
@@ -160,8 +167,15 @@ impl Feed {
             return;
         }
         self.stats.found(hash);
-        // An error means that there is no upstream any more: the miner is ending.
-        let _ = self.shares.blocking_send(assignment.share(found, Arc::clone(&self.stats)));
+        let share = assignment.share(found, Arc::clone(&self.stats));
+        match self.shares.try_send(share) {
+            Err(TrySendError::Full(share)) if self.dispatcher.is_current(assignment) || share.is_block() => {
+                let _ = self.shares.blocking_send(share); // as below
+            }
+            Err(TrySendError::Full(_)) => self.stats.add_stale(),
+            // There is no upstream any more: the miner is ending.
+            Err(TrySendError::Closed(_)) | Ok(()) => {}
+        }
     }
 }
 
@@ -244,6 +258,30 @@ pub(crate) mod tests {
         let share = shares.try_recv().unwrap();
         assert_eq!((share.nonce.0, share.extranonce2), (77, assignment.extranonce2));
         assert_eq!(feed.stats.snapshot().counts.hardware_errors, 0);
+    }
+
+    #[test]
+    fn finds_of_a_job_that_is_over_wait_for_nobody_unless_they_are_blocks() {
+        let (feed, mut shares) = feed(ANY_HASH);
+        let old = feed.next(1 << 20).unwrap();
+        let at = |nonce| Found { nonce, version: 0 };
+        let is_block = |nonce: &u32| old.share(at(*nonce), Arc::clone(&feed.stats)).is_block();
+        let (block, ordinary) = ((0..).find(is_block).unwrap(), (0..).find(|n| !is_block(n)).unwrap());
+        (0..SHARES_IN_FLIGHT).for_each(|_| feed.found(&old, at(ordinary)));
+        feed.dispatcher.set_job(Arc::new(job("2", 4, 0, ANY_HASH)));
+        let (done, waiting) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..100).for_each(|_| feed.found(&old, at(ordinary)));
+                done.send(()).unwrap();
+                feed.found(&old, at(block));
+            });
+            let passed = waiting.recv_timeout(Duration::from_secs(60));
+            let taken: Vec<Share> = (0..=SHARES_IN_FLIGHT).map(|_| shares.blocking_recv().unwrap()).collect();
+            assert!(passed.is_ok() && taken.last().unwrap().is_block());
+            drop(shares);
+        });
+        assert_eq!(feed.stats.snapshot().counts.stale, 100);
     }
 
     #[test]

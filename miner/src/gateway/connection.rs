@@ -22,13 +22,14 @@ use tracing::debug;
 
 use super::limits::Limits;
 use super::machine::Machine;
-use super::served::Snapshot;
+use super::served::{MAX_LINE, Snapshot};
 use crate::job::Share;
 
 /// Bytes queued above which nothing is read: about fifty replies.
 const PAUSE_READING: usize = 8 * 1024;
-/// Bytes queued above which the connection is dropped: a hundred notifies of a full block (2 KiB each).
-const MAX_QUEUED: usize = 256 * 1024;
+/// Bytes queued behind the line that is being sent above which the connection is dropped: the longest job and some more,
+/// so that a machine may always be one job behind; or a hundred and more notifies of a full block (2 KiB each).
+const MAX_QUEUED: usize = MAX_LINE + 2 * PAUSE_READING;
 /// Bytes read at a time: several submits.
 const READ_SIZE: usize = 4096;
 /// Bytes that are kept of what comes before there is work: more than any introduction.
@@ -219,10 +220,7 @@ impl Link {
         if self.sending.is_some() {
             self.stuck.get_or_insert_with(Instant::now);
         }
-        if self.queued > MAX_QUEUED {
-            return Err(End::new(&format!("{} bytes wait to be read", self.queued), Offence::Unread));
-        }
-        Ok(())
+        is_bearable(machine)
     }
 
     /// Reads what is there and handles its lines. Not async: the buffer is no part of an idle connection's state.
@@ -260,6 +258,7 @@ impl Link {
             if machine.is_hopeless() {
                 return Err(End::new("a long run of shares that are none", Offence::BadShares));
             }
+            is_bearable(machine)?; // each line may ask for a job
         }
         let now = Instant::now();
         if lines > 0 {
@@ -288,23 +287,33 @@ impl Link {
         self.handle_lines(machine, false)
     }
 
-    /// The machine is told to go, by lines that are sent: hears what it has found meanwhile, for a moment, and ends our
-    /// side, so that it ends its own. What is here by now is still answered.
+    /// The machine is told to go: sends what waits to be sent, then ends our side, so that it ends its own. Hears what it
+    /// has found meanwhile, for a moment. What is here by now is still answered.
     async fn hear_out(&mut self, machine: &mut Machine, upstream: &mpsc::Sender<Share>) {
         let mut left = MAX_QUEUED;
         let heard = async {
-            let mut more = self.hear(machine, &mut left);
-            let _ = self.send(machine);
-            if self.sending.is_none() {
-                let _ = self.stream.shutdown().await; // then it is closed already
-            }
-            pass_up(machine, upstream);
-            while more {
-                if let Some(until) = self.paused.take() {
-                    sleep_until(until).await;
+            let (mut more, mut speaks) = (self.hear(machine, &mut left), true);
+            loop {
+                if speaks && (self.send(machine).is_err() || self.sending.is_none()) {
+                    let _ = self.stream.shutdown().await; // then it is closed already
+                    speaks = false;
                 }
-                more = self.stream.readable().await.is_ok() && self.hear(machine, &mut left);
                 pass_up(machine, upstream);
+                if !more && !speaks {
+                    break;
+                }
+                let paused = self.paused;
+                let pause = async move { sleep_until(paused.unwrap_or_else(Instant::now)).await };
+                tokio::select! {
+                    () = pause, if more && paused.is_some() => {
+                        self.paused = None;
+                        more = self.hear(machine, &mut left);
+                    }
+                    ready = self.stream.readable(), if more && paused.is_none() => {
+                        more = ready.is_ok() && self.hear(machine, &mut left);
+                    }
+                    _ = self.stream.writable(), if speaks => {}
+                }
             }
         };
         let _ = timeout(FAREWELL_TIME, heard).await;
@@ -384,6 +393,15 @@ impl Link {
         self.paused = self.paused.filter(|paused| now < *paused);
         machine.on_silence(now.into_std());
         Ok(())
+    }
+}
+
+/// Whether what waits to be sent takes no more memory than it may. Most of it are jobs, as long and as many as the upstream
+/// makes them: nothing to hold against the machine. One that reads nothing at all is told by the time that it takes.
+fn is_bearable(machine: &Machine) -> Result<(), End> {
+    match machine.queued_bytes() {
+        0..=MAX_QUEUED => Ok(()),
+        queued => Err(format!("{queued} bytes wait to be read").into()),
     }
 }
 

@@ -88,7 +88,7 @@ impl Machine {
     pub fn new(shared: Arc<Shared>, seat: Seat, peer: SocketAddr) -> Self {
         let nothing = Extranonce1::new(&[]).expect("no bytes fit");
         Self {
-            session: Session::new(nothing, VersionMask::NONE, SOFTWARE),
+            session: Session::new(nothing, VersionMask::NONE, SOFTWARE).with_any_extranonce2(),
             peer,
             prefix: None,
             vardiff: Vardiff::new(shared.settings.start_difficulty, Instant::now()),

@@ -38,7 +38,7 @@ use crate::dispatcher::Current;
 use crate::job::Share;
 use crate::mine::{self, MineSettings};
 use crate::rarely::Rarely;
-use crate::rig::Rig;
+use crate::rig::{Rig, all_taken, warn_of_rest};
 use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
@@ -87,8 +87,6 @@ pub struct Settings {
 
 /// How long machines may hold up the end: each has a second to read that we will be back, and to send what it has found.
 const END_TIME: Duration = Duration::from_secs(2);
-/// Between two looks whether the upstream has taken all that machines have found.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Between two lines in the log on what machines did.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 
@@ -202,12 +200,11 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
         drop(stop);
         let all_up = async {
             let _ = end.await; // it comes when the last machine is gone
-            while shares.capacity() < shares.max_capacity() {
-                sleep(LOOK_EVERY).await;
-            }
-            sleep(LOOK_EVERY).await; // the upstream has taken the last share, and sends it
+            all_taken(&shares).await;
         };
-        let _ = timeout(END_TIME, all_up).await;
+        if timeout(END_TIME, all_up).await.is_err() {
+            warn_of_rest(&shares, END_TIME);
+        }
     });
     Ok(())
 }

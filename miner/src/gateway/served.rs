@@ -17,6 +17,36 @@ use crate::job::Job;
 use crate::rarely::Rarely;
 use crate::split::prefix_size;
 
+/// Longest line of a job that machines are sent, in bytes: a coinbase of 3,800 outputs, each 68 digits long, where a full
+/// block takes 2 KiB without them. Each machine may be sent work of its own, and ten thousand may be slow to take it.
+pub const MAX_LINE: usize = 256 * 1024;
+
+/// Why a job is not for machines.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unservable {
+    /// They would have no part of it to themselves.
+    #[error(
+        "no work for machines: the upstream's extranonces have {extranonce1} and {extranonce2} bytes, expected at most 28 \
+         and at least 2"
+    )]
+    Extranonces {
+        /// Width of the upstream's extranonce1, in bytes.
+        extranonce1: usize,
+        /// Width of its extranonce2, in bytes.
+        extranonce2: usize,
+    },
+    /// Its line is too long.
+    #[error(
+        "no work for machines: the line of the upstream's job {job} has {found} bytes, expected at most {MAX_LINE}"
+    )]
+    Long {
+        /// The upstream's name for it.
+        job: JobId,
+        /// Length of the line, in bytes.
+        found: usize,
+    },
+}
+
 /// Numbers of jobs, none used twice: two jobs of an upstream may have one name.
 #[derive(Debug, Default)]
 pub struct Numbers(AtomicU64);
@@ -31,7 +61,7 @@ impl Numbers {
 /// What there is to do for machines.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// None while the upstream has none, or one that cannot be shared.
+    /// None while the upstream has none, or one that is not for machines.
     pub job: Option<Arc<Served>>,
     /// Jobs of other eras are stale; see [`Current::era`].
     pub era: u64,
@@ -54,10 +84,20 @@ pub struct Served {
 }
 
 impl Served {
-    /// `None` where its extranonces leave no room to machines.
-    #[must_use]
-    pub fn new(upstream: Arc<Job>, era: u64, prefixes: &Prefixes, numbers: &Numbers) -> Option<Self> {
-        let prefix_size = prefix_size(upstream.stratum().extranonce2_size)?;
+    /// A job of the upstream, under a name of our own.
+    ///
+    /// # Errors
+    /// Its extranonces leave no room to machines, or it is too long to be sent to them.
+    pub fn new(
+        upstream: Arc<Job>,
+        era: u64,
+        prefixes: &Prefixes,
+        numbers: &Numbers,
+    ) -> Result<Self, Unservable> {
+        let (extranonce1, extranonce2) =
+            (upstream.stratum().extranonce1.as_bytes().len(), upstream.stratum().extranonce2_size);
+        let no_room = Unservable::Extranonces { extranonce1, extranonce2 };
+        let prefix_size = prefix_size(extranonce2).ok_or_else(|| no_room.clone())?;
         let work_hash = work_hash(&upstream);
         let mut job = Self {
             id: numbers.next(),
@@ -68,9 +108,13 @@ impl Served {
             upstream,
             lines: Arc::default(),
         };
-        job.extranonce1(0)?;
+        job.extranonce1(0).ok_or(no_room)?;
+        let found = job.line(job.is_clean()).len();
+        if found > MAX_LINE {
+            return Err(Unservable::Long { job: job.upstream.id().clone(), found });
+        }
         job.work = prefixes.begin(prefix_size, &work_hash);
-        Some(job)
+        Ok(job)
     }
 
     /// The machines' name for it.
@@ -209,7 +253,7 @@ pub async fn follow(
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     last: Option<Arc<Served>>,
-    /// On jobs that cannot be shared: an upstream may send many.
+    /// On jobs that are not for machines: an upstream may send many.
     words: Rarely,
 }
 
@@ -224,16 +268,13 @@ impl Follower {
             self.last = Some(Arc::clone(&same));
             return Snapshot { job: Some(same), era, ends: false };
         }
-        let size = job.stratum().extranonce2_size;
-        let Some(served) = Served::new(Arc::clone(&job), era, prefixes, numbers) else {
-            self.words.say(&format!(
-                "no work for machines: the upstream's extranonces have {} and {size} bytes, expected at most 28 and at \
-                 least 2",
-                job.stratum().extranonce1.as_bytes().len()
-            ));
-            return Snapshot { era, ..Snapshot::default() };
+        let served = match Served::new(job, era, prefixes, numbers) {
+            Ok(served) => Arc::new(served),
+            Err(why) => {
+                self.words.say(&why.to_string());
+                return Snapshot { era, ..Snapshot::default() };
+            }
         };
-        let served = Arc::new(served);
         self.last = Some(Arc::clone(&served));
         Snapshot { job: Some(served), era, ends: false }
     }

@@ -71,7 +71,7 @@ impl Stand {
         self.changed_job(size, mask, difficulty, |_| ());
     }
 
-    fn changed_job(
+    pub(super) fn changed_job(
         &mut self,
         size: usize,
         mask: u32,

@@ -1,7 +1,7 @@
 //! What setup asks, one question after another, and what an answer may be.
 
 use std::io::{self, BufRead, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use iop_consensus::address::Address;
@@ -77,13 +77,7 @@ pub(super) fn ask<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result
     let modes = ["pool", "solo", "gateway"];
     let mode = talk.ask("Mine how (pool, solo or gateway)", Some("pool"), |answer| one_of(answer, &modes))?;
     let gateway = mode == "gateway";
-    let listen = gateway.then(|| {
-        talk.ask("ADDRESS:PORT at which ASICs connect", Some("0.0.0.0:3333"), |answer| {
-            let expected = format!("{answer:?} is no address: expected ADDRESS:PORT, such as 0.0.0.0:3333");
-            answer.parse::<SocketAddr>().map_err(|_| expected)
-        })
-    });
-    let listen = listen.transpose()?;
+    let listen = gateway.then(|| listen(talk)).transpose()?;
     let from = match gateway {
         true => {
             talk.ask("Work from (pool or solo)", Some("pool"), |answer| one_of(answer, &["pool", "solo"]))?
@@ -100,6 +94,27 @@ pub(super) fn ask<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result
     };
     let (devices, spare_cores) = hardware(talk, gateway)?;
     Ok(Answers { network, source, listen, devices, spare_cores })
+}
+
+/// Where ASICs connect. What this machine has no address for is a wrong answer; whatever else keeps us from listening
+/// there now may be over by then, as a gateway that runs.
+fn listen<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<SocketAddr> {
+    let (address, trouble) =
+        talk.ask("ADDRESS:PORT at which ASICs connect", Some("0.0.0.0:3333"), |answer| {
+            let expected = format!("{answer:?} is no address: expected ADDRESS:PORT, such as 0.0.0.0:3333");
+            let address = answer.parse::<SocketAddr>().map_err(|_| expected)?;
+            match TcpListener::bind(address) {
+                Ok(_) => Ok((address, None)),
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    Err(format!("{address}: no address of this machine ({error})"))
+                }
+                Err(error) => Ok((address, Some(error))),
+            }
+        })?;
+    if let Some(error) = trouble {
+        talk.say(&format!("  {address}: cannot be listened at now ({error}); see to it before you start"))?;
+    }
+    Ok(address)
 }
 
 fn one_of(answer: &str, names: &[&str]) -> Result<String, String> {
@@ -137,15 +152,19 @@ fn pool<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io:
 /// Whom to trust, where a pool speaks TLS.
 fn certificates<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<Option<PathBuf>> {
     let question = "File with the pool's certificate or its CA's (PEM; empty: whom the system trusts)";
-    talk.ask(question, Some(""), |answer| {
+    let (file, tls) = talk.ask(question, Some(""), |answer| {
         let file = if answer.is_empty() { None } else { Some(absolute(answer)?) };
         match Tls::load(file.as_deref()) {
-            Ok(_) => Ok(file),
+            Ok(tls) => Ok((file, tls)),
             // There is no flag here.
             Err(TlsError::File(path, reason)) => Err(format!("{path}: {reason}")),
             Err(error) => Err(error.to_string()),
         }
-    })
+    })?;
+    for line in tls.refused() {
+        talk.say(&format!("  {line}"))?;
+    }
+    Ok(file)
 }
 
 fn address(answer: &str, params: &Params) -> Result<String, String> {

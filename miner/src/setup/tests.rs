@@ -98,6 +98,9 @@ fn certificate(folder: &TempDir) -> String {
 fn whom_to_trust_is_asked_where_a_pool_speaks_tls() {
     let folder = tempfile::tempdir().unwrap();
     let ((_, address), certificate) = (license(&folder), certificate(&folder));
+    // Part of it cannot be used.
+    let text = fs::read_to_string(&certificate).unwrap();
+    fs::write(&certificate, text + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     let answers = [
         "pool\ndevnet\nstratum+tcp://a:1\nstratum+ssl://b:2\n\n",
         &format!("/nowhere.pem\n{}\n{certificate}\n", folder.path().join("license.wif").display()),
@@ -106,7 +109,10 @@ fn whom_to_trust_is_asked_where_a_pool_speaks_tls() {
     ];
     let setup = Setup::run_in(folder, &answers.concat());
     setup.ended.as_ref().unwrap();
-    for explained in ["  /nowhere.pem: No such file", "license.wif: it holds no certificate, PEM expected"] {
+    let part = format!("  {certificate}: certificate 2 cannot be used: ");
+    for explained in
+        ["  /nowhere.pem: No such file", "license.wif: it holds no certificate, PEM expected", &part]
+    {
         assert!(setup.said.contains(explained), "{explained}: {}", setup.said);
     }
     let file = setup.file();
@@ -163,6 +169,25 @@ fn every_key_that_the_file_shows_is_one() {
 
 fn is_key(line: &str) -> bool {
     line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+}
+
+#[test]
+fn where_machines_cannot_be_listened_for_is_said() {
+    let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, address) = (listening.local_addr().unwrap(), license(&tempfile::tempdir().unwrap()).1);
+    // 192.0.2.0/24 is for examples: no machine has it.
+    let setup = Setup::run(&format!(
+        "gateway\n3333\n192.0.2.1:3333\n{taken}\npool\ndevnet\nstratum+tcp://a:1\n\n{address}\n\n\nnone\n"
+    ));
+    setup.ended.as_ref().unwrap();
+    for explained in [
+        "  \"3333\" is no address: expected ADDRESS:PORT",
+        "  192.0.2.1:3333: no address of this machine",
+        &format!("  {taken}: cannot be listened at now"),
+    ] {
+        assert_eq!(setup.said.matches(explained).count(), 1, "{explained}: {}", setup.said);
+    }
+    assert!(setup.file().contains(&format!("listen = \"{taken}\"")), "{}", setup.file());
 }
 
 #[test]

@@ -77,6 +77,14 @@ impl Stats {
         inner.devices.iter().for_each(|device| device.sample());
     }
 
+    /// The rate of all devices over the last quarter of an hour, as it was noted last; none before there are counters of
+    /// so long a time. Looks at no device: cheap, however many there are.
+    #[must_use]
+    pub fn known_rate(&self, least: Duration) -> Option<HashRate> {
+        let (elapsed, rate) = self.lock().history.last_quarter()?;
+        (elapsed >= least).then_some(rate)
+    }
+
     /// The counters as they are now.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -205,6 +213,22 @@ mod tests {
         let now = stats.snapshot();
         assert_eq!(now.hashes, 6 * u128::from(u64::MAX));
         assert_eq!(now.devices[0].hashes, 3 * u128::from(u64::MAX));
+    }
+
+    #[test]
+    fn the_rate_of_all_is_known_from_the_first_note_of_a_time_that_is_long_enough() {
+        let stats = Stats::new();
+        let (one, other) = (stats.device("a"), stats.device("b"));
+        assert_eq!(stats.known_rate(Duration::ZERO), None);
+        [one, other].iter().for_each(|device| device.add_hashes(1_000_000));
+        stats.sample();
+        assert_eq!(stats.known_rate(Duration::from_secs(3600)), None);
+        let noted = stats.known_rate(Duration::ZERO).map(|rate| rate.0);
+        let now = stats.snapshot();
+        assert!(
+            noted.is_some_and(|noted| noted >= now.rates.quarter.0 && now.hashes == 2_000_000),
+            "{noted:?}"
+        );
     }
 
     #[test]

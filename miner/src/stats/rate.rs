@@ -39,6 +39,9 @@ const COARSE_STEP: u64 = 15;
 /// How many of these: a quarter of an hour.
 const COARSE: usize = 60;
 
+/// The longest window.
+const QUARTER: Duration = Duration::from_secs(15 * 60);
+
 /// Hash rates of a device over several windows, in hashes per second. A window that is longer than the device has
 /// run covers what there is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,26 +78,35 @@ impl History {
         push(&mut self.fine, FINE, (elapsed, hashes));
     }
 
+    /// The time of the newest sample, and the rate of the quarter of an hour up to it.
+    #[must_use]
+    pub fn last_quarter(&self) -> Option<(Duration, HashRate)> {
+        let (elapsed, hashes) = *self.fine.back()?;
+        Some((elapsed, self.over(QUARTER, elapsed, hashes)))
+    }
+
+    fn over(&self, window: Duration, elapsed: Duration, hashes: u128) -> HashRate {
+        let from = elapsed.saturating_sub(window);
+        let samples = self.coarse.iter().chain(&self.fine);
+        // The oldest sample that lies within the window; before the first sample there is only the start.
+        let oldest = samples.filter(|(at, _)| *at >= from).min().copied();
+        let (at, then) = match oldest {
+            Some(sample) if !from.is_zero() => sample,
+            _ => (Duration::ZERO, 0),
+        };
+        HashRate::new(hashes.saturating_sub(then), elapsed.saturating_sub(at))
+    }
+
     /// The rates up to now.
     #[must_use]
     pub fn rates(&self, elapsed: Duration, hashes: u128) -> Rates {
-        let over = |window: Duration| {
-            let from = elapsed.saturating_sub(window);
-            let samples = self.coarse.iter().chain(&self.fine);
-            // The oldest sample that lies within the window; before the first sample there is only the start.
-            let oldest = samples.filter(|(at, _)| *at >= from).min().copied();
-            let (at, then) = match oldest {
-                Some(sample) if !from.is_zero() => sample,
-                _ => (Duration::ZERO, 0),
-            };
-            HashRate::new(hashes.saturating_sub(then), elapsed.saturating_sub(at))
-        };
+        let over = |window| self.over(window, elapsed, hashes);
         Rates {
             five_seconds: over(Duration::from_secs(5)),
             ten_seconds: over(Duration::from_secs(10)),
             minute: over(Duration::from_secs(60)),
             five_minutes: over(Duration::from_secs(5 * 60)),
-            quarter: over(Duration::from_secs(15 * 60)),
+            quarter: over(QUARTER),
             average: HashRate::new(hashes, elapsed),
         }
     }
@@ -149,6 +161,7 @@ mod tests {
         let quarter = (280.0 * 100.0 + 600.0 * 700.0) / 900.0;
         assert!((rates.quarter.0 - quarter).abs() < quarter * 0.02, "{rates:?}");
         assert_eq!(rates.average, HashRate((360_000 + 420_000) as f64 / 4220.0));
+        assert_eq!(history.last_quarter(), Some((Duration::from_secs(4220), rates.quarter)));
         assert_eq!(history.by_second().len(), FINE);
     }
 

@@ -1,15 +1,20 @@
 //! What people see of the upstream: its sources, which of them is in use, and their wish to use another.
 //!
-//! Here: a plain record that the upstream writes and views read. Not here: failover (the upstream's), how it looks
+//! Here: a plain record that the upstream writes and views read, and wishes at the pace at which they are heard. Not here: failover (the upstream's), how it looks
 //! (the views').
 
+use std::future::pending;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::time::sleep_until;
 
 /// Longest text of an upstream that is kept, in characters.
 const MAX_TEXT: usize = 200;
+/// Between two wishes that the upstream hears: each may cost a connection and a line in the log, and scripts may have one
+/// a millisecond.
+const WISH_EVERY: Duration = Duration::from_secs(1);
 
 /// What a source is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,7 +155,7 @@ impl Board {
         there
     }
 
-    /// Where wishes come out: the upstream waits for changes and takes the number of the source to use.
+    /// Where wishes come out, all of them, as numbers of sources; see [`Wishes`].
     #[must_use]
     pub fn wishes(&self) -> watch::Receiver<Option<usize>> {
         self.wish.subscribe()
@@ -161,9 +166,48 @@ impl Board {
     }
 }
 
+/// Wishes as the upstream hears them: the newest, one a second.
+#[derive(Debug)]
+pub struct Wishes {
+    newest: watch::Receiver<Option<usize>>,
+    /// Whether there is one that was not heard yet.
+    waits: bool,
+    /// When the next one is heard.
+    next_at: Instant,
+}
+
+impl Wishes {
+    /// Of a [board](Board::wishes), with the one that is there already.
+    #[must_use]
+    pub fn new(mut newest: watch::Receiver<Option<usize>>) -> Self {
+        newest.mark_changed();
+        Self { newest, waits: false, next_at: Instant::now() }
+    }
+
+    /// Waits for one, and gives the number of the source to use. May be dropped at any time: nothing is lost.
+    pub async fn next(&mut self) -> usize {
+        loop {
+            if !self.waits && self.newest.changed().await.is_err() {
+                // The board is gone with all who could want something.
+                return pending().await;
+            }
+            self.waits = true;
+            sleep_until(self.next_at.into()).await;
+            self.waits = false;
+            let newest = *self.newest.borrow_and_update();
+            if let Some(number) = newest {
+                self.next_at = Instant::now() + WISH_EVERY;
+                return number;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::time::timeout;
+
     use super::*;
 
     fn board() -> Board {
@@ -192,6 +236,24 @@ mod tests {
         assert!(!wishes.has_changed().unwrap());
         assert!(board.ask_for(1));
         assert_eq!(*wishes.borrow_and_update(), Some(1));
+    }
+
+    #[tokio::test]
+    async fn of_many_wishes_the_newest_is_heard_once_a_second() {
+        let board = board();
+        assert!(board.ask_for(1));
+        let (mut wishes, begun) = (Wishes::new(board.wishes()), Instant::now());
+        assert_eq!(wishes.next().await, 1, "the first at once");
+        assert!(wishes.next_at >= begun + WISH_EVERY);
+        wishes.next_at = begun + Duration::from_secs(3600);
+        for number in [1, 1, 0, 1, 0] {
+            assert!(board.ask_for(number));
+            // Whoever waits may be called away meanwhile.
+            assert!(timeout(Duration::ZERO, wishes.next()).await.is_err(), "too early");
+        }
+        wishes.next_at = Instant::now();
+        assert_eq!(wishes.next().await, 0);
+        assert!(!wishes.waits && !wishes.newest.has_changed().unwrap(), "nothing is left");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iop_stratum::client::{self, Event, MAX_UNANSWERED, Reconnect, Session, SubmitId, Verdict};
+use iop_stratum::client::{self, Event, Reconnect, Session, SubmitId};
 use iop_stratum::difficulty::{HASHES_AT_1, Target};
 use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,15 +16,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::board::{Condition, Source};
+use super::board::Condition;
 use super::glance;
-use super::lost::{Lost, lost_block};
+use super::lost::Lost;
 use super::open::{Place, Socket};
 use super::pace::Pace;
-use super::watch::{STALE_IN_A_ROW, Watch};
+use super::watch::Watch;
 use super::{PoolUrl, Timing};
 use crate::dispatcher::Dispatcher;
 use crate::job::{Job, Serial, Share};
+use crate::stats::HashRate;
+
+mod shares;
 
 /// Bytes to read at once: a job of a usual size.
 const READ: usize = 8 * 1024;
@@ -57,14 +60,16 @@ pub(super) struct Connection {
     watch: Watch,
     /// Shares without a verdict and when they were sent, bounded as the session bounds them.
     submitted: BTreeMap<SubmitId, (Share, Instant)>,
-    /// When the pool last got a line into our log.
+    /// When the pool last got a line into our log, and when a refusal of its did.
     spoke: Option<Instant>,
+    refused: Option<Instant>,
     /// Whether a person was told that the pool's shares are too hard.
     told_hopeless: bool,
     /// The newest job, kept to be started when it is this pool's turn, or again when its version mask changes.
     job: Option<client::Job>,
-    /// Whether it is to be started as soon as may be.
+    /// Whether it is to be started as soon as may be, and whether it breaks with all that the devices had before.
     due: bool,
+    breaks: bool,
     /// How fast jobs may change, bytes may come, and shares may go.
     jobs: Pace,
     bytes: Pace,
@@ -94,9 +99,11 @@ impl Connection {
             watch: Watch::new(now),
             submitted: BTreeMap::new(),
             spoke: None,
+            refused: None,
             told_hopeless: false,
             job: None,
             due: false,
+            breaks: false,
             jobs: Pace::new(JOBS.0, JOBS.1, now),
             bytes: Pace::new(BYTES.0, BYTES.1, now),
             shares: Pace::new(SHARES.0, SHARES.1, now),
@@ -144,7 +151,9 @@ impl Connection {
         self.dispatcher = Some(dispatcher);
         self.next_serial = next_serial;
         (self.first_serial, self.oldest_live, self.first_of_job) = (next_serial, next_serial, next_serial);
-        self.start(true);
+        // Whatever the pool says of its job: those before it were another's.
+        self.breaks = true;
+        self.start();
     }
 
     /// Its own jobs up to now.
@@ -283,7 +292,8 @@ impl Connection {
                 if let Some(job) = &mut self.job {
                     job.version_mask = mask;
                     // Shares with bits that may not be rolled any more would be refused.
-                    self.start(true);
+                    self.oldest_live = self.next_serial;
+                    self.start();
                 }
             }
             Event::SubmitResult { id, verdict } => {
@@ -326,25 +336,20 @@ impl Connection {
         if !same {
             self.first_of_job = self.next_serial;
         }
-        self.start(clean);
-    }
-
-    /// Whether a line that the pool can provoke may go into the log: one now and then, or it could fill the
-    /// disk.
-    fn may_speak(&mut self) -> bool {
-        let now = Instant::now();
-        let may = self.spoke.is_none_or(|spoke| now - spoke >= SPEAK_EVERY);
-        if may {
-            self.spoke = Some(now);
-        }
-        may
-    }
-
-    /// The newest job is to be given to the devices. Where it is `clean`, shares of those before count no more.
-    fn start(&mut self, clean: bool) {
         if clean {
+            // Shares of those before count no more.
             self.oldest_live = self.next_serial;
+            self.breaks = true;
         }
+        self.start();
+    }
+
+    fn may_speak(&mut self) -> bool {
+        may_speak(&mut self.spoke)
+    }
+
+    /// The newest job is to be given to the devices.
+    fn start(&mut self) {
         self.due = true;
         self.give();
     }
@@ -360,7 +365,8 @@ impl Connection {
         self.jobs.spend(1, now);
         let serial = self.next_serial;
         self.next_serial.0 += 1;
-        dispatcher.set_job(Arc::new(Job::new(serial, job.clone())));
+        let breaks = std::mem::take(&mut self.breaks); // also those of jobs that were passed over
+        dispatcher.replace_job(Arc::new(Job::new(serial, job.clone())), breaks);
         let view = glance::view(job);
         let hopeless = self.is_hopeless();
         self.watch.hopeless(hopeless, now);
@@ -387,92 +393,9 @@ impl Connection {
             return true;
         }
         let Some(stats) = &self.place.manner.stats else { return false };
-        let now = stats.snapshot();
-        let rate = now.rates.quarter.0;
+        let Some(HashRate(rate)) = stats.known_rate(RATE_KNOWN) else { return false };
         let expected = job.difficulty.get() * HASHES_AT_1 / rate;
-        now.elapsed >= RATE_KNOWN && rate > 0.0 && expected > HOPELESS.as_secs_f64()
-    }
-
-    /// Submits a share, if it is of a job of this pool that still counts, or a block: what that is worth after its job
-    /// is for the pool to say. It may have replaced the job for other reasons than a new tip, and of two blocks on one
-    /// parent the one it knows first counts.
-    pub(super) fn submit(&mut self, share: Share) {
-        let serial = share.job.serial();
-        let late = serial < self.oldest_live;
-        if late && (serial < self.first_serial || !share.is_block()) {
-            return self.lose(&share);
-        }
-        if late && self.may_speak() {
-            info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
-        }
-        debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
-        let (of_job, now) = (serial >= self.first_of_job, Instant::now());
-        let id = self.session.submit(&client::Share {
-            job_id: share.job.id().clone(),
-            extranonce2: share.extranonce2,
-            ntime: share.ntime,
-            nonce: share.nonce,
-            version_bits: share.version_bits,
-        });
-        self.shares.spend(1, now);
-        self.watch.submitted(id, of_job, now);
-        self.submitted.insert(id, (share, now));
-        if self.submitted.len() > MAX_UNANSWERED {
-            self.submitted.pop_first();
-        }
-    }
-
-    /// It cannot be sent.
-    fn lose(&mut self, share: &Share) {
-        if share.is_block() && self.may_speak() {
-            warn!("{}", lost_block(share));
-        }
-        share.finder.add_stale();
-        self.place.note(|source| source.stale += 1);
-    }
-
-    fn count(&self, share: &Share, verdict: &Verdict, answer: Duration) {
-        let counted: fn(&mut Source) = match verdict {
-            Verdict::Accepted => {
-                share.finder.add_accepted(share.job.difficulty());
-                debug!("share accepted");
-                |source| {
-                    source.accepted += 1;
-                    source.last_accepted = Some(std::time::Instant::now());
-                }
-            }
-            Verdict::Refused(refusal) if refusal.is_stale() => {
-                share.finder.add_stale();
-                debug!("share refused as stale");
-                |source| source.stale += 1
-            }
-            Verdict::Refused(refusal) => {
-                if share.finder.add_rejected(&refusal.to_string()) {
-                    warn!("{}: share refused: {refusal}; more of these are counted only", self.place.url);
-                }
-                |source| source.rejected += 1
-            }
-        };
-        self.place.note(|source| {
-            source.answer = Some(answer);
-            counted(source);
-        });
-    }
-
-    /// Takes a job away that the pool does not know any more: without work the devices wait for its next one.
-    fn judge_job(&mut self, id: SubmitId, verdict: &Verdict, now: Instant) {
-        if !self.watch.verdict(id, verdict, now) {
-            return;
-        }
-        (self.job, self.due) = (None, false);
-        self.oldest_live = self.next_serial;
-        let Some(dispatcher) = &self.dispatcher else { return };
-        dispatcher.clear();
-        let why = format!("{STALE_IN_A_ROW} stale shares in a row; waiting for another job");
-        if self.may_speak() {
-            warn!("{}: {why}", self.place.url);
-        }
-        self.place.note(|source| source.set(Condition::Waiting(why)));
+        rate > 0.0 && expected > HOPELESS.as_secs_f64()
     }
 
     /// Follows the pool to another port, and to another host only where that is wanted: whoever can write into an
@@ -487,12 +410,24 @@ impl Connection {
         if self.may_speak() {
             let host = host.unwrap_or_default();
             warn!(
-                "{}: the pool asks us to connect to {host}; not followed, as it is another host",
-                self.place.url
+                "{}: the pool asks us to connect to {}; not followed, as it is another host",
+                self.place.url,
+                host.escape_debug()
             );
         }
         Ok(())
     }
+}
+
+/// Whether a line that the pool can provoke may go into the log, after the one that `spoke`: one now and then, or it could
+/// fill the disk.
+fn may_speak(spoke: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let may = spoke.is_none_or(|spoke| now - spoke >= SPEAK_EVERY);
+    if may {
+        *spoke = Some(now);
+    }
+    may
 }
 
 #[cfg(test)]

@@ -10,14 +10,14 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
-use super::board::Condition;
+use super::board::{Condition, Wishes};
 use super::connection::Connection;
 use super::lost::{Lost, lost_block};
 use super::open::{LONG_WAIT, MAX_MOVES, Manner, Place};
@@ -50,7 +50,7 @@ pub(super) struct Failover {
     urls: Vec<PoolUrl>,
     manner: Arc<Manner>,
     desk: Desk,
-    wishes: watch::Receiver<Option<usize>>,
+    wishes: Wishes,
     backoff: Backoff,
     /// Somebody asked for the pool at hand: it is kept until it fails.
     wished: bool,
@@ -71,15 +71,12 @@ pub(super) struct Failover {
 
 impl Failover {
     pub(super) fn new(urls: Vec<PoolUrl>, manner: Arc<Manner>, desk: Desk) -> Self {
-        let mut wishes = desk.board.wishes();
-        // One that was there before us counts as well.
-        wishes.mark_changed();
         Self {
             backoff: Backoff::new(manner.timing, urls.len()),
             urls,
             manner,
+            wishes: Wishes::new(desk.board.wishes()),
             desk,
-            wishes,
             wished: false,
             moved: None,
             moves: 0,
@@ -103,7 +100,7 @@ impl Failover {
             let wait = self.lost(&lost);
             let wished = tokio::select! {
                 () = idle(&mut self.desk, &self.left, &self.words, sleep(wait)) => continue,
-                wished = wish(&mut self.wishes) => wished,
+                wished = self.wishes.next() => wished,
             };
             self.turn_to_wished(wished);
         }
@@ -142,11 +139,14 @@ impl Failover {
                     }
                     Err(lost) => self.still_away(next, &lost),
                 },
-                wished = wish(&mut self.wishes) => {
+                wished = self.wishes.next() => if wished != number {
                     self.set(number, Condition::Unused);
                     self.turn_to_wished(wished);
                     return None;
-                }
+                } else if !self.wished {
+                    info!("{}: somebody wants this pool", self.urls[number]);
+                    (self.wished, rival, rival_from) = (true, None, None);
+                },
             }
         }
     }
@@ -196,7 +196,7 @@ impl Failover {
                 (number, wished, opened) = opened(&mut probe) => {
                     self.probed(number, wished, opened, &mut connection);
                 }
-                number = wish(&mut self.wishes) => probe = self.wish(number),
+                number = self.wishes.next() => self.wish(number, &mut probe),
                 number = due(look) => probe = Some(self.probe(number, false)),
             }
         };
@@ -238,14 +238,19 @@ impl Failover {
         Probe { number, wished: false, opening: Box::pin(self.place(number, true).open()) }
     }
 
-    /// Somebody wants a pool while one is mined at.
-    fn wish(&mut self, number: usize) -> Option<Probe> {
-        info!("{}: somebody wants this pool", self.urls[number]);
-        if number == self.backoff.pool() {
-            self.wished = true;
-            return None;
+    /// Somebody wants a pool while one is mined at. The same wish again changes nothing, and what is under way goes on.
+    fn wish(&mut self, number: usize, probe: &mut Option<Probe>) {
+        let is_at_hand = number == self.backoff.pool();
+        let is_old = match probe {
+            Some(probe) => probe.wished && probe.number == number,
+            None => self.wished && is_at_hand,
+        };
+        if is_old {
+            return;
         }
-        Some(self.probe(number, true))
+        info!("{}: somebody wants this pool", self.urls[number]);
+        self.wished |= is_at_hand;
+        *probe = (!is_at_hand).then(|| self.probe(number, true));
     }
 
     /// Goes over to a pool that is ready, or stays where it is.
@@ -351,17 +356,6 @@ async fn idle<T>(desk: &mut Desk, left: &[Left], words: &Rarely, until: impl Fut
     }
 }
 
-/// The pool that somebody wants.
-async fn wish(wishes: &mut watch::Receiver<Option<usize>>) -> usize {
-    while wishes.changed().await.is_ok() {
-        if let Some(number) = *wishes.borrow_and_update() {
-            return number;
-        }
-    }
-    // The board is gone with all who could want something.
-    pending().await
-}
-
 /// What became of a probe, if there is one. It goes on when this is dropped.
 async fn opened(probe: &mut Option<Probe>) -> (usize, bool, Result<Connection, Lost>) {
     let Some(running) = probe else { return pending().await };
@@ -376,3 +370,6 @@ async fn due(look: Option<(usize, Instant)>) -> usize {
     sleep_until(at).await;
     number
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ const SCRIPT: usize = 4 + 1 + 36;
 pub(super) fn view(job: &Job) -> JobView {
     let nbits = job.notify.nbits.0;
     JobView {
-        id: job.notify.job_id.to_string(),
+        id: job.notify.job_id.as_str().to_owned(),
         height: height(&job.notify.coinbase1),
         // Where nBits are nonsense, no block can be found at all.
         network_difficulty: Target::from_compact(nbits).map_or(f64::MAX, |target| target.difficulty().get()),

@@ -22,7 +22,7 @@ mod tls;
 mod url;
 mod watch;
 
-pub use board::Board;
+pub use board::{Board, Wishes};
 pub use timing::Timing;
 pub use tls::{Tls, TlsError};
 pub use url::{PoolUrl, UrlError};

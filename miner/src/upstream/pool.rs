@@ -14,8 +14,6 @@ use super::{Board, Desk, PoolUrl, Timing, Tls, Upstream};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
 
-/// Certificates that cannot be used of which each is named.
-const MAX_REFUSED: usize = 10;
 /// What we call ourselves to a pool.
 const USER_AGENT: &str = concat!("iop-miner/", env!("CARGO_PKG_VERSION"));
 
@@ -84,10 +82,7 @@ impl Upstream for Pool {
         let (pools, board) = (settings.urls.len(), Arc::clone(&desk.board));
         let (tls, follow) = (settings.tls, settings.follow_reconnect);
         let refused = tls.as_ref().map_or(&[][..], Tls::refused);
-        refused.iter().take(MAX_REFUSED).for_each(|line| warn!("{line}"));
-        if refused.len() > MAX_REFUSED {
-            warn!("and {} certificates more that cannot be used", refused.len() - MAX_REFUSED);
-        }
+        refused.iter().for_each(|line| warn!("--tls-ca {line}"));
         let manner = Manner { options, timing, tls, follow, pools, stats, board };
         Failover::new(settings.urls, Arc::new(manner), desk).run().await
     }

@@ -22,6 +22,8 @@ use super::ca::{common_name, is_ca, is_version_1};
 
 /// Longest file of certificates, in bytes: all that browsers trust take a fifth of that.
 const MAX_FILE: u64 = 1024 * 1024;
+/// Certificates that cannot be used of which each is named.
+const MAX_REFUSED: usize = 10;
 
 /// Why no pool can be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +64,7 @@ impl Tls {
         Ok(Self { config: Arc::new(config), refused })
     }
 
-    /// A line on each certificate of the file that cannot be used.
+    /// The file's certificates that cannot be used: a line on each of the first, and one that counts the others.
     #[must_use]
     pub fn refused(&self) -> &[String] {
         &self.refused
@@ -160,7 +162,10 @@ impl Verifier {
             let found = certificates(path, &mut roots);
             let found = found.map_err(|reason| TlsError::File(path_name.to_string(), reason))?;
             pinned = found.pinned;
-            refused.extend(found.refused.iter().map(|line| format!("--tls-ca {path_name}: {line}")));
+            refused.extend(found.refused.iter().take(MAX_REFUSED).map(|line| format!("{path_name}: {line}")));
+            if let more @ 1.. = found.refused.len().saturating_sub(MAX_REFUSED) {
+                refused.push(format!("{path_name}: {more} certificates more cannot be used"));
+            }
         }
         let provider = Arc::new(ring::default_provider());
         if roots.is_empty() && pinned.is_empty() {

@@ -176,7 +176,7 @@ fn an_old_root_is_trusted_and_what_cannot_be_used_is_named_and_the_rest_is_trust
     let folder = TempDir::new().unwrap();
     let path = file(&folder, &[garbled, &leaf, &ca, &old].concat());
     let refused = Tls::load(Some(&path)).unwrap().refused().to_vec();
-    let named = |number: &str| format!("--tls-ca {}: certificate {number} cannot be used: ", path.display());
+    let named = |number: &str| format!("{}: certificate {number} cannot be used: ", path.display());
     assert_eq!(refused.len(), 2, "{refused:?}");
     assert!(refused[0].starts_with(&named("1")), "{refused:?}");
     assert!(
@@ -185,7 +185,11 @@ fn an_old_root_is_trusted_and_what_cannot_be_used_is_named_and_the_rest_is_trust
     );
     let path = file(&folder, &[garbled, &leaf].concat());
     let line = Tls::load(Some(&path)).unwrap_err().to_string();
-    assert!(line.starts_with(&named("1")), "{line}");
+    assert!(line.starts_with(&format!("--tls-ca {}", named("1"))), "{line}");
+    let path = file(&folder, &(garbled.repeat(13) + &ca));
+    let refused = Tls::load(Some(&path)).unwrap().refused().to_vec();
+    let more = format!("{}: 3 certificates more cannot be used", path.display());
+    assert_eq!((refused.len(), refused.last()), (11, Some(&more)));
 }
 
 #[test]

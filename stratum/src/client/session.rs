@@ -107,7 +107,7 @@ impl Session {
         self.next_submit += 1;
         let mut params = vec![
             self.options.user.clone(),
-            share.job_id.to_string(),
+            share.job_id.as_str().to_owned(),
             share.extranonce2.to_string(),
             share.ntime.to_string(),
             share.nonce.to_string(),

@@ -43,6 +43,8 @@ impl AsRef<[u8]> for Outgoing {
 pub struct Session {
     extranonce1: Extranonce1,
     extranonce2_size: usize,
+    /// Which widths a share's extranonce2 may have is for the owner to say.
+    any_extranonce2: bool,
     /// The client takes a `mining.set_extranonce`.
     extranonce_changes: bool,
     server_mask: VersionMask,
@@ -69,6 +71,7 @@ impl Session {
         Self {
             extranonce1,
             extranonce2_size: SERVER_EXTRANONCE2_SIZE,
+            any_extranonce2: false,
             extranonce_changes: false,
             server_mask,
             asked_mask: None,
@@ -97,6 +100,22 @@ impl Session {
     pub fn with_extranonce2_size(self, extranonce2_size: usize) -> Self {
         assert!(extranonce2_size <= MAX_EXTRANONCE2_SIZE, "an extranonce2 of {extranonce2_size} bytes");
         Self { extranonce2_size, ..self }
+    }
+
+    /// Passes on shares with an extranonce2 of any width up to [`MAX_EXTRANONCE2_SIZE`]; other sessions refuse all but
+    /// the width at hand. For owners that give out [other widths](Self::set_extranonce): a share on its way may be of a
+    /// job from before. They have to judge each by the width of its own job.
+    #[must_use]
+    pub fn with_any_extranonce2(self) -> Self {
+        Self { any_extranonce2: true, ..self }
+    }
+
+    /// The widths that a share's extranonce2 may have.
+    fn widths(&self) -> Span {
+        match self.any_extranonce2 {
+            true => Span { min: 0, max: MAX_EXTRANONCE2_SIZE },
+            false => Span { min: self.extranonce2_size, max: self.extranonce2_size },
+        }
     }
 
     /// Width of the client's part of the coinbase, in bytes.
@@ -300,7 +319,7 @@ impl Session {
     fn usual_submit(&mut self, line: &fast::Line<'_>) -> Option<Event> {
         let id = Id::of_digits(line.id);
         let event = self.worker_of_share(line.param(0)).map(|worker| {
-            let fields = Fields::of_line(line, self.extranonce2_size);
+            let fields = Fields::of_line(line, self.widths());
             self.share(&id, worker, fields)
         });
         event.map_err(|reject| self.send(failure(&id, &reject))).ok()
@@ -311,7 +330,7 @@ impl Session {
             return Err(Reject::NotSubscribed);
         }
         let worker = self.worker_of_share(&params.text(0, "user").map_err(refused)?)?;
-        Ok(self.share(id, worker, Fields::read(params, self.extranonce2_size)))
+        Ok(self.share(id, worker, Fields::read(params, self.widths())))
     }
 
     fn worker_of_share(&self, user: &str) -> Result<WorkerSlot, Reject> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::fields::{Extranonce2, FieldError, JobId, NTime, Nonce, VersionBits};
+use crate::fields::{Extranonce2, FieldError, JobId, NTime, Nonce, Span, VersionBits};
 use crate::message::Params;
 
 use super::fast;
@@ -17,24 +17,24 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// From the general envelope's parameters; the extranonce2 has `width` bytes.
-    pub(super) fn read(params: &Params<'_>, width: usize) -> Result<Self, FieldError> {
-        Self::from_texts(|index, field| params.text(index, field), width, params.get(5).is_some())
+    /// From the general envelope's parameters; the extranonce2 has so many bytes.
+    pub(super) fn read(params: &Params<'_>, widths: Span) -> Result<Self, FieldError> {
+        Self::from_texts(|index, field| params.text(index, field), widths, params.get(5).is_some())
     }
 
     /// From a line of the usual shape.
-    pub(super) fn of_line(line: &fast::Line<'_>, width: usize) -> Result<Self, FieldError> {
-        Self::from_texts(|index, _| Ok(Cow::Borrowed(line.param(index))), width, line.has_version_bits())
+    pub(super) fn of_line(line: &fast::Line<'_>, widths: Span) -> Result<Self, FieldError> {
+        Self::from_texts(|index, _| Ok(Cow::Borrowed(line.param(index))), widths, line.has_version_bits())
     }
 
     fn from_texts<'a>(
         text: impl Fn(usize, &'static str) -> Result<Cow<'a, str>, FieldError>,
-        width: usize,
+        widths: Span,
         has_version_bits: bool,
     ) -> Result<Self, FieldError> {
         Ok(Self {
             job_id: JobId::new(&text(1, "job id")?)?,
-            extranonce2: Extranonce2::parse(&text(2, "extranonce2")?, width, width)?,
+            extranonce2: Extranonce2::parse(&text(2, "extranonce2")?, widths.min, widths.max)?,
             ntime: NTime::parse(&text(3, "ntime")?)?,
             nonce: Nonce::parse(&text(4, "nonce")?)?,
             version_bits: match has_version_bits {

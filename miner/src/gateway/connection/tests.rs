@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream as StdStream};
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 use super::*;
 use crate::gateway::tests::Stand;
@@ -21,6 +22,17 @@ fn pair() -> (StdStream, TcpStream) {
     let ours = listener.accept().unwrap().0;
     ours.set_nonblocking(true).unwrap();
     (theirs, TcpStream::from_std(ours).unwrap())
+}
+
+/// The same, where the system takes little at once.
+async fn slow_pair() -> (TcpStream, TcpStream) {
+    let [listening, calling] = [(); 2].map(|()| TcpSocket::new_v4().unwrap());
+    listening.set_send_buffer_size(4096).unwrap();
+    calling.set_recv_buffer_size(4096).unwrap();
+    listening.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listening.listen(1).unwrap();
+    let (theirs, ours) = tokio::join!(calling.connect(listener.local_addr().unwrap()), listener.accept());
+    (theirs.unwrap(), ours.unwrap().0)
 }
 
 fn line(id: u64, method: &str, params: &Value) -> Vec<u8> {
@@ -94,6 +106,57 @@ async fn what_a_machine_sends_before_it_hears_of_the_end_goes_up() {
     drop(told.await.unwrap());
     serving.await.unwrap();
     assert_eq!([stand.up.try_recv().unwrap().nonce.0, stand.up.try_recv().unwrap().nonce.0], [0, 1]);
+}
+
+#[tokio::test]
+async fn what_waits_to_be_sent_is_sent_to_a_machine_that_has_to_go() {
+    let stand = Stand::with_job(8, 0, ANY_HASH);
+    let (mut theirs, ours) = slow_pair().await;
+    let mut machine = stand.machine_from(STRANGER);
+    let mut link = Link::new(ours, *machine.limits());
+    let waiting = b" ".repeat(MAX_QUEUED);
+    link.sending = Some((Outgoing::Own(waiting.as_slice().into()), 0));
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await });
+    link.hear_out(&mut machine, &stand.shared.shares.clone()).await;
+    drop(link);
+    assert_eq!(reading.await.unwrap().unwrap(), waiting.len() as u64);
+}
+
+/// A job whose line has about so many bytes.
+fn long_job(stand: &mut Stand, bytes: usize) {
+    stand.changed_job(8, 0, ANY_HASH, |job| {
+        Arc::make_mut(&mut job.notify).coinbase2 = vec![2; bytes / 2];
+    });
+}
+
+#[tokio::test]
+async fn a_machine_may_be_one_longest_job_behind_and_is_then_let_go_without_blame() {
+    let mut stand = Stand::with_job(8, 0, ANY_HASH);
+    let (_theirs, ours) = slow_pair().await;
+    let mut machine = stand.machine_from(STRANGER);
+    let mut link = Link::new(ours, *machine.limits());
+    link.decoder.extend(&introduction());
+    assert!(link.handle_lines(&mut machine, true).is_ok());
+    let mut job = |stand: &mut Stand| {
+        long_job(stand, MAX_LINE - 4096);
+        machine.on_snapshot(&Arc::clone(&stand.publish.borrow()));
+        link.send(&mut machine).map_err(|end| (end.offence, end.reason))
+    };
+    assert_eq!((job(&mut stand), job(&mut stand)), (Ok(()), Ok(())));
+    let (offence, reason) = job(&mut stand).unwrap_err();
+    assert!(offence.is_none() && reason.ends_with("bytes wait to be read"), "{offence:?} {reason}");
+}
+
+#[tokio::test]
+async fn jobs_that_a_machine_asks_for_take_no_more_memory_than_others() {
+    let mut stand = Stand::with_job(8, 0, ANY_HASH);
+    long_job(&mut stand, MAX_LINE / 2);
+    let (_theirs, ours) = slow_pair().await;
+    let mut machine = stand.machine_from(STRANGER);
+    let mut link = Link::new(ours, *machine.limits());
+    link.decoder.extend(&introduction().repeat(20));
+    assert!(link.handle_lines(&mut machine, true).is_err());
+    assert!(machine.queued_bytes() < MAX_QUEUED + MAX_LINE);
 }
 
 #[tokio::test]

@@ -46,6 +46,26 @@ fn other_extranonces_are_told_before_the_job_to_who_takes_them_and_others_come_a
 }
 
 #[test]
+fn a_share_on_its_way_when_the_upstreams_extranonces_change_is_judged_by_those_of_its_own_job() {
+    let mut stand = Stand::with_job(8, 0, ANY_HASH);
+    let (mut client, old) = stand.worker();
+    client.say("mining.extranonce.subscribe", &json!([]));
+    stand.changed_job(4, 0, ANY_HASH, |job| job.extranonce1 = Extranonce1::new(&[9, 9]).unwrap());
+    let mut new = old.clone();
+    stand.tell(&mut client).iter().for_each(|line| new.hear(line));
+    assert_eq!((old.size, new.size), (4, 2));
+    client.machine.take_asked_for();
+    assert_eq!(client.submit(&old, &[1; 4], old.ntime, 1, None), 21, "late, and no fault of the machine");
+    assert_eq!(client.machine.take_asked_for(), 1);
+    let share = client.machine.shares().pop_front().unwrap();
+    same_header(&share.job, &old, &[1; 4], 0x2000_2000, 0, &share);
+    assert_eq!(client.submit(&new, &[1; 2], new.ntime, 1, None), 0);
+    // Each width is that of one job only.
+    assert_eq!(client.submit(&new, &[1; 4], new.ntime, 1, None), 20);
+    assert_eq!(client.submit(&old, &[1; 2], old.ntime, 1, None), 20);
+}
+
+#[test]
 fn more_machines_than_prefixes_are_told_to_go() {
     let stand = Stand::with_job(2, 0, 1.0);
     let held: Vec<_> = (0..255).map(|_| stand.worker()).collect();

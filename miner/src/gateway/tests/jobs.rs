@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use iop_stratum::fields::VersionMask;
 
+use super::served::MAX_LINE;
 use super::*;
+use crate::log::tests::Heard;
 
 #[test]
 fn machines_never_get_a_share_harder_than_what_the_upstream_wants() {
@@ -145,4 +147,26 @@ fn time_without_work_is_no_silence() {
     stand.job(8, 0, 1.0);
     stand.tell(&mut client);
     assert!(client.machine.silent_from().unwrap() >= before + paused);
+}
+
+#[test]
+fn a_job_that_pays_thousands_is_told_to_machines_and_one_of_endless_length_is_named_and_is_not() {
+    let log = Heard::begin();
+    let mut stand = Stand::with_job(8, 0, 1.0);
+    let (mut client, _) = stand.worker();
+    let mut job = |outputs: usize| {
+        stand.changed_job(8, 0, 1.0, |job| Arc::make_mut(&mut job.notify).coinbase2 = vec![2; 34 * outputs]);
+        let lines = stand.tell(&mut client);
+        assert!(lines.iter().all(|line| line.to_string().len() < MAX_LINE));
+        lines.len()
+    };
+    assert_eq!((job(3800), log.lines("no work for machines")), (1, 0));
+    assert_eq!((job(3900), job(7000)), (0, 0));
+    assert_eq!(
+        log.lines("no work for machines: the line of the upstream's job up-3 has 26"),
+        1,
+        "{}",
+        log.text()
+    );
+    assert_eq!((job(1), log.lines("no work for machines")), (1, 1));
 }

@@ -1,13 +1,13 @@
 //! Work that the upstream gives out again, and what a machine is not blamed for.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 
 use iop_mining::bans::HOPELESS_RUN;
 use iop_stratum::fields::{JobId, NBits, NTime};
 
 use super::limits::Memory;
 use super::*;
+use crate::log::tests::Heard;
 use crate::wall::WallClock;
 
 /// The codes of the first so many nonces.
@@ -181,32 +181,12 @@ fn figures_tell_shares_that_were_taken_from_late_ones_that_went_up_besides() {
 
 #[test]
 fn jobs_that_cannot_be_shared_are_logged_once_in_a_while_however_they_alternate() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, || {
-        let mut stand = Stand::new();
-        for _ in 0..50 {
-            stand.job(0, 0, 1.0);
-            stand.job(1, 0, 1.0);
-            stand.job(8, 0, 1.0);
-        }
-    });
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(log.matches("no work for machines").count(), 1, "{log}");
-}
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
+    let log = Heard::begin();
+    let mut stand = Stand::new();
+    for _ in 0..50 {
+        stand.job(0, 0, 1.0);
+        stand.job(1, 0, 1.0);
+        stand.job(8, 0, 1.0);
     }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    assert_eq!(log.lines("no work for machines"), 1, "{}", log.text());
 }

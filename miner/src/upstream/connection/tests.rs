@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream};
 
 use super::*;
+use crate::log::tests::Heard;
 use crate::stats::{DeviceStats, Stats};
 use crate::upstream::Timing;
 use crate::upstream::board::Board;
@@ -26,8 +27,12 @@ impl Pool {
     }
 
     async fn job(&mut self, id: &str, nbits: &str) {
+        self.any_job(id, nbits, true).await;
+    }
+
+    async fn any_job(&mut self, id: &str, nbits: &str, clean: bool) {
         let (zeros, coinbase) = ("00".repeat(32), "01000000010000");
-        let params = json!([id, zeros, coinbase, "00", [], "20000000", nbits, "65501234", true]);
+        let params = json!([id, zeros, coinbase, "00", [], "20000000", nbits, "65501234", clean]);
         self.send(json!({"id": null, "method": "mining.notify", "params": params})).await;
     }
 
@@ -46,6 +51,14 @@ impl Pool {
 
 /// A connection that is mined at, and has a job by this name.
 async fn mined_at(id: &str, nbits: &str, next_serial: Serial) -> (Connection, Pool, Arc<Dispatcher>) {
+    let (mut connection, pool) = ready(id, nbits, true).await;
+    let dispatcher = Arc::new(Dispatcher::new());
+    connection.take_over(Arc::clone(&dispatcher), next_serial);
+    (connection, pool, dispatcher)
+}
+
+/// A connection that is ready to be mined at.
+async fn ready(id: &str, nbits: &str, clean: bool) -> (Connection, Pool) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let options = Options {
         user: "a.b".into(),
@@ -62,11 +75,8 @@ async fn mined_at(id: &str, nbits: &str, next_serial: Serial) -> (Connection, Po
     let mut pool = Pool(BufReader::new(theirs));
     pool.send(json!({"id": 2, "result": [[], "f00d", 4], "error": null})).await;
     pool.send(json!({"id": 3, "result": true, "error": null})).await;
-    pool.job(id, nbits).await;
-    let mut connection = Connection::new(Box::new(ours), place).ready().await.unwrap();
-    let dispatcher = Arc::new(Dispatcher::new());
-    connection.take_over(Arc::clone(&dispatcher), next_serial);
-    (connection, pool, dispatcher)
+    pool.any_job(id, nbits, clean).await;
+    (Connection::new(Box::new(ours), place).ready().await.unwrap(), pool)
 }
 
 /// Waits until the connection has got what the pool sent.
@@ -143,4 +153,70 @@ async fn what_comes_too_late_for_a_pool_that_was_left_is_counted_and_given_back(
     shares.try_send(share(&dispatcher, &finder)).unwrap();
     connection.farewell(found).await;
     assert_eq!(finder.snapshot().counts.stale, 1);
+}
+
+/// The name of the job that machines are to work on, and how many breaks came before it.
+fn at_hand(dispatcher: &Dispatcher) -> (String, u64) {
+    let current = dispatcher.follow().borrow().clone();
+    (current.job.unwrap().id().to_string(), current.era)
+}
+
+#[tokio::test]
+async fn whatever_ends_the_jobs_before_is_a_break_also_where_the_job_itself_does_not_say_so() {
+    let (left, _pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
+    assert_eq!(at_hand(&dispatcher), ("one".into(), 1));
+    // Another pool, as one that somebody asks for.
+    let (mut connection, mut pool) = ready("other", HARD, false).await;
+    connection.take_over(Arc::clone(&dispatcher), left.next_serial());
+    assert_eq!(at_hand(&dispatcher), ("other".into(), 2));
+    pool.any_job("beside", HARD, false).await;
+    receive_job(&mut connection, "beside").await;
+    assert_eq!(at_hand(&dispatcher), ("beside".into(), 2), "its own jobs go on to count");
+    // Another job by the name of the one before.
+    pool.any_job("beside", ANY_HASH, false).await;
+    while connection.job.as_ref().unwrap().notify.nbits.0 != 0x2100_ffff {
+        connection.receive().await.unwrap();
+    }
+    assert_eq!(at_hand(&dispatcher), ("beside".into(), 3));
+    // The same again is none.
+    pool.any_job("beside", ANY_HASH, false).await;
+    pool.any_job("last", ANY_HASH, false).await;
+    receive_job(&mut connection, "last").await;
+    assert_eq!(at_hand(&dispatcher), ("last".into(), 3));
+}
+
+#[tokio::test]
+async fn a_clean_job_that_comes_and_goes_too_fast_to_be_worked_on_is_a_break_all_the_same() {
+    let (mut connection, mut pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
+    connection.jobs = Pace::new(1, 1, Instant::now());
+    connection.jobs.spend(60, Instant::now());
+    pool.any_job("clean", HARD, true).await;
+    pool.any_job("beside", HARD, false).await;
+    receive_job(&mut connection, "beside").await;
+    assert_eq!(at_hand(&dispatcher), ("one".into(), 1), "it has to wait");
+    connection.jobs = Pace::new(1, 1, Instant::now());
+    connection.give();
+    assert_eq!(at_hand(&dispatcher), ("beside".into(), 2));
+}
+
+#[tokio::test]
+async fn machines_that_come_again_and_again_do_not_multiply_what_a_pool_makes_us_log() {
+    let log = Heard::begin();
+    let (mut connection, mut pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
+    let stats = Stats::new();
+    let machines: Vec<_> = (0..50).map(|number| stats.device(&format!("machine#{number}"))).collect();
+    for machine in &machines {
+        connection.submit(share(&dispatcher, machine));
+    }
+    connection.send().await.unwrap();
+    let ids: Vec<u64> = connection.submitted.keys().map(|id| id.0).collect();
+    for id in ids {
+        pool.send(json!({"id": id, "result": null, "error": [20, "no", null]})).await;
+    }
+    while !connection.submitted.is_empty() {
+        connection.receive().await.unwrap();
+    }
+    assert_eq!(stats.snapshot().counts.refused(), 50);
+    let lines = log.lines("share refused");
+    assert!((1..50).contains(&lines), "{lines}");
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
+use crate::device::LAST_FINDS;
 use crate::stats::DeviceStats;
 use crate::upstream::board::Board;
 
@@ -30,8 +31,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Blocks above a block with which it is decided: it is deep in the chain, or passed by for good.
 const DEEP: u32 = 6;
-/// Time for finds that devices have just made to come in at the end: they stop within a millisecond.
-const LAST_FINDS: Duration = Duration::from_millis(20);
 /// Characters of a node's words that are shown.
 const MAX_WORDS: usize = 200;
 
@@ -167,14 +166,14 @@ impl Deliveries {
     /// Submits the blocks of earlier runs that may not have been answered; gives what they stand on. Those of other
     /// chains stay where they are.
     pub(super) fn resume(self: &Arc<Self>) -> Vec<BlockHash> {
-        let (blocks, broken) = match self.spool.load() {
+        let (blocks, wrong) = match self.spool.load() {
             Ok(loaded) => loaded,
             Err(error) => {
                 error!("found blocks of earlier runs cannot be read: {error}");
                 return Vec::new();
             }
         };
-        broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
+        wrong.iter().for_each(|file| error!("found blocks of earlier runs: {file}"));
         let chain = self.chain.to_string();
         let mut parents = Vec::new();
         for (file, found) in blocks {

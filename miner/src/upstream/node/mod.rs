@@ -37,7 +37,7 @@ use self::held::Held;
 use self::nodes::Nodes;
 use self::source::{BEAT_TIME, Event, Offer, REFRESH, Source, Trouble, Wishes};
 use self::work::{Maker, Prepared};
-use super::board::{Board, Condition, JobView};
+use super::board::{self, Board, Condition, JobView};
 use super::{Desk, Upstream};
 use crate::job::Share;
 use crate::rarely::Rarely;
@@ -48,8 +48,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Time without work from any node after which the last job is taken for dead. Long enough for a node to restart
 /// (Core takes minutes with a large chain), short enough that devices hash a few blocks' time in vain at most.
 const NO_NODE_PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// The start: so long the settings are wrong where a node is on another chain or does not know us. Later that is the
+/// node's trouble, unless none has worked yet.
+const START: Duration = Duration::from_secs(60);
 /// How long a node that has not worked yet may refuse our credentials at the start: it may be about to write its cookie.
-const START_TIME: Duration = Duration::from_secs(3);
+const COOKIE_TIME: Duration = Duration::from_secs(3);
 /// Jobs whose finds are still looked at: those of a few minutes on one tip.
 const MAX_JOBS: usize = 8;
 
@@ -173,7 +176,7 @@ impl Upstream for Solo {
             sources.spawn(source.run());
         }
         let Desk { dispatcher, mut shares, board: _ } = desk;
-        let (mut people, mut end) = (board.wishes(), deliveries.ending());
+        let (mut people, mut end) = (board::Wishes::new(board.wishes()), deliveries.ending());
         let names = nodes.iter().map(|node| node.name().to_owned());
         let mut held = Held::default();
         deliveries.resume().into_iter().for_each(|parent| held.pending(parent));
@@ -206,10 +209,7 @@ impl Upstream for Solo {
                 Some(share) = shares.recv() => miner.found(&share),
                 Some(event) = events.recv() => miner.on_event(event),
                 Some(news) = news.recv() => miner.heard(&news),
-                Ok(()) = people.changed() => {
-                    let wish = *people.borrow_and_update();
-                    miner.wished(wish);
-                }
+                wish = people.next() => miner.wished(wish),
                 Some(Ok((index, ahead, place))) = places.join_next() => {
                     miner.nodes.behind(index, ahead, place, Instant::now());
                 }
@@ -271,25 +271,26 @@ impl Miner {
                 Some((index, offer))
             }
         };
-        let changed = self.decide();
+        let changed = self.decide(now);
         match offer {
             Some((index, offer)) if self.nodes.in_use() == Some(index) => self.take(index, *offer, now),
             _ => changed.into_iter().for_each(|index| self.wishes.ask(index)),
         }
     }
 
-    fn decide(&mut self) -> Option<usize> {
-        let changed = self.nodes.decide();
+    fn decide(&mut self, now: Instant) -> Option<usize> {
+        let changed = self.nodes.decide(now);
         self.wishes.set_in_use(self.nodes.in_use());
         changed
     }
 
     fn lost(&mut self, index: usize, trouble: &Trouble, now: Instant) {
-        let is_start = !self.nodes.was_right(index);
+        let is_start =
+            !self.nodes.was_right(index) && (now - self.started < START || !self.nodes.any_was_right());
         let hopeless = match trouble {
             Trouble::Chain(ChainError::Wrong { .. }) => is_start,
             Trouble::Chain(ChainError::Trouble(RpcError::Unauthorized)) if is_start => {
-                if now - self.started < START_TIME {
+                if now - self.started < COOKIE_TIME {
                     return;
                 }
                 true
@@ -304,12 +305,11 @@ impl Miner {
         }
     }
 
-    fn wished(&mut self, wish: Option<usize>) {
-        let Some(wish) = wish else { return };
-        self.nodes.wish(wish);
-        match self.decide() {
+    fn wished(&mut self, wish: usize) {
+        let is_new = self.nodes.wish(wish);
+        match self.decide(Instant::now()) {
             Some(index) => self.wishes.ask(index),
-            None if self.nodes.in_use() == Some(wish) => {}
+            None if self.nodes.in_use() == Some(wish) || !is_new => {}
             None => info!(node = self.nodes.name(wish), "node is used as soon as it is as far as the others"),
         }
     }
@@ -452,6 +452,10 @@ impl Miner {
                 let place = tips::place(&nodes[ahead], &tip.hash.to_string(), BEAT_TIME).await.ok();
                 (index, ahead, place)
             });
+        }
+        if self.nodes.in_use().is_none() {
+            // One that has less work than another had is used when that has not come back.
+            self.decide(now).into_iter().for_each(|index| self.wishes.ask(index));
         }
         match self.nodes.in_use() {
             // The devices rest and need not any more.

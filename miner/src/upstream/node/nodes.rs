@@ -2,14 +2,17 @@
 //!
 //! Most work wins, at once. Among nodes with the same tip it is the one that a person asked for, else the first of the
 //! command line: that one is come back to when it is right again. As much work on another branch is no reason to leave.
+//! When the node with most work is lost, those with less are no use for a while: it may be back with the chain that the
+//! others have yet to hear of.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use iop_mining::tips::{ChainTip, Place};
+use iop_mining::tips::{ChainTip, ChainWork, Place};
 use tracing::{debug, info, warn};
 
+use super::NO_NODE_PATIENCE;
 use super::source::Trouble;
 use crate::upstream::board::{Board, Condition};
 
@@ -19,9 +22,14 @@ const REMIND: Duration = Duration::from_secs(5 * 60);
 /// node to node.
 const LAG_TIME: Duration = Duration::from_secs(5);
 
-/// The node to work with.
-fn choose(offered: &[Option<ChainTip>], in_use: Option<usize>, wished: Option<usize>) -> Option<usize> {
-    let most = offered.iter().flatten().map(|tip| tip.work).max()?;
+/// The node to work with; none where all have less work than `least`.
+fn choose(
+    offered: &[Option<ChainTip>],
+    least: Option<ChainWork>,
+    in_use: Option<usize>,
+    wished: Option<usize>,
+) -> Option<usize> {
+    let most = offered.iter().flatten().map(|tip| tip.work).max().max(least)?;
     let leader = |index: &usize| offered.get(*index).copied().flatten().filter(|tip| tip.work == most);
     let kept: Option<BlockHash> = in_use.and_then(|index| leader(&index)).map(|tip| tip.hash);
     let may = |index: &usize| leader(index).is_some_and(|tip| kept.is_none_or(|hash| tip.hash == hash));
@@ -33,6 +41,8 @@ struct Known {
     name: String,
     /// What its last template stands on; none while it gives no work.
     offered: Option<ChainTip>,
+    /// When it gave that.
+    offered_at: Option<Instant>,
     /// The last tip heard of.
     tip: Option<ChainTip>,
     /// Since when another node has had more work.
@@ -51,6 +61,8 @@ pub(super) struct Nodes {
     known: Vec<Known>,
     in_use: Option<usize>,
     wished: Option<usize>,
+    /// The work that a node had to offer which was then lost, and when it last did.
+    missed: Option<(ChainWork, Instant)>,
     board: Arc<Board>,
 }
 
@@ -59,7 +71,7 @@ impl Nodes {
     pub(super) fn new(names: impl IntoIterator<Item = String>, board: Arc<Board>) -> Self {
         let known: Vec<Known> = names.into_iter().map(|name| Known { name, ..Known::default() }).collect();
         (0..known.len()).for_each(|index| board.change(index, |source| source.set(Condition::Connecting)));
-        Self { known, in_use: None, wished: None, board }
+        Self { known, in_use: None, wished: None, missed: None, board }
     }
 
     /// The node in use.
@@ -70,6 +82,11 @@ impl Nodes {
     /// Whether it was ever found to be right.
     pub(super) fn was_right(&self, index: usize) -> bool {
         self.known[index].was_right
+    }
+
+    /// Whether any of them was.
+    pub(super) fn any_was_right(&self) -> bool {
+        self.known.iter().any(|node| node.was_right)
     }
 
     /// Its name.
@@ -86,7 +103,8 @@ impl Nodes {
             node.said = None;
             self.board.change(index, |source| source.set(Condition::Unused));
         }
-        (node.offered, node.tip, node.was_right) = (Some(tip), Some(tip), true);
+        (node.offered, node.offered_at) = (Some(tip), Some(now));
+        (node.tip, node.was_right) = (Some(tip), true);
         self.compare(now);
     }
 
@@ -107,7 +125,13 @@ impl Nodes {
             warn!(node = node.name, "node gives no work, waiting for it: {trouble}");
             node.said = Some(now);
         }
+        let missed = node.offered.map(|tip| tip.work).zip(node.offered_at);
         (node.offered, node.tip, node.behind_since, node.behind) = (None, None, None, false);
+        if let Some((work, at)) = missed
+            && self.least(now).is_none_or(|least| work >= least)
+        {
+            self.missed = Some((work, at));
+        }
         self.board.change(index, |source| {
             source.set(Condition::Away(trouble.to_string()));
             source.job = None;
@@ -115,15 +139,15 @@ impl Nodes {
         self.compare(now);
     }
 
-    /// A person wants this node.
-    pub(super) fn wish(&mut self, index: usize) {
-        self.wished = Some(index);
+    /// A person wants this node. Says whether another one was wanted before.
+    pub(super) fn wish(&mut self, index: usize) -> bool {
+        self.wished.replace(index) != Some(index)
     }
 
     /// Decides anew which node is used. Gives it where that is another than before.
-    pub(super) fn decide(&mut self) -> Option<usize> {
+    pub(super) fn decide(&mut self, now: Instant) -> Option<usize> {
         let offered: Vec<Option<ChainTip>> = self.known.iter().map(|node| node.offered).collect();
-        let best = choose(&offered, self.in_use, self.wished);
+        let best = choose(&offered, self.least(now), self.in_use, self.wished);
         let before = std::mem::replace(&mut self.in_use, best);
         if before == best {
             return None;
@@ -144,7 +168,20 @@ impl Nodes {
         } else {
             debug!(from, to, "templates come from another node");
         }
+        if best.is_none() && offered.iter().any(Option::is_some) {
+            let minutes = NO_NODE_PATIENCE.as_secs() / 60;
+            warn!(
+                "the other nodes have less work than {from} had: used when they have caught up, or in {minutes} min"
+            );
+        }
         best
+    }
+
+    /// The least work that is of use: what a node had that was lost, as long as the last work goes on without it.
+    fn least(&self, now: Instant) -> Option<ChainWork> {
+        self.missed
+            .filter(|(_, at)| now.saturating_duration_since(*at) < NO_NODE_PATIENCE)
+            .map(|(work, _)| work)
     }
 
     /// The node whose chain has most work.
@@ -155,14 +192,15 @@ impl Nodes {
 
     /// Sees who is behind since when.
     fn compare(&mut self, now: Instant) {
-        let Some((_, best)) = self.best() else { return };
+        let Some(most) = self.best().map(|(_, tip)| tip.work).max(self.least(now)) else { return };
         for (index, node) in self.known.iter_mut().enumerate() {
-            if node.tip.is_some_and(|tip| tip.work < best.work) {
+            if node.tip.is_some_and(|tip| tip.work < most) {
                 node.behind_since.get_or_insert(now);
                 continue;
             }
             node.behind_since = None;
-            if std::mem::take(&mut node.behind) {
+            // One that is used as it is has not.
+            if std::mem::take(&mut node.behind) && self.in_use != Some(index) {
                 info!(node = node.name, "node has caught up");
                 node.said = None;
                 self.board.change(index, |source| source.set(Condition::Unused));
@@ -172,11 +210,11 @@ impl Nodes {
 
     /// Nodes that have now been behind for long: which, behind whom, and at which tip. Each is told once.
     pub(super) fn newly_behind(&mut self, now: Instant) -> Vec<(usize, usize, ChainTip)> {
-        let Some((ahead, _)) = self.best() else { return Vec::new() };
+        let Some((ahead, best)) = self.best() else { return Vec::new() };
         let mut behind = Vec::new();
         for (index, node) in self.known.iter_mut().enumerate() {
             let lasts = node.behind_since.is_some_and(|since| now - since >= LAG_TIME);
-            if let Some(tip) = node.tip.filter(|_| lasts && !node.behind) {
+            if let Some(tip) = node.tip.filter(|tip| lasts && !node.behind && tip.work < best.work) {
                 node.behind = true;
                 behind.push((index, ahead, tip));
             }
@@ -226,7 +264,11 @@ mod tests {
             ([None, low], Some(0), Some(0), Some(1)),
             ([None, None], Some(0), None, None),
         ] {
-            assert_eq!(choose(&offered, in_use, wished), expected, "{offered:?} {in_use:?} {wished:?}");
+            let chosen = choose(&offered, None, in_use, wished);
+            assert_eq!(chosen, expected, "{offered:?} {in_use:?} {wished:?}");
+        }
+        for (least, expected) in [(low, Some(1)), (high, Some(1)), (Some(tip(7, 0)), None)] {
+            assert_eq!(choose(&[low, other], least.map(|tip| tip.work), Some(0), Some(0)), expected);
         }
     }
 
@@ -244,18 +286,18 @@ mod tests {
         let (mut nodes, board) = nodes();
         let now = Instant::now();
         nodes.up(1, tip(5, 0), now);
-        assert_eq!((nodes.decide(), nodes.in_use()), (Some(1), Some(1)));
+        assert_eq!((nodes.decide(now), nodes.in_use()), (Some(1), Some(1)));
         nodes.up(0, tip(5, 0), now);
-        assert_eq!(nodes.decide(), Some(0), "the first is preferred");
-        assert_eq!(nodes.decide(), None);
+        assert_eq!(nodes.decide(now), Some(0), "the first is preferred");
+        assert_eq!(nodes.decide(now), None);
         let gone = Trouble::from(RpcError::Unreachable("gone".into()));
         nodes.lost(0, &gone, now);
-        assert_eq!(nodes.decide(), Some(1));
+        assert_eq!(nodes.decide(now), Some(1));
         assert_eq!(condition(&board, 0), Condition::Away("gone".into()));
         nodes.lost(1, &gone, now);
-        assert_eq!((nodes.decide(), nodes.in_use()), (None, None));
+        assert_eq!((nodes.decide(now), nodes.in_use()), (None, None));
         nodes.up(0, tip(5, 0), now);
-        assert_eq!((nodes.decide(), condition(&board, 0)), (Some(0), Condition::Unused));
+        assert_eq!((nodes.decide(now), condition(&board, 0)), (Some(0), Condition::Unused));
     }
 
     #[test]
@@ -279,5 +321,35 @@ mod tests {
         assert_eq!(board.sources()[0].answer, Some(Duration::from_millis(3)));
         nodes.behind(0, 1, Some(Place::Active), later);
         assert_eq!(condition(&board, 0), Condition::Unused, "an answer that comes too late");
+    }
+
+    #[test]
+    fn when_the_node_with_most_work_is_lost_one_with_less_is_used_no_sooner_than_the_last_work_ends() {
+        let (mut nodes, board) = nodes();
+        let (gone, begun) = (Trouble::from(RpcError::Unreachable("gone".into())), Instant::now());
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        nodes.up(1, tip(5, 0), begun);
+        nodes.up(0, tip(7, 0), begun);
+        assert_eq!((nodes.decide(begun), nodes.newly_behind(after(10)).len()), (Some(0), 1));
+        nodes.behind(1, 0, Some(Place::Active), after(10));
+        nodes.up(0, tip(7, 0), after(20));
+        nodes.lost(0, &gone, after(40));
+        assert_eq!((nodes.decide(after(40)), nodes.in_use()), (None, None));
+        // It is no nearer to that work for being alone.
+        nodes.beat(1, tip(5, 0), Duration::ZERO, after(42));
+        assert!(
+            matches!(condition(&board, 1), Condition::Away(_)) && nodes.newly_behind(after(60)).is_empty()
+        );
+        nodes.lost(0, &gone, after(50));
+        let ends = after(20) + NO_NODE_PATIENCE;
+        assert_eq!(nodes.decide(ends - Duration::from_secs(1)), None);
+        assert_eq!((nodes.decide(ends), nodes.in_use()), (Some(1), Some(1)));
+        // It is back, and lost again.
+        nodes.up(0, tip(7, 0), ends);
+        assert_eq!(nodes.decide(ends), Some(0));
+        nodes.lost(0, &gone, ends);
+        assert_eq!(nodes.decide(ends), None);
+        nodes.up(1, tip(7, 0), ends);
+        assert_eq!(nodes.decide(ends), Some(1), "the other one has caught up");
     }
 }

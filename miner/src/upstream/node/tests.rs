@@ -1,29 +1,29 @@
-//! What becomes of finds while there is no work.
+//! What becomes of finds while there is no work, and of nodes that are not as they should be.
 
 #![allow(clippy::unwrap_used)]
 
-use iop_mining::sample::{key, template};
+use iop_mining::sample::{key, template, tip};
 use iop_stratum::fields::{Nonce, VersionBits};
 
 use super::*;
 use crate::dispatcher::Dispatcher;
 use crate::stats::Stats;
 
-/// At a node that is not there.
+/// At two nodes that are not there.
 fn miner(datadir: &Path) -> Miner {
     let params = Params::devnet();
     let nodes: Arc<[Node]> =
-        Arc::from([Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap())]);
-    let board = Arc::new(Board::new([(String::new(), String::new())]));
+        [1, 2].map(|_| Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap())).into();
+    let board = Arc::new(Board::new([1, 2].map(|_| (String::new(), String::new()))));
     let (deliveries, _) = deliveries(&nodes, datadir, &params, &board, TICK).unwrap();
     Miner {
-        nodes: Nodes::new(["node".to_owned()], Arc::clone(&board)),
+        nodes: Nodes::new(["node", "spare"].map(str::to_owned), Arc::clone(&board)),
         clients: nodes,
         chain: ChainIdentity::of(&params).to_string(),
         dispatcher: Arc::new(Dispatcher::new()),
         deliveries,
         board,
-        wishes: Arc::new(Wishes::new(1)),
+        wishes: Arc::new(Wishes::new(2)),
         maker: Maker::new(Arc::from([key(true)]), None, params.prefixes),
         clocks: Clocks::default(),
         started: Instant::now(),
@@ -67,6 +67,36 @@ async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_n
         let found = folder.path().join("found");
         while std::fs::read_dir(&found).unwrap().next().is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_spare_node_that_is_wrong_ends_the_miner_at_the_start_and_is_left_when_another_has_worked_for_long()
+{
+    let wrong: fn() -> Trouble = || {
+        let expected = ChainIdentity::of(&Params::devnet());
+        let found = ChainIdentity { name: "other".into(), ..expected.clone() };
+        Trouble::from(ChainError::Wrong { found, expected })
+    };
+    for trouble in [wrong, || Trouble::from(RpcError::Unauthorized)] {
+        for (works, after, ends) in [
+            (true, START, false),
+            (true, START / 2, true),
+            (false, START / 2, true),
+            (false, 9 * START, true),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut miner = miner(folder.path());
+            let (failed, mut failure) = oneshot::channel();
+            miner.failed = Some(failed);
+            if works {
+                miner.nodes.up(0, tip(5, 0), miner.started);
+            }
+            miner.lost(1, &trouble(), miner.started + after);
+            assert_eq!(failure.try_recv().is_ok(), ends, "{works} {after:?}");
+            let is_away = matches!(&miner.board.sources()[1].condition, Condition::Away(_));
+            assert_eq!(is_away, !ends, "{works} {after:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
-use tracing::info;
+use tracing::debug;
 
 use super::{Api, refuse};
 
@@ -47,7 +47,7 @@ pub(super) async fn switch(State(api): State<Arc<Api>>, headers: HeaderMap, body
         );
     };
     if api.watched.board.ask_for(source) {
-        info!("source {source} is asked for over the API");
+        debug!("source {source} is asked for over the API");
         (StatusCode::ACCEPTED, super::json(&json!({"asked_for": source}))).into_response()
     } else {
         let error = format!("there is no source {source}; see /api/v1/sources");

@@ -2,7 +2,7 @@
 //!
 //! Codes and messages are those that cgminer's clients know. What the records hold: [`super::records`].
 
-use tracing::info;
+use tracing::debug;
 
 use super::records;
 use super::reply::{Answer, Record, Reply, Section};
@@ -187,7 +187,7 @@ fn switchpool(query: &Query<'_>) -> Reply {
     match number(parameter).filter(|number| query.watched.board.ask_for(*number)) {
         None => Reply::error(26, format!("Invalid pool id {} - range is 0 - {last}", told(parameter))),
         Some(number) => {
-            info!("source {number} is asked for over the cgminer API");
+            debug!("source {number} is asked for over the cgminer API");
             let url = sources.get(number).map_or("", |source| &*source.url);
             Reply::success(27, format!("Switching to pool {number}:'{url}'"), Section::Nothing)
         }

@@ -1,0 +1,98 @@
+//! Shares over a connection: sent to the pool, and counted by its verdicts.
+
+use std::time::Duration;
+
+use iop_stratum::client::{self, MAX_UNANSWERED, SubmitId, Verdict};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::{Connection, may_speak};
+use crate::job::Share;
+use crate::upstream::board::{Condition, Source};
+use crate::upstream::lost::lost_block;
+use crate::upstream::watch::STALE_IN_A_ROW;
+
+impl Connection {
+    /// Submits a share, if it is of a job of this pool that still counts, or a block: what that is worth after its job
+    /// is for the pool to say. It may have replaced the job for other reasons than a new tip, and of two blocks on one
+    /// parent the one it knows first counts.
+    pub(in crate::upstream) fn submit(&mut self, share: Share) {
+        let serial = share.job.serial();
+        let late = serial < self.oldest_live;
+        if late && (serial < self.first_serial || !share.is_block()) {
+            return self.lose(&share);
+        }
+        if late && self.may_speak() {
+            info!("{}: a block of job {}, which was just replaced: sent", self.place.url, share.job.id());
+        }
+        debug!(job = %share.job.id(), nonce = %share.nonce, "submitting a share");
+        let (of_job, now) = (serial >= self.first_of_job, Instant::now());
+        let id = self.session.submit(&client::Share {
+            job_id: share.job.id().clone(),
+            extranonce2: share.extranonce2,
+            ntime: share.ntime,
+            nonce: share.nonce,
+            version_bits: share.version_bits,
+        });
+        self.shares.spend(1, now);
+        self.watch.submitted(id, of_job, now);
+        self.submitted.insert(id, (share, now));
+        if self.submitted.len() > MAX_UNANSWERED {
+            self.submitted.pop_first();
+        }
+    }
+
+    /// It cannot be sent.
+    pub(super) fn lose(&mut self, share: &Share) {
+        if share.is_block() && self.may_speak() {
+            warn!("{}", lost_block(share));
+        }
+        share.finder.add_stale();
+        self.place.note(|source| source.stale += 1);
+    }
+
+    pub(super) fn count(&mut self, share: &Share, verdict: &Verdict, answer: Duration) {
+        let counted: fn(&mut Source) = match verdict {
+            Verdict::Accepted => {
+                share.finder.add_accepted(share.job.difficulty());
+                debug!("share accepted");
+                |source| {
+                    source.accepted += 1;
+                    source.last_accepted = Some(std::time::Instant::now());
+                }
+            }
+            Verdict::Refused(refusal) if refusal.is_stale() => {
+                share.finder.add_stale();
+                debug!("share refused as stale");
+                |source| source.stale += 1
+            }
+            Verdict::Refused(refusal) => {
+                // A machine that comes again has its first refusal again.
+                if share.finder.add_rejected(&refusal.to_string()) && may_speak(&mut self.refused) {
+                    warn!("{}: share refused: {refusal}; more of these are counted only", self.place.url);
+                }
+                |source| source.rejected += 1
+            }
+        };
+        self.place.note(|source| {
+            source.answer = Some(answer);
+            counted(source);
+        });
+    }
+
+    /// Takes a job away that the pool does not know any more: without work the devices wait for its next one.
+    pub(super) fn judge_job(&mut self, id: SubmitId, verdict: &Verdict, now: Instant) {
+        if !self.watch.verdict(id, verdict, now) {
+            return;
+        }
+        (self.job, self.due, self.breaks) = (None, false, false);
+        self.oldest_live = self.next_serial;
+        let Some(dispatcher) = &self.dispatcher else { return };
+        dispatcher.clear();
+        let why = format!("{STALE_IN_A_ROW} stale shares in a row; waiting for another job");
+        if self.may_speak() {
+            warn!("{}: {why}", self.place.url);
+        }
+        self.place.note(|source| source.set(Condition::Waiting(why)));
+    }
+}

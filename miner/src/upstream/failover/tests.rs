@@ -1,0 +1,83 @@
+//! What wishes do to what is under way.
+
+#![allow(clippy::unwrap_used)]
+
+use iop_stratum::client::Options;
+use iop_stratum::fields::VersionMask;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+use super::*;
+use crate::dispatcher::Dispatcher;
+use crate::upstream::{Board, Timing};
+
+/// At pools that take connections and say nothing.
+async fn failover() -> (Failover, Arc<Board>, [TcpListener; 2]) {
+    let pools =
+        [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let urls = pools.each_ref().map(|pool| format!("stratum+tcp://{}", pool.local_addr().unwrap()));
+    let options = Options {
+        user: "a.b".into(),
+        password: "x".into(),
+        user_agent: "test".into(),
+        version_mask: VersionMask::NONE,
+        suggest_difficulty: None,
+    };
+    let board = Arc::new(Board::new(urls.iter().map(|url| (url.clone(), String::new()))));
+    let timing = Timing { head_start: Duration::ZERO, ..Timing::default() };
+    let manner = Manner {
+        options,
+        timing,
+        tls: None,
+        follow: false,
+        pools: 2,
+        stats: None,
+        board: Arc::clone(&board),
+    };
+    let (_, shares) = crate::device::share_channel();
+    let desk = Desk { dispatcher: Arc::new(Dispatcher::new()), shares, board: Arc::clone(&board) };
+    let urls = urls.map(|url| url.parse().unwrap()).to_vec();
+    (Failover::new(urls, Arc::new(manner), desk), board, pools)
+}
+
+#[tokio::test]
+async fn the_same_wish_again_leaves_what_is_under_way_and_another_does_not() {
+    let (mut failover, _board, _pools) = failover().await;
+    let under_way = |probe: &Option<Probe>| {
+        probe.as_ref().map(|probe| (probe.number, probe.wished, std::ptr::from_ref(&*probe.opening).addr()))
+    };
+    // Looked at, but not wished for: that does not come down to what this machine can do.
+    let mut probe = Some(failover.probe(1, false));
+    failover.wish(1, &mut probe);
+    let wished = under_way(&probe);
+    assert!(matches!(wished, Some((1, true, _))));
+    failover.wish(1, &mut probe);
+    assert_eq!(under_way(&probe), wished);
+    failover.wish(0, &mut probe);
+    assert!(probe.is_none() && failover.wished, "the pool at hand is kept");
+    failover.wish(1, &mut probe);
+    assert!(matches!(under_way(&probe), Some((1, true, _))));
+}
+
+#[tokio::test]
+async fn a_pool_that_is_being_connected_to_is_not_connected_to_anew_for_a_wish() {
+    let (mut failover, board, [first, _second]) = failover().await;
+    assert!(board.ask_for(0));
+    {
+        let mut connecting = std::pin::pin!(failover.connect());
+        let accepted = tokio::select! {
+            _ = &mut connecting => panic!("the pool says nothing"),
+            accepted = first.accept() => accepted.unwrap(),
+        };
+        assert!(board.ask_for(0));
+        // Longer than between two wishes that are heard.
+        let heard = Duration::from_millis(1500);
+        assert!(timeout(heard, &mut connecting).await.is_err(), "it goes on");
+        assert!(timeout(Duration::ZERO, first.accept()).await.is_err(), "over the connection that there is");
+        drop(accepted);
+    }
+    assert!(failover.wished);
+    assert!(board.ask_for(1));
+    assert!(failover.connect().await.is_none(), "another wish is heard");
+    assert_eq!(failover.backoff.pool(), 1);
+}
