@@ -3,6 +3,7 @@
 //! Here: a folder of such files, written so that neither a killed program nor a loss of power leaves half a block.
 //! Not here: what is kept beside the block ([`Kept`]'s implementors), when a block is done with.
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::marker::PhantomData;
@@ -129,39 +130,64 @@ impl<F: Kept> Spool<F> {
         }
     }
 
-    /// The blocks of earlier runs with their files, and the files that hold none, with the reason.
+    /// The blocks of earlier runs with their files, and the files with which something is wrong, with the reason.
     ///
     /// A file that was written but not yet named when the program ended is a block too; one that was only half
-    /// written is removed.
+    /// written is removed. One that cannot be read may be a block, and stays. What is wrong with one file holds up no
+    /// other.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn load(&self) -> io::Result<(Vec<Earlier<F>>, Vec<String>)> {
-        let (mut blocks, mut broken) = (Vec::new(), Vec::new());
+        let (mut blocks, mut wrong): (Vec<Earlier<F>>, _) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
+            let path = match entry {
+                Ok(entry) => entry.path(),
+                Err(error) => {
+                    wrong.push(format!("{}: {error}", self.folder.display()));
+                    continue;
+                }
+            };
+            let mut name = |reason: &dyn Display| wrong.push(format!("{}: {reason}", path.display()));
             let extension = path.extension().and_then(|extension| extension.to_str());
             match (extension, read(&path)) {
                 (Some("json"), Ok(found)) => blocks.push((path, found)),
-                (Some("json"), Err(reason)) => broken.push(format!("{}: {reason}", path.display())),
+                (Some("json"), Err(NoBlock::Unread(reason) | NoBlock::Unsound(reason))) => name(&reason),
                 (Some("tmp"), Ok(found)) => {
                     let complete = path.with_extension("json");
-                    self.complete(&path, &complete)?;
-                    blocks.retain(|(known, _)| *known != complete);
-                    blocks.push((complete, found));
+                    if let Err(error) = self.complete(&path, &complete) {
+                        name(&format_args!("its block is read, but it cannot be named so: {error}"));
+                    }
+                    // Where a name could not be given, the file is where it was.
+                    let file = if path.exists() { path } else { complete };
+                    blocks.retain(|(known, _)| *known != file);
+                    blocks.push((file, found));
                 }
-                (Some("tmp"), Err(_)) => self.remove(&path)?,
+                (Some("tmp"), Err(NoBlock::Unread(reason))) => name(&reason),
+                (Some("tmp"), Err(NoBlock::Unsound(_))) => {
+                    if let Err(error) = self.remove(&path) {
+                        name(&format_args!("it holds no block, and cannot be removed: {error}"));
+                    }
+                }
                 _ => {} // not ours
             }
         }
-        Ok((blocks, broken))
+        Ok((blocks, wrong))
     }
 }
 
-fn read<F: Kept>(path: &Path) -> Result<F, String> {
-    let bytes = files::read(path, MAX_FILE)?;
-    let found: F = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if is_sound(&found) { Ok(found) } else { Err("its hash is not its block's".to_owned()) }
+/// Why a file gives no block.
+enum NoBlock {
+    /// It is not known what is in it.
+    Unread(String),
+    /// It holds none: half of one, or something else.
+    Unsound(String),
+}
+
+fn read<F: Kept>(path: &Path) -> Result<F, NoBlock> {
+    let bytes = files::read(path, MAX_FILE).map_err(NoBlock::Unread)?;
+    let found: F = serde_json::from_slice(&bytes).map_err(|error| NoBlock::Unsound(error.to_string()))?;
+    if is_sound(&found) { Ok(found) } else { Err(NoBlock::Unsound("its hash is not its block's".to_owned())) }
 }
 
 #[cfg(test)]
@@ -245,6 +271,31 @@ mod tests {
         assert!(
             folder.path().join("found/3-c.json").exists() && !folder.path().join("found/3-c.tmp").exists()
         );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_removed_or_renamed_is_named_and_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::<Found>::open(folder.path()).unwrap();
+        let at = |name: &str| folder.path().join("found").join(name);
+        store(&spool, &found(1, 1));
+        // One cannot be opened: links that lead round in a circle.
+        std::os::unix::fs::symlink("2-b.tmp", at("2-b.tmp")).unwrap();
+        // One cannot be named as it should.
+        fs::write(at("3-c.tmp"), serde_json::to_vec(&found(3, 3)).unwrap()).unwrap();
+        fs::create_dir(at("3-c.json")).unwrap();
+        fs::create_dir(at("4-d.tmp")).unwrap();
+        for _ in 0..2 {
+            let (blocks, wrong) = loaded(&spool);
+            assert_eq!(blocks, [found(1, 1), found(3, 3)]);
+            for name in ["2-b.tmp", "3-c.tmp", "3-c.json", "4-d.tmp"] {
+                assert_eq!(wrong.iter().filter(|line| line.contains(name)).count(), 1, "{name}: {wrong:?}");
+            }
+            assert!(at("2-b.tmp").is_symlink() && at("3-c.tmp").exists() && at("4-d.tmp").exists());
+        }
+        let (blocks, _) = spool.load().unwrap();
+        blocks.iter().for_each(|(file, _)| spool.remove(file).unwrap());
+        assert!(!at("3-c.tmp").exists(), "it is removed from where it is");
     }
 
     #[test]
