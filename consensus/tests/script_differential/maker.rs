@@ -9,7 +9,7 @@ use bitcoin::{
 };
 
 /// A small generator (splitmix64): the same seed gives the same cases everywhere.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -28,7 +28,7 @@ impl Dice {
         self.below(n) == 0
     }
 
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 
@@ -43,8 +43,8 @@ struct Key {
     public: Vec<u8>,
 }
 
-pub struct Maker {
-    pub dice: Dice,
+pub(crate) struct Maker {
+    pub(crate) dice: Dice,
     secp: Secp256k1<SignOnly>,
     keys: Vec<Key>,
 }
@@ -58,10 +58,10 @@ enum Wrap {
     WitnessInScriptHash,
 }
 
-pub struct Case {
-    pub tx: Transaction,
-    pub input: usize,
-    pub spent: TxOut,
+pub(crate) struct Case {
+    pub(crate) tx: Transaction,
+    pub(crate) input: usize,
+    pub(crate) spent: TxOut,
 }
 
 fn push(data: &[u8]) -> Vec<u8> {
@@ -69,7 +69,7 @@ fn push(data: &[u8]) -> Vec<u8> {
 }
 
 impl Maker {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let (mut dice, secp) = (Dice(seed), Secp256k1::signing_only());
         let keys = (0..6)
             .map(|index| {
@@ -313,7 +313,7 @@ impl Maker {
         script
     }
 
-    pub fn case(&mut self) -> Case {
+    pub(crate) fn case(&mut self) -> Case {
         let mut tx = self.transaction();
         let input = self.dice.below(tx.input.len());
         let amount = self.dice.next() >> 13;

@@ -25,6 +25,9 @@ const HIGH_BANDWIDTH: usize = 3;
 /// Blocks whose senders are remembered: more are not with the chain at any time but for side branches.
 const MAX_SOURCES: usize = 4_096;
 
+/// Blocks of which a peer's bad compact copies are remembered: more than can be new at a time.
+const MAX_SPOILED: usize = 16;
+
 /// A block that was asked for.
 #[derive(Debug)]
 pub(crate) struct InFlight {
@@ -114,8 +117,9 @@ impl Net {
             Some(refusal) => {
                 self.copy_refused(id, hash, &refusal, now);
                 if !refusal.final_ {
-                    // Others may have the block itself.
-                    return self.fill_all(now);
+                    // Others may have the block itself: they are asked before who spoilt it.
+                    let others: Vec<_> = self.peers.keys().filter(|other| **other != id).copied().collect();
+                    others.into_iter().for_each(|other| self.fill(other, now));
                 }
             }
             None if !stored => {
@@ -137,7 +141,10 @@ impl Net {
         }
         let Some(source) = self.take_source(id, &hash) else { return };
         if !source.punish && !refusal.final_ {
-            self.with(id, |peer| peer.spoiled = Some(hash));
+            self.with(id, |peer| {
+                peer.spoiled.truncate(MAX_SPOILED - 1);
+                peer.spoiled.insert(0, hash);
+            });
         }
         self.blame(&source, hash, refusal, now);
     }
@@ -240,7 +247,7 @@ impl Net {
             return;
         }
         // Compact blocks cost nothing when they are bad: this peer has had its one for this block.
-        if self.peers.get(&id).is_some_and(|peer| peer.spoiled == Some(hash)) {
+        if self.peers.get(&id).is_some_and(|peer| peer.spoiled.contains(&hash)) {
             return;
         }
         if work > self.tip_work() {

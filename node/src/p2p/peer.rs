@@ -181,8 +181,8 @@ pub(crate) struct Peer {
     pub(crate) gives_compact: bool,
     /// A compact block whose header is with the chain.
     pub(crate) pending_compact: Option<Arc<CompactBlock>>,
-    /// The block of which it last sent a bad copy, and was not blamed.
-    pub(crate) spoiled: Option<BlockHash>,
+    /// Blocks of which it sent a bad copy and was not blamed, the latest ones.
+    pub(crate) spoiled: Vec<BlockHash>,
     pub(crate) announce: Vec<NodeId>,
     pub(crate) continue_at: Option<BlockHash>,
     pub(crate) getdata: VecDeque<Wanted>,
@@ -260,7 +260,7 @@ impl Peer {
             compact_version: None,
             gives_compact: false,
             pending_compact: None,
-            spoiled: None,
+            spoiled: Vec::new(),
             announce: Vec::new(),
             continue_at: None,
             getdata: VecDeque::new(),

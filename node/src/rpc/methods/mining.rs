@@ -14,7 +14,6 @@ use super::super::error::{
     DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC, RpcError, TYPE,
 };
 use super::{Context, json as format};
-use crate::chain::actor::now;
 use crate::generate::{Payee, mine};
 use crate::hexes;
 use crate::template::{Contents, Template, TemplateTx};
@@ -101,7 +100,8 @@ async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcEr
     let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
     let bytes = hexes::decode(data).ok_or_else(undecodable)?;
     let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
-    let verdict = context.chain.run(move |state| state.propose(&block, now())).await?;
+    let now = context.chain.network_time();
+    let verdict = context.chain.run(move |state| state.propose(&block, now)).await?;
     Ok(json!(verdict.answer()))
 }
 
