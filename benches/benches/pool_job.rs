@@ -85,7 +85,7 @@ fn payouts(folder: &Path, params: &Params) -> (Payouts, iop_pool::ledger::writer
     while ledger.log_state().logged < u64::from(MEMBERS) {
         std::thread::yield_now();
     }
-    (Payouts::new(ledger, None), writer)
+    (Payouts::new(ledger, None, Vec::new()), writer)
 }
 
 fn benches(criterion: &mut Criterion) {

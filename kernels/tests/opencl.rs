@@ -86,7 +86,7 @@ fn a_launch_finds_no_more_than_there_is_room_for_however_easy_the_target() {
                 let versions = [0x2000_0000, 1, 2, 3, 4, 5, 6, 7];
                 let work = Work::with_versions(&[0x77; 80], &versions, Target::from_le_bytes(target));
                 let nonces = scanner.nonces(&work, 1 << 30);
-                assert!(nonces * 8 >> zeros.min(32) <= 2048, "{shape:?} {zeros}: {nonces}");
+                assert!((nonces * 8) >> zeros.min(32) <= 2048, "{shape:?} {zeros}: {nonces}");
                 assert!(nonces <= group || nonces.is_multiple_of(group), "{shape:?} {zeros}: {nonces}");
                 if nonces < 1 << 14 {
                     check(&mut scanner, &work, 7, nonces);

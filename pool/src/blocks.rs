@@ -1,6 +1,7 @@
 //! Found blocks: to every node at once, again after a failure, until they are answered.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::follow::tips::{self, Place};
 use crate::follow::{Snapshot, Work};
 use crate::ledger::{Ledger, LedgerError};
+use crate::run::RunError;
 use crate::spool::{Found, Spool};
 
 /// The first wait before a block is submitted again; it doubles up to [`MAX_WAIT`].
@@ -130,18 +132,21 @@ impl Blocks {
     /// The blocks of an earlier run that may not have been answered.
     ///
     /// # Errors
-    /// The ledger cannot take one: a template on that block would pay again what it pays.
-    pub fn resume(self: &Arc<Self>) -> Result<(), LedgerError> {
-        let (blocks, broken) = match self.spool.load() {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                error!("found blocks of earlier runs cannot be read: {error}");
-                return Ok(());
-            }
-        };
-        broken.iter().for_each(|file| error!("found block cannot be read: {file}"));
+    /// One cannot be read, or the ledger cannot take it: a template on that block would pay again what it pays.
+    pub fn resume(self: &Arc<Self>) -> Result<(), RunError> {
+        let (blocks, wrong) = self
+            .spool
+            .load()
+            .map_err(|error| RunError(format!("found blocks of earlier runs cannot be read: {error}")))?;
         for (_, found) in &blocks {
-            self.adopt(found)?;
+            self.adopt(found).map_err(|error| RunError(error.to_string()))?;
+        }
+        if let [first, others @ ..] = &*wrong {
+            others.iter().for_each(|file| error!("a found block's file is not as it should be: {file}"));
+            return Err(RunError(format!(
+                "a found block's file is not as it should be: {first}; what the block pays could be paid again: mend \
+                 the file, or move it away once the ledger has its block or no node does"
+            )));
         }
         for (file, found) in blocks {
             info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
@@ -174,16 +179,13 @@ impl Blocks {
         // A node may have it when this process is killed, so a file is written before; the disk may take its time.
         let written = tokio::task::block_in_place(|| self.spool.write(&found));
         let sending = self.send(found);
+        let found = &sending.found;
         // The shares of its window go to the disk first: after a loss of power the next start may take the block.
         let stored = tokio::task::block_in_place(|| {
             self.ledger.sync();
-            written.and_then(|unfinished| self.spool.keep(unfinished))
+            written.and_then(|unfinished| self.spool.keep(unfinished, found))
         });
-        let file = stored
-            .inspect_err(|error| {
-                error!(hash = %sending.found.hash, "found block cannot be written to disk: {error}");
-            })
-            .ok();
+        let file = stored.inspect_err(|error| not_on_disk(found, error)).ok();
         self.forget_when_answered(sending, file);
         true
     }
@@ -282,6 +284,8 @@ impl Blocks {
             if self.review(tip).await {
                 seen = Some(tip);
             }
+            let spool = self.spool.clone();
+            let _ = tokio::task::spawn_blocking(move || spool.restore()).await; // the next tip tries again
         }
     }
 
@@ -375,6 +379,13 @@ impl Blocks {
 struct Sending {
     found: Arc<Found>,
     attempts: JoinSet<()>,
+}
+
+/// Says what the file would have held: the nodes may have the block, and whoever reads the log can make the file.
+fn not_on_disk(found: &Found, error: &io::Error) {
+    let text = serde_json::to_string(found).unwrap_or_else(|error| error.to_string());
+    let Found { height, hash, .. } = found;
+    error!("found block cannot be written to disk: {error}; put it into found/{height}-{hash}.json: {text}");
 }
 
 /// Whether a node that has not answered for so long need not be asked any more. A block that is no longer listed

@@ -21,6 +21,9 @@ const QUARTER: u64 = 15 * 60;
 const DAY_OF_QUARTERS: usize = 24 * 4;
 /// Seconds of work that a rate is made from at least: a first share after a second says nothing yet.
 const LEAST_TIME: u64 = 10;
+/// Buckets that a clock may be set back by without the current one following it. Work of so short a time goes to the
+/// bucket that was; after more, all that is counted until the clock has caught up would lie in that one.
+const SET_BACK: u64 = 2;
 /// Part of a bucket that must be over before it is shown as the last point of a chart.
 const SHOWN_PART: u64 = 2;
 
@@ -56,8 +59,6 @@ pub struct Rates {
 /// Work of one worker or of all.
 #[derive(Debug)]
 pub struct History {
-    /// Seconds since 1970.
-    begun: u64,
     minutes: Series,
     quarters: Option<Series>,
 }
@@ -66,14 +67,14 @@ impl History {
     /// Of the whole pool: a day by minutes. Times here and below are in seconds since 1970.
     #[must_use]
     pub fn of_pool(begun: u64) -> Self {
-        Self { begun, minutes: Series::new(begun, MINUTE, DAY_OF_MINUTES), quarters: None }
+        Self { minutes: Series::new(begun, MINUTE, DAY_OF_MINUTES), quarters: None }
     }
 
     /// Of a worker: an hour by minutes, a day by quarters of an hour.
     #[must_use]
     pub fn of_worker(begun: u64) -> Self {
         let quarters = Some(Series::new(begun, QUARTER, DAY_OF_QUARTERS));
-        Self { begun, minutes: Series::new(begun, MINUTE, HOUR_OF_MINUTES), quarters }
+        Self { minutes: Series::new(begun, MINUTE, HOUR_OF_MINUTES), quarters }
     }
 
     /// Adds the difficulty of an accepted share.
@@ -95,15 +96,15 @@ impl History {
         let from = self.minutes.slot.saturating_sub(minutes as u64) * MINUTE;
         let work = self.minutes.current
             + self.minutes.past.iter().rev().take(minutes).map(|&work| f64::from(work)).sum::<f64>();
-        rate(work, now.saturating_sub(from.max(self.begun)))
+        rate(work, now.saturating_sub(from.max(self.minutes.begun)))
     }
 
     /// For a chart.
     pub fn rates(&mut self, span: Span, now: u64) -> Rates {
         match (&mut self.quarters, span) {
-            (Some(quarters), Span::Day) => quarters.rates(DAY_OF_QUARTERS, self.begun, now),
-            (None, Span::Day) => self.minutes.rates(DAY_OF_MINUTES, self.begun, now),
-            (_, Span::Hour) => self.minutes.rates(HOUR_OF_MINUTES, self.begun, now),
+            (Some(quarters), Span::Day) => quarters.rates(DAY_OF_QUARTERS, now),
+            (None, Span::Day) => self.minutes.rates(DAY_OF_MINUTES, now),
+            (_, Span::Hour) => self.minutes.rates(HOUR_OF_MINUTES, now),
         }
     }
 }
@@ -117,6 +118,8 @@ fn rate(work: f64, seconds: u64) -> u64 {
 /// Work by buckets of one length.
 #[derive(Debug)]
 struct Series {
+    /// When it began, in seconds since 1970.
+    begun: u64,
     /// Seconds in a bucket.
     step: u64,
     /// Buckets that are kept beside the current one.
@@ -130,7 +133,7 @@ struct Series {
 
 impl Series {
     fn new(begun: u64, step: u64, kept: usize) -> Self {
-        Self { step, kept, slot: begun / step, current: 0.0, past: VecDeque::new() }
+        Self { begun, step, kept, slot: begun / step, current: 0.0, past: VecDeque::new() }
     }
 
     fn add(&mut self, difficulty: f64, now: u64) {
@@ -138,9 +141,13 @@ impl Series {
         self.current += difficulty;
     }
 
-    /// Makes the bucket of this time the current one. A clock that is set back adds to the one that was.
+    /// Makes the bucket of this time the current one. A clock that is set back a little adds to the one that was; one
+    /// that is set back by far takes all buckets along.
     fn turn(&mut self, now: u64) {
         let slot = now / self.step;
+        if self.slot > slot + SET_BACK {
+            self.set_back(slot, now);
+        }
         let turns = slot.saturating_sub(self.slot);
         if turns == 0 {
             return;
@@ -153,6 +160,22 @@ impl Series {
         self.slot = slot;
     }
 
+    /// Takes all buckets along to this time, the running one as one that is full. So no bucket has more work than its
+    /// time, though some may be missing where the clock was ahead for a while.
+    fn set_back(&mut self, slot: u64, now: u64) {
+        if self.past.is_empty() && self.current == 0.0 {
+            *self = Self::new(now, self.step, self.kept);
+            return;
+        }
+        let back = (self.slot + 1 - slot).saturating_mul(self.step);
+        self.begun = self.begun.saturating_sub(back);
+        self.push(self.current as f32);
+        (self.slot, self.current) = (slot, 0.0);
+        while self.past.len() as u64 > slot {
+            self.past.pop_front(); // none was before 1970
+        }
+    }
+
     fn push(&mut self, work: f32) {
         if self.past.len() >= self.kept {
             self.past.pop_front();
@@ -162,11 +185,11 @@ impl Series {
 
     /// The last `limit` buckets as rates. The current one is among them when half of it is over, or when there is
     /// no other.
-    fn rates(&mut self, limit: usize, begun: u64, now: u64) -> Rates {
+    fn rates(&mut self, limit: usize, now: u64) -> Rates {
         self.turn(now);
         let skipped = self.past.len().saturating_sub(limit);
         let first = self.slot - self.past.len() as u64 + skipped as u64;
-        let seconds = |slot: u64, end: u64| end.saturating_sub((slot * self.step).max(begun));
+        let seconds = |slot: u64, end: u64| end.saturating_sub((slot * self.step).max(self.begun));
         let full = (first..).zip(self.past.iter().skip(skipped));
         let mut hash_rate: Vec<u64> =
             full.map(|(slot, &work)| rate(f64::from(work), seconds(slot, (slot + 1) * self.step))).collect();
@@ -256,6 +279,53 @@ mod tests {
         let rates = history.rates(Span::Hour, BEGIN + 180);
         assert_eq!(rates.hash_rate, [0, 0, 2 * RATE / MINUTE]);
         assert_eq!(rates.from, BEGIN);
+    }
+
+    #[test]
+    fn after_a_clock_was_ahead_for_a_while_rates_are_no_wonder_of_speed() {
+        let ways = [2400, 5400, 1_000_000].map(|ahead| [(true, ahead), (false, ahead)]);
+        for (is_pool, ahead) in ways.into_iter().flatten() {
+            let mut history = if is_pool { History::of_pool(BEGIN) } else { History::of_worker(BEGIN) };
+            mine(&mut history, BEGIN, BEGIN + 1200);
+            mine(&mut history, BEGIN + ahead, BEGIN + ahead + 60);
+            let mut from = BEGIN + 1260;
+            for to in [BEGIN + 1300, BEGIN + 1500, BEGIN + 4500] {
+                mine(&mut history, from, to);
+                from = to;
+                let HashRate { ten_minutes, hour } = history.hash_rate(to);
+                assert!(
+                    ten_minutes <= RATE * 5 / 4 && hour <= RATE * 5 / 4,
+                    "{ten_minutes} and {hour} at {to}"
+                );
+                for span in [Span::Hour, Span::Day] {
+                    let rates = history.rates(span, to);
+                    assert!(rates.hash_rate.iter().all(|&rate| rate <= RATE * 2), "{ahead}, {to}: {rates:?}");
+                }
+            }
+            assert_eq!(history.hash_rate(from).ten_minutes, RATE);
+            let rates = history.rates(Span::Hour, from);
+            assert_eq!((rates.from % MINUTE, rates.hash_rate.last()), (0, Some(&RATE)));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_at_the_start_is_forgotten() {
+        let mut history = History::of_worker(BEGIN + 100_000);
+        mine(&mut history, BEGIN, BEGIN + 1800);
+        assert_eq!(history.hash_rate(BEGIN + 1800), HashRate { ten_minutes: RATE, hour: RATE });
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_to_1970_breaks_nothing() {
+        let mut history = History::of_pool(BEGIN);
+        mine(&mut history, BEGIN, BEGIN + 7200);
+        for now in [0, 1, 61] {
+            history.add(EASY, now);
+            history.hash_rate(now);
+            for span in [Span::Hour, Span::Day] {
+                assert!(history.rates(span, now).from <= now);
+            }
+        }
     }
 
     #[test]

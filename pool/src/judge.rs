@@ -1,5 +1,6 @@
 //! The verdict on a share: its header is built again and hashed, nothing is taken on trust.
 
+use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::server::Submit;
@@ -11,7 +12,7 @@ use crate::job::Job;
 /// How far ahead of our clock, or of the template's time where that is later, a share's time may be, in seconds.
 /// Machines roll the time when they run out of nonces, and clocks differ; nodes take up to two hours, of which this
 /// leaves most to the network's own clocks. The template's time is ahead of ours where the chain's median is: work
-/// that the pool gave out itself must count.
+/// that the pool gave out itself must count. A block counts as far ahead as nodes take it.
 pub const MAX_TIME_AHEAD: u32 = 600;
 
 /// A share that is good, but for having been seen before.
@@ -43,17 +44,23 @@ pub fn judge(
     if job.tip.is_stale() {
         return Err(Reject::JobNotFound);
     }
-    let (min, max) = (job.template.min_time, now.max(job.template.time).saturating_add(MAX_TIME_AHEAD));
-    if submit.ntime.0 < min || submit.ntime.0 > max {
-        return Err(Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime)));
+    let (min, clock) = (job.template.min_time, now.max(job.template.time));
+    let max = clock.saturating_add(MAX_TIME_AHEAD);
+    let false_time = || Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime));
+    if submit.ntime.0 < min || u64::from(submit.ntime.0) > u64::from(clock) + MAX_FUTURE_BLOCK_TIME {
+        return Err(false_time());
     }
     let version = submit.version_bits.map_or(job.version, |bits| job.version.rolled(mask, bits));
     let header = job.work.header(extranonce1, &submit.extranonce2, version, submit.ntime, submit.nonce);
     let hash = sha256d(&header);
+    let is_block = job.is_block(&hash);
+    if submit.ntime.0 > max && !is_block {
+        return Err(false_time());
+    }
     if !job.share_target(difficulty).is_met_by(&hash) {
         return Err(Reject::LowDifficulty);
     }
-    Ok(Solved { header, hash, is_block: job.is_block(&hash) })
+    Ok(Solved { header, hash, is_block })
 }
 
 #[cfg(test)]
@@ -158,6 +165,32 @@ mod tests {
         assert_eq!(at(NOW + MAX_TIME_AHEAD), Ok(()));
         for wrong in [0, job.template.min_time - 1, NOW + MAX_TIME_AHEAD + 1, u32::MAX] {
             assert_eq!(at(wrong).unwrap_err().code(), 20);
+        }
+    }
+
+    #[test]
+    fn a_block_is_taken_as_far_ahead_as_nodes_take_it() {
+        let job = job();
+        let easiest = Difficulty::new(1e-300).unwrap();
+        let two_hours = NOW + 7200;
+        let judged = |ntime, nonce| {
+            let submit = Submit { ntime: NTime(ntime), ..submit(&job, nonce) };
+            judge(&job, easiest, &Extranonce1::from_u32(0), VersionMask::SERVER, &submit, NOW)
+        };
+        for ntime in [NOW + MAX_TIME_AHEAD + 1, two_hours] {
+            let (mut blocks, mut others) = (0, 0);
+            for nonce in 0..2000 {
+                match judged(ntime, nonce) {
+                    Ok(solved) => blocks += u32::from(solved.is_block),
+                    Err(reject) => others += u32::from(reject.code() == 20),
+                }
+            }
+            assert!(blocks > 0 && blocks + others == 2000, "{blocks} blocks, {others} others");
+        }
+        let block = (0..).find(|&nonce| judged(two_hours, nonce).is_ok()).unwrap();
+        assert!(judged(two_hours, block).unwrap().is_block);
+        for wrong in [two_hours + 1, job.template.min_time - 1] {
+            assert!((0..2000).all(|nonce| judged(wrong, nonce).is_err_and(|reject| reject.code() == 20)));
         }
     }
 

@@ -4,6 +4,7 @@
 //! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]), blocks of
 //! ours that nobody handed in ([`crate::strays`]).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bitcoin::BlockHash;
@@ -35,6 +36,8 @@ pub struct Payouts {
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
     strays: Strays,
+    /// Blocks that nobody handed in and that the books have taken.
+    taken: AtomicU64,
     /// What was last found, by the parent that templates stand on.
     last: Mutex<Option<(BlockHash, Option<BlockId>)>>,
 }
@@ -44,7 +47,14 @@ impl Payouts {
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
         let strays = Strays::new(Arc::clone(&ledger), licenses);
-        Self { ledger, chapter, numbers: Arc::default(), strays, last: Mutex::default() }
+        Self {
+            ledger,
+            chapter,
+            numbers: Arc::default(),
+            strays,
+            taken: AtomicU64::new(0),
+            last: Mutex::default(),
+        }
     }
 
     /// Where the numbers of jobs come from.
@@ -58,14 +68,18 @@ impl Payouts {
     /// # Errors
     /// The node did not say.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
-        let parent = parent_of(template);
+        let (parent, taken) = (parent_of(template), self.taken.load(Ordering::Acquire));
         let last = *self.last.lock().expect("no panic while the lock is held");
         let base = match last {
             _ if self.ledger.has_block(&parent) => Some(parent),
             Some((hash, base)) if hash == template.parent => base,
             _ => self.nearest(node, parent.height).await?,
         };
-        *self.last.lock().expect("no panic while the lock is held") = Some((template.parent, base));
+        let mut last = self.last.lock().expect("no panic while the lock is held");
+        // Else another block may be the nearest by now.
+        if self.taken.load(Ordering::Acquire) == taken {
+            *last = Some((template.parent, base));
+        }
         Ok(base)
     }
 
@@ -88,10 +102,12 @@ impl Payouts {
     ///
     /// # Errors
     /// The node did not say, or the ledger cannot be read or written.
-    pub async fn take_strays(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
+    pub(crate) async fn take_strays(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
         let taken = self.strays.look(node, tip).await?;
         if taken > 0 {
-            *self.last.lock().expect("no panic while the lock is held") = None;
+            let mut last = self.last.lock().expect("no panic while the lock is held");
+            self.taken.fetch_add(1, Ordering::Release);
+            *last = None;
         }
         Ok(taken)
     }

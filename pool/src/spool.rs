@@ -1,11 +1,124 @@
 //! Found blocks that no node has answered yet, with what the pool has to know of them after a restart.
+//!
+//! Here: what is kept of a block, and the reserve: room on the disk for the block that finds none left. A block that
+//! nodes have and no file holds could be missing in the ledger after the next start, and what it paid be paid again.
+//! Not here: the files themselves ([`iop_mining::spool`]), when a block is done with ([`crate::blocks`]).
 
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use iop_mining::spool::{Earlier, Unfinished};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::ledger::book::Record;
 
-/// The folder of found blocks.
-pub type Spool = iop_mining::spool::Spool<Found>;
+/// The reserve's size in bytes: that of the largest file that is read back, which is four full blocks in hex. Real
+/// blocks take some kilobytes, so it holds a thousand of them.
+const RESERVE: u64 = 32 << 20;
+/// The disk must have room for so many reserves before one is made: the ledger and the log need some too, and a reserve
+/// that fills the disk itself helps nobody.
+const ROOM_IN_RESERVES: u64 = 2;
+/// The reserve's name beside the blocks' files.
+const RESERVE_FILE: &str = "reserve";
+/// Bytes that are written at a time where the file system cannot set room aside.
+const CHUNK: usize = 1 << 20;
+
+/// The folder of found blocks, with its reserve.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    files: iop_mining::spool::Spool<Found>,
+    reserve: PathBuf,
+}
+
+impl Spool {
+    /// Opens it, makes it where it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn open(datadir: &Path) -> io::Result<Self> {
+        let files = iop_mining::spool::Spool::open(datadir)?;
+        let spool = Self { files, reserve: datadir.join("found").join(RESERVE_FILE) };
+        spool.restore();
+        Ok(spool)
+    }
+
+    /// Writes a block, if need be into the reserve's room: when this returns it survives the process, and a loss of
+    /// power after [`Spool::keep`].
+    ///
+    /// # Errors
+    /// Those of [`iop_mining::spool::Spool::write`], with the reserve given up too.
+    pub fn write(&self, found: &Found) -> io::Result<Unfinished> {
+        self.files.write(found).or_else(|error| self.without_reserve(error, || self.files.write(found)))
+    }
+
+    /// Makes a written block survive a loss of power, if need be by writing it again into the reserve's room, and gives
+    /// its file.
+    ///
+    /// # Errors
+    /// The disk did not take it, with the reserve given up too.
+    pub fn keep(&self, written: Unfinished, found: &Found) -> io::Result<PathBuf> {
+        let again = || self.files.keep(self.files.write(found)?);
+        self.files.keep(written).or_else(|error| self.without_reserve(error, again))
+    }
+
+    fn without_reserve<T>(&self, error: io::Error, again: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if fs::remove_file(&self.reserve).is_err() {
+            return Err(error); // it is given up already
+        }
+        warn!("the reserve on the disk is given up for a found block: {error}");
+        again()
+    }
+
+    /// Forgets a block that was answered, by the file that [`Spool::keep`] or [`Spool::load`] gave.
+    ///
+    /// # Errors
+    /// The file is there and cannot be removed.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.files.remove(path)
+    }
+
+    /// The blocks of earlier runs with their files, and the files that hold none, with the reason.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn load(&self) -> io::Result<(Vec<Earlier<Found>>, Vec<String>)> {
+        self.files.load()
+    }
+
+    /// Makes the reserve where it is missing and the disk has room for it. May wait for the disk.
+    pub fn restore(&self) {
+        if fs::metadata(&self.reserve).is_ok_and(|file| file.len() == RESERVE) {
+            return;
+        }
+        if let Err(error) = self.set_aside() {
+            let _ = fs::remove_file(&self.reserve); // a part of it would be taken for the whole
+            let name = self.reserve.display();
+            warn!("no room is kept for found blocks, make room on the disk: {name}: {error}");
+        }
+    }
+
+    fn set_aside(&self) -> io::Result<()> {
+        let mut options = File::options();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&self.reserve)?;
+        let disk = rustix::fs::fstatvfs(&file)?;
+        let (free, wanted) = (disk.f_bavail.saturating_mul(disk.f_frsize), ROOM_IN_RESERVES * RESERVE);
+        if free < wanted {
+            return Err(io::Error::other(format!("the disk has {free} bytes left, {wanted} expected")));
+        }
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                let chunk = vec![0; CHUNK];
+                (0..RESERVE / CHUNK as u64).try_for_each(|_| file.write_all(&chunk))
+            }
+            done => Ok(done?),
+        }
+    }
+}
 
 /// A found block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +156,7 @@ impl iop_mining::spool::Kept for Found {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
     use bitcoin::consensus::encode::serialize_hex;
     use iop_consensus::params::Params;
 
@@ -55,5 +169,55 @@ pub(crate) mod tests {
         let (license, worker) = ("license".into(), "worker".into());
         let (hash, block) = (block.block_hash().to_string(), serialize_hex(&block));
         Found { height, hash, license, worker, time: 5, block, record: None }
+    }
+
+    /// Puts other files into the folder until it takes no more: with the reserve, as many as it may have.
+    pub(crate) fn fill(datadir: &Path, files: usize) {
+        for number in 0..files {
+            fs::write(datadir.join(format!("found/{number}.txt")), "").unwrap();
+        }
+    }
+
+    fn loaded(spool: &Spool) -> Vec<Found> {
+        spool.load().unwrap().0.into_iter().map(|(_, found)| found).collect()
+    }
+
+    fn has_reserve(spool: &Spool) -> bool {
+        fs::metadata(&spool.reserve).is_ok_and(|file| file.len() == RESERVE)
+    }
+
+    #[test]
+    fn a_block_that_finds_no_room_takes_the_reserves() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        assert!(has_reserve(&spool));
+        fill(folder.path(), 999);
+        let path = spool.keep(spool.write(&found(1, 1)).unwrap(), &found(1, 1)).unwrap();
+        assert!(!has_reserve(&spool));
+        assert_eq!(loaded(&spool), [found(1, 1)]);
+        assert!(spool.write(&found(2, 2)).is_err(), "there is one only");
+        spool.remove(&path).unwrap();
+        spool.restore();
+        assert!(has_reserve(&spool));
+    }
+
+    #[test]
+    fn a_block_that_the_disk_does_not_keep_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        let written = spool.write(&found(1, 1)).unwrap();
+        fs::remove_file(folder.path().join(format!("found/1-{}.tmp", found(1, 1).hash))).unwrap();
+        spool.keep(written, &found(1, 1)).unwrap();
+        assert_eq!((loaded(&spool), has_reserve(&spool)), (vec![found(1, 1)], false));
+    }
+
+    #[test]
+    fn a_part_of_a_reserve_is_made_whole_and_is_no_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::open(folder.path()).unwrap();
+        fs::write(&spool.reserve, "").unwrap();
+        let again = Spool::open(folder.path()).unwrap();
+        assert!(has_reserve(&again));
+        assert_eq!(again.load().unwrap(), (vec![], vec![]));
     }
 }

@@ -33,6 +33,8 @@ const REMEMBERED_HEIGHTS: u32 = 6;
 const MAX_JOBS: usize = 5_000;
 /// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
 const MAX_SEEN: usize = 1_000;
+/// Core's code for a block whose data it has deleted.
+const DELETED: i64 = -1;
 /// Who found such a block, for people.
 const NOT_HANDED_IN: &str = "not handed in";
 
@@ -128,7 +130,7 @@ impl Known {
 
 /// Why it could not be looked.
 #[derive(Debug, thiserror::Error)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// The node did not say.
     #[error(transparent)]
     Node(#[from] RpcError),
@@ -143,18 +145,22 @@ pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
     made: Mutex<VecDeque<Made>>,
-    /// Held while it is looked: two nodes tell of the same tip at once.
-    known: tokio::sync::Mutex<Known>,
+    known: Mutex<Known>,
 }
 
 impl Strays {
     /// Of blocks that these licenses sign.
     pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>) -> Self {
-        Self { ledger, licenses, made: Mutex::default(), known: tokio::sync::Mutex::default() }
+        Self { ledger, licenses, made: Mutex::default(), known: Mutex::default() }
     }
 
     fn made(&self) -> MutexGuard<'_, VecDeque<Made>> {
         self.made.lock().expect("no panic while the lock is held")
+    }
+
+    /// Never held while a node is asked: one that hangs holds up nobody else.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no panic while the lock is held")
     }
 
     /// A job is made on a parent, by this plan.
@@ -174,31 +180,29 @@ impl Strays {
     /// # Errors
     /// It is not known what the chain has; the next tip looks again.
     pub(crate) async fn look(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
-        let mut known = self.known.lock().await;
-        let lowest = if known.hashes.is_empty() {
+        let lowest = if self.known().hashes.is_empty() {
             self.ledger.height_below(tip.height.saturating_add(1)).unwrap_or(tip.height)
         } else {
             0
         };
         let lowest = lowest.max(tip.height.saturating_sub(MATURITY));
         let (mut at, mut new) = (tip, Vec::new());
-        while at.height > lowest && !known.hashes.contains(&at.hash) && !self.ledger.has_block(&at) {
+        while at.height > lowest && !self.known().hashes.contains(&at.hash) && !self.ledger.has_block(&at) {
             let seen = match node.call::<String>("getblock", json!([at.hash, false]), CALL_TIME).await {
                 Ok(text) => Seen::read(at.height, at.hash, &text)?,
-                // It has deleted old blocks.
-                Err(RpcError::Node { .. }) if !new.is_empty() => break,
+                Err(RpcError::Node { code: DELETED, .. }) => break,
                 Err(trouble) => return Err(trouble.into()),
             };
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
             new.push(seen);
         }
         let mut taken = 0;
-        // From below: each stands on those before it.
-        for seen in new.iter().rev() {
+        // From below: each stands on those before it. Two nodes may tell of one tip at once.
+        for seen in new.iter().rev().filter(|seen| !self.known().hashes.contains(&seen.id.hash)) {
             taken += usize::from(self.judge(seen)?);
-            known.add(seen.id.hash);
+            self.known().add(seen.id.hash);
         }
-        known.add(tip.hash);
+        self.known().add(tip.hash);
         Ok(taken)
     }
 

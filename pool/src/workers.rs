@@ -1,19 +1,23 @@
 //! Counters of shares per worker, in memory: they begin at zero with every start of the pool. The durable share
 //! log, from which members are paid, is not here.
 
-use std::collections::HashMap;
+mod newcomers;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::verdict::Reject;
 use serde::Serialize;
 
+use self::newcomers::Newcomers;
 use crate::history::{HashRate, History, Rates, Span};
 
-/// Workers that are listed at most. Names cost nothing, so those that never had a share accepted make room when
-/// they leave; at about 450 bytes each, this is 45 MB, and the [history] of those with shares beside it.
+/// Workers that are listed at most. Names cost little, so of those that are on no connection the one whose last share
+/// is the oldest makes room; at about 500 bytes each, this is 50 MB, and the [history] of those with shares beside it.
 ///
 /// [history]: crate::history
 const MAX_LISTED: usize = 100_000;
@@ -82,6 +86,11 @@ impl Counters {
         self.rejected[usize::from(index)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Time of the last good one, in seconds since 1970; 0 without any.
+    fn last_share(&self) -> u64 {
+        self.last_share.load(Ordering::Relaxed)
+    }
+
     fn work(&self) -> f64 {
         f64::from_bits(self.work.load(Ordering::Relaxed))
     }
@@ -94,7 +103,7 @@ impl Counters {
             accepted: self.accepted.load(Ordering::Relaxed),
             rejected: rejected.filter(|&(_, count)| count > 0).collect(),
             work: self.work(),
-            last_share: Some(self.last_share.load(Ordering::Relaxed)).filter(|&time| time > 0),
+            last_share: Some(self.last_share()).filter(|&time| time > 0),
         }
     }
 }
@@ -117,27 +126,91 @@ pub struct Shares {
 pub struct Worker {
     /// `ADDRESS[.worker]`.
     pub user: Box<str>,
-    /// Its shares.
+    /// Its shares. They grow while it is present.
     pub counters: Counters,
     connections: AtomicU64,
+    /// Workers that were listed before it.
+    number: u64,
 }
 
 /// A worker's presence on one connection.
 #[derive(Debug)]
-pub struct Presence(Arc<Worker>);
+pub struct Presence {
+    worker: Arc<Worker>,
+    list: Arc<Mutex<List>>,
+}
 
 impl std::ops::Deref for Presence {
     type Target = Worker;
 
     fn deref(&self) -> &Worker {
-        &self.0
+        &self.worker
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut list = lock(&self.list);
+        if self.worker.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
+            list.away.insert(self.worker.rank(), Arc::clone(&self.worker));
+        }
     }
+}
+
+/// When the last share came, then the number: who comes first makes room first.
+type Rank = (u64, u64);
+
+impl Worker {
+    /// Stays the same while it is on no connection.
+    fn rank(&self) -> Rank {
+        (self.counters.last_share(), self.number)
+    }
+}
+
+/// The workers that are listed.
+#[derive(Debug, Default)]
+struct List {
+    by_name: HashMap<Box<str>, Arc<Worker>>,
+    /// Those on no connection.
+    away: BTreeMap<Rank, Arc<Worker>>,
+    /// Listed since the start.
+    listed: u64,
+}
+
+impl List {
+    /// Whether there is room for one more, or was made.
+    fn make_room(&mut self, limit: usize) -> bool {
+        if self.by_name.len() < limit {
+            return true;
+        }
+        let oldest = self.away.pop_first();
+        oldest.is_some_and(|(_, worker)| self.by_name.remove(&worker.user).is_some())
+    }
+
+    fn add(&mut self, user: &str) -> Arc<Worker> {
+        let (counters, number) = (Counters::new(History::of_worker(now())), self.listed);
+        self.listed += 1;
+        let worker = Arc::new(Worker { user: user.into(), counters, connections: AtomicU64::new(0), number });
+        self.by_name.insert(user.into(), Arc::clone(&worker));
+        worker
+    }
+}
+
+fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
+    list.lock().expect("no panic while the lock is held")
+}
+
+/// Why a worker is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// All that are listed are at work.
+    #[error("the pool has no room for another worker")]
+    Full,
+    /// Its host has brought too many names.
+    #[error(
+        "too many new worker names from your address: use names that have worked here, or come again later"
+    )]
+    TooManyNames,
 }
 
 /// A line of the workers' list.
@@ -157,7 +230,8 @@ pub struct Listed {
 /// All workers.
 #[derive(Debug)]
 pub struct Workers {
-    listed: Mutex<HashMap<Box<str>, Arc<Worker>>>,
+    list: Arc<Mutex<List>>,
+    newcomers: Newcomers,
     /// Shares of all workers together.
     pub totals: Counters,
 }
@@ -165,55 +239,58 @@ pub struct Workers {
 impl Default for Workers {
     /// None yet; the pool's history begins now.
     fn default() -> Self {
-        Self { listed: Mutex::default(), totals: Counters::new(History::of_pool(now())) }
+        let totals = Counters::new(History::of_pool(now()));
+        Self { list: Arc::default(), newcomers: Newcomers::default(), totals }
     }
 }
 
 impl Workers {
-    /// A worker begins on a connection; `None` when the list is full.
-    #[must_use]
-    pub fn join(&self, user: &str) -> Option<Presence> {
-        self.join_within(user, MAX_LISTED)
+    /// A worker begins on a connection from an address. One that is not listed counts as a new name of that host,
+    /// unless the ledger has it.
+    ///
+    /// # Errors
+    /// The list is full, or the host has brought too many names.
+    pub fn join(&self, user: &str, ip: IpAddr, is_in_ledger: bool) -> Result<Presence, NotTaken> {
+        let may_come = || is_in_ledger || self.newcomers.admit(ip, Instant::now());
+        self.join_within(user, MAX_LISTED, may_come)
     }
 
-    fn join_within(&self, user: &str, limit: usize) -> Option<Presence> {
-        let mut listed = self.listed.lock().expect("no panic while the lock is held");
-        if !listed.contains_key(user) {
-            if listed.len() >= limit {
-                listed.retain(|_, worker| {
-                    worker.connections.load(Ordering::Relaxed) > 0
-                        || worker.counters.accepted.load(Ordering::Relaxed) > 0
-                });
+    fn join_within(
+        &self,
+        user: &str,
+        limit: usize,
+        may_come: impl FnOnce() -> bool,
+    ) -> Result<Presence, NotTaken> {
+        let mut list = lock(&self.list);
+        let worker = match list.by_name.get(user).cloned() {
+            Some(worker) => {
+                list.away.remove(&worker.rank());
+                worker
             }
-            if listed.len() >= limit {
-                return None;
-            }
-            let counters = Counters::new(History::of_worker(now()));
-            let worker = Worker { user: user.into(), counters, connections: AtomicU64::new(0) };
-            listed.insert(user.into(), Arc::new(worker));
-        }
-        let worker = Arc::clone(&listed[user]);
+            None if !may_come() => return Err(NotTaken::TooManyNames),
+            None if !list.make_room(limit) => return Err(NotTaken::Full),
+            None => list.add(user),
+        };
         worker.connections.fetch_add(1, Ordering::Relaxed);
-        Some(Presence(worker))
+        Ok(Presence { worker, list: Arc::clone(&self.list) })
     }
 
     /// A worker, by its whole user name.
     #[must_use]
     pub fn find(&self, user: &str) -> Option<Arc<Worker>> {
-        self.listed.lock().expect("no panic while the lock is held").get(user).cloned()
+        lock(&self.list).by_name.get(user).cloned()
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.listed.lock().expect("no panic while the lock is held").len()
+        lock(&self.list).by_name.len()
     }
 
     /// How many there are, and the `limit` of them with most work.
     #[must_use]
     pub fn list(&self, limit: usize) -> (usize, Vec<Listed>) {
-        let workers: Vec<Arc<Worker>> =
-            self.listed.lock().expect("no panic while the lock is held").values().cloned().collect();
+        let workers: Vec<Arc<Worker>> = lock(&self.list).by_name.values().cloned().collect();
         let read = |worker: &Arc<Worker>| Listed {
             user: worker.user.to_string(),
             connections: worker.connections.load(Ordering::Relaxed),
@@ -251,30 +328,54 @@ mod tests {
         assert_eq!(shares.rejected, [(20, 1), (22, 2), (25, 1)].into());
     }
 
+    fn join(workers: &Workers, user: &str) -> Presence {
+        workers.join(user, IpAddr::from([9, 9, 9, 9]), false).unwrap()
+    }
+
     #[test]
     fn a_worker_keeps_its_counters_over_connections() {
         let workers = Workers::default();
-        let first = workers.join("a").unwrap();
+        let first = join(&workers, "a");
         first.counters.accept(difficulty(1.0), 1);
-        let second = workers.join("a").unwrap();
+        let second = join(&workers, "a");
         drop(first);
         second.counters.accept(difficulty(1.0), 2);
-        let _idle = workers.join("b");
+        let _idle = join(&workers, "b");
         let (total, listed) = workers.list(1);
         assert_eq!((total, listed.len()), (2, 1));
         assert_eq!((listed[0].user.as_str(), listed[0].connections, listed[0].shares.accepted), ("a", 1, 2));
     }
 
     #[test]
-    fn names_that_never_worked_make_room_and_others_stay() {
+    fn whoever_left_makes_room_the_oldest_share_first_and_who_is_here_stays() {
         let workers = Workers::default();
-        let worked = workers.join_within("worked", 3).unwrap();
-        worked.counters.accept(difficulty(1.0), 1);
-        drop(worked);
-        let _here = workers.join_within("here", 3).unwrap();
-        drop(workers.join_within("gone", 3));
-        let _new = workers.join_within("new", 3).expect("the one that is gone made room");
-        assert!(workers.join_within("too many", 3).is_none());
-        assert_eq!(workers.join_within("worked", 3).unwrap().counters.read().accepted, 1);
+        let join = |user| workers.join_within(user, 3, || true);
+        let present = |user: &str| workers.find(user).is_some();
+        for (user, last) in [("late", 20), ("early", 10)] {
+            join(user).unwrap().counters.accept(difficulty(1.0), last);
+        }
+        drop(join("never"));
+        let _new = join("new").expect("the one that never worked made room");
+        assert!(!present("never") && present("early"));
+        // One that is here makes no room, however old its share; and one that came and left again does.
+        let early = join("early").unwrap();
+        let _other = join("other").unwrap();
+        assert!(present("early") && !present("late"));
+        assert_eq!(join("too many").unwrap_err(), NotTaken::Full);
+        assert_eq!(join("early").unwrap().counters.read().accepted, 1, "one that is listed needs no room");
+        drop(early);
+        let _another = join("another").unwrap();
+        assert!(!present("early"));
+        assert_eq!((workers.count(), lock(&workers.list).away.len()), (3, 0));
+    }
+
+    #[test]
+    fn a_host_that_made_up_too_many_names_still_has_those_that_are_known() {
+        let (workers, host) = (Workers::default(), IpAddr::from([9, 9, 9, 9]));
+        let join = |user: &str, is_in_ledger| workers.join(user, host, is_in_ledger).map(|_| ());
+        let made_up = (0..).take_while(|number| join(&number.to_string(), false).is_ok()).count();
+        assert_eq!((made_up, join("x", false)), (4096, Err(NotTaken::TooManyNames)));
+        assert_eq!((join("0", false), join("paid before", true)), (Ok(()), Ok(())));
+        assert!(workers.join("x", IpAddr::from([9, 9, 9, 8]), false).is_ok());
     }
 }

@@ -41,7 +41,7 @@ impl Following {
         let (ledger, writer) = Ledger::open(folder.path(), rules, params.prefixes).unwrap();
         let [_, (_, key), ..] = devnet_keys();
         let health = Arc::new(Health::new(&nodes));
-        let payouts = Payouts::new(ledger, None);
+        let payouts = Payouts::new(ledger, None, Vec::new());
         let (follower, snapshots) = Follower::new(params, nodes, vec![key], payouts, Arc::clone(&health));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.spawn(follower.run());

@@ -283,6 +283,8 @@ fn a_block_that_nobody_handed_in(scheme: &str) {
     });
     let listed = listed.expect("it is in the books and in the chain");
     assert_eq!(listed["finder"], if scheme == "solo" { member.as_str() } else { "not handed in" });
+    // Handed in after all, it is no second block.
+    assert!([0, 21].contains(&worker.submit(&share)));
     let share = worker.solve_block(&job);
     assert_eq!(worker.submit(&share), 0);
     stand.wait_for_height(height + 2);

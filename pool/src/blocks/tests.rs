@@ -1,11 +1,13 @@
 //! Found blocks: what is kept, for how long, and what the nodes' words make of them.
 
 #![allow(clippy::unwrap_used)]
+use std::path::Path;
+
 use super::*;
 use iop_consensus::params::Params;
 use iop_mining::rpc::NodeAddress;
 
-use crate::spool::tests::found;
+use crate::spool::tests::{fill, found};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_no_node_answers_few_blocks_of_a_height_are_kept() {
@@ -47,6 +49,77 @@ async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
     assert!(ledger.has_stored(&record.id));
     again.finish(Duration::from_secs(60)).await;
     assert_eq!(again.spool.load().unwrap().0.len(), 0);
+}
+
+/// What is logged, as one text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn stand(datadir: &Path) -> (Arc<Blocks>, Arc<Ledger>) {
+    let ledger = crate::ledger::tests::temporary();
+    let chain = ChainIdentity::of(&Params::devnet());
+    let spool = Spool::open(datadir).unwrap();
+    (Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger)), ledger)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, ledger) = stand(folder.path());
+    fill(folder.path(), 1000); // the reserve is of no use then
+    let mut block = found(7, 1);
+    block.worker = "with \"quotes\" and é".into();
+    let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
+    block.record = Some(record.clone());
+    let log = Log::default();
+    let writer = {
+        let log = log.clone();
+        move || log.clone()
+    };
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+    tracing::subscriber::with_default(subscriber, || blocks.deliver(block.clone()));
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = log.lines().find(|line| line.contains("found block cannot be written")).unwrap();
+    assert!(line.contains("ERROR"), "{line}");
+    let (name, text) = line.split_once(" put it into ").unwrap().1.split_once(": ").unwrap();
+
+    // The pool has ended, an operator has made room and put the block back.
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, ledger) = stand(folder.path());
+    std::fs::write(folder.path().join(name), text).unwrap();
+    blocks.resume().unwrap();
+    assert!(ledger.has_stored(&record.id));
+    assert_eq!(blocks.records()[0].worker, block.worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_found_block_that_cannot_be_read_keeps_the_pool_from_paying_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, ledger) = stand(folder.path());
+    let mut block = found(7, 1);
+    block.record = Some(crate::ledger::tests::record(&ledger, 7, &block.hash));
+    std::fs::write(folder.path().join("found/6-ab.json"), "{").unwrap();
+    blocks.deliver(block.clone());
+    let (blocks, ledger) = stand(folder.path());
+    let error = blocks.resume().unwrap_err().to_string();
+    assert!(error.contains("found/6-ab.json") && error.contains("move it away"), "{error}");
+    assert!(!error.contains('\n') && !error.contains("  "), "{error}");
+    assert!(ledger.has_block(&block.record.unwrap().id), "the others are taken");
+    std::fs::rename(folder.path().join("found/6-ab.json"), folder.path().join("6-ab.json")).unwrap();
+    blocks.resume().unwrap();
+    std::fs::remove_dir_all(folder.path().join("found")).unwrap();
+    let error = blocks.resume().unwrap_err().to_string();
+    assert!(error.contains("found blocks of earlier runs cannot be read"), "{error}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::health::Health;
 use super::tips::{self, ChainTip};
 use crate::ledger::store::BlockId;
 use crate::payouts::{Payouts, parent_of};
+use crate::strays::Trouble;
 
 /// How often the template is asked for on an unchanged tip, for the fees of new transactions.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -194,11 +195,10 @@ impl Source {
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, fresh, "template");
                 let (id, parent) = (template.long_poll_id.clone(), parent_of(&template));
-                // The tip is of a license of ours. If it is not in the books, no job may come before it is.
-                if licenses.infos.iter().any(|license| license.last_block == Some(parent.height.into()))
-                    && base != Some(parent)
-                {
-                    take_strays(&self.payouts, node, parent, &self.wishes).await;
+                // A block of a license of ours is above the nearest in the books: no job may come before it is there.
+                let booked = base.map_or(0, |base| u64::from(base.height));
+                if licenses.infos.iter().any(|license| license.last_block.is_some_and(|last| last > booked)) {
+                    take_strays(&self.payouts, node, parent, &self.wishes).await?;
                     base = self.payouts.base(node, &template).await?;
                 }
                 *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
@@ -209,8 +209,14 @@ impl Source {
                 let (nodes, index, payouts) =
                     (Arc::clone(&self.nodes), self.index, Arc::clone(&self.payouts));
                 let wishes = Arc::clone(&self.wishes);
-                // Those below are looked for beside the work.
-                tokio::spawn(async move { take_strays(&payouts, &nodes[index], parent, &wishes).await });
+                // One that the licenses do not tell of, as after a reorganisation, is looked for beside the work.
+                tokio::spawn(async move {
+                    let looked = take_strays(&payouts, &nodes[index], parent, &wishes).await;
+                    let unknown = "it is not known whether a block of ours was not handed in";
+                    // The next tip looks again.
+                    looked
+                        .unwrap_or_else(|trouble| warn!(node = nodes[index].name(), "{unknown}: {trouble}"));
+                });
                 return Ok(id);
             }
             template = template::template(node, None).await?;
@@ -250,11 +256,15 @@ impl Source {
 }
 
 /// Looks for blocks of ours that nobody handed in, from a tip down. Where there is one, work stands on it from then on.
-async fn take_strays(payouts: &Payouts, node: &Node, tip: BlockId, wishes: &Wishes) {
+async fn take_strays(payouts: &Payouts, node: &Node, tip: BlockId, wishes: &Wishes) -> Result<(), RpcError> {
     match payouts.take_strays(node, tip).await {
         Ok(0) => {}
         Ok(_) => wishes.in_use().into_iter().for_each(|index| wishes.ask(index)),
-        // The next tip looks again.
-        Err(trouble) => warn!("it is not known whether a block of ours was not handed in: {trouble}"),
+        Err(Trouble::Node(trouble)) => return Err(trouble),
+        // No job is made either while the ledger cannot be read.
+        Err(Trouble::Ledger(trouble)) => {
+            warn!("a block that nobody handed in is not in the books: {trouble}")
+        }
     }
+    Ok(())
 }

@@ -198,10 +198,10 @@ impl Book {
         Ok(book)
     }
 
-    /// Takes a block that the database has.
+    /// Takes a block that the database has. One that it had before stays as it is.
     pub(super) fn add(&mut self, record: &Record) {
         self.coming.remove(&record.id);
-        self.blocks.insert(record.id, record.facts.base);
+        self.blocks.entry(record.id).or_insert(record.facts.base);
     }
 
     /// Takes a block that the database will have.

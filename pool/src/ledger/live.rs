@@ -209,9 +209,12 @@ impl Ledger {
     }
 
     /// Takes a block that is about to be sent to nodes. Their next template may stand on it before its share is in
-    /// the database, and must not pay again what this block pays.
+    /// the database, and must not pay again what this block pays. The database's own record stays.
     pub fn announce(&self, record: Arc<Record>) {
-        self.lock_state().book.announce(record);
+        let mut state = self.lock_state();
+        if !state.book.has(&record.id) {
+            state.book.announce(record);
+        }
     }
 
     /// Forgets an announced block that was not sent.

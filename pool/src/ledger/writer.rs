@@ -200,7 +200,10 @@ impl Ledger {
             self.store.put_share(&mut batch, number, share);
             if let Some(block) = &accepted.block {
                 has_block = true;
-                self.store.put_block(&mut batch, block);
+                // One that nobody seemed to hand in is there already.
+                if !self.has_stored(&block.id) {
+                    self.store.put_block(&mut batch, block);
+                }
             }
         }
         (batch, has_block)

@@ -1,41 +1,39 @@
-//! What the pool says to one miner: who may work, which jobs at which difficulty, which verdict. No sockets here.
+//! What the pool says to one miner. Here: who may work and which jobs are sent, at which `difficulty`, and what becomes
+//! of `shares`. Not here: sockets.
+
+mod difficulty;
+mod shares;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use bitcoin::BlockHash;
-use bitcoin::hashes::Hash;
 use iop_consensus::address::Address;
 use iop_mining::bans::{BadRun, Offence};
-use iop_mining::vardiff::{Aim, Vardiff};
+use iop_mining::vardiff::Vardiff;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::Id;
-use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, Submit, WorkerSlot};
+use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, WorkerSlot};
 use iop_stratum::verdict::Reject;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::limits::Limits;
+use super::pace::Pace;
 use super::{Place, Shared, user};
 use crate::SOFTWARE;
 use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
-use crate::judge::{Solved, judge};
-use crate::ledger::book::{Finding, Record};
-use crate::ledger::queue::{Accepted, Ticket};
-use crate::ledger::store::BlockId;
+use crate::ledger::queue::Ticket;
 use crate::ledger::{Scheme, User};
-use crate::spool::Found;
 use crate::workers::Presence;
 
-/// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work.
+/// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work. Machines
+/// go on with each new job within seconds; and each that is kept for those that do not keeps its template, which has
+/// 4 MB in a full block, and what was seen of its shares on each connection.
 const MAX_JOBS: usize = 16;
-/// Shares of one job and connection that are remembered against duplicates, 16 bytes each. At the 30 s that a
-/// job lasts these are 2,000 a second: no machine at a sensible difficulty.
-const MAX_SHARES_PER_JOB: usize = 65_536;
 /// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
 /// Names fill the list of workers, so they must cost something.
 const FREE_USERS: usize = 32;
@@ -44,9 +42,6 @@ const FREE_USERS: usize = 32;
 const MAX_UNCOMMITTED: usize = 1024;
 /// Places for them that an idle connection keeps.
 const IDLE_UNCOMMITTED: usize = 4;
-
-/// A difficulty so many times greater or less than that of the last job does not wait for the next one.
-const BIG_CHANGE: f64 = 4.0;
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
@@ -74,6 +69,7 @@ pub struct Miner {
     session: Session,
     peer: SocketAddr,
     vardiff: Vardiff,
+    pace: Pace,
     /// The last wish. The same one again changes nothing.
     wish: Option<Difficulty>,
     /// The least that the miner can work at, or that the pool gives out.
@@ -103,6 +99,7 @@ impl Miner {
                 .with_max_difficulty(shared.difficulty.max),
             peer,
             vardiff: Vardiff::new(shared.difficulty.start, Instant::now()),
+            pace: Pace::default(),
             wish: None,
             minimum: shared.difficulty.min,
             told: None,
@@ -282,63 +279,12 @@ impl Miner {
         self.session.notify(line);
     }
 
-    /// What jobs should have from now on.
-    fn wanted(&self) -> Difficulty {
-        self.vardiff.difficulty().at_least(self.minimum)
-    }
-
-    fn aim(&self) -> Option<Aim> {
-        let seconds_per_share = self.shared.vardiff?;
-        Some(Aim { seconds_per_share, min: self.minimum, max: self.shared.difficulty.max })
-    }
-
-    /// When to call [`Self::on_silence`] if no share comes before.
-    #[must_use]
-    pub fn silent_from(&self) -> Option<Instant> {
-        let aim = self.aim()?;
-        let mines = !self.workers.is_empty() && !self.sent.is_empty() && self.dead_from.is_none();
-        self.vardiff.silent_from(&aim).filter(|_| mines)
-    }
-
-    /// Eases the difficulty if no share came for long.
-    pub fn on_silence(&mut self, now: Instant) {
-        if self.silent_from().is_some_and(|silent| now >= silent)
-            && let Some(aim) = self.aim()
-            && self.vardiff.on_silence(now, &aim)
-        {
-            self.on_retarget();
-        }
-    }
-
-    /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once. It is clean,
-    /// as most machines go on with what they have otherwise; shares of the one before still count.
-    fn on_retarget(&mut self) {
-        let Some(last) = self.sent.back().filter(|last| !last.job.tip.is_retired()) else { return };
-        let wanted = last.job.share_difficulty(self.wanted());
-        let change = wanted.get() / last.difficulty.get();
-        if change > 1.0 / BIG_CHANGE && change < BIG_CHANGE {
-            return;
-        }
-        if let Some(job) = last.job.variant(&self.shared.numbers) {
-            self.send(job.line(true), wanted);
-            self.remember(job, wanted);
-        }
-    }
-
     fn remember(&mut self, job: Arc<Job>, difficulty: Difficulty) {
         self.sent.retain(|sent| !sent.job.tip.is_stale());
         while self.sent.len() >= MAX_JOBS {
             self.sent.pop_front();
         }
         self.sent.push_back(Sent { job, difficulty, seen: None });
-    }
-
-    /// From the next job on.
-    fn on_wish(&mut self, difficulty: Difficulty) {
-        if self.wish.replace(difficulty) != Some(difficulty) {
-            let start = difficulty.clamp(self.shared.difficulty.min, self.shared.difficulty.max);
-            self.vardiff = Vardiff::new(start, Instant::now());
-        }
     }
 
     fn on_authorize(&mut self, request: &Authorize) {
@@ -356,10 +302,7 @@ impl Miner {
                 return Err(Reject::Unauthorized("too many users without shares on this connection".into()));
             }
             self.check_solo(member)?;
-            let presence = self.shared.workers.join(&request.user);
-            let presence =
-                presence.ok_or(Reject::Unauthorized("the pool has no room for another worker".into()))?;
-            Some(Joined { presence, user: self.shared.ledger.user(&request.user, member) })
+            Some(self.join(&request.user, member)?)
         } else {
             None
         };
@@ -383,6 +326,17 @@ impl Miner {
         Ok(())
     }
 
+    fn join(&self, name: &str, member: Address) -> Result<Joined, Reject> {
+        let (workers, ledger) = (&self.shared.workers, &self.shared.ledger);
+        let user = ledger.user(name, member);
+        // One that the ledger has is the same each time.
+        let is_in_ledger = Arc::ptr_eq(&user, &ledger.user(name, member));
+        let presence = workers
+            .join(name, self.peer.ip(), is_in_ledger)
+            .map_err(|not_taken| Reject::Unauthorized(not_taken.to_string().into()))?;
+        Ok(Joined { presence, user })
+    }
+
     /// Where each member mines alone, a connection's jobs pay one member.
     fn check_solo(&self, member: Address) -> Result<(), Reject> {
         let first = self.workers.first().map(|first| first.user.member());
@@ -392,101 +346,6 @@ impl Miner {
             )),
             _ => Ok(()),
         }
-    }
-
-    fn on_submit(&mut self, submit: &Submit) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        match self.verdict(submit, now) {
-            Ok(accepted) => {
-                self.workers[submit.worker.0].presence.counters.accept(accepted.difficulty, now);
-                self.shared.workers.totals.accept(accepted.difficulty, now);
-                self.accepted += 1;
-                self.bad.good();
-                self.uncommitted.push_back(submit.id.clone());
-                let difficulty = accepted.difficulty;
-                self.shared.ledger.log(accepted);
-                if let Some(aim) = self.aim()
-                    && self.vardiff.on_share(difficulty, Instant::now(), &aim)
-                {
-                    self.on_retarget();
-                }
-            }
-            Err(reject) => {
-                self.count_refused(submit.worker, &reject);
-                self.session.answer_submit(&submit.id, Err(&reject));
-            }
-        }
-    }
-
-    fn count_refused(&mut self, worker: WorkerSlot, reject: &Reject) {
-        if !matches!(reject, Reject::JobNotFound)
-            && let Some(offence) = self.bad.bad()
-        {
-            self.offend(offence);
-        }
-        self.workers[worker.0].presence.counters.reject(reject);
-        self.shared.workers.totals.reject(reject);
-    }
-
-    /// The share as the log takes it.
-    fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Accepted, Reject> {
-        let sent = self.sent.iter_mut().rev().find(|sent| sent.job.id == submit.job_id);
-        let sent = sent.ok_or(Reject::JobNotFound)?;
-        let (extranonce1, mask) = (*self.session.extranonce1(), self.session.version_mask());
-        let clock = u32::try_from(now).unwrap_or(u32::MAX);
-        let solved = judge(&sent.job, sent.difficulty, &extranonce1, mask, submit, clock)?;
-        let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
-        let seen = sent.seen.get_or_insert_default();
-        if seen.contains(half) {
-            return Err(Reject::Duplicate);
-        }
-        if seen.len() >= MAX_SHARES_PER_JOB && !solved.is_block {
-            return Err(Reject::other("too many shares for one job, raise the difficulty"));
-        }
-        seen.insert(*half);
-        let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
-        let hash = *half;
-        let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now)).flatten();
-        Ok(Accepted {
-            user: Arc::clone(&self.workers[submit.worker.0].user),
-            time: now,
-            difficulty,
-            height: job.template.height,
-            hash,
-            block,
-            ticket: Arc::clone(&self.ticket),
-        })
-    }
-
-    /// Sends a block on its way, and gives what the ledger keeps of it; nothing if it is left out.
-    fn found(
-        &self,
-        job: &Job,
-        solved: &Solved,
-        extranonce1: &Extranonce1,
-        submit: &Submit,
-        now: u64,
-    ) -> Option<Arc<Record>> {
-        let id = BlockId { height: job.template.height, hash: BlockHash::from_byte_array(solved.hash) };
-        let finder = self.workers[submit.worker.0].user.name();
-        let finding = Finding { time: now, license: job.license, finder };
-        let record = Arc::new(job.plan.record(id, finding, &self.shared.prefixes));
-        let found = Found {
-            height: id.height,
-            hash: id.hash.to_string(),
-            license: record.facts.license.clone(),
-            worker: finder.to_owned(),
-            time: now,
-            block: hex::encode(job.block(&solved.header, extranonce1, &submit.extranonce2)),
-            record: Some(Record::clone(&record)),
-        };
-        info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
-        self.shared.ledger.announce(Arc::clone(&record));
-        if self.shared.blocks.deliver(found) {
-            return Some(record);
-        }
-        self.shared.ledger.withdraw(&id);
-        None
     }
 }
 

@@ -10,6 +10,7 @@ pub mod limits;
 mod link;
 pub mod listener;
 pub mod miner;
+mod pace;
 pub mod round;
 pub mod tls;
 mod user;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use iop_consensus::address::Prefixes;
-use iop_mining::bans::{Bans, Offence};
+use iop_mining::bans::{Bans, Offence, host_of};
 use tokio::sync::watch;
 use tracing::info;
 
@@ -82,7 +83,7 @@ pub struct Places {
 #[derive(Debug)]
 struct Taken {
     live: HashSet<u32>,
-    by_ip: HashMap<IpAddr, usize>,
+    by_host: HashMap<IpAddr, usize>,
     next: u32,
 }
 
@@ -91,7 +92,7 @@ struct Taken {
 pub struct Place {
     places: Arc<Places>,
     extranonce1: u32,
-    ip: IpAddr,
+    host: IpAddr,
 }
 
 /// Why there is no place.
@@ -100,17 +101,17 @@ pub enum Full {
     /// For nobody.
     #[error("{0} connections, no more are taken")]
     All(usize),
-    /// For this address.
+    /// For this address and its neighbours.
     #[error("{1} has {0} connections, no more are taken from there")]
     Address(usize, IpAddr),
 }
 
 impl Places {
-    /// Room for so many connections at a time, in all and from one address. Extranonces begin at random, so that
-    /// pools with one license, and runs of one pool, do not give out the same.
+    /// Room for so many connections at a time, in all and from one host ([`host_of`]). Extranonces begin at random, so
+    /// that pools with one license, and runs of one pool, do not give out the same.
     #[must_use]
     pub fn new(max: usize, max_per_ip: usize) -> Arc<Self> {
-        let taken = Taken { live: HashSet::new(), by_ip: HashMap::new(), next: random() };
+        let taken = Taken { live: HashSet::new(), by_host: HashMap::new(), next: random() };
         Arc::new(Self { max, max_per_ip, taken: Mutex::new(taken) })
     }
 
@@ -120,17 +121,17 @@ impl Places {
     /// # Errors
     /// None is free.
     pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Full> {
-        let ip = ip.to_canonical();
+        let (ip, host) = (ip.to_canonical(), host_of(ip));
         let mut taken = self.taken.lock().expect("no panic while the lock is held");
-        let Taken { live, by_ip, next } = &mut *taken;
+        let Taken { live, by_host, next } = &mut *taken;
         if live.len() >= self.max {
             return Err(Full::All(live.len()));
         }
-        let from_there = by_ip.get(&ip).copied().unwrap_or(0);
+        let from_there = by_host.get(&host).copied().unwrap_or(0);
         if from_there >= self.max_per_ip && !ip.is_loopback() {
             return Err(Full::Address(from_there, ip));
         }
-        by_ip.insert(ip, from_there + 1);
+        by_host.insert(host, from_there + 1);
         let extranonce1 = loop {
             let candidate = *next;
             *next = next.wrapping_add(1);
@@ -138,7 +139,7 @@ impl Places {
                 break candidate;
             }
         };
-        Ok(Place { places: Arc::clone(self), extranonce1, ip })
+        Ok(Place { places: Arc::clone(self), extranonce1, host })
     }
 
     /// Connections now.
@@ -160,7 +161,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().expect("no panic while the lock is held");
         taken.live.remove(&self.extranonce1);
-        if let Entry::Occupied(mut count) = taken.by_ip.entry(self.ip) {
+        if let Entry::Occupied(mut count) = taken.by_host.entry(self.host) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -210,6 +211,19 @@ mod tests {
         let again = [places.take(hog).unwrap(), places.take(hog).unwrap()];
         assert!(places.take(hog).is_err());
         drop(again);
-        assert_eq!(places.taken.lock().unwrap().by_ip.len(), 2, "who is gone is forgotten");
+        assert_eq!(places.taken.lock().unwrap().by_host.len(), 2, "who is gone is forgotten");
+    }
+
+    #[test]
+    fn one_subscriber_of_ipv6_is_one_however_many_addresses_it_has() {
+        let places = Places::new(10, 2);
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let held = ["2001:db8:1:1::1", "2001:db8:1:1:ffff::2"].map(|ip| places.take(at(ip)).unwrap());
+        let third = at("2001:db8:1:1:1:2:3:4");
+        assert_eq!(places.take(third).unwrap_err(), Full::Address(2, third));
+        let _neighbour = places.take(at("2001:db8:1:2::1")).unwrap();
+        let _loopback = [(); 5].map(|()| places.take(at("::1")).unwrap());
+        drop(held);
+        places.take(third).unwrap();
     }
 }

@@ -6,12 +6,14 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use iop_mining::bans::Offence;
 use iop_mining::files;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 
+use super::link::End;
 use crate::config::ConfigError;
 
 /// Bytes that may wait to be encrypted and sent: some notifies.
@@ -119,14 +121,14 @@ pub fn flush(connection: &mut ServerConnection, stream: &TcpStream) -> io::Resul
 ///
 /// # Errors
 /// It is not TLS (an alert is ready to be sent), or `take` fails.
-pub fn decrypt<E: From<String>>(
+pub(super) fn decrypt(
     connection: &mut ServerConnection,
     mut bytes: &[u8],
-    mut take: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
+    mut take: impl FnMut(&[u8]) -> Result<(), End>,
+) -> Result<(), End> {
     while !bytes.is_empty() {
         let fed = connection.read_tls(&mut bytes).map_err(|error| error.to_string())?;
-        let state = connection.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
+        let state = connection.process_new_packets().map_err(|error| refused(&error))?;
         let mut left = state.plaintext_bytes_to_read();
         let mut buffer = [0; 1024];
         while left > 0 {
@@ -138,8 +140,80 @@ pub fn decrypt<E: From<String>>(
             take(&buffer[..count])?;
         }
         if fed == 0 {
-            return Err("closed by the other side".to_owned().into());
+            return Err(End::new("closed by the other side", None));
         }
     }
     Ok(())
+}
+
+/// Who speaks TLS and does not trust our certificate, or shares no version or cipher with us, is honest.
+fn refused(error: &rustls::Error) -> End {
+    let is_honest = matches!(error, rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_));
+    End::new(&format!("TLS: {error}"), (!is_honest).then_some(Offence::Nonsense))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+    use super::*;
+
+    fn server(versions: &[&'static SupportedProtocolVersion]) -> ServerConnection {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key);
+        ServerConnection::new(Arc::new(config.unwrap())).unwrap()
+    }
+
+    /// One that trusts nobody.
+    fn client(versions: &[&'static SupportedProtocolVersion]) -> ClientConnection {
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
+    }
+
+    /// Lets both talk until the server has enough.
+    fn talk(server: &mut ServerConnection, client: &mut ClientConnection) -> End {
+        loop {
+            let (mut said, mut answered) = (Vec::new(), Vec::new());
+            while client.write_tls(&mut said).unwrap() > 0 {}
+            assert!(!said.is_empty(), "the client has nothing to say");
+            if let Err(end) = decrypt(server, &said, |_| Ok(())) {
+                return end;
+            }
+            while server.write_tls(&mut answered).unwrap() > 0 {}
+            let mut answered = &*answered;
+            while !answered.is_empty() && client.read_tls(&mut answered).unwrap() > 0 {
+                let _ = client.process_new_packets(); // what it does not like, it says
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_tls_is_nonsense() {
+        for garbage in [
+            &b"{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n"[..],
+            &[0x16, 3, 1, 0, 4, 1, 2, 3, 4],
+        ] {
+            let end = decrypt(&mut server(rustls::ALL_VERSIONS), garbage, |_| Ok(())).unwrap_err();
+            assert_eq!(end.offence, Some(Offence::Nonsense), "{}", end.reason);
+        }
+    }
+
+    #[test]
+    fn who_does_not_trust_us_or_shares_no_version_with_us_is_honest() {
+        let (new, old) = (&[&rustls::version::TLS13], &[&rustls::version::TLS12]);
+        for (servers, clients, expected) in [(new, new, "UnknownCA"), (new, old, "incompatible")] {
+            let end = talk(&mut server(servers), &mut client(clients));
+            assert!(end.offence.is_none() && end.reason.contains(expected), "{}", end.reason);
+        }
+    }
 }

@@ -235,6 +235,17 @@ impl Chain {
                 }
                 json!({"confirmations": 1})
             }
+            "getblock" => {
+                let blocks = self.blocks.lock().unwrap();
+                let is_asked = |block: &&Block| block.block_hash().to_string() == params[0].as_str().unwrap();
+                let genesis = Params::devnet().genesis.block();
+                match blocks.iter().chain([&genesis]).find(is_asked) {
+                    Some(block) => json!(bitcoin::consensus::encode::serialize_hex(block)),
+                    None => {
+                        return json!({"result": null, "error": {"code": -5, "message": "Block not found"}});
+                    }
+                }
+            }
             "getblocktemplate" => {
                 self.templates.fetch_add(1, Ordering::SeqCst);
                 self.template()

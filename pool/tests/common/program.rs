@@ -1,7 +1,7 @@
 //! The program and clients of it, over TCP or whatever reads and writes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -251,6 +251,11 @@ impl<S: Read + Write> Miner<S> {
     /// Sends what is queued, reads what is there; gives the verdicts.
     pub(crate) fn exchange(&mut self) -> Vec<Verdict> {
         while let Some(line) = self.session.next_outgoing() {
+            // TLS may have to read its handshake first, and what it was given by then is kept.
+            wait_until("the pool has shaken hands", || match self.stream.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                flushed => flushed.is_ok(),
+            });
             self.stream.write_all(&line).unwrap();
         }
         self.stream.flush().unwrap();

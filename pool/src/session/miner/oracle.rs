@@ -5,10 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::block::{Header, Version as BlockVersion};
 use bitcoin::hashes::{Hash, sha256d as double};
-use bitcoin::{CompactTarget, Target as BlockTarget, Transaction, TxMerkleNode};
+use bitcoin::{BlockHash, CompactTarget, Target as BlockTarget, Transaction, TxMerkleNode};
 
 use super::tests::*;
 use super::*;

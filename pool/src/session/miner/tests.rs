@@ -24,6 +24,7 @@ use crate::session::round::Round;
 use crate::spool::Spool;
 use crate::workers::Workers;
 
+mod blocks;
 mod vardiff;
 
 pub(crate) struct Pool {

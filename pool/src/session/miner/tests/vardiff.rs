@@ -9,25 +9,23 @@ fn varying() -> Pool {
     pool
 }
 
-fn flood(miner: &mut Miner, user: &str, job: &Job, shares: u32) -> Vec<Value> {
+/// Good shares at the easiest difficulty.
+fn shares(miner: &Miner, user: &str, job: &Job, count: usize) -> Vec<Value> {
     let target = Target::from_difficulty(difficulty(EASY));
     let extranonce1 = *miner.session.extranonce1();
     let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
     let (version, ntime) = (job.version, NTime(job.template.time));
     let header = |nonce| job.work.header(&extranonce1, &extranonce2, version, ntime, Nonce(nonce));
-    let good = (0..).filter(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).take(shares as usize);
-    let mut said = Vec::new();
-    for nonce in good.collect::<Vec<_>>() {
-        let params = json!([
-            user,
-            job.id.as_str(),
-            "0".repeat(16),
-            format!("{:08x}", job.template.time),
-            Nonce(nonce).to_string()
-        ]);
-        said.extend(say(miner, json!({"id": 9, "method": "mining.submit", "params": params})));
-    }
-    said
+    let time = format!("{:08x}", job.template.time);
+    let submit = |nonce: u32| {
+        let params = json!([user, job.id.as_str(), "0".repeat(16), time, Nonce(nonce).to_string()]);
+        json!({"id": 9, "method": "mining.submit", "params": params})
+    };
+    (0..).filter(|&nonce| target.is_met_by(&sha256d(&header(nonce)))).take(count).map(submit).collect()
+}
+
+fn flood(miner: &mut Miner, user: &str, job: &Job, count: usize) -> Vec<Value> {
+    shares(miner, user, job, count).into_iter().flat_map(|share| say(miner, share)).collect()
 }
 
 #[test]
@@ -81,4 +79,48 @@ fn silence_brings_an_easier_job_down_to_the_least_that_the_miner_can() {
     let last = told.iter().rfind(|line| line["method"] == "mining.set_difficulty").unwrap();
     assert!(is_about(&last["params"][0], EASY / 2.0), "{last}");
     assert!(told.len() <= 6, "in few steps: {told:?}");
+}
+
+#[test]
+fn wishes_that_alternate_do_not_keep_a_machine_at_the_least_difficulty() {
+    let mut pool = varying();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let told = |said: &[Value]| {
+        let last = said.iter().rfind(|line| line["method"] == "mining.set_difficulty");
+        last.map(|line| line["params"][0].as_f64().unwrap())
+    };
+    let mut said = Vec::new();
+    for (number, share) in (0u32..).zip(shares(&miner, &user, &job, 99)) {
+        if number % 3 == 0 {
+            let wish = if number % 2 == 0 { EASY / 4.0 } else { EASY / 3.0 };
+            let wish = json!({"id": 1, "method": "mining.suggest_difficulty", "params": [wish]});
+            said.extend(say(&mut miner, wish));
+        }
+        said.extend(say(&mut miner, share));
+    }
+    // 98 shares within five seconds, or a few more on a slow machine: vardiff would ask for 98 times as much.
+    assert!(told(&said).unwrap() > EASY * 4.0, "{said:?}");
+    say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY / 2.0]}));
+    pool.new_tip();
+    pool.job(Pool::hard_template(2));
+    said.extend(pool.tell(&mut miner));
+    assert!(told(&said).unwrap() > EASY * 4.0, "{said:?}");
+    // What is justified, or harder, may still be wished.
+    say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 128.0]}));
+    pool.job(Pool::hard_template(2));
+    assert!((told(&pool.tell(&mut miner)).unwrap() / EASY - 128.0).abs() < 0.01);
+}
+
+#[test]
+fn a_job_takes_so_many_shares_of_a_connection_and_no_more() {
+    let mut pool = varying();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    for share in shares(&miner, &user, &job, 8192 + 10) {
+        miner.on_line(share.to_string().as_bytes()).unwrap();
+    }
+    let answers: Vec<Value> = committed(&mut miner).into_iter().filter(|line| line["id"] == 9).collect();
+    let refused = answers.iter().filter(|answer| answer["error"][0] == 20).count();
+    assert_eq!((answers.len(), refused), (8192 + 10, 10));
 }

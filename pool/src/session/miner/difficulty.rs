@@ -1,0 +1,81 @@
+//! How hard a miner's shares are: what vardiff finds, what the miner wishes, and when it is told.
+
+use std::time::Instant;
+
+use iop_mining::vardiff::{Aim, Vardiff};
+use iop_stratum::difficulty::Difficulty;
+
+use super::Miner;
+use crate::config::DifficultyBounds;
+
+/// A difficulty so many times greater or less than that of the last job does not wait for the next one.
+const BIG_CHANGE: f64 = 4.0;
+
+impl Miner {
+    /// What jobs should have from now on.
+    pub(super) fn wanted(&self) -> Difficulty {
+        self.vardiff.difficulty().at_least(self.minimum)
+    }
+
+    fn aim(&self) -> Option<Aim> {
+        let seconds_per_share = self.shared.vardiff?;
+        Some(Aim { seconds_per_share, min: self.minimum, max: self.shared.difficulty.max })
+    }
+
+    /// When to call [`Self::on_silence`] if no share comes before.
+    #[must_use]
+    pub fn silent_from(&self) -> Option<Instant> {
+        let aim = self.aim()?;
+        let mines = !self.workers.is_empty() && !self.sent.is_empty() && self.dead_from.is_none();
+        self.vardiff.silent_from(&aim).filter(|_| mines)
+    }
+
+    /// Eases the difficulty if no share came for long.
+    pub fn on_silence(&mut self, now: Instant) {
+        if self.silent_from().is_some_and(|silent| now >= silent)
+            && let Some(aim) = self.aim()
+            && self.vardiff.on_silence(now, &aim)
+        {
+            self.on_retarget();
+        }
+    }
+
+    /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once. It is clean,
+    /// as most machines go on with what they have otherwise; shares of the one before still count.
+    fn on_retarget(&mut self) {
+        let Some(last) = self.sent.back().filter(|last| !last.job.tip.is_retired()) else { return };
+        let wanted = last.job.share_difficulty(self.wanted());
+        let change = wanted.get() / last.difficulty.get();
+        if change > 1.0 / BIG_CHANGE && change < BIG_CHANGE {
+            return;
+        }
+        if let Some(job) = last.job.variant(&self.shared.numbers) {
+            self.send(job.line(true), wanted);
+            self.remember(job, wanted);
+        }
+    }
+
+    /// A share was accepted.
+    pub(super) fn on_share(&mut self, difficulty: Difficulty, now: Instant) {
+        let Some(aim) = self.aim() else { return };
+        self.pace.on_share(difficulty, now);
+        if self.vardiff.on_share(difficulty, now, &aim) {
+            self.on_retarget();
+        }
+    }
+
+    /// From the next job on. Vardiff begins anew there; but a difficulty far below what the machine works at is not to
+    /// be had by wishing, as often as it may be tried.
+    pub(super) fn on_wish(&mut self, difficulty: Difficulty) {
+        if self.wish.replace(difficulty) == Some(difficulty) {
+            return;
+        }
+        let (now, DifficultyBounds { min, max, .. }) = (Instant::now(), self.shared.difficulty);
+        let least = self.shared.vardiff.and_then(|seconds| self.pace.least_wish(seconds, now));
+        let (wished, least) = (difficulty.clamp(min, max), least.unwrap_or(min).clamp(min, max));
+        self.vardiff = Vardiff::new(wished.at_least(least), now);
+        if wished < least {
+            self.on_retarget(); // vardiff would have done it, had it not begun anew with each wish
+        }
+    }
+}

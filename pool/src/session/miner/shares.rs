@@ -1,0 +1,120 @@
+//! A miner's shares: the verdict, what is counted, and the block that one of them may be.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash;
+use iop_stratum::fields::Extranonce1;
+use iop_stratum::server::{Submit, WorkerSlot};
+use iop_stratum::verdict::Reject;
+use tracing::info;
+
+use super::Miner;
+use crate::job::Job;
+use crate::judge::{Solved, judge};
+use crate::ledger::book::{Finding, Record};
+use crate::ledger::queue::Accepted;
+use crate::ledger::store::BlockId;
+use crate::spool::Found;
+
+/// Shares of one job and connection that are remembered against duplicates, 16 bytes each, where vardiff sets the pace.
+/// It wants six in the 30 s that a job lasts, and these are 273 a second: a flood is over long before, and who finds a
+/// way around vardiff fills no more than 0.3 MB with each of its jobs.
+const MAX_SHARES_PER_JOB: usize = 8_192;
+/// The same where the operator has set the pace, 2,000 a second: no machine at a sensible difficulty.
+const MAX_SHARES_AT_WILL: usize = 65_536;
+
+impl Miner {
+    pub(super) fn on_submit(&mut self, submit: &Submit) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        match self.verdict(submit, now) {
+            Ok(accepted) => {
+                self.workers[submit.worker.0].presence.counters.accept(accepted.difficulty, now);
+                self.shared.workers.totals.accept(accepted.difficulty, now);
+                self.accepted += 1;
+                self.bad.good();
+                self.uncommitted.push_back(submit.id.clone());
+                let difficulty = accepted.difficulty;
+                self.shared.ledger.log(accepted);
+                self.on_share(difficulty, Instant::now());
+            }
+            Err(reject) => {
+                self.count_refused(submit.worker, &reject);
+                self.session.answer_submit(&submit.id, Err(&reject));
+            }
+        }
+    }
+
+    pub(super) fn count_refused(&mut self, worker: WorkerSlot, reject: &Reject) {
+        if !matches!(reject, Reject::JobNotFound)
+            && let Some(offence) = self.bad.bad()
+        {
+            self.offend(offence);
+        }
+        self.workers[worker.0].presence.counters.reject(reject);
+        self.shared.workers.totals.reject(reject);
+    }
+
+    /// The share as the log takes it.
+    fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Accepted, Reject> {
+        let sent = self.sent.iter_mut().rev().find(|sent| sent.job.id == submit.job_id);
+        let sent = sent.ok_or(Reject::JobNotFound)?;
+        let (extranonce1, mask) = (*self.session.extranonce1(), self.session.version_mask());
+        let clock = u32::try_from(now).unwrap_or(u32::MAX);
+        let solved = judge(&sent.job, sent.difficulty, &extranonce1, mask, submit, clock)?;
+        let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
+        let seen = sent.seen.get_or_insert_default();
+        if seen.contains(half) {
+            return Err(Reject::Duplicate);
+        }
+        let most = self.shared.vardiff.map_or(MAX_SHARES_AT_WILL, |_| MAX_SHARES_PER_JOB);
+        if seen.len() >= most && !solved.is_block {
+            return Err(Reject::other("too many shares for one job, raise the difficulty"));
+        }
+        seen.insert(*half);
+        let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
+        let hash = *half;
+        let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now)).flatten();
+        Ok(Accepted {
+            user: Arc::clone(&self.workers[submit.worker.0].user),
+            time: now,
+            difficulty,
+            height: job.template.height,
+            hash,
+            block,
+            ticket: Arc::clone(&self.ticket),
+        })
+    }
+
+    /// Sends a block on its way, and gives what the ledger keeps of it; nothing if it is left out.
+    fn found(
+        &self,
+        job: &Job,
+        solved: &Solved,
+        extranonce1: &Extranonce1,
+        submit: &Submit,
+        now: u64,
+    ) -> Option<Arc<Record>> {
+        let id = BlockId { height: job.template.height, hash: BlockHash::from_byte_array(solved.hash) };
+        let finder = self.workers[submit.worker.0].user.name();
+        let finding = Finding { time: now, license: job.license, finder };
+        let record = Arc::new(job.plan.record(id, finding, &self.shared.prefixes));
+        let found = Found {
+            height: id.height,
+            hash: id.hash.to_string(),
+            license: record.facts.license.clone(),
+            worker: finder.to_owned(),
+            time: now,
+            block: hex::encode(job.block(&solved.header, extranonce1, &submit.extranonce2)),
+            record: Some(Record::clone(&record)),
+        };
+        info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
+        self.shared.ledger.announce(Arc::clone(&record));
+        if self.shared.blocks.deliver(found) {
+            return Some(record);
+        }
+        self.shared.ledger.withdraw(&id);
+        None
+    }
+}
