@@ -130,7 +130,7 @@ mod tests {
         let (named, now) = (address(60_000), Instant::now());
         let mut table = Table::new(vec![(peer, named.clone())], now);
         table.tick(&mut kad, now);
-        assert_eq!(kept(&mut kad, peer), [named.clone()]);
+        assert_eq!(kept(&mut kad, peer), std::slice::from_ref(&named));
         for round in 0..20 {
             table.told(&mut kad, peer, (0..MAX_ADDRESSES).map(|number| address(round * 10 + number)));
             kad.add_address(&peer, address(1_000 + round));
