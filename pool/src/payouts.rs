@@ -2,7 +2,7 @@
 //!
 //! Here: which of our blocks a template stands on (the node is asked), the plan for its reward, the signed job.
 //! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]), blocks of
-//! ours that nobody handed in ([`crate::strays`]).
+//! ours that nobody handed in (`strays`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
