@@ -1,10 +1,11 @@
 //! The Mercury relay that a node hosts.
 //!
-//! Lives here: its settings, its key's file, and what one life of it is made of. Its thread has low priority, so that
-//! blocks never wait for it, and begins again what ends (`supervised.rs`). Does not live here: what it does
+//! Lives here: its settings, its key's file, and what one life of it is made of. Its thread has low priority and steps
+//! aside for blocks (`aside.rs`), and begins again what ends (`supervised.rs`). Does not live here: what it does
 //! (`iop-mercury`).
 //! Data goes: flags and file -> [`MercurySettings`] -> [`start`] -> a thread, until [`Hosted`] is dropped.
 
+mod aside;
 mod supervised;
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use iop_mercury::net::{Host, Quotas, Setup};
 use iop_mercury::store::{Store, free_space};
 use iop_mercury::wire::Hosting;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -155,11 +157,17 @@ fn is_peer(address: &Multiaddr) -> bool {
     matches!(last, Some(Protocol::P2p(_))) && is_tellable(&place)
 }
 
-/// Starts it in a thread of its own; comes back when it listens, or has failed to and will be tried again.
+/// Starts it in a thread of its own; comes back when it listens, or has failed to and will be tried again. It does
+/// nothing while `validating` is true.
 ///
 /// # Errors
 /// Its folder or its key is of no use.
-pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) -> Result<Hosted, Failure> {
+pub(crate) fn start(
+    settings: MercurySettings,
+    datadir: &Path,
+    network: &str,
+    validating: watch::Receiver<bool>,
+) -> Result<Hosted, Failure> {
     let folder = datadir.join(FOLDER);
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -185,6 +193,7 @@ pub(crate) fn start(settings: MercurySettings, datadir: &Path, network: &str) ->
         let (runtime, host) = begin(&store, key, home.clone(), bind.clone(), setup.clone())?;
         watched.is_up(host.handle());
         begun();
+        runtime.spawn(aside::step_aside(validating.clone()));
         // Whoever asks finds nobody: better than a home that forgets what it has confirmed.
         runtime.block_on(host.run(stopped(stop))).map_err(|error| error.to_string())
     };

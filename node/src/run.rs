@@ -63,9 +63,8 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let database = Arc::downgrade(state.storage());
     // Before the chain's thread: a failure here must close the database before the process ends.
     let access = access(&settings)?;
-    let mercury = settings.mercury.take();
-    let mercury =
-        mercury.map(|mercury| mercury::start(mercury, &settings.datadir, &params.name)).transpose()?;
+    let host = |mercury| mercury::start(mercury, &settings.datadir, &params.name, state.validating());
+    let mercury = settings.mercury.take().map(host).transpose()?;
     let (chain, thread) = actor::spawn(state);
     let published = *chain.published().borrow();
     info!(

@@ -5,7 +5,7 @@
 //! Reading waits at most as long as it is told to, and pings are answered on the way.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::consensus::encode::{deserialize, serialize};
@@ -13,6 +13,7 @@ use bitcoin::hashes::{Hash, sha256d};
 use bitcoin::p2p::message::{CommandString, NetworkMessage, RawNetworkMessage};
 use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Address, Magic, ServiceFlags};
+use tokio::net::TcpSocket;
 
 /// What an honest node does at once may take this long on a loaded machine.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -46,7 +47,26 @@ impl Peer {
     /// # Errors
     /// When there is no connection.
     pub fn connect(address: SocketAddr, magic: [u8; 4]) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, SOON)?;
+        Self::over(TcpStream::connect_timeout(&address, SOON)?, magic)
+    }
+
+    /// The same from another address of this machine.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub fn connect_from(own: IpAddr, address: SocketAddr, magic: [u8; 4]) -> io::Result<Self> {
+        // The standard library binds no socket before it connects.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let stream = runtime.block_on(async {
+            let socket = if own.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.bind((own, 0).into())?;
+            socket.connect(address).await?.into_std()
+        })?;
+        stream.set_nonblocking(false)?;
+        Self::over(stream, magic)
+    }
+
+    fn over(stream: TcpStream, magic: [u8; 4]) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(WRITE))?;
         Ok(Self { stream, magic: Magic::from_bytes(magic), buffer: Vec::new() })
@@ -67,6 +87,11 @@ impl Peer {
 
     /// The version message of a full node.
     pub fn version(nonce: u64) -> NetworkMessage {
+        Self::version_ahead(nonce, 0)
+    }
+
+    /// That of one whose clock is so many seconds ahead of this machine's.
+    pub fn version_ahead(nonce: u64, seconds: i64) -> NetworkMessage {
         let nowhere = Address::new(&(Ipv4Addr::UNSPECIFIED, 0).into(), ServiceFlags::NONE);
         let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
@@ -75,7 +100,7 @@ impl Peer {
             relay: true,
             ..VersionMessage::new(
                 services,
-                now.cast_signed(),
+                now.cast_signed() + seconds,
                 nowhere.clone(),
                 nowhere,
                 nonce,

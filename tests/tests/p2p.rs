@@ -3,13 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use bitcoin::consensus::encode::serialize_hex;
 use iop_consensus::params::Params;
+use iop_tests::blocks::{self, Parent};
 use iop_tests::chain::{easy_devnet, generate};
 use iop_tests::net::{Meeting, Peered, SOON, agree, coinbase, send, spend};
+use iop_tests::peer::Peer;
 use iop_tests::program::{free_port, wait_for};
 use iop_tests::stand::{Network, devnet_keys};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const REGTEST: Network = Network::Named("regtest");
 /// What a regtest coinbase pays below height 150, base units, but for the first.
@@ -212,4 +216,35 @@ fn a_node_that_knows_nobody_finds_its_peer_by_the_networks_seed() {
     // One that may ask none stays alone.
     let third = Peered::start(&dir.path().join("3"), &network, &["--no-dns-seed"]);
     assert_eq!(third.node.rpc.call("getconnectioncount", json!([])), json!(0));
+}
+
+#[test]
+fn blocks_are_judged_by_the_clocks_of_peers() {
+    const AHEAD: i64 = 3_600;
+    let (dir, params) = (tempfile::tempdir().unwrap(), Params::regtest());
+    let peered = Peered::start(dir.path(), &REGTEST, &["--connect", "127.0.0.1:1"]);
+    let rpc = &peered.node.rpc;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut block = blocks::on(Parent::of(&params.genesis.block(), 0), 0, vec![]);
+    // By this machine's clock half an hour too far ahead.
+    block.header.time = u32::try_from(now).unwrap() + 2 * 3_600 + 1_800;
+    let block = serialize_hex(&blocks::sealed(block));
+    assert_eq!(rpc.call("submitblock", json!([block])), "time-too-new");
+    // With our own clock four others make five.
+    let peers: Vec<Peer> = (2..6)
+        .map(|last| {
+            let own = [127, 0, 0, last].into();
+            let mut peer = Peer::connect_from(own, peered.address, params.magic).unwrap();
+            peer.send(Peer::version_ahead(u64::from(last), AHEAD)).unwrap();
+            peer
+        })
+        .collect();
+    let told = || {
+        let offset = rpc.call("getnetworkinfo", json!([]))["timeoffset"].as_i64().unwrap();
+        (offset - AHEAD).abs() <= 5
+    };
+    wait_for(SOON, || told().then_some(())).expect("the peers' clocks count");
+    assert_eq!(rpc.call("submitblock", json!([block])), Value::Null);
+    drop(peers);
+    peered.node.program.stop();
 }

@@ -4,13 +4,15 @@
 //! the node has not seen before. The load is made by this program, called again, in the kernel's class of what is idle:
 //! it stands for other machines, and must not take the CPU from the node itself. Where there are few cores even that
 //! costs something; a thread of the same class that only counts shows how much. Rounds of the three kinds alternate,
-//! so that what else the machine does meets all.
+//! so that what else the machine does meets all. The relay steps aside for each block, so blocks come at a distance, and
+//! what it has carried meanwhile is printed too.
 #![allow(clippy::unwrap_used)]
 
 mod people;
 mod stand;
 
 use std::convert::Infallible;
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -26,6 +28,10 @@ const ROUNDS: usize = 8;
 const BLOCKS: usize = 50;
 /// Signed inputs of a block.
 const INPUTS: usize = 400;
+/// After each block: long enough for the load to be full again, and much less than real blocks are apart.
+const PAUSE: Duration = Duration::from_millis(100);
+/// What the load pours through a circuit, which is closed after 64 MiB.
+const BYTES: usize = 60_000_000;
 
 /// What goes on beside the blocks.
 const KINDS: [&str; 3] = ["relay idle", "relay idle, another process busy", "relay under full load"];
@@ -46,14 +52,15 @@ fn count() {
     }
 }
 
-/// Pours through circuits until it is killed.
+/// Pours through circuits until it is killed. Prints how many seconds each took.
 fn load(address: &Multiaddr) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         loop {
             let (mut caller, mut callee) = people::pair(address, "synthetic").await;
             for _ in 0..30 {
-                people::pour(&mut caller, &mut callee, address, 60 << 20).await;
+                let took = people::pour(&mut caller, &mut callee, address, BYTES).await;
+                println!("{}", took.as_secs_f64());
             }
         }
     });
@@ -66,7 +73,15 @@ impl Load {
         let own = std::env::current_exe().unwrap();
         let mut command = Command::new("chrt");
         command.args(["--idle", "0"]).arg(own).env("IOP_BENCH_LOAD", what);
-        Self(command.stdout(Stdio::null()).spawn().unwrap())
+        Self(command.stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Ends it; the seconds of each of its circuits.
+    fn end(mut self) -> Vec<f64> {
+        self.0.kill().unwrap();
+        let mut text = String::new();
+        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect()
     }
 }
 
@@ -115,6 +130,7 @@ fn blocks(node: &Node, chain: &mut impl Iterator<Item = String>, metrics: u16) -
     let sum = || sample(metrics, "iop_node_block_validation_seconds_sum");
     let mut before = sum();
     let one = |block| {
+        std::thread::sleep(PAUSE);
         submit(node, block);
         let after = sum();
         let took = after - before;
@@ -149,6 +165,7 @@ fn measure() {
         wait_for(Duration::from_secs(20), there).expect("the load begins and ends");
     };
     let mut times = [const { Vec::new() }; KINDS.len()];
+    let mut poured = Vec::new();
     for _ in 0..ROUNDS {
         times[0].extend(blocks(&node, &mut chain, metrics));
         let counting = Load::start("count");
@@ -157,7 +174,7 @@ fn measure() {
         let pouring = Load::start(&address.to_string());
         circuits(1.0);
         times[2].extend(blocks(&node, &mut chain, metrics));
-        drop(pouring);
+        poured.extend(pouring.end());
         circuits(0.0);
     }
     for (name, times) in KINDS.iter().zip(&mut times) {
@@ -171,5 +188,8 @@ fn measure() {
             quantile(times, 1.0)
         );
     }
+    let seconds: f64 = poured.iter().sum();
+    let megabytes = (BYTES * poured.len()) as f64 / 1e6;
+    println!("carried beside the blocks: {megabytes:.0} MB, {:.0} MB/s", megabytes / seconds);
     node.program.stop();
 }

@@ -89,6 +89,8 @@ pub const CLOCK_SKEW: u64 = 120;
 pub const CALL_TIME: u64 = 10;
 /// Time to join a call after it was accepted, in seconds.
 pub const JOIN_TIME: u64 = 30;
+/// Time in which the callee's device takes the circuit of a call, in seconds; libp2p's relay waits no longer.
+pub const TAKE_TIME: u64 = 60;
 /// Calls of one caller that ring at once: of several devices, or to several people.
 pub const MAX_CALLS_OF_CALLER: usize = 4;
 /// Calls of one caller within the two minutes in which an offer could be shown again.

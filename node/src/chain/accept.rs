@@ -78,9 +78,22 @@ impl ChainState {
             Ok(checked) => checked,
             Err(Unsound { hash, error }) => return Ok(self.refuse(hash, Rejection::Unsound(error))),
         };
+        self.validating.send_replace(true);
+        let accepted = self.accept_sound(&checked, requested, now);
+        self.validating.send_replace(false);
+        accepted
+    }
+
+    /// Takes a block that breaks no rule by itself.
+    fn accept_sound(
+        &mut self,
+        checked: &CheckedBlock,
+        requested: bool,
+        now: u64,
+    ) -> Result<BlockAccepted, StorageError> {
         let hash = checked.hash();
         let mut batch = self.storage.batch();
-        let stored_now = match self.accept_into(&checked, requested, now, &mut batch) {
+        let stored_now = match self.accept_into(checked, requested, now, &mut batch) {
             Ok(stored_now) => {
                 self.storage.commit(batch)?;
                 stored_now
@@ -90,7 +103,7 @@ impl ChainState {
                 return Ok(self.refuse(hash, rejection));
             }
         };
-        let verdict = self.activate_best_chain(Some(&checked), now)?;
+        let verdict = self.activate_best_chain(Some(checked), now)?;
         Ok(BlockAccepted { stored_now, verdict })
     }
 

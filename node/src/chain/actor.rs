@@ -148,9 +148,14 @@ impl ChainHandle {
         answer.await.map_err(|_| Stopped)
     }
 
-    /// Seconds since 1970, by this machine's clock as peers correct it (`GetAdjustedTime`): by it blocks are judged.
-    pub fn network_time(&self) -> u64 {
-        now().saturating_add_signed(self.clock_offset.load(Ordering::Relaxed))
+    /// [`ChainHandle::run`] with the seconds since 1970 when it is done, by this machine's clock as peers correct it
+    /// (`GetAdjustedTime`): by it blocks are judged.
+    pub async fn run_at<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut ChainState, u64) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let offset = self.clock_offset.clone();
+        self.run(move |state| act(state, now().saturating_add_signed(offset.load(Ordering::Relaxed)))).await
     }
 
     /// Peers' clocks are so many seconds ahead of this machine's.
@@ -160,14 +165,12 @@ impl ChainHandle {
 
     /// Offers a block.
     pub async fn submit_block(&self, block: Block) -> Result<Submitted, Stopped> {
-        let now = self.network_time();
-        self.run(move |state| state.submit(block, now)).await
+        self.run_at(move |state, now| state.submit(block, now)).await
     }
 
     /// Takes headers in order, parents first, until one is refused.
     pub async fn accept_headers(&self, headers: Vec<Header>) -> Result<HeadersAccepted, Stopped> {
-        let now = self.network_time();
-        self.run(move |state| state.accept_headers(&headers, now)).await
+        self.run_at(move |state, now| state.accept_headers(&headers, now)).await
     }
 
     /// Takes a block from a peer. It is checked alone on another thread first, so that a bad one costs the chain
@@ -186,8 +189,7 @@ impl ChainHandle {
             checked
         };
         let checked = tokio::task::spawn_blocking(check).await.map_err(|_| Stopped)?;
-        let now = self.network_time();
-        self.run(move |state| state.accept_checked(checked, requested, now)).await
+        self.run_at(move |state, now| state.accept_checked(checked, requested, now)).await
     }
 
     /// The database, for reading blocks off the chain thread.
@@ -221,8 +223,8 @@ impl ChainHandle {
 
     /// A template for the tip, with the state of the mempool that it was made from.
     pub async fn template(&self, contents: Contents) -> Result<(Template, u64), Stopped> {
-        let now = self.network_time();
-        self.run(move |state| Ok((template_with(state, contents, now), state.mempool().changes()))).await
+        self.run_at(move |state, now| Ok((template_with(state, contents, now), state.mempool().changes())))
+            .await
     }
 
     /// What changed last; to be waited on.

@@ -13,6 +13,7 @@ use iop_consensus::block::SoftForks;
 use iop_consensus::license::registry::Registry;
 use iop_consensus::params::Params;
 use iop_consensus::versionbits::Cache;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::coins::Coins;
@@ -42,6 +43,8 @@ pub struct ChainState {
     pub(super) unsigned_actions: u64,
     pub(super) initial_block_download: bool,
     pub(super) metrics: Metrics,
+    /// Whether a block is being validated.
+    pub(super) validating: watch::Sender<bool>,
     /// Tips that could be active: blocks that are here with all their ancestors, break no known rule, and have
     /// at least the active tip's work. The last is the best.
     pub(super) candidates: BTreeSet<(Work, Reverse<i64>, BlockId)>,
@@ -108,6 +111,7 @@ impl ChainState {
             unsigned_actions: 0,
             initial_block_download: true,
             metrics: Metrics::default(),
+            validating: watch::Sender::new(false),
             candidates: BTreeSet::new(),
             unwritten: Unwritten::default(),
             unsynced: false,
@@ -158,6 +162,11 @@ impl ChainState {
     /// Counts in these from now on.
     pub fn set_metrics(&mut self, metrics: Metrics) {
         self.metrics = metrics;
+    }
+
+    /// Whether a block is being validated: who has lesser work on the same cores may wait for it.
+    pub fn validating(&self) -> watch::Receiver<bool> {
+        self.validating.subscribe()
     }
 
     /// The network.

@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use super::compact::{BlockTransactions, CompactBlock, PartialBlock, Reconstruction, reconstruct};
 use super::message::{BLOCK, Inv, Message, Reject};
 use super::net::{Action, Net, Refusal};
-use super::peer::{Micros, PeerId};
+use super::peer::{Micros, PeerId, SECOND};
 use super::sync::MAX_IN_FLIGHT;
 use super::tree::{NodeId, Status};
 
@@ -25,8 +25,10 @@ const HIGH_BANDWIDTH: usize = 3;
 /// Blocks whose senders are remembered: more are not with the chain at any time but for side branches.
 const MAX_SOURCES: usize = 4_096;
 
-/// Blocks of which a peer's bad compact copies are remembered: more than can be new at a time.
+/// Blocks of which a peer's bad copies are remembered: more than can be new at a time.
 const MAX_SPOILED: usize = 16;
+/// After a bad copy of a block, until the same peer is asked for another one.
+const SPOILED_TIME: Micros = 60 * SECOND;
 
 /// A block that was asked for.
 #[derive(Debug)]
@@ -88,6 +90,12 @@ impl Net {
         self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.peer == id))
     }
 
+    /// Whether a peer has sent a bad copy of a block, too short a time ago to be asked for another one.
+    pub(super) fn has_spoiled(&self, id: PeerId, hash: &BlockHash, now: Micros) -> bool {
+        let since = (now + 1).saturating_sub(SPOILED_TIME);
+        self.peers.get(&id).is_some_and(|peer| peer.has_spoiled(hash, since))
+    }
+
     /// The chain has judged this peer's copy of the block.
     fn take_source(&mut self, id: PeerId, hash: &BlockHash) -> Option<Source> {
         let copies = self.sources.get_mut(hash)?;
@@ -140,10 +148,10 @@ impl Net {
             self.tree.note_failed(node);
         }
         let Some(source) = self.take_source(id, &hash) else { return };
-        if !source.punish && !refusal.final_ {
+        if !refusal.final_ {
             self.with(id, |peer| {
                 peer.spoiled.truncate(MAX_SPOILED - 1);
-                peer.spoiled.insert(0, hash);
+                peer.spoiled.insert(0, (hash, now));
             });
         }
         self.blame(&source, hash, refusal, now);
@@ -247,7 +255,7 @@ impl Net {
             return;
         }
         // Compact blocks cost nothing when they are bad: this peer has had its one for this block.
-        if self.peers.get(&id).is_some_and(|peer| peer.spoiled.contains(&hash)) {
+        if self.peers.get(&id).is_some_and(|peer| peer.has_spoiled(&hash, 0)) {
             return;
         }
         if work > self.tip_work() {

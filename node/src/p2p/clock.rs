@@ -1,7 +1,8 @@
 //! What the peers' clocks say about ours (`timedata.cpp`).
 //!
-//! Lives here: the median of the first 200 addresses' offsets, used as the reference does. It is 0 until there are five
-//! of them, and 0 again when they are more than 70 minutes away: then it is the operator who has to look.
+//! Lives here: the median of the first 200 addresses' offsets, used as the reference does, but that the addresses of one
+//! IPv6 network (/64) count as one: whoever has one has all of them. It is 0 until there are five of them, and 0 again
+//! when they are more than 70 minutes away: then it is the operator who has to look.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -34,7 +35,7 @@ impl PeerClocks {
 
     /// A peer's clock is this many seconds ahead of ours (`AddTimeData`).
     pub(crate) fn add(&mut self, ip: IpAddr, offset: i64) {
-        if self.offsets.len() > MAX_SAMPLES || !self.known.insert(ip) {
+        if self.offsets.len() > MAX_SAMPLES || !self.known.insert(place(ip)) {
             return;
         }
         self.offsets.push(offset);
@@ -53,9 +54,28 @@ impl PeerClocks {
     }
 }
 
+/// What counts as one address.
+fn place(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::from((ip.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_network_of_ipv6_counts_once_whatever_addresses_it_has() {
+        let mut clocks = PeerClocks::default();
+        (0..250).for_each(|n| clocks.add(IpAddr::from([0x2001, 0xdb8, 0, 0, n, 0, 0, 1]), 600));
+        assert_eq!(clocks.offset(), 0);
+        (1..4).for_each(|n| clocks.add(IpAddr::from([0x2001, 0xdb8, 0, n, 0, 0, 0, 1]), 600));
+        assert_eq!(clocks.offset(), 600);
+        (1..250).for_each(|n| clocks.add(IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0102, n]), 900));
+        assert_eq!(clocks.offset(), 900, "IPv4 in IPv6 is many places");
+    }
 
     #[test]
     fn five_clocks_are_needed_and_one_address_counts_once() {

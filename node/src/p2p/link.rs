@@ -114,8 +114,7 @@ async fn ask(chain: &ChainHandle, action: Action) -> Result<FromChain, Stopped> 
     match action {
         Action::Headers(peer, headers) => {
             let list: Vec<_> = headers.iter().map(|(_, header)| *header).collect();
-            let now = chain.network_time();
-            let accept = chain.run(move |state| {
+            let accept = chain.run_at(move |state, now| {
                 let accepted = state.accept_headers(&list, now)?;
                 let last = accepted.last.map(|id| state.index().get(id).hash);
                 Ok((last, accepted.refused))

@@ -181,8 +181,8 @@ pub(crate) struct Peer {
     pub(crate) gives_compact: bool,
     /// A compact block whose header is with the chain.
     pub(crate) pending_compact: Option<Arc<CompactBlock>>,
-    /// Blocks of which it sent a bad copy and was not blamed, the latest ones.
-    pub(crate) spoiled: Vec<BlockHash>,
+    /// Blocks of which it sent a bad copy, and when; the latest ones.
+    pub(crate) spoiled: Vec<(BlockHash, Micros)>,
     pub(crate) announce: Vec<NodeId>,
     pub(crate) continue_at: Option<BlockHash>,
     pub(crate) getdata: VecDeque<Wanted>,
@@ -317,6 +317,11 @@ impl Peer {
     }
 
     /// Something can be said to it.
+    /// Whether it has sent a bad copy of a block, since some time.
+    pub(crate) fn has_spoiled(&self, hash: &BlockHash, since: Micros) -> bool {
+        self.spoiled.iter().any(|(other, at)| other == hash && *at >= since)
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.established && !self.closing
     }

@@ -329,7 +329,7 @@ impl Net {
         if self.initial_download && (!self.may_fetch(id) || self.gives_headers(id, now)) {
             return;
         }
-        let (wanted, staller) = self.next_blocks(id, MAX_IN_FLIGHT - in_flight);
+        let (wanted, staller) = self.next_blocks(id, MAX_IN_FLIGHT - in_flight, now);
         self.request_blocks(id, &wanted, false, now);
         if let (Some(staller), true, 0) = (staller, wanted.is_empty(), in_flight) {
             self.with(staller, |peer| {
@@ -358,7 +358,7 @@ impl Net {
 
     /// Blocks to ask a peer for, at most `count`, and the peer that holds up the window, if one does
     /// (`FindNextBlocksToDownload`).
-    fn next_blocks(&mut self, id: PeerId, count: usize) -> (Vec<NodeId>, Option<PeerId>) {
+    fn next_blocks(&mut self, id: PeerId, count: usize, now: Micros) -> (Vec<NodeId>, Option<PeerId>) {
         self.resolve_unknown(id);
         let mut wanted = Vec::new();
         let best = self.peers.get(&id).and_then(|peer| peer.best_known);
@@ -386,8 +386,8 @@ impl Net {
                 if entry.status.have || self.tree.is_active(node) {
                     let linked = self.tree.get(node).parent == Some(common);
                     common = if linked { node } else { common };
-                } else if self.sources.contains_key(&hash) {
-                    // It is with the chain.
+                } else if self.sources.contains_key(&hash) || self.has_spoiled(id, &hash, now) {
+                    // It is with the chain, or its next copy would be as bad.
                 } else if let Some(in_flight) = self.in_flight.get(&hash) {
                     waiting_for = waiting_for.or(Some(in_flight.peer));
                 } else if self.tree.get(node).height > start + WINDOW {

@@ -149,9 +149,8 @@ impl Device {
             return Err(ClientError::unasked());
         };
         let (peer, token) = self.believe_answer(persona, &sent, &answer)?;
-        let address = home.circuit(Some(peer))?;
         self.command(Command::Expect { peer, time: Duration::from_secs(JOIN_TIME) }).await?;
-        self.driver(|reply| Command::Circuit { peer, address, reply }).await?;
+        self.driver(|reply| Command::Circuit { peer, home, reply }).await?;
         if self.0.settings.direct {
             let (reply, direct) = oneshot::channel();
             self.command(Command::Direct { peer, reply }).await?;

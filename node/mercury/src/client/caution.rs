@@ -58,6 +58,12 @@ impl<B: NetworkBehaviour> Layer<B> for Caution {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use libp2p::identity;
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+
+    use super::super::driver::{Command, Settings, start};
+    use super::super::error::ClientError;
     use super::*;
 
     const WORLD: &str = "/ip4/9.9.9.9/tcp/1";
@@ -84,5 +90,26 @@ mod tests {
                 assert!(!allows(nowhere), "{nowhere}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_others_tell_is_not_dialled_where_it_is_near_and_what_the_person_names_is() {
+        let near = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Multiaddr =
+            format!("/ip4/127.0.0.1/tcp/{}", near.local_addr().unwrap().port()).parse().unwrap();
+        let key = identity::Keypair::generate_ed25519();
+        let (commands, _notices) = start(key, &Settings::default(), &[]).unwrap();
+        let peer = PeerId::random();
+        let dial = |named| {
+            let (reply, answer) = oneshot::channel();
+            let addresses = vec![address.clone()];
+            commands.try_send(Command::Dial { peer, addresses, named, reply }).unwrap();
+            answer
+        };
+        let refused = dial(false).await.unwrap();
+        assert!(matches!(refused, Err(ClientError::Unreachable(_))), "{refused:?}");
+        // Whoever listens there is known only once the person has named it: the first to come is that dial.
+        let _named = dial(true);
+        near.accept().await.unwrap();
     }
 }

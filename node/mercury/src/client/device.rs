@@ -339,7 +339,7 @@ impl Device {
             return Err(ClientError::Wrong("the home hosts this persona no more".to_owned()));
         }
         if session.reachable {
-            let address = session.home.circuit(None)?;
+            let address = session.home.circuit(None, |_| true)?;
             self.driver(|reply| Command::Reserve { address, reply }).await?;
             let announced = Request::Announce(session.applications.clone());
             if self.ask(&session.home, announced).await? != Answer::Done {

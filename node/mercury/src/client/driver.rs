@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::caution::Caution;
 use super::error::ClientError;
+use super::place::Home;
 use super::streams::Streams;
 use crate::net::layer::Layered;
 use crate::net::{codec, directory, muxer};
@@ -49,8 +50,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 pub(super) enum Command {
     /// Connect to a home; whether the person named it.
     Dial { peer: PeerId, addresses: Vec<Multiaddr>, named: bool, reply: Reply<()> },
-    /// Open a circuit to a device.
-    Circuit { peer: PeerId, address: Multiaddr, reply: Reply<()> },
+    /// Open a circuit to a device, through its home.
+    Circuit { peer: PeerId, home: Home, reply: Reply<()> },
     /// Let a device connect for some time.
     Expect { peer: PeerId, time: Duration },
     /// Wait for a direct connection to a device beside the circuit, and no longer than it takes to know.
@@ -113,13 +114,20 @@ impl Default for Settings {
 /// A search under way: the records so far, and who wants them.
 type Search = (Vec<Vec<u8>>, Reply<Vec<Vec<u8>>>);
 
+/// A dial under way, and who waits for it.
+struct Dial {
+    peer: PeerId,
+    addresses: Vec<Multiaddr>,
+    waiting: Vec<Reply<()>>,
+}
+
 /// The task's state.
 struct Driver {
     swarm: Swarm<Layered<Behaviour, Caution>>,
     notices: mpsc::Sender<Notice>,
     /// Connections, and which of them go through a relay.
     connections: HashMap<PeerId, Vec<(ConnectionId, bool)>>,
-    dials: HashMap<ConnectionId, (PeerId, Vec<Reply<()>>)>,
+    dials: HashMap<ConnectionId, Dial>,
     asked: HashMap<OutboundRequestId, Reply<Answer>>,
     reservations: HashMap<ListenerId, Option<Reply<()>>>,
     searches: HashMap<kad::QueryId, Search>,
@@ -230,7 +238,7 @@ impl Driver {
                 }
                 self.dial(peer, addresses, reply);
             }
-            Command::Circuit { peer, address, reply } => self.circuit(peer, address, reply),
+            Command::Circuit { peer, home, reply } => self.circuit(peer, &home, reply),
             Command::Expect { peer, time } => self.swarm.behaviour_mut().streams.expect(peer, time),
             Command::Direct { peer, reply } => {
                 let hopeless = self.punches.get(&peer).is_some_and(|count| *count >= MAX_PUNCHES);
@@ -270,24 +278,32 @@ impl Driver {
         if self.connections.get(&peer).is_some_and(|all| all.iter().any(|(_, relayed)| !relayed)) {
             return answer(reply, Ok(()));
         }
-        let opts = DialOpts::peer_id(peer).condition(PeerCondition::NotDialing).addresses(addresses).build();
-        self.start_dial(peer, opts, reply);
+        self.start_dial(peer, addresses, reply);
     }
 
-    fn circuit(&mut self, peer: PeerId, address: Multiaddr, reply: Reply<()>) {
+    fn circuit(&mut self, peer: PeerId, home: &Home, reply: Reply<()>) {
         self.punches.remove(&peer);
-        let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![address]).build();
-        self.start_dial(peer, opts, reply);
+        let caution = &self.swarm.behaviour().layer;
+        match home.circuit(Some(peer), |address| caution.allows(address)) {
+            Ok(address) => self.start_dial(peer, vec![address], reply),
+            Err(error) => answer(reply, Err(error)),
+        }
     }
 
-    fn start_dial(&mut self, peer: PeerId, opts: DialOpts, reply: Reply<()>) {
-        // One dial serves all who want the same peer.
-        if let Some((_, waiting)) = self.dials.values_mut().find(|(other, _)| *other == peer) {
-            return waiting.push(reply);
+    fn start_dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: Reply<()>) {
+        // One dial serves all who want the same peer, but for who knows more of where it is.
+        let serves = |dial: &Dial| {
+            dial.peer == peer && addresses.iter().all(|address| dial.addresses.contains(address))
+        };
+        let under_way = self.dials.values_mut().find(|dial| serves(dial));
+        if let Some(dial) = under_way {
+            return dial.waiting.push(reply);
         }
+        let opts = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses.clone());
+        let opts = opts.build();
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
-            Ok(()) => drop(self.dials.insert(id, (peer, vec![reply]))),
+            Ok(()) => drop(self.dials.insert(id, Dial { peer, addresses, waiting: vec![reply] })),
             Err(error) => answer(reply, Err(ClientError::Unreachable(error.to_string()))),
         }
     }
@@ -320,8 +336,8 @@ impl Driver {
                 if !relayed {
                     self.settle_direct(peer_id);
                 }
-                if let Some((_, waiting)) = self.dials.remove(&connection_id) {
-                    waiting.into_iter().for_each(|reply| answer(reply, Ok(())));
+                if let Some(dial) = self.dials.remove(&connection_id) {
+                    dial.waiting.into_iter().for_each(|reply| answer(reply, Ok(())));
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => {
@@ -329,7 +345,7 @@ impl Driver {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 match (self.dials.remove(&connection_id), peer_id) {
-                    (Some((_, waiting)), _) => {
+                    (Some(Dial { waiting, .. }), _) => {
                         let reason = super::error::one_line(&error.to_string());
                         let failed = |reply| answer(reply, Err(ClientError::Unreachable(reason.clone())));
                         waiting.into_iter().for_each(failed);

@@ -60,10 +60,16 @@ impl Home {
         HomeAddress { home: self.id, addresses: self.addresses.iter().map(with_peer).collect() }
     }
 
-    /// Through this home to a device; to ourselves where there is none.
-    pub(super) fn circuit(&self, device: Option<PeerId>) -> Result<Multiaddr, ClientError> {
-        let none = || ClientError::Unreachable("the home has no address".to_owned());
-        let through = self.addresses.first().ok_or_else(none)?.clone();
+    /// Through this home to a device; to ourselves where there is none. By an address that may be dialled: if the
+    /// connection to the home is lost meanwhile, it is dialled again.
+    pub(super) fn circuit(
+        &self,
+        device: Option<PeerId>,
+        may_dial: impl Fn(&Multiaddr) -> bool,
+    ) -> Result<Multiaddr, ClientError> {
+        let none = || ClientError::Unreachable("the home has no address that is dialled".to_owned());
+        let through = self.addresses.iter().find(|address| self.named || may_dial(address));
+        let through = through.ok_or_else(none)?.clone();
         let through = through.with(Protocol::P2p(self.peer)).with(Protocol::P2pCircuit);
         Ok(device.map_or(through.clone(), |device| through.with(Protocol::P2p(device))))
     }
@@ -120,5 +126,17 @@ mod tests {
         assert_eq!(told(vec![other.clone(), own.clone()]).unwrap().address().addresses, [own]);
         assert!(told(vec![other, "/ip4/1.1.1.1/tcp/1".to_owned()]).is_err());
         assert!(told(Vec::new()).is_err());
+    }
+    #[test]
+    fn a_circuit_goes_by_an_address_that_may_be_dialled() {
+        let all = ["/ip4/127.0.0.1/tcp/22", "/ip4/1.1.1.1/tcp/1"].map(|one| format!("{one}/p2p/{}", peer(1)));
+        let told = HomeAddress { home: Key::from_secret(&[1; 32]).id(), addresses: all.to_vec() };
+        let far = |address: &Multiaddr| address.to_string().contains("1.1.1.1");
+        let circuit = |home: &Home| home.circuit(Some(peer(2)), far).unwrap().to_string();
+        let home = Home::from_told(&told).unwrap();
+        assert_eq!(circuit(&home), format!("{}/p2p-circuit/p2p/{}", all[1], peer(2)));
+        assert!(home.circuit(None, |_| false).is_err());
+        let own = Home::own(&told).unwrap();
+        assert_eq!(circuit(&own), format!("{}/p2p-circuit/p2p/{}", all[0], peer(2)), "the person named it");
     }
 }

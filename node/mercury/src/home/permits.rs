@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use libp2p::PeerId;
 
 use crate::id::Id;
-use crate::limits::JOIN_TIME;
+use crate::limits::{JOIN_TIME, TAKE_TIME};
 
 /// The list. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,8 @@ pub struct Permits(Arc<Mutex<Lists>>);
 #[derive(Debug, Default)]
 struct Lists {
     reachable: HashSet<PeerId>,
-    /// From the caller's device to the callee's: until when it may be opened, and who the caller is.
+    /// From the caller's device to the callee's: until when it may be asked for, and who the caller is. The callee's
+    /// device may take as long again as the relay waits for it.
     circuits: HashMap<(PeerId, PeerId), (Instant, Id)>,
 }
 
@@ -46,7 +47,7 @@ impl Permits {
 
     /// Throws away what was not used in time.
     pub(super) fn tick(&self, now: Instant) {
-        self.lists().circuits.retain(|_, (until, _)| *until > now);
+        self.lists().circuits.retain(|_, (until, _)| answered_by(*until) > now);
     }
 
     /// Whether a device may be reached through the relay.
@@ -77,10 +78,10 @@ impl Permits {
     }
 
     /// Whether a device may open a circuit to another one. If not, it has tried to without a call, and loses all its
-    /// permits: the relay asks only whether it has some.
+    /// permits: the relay asks only whether it has some. Asked when the callee's device has answered, or has not.
     pub fn check(&self, caller: PeerId, callee: PeerId, now: Instant) -> bool {
         let circuits = &mut self.lists().circuits;
-        let permitted = circuits.get(&(caller, callee)).is_some_and(|(until, _)| *until > now);
+        let permitted = circuits.get(&(caller, callee)).is_some_and(|(until, _)| answered_by(*until) > now);
         if !permitted {
             circuits.retain(|(from, _), _| *from != caller);
         }
@@ -94,6 +95,11 @@ impl Permits {
         self.lists().circuits.remove(&(caller, callee));
         permitted
     }
+}
+
+/// When the answer to what was asked for in time has surely come.
+fn answered_by(until: Instant) -> Instant {
+    until + Duration::from_secs(TAKE_TIME)
 }
 
 #[cfg(test)]
@@ -115,7 +121,21 @@ mod tests {
         permits.allow_circuit((caller, persona), callee, now);
         assert_eq!(permits.caller(caller, now), Some(persona));
         assert!(!permits.may_open(caller, now + Duration::from_secs(JOIN_TIME)));
-        assert!(!permits.spend(caller, callee, now + Duration::from_secs(JOIN_TIME)));
+        assert!(!permits.spend(caller, callee, now + Duration::from_secs(JOIN_TIME + TAKE_TIME)));
+    }
+
+    #[test]
+    fn a_callee_that_takes_its_time_costs_the_caller_nothing() {
+        let (permits, now) = (Permits::default(), Instant::now());
+        let [caller, slow, other] = [0; 3].map(|_| PeerId::random());
+        let persona = crate::id::Key::from_secret(&[1; 32]).id();
+        permits.allow_circuit((caller, persona), slow, now);
+        let late = now + Duration::from_secs(JOIN_TIME + TAKE_TIME - 1);
+        permits.allow_circuit((caller, persona), other, late);
+        permits.tick(late);
+        assert!(permits.check(caller, slow, late), "the first has refused at last");
+        assert!(permits.spend(caller, slow, late), "or taken");
+        assert!(permits.spend(caller, other, late));
     }
 
     #[test]

@@ -139,6 +139,12 @@ impl Limits {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a peer has business at the relay: it may be reached or may call, or is in a call.
+    pub(super) fn knows(&self, peer: PeerId, now: Instant) -> bool {
+        let is_end = |circuit: &Circuit| circuit.from.0 == peer || circuit.to.0 == peer;
+        self.permits.knows(peer, now) || self.circuits().all.iter().any(is_end)
+    }
+
     /// Whether a peer at some address may have one more circuit.
     pub(super) fn may_open(&self, peer: PeerId, address: &Multiaddr, now: Instant) -> bool {
         let Some(persona) = self.permits.caller(peer, now) else { return false };
@@ -421,5 +427,17 @@ mod tests {
                 assert!(pair.circuits.all.is_empty());
             }
         }
+    }
+    #[test]
+    fn who_is_in_a_call_has_business_at_the_relay_until_it_ends() {
+        let limits = Limits::new(&Permits::default(), &Quotas::default());
+        let (mut pair, now) = (Pair::new(), Instant::now());
+        pair.open(2);
+        limits.circuits().all.clone_from(&pair.circuits.all);
+        assert!(limits.knows(pair.from.0, now) && limits.knows(pair.to, now));
+        assert!(!limits.knows(PeerId::random(), now));
+        pair.say_closed();
+        limits.circuits().all = pair.circuits.all;
+        assert!(!limits.knows(pair.from.0, now) && !limits.knows(pair.to, now));
     }
 }

@@ -14,9 +14,9 @@ use libp2p::swarm::{
     CloseConnection, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
+use super::circuits::Limits;
 use super::layer::{Layer, Layered};
 use super::quotas::{Address, Buckets, Meter, Rates};
-use crate::home::Permits;
 use crate::limits::Rate;
 
 /// The addresses of connections that count as one. The gate writes them; clones share them.
@@ -53,7 +53,7 @@ pub(super) type Metered<B> = Layered<B, Metering>;
 pub(super) struct Metering {
     sources: Sources,
     meter: Meter,
-    strangers: Option<(Buckets<Address>, Permits)>,
+    strangers: Option<(Buckets<Address>, Limits)>,
     to_end: VecDeque<(PeerId, ConnectionId)>,
     /// Those that have not ended yet.
     ending: HashSet<ConnectionId>,
@@ -75,8 +75,8 @@ impl<B> Metered<B> {
     }
 
     /// Of which from one address so much for those who have no business at the relay.
-    pub(super) fn with_strangers(mut self, of_address: Rate, permits: Permits) -> Self {
-        self.layer.strangers = Some((Buckets::new(of_address), permits));
+    pub(super) fn with_strangers(mut self, of_address: Rate, limits: Limits) -> Self {
+        self.layer.strangers = Some((Buckets::new(of_address), limits));
         self
     }
 
@@ -89,7 +89,7 @@ impl<B> Metered<B> {
 impl Metering {
     fn take(&mut self, peer: PeerId, address: Option<Address>, now: Instant) -> bool {
         let of_strangers = match (&mut self.strangers, address) {
-            (Some((buckets, permits)), Some(address)) if !permits.knows(peer, now) => {
+            (Some((buckets, limits)), Some(address)) if !limits.knows(peer, now) => {
                 buckets.take(address, now)
             }
             _ => true,

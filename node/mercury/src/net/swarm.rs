@@ -84,8 +84,8 @@ pub(super) fn build(
         requests: codec::requests(ProtocolSupport::Inbound),
         events: codec::events(ProtocolSupport::Outbound),
         directory: Metered::at(quotas.lookups, &sources, directory::server(key.public().to_peer_id())),
-        relay: Metered::at(quotas.relaying, &sources, Relay::new(relay, Follower::new(limits)))
-            .with_strangers(quotas.relaying_of_strangers, permits.clone()),
+        relay: Metered::at(quotas.relaying, &sources, Relay::new(relay, Follower::new(limits.clone())))
+            .with_strangers(quotas.relaying_of_strangers, limits),
         autonat: Metered::at(
             quotas.introductions,
             &sources,

@@ -100,8 +100,7 @@ async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcEr
     let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
     let bytes = hexes::decode(data).ok_or_else(undecodable)?;
     let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
-    let now = context.chain.network_time();
-    let verdict = context.chain.run(move |state| state.propose(&block, now)).await?;
+    let verdict = context.chain.run_at(move |state, now| state.propose(&block, now)).await?;
     Ok(json!(verdict.answer()))
 }
 

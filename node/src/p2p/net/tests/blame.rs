@@ -105,6 +105,28 @@ fn a_block_whose_copy_was_spoiled_is_asked_of_the_others_at_once() {
 }
 
 #[test]
+fn a_named_peer_whose_copy_was_spoiled_is_asked_again_after_a_while() {
+    let mut stage = Stage::new();
+    let named = stage.peer(1, Origin::Manual);
+    let headers = headers_on(&genesis(), 1, 1);
+    stage.give_headers(named, &headers);
+    let (hash, block) = block_of(&headers[0].1);
+    assert_eq!(requested(&stage.sent(named)), [hash]);
+    let spoil = |stage: &mut Stage| {
+        stage.say(named, Message::Block(hash, block.clone()));
+        let answer = FromChain::Block(named, hash, block.clone(), false, Some(spoiled()));
+        stage.net.chain_says(answer, stage.now);
+    };
+    spoil(&mut stage);
+    assert!(stage.is_connected(named), "the operator has named it");
+    assert!(requested(&stage.sent(named)).is_empty());
+    stage.pass(59 * SECOND);
+    assert!(requested(&stage.sent(named)).is_empty());
+    stage.pass(2 * SECOND);
+    assert_eq!(requested(&stage.sent(named)), [hash], "nobody else has it");
+}
+
+#[test]
 fn weak_headers_count_also_where_strong_ones_come_between() {
     let mut stage = Stage::new();
     let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
