@@ -182,9 +182,9 @@ impl Rig {
         self.before_end(async move {
             dispatcher.close();
             sleep(LAST_FINDS).await;
-            if timeout(HAND_IN_TIME, all_taken(&shares)).await.is_err() {
-                warn_of_rest(&shares, HAND_IN_TIME);
-            }
+            let all = timeout(HAND_IN_TIME, all_taken(&shares)).await;
+            let waiting = if all.is_ok() { 0 } else { waiting(&shares) };
+            warn_of_rest(waiting + dispatcher.given_up(), HAND_IN_TIME);
         });
     }
 
@@ -283,17 +283,21 @@ impl Drop for Closing<'_> {
 
 /// Waits until the upstream has taken all that was found.
 pub(crate) async fn all_taken(shares: &mpsc::Sender<Share>) {
-    while shares.capacity() < shares.max_capacity() {
+    while waiting(shares) > 0 {
         sleep(LOOK_EVERY).await;
     }
     sleep(LOOK_EVERY).await; // it has taken the last one, and sends it
 }
 
-/// Says how many shares the upstream has left waiting for so long after the end.
-pub(crate) fn warn_of_rest(shares: &mpsc::Sender<Share>, waited: Duration) {
-    let waiting = shares.max_capacity() - shares.capacity();
-    if waiting > 0 {
-        warn!("{waiting} shares had not gone up {} s after the end", waited.as_secs());
+/// Shares that the upstream has not taken yet.
+pub(crate) fn waiting(shares: &mpsc::Sender<Share>) -> usize {
+    shares.max_capacity() - shares.capacity()
+}
+
+/// Says how many shares the upstream had not taken so long after the end, if there are any.
+pub(crate) fn warn_of_rest(rest: usize, waited: Duration) {
+    if rest > 0 {
+        warn!("{rest} shares had not gone up {} s after the end", waited.as_secs());
     }
 }
 
@@ -375,91 +379,4 @@ pub async fn asked_to_end() -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use iop_kernels::Found;
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::job::tests::{ANY_HASH, job};
-
-    /// Finds one share more when its work ends, as a device whose launch is under way then.
-    struct Late(Mutex<Option<oneshot::Sender<()>>>);
-
-    impl Device for Late {
-        fn name(&self) -> &'static str {
-            "late"
-        }
-
-        fn run(&self, feed: &Feed) -> io::Result<()> {
-            let assignment = feed.next(1).unwrap();
-            self.0.lock().unwrap().take().unwrap().send(()).unwrap();
-            while feed.is_current(&assignment) {
-                thread::yield_now();
-            }
-            feed.found(&assignment, Found { nonce: 0, version: 0 });
-            Ok(())
-        }
-    }
-
-    /// Counts shares.
-    struct Counting(Arc<AtomicUsize>);
-
-    impl Upstream for Counting {
-        async fn run(self, mut desk: Desk) -> Infallible {
-            desk.dispatcher.set_job(Arc::new(job("1", 4, 0, ANY_HASH)));
-            while desk.shares.recv().await.is_some() {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-            std::future::pending().await
-        }
-    }
-
-    #[test]
-    fn what_a_device_finds_while_it_ends_is_handed_in() {
-        let (started, start) = oneshot::channel();
-        let mut rig = Rig::new(vec![Box::new(Late(Mutex::new(Some(started))))], Arc::new(Board::new([])));
-        rig.hand_in_before_end();
-        let taken = Arc::new(AtomicUsize::new(0));
-        let until = async { start.await.map_err(io::Error::other) };
-        rig.run(Counting(Arc::clone(&taken)), until).unwrap();
-        assert_eq!(taken.load(Ordering::Relaxed), 1);
-    }
-
-    /// Waits for work, and works on nothing.
-    struct Waiting;
-
-    impl Device for Waiting {
-        fn name(&self) -> &'static str {
-            "waiting"
-        }
-
-        fn run(&self, feed: &Feed) -> io::Result<()> {
-            while feed.next(1).is_some() {}
-            Ok(())
-        }
-    }
-
-    struct Panicking;
-
-    impl Upstream for Panicking {
-        async fn run(self, _: Desk) -> Infallible {
-            panic!("for the test")
-        }
-    }
-
-    #[test]
-    fn a_panic_of_the_upstream_ends_the_rig_and_its_devices() {
-        let (ended, end) = std::sync::mpsc::channel();
-        thread::spawn(move || {
-            let rig = Rig::new(vec![Box::new(Waiting)], Arc::new(Board::new([])));
-            let run = || rig.run(Panicking, std::future::pending());
-            ended.send(catch_unwind(AssertUnwindSafe(run)).is_err()).unwrap();
-        });
-        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
-    }
-}
+mod tests;

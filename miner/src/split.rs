@@ -2,7 +2,32 @@
 //!
 //! Its first bytes are a prefix: 0 for the devices, another one for each machine, which rolls the bytes behind it.
 
-use iop_stratum::fields::MAX_EXTRANONCE2_SIZE;
+use iop_stratum::client;
+use iop_stratum::fields::{MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE};
+
+/// Why a job is not for machines: they would have no part of it to themselves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no work for machines: the upstream's extranonces have {extranonce1} and {extranonce2} bytes, expected at most 28 and \
+     at least 2"
+)]
+pub struct Unservable {
+    /// Width of the upstream's extranonce1, in bytes.
+    extranonce1: usize,
+    /// Width of its extranonce2, in bytes.
+    extranonce2: usize,
+}
+
+/// Bytes of the machines' prefixes in a job.
+///
+/// # Errors
+/// Its extranonces leave no room for them.
+pub fn prefix_in(job: &client::Job) -> Result<usize, Unservable> {
+    let (extranonce1, extranonce2) = (job.extranonce1.as_bytes().len(), job.extranonce2_size);
+    prefix_size(extranonce2)
+        .filter(|prefix| extranonce1 + prefix <= MAX_EXTRANONCE1_SIZE)
+        .ok_or(Unservable { extranonce1, extranonce2 })
+}
 
 /// Bytes of the prefix, for an extranonce2 of this many. `None` where that leaves no byte to machines.
 ///

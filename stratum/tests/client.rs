@@ -275,3 +275,17 @@ proptest! {
         let _ = hear(&mut session, answer(id, result));
     }
 }
+
+#[test]
+fn a_share_that_was_rolled_before_the_pool_forbade_it_goes_with_its_bits_and_others_do_not() {
+    let mut session = ready();
+    let none = call("mining.set_version_mask", json!(["00000000"]));
+    assert_eq!(hear(&mut session, none), Ok(Some(Event::VersionMask(VersionMask::NONE))));
+    session.submit(&share());
+    session.submit(&Share { version_bits: VersionBits(0), ..share() });
+    let lines = sent(&mut session);
+    assert_eq!(
+        (&lines[0]["params"][5], lines[1]["params"].as_array().unwrap().len()),
+        (&json!("00002000"), 5)
+    );
+}

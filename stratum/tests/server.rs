@@ -376,3 +376,22 @@ fn an_extranonce2_of_any_width_is_for_the_owner_to_judge_where_it_says_so() {
         assert_eq!((submit(id.clone(), 18), submit(id.clone(), 7)), (None, None));
     }
 }
+
+#[test]
+fn version_bits_outside_the_mask_are_for_the_owner_to_judge_where_it_says_so() {
+    for (mut session, is_passed_on) in [(session(), false), (session().with_any_version_bits(), true)] {
+        let asks = json!([["version-rolling"], {"version-rolling.mask": "00002000"}]);
+        say(&mut session, json!({"id": 1, "method": "mining.configure", "params": asks}));
+        say(&mut session, json!({"id": 2, "method": "mining.subscribe"}));
+        authorize(&mut session, "a").unwrap();
+        // In the usual shape, and in another.
+        for id in [json!(3), json!("3")] {
+            for (bits, is_within) in [("00002000", true), ("00004000", false)] {
+                let params = json!(["a", "1", "0000000000000000", "5f5e1000", "a1b2c3d4", bits]);
+                let event = say(&mut session, json!({"id": id, "method": "mining.submit", "params": params}));
+                assert_eq!(matches!(event, Some(Event::Submit(_))), is_within || is_passed_on, "{bits}");
+                assert_eq!(matches!(event, Some(Event::Refused { .. })), !is_within && !is_passed_on);
+            }
+        }
+    }
+}

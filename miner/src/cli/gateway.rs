@@ -12,6 +12,7 @@ use crate::gateway::limits::Limits;
 use crate::gateway::{GatewaySettings, Settings, Source};
 use crate::mine::MineSettings;
 use crate::solo::SoloSettings;
+use crate::upstream::pool::PoolSettings;
 
 /// Most machines that can be asked for: the ports that one address has towards another.
 pub(super) const MAX_MACHINES: usize = 60_000;
@@ -65,7 +66,8 @@ impl Gateway {
         let (rig, view) = (self.rig.settings_or_none()?, self.view.settings());
         let source = match (self.pool, self.node) {
             (Some(pool), _) if pool.is_named() => {
-                Source::Pool(Box::new(MineSettings { pool: pool.settings()?, rig, view }))
+                let pool = PoolSettings { only_machines: rig.devices.is_empty(), ..pool.settings()? };
+                Source::Pool(Box::new(MineSettings { pool, rig, view }))
             }
             (_, Some(node)) => Source::Node(Box::new(SoloSettings { node: node.settings()?, rig, view })),
             _ => unreachable!("one of them is required"),
@@ -100,6 +102,7 @@ fn machines(flag: &'static str, number: usize) -> Result<usize, UsageError> {
 #[cfg(test)]
 mod tests {
     use crate::cli::{Command, Exit, parse};
+    use crate::gateway::Source;
 
     const POOL: &str = "iop-miner gateway --listen 127.0.0.1:1 --url stratum+tcp://a:1 --user pA.rig";
     const NODE: &str = "iop-miner gateway --listen 127.0.0.1:1 --node http://u:p@127.0.0.1:1";
@@ -136,6 +139,19 @@ mod tests {
         ] {
             let name = flag.split(' ').next().unwrap_or(flag);
             conflict(&format!("{POOL} {flag}"), [name, "--url <URL>"]);
+        }
+    }
+
+    #[test]
+    fn all_work_is_for_machines_where_no_device_works_beside_them() {
+        for (flags, expected) in [("", true), (" --devices none", true), (" --devices cpu", false)] {
+            match parse(format!("{POOL}{flags}").split(' ').map(Into::into)) {
+                Ok(Command::Gateway(settings)) => match settings.source {
+                    Source::Pool(pool) => assert_eq!(pool.pool.only_machines, expected, "{flags}"),
+                    Source::Node(_) => panic!("a pool is named"),
+                },
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -73,6 +73,7 @@ impl PoolArgs {
             suggestion,
             tls: tls.then(|| Tls::load(self.tls_ca.as_deref())).transpose()?,
             follow_reconnect: self.follow_reconnect,
+            only_machines: false,
         })
     }
 }

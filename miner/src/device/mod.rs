@@ -149,8 +149,8 @@ impl Feed {
     }
 
     /// Passes a header on, if an independent hash says that it meets the target. Waits while too many shares
-    /// wait; what its job's end has made worthless by then, all but a block, does not and counts as stale: a device that
-    /// hands in thousands would hold up the next job.
+    /// wait; what a clean job or the end of the work has voided by then, all but a block, does not and counts as stale: a
+    /// device that hands in thousands would hold up the next job.
     pub fn found(&self, assignment: &Assignment, found: Found) {
         let hash = verify(&assignment.work.header_of(found));
         let wrong = !assignment.job.target().is_met_by(&hash);
@@ -169,10 +169,13 @@ impl Feed {
         self.stats.found(hash);
         let share = assignment.share(found, Arc::clone(&self.stats));
         match self.shares.try_send(share) {
-            Err(TrySendError::Full(share)) if self.dispatcher.is_current(assignment) || share.is_block() => {
+            Err(TrySendError::Full(share)) if self.dispatcher.is_alive(assignment) || share.is_block() => {
                 let _ = self.shares.blocking_send(share); // as below
             }
-            Err(TrySendError::Full(_)) => self.stats.add_stale(),
+            Err(TrySendError::Full(_)) => {
+                self.stats.add_stale();
+                self.dispatcher.give_up();
+            }
             // There is no upstream any more: the miner is ending.
             Err(TrySendError::Closed(_)) | Ok(()) => {}
         }
@@ -186,8 +189,11 @@ pub(crate) mod tests {
     use std::fs;
     use std::path::Path;
 
+    use iop_stratum::fields::JobId;
+
     use super::*;
     use crate::job::tests::{ANY_HASH, job};
+    use crate::job::{Job, Serial};
     use crate::stats::Stats;
 
     impl Feed {
@@ -282,6 +288,32 @@ pub(crate) mod tests {
             drop(shares);
         });
         assert_eq!(feed.stats.snapshot().counts.stale, 100);
+    }
+
+    #[test]
+    fn finds_of_a_job_beside_which_another_came_wait_until_there_is_room() {
+        let (feed, mut shares) = feed(ANY_HASH);
+        let old = feed.next(1 << 20).unwrap();
+        let ordinary = (0..).find(|nonce| {
+            !old.share(Found { nonce: *nonce, version: 0 }, Arc::clone(&feed.stats)).is_block()
+        });
+        let find = || feed.found(&old, Found { nonce: ordinary.unwrap(), version: 0 });
+        (0..SHARES_IN_FLIGHT).for_each(|_| find());
+        let mut beside = old.job.stratum().clone();
+        let notify = Arc::make_mut(&mut beside.notify);
+        (notify.job_id, notify.clean) = (JobId::new("2").unwrap(), false);
+        feed.dispatcher.set_job(Arc::new(Job::new(Serial(2), beside)));
+        let (done, waiting) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..100).for_each(|_| find());
+                done.send(()).unwrap();
+            });
+            // It would be done at once if it did not wait.
+            assert!(waiting.recv_timeout(Duration::from_millis(200)).is_err());
+            (0..SHARES_IN_FLIGHT + 100).for_each(|_| drop(shares.blocking_recv().unwrap()));
+        });
+        assert_eq!(feed.stats.snapshot().counts.stale, 0);
     }
 
     #[test]

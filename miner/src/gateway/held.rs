@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use iop_stratum::difficulty::{Difficulty, Target};
-use iop_stratum::fields::JobId;
+use iop_stratum::fields::{JobId, VersionMask};
 
 use super::limits::Memory;
 use super::prefixes::WorkHash;
@@ -18,16 +18,29 @@ use super::served::Served;
 const MAX_JOBS: usize = 16;
 /// Shares of one work and connection that are remembered: with other work every 30 s, 2,000 a second.
 const MAX_SHARES_PER_WORK: usize = 65_536;
+/// Version masks of one job that are remembered, the latest: upstreams change them once, if at all.
+const MAX_TERMS: usize = 4;
 
 /// A job that was sent, with what was in force then.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) job: Arc<Served>,
     pub(super) prefix: u32,
+    /// Under which versions of it were rolled, the latest first; at least one.
+    terms: Vec<Terms>,
     /// Seconds by which the latest variant of it is later than it.
     pub(super) later: u32,
     /// It, and it again later or at another difficulty; at least one.
     pub(super) sent: Vec<Sent>,
+}
+
+/// What a machine might roll in a job for a time.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The job as the upstream gave it then.
+    pub(super) job: Arc<Served>,
+    /// The version bits that the upstream allowed and the machine asked for.
+    pub(super) mask: VersionMask,
 }
 
 /// Why a share is not remembered.
@@ -85,6 +98,36 @@ impl Sent {
 }
 
 impl Held {
+    /// The same job, perhaps with another mask of the upstream's, and the mask of the machine. What was rolled under those
+    /// before may be on its way.
+    pub(super) fn renew(&mut self, job: Arc<Served>, mask: VersionMask) {
+        let mask = mask.intersect(job.mask());
+        self.terms.retain(|terms| terms.mask != mask || terms.job.mask() != job.mask());
+        self.terms.insert(0, Terms { job: Arc::clone(&job), mask });
+        self.terms.truncate(MAX_TERMS);
+        for terms in self.terms.iter_mut().filter(|terms| terms.job.mask() == job.mask()) {
+            terms.job = Arc::clone(&job);
+        }
+        self.job = job;
+    }
+
+    /// The machine's mask may be another.
+    pub(super) fn renew_mask(&mut self, mask: VersionMask) {
+        if self.terms.first().is_none_or(|terms| terms.mask != mask.intersect(self.job.mask())) {
+            self.renew(Arc::clone(&self.job), mask);
+        }
+    }
+
+    /// All that a share of it may have been found under, the latest first.
+    pub(super) fn terms(&self) -> &[Terms] {
+        &self.terms
+    }
+
+    /// Whether the upstream does not give it like this any more.
+    pub(super) fn is_former(&self, terms: &Terms) -> bool {
+        terms.job.mask() != self.job.mask()
+    }
+
     /// As it was sent last.
     pub(super) fn last(&self) -> &Sent {
         self.sent.last().expect("one at least")
@@ -111,12 +154,21 @@ impl Jobs {
     }
 
     /// A new one is sent, whose variants so far end so many seconds later than it.
-    pub(super) fn push(&mut self, job: Arc<Served>, prefix: u32, difficulty: Difficulty, later: u32) {
+    pub(super) fn push(
+        &mut self,
+        job: Arc<Served>,
+        prefix: u32,
+        mask: VersionMask,
+        difficulty: Difficulty,
+        later: u32,
+    ) {
         if self.held.len() == MAX_JOBS {
             self.forget_oldest();
         }
         let sent = vec![Sent::new(job.id().clone(), difficulty)];
-        self.held.push_back(Held { job, prefix, later, sent });
+        let mut held = Held { job: Arc::clone(&job), prefix, terms: Vec::new(), later, sent };
+        held.renew(job, mask);
+        self.held.push_back(held);
     }
 
     /// For a job of a work that was given out before: by how many seconds what was given out ends later than the job begins.

@@ -1,5 +1,6 @@
 //! The verdict on a machine's share: its header is built again and hashed, nothing is taken on trust.
 
+use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 use iop_stratum::difficulty::Target;
 use iop_stratum::fields::{Extranonce2, VersionBits, VersionMask};
 use iop_stratum::server::Submit;
@@ -9,7 +10,8 @@ use iop_stratum::work::sha256d;
 use super::served::Served;
 
 /// How far ahead of our clock, or of the job's time where that is later, a share's time may be, in seconds: what pools
-/// take. Machines roll the time when they run out of nonces, and clocks differ.
+/// take. Machines roll the time when they run out of nonces, and clocks differ. A block counts as far ahead as nodes take
+/// it.
 pub const MAX_TIME_AHEAD: u32 = 600;
 
 /// A share that is good, but for having been seen before and for its job's age.
@@ -27,11 +29,11 @@ pub struct Solved {
 
 /// Judges a share of a known job.
 ///
-/// `target` is the one that the machine was told for it, `mask` the version bits that the machine may roll (its session
-/// has refused others), `now` seconds since 1970.
+/// `target` is the one that the machine was told for it, `mask` the version bits that the machine might roll in it, `now`
+/// seconds since 1970.
 ///
 /// # Errors
-/// Extranonce2 of another width or time out of range (20), hash above the target (23), in this order.
+/// Version bits outside the mask, extranonce2 of another width or time out of range (20), hash above the target (23).
 pub fn judge(
     job: &Served,
     prefix: u32,
@@ -40,13 +42,18 @@ pub fn judge(
     submit: &Submit,
     now: u32,
 ) -> Result<Solved, Reject> {
+    if let Some(bits) = submit.version_bits.filter(|bits| !mask.allows(*bits)) {
+        return Err(Reject::other(format!("version bits {bits} are outside the mask {mask}")));
+    }
     let upstream = job.upstream();
     let extranonce2 = job
         .extranonce2(prefix, &submit.extranonce2)
         .ok_or(Reject::Other("extranonce2 of another width than that of the job".into()))?;
-    let (min, max) = (upstream.ntime().0, now.max(upstream.ntime().0).saturating_add(MAX_TIME_AHEAD));
-    if submit.ntime.0 < min || submit.ntime.0 > max {
-        return Err(Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime)));
+    let (min, clock) = (upstream.ntime().0, now.max(upstream.ntime().0));
+    let max = clock.saturating_add(MAX_TIME_AHEAD);
+    let false_time = || Reject::other(format!("ntime {} is outside {min:08x} to {max:08x}", submit.ntime));
+    if submit.ntime.0 < min || u64::from(submit.ntime.0) > u64::from(clock) + MAX_FUTURE_BLOCK_TIME {
+        return Err(false_time());
     }
     let version = upstream.stratum().notify.version;
     let version = submit.version_bits.map_or(version, |bits| version.rolled(mask, bits));
@@ -54,6 +61,12 @@ pub fn judge(
     let mut header = upstream.header(&upstream.merkle_root(&extranonce2), version_bits, submit.ntime);
     header[76..].copy_from_slice(&submit.nonce.0.to_le_bytes());
     let hash = sha256d(&header);
+    let is_block = || {
+        Target::from_compact(upstream.stratum().notify.nbits.0).is_some_and(|block| block.is_met_by(&hash))
+    };
+    if submit.ntime.0 > max && !is_block() {
+        return Err(false_time());
+    }
     let is_for_upstream = upstream.target().is_met_by(&hash);
     if !is_for_upstream && !target.is_met_by(&hash) {
         return Err(Reject::LowDifficulty);

@@ -88,7 +88,9 @@ impl Machine {
     pub fn new(shared: Arc<Shared>, seat: Seat, peer: SocketAddr) -> Self {
         let nothing = Extranonce1::new(&[]).expect("no bytes fit");
         Self {
-            session: Session::new(nothing, VersionMask::NONE, SOFTWARE).with_any_extranonce2(),
+            session: Session::new(nothing, VersionMask::NONE, SOFTWARE)
+                .with_any_extranonce2()
+                .with_any_version_bits(),
             peer,
             prefix: None,
             vardiff: Vardiff::new(shared.settings.start_difficulty, Instant::now()),
@@ -195,7 +197,12 @@ impl Machine {
         if self.prefix.is_none() && !self.sit_down() {
             return Ok(());
         }
-        match self.session.handle_line(line)? {
+        let event = self.session.handle_line(line)?;
+        let mask = self.session.version_mask();
+        if let Some(last) = self.jobs.last_mut() {
+            last.renew_mask(mask); // it may have asked for another one
+        }
+        match event {
             Some(Event::Submit(submit)) => self.on_submit(&submit),
             Some(Event::Authorize(request)) => self.on_authorize(&request),
             Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject.into()),
@@ -258,7 +265,7 @@ impl Machine {
         }
         if let Some(last) = self.jobs.last_mut().filter(|last| last.job.id() == job.id()) {
             // The same job; its mask may be another.
-            last.job = Arc::clone(job);
+            last.renew(Arc::clone(job), self.session.version_mask());
             if self.told.is_none() {
                 let difficulty = last.last().difficulty;
                 self.send_again(difficulty);
@@ -273,7 +280,8 @@ impl Machine {
         let (difficulty, repeats) = (self.difficulty_of(job), self.jobs.repeats(job));
         let prefix = self.prefix.as_mut().expect("it was fitted to the job");
         prefix.tell(job.work());
-        self.jobs.push(Arc::clone(job), prefix.number(), difficulty, repeats.unwrap_or(0));
+        let mask = self.session.version_mask();
+        self.jobs.push(Arc::clone(job), prefix.number(), mask, difficulty, repeats.unwrap_or(0));
         if repeats.is_some() {
             // Most machines would begin anew, and find again what they have found.
             self.jobs.excuse();

@@ -38,7 +38,7 @@ use crate::dispatcher::Current;
 use crate::job::Share;
 use crate::mine::{self, MineSettings};
 use crate::rarely::Rarely;
-use crate::rig::{Rig, all_taken, warn_of_rest};
+use crate::rig::{Rig, all_taken, waiting, warn_of_rest};
 use crate::solo::{self, SoloSettings};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
@@ -203,7 +203,7 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
             all_taken(&shares).await;
         };
         if timeout(END_TIME, all_up).await.is_err() {
-            warn_of_rest(&shares, END_TIME);
+            warn_of_rest(waiting(&shares), END_TIME);
         }
     });
     Ok(())

@@ -8,6 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use iop_mining::bans::host_of;
+
+/// A host of many addresses may have so many times as many places as it leaves: three quarters of all where it is the only
+/// one.
+const HOST_SHARE: usize = 3;
+
 /// The places and names of all machines.
 #[derive(Debug)]
 pub struct Seats {
@@ -20,6 +26,8 @@ pub struct Seats {
 struct Inner {
     connections: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// In IPv6 a host has 2^64 addresses.
+    by_host: HashMap<IpAddr, usize>,
     names: Names,
 }
 
@@ -32,6 +40,9 @@ pub enum Full {
     /// For this address.
     #[error("{1} has {0} connections, no more are taken from there")]
     Address(usize, IpAddr),
+    /// For this host's addresses.
+    #[error("{1}/64 has {0} connections, the rest is for machines from elsewhere")]
+    Host(usize, IpAddr),
 }
 
 /// A connection's place.
@@ -39,6 +50,7 @@ pub enum Full {
 pub struct Seat {
     seats: Arc<Seats>,
     address: IpAddr,
+    host: IpAddr,
 }
 
 /// A machine's name, which no other has.
@@ -60,23 +72,31 @@ impl Seats {
     }
 
     /// A place for a connection from an address. Loopback is not bounded on its own: it is where proxies and tunnels
-    /// come from.
+    /// come from. All addresses of one host may have as many places together as a single one may have, and more while
+    /// enough are left to others.
     ///
     /// # Errors
     /// None is free.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
-        let address = address.to_canonical();
+        let (address, host) = (address.to_canonical(), host_of(address));
         let mut inner = self.lock();
         if inner.connections >= self.max {
             return Err(Full::All(inner.connections));
         }
-        let from_there = inner.by_address.get(&address).copied().unwrap_or(0);
+        let of = |counts: &HashMap<IpAddr, usize>, whose| counts.get(whose).copied().unwrap_or(0);
+        let (from_there, of_host) = (of(&inner.by_address, &address), of(&inner.by_host, &host));
         if from_there >= self.max_per_address && !address.is_loopback() {
             return Err(Full::Address(from_there, address));
         }
+        let left = self.max - inner.connections;
+        let is_full = of_host >= self.max_per_address && of_host >= left.saturating_mul(HOST_SHARE);
+        if is_full && !address.is_loopback() {
+            return Err(Full::Host(of_host, host));
+        }
         inner.by_address.insert(address, from_there + 1);
+        inner.by_host.insert(host, of_host + 1);
         inner.connections += 1;
-        Ok(Seat { seats: Arc::clone(self), address })
+        Ok(Seat { seats: Arc::clone(self), address, host })
     }
 
     /// A name for a user's machine: the user's, with a number behind it where another machine has that. `None` where
@@ -101,11 +121,17 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut inner = self.seats.lock();
         inner.connections -= 1;
-        if let Entry::Occupied(mut count) = inner.by_address.entry(self.address) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        give_back(&mut inner.by_address, self.address);
+        give_back(&mut inner.by_host, self.host);
+    }
+}
+
+/// One less of this place.
+fn give_back(counts: &mut HashMap<IpAddr, usize>, place: IpAddr) {
+    if let Entry::Occupied(mut count) = counts.entry(place) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }
@@ -185,6 +211,32 @@ mod tests {
         drop(held);
         assert_eq!(seats.count(), 3);
         let _again = [seats.take(hog).unwrap(), seats.take(hog).unwrap()];
+    }
+
+    #[test]
+    fn one_host_of_many_addresses_leaves_places_to_others_and_has_as_many_as_an_address_may_have() {
+        let address = |host: u32, number: u32| -> IpAddr {
+            format!("2001:db8:0:{host:x}::{number:x}").parse().unwrap()
+        };
+        let seats = Seats::new(100, 8, []);
+        let take = |host| -> Vec<Seat> {
+            (0..100).map_while(|number| seats.take(address(host, number)).ok()).collect()
+        };
+        let (farm, other, third) = (take(1), take(2), take(3));
+        assert_eq!(
+            (farm.len(), other.len(), third.len()),
+            (75, 19, 6),
+            "no less than 8, if there are so many"
+        );
+        assert_eq!(seats.take(HERE).unwrap_err(), Full::All(100));
+        drop(other);
+        assert_eq!(seats.take(address(1, 0)).unwrap_err(), Full::Host(75, address(1, 0)));
+        let _here: Vec<_> = (0..19).map(|_| seats.take(HERE).unwrap()).collect();
+        drop((farm, third));
+        assert_eq!(seats.lock().by_host.len(), 1, "who is gone is forgotten");
+        // Where it suits no more machines than one address may have, there is no reserve.
+        let small = Seats::new(4, 4, []);
+        let _all: Vec<_> = (0..4).map(|number| small.take(address(1, number)).unwrap()).collect();
     }
 
     #[test]

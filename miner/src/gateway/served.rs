@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, VersionMask};
+use iop_stratum::line::MAX_CLIENT_LINE;
 use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
 use tokio::sync::watch;
@@ -15,37 +16,11 @@ use super::prefixes::{Prefixes, WorkHash};
 use crate::dispatcher::Current;
 use crate::job::Job;
 use crate::rarely::Rarely;
-use crate::split::prefix_size;
+use crate::split::{Unservable, prefix_in};
 
-/// Longest line of a job that machines are sent, in bytes: a coinbase of 3,800 outputs, each 68 digits long, where a full
-/// block takes 2 KiB without them. Each machine may be sent work of its own, and ten thousand may be slow to take it.
-pub const MAX_LINE: usize = 256 * 1024;
-
-/// Why a job is not for machines.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unservable {
-    /// They would have no part of it to themselves.
-    #[error(
-        "no work for machines: the upstream's extranonces have {extranonce1} and {extranonce2} bytes, expected at most 28 \
-         and at least 2"
-    )]
-    Extranonces {
-        /// Width of the upstream's extranonce1, in bytes.
-        extranonce1: usize,
-        /// Width of its extranonce2, in bytes.
-        extranonce2: usize,
-    },
-    /// Its line is too long.
-    #[error(
-        "no work for machines: the line of the upstream's job {job} has {found} bytes, expected at most {MAX_LINE}"
-    )]
-    Long {
-        /// The upstream's name for it.
-        job: JobId,
-        /// Length of the line, in bytes.
-        found: usize,
-    },
-}
+/// Longest line of a job that machines are sent, in bytes: the longest that a pool may send us (a coinbase of 7,000 outputs,
+/// where a full block takes 2 KiB without them), and what our name for it and our way of writing may add.
+pub const MAX_LINE: usize = MAX_CLIENT_LINE + 1024;
 
 /// Numbers of jobs, none used twice: two jobs of an upstream may have one name.
 #[derive(Debug, Default)]
@@ -87,34 +62,24 @@ impl Served {
     /// A job of the upstream, under a name of our own.
     ///
     /// # Errors
-    /// Its extranonces leave no room to machines, or it is too long to be sent to them.
+    /// Its extranonces leave no room to machines.
     pub fn new(
         upstream: Arc<Job>,
         era: u64,
         prefixes: &Prefixes,
         numbers: &Numbers,
     ) -> Result<Self, Unservable> {
-        let (extranonce1, extranonce2) =
-            (upstream.stratum().extranonce1.as_bytes().len(), upstream.stratum().extranonce2_size);
-        let no_room = Unservable::Extranonces { extranonce1, extranonce2 };
-        let prefix_size = prefix_size(extranonce2).ok_or_else(|| no_room.clone())?;
+        let prefix_size = prefix_in(upstream.stratum())?;
         let work_hash = work_hash(&upstream);
-        let mut job = Self {
+        Ok(Self {
             id: numbers.next(),
             era,
-            work: 0,
+            work: prefixes.begin(prefix_size, &work_hash),
             work_hash,
             prefix_size,
             upstream,
             lines: Arc::default(),
-        };
-        job.extranonce1(0).ok_or(no_room)?;
-        let found = job.line(job.is_clean()).len();
-        if found > MAX_LINE {
-            return Err(Unservable::Long { job: job.upstream.id().clone(), found });
-        }
-        job.work = prefixes.begin(prefix_size, &work_hash);
-        Ok(job)
+        })
     }
 
     /// The machines' name for it.

@@ -25,6 +25,7 @@ use super::watch::Watch;
 use super::{PoolUrl, Timing};
 use crate::dispatcher::Dispatcher;
 use crate::job::{Job, Serial, Share};
+use crate::split::{Unservable, prefix_in};
 use crate::stats::HashRate;
 
 mod shares;
@@ -266,6 +267,13 @@ impl Connection {
 
     fn react(&mut self, event: Event) -> Result<(), Lost> {
         let now = Instant::now();
+        if let Event::Job(job) = &event
+            && self.place.manner.only_machines
+            && let Err(why) = prefix_in(job)
+        {
+            self.unservable(job.notify.clean, &why);
+            return Ok(());
+        }
         match &event {
             Event::Job(_) => self.watch.job(now),
             // A verdict is of use where it is good: the watch sees to it.
@@ -342,6 +350,15 @@ impl Connection {
             self.breaks = true;
         }
         self.start();
+    }
+
+    /// A job for nobody here: there is none until the pool sends another.
+    fn unservable(&mut self, clean: bool, why: &Unservable) {
+        self.watch.no_job(Instant::now());
+        if clean {
+            self.oldest_live = self.next_serial;
+        }
+        self.without_job(&why.to_string());
     }
 
     fn may_speak(&mut self) -> bool {

@@ -32,6 +32,8 @@ pub(super) struct Manner {
     pub(super) tls: Option<Tls>,
     /// Whether a pool may send us to another host.
     pub(super) follow: bool,
+    /// Whether all work is for machines behind a gateway.
+    pub(super) only_machines: bool,
     /// How many pools there are.
     pub(super) pools: usize,
     /// How fast this machine is, where it is known.

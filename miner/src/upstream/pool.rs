@@ -32,6 +32,8 @@ pub struct PoolSettings {
     pub tls: Option<Tls>,
     /// Whether a pool may send us to another host.
     pub follow_reconnect: bool,
+    /// Whether all work is for machines behind a gateway: jobs that are not for them are as good as none.
+    pub only_machines: bool,
 }
 
 /// The pools of one user, in order of preference. The next one is tried when one fails or is of no use, and the better
@@ -80,10 +82,10 @@ impl Upstream for Pool {
             suggest_difficulty,
         };
         let (pools, board) = (settings.urls.len(), Arc::clone(&desk.board));
-        let (tls, follow) = (settings.tls, settings.follow_reconnect);
+        let (tls, follow, only_machines) = (settings.tls, settings.follow_reconnect, settings.only_machines);
         let refused = tls.as_ref().map_or(&[][..], Tls::refused);
         refused.iter().for_each(|line| warn!("--tls-ca {line}"));
-        let manner = Manner { options, timing, tls, follow, pools, stats, board };
+        let manner = Manner { options, timing, tls, follow, only_machines, pools, stats, board };
         Failover::new(settings.urls, Arc::new(manner), desk).run().await
     }
 }

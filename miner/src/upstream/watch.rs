@@ -83,6 +83,11 @@ impl Watch {
         self.stale = 0;
     }
 
+    /// The pool sent a job that is as good as none.
+    pub(super) fn no_job(&mut self, now: Instant) {
+        self.without_job.get_or_insert(now);
+    }
+
     /// Whether a share of the job is as good as never found here.
     pub(super) fn hopeless(&mut self, hopeless: bool, now: Instant) {
         self.hopeless = hopeless.then(|| self.hopeless.unwrap_or(now));

@@ -146,6 +146,7 @@ pub(crate) fn settings(urls: &[String]) -> PoolSettings {
         suggestion: Suggestion::Nothing,
         tls: None,
         follow_reconnect: false,
+        only_machines: false,
     }
 }
 

@@ -114,7 +114,7 @@ pub struct Share {
     pub ntime: NTime,
     /// The header's nonce.
     pub nonce: Nonce,
-    /// The header's version within the mask; sent only where the pool lets us roll.
+    /// The header's version within the job's mask; sent only where the pool lets us roll, or has let us.
     pub version_bits: VersionBits,
 }
 

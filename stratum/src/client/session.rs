@@ -10,7 +10,9 @@ use super::answer::{answered, configured_mask, granted};
 use super::{Error, Event, Job, MAX_RECONNECT_WAIT, MAX_SHOWN_MESSAGE, MAX_UNANSWERED, Options, Reconnect};
 use super::{Share, SubmitId, Verdict};
 use crate::difficulty::Difficulty;
-use crate::fields::{Extranonce1, FieldError, MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE, VersionMask};
+use crate::fields::{
+    Extranonce1, FieldError, MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE, VersionBits, VersionMask,
+};
 use crate::message::{Id, Message, Params, failure, printable, request, success};
 use crate::notify::Notify;
 use crate::verdict::Reject;
@@ -44,6 +46,8 @@ pub struct Session {
     authorized: bool,
     difficulty: Difficulty,
     version_mask: VersionMask,
+    /// Whether the pool has let bits be rolled at any time.
+    may_have_rolled: bool,
     next_submit: u64,
     unanswered: BTreeSet<u64>,
     outgoing: VecDeque<Vec<u8>>,
@@ -62,6 +66,7 @@ impl Session {
             authorized: false,
             difficulty: Difficulty::ONE,
             version_mask: VersionMask::NONE,
+            may_have_rolled: false,
             next_submit: FIRST_SUBMIT,
             unanswered: BTreeSet::new(),
             outgoing: VecDeque::new(),
@@ -112,7 +117,9 @@ impl Session {
             share.ntime.to_string(),
             share.nonce.to_string(),
         ];
-        if self.version_mask != VersionMask::NONE {
+        // A share may be of a time when more was allowed: without its bits it is another header.
+        let is_rolled = self.may_have_rolled && share.version_bits != VersionBits(0);
+        if self.version_mask != VersionMask::NONE || is_rolled {
             params.push(share.version_bits.to_string());
         }
         self.ask(id, "mining.submit", params);
@@ -240,6 +247,7 @@ impl Session {
     /// A mask never allows more than we asked for.
     fn change_mask(&mut self, mask: VersionMask) -> Option<Event> {
         self.version_mask = mask.intersect(self.options.version_mask);
+        self.may_have_rolled |= self.version_mask != VersionMask::NONE;
         Some(Event::VersionMask(self.version_mask))
     }
 

@@ -45,6 +45,8 @@ pub struct Session {
     extranonce2_size: usize,
     /// Which widths a share's extranonce2 may have is for the owner to say.
     any_extranonce2: bool,
+    /// The same for its version bits.
+    any_version_bits: bool,
     /// The client takes a `mining.set_extranonce`.
     extranonce_changes: bool,
     server_mask: VersionMask,
@@ -72,6 +74,7 @@ impl Session {
             extranonce1,
             extranonce2_size: SERVER_EXTRANONCE2_SIZE,
             any_extranonce2: false,
+            any_version_bits: false,
             extranonce_changes: false,
             server_mask,
             asked_mask: None,
@@ -108,6 +111,14 @@ impl Session {
     #[must_use]
     pub fn with_any_extranonce2(self) -> Self {
         Self { any_extranonce2: true, ..self }
+    }
+
+    /// Passes on shares with any version bits; other sessions refuse those outside the mask at hand. For owners whose
+    /// [mask changes](Self::set_server_mask): a share on its way may be rolled by the one before. They have to judge each
+    /// by the masks of its own job.
+    #[must_use]
+    pub fn with_any_version_bits(self) -> Self {
+        Self { any_version_bits: true, ..self }
     }
 
     /// The widths that a share's extranonce2 may have.
@@ -362,7 +373,7 @@ impl Session {
     fn within_mask(&self, fields: Fields) -> Result<Fields, Reject> {
         let mask = self.version_mask;
         match fields.version_bits {
-            Some(bits) if !mask.allows(bits) => {
+            Some(bits) if !self.any_version_bits && !mask.allows(bits) => {
                 Err(Reject::other(format!("version bits {bits} are outside the mask {mask}")))
             }
             _ => Ok(fields),

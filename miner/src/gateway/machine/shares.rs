@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
+use iop_stratum::difficulty::{Difficulty, HASHES_AT_1, Target};
 use iop_stratum::server::{Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
 use super::Machine;
-use crate::gateway::held::{Sent, Unremembered};
+use crate::gateway::held::{Held, Sent, Terms, Unremembered};
 use crate::gateway::judge::{Solved, judge};
 use crate::job::Share;
 
@@ -46,6 +46,24 @@ pub(super) fn now() -> u32 {
     u32::try_from(since).unwrap_or(u32::MAX)
 }
 
+/// The verdict under the terms that a share was found under: the latest that allow its version bits, unless it is good only
+/// under those before.
+fn judge_by_terms<'a>(
+    held: &'a Held,
+    target: &Target,
+    submit: &Submit,
+    now: u32,
+) -> Result<(&'a Terms, Solved), Reject> {
+    let mut refused = None;
+    for terms in held.terms() {
+        match judge(&terms.job, held.prefix, target, terms.mask, submit, now) {
+            Ok(solved) => return Ok((terms, solved)),
+            Err(reject) => _ = refused.get_or_insert(reject),
+        }
+    }
+    Err(refused.expect("a job has terms"))
+}
+
 impl Machine {
     pub(super) fn on_submit(&mut self, submit: &Submit) {
         match self.verdict(submit, now()) {
@@ -69,16 +87,16 @@ impl Machine {
     /// What the share counts for. One that the upstream wants goes up also where its job is stale: who is to say so is the
     /// upstream, and a block is a block.
     fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Refused> {
-        let mask = self.session.version_mask();
         let worker = &mut self.workers[submit.worker.0];
         let Some(place) = self.jobs.find(&submit.job_id) else {
             worker.stats.add_stale();
             return Err(Reject::JobNotFound.into());
         };
         let (held, &Sent { difficulty, ref target, .. }) = self.jobs.at(place);
-        let Solved { hash, extranonce2, version_bits, is_for_upstream } =
-            judge(&held.job, held.prefix, target, mask, submit, now)?;
-        let (upstream, is_stale) = (Arc::clone(held.job.upstream()), held.job.era() != self.era);
+        let (terms, solved) = judge_by_terms(held, target, submit, now)?;
+        let Solved { hash, extranonce2, version_bits, is_for_upstream } = solved;
+        let upstream = Arc::clone(terms.job.upstream());
+        let is_stale = held.job.era() != self.era || held.is_former(terms);
         let (half, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
         let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
         let share = Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder };

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use iop_stratum::fields::VersionMask;
+use iop_stratum::fields::{JobId, VersionMask};
+use iop_stratum::line::MAX_CLIENT_LINE;
 
 use super::served::MAX_LINE;
 use super::*;
-use crate::log::tests::Heard;
 
 #[test]
 fn machines_never_get_a_share_harder_than_what_the_upstream_wants() {
@@ -112,7 +112,7 @@ fn a_job_beside_others_leaves_them_alive_and_a_clean_one_does_not_also_where_it_
 }
 
 #[test]
-fn another_mask_is_told_without_another_job_and_is_what_shares_are_held_to() {
+fn another_mask_is_told_without_another_job_and_shares_from_before_go_up_as_they_were_found() {
     let mut stand = Stand::with_job(8, 0x1fff_e000, ANY_HASH);
     let (mut client, told) = stand.worker();
     let mut job = stand.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
@@ -124,10 +124,50 @@ fn another_mask_is_told_without_another_job_and_is_what_shares_are_held_to() {
         (methods(&lines), &lines[0]["params"][0]),
         (vec!["mining.set_version_mask"], &json!("00002000"))
     );
-    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x4000)), 20);
     assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x2000)), 0);
     let share = client.machine.shares().pop_front().unwrap();
     assert_eq!((share.job.serial(), share.version_bits.0), (Serial(99), 0x2000));
+    client.machine.take_asked_for();
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x4000)), 21, "it was on its way");
+    assert_eq!(client.machine.take_asked_for(), 1, "no fault of the machine");
+    let share = client.machine.shares().pop_front().unwrap();
+    assert_eq!(share.job.serial(), Serial(1), "whoever gave the job says what it is worth");
+    same_header(&share.job, &told, &[0; 4], 0x4000, 0x1fff_e000, &share);
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(1)), 20, "that was never allowed");
+}
+
+#[test]
+fn a_share_of_another_upstreams_job_is_judged_by_the_mask_of_that() {
+    let mut stand = Stand::with_job(8, 0x1fff_e000, ANY_HASH);
+    let (mut client, old) = stand.worker();
+    stand.job(8, 0, ANY_HASH);
+    let lines = stand.tell(&mut client);
+    assert_eq!(methods(&lines), ["mining.set_version_mask", "mining.notify"]);
+    let mut new = old.clone();
+    lines.iter().for_each(|line| new.hear(line));
+    assert_eq!(client.submit(&old, &[0; 4], old.ntime, 1, Some(0x4000)), 21);
+    let share = client.machine.shares().pop_front().unwrap();
+    same_header(&share.job, &old, &[0; 4], 0x4000, 0x1fff_e000, &share);
+    assert_eq!(client.submit(&new, &[0; 4], new.ntime, 1, Some(0x4000)), 20, "not in this job");
+    assert_eq!(client.submit(&new, &[0; 4], new.ntime, 1, Some(0)), 0);
+    assert!(stand.shared.stats.snapshot().counts.rejected.values().sum::<u64>() == 1);
+}
+
+#[test]
+fn a_machine_that_asks_to_roll_late_may_roll_in_the_job_that_it_has() {
+    let stand = Stand::with_job(8, 0x1fff_e000, ANY_HASH);
+    let mut client = stand.connect();
+    let told = Told::of(&client.say("mining.subscribe", &json!([])));
+    client.say("mining.authorize", &json!(["a", "x"]));
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x4000)), 20);
+    let asks = |mask: &str| json!([["version-rolling"], {"version-rolling.mask": mask}]);
+    client.say("mining.configure", &asks("00006000"));
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 2, Some(0x4000)), 0);
+    client.say("mining.configure", &asks("00002000"));
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 3, Some(0x4000)), 0, "found before");
+    let shares: Vec<_> = client.machine.shares().drain(..).collect();
+    assert_eq!(shares.len(), 2);
+    shares.iter().for_each(|share| same_header(&share.job, &told, &[0; 4], 0x4000, 0x6000, share));
 }
 
 #[test]
@@ -150,23 +190,19 @@ fn time_without_work_is_no_silence() {
 }
 
 #[test]
-fn a_job_that_pays_thousands_is_told_to_machines_and_one_of_endless_length_is_named_and_is_not() {
-    let log = Heard::begin();
+fn the_longest_job_that_a_pool_may_send_is_told_to_machines() {
     let mut stand = Stand::with_job(8, 0, 1.0);
     let (mut client, _) = stand.worker();
-    let mut job = |outputs: usize| {
-        stand.changed_job(8, 0, 1.0, |job| Arc::make_mut(&mut job.notify).coinbase2 = vec![2; 34 * outputs]);
-        let lines = stand.tell(&mut client);
-        assert!(lines.iter().all(|line| line.to_string().len() < MAX_LINE));
-        lines.len()
+    let around = stand.dispatcher.follow().borrow().job.as_ref().unwrap().stratum().notify.to_line().len();
+    let longest = |job: &mut iop_stratum::client::Job| {
+        let notify = Arc::make_mut(&mut job.notify);
+        notify.coinbase2 = vec![2; (MAX_CLIENT_LINE - around) / 2];
+        notify.job_id = JobId::new("1").unwrap();
+        let line = notify.to_line().len();
+        assert!((MAX_CLIENT_LINE - 200..=MAX_CLIENT_LINE).contains(&line), "{line}");
     };
-    assert_eq!((job(3800), log.lines("no work for machines")), (1, 0));
-    assert_eq!((job(3900), job(7000)), (0, 0));
-    assert_eq!(
-        log.lines("no work for machines: the line of the upstream's job up-3 has 26"),
-        1,
-        "{}",
-        log.text()
-    );
-    assert_eq!((job(1), log.lines("no work for machines")), (1, 1));
+    stand.changed_job(8, 0, 1.0, longest);
+    assert_eq!(methods(&stand.tell(&mut client)), ["mining.notify"]);
+    // A machine may be one behind: its connection bears so much.
+    assert!(stand.shared.snapshots.borrow().job.as_ref().unwrap().line(true).len() <= MAX_LINE);
 }

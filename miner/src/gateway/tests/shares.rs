@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::limits::Memory;
 use super::*;
+use crate::wall::WallClock;
 
 #[test]
 fn every_refusal_has_its_code_and_is_counted() {
@@ -179,4 +180,20 @@ fn shares_for_the_upstream_are_taken_where_others_are_not() {
     let (mut client, told) = stand.worker();
     assert_eq!(flood(&mut client, &told), 50, "and not without end");
     assert_eq!(client.machine.shares().len(), 50);
+}
+
+#[test]
+fn a_block_counts_as_far_ahead_as_nodes_take_it_and_another_share_does_not() {
+    let stand = Stand::with_job(8, 0, ANY_HASH);
+    let (mut client, told) = stand.worker();
+    let clock = WallClock::default().now() as u32;
+    let mut codes = |ahead: u32| -> HashSet<u64> {
+        (0..64).map(|nonce| client.submit(&told, &[0; 4], clock + ahead, nonce, None)).collect()
+    };
+    assert_eq!(codes(300), HashSet::from([0]));
+    // Every other hash is a block here.
+    assert_eq!(codes(3600), HashSet::from([0, 20]));
+    assert_eq!(codes(7200 + 600), HashSet::from([20]), "nodes would not take it");
+    let mut ahead = client.machine.shares().drain(..).filter(|share| share.ntime.0 > clock + 600).peekable();
+    assert!(ahead.peek().is_some() && ahead.all(|share| share.is_block()));
 }

@@ -85,14 +85,23 @@ impl Connection {
         if !self.watch.verdict(id, verdict, now) {
             return;
         }
-        (self.job, self.due, self.breaks) = (None, false, false);
         self.oldest_live = self.next_serial;
-        let Some(dispatcher) = &self.dispatcher else { return };
-        dispatcher.clear();
-        let why = format!("{STALE_IN_A_ROW} stale shares in a row; waiting for another job");
+        self.without_job(&format!("{STALE_IN_A_ROW} stale shares in a row; waiting for another job"));
+    }
+
+    /// Devices and machines wait for the next job, if this is the pool that they work for.
+    pub(super) fn without_job(&mut self, why: &str) {
+        (self.job, self.due, self.breaks) = (None, false, false);
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.clear();
+        }
+        if self.place.aside {
+            debug!("{}: {why}", self.place.url);
+            return;
+        }
         if self.may_speak() {
             warn!("{}: {why}", self.place.url);
         }
-        self.place.note(|source| source.set(Condition::Waiting(why)));
+        self.place.note(|source| source.set(Condition::Waiting(why.to_owned())));
     }
 }

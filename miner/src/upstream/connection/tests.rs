@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use iop_stratum::client::Options;
-use iop_stratum::fields::{Nonce, VersionMask};
+use iop_stratum::fields::{Nonce, VersionBits, VersionMask};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream};
 
@@ -38,12 +38,17 @@ impl Pool {
 
     /// The job of the next share that the miner sends.
     async fn submitted(&mut self) -> String {
+        self.submit().await["params"][1].as_str().unwrap().to_owned()
+    }
+
+    /// The next share that the miner sends.
+    async fn submit(&mut self) -> Value {
         loop {
             let mut line = String::new();
             assert!(self.0.read_line(&mut line).await.unwrap() > 0, "the miner stays");
             let request: Value = serde_json::from_str(&line).unwrap();
             if request["method"] == "mining.submit" {
-                return request["params"][1].as_str().unwrap().to_owned();
+                return request;
             }
         }
     }
@@ -59,20 +64,34 @@ async fn mined_at(id: &str, nbits: &str, next_serial: Serial) -> (Connection, Po
 
 /// A connection that is ready to be mined at.
 async fn ready(id: &str, nbits: &str, clean: bool) -> (Connection, Pool) {
+    opened(id, nbits, clean, VersionMask::NONE).await
+}
+
+/// The same, where version bits may be rolled.
+async fn rolling(id: &str, nbits: &str) -> (Connection, Pool) {
+    opened(id, nbits, true, VersionMask::SERVER).await
+}
+
+async fn opened(id: &str, nbits: &str, clean: bool, version_mask: VersionMask) -> (Connection, Pool) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let options = Options {
         user: "a.b".into(),
         password: "x".into(),
         user_agent: "test".into(),
-        version_mask: VersionMask::NONE,
+        version_mask,
         suggest_difficulty: None,
     };
     let board = Arc::new(Board::new([(String::new(), String::new())]));
     let (timing, stats) = (Timing::default(), None);
-    let manner = Manner { options, timing, tls: None, follow: false, pools: 1, stats, board };
+    let manner =
+        Manner { options, timing, tls: None, follow: false, only_machines: false, pools: 1, stats, board };
     let url = "stratum+tcp://pool:1".parse().unwrap();
     let place = Place { manner: Arc::new(manner), number: 0, url, aside: false };
     let mut pool = Pool(BufReader::new(theirs));
+    if version_mask != VersionMask::NONE {
+        let rolls = json!({"version-rolling": true, "version-rolling.mask": version_mask.to_string()});
+        pool.send(json!({"id": 1, "result": rolls, "error": null})).await;
+    }
     pool.send(json!({"id": 2, "result": [[], "f00d", 4], "error": null})).await;
     pool.send(json!({"id": 3, "result": true, "error": null})).await;
     pool.any_job(id, nbits, clean).await;
@@ -219,4 +238,51 @@ async fn machines_that_come_again_and_again_do_not_multiply_what_a_pool_makes_us
     assert_eq!(stats.snapshot().counts.refused(), 50);
     let lines = log.lines("share refused");
     assert!((1..50).contains(&lines), "{lines}");
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_for_machines_is_none_where_there_is_nobody_else() {
+    for (only_machines, expected) in [(true, None), (false, Some("narrow"))] {
+        let (mut connection, mut pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
+        let manner = Arc::get_mut(&mut connection.place.manner).unwrap();
+        (manner.only_machines, manner.pools) = (only_machines, 2);
+        // An extranonce2 of one byte; the text after that tells when the job was read. Words without a job are no use.
+        pool.send(json!({"id": null, "method": "mining.set_extranonce", "params": ["f00d", 1]})).await;
+        pool.any_job("narrow", HARD, true).await;
+        pool.send(json!({"id": null, "method": "mining.set_difficulty", "params": [2]})).await;
+        pool.send(json!({"id": null, "method": "client.show_message", "params": ["read"]})).await;
+        let message = |connection: &Connection| connection.place.manner.board.sources()[0].message.clone();
+        while message(&connection).is_none() {
+            connection.receive().await.unwrap();
+        }
+        let at_hand = dispatcher.follow().borrow().job.as_ref().map(|job| job.id().to_string());
+        assert_eq!(at_hand.as_deref(), expected);
+        let lost = connection.deadline().1;
+        assert_eq!(matches!(lost, Lost::Idle(_)), only_machines, "{lost}");
+        let condition = connection.place.manner.board.sources()[0].condition.clone();
+        assert_eq!(matches!(condition, Condition::Waiting(_)), only_machines, "{condition:?}");
+        // Another job of the same pool is served again.
+        pool.send(json!({"id": null, "method": "mining.set_extranonce", "params": ["f00d", 4]})).await;
+        pool.any_job("wide", HARD, true).await;
+        receive_job(&mut connection, "wide").await;
+        assert!(!matches!(connection.deadline().1, Lost::Idle(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_was_rolled_before_the_pool_forbade_it_goes_up_with_its_bits() {
+    let (mut connection, mut pool) = rolling("easy", ANY_HASH).await;
+    let dispatcher = Arc::new(Dispatcher::new());
+    connection.take_over(Arc::clone(&dispatcher), Serial(5));
+    let finder = Stats::new().device("machine");
+    let block = Share { version_bits: VersionBits(0x4000), ..share(&dispatcher, &finder) };
+    let block =
+        (0..).map(|nonce| Share { nonce: Nonce(nonce), ..block.clone() }).find(Share::is_block).unwrap();
+    pool.send(json!({"id": null, "method": "mining.set_version_mask", "params": ["00000000"]})).await;
+    while connection.job.as_ref().unwrap().version_mask != VersionMask::NONE {
+        connection.receive().await.unwrap();
+    }
+    connection.submit(block);
+    connection.send().await.unwrap();
+    assert_eq!(pool.submit().await["params"][5], "00004000");
 }

@@ -30,6 +30,7 @@ async fn failover() -> (Failover, Arc<Board>, [TcpListener; 2]) {
         timing,
         tls: None,
         follow: false,
+        only_machines: false,
         pools: 2,
         stats: None,
         board: Arc::clone(&board),

@@ -1,10 +1,14 @@
 //! Found blocks: to every node at once, again after a failure, until they are known accepted, refused or stale. Each is
-//! kept on disk meanwhile, so that it outlives the miner.
+//! kept on disk meanwhile, so that it outlives the miner; where the disk does not take it, that is tried again and again,
+//! and the log has the block.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +20,7 @@ use iop_mining::spool::{Kept, Spool};
 use iop_mining::submit::submit;
 use iop_mining::template::{ChainIdentity, check_chain};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -132,6 +136,8 @@ pub(super) struct Deliveries {
     /// Height of the tip that is worked on.
     tip: watch::Sender<u32>,
     running: Mutex<JoinSet<()>>,
+    /// Blocks that are not decided, by their hashes; whether they are on disk.
+    open: Mutex<BTreeMap<String, bool>>,
     ending: watch::Sender<bool>,
     news: mpsc::UnboundedSender<News>,
 }
@@ -153,7 +159,19 @@ impl Deliveries {
         let (spool, tip, running) = (Spool::open(datadir)?, watch::Sender::new(0), Mutex::default());
         let ending = watch::Sender::new(false);
         Ok((
-            Arc::new(Self { ending, nodes, spool, _lock: lock, chain, board, retry, tip, running, news }),
+            Arc::new(Self {
+                ending,
+                nodes,
+                spool,
+                _lock: lock,
+                chain,
+                board,
+                retry,
+                tip,
+                running,
+                open: Mutex::default(),
+                news,
+            }),
             receiver,
         ))
     }
@@ -197,6 +215,7 @@ impl Deliveries {
         finder: Option<Arc<DeviceStats>>,
     ) {
         let (deliveries, found) = (Arc::clone(self), Arc::new(found));
+        self.note(&found, file.is_some());
         let mut running = self.running.lock().expect("no panic while the lock is held");
         while running.try_join_next().is_some() {} // forget those that are done
         running.spawn(async move { deliveries.see_through(found, file, finder).await });
@@ -214,21 +233,23 @@ impl Deliveries {
         for index in 0..self.nodes.len() {
             attempts.spawn(Arc::clone(&self).submit(index, Arc::clone(&found), Arc::clone(&taken)));
         }
-        let file = match file {
-            Some(file) => Some(file),
-            None => self.write(&found).await,
-        };
-        let (mut fate, mut all_ended) = (Fate::Unheard, true);
-        while let Some(attempt) = attempts.join_next().await {
-            let Ok(heard) = attempt else {
-                all_ended = false; // a panic of a task leaves the file for the next start
-                continue;
-            };
-            if heard == Fate::Accepted && fate != Fate::Accepted {
-                count(finder.as_deref(), &heard, &found);
+        let (decided, decision) = oneshot::channel();
+        let outcome = async {
+            let _decided = decided; // goes when it is
+            let (mut fate, mut all_ended) = (Fate::Unheard, true);
+            while let Some(attempt) = attempts.join_next().await {
+                let Ok(heard) = attempt else {
+                    all_ended = false; // a panic of a task leaves the file for the next start
+                    continue;
+                };
+                if heard == Fate::Accepted && fate != Fate::Accepted {
+                    count(finder.as_deref(), &heard, &found);
+                }
+                fate = fate.max(heard);
             }
-            fate = fate.max(heard);
-        }
+            (fate, all_ended)
+        };
+        let ((fate, all_ended), file) = tokio::join!(outcome, self.keep(&found, file, decision));
         if fate != Fate::Accepted {
             count(finder.as_deref(), &fate, &found);
         }
@@ -237,17 +258,54 @@ impl Deliveries {
         {
             warn!(hash = %found.hash, "file of an answered block cannot be removed: {error}");
         }
+        self.open.lock().expect("no panic while the lock is held").remove(&found.hash);
         self.tell(News { parent: found.parent(), node: None, fate });
     }
 
-    /// Puts a block on the disk, which may take its time.
-    async fn write(&self, found: &Arc<Found>) -> Option<PathBuf> {
+    /// A block is on its way, and on the disk or not.
+    fn note(&self, found: &Found, is_kept: bool) {
+        self.open.lock().expect("no panic while the lock is held").insert(found.hash.clone(), is_kept);
+    }
+
+    /// Puts a block on the disk where it has no file yet. What goes wrong is tried again until the block is `decided`, as
+    /// often as nodes that do not answer are asked again, and once more when the miner ends.
+    async fn keep(
+        &self,
+        found: &Arc<Found>,
+        file: Option<PathBuf>,
+        mut decided: oneshot::Receiver<Infallible>,
+    ) -> Option<PathBuf> {
+        if file.is_some() {
+            return file;
+        }
+        let (mut ending, mut wait, mut failed) = (self.ending(), FIRST_WAIT.min(self.retry), false);
+        loop {
+            match self.write(found).await {
+                Ok(file) => {
+                    self.note(found, true);
+                    if failed {
+                        info!(hash = %found.hash, "the found block is on disk now");
+                    }
+                    return Some(file);
+                }
+                Err(error) if !failed => not_on_disk(found, &error),
+                Err(_) => {}
+            }
+            failed = true;
+            tokio::select! {
+                _ = &mut decided => return None,
+                () = sleep(wait) => {}
+                Ok(()) = ending.changed() => {}
+            }
+            wait = (wait * 2).min(self.retry);
+        }
+    }
+
+    /// Writes a block to the disk, which may take its time.
+    async fn write(&self, found: &Arc<Found>) -> io::Result<PathBuf> {
         let (spool, block) = (self.spool.clone(), Arc::clone(found));
         let written = tokio::task::spawn_blocking(move || spool.keep(spool.write(&block)?)).await;
-        let stored = written.unwrap_or_else(|error| Err(io::Error::other(error)));
-        stored
-            .inspect_err(|error| error!(hash = %found.hash, "found block cannot be written to disk: {error}"))
-            .ok()
+        written.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// The upstream lives as long as its deliveries.
@@ -320,7 +378,8 @@ impl Deliveries {
         self.ending.subscribe()
     }
 
-    /// Ends the work, and waits for deliveries in flight, but not for long: what is not answered by then is on disk.
+    /// Ends the work, and waits for deliveries in flight, but not for long: says of what is not answered by then whether it is
+    /// on disk.
     pub(super) async fn finish(&self, limit: Duration) {
         self.ending.send_replace(true);
         let all = async {
@@ -334,10 +393,28 @@ impl Deliveries {
                 while running.join_next().await.is_some() {}
             }
         };
-        if timeout(limit, all).await.is_err() {
-            warn!("a found block is not answered yet; it is on disk and will be submitted at the next start");
+        let mut all = pin!(all);
+        if timeout(limit, all.as_mut()).await.is_err() {
+            for (hash, is_kept) in self.open.lock().expect("no panic while the lock is held").iter() {
+                let unanswered = "a found block is not answered yet";
+                match is_kept {
+                    true => {
+                        warn!(%hash, "{unanswered}; it is on disk and will be submitted at the next start")
+                    }
+                    false => {
+                        error!(%hash, "{unanswered}, and it is not on disk: only this log has it, above")
+                    }
+                }
+            }
         }
     }
+}
+
+/// Says what the file would have held: the nodes may have the block, and whoever reads the log can make the file.
+fn not_on_disk(found: &Found, error: &io::Error) {
+    let text = serde_json::to_string(found).unwrap_or_else(|error| error.to_string());
+    let Found { height, hash, .. } = found;
+    error!("found block cannot be written to disk: {error}; put it into found/{height}-{hash}.json: {text}");
 }
 
 /// Takes a folder for this miner alone, and makes it where it is missing.
@@ -383,115 +460,4 @@ fn may_give_up(asked_for: Duration, depth: u32, taken: bool) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use iop_consensus::params::Params;
-    use iop_mining::rpc::NodeAddress;
-
-    use super::*;
-    use crate::stats::Stats;
-
-    fn found(chain: &str, nonce: u32) -> Found {
-        let mut block = Params::devnet().genesis.block().clone();
-        block.header.nonce = nonce;
-        Found {
-            chain: chain.into(),
-            height: 7,
-            hash: block.block_hash().to_string(),
-            license: "license".into(),
-            block: bitcoin::consensus::encode::serialize_hex(&block),
-        }
-    }
-
-    fn deliveries(datadir: &Path, nodes: usize) -> (Arc<Deliveries>, mpsc::UnboundedReceiver<News>) {
-        let nobody = || Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).unwrap());
-        let nodes: Arc<[Node]> = (0..nodes).map(|_| nobody()).collect();
-        let board = Arc::new(Board::new([]));
-        let chain = ChainIdentity::of(&Params::devnet());
-        Deliveries::new(nodes, datadir, chain, board, Duration::from_millis(50)).unwrap()
-    }
-
-    fn files(datadir: &Path) -> usize {
-        std::fs::read_dir(datadir.join("found")).unwrap().count()
-    }
-
-    #[test]
-    fn a_block_knows_its_parent_and_its_difficulty() {
-        let block = Params::devnet().genesis.block().clone();
-        assert_eq!(found("x", 1).parent(), Some(block.header.prev_blockhash));
-        let expected = block.header.target().difficulty_float();
-        assert!((difficulty(&found("x", 1)) / expected - 1.0).abs() < 1e-6);
-        let short = Found { block: "00".into(), ..found("x", 1) };
-        assert_eq!((short.parent(), difficulty(&short)), (None, 0.0));
-    }
-
-    #[tokio::test]
-    async fn a_block_that_no_node_answers_stays_on_disk_and_is_taken_up_by_the_next_run_of_its_chain() {
-        let folder = tempfile::tempdir().unwrap();
-        let chain = ChainIdentity::of(&Params::devnet()).to_string();
-        let (first, _news) = deliveries(folder.path(), 1);
-        first.deliver(found(&chain, 1), None, None);
-        first.deliver(found("another", 2), None, None);
-        first.finish(Duration::from_secs(1)).await;
-        // Its tasks are stopped, and let go of the folder when they are looked at next.
-        let gone = Arc::downgrade(&first);
-        drop(first);
-        while gone.strong_count() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(files(folder.path()), 2);
-        // A run without nodes: all have answered at once.
-        let (second, mut news) = deliveries(folder.path(), 0);
-        assert_eq!(second.resume(), [found(&chain, 1).parent().unwrap()]);
-        assert_eq!(news.recv().await.unwrap().fate, Fate::Unheard);
-        second.finish(Duration::from_secs(60)).await;
-        assert_eq!(files(folder.path()), 1, "the other chain's block stays");
-    }
-
-    #[tokio::test]
-    async fn a_block_is_counted_once_for_its_finder() {
-        let folder = tempfile::tempdir().unwrap();
-        let cpu = Stats::new().device("cpu");
-        for fate in [Fate::Accepted, Fate::Stale, Fate::Refused("bad-CB-miner".into()), Fate::Unheard] {
-            count(Some(&cpu), &fate, &found("x", 1));
-        }
-        let counts = cpu.snapshot().counts;
-        assert_eq!((counts.accepted, counts.stale, counts.refused()), (1, 2, 1));
-        let (none, mut news) = deliveries(folder.path(), 0);
-        none.deliver(found("x", 1), None, Some(Arc::clone(&cpu)));
-        assert!(news.recv().await.unwrap().node.is_none());
-        assert_eq!(cpu.snapshot().counts.stale, 3);
-    }
-
-    #[test]
-    fn nodes_words_have_their_meaning() {
-        for (answer, fate) in [
-            ("accepted", Fate::Accepted),
-            ("duplicate", Fate::Accepted),
-            ("inconclusive", Fate::Stale),
-            ("duplicate-inconclusive", Fate::Stale),
-            ("bad-CAP-miner", Fate::Refused("bad-CAP-miner".into())),
-            ("duplicate-invalid", Fate::Refused("duplicate-invalid".into())),
-            ("a\u{1b}[2Jb", Fate::Refused("a[2Jb".into())),
-        ] {
-            assert_eq!(Fate::of(answer), fate);
-        }
-        assert!(Fate::Accepted > Fate::Stale && Fate::Stale > Fate::of("x") && Fate::of("x") > Fate::Unheard);
-    }
-
-    #[test]
-    fn a_node_that_is_away_is_asked_until_the_block_is_decided_without_it() {
-        let (short, long) = (Duration::from_secs(1), PATIENCE + Duration::from_secs(1));
-        for (asked_for, depth, taken, expected) in [
-            (short, 0, false, false),
-            (long, 5, false, false),
-            (short, 6, false, false),
-            (long, 6, false, true),
-            (short, 0, true, false),
-            (short, 6, true, true),
-            (long, 0, true, true),
-        ] {
-            assert_eq!(may_give_up(asked_for, depth, taken), expected, "{asked_for:?} {depth} {taken}");
-        }
-    }
-}
+mod tests;

@@ -279,6 +279,9 @@ impl Miner {
     }
 
     fn decide(&mut self, now: Instant) -> Option<usize> {
+        if !self.working {
+            self.nodes.miss_nothing();
+        }
         let changed = self.nodes.decide(now);
         self.wishes.set_in_use(self.nodes.in_use());
         changed

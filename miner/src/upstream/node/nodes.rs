@@ -61,8 +61,8 @@ pub(super) struct Nodes {
     known: Vec<Known>,
     in_use: Option<usize>,
     wished: Option<usize>,
-    /// The work that a node had to offer which was then lost, and when it last did.
-    missed: Option<(ChainWork, Instant)>,
+    /// The work that a node had to offer which was then lost, which one that is, and when it last did.
+    missed: Option<(ChainWork, usize, Instant)>,
     board: Arc<Board>,
 }
 
@@ -105,6 +105,8 @@ impl Nodes {
         }
         (node.offered, node.offered_at) = (Some(tip), Some(now));
         (node.tip, node.was_right) = (Some(tip), true);
+        // It is back, with what it has now.
+        self.missed.take_if(|(_, lost, _)| *lost == index);
         self.compare(now);
     }
 
@@ -130,7 +132,7 @@ impl Nodes {
         if let Some((work, at)) = missed
             && self.least(now).is_none_or(|least| work >= least)
         {
-            self.missed = Some((work, at));
+            self.missed = Some((work, index, at));
         }
         self.board.change(index, |source| {
             source.set(Condition::Away(trouble.to_string()));
@@ -177,11 +179,16 @@ impl Nodes {
         best
     }
 
+    /// Nothing goes on without the node that was lost, so that any work is better.
+    pub(super) fn miss_nothing(&mut self) {
+        self.missed = None;
+    }
+
     /// The least work that is of use: what a node had that was lost, as long as the last work goes on without it.
     fn least(&self, now: Instant) -> Option<ChainWork> {
         self.missed
-            .filter(|(_, at)| now.saturating_duration_since(*at) < NO_NODE_PATIENCE)
-            .map(|(work, _)| work)
+            .filter(|(_, _, at)| now.saturating_duration_since(*at) < NO_NODE_PATIENCE)
+            .map(|(work, _, _)| work)
     }
 
     /// The node whose chain has most work.
@@ -351,5 +358,18 @@ mod tests {
         assert_eq!(nodes.decide(ends), None);
         nodes.up(1, tip(7, 0), ends);
         assert_eq!(nodes.decide(ends), Some(1), "the other one has caught up");
+    }
+
+    #[test]
+    fn a_node_that_is_back_with_less_work_is_used_at_once() {
+        let (mut nodes, _board) = nodes();
+        let (gone, now) = (Trouble::from(RpcError::Unreachable("gone".into())), Instant::now());
+        nodes.up(0, tip(7, 0), now);
+        assert_eq!(nodes.decide(now), Some(0));
+        nodes.lost(0, &gone, now);
+        nodes.up(1, tip(5, 0), now);
+        assert_eq!((nodes.decide(now), nodes.in_use()), (None, None), "another one is no replacement");
+        nodes.up(0, tip(6, 1), now);
+        assert_eq!(nodes.decide(now), Some(0));
     }
 }

@@ -72,6 +72,31 @@ async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_n
 }
 
 #[tokio::test]
+async fn a_node_with_less_work_is_used_as_soon_as_the_last_work_does_not_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut miner = miner(folder.path());
+    let now = Instant::now();
+    miner.nodes.up(0, tip(7, 0), now);
+    miner.nodes.up(1, tip(6, 0), now);
+    miner.decide(now);
+    let prepared = miner.maker.make(template(7), 0, now);
+    miner.tip = Some(prepared.template.parent);
+    miner.start(0, prepared);
+    let gone = Trouble::from(RpcError::Unreachable("gone".into()));
+    miner.on_event(Event::Lost(0, gone));
+    miner.tick(&mut JoinSet::new());
+    assert_eq!(miner.nodes.in_use(), None, "the last work goes on");
+    // As where a block was found.
+    miner.rest();
+    miner.tick(&mut JoinSet::new());
+    assert_eq!(miner.nodes.in_use(), Some(1));
+    // It stays in use when there is work again.
+    miner.working = true;
+    miner.decide(now);
+    assert_eq!(miner.nodes.in_use(), Some(1));
+}
+
+#[tokio::test]
 async fn a_spare_node_that_is_wrong_ends_the_miner_at_the_start_and_is_left_when_another_has_worked_for_long()
 {
     let wrong: fn() -> Trouble = || {
