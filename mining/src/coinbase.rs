@@ -9,7 +9,7 @@ use bitcoin::absolute::LockTime;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash;
 use bitcoin::transaction;
-use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Witness};
+use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Witness};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::{script_number, script_sig, sign};
 use iop_consensus::license::key::LicenseKey;
@@ -95,6 +95,15 @@ pub fn renumber(before: &mut [u8], job: u64) {
     end[..JOB_SIZE].copy_from_slice(&job.to_be_bytes());
 }
 
+/// The job's number in the script of a coinbase, if it is one of [`build`]. The signature does not cover it: whoever sends
+/// a block may have put another one there.
+#[must_use]
+pub fn job_number(script: &Script) -> Option<u64> {
+    // After signature and height.
+    let push = script.instructions().nth(2)?.ok()?;
+    push.push_bytes()?.as_bytes().try_into().ok().map(u64::from_be_bytes)
+}
+
 /// The whole block, as `submitblock` takes it: `stripped` is the coinbase of [`build`] with its extranonces, without
 /// witness.
 ///
@@ -161,6 +170,7 @@ mod tests {
                         .instructions()
                         .map(|op| op.unwrap().push_bytes().unwrap().as_bytes().to_vec())
                         .collect();
+                    assert_eq!(job_number(&coinbase.input[0].script_sig), Some(7));
                     assert_eq!(
                         pushed[1..4],
                         [script_number(height), 7u64.to_be_bytes().to_vec(), extranonces.to_vec()]

@@ -20,6 +20,10 @@ use crate::files;
 const MAX_FILE: u64 = 32 * 1024 * 1024;
 /// Files that the folder may hold. Blocks wait here while no node answers; real chains give a few.
 const MAX_FILES: usize = 1000;
+/// The end of the name of a file that is not complete.
+const UNFINISHED: &str = "tmp";
+/// That of a second one of the same block, whose first could not be completed.
+const UNFINISHED_AGAIN: &str = "tmp2";
 
 /// What is written: a found block and what belongs to it.
 pub trait Kept: Serialize + DeserializeOwned {
@@ -87,7 +91,9 @@ impl<F: Kept> Spool<F> {
             return Err(io::Error::other(format!("{MAX_FILES} files lie in {folder} already")));
         }
         let path = self.folder.join(format!("{}-{}.json", found.height(), found.hash()));
-        let unfinished = path.with_extension("tmp");
+        let first = path.with_extension(UNFINISHED);
+        // One that is there may be whole, and this one fail: it stays until this one is kept.
+        let unfinished = if first.exists() { path.with_extension(UNFINISHED_AGAIN) } else { first };
         let written = || {
             let mut options = File::options();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
@@ -111,6 +117,10 @@ impl<F: Kept> Spool<F> {
         let Unfinished { file, unfinished, path } = written;
         file.sync_all()?;
         self.complete(&unfinished, &path)?;
+        if unfinished != path.with_extension(UNFINISHED) {
+            // Where it stays, the next start submits the block once more, which is known then.
+            let _ = fs::remove_file(path.with_extension(UNFINISHED));
+        }
         Ok(path)
     }
 
@@ -150,10 +160,12 @@ impl<F: Kept> Spool<F> {
             };
             let mut name = |reason: &dyn Display| wrong.push(format!("{}: {reason}", path.display()));
             let extension = path.extension().and_then(|extension| extension.to_str());
+            // Whichever copy it is.
+            let extension = extension.map(|one| if one == UNFINISHED_AGAIN { UNFINISHED } else { one });
             match (extension, read(&path)) {
                 (Some("json"), Ok(found)) => blocks.push((path, found)),
                 (Some("json"), Err(NoBlock::Unread(reason) | NoBlock::Unsound(reason))) => name(&reason),
-                (Some("tmp"), Ok(found)) => {
+                (Some(UNFINISHED), Ok(found)) => {
                     let complete = path.with_extension("json");
                     if let Err(error) = self.complete(&path, &complete) {
                         name(&format_args!("its block is read, but it cannot be named so: {error}"));
@@ -163,8 +175,8 @@ impl<F: Kept> Spool<F> {
                     blocks.retain(|(known, _)| *known != file);
                     blocks.push((file, found));
                 }
-                (Some("tmp"), Err(NoBlock::Unread(reason))) => name(&reason),
-                (Some("tmp"), Err(NoBlock::Unsound(_))) => {
+                (Some(UNFINISHED), Err(NoBlock::Unread(reason))) => name(&reason),
+                (Some(UNFINISHED), Err(NoBlock::Unsound(_))) => {
                     if let Err(error) = self.remove(&path) {
                         name(&format_args!("it holds no block, and cannot be removed: {error}"));
                     }

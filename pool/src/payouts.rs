@@ -4,8 +4,7 @@
 //! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]), blocks of
 //! ours that nobody handed in (`strays`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
@@ -36,25 +35,17 @@ pub struct Payouts {
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
     strays: Strays,
-    /// Blocks that nobody handed in and that the books have taken.
-    taken: AtomicU64,
-    /// What was last found, by the parent that templates stand on.
-    last: Mutex<Option<(BlockHash, Option<BlockId>)>>,
+    /// What was last found, by the parent that templates stand on and the state of the books.
+    last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
 }
 
 impl Payouts {
     /// `chapter` gets what members do not; the license that signs if not set. `licenses` are ours.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
-        let strays = Strays::new(Arc::clone(&ledger), licenses);
-        Self {
-            ledger,
-            chapter,
-            numbers: Arc::default(),
-            strays,
-            taken: AtomicU64::new(0),
-            last: Mutex::default(),
-        }
+        let numbers = Arc::default();
+        let strays = Strays::new(Arc::clone(&ledger), licenses, Arc::clone(&numbers));
+        Self { ledger, chapter, numbers, strays, last: Mutex::default() }
     }
 
     /// Where the numbers of jobs come from.
@@ -68,19 +59,26 @@ impl Payouts {
     /// # Errors
     /// The node did not say.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
-        let (parent, taken) = (parent_of(template), self.taken.load(Ordering::Acquire));
-        let last = *self.last.lock().expect("no panic while the lock is held");
-        let base = match last {
-            _ if self.ledger.has_block(&parent) => Some(parent),
-            Some((hash, base)) if hash == template.parent => base,
-            _ => self.nearest(node, parent.height).await?,
-        };
-        let mut last = self.last.lock().expect("no panic while the lock is held");
-        // Else another block may be the nearest by now.
-        if self.taken.load(Ordering::Acquire) == taken {
-            *last = Some((template.parent, base));
+        let parent = parent_of(template);
+        loop {
+            let (state, last) = (self.ledger.book_state(), *self.last());
+            if self.ledger.has_block(&parent) {
+                return Ok(Some(parent));
+            }
+            if let Some((.., base)) = last.filter(|&(hash, of, _)| (hash, of) == (template.parent, state)) {
+                return Ok(base);
+            }
+            let base = self.nearest(node, parent.height).await?;
+            *self.last() = Some((template.parent, state, base));
+            // Else another block may be the nearest by now.
+            if self.ledger.book_state() == state {
+                return Ok(base);
+            }
         }
-        Ok(base)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(BlockHash, u64, Option<BlockId>)>> {
+        self.last.lock().expect("no panic while the lock is held")
     }
 
     /// Looks below a height. Mostly the first that is asked for is there: none of ours was orphaned since.
@@ -103,13 +101,7 @@ impl Payouts {
     /// # Errors
     /// The node did not say, or the ledger cannot be read or written.
     pub(crate) async fn take_strays(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
-        let taken = self.strays.look(node, tip).await?;
-        if taken > 0 {
-            let mut last = self.last.lock().expect("no panic while the lock is held");
-            self.taken.fetch_add(1, Ordering::Release);
-            *last = None;
-        }
-        Ok(taken)
+        self.strays.look(node, tip).await
     }
 
     /// The job of a template on the block of ours below it.

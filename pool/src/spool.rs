@@ -206,9 +206,23 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path()).unwrap();
         let written = spool.write(&found(1, 1)).unwrap();
-        fs::remove_file(folder.path().join(format!("found/1-{}.tmp", found(1, 1).hash))).unwrap();
-        spool.keep(written, &found(1, 1)).unwrap();
-        assert_eq!((loaded(&spool), has_reserve(&spool)), (vec![found(1, 1)], false));
+        // A folder in its place keeps it from its name.
+        let place = folder.path().join(format!("found/1-{}.json", found(1, 1).hash));
+        fs::create_dir_all(place.join("x")).unwrap();
+        assert!(spool.keep(written, &found(1, 1)).is_err());
+        assert!(!has_reserve(&spool), "that was tried too");
+        fs::remove_dir_all(&place).unwrap();
+        assert_eq!(loaded(&spool), [found(1, 1)], "what was written first is still there");
+        // Once it works, one copy is left.
+        let written = spool.write(&found(2, 2)).unwrap();
+        fs::remove_file(folder.path().join(format!("found/2-{}.tmp", found(2, 2).hash))).unwrap();
+        spool.restore();
+        spool.keep(written, &found(2, 2)).unwrap();
+        let mut all = loaded(&spool);
+        all.sort_by_key(|found| found.height);
+        assert_eq!(all, [found(1, 1), found(2, 2)]);
+        let left = fs::read_dir(folder.path().join("found")).unwrap();
+        assert!(left.into_iter().all(|file| !file.unwrap().file_name().to_string_lossy().contains("tmp")));
     }
 
     #[test]

@@ -18,10 +18,12 @@ use bitcoin::hashes::{Hash, HashEngine, sha256};
 use bitcoin::{BlockHash, Transaction, TxOut, VarInt};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::named_license;
+use iop_mining::coinbase;
 use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use serde_json::json;
 use tracing::{error, warn};
 
+use crate::job::JobNumbers;
 use crate::ledger::book::{Finding, MATURITY, Plan, Record};
 use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
@@ -144,14 +146,15 @@ pub(crate) enum Trouble {
 pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
+    numbers: Arc<JobNumbers>,
     made: Mutex<VecDeque<Made>>,
     known: Mutex<Known>,
 }
 
 impl Strays {
-    /// Of blocks that these licenses sign.
-    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>) -> Self {
-        Self { ledger, licenses, made: Mutex::default(), known: Mutex::default() }
+    /// Of blocks that these licenses sign, of jobs that have these numbers.
+    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>, numbers: Arc<JobNumbers>) -> Self {
+        Self { ledger, licenses, numbers, made: Mutex::default(), known: Mutex::default() }
     }
 
     fn made(&self) -> MutexGuard<'_, VecDeque<Made>> {
@@ -225,6 +228,10 @@ impl Strays {
         self.ledger.adopt(&record)
     }
 
+    fn is_ours(&self, coinbase: &Transaction) -> bool {
+        coinbase::job_number(&coinbase.input[0].script_sig).is_some_and(|number| self.numbers.gave(number))
+    }
+
     /// The record of a block, by the job that pays the same on the same parent.
     fn record(&self, seen: &Seen, license: Address) -> Result<Option<Record>, LedgerError> {
         let parent = BlockId { height: seen.id.height.saturating_sub(1), hash: seen.header.prev_blockhash };
@@ -248,6 +255,11 @@ impl Strays {
                 if !Outputs::of_plan(&plan).are_of(outputs) {
                     continue;
                 }
+                // Where no member is paid, any program that mines with the license pays the same. Then a number of ours
+                // tells, for who changed it has nothing from that; and whose block it is stays open.
+                if plan.split.paid.is_empty() && (alone || !self.is_ours(&seen.coinbase)) {
+                    continue;
+                }
                 let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
                 let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
                 let finding = Finding { time: u64::from(seen.header.time), license, finder };
@@ -255,5 +267,51 @@ impl Strays {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bitcoin::consensus::deserialize;
+    use iop_consensus::params::Params;
+    use iop_mining::sample::{key, template};
+
+    use super::*;
+    use crate::ledger::tests::temporary;
+    use crate::payouts::parent_of;
+
+    /// What the books say of a block that pays the chapter alone, which has been promised nothing to a member.
+    fn of_chapter(numbers: &Arc<JobNumbers>, number: u64) -> Option<Record> {
+        let (ledger, license) = (temporary(), key(true).address());
+        let strays = Strays::new(Arc::clone(&ledger), vec![license], Arc::clone(numbers));
+        let template = template(3);
+        let request = Request {
+            base: None,
+            reward: 5000,
+            network_difficulty: template.target.difficulty(),
+            room: 10,
+            chapter: license,
+            solo: None,
+        };
+        let plan = ledger.plan(&request).unwrap();
+        assert_eq!(plan.outputs(), [(license, 5000)]);
+        strays.remember(parent_of(&template), request, &plan);
+        let split = coinbase::build(&template, &key(true), &plan.outputs(), number);
+        let coinbase = deserialize(&[&split.before[..], &[0; 12], &split.after].concat()).unwrap();
+        let mut header = Params::devnet().genesis.block().header;
+        header.prev_blockhash = template.parent;
+        let id = BlockId { height: template.height, hash: header.block_hash() };
+        strays.record(&Seen { id, header, coinbase }, license).unwrap()
+    }
+
+    #[test]
+    fn a_block_that_pays_no_member_is_ours_by_its_number_only() {
+        let numbers = Arc::new(JobNumbers::new());
+        let ours = numbers.next();
+        assert!(of_chapter(&numbers, ours).is_some());
+        for others in [ours - 1, ours + 1, 7] {
+            assert!(of_chapter(&numbers, others).is_none(), "who mines alone with the license pays the same");
+        }
     }
 }

@@ -178,13 +178,18 @@ struct List {
 }
 
 impl List {
-    /// Whether there is room for one more, or was made.
-    fn make_room(&mut self, limit: usize) -> bool {
-        if self.by_name.len() < limit {
-            return true;
+    /// Whether there is room for one more, or can be made.
+    fn has_room(&self, limit: usize) -> bool {
+        self.by_name.len() < limit || !self.away.is_empty()
+    }
+
+    /// Who is away the longest gives way where the list is full.
+    fn make_room(&mut self, limit: usize) {
+        if self.by_name.len() >= limit
+            && let Some((_, oldest)) = self.away.pop_first()
+        {
+            self.by_name.remove(&oldest.user);
         }
-        let oldest = self.away.pop_first();
-        oldest.is_some_and(|(_, worker)| self.by_name.remove(&worker.user).is_some())
     }
 
     fn add(&mut self, user: &str) -> Arc<Worker> {
@@ -267,9 +272,12 @@ impl Workers {
                 list.away.remove(&worker.rank());
                 worker
             }
+            None if !list.has_room(limit) => return Err(NotTaken::Full),
             None if !may_come() => return Err(NotTaken::TooManyNames),
-            None if !list.make_room(limit) => return Err(NotTaken::Full),
-            None => list.add(user),
+            None => {
+                list.make_room(limit);
+                list.add(user)
+            }
         };
         worker.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Presence { worker, list: Arc::clone(&self.list) })
@@ -362,6 +370,9 @@ mod tests {
         let _other = join("other").unwrap();
         assert!(present("early") && !present("late"));
         assert_eq!(join("too many").unwrap_err(), NotTaken::Full);
+        let refused =
+            workers.join_within("too many", 3, || panic!("a name that finds no room is not counted"));
+        assert_eq!(refused.unwrap_err(), NotTaken::Full);
         assert_eq!(join("early").unwrap().counters.read().accepted, 1, "one that is listed needs no room");
         drop(early);
         let _another = join("another").unwrap();

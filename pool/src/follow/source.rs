@@ -14,7 +14,7 @@ use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::health::Health;
 use super::tips::{self, ChainTip};
@@ -29,6 +29,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two tries to write into the books what must be there before a job is made.
+const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// How often a node is asked for its tip.
 const BEAT: Duration = Duration::from_secs(2);
 /// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a
@@ -198,7 +200,10 @@ impl Source {
                 // A block of a license of ours is above the nearest in the books: no job may come before it is there.
                 let booked = base.map_or(0, |base| u64::from(base.height));
                 if licenses.infos.iter().any(|license| license.last_block.is_some_and(|last| last > booked)) {
-                    take_strays(&self.payouts, node, parent, &self.wishes).await?;
+                    while !take_strays(&self.payouts, node, parent, &self.wishes).await? {
+                        // Nothing may be mined that pays again what that block has paid.
+                        sleep(LEDGER_PAUSE).await;
+                    }
                     base = self.payouts.base(node, &template).await?;
                 }
                 *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
@@ -214,8 +219,10 @@ impl Source {
                     let looked = take_strays(&payouts, &nodes[index], parent, &wishes).await;
                     let unknown = "it is not known whether a block of ours was not handed in";
                     // The next tip looks again.
-                    looked
-                        .unwrap_or_else(|trouble| warn!(node = nodes[index].name(), "{unknown}: {trouble}"));
+                    looked.map_or_else(
+                        |trouble| warn!(node = nodes[index].name(), "{unknown}: {trouble}"),
+                        drop,
+                    );
                 });
                 return Ok(id);
             }
@@ -256,15 +263,21 @@ impl Source {
 }
 
 /// Looks for blocks of ours that nobody handed in, from a tip down. Where there is one, work stands on it from then on.
-async fn take_strays(payouts: &Payouts, node: &Node, tip: BlockId, wishes: &Wishes) -> Result<(), RpcError> {
+/// Gives whether the books have them all.
+async fn take_strays(
+    payouts: &Payouts,
+    node: &Node,
+    tip: BlockId,
+    wishes: &Wishes,
+) -> Result<bool, RpcError> {
     match payouts.take_strays(node, tip).await {
         Ok(0) => {}
         Ok(_) => wishes.in_use().into_iter().for_each(|index| wishes.ask(index)),
         Err(Trouble::Node(trouble)) => return Err(trouble),
-        // No job is made either while the ledger cannot be read.
         Err(Trouble::Ledger(trouble)) => {
-            warn!("a block that nobody handed in is not in the books: {trouble}")
+            error!("a block that nobody handed in is not in the books: {trouble}");
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }

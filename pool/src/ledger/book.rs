@@ -182,6 +182,8 @@ pub struct Book {
     carried: Arc<Amounts>,
     /// Blocks that nodes may have before the database has them.
     coming: BTreeMap<BlockId, Arc<Record>>,
+    /// How often blocks were taken or forgotten.
+    changes: u64,
 }
 
 impl Book {
@@ -200,12 +202,14 @@ impl Book {
 
     /// Takes a block that the database has. One that it had before stays as it is.
     pub(super) fn add(&mut self, record: &Record) {
+        self.changes += 1;
         self.coming.remove(&record.id);
         self.blocks.entry(record.id).or_insert(record.facts.base);
     }
 
     /// Takes a block that the database will have.
     pub(super) fn announce(&mut self, record: Arc<Record>) {
+        self.changes += 1;
         self.blocks.insert(record.id, record.facts.base);
         self.coming.insert(record.id, record);
     }
@@ -213,8 +217,15 @@ impl Book {
     /// Forgets a block that the database will not have after all.
     pub(super) fn withdraw(&mut self, id: &BlockId) {
         if self.coming.remove(id).is_some() {
+            self.changes += 1;
             self.blocks.remove(id);
         }
+    }
+
+    /// A number that differs when other blocks are in it.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// A block that the database does not have yet.

@@ -195,6 +195,12 @@ impl Ledger {
         self.lock_state().book.has(id)
     }
 
+    /// A number that differs when other blocks are in the book.
+    #[must_use]
+    pub fn book_state(&self) -> u64 {
+        self.lock_state().book.changes()
+    }
+
     /// The greatest height below another at which there are blocks of ours.
     #[must_use]
     pub fn height_below(&self, height: u32) -> Option<u32> {
