@@ -48,6 +48,8 @@ fn a_summary_has_cgminers_names_and_our_numbers() {
     assert!((summary["Pool Rejected%"].as_f64().unwrap() - 200.0 / 23.0).abs() < 1e-4);
     let counters = rig.stats.snapshot();
     assert_eq!(summary["Best Share"], counters.best as u64);
+    let [mega, giga] = ["MHS av", "GHS av"].map(|name| summary[name].as_f64().unwrap());
+    assert!((mega - giga * 1e3).abs() < 1e-3, "{summary}");
     for name in ["MHS av", "MHS 5s", "MHS 1m", "MHS 5m", "MHS 15m", "Total MH", "Utility"] {
         assert!(summary[name].as_f64().unwrap() > 0.0, "{name}");
     }

@@ -15,6 +15,8 @@ const API_VERSION: &str = "3.7";
 const LOG_INTERVAL: u64 = 5;
 /// Hashes in a megahash.
 const MEGA: f64 = 1e6;
+/// Hashes in a gigahash.
+const GIGA: f64 = 1e9;
 
 /// The devices that are told of.
 pub(super) fn listed(numbers: &Numbers) -> &[DeviceNumbers] {
@@ -38,7 +40,7 @@ pub(super) fn config(numbers: &Numbers) -> Record {
         .text("Hotplug", "None")
 }
 
-/// Rates in MH/s.
+/// Rates in MH/s as cgminer has them, and two in GH/s, which is what monitors of newer machines read.
 fn rates(record: Record, rates: &HashRates) -> Record {
     record
         .decimal("MHS av", rates.average / MEGA, 4)
@@ -46,6 +48,8 @@ fn rates(record: Record, rates: &HashRates) -> Record {
         .decimal("MHS 1m", rates.minute / MEGA, 4)
         .decimal("MHS 5m", rates.five_minutes / MEGA, 4)
         .decimal("MHS 15m", rates.quarter / MEGA, 4)
+        .decimal("GHS av", rates.average / GIGA, 7)
+        .decimal("GHS 5s", rates.five_seconds / GIGA, 7)
 }
 
 /// Work of shares by what became of them, in difficulty.
