@@ -125,8 +125,9 @@ impl Payouts {
             solo: None,
         };
         let plan = self.ledger.plan(&request)?;
-        self.strays.remember(parent_of(&template), request, &plan);
-        let mut job = Job::new(self.numbers.next(), Arc::new(template), key, Arc::new(plan), tip);
+        let number = self.numbers.next();
+        self.strays.remember(number, parent_of(&template), request, &plan);
+        let mut job = Job::new(number, Arc::new(template), key, Arc::new(plan), tip);
         if self.ledger.rules().scheme == Scheme::Solo {
             let (ledger, numbers) = (Arc::clone(&self.ledger), Arc::clone(&self.numbers));
             job.solo = Some(SoloJobs::new(ledger, Arc::clone(key), numbers, request));

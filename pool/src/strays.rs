@@ -2,20 +2,20 @@
 //! whole block and send it to a node alone. Its coinbase pays as the job's plan says, so the books must have it: else the
 //! next block would pay again what its finder was owed.
 //!
-//! Here: what is remembered of jobs, looking for such blocks below each new tip, their records. Not here: the plan's
-//! arithmetic, and the books ([`crate::ledger`]).
+//! Here: looking for such blocks below each new tip, their records. Not here: what is remembered of jobs (`jobs`), the
+//! plan's arithmetic, and the books ([`crate::ledger`]).
 //! Path: tip → blocks below it up to one that was seen → signed by a license of ours, and not in the books → the job that
 //! pays the same → its plan, made again from the log → the books.
 
+mod jobs;
+
 use std::collections::{HashSet, VecDeque};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::block::Header;
 use bitcoin::consensus::Decodable;
 use bitcoin::consensus::encode;
-use bitcoin::hashes::{Hash, HashEngine, sha256};
-use bitcoin::{BlockHash, Transaction, TxOut, VarInt};
+use bitcoin::{BlockHash, Transaction, VarInt};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::named_license;
 use iop_mining::coinbase;
@@ -28,60 +28,14 @@ use crate::ledger::book::{Finding, MATURITY, Plan, Record};
 use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
+use jobs::{Jobs, Outputs};
 
-/// Heights for which jobs are remembered: the tip's, and some that a reorganisation may bring back.
-const REMEMBERED_HEIGHTS: u32 = 6;
-/// Jobs that are remembered, 300 bytes each: one a second for over an hour without a block.
-const MAX_JOBS: usize = 5_000;
 /// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
 const MAX_SEEN: usize = 1_000;
 /// Core's code for a block whose data it has deleted.
 const DELETED: i64 = -1;
 /// Who found such a block, for people.
 const NOT_HANDED_IN: &str = "not handed in";
-
-/// The outputs of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Outputs {
-    count: usize,
-    hash: sha256::Hash,
-}
-
-impl Outputs {
-    fn of_plan(plan: &Plan) -> Self {
-        let outputs = plan.outputs();
-        let scripts = outputs.iter().map(|(payee, value)| (payee.script_pubkey(), *value));
-        let mut engine = sha256::Hash::engine();
-        scripts.for_each(|(script, value)| add(&mut engine, script.as_bytes(), value));
-        Self { count: outputs.len(), hash: sha256::Hash::from_engine(engine) }
-    }
-
-    /// Whether a coinbase begins with them; its witness commitment follows.
-    fn are_of(&self, outputs: &[TxOut]) -> bool {
-        let Some(outputs) = outputs.get(..self.count) else { return false };
-        let mut engine = sha256::Hash::engine();
-        outputs.iter().for_each(|output| {
-            add(&mut engine, output.script_pubkey.as_bytes(), output.value.to_sat());
-        });
-        sha256::Hash::from_engine(engine) == self.hash
-    }
-}
-
-fn add(engine: &mut sha256::HashEngine, script: &[u8], value: u64) {
-    engine.input(&value.to_le_bytes());
-    engine.input(&(script.len() as u64).to_le_bytes());
-    engine.input(script);
-}
-
-/// What is remembered of a job: enough to make its plan again.
-#[derive(Debug)]
-struct Made {
-    parent: BlockId,
-    request: Request,
-    window: Range<u64>,
-    wanted: u128,
-    outputs: Outputs,
-}
 
 /// A block of the chain, as far as it matters here.
 #[derive(Debug)]
@@ -147,18 +101,15 @@ pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
     numbers: Arc<JobNumbers>,
-    made: Mutex<VecDeque<Made>>,
+    jobs: Jobs,
     known: Mutex<Known>,
 }
 
 impl Strays {
     /// Of blocks that these licenses sign, of jobs that have these numbers.
     pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>, numbers: Arc<JobNumbers>) -> Self {
-        Self { ledger, licenses, numbers, made: Mutex::default(), known: Mutex::default() }
-    }
-
-    fn made(&self) -> MutexGuard<'_, VecDeque<Made>> {
-        self.made.lock().expect("no panic while the lock is held")
+        let jobs = Jobs::load(Arc::clone(&ledger));
+        Self { ledger, licenses, numbers, jobs, known: Mutex::default() }
     }
 
     /// Never held while a node is asked: one that hangs holds up nobody else.
@@ -166,15 +117,9 @@ impl Strays {
         self.known.lock().expect("no panic while the lock is held")
     }
 
-    /// A job is made on a parent, by this plan.
-    pub(crate) fn remember(&self, parent: BlockId, request: Request, plan: &Plan) {
-        let (window, wanted, outputs) = (plan.window.clone(), plan.wanted, Outputs::of_plan(plan));
-        let mut made = self.made();
-        made.push_back(Made { parent, request, window, wanted, outputs });
-        let lowest = parent.height.saturating_sub(REMEMBERED_HEIGHTS);
-        while made.len() > MAX_JOBS || made.front().is_some_and(|oldest| oldest.parent.height < lowest) {
-            made.pop_front();
-        }
+    /// A job with this number is made on a parent, by this plan.
+    pub(crate) fn remember(&self, number: u64, parent: BlockId, request: Request, plan: &Plan) {
+        self.jobs.remember(number, parent, request, plan);
     }
 
     /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
@@ -219,7 +164,7 @@ impl Strays {
             error!(
                 height,
                 %hash,
-                "a block in the chain is signed by a license of ours and is of no job of this run: if no other program \
+                "a block in the chain is signed by a license of ours and is of no job of ours: if no other program \
                  mines with that license, somebody has sent it to a node alone, and what it pays is not in the books"
             );
             return Ok(false);
@@ -236,22 +181,21 @@ impl Strays {
     fn record(&self, seen: &Seen, license: Address) -> Result<Option<Record>, LedgerError> {
         let parent = BlockId { height: seen.id.height.saturating_sub(1), hash: seen.header.prev_blockhash };
         let outputs = &seen.coinbase.output;
-        let candidates: Vec<_> = {
-            let made = self.made();
-            let on_parent = made.iter().filter(|made| made.parent == parent);
-            on_parent.map(|made| (made.request, made.window.clone(), made.wanted, made.outputs)).collect()
-        };
         // Who mines alone has a job of his own, which is made from the template's.
         let alone = self.ledger.rules().scheme == Scheme::Solo;
         let payees: Vec<_> =
             outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)).collect();
-        for (request, window, wanted, expected) in candidates.into_iter().rev() {
+        for job in self.jobs.on(&parent) {
             let members = if alone { payees.iter().copied().map(Some).collect() } else { vec![None] };
             for solo in members {
-                if !alone && !expected.are_of(outputs) {
+                if !alone && !job.outputs.are_of(outputs) {
                     continue;
                 }
-                let plan = self.ledger.plan_again(&Request { solo, ..request }, window.clone(), wanted)?;
+                let plan = self.ledger.plan_again(
+                    &Request { solo, ..job.request },
+                    job.window.clone(),
+                    job.wanted,
+                )?;
                 if !Outputs::of_plan(&plan).are_of(outputs) {
                     continue;
                 }
@@ -296,7 +240,10 @@ mod tests {
         };
         let plan = ledger.plan(&request).unwrap();
         assert_eq!(plan.outputs(), [(license, 5000)]);
-        strays.remember(parent_of(&template), request, &plan);
+        strays.remember(number, parent_of(&template), request, &plan);
+        drop(strays);
+        // What is remembered is still there after a restart.
+        let strays = Strays::new(Arc::clone(&ledger), vec![license], Arc::clone(numbers));
         let split = coinbase::build(&template, &key(true), &plan.outputs(), number);
         let coinbase = deserialize(&[&split.before[..], &[0; 12], &split.after].concat()).unwrap();
         let mut header = Params::devnet().genesis.block().header;

@@ -242,8 +242,8 @@ fn where_each_mines_alone_the_finder_is_paid() {
 }
 
 /// Who has a job without transactions can send its block to a node alone, and be paid by its coinbase what the pool
-/// still owes: the pool must notice, and owe it no more.
-fn a_block_that_nobody_handed_in(scheme: &str) {
+/// still owes: the pool must notice, and owe it no more, also when it was `killed` since it made the job.
+fn a_block_that_nobody_handed_in(scheme: &str, killed: bool) {
     // Of 50 coins 20 are the member's, who is paid when it is owed 35. The first block's reward is another.
     let config = format!(
         "payout = \"{scheme}\"\nfee = 0.6\nmin_payout = 3500000000\nstart_difficulty = 1e-7\n\
@@ -271,8 +271,19 @@ fn a_block_that_nobody_handed_in(scheme: &str) {
     };
     let share = worker.solve_block(&job);
     let block = worker.whole_block(&job, &share);
+    let pool = if killed {
+        pool.program.kill();
+        None
+    } else {
+        Some(pool)
+    };
     let alone = stand.node.rpc.call("submitblock", json!([serialize_hex(&block)]));
     assert_eq!((alone, tip()), (Value::Null, block.block_hash().to_string()));
+    let pool = pool.unwrap_or_else(|| {
+        let pool = stand.pool();
+        worker = Worker::connect(&stand.stratum, &format!("{member}.rig"));
+        pool
+    });
     // Nothing is owed now, from the first job on.
     let job = worker.job_on(&tip());
     assert!(!pays_member(&worker, &job), "{:?}", worker.paid(&job));
@@ -296,12 +307,17 @@ fn a_block_that_nobody_handed_in(scheme: &str) {
 
 #[test]
 fn a_block_that_nobody_handed_in_is_taken_into_the_books() {
-    a_block_that_nobody_handed_in("pplns");
+    a_block_that_nobody_handed_in("pplns", false);
+}
+
+#[test]
+fn so_it_is_where_the_pool_was_killed_meanwhile() {
+    a_block_that_nobody_handed_in("pplns", true);
 }
 
 #[test]
 fn so_is_that_of_one_who_mines_alone() {
-    a_block_that_nobody_handed_in("solo");
+    a_block_that_nobody_handed_in("solo", false);
 }
 
 /// Submits as fast as it can until the pool is gone; shares sent and acknowledged.

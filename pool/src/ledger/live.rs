@@ -14,7 +14,7 @@ use super::book::{Book, Plan, Record};
 use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
 use super::split::{Amounts, Input, Rules, Scheme, Split};
-use super::store::{Batch, BlockId, Store};
+use super::store::{Batch, BlockId, JobKey, Store};
 use super::window::{Log, Window};
 use super::writer::Writer;
 use crate::metrics::CommitTimes;
@@ -199,6 +199,26 @@ impl Ledger {
     #[must_use]
     pub fn book_state(&self) -> u64 {
         self.lock_state().book.changes()
+    }
+
+    /// Keeps a job for whoever makes its plan again after a restart, and forgets others. The system has it when this
+    /// returns; a loss of power may take it.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn keep_job(&self, key: &JobKey, job: &[u8], gone: &[JobKey]) -> Result<(), LedgerError> {
+        let mut batch = Batch::default();
+        gone.iter().for_each(|key| self.store.drop_job(&mut batch, key));
+        self.store.put_job(&mut batch, key, job);
+        self.store.write(batch, false)
+    }
+
+    /// The jobs that are kept, in the order of their keys.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn kept_jobs(&self) -> Result<Vec<Box<[u8]>>, LedgerError> {
+        self.store.jobs()
     }
 
     /// The greatest height below another at which there are blocks of ours.

@@ -3,6 +3,7 @@
 //! | column | key | value |
 //! |---|---|---|
 //! | `meta` | `format`, `base` | a number; hash of the block that the last template stood on, of ours |
+//! | `meta` | `job`, height, number | what is remembered of a job, as JSON |
 //! | `users` | number, 4 bytes | user name |
 //! | `shares` | number, 8 bytes | [`Share`] |
 //! | `blocks` | block | facts as JSON ([`Facts`]) |
@@ -50,8 +51,13 @@ const OPEN_TRIES: u32 = 50;
 const OPEN_WAIT: Duration = Duration::from_millis(20);
 /// Logs about itself that the database keeps.
 const KEPT_LOG_FILES: usize = 4;
+/// Before the keys of jobs among the rest of `meta`.
+const JOB: &[u8] = b"job";
 const ADDRESS_BYTES: usize = 21;
 const BLOCK_BYTES: usize = 36;
+
+/// A job as the ledger names it: its height and its number, each with the greatest byte first.
+pub type JobKey = [u8; 12];
 
 /// A block as the ledger names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -352,6 +358,19 @@ impl Store {
             Some(base) => batch.0.put_cf(column, b"base", base.key()),
             None => batch.0.delete_cf(column, b"base"),
         }
+    }
+
+    /// What is kept of jobs, in the order of their keys.
+    pub(super) fn jobs(&self) -> Result<Vec<Box<[u8]>>, LedgerError> {
+        self.rows("meta", JOB).map(|row| row.map(|(_, job)| job)).collect()
+    }
+
+    pub(super) fn put_job(&self, batch: &mut Batch, key: &JobKey, job: &[u8]) {
+        batch.0.put_cf(self.column("meta"), [JOB, &key[..]].concat(), job);
+    }
+
+    pub(super) fn drop_job(&self, batch: &mut Batch, key: &JobKey) {
+        batch.0.delete_cf(self.column("meta"), [JOB, &key[..]].concat());
     }
 
     pub(super) fn put_user(&self, batch: &mut Batch, id: UserId, name: &str) {

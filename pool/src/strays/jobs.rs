@@ -1,0 +1,175 @@
+//! What is remembered of jobs: enough to make the plan of a block again that comes by another way, also after a restart.
+//!
+//! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that tell which one a
+//! block is of. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
+//! Path: job → [`Jobs::remember`] → database; a block's parent → [`Jobs::on`].
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bitcoin::TxOut;
+use bitcoin::hashes::{Hash, HashEngine, sha256};
+use iop_consensus::address::Address;
+use iop_stratum::difficulty::Difficulty;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::ledger::Ledger;
+use crate::ledger::book::Plan;
+use crate::ledger::live::Request;
+use crate::ledger::store::{BlockId, JobKey};
+
+/// Heights for which jobs are remembered: the tip's, and some that a reorganisation may bring back.
+const REMEMBERED_HEIGHTS: u32 = 6;
+/// Jobs that are remembered, 300 bytes each: one a second for over an hour without a block.
+const MAX_JOBS: usize = 5_000;
+
+/// The outputs of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Outputs {
+    count: usize,
+    hash: sha256::Hash,
+}
+
+impl Outputs {
+    pub(super) fn of_plan(plan: &Plan) -> Self {
+        let outputs = plan.outputs();
+        let scripts = outputs.iter().map(|(payee, value)| (payee.script_pubkey(), *value));
+        let mut engine = sha256::Hash::engine();
+        scripts.for_each(|(script, value)| add(&mut engine, script.as_bytes(), value));
+        Self { count: outputs.len(), hash: sha256::Hash::from_engine(engine) }
+    }
+
+    /// Whether a coinbase begins with them; its witness commitment follows.
+    pub(super) fn are_of(&self, outputs: &[TxOut]) -> bool {
+        let Some(outputs) = outputs.get(..self.count) else { return false };
+        let mut engine = sha256::Hash::engine();
+        outputs.iter().for_each(|output| {
+            add(&mut engine, output.script_pubkey.as_bytes(), output.value.to_sat());
+        });
+        sha256::Hash::from_engine(engine) == self.hash
+    }
+}
+
+fn add(engine: &mut sha256::HashEngine, script: &[u8], value: u64) {
+    engine.input(&value.to_le_bytes());
+    engine.input(&(script.len() as u64).to_le_bytes());
+    engine.input(script);
+}
+
+/// What is remembered of a job.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    number: u64,
+    parent: BlockId,
+    pub(super) request: Request,
+    pub(super) window: Range<u64>,
+    pub(super) wanted: u128,
+    pub(super) outputs: Outputs,
+}
+
+/// The same in the database. The chapter is an address.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    number: u64,
+    parent: BlockId,
+    base: Option<BlockId>,
+    reward: u64,
+    network_difficulty: f64,
+    room: usize,
+    chapter: String,
+    begins: u64,
+    ends: u64,
+    wanted: u128,
+    outputs: Outputs,
+}
+
+impl Made {
+    fn key(&self) -> JobKey {
+        let mut key = [0; 12];
+        key[..4].copy_from_slice(&self.parent.height.to_be_bytes());
+        key[4..].copy_from_slice(&self.number.to_be_bytes());
+        key
+    }
+
+    fn encode(&self, ledger: &Ledger) -> Vec<u8> {
+        let request = &self.request;
+        let kept = Kept {
+            number: self.number,
+            parent: self.parent,
+            base: request.base,
+            reward: request.reward,
+            network_difficulty: request.network_difficulty.get(),
+            room: request.room,
+            chapter: request.chapter.to_base58(ledger.prefixes()),
+            begins: self.window.start,
+            ends: self.window.end,
+            wanted: self.wanted,
+            outputs: self.outputs,
+        };
+        serde_json::to_vec(&kept).expect("string keys and no I/O: encoding cannot fail")
+    }
+
+    /// `None` where another version has written it.
+    fn decode(job: &[u8], ledger: &Ledger) -> Option<Self> {
+        let kept: Kept = serde_json::from_slice(job).ok()?;
+        let request = Request {
+            base: kept.base,
+            reward: kept.reward,
+            network_difficulty: Difficulty::new(kept.network_difficulty)?,
+            room: kept.room,
+            chapter: Address::parse(&kept.chapter, ledger.prefixes()).ok()?,
+            solo: None,
+        };
+        let Kept { number, parent, begins, ends, wanted, outputs, .. } = kept;
+        Some(Self { number, parent, request, window: begins..ends, wanted, outputs })
+    }
+}
+
+/// The jobs of the last heights, the oldest first.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    ledger: Arc<Ledger>,
+    made: Mutex<VecDeque<Made>>,
+}
+
+impl Jobs {
+    /// With those of earlier runs.
+    pub(super) fn load(ledger: Arc<Ledger>) -> Self {
+        let kept = ledger.kept_jobs().unwrap_or_else(|trouble| {
+            warn!("jobs of earlier runs are not known: {trouble}");
+            Vec::new()
+        });
+        let made = kept.iter().filter_map(|job| Made::decode(job, &ledger)).collect();
+        Self { ledger, made: Mutex::new(made) }
+    }
+
+    fn made(&self) -> MutexGuard<'_, VecDeque<Made>> {
+        self.made.lock().expect("no panic while the lock is held")
+    }
+
+    /// A job is made on a parent, by this plan.
+    pub(super) fn remember(&self, number: u64, parent: BlockId, request: Request, plan: &Plan) {
+        let (window, wanted, outputs) = (plan.window.clone(), plan.wanted, Outputs::of_plan(plan));
+        let job = Made { number, parent, request, window, wanted, outputs };
+        let (key, encoded) = (job.key(), job.encode(&self.ledger));
+        let mut made = self.made();
+        made.push_back(job);
+        let lowest = parent.height.saturating_sub(REMEMBERED_HEIGHTS);
+        let mut gone = Vec::new();
+        while made.len() > MAX_JOBS || made.front().is_some_and(|oldest| oldest.parent.height < lowest) {
+            gone.extend(made.pop_front().map(|oldest| oldest.key()));
+        }
+        drop(made);
+        if let Err(trouble) = self.ledger.keep_job(&key, &encoded, &gone) {
+            // This run knows it.
+            warn!("a job will not be known after a restart: {trouble}");
+        }
+    }
+
+    /// Those on a parent, the newest first.
+    pub(super) fn on(&self, parent: &BlockId) -> Vec<Made> {
+        self.made().iter().rev().filter(|made| made.parent == *parent).cloned().collect()
+    }
+}
