@@ -1,6 +1,8 @@
-//! Memory of a home for each idle connection: devices that are logged in at a node, and say nothing.
+//! Memory of a home for each idle connection: devices that are logged in at a node, and say nothing. Every other one is
+//! hosted there, the rest are visitors, since a home takes ten thousand of either. Then what somebody who comes beside
+//! them waits for.
 //!
-//! `cargo bench --bench mercury_idle [-- CONNECTIONS]`
+//! `cargo bench --bench mercury_idle [-- CONNECTIONS]`; each needs a file here and one in the node (`ulimit -n`).
 #![allow(clippy::unwrap_used)]
 
 mod people;
@@ -21,12 +23,14 @@ fn resident(node: &Node) -> u64 {
 }
 
 fn main() {
-    let count: usize = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(4_000);
+    let count: usize = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(10_000);
     let folder = tempfile::tempdir().unwrap();
     let flags = [
         "--mercury-bind".to_owned(),
         format!("/ip4/127.0.0.1/tcp/{}", free_port()),
         "--no-listen".to_owned(),
+        "--mercury-max-hosted".to_owned(),
+        "10000".to_owned(),
     ];
     let network = Network::Named("regtest");
     let node = Node::start_with(folder.path(), &network, free_port(), &flags).unwrap();
@@ -34,8 +38,11 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let connect = async |count: usize| {
-            for _ in 0..count {
+            for number in 0..count {
                 let mut device = people::Device::connect(&address, "regtest").await;
+                if number % 2 == 0 {
+                    device.register().await;
+                }
                 device.log_in(&["chat"]).await;
                 tokio::spawn(device.idle());
             }
@@ -51,6 +58,17 @@ fn main() {
         println!("{each} bytes of resident memory each; the node has {} MiB", resident(&node) >> 20);
         tokio::time::sleep(Duration::from_secs(5)).await;
         println!("after five seconds {} bytes each", (resident(&node) - before) / count as u64);
+        for _ in 0..3 {
+            let since = Instant::now();
+            let mut device = people::Device::connect(&address, "regtest").await;
+            let connected = since.elapsed();
+            device.register().await;
+            device.log_in(&["chat"]).await;
+            println!(
+                "one more connects in {connected:.1?}, is hosted and logged in after {:.1?}",
+                since.elapsed()
+            );
+        }
     });
     drop(runtime);
     node.program.stop();
