@@ -98,7 +98,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     blocks.resume().map_err(|error| RunError(error.to_string()))?;
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
-    tokio::spawn(shared.round.clone().run(shared.snapshots.clone()));
+    tokio::spawn(shared.round.clone().run(shared.snapshots.clone(), follower.telling()));
     doors.open(stratum, None, &shared);
     if let Some(listener) = tls_listener {
         doors.open(listener, tls.clone(), &shared);

@@ -146,22 +146,26 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
     stand.fill(options.transactions)?;
     let name = format!("notify, {} sessions, {} transactions", options.sessions, options.transactions);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (tip, line) = LocalSet::new().block_on(&runtime, tips(&mut stand, options, &name, report))?;
+    let (submitted, judged, line) =
+        LocalSet::new().block_on(&runtime, tips(&mut stand, options, &name, report))?;
     let line = vec![b'x'; line];
     let bare = LocalSet::new().block_on(&runtime, bare_lines(&line, options, common))?;
     let bare = bare.report(&format!("{name}: bare sender"), report);
-    report.add(format!("{name}: last, over the bare sender's"), tip / bare, "times");
+    let ratio = format!("{name}: last, over the bare sender's");
+    report.add(format!("{ratio}, after the submission"), submitted / bare, "times");
+    report.add(format!("{ratio}, after the node's answer"), judged / bare, "times");
     report.add(format!("{name}: RSS"), stand.memory()?.resident / 1e6, "MB");
     Ok(())
 }
 
-/// The median time to the last notify of a tip, and how many bytes it has.
+/// The median times to the last notify of a tip, after the submission of its block and after the node's answer, and how
+/// many bytes it has.
 async fn tips(
     stand: &mut Stand,
     options: &Options,
     name: &str,
     report: &mut Report,
-) -> io::Result<(f64, usize)> {
+) -> io::Result<(f64, f64, usize)> {
     let (arrivals, mut tasks) = (Shared::default(), JoinSet::new());
     for client in connect::many(stand, options.sessions).await? {
         tasks.spawn_local(keep(client, Rc::clone(&arrivals)));
@@ -183,9 +187,9 @@ async fn tips(
         let passing = all(&arrivals, options.sessions, |arrivals| arrivals.others).await?;
         full.push(passing.last.expect("all were told") - passing.first.expect("all were told"));
     }
-    judged.report(&format!("{name}: after the node's answer"), report);
+    let judged = judged.report(&format!("{name}: after the node's answer"), report);
     report.add_times(&format!("{name}: the full job, first to last"), full);
-    Ok((new.report(&format!("{name}: after the submission"), report), bytes))
+    Ok((new.report(&format!("{name}: after the submission"), report), judged, bytes))
 }
 
 async fn keep(client: Client, arrivals: Shared) -> io::Result<()> {

@@ -1,13 +1,14 @@
 //! Follows the chain on all nodes: template, license, job, whenever a tip changes or transactions have come in.
 //!
 //! Here: each node's task (`source`), whose chain is worked on ([`tips`]), the state of nodes for people
-//! ([`health`]), admin actions that wait ([`announced`]), and the jobs. Not here: which license signs
+//! ([`health`]), admin actions that wait ([`announced`]), what waits for miners ([`telling`]), and the jobs. Not here: which license signs
 //! ([`iop_mining::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
 //! in use, or of a chain with more work: job → sessions.
 
 pub mod announced;
 pub mod health;
 mod source;
+pub mod telling;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use tracing::{debug, error, info, warn};
 
 pub use self::health::{Health, NodeState};
 use self::source::{Event, Offer, Source, Wishes};
+use self::telling::Telling;
 use self::tips::ChainTip;
 use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
@@ -84,6 +86,7 @@ pub struct Follower {
     payouts: Arc<Payouts>,
     health: Arc<Health>,
     wishes: Arc<Wishes>,
+    telling: Telling,
     /// The tip of each node that gives work.
     tips: Vec<Option<ChainTip>>,
     /// What jobs stand on: the parent, and the nearest block of ours.
@@ -110,6 +113,7 @@ impl Follower {
         let follower = Self {
             params: Arc::new(params),
             wishes: Arc::new(Wishes::new(nodes.len())),
+            telling: Telling::default(),
             tips: vec![None; nodes.len()],
             nodes,
             keys: keys.into_iter().map(Arc::new).collect(),
@@ -122,6 +126,12 @@ impl Follower {
             publish,
         };
         (follower, snapshots)
+    }
+
+    /// Where whoever tells miners of jobs says that it is done.
+    #[must_use]
+    pub fn telling(&self) -> Telling {
+        self.telling.clone()
     }
 
     /// Runs for ever, unless a node answers at the start that it is on another chain: that is a mistake in the
@@ -153,6 +163,7 @@ impl Follower {
             payouts: Arc::clone(&self.payouts),
             health: Arc::clone(&self.health),
             wishes: Arc::clone(&self.wishes),
+            telling: self.telling.clone(),
             events,
             parent: Mutex::default(),
         }
@@ -183,8 +194,10 @@ impl Follower {
                 let Offer { template, licenses, base, tip: _ } = *offer;
                 self.take(template, licenses, base);
             }
-            (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
-            _ => {}
+            (_, best) => {
+                self.telling.over();
+                best.filter(|best| Some(*best) != in_use).into_iter().for_each(|best| self.wishes.ask(best));
+            }
         }
     }
 

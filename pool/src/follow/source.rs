@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::health::Health;
+use super::telling::Telling;
 use super::tips::{self, ChainTip};
 use crate::ledger::store::BlockId;
 use crate::payouts::{Payouts, parent_of};
@@ -99,6 +100,7 @@ pub(super) struct Source {
     pub payouts: Arc<Payouts>,
     pub health: Arc<Health>,
     pub wishes: Arc<Wishes>,
+    pub telling: Telling,
     pub events: mpsc::Sender<Event>,
     /// The tip of the last template.
     pub parent: Mutex<Option<BlockHash>>,
@@ -164,6 +166,8 @@ impl Source {
     async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
         let poll = async {
             sleep_until(pause).await;
+            // The next template is there at once after an empty one, and large.
+            self.telling.wait().await;
             if id.is_none() {
                 sleep(POLL).await;
             }
@@ -209,13 +213,15 @@ impl Source {
                 *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
                 self.health.up(self.index, tip);
                 let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip });
+                self.telling.begin();
                 // The follower lives as long as its sources.
                 let _ = self.events.send(Event::Offer(self.index, offer)).await;
                 let (nodes, index, payouts) =
                     (Arc::clone(&self.nodes), self.index, Arc::clone(&self.payouts));
-                let wishes = Arc::clone(&self.wishes);
+                let (wishes, telling) = (Arc::clone(&self.wishes), self.telling.clone());
                 // One that the licenses do not tell of, as after a reorganisation, is looked for beside the work.
                 tokio::spawn(async move {
+                    telling.wait().await;
                     let looked = take_strays(&payouts, &nodes[index], parent, &wishes).await;
                     let unknown = "it is not known whether a block of ours was not handed in";
                     // The next tip looks again.

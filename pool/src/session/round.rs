@@ -13,6 +13,7 @@ use tracing::error;
 
 use super::connection::Connection;
 use crate::follow::Snapshot;
+use crate::follow::telling::Telling;
 use crate::job::random;
 
 /// Connections that are told before others have a turn: half a millisecond's work, mostly.
@@ -76,14 +77,15 @@ impl Round {
 
     /// Tells everybody of each snapshot; ends with the follower. A panic ends the connection that it was in, and the
     /// round begins anew.
-    pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>) {
-        again_after_panics(|| self.clone().tell(snapshots.clone())).await;
+    pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>, telling: Telling) {
+        again_after_panics(|| self.clone().tell(snapshots.clone(), telling.clone())).await;
     }
 
-    async fn tell(self, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
+    async fn tell(self, mut snapshots: watch::Receiver<Arc<Snapshot>>, telling: Telling) {
         snapshots.mark_changed();
         while snapshots.changed().await.is_ok() {
             self.go_round(&mut snapshots).await;
+            telling.over();
         }
     }
 

@@ -14,6 +14,7 @@ use super::super::miner::tests::{Pool, holds};
 use super::super::round::Round;
 use super::super::tls::{Tls, TlsFiles};
 use super::*;
+use crate::follow::telling::Telling;
 use crate::job::Job;
 
 /// The longest that anything may take, on a loaded machine too.
@@ -38,7 +39,7 @@ struct Client(BufReader<Box<dyn Stream>>);
 impl Stand {
     async fn new() -> Self {
         let pool = Pool::new();
-        tokio::spawn(pool.shared.round.clone().run(pool.shared.snapshots.clone()));
+        tokio::spawn(pool.shared.round.clone().run(pool.shared.snapshots.clone(), Telling::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { pool, listener, stop: watch::Sender::new(false), tls: None }
     }
@@ -357,7 +358,9 @@ async fn jobs_on_their_round_while_the_pool_ends_are_no_last_words() {
         stand.publish();
         let (_, mut client) = stand.client().await;
         client.subscribe();
-        let round = tokio::spawn(stand.pool.shared.round.clone().run(stand.pool.shared.snapshots.clone()));
+        let round = tokio::spawn(
+            stand.pool.shared.round.clone().run(stand.pool.shared.snapshots.clone(), Telling::default()),
+        );
         stand.publish();
         stand.stop.send_replace(true);
         let mut heard = Vec::new();
