@@ -162,6 +162,32 @@ async fn an_attachment_and_a_picture_go_from_home_to_home() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pictures_that_are_replaced_no_longer_count() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let ada = Person::at(&home, relayed()).await;
+        let kept = async || {
+            let blobs = ada.device.blobs().await.unwrap();
+            let mut sizes: Vec<_> = blobs.iter().map(|(blob, _)| blob.size).collect();
+            sizes.sort_unstable();
+            sizes
+        };
+        ada.device.attach("a.png", &[1; 1000]).await.unwrap();
+        let [attached] = kept().await[..] else { panic!("one attachment") };
+        ada.device.set_picture(&[2; 20], Some(&[3; 10])).await.unwrap();
+        assert_eq!(kept().await, [10, 20, attached]);
+        ada.device.set_picture(&[4; 30], Some(&[3; 10])).await.unwrap();
+        assert_eq!(kept().await, [10, 30, attached]);
+        ada.device.set_attributes(vec![("name".to_owned(), Some("Ada".to_owned()))]).await.unwrap();
+        assert_eq!(kept().await, [10, 30, attached], "still shown");
+        assert_eq!(ada.device.picture(ada.id()).await.unwrap(), [4; 30]);
+        ada.device.withdraw_profile().await.unwrap();
+        assert_eq!(kept().await, [attached]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_moves_stays_reachable_and_related() {
     within(async {
         let homes = [Running::start(Setup::default()).await, Running::start(Setup::default()).await];

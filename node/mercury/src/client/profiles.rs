@@ -30,12 +30,21 @@ impl Device {
     }
 
     /// Changes the persona's profile and shows it to the home. Where that is not reached it is shown by
-    /// [`Self::settle`].
+    /// [`Self::settle`]. Pictures that it shows no more are discarded, so that they do not use up the quota.
     ///
     /// # Errors
     /// The profile is out of its bounds, or the home is not reached or refuses.
     pub async fn set_profile(&self, change: impl FnOnce(&mut Profile)) -> Result<(), ClientError> {
-        self.set_profile_at(&self.own_home()?, change).await
+        let before = self.own_profile()?;
+        self.set_profile_at(&self.own_home()?, change).await?;
+        let (before, after) = (pictures_of(before.as_ref()), pictures_of(self.own_profile()?.as_ref()));
+        for blob in before.iter().filter(|blob| !after.contains(blob)) {
+            // Nothing else names it: what messages name is sealed, and never the same.
+            if let Err(trouble) = self.discard(*blob.hash).await {
+                tracing::warn!("a picture that the profile shows no more stays at the home: {trouble}");
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn set_profile_at(
@@ -145,9 +154,8 @@ impl Device {
 
     /// The pictures that one's own profile shows, out of the home; none if it does not give all of them.
     pub(super) async fn own_pictures(&self, home: &Home) -> Option<Vec<Vec<u8>>> {
-        let Some(profile) = self.own_profile().ok()? else { return Some(Vec::new()) };
         let mut pictures = Vec::new();
-        for blob in [profile.body().picture, profile.body().thumbnail].iter().flatten() {
+        for blob in &pictures_of(self.own_profile().ok()?.as_ref()) {
             pictures.push(self.download(self.id(), blob, home).await.ok()?);
         }
         Some(pictures)
@@ -284,6 +292,12 @@ impl Device {
     pub async fn find(&self, persona: Id) -> Result<Home, ClientError> {
         self.locate(persona).await.map(|(home, _)| home)
     }
+}
+
+/// The pictures that a profile shows.
+fn pictures_of(profile: Option<&Verified<Profile>>) -> Vec<BlobRef> {
+    let pictures = profile.map(|profile| [profile.body().picture, profile.body().thumbnail]);
+    pictures.into_iter().flatten().flatten().collect()
 }
 
 /// The version of a profile.
