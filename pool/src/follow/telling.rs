@@ -2,7 +2,7 @@
 //! transactions takes milliseconds, and a pool may have one core.
 //!
 //! Here: the mark and how long it counts. Not here: who tells them ([`crate::session::round`]).
-//! Path: a node's offer → [`Telling::begin`] → a job, or nothing new → round → [`Telling::over`].
+//! Path: a node's offer → `begin` → a job, or nothing new → round → [`Telling::over`].
 
 use std::sync::Arc;
 use std::time::Duration;
