@@ -192,7 +192,7 @@ impl Device {
             tracing::warn!("the old home does not give the pictures: the profile goes on without them");
             let without =
                 |profile: &mut crate::body::Profile| (profile.picture, profile.thumbnail) = (None, None);
-            return self.set_profile_at(home, without).await;
+            return self.set_profile_at(home, without).await.map(drop);
         };
         for picture in &pictures {
             self.upload_to(home, picture).await?;

@@ -35,10 +35,7 @@ impl Device {
     /// # Errors
     /// The profile is out of its bounds, or the home is not reached or refuses.
     pub async fn set_profile(&self, change: impl FnOnce(&mut Profile)) -> Result<(), ClientError> {
-        let before = self.own_profile()?;
-        self.set_profile_at(&self.own_home()?, change).await?;
-        let (before, after) = (pictures_of(before.as_ref()), pictures_of(self.own_profile()?.as_ref()));
-        for blob in before.iter().filter(|blob| !after.contains(blob)) {
+        for blob in self.set_profile_at(&self.own_home()?, change).await? {
             // Nothing else names it: what messages name is sealed, and never the same.
             if let Err(trouble) = self.discard(*blob.hash).await {
                 tracing::warn!("a picture that the profile shows no more stays at the home: {trouble}");
@@ -47,16 +44,19 @@ impl Device {
         Ok(())
     }
 
+    /// Gives the pictures that the profile shows no more.
     pub(super) async fn set_profile_at(
         &self,
         home: &Home,
         change: impl FnOnce(&mut Profile),
-    ) -> Result<(), ClientError> {
+    ) -> Result<Vec<BlobRef>, ClientError> {
         let before = self.own_profile()?;
         let mut profile = before.as_ref().map_or_else(|| self.empty_profile(), |one| one.body().clone());
         change(&mut profile);
         profile.attributes.sort_by(|one, other| one.name.cmp(&other.name));
         let least = before.as_ref().map_or(0, version);
+        let mut gone: Vec<_> = before.iter().flat_map(|before| pictures_of(before.body())).collect();
+        gone.retain(|&blob| pictures_of(&profile).all(|shown| shown != blob));
         let number = self.folder().update(|state| state.next_version(least, super::device::now()))?;
         let envelope = self.sign(self.id(), Order::Sequence(number), &profile);
         // What a home would refuse is refused here.
@@ -78,7 +78,7 @@ impl Device {
             // Perhaps it has it.
             Err(_) => {}
         })?;
-        shown
+        shown.map(|()| gone)
     }
 
     /// Sets attributes; those without a value are removed.
@@ -141,7 +141,7 @@ impl Device {
     /// Shows a home the profile that there is, or an empty one with the key that messages are encrypted to.
     pub(super) async fn show_profile(&self, home: &Home) -> Result<(), ClientError> {
         let Some(envelope) = self.folder().state()?.profile else {
-            return self.set_profile_at(home, |_| ()).await;
+            return self.set_profile_at(home, |_| ()).await.map(drop);
         };
         match self.ask_done(home, Request::SetProfile(envelope.clone())).await {
             // It has this one already.
@@ -154,9 +154,10 @@ impl Device {
 
     /// The pictures that one's own profile shows, out of the home; none if it does not give all of them.
     pub(super) async fn own_pictures(&self, home: &Home) -> Option<Vec<Vec<u8>>> {
+        let Some(profile) = self.own_profile().ok()? else { return Some(Vec::new()) };
         let mut pictures = Vec::new();
-        for blob in &pictures_of(self.own_profile().ok()?.as_ref()) {
-            pictures.push(self.download(self.id(), blob, home).await.ok()?);
+        for blob in pictures_of(profile.body()) {
+            pictures.push(self.download(self.id(), &blob, home).await.ok()?);
         }
         Some(pictures)
     }
@@ -295,9 +296,8 @@ impl Device {
 }
 
 /// The pictures that a profile shows.
-fn pictures_of(profile: Option<&Verified<Profile>>) -> Vec<BlobRef> {
-    let pictures = profile.map(|profile| [profile.body().picture, profile.body().thumbnail]);
-    pictures.into_iter().flatten().flatten().collect()
+fn pictures_of(profile: &Profile) -> impl Iterator<Item = BlobRef> {
+    [profile.picture, profile.thumbnail].into_iter().flatten()
 }
 
 /// The version of a profile.
