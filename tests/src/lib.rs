@@ -14,6 +14,7 @@ pub mod differ;
 pub mod forge;
 pub mod net;
 pub mod peer;
+mod port;
 pub mod program;
 pub mod replay;
 pub mod rpc;

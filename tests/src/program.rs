@@ -3,20 +3,17 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::TcpListener;
-use std::ops::Range;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+pub use crate::port::free_port;
 
 /// How long a program may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(10);
 /// How often waiting looks again.
 pub const TICK: Duration = Duration::from_millis(20);
-/// Ports below those that Linux gives to outgoing connections.
-const PORTS: Range<u16> = 20_000..32_768;
 
 /// The folder of the programs: that of the running test or demo, or the one above it.
 ///
@@ -26,21 +23,6 @@ pub fn programs() -> PathBuf {
     let own = std::env::current_exe().expect("the system knows the running program");
     let found = own.ancestors().skip(1).take(2).find(|dir| dir.join("iop-node").is_file());
     found.expect("the programs are built: cargo build --release --bins").to_owned()
-}
-
-/// A port of loopback that was free a moment ago. The system gives these to no outgoing connection, and this function
-/// gives each one once, so that who frees a port for a while (a program that is started again) finds it free.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let range = u32::from(PORTS.end - PORTS.start);
-    // Programs of tests that run beside each other begin at other places.
-    let first = std::process::id().wrapping_mul(997) % range;
-    let ports = (0..range).map(|_| {
-        let place = (first + NEXT.fetch_add(1, Ordering::Relaxed)) % range;
-        PORTS.start + u16::try_from(place).expect("the range is one of ports")
-    });
-    let mut free = ports.filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
-    free.next().expect("loopback has a free port")
 }
 
 /// Waits until `check` gives something, at most this long.

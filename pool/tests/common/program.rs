@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -18,12 +18,12 @@ use iop_stratum::work::sha256d;
 
 use serde_json::Value;
 
+pub(crate) use self::port::free_port;
 use super::{PATIENCE, wait_until};
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+#[allow(unreachable_pub, reason = "iop-tests makes it public")]
+#[path = "../../../tests/src/port.rs"]
+mod port;
 
 /// `run` on devnet with its three licenses, kept by files in a folder.
 pub(crate) fn command(folder: &Path, node: &str, extra: &[&str]) -> Command {
