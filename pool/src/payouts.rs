@@ -104,6 +104,12 @@ impl Payouts {
         self.strays.look(node, tip).await
     }
 
+    /// Writes the jobs that were made since the last time, for a run after this one. That may wait for the disk, so it is
+    /// not done before they are published.
+    pub(crate) fn keep_jobs(&self) {
+        self.strays.keep();
+    }
+
     /// The job of a template on the block of ours below it.
     ///
     /// # Errors

@@ -122,6 +122,11 @@ impl Strays {
         self.jobs.remember(number, parent, request, plan);
     }
 
+    /// Writes what is remembered for the next run.
+    pub(crate) fn keep(&self) {
+        self.jobs.keep();
+    }
+
     /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
     /// were taken into the books. At the start that goes down to the nearest block in the books.
     ///
@@ -241,8 +246,9 @@ mod tests {
         let plan = ledger.plan(&request).unwrap();
         assert_eq!(plan.outputs(), [(license, 5000)]);
         strays.remember(number, parent_of(&template), request, &plan);
+        strays.keep();
         drop(strays);
-        // What is remembered is still there after a restart.
+        // What is kept is still there after a restart.
         let strays = Strays::new(Arc::clone(&ledger), vec![license], Arc::clone(numbers));
         let split = coinbase::build(&template, &key(true), &plan.outputs(), number);
         let coinbase = deserialize(&[&split.before[..], &[0; 12], &split.after].concat()).unwrap();

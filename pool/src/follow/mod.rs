@@ -256,6 +256,7 @@ impl Follower {
         if let Some(old_tip) = old_tip {
             old_tip.retire();
         }
+        self.payouts.keep_jobs();
         self.announce();
     }
 

@@ -201,15 +201,15 @@ impl Ledger {
         self.lock_state().book.changes()
     }
 
-    /// Keeps a job for whoever makes its plan again after a restart, and forgets others. The system has it when this
-    /// returns; a loss of power may take it.
+    /// Keeps jobs for whoever makes their plans again after a restart, and forgets others. The system has them when this
+    /// returns; a loss of power may take them.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn keep_job(&self, key: &JobKey, job: &[u8], gone: &[JobKey]) -> Result<(), LedgerError> {
+    pub fn keep_jobs(&self, jobs: &[(JobKey, Vec<u8>)], gone: &[JobKey]) -> Result<(), LedgerError> {
         let mut batch = Batch::default();
         gone.iter().for_each(|key| self.store.drop_job(&mut batch, key));
-        self.store.put_job(&mut batch, key, job);
+        jobs.iter().for_each(|(key, job)| self.store.put_job(&mut batch, key, job));
         self.store.write(batch, false)
     }
 

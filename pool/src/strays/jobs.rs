@@ -2,7 +2,7 @@
 //!
 //! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that tell which one a
 //! block is of. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
-//! Path: job → [`Jobs::remember`] → database; a block's parent → [`Jobs::on`].
+//! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's parent → [`Jobs::on`].
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -127,11 +127,21 @@ impl Made {
     }
 }
 
-/// The jobs of the last heights, the oldest first.
+/// The jobs of the last heights.
 #[derive(Debug)]
 pub(super) struct Jobs {
     ledger: Arc<Ledger>,
-    made: Mutex<VecDeque<Made>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The oldest first.
+    made: VecDeque<Made>,
+    /// How many of the newest the database does not have yet.
+    unkept: usize,
+    /// What the database may forget.
+    gone: Vec<JobKey>,
 }
 
 impl Jobs {
@@ -142,34 +152,44 @@ impl Jobs {
             Vec::new()
         });
         let made = kept.iter().filter_map(|job| Made::decode(job, &ledger)).collect();
-        Self { ledger, made: Mutex::new(made) }
+        Self { ledger, state: Mutex::new(State { made, ..State::default() }) }
     }
 
-    fn made(&self) -> MutexGuard<'_, VecDeque<Made>> {
-        self.made.lock().expect("no panic while the lock is held")
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic while the lock is held")
     }
 
-    /// A job is made on a parent, by this plan.
+    /// A job is made on a parent, by this plan. The database has it after [`Self::keep`].
     pub(super) fn remember(&self, number: u64, parent: BlockId, request: Request, plan: &Plan) {
         let (window, wanted, outputs) = (plan.window.clone(), plan.wanted, Outputs::of_plan(plan));
-        let job = Made { number, parent, request, window, wanted, outputs };
-        let (key, encoded) = (job.key(), job.encode(&self.ledger));
-        let mut made = self.made();
-        made.push_back(job);
+        let State { made, unkept, gone } = &mut *self.state();
+        made.push_back(Made { number, parent, request, window, wanted, outputs });
         let lowest = parent.height.saturating_sub(REMEMBERED_HEIGHTS);
-        let mut gone = Vec::new();
         while made.len() > MAX_JOBS || made.front().is_some_and(|oldest| oldest.parent.height < lowest) {
             gone.extend(made.pop_front().map(|oldest| oldest.key()));
         }
-        drop(made);
-        if let Err(trouble) = self.ledger.keep_job(&key, &encoded, &gone) {
-            // This run knows it.
-            warn!("a job will not be known after a restart: {trouble}");
+        *unkept = made.len().min(*unkept + 1);
+    }
+
+    /// Writes what was remembered since the last time.
+    pub(super) fn keep(&self) {
+        let (jobs, gone) = {
+            let State { made, unkept, gone } = &mut *self.state();
+            let new = made.range(made.len() - std::mem::take(unkept)..);
+            let jobs: Vec<_> = new.map(|job| (job.key(), job.encode(&self.ledger))).collect();
+            (jobs, std::mem::take(gone))
+        };
+        if jobs.is_empty() {
+            return;
+        }
+        if let Err(trouble) = self.ledger.keep_jobs(&jobs, &gone) {
+            // This run knows them.
+            warn!("{} jobs will not be known after a restart: {trouble}", jobs.len());
         }
     }
 
     /// Those on a parent, the newest first.
     pub(super) fn on(&self, parent: &BlockId) -> Vec<Made> {
-        self.made().iter().rev().filter(|made| made.parent == *parent).cloned().collect()
+        self.state().made.iter().rev().filter(|made| made.parent == *parent).cloned().collect()
     }
 }
