@@ -1,9 +1,10 @@
 //! Follows the chain on all nodes: template, license, job, whenever a tip changes or transactions have come in.
 //!
 //! Here: each node's task (`source`), whose chain is worked on ([`tips`]), the state of nodes for people
-//! ([`health`]), admin actions that wait ([`announced`]), what waits for miners ([`telling`]), and the jobs. Not here: which license signs
-//! ([`iop_mining::choice`]). Path: node → offer (template, licenses and tip that belong together) → if it is of the node
-//! in use, or of a chain with more work: job → sessions.
+//! ([`health`]), admin actions that wait ([`announced`]), what waits until miners are told ([`telling`]), and the jobs. Not
+//! here: which license signs ([`iop_mining::choice`]).
+//! Path: node → offer (template, licenses and tip that belong together) → if it is of the node in use, or of a chain with
+//! more work: job → sessions.
 
 pub mod announced;
 pub mod health;
@@ -196,7 +197,9 @@ impl Follower {
             }
             (_, best) => {
                 self.telling.over();
-                best.filter(|best| Some(*best) != in_use).into_iter().for_each(|best| self.wishes.ask(best));
+                if let Some(best) = best.filter(|&best| Some(best) != in_use) {
+                    self.wishes.ask(best);
+                }
             }
         }
     }
@@ -395,8 +398,10 @@ mod tests {
         let mut snapshots = follower.publish.subscribe();
         for (index, published) in [(0, true), (1, false), (0, true)] {
             let event = offer(&follower, index, tip(5, 0));
+            follower.telling.begin();
             follower.on_event(event);
             assert_eq!(snapshots.has_changed().unwrap(), published);
+            assert_eq!(follower.telling.is_on(), published, "whoever tells miners says when it is over");
             snapshots.mark_unchanged();
         }
     }

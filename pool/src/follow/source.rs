@@ -210,10 +210,13 @@ impl Source {
                     }
                     base = self.payouts.base(node, &template).await?;
                 }
-                *self.parent.lock().expect("no panic while the lock is held") = Some(template.parent);
+                let before =
+                    self.parent.lock().expect("no panic while the lock is held").replace(template.parent);
                 self.health.up(self.index, tip);
                 let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip });
-                self.telling.begin();
+                if before != Some(parent.hash) {
+                    self.telling.begin();
+                }
                 // The follower lives as long as its sources.
                 let _ = self.events.send(Event::Offer(self.index, offer)).await;
                 let (nodes, index, payouts) =

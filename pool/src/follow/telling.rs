@@ -2,7 +2,7 @@
 //! transactions takes milliseconds, and a pool may have one core.
 //!
 //! Here: the mark and how long it counts. Not here: who tells them ([`crate::session::round`]).
-//! Path: a node's offer → `begin` → a job, or nothing new → round → [`Telling::over`].
+//! Path: a node's offer of a new tip → `begin` → a job, or nothing new → round → [`Telling::over`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,18 @@ impl Default for Telling {
 
 impl Telling {
     /// They are to be told.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.0.send_replace(true);
     }
 
     /// Everybody has been told, or there was nothing to tell.
     pub fn over(&self) {
         self.0.send_replace(false);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_on(&self) -> bool {
+        *self.0.borrow()
     }
 
     /// Until it is over, a quarter of a second at most.

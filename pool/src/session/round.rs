@@ -134,6 +134,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::follow::Work;
 
     #[tokio::test]
     async fn what_panics_begins_anew_and_what_ends_does_not() {
@@ -144,5 +145,23 @@ mod tests {
         })
         .await;
         assert_eq!(begun.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn it_is_over_when_all_are_told() {
+        let (telling, nothing) =
+            (Telling::default(), Arc::new(Snapshot { work: Work::Waiting, licenses: Vec::new() }));
+        let (publish, snapshots) = watch::channel(Arc::clone(&nothing));
+        let _round = tokio::spawn(Round::default().run(snapshots, telling.clone()));
+        for _ in 0..2 {
+            telling.begin();
+            publish.send_replace(Arc::clone(&nothing));
+            let told = async {
+                while telling.is_on() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), told).await.expect("all are told");
+        }
     }
 }
