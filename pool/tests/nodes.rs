@@ -5,7 +5,6 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use common::{Chain, LongPoll, Server, wait_until};
@@ -108,11 +107,23 @@ fn a_long_poll_that_does_not_wait_makes_nobody_spin() {
     while begun.elapsed() < Duration::from_secs(3) {
         std::thread::sleep(Duration::from_millis(100));
     }
-    let (asked, seconds) = (chain.templates.load(Ordering::SeqCst), begun.elapsed().as_secs_f64());
+    let (asked, seconds) = (chain.templates.lock().unwrap().len(), begun.elapsed().as_secs_f64());
     assert!((asked as f64) < 5.0 * (seconds + 1.0), "{asked} templates in {seconds} s");
     // And a new tip is not missed for it.
     assert!(chain.submit(&block(&following.job().unwrap())).is_null());
     following.job_after(1);
+}
+
+#[test]
+fn the_next_template_waits_while_miners_are_told_of_a_tip_and_not_for_ever() {
+    let chain = Chain::new("devnet");
+    *chain.long_poll.lock().unwrap() = LongPoll::Returns;
+    let node = chain.serve(0);
+    // Nobody says that they have been told.
+    let _following = Following::start(&[&node]);
+    wait_until("the next one is asked for", || chain.templates.lock().unwrap().len() > 1);
+    let asked = chain.templates.lock().unwrap().clone();
+    assert!(asked[1] - asked[0] >= Duration::from_millis(250), "{:?}", asked[1] - asked[0]);
 }
 
 #[test]

@@ -28,7 +28,7 @@ use tracing::{debug, error, info, warn};
 
 pub use self::health::{Health, NodeState};
 use self::source::{Event, Offer, Source, Wishes};
-use self::telling::Telling;
+use self::telling::{Begun, Telling};
 use self::tips::ChainTip;
 use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
@@ -192,15 +192,12 @@ impl Follower {
         self.health.set_in_use(best);
         match (offer, best) {
             (Some(offer), Some(best)) if best == index => {
-                let Offer { template, licenses, base, tip: _ } = *offer;
+                let Offer { template, licenses, base, tip: _, begun } = *offer;
+                begun.iter().for_each(Begun::tell);
                 self.take(template, licenses, base);
             }
-            (_, best) => {
-                self.telling.over();
-                if let Some(best) = best.filter(|&best| Some(best) != in_use) {
-                    self.wishes.ask(best);
-                }
-            }
+            (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
+            _ => {}
         }
     }
 
@@ -364,7 +361,8 @@ mod tests {
     fn offer(follower: &Follower, index: usize, tip: ChainTip) -> Event {
         let template = Template { parent: tip.hash, ..template(3) };
         let licenses = vec![license(follower, true)];
-        Event::Offer(index, Box::new(Offer { template, licenses, base: None, tip }))
+        let begun = Some(follower.telling.begin());
+        Event::Offer(index, Box::new(Offer { template, licenses, base: None, tip, begun }))
     }
 
     /// The parent of the published job, and the node in use.
@@ -398,11 +396,12 @@ mod tests {
         let mut snapshots = follower.publish.subscribe();
         for (index, published) in [(0, true), (1, false), (0, true)] {
             let event = offer(&follower, index, tip(5, 0));
-            follower.telling.begin();
+            assert!(follower.telling.is_on(), "whoever can wait waits for the follower");
             follower.on_event(event);
             assert_eq!(snapshots.has_changed().unwrap(), published);
             assert_eq!(follower.telling.is_on(), published, "whoever tells miners says when it is over");
             snapshots.mark_unchanged();
+            follower.telling.over();
         }
     }
 

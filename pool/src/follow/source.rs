@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::health::Health;
-use super::telling::Telling;
+use super::telling::{Begun, Telling};
 use super::tips::{self, ChainTip};
 use crate::ledger::store::BlockId;
 use crate::payouts::{Payouts, parent_of};
@@ -49,6 +49,8 @@ pub(super) struct Offer {
     pub base: Option<BlockId>,
     /// What the template stands on.
     pub tip: ChainTip,
+    /// Set if it is the node's first one on this tip.
+    pub begun: Option<Begun>,
 }
 
 /// What happened at a node.
@@ -213,10 +215,8 @@ impl Source {
                 let before =
                     self.parent.lock().expect("no panic while the lock is held").replace(template.parent);
                 self.health.up(self.index, tip);
-                let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip });
-                if before != Some(parent.hash) {
-                    self.telling.begin();
-                }
+                let begun = (before != Some(parent.hash)).then(|| self.telling.begin());
+                let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip, begun });
                 // The follower lives as long as its sources.
                 let _ = self.events.send(Event::Offer(self.index, offer)).await;
                 let (nodes, index, payouts) =

@@ -1,8 +1,9 @@
-//! Whether miners are being told of a job. What can wait until they have it, waits: to parse a template of thousands of
-//! transactions takes milliseconds, and a pool may have one core.
+//! Whether miners are being told of a new tip. What can wait until they know it, waits: to parse a template of thousands
+//! of transactions takes milliseconds, and a pool may have one core.
 //!
-//! Here: the mark and how long it counts. Not here: who tells them ([`crate::session::round`]).
-//! Path: a node's offer of a new tip → `begin` → a job, or nothing new → round → [`Telling::over`].
+//! Here: the marks and how long they count. Not here: who tells miners ([`crate::session::round`]).
+//! Path: a node's offer of a new tip → [`Telling::begin`] → nothing new, or a job → [`Begun::tell`] → round →
+//! [`Telling::over`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,37 +14,63 @@ use tokio::time::timeout;
 /// How long anything waits at most: what telling ten thousand sessions takes. Meanwhile no newer tip is noticed.
 const LONGEST: Duration = Duration::from_millis(250);
 
-/// Whether miners are being told of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Marks {
+    /// Offers of new tips that nobody has looked at yet.
+    offers: u32,
+    /// Whether a round is under way, or will be at once.
+    round: bool,
+}
+
+/// Whether miners are being told of a new tip.
 #[derive(Debug, Clone)]
-pub struct Telling(Arc<watch::Sender<bool>>);
+pub struct Telling(Arc<watch::Sender<Marks>>);
 
 impl Default for Telling {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self(Arc::new(watch::Sender::new(Marks::default())))
     }
 }
 
 impl Telling {
-    /// They are to be told.
-    pub(crate) fn begin(&self) {
-        self.0.send_replace(true);
+    /// There may be something to tell, until this is dropped.
+    pub(crate) fn begin(&self) -> Begun {
+        self.0.send_modify(|marks| marks.offers += 1);
+        Begun(self.clone())
     }
 
-    /// Everybody has been told, or there was nothing to tell.
+    /// Everybody has been told.
     pub fn over(&self) {
-        self.0.send_replace(false);
+        self.0.send_modify(|marks| marks.round = false);
     }
 
     #[cfg(test)]
     pub(crate) fn is_on(&self) -> bool {
-        *self.0.borrow()
+        *self.0.borrow() != Marks::default()
     }
 
     /// Until it is over, a quarter of a second at most.
     pub(super) async fn wait(&self) {
         let mut told = self.0.subscribe();
         // Who has waited for so long goes on.
-        let _ = timeout(LONGEST, told.wait_for(|telling| !telling)).await;
+        let _ = timeout(LONGEST, told.wait_for(|marks| *marks == Marks::default())).await;
+    }
+}
+
+/// An offer of a new tip is on its way.
+#[derive(Debug)]
+pub(crate) struct Begun(Telling);
+
+impl Begun {
+    /// There is something to tell: to be called before it is published.
+    pub(crate) fn tell(&self) {
+        self.0.0.send_modify(|marks| marks.round = true);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|marks| marks.offers -= 1);
     }
 }
 
@@ -56,15 +83,21 @@ mod tests {
         let telling = Telling::default();
         let waits = async || timeout(Duration::ZERO, telling.wait()).await.is_err();
         assert!(!waits().await);
-        telling.begin();
+        let [first, second] = [telling.begin(), telling.begin()];
+        first.tell();
+        drop(first);
         assert!(waits().await);
+        drop(second);
+        assert!(waits().await, "a second node's offer of the tip, which is nothing new, does not end it");
         let told = async {
             tokio::task::yield_now().await;
             telling.over();
         };
         tokio::join!(telling.wait(), told);
         assert!(!waits().await);
-        telling.begin();
+        drop(telling.begin());
+        assert!(!waits().await, "there was nothing to tell");
+        telling.begin().tell();
         telling.wait().await;
         assert!(waits().await, "who comes later waits as long");
     }

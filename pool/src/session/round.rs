@@ -154,7 +154,7 @@ mod tests {
         let (publish, snapshots) = watch::channel(Arc::clone(&nothing));
         let _round = tokio::spawn(Round::default().run(snapshots, telling.clone()));
         for _ in 0..2 {
-            telling.begin();
+            telling.begin().tell();
             publish.send_replace(Arc::clone(&nothing));
             let told = async {
                 while telling.is_on() {

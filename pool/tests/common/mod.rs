@@ -71,8 +71,8 @@ pub(crate) struct Chain {
     pub(crate) script: Mutex<VecDeque<Value>>,
     /// Calls of `submitblock`.
     pub(crate) offered: AtomicUsize,
-    /// Calls of `getblocktemplate`.
-    pub(crate) templates: AtomicUsize,
+    /// When `getblocktemplate` was called.
+    pub(crate) templates: Mutex<Vec<Instant>>,
     pub(crate) long_poll: Mutex<LongPoll>,
     pub(crate) blocks: Mutex<Vec<Block>>,
     /// Blocks per license; none may have more.
@@ -93,7 +93,7 @@ impl Chain {
             name: Mutex::new(name.into()),
             script: Mutex::default(),
             offered: AtomicUsize::new(0),
-            templates: AtomicUsize::new(0),
+            templates: Mutex::default(),
             long_poll: Mutex::new(LongPoll::Waits),
             blocks: Mutex::default(),
             cap: Mutex::new(1000),
@@ -247,7 +247,7 @@ impl Chain {
                 }
             }
             "getblocktemplate" => {
-                self.templates.fetch_add(1, Ordering::SeqCst);
+                self.templates.lock().unwrap().push(Instant::now());
                 self.template()
             }
             "getlicenseinfo" => params
