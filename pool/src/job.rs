@@ -63,10 +63,7 @@ impl Tip {
 /// which one had its clock set back. The random first extranonce1 of each run makes the rest: equal work would need
 /// the same number and the same extranonce1.
 #[derive(Debug)]
-pub struct JobNumbers {
-    first: u64,
-    next: AtomicU64,
-}
+pub struct JobNumbers(AtomicU64);
 
 impl JobNumbers {
     /// Those of a run that starts now.
@@ -77,20 +74,13 @@ impl JobNumbers {
     }
 
     fn starting_at(seconds: u64) -> Self {
-        let first = seconds << 32 | u64::from(random());
-        Self { first, next: AtomicU64::new(first) }
+        Self(AtomicU64::new(seconds << 32 | u64::from(random())))
     }
 
     /// The next one.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Whether a number is one of these.
-    #[must_use]
-    pub fn gave(&self, number: u64) -> bool {
-        (self.first..self.next.load(Ordering::Relaxed)).contains(&number)
+        self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
 

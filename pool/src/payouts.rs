@@ -34,7 +34,7 @@ pub struct Payouts {
     ledger: Arc<Ledger>,
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
-    strays: Strays,
+    strays: Arc<Strays>,
     /// What was last found, by the parent that templates stand on and the state of the books.
     last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
 }
@@ -43,9 +43,8 @@ impl Payouts {
     /// `chapter` gets what members do not; the license that signs if not set. `licenses` are ours.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
-        let numbers = Arc::default();
-        let strays = Strays::new(Arc::clone(&ledger), licenses, Arc::clone(&numbers));
-        Self { ledger, chapter, numbers, strays, last: Mutex::default() }
+        let strays = Arc::new(Strays::new(Arc::clone(&ledger), licenses));
+        Self { ledger, chapter, numbers: Arc::default(), strays, last: Mutex::default() }
     }
 
     /// Where the numbers of jobs come from.
@@ -95,6 +94,12 @@ impl Payouts {
         Ok(None)
     }
 
+    /// Whether no job may be made on a tip before it was looked whether blocks of ours below it were not handed in.
+    /// `last` is the height of the highest block below it that a license of ours signed, `base` the nearest in the books.
+    pub(crate) fn must_look(&self, tip: &BlockId, last: Option<u64>, base: Option<&BlockId>) -> bool {
+        last > base.map(|base| u64::from(base.height)) || self.strays.must_look(tip)
+    }
+
     /// Takes blocks of ours below a tip into the books that nobody handed in; gives how many. Templates stand on them
     /// from then on.
     ///
@@ -104,8 +109,7 @@ impl Payouts {
         self.strays.look(node, tip).await
     }
 
-    /// Writes the jobs that were made since the last time, for a run after this one. That may wait for the disk, so it is
-    /// not done before they are published.
+    /// Writes the jobs that were made since the last time, for a run after this one. That may wait for the disk.
     pub(crate) fn keep_jobs(&self) {
         self.strays.keep();
     }
@@ -132,7 +136,7 @@ impl Payouts {
         };
         let plan = self.ledger.plan(&request)?;
         let number = self.numbers.next();
-        self.strays.remember(number, parent_of(&template), request, &plan);
+        self.strays.remember(number, parent_of(&template), key.address(), &plan);
         let mut job = Job::new(number, Arc::new(template), key, Arc::new(plan), tip);
         if self.ledger.rules().scheme == Scheme::Solo {
             let (ledger, numbers) = (Arc::clone(&self.ledger), Arc::clone(&self.numbers));

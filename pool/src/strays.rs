@@ -23,12 +23,10 @@ use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use serde_json::json;
 use tracing::{error, warn};
 
-use crate::job::JobNumbers;
 use crate::ledger::book::{Finding, MATURITY, Plan, Record};
-use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
-use jobs::{Jobs, Outputs};
+use jobs::{Jobs, Made, Outputs};
 
 /// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
 const MAX_SEEN: usize = 1_000;
@@ -100,16 +98,15 @@ pub(crate) enum Trouble {
 pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
-    numbers: Arc<JobNumbers>,
     jobs: Jobs,
     known: Mutex<Known>,
 }
 
 impl Strays {
-    /// Of blocks that these licenses sign, of jobs that have these numbers.
-    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>, numbers: Arc<JobNumbers>) -> Self {
+    /// Of blocks that these licenses sign, and those of earlier runs.
+    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>) -> Self {
         let jobs = Jobs::load(Arc::clone(&ledger));
-        Self { ledger, licenses, numbers, jobs, known: Mutex::default() }
+        Self { ledger, licenses, jobs, known: Mutex::default() }
     }
 
     /// Never held while a node is asked: one that hangs holds up nobody else.
@@ -117,9 +114,9 @@ impl Strays {
         self.known.lock().expect("no panic while the lock is held")
     }
 
-    /// A job with this number is made on a parent, by this plan.
-    pub(crate) fn remember(&self, number: u64, parent: BlockId, request: Request, plan: &Plan) {
-        self.jobs.remember(number, parent, request, plan);
+    /// A job with this number is made on a parent, signed by a license, by this plan.
+    pub(crate) fn remember(&self, number: u64, parent: BlockId, license: Address, plan: &Plan) {
+        self.jobs.remember(number, parent, license, plan);
     }
 
     /// Writes what is remembered for the next run.
@@ -127,14 +124,23 @@ impl Strays {
         self.jobs.keep();
     }
 
+    /// Whether there may be one at a tip or below it that the nodes' word on our licenses does not tell of: because
+    /// nothing was looked at in this run yet, or because an earlier one had another license.
+    pub(crate) fn must_look(&self, tip: &BlockId) -> bool {
+        let other = |license: &Address| !self.licenses.contains(license);
+        self.known().hashes.is_empty() || self.jobs.any_below(tip.height, other)
+    }
+
     /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
-    /// were taken into the books. At the start that goes down to the nearest block in the books.
+    /// were taken into the books. At the start that goes down to the nearest block in the books and to those that the
+    /// jobs of earlier runs may have made, whichever is lower.
     ///
     /// # Errors
     /// It is not known what the chain has; the next tip looks again.
     pub(crate) async fn look(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
         let lowest = if self.known().hashes.is_empty() {
-            self.ledger.height_below(tip.height.saturating_add(1)).unwrap_or(tip.height)
+            let booked = self.ledger.height_below(tip.height.saturating_add(1));
+            booked.into_iter().chain(self.jobs.lowest()).min().unwrap_or(tip.height)
         } else {
             0
         };
@@ -152,7 +158,7 @@ impl Strays {
         let mut taken = 0;
         // From below: each stands on those before it. Two nodes may tell of one tip at once.
         for seen in new.iter().rev().filter(|seen| !self.known().hashes.contains(&seen.id.hash)) {
-            taken += usize::from(self.judge(seen)?);
+            taken += usize::from(tokio::task::block_in_place(|| self.judge(seen))?);
             self.known().add(seen.id.hash);
         }
         self.known().add(tip.hash);
@@ -161,58 +167,64 @@ impl Strays {
 
     /// Takes a block into the books if it belongs there.
     fn judge(&self, seen: &Seen) -> Result<bool, LedgerError> {
-        let license = named_license(&seen.coinbase).filter(|license| self.licenses.contains(license));
+        let Some(license) = named_license(&seen.coinbase) else { return Ok(false) };
         // It may have been handed in meanwhile.
-        let Some(license) = license.filter(|_| !self.ledger.has_block(&seen.id)) else { return Ok(false) };
+        if self.ledger.has_block(&seen.id) {
+            return Ok(false);
+        }
         let (height, hash) = (seen.id.height, seen.id.hash);
-        let Some(record) = self.record(seen, license)? else {
+        if let Some(record) = self.record(seen, license)? {
+            warn!(height, %hash, "a block of ours that nobody handed in is in the chain: the books take it now");
+            return self.ledger.adopt(&record);
+        }
+        if self.licenses.contains(&license) {
             error!(
                 height,
                 %hash,
                 "a block in the chain is signed by a license of ours and is of no job of ours: if no other program \
                  mines with that license, somebody has sent it to a node alone, and what it pays is not in the books"
             );
-            return Ok(false);
-        };
-        warn!(height, %hash, "a block of ours that nobody handed in is in the chain: the books take it now");
-        self.ledger.adopt(&record)
+        }
+        Ok(false)
     }
 
-    fn is_ours(&self, coinbase: &Transaction) -> bool {
-        coinbase::job_number(&coinbase.input[0].script_sig).is_some_and(|number| self.numbers.gave(number))
-    }
-
-    /// The record of a block, by the job that pays the same on the same parent.
+    /// The record of a block, by the job of the license that pays the same on the same parent.
     fn record(&self, seen: &Seen, license: Address) -> Result<Option<Record>, LedgerError> {
         let parent = BlockId { height: seen.id.height.saturating_sub(1), hash: seen.header.prev_blockhash };
-        let outputs = &seen.coinbase.output;
-        // Who mines alone has a job of his own, which is made from the template's.
-        let alone = self.ledger.rules().scheme == Scheme::Solo;
-        let payees: Vec<_> =
-            outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)).collect();
-        for job in self.jobs.on(&parent) {
-            let members = if alone { payees.iter().copied().map(Some).collect() } else { vec![None] };
-            for solo in members {
-                if !alone && !job.outputs.are_of(outputs) {
-                    continue;
-                }
-                let plan = self.ledger.plan_again(
-                    &Request { solo, ..job.request },
-                    job.window.clone(),
-                    job.wanted,
-                )?;
-                if !Outputs::of_plan(&plan).are_of(outputs) {
-                    continue;
-                }
-                // Where no member is paid, any program that mines with the license pays the same. Then a number of ours
-                // tells, for who changed it has nothing from that; and whose block it is stays open.
-                if plan.split.paid.is_empty() && (alone || !self.is_ours(&seen.coinbase)) {
-                    continue;
-                }
+        for job in self.jobs.on(&parent).iter().filter(|job| job.license == license) {
+            if let Some((plan, solo)) = self.plan(seen, job)? {
                 let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
                 let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
                 let finding = Finding { time: u64::from(seen.header.time), license, finder };
                 return Ok(Some(plan.record(seen.id, finding, self.ledger.prefixes())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The plan of a block if it is of a job, and who is paid where each mines alone.
+    fn plan(&self, seen: &Seen, job: &Made) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
+        let outputs = &seen.coinbase.output;
+        let alone = job.terms.rules.scheme == Scheme::Solo;
+        let members: Vec<_> = if alone {
+            // Who mines alone has a job of his own, which is made from the template's.
+            let payees = outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey));
+            payees.map(Some).collect()
+        } else if job.outputs.are_of(outputs) {
+            vec![None]
+        } else {
+            Vec::new()
+        };
+        for solo in members {
+            let plan = self.ledger.plan_again(&job.terms, solo)?;
+            if !Outputs::of_plan(&plan).are_of(outputs) {
+                continue;
+            }
+            // Where no member is paid, any program that mines with the license pays the same. Then a number of ours
+            // tells, for who changed it has nothing from that; and whose block it is stays open.
+            let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
+            if !plan.split.paid.is_empty() || (!alone && number.is_some_and(|number| job.is_of_run(number))) {
+                return Ok(Some((plan, solo)));
             }
         }
         Ok(None)
@@ -227,13 +239,16 @@ mod tests {
     use iop_mining::sample::{key, template};
 
     use super::*;
+    use crate::job::JobNumbers;
+    use crate::ledger::live::Request;
     use crate::ledger::tests::temporary;
     use crate::payouts::parent_of;
 
-    /// What the books say of a block that pays the chapter alone, which has been promised nothing to a member.
-    fn of_chapter(numbers: &Arc<JobNumbers>, number: u64) -> Option<Record> {
+    /// Takes part in the second of two runs: the first has made a job that pays the chapter alone. What the books say of
+    /// a block of that job's outputs with another number.
+    fn of_chapter(made: u64, number: u64) -> Option<Record> {
         let (ledger, license) = (temporary(), key(true).address());
-        let strays = Strays::new(Arc::clone(&ledger), vec![license], Arc::clone(numbers));
+        let first = Strays::new(Arc::clone(&ledger), vec![license]);
         let template = template(3);
         let request = Request {
             base: None,
@@ -245,26 +260,26 @@ mod tests {
         };
         let plan = ledger.plan(&request).unwrap();
         assert_eq!(plan.outputs(), [(license, 5000)]);
-        strays.remember(number, parent_of(&template), request, &plan);
-        strays.keep();
-        drop(strays);
-        // What is kept is still there after a restart.
-        let strays = Strays::new(Arc::clone(&ledger), vec![license], Arc::clone(numbers));
+        first.remember(made, parent_of(&template), license, &plan);
+        first.keep();
+        drop(first);
+        let second = Strays::new(Arc::clone(&ledger), Vec::new());
         let split = coinbase::build(&template, &key(true), &plan.outputs(), number);
         let coinbase = deserialize(&[&split.before[..], &[0; 12], &split.after].concat()).unwrap();
         let mut header = Params::devnet().genesis.block().header;
         header.prev_blockhash = template.parent;
         let id = BlockId { height: template.height, hash: header.block_hash() };
-        strays.record(&Seen { id, header, coinbase }, license).unwrap()
+        second.record(&Seen { id, header, coinbase }, license).unwrap()
     }
 
     #[test]
     fn a_block_that_pays_no_member_is_ours_by_its_number_only() {
-        let numbers = Arc::new(JobNumbers::new());
-        let ours = numbers.next();
-        assert!(of_chapter(&numbers, ours).is_some());
-        for others in [ours - 1, ours + 1, 7] {
-            assert!(of_chapter(&numbers, others).is_none(), "who mines alone with the license pays the same");
+        let made = JobNumbers::new().next();
+        for ours in [made, made + 1, made + 100_000] {
+            assert!(of_chapter(made, ours).is_some(), "its variants and the jobs after it have such numbers");
+        }
+        for others in [made - 1, made + (1 << 32), 7] {
+            assert!(of_chapter(made, others).is_none(), "who mines alone with the license pays the same");
         }
     }
 }

@@ -149,7 +149,12 @@ impl Follower {
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                Some(event) = events.recv() => self.on_event(event),
+                Some(event) = events.recv() => {
+                    self.on_event(event);
+                    // After the job is out, and beside the round: the disk may take its time.
+                    let payouts = Arc::clone(&self.payouts);
+                    tokio::task::spawn_blocking(move || payouts.keep_jobs());
+                }
                 _ = tick.tick() => self.give_up(Instant::now()),
             }
         }
@@ -256,7 +261,6 @@ impl Follower {
         if let Some(old_tip) = old_tip {
             old_tip.retire();
         }
-        self.payouts.keep_jobs();
         self.announce();
     }
 

@@ -203,9 +203,8 @@ impl Source {
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, fresh, "template");
                 let (id, parent) = (template.long_poll_id.clone(), parent_of(&template));
-                // A block of a license of ours is above the nearest in the books: no job may come before it is there.
-                let booked = base.map_or(0, |base| u64::from(base.height));
-                if licenses.infos.iter().any(|license| license.last_block.is_some_and(|last| last > booked)) {
+                let last = licenses.infos.iter().filter_map(|license| license.last_block).max();
+                if self.payouts.must_look(&parent, last, base.as_ref()) {
                     while !take_strays(&self.payouts, node, parent, &self.wishes).await? {
                         // Nothing may be mined that pays again what that block has paid.
                         sleep(LEDGER_PAUSE).await;

@@ -48,9 +48,9 @@ pub struct Facts {
     pub rules: Rules,
 }
 
-/// How a block would be paid for, made with its template.
+/// What a block is paid for by: with the log this makes the split, at any time the same.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct Terms {
     /// The nearest block of ours below it.
     pub base: Option<BlockId>,
     /// The shares of the window, by number.
@@ -63,6 +63,13 @@ pub struct Plan {
     pub rules: Rules,
     /// The chapter.
     pub chapter: Address,
+}
+
+/// How a block would be paid for, made with its template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What it is paid for by.
+    pub terms: Terms,
     /// The split.
     pub split: Split,
 }
@@ -73,7 +80,7 @@ impl Plan {
     pub fn of_chapter(chapter: Address, reward: u64) -> Self {
         let rules = Rules { scheme: Scheme::Chapter, fee: 0, min_payout: 1, max_outputs: 0, window: 0.0 };
         let split = Split { fee: reward, chapter: reward, ..Split::default() };
-        Self { base: None, window: 0..0, wanted: 0, reward, rules, chapter, split }
+        Self { terms: Terms { base: None, window: 0..0, wanted: 0, reward, rules, chapter }, split }
     }
 
     /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left. A
@@ -81,7 +88,7 @@ impl Plan {
     #[must_use]
     pub fn outputs(&self) -> Vec<(Address, u64)> {
         let has_chapter = self.split.chapter > 0 || self.split.paid.is_empty();
-        let chapter = has_chapter.then_some((self.chapter, self.split.chapter));
+        let chapter = has_chapter.then_some((self.terms.chapter, self.split.chapter));
         self.split.paid.iter().copied().chain(chapter).collect()
     }
 
@@ -93,19 +100,20 @@ impl Plan {
     }
 
     fn facts(&self, found: Finding<'_>, prefixes: &Prefixes) -> Facts {
+        let &Terms { base, ref window, wanted, reward, rules, chapter } = &self.terms;
         Facts {
             time: found.time,
             license: found.license.to_base58(prefixes),
             finder: found.finder.to_owned(),
-            base: self.base,
-            begins: self.window.start,
-            ends: self.window.end,
-            wanted: self.wanted,
-            reward: self.reward,
+            base,
+            begins: window.start,
+            ends: window.end,
+            wanted,
+            reward,
             fee: self.split.fee,
-            chapter_address: self.chapter.to_base58(prefixes),
+            chapter_address: chapter.to_base58(prefixes),
             chapter: self.split.chapter,
-            rules: self.rules,
+            rules,
         }
     }
 }

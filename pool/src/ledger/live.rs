@@ -10,11 +10,11 @@ use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 use tracing::{error, info};
 
 use super::LedgerError;
-use super::book::{Book, Plan, Record};
+use super::book::{Book, Plan, Record, Terms};
 use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
 use super::split::{Amounts, Input, Rules, Scheme, Split};
-use super::store::{Batch, BlockId, JobKey, Store};
+use super::store::{Batch, BlockId, JobKey, KeptJob, Store};
 use super::window::{Log, Window};
 use super::writer::Writer;
 use crate::metrics::CommitTimes;
@@ -206,7 +206,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn keep_jobs(&self, jobs: &[(JobKey, Vec<u8>)], gone: &[JobKey]) -> Result<(), LedgerError> {
+    pub fn keep_jobs(&self, jobs: &[KeptJob], gone: &[JobKey]) -> Result<(), LedgerError> {
         let mut batch = Batch::default();
         gone.iter().for_each(|key| self.store.drop_job(&mut batch, key));
         jobs.iter().for_each(|(key, job)| self.store.put_job(&mut batch, key, job));
@@ -217,7 +217,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn kept_jobs(&self) -> Result<Vec<Box<[u8]>>, LedgerError> {
+    pub fn kept_jobs(&self) -> Result<Vec<KeptJob>, LedgerError> {
         self.store.jobs()
     }
 
@@ -276,7 +276,7 @@ impl Ledger {
     /// # Errors
     /// The database cannot be read.
     pub fn plan(&self, request: &Request) -> Result<Plan, LedgerError> {
-        let &Request { base, network_difficulty, solo, .. } = request;
+        let &Request { base, reward, network_difficulty, room, chapter, solo } = request;
         let mut state = self.lock_state();
         let carried = match solo {
             None => self.stand_on(&mut state, base)?,
@@ -290,22 +290,21 @@ impl Ledger {
             (window, work) = (state.window.range(), state.window.work());
         }
         drop(state);
-        Ok(self.split(request, (window, wanted), work, &carried))
+        let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
+        let terms = Terms { base, window, wanted, reward, rules, chapter };
+        Ok(split(terms, solo, work, &carried))
     }
 
-    /// The plan that [`Ledger::plan`] once gave with these shares in the window, made again from the log.
+    /// The plan that [`Ledger::plan`] once gave on these terms, made again from the log; `solo` is who is paid where every
+    /// member mines alone.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn plan_again(
-        &self,
-        request: &Request,
-        window: Range<u64>,
-        wanted: u128,
-    ) -> Result<Plan, LedgerError> {
+    pub fn plan_again(&self, terms: &Terms, solo: Option<Address>) -> Result<Plan, LedgerError> {
         let state = self.lock_state();
-        let (carried, members) = (self.carried_after(&state, request.base)?, state.members.clone());
+        let (carried, members) = (self.carried_after(&state, terms.base)?, state.members.clone());
         drop(state);
+        let window = terms.window.clone();
         let (log, mut work) = (StoredLog { store: &self.store, members: &members }, BTreeMap::new());
         for begin in window.clone().step_by(CHUNK) {
             let end = window.end.min(begin + CHUNK as u64);
@@ -313,24 +312,7 @@ impl Ledger {
                 *work.entry(member).or_default() += u128::from(share);
             }
         }
-        Ok(self.split(request, (window, wanted), work, &carried))
-    }
-
-    /// Splits a reward by the work of a window, or gives it to the one who mines alone.
-    fn split(
-        &self,
-        request: &Request,
-        (window, wanted): (Range<u64>, u128),
-        mut work: BTreeMap<Address, u128>,
-        carried: &Amounts,
-    ) -> Plan {
-        let &Request { base, reward, room, chapter, solo, .. } = request;
-        let rules = Rules { max_outputs: self.rules.max_outputs.min(room), ..self.rules };
-        if let (Scheme::Solo, Some(member)) = (rules.scheme, solo) {
-            work.insert(member, 1);
-        }
-        let split = Split::new(Input { reward, work: &work, carried }, &rules);
-        Plan { base, window, wanted, reward, rules, chapter, split }
+        Ok(split(terms.clone(), solo, work, &carried))
     }
 
     /// What is carried after a block.
@@ -372,6 +354,15 @@ impl Ledger {
     pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while the lock is held")
     }
+}
+
+/// Splits a reward by the work of a window, or gives it to the one who mines alone.
+fn split(terms: Terms, solo: Option<Address>, mut work: BTreeMap<Address, u128>, carried: &Amounts) -> Plan {
+    if let (Scheme::Solo, Some(member)) = (terms.rules.scheme, solo) {
+        work.insert(member, 1);
+    }
+    let split = Split::new(Input { reward: terms.reward, work: &work, carried }, &terms.rules);
+    Plan { terms, split }
 }
 
 /// The work that a window shall reach, in hashes.

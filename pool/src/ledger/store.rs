@@ -58,6 +58,8 @@ const BLOCK_BYTES: usize = 36;
 
 /// A job as the ledger names it: its height and its number, each with the greatest byte first.
 pub type JobKey = [u8; 12];
+/// A job as it is kept for the next run; what is in it only [`crate::payouts`] knows.
+pub type KeptJob = (JobKey, Vec<u8>);
 
 /// A block as the ledger names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -361,8 +363,13 @@ impl Store {
     }
 
     /// What is kept of jobs, in the order of their keys.
-    pub(super) fn jobs(&self) -> Result<Vec<Box<[u8]>>, LedgerError> {
-        self.rows("meta", JOB).map(|row| row.map(|(_, job)| job)).collect()
+    pub(super) fn jobs(&self) -> Result<Vec<KeptJob>, LedgerError> {
+        let rows = self.rows("meta", JOB).map(|row| {
+            let (key, job) = row?;
+            let key = key[..].try_into().map_err(|_| self.broken("the key of a job is malformed"))?;
+            Ok((key, job.into_vec()))
+        });
+        rows.collect()
     }
 
     pub(super) fn put_job(&self, batch: &mut Batch, key: &JobKey, job: &[u8]) {

@@ -270,7 +270,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     assert_eq!(pool.ledger.height_below(3), Some(2));
     let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
     assert_eq!(
-        (next.base, pool.ledger.read(|_, book| (*book.carried()).clone())),
+        (next.terms.base, pool.ledger.read(|_, book| (*book.carried()).clone())),
         (Some(id), record.carried.clone())
     );
     let noted = || Store::open_to_read(folder.path()).unwrap().base().unwrap();

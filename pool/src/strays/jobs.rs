@@ -1,29 +1,31 @@
-//! What is remembered of jobs: enough to make the plan of a block again that comes by another way, also after a restart.
+//! What is remembered of jobs: enough to make the plan of a block again that comes by another way, also in a later run with
+//! another configuration.
 //!
 //! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that tell which one a
 //! block is of. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
 //! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's parent → [`Jobs::on`].
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::TxOut;
 use bitcoin::hashes::{Hash, HashEngine, sha256};
 use iop_consensus::address::Address;
-use iop_stratum::difficulty::Difficulty;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::ledger::Ledger;
-use crate::ledger::book::Plan;
-use crate::ledger::live::Request;
+use crate::ledger::book::{Plan, Terms};
+use crate::ledger::split::Rules;
 use crate::ledger::store::{BlockId, JobKey};
 
 /// Heights for which jobs are remembered: the tip's, and some that a reorganisation may bring back.
 const REMEMBERED_HEIGHTS: u32 = 6;
-/// Jobs that are remembered, 300 bytes each: one a second for over an hour without a block.
+/// Jobs that are remembered, about 300 bytes each: one a second for over an hour without a block.
 const MAX_JOBS: usize = 5_000;
+/// Numbers after a job's that are of the same run: its variants, members' jobs, and the jobs after it. Runs begin further
+/// apart than this ([`crate::job::JobNumbers`]).
+const RUN: u64 = 1 << 24;
 
 /// The outputs of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,25 +65,25 @@ fn add(engine: &mut sha256::HashEngine, script: &[u8], value: u64) {
 pub(super) struct Made {
     number: u64,
     parent: BlockId,
-    pub(super) request: Request,
-    pub(super) window: Range<u64>,
-    pub(super) wanted: u128,
+    /// Who signed.
+    pub(super) license: Address,
+    pub(super) terms: Terms,
     pub(super) outputs: Outputs,
 }
 
-/// The same in the database. The chapter is an address.
+/// The same in the database, addresses as text.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     number: u64,
     parent: BlockId,
+    license: String,
     base: Option<BlockId>,
-    reward: u64,
-    network_difficulty: f64,
-    room: usize,
-    chapter: String,
     begins: u64,
     ends: u64,
     wanted: u128,
+    reward: u64,
+    rules: Rules,
+    chapter: String,
     outputs: Outputs,
 }
 
@@ -93,37 +95,29 @@ impl Made {
         key
     }
 
+    /// Whether a job with this number, which is of the same license, is of the run that made this one.
+    pub(super) fn is_of_run(&self, number: u64) -> bool {
+        number.checked_sub(self.number).is_some_and(|later| later < RUN)
+    }
+
     fn encode(&self, ledger: &Ledger) -> Vec<u8> {
-        let request = &self.request;
-        let kept = Kept {
-            number: self.number,
-            parent: self.parent,
-            base: request.base,
-            reward: request.reward,
-            network_difficulty: request.network_difficulty.get(),
-            room: request.room,
-            chapter: request.chapter.to_base58(ledger.prefixes()),
-            begins: self.window.start,
-            ends: self.window.end,
-            wanted: self.wanted,
-            outputs: self.outputs,
-        };
+        let &Self { number, parent, license, ref terms, outputs } = self;
+        let &Terms { base, ref window, wanted, reward, rules, chapter } = terms;
+        let [license, chapter] = [license, chapter].map(|address| address.to_base58(ledger.prefixes()));
+        let (begins, ends) = (window.start, window.end);
+        let kept =
+            Kept { number, parent, license, base, begins, ends, wanted, reward, rules, chapter, outputs };
         serde_json::to_vec(&kept).expect("string keys and no I/O: encoding cannot fail")
     }
 
     /// `None` where another version has written it.
     fn decode(job: &[u8], ledger: &Ledger) -> Option<Self> {
         let kept: Kept = serde_json::from_slice(job).ok()?;
-        let request = Request {
-            base: kept.base,
-            reward: kept.reward,
-            network_difficulty: Difficulty::new(kept.network_difficulty)?,
-            room: kept.room,
-            chapter: Address::parse(&kept.chapter, ledger.prefixes()).ok()?,
-            solo: None,
-        };
-        let Kept { number, parent, begins, ends, wanted, outputs, .. } = kept;
-        Some(Self { number, parent, request, window: begins..ends, wanted, outputs })
+        let address = |text: &str| Address::parse(text, ledger.prefixes()).ok();
+        let (license, chapter) = (address(&kept.license)?, address(&kept.chapter)?);
+        let Kept { number, parent, base, begins, ends, wanted, reward, rules, outputs, .. } = kept;
+        let terms = Terms { base, window: begins..ends, wanted, reward, rules, chapter };
+        Some(Self { number, parent, license, terms, outputs })
     }
 }
 
@@ -151,8 +145,14 @@ impl Jobs {
             warn!("jobs of earlier runs are not known: {trouble}");
             Vec::new()
         });
-        let made = kept.iter().filter_map(|job| Made::decode(job, &ledger)).collect();
-        Self { ledger, state: Mutex::new(State { made, ..State::default() }) }
+        let mut state = State::default();
+        for (key, job) in kept {
+            match Made::decode(&job, &ledger) {
+                Some(job) => state.made.push_back(job),
+                None => state.gone.push(key),
+            }
+        }
+        Self { ledger, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,10 +160,10 @@ impl Jobs {
     }
 
     /// A job is made on a parent, by this plan. The database has it after [`Self::keep`].
-    pub(super) fn remember(&self, number: u64, parent: BlockId, request: Request, plan: &Plan) {
-        let (window, wanted, outputs) = (plan.window.clone(), plan.wanted, Outputs::of_plan(plan));
+    pub(super) fn remember(&self, number: u64, parent: BlockId, license: Address, plan: &Plan) {
+        let (terms, outputs) = (plan.terms.clone(), Outputs::of_plan(plan));
         let State { made, unkept, gone } = &mut *self.state();
-        made.push_back(Made { number, parent, request, window, wanted, outputs });
+        made.push_back(Made { number, parent, license, terms, outputs });
         let lowest = parent.height.saturating_sub(REMEMBERED_HEIGHTS);
         while made.len() > MAX_JOBS || made.front().is_some_and(|oldest| oldest.parent.height < lowest) {
             gone.extend(made.pop_front().map(|oldest| oldest.key()));
@@ -179,7 +179,7 @@ impl Jobs {
             let jobs: Vec<_> = new.map(|job| (job.key(), job.encode(&self.ledger))).collect();
             (jobs, std::mem::take(gone))
         };
-        if jobs.is_empty() {
+        if jobs.is_empty() && gone.is_empty() {
             return;
         }
         if let Err(trouble) = self.ledger.keep_jobs(&jobs, &gone) {
@@ -191,5 +191,15 @@ impl Jobs {
     /// Those on a parent, the newest first.
     pub(super) fn on(&self, parent: &BlockId) -> Vec<Made> {
         self.state().made.iter().rev().filter(|made| made.parent == *parent).cloned().collect()
+    }
+
+    /// The least height that a job stands on.
+    pub(super) fn lowest(&self) -> Option<u32> {
+        self.state().made.iter().map(|made| made.parent.height).min()
+    }
+
+    /// Whether a license has signed a job that stands below a height.
+    pub(super) fn any_below(&self, height: u32, signed: impl Fn(&Address) -> bool) -> bool {
+        self.state().made.iter().any(|made| made.parent.height < height && signed(&made.license))
     }
 }

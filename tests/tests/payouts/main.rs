@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod strays;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -10,13 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bitcoin::consensus::encode::serialize_hex;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
 use iop_tests::chain::devnet_like;
 use iop_tests::program::{Program, free_port, run, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_miner};
-use iop_tests::worker::{Job, Worker};
 use serde_json::{Value, json};
 
 /// Blocks of about 2^22 hashes: a tenth of a second on one core.
@@ -239,85 +239,6 @@ fn where_each_mines_alone_the_finder_is_paid() {
     }
     pool.program.stop();
     assert!(number(&stand.audit()["compared"]) >= 10);
-}
-
-/// Who has a job without transactions can send its block to a node alone, and be paid by its coinbase what the pool
-/// still owes: the pool must notice, and owe it no more, also when it was `killed` since it made the job.
-fn a_block_that_nobody_handed_in(scheme: &str, killed: bool) {
-    // Of 50 coins 20 are the member's, who is paid when it is owed 35. The first block's reward is another.
-    let config = format!(
-        "payout = \"{scheme}\"\nfee = 0.6\nmin_payout = 3500000000\nstart_difficulty = 1e-7\n\
-         min_difficulty = 1e-9\nvardiff = false\n"
-    );
-    let stand = Stand::start(&devnet_like("strays", "0000ffff", ""), &config);
-    let pool = stand.pool();
-    let member = new_address(stand.path(), &stand.network);
-    let script = Address::parse(&member, &stand.params.prefixes).unwrap().script_pubkey();
-    let mut worker = Worker::connect(&stand.stratum, &format!("{member}.rig"));
-    let tip = || stand.node.rpc.call("getbestblockhash", json!([])).as_str().unwrap().to_owned();
-    let pays_member = |worker: &Worker, job: &Job| worker.paid(job).iter().any(|(payee, _)| *payee == script);
-    // Blocks are handed in until enough is owed.
-    let mut height = 0;
-    let job = loop {
-        let job = worker.job_on(&tip());
-        if height > 0 && pays_member(&worker, &job) {
-            break job;
-        }
-        let share = worker.solve_block(&job);
-        assert_eq!(worker.submit(&share), 0);
-        height += 1;
-        assert!(height < 5, "nothing is owed after {height} blocks");
-        stand.wait_for_height(height);
-    };
-    let share = worker.solve_block(&job);
-    let block = worker.whole_block(&job, &share);
-    let pool = if killed {
-        pool.program.kill();
-        None
-    } else {
-        Some(pool)
-    };
-    let alone = stand.node.rpc.call("submitblock", json!([serialize_hex(&block)]));
-    assert_eq!((alone, tip()), (Value::Null, block.block_hash().to_string()));
-    let pool = pool.unwrap_or_else(|| {
-        let pool = stand.pool();
-        worker = Worker::connect(&stand.stratum, &format!("{member}.rig"));
-        pool
-    });
-    // Nothing is owed now, from the first job on.
-    let job = worker.job_on(&tip());
-    assert!(!pays_member(&worker, &job), "{:?}", worker.paid(&job));
-    let listed = wait_for(SOON, || {
-        let blocks = pool.api("payouts")["blocks"].as_array().unwrap().clone();
-        let hash = block.block_hash().to_string();
-        blocks.into_iter().find(|one| one["hash"] == hash && one["state"] == "immature")
-    });
-    let listed = listed.expect("it is in the books and in the chain");
-    assert_eq!(listed["finder"], if scheme == "solo" { member.as_str() } else { "not handed in" });
-    // Handed in after all, it is no second block.
-    assert!([0, 21].contains(&worker.submit(&share)));
-    let share = worker.solve_block(&job);
-    assert_eq!(worker.submit(&share), 0);
-    stand.wait_for_height(height + 2);
-    assert!(stand.coinbase(height + 2).iter().all(|(payee, _)| *payee != member));
-    pool.program.stop();
-    let audit = stand.audit();
-    assert_eq!((number(&audit["blocks"]), number(&audit["compared"])), (height + 2, height + 2), "{audit}");
-}
-
-#[test]
-fn a_block_that_nobody_handed_in_is_taken_into_the_books() {
-    a_block_that_nobody_handed_in("pplns", false);
-}
-
-#[test]
-fn so_it_is_where_the_pool_was_killed_meanwhile() {
-    a_block_that_nobody_handed_in("pplns", true);
-}
-
-#[test]
-fn so_is_that_of_one_who_mines_alone() {
-    a_block_that_nobody_handed_in("solo", false);
 }
 
 /// Submits as fast as it can until the pool is gone; shares sent and acknowledged.
