@@ -137,6 +137,19 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Bitcoin Core's error codes that mean something here, as IoP Core and `iop-node` give them.
+pub mod code {
+    /// A block whose data was deleted. (`RPC_MISC_ERROR`.)
+    pub const DELETED: i64 = -1;
+    /// A block that the node does not know. (`RPC_INVALID_ADDRESS_OR_KEY`.)
+    pub const UNKNOWN_BLOCK: i64 = -5;
+    /// A height above the tip. (`RPC_INVALID_PARAMETER`.)
+    pub const NO_SUCH_HEIGHT: i64 = -8;
+    /// A block that the node cannot read: asking again would change nothing. (`RPC_DESERIALIZATION_ERROR`.) All other
+    /// errors of `submitblock` are about the node, not about the block.
+    pub const UNREADABLE: i64 = -22;
+}
+
 /// Why a call gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {

@@ -2,11 +2,8 @@
 
 use serde_json::json;
 
-use crate::rpc::{CALL_TIME, Node, RpcError};
+use crate::rpc::{CALL_TIME, Node, RpcError, code};
 
-/// The error of a node that cannot read the block: asking again would change nothing. (Core:
-/// `RPC_DESERIALIZATION_ERROR`.) All other errors are about the node, not about the block.
-const UNREADABLE: i64 = -22;
 /// The answer of a node that does not have the parent yet: it may be catching up.
 const NO_PARENT: &str = "prev-blk-not-found";
 
@@ -27,7 +24,7 @@ pub fn verdict(answer: Result<Option<String>, RpcError>) -> Result<String, Strin
     match answer {
         Ok(Some(reason)) if reason == NO_PARENT => Err(format!("{reason}: the node has not caught up")),
         Ok(reason) => Ok(reason.unwrap_or_else(|| "accepted".to_owned())),
-        Err(RpcError::Node { code: UNREADABLE, message }) => Ok(message),
+        Err(RpcError::Node { code: code::UNREADABLE, message }) => Ok(message),
         Err(trouble) => Err(trouble.to_string()),
     }
 }

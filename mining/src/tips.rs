@@ -6,7 +6,7 @@ use bitcoin::BlockHash;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::rpc::{Node, RpcError};
+use crate::rpc::{Node, RpcError, code};
 
 /// All the work in a chain: a number of 256 bits, big endian, so that it compares as a number does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,9 +84,6 @@ pub enum Place {
     Unknown,
 }
 
-/// The error of a node that does not know a block. (Core: `RPC_INVALID_ADDRESS_OR_KEY`.)
-const NOT_FOUND: i64 = -5;
-
 /// Where a block stands in a node's chain.
 ///
 /// # Errors
@@ -99,7 +96,7 @@ pub async fn place(node: &Node, block: &str, limit: Duration) -> Result<Place, R
     match node.call::<Header>("getblockheader", json!([block]), limit).await {
         Ok(header) if header.confirmations > 0 => Ok(Place::Active),
         Ok(_) => Ok(Place::Side),
-        Err(RpcError::Node { code: NOT_FOUND, .. }) => Ok(Place::Unknown),
+        Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) => Ok(Place::Unknown),
         Err(error) => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::rpc::{CALL_TIME, Node, RpcError, code};
 use iop_mining::template::Template;
 use serde_json::json;
 
@@ -19,9 +19,6 @@ use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
 use crate::solo::SoloJobs;
 use crate::strays::{Strays, Trouble};
-
-/// Core's code for a height above the tip.
-const NO_SUCH_HEIGHT: i64 = -8;
 
 /// The block that a template stands on.
 pub(crate) fn parent_of(template: &Template) -> BlockId {
@@ -87,7 +84,7 @@ impl Payouts {
                 Ok(hash) if self.ledger.has_block(&BlockId { height, hash }) => {
                     return Ok(Some(BlockId { height, hash }));
                 }
-                Ok(_) | Err(RpcError::Node { code: NO_SUCH_HEIGHT, .. }) => below = height,
+                Ok(_) | Err(RpcError::Node { code: code::NO_SUCH_HEIGHT, .. }) => below = height,
                 Err(trouble) => return Err(trouble),
             }
         }

@@ -19,7 +19,7 @@ use bitcoin::{BlockHash, Transaction, VarInt};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::named_license;
 use iop_mining::coinbase;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::rpc::{CALL_TIME, Node, RpcError, code};
 use serde_json::json;
 use tracing::{error, warn};
 
@@ -30,8 +30,6 @@ use jobs::{Jobs, Made, Outputs};
 
 /// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
 const MAX_SEEN: usize = 1_000;
-/// Core's code for a block whose data it has deleted.
-const DELETED: i64 = -1;
 /// Who found such a block, for people.
 const NOT_HANDED_IN: &str = "not handed in";
 
@@ -149,7 +147,7 @@ impl Strays {
         while at.height > lowest && !self.known().hashes.contains(&at.hash) && !self.ledger.has_block(&at) {
             let seen = match node.call::<String>("getblock", json!([at.hash, false]), CALL_TIME).await {
                 Ok(text) => Seen::read(at.height, at.hash, &text)?,
-                Err(RpcError::Node { code: DELETED, .. }) => break,
+                Err(RpcError::Node { code: code::DELETED, .. }) => break,
                 Err(trouble) => return Err(trouble.into()),
             };
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
