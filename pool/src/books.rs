@@ -1,32 +1,29 @@
 //! The commands that read the ledger beside a pool or without one: `audit` and `report`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
 use bitcoin::consensus::deserialize;
 use bitcoin::{Block, BlockHash};
 use clap::Args;
+use iop_consensus::WINDOW;
 use iop_consensus::address::Address;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_consensus::license::coinbase::named_license;
+use iop_mining::rpc::{CALL_TIME, Node, RpcError, code};
 use iop_mining::template::{ChainIdentity, check_chain};
 use iop_stratum::difficulty::Target;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{Books, Flags};
-use crate::ledger::audit::{Report, audit};
+use crate::ledger::audit::{Report, Unbooked, audit};
 use crate::ledger::book::{Facts, chain_of};
 use crate::ledger::live::wanted_work;
 use crate::ledger::report::{report, to_csv};
 use crate::ledger::split::{Rules, Scheme};
 use crate::ledger::store::{BlockId, Store};
 use crate::run::RunError;
-
-/// Core's code for a height above the tip.
-const NO_SUCH_HEIGHT: i64 = -8;
-/// Core's code for a block that it does not know.
-const UNKNOWN_BLOCK: i64 = -5;
 
 /// Flags of `audit`.
 #[derive(Debug, Args)]
@@ -127,6 +124,9 @@ fn words(report: &Report) -> String {
          paid      {paid} to members, {chapter} to the chapter\n\
          chapter   {fees} fees, {carried} carried for members\n"
     );
+    for Unbooked { height, hash, license } in &report.unbooked {
+        text.push_str(&format!("unbooked  block {hash} at height {height} of license {license}\n"));
+    }
     for mistake in &report.mistakes {
         text.push_str(&format!("wrong     {mistake}\n"));
     }
@@ -144,15 +144,16 @@ impl Comparison<'_> {
     async fn run(&self, report: &mut Report) -> Result<(), RunError> {
         let failed = |error: String| RunError(format!("node {}: {error}", self.node.name()));
         let blocks = self.store.blocks().map_err(|error| RunError(error.to_string()))?;
-        let alive: std::collections::BTreeSet<BlockId> = in_chain(self.store, &blocks)?.into_iter().collect();
+        self.look_for_unbooked(&blocks, report).await.map_err(|trouble| failed(trouble.to_string()))?;
+        let alive: BTreeSet<BlockId> = in_chain(self.store, &blocks)?.into_iter().collect();
         // Blocks above were found since the last template, which none of them is below.
         let top = alive.last().map_or(0, |id| id.height);
         for (id, facts) in blocks {
             let hash = id.hash.to_string();
             match self.node.call::<String>("getblock", json!([hash, false]), CALL_TIME).await {
                 Ok(text) => self.compare(&id, &facts, &text, report)?,
-                Err(RpcError::Node { code: UNKNOWN_BLOCK, .. }) if !alive.contains(&id) => continue,
-                Err(RpcError::Node { code: UNKNOWN_BLOCK, .. }) => {
+                Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) if !alive.contains(&id) => continue,
+                Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) => {
                     report.wrong(format!("block {hash} at height {} is not known to the node", id.height));
                     continue;
                 }
@@ -173,11 +174,41 @@ impl Comparison<'_> {
         Ok(())
     }
 
+    /// Looks at what licenses in the books have signed of the node's chain, from its tip down.
+    async fn look_for_unbooked(
+        &self,
+        blocks: &[(BlockId, Facts)],
+        report: &mut Report,
+    ) -> Result<(), RpcError> {
+        let Some((first, _)) = blocks.first() else { return Ok(()) };
+        let booked: BTreeSet<BlockId> = blocks.iter().map(|(id, _)| *id).collect();
+        let licenses: BTreeSet<&str> = blocks.iter().map(|(_, facts)| &facts.license[..]).collect();
+        let tip: u32 = self.node.call("getblockcount", json!([]), CALL_TIME).await?;
+        for height in (first.height.max(tip.saturating_sub(WINDOW - 1))..=tip).rev() {
+            let Some(hash) = self.hash_at(height).await? else { continue };
+            if booked.contains(&BlockId { height, hash }) {
+                continue;
+            }
+            let text = match self.node.call::<String>("getblock", json!([hash, false]), CALL_TIME).await {
+                Ok(text) => text,
+                Err(RpcError::Node { code: code::DELETED, .. }) => break,
+                Err(trouble) => return Err(trouble),
+            };
+            let block = block_of(&text);
+            let license = block.as_ref().and_then(|block| named_license(block.txdata.first()?));
+            let license = license.map(|license| license.to_base58(&self.books.params.prefixes));
+            if let Some(license) = license.filter(|license| licenses.contains(&license[..])) {
+                report.unbooked.push(Unbooked { height, hash: hash.to_string(), license });
+            }
+        }
+        Ok(())
+    }
+
     /// The block of a height in the node's chain.
     async fn hash_at(&self, height: u32) -> Result<Option<BlockHash>, RpcError> {
         match self.node.call("getblockhash", json!([height]), CALL_TIME).await {
             Ok(hash) => Ok(Some(hash)),
-            Err(RpcError::Node { code: NO_SUCH_HEIGHT, .. }) => Ok(None),
+            Err(RpcError::Node { code: code::NO_SUCH_HEIGHT, .. }) => Ok(None),
             Err(trouble) => Err(trouble),
         }
     }
@@ -186,8 +217,7 @@ impl Comparison<'_> {
     fn compare(&self, id: &BlockId, facts: &Facts, hex: &str, report: &mut Report) -> Result<(), RunError> {
         report.compared += 1;
         let prefixes = &self.books.params.prefixes;
-        let block: Option<Block> = hex::decode(hex).ok().and_then(|bytes| deserialize(&bytes).ok());
-        let Some(block) = block.filter(|block| block.block_hash() == id.hash) else {
+        let Some(block) = block_of(hex).filter(|block| block.block_hash() == id.hash) else {
             report.wrong(format!("the node gives another block for {}", id.hash));
             return Ok(());
         };
@@ -219,6 +249,11 @@ impl Comparison<'_> {
         }
         Ok(())
     }
+}
+
+/// A block as a node gives it.
+fn block_of(hex: &str) -> Option<Block> {
+    deserialize(&hex::decode(hex).ok()?).ok()
 }
 
 /// The work that a block's window is to reach by its own difficulty, in hashes; none where no window counts.

@@ -24,6 +24,17 @@ const REMEMBERED_HEIGHTS: u32 = 4;
 /// Blocks of which it is remembered what is carried after them, the highest: no reorganisation goes deeper.
 const REMEMBERED_BLOCKS: usize = 2000;
 
+/// A block of a license in the books that is not in them.
+#[derive(Debug, Serialize)]
+pub struct Unbooked {
+    /// Its place in the node's chain.
+    pub height: u32,
+    /// Its hash, as printed.
+    pub hash: String,
+    /// The license that signed, as an address.
+    pub license: String,
+}
+
 /// What an audit found.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -47,6 +58,9 @@ pub struct Report {
     pub carried: u128,
     /// Blocks whose coinbase was compared with the node's.
     pub compared: usize,
+    /// Blocks of the node's chain since the books began, of the last 2,016 at most, that licenses in the books have signed
+    /// and the books do not have: another program mines with that license, or nobody handed them in.
+    pub unbooked: Vec<Unbooked>,
     /// What is wrong, the first hundred.
     pub mistakes: Vec<String>,
     /// How much is wrong.

@@ -81,6 +81,7 @@ impl Stray {
     fn audit(&self, blocks: u64) {
         let audit = self.stand.audit();
         assert_eq!((number(&audit["blocks"]), number(&audit["compared"])), (blocks, blocks), "{audit}");
+        assert_eq!(audit["unbooked"], json!([]));
     }
 }
 
@@ -124,6 +125,10 @@ fn is_taken_into_the_books(scheme: &str, meanwhile: &Meanwhile) {
         Meanwhile::Nothing | Meanwhile::Killed => {}
     }
     let hash = stray.send_alone(&worker, &job, &share);
+    if let Meanwhile::Killed = meanwhile {
+        let audit = stray.stand.audit();
+        assert_eq!((&audit["unbooked"][0]["hash"], &audit["unbooked"][1]), (&json!(hash), &Value::Null));
+    }
     let pool = running.unwrap_or_else(|| {
         let pool = stray.stand.pool();
         worker = stray.worker();
