@@ -9,6 +9,8 @@ use iop_mining::bans::Offence;
 use iop_mining::bucket::Bucket;
 use iop_stratum::line::{LineDecoder, MAX_SERVER_LINE};
 use iop_stratum::server::{Fatal, Outgoing};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustls::ServerConnection;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -114,7 +116,7 @@ impl Link {
             let rest = &line.as_ref()[*sent..];
             let taken = match &mut self.tls {
                 Some(tls) => tls.writer().write(rest),
-                None => stream.try_write(rest),
+                None => transmit(stream, rest),
             };
             match taken {
                 Ok(0) => return Err(End::new("closed by the other side", None)),
@@ -234,6 +236,15 @@ impl Link {
         self.paused = self.paused.filter(|paused| now < *paused);
         miner.on_silence(now.into_std());
         Ok(())
+    }
+}
+
+/// Writes without waiting. The runtime's own record of the socket is looked at only where it is full: to read it takes
+/// as long as a few of these lines take here, and a new job goes to thousands of sockets.
+fn transmit(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::AGAIN) => stream.try_write(bytes), // so that the runtime knows what to wait for
+        sent => Ok(sent?),
     }
 }
 

@@ -8,10 +8,12 @@
 
 mod configure;
 mod fast;
+mod outgoing;
 mod session;
 mod submit;
 
-pub use session::{Outgoing, Session};
+pub use outgoing::Outgoing;
+pub use session::Session;
 
 use std::sync::Arc;
 

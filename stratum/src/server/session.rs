@@ -1,10 +1,10 @@
 //! The state machine of one connection.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::configure::configure;
 use super::fast;
+use super::outgoing::{Outgoing, Queue};
 use super::submit::Fields;
 use super::{
     Authorize, Event, Fatal, MAX_MALFORMED, MAX_MESSAGE, MAX_PASSWORD, MAX_USER, MAX_USER_AGENT, MAX_WORKERS,
@@ -16,27 +16,6 @@ use crate::fields::{
 };
 use crate::message::{Id, Message, Params, failure, granted, notification, printable, success};
 use crate::verdict::Reject;
-
-/// Bytes up to which lines are sent in one write.
-const JOIN: usize = 4096;
-
-/// A line to send, with its line end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outgoing {
-    /// Made for this connection.
-    Own(Vec<u8>),
-    /// Made once for all connections.
-    Shared(Arc<[u8]>),
-}
-
-impl AsRef<[u8]> for Outgoing {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
 
 /// One client's connection, as the pool sees it.
 #[derive(Debug)]
@@ -58,8 +37,7 @@ pub struct Session {
     subscribed: bool,
     workers: Vec<Arc<str>>,
     malformed: u32,
-    outgoing: VecDeque<Outgoing>,
-    queued_bytes: usize,
+    outgoing: Queue,
 }
 
 impl Session {
@@ -84,8 +62,7 @@ impl Session {
             subscribed: false,
             workers: Vec::new(),
             malformed: 0,
-            outgoing: VecDeque::new(),
-            queued_bytes: 0,
+            outgoing: Queue::default(),
         }
     }
 
@@ -191,39 +168,23 @@ impl Session {
 
     /// The next line to send.
     pub fn next_outgoing(&mut self) -> Option<Outgoing> {
-        let line = self.outgoing.pop_front()?;
-        self.queued_bytes -= line.as_ref().len();
-        if self.outgoing.is_empty() {
-            // An idle connection should cost next to nothing.
-            self.outgoing = VecDeque::new();
-        }
-        Some(line)
+        self.outgoing.pop()
     }
 
     /// The next line, with those after it as far as one write should carry them.
     pub fn next_lines(&mut self) -> Option<Outgoing> {
-        let first = self.next_outgoing()?;
-        if self.queued_bytes == 0 {
-            return Some(first); // a job for all is not copied
-        }
-        let mut joined = first.as_ref().to_vec();
-        while joined.len() < JOIN
-            && let Some(line) = self.next_outgoing()
-        {
-            joined.extend_from_slice(line.as_ref());
-        }
-        Some(Outgoing::Own(joined))
+        self.outgoing.pop_joined()
     }
 
     /// Bytes of the lines not yet taken. The owner drops a connection where they pile up.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.queued_bytes
+        self.outgoing.bytes()
     }
 
     /// Queues a job that was encoded once for all connections.
     pub fn notify(&mut self, line: Arc<[u8]>) {
-        self.queue(Outgoing::Shared(line));
+        self.outgoing.push(Outgoing::Shared(line));
     }
 
     /// Queues a `mining.set_difficulty`: it holds for the jobs sent after it.
@@ -417,12 +378,7 @@ impl Session {
     }
 
     fn send(&mut self, line: Vec<u8>) {
-        self.queue(Outgoing::Own(line));
-    }
-
-    fn queue(&mut self, line: Outgoing) {
-        self.queued_bytes += line.as_ref().len();
-        self.outgoing.push_back(line);
+        self.outgoing.push(Outgoing::Own(line));
     }
 }
 
