@@ -11,6 +11,7 @@ use common::{Chain, LongPoll, Server, wait_until};
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
 use iop_mining::rpc::{Node, NodeAddress};
+use iop_pool::follow::telling::Telling;
 use iop_pool::follow::{Follower, Health, Snapshot, Work};
 use iop_pool::job::Job;
 use iop_pool::ledger::writer::Writer;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 struct Following {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     health: Arc<Health>,
+    telling: Telling,
     runtime: Option<tokio::runtime::Runtime>,
     writer: Option<Writer>,
     _folder: tempfile::TempDir,
@@ -42,9 +44,10 @@ impl Following {
         let health = Arc::new(Health::new(&nodes));
         let payouts = Payouts::new(ledger, None, Vec::new());
         let (follower, snapshots) = Follower::new(params, nodes, vec![key], payouts, Arc::clone(&health));
+        let telling = follower.telling();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.spawn(follower.run());
-        Self { snapshots, health, runtime: Some(runtime), writer: Some(writer), _folder: folder }
+        Self { snapshots, health, telling, runtime: Some(runtime), writer: Some(writer), _folder: folder }
     }
 
     fn job(&self) -> Option<Arc<Job>> {
@@ -124,6 +127,23 @@ fn the_next_template_waits_while_miners_are_told_of_a_tip_and_not_for_ever() {
     wait_until("the next one is asked for", || chain.templates.lock().unwrap().len() > 1);
     let asked = chain.templates.lock().unwrap().clone();
     assert!(asked[1] - asked[0] >= Duration::from_millis(250), "{:?}", asked[1] - asked[0]);
+}
+
+#[test]
+fn an_offer_on_the_same_tip_holds_nothing_back() {
+    let chain = Chain::new("devnet");
+    *chain.long_poll.lock().unwrap() = LongPoll::Returns;
+    let node = chain.serve(0);
+    let following = Following::start(&[&node]);
+    let first = following.job_after(0);
+    following.telling.over(following.telling.count());
+    wait_until("there is a newer job on the same tip", || following.job().unwrap().id != first.id);
+    let from = chain.templates.lock().unwrap().len();
+    // Each job on the tip asks for the next one at once, and the node answers at once.
+    wait_until("a template is asked for at once", || {
+        let asked = chain.templates.lock().unwrap();
+        asked[from..].windows(2).any(|two| two[1] - two[0] < Duration::from_millis(250))
+    });
 }
 
 #[test]

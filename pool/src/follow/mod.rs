@@ -198,8 +198,7 @@ impl Follower {
         match (offer, best) {
             (Some(offer), Some(best)) if best == index => {
                 let Offer { template, licenses, base, tip: _, begun } = *offer;
-                begun.iter().for_each(Begun::tell);
-                self.take(template, licenses, base);
+                self.take(template, licenses, base, begun.as_ref());
             }
             (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
             _ => {}
@@ -246,7 +245,13 @@ impl Follower {
     }
 
     /// Publishes what a template and the licenses of its tip make.
-    fn take(&mut self, template: Template, licenses: Vec<LicenseInfo>, base: Option<BlockId>) {
+    fn take(
+        &mut self,
+        template: Template,
+        licenses: Vec<LicenseInfo>,
+        base: Option<BlockId>,
+        begun: Option<&Begun>,
+    ) {
         self.last_work = Instant::now();
         // Where a block of ours comes to be known late, jobs made before pay again what it pays.
         let standing = (template.parent, base);
@@ -257,7 +262,10 @@ impl Follower {
             // Without a new tip the licenses have changed all the same; no job on this one may make a block.
             old_tip = Some(std::mem::take(&mut self.tip));
         }
-        self.publish.send_replace(Arc::new(Snapshot { work, licenses }));
+        self.publish.send_modify(|published| {
+            *published = Arc::new(Snapshot { work, licenses });
+            begun.into_iter().for_each(Begun::tell);
+        });
         if let Some(old_tip) = old_tip {
             old_tip.retire();
         }
@@ -342,7 +350,7 @@ mod tests {
     fn with_job() -> (Follower, watch::Receiver<Arc<Snapshot>>, Arc<Job>) {
         let (mut follower, snapshots) = follower();
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses, None);
+        follower.take(template(3), licenses, None, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         (follower, snapshots, job)
     }
@@ -357,7 +365,7 @@ mod tests {
         assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
         // The node comes back on the same tip.
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses, None);
+        follower.take(template(3), licenses, None, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired());
     }
@@ -405,7 +413,7 @@ mod tests {
             assert_eq!(snapshots.has_changed().unwrap(), published);
             assert_eq!(follower.telling.is_on(), published, "whoever tells miners says when it is over");
             snapshots.mark_unchanged();
-            follower.telling.over();
+            follower.telling.over(follower.telling.count());
         }
     }
 
@@ -444,10 +452,10 @@ mod tests {
     fn without_a_license_all_jobs_are_dead_also_those_on_the_same_tip() {
         let (mut follower, snapshots, job) = with_job();
         let licenses = vec![license(&follower, false)];
-        follower.take(template(3), licenses, None);
+        follower.take(template(3), licenses, None, None);
         assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)) && job.tip.is_retired());
         let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses, None);
+        follower.take(template(3), licenses, None, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired(), "and work resumes");
     }

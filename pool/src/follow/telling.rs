@@ -18,8 +18,15 @@ const LONGEST: Duration = Duration::from_millis(250);
 struct Marks {
     /// Offers of new tips that nobody has looked at yet.
     offers: u32,
-    /// Whether a round is under way, or will be at once.
-    round: bool,
+    /// How often there was something to tell, and up to which of these all have been told.
+    tells: u64,
+    told: u64,
+}
+
+impl Marks {
+    fn are_on(&self) -> bool {
+        self.offers > 0 || self.told < self.tells
+    }
 }
 
 /// Whether miners are being told of a new tip.
@@ -39,21 +46,27 @@ impl Telling {
         Begun(self.clone())
     }
 
-    /// Everybody has been told.
-    pub fn over(&self) {
-        self.0.send_modify(|marks| marks.round = false);
+    /// How often there was something to tell.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.borrow().tells
+    }
+
+    /// Everybody has been told what there was when [`Self::count`] gave this.
+    pub fn over(&self, count: u64) {
+        self.0.send_modify(|marks| marks.told = count);
     }
 
     #[cfg(test)]
     pub(crate) fn is_on(&self) -> bool {
-        *self.0.borrow() != Marks::default()
+        self.0.borrow().are_on()
     }
 
     /// Until it is over, a quarter of a second at most.
     pub(super) async fn wait(&self) {
         let mut told = self.0.subscribe();
         // Who has waited for so long goes on.
-        let _ = timeout(LONGEST, told.wait_for(|marks| *marks == Marks::default())).await;
+        let _ = timeout(LONGEST, told.wait_for(|marks| !marks.are_on())).await;
     }
 }
 
@@ -62,9 +75,9 @@ impl Telling {
 pub(crate) struct Begun(Telling);
 
 impl Begun {
-    /// There is something to tell: to be called before it is published.
+    /// There is something to tell: to be called while it is published.
     pub(crate) fn tell(&self) {
-        self.0.0.send_modify(|marks| marks.round = true);
+        self.0.0.send_modify(|marks| marks.tells += 1);
     }
 }
 
@@ -91,13 +104,16 @@ mod tests {
         assert!(waits().await, "a second node's offer of the tip, which is nothing new, does not end it");
         let told = async {
             tokio::task::yield_now().await;
-            telling.over();
+            telling.over(telling.count());
         };
         tokio::join!(telling.wait(), told);
         assert!(!waits().await);
         drop(telling.begin());
         assert!(!waits().await, "there was nothing to tell");
+        let before = telling.count();
         telling.begin().tell();
+        telling.over(before);
+        assert!(waits().await, "a round of something older does not end it");
         telling.wait().await;
         assert!(waits().await, "who comes later waits as long");
     }

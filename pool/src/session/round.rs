@@ -86,14 +86,15 @@ impl Round {
     async fn tell(self, mut snapshots: watch::Receiver<Arc<Snapshot>>, telling: Telling) {
         snapshots.mark_changed();
         while snapshots.changed().await.is_ok() {
-            self.go_round(&mut snapshots).await;
-            telling.over();
+            let told = self.go_round(&mut snapshots, &telling).await;
+            telling.over(told);
         }
     }
 
     /// Tells everybody who is here now, from any seat on, so that nobody is always the first. If there is something
-    /// newer meanwhile, it goes on with that for a whole round.
-    async fn go_round(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>) {
+    /// newer meanwhile, it goes on with that for a whole round. Gives what they have been told.
+    async fn go_round(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>, telling: &Telling) -> u64 {
+        let mut tells = telling.count();
         let mut seats = self.lock().taken.len();
         let (mut next, mut left) = (random() as usize, seats);
         let mut batch = Vec::with_capacity(BATCH);
@@ -116,10 +117,12 @@ impl Round {
             tokio::task::yield_now().await;
             if snapshots.has_changed().unwrap_or(false) {
                 snapshots.mark_unchanged();
+                tells = telling.count();
                 seats = self.lock().taken.len();
                 left = seats;
             }
         }
+        tells
     }
 }
 
