@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError, code};
+use iop_mining::rpc::{Node, RpcError};
 use iop_mining::template::Template;
-use serde_json::json;
 
 use crate::job::{Job, JobNumbers, Tip};
 use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
+use crate::nearest::nearest;
 use crate::solo::SoloJobs;
 use crate::strays::{Strays, Trouble};
 
@@ -64,7 +64,7 @@ impl Payouts {
             if let Some((.., base)) = last.filter(|&(hash, of, _)| (hash, of) == (template.parent, state)) {
                 return Ok(base);
             }
-            let base = self.nearest(node, parent.height).await?;
+            let base = nearest(&self.ledger, node, parent.height).await?;
             *self.last() = Some((template.parent, state, base));
             // Else another block may be the nearest by now.
             if self.ledger.book_state() == state {
@@ -75,20 +75,6 @@ impl Payouts {
 
     fn last(&self) -> MutexGuard<'_, Option<(BlockHash, u64, Option<BlockId>)>> {
         self.last.lock().expect("no panic while the lock is held")
-    }
-
-    /// Looks below a height. Mostly the first that is asked for is there: none of ours was orphaned since.
-    async fn nearest(&self, node: &Node, mut below: u32) -> Result<Option<BlockId>, RpcError> {
-        while let Some(height) = self.ledger.height_below(below) {
-            match node.call::<BlockHash>("getblockhash", json!([height]), CALL_TIME).await {
-                Ok(hash) if self.ledger.has_block(&BlockId { height, hash }) => {
-                    return Ok(Some(BlockId { height, hash }));
-                }
-                Ok(_) | Err(RpcError::Node { code: code::NO_SUCH_HEIGHT, .. }) => below = height,
-                Err(trouble) => return Err(trouble),
-            }
-        }
-        Ok(None)
     }
 
     /// Whether no job may be made on a tip before it was looked whether blocks of ours below it were not handed in.

@@ -21,17 +21,19 @@ use iop_consensus::license::coinbase::named_license;
 use iop_mining::coinbase;
 use iop_mining::rpc::{CALL_TIME, Node, RpcError, code};
 use serde_json::json;
+use tokio::task::block_in_place;
 use tracing::{error, warn};
 
 use crate::ledger::book::{Finding, MATURITY, Plan, Record};
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
+use crate::nearest::{block_at, nearest};
 use jobs::{Jobs, Made, Outputs};
 
 /// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
 const MAX_SEEN: usize = 1_000;
 /// Who found such a block, for people.
-const NOT_HANDED_IN: &str = "not handed in";
+pub(crate) const NOT_HANDED_IN: &str = "not handed in";
 
 /// A block of the chain, as far as it matters here.
 #[derive(Debug)]
@@ -43,7 +45,8 @@ struct Seen {
 
 impl Seen {
     /// From a block in hex, as the node gives it.
-    fn read(height: u32, hash: BlockHash, text: &str) -> Result<Self, RpcError> {
+    fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
+        let hash = id.hash;
         let wrong = |what: &str| RpcError::Malformed(format!("getblock {hash}: {what}"));
         let bytes = hex::decode(text).map_err(|_| wrong("hex expected"))?;
         let mut rest = &bytes[..];
@@ -56,7 +59,11 @@ impl Seen {
         if header.block_hash() != hash {
             return Err(wrong("another block"));
         }
-        Ok(Self { id: BlockId { height, hash }, header, coinbase })
+        Ok(Self { id, header, coinbase })
+    }
+
+    fn parent(&self) -> BlockId {
+        BlockId { height: self.id.height.saturating_sub(1), hash: self.header.prev_blockhash }
     }
 }
 
@@ -122,58 +129,72 @@ impl Strays {
         self.jobs.keep();
     }
 
-    /// Whether there may be one at a tip or below it that the nodes' word on our licenses does not tell of: because
-    /// nothing was looked at in this run yet, or because an earlier one had another license.
+    /// Whether there may be one at a tip or below it that the nodes' word on our licenses does not tell of, because an
+    /// earlier run had another license.
     pub(crate) fn must_look(&self, tip: &BlockId) -> bool {
-        let other = |license: &Address| !self.licenses.contains(license);
-        self.known().hashes.is_empty() || self.jobs.any_below(tip.height, other)
+        self.jobs.any_below(tip.height, |license| !self.licenses.contains(license))
     }
 
     /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
-    /// were taken into the books. At the start that goes down to the nearest block in the books and to those that the
-    /// jobs of earlier runs may have made, whichever is lower.
+    /// were taken into the books. At the start that goes down to the nearest block in the books, and wherever jobs of
+    /// earlier runs may have made blocks.
     ///
     /// # Errors
     /// It is not known what the chain has; the next tip looks again.
     pub(crate) async fn look(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
-        let lowest = if self.known().hashes.is_empty() {
-            let booked = self.ledger.height_below(tip.height.saturating_add(1));
-            booked.into_iter().chain(self.jobs.lowest()).min().unwrap_or(tip.height)
-        } else {
-            0
-        };
+        let first = self.known().hashes.is_empty();
+        let lowest = first.then(|| self.ledger.height_below(tip.height.saturating_add(1)));
+        let lowest = lowest.map_or(0, |booked| booked.unwrap_or(tip.height));
         let lowest = lowest.max(tip.height.saturating_sub(MATURITY));
         let (mut at, mut new) = (tip, Vec::new());
-        while at.height > lowest && !self.known().hashes.contains(&at.hash) && !self.ledger.has_block(&at) {
-            let seen = match node.call::<String>("getblock", json!([at.hash, false]), CALL_TIME).await {
-                Ok(text) => Seen::read(at.height, at.hash, &text)?,
-                Err(RpcError::Node { code: code::DELETED, .. }) => break,
-                Err(trouble) => return Err(trouble.into()),
-            };
+        while at.height > lowest && !self.is_known(&at) {
+            let Some(seen) = read(node, at).await? else { break };
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
             new.push(seen);
+        }
+        if first {
+            for height in self.jobs.heights().filter(|&height| height <= at.height).rev() {
+                if let Some(id) = block_at(node, height).await?.filter(|id| !self.is_known(id)) {
+                    new.extend(read(node, id).await?);
+                }
+            }
         }
         let mut taken = 0;
         // From below: each stands on those before it. Two nodes may tell of one tip at once.
         for seen in new.iter().rev().filter(|seen| !self.known().hashes.contains(&seen.id.hash)) {
-            taken += usize::from(tokio::task::block_in_place(|| self.judge(seen))?);
+            taken += usize::from(self.judge(node, seen).await?);
             self.known().add(seen.id.hash);
         }
         self.known().add(tip.hash);
         Ok(taken)
     }
 
+    /// Whether nothing is to be learned from a block.
+    fn is_known(&self, id: &BlockId) -> bool {
+        self.known().hashes.contains(&id.hash) || self.ledger.has_block(id)
+    }
+
     /// Takes a block into the books if it belongs there.
-    fn judge(&self, seen: &Seen) -> Result<bool, LedgerError> {
+    async fn judge(&self, node: &Node, seen: &Seen) -> Result<bool, Trouble> {
         let Some(license) = named_license(&seen.coinbase) else { return Ok(false) };
+        let jobs = self.jobs.of(&license);
+        let on_parent = |job: &&Made| job.parent == seen.parent();
+        let mut record = block_in_place(|| self.record(seen, license, jobs.iter().filter(on_parent)))?;
+        if record.is_none() && !jobs.is_empty() {
+            // The signature covers neither parent nor height: who has a job may put its outputs elsewhere. They pay what
+            // is owed as long as no other block of ours came between.
+            let base = nearest(&self.ledger, node, seen.id.height).await?;
+            let on_base = |job: &&Made| job.terms.base == base && !on_parent(job);
+            record = block_in_place(|| self.record(seen, license, jobs.iter().filter(on_base)))?;
+        }
         // It may have been handed in meanwhile.
         if self.ledger.has_block(&seen.id) {
             return Ok(false);
         }
         let (height, hash) = (seen.id.height, seen.id.hash);
-        if let Some(record) = self.record(seen, license)? {
+        if let Some(record) = record {
             warn!(height, %hash, "a block of ours that nobody handed in is in the chain: the books take it now");
-            return self.ledger.adopt(&record);
+            return Ok(block_in_place(|| self.ledger.adopt(&record))?);
         }
         if self.licenses.contains(&license) {
             error!(
@@ -186,10 +207,14 @@ impl Strays {
         Ok(false)
     }
 
-    /// The record of a block, by the job of the license that pays the same on the same parent.
-    fn record(&self, seen: &Seen, license: Address) -> Result<Option<Record>, LedgerError> {
-        let parent = BlockId { height: seen.id.height.saturating_sub(1), hash: seen.header.prev_blockhash };
-        for job in self.jobs.on(&parent).iter().filter(|job| job.license == license) {
+    /// The record of a block, by the first of some jobs that pays the same.
+    fn record<'a>(
+        &self,
+        seen: &Seen,
+        license: Address,
+        jobs: impl Iterator<Item = &'a Made>,
+    ) -> Result<Option<Record>, LedgerError> {
+        for job in jobs {
             if let Some((plan, solo)) = self.plan(seen, job)? {
                 let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
                 let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
@@ -203,29 +228,37 @@ impl Strays {
     /// The plan of a block if it is of a job, and who is paid where each mines alone.
     fn plan(&self, seen: &Seen, job: &Made) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
         let outputs = &seen.coinbase.output;
-        let alone = job.terms.rules.scheme == Scheme::Solo;
-        let members: Vec<_> = if alone {
-            // Who mines alone has a job of his own, which is made from the template's.
-            let payees = outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey));
-            payees.map(Some).collect()
-        } else if job.outputs.are_of(outputs) {
-            vec![None]
-        } else {
-            Vec::new()
-        };
-        for solo in members {
-            let plan = self.ledger.plan_again(&job.terms, solo)?;
-            if !Outputs::of_plan(&plan).are_of(outputs) {
-                continue;
+        if job.terms.rules.scheme == Scheme::Solo {
+            // Who mines alone has a job of his own, which is made from the template's. Whose it is where it pays the
+            // chapter alone stays open.
+            for member in outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)) {
+                let plan = self.ledger.plan_again(&job.terms, Some(member))?;
+                if Outputs::of_plan(&plan).are_of(outputs) && !plan.split.paid.is_empty() {
+                    return Ok(Some((plan, Some(member))));
+                }
             }
-            // Where no member is paid, any program that mines with the license pays the same. Then a number of ours
-            // tells, for who changed it has nothing from that; and whose block it is stays open.
-            let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
-            if !plan.split.paid.is_empty() || (!alone && number.is_some_and(|number| job.is_of_run(number))) {
-                return Ok(Some((plan, solo)));
-            }
+            return Ok(None);
         }
-        Ok(None)
+        // Where no member is paid, any program that mines with the license pays the same. Then a number of ours tells,
+        // for who changed it has nothing from that.
+        let pays_no_member =
+            outputs.first().is_some_and(|out| out.script_pubkey == job.terms.chapter.script_pubkey());
+        let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
+        let is_of_run = number.is_some_and(|number| job.is_of_run(number));
+        if !job.outputs.are_of(outputs) || (pays_no_member && !is_of_run) {
+            return Ok(None);
+        }
+        let plan = self.ledger.plan_again(&job.terms, None)?;
+        Ok(Outputs::of_plan(&plan).are_of(outputs).then_some((plan, None)))
+    }
+}
+
+/// A block as a node has it; none where it has deleted its data.
+async fn read(node: &Node, id: BlockId) -> Result<Option<Seen>, RpcError> {
+    match node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
+        Ok(text) => Seen::read(id, &text).map(Some),
+        Err(RpcError::Node { code: code::DELETED, .. }) => Ok(None),
+        Err(trouble) => Err(trouble),
     }
 }
 
@@ -267,7 +300,8 @@ mod tests {
         let mut header = Params::devnet().genesis.block().header;
         header.prev_blockhash = template.parent;
         let id = BlockId { height: template.height, hash: header.block_hash() };
-        second.record(&Seen { id, header, coinbase }, license).unwrap()
+        let jobs = second.jobs.of(&license);
+        second.record(&Seen { id, header, coinbase }, license, jobs.iter()).unwrap()
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //!
 //! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that tell which one a
 //! block is of. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
-//! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's parent → [`Jobs::on`].
+//! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's license → [`Jobs::of`].
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::TxOut;
@@ -64,9 +65,9 @@ fn add(engine: &mut sha256::HashEngine, script: &[u8], value: u64) {
 #[derive(Debug, Clone)]
 pub(super) struct Made {
     number: u64,
-    parent: BlockId,
+    pub(super) parent: BlockId,
     /// Who signed.
-    pub(super) license: Address,
+    license: Address,
     pub(super) terms: Terms,
     pub(super) outputs: Outputs,
 }
@@ -152,6 +153,12 @@ impl Jobs {
                 None => state.gone.push(key),
             }
         }
+        if !state.gone.is_empty() {
+            warn!(
+                "{} jobs of earlier runs are not known: another version has written them",
+                state.gone.len()
+            );
+        }
         Self { ledger, state: Mutex::new(state) }
     }
 
@@ -188,14 +195,19 @@ impl Jobs {
         }
     }
 
-    /// Those on a parent, the newest first.
-    pub(super) fn on(&self, parent: &BlockId) -> Vec<Made> {
-        self.state().made.iter().rev().filter(|made| made.parent == *parent).cloned().collect()
+    /// Those of a license, the newest first.
+    pub(super) fn of(&self, license: &Address) -> Vec<Made> {
+        self.state().made.iter().rev().filter(|made| made.license == *license).cloned().collect()
     }
 
-    /// The least height that a job stands on.
-    pub(super) fn lowest(&self) -> Option<u32> {
-        self.state().made.iter().map(|made| made.parent.height).min()
+    /// The heights of blocks that they may have made.
+    pub(super) fn heights(&self) -> RangeInclusive<u32> {
+        let state = self.state();
+        let heights = || state.made.iter().map(|made| made.parent.height);
+        match heights().min().zip(heights().max()) {
+            Some((least, most)) => least.saturating_add(1)..=most.saturating_add(1),
+            None => RangeInclusive::new(1, 0),
+        }
     }
 
     /// Whether a license has signed a job that stands below a height.

@@ -1,9 +1,13 @@
 //! Who has a job without transactions can send its block to a node alone, and be paid by its coinbase what the pool still
 //! owes: the pool must notice, and owe it no more, whatever happened to it since it made the job.
 
+use std::path::Path;
+
+use bitcoin::Block;
 use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::script::{Builder, Instruction};
 use iop_consensus::address::Address;
-use iop_tests::chain::devnet_like;
+use iop_tests::chain::{devnet_like, generate};
 use iop_tests::program::wait_for;
 use iop_tests::stand::{Pool, new_address};
 use iop_tests::worker::{Job, Share, Worker};
@@ -21,6 +25,8 @@ enum Meanwhile {
     License,
     /// Killed, and a block of the same job that was handed in is orphaned.
     Orphaned,
+    /// Killed, and the chain goes on for longer than a pool looks back.
+    Long,
 }
 
 /// Of 50 coins 20 are the member's, who is paid when it is owed 35. The first block's reward is another.
@@ -50,6 +56,10 @@ impl Stray {
         Worker::connect(&self.stand.stratum, &format!("{}.rig", self.member))
     }
 
+    fn path(&self) -> &Path {
+        self.stand.path()
+    }
+
     fn tip(&self) -> String {
         self.stand.node.rpc.call("getbestblockhash", json!([])).as_str().unwrap().to_owned()
     }
@@ -59,19 +69,42 @@ impl Stray {
         worker.paid(job).iter().any(|(payee, _)| *payee == script)
     }
 
+    /// Hands blocks in until a job pays the member; gives that job and the height that it stands on.
+    fn job_that_pays(&self, worker: &mut Worker) -> (Job, u64) {
+        for height in 0..5 {
+            let job = worker.job_on(&self.tip());
+            if height > 0 && self.pays_member(worker, &job) {
+                return (job, height);
+            }
+            let share = worker.solve_block(&job);
+            assert_eq!(worker.submit(&share), 0);
+            self.stand.wait_for_height(height + 1);
+        }
+        panic!("nothing is owed after five blocks");
+    }
+
     /// Sends the block of a share to the node alone; gives its hash.
     fn send_alone(&self, worker: &Worker, job: &Job, share: &Share) -> String {
-        let block = worker.whole_block(job, share);
-        let answer = self.stand.node.rpc.call("submitblock", json!([serialize_hex(&block)]));
+        self.send(&worker.whole_block(job, share))
+    }
+
+    fn send(&self, block: &Block) -> String {
+        let answer = self.stand.node.rpc.call("submitblock", json!([serialize_hex(block)]));
         assert_eq!((answer, self.tip()), (Value::Null, block.block_hash().to_string()));
         block.block_hash().to_string()
+    }
+
+    /// Blocks of another license, that no pool knows of.
+    fn others_mine(&self, blocks: u32) {
+        let key = self.path().join("keys/license-2.wif");
+        generate(&self.stand.node.rpc, blocks, &key, &self.stand.params);
     }
 
     /// Who found a block, by the pool's books, as soon as it is there and in the chain.
     fn finder(&self, pool: &Pool, hash: &str) -> String {
         let listed = wait_for(SOON, || {
             let blocks = pool.api("payouts")["blocks"].as_array().unwrap().clone();
-            blocks.into_iter().find(|one| one["hash"] == hash && one["state"] == "immature")
+            blocks.into_iter().find(|one| one["hash"] == hash && one["state"] != "orphaned")
         });
         let listed = listed.unwrap_or_else(|| panic!("it is not in the books: {}", pool.program.log()));
         listed["finder"].as_str().unwrap().to_owned()
@@ -85,21 +118,32 @@ impl Stray {
     }
 }
 
+/// The same coinbase outputs, with their signature, on top of another block.
+fn moved(block: &Block, parent: &str, height: i64) -> Block {
+    let mut block = block.clone();
+    let coinbase = &mut block.txdata[0];
+    let mut script = Builder::new();
+    for (place, instruction) in coinbase.input[0].script_sig.instructions().enumerate() {
+        script = match instruction.unwrap() {
+            // Signature, height, number, extranonces.
+            _ if place == 1 => script.push_int(height),
+            Instruction::PushBytes(bytes) => script.push_slice(bytes),
+            Instruction::Op(code) => script.push_opcode(code),
+        };
+    }
+    coinbase.input[0].script_sig = script.into_script();
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    block.header.prev_blockhash = parent.parse().unwrap();
+    block.header.time += 600; // above the median of blocks that come in no time
+    while !block.header.target().is_met_by(block.block_hash()) {
+        block.header.nonce += 1;
+    }
+    block
+}
+
 fn is_taken_into_the_books(scheme: &str, meanwhile: &Meanwhile) {
     let (mut stray, pool, mut worker) = Stray::start(scheme);
-    // Blocks are handed in until enough is owed.
-    let mut height = 0;
-    let job = loop {
-        let job = worker.job_on(&stray.tip());
-        if height > 0 && stray.pays_member(&worker, &job) {
-            break job;
-        }
-        let share = worker.solve_block(&job);
-        assert_eq!(worker.submit(&share), 0);
-        height += 1;
-        assert!(height < 5, "nothing is owed after {height} blocks");
-        stray.stand.wait_for_height(height);
-    };
+    let (job, height) = stray.job_that_pays(&mut worker);
     let mut share = worker.solve_block(&job);
     if let Meanwhile::Orphaned = meanwhile {
         assert_eq!(worker.submit(&share), 0);
@@ -117,14 +161,16 @@ fn is_taken_into_the_books(scheme: &str, meanwhile: &Meanwhile) {
     match meanwhile {
         Meanwhile::Scheme(other) => std::fs::write(&stray.stand.config, config(other)).unwrap(),
         Meanwhile::License => {
-            stray.stand.licenses = vec![stray.stand.path().join("keys/license-3.wif")];
+            stray.stand.licenses = vec![stray.path().join("keys/license-3.wif")];
         }
         Meanwhile::Orphaned => {
             stray.stand.node.rpc.call("invalidateblock", json!([stray.tip()]));
         }
-        Meanwhile::Nothing | Meanwhile::Killed => {}
+        Meanwhile::Nothing | Meanwhile::Killed | Meanwhile::Long => {}
     }
     let hash = stray.send_alone(&worker, &job, &share);
+    let later = if let Meanwhile::Long = meanwhile { 110 } else { 0 };
+    stray.others_mine(later);
     if let Meanwhile::Killed = meanwhile {
         let audit = stray.stand.audit();
         assert_eq!((&audit["unbooked"][0]["hash"], &audit["unbooked"][1]), (&json!(hash), &Value::Null));
@@ -143,11 +189,12 @@ fn is_taken_into_the_books(scheme: &str, meanwhile: &Meanwhile) {
     assert!([0, 21].contains(&worker.submit(&share)));
     let share = worker.solve_block(&job);
     assert_eq!(worker.submit(&share), 0);
-    stray.stand.wait_for_height(height + 2);
-    assert!(stray.stand.coinbase(height + 2).iter().all(|(payee, _)| *payee != stray.member));
+    let height = height + 1 + u64::from(later);
+    stray.stand.wait_for_height(height + 1);
+    assert!(stray.stand.coinbase(height + 1).iter().all(|(payee, _)| *payee != stray.member));
     pool.program.stop();
     let orphaned = u64::from(matches!(meanwhile, Meanwhile::Orphaned));
-    stray.audit(height + 2 + orphaned);
+    stray.audit(height + 1 - u64::from(later) + orphaned);
 }
 
 #[test]
@@ -180,6 +227,41 @@ fn a_license_that_is_no_longer_the_pools_has_signed_blocks_all_the_same() {
 #[test]
 fn one_that_takes_the_place_of_an_orphaned_one_is_found_after_a_restart() {
     is_taken_into_the_books("pplns", &Meanwhile::Orphaned);
+}
+
+#[test]
+fn one_far_below_the_tip_is_found_after_a_restart() {
+    is_taken_into_the_books("pplns", &Meanwhile::Long);
+}
+
+/// The license's signature covers neither parent nor height.
+#[test]
+fn a_jobs_outputs_on_a_newer_parent_are_taken_into_the_books_once() {
+    let (stray, pool, mut worker) = Stray::start("pplns");
+    let (job, height) = stray.job_that_pays(&mut worker);
+    let share = worker.solve_block(&job);
+    let block = worker.whole_block(&job, &share);
+    // Another one's work comes in, so that later jobs pay otherwise.
+    let mut other = Worker::connect(&stray.stand.stratum, &new_address(stray.path(), &stray.stand.network));
+    let job = other.job();
+    let share = other.solve(&job);
+    assert_eq!(other.submit(&share), 0);
+    stray.others_mine(1);
+    let job = worker.job_on(&stray.tip());
+    assert!(worker.paid(&job) != worker.paid(&worker.jobs[worker.jobs.len() - 2]));
+    let height = i64::try_from(height).unwrap();
+    let first = stray.send(&moved(&block, &stray.tip(), height + 2));
+    let job = worker.job_on(&first);
+    assert!(!stray.pays_member(&worker, &job), "{:?}", worker.paid(&job));
+    assert_eq!(stray.finder(&pool, &first), "not handed in");
+    // Nothing is owed any more, so the next one pays out of its own reward and changes nothing in the books.
+    let second = stray.send(&moved(&block, &first, height + 3));
+    let job = worker.job_on(&second);
+    assert!(!stray.pays_member(&worker, &job), "{:?}", worker.paid(&job));
+    pool.program.stop();
+    let audit = stray.stand.audit();
+    assert_eq!(audit["blocks"], height + 1, "{audit}");
+    assert_eq!((&audit["unbooked"][0]["hash"], &audit["unbooked"][1]), (&json!(second), &Value::Null));
 }
 
 /// Nobody has worked, so it pays the chapter alone as any program that mines with the license does: its number tells.
