@@ -31,7 +31,7 @@ pub struct Payouts {
     ledger: Arc<Ledger>,
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
-    strays: Arc<Strays>,
+    strays: Strays,
     /// What was last found, by the parent that templates stand on and the state of the books.
     last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
 }
@@ -40,7 +40,7 @@ impl Payouts {
     /// `chapter` gets what members do not; the license that signs if not set. `licenses` are ours.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
-        let strays = Arc::new(Strays::new(Arc::clone(&ledger), licenses));
+        let strays = Strays::new(Arc::clone(&ledger), licenses);
         Self { ledger, chapter, numbers: Arc::default(), strays, last: Mutex::default() }
     }
 

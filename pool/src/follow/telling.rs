@@ -2,7 +2,7 @@
 //! of transactions takes milliseconds, and a pool may have one core.
 //!
 //! Here: the marks and how long they count. Not here: who tells miners ([`crate::session::round`]).
-//! Path: a node's offer of a new tip → [`Telling::begin`] → nothing new, or a job → [`Begun::tell`] → round →
+//! Path: a node's offer of a new tip → `begin` → nothing new, or a job → `tell` → round →
 //! [`Telling::over`].
 
 use std::sync::Arc;
