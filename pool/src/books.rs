@@ -95,15 +95,20 @@ pub fn run_report(books: &Books, flags: &ReportFlags) -> Result<(), RunError> {
 /// Something is wrong in the books, or they or the node cannot be read.
 pub async fn run_audit(books: Books, flags: &AuditFlags) -> Result<(), RunError> {
     let chain = ChainIdentity::of(&books.params);
+    let node = books.nodes.first().cloned().map(Node::new);
+    let mut tip = 0;
+    if let Some(node) = &node {
+        let trouble = |error: String| RunError(format!("node {}: {error}", node.name()));
+        check_chain(node, &chain).await.map_err(|error| trouble(error.to_string()))?;
+        // Before the books are opened: what a running pool books from now on is not in them.
+        let height = node.call("getblockcount", json!([]), CALL_TIME).await;
+        tip = height.map_err(|error| trouble(error.to_string()))?;
+    }
     let store = open(&books.datadir, &chain)?;
     let failed = |error: crate::ledger::LedgerError| RunError(error.to_string());
     let mut found = audit(&store, &books.params.prefixes).map_err(failed)?;
-    if let Some(address) = books.nodes.first() {
-        let node = Node::new(address.clone());
-        let trouble = |error: String| RunError(format!("node {}: {error}", node.name()));
-        check_chain(&node, &chain).await.map_err(|error| trouble(error.to_string()))?;
-        let auditor = Comparison { store: &store, books: &books, node: &node };
-        auditor.run(&mut found).await?;
+    if let Some(node) = &node {
+        Comparison { store: &store, books: &books, node, tip }.run(&mut found).await?;
     }
     if flags.json {
         print_json(&found)
@@ -140,6 +145,8 @@ struct Comparison<'a> {
     store: &'a Store,
     books: &'a Books,
     node: &'a Node,
+    /// Height of its tip when the books were opened.
+    tip: u32,
 }
 
 impl Comparison<'_> {
@@ -186,8 +193,8 @@ impl Comparison<'_> {
         let Some((first, _)) = blocks.first() else { return Ok(()) };
         let booked: BTreeSet<BlockId> = blocks.iter().map(|(id, _)| *id).collect();
         let licenses: BTreeSet<&str> = blocks.iter().map(|(_, facts)| &facts.license[..]).collect();
-        let tip: u32 = self.node.call("getblockcount", json!([]), CALL_TIME).await?;
-        for height in (first.height.max(tip.saturating_sub(WINDOW - 1))..=tip).rev() {
+        let lowest = self.tip.saturating_sub(WINDOW - 1);
+        for height in (first.height.max(lowest)..=self.tip).rev() {
             let Some(id) = block_at(self.node, height).await?.filter(|id| !booked.contains(id)) else {
                 continue;
             };

@@ -9,7 +9,8 @@
 
 mod jobs;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::block::Header;
@@ -104,6 +105,10 @@ pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
     jobs: Jobs,
+    /// The greatest height at which jobs of earlier runs may have made blocks.
+    earlier: Option<u32>,
+    /// From a tip at or above that one.
+    has_looked: AtomicBool,
     known: Mutex<Known>,
 }
 
@@ -111,7 +116,8 @@ impl Strays {
     /// Of blocks that these licenses sign, and those of earlier runs.
     pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>) -> Self {
         let jobs = Jobs::load(Arc::clone(&ledger));
-        Self { ledger, licenses, jobs, known: Mutex::default() }
+        let earlier = jobs.heights().last().copied();
+        Self { ledger, licenses, jobs, earlier, has_looked: AtomicBool::new(false), known: Mutex::default() }
     }
 
     /// Never held while a node is asked: one that hangs holds up nobody else.
@@ -136,13 +142,13 @@ impl Strays {
     }
 
     /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
-    /// were taken into the books. At the start that goes down to the nearest block in the books, and wherever jobs of
-    /// earlier runs may have made blocks.
+    /// were taken into the books. That goes down a hundred blocks at most, at the start to the nearest height in the
+    /// books, and to the heights at which the jobs that are remembered may have made blocks.
     ///
     /// # Errors
     /// It is not known what the chain has; the next tip looks again.
     pub(crate) async fn look(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
-        let first = self.known().hashes.is_empty();
+        let first = !self.has_looked.load(Ordering::Relaxed);
         let lowest = first.then(|| self.ledger.height_below(tip.height.saturating_add(1)));
         let lowest = lowest.map_or(0, |booked| booked.unwrap_or(tip.height));
         let lowest = lowest.max(tip.height.saturating_sub(MATURITY));
@@ -152,12 +158,14 @@ impl Strays {
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
             new.push(seen);
         }
-        if first {
-            for height in self.jobs.heights().filter(|&height| height <= at.height).rev() {
-                if let Some(id) = block_at(node, height).await?.filter(|id| !self.is_known(id)) {
-                    new.extend(read(node, id).await?);
-                }
+        // Further down, but never below a block in the books, which does not stand on what comes to be known later.
+        let further = if self.ledger.has_block(&at) { BTreeSet::new() } else { self.jobs.heights() };
+        for &height in further.range(..=at.height).rev() {
+            let Some(id) = block_at(node, height).await? else { continue };
+            if self.is_known(&id) {
+                break;
             }
+            new.extend(read(node, id).await?);
         }
         let mut taken = 0;
         // From below: each stands on those before it. Two nodes may tell of one tip at once.
@@ -166,6 +174,9 @@ impl Strays {
             self.known().add(seen.id.hash);
         }
         self.known().add(tip.hash);
+        if self.earlier.is_none_or(|highest| tip.height >= highest) {
+            self.has_looked.store(true, Ordering::Relaxed);
+        }
         Ok(taken)
     }
 
@@ -184,6 +195,9 @@ impl Strays {
             // The signature covers neither parent nor height: who has a job may put its outputs elsewhere. They pay what
             // is owed as long as no other block of ours came between.
             let base = nearest(&self.ledger, node, seen.id.height).await?;
+            if block_at(node, seen.id.height).await? != Some(seen.id) {
+                return Err(RpcError::Malformed("the chain has changed meanwhile".to_owned()).into());
+            }
             let on_base = |job: &&Made| job.terms.base == base && !on_parent(job);
             record = block_in_place(|| self.record(seen, license, jobs.iter().filter(on_base)))?;
         }
@@ -241,8 +255,7 @@ impl Strays {
         }
         // Where no member is paid, any program that mines with the license pays the same. Then a number of ours tells,
         // for who changed it has nothing from that.
-        let pays_no_member =
-            outputs.first().is_some_and(|out| out.script_pubkey == job.terms.chapter.script_pubkey());
+        let pays_no_member = job.outputs.pay_only(&job.terms.chapter, outputs);
         let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
         let is_of_run = number.is_some_and(|number| job.is_of_run(number));
         if !job.outputs.are_of(outputs) || (pays_no_member && !is_of_run) {

@@ -5,8 +5,7 @@
 //! block is of. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
 //! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's license → [`Jobs::of`].
 
-use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::TxOut;
@@ -52,6 +51,11 @@ impl Outputs {
             add(&mut engine, output.script_pubkey.as_bytes(), output.value.to_sat());
         });
         sha256::Hash::from_engine(engine) == self.hash
+    }
+
+    /// Whether a coinbase that begins with them pays nobody else.
+    pub(super) fn pay_only(&self, payee: &Address, outputs: &[TxOut]) -> bool {
+        self.count == 1 && outputs.first().is_some_and(|out| out.script_pubkey == payee.script_pubkey())
     }
 }
 
@@ -192,6 +196,7 @@ impl Jobs {
         if let Err(trouble) = self.ledger.keep_jobs(&jobs, &gone) {
             // This run knows them.
             warn!("{} jobs will not be known after a restart: {trouble}", jobs.len());
+            self.state().gone.extend(gone);
         }
     }
 
@@ -201,17 +206,41 @@ impl Jobs {
     }
 
     /// The heights of blocks that they may have made.
-    pub(super) fn heights(&self) -> RangeInclusive<u32> {
-        let state = self.state();
-        let heights = || state.made.iter().map(|made| made.parent.height);
-        match heights().min().zip(heights().max()) {
-            Some((least, most)) => least.saturating_add(1)..=most.saturating_add(1),
-            None => RangeInclusive::new(1, 0),
-        }
+    pub(super) fn heights(&self) -> BTreeSet<u32> {
+        self.state().made.iter().map(|made| made.parent.height.saturating_add(1)).collect()
     }
 
     /// Whether a license has signed a job that stands below a height.
     pub(super) fn any_below(&self, height: u32, signed: impl Fn(&Address) -> bool) -> bool {
         self.state().made.iter().any(|made| made.parent.height < height && signed(&made.license))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::Amount;
+
+    use super::*;
+    use crate::ledger::book::Plan;
+    use crate::ledger::split::tests::member;
+
+    /// A member may have the chapter's address, and outputs go by their amounts.
+    #[test]
+    fn the_chapters_address_at_the_first_place_does_not_mean_that_it_is_paid_alone() {
+        let (chapter, bob) = (member(1), member(2));
+        let mut plan = Plan::of_chapter(chapter, 50);
+        let outputs = |plan: &Plan| -> Vec<TxOut> {
+            let outputs = plan.outputs();
+            let output = |(payee, amount): (Address, u64)| TxOut {
+                value: Amount::from_sat(amount),
+                script_pubkey: payee.script_pubkey(),
+            };
+            outputs.into_iter().map(output).collect()
+        };
+        assert!(Outputs::of_plan(&plan).pay_only(&chapter, &outputs(&plan)));
+        (plan.split.paid, plan.split.chapter) = (vec![(chapter, 30), (bob, 15)], 5);
+        let of_plan = Outputs::of_plan(&plan);
+        assert!(of_plan.are_of(&outputs(&plan)) && !of_plan.pay_only(&chapter, &outputs(&plan)));
+        assert!(!of_plan.are_of(&outputs(&plan)[..2]));
     }
 }
