@@ -16,6 +16,7 @@ use iop_stratum::difficulty::Target;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::chain::{block_at, read};
 use crate::config::{Books, Flags};
 use crate::ledger::audit::{Report, Unbooked, audit};
 use crate::ledger::book::{Facts, chain_of};
@@ -23,7 +24,6 @@ use crate::ledger::live::wanted_work;
 use crate::ledger::report::{report, to_csv};
 use crate::ledger::split::{Rules, Scheme};
 use crate::ledger::store::{BlockId, Store};
-use crate::nearest::block_at;
 use crate::run::RunError;
 use crate::strays::NOT_HANDED_IN;
 
@@ -198,17 +198,11 @@ impl Comparison<'_> {
             let Some(id) = block_at(self.node, height).await?.filter(|id| !booked.contains(id)) else {
                 continue;
             };
-            let hash = id.hash.to_string();
-            let text = match self.node.call::<String>("getblock", json!([hash, false]), CALL_TIME).await {
-                Ok(text) => text,
-                Err(RpcError::Node { code: code::DELETED, .. }) => break,
-                Err(trouble) => return Err(trouble),
-            };
-            let block = block_of(&text);
-            let license = block.as_ref().and_then(|block| named_license(block.txdata.first()?));
-            let license = license.map(|license| license.to_base58(&self.books.params.prefixes));
+            let Some(seen) = read(self.node, id).await? else { break };
+            let license =
+                named_license(&seen.coinbase).map(|license| license.to_base58(&self.books.params.prefixes));
             if let Some(license) = license.filter(|license| licenses.contains(&license[..])) {
-                report.unbooked.push(Unbooked { height, hash, license });
+                report.unbooked.push(Unbooked { height, hash: id.hash.to_string(), license });
             }
         }
         Ok(())
@@ -218,7 +212,8 @@ impl Comparison<'_> {
     fn compare(&self, id: &BlockId, facts: &Facts, hex: &str, report: &mut Report) -> Result<(), RunError> {
         report.compared += 1;
         let prefixes = &self.books.params.prefixes;
-        let Some(block) = block_of(hex).filter(|block| block.block_hash() == id.hash) else {
+        let block: Option<Block> = hex::decode(hex).ok().and_then(|bytes| deserialize(&bytes).ok());
+        let Some(block) = block.filter(|block| block.block_hash() == id.hash) else {
             report.wrong(format!("the node gives another block for {}", id.hash));
             return Ok(());
         };
@@ -252,11 +247,6 @@ impl Comparison<'_> {
         }
         Ok(())
     }
-}
-
-/// A block as a node gives it.
-fn block_of(hex: &str) -> Option<Block> {
-    deserialize(&hex::decode(hex).ok()?).ok()
 }
 
 /// The work that a block's window is to reach by its own difficulty, in hashes; none where no window counts.

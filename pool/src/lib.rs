@@ -7,7 +7,7 @@
 //! submit → verdict ([`judge`]) → counters ([`workers`], with their [`history`]); a found block goes to every node at
 //! once ([`blocks`]).
 
-mod nearest;
+mod chain;
 mod strays;
 
 pub mod api;

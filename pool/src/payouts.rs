@@ -12,11 +12,11 @@ use iop_consensus::license::key::LicenseKey;
 use iop_mining::rpc::{Node, RpcError};
 use iop_mining::template::Template;
 
+use crate::chain::nearest;
 use crate::job::{Job, JobNumbers, Tip};
 use crate::ledger::live::Request;
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
-use crate::nearest::nearest;
 use crate::solo::SoloJobs;
 use crate::strays::{Strays, Trouble};
 

@@ -13,60 +13,24 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bitcoin::block::Header;
-use bitcoin::consensus::Decodable;
-use bitcoin::consensus::encode;
-use bitcoin::{BlockHash, Transaction, VarInt};
+use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::named_license;
 use iop_mining::coinbase;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError, code};
-use serde_json::json;
+use iop_mining::rpc::{Node, RpcError};
 use tokio::task::block_in_place;
 use tracing::{error, warn};
 
+use crate::chain::{Seen, block_at, nearest, read};
 use crate::ledger::book::{Finding, MATURITY, Plan, Record};
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
-use crate::nearest::{block_at, nearest};
 use jobs::{Jobs, Made, Outputs};
 
 /// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
 const MAX_SEEN: usize = 1_000;
 /// Who found such a block, for people.
 pub(crate) const NOT_HANDED_IN: &str = "not handed in";
-
-/// A block of the chain, as far as it matters here.
-#[derive(Debug)]
-struct Seen {
-    id: BlockId,
-    header: Header,
-    coinbase: Transaction,
-}
-
-impl Seen {
-    /// From a block in hex, as the node gives it.
-    fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
-        let hash = id.hash;
-        let wrong = |what: &str| RpcError::Malformed(format!("getblock {hash}: {what}"));
-        let bytes = hex::decode(text).map_err(|_| wrong("hex expected"))?;
-        let mut rest = &bytes[..];
-        let mut read = || -> Result<_, encode::Error> {
-            let header = Header::consensus_decode(&mut rest)?;
-            VarInt::consensus_decode(&mut rest)?;
-            Ok((header, Transaction::consensus_decode(&mut rest)?))
-        };
-        let (header, coinbase) = read().map_err(|error| wrong(&error.to_string()))?;
-        if header.block_hash() != hash {
-            return Err(wrong("another block"));
-        }
-        Ok(Self { id, header, coinbase })
-    }
-
-    fn parent(&self) -> BlockId {
-        BlockId { height: self.id.height.saturating_sub(1), hash: self.header.prev_blockhash }
-    }
-}
 
 /// Hashes of blocks that were looked at, the latest ones.
 #[derive(Debug, Default)]
@@ -158,8 +122,9 @@ impl Strays {
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
             new.push(seen);
         }
-        // Further down, but never below a block in the books, which does not stand on what comes to be known later.
-        let further = if self.ledger.has_block(&at) { BTreeSet::new() } else { self.jobs.heights() };
+        // Further down, but never below a block in the books, which does not stand on what comes to be known later, nor
+        // below one that was looked at, with all below it.
+        let further = if self.is_known(&at) { BTreeSet::new() } else { self.jobs.heights() };
         for &height in further.range(..=at.height).rev() {
             let Some(id) = block_at(node, height).await? else { continue };
             if self.is_known(&id) {
@@ -190,7 +155,7 @@ impl Strays {
         let Some(license) = named_license(&seen.coinbase) else { return Ok(false) };
         let jobs = self.jobs.of(&license);
         let on_parent = |job: &&Made| job.parent == seen.parent();
-        let mut record = block_in_place(|| self.record(seen, license, jobs.iter().filter(on_parent)))?;
+        let mut record = block_in_place(|| self.record(seen, jobs.iter().filter(on_parent)))?;
         if record.is_none() && !jobs.is_empty() {
             // The signature covers neither parent nor height: who has a job may put its outputs elsewhere. They pay what
             // is owed as long as no other block of ours came between.
@@ -199,7 +164,7 @@ impl Strays {
                 return Err(RpcError::Malformed("the chain has changed meanwhile".to_owned()).into());
             }
             let on_base = |job: &&Made| job.terms.base == base && !on_parent(job);
-            record = block_in_place(|| self.record(seen, license, jobs.iter().filter(on_base)))?;
+            record = block_in_place(|| self.record(seen, jobs.iter().filter(on_base)))?;
         }
         // It may have been handed in meanwhile.
         if self.ledger.has_block(&seen.id) {
@@ -225,14 +190,13 @@ impl Strays {
     fn record<'a>(
         &self,
         seen: &Seen,
-        license: Address,
         jobs: impl Iterator<Item = &'a Made>,
     ) -> Result<Option<Record>, LedgerError> {
         for job in jobs {
             if let Some((plan, solo)) = self.plan(seen, job)? {
                 let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
                 let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
-                let finding = Finding { time: u64::from(seen.header.time), license, finder };
+                let finding = Finding { time: u64::from(seen.header.time), license: job.license, finder };
                 return Ok(Some(plan.record(seen.id, finding, self.ledger.prefixes())));
             }
         }
@@ -263,15 +227,6 @@ impl Strays {
         }
         let plan = self.ledger.plan_again(&job.terms, None)?;
         Ok(Outputs::of_plan(&plan).are_of(outputs).then_some((plan, None)))
-    }
-}
-
-/// A block as a node has it; none where it has deleted its data.
-async fn read(node: &Node, id: BlockId) -> Result<Option<Seen>, RpcError> {
-    match node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
-        Ok(text) => Seen::read(id, &text).map(Some),
-        Err(RpcError::Node { code: code::DELETED, .. }) => Ok(None),
-        Err(trouble) => Err(trouble),
     }
 }
 
@@ -314,7 +269,7 @@ mod tests {
         header.prev_blockhash = template.parent;
         let id = BlockId { height: template.height, hash: header.block_hash() };
         let jobs = second.jobs.of(&license);
-        second.record(&Seen { id, header, coinbase }, license, jobs.iter()).unwrap()
+        second.record(&Seen { id, header, coinbase }, jobs.iter()).unwrap()
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) struct Made {
     number: u64,
     pub(super) parent: BlockId,
     /// Who signed.
-    license: Address,
+    pub(super) license: Address,
     pub(super) terms: Terms,
     pub(super) outputs: Outputs,
 }
