@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -16,7 +17,7 @@ use iop_stratum::difficulty::Difficulty;
 use super::audit::{Report, audit};
 use super::book::{Facts, Finding, Record};
 use super::live::{Request, wanted_work};
-use super::queue::Accepted;
+use super::queue::{Accepted, Waiter};
 use super::split::tests::{member, rules};
 use super::split::{Input, Split};
 use super::store::{Batch, BlockId, Store};
@@ -141,6 +142,58 @@ impl Pool {
 
 fn audited(folder: &Path) -> Report {
     audit(&Store::open_to_read(folder).unwrap(), &prefixes()).unwrap()
+}
+
+/// Counts its shares.
+#[derive(Debug, Default)]
+struct Counter {
+    ticket: Arc<Ticket>,
+    committed: AtomicU64,
+    panics: bool,
+}
+
+impl Waiter for Counter {
+    fn on_committed(&self) {
+        self.committed.fetch_add(self.ticket.take(), Ordering::Relaxed);
+        assert!(!self.panics, "as a bug would");
+    }
+}
+
+/// On one thread, so that the task has begun when the shares come.
+#[tokio::test]
+async fn each_who_waits_hears_of_all_its_shares_though_another_panics_and_one_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    let task = tokio::spawn(Arc::clone(&pool.ledger).pass_wakes_on());
+    tokio::task::yield_now().await;
+    let waiters = [false, true, false].map(|panics| Arc::new(Counter { panics, ..Counter::default() }));
+    for waiter in &waiters {
+        let holder: Weak<Counter> = Arc::downgrade(waiter);
+        waiter.ticket.belongs_to(holder);
+    }
+    let [bad, gone] = [1, 2].map(|index| Arc::clone(&waiters[index].ticket));
+    let [good, bad_waiter, last] = waiters;
+    drop(last);
+    for _ in 0..100 {
+        for ticket in [&gone, &bad, &good.ticket] {
+            pool.ticket = Arc::clone(ticket);
+            pool.share(1, 1.0, 1, None);
+        }
+        pool.wait();
+        tokio::task::yield_now().await;
+    }
+    let told = async {
+        while good.committed.load(Ordering::Relaxed) < 100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bad.changed().await;
+        gone.changed().await;
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("all are told");
+    assert_eq!(bad_waiter.committed.load(Ordering::Relaxed), 100);
+    assert_eq!(gone.take(), 100, "as much is left to whoever waits for the change");
+    task.abort();
+    pool.close();
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! One connection: what its task and the round over all connections share, and the task.
+//! One connection: what its task and others share, and the task.
 //!
-//! Both take a turn at a time, under a lock that is never held while anything waits: the task reads, answers and
-//! keeps the times; the round ([`super::round`]) sends new jobs. What a turn of the round leaves to be done (the socket
-//! is full, a timer must be set earlier), the task is woken for. When the pool ends, those who speak Stratum are told
-//! to come again.
+//! All take a turn at a time, under a lock that is never held while anything waits: the task reads, answers and keeps the
+//! times; the round ([`super::round`]) sends new jobs, and the log's task ([`crate::ledger::queue`]) the answers to shares
+//! that are counted now. What a turn of those leaves to be done (the socket is full, a timer must be set earlier), the
+//! task is woken for. When the pool ends, those who speak Stratum are told to come again.
 
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::Duration;
 
 use iop_mining::bans::Offence;
@@ -22,7 +22,7 @@ use tracing::debug;
 use super::link::{End, Link, MAX_QUEUED, READ_SIZE};
 use super::miner::Miner;
 use super::round::Seat;
-use crate::ledger::Ticket;
+use crate::ledger::queue::{Ticket, Waiter};
 
 /// Time for the last words: to be sent, and then to be read before the connection is torn down.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const FAREWELL_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    /// Wakes the task: shares are in the log, or the round has left something to it.
+    /// Wakes the task: another's turn has left something to it.
     ticket: Arc<Ticket>,
     /// The round has found the state in use; the task looks for new work itself.
     passed_over: AtomicBool,
@@ -63,16 +63,19 @@ struct Wait {
 impl Connection {
     /// A new one.
     #[must_use]
-    pub fn new(stream: TcpStream, tls: Option<Box<ServerConnection>>, miner: Miner) -> Self {
+    pub fn new(stream: TcpStream, tls: Option<Box<ServerConnection>>, miner: Miner) -> Arc<Self> {
         let _ = stream.set_nodelay(true); // it works without, only slower
         let link = Link::new(tls, *miner.limits());
         let timer = link.deadline(&miner);
-        Self {
+        let connection = Arc::new(Self {
             stream,
             ticket: Arc::clone(miner.ticket()),
             passed_over: AtomicBool::new(false),
             state: Mutex::new(State { link, miner, timer, end: None, over: false }),
-        }
+        });
+        let waiter: Weak<Self> = Arc::downgrade(&connection);
+        connection.ticket.belongs_to(waiter);
+        connection
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,35 +95,47 @@ impl Connection {
         // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
         *timer = (*timer).min(link.deadline(miner));
         Ok(Wait {
-            reading: link.may_read() && !miner.is_ahead_of_the_log(),
+            reading: is_read(link, miner),
             writing: link.has_more(),
             log: miner.has_uncommitted(),
             timer: *timer,
         })
     }
 
-    /// The round's turn: sends the job of the latest snapshot, and leaves to the task what else there is to do.
-    pub(super) fn offer(&self) {
+    /// The turn of another than the task: does something, sends what there is then, and leaves to the task what else
+    /// there is to do. False if somebody else has a turn now.
+    fn others_turn(&self, act: impl FnOnce(&mut Miner)) -> bool {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
-            Err(TryLockError::WouldBlock) => {
-                self.passed_over.store(true, Ordering::Release);
-                return self.ticket.wake();
+            Err(TryLockError::WouldBlock) => return false,
+            Err(TryLockError::Poisoned(_)) => {
+                self.ticket.wake(); // its task ends with a panic too
+                return true;
             }
-            Err(TryLockError::Poisoned(_)) => return self.ticket.wake(), // its task ends with a panic too
         };
         let State { link, miner, timer, end, over } = &mut *state;
         if *over {
-            return;
+            self.ticket.wake(); // its last words
+            return true;
         }
-        let waited = link.has_more();
-        miner.on_news();
+        let (reading, waited) = (is_read(link, miner), link.has_more());
+        act(miner);
         let sent = link.send(&self.stream, miner);
-        if waited || link.has_more() || sent.is_err() || link.deadline(miner) < *timer {
+        let left = waited || link.has_more() || sent.is_err() || is_read(link, miner) != reading;
+        if left || link.deadline(miner) < *timer {
             self.ticket.wake();
         }
         if let Err(found) = sent {
             end.get_or_insert(found);
+        }
+        true
+    }
+
+    /// Sends the job of the latest snapshot.
+    pub(super) fn offer(&self) {
+        if !self.others_turn(Miner::on_news) {
+            self.passed_over.store(true, Ordering::Release);
+            self.ticket.wake();
         }
     }
 
@@ -190,6 +205,19 @@ impl Connection {
         };
         let _ = timeout(FAREWELL_TIME, drain).await;
     }
+}
+
+impl Waiter for Connection {
+    fn on_committed(&self) {
+        if !self.others_turn(Miner::on_committed) {
+            self.ticket.wake();
+        }
+    }
+}
+
+/// Whether what comes in is read now.
+fn is_read(link: &Link, miner: &Miner) -> bool {
+    link.may_read() && !miner.is_ahead_of_the_log()
 }
 
 /// Serves a connection until it ends or `stop` changes. What is rare or large is boxed: an idle connection is partly

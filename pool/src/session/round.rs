@@ -65,8 +65,7 @@ impl Round {
     /// Lets a connection take part. It looks for work itself when it subscribes, and hears from here of all that
     /// comes later.
     #[must_use]
-    pub fn seat(&self, connection: Connection) -> Seat {
-        let connection = Arc::new(connection);
+    pub fn seat(&self, connection: Arc<Connection>) -> Seat {
         let mut seats = self.lock();
         let number = seats.free.pop().unwrap_or(seats.taken.len());
         if number == seats.taken.len() {

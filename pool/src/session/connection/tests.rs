@@ -5,12 +5,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 
+use iop_stratum::fields::Extranonce1;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::super::miner::tests::{Pool, holds};
+use super::super::miner::tests::{EASY, Pool, holds, solve};
 use super::super::round::Round;
 use super::super::tls::{Tls, TlsFiles};
 use super::*;
@@ -40,6 +41,7 @@ impl Stand {
     async fn new() -> Self {
         let pool = Pool::new();
         tokio::spawn(pool.shared.round.clone().run(pool.shared.snapshots.clone(), Telling::default()));
+        tokio::spawn(Arc::clone(&pool.shared.ledger).pass_wakes_on());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { pool, listener, stop: watch::Sender::new(false), tls: None }
     }
@@ -96,10 +98,17 @@ impl Client {
 
     /// Subscribes; the number of the first job, which comes after its difficulty.
     fn subscribe(&mut self) -> String {
+        self.begin().1
+    }
+
+    /// The same with the connection's extranonce1.
+    fn begin(&mut self) -> (Extranonce1, String) {
         self.say(&subscribe());
-        assert_eq!(self.hear()["id"], 1);
+        let answer = self.hear();
+        assert_eq!(answer["id"], 1);
         assert_eq!(self.hear()["method"], "mining.set_difficulty");
-        self.job()
+        let extranonce1 = u32::from_str_radix(answer["result"][1].as_str().unwrap(), 16).unwrap();
+        (Extranonce1::from_u32(extranonce1), self.job())
     }
 }
 
@@ -161,6 +170,38 @@ async fn a_busy_connection_holds_nobody_up_and_gets_the_job_when_it_is_free() {
         drop(state);
         assert_eq!(late.job(), job.id.as_str());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shares_are_answered_whoever_has_a_turn_when_they_are_counted() {
+    let mut stand = Stand::new().await;
+    stand.publish();
+    let (connection, mut client) = stand.client().await;
+    let (extranonce1, _) = client.begin();
+    let user = stand.pool.user();
+    client.say(&json!({"id": 2, "method": "mining.authorize", "params": [user, "x"]}));
+    assert_eq!(client.hear()["result"], true);
+    let done = Arc::new(AtomicBool::new(false));
+    let busy = Arc::clone(&done);
+    let others = std::thread::spawn(move || {
+        while !busy.load(Ordering::Relaxed) {
+            let state = connection.lock();
+            std::thread::sleep(Duration::from_micros(300)); // a commit falls into most of these
+            drop(state);
+            std::thread::yield_now();
+        }
+    });
+    for id in 3..103 {
+        let job = stand.publish();
+        assert_eq!(client.job(), job.id.as_str());
+        let nonce = solve(&job, extranonce1, EASY, true).to_string();
+        let time = format!("{:08x}", job.template.time);
+        let params = json!([user, job.id.as_str(), "0".repeat(16), time, nonce]);
+        client.say(&json!({"id": id, "method": "mining.submit", "params": params}));
+        assert_eq!(client.hear(), json!({"id": id, "result": true, "error": null}));
+    }
+    done.store(true, Ordering::Relaxed);
+    others.join().unwrap();
 }
 
 /// Does not read until its socket is full and some more jobs wait; then reads all.

@@ -40,7 +40,7 @@ fn difficulty(value: f64) -> Difficulty {
 }
 
 /// About one hash in 16.
-const EASY: f64 = 1.0 / (1u64 << 28) as f64;
+pub(crate) const EASY: f64 = 1.0 / (1u64 << 28) as f64;
 
 impl Pool {
     pub(crate) fn new() -> Self {
@@ -161,7 +161,7 @@ fn methods(lines: &[Value]) -> Vec<&str> {
 }
 
 /// A nonce whose hash is within (or beyond) a difficulty.
-fn solve(job: &Job, extranonce1: Extranonce1, within: f64, good: bool) -> Nonce {
+pub(crate) fn solve(job: &Job, extranonce1: Extranonce1, within: f64, good: bool) -> Nonce {
     let target = Target::from_difficulty(difficulty(within));
     let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
     let (version, ntime) = (Version(job.template.version), NTime(job.template.time));
