@@ -122,9 +122,8 @@ impl Strays {
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
             new.push(seen);
         }
-        // Further down, but never below a block in the books, which does not stand on what comes to be known later, nor
-        // below one that was looked at, with all below it.
-        let further = if self.is_known(&at) { BTreeSet::new() } else { self.jobs.heights() };
+        // Further down, but never below a block in the books, which does not stand on what comes to be known later.
+        let further = if self.ledger.has_block(&at) { BTreeSet::new() } else { self.jobs.heights() };
         for &height in further.range(..=at.height).rev() {
             let Some(id) = block_at(node, height).await? else { continue };
             if self.is_known(&id) {

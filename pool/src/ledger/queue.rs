@@ -54,8 +54,8 @@ impl Ticket {
 
     fn tell(&self) {
         let Some(waiter) = self.waiter.get().and_then(Weak::upgrade) else { return self.wake() };
-        // A bug in one session is no other's trouble.
-        if catch_unwind(AssertUnwindSafe(|| waiter.on_committed())).is_err() {
+        // A bug in one session is no other's trouble, nor is one in its end, where this is the last to hold it.
+        if catch_unwind(AssertUnwindSafe(move || waiter.on_committed())).is_err() {
             self.wake();
         }
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -159,9 +159,26 @@ impl Waiter for Counter {
     }
 }
 
+/// Goes when it is told, and not without trouble.
+#[derive(Debug)]
+struct Leaver(Mutex<Option<Arc<Leaver>>>);
+
+impl Waiter for Leaver {
+    fn on_committed(&self) {
+        let itself = self.0.lock().unwrap().take();
+        drop(itself);
+    }
+}
+
+impl Drop for Leaver {
+    fn drop(&mut self) {
+        panic!("as a bug would");
+    }
+}
+
 /// On one thread, so that the task has begun when the shares come.
 #[tokio::test]
-async fn each_who_waits_hears_of_all_its_shares_though_another_panics_and_one_is_gone() {
+async fn each_who_waits_hears_of_all_its_shares_though_others_panic_or_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let mut pool = Pool::open(folder.path(), rules());
     let task = tokio::spawn(Arc::clone(&pool.ledger).pass_wakes_on());
@@ -174,8 +191,13 @@ async fn each_who_waits_hears_of_all_its_shares_though_another_panics_and_one_is
     let [bad, gone] = [1, 2].map(|index| Arc::clone(&waiters[index].ticket));
     let [good, bad_waiter, last] = waiters;
     drop(last);
+    let (leaving, leaver) = (Arc::new(Ticket::default()), Arc::new(Leaver(Mutex::default())));
+    let holder: Weak<Leaver> = Arc::downgrade(&leaver);
+    leaving.belongs_to(holder);
+    *leaver.0.lock().unwrap() = Some(Arc::clone(&leaver));
+    drop(leaver);
     for _ in 0..100 {
-        for ticket in [&gone, &bad, &good.ticket] {
+        for ticket in [&gone, &bad, &leaving, &good.ticket] {
             pool.ticket = Arc::clone(ticket);
             pool.share(1, 1.0, 1, None);
         }
