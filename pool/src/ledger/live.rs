@@ -165,7 +165,7 @@ impl Ledger {
         self.queue.push(share);
     }
 
-    /// Wakes those whose shares are committed: to be run as a task where sessions run. Never ends.
+    /// Tells those whose shares are committed: to be run as a task where sessions run. Never ends.
     pub async fn pass_wakes_on(self: Arc<Self>) {
         self.wakes.pass_on().await;
     }

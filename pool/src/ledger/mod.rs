@@ -20,7 +20,7 @@ pub mod writer;
 
 pub use book::Book;
 pub use live::{Ledger, User};
-pub use queue::Ticket;
+pub use queue::{Ticket, Waiter};
 pub use share::{Share, ShareHash, UserId};
 pub use split::{Rules, Scheme, Split};
 

@@ -32,7 +32,8 @@ pub struct Ticket {
 
 impl Ticket {
     /// Names who is told, from now on. Without one, or when it is gone, [`Ticket::changed`] tells.
-    pub fn belongs_to(&self, waiter: Weak<dyn Waiter>) {
+    pub fn belongs_to<W: Waiter + 'static>(&self, waiter: &Arc<W>) {
+        let waiter: Weak<W> = Arc::downgrade(waiter);
         let _ = self.waiter.set(waiter); // the first one stays
     }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -17,7 +17,7 @@ use iop_stratum::difficulty::Difficulty;
 use super::audit::{Report, audit};
 use super::book::{Facts, Finding, Record};
 use super::live::{Request, wanted_work};
-use super::queue::{Accepted, Waiter};
+use super::queue::Accepted;
 use super::split::tests::{member, rules};
 use super::split::{Input, Split};
 use super::store::{Batch, BlockId, Store};
@@ -185,15 +185,13 @@ async fn each_who_waits_hears_of_all_its_shares_though_others_panic_or_are_gone(
     tokio::task::yield_now().await;
     let waiters = [false, true, false].map(|panics| Arc::new(Counter { panics, ..Counter::default() }));
     for waiter in &waiters {
-        let holder: Weak<Counter> = Arc::downgrade(waiter);
-        waiter.ticket.belongs_to(holder);
+        waiter.ticket.belongs_to(waiter);
     }
     let [bad, gone] = [1, 2].map(|index| Arc::clone(&waiters[index].ticket));
     let [good, bad_waiter, last] = waiters;
     drop(last);
     let (leaving, leaver) = (Arc::new(Ticket::default()), Arc::new(Leaver(Mutex::default())));
-    let holder: Weak<Leaver> = Arc::downgrade(&leaver);
-    leaving.belongs_to(holder);
+    leaving.belongs_to(&leaver);
     *leaver.0.lock().unwrap() = Some(Arc::clone(&leaver));
     drop(leaver);
     for _ in 0..100 {

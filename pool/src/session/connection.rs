@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use iop_mining::bans::Offence;
@@ -22,7 +22,7 @@ use tracing::debug;
 use super::link::{End, Link, MAX_QUEUED, READ_SIZE};
 use super::miner::Miner;
 use super::round::Seat;
-use crate::ledger::queue::{Ticket, Waiter};
+use crate::ledger::{Ticket, Waiter};
 
 /// Time for the last words: to be sent, and then to be read before the connection is torn down.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -73,8 +73,7 @@ impl Connection {
             passed_over: AtomicBool::new(false),
             state: Mutex::new(State { link, miner, timer, end: None, over: false }),
         });
-        let waiter: Weak<Self> = Arc::downgrade(&connection);
-        connection.ticket.belongs_to(waiter);
+        connection.ticket.belongs_to(&connection);
         connection
     }
 

@@ -26,8 +26,7 @@ use crate::SOFTWARE;
 use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
-use crate::ledger::queue::Ticket;
-use crate::ledger::{Scheme, User};
+use crate::ledger::{Scheme, Ticket, User};
 use crate::workers::Presence;
 
 /// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work. Machines
