@@ -1,24 +1,18 @@
 //! What the gateway adds to a machine's submit, and what many machines cost it.
 //!
 //! Lives here: the real `iop-miner gateway` on a core of its own, in front of a small upstream ([`upstream`]) that shares
-//! the other core with simulated machines ([`machines`]); the same load on a program that only answers ([`echo`]): what is
-//! more than that is the gateway's. Run: `scripts/bench-gateway`.
+//! the other core with simulated machines ([`machines`]); the same load on a program that only answers ([`load::echo`]):
+//! what is more than that is the gateway's. Run: `scripts/bench-gateway`.
 
 #![allow(clippy::unwrap_used)]
 
-mod echo;
+#[path = "../load/mod.rs"]
+mod load;
 mod machines;
-#[allow(dead_code, reason = "the pool's bench uses the rest")]
-#[path = "../pool_load/process.rs"]
-mod process;
-#[allow(dead_code, reason = "the pool's bench uses the rest")]
-#[path = "../pool_load/report.rs"]
-mod report;
 mod upstream;
 
 use std::io;
-use std::net::SocketAddr;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
@@ -26,9 +20,10 @@ use iop_tests::program::{Program, free_port, wait_for};
 use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
+use load::Baseline;
+use load::process::{Memory, cpu_seconds, pinned};
+use load::report::Report;
 use machines::Load;
-use process::{Memory, cpu_seconds, pinned};
-use report::Report;
 
 /// Every hash is a share for the gateway.
 const ANY_HASH: &str = "1e-10";
@@ -69,35 +64,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// The program that only answers
+    /// A program to hold the gateway against, started by this one
     #[command(hide = true)]
-    Echo,
-}
-
-/// The program that only answers.
-struct Echo {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Echo {
-    fn start(cli: &Cli) -> io::Result<Self> {
-        let own = std::env::current_exe()?;
-        let mut child =
-            pinned(cli.gateway_cpu, || Command::new(own).arg("echo").stdout(Stdio::piped()).spawn())?;
-        let mut port = String::new();
-        let stdout = child.stdout.take().expect("it was piped");
-        io::BufRead::read_line(&mut io::BufReader::new(stdout), &mut port)?;
-        let port = port.trim().parse().map_err(io::Error::other)?;
-        Ok(Self { child, address: SocketAddr::from(([127, 0, 0, 1], port)) })
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    Baseline { which: Baseline },
 }
 
 fn load(cli: &Cli, machines: usize) -> Load {
@@ -110,8 +79,8 @@ fn load(cli: &Cli, machines: usize) -> Load {
 }
 
 async fn bare(cli: &Cli, machines: usize, report: &mut Report) -> io::Result<()> {
-    let echo = Echo::start(cli)?;
-    let times = load(cli, machines).run(echo.address, false).await?;
+    let echo = Baseline::Echo.start(cli.gateway_cpu)?;
+    let times = load(cli, machines).run(echo.address(), false).await?;
     report.add_times(&format!("{machines} machines, bare round trip"), times);
     Ok(())
 }
@@ -176,7 +145,10 @@ fn measure(mut cli: Cli) -> io::Result<()> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = if cli.command.is_some() { echo::run() } else { measure(cli) };
+    let done = match cli.command {
+        Some(Hidden::Baseline { which }) => which.run(),
+        None => measure(cli),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

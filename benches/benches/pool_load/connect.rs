@@ -10,7 +10,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use super::Common;
 use super::client::Client;
-use super::report::Report;
+use super::load::report::Report;
 use super::stand::{Blocks, Stand};
 
 /// Logins under way at a time where only the end counts: fewer than a listener's queue holds.
@@ -86,6 +86,15 @@ pub(crate) async fn many(stand: &Stand, count: usize) -> io::Result<Vec<Client>>
     }
     while let Some(done) = logins.join_next().await {
         clients.push(done.map_err(io::Error::other)??);
+    }
+    Ok(clients)
+}
+
+/// So many at a server that knows no logins.
+pub(crate) async fn all_without_login(address: SocketAddr, count: usize) -> io::Result<Vec<Client>> {
+    let mut clients = Vec::with_capacity(count);
+    for number in 0..count {
+        clients.push(Client::without_login(address, number).await?);
     }
     Ok(clients)
 }

@@ -8,9 +8,9 @@ use clap::Args;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::client::Client;
+use super::load::process::Memory;
+use super::load::report::Report;
 use super::notify::{Shared, listen, told_all};
-use super::process::Memory;
-use super::report::Report;
 use super::stand::{self, Blocks, Stand};
 use super::{Common, connect};
 

@@ -2,18 +2,17 @@
 //!
 //! Lives here: which measurements there are and how often each runs. A real node and a real pool ([`stand`]), the pool
 //! on a core of its own; clients that log in as miners do ([`client`]); one module for each measurement; medians
-//! ([`report`]). Single-threaded, so that one core drives far more than a pool on the other can take.
+//! ([`load::report`]). Single-threaded, so that one core drives far more than a pool on the other can take.
 //! Run: `scripts/bench-pool`, or `cargo bench -p iop-benches --bench pool_load -- --help`.
 
 #![allow(clippy::unwrap_used)]
 
-mod bare;
 mod client;
 mod connect;
 mod idle;
+#[path = "../load/mod.rs"]
+mod load;
 mod notify;
-mod process;
-mod report;
 mod shares;
 mod stand;
 mod steady;
@@ -25,7 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use report::Report;
+use load::Baseline;
+use load::report::Report;
 
 /// Measures a pool under load
 #[derive(Debug, Parser)]
@@ -43,7 +43,7 @@ struct Common {
     /// How often each measurement is run; medians are printed
     #[arg(long, global = true, value_name = "N", default_value = "3")]
     runs: usize,
-    /// The core that the pool and the bare sender run on; the rest stays where it was started
+    /// The core that the pool, and what it is held against, run on; the rest stays where it was started
     #[arg(long, global = true, value_name = "CPU")]
     pool_cpu: Option<u32>,
     /// Seconds that a load lasts
@@ -64,7 +64,7 @@ struct Common {
 enum Measurement {
     /// Most shares a second that are answered, each connection with some on their way
     Shares(shares::Options),
-    /// Shares at a fixed rate: time from when each was due to its answer
+    /// Shares at a fixed rate: time to each one's answer, beside a program that only answers
     Steady(steady::Options),
     /// From a new tip to the first and the last notify, beside a program that only writes the same bytes
     Notify(notify::Options),
@@ -74,9 +74,9 @@ enum Measurement {
     Idle(idle::Options),
     /// All of them
     All,
-    /// The bare sender, started by `notify`
+    /// A program to hold the pool against, started by this one
     #[command(hide = true)]
-    Bare,
+    Baseline { which: Baseline },
 }
 
 /// All measurements as the numbers have them.
@@ -114,14 +114,14 @@ fn run(measurement: &Measurement, common: &Common, report: &mut Report) -> io::R
         Measurement::Connect(options) => connect::run(options, common, report),
         Measurement::Idle(options) => idle::run(options, common, report),
         Measurement::All => all().iter().try_for_each(|one| run(one, common, report)),
-        Measurement::Bare => bare::run(),
+        Measurement::Baseline { which } => which.run(),
     }
 }
 
 fn measure(cli: Cli) -> io::Result<()> {
     let Cli { measurement, mut common } = cli;
     let measurements = match measurement {
-        Some(Measurement::Bare) => return bare::run(),
+        Some(Measurement::Baseline { which }) => return which.run(),
         Some(Measurement::All) => all(),
         Some(one) => vec![one],
         None if common.bench => all(),

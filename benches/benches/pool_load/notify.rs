@@ -4,9 +4,8 @@
 //! stop it. A tip has two notifies, at once one of a job without transactions and later one with them.
 
 use std::cell::RefCell;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,10 @@ use clap::Args;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::client::{self, Client, Line, Reader};
-use super::process::pinned;
-use super::report::{Report, milliseconds};
+use super::load::report::{Report, milliseconds};
+use super::load::{Baseline, sender};
 use super::stand::{self, Blocks, Stand};
-use super::{Common, bare, connect};
+use super::{Common, connect};
 
 /// Between two tips: the pool leaves a second between two jobs on one tip, and the last of those is to be out.
 const BETWEEN_TIPS: Duration = Duration::from_millis(1_500);
@@ -199,15 +198,15 @@ async fn keep(client: Client, arrivals: Shared) -> io::Result<()> {
 
 /// What the bare sender takes.
 async fn bare_lines(line: &[u8], options: &Options, common: &Common) -> io::Result<Times> {
-    let (sender, address) = Bare::start(common)?;
-    let mut control = TcpStream::connect(address)?;
+    let program = Baseline::Sender.start(common.pool_cpu)?;
+    let mut control = TcpStream::connect(program.address())?;
     let mut text = b"{\"id\":null,\"method\":\"mining.notify\",".to_vec();
     text.extend_from_slice(&line[text.len() + 7..]);
     text.extend_from_slice(b"true]}\n");
-    bare::order(&mut control, options.sessions, &text)?;
+    sender::order(&mut control, options.sessions, &text)?;
     let (arrivals, mut tasks) = (Shared::default(), JoinSet::new());
     for number in 0..options.sessions {
-        let (half, writer) = client::connect(address, number).await?.into_split();
+        let (half, writer) = client::connect(program.address(), number).await?.into_split();
         let (reader, arrivals) = (Reader::new(half), Rc::clone(&arrivals));
         tasks.spawn_local(async move {
             let _open = writer;
@@ -223,28 +222,5 @@ async fn bare_lines(line: &[u8], options: &Options, common: &Common) -> io::Resu
         control.write_all(b"!")?;
         times.add(start, all(&arrivals, options.sessions, |arrivals| arrivals.tips).await?);
     }
-    drop(sender);
     Ok(times)
-}
-
-/// The bare sender's process; ends with its owner.
-struct Bare(Child);
-
-impl Bare {
-    fn start(common: &Common) -> io::Result<(Self, SocketAddr)> {
-        let program = std::env::current_exe()?;
-        let mut child =
-            pinned(common.pool_cpu, || Command::new(program).arg("bare").stdout(Stdio::piped()).spawn())?;
-        let mut port = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut port)?;
-        let port: u16 = port.trim().parse().map_err(|_| io::Error::other("the bare sender gave no port"))?;
-        Ok((Self(child), SocketAddr::from(([127, 0, 0, 1], port))))
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

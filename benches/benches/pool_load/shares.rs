@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::client::{Client, Line, Sent, Shares};
-use super::report::Report;
+use super::load::report::Report;
 use super::stand::{Blocks, Stand};
 use super::{Common, connect};
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Common;
-use super::process::{Memory, cpu_seconds, pinned};
+use super::load::process::{Memory, cpu_seconds, pinned};
 
 /// Which work a block needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Shares at a fixed rate, over all connections in turn: time from when each was sent until its answer is read.
 //!
 //! Also from when it was due: a share that leaves late counts as late there, whoever held it up. Where the two differ,
-//! the generator's core was busy with something else.
+//! the generator's core was busy with something else. In each run the same load then goes to the program that only
+//! answers, in the pool's place on its core: what it takes is no pool's.
 
 use std::cell::RefCell;
 use std::io;
@@ -12,8 +13,9 @@ use clap::Args;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::{JoinSet, LocalSet};
 
-use super::client::{Line, Reader, Sent, Shares};
-use super::report::Report;
+use super::client::{Client, Line, Reader, Sent, Shares};
+use super::load::Baseline;
+use super::load::report::Report;
 use super::shares::check;
 use super::stand::{Blocks, Stand};
 use super::{Common, connect};
@@ -41,31 +43,49 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
     let name = format!("{} shares/s over {} connections", options.rate, options.connections);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
-        let (times, mut tasks, mut senders) = (Times::default(), JoinSet::new(), Vec::new());
-        for client in connect::many(&stand, options.connections).await? {
-            let shares = Rc::new(RefCell::new(Shares::of(&client)));
-            tasks.spawn_local(listen(client.reader, Rc::clone(&shares), Rc::clone(&times)));
-            senders.push((shares, client.writer));
-        }
-        let start = Instant::now();
-        let lasts = WARM_UP + Duration::from_secs(common.seconds);
-        let sent = tokio::select! {
-            sent = send(&mut senders, options.rate, start, lasts) => sent?,
-            ended = tasks.join_next() => return ended.expect("there are connections").map_err(io::Error::other)?,
-        };
-        let end = Instant::now() + PATIENCE;
-        while (times.borrow().len() as u64) < sent && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let times = times.take();
-        let measured = times.iter().filter(|(share, _)| share.due >= start + WARM_UP);
-        let answers = measured.clone().map(|(share, answered)| *answered - share.sent).collect();
-        report.add_times(&format!("{name}: answer"), answers);
-        let answers = measured.map(|(share, answered)| *answered - share.due).collect();
-        report.add_times(&format!("{name}: answer, from when the share was due"), answers);
+        let clients = connect::many(&stand, options.connections).await?;
+        let sent = load(clients, &format!("{name}: answer"), options, common, report).await?;
         report.add(format!("{name}: RSS"), stand.memory()?.resident / 1e6, "MB");
-        check(&stand, sent)
+        check(&stand, sent)?;
+        let echo = Baseline::Echo.start(common.pool_cpu)?;
+        let clients = connect::all_without_login(echo.address(), options.connections).await?;
+        load(clients, &format!("{name}: bare answer"), options, common, report).await.map(|_| ())
     })
+}
+
+/// Lets the clients submit, and reports the times of their answers. Gives the number of shares.
+async fn load(
+    clients: Vec<Client>,
+    name: &str,
+    options: &Options,
+    common: &Common,
+    report: &mut Report,
+) -> io::Result<u64> {
+    let (times, mut tasks, mut senders) = (Times::default(), JoinSet::new(), Vec::new());
+    for client in clients {
+        let shares = Rc::new(RefCell::new(Shares::of(&client)));
+        tasks.spawn_local(listen(client.reader, Rc::clone(&shares), Rc::clone(&times)));
+        senders.push((shares, client.writer));
+    }
+    let start = Instant::now();
+    let lasts = WARM_UP + Duration::from_secs(common.seconds);
+    let sent = tokio::select! {
+        sent = send(&mut senders, options.rate, start, lasts) => sent?,
+        ended = tasks.join_next() => return ended.expect("there are connections").map_err(io::Error::other)?,
+    };
+    let end = Instant::now() + PATIENCE;
+    while (times.borrow().len() as u64) < sent && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let times = times.take();
+    if (times.len() as u64) < sent {
+        return Err(io::Error::other(format!("{} of {sent} shares were answered", times.len())));
+    }
+    let measured = times.iter().filter(|(share, _)| share.due >= start + WARM_UP);
+    report.add_times(name, measured.clone().map(|(share, answered)| *answered - share.sent).collect());
+    let from_due = measured.map(|(share, answered)| *answered - share.due).collect();
+    report.add_times(&format!("{name}, from when the share was due"), from_due);
+    Ok(sent)
 }
 
 /// Sends every share when it is due. Between two it lets the readers run, and never sleeps: timers are too coarse.
@@ -95,7 +115,7 @@ async fn send(
     Ok(total)
 }
 
-async fn listen(mut reader: Reader, shares: Rc<RefCell<Shares>>, times: Times) -> io::Result<()> {
+async fn listen(mut reader: Reader, shares: Rc<RefCell<Shares>>, times: Times) -> io::Result<u64> {
     loop {
         let mut now = None;
         let each = |line: Line<'_>| {
