@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::licensing::args::LicenseCommand;
 use crate::offline::{ExportArgs, ImportArgs, ReindexArgs, VerifyArgs};
 use crate::settings::Settings;
-use crate::{keys, licensing, offline, run};
+use crate::{keys, licensing, offline, output, run};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -79,9 +79,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // Whoever closed stdout does not want it.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            return end(output::print(error.to_string().trim_end()));
         }
         Err(error) => return fail(&Failure::Usage(one_line(&error))),
     };
@@ -96,6 +94,10 @@ pub fn main() -> ExitCode {
         Command::Key(KeyCommand::Show { network, file }) => keys::show(&network, &file),
         Command::Key(KeyCommand::Devnet { out }) => keys::devnet(&out),
     };
+    end(done)
+}
+
+fn end(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),

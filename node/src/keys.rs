@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::args::NetworkArgs;
 use crate::failure::Failure;
+use crate::output::print;
 use crate::settings::{network_params, read_secret};
 
 /// Makes a key and prints its address.
@@ -27,7 +28,7 @@ pub(crate) fn new(network: &NetworkArgs, out: &Path) -> Result<(), Failure> {
         }
     };
     write(out, &key, &params.prefixes)?;
-    say(&key.address().to_base58(&params.prefixes))
+    print(&key.address().to_base58(&params.prefixes))
 }
 
 /// Prints what is public of a key file.
@@ -35,8 +36,8 @@ pub(crate) fn show(network: &NetworkArgs, file: &Path) -> Result<(), Failure> {
     let params = network_params(network)?;
     let key = LicenseKey::from_wif(&read_secret(file)?, &params.prefixes)
         .map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
-    say(&format!("address {}", key.address().to_base58(&params.prefixes)))?;
-    say(&format!("pubkey  {}", hex::encode(key.pubkey())))
+    print(&format!("address {}", key.address().to_base58(&params.prefixes)))?;
+    print(&format!("pubkey  {}", hex::encode(key.pubkey())))
 }
 
 /// Writes devnet's published keys; files that hold them already are left alone.
@@ -50,14 +51,9 @@ pub(crate) fn devnet(out: &Path) -> Result<(), Failure> {
         if !there {
             write(&path, &key, &prefixes)?;
         }
-        say(&format!("{} {}", path.display(), key.address().to_base58(&prefixes)))?;
+        print(&format!("{} {}", path.display(), key.address().to_base58(&prefixes)))?;
     }
     Ok(())
-}
-
-/// A line of the result.
-fn say(line: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{line}").map_err(|error| Failure::Failed(format!("stdout: {error}")))
 }
 
 /// Never writes over a file: it may hold the only copy of another key.

@@ -25,6 +25,7 @@ mod keys;
 mod licensing;
 mod offline;
 mod open_files;
+mod output;
 mod progress;
 mod rpc;
 mod run;

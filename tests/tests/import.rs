@@ -47,6 +47,12 @@ impl World {
         self.chain.tip().to_string()
     }
 
+    /// A named pipe.
+    fn pipe(&self, name: &str) -> PathBuf {
+        assert!(Command::new("mkfifo").arg(self.path(name)).status().unwrap().success());
+        self.path(name)
+    }
+
     /// A command on the data in a folder.
     fn args(&self, command: &str, data: &str) -> Vec<String> {
         let mut args =
@@ -120,6 +126,7 @@ fn what_is_no_block_file_of_this_network_is_refused_in_one_line_and_nothing_is_m
         |files: &[&str], status, said: &[&str]| world.refuses("import", "data", files, status, said);
     refuses(&[text(&missing)], 1, &["missing.dat", "cannot be read"]);
     refuses(&[text(world.dir.path())], 1, &["is not a regular file"]);
+    refuses(&[text(&world.pipe("pipe.dat"))], 1, &["pipe.dat is not a regular file"]);
     refuses(&[text(&main)], 1, &["main.dat", "fd b0 bb d3, the magic of main", "magic 35 b2 cc 9e"]);
     refuses(&[text(&empty)], 1, &["the file is empty"]);
     refuses(&[text(&zeros)], 1, &["begins with 00 00 00 00"]);
@@ -128,6 +135,34 @@ fn what_is_no_block_file_of_this_network_is_refused_in_one_line_and_nothing_is_m
     for command in ["verify", "reindex", "export"] {
         let more: &[&str] = if command == "export" { &["x.dat"] } else { &[] };
         world.refuses(command, "data", more, 1, &["holds no node's data"]);
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure_and_one_that_nobody_reads_is_none() {
+    let world = World::new(3);
+    let file = world.write("all.dat", &bytes(&world.blocks));
+    let pubkey = ["key", "new", "--out"].map(str::to_owned).into_iter();
+    let keys = pubkey.chain([world.path("key.wif").display().to_string()]).chain(world.network.flags());
+    let import = [world.args("import", "a"), vec![file.display().to_string()]].concat();
+    for args in [import, world.args("verify", "a"), world.args("reindex", "a"), keys.collect()] {
+        let to = |stdout: Stdio| {
+            let mut command = Command::new(programs().join("iop-node"));
+            let output = command.args(&args).stdout(stdout).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (status, said) = to(full.into());
+        assert_eq!(status, Some(1), "{args:?}: {said}");
+        assert!(
+            said.ends_with("stdout cannot be written: No space left on device (os error 28)\n"),
+            "{said}"
+        );
+        if args[0] != "key" {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            assert_eq!(to(writer.into()).0, Some(0), "{args:?}");
+        }
     }
 }
 
@@ -195,6 +230,20 @@ fn an_exported_chain_is_the_same_chain_and_a_range_is_just_that_range() {
     world.refuses("export", "b", &["--from", "9", "--to", "8", "x"], 2, &["heights 9 to 8"]);
     world.refuses("export", "b", &["--to", "131", "x"], 2, &["tip at 130"]);
     world.refuses("export", "b", &["/missing/x.dat"], 1, &["/missing/x.dat cannot be written"]);
+    world.refuses("export", "b", &[text(world.dir.path())], 1, &["cannot be written: is a directory"]);
+    // Behind a link, and into a pipe.
+    let link = world.path("link.dat");
+    std::os::unix::fs::symlink("out.dat", &link).unwrap();
+    assert_eq!(world.run("export", "b", &["--to", "0", text(&link)]).0, Some(0));
+    assert!(std::fs::read(&out).unwrap() == bytes([&genesis]) && link.is_symlink());
+    let pipe = world.pipe("pipe.dat");
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    assert_eq!(world.run("export", "b", &["--to", "3", text(&pipe)]).0, Some(0));
+    assert!(reader.join().unwrap() == bytes(std::iter::once(&genesis).chain(&world.blocks[..3])));
+    assert!(std::os::unix::fs::FileTypeExt::is_fifo(&pipe.metadata().unwrap().file_type()));
     let left: Vec<_> = std::fs::read_dir(world.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("tmp")), "{left:?}");
 }

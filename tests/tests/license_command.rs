@@ -111,6 +111,41 @@ fn licenses_come_and_go_and_the_cap_changes() {
 }
 
 #[test]
+fn what_waits_for_a_block_is_not_done_twice_and_not_undone() {
+    let stand = Stand::start("waiting");
+    (0..3).for_each(|_| stand.mine()); // as many coins more that are mature
+    let [first, second] = [(); 2].map(|()| new_address(stand.dir.path(), &stand.network));
+    let (txid, _) = succeeded(stand.license(&["add", &first]));
+    let waits = format!("transaction {txid} waits for a block (add licenses {first})");
+    let said = refused(stand.license(&["add", &first]), 1);
+    assert!(
+        said.contains(&format!("{waits}: {first} is left out")) && said.contains("nothing to do"),
+        "{said}"
+    );
+    let said = refused(stand.license(&["remove", &first]), 1);
+    assert!(said.contains(&waits) && said.contains("is open"), "{said}");
+    let (text, said) = succeeded(stand.license(&["add", &first, &second, "--json"]));
+    assert!(said.contains(&format!("{first} is left out")), "{said}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&report["addresses"], &report["left_out"]), (&json!([second]), &json!([first])));
+    stand.mine();
+    // The cap is on with factor 2; one change of it waits, and the next spends what that gives back.
+    let (txid, _) = succeeded(stand.license(&["enable-cap", "--factor", "5"]));
+    let waits = format!("transaction {txid} waits for a block (enable the cap with factor 5)");
+    assert!(
+        refused(stand.license(&["enable-cap", "--factor", "5"]), 1)
+            .contains(&format!("{waits}: nothing to do"))
+    );
+    assert!(refused(stand.license(&["disable-cap"]), 1).contains(&waits));
+    succeeded(stand.license(&["disable-cap", "--utxo", &format!("{txid}:1")]));
+    stand.mine();
+    assert!(stand.whitelisted(&first) && stand.whitelisted(&second));
+    let stats = stand.stats();
+    assert_eq!((&stats["minercapenabled"], &stats["currentwhitelisted"]), (&json!(false), &json!(6)));
+    succeeded(stand.license(&["remove", &first]));
+}
+
+#[test]
 fn named_coins_are_spent_and_a_dry_run_sends_nothing() {
     let stand = Stand::start("coins");
     let rpc = &stand.node.rpc;

@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 
 use super::action::AdminCoin;
 use super::args::Common;
+use super::waiting::Waiting;
+use super::warn;
 use crate::failure::Failure;
 use crate::settings::{default_datadir, read_secret};
 
@@ -119,6 +121,20 @@ impl Node {
     /// `dumpminerstats`, of one address or of all.
     pub(super) async fn license_stats(&self, address: Option<&str>) -> Result<Value, Failure> {
         self.call("dumpminerstats", address.map_or(json!([]), |address| json!([address]))).await
+    }
+
+    /// Admin actions in the block that would come next. A node that has no template says why, and that is passed on: what
+    /// waits there does not keep anything from being sent.
+    pub(super) async fn waiting(&self, params: &Params) -> Result<Vec<Waiting>, Failure> {
+        match self.try_call("getblocktemplate", json!([{"rules": ["segwit"]}])).await? {
+            Ok(template) => Waiting::all_in(&template, params),
+            Err((code, message)) => {
+                warn(&format!(
+                    "what waits at the node is not known: getblocktemplate: {message} (code {code})"
+                ));
+                Ok(Vec::new())
+            }
+        }
     }
 
     /// The admin's coins that can be spent in the next block and that nothing in the mempool spends.

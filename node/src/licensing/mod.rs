@@ -1,13 +1,15 @@
 //! `iop-node license`: builds, signs and sends the transactions that change who may mine and how much.
 //!
-//! Lives here: what is asked ([`args`]), a node as seen by a client ([`client`]), the transaction ([`action`]), and the
-//! order in which a command goes through them. Does not live here: the rules; a finished transaction is read with those
-//! of `iop-consensus` before it is sent. There is no wallet: an admin's coins are named by the caller or found by the
-//! node. Data goes: flags and key file -> checks against the node -> coins -> signed transaction -> read back -> sent.
+//! Lives here: what is asked ([`args`]), a node as seen by a client ([`client`]), what waits there ([`waiting`]), the
+//! transaction ([`action`]), and the order in which a command goes through them. Does not live here: the rules; a finished
+//! transaction is read with those of `iop-consensus` before it is sent. There is no wallet: an admin's coins are named by
+//! the caller or found by the node.
+//! Data goes: flags and key file -> checks against the node -> coins -> signed transaction -> read back -> sent.
 
 mod action;
 pub(crate) mod args;
 mod client;
+mod waiting;
 
 use std::io::Write;
 
@@ -19,10 +21,12 @@ use iop_consensus::params::Params;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::output::print;
 use crate::settings::{network_params, read_secret};
 use action::{Action, AdminCoin, Built};
 use args::{Common, LicenseCommand};
 use client::Node;
+use waiting::Waiting;
 
 /// The longest list of addresses that one transaction takes: it stays far below the size that is relayed.
 const MAX_TARGETS: usize = 1_000;
@@ -103,7 +107,14 @@ async fn act(
     common: &Common,
 ) -> Result<(), Failure> {
     let tip = node.check_network(params).await?;
-    let (targets, skipped) = without_done(node, params, verb, targets).await?;
+    let waiting = node.waiting(params).await?;
+    if let Some(one) = waiting.iter().find(|one| one.opposes(verb, &targets, &common.utxo)) {
+        let shown = one.shown(params);
+        return Err(Failure::Failed(format!(
+            "{shown}: which of the two would come first is open, wait until it is in one"
+        )));
+    }
+    let (targets, skipped) = without_done(node, params, verb, targets, &waiting).await?;
     let action = Action { verb, targets, amount: common.amount, fee_rate: common.fee_rate };
     let coins = match &common.utxo[..] {
         [] => find_coin(node, params, key, &action).await?,
@@ -121,7 +132,9 @@ async fn without_done(
     params: &Params,
     verb: Verb,
     targets: Vec<Address>,
+    waiting: &[Waiting],
 ) -> Result<(Vec<Address>, Vec<Address>), Failure> {
+    let does = |target: Option<&Address>| waiting.iter().find(|one| one.does(verb, target));
     let stats = node.license_stats(None).await?;
     let (enabled, factor) = (stats["minercapenabled"] == true, stats["currentfactor"].as_u64());
     match verb {
@@ -133,7 +146,12 @@ async fn without_done(
         Verb::DisableCap if !enabled => {
             return Err(Failure::Failed("the cap is off already: nothing to do".to_owned()));
         }
-        Verb::EnableCap { .. } | Verb::DisableCap => return Ok((targets, Vec::new())),
+        Verb::EnableCap { .. } | Verb::DisableCap => {
+            return match does(None) {
+                Some(one) => Err(Failure::Failed(format!("{}: nothing to do", one.shown(params)))),
+                None => Ok((targets, Vec::new())),
+            };
+        }
         Verb::Add | Verb::Remove => {}
     }
     let (mut left, mut skipped) = (Vec::new(), Vec::new());
@@ -144,6 +162,9 @@ async fn without_done(
         if whitelisted == (verb == Verb::Add) {
             let state = if whitelisted { "is a license already" } else { "is no license" };
             warn(&format!("{text} {state}: left out"));
+            skipped.push(address);
+        } else if let Some(one) = does(Some(&address)) {
+            warn(&format!("{}: {text} is left out", one.shown(params)));
             skipped.push(address);
         } else {
             left.push(address);
@@ -188,7 +209,7 @@ fn report(
         let inputs = built.coins.iter().map(|coin| {
             json!({"txid": coin.outpoint.txid, "vout": coin.outpoint.vout, "amount": coins_text(coin.value)})
         });
-        return say(&format!(
+        return print(&format!(
             "{:#}",
             json!({
                 "action": describe(action.verb),
@@ -218,11 +239,11 @@ fn report(
         Some(txid) => {
             let _ =
                 writeln!(std::io::stderr(), "sent; it holds from the block after the one that takes it in");
-            say(txid)
+            print(txid)
         }
         None => {
             let _ = writeln!(std::io::stderr(), "not sent (--dry-run)");
-            say(&hex)
+            print(&hex)
         }
     }
 }
@@ -251,8 +272,4 @@ fn coins_text(base_units: u64) -> String {
 
 fn warn(line: &str) {
     let _ = writeln!(std::io::stderr(), "iop-node: warning: {line}");
-}
-
-fn say(line: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{line}").map_err(|error| Failure::Failed(format!("stdout: {error}")))
 }

@@ -1,6 +1,7 @@
 //! `iop-node export`: the active chain as a block file, for `import` and for IoP Core's `-loadblock`.
 //!
-//! A file comes to be whole or not at all: it is written beside its place and moved there. `-` is stdout.
+//! A file comes to be whole or not at all: it is written beside its place and moved there. A pipe or a device is
+//! written to as it is. `-` is stdout.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -53,15 +54,29 @@ pub(crate) fn export(args: ExportArgs) -> Result<(), Failure> {
     let cannot =
         |error: io::Error| Failure::Failed(format!("{} cannot be written: {error}", args.file.display()));
     let written = if to_stdout {
-        write(&state, args.from, to, &stop, &mut BufWriter::new(io::stdout().lock())).map_err(cannot)
+        write(&state, args.from, to, &stop, &mut BufWriter::new(io::stdout().lock()))
     } else {
-        write_beside(&state, args.from, to, &stop, &args.file).map_err(cannot)
-    }?;
+        write_to(&state, args.from, to, &stop, &args.file)
+    };
+    let written = written.map_err(cannot)?;
     match written {
         Some(bytes) => note(&format!("{} blocks, {bytes} bytes", to - args.from + 1)),
         None => return Err(Failure::Failed("told to stop: nothing was exported".to_owned())),
     }
     Ok(())
+}
+
+/// Writes to what is there: into a pipe or a device, in place of a file; behind a link, to what it names.
+fn write_to(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path) -> io::Result<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(there) if there.is_file() => write_beside(state, from, to, stop, &path.canonicalize()?),
+        Ok(there) if there.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        Ok(_) => {
+            let sink = File::options().write(true).open(path)?;
+            write(state, from, to, stop, &mut BufWriter::new(sink))
+        }
+        Err(_) => write_beside(state, from, to, stop, path),
+    }
 }
 
 /// Writes to a file of another name and moves it to its place.

@@ -21,13 +21,14 @@ use serde_json::json;
 use super::blockfile::{Finder, Found, read_at};
 use super::headers::Headers;
 use super::progress::Progress;
-use super::{OfflineArgs, Place, Stop, failed, note, print};
+use super::{OfflineArgs, Place, Stop, failed, note};
 use crate::chain::actor::now;
 use crate::chain::checked::{CheckedBlock, Unsound};
 use crate::chain::index::Entry;
 use crate::chain::state::ChainState;
 use crate::chain::verdict::{BlockAccepted, Rejection};
 use crate::failure::Failure;
+use crate::output::print;
 
 /// Blocks that may wait between the two threads, and as many for their turn: at most some 64 MB of the largest.
 const QUEUE: usize = 8;
@@ -119,18 +120,18 @@ fn open_sources(paths: &[PathBuf], params: &Params) -> Result<Vec<Source>, Failu
     let mut before = 0;
     let open = |path: &PathBuf| {
         let unreadable = |error| Failure::Failed(format!("{} cannot be read: {error}", path.display()));
-        let file = File::open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
+        // Asked first: to open a named pipe waits for somebody who writes into it.
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(Failure::Failed(format!("{} is not a regular file", path.display())));
         }
+        let file = File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
         let mut finder = Finder::new(&file, params.magic);
         if finder.next().map_err(unreadable)?.is_none() {
             return Err(Failure::Failed(no_block(path, params)));
         }
         // The reading thread begins at the start again.
         (&file).rewind().map_err(unreadable)?;
-        let length = metadata.len();
         before += length;
         Ok(Source { path: path.clone(), file, length, before: before - length })
     };
@@ -376,14 +377,14 @@ impl Import {
                 "blocks_per_second": counts.blocks as f64 / seconds,
                 "inputs_per_second": counts.inputs as f64 / seconds, "interrupted": interrupted,
             });
-            print(&result.to_string());
+            print(&result.to_string())?;
         } else {
             let end = if interrupted { ", then told to stop" } else { "" };
             print(&format!(
                 "{} blocks in {seconds:.1} s: {} new, {} known, {} refused, {early} without their parent{end}; \
                  the tip is {tip} at height {height}",
                 counts.blocks, counts.new, counts.known, counts.refused
-            ));
+            ))?;
         }
         match &counts.first_refusal {
             Some(first) => Err(Failure::Failed(format!("{} blocks refused, first {first}", counts.refused))),

@@ -140,11 +140,6 @@ impl Stop {
     }
 }
 
-/// A line of result on stdout. Whoever closed it does not want it.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
 /// A line for the operator on stderr.
 fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");

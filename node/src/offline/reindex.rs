@@ -20,12 +20,13 @@ use iop_consensus::versionbits::Cache;
 use serde_json::json;
 
 use super::progress::Progress;
-use super::{OfflineArgs, Place, Stop, failed, note, print};
+use super::{OfflineArgs, Place, Stop, failed, note};
 use crate::chain::actor::now;
 use crate::chain::checked::CheckedBlock;
 use crate::chain::index::{BlockId, BlockIndex};
 use crate::chain::state::ChainState;
 use crate::failure::Failure;
+use crate::output::print;
 use crate::storage::{IndexRecord, Storage, StorageError};
 
 /// Blocks that are connected between two looks at whether to stop.
@@ -231,12 +232,11 @@ fn connect(
             "headers": index.len() + 1, "refused": refused, "height": height, "tip": tip.to_string(),
             "seconds": seconds, "interrupted": more,
         });
-        print(&result.to_string());
+        print(&result.to_string())
     } else {
         let rest = if more { "; the next start of the node connects the rest" } else { "" };
-        print(&format!("the tip is {tip} at height {height}, {refused} blocks refused{rest}"));
+        print(&format!("the tip is {tip} at height {height}, {refused} blocks refused{rest}"))
     }
-    Ok(())
 }
 
 fn height(state: &ChainState) -> u32 {

@@ -18,10 +18,11 @@ use serde_json::json;
 use super::coinset::CoinSetHash;
 use super::progress::Progress;
 use super::replay::{Fault, Loaded, Replay};
-use super::{OfflineArgs, Place, Stop, failed, print};
+use super::{OfflineArgs, Place, Stop, failed};
 use crate::chain::checked::CheckedBlock;
 use crate::chain::state::ChainState;
 use crate::failure::Failure;
+use crate::output::print;
 use crate::storage::BlockUndo;
 
 /// The arguments of `verify`.
@@ -63,10 +64,7 @@ pub(crate) fn verify(args: VerifyArgs) -> Result<(), Failure> {
     let verify = Verify { state: &state, stop: &stop, level: args.level, tip, from };
     let found = if args.full { verify.full() } else { verify.newest() };
     match found {
-        Ok(found) => {
-            verify.report(&found, args.json);
-            Ok(())
-        }
+        Ok(found) => verify.report(&found, args.json),
         Err(_) if stop.is_told() => Err(Failure::Failed("told to stop: no fault so far".to_owned())),
         Err(fault) => Err(Failure::Failed(format!("fault: {fault}"))),
     }
@@ -271,7 +269,7 @@ impl Verify<'_> {
         if self.stop.is_told() { Err(Fault::new()) } else { Ok(()) }
     }
 
-    fn report(&self, found: &Found, as_json: bool) {
+    fn report(&self, found: &Found, as_json: bool) -> Result<(), Failure> {
         let tip = self.state.index().get(self.state.index().tip()).hash;
         let blocks = if self.level == 0 && found.coins.is_none() { 0 } else { self.tip + 1 - self.from };
         if as_json {
@@ -294,7 +292,7 @@ impl Verify<'_> {
         print(&format!(
             "no fault: tip {tip} at height {}, {blocks} blocks looked at{registry}{coins}",
             self.tip
-        ));
+        ))
     }
 }
 
