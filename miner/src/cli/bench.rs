@@ -9,13 +9,14 @@ use iop_kernels::Work;
 use super::{UsageError, shared};
 use crate::bench::BenchSettings;
 use crate::choice::Choice;
+use crate::device::DeviceName;
 
 /// Longest measurement in seconds: an hour.
 pub(super) const MAX_SECONDS: f64 = 3600.0;
 
 #[derive(Debug, Args)]
 pub(super) struct Bench {
-    /// The kernel to measure: auto, a name from `iop-miner devices`, or all that this CPU can run
+    /// The kernel to measure: auto, a name from `iop-miner devices`, or all that the devices can run
     #[arg(long, value_name = "NAME", default_value = "all")]
     kernel: String,
     /// What to measure, separated by commas; see `iop-miner devices`
@@ -42,10 +43,21 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn settings(&self) -> Result<BenchSettings, UsageError> {
+        let mut devices = shared::devices(&self.devices)?;
+        if devices.is_empty() {
+            return Err(UsageError::Device("none".to_owned()));
+        }
         let kernels = match &*self.kernel {
             "all" => iop_kernels::supported().map(Choice::Named).collect(),
+            shared::OPENCL => {
+                devices.retain(|device| *device != DeviceName::Cpu);
+                Vec::new()
+            }
             name => vec![shared::kernel(name)?],
         };
+        if devices.is_empty() {
+            return Err(UsageError::OpenClKernel);
+        }
         if !(self.seconds > 0.0 && self.seconds <= MAX_SECONDS) {
             return Err(UsageError::Seconds(self.seconds));
         }
@@ -58,10 +70,6 @@ impl Bench {
         let versions = self.versions.clone();
         if let Some(odd) = versions.iter().find(|n| !(1..=Work::MAX_VERSIONS).contains(*n)) {
             return Err(UsageError::Versions(*odd));
-        }
-        let devices = shared::devices(&self.devices)?;
-        if devices.is_empty() {
-            return Err(UsageError::Device("none".to_owned()));
         }
         Ok(BenchSettings {
             devices,

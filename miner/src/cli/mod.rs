@@ -133,6 +133,11 @@ pub enum UsageError {
     /// The kernel.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
+    /// The kernel of OpenCL devices, where a CPU's is chosen or no such device is named.
+    #[error(
+        "--kernel opencl: OpenCL devices have it and no other, name them: --devices opencl:PLATFORM.DEVICE expected"
+    )]
+    OpenClKernel,
     /// A device.
     #[error("--devices {0:?}: expected cpu and opencl:PLATFORM.DEVICE, each once; see iop-miner devices")]
     Device(String),
@@ -207,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::choice::Choice;
-    use crate::device::Machine;
+    use crate::device::{DeviceName, Machine};
     use crate::suggest::Suggestion;
 
     fn read(line: &str) -> Result<Command, Exit> {
@@ -263,6 +268,9 @@ mod tests {
             panic!("bench is bench")
         };
         assert_eq!((settings.threads, settings.versions), (vec![3, 2], vec![1, 8]));
+        let both = "iop-miner bench --devices cpu,opencl:0.1 --kernel opencl";
+        let Command::Bench(settings) = read(both).unwrap() else { panic!("bench is bench") };
+        assert_eq!(settings.devices, [DeviceName::OpenCl(0, 1)]);
     }
 
     #[test]
@@ -270,6 +278,11 @@ mod tests {
         let with = |more: &str| usage(&format!("{MINE} {more}"));
         for (line, expected) in [
             (with("--kernel fast"), "--kernel: unknown kernel \"fast\": expected one of auto, "),
+            (with("--kernel opencl"), "--kernel opencl: OpenCL devices have it and no other"),
+            (
+                usage("iop-miner bench --kernel opencl"),
+                "--kernel opencl: OpenCL devices have it and no other",
+            ),
             (
                 with("--url http://a:1"),
                 "--url: malformed pool URL \"http://a:1\": expected stratum+tcp://HOST:PORT",

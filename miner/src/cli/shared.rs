@@ -5,7 +5,6 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
-use iop_kernels::SelectError;
 use iop_stratum::difficulty::Difficulty;
 
 use super::UsageError;
@@ -189,8 +188,15 @@ pub(super) fn devices(names: &[String]) -> Result<Vec<DeviceName>, UsageError> {
     if twice { Err(wrong()) } else { Ok(devices) }
 }
 
-pub(super) fn kernel(name: &str) -> Result<Choice, SelectError> {
-    if name == "auto" { Ok(Choice::Auto) } else { iop_kernels::by_name(name).map(Choice::Named) }
+/// The kernel that all OpenCL devices have, as `bench` and `devices` name it.
+pub(super) const OPENCL: &str = "opencl";
+
+pub(super) fn kernel(name: &str) -> Result<Choice, UsageError> {
+    match name {
+        "auto" => Ok(Choice::Auto),
+        OPENCL => Err(UsageError::OpenClKernel),
+        name => Ok(Choice::Named(iop_kernels::by_name(name)?)),
+    }
 }
 
 pub(super) fn threads(asked: Option<usize>) -> Result<usize, UsageError> {

@@ -38,6 +38,9 @@ pub struct SetupSettings {
 pub fn run(settings: &SetupSettings, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<()> {
     let mut talk = Talk { input, out };
     let shown = settings.out.display();
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", settings.out.display()));
+    check_place(&settings.out).map_err(named)?;
     talk.say("This asks what to mine for, measures, and writes a file for iop-miner run.")?;
     talk.say("An empty answer takes what is in brackets.\n")?;
     let replace = settings.out.exists();
@@ -46,8 +49,7 @@ pub fn run(settings: &SetupSettings, input: &mut impl BufRead, out: &mut impl Wr
     }
     let answers = answers::ask(&mut talk)?;
     let measured = measure(&mut talk, &answers, settings.measure)?;
-    write(&settings.out, &file::text(&answers, &measured), replace)
-        .map_err(|error| io::Error::new(error.kind(), format!("{shown}: {error}")))?;
+    write(&settings.out, &file::text(&answers, &measured), replace).map_err(named)?;
     talk.say(&format!("\n{shown} is written. Start with: iop-miner run --config {shown}"))
 }
 
@@ -91,18 +93,37 @@ fn measure<I: BufRead, O: Write>(
     Ok(lines)
 }
 
-/// Whole or not at all, and for its owner's eyes: there may be a password in it.
-fn write(path: &Path, text: &str, replace: bool) -> io::Result<()> {
+/// Whether a file can be written there. Asked before all the questions.
+fn check_place(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::other("it is no file, and one cannot take its place"));
+    }
+    let unfinished = unfinished(path);
+    open_new(&unfinished)?;
+    std::fs::remove_file(&unfinished)
+}
+
+/// A name beside a file's.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension(format!("{}.new", std::process::id()))
+}
+
+/// For its owner's eyes: there may be a password in it.
+fn open_new(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Whole or not at all.
+fn write(path: &Path, text: &str, replace: bool) -> io::Result<()> {
     if !replace {
-        return options.open(path)?.write_all(text.as_bytes());
+        return open_new(path)?.write_all(text.as_bytes());
     }
-    let unfinished = path.with_extension(format!("{}.new", std::process::id()));
-    let done = options
-        .open(&unfinished)
+    let unfinished = unfinished(path);
+    let done = open_new(&unfinished)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| std::fs::rename(&unfinished, path));
     if done.is_err() {
