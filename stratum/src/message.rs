@@ -125,7 +125,7 @@ impl<'a> Message<'a> {
         if nested_too_deep(line) {
             return Err(MessageError::TooDeep);
         }
-        if line.trim_ascii_start().first() != Some(&b'{') {
+        if !begins_an_object(line) {
             return Err(MessageError::Json("no object begins here".to_owned()));
         }
         let envelope: Envelope<'a> =
@@ -137,6 +137,20 @@ impl<'a> Message<'a> {
         let method = text(method).ok_or(MessageError::Method)?;
         Ok(Self::Call { id, method, params: Params::from_raw(envelope.params)? })
     }
+}
+
+/// An array of its fields would be read as an envelope too.
+fn begins_an_object(line: &[u8]) -> bool {
+    line.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// The id of a line that is an object, and null where it has none that can be sent back.
+pub(crate) fn id_in(line: &[u8]) -> Id {
+    if nested_too_deep(line) || !begins_an_object(line) {
+        return Id::null();
+    }
+    let envelope = serde_json::from_slice::<Envelope<'_>>(line).ok();
+    envelope.and_then(|envelope| Id::from_raw(envelope.id).ok()).unwrap_or_else(Id::null)
 }
 
 /// Brackets that open and do not close, outside strings. Wrong JSON may fool it; the parser then refuses the line.
@@ -259,9 +273,21 @@ impl<'a> Params<'a> {
         field: &'static str,
         max: usize,
     ) -> Result<Cow<'a, str>, FieldError> {
+        self.text_of(index, field, Span { min: 0, max })
+    }
+
+    /// A string of so many bytes.
+    ///
+    /// # Errors
+    /// Missing, not a string, too short or too long.
+    pub(crate) fn text_of(
+        &self,
+        index: usize,
+        field: &'static str,
+        expected: Span,
+    ) -> Result<Cow<'a, str>, FieldError> {
         let text = self.text(index, field)?;
-        if text.len() > max {
-            let expected = Span { min: 0, max };
+        if !(expected.min..=expected.max).contains(&text.len()) {
             return Err(FieldError::Length { field, found: text.len(), unit: "bytes", expected });
         }
         Ok(text)

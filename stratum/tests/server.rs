@@ -64,7 +64,35 @@ fn user_names_and_passwords_are_bounded() {
     );
     assert_eq!(say(&mut session, json!({"id": 1, "method": "mining.authorize", "params": [""]})), None);
     let answers = sent(&mut session);
-    assert!(answers.len() == 3 && answers.iter().all(|answer| answer["error"][0] == 20), "{answers:?}");
+    let said = |answer: &Value| answer["error"][1].as_str().unwrap().to_owned();
+    assert_eq!(answers.len(), 3);
+    assert!(answers.iter().all(|answer| answer["error"][0] == 20), "{answers:?}");
+    assert!(said(&answers[0]).contains("1 to 127") && said(&answers[2]).contains("1 to 127"), "{answers:?}");
+}
+
+#[test]
+fn an_error_goes_to_the_request_whose_id_can_be_read() {
+    let mut session = session();
+    for (line, id) in [
+        (r#"{"id":41,"method":"mining.ping","params":{}}"#, json!(41)),
+        (r#"{"params":"x","id":"a","method":"mining.ping"}"#, json!("a")),
+        (r#"{"id":5,"method":7,"params":[]}"#, json!(5)),
+        (r#"{"id":[5],"method":7,"params":[]}"#, Value::Null),
+        (r#"{"id":5,"method":"#, Value::Null),
+        ("[5]", Value::Null),
+    ] {
+        assert_eq!(session.handle_line(line.as_bytes()).expect("a few bad lines are borne"), None);
+        let answer = sent(&mut session).pop().unwrap();
+        assert_eq!((&answer["id"], &answer["error"][0]), (&id, &json!(20)), "{line}");
+    }
+}
+
+#[test]
+fn every_extension_that_is_listed_is_answered() {
+    let mut session = session();
+    let long = "z".repeat(5_000);
+    say(&mut session, json!({"id": 1, "method": "mining.configure", "params": [["info", long, ""], null]}));
+    assert_eq!(sent(&mut session)[0]["result"], json!({"info": true, long: false, "": false}));
 }
 
 #[test]
@@ -143,7 +171,12 @@ fn a_minimum_difficulty_that_cannot_be_kept_is_refused() {
 #[test]
 fn the_mask_is_told_behind_the_answer_that_agrees_to_it() {
     let mut session = session();
-    for (mask, agreed) in [("ffffffff", "1fffe000"), ("00C00000", "00c00000"), ("6000", "00006000")] {
+    for (mask, agreed) in [
+        (json!("ffffffff"), "1fffe000"),
+        (json!("00C00000"), "00c00000"),
+        (json!("6000"), "00006000"),
+        (Value::Null, "1fffe000"),
+    ] {
         let options = json!({"version-rolling.mask": mask, "version-rolling.min-bit-count": "2"});
         let params = json!([["version-rolling"], options]);
         assert_eq!(say(&mut session, json!({"id": 1, "method": "mining.configure", "params": params})), None);

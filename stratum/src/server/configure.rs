@@ -11,8 +11,6 @@ use crate::message::{Params, number, text};
 
 /// Most extensions that are answered; BIP310 knows four.
 const MAX_EXTENSIONS: usize = 16;
-/// Longest name of an extension that is repeated in the answer, in bytes.
-const MAX_EXTENSION_NAME: usize = 64;
 
 /// What a client asked for, and what it is told.
 #[derive(Debug, Default)]
@@ -54,9 +52,7 @@ pub(super) fn configure(
     let mut configured = Configured::default();
     for raw in listed.iter() {
         let name = text(raw).ok_or(FieldError::Kind { field, expected: "a list of names" })?;
-        if name.len() <= MAX_EXTENSION_NAME {
-            configured.answer(&name, &options, server_mask, max_difficulty);
-        }
+        configured.answer(&name, &options, server_mask, max_difficulty);
     }
     Ok(configured)
 }
@@ -83,7 +79,8 @@ impl Configured {
     }
 
     fn version_rolling(&mut self, options: &Options<'_>, server_mask: VersionMask) -> Value {
-        let asked = match options.get("version-rolling.mask").map(|raw| text(raw)) {
+        let asked = options.get("version-rolling.mask").filter(|raw| raw.get() != "null");
+        let asked = match asked.map(|raw| text(raw)) {
             None => Ok(VersionMask::ALL),
             Some(Some(text)) => VersionMask::parse(&text),
             Some(None) => Err(FieldError::Kind { field: "version-rolling.mask", expected: "a string" }),

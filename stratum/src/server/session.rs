@@ -14,7 +14,7 @@ use crate::difficulty::{Difficulty, Target};
 use crate::fields::{
     Extranonce1, FieldError, MAX_EXTRANONCE2_SIZE, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32,
 };
-use crate::message::{Id, Message, Params, failure, granted, notification, printable, success};
+use crate::message::{Id, Message, Params, failure, granted, id_in, notification, printable, success};
 use crate::verdict::Reject;
 
 /// One client's connection, as the pool sees it.
@@ -226,7 +226,7 @@ impl Session {
             Ok(Message::Answer { .. }) => Ok(None),
             Err(_) if is_http(line) => Err(Fatal::Http),
             Err(error) => {
-                self.send(failure(&Id::null(), &Reject::other(error.to_string())));
+                self.send(failure(&id_in(line), &Reject::other(error.to_string())));
                 self.malformed += 1;
                 if self.malformed >= MAX_MALFORMED { Err(Fatal::Malformed) } else { Ok(None) }
             }
@@ -387,11 +387,7 @@ fn refused(error: FieldError) -> Reject {
 }
 
 fn authorize(id: &Id, params: &Params<'_>) -> Result<Event, Reject> {
-    let user = params.bounded_text(0, "user", MAX_USER).map_err(refused)?;
-    if user.is_empty() {
-        let expected = Span { min: 1, max: MAX_USER };
-        return Err(refused(FieldError::Length { field: "user", found: 0, unit: "bytes", expected }));
-    }
+    let user = params.text_of(0, "user", Span { min: 1, max: MAX_USER }).map_err(refused)?;
     let password = match params.get(1) {
         None => String::new(),
         Some(_) => params.bounded_text(1, "password", MAX_PASSWORD).map_err(refused)?.into_owned(),
