@@ -242,6 +242,11 @@ impl Book {
         self.coming.get(id)
     }
 
+    /// How many blocks the database has.
+    pub(super) fn stored(&self) -> u64 {
+        (self.blocks.len() - self.coming.len()) as u64
+    }
+
     /// Whether a block is in it.
     #[must_use]
     pub fn has(&self, id: &BlockId) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use iop_consensus::address::{Address, Prefixes};
@@ -11,6 +11,7 @@ use tracing::{error, info};
 
 use super::LedgerError;
 use super::book::{Book, Plan, Record, Terms};
+use super::durable::Durable;
 use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
 use super::split::{Amounts, Input, Rules, Scheme, Split};
@@ -84,6 +85,7 @@ pub(super) struct State {
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) store: Store,
+    pub(super) datadir: PathBuf,
     rules: Rules,
     pub(super) prefixes: Prefixes,
     pub(super) queue: Queue,
@@ -119,6 +121,7 @@ impl Ledger {
         let state = State { users, members, window, book, trouble: None };
         let ledger = Arc::new(Self {
             store,
+            datadir: datadir.to_owned(),
             rules,
             prefixes,
             queue: Queue::default(),
@@ -187,6 +190,12 @@ impl Ledger {
     #[must_use]
     pub fn next_height(&self) -> u32 {
         self.lock_state().book.base().map_or(0, |base| base.height.saturating_add(1))
+    }
+
+    /// What the database has by now.
+    pub(super) fn stored(&self) -> Durable {
+        let state = self.lock_state();
+        Durable { shares: state.window.range().end, blocks: state.book.stored() }
     }
 
     /// Whether a block is in the book.
@@ -349,6 +358,12 @@ impl Ledger {
     pub(super) fn settle(&self, state: &mut State, wanted: u128) -> Result<(), LedgerError> {
         let State { window, members, .. } = state;
         window.settle(wanted, &StoredLog { store: &self.store, members })
+    }
+
+    /// Nothing is committed until what this gives is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized {
+        self.lock_state()
     }
 
     pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {

@@ -1,7 +1,8 @@
 //! Money: the share log, what members earned, and what a block's coinbase pays them.
 //!
 //! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
-//! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports.
+//! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports; how much the disk must have
+//! (`durable`).
 //! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
 //! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
 //! next job's outputs; a found block takes its job's split into the book, in the batch of its share.
@@ -17,6 +18,8 @@ pub mod store;
 pub mod views;
 pub mod window;
 pub mod writer;
+
+mod durable;
 
 pub use book::Book;
 pub use live::{Ledger, User};

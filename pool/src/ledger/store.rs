@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use super::book::{Facts, Record};
+use super::durable::Durable;
 use super::share::{Share, UserId};
 use super::split::{Amounts, Credit};
 
@@ -103,8 +104,12 @@ impl Store {
     /// Opens the database in `datadir/ledger`, makes it where it is missing.
     ///
     /// # Errors
-    /// It cannot be opened, or was written by a newer version.
+    /// It cannot be opened, was written by a newer version, or has less than the disk had before.
     pub fn open(datadir: &Path) -> Result<Self, LedgerError> {
+        if Durable::read(datadir)? != Durable::default() {
+            // Looked at first: what cannot be read of a damaged journal is gone when it is opened to write.
+            Self::open_to_read(datadir)?;
+        }
         let (path, folder) = place(datadir);
         let columns = COLUMNS.map(|name| ColumnFamilyDescriptor::new(name, column_options()));
         let db = DB::open_cf_descriptors(&options(true), &path, columns)
@@ -117,21 +122,26 @@ impl Store {
     /// Opens it to read only, also beside a pool that runs: what that pool commits later is not seen.
     ///
     /// # Errors
-    /// There is none, it cannot be read, or was written by a newer version.
+    /// There is none, it cannot be read, was written by a newer version, or has less than the disk had before.
     pub fn open_to_read(datadir: &Path) -> Result<Self, LedgerError> {
         let (path, folder) = place(datadir);
+        let least = Durable::read(datadir)?;
         if !path.join("CURRENT").exists() {
-            return Err(LedgerError {
-                folder,
-                reason: "there is none: a pool that has run is expected".into(),
-            });
+            let none = || "there is none: a pool that has run is expected".to_owned();
+            let reason = least.missing_in(Durable::default(), datadir).unwrap_or_else(none);
+            return Err(LedgerError { folder, reason });
         }
         // A pool that moves its journal into files meanwhile takes shares from under the eyes of who opens them.
         for _ in 0..OPEN_TRIES {
             let before = manifest(&path);
             let opened = Self::open_files(&path, &folder);
             if before.is_some() && before == manifest(&path) {
-                return opened;
+                let store = opened?;
+                let blocks = store.db.iterator_cf(store.column("blocks"), IteratorMode::Start).count() as u64;
+                let found = Durable { shares: store.next_share()?, blocks };
+                return least
+                    .missing_in(found, datadir)
+                    .map_or(Ok(store), |reason| Err(LedgerError { folder, reason }));
             }
             std::thread::sleep(OPEN_WAIT);
         }

@@ -59,6 +59,7 @@ fn difficulty(value: f64) -> Difficulty {
     Difficulty::new(value).unwrap()
 }
 
+mod durable;
 mod model;
 
 /// A pool without sockets: shares go in, blocks are found with the plan of the moment.

@@ -13,6 +13,7 @@ use tracing::error;
 
 use super::LedgerError;
 use super::book::Record;
+use super::durable::Durable;
 use super::live::{Ledger, State, User};
 use super::queue::Accepted;
 use super::share::{Share, UserId, work_of};
@@ -89,13 +90,13 @@ impl Ledger {
 
     /// The thread that makes durable what is committed, until `end` is closed: commits do not wait for the disk.
     fn sync_until(&self, end: &mpsc::Receiver<()>) {
-        let mut synced = 0;
+        let mut synced = Durable::default();
         loop {
             let ended = end.recv_timeout(SYNC_TIME) != Err(mpsc::RecvTimeoutError::Timeout);
-            let logged = self.log_state().logged;
-            if logged != synced {
-                match self.store.sync() {
-                    Ok(()) => synced = logged,
+            let stored = self.stored();
+            if stored != synced {
+                match self.store.sync().and_then(|()| stored.note(&self.datadir)) {
+                    Ok(()) => synced = stored,
                     // The next commit fails too, and ends the pool.
                     Err(trouble) => error!("the share log cannot be made durable: {trouble}"),
                 }

@@ -160,24 +160,39 @@ impl Connection {
     async fn farewell(&self) {
         let all_said = async {
             self.lock().over = true; // from here on the round sends nothing
-            let mut said = self.turn(|_, miner| {
+            let said = self.turn(|_, miner| {
                 miner.on_stop();
                 Ok(())
             });
-            while let Ok(Wait { writing, log, .. }) = said
-                && (writing || log)
-            {
-                said = tokio::select! {
-                    () = self.ticket.changed() => self.turn(|_, miner| {
-                        miner.on_committed();
-                        Ok(())
-                    }),
-                    _ = self.stream.writable(), if writing => self.turn(|_, _| Ok(())),
-                };
-            }
+            self.say_the_rest(said).await;
             self.linger().await;
         };
         let _ = timeout(FAREWELL_TIME, all_said).await; // who has not read by now hears no more
+    }
+
+    /// What came in has an end. Who has closed one half only still hears of the shares on their way into the log; then
+    /// our side ends too.
+    async fn part(&self, end: &End) {
+        if end.offence.is_none() {
+            let said = self.turn(|_, _| Ok(()));
+            let _ = timeout(FAREWELL_TIME, self.say_the_rest(said)).await;
+        }
+        self.linger().await;
+    }
+
+    /// Until all shares are answered and all answers are sent.
+    async fn say_the_rest(&self, mut said: Result<Wait, End>) {
+        while let Ok(Wait { writing, log, .. }) = said
+            && (writing || log)
+        {
+            said = tokio::select! {
+                () = self.ticket.changed() => self.turn(|_, miner| {
+                    miner.on_committed();
+                    Ok(())
+                }),
+                _ = self.stream.writable(), if writing => self.turn(|_, _| Ok(())),
+            };
+        }
     }
 
     /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system
@@ -242,8 +257,8 @@ pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
                 let read = ready.map_err(|error| error.to_string().into()).and_then(|()| {
                     connection.turn(|link, miner| link.read(&connection.stream, miner))
                 });
-                if read.is_err() {
-                    Box::pin(connection.linger()).await;
+                if let Err(end) = &read {
+                    Box::pin(connection.part(end)).await;
                 }
                 read
             }

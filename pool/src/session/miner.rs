@@ -23,7 +23,6 @@ use super::limits::Limits;
 use super::pace::Pace;
 use super::{Place, Shared, user};
 use crate::SOFTWARE;
-use crate::config::DifficultyBounds;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
 use crate::ledger::{Scheme, Ticket, User};
@@ -171,10 +170,7 @@ impl Miner {
             Some(Event::Authorize(request)) => self.on_authorize(&request),
             Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject),
             Some(Event::SuggestDifficulty(difficulty)) => self.on_wish(difficulty),
-            Some(Event::MinimumDifficulty(minimum)) => {
-                let DifficultyBounds { min, max, .. } = self.shared.difficulty;
-                self.minimum = minimum.clamp(min, max);
-            }
+            Some(Event::MinimumDifficulty(minimum)) => self.on_minimum(minimum),
             Some(Event::Subscribed { user_agent }) => {
                 debug!(peer = %self.peer, %user_agent, "subscribed");
                 self.told = None;

@@ -64,8 +64,8 @@ impl Miner {
         }
     }
 
-    /// From the next job on. Vardiff begins anew there; but a difficulty far below what the machine works at is not to
-    /// be had by wishing, as often as it may be tried.
+    /// Vardiff begins anew there; but a difficulty far below what the machine works at is not to be had by wishing, as
+    /// often as it may be tried.
     pub(super) fn on_wish(&mut self, difficulty: Difficulty) {
         if self.wish.replace(difficulty) == Some(difficulty) {
             return;
@@ -74,8 +74,13 @@ impl Miner {
         let least = self.shared.vardiff.and_then(|seconds| self.pace.least_wish(seconds, now));
         let (wished, least) = (difficulty.clamp(min, max), least.unwrap_or(min).clamp(min, max));
         self.vardiff = Vardiff::new(wished.at_least(least), now);
-        if wished < least {
-            self.on_retarget(); // vardiff would have done it, had it not begun anew with each wish
-        }
+        self.on_retarget();
+    }
+
+    /// What the miner cannot work below.
+    pub(super) fn on_minimum(&mut self, minimum: Difficulty) {
+        let DifficultyBounds { min, max, .. } = self.shared.difficulty;
+        self.minimum = minimum.clamp(min, max);
+        self.on_retarget();
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::blocks::Blocks;
+use crate::config::DifficultyBounds;
 use crate::job::Tip;
 use crate::job::tests::plain_job;
 use crate::session::Places;
@@ -26,6 +27,7 @@ use crate::workers::Workers;
 
 mod blocks;
 mod vardiff;
+mod wishes;
 
 pub(crate) struct Pool {
     pub(crate) shared: Arc<Shared>,
@@ -132,6 +134,11 @@ pub(crate) fn holds(miner: &Miner, job: &Job) -> bool {
     miner.sent.back().is_some_and(|sent| sent.job.id == job.id)
 }
 
+/// Shares that wait for the log.
+pub(crate) fn waiting(miner: &Miner) -> usize {
+    miner.uncommitted.len()
+}
+
 /// What is said when all good shares are in the log.
 pub(super) fn committed(miner: &mut Miner) -> Vec<Value> {
     while miner.has_uncommitted() {
@@ -162,11 +169,21 @@ fn methods(lines: &[Value]) -> Vec<&str> {
 
 /// A nonce whose hash is within (or beyond) a difficulty.
 pub(crate) fn solve(job: &Job, extranonce1: Extranonce1, within: f64, good: bool) -> Nonce {
+    solutions(job, extranonce1, within, good).next().unwrap()
+}
+
+/// All of them.
+pub(crate) fn solutions(
+    job: &Job,
+    extranonce1: Extranonce1,
+    within: f64,
+    good: bool,
+) -> impl Iterator<Item = Nonce> {
     let target = Target::from_difficulty(difficulty(within));
     let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
     let (version, ntime) = (Version(job.template.version), NTime(job.template.time));
-    let header = |nonce| job.work.header(&extranonce1, &extranonce2, version, ntime, Nonce(nonce));
-    Nonce((0..).find(|&nonce| target.is_met_by(&sha256d(&header(nonce))) == good).unwrap())
+    let header = move |nonce| job.work.header(&extranonce1, &extranonce2, version, ntime, nonce);
+    (0..).map(Nonce).filter(move |&nonce| target.is_met_by(&sha256d(&header(nonce))) == good)
 }
 
 fn submit(miner: &mut Miner, user: &str, job: &Job, nonce: Nonce) -> Value {
@@ -199,33 +216,6 @@ fn a_miner_gets_the_job_after_the_reply_and_at_its_difficulty() {
     pool.new_tip();
     pool.job(Pool::hard_template(2));
     assert_eq!(pool.tell(&mut miner)[0]["params"][8], true);
-}
-
-#[test]
-fn a_wish_holds_from_the_next_job_and_within_bounds() {
-    let mut pool = Pool::new();
-    let first = pool.job(Pool::hard_template(1));
-    let mut miner = pool.ready();
-    let lines =
-        say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 1024.0]}));
-    assert_eq!(methods(&lines), ["answer"]);
-    let nonce = solve(&first, *miner.session.extranonce1(), EASY, true);
-    assert_eq!(submit(&mut miner, &pool.user(), &first, nonce), 0, "the first job keeps its difficulty");
-    let second = pool.job(Pool::hard_template(1));
-    assert!(is_about(&pool.tell(&mut miner)[0]["params"][0], EASY * 1024.0));
-    let nonce = solve(&second, *miner.session.extranonce1(), EASY * 1024.0, false);
-    assert_eq!(submit(&mut miner, &pool.user(), &second, nonce), 23);
-    let nonce = solve(&first, *miner.session.extranonce1(), EASY, true);
-    assert_eq!(submit(&mut miner, &pool.user(), &first, nonce), 22, "and still does");
-    for (wish, given) in [(1e-30, EASY / 4.0), (1e9, 1.0)] {
-        say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [wish]}));
-        pool.job(Pool::hard_template(1));
-        assert!(is_about(&pool.tell(&mut miner)[0]["params"][0], given));
-    }
-    let params = json!([pool.user(), format!("x,d={}", EASY * 2.0)]);
-    say(&mut miner, json!({"id": 1, "method": "mining.authorize", "params": params}));
-    pool.job(Pool::hard_template(1));
-    assert!(is_about(&pool.tell(&mut miner)[0]["params"][0], EASY * 2.0), "in the password too");
 }
 
 #[test]
@@ -406,35 +396,6 @@ fn shares_that_the_session_refuses_are_counted() {
         assert_eq!(listed[0].shares.rejected, [(20, number as u64 + 1)].into());
         assert_eq!(pool.shared.workers.totals.read().rejected, listed[0].shares.rejected);
     }
-}
-
-#[test]
-fn a_minimum_difficulty_is_a_bound_and_no_wish() {
-    let mut pool = Pool::new();
-    pool.job(Pool::hard_template(1));
-    let mut miner = pool.ready();
-    let given = |pool: &mut Pool, miner: &mut Miner, call: Value| {
-        let answer = say(miner, call)[0]["result"].clone();
-        pool.job(Pool::hard_template(1));
-        pool.tell(miner);
-        (answer, miner.told.unwrap().get())
-    };
-    let minimum = |value: f64| {
-        let options = json!({"minimum-difficulty.value": value});
-        json!({"id": 1, "method": "mining.configure", "params": [["minimum-difficulty"], options]})
-    };
-    let wish = |value: f64| json!({"id": 1, "method": "mining.suggest_difficulty", "params": [value]});
-    let (answer, told) = given(&mut pool, &mut miner, minimum(EASY / 2.0));
-    assert_eq!(
-        (&answer["minimum-difficulty"], told),
-        (&json!(true), EASY),
-        "it does not lower what is given"
-    );
-    assert_eq!(given(&mut pool, &mut miner, minimum(EASY * 8.0)).1, EASY * 8.0);
-    assert_eq!(given(&mut pool, &mut miner, wish(EASY * 2.0)).1, EASY * 8.0, "no wish goes below it");
-    assert_eq!(given(&mut pool, &mut miner, wish(EASY * 16.0)).1, EASY * 16.0);
-    let (answer, told) = given(&mut pool, &mut miner, minimum(2.0));
-    assert_eq!((&answer["minimum-difficulty"], told), (&json!(false), EASY * 16.0), "above the pool's bound");
 }
 
 #[test]
