@@ -1,7 +1,6 @@
 //! The commands that read the ledger beside a pool or without one: `audit` and `report`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::Path;
 
 use bitcoin::Block;
@@ -24,6 +23,7 @@ use crate::ledger::live::wanted_work;
 use crate::ledger::report::{report, to_csv};
 use crate::ledger::split::{Rules, Scheme};
 use crate::ledger::store::{BlockId, Store};
+use crate::output::print;
 use crate::run::RunError;
 use crate::strays::NOT_HANDED_IN;
 
@@ -65,13 +65,9 @@ fn open(datadir: &Path, chain: &ChainIdentity) -> Result<Store, RunError> {
     Store::open_to_read(datadir).map_err(|error| RunError(error.to_string()))
 }
 
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes()); // nobody reads it if stdout is closed
-}
-
-fn print_json(value: &impl Serialize) {
+fn print_json(value: &impl Serialize) -> Result<(), RunError> {
     let text = serde_json::to_string_pretty(value).expect("string keys and no I/O: encoding cannot fail");
-    print(&(text + "\n"));
+    print(&(text + "\n"))
 }
 
 /// `iop-pool report`.
@@ -86,7 +82,6 @@ pub fn run_report(books: &Books, flags: &ReportFlags) -> Result<(), RunError> {
         Format::Csv => print(&to_csv(&lines)),
         Format::Json => print_json(&lines),
     }
-    Ok(())
 }
 
 /// `iop-pool audit`: recomputes the ledger, and compares it with the first node's chain if one is named.
@@ -111,9 +106,9 @@ pub async fn run_audit(books: Books, flags: &AuditFlags) -> Result<(), RunError>
         Comparison { store: &store, books: &books, node, tip }.run(&mut found).await?;
     }
     if flags.json {
-        print_json(&found)
+        print_json(&found)?;
     } else {
-        print(&words(&found))
+        print(&words(&found))?;
     }
     if found.is_clean() {
         return Ok(());

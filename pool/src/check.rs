@@ -1,7 +1,6 @@
 //! `iop-pool check`: configuration, nodes and licenses, and what would be mined.
 
 use std::fmt;
-use std::io::Write;
 
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
@@ -10,11 +9,12 @@ use iop_mining::rpc::{Node, RpcError};
 use iop_mining::template::{self, ChainIdentity, LicenseInfo, check_chain};
 
 use crate::config::Settings;
+use crate::output::print;
 use crate::run::RunError;
 
-/// A line on stdout. Nobody reads it if stdout is closed; the exit status says the rest.
-fn show(line: fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+/// A line of the result.
+fn show(line: fmt::Arguments<'_>) -> Result<(), RunError> {
+    print(&format!("{line}\n"))
 }
 
 /// Asks every node and prints what it found on stdout.
@@ -24,25 +24,25 @@ fn show(line: fmt::Arguments<'_>) {
 pub async fn check(settings: Settings) -> Result<(), RunError> {
     let prefixes = settings.params.prefixes;
     let addresses: Vec<Address> = settings.licenses.iter().map(LicenseKey::address).collect();
-    show(format_args!("network   {}", settings.params.name));
-    show(format_args!("stratum   {}", settings.stratum_bind));
-    show(format_args!("api       {}", settings.api_bind));
-    show(format_args!("datadir   {}", settings.datadir.display()));
+    show(format_args!("network   {}", settings.params.name))?;
+    show(format_args!("stratum   {}", settings.stratum_bind))?;
+    show(format_args!("api       {}", settings.api_bind))?;
+    show(format_args!("datadir   {}", settings.datadir.display()))?;
     let bounds = settings.difficulty;
-    show(format_args!("difficulty {}, on request {} to {}", bounds.start, bounds.min, bounds.max));
+    show(format_args!("difficulty {}, on request {} to {}", bounds.start, bounds.min, bounds.max))?;
     match settings.payout {
         Some(address) => show(format_args!("payout    {}", address.to_base58(&prefixes))),
         None => show(format_args!("payout    the license that signs")),
-    }
-    show(format_args!("pays      {}", settings.rules));
+    }?;
+    show(format_args!("pays      {}", settings.rules))?;
     let mut failed = None;
     for address in settings.nodes.clone() {
         let node = Node::new(address);
         let told = ask(&node, &addresses, &settings).await;
         match told {
-            Ok(line) => show(format_args!("node      {}: {line}", node.name())),
+            Ok(line) => show(format_args!("node      {}: {line}", node.name()))?,
             Err(error) => {
-                show(format_args!("node      {}: {error}", node.name()));
+                show(format_args!("node      {}: {error}", node.name()))?;
                 failed.get_or_insert(RunError(format!("node {}: {error}", node.name())));
             }
         }
@@ -56,7 +56,7 @@ async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<
     check_chain(node, &expected).await.map_err(|error| RunError(error.to_string()))?;
     let template = template::template(node, None).await.map_err(failed)?;
     let licenses = template::licenses(node, addresses, &settings.params).await.map_err(failed)?.infos;
-    licenses.iter().for_each(|license| show(format_args!("license   {}", describe(license))));
+    licenses.iter().try_for_each(|license| show(format_args!("license   {}", describe(license))))?;
     let chosen = choose(&licenses, template.license_required, template.height)
         .map_err(|none| RunError(none.to_string()))?;
     let (height, count, value) = (template.height, template.txids.len(), template.coinbase_value);

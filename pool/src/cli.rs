@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::books::{AuditFlags, ReportFlags, run_audit, run_report};
 use crate::check::check;
 use crate::config::{ConfigError, Flags, Raw, one_line};
+use crate::output;
 use crate::run::{RunError, run};
 
 /// A license-aware Stratum V1 pool for the IoP chain.
@@ -50,7 +51,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match execute(cli.command) {
+    end(execute(cli.command))
+}
+
+fn end(done: Result<(), Failure>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say(&failure.to_string());
@@ -62,8 +67,7 @@ pub fn main() -> ExitCode {
 /// Help and version as clap has them; a mistake in one line.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        let _ = error.print(); // nobody reads it if stdout is closed
-        return ExitCode::SUCCESS;
+        return end(output::print(&error.to_string()).map_err(Failure::from));
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         say("a command is expected (see iop-pool --help)");

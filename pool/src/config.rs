@@ -258,19 +258,21 @@ impl Raw {
         let bind = |key, flag: &Option<String>, file: &Option<String>, default: &str| {
             socket_address(key, flag.as_deref().or(file.as_deref()).unwrap_or(default))
         };
+        let stratum_bind =
+            bind("stratum-bind", &flags.stratum_bind, &file.stratum_bind, DEFAULT_STRATUM_BIND)?;
+        let api_bind = bind("api-bind", &flags.api_bind, &file.api_bind, DEFAULT_API_BIND)?;
+        let tls = self.tls()?;
+        let listeners = [Some(("stratum-bind", stratum_bind)), Some(("api-bind", api_bind))];
+        let secure = tls.as_ref().map(|(address, _)| ("stratum-tls-bind", *address));
+        check_apart(listeners.into_iter().chain([secure]).flatten())?;
         Ok(Settings {
-            stratum_bind: bind(
-                "stratum-bind",
-                &flags.stratum_bind,
-                &file.stratum_bind,
-                DEFAULT_STRATUM_BIND,
-            )?,
-            api_bind: bind("api-bind", &flags.api_bind, &file.api_bind, DEFAULT_API_BIND)?,
+            stratum_bind,
+            api_bind,
             difficulty: self.difficulty(&params)?,
             vardiff: self.vardiff()?,
             limits: self.limits()?,
             new_connections: self.new_connections()?,
-            tls: self.tls()?,
+            tls,
             max_connections: self.max_connections(nodes.len())?,
             max_connections_per_ip: self.max_connections_per_ip()?,
             datadir: self.datadir(&params)?,
@@ -332,6 +334,10 @@ impl Raw {
         if !(0.0..=1.0).contains(&fee) {
             return Err(ConfigError(format!("fee is {fee}, a part of the reward from 0 to 1 expected")));
         }
+        let millionths = fee * f64::from(FEE_UNIT);
+        if (millionths - millionths.round()).abs() > 1e-6 {
+            return Err(ConfigError(format!("fee is {fee}, whole millionths of the reward expected")));
+        }
         let window = file.pplns_window.unwrap_or(DEFAULT_WINDOW);
         if !WINDOWS.contains(&window) {
             let (least, most) = (WINDOWS.start(), WINDOWS.end());
@@ -351,7 +357,7 @@ impl Raw {
         }
         Ok(Rules {
             scheme: self.flags.payout.or(file.payout).unwrap_or(Scheme::Pplns),
-            fee: (fee * f64::from(FEE_UNIT)).round() as u32,
+            fee: millionths.round() as u32,
             min_payout,
             max_outputs,
             window,
@@ -415,6 +421,28 @@ impl Raw {
 fn socket_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse()
         .map_err(|_| ConfigError(format!("{key} is '{text}', ADDRESS:PORT expected, as 127.0.0.1:3333")))
+}
+
+/// Whether all can be listened on at once.
+fn check_apart<'a>(listeners: impl Iterator<Item = (&'a str, SocketAddr)>) -> Result<(), ConfigError> {
+    let mut before: Vec<(&str, SocketAddr)> = Vec::new();
+    for (key, address) in listeners {
+        if let Some((other, there)) = before.iter().find(|(_, there)| collide(*there, address)) {
+            return Err(ConfigError(format!(
+                "{other} is {there} and {key} is {address}, two ports expected"
+            )));
+        }
+        before.push((key, address));
+    }
+    Ok(())
+}
+
+/// An address of all interfaces takes the port from each; that of IPv6 has those of IPv4 too.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |all: SocketAddr, some: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || some.is_ipv4());
+    let same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
+    same && one.port() == other.port() && one.port() != 0
 }
 
 /// What a TOML parser says, without the value that it complains of: that may be a key or a password.

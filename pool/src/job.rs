@@ -1,8 +1,8 @@
 //! A job: one template, one license, one signed coinbase, one notify line for all sessions.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use iop_consensus::address::Address;
@@ -56,6 +56,9 @@ impl Tip {
     }
 }
 
+/// Numbers whose owners are known, the latest ones: with a thousand members, of an hour without a block.
+const MAX_OWNERS: usize = 100_000;
+
 /// The numbers of jobs: no two pools, and no two runs of one, use the same.
 ///
 /// The upper half begins as seconds since 1970, so that runs differ as long as the clock goes forward. The lower
@@ -63,7 +66,11 @@ impl Tip {
 /// which one had its clock set back. The random first extranonce1 of each run makes the rest: equal work would need
 /// the same number and the same extranonce1.
 #[derive(Debug)]
-pub struct JobNumbers(AtomicU64);
+pub struct JobNumbers {
+    next: AtomicU64,
+    /// The latest of those that members have for themselves.
+    owners: Mutex<BTreeMap<u64, Address>>,
+}
 
 impl JobNumbers {
     /// Those of a run that starts now.
@@ -74,13 +81,36 @@ impl JobNumbers {
     }
 
     fn starting_at(seconds: u64) -> Self {
-        Self(AtomicU64::new(seconds << 32 | u64::from(random())))
+        Self { next: AtomicU64::new(seconds << 32 | u64::from(random())), owners: Mutex::default() }
     }
 
     /// The next one.
     #[must_use]
     pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The next one, of a job that a member may have for itself.
+    fn next_of(&self, member: Option<Address>) -> u64 {
+        let number = self.next();
+        if let Some(member) = member {
+            let mut owners = self.owners();
+            owners.insert(number, member);
+            if owners.len() > MAX_OWNERS {
+                owners.pop_first();
+            }
+        }
+        number
+    }
+
+    /// Whose own job had a number in this run.
+    #[must_use]
+    pub fn owner(&self, number: u64) -> Option<Address> {
+        self.owners().get(&number).copied()
+    }
+
+    fn owners(&self) -> MutexGuard<'_, BTreeMap<u64, Address>> {
+        self.owners.lock().expect("no panic while the lock is held")
     }
 }
 
@@ -114,6 +144,8 @@ pub struct Job {
     pub plan: Arc<Plan>,
     /// Makes the jobs of members who mine alone; sessions get those instead of this one.
     pub solo: Option<SoloJobs>,
+    /// Who has it alone.
+    member: Option<Address>,
     /// The header's version. Bits that miners may roll are clear: they could not signal anything, and firmware
     /// that sends what it changed, not what it used, gets the same answer. Votes that count are on bits 0 and 1.
     pub version: Version,
@@ -131,6 +163,20 @@ pub struct Job {
 }
 
 impl Job {
+    /// A member's own job: whoever hands its block in, the number says whose it is.
+    #[must_use]
+    pub fn of_member(
+        member: Address,
+        numbers: &JobNumbers,
+        template: Arc<Template>,
+        key: &LicenseKey,
+        plan: Arc<Plan>,
+        tip: Arc<Tip>,
+    ) -> Self {
+        let member = Some(member);
+        Self { member, ..Self::new(numbers.next_of(member), template, key, plan, tip) }
+    }
+
     /// Signs the coinbase and encodes the notify, once for all.
     #[must_use]
     pub fn new(
@@ -167,6 +213,7 @@ impl Job {
             template,
             plan,
             solo: None,
+            member: None,
             variant: OnceLock::new(),
             variants_left: MAX_VARIANTS,
         }
@@ -180,13 +227,13 @@ impl Job {
     pub fn variant(&self, numbers: &JobNumbers) -> Option<Arc<Self>> {
         let variants_left = self.variants_left.checked_sub(1)?;
         Some(Arc::clone(self.variant.get_or_init(|| {
-            let number = numbers.next();
+            let number = numbers.next_of(self.member);
             let mut notify = self.notify.clone();
             notify.job_id = coinbase::job_id(number);
             coinbase::renumber(&mut notify.coinbase1, number);
             let (template, plan) = (Arc::clone(&self.template), Arc::clone(&self.plan));
             let job = Self::from_notify(notify, self.license, template, plan, Arc::clone(&self.tip));
-            Arc::new(Self { variants_left, ..job })
+            Arc::new(Self { variants_left, member: self.member, ..job })
         })))
     }
 
@@ -332,6 +379,24 @@ pub(crate) mod tests {
             assert_eq!(check(&deserialize(&coinbase).unwrap()), Ok(key(true).address()));
             assert!(seen.insert(job.work.merkle_root(&extranonce1, &extranonce2)), "work of its own");
         }
+    }
+
+    #[test]
+    fn a_members_own_job_and_its_variants_are_known_by_their_numbers() {
+        let (shared, numbers) = (job(template(3)), JobNumbers::new());
+        let member = Address::of_pubkey(b"member");
+        let (template, plan, tip) =
+            (Arc::clone(&shared.template), Arc::clone(&shared.plan), Arc::clone(&shared.tip));
+        let own = Job::of_member(member, &numbers, template, &key(true), plan, tip);
+        let owner = |job: &Job| numbers.owner(u64::from_str_radix(job.id.as_str(), 16).unwrap());
+        let variant = own.variant(&numbers).unwrap();
+        let second = variant.variant(&numbers).unwrap();
+        assert_eq!([&own, &variant, &second].map(owner), [Some(member); 3]);
+        assert_eq!([&shared, &*shared.variant(&numbers).unwrap()].map(owner), [None; 2]);
+        for _ in 0..MAX_OWNERS {
+            let _ = numbers.next_of(Some(member));
+        }
+        assert_eq!((owner(&own), numbers.owners().len()), (None, MAX_OWNERS), "the oldest is forgotten");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! once ([`blocks`]).
 
 mod chain;
+mod output;
 mod strays;
 
 pub mod api;

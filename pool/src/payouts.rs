@@ -40,8 +40,9 @@ impl Payouts {
     /// `chapter` gets what members do not; the license that signs if not set. `licenses` are ours.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
-        let strays = Strays::new(Arc::clone(&ledger), licenses);
-        Self { ledger, chapter, numbers: Arc::default(), strays, last: Mutex::default() }
+        let numbers: Arc<JobNumbers> = Arc::default();
+        let strays = Strays::new(Arc::clone(&ledger), licenses, Arc::clone(&numbers));
+        Self { ledger, chapter, numbers, strays, last: Mutex::default() }
     }
 
     /// Where the numbers of jobs come from.

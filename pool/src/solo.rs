@@ -51,7 +51,7 @@ impl SoloJobs {
             .inspect_err(|trouble| error!("no job for a member: {trouble}"))
             .ok()?;
         let (template, tip) = (Arc::clone(&job.template), Arc::clone(&job.tip));
-        let own = Arc::new(Job::new(self.numbers.next(), template, &self.key, Arc::new(plan), tip));
+        let own = Arc::new(Job::of_member(member, &self.numbers, template, &self.key, Arc::new(plan), tip));
         made.insert(member, Arc::clone(&own));
         Some(own)
     }

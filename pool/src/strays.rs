@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, TxOut};
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::named_license;
 use iop_mining::coinbase;
@@ -22,6 +22,7 @@ use tokio::task::block_in_place;
 use tracing::{error, warn};
 
 use crate::chain::{Seen, block_at, nearest, read};
+use crate::job::JobNumbers;
 use crate::ledger::book::{Finding, MATURITY, Plan, Record};
 use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
@@ -68,6 +69,8 @@ pub(crate) enum Trouble {
 pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
+    /// Of this run.
+    numbers: Arc<JobNumbers>,
     jobs: Jobs,
     /// The greatest height at which jobs of earlier runs may have made blocks.
     earlier: Option<u32>,
@@ -78,10 +81,11 @@ pub(crate) struct Strays {
 
 impl Strays {
     /// Of blocks that these licenses sign, and those of earlier runs.
-    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>) -> Self {
+    pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>, numbers: Arc<JobNumbers>) -> Self {
         let jobs = Jobs::load(Arc::clone(&ledger));
         let earlier = jobs.heights().last().copied();
-        Self { ledger, licenses, jobs, earlier, has_looked: AtomicBool::new(false), known: Mutex::default() }
+        let (has_looked, known) = (AtomicBool::new(false), Mutex::default());
+        Self { ledger, licenses, numbers, jobs, earlier, has_looked, known }
     }
 
     /// Never held while a node is asked: one that hangs holds up nobody else.
@@ -202,25 +206,38 @@ impl Strays {
         Ok(None)
     }
 
+    /// The plan of a block if it is of a member's own job, which was made from the template's, and who that is.
+    fn solo_plan(
+        &self,
+        outputs: &[TxOut],
+        job: &Made,
+        number: Option<u64>,
+    ) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
+        let owner = number.and_then(|number| self.numbers.owner(number));
+        // Who is owed less than is paid out, or comes after others who are owed more, is not among the outputs. Then only
+        // the number tells, and a run does not know those of earlier ones: the block has its place in the books, with what
+        // it pays to others, and its finder's part stays with the chapter.
+        let paid = || outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)).map(Some);
+        for member in owner.map(Some).into_iter().chain([None]).chain(paid()) {
+            let plan = self.ledger.plan_again(&job.terms, member)?;
+            if Outputs::of_plan(&plan).are_of(outputs) && (number.is_some() || !plan.split.paid.is_empty()) {
+                return Ok(Some((plan, member)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The plan of a block if it is of a job, and who is paid where each mines alone.
     fn plan(&self, seen: &Seen, job: &Made) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
         let outputs = &seen.coinbase.output;
-        if job.terms.rules.scheme == Scheme::Solo {
-            // Who mines alone has a job of his own, which is made from the template's. Whose it is where it pays the
-            // chapter alone stays open.
-            for member in outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)) {
-                let plan = self.ledger.plan_again(&job.terms, Some(member))?;
-                if Outputs::of_plan(&plan).are_of(outputs) && !plan.split.paid.is_empty() {
-                    return Ok(Some((plan, Some(member))));
-                }
-            }
-            return Ok(None);
-        }
         // Where no member is paid, any program that mines with the license pays the same. Then a number of ours tells,
         // for who changed it has nothing from that.
-        let pays_no_member = job.outputs.pay_only(&job.terms.chapter, outputs);
         let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
         let is_of_run = number.is_some_and(|number| job.is_of_run(number));
+        if job.terms.rules.scheme == Scheme::Solo {
+            return self.solo_plan(outputs, job, number.filter(|_| is_of_run));
+        }
+        let pays_no_member = job.outputs.pay_only(&job.terms.chapter, outputs);
         if !job.outputs.are_of(outputs) || (pays_no_member && !is_of_run) {
             return Ok(None);
         }
@@ -237,7 +254,6 @@ mod tests {
     use iop_mining::sample::{key, template};
 
     use super::*;
-    use crate::job::JobNumbers;
     use crate::ledger::live::Request;
     use crate::ledger::tests::temporary;
     use crate::payouts::parent_of;
@@ -246,7 +262,7 @@ mod tests {
     /// a block of that job's outputs with another number.
     fn of_chapter(made: u64, number: u64) -> Option<Record> {
         let (ledger, license) = (temporary(), key(true).address());
-        let first = Strays::new(Arc::clone(&ledger), vec![license]);
+        let first = Strays::new(Arc::clone(&ledger), vec![license], Arc::default());
         let template = template(3);
         let request = Request {
             base: None,
@@ -261,7 +277,7 @@ mod tests {
         first.remember(made, parent_of(&template), license, &plan);
         first.keep();
         drop(first);
-        let second = Strays::new(Arc::clone(&ledger), Vec::new());
+        let second = Strays::new(Arc::clone(&ledger), Vec::new(), Arc::default());
         let split = coinbase::build(&template, &key(true), &plan.outputs(), number);
         let coinbase = deserialize(&[&split.before[..], &[0; 12], &split.after].concat()).unwrap();
         let mut header = Params::devnet().genesis.block().header;

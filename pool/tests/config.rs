@@ -93,6 +93,7 @@ fn rules_of_payment_are_bounded() {
     for (line, expected) in [
         ("fee = 1.01", "fee is 1.01, a part of the reward from 0 to 1 expected"),
         ("fee = nan", "fee is NaN"),
+        ("fee = 0.1234567", "fee is 0.1234567, whole millionths of the reward expected"),
         ("pplns_window = 0.0", "pplns_window is 0, a number from 0.01 to 1000 expected"),
         ("min_payout = 545", "min_payout is 545, at least 546 base units expected"),
         ("max_outputs = 0", "max_outputs is 0, 1 to 500 expected"),
@@ -122,6 +123,26 @@ fn flags_override_the_file() {
     let settings = settings(flags).unwrap();
     assert_eq!((settings.params.name.as_str(), settings.stratum_bind.port()), ("devnet", 9));
     assert_eq!((settings.difficulty.start.get(), settings.nodes[0].name()), (0.25, "127.0.0.1:1"));
+}
+
+#[test]
+fn two_listeners_on_one_port_are_refused_before_anything_starts() {
+    let folder = Folder::new();
+    for (stratum, api, apart) in [
+        ("127.0.0.1:5", "127.0.0.1:5", false),
+        ("0.0.0.0:5", "127.0.0.1:5", false),
+        ("127.0.0.1:5", "[::]:5", false),
+        ("0.0.0.0:5", "[::1]:5", true),
+        ("[::1]:5", "127.0.0.1:5", true),
+        ("127.0.0.2:5", "127.0.0.1:5", true),
+        ("0.0.0.0:5", "127.0.0.1:6", true),
+        ("127.0.0.1:0", "127.0.0.1:0", true),
+    ] {
+        let flags =
+            Flags { stratum_bind: Some(stratum.into()), api_bind: Some(api.into()), ..folder.flags() };
+        let expected = format!("stratum-bind is {stratum} and api-bind is {api}, two ports expected");
+        assert_eq!(settings(flags).map(|_| ()), if apart { Ok(()) } else { Err(expected) });
+    }
 }
 
 #[test]

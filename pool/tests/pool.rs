@@ -359,6 +359,13 @@ fn check_prints_what_would_be_mined() {
     let mut said = String::new();
     closed.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!((status.code(), said.as_str()), (Some(0), ""), "nobody reads it");
+    let disk = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut full = Command::new(check.get_program());
+    let mut full = full.args(check.get_args()).stdout(disk).stderr(Stdio::piped()).spawn().unwrap();
+    let status = wait_for_exit(&mut full);
+    said.clear();
+    full.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(status.code() == Some(1) && said.contains("stdout cannot be written: No space left"), "{said}");
     drop(node);
     assert_eq!(output(&mut check).status.code(), Some(1));
 }

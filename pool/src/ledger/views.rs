@@ -227,13 +227,15 @@ impl Ledger {
         let newest = credits.into_iter().zip(states).rev().take(MAX_BLOCKS);
         let blocks = newest.map(|((id, credit), state)| self.member_block(id, credit, state));
         let after_fee = 1.0 - f64::from(self.rules().fee) / f64::from(super::split::FEE_UNIT);
+        // Who mines alone has all of the block, if it is his.
+        let of_block = if self.rules().scheme == Scheme::Solo { 1.0 } else { part };
         Ok(Member {
             address: member.to_base58(self.prefixes()),
             balance,
             earned,
             paid,
             window_part: part,
-            estimate: (reward as f64 * after_fee * part) as u64,
+            estimate: (reward as f64 * after_fee * of_block) as u64,
             blocks: blocks.collect::<Result<_, _>>()?,
         })
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
 use iop_tests::chain::devnet_like;
-use iop_tests::program::{Program, free_port, run, wait_for};
+use iop_tests::program::{Program, free_port, programs, run, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_miner};
 use serde_json::{Value, json};
 
@@ -67,11 +68,15 @@ impl Stand {
 
     /// `iop-pool COMMAND`, on the pool's folder.
     fn books(&self, command: &str, more: &[&str]) -> (Option<i32>, String, String) {
+        run("iop-pool", self.books_args(command, more))
+    }
+
+    fn books_args(&self, command: &str, more: &[&str]) -> Vec<String> {
         let mut args =
             vec![command.to_owned(), "--datadir".to_owned(), self.path().join("pool").display().to_string()];
         args.extend(self.network.flags());
         args.extend(more.iter().map(|&flag| flag.to_owned()));
-        run("iop-pool", args)
+        args
     }
 
     /// The audit, compared with the node: status, stdout, stderr.
@@ -232,6 +237,8 @@ fn where_each_mines_alone_the_finder_is_paid() {
     for miner in miners {
         miner.stop();
     }
+    let account = pool.api(&format!("payouts?address={}", members[0]));
+    assert_eq!(account["estimate"], 4_500_000_000u64, "of 50 coins: {account}");
     let shown = pool.api("payouts");
     let blocks = shown["blocks"].as_array().unwrap();
     for block in blocks.iter().filter(|block| block["state"] == "immature" || block["state"] == "mature") {
@@ -242,6 +249,15 @@ fn where_each_mines_alone_the_finder_is_paid() {
     }
     pool.program.stop();
     assert!(number(&stand.audit()["compared"]) >= 10);
+    // A report that is not whole is none.
+    for (command, more) in [("report", &[][..]), ("report", &["--format", "json"]), ("audit", &["--json"])] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut books = Command::new(programs().join("iop-pool"));
+        let output = books.args(stand.books_args(command, more)).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(said.contains("stdout cannot be written: No space left on device"), "{command}: {said}");
+    }
 }
 
 /// Submits as fast as it can until the pool is gone; shares sent and acknowledged.

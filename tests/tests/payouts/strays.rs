@@ -69,6 +69,14 @@ impl Stray {
         worker.paid(job).iter().any(|(payee, _)| *payee == script)
     }
 
+    /// Finds a block and hands it in.
+    fn hand_in(&self, worker: &mut Worker, height: u64) {
+        let job = worker.job_on(&self.tip());
+        let share = worker.solve_block(&job);
+        assert_eq!(worker.submit(&share), 0);
+        self.stand.wait_for_height(height);
+    }
+
     /// Hands blocks in until a job pays the member; gives that job and the height that it stands on.
     fn job_that_pays(&self, worker: &mut Worker) -> (Job, u64) {
         for height in 0..5 {
@@ -76,9 +84,7 @@ impl Stray {
             if height > 0 && self.pays_member(worker, &job) {
                 return (job, height);
             }
-            let share = worker.solve_block(&job);
-            assert_eq!(worker.submit(&share), 0);
-            self.stand.wait_for_height(height + 1);
+            self.hand_in(worker, height + 1);
         }
         panic!("nothing is owed after five blocks");
     }
@@ -276,4 +282,55 @@ fn the_very_first_block_is_found_after_a_restart() {
     assert_eq!(stray.finder(&pool, &hash), "not handed in");
     pool.program.stop();
     stray.audit(1);
+}
+
+/// Who is owed less than is paid out is not among the outputs. The number of its own job tells whose block it is.
+#[test]
+fn a_block_that_does_not_pay_its_finder_is_the_finders_all_the_same() {
+    let (stray, pool, mut worker) = Stray::start("solo");
+    stray.hand_in(&mut worker, 1);
+    let job = worker.job_on(&stray.tip());
+    assert!(!stray.pays_member(&worker, &job));
+    let share = worker.solve_block(&job);
+    let hash = stray.send_alone(&worker, &job, &share);
+    let job = worker.job_on(&hash);
+    assert!(stray.pays_member(&worker, &job), "with this block's part it is owed enough");
+    assert!([0, 21].contains(&worker.submit(&share)));
+    assert_eq!(stray.finder(&pool, &hash), stray.member);
+    let share = worker.solve_block(&job);
+    assert_eq!(worker.submit(&share), 0);
+    stray.stand.wait_for_height(3);
+    assert_eq!(stray.stand.coinbase(3)[0], (stray.member.clone(), 4_000_000_000));
+    pool.program.stop();
+    stray.audit(3);
+}
+
+/// A later run does not know whose job had a number; what the block paid to others is paid all the same.
+#[test]
+fn what_a_block_of_an_unknown_finder_pays_is_not_paid_again() {
+    let (stray, pool, mut worker) = Stray::start("solo");
+    stray.hand_in(&mut worker, 1);
+    let restart = |pool: Pool, least: &str| {
+        pool.program.kill();
+        std::fs::write(&stray.stand.config, config("solo").replace("3500000000", least)).unwrap();
+        stray.stand.pool()
+    };
+    let pool = restart(pool, "10000000000");
+    let mut worker = stray.worker();
+    (2..4).for_each(|height| stray.hand_in(&mut worker, height));
+    let pool = restart(pool, "3500000000");
+    let stranger = new_address(stray.path(), &stray.stand.network);
+    let mut other = Worker::connect(&stray.stand.stratum, &stranger);
+    let job = other.job_on(&stray.tip());
+    assert!(stray.pays_member(&other, &job), "the member, not the finder");
+    let share = other.solve_block(&job);
+    pool.program.kill();
+    let hash = stray.send_alone(&other, &job, &share);
+    let pool = stray.stand.pool();
+    let mut worker = stray.worker();
+    let job = worker.job_on(&hash);
+    assert!(!stray.pays_member(&worker, &job), "{:?}", worker.paid(&job));
+    assert_eq!(stray.finder(&pool, &hash), "not handed in");
+    pool.program.stop();
+    stray.audit(4);
 }
