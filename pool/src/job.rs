@@ -91,7 +91,7 @@ impl JobNumbers {
     }
 
     /// The next one, of a job that a member may have for itself.
-    fn next_of(&self, member: Option<Address>) -> u64 {
+    pub(crate) fn next_of(&self, member: Option<Address>) -> u64 {
         let number = self.next();
         if let Some(member) = member {
             let mut owners = self.owners();

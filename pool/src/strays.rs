@@ -211,16 +211,18 @@ impl Strays {
         &self,
         outputs: &[TxOut],
         job: &Made,
-        number: Option<u64>,
+        owner: Option<Address>,
+        is_of_run: bool,
     ) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
-        let owner = number.and_then(|number| self.numbers.owner(number));
-        // Who is owed less than is paid out, or comes after others who are owed more, is not among the outputs. Then only
-        // the number tells, and a run does not know those of earlier ones: the block has its place in the books, with what
-        // it pays to others, and its finder's part stays with the chapter.
+        let is_ours = is_of_run || owner.is_some();
+        // Who is owed less than is paid out, or comes after others who are owed more, is not among the outputs; and one who
+        // was owed the whole reward before is paid the same whoever found the block. Then only the number tells, and a run
+        // does not know whose those of earlier ones were: the block has its place in the books, with what it pays, and its
+        // finder's part stays with the chapter.
         let paid = || outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)).map(Some);
         for member in owner.map(Some).into_iter().chain([None]).chain(paid()) {
             let plan = self.ledger.plan_again(&job.terms, member)?;
-            if Outputs::of_plan(&plan).are_of(outputs) && (number.is_some() || !plan.split.paid.is_empty()) {
+            if Outputs::of_plan(&plan).are_of(outputs) && (is_ours || !plan.split.paid.is_empty()) {
                 return Ok(Some((plan, member)));
             }
         }
@@ -235,7 +237,12 @@ impl Strays {
         let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
         let is_of_run = number.is_some_and(|number| job.is_of_run(number));
         if job.terms.rules.scheme == Scheme::Solo {
-            return self.solo_plan(outputs, job, number.filter(|_| is_of_run));
+            return self.solo_plan(
+                outputs,
+                job,
+                number.and_then(|number| self.numbers.owner(number)),
+                is_of_run,
+            );
         }
         let pays_no_member = job.outputs.pay_only(&job.terms.chapter, outputs);
         if !job.outputs.are_of(outputs) || (pays_no_member && !is_of_run) {
@@ -252,8 +259,10 @@ mod tests {
     use bitcoin::consensus::deserialize;
     use iop_consensus::params::Params;
     use iop_mining::sample::{key, template};
+    use iop_mining::template::Template;
 
     use super::*;
+    use crate::ledger::Rules;
     use crate::ledger::live::Request;
     use crate::ledger::tests::temporary;
     use crate::payouts::parent_of;
@@ -278,13 +287,52 @@ mod tests {
         first.keep();
         drop(first);
         let second = Strays::new(Arc::clone(&ledger), Vec::new(), Arc::default());
-        let split = coinbase::build(&template, &key(true), &plan.outputs(), number);
+        let jobs = second.jobs.of(&license);
+        second.record(&seen(&template, &plan, number), jobs.iter()).unwrap()
+    }
+
+    /// A block of a template that pays by a plan, with a job's number.
+    fn seen(template: &Template, plan: &Plan, number: u64) -> Seen {
+        let split = coinbase::build(template, &key(true), &plan.outputs(), number);
         let coinbase = deserialize(&[&split.before[..], &[0; 12], &split.after].concat()).unwrap();
         let mut header = Params::devnet().genesis.block().header;
         header.prev_blockhash = template.parent;
         let id = BlockId { height: template.height, hash: header.block_hash() };
-        let jobs = second.jobs.of(&license);
-        second.record(&Seen { id, header, coinbase }, jobs.iter()).unwrap()
+        Seen { id, header, coinbase }
+    }
+
+    /// Of a template that was asked for again meanwhile: its owner is known whatever jobs have come since.
+    #[test]
+    fn a_members_own_block_that_does_not_pay_it_is_the_members_by_its_number() {
+        let (ledger, license, member) = (temporary(), key(true).address(), Address::of_pubkey(b"member"));
+        let numbers = Arc::new(JobNumbers::new());
+        let strays = Strays::new(Arc::clone(&ledger), vec![license], Arc::clone(&numbers));
+        let template = template(3);
+        let mut plan = Plan::of_chapter(license, 5000);
+        plan.terms.rules =
+            Rules { scheme: Scheme::Solo, min_payout: 10_000, max_outputs: 5, ..plan.terms.rules };
+        let mut made = Vec::new();
+        for owner in [None, Some(member), None] {
+            let number = numbers.next_of(owner);
+            if owner.is_none() {
+                strays.remember(number, parent_of(&template), license, &plan);
+            }
+            made.push(number);
+        }
+        let finder = |number: u64| {
+            let record =
+                strays.record(&seen(&template, &plan, number), strays.jobs.of(&license).iter()).unwrap()?;
+            let earned = record.credits.get(&member).map(|credit| credit.earned);
+            Some((record.facts.finder, earned))
+        };
+        let own = (member.to_base58(ledger.prefixes()), Some(5000));
+        assert_eq!(finder(made[1]), Some(own));
+        assert_eq!(
+            finder(made[2]),
+            Some((NOT_HANDED_IN.to_owned(), None)),
+            "a number of this run that nobody has"
+        );
+        assert_eq!(finder(7), None, "who mines alone with the license pays the same");
     }
 
     #[test]

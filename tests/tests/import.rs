@@ -236,6 +236,18 @@ fn an_exported_chain_is_the_same_chain_and_a_range_is_just_that_range() {
     std::os::unix::fs::symlink("out.dat", &link).unwrap();
     assert_eq!(world.run("export", "b", &["--to", "0", text(&link)]).0, Some(0));
     assert!(std::fs::read(&out).unwrap() == bytes([&genesis]) && link.is_symlink());
+    std::fs::remove_file(&out).unwrap();
+    assert_eq!(world.run("export", "b", &["--to", "0", text(&link)]).0, Some(0));
+    assert!(std::fs::read(&out).unwrap() == bytes([&genesis]) && link.is_symlink());
+    // What stdout has already stays.
+    for from in ["0", "1"] {
+        let file = std::fs::File::options().append(true).create(true).open(world.path("both.dat")).unwrap();
+        let mut command = Command::new(programs().join("iop-node"));
+        command.args(world.args("export", "b")).args(["--from", from, "--to", from, "/dev/stdout"]);
+        assert!(command.stdout(file).output().unwrap().status.success());
+    }
+    let both = bytes([&genesis, &world.blocks[0]]);
+    assert!(std::fs::read(world.path("both.dat")).unwrap() == both);
     let pipe = world.pipe("pipe.dat");
     let reader = std::thread::spawn({
         let pipe = pipe.clone();

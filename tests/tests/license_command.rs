@@ -129,7 +129,7 @@ fn what_waits_for_a_block_is_not_done_twice_and_not_undone() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&report["addresses"], &report["left_out"]), (&json!([second]), &json!([first])));
     stand.mine();
-    // The cap is on with factor 2; one change of it waits, and the next spends what that gives back.
+    // The cap is on with factor 2, and one change of it waits.
     let (txid, _) = succeeded(stand.license(&["enable-cap", "--factor", "5"]));
     let waits = format!("transaction {txid} waits for a block (enable the cap with factor 5)");
     assert!(
@@ -137,12 +137,14 @@ fn what_waits_for_a_block_is_not_done_twice_and_not_undone() {
             .contains(&format!("{waits}: nothing to do"))
     );
     assert!(refused(stand.license(&["disable-cap"]), 1).contains(&waits));
-    succeeded(stand.license(&["disable-cap", "--utxo", &format!("{txid}:1")]));
+    let chained = stand.license(&["disable-cap", "--utxo", &format!("{txid}:1")]);
+    assert!(refused(chained, 1).contains(&waits), "however they hang together");
     stand.mine();
     assert!(stand.whitelisted(&first) && stand.whitelisted(&second));
     let stats = stand.stats();
-    assert_eq!((&stats["minercapenabled"], &stats["currentwhitelisted"]), (&json!(false), &json!(6)));
+    assert_eq!((&stats["currentfactor"], &stats["currentwhitelisted"]), (&json!(5), &json!(6)));
     succeeded(stand.license(&["remove", &first]));
+    succeeded(stand.license(&["disable-cap"]));
 }
 
 #[test]

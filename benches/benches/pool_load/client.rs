@@ -27,9 +27,9 @@ thread_local! {
 /// How every line that announces a job begins.
 const NOTIFY: &[u8] = b"{\"id\":null,\"method\":\"mining.notify\"";
 
-/// A job for submits that nobody judges; the lines are as long as others.
+/// A job for submits that nobody judges, as long as others.
 const NOBODYS_JOB: &[u8] =
-    b"{\"id\":null,\"method\":\"mining.notify\",\"params\":[\"10000000\",\"\",\"\",\"\",[],\"\",\"\",\"6553f100\",true]}";
+    b"{\"id\":null,\"method\":\"mining.notify\",\"params\":[\"6a3f110010000000\",\"\",\"\",\"\",[],\"\",\"\",\"6553f100\",true]}";
 
 /// What a line is to a miner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,9 +146,9 @@ impl Client {
     }
 
     /// Connects to a server that knows no logins, and takes a job from nobody.
-    pub(crate) async fn without_login(address: SocketAddr, number: usize) -> io::Result<Self> {
+    pub(crate) async fn without_login(address: SocketAddr, number: usize, user: &str) -> io::Result<Self> {
         let (half, writer) = connect(address, number).await?.into_split();
-        let (user, job) = (format!("nobody.w{number}"), NOBODYS_JOB.to_vec());
+        let (user, job) = (format!("{user}.w{number}"), NOBODYS_JOB.to_vec());
         Ok(Self { reader: Reader::new(half), writer, user, job })
     }
 }

@@ -91,10 +91,14 @@ pub(crate) async fn many(stand: &Stand, count: usize) -> io::Result<Vec<Client>>
 }
 
 /// So many at a server that knows no logins.
-pub(crate) async fn all_without_login(address: SocketAddr, count: usize) -> io::Result<Vec<Client>> {
+pub(crate) async fn all_without_login(
+    address: SocketAddr,
+    count: usize,
+    user: &str,
+) -> io::Result<Vec<Client>> {
     let mut clients = Vec::with_capacity(count);
     for number in 0..count {
-        clients.push(Client::without_login(address, number).await?);
+        clients.push(Client::without_login(address, number, user).await?);
     }
     Ok(clients)
 }

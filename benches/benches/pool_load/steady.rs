@@ -47,8 +47,10 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
         let sent = load(clients, &format!("{name}: answer"), options, common, report).await?;
         report.add(format!("{name}: RSS"), stand.memory()?.resident / 1e6, "MB");
         check(&stand, sent)?;
+        let user = stand.user.clone();
+        drop(stand);
         let echo = Baseline::Echo.start(common.pool_cpu)?;
-        let clients = connect::all_without_login(echo.address(), options.connections).await?;
+        let clients = connect::all_without_login(echo.address(), options.connections, &user).await?;
         load(clients, &format!("{name}: bare answer"), options, common, report).await.map(|_| ())
     })
 }

@@ -135,7 +135,7 @@ pub enum UsageError {
     Kernel(#[from] SelectError),
     /// The kernel of OpenCL devices, where a CPU's is chosen or no such device is named.
     #[error(
-        "--kernel opencl: OpenCL devices have it and no other, name them: --devices opencl:PLATFORM.DEVICE expected"
+        "--kernel opencl: OpenCL devices have it and no other: --devices with opencl:PLATFORM.DEVICE and without cpu expected"
     )]
     OpenClKernel,
     /// A device.
@@ -268,6 +268,11 @@ mod tests {
             panic!("bench is bench")
         };
         assert_eq!((settings.threads, settings.versions), (vec![3, 2], vec![1, 8]));
+        let Command::Mine(settings) = read(&format!("{MINE} --devices opencl:0.1 --kernel opencl")).unwrap()
+        else {
+            panic!("mine is mine")
+        };
+        assert_eq!(settings.rig.devices, [DeviceName::OpenCl(0, 1)]);
         let both = "iop-miner bench --devices cpu,opencl:0.1 --kernel opencl";
         let Command::Bench(settings) = read(both).unwrap() else { panic!("bench is bench") };
         assert_eq!(settings.devices, [DeviceName::OpenCl(0, 1)]);

@@ -128,9 +128,11 @@ impl RigArgs {
             return Err(UsageError::SpareCores(spare, machine.cores()));
         }
         let threads = self.threads.unwrap_or_else(|| machine.threads(spare).min(MAX_THREADS));
+        let devices = devices(&self.devices)?;
+        let of_opencl = self.kernel == OPENCL && !devices.is_empty() && !devices.contains(&DeviceName::Cpu);
         Ok(RigSettings {
-            devices: devices(&self.devices)?,
-            kernel: kernel(&self.kernel)?,
+            devices,
+            kernel: if of_opencl { Choice::Auto } else { kernel(&self.kernel)? },
             threads: self::threads(Some(threads))?,
             tuning,
         })

@@ -95,10 +95,12 @@ fn measure<I: BufRead, O: Write>(
 
 /// Whether a file can be written there. Asked before all the questions.
 fn check_place(path: &Path) -> io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+    let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if is_folder || std::fs::metadata(path).map_or(path.is_symlink(), |there| !there.is_file()) {
         return Err(io::Error::other("it is no file, and one cannot take its place"));
     }
     let unfinished = unfinished(path);
+    let _ = std::fs::remove_file(&unfinished); // left by one that had the same number and was killed
     open_new(&unfinished)?;
     std::fs::remove_file(&unfinished)
 }

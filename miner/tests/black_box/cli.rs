@@ -227,13 +227,19 @@ fn setup_without_answers_and_run_without_a_file_fail_in_one_line() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr, "iop-miner: setup: the input ended before all was answered; nothing is written\n");
     // Before anybody has answered anything.
-    for (out, reason) in [("no/such", "No such file or directory"), (".", "it is no file")] {
+    std::os::unix::fs::symlink("nothing", folder.path().join("link")).unwrap();
+    for (out, reason) in [
+        ("no/such", "No such file or directory"),
+        (".", "it is no file"),
+        ("link", "it is no file"),
+        ("new/", "it is no file"),
+    ] {
         let output = run_with_input(folder.path(), &["setup", "--out", out], "");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{stderr}");
         assert!(stderr.starts_with(&format!("iop-miner: {out}: {reason}")), "{stderr}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the link");
     let output = run_with_input(folder.path(), &["run"], "");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{OutPoint, Transaction};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -23,7 +23,6 @@ use zeroize::Zeroizing;
 use super::action::AdminCoin;
 use super::args::Common;
 use super::waiting::Waiting;
-use super::warn;
 use crate::failure::Failure;
 use crate::settings::{default_datadir, read_secret};
 
@@ -123,18 +122,19 @@ impl Node {
         self.call("dumpminerstats", address.map_or(json!([]), |address| json!([address]))).await
     }
 
-    /// Admin actions in the block that would come next. A node that has no template says why, and that is passed on: what
-    /// waits there does not keep anything from being sent.
-    pub(super) async fn waiting(&self, params: &Params) -> Result<Vec<Waiting>, Failure> {
-        match self.try_call("getblocktemplate", json!([{"rules": ["segwit"]}])).await? {
-            Ok(template) => Waiting::all_in(&template, params),
-            Err((code, message)) => {
-                warn(&format!(
-                    "what waits at the node is not known: getblocktemplate: {message} (code {code})"
-                ));
-                Ok(Vec::new())
-            }
+    /// Admin actions in the mempool, by what they would do in a block at a height. Each transaction is asked for by itself:
+    /// IoP Core has no template where licenses are required.
+    pub(super) async fn waiting(&self, height: u32, params: &Params) -> Result<Vec<Waiting>, Failure> {
+        let unreadable = |method: &str| Failure::Failed(format!("{method}: an answer that cannot be read"));
+        let txids = self.call("getrawmempool", json!([])).await?;
+        let mut waiting = Vec::new();
+        for txid in txids.as_array().ok_or_else(|| unreadable("getrawmempool"))? {
+            // One that is gone by now is in a block, or never will be.
+            let Ok(tx) = self.try_call("getrawtransaction", json!([txid])).await? else { continue };
+            let tx = tx.as_str().and_then(|tx| deserialize_hex::<Transaction>(tx).ok());
+            waiting.extend(Waiting::of(&tx.ok_or_else(|| unreadable("getrawtransaction"))?, height, params));
         }
+        Ok(waiting)
     }
 
     /// The admin's coins that can be spent in the next block and that nothing in the mempool spends.

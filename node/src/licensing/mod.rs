@@ -107,8 +107,8 @@ async fn act(
     common: &Common,
 ) -> Result<(), Failure> {
     let tip = node.check_network(params).await?;
-    let waiting = node.waiting(params).await?;
-    if let Some(one) = waiting.iter().find(|one| one.opposes(verb, &targets, &common.utxo)) {
+    let waiting = node.waiting(tip + 1, params).await?;
+    if let Some(one) = waiting.iter().find(|one| one.opposes(verb, &targets)) {
         let shown = one.shown(params);
         return Err(Failure::Failed(format!(
             "{shown}: which of the two would come first is open, wait until it is in one"

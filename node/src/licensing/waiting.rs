@@ -1,19 +1,16 @@
-//! Admin actions that wait in the node's mempool: what the next block does, before the registry shows it.
+//! Admin actions that wait in the node's mempool: what the registry does not show yet.
 //!
-//! Here: reading them from a template, and what one means for a new action. Two transactions that wait come into the
-//! block in an order that nobody knows, unless one spends the other's output.
+//! Here: reading one from a transaction, and what it means for a new action. Two transactions that wait come into blocks
+//! in an order that nobody knows.
 
 use std::fmt;
 
-use bitcoin::consensus::encode::deserialize_hex;
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{Transaction, Txid};
 use iop_consensus::address::Address;
 use iop_consensus::license::admin::{Verb, actions};
 use iop_consensus::params::Params;
-use serde_json::Value;
 
 use super::{base58, describe};
-use crate::failure::Failure;
 
 /// An action that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,28 +21,15 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// All in a template, in the order that it has them.
-    pub(super) fn all_in(template: &Value, params: &Params) -> Result<Vec<Self>, Failure> {
-        let unreadable = || Failure::Failed("getblocktemplate: an answer that cannot be read".to_owned());
-        let height = template["height"].as_u64().and_then(|height| u32::try_from(height).ok());
-        let height = height.ok_or_else(unreadable)?;
-        let transactions = template["transactions"].as_array().ok_or_else(unreadable)?;
-        let mut all = Vec::new();
-        for tx in transactions {
-            let tx = tx["data"].as_str().and_then(|data| deserialize_hex::<Transaction>(data).ok());
-            let tx = tx.ok_or_else(unreadable)?;
-            // All actions of one transaction have its verb and its targets. What an admin gets back is an output too.
-            if let Some(action) = actions(&tx, height, params).first() {
-                let admins = &params.license.admin_addresses;
-                let targets = action.targets.iter().filter(|target| !admins.contains(target));
-                all.push(Self {
-                    txid: tx.compute_txid(),
-                    verb: action.verb,
-                    targets: targets.copied().collect(),
-                });
-            }
-        }
-        Ok(all)
+    /// What a transaction does in a block at a height; nothing for most.
+    pub(super) fn of(tx: &Transaction, height: u32, params: &Params) -> Option<Self> {
+        // All actions of one transaction have its verb and its targets. Without any output to an address it does nothing;
+        // what an admin gets back is one too.
+        let action =
+            actions(tx, height, params).into_iter().next().filter(|action| !action.targets.is_empty())?;
+        let admins = &params.license.admin_addresses;
+        let targets = action.targets.iter().filter(|target| !admins.contains(target));
+        Some(Self { txid: tx.compute_txid(), verb: action.verb, targets: targets.copied().collect() })
     }
 
     /// Whether it does this, to one license or to the cap.
@@ -53,15 +37,15 @@ impl Waiting {
         self.verb == verb && target.is_none_or(|target| self.targets.contains(target))
     }
 
-    /// Whether it does something else to the same, and a transaction with these inputs may come before it or after.
-    pub(super) fn opposes(&self, verb: Verb, targets: &[Address], inputs: &[OutPoint]) -> bool {
+    /// Whether it does something else to the same.
+    pub(super) fn opposes(&self, verb: Verb, targets: &[Address]) -> bool {
         let is_of_cap = |verb| matches!(verb, Verb::EnableCap { .. } | Verb::DisableCap);
         let same = match (is_of_cap(self.verb), is_of_cap(verb)) {
             (true, true) => true,
             (false, false) => targets.iter().any(|target| self.targets.contains(target)),
             _ => false,
         };
-        same && self.verb != verb && !inputs.iter().any(|input| input.txid == self.txid)
+        same && self.verb != verb
     }
 
     /// As a line has it.
@@ -71,5 +55,46 @@ impl Waiting {
             Verb::EnableCap { .. } | Verb::DisableCap => String::new(),
         };
         format!("transaction {} waits for a block ({}{targets})", self.txid, describe(self.verb))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::script::{Builder, PushBytesBuf};
+    use bitcoin::{Amount, ScriptBuf, TxIn, TxOut, absolute, transaction};
+
+    use super::*;
+
+    #[test]
+    fn what_pays_no_address_does_nothing_and_change_is_no_target() {
+        let params = Params::devnet();
+        let push = |bytes: &[u8]| PushBytesBuf::try_from(bytes.to_vec()).expect("short");
+        let pubkey = push(&params.license.admin_pubkeys[0]);
+        let script_sig = Builder::new().push_slice(pubkey).into_script();
+        let to =
+            |address: &Address| TxOut { value: Amount::from_sat(1), script_pubkey: address.script_pubkey() };
+        let tx = |verb: &str, targets: &[Address]| {
+            let verb = ScriptBuf::new_op_return(push(verb.as_bytes()));
+            let mut output = vec![TxOut { value: Amount::ZERO, script_pubkey: verb }];
+            output.extend(targets.iter().map(to));
+            let input = vec![TxIn { script_sig: script_sig.clone(), ..TxIn::default() }];
+            Transaction {
+                version: transaction::Version::ONE,
+                lock_time: absolute::LockTime::ZERO,
+                input,
+                output,
+            }
+        };
+        let (license, admin) = (Address::of_pubkey(b"license"), params.license.admin_addresses[0]);
+        let of = |tx: &Transaction| Waiting::of(tx, 500, &params);
+        assert_eq!(of(&tx("enable_cap:5", &[])), None);
+        assert_eq!(of(&tx("nothing", &[license])), None);
+        let cap = of(&tx("enable_cap:5", &[admin])).expect("what comes back makes it act");
+        assert!(cap.does(Verb::EnableCap { factor: 5 }, None) && cap.opposes(Verb::DisableCap, &[]));
+        assert!(cap.opposes(Verb::EnableCap { factor: 2 }, &[]) && !cap.opposes(Verb::Add, &[license]));
+        let add = of(&tx("add", &[license, admin])).expect("it adds");
+        assert_eq!(add.targets, [license]);
+        assert!(add.does(Verb::Add, Some(&license)) && !add.opposes(Verb::Add, &[license]));
+        assert!(add.opposes(Verb::Remove, &[admin, license]) && !add.opposes(Verb::Remove, &[]));
     }
 }

@@ -3,8 +3,9 @@
 //! A file comes to be whole or not at all: it is written beside its place and moved there. A pipe or a device is
 //! written to as it is. `-` is stdout.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub(crate) fn export(args: ExportArgs) -> Result<(), Failure> {
     let written = written.map_err(cannot)?;
     match written {
         Some(bytes) => note(&format!("{} blocks, {bytes} bytes", to - args.from + 1)),
-        None => return Err(Failure::Failed("told to stop: nothing was exported".to_owned())),
+        None => return Err(Failure::Failed("told to stop: the export is not whole".to_owned())),
     }
     Ok(())
 }
@@ -69,14 +70,27 @@ pub(crate) fn export(args: ExportArgs) -> Result<(), Failure> {
 /// Writes to what is there: into a pipe or a device, in place of a file; behind a link, to what it names.
 fn write_to(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path) -> io::Result<Option<u64>> {
     match std::fs::metadata(path) {
-        Ok(there) if there.is_file() => write_beside(state, from, to, stop, &path.canonicalize()?),
         Ok(there) if there.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        Ok(there) if is_stdout(&there) => {
+            write(state, from, to, stop, &mut BufWriter::new(io::stdout().lock()))
+        }
+        Ok(there) if there.is_file() => write_beside(state, from, to, stop, &path.canonicalize()?),
         Ok(_) => {
             let sink = File::options().write(true).open(path)?;
             write(state, from, to, stop, &mut BufWriter::new(sink))
         }
-        Err(_) => write_beside(state, from, to, stop, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.read_link() {
+            // What a link names may come to be there; links in a circle are another error.
+            Ok(target) => write_to(state, from, to, stop, &path.with_file_name("").join(target)),
+            Err(_) => write_beside(state, from, to, stop, path),
+        },
+        Err(error) => Err(error),
     }
+}
+
+/// `/dev/stdout` may be a file that whoever started us has written to, and goes on to write to.
+fn is_stdout(there: &Metadata) -> bool {
+    rustix::fs::fstat(io::stdout()).is_ok_and(|own| (own.st_dev, own.st_ino) == (there.dev(), there.ino()))
 }
 
 /// Writes to a file of another name and moves it to its place.

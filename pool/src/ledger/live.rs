@@ -117,6 +117,11 @@ impl Ledger {
         }
         let window = Window::at(store.next_share()?);
         let book = Book::load(&store)?;
+        // Where that cannot be noted now, it could not later, and a loss would not be seen.
+        let durable = Durable { shares: window.range().end, blocks: book.stored() };
+        if durable != Durable::default() {
+            store.sync().and_then(|()| durable.note(datadir))?;
+        }
         info!(shares = window.range().end, users = members.len(), "ledger is open");
         let state = State { users, members, window, book, trouble: None };
         let ledger = Arc::new(Self {

@@ -115,7 +115,7 @@ impl Store {
         let db = DB::open_cf_descriptors(&options(true), &path, columns)
             .map_err(|error| wrong(&folder, &error))?;
         let store = Self { db, folder };
-        store.check_format()?;
+        store.check_format(true)?;
         Ok(store)
     }
 
@@ -156,12 +156,15 @@ impl Store {
         let db = DB::open_cf_descriptors_read_only(&options, path, columns, false)
             .map_err(|error| wrong(folder, &error))?;
         let store = Self { db, folder: folder.to_owned() };
-        store.check_format()?;
+        store.check_format(false)?;
         Ok(store)
     }
 
-    fn check_format(&self) -> Result<(), LedgerError> {
+    fn check_format(&self, may_be_new: bool) -> Result<(), LedgerError> {
         let found = self.get("meta", b"format")?;
+        if found.is_none() && !may_be_new {
+            return Err(self.broken("its beginning is lost: put it back as it was"));
+        }
         let Some(found) = found else {
             let mut batch = Batch::default();
             batch.0.put_cf(self.column("meta"), b"format", FORMAT.to_le_bytes());

@@ -95,8 +95,11 @@ impl Ledger {
             let ended = end.recv_timeout(SYNC_TIME) != Err(mpsc::RecvTimeoutError::Timeout);
             let stored = self.stored();
             if stored != synced {
-                match self.store.sync().and_then(|()| stored.note(&self.datadir)) {
-                    Ok(()) => synced = stored,
+                match self.store.sync() {
+                    Ok(()) => match stored.note(&self.datadir) {
+                        Ok(()) => synced = stored,
+                        Err(trouble) => error!("what the ledger has for certain cannot be noted: {trouble}"),
+                    },
                     // The next commit fails too, and ends the pool.
                     Err(trouble) => error!("the share log cannot be made durable: {trouble}"),
                 }

@@ -42,6 +42,10 @@ fn a_damaged_journal_is_refused_and_stays_as_it_is() {
     std::fs::write(&journal, &whole).unwrap();
     let report = audited(folder);
     assert_eq!((report.shares, report.blocks, report.is_clean()), (101, 1, true), "{report:?}");
+    // Nothing is left of it.
+    std::fs::write(&journal, b"").unwrap();
+    let said = refusal(folder);
+    assert!(said.contains("its beginning is lost"), "{said}");
     // Who wants to go on with what is left can.
     std::fs::write(&journal, &damaged).unwrap();
     std::fs::remove_file(folder.join("ledger.durable")).unwrap();
@@ -58,6 +62,16 @@ fn a_ledger_that_is_gone_is_not_made_anew() {
     assert!(!folder.path().join("ledger").exists());
     std::fs::write(folder.path().join("ledger.durable"), "shares many").unwrap();
     assert!(refusal(folder.path()).contains("'shares N blocks N' expected"));
+}
+
+#[test]
+fn what_is_no_file_in_its_place_is_named() {
+    let folder = filled();
+    let note = folder.path().join("ledger.durable");
+    std::fs::remove_file(&note).unwrap();
+    std::fs::create_dir(&note).unwrap();
+    let said = Ledger::open(folder.path(), rules(), prefixes()).map(|_| ()).unwrap_err().to_string();
+    assert!(said.contains("ledger.durable: "), "{said}");
 }
 
 #[test]
