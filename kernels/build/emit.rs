@@ -1,29 +1,45 @@
 //! Registers, and the assembly's text.
 //!
 //! What lives here: which register holds which value, and how each instruction is written. What does not: the order.
-//! Register names are the CPU's own: rdi points at the middle of the page's memory, rsi into its constants, rdx at
+//! Register names are the CPU's own: rdi points at the middle of the memory, rsi into its constants, rdx at
 //! the version's words, r8 at the place of the next mask.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::ops::Range;
 
-use crate::flow::{Flow, Instruction, Operation, Source, Value};
-use crate::page::{CONSTANTS_MIDDLE, Constant, SLOT, VERSIONS_SLOT};
+use crate::flow::{Flow, Instruction, Operation, Source, Unpack, Value};
+use crate::page::{CONSTANTS_MIDDLE, Constant, SLOT, Slot, VERSIONS_SLOT};
 
-const REGISTERS: usize = 32;
+/// What code is written for.
+pub(crate) struct Machine {
+    /// What the registers are called, and which of them the code may use.
+    pub(crate) name: &'static str,
+    pub(crate) registers: Range<usize>,
+    /// Words in a register.
+    pub(crate) lanes: usize,
+    /// Where a slot is.
+    pub(crate) slot: fn(Slot) -> String,
+}
 
-struct Registers {
+/// All of AVX-512's registers, and the page.
+pub(crate) const AVX512: Machine = Machine { name: "zmm", registers: 0..32, lanes: 16, slot: in_page };
+
+struct Registers<'a> {
+    machine: &'a Machine,
     free: Vec<usize>,
     of: HashMap<Value, usize>,
     /// Where in the order each value is used for the last time.
     last_use: HashMap<Value, usize>,
 }
 
-impl Registers {
-    fn new(flow: &Flow, order: &[usize]) -> Self {
+impl<'a> Registers<'a> {
+    fn new(flow: &Flow, order: &[usize], machine: &'a Machine) -> Self {
         let uses = order.iter().enumerate();
         let last_use =
             uses.flat_map(|(at, i)| flow.instructions[*i].values().into_iter().map(move |value| (value, at)));
-        Self { free: (0..REGISTERS).rev().collect(), of: HashMap::new(), last_use: last_use.collect() }
+        let free = machine.registers.clone().rev().collect();
+        Self { machine, free, of: HashMap::new(), last_use: last_use.collect() }
     }
 
     fn take(&mut self, value: Value) -> usize {
@@ -36,29 +52,41 @@ impl Registers {
         self.last_use[&value] == at
     }
 
+    fn name(&self, register: usize) -> String {
+        format!("{}{register}", self.machine.name)
+    }
+
     fn text(&self, source: Source) -> String {
+        let Machine { name, lanes, slot: address, .. } = self.machine;
         match source {
-            Source::Value(value) => format!("zmm{}", self.of[&value]),
-            Source::Slot(slot) => {
-                format!("zmmword ptr [rdi + {}]", (slot.number() as i64 - VERSIONS_SLOT as i64) * SLOT as i64)
-            }
-            Source::Constant(constant) => format!("{}{{1to16}}", word(constant)),
+            Source::Value(value) => self.name(self.of[&value]),
+            Source::Slot(slot) => format!("{name}word ptr {}", address(slot)),
+            Source::Constant(constant) => format!("{}{{1to{lanes}}}", word(constant)),
         }
     }
 }
 
-fn word(constant: Constant) -> String {
+fn in_page(slot: Slot) -> String {
+    format!("[rdi + {}]", (slot.number() as i64 - VERSIONS_SLOT as i64) * SLOT as i64)
+}
+
+/// The address of the constant, which may be of the version that the register points to.
+pub(crate) fn of_constant(constant: Constant, version: &str) -> String {
     let number = constant.number() as i64;
     if constant.is_of_version() {
-        format!("dword ptr [rdx + {}]", 4 * number)
+        format!("[{version} + {}]", 4 * number)
     } else {
-        format!("dword ptr [rsi + {}]", 4 * (number - CONSTANTS_MIDDLE as i64))
+        format!("[rsi + {}]", 4 * (number - CONSTANTS_MIDDLE as i64))
     }
 }
 
+fn word(constant: Constant) -> String {
+    format!("dword ptr {}", of_constant(constant, "rdx"))
+}
+
 /// The instructions in this order as assembly, a line each.
-pub(crate) fn emit(flow: &Flow, order: &[usize]) -> Vec<String> {
-    let mut registers = Registers::new(flow, order);
+pub(crate) fn emit(flow: &Flow, order: &[usize], machine: &Machine) -> Vec<String> {
+    let mut registers = Registers::new(flow, order, machine);
     let mut lines = Vec::new();
     for (at, i) in order.iter().enumerate() {
         let instruction = &flow.instructions[*i];
@@ -68,13 +96,21 @@ pub(crate) fn emit(flow: &Flow, order: &[usize]) -> Vec<String> {
         }
         let sources: Vec<String> = instruction.sources.iter().map(|source| registers.text(*source)).collect();
         release(instruction, at, &mut registers);
-        let result = instruction.result.map(|value| format!("zmm{}", registers.take(value)));
+        let result = instruction.result.map(|value| {
+            let register = registers.take(value);
+            registers.name(register)
+        });
         let result = result.as_deref().unwrap_or_default();
         let [first, ..] = &sources[..] else { unreachable!("every instruction takes something") };
+        let by = |name: &str, with: &dyn Display| format!("{name} {result}, {first}, {with}");
         match instruction.operation {
-            Operation::Add => lines.push(format!("vpaddd {result}, {first}, {}", sources[1])),
-            Operation::RotateRight(bits) => lines.push(format!("vprord {result}, {first}, {bits}")),
-            Operation::ShiftRight(bits) => lines.push(format!("vpsrld {result}, {first}, {bits}")),
+            Operation::Add => lines.push(by("vpaddd", &sources[1])),
+            Operation::And => lines.push(by("vpandd", &sources[1])),
+            Operation::Xor => lines.push(by("vpxord", &sources[1])),
+            Operation::Unpack(Unpack(name)) => lines.push(by(name, &sources[1])),
+            Operation::RotateRight(bits) => lines.push(by("vprord", &bits)),
+            Operation::ShiftRight(bits) => lines.push(by("vpsrld", &bits)),
+            Operation::Spread(word) => lines.push(by("vpshufd", &(word * 0x55))),
             Operation::Load => lines.push(load(instruction.sources[0], result, first)),
             Operation::Store(slot) => {
                 lines.push(format!("vmovdqa32 {}, {first}", registers.text(slot.into())));
@@ -97,7 +133,7 @@ fn load(source: Source, result: &str, text: &str) -> String {
 }
 
 /// Frees the registers of values that are used here for the last time.
-fn release(instruction: &Instruction, at: usize, registers: &mut Registers) {
+fn release(instruction: &Instruction, at: usize, registers: &mut Registers<'_>) {
     for value in instruction.values().into_iter().filter(|value| registers.last_use[value] == at) {
         registers.free.push(registers.of[&value]);
     }
@@ -108,7 +144,7 @@ fn emit_ternary(
     instruction: &Instruction,
     table: u8,
     at: usize,
-    registers: &mut Registers,
+    registers: &mut Registers<'_>,
     lines: &mut Vec<String>,
 ) {
     let sources = [instruction.sources[0], instruction.sources[1], instruction.sources[2]];
@@ -129,7 +165,8 @@ fn emit_ternary(
         registers.free.retain(|free| *free != register);
         registers.of.insert(result, register);
     } else {
-        let register = format!("zmm{}", registers.take(result));
+        let register = registers.take(result);
+        let register = registers.name(register);
         lines.push(load(sources[order[0]], &register, &first));
         lines.push(format!("vpternlogd {register}, {second}, {third}, {table:#x}"));
         release(instruction, at, registers);

@@ -47,12 +47,28 @@ impl Source {
     }
 }
 
+/// Words, or pairs of words, of the low or the high half of each four, from two registers in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unpack(pub(crate) &'static str);
+
+impl Unpack {
+    pub(crate) const LOW_WORDS: Self = Self("vpunpckldq");
+    pub(crate) const HIGH_WORDS: Self = Self("vpunpckhdq");
+    pub(crate) const LOW_PAIRS: Self = Self("vpunpcklqdq");
+    pub(crate) const HIGH_PAIRS: Self = Self("vpunpckhqdq");
+}
+
 /// What an instruction does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Add,
     RotateRight(u32),
     ShiftRight(u32),
+    And,
+    Xor,
+    /// This word of each four, four times.
+    Spread(usize),
+    Unpack(Unpack),
     /// Any function of three bits: bit `4a + 2b + c` of the table is the answer for a, b, c.
     Ternary(u8),
     Load,
@@ -105,11 +121,18 @@ pub(crate) struct Flow {
     pub(crate) instructions: Vec<Instruction>,
     values: usize,
     stream: Stream,
+    /// Whether an exclusive or takes two values, and not three.
+    by_two: bool,
 }
 
 impl Flow {
     pub(crate) fn new() -> Self {
-        Self { instructions: Vec::new(), values: 0, stream: Stream::First }
+        Self { instructions: Vec::new(), values: 0, stream: Stream::First, by_two: false }
+    }
+
+    /// A flow with no ternary operations for an exclusive or: for code beside the SHA instructions.
+    pub(crate) fn by_two() -> Self {
+        Self { by_two: true, ..Self::new() }
     }
 
     /// What is added from now on belongs to this stream.
@@ -148,6 +171,18 @@ impl Flow {
         self.make(Operation::RotateRight(bits), vec![x.into()])
     }
 
+    pub(crate) fn and(&mut self, a: Value, b: impl Into<Source>) -> Value {
+        self.make(Operation::And, vec![a.into(), b.into()])
+    }
+
+    pub(crate) fn spread(&mut self, x: Value, word: usize) -> Value {
+        self.make(Operation::Spread(word), vec![x.into()])
+    }
+
+    pub(crate) fn unpack(&mut self, unpack: Unpack, a: Value, b: Value) -> Value {
+        self.make(Operation::Unpack(unpack), vec![a.into(), b.into()])
+    }
+
     /// The function of three bits, in every bit. At most two of the three may be constants.
     pub(crate) fn ternary(&mut self, sources: [Source; 3], function: impl Fn(u8, u8, u8) -> u8) -> Value {
         let table = (0..8).map(|i| function(i >> 2 & 1, i >> 1 & 1, i & 1) << i).sum();
@@ -168,6 +203,10 @@ impl Flow {
     }
 
     fn exclusive_or(&mut self, parts: [Value; 3]) -> Value {
+        if self.by_two {
+            let two = self.make(Operation::Xor, vec![parts[0].into(), parts[1].into()]);
+            return self.make(Operation::Xor, vec![two.into(), parts[2].into()]);
+        }
         self.ternary(parts.map(Source::from), |a, b, c| a ^ b ^ c)
     }
 }

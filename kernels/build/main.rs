@@ -8,21 +8,28 @@
 
 mod emit;
 mod flow;
+mod message;
 #[path = "../src/simd/page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod page;
 mod scan;
 mod schedule;
+mod sha_avx512;
 mod sha_ni;
+#[path = "../src/simd/sha_page.rs"]
+#[allow(dead_code)] // The crate uses the rest.
+mod sha_page;
 
 use std::path::Path;
 use std::{env, fs};
 
+use emit::AVX512;
 use page::{SLOT, VERSION_WORDS};
 
 fn main() {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/simd/page.rs");
+    println!("cargo::rerun-if-changed=src/simd/sha_page.rs");
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("x86_64") {
         return;
     }
@@ -30,6 +37,8 @@ fn main() {
     for (file, text) in [
         ("avx512_one.s", one_version()),
         ("avx512_versions.s", several_versions()),
+        ("sha_avx512_one.s", sha_avx512::one_version()),
+        ("sha_avx512_versions.s", sha_avx512::several_versions()),
         ("sha_ni.s", sha_ni::code()),
     ] {
         fs::write(Path::new(&folder).join(file), text).expect("cargo's folder can be written to");
@@ -38,7 +47,7 @@ fn main() {
 
 fn iteration(several_versions: bool) -> String {
     let flow = scan::iteration(several_versions);
-    emit::emit(&flow, &schedule::schedule(&flow)).join("\n")
+    emit::emit(&flow, &schedule::schedule(&flow), &AVX512).join("\n")
 }
 
 /// rcx: iterations.
@@ -49,10 +58,10 @@ fn one_version() -> String {
 
 /// rcx: iterations, r9: versions. Those of a batch of nonces follow each other.
 fn several_versions() -> String {
-    let expansion = scan::expansion();
+    let expansion = message::expansion();
     // Its chains are short, and it is a small part: it stays as it is written.
     let order: Vec<usize> = (0..expansion.instructions.len()).collect();
-    let expansion = emit::emit(&expansion, &order).join("\n");
+    let expansion = emit::emit(&expansion, &order, &AVX512).join("\n");
     let (body, stride) = (iteration(true), VERSION_WORDS * SLOT / 16);
     format!(
         "mov r10, rdx\n3:\n{expansion}\nmov rdx, r10\nmov rax, r9\n.p2align 6\n2:\n{body}\nadd r8, 2\nadd rdx, {stride}\n\

@@ -7,96 +7,14 @@
 //! next iteration but one, so that the streams do not begin and end together.
 
 use crate::flow::{Flow, Source, Stream, Value};
+use crate::message::{Hash, LAST_ROUND, Words, first_words, message_word, nonces};
 use crate::page::{Constant, Slot};
 
 /// A state: a to h.
 type State = [Source; 8];
 
-/// One hash or the other: what is constant in its message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Hash {
-    /// The header's second block: words 0 to 2 and 4 to 15 are constants, and so are 16 and 17.
-    First,
-    /// The first hash: words 8 to 15 are constants.
-    Second,
-}
-
-impl Hash {
-    fn is_constant(self, t: usize) -> bool {
-        match self {
-            Self::First => t != 3 && t < 18,
-            Self::Second => (8..16).contains(&t),
-        }
-    }
-
-    /// The constant that goes into message word t, if it is not 0.
-    fn constant(self, t: usize) -> Option<Constant> {
-        match (self, t) {
-            (Self::First, 18..=20 | 22..=24 | 30..=33) => Some(Constant::FirstWord(t)),
-            (Self::Second, 17 | 22..=24 | 30 | 31) => Some(Constant::SecondWord(t)),
-            _ => None,
-        }
-    }
-
-    /// Where message word t is kept.
-    fn slot(self, t: usize) -> Slot {
-        match self {
-            Self::First => Slot::FirstWord(t),
-            Self::Second if t < 8 => Slot::Hash(t),
-            Self::Second => Slot::SecondWord(t),
-        }
-    }
-
-    /// The last message word that is needed.
-    fn last(self) -> usize {
-        if self == Self::First { 63 } else { LAST_ROUND }
-    }
-}
-
-/// The second hash's last word is e of this round.
-const LAST_ROUND: usize = 60;
 /// From this round on, a is not needed: no e that is will ever see it.
 const E_ALONE: usize = LAST_ROUND - 3;
-
-/// The newest message words, which are still in registers.
-#[derive(Default)]
-struct Words {
-    before: Option<Value>,
-    two_before: Option<Value>,
-}
-
-impl Words {
-    fn push(&mut self, word: Value) {
-        self.two_before = self.before.replace(word);
-    }
-}
-
-/// Message word t, from 16 on: `W[t-16] + σ0(W[t-15]) + W[t-7] + σ1(W[t-2])`.
-fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Words) -> Value {
-    let mut sum: Option<Value> = None;
-    if !hash.is_constant(t - 15) {
-        sum = Some(flow.small_sigma(hash.slot(t - 15).into(), [7, 18], 3));
-    }
-    let mut others: Vec<Source> =
-        [t - 16, t - 7].iter().filter(|&&t| !hash.is_constant(t)).map(|&t| hash.slot(t).into()).collect();
-    others.extend(hash.constant(t).map(Source::from));
-    if let Some(first) = &mut sum {
-        others.drain(..).for_each(|other| *first = flow.add(*first, other));
-    }
-    // What was made last comes last: its round is the nearest.
-    if !hash.is_constant(t - 2) {
-        let recent = words.two_before.expect("two words before any that needs them were made");
-        let sigma = flow.small_sigma(recent.into(), [17, 19], 10);
-        sum = Some(sum.map_or(sigma, |sum| flow.add(sum, sigma)));
-    }
-    let word = sum.expect("no word depends on constants alone");
-    let word = others.into_iter().fold(word, |sum, other| flow.add(sum, other));
-    words.push(word);
-    if t + 7 <= hash.last() {
-        flow.store(word, hash.slot(t));
-    }
-    word
-}
 
 /// What a round adds to h besides functions of the state.
 struct Terms {
@@ -140,26 +58,6 @@ fn round(flow: &mut Flow, [a, b, c, d, e, f, g, h]: State, terms: &Terms, with_a
         new_a = flow.add(new_a, sigma);
     }
     [new_a.into(), a, b, c, new_e.into(), e, f, g]
-}
-
-/// The header's words for the next sixteen nonces; the counter moves on. A header holds its nonce little-endian, and
-/// SHA-256 reads its words big-endian: rotated by 8 to the left bytes 0 and 2 are in place, by 24 bytes 1 and 3.
-fn nonces(flow: &mut Flow) -> Value {
-    let counter = flow.load(Slot::Counter);
-    let next = flow.add(counter, Constant::Batch);
-    flow.store(next, Slot::Counter);
-    let (by_8, by_24) = (flow.rotate_right(counter, 24), flow.rotate_right(counter, 8));
-    let sources = [by_8.into(), by_24.into(), Constant::EvenBytes.into()];
-    flow.ternary(sources, |by_8, by_24, even| if even == 1 { by_8 } else { by_24 })
-}
-
-/// Message words 18 and 19 of the first hash, the first that depend on the nonces.
-fn first_words(flow: &mut Flow, nonces: Value) -> [Value; 2] {
-    let sigma = flow.small_sigma(nonces.into(), [7, 18], 3);
-    let words = [flow.add(sigma, Constant::FirstWord(18)), flow.add(nonces, Constant::FirstWord(19))];
-    flow.store(words[0], Slot::FirstWord(18));
-    flow.store(words[1], Slot::FirstWord(19));
-    words
 }
 
 /// The first hash, from the nonces on.
@@ -267,29 +165,5 @@ pub(crate) fn iteration(several_versions: bool) -> Flow {
     second_hash_later(&mut flow, cut);
     second_hash_earlier(&mut flow, cut);
     first_hash(&mut flow, several_versions);
-    flow
-}
-
-/// For several versions, once for all of them: the next nonces, and what rounds 16 to 63 of the first hash add.
-pub(crate) fn expansion() -> Flow {
-    let mut flow = Flow::new();
-    let nonces = nonces(&mut flow);
-    let mut words = Words::default();
-    let two = first_words(&mut flow, nonces);
-    two.into_iter().for_each(|word| words.push(word));
-    for t in 16..64 {
-        let sum = match t {
-            // All of it is constant.
-            16 | 17 => flow.load(Constant::FirstRound(t)),
-            18 | 19 => flow.add(two[t - 18], Constant::FirstRound(t)),
-            _ => {
-                let word = message_word(&mut flow, Hash::First, t, &mut words);
-                flow.add(word, Constant::FirstRound(t))
-            }
-        };
-        flow.store(sum, Slot::Sum(t));
-    }
-    // In the place of a message word.
-    flow.store(nonces, Slot::Nonces);
     flow
 }

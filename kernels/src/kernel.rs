@@ -56,7 +56,9 @@ pub(crate) fn hashes(work: &Work, range: NonceRange) -> u64 {
 /// Every kernel compiled for this architecture, fastest first. The last is `scalar`, which runs everywhere.
 static KERNELS: &[&dyn Kernel] = &[
     #[cfg(target_arch = "x86_64")]
-    &crate::simd::Avx512,
+    &crate::simd::AVX512,
+    #[cfg(target_arch = "x86_64")]
+    &crate::simd::SHA_AVX512,
     #[cfg(target_arch = "x86_64")]
     &crate::simd::ShaNi,
     #[cfg(target_arch = "x86_64")]

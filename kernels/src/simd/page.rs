@@ -14,7 +14,7 @@ pub(crate) const SLOTS: usize = 162;
 /// Most versions that one call can scan.
 pub(crate) const VERSIONS: usize = 16;
 /// Words of a version.
-pub(crate) const VERSION_WORDS: usize = 20;
+pub(crate) const VERSION_WORDS: usize = 28;
 /// Iterations that a hash takes from its first round to its mask, besides its own.
 pub(crate) const LAG: usize = 2;
 
@@ -35,10 +35,23 @@ pub(crate) enum Slot {
     Nonces,
     /// Several versions: round constant plus message word of the first hash's round 16 to 63.
     Sum(usize),
+    // The others are of the code with the SHA instructions alone (`sha_page.rs`).
+    /// First hashes as the rounds leave them: four registers with a, b, e and f, four with c, d, g and h. Nonce 4l + i is
+    /// the l-th of the i-th register.
+    State(usize),
+    /// In the same way, what the nonces add to a, b, e and f.
+    Added(usize),
+    /// All ones where a and e are.
+    InAAndE,
+    /// The words of the second hashes that decide.
+    LastWords,
+    /// What round t adds, and the next, of each nonce: of 0, 1, 4 and 5, and of 2, 3, 6 and 7.
+    FirstPair(usize, usize),
+    SecondPair(usize, usize),
 }
 
 impl Slot {
-    /// Where it is, counted in slots.
+    /// Where it is in the page, counted in slots.
     pub(crate) const fn number(self) -> usize {
         match self {
             Self::FirstWord(t) => t % 16,
@@ -50,6 +63,12 @@ impl Slot {
             Self::Counter => 50,
             // At page offsets of constants and of slots 0 to 33: away from the second hash's words.
             Self::Sum(t) => 114 + t - 16,
+            Self::State(_)
+            | Self::Added(_)
+            | Self::InAAndE
+            | Self::LastWords
+            | Self::FirstPair(..)
+            | Self::SecondPair(..) => panic!("the page has no such slot"),
         }
     }
 }
@@ -59,7 +78,7 @@ impl Slot {
 pub(crate) enum Constant {
     /// For round 4 to 63 of the first hash: round constant, and message word where that is a constant.
     FirstRound(usize),
-    /// For round 1 to 60 of the second hash.
+    /// For round 0 to 60 of the second hash.
     SecondRound(usize),
     /// Into message word 18 to 33 of the first hash: all that does not depend on the nonce.
     FirstWord(usize),
@@ -92,12 +111,16 @@ pub(crate) enum Constant {
     /// Of a version, as for the second hash, rounds 4 to 6.
     FirstH(usize),
     FirstDH(usize),
+    /// The second hash's first state as the SHA instructions take it: a, b, e and f, or c, d, g and h.
+    InitialHalf(usize),
     /// Of a version: word i of its midstate.
     Midstate(usize),
+    /// Of a version, in the same way: after round 3 with a nonce of 0.
+    StartHalf(usize),
 }
 
 /// Words of constants before those of the versions.
-pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6;
+pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6 + 1 + 8;
 /// The code's pointer to the constants stands so many words behind the first: one byte of an instruction reaches 128
 /// words either way.
 pub(crate) const CONSTANTS_MIDDLE: usize = 128;
@@ -109,14 +132,15 @@ pub(crate) const VERSIONS_SLOT: usize = 64;
 impl Constant {
     /// Whether each version has its own.
     pub(crate) const fn is_of_version(self) -> bool {
-        use Constant::{A, B, C, E, F, FirstDH, FirstH, G, Midstate};
-        matches!(self, A | B | C | E | F | G | FirstH(_) | FirstDH(_) | Midstate(_))
+        use Constant::{A, B, C, E, F, FirstDH, FirstH, G, Midstate, StartHalf};
+        matches!(self, A | B | C | E | F | G | FirstH(_) | FirstDH(_) | Midstate(_) | StartHalf(_))
     }
 
     /// Where it is among the constants, or among those of its version, counted in words.
     pub(crate) const fn number(self) -> usize {
         match self {
             Self::FirstRound(t) => t - 4,
+            Self::SecondRound(0) => 167,
             Self::SecondRound(t) => 60 + t - 1,
             Self::FirstWord(t) => 120 + t - 18,
             Self::SecondWord(t) => 136 + t - 16,
@@ -131,6 +155,7 @@ impl Constant {
             Self::InitialF => 160,
             Self::SecondH(t) => 161 + 2 * (t - 1),
             Self::SecondDH(t) => 162 + 2 * (t - 1),
+            Self::InitialHalf(half) => 168 + 4 * half,
             Self::A => 0,
             Self::B => 1,
             Self::C => 2,
@@ -140,6 +165,7 @@ impl Constant {
             Self::FirstH(t) => 6 + 2 * (t - 4),
             Self::FirstDH(t) => 7 + 2 * (t - 4),
             Self::Midstate(i) => 12 + i,
+            Self::StartHalf(half) => 20 + 4 * half,
         }
     }
 }

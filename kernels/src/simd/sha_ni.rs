@@ -10,11 +10,12 @@
 use std::arch::naked_asm;
 use std::mem::offset_of;
 
+use super::halves::{Four, halves};
 use crate::kernel::{Kernel, hashes};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
-use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, State, Tail};
+use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
 use crate::work::{Found, Work};
 
 /// Nonces in an iteration of the code.
@@ -92,14 +93,6 @@ fn scan_pairs(
             }
         }
     }
-}
-
-/// Four words, the lowest lane first.
-type Four = [u32; 4];
-
-/// A state as the instructions want it: the registers they call ABEF and CDGH, highest lane first.
-fn halves([a, b, c, d, e, f, g, h]: State) -> [Four; 2] {
-    [[f, e, b, a], [h, g, d, c]]
 }
 
 /// What the code reads and writes. Its offsets go into the code by name.

@@ -1,0 +1,209 @@
+//! SHA-256's message words, a register of nonces at a time.
+//!
+//! What lives here: the words of both hashes' blocks, with everything dropped that is constant. What does not: the rounds
+//! that use them (`scan.rs`, `sha_avx512.rs`), and the constants' values (`src/simd/wide.rs`).
+
+use crate::flow::{Flow, Source, Unpack, Value};
+use crate::page::{Constant, Slot};
+
+/// One hash or the other: what is constant in its message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hash {
+    /// The header's second block: words 0 to 2 and 4 to 15 are constants, and so are 16 and 17.
+    First,
+    /// The first hash: words 8 to 15 are constants.
+    Second,
+}
+
+impl Hash {
+    fn is_constant(self, t: usize) -> bool {
+        match self {
+            Self::First => t != 3 && t < 18,
+            Self::Second => (8..16).contains(&t),
+        }
+    }
+
+    /// The constant that goes into message word t, if it is not 0.
+    fn constant(self, t: usize) -> Option<Constant> {
+        match (self, t) {
+            (Self::First, 18..=20 | 22..=24 | 30..=33) => Some(Constant::FirstWord(t)),
+            (Self::Second, 17 | 22..=24 | 30 | 31) => Some(Constant::SecondWord(t)),
+            _ => None,
+        }
+    }
+
+    /// Where message word t is kept.
+    fn slot(self, t: usize) -> Slot {
+        match self {
+            Self::First => Slot::FirstWord(t),
+            Self::Second if t < 8 => Slot::Hash(t),
+            Self::Second => Slot::SecondWord(t),
+        }
+    }
+
+    /// The last message word that is needed.
+    fn last(self) -> usize {
+        if self == Self::First { 63 } else { LAST_ROUND }
+    }
+}
+
+/// The second hash's last word is e of this round.
+pub(crate) const LAST_ROUND: usize = 60;
+/// The newest message words, which are still in registers.
+#[derive(Default)]
+pub(crate) struct Words {
+    pub(crate) before: Option<Value>,
+    pub(crate) two_before: Option<Value>,
+}
+
+impl Words {
+    pub(crate) fn push(&mut self, word: Value) {
+        self.two_before = self.before.replace(word);
+    }
+}
+
+/// Message word t, from 16 on: `W[t-16] + σ0(W[t-15]) + W[t-7] + σ1(W[t-2])`.
+pub(crate) fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Words) -> Value {
+    let mut sum: Option<Value> = None;
+    if !hash.is_constant(t - 15) {
+        sum = Some(flow.small_sigma(hash.slot(t - 15).into(), [7, 18], 3));
+    }
+    let mut others: Vec<Source> =
+        [t - 16, t - 7].iter().filter(|&&t| !hash.is_constant(t)).map(|&t| hash.slot(t).into()).collect();
+    others.extend(hash.constant(t).map(Source::from));
+    if let Some(first) = &mut sum {
+        others.drain(..).for_each(|other| *first = flow.add(*first, other));
+    }
+    // What was made last comes last: its round is the nearest.
+    if !hash.is_constant(t - 2) {
+        let recent = words.two_before.expect("two words before any that needs them were made");
+        let sigma = flow.small_sigma(recent.into(), [17, 19], 10);
+        sum = Some(sum.map_or(sigma, |sum| flow.add(sum, sigma)));
+    }
+    let word = sum.expect("no word depends on constants alone");
+    let word = others.into_iter().fold(word, |sum, other| flow.add(sum, other));
+    words.push(word);
+    if t + 7 <= hash.last() {
+        flow.store(word, hash.slot(t));
+    }
+    word
+}
+
+/// The header's words for the next batch of nonces; the counter moves on. A header holds its nonce little-endian, and
+/// SHA-256 reads its words big-endian: rotated by 8 to the left bytes 0 and 2 are in place, by 24 bytes 1 and 3.
+pub(crate) fn nonces(flow: &mut Flow) -> Value {
+    let counter = flow.load(Slot::Counter);
+    let next = flow.add(counter, Constant::Batch);
+    flow.store(next, Slot::Counter);
+    let (by_8, by_24) = (flow.rotate_right(counter, 24), flow.rotate_right(counter, 8));
+    let sources = [by_8.into(), by_24.into(), Constant::EvenBytes.into()];
+    flow.ternary(sources, |by_8, by_24, even| if even == 1 { by_8 } else { by_24 })
+}
+
+/// Message words 18 and 19 of the first hash, the first that depend on the nonces.
+pub(crate) fn first_words(flow: &mut Flow, nonces: Value) -> [Value; 2] {
+    let sigma = flow.small_sigma(nonces.into(), [7, 18], 3);
+    let words = [flow.add(sigma, Constant::FirstWord(18)), flow.add(nonces, Constant::FirstWord(19))];
+    flow.store(words[0], Slot::FirstWord(18));
+    flow.store(words[1], Slot::FirstWord(19));
+    words
+}
+
+/// Round 18 to 63 of the first hash: each one's number, and its round constant plus message word.
+fn first_sums(flow: &mut Flow, nonces: Value, mut give: impl FnMut(&mut Flow, usize, Value)) {
+    let mut words = Words::default();
+    let two = first_words(flow, nonces);
+    two.into_iter().for_each(|word| words.push(word));
+    for t in 18..64 {
+        let word = if t < 20 { two[t - 18] } else { message_word(flow, Hash::First, t, &mut words) };
+        let sum = flow.add(word, Constant::FirstRound(t));
+        give(flow, t, sum);
+    }
+}
+
+/// For several versions, once for all of them: the next nonces, and what rounds 16 to 63 of the first hash add.
+pub(crate) fn expansion() -> Flow {
+    let mut flow = Flow::new();
+    let nonces = nonces(&mut flow);
+    for t in [16, 17] {
+        // All of it is constant.
+        let sum = flow.load(Constant::FirstRound(t));
+        flow.store(sum, Slot::Sum(t));
+    }
+    first_sums(&mut flow, nonces, |flow, t, sum| flow.store(sum, Slot::Sum(t)));
+    // In the place of a message word.
+    flow.store(nonces, Slot::Nonces);
+    flow
+}
+
+/// Sums of two rounds that follow each other, as `sha256rnds2` takes them: the one beside the other, nonce by nonce.
+#[derive(Default)]
+struct Pairs {
+    even: Option<Value>,
+}
+
+impl Pairs {
+    fn give(&mut self, flow: &mut Flow, t: usize, sum: Value, slot: impl Fn(usize, usize) -> Slot) {
+        if t.is_multiple_of(2) {
+            self.even = Some(sum);
+            return;
+        }
+        let even = self.even.take().expect("an even round comes before an odd one");
+        let halves = [flow.unpack(Unpack::LOW_WORDS, even, sum), flow.unpack(Unpack::HIGH_WORDS, even, sum)];
+        for (i, half) in halves.into_iter().enumerate() {
+            flow.store(half, slot(t - 1, i));
+        }
+    }
+}
+
+/// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
+pub(crate) fn first_message() -> Flow {
+    let mut flow = Flow::by_two();
+    let nonces = nonces(&mut flow);
+    for i in 0..4 {
+        let spread = flow.spread(nonces, i);
+        let in_a_and_e = flow.and(spread, Slot::InAAndE);
+        flow.store(in_a_and_e, Slot::Added(i));
+    }
+    let mut pairs = Pairs::default();
+    first_sums(&mut flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
+    flow
+}
+
+/// What the rounds of the second hashes take, from the states in which the first hashes ended.
+pub(crate) fn second_message() -> Flow {
+    let mut flow = Flow::by_two();
+    let mut pairs = Pairs::default();
+    let mut give = |flow: &mut Flow, t, sum| pairs.give(flow, t, sum, Slot::SecondPair);
+    for (first, names) in [(0, [(3, 0), (2, 1), (1, 4), (0, 5)]), (4, [(3, 2), (2, 3), (1, 6), (0, 7)])] {
+        // Lowest first: f, e, b, a, and h, g, d, c.
+        let words = transposed(&mut flow, first);
+        for (place, t) in names {
+            let word = flow.add(words[place], Constant::Midstate(t));
+            flow.store(word, Slot::Hash(t));
+            let sum = flow.add(word, Constant::SecondRound(t));
+            give(&mut flow, t, sum);
+        }
+    }
+    let mut words = Words::default();
+    for t in 16..=LAST_ROUND {
+        let word = message_word(&mut flow, Hash::Second, t, &mut words);
+        let sum = flow.add(word, Constant::SecondRound(t));
+        give(&mut flow, t, sum);
+        if t == LAST_ROUND {
+            // Its pair is complete with anything.
+            give(&mut flow, t + 1, sum);
+        }
+    }
+    flow
+}
+
+/// Four words of each nonce, which lie side by side, as a register for each word.
+fn transposed(flow: &mut Flow, first: usize) -> [Value; 4] {
+    let [a, b, c, d] = std::array::from_fn(|i| flow.load(Slot::State(first + i)));
+    let [low_ab, low_cd] = [(a, b), (c, d)].map(|(x, y)| flow.unpack(Unpack::LOW_WORDS, x, y));
+    let words = [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|unpack| flow.unpack(unpack, low_ab, low_cd));
+    let [high_ab, high_cd] = [(a, b), (c, d)].map(|(x, y)| flow.unpack(Unpack::HIGH_WORDS, x, y));
+    let others = [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|unpack| flow.unpack(unpack, high_ab, high_cd));
+    [words[0], words[1], others[0], others[1]]
+}
