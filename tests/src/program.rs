@@ -145,9 +145,35 @@ impl Drop for Program {
 /// # Panics
 /// When it cannot be started.
 pub fn run<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> (Option<i32>, String, String) {
+    run_into(Stdio::piped(), name, args)
+}
+
+/// The same where stdout takes nothing, as on a disk that is full: exit status and stderr.
+///
+/// # Panics
+/// When it cannot be started, or the system has no `/dev/full`.
+pub fn run_into_full<S: AsRef<OsStr>>(
+    name: &str,
+    args: impl IntoIterator<Item = S>,
+) -> (Option<i32>, String) {
+    let full = File::options().write(true).open("/dev/full").expect("the system has /dev/full");
+    let (status, _, said) = run_into(full.into(), name, args);
+    (status, said)
+}
+
+/// The same with a stdout of the caller's, of which nothing is given back.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run_into<S: AsRef<OsStr>>(
+    stdout: Stdio,
+    name: &str,
+    args: impl IntoIterator<Item = S>,
+) -> (Option<i32>, String, String) {
     let output = Command::new(programs().join(name))
         .args(args)
         .stdin(Stdio::null())
+        .stdout(stdout)
         .output()
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

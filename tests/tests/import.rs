@@ -12,7 +12,7 @@ use iop_benches::synth::chain::Chain;
 use iop_benches::synth::load::{Load, Random};
 use iop_benches::synth::{Shape, frame, network, network_file};
 use iop_consensus::params::Params;
-use iop_tests::program::{programs, run};
+use iop_tests::program::{programs, run, run_into, run_into_full};
 use iop_tests::stand::{Network, Node};
 use serde_json::{Value, json};
 
@@ -146,13 +146,7 @@ fn a_result_that_cannot_be_written_is_a_failure_and_one_that_nobody_reads_is_non
     let keys = pubkey.chain([world.path("key.wif").display().to_string()]).chain(world.network.flags());
     let import = [world.args("import", "a"), vec![file.display().to_string()]].concat();
     for args in [import, world.args("verify", "a"), world.args("reindex", "a"), keys.collect()] {
-        let to = |stdout: Stdio| {
-            let mut command = Command::new(programs().join("iop-node"));
-            let output = command.args(&args).stdout(stdout).output().unwrap();
-            (output.status.code(), String::from_utf8(output.stderr).unwrap())
-        };
-        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let (status, said) = to(full.into());
+        let (status, said) = run_into_full("iop-node", &args);
         assert_eq!(status, Some(1), "{args:?}: {said}");
         assert!(
             said.ends_with("stdout cannot be written: No space left on device (os error 28)\n"),
@@ -161,7 +155,8 @@ fn a_result_that_cannot_be_written_is_a_failure_and_one_that_nobody_reads_is_non
         if args[0] != "key" {
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
-            assert_eq!(to(writer.into()).0, Some(0), "{args:?}");
+            let (status, _, said) = run_into(writer.into(), "iop-node", &args);
+            assert_eq!(status, Some(0), "{args:?}: {said}");
         }
     }
 }

@@ -5,10 +5,9 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use iop_tests::chain::{easy_devnet, generate};
-use iop_tests::program::{free_port, programs, run};
+use iop_tests::program::{free_port, run, run_into_full};
 use iop_tests::stand::{Network, Node, devnet_keys};
 
 /// Runs a program that must fail with this status and complain in one line that has all these words.
@@ -48,10 +47,8 @@ fn unknown_flags_and_commands_are_named() {
 fn help_that_cannot_be_written_is_a_failure() {
     for name in ["iop-node", "iop-pool", "iop-miner"] {
         for arg in ["--help", "--version"] {
-            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-            let output = Command::new(programs().join(name)).arg(arg).stdout(full).output().unwrap();
-            let said = String::from_utf8(output.stderr).unwrap();
-            assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{name} {arg}: {said}");
+            let (status, said) = run_into_full(name, [arg]);
+            assert_eq!((status, said.lines().count()), (Some(1), 1), "{name} {arg}: {said}");
             assert!(said.contains("No space left on device"), "{said}");
         }
     }

@@ -8,7 +8,6 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
 use iop_tests::chain::devnet_like;
-use iop_tests::program::{Program, free_port, programs, run, wait_for};
+use iop_tests::program::{Program, free_port, run, run_into_full, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_miner};
 use serde_json::{Value, json};
 
@@ -251,11 +250,8 @@ fn where_each_mines_alone_the_finder_is_paid() {
     assert!(number(&stand.audit()["compared"]) >= 10);
     // A report that is not whole is none.
     for (command, more) in [("report", &[][..]), ("report", &["--format", "json"]), ("audit", &["--json"])] {
-        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let mut books = Command::new(programs().join("iop-pool"));
-        let output = books.args(stand.books_args(command, more)).stdout(full).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        let (status, said) = run_into_full("iop-pool", stand.books_args(command, more));
+        assert_eq!(status, Some(1), "{command}: {said}");
         assert!(said.contains("stdout cannot be written: No space left on device"), "{command}: {said}");
     }
 }
