@@ -1,7 +1,7 @@
 //! Registers, and the assembly's text.
 //!
 //! What lives here: which register holds which value, and how each instruction is written. What does not: the order.
-//! Register names are the CPU's own: rdi points at the middle of the memory, rsi into its constants, rdx at
+//! Register names are the CPU's own: rdi points at the middle of the memory, rsi into the constants, rdx at
 //! the version's words, r8 at the place of the next mask.
 
 use std::collections::HashMap;
@@ -57,10 +57,10 @@ impl<'a> Registers<'a> {
     }
 
     fn text(&self, source: Source) -> String {
-        let Machine { name, lanes, slot: address, .. } = self.machine;
+        let Machine { name, lanes, slot: in_memory, .. } = self.machine;
         match source {
             Source::Value(value) => self.name(self.of[&value]),
-            Source::Slot(slot) => format!("{name}word ptr {}", address(slot)),
+            Source::Slot(slot) => format!("{name}word ptr {}", in_memory(slot)),
             Source::Constant(constant) => format!("{}{{1to{lanes}}}", word(constant)),
         }
     }
@@ -70,18 +70,18 @@ fn in_page(slot: Slot) -> String {
     format!("[rdi + {}]", (slot.number() as i64 - VERSIONS_SLOT as i64) * SLOT as i64)
 }
 
-/// The address of the constant, which may be of the version that the register points to.
-pub(crate) fn of_constant(constant: Constant, version: &str) -> String {
+/// Where the constant is.
+pub(crate) fn address(constant: Constant) -> String {
     let number = constant.number() as i64;
     if constant.is_of_version() {
-        format!("[{version} + {}]", 4 * number)
+        format!("[rdx + {}]", 4 * number)
     } else {
         format!("[rsi + {}]", 4 * (number - CONSTANTS_MIDDLE as i64))
     }
 }
 
 fn word(constant: Constant) -> String {
-    format!("dword ptr {}", of_constant(constant, "rdx"))
+    format!("dword ptr {}", address(constant))
 }
 
 /// The instructions in this order as assembly, a line each.

@@ -1,7 +1,7 @@
 //! A program as a flow of values, before anyone thinks of registers or of time.
 //!
 //! What lives here: the instructions there are, and what each takes and makes. What does not: what a program
-//! computes (`scan.rs`), in which order (`schedule.rs`), in which registers (`emit.rs`).
+//! computes (`message.rs`, `scan.rs`), in which order (`schedule.rs`), in which registers (`emit.rs`).
 
 use crate::page::{Constant, Slot};
 
@@ -130,7 +130,7 @@ impl Flow {
         Self { instructions: Vec::new(), values: 0, stream: Stream::First, by_two: false }
     }
 
-    /// A flow with no ternary operations for an exclusive or: for code beside the SHA instructions.
+    /// A flow whose exclusive ors are no ternary operations: for code beside the SHA instructions.
     pub(crate) fn by_two() -> Self {
         Self { by_two: true, ..Self::new() }
     }

@@ -1,8 +1,9 @@
 //! Writes the assembly of the kernels for AVX-512 and for the SHA instructions.
 //!
-//! What lives here: the loops around the AVX-512 code, and the files. What does not: what it computes (`scan.rs`), and
-//! how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) → registers and text
-//! (`emit.rs`); and the SHA code, which is placed by hand (`sha_ni.rs`). The files go to the build's folder, and
+//! What lives here: the loops around the code of AVX-512 alone, and the files. What does not: what it computes
+//! (`message.rs`, `scan.rs`), and how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) →
+//! registers and text (`emit.rs`); the code of both (`sha_avx512.rs`), which takes its messages the same way; and that of
+//! the SHA instructions alone, which is placed by hand (`sha_ni.rs`). The files go to the build's folder, and
 //! `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs 40 % of the
 //! speed.
 
@@ -24,7 +25,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use emit::AVX512;
-use page::{SLOT, VERSION_WORDS};
+use page::VERSION_WORDS;
 
 fn main() {
     println!("cargo::rerun-if-changed=build");
@@ -62,7 +63,7 @@ fn several_versions() -> String {
     // Its chains are short, and it is a small part: it stays as it is written.
     let order: Vec<usize> = (0..expansion.instructions.len()).collect();
     let expansion = emit::emit(&expansion, &order, &AVX512).join("\n");
-    let (body, stride) = (iteration(true), VERSION_WORDS * SLOT / 16);
+    let (body, stride) = (iteration(true), 4 * VERSION_WORDS);
     format!(
         "mov r10, rdx\n3:\n{expansion}\nmov rdx, r10\nmov rax, r9\n.p2align 6\n2:\n{body}\nadd r8, 2\nadd rdx, {stride}\n\
          dec rcx\njz 4f\ndec rax\njnz 2b\njmp 3b\n4:\nvzeroupper\nret\n"

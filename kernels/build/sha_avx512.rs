@@ -8,16 +8,21 @@
 //! in the rounds; together they need different units, if AVX-512 keeps to half registers and to operations of two sources
 //! (docs/kernels.md). Rounds have registers 0 to 15, since their instruction can name no others, messages those above.
 //!
-//! An iteration is of an item, a batch of nonces in one version. It ends the second hashes of the item before last and
-//! makes the first hashes of its own, and between them the second message of the item before.
+//! An iteration is of an item, a batch of nonces in one version. It runs the second hashes of the item before last and
+//! the first hashes of its own, and between them it makes the second message of the item before.
+//!
+//! Register names are the CPU's own: rsi points into the constants, rdi at the middle of the memory's part that is there
+//! once; r12 and rbp at the messages that the rounds read, r13 and rbx at those that are written; r11 at the version's
+//! state before round 4, rdx at the words of the version of the item before, r8 at the place of the next mask; rcx counts
+//! iterations. With several versions r10 points at the words of the first, r15 at the version's own, r14 at the next part
+//! of the next batch's first message; r9 is their number, and rax how many of the batch are left.
 
-use std::fmt::Write;
 use std::ops::Range;
 
-use crate::emit::{self, Machine, of_constant};
+use crate::emit::{self, Machine, address};
 use crate::flow::Flow;
 use crate::message::{self, LAST_ROUND};
-use crate::page::{Constant, SLOT, Slot, VERSION_WORDS};
+use crate::page::{Constant, Slot, VERSION_WORDS};
 use crate::sha_page::{self, LANES, Part, REGISTER};
 
 // The numbers below make the best code of those that were tried.
@@ -42,15 +47,17 @@ fn machine(registers: Range<usize>) -> Machine {
     Machine { name: "ymm", registers, lanes: LANES, slot: |slot| written(slot, 0) }
 }
 
-/// A byte of the slot. rdi points at the rest; what the rounds read is at r12 and rbp, what messages write at r13 and rbx.
+/// A byte of the slot. Some parts have a pointer for each use.
 fn at(slot: Slot, byte: usize, [first, second]: [&str; 2]) -> String {
     let (part, register) = sha_page::place(slot);
     let pointer = match part {
         Part::Rest => "rdi",
         Part::First => first,
         Part::Second => second,
+        Part::Starts => unreachable!("no slot lies there"),
     };
-    format!("[{pointer} + {}]", (register * REGISTER + byte) as i64 - (part.middle() * REGISTER) as i64)
+    let register = (part.first(0) + register) as i64 - part.middle(0) as i64;
+    format!("[{pointer} + {}]", register * REGISTER as i64 + byte as i64)
 }
 
 fn written(slot: Slot, byte: usize) -> String {
@@ -77,14 +84,13 @@ impl Chain {
 
     fn begin(&self, lines: &mut Vec<String>) {
         let Self { abef, cdgh, .. } = self;
-        let constant = |constant| format!("xmmword ptr {}", of_constant(constant, "r11"));
         if self.is_second {
-            lines.push(format!("vmovdqa xmm{abef}, {}", constant(Constant::InitialHalf(0))));
-            lines.push(format!("vmovdqa xmm{cdgh}, {}", constant(Constant::InitialHalf(1))));
+            lines.push(format!("vmovdqa xmm{abef}, xmmword ptr {}", address(Constant::InitialFour(0))));
+            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr {}", address(Constant::InitialFour(1))));
         } else {
             lines.push(format!("vmovdqa xmm{abef}, {}", self.words(Slot::Added)));
-            lines.push(format!("vpaddd xmm{abef}, xmm{abef}, {}", constant(Constant::StartHalf(0))));
-            lines.push(format!("vmovdqa xmm{cdgh}, {}", constant(Constant::StartHalf(1))));
+            lines.push(format!("vpaddd xmm{abef}, xmm{abef}, xmmword ptr [r11]"));
+            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr [r11 + 16]"));
         }
     }
 
@@ -100,7 +106,7 @@ impl Chain {
         let own = |slot: fn(usize, usize) -> Slot| {
             (read(slot(t, self.nonce % 4 / 2), self.nonce / 4 * 16 + self.nonce % 2 * 8), false)
         };
-        let same = |constant: Constant| (of_constant(constant, "r11"), true);
+        let same = |constant: Constant| (address(constant), true);
         match (self.is_second, t) {
             (true, 8..16) => Some(same(Constant::SecondRound(t))),
             (true, ..=LAST_ROUND) => Some(own(Slot::SecondPair)),
@@ -143,7 +149,7 @@ fn rounds() -> Vec<String> {
             for chain in &mut chains {
                 let Some((sums, is_same)) = chain.sums(step) else { continue };
                 if !is_same || loaded != sums {
-                    // The longer form of the instruction has the shorter form of the address.
+                    // The longer form of the instruction counts its address in eights, so that a byte suffices.
                     lines.push(format!("{{evex}} vmovq xmm0, qword ptr {sums}"));
                 }
                 loaded = sums;
@@ -171,59 +177,92 @@ fn second_message(registers: Range<usize>) -> Vec<String> {
 }
 
 /// Both, each in its order; what comes between is spread evenly, in groups.
+///
+/// # Panics
+/// When a message would be read before it is whole, or overwritten before it is read.
 fn woven(mut rounds: Vec<String>, between: Vec<String>, begin: usize, grouped: usize) -> String {
+    assert!(begin.is_multiple_of(grouped), "it begins where a group does");
     let (all, others) = (rounds.len() - begin, between.len());
     for (i, line) in between.into_iter().enumerate().rev() {
         rounds.insert((begin + i * all / others) / grouped * grouped, line);
     }
+    // The states are read before the first hashes end, and the last words when all second hashes have ended.
+    let state = |line: &str, i| line.contains(&written(Slot::State(i), 0));
+    let is_load = |line: &str| line.starts_with("vmovdqa32 ymm");
+    let read = rounds.iter().rposition(|line| is_load(line) && (0..8).any(|i| state(line, i)));
+    let stored = rounds.iter().position(|line| line.starts_with("vmovdqa xmmword"));
+    assert!(read < stored && read.is_some(), "states are read in time");
+    let tested = rounds.iter().position(|line| is_load(line) && line.contains(&written(Slot::LastWords, 0)));
+    let ended = rounds.iter().rposition(|line| line.starts_with("vmovd dword"));
+    assert!(ended < tested && ended.is_some(), "last words are tested when they are there");
+    // With one version the same first message is written and read.
+    let offset = |line: &str, pointer: &str| {
+        let (_, rest) = line.split_once(&format!("[{pointer} + "))?;
+        rest.split_once(']')?.0.parse::<i64>().ok()
+    };
+    for (at, first) in rounds.iter().enumerate().filter_map(|(at, line)| Some((at, offset(line, "r13")?))) {
+        let register = first..first + REGISTER as i64;
+        let read = |line: &String| offset(line, "r12").is_some_and(|byte| register.contains(&byte));
+        assert!(!rounds[..at].iter().any(read), "the first message is there when it is read");
+    }
     rounds.join("\n")
 }
 
-/// The code from its first instruction on, and what ends it.
-fn begin_and_end() -> (String, &'static str) {
-    let mut text = "vzeroupper\npush rbx\npush rbp\npush r12\npush r13\npush r14\n".to_owned();
-    let mut before = Part::Rest.len();
-    for (pointer, part) in
-        [("rbp", Part::Second), ("rbx", Part::Second), ("r12", Part::First), ("r13", Part::First)]
-    {
-        let registers = before + part.middle() - Part::Rest.middle();
-        writeln!(text, "lea {pointer}, [rdi + {}]", registers * REGISTER).expect("a string takes all");
-        before += part.len();
+/// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
+/// while upper halves of registers 0 to 15 hold something.
+fn begin_and_end() -> (String, String) {
+    const KEPT: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
+    let mut begin = "vzeroupper\n".to_owned();
+    let mut end = "vzeroupper\nret\n".to_owned();
+    for register in KEPT {
+        begin += &format!("push {register}\n");
+        end = format!("pop {register}\n{end}");
     }
-    (text, "pop r14\npop r13\npop r12\npop rbp\npop rbx\nvzeroupper\nret\n")
+    for (pointer, part, copy) in
+        [("rbp", Part::Second, 0), ("rbx", Part::Second, 1), ("r12", Part::First, 0), ("r13", Part::First, 1)]
+    {
+        begin += &point(pointer, part.middle(copy));
+    }
+    (begin, end)
 }
 
-/// rcx: iterations.
+/// Lets the pointer stand at the register.
+fn point(pointer: &str, register: usize) -> String {
+    format!("lea {pointer}, [rdi + {}]\n", (register - Part::Rest.middle(0)) * REGISTER)
+}
+
 pub(crate) fn one_version() -> String {
     let messages = [message(&message::first_message(), ALL), second_message(ALL)].concat();
     let body = woven(rounds(), messages, 0, GROUPED[0]);
     let (begin, end) = begin_and_end();
+    let start = point("r11", Part::Starts.first(0));
     // The first message is made while the second hashes have their rounds, and then read.
     format!(
-        "{begin}mov r13, r12\nmov r11, rdx\n.p2align 6\n2:\n{body}\nxchg rbx, rbp\nadd r8, 2\ndec rcx\njnz 2b\n{end}"
+        "{begin}mov r13, r12\n{start}.p2align 6\n2:\n{body}\nxchg rbx, rbp\nadd r8, 2\ndec rcx\njnz 2b\n{end}"
     )
 }
 
 /// The label of the first part of the first message. Some assemblers take labels of zeros and ones for binary numbers.
 const FIRST_PART: usize = 20;
 
-/// rcx: iterations, r9: versions. Those of a batch of nonces follow each other. r14: the next part of the next batch's
-/// first message; a label for each part, the last of which makes nothing.
+/// The versions of a batch of nonces follow each other. The parts of the first message each have a label; that after the
+/// last makes nothing.
 pub(crate) fn several_versions() -> String {
     let first = message(&message::first_message(), OF_FIRST);
     let body = woven(rounds(), second_message(OF_SECOND), BEGIN, GROUPED[1]);
-    let stride = VERSION_WORDS * SLOT / 16;
     let (begin, end) = begin_and_end();
+    let start = point("r11", Part::Starts.first(0));
     let parts: Vec<&[String]> = first.chunks(first.len().div_ceil(PARTS)).collect();
     let none = FIRST_PART + parts.len();
     let parts = parts.into_iter().map(|part| part.join("\n")).zip(FIRST_PART..);
     let parts: String =
         parts.map(|(part, n)| format!("{n}:\n{part}\nlea r14, [rip + {}f]\nret\n", n + 1)).collect();
+    let stride = 4 * VERSION_WORDS;
     format!(
         "{begin}mov r10, rdx\nlea r14, [rip + {FIRST_PART}f]\n\
          3:\nlea rax, [rip + {none}f]\ncmp rax, r14\nje 4f\ncall r14\njmp 3b\n\
-         4:\nxchg r12, r13\nlea r14, [rip + {FIRST_PART}f]\nmov r11, r10\nmov rax, r9\n\
-         .p2align 6\n2:\n{body}\ncall r14\nxchg rbx, rbp\nmov rdx, r11\nadd r11, {stride}\nadd r8, 2\n\
+         4:\nxchg r12, r13\nlea r14, [rip + {FIRST_PART}f]\n{start}mov r15, r10\nmov rax, r9\n\
+         .p2align 6\n2:\n{body}\ncall r14\nxchg rbx, rbp\nmov rdx, r15\nadd r15, {stride}\nadd r11, {REGISTER}\nadd r8, 2\n\
          dec rcx\njz 5f\ndec rax\njnz 2b\njmp 3b\n5:\n{end}{parts}{none}:\nret\n"
     )
 }

@@ -53,7 +53,8 @@ pub(crate) fn hashes(work: &Work, range: NonceRange) -> u64 {
     range.count() * work.versions() as u64
 }
 
-/// Every kernel compiled for this architecture, fastest first. The last is `scalar`, which runs everywhere.
+/// Every kernel compiled for this architecture, fastest first on a CPU of the Zen 5 kind; on others the order may be another
+/// one. The last is `scalar`, which runs everywhere.
 static KERNELS: &[&dyn Kernel] = &[
     #[cfg(target_arch = "x86_64")]
     &crate::simd::AVX512,
@@ -68,18 +69,19 @@ static KERNELS: &[&dyn Kernel] = &[
     &Scalar,
 ];
 
-/// Every kernel compiled for this architecture, supported by this CPU or not, fastest first.
+/// Every kernel compiled for this architecture, supported by this CPU or not, mostly fastest first.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Kernel] {
     KERNELS
 }
 
-/// The kernels that this CPU can run, fastest first; never empty.
+/// The kernels that this CPU can run, mostly fastest first; never empty.
 pub fn supported() -> impl Iterator<Item = &'static dyn Kernel> {
     KERNELS.iter().copied().filter(|kernel| kernel.is_supported())
 }
 
-/// The fastest kernel that this CPU can run.
+/// The first of the kernels that this CPU can run: mostly the fastest, and a fast one always. Who hashes for long measures
+/// them.
 #[must_use]
 pub fn auto() -> &'static dyn Kernel {
     supported().next().expect("the scalar kernel runs everywhere")

@@ -8,7 +8,7 @@
 
 use std::arch::naked_asm;
 
-use super::wide::{self, Code, Registers};
+use super::wide::{self, Code, Memory};
 use crate::kernel::Kernel;
 use crate::range::NonceRange;
 use crate::work::{Found, Work};
@@ -18,14 +18,15 @@ use crate::work::{Found, Work};
 pub(crate) struct Avx512 {
     name: &'static str,
     /// The code, if this CPU can run it.
-    code: fn() -> Option<Code>,
+    pub(super) code: fn() -> Option<Code>,
 }
 
 pub(crate) static AVX512: Avx512 = Avx512 {
     name: "avx512",
     code: || {
         let detected = is_x86_feature_detected!("avx512f");
-        detected.then_some(Code { one: avx512_one, several: avx512_several, registers: Registers::Whole })
+        // SAFETY: both loops have instructions of AVX-512F only, and are written for the page.
+        detected.then(|| unsafe { Code::new(avx512_one, avx512_several, Memory::Page, 2) })
     },
 };
 
@@ -35,7 +36,9 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
         let detected = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("sha");
-        detected.then_some(Code { one: sha_one, several: sha_several, registers: Registers::Halves })
+        // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
+        // for the SHA instructions' memory.
+        detected.then(|| unsafe { Code::new(sha_one, sha_several, Memory::Sha, 4) })
     },
 };
 

@@ -1,7 +1,8 @@
 //! The memory in which the AVX-512 code and its caller meet. Shared by the crate, which fills it, and by the build
 //! script, which writes the code that uses it.
 //!
-//! What lives here: which word lies where. What does not: what the words are (`avx512.rs`, `build/scan.rs`).
+//! What lives here: which word lies where. What does not: what the words are (`wide.rs`, `build/message.rs`,
+//! `build/scan.rs`), and where the code with the SHA instructions has its registers (`sha_page.rs`).
 //!
 //! A load that follows a store to another address with the same lowest twelve bits waits for nothing, and on Zen 5 for
 //! long: with constants at such addresses the kernel fell to a third of its speed. So what the loop stores has page
@@ -14,7 +15,7 @@ pub(crate) const SLOTS: usize = 162;
 /// Most versions that one call can scan.
 pub(crate) const VERSIONS: usize = 16;
 /// Words of a version.
-pub(crate) const VERSION_WORDS: usize = 28;
+pub(crate) const VERSION_WORDS: usize = 20;
 /// Iterations that a hash takes from its first round to its mask, besides its own.
 pub(crate) const LAG: usize = 2;
 
@@ -98,6 +99,8 @@ pub(crate) enum Constant {
     InitialB,
     InitialE,
     InitialF,
+    /// The same as the SHA instructions take it: of 0, a, b, e and f; of 1, c, d, g and h.
+    InitialFour(usize),
     /// For round 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
     SecondH(usize),
     SecondDH(usize),
@@ -111,12 +114,8 @@ pub(crate) enum Constant {
     /// Of a version, as for the second hash, rounds 4 to 6.
     FirstH(usize),
     FirstDH(usize),
-    /// The second hash's first state as the SHA instructions take it: a, b, e and f, or c, d, g and h.
-    InitialHalf(usize),
     /// Of a version: word i of its midstate.
     Midstate(usize),
-    /// Of a version, in the same way: after round 3 with a nonce of 0.
-    StartHalf(usize),
 }
 
 /// Words of constants before those of the versions.
@@ -132,8 +131,8 @@ pub(crate) const VERSIONS_SLOT: usize = 64;
 impl Constant {
     /// Whether each version has its own.
     pub(crate) const fn is_of_version(self) -> bool {
-        use Constant::{A, B, C, E, F, FirstDH, FirstH, G, Midstate, StartHalf};
-        matches!(self, A | B | C | E | F | G | FirstH(_) | FirstDH(_) | Midstate(_) | StartHalf(_))
+        use Constant::{A, B, C, E, F, FirstDH, FirstH, G, Midstate};
+        matches!(self, A | B | C | E | F | G | FirstH(_) | FirstDH(_) | Midstate(_))
     }
 
     /// Where it is among the constants, or among those of its version, counted in words.
@@ -155,7 +154,7 @@ impl Constant {
             Self::InitialF => 160,
             Self::SecondH(t) => 161 + 2 * (t - 1),
             Self::SecondDH(t) => 162 + 2 * (t - 1),
-            Self::InitialHalf(half) => 168 + 4 * half,
+            Self::InitialFour(half) => 168 + 4 * half,
             Self::A => 0,
             Self::B => 1,
             Self::C => 2,
@@ -165,7 +164,6 @@ impl Constant {
             Self::FirstH(t) => 6 + 2 * (t - 4),
             Self::FirstDH(t) => 7 + 2 * (t - 4),
             Self::Midstate(i) => 12 + i,
-            Self::StartHalf(half) => 20 + 4 * half,
         }
     }
 }

@@ -10,7 +10,7 @@
 use std::arch::naked_asm;
 use std::mem::offset_of;
 
-use super::halves::{Four, halves};
+use super::sha_state::{Four, abef_cdgh};
 use crate::kernel::{Kernel, hashes};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
@@ -144,7 +144,7 @@ impl Memory {
             first_rounds,
             second_rounds,
             padding: padding(HASH_BITS),
-            initial: halves(INITIAL),
+            initial: abef_cdgh(INITIAL),
             start: Default::default(),
             midstate: Default::default(),
             words_16,
@@ -156,8 +156,8 @@ impl Memory {
     fn set_version(&mut self, midstate: &Midstate) {
         // After four rounds the names stand four places on.
         let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
-        self.start = halves([a, b, c, d, e, f, g, h]);
-        self.midstate = halves(midstate.midstate);
+        self.start = abef_cdgh([a, b, c, d, e, f, g, h]);
+        self.midstate = abef_cdgh(midstate.midstate);
     }
 }
 

@@ -1,25 +1,29 @@
-//! The memory in which code for the SHA instructions and AVX-512 keeps what the page has no place for. Shared by the
-//! crate and by the build script, as the page is.
+//! The memory of the code that has the SHA instructions and AVX-512. Shared by the crate and by the build script, as the
+//! page is.
 //!
-//! What lives here: which slot lies where, in registers of half a slot. What does not: the constants and versions, which
-//! lie in the page. The memory has parts, each with a pointer into its middle: one byte of an instruction reaches 32
-//! registers either way. Two parts are there twice: while the rounds read the one, a message is put into the other.
+//! What lives here: which slot lies where, in registers of half the page's size. What does not: the constants and the
+//! versions' midstates, which the page has. The memory has parts, each with a pointer into its middle, since an
+//! instruction with eight bits for an address reaches 32 registers either way. Two parts are there twice: with several
+//! versions, messages are put into the one while the rounds read the other.
 
-use super::page::Slot;
+use super::page::{Slot, VERSIONS};
 
-/// Bytes in a register, and nonces in a batch.
+/// Bytes in a register.
 pub(crate) const REGISTER: usize = 32;
-pub(crate) const LANES: usize = 8;
+/// Nonces in a batch: words in a register.
+pub(crate) const LANES: usize = REGISTER / 4;
 
 /// A part of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// All but the messages.
+    /// All that is there once.
     Rest,
     /// What the first hashes' rounds take.
     First,
     /// What the second hashes' rounds take.
     Second,
+    /// Of each version, the state after round 3 with a nonce of 0, as the SHA instructions take it.
+    Starts,
 }
 
 impl Part {
@@ -29,21 +33,42 @@ impl Part {
             Self::Rest => 51,
             Self::First => 50,
             Self::Second => 54,
+            Self::Starts => VERSIONS,
         }
     }
 
-    /// Where its pointer stands, counted from its first register.
-    pub(crate) const fn middle(self) -> usize {
-        self.len() / 2
+    /// How often it is there.
+    const fn copies(self) -> usize {
+        match self {
+            Self::Rest | Self::Starts => 1,
+            Self::First | Self::Second => 2,
+        }
+    }
+
+    /// The first register of its first copy, or of its second.
+    pub(crate) const fn first(self, copy: usize) -> usize {
+        assert!(copy < self.copies(), "the part is not there as often");
+        let before = match self {
+            Self::Rest => 0,
+            Self::First => Self::Rest.first(0) + Self::Rest.len(),
+            Self::Second => Self::First.first(1) + Self::First.len(),
+            Self::Starts => Self::Second.first(1) + Self::Second.len(),
+        };
+        before + copy * self.len()
+    }
+
+    /// The register that its pointer stands at.
+    pub(crate) const fn middle(self, copy: usize) -> usize {
+        self.first(copy) + self.len() / 2
     }
 }
 
-/// All parts' registers: the rest, then each of the others twice.
-pub(crate) const REGISTERS: usize = Part::Rest.len() + 2 * Part::First.len() + 2 * Part::Second.len();
+/// Registers in all.
+pub(crate) const REGISTERS: usize = Part::Starts.first(0) + Part::Starts.len();
 
 /// Where the slot is: in which part, and which of its registers.
 pub(crate) const fn place(slot: Slot) -> (Part, usize) {
-    match slot {
+    let (part, register) = match slot {
         Slot::FirstWord(t) => (Part::Rest, t % 16),
         Slot::SecondWord(t) => (Part::Rest, 16 + t % 16),
         Slot::Hash(i) => (Part::Rest, 32 + i),
@@ -53,8 +78,11 @@ pub(crate) const fn place(slot: Slot) -> (Part, usize) {
         Slot::LastWords => (Part::Rest, 50),
         Slot::FirstPair(t, half) => (Part::First, t - 18 + half),
         Slot::Added(i) => (Part::First, 46 + i),
-        Slot::SecondPair(t, half) if t < 8 => (Part::Second, t + half),
-        Slot::SecondPair(t, half) => (Part::Second, t - 8 + half),
+        Slot::SecondPair(t @ 0..8, half) => (Part::Second, t + half),
+        Slot::SecondPair(t @ 16.., half) => (Part::Second, t - 8 + half),
+        Slot::SecondPair(..) => panic!("words 8 to 15 are constants"),
         Slot::Carried(_) | Slot::Nonces | Slot::Sum(_) => panic!("this code has no such slot"),
-    }
+    };
+    assert!(register < part.len(), "a slot is within its part");
+    (part, register)
 }

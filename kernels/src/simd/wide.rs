@@ -9,12 +9,12 @@
 
 use std::mem::offset_of;
 
-use super::halves::halves;
 use super::page::{
     CONSTANTS, CONSTANTS_MIDDLE, CONSTANTS_SLOT, Constant, LAG, SLOT, SLOTS, Slot, VERSION_WORDS, VERSIONS,
     VERSIONS_SLOT,
 };
-use super::sha_page::{Part, REGISTER, REGISTERS, place};
+use super::sha_page::{self, Part, REGISTER, REGISTERS, place};
+use super::sha_state::abef_cdgh;
 use crate::kernel::hashes;
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
@@ -27,36 +27,44 @@ use crate::work::{Found, Work};
 const MASKS: usize = 1024;
 /// Words in a slot.
 const WORDS: usize = SLOT / 4;
-/// Words in half a register.
-const HALF_WORDS: usize = REGISTER / 4;
 
 /// One of the build's loops: memory, constants, the first version, iterations, masks, versions.
 pub(super) type Loop = unsafe extern "sysv64" fn(*mut u32, *const u32, *const u32, u64, *mut u16, u64);
 
-/// Where code keeps its registers.
+/// Where code keeps what its registers do not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Registers {
-    /// In the page.
-    Whole,
-    /// Halves, in memory of their own.
-    Halves,
+pub(super) enum Memory {
+    /// In the page: sixteen nonces at a time.
+    Page,
+    /// In memory of its own (`sha_page.rs`): eight at a time.
+    Sha,
 }
 
-impl Registers {
+impl Memory {
     /// Nonces in a batch.
     const fn lanes(self) -> u32 {
         match self {
-            Self::Whole => WORDS as u32,
-            Self::Halves => HALF_WORDS as u32,
+            Self::Page => WORDS as u32,
+            Self::Sha => sha_page::LANES as u32,
         }
     }
 }
 
-/// Loops that this CPU can run. To make one is to say so.
+/// Loops that this CPU can run.
 pub(super) struct Code {
-    pub(super) one: Loop,
-    pub(super) several: Loop,
-    pub(super) registers: Registers,
+    one: Loop,
+    several: Loop,
+    memory: Memory,
+    /// The least number of versions that are faster together than one by one.
+    together: usize,
+}
+
+impl Code {
+    /// # Safety
+    /// The CPU has all instructions of both loops, and the loops are written for this memory.
+    pub(super) const unsafe fn new(one: Loop, several: Loop, memory: Memory, together: usize) -> Self {
+        Self { one, several, memory, together }
+    }
 }
 
 /// All of [`Kernel::scan_versions`](crate::Kernel::scan_versions).
@@ -64,7 +72,7 @@ pub(super) fn scan(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<
     const { assert!(Work::MAX_VERSIONS <= VERSIONS) };
     let found_before = found.len();
     scan_batches(code, work, range, found);
-    for nonce in range.after_batches(code.registers.lanes()) {
+    for nonce in range.after_batches(code.memory.lanes()) {
         search::judge_all_versions(work, nonce, found);
     }
     if work.versions() > 1 {
@@ -75,20 +83,28 @@ pub(super) fn scan(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<
 
 /// Scans the whole batches of the range.
 fn scan_batches(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
-    let (versions, lanes) = (work.versions(), code.registers.lanes());
-    let mut page = Page::new(work, lanes);
-    let mut masks = [0; MASKS + LAG];
-    let mut batches = range.batches(lanes);
-    while let Some(first) = batches.next() {
-        let count = 1 + batches.by_ref().take(MASKS / versions - 1).count();
-        let masks = &mut masks[..count * versions + LAG];
-        page.scan(code, first, masks);
-        for (batch, masks) in (0..).zip(masks[LAG..].chunks_exact(versions)) {
-            for (version, mask) in (0..).zip(masks) {
-                search::judge(work, version, first.wrapping_add(batch * lanes), (*mask).into(), found);
+    let midstates: Vec<&Midstate> = work.midstates().collect();
+    let at_once = if midstates.len() < code.together { 1 } else { midstates.len() };
+    for (first_version, midstates) in (0..).step_by(at_once).zip(midstates.chunks(at_once)) {
+        let mut page = Page::new(work, midstates, code.memory.lanes());
+        let mut masks = [0; MASKS + LAG];
+        let mut batches = range.batches(code.memory.lanes());
+        while let Some(first) = batches.next() {
+            let count = 1 + batches.by_ref().take(MASKS / at_once - 1).count();
+            let masks = &mut masks[..count * at_once + LAG];
+            page.scan(code, first, masks);
+            for (nonce, masks) in nonces(first, code).zip(masks[LAG..].chunks_exact(at_once)) {
+                for (version, mask) in (first_version..).zip(masks) {
+                    search::judge(work, version, nonce, (*mask).into(), found);
+                }
             }
         }
     }
+}
+
+/// The first nonces of the batches from this one on.
+fn nonces(first: u32, code: &Code) -> impl Iterator<Item = u32> {
+    (0..).map(move |batch: u32| first.wrapping_add(batch * code.memory.lanes()))
 }
 
 /// The code's memory.
@@ -96,19 +112,20 @@ fn scan_batches(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<Fou
 struct Page {
     words: [u32; SLOTS * WORDS],
     /// What the code with the SHA instructions has instead of the slots.
-    halves: [u32; REGISTERS * HALF_WORDS],
+    sha: [u32; REGISTERS * sha_page::LANES],
     versions: usize,
 }
 
 impl Page {
     /// With all constants of the work.
-    fn new(work: &Work, lanes: u32) -> Self {
+    fn new(work: &Work, midstates: &[&Midstate], lanes: u32) -> Self {
         const { assert!(CONSTANTS_SLOT * WORDS + CONSTANTS <= 4096 / 4) };
-        const { assert!(offset_of!(Self, halves).is_multiple_of(REGISTER)) };
+        const { assert!(offset_of!(Self, sha).is_multiple_of(REGISTER)) };
+        const { assert!(Constant::InitialFour(0).number().is_multiple_of(4), "code wants it aligned") };
         let mut page = Self {
             words: [0; SLOTS * WORDS],
-            halves: [0; REGISTERS * HALF_WORDS],
-            versions: work.versions(),
+            sha: [0; REGISTERS * sha_page::LANES],
+            versions: midstates.len(),
         };
         page.put_round_constants();
         page.put_first_hash(work.tail());
@@ -117,8 +134,8 @@ impl Page {
         page.put(Constant::Zeros, work.target().zeros_of_last_word());
         page.put(Constant::Batch, lanes);
         let in_a_and_e = [0, u32::MAX, 0, u32::MAX, 0, u32::MAX, 0, u32::MAX];
-        page.half(Slot::InAAndE).copy_from_slice(&in_a_and_e);
-        for (version, midstate) in work.midstates().enumerate() {
+        page.sha_register(Slot::InAAndE).copy_from_slice(&in_a_and_e);
+        for (version, midstate) in midstates.iter().enumerate() {
             page.put_version(version, midstate);
         }
         page
@@ -185,8 +202,8 @@ impl Page {
         ] {
             self.put(Constant::SecondWord(t), word);
         }
-        for (half, words) in halves(INITIAL).into_iter().enumerate() {
-            self.put_four(Constant::InitialHalf(half), words);
+        for (i, words) in abef_cdgh(INITIAL).into_iter().enumerate() {
+            self.put_four(Constant::InitialFour(i), words);
         }
         let [a, b, c, _, e, f, g, _] = INITIAL;
         let mut state = INITIAL;
@@ -229,45 +246,92 @@ impl Page {
         for (i, word) in midstate.midstate.into_iter().enumerate() {
             put(Constant::Midstate(i), word);
         }
-        for (half, four) in halves([a, b, c, d, e, f, g, h]).into_iter().enumerate() {
-            let at = Constant::StartHalf(half).number();
-            words[at..at + 4].copy_from_slice(&four);
-        }
+        let start = (Part::Starts.first(0) + version) * sha_page::LANES;
+        let fours = abef_cdgh([a, b, c, d, e, f, g, h]);
+        self.sha[start..start + sha_page::LANES].copy_from_slice(fours.as_flattened());
     }
 
-    /// A slot among the halves of registers, of those that are there once.
-    fn half(&mut self, slot: Slot) -> &mut [u32] {
+    /// A register of the SHA instructions' code, of those that are there once.
+    fn sha_register(&mut self, slot: Slot) -> &mut [u32] {
         let (part, register) = place(slot);
-        debug_assert_eq!(part, Part::Rest, "the other parts are there twice");
-        &mut self.halves[register * HALF_WORDS..][..HALF_WORDS]
+        assert_eq!(part, Part::Rest, "the other parts are there twice");
+        &mut self.sha[register * sha_page::LANES..][..sha_page::LANES]
     }
 
     /// Scans the batches from nonce `first` on, as many as there are masks: one for each batch and version behind the
     /// first [`LAG`], which mean nothing and must be there. Bit i of a mask: lane i's hash may meet the target.
     fn scan(&mut self, code: &Code, first: u32, masks: &mut [u16]) {
-        assert!(!masks.is_empty(), "a call scans something");
-        let counter = match code.registers {
-            Registers::Whole => &mut self.words[Slot::Counter.number() * WORDS..][..WORDS],
-            Registers::Halves => self.half(Slot::Counter),
+        assert!(masks.len() > LAG, "a call scans something");
+        let counter = match code.memory {
+            Memory::Page => &mut self.words[Slot::Counter.number() * WORDS..][..WORDS],
+            Memory::Sha => self.sha_register(Slot::Counter),
         };
         for (lane, word) in (0..).zip(counter) {
             *word = first.wrapping_add(lane);
         }
         let words = self.words.as_mut_ptr();
         let (iterations, versions) = (masks.len() as u64, self.versions as u64);
-        // SAFETY: who made the `Code` knows that this CPU has its instructions. A loop reads and writes slots 0 to
-        // SLOTS - 1 of `words`, by a pointer to slot VERSIONS_SLOT, aligned to a slot since the page is; it reads the
-        // constants by a pointer into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT on, of which
-        // there are enough for VERSIONS. It writes one mask an iteration, and there is at least one.
+        // SAFETY: who made the `Code` knows that this CPU has its instructions. A loop reads and writes its registers'
+        // memory, by a pointer to slot VERSIONS_SLOT of `words`, of which it uses slots 0 to SLOTS - 1, or to the middle of
+        // the first part of `sha`, of which it uses all parts; both are aligned to a register. It reads the constants
+        // by a pointer into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT on, of which there are
+        // enough for VERSIONS. It writes one mask an iteration, and there is at least one.
         unsafe {
             let middle = words.add(VERSIONS_SLOT * WORDS);
             let constants = words.add(CONSTANTS_SLOT * WORDS + CONSTANTS_MIDDLE);
-            let memory = match code.registers {
-                Registers::Whole => middle,
-                Registers::Halves => self.halves.as_mut_ptr().add(Part::Rest.middle() * HALF_WORDS),
+            let memory = match code.memory {
+                Memory::Page => middle,
+                Memory::Sha => self.sha.as_mut_ptr().add(Part::Rest.middle(0) * sha_page::LANES),
             };
             let scan = if versions == 1 { code.one } else { code.several };
             scan(memory, constants, middle, iterations, masks.as_mut_ptr(), versions);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use sha2::{Digest, Sha256};
+
+    use super::super::{AVX512, SHA_AVX512};
+    use super::*;
+    use crate::work::{HEADER_LEN, Target};
+
+    /// What passes the mask is hashed again, so one that lets too much pass costs nothing but speed, and no other test
+    /// sees it.
+    #[test]
+    fn a_mask_has_the_lanes_whose_last_word_may_meet_the_target_and_no_others() {
+        let mut target = [0xff; 32];
+        target[31] = 0x1f;
+        target[30] = 0x7f;
+        let target = Target::from_le_bytes(target);
+        for code in [&AVX512, &SHA_AVX512].into_iter().filter_map(|kernel| (kernel.code)()) {
+            for versions in [1, 2, 5, 8, 16] {
+                let numbers: Vec<u32> = (0..versions).map(|i| 0x2000_0000 + (i << 13)).collect();
+                let work = Work::with_versions(&[0x21; HEADER_LEN], &numbers, target);
+                let midstates: Vec<&Midstate> = work.midstates().collect();
+                let mut page = Page::new(&work, &midstates, code.memory.lanes());
+                let mut masks = vec![0; LAG + 20 * midstates.len()];
+                let first = 0xffff_ff70;
+                page.scan(&code, first, &mut masks);
+                let mut seen = 0;
+                for (nonce, masks) in nonces(first, &code).zip(masks[LAG..].chunks_exact(midstates.len())) {
+                    for (version, mask) in (0..).zip(masks) {
+                        let passes = |lane: u32| {
+                            let nonce = nonce.wrapping_add(lane);
+                            let hash =
+                                Sha256::digest(Sha256::digest(work.header_of(Found { nonce, version })));
+                            let last = u32::from_be_bytes(*hash.last_chunk().unwrap());
+                            u16::from(last & target.zeros_of_last_word() == 0) << lane
+                        };
+                        let expected: u16 = (0..code.memory.lanes()).map(passes).sum();
+                        assert_eq!(*mask, expected, "{:?}, version {version} of {versions}", code.memory);
+                        seen += mask.count_ones();
+                    }
+                }
+                assert!(seen > 0, "some pass");
+            }
         }
     }
 }
