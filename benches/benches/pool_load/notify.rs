@@ -21,7 +21,7 @@ use super::{Common, connect};
 /// Between two tips: the pool leaves a second between two jobs on one tip, and the last of those is to be out.
 const BETWEEN_TIPS: Duration = Duration::from_millis(1_500);
 /// Between two rounds of the bare sender.
-const BETWEEN_ROUNDS: Duration = Duration::from_millis(200);
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(1_500);
 /// Time for a notify to reach everybody.
 const PATIENCE: Duration = Duration::from_secs(30);
 
