@@ -1,9 +1,9 @@
 //! What the code of AVX-512 alone computes: a nonce's two hashes up to the word that decides, sixteen nonces at a time.
 //!
 //! What lives here: SHA-256's rounds, with everything dropped that is constant or that nobody reads. What does not: the
-//! message words (`message.rs`), and the constants' values (`src/simd/wide.rs`). One iteration of the loop runs the first hash of one
-//! item (a batch of nonces in one version) beside the second hash of the item before, so that there are always two
-//! streams that do not wait for each other. The second hash is cut once more: its rounds from [`CUT`] on run in the
+//! message words (`message.rs`), and the constants' values (`src/simd/wide.rs`). One iteration of the loop runs the first
+//! hash of one item (a batch of nonces in one version) beside the second hash of the item before, so that there are always
+//! two streams that do not wait for each other. The second hash is cut once more: its rounds from [`CUT`] on run in the
 //! next iteration but one, so that the streams do not begin and end together.
 
 use crate::flow::{Flow, Source, Stream, Value};

@@ -133,7 +133,7 @@ impl Chain {
     }
 }
 
-/// All rounds of an iteration. The version's words are at r11.
+/// All rounds of an iteration.
 fn rounds() -> Vec<String> {
     let mut hashes =
         [true, false].into_iter().flat_map(|is_second| (0..LANES).map(move |nonce| (is_second, nonce)));
@@ -179,7 +179,8 @@ fn second_message(registers: Range<usize>) -> Vec<String> {
 /// Both, each in its order; what comes between is spread evenly, in groups.
 ///
 /// # Panics
-/// When a message would be read before it is whole, or overwritten before it is read.
+/// When it does not begin where a group does, or when a message would be read before it is whole or overwritten before it
+/// is read. The second message cannot be: it has two copies.
 fn woven(mut rounds: Vec<String>, between: Vec<String>, begin: usize, grouped: usize) -> String {
     assert!(begin.is_multiple_of(grouped), "it begins where a group does");
     let (all, others) = (rounds.len() - begin, between.len());
@@ -187,23 +188,27 @@ fn woven(mut rounds: Vec<String>, between: Vec<String>, begin: usize, grouped: u
         rounds.insert((begin + i * all / others) / grouped * grouped, line);
     }
     // The states are read before the first hashes end, and the last words when all second hashes have ended.
-    let state = |line: &str, i| line.contains(&written(Slot::State(i), 0));
-    let is_load = |line: &str| line.starts_with("vmovdqa32 ymm");
-    let read = rounds.iter().rposition(|line| is_load(line) && (0..8).any(|i| state(line, i)));
-    let stored = rounds.iter().position(|line| line.starts_with("vmovdqa xmmword"));
-    assert!(read < stored && read.is_some(), "states are read in time");
-    let tested = rounds.iter().position(|line| is_load(line) && line.contains(&written(Slot::LastWords, 0)));
+    let is_end = |line: &str| line.starts_with("vmovdqa xmmword") || line.starts_with("vmovd dword");
+    let names = |line: &str, slot| !is_end(line) && line.contains(&written(slot, 0));
+    let state_read = rounds.iter().rposition(|line| (0..8).any(|i| names(line, Slot::State(i))));
+    let state_stored = rounds.iter().position(|line| line.starts_with("vmovdqa xmmword"));
+    assert!(state_read < state_stored && state_read.is_some(), "states are read in time");
+    let tested = rounds.iter().position(|line| names(line, Slot::LastWords));
     let ended = rounds.iter().rposition(|line| line.starts_with("vmovd dword"));
     assert!(ended < tested && ended.is_some(), "last words are tested when they are there");
-    // With one version the same first message is written and read.
+    // With one version the same first message is written and read; with several, none is written here.
     let offset = |line: &str, pointer: &str| {
         let (_, rest) = line.split_once(&format!("[{pointer} + "))?;
-        rest.split_once(']')?.0.parse::<i64>().ok()
+        Some(rest.split_once(']')?.0.parse::<i64>().expect("an address is a number"))
     };
-    for (at, first) in rounds.iter().enumerate().filter_map(|(at, line)| Some((at, offset(line, "r13")?))) {
+    let stores = rounds.iter().enumerate().filter_map(|(place, line)| Some((place, offset(line, "r13")?)));
+    let stores: Vec<(usize, i64)> = stores.collect();
+    assert!(stores.is_empty() || stores.len() == Part::First.len(), "all of a message or nothing is written");
+    for (place, first) in stores {
         let register = first..first + REGISTER as i64;
-        let read = |line: &String| offset(line, "r12").is_some_and(|byte| register.contains(&byte));
-        assert!(!rounds[..at].iter().any(read), "the first message is there when it is read");
+        let reads = |line: &String| offset(line, "r12").is_some_and(|byte| register.contains(&byte));
+        assert!(!rounds[..place].iter().any(reads), "the first message is there when it is read");
+        assert!(rounds[place..].iter().any(reads), "what is written is read");
     }
     rounds.join("\n")
 }

@@ -53,8 +53,8 @@ pub(crate) fn hashes(work: &Work, range: NonceRange) -> u64 {
     range.count() * work.versions() as u64
 }
 
-/// Every kernel compiled for this architecture, fastest first on a CPU of the Zen 5 kind; on others the order may be another
-/// one. The last is `scalar`, which runs everywhere.
+/// Every kernel compiled for this architecture, as a guess the fastest first: no order holds for all CPUs. The last is
+/// `scalar`, which runs everywhere.
 static KERNELS: &[&dyn Kernel] = &[
     #[cfg(target_arch = "x86_64")]
     &crate::simd::AVX512,

@@ -20,7 +20,7 @@ pub struct Listed {
     pub model: String,
     /// The threads that `mine` would use.
     pub threads: usize,
-    /// The kernels it can run, fastest first.
+    /// The kernels it can run, mostly the fastest first.
     pub kernels: Vec<&'static str>,
     /// The kernel that `--kernel auto` chooses.
     pub auto: &'static str,

@@ -148,7 +148,7 @@ pub fn run<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> (O
     run_into(Stdio::piped(), name, args)
 }
 
-/// The same where stdout takes nothing, as on a disk that is full: exit status and stderr.
+/// Runs a program to its end whose stdout takes nothing, as on a disk that is full: exit status and stderr.
 ///
 /// # Panics
 /// When it cannot be started, or the system has no `/dev/full`.
@@ -161,7 +161,7 @@ pub fn run_into_full<S: AsRef<OsStr>>(
     (status, said)
 }
 
-/// The same with a stdout of the caller's, of which nothing is given back.
+/// Runs a program to its end: exit status, what went to [`Stdio::piped`] if that is its stdout, and stderr.
 ///
 /// # Panics
 /// When it cannot be started.

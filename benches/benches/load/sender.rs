@@ -1,6 +1,6 @@
 //! The bare sender: a program that writes the same bytes to as many sockets, one after the other, and does nothing else.
 //!
-//! Nothing that sends from one core through the system's sockets is faster, so the pool is held against it. It prints
+//! Nothing that sends from one core through the system's sockets does less, so the pool is held against it. It prints
 //! its port; the first connection orders: how many others to wait for and the line to write, then a byte for each time.
 
 use std::io::{self, Read, Write};

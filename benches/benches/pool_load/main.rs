@@ -87,7 +87,12 @@ fn all() -> Vec<Measurement> {
         Measurement::Steady(steady::Options { connections: 1_000, rate: 20_000 }),
     ];
     for sessions in [1_000, 10_000] {
-        all.push(Measurement::Notify(notify::Options { sessions, tips: 10, transactions: 2_500 }));
+        all.push(Measurement::Notify(notify::Options {
+            sessions,
+            tips: 10,
+            transactions: 2_500,
+            pause: notify::PAUSE,
+        }));
     }
     all.push(Measurement::Connect(connect::Options { connections: 10_000, rate: 1_000 }));
     all.push(Measurement::Idle(idle::Options { connections: 50_000, tips: 100 }));
@@ -100,7 +105,7 @@ fn brief() -> Vec<Measurement> {
         // The pool takes 65,536 shares of one job from each.
         Measurement::Shares(shares::Options { connections: 64, window: 4 }),
         Measurement::Steady(steady::Options { connections: 4, rate: 500 }),
-        Measurement::Notify(notify::Options { sessions: 10, tips: 2, transactions: 20 }),
+        Measurement::Notify(notify::Options { sessions: 10, tips: 2, transactions: 20, pause: 200 }),
         Measurement::Connect(connect::Options { connections: 50, rate: 100 }),
         Measurement::Idle(idle::Options { connections: 50, tips: 3 }),
     ]

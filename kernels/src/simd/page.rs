@@ -5,8 +5,9 @@
 //! `build/scan.rs`), and where the code with the SHA instructions has its registers (`sha_page.rs`).
 //!
 //! A load that follows a store to another address with the same lowest twelve bits waits for nothing, and on Zen 5 for
-//! long: with constants at such addresses the kernel fell to a third of its speed. So what the loop stores has page
-//! offsets of its own: slots 0 to 50 of the first page. What it only loads lies where nothing is stored shortly before.
+//! long: with constants at such addresses the kernel fell to a third of its speed. So what the loop of AVX-512 alone
+//! stores has page offsets of its own: slots 0 to 50 of the first page. What it only loads lies where nothing is stored
+//! shortly before.
 
 /// Bytes in a slot: one register.
 pub(crate) const SLOT: usize = 64;
