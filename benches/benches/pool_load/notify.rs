@@ -4,8 +4,8 @@
 //! stop it. A tip has two notifies, at once one of a job without transactions and later one with them.
 //!
 //! The sender pauses between its rounds as the pool does between a tip's last job and the next tip (`--pause`): what the
-//! system keeps of a thousand sockets does not stay in the caches for long, and a second round 0.2 s after the first takes
-//! three quarters of the time of one after 1.5 s.
+//! system keeps of a thousand sockets does not stay in the caches for long, and a second round is faster 0.2 s after the
+//! first than 1.5 s after it (docs/benchmarks.md).
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
