@@ -84,6 +84,12 @@ fn word(constant: Constant) -> String {
     format!("dword ptr {}", address(constant))
 }
 
+/// The instructions as they are written, for code whose chains are short.
+pub(crate) fn emit_as_written(flow: &Flow, machine: &Machine) -> Vec<String> {
+    let order: Vec<usize> = (0..flow.instructions.len()).collect();
+    emit(flow, &order, machine)
+}
+
 /// The instructions in this order as assembly, a line each.
 pub(crate) fn emit(flow: &Flow, order: &[usize], machine: &Machine) -> Vec<String> {
     let mut registers = Registers::new(flow, order, machine);

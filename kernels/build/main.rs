@@ -59,10 +59,7 @@ fn one_version() -> String {
 
 /// rcx: iterations, r9: versions. Those of a batch of nonces follow each other.
 fn several_versions() -> String {
-    let expansion = message::expansion();
-    // Its chains are short, and it is a small part: it stays as it is written.
-    let order: Vec<usize> = (0..expansion.instructions.len()).collect();
-    let expansion = emit::emit(&expansion, &order, &AVX512).join("\n");
+    let expansion = emit::emit_as_written(&message::expansion(), &AVX512).join("\n");
     let (body, stride) = (iteration(true), 4 * VERSION_WORDS);
     format!(
         "mov r10, rdx\n3:\n{expansion}\nmov rdx, r10\nmov rax, r9\n.p2align 6\n2:\n{body}\nadd r8, 2\nadd rdx, {stride}\n\

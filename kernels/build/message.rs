@@ -49,6 +49,7 @@ impl Hash {
 
 /// The second hash's last word is e of this round.
 pub(crate) const LAST_ROUND: usize = 60;
+
 /// The newest message words, which are still in registers.
 #[derive(Default)]
 pub(crate) struct Words {

@@ -4,8 +4,8 @@
 //! come between. What does not: those instructions (`message.rs`), and where values lie (`src/simd/sha_page.rs`).
 //!
 //! Two rounds of one hash are one instruction that starts each cycle (Zen 4) and takes four: five or six chains of them
-//! take turns. Its own kind makes messages with more instructions than a cycle can take in, and AVX-512 alone is slower
-//! in the rounds; together they need different units, if AVX-512 keeps to half registers and to operations of two sources
+//! take turns. The SHA instructions' own messages take more of the units than the rounds do, and AVX-512 alone is
+//! slower in the rounds; together they need different units, if AVX-512 keeps to half registers and to operations of two sources
 //! (docs/kernels.md). Rounds have registers 0 to 15, since their instruction can name no others, messages those above.
 //!
 //! An iteration is of an item, a batch of nonces in one version. It runs the second hashes of the item before last and
@@ -163,9 +163,7 @@ fn rounds() -> Vec<String> {
 }
 
 fn message(flow: &Flow, registers: Range<usize>) -> Vec<String> {
-    // Its chains are short: it stays as it is written.
-    let order: Vec<usize> = (0..flow.instructions.len()).collect();
-    emit::emit(flow, &order, &machine(registers))
+    emit::emit_as_written(flow, &machine(registers))
 }
 
 /// The second message of the item before, whose version's words are at rdx, and the test of the one before that.
@@ -179,38 +177,46 @@ fn second_message(registers: Range<usize>) -> Vec<String> {
 /// Both, each in its order; what comes between is spread evenly, in groups.
 ///
 /// # Panics
-/// When it does not begin where a group does, or when a message would be read before it is whole or overwritten before it
-/// is read. The second message cannot be: it has two copies.
+/// When it does not begin where a group does, or when [`check`] finds something.
 fn woven(mut rounds: Vec<String>, between: Vec<String>, begin: usize, grouped: usize) -> String {
     assert!(begin.is_multiple_of(grouped), "it begins where a group does");
     let (all, others) = (rounds.len() - begin, between.len());
     for (i, line) in between.into_iter().enumerate().rev() {
         rounds.insert((begin + i * all / others) / grouped * grouped, line);
     }
+    check(&rounds);
+    rounds.join("\n")
+}
+
+/// That nothing is read before it is whole, nor overwritten before it is read. The second message cannot be: it has two
+/// copies.
+///
+/// # Panics
+/// When it is not so.
+fn check(lines: &[String]) {
     // The states are read before the first hashes end, and the last words when all second hashes have ended.
     let is_end = |line: &str| line.starts_with("vmovdqa xmmword") || line.starts_with("vmovd dword");
     let names = |line: &str, slot| !is_end(line) && line.contains(&written(slot, 0));
-    let state_read = rounds.iter().rposition(|line| (0..8).any(|i| names(line, Slot::State(i))));
-    let state_stored = rounds.iter().position(|line| line.starts_with("vmovdqa xmmword"));
+    let state_read = lines.iter().rposition(|line| (0..8).any(|i| names(line, Slot::State(i))));
+    let state_stored = lines.iter().position(|line| line.starts_with("vmovdqa xmmword"));
     assert!(state_read < state_stored && state_read.is_some(), "states are read in time");
-    let tested = rounds.iter().position(|line| names(line, Slot::LastWords));
-    let ended = rounds.iter().rposition(|line| line.starts_with("vmovd dword"));
+    let tested = lines.iter().position(|line| names(line, Slot::LastWords));
+    let ended = lines.iter().rposition(|line| line.starts_with("vmovd dword"));
     assert!(ended < tested && ended.is_some(), "last words are tested when they are there");
     // With one version the same first message is written and read; with several, none is written here.
     let offset = |line: &str, pointer: &str| {
         let (_, rest) = line.split_once(&format!("[{pointer} + "))?;
         Some(rest.split_once(']')?.0.parse::<i64>().expect("an address is a number"))
     };
-    let stores = rounds.iter().enumerate().filter_map(|(place, line)| Some((place, offset(line, "r13")?)));
+    let stores = lines.iter().enumerate().filter_map(|(place, line)| Some((place, offset(line, "r13")?)));
     let stores: Vec<(usize, i64)> = stores.collect();
     assert!(stores.is_empty() || stores.len() == Part::First.len(), "all of a message or nothing is written");
     for (place, first) in stores {
         let register = first..first + REGISTER as i64;
         let reads = |line: &String| offset(line, "r12").is_some_and(|byte| register.contains(&byte));
-        assert!(!rounds[..place].iter().any(reads), "the first message is there when it is read");
-        assert!(rounds[place..].iter().any(reads), "what is written is read");
+        assert!(!lines[..place].iter().any(reads), "the first message is there when it is read");
+        assert!(lines[place..].iter().any(reads), "what is written is read");
     }
-    rounds.join("\n")
 }
 
 /// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
@@ -241,7 +247,7 @@ pub(crate) fn one_version() -> String {
     let body = woven(rounds(), messages, 0, GROUPED[0]);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
-    // The first message is made while the second hashes have their rounds, and then read.
+    // The item's own first message: each of its words is there before its round.
     format!(
         "{begin}mov r13, r12\n{start}.p2align 6\n2:\n{body}\nxchg rbx, rbp\nadd r8, 2\ndec rcx\njnz 2b\n{end}"
     )
