@@ -121,18 +121,18 @@ pub(crate) struct Flow {
     pub(crate) instructions: Vec<Instruction>,
     values: usize,
     stream: Stream,
-    /// Whether an exclusive or takes two values, and not three.
-    by_two: bool,
+    /// Whether it is for code beside the SHA instructions, which take a load and one of the units of ternary operations each
+    /// cycle: an exclusive or takes two values and not three, and what is needed three times is loaded once.
+    beside_rounds: bool,
 }
 
 impl Flow {
     pub(crate) fn new() -> Self {
-        Self { instructions: Vec::new(), values: 0, stream: Stream::First, by_two: false }
+        Self { instructions: Vec::new(), values: 0, stream: Stream::First, beside_rounds: false }
     }
 
-    /// A flow whose exclusive ors are no ternary operations: for code beside the SHA instructions.
-    pub(crate) fn by_two() -> Self {
-        Self { by_two: true, ..Self::new() }
+    pub(crate) fn beside_rounds() -> Self {
+        Self { beside_rounds: true, ..Self::new() }
     }
 
     /// What is added from now on belongs to this stream.
@@ -179,7 +179,7 @@ impl Flow {
         self.make(Operation::Spread(word), vec![x.into()])
     }
 
-    pub(crate) fn unpack(&mut self, unpack: Unpack, a: Value, b: Value) -> Value {
+    pub(crate) fn unpack(&mut self, unpack: Unpack, a: Value, b: impl Into<Source>) -> Value {
         self.make(Operation::Unpack(unpack), vec![a.into(), b.into()])
     }
 
@@ -197,13 +197,14 @@ impl Flow {
 
     /// σ0 or σ1: two rotations and a shift.
     pub(crate) fn small_sigma(&mut self, x: Source, [a, b]: [u32; 2], shift: u32) -> Value {
+        let x = if self.beside_rounds && x.is_memory() { self.load(x).into() } else { x };
         let rotated = [self.rotate_right(x, a), self.rotate_right(x, b)];
         let shifted = self.make(Operation::ShiftRight(shift), vec![x]);
         self.exclusive_or([rotated[0], rotated[1], shifted])
     }
 
     fn exclusive_or(&mut self, parts: [Value; 3]) -> Value {
-        if self.by_two {
+        if self.beside_rounds {
             let two = self.make(Operation::Xor, vec![parts[0].into(), parts[1].into()]);
             return self.make(Operation::Xor, vec![two.into(), parts[2].into()]);
         }

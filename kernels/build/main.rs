@@ -7,12 +7,17 @@
 //! `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs 40 % of the
 //! speed.
 
+mod chains;
 mod emit;
+mod even;
+mod expansion;
 mod flow;
 mod message;
+mod moves;
 #[path = "../src/simd/page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod page;
+mod places;
 mod scan;
 mod schedule;
 mod sha_avx512;
@@ -20,6 +25,8 @@ mod sha_ni;
 #[path = "../src/simd/sha_page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod sha_page;
+mod vector;
+mod weave;
 
 use std::path::Path;
 use std::{env, fs};
@@ -48,7 +55,7 @@ fn main() {
 
 fn iteration(several_versions: bool) -> String {
     let flow = scan::iteration(several_versions);
-    emit::emit(&flow, &schedule::schedule(&flow), &AVX512).join("\n")
+    emit::in_pieces(&emit::emit(&flow, &schedule::schedule(&flow), &AVX512))
 }
 
 /// rcx: iterations.

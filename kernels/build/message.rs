@@ -93,9 +93,13 @@ pub(crate) fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Wo
 /// The header's words for the next batch of nonces; the counter moves on. A header holds its nonce little-endian, and
 /// SHA-256 reads its words big-endian: rotated by 8 to the left bytes 0 and 2 are in place, by 24 bytes 1 and 3.
 pub(crate) fn nonces(flow: &mut Flow) -> Value {
-    let counter = flow.load(Slot::Counter);
+    nonces_of(flow, Slot::Counter)
+}
+
+fn nonces_of(flow: &mut Flow, counter_slot: Slot) -> Value {
+    let counter = flow.load(counter_slot);
     let next = flow.add(counter, Constant::Batch);
-    flow.store(next, Slot::Counter);
+    flow.store(next, counter_slot);
     let (by_8, by_24) = (flow.rotate_right(counter, 24), flow.rotate_right(counter, 8));
     let sources = [by_8.into(), by_24.into(), Constant::EvenBytes.into()];
     flow.ternary(sources, |by_8, by_24, even| if even == 1 { by_8 } else { by_24 })
@@ -157,54 +161,76 @@ impl Pairs {
     }
 }
 
-/// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
-pub(crate) fn first_message() -> Flow {
-    let mut flow = Flow::by_two();
-    let nonces = nonces(&mut flow);
+/// What the nonces add to the state.
+fn nonces_added(flow: &mut Flow, nonces: Value) {
     for i in 0..4 {
         let spread = flow.spread(nonces, i);
         let in_a_and_e = flow.and(spread, Slot::InAAndE);
         flow.store(in_a_and_e, Slot::Added(i));
     }
+}
+
+/// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
+pub(crate) fn first_message(flow: &mut Flow) {
+    let nonces = nonces(flow);
+    nonces_added(flow, nonces);
     let mut pairs = Pairs::default();
-    first_sums(&mut flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
+    first_sums(flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
+}
+
+/// The same without the sums, and the nonces as a message word.
+pub(crate) fn next_nonces() -> Flow {
+    let mut flow = Flow::beside_rounds();
+    let nonces = nonces(&mut flow);
+    flow.store(nonces, Slot::Nonces);
+    nonces_added(&mut flow, nonces);
+    flow
+}
+
+/// The next nonces of the vector hashes as a message word.
+pub(crate) fn next_vector_nonces() -> Flow {
+    let mut flow = Flow::beside_rounds();
+    let nonces = nonces_of(&mut flow, Slot::VectorCounter);
+    flow.store(nonces, Slot::VectorNonces);
     flow
 }
 
 /// What the rounds of the second hashes take, from the states in which the first hashes ended.
-pub(crate) fn second_message() -> Flow {
-    let mut flow = Flow::by_two();
+pub(crate) fn second_message(flow: &mut Flow) {
     let mut pairs = Pairs::default();
     let mut give = |flow: &mut Flow, t, sum| pairs.give(flow, t, sum, Slot::SecondPair);
     for (first, names) in [(0, [(3, 0), (2, 1), (1, 4), (0, 5)]), (4, [(3, 2), (2, 3), (1, 6), (0, 7)])] {
         // Lowest first: f, e, b, a, and h, g, d, c.
-        let words = transposed(&mut flow, first);
+        let words = transposed(flow, first);
         for (place, t) in names {
             let word = flow.add(words[place], Constant::Midstate(t));
             flow.store(word, Slot::Hash(t));
             let sum = flow.add(word, Constant::SecondRound(t));
-            give(&mut flow, t, sum);
+            give(flow, t, sum);
         }
     }
     let mut words = Words::default();
     for t in 16..=LAST_ROUND {
-        let word = message_word(&mut flow, Hash::Second, t, &mut words);
+        let word = message_word(flow, Hash::Second, t, &mut words);
         let sum = flow.add(word, Constant::SecondRound(t));
-        give(&mut flow, t, sum);
+        give(flow, t, sum);
         if t == LAST_ROUND {
             // Its pair is complete with anything.
-            give(&mut flow, t + 1, sum);
+            give(flow, t + 1, sum);
         }
     }
-    flow
 }
 
 /// Four words of each nonce, which lie side by side, as a register for each word.
 fn transposed(flow: &mut Flow, first: usize) -> [Value; 4] {
-    let [a, b, c, d] = std::array::from_fn(|i| flow.load(Slot::State(first + i)));
-    let [low_ab, low_cd] = [(a, b), (c, d)].map(|(x, y)| flow.unpack(Unpack::LOW_WORDS, x, y));
-    let words = [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|unpack| flow.unpack(unpack, low_ab, low_cd));
-    let [high_ab, high_cd] = [(a, b), (c, d)].map(|(x, y)| flow.unpack(Unpack::HIGH_WORDS, x, y));
-    let others = [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|unpack| flow.unpack(unpack, high_ab, high_cd));
-    [words[0], words[1], others[0], others[1]]
+    let half = |flow: &mut Flow, words| {
+        let [low, high] = [0, 2].map(|i| {
+            let one = flow.load(Slot::State(first + i));
+            flow.unpack(words, one, Slot::State(first + i + 1))
+        });
+        [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|pairs| flow.unpack(pairs, low, high))
+    };
+    let [first, second] = half(flow, Unpack::LOW_WORDS);
+    let [third, fourth] = half(flow, Unpack::HIGH_WORDS);
+    [first, second, third, fourth]
 }

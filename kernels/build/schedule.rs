@@ -7,15 +7,12 @@
 use std::collections::HashMap;
 
 use crate::flow::{Flow, Instruction, Operation, Source, Stream, Value};
+use crate::page::Slot;
 
 // The numbers below make the best code of those that were tried (docs/kernels.md). They are near the CPU's, not equal to
 // them: it has four vector units, two of which rotate, and what it can start a cycle late it starts a cycle late.
 
-/// Cycles until what an instruction makes can be used.
-const ARITHMETIC: u32 = 2;
-const LOAD: u32 = 4;
-/// From a store to a load of the same slot.
-const FORWARDED: u32 = 8;
+const LATENCIES: Latencies = Latencies { arithmetic: 2, load: 4, forwarded: 8 };
 /// Instructions that start in a cycle: arithmetic, rotations, loads, and all.
 const UNITS: usize = 5;
 const ROTATING_UNITS: usize = 3;
@@ -32,28 +29,38 @@ const CHAIN_WEIGHT: f64 = 0.7;
 /// Who waits for each instruction, and for how many cycles.
 type Waiting = Vec<Vec<(usize, u32)>>;
 
-fn latency(operation: Operation) -> u32 {
-    if operation == Operation::Load { LOAD } else { ARITHMETIC }
+/// Cycles until what an instruction makes can be used.
+pub(crate) struct Latencies {
+    pub(crate) arithmetic: u32,
+    pub(crate) load: u32,
+    /// From a store to a load of the same slot.
+    pub(crate) forwarded: u32,
+}
+
+impl Latencies {
+    fn of(&self, operation: Operation) -> u32 {
+        if operation == Operation::Load { self.load } else { self.arithmetic }
+    }
 }
 
 /// What each instruction has to wait for: values, and slots in the order in which they are written and read.
-fn dependencies(flow: &Flow) -> Vec<Vec<(usize, u32)>> {
+pub(crate) fn dependencies(flow: &Flow, latencies: &Latencies) -> Vec<Vec<(usize, u32)>> {
     let mut makers: HashMap<Value, usize> = HashMap::new();
-    let mut writers: HashMap<usize, usize> = HashMap::new();
-    let mut readers: HashMap<usize, Vec<usize>> = HashMap::new();
+    let mut writers: HashMap<Slot, usize> = HashMap::new();
+    let mut readers: HashMap<Slot, Vec<usize>> = HashMap::new();
     let mut all = Vec::new();
     for (at, instruction) in flow.instructions.iter().enumerate() {
         let mut waits_for = Vec::new();
         for value in instruction.values() {
             let maker = makers[&value];
-            waits_for.push((maker, latency(flow.instructions[maker].operation)));
+            waits_for.push((maker, latencies.of(flow.instructions[maker].operation)));
         }
         for slot in instruction.sources.iter().filter_map(|source| slot_of(*source)) {
-            waits_for.extend(writers.get(&slot).map(|writer| (*writer, FORWARDED)));
+            waits_for.extend(writers.get(&slot).map(|writer| (*writer, latencies.forwarded)));
             readers.entry(slot).or_default().push(at);
         }
         if let Operation::Store(slot) = instruction.operation {
-            let slot = slot.number();
+            let slot = slot.in_turn();
             let before =
                 readers.remove(&slot).unwrap_or_default().into_iter().chain(writers.get(&slot).copied());
             waits_for.extend(before.map(|before| (before, 0)));
@@ -67,8 +74,8 @@ fn dependencies(flow: &Flow) -> Vec<Vec<(usize, u32)>> {
     all
 }
 
-fn slot_of(source: Source) -> Option<usize> {
-    if let Source::Slot(slot) = source { Some(slot.number()) } else { None }
+fn slot_of(source: Source) -> Option<Slot> {
+    if let Source::Slot(slot) = source { Some(slot.in_turn()) } else { None }
 }
 
 /// Where each instruction belongs in the iteration, from 0 to 1.
@@ -140,26 +147,30 @@ impl Cycle {
 }
 
 /// The values that are alive: made, and not yet used for the last time.
-struct Alive {
+pub(crate) struct Alive {
     uses_left: HashMap<Value, usize>,
     count: usize,
 }
 
 impl Alive {
-    fn new(flow: &Flow) -> Self {
+    pub(crate) fn new(flow: &Flow) -> Self {
         let mut uses_left = HashMap::new();
         let values = flow.instructions.iter().flat_map(Instruction::values);
         values.for_each(|value| *uses_left.entry(value).or_default() += 1);
         Self { uses_left, count: 0 }
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// How many there would be after this instruction.
-    fn after(&self, instruction: &Instruction) -> usize {
+    pub(crate) fn after(&self, instruction: &Instruction) -> usize {
         let ended = instruction.values().iter().filter(|value| self.uses_left[value] == 1).count();
         self.count + usize::from(instruction.result.is_some()) - ended
     }
 
-    fn run(&mut self, instruction: &Instruction) {
+    pub(crate) fn run(&mut self, instruction: &Instruction) {
         self.count = self.after(instruction);
         for value in instruction.values() {
             *self.uses_left.get_mut(&value).expect("it was counted") -= 1;
@@ -172,7 +183,7 @@ impl Alive {
 /// # Panics
 /// When the registers do not suffice.
 pub(crate) fn schedule(flow: &Flow) -> Vec<usize> {
-    let waits_for = dependencies(flow);
+    let waits_for = dependencies(flow, &LATENCIES);
     let mut waiting: Waiting = vec![Vec::new(); waits_for.len()];
     for (at, before) in waits_for.iter().enumerate() {
         before.iter().for_each(|(maker, cycles)| waiting[*maker].push((at, *cycles)));

@@ -1,222 +1,80 @@
 //! Rounds by the SHA instructions, on messages that AVX-512 makes for eight nonces at once.
 //!
-//! What lives here: the rounds, the order in which those of several hashes take turns, and how a message's instructions
-//! come between. What does not: those instructions (`message.rs`), and where values lie (`src/simd/sha_page.rs`).
+//! What lives here: the loops: which iteration makes what, and who points where. What does not: the rounds (`chains.rs`),
+//! the messages' instructions (`message.rs`), the vector hashes (`vector.rs`), and how it all is put together (`weave.rs`).
 //!
-//! Two rounds of one hash are one instruction that starts each cycle (Zen 4) and takes four: five or six chains of them
-//! take turns. The SHA instructions' own messages take more of the units than the rounds do, and AVX-512 alone is
-//! slower in the rounds; together they need different units, if AVX-512 keeps to half registers and to operations of two sources
-//! (docs/kernels.md). Rounds have registers 0 to 15, since their instruction can name no others, messages those above.
+//! Two rounds of one hash are one instruction that starts each cycle (Zen 4) and takes four. The SHA instructions' own
+//! messages take more of the units than the rounds do, and AVX-512 alone is slower in the rounds; together they need
+//! different units, if AVX-512 keeps to half registers and to operations of two sources (docs/kernels.md). Rounds have
+//! registers 0 to 15, since their instruction can name no others, all else those above.
 //!
-//! An iteration is of an item, a batch of nonces in one version. It runs the second hashes of the item before last and
-//! the first hashes of its own, and between them it makes the second message of the item before.
+//! An iteration is of an item, a batch of nonces in one version. It runs its first hashes, makes the second message of the
+//! item before, and begins the second hashes of the item before that, which end in the iteration after. With one version
+//! it also makes the next item's first message; of several versions each makes an eighth of the next batch's.
 //!
-//! Register names are the CPU's own: rsi points into the constants, rdi at the middle of the memory's part that is there
-//! once; r12 and rbp at the messages that the rounds read, r13 and rbx at those that are written; r11 at the version's
-//! state before round 4, rdx at the words of the version of the item before, r8 at the place of the next mask; rcx counts
-//! iterations. With several versions r10 points at the words of the first, r15 at the version's own, r14 at the next part
-//! of the next batch's first message; r9 is their number, and rax how many of the batch are left.
+//! Register names are the CPU's own: rsi points into the constants; rdi, r12, r13, rbp and rbx into the memory
+//! (`places.rs`); r11 at the version's state before round 4, rdx at the words of the version of the item before; r8 at the
+//! place of the next mask. With one version rcx counts iterations. With several r15 points at the version's own words, r14
+//! at the next part of the next batch's first message; rax tells how many of the batch are left; r9, r10 and rcx are of
+//! the vector hashes.
 
 use std::ops::Range;
 
-use crate::emit::{self, Machine, address};
+use crate::chains;
+use crate::emit::{self, Machine};
+use crate::even::{self, Pace};
+use crate::expansion::{self, ONE, point_to};
 use crate::flow::Flow;
-use crate::message::{self, LAST_ROUND};
+use crate::message;
 use crate::page::{Constant, Slot, VERSION_WORDS};
-use crate::sha_page::{self, LANES, Part, REGISTER};
-
-// The numbers below make the best code of those that were tried.
-
-/// Hashes whose rounds take turns: of the second hashes, which come first, and then of the first ones. Each needs two of
-/// fifteen registers.
-const TURNS: [usize; 3] = [6, 5, 5];
-/// Messages' instructions come in groups, after so many of the rounds': for one version, and for several.
-const GROUPED: [usize; 2] = [6, 4];
-/// The second message begins when so many of the rounds' instructions are through: what it reads was stored just before.
-const BEGIN: usize = 20;
-/// Of several versions, each makes a part of the next batch's first message.
-const PARTS: usize = 8;
+use crate::places::{point, read, written};
+use crate::schedule::Latencies;
+use crate::sha_page::{LANES, Part, REGISTER, VECTOR_SUMS};
+use crate::vector;
+use crate::weave::{self, Stream};
 
 const ALL: Range<usize> = 16..32;
-/// Of several versions, each message has registers of its own.
-const OF_FIRST: Range<usize> = 25..32;
-const OF_SECOND: Range<usize> = 16..25;
+const BESIDE_VECTOR_HASHES: Range<usize> = 16..vector::FREE;
+
+/// Of several versions, each makes so many pairs of the next batch's first message's words, until it is whole after so many
+/// of them.
+const PAIRS: usize = 3;
+const PARTS: usize = 8;
 
 /// Halves of AVX-512's registers.
 fn machine(registers: Range<usize>) -> Machine {
     Machine { name: "ymm", registers, lanes: LANES, slot: |slot| written(slot, 0) }
 }
 
-/// A byte of the slot. Some parts have a pointer for each use.
-fn at(slot: Slot, byte: usize, [first, second]: [&str; 2]) -> String {
-    let (part, register) = sha_page::place(slot);
-    let pointer = match part {
-        Part::Rest => "rdi",
-        Part::First => first,
-        Part::Second => second,
-        Part::Starts => unreachable!("no slot lies there"),
-    };
-    let register = (part.first(0) + register) as i64 - part.middle(0) as i64;
-    format!("[{pointer} + {}]", register * REGISTER as i64 + byte as i64)
-}
-
-fn written(slot: Slot, byte: usize) -> String {
-    at(slot, byte, ["r13", "rbx"])
-}
-
-fn read(slot: Slot, byte: usize) -> String {
-    at(slot, byte, ["r12", "rbp"])
-}
-
-/// One hash's rounds: its state's registers change names with every two of them.
-struct Chain {
-    nonce: usize,
-    is_second: bool,
-    abef: usize,
-    cdgh: usize,
-}
-
-impl Chain {
-    /// Four words of the nonce, in one of four registers.
-    fn words(&self, slot: impl Fn(usize) -> Slot) -> String {
-        format!("xmmword ptr {}", read(slot(self.nonce % 4), self.nonce / 4 * 16))
-    }
-
-    fn begin(&self, lines: &mut Vec<String>) {
-        let Self { abef, cdgh, .. } = self;
-        if self.is_second {
-            lines.push(format!("vmovdqa xmm{abef}, xmmword ptr {}", address(Constant::InitialFour(0))));
-            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr {}", address(Constant::InitialFour(1))));
-        } else {
-            lines.push(format!("vmovdqa xmm{abef}, {}", self.words(Slot::Added)));
-            lines.push(format!("vpaddd xmm{abef}, xmm{abef}, xmmword ptr [r11]"));
-            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr [r11 + 16]"));
-        }
-    }
-
-    /// The first of the step's two rounds: the first hash begins with round 4.
-    fn round(&self, step: usize) -> usize {
-        2 * step + if self.is_second { 0 } else { 4 }
-    }
-
-    /// What the step's rounds add: where the address is, and whether it is the same for all hashes of the kind. `None`
-    /// after the last.
-    fn sums(&self, step: usize) -> Option<(String, bool)> {
-        let t = self.round(step);
-        let own = |slot: fn(usize, usize) -> Slot| {
-            (read(slot(t, self.nonce % 4 / 2), self.nonce / 4 * 16 + self.nonce % 2 * 8), false)
-        };
-        let same = |constant: Constant| (address(constant), true);
-        match (self.is_second, t) {
-            (true, 8..16) => Some(same(Constant::SecondRound(t))),
-            (true, ..=LAST_ROUND) => Some(own(Slot::SecondPair)),
-            (false, ..18) => Some(same(Constant::FirstRound(t))),
-            (false, ..64) => Some(own(Slot::FirstPair)),
-            _ => None,
-        }
-    }
-
-    fn two_rounds(&mut self, lines: &mut Vec<String>) {
-        lines.push(format!("sha256rnds2 xmm{}, xmm{}", self.cdgh, self.abef));
-        std::mem::swap(&mut self.abef, &mut self.cdgh);
-    }
-
-    fn end(&self, lines: &mut Vec<String>) {
-        let Self { abef, cdgh, .. } = self;
-        if self.is_second {
-            // f after round 61 is e after round 60.
-            lines.push(format!("vmovd dword ptr {}, xmm{abef}", read(Slot::LastWords, 4 * self.nonce)));
-        } else {
-            lines.push(format!("vmovdqa {}, xmm{abef}", self.words(Slot::State)));
-            lines.push(format!("vmovdqa {}, xmm{cdgh}", self.words(|i| Slot::State(4 + i))));
-        }
-    }
-}
-
-/// All rounds of an iteration.
-fn rounds() -> Vec<String> {
-    let mut hashes =
-        [true, false].into_iter().flat_map(|is_second| (0..LANES).map(move |nonce| (is_second, nonce)));
-    let mut lines = Vec::new();
-    for turns in TURNS {
-        let pairs = (1..).step_by(2).zip(hashes.by_ref().take(turns));
-        let mut chains: Vec<Chain> = pairs
-            .map(|(abef, (is_second, nonce))| Chain { nonce, is_second, abef, cdgh: abef + 1 })
-            .collect();
-        chains.iter().for_each(|chain| chain.begin(&mut lines));
-        for step in 0..=LAST_ROUND / 2 {
-            let mut loaded = String::new();
-            for chain in &mut chains {
-                let Some((sums, is_same)) = chain.sums(step) else { continue };
-                if !is_same || loaded != sums {
-                    // The longer form of the instruction counts its address in eights, so that a byte suffices.
-                    lines.push(format!("{{evex}} vmovq xmm0, qword ptr {sums}"));
-                }
-                loaded = sums;
-                chain.two_rounds(&mut lines);
-            }
-        }
-        chains.iter().for_each(|chain| chain.end(&mut lines));
-    }
-    assert!(hashes.next().is_none(), "all hashes have their turn");
-    lines
-}
-
-fn message(flow: &Flow, registers: Range<usize>) -> Vec<String> {
+/// The flow's values in these registers, in this order.
+fn as_written(flow: &Flow, registers: Range<usize>) -> Vec<String> {
     emit::emit_as_written(flow, &machine(registers))
 }
 
-/// The second message of the item before, whose version's words are at rdx, and the test of the one before that.
-fn second_message(registers: Range<usize>) -> Vec<String> {
-    let mut flow = message::second_message();
-    let last = flow.load(Slot::LastWords);
-    flow.test(last, Constant::Zeros);
-    message(&flow, registers)
+/// How messages come between the rounds.
+struct Beside {
+    registers: Range<usize>,
+    latencies: Latencies,
+    window: usize,
 }
 
-/// Both, each in its order; what comes between is spread evenly, in groups.
-///
-/// # Panics
-/// When it does not begin where a group does, or when [`check`] finds something.
-fn woven(mut rounds: Vec<String>, between: Vec<String>, begin: usize, grouped: usize) -> String {
-    assert!(begin.is_multiple_of(grouped), "it begins where a group does");
-    let (all, others) = (rounds.len() - begin, between.len());
-    for (i, line) in between.into_iter().enumerate().rev() {
-        rounds.insert((begin + i * all / others) / grouped * grouped, line);
-    }
-    check(&rounds);
-    rounds.join("\n")
-}
+// The numbers here make the best code of those that were tried.
 
-/// That nothing is read before it is whole, nor overwritten before it is read. The second message cannot be: it has two
-/// copies.
-///
-/// # Panics
-/// When it is not so.
-fn check(lines: &[String]) {
-    // The states are read before the first hashes end, and the last words when all second hashes have ended.
-    let is_end = |line: &str| line.starts_with("vmovdqa xmmword") || line.starts_with("vmovd dword");
-    let names = |line: &str, slot| !is_end(line) && line.contains(&written(slot, 0));
-    let state_read = lines.iter().rposition(|line| (0..8).any(|i| names(line, Slot::State(i))));
-    let state_stored = lines.iter().position(|line| line.starts_with("vmovdqa xmmword"));
-    assert!(state_read < state_stored && state_read.is_some(), "states are read in time");
-    let tested = lines.iter().position(|line| names(line, Slot::LastWords));
-    let ended = lines.iter().rposition(|line| line.starts_with("vmovd dword"));
-    assert!(ended < tested && ended.is_some(), "last words are tested when they are there");
-    // With one version the same first message is written and read; with several, none is written here.
-    let offset = |line: &str, pointer: &str| {
-        let (_, rest) = line.split_once(&format!("[{pointer} + "))?;
-        Some(rest.split_once(']')?.0.parse::<i64>().expect("an address is a number"))
-    };
-    let stores = lines.iter().enumerate().filter_map(|(place, line)| Some((place, offset(line, "r13")?)));
-    let stores: Vec<(usize, i64)> = stores.collect();
-    assert!(stores.is_empty() || stores.len() == Part::First.len(), "all of a message or nothing is written");
-    for (place, first) in stores {
-        let register = first..first + REGISTER as i64;
-        let reads = |line: &String| offset(line, "r12").is_some_and(|byte| register.contains(&byte));
-        assert!(!lines[..place].iter().any(reads), "the first message is there when it is read");
-        assert!(lines[place..].iter().any(reads), "what is written is read");
-    }
+const ONE_VERSION: Beside =
+    Beside { registers: ALL, latencies: Latencies { arithmetic: 3, load: 5, forwarded: 8 }, window: 120 };
+const SEVERAL_VERSIONS: Beside = Beside {
+    registers: BESIDE_VECTOR_HASHES,
+    latencies: Latencies { arithmetic: 2, load: 8, forwarded: 8 },
+    window: 10,
+};
+/// The second message begins when so many slots are through: what is in its place is still being read.
+const BEGIN: usize = 4;
+
+/// The flow's values evenly between the rounds.
+fn evenly(flow: &Flow, Beside { registers, latencies, window }: &Beside) -> Vec<String> {
+    let in_a_cycle = flow.instructions.len() as f64 / chains::SLOTS as f64;
+    let pace = Pace { in_a_cycle, latencies, window: *window, registers: registers.len() };
+    emit::emit(flow, &even::order(flow, &pace), &machine(registers.clone()))
 }
 
 /// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
@@ -237,43 +95,226 @@ fn begin_and_end() -> (String, String) {
     (begin, end)
 }
 
-/// Lets the pointer stand at the register.
-fn point(pointer: &str, register: usize) -> String {
-    format!("lea {pointer}, [rdi + {}]\n", (register - Part::Rest.middle(0)) * REGISTER)
-}
-
 pub(crate) fn one_version() -> String {
-    let messages = [message(&message::first_message(), ALL), second_message(ALL)].concat();
-    let body = woven(rounds(), messages, 0, GROUPED[0]);
+    let mut flow = Flow::beside_rounds();
+    message::second_message(&mut flow);
+    let last = flow.load(Slot::LastWords);
+    flow.test(last, Constant::Zeros);
+    message::first_message(&mut flow);
+    let messages = Stream { lines: evenly(&flow, &ONE_VERSION), begin: BEGIN };
+    let body = body(&[messages]);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
-    // The item's own first message: each of its words is there before its round.
     format!(
-        "{begin}mov r13, r12\n{start}.p2align 6\n2:\n{body}\nxchg rbx, rbp\nadd r8, 2\ndec rcx\njnz 2b\n{end}"
+        "{begin}{start}.p2align 6\n2:\n{body}\nxchg rbx, rbp\nxchg r12, r13\nadd r8, 2\ndec rcx\njnz 2b\n{end}"
     )
 }
 
-/// The label of the first part of the first message. Some assemblers take labels of zeros and ones for binary numbers.
-const FIRST_PART: usize = 20;
+/// An iteration but for the pointers.
+fn body(beside: &[Stream]) -> String {
+    let rounds = chains::rounds();
+    let lines = weave::woven(&rounds.slots, beside);
+    check(&lines, rounds.late);
+    [lines, rounds.moves].concat().join("\n")
+}
 
-/// The versions of a batch of nonces follow each other. The parts of the first message each have a label; that after the
-/// last makes nothing.
+/// That nothing is read before it is whole, nor overwritten before it is read. First messages cannot be: they have two
+/// copies, and their rounds are all of one iteration.
+///
+/// # Panics
+/// When it is not so.
+fn check(lines: &[String], late: usize) {
+    let is_end = |line: &String| line.starts_with("vmovd dword");
+    let is_state_end = |line: &String| line.starts_with("vmovdqa xmmword");
+    let names = |line: &String, slot| line.contains(&written(slot, 0));
+    let state_read =
+        lines.iter().rposition(|line| !is_state_end(line) && (0..8).any(|i| names(line, Slot::State(i))));
+    let state_stored = lines.iter().position(is_state_end);
+    assert!(state_read.is_some() && state_read < state_stored, "states are read in time");
+    let tested = lines.iter().position(|line| !is_end(line) && names(line, Slot::LastWords));
+    let before = &lines[..tested.expect("last words are tested")];
+    assert!(before.iter().filter(|line| is_end(line)).count() == late, "last words are tested in time");
+    // Where second messages are written, the second hashes of the iteration before still read.
+    let offset = |line: &str| {
+        let (_, rest) = line.split_once("[rbx + ")?;
+        Some(rest.split_once(']')?.0.parse::<i64>().expect("an address is a number"))
+    };
+    let is_read = |line: &str| line.contains("xmm0");
+    for (place, line) in lines.iter().enumerate().filter(|(_, line)| !is_read(line)) {
+        let Some(first) = offset(line) else { continue };
+        let register = first..first + REGISTER as i64;
+        let reads =
+            |line: &String| is_read(line) && offset(line).is_some_and(|byte| register.contains(&byte));
+        assert!(!lines[place..].iter().any(reads), "a second message is read in time");
+    }
+}
+
+/// What lies on the stack.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// How many versions there are, and the words of the first.
+    Versions,
+    FirstWords,
+    /// The words of the version of the item.
+    Words,
+    /// Where the first message's words end.
+    WordsEnd,
+    /// The sum of both first messages' addresses, and of both second messages' of the vector hashes.
+    FirstMessages,
+    VectorMessages,
+    /// How often the vector hashes' two phases are still to come.
+    Periods,
+    /// How many iterations their phase has left, and what comes then.
+    PhaseLeft,
+    Next,
+    /// Of the batch of nonces that they have: the versions left; the version's words and state; the next mask's place.
+    VectorVersionsLeft,
+    VectorWords,
+    VectorStart,
+    VectorMask,
+    /// To count in, and for rax meanwhile.
+    Count,
+    Rax,
+}
+
+impl Kept {
+    const BYTES: usize = 8 * (Self::Rax as usize + 1);
+
+    fn place(self) -> String {
+        format!("qword ptr [rsp + {}]", 8 * self as usize)
+    }
+
+    /// Where it is for a function.
+    fn place_in_call(self) -> String {
+        format!("qword ptr [rsp + {}]", 8 * self as usize + 8)
+    }
+}
+
+/// Begins a phase of the vector hashes, after which comes this label.
+fn phase(next: &str) -> String {
+    let (left, place, rax) = (Kept::PhaseLeft.place(), Kept::Next.place(), Kept::Rax.place());
+    format!(
+        "mov {left}, {}\nlea rax, [rip + {next}]\nmov {place}, rax\nmov rax, {rax}\njmp 7b\n",
+        vector::ITERATIONS
+    )
+}
+
+/// Between the vector hashes' phases, with rax kept: from the first hashes to the second ones (30), and to the next first
+/// ones (31); the next item (32), of a new batch of nonces (33) or not (34).
+fn between_phases() -> String {
+    let [versions, first_words, periods] = [Kept::Versions, Kept::FirstWords, Kept::Periods].map(Kept::place);
+    let [left, words, start] =
+        [Kept::VectorVersionsLeft, Kept::VectorWords, Kept::VectorStart].map(Kept::place);
+    let [mask, messages, count] = [Kept::VectorMask, Kept::VectorMessages, Kept::Count].map(Kept::place);
+    let nonces = as_written(&message::next_vector_nonces(), BESIDE_VECTOR_HASHES).join("\n");
+    let first_start = point("rax", Part::Starts.first(0));
+    [
+        &format!("30:\nmov rax, {words}\nmov r9, {messages}\nsub r9, r10\n"),
+        &vector::begin_second(),
+        &phase("31f"),
+        &format!("31:\nmov rax, {mask}\n"),
+        &vector::test(),
+        &format!("add {mask}, 2\ndec {periods}\njz 5f\n"),
+        &format!("32:\ndec {left}\njz 33f\n"),
+        &format!("add {words}, {}\nadd {start}, {REGISTER}\njmp 34f\n", 4 * VERSION_WORDS),
+        &format!("33:\nmov rax, {versions}\nmov {left}, rax\nmov rax, {first_words}\nmov {words}, rax\n"),
+        &format!("{first_start}mov {start}, rax\n{nonces}\n"),
+        &vector::first_message(&count),
+        &format!("34:\nmov rax, {start}\n"),
+        &vector::begin_first(&written(Slot::VectorNonces, 0)),
+        &phase("30b"),
+    ]
+    .map(String::as_str)
+    .concat()
+}
+
+/// What each item makes of the next batch's first message, in groups that follow each other.
+fn first_message_pairs() -> [Vec<String>; PAIRS] {
+    std::array::from_fn(|pair| expansion::pair("r14", "r15", "r13", 2 * pair))
+}
+
+/// Moves the pointers to the first message on.
+fn next_pairs() -> String {
+    let registers = 2 * PAIRS;
+    format!("add r13, {0}\nadd r14, {0}\nadd r15, {1}\n", registers * REGISTER, registers * 4)
+}
+
+/// A function that begins with the next batch's first message, and gives the one that is made to the rounds.
+fn next_batch() -> String {
+    let nonces = as_written(&message::next_nonces(), BESIDE_VECTOR_HASHES).join("\n");
+    let to_pairs = Part::First.middle(0) - Part::First.first(0);
+    format!("mov r13, r12\nmov r12, {}\nsub r12, r13\n{nonces}\n", Kept::FirstMessages.place_in_call())
+        + &format!("sub r13, {}\n", to_pairs * REGISTER)
+        + &point("r14", Part::Words.first(0) + 18)
+        + &point_to("r15", Constant::FirstRound(18))
+        + "ret\n"
+}
+
+/// Before the first iteration of several versions: rcx is how many periods of six iterations there are, r9 how many
+/// versions.
+fn begin_several() -> String {
+    let [versions, first_words, periods] = [Kept::Versions, Kept::FirstWords, Kept::Periods].map(Kept::place);
+    let [left, mask, rax, end] =
+        [Kept::VectorVersionsLeft, Kept::VectorMask, Kept::Rax, Kept::WordsEnd].map(Kept::place);
+    let both = |part: Part, register: usize, sum: Kept| {
+        let place = sum.place();
+        let [one, other] = [0, 1].map(|copy| point("rax", part.first(copy) + register));
+        format!("{one}mov {place}, rax\n{other}add {place}, rax\n")
+    };
+    // As if one of the second messages were half made; nobody reads it.
+    let words_made = 16 + vector::ITERATIONS * vector::WORDS;
+    [
+        &format!(
+            "sub rsp, {}\nmov {versions}, r9\nmov {first_words}, rdx\nmov {periods}, rcx\n",
+            Kept::BYTES
+        ),
+        &format!("imul rax, rcx, {}\nadd rax, r8\nmov {mask}, rax\n", 4 * vector::ITERATIONS),
+        &both(Part::First, Part::First.len() / 2, Kept::FirstMessages),
+        // The one's beginning and the other's end: where r10 is then.
+        &both(Part::VectorSecond, VECTOR_SUMS / 2, Kept::VectorMessages),
+        &point("r10", Part::VectorSecond.first(0) + words_made),
+        &point_to("rcx", Constant::SecondRound(16)),
+        &point("rax", Part::Words.first(0) + 18 + PARTS * 2 * PAIRS),
+        &format!("mov {end}, rax\nmov {left}, 1\nmov {rax}, 1\ncall 36f\njmp 32f\n"),
+    ]
+    .map(String::as_str)
+    .concat()
+}
+
+/// The versions of a batch of nonces follow each other.
 pub(crate) fn several_versions() -> String {
-    let first = message(&message::first_message(), OF_FIRST);
-    let body = woven(rounds(), second_message(OF_SECOND), BEGIN, GROUPED[1]);
+    let test = vec![
+        format!("vmovdqa32 {ONE}, ymmword ptr {}", read(Slot::LastWords, 0)),
+        format!("vptestnmd k1, {ONE}, {}{{1to8}}", emit::word(Constant::Zeros)),
+        "kmovw word ptr [r8], k1".to_owned(),
+    ];
+    let [first, second, third] = first_message_pairs();
+    let others = [(3, first), (9, second), (13, test), (16, third)];
+    let mut flow = Flow::beside_rounds();
+    message::second_message(&mut flow);
+    let message = Stream { lines: evenly(&flow, &SEVERAL_VERSIONS), begin: BEGIN };
+    let vectors = Stream { lines: vector::rounds_and_words(&others), begin: 0 };
+    let body = body(&[message, vectors]);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
-    let parts: Vec<&[String]> = first.chunks(first.len().div_ceil(PARTS)).collect();
-    let none = FIRST_PART + parts.len();
-    let parts = parts.into_iter().map(|part| part.join("\n")).zip(FIRST_PART..);
-    let parts: String =
-        parts.map(|(part, n)| format!("{n}:\n{part}\nlea r14, [rip + {}f]\nret\n", n + 1)).collect();
-    let stride = 4 * VERSION_WORDS;
-    format!(
-        "{begin}mov r10, rdx\nlea r14, [rip + {FIRST_PART}f]\n\
-         3:\nlea rax, [rip + {none}f]\ncmp rax, r14\nje 4f\ncall r14\njmp 3b\n\
-         4:\nxchg r12, r13\nlea r14, [rip + {FIRST_PART}f]\n{start}mov r15, r10\nmov rax, r9\n\
-         .p2align 6\n2:\n{body}\ncall r14\nxchg rbx, rbp\nmov rdx, r15\nadd r15, {stride}\nadd r11, {REGISTER}\nadd r8, 2\n\
-         dec rcx\njz 5f\ndec rax\njnz 2b\njmp 3b\n5:\n{end}{parts}{none}:\nret\n"
-    )
+    let [versions, first_words, words, words_end] =
+        [Kept::Versions, Kept::FirstWords, Kept::Words, Kept::WordsEnd].map(Kept::place);
+    let [phase_left, next, rax] = [Kept::PhaseLeft, Kept::Next, Kept::Rax].map(Kept::place);
+    let pairs: String = first_message_pairs().concat().into_iter().map(|line| line + "\n").collect();
+    let next_pairs = next_pairs();
+    [
+        &begin,
+        &begin_several(),
+        &format!("3:\ncmp r14, {words_end}\nje 4f\n{pairs}{next_pairs}jmp 3b\n"),
+        &format!("4:\ncall 36f\n{start}mov rax, {first_words}\nmov {words}, rax\nmov rax, {versions}\n"),
+        &format!(".p2align 6\n2:\n{body}\nxchg rbx, rbp\n"),
+        &format!("mov rdx, {words}\nadd {words}, {}\nadd r11, {REGISTER}\nadd r8, 2\n", 4 * VERSION_WORDS),
+        &vector::move_on(),
+        &format!("cmp r14, {words_end}\nje 8f\n{next_pairs}8:\n"),
+        &format!("dec {phase_left}\njz 6f\n7:\ndec rax\njnz 2b\njmp 3b\n6:\nmov {rax}, rax\njmp {next}\n"),
+        &between_phases(),
+        &format!("5:\nadd rsp, {}\n{end}36:\n{}", Kept::BYTES, next_batch()),
+    ]
+    .map(String::as_str)
+    .concat()
 }

@@ -267,6 +267,11 @@ impl Tail {
         Self([word(header, 16), word(header, 17), word(header, 18)])
     }
 
+    /// Word 2, the last before the nonce.
+    pub(crate) fn last(&self) -> u32 {
+        self.0[2]
+    }
+
     /// Words 16 to 19 of the message that the header's second block expands to, for a nonce of 0. The nonce is added to
     /// word 19, and its σ0 to word 18.
     pub(crate) fn expanded(&self) -> [u32; 4] {

@@ -8,7 +8,8 @@
 
 use std::arch::naked_asm;
 
-use super::wide::{self, Code, Memory};
+use super::page::LAG;
+use super::wide::{self, Code, Loop, Memory, Run};
 use crate::kernel::Kernel;
 use crate::range::NonceRange;
 use crate::work::{Found, Work};
@@ -26,7 +27,8 @@ pub(crate) static AVX512: Avx512 = Avx512 {
     code: || {
         let detected = is_x86_feature_detected!("avx512f");
         // SAFETY: both loops have instructions of AVX-512F only, and are written for the page.
-        detected.then(|| unsafe { Code::new(avx512_one, avx512_several, Memory::Page, 2) })
+        let [one, several] = [avx512_one, avx512_several].map(|run: Run| Loop::of_one_kind(run, LAG));
+        detected.then(|| unsafe { Code::new(one, several, Memory::Page, 2) })
     },
 };
 
@@ -38,7 +40,9 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
             && is_x86_feature_detected!("sha");
         // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
         // for the SHA instructions' memory.
-        detected.then(|| unsafe { Code::new(sha_one, sha_several, Memory::Sha, 4) })
+        let one = Loop::of_one_kind(sha_one, 4);
+        let several = Loop { run: sha_several, items: 6, lag: 3, vector_items: 1, vector_lag: 1 };
+        detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 4) })
     },
 };
 

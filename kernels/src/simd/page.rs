@@ -50,18 +50,32 @@ pub(crate) enum Slot {
     /// What round t adds, and the next, of each nonce: of 0, 1, 4 and 5, and of 2, 3, 6 and 7.
     FirstPair(usize, usize),
     SecondPair(usize, usize),
+    /// Several versions: what the rounds of two words add, that are to lie side by side.
+    PairOf(usize),
+    /// The next nonces, and the nonces as words of the header, of the vector hashes.
+    VectorCounter,
+    VectorNonces,
 }
 
 impl Slot {
+    /// The first of the slots that take turns in the same place.
+    pub(crate) const fn in_turn(self) -> Self {
+        match self {
+            Self::FirstWord(t) => Self::FirstWord(t % 16),
+            // The first hash's words are not needed any more when the versions' rounds begin.
+            Self::Nonces => Self::FirstWord(0),
+            Self::SecondWord(t) => Self::SecondWord(t % 16),
+            slot => slot,
+        }
+    }
+
     /// Where it is in the page, counted in slots.
     pub(crate) const fn number(self) -> usize {
-        match self {
-            Self::FirstWord(t) => t % 16,
-            // The first hash's words are not needed any more when the versions' rounds begin.
-            Self::Nonces => 0,
+        match self.in_turn() {
+            Self::FirstWord(t) => t,
             Self::Carried(i) => 16 + i,
             Self::Hash(i) => 26 + i,
-            Self::SecondWord(t) => 34 + t % 16,
+            Self::SecondWord(t) => 34 + t,
             Self::Counter => 50,
             // At page offsets of constants and of slots 0 to 33: away from the second hash's words.
             Self::Sum(t) => 114 + t - 16,
@@ -70,7 +84,11 @@ impl Slot {
             | Self::InAAndE
             | Self::LastWords
             | Self::FirstPair(..)
-            | Self::SecondPair(..) => panic!("the page has no such slot"),
+            | Self::SecondPair(..)
+            | Self::Nonces
+            | Self::VectorCounter
+            | Self::VectorNonces
+            | Self::PairOf(_) => panic!("the page has no such slot"),
         }
     }
 }
@@ -102,6 +120,8 @@ pub(crate) enum Constant {
     InitialF,
     /// The same as the SHA instructions take it: of 0, a, b, e and f; of 1, c, d, g and h.
     InitialFour(usize),
+    /// A word of these, 0 to 7 for a to h.
+    Initial(usize),
     /// For round 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
     SecondH(usize),
     SecondDH(usize),
@@ -128,6 +148,9 @@ pub(crate) const CONSTANTS_MIDDLE: usize = 128;
 pub(crate) const CONSTANTS_SLOT: usize = 51;
 /// The slot with the first version.
 pub(crate) const VERSIONS_SLOT: usize = 64;
+
+/// Where a state's words a to h are in the order of the SHA instructions: f, e, b, a, then h, g, d, c.
+pub(crate) const IN_FOURS: [usize; 8] = [3, 2, 7, 6, 1, 0, 5, 4];
 
 impl Constant {
     /// Whether each version has its own.
@@ -156,6 +179,7 @@ impl Constant {
             Self::SecondH(t) => 161 + 2 * (t - 1),
             Self::SecondDH(t) => 162 + 2 * (t - 1),
             Self::InitialFour(half) => 168 + 4 * half,
+            Self::Initial(i) => 168 + IN_FOURS[i],
             Self::A => 0,
             Self::B => 1,
             Self::C => 2,

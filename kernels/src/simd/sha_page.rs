@@ -27,24 +27,37 @@ pub(crate) enum Part {
     Second,
     /// Of each version, the state after round 3 with a nonce of 0, as the SHA instructions take it.
     Starts,
+    /// Of several versions, all message words of the next batch's first hashes, and some that nobody needs.
+    Words,
+    /// Of the vector hashes' first hashes: message words 0 to 63, then what each round adds.
+    VectorFirst,
+    /// The same of their second hashes.
+    VectorSecond,
 }
+
+/// Where the sums begin in [`Part::VectorFirst`] and [`Part::VectorSecond`].
+pub(crate) const VECTOR_SUMS: usize = 64;
+/// Words in [`Part::Words`], those made in the last part twice.
+pub(crate) const WORDS: usize = 72;
 
 impl Part {
     /// How many registers it has.
     pub(crate) const fn len(self) -> usize {
         match self {
-            Self::Rest => 51,
-            Self::First => 50,
+            Self::Rest => 55,
+            Self::First => 58,
             Self::Second => 54,
             Self::Starts => VERSIONS,
+            Self::Words => WORDS,
+            Self::VectorFirst | Self::VectorSecond => 2 * VECTOR_SUMS,
         }
     }
 
     /// How often it is there.
     const fn copies(self) -> usize {
         match self {
-            Self::Rest | Self::Starts => 1,
-            Self::First | Self::Second => 2,
+            Self::Rest | Self::Starts | Self::Words | Self::VectorFirst => 1,
+            Self::First | Self::Second | Self::VectorSecond => 2,
         }
     }
 
@@ -56,6 +69,9 @@ impl Part {
             Self::First => Self::Rest.first(0) + Self::Rest.len(),
             Self::Second => Self::First.first(1) + Self::First.len(),
             Self::Starts => Self::Second.first(1) + Self::Second.len(),
+            Self::Words => Self::Starts.first(0) + Self::Starts.len(),
+            Self::VectorFirst => Self::Words.first(0) + Self::Words.len(),
+            Self::VectorSecond => Self::VectorFirst.first(0) + Self::VectorFirst.len(),
         };
         before + copy * self.len()
     }
@@ -67,7 +83,7 @@ impl Part {
 }
 
 /// Registers in all.
-pub(crate) const REGISTERS: usize = Part::Starts.first(0) + Part::Starts.len();
+pub(crate) const REGISTERS: usize = Part::VectorSecond.first(1) + Part::VectorSecond.len();
 
 /// Where the slot is: in which part, and which of its registers.
 pub(crate) const fn place(slot: Slot) -> (Part, usize) {
@@ -79,12 +95,16 @@ pub(crate) const fn place(slot: Slot) -> (Part, usize) {
         Slot::Counter => (Part::Rest, 48),
         Slot::InAAndE => (Part::Rest, 49),
         Slot::LastWords => (Part::Rest, 50),
+        Slot::VectorCounter => (Part::Rest, 51),
+        Slot::VectorNonces => (Part::VectorFirst, 3),
+        Slot::Nonces => (Part::Words, 3),
+        Slot::PairOf(i) => (Part::Rest, 52 + i),
         Slot::FirstPair(t, half) => (Part::First, t - 18 + half),
-        Slot::Added(i) => (Part::First, 46 + i),
+        Slot::Added(i) => (Part::First, 54 + i),
         Slot::SecondPair(t @ 0..8, half) => (Part::Second, t + half),
         Slot::SecondPair(t @ 16.., half) => (Part::Second, t - 8 + half),
         Slot::SecondPair(..) => panic!("words 8 to 15 are constants"),
-        Slot::Carried(_) | Slot::Nonces | Slot::Sum(_) => panic!("this code has no such slot"),
+        Slot::Carried(_) | Slot::Sum(_) => panic!("this code has no such slot"),
     };
     assert!(register < part.len(), "a slot is within its part");
     (part, register)

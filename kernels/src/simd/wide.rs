@@ -10,10 +10,10 @@
 use std::mem::offset_of;
 
 use super::page::{
-    CONSTANTS, CONSTANTS_MIDDLE, CONSTANTS_SLOT, Constant, LAG, SLOT, SLOTS, Slot, VERSION_WORDS, VERSIONS,
+    CONSTANTS, CONSTANTS_MIDDLE, CONSTANTS_SLOT, Constant, SLOT, SLOTS, Slot, VERSION_WORDS, VERSIONS,
     VERSIONS_SLOT,
 };
-use super::sha_page::{self, Part, REGISTER, REGISTERS, place};
+use super::sha_page::{self, Part, REGISTER, REGISTERS, VECTOR_SUMS, place};
 use super::sha_state::abef_cdgh;
 use crate::kernel::hashes;
 use crate::lanes::Lanes;
@@ -22,14 +22,53 @@ use crate::search;
 use crate::sha256::{self, END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
 use crate::work::{Found, Work};
 
-/// Masks of one call at most: a fifth of a millisecond. The first [`LAG`] iterations of each call are there to begin, and
-/// give none.
-const MASKS: usize = 1024;
+/// Batches of nonces in one version in one call at most: a third of a millisecond.
+const ITEMS: usize = 2048;
+/// Masks of one call at most.
+const MASKS: usize = ITEMS + 64;
 /// Words in a slot.
 const WORDS: usize = SLOT / 4;
 
-/// One of the build's loops: memory, constants, the first version, iterations, masks, versions.
-pub(super) type Loop = unsafe extern "sysv64" fn(*mut u32, *const u32, *const u32, u64, *mut u16, u64);
+/// One of the build's loops: memory, constants, the first version, repetitions, masks, versions.
+pub(super) type Run = unsafe extern "sysv64" fn(*mut u32, *const u32, *const u32, u64, *mut u16, u64);
+
+/// A loop, and what it does in one repetition. Items are batches of nonces in one version; those of a batch follow each
+/// other.
+#[derive(Clone, Copy)]
+pub(super) struct Loop {
+    pub(super) run: Run,
+    /// Items whose masks come one after another, and how many masks come before the first item's, which mean nothing.
+    pub(super) items: usize,
+    pub(super) lag: usize,
+    /// Items more, of nonces of their own, whose masks come behind all of those, and their lag.
+    pub(super) vector_items: usize,
+    pub(super) vector_lag: usize,
+}
+
+impl Loop {
+    /// One item in a repetition, and none besides.
+    pub(super) const fn of_one_kind(run: Run, lag: usize) -> Self {
+        Self { run, items: 1, lag, vector_items: 0, vector_lag: 0 }
+    }
+}
+
+/// How a call's batches of nonces are shared out.
+struct Shares {
+    batches: usize,
+    /// These are the last ones.
+    vector_batches: usize,
+    repetitions: usize,
+}
+
+impl Shares {
+    fn new(batches: usize, versions: usize, code: &Loop) -> Self {
+        let vector_batches = batches * code.vector_items / (code.items + code.vector_items);
+        let batches = batches - vector_batches;
+        let repetitions = (batches * versions + code.lag).div_ceil(code.items);
+        let of_vectors = (vector_batches * versions + code.vector_lag).checked_div(code.vector_items);
+        Self { batches, vector_batches, repetitions: repetitions.max(of_vectors.unwrap_or(0)) }
+    }
+}
 
 /// Where code keeps what its registers do not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,24 +126,14 @@ fn scan_batches(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<Fou
     let at_once = if midstates.len() < code.together { 1 } else { midstates.len() };
     for (first_version, midstates) in (0..).step_by(at_once).zip(midstates.chunks(at_once)) {
         let mut page = Page::new(work, midstates, code.memory.lanes());
-        let mut masks = [0; MASKS + LAG];
         let mut batches = range.batches(code.memory.lanes());
         while let Some(first) = batches.next() {
-            let count = 1 + batches.by_ref().take(MASKS / at_once - 1).count();
-            let masks = &mut masks[..count * at_once + LAG];
-            page.scan(code, first, masks);
-            for (nonce, masks) in nonces(first, code).zip(masks[LAG..].chunks_exact(at_once)) {
-                for (version, mask) in (first_version..).zip(masks) {
-                    search::judge(work, version, nonce, (*mask).into(), found);
-                }
-            }
+            let count = 1 + batches.by_ref().take(ITEMS / at_once - 1).count();
+            page.scan(code, first, count, |nonce, version, mask| {
+                search::judge(work, first_version + version, nonce, mask.into(), found);
+            });
         }
     }
-}
-
-/// The first nonces of the batches from this one on.
-fn nonces(first: u32, code: &Code) -> impl Iterator<Item = u32> {
-    (0..).map(move |batch: u32| first.wrapping_add(batch * code.memory.lanes()))
 }
 
 /// The code's memory.
@@ -135,6 +164,7 @@ impl Page {
         page.put(Constant::Batch, lanes);
         let in_a_and_e = [0, u32::MAX, 0, u32::MAX, 0, u32::MAX, 0, u32::MAX];
         page.sha_register(Slot::InAAndE).copy_from_slice(&in_a_and_e);
+        page.put_messages(work.tail());
         for (version, midstate) in midstates.iter().enumerate() {
             page.put_version(version, midstate);
         }
@@ -258,24 +288,75 @@ impl Page {
         &mut self.sha[register * sha_page::LANES..][..sha_page::LANES]
     }
 
-    /// Scans the batches from nonce `first` on, as many as there are masks: one for each batch and version behind the
-    /// first [`LAG`], which mean nothing and must be there. Bit i of a mask: lane i's hash may meet the target.
-    fn scan(&mut self, code: &Code, first: u32, masks: &mut [u16]) {
-        assert!(masks.len() > LAG, "a call scans something");
+    /// A register of the SHA instructions' code, in all lanes alike.
+    fn put_in_lanes(&mut self, register: usize, word: u32) {
+        self.sha[register * sha_page::LANES..][..sha_page::LANES].fill(word);
+    }
+
+    /// All that is constant in messages whose words are made one like the other: the first hashes' but for word 3, and
+    /// the padding of the vector hashes' second ones.
+    fn put_messages(&mut self, tail: &Tail) {
+        let [w16, w17, ..] = tail.expanded();
+        for first in [Part::Words, Part::VectorFirst].map(|part| part.first(0)) {
+            self.put_in_lanes(first + 2, tail.last());
+            self.put_in_lanes(first + 4, END_OF_MESSAGE);
+            self.put_in_lanes(first + 15, HEADER_BITS);
+            self.put_in_lanes(first + 16, w16);
+            self.put_in_lanes(first + 17, w17);
+        }
+        for t in 4..18 {
+            let sum = self.words[CONSTANTS_SLOT * WORDS + Constant::FirstRound(t).number()];
+            self.put_in_lanes(Part::VectorFirst.first(0) + VECTOR_SUMS + t, sum);
+        }
+        for first in [0, 1].map(|copy| Part::VectorSecond.first(copy)) {
+            for (t, word) in (8..).zip([END_OF_MESSAGE, 0, 0, 0, 0, 0, 0, HASH_BITS]) {
+                self.put_in_lanes(first + t, word);
+                self.put_in_lanes(first + VECTOR_SUMS + t, K[0][t].wrapping_add(word));
+            }
+        }
+    }
+
+    /// Scans as many batches from nonce `first` on, and gives for each and for each version the mask of its lanes: bit i,
+    /// whether lane i's hash may meet the target.
+    fn scan(&mut self, code: &Code, first: u32, batches: usize, mut give: impl FnMut(u32, u8, u16)) {
+        let lanes = code.memory.lanes();
+        let code_loop = if self.versions == 1 { &code.one } else { &code.several };
+        let shares = Shares::new(batches, self.versions, code_loop);
+        let nonce_of = |batch: usize| first.wrapping_add(batch as u32 * lanes);
+        self.put_counter(code, Slot::Counter, nonce_of(0));
+        if code_loop.vector_items > 0 {
+            self.put_counter(code, Slot::VectorCounter, nonce_of(shares.batches));
+        }
+        let mut masks = [0; MASKS];
+        let masks = &mut masks[..shares.repetitions * (code_loop.items + code_loop.vector_items)];
+        self.run(code, code_loop, shares.repetitions, masks);
+        let (masks, of_vectors) = masks.split_at(shares.repetitions * code_loop.items);
+        let masks = masks[code_loop.lag..].chunks_exact(self.versions).take(shares.batches);
+        let of_vectors = of_vectors.get(code_loop.vector_lag..).unwrap_or_default();
+        let of_vectors = of_vectors.chunks_exact(self.versions).take(shares.vector_batches);
+        for (batch, masks) in masks.chain(of_vectors).enumerate() {
+            (0..).zip(masks).for_each(|(version, mask)| give(nonce_of(batch), version, *mask));
+        }
+    }
+
+    fn put_counter(&mut self, code: &Code, slot: Slot, first: u32) {
         let counter = match code.memory {
-            Memory::Page => &mut self.words[Slot::Counter.number() * WORDS..][..WORDS],
-            Memory::Sha => self.sha_register(Slot::Counter),
+            Memory::Page => &mut self.words[slot.number() * WORDS..][..WORDS],
+            Memory::Sha => self.sha_register(slot),
         };
         for (lane, word) in (0..).zip(counter) {
             *word = first.wrapping_add(lane);
         }
+    }
+
+    fn run(&mut self, code: &Code, code_loop: &Loop, repetitions: usize, masks: &mut [u16]) {
+        assert!(repetitions > 0 && masks.len() == repetitions * (code_loop.items + code_loop.vector_items));
         let words = self.words.as_mut_ptr();
-        let (iterations, versions) = (masks.len() as u64, self.versions as u64);
         // SAFETY: who made the `Code` knows that this CPU has its instructions. A loop reads and writes its registers'
         // memory, by a pointer to slot VERSIONS_SLOT of `words`, of which it uses slots 0 to SLOTS - 1, or to the middle of
         // the first part of `sha`, of which it uses all parts; both are aligned to a register. It reads the constants
         // by a pointer into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT on, of which there are
-        // enough for VERSIONS. It writes one mask an iteration, and there is at least one.
+        // enough for VERSIONS. It writes as many masks as were counted above, and repeats at least once.
         unsafe {
             let middle = words.add(VERSIONS_SLOT * WORDS);
             let constants = words.add(CONSTANTS_SLOT * WORDS + CONSTANTS_MIDDLE);
@@ -283,8 +364,8 @@ impl Page {
                 Memory::Page => middle,
                 Memory::Sha => self.sha.as_mut_ptr().add(Part::Rest.middle(0) * sha_page::LANES),
             };
-            let scan = if versions == 1 { code.one } else { code.several };
-            scan(memory, constants, middle, iterations, masks.as_mut_ptr(), versions);
+            let (repetitions, versions) = (repetitions as u64, self.versions as u64);
+            (code_loop.run)(memory, constants, middle, repetitions, masks.as_mut_ptr(), versions);
         }
     }
 }
@@ -292,6 +373,8 @@ impl Page {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use sha2::{Digest, Sha256};
 
     use super::super::{AVX512, SHA_AVX512};
@@ -312,24 +395,23 @@ mod tests {
                 let work = Work::with_versions(&[0x21; HEADER_LEN], &numbers, target);
                 let midstates: Vec<&Midstate> = work.midstates().collect();
                 let mut page = Page::new(&work, &midstates, code.memory.lanes());
-                let mut masks = vec![0; LAG + 20 * midstates.len()];
                 let first = 0xffff_ff70;
-                page.scan(&code, first, &mut masks);
-                let mut seen = 0;
-                for (nonce, masks) in nonces(first, &code).zip(masks[LAG..].chunks_exact(midstates.len())) {
-                    for (version, mask) in (0..).zip(masks) {
-                        let passes = |lane: u32| {
-                            let nonce = nonce.wrapping_add(lane);
-                            let hash =
-                                Sha256::digest(Sha256::digest(work.header_of(Found { nonce, version })));
-                            let last = u32::from_be_bytes(*hash.last_chunk().unwrap());
-                            u16::from(last & target.zeros_of_last_word() == 0) << lane
-                        };
-                        let expected: u16 = (0..code.memory.lanes()).map(passes).sum();
-                        assert_eq!(*mask, expected, "{:?}, version {version} of {versions}", code.memory);
-                        seen += mask.count_ones();
-                    }
-                }
+                let (mut seen, mut given) = (0, BTreeSet::new());
+                page.scan(&code, first, 20, |nonce, version, mask| {
+                    let passes = |lane: u32| {
+                        let nonce = nonce.wrapping_add(lane);
+                        let hash = Sha256::digest(Sha256::digest(work.header_of(Found { nonce, version })));
+                        let last = u32::from_be_bytes(*hash.last_chunk().unwrap());
+                        u16::from(last & target.zeros_of_last_word() == 0) << lane
+                    };
+                    let expected: u16 = (0..code.memory.lanes()).map(passes).sum();
+                    assert_eq!(mask, expected, "{:?}, version {version} of {versions}", code.memory);
+                    seen += mask.count_ones();
+                    given.insert((nonce.wrapping_sub(first), version));
+                });
+                let batches = (0..20).map(|batch| batch * code.memory.lanes());
+                let all = batches.flat_map(|nonce| (0..versions).map(move |version| (nonce, version as u8)));
+                assert!(all.eq(given), "each batch and version once");
                 assert!(seen > 0, "some pass");
             }
         }

@@ -1,0 +1,187 @@
+//! The rounds by the SHA instructions: seven hashes that take turns, and never stop.
+//!
+//! What lives here: which round of which hash comes when, in which registers. What does not: what comes between
+//! (`weave.rs`), and the messages that the rounds read.
+//!
+//! Two rounds of one hash are one instruction, a step. It has a slot of its own in the iteration, and the hash's next step
+//! is seven slots later; after its last the chain begins another hash, and what is begun in one iteration may end in the
+//! next. Seven has no divisor in common with the number of slots, so that one path of such strides comes through all of
+//! them: the hashes lie along it, one behind the other. First hashes begin in the first half of the iteration and end in
+//! it, second hashes begin in the second half.
+//!
+//! Registers 1 to 14 hold the states, register 0 what the next step adds: the instruction knows no other place for it.
+//! Register 15 is free but between iterations.
+
+use crate::emit::address;
+use crate::message::LAST_ROUND;
+use crate::moves;
+use crate::page::{Constant, Slot};
+use crate::places::{read, written};
+use crate::sha_page::LANES;
+
+/// Hashes that take turns.
+const CHAINS: usize = 7;
+/// Steps of a first hash, which begins with round 4, and of a second.
+const FIRST_STEPS: usize = 30;
+const SECOND_STEPS: usize = LAST_ROUND / 2 + 1;
+/// Slots in an iteration.
+pub(crate) const SLOTS: usize = LANES * (FIRST_STEPS + SECOND_STEPS);
+
+/// The rounds of an iteration.
+pub(crate) struct Rounds {
+    /// A step each, with what it reads, and what begins and ends its hash.
+    pub(crate) slots: Vec<Vec<String>>,
+    /// The chains' registers as the next iteration's first slots want them.
+    pub(crate) moves: Vec<String>,
+    /// How many of the second hashes end in the next iteration.
+    pub(crate) late: usize,
+}
+
+/// One of the hashes that begin in an iteration.
+#[derive(Clone, Copy)]
+struct Hash {
+    nonce: usize,
+    is_second: bool,
+    /// Where on the path its first step is.
+    begin: usize,
+}
+
+impl Hash {
+    fn steps(self) -> usize {
+        if self.is_second { SECOND_STEPS } else { FIRST_STEPS }
+    }
+}
+
+/// A step of a hash.
+#[derive(Clone, Copy)]
+struct Step {
+    hash: Hash,
+    number: usize,
+    /// Whether the hash began in the iteration before.
+    is_late: bool,
+}
+
+/// All hashes, so that each kind begins in its half of the iteration.
+fn hashes() -> Vec<Hash> {
+    let along = |path: usize| {
+        let (mut counts, mut begin) = ([0; 2], path);
+        let mut hashes = Vec::new();
+        while begin < path + SLOTS {
+            let is_second = begin * CHAINS % SLOTS >= SLOTS / 2;
+            let count = &mut counts[usize::from(is_second)];
+            let hash = Hash { nonce: *count, is_second, begin };
+            *count += 1;
+            begin += hash.steps();
+            hashes.push(hash);
+        }
+        (counts == [LANES; 2]).then_some(hashes)
+    };
+    (0..SLOTS).find_map(along).expect("there is such a place to begin")
+}
+
+/// What is in each slot.
+fn steps() -> Vec<Step> {
+    let mut slots = vec![None; SLOTS];
+    for hash in hashes() {
+        let first = hash.begin * CHAINS % SLOTS;
+        for number in 0..hash.steps() {
+            let slot = first + number * CHAINS;
+            let step = Step { hash, number, is_late: slot >= SLOTS };
+            assert!(slots[slot % SLOTS].replace(step).is_none(), "a slot has one step");
+        }
+    }
+    slots.into_iter().map(|step| step.expect("the path comes through all slots")).collect()
+}
+
+/// A chain's state. Its registers change names with every step.
+#[derive(Clone, Copy)]
+struct State {
+    abef: usize,
+    cdgh: usize,
+}
+
+impl State {
+    /// That of the chain whose turn is in one of an iteration's first slots, when it begins.
+    fn of_chain(chain: usize) -> Self {
+        Self { abef: 2 * chain + 1, cdgh: 2 * chain + 2 }
+    }
+}
+
+impl Step {
+    /// Four words of the nonce, in one of four registers.
+    fn words(self, slot: impl Fn(usize) -> Slot) -> String {
+        format!("xmmword ptr {}", read(slot(self.hash.nonce % 4), self.hash.nonce / 4 * 16))
+    }
+
+    fn begin(self, State { abef, cdgh }: State, lines: &mut Vec<String>) {
+        if self.hash.is_second {
+            lines.push(format!("vmovdqa xmm{abef}, xmmword ptr {}", address(Constant::InitialFour(0))));
+            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr {}", address(Constant::InitialFour(1))));
+        } else {
+            lines.push(format!("vmovdqa xmm{abef}, {}", self.words(Slot::Added)));
+            lines.push(format!("vpaddd xmm{abef}, xmm{abef}, xmmword ptr [r11]"));
+            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr [r11 + 16]"));
+        }
+    }
+
+    /// Where what its rounds add is.
+    fn sums(self) -> String {
+        let nonce = self.hash.nonce;
+        let byte = nonce / 4 * 16 + nonce % 2 * 8;
+        let half = nonce % 4 / 2;
+        let t = 2 * self.number + if self.hash.is_second { 0 } else { 4 };
+        match (self.hash.is_second, t) {
+            (true, 8..16) => address(Constant::SecondRound(t)),
+            // By now, what was read is what is being written.
+            (true, _) if self.is_late => written(Slot::SecondPair(t, half), byte),
+            (true, _) => read(Slot::SecondPair(t, half), byte),
+            (false, ..18) => address(Constant::FirstRound(t)),
+            (false, _) => read(Slot::FirstPair(t, half), byte),
+        }
+    }
+
+    fn end(self, State { abef, cdgh }: State, lines: &mut Vec<String>) {
+        if self.hash.is_second {
+            // f after round 61 is e after round 60.
+            let place = read(Slot::LastWords, 4 * self.hash.nonce);
+            lines.push(format!("vmovd dword ptr {place}, xmm{abef}"));
+        } else {
+            lines.push(format!("vmovdqa {}, xmm{abef}", self.words(Slot::State)));
+            lines.push(format!("vmovdqa {}, xmm{cdgh}", self.words(|i| Slot::State(4 + i))));
+        }
+    }
+}
+
+/// All rounds of an iteration.
+pub(crate) fn rounds() -> Rounds {
+    let mut states: Vec<State> = (0..CHAINS).map(State::of_chain).collect();
+    let mut slots = Vec::new();
+    let mut late = 0;
+    for (slot, step) in steps().into_iter().enumerate() {
+        let state = &mut states[slot % CHAINS];
+        let mut lines = Vec::new();
+        if step.number == 0 {
+            step.begin(*state, &mut lines);
+        }
+        // The longer form of the instruction counts its address in eights, so that a byte suffices.
+        lines.push(format!("{{evex}} vmovq xmm0, qword ptr {}", step.sums()));
+        lines.push(format!("sha256rnds2 xmm{}, xmm{}", state.cdgh, state.abef));
+        std::mem::swap(&mut state.abef, &mut state.cdgh);
+        if step.number + 1 == step.hash.steps() {
+            step.end(*state, &mut lines);
+            late += usize::from(step.is_late);
+        }
+        slots.push(lines);
+    }
+    Rounds { slots, moves: moves(&states), late }
+}
+
+/// Whose turn is first in the next iteration is another chain than in this one.
+fn moves(states: &[State]) -> Vec<String> {
+    let register = |number: usize| format!("xmm{number}");
+    let moves = (0..CHAINS).flat_map(|chain| {
+        let (from, to) = (states[(SLOTS + chain) % CHAINS], State::of_chain(chain));
+        [(from.abef, to.abef), (from.cdgh, to.cdgh)]
+    });
+    moves::in_circles("movdqa", moves.map(|(from, to)| (register(from), register(to))), "xmm15")
+}

@@ -1,0 +1,38 @@
+//! Where the slots of the code with the SHA instructions are, as addresses in its assembly.
+//!
+//! What lives here: which pointer leads to which part of the memory (`src/simd/sha_page.rs`), and how far. What does not:
+//! who moves the pointers (`sha_avx512.rs`).
+//!
+//! rdi points at the middle of the part that is there once; r12 and rbp at the messages that the rounds read, r13 and rbx
+//! at those that are written.
+
+use crate::page::Slot;
+use crate::sha_page::{self, Part, REGISTER};
+
+/// A byte of the slot. Some parts have a pointer for each use.
+fn at(slot: Slot, byte: usize, [first, second]: [&str; 2]) -> String {
+    let (part, register) = sha_page::place(slot);
+    let (pointer, pointed) = match part {
+        Part::First => (first, part.middle(0)),
+        Part::Second => (second, part.middle(0)),
+        _ => ("rdi", Part::Rest.middle(0)),
+    };
+    let register = (part.first(0) + register) as i64 - pointed as i64;
+    format!("[{pointer} + {}]", register * REGISTER as i64 + byte as i64)
+}
+
+/// Where messages are being written.
+pub(crate) fn written(slot: Slot, byte: usize) -> String {
+    at(slot, byte, ["r13", "rbx"])
+}
+
+/// Where the rounds read.
+pub(crate) fn read(slot: Slot, byte: usize) -> String {
+    at(slot, byte, ["r12", "rbp"])
+}
+
+/// Lets the pointer stand at the register.
+pub(crate) fn point(pointer: &str, register: usize) -> String {
+    let bytes = (register as i64 - Part::Rest.middle(0) as i64) * REGISTER as i64;
+    format!("lea {pointer}, [rdi + {bytes}]\n")
+}
