@@ -42,7 +42,7 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
         // for the SHA instructions' memory.
         let one = Loop::of_one_kind(sha_one, 4);
         let several = Loop { run: sha_several, items: 6, lag: 3, vector_items: 1, vector_lag: 1 };
-        detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 4) })
+        detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 5) })
     },
 };
 
