@@ -10,13 +10,14 @@
 //!
 //! An iteration is of an item, a batch of nonces in one version. It runs its first hashes, makes the second message of the
 //! item before, and begins the second hashes of the item before that, which end in the iteration after. With one version
-//! it also makes the next item's first message; of several versions each makes an eighth of the next batch's.
+//! it also makes the next item's first message; of several versions each makes an eighth of the next batch's, by code that
+//! is the same for each eighth, so that all of the loop can be kept decoded.
 //!
 //! Register names are the CPU's own: rsi points into the constants; rdi, r12, r13, rbp and rbx into the memory
 //! (`places.rs`); r11 at the version's state before round 4, rdx at the words of the version of the item before; r8 at the
-//! place of the next mask. With one version rcx counts iterations. With several r15 points at the version's own words, r14
-//! at the next part of the next batch's first message; rax tells how many of the batch are left; r9, r10 and rcx are of
-//! the vector hashes.
+//! place of the next mask. With one version rcx counts iterations. With several r13, r14 and r15 point at the next sums of
+//! the first message that is being made, at its words and at their round constants; rax tells how many versions of the
+//! batch are left; r9, r10 and rcx are of the vector hashes. What changes less often is on the stack.
 
 use std::ops::Range;
 
@@ -34,7 +35,7 @@ use crate::vector;
 use crate::weave::{self, Stream};
 
 const ALL: Range<usize> = 16..32;
-const BESIDE_VECTOR_HASHES: Range<usize> = 16..vector::FREE;
+const BESIDE_VECTOR_HASHES: Range<usize> = 16..vector::FIRST;
 
 /// Of several versions, each makes so many pairs of the next batch's first message's words, until it is whole after so many
 /// of them.
@@ -78,7 +79,7 @@ fn evenly(flow: &Flow, Beside { registers, latencies, window }: &Beside) -> Vec<
 }
 
 /// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
-/// while upper halves of registers 0 to 15 hold something.
+/// while upper halves of their registers hold something.
 fn begin_and_end() -> (String, String) {
     const KEPT: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
     let mut begin = "vzeroupper\n".to_owned();

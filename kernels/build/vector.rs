@@ -1,7 +1,7 @@
 //! Vector hashes: by AVX-512 alone, beside those whose rounds are the SHA instructions'.
 //!
-//! What lives here: their rounds and message words, and what comes before, between and after their two hashes. What does
-//! not: the first hashes' message, which is that of `message::expansion`, and the loop (`sha_avx512.rs`).
+//! What lives here: their rounds, and what comes before, between and after their two hashes. What does not: how message
+//! words are made (`expansion.rs`), and the loop (`sha_avx512.rs`).
 //!
 //! The SHA instructions' units are always busy, and the others are not. So in six iterations there is one vector item more:
 //! a batch of nonces in one version. Each iteration has twenty of its rounds and eight words of a second message, and
@@ -9,7 +9,7 @@
 //! the second hash's rounds 1 to 60 of the item before, whose words were made in the last six.
 //!
 //! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
-//! constants; rax is free between iterations. Other instructions keep off the vector registers from [`FREE`] on.
+//! constants; rax is free between iterations. Other instructions keep off the vector registers from [`FIRST`] on.
 
 use crate::emit::word;
 use crate::expansion::{ONE, TWO, behind, point_to, sum_behind};
@@ -23,11 +23,11 @@ pub(crate) const ITERATIONS: usize = 3;
 const ROUNDS: usize = 60 / ITERATIONS;
 pub(crate) const WORDS: usize = 48 / (2 * ITERATIONS);
 /// The first of its registers: eight for the state, two to compute with.
-pub(crate) const FREE: usize = 22;
+pub(crate) const FIRST: usize = 22;
 
 /// The register of a state's word, 0 to 7 for a to h, before the round. A round changes two of them, and all names.
 fn state(word: usize, round: usize) -> String {
-    format!("ymm{}", FREE + (word + 8 - round % 8) % 8)
+    format!("ymm{}", FIRST + (word + 8 - round % 8) % 8)
 }
 
 fn round(i: usize) -> Vec<String> {

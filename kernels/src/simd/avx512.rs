@@ -1,7 +1,7 @@
 //! The kernels of AVX-512: which CPU has which, and the code that the build script wrote for each.
 //!
 //! What lives here: `avx512`, all of it by AVX-512's foundation (F), which rotates in one instruction and computes any
-//! function of three bits in one; and `sha-avx512`, whose rounds are the SHA instructions'. What does not: the code
+//! function of three bits in one; and `sha-avx512`, whose rounds are mostly the SHA instructions'. What does not: the code
 //! (`build/scan.rs`, `build/sha_avx512.rs`), and how it is called (`wide.rs`).
 
 #![allow(unsafe_code)]
@@ -39,7 +39,7 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("sha");
         // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
-        // for the SHA instructions' memory.
+        // for the SHA instructions' memory. The second one's repetition is of six items and of a vector one.
         let one = Loop::of_one_kind(sha_one, 4);
         let several = Loop { run: sha_several, items: 6, lag: 3, vector_items: 1, vector_lag: 1 };
         detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 5) })

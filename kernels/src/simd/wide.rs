@@ -100,7 +100,8 @@ pub(super) struct Code {
 
 impl Code {
     /// # Safety
-    /// The CPU has all instructions of both loops, and the loops are written for this memory.
+    /// The CPU has all instructions of both loops, the loops are written for this memory, and in each repetition they write
+    /// as many masks as they are said to have items.
     pub(super) const unsafe fn new(one: Loop, several: Loop, memory: Memory, together: usize) -> Self {
         Self { one, several, memory, together }
     }
@@ -320,19 +321,19 @@ impl Page {
     /// whether lane i's hash may meet the target.
     fn scan(&mut self, code: &Code, first: u32, batches: usize, mut give: impl FnMut(u32, u8, u16)) {
         let lanes = code.memory.lanes();
-        let code_loop = if self.versions == 1 { &code.one } else { &code.several };
-        let shares = Shares::new(batches, self.versions, code_loop);
+        let repeated = if self.versions == 1 { &code.one } else { &code.several };
+        let shares = Shares::new(batches, self.versions, repeated);
         let nonce_of = |batch: usize| first.wrapping_add(batch as u32 * lanes);
         self.put_counter(code, Slot::Counter, nonce_of(0));
-        if code_loop.vector_items > 0 {
+        if repeated.vector_items > 0 {
             self.put_counter(code, Slot::VectorCounter, nonce_of(shares.batches));
         }
         let mut masks = [0; MASKS];
-        let masks = &mut masks[..shares.repetitions * (code_loop.items + code_loop.vector_items)];
-        self.run(code, code_loop, shares.repetitions, masks);
-        let (masks, of_vectors) = masks.split_at(shares.repetitions * code_loop.items);
-        let masks = masks[code_loop.lag..].chunks_exact(self.versions).take(shares.batches);
-        let of_vectors = of_vectors.get(code_loop.vector_lag..).unwrap_or_default();
+        let masks = &mut masks[..shares.repetitions * (repeated.items + repeated.vector_items)];
+        self.run(code, repeated, shares.repetitions, masks);
+        let (masks, of_vectors) = masks.split_at(shares.repetitions * repeated.items);
+        let masks = masks[repeated.lag..].chunks_exact(self.versions).take(shares.batches);
+        let of_vectors = of_vectors.get(repeated.vector_lag..).unwrap_or_default();
         let of_vectors = of_vectors.chunks_exact(self.versions).take(shares.vector_batches);
         for (batch, masks) in masks.chain(of_vectors).enumerate() {
             (0..).zip(masks).for_each(|(version, mask)| give(nonce_of(batch), version, *mask));
@@ -349,8 +350,8 @@ impl Page {
         }
     }
 
-    fn run(&mut self, code: &Code, code_loop: &Loop, repetitions: usize, masks: &mut [u16]) {
-        assert!(repetitions > 0 && masks.len() == repetitions * (code_loop.items + code_loop.vector_items));
+    fn run(&mut self, code: &Code, repeated: &Loop, repetitions: usize, masks: &mut [u16]) {
+        assert!(repetitions > 0 && masks.len() == repetitions * (repeated.items + repeated.vector_items));
         let words = self.words.as_mut_ptr();
         // SAFETY: who made the `Code` knows that this CPU has its instructions. A loop reads and writes its registers'
         // memory, by a pointer to slot VERSIONS_SLOT of `words`, of which it uses slots 0 to SLOTS - 1, or to the middle of
@@ -365,7 +366,7 @@ impl Page {
                 Memory::Sha => self.sha.as_mut_ptr().add(Part::Rest.middle(0) * sha_page::LANES),
             };
             let (repetitions, versions) = (repetitions as u64, self.versions as u64);
-            (code_loop.run)(memory, constants, middle, repetitions, masks.as_mut_ptr(), versions);
+            (repeated.run)(memory, constants, middle, repetitions, masks.as_mut_ptr(), versions);
         }
     }
 }
