@@ -26,8 +26,8 @@ pub(crate) static AVX512: Avx512 = Avx512 {
     name: "avx512",
     code: || {
         let detected = is_x86_feature_detected!("avx512f");
-        // SAFETY: both loops have instructions of AVX-512F only, and are written for the page.
         let [one, several] = [avx512_one, avx512_several].map(|run: Run| Loop::of_one_kind(run, LAG));
+        // SAFETY: both loops have instructions of AVX-512F only, and are written for the page.
         detected.then(|| unsafe { Code::new(one, several, Memory::Page, 2) })
     },
 };
@@ -38,10 +38,10 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
         let detected = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("sha");
-        // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
-        // for the SHA instructions' memory. The second one's repetition is of six items and of a vector one.
         let one = Loop::of_one_kind(sha_one, 4);
         let several = Loop { run: sha_several, items: 6, lag: 3, vector_items: 1, vector_lag: 1 };
+        // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
+        // for the SHA instructions' memory. The second one's repetition is of six items and of a vector one.
         detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 5) })
     },
 };
