@@ -30,9 +30,9 @@ use crate::message;
 use crate::page::{Constant, Slot, VERSION_WORDS};
 use crate::places::{point, read, written};
 use crate::schedule::Latencies;
-use crate::sha_page::{LANES, Part, REGISTER, VECTOR_SUMS};
+use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_SUMS};
 use crate::vector;
-use crate::weave::{self, Stream};
+use crate::weave::{self, Beside};
 
 const ALL: Range<usize> = 16..32;
 const BESIDE_VECTOR_HASHES: Range<usize> = 16..vector::FIRST;
@@ -53,7 +53,7 @@ fn as_written(flow: &Flow, registers: Range<usize>) -> Vec<String> {
 }
 
 /// How messages come between the rounds.
-struct Beside {
+struct Spread {
     registers: Range<usize>,
     latencies: Latencies,
     window: usize,
@@ -61,25 +61,25 @@ struct Beside {
 
 // The numbers here make the best code of those that were tried.
 
-const ONE_VERSION: Beside =
-    Beside { registers: ALL, latencies: Latencies { arithmetic: 3, load: 5, forwarded: 8 }, window: 120 };
-const SEVERAL_VERSIONS: Beside = Beside {
+const ONE_VERSION: Spread =
+    Spread { registers: ALL, latencies: Latencies { arithmetic: 3, load: 5, forwarded: 8 }, window: 120 };
+const SEVERAL_VERSIONS: Spread = Spread {
     registers: BESIDE_VECTOR_HASHES,
     latencies: Latencies { arithmetic: 2, load: 8, forwarded: 8 },
     window: 10,
 };
-/// The second message begins when so many slots are through: what is in its place is still being read.
+/// The second message begins when so many slots are through.
 const BEGIN: usize = 4;
 
 /// The flow's values evenly between the rounds.
-fn evenly(flow: &Flow, Beside { registers, latencies, window }: &Beside) -> Vec<String> {
+fn evenly(flow: &Flow, Spread { registers, latencies, window }: &Spread) -> Vec<String> {
     let in_a_cycle = flow.instructions.len() as f64 / chains::SLOTS as f64;
     let pace = Pace { in_a_cycle, latencies, window: *window, registers: registers.len() };
     emit::emit(flow, &even::order(flow, &pace), &machine(registers.clone()))
 }
 
 /// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
-/// while upper halves of their registers hold something.
+/// while upper halves of their registers hold something. (Register 15 is none of theirs.)
 fn begin_and_end() -> (String, String) {
     const KEPT: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
     let mut begin = "vzeroupper\n".to_owned();
@@ -102,7 +102,7 @@ pub(crate) fn one_version() -> String {
     let last = flow.load(Slot::LastWords);
     flow.test(last, Constant::Zeros);
     message::first_message(&mut flow);
-    let messages = Stream { lines: evenly(&flow, &ONE_VERSION), begin: BEGIN };
+    let messages = Beside { lines: evenly(&flow, &ONE_VERSION), begin: BEGIN };
     let body = body(&[messages]);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
@@ -112,7 +112,7 @@ pub(crate) fn one_version() -> String {
 }
 
 /// An iteration but for the pointers.
-fn body(beside: &[Stream]) -> String {
+fn body(beside: &[Beside]) -> String {
     let rounds = chains::rounds();
     let lines = weave::woven(&rounds.slots, beside);
     check(&lines, rounds.late);
@@ -141,6 +141,7 @@ fn check(lines: &[String], late: usize) {
         Some(rest.split_once(']')?.0.parse::<i64>().expect("an address is a number"))
     };
     let is_read = |line: &str| line.contains("xmm0");
+    assert!(lines.iter().any(|line| is_read(line) && offset(line).is_some()), "there are such reads");
     for (place, line) in lines.iter().enumerate().filter(|(_, line)| !is_read(line)) {
         let Some(first) = offset(line) else { continue };
         let register = first..first + REGISTER as i64;
@@ -269,7 +270,7 @@ fn begin_several() -> String {
             "sub rsp, {}\nmov {versions}, r9\nmov {first_words}, rdx\nmov {periods}, rcx\n",
             Kept::BYTES
         ),
-        &format!("imul rax, rcx, {}\nadd rax, r8\nmov {mask}, rax\n", 4 * vector::ITERATIONS),
+        &format!("imul rax, rcx, {}\nadd rax, r8\nmov {mask}, rax\n", 2 * ITEMS),
         &both(Part::First, Part::First.len() / 2, Kept::FirstMessages),
         // The one's beginning and the other's end: where r10 is then.
         &both(Part::VectorSecond, VECTOR_SUMS / 2, Kept::VectorMessages),
@@ -293,8 +294,8 @@ pub(crate) fn several_versions() -> String {
     let others = [(3, first), (9, second), (13, test), (16, third)];
     let mut flow = Flow::beside_rounds();
     message::second_message(&mut flow);
-    let message = Stream { lines: evenly(&flow, &SEVERAL_VERSIONS), begin: BEGIN };
-    let vectors = Stream { lines: vector::rounds_and_words(&others), begin: 0 };
+    let message = Beside { lines: evenly(&flow, &SEVERAL_VERSIONS), begin: BEGIN };
+    let vectors = Beside { lines: vector::rounds_and_words(&others), begin: 0 };
     let body = body(&[message, vectors]);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));

@@ -16,12 +16,12 @@ use crate::expansion::{ONE, TWO, behind, point_to, sum_behind};
 use crate::moves;
 use crate::page::{Constant, IN_FOURS};
 use crate::places::point;
-use crate::sha_page::{Part, REGISTER, VECTOR_SUMS};
+use crate::sha_page::{ITEMS, Part, REGISTER, VECTOR_SUMS};
 
 /// Iterations in which a hash's rounds are.
-pub(crate) const ITERATIONS: usize = 3;
+pub(crate) const ITERATIONS: usize = ITEMS / 2;
 const ROUNDS: usize = 60 / ITERATIONS;
-pub(crate) const WORDS: usize = 48 / (2 * ITERATIONS);
+pub(crate) const WORDS: usize = 48 / ITEMS;
 /// The first of its registers: eight for the state, two to compute with.
 pub(crate) const FIRST: usize = 22;
 

@@ -9,7 +9,7 @@
 use crate::emit::JUMP;
 
 /// What goes on beside the steps: lines in their order, and before which slot none comes.
-pub(crate) struct Stream {
+pub(crate) struct Beside {
     pub(crate) lines: Vec<String>,
     pub(crate) begin: usize,
 }
@@ -20,7 +20,7 @@ const FILLER: &str = "test eax, eax";
 /// Slots from one jump to the next.
 const STRAIGHT: usize = 81;
 
-impl Stream {
+impl Beside {
     /// How many of the lines should have come when this slot is through, and how near the next one is.
     fn due(&self, slot: usize, slots: usize) -> (usize, usize) {
         let share = (slot + 1).saturating_sub(self.begin) * self.lines.len();
@@ -29,18 +29,25 @@ impl Stream {
 }
 
 /// All of it, a line each.
-pub(crate) fn woven(slots: &[Vec<String>], streams: &[Stream]) -> Vec<String> {
+///
+/// # Panics
+/// When a slot has no step.
+pub(crate) fn woven(slots: &[Vec<String>], streams: &[Beside]) -> Vec<String> {
     let mut lines = Vec::new();
     let mut come = vec![0; streams.len()];
+    let is_step = |line: &String| line.starts_with("sha256rnds2");
+    let step = |slot: &Vec<String>| slot.iter().position(is_step).expect("a slot has a step");
+    let jumps = |at: usize| usize::from(at > 0 && at.is_multiple_of(STRAIGHT));
     for (at, slot) in slots.iter().enumerate() {
-        if at > 0 && at.is_multiple_of(STRAIGHT) {
-            lines.push(JUMP.to_owned());
-        }
+        lines.extend(std::iter::repeat_n(JUMP.to_owned(), jumps(at)));
+        lines.extend_from_slice(slot);
         let due = |i: usize| streams[i].due(at, slots.len());
         let mut left: Vec<usize> = (0..streams.len()).map(|i| due(i).0.saturating_sub(come[i])).collect();
-        // The step itself is one, so that with an odd number in all an even one is between.
-        let is_even = |left: &[usize]| (slot.len() + left.iter().sum::<usize>()).is_multiple_of(2);
-        if is_even(&left) {
+        // What comes before the next step besides.
+        let next = slots.get(at + 1).map_or(0, |slot| jumps(at + 1) + step(slot));
+        let others = slot.len() - step(slot) - 1 + next;
+        let is_odd = !(others + left.iter().sum::<usize>()).is_multiple_of(2);
+        if is_odd {
             let has_more =
                 |i: &usize| at >= streams[*i].begin && come[*i] + left[*i] < streams[*i].lines.len();
             let is_not_ahead = |i: &usize| come[*i] <= due(*i).0;
@@ -51,7 +58,6 @@ pub(crate) fn woven(slots: &[Vec<String>], streams: &[Stream]) -> Vec<String> {
                 lines.push(FILLER.to_owned());
             }
         }
-        lines.extend_from_slice(slot);
         while let Some(i) = (0..streams.len()).filter(|i| left[*i] > 0).max_by_key(|i| left[*i]) {
             lines.push(streams[i].lines[come[i]].clone());
             come[i] += 1;

@@ -9,6 +9,7 @@
 use std::arch::naked_asm;
 
 use super::page::LAG;
+use super::sha_page::ITEMS;
 use super::wide::{self, Code, Loop, Memory, Run};
 use crate::kernel::Kernel;
 use crate::range::NonceRange;
@@ -39,9 +40,9 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("sha");
         let one = Loop::of_one_kind(sha_one, 4);
-        let several = Loop { run: sha_several, items: 6, lag: 3, vector_items: 1, vector_lag: 1 };
+        let several = Loop { run: sha_several, items: ITEMS, lag: 3, vector_items: 1, vector_lag: 1 };
         // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
-        // for the SHA instructions' memory. The second one's repetition is of six items and of a vector one.
+        // for the SHA instructions' memory. The build writes the second one for as many items to a vector item.
         detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 5) })
     },
 };
@@ -75,7 +76,7 @@ macro_rules! code {
             _memory: *mut u32,
             _constants: *const u32,
             _versions: *const u32,
-            _iterations: u64,
+            _repetitions: u64,
             _masks: *mut u16,
             _count: u64,
         ) {

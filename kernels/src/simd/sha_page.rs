@@ -2,9 +2,9 @@
 //! page is.
 //!
 //! What lives here: which slot lies where, in registers of half the page's size. What does not: the constants and the
-//! versions' midstates, which the page has. The memory has parts. Those with messages have pointers into their middles,
-//! since an instruction with eight bits for an address reaches 32 registers either way, and are there twice: while the
-//! rounds read the one, a message is put into the other. (With one version, one of the first hashes' two is enough.)
+//! versions' midstates, which the page has. The memory has parts. Those with what the rounds of the SHA instructions take
+//! have pointers into their middles, since an instruction with eight bits for an address reaches 32 registers either way,
+//! and are there twice: while the rounds read the one, a message is put into the other.
 //!
 //! The page's rule for what is stored and loaded at the same page offsets is not kept here: two pages and more are stored
 //! in each iteration. On Zen 4 it costs nothing that could be measured; on Zen 5 nobody has looked.
@@ -19,7 +19,7 @@ pub(crate) const LANES: usize = REGISTER / 4;
 /// A part of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// All that is there once.
+    /// All that is in no other part.
     Rest,
     /// What the first hashes' rounds take.
     First,
@@ -35,6 +35,8 @@ pub(crate) enum Part {
     VectorSecond,
 }
 
+/// Items in the time of one vector item.
+pub(crate) const ITEMS: usize = 6;
 /// Where the sums begin in [`Part::VectorFirst`] and [`Part::VectorSecond`].
 pub(crate) const VECTOR_SUMS: usize = 64;
 /// Words in [`Part::Words`], those made in the last part twice.

@@ -22,7 +22,7 @@ use crate::search;
 use crate::sha256::{self, END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
 use crate::work::{Found, Work};
 
-/// Batches of nonces in one version in one call at most: a third of a millisecond.
+/// Batches of nonces in one version in one call at most: less than a millisecond.
 const ITEMS: usize = 2048;
 /// Masks of one call at most.
 const MASKS: usize = ITEMS + 64;
@@ -100,8 +100,8 @@ pub(super) struct Code {
 
 impl Code {
     /// # Safety
-    /// The CPU has all instructions of both loops, the loops are written for this memory, and in each repetition they write
-    /// as many masks as they are said to have items.
+    /// The CPU has all instructions of both loops, and the loops are written for this memory. In each repetition they write as
+    /// many masks as they are said to have items, those of vector items behind the others of all repetitions.
     pub(super) const unsafe fn new(one: Loop, several: Loop, memory: Memory, together: usize) -> Self {
         Self { one, several, memory, together }
     }
@@ -285,7 +285,7 @@ impl Page {
     /// A register of the SHA instructions' code, of those that are there once.
     fn sha_register(&mut self, slot: Slot) -> &mut [u32] {
         let (part, register) = place(slot);
-        assert_eq!(part, Part::Rest, "the other parts are there twice");
+        assert_eq!(part, Part::Rest, "the slot is in that part");
         &mut self.sha[register * sha_page::LANES..][..sha_page::LANES]
     }
 
