@@ -84,18 +84,6 @@ pub(crate) fn word(constant: Constant) -> String {
     format!("dword ptr {}", address(constant))
 }
 
-/// Goes on with the next instruction. Where code is read as it is and not as the CPU has kept it decoded, Zen 4 goes on like
-/// that until it comes to a jump, at half the speed; so long code has some.
-pub(crate) const JUMP: &str = "jmp 40f\n40:";
-/// Instructions from one such jump to the next.
-const STRAIGHT: usize = 200;
-
-/// The lines with jumps between them.
-pub(crate) fn in_pieces(lines: &[String]) -> String {
-    let pieces: Vec<String> = lines.chunks(STRAIGHT).map(|lines| lines.join("\n")).collect();
-    pieces.join(&format!("\n{JUMP}\n"))
-}
-
 /// The instructions as they are written, for code whose chains are short.
 pub(crate) fn emit_as_written(flow: &Flow, machine: &Machine) -> Vec<String> {
     let order: Vec<usize> = (0..flow.instructions.len()).collect();

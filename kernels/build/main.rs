@@ -55,7 +55,7 @@ fn main() {
 
 fn iteration(several_versions: bool) -> String {
     let flow = scan::iteration(several_versions);
-    emit::in_pieces(&emit::emit(&flow, &schedule::schedule(&flow), &AVX512))
+    emit::emit(&flow, &schedule::schedule(&flow), &AVX512).join("\n")
 }
 
 /// rcx: iterations.
