@@ -61,7 +61,7 @@ impl<'a> Registers<'a> {
         match source {
             Source::Value(value) => self.name(self.of[&value]),
             Source::Slot(slot) => format!("{name}word ptr {}", in_memory(slot)),
-            Source::Constant(constant) => format!("{}{{1to{lanes}}}", word(constant)),
+            Source::Constant(constant) => in_all_lanes(constant, *lanes),
         }
     }
 }
@@ -82,6 +82,20 @@ pub(crate) fn address(constant: Constant) -> String {
 
 pub(crate) fn word(constant: Constant) -> String {
     format!("dword ptr {}", address(constant))
+}
+
+pub(crate) fn in_all_lanes(constant: Constant, lanes: usize) -> String {
+    format!("{}{{1to{lanes}}}", word(constant))
+}
+
+/// The mask of the lanes that have no bit in common with the second source goes to where the pointer points.
+pub(crate) fn test(register: &str, source: &str, pointer: &str) -> [String; 2] {
+    [format!("vptestnmd k1, {register}, {source}"), format!("kmovw word ptr [{pointer}], k1")]
+}
+
+/// The lines as text, each ended.
+pub(crate) fn joined(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().map(|line| line + "\n").collect()
 }
 
 /// The instructions as they are written, for code whose chains are short.
@@ -122,8 +136,7 @@ pub(crate) fn emit(flow: &Flow, order: &[usize], machine: &Machine) -> Vec<Strin
                 lines.push(format!("vmovdqa32 {}, {first}", registers.text(slot.into())));
             }
             Operation::Test => {
-                lines.push(format!("vptestnmd k1, {first}, {}", sources[1]));
-                lines.push("kmovw word ptr [r8], k1".to_owned());
+                lines.extend(test(first, &sources[1], "r8"));
             }
             Operation::Ternary(_) => unreachable!("handled above"),
         }

@@ -92,11 +92,7 @@ pub(crate) fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Wo
 
 /// The header's words for the next batch of nonces; the counter moves on. A header holds its nonce little-endian, and
 /// SHA-256 reads its words big-endian: rotated by 8 to the left bytes 0 and 2 are in place, by 24 bytes 1 and 3.
-pub(crate) fn nonces(flow: &mut Flow) -> Value {
-    nonces_of(flow, Slot::Counter)
-}
-
-fn nonces_of(flow: &mut Flow, counter_slot: Slot) -> Value {
+pub(crate) fn nonces(flow: &mut Flow, counter_slot: Slot) -> Value {
     let counter = flow.load(counter_slot);
     let next = flow.add(counter, Constant::Batch);
     flow.store(next, counter_slot);
@@ -129,7 +125,7 @@ fn first_sums(flow: &mut Flow, nonces: Value, mut give: impl FnMut(&mut Flow, us
 /// For several versions, once for all of them: the next nonces, and what rounds 16 to 63 of the first hash add.
 pub(crate) fn expansion() -> Flow {
     let mut flow = Flow::new();
-    let nonces = nonces(&mut flow);
+    let nonces = nonces(&mut flow, Slot::Counter);
     for t in [16, 17] {
         // All of it is constant.
         let sum = flow.load(Constant::FirstRound(t));
@@ -172,7 +168,7 @@ fn nonces_added(flow: &mut Flow, nonces: Value) {
 
 /// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
 pub(crate) fn first_message(flow: &mut Flow) {
-    let nonces = nonces(flow);
+    let nonces = nonces(flow, Slot::Counter);
     nonces_added(flow, nonces);
     let mut pairs = Pairs::default();
     first_sums(flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
@@ -181,7 +177,7 @@ pub(crate) fn first_message(flow: &mut Flow) {
 /// The same without the sums, and the nonces as a message word.
 pub(crate) fn next_nonces() -> Flow {
     let mut flow = Flow::beside_rounds();
-    let nonces = nonces(&mut flow);
+    let nonces = nonces(&mut flow, Slot::Counter);
     flow.store(nonces, Slot::Nonces);
     nonces_added(&mut flow, nonces);
     flow
@@ -190,7 +186,7 @@ pub(crate) fn next_nonces() -> Flow {
 /// The next nonces of the vector hashes as a message word.
 pub(crate) fn next_vector_nonces() -> Flow {
     let mut flow = Flow::beside_rounds();
-    let nonces = nonces_of(&mut flow, Slot::VectorCounter);
+    let nonces = nonces(&mut flow, Slot::VectorCounter);
     flow.store(nonces, Slot::VectorNonces);
     flow
 }

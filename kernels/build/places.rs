@@ -3,8 +3,9 @@
 //! What lives here: which pointer leads to which part of the memory (`src/simd/sha_page.rs`), and how far. What does not:
 //! who moves the pointers (`sha_avx512.rs`).
 //!
-//! rdi points at the middle of the first part, and reaches all that is there once; r12 and rbp at the middles of the messages that the rounds read,
-//! r13 and rbx at those that are written. (Where a first message is made of several versions, r13 moves.)
+//! rdi points at the middle of the first part, and reaches all that is there once; r12 and rbp at the middles of the
+//! messages that the rounds read, r13 and rbx at those that are written. (Where a first message is made of several
+//! versions, r13 moves.)
 
 use crate::page::Slot;
 use crate::sha_page::{self, Part, REGISTER};

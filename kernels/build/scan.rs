@@ -67,7 +67,7 @@ fn first_hash(flow: &mut Flow, several_versions: bool) {
     let (nonces, two) = if several_versions {
         (flow.load(Slot::Nonces), [None; 2])
     } else {
-        let nonces = nonces(flow);
+        let nonces = nonces(flow, Slot::Counter);
         let two = first_words(flow, nonces);
         two.into_iter().for_each(|word| words.push(word));
         (nonces, two.map(Some))

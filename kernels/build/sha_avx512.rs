@@ -30,17 +30,12 @@ use crate::message;
 use crate::page::{Constant, Slot, VERSION_WORDS};
 use crate::places::{point, read, written};
 use crate::schedule::Latencies;
-use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_SUMS};
+use crate::sha_page::{ITEMS, LANES, PAIRS, PARTS, Part, REGISTER, VECTOR_SUMS};
 use crate::vector;
 use crate::weave::{self, Beside};
 
 const ALL: Range<usize> = 16..32;
 const BESIDE_VECTOR_HASHES: Range<usize> = 16..vector::FIRST;
-
-/// Of several versions, each makes so many pairs of the next batch's first message's words, until it is whole after so many
-/// of them.
-const PAIRS: usize = 3;
-const PARTS: usize = 8;
 
 /// Halves of AVX-512's registers.
 fn machine(registers: Range<usize>) -> Machine {
@@ -211,22 +206,21 @@ fn between_phases() -> String {
     let nonces = as_written(&message::next_vector_nonces(), BESIDE_VECTOR_HASHES).join("\n");
     let first_start = point("rax", Part::Starts.first(0));
     [
-        &format!("30:\nmov rax, {words}\nmov r9, {messages}\nsub r9, r10\n"),
-        &vector::begin_second(),
-        &phase("31f"),
-        &format!("31:\nmov rax, {mask}\n"),
-        &vector::test(),
-        &format!("add {mask}, 2\ndec {periods}\njz 5f\n"),
-        &format!("32:\ndec {left}\njz 33f\n"),
-        &format!("add {words}, {}\nadd {start}, {REGISTER}\njmp 34f\n", 4 * VERSION_WORDS),
-        &format!("33:\nmov rax, {versions}\nmov {left}, rax\nmov rax, {first_words}\nmov {words}, rax\n"),
-        &format!("{first_start}mov {start}, rax\n{nonces}\n"),
-        &vector::first_message(&count),
-        &format!("34:\nmov rax, {start}\n"),
-        &vector::begin_first(&written(Slot::VectorNonces, 0)),
-        &phase("30b"),
+        format!("30:\nmov rax, {words}\nmov r9, {messages}\nsub r9, r10\n"),
+        vector::begin_second(),
+        phase("31f"),
+        format!("31:\nmov rax, {mask}\n"),
+        vector::test(),
+        format!("add {mask}, 2\ndec {periods}\njz 5f\n"),
+        format!("32:\ndec {left}\njz 33f\n"),
+        format!("add {words}, {}\nadd {start}, {REGISTER}\njmp 34f\n", 4 * VERSION_WORDS),
+        format!("33:\nmov rax, {versions}\nmov {left}, rax\nmov rax, {first_words}\nmov {words}, rax\n"),
+        format!("{first_start}mov {start}, rax\n{nonces}\n"),
+        vector::first_message(&count),
+        format!("34:\nmov rax, {start}\n"),
+        vector::begin_first(&written(Slot::VectorNonces, 0)),
+        phase("30b"),
     ]
-    .map(String::as_str)
     .concat()
 }
 
@@ -266,30 +260,23 @@ fn begin_several() -> String {
     // As if one of the second messages were half made; nobody reads it.
     let words_made = 16 + vector::ITERATIONS * vector::WORDS;
     [
-        &format!(
-            "sub rsp, {}\nmov {versions}, r9\nmov {first_words}, rdx\nmov {periods}, rcx\n",
-            Kept::BYTES
-        ),
-        &format!("imul rax, rcx, {}\nadd rax, r8\nmov {mask}, rax\n", 2 * ITEMS),
-        &both(Part::First, Part::First.len() / 2, Kept::FirstMessages),
+        format!("sub rsp, {}\nmov {versions}, r9\nmov {first_words}, rdx\nmov {periods}, rcx\n", Kept::BYTES),
+        format!("imul rax, rcx, {}\nadd rax, r8\nmov {mask}, rax\n", 2 * ITEMS),
+        both(Part::First, Part::First.len() / 2, Kept::FirstMessages),
         // The one's beginning and the other's end: where r10 is then.
-        &both(Part::VectorSecond, VECTOR_SUMS / 2, Kept::VectorMessages),
-        &point("r10", Part::VectorSecond.first(0) + words_made),
-        &point_to("rcx", Constant::SecondRound(16)),
-        &point("rax", Part::Words.first(0) + 18 + PARTS * 2 * PAIRS),
-        &format!("mov {end}, rax\nmov {left}, 1\nmov {rax}, 1\ncall 36f\njmp 32f\n"),
+        both(Part::VectorSecond, VECTOR_SUMS / 2, Kept::VectorMessages),
+        point("r10", Part::VectorSecond.first(0) + words_made),
+        point_to("rcx", Constant::SecondRound(16)),
+        point("rax", Part::Words.first(0) + 18 + PARTS * 2 * PAIRS),
+        format!("mov {end}, rax\nmov {left}, 1\nmov {rax}, 1\ncall 36f\njmp 32f\n"),
     ]
-    .map(String::as_str)
     .concat()
 }
 
 /// The versions of a batch of nonces follow each other.
 pub(crate) fn several_versions() -> String {
-    let test = vec![
-        format!("vmovdqa32 {ONE}, ymmword ptr {}", read(Slot::LastWords, 0)),
-        format!("vptestnmd k1, {ONE}, {}{{1to8}}", emit::word(Constant::Zeros)),
-        "kmovw word ptr [r8], k1".to_owned(),
-    ];
+    let mut test = vec![format!("vmovdqa32 {ONE}, ymmword ptr {}", read(Slot::LastWords, 0))];
+    test.extend(emit::test(ONE, &emit::in_all_lanes(Constant::Zeros, LANES), "r8"));
     let [first, second, third] = first_message_pairs();
     let others = [(3, first), (9, second), (13, test), (16, third)];
     let mut flow = Flow::beside_rounds();
@@ -302,21 +289,20 @@ pub(crate) fn several_versions() -> String {
     let [versions, first_words, words, words_end] =
         [Kept::Versions, Kept::FirstWords, Kept::Words, Kept::WordsEnd].map(Kept::place);
     let [phase_left, next, rax] = [Kept::PhaseLeft, Kept::Next, Kept::Rax].map(Kept::place);
-    let pairs: String = first_message_pairs().concat().into_iter().map(|line| line + "\n").collect();
+    let pairs = emit::joined(first_message_pairs().concat());
     let next_pairs = next_pairs();
     [
-        &begin,
-        &begin_several(),
-        &format!("3:\ncmp r14, {words_end}\nje 4f\n{pairs}{next_pairs}jmp 3b\n"),
-        &format!("4:\ncall 36f\n{start}mov rax, {first_words}\nmov {words}, rax\nmov rax, {versions}\n"),
-        &format!(".p2align 6\n2:\n{body}\nxchg rbx, rbp\n"),
-        &format!("mov rdx, {words}\nadd {words}, {}\nadd r11, {REGISTER}\nadd r8, 2\n", 4 * VERSION_WORDS),
-        &vector::move_on(),
-        &format!("cmp r14, {words_end}\nje 8f\n{next_pairs}8:\n"),
-        &format!("dec {phase_left}\njz 6f\n7:\ndec rax\njnz 2b\njmp 3b\n6:\nmov {rax}, rax\njmp {next}\n"),
-        &between_phases(),
-        &format!("5:\nadd rsp, {}\n{end}36:\n{}", Kept::BYTES, next_batch()),
+        begin,
+        begin_several(),
+        format!("3:\ncmp r14, {words_end}\nje 4f\n{pairs}{next_pairs}jmp 3b\n"),
+        format!("4:\ncall 36f\n{start}mov rax, {first_words}\nmov {words}, rax\nmov rax, {versions}\n"),
+        format!(".p2align 6\n2:\n{body}\nxchg rbx, rbp\n"),
+        format!("mov rdx, {words}\nadd {words}, {}\nadd r11, {REGISTER}\nadd r8, 2\n", 4 * VERSION_WORDS),
+        vector::move_on(),
+        format!("cmp r14, {words_end}\nje 8f\n{next_pairs}8:\n"),
+        format!("dec {phase_left}\njz 6f\n7:\ndec rax\njnz 2b\njmp 3b\n6:\nmov {rax}, rax\njmp {next}\n"),
+        between_phases(),
+        format!("5:\nadd rsp, {}\n{end}36:\n{}", Kept::BYTES, next_batch()),
     ]
-    .map(String::as_str)
     .concat()
 }

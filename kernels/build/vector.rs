@@ -11,17 +11,19 @@
 //! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
 //! constants; rax is free between iterations. Other instructions keep off the vector registers from [`FIRST`] on.
 
-use crate::emit::word;
+use crate::emit::{self, joined, word};
 use crate::expansion::{ONE, TWO, behind, point_to, sum_behind};
 use crate::moves;
 use crate::page::{Constant, IN_FOURS};
 use crate::places::point;
-use crate::sha_page::{ITEMS, Part, REGISTER, VECTOR_SUMS};
+use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_SUMS};
 
 /// Iterations in which a hash's rounds are.
 pub(crate) const ITERATIONS: usize = ITEMS / 2;
 const ROUNDS: usize = 60 / ITERATIONS;
 pub(crate) const WORDS: usize = 48 / ITEMS;
+const _: () =
+    assert!(ROUNDS * ITERATIONS == 60 && 16 + WORDS * ITEMS == VECTOR_SUMS, "a hash is whole in its time");
 /// The first of its registers: eight for the state, two to compute with.
 pub(crate) const FIRST: usize = 22;
 
@@ -90,10 +92,6 @@ pub(crate) fn move_on() -> String {
     format!("add r9, {}\nadd r10, {}\nadd rcx, {}\n", ROUNDS * REGISTER, WORDS * REGISTER, WORDS * 4)
 }
 
-fn joined(lines: impl IntoIterator<Item = String>) -> String {
-    lines.into_iter().map(|line| line + "\n").collect()
-}
-
 /// Makes a first message, from word 18 on. `count` is a place to count in.
 pub(crate) fn first_message(count: &str) -> String {
     const AT_ONCE: usize = 2;
@@ -141,11 +139,10 @@ pub(crate) fn begin_second() -> String {
 }
 
 fn constant(constant: Constant) -> String {
-    format!("{}{{1to8}}", word(constant))
+    emit::in_all_lanes(constant, LANES)
 }
 
 /// Ends a second hash: e after round 60 is the word that decides. The mask goes to where rax points.
 pub(crate) fn test() -> String {
-    let zeros = constant(Constant::Zeros);
-    format!("vptestnmd k1, {}, {zeros}\nkmovw word ptr [rax], k1\n", state(4, 0))
+    joined(emit::test(&state(4, 0), &constant(Constant::Zeros), "rax"))
 }

@@ -9,7 +9,7 @@
 use std::arch::naked_asm;
 
 use super::page::LAG;
-use super::sha_page::ITEMS;
+use super::sha_page::{self, ITEMS, VECTOR_LAG};
 use super::wide::{self, Code, Loop, Memory, Run};
 use crate::kernel::Kernel;
 use crate::range::NonceRange;
@@ -39,11 +39,12 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
         let detected = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("sha");
-        let one = Loop::of_one_kind(sha_one, 4);
-        let several = Loop { run: sha_several, items: ITEMS, lag: 3, vector_items: 1, vector_lag: 1 };
+        let one = Loop::of_one_kind(sha_one, sha_page::LAG_OF_ONE);
+        let (lag, vector_lag) = (sha_page::LAG, VECTOR_LAG);
+        let several = Loop { run: sha_several, items: ITEMS, lag, vector_items: 1, vector_lag };
         // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
         // for the SHA instructions' memory. The build writes the second one for as many items to a vector item.
-        detected.then(|| unsafe { Code::new(one, several, Memory::Sha, 5) })
+        detected.then(|| unsafe { Code::new(one, several, Memory::Sha, sha_page::TOGETHER) })
     },
 };
 

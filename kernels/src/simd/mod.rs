@@ -22,4 +22,5 @@ mod wide;
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512::{AVX512, SHA_AVX512};
 pub(crate) use sha_ni::ShaNi;
+pub(crate) use sha_page::{ITEMS, TOGETHER};
 pub(crate) use sse2::Sse2;

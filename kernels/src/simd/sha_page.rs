@@ -37,17 +37,29 @@ pub(crate) enum Part {
 
 /// Items in the time of one vector item.
 pub(crate) const ITEMS: usize = 6;
+/// Iterations from a first hash to its mask: with one version, whose message is made in the iteration before, and with
+/// several. Of vector items, times of [`ITEMS`].
+pub(crate) const LAG_OF_ONE: usize = 4;
+pub(crate) const LAG: usize = 3;
+pub(crate) const VECTOR_LAG: usize = 1;
+/// The least number of versions that are faster together than one by one.
+pub(crate) const TOGETHER: usize = 5;
+/// Of several versions, each makes so many pairs of the next batch's first message's words, until it is whole after so many
+/// of them.
+pub(crate) const PAIRS: usize = 3;
+pub(crate) const PARTS: usize = 8;
 /// Where the sums begin in [`Part::VectorFirst`] and [`Part::VectorSecond`].
 pub(crate) const VECTOR_SUMS: usize = 64;
-/// Words in [`Part::Words`], those made in the last part twice.
-pub(crate) const WORDS: usize = 72;
+/// Words in [`Part::Words`]: from 18 on they are made, and where all parts are, one more is made again and again.
+const WORDS: usize = 18 + (PARTS + 1) * 2 * PAIRS;
+const _: () = assert!(18 + PARTS * 2 * PAIRS >= 64, "the message is whole");
 
 impl Part {
     /// How many registers it has.
     pub(crate) const fn len(self) -> usize {
         match self {
             Self::Rest => 55,
-            Self::First => 58,
+            Self::First => WORDS - 18 + 4,
             Self::Second => 54,
             Self::Starts => VERSIONS,
             Self::Words => WORDS,
@@ -102,7 +114,7 @@ pub(crate) const fn place(slot: Slot) -> (Part, usize) {
         Slot::Nonces => (Part::Words, 3),
         Slot::PairOf(i) => (Part::Rest, 52 + i),
         Slot::FirstPair(t, half) => (Part::First, t - 18 + half),
-        Slot::Added(i) => (Part::First, 54 + i),
+        Slot::Added(i) => (Part::First, WORDS - 18 + i),
         Slot::SecondPair(t @ 0..8, half) => (Part::Second, t + half),
         Slot::SecondPair(t @ 16.., half) => (Part::Second, t - 8 + half),
         Slot::SecondPair(..) => panic!("words 8 to 15 are constants"),

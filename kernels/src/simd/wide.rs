@@ -23,9 +23,9 @@ use crate::sha256::{self, END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Mi
 use crate::work::{Found, Work};
 
 /// Batches of nonces in one version in one call at most: less than a millisecond.
-const ITEMS: usize = 2048;
+const ITEMS_IN_A_CALL: usize = 2048;
 /// Masks of one call at most.
-const MASKS: usize = ITEMS + 64;
+const MASKS: usize = ITEMS_IN_A_CALL + 64;
 /// Words in a slot.
 const WORDS: usize = SLOT / 4;
 
@@ -129,7 +129,7 @@ fn scan_batches(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<Fou
         let mut page = Page::new(work, midstates, code.memory.lanes());
         let mut batches = range.batches(code.memory.lanes());
         while let Some(first) = batches.next() {
-            let count = 1 + batches.by_ref().take(ITEMS / at_once - 1).count();
+            let count = 1 + batches.by_ref().take(ITEMS_IN_A_CALL / at_once - 1).count();
             page.scan(code, first, count, |nonce, version, mask| {
                 search::judge(work, first_version + version, nonce, mask.into(), found);
             });
