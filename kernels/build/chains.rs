@@ -15,17 +15,25 @@
 use crate::emit::address;
 use crate::message::LAST_ROUND;
 use crate::moves;
-use crate::page::{Constant, Slot};
+use crate::page::{Constant, IN_FOURS, Slot};
 use crate::places::{read, written};
-use crate::sha_page::LANES;
+use crate::sha_page::{LANES, REGISTER};
 
 /// Hashes that take turns.
 const CHAINS: usize = 7;
-/// Steps of a first hash, which begins with round 4, and of a second.
+/// Steps of a first hash, from round 4 on, and of a second, from round 1 on: the rounds before add a word to a known state.
 const FIRST_STEPS: usize = 30;
-const SECOND_STEPS: usize = LAST_ROUND / 2 + 1;
+const SECOND_STEPS: usize = LAST_ROUND / 2;
+/// The mask that has a and e.
+const A_AND_E: &str = "k2";
 /// Slots in an iteration.
 pub(crate) const SLOTS: usize = LANES * (FIRST_STEPS + SECOND_STEPS);
+
+/// Before the first iteration: makes the mask. eax is free afterwards.
+pub(crate) fn begin() -> String {
+    let mask = [0, 4].into_iter().fold(0, |mask, word| mask | 1 << IN_FOURS[word]);
+    format!("mov eax, {mask}\nkmovw {A_AND_E}, eax\n")
+}
 
 /// The rounds of an iteration.
 pub(crate) struct Rounds {
@@ -61,22 +69,28 @@ struct Step {
     is_late: bool,
 }
 
-/// All hashes, so that each kind begins in its half of the iteration.
+/// All hashes, so that each kind begins in its half of the iteration. Of each kind the later nonces come first, since a
+/// hash's end writes over what is before its own (see [`Step::end`]).
 fn hashes() -> Vec<Hash> {
+    let slot = |begin: usize| begin * CHAINS % SLOTS;
     let along = |path: usize| {
-        let (mut counts, mut begin) = ([0; 2], path);
-        let mut hashes = Vec::new();
+        let mut begin = path;
+        let mut begins = [const { Vec::new() }; 2];
         while begin < path + SLOTS {
-            let is_second = begin * CHAINS % SLOTS >= SLOTS / 2;
-            let count = &mut counts[usize::from(is_second)];
-            let hash = Hash { nonce: *count, is_second, begin };
-            *count += 1;
-            begin += hash.steps();
-            hashes.push(hash);
+            let is_second = slot(begin) >= SLOTS / 2;
+            begins[usize::from(is_second)].push(begin);
+            begin += if is_second { SECOND_STEPS } else { FIRST_STEPS };
         }
-        (counts == [LANES; 2]).then_some(hashes)
+        begins.iter().all(|begins| begins.len() == LANES).then_some(begins)
     };
-    (0..SLOTS).find_map(along).expect("there is such a place to begin")
+    let mut begins = (0..SLOTS).find_map(along).expect("there is such a place to begin");
+    let mut hashes = Vec::new();
+    for (is_second, begins) in [false, true].into_iter().zip(&mut begins) {
+        begins.sort_by_key(|begin| slot(*begin));
+        let nonces = (0..LANES).rev().zip(begins);
+        hashes.extend(nonces.map(|(nonce, begin)| Hash { nonce, is_second, begin: *begin }));
+    }
+    hashes
 }
 
 /// What is in each slot.
@@ -114,14 +128,15 @@ impl Step {
     }
 
     fn begin(self, State { abef, cdgh }: State, lines: &mut Vec<String>) {
-        if self.hash.is_second {
-            lines.push(format!("vmovdqa xmm{abef}, xmmword ptr {}", address(Constant::InitialFour(0))));
-            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr {}", address(Constant::InitialFour(1))));
+        let ([four, other], added) = if self.hash.is_second {
+            ([0, 1].map(|i| address(Constant::SecondFour(i))), read(Slot::SecondAdded, 4 * self.hash.nonce))
         } else {
-            lines.push(format!("vmovdqa xmm{abef}, {}", self.words(Slot::Added)));
-            lines.push(format!("vpaddd xmm{abef}, xmm{abef}, xmmword ptr [r11]"));
-            lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr [r11 + 16]"));
-        }
+            ([0, 16].map(|byte| format!("[r11 + {byte}]")), read(Slot::Added, 4 * self.hash.nonce))
+        };
+        lines.push(format!("vmovdqa xmm{abef}, xmmword ptr {four}"));
+        // The message word of the round before goes into a and e.
+        lines.push(format!("vpaddd xmm{abef} {{{A_AND_E}}}, xmm{abef}, dword ptr {added}{{1to4}}"));
+        lines.push(format!("vmovdqa xmm{cdgh}, xmmword ptr {other}"));
     }
 
     /// Where what its rounds add is.
@@ -129,9 +144,9 @@ impl Step {
         let nonce = self.hash.nonce;
         let byte = nonce / 4 * 16 + nonce % 2 * 8;
         let half = nonce % 4 / 2;
-        let t = 2 * self.number + if self.hash.is_second { 0 } else { 4 };
+        let t = 2 * self.number + if self.hash.is_second { 1 } else { 4 };
         match (self.hash.is_second, t) {
-            (true, 8..16) => address(Constant::SecondRound(t)),
+            (true, 8..15) => address(Constant::SecondRound(t)),
             // By now, what was read is what is being written.
             (true, _) if self.is_late => written(Slot::SecondPair(t, half), byte),
             (true, _) => read(Slot::SecondPair(t, half), byte),
@@ -142,9 +157,12 @@ impl Step {
 
     fn end(self, State { abef, cdgh }: State, lines: &mut Vec<String>) {
         if self.hash.is_second {
-            // f after round 61 is e after round 60.
-            let place = read(Slot::LastWords, 4 * self.hash.nonce);
-            lines.push(format!("vmovd dword ptr {place}, xmm{abef}"));
+            // The lower half is f and e, and e of round 60 decides. f goes where the nonce before has its word, or will.
+            let (slot, byte) = match self.hash.nonce {
+                0 => (Slot::BeforeLastWords, REGISTER - 4),
+                nonce => (Slot::LastWords, 4 * (nonce - 1)),
+            };
+            lines.push(format!("vmovq qword ptr {}, xmm{abef}", written(slot, byte)));
         } else {
             lines.push(format!("vmovdqa {}, xmm{abef}", self.words(Slot::State)));
             lines.push(format!("vmovdqa {}, xmm{cdgh}", self.words(|i| Slot::State(4 + i))));

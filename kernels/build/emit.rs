@@ -125,12 +125,10 @@ pub(crate) fn emit(flow: &Flow, order: &[usize], machine: &Machine) -> Vec<Strin
         let by = |name: &str, with: &dyn Display| format!("{name} {result}, {first}, {with}");
         match instruction.operation {
             Operation::Add => lines.push(by("vpaddd", &sources[1])),
-            Operation::And => lines.push(by("vpandd", &sources[1])),
             Operation::Xor => lines.push(by("vpxord", &sources[1])),
             Operation::Unpack(Unpack(name)) => lines.push(by(name, &sources[1])),
             Operation::RotateRight(bits) => lines.push(by("vprord", &bits)),
             Operation::ShiftRight(bits) => lines.push(by("vpsrld", &bits)),
-            Operation::Spread(word) => lines.push(by("vpshufd", &(word * 0x55))),
             Operation::Load => lines.push(load(instruction.sources[0], result, first)),
             Operation::Store(slot) => {
                 lines.push(format!("vmovdqa32 {}, {first}", registers.text(slot.into())));

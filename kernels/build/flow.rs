@@ -64,10 +64,7 @@ pub(crate) enum Operation {
     Add,
     RotateRight(u32),
     ShiftRight(u32),
-    And,
     Xor,
-    /// This word of each four, four times.
-    Spread(usize),
     Unpack(Unpack),
     /// Any function of three bits: bit `4a + 2b + c` of the table is the answer for a, b, c.
     Ternary(u8),
@@ -169,14 +166,6 @@ impl Flow {
 
     pub(crate) fn rotate_right(&mut self, x: impl Into<Source>, bits: u32) -> Value {
         self.make(Operation::RotateRight(bits), vec![x.into()])
-    }
-
-    pub(crate) fn and(&mut self, a: Value, b: impl Into<Source>) -> Value {
-        self.make(Operation::And, vec![a.into(), b.into()])
-    }
-
-    pub(crate) fn spread(&mut self, x: Value, word: usize) -> Value {
-        self.make(Operation::Spread(word), vec![x.into()])
     }
 
     pub(crate) fn unpack(&mut self, unpack: Unpack, a: Value, b: impl Into<Source>) -> Value {

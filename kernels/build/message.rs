@@ -140,36 +140,26 @@ pub(crate) fn expansion() -> Flow {
 /// Sums of two rounds that follow each other, as `sha256rnds2` takes them: the one beside the other, nonce by nonce.
 #[derive(Default)]
 struct Pairs {
-    even: Option<Value>,
+    first: Option<Value>,
 }
 
 impl Pairs {
     fn give(&mut self, flow: &mut Flow, t: usize, sum: Value, slot: impl Fn(usize, usize) -> Slot) {
-        if t.is_multiple_of(2) {
-            self.even = Some(sum);
+        let Some(first) = self.first.take() else {
+            self.first = Some(sum);
             return;
-        }
-        let even = self.even.take().expect("an even round comes before an odd one");
-        let halves = [flow.unpack(Unpack::LOW_WORDS, even, sum), flow.unpack(Unpack::HIGH_WORDS, even, sum)];
+        };
+        let halves = [Unpack::LOW_WORDS, Unpack::HIGH_WORDS].map(|words| flow.unpack(words, first, sum));
         for (i, half) in halves.into_iter().enumerate() {
             flow.store(half, slot(t - 1, i));
         }
     }
 }
 
-/// What the nonces add to the state.
-fn nonces_added(flow: &mut Flow, nonces: Value) {
-    for i in 0..4 {
-        let spread = flow.spread(nonces, i);
-        let in_a_and_e = flow.and(spread, Slot::InAAndE);
-        flow.store(in_a_and_e, Slot::Added(i));
-    }
-}
-
 /// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
 pub(crate) fn first_message(flow: &mut Flow) {
     let nonces = nonces(flow, Slot::Counter);
-    nonces_added(flow, nonces);
+    flow.store(nonces, Slot::Added);
     let mut pairs = Pairs::default();
     first_sums(flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
 }
@@ -179,7 +169,7 @@ pub(crate) fn next_nonces() -> Flow {
     let mut flow = Flow::beside_rounds();
     let nonces = nonces(&mut flow, Slot::Counter);
     flow.store(nonces, Slot::Nonces);
-    nonces_added(&mut flow, nonces);
+    flow.store(nonces, Slot::Added);
     flow
 }
 
@@ -195,38 +185,43 @@ pub(crate) fn next_vector_nonces() -> Flow {
 pub(crate) fn second_message(flow: &mut Flow) {
     let mut pairs = Pairs::default();
     let mut give = |flow: &mut Flow, t, sum| pairs.give(flow, t, sum, Slot::SecondPair);
-    for (first, names) in [(0, [(3, 0), (2, 1), (1, 4), (0, 5)]), (4, [(3, 2), (2, 3), (1, 6), (0, 7)])] {
-        // Lowest first: f, e, b, a, and h, g, d, c.
-        let words = transposed(flow, first);
-        for (place, t) in names {
-            let word = flow.add(words[place], Constant::Midstate(t));
+    // A state's registers have, lowest first, f, e, b, a, and h, g, d, c.
+    for (first, half, t) in [
+        (0, Unpack::HIGH_WORDS, 0),
+        (4, Unpack::HIGH_WORDS, 2),
+        (0, Unpack::LOW_WORDS, 4),
+        (4, Unpack::LOW_WORDS, 6),
+    ] {
+        let [second, first] = transposed(flow, first, half);
+        for (t, word) in [(t, first), (t + 1, second)] {
+            let word = flow.add(word, Constant::Midstate(t));
             flow.store(word, Slot::Hash(t));
-            let sum = flow.add(word, Constant::SecondRound(t));
-            give(flow, t, sum);
+            if t == 0 {
+                flow.store(word, Slot::SecondAdded);
+            } else {
+                let sum = flow.add(word, Constant::SecondRound(t));
+                give(flow, t, sum);
+            }
         }
+    }
+    for t in [8, 15] {
+        // All of it is constant, but what is beside it is not.
+        let sum = flow.load(Constant::SecondRound(t));
+        give(flow, t, sum);
     }
     let mut words = Words::default();
     for t in 16..=LAST_ROUND {
         let word = message_word(flow, Hash::Second, t, &mut words);
         let sum = flow.add(word, Constant::SecondRound(t));
         give(flow, t, sum);
-        if t == LAST_ROUND {
-            // Its pair is complete with anything.
-            give(flow, t + 1, sum);
-        }
     }
 }
 
-/// Four words of each nonce, which lie side by side, as a register for each word.
-fn transposed(flow: &mut Flow, first: usize) -> [Value; 4] {
-    let half = |flow: &mut Flow, words| {
-        let [low, high] = [0, 2].map(|i| {
-            let one = flow.load(Slot::State(first + i));
-            flow.unpack(words, one, Slot::State(first + i + 1))
-        });
-        [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|pairs| flow.unpack(pairs, low, high))
-    };
-    let [first, second] = half(flow, Unpack::LOW_WORDS);
-    let [third, fourth] = half(flow, Unpack::HIGH_WORDS);
-    [first, second, third, fourth]
+/// Of four words of each nonce, which lie side by side, the lower or the higher two as a register each.
+fn transposed(flow: &mut Flow, first: usize, half: Unpack) -> [Value; 2] {
+    let [low, high] = [0, 2].map(|i| {
+        let one = flow.load(Slot::State(first + i));
+        flow.unpack(half, one, Slot::State(first + i + 1))
+    });
+    [Unpack::LOW_PAIRS, Unpack::HIGH_PAIRS].map(|pairs| flow.unpack(pairs, low, high))
 }

@@ -64,7 +64,7 @@ const SEVERAL_VERSIONS: Spread = Spread {
     window: 10,
 };
 /// The second message begins when so many slots are through.
-const BEGIN: usize = 4;
+const BEGIN: usize = 8;
 
 /// The flow's values evenly between the rounds.
 fn evenly(flow: &Flow, Spread { registers, latencies, window }: &Spread) -> Vec<String> {
@@ -77,7 +77,7 @@ fn evenly(flow: &Flow, Spread { registers, latencies, window }: &Spread) -> Vec<
 /// while upper halves of their registers hold something. (Register 15 is none of theirs.)
 fn begin_and_end() -> (String, String) {
     const KEPT: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
-    let mut begin = "vzeroupper\n".to_owned();
+    let mut begin = format!("vzeroupper\n{}", chains::begin());
     let mut end = "vzeroupper\nret\n".to_owned();
     for register in KEPT {
         begin += &format!("push {register}\n");
@@ -120,7 +120,7 @@ fn body(beside: &[Beside]) -> String {
 /// # Panics
 /// When it is not so.
 fn check(lines: &[String], late: usize) {
-    let is_end = |line: &String| line.starts_with("vmovd dword");
+    let is_end = |line: &String| line.starts_with("vmovq qword");
     let is_state_end = |line: &String| line.starts_with("vmovdqa xmmword");
     let names = |line: &String, slot| line.contains(&written(slot, 0));
     let state_read =
@@ -246,7 +246,7 @@ fn next_batch() -> String {
         + "ret\n"
 }
 
-/// Before the first iteration of several versions: rcx is how many periods of six iterations there are, r9 how many
+/// Before the first iteration of several versions: rcx is how many periods of [`ITEMS`] iterations there are, r9 how many
 /// versions.
 fn begin_several() -> String {
     let [versions, first_words, periods] = [Kept::Versions, Kept::FirstWords, Kept::Periods].map(Kept::place);
@@ -278,7 +278,7 @@ pub(crate) fn several_versions() -> String {
     let mut test = vec![format!("vmovdqa32 {ONE}, ymmword ptr {}", read(Slot::LastWords, 0))];
     test.extend(emit::test(ONE, &emit::in_all_lanes(Constant::Zeros, LANES), "r8"));
     let [first, second, third] = first_message_pairs();
-    let others = [(3, first), (9, second), (13, test), (16, third)];
+    let others = [(2, first), (6, second), (9, test), (12, third)];
     let mut flow = Flow::beside_rounds();
     message::second_message(&mut flow);
     let message = Beside { lines: evenly(&flow, &SEVERAL_VERSIONS), begin: BEGIN };

@@ -3,10 +3,10 @@
 //! What lives here: their rounds, and what comes before, between and after their two hashes. What does not: how message
 //! words are made (`expansion.rs`), and the loop (`sha_avx512.rs`).
 //!
-//! The SHA instructions' units are always busy, and the others are not. So in six iterations there is one vector item more:
-//! a batch of nonces in one version. Each iteration has twenty of its rounds and eight words of a second message, and
-//! which ones they are is told by pointers that move on: three iterations for the first hash's rounds 4 to 63, and three for
-//! the second hash's rounds 1 to 60 of the item before, whose words were made in the last six.
+//! The SHA instructions' units are always busy, and the others are not. So in eight iterations there is one vector item more:
+//! a batch of nonces in one version. Each iteration has fifteen of its rounds and six words of a second message, and
+//! which ones they are is told by pointers that move on: four iterations for the first hash's rounds 4 to 63, and four for
+//! the second hash's rounds 1 to 60 of the item before, whose words were made in the last eight.
 //!
 //! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
 //! constants; rax is free between iterations. Other instructions keep off the vector registers from [`FIRST`] on.

@@ -41,11 +41,12 @@ pub(crate) enum Slot {
     /// First hashes as the rounds leave them: four registers with a, b, e and f, four with c, d, g and h. Nonce 4l + i is
     /// the l-th of the i-th register.
     State(usize),
-    /// In the same way, what the nonces add to a, b, e and f.
-    Added(usize),
-    /// All ones where a and e are.
-    InAAndE,
-    /// The words of the second hashes that decide.
+    /// What the state after round 3 of the first hashes, or after round 0 of the second ones, has in a and e besides what is
+    /// constant: the nonces, and the second hashes' first words.
+    Added,
+    SecondAdded,
+    /// The words of the second hashes that decide, and a register before it, the last word of which is written over.
+    BeforeLastWords,
     LastWords,
     /// What round t adds, and the next, of each nonce: of 0, 1, 4 and 5, and of 2, 3, 6 and 7.
     FirstPair(usize, usize),
@@ -80,8 +81,9 @@ impl Slot {
             // At page offsets of constants and of slots 0 to 33: away from the second hash's words.
             Self::Sum(t) => 114 + t - 16,
             Self::State(_)
-            | Self::Added(_)
-            | Self::InAAndE
+            | Self::Added
+            | Self::SecondAdded
+            | Self::BeforeLastWords
             | Self::LastWords
             | Self::FirstPair(..)
             | Self::SecondPair(..)
@@ -118,8 +120,9 @@ pub(crate) enum Constant {
     InitialB,
     InitialE,
     InitialF,
-    /// The same as the SHA instructions take it: of 0, a, b, e and f; of 1, c, d, g and h.
-    InitialFour(usize),
+    /// The second hash's state after round 0, less its message word, as the SHA instructions take it: of 0, a, b, e and f; of
+    /// 1, c, d, g and h.
+    SecondFour(usize),
     /// A word of these, 0 to 7 for a to h.
     Initial(usize),
     /// For round 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
@@ -140,7 +143,7 @@ pub(crate) enum Constant {
 }
 
 /// Words of constants before those of the versions.
-pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6 + 1 + 8;
+pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6 + 1 + 8 + 8;
 /// The code's pointer to the constants stands so many words behind the first: one byte of an instruction reaches 128
 /// words either way.
 pub(crate) const CONSTANTS_MIDDLE: usize = 128;
@@ -178,8 +181,8 @@ impl Constant {
             Self::InitialF => 160,
             Self::SecondH(t) => 161 + 2 * (t - 1),
             Self::SecondDH(t) => 162 + 2 * (t - 1),
-            Self::InitialFour(half) => 168 + 4 * half,
-            Self::Initial(i) => 168 + IN_FOURS[i],
+            Self::SecondFour(half) => 168 + 4 * half,
+            Self::Initial(i) => 176 + i,
             Self::A => 0,
             Self::B => 1,
             Self::C => 2,

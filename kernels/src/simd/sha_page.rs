@@ -36,14 +36,14 @@ pub(crate) enum Part {
 }
 
 /// Items in the time of one vector item.
-pub(crate) const ITEMS: usize = 6;
+pub(crate) const ITEMS: usize = 8;
 /// Iterations from a first hash to its mask: with one version, whose message is made in the iteration before, and with
 /// several. Of vector items, times of [`ITEMS`].
 pub(crate) const LAG_OF_ONE: usize = 4;
 pub(crate) const LAG: usize = 3;
 pub(crate) const VECTOR_LAG: usize = 1;
 /// The least number of versions that are faster together than one by one.
-pub(crate) const TOGETHER: usize = 5;
+pub(crate) const TOGETHER: usize = 4;
 /// Of several versions, each makes so many pairs of the next batch's first message's words, until it is whole after so many
 /// of them.
 pub(crate) const PAIRS: usize = 3;
@@ -59,8 +59,8 @@ impl Part {
     pub(crate) const fn len(self) -> usize {
         match self {
             Self::Rest => 55,
-            Self::First => WORDS - 18 + 4,
-            Self::Second => 54,
+            Self::First => WORDS - 18 + 1,
+            Self::Second => 55,
             Self::Starts => VERSIONS,
             Self::Words => WORDS,
             Self::VectorFirst | Self::VectorSecond => 2 * VECTOR_SUMS,
@@ -107,17 +107,18 @@ pub(crate) const fn place(slot: Slot) -> (Part, usize) {
         Slot::Hash(i) => (Part::Rest, 32 + i),
         Slot::State(i) => (Part::Rest, 40 + i),
         Slot::Counter => (Part::Rest, 48),
-        Slot::InAAndE => (Part::Rest, 49),
+        Slot::BeforeLastWords => (Part::Rest, 49),
         Slot::LastWords => (Part::Rest, 50),
         Slot::VectorCounter => (Part::Rest, 51),
         Slot::VectorNonces => (Part::VectorFirst, 3),
         Slot::Nonces => (Part::Words, 3),
         Slot::PairOf(i) => (Part::Rest, 52 + i),
         Slot::FirstPair(t, half) => (Part::First, t - 18 + half),
-        Slot::Added(i) => (Part::First, WORDS - 18 + i),
-        Slot::SecondPair(t @ 0..8, half) => (Part::Second, t + half),
-        Slot::SecondPair(t @ 16.., half) => (Part::Second, t - 8 + half),
-        Slot::SecondPair(..) => panic!("words 8 to 15 are constants"),
+        Slot::Added => (Part::First, WORDS - 18),
+        Slot::SecondAdded => (Part::Second, 54),
+        Slot::SecondPair(t @ 1..8, half) => (Part::Second, t - 1 + half),
+        Slot::SecondPair(t @ 15.., half) => (Part::Second, t - 7 + half),
+        Slot::SecondPair(..) => panic!("words 9 to 14 are constants"),
         Slot::Carried(_) | Slot::Sum(_) => panic!("this code has no such slot"),
     };
     assert!(register < part.len(), "a slot is within its part");

@@ -151,7 +151,7 @@ impl Page {
     fn new(work: &Work, midstates: &[&Midstate], lanes: u32) -> Self {
         const { assert!(CONSTANTS_SLOT * WORDS + CONSTANTS <= 4096 / 4) };
         const { assert!(offset_of!(Self, sha).is_multiple_of(REGISTER)) };
-        const { assert!(Constant::InitialFour(0).number().is_multiple_of(4), "code wants it aligned") };
+        const { assert!(Constant::SecondFour(0).number().is_multiple_of(4), "code wants it aligned") };
         let mut page = Self {
             words: [0; SLOTS * WORDS],
             sha: [0; REGISTERS * sha_page::LANES],
@@ -163,8 +163,6 @@ impl Page {
         page.put(Constant::EvenBytes, 0x00ff_00ff);
         page.put(Constant::Zeros, work.target().zeros_of_last_word());
         page.put(Constant::Batch, lanes);
-        let in_a_and_e = [0, u32::MAX, 0, u32::MAX, 0, u32::MAX, 0, u32::MAX];
-        page.sha_register(Slot::InAAndE).copy_from_slice(&in_a_and_e);
         page.put_messages(work.tail());
         for (version, midstate) in midstates.iter().enumerate() {
             page.put_version(version, midstate);
@@ -233,15 +231,19 @@ impl Page {
         ] {
             self.put(Constant::SecondWord(t), word);
         }
-        for (i, words) in abef_cdgh(INITIAL).into_iter().enumerate() {
-            self.put_four(Constant::InitialFour(i), words);
-        }
         let [a, b, c, _, e, f, g, _] = INITIAL;
         let mut state = INITIAL;
         sha256::round::<u32, 0>(&mut state, k(0));
         // The names have moved on by one place.
-        self.put(Constant::SecondA, state[7]);
-        self.put(Constant::SecondE, state[3]);
+        state.rotate_right(1);
+        self.put(Constant::SecondA, state[0]);
+        self.put(Constant::SecondE, state[4]);
+        for (i, words) in abef_cdgh(state).into_iter().enumerate() {
+            self.put_four(Constant::SecondFour(i), words);
+        }
+        for (i, word) in INITIAL.into_iter().enumerate() {
+            self.put(Constant::Initial(i), word);
+        }
         self.put(Constant::InitialA, a);
         self.put(Constant::InitialB, b);
         self.put(Constant::InitialE, e);
@@ -391,7 +393,7 @@ mod tests {
         target[30] = 0x7f;
         let target = Target::from_le_bytes(target);
         for code in [&AVX512, &SHA_AVX512].into_iter().filter_map(|kernel| (kernel.code)()) {
-            for versions in [1, 2, 5, 8, 16] {
+            for versions in [1, 2, 4, 5, 8, 16] {
                 let numbers: Vec<u32> = (0..versions).map(|i| 0x2000_0000 + (i << 13)).collect();
                 let work = Work::with_versions(&[0x21; HEADER_LEN], &numbers, target);
                 let midstates: Vec<&Midstate> = work.midstates().collect();
