@@ -21,7 +21,7 @@ use crate::sha_page::{LANES, REGISTER};
 
 /// Hashes that take turns.
 const CHAINS: usize = 7;
-/// Steps of a first hash, from round 4 on, and of a second, from round 1 on: the rounds before add a word to a known state.
+/// Steps of a first hash, from round 4 on, and of a second, from round 1 on. The round before only adds a word to what is known.
 const FIRST_STEPS: usize = 30;
 const SECOND_STEPS: usize = LAST_ROUND / 2;
 /// The mask that has a and e.
@@ -69,8 +69,8 @@ struct Step {
     is_late: bool,
 }
 
-/// All hashes, so that each kind begins in its half of the iteration. Of each kind the later nonces come first, since a
-/// hash's end writes over what is before its own (see [`Step::end`]).
+/// All hashes, so that each kind begins in its half of the iteration. The later nonces come first, since a second hash's
+/// end writes over what is before its own word (see [`Step::end`]).
 fn hashes() -> Vec<Hash> {
     let slot = |begin: usize| begin * CHAINS % SLOTS;
     let along = |path: usize| {
@@ -105,6 +105,13 @@ fn steps() -> Vec<Step> {
         }
     }
     slots.into_iter().map(|step| step.expect("the path comes through all slots")).collect()
+}
+
+/// Where a second hash's last f and e go: e to the nonce's place among the last words, and f before it.
+pub(crate) fn last_word(nonce: usize) -> String {
+    let (slot, byte) =
+        if nonce == 0 { (Slot::BeforeLastWords, REGISTER - 4) } else { (Slot::LastWords, 4 * (nonce - 1)) };
+    written(slot, byte)
 }
 
 /// A chain's state. Its registers change names with every step.
@@ -158,11 +165,7 @@ impl Step {
     fn end(self, State { abef, cdgh }: State, lines: &mut Vec<String>) {
         if self.hash.is_second {
             // The lower half is f and e, and e of round 60 decides. f goes where the nonce before has its word, or will.
-            let (slot, byte) = match self.hash.nonce {
-                0 => (Slot::BeforeLastWords, REGISTER - 4),
-                nonce => (Slot::LastWords, 4 * (nonce - 1)),
-            };
-            lines.push(format!("vmovq qword ptr {}, xmm{abef}", written(slot, byte)));
+            lines.push(format!("vmovq qword ptr {}, xmm{abef}", last_word(self.hash.nonce)));
         } else {
             lines.push(format!("vmovdqa {}, xmm{abef}", self.words(Slot::State)));
             lines.push(format!("vmovdqa {}, xmm{cdgh}", self.words(|i| Slot::State(4 + i))));
@@ -179,6 +182,7 @@ pub(crate) fn rounds() -> Rounds {
         let state = &mut states[slot % CHAINS];
         let mut lines = Vec::new();
         if step.number == 0 {
+            assert!(!step.is_late, "a hash begins in its own iteration");
             step.begin(*state, &mut lines);
         }
         // The longer form of the instruction counts its address in eights, so that a byte suffices.

@@ -140,18 +140,19 @@ pub(crate) fn expansion() -> Flow {
 /// Sums of two rounds that follow each other, as `sha256rnds2` takes them: the one beside the other, nonce by nonce.
 #[derive(Default)]
 struct Pairs {
-    first: Option<Value>,
+    first: Option<(usize, Value)>,
 }
 
 impl Pairs {
     fn give(&mut self, flow: &mut Flow, t: usize, sum: Value, slot: impl Fn(usize, usize) -> Slot) {
-        let Some(first) = self.first.take() else {
-            self.first = Some(sum);
+        let Some((before, first)) = self.first.take() else {
+            self.first = Some((t, sum));
             return;
         };
+        assert!(before + 1 == t, "the two follow each other");
         let halves = [Unpack::LOW_WORDS, Unpack::HIGH_WORDS].map(|words| flow.unpack(words, first, sum));
         for (i, half) in halves.into_iter().enumerate() {
-            flow.store(half, slot(t - 1, i));
+            flow.store(half, slot(before, i));
         }
     }
 }

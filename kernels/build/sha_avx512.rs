@@ -52,25 +52,35 @@ struct Spread {
     registers: Range<usize>,
     latencies: Latencies,
     window: usize,
+    /// The message begins when so many slots are through.
+    begin: usize,
 }
 
 // The numbers here make the best code of those that were tried.
 
-const ONE_VERSION: Spread =
-    Spread { registers: ALL, latencies: Latencies { arithmetic: 3, load: 5, forwarded: 8 }, window: 120 };
+const ONE_VERSION: Spread = Spread {
+    registers: ALL,
+    latencies: Latencies { arithmetic: 3, load: 5, forwarded: 8 },
+    window: 120,
+    begin: 8,
+};
 const SEVERAL_VERSIONS: Spread = Spread {
     registers: BESIDE_VECTOR_HASHES,
     latencies: Latencies { arithmetic: 2, load: 8, forwarded: 8 },
     window: 10,
+    begin: 4,
 };
-/// The second message begins when so many slots are through.
-const BEGIN: usize = 8;
+
+/// Slots from one jump to the next.
+const STRAIGHT_OF_ONE: usize = 81;
+const STRAIGHT: usize = 60;
 
 /// The flow's values evenly between the rounds.
-fn evenly(flow: &Flow, Spread { registers, latencies, window }: &Spread) -> Vec<String> {
+fn evenly(flow: &Flow, Spread { registers, latencies, window, begin }: &Spread) -> Beside {
     let in_a_cycle = flow.instructions.len() as f64 / chains::SLOTS as f64;
     let pace = Pace { in_a_cycle, latencies, window: *window, registers: registers.len() };
-    emit::emit(flow, &even::order(flow, &pace), &machine(registers.clone()))
+    let lines = emit::emit(flow, &even::order(flow, &pace), &machine(registers.clone()));
+    Beside { lines, begin: *begin }
 }
 
 /// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
@@ -97,8 +107,7 @@ pub(crate) fn one_version() -> String {
     let last = flow.load(Slot::LastWords);
     flow.test(last, Constant::Zeros);
     message::first_message(&mut flow);
-    let messages = Beside { lines: evenly(&flow, &ONE_VERSION), begin: BEGIN };
-    let body = body(&[messages]);
+    let body = body(&[evenly(&flow, &ONE_VERSION)], STRAIGHT_OF_ONE);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
     format!(
@@ -107,9 +116,9 @@ pub(crate) fn one_version() -> String {
 }
 
 /// An iteration but for the pointers.
-fn body(beside: &[Beside]) -> String {
+fn body(beside: &[Beside], straight: usize) -> String {
     let rounds = chains::rounds();
-    let lines = weave::woven(&rounds.slots, beside);
+    let lines = weave::woven(&rounds.slots, beside, straight);
     check(&lines, rounds.late);
     [lines, rounds.moves].concat().join("\n")
 }
@@ -130,6 +139,13 @@ fn check(lines: &[String], late: usize) {
     let tested = lines.iter().position(|line| !is_end(line) && names(line, Slot::LastWords));
     let before = &lines[..tested.expect("last words are tested")];
     assert!(before.iter().filter(|line| is_end(line)).count() == late, "last words are tested in time");
+    // What ends a hash writes over the word of the nonce before. The late ones are the last of those of an iteration.
+    let (lates, others): (Vec<_>, Vec<_>) =
+        lines.iter().enumerate().filter(|(_, line)| is_end(line)).partition(|(at, _)| at < &before.len());
+    let ends = others.into_iter().chain(lates).map(|(_, line)| line);
+    let in_order =
+        (0..LANES).rev().map(chains::last_word).zip(ends).all(|(place, line)| line.contains(&place));
+    assert!(in_order, "no last word is written over");
     // Where second messages are written, the second hashes of the iteration before still read.
     let offset = |line: &str| {
         let (_, rest) = line.split_once("[rbx + ")?;
@@ -281,9 +297,9 @@ pub(crate) fn several_versions() -> String {
     let others = [(2, first), (6, second), (9, test), (12, third)];
     let mut flow = Flow::beside_rounds();
     message::second_message(&mut flow);
-    let message = Beside { lines: evenly(&flow, &SEVERAL_VERSIONS), begin: BEGIN };
+    let message = evenly(&flow, &SEVERAL_VERSIONS);
     let vectors = Beside { lines: vector::rounds_and_words(&others), begin: 0 };
-    let body = body(&[message, vectors]);
+    let body = body(&[message, vectors], STRAIGHT);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
     let [versions, first_words, words, words_end] =

@@ -73,6 +73,7 @@ fn big_sigma(source: &str, [a, b, c]: [u32; 3]) -> [String; 5] {
 /// An iteration's rounds and words, and other lines where so many of the rounds are through, which may use [`ONE`] and
 /// [`TWO`] too.
 pub(crate) fn rounds_and_words(others: &[(usize, Vec<String>)]) -> Vec<String> {
+    assert!(others.iter().all(|(after, _)| *after < ROUNDS), "all of the others come");
     let mut lines = Vec::new();
     for i in 0..ROUNDS {
         lines.extend(round(i));

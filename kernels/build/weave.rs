@@ -18,8 +18,6 @@ const FILLER: &str = "test eax, eax";
 /// Goes on with the next instruction. Where code is read as it is and not as the CPU has kept it decoded, Zen 4 goes on like
 /// that until it comes to a jump, at half the speed.
 const JUMP: &str = "jmp 40f\n40:";
-/// Slots from one jump to the next.
-const STRAIGHT: usize = 81;
 
 impl Beside {
     /// How many of the lines should have come when this slot is through, and how near the next one is.
@@ -29,16 +27,16 @@ impl Beside {
     }
 }
 
-/// All of it, a line each.
+/// All of it, a line each, with a jump whenever so many slots are through.
 ///
 /// # Panics
 /// When a slot has no step.
-pub(crate) fn woven(slots: &[Vec<String>], streams: &[Beside]) -> Vec<String> {
+pub(crate) fn woven(slots: &[Vec<String>], streams: &[Beside], straight: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut come = vec![0; streams.len()];
     let is_step = |line: &String| line.starts_with("sha256rnds2");
     let step = |slot: &Vec<String>| slot.iter().position(is_step).expect("a slot has a step");
-    let jumps = |at: usize| usize::from(at > 0 && at.is_multiple_of(STRAIGHT));
+    let jumps = |at: usize| usize::from(at > 0 && at.is_multiple_of(straight));
     for (at, slot) in slots.iter().enumerate() {
         lines.extend(std::iter::repeat_n(JUMP.to_owned(), jumps(at)));
         lines.extend_from_slice(slot);

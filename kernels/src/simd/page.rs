@@ -41,13 +41,14 @@ pub(crate) enum Slot {
     /// First hashes as the rounds leave them: four registers with a, b, e and f, four with c, d, g and h. Nonce 4l + i is
     /// the l-th of the i-th register.
     State(usize),
-    /// What the state after round 3 of the first hashes, or after round 0 of the second ones, has in a and e besides what is
-    /// constant: the nonces, and the second hashes' first words.
+    /// What goes into a and e of the first hashes' state after round 3: the nonces as words of the header.
     Added,
+    /// What goes into a and e of the second hashes' state after round 0: their first words.
     SecondAdded,
-    /// The words of the second hashes that decide, and a register before it, the last word of which is written over.
-    BeforeLastWords,
+    /// The words of the second hashes that decide.
     LastWords,
+    /// A register before those, whose last word is written over.
+    BeforeLastWords,
     /// What round t adds, and the next, of each nonce: of 0, 1, 4 and 5, and of 2, 3, 6 and 7.
     FirstPair(usize, usize),
     SecondPair(usize, usize),

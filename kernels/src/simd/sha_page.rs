@@ -106,9 +106,10 @@ pub(crate) const fn place(slot: Slot) -> (Part, usize) {
         Slot::SecondWord(t) => (Part::Rest, 16 + t % 16),
         Slot::Hash(i) => (Part::Rest, 32 + i),
         Slot::State(i) => (Part::Rest, 40 + i),
-        Slot::Counter => (Part::Rest, 48),
-        Slot::BeforeLastWords => (Part::Rest, 49),
-        Slot::LastWords => (Part::Rest, 50),
+        // Both in one cache line.
+        Slot::BeforeLastWords => (Part::Rest, 48),
+        Slot::LastWords => (Part::Rest, 49),
+        Slot::Counter => (Part::Rest, 50),
         Slot::VectorCounter => (Part::Rest, 51),
         Slot::VectorNonces => (Part::VectorFirst, 3),
         Slot::Nonces => (Part::Words, 3),
