@@ -50,14 +50,18 @@ pub(crate) struct Rounds {
 struct Hash {
     nonce: usize,
     is_second: bool,
-    /// Where on the path its first step is.
-    begin: usize,
+    /// The slot of its first step.
+    first: usize,
 }
 
 impl Hash {
     fn steps(self) -> usize {
-        if self.is_second { SECOND_STEPS } else { FIRST_STEPS }
+        steps_of(self.is_second)
     }
+}
+
+fn steps_of(is_second: bool) -> usize {
+    if is_second { SECOND_STEPS } else { FIRST_STEPS }
 }
 
 /// A step of a hash.
@@ -72,23 +76,23 @@ struct Step {
 /// All hashes, so that each kind begins in its half of the iteration. The later nonces come first, since a second hash's
 /// end writes over what is before its own word (see [`Step::end`]).
 fn hashes() -> Vec<Hash> {
-    let slot = |begin: usize| begin * CHAINS % SLOTS;
     let along = |path: usize| {
         let mut begin = path;
-        let mut begins = [const { Vec::new() }; 2];
+        let mut firsts = [const { Vec::new() }; 2];
         while begin < path + SLOTS {
-            let is_second = slot(begin) >= SLOTS / 2;
-            begins[usize::from(is_second)].push(begin);
-            begin += if is_second { SECOND_STEPS } else { FIRST_STEPS };
+            let first = begin * CHAINS % SLOTS;
+            let is_second = first >= SLOTS / 2;
+            firsts[usize::from(is_second)].push(first);
+            begin += steps_of(is_second);
         }
-        begins.iter().all(|begins| begins.len() == LANES).then_some(begins)
+        firsts.iter().all(|firsts| firsts.len() == LANES).then_some(firsts)
     };
-    let mut begins = (0..SLOTS).find_map(along).expect("there is such a place to begin");
+    let mut firsts = (0..SLOTS).find_map(along).expect("there is such a place to begin");
     let mut hashes = Vec::new();
-    for (is_second, begins) in [false, true].into_iter().zip(&mut begins) {
-        begins.sort_by_key(|begin| slot(*begin));
-        let nonces = (0..LANES).rev().zip(begins);
-        hashes.extend(nonces.map(|(nonce, begin)| Hash { nonce, is_second, begin: *begin }));
+    for (is_second, firsts) in [false, true].into_iter().zip(&mut firsts) {
+        firsts.sort_unstable();
+        let nonces = (0..LANES).rev().zip(firsts);
+        hashes.extend(nonces.map(|(nonce, first)| Hash { nonce, is_second, first: *first }));
     }
     hashes
 }
@@ -97,9 +101,8 @@ fn hashes() -> Vec<Hash> {
 fn steps() -> Vec<Step> {
     let mut slots = vec![None; SLOTS];
     for hash in hashes() {
-        let first = hash.begin * CHAINS % SLOTS;
         for number in 0..hash.steps() {
-            let slot = first + number * CHAINS;
+            let slot = hash.first + number * CHAINS;
             let step = Step { hash, number, is_late: slot >= SLOTS };
             assert!(slots[slot % SLOTS].replace(step).is_none(), "a slot has one step");
         }

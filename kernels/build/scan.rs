@@ -129,9 +129,8 @@ fn second_hash_earlier(flow: &mut Flow, cut: usize) {
     // Round 0: all but the message word is constant.
     let word = flow.load(Slot::Hash(0));
     let (e, a) = (flow.add(word, Constant::SecondE), flow.add(word, Constant::SecondA));
-    let none = Source::from(Constant::InitialA);
-    let [b, c, f, g] =
-        [Constant::InitialA, Constant::InitialB, Constant::InitialE, Constant::InitialF].map(Source::from);
+    let none = Source::from(Constant::Initial(0));
+    let [b, c, f, g] = [0, 1, 4, 5].map(|i| Source::from(Constant::Initial(i)));
     let mut state = [a.into(), b, c, none, e.into(), f, g, none];
     let mut words = Words::default();
     for t in 1..cut {

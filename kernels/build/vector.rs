@@ -70,18 +70,16 @@ fn big_sigma(source: &str, [a, b, c]: [u32; 3]) -> [String; 5] {
     ]
 }
 
-/// An iteration's rounds and words, and other lines where so many of the rounds are through, which may use [`ONE`] and
-/// [`TWO`] too.
-pub(crate) fn rounds_and_words(others: &[(usize, Vec<String>)]) -> Vec<String> {
-    assert!(others.iter().all(|(after, _)| *after < ROUNDS), "all of the others come");
+/// An iteration's rounds and words, and other groups of lines evenly between them, which may use [`ONE`] and [`TWO`] too.
+pub(crate) fn rounds_and_words<const GROUPS: usize>(others: &[Vec<String>; GROUPS]) -> Vec<String> {
+    let due = |rounds: usize| (rounds * GROUPS + ROUNDS / 2) / ROUNDS;
     let mut lines = Vec::new();
     for i in 0..ROUNDS {
         lines.extend(round(i));
         for i in i * WORDS / ROUNDS..(i + 1) * WORDS / ROUNDS {
             lines.extend(sum_behind("r10", "rcx", i, VECTOR_SUMS));
         }
-        let here = others.iter().filter(|(after, _)| *after == i);
-        here.for_each(|(_, others)| lines.extend_from_slice(others));
+        lines.extend(others[due(i)..due(i + 1)].iter().flatten().cloned());
     }
     // The next iteration's code is the same, and so are its names.
     lines.extend(moves::in_circles("vmovdqa32", (0..8).map(|i| (state(i, ROUNDS), state(i, 0))), ONE));
@@ -123,8 +121,10 @@ pub(crate) fn begin_second() -> String {
         let midstate = 4 * Constant::Midstate(i).number();
         lines.push(format!("vpaddd {word}, {word}, dword ptr [rax + {midstate}]{{1to8}}"));
         lines.push(format!("vmovdqa32 {}, {word}", here(i)));
-        lines.push(format!("vpaddd {word}, {word}, {}", constant(Constant::SecondRound(i))));
-        lines.push(format!("vmovdqa32 {}, {word}", here(VECTOR_SUMS + i)));
+        if i > 0 {
+            lines.push(format!("vpaddd {word}, {word}, {}", constant(Constant::SecondRound(i))));
+            lines.push(format!("vmovdqa32 {}, {word}", here(VECTOR_SUMS + i)));
+        }
     }
     // Round 0 starts from constants, and moves all names on by one place.
     for i in [0, 1, 2, 4, 5, 6] {

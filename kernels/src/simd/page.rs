@@ -101,7 +101,7 @@ impl Slot {
 pub(crate) enum Constant {
     /// For round 4 to 63 of the first hash: round constant, and message word where that is a constant.
     FirstRound(usize),
-    /// For round 0 to 60 of the second hash.
+    /// For round 1 to 60 of the second hash.
     SecondRound(usize),
     /// Into message word 18 to 33 of the first hash: all that does not depend on the nonce.
     FirstWord(usize),
@@ -113,18 +113,13 @@ pub(crate) enum Constant {
     Zeros,
     /// Nonces in a batch.
     Batch,
-    /// The second hash's round 0, less its message word: a and e after it.
-    SecondA,
-    SecondE,
-    /// The initial a, b, e, f.
-    InitialA,
-    InitialB,
-    InitialE,
-    InitialF,
     /// The second hash's state after round 0, less its message word, as the SHA instructions take it: of 0, a, b, e and f; of
     /// 1, c, d, g and h.
     SecondFour(usize),
-    /// A word of these, 0 to 7 for a to h.
+    /// a and e of it.
+    SecondA,
+    SecondE,
+    /// A word of the initial state, 0 to 7 for a to h.
     Initial(usize),
     /// For round 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
     SecondH(usize),
@@ -144,7 +139,7 @@ pub(crate) enum Constant {
 }
 
 /// Words of constants before those of the versions.
-pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 9 + 6 + 1 + 8 + 8;
+pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 8 + 3 + 8 + 6;
 /// The code's pointer to the constants stands so many words behind the first: one byte of an instruction reaches 128
 /// words either way.
 pub(crate) const CONSTANTS_MIDDLE: usize = 128;
@@ -167,23 +162,18 @@ impl Constant {
     pub(crate) const fn number(self) -> usize {
         match self {
             Self::FirstRound(t) => t - 4,
-            Self::SecondRound(0) => 167,
             Self::SecondRound(t) => 60 + t - 1,
             Self::FirstWord(t) => 120 + t - 18,
             Self::SecondWord(t) => 136 + t - 16,
-            Self::EvenBytes => 152,
-            Self::Zeros => 153,
-            Self::Batch => 154,
-            Self::SecondA => 155,
-            Self::SecondE => 156,
-            Self::InitialA => 157,
-            Self::InitialB => 158,
-            Self::InitialE => 159,
-            Self::InitialF => 160,
-            Self::SecondH(t) => 161 + 2 * (t - 1),
-            Self::SecondDH(t) => 162 + 2 * (t - 1),
-            Self::SecondFour(half) => 168 + 4 * half,
-            Self::Initial(i) => 176 + i,
+            Self::SecondFour(half) => 152 + 4 * half,
+            Self::SecondA => 152 + IN_FOURS[0],
+            Self::SecondE => 152 + IN_FOURS[4],
+            Self::EvenBytes => 160,
+            Self::Zeros => 161,
+            Self::Batch => 162,
+            Self::Initial(i) => 163 + i,
+            Self::SecondH(t) => 171 + 2 * (t - 1),
+            Self::SecondDH(t) => 172 + 2 * (t - 1),
             Self::A => 0,
             Self::B => 1,
             Self::C => 2,

@@ -183,7 +183,7 @@ impl Page {
         for t in 4..64 {
             self.put(Constant::FirstRound(t), K[t / 16][t % 16]);
         }
-        for t in 0..=60 {
+        for t in 1..=60 {
             self.put(Constant::SecondRound(t), K[t / 16][t % 16]);
         }
     }
@@ -236,18 +236,12 @@ impl Page {
         sha256::round::<u32, 0>(&mut state, k(0));
         // The names have moved on by one place.
         state.rotate_right(1);
-        self.put(Constant::SecondA, state[0]);
-        self.put(Constant::SecondE, state[4]);
         for (i, words) in abef_cdgh(state).into_iter().enumerate() {
             self.put_four(Constant::SecondFour(i), words);
         }
         for (i, word) in INITIAL.into_iter().enumerate() {
             self.put(Constant::Initial(i), word);
         }
-        self.put(Constant::InitialA, a);
-        self.put(Constant::InitialB, b);
-        self.put(Constant::InitialE, e);
-        self.put(Constant::InitialF, f);
         for (t, h, d) in [(1, g, c), (2, f, b), (3, e, a)] {
             self.put(Constant::SecondH(t), h.wrapping_add(k(t)));
             self.put(Constant::SecondDH(t), h.wrapping_add(k(t)).wrapping_add(d));
