@@ -72,6 +72,9 @@ fn in_page(slot: Slot) -> String {
 
 /// Where the constant is.
 pub(crate) fn address(constant: Constant) -> String {
+    if let Constant::Behind(pointer, words) = constant {
+        return format!("[{pointer} + {}]", 4 * words);
+    }
     let number = constant.number() as i64;
     if constant.is_of_version() {
         format!("[rdx + {}]", 4 * number)
@@ -126,6 +129,7 @@ pub(crate) fn emit(flow: &Flow, order: &[usize], machine: &Machine) -> Vec<Strin
         match instruction.operation {
             Operation::Add => lines.push(by("vpaddd", &sources[1])),
             Operation::Xor => lines.push(by("vpxord", &sources[1])),
+            Operation::And => lines.push(by("vpandd", &sources[1])),
             Operation::Unpack(Unpack(name)) => lines.push(by(name, &sources[1])),
             Operation::RotateRight(bits) => lines.push(by("vprord", &bits)),
             Operation::ShiftRight(bits) => lines.push(by("vpsrld", &bits)),

@@ -3,6 +3,8 @@
 //! What lives here: the instructions there are, and what each takes and makes. What does not: what a program
 //! computes (`message.rs`, `scan.rs`), in which order (`schedule.rs`), in which registers (`emit.rs`).
 
+use std::ops::Range;
+
 use crate::page::{Constant, Slot};
 
 /// What one instruction makes. Made once, never changed.
@@ -65,6 +67,7 @@ pub(crate) enum Operation {
     RotateRight(u32),
     ShiftRight(u32),
     Xor,
+    And,
     Unpack(Unpack),
     /// Any function of three bits: bit `4a + 2b + c` of the table is the answer for a, b, c.
     Ternary(u8),
@@ -107,6 +110,18 @@ impl Instruction {
         values
     }
 
+    /// The same with values of other numbers.
+    fn moved(mut self, by: usize) -> Self {
+        let moved = |Value(number)| Value(number + by);
+        self.result = self.result.map(moved);
+        for source in &mut self.sources {
+            if let Source::Value(value) = source {
+                *value = moved(*value);
+            }
+        }
+        self
+    }
+
     pub(crate) fn loads(&self) -> bool {
         self.sources.iter().any(|source| source.is_memory())
     }
@@ -130,6 +145,23 @@ impl Flow {
 
     pub(crate) fn beside_rounds() -> Self {
         Self { beside_rounds: true, ..Self::new() }
+    }
+
+    /// All of these flows at once: each one's instructions evenly over its part of the time, which is from 0 to 1.
+    pub(crate) fn side_by_side<const FLOWS: usize>(flows: [(Self, Range<f64>); FLOWS]) -> Self {
+        let mut all = Self::beside_rounds();
+        let mut timed = Vec::new();
+        for (flow, Range { start, end }) in flows {
+            let step = (end - start) / flow.instructions.len() as f64;
+            let numbered = flow.instructions.into_iter().enumerate();
+            timed.extend(
+                numbered.map(|(at, instruction)| (start + step * at as f64, instruction.moved(all.values))),
+            );
+            all.values += flow.values;
+        }
+        timed.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        all.instructions = timed.into_iter().map(|(_, instruction)| instruction).collect();
+        all
     }
 
     /// What is added from now on belongs to this stream.
@@ -180,23 +212,37 @@ impl Flow {
 
     /// Σ0 or Σ1: rotations by three distances, joined by exclusive or.
     pub(crate) fn big_sigma(&mut self, x: Source, [a, b, c]: [u32; 3]) -> Value {
-        let parts = [self.rotate_right(x, a), self.rotate_right(x, b), self.rotate_right(x, c)];
-        self.exclusive_or(parts)
+        self.sigma(x, [a, b, c].map(Operation::RotateRight))
+    }
+
+    pub(crate) fn xor(&mut self, a: Value, b: Value) -> Value {
+        self.make(Operation::Xor, vec![a.into(), b.into()])
+    }
+
+    pub(crate) fn and(&mut self, a: Value, b: Value) -> Value {
+        self.make(Operation::And, vec![a.into(), b.into()])
+    }
+
+    /// The source as several instructions should take it.
+    pub(crate) fn for_several(&mut self, x: impl Into<Source>) -> Source {
+        let x = x.into();
+        if self.beside_rounds && x.is_memory() { self.load(x).into() } else { x }
     }
 
     /// σ0 or σ1: two rotations and a shift.
     pub(crate) fn small_sigma(&mut self, x: Source, [a, b]: [u32; 2], shift: u32) -> Value {
-        let x = if self.beside_rounds && x.is_memory() { self.load(x).into() } else { x };
-        let rotated = [self.rotate_right(x, a), self.rotate_right(x, b)];
-        let shifted = self.make(Operation::ShiftRight(shift), vec![x]);
-        self.exclusive_or([rotated[0], rotated[1], shifted])
+        self.sigma(x, [Operation::RotateRight(a), Operation::RotateRight(b), Operation::ShiftRight(shift)])
     }
 
-    fn exclusive_or(&mut self, parts: [Value; 3]) -> Value {
+    fn sigma(&mut self, x: Source, [a, b, c]: [Operation; 3]) -> Value {
         if self.beside_rounds {
-            let two = self.make(Operation::Xor, vec![parts[0].into(), parts[1].into()]);
-            return self.make(Operation::Xor, vec![two.into(), parts[2].into()]);
+            // A rotation and a shift need different units, so the shift, which is last if there is one, goes beside the first.
+            let [a, c] = [a, c].map(|part| self.make(part, vec![x]));
+            let two = self.xor(a, c);
+            let b = self.make(b, vec![x]);
+            return self.xor(two, b);
         }
+        let parts = [a, b, c].map(|part| self.make(part, vec![x]));
         self.ternary(parts.map(Source::from), |a, b, c| a ^ b ^ c)
     }
 }

@@ -55,9 +55,16 @@ pub(crate) const LAST_ROUND: usize = 60;
 pub(crate) struct Words {
     pub(crate) before: Option<Value>,
     pub(crate) two_before: Option<Value>,
+    /// The older word that σ0 was taken of last, and its number, where it is kept: the next word needs it as it is.
+    older: Option<(usize, Value)>,
+    keeps_older: bool,
 }
 
 impl Words {
+    pub(crate) fn new(before: Value, two_before: Value) -> Self {
+        Self { before: Some(before), two_before: Some(two_before), ..Self::default() }
+    }
+
     pub(crate) fn push(&mut self, word: Value) {
         self.two_before = self.before.replace(word);
     }
@@ -66,11 +73,19 @@ impl Words {
 /// Message word t, from 16 on: `W[t-16] + σ0(W[t-15]) + W[t-7] + σ1(W[t-2])`.
 pub(crate) fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Words) -> Value {
     let mut sum: Option<Value> = None;
+    let mut older = None;
     if !hash.is_constant(t - 15) {
-        sum = Some(flow.small_sigma(hash.slot(t - 15).into(), [7, 18], 3));
+        let word = flow.for_several(hash.slot(t - 15));
+        sum = Some(flow.small_sigma(word, [7, 18], 3));
+        older = word.value().filter(|_| words.keeps_older).map(|word| (t - 15, word));
     }
+    let older = std::mem::replace(&mut words.older, older);
+    let source = |t: usize| match older {
+        Some((number, word)) if number == t => word.into(),
+        _ => hash.slot(t).into(),
+    };
     let mut others: Vec<Source> =
-        [t - 16, t - 7].iter().filter(|&&t| !hash.is_constant(t)).map(|&t| hash.slot(t).into()).collect();
+        [t - 16, t - 7].iter().filter(|&&t| !hash.is_constant(t)).map(|&t| source(t)).collect();
     others.extend(hash.constant(t).map(Source::from));
     if let Some(first) = &mut sum {
         others.drain(..).for_each(|other| *first = flow.add(*first, other));
@@ -112,7 +127,7 @@ pub(crate) fn first_words(flow: &mut Flow, nonces: Value) -> [Value; 2] {
 
 /// Round 18 to 63 of the first hash: each one's number, and its round constant plus message word.
 fn first_sums(flow: &mut Flow, nonces: Value, mut give: impl FnMut(&mut Flow, usize, Value)) {
-    let mut words = Words::default();
+    let mut words = Words { keeps_older: true, ..Words::default() };
     let two = first_words(flow, nonces);
     two.into_iter().for_each(|word| words.push(word));
     for t in 18..64 {
@@ -139,12 +154,18 @@ pub(crate) fn expansion() -> Flow {
 
 /// Sums of two rounds that follow each other, as `sha256rnds2` takes them: the one beside the other, nonce by nonce.
 #[derive(Default)]
-struct Pairs {
+pub(crate) struct Pairs {
     first: Option<(usize, Value)>,
 }
 
 impl Pairs {
-    fn give(&mut self, flow: &mut Flow, t: usize, sum: Value, slot: impl Fn(usize, usize) -> Slot) {
+    pub(crate) fn give(
+        &mut self,
+        flow: &mut Flow,
+        t: usize,
+        sum: Value,
+        slot: impl Fn(usize, usize) -> Slot,
+    ) {
         let Some((before, first)) = self.first.take() else {
             self.first = Some((t, sum));
             return;
@@ -158,11 +179,21 @@ impl Pairs {
 }
 
 /// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
-pub(crate) fn first_message(flow: &mut Flow) {
-    let nonces = nonces(flow, Slot::Counter);
+pub(crate) fn first_message() -> Flow {
+    let mut flow = Flow::beside_rounds();
+    let nonces = nonces(&mut flow, Slot::Counter);
     flow.store(nonces, Slot::Added);
     let mut pairs = Pairs::default();
-    first_sums(flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
+    first_sums(&mut flow, nonces, |flow, t, sum| pairs.give(flow, t, sum, Slot::FirstPair));
+    flow
+}
+
+/// The masks of the last words.
+pub(crate) fn test() -> Flow {
+    let mut flow = Flow::beside_rounds();
+    let words = flow.load(Slot::LastWords);
+    flow.test(words, Constant::Zeros);
+    flow
 }
 
 /// The same without the sums, and the nonces as a message word.
@@ -182,8 +213,10 @@ pub(crate) fn next_vector_nonces() -> Flow {
     flow
 }
 
-/// What the rounds of the second hashes take, from the states in which the first hashes ended.
-pub(crate) fn second_message(flow: &mut Flow) {
+/// What the rounds of the second hashes take, from the states in which the first hashes ended. If it keeps older words, it
+/// takes a register more and loads less.
+pub(crate) fn second_message(keeps_older: bool) -> Flow {
+    let mut flow = Flow::beside_rounds();
     let mut pairs = Pairs::default();
     let mut give = |flow: &mut Flow, t, sum| pairs.give(flow, t, sum, Slot::SecondPair);
     // A state's registers have, lowest first, f, e, b, a, and h, g, d, c.
@@ -193,7 +226,7 @@ pub(crate) fn second_message(flow: &mut Flow) {
         (0, Unpack::LOW_WORDS, 4),
         (4, Unpack::LOW_WORDS, 6),
     ] {
-        let [second, first] = transposed(flow, first, half);
+        let [second, first] = transposed(&mut flow, first, half);
         for (t, word) in [(t, first), (t + 1, second)] {
             let word = flow.add(word, Constant::Midstate(t));
             flow.store(word, Slot::Hash(t));
@@ -201,21 +234,22 @@ pub(crate) fn second_message(flow: &mut Flow) {
                 flow.store(word, Slot::SecondAdded);
             } else {
                 let sum = flow.add(word, Constant::SecondRound(t));
-                give(flow, t, sum);
+                give(&mut flow, t, sum);
             }
         }
     }
     for t in [8, 15] {
         // All of it is constant, but what is beside it is not.
         let sum = flow.load(Constant::SecondRound(t));
-        give(flow, t, sum);
+        give(&mut flow, t, sum);
     }
-    let mut words = Words::default();
+    let mut words = Words { keeps_older, ..Words::default() };
     for t in 16..=LAST_ROUND {
-        let word = message_word(flow, Hash::Second, t, &mut words);
+        let word = message_word(&mut flow, Hash::Second, t, &mut words);
         let sum = flow.add(word, Constant::SecondRound(t));
-        give(flow, t, sum);
+        give(&mut flow, t, sum);
     }
+    flow
 }
 
 /// Of four words of each nonce, which lie side by side, the lower or the higher two as a register each.

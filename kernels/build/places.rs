@@ -7,11 +7,15 @@
 //! messages that the rounds read, r13 and rbx at those that are written. (Where a first message is made of several
 //! versions, r13 moves.)
 
-use crate::page::Slot;
+use crate::emit::address;
+use crate::page::{Constant, Slot};
 use crate::sha_page::{self, Part, REGISTER};
 
 /// A byte of the slot. Some parts have a pointer for each use.
 fn at(slot: Slot, byte: usize, [first, second]: [&str; 2]) -> String {
+    if let Slot::Behind(pointer, registers) = slot {
+        return format!("[{pointer} + {}]", registers * REGISTER as i64 + byte as i64);
+    }
     let (part, register) = sha_page::place(slot);
     let (pointer, pointed) = match part {
         Part::First => (first, part.middle(0)),
@@ -36,4 +40,9 @@ pub(crate) fn read(slot: Slot, byte: usize) -> String {
 pub(crate) fn point(pointer: &str, register: usize) -> String {
     let bytes = (register as i64 - Part::Rest.middle(0) as i64) * REGISTER as i64;
     format!("lea {pointer}, [rdi + {bytes}]\n")
+}
+
+/// Lets the pointer stand at the constant.
+pub(crate) fn point_to(pointer: &str, constant: Constant) -> String {
+    format!("lea {pointer}, {}\n", address(constant))
 }

@@ -148,7 +148,7 @@ fn second_hash_later(flow: &mut Flow, cut: usize) {
     flow.on(Stream::SecondLater);
     let mut state: State = std::array::from_fn(|i| flow.load(Slot::Carried(i)).into());
     let (before, two_before) = (flow.load(Slot::Carried(8)), flow.load(Slot::Carried(9)));
-    let mut words = Words { before: Some(before), two_before: Some(two_before) };
+    let mut words = Words::new(before, two_before);
     for t in cut..=LAST_ROUND {
         state = second_hash_round(flow, state, t, &mut words);
     }

@@ -6,12 +6,13 @@
 //! Two rounds of one hash are one instruction that starts each cycle (Zen 4) and takes four. The SHA instructions' own
 //! messages take more of the units than the rounds do, and AVX-512 alone is slower in the rounds; together they need
 //! different units, if AVX-512 keeps to half registers and to operations of two sources (docs/kernels.md). Rounds have
-//! registers 0 to 15, since their instruction can name no others, all else those above.
+//! registers 0 to 14, since their instruction can name no more than 16, all else the others.
 //!
 //! An iteration is of an item, a batch of nonces in one version. It runs its first hashes, makes the second message of the
 //! item before, and begins the second hashes of the item before that, which end in the iteration after. With one version
 //! it also makes the next item's first message; of several versions each makes an eighth of the next batch's, by code that
-//! is the same for each eighth, so that all of the loop can be kept decoded.
+//! is the same for each eighth, so that all of the loop can be kept decoded. All that comes beside the rounds comes at the
+//! same time: where one part of it waits, another does not.
 //!
 //! Register names are the CPU's own: rsi points into the constants; rdi, r12, r13, rbp and rbx into the memory
 //! (`places.rs`); r11 at the version's state before round 4, rdx at the words of the version of the item before; r8 at the
@@ -22,65 +23,67 @@
 use std::ops::Range;
 
 use crate::chains;
-use crate::emit::{self, Machine};
+use crate::emit::{self, Machine, joined};
 use crate::even::{self, Pace};
-use crate::expansion::{self, ONE, point_to};
+use crate::expansion;
 use crate::flow::Flow;
-use crate::message;
+use crate::message::{self, Pairs};
 use crate::page::{Constant, Slot, VERSION_WORDS};
-use crate::places::{point, read, written};
+use crate::places::{point, point_to, written};
 use crate::schedule::Latencies;
 use crate::sha_page::{ITEMS, LANES, PAIRS, PARTS, Part, REGISTER, VECTOR_SUMS};
 use crate::vector;
-use crate::weave::{self, Beside};
+use crate::weave;
 
-const ALL: Range<usize> = 16..32;
-const BESIDE_VECTOR_HASHES: Range<usize> = 16..vector::FIRST;
+/// The registers that the rounds leave.
+const REGISTERS: Range<usize> = 15..32;
 
 /// Halves of AVX-512's registers.
-fn machine(registers: Range<usize>) -> Machine {
-    Machine { name: "ymm", registers, lanes: LANES, slot: |slot| written(slot, 0) }
+const MACHINE: Machine =
+    Machine { name: "ymm", registers: REGISTERS, lanes: LANES, slot: |slot| written(slot, 0) };
+
+/// The flow's instructions as they come.
+pub(crate) fn as_written(flow: &Flow) -> Vec<String> {
+    emit::emit_as_written(flow, &MACHINE)
 }
 
-/// The flow's values in these registers, in this order.
-fn as_written(flow: &Flow, registers: Range<usize>) -> Vec<String> {
-    emit::emit_as_written(flow, &machine(registers))
-}
-
-/// How messages come between the rounds.
+/// How all else comes between the rounds' steps.
 struct Spread {
-    registers: Range<usize>,
     latencies: Latencies,
     window: usize,
-    /// The message begins when so many slots are through.
+    /// It begins when so many slots are through.
     begin: usize,
+    /// Slots from one jump to the next.
+    straight: usize,
 }
 
 // The numbers here make the best code of those that were tried.
 
 const ONE_VERSION: Spread = Spread {
-    registers: ALL,
-    latencies: Latencies { arithmetic: 3, load: 5, forwarded: 8 },
-    window: 120,
-    begin: 8,
+    latencies: Latencies { arithmetic: 4, load: 6, forwarded: 8 },
+    window: 238,
+    begin: 2,
+    straight: 81,
 };
 const SEVERAL_VERSIONS: Spread = Spread {
-    registers: BESIDE_VECTOR_HASHES,
-    latencies: Latencies { arithmetic: 2, load: 8, forwarded: 8 },
-    window: 10,
+    latencies: Latencies { arithmetic: 3, load: 3, forwarded: 8 },
+    window: 222,
     begin: 4,
+    straight: 100,
 };
 
-/// Slots from one jump to the next.
-const STRAIGHT_OF_ONE: usize = 81;
-const STRAIGHT: usize = 60;
+/// When the last words are tested, as a part of the iteration: behind the last of them.
+const TEST: Range<f64> = 0.55..0.56;
 
-/// The flow's values evenly between the rounds.
-fn evenly(flow: &Flow, Spread { registers, latencies, window, begin }: &Spread) -> Beside {
+/// An iteration but for the pointers: the rounds, and the flow's instructions evenly between them.
+fn body(flow: &Flow, Spread { latencies, window, begin, straight }: &Spread) -> String {
+    let rounds = chains::rounds();
     let in_a_cycle = flow.instructions.len() as f64 / chains::SLOTS as f64;
-    let pace = Pace { in_a_cycle, latencies, window: *window, registers: registers.len() };
-    let lines = emit::emit(flow, &even::order(flow, &pace), &machine(registers.clone()));
-    Beside { lines, begin: *begin }
+    let pace = Pace { in_a_cycle, latencies, window: *window, registers: REGISTERS.len() };
+    let beside = emit::emit(flow, &even::order(flow, &pace), &MACHINE);
+    let lines = weave::woven(&rounds.slots, &beside, *begin, *straight);
+    check(&lines, rounds.late);
+    [lines, rounds.moves].concat().join("\n")
 }
 
 /// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
@@ -102,25 +105,17 @@ fn begin_and_end() -> (String, String) {
 }
 
 pub(crate) fn one_version() -> String {
-    let mut flow = Flow::beside_rounds();
-    message::second_message(&mut flow);
-    let last = flow.load(Slot::LastWords);
-    flow.test(last, Constant::Zeros);
-    message::first_message(&mut flow);
-    let body = body(&[evenly(&flow, &ONE_VERSION)], STRAIGHT_OF_ONE);
+    let flow = Flow::side_by_side([
+        (message::second_message(true), 0.0..1.0),
+        (message::first_message(), 0.0..1.0),
+        (message::test(), TEST),
+    ]);
+    let body = body(&flow, &ONE_VERSION);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
     format!(
         "{begin}{start}.p2align 6\n2:\n{body}\nxchg rbx, rbp\nxchg r12, r13\nadd r8, 2\ndec rcx\njnz 2b\n{end}"
     )
-}
-
-/// An iteration but for the pointers.
-fn body(beside: &[Beside], straight: usize) -> String {
-    let rounds = chains::rounds();
-    let lines = weave::woven(&rounds.slots, beside, straight);
-    check(&lines, rounds.late);
-    [lines, rounds.moves].concat().join("\n")
 }
 
 /// That nothing is read before it is whole, nor overwritten before it is read. First messages cannot be: they have two
@@ -217,7 +212,7 @@ fn between_phases() -> String {
     let [left, words, start] =
         [Kept::VectorVersionsLeft, Kept::VectorWords, Kept::VectorStart].map(Kept::place);
     let [mask, messages, count] = [Kept::VectorMask, Kept::VectorMessages, Kept::Count].map(Kept::place);
-    let nonces = as_written(&message::next_vector_nonces(), BESIDE_VECTOR_HASHES).join("\n");
+    let nonces = as_written(&message::next_vector_nonces()).join("\n");
     let first_start = point("rax", Part::Starts.first(0));
     [
         format!("30:\nmov rax, {words}\nmov r9, {messages}\nsub r9, r10\n"),
@@ -238,9 +233,13 @@ fn between_phases() -> String {
     .concat()
 }
 
-/// What each item makes of the next batch's first message, in groups that follow each other.
-fn first_message_pairs() -> [Vec<String>; PAIRS] {
-    std::array::from_fn(|pair| expansion::pair("r14", "r15", "r13", 2 * pair))
+/// One of the pairs that an item makes of the next batch's first message.
+fn first_pair(flow: &mut Flow, pair: usize) {
+    let mut pairs = Pairs::default();
+    for i in [2 * pair, 2 * pair + 1] {
+        let sum = expansion::sum(flow, "r14", "r15", i);
+        pairs.give(flow, i, sum, |even, half| Slot::Behind("r13", (even + half) as i64));
+    }
 }
 
 /// Moves the pointers to the first message on.
@@ -251,7 +250,7 @@ fn next_pairs() -> String {
 
 /// A function that begins with the next batch's first message, and gives the one that is made to the rounds.
 fn next_batch() -> String {
-    let nonces = as_written(&message::next_nonces(), BESIDE_VECTOR_HASHES).join("\n");
+    let nonces = as_written(&message::next_nonces()).join("\n");
     let to_pairs = Part::First.middle(0) - Part::First.first(0);
     format!("mov r13, r12\nmov r12, {}\nsub r12, r13\n{nonces}\n", Kept::FirstMessages.place_in_call())
         + &format!("sub r13, {}\n", to_pairs * REGISTER)
@@ -289,26 +288,25 @@ fn begin_several() -> String {
 
 /// The versions of a batch of nonces follow each other.
 pub(crate) fn several_versions() -> String {
-    let mut test = vec![format!("vmovdqa32 {ONE}, ymmword ptr {}", read(Slot::LastWords, 0))];
-    test.extend(emit::test(ONE, &emit::in_all_lanes(Constant::Zeros, LANES), "r8"));
-    let [first, second, third] = first_message_pairs();
-    let others = [first, second, test, third];
-    let mut flow = Flow::beside_rounds();
-    message::second_message(&mut flow);
-    let message = evenly(&flow, &SEVERAL_VERSIONS);
-    let vectors = Beside { lines: vector::rounds_and_words(&others), begin: 0 };
-    let body = body(&[message, vectors], STRAIGHT);
+    let flow = Flow::side_by_side([
+        (message::second_message(false), 0.0..1.0),
+        (vector::rounds_and_words(PAIRS, first_pair), 0.0..1.0),
+        (message::test(), TEST),
+    ]);
+    let body = body(&flow, &SEVERAL_VERSIONS);
     let (begin, end) = begin_and_end();
     let start = point("r11", Part::Starts.first(0));
     let [versions, first_words, words, words_end] =
         [Kept::Versions, Kept::FirstWords, Kept::Words, Kept::WordsEnd].map(Kept::place);
     let [phase_left, next, rax] = [Kept::PhaseLeft, Kept::Next, Kept::Rax].map(Kept::place);
-    let pairs = emit::joined(first_message_pairs().concat());
+    let mut first_pairs = Flow::beside_rounds();
+    (0..PAIRS).for_each(|pair| first_pair(&mut first_pairs, pair));
+    let first_pairs = joined(as_written(&first_pairs));
     let next_pairs = next_pairs();
     [
         begin,
         begin_several(),
-        format!("3:\ncmp r14, {words_end}\nje 4f\n{pairs}{next_pairs}jmp 3b\n"),
+        format!("3:\ncmp r14, {words_end}\nje 4f\n{first_pairs}{next_pairs}jmp 3b\n"),
         format!("4:\ncall 36f\n{start}mov rax, {first_words}\nmov {words}, rax\nmov rax, {versions}\n"),
         format!(".p2align 6\n2:\n{body}\nxchg rbx, rbp\n"),
         format!("mov rdx, {words}\nadd {words}, {}\nadd r11, {REGISTER}\nadd r8, 2\n", 4 * VERSION_WORDS),

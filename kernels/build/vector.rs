@@ -9,81 +9,91 @@
 //! the second hash's rounds 1 to 60 of the item before, whose words were made in the last eight.
 //!
 //! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
-//! constants; rax is free between iterations. Other instructions keep off the vector registers from [`FIRST`] on.
+//! constants; rax is free between iterations. From one iteration to the next, nothing is in vector registers.
 
 use crate::emit::{self, joined, word};
-use crate::expansion::{ONE, TWO, behind, point_to, sum_behind};
-use crate::moves;
-use crate::page::{Constant, IN_FOURS};
-use crate::places::point;
-use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_SUMS};
+use crate::expansion;
+use crate::flow::{Flow, Value};
+use crate::page::{Constant, IN_FOURS, Slot};
+use crate::places::{point, point_to, written};
+use crate::sha_avx512::as_written;
+use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_ROUNDS as ROUNDS, VECTOR_SUMS};
 
 /// Iterations in which a hash's rounds are.
 pub(crate) const ITERATIONS: usize = ITEMS / 2;
-const ROUNDS: usize = 60 / ITERATIONS;
 pub(crate) const WORDS: usize = 48 / ITEMS;
 const _: () =
     assert!(ROUNDS * ITERATIONS == 60 && 16 + WORDS * ITEMS == VECTOR_SUMS, "a hash is whole in its time");
-/// The first of its registers: eight for the state, two to compute with.
-pub(crate) const FIRST: usize = 22;
+/// The registers that code between iterations computes in.
+const WORD: &str = "ymm30";
+const FIRST_WORD: &str = "ymm31";
 
-/// The register of a state's word, 0 to 7 for a to h, before the round. A round changes two of them, and all names.
-fn state(word: usize, round: usize) -> String {
-    format!("ymm{}", FIRST + (word + 8 - round % 8) % 8)
+/// The state before a round. c and d are needed for nothing but what d adds to e, so they are in memory only.
+struct State {
+    a: Value,
+    b: Value,
+    e: Value,
+    f: Value,
+    g: Value,
+    h: Value,
+    /// The bits in which b and c differ: those in which a and b did a round before.
+    b_and_c_differ: Value,
+    /// Where a to d are in memory.
+    stored: [Slot; 4],
 }
 
-fn round(i: usize) -> Vec<String> {
-    let [a, b, c, d, e, f, g, h]: [String; 8] = std::array::from_fn(|word| state(word, i));
-    let add = |to: &str, what: &str| format!("vpaddd {to}, {to}, {what}");
-    let mut lines = vec![
-        add(&h, &behind("r9", i as i64)),
-        // Choose f or g.
-        format!("vpxord {ONE}, {f}, {g}"),
-        format!("vpandd {ONE}, {ONE}, {e}"),
-        format!("vpxord {ONE}, {ONE}, {g}"),
-        add(&h, ONE),
-    ];
-    lines.extend(big_sigma(&e, [6, 11, 25]));
-    lines.extend([
-        add(&h, ONE),
-        add(&d, &h),
-        // The majority.
-        format!("vpxord {ONE}, {a}, {b}"),
-        format!("vpxord {TWO}, {b}, {c}"),
-        format!("vpandd {ONE}, {ONE}, {TWO}"),
-        format!("vpxord {ONE}, {ONE}, {b}"),
-        add(&h, ONE),
-    ]);
-    lines.extend(big_sigma(&a, [2, 13, 22]));
-    lines.push(add(&h, ONE));
-    lines
-}
-
-/// Σ0 or Σ1, in [`ONE`]. No ternary operations: they would need the units of the SHA instructions.
-fn big_sigma(source: &str, [a, b, c]: [u32; 3]) -> [String; 5] {
-    [
-        format!("vprord {ONE}, {source}, {a}"),
-        format!("vprord {TWO}, {source}, {b}"),
-        format!("vpxord {ONE}, {ONE}, {TWO}"),
-        format!("vprord {TWO}, {source}, {c}"),
-        format!("vpxord {ONE}, {ONE}, {TWO}"),
-    ]
-}
-
-/// An iteration's rounds and words, and other groups of lines evenly between them, which may use [`ONE`] and [`TWO`] too.
-pub(crate) fn rounds_and_words<const GROUPS: usize>(others: &[Vec<String>; GROUPS]) -> Vec<String> {
-    let due = |rounds: usize| (rounds * GROUPS + ROUNDS / 2) / ROUNDS;
-    let mut lines = Vec::new();
-    for i in 0..ROUNDS {
-        lines.extend(round(i));
-        for i in i * WORDS / ROUNDS..(i + 1) * WORDS / ROUNDS {
-            lines.extend(sum_behind("r10", "rcx", i, VECTOR_SUMS));
-        }
-        lines.extend(others[due(i)..due(i + 1)].iter().flatten().cloned());
+impl State {
+    /// What the iteration before has left.
+    fn load(flow: &mut Flow) -> Self {
+        let [a, b, c, e, f, g, h] = [0, 1, 2, 4, 5, 6, 7].map(|i| flow.load(Slot::VectorState(i)));
+        let stored = std::array::from_fn(Slot::VectorState);
+        Self { a, b, e, f, g, h, b_and_c_differ: flow.xor(b, c), stored }
     }
-    // The next iteration's code is the same, and so are its names.
-    lines.extend(moves::in_circles("vmovdqa32", (0..8).map(|i| (state(i, ROUNDS), state(i, 0))), ONE));
-    lines
+
+    fn round(self, flow: &mut Flow, i: usize) -> Self {
+        let Self { a, b, e, f, g, h, b_and_c_differ, stored } = self;
+        let h = flow.add(h, Slot::Behind("r9", i as i64));
+        // f or g, as e chooses.
+        let choice = flow.xor(f, g);
+        let choice = flow.and(choice, e);
+        let choice = flow.xor(choice, g);
+        let h = flow.add(h, choice);
+        let sigma = flow.big_sigma(e.into(), [6, 11, 25]);
+        let h = flow.add(h, sigma);
+        let next_e = flow.add(h, stored[3]);
+        let a_and_b_differ = flow.xor(a, b);
+        let majority = flow.and(a_and_b_differ, b_and_c_differ);
+        let majority = flow.xor(majority, b);
+        let h = flow.add(h, majority);
+        let sigma = flow.big_sigma(a.into(), [2, 13, 22]);
+        let next_a = flow.add(h, sigma);
+        let stored = [Slot::VectorPast(i), stored[0], stored[1], stored[2]];
+        flow.store(next_a, stored[0]);
+        Self { a: next_a, b: a, e: next_e, f: e, g: f, h: g, b_and_c_differ: a_and_b_differ, stored }
+    }
+
+    /// For the next iteration.
+    fn store(self, flow: &mut Flow) {
+        let [c, d] = [2, 3].map(|i| flow.load(self.stored[i]));
+        let words = [self.a, self.b, c, d, self.e, self.f, self.g, self.h];
+        words.into_iter().enumerate().for_each(|(i, word)| flow.store(word, Slot::VectorState(i)));
+    }
+}
+
+/// An iteration's rounds and words, and evenly between them something else so many times, which is given its number.
+pub(crate) fn rounds_and_words(times: usize, mut other: impl FnMut(&mut Flow, usize)) -> Flow {
+    let mut flow = Flow::beside_rounds();
+    let mut state = State::load(&mut flow);
+    let due = |rounds: usize| (rounds * times + ROUNDS / 2) / ROUNDS;
+    for i in 0..ROUNDS {
+        state = state.round(&mut flow, i);
+        for i in i * WORDS / ROUNDS..(i + 1) * WORDS / ROUNDS {
+            expansion::sum_behind(&mut flow, "r10", "rcx", i, VECTOR_SUMS);
+        }
+        (due(i)..due(i + 1)).for_each(|time| other(&mut flow, time));
+    }
+    state.store(&mut flow);
+    flow
 }
 
 /// Moves the pointers on.
@@ -94,20 +104,25 @@ pub(crate) fn move_on() -> String {
 /// Makes a first message, from word 18 on. `count` is a place to count in.
 pub(crate) fn first_message(count: &str) -> String {
     const AT_ONCE: usize = 2;
-    let words = (0..AT_ONCE).flat_map(|i| sum_behind("r9", "rax", i, VECTOR_SUMS));
+    let mut words = Flow::beside_rounds();
+    (0..AT_ONCE).for_each(|i| expansion::sum_behind(&mut words, "r9", "rax", i, VECTOR_SUMS));
     point("r9", Part::VectorFirst.first(0) + 18)
         + &point_to("rax", Constant::FirstRound(18))
         + &format!("mov {count}, {}\n35:\n", (64 - 18) / AT_ONCE)
-        + &joined(words)
+        + &joined(as_written(&words))
         + &format!("add r9, {}\nadd rax, {}\ndec {count}\njnz 35b\n", AT_ONCE * REGISTER, AT_ONCE * 4)
 }
 
 /// Begins a first hash with round 4, from the version's state at rax and the nonces.
 pub(crate) fn begin_first(nonces: &str) -> String {
-    let mut lines: Vec<String> = (0..8)
-        .map(|i| format!("vpbroadcastd {}, dword ptr [rax + {}]", state(i, 0), 4 * IN_FOURS[i]))
-        .collect();
-    lines.extend([0, 4].map(|i| format!("vpaddd {0}, {0}, ymmword ptr {nonces}", state(i, 0))));
+    let mut lines = Vec::new();
+    for (i, place) in IN_FOURS.into_iter().enumerate() {
+        lines.push(format!("vpbroadcastd {WORD}, dword ptr [rax + {}]", 4 * place));
+        if i % 4 == 0 {
+            lines.push(format!("vpaddd {WORD}, {WORD}, ymmword ptr {nonces}"));
+        }
+        lines.push(format!("vmovdqa32 {}, {WORD}", state(i)));
+    }
     joined(lines) + &point("r9", Part::VectorFirst.first(0) + VECTOR_SUMS + 4)
 }
 
@@ -117,22 +132,24 @@ pub(crate) fn begin_second() -> String {
     let here = |register: usize| behind("r9", register as i64);
     let mut lines = Vec::new();
     for i in 0..8 {
-        let word = state(i, 0);
         let midstate = 4 * Constant::Midstate(i).number();
-        lines.push(format!("vpaddd {word}, {word}, dword ptr [rax + {midstate}]{{1to8}}"));
-        lines.push(format!("vmovdqa32 {}, {word}", here(i)));
+        lines.push(format!("vpbroadcastd {WORD}, dword ptr [rax + {midstate}]"));
+        lines.push(format!("vpaddd {WORD}, {WORD}, {}", state(i)));
+        lines.push(format!("vmovdqa32 {}, {WORD}", here(i)));
         if i > 0 {
-            lines.push(format!("vpaddd {word}, {word}, {}", constant(Constant::SecondRound(i))));
-            lines.push(format!("vmovdqa32 {}, {word}", here(VECTOR_SUMS + i)));
+            lines.push(format!("vpaddd {WORD}, {WORD}, {}", constant(Constant::SecondRound(i))));
+            lines.push(format!("vmovdqa32 {}, {WORD}", here(VECTOR_SUMS + i)));
         }
     }
     // Round 0 starts from constants, and moves all names on by one place.
     for i in [0, 1, 2, 4, 5, 6] {
-        lines.push(format!("vpbroadcastd {}, {}", state(i + 1, 0), word(Constant::Initial(i))));
+        lines.push(format!("vpbroadcastd {WORD}, {}", word(Constant::Initial(i))));
+        lines.push(format!("vmovdqa32 {}, {WORD}", state(i + 1)));
     }
-    lines.push(format!("vmovdqa32 {ONE}, {}", behind("r10", -(VECTOR_SUMS as i64))));
+    lines.push(format!("vmovdqa32 {FIRST_WORD}, {}", behind("r10", -(VECTOR_SUMS as i64))));
     for (i, sum) in [(0, Constant::SecondA), (4, Constant::SecondE)] {
-        lines.push(format!("vpaddd {}, {ONE}, {}", state(i, 0), constant(sum)));
+        lines.push(format!("vpaddd {WORD}, {FIRST_WORD}, {}", constant(sum)));
+        lines.push(format!("vmovdqa32 {}, {WORD}", state(i)));
     }
     joined(lines)
         + &format!("lea rax, [r9 + {}]\nlea r9, [r10 + {REGISTER}]\nmov r10, rax\n", 16 * REGISTER)
@@ -143,7 +160,17 @@ fn constant(constant: Constant) -> String {
     emit::in_all_lanes(constant, LANES)
 }
 
+/// The register so many behind the pointer.
+fn behind(pointer: &'static str, registers: i64) -> String {
+    format!("ymmword ptr {}", written(Slot::Behind(pointer, registers), 0))
+}
+
 /// Ends a second hash: e after round 60 is the word that decides. The mask goes to where rax points.
 pub(crate) fn test() -> String {
-    joined(emit::test(&state(4, 0), &constant(Constant::Zeros), "rax"))
+    let load = format!("vmovdqa32 {WORD}, {}\n", state(4));
+    load + &joined(emit::test(WORD, &constant(Constant::Zeros), "rax"))
+}
+
+fn state(i: usize) -> String {
+    format!("ymmword ptr {}", written(Slot::VectorState(i), 0))
 }

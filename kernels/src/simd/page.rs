@@ -52,8 +52,12 @@ pub(crate) enum Slot {
     /// What round t adds, and the next, of each nonce: of 0, 1, 4 and 5, and of 2, 3, 6 and 7.
     FirstPair(usize, usize),
     SecondPair(usize, usize),
-    /// Several versions: what the rounds of two words add, that are to lie side by side.
-    PairOf(usize),
+    /// What is so many registers behind where this register points, which moves.
+    Behind(&'static str, i64),
+    /// The state of the vector hashes, a to h.
+    VectorState(usize),
+    /// a of that state after the i-th round of an iteration.
+    VectorPast(usize),
     /// The next nonces, and the nonces as words of the header, of the vector hashes.
     VectorCounter,
     VectorNonces,
@@ -91,7 +95,9 @@ impl Slot {
             | Self::Nonces
             | Self::VectorCounter
             | Self::VectorNonces
-            | Self::PairOf(_) => panic!("the page has no such slot"),
+            | Self::Behind(..)
+            | Self::VectorState(_)
+            | Self::VectorPast(_) => panic!("the page has no such slot"),
         }
     }
 }
@@ -136,6 +142,8 @@ pub(crate) enum Constant {
     FirstDH(usize),
     /// Of a version: word i of its midstate.
     Midstate(usize),
+    /// What is so many words behind where this register points, which moves.
+    Behind(&'static str, usize),
 }
 
 /// Words of constants before those of the versions.
@@ -183,6 +191,7 @@ impl Constant {
             Self::FirstH(t) => 6 + 2 * (t - 4),
             Self::FirstDH(t) => 7 + 2 * (t - 4),
             Self::Midstate(i) => 12 + i,
+            Self::Behind(..) => panic!("it has no place of its own"),
         }
     }
 }

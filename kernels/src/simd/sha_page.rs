@@ -37,6 +37,8 @@ pub(crate) enum Part {
 
 /// Items in the time of one vector item.
 pub(crate) const ITEMS: usize = 8;
+/// Rounds of one that are in an iteration, since two items of it are under way.
+pub(crate) const VECTOR_ROUNDS: usize = 120 / ITEMS;
 /// Iterations from a first hash to its mask: with one version, whose message is made in the iteration before, and with
 /// several. Of vector items, times of [`ITEMS`].
 pub(crate) const LAG_OF_ONE: usize = 4;
@@ -58,7 +60,7 @@ impl Part {
     /// How many registers it has.
     pub(crate) const fn len(self) -> usize {
         match self {
-            Self::Rest => 55,
+            Self::Rest => 60 + VECTOR_ROUNDS,
             Self::First => WORDS - 18 + 1,
             Self::Second => 55,
             Self::Starts => VERSIONS,
@@ -113,14 +115,15 @@ pub(crate) const fn place(slot: Slot) -> (Part, usize) {
         Slot::VectorCounter => (Part::Rest, 51),
         Slot::VectorNonces => (Part::VectorFirst, 3),
         Slot::Nonces => (Part::Words, 3),
-        Slot::PairOf(i) => (Part::Rest, 52 + i),
+        Slot::VectorState(i) => (Part::Rest, 52 + i),
+        Slot::VectorPast(i) => (Part::Rest, 60 + i),
         Slot::FirstPair(t, half) => (Part::First, t - 18 + half),
         Slot::Added => (Part::First, WORDS - 18),
         Slot::SecondAdded => (Part::Second, 54),
         Slot::SecondPair(t @ 1..8, half) => (Part::Second, t - 1 + half),
         Slot::SecondPair(t @ 15.., half) => (Part::Second, t - 7 + half),
         Slot::SecondPair(..) => panic!("words 9 to 14 are constants"),
-        Slot::Carried(_) | Slot::Sum(_) => panic!("this code has no such slot"),
+        Slot::Carried(_) | Slot::Sum(_) | Slot::Behind(..) => panic!("this code has no such slot"),
     };
     assert!(register < part.len(), "a slot is within its part");
     (part, register)
