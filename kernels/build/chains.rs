@@ -14,7 +14,6 @@
 
 use crate::emit::address;
 use crate::message::LAST_ROUND;
-use crate::moves;
 use crate::page::{Constant, IN_FOURS, Slot};
 use crate::places::{read, written};
 use crate::sha_page::{LANES, REGISTER};
@@ -24,6 +23,8 @@ const CHAINS: usize = 7;
 /// Steps of a first hash, from round 4 on, and of a second, from round 1 on. The round before only adds a word to what is known.
 const FIRST_STEPS: usize = 30;
 const SECOND_STEPS: usize = LAST_ROUND / 2;
+/// A register that holds nothing between iterations.
+const SPARE: usize = 15;
 /// The mask that has a and e.
 const A_AND_E: &str = "k2";
 /// Slots in an iteration.
@@ -203,10 +204,22 @@ pub(crate) fn rounds() -> Rounds {
 
 /// Whose turn is first in the next iteration is another chain than in this one.
 fn moves(states: &[State]) -> Vec<String> {
-    let register = |number: usize| format!("xmm{number}");
     let moves = (0..CHAINS).flat_map(|chain| {
         let (from, to) = (states[(SLOTS + chain) % CHAINS], State::of_chain(chain));
         [(from.abef, to.abef), (from.cdgh, to.cdgh)]
     });
-    moves::in_circles("movdqa", moves.map(|(from, to)| (register(from), register(to))), "xmm15")
+    let mut left: Vec<(usize, usize)> = moves.filter(|(from, to)| from != to).collect();
+    let mut lines = Vec::new();
+    let mut from_to = |from, to| lines.push(format!("vmovdqa xmm{to}, xmm{from}"));
+    // They form circles, and of each circle one value waits in a spare register.
+    while let Some((_, first)) = left.first().copied() {
+        from_to(first, SPARE);
+        let mut to = first;
+        while let Some(at) = left.iter().position(|(_, moved)| *moved == to) {
+            let (from, _) = left.swap_remove(at);
+            from_to(if from == first { SPARE } else { from }, to);
+            to = from;
+        }
+    }
+    lines
 }

@@ -22,7 +22,7 @@ pub(crate) struct Pace<'a> {
 /// The order in which the instructions should come.
 ///
 /// # Panics
-/// When the registers do not suffice.
+/// When it comes to where no instruction has a register left. Other numbers lead elsewhere, more registers need not.
 pub(crate) fn order(flow: &Flow, pace: &Pace<'_>) -> Vec<usize> {
     let waits_for = dependencies(flow, pace.latencies);
     let mut order: Vec<usize> = Vec::new();
@@ -52,7 +52,7 @@ pub(crate) fn order(flow: &Flow, pace: &Pace<'_>) -> Vec<usize> {
         let could = left.filter_map(|i| Some((waits(i)?, i))).filter(|(_, i)| fits(*i));
         let could = could.map(|(waits, i)| (waits, place(i), i));
         let next = could.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let (_, _, next) = next.expect("the registers suffice");
+        let (_, _, next) = next.expect("with other numbers, an order may need fewer registers");
         come_at[next] = Some(now);
         alive.run(&flow.instructions[next]);
         order.push(next);

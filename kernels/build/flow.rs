@@ -9,7 +9,7 @@ use crate::page::{Constant, Slot};
 
 /// What one instruction makes. Made once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Value(pub(crate) usize);
+pub(crate) struct Value(usize);
 
 /// What an instruction takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub(crate) struct Flow {
     values: usize,
     stream: Stream,
     /// Whether it is for code beside the SHA instructions, which take a load and one of the units of ternary operations each
-    /// cycle: an exclusive or takes two values and not three, and what is needed three times is loaded once.
+    /// cycle: an exclusive or takes two values and not three, and what is needed several times is to be loaded once.
     beside_rounds: bool,
 }
 
@@ -147,7 +147,7 @@ impl Flow {
         Self { beside_rounds: true, ..Self::new() }
     }
 
-    /// All of these flows at once: each one's instructions evenly over its part of the time, which is from 0 to 1.
+    /// All of these flows at once: each one's instructions evenly over its part of the order, which goes from 0 to 1.
     pub(crate) fn side_by_side<const FLOWS: usize>(flows: [(Self, Range<f64>); FLOWS]) -> Self {
         let mut all = Self::beside_rounds();
         let mut timed = Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! What lives here: the loops around the code of AVX-512 alone, and the files. What does not: what it computes
 //! (`message.rs`, `scan.rs`), and how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) →
-//! registers and text (`emit.rs`); the code of both (`sha_avx512.rs`), whose messages have an order of their own
-//! (`even.rs`); and that of the SHA instructions alone, which is placed by hand (`sha_ni.rs`). The files go to the build's
+//! registers and text (`emit.rs`); the code of both (`sha_avx512.rs`), where what comes beside the rounds has an
+//! order of its own (`even.rs`); and that of the SHA instructions alone, which is placed by hand (`sha_ni.rs`). The files go to the build's
 //! folder, and `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs
 //! 40 % of the speed.
 
@@ -13,7 +13,6 @@ mod even;
 mod expansion;
 mod flow;
 mod message;
-mod moves;
 #[path = "../src/simd/page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod page;

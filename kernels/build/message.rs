@@ -188,15 +188,7 @@ pub(crate) fn first_message() -> Flow {
     flow
 }
 
-/// The masks of the last words.
-pub(crate) fn test() -> Flow {
-    let mut flow = Flow::beside_rounds();
-    let words = flow.load(Slot::LastWords);
-    flow.test(words, Constant::Zeros);
-    flow
-}
-
-/// The same without the sums, and the nonces as a message word.
+/// What several versions' first hashes take of the next nonces before there are sums: the nonces alone, also as a message word.
 pub(crate) fn next_nonces() -> Flow {
     let mut flow = Flow::beside_rounds();
     let nonces = nonces(&mut flow, Slot::Counter);

@@ -24,7 +24,7 @@ pub(crate) const ITERATIONS: usize = ITEMS / 2;
 pub(crate) const WORDS: usize = 48 / ITEMS;
 const _: () =
     assert!(ROUNDS * ITERATIONS == 60 && 16 + WORDS * ITEMS == VECTOR_SUMS, "a hash is whole in its time");
-/// The registers that code between iterations computes in.
+/// Registers for what begins and ends hashes.
 const WORD: &str = "ymm30";
 const FIRST_WORD: &str = "ymm31";
 
@@ -68,7 +68,10 @@ impl State {
         let sigma = flow.big_sigma(a.into(), [2, 13, 22]);
         let next_a = flow.add(h, sigma);
         let stored = [Slot::VectorPast(i), stored[0], stored[1], stored[2]];
-        flow.store(next_a, stored[0]);
+        // From three rounds later on it is d, and the last ones' go elsewhere.
+        if i + 2 < ROUNDS {
+            flow.store(next_a, stored[0]);
+        }
         Self { a: next_a, b: a, e: next_e, f: e, g: f, h: g, b_and_c_differ: a_and_b_differ, stored }
     }
 

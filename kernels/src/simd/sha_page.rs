@@ -37,7 +37,7 @@ pub(crate) enum Part {
 
 /// Items in the time of one vector item.
 pub(crate) const ITEMS: usize = 8;
-/// Rounds of one that are in an iteration, since two items of it are under way.
+/// Rounds of it in an iteration: its two hashes have 60 each.
 pub(crate) const VECTOR_ROUNDS: usize = 120 / ITEMS;
 /// Iterations from a first hash to its mask: with one version, whose message is made in the iteration before, and with
 /// several. Of vector items, times of [`ITEMS`].
@@ -60,7 +60,7 @@ impl Part {
     /// How many registers it has.
     pub(crate) const fn len(self) -> usize {
         match self {
-            Self::Rest => 60 + VECTOR_ROUNDS,
+            Self::Rest => 60 + VECTOR_ROUNDS - 2,
             Self::First => WORDS - 18 + 1,
             Self::Second => 55,
             Self::Starts => VERSIONS,

@@ -327,14 +327,14 @@ impl Page {
         let mut masks = [0; MASKS];
         let masks = &mut masks[..shares.repetitions * (repeated.items + repeated.vector_items)];
         self.run(code, repeated, shares.repetitions, masks);
+        let (masks, of_vectors) = masks.split_at(shares.repetitions * repeated.items);
+        let masks = &masks[repeated.lag..][..shares.batches * self.versions];
+        let of_vectors = &of_vectors[repeated.vector_lag..][..shares.vector_batches * self.versions];
         // So it is nearly always, and told much faster than by one mask after another.
-        if masks.iter().fold(0, |any, mask| any | *mask) == 0 {
+        if [masks, of_vectors].iter().all(|masks| masks.iter().fold(0, |any, mask| any | mask) == 0) {
             return;
         }
-        let (masks, of_vectors) = masks.split_at(shares.repetitions * repeated.items);
-        let masks = masks[repeated.lag..].chunks_exact(self.versions).take(shares.batches);
-        let of_vectors = of_vectors.get(repeated.vector_lag..).unwrap_or_default();
-        let of_vectors = of_vectors.chunks_exact(self.versions).take(shares.vector_batches);
+        let [masks, of_vectors] = [masks, of_vectors].map(|masks| masks.chunks_exact(self.versions));
         for (batch, masks) in masks.chain(of_vectors).enumerate() {
             (0..).zip(masks).for_each(|(version, mask)| give(nonce_of(batch), version, *mask));
         }
