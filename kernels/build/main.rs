@@ -2,10 +2,10 @@
 //!
 //! What lives here: the loops around the code of AVX-512 alone, and the files. What does not: what it computes
 //! (`message.rs`, `scan.rs`), and how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) →
-//! registers and text (`emit.rs`); the code of both (`sha_avx512.rs`), where what comes beside the rounds has an
-//! order of its own (`even.rs`); and that of the SHA instructions alone, which is placed by hand (`sha_ni.rs`). The files go to the build's
-//! folder, and `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs
-//! 40 % of the speed.
+//! registers and text (`emit.rs`); the code of both (`sha_avx512.rs`), where what comes beside the rounds has an order of its
+//! own (`even.rs`); and that of the SHA instructions alone, which is placed by hand (`sha_ni.rs`). The files go to the
+//! build's folder, and `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that
+//! costs 40 % of the speed.
 
 mod chains;
 mod emit;

@@ -1,15 +1,25 @@
-//! Where the slots of the code with the SHA instructions are, as addresses in its assembly.
+//! Where the code with the SHA instructions has its values: registers, and slots as addresses in its assembly.
 //!
-//! What lives here: which pointer leads to which part of the memory (`src/simd/sha_page.rs`), and how far. What does not:
-//! who moves the pointers (`sha_avx512.rs`).
+//! What lives here: which registers the rounds leave; which pointer leads to which part of the memory
+//! (`src/simd/sha_page.rs`), and how far. What does not: who moves the pointers (`sha_avx512.rs`).
 //!
 //! rdi points at the middle of the first part, and reaches all that is there once; r12 and rbp at the middles of the
 //! messages that the rounds read, r13 and rbx at those that are written. (Where a first message is made of several
 //! versions, r13 moves.)
 
-use crate::emit::address;
+use crate::emit::{self, Machine, address};
+use crate::flow::Flow;
 use crate::page::{Constant, Slot};
-use crate::sha_page::{self, Part, REGISTER};
+use crate::sha_page::{self, LANES, Part, REGISTER};
+
+/// Halves of AVX-512's registers, but for those of the rounds.
+pub(crate) const MACHINE: Machine =
+    Machine { name: "ymm", registers: 15..32, lanes: LANES, slot: |slot| written(slot, 0) };
+
+/// The flow's instructions as they come.
+pub(crate) fn as_written(flow: &Flow) -> Vec<String> {
+    emit::emit_as_written(flow, &MACHINE)
+}
 
 /// A byte of the slot. Some parts have a pointer for each use.
 fn at(slot: Slot, byte: usize, [first, second]: [&str; 2]) -> String {

@@ -23,29 +23,17 @@
 use std::ops::Range;
 
 use crate::chains;
-use crate::emit::{self, Machine, joined};
+use crate::emit::{self, joined};
 use crate::even::{self, Pace};
 use crate::expansion;
 use crate::flow::Flow;
 use crate::message::{self, Pairs};
 use crate::page::{Constant, Slot, VERSION_WORDS};
-use crate::places::{point, point_to, written};
+use crate::places::{MACHINE, as_written, point, point_to, written};
 use crate::schedule::Latencies;
 use crate::sha_page::{ITEMS, LANES, PAIRS, PARTS, Part, REGISTER, VECTOR_SUMS};
 use crate::vector;
 use crate::weave;
-
-/// The registers that the rounds leave.
-const REGISTERS: Range<usize> = 15..32;
-
-/// Halves of AVX-512's registers.
-const MACHINE: Machine =
-    Machine { name: "ymm", registers: REGISTERS, lanes: LANES, slot: |slot| written(slot, 0) };
-
-/// The flow's instructions as they come.
-pub(crate) fn as_written(flow: &Flow) -> Vec<String> {
-    emit::emit_as_written(flow, &MACHINE)
-}
 
 /// How all else comes between the rounds' steps.
 struct Spread {
@@ -79,7 +67,7 @@ const TEST: Range<f64> = 0.55..0.56;
 fn body(flow: &Flow, Spread { latencies, window, begin, straight }: &Spread) -> String {
     let rounds = chains::rounds();
     let in_a_cycle = flow.instructions.len() as f64 / chains::SLOTS as f64;
-    let pace = Pace { in_a_cycle, latencies, window: *window, registers: REGISTERS.len() };
+    let pace = Pace { in_a_cycle, latencies, window: *window, registers: MACHINE.registers.len() };
     let beside = emit::emit(flow, &even::order(flow, &pace), &MACHINE);
     let lines = weave::woven(&rounds.slots, &beside, *begin, *straight);
     check(&lines, rounds.late);
@@ -238,7 +226,7 @@ fn between_phases() -> String {
         format!("{first_start}mov {start}, rax\n{nonces}\n"),
         vector::first_message(&count),
         format!("34:\nmov rax, {start}\n"),
-        vector::begin_first(&written(Slot::VectorNonces, 0)),
+        vector::begin_first(),
         phase("30b"),
     ]
     .concat()

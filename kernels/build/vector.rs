@@ -11,12 +11,11 @@
 //! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
 //! constants; rax is free between iterations. From one iteration to the next, nothing is in vector registers.
 
-use crate::emit::{self, joined, word};
+use crate::emit::{self, joined};
 use crate::expansion;
 use crate::flow::{Flow, Value};
 use crate::page::{Constant, IN_FOURS, Slot};
-use crate::places::{point, point_to, written};
-use crate::sha_avx512::as_written;
+use crate::places::{as_written, point, point_to, written};
 use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_ROUNDS as ROUNDS, VECTOR_SUMS};
 
 /// Iterations in which a hash's rounds are.
@@ -24,9 +23,6 @@ pub(crate) const ITERATIONS: usize = ITEMS / 2;
 pub(crate) const WORDS: usize = 48 / ITEMS;
 const _: () =
     assert!(ROUNDS * ITERATIONS == 60 && 16 + WORDS * ITEMS == VECTOR_SUMS, "a hash is whole in its time");
-/// Registers for what begins and ends hashes.
-const WORD: &str = "ymm30";
-const FIRST_WORD: &str = "ymm31";
 
 /// The state before a round. c and d are needed for nothing but what d adds to e, so they are in memory only.
 struct State {
@@ -117,63 +113,50 @@ pub(crate) fn first_message(count: &str) -> String {
 }
 
 /// Begins a first hash with round 4, from the version's state at rax and the nonces.
-pub(crate) fn begin_first(nonces: &str) -> String {
-    let mut lines = Vec::new();
+pub(crate) fn begin_first() -> String {
+    let mut flow = Flow::beside_rounds();
     for (i, place) in IN_FOURS.into_iter().enumerate() {
-        lines.push(format!("vpbroadcastd {WORD}, dword ptr [rax + {}]", 4 * place));
+        let mut word = flow.load(Constant::Behind("rax", place));
         if i % 4 == 0 {
-            lines.push(format!("vpaddd {WORD}, {WORD}, ymmword ptr {nonces}"));
+            word = flow.add(word, Slot::VectorNonces);
         }
-        lines.push(format!("vmovdqa32 {}, {WORD}", state(i)));
+        flow.store(word, Slot::VectorState(i));
     }
-    joined(lines) + &point("r9", Part::VectorFirst.first(0) + VECTOR_SUMS + 4)
+    joined(as_written(&flow)) + &point("r9", Part::VectorFirst.first(0) + VECTOR_SUMS + 4)
 }
 
 /// From a first hash to the second one of the item before. The version's words are at rax; the item's second message is to
 /// be made where r9 points, that of the one before is where r10 has moved to the end of.
 pub(crate) fn begin_second() -> String {
-    let here = |register: usize| behind("r9", register as i64);
-    let mut lines = Vec::new();
+    let mut flow = Flow::beside_rounds();
+    let here = |register: usize| Slot::Behind("r9", register as i64);
     for i in 0..8 {
-        let midstate = 4 * Constant::Midstate(i).number();
-        lines.push(format!("vpbroadcastd {WORD}, dword ptr [rax + {midstate}]"));
-        lines.push(format!("vpaddd {WORD}, {WORD}, {}", state(i)));
-        lines.push(format!("vmovdqa32 {}, {WORD}", here(i)));
+        let word = flow.load(Slot::VectorState(i));
+        let word = flow.add(word, Constant::Behind("rax", Constant::Midstate(i).number()));
+        flow.store(word, here(i));
         if i > 0 {
-            lines.push(format!("vpaddd {WORD}, {WORD}, {}", constant(Constant::SecondRound(i))));
-            lines.push(format!("vmovdqa32 {}, {WORD}", here(VECTOR_SUMS + i)));
+            let sum = flow.add(word, Constant::SecondRound(i));
+            flow.store(sum, here(VECTOR_SUMS + i));
         }
     }
     // Round 0 starts from constants, and moves all names on by one place.
     for i in [0, 1, 2, 4, 5, 6] {
-        lines.push(format!("vpbroadcastd {WORD}, {}", word(Constant::Initial(i))));
-        lines.push(format!("vmovdqa32 {}, {WORD}", state(i + 1)));
+        let word = flow.load(Constant::Initial(i));
+        flow.store(word, Slot::VectorState(i + 1));
     }
-    lines.push(format!("vmovdqa32 {FIRST_WORD}, {}", behind("r10", -(VECTOR_SUMS as i64))));
-    for (i, sum) in [(0, Constant::SecondA), (4, Constant::SecondE)] {
-        lines.push(format!("vpaddd {WORD}, {FIRST_WORD}, {}", constant(sum)));
-        lines.push(format!("vmovdqa32 {}, {WORD}", state(i)));
+    let first = flow.load(Slot::Behind("r10", -(VECTOR_SUMS as i64)));
+    for (i, known) in [(0, Constant::SecondA), (4, Constant::SecondE)] {
+        let word = flow.add(first, known);
+        flow.store(word, Slot::VectorState(i));
     }
-    joined(lines)
+    joined(as_written(&flow))
         + &format!("lea rax, [r9 + {}]\nlea r9, [r10 + {REGISTER}]\nmov r10, rax\n", 16 * REGISTER)
         + &point_to("rcx", Constant::SecondRound(16))
 }
 
-fn constant(constant: Constant) -> String {
-    emit::in_all_lanes(constant, LANES)
-}
-
-/// The register so many behind the pointer.
-fn behind(pointer: &'static str, registers: i64) -> String {
-    format!("ymmword ptr {}", written(Slot::Behind(pointer, registers), 0))
-}
-
 /// Ends a second hash: e after round 60 is the word that decides. The mask goes to where rax points.
 pub(crate) fn test() -> String {
-    let load = format!("vmovdqa32 {WORD}, {}\n", state(4));
-    load + &joined(emit::test(WORD, &constant(Constant::Zeros), "rax"))
-}
-
-fn state(i: usize) -> String {
-    format!("ymmword ptr {}", written(Slot::VectorState(i), 0))
+    const WORD: &str = "ymm31";
+    let load = format!("vmovdqa32 {WORD}, ymmword ptr {}\n", written(Slot::VectorState(4), 0));
+    load + &joined(emit::test(WORD, &emit::in_all_lanes(Constant::Zeros, LANES), "rax"))
 }

@@ -60,6 +60,7 @@ impl Part {
     /// How many registers it has.
     pub(crate) const fn len(self) -> usize {
         match self {
+            // Of the last two rounds there is no past.
             Self::Rest => 60 + VECTOR_ROUNDS - 2,
             Self::First => WORDS - 18 + 1,
             Self::Second => 55,
