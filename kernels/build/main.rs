@@ -2,21 +2,18 @@
 //!
 //! What lives here: the loops around the code of AVX-512 alone, and the files. What does not: what it computes
 //! (`message.rs`, `scan.rs`), and how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) →
-//! registers and text (`emit.rs`); the code of both (`sha_avx512.rs`), where what comes beside the rounds has an order of its
-//! own (`even.rs`); and that of the SHA instructions alone, which is placed by hand (`sha_ni.rs`). The files go to the
-//! build's folder, and `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that
-//! costs 40 % of the speed.
+//! registers and text (`emit.rs`); the code of both (`sha_avx512/`), where what comes beside the rounds has an order of its
+//! own; and that of the SHA instructions alone, which is placed by hand (`sha_ni/`). The files go to the build's folder, and
+//! `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs 40 % of the
+//! speed.
 
 mod chains;
 mod emit;
-mod even;
-mod expansion;
 mod flow;
 mod message;
 #[path = "../src/simd/page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod page;
-mod places;
 mod scan;
 mod schedule;
 mod sha_avx512;
@@ -24,8 +21,6 @@ mod sha_ni;
 #[path = "../src/simd/sha_page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod sha_page;
-mod vector;
-mod weave;
 
 use std::path::Path;
 use std::{env, fs};
@@ -46,7 +41,7 @@ fn main() {
         ("avx512_versions.s", several_versions()),
         ("sha_avx512_one.s", sha_avx512::one_version()),
         ("sha_avx512_versions.s", sha_avx512::several_versions()),
-        ("sha_ni.s", sha_ni::code()),
+        ("sha_ni.s", sha_ni::one::code()),
     ] {
         fs::write(Path::new(&folder).join(file), text).expect("cargo's folder can be written to");
     }

@@ -1,7 +1,7 @@
 //! SHA-256's message words, a register of nonces at a time.
 //!
 //! What lives here: the words of both hashes' blocks, with everything dropped that is constant. What does not: the rounds
-//! that use them (`scan.rs`, `sha_avx512.rs`), and the constants' values (`src/simd/wide.rs`).
+//! that use them (`scan.rs`, `sha_avx512/`), and the constants' values (`src/simd/wide.rs`).
 
 use crate::flow::{Flow, Source, Unpack, Value};
 use crate::page::{Constant, Slot};

@@ -2,7 +2,7 @@
 //!
 //! What lives here: `avx512`, all of it by AVX-512's foundation (F), which rotates in one instruction and computes any
 //! function of three bits in one; and `sha-avx512`, whose rounds are mostly the SHA instructions'. What does not: the code
-//! (`build/scan.rs`, `build/sha_avx512.rs`), and how it is called (`wide.rs`).
+//! (`build/scan.rs`, `build/sha_avx512/`), and how it is called (`wide.rs`).
 
 #![allow(unsafe_code)]
 

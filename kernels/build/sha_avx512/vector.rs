@@ -1,7 +1,7 @@
 //! Vector hashes: by AVX-512 alone, beside those whose rounds are the SHA instructions'.
 //!
 //! What lives here: their rounds, and what comes before, between and after their two hashes. What does not: how message
-//! words are made (`expansion.rs`), and the loop (`sha_avx512.rs`).
+//! words are made (`expansion.rs`), and the loop (`mod.rs`).
 //!
 //! The SHA instructions' units are always busy, and the others are not. So in eight iterations there is one vector item more:
 //! a batch of nonces in one version. Each iteration has fifteen of its rounds and six words of a second message, and
@@ -11,11 +11,11 @@
 //! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
 //! constants; rax is free between iterations. From one iteration to the next, nothing is in vector registers.
 
+use super::expansion;
+use super::places::{as_written, point, point_to, written};
 use crate::emit::{self, joined};
-use crate::expansion;
 use crate::flow::{Flow, Value};
 use crate::page::{Constant, IN_FOURS, Slot};
-use crate::places::{as_written, point, point_to, written};
 use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_ROUNDS as ROUNDS, VECTOR_SUMS};
 
 /// Iterations in which a hash's rounds are.

@@ -1,7 +1,7 @@
 //! Where the code with the SHA instructions has its values: registers, and slots as addresses in its assembly.
 //!
 //! What lives here: which registers the rounds leave; which pointer leads to which part of the memory
-//! (`src/simd/sha_page.rs`), and how far. What does not: who moves the pointers (`sha_avx512.rs`).
+//! (`src/simd/sha_page.rs`), and how far. What does not: who moves the pointers (`mod.rs`).
 //!
 //! rdi points at the middle of the first part, and reaches all that is there once; r12 and rbp at the middles of the
 //! messages that the rounds read, r13 and rbx at those that are written. (Where a first message is made of several

@@ -1,7 +1,8 @@
 //! Rounds by the SHA instructions, on messages that AVX-512 makes for eight nonces at once.
 //!
-//! What lives here: the loops: which iteration makes what, and who points where. What does not: the rounds (`chains.rs`),
-//! the messages' instructions (`message.rs`), the vector hashes (`vector.rs`), and how it all is put together (`weave.rs`).
+//! What lives here: the loops: which iteration makes what, and who points where. What does not: the rounds (`chains.rs`,
+//! `ends.rs`), the messages' instructions (`message.rs`), the vector hashes (`vector.rs`), and how it all is put together
+//! (`weave.rs`).
 //!
 //! Two rounds of one hash are one instruction that starts each cycle (Zen 4) and takes four. The SHA instructions' own
 //! messages take more of the units than the rounds do, and AVX-512 alone is slower in the rounds; together they need
@@ -20,20 +21,25 @@
 //! the first message that is being made, at its words and at their round constants; rax tells how many versions of the
 //! batch are left; r9, r10 and rcx are of the vector hashes. What changes less often is on the stack.
 
+mod ends;
+mod even;
+mod expansion;
+mod places;
+mod vector;
+mod weave;
+
 use std::ops::Range;
 
+use self::ends::ByWord;
+use self::even::Pace;
+use self::places::{MACHINE, as_written, point, point_to, written};
 use crate::chains;
 use crate::emit::{self, joined};
-use crate::even::{self, Pace};
-use crate::expansion;
 use crate::flow::Flow;
 use crate::message::{self, Pairs};
 use crate::page::{Constant, Slot, VERSION_WORDS};
-use crate::places::{MACHINE, as_written, point, point_to, written};
 use crate::schedule::Latencies;
 use crate::sha_page::{ITEMS, LANES, PAIRS, PARTS, Part, REGISTER, VECTOR_SUMS};
-use crate::vector;
-use crate::weave;
 
 /// How all else comes between the rounds' steps.
 struct Spread {
@@ -65,8 +71,8 @@ const TEST: Range<f64> = 0.55..0.56;
 
 /// An iteration but for the pointers: the rounds, and the flow's instructions evenly between them.
 fn body(flow: &Flow, Spread { latencies, window, begin, straight }: &Spread) -> String {
-    let rounds = chains::rounds();
-    let in_a_cycle = flow.instructions.len() as f64 / chains::SLOTS as f64;
+    let rounds = chains::rounds::<ByWord>();
+    let in_a_cycle = flow.instructions.len() as f64 / rounds.slots.len() as f64;
     let pace = Pace { in_a_cycle, latencies, window: *window, registers: MACHINE.registers.len() };
     let beside = emit::emit(flow, &even::order(flow, &pace), &MACHINE);
     let lines = weave::woven(&rounds.slots, &beside, *begin, *straight);
@@ -78,7 +84,7 @@ fn body(flow: &Flow, Spread { latencies, window, begin, straight }: &Spread) -> 
 /// while upper halves of their registers hold something. (Register 15 is none of theirs.)
 fn begin_and_end() -> (String, String) {
     const KEPT: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
-    let mut begin = format!("vzeroupper\n{}", chains::begin());
+    let mut begin = format!("vzeroupper\n{}", ends::begin());
     let mut end = "vzeroupper\nret\n".to_owned();
     for register in KEPT {
         begin += &format!("push {register}\n");
@@ -132,7 +138,7 @@ fn check(lines: &[String], late: usize) {
     assert!(before.iter().filter(|line| is_end(line)).count() == late, "last words are tested in time");
     // What ends a hash writes over the word of the nonce before. The late ones are the last of those of an iteration.
     let ends: Vec<&String> = lines[before.len()..].iter().chain(before).filter(|line| is_end(line)).collect();
-    let in_order = (0..LANES).rev().zip(&ends).all(|(nonce, line)| line.contains(&chains::last_word(nonce)));
+    let in_order = (0..LANES).rev().zip(&ends).all(|(nonce, line)| line.contains(&ends::last_word(nonce)));
     assert!(ends.len() == LANES && in_order, "no last word is written over");
     // Where second messages are written, the second hashes of the iteration before still read.
     let offset = |line: &str| {

@@ -1,0 +1,3 @@
+//! The code for the SHA instructions alone.
+
+pub(crate) mod one;
