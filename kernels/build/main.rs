@@ -41,7 +41,8 @@ fn main() {
         ("avx512_versions.s", several_versions()),
         ("sha_avx512_one.s", sha_avx512::one_version()),
         ("sha_avx512_versions.s", sha_avx512::several_versions()),
-        ("sha_ni.s", sha_ni::one::code()),
+        ("sha_ni_one.s", sha_ni::one::code()),
+        ("sha_ni_versions.s", sha_ni::several::code()),
     ] {
         fs::write(Path::new(&folder).join(file), text).expect("cargo's folder can be written to");
     }

@@ -1,3 +1,4 @@
 //! The code for the SHA instructions alone.
 
 pub(crate) mod one;
+pub(crate) mod several;

@@ -1,7 +1,7 @@
 //! The code for the CPU's SHA-256 instructions.
 //!
 //! What lives here: the order of the instructions and their registers, placed by hand. What does not: the constants'
-//! values and the loop's caller (`src/simd/sha_ni.rs`), which also says where in its memory each lies: names in braces
+//! values and the loop's caller (`src/simd/sha_ni/one.rs`), which also says where in its memory each lies: names in braces
 //! are offsets that it fills in.
 //!
 //! `sha256rnds2` starts every other cycle (Zen 5) and takes four, and all else fits beside it: what counts is that one

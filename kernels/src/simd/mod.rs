@@ -1,7 +1,7 @@
 //! The kernels on x86-64's vector registers.
 //!
 //! `sse2.rs` and `avx2.rs` hold a register type's [`Lanes`](crate::lanes::Lanes) and the kernel, no SHA-256.
-//! `avx512.rs` (by `wide.rs`) and `sha_ni.rs` call code that the build script wrote: it knows when each instruction should
+//! `avx512.rs` (by `wide.rs`) and `sha_ni/` call code that the build script wrote: it knows when each instruction should
 //! run, and compilers do not.
 //!
 //! Why the `unsafe` in them is sound: an instruction may only run on a CPU that has it. A `Cpu` or a `Code` is made after

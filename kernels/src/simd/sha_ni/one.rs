@@ -1,21 +1,20 @@
-//! One nonce after another by the CPU's SHA-256 instructions.
+//! One version after another by the CPU's SHA-256 instructions.
 //!
 //! What lives here: the constants that the code needs, where they lie, and the call. What does not: the code, which
-//! the build script writes (`build/sha_ni/one.rs`). Message words go four to a register. The way of the data: a version's
-//! states and the tail → memory → the code, which gives the last word of each nonce's hash → those with zeros in the
-//! right places are judged by the whole hash.
+//! the build script writes (`build/sha_ni/one.rs`). The way of the data: a version's states and the tail → memory → the code,
+//! which gives the last word of each nonce's hash → those with zeros in the right places are judged by the whole hash.
 
 #![allow(unsafe_code)]
 
 use std::arch::naked_asm;
 use std::mem::offset_of;
 
-use super::sha_state::{Four, abef_cdgh};
-use crate::kernel::{Kernel, hashes};
+use super::super::sha_state::{Four, abef_cdgh};
+use super::{any_without, round_constants, second_constants, sum};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
-use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
+use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, Midstate, Tail};
 use crate::work::{Found, Work};
 
 /// Nonces in an iteration of the code.
@@ -23,48 +22,24 @@ const NONCES: u32 = 2;
 /// Iterations in one call at most, of which the first repeats the one before: half a chunk.
 const ITERATIONS: usize = 2049;
 
-#[derive(Debug)]
-pub(crate) struct ShaNi;
+/// Proof that this CPU has the SHA extensions, and SSSE3, which the code uses as well.
+#[derive(Clone, Copy)]
+pub(super) struct Cpu(());
 
-impl Kernel for ShaNi {
-    fn name(&self) -> &'static str {
-        "sha-ni"
-    }
-
-    fn is_supported(&self) -> bool {
-        Cpu::detect().is_some()
-    }
-
-    fn chunk(&self) -> u64 {
-        1 << 13
-    }
-
-    fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
-        let cpu = Cpu::detect().expect("callers ask is_supported first, as the trait says");
-        let found_before = found.len();
-        let mut memory = Memory::new(work.tail());
-        for (version, midstate) in (0..).zip(work.midstates()) {
-            memory.set_version(midstate);
-            scan_pairs(cpu, &mut memory, work, version, range, found);
-        }
-        for nonce in range.after_batches(NONCES) {
-            search::judge_all_versions(work, nonce, found);
-        }
-        if work.versions() > 1 {
-            found[found_before..].sort_unstable();
-        }
-        hashes(work, range)
+impl Cpu {
+    pub(super) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3")).then_some(Self(()))
     }
 }
 
-/// Proof that this CPU has the SHA extensions, and SSSE3, which the code uses as well.
-#[derive(Clone, Copy)]
-struct Cpu(());
-
-impl Cpu {
-    fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3")).then_some(Self(()))
+/// Scans the whole batches of the range, and gives how many nonces are in one.
+pub(super) fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u32 {
+    let mut memory = Memory::new(work.tail());
+    for (version, midstate) in (0..).zip(work.midstates()) {
+        memory.set_version(midstate);
+        scan_pairs(cpu, &mut memory, work, version, range, found);
     }
+    NONCES
 }
 
 /// Scans one version's pairs of nonces.
@@ -84,10 +59,10 @@ fn scan_pairs(
         let words = &mut words[..=count];
         // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
         // aligned as it wants them, and writes one pair of words an iteration.
-        unsafe { scan(memory, words.as_mut_ptr(), first, words.len() as u64) };
+        unsafe { run(memory, words.as_mut_ptr(), first, words.len() as u64) };
         // An iteration ends the hashes that the one before began.
         let last_words = words[1..].as_flattened();
-        if last_words.iter().any(|word| word & zeros == 0) {
+        if any_without(last_words, zeros) {
             for (i, _) in (0..).zip(last_words).filter(|(_, word)| **word & zeros == 0) {
                 search::judge(work, version, first.wrapping_add(i), 1, found);
             }
@@ -131,12 +106,10 @@ impl Memory {
         let [after_nonce, last] = padding(HEADER_BITS);
         first_rounds[1] = sum(first_rounds[1], after_nonce);
         first_rounds[3] = sum(first_rounds[3], last);
-        let mut second_rounds = round_constants();
+        let mut second_rounds = second_constants();
         let [after_hash, last] = padding(HASH_BITS);
         second_rounds[2] = sum(second_rounds[2], after_hash);
         second_rounds[3] = sum(second_rounds[3], last);
-        // The last word is e of round 60 plus its initial value.
-        second_rounds[15] = sum(second_rounds[15], [INITIAL[7], 0, 0, 0]);
         Self {
             first_words: Default::default(),
             second_words: Default::default(),
@@ -161,29 +134,20 @@ impl Memory {
     }
 }
 
-fn round_constants() -> [Four; 16] {
-    let (groups, _) = K.as_flattened().as_chunks();
-    groups.try_into().expect("64 are sixteen times four")
-}
-
-fn sum(a: Four, b: Four) -> Four {
-    std::array::from_fn(|i| a[i].wrapping_add(b[i]))
-}
-
 /// The code: memory, a pair of last words for each iteration, the first nonce, iterations. The last words of an
 /// iteration are those of the nonces of the one before.
 ///
 /// # Safety
 /// See the one call of it.
 #[unsafe(naked)]
-unsafe extern "sysv64" fn scan(
+unsafe extern "sysv64" fn run(
     _memory: *mut Memory,
     _last_words: *mut [u32; NONCES as usize],
     _first: u32,
     _iterations: u64,
 ) {
     naked_asm!(
-        include_str!(concat!(env!("OUT_DIR"), "/sha_ni.s")),
+        include_str!(concat!(env!("OUT_DIR"), "/sha_ni_one.s")),
         first_words = const offset_of!(Memory, first_words),
         second_words = const offset_of!(Memory, second_words),
         hashes = const offset_of!(Memory, hashes),

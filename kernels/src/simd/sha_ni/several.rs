@@ -1,0 +1,183 @@
+//! Several versions at once by the CPU's SHA-256 instructions: the first hashes' message is made once for all of them.
+//!
+//! What lives here: the memory of the code, and the call. What does not: the code, which the build script writes
+//! (`build/sha_ni/several.rs`). The way of the data: the versions' states and the tail → memory → the code, which gives
+//! the last words of the hashes, a row for a batch of nonces in one version → those with zeros in the right places are
+//! judged by the whole hash.
+
+#![allow(unsafe_code)]
+
+use std::arch::naked_asm;
+use std::mem::offset_of;
+
+use super::super::sha_page::LANES as NONCES;
+use super::super::sha_state::{Four, abef_cdgh};
+use super::{any_without, one, round_constants, second_constants};
+use crate::range::NonceRange;
+use crate::search;
+use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, Midstate, Tail};
+use crate::work::{Found, Work};
+
+/// First messages more than nonces, at least as many as the code makes at once.
+const SPARE: usize = 4;
+/// Batches of one version in one call at most: a chunk.
+const ITEMS: usize = 1024;
+/// Rows of last words before an item's: the second hashes begin two iterations after the first ones, and end in the one after
+/// that, which writes them to the row before its own. So there is a row before that of the first iteration, whose hashes
+/// nobody has begun, and the last iteration has a row for hashes that nobody ends.
+const BEFORE: usize = 3;
+const BEHIND: usize = 1;
+
+/// The last words of a batch of nonces in one version.
+type LastWords = [u32; NONCES];
+/// Sixteen groups of four words each: message words, or what rounds add.
+type Row = [Four; 16];
+
+/// Proof that this CPU has the SHA extensions, and AVX, whose forms of other instructions the code uses.
+#[derive(Clone, Copy)]
+pub(super) struct Cpu(());
+
+impl Cpu {
+    pub(super) fn detect() -> Option<Self> {
+        (one::Cpu::detect().is_some() && is_x86_feature_detected!("avx")).then_some(Self(()))
+    }
+}
+
+/// Scans the whole batches of the range, and gives how many nonces are in one.
+pub(super) fn scan(_: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u32 {
+    const BATCH: u32 = NONCES as u32;
+    let versions = work.versions();
+    let zeros = work.target().zeros_of_last_word();
+    let mut memory = Memory::new(work);
+    let mut rows = [[0; NONCES]; BEFORE + ITEMS + BEHIND];
+    let mut batches = range.batches(BATCH);
+    while let Some(first) = batches.next() {
+        let count = 1 + batches.by_ref().take(ITEMS / versions - 1).count();
+        let items = count * versions;
+        // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
+        // aligned as it wants them, and of its versions as many as it is told. Each iteration writes to its own row, from
+        // row 1 on, and to the one before; there are as many iterations as rows from 1 on.
+        unsafe {
+            run(&mut memory, rows.as_mut_ptr().add(1), first, (BEFORE + items) as u64, versions as u64);
+        }
+        let rows = &rows[BEFORE..][..items];
+        if !any_without(rows.as_flattened(), zeros) {
+            continue;
+        }
+        for (batch, rows) in (0..).zip(rows.chunks_exact(versions)) {
+            let first = first.wrapping_add(batch * BATCH);
+            for (version, row) in (0..).zip(rows) {
+                for (i, _) in (0..).zip(row).filter(|(_, word)| **word & zeros == 0) {
+                    search::judge(work, version, first.wrapping_add(i), 1, found);
+                }
+            }
+        }
+    }
+    BATCH
+}
+
+/// What the code reads and writes. Its offsets go into the code by name.
+#[repr(C, align(64))]
+struct Memory {
+    /// Of two batches: one's are made, and one's are read. Some more are made of no batch.
+    first_messages: [FirstMessage; NONCES + SPARE],
+    other_first_messages: [FirstMessage; NONCES + SPARE],
+    second_words: [Row; NONCES],
+    /// Of three items: one's are made, and two are read.
+    second_sums: [[Row; NONCES]; 3],
+    first_constants: Row,
+    second_constants: Row,
+    /// The second hash's state before its first round.
+    initial: [Four; 2],
+    versions: [Version; Work::MAX_VERSIONS],
+}
+
+/// A first hash's message.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FirstMessage {
+    words: Row,
+    /// Rounds 0 to 3 take none: there is what round 3 adds to the state's first register.
+    sums: Row,
+}
+
+/// A version's first hash.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Default)]
+struct Version {
+    /// The state after round 3 with a nonce of 0, and that before round 0.
+    start: [Four; 2],
+    midstate: [Four; 2],
+}
+
+impl Version {
+    fn new(midstate: &Midstate) -> Self {
+        // After four rounds the names stand four places on.
+        let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
+        Self { start: abef_cdgh([a, b, c, d, e, f, g, h]), midstate: abef_cdgh(midstate.midstate) }
+    }
+}
+
+impl Memory {
+    fn new(work: &Work) -> Self {
+        const { assert!(size_of::<Row>() == 256 && size_of::<Version>() == 64, "the code has these in it") };
+        const { assert!(offset_of!(FirstMessage, sums) == 256 && size_of::<FirstMessage>() == 512) };
+        let Tail([w0, w1, w2]) = *work.tail();
+        let (first_constants, second_constants) = (round_constants(), second_constants());
+        // The groups that are constants; the code makes the others.
+        let mut first = Row::default();
+        first[..4].copy_from_slice(&[
+            [w0, w1, w2, 0],
+            [END_OF_MESSAGE, 0, 0, 0],
+            [0; 4],
+            [0, 0, 0, HEADER_BITS],
+        ]);
+        let first = FirstMessage { words: first, sums: sums(first, &first_constants) };
+        let mut second = Row::default();
+        second[2..4].copy_from_slice(&[[END_OF_MESSAGE, 0, 0, 0], [0, 0, 0, HASH_BITS]]);
+        let mut versions = [Version::default(); Work::MAX_VERSIONS];
+        for (version, midstate) in versions.iter_mut().zip(work.midstates()) {
+            *version = Version::new(midstate);
+        }
+        Self {
+            first_messages: [first; NONCES + SPARE],
+            other_first_messages: [first; NONCES + SPARE],
+            second_words: [second; NONCES],
+            second_sums: [[sums(second, &second_constants); NONCES]; 3],
+            first_constants,
+            second_constants,
+            initial: abef_cdgh(INITIAL),
+            versions,
+        }
+    }
+}
+
+/// What the rounds add of these words.
+fn sums(words: Row, constants: &Row) -> Row {
+    std::array::from_fn(|group| super::sum(words[group], constants[group]))
+}
+
+/// The code: memory, the row of the first iteration, the first nonce, iterations, versions. Rows follow each other.
+///
+/// # Safety
+/// See the one call of it.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn run(
+    _memory: *mut Memory,
+    _row: *mut LastWords,
+    _first: u32,
+    _iterations: u64,
+    _versions: u64,
+) {
+    naked_asm!(
+        include_str!(concat!(env!("OUT_DIR"), "/sha_ni_versions.s")),
+        first_messages = const offset_of!(Memory, first_messages),
+        other_first_messages = const offset_of!(Memory, other_first_messages),
+        second_words = const offset_of!(Memory, second_words),
+        second_sums = const offset_of!(Memory, second_sums),
+        first_constants = const offset_of!(Memory, first_constants),
+        second_constants = const offset_of!(Memory, second_constants),
+        initial = const offset_of!(Memory, initial),
+        versions = const offset_of!(Memory, versions),
+    )
+}
