@@ -10,7 +10,7 @@
 //! it, second hashes begin in the second half.
 //!
 //! Registers 1 to 14 hold the states, register 0 what the next step adds: the instruction knows no other place for it.
-//! Register 15 is free but between iterations.
+//! Register 15 is free within an iteration; what lies in it does not outlast its end.
 
 /// Hashes that take turns.
 const CHAINS: usize = 7;
@@ -18,8 +18,12 @@ const CHAINS: usize = 7;
 pub(crate) const NONCES: usize = 8;
 /// Steps of a first hash, from round 4 on: round 3 only adds a word to what is known.
 const FIRST_STEPS: usize = 30;
-/// A register that holds nothing between iterations.
+/// The register that is needed at an iteration's end.
 const SPARE: usize = 15;
+
+/// Does nothing, and needs none of the vector units. (What is called a no-operation is taken up with the instruction before,
+/// and does not count: see `sha_avx512/weave.rs`.)
+pub(crate) const FILLER: &str = "test eax, eax";
 
 /// How hashes begin and end, and what their steps take.
 pub(crate) trait Ends {

@@ -18,6 +18,8 @@ mod scan;
 mod schedule;
 mod sha_avx512;
 mod sha_ni;
+#[path = "../src/simd/sha_ni/layout.rs"]
+mod sha_ni_layout;
 #[path = "../src/simd/sha_page.rs"]
 #[allow(dead_code)] // The crate uses the rest.
 mod sha_page;
@@ -32,6 +34,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/simd/page.rs");
     println!("cargo::rerun-if-changed=src/simd/sha_page.rs");
+    println!("cargo::rerun-if-changed=src/simd/sha_ni/layout.rs");
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("x86_64") {
         return;
     }

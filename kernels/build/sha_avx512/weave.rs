@@ -6,9 +6,8 @@
 //! told when an instruction is taken up: those that follow each other go to the one half of the units and to the other in
 //! turn, whatever they are. So there is an even number of instructions from each step to the next.
 
-/// Does nothing, and needs none of the vector units. (What is called a no-operation is taken up with the instruction
-/// before, and does not count.)
-const FILLER: &str = "test eax, eax";
+use crate::chains::FILLER;
+
 /// Goes on with the next instruction. Where code is read as it is and not as the CPU has kept it decoded, Zen 4 goes on like
 /// that until it comes to a jump, at half the speed.
 const JUMP: &str = "jmp 40f\n40:";

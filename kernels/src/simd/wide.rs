@@ -22,8 +22,9 @@ use crate::search;
 use crate::sha256::{self, END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
 use crate::work::{Found, Work};
 
-/// Batches of nonces in one version in one call at most: less than a millisecond.
-const ITEMS_IN_A_CALL: usize = 2048;
+/// Batches of nonces in one version in one call at most: a chunk of batches of eight, which may be somewhat longer where the
+/// versions do not divide it.
+const ITEMS_IN_A_CALL: usize = 2048 + 2 * Work::MAX_VERSIONS;
 /// Masks of one call at most.
 const MASKS: usize = ITEMS_IN_A_CALL + 64;
 /// Words in a slot.

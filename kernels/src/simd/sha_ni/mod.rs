@@ -3,6 +3,7 @@
 //! What lives here: which versions are scanned together, and what both ways of scanning have in common. What does not:
 //! the scan of one version (`one.rs`), and of several (`several.rs`). Message words go four to a register.
 
+mod layout;
 mod one;
 mod several;
 
@@ -13,7 +14,7 @@ use crate::search;
 use crate::sha256::{INITIAL, K};
 use crate::work::{Found, Work};
 
-/// The least number of versions that are faster together than one by one.
+/// From so many versions on they are scanned together. Three would gain nothing (docs/kernels.md).
 const TOGETHER: usize = 4;
 
 #[derive(Debug)]

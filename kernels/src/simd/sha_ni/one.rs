@@ -1,8 +1,8 @@
 //! One version after another by the CPU's SHA-256 instructions.
 //!
 //! What lives here: the constants that the code needs, where they lie, and the call. What does not: the code, which
-//! the build script writes (`build/sha_ni/one.rs`). The way of the data: a version's states and the tail → memory → the code,
-//! which gives the last word of each nonce's hash → those with zeros in the right places are judged by the whole hash.
+//! the build script writes (`build/sha_ni/one.rs`). The way of the data: a version's states and the tail → memory → the
+//! code, which gives the last word of each nonce's hash → those with zeros in the right places are judged by the whole hash.
 
 #![allow(unsafe_code)]
 

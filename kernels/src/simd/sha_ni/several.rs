@@ -10,22 +10,21 @@
 use std::arch::naked_asm;
 use std::mem::offset_of;
 
-use super::super::sha_page::LANES as NONCES;
 use super::super::sha_state::{Four, abef_cdgh};
+use super::layout::{AT_ONCE, FIRST_MESSAGE, LAST_WORDS, NONCES, ROW, VERSION};
 use super::{any_without, one, round_constants, second_constants};
 use crate::range::NonceRange;
 use crate::search;
 use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, Midstate, Tail};
 use crate::work::{Found, Work};
 
-/// First messages more than nonces, at least as many as the code makes at once.
-const SPARE: usize = 4;
-/// Batches of one version in one call at most: a chunk.
-const ITEMS: usize = 1024;
-/// Rows of last words before an item's: the second hashes begin two iterations after the first ones, and end in the one after
-/// that, which writes them to the row before its own. So there is a row before that of the first iteration, whose hashes
-/// nobody has begun, and the last iteration has a row for hashes that nobody ends.
+/// Batches of one version in one call at most: a chunk, which may be somewhat longer where the versions do not divide it.
+const ITEMS: usize = 1024 + 2 * Work::MAX_VERSIONS;
+/// Rows of last words before the first item's. Its second hashes begin two iterations after its first ones, in the third row
+/// that iterations have of their own; and there is one before these, since each iteration writes to the row before its own
+/// what it ends of the second hashes that the iteration before began.
 const BEFORE: usize = 3;
+/// So the last item needs an iteration more, which has a row for the hashes that it begins.
 const BEHIND: usize = 1;
 
 /// The last words of a batch of nonces in one version.
@@ -79,9 +78,9 @@ pub(super) fn scan(_: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found
 /// What the code reads and writes. Its offsets go into the code by name.
 #[repr(C, align(64))]
 struct Memory {
-    /// Of two batches: one's are made, and one's are read. Some more are made of no batch.
-    first_messages: [FirstMessage; NONCES + SPARE],
-    other_first_messages: [FirstMessage; NONCES + SPARE],
+    /// Of two batches: one's are made, and one's are read. Behind a batch's there is room for some that nobody reads.
+    first_messages: [FirstMessage; NONCES + AT_ONCE],
+    other_first_messages: [FirstMessage; NONCES + AT_ONCE],
     second_words: [Row; NONCES],
     /// Of three items: one's are made, and two are read.
     second_sums: [[Row; NONCES]; 3],
@@ -120,8 +119,9 @@ impl Version {
 
 impl Memory {
     fn new(work: &Work) -> Self {
-        const { assert!(size_of::<Row>() == 256 && size_of::<Version>() == 64, "the code has these in it") };
-        const { assert!(offset_of!(FirstMessage, sums) == 256 && size_of::<FirstMessage>() == 512) };
+        const { assert!(size_of::<Row>() == ROW && size_of::<Version>() == VERSION) };
+        const { assert!(size_of::<FirstMessage>() == FIRST_MESSAGE && offset_of!(FirstMessage, sums) == ROW) };
+        const { assert!(size_of::<LastWords>() == LAST_WORDS) };
         let Tail([w0, w1, w2]) = *work.tail();
         let (first_constants, second_constants) = (round_constants(), second_constants());
         // The groups that are constants; the code makes the others.
@@ -140,8 +140,8 @@ impl Memory {
             *version = Version::new(midstate);
         }
         Self {
-            first_messages: [first; NONCES + SPARE],
-            other_first_messages: [first; NONCES + SPARE],
+            first_messages: [first; NONCES + AT_ONCE],
+            other_first_messages: [first; NONCES + AT_ONCE],
             second_words: [second; NONCES],
             second_sums: [[sums(second, &second_constants); NONCES]; 3],
             first_constants,
