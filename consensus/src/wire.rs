@@ -28,6 +28,15 @@ pub fn read_block(bytes: &mut &[u8]) -> Result<Block, Error> {
     Ok(Block { header, txdata: read_list(bytes, SHORTEST_TRANSACTION, read_transaction)? })
 }
 
+/// The block that these bytes are, all of them.
+///
+/// # Errors
+/// Where [`read_block`] has one, and where something comes behind the block.
+pub fn whole_block(mut bytes: &[u8]) -> Result<Block, Error> {
+    let block = read_block(&mut bytes)?;
+    if bytes.is_empty() { Ok(block) } else { Err(Error::ParseFailed("data behind the block")) }
+}
+
 /// Reads a transaction and moves `bytes` behind it.
 ///
 /// # Errors
@@ -130,6 +139,8 @@ mod tests {
         let mut rest = bytes.as_slice();
         assert_eq!(read_block(&mut rest).unwrap(), block);
         assert_eq!(rest, [7; 3]);
+        assert!(whole_block(&bytes).is_err(), "three bytes too many");
+        assert_eq!(whole_block(&bytes[..bytes.len() - 3]).unwrap(), block);
         for cut in 0..bytes.len() - 3 {
             assert!(read_block(&mut &bytes[..cut]).is_err(), "{cut}");
         }

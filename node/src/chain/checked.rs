@@ -6,13 +6,14 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::consensus::encode::serialize;
 use bitcoin::{Block, BlockHash, Txid};
 use iop_consensus::address::Address;
 use iop_consensus::block;
 use iop_consensus::error::{BlockError, LicenseError};
 use iop_consensus::license::coinbase;
 use iop_consensus::params::Params;
+use iop_consensus::wire::whole_block;
 
 use super::signed::Signed;
 
@@ -58,7 +59,7 @@ impl CheckedBlock {
 
     /// A block that was checked before it was stored, from its bytes.
     pub(super) fn stored(bytes: Vec<u8>, hash: BlockHash) -> Option<Self> {
-        let block: Block = deserialize(&bytes).ok()?;
+        let block = whole_block(&bytes).ok()?;
         let txids: Arc<[Txid]> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
         let signed = Arc::new(Signed::of(txids.len()));
         let (block, bytes) = (Arc::new(block), Arc::new(bytes));

@@ -17,6 +17,7 @@ use iop_consensus::error::BlockError;
 use iop_consensus::header;
 use iop_consensus::params::Params;
 use iop_consensus::versionbits::Cache;
+use iop_consensus::wire::whole_block;
 use serde_json::json;
 
 use super::progress::Progress;
@@ -175,7 +176,7 @@ impl Judge<'_> {
         if let Some(bytes) = bytes {
             let above = &self.index.get(parent).record;
             record.failed_ancestor = above.failed || above.failed_ancestor;
-            let read = deserialize::<Block>(&bytes).map_err(|error| error.to_string());
+            let read = whole_block(&bytes).map_err(|error| error.to_string());
             let txs = read.as_ref().map_or(0, |block| block.txdata.len() as u32);
             // What the header does not vouch for may be the disk's fault, never the block's.
             let judged = read.and_then(|block| match self.judge(parent, block) {

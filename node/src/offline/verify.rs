@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use bitcoin::consensus::encode::deserialize;
-use bitcoin::{Block, BlockHash};
+use bitcoin::BlockHash;
 use clap::Args;
 use iop_consensus::block;
 use iop_consensus::coins::CoinView;
 use iop_consensus::difficulty::has_proof_of_work;
 use iop_consensus::license::registry::Registry;
+use iop_consensus::wire::whole_block;
 use serde_json::json;
 
 use super::coinset::CoinSetHash;
@@ -244,7 +244,7 @@ impl Verify<'_> {
         let hash = self.state.index().get(id).hash;
         let named = |what: &str| format!("block {hash} at height {height}: {what}");
         let bytes = self.state.storage().block_bytes(&hash).map_err(|error| named(&error.to_string()))?;
-        let block = bytes.and_then(|bytes| deserialize::<Block>(&bytes).ok());
+        let block = bytes.and_then(|bytes| whole_block(&bytes).ok());
         let block = block.ok_or_else(|| named("it cannot be read"))?;
         if block.block_hash() != hash {
             return Err(named("its hash is another"));

@@ -22,6 +22,7 @@ use iop_consensus::address::Address;
 use iop_consensus::coins::Coin;
 use iop_consensus::license::registry::{LicenseRecord, Registry};
 use iop_consensus::params::Params;
+use iop_consensus::wire::whole_block;
 use rocksdb::{DB, IteratorMode, WriteBatch};
 
 pub use batch::Batch;
@@ -265,7 +266,7 @@ impl Storage {
     /// A block, as it was stored: with its witness nonce filled in.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StorageError> {
         let Some(bytes) = self.get(Column::Blocks, hash.as_ref())? else { return Ok(None) };
-        let block = encode::deserialize(&bytes);
+        let block = whole_block(&bytes);
         block.map(Some).map_err(|_| StorageError::damaged(&format!("block {hash} cannot be read")))
     }
 
