@@ -189,3 +189,24 @@ fn an_admin_key_pushed_by_anyone_acts_and_is_logged_as_unsigned() {
     let line = log.lines().find(|line| line.contains("admin action that no admin signed"));
     assert!(line.is_some_and(|line| line.contains(&txid)), "{log}");
 }
+
+/// Exactly, while nodes of IoP Core have ways to come out of it with other licenses.
+#[test]
+fn admin_actions_are_taken_back_with_their_block_and_the_log_says_so() {
+    let chain = Chain::start("taken-back", "");
+    generate(chain.rpc(), 101, &chain.licenses[0], &chain.params);
+    let removed = chain.address(&chain.licenses[1]);
+    let admin = &chain.params.license.admin_pubkeys[0];
+    iop_tests::chain::forged_removal(chain.rpc(), &chain.licenses[0], admin, &removed, &chain.params);
+    generate(chain.rpc(), 2, &chain.licenses[0], &chain.params);
+    assert_eq!(chain.rpc().license(&removed)["whitelisted"], false);
+    let hashes: Vec<Value> =
+        [102, 103].iter().map(|height| chain.rpc().call("getblockhash", json!([height]))).collect();
+    chain.rpc().call("invalidateblock", json!([hashes[0]]));
+    assert_eq!(chain.rpc().license(&removed)["whitelisted"], true);
+    let log = chain.node.program.log();
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("a block with admin actions was taken back")).collect();
+    let [line] = lines[..] else { panic!("one line for one such block: {log}") };
+    assert!(line.contains(hashes[0].as_str().unwrap()) && line.contains("height=102"), "{line}");
+}

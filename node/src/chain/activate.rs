@@ -7,14 +7,14 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use bitcoin::consensus::encode::serialize;
-use bitcoin::{Block, BlockHash};
+use bitcoin::{Block, BlockHash, Transaction};
 use iop_consensus::address::Address;
 use iop_consensus::ancestors::Ancestors;
 use iop_consensus::coins::Coin;
 use iop_consensus::connect::{self, ConnectError, Connected, Context, DoneAction, ScriptRunner, TxScripts};
 use iop_consensus::error::BlockError;
-use iop_consensus::license::coinbase;
 use iop_consensus::license::registry::Registry;
+use iop_consensus::license::{admin, coinbase};
 use iop_consensus::p2pkh;
 use iop_consensus::params::Params;
 use iop_consensus::script::{self, ScriptFailure};
@@ -309,6 +309,18 @@ impl ChainState {
         }
     }
 
+    /// IoP Core's nodes do not always take admin actions back as they were (docs/adr/0002-exact-registry-undo.md).
+    fn log_actions_taken_back(&self, height: u32, block: &Block) {
+        let acts = |tx: &&Transaction| !admin::actions(tx, height, &self.params).is_empty();
+        let transactions = block.txdata.iter().skip(1).filter(acts).count();
+        if transactions > 0 {
+            warn!(
+                height, hash = %block.block_hash(), transactions,
+                "a block with admin actions was taken back: nodes of IoP Core that had it may hold other licenses or another cap"
+            );
+        }
+    }
+
     /// Takes the tip back; its transactions are the mempool's until the reorganisation is over.
     pub(super) fn disconnect_tip(&mut self) -> Result<(), StorageError> {
         let entry = self.index.get(self.index.tip());
@@ -326,6 +338,7 @@ impl ChainState {
         self.index.pop_tip();
         self.metrics.blocks_disconnected.inc();
         info!(height, %hash, "block disconnected");
+        self.log_actions_taken_back(height, block.block());
         self.events.send(|| ChainEvent::Disconnected { block: block.block().clone(), height });
         self.mempool.block_disconnected(block.block().txdata.clone());
         self.write_if_full()
