@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bitcoin::{Block, BlockHash};
-use iop_consensus::wire::read_block;
+use iop_consensus::wire::whole_block;
 use tracing::debug;
 
 use super::compact::{self, BlockTransactionsRequest, CompactBlock};
@@ -198,7 +198,7 @@ impl Net {
             self.given(id, hash);
             return self.serve(id, now);
         }
-        match read_block(&mut bytes.as_slice()) {
+        match whole_block(&bytes) {
             Ok(block) => self.give(hash, &purpose, &Arc::new(block), now),
             Err(error) => {
                 tracing::error!(%hash, "a stored block cannot be read: {error}");
