@@ -303,6 +303,13 @@ impl Midstate {
         round::<u32, 3>(&mut before_nonce, K[0][3]);
         Self { midstate, before_nonce }
     }
+
+    /// The same state before the nonce by its names: in four rounds they have moved on by four places.
+    pub(crate) fn before_nonce_by_name(&self) -> State {
+        let mut state = self.before_nonce;
+        state.rotate_left(4);
+        state
+    }
 }
 
 /// The header's word `i`: SHA-256 reads bytes as big-endian words.

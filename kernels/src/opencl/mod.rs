@@ -275,11 +275,8 @@ impl Scanner {
 
 /// What the kernel wants of a work: its `header` and its `midstates`.
 fn words(work: &Work) -> ([u32; 4], Vec<u32>) {
-    let midstates = work.midstates().flat_map(|midstate| {
-        // After four rounds the names stand four places on.
-        let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
-        [[a, b, c, d, e, f, g, h], midstate.midstate].concat()
-    });
+    let midstates =
+        work.midstates().flat_map(|midstate| [midstate.before_nonce_by_name(), midstate.midstate].concat());
     (work.tail().expanded(), midstates.collect())
 }
 

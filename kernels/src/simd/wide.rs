@@ -253,8 +253,8 @@ impl Page {
         let at = VERSIONS_SLOT * WORDS + version * VERSION_WORDS;
         let words = &mut self.words[at..at + VERSION_WORDS];
         let mut put = |constant: Constant, word: u32| words[constant.number()] = word;
-        // As round 4 wants it: its names have moved on by four places.
-        let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
+        let state = midstate.before_nonce_by_name();
+        let [a, b, c, d, e, f, g, h] = state;
         for (constant, word) in [
             (Constant::A, a),
             (Constant::B, b),
@@ -275,8 +275,7 @@ impl Page {
             put(Constant::Midstate(i), word);
         }
         let start = (Part::Starts.first(0) + version) * sha_page::LANES;
-        let fours = abef_cdgh([a, b, c, d, e, f, g, h]);
-        self.sha[start..start + sha_page::LANES].copy_from_slice(fours.as_flattened());
+        self.sha[start..start + sha_page::LANES].copy_from_slice(abef_cdgh(state).as_flattened());
     }
 
     /// A register of the SHA instructions' code, of those that are there once.

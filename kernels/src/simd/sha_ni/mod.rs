@@ -11,7 +11,7 @@ use super::sha_state::Four;
 use crate::kernel::{Kernel, hashes};
 use crate::range::NonceRange;
 use crate::search;
-use crate::sha256::{INITIAL, K};
+use crate::sha256::{END_OF_MESSAGE, INITIAL, K};
 use crate::work::{Found, Work};
 
 /// From so many versions on they are scanned together. Three would gain nothing (docs/kernels.md).
@@ -70,6 +70,47 @@ fn second_constants() -> [Four; 16] {
     constants
 }
 
+/// What stands behind a message of so many bits: its first group and its last.
+fn padding(bits: u32) -> [Four; 2] {
+    [[END_OF_MESSAGE, 0, 0, 0], [0, 0, 0, bits]]
+}
+
 fn sum(a: Four, b: Four) -> Four {
     std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernel::by_name;
+    use crate::work::{HEADER_LEN, Target};
+
+    /// The kernel takes the one or the other by what the CPU can do and by the number of versions.
+    #[test]
+    fn both_ways_find_the_same_in_any_number_of_versions() {
+        let (Some(one), Some(several)) = (one::Cpu::detect(), several::Cpu::detect()) else {
+            eprintln!("SKIPPED: this CPU has no SHA extensions, or no AVX");
+            return;
+        };
+        let mut target = [0xff; 32];
+        target[31] = 0x1f;
+        for count in 1..=Work::MAX_VERSIONS {
+            let versions: Vec<u32> = (0..count as u32).collect();
+            let work = Work::with_versions(&[0x53; HEADER_LEN], &versions, Target::from_le_bytes(target));
+            // Whole batches of both, and more than one call of each.
+            let range = NonceRange::new(0u32.wrapping_sub(9_600), 9_600).unwrap();
+            let mut expected = Vec::new();
+            by_name("scalar").unwrap().scan_versions(&work, range, &mut expected);
+            assert!(!expected.is_empty());
+            let [mut found_one, mut found_several] = [Vec::new(), Vec::new()];
+            one::scan(one, &work, range, &mut found_one);
+            several::scan(several, &work, range, &mut found_several);
+            for mut found in [found_one, found_several] {
+                found.sort_unstable();
+                // A failure of `assert_eq` would print a thousand.
+                assert!(found == expected, "{count} versions");
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::arch::naked_asm;
 use std::mem::offset_of;
 
 use super::super::sha_state::{Four, abef_cdgh};
-use super::{any_without, round_constants, second_constants, sum};
+use super::{any_without, padding, round_constants, second_constants, sum};
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
 use crate::search;
@@ -101,7 +101,6 @@ impl Memory {
         let s0 = <u32 as Lanes>::small_sigma0;
         let words_16 = tail.expanded();
         let w16 = words_16[0];
-        let padding = |bits| [[END_OF_MESSAGE, 0, 0, 0], [0, 0, 0, bits]];
         let mut first_rounds = round_constants();
         let [after_nonce, last] = padding(HEADER_BITS);
         first_rounds[1] = sum(first_rounds[1], after_nonce);
@@ -127,9 +126,7 @@ impl Memory {
     }
 
     fn set_version(&mut self, midstate: &Midstate) {
-        // After four rounds the names stand four places on.
-        let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
-        self.start = abef_cdgh([a, b, c, d, e, f, g, h]);
+        self.start = abef_cdgh(midstate.before_nonce_by_name());
         self.midstate = abef_cdgh(midstate.midstate);
     }
 }

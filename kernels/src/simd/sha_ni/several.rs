@@ -12,10 +12,10 @@ use std::mem::offset_of;
 
 use super::super::sha_state::{Four, abef_cdgh};
 use super::layout::{AT_ONCE, FIRST_MESSAGE, LAST_WORDS, NONCES, ROW, VERSION};
-use super::{any_without, one, round_constants, second_constants};
+use super::{any_without, one, padding, round_constants, second_constants, sum};
 use crate::range::NonceRange;
 use crate::search;
-use crate::sha256::{END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, Midstate, Tail};
+use crate::sha256::{HASH_BITS, HEADER_BITS, INITIAL, Midstate, Tail};
 use crate::work::{Found, Work};
 
 /// Batches of one version in one call at most: a chunk, which may be somewhat longer where the versions do not divide it.
@@ -55,7 +55,7 @@ pub(super) fn scan(_: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found
         let items = count * versions;
         // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
         // aligned as it wants them, and of its versions as many as it is told. Each iteration writes to its own row, from
-        // row 1 on, and to the one before; there are as many iterations as rows from 1 on.
+        // row 1 on, and to the one before; there are at most as many iterations as rows from 1 on.
         unsafe {
             run(&mut memory, rows.as_mut_ptr().add(1), first, (BEFORE + items) as u64, versions as u64);
         }
@@ -111,9 +111,7 @@ struct Version {
 
 impl Version {
     fn new(midstate: &Midstate) -> Self {
-        // After four rounds the names stand four places on.
-        let [e, f, g, h, a, b, c, d] = midstate.before_nonce;
-        Self { start: abef_cdgh([a, b, c, d, e, f, g, h]), midstate: abef_cdgh(midstate.midstate) }
+        Self { start: abef_cdgh(midstate.before_nonce_by_name()), midstate: abef_cdgh(midstate.midstate) }
     }
 }
 
@@ -126,15 +124,11 @@ impl Memory {
         let (first_constants, second_constants) = (round_constants(), second_constants());
         // The groups that are constants; the code makes the others.
         let mut first = Row::default();
-        first[..4].copy_from_slice(&[
-            [w0, w1, w2, 0],
-            [END_OF_MESSAGE, 0, 0, 0],
-            [0; 4],
-            [0, 0, 0, HEADER_BITS],
-        ]);
+        first[0] = [w0, w1, w2, 0];
+        [first[1], first[3]] = padding(HEADER_BITS);
         let first = FirstMessage { words: first, sums: sums(first, &first_constants) };
         let mut second = Row::default();
-        second[2..4].copy_from_slice(&[[END_OF_MESSAGE, 0, 0, 0], [0, 0, 0, HASH_BITS]]);
+        [second[2], second[3]] = padding(HASH_BITS);
         let mut versions = [Version::default(); Work::MAX_VERSIONS];
         for (version, midstate) in versions.iter_mut().zip(work.midstates()) {
             *version = Version::new(midstate);
@@ -154,7 +148,7 @@ impl Memory {
 
 /// What the rounds add of these words.
 fn sums(words: Row, constants: &Row) -> Row {
-    std::array::from_fn(|group| super::sum(words[group], constants[group]))
+    std::array::from_fn(|group| sum(words[group], constants[group]))
 }
 
 /// The code: memory, the row of the first iteration, the first nonce, iterations, versions. Rows follow each other.
