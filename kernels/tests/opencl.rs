@@ -50,8 +50,16 @@ fn devices_may_be_asked_for_by_many_threads_at_once() {
 #[test]
 fn every_device_finds_what_the_scalar_kernel_finds() {
     for device in devices() {
-        let shape = |vector, versions, group, batches| Shape { vector, versions, group, batches };
-        for shape in [shape(1, 1, 4, 1), shape(16, 4, 2, 1), shape(16, 1, 2, 5), shape(2, 1, 3, 2)] {
+        let shape =
+            |vector, versions, group, batches, multiply| Shape { vector, versions, group, batches, multiply };
+        for shape in [
+            shape(1, 1, 4, 1, 0),
+            shape(16, 4, 2, 1, 0),
+            shape(16, 1, 2, 5, 0),
+            shape(2, 1, 3, 2, 1),
+            shape(1, 4, 4, 1, 2),
+            shape(1, 1, 4, 1, 3),
+        ] {
             let mut scanner = Scanner::new(&device, shape).unwrap();
             let group = u64::from(shape.vector * shape.group * shape.batches);
             let work = Work::with_versions(&[7; 80], &[1, 2, 3, 4], Target::MAX);
@@ -77,7 +85,8 @@ fn easy_targets_are_scanned_in_few_nonces_and_nothing_is_missed_where_a_group_fi
     for device in devices() {
         for shape in [(16, 1, 16, 64), (16, 8, 16, 1), (1, 1, 64, 1)] {
             let (vector, versions, group, batches) = shape;
-            let mut scanner = Scanner::new(&device, Shape { vector, versions, group, batches }).unwrap();
+            let mut scanner =
+                Scanner::new(&device, Shape { vector, versions, group, batches, multiply: 0 }).unwrap();
             let group = u64::from(vector * group * batches);
             for zeros in 0..=40_u32 {
                 // One hash in 2 to the power of `zeros`.

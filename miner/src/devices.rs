@@ -123,10 +123,10 @@ pub fn run(json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         return devices.iter().try_for_each(|listed| writeln!(out, "{}", serde_json::to_string(listed)?));
     }
-    writeln!(out, "{:<12}{:>8}  {:<10}{:<36}model", "device", "threads", "auto", "all kernels")?;
+    writeln!(out, "{:<12}{:>8}  {:<10}  {:<41}  model", "device", "threads", "auto", "all kernels")?;
     for listed in devices {
         let Listed { device, model, threads, kernels, auto, cpu } = listed;
-        writeln!(out, "{device:<12}{threads:>8}  {auto:<10}{:<36}{model}", kernels.join(" "))?;
+        writeln!(out, "{device:<12}{threads:>8}  {auto:<10}  {:<41}  {model}", kernels.join(" "))?;
         if let Some(cpu) = cpu {
             writeln!(out, "{:<12}{cpu}", "")?;
         }

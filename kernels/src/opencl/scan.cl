@@ -1,8 +1,13 @@
 // The nonce search for OpenCL devices, built for one shape:
 //   VECTOR    nonces side by side (1, 2, 4, 8 or 16)
 //   VERSIONS  midstates that share an expanded message (1: the message is expanded as the rounds go)
+//   GROUP     work items in a group
 //   BATCHES   vectors that a work item takes one after another; with more than one, the first hash of each runs beside
 //             the second hash of the one before, so that there are two streams that do not wait for each other
+//   MULTIPLY  what is done by multiplications: nothing (0), additions (1), a message word's shifts as well (2), and one
+//             rotation of each (3)
+// and for one device:
+//   BITALIGN  defined where it has cl_amd_media_ops. (A compiler may define that name for a device that has not.)
 // A work item tries its nonces in every version and writes down those whose last word has no bit of `zeros`.
 
 #define JOIN_(a, b) a##b
@@ -24,7 +29,7 @@ typedef JOIN(uint, VECTOR) word;
 #endif
 #endif
 
-#ifdef cl_amd_media_ops
+#ifdef BITALIGN
 #pragma OPENCL EXTENSION cl_amd_media_ops : enable
 #define ROTR(x, n) amd_bitalign((x), (x), (word)(n))
 #else
@@ -47,15 +52,42 @@ typedef JOIN(uint, VECTOR) word;
 // Nothing is moved past it: compilers would keep the two streams apart, and each would wait for itself.
 #define TOGETHER(a, b, c, d) __asm__ volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d))
 #else
-#define CH(e, f, g) bitselect((g), (f), (e))
-#define MAJ(a, b, c) bitselect((a), (b), (c) ^ (a))
+// Written so that a device without such an instruction has the fewest others: a ^ b is the next round's b ^ c. Compilers
+// for one that has one find it.
+#define CH(e, f, g) ((g) ^ ((e) & ((f) ^ (g))))
+#define MAJ(a, b, c) ((b) ^ (((a) ^ (b)) & ((b) ^ (c))))
 #define XOR3(a, b, c) ((a) ^ (b) ^ (c))
 #define TOGETHER(a, b, c, d)
 #endif
 #define BIG0(x) XOR3(ROTR(x, 2), ROTR(x, 13), ROTR(x, 22))
 #define BIG1(x) XOR3(ROTR(x, 6), ROTR(x, 11), ROTR(x, 25))
-#define SMALL0(x) XOR3(ROTR(x, 7), ROTR(x, 18), (x) >> 3)
-#define SMALL1(x) XOR3(ROTR(x, 17), ROTR(x, 19), (x) >> 10)
+#define SMALL0(x) XOR3(ROTR(x, 7), ROTR18(x), SHIFT3(x))
+#define SMALL1(x) XOR3(ROTR(x, 17), ROTR19(x), SHIFT10(x))
+
+// Some devices have units that multiply and add, and do nothing else of what is wanted here. The factors are told at run
+// time, since a compiler that knew them would make additions and shifts of it again.
+struct factors {
+    uint one, two13, two14, two22, two29;
+};
+#if MULTIPLY >= 1
+#define ADD(a, b) ((a) * by.one + (b))
+#else
+#define ADD(a, b) ((a) + (b))
+#endif
+#if MULTIPLY >= 2
+#define SHIFT3(x) mul_hi((x), (word)by.two29)
+#define SHIFT10(x) mul_hi((x), (word)by.two22)
+#else
+#define SHIFT3(x) ((x) >> 3)
+#define SHIFT10(x) ((x) >> 10)
+#endif
+#if MULTIPLY >= 3
+#define ROTR18(x) (mul_hi((x), (word)by.two14) + ((x) << 14))
+#define ROTR19(x) (mul_hi((x), (word)by.two13) + ((x) << 13))
+#else
+#define ROTR18(x) ROTR(x, 18)
+#define ROTR19(x) ROTR(x, 19)
+#endif
 
 constant uint K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -72,11 +104,11 @@ constant uint K[64] = {
 #define HASH_BITS 256u
 
 // The words keep their places and their names move.
-#define ROUND(a, b, c, d, e, f, g, h, sum)                     \
-    {                                                          \
-        const word t1 = (h) + (sum) + CH(e, f, g) + BIG1(e);   \
-        d += t1;                                               \
-        h = t1 + BIG0(a) + MAJ(a, b, c);                       \
+#define ROUND(a, b, c, d, e, f, g, h, sum)                              \
+    {                                                                   \
+        const word t1 = ADD(ADD(ADD(h, sum), CH(e, f, g)), BIG1(e));    \
+        d = ADD(d, t1);                                                 \
+        h = ADD(ADD(t1, MAJ(a, b, c)), BIG0(a));                        \
     }
 #define FOUR(a, b, c, d, e, f, g, h, i, SUM)    \
     ROUND(a, b, c, d, e, f, g, h, SUM(i))       \
@@ -89,7 +121,9 @@ constant uint K[64] = {
 // What a round adds: of the header's padding, of a block's own words, of words made on the way, of expanded ones.
 #define HEADER_SUM(i) (word)(K[i] + ((i) == 4 ? END_OF_MESSAGE : (i) == 15 ? HEADER_BITS : 0u))
 #define BLOCK_SUM(i) (w[(i) & 15] + K[i])
-#define NEXT(i) (w[(i) & 15] += SMALL1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] + SMALL0(w[((i) + 1) & 15]))
+#define NEXT_OF(w, i) \
+    (w[(i) & 15] = ADD(ADD(ADD(w[(i) & 15], w[((i) + 9) & 15]), SMALL0(w[((i) + 1) & 15])), SMALL1(w[((i) + 14) & 15])))
+#define NEXT(i) NEXT_OF(w, i)
 #define NEXT_SUM(i) (NEXT(i) + K[i])
 #define EXPANDED_SUM(i) expanded[(i) - 16]
 #define EXPAND4(i)                        \
@@ -99,7 +133,7 @@ constant uint K[64] = {
     expanded[(i) - 13] = NEXT_SUM(i + 3);
 
 // The header holds a nonce little-endian, SHA-256 reads its words big-endian.
-inline word nonce_words(uint nonce) {
+static inline word nonce_words(uint nonce) {
     const word nonces = (word)nonce + STEPS;
     return (rotate(nonces, (word)8) & 0x00ff00ffu) | (rotate(nonces, (word)24) & 0xff00ff00u);
 }
@@ -111,7 +145,7 @@ inline word nonce_words(uint nonce) {
      (word)0, (word)0, (word)0, (word)HEADER_BITS}
 
 // Writes down the nonces from `nonce` on whose word is clear of zeros.
-inline void write_down(word stands, uint nonce, uint version, uint room, volatile global uint *found) {
+static inline void write_down(word stands, uint nonce, uint version, uint room, volatile global uint *found) {
 #if VECTOR == 1
     const uint words[1] = {stands};
 #else
@@ -137,7 +171,8 @@ inline void write_down(word stands, uint nonce, uint version, uint room, volatil
 
 #if BATCHES == 1
 // The last word of the second hash of a first one.
-inline word last_word(word w0, word w1, word w2, word w3, word w4, word w5, word w6, word w7) {
+static inline word last_word(struct factors by, word w0, word w1, word w2, word w3, word w4, word w5, word w6,
+                             word w7) {
     word w[16] = {w0, w1, w2, w3, w4, w5, w6, w7, (word)END_OF_MESSAGE, (word)0, (word)0,
                   (word)0, (word)0, (word)0, (word)0, (word)HASH_BITS};
     word a = (word)0x6a09e667u, b = (word)0xbb67ae85u, c = (word)0x3c6ef372u, d = (word)0xa54ff53au;
@@ -154,11 +189,14 @@ inline word last_word(word w0, word w1, word w2, word w3, word w4, word w5, word
 
 // header: words 16 and 17 of the second block, and what words 18 and 19 are but for the nonce.
 // midstates: for each version the state after round 3 for a nonce of 0, then the midstate.
+// one, two13 and so on: 1 and these powers of two.
 // found: how many, then nonce and version of each, at most `room` of them.
-kernel void scan(constant uint *header, constant uint *midstates, uint zeros, uint first, uint first_version,
-                 uint room, volatile global uint *found)
+kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
+void scan(constant uint *header, constant uint *midstates, uint zeros, uint first, uint first_version, uint room,
+          uint one, uint two13, uint two14, uint two22, uint two29, volatile global uint *found)
 #if BATCHES == 1
 {
+    const struct factors by = {one, two13, two14, two22, two29};
     const uint nonce = first + (uint)get_global_id(0) * VECTOR;
     const word n = nonce_words(nonce);
     word w[16] = HEADER_BLOCK(n);
@@ -189,14 +227,13 @@ kernel void scan(constant uint *header, constant uint *midstates, uint zeros, ui
         EVEN(20, SUM) ODD(24, SUM) EVEN(28, SUM) ODD(32, SUM) EVEN(36, SUM) ODD(40, SUM)
         EVEN(44, SUM) ODD(48, SUM) EVEN(52, SUM) ODD(56, SUM) EVEN(60, SUM)
         // An odd number of fours: a stands in e's place.
-        const word last = last_word(e + s[8], f + s[9], g + s[10], h + s[11],
+        const word last = last_word(by, e + s[8], f + s[9], g + s[10], h + s[11],
                                     a + s[12], b + s[13], c + s[14], d + s[15]);
         write_down(last & (word)zeros, nonce, first_version + version, room, found);
     }
 }
 #else
-#define SECOND_NEXT(i) (x[(i) & 15] += SMALL1(x[((i) + 14) & 15]) + x[((i) + 9) & 15] + SMALL0(x[((i) + 1) & 15]))
-#define SECOND_SUM(i) ((i) < 16 ? x[(i) & 15] + K[i] : SECOND_NEXT(i) + K[i])
+#define SECOND_SUM(i) ((i) < 16 ? x[(i) & 15] + K[i] : NEXT_OF(x, i) + K[i])
 // Round i of the first hash, and of the second the round three before: both end with their round 60 or 63.
 #define BOTH(a, b, c, d, e, f, g, h, p, q, r, s, t, u, v, y, i, SUM) \
     ROUND(a, b, c, d, e, f, g, h, SUM(i))                            \
@@ -210,6 +247,7 @@ kernel void scan(constant uint *header, constant uint *midstates, uint zeros, ui
 #define BOTH_EVEN(i, SUM) BOTH4(a, b, c, d, e, f, g, h, p, q, r, s, t, u, v, y, i, SUM)
 #define BOTH_ODD(i, SUM) BOTH4(e, f, g, h, a, b, c, d, t, u, v, y, p, q, r, s, i, SUM)
 {
+    const struct factors by = {one, two13, two14, two22, two29};
     const uint start = first + (uint)get_global_id(0) * VECTOR * BATCHES;
     constant uint *m = midstates + 16 * first_version;
     word hash[8] = {0};

@@ -37,6 +37,7 @@ struct Tuned {
     versions: u32,
     group: u32,
     batches: u32,
+    multiply: u32,
 }
 
 impl OpenCl {
@@ -84,8 +85,8 @@ pub fn no_driver(found: &str) -> String {
 /// The shape that was kept, if it is for this driver and this version; else that which tuning finds.
 fn shape(device: &OpenClDevice) -> Result<Shape, OpenClError> {
     let file = format!("opencl-{}", device.name);
-    if let Some(Tuned { driver, version, vector, versions, group, batches }) = cached(&file) {
-        let shape = Shape { vector, versions, group, batches };
+    if let Some(Tuned { driver, version, vector, versions, group, batches, multiply }) = cached(&file) {
+        let shape = Shape { vector, versions, group, batches, multiply };
         if driver == device.driver && version == env!("CARGO_PKG_VERSION") && shape.is_valid() {
             return Ok(shape);
         }
@@ -93,9 +94,9 @@ fn shape(device: &OpenClDevice) -> Result<Shape, OpenClError> {
     info!("tuning {}: this takes some seconds, once", device.name);
     let (shape, rate) = tune(device, VERSIONS as usize)?;
     debug!("{}: {shape:?} does {rate:.0} hashes a second", device.name);
-    let Shape { vector, versions, group, batches } = shape;
+    let Shape { vector, versions, group, batches, multiply } = shape;
     let (driver, version) = (device.driver.clone(), env!("CARGO_PKG_VERSION").to_owned());
-    keep(&file, &Tuned { driver, version, vector, versions, group, batches });
+    keep(&file, &Tuned { driver, version, vector, versions, group, batches, multiply });
     Ok(shape)
 }
 
