@@ -159,7 +159,7 @@ static inline void write_down(word stands, uint nonce, uint version, uint room, 
 #endif
     for (uint lane = 0; lane < VECTOR; lane++) {
         // The count must not begin again with 0: with more than there is room for, another way is gone.
-        if (words[lane] == 0 && *found <= room) {
+        if (words[lane] == 0 && atomic_or(found, 0u) <= room) {
             const uint place = atomic_inc(found);
             if (place < room) {
                 found[1 + 2 * place] = nonce + lane;
