@@ -17,7 +17,7 @@ use super::events::ChainEvent;
 use super::index::BlockId;
 use super::prune::MIN_BLOCKS_TO_KEEP;
 use super::state::ChainState;
-use super::verdict::{BlockAccepted, Rejection, Submitted};
+use super::verdict::{BlockAccepted, Rejection, Stored, Submitted};
 use crate::storage::{Batch, StorageError};
 
 impl ChainState {
@@ -93,10 +93,10 @@ impl ChainState {
     ) -> Result<BlockAccepted, StorageError> {
         let hash = checked.hash();
         let mut batch = self.storage.batch();
-        let stored_now = match self.accept_into(checked, requested, now, &mut batch) {
-            Ok(stored_now) => {
+        let stored = match self.accept_into(checked, requested, now, &mut batch) {
+            Ok(stored) => {
                 self.storage.commit(batch)?;
-                stored_now
+                stored
             }
             Err(rejection) => {
                 self.storage.commit(batch)?;
@@ -104,23 +104,23 @@ impl ChainState {
             }
         };
         let verdict = self.activate_best_chain(Some(checked), now)?;
-        Ok(BlockAccepted { stored_now, verdict })
+        Ok(BlockAccepted { stored, verdict })
     }
 
     fn refuse(&mut self, hash: bitcoin::BlockHash, rejection: Rejection) -> BlockAccepted {
         info!(%hash, "block refused: {rejection}");
         self.events.send(|| ChainEvent::Checked { hash, verdict: Err(rejection.clone()) });
-        BlockAccepted { stored_now: false, verdict: Some(Err(rejection)) }
+        BlockAccepted { stored: Stored::Not, verdict: Some(Err(rejection)) }
     }
 
-    /// `AcceptBlock`: gives whether the block is new here. What is to be written is in `batch`, also on a refusal.
+    /// `AcceptBlock`. What is to be written is in `batch`, also on a refusal.
     fn accept_into(
         &mut self,
         checked: &CheckedBlock,
         requested: bool,
         now: u64,
         batch: &mut Batch,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<Stored, Rejection> {
         let block = checked.block();
         let id = self.accept_header(&block.header, checked.hash(), now, batch)?;
         let checkpoint = self.index.last_checkpoint(&self.params);
@@ -128,8 +128,11 @@ impl ChainState {
             checked.begin_license();
         }
         // One that was pruned is not taken again: without what takes it back it would be of no use.
-        if self.index.get(id).was_here() || !(requested || self.is_wanted(id)) {
-            return Ok(false);
+        if self.index.get(id).was_here() {
+            return Ok(Stored::Before);
+        }
+        if !(requested || self.is_wanted(id)) {
+            return Ok(Stored::Not);
         }
         if let Err(error) = self.check_against_ancestors(block, id) {
             if !error.corruption_possible() {
@@ -145,7 +148,7 @@ impl ChainState {
             self.events.send(|| ChainEvent::Arrived { block: block.clone(), height });
         }
         self.store(checked, id, batch);
-        Ok(true)
+        Ok(Stored::Now)
     }
 
     /// Whether a block that nobody asked for is taken: it has the tip's work at least, is not far ahead, and is on no
@@ -220,7 +223,7 @@ mod tests {
     fn store_only(state: &mut ChainState, block: &Block) {
         let checked = CheckedBlock::new(block.clone(), &state.params).unwrap();
         let mut batch = state.storage.batch();
-        assert_eq!(state.accept_into(&checked, true, NOW, &mut batch), Ok(true));
+        assert_eq!(state.accept_into(&checked, true, NOW, &mut batch), Ok(Stored::Now));
         state.storage.commit(batch).unwrap();
     }
 

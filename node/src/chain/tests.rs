@@ -21,7 +21,7 @@ use super::actor;
 use super::invalidate::NotDone;
 use super::options::Options;
 use super::state::ChainState;
-use super::verdict::{Rejection, Submitted};
+use super::verdict::{Rejection, Stored, Submitted};
 use crate::storage::{Storage, StorageError};
 use tree::{TRUNK, Tree, params};
 
@@ -214,7 +214,7 @@ fn pruned_blocks_are_gone_and_the_newest_can_still_be_taken_back() {
     assert_eq!(snapshot(&mut state), replayed(&tree, top));
     // One that comes again is not taken: what takes it back is gone, and so are those above it.
     let first = tree.branch(top).swap_remove(0);
-    assert!(!state.accept_block(first, true, NOW).unwrap().stored_now);
+    assert_eq!(state.accept_block(first, true, NOW).unwrap().stored, Stored::Before);
     drop(state);
     let mut state = load();
     assert_eq!(state.pruned_below(), below);

@@ -47,11 +47,22 @@ pub struct HeadersAccepted {
     pub refused: Option<(BlockHash, Rejection)>,
 }
 
+/// Whether a block is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It was not here before, and is now: a new block (`fNewBlock`).
+    Now,
+    /// It was here before, though it may have been pruned since: it is not to be had again.
+    Before,
+    /// It was refused, or nobody asked for it and it is not wanted.
+    Not,
+}
+
 /// What became of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockAccepted {
-    /// It was not here before, and is now: a new block (`fNewBlock`).
-    pub stored_now: bool,
+    /// Whether it is kept.
+    pub stored: Stored,
     /// The verdict, if it was refused, or connected: else it waits in a side branch, or was not wanted.
     pub verdict: Option<Result<(), Rejection>>,
 }

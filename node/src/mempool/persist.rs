@@ -23,8 +23,9 @@ const MAGIC: &[u8; 8] = b"IoPmpool";
 /// History: 1, the first.
 const VERSION: u32 = 1;
 const CHECKSUM: usize = 32;
-/// A larger file is not this program's: transactions take more memory in the pool than bytes here.
-const MAX_BYTES: u64 = 1 << 30;
+/// A larger file is not this program's: transactions take more memory in the pool than bytes here, and `--max-mempool`
+/// allows no more than this.
+const MAX_BYTES: u64 = 1_000_000 * 1_000_000;
 
 /// A transaction with the time it came, seconds.
 pub type Waiting = (Arc<Transaction>, u64);

@@ -26,7 +26,7 @@ use crate::chain::actor::now;
 use crate::chain::checked::{CheckedBlock, Unsound};
 use crate::chain::index::Entry;
 use crate::chain::state::ChainState;
-use crate::chain::verdict::{BlockAccepted, Rejection};
+use crate::chain::verdict::{BlockAccepted, Rejection, Stored};
 use crate::failure::Failure;
 use crate::output::print;
 
@@ -330,13 +330,13 @@ impl Import {
             return Ok(None);
         }
         let block = checked.block().clone();
-        let BlockAccepted { stored_now, verdict } =
+        let BlockAccepted { stored, verdict } =
             self.state.accept_checked(Ok(checked), true, now()).map_err(failed)?;
         if let Some(Err(rejection)) = verdict {
             self.refuse(&hash, at, &rejection);
             return Ok(None);
         }
-        if stored_now {
+        if stored == Stored::Now {
             self.counts.new += 1;
             self.counts.transactions += block.txdata.len() as u64;
             self.counts.inputs += block.txdata.iter().skip(1).map(|tx| tx.input.len() as u64).sum::<u64>();

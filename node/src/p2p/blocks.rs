@@ -17,6 +17,7 @@ use super::net::{Action, Net, Refusal};
 use super::peer::{Micros, PeerId, SECOND};
 use super::sync::MAX_IN_FLIGHT;
 use super::tree::{NodeId, Status};
+use crate::chain::verdict::Stored;
 
 /// Compact blocks are read this far above the tip only.
 const COMPACT_AHEAD: u32 = 2;
@@ -112,13 +113,16 @@ impl Net {
         id: PeerId,
         hash: BlockHash,
         block: &Arc<Block>,
-        stored: bool,
+        stored: Stored,
         refusal: Option<Refusal>,
         now: Micros,
     ) {
-        if stored {
+        if stored != Stored::Not {
+            // Also one that came by another way, of which nobody told us: it would be asked for again and again.
             let status = Status { have: true, ..Status::default() };
             self.tree.put(hash, block.header, status);
+        }
+        if stored == Stored::Now {
             self.with(id, |peer| peer.last_block = now);
         }
         match refusal {
@@ -130,14 +134,16 @@ impl Net {
                     others.into_iter().for_each(|other| self.fill(other, now));
                 }
             }
-            None if !stored => {
-                // It was here, or is not wanted: nobody waits for a verdict.
+            None if stored == Stored::Now => {}
+            None => {
+                // Nobody waits for a verdict.
                 self.take_source(id, &hash);
-                if let Some(known) = self.tree.find(&hash) {
-                    debug!(%hash, height = self.tree.get(known).height, "block not taken");
+                debug!(%hash, ?stored, "block not taken");
+                // The chain keeps the header of a block that is not wanted.
+                if stored == Stored::Not && self.too_many_weak(id, 1, now) {
+                    return;
                 }
             }
-            None => {}
         }
         self.fill(id, now);
     }
@@ -240,7 +246,12 @@ impl Net {
             let why = format!("header {hash} of a compact block: {}", refusal.reason);
             return self.misbehaving(id, refusal.points, &why, now);
         }
-        self.tree.put(compact.header.block_hash(), compact.header, Status::default());
+        let before = self.tree.len();
+        let node = self.tree.put(compact.header.block_hash(), compact.header, Status::default());
+        let new = self.tree.len() - before;
+        if node.is_some_and(|node| self.too_many_weak(id, self.weak(node, new), now)) {
+            return;
+        }
         self.compact_with_header(id, compact, now);
     }
 

@@ -1,8 +1,9 @@
 //! The network's way to the chain, so that the protocol's task never waits for it.
 //!
-//! Lives here: two ways in, one in order (headers, transactions, questions) and one for blocks, which are checked beside
-//! each other; and the chain's events as [`FromChain`]. Does not live here: what is done with the answers. Data goes:
-//! [`Action`] -> a task that asks the chain -> [`FromChain`] to the manager.
+//! Lives here: three ways in, of headers and questions in their order, of transactions in theirs, which wait for the
+//! former, and of blocks, which are checked beside each other; and the chain's events as [`FromChain`]. Does not live
+//! here: what is done with the answers. Data goes: [`Action`] -> a task that asks the chain -> [`FromChain`] to the
+//! manager.
 
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ pub(crate) type Permit = Option<Arc<OwnedSemaphorePermit>>;
 #[derive(Clone)]
 pub(crate) struct ChainLink {
     chain: ChainHandle,
-    in_order: mpsc::UnboundedSender<(Action, Permit)>,
+    first: mpsc::UnboundedSender<(Action, Permit)>,
+    transactions: mpsc::UnboundedSender<(Action, Permit)>,
     answers: mpsc::UnboundedSender<FromChain>,
 }
 
@@ -37,13 +39,21 @@ pub(crate) struct Snapshot {
 }
 
 impl ChainLink {
-    /// Starts the task that asks in order.
+    /// Starts the task that asks one thing after another. Transactions cost their sender nothing, and a new block's header
+    /// must not wait for many of them.
     pub(crate) fn start(chain: ChainHandle, answers: mpsc::UnboundedSender<FromChain>) -> Self {
-        let (in_order, mut queue) = mpsc::unbounded_channel::<(Action, Permit)>();
-        let link = Self { chain, in_order, answers };
+        let (first, mut before) = mpsc::unbounded_channel::<(Action, Permit)>();
+        let (transactions, mut behind) = mpsc::unbounded_channel::<(Action, Permit)>();
+        let link = Self { chain, first, transactions, answers };
         let (worker, handle) = (link.clone_for_worker(), link.chain.clone());
         tokio::spawn(async move {
-            while let Some((action, permit)) = queue.recv().await {
+            loop {
+                let (action, permit) = tokio::select! {
+                    biased;
+                    Some(next) = before.recv() => next,
+                    Some(next) = behind.recv() => next,
+                    else => return,
+                };
                 let Ok(answer) = ask(&handle, action).await else { return };
                 drop(permit);
                 if worker.send(answer).is_err() {
@@ -82,7 +92,8 @@ impl ChainLink {
             }
             Action::Read(hash, purpose) => self.read(hash, purpose),
             // A worker that is gone means that the node stops.
-            other => drop(self.in_order.send((other, permit))),
+            Action::Tx(..) => drop(self.transactions.send((action, permit))),
+            other => drop(self.first.send((other, permit))),
         }
     }
 
@@ -107,7 +118,7 @@ async fn judge_block(
 ) -> Result<FromChain, Stopped> {
     let accepted = chain.accept_block(block.clone(), requested).await?;
     let refused = accepted.verdict.and_then(Result::err).map(|rejection| refusal(&rejection));
-    Ok(FromChain::Block(peer, hash, block, accepted.stored_now, refused))
+    Ok(FromChain::Block(peer, hash, block, accepted.stored, refused))
 }
 
 async fn ask(chain: &ChainHandle, action: Action) -> Result<FromChain, Stopped> {
@@ -188,5 +199,53 @@ pub(crate) fn news(event: ChainEvent) -> FromChain {
         ChainEvent::Reconsidered(hash) => FromChain::Reconsidered(hash),
         ChainEvent::TxAccepted(txid) => FromChain::TxAccepted(txid),
         ChainEvent::TxRemoved(txid) => FromChain::TxRemoved(txid),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bitcoin::{Transaction, absolute, transaction};
+    use iop_consensus::params::Params;
+
+    use super::*;
+    use crate::chain::actor;
+    use crate::storage::Storage;
+
+    fn transaction(number: u32) -> Action {
+        let lock_time = absolute::LockTime::from_consensus(number);
+        let tx = Transaction { version: transaction::Version::TWO, lock_time, input: vec![], output: vec![] };
+        Action::Tx(PeerId(1), tx.compute_txid(), Arc::new(tx))
+    }
+
+    #[tokio::test]
+    async fn headers_wait_for_one_transaction_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let params = Arc::new(Params::regtest());
+        let storage = Arc::new(Storage::open(dir.path(), &params).unwrap());
+        let (chain, thread) = actor::spawn(ChainState::load(params.clone(), storage).unwrap());
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        let link = ChainLink::start(chain.clone(), answer);
+        let (go_on, waits) = std::sync::mpsc::channel::<()>();
+        let busy = {
+            let chain = chain.clone();
+            tokio::spawn(async move { chain.run(move |_| Ok(waits.recv())).await })
+        };
+        link.ask(transaction(0), None);
+        // The first one is with the chain now, which is busy.
+        tokio::task::yield_now().await;
+        (1..50).for_each(|number| link.ask(transaction(number), None));
+        let genesis = params.genesis.block().header;
+        link.ask(Action::Headers(PeerId(2), vec![(genesis.block_hash(), genesis)]), None);
+        go_on.send(()).unwrap();
+        let mut place = 0;
+        while !matches!(answers.recv().await.unwrap(), FromChain::Headers(..)) {
+            place += 1;
+        }
+        assert!(place <= 1, "{place} transactions came before");
+        busy.await.unwrap().unwrap().unwrap();
+        drop((link, chain));
+        // The link's task has to end first.
+        tokio::task::spawn_blocking(|| thread.join()).await.unwrap().unwrap().unwrap();
     }
 }

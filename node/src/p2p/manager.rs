@@ -50,6 +50,9 @@ const MAX_BACKOFF: Micros = 60 * SECOND;
 const FEELER_EVERY: f64 = 120.0;
 /// DNS seeds are asked after this if addresses are known.
 const SEEDS_AFTER: Duration = Duration::from_secs(11);
+/// DNS seeds are asked again after this while there are no peers, and ever more seldom.
+const SEEDS_AGAIN: Duration = Duration::from_secs(60);
+const SEEDS_SELDOM: Duration = Duration::from_secs(60 * 60);
 /// The address table is written this often (`DUMP_ADDRESSES_INTERVAL`).
 const SAVE_EVERY: Micros = 15 * 60 * SECOND;
 /// Extra chosen peers are looked at this often (`EXTRA_PEER_CHECK_INTERVAL`).
@@ -112,6 +115,7 @@ struct Manager {
     inner: mpsc::UnboundedSender<Inner>,
     only_named: bool,
     dns_seed: bool,
+    seeds_wait: Duration,
     named: Vec<Named>,
     dialling: HashSet<SocketAddr>,
     random: Random,
@@ -183,6 +187,7 @@ pub(crate) async fn start(
         inner: inner_tx,
         only_named,
         dns_seed: config.dns_seed && !only_named && !params.dns_seeds.is_empty(),
+        seeds_wait: SEEDS_AGAIN,
         params,
         named,
         dialling: HashSet::new(),
@@ -250,15 +255,21 @@ impl Manager {
     }
 
     fn has_work(&self) -> bool {
-        let ready = |id: &PeerId| self.links.get(id).is_some_and(|link| !link.is_congested());
-        self.inboxes.iter().any(|(id, inbox)| !inbox.is_empty() && ready(id))
+        self.inboxes.keys().any(|id| self.may_take_turn(*id))
+    }
+
+    /// Whether a peer has a message that can be taken now, and reads what it gets.
+    fn may_take_turn(&self, id: PeerId) -> bool {
+        let next = self.inboxes.get(&id).and_then(VecDeque::front);
+        next.is_some_and(|(message, _)| !self.net.must_wait(id, message))
+            && self.links.get(&id).is_some_and(|link| !link.is_congested())
     }
 
     /// One message of each peer that has any and reads what it gets.
     fn take_turns(&mut self) {
         let ids: Vec<PeerId> = self.inboxes.keys().copied().collect();
         for id in ids {
-            if self.links.get(&id).is_none_or(Link::is_congested) {
+            if !self.may_take_turn(id) {
                 continue;
             }
             let Some((message, permit)) = self.inboxes.get_mut(&id).and_then(VecDeque::pop_front) else {

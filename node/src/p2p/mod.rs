@@ -31,4 +31,5 @@ mod serve;
 mod slots;
 mod sync;
 mod tree;
+mod weak;
 mod wire;

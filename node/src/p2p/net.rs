@@ -26,6 +26,7 @@ use super::relay::Relay;
 use super::score::BANNED_FOR;
 use super::serve::Purpose;
 use super::tree::{HeaderTree, NodeId};
+use crate::chain::verdict::Stored;
 
 /// Points that end a connection (`DEFAULT_BANSCORE_THRESHOLD`).
 const MAX_SCORE: u32 = 100;
@@ -102,8 +103,8 @@ pub(crate) struct PoolTx {
 pub(crate) enum FromChain {
     /// Headers were judged: the last that is known now, and the refused one.
     Headers(PeerId, Vec<(BlockHash, Header)>, Option<BlockHash>, Option<(BlockHash, Refusal)>),
-    /// A block was judged: whether it is stored now and was not before, and the refusal.
-    Block(PeerId, BlockHash, Arc<Block>, bool, Option<Refusal>),
+    /// A block was judged: whether it is kept, and the refusal.
+    Block(PeerId, BlockHash, Arc<Block>, Stored, Option<Refusal>),
     /// A transaction was judged.
     Tx(PeerId, Txid, Arc<Transaction>, TxOutcome),
     /// Waiting transactions that were asked for, and the least fee rate that the mempool takes.

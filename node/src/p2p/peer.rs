@@ -192,6 +192,8 @@ pub(crate) struct Peer {
     pub(crate) congested: bool,
 
     // Transactions.
+    /// Its transactions that are with the chain.
+    pub(crate) judging: usize,
     pub(crate) known: Known,
     pub(crate) relay: HashSet<Txid>,
     pub(crate) next_inv: Micros,
@@ -266,6 +268,7 @@ impl Peer {
             getdata: VecDeque::new(),
             serving: false,
             congested: false,
+            judging: 0,
             known: Known::new(KNOWN_TXS),
             relay: HashSet::new(),
             next_inv: 0,

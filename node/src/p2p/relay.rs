@@ -38,6 +38,8 @@ const MAX_ANNOUNCED: usize = 5_000;
 const MAX_REQUESTS: usize = 50_000;
 /// Announced and not yet received, that a peer may always have, also where others have taken all the room.
 const FAIR_SHARE: usize = 200;
+/// Transactions of one peer that are with the chain at a time, but for orphans: the next is read while one is judged.
+const MAX_JUDGING: usize = 2;
 /// Refused transactions that are remembered, by halves (`recentRejects`).
 const REJECTED: usize = 60_000;
 /// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
@@ -73,6 +75,8 @@ pub(crate) struct Relay {
     kept: HashMap<Txid, Arc<Transaction>>,
     expiry: VecDeque<(Micros, Txid)>,
     requests: HashMap<Txid, Request>,
+    /// With the chain, which judges them: the same one again is not.
+    judging: HashSet<Wtxid>,
     pub(crate) rejected: Known,
     pub(crate) orphans: Orphans,
     pub(crate) extra: ExtraTransactions,
@@ -89,6 +93,7 @@ impl Default for Relay {
             kept: HashMap::new(),
             expiry: VecDeque::new(),
             requests: HashMap::new(),
+            judging: HashSet::new(),
             rejected: Known::new(REJECTED),
             orphans: Orphans::default(),
             extra: ExtraTransactions::default(),
@@ -293,7 +298,22 @@ impl Net {
             return;
         }
         self.with(id, |peer| peer.last_tx = now);
-        self.actions.push(Action::Tx(id, txid, tx));
+        self.have_judged(id, txid, tx);
+    }
+
+    /// Hands a transaction to the chain.
+    fn have_judged(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
+        if self.relay.judging.insert(tx.compute_wtxid()) {
+            self.with(id, |peer| peer.judging += 1);
+            self.actions.push(Action::Tx(id, txid, tx));
+        }
+    }
+
+    /// Whether a peer's next transaction has to wait, and with it what the peer said behind: a refused one costs its sender
+    /// nothing, and those of all peers take turns.
+    pub(crate) fn must_wait(&self, id: PeerId, message: &Message) -> bool {
+        matches!(message, Message::Tx(..))
+            && self.peers.get(&id).is_some_and(|peer| peer.judging >= MAX_JUDGING)
     }
 
     /// The mempool judged a transaction.
@@ -305,6 +325,8 @@ impl Net {
         outcome: TxOutcome,
         now: Micros,
     ) {
+        self.relay.judging.remove(&tx.compute_wtxid());
+        self.with(id, |peer| peer.judging = peer.judging.saturating_sub(1));
         match outcome {
             TxOutcome::Accepted => {
                 self.relay.orphans.erase(&txid);
@@ -357,7 +379,7 @@ impl Net {
     /// Offers orphans again whose parents came.
     pub(super) fn retry_orphans(&mut self) {
         while let Some((txid, tx, from)) = self.relay.orphans.next_to_try() {
-            self.actions.push(Action::Tx(PeerId(from), txid, tx));
+            self.have_judged(PeerId(from), txid, tx);
         }
     }
 

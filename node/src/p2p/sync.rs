@@ -2,7 +2,7 @@
 //!
 //! Lives here: headers and what they lead to, the download window, time limits of both. Does not live here: blocks that
 //! came (`blocks.rs`). Sources: `ProcessHeadersMessage`, `SendMessages`, `FindNextBlocksToDownload`,
-//! `ConsiderEviction`. Headers are bounded: see [`HEADERS_AHEAD`] and [`MAX_WEAK_HEADERS`].
+//! `ConsiderEviction`. Headers are bounded: see [`HEADERS_AHEAD`] and `weak.rs`.
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -40,9 +40,6 @@ const MAX_PROTECTED: usize = 4;
 /// Headers that may be known beyond the tip: more are asked for as blocks come. The reference has no such bound; half a
 /// million are about 250 MB with the chain's own index, nine years of ten-minute blocks.
 const HEADERS_AHEAD: u32 = 500_000;
-/// Headers that a peer may give in branches with less work than the tip's: 10 MB for each address, which is banned
-/// then. The reference has no such bound.
-const MAX_WEAK_HEADERS: usize = 20_000;
 
 impl Net {
     /// Starts asking a peer for headers, if it is time to.
@@ -140,8 +137,8 @@ impl Net {
             return self.headers_refused(id, hash, &refusal, now);
         }
         let Some(last) = last.and_then(|hash| self.tree.find(&hash)) else { return };
-        if self.too_many_weak_headers(id, last, new) {
-            return self.misbehaving(id, 100, "too many headers of branches with little work", now);
+        if self.too_many_weak(id, self.weak(last, new), now) {
+            return;
         }
         let height = |node: NodeId| self.tree.get(node).height;
         let known = self.peers.get(&id).and_then(|peer| peer.best_known).map(height);
@@ -176,14 +173,6 @@ impl Net {
         }
     }
 
-    fn too_many_weak_headers(&mut self, id: PeerId, last: NodeId, new: usize) -> bool {
-        let strong = self.work(last) >= self.tip_work();
-        let Some(peer) = self.peers.get_mut(&id) else { return false };
-        // What is strong takes nothing back: a peer could always say the tip's header in between.
-        peer.weak_headers += if strong { 0 } else { new };
-        peer.weak_headers > MAX_WEAK_HEADERS
-    }
-
     fn ask_more_headers(&mut self, id: PeerId, last: NodeId) {
         if self.too_far_ahead(&self.tree.get(last).header) {
             return self.with(id, |peer| {
@@ -191,10 +180,9 @@ impl Net {
                 peer.headers_coming = None;
             });
         }
-        // Where all that came is known, on from the best that the peer's chain shares with what is known.
-        let best = self.tree.best();
-        let from = if self.tree.is_ancestor(last, best) { best } else { last };
-        self.ask_headers(id, from);
+        // Also where all that came is known. A locator from further up has gaps below: where the peer's chain leaves ours in
+        // one, it would answer with the same headers again.
+        self.ask_headers(id, last);
     }
 
     /// What a whole answer says of a chosen peer: too little work ends it, enough of it protects it.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::*;
 
@@ -109,18 +109,23 @@ impl Manager {
     }
 
     pub(super) fn prepare_seeds(&self) {
-        if !self.dns_seed {
-            return;
+        if self.dns_seed {
+            self.ask_seeds_after(if self.net.knows_addresses() { SEEDS_AFTER } else { Duration::ZERO });
         }
-        let after = if self.net.knows_addresses() { SEEDS_AFTER } else { Duration::ZERO };
+    }
+
+    fn ask_seeds_after(&self, wait: Duration) {
         let inner = self.inner.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(after).await;
+            tokio::time::sleep(wait).await;
             let _ = inner.send(Inner::AskSeeds);
         });
     }
 
-    pub(super) fn ask_seeds(&self) {
+    /// Asks all seeds, and again after a while if there are still no peers: a node may start before its network does.
+    pub(super) fn ask_seeds(&mut self) {
+        self.ask_seeds_after(self.seeds_wait);
+        self.seeds_wait = (self.seeds_wait * 2).min(SEEDS_SELDOM);
         for name in self.params.dns_seeds.clone() {
             let (inner, port) = (self.inner.clone(), self.params.p2p_port);
             let private = self.params.mine_on_demand;
@@ -129,7 +134,7 @@ impl Manager {
                 let (limit, time) = (seeds::LIMIT, now() / SECOND);
                 match seeds::resolve(&name, port, private, limit, time, &mut random.0).await {
                     Ok(answer) => drop(inner.send(Inner::Seeds(answer))),
-                    Err(error) => debug!("{error}"),
+                    Err(error) => warn!("{error}"),
                 }
             });
         }

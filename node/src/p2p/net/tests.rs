@@ -5,7 +5,7 @@
 use bitcoin::hashes::Hash;
 use bitcoin::{ScriptBuf, Sequence, TxIn, TxOut, Witness, absolute, transaction};
 
-use super::super::message::{BLOCK, Inv, TX, Version, WITNESS};
+use super::super::message::{BLOCK, Inv, MAX_HEADERS, TX, Version, WITNESS};
 use super::super::tree::Status;
 use super::*;
 
@@ -71,7 +71,7 @@ impl Stage {
         self.say(id, Message::Block(hash, block));
         for action in self.actions() {
             if let Action::Block(id, hash, block, _) = action {
-                self.net.chain_says(FromChain::Block(id, hash, block, true, None), self.now);
+                self.net.chain_says(FromChain::Block(id, hash, block, Stored::Now, None), self.now);
             } else {
                 self.net.actions.push(action);
             }
@@ -229,6 +229,34 @@ fn a_transaction_is_asked_of_one_peer_and_then_of_another() {
     stage.net.closed(c, stage.now);
     stage.say(a, inv());
     assert!(asks(&stage.sent(a)), "anew when nobody is left");
+}
+
+/// A refused transaction may cost its sender nothing: so nobody has many judged at a time, and none twice at once.
+#[test]
+fn transactions_of_a_peer_are_judged_in_turns_and_the_same_one_once() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let (a, b) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound));
+    let tx = |time: u32| {
+        let lock_time = absolute::LockTime::from_consensus(time);
+        let tx = Transaction { version: transaction::Version::TWO, lock_time, input: vec![], output: vec![] };
+        Message::Tx(tx.compute_txid(), Arc::new(tx))
+    };
+    stage.say(a, tx(1));
+    stage.say(b, tx(1));
+    let judged = stage.actions();
+    let [Action::Tx(from, txid, first)] = &judged[..] else { panic!("{judged:?}") };
+    assert_eq!(*from, a);
+    assert!(!stage.net.must_wait(a, &tx(2)));
+    stage.say(a, tx(2));
+    assert!(stage.net.must_wait(a, &tx(3)) && !stage.net.must_wait(a, &Message::GetAddr));
+    assert!(!stage.net.must_wait(b, &tx(3)), "others do not wait for it");
+    let refused = TxOutcome::Refused { code: 64, reason: "x".to_owned(), points: 0, malleable: true };
+    stage.net.chain_says(FromChain::Tx(a, *txid, first.clone(), refused), stage.now);
+    assert!(!stage.net.must_wait(a, &tx(3)));
+    stage.actions();
+    stage.say(b, tx(1));
+    assert!(matches!(stage.actions()[..], [Action::Tx(..)]), "another copy may have another witness");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_spoiled_copy_costs_who_sent_it_and_not_who_sends_the_block_itself() {
         let (hash, block) = block_of(&headers[0].1);
         stage.say(hostile, Message::Block(hash, block.clone()));
         let event = FromChain::Checked(hash, Some(spoiled()));
-        let answer = FromChain::Block(hostile, hash, block.clone(), false, Some(spoiled()));
+        let answer = FromChain::Block(hostile, hash, block.clone(), Stored::Not, Some(spoiled()));
         let (first, second) = if event_first { (event, answer) } else { (answer, event) };
         stage.net.chain_says(first, stage.now);
         stage.say(honest, Message::Block(hash, block.clone()));
@@ -46,7 +46,7 @@ fn a_block_that_breaks_a_rule_costs_its_sender_whichever_word_comes_first() {
         stage.say(hostile, Message::Block(hash, block.clone()));
         let refusal = Refusal { final_: true, ..spoiled() };
         let event = FromChain::Checked(hash, Some(refusal.clone()));
-        let answer = FromChain::Block(hostile, hash, block, false, Some(refusal));
+        let answer = FromChain::Block(hostile, hash, block, Stored::Not, Some(refusal));
         stage.net.chain_says(if event_first { event } else { answer }, stage.now);
         assert!(!stage.is_connected(hostile));
         let id = stage.net.tree.find(&hash).unwrap();
@@ -80,7 +80,7 @@ fn a_spoiled_compact_copy_keeps_nobody_else_out_and_is_taken_once() {
     stage.say(honest, Message::Block(hash, block.clone()));
     stage.say(honest, Message::Block(hash, block.clone()));
     assert_eq!(to_the_chain(&mut stage), [honest]);
-    let answer = |id, refusal| FromChain::Block(id, hash, block.clone(), false, refusal);
+    let answer = |id, refusal| FromChain::Block(id, hash, block.clone(), Stored::Not, refusal);
     stage.net.chain_says(answer(hostile, Some(spoiled())), stage.now);
     stage.net.chain_says(answer(honest, None), stage.now);
     assert!(stage.net.sources.is_empty());
@@ -100,7 +100,7 @@ fn a_block_whose_copy_was_spoiled_is_asked_of_the_others_at_once() {
     let (hash, block) = block_of(&headers[0].1);
     stage.actions();
     stage.say(hostile, Message::Block(hash, block.clone()));
-    stage.net.chain_says(FromChain::Block(hostile, hash, block, false, Some(spoiled())), stage.now);
+    stage.net.chain_says(FromChain::Block(hostile, hash, block, Stored::Not, Some(spoiled())), stage.now);
     assert_eq!(requested(&stage.sent(honest)), [hash]);
 }
 
@@ -114,7 +114,7 @@ fn a_named_peer_whose_copy_was_spoiled_is_asked_again_after_a_while() {
     assert_eq!(requested(&stage.sent(named)), [hash]);
     let spoil = |stage: &mut Stage| {
         stage.say(named, Message::Block(hash, block.clone()));
-        let answer = FromChain::Block(named, hash, block.clone(), false, Some(spoiled()));
+        let answer = FromChain::Block(named, hash, block.clone(), Stored::Not, Some(spoiled()));
         stage.net.chain_says(answer, stage.now);
     };
     spoil(&mut stage);
@@ -142,6 +142,54 @@ fn weak_headers_count_also_where_strong_ones_come_between() {
     }
     assert!(!stage.is_connected(hostile));
     assert!(stage.net.tree.len() < 30_000, "{}", stage.net.tree.len());
+}
+
+/// The chain keeps the headers of compact blocks, and of blocks that nobody asked for, as well.
+#[test]
+fn weak_headers_count_whichever_message_brings_them() {
+    let mut stage = Stage::new();
+    let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
+    let main = headers_on(&genesis(), 10, 1);
+    stage.give_headers(honest, &main);
+    for (_, header) in &main {
+        let connected = Arc::new(Block { header: *header, txdata: vec![] });
+        stage.net.chain_says(FromChain::Connected(connected), stage.now);
+    }
+    let coinbase = Params::regtest().genesis.block().txdata[0].clone();
+    for salt in 0..20_000 {
+        let (hash, header) = headers_on(&genesis(), 1, 1_000 + salt)[0];
+        let (_, block) = block_of(&header);
+        if salt % 2 == 0 {
+            stage.say(hostile, Message::Block(hash, block.clone()));
+            stage.net.chain_says(FromChain::Block(hostile, hash, block, Stored::Not, None), stage.now);
+        } else {
+            let block = Block { header, txdata: vec![coinbase.clone()] };
+            let compact = Arc::new(CompactBlock::of(&block, 1, compact::Version::Two).unwrap());
+            stage.say(hostile, Message::CmpctBlock(compact, compact::Version::Two));
+            let answer = FromChain::Headers(hostile, vec![(hash, header)], Some(hash), None);
+            stage.net.chain_says(answer, stage.now);
+        }
+        stage.actions();
+    }
+    assert!(stage.is_connected(hostile), "so many are forgiven");
+    let (hash, header) = headers_on(&genesis(), 1, 1)[0];
+    let (_, block) = block_of(&header);
+    stage.net.chain_says(FromChain::Block(hostile, hash, block, Stored::Not, None), stage.now);
+    assert!(!stage.is_connected(hostile));
+}
+
+#[test]
+fn a_block_that_came_by_another_way_is_asked_for_once() {
+    let mut stage = Stage::new();
+    let id = stage.peer(1, Origin::Outbound);
+    let (hash, header) = headers_on(&genesis(), 1, 1)[0];
+    stage.give_headers(id, &[(hash, header)]);
+    assert_eq!(requested(&stage.sent(id)), [hash]);
+    let (_, block) = block_of(&header);
+    stage.say(id, Message::Block(hash, block.clone()));
+    stage.net.chain_says(FromChain::Block(id, hash, block, Stored::Before, None), stage.now);
+    stage.pass(SECOND);
+    assert_eq!(requested(&stage.sent(id)), []);
 }
 
 #[test]

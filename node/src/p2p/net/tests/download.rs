@@ -61,6 +61,44 @@ fn a_peer_that_gives_the_same_headers_again_is_asked_for_blocks() {
     assert_eq!(requested(&stage.sent(id)).len(), 16);
 }
 
+/// What a peer with this chain answers to the last question for headers, as the reference does.
+fn answer(sent: &[Message], chain: &[(BlockHash, Header)]) -> Option<Vec<(BlockHash, Header)>> {
+    let asked = sent.iter().rev().find_map(|message| match message {
+        Message::GetHeaders(locator) => Some(locator),
+        _ => None,
+    })?;
+    let place = |hash: &BlockHash| chain.iter().position(|(other, _)| other == hash);
+    let from = asked.hashes.iter().find_map(place).map_or(0, |place| place + 1);
+    Some(chain[from..].iter().take(MAX_HEADERS).copied().collect())
+}
+
+/// Below the fork a locator has gaps of thousands: what lies in one comes once more, and then the peer's branch.
+#[test]
+fn the_better_branch_of_a_deep_fork_is_reached_wherever_the_fork_is() {
+    for (shared, ours) in [(3_000, 5_000), (100, 2_080), (4_500, 6_100)] {
+        let mut stage = Stage::new();
+        let trunk = headers_on(&genesis(), shared, 1);
+        let fork = trunk[shared - 1].1;
+        let (old, other) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Outbound));
+        let known = [trunk.clone(), headers_on(&fork, ours, 2)].concat();
+        known.chunks(MAX_HEADERS).for_each(|part| stage.give_headers(old, part));
+        stage.actions();
+        let chain = [trunk, headers_on(&fork, ours + 100, 3)].concat();
+        // A new block of the other branch is announced.
+        stage.say(other, Message::Headers(vec![*chain.last().unwrap()]));
+        let mut rounds = 0;
+        while let Some(headers) = answer(&stage.sent(other), &chain) {
+            stage.give_headers(other, &headers);
+            rounds += 1;
+            assert!(
+                rounds <= chain.len().div_ceil(MAX_HEADERS) + 1,
+                "{shared}, {ours}: going round in circles"
+            );
+        }
+        assert_eq!(stage.net.tree.get(stage.net.tree.best()).hash, chain.last().unwrap().0);
+    }
+}
+
 #[test]
 fn a_peer_whose_last_headers_filled_a_message_is_asked_for_blocks_at_once() {
     let mut stage = Stage::new();
