@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use super::addresses::ip::{NetAddress, TimedAddress};
 use super::message::{MAX_ADDR, Message, NODE_NETWORK};
 use super::net::Net;
-use super::peer::{Micros, PeerId, SECOND, address_key};
+use super::peer::{Micros, PeerId, address_key};
 
 /// Mean seconds between address messages to a peer (`AVG_ADDRESS_BROADCAST_INTERVAL`).
 const SEND_EVERY: f64 = 30.0;
@@ -53,7 +53,7 @@ impl Net {
 
     /// To two peers, the same for a day, so that they learn of it once.
     fn pass_on(&mut self, heard: &TimedAddress, now: Micros) {
-        let day = now / SECOND / (24 * 60 * 60);
+        let day = self.wall(now) / (24 * 60 * 60);
         let key = address_key(&heard.address) ^ day;
         let mut ranked: Vec<(u64, PeerId)> = self
             .peers

@@ -41,7 +41,7 @@ impl Net {
         let version = Version {
             version: PROTOCOL_VERSION,
             services: self.services,
-            time: (now / SECOND).cast_signed(),
+            time: self.wall(now).cast_signed(),
             receiver: peer.address,
             nonce: peer.nonce,
             user_agent: USER_AGENT.to_owned(),
@@ -85,7 +85,7 @@ impl Net {
             self.send_version(id, now);
         }
         self.send(id, Message::Verack);
-        let offset = version.time.saturating_sub((now / SECOND).cast_signed());
+        let offset = version.time.saturating_sub(self.wall(now).cast_signed());
         self.with(id, |peer| {
             peer.version = version.version;
             peer.services = version.services;
@@ -114,7 +114,7 @@ impl Net {
         }
         self.send(id, Message::GetAddr);
         self.with(id, |peer| peer.asked_getaddr = true);
-        self.addresses.good(&address.into(), now / SECOND);
+        self.addresses.good(&address.into(), self.wall(now));
     }
 
     pub(super) fn on_verack(&mut self, id: PeerId, now: Micros) {

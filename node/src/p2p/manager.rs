@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use bitcoin::pow::Work;
 use iop_consensus::params::Params;
@@ -137,8 +137,16 @@ struct Ends {
     listener: Option<TcpListener>,
 }
 
+/// The clock of all timers: begins with the wall clock's time, and goes on whatever that is set to.
 fn now() -> Micros {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Micros)
+    static START: LazyLock<(Instant, Micros)> = LazyLock::new(|| (Instant::now(), wall() * SECOND));
+    let (start, time) = *START;
+    time + start.elapsed().as_micros() as Micros
+}
+
+/// The wall clock: seconds since 1970.
+fn wall() -> u64 {
+    crate::chain::actor::now()
 }
 
 /// Starts the network; it ends when `shutdown` says so.
@@ -164,6 +172,7 @@ pub(crate) async fn start(
     }
     let mut net = Net::new(params.clone(), snapshot.tree, table);
     net.configure(config.minimum_work, config.pruned);
+    net.set_wall_clock(now(), wall());
     net.pool_grew(snapshot.pool, 0);
     let listener = config.listener.map(TcpListener::from_std).transpose()?;
     let listening = listener.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -181,7 +190,7 @@ pub(crate) async fn start(
         links: BTreeMap::new(),
         inboxes: HashMap::new(),
         chain: link,
-        bans: Bans::load(config.datadir.join(BANS_FILE), now() / SECOND),
+        bans: Bans::load(config.datadir.join(BANS_FILE), wall()),
         counters: counters.clone(),
         events: events_tx,
         inner: inner_tx,
@@ -243,6 +252,7 @@ impl Manager {
                 }
                 () = std::future::ready(()), if more => {}
             }
+            self.net.set_wall_clock(now(), wall());
             self.take_turns();
             self.net.flush(now());
             self.act(&None);
@@ -386,7 +396,7 @@ impl Manager {
             }
             Action::Ban(address, until) => {
                 warn!(address = %address.ip(), "banned for a day");
-                self.bans.ban(address.ip(), until, now() / SECOND);
+                self.bans.ban(address.ip(), until, wall());
                 self.net.close_all_from(address.ip());
             }
             other => self.chain.ask(other, permit.clone()),
@@ -400,7 +410,7 @@ impl Manager {
             Ok((stream, address)) => (stream, canonical(address)),
             Err(error) => return debug!("a peer could not be taken: {error}"),
         };
-        if self.bans.is_banned(address.ip(), now() / SECOND) {
+        if self.bans.is_banned(address.ip(), wall()) {
             return debug!(%address, "a banned peer was turned away");
         }
         if self.net.count(Origin::Inbound) >= MAX_INBOUND {

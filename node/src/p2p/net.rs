@@ -134,6 +134,8 @@ pub(crate) struct Net {
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) random: Random,
     pub(super) clocks: PeerClocks,
+    /// Seconds that the wall clock is ahead of ours.
+    wall_ahead: i64,
     pub(super) services: u64,
     pub(super) actions: Vec<Action>,
     pub(super) addresses: AddressTable,
@@ -164,6 +166,7 @@ impl Net {
             peers: BTreeMap::new(),
             random: Random::new(),
             clocks: PeerClocks::default(),
+            wall_ahead: 0,
             services: NODE_NETWORK | NODE_WITNESS,
             actions: Vec::new(),
             addresses,
@@ -212,7 +215,7 @@ impl Net {
         self.forget_requests(id, now);
         self.relay.orphans.erase_from(id.0);
         if peer.established && !peer.inbound() && peer.score == 0 {
-            self.addresses.connected(&peer.address.into(), now / SECOND);
+            self.addresses.connected(&peer.address.into(), self.wall(now));
         }
         // Whoever comes and goes with nothing must not make us look for work again and again.
         if !peer.in_flight.is_empty() {
@@ -406,14 +409,24 @@ impl Net {
             return warn!(peer = id.0, %address, "a named peer misbehaves and is not punished: {why}");
         }
         if !address.ip().to_canonical().is_loopback() {
-            self.actions.push(Action::Ban(address, now / SECOND + BANNED_FOR));
+            self.actions.push(Action::Ban(address, self.wall(now) + BANNED_FOR));
         }
         self.close(id, &format!("misbehaving: {why}"));
     }
 
     /// The network's time, seconds since 1970 (`GetAdjustedTime`).
     pub(crate) fn adjusted_time(&self, now: Micros) -> u64 {
-        (now / SECOND).saturating_add_signed(self.clocks.offset())
+        self.wall(now).saturating_add_signed(self.clocks.offset())
+    }
+
+    /// What the wall clock says at a time of ours, seconds since 1970.
+    pub(super) fn wall(&self, now: Micros) -> u64 {
+        (now / SECOND).saturating_add_signed(self.wall_ahead)
+    }
+
+    /// The wall clock may be set to another time: ours goes on, so that no timer waits for it.
+    pub(crate) fn set_wall_clock(&mut self, now: Micros, seconds: u64) {
+        self.wall_ahead = seconds.cast_signed() - (now / SECOND).cast_signed();
     }
 
     /// Whether the node is still far behind (`IsInitialBlockDownload`); once it is not, it never is again.
@@ -422,7 +435,7 @@ impl Net {
             return;
         }
         let tip = self.tree.get(self.tree.tip());
-        let old = u64::from(tip.header.time) + MAX_TIP_AGE < now / SECOND;
+        let old = u64::from(tip.header.time) + MAX_TIP_AGE < self.wall(now);
         if !old && tip.work >= self.minimum_work() {
             self.initial_download = false;
         }

@@ -44,7 +44,7 @@ impl Manager {
         } else {
             return;
         };
-        let seconds = time / SECOND;
+        let seconds = wall();
         let choice = self.net.choose_outbound(&self.dialling, origin == Origin::Feeler, seconds);
         let Some(address) = choice.filter(|address| !self.bans.is_banned(address.ip(), seconds)) else {
             return;
@@ -131,7 +131,7 @@ impl Manager {
             let private = self.params.mine_on_demand;
             tokio::spawn(async move {
                 let mut random = Random::new();
-                let (limit, time) = (seeds::LIMIT, now() / SECOND);
+                let (limit, time) = (seeds::LIMIT, wall());
                 match seeds::resolve(&name, port, private, limit, time, &mut random.0).await {
                     Ok(answer) => drop(inner.send(Inner::Seeds(answer))),
                     Err(error) => warn!("{error}"),

@@ -123,7 +123,7 @@ impl Net {
         now: Micros,
     ) {
         for heard in heard {
-            self.addresses.add_seeded(heard, source, 0, now / SECOND);
+            self.addresses.add_seeded(heard, source, 0, self.wall(now));
         }
     }
 
@@ -150,7 +150,7 @@ impl Net {
             addrlocal: peer.our_address.filter(|address| !address.ip().is_unspecified()),
             services: peer.services,
             relaytxes: peer.wants_txs,
-            conntime: peer.connected / SECOND,
+            conntime: self.wall(peer.connected),
             timeoffset: peer.time_offset,
             version: peer.version,
             subver: peer.user_agent.clone(),

@@ -173,6 +173,19 @@ fn a_peer_that_says_nothing_or_half_is_dropped_after_a_minute() {
 }
 
 #[test]
+fn timers_go_on_and_peers_are_told_the_time_when_the_wall_clock_is_set() {
+    let mut stage = Stage::new();
+    let silent = stage.peer(1, Origin::Inbound);
+    stage.net.set_wall_clock(stage.now, START / SECOND - 3_600);
+    stage.net.connected(PeerId(2), ([8, 8, 8, 8], 1).into(), Origin::Outbound, None, stage.now);
+    let sent = stage.sent(PeerId(2));
+    let [Message::Version(version)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(version.time, (START / SECOND - 3_600).cast_signed());
+    stage.pass(20 * 60 * SECOND + SECOND);
+    assert!(!stage.is_connected(silent));
+}
+
+#[test]
 fn a_ping_that_is_not_answered_ends_the_connection_after_twenty_minutes() {
     let mut stage = Stage::new();
     let id = stage.peer(1, Origin::Inbound);
