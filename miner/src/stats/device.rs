@@ -22,8 +22,6 @@ pub enum Health {
     Paused(String),
     /// It has failed and takes no more work: why.
     Failed(String),
-    /// It was taken away by its owner.
-    Gone,
 }
 
 /// Counters that a device and the upstream write, and anyone may read.
@@ -185,7 +183,7 @@ impl DeviceStats {
         self.lock().health = health;
     }
 
-    /// The device rests for this reason, or goes on. One that has failed or is gone stays so.
+    /// The device rests for this reason, or goes on. One that has failed stays so.
     pub fn set_paused(&self, why: Option<String>) {
         let mut shares = self.lock();
         if matches!(shares.health, Health::Working | Health::Paused(_)) {

@@ -121,7 +121,7 @@ pub struct DeviceNumbers {
     pub name: String,
     /// Seconds since it started.
     pub uptime: f64,
-    /// `working`, `paused`, `failed` or `gone`.
+    /// `working`, `paused` or `failed`.
     pub state: &'static str,
     /// Why it pauses or failed, in words.
     pub reason: Option<String>,
@@ -296,7 +296,6 @@ impl DeviceNumbers {
             Health::Working => ("working", None),
             Health::Paused(why) => ("paused", Some(why.clone())),
             Health::Failed(why) => ("failed", Some(why.clone())),
-            Health::Gone => ("gone", None),
         };
         Self {
             name: device.name.clone(),

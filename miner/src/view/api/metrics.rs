@@ -188,7 +188,7 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
         by_name.entry(&device.name).or_default().add(device);
     }
     let states = Family::<StateLabel, Gauge>::default();
-    for state in ["working", "paused", "failed", "gone"] {
+    for state in ["working", "paused", "failed"] {
         let count = devices.iter().filter(|device| device.state == state).count();
         states.get_or_create(&StateLabel { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -218,7 +218,7 @@ fn devices(registry: &mut Registry, devices: &[DeviceNumbers]) {
     let working = gauge(&|named| Some(named.working as f64));
     registry.register(
         "device_working",
-        "1 while it works, 0 while it pauses and once it has failed or is gone",
+        "1 while it works, 0 while it pauses and once it has failed",
         working,
     );
     let best = gauge(&|named| (named.best > 0.0).then_some(named.best));

@@ -147,7 +147,7 @@ pub(super) fn device(number: usize, numbers: &Numbers, now: u64) -> Record {
         .integer("ASC", number)
         .text("Name", &*device.name)
         .integer("ID", number)
-        .text("Enabled", if device.state == "gone" { "N" } else { "Y" })
+        .text("Enabled", "Y")
         .text("Status", status(device.state))
         .decimal("Temperature", device.temperature.map_or(0.0, f64::from), 2);
     rates(record, &shares.hash_rate)
