@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,14 +27,8 @@ pub(super) fn attach(rig: &mut Rig) -> io::Result<()> {
     let lines = Lines { stats: Arc::clone(&rig.stats), board: Arc::clone(&rig.board), end: rig.end() };
     let ((stop, stopped), (done, written)) = (channel::<()>(), channel());
     thread::Builder::new().name("json".to_owned()).spawn(move || {
-        let mut next = Instant::now() + EVERY;
-        while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
-            == Err(RecvTimeoutError::Timeout)
-        {
-            next += EVERY;
-            if let Err(error) = lines.write() {
-                return lines.end.end(Err(error));
-            }
+        if let Err(error) = again_and_again(EVERY, &stopped, || lines.write()) {
+            return lines.end.end(Err(error));
         }
         // Nobody waits for it where the rig never ran.
         let _ = done.send(lines.write());
@@ -54,6 +48,24 @@ pub(super) fn attach(rig: &mut Rig) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes `every` so often until it is stopped or fails. After a pause, of the process or of its reader, lines that were
+/// missed are not made up for.
+fn again_and_again(
+    every: Duration,
+    stopped: &Receiver<()>,
+    mut write: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
+    let mut next = Instant::now() + every;
+    while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
+        == Err(RecvTimeoutError::Timeout)
+    {
+        write()?;
+        let now = Instant::now();
+        next = if next + every > now { next + every } else { now + every };
+    }
+    Ok(())
+}
+
 struct Lines {
     stats: Arc<Stats>,
     board: Arc<Board>,
@@ -67,5 +79,26 @@ impl Lines {
         let mut stdout = io::stdout().lock();
         stdout.write_all(line.as_bytes())?;
         stdout.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_a_pause_has_cost_do_not_come_together_when_it_is_over() {
+        let (every, (_stop, stopped)) = (Duration::from_millis(40), channel());
+        let mut written: Vec<(Instant, Instant)> = Vec::new();
+        let ended = again_and_again(every, &stopped, || {
+            let begun = Instant::now();
+            if written.is_empty() {
+                thread::sleep(every * 5);
+            }
+            written.push((begun, Instant::now()));
+            if written.len() == 3 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+        });
+        assert_eq!(ended.map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+        assert!(written[1].0 - written[0].1 >= every, "{written:?}");
     }
 }
