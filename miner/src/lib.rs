@@ -21,6 +21,7 @@ pub mod plot;
 pub mod rarely;
 pub mod rig;
 pub mod setup;
+mod signals;
 pub mod solo;
 pub mod split;
 pub mod stats;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use crate::rig::{Rig, RigSettings, asked_to_end};
+use crate::rig::{Rig, RigSettings};
+use crate::signals::asked_to_end;
 use crate::upstream::Timing;
 use crate::upstream::pool::{Pool, PoolSettings};
 use crate::view::{self, ViewSettings};
@@ -44,5 +45,6 @@ pub fn run_with(settings: MineSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     attach(&mut rig)?;
     rig.hand_in_before_end();
     view::attach(&view, &mut rig)?;
-    rig.finish(|rig| rig.run(pool, asked_to_end()))
+    let asked = asked_to_end()?;
+    rig.finish(|rig| rig.run(pool, asked))
 }

@@ -1,7 +1,7 @@
 //! Devices, an upstream, and what runs beside them, until somebody ends it.
 //!
-//! Here: threads for the devices, a runtime for everything else, the line of status in the log, signals.
-//! Not here: what the devices do, where the work comes from, how it all looks to people.
+//! Here: threads for the devices, a runtime for everything else, the line of status in the log.
+//! Not here: what the devices do, where the work comes from, how it all looks to people, signals ([`crate::signals`]).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -23,6 +23,7 @@ use crate::device::{Device, DeviceName, Feed, LAST_FINDS, Retry, Tuning, keep_ru
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
 use crate::log;
+use crate::signals;
 use crate::stats::rate::SAMPLE_EVERY;
 use crate::stats::{Health, Stats};
 use crate::upstream::{Board, Desk, Upstream};
@@ -254,6 +255,7 @@ impl Rig {
                         ended = until => ended,
                         Some(ended) = asked.recv() => ended,
                     };
+                    signals::ending();
                     for wait in before_end {
                         tokio::select! {
                             never = &mut upstream => match never {},
@@ -352,30 +354,6 @@ async fn report(stats: &Stats) -> Infallible {
             }
         }
     }
-}
-
-/// Waits for Ctrl-C or, where there is such a thing, SIGTERM or SIGHUP (the terminal is gone).
-///
-/// # Errors
-/// When the operating system gives no signal handler.
-pub async fn asked_to_end() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate, mut hangup) = (
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        );
-        tokio::select! {
-            _ = interrupt.recv() => info!("interrupted"),
-            _ = terminate.recv() => info!("asked to terminate"),
-            _ = hangup.recv() => info!("the terminal is gone"),
-        }
-        Ok(())
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tracing::info;
 
-use crate::rig::{Rig, RigSettings, asked_to_end};
+use crate::rig::{Rig, RigSettings};
+use crate::signals::asked_to_end;
 use crate::upstream::node::{NodeSettings, Solo};
 use crate::view::{self, ViewSettings};
 
@@ -49,9 +50,10 @@ pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     attach(&mut rig)?;
     view::attach(&view, &mut rig)?;
     rig.before_end(ending.finishing(END_TIME));
+    let asked = asked_to_end()?;
     let until = async move {
         tokio::select! {
-            ended = asked_to_end() => ended,
+            ended = asked => ended,
             error = ending.failed() => Err(error),
         }
     };

@@ -90,6 +90,12 @@ pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
     Ok(places)
 }
 
+/// Gives the terminal back, where the process ends without the rig's end.
+pub(crate) fn give_back() {
+    #[cfg(unix)]
+    terminal::give_back();
+}
+
 /// A listener for a runtime that does not run yet.
 fn listen(flag: &str, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).map_err(|error| {

@@ -273,26 +273,6 @@ fn devices_lists_the_cpu_with_its_kernels() {
     }
 }
 
-#[cfg(unix)]
-#[test]
-fn sigterm_ctrl_c_and_a_closed_terminal_end_mining_cleanly_with_a_summary() {
-    for signal in ["TERM", "INT", "HUP"] {
-        let (listener, address) = listen();
-        let url = format!("stratum+tcp://{address}");
-        let arguments = ["mine", "--url", &*url, "--user", "pAddress.rig", "--threads", "1"];
-        let child = miner(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut client = Client::accept(&listener);
-        client.serve_until_share(&JOB);
-        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        let output = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{stderr}");
-        assert!(stderr.contains("mined for") && stderr.contains("accepted"), "{stderr}");
-        assert!(output.stdout.is_empty());
-    }
-}
-
 #[test]
 fn a_missing_pool_is_named_in_one_line_and_tried_again() {
     let (listener, address) = listen();
@@ -317,7 +297,7 @@ fn a_missing_pool_is_named_in_one_line_and_tried_again() {
 }
 
 /// A program that does not outlive its test.
-struct Ended(Child);
+pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {

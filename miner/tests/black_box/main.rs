@@ -11,6 +11,8 @@ mod failover;
 mod gateway;
 mod lying;
 mod mine;
+#[cfg(target_os = "linux")]
+mod signals;
 mod support;
 #[cfg(target_os = "linux")]
 mod terminal;

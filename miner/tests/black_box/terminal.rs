@@ -48,7 +48,8 @@ impl Terminal {
         let stdio = || end.try_clone().unwrap();
         // With a session of its own, the terminal is the program's.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(program).args(arguments);
+        // Whoever runs the tests may have some signals ignored.
+        command.args(["--ctty", "env", "--default-signal"]).arg(program).args(arguments);
         command
             .env_remove("RUST_LOG")
             .env_remove("NO_COLOR")

@@ -66,6 +66,11 @@ pub(super) fn attach(rig: &mut Rig) {
     }));
 }
 
+/// Gives the terminal back, if it was taken.
+pub(super) fn give_back() {
+    screen::leave();
+}
+
 /// The terminal, until it is dropped.
 struct Taken;
 
