@@ -131,8 +131,13 @@ impl Dispatcher {
     }
 
     /// Replaces the work; where it `breaks` with what was before, shares of all jobs before are stale, whatever the job
-    /// says: it may be another upstream's. Assignments of the job before are stale at once.
+    /// says: it may be another upstream's. Assignments of the job before are stale at once, unless it is the very same
+    /// again: then the devices go on where they are. To begin anew would cost an extranonce2 each time, and where that
+    /// has one byte they would come to headers that they had.
     pub fn replace_job(&self, job: Arc<Job>, breaks: bool) {
+        if !breaks && self.repeat_job(&job) {
+            return;
+        }
         self.change(|state| {
             let last = if state.is_split {
                 split::last_of_devices(job.stratum().extranonce2_size)
@@ -143,6 +148,17 @@ impl Dispatcher {
             state.odometer = Some(Odometer::new(Arc::clone(&job), first, last));
             self.current.send_modify(|current| current.replace(job, breaks));
         });
+    }
+
+    /// Gives whoever follows the job at hand once more, if it is the same as this one. Says whether it is.
+    fn repeat_job(&self, job: &Arc<Job>) -> bool {
+        let _unchanged = self.lock();
+        let is_same = |before: &Arc<Job>| before.stratum() == job.stratum();
+        let same = self.current.borrow().job.as_ref().is_some_and(is_same);
+        if same {
+            self.current.send_modify(|current| current.replace(Arc::clone(job), false));
+        }
+        same
     }
 
     /// Takes the work away: devices wait for the next job.

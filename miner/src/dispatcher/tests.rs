@@ -170,3 +170,22 @@ proptest! {
         prop_assert_eq!(disjoint(&taken), headers - left);
     }
 }
+
+#[test]
+fn a_job_that_comes_again_unchanged_goes_to_machines_and_leaves_the_devices_where_they_are() {
+    let dispatcher = dispatcher(1, 0);
+    let (current, first) = (dispatcher.follow(), dispatcher.take(1000).unwrap());
+    let taken: Vec<Assignment> = (2..600)
+        .map(|serial| {
+            let again = Job::new(Serial(serial), first.job.stratum().clone());
+            dispatcher.replace_job(Arc::new(again), false);
+            assert_eq!(current.borrow().job.as_ref().map(|job| job.serial()), Some(Serial(serial)));
+            assert!(dispatcher.is_current(&first));
+            dispatcher.take(1000).unwrap()
+        })
+        .collect();
+    disjoint(&taken);
+    // Another upstream's job is another, whatever is in it.
+    dispatcher.replace_job(Arc::clone(&first.job), true);
+    assert!(!dispatcher.is_current(&first));
+}
