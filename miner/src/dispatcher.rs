@@ -203,6 +203,12 @@ impl Dispatcher {
         }
     }
 
+    /// Whether there is a job.
+    #[must_use]
+    pub fn has_job(&self) -> bool {
+        self.current.borrow().job.is_some()
+    }
+
     /// Whether its job is still the one to work on. Cheap: made to be asked every fraction of a millisecond.
     #[must_use]
     pub fn is_current(&self, assignment: &Assignment) -> bool {

@@ -249,7 +249,7 @@ impl Rig {
                     let (mut upstream, mut services) = (pin!(upstream.run(desk)), pin!(serve(services)));
                     let ended = tokio::select! {
                         never = &mut upstream => match never {},
-                        never = report(&stats) => match never {},
+                        never = report(&stats, &dispatcher) => match never {},
                         never = &mut services => match never {},
                         error = all_ended(count, ends, needed) => Err(error),
                         ended = until => ended,
@@ -334,7 +334,7 @@ async fn all_ended(
 }
 
 /// Notes the counters for the rates, and logs a line of status again and again.
-async fn report(stats: &Stats) -> Infallible {
+async fn report(stats: &Stats, dispatcher: &Dispatcher) -> Infallible {
     let mut samples = interval(SAMPLE_EVERY);
     // After a sleep of the machine, one sample is as good as many.
     samples.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -343,7 +343,7 @@ async fn report(stats: &Stats) -> Infallible {
     let mut last = stats.snapshot();
     loop {
         tokio::select! {
-            _ = samples.tick() => stats.sample(),
+            _ = samples.tick() => stats.sample(dispatcher.has_job()),
             _ = lines.tick() => {
                 let now = stats.snapshot();
                 // Whoever keeps the log from the screen has the numbers on it.

@@ -25,11 +25,34 @@ pub struct Stats {
 #[derive(Debug, Default)]
 struct Inner {
     devices: Vec<Arc<DeviceStats>>,
-    /// What devices did that are no longer listed.
-    past: Counts,
-    past_hashes: u128,
-    past_best: f64,
+    /// Devices that are no longer listed, and are held by somebody yet: verdicts on their shares may be on the way.
+    leaving: Vec<Arc<DeviceStats>>,
+    /// What devices did that nobody holds any more.
+    past: Past,
     history: History,
+    /// The same by a clock that stands while there is no work.
+    at_work: History,
+    /// What that clock says, and when it was looked at, if there was work then.
+    worked: Duration,
+    work_seen: Option<Duration>,
+}
+
+/// What devices did that are gone.
+#[derive(Debug, Default, Clone)]
+struct Past {
+    counts: Counts,
+    hashes: u128,
+    best: f64,
+}
+
+impl Past {
+    /// Adds a device's counters as they are when the start is `elapsed` ago.
+    fn add(&mut self, device: &DeviceSnapshot, elapsed: Duration) {
+        self.counts.add(&device.counts);
+        self.counts.last_accepted = self.counts.last_accepted.max(last_accepted(device, elapsed));
+        self.hashes += device.hashes;
+        self.best = self.best.max(device.best);
+    }
 }
 
 impl Default for Stats {
@@ -53,36 +76,32 @@ impl Stats {
         device
     }
 
-    /// Takes a device off the list, as when a machine has left the gateway. What it did stays in the totals.
+    /// Takes a device off the list, as when a machine has left the gateway. What it did stays in the totals, and so does
+    /// what is still counted for it.
     pub fn remove(&self, device: &Arc<DeviceStats>) {
         let mut inner = self.lock();
-        let listed = inner.devices.len();
-        inner.devices.retain(|known| !Arc::ptr_eq(known, device));
-        if inner.devices.len() < listed {
-            let end = device.snapshot();
-            inner.past.add(&end.counts);
-            let last = last_accepted(&end, self.started.elapsed());
-            inner.past.last_accepted = inner.past.last_accepted.max(last);
-            inner.past_hashes += end.hashes;
-            inner.past_best = inner.past_best.max(end.best);
+        if let Some(place) = inner.devices.iter().position(|known| Arc::ptr_eq(known, device)) {
+            let device = inner.devices.remove(place);
+            inner.leaving.push(device);
         }
     }
 
-    /// Notes all counters for the rates; to be called every [`rate::SAMPLE_EVERY`].
-    pub fn sample(&self) {
-        let mut inner = self.lock();
-        let hashes = inner.past_hashes + inner.devices.iter().map(|device| device.hashes()).sum::<u128>();
-        let elapsed = self.started.elapsed();
+    /// Notes all counters for the rates, and whether there is work; to be called every [`rate::SAMPLE_EVERY`].
+    pub fn sample(&self, has_work: bool) {
+        let (mut inner, elapsed) = (self.lock(), self.started.elapsed());
+        inner.forget_those_gone(elapsed);
+        let hashes = inner.hashes();
         inner.history.sample(elapsed, hashes);
+        inner.sample_work(has_work, elapsed, hashes);
         inner.devices.iter().for_each(|device| device.sample());
     }
 
-    /// The rate of all devices over the last quarter of an hour, as it was noted last; none before there are counters of
-    /// so long a time. Looks at no device: cheap, however many there are.
+    /// The rate of all devices over the last quarter of an hour in which there was work, as it was noted last; none before
+    /// there was work for so long. Looks at no device: cheap, however many there are.
     #[must_use]
     pub fn known_rate(&self, least: Duration) -> Option<HashRate> {
-        let (elapsed, rate) = self.lock().history.last_quarter()?;
-        (elapsed >= least).then_some(rate)
+        let (worked, rate) = self.lock().at_work.last_quarter()?;
+        (worked >= least).then_some(rate)
     }
 
     /// The counters as they are now.
@@ -91,17 +110,16 @@ impl Stats {
         let inner = self.lock();
         let elapsed = self.started.elapsed();
         let devices: Vec<DeviceSnapshot> = inner.devices.iter().map(|device| device.snapshot()).collect();
-        let hashes = inner.past_hashes + devices.iter().map(|device| device.hashes).sum::<u128>();
-        let mut counts = inner.past.clone();
-        devices.iter().for_each(|device| counts.add(&device.counts));
-        let last = devices.iter().filter_map(|device| last_accepted(device, elapsed)).max();
-        counts.last_accepted = counts.last_accepted.max(last);
+        let mut total = inner.past.clone();
+        devices.iter().for_each(|device| total.add(device, elapsed));
+        inner.leaving.iter().for_each(|device| total.add(&device.snapshot(), elapsed));
+        let Past { counts, hashes, best } = total;
         Snapshot {
             elapsed,
             hashes,
             rates: inner.history.rates(elapsed, hashes),
             by_second: inner.history.by_second(),
-            best: devices.iter().map(|device| device.best).fold(inner.past_best, f64::max),
+            best,
             counts,
             devices,
         }
@@ -109,6 +127,32 @@ impl Stats {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+impl Inner {
+    fn hashes(&self) -> u128 {
+        let devices = self.devices.iter().chain(&self.leaving);
+        self.past.hashes + devices.map(|device| device.hashes()).sum::<u128>()
+    }
+
+    /// Of devices that nobody can count anything for any more, only the sums are kept.
+    fn forget_those_gone(&mut self, elapsed: Duration) {
+        for device in std::mem::take(&mut self.leaving) {
+            match Arc::try_unwrap(device) {
+                Ok(gone) => self.past.add(&gone.snapshot(), elapsed),
+                Err(held) => self.leaving.push(held),
+            }
+        }
+    }
+
+    /// Time counts as work where there was work at both ends of it.
+    fn sample_work(&mut self, has_work: bool, elapsed: Duration, hashes: u128) {
+        if let Some(seen) = self.work_seen.filter(|_| has_work) {
+            self.worked += elapsed.saturating_sub(seen);
+            self.at_work.sample(self.worked, hashes);
+        }
+        self.work_seen = has_work.then_some(elapsed);
     }
 }
 
@@ -209,26 +253,39 @@ mod tests {
                 device.add_hashes(u64::MAX);
             }
         }
-        stats.sample();
+        stats.sample(true);
         let now = stats.snapshot();
         assert_eq!(now.hashes, 6 * u128::from(u64::MAX));
         assert_eq!(now.devices[0].hashes, 3 * u128::from(u64::MAX));
     }
 
     #[test]
-    fn the_rate_of_all_is_known_from_the_first_note_of_a_time_that_is_long_enough() {
+    fn the_rate_of_all_is_known_when_there_was_work_for_long_enough_and_goes_by_that_time() {
+        let mut inner = Inner::default();
+        let at = Duration::from_secs;
+        let rate = |inner: &Inner| inner.at_work.last_quarter();
+        // A quarter of an hour without a pool.
+        (0..900).for_each(|second| inner.sample_work(false, at(second), 0));
+        assert_eq!(rate(&inner), None);
+        (900..=910).for_each(|second| inner.sample_work(true, at(second), 100 * u128::from(second - 900)));
+        assert_eq!(rate(&inner), Some((at(10), HashRate(100.0))));
+        // It is away again, and back.
+        (911..1500).for_each(|second| inner.sample_work(false, at(second), 1000));
+        (0..=10)
+            .for_each(|second| inner.sample_work(true, at(1500 + second), 1000 + 100 * u128::from(second)));
+        assert_eq!(rate(&inner), Some((at(20), HashRate(100.0))));
+    }
+
+    #[test]
+    fn a_rate_is_known_from_the_first_second_of_work() {
         let stats = Stats::new();
-        let (one, other) = (stats.device("a"), stats.device("b"));
+        let devices = [stats.device("a"), stats.device("b")];
+        stats.sample(true);
+        devices.iter().for_each(|device| device.add_hashes(1_000_000));
         assert_eq!(stats.known_rate(Duration::ZERO), None);
-        [one, other].iter().for_each(|device| device.add_hashes(1_000_000));
-        stats.sample();
+        stats.sample(true);
         assert_eq!(stats.known_rate(Duration::from_secs(3600)), None);
-        let noted = stats.known_rate(Duration::ZERO).map(|rate| rate.0);
-        let now = stats.snapshot();
-        assert!(
-            noted.is_some_and(|noted| noted >= now.rates.quarter.0 && now.hashes == 2_000_000),
-            "{noted:?}"
-        );
+        assert!(stats.known_rate(Duration::ZERO).is_some_and(|rate| rate.0 > 0.0));
     }
 
     #[test]
@@ -244,7 +301,6 @@ mod tests {
         gone.found(hash);
         stats.remove(&gone);
         stats.remove(&gone);
-        gone.add_hashes(7);
         let now = stats.snapshot();
         assert_eq!((now.hashes, now.counts.accepted, now.counts.work), (200, 2, 1.0));
         assert!(now.best > 250.0 && now.best < 257.0, "{}", now.best);
@@ -253,5 +309,28 @@ mod tests {
         stats.remove(&here);
         let after = stats.snapshot().counts.last_accepted;
         assert!(before.is_some() && after.is_some(), "{before:?}, {after:?}");
+    }
+
+    #[test]
+    fn verdicts_that_come_when_a_device_is_gone_are_in_the_totals_too() {
+        let stats = Stats::new();
+        let gone = stats.device("a");
+        gone.add_accepted(0.5);
+        let on_its_way = Arc::clone(&gone);
+        stats.remove(&gone);
+        drop(gone);
+        stats.sample(true);
+        on_its_way.add_accepted(0.5);
+        on_its_way.add_rejected("Duplicate share (22)");
+        let late = |stats: &Stats| {
+            let Counts { accepted, work, rejected, last_accepted, .. } = stats.snapshot().counts;
+            (accepted, work, rejected.values().sum::<u64>(), last_accepted.is_some())
+        };
+        assert_eq!(late(&stats), (2, 1.0, 1, true));
+        assert!(stats.snapshot().devices.is_empty());
+        drop(on_its_way);
+        stats.sample(true);
+        assert!(stats.lock().leaving.is_empty(), "nobody can count anything for it");
+        assert_eq!(late(&stats), (2, 1.0, 1, true));
     }
 }
