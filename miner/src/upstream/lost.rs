@@ -25,6 +25,8 @@ pub(super) enum Lost {
     Silent(Duration),
     #[error("no job from the pool for {} s", .0.as_secs_f32())]
     Idle(Duration),
+    #[error("no new job from the pool for {} s", .0.as_secs_f32())]
+    Aged(Duration),
     #[error("no answer to a share for {} s", .0.as_secs_f32())]
     Unanswered(Duration),
     #[error("every one of the last {0} shares was refused")]
@@ -47,7 +49,12 @@ impl Lost {
     pub(super) fn is_useless(&self) -> bool {
         matches!(
             self,
-            Self::Silent(_) | Self::Idle(_) | Self::Unanswered(_) | Self::Refused(_) | Self::Hopeless
+            Self::Silent(_)
+                | Self::Idle(_)
+                | Self::Aged(_)
+                | Self::Unanswered(_)
+                | Self::Refused(_)
+                | Self::Hopeless
         )
     }
 

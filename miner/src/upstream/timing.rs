@@ -17,6 +17,9 @@ pub struct Timing {
     /// else comes. Pools send a job at least every minute, so three minutes mean that the way is cut without
     /// either end having been told, or that the pool has nothing to mine.
     pub silence: Duration,
+    /// How old the newest job may become where there is another pool to go to. Three times the silence: a pool that sends
+    /// no job for so long and still takes shares is cut off from its node, and what it credits is worth nothing.
+    pub job_age: Duration,
     /// For a share to be answered. A verdict takes a pool milliseconds.
     pub answer: Duration,
     /// How long all shares are refused before a pool is left for another one; ten times as long where they are few.
@@ -54,6 +57,7 @@ impl Default for Timing {
             first_job: Duration::from_secs(30),
             head_start: Duration::from_secs(3),
             silence: Duration::from_secs(180),
+            job_age: Duration::from_secs(540),
             answer: Duration::from_secs(60),
             refused: Duration::from_secs(60),
             write: Duration::from_secs(10),

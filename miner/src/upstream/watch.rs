@@ -35,8 +35,8 @@ pub(super) struct Watch {
     last_useful: Instant,
     /// Since when there is no job; `None` while there is one.
     without_job: Option<Instant>,
-    /// Whether there was a job at all.
-    had_job: bool,
+    /// When the newest job came; `None` before the first.
+    newest_job: Option<Instant>,
     /// Shares of the job at hand that have no verdict yet, bounded as the session bounds them.
     unanswered: BTreeSet<SubmitId>,
     /// Shares of the job at hand that were refused as stale since one was accepted.
@@ -58,7 +58,7 @@ impl Watch {
         Self {
             last_useful: now,
             without_job: Some(now),
-            had_job: false,
+            newest_job: None,
             unanswered: BTreeSet::new(),
             stale: 0,
             waiting: VecDeque::new(),
@@ -78,7 +78,7 @@ impl Watch {
     pub(super) fn job(&mut self, now: Instant) {
         self.useful(now);
         self.without_job = None;
-        self.had_job = true;
+        self.newest_job = Some(now);
         self.unanswered.clear();
         self.stale = 0;
     }
@@ -149,12 +149,13 @@ impl Watch {
     /// Until when all is well if nothing more comes, and what it is then. Where there are `others` to go to, more is
     /// asked of a pool.
     pub(super) fn deadline(&self, timing: &Timing, others: bool) -> (Instant, Lost) {
-        let Timing { silence, answer, first_job, .. } = *timing;
-        let idle = if others && !self.had_job { first_job.min(silence) } else { silence };
+        let Timing { silence, job_age, answer, first_job, .. } = *timing;
+        let idle = if others && self.newest_job.is_none() { first_job.min(silence) } else { silence };
         let since = |since: Option<Instant>, limit, lost| since.map(|since| (since + limit, lost));
         let sent = self.waiting.front().map(|(_, sent)| *sent);
         [
             since(self.without_job, idle, Lost::Idle(idle)),
+            since(self.newest_job.filter(|_| others), job_age, Lost::Aged(job_age)),
             since(sent, answer, Lost::Unanswered(answer)),
             self.refused_at(timing).filter(|_| others).map(|at| (at, Lost::Refused(self.refused.0))),
             since(self.hopeless.filter(|_| others), silence, Lost::Hopeless),
@@ -251,6 +252,22 @@ mod tests {
         judge(&mut watch, 6..100, &refused(21), at(5));
         watch.useful(at(6));
         assert_eq!(left(&watch, false, start), lost(185, "Idle"));
+    }
+
+    #[test]
+    fn a_pool_that_takes_shares_of_an_old_job_for_long_is_left_where_there_is_another() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = Watch::new(start);
+        watch.job(at(10));
+        for second in 11..1000 {
+            judge(&mut watch, second..second + 1, &Verdict::Accepted, at(second));
+        }
+        assert_eq!(left(&watch, true, start), lost(550, "Aged"));
+        assert_eq!(left(&watch, false, start), lost(1179, "Silent"));
+        watch.job(at(1000));
+        judge(&mut watch, 1000..1001, &Verdict::Accepted, at(1400));
+        assert_eq!(left(&watch, true, start), lost(1540, "Aged"));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(crate) const TIMING: Timing = Timing {
     first_job: NEVER,
     head_start: NEVER,
     silence: NEVER,
+    job_age: NEVER,
     answer: NEVER,
     refused: NEVER,
     write: NEVER,
