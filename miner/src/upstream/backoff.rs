@@ -46,6 +46,12 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// Another pool's turn, because it was ready first. That is no success yet: it may close at once, and the waits go on to
+    /// double.
+    pub(super) fn overtaken_by(&mut self, pool: usize) {
+        self.pool = pool;
+    }
+
     /// A connection ended, or did not come about, after `lasted`.
     pub(super) fn ended(&mut self, lasted: Duration, now: Instant) {
         self.note(self.pool, lasted, 1, now);
@@ -61,6 +67,9 @@ impl Backoff {
     /// A connection was given up, since the pool was of no use: the next pool's turn, however long it lasted.
     pub(super) fn given_up(&mut self, lasted: Duration, seen_late: bool, now: Instant) {
         self.note(self.pool, lasted, if seen_late { SEEN_LATE } else { 1 }, now);
+        if lasted >= self.timing.good_after {
+            self.failures = 0;
+        }
         self.next();
     }
 
@@ -108,7 +117,7 @@ fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
 }
 
 /// Between half and all of it.
-fn by_chance(full: Duration) -> Duration {
+pub(super) fn by_chance(full: Duration) -> Duration {
     // Without chance all miners come at once: worse, and no reason to stop.
     let chance = getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
     full.mul_f64(0.5 + chance / 2.0)
@@ -164,6 +173,20 @@ mod tests {
         backoff.turn_to(1);
         backoff.given_up(MOMENT, true, now);
         assert_eq!(backoff.pool(), 2);
+    }
+
+    #[test]
+    fn a_pool_that_is_ready_first_and_closes_makes_waits_double_and_a_good_connection_ends_that() {
+        let (mut backoff, now) = (Backoff::new(Timing::default(), 2), Instant::now());
+        for _ in 0..12 {
+            backoff.still_away(0, now);
+            backoff.overtaken_by(1);
+            backoff.ended(MOMENT, now);
+            assert_eq!(backoff.pool(), 0);
+        }
+        assert_eq!(backoff.full_wait(), Duration::from_secs(16));
+        backoff.given_up(Duration::from_secs(30), false, now);
+        assert_eq!((backoff.pool(), backoff.full_wait().as_millis()), (1, 500));
     }
 
     #[test]

@@ -137,8 +137,8 @@ impl Connection {
         Ok(self)
     }
 
-    pub(super) fn url(&self) -> &PoolUrl {
-        &self.place.url
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The serial of the next job, of this pool or of the one that follows.

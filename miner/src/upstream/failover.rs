@@ -20,7 +20,7 @@ use super::backoff::Backoff;
 use super::board::{Condition, Wishes};
 use super::connection::Connection;
 use super::lost::{Lost, lost_block};
-use super::open::{LONG_WAIT, MAX_MOVES, Manner, Place};
+use super::open::{LONG_WAIT, Manner, Place};
 use super::{Desk, PoolUrl};
 use crate::job::{Serial, Share};
 use crate::rarely::Rarely;
@@ -54,9 +54,8 @@ pub(super) struct Failover {
     backoff: Backoff,
     /// Somebody asked for the pool at hand: it is kept until it fails.
     wished: bool,
-    /// Where the pool at hand has sent us, and how often in a row.
-    moved: Option<PoolUrl>,
-    moves: u32,
+    /// Where the pool at hand is, if we have been there: it may have sent us on.
+    moved: Option<Place>,
     /// The last connection had shares of ours, and none was accepted.
     fruitless: bool,
     /// Since when the pool at hand is at hand.
@@ -79,7 +78,6 @@ impl Failover {
             desk,
             wished: false,
             moved: None,
-            moves: 0,
             fruitless: false,
             since: Instant::now(),
             next_serial: Serial::default(),
@@ -107,21 +105,21 @@ impl Failover {
     }
 
     fn place(&self, number: usize, aside: bool) -> Place {
-        Place { manner: Arc::clone(&self.manner), number, url: self.urls[number].clone(), aside }
+        Place { manner: Arc::clone(&self.manner), number, url: self.urls[number].clone(), moves: 0, aside }
     }
 
     fn set(&self, number: usize, condition: Condition) {
-        self.desk.board.change(number, |source| source.set(condition));
+        self.desk.board.change(number, |source| {
+            source.set(condition);
+            source.job = None; // whatever it is doing, it is not mined at
+        });
     }
 
     /// Gets a connection to the pool whose turn it is, or to the next one where that is ready first; `None` where
     /// somebody wants another pool meanwhile.
     async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
         let number = self.backoff.pool();
-        let mut place = self.place(number, false);
-        if let Some(url) = &self.moved {
-            place.url = url.clone();
-        }
+        let place = self.moved.clone().unwrap_or_else(|| self.place(number, false));
         self.set(number, Condition::Connecting);
         let mut opening = Box::pin(place.open());
         let next = (number + 1) % self.urls.len();
@@ -158,8 +156,8 @@ impl Failover {
         warn!("{slow}: {why}; mining at {ready} meanwhile");
         self.set(number, Condition::Away(why));
         self.backoff.still_away(number, Instant::now());
-        self.backoff.turn_to(next);
-        (self.moved, self.moves, self.since) = (None, 0, Instant::now());
+        self.backoff.overtaken_by(next);
+        (self.moved, self.since) = (None, Instant::now());
     }
 
     /// A pool that was looked at aside is not to be had.
@@ -173,7 +171,7 @@ impl Failover {
     fn turn_to_wished(&mut self, number: usize) {
         info!("{}: somebody wants this pool", self.urls[number]);
         self.backoff.turn_to(number);
-        (self.wished, self.moved, self.moves) = (true, None, 0);
+        (self.wished, self.moved) = (true, None);
     }
 
     /// Mines at a pool until its connection is lost, and goes over to better ones without a pause.
@@ -202,7 +200,7 @@ impl Failover {
         };
         self.next_serial = connection.next_serial();
         self.fruitless = connection.is_fruitless();
-        self.moved = Some(connection.url().clone());
+        self.moved = Some(connection.place().clone());
         self.desk.dispatcher.clear();
         if matches!(lost, Lost::Moved { .. }) {
             self.part(connection); // it is as good as before
@@ -268,15 +266,16 @@ impl Failover {
         match opened {
             Err(lost) => {
                 if wished {
-                    warn!("{}: {lost}; staying at {}", self.urls[number], connection.url());
+                    warn!("{}: {lost}; staying at {}", self.urls[number], connection.place().url);
                 }
                 self.still_away(number, &lost);
             }
             Ok(ready) => {
-                info!("{}: mining here from now on, no longer at {}", ready.url(), connection.url());
+                let (here, left) = (&ready.place().url, &connection.place().url);
+                info!("{here}: mining here from now on, no longer at {left}");
                 self.set(self.backoff.pool(), Condition::Unused);
                 self.backoff.turn_to(number);
-                (self.wished, self.moved, self.moves) = (wished, None, 0);
+                (self.wished, self.moved) = (wished, None);
                 self.since = Instant::now();
                 let left = std::mem::replace(connection, ready);
                 connection.take_over(Arc::clone(&self.desk.dispatcher), left.next_serial());
@@ -297,26 +296,25 @@ impl Failover {
     /// The pool at hand is not to be had, or no longer. Says how long to wait before the next try.
     fn lost(&mut self, lost: &Lost) -> Duration {
         let (number, now, lasted) = (self.backoff.pool(), Instant::now(), self.since.elapsed());
-        let left = self.moved.take().unwrap_or_else(|| self.urls[number].clone());
+        let mut left = self.moved.take().unwrap_or_else(|| self.place(number, false));
         self.set(number, Condition::Away(lost.to_string()));
         if lasted >= self.manner.timing.steady {
-            self.moves = 0;
+            left.moves = 0;
         }
         let others = self.urls.len() > 1;
         let fruitless = std::mem::take(&mut self.fruitless) && others;
         // While it wants us to wait for long, another pool has use for us.
         let follows = |wait: Duration| !fruitless && (!others || wait <= LONG_WAIT);
         if let Lost::Moved { to, wait } = lost
-            && self.moves < MAX_MOVES
             && follows(*wait)
+            && let Some(next) = left.follow(to.clone())
         {
-            self.moves += 1;
-            self.moved = Some(to.clone());
+            self.moved = Some(next);
             let wait = self.backoff.wait().max(*wait);
-            warn!("{left}: {lost}; doing so in {:.1} s", wait.as_secs_f32());
+            warn!("{}: {lost}; doing so in {:.1} s", left.url, wait.as_secs_f32());
             return wait;
         }
-        (self.wished, self.moves) = (false, 0);
+        self.wished = false;
         let waits = matches!(lost, Lost::Moved { wait, .. } if *wait > LONG_WAIT) && others;
         if lost.is_useless() || fruitless || waits {
             self.backoff.given_up(lasted, lost.is_seen_late() || fruitless, now);
@@ -324,6 +322,7 @@ impl Failover {
             self.backoff.ended(lasted, now);
         }
         let (wait, next) = (self.backoff.wait(), &self.urls[self.backoff.pool()]);
+        let left = left.url;
         let again = if *next == left { "again".to_owned() } else { next.to_string() };
         warn!("{left}: {lost}; trying {again} in {:.1} s", wait.as_secs_f32());
         wait

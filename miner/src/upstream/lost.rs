@@ -41,6 +41,8 @@ pub(super) enum Lost {
     Session(#[from] client::Error),
     #[error("the pool asks us to connect to {to}")]
     Moved { to: PoolUrl, wait: Duration },
+    #[error("the pool sends us on more than {0} times in a row")]
+    SentOn(u32),
 }
 
 impl Lost {

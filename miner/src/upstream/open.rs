@@ -8,14 +8,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tracing::info;
 
+use super::backoff::by_chance;
 use super::board::{Board, Source};
 use super::connection::Connection;
 use super::lost::Lost;
 use super::{PoolUrl, Timing, Tls, race};
 use crate::stats::Stats;
 
-/// How often a pool may send us on before it has given a job, or before it did so for long.
-pub(super) const MAX_MOVES: u32 = 3;
+/// How often in a row a pool may send us on, before it has given a job or after.
+const MAX_MOVES: u32 = 3;
 /// A wait that a pool asks for before it is connected to again, above which another pool is mined at meanwhile.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(2);
 
@@ -49,6 +50,8 @@ pub(super) struct Place {
     pub(super) number: usize,
     /// Where it is: as in the list, or where it has sent us.
     pub(super) url: PoolUrl,
+    /// How often in a row it has sent us on.
+    pub(super) moves: u32,
     /// Whether another pool is mined at meanwhile.
     pub(super) aside: bool,
 }
@@ -59,20 +62,24 @@ impl Place {
         self.manner.board.change(self.number, change);
     }
 
+    /// Where the pool sends us, unless it has done so too often.
+    pub(super) fn follow(&self, to: PoolUrl) -> Option<Self> {
+        (self.moves < MAX_MOVES).then(|| Self { url: to, moves: self.moves + 1, ..self.clone() })
+    }
+
     /// Connects, and goes on until there is a job and leave to submit shares. Where the pool sends us on, it is
     /// followed.
     pub(super) async fn open(mut self) -> Result<Connection, Lost> {
-        for _ in 0..MAX_MOVES {
-            match self.clone().open_here().await {
-                Err(Lost::Moved { to, wait }) if self.manner.pools == 1 || wait <= LONG_WAIT => {
-                    info!("{}: the pool asks us to connect to {to}", self.url);
-                    sleep(wait).await;
-                    self.url = to;
-                }
+        loop {
+            let (to, wait) = match self.clone().open_here().await {
+                Err(Lost::Moved { to, wait }) if self.manner.pools == 1 || wait <= LONG_WAIT => (to, wait),
                 other => return other,
-            }
+            };
+            let next = self.follow(to).ok_or(Lost::SentOn(MAX_MOVES))?;
+            info!("{}: the pool asks us to connect to {}", self.url, next.url);
+            sleep(wait.max(by_chance(self.manner.timing.first_retry))).await;
+            self = next;
         }
-        self.open_here().await
     }
 
     async fn open_here(self) -> Result<Connection, Lost> {

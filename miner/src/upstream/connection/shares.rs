@@ -102,6 +102,9 @@ impl Connection {
         if self.may_speak() {
             warn!("{}: {why}", self.place.url);
         }
-        self.place.note(|source| source.set(Condition::Waiting(why.to_owned())));
+        self.place.note(|source| {
+            source.job = None;
+            source.set(Condition::Waiting(why.to_owned()));
+        });
     }
 }

@@ -86,7 +86,7 @@ async fn opened(id: &str, nbits: &str, clean: bool, version_mask: VersionMask) -
     let manner =
         Manner { options, timing, tls: None, follow: false, only_machines: false, pools: 1, stats, board };
     let url = "stratum+tcp://pool:1".parse().unwrap();
-    let place = Place { manner: Arc::new(manner), number: 0, url, aside: false };
+    let place = Place { manner: Arc::new(manner), number: 0, url, moves: 0, aside: false };
     let mut pool = Pool(BufReader::new(theirs));
     if version_mask != VersionMask::NONE {
         let rolls = json!({"version-rolling": true, "version-rolling.mask": version_mask.to_string()});

@@ -61,6 +61,49 @@ async fn the_same_wish_again_leaves_what_is_under_way_and_another_does_not() {
 }
 
 #[tokio::test]
+async fn a_pool_that_hangs_before_one_that_closes_at_once_makes_the_waits_double_all_the_same() {
+    let (mut failover, _board, _pools) = failover().await;
+    let waits: Vec<Duration> = (0..12)
+        .map(|_| {
+            failover.overtaken(0, 1);
+            failover.lost(&Lost::Closed)
+        })
+        .collect();
+    assert!(waits[0] < Duration::from_secs(1) && waits[11] >= Duration::from_secs(8), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_pool_that_is_not_mined_at_has_no_job_at_hand() {
+    let (mut failover, board, _pools) = failover().await;
+    let job = crate::upstream::board::JobView {
+        id: "old".into(),
+        height: None,
+        network_difficulty: 1.0,
+        since: std::time::Instant::now(),
+    };
+    board.change(0, |source| source.job = Some(job.clone()));
+    failover.lost(&Lost::Closed);
+    assert_eq!(board.sources()[0].job, None);
+    board.change(0, |source| source.job = Some(job));
+    failover.set(0, Condition::Unused);
+    assert_eq!(board.sources()[0].job, None);
+}
+
+#[tokio::test]
+async fn a_pool_sends_the_miner_on_three_times_in_a_row_before_it_gave_a_job_and_after() {
+    let (mut failover, _board, _pools) = failover().await;
+    let moved = || Lost::Moved { to: "stratum+tcp://127.0.0.1:9".parse().unwrap(), wait: Duration::ZERO };
+    // Twice while it was connected to.
+    let first = failover.place(0, false);
+    let there = first.follow(first.url.clone()).and_then(|place| place.follow(place.url.clone()));
+    failover.moved = there;
+    failover.lost(&moved());
+    assert_eq!(failover.moved.as_ref().map(|place| place.moves), Some(3));
+    failover.lost(&moved());
+    assert!(failover.moved.is_none() && failover.backoff.pool() == 1, "the next one's turn");
+}
+
+#[tokio::test]
 async fn a_pool_that_is_being_connected_to_is_not_connected_to_anew_for_a_wish() {
     let (mut failover, board, [first, _second]) = failover().await;
     assert!(board.ask_for(0));
