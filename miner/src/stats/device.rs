@@ -52,7 +52,7 @@ pub struct Counts {
     pub accepted: u64,
     /// The sum of their difficulties.
     pub work: f64,
-    /// Shares that came too late: kept back, or refused as stale.
+    /// Shares that came too late: kept back, refused as stale, or without a verdict when the connection was lost.
     pub stale: u64,
     /// Nonces that were found wrongly, and not submitted.
     pub hardware_errors: u64,
@@ -162,7 +162,7 @@ impl DeviceStats {
         shares.counts.last_accepted = Some(self.started.elapsed());
     }
 
-    /// Counts a share that came too late: kept back, or refused as stale.
+    /// Counts a share that came too late: kept back, refused as stale, or left without a verdict.
     pub fn add_stale(&self) {
         self.lock().counts.stale += 1;
     }

@@ -66,7 +66,7 @@ pub struct Source {
     pub accepted: u64,
     /// Shares that it refused, but for stale ones.
     pub rejected: u64,
-    /// Shares that it refused as stale, or that were kept back.
+    /// Shares that it refused as stale, that were kept back, or that it has not answered.
     pub stale: u64,
     /// When it took the last one.
     pub last_accepted: Option<Instant>,

@@ -12,7 +12,6 @@ use iop_stratum::client::{self, Event, Reconnect, Session, SubmitId};
 use iop_stratum::difficulty::{HASHES_AT_1, Target};
 use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
@@ -22,13 +21,15 @@ use super::lost::Lost;
 use super::open::{Place, Socket};
 use super::pace::Pace;
 use super::watch::Watch;
-use super::{PoolUrl, Timing};
 use crate::dispatcher::Dispatcher;
-use crate::job::{Job, Serial, Share};
+use crate::job::{Job, Serial};
 use crate::split::{Unservable, prefix_in};
 use crate::stats::HashRate;
 
+mod farewell;
 mod shares;
+
+use shares::Sent;
 
 /// Bytes to read at once: a job of a usual size.
 const READ: usize = 8 * 1024;
@@ -59,8 +60,8 @@ pub(super) struct Connection {
     decoder: LineDecoder,
     opened: Instant,
     watch: Watch,
-    /// Shares without a verdict and when they were sent, bounded as the session bounds them.
-    submitted: BTreeMap<SubmitId, (Share, Instant)>,
+    /// Shares without a verdict, bounded as the session bounds them.
+    submitted: BTreeMap<SubmitId, Sent>,
     /// When the pool last got a line into our log, and when a refusal of its did.
     spoke: Option<Instant>,
     refused: Option<Instant>,
@@ -160,38 +161,6 @@ impl Connection {
     /// Its own jobs up to now.
     pub(super) fn jobs(&self) -> Range<Serial> {
         self.first_serial..self.next_serial
-    }
-
-    /// Hears the last verdicts, now that another pool's jobs are mined; for a moment, it still sends what was `found`.
-    pub(super) async fn farewell(mut self, mut found: mpsc::Receiver<Share>) {
-        self.dispatcher = None;
-        self.place.aside = true;
-        let Timing { farewell, late_finds, .. } = self.place.manner.timing;
-        let until = Instant::now() + late_finds;
-        let last_words = async {
-            loop {
-                self.send().await?;
-                if Instant::now() >= until {
-                    found.close(); // whoever comes later hears that it is too late
-                }
-                if found.is_closed() && found.is_empty() && self.submitted.is_empty() {
-                    return Ok::<(), Lost>(());
-                }
-                let waits = !found.is_closed();
-                tokio::select! {
-                    received = self.receive() => received?,
-                    Some(share) = found.recv(), if self.takes_shares() => self.submit(share),
-                    () = sleep_until(until), if waits => {}
-                }
-            }
-        };
-        if timeout(farewell, last_words).await.is_err() {
-            debug!("{}: left before every share had its verdict", self.place.url);
-        }
-        found.close();
-        while let Ok(share) = found.try_recv() {
-            self.lose(&share);
-        }
     }
 
     /// Whether a share may be sent now.
@@ -305,8 +274,8 @@ impl Connection {
                 }
             }
             Event::SubmitResult { id, verdict } => {
-                if let Some((share, sent)) = self.submitted.remove(&id) {
-                    self.count(&share, &verdict, now - sent);
+                if let Some(sent) = self.submitted.remove(&id) {
+                    self.count(&sent, &verdict, now);
                 }
                 self.judge_job(id, &verdict, now);
             }

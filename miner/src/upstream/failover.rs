@@ -204,6 +204,8 @@ impl Failover {
         self.desk.dispatcher.clear();
         if matches!(lost, Lost::Moved { .. }) {
             self.part(connection); // it is as good as before
+        } else {
+            connection.abandon();
         }
         lost
     }

@@ -267,19 +267,55 @@ fn the_board_says_what_a_pool_is_doing() {
 }
 
 #[test]
-fn a_pool_that_sends_the_miner_on_and_on_is_left_for_the_next() {
+fn a_pool_that_sends_the_miner_on_and_on_is_left_for_the_next_after_three_times() {
     let (_miner, [first, second]) = two(TIMING);
     let port = first.local_addr().unwrap().port();
+    // It gives a job each time, or none until it has sent the miner on.
     let sending_on = thread::spawn(move || {
-        for _ in 0..4 {
+        for number in 0..4 {
             let mut client = Client::accept(&first);
             client.handshake(&JOB);
+            if number % 2 == 1 {
+                client.set_difficulty(EASY);
+                client.send(&JOB.notify(true));
+                client.accept_share();
+            }
             client.send(&reconnect(json!(["127.0.0.1", port, 0])));
-            client.wait_until_closed();
+            client.serve_aside();
         }
+        first
     });
+    let mut next = Client::accept(&second);
+    next.serve_until_share(&SECOND);
+    let first = sending_on.join().unwrap();
+    assert!(first.accept().is_err(), "it was connected to a fifth time");
+}
+
+#[test]
+fn a_pool_that_takes_shares_of_one_job_for_ever_is_left_for_the_next() {
+    let (miner, [first, second]) = two(Timing { job_age: SHORT, ..TIMING });
+    let mut dead = Client::accept(&first);
+    dead.serve_until_share(&JOB);
+    dead.serve_aside();
     Client::accept(&second).serve_until_share(&SECOND);
-    sending_on.join().unwrap();
+    let source = miner.wait_for_source(0, |source| matches!(source.condition, Condition::Away(_)));
+    assert_eq!(source.condition, Condition::Away("no new job from the pool for 0.5 s".to_owned()));
+    assert_eq!(source.job, None);
+}
+
+#[test]
+fn every_share_is_accepted_rejected_or_stale_when_a_pool_has_closed() {
+    let (miner, [first, second]) = two(TIMING);
+    let mut client = Client::accept(&first);
+    client.serve_until_share(&JOB);
+    let refused = client.read_submit();
+    client.refuse(&refused, &json!([23, "Low difficulty share", null]));
+    (0..5).for_each(|_| drop(client.read_submit()));
+    drop(client);
+    Client::accept(&second).handshake(&SECOND);
+    let source = miner.wait_for_source(0, |source| matches!(source.condition, Condition::Away(_)));
+    assert_eq!((source.accepted, source.rejected), (1, 1));
+    assert!(source.stale >= 5, "{source:?}");
 }
 
 #[test]

@@ -1,16 +1,35 @@
 //! Shares over a connection: sent to the pool, and counted by its verdicts.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use iop_stratum::client::{self, MAX_UNANSWERED, SubmitId, Verdict};
+use iop_stratum::fields::JobId;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Connection, may_speak};
 use crate::job::Share;
+use crate::stats::DeviceStats;
 use crate::upstream::board::{Condition, Source};
 use crate::upstream::lost::lost_block;
 use crate::upstream::watch::STALE_IN_A_ROW;
+
+/// A share that was sent: what its verdict needs, and not its job. That may be half a megabyte, and a pool that answers
+/// few shares would have thousands of them kept.
+pub(super) struct Sent {
+    finder: Arc<DeviceStats>,
+    difficulty: f64,
+    job: JobId,
+    is_block: bool,
+    at: Instant,
+}
+
+impl Sent {
+    fn new(share: Share, at: Instant) -> Self {
+        let (difficulty, job, is_block) = (share.job.difficulty(), share.job.id().clone(), share.is_block());
+        Self { finder: share.finder, difficulty, job, is_block, at }
+    }
+}
 
 impl Connection {
     /// Submits a share, if it is of a job of this pool that still counts, or a block: what that is worth after its job
@@ -36,10 +55,48 @@ impl Connection {
         });
         self.shares.spend(1, now);
         self.watch.submitted(id, of_job, now);
-        self.submitted.insert(id, (share, now));
-        if self.submitted.len() > MAX_UNANSWERED {
-            self.submitted.pop_first();
+        self.submitted.insert(id, Sent::new(share, now));
+        self.give_up_overdue(now);
+    }
+
+    /// Gives up the oldest shares where they are too many, or should have been answered by now.
+    fn give_up_overdue(&mut self, now: Instant) {
+        let (answer, mut overdue) = (self.place.manner.timing.answer, Vec::new());
+        while let Some((_, oldest)) = self.submitted.first_key_value()
+            && (self.submitted.len() > MAX_UNANSWERED || now > oldest.at + answer)
+        {
+            overdue.extend(self.submitted.pop_first().map(|(_, sent)| sent));
         }
+        if !overdue.is_empty() {
+            self.count_unanswered(&overdue);
+        }
+    }
+
+    /// The connection is over: no verdict comes any more.
+    pub(in crate::upstream) fn abandon(&mut self) {
+        let left: Vec<Sent> = std::mem::take(&mut self.submitted).into_values().collect();
+        self.spoke = None; // that a block is unanswered is said whatever was said before
+        self.count_unanswered(&left);
+    }
+
+    /// Whether the pool has counted them is not known; here they are stale, so that every share is something.
+    fn count_unanswered(&mut self, shares: &[Sent]) {
+        let blocks: Vec<&Sent> = shares.iter().filter(|sent| sent.is_block).collect();
+        if let Some(last) = blocks.last()
+            && self.may_speak()
+        {
+            let (url, job) = (&self.place.url, &last.job);
+            match blocks.len() {
+                1 => warn!("{url}: a block of job {job} was sent, and the pool has not answered"),
+                many => {
+                    warn!(
+                        "{url}: {many} blocks were sent, the last of job {job}, and the pool has not answered"
+                    );
+                }
+            }
+        }
+        shares.iter().for_each(|sent| sent.finder.add_stale());
+        self.place.note(|source| source.stale += shares.len() as u64);
     }
 
     /// It cannot be sent.
@@ -51,10 +108,10 @@ impl Connection {
         self.place.note(|source| source.stale += 1);
     }
 
-    pub(super) fn count(&mut self, share: &Share, verdict: &Verdict, answer: Duration) {
+    pub(super) fn count(&mut self, sent: &Sent, verdict: &Verdict, now: Instant) {
         let counted: fn(&mut Source) = match verdict {
             Verdict::Accepted => {
-                share.finder.add_accepted(share.job.difficulty());
+                sent.finder.add_accepted(sent.difficulty);
                 debug!("share accepted");
                 |source| {
                     source.accepted += 1;
@@ -62,20 +119,20 @@ impl Connection {
                 }
             }
             Verdict::Refused(refusal) if refusal.is_stale() => {
-                share.finder.add_stale();
+                sent.finder.add_stale();
                 debug!("share refused as stale");
                 |source| source.stale += 1
             }
             Verdict::Refused(refusal) => {
                 // A machine that comes again has its first refusal again.
-                if share.finder.add_rejected(&refusal.to_string()) && may_speak(&mut self.refused) {
+                if sent.finder.add_rejected(&refusal.to_string()) && may_speak(&mut self.refused) {
                     warn!("{}: share refused: {refusal}; more of these are counted only", self.place.url);
                 }
                 |source| source.rejected += 1
             }
         };
         self.place.note(|source| {
-            source.answer = Some(answer);
+            source.answer = Some(now - sent.at);
             counted(source);
         });
     }

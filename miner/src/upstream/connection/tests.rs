@@ -4,8 +4,10 @@ use iop_stratum::client::Options;
 use iop_stratum::fields::{Nonce, VersionBits, VersionMask};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream};
+use tokio::sync::mpsc;
 
 use super::*;
+use crate::job::Share;
 use crate::log::tests::Heard;
 use crate::stats::{DeviceStats, Stats};
 use crate::upstream::Timing;
@@ -172,6 +174,72 @@ async fn what_comes_too_late_for_a_pool_that_was_left_is_counted_and_given_back(
     shares.try_send(share(&dispatcher, &finder)).unwrap();
     connection.farewell(found).await;
     assert_eq!(finder.snapshot().counts.stale, 1);
+}
+
+#[tokio::test]
+async fn shares_without_a_verdict_keep_no_job_and_are_given_up_when_one_is_overdue() {
+    let (mut connection, mut pool, dispatcher) = mined_at("big", ANY_HASH, Serial(5)).await;
+    let finder = Stats::new().device("cpu");
+    connection.submit(share(&dispatcher, &finder));
+    let big = Arc::downgrade(dispatcher.follow().borrow().job.as_ref().unwrap());
+    pool.job("next", HARD).await;
+    receive_job(&mut connection, "next").await;
+    assert!(big.upgrade().is_none(), "the job is kept for its share");
+    assert_eq!(connection.submitted.len(), 1);
+    // The pool answers others, and never this one.
+    Arc::get_mut(&mut connection.place.manner).unwrap().timing.answer = Duration::ZERO;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    connection.submit(share(&dispatcher, &finder));
+    assert_eq!((connection.submitted.len(), finder.snapshot().counts.stale), (1, 1));
+}
+
+#[tokio::test]
+async fn shares_without_a_verdict_are_stale_when_the_connection_is_lost_and_blocks_are_named() {
+    let log = Heard::begin();
+    let (mut connection, _pool, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
+    let finder = Stats::new().device("cpu");
+    connection.submit(share(&dispatcher, &finder));
+    connection.submit(share(&dispatcher, &finder));
+    connection.abandon();
+    assert_eq!((finder.snapshot().counts.stale, connection.submitted.len()), (2, 0));
+    assert_eq!(connection.place.manner.board.sources()[0].stale, 2);
+    assert_eq!(log.lines("2 blocks were sent, the last of job easy, and the pool has not answered"), 1);
+}
+
+#[tokio::test]
+async fn verdicts_that_come_behind_the_line_that_sends_us_on_are_heard() {
+    let (mut connection, mut pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
+    let finder = Stats::new().device("cpu");
+    (0..2).for_each(|_| connection.submit(share(&dispatcher, &finder)));
+    let ids: Vec<u64> = connection.submitted.keys().map(|id| id.0).collect();
+    // All of it comes in one piece.
+    let moved = json!({"id": null, "method": "client.reconnect", "params": ["", 2, 0]});
+    let accepted = |id: u64| json!({"id": id, "result": true, "error": null});
+    let lines = format!("{moved}\n{}\n{moved}\n{}\n", accepted(ids[0]), accepted(ids[1]));
+    pool.0.write_all(lines.as_bytes()).await.unwrap();
+    assert!(matches!(connection.receive().await, Err(Lost::Moved { .. })));
+    let (_shares, found) = mpsc::channel(8);
+    let timing = &mut Arc::get_mut(&mut connection.place.manner).unwrap().timing;
+    (timing.late_finds, timing.farewell) = (Duration::ZERO, PATIENCE);
+    connection.farewell(found).await;
+    let counts = finder.snapshot().counts;
+    assert_eq!((counts.accepted, counts.stale), (2, 0));
+}
+
+#[tokio::test]
+async fn a_job_that_is_sent_again_unchanged_leaves_the_devices_where_they_are() {
+    let (mut connection, mut pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
+    let before = dispatcher.take(1).unwrap();
+    for _ in 0..300 {
+        pool.any_job("one", HARD, true).await;
+    }
+    pool.send(json!({"id": null, "method": "client.show_message", "params": ["read"]})).await;
+    while connection.place.manner.board.sources()[0].message.is_none() {
+        connection.receive().await.unwrap();
+    }
+    assert_eq!(connection.place.manner.board.sources()[0].jobs, 301);
+    assert!(dispatcher.is_current(&before));
+    assert_eq!(dispatcher.take(1).unwrap().extranonce2, before.extranonce2);
 }
 
 /// The name of the job that machines are to work on, and how many breaks came before it.

@@ -1,0 +1,58 @@
+//! The end of a connection that is left while it is good: it still sends what is found for it, and hears its verdicts.
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use super::Connection;
+use crate::job::Share;
+use crate::upstream::Timing;
+use crate::upstream::lost::Lost;
+
+impl Connection {
+    /// Hears the last verdicts, now that another pool's jobs are mined; for a moment, it still sends what was `found`.
+    pub(in crate::upstream) async fn farewell(mut self, mut found: mpsc::Receiver<Share>) {
+        self.dispatcher = None;
+        self.place.aside = true;
+        let Timing { farewell, late_finds, .. } = self.place.manner.timing;
+        let until = Instant::now() + late_finds;
+        if timeout(farewell, self.last_words(&mut found, until)).await.is_err() {
+            debug!("{}: left before every share had its verdict", self.place.url);
+        }
+        found.close();
+        while let Ok(share) = found.try_recv() {
+            self.lose(&share);
+        }
+        self.abandon();
+    }
+
+    /// Takes what is found up to a moment, and goes on until every share has its verdict.
+    async fn last_words(&mut self, found: &mut mpsc::Receiver<Share>, until: Instant) -> Result<(), Lost> {
+        // What came behind the line that has sent us on is here, and not read.
+        let here = self.read(0);
+        self.read_on(here)?;
+        loop {
+            self.send().await?;
+            if Instant::now() >= until {
+                found.close(); // whoever comes later hears that it is too late
+            }
+            if found.is_closed() && found.is_empty() && self.submitted.is_empty() {
+                return Ok(());
+            }
+            let waits = !found.is_closed();
+            tokio::select! {
+                received = self.receive() => self.read_on(received)?,
+                Some(share) = found.recv(), if self.takes_shares() => self.submit(share),
+                () = sleep_until(until), if waits => {}
+            }
+        }
+    }
+
+    /// Reads the lines that are here. That the pool sends us on once more is no news: we are leaving.
+    fn read_on(&mut self, mut received: Result<(), Lost>) -> Result<(), Lost> {
+        while let Err(Lost::Moved { .. }) = received {
+            received = self.read(0);
+        }
+        received
+    }
+}
