@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 
 use crate::files;
 
-/// Largest file that is read, in bytes. A full block (4 M weight) is 8 MB of hex.
-const MAX_FILE: u64 = 32 * 1024 * 1024;
+/// Largest file, in bytes. A full block (4 M weight) is 8 MB of hex, and what belongs to it is small. None is written that
+/// would not be read.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
 /// Files that the folder may hold. Blocks wait here while no node answers; real chains give a few.
 const MAX_FILES: usize = 1000;
 /// The end of the name of a file that is not complete.
@@ -84,8 +85,16 @@ impl<F: Kept> Spool<F> {
     /// Writes a block: when this returns it survives the process, and a loss of power after [`Spool::keep`].
     ///
     /// # Errors
-    /// The file could not be written whole, and none is left half; or there are a thousand files already.
+    /// The file could not be written whole, and none is left half; it would be larger than what is read; or there are a
+    /// thousand files already.
     pub fn write(&self, found: &F) -> io::Result<Unfinished> {
+        let bytes = serde_json::to_vec(found)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(io::Error::other(format!(
+                "it has {} bytes, {MAX_FILE} at most expected",
+                bytes.len()
+            )));
+        }
         if fs::read_dir(&self.folder)?.count() >= MAX_FILES {
             let folder = self.folder.display();
             return Err(io::Error::other(format!("{MAX_FILES} files lie in {folder} already")));
@@ -97,7 +106,7 @@ impl<F: Kept> Spool<F> {
         let written = || {
             let mut options = File::options();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-            file.write_all(&serde_json::to_vec(found)?)?;
+            file.write_all(&bytes)?;
             Ok(file)
         };
         match written() {
@@ -327,6 +336,22 @@ mod tests {
         spool.remove(&blocks[0].0).unwrap();
         assert!(!folder.path().join("found/odd.json").exists(), "the file it came from");
         assert!(outside.exists());
+    }
+
+    #[test]
+    fn whatever_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::<Found>::open(folder.path()).unwrap();
+        let with_bytes = |count: usize| {
+            let mut block = found(1, 1);
+            block.block.push_str(&"00".repeat(count));
+            block
+        };
+        store(&spool, &with_bytes(20_000_000));
+        assert_eq!(loaded(&spool), (vec![with_bytes(20_000_000)], vec![]));
+        let refused = spool.write(&with_bytes(MAX_FILE as usize / 2)).unwrap_err().to_string();
+        assert!(refused.contains("67108864 at most expected"), "{refused}");
+        assert_eq!(loaded(&spool).0.len(), 1);
     }
 
     #[test]

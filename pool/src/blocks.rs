@@ -129,39 +129,44 @@ impl Blocks {
         })
     }
 
-    /// The blocks of an earlier run that may not have been answered.
+    /// The blocks of an earlier run that may not have been answered. Those that are read are on their way to the nodes
+    /// when this returns, also where others are wrong.
     ///
     /// # Errors
     /// One cannot be read, or the ledger cannot take it: a template on that block would pay again what it pays.
     pub fn resume(self: &Arc<Self>) -> Result<(), RunError> {
-        let (blocks, wrong) = self
+        let (mut blocks, wrong) = self
             .spool
             .load()
             .map_err(|error| RunError(format!("found blocks of earlier runs cannot be read: {error}")))?;
-        for (_, found) in &blocks {
-            self.adopt(found).map_err(|error| RunError(error.to_string()))?;
-        }
-        if let [first, others @ ..] = &*wrong {
-            others.iter().for_each(|file| error!("a found block's file is not as it should be: {file}"));
-            return Err(RunError(format!(
-                "a found block's file is not as it should be: {first}; what the block pays could be paid again: mend \
-                 the file, or move it away once the ledger has its block or no node does"
-            )));
-        }
+        blocks.sort_by_key(|(_, found)| found.height); // one stands on another below it
+        let mut wrong: Vec<String> =
+            wrong.iter().map(|file| format!("a found block's file is not as it should be: {file}")).collect();
         for (file, found) in blocks {
+            if let Err(error) = self.adopt(&found) {
+                wrong.push(format!(
+                    "a found block cannot be taken into the ledger: {}: {error}",
+                    file.display()
+                ));
+            }
             info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
             if self.list(&found) {
                 let sending = self.send(found);
                 self.forget_when_answered(sending, Some(file));
             }
         }
-        Ok(())
+        let [first, others @ ..] = &*wrong else { return Ok(()) };
+        others.iter().for_each(|trouble| error!("{trouble}"));
+        Err(RunError(format!(
+            "{first}; what the block pays could be paid again: mend the file, or move it away once the ledger has its \
+             block or no node does"
+        )))
     }
 
     /// The pool may have ended before the ledger had the block.
     fn adopt(&self, found: &Found) -> Result<(), LedgerError> {
-        let Some(record) = &found.record else { return Ok(()) };
-        if self.ledger.adopt(record)? {
+        let Some(entry) = &found.record else { return Ok(()) };
+        if self.ledger.adopt_again(entry)? {
             warn!(height = found.height, hash = %found.hash, "the ledger takes the block now");
         }
         Ok(())
@@ -344,13 +349,12 @@ impl Blocks {
             warn!(height, %hash, "block left out: {MAX_PENDING} of its height wait for a node");
             return false;
         }
-        let Found { height, hash, license, worker, time, .. } = found.clone();
         records.push_front(Record {
-            height,
-            hash,
-            license,
-            worker,
-            time,
+            height: found.height,
+            hash: found.hash.clone(),
+            license: found.license.clone(),
+            worker: found.worker.clone(),
+            time: found.time,
             status: Status::Pending,
             answers: Vec::new(),
         });

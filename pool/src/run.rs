@@ -95,7 +95,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);
     let mut signals = Signals::new()?;
-    blocks.resume().map_err(|error| RunError(error.to_string()))?;
+    if let Err(wrong) = blocks.resume() {
+        blocks.finish(END_TIME).await; // nodes shall have those that are right
+        return Err(wrong);
+    }
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
     tokio::spawn(Arc::clone(&blocks).watch(shared.snapshots.clone()));
     tokio::spawn(shared.round.clone().run(shared.snapshots.clone(), follower.telling()));

@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::ledger::book::Record;
+use crate::ledger::book::Entry;
 
-/// The reserve's size in bytes: that of the largest file that is read back, which is four full blocks in hex. Real
-/// blocks take some kilobytes, so it holds a thousand of them.
+/// The reserve's size in bytes: four full blocks in hex, and beside its block a file has some hundred bytes. Real blocks
+/// take some kilobytes, so it holds a thousand of them.
 const RESERVE: u64 = 32 << 20;
 /// The disk must have room for so many reserves before one is made: the ledger and the log need some too, and a reserve
 /// that fills the disk itself helps nobody.
@@ -135,9 +135,9 @@ pub struct Found {
     pub time: u64,
     /// The block in hex, as `submitblock` takes it.
     pub block: String,
-    /// How it is paid for: the ledger may not have it yet when the pool is killed.
+    /// By what it is paid for: the ledger may not have it yet when the pool is killed.
     #[serde(default)]
-    pub record: Option<Record>,
+    pub record: Option<Entry>,
 }
 
 impl iop_mining::spool::Kept for Found {

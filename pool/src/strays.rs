@@ -197,6 +197,7 @@ impl Strays {
     ) -> Result<Option<Record>, LedgerError> {
         for job in jobs {
             if let Some((plan, solo)) = self.plan(seen, job)? {
+                let plan = Arc::new(plan);
                 let finder = solo.map(|member| member.to_base58(self.ledger.prefixes()));
                 let finder = finder.as_deref().unwrap_or(NOT_HANDED_IN);
                 let finding = Finding { time: u64::from(seen.header.time), license: job.license, finder };
@@ -322,7 +323,7 @@ mod tests {
         let finder = |number: u64| {
             let record =
                 strays.record(&seen(&template, &plan, number), strays.jobs.of(&license).iter()).unwrap()?;
-            let earned = record.credits.get(&member).map(|credit| credit.earned);
+            let earned = record.credits().get(&member).map(|credit| credit.earned);
             Some((record.facts.finder, earned))
         };
         let own = (member.to_base58(ledger.prefixes()), Some(5000));

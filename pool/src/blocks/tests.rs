@@ -36,7 +36,7 @@ async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
     let blocks = Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger));
     let mut block = found(7, 1);
     let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
-    block.record = Some(record.clone());
+    block.record = Some(record.entry());
     ledger.announce(Arc::new(record.clone()));
     blocks.deliver(block);
     blocks.finish(STORED_POLL * 2).await;
@@ -80,7 +80,7 @@ async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
     let mut block = found(7, 1);
     block.worker = "with \"quotes\" and é".into();
     let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
-    block.record = Some(record.clone());
+    block.record = Some(record.entry());
     let log = Log::default();
     let writer = {
         let log = log.clone();
@@ -107,7 +107,7 @@ async fn a_found_block_that_cannot_be_read_keeps_the_pool_from_paying_it_again()
     let folder = tempfile::tempdir().unwrap();
     let (blocks, ledger) = stand(folder.path());
     let mut block = found(7, 1);
-    block.record = Some(crate::ledger::tests::record(&ledger, 7, &block.hash));
+    block.record = Some(crate::ledger::tests::record(&ledger, 7, &block.hash).entry());
     std::fs::write(folder.path().join("found/6-ab.json"), "{").unwrap();
     blocks.deliver(block.clone());
     let (blocks, ledger) = stand(folder.path());
@@ -115,6 +115,11 @@ async fn a_found_block_that_cannot_be_read_keeps_the_pool_from_paying_it_again()
     assert!(error.contains("found/6-ab.json") && error.contains("move it away"), "{error}");
     assert!(!error.contains('\n') && !error.contains("  "), "{error}");
     assert!(ledger.has_block(&block.record.unwrap().id), "the others are taken");
+    assert_eq!(
+        blocks.records().iter().map(|sent| &sent.hash).collect::<Vec<_>>(),
+        [&block.hash],
+        "and handed in"
+    );
     std::fs::rename(folder.path().join("found/6-ab.json"), folder.path().join("6-ab.json")).unwrap();
     blocks.resume().unwrap();
     std::fs::remove_dir_all(folder.path().join("found")).unwrap();

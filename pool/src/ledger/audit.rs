@@ -3,6 +3,7 @@
 //! windows are summed anew from the log, balances from the blocks below.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use iop_consensus::address::{Address, Prefixes};
 use serde::Serialize;
@@ -102,17 +103,17 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
     let blocks = store.blocks()?;
     let log = StoredLog { store, members: &members };
     let base = store.base()?;
-    let mut carried: BTreeMap<BlockId, Amounts> = BTreeMap::new();
+    let mut carried: BTreeMap<BlockId, Arc<Amounts>> = BTreeMap::new();
     for (id, facts) in &blocks {
         let before = match facts.base {
-            None => Amounts::new(),
+            None => Arc::default(),
             Some(base) => {
                 carried.get(&base).filter(|_| base.height < id.height).cloned().unwrap_or_else(|| {
                     report.wrong(format!(
                         "block {} at height {}: its base {} is not below it",
                         id.hash, id.height, base.hash
                     ));
-                    Amounts::new()
+                    Arc::default()
                 })
             }
         };
@@ -121,7 +122,7 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
             report.wrong(format!(
                 "block {hash} at height {height}: its window ends before share {ends}, the log has {shares}"
             ));
-            carried.insert(*id, store.carried(id)?);
+            carried.insert(*id, Arc::new(store.carried(id)?));
             continue;
         }
         let after = check_block(store, &log, id, facts, &before, prefixes, &mut report)?;
@@ -171,7 +172,7 @@ fn check_block(
     before: &Amounts,
     prefixes: &Prefixes,
     report: &mut Report,
-) -> Result<Amounts, LedgerError> {
+) -> Result<Arc<Amounts>, LedgerError> {
     let mut wrong = |what: String| report.wrong(format!("block {} at height {}: {what}", id.hash, id.height));
     let work = match facts.rules.scheme {
         Scheme::Chapter => BTreeMap::new(),
@@ -198,7 +199,7 @@ fn check_block(
             wrong(format!("{} has {found:?}, {due:?} expected", member.to_base58(prefixes)));
         }
     }
-    if store.carried(id)? != split.carried {
+    if store.carried(id)? != *split.carried {
         wrong("what is carried after it is not what was recorded".to_owned());
     }
     Ok(split.carried)

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use super::split::{Amounts, Credit, Rules, Scheme, Split};
-use super::store::{BlockId, Store, address, address_key};
+use super::store::{BlockId, Store};
 
 /// A block of which so many blocks in the chain are on top, itself included, can be spent from: the chain's rule.
 pub const MATURITY: u32 = 100;
@@ -46,6 +46,21 @@ pub struct Facts {
     pub chapter: u64,
     /// What it was split by.
     pub rules: Rules,
+}
+
+impl Facts {
+    /// What the block is paid for by; none where the chapter's address is none.
+    pub(super) fn terms(&self, prefixes: &Prefixes) -> Option<Terms> {
+        let chapter = Address::parse(&self.chapter_address, prefixes).ok()?;
+        let &Self { base, begins, ends, wanted, reward, rules, .. } = self;
+        Some(Terms { base, window: begins..ends, wanted, reward, rules, chapter })
+    }
+
+    /// Who is paid where every member mines alone.
+    pub(super) fn solo(&self, prefixes: &Prefixes) -> Option<Address> {
+        let is_solo = self.rules.scheme == Scheme::Solo;
+        super::live::member_of(&self.finder, prefixes).filter(|_| is_solo)
+    }
 }
 
 /// What a block is paid for by: with the log this makes the split, at any time the same.
@@ -94,9 +109,8 @@ impl Plan {
 
     /// The record of a block that was found with it.
     #[must_use]
-    pub fn record(&self, id: BlockId, found: Finding<'_>, prefixes: &Prefixes) -> Record {
-        let facts = self.facts(found, prefixes);
-        Record { id, facts, credits: self.split.credits(), carried: self.split.carried.clone() }
+    pub fn record(self: &Arc<Self>, id: BlockId, found: Finding<'_>, prefixes: &Prefixes) -> Record {
+        Record { id, facts: self.facts(found, prefixes), plan: Arc::clone(self) }
     }
 
     fn facts(&self, found: Finding<'_>, prefixes: &Prefixes) -> Facts {
@@ -129,54 +143,46 @@ pub struct Finding<'a> {
     pub finder: &'a str,
 }
 
-/// All that the ledger keeps of a block.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "WireRecord", into = "WireRecord")]
+/// All that the ledger keeps of a block. To make one is cheap whatever members there are: what each has of the block is
+/// made of its plan where it is written.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     /// Its name.
     pub id: BlockId,
     /// What is known of it.
     pub facts: Facts,
+    /// How it is paid for.
+    pub plan: Arc<Plan>,
+}
+
+impl Record {
     /// What members have of it.
-    pub credits: BTreeMap<Address, Credit>,
+    #[must_use]
+    pub fn credits(&self) -> BTreeMap<Address, Credit> {
+        self.plan.split.credits()
+    }
+
     /// What is carried after it.
-    pub carried: Amounts,
-}
+    #[must_use]
+    pub fn carried(&self) -> &Arc<Amounts> {
+        &self.plan.split.carried
+    }
 
-/// [`Record`] with addresses as the hex of their keys in the database.
-#[derive(Clone, Serialize, Deserialize)]
-struct WireRecord {
-    id: BlockId,
-    facts: Facts,
-    credits: BTreeMap<String, (u64, u64)>,
-    carried: BTreeMap<String, u64>,
-}
-
-impl From<Record> for WireRecord {
-    fn from(record: Record) -> Self {
-        let text = |address: &Address| hex::encode(address_key(address));
-        let credits =
-            record.credits.iter().map(|(member, has)| (text(member), (has.earned, has.paid))).collect();
-        let carried = record.carried.iter().map(|(member, &amount)| (text(member), amount)).collect();
-        Self { id: record.id, facts: record.facts, credits, carried }
+    /// What a file keeps of it.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        Entry { id: self.id, facts: self.facts.clone() }
     }
 }
 
-impl TryFrom<WireRecord> for Record {
-    type Error = String;
-
-    fn try_from(wire: WireRecord) -> Result<Self, String> {
-        let member = |text: &str| {
-            let key = hex::decode(text).ok();
-            key.as_deref().and_then(address).ok_or_else(|| format!("'{text}' is no member"))
-        };
-        let credits =
-            wire.credits.iter().map(|(text, &(earned, paid))| Ok((member(text)?, Credit { earned, paid })));
-        let carried = wire.carried.iter().map(|(text, &amount)| Ok((member(text)?, amount)));
-        let (credits, carried) =
-            (credits.collect::<Result<_, String>>()?, carried.collect::<Result<_, String>>()?);
-        Ok(Self { id: wire.id, facts: wire.facts, credits, carried })
-    }
+/// A [`Record`] without what the log makes again. As long as the longest names, however many members there are: it is
+/// written before a node has the block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The block's name.
+    pub id: BlockId,
+    /// What is known of it.
+    pub facts: Facts,
 }
 
 /// The tree, and where in it the chain stands.

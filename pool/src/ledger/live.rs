@@ -10,7 +10,7 @@ use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 use tracing::{error, info};
 
 use super::LedgerError;
-use super::book::{Book, Plan, Record, Terms};
+use super::book::{Book, Entry, Plan, Record, Terms};
 use super::durable::Durable;
 use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
@@ -274,15 +274,40 @@ impl Ledger {
     /// # Errors
     /// The database cannot be written.
     pub fn adopt(&self, record: &Record) -> Result<bool, LedgerError> {
-        let mut state = self.lock_state();
-        if state.book.has(&record.id) {
+        if self.has_block(&record.id) {
             return Ok(false);
         }
         let mut batch = Batch::default();
         self.store.put_block(&mut batch, record);
+        // Nobody waits for the disk: who writes the same block meanwhile writes the same.
         self.store.write(batch, true)?;
+        let mut state = self.lock_state();
+        let is_new = !state.book.has(&record.id);
         state.book.add(record);
-        Ok(true)
+        Ok(is_new)
+    }
+
+    /// The same by what a file keeps of the block: the rest is made again from the log.
+    ///
+    /// # Errors
+    /// The database cannot be read or written, or does not have what the block is paid for by.
+    pub fn adopt_again(&self, entry: &Entry) -> Result<bool, LedgerError> {
+        let Entry { id, facts } = entry;
+        if self.has_block(id) {
+            return Ok(false);
+        }
+        let broken = |reason: &str| Err(self.store.broken(&format!("block {}: {reason}", id.hash)));
+        let Some(terms) = facts.terms(&self.prefixes) else {
+            return broken("its chapter has no address of this network");
+        };
+        if let Some(base) = terms.base.filter(|base| base.height >= id.height || !self.has_block(base)) {
+            return broken(&format!("the block {} that it stands on is missing", base.hash));
+        }
+        let plan = self.plan_again(&terms, facts.solo(&self.prefixes))?;
+        if (plan.split.fee, plan.split.chapter) != (facts.fee, facts.chapter) {
+            return broken("the log makes other payments of it than it has");
+        }
+        self.adopt(&Record { id: *id, facts: facts.clone(), plan: Arc::new(plan) })
     }
 
     /// How a block is paid for if it is found now.
@@ -335,7 +360,7 @@ impl Ledger {
             base if state.book.base() == base => Ok(state.book.carried()),
             None => Ok(Arc::default()),
             Some(base) => match state.book.coming(&base) {
-                Some(record) => Ok(Arc::new(record.carried.clone())),
+                Some(record) => Ok(Arc::clone(record.carried())),
                 None => self.store.carried(&base).map(Arc::new),
             },
         }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use iop_consensus::address::Address;
 use serde::{Deserialize, Serialize};
@@ -91,7 +92,7 @@ pub struct Split {
     /// What the coinbase pays to the chapter; this and `paid` make the reward.
     pub chapter: u64,
     /// What is carried to the next block, without zeros.
-    pub carried: Amounts,
+    pub carried: Arc<Amounts>,
 }
 
 impl Split {
@@ -117,7 +118,7 @@ impl Split {
             *carried.get_mut(member).expect("only who is owed something is paid") -= amount;
         }
         carried.retain(|_, amount| *amount > 0);
-        Self { fee, earned, paid, chapter, carried }
+        Self { fee, earned, paid, chapter, carried: Arc::new(carried) }
     }
 
     /// What each member has of the block.
@@ -229,7 +230,7 @@ pub(crate) mod tests {
         let first = split(100_000, &[(1, 995), (2, 5)], &[], &rules());
         assert_eq!(first.earned[&member(2)], 495);
         assert_eq!((first.paid.len(), first.chapter), (1, 1000 + 495));
-        assert_eq!(first.carried, [(member(2), 495)].into());
+        assert_eq!(*first.carried, [(member(2), 495)].into());
         let second = split(100_000, &[(1, 99), (2, 1)], &[(2, 495)], &rules());
         assert_eq!(second.paid[1], (member(2), 990 + 495));
         assert_eq!((second.chapter, second.carried.len()), (1000 - 495, 0), "the chapter gives it back");
@@ -248,7 +249,7 @@ pub(crate) mod tests {
         let split = split(10_000, &[(1, 1)], &[(2, 9_500), (3, 1_500)], &Rules { fee: 0, ..rules() });
         assert_eq!(split.paid, [(member(1), 10_000)]);
         assert_eq!(split.chapter, 0);
-        assert_eq!(split.carried, [(member(2), 9_500), (member(3), 1_500)].into());
+        assert_eq!(*split.carried, [(member(2), 9_500), (member(3), 1_500)].into());
     }
 
     #[test]
@@ -268,7 +269,7 @@ pub(crate) mod tests {
             fee in 0..=FEE_UNIT, min_payout in 0u64..10_000_000, max_outputs in 0usize..30,
         ) {
             let rules = Rules { fee, min_payout, max_outputs, ..rules() };
-            let (mut carried, mut chapter, mut fees) = (Amounts::new(), 0u128, 0u128);
+            let (mut carried, mut chapter, mut fees) = (Arc::new(Amounts::new()), 0u128, 0u128);
             for (reward, work) in blocks {
                 let work: BTreeMap<Address, u128> = work.into_iter().map(|(n, w)| (member(n), w)).collect();
                 let split = Split::new(Input { reward, work: &work, carried: &carried }, &rules);

@@ -405,14 +405,14 @@ impl Store {
         let block = record.id.key();
         let facts = serde_json::to_vec(&record.facts).expect("string keys and no I/O: encoding cannot fail");
         batch.0.put_cf(self.column("blocks"), block, facts);
-        for (member, credit) in &record.credits {
+        for (member, credit) in &record.credits() {
             let (member, mut value) = (address_key(member), [0; 16]);
             value[..8].copy_from_slice(&credit.earned.to_le_bytes());
             value[8..].copy_from_slice(&credit.paid.to_le_bytes());
             batch.0.put_cf(self.column("credits"), [&block[..], &member].concat(), value);
             batch.0.put_cf(self.column("members"), [&member[..], &block].concat(), value);
         }
-        for (member, amount) in &record.carried {
+        for (member, amount) in &**record.carried() {
             let key = [&block[..], &address_key(member)].concat();
             batch.0.put_cf(self.column("carried"), key, amount.to_le_bytes());
         }

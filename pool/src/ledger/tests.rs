@@ -15,7 +15,7 @@ use iop_consensus::params::Params;
 use iop_stratum::difficulty::Difficulty;
 
 use super::audit::{Report, audit};
-use super::book::{Facts, Finding, Record};
+use super::book::{Entry, Facts, Finding, Plan, Record};
 use super::live::{Request, wanted_work};
 use super::queue::Accepted;
 use super::split::tests::{member, rules};
@@ -43,7 +43,7 @@ pub(crate) fn record(ledger: &Ledger, height: u32, hash: &str) -> Record {
     let id = BlockId { height, hash: hash.parse().unwrap() };
     let user = member(1).to_base58(&prefixes());
     let finding = Finding { time: 5, license: member(100), finder: &user };
-    ledger.plan(&request).unwrap().record(id, finding, &prefixes())
+    Arc::new(ledger.plan(&request).unwrap()).record(id, finding, &prefixes())
 }
 
 fn prefixes() -> Prefixes {
@@ -110,7 +110,7 @@ impl Pool {
             chapter: member(200),
             solo: Some(member(finder)),
         };
-        let plan = self.ledger.plan(&request).unwrap();
+        let plan = Arc::new(self.ledger.plan(&request).unwrap());
         let outputs: u64 = plan.outputs().iter().map(|(_, amount)| amount).sum();
         assert_eq!(outputs, reward);
         let hash = BlockHash::hash(&[&self.next.to_le_bytes()[..], &height.to_le_bytes()].concat());
@@ -310,15 +310,30 @@ fn a_block_of_a_pool_that_was_killed_is_taken_once() {
         chapter: member(200),
         solo: None,
     };
-    let plan = pool.ledger.plan(&request).unwrap();
+    let plan = Arc::new(pool.ledger.plan(&request).unwrap());
     let id = BlockId { height: 1, hash: BlockHash::hash(b"found") };
     let user = member(1).to_base58(&prefixes());
     let finding = Finding { time: 5, license: member(100), finder: &user };
     let record = plan.record(id, finding, &prefixes());
-    let kept: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
-    assert_eq!(kept, record, "it survives in a file");
-    assert_eq!(pool.ledger.adopt(&kept), Ok(true));
-    assert_eq!(pool.ledger.adopt(&kept), Ok(false));
+    let kept: Entry = serde_json::from_str(&serde_json::to_string(&record.entry()).unwrap()).unwrap();
+    assert_eq!(kept, record.entry(), "it survives in a file");
+    let members = ["credits", "carried", &member(1).to_base58(&prefixes())[1..]];
+    let text =
+        serde_json::to_string(&Entry { facts: Facts { finder: String::new(), ..kept.facts.clone() }, id })
+            .unwrap();
+    assert!(members.iter().all(|word| !text.contains(word)), "as long for a million members: {text}");
+    pool.share(1, 1.0, 1, None);
+    pool.wait();
+    for (facts, reason) in [
+        (Facts { base: Some(BlockId { height: 0, ..id }), ..record.facts.clone() }, "stands on is missing"),
+        (Facts { chapter: 1, ..record.facts.clone() }, "the log makes other payments"),
+        (Facts { ends: 99, ..record.facts.clone() }, "are not all there"),
+    ] {
+        let refused = pool.ledger.adopt_again(&Entry { id, facts }).unwrap_err().to_string();
+        assert!(refused.contains(reason), "{refused}");
+    }
+    assert_eq!(pool.ledger.adopt_again(&kept), Ok(true));
+    assert_eq!(pool.ledger.adopt_again(&kept), Ok(false));
     pool.stand_on(Some(id));
     pool.close();
     let report = audited(folder.path());
@@ -333,7 +348,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     let first = pool.block(None, 0, 999_999);
     pool.stand_on(Some(first));
     let request = request(Some(first), 999_999);
-    let plan = pool.ledger.plan(&request).unwrap();
+    let plan = Arc::new(pool.ledger.plan(&request).unwrap());
     let id = BlockId { height: 2, hash: BlockHash::hash(b"second") };
     let user = member(1).to_base58(&prefixes());
     let record =
@@ -345,7 +360,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
     assert_eq!(
         (next.terms.base, pool.ledger.read(|_, book| (*book.carried()).clone())),
-        (Some(id), record.carried.clone())
+        (Some(id), (**record.carried()).clone())
     );
     let noted = || Store::open_to_read(folder.path()).unwrap().base().unwrap();
     assert_eq!(noted(), Some(first), "killed now, the ledger would not know the other");
@@ -414,12 +429,9 @@ fn an_audit_ends_and_names_blocks_whose_base_or_window_cannot_be() {
     let store = Store::open(folder.path()).unwrap();
     let facts = store.facts(&block).unwrap().unwrap();
     let write = |facts: Facts| {
-        let record = Record {
-            id: block,
-            facts,
-            credits: store.credits(&block).unwrap().into_iter().collect(),
-            carried: store.carried(&block).unwrap(),
-        };
+        // What members have of it stays as it is.
+        let plan = Arc::new(Plan::of_chapter(member(200), 0));
+        let record = Record { id: block, facts, plan };
         let mut batch = Batch::default();
         store.put_block(&mut batch, &record);
         store.write(batch, true).unwrap();
@@ -444,9 +456,9 @@ fn a_record_survives_a_file_with_numbers_of_any_size() {
     let mut record = record(&ledger, 1, &hash.to_string());
     record.facts.wanted = u128::MAX;
     (record.facts.reward, record.facts.rules.window) = (u64::MAX, 0.1);
-    let kept: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
-    assert_eq!(kept, record);
-    assert_eq!(ledger.adopt(&kept), Ok(true));
+    let kept: Entry = serde_json::from_str(&serde_json::to_string(&record.entry()).unwrap()).unwrap();
+    assert_eq!(kept, record.entry());
+    assert_eq!(ledger.adopt(&record), Ok(true));
     assert_eq!(ledger.store().facts(&kept.id).unwrap(), Some(kept.facts));
 }
 

@@ -80,11 +80,11 @@ proptest! {
                     let expected = model.block(base, finder, u64::from(reward), &plain);
                     let block = pool.block(base, finder, u64::from(reward));
                     model.shares.push((member(finder), share::work_of(difficulty(1.0))));
-                    model.carried.insert(Some(block), expected.carried.clone());
+                    model.carried.insert(Some(block), (*expected.carried).clone());
                     blocks.push(block);
                     pool.stand_on(Some(block));
                     let carried = pool.ledger.read(|_, book| book.carried());
-                    prop_assert_eq!(&*carried, &expected.carried);
+                    prop_assert_eq!(&carried, &expected.carried);
                     let found: BTreeMap<Address, u64> = pool.ledger.store().credits(&block).unwrap()
                         .into_iter().filter(|(_, credit)| credit.earned > 0)
                         .map(|(member, credit)| (member, credit.earned)).collect();

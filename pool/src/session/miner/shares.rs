@@ -107,7 +107,7 @@ impl Miner {
             worker: finder.to_owned(),
             time: now,
             block: hex::encode(job.block(&solved.header, extranonce1, &submit.extranonce2)),
-            record: Some(Record::clone(&record)),
+            record: Some(record.entry()),
         };
         info!(height = found.height, hash = %found.hash, license = %found.license, worker = %found.worker, "block found");
         self.shared.ledger.announce(Arc::clone(&record));
