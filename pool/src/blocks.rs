@@ -39,6 +39,9 @@ const MAX_LISTED: usize = 1000;
 /// Blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, an easy
 /// chain's miners find hundreds on the last tip, and each would be kept and sent again.
 const MAX_PENDING: usize = 8;
+/// How long a found block waits for its file, which a disk takes in a millisecond. One that hangs must not cost the block.
+const WRITE_TIME: Duration = Duration::from_millis(30);
+
 /// What a node said of a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeAnswer {
@@ -151,7 +154,7 @@ impl Blocks {
             }
             info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
             if self.list(&found) {
-                let sending = self.send(found);
+                let sending = self.send(found, watch::channel(()).1);
                 self.forget_when_answered(sending, Some(file));
             }
         }
@@ -172,8 +175,9 @@ impl Blocks {
         Ok(())
     }
 
-    /// Takes a block that was found now: sends it to all nodes at once, and returns when it is on the disk. Must be
-    /// called within a tokio runtime of several threads, as this one waits for the disk meanwhile.
+    /// Takes a block that was found now: sends it to all nodes when its file is written, or after [`WRITE_TIME`] if the
+    /// disk hangs, and returns when it is on the disk. Must be called within a tokio runtime of several threads, as this
+    /// one waits for the disk meanwhile.
     ///
     /// False when it is left out, because too many of its height wait for a node.
     pub fn deliver(self: &Arc<Self>, found: Found) -> bool {
@@ -182,9 +186,11 @@ impl Blocks {
             return false;
         }
         // A node may have it when this process is killed, so a file is written before; the disk may take its time.
-        let written = tokio::task::block_in_place(|| self.spool.write(&found));
-        let sending = self.send(found);
+        let (writing, on_disk) = watch::channel(());
+        let sending = self.send(found, on_disk);
         let found = &sending.found;
+        let written = tokio::task::block_in_place(|| self.spool.write(found));
+        drop(writing);
         // The shares of its window go to the disk first: after a loss of power the next start may take the block.
         let stored = tokio::task::block_in_place(|| {
             self.ledger.sync();
@@ -201,12 +207,16 @@ impl Blocks {
         self.found.load(Ordering::Relaxed)
     }
 
-    /// Begins to submit.
-    fn send(self: &Arc<Self>, found: Found) -> Sending {
+    /// Begins to submit, once `on_disk` is closed.
+    fn send(self: &Arc<Self>, found: Found, on_disk: watch::Receiver<()>) -> Sending {
         let found = Arc::new(found);
         let mut attempts: JoinSet<()> = JoinSet::new();
         for index in 0..self.nodes.len() {
-            attempts.spawn(Arc::clone(self).submit(index, Arc::clone(&found)));
+            let (blocks, found, mut on_disk) = (Arc::clone(self), Arc::clone(&found), on_disk.clone());
+            attempts.spawn(async move {
+                let _ = tokio::time::timeout(WRITE_TIME, on_disk.changed()).await; // sent in both cases
+                blocks.submit(index, found).await;
+            });
         }
         Sending { found, attempts }
     }

@@ -102,6 +102,38 @@ async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
     assert_eq!(blocks.records()[0].worker, block.worker);
 }
 
+/// A pipe that nobody reads in the file's place is a disk that hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_holds_up_no_block_and_its_share_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://u:p@{}", listener.local_addr().unwrap());
+    let node = Node::new(NodeAddress::parse(&url, None, 1).unwrap());
+    let (chain, spool) = (ChainIdentity::of(&Params::devnet()), Spool::open(folder.path()).unwrap());
+    let blocks = Blocks::new(Arc::from([node]), spool, chain, crate::ledger::tests::temporary());
+    let block = found(7, 1);
+    let place = folder.path().join(format!("found/7-{}.json", block.hash));
+    let [first, second] = ["tmp", "tmp2"].map(|end| place.with_extension(end));
+    for path in [&first, &second] {
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, 0o600.into()).unwrap();
+    }
+    let delivered = tokio::spawn({
+        let (blocks, block) = (Arc::clone(&blocks), block.clone());
+        async move { blocks.deliver(block) }
+    });
+    let asked = tokio::time::timeout(Duration::from_secs(20), listener.accept()).await;
+    let is_answered = delivered.is_finished();
+    let mut disk = std::fs::File::open(&second).unwrap();
+    for path in [&first, &second] {
+        std::fs::remove_file(path).unwrap();
+    }
+    io::copy(&mut disk, &mut io::sink()).unwrap();
+    assert!(delivered.await.unwrap());
+    assert!(asked.is_ok(), "a node was asked while the disk hung");
+    assert!(!is_answered, "and the share was not answered then");
+    assert_eq!(blocks.spool.load().unwrap().0, [(place, block)], "it is on the disk in the end");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_found_block_that_cannot_be_read_keeps_the_pool_from_paying_it_again() {
     let folder = tempfile::tempdir().unwrap();
