@@ -23,7 +23,7 @@ use crate::solo::SoloJobs;
 pub const STALE_GRACE: Duration = Duration::from_secs(2);
 
 /// Variants of a job at most, one made from the other. Each takes some kilobytes as long as the job's tip; machines
-/// need four or so until their difficulty is right.
+/// need four or so until their difficulty is right, and sessions leave most of them to that.
 const MAX_VARIANTS: u32 = 64;
 
 /// The parent that jobs stand on. Shared by its jobs, so that all become stale at one moment.

@@ -19,6 +19,7 @@ use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, WorkerSlot
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
+use self::difficulty::{BIG_CHANGE, EASY_GRACE, MAX_ASKED};
 use super::limits::Limits;
 use super::pace::Pace;
 use super::{Place, Shared, user};
@@ -46,6 +47,8 @@ const IDLE_UNCOMMITTED: usize = 4;
 struct Sent {
     job: Arc<Job>,
     difficulty: Difficulty,
+    /// When its shares count no more, since a far harder job has followed. A block counts at any time.
+    until: Option<Instant>,
     /// The first half of each share's hash. Different shares have different headers, so different hashes; and no
     /// other connection has this one's extranonce1, so no other can have these shares.
     /// Made for the first share: most jobs of a connection have none for long, and many connections are idle.
@@ -75,6 +78,8 @@ pub struct Miner {
     /// The difficulty that the miner was last told.
     told: Option<Difficulty>,
     sent: VecDeque<Sent>,
+    /// Jobs of the last work that the client had by asking.
+    asked: u32,
     /// By slot.
     workers: Vec<Joined>,
     accepted: usize,
@@ -102,6 +107,7 @@ impl Miner {
             minimum: shared.difficulty.min,
             told: None,
             sent: VecDeque::new(),
+            asked: 0,
             workers: Vec::new(),
             accepted: 0,
             bad: BadRun::default(),
@@ -242,17 +248,15 @@ impl Miner {
             if self.told.is_none() {
                 // A client that subscribes again gets the work again, at the difficulty that it was sent with, under
                 // a number of its own: what it has done for the first counts no second time.
-                let difficulty = last.difficulty;
-                match last.job.variant(&self.shared.numbers) {
-                    Some(again) => {
-                        self.send(again.line(false), difficulty);
-                        self.remember(again, difficulty);
-                    }
-                    // No numbers are left: the job as it was, and with it the shares that it has had.
-                    None => {
-                        let line = last.job.line(false);
-                        self.send(line, difficulty);
-                    }
+                let (difficulty, line) = (last.difficulty, last.job.line(false));
+                let may_ask = self.asked < MAX_ASKED;
+                if let Some(again) = may_ask.then(|| last.job.variant(&self.shared.numbers)).flatten() {
+                    self.asked += 1;
+                    self.send(again.line(false), difficulty);
+                    self.remember(again, difficulty);
+                } else {
+                    // Too often: the job as it was, and with it the shares that it has had.
+                    self.send(line, difficulty);
                 }
             }
             return;
@@ -262,6 +266,7 @@ impl Miner {
             self.vardiff.begin(Instant::now());
         }
         let difficulty = job.share_difficulty(self.wanted());
+        self.asked = 0;
         self.send(job.line(clean), difficulty);
         self.remember(Arc::clone(job), difficulty);
     }
@@ -279,7 +284,12 @@ impl Miner {
         while self.sent.len() >= MAX_JOBS {
             self.sent.pop_front();
         }
-        self.sent.push_back(Sent { job, difficulty, seen: None });
+        let until = Instant::now() + EASY_GRACE;
+        let easy = |sent: &&mut Sent| difficulty.get() >= sent.difficulty.get() * BIG_CHANGE;
+        for sent in self.sent.iter_mut().filter(easy) {
+            sent.until.get_or_insert(until);
+        }
+        self.sent.push_back(Sent { job, difficulty, until: None, seen: None });
     }
 
     fn on_authorize(&mut self, request: &Authorize) {

@@ -10,7 +10,7 @@ use iop_stratum::server::{Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
 use tracing::info;
 
-use super::Miner;
+use super::{Miner, Sent};
 use crate::job::Job;
 use crate::judge::{Solved, judge};
 use crate::ledger::book::{Finding, Record};
@@ -18,11 +18,11 @@ use crate::ledger::queue::Accepted;
 use crate::ledger::store::BlockId;
 use crate::spool::Found;
 
-/// Shares of one job and connection that are remembered against duplicates, 16 bytes each, where vardiff sets the pace.
-/// It wants six in the 30 s that a job lasts, and these are 273 a second: a flood is over long before, and who finds a
-/// way around vardiff fills no more than 0.3 MB with each of its jobs.
-const MAX_SHARES_PER_JOB: usize = 8_192;
-/// The same where the operator has set the pace, 2,000 a second: no machine at a sensible difficulty.
+/// Shares of a connection that are remembered against duplicates, 16 bytes each, where vardiff sets the pace: those of all
+/// its jobs together. Vardiff wants a hundred in the eight minutes that 16 jobs last. The newest job always has room for
+/// so many of its own, so that whoever began with a flood has the harder job's shares counted.
+const MAX_SHARES: usize = 8_192;
+/// Those of one job where the operator has set the pace, 2,000 a second: no machine at a sensible difficulty.
 const MAX_SHARES_AT_WILL: usize = 65_536;
 
 impl Miner {
@@ -58,19 +58,23 @@ impl Miner {
 
     /// The share as the log takes it.
     fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Accepted, Reject> {
-        let sent = self.sent.iter_mut().rev().find(|sent| sent.job.id == submit.job_id);
-        let sent = sent.ok_or(Reject::JobNotFound)?;
+        let place = self.sent.iter().rposition(|sent| sent.job.id == submit.job_id);
+        let place = place.ok_or(Reject::JobNotFound)?;
+        let has_room = self.has_room(place);
+        let sent = &mut self.sent[place];
         let (extranonce1, mask) = (*self.session.extranonce1(), self.session.version_mask());
         let clock = u32::try_from(now).unwrap_or(u32::MAX);
         let solved = judge(&sent.job, sent.difficulty, &extranonce1, mask, submit, clock)?;
+        if !solved.is_block && sent.until.is_some_and(|until| Instant::now() > until) {
+            return Err(Reject::JobNotFound);
+        }
         let (half, _) = solved.hash.split_first_chunk().expect("a hash has 32 bytes");
         let seen = sent.seen.get_or_insert_default();
         if seen.contains(half) {
             return Err(Reject::Duplicate);
         }
-        let most = self.shared.vardiff.map_or(MAX_SHARES_AT_WILL, |_| MAX_SHARES_PER_JOB);
-        if seen.len() >= most && !solved.is_block {
-            return Err(Reject::other("too many shares for one job, raise the difficulty"));
+        if !has_room && !solved.is_block {
+            return Err(Reject::other("too many shares of these jobs, raise the difficulty"));
         }
         seen.insert(*half);
         let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
@@ -85,6 +89,17 @@ impl Miner {
             block,
             ticket: Arc::clone(&self.ticket),
         })
+    }
+
+    /// Whether one more share of a job, by its place among those sent, can be remembered.
+    pub(super) fn has_room(&self, place: usize) -> bool {
+        let count = |sent: &Sent| sent.seen.as_ref().map_or(0, |seen| seen.len());
+        let of_job = count(&self.sent[place]);
+        match self.shared.vardiff {
+            None => of_job < MAX_SHARES_AT_WILL,
+            Some(_) if place + 1 == self.sent.len() => of_job < MAX_SHARES,
+            Some(_) => self.sent.iter().map(count).sum::<usize>() < MAX_SHARES,
+        }
     }
 
     /// Sends a block on its way, and gives what the ledger keeps of it; nothing if it is left out.

@@ -439,7 +439,7 @@ fn a_share_counts_once_however_often_its_miner_subscribes_again() {
     let mut miner = pool.ready();
     let subscribe = json!({"id": 1, "method": "mining.subscribe", "params": []});
     for _ in 0..80 {
-        say(&mut miner, subscribe.clone()); // more often than there are numbers for the work
+        say(&mut miner, subscribe.clone()); // more often than it may ask
     }
     let last = Arc::clone(&miner.sent.back().unwrap().job);
     assert_ne!(last.id, job.id);

@@ -114,15 +114,112 @@ fn wishes_that_alternate_do_not_keep_a_machine_at_the_least_difficulty() {
     assert!((told(&said).unwrap() / EASY - 128.0).abs() < 0.01);
 }
 
+/// A wish for one of two difficulties that are far from each other, as often as it may be asked.
+fn alternate(miner: &mut Miner, times: usize) {
+    for number in 0..times {
+        let wish = [EASY / 4.0, EASY][number % 2];
+        say(miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [wish]}));
+    }
+}
+
+fn answers(miner: &mut Miner, shares: impl IntoIterator<Item = Value>) -> Vec<Value> {
+    for share in shares {
+        miner.on_line(share.to_string().as_bytes()).unwrap();
+    }
+    committed(miner).into_iter().filter(|line| line["id"] == 9).collect()
+}
+
+fn accepted(answers: &[Value]) -> usize {
+    answers.iter().filter(|answer| answer["result"] == true).count()
+}
+
+#[test]
+fn wishes_before_the_first_share_leave_vardiff_its_numbers() {
+    let mut pool = varying();
+    pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    alternate(&mut miner, 80);
+    assert!(miner.sent.len() <= 9, "a few new jobs, not one for each wish: {}", miner.sent.len());
+    for _ in 0..80 {
+        say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
+    }
+    let easy = Arc::clone(&miner.sent.back().unwrap().job);
+    let said = flood(&mut miner, &user, &easy, 6);
+    let told = said.iter().rfind(|line| line["method"] == "mining.set_difficulty").expect("a harder job");
+    assert!(told["params"][0].as_f64().unwrap() > EASY * 4.0, "{said:?}");
+    // With the next work a machine may ask again.
+    let count = miner.sent.len();
+    pool.job(Pool::hard_template(1));
+    pool.tell(&mut miner);
+    say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 65_536.0]}));
+    assert_eq!(miner.sent.len(), count + 2);
+}
+
+#[test]
+fn a_wish_that_brought_no_job_holds_when_a_far_easier_share_comes() {
+    let mut pool = varying();
+    pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    alternate(&mut miner, 81);
+    let easy = Arc::clone(&miner.sent.back().unwrap().job);
+    say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 64.0]}));
+    assert!(holds(&miner, &easy), "it has asked too often");
+    let said = flood(&mut miner, &user, &easy, 1);
+    let told = said.iter().rfind(|line| line["method"] == "mining.set_difficulty").expect("a harder job");
+    assert!(is_about(&told["params"][0], EASY * 64.0), "{said:?}");
+}
+
+#[test]
+fn the_jobs_of_a_connection_take_so_many_shares_together_and_the_newest_has_room() {
+    let mut pool = varying();
+    pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    alternate(&mut miner, 3);
+    let hoard: Vec<Arc<Job>> = miner.sent.iter().map(|sent| Arc::clone(&sent.job)).collect();
+    assert_eq!(hoard.len(), 4);
+    let mut taken = 0;
+    for job in &hoard[..3] {
+        let shares = shares(&miner, &user, job, 3000);
+        taken += accepted(&answers(&mut miner, shares));
+    }
+    assert_eq!(taken, 8192, "of all together, however many jobs there are");
+    let newest = miner.sent.len() - 1;
+    assert!(miner.has_room(newest) && !miner.has_room(0), "what is asked for now counts");
+}
+
+#[test]
+fn shares_of_a_job_far_easier_than_the_next_count_for_a_while() {
+    let mut pool = varying();
+    let job = pool.job(Pool::hard_template(1));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    let said = flood(&mut miner, &user, &job, 6);
+    assert_eq!(accepted(&said), 6, "those in flight count");
+    let [easy, hard] = [0, 1].map(|place: usize| miner.sent[place].until);
+    assert!(easy.is_some_and(|until| until > Instant::now()) && hard.is_none(), "{easy:?} {hard:?}");
+    miner.sent[0].until = Some(Instant::now() - std::time::Duration::from_millis(1));
+    let next = solutions(&job, *miner.session.extranonce1(), EASY, true).nth(6).unwrap();
+    assert_eq!(submit(&mut miner, &user, &job, next), 21);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_of_a_job_that_has_become_too_easy_is_delivered() {
+    let mut pool = varying();
+    let job = pool.job(template(4));
+    let (mut miner, user) = (pool.ready(), pool.user());
+    miner.sent[0].until = Some(Instant::now() - std::time::Duration::from_millis(1));
+    let block = solve(&job, *miner.session.extranonce1(), job.network_difficulty.get(), true);
+    assert_eq!(submit(&mut miner, &user, &job, block), 0);
+    assert_eq!(pool.shared.blocks.records().len(), 1);
+    pool.shared.blocks.finish(std::time::Duration::from_secs(5)).await;
+}
+
 #[test]
 fn a_job_takes_so_many_shares_of_a_connection_and_no_more() {
     let mut pool = varying();
     let job = pool.job(Pool::hard_template(1));
     let (mut miner, user) = (pool.ready(), pool.user());
-    for share in shares(&miner, &user, &job, 8192 + 10) {
-        miner.on_line(share.to_string().as_bytes()).unwrap();
-    }
-    let answers: Vec<Value> = committed(&mut miner).into_iter().filter(|line| line["id"] == 9).collect();
+    let shares = shares(&miner, &user, &job, 8192 + 10);
+    let answers = answers(&mut miner, shares);
     let refused = answers.iter().filter(|answer| answer["error"][0] == 20).count();
     assert_eq!((answers.len(), refused), (8192 + 10, 10));
 }
