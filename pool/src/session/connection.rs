@@ -240,6 +240,8 @@ pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
     let mut timer = pin!(tokio::time::sleep_until(connection.lock().timer));
     let mut turned = connection.turn(|_, _| Ok(()));
     let end = loop {
+        // Who always has something to read does not give up its turn by itself.
+        tokio::task::consume_budget().await;
         let wait = match turned {
             Ok(wait) => wait,
             Err(end) => break end,

@@ -26,6 +26,9 @@ const PAUSE_READING: usize = 8 * 1024;
 pub(super) const MAX_QUEUED: usize = 256 * 1024;
 /// Bytes read at a time: several submits.
 pub(super) const READ_SIZE: usize = 4096;
+/// Bytes that count as a request at least, and so does each read: no usual request has more, and what is read costs as much
+/// where it makes none.
+const REQUEST_BYTES: usize = 1024;
 /// What a web browser is told.
 const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n400: this is a Stratum port";
@@ -175,16 +178,18 @@ impl Link {
             self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0)); // never into the middle of a line
         }
         taken?;
-        if lines > 0 {
-            self.on_lines(lines, miner);
-        }
+        self.on_read(lines, count, miner);
         Ok(())
     }
 
-    fn on_lines(&mut self, lines: u32, miner: &Miner) {
+    /// Counts what was read. Bytes that make no line, empty lines say, are work too and are no sign of life.
+    fn on_read(&mut self, lines: u32, bytes: usize, miner: &Miner) {
         let now = Instant::now();
-        self.heard = now;
-        let paid = self.requests.take(lines, self.limits.requests_per_second, now.into_std());
+        if lines > 0 {
+            self.heard = now;
+        }
+        let requests = lines.max(u32::try_from(bytes.div_ceil(REQUEST_BYTES)).unwrap_or(u32::MAX));
+        let paid = self.requests.take(requests, self.limits.requests_per_second, now.into_std());
         self.paused = paid.map(Instant::from_std);
         if paid.is_some() && self.requests.is_flood(now.into_std()) {
             miner.offend(Offence::Flood);

@@ -19,6 +19,7 @@ use super::*;
 use crate::follow::telling::Telling;
 use crate::job::Job;
 
+mod floods;
 mod shares;
 
 /// The longest that anything may take, on a loaded machine too.
