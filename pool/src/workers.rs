@@ -3,12 +3,14 @@
 
 mod newcomers;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use iop_consensus::address::Address;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::verdict::Reject;
 use serde::Serialize;
@@ -126,6 +128,7 @@ pub struct Shares {
 pub struct Worker {
     /// `ADDRESS[.worker]`.
     pub user: Box<str>,
+    member: Address,
     /// Its shares. They grow while it is present.
     pub counters: Counters,
     connections: AtomicU64,
@@ -171,6 +174,8 @@ impl Worker {
 #[derive(Debug, Default)]
 struct List {
     by_name: HashMap<Box<str>, Arc<Worker>>,
+    /// How many there are of each payout address.
+    by_member: HashMap<Address, usize>,
     /// Those on no connection.
     away: BTreeMap<Rank, Arc<Worker>>,
     /// Listed since the start.
@@ -189,13 +194,21 @@ impl List {
             && let Some((_, oldest)) = self.away.pop_first()
         {
             self.by_name.remove(&oldest.user);
+            if let Entry::Occupied(mut workers) = self.by_member.entry(oldest.member) {
+                *workers.get_mut() -= 1;
+                if *workers.get() == 0 {
+                    workers.remove();
+                }
+            }
         }
     }
 
-    fn add(&mut self, user: &str) -> Arc<Worker> {
-        let (counters, number) = (Counters::new(History::of_worker(now())), self.listed);
+    fn add(&mut self, user: &str, member: Address) -> Arc<Worker> {
+        let (counters, number, connections) =
+            (Counters::new(History::of_worker(now())), self.listed, AtomicU64::new(0));
         self.listed += 1;
-        let worker = Arc::new(Worker { user: user.into(), counters, connections: AtomicU64::new(0), number });
+        *self.by_member.entry(member).or_default() += 1;
+        let worker = Arc::new(Worker { user: user.into(), member, counters, connections, number });
         self.by_name.insert(user.into(), Arc::clone(&worker));
         worker
     }
@@ -216,6 +229,22 @@ pub enum NotTaken {
         "too many new worker names from your address: use names that have worked here, or come again later"
     )]
     TooManyNames,
+    /// Its host has brought too many payout addresses.
+    #[error(
+        "too many new payout addresses from your network: use one that has worked here, or come again later"
+    )]
+    TooManyAddresses,
+}
+
+/// What the ledger has of a worker that begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Shares under its name.
+    Name,
+    /// Shares of its payout address.
+    Member,
+    /// Nothing.
+    Nothing,
 }
 
 /// A line of the workers' list.
@@ -251,20 +280,26 @@ impl Default for Workers {
 
 impl Workers {
     /// A worker begins on a connection from an address. One that is not listed counts as a new name of that host,
-    /// unless the ledger has it.
+    /// unless the ledger has it, and its payout address as a new one, unless the ledger or the list has that.
     ///
     /// # Errors
-    /// The list is full, or the host has brought too many names.
-    pub fn join(&self, user: &str, ip: IpAddr, is_in_ledger: bool) -> Result<Presence, NotTaken> {
-        let may_come = || is_in_ledger || self.newcomers.admit(ip, Instant::now());
-        self.join_within(user, MAX_LISTED, may_come)
+    /// The list is full, or the host has brought too many names or payout addresses.
+    pub fn join(&self, user: &str, member: Address, ip: IpAddr, known: Known) -> Result<Presence, NotTaken> {
+        let may_come = |is_listed: bool| match known {
+            Known::Name => Ok(()),
+            Known::Member => self.newcomers.admit(ip, false, Instant::now()),
+            Known::Nothing => self.newcomers.admit(ip, !is_listed, Instant::now()),
+        };
+        self.join_within(user, member, MAX_LISTED, may_come)
     }
 
+    /// `may_come` is asked for a name that is not listed, with whether its payout address is.
     fn join_within(
         &self,
         user: &str,
+        member: Address,
         limit: usize,
-        may_come: impl FnOnce() -> bool,
+        may_come: impl FnOnce(bool) -> Result<(), NotTaken>,
     ) -> Result<Presence, NotTaken> {
         let mut list = lock(&self.list);
         let worker = match list.by_name.get(user).cloned() {
@@ -273,10 +308,10 @@ impl Workers {
                 worker
             }
             None if !list.has_room(limit) => return Err(NotTaken::Full),
-            None if !may_come() => return Err(NotTaken::TooManyNames),
             None => {
+                may_come(list.by_member.contains_key(&member))?;
                 list.make_room(limit);
-                list.add(user)
+                list.add(user, member)
             }
         };
         worker.connections.fetch_add(1, Ordering::Relaxed);
@@ -336,8 +371,12 @@ mod tests {
         assert_eq!(shares.rejected, [(20, 1), (22, 2), (25, 1)].into());
     }
 
+    fn member(number: u8) -> Address {
+        Address::of_pubkey(&[number])
+    }
+
     fn join(workers: &Workers, user: &str) -> Presence {
-        workers.join(user, IpAddr::from([9, 9, 9, 9]), false).unwrap()
+        workers.join(user, member(0), IpAddr::from([9, 9, 9, 9]), Known::Nothing).unwrap()
     }
 
     #[test]
@@ -357,7 +396,7 @@ mod tests {
     #[test]
     fn whoever_left_makes_room_the_oldest_share_first_and_who_is_here_stays() {
         let workers = Workers::default();
-        let join = |user| workers.join_within(user, 3, || true);
+        let join = |user| workers.join_within(user, member(user.len() as u8), 3, |_| Ok(()));
         let present = |user: &str| workers.find(user).is_some();
         for (user, last) in [("late", 20), ("early", 10)] {
             join(user).unwrap().counters.accept(difficulty(1.0), last);
@@ -370,23 +409,36 @@ mod tests {
         let _other = join("other").unwrap();
         assert!(present("early") && !present("late"));
         assert_eq!(join("too many").unwrap_err(), NotTaken::Full);
-        let refused =
-            workers.join_within("too many", 3, || panic!("a name that finds no room is not counted"));
+        let refused = workers
+            .join_within("too many", member(0), 3, |_| panic!("a name that finds no room is not counted"));
         assert_eq!(refused.unwrap_err(), NotTaken::Full);
         assert_eq!(join("early").unwrap().counters.read().accepted, 1, "one that is listed needs no room");
         drop(early);
         let _another = join("another").unwrap();
         assert!(!present("early"));
         assert_eq!((workers.count(), lock(&workers.list).away.len()), (3, 0));
+        let members = lock(&workers.list).by_member.clone();
+        assert_eq!(members, ["new", "other", "another"].map(|user| (member(user.len() as u8), 1)).into());
     }
 
     #[test]
     fn a_host_that_made_up_too_many_names_still_has_those_that_are_known() {
         let (workers, host) = (Workers::default(), IpAddr::from([9, 9, 9, 9]));
-        let join = |user: &str, is_in_ledger| workers.join(user, host, is_in_ledger).map(|_| ());
-        let made_up = (0..).take_while(|number| join(&number.to_string(), false).is_ok()).count();
-        assert_eq!((made_up, join("x", false)), (4096, Err(NotTaken::TooManyNames)));
-        assert_eq!((join("0", false), join("paid before", true)), (Ok(()), Ok(())));
-        assert!(workers.join("x", IpAddr::from([9, 9, 9, 8]), false).is_ok());
+        let join = |user: &str, known| workers.join(user, member(0), host, known).map(|_| ());
+        let made_up = (0..).take_while(|number| join(&number.to_string(), Known::Nothing).is_ok()).count();
+        assert_eq!((made_up, join("x", Known::Nothing)), (4096, Err(NotTaken::TooManyNames)));
+        assert_eq!((join("0", Known::Nothing), join("paid before", Known::Name)), (Ok(()), Ok(())));
+        assert!(workers.join("x", member(0), IpAddr::from([9, 9, 9, 8]), Known::Nothing).is_ok());
+    }
+
+    #[test]
+    fn a_host_that_made_up_too_many_payout_addresses_still_has_those_that_are_known() {
+        let (workers, host) = (Workers::default(), IpAddr::from([9, 9, 9, 9]));
+        let join = |user: &str, number, known| workers.join(user, member(number), host, known).map(|_| ());
+        let made_up = (0..).take_while(|&n| join(&format!("{n}"), n, Known::Nothing).is_ok()).count();
+        assert_eq!((made_up, join("x", 200, Known::Nothing)), (64, Err(NotTaken::TooManyAddresses)));
+        assert_eq!(join("0.second", 0, Known::Nothing), Ok(()), "an address that is listed");
+        assert_eq!(join("201.second", 201, Known::Member), Ok(()), "one that has shares");
+        assert_eq!(join("202", 202, Known::Name), Ok(()));
     }
 }

@@ -1,6 +1,6 @@
 //! The ledger of a running pool: users, the window and the book in memory, kept as the log grows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -76,6 +76,8 @@ pub(super) struct State {
     pub(super) users: HashMap<Box<str>, Arc<User>>,
     /// By number.
     pub(super) members: Vec<Address>,
+    /// Each of them once.
+    pub(super) addresses: HashSet<Address>,
     pub(super) window: Window,
     pub(super) book: Book,
     pub(super) trouble: Option<String>,
@@ -123,7 +125,8 @@ impl Ledger {
             store.sync().and_then(|()| durable.note(datadir))?;
         }
         info!(shares = window.range().end, users = members.len(), "ledger is open");
-        let state = State { users, members, window, book, trouble: None };
+        let addresses = members.iter().copied().collect();
+        let state = State { users, members, addresses, window, book, trouble: None };
         let ledger = Arc::new(Self {
             store,
             datadir: datadir.to_owned(),
@@ -166,6 +169,12 @@ impl Ledger {
     pub fn user(&self, name: &str, member: Address) -> Arc<User> {
         let known = self.lock_state().users.get(name).cloned();
         known.unwrap_or_else(|| Arc::new(User { name: name.into(), member, id: OnceLock::new() }))
+    }
+
+    /// Whether it has shares of a member.
+    #[must_use]
+    pub fn has_member(&self, member: &Address) -> bool {
+        self.lock_state().addresses.contains(member)
     }
 
     /// Takes a share. Its ticket tells when it is committed.

@@ -179,6 +179,7 @@ impl Ledger {
                     u32::try_from(state.members.len()).expect("four billion names took as many shares"),
                 );
                 state.members.push(user.member);
+                state.addresses.insert(user.member);
                 state.users.insert(user.name.clone(), Arc::clone(user));
                 new.push(Arc::clone(user));
                 id

@@ -27,7 +27,7 @@ use crate::SOFTWARE;
 use crate::follow::{Snapshot, Work};
 use crate::job::{Job, STALE_GRACE};
 use crate::ledger::{Scheme, Ticket, User};
-use crate::workers::Presence;
+use crate::workers::{Known, Presence};
 
 /// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work. Machines
 /// go on with each new job within seconds; and each that is kept for those that do not keeps its template, which has
@@ -334,10 +334,14 @@ impl Miner {
     fn join(&self, name: &str, member: Address) -> Result<Joined, Reject> {
         let (workers, ledger) = (&self.shared.workers, &self.shared.ledger);
         let user = ledger.user(name, member);
-        // One that the ledger has is the same each time.
-        let is_in_ledger = Arc::ptr_eq(&user, &ledger.user(name, member));
+        let known = match () {
+            // One that the ledger has is the same each time.
+            () if Arc::ptr_eq(&user, &ledger.user(name, member)) => Known::Name,
+            () if ledger.has_member(&member) => Known::Member,
+            () => Known::Nothing,
+        };
         let presence = workers
-            .join(name, self.peer.ip(), is_in_ledger)
+            .join(name, member, self.peer.ip(), known)
             .map_err(|not_taken| Reject::Unauthorized(not_taken.to_string().into()))?;
         Ok(Joined { presence, user })
     }
