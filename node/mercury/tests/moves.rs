@@ -85,6 +85,12 @@ impl Person {
         (page.items.iter().map(text).collect(), page.upto())
     }
 
+    /// What the program has saved of the mail of homes that were left.
+    fn saved_mail(&self) -> String {
+        let Ok(saved) = std::fs::read_dir(self.place.path().join("me/mail")) else { return String::new() };
+        saved.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    }
+
     async fn mail(&self) -> Vec<String> {
         self.mail_at(&self.device.own_home().unwrap()).await.0
     }
@@ -184,9 +190,7 @@ async fn an_old_home_that_was_away_is_told_later_and_none_of_its_mail_is_lost() 
         let ada = ada.start_again();
         // Any word of the program finishes it.
         assert_eq!(ada.run(&["fetch"]), "");
-        let saved = std::fs::read_dir(ada.place.path().join("me/mail")).unwrap();
-        let saved: String =
-            saved.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect();
+        let saved = ada.saved_mail();
         assert!(saved.contains("to the old home") && saved.contains("accepted"), "{saved}");
         assert!(ada.device.folder().state().unwrap().leaving.is_empty());
         assert_eq!(ada.standing(&cem), Some(Standing::Held));
@@ -252,6 +256,33 @@ async fn a_move_is_taken_back_or_refused_and_then_nothing_is_left_of_it() {
         let there = ada.device.fetch_from(&new_home).await.map(|_| ());
         assert!(is_refused(&there, Code::LogInFirst), "the other home hosts nobody: {there:?}");
         ada.device.move_to(&at(&old), None).await.unwrap_err();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_lets_nobody_in_for_now_is_left_and_its_mail_is_saved_later() {
+    within(async {
+        let (old, bens) = (Liar::start().await, Running::start(Setup::default()).await);
+        let old_home = Home::parse(&old.address.to_string()).unwrap();
+        let ben = Person::at(&at(&bens)).await;
+        // Its clock is far ahead, or it has too many sessions.
+        for code in [Code::Envelope, Code::Full] {
+            let ada = Person::at(&old_home).await;
+            relate(&ada, &ben).await;
+            ben.send(&ada, "confirmed as kept").await.unwrap();
+            old.lie(move |request, truth| {
+                let refuses = matches!(request, Request::LogIn(..));
+                Raw::from(if refuses { Answer::refused(code, "not now") } else { truth })
+            });
+            ada.run(&["move", "--to", &bens.address.to_string()]);
+            assert_eq!((ada.home(), ada.saved_mail().as_str()), (bens.id, ""));
+            old.honest();
+            let ada = ada.start_again();
+            ada.run(&["fetch"]);
+            assert!(ada.saved_mail().contains("confirmed as kept"), "{code:?}");
+            assert!(ada.device.folder().state().unwrap().leaving.is_empty());
+        }
     })
     .await;
 }

@@ -88,8 +88,7 @@ async fn leave(device: &Device, home: &iop_mercury::client::Home) -> Result<(), 
     Ok(())
 }
 
-/// Mail goes with the home: it is saved first. The number of the last item; none where the home gives none: one that
-/// lies or has banned the person keeps nobody.
+/// Mail goes with the home: it is saved first. The number of the last item; none where the home will never give any.
 async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<Option<u64>, Failure> {
     let folder = device.folder().path().join("mail");
     let mut upto = 0;
@@ -98,11 +97,7 @@ async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<
             Ok(page) => page,
             Err(error) if error.is_of_home() => {
                 tracing::warn!("mail that may wait at the home is not saved: {error}");
-                let hopeless = match &error {
-                    ClientError::Refused(refusal) => !matches!(refusal.code, Code::Later | Code::Fault),
-                    other => matches!(other, ClientError::Lie(_)),
-                };
-                return Ok((!hopeless).then_some(upto));
+                return Ok((!has_banned(&error)).then_some(upto));
             }
             Err(error) => return Err(error.into()),
         };
@@ -125,6 +120,13 @@ async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<
             return Ok(Some(upto));
         }
     }
+}
+
+/// Whether a home has banned the person: its mail is not to be had, and must not keep anybody there. Whatever else a
+/// home says may be another thing tomorrow, when its clock is right or it has room; until then no mail is given up. One
+/// that does not host the person has none.
+fn has_banned(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(refusal) if refusal.code == Code::Closed)
 }
 
 /// What a home's owner asks.
