@@ -4,6 +4,7 @@
 pub mod frames;
 pub mod idle;
 pub mod liar;
+pub mod person;
 pub mod proxy;
 pub mod raw;
 pub mod seeker;
