@@ -135,6 +135,13 @@ pub const MAX_UNREAD: usize = 256 * 1024;
 /// windows of [`MAX_CIRCUITS_OF_PEER`] and [`WINDOW_GROWTH`], twice, since small frames cost more. Less would let a slow
 /// reader hold up what else its peer has open.
 pub const MAX_UNREAD_OF_CARRIER: usize = 4 << 20;
+/// Bytes that were written on a connection's streams and its socket has not taken; whoever writes waits then. An answer of
+/// the longest and some short ones: honest devices ask for one long answer at a time. From one address it is 64 MiB.
+pub const MAX_UNSENT: usize = 256 * 1024;
+/// By so much more for writes of at most [`SHORT_WRITE`]: a ping or a short answer is not held up by long ones.
+pub const UNSENT_RESERVE: usize = 64 * 1024;
+/// Longest write that may use [`UNSENT_RESERVE`], in bytes.
+pub const SHORT_WRITE: usize = 1024;
 /// By how much the windows of a connection's streams may grow together, in bytes. With 256 KiB more a circuit to
 /// somebody 100 ms away carries 100 Mbit/s.
 pub const WINDOW_GROWTH: usize = 1 << 20;

@@ -4,6 +4,7 @@
 //! is let in (`gate`), where it dials (`dials`, `table`), what is under way (`devices`), who is where ([`directory`]).
 //! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
 
+mod charged;
 mod circuits;
 pub mod codec;
 mod devices;
@@ -24,6 +25,7 @@ mod slim;
 mod swarm;
 mod table;
 mod unread;
+mod unsent;
 
 pub use figures::{Figure, Handle};
 pub use host::Host;

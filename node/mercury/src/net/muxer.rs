@@ -1,7 +1,7 @@
-//! Yamux, bounded: how many streams a connection has, and how much of what came for them waits to be read.
+//! Yamux, bounded: how many streams a connection has, and how much waits on them to be read here and there.
 //!
 //! Here: the upgrade of a connection, and its streams. libp2p's own would keep a window of 256 KiB for each of hundreds
-//! of streams that nobody reads, for anybody. Not here: what is charged ([`super::unread`]).
+//! of streams that nobody reads, for anybody. Not here: what is charged ([`super::unread`], [`super::unsent`]).
 //! Path: encrypted connection → [`Config`] → [`Muxer`] → a stream of the other side → opened, or reset beyond so many.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,7 +16,9 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use libp2p::futures::{AsyncRead, AsyncWrite, future, ready};
 use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
-use super::unread::{Account, Charged, Purse};
+use super::charged::Charged;
+use super::unread::{Account, Purse};
+use super::unsent::Unsent;
 use crate::limits::{
     CLOSE_TIME, INBOUND_STREAMS, MAX_STREAMS, MAX_UNREAD, MAX_UNREAD_OF_CARRIER, WINDOW_GROWTH,
 };
@@ -107,10 +109,12 @@ impl Config {
         config.set_max_num_streams(streams);
         config.set_max_connection_receive_window(Some(streams * DEFAULT_CREDIT as usize + WINDOW_GROWTH));
         let account = Account::new(self.purse());
-        let socket = Charged::new(socket, account.clone(), matches!(mode, Mode::Server));
+        let (unsent, server) = (Unsent::default(), matches!(mode, Mode::Server));
+        let socket = Charged::new(socket, account.clone(), unsent.clone(), server);
         Muxer {
             connection: Connection::new(socket, config, mode),
             account,
+            unsent,
             inbound: VecDeque::new(),
             waker: None,
             closing: None,
@@ -151,6 +155,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Config 
 pub(crate) struct Muxer<C> {
     connection: Connection<Charged<C>>,
     account: Account,
+    unsent: Unsent,
     /// Streams of the other side that nobody has taken yet.
     inbound: VecDeque<Stream>,
     waker: Option<Waker>,
@@ -158,12 +163,24 @@ pub(crate) struct Muxer<C> {
     closing: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
+impl<C> Drop for Muxer<C> {
+    fn drop(&mut self) {
+        self.unsent.end();
+    }
+}
+
+impl<C> Muxer<C> {
+    fn stream(&self, inner: yamux::Stream) -> Stream {
+        Stream { inner, account: self.account.clone(), unsent: self.unsent.clone() }
+    }
+}
+
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     /// Goes on with all streams; ready with a new one that the other side may have. Others it resets.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
         loop {
             let inner = ready!(self.connection.poll_next_inbound(cx)).ok_or(ConnectionError::Closed)??;
-            let stream = Stream { inner, account: self.account.clone() };
+            let stream = self.stream(inner);
             if self.account.inbound() <= INBOUND_STREAMS {
                 return Poll::Ready(Ok(stream));
             }
@@ -194,7 +211,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         let this = self.get_mut();
         let inner = ready!(this.connection.poll_new_outbound(cx))?;
         this.account.opened(inner.id().val());
-        Poll::Ready(Ok(Stream { inner, account: this.account.clone() }))
+        Poll::Ready(Ok(this.stream(inner)))
     }
 
     /// A peer that does not take the rest is not waited for longer than [`CLOSE_TIME`].
@@ -225,6 +242,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 pub(crate) struct Stream {
     inner: yamux::Stream,
     account: Account,
+    unsent: Unsent,
 }
 
 impl Drop for Stream {
@@ -245,7 +263,9 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let inner = Pin::new(&mut this.inner);
+        this.unsent.write(bytes.len(), cx, |cx| inner.poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -259,7 +279,123 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    use libp2p::futures::task::noop_waker_ref;
+
     use super::*;
+    use crate::limits::{MAX_UNSENT, SHORT_WRITE, UNSENT_RESERVE};
+
+    /// A socket that takes so many bytes more, and brings none.
+    struct Stuck(Arc<Mutex<usize>>);
+
+    impl AsyncRead for Stuck {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let mut room = self.0.lock().unwrap();
+            let count = bytes.len().min(*room);
+            *room -= count;
+            if count > 0 { Poll::Ready(Ok(count)) } else { Poll::Pending }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A connection with so many streams, and what its socket takes: nothing yet.
+    fn stuck(streams: usize) -> (Muxer<Stuck>, Vec<Stream>, Arc<Mutex<usize>>) {
+        let room = Arc::new(Mutex::new(0));
+        let config = Config::of_home(PeerId::random(), Carriers::default());
+        let mut muxer = config.start(Stuck(Arc::clone(&room)), Mode::Client);
+        let open = |_| {
+            let cx = &mut Context::from_waker(noop_waker_ref());
+            match Pin::new(&mut muxer).poll_outbound(cx) {
+                Poll::Ready(stream) => stream.unwrap(),
+                Poll::Pending => panic!("it may open so many"),
+            }
+        };
+        let streams = (0..streams).map(open).collect();
+        (muxer, streams, room)
+    }
+
+    /// Writes on all streams, so many bytes at a time, until none takes more; how many were taken.
+    fn fill(muxer: &mut Muxer<Stuck>, streams: &mut [Stream], bytes: &[u8]) -> usize {
+        let cx = &mut Context::from_waker(noop_waker_ref());
+        let mut all = 0;
+        loop {
+            let _ = Pin::new(&mut *muxer).poll(cx);
+            let mut taken = 0;
+            for stream in &mut *streams {
+                if let Poll::Ready(written) = Pin::new(stream).poll_write(cx, bytes) {
+                    taken += written.unwrap();
+                }
+            }
+            if taken == 0 {
+                return all;
+            }
+            all += taken;
+        }
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_is_bounded_on_however_many_streams_it_is_written() {
+        let (mut muxer, mut streams, room) = stuck(MAX_STREAMS);
+        let answer = vec![0; 120 * 1024];
+        let written = fill(&mut muxer, &mut streams, &answer);
+        assert!((MAX_UNSENT / 2..MAX_UNSENT + 16 * 1024).contains(&written), "{written}");
+        // A ping, or that a stream is taken, is not held up by a long answer.
+        let short = fill(&mut muxer, &mut streams, &[0; SHORT_WRITE]);
+        assert!((UNSENT_RESERVE / 2..UNSENT_RESERVE + SHORT_WRITE).contains(&short), "{short}");
+        // The other side reads slowly: as much as it takes is written again.
+        *room.lock().unwrap() = 100_000;
+        let more = fill(&mut muxer, &mut streams, &answer);
+        assert!((10_000..150_000).contains(&more), "{more}");
+        *room.lock().unwrap() = usize::MAX;
+        assert!(fill(&mut muxer, &mut streams, &answer) > 8 * MAX_UNSENT);
+        assert_eq!(muxer.unsent.cost(), 0);
+    }
+
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_to_write_goes_on_when_the_socket_takes_more_or_the_connection_has_ended() {
+        for ends in [false, true] {
+            let (mut muxer, mut streams, room) = stuck(8);
+            fill(&mut muxer, &mut streams, &[0; 16 * 1024]);
+            let flag = Arc::new(Flag(AtomicBool::new(false)));
+            let waker = Arc::clone(&flag).into();
+            let mut write = || {
+                Pin::new(&mut streams[0]).poll_write(&mut Context::from_waker(&waker), &[0; 2 * SHORT_WRITE])
+            };
+            assert!(write().is_pending());
+            if ends {
+                drop(muxer);
+            } else {
+                *room.lock().unwrap() = 64 * 1024;
+                let _ = Pin::new(&mut muxer).poll(&mut Context::from_waker(noop_waker_ref()));
+            }
+            assert!(flag.0.load(Ordering::Relaxed), "ends: {ends}");
+            assert!(matches!(write(), Poll::Ready(written) if written.is_err() == ends));
+        }
+    }
 
     #[test]
     fn connections_of_a_peer_have_one_purse_and_those_who_have_gone_are_forgotten() {

@@ -1,25 +1,16 @@
 //! What has come for a connection's streams and was not read yet: how much it is, and when no more is taken.
 //!
-//! Here: the account of one connection, the purse of a peer, and the socket below yamux, which looks at the frames'
-//! heads as they pass. Not here: yamux itself and the streams above it ([`super::muxer`]).
+//! Here: the account of one connection, and the purse of a peer. Not here: the socket below yamux, which looks at the
+//! frames' heads as they pass ([`super::charged`]), and the streams above it ([`super::muxer`]).
 //! Path: socket → head of a frame → charged to its stream → yamux keeps it → read from the stream → credited.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
-use libp2p::futures::{AsyncRead, AsyncWrite, ready};
-
+use super::charged::{DATA, Head, RST, SYN, WINDOW};
 use crate::limits::{FRAME_COST, FRAME_PLACE, MAX_FRAME, MAX_STREAMS};
-
-/// Bytes of a frame's head: version, kind, flags in two, stream and length in four each.
-const HEAD: usize = 12;
-const DATA: u8 = 0;
-const WINDOW: u8 = 1;
-const SYN: u16 = 1;
-const RST: u16 = 8;
 
 /// What the connections of one peer may hold: each so much, and more where all of them together hold little.
 pub(super) struct Purse(Mutex<Sum>);
@@ -190,14 +181,12 @@ impl Account {
     }
 
     /// The other side's next frame. `server` says that we are the server, so that its streams have odd numbers.
-    fn frame(&self, head: &[u8; HEAD], server: bool) -> io::Result<()> {
-        let flags = u16::from_be_bytes([head[2], head[3]]);
-        let stream = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
-        let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    pub(super) fn frame(&self, head: &Head, server: bool) -> io::Result<()> {
+        let (kind, flags, stream, length) = (head.kind(), head.flags(), head.stream(), head.length());
         let held = &mut *self.held();
         // Numbers need not rise: yamux announces a stream with the first that is written to it. Of a stream that is
         // opened and reset at once it keeps nothing.
-        if flags & SYN != 0 && flags & RST == 0 && matches!(head[1], DATA | WINDOW) {
+        if flags & SYN != 0 && flags & RST == 0 && matches!(kind, DATA | WINDOW) {
             if held.streams.contains_key(&stream) || (stream % 2 == 1) != server {
                 return Err(wrong("it opens a stream whose number is not its to take"));
             }
@@ -207,7 +196,7 @@ impl Account {
             held.inbound += 1;
             held.streams.insert(stream, Frames { inbound: true, ..Frames::default() });
         }
-        if head[1] == DATA && length > 0 {
+        if kind == DATA && length > 0 {
             if length as usize > MAX_FRAME {
                 return Err(wrong("its frame is too long"));
             }
@@ -226,7 +215,7 @@ impl Account {
     }
 
     /// Whether the next frame is taken now; otherwise the task is woken when it is.
-    fn has_room(&self, written: bool, cx: &Context<'_>) -> bool {
+    pub(super) fn has_room(&self, written: bool, cx: &Context<'_>) -> bool {
         let held = &mut *self.held();
         if written {
             // Yamux looks for streams that were dropped before it reads, unless what it has to write is stuck.
@@ -243,83 +232,19 @@ fn wrong(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// A socket that charges what comes.
-pub(super) struct Charged<C> {
-    socket: C,
-    account: Account,
-    server: bool,
-    head: [u8; HEAD],
-    /// How much of a frame's head has passed.
-    passed: usize,
-    /// How much of its body has not.
-    body: usize,
-    /// Whether the socket took what was last written.
-    written: bool,
-}
-
-impl<C> Charged<C> {
-    pub(super) fn new(socket: C, account: Account, server: bool) -> Self {
-        Self { socket, account, server, head: [0; HEAD], passed: 0, body: 0, written: true }
-    }
-
-    /// Bytes have passed that do not reach over the end of a head or a body.
-    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.body > 0 {
-            self.body -= bytes.len();
-            return Ok(());
-        }
-        self.head[self.passed..self.passed + bytes.len()].copy_from_slice(bytes);
-        self.passed += bytes.len();
-        if self.passed == HEAD {
-            self.passed = 0;
-            self.account.frame(&self.head, self.server)?;
-            if self.head[1] == DATA {
-                self.body =
-                    u32::from_be_bytes([self.head[8], self.head[9], self.head[10], self.head[11]]) as usize;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Charged<C> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.passed == 0 && this.body == 0 && !this.account.has_room(this.written, cx) {
-            return Poll::Pending;
-        }
-        let most = if this.body > 0 { this.body } else { HEAD - this.passed };
-        let most = most.min(buffer.len());
-        let count = ready!(Pin::new(&mut this.socket).poll_read(cx, &mut buffer[..most]))?;
-        this.pass(&buffer[..count])?;
-        Poll::Ready(Ok(count))
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Charged<C> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.socket).poll_write(cx, bytes);
-        this.written = result.is_ready();
-        result
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_close(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use libp2p::futures::AsyncRead;
     use libp2p::futures::io::Cursor;
     use libp2p::futures::task::noop_waker_ref;
 
     use super::*;
     use crate::limits::MAX_UNREAD;
+    use crate::net::charged::{Charged, HEAD};
+    use crate::net::unsent::Unsent;
 
     fn frame(flags: u16, stream: u32, body: usize) -> Vec<u8> {
         let length = u32::try_from(body).expect("a short body");
@@ -331,7 +256,7 @@ mod tests {
     /// Reads what is taken of these frames, as yamux does, and gives back how many bytes.
     fn take(account: &Account, frames: &[Vec<u8>]) -> io::Result<usize> {
         let bytes = frames.concat();
-        let mut charged = Charged::new(Cursor::new(&bytes), account.clone(), true);
+        let mut charged = Charged::new(Cursor::new(&bytes), account.clone(), Unsent::default(), true);
         let (mut taken, mut buffer) = (0, [0; 1_000]);
         loop {
             match Pin::new(&mut charged).poll_read(&mut Context::from_waker(noop_waker_ref()), &mut buffer) {
