@@ -212,12 +212,13 @@ pub const MAX_REFUSED: u32 = 1_000;
 pub const MAX_REQUESTS_OF_PEER: usize = 32;
 /// Requests that are under way in all.
 pub const MAX_REQUESTS_IN_ALL: usize = 8_192;
-/// Bytes of answers that their peers have not taken yet. Beyond, whoever takes the longest is disconnected.
+/// Bytes of answers that their peers have not taken yet. Beyond, the peer whose answers are the most is
+/// disconnected.
 pub const MAX_ANSWERS: usize = 64 << 20;
 /// Events that one device has not confirmed yet; the others wait here.
 pub const EVENTS_UNDER_WAY: usize = 8;
-/// Events that wait for one device: a presence of each relation, and room. Beyond, the device is disconnected; it
-/// finds what it missed when it comes back.
+/// Events that wait for one device: a presence of each relation, [`MAX_REQUESTS`] requests to relate, and room. Beyond,
+/// the device is disconnected; it finds what it missed when it comes back.
 pub const MAX_EVENTS: usize = 4_096;
 /// Their bytes.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;

@@ -2,7 +2,8 @@
 //!
 //! Here: counts, and the events that wait. Not here: sockets; the host sends what this gives out.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 
 use libp2p::PeerId;
 use libp2p::request_response::InboundRequestId;
@@ -11,18 +12,17 @@ use libp2p::swarm::ConnectionId;
 use super::codec::Message;
 use super::quotas::Address;
 use crate::limits::{
-    EVENTS_UNDER_WAY, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_EVENTS, MAX_REFUSED, MAX_REQUESTS_IN_ALL,
-    MAX_REQUESTS_OF_PEER,
+    EVENTS_UNDER_WAY, MAX_ANSWERS, MAX_EVENT_BYTES, MAX_EVENTS, MAX_REFUSED, MAX_REQUESTS,
+    MAX_REQUESTS_IN_ALL, MAX_REQUESTS_OF_PEER,
 };
 use crate::wire::{Answer, Event};
 
-/// All of them.
-#[derive(Debug, Default)]
-pub(super) struct Devices {
+/// All of them. `R` is what requests are told apart by.
+#[derive(Debug)]
+pub(super) struct Devices<R = InboundRequestId> {
     devices: HashMap<PeerId, Device>,
-    /// Requests from when they have come until their answers are taken, the oldest first: whose, and the answer's
-    /// bytes once it is there.
-    requests: BTreeMap<InboundRequestId, (PeerId, usize)>,
+    /// Requests from when they have come until their answers are taken: whose, and the answer's bytes once it is there.
+    requests: HashMap<R, (PeerId, usize)>,
     /// Bytes of all answers.
     answers: usize,
 }
@@ -32,6 +32,8 @@ pub(super) struct Devices {
 pub(super) struct Device {
     connections: Vec<(ConnectionId, Option<Address>)>,
     requests: usize,
+    /// Bytes of its answers.
+    answers: usize,
     /// Requests refused for their rate since the last one that was not.
     refused: u32,
     /// Whether its connections are kept while nothing happens on them.
@@ -53,7 +55,11 @@ struct Waiting {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Disconnect;
 
-impl Devices {
+impl<R: Eq + Hash> Devices<R> {
+    pub(super) fn new() -> Self {
+        Self { devices: HashMap::new(), requests: HashMap::new(), answers: 0 }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.devices.values().map(|device| device.connections.len()).sum()
     }
@@ -88,7 +94,7 @@ impl Devices {
     }
 
     /// A request has come; whether there is room for it. It is counted either way, since it is answered either way.
-    pub(super) fn request(&mut self, id: InboundRequestId, peer: PeerId) -> bool {
+    pub(super) fn request(&mut self, id: R, peer: PeerId) -> bool {
         let Some(device) = self.devices.get_mut(&peer) else { return false };
         let room = device.requests < MAX_REQUESTS_OF_PEER && self.requests.len() < MAX_REQUESTS_IN_ALL;
         device.requests += 1;
@@ -96,22 +102,26 @@ impl Devices {
         room
     }
 
-    /// The answer to a request is given to its connection. Gives back whoever has not taken an answer for longest
-    /// where all answers together have become too much.
-    pub(super) fn answer(&mut self, id: InboundRequestId, bytes: usize) -> Option<PeerId> {
-        let (_, known) = self.requests.get_mut(&id)?;
+    /// The answer to a request is given to its connection. Gives back who takes most where all answers together have
+    /// become too much.
+    pub(super) fn answer(&mut self, id: R, bytes: usize) -> Option<PeerId> {
+        let (peer, known) = self.requests.get_mut(&id)?;
         *known += bytes;
         self.answers += bytes;
-        let slowest = || self.requests.values().find(|(_, bytes)| *bytes > 0).map(|(peer, _)| *peer);
-        (self.answers > MAX_ANSWERS).then(slowest).flatten()
+        if let Some(device) = self.devices.get_mut(peer) {
+            device.answers += bytes;
+        }
+        let most = || self.devices.iter().max_by_key(|(_, device)| device.answers).map(|(peer, _)| *peer);
+        (self.answers > MAX_ANSWERS).then(most).flatten()
     }
 
     /// An answer was taken, or never will be.
-    pub(super) fn answered(&mut self, id: InboundRequestId) {
+    pub(super) fn answered(&mut self, id: R) {
         let Some((peer, bytes)) = self.requests.remove(&id) else { return };
         self.answers -= bytes;
         if let Some(device) = self.devices.get_mut(&peer) {
             device.requests = device.requests.saturating_sub(1);
+            device.answers = device.answers.saturating_sub(bytes);
         }
     }
 }
@@ -137,10 +147,18 @@ impl Device {
             let older = waiting.queue.remove(place).expect("it was found there");
             waiting.bytes -= weight(&older);
         }
+        if is_request(&event) {
+            waiting.make_room_for_request();
+            // It waits at the home too, and must not cost the device what does not.
+            if waiting.is_full(&event) {
+                return Ok(());
+            }
+        } else if waiting.is_full(&event) {
+            return Err(Disconnect);
+        }
         waiting.bytes += weight(&event);
         waiting.queue.push_back(event);
-        let full = waiting.queue.len() > MAX_EVENTS || waiting.bytes > MAX_EVENT_BYTES;
-        if full { Err(Disconnect) } else { Ok(()) }
+        Ok(())
     }
 
     /// The next event that may be sent now.
@@ -171,9 +189,31 @@ impl Device {
     }
 }
 
+impl Waiting {
+    fn is_full(&self, next: &Event) -> bool {
+        self.queue.len() >= MAX_EVENTS || self.bytes + weight(next) > MAX_EVENT_BYTES
+    }
+
+    /// Strangers ask as often as they like. Of those who do, the home keeps so many: the oldest is no news any more.
+    fn make_room_for_request(&mut self) {
+        if self.queue.iter().filter(|event| is_request(event)).count() < MAX_REQUESTS {
+            return;
+        }
+        let oldest = self.queue.iter().position(is_request);
+        if let Some(oldest) = oldest.and_then(|place| self.queue.remove(place)) {
+            self.bytes -= weight(&oldest);
+        }
+    }
+}
+
+fn is_request(event: &Event) -> bool {
+    matches!(event, Event::Request(_))
+}
+
 fn replaces(event: &Event, older: &Event) -> bool {
     match (event, older) {
         (Event::Mail(_), Event::Mail(_)) => true,
+        (Event::Request(one), Event::Request(other)) => one == other,
         (Event::Presence(one), Event::Presence(other)) => one.persona == other.persona,
         _ => false,
     }
@@ -215,6 +255,38 @@ mod tests {
         Event::Presence(Presence { persona: Key::from_secret(&secret).id(), applications })
     }
 
+    fn request(number: usize) -> Event {
+        match presence(number, None) {
+            Event::Presence(presence) => Event::Request(presence.persona),
+            _ => unreachable!("it is one"),
+        }
+    }
+
+    #[test]
+    fn where_answers_are_too_much_it_is_the_peer_with_most_of_them_that_is_named() {
+        let mut devices = Devices::<u32>::new();
+        let [modest, greedy] = [0; 2].map(|_| PeerId::random());
+        for (peer, number) in [(modest, 0), (greedy, 1)] {
+            devices.connected(peer, ConnectionId::new_unchecked(number), None);
+        }
+        assert!(devices.request(0, modest));
+        assert_eq!(devices.answer(0, MAX_ANSWERS / 4), None, "the oldest");
+        for id in 1..4 {
+            assert!(devices.request(id, greedy));
+            let named = devices.answer(id, MAX_ANSWERS / 4);
+            assert_eq!(named, None, "{id}");
+        }
+        assert!(devices.request(4, modest));
+        assert_eq!(devices.answer(4, 1), Some(greedy));
+        // What was taken does not count.
+        (1..4).for_each(|id| devices.answered(id));
+        assert!(devices.request(5, greedy));
+        assert_eq!(devices.answer(5, MAX_ANSWERS), Some(greedy));
+        devices.answered(5);
+        devices.answered(0);
+        assert_eq!((devices.answers, devices.requests()), (1, 1));
+    }
+
     #[test]
     fn few_events_are_under_way_at_once_and_the_others_follow_in_order() {
         let mut device = Device::default();
@@ -254,11 +326,36 @@ mod tests {
     }
 
     #[test]
+    fn strangers_who_ask_again_and_again_cut_nobody_off() {
+        let mut device = Device::default();
+        assert_eq!(device.push(Event::Mail(1)), Ok(()));
+        for round in 0..3 {
+            for number in 0..MAX_EVENTS / 2 {
+                assert_eq!(device.push(request(number)), Ok(()), "{number} in round {round}");
+            }
+        }
+        for number in [0, 1, 0, 1] {
+            assert_eq!(device.push(request(number)), Ok(()));
+        }
+        let waiting = device.events.as_ref().expect("they wait");
+        assert_eq!(
+            (waiting.queue.len(), waiting.bytes),
+            (MAX_REQUESTS + 1, (MAX_REQUESTS + 1) * weight(&request(0)))
+        );
+        assert_eq!(waiting.queue[0], Event::Mail(1), "it is not driven out");
+        assert_eq!(
+            waiting.queue.iter().skip(MAX_REQUESTS - 1).collect::<Vec<_>>(),
+            [&request(0), &request(1)]
+        );
+    }
+
+    #[test]
     fn a_device_that_takes_no_events_is_cut_off_at_the_limit_and_not_before() {
         let mut device = Device::default();
         for number in 0..MAX_EVENTS {
             assert_eq!(device.push(presence(number, None)), Ok(()), "{number}");
         }
+        assert_eq!(device.push(request(0)), Ok(()), "it is dropped");
         assert_eq!(device.push(Event::Ended), Err(Disconnect));
         let mut device = Device::default();
         let long = || Some(vec!["x".repeat(64); 50]);

@@ -84,7 +84,7 @@ impl Host {
         let mut host = Self {
             permits,
             durable: home.durable(),
-            devices: Devices::default(),
+            devices: Devices::new(),
             directory: Directory::new(
                 home.network().to_owned(),
                 home.peer_key().public().to_peer_id(),
@@ -351,8 +351,8 @@ impl Host {
         // Where the connection is gone, so is the channel.
         if self.swarm.behaviour_mut().requests.send_response(channel, answer).is_err() {
             self.devices.answered(id);
-        } else if let Some(slowest) = self.devices.answer(id, bytes) {
-            self.disconnect(slowest);
+        } else if let Some(greediest) = self.devices.answer(id, bytes) {
+            self.disconnect(greediest);
         }
     }
 
