@@ -117,11 +117,10 @@ impl Device {
     /// Gets an attachment and opens it.
     ///
     /// # Errors
-    /// It is not reached, its owner's home does not give it, or it is not what was sealed.
+    /// It is not reached, its owner's home does not give it in time, or it is not what was sealed.
     pub async fn attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
         // Where it lay when it was sent; if the owner has moved since, wherever the owner is now.
-        let home = Home::from_told(&attachment.home);
-        let first = match home {
+        let first = match Home::from_told(&attachment.home) {
             Ok(home) => self.download(attachment.owner, &attachment.blob, &home).await,
             Err(error) => Err(error),
         };
@@ -207,7 +206,9 @@ impl Device {
                 Kind::Message => self
                     .verify_at::<Message>("a message", envelope, Some(self.id()), None, at)
                     .is_ok_and(|message| !state.takes(message.signer(), message.issued())),
-                Kind::RelationAcceptance => self.take_acceptance(state, envelope, at).is_err(),
+                Kind::RelationAcceptance => {
+                    !matches!(self.take_acceptance(state, envelope, at), Ok((_, Some(_))))
+                }
                 _ => false,
             }
         })
@@ -218,7 +219,10 @@ impl Device {
         let at = judged_at(item);
         let (hash, change) = match item.envelope.kind() {
             Kind::RelationAcceptance => self.take_acceptance(state, &item.envelope, at)?,
-            Kind::RelationRevocation => self.take_revocation(state, &item.envelope, at)?,
+            Kind::RelationRevocation => {
+                let (hash, change) = self.take_revocation(state, &item.envelope, at)?;
+                (hash, Some(change))
+            }
             Kind::Message => return self.take_message(item, state, page),
             other => return Err(ClientError::Lie(format!("mail of kind {other:?}"))),
         };
@@ -226,12 +230,15 @@ impl Device {
             return Ok(None);
         }
         let received = match &change {
-            Change::Accepted { other, .. } => Received::Accepted(*other),
-            Change::Revoked { other, .. } => Received::Revoked(*other),
+            Change::Accepted { other, .. } => Some(Received::Accepted(*other)),
+            // It was of an earlier request than that by which the relation holds.
+            Change::Revoked { other, .. } if state.holds(*other) => None,
+            Change::Revoked { other, .. } => Some(Received::Revoked(*other)),
         };
-        change.apply(state);
+        let Some(change) = change else { return Ok(None) };
+        change.apply(self, state);
         page.changes.push(change);
-        Ok(Some(received))
+        Ok(received)
     }
 
     fn take_message(
@@ -305,7 +312,7 @@ impl Device {
             for (hash, expires) in &page.marks {
                 state.take(*hash, *expires, now);
             }
-            page.changes.iter().for_each(|change| change.apply(state));
+            page.changes.iter().for_each(|change| change.apply(self, state));
         })?;
         self.ask_done(home, Request::Acknowledge(page.row.last)).await?;
         *locked(&self.0.row) = if page.more { page.row } else { Row::default() };

@@ -43,26 +43,28 @@ pub enum Delivery {
 /// What mail says about a relation. It counts once the mail is acknowledged.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// The other one accepted this request.
-    Accepted { other: Id, request: Envelope, acceptance: Envelope },
-    /// The other one took this request back: its hash, up to when requests are void, and when it was signed.
-    Revoked { other: Id, request: Envelope, hash: [u8; 32], upto: u64, issued: u64 },
+    /// The other one accepted: the request and the acceptance.
+    Accepted { other: Id, proof: Box<(Envelope, Envelope)> },
+    /// The other one took back the request of this hash and all up to a time, which is when that was signed.
+    Revoked { other: Id, request: Bytes32, issued: u64 },
 }
 
 impl Change {
-    /// Makes it, unless the folder has moved on to another request since.
-    pub(super) fn apply(&self, state: &mut State) {
-        let (Self::Accepted { other, request, .. } | Self::Revoked { other, request, .. }) = self;
-        if state.contact(*other).and_then(|one| one.request.as_ref()) != Some(request) {
-            return;
-        }
-        let contact = state.contact_mut(*other);
+    /// Makes it. An acceptance is of the folder's request, unless that has become another one since; a revocation ends
+    /// whichever request it is of.
+    pub(super) fn apply(&self, device: &Device, state: &mut State) {
         match self {
-            Self::Accepted { acceptance, .. } if contact.standing != Standing::Revoked => {
-                (contact.standing, contact.acceptance) = (Standing::Held, Some(acceptance.clone()));
+            Self::Accepted { other, proof } => {
+                let (request, acceptance) = &**proof;
+                let contact = state.contact_mut(*other);
+                if contact.request.as_ref() == Some(request) && contact.standing != Standing::Revoked {
+                    (contact.standing, contact.acceptance) = (Standing::Held, Some(acceptance.clone()));
+                }
             }
-            Self::Accepted { .. } => {}
-            Self::Revoked { hash, upto, issued, .. } => contact.take_back(*hash, *upto, Some(*issued)),
+            Self::Revoked { other, request, issued } => {
+                let contact = state.contact_mut(*other);
+                device.end(contact, *request, *issued, Some(*issued));
+            }
         }
     }
 }
@@ -152,8 +154,15 @@ impl Device {
         };
         let proof = Request::Related(request.clone(), acceptance.clone());
         self.ask_done(&own, proof.clone()).await?;
+        let accepted = self.kept_request(persona, &request)?;
         self.folder().update(|state| {
             let contact = state.contact_mut(persona);
+            // Requests may cross, and another program may have taken the later proof meanwhile.
+            let over = contact.standing == Standing::Held
+                && self.is_later(contact, (accepted.issued(), accepted.hash()));
+            if over || !contact.may_hold(accepted.hash(), accepted.issued()) {
+                return;
+            }
             contact.standing = Standing::Held;
             contact.home = told.clone().or_else(|| contact.home.take());
             (contact.request, contact.acceptance) = (Some(request), Some(acceptance));
@@ -302,7 +311,7 @@ impl Device {
         }
         let mut revoked = None;
         if let Some(revocation) = &relation.revocation {
-            let (by, issued) = self.believe_revocation(revocation, other, request.hash())?;
+            let (by, issued) = self.believe_revocation(revocation, other, &request)?;
             standing = Standing::Revoked;
             revoked = Some((issued.max(request.issued()), (by == other).then_some(issued)));
         }
@@ -310,12 +319,8 @@ impl Device {
         Ok(move |state: &mut State| {
             let contact = state.contact_mut(other);
             if contact.standing == Standing::Held && self.is_later(contact, (request.issued(), hash)) {
-                // Nothing that was asked for up to a revocation holds, and what was asked for later goes on.
-                contact.revoked_upto = contact.revoked_upto.max(revoked.map(|(upto, _)| upto));
-                if let (Some((hash, issued)), Some((upto, left))) = (self.held_request(contact), revoked)
-                    && issued <= upto
-                {
-                    contact.take_back(hash, upto, left);
+                if let Some((upto, left)) = revoked {
+                    self.end(contact, hash, upto, left);
                 }
                 return;
             }
@@ -346,45 +351,59 @@ impl Device {
         self.held_request(contact).is_some_and(|(held, since)| (since, held) > (issued, hash))
     }
 
-    /// Who took a relation back, and when it was signed.
+    /// Ends what a revocation is of, as homes do: the request that it names, and all that were asked for up to its time;
+    /// what was asked for later goes on. `left` is when, if the other one did it.
+    fn end(&self, contact: &mut Contact, named: Bytes32, issued: u64, left: Option<u64>) {
+        let Some((held, since)) = self.held_request(contact) else { return };
+        // A clock that is slow does not keep a revocation from what it names.
+        let upto = if held == named { issued.max(since) } else { issued };
+        if since <= upto {
+            contact.take_back(named, upto, left);
+        } else {
+            contact.revoked_upto = contact.revoked_upto.max(Some(upto));
+        }
+    }
+
+    /// Who took a relation back, and when it was signed: of this request, or of another between the two, later than this.
     fn believe_revocation(
         &self,
         envelope: &Envelope,
         other: Id,
-        request: [u8; 32],
+        request: &Verified<RelationRequest>,
     ) -> Result<(Id, u64), ClientError> {
         let (first, second) = self.parties(envelope, other);
         let revocation = self.verify::<RelationRevocation>("a revocation", envelope, second, first)?;
-        if *revocation.body().request != request {
+        if *revocation.body().request != request.hash() && revocation.issued() < request.issued() {
             return Err(ClientError::Lie("a revocation of another relation".to_owned()));
         }
         Ok((revocation.signer(), revocation.issued()))
     }
 
-    /// An acceptance that came with the mail, at a time: its hash and what it changes, if it answers a request of ours.
+    /// An acceptance that came with the mail, at a time: its hash and what it changes. Requests may cross: one of another
+    /// request than that by which the relation holds, or held, changes nothing.
     pub(super) fn take_acceptance(
         &self,
         state: &State,
         envelope: &Envelope,
         at: u64,
-    ) -> Result<(Bytes32, Change), ClientError> {
+    ) -> Result<(Bytes32, Option<Change>), ClientError> {
         let me = Some(self.id());
         let acceptance = self.verify_at::<RelationAcceptance>("an acceptance", envelope, me, None, at)?;
         let other = acceptance.signer();
         let none = || ClientError::Lie(format!("an acceptance of {other}, who was not asked"));
         let contact = state.contact(other).ok_or_else(none)?;
         let request = contact.request.clone().ok_or_else(none)?;
-        let asked = self
-            .verify::<RelationRequest>("the request in the folder", &request, other, self.id())
-            .map_err(|_| none())?;
-        if *acceptance.body().request != asked.hash() || acceptance.order() != asked.order() {
+        let asked = self.kept_request(other, &request)?;
+        let is_of_it = *acceptance.body().request == asked.hash();
+        let answered = matches!(contact.standing, Standing::Held | Standing::Revoked);
+        if answered && !(is_of_it && contact.may_hold(asked.hash(), asked.issued())) {
+            return Ok((acceptance.hash(), None));
+        }
+        if !is_of_it || asked.signer() != self.id() || acceptance.order() != asked.order() {
             return Err(none());
         }
-        if !contact.may_hold(asked.hash(), asked.issued()) {
-            return Err(ClientError::Lie("an acceptance of what was taken back".to_owned()));
-        }
-        let change = Change::Accepted { other, request, acceptance: envelope.clone() };
-        Ok((acceptance.hash(), change))
+        let change = Change::Accepted { other, proof: Box::new((request, envelope.clone())) };
+        Ok((acceptance.hash(), Some(change)))
     }
 
     /// A revocation that came with the mail, at a time: its hash and what it changes.
@@ -397,15 +416,12 @@ impl Device {
         let me = Some(self.id());
         let revocation = self.verify_at::<RelationRevocation>("a revocation", envelope, me, None, at)?;
         let other = revocation.signer();
-        let none = || ClientError::Lie(format!("a revocation of {other}, to whom there is no such relation"));
-        let request = state.contact(other).and_then(|one| one.request.clone()).ok_or_else(none)?;
-        let asked = self.kept_request(other, &request)?;
-        if *revocation.body().request != asked.hash() {
-            return Err(none());
+        if state.contact(other).is_none_or(|one| one.request.is_none()) {
+            return Err(ClientError::Lie(format!("a revocation of {other}, who is no contact")));
         }
-        let issued = revocation.issued();
-        let upto = issued.max(asked.issued());
-        Ok((revocation.hash(), Change::Revoked { other, request, hash: asked.hash(), upto, issued }))
+        let change =
+            Change::Revoked { other, request: *revocation.body().request, issued: revocation.issued() };
+        Ok((revocation.hash(), change))
     }
 
     /// Who of some related people is there, and for which applications. Those whose home is not reached, or lies, are not
