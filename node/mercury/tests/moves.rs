@@ -182,3 +182,47 @@ async fn a_home_that_lets_nobody_in_for_now_is_left_and_its_mail_is_saved_later(
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_broke_off_where_the_new_home_hosts_already_goes_on_or_that_home_is_told() {
+    within(async {
+        let old = Running::start(Setup::default()).await;
+        let new = Liar::start().await;
+        let new_home = Home::parse(&new.address.to_string()).unwrap();
+        let mut ada = Person::at(&at(&old)).await;
+        new.lie(|request, truth| match request {
+            Request::SetProfile(_) => Answer::refused(Code::Fault, "a fault").into(),
+            _ => truth.into(),
+        });
+        ada.device.move_to(&new_home, None).await.unwrap_err();
+        // What may be another thing tomorrow: clocks differ, there is no room.
+        new.lie(|_, truth| match truth {
+            Answer::About(mut about) => {
+                about.time += 300;
+                Answer::About(about).into()
+            }
+            other => other.into(),
+        });
+        ada = ada.start_again();
+        ada.device.settle().await.unwrap_err();
+        for code in [Code::Full, Code::Envelope, Code::Closed] {
+            assert!(ada.device.folder().state().unwrap().moving.is_some(), "before {code:?}");
+            new.lie(move |request, truth| match request {
+                Request::Register(_) => Answer::refused(code, "no").into(),
+                _ => truth.into(),
+            });
+            ada = ada.start_again();
+            ada.device.settle().await.unwrap_err();
+        }
+        let state = ada.device.folder().state().unwrap();
+        assert_eq!((state.moving, state.leaving.len()), (None, 1), "it is to be told");
+        new.honest();
+        let ada = ada.start_again();
+        ada.run(&["profile", "show"]);
+        assert!(ada.device.folder().state().unwrap().leaving.is_empty());
+        let there = ada.device.fetch_from(&new_home).await.map(|_| ());
+        assert!(is_refused(&there, Code::LogInFirst), "it hosts nobody: {there:?}");
+        assert_eq!(ada.home(), old.id);
+    })
+    .await;
+}

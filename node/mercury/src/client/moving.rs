@@ -53,13 +53,15 @@ impl Device {
         let (_, to) = self.about(home).await?;
         let (since, invitation) = (now(), invitation.map(ByteArray::from));
         let moving = Moving { to, invitation, since, next: 0 };
-        self.folder().update(|state| {
-            if state.moving.as_ref().is_some_and(|other| other.to.home != home.id) {
+        let again = self.folder().update(|state| {
+            let again = state.moving.as_ref().is_some_and(|other| other.to.home == home.id);
+            if !again {
                 state.give_up_move(since);
             }
             state.moving = Some(moving);
+            again
         })?;
-        let unproven = self.go_on_moving().await?;
+        let unproven = self.go_on_moving(again).await?;
         let left = self.depart(&old, Some(0)).await;
         Ok(Moved { unproven, left })
     }
@@ -72,7 +74,7 @@ impl Device {
     pub async fn settle(&self) -> Result<(), ClientError> {
         let state = self.folder().state()?;
         if let Some(moving) = state.moving.filter(|moving| moving.next <= now()) {
-            let done = self.go_on_moving().await;
+            let done = self.go_on_moving(true).await;
             if done.is_err() {
                 self.folder().update(|state| {
                     for one in state.moving.iter_mut().filter(|one| one.to.home == moving.to.home) {
@@ -98,14 +100,16 @@ impl Device {
         Ok(told.iter().filter_map(|one| Home::own(one).ok()).collect())
     }
 
-    /// The steps of a move up to where the new home is the home; how many relations it did not take.
-    async fn go_on_moving(&self) -> Result<usize, ClientError> {
+    /// The steps of a move up to where the new home is the home; how many relations it did not take. `again` says that
+    /// it was tried before.
+    async fn go_on_moving(&self, again: bool) -> Result<usize, ClientError> {
         let Some(moving) = self.folder().state()?.moving else { return Ok(0) };
         let (home, old) = (Home::own(&moving.to)?, self.own_home()?);
         let enrolled = self.enroll(&home, moving.invitation.map(|code| *code)).await;
         let (address, proof) = match enrolled {
-            Err(error) if is_final(&error) => {
-                self.folder().update(|state| state.moving = None)?;
+            Err(error) if is_final(&error, again) => {
+                // It may host the persona all the same: then it is told that it is left.
+                self.folder().update(|state| state.give_up_move(now()))?;
                 return Err(error);
             }
             other => other?,
@@ -274,11 +278,17 @@ impl Device {
     }
 }
 
-/// A registration that will not go better later.
-fn is_final(error: &ClientError) -> bool {
+/// A registration that will not go better later. Where it was tried before, the home may host the persona, and what has
+/// changed since may change again: clocks are set right, and room is made.
+fn is_final(error: &ClientError, again: bool) -> bool {
     match error {
-        ClientError::Refused(refusal) => !matches!(refusal.code, Code::Later | Code::Fault),
-        ClientError::Lie(_) | ClientError::Wrong(_) => true,
+        ClientError::Refused(refusal) => match refusal.code {
+            Code::Later | Code::Fault => false,
+            Code::Full | Code::Envelope => !again,
+            _ => true,
+        },
+        ClientError::Wrong(_) => !again,
+        ClientError::Lie(_) => true,
         _ => false,
     }
 }
