@@ -1,5 +1,7 @@
 //! Blobs: uploaded in chunks, from where an upload broke off; downloaded and checked by their hash.
 
+use std::time::Duration;
+
 use minicbor::bytes::ByteArray;
 use sha2::{Digest, Sha256};
 
@@ -10,6 +12,12 @@ use crate::body::BlobRef;
 use crate::id::Id;
 use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS};
 use crate::wire::{Answer, Code, Request};
+
+/// Time for a download, whatever it is: connections are made, and a home may be busy.
+const DOWNLOAD_TIME: Duration = Duration::from_secs(60);
+/// What comes in a second at least, in bytes: a slow line. A home that gives each chunk just in time would take an hour
+/// and a half for the longest blob, and whoever waits cannot do anything else.
+const DOWNLOAD_RATE: u64 = 16 * 1024;
 
 /// The bytes of a blob.
 pub type Payload = Vec<u8>;
@@ -22,6 +30,11 @@ pub(super) fn hash_of(bytes: &[u8]) -> ByteArray<32> {
 /// How many chunks a blob has.
 fn chunks(size: u64) -> u32 {
     u32::try_from(size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX)
+}
+
+/// How long a download of so many bytes may take.
+pub(super) fn download_time(size: u64) -> Duration {
+    DOWNLOAD_TIME + Duration::from_secs(size / DOWNLOAD_RATE)
 }
 
 impl Device {

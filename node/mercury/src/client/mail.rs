@@ -1,6 +1,6 @@
 //! Messages: sent to wherever their recipient is, and taken from one's own home.
 
-use super::blobs::{Payload, hash_of};
+use super::blobs::{Payload, download_time, hash_of};
 use super::device::{Device, locked, now};
 use super::error::ClientError;
 use super::folder::{Sent, State};
@@ -114,26 +114,30 @@ impl Device {
         Ok(Attachment { name: name.to_owned(), blob, owner: self.id(), home, key: key.into() })
     }
 
-    /// Gets an attachment and opens it.
+    /// Gets an attachment and opens it. A home that gives it drop by drop is given up after some time.
     ///
     /// # Errors
     /// It is not reached, its owner's home does not give it in time, or it is not what was sealed.
     pub async fn attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
+        let time = download_time(attachment.blob.size);
+        let sealed = tokio::time::timeout(time, self.sealed_attachment(attachment)).await;
+        let sealed = sealed.map_err(|_| ClientError::TimedOut("the attachment comes too slowly"))??;
+        Ok(open_attachment(&sealed, &attachment.key)?)
+    }
+
+    async fn sealed_attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
         // Where it lay when it was sent; if the owner has moved since, wherever the owner is now.
         let first = match Home::from_told(&attachment.home) {
             Ok(home) => self.download(attachment.owner, &attachment.blob, &home).await,
             Err(error) => Err(error),
         };
-        let sealed = match first {
-            Ok(sealed) => sealed,
-            Err(error) => match self.locate(attachment.owner).await {
-                Ok((home, _)) if home.id != attachment.home.home => {
-                    self.download(attachment.owner, &attachment.blob, &home).await?
-                }
-                _ => return Err(error),
-            },
-        };
-        Ok(open_attachment(&sealed, &attachment.key)?)
+        let Err(error) = first else { return first };
+        match self.locate(attachment.owner).await {
+            Ok((home, _)) if home.id != attachment.home.home => {
+                self.download(attachment.owner, &attachment.blob, &home).await
+            }
+            _ => Err(error),
+        }
     }
 
     /// Mail that waits at one's own home: one page. Nothing of it is gone before it is acknowledged.
@@ -229,14 +233,14 @@ impl Device {
         if !page.mark(state, hash, now().saturating_add(2 * MAIL_TIME)) {
             return Ok(None);
         }
+        let Some(change) = change else { return Ok(None) };
+        change.apply(self, state);
         let received = match &change {
             Change::Accepted { other, .. } => Some(Received::Accepted(*other)),
             // It was of an earlier request than that by which the relation holds.
             Change::Revoked { other, .. } if state.holds(*other) => None,
             Change::Revoked { other, .. } => Some(Received::Revoked(*other)),
         };
-        let Some(change) = change else { return Ok(None) };
-        change.apply(self, state);
         page.changes.push(change);
         Ok(received)
     }

@@ -17,7 +17,7 @@ use crate::Failure;
 use crate::args::{Command, HomeCommand, OwnerCommand};
 use crate::calls::stopped;
 use crate::contacts::write_new;
-use crate::letters::{as_lines, save_all};
+use crate::letters::{as_lines, attachments_of};
 use crate::show::Show;
 
 /// How often mail is fetched again that came while a home was told that it is left.
@@ -84,7 +84,7 @@ async fn leave(device: &Device, home: &iop_mercury::client::Home) -> Result<(), 
             result => return Ok(result?),
         }
     }
-    tracing::warn!("the home {} does not know yet that it was left: mail comes without end", home.id);
+    tracing::warn!("the home {} does not know yet that it was left: more mail waits there", home.id);
     Ok(())
 }
 
@@ -103,11 +103,8 @@ async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<
         };
         upto = upto.max(page.upto());
         if !page.items.is_empty() {
-            let files = save_all(device, &page, &folder).await?;
-            let name = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            let name = format!("{}.jsonl", name.map_or(0, |since| since.as_nanos()));
-            write_new(&folder.join(&name), as_lines(&page, &files).as_bytes())?;
-            tracing::warn!("waiting mail was saved as {}", folder.join(name).display());
+            save_page(&page, &folder)?;
+            device.keep_attachments(&page)?;
         }
         match device.acknowledge(&page).await {
             Err(error) if error.is_of_home() => {
@@ -120,6 +117,20 @@ async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<
             return Ok(Some(upto));
         }
     }
+}
+
+/// Saves a page, and says where. Its attachments can be got later: no home is left the later for them.
+fn save_page(page: &Page, folder: &Path) -> Result<(), Failure> {
+    private_folder(folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    let name = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let file = folder.join(format!("{}.jsonl", name.map_or(0, |since| since.as_nanos())));
+    write_new(&file, as_lines(page).as_bytes())?;
+    let attached = attachments_of(page).len();
+    if attached > 0 {
+        tracing::warn!("of the mail {attached} attachments can be got with `attachments --save`");
+    }
+    tracing::warn!("waiting mail was saved as {}", file.display());
+    Ok(())
 }
 
 /// Whether a home has banned the person: its mail is not to be had, and must not keep anybody there. Whatever else a

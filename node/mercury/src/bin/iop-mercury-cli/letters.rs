@@ -1,5 +1,6 @@
 //! Messages: sent, and taken with their attachments.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use iop_mercury::client::seal::{ATTACHMENT_OVERHEAD, Attachment, Letter};
@@ -27,65 +28,70 @@ pub(crate) async fn send(device: &Device, to: Id, text: String, files: &[PathBuf
     Ok(device.send(to, &letter).await?)
 }
 
-/// Takes all mail: each page is shown, its attachments are saved, then the home throws it away.
+/// Takes all mail: each page is shown, then the home throws it away. Attachments are saved afterwards: no letter is held
+/// up by another one's.
 pub(crate) async fn fetch(device: &Device, save: Option<&Path>, show: Show) -> Result<(), Failure> {
+    let mut attached = Vec::new();
     loop {
         let page = device.fetch().await?;
-        show_page(device, &page, save, show).await?;
+        show_page(&page, show)?;
+        device.keep_attachments(&page)?;
         device.acknowledge(&page).await?;
+        attached.extend(attachments_of(&page));
         if !page.more {
-            return Ok(());
+            break;
         }
+    }
+    match save {
+        Some(folder) => save_all(device, &attached, folder, show).await,
+        None => Ok(()),
     }
 }
 
-async fn show_page(device: &Device, page: &Page, save: Option<&Path>, show: Show) -> Result<(), Failure> {
-    let files = match save {
-        Some(folder) => save_all(device, page, folder).await?,
-        None => {
-            device.keep_attachments(page)?;
-            Vec::new()
-        }
-    };
-    for (place, item) in page.items.iter().enumerate() {
-        let files = files.get(place).map_or(&[][..], Vec::as_slice);
+fn show_page(page: &Page, show: Show) -> Result<(), Failure> {
+    for item in &page.items {
         match item {
-            Received::Letter { from, letter, .. } => {
-                show.one(&text(*from, letter, files), &as_json(item, files))?;
-            }
-            Received::Accepted(id) => show.one(&format!("{id} accepts"), &as_json(item, files))?,
-            Received::Revoked(id) => {
-                show.one(&format!("{id} takes the relation back"), &as_json(item, files))?;
-            }
+            Received::Letter { from, letter, .. } => show.one(&text(*from, letter), &as_json(item))?,
+            Received::Accepted(id) => show.one(&format!("{id} accepts"), &as_json(item))?,
+            Received::Revoked(id) => show.one(&format!("{id} takes the relation back"), &as_json(item))?,
             Received::Refused(reason) => tracing::warn!("mail thrown away: {reason}"),
         }
     }
     Ok(())
 }
 
-/// Saves the attachments of a page: the files of each item. One that is not to be had is told, and is no failure: the
-/// letter must not be held up by it. It is kept, to be got later.
-pub(crate) async fn save_all(
-    device: &Device,
-    page: &Page,
-    folder: &Path,
-) -> Result<Vec<Vec<PathBuf>>, Failure> {
-    std::fs::create_dir_all(folder)
-        .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
-    device.keep_attachments(page)?;
+/// The attachments of a page, and who sent each.
+pub(crate) fn attachments_of(page: &Page) -> Vec<(Id, Attachment)> {
     let mut all = Vec::new();
     for item in &page.items {
-        let mut files = Vec::new();
-        let attachments = match item {
-            Received::Letter { letter, .. } => &letter.attachments[..],
-            _ => &[],
-        };
-        for attachment in attachments {
-            files.extend(get(device, attachment, folder).await?);
+        if let Received::Letter { from, letter, .. } = item {
+            all.extend(letter.attachments.iter().map(|one| (*from, one.clone())));
         }
-        all.push(files);
     }
-    Ok(all)
+    all
+}
+
+/// Saves attachments, and shows where. One that is not to be had is told, and is no failure: it is kept, to be got later,
+/// and so are the others of who sent it, who must not hold up everybody else's.
+pub(crate) async fn save_all(
+    device: &Device,
+    attached: &[(Id, Attachment)],
+    folder: &Path,
+    show: Show,
+) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
+    let mut failed = HashSet::new();
+    for (from, attachment) in attached {
+        if failed.contains(from) {
+            continue;
+        }
+        match get(device, attachment, folder).await? {
+            Some(file) => show_attachment(*from, attachment, Some(&file), show)?,
+            None => drop(failed.insert(*from)),
+        }
+    }
+    Ok(())
 }
 
 /// Gets an attachment and saves it; it is kept no longer then.
@@ -106,26 +112,31 @@ async fn get(device: &Device, attachment: &Attachment, folder: &Path) -> Result<
     }
 }
 
+fn show_attachment(
+    from: Id,
+    attachment: &Attachment,
+    file: Option<&Path>,
+    show: Show,
+) -> Result<(), Failure> {
+    let text = match file {
+        Some(file) => tame(&file.display().to_string()),
+        None => format!("{} ({} bytes)", tame(&attachment.name), attachment.blob.size),
+    };
+    let value = json!({ "kind": "attachment", "from": from.to_string(), "name": attachment.name,
+        "size": attachment.blob.size, "file": file });
+    show.one(&format!("{from}: {text}"), &value)
+}
+
 /// Attachments that were not got with their mail: shown, or got and shown.
 pub(crate) async fn attachments(device: &Device, save: Option<&Path>, show: Show) -> Result<(), Failure> {
-    for one in device.kept_attachments()? {
-        let attachment = &one.attachment;
-        let file = match save {
-            Some(folder) => match get(device, attachment, folder).await? {
-                Some(file) => Some(file),
-                None => continue,
-            },
-            None => None,
-        };
-        let text = match &file {
-            Some(file) => tame(&file.display().to_string()),
-            None => format!("{} ({} bytes)", tame(&attachment.name), attachment.blob.size),
-        };
-        let value = json!({ "from": one.from.to_string(), "name": attachment.name,
-            "size": attachment.blob.size, "file": file });
-        show.one(&format!("{}: {text}", one.from), &value)?;
+    let kept = device.kept_attachments()?;
+    match save {
+        Some(folder) => {
+            let all: Vec<_> = kept.into_iter().map(|one| (one.from, one.attachment)).collect();
+            save_all(device, &all, folder, show).await
+        }
+        None => kept.iter().try_for_each(|one| show_attachment(one.from, &one.attachment, None, show)),
     }
-    Ok(())
 }
 
 /// The persona's own blobs: listed, or one of them discarded.
@@ -157,26 +168,24 @@ pub(crate) async fn blobs(command: BlobCommand, device: &Device, show: Show) -> 
 }
 
 /// A page as lines of JSON.
-pub(crate) fn as_lines(page: &Page, files: &[Vec<PathBuf>]) -> String {
-    page.items.iter().zip(files).map(|(item, files)| format!("{}\n", as_json(item, files))).collect()
+pub(crate) fn as_lines(page: &Page) -> String {
+    page.items.iter().map(|item| format!("{}\n", as_json(item))).collect()
 }
 
-fn text(from: Id, letter: &Letter, files: &[PathBuf]) -> String {
-    let saved = files.iter().map(|file| format!("\n  {}", tame(&file.display().to_string())));
+fn text(from: Id, letter: &Letter) -> String {
     let named =
         |one: &Attachment| format!("\n  {} ({} bytes, see `attachments`)", tame(&one.name), one.blob.size);
-    let attachments: String =
-        if files.is_empty() { letter.attachments.iter().map(named).collect() } else { saved.collect() };
+    let attachments: String = letter.attachments.iter().map(named).collect();
     format!("{from}: {}{attachments}", tame_lines(&letter.text))
 }
 
-fn as_json(item: &Received, files: &[PathBuf]) -> Value {
+fn as_json(item: &Received) -> Value {
     match item {
         Received::Letter { from, sent, letter } => {
             let attachment = |one: &Attachment| json!({ "name": one.name, "size": one.blob.size });
             let attachments: Vec<_> = letter.attachments.iter().map(attachment).collect();
             json!({ "kind": "message", "from": from.to_string(), "sent": sent, "text": letter.text,
-                "attachments": attachments, "files": files })
+                "attachments": attachments })
         }
         Received::Accepted(id) => json!({ "kind": "accepted", "from": id.to_string() }),
         Received::Revoked(id) => json!({ "kind": "revoked", "from": id.to_string() }),
