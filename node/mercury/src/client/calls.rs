@@ -54,17 +54,27 @@ struct Head {
 /// Calls that are under way at a device.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    expected: HashMap<PeerId, Expected>,
+    /// By the hashes of their offers: a device may call twice.
+    expected: HashMap<Bytes32, Expected>,
     rung: Vec<(Bytes32, u64)>,
 }
 
 /// A call that was taken and has to be joined by its caller's device, once.
 #[derive(Debug)]
 struct Expected {
+    peer: PeerId,
     token: Bytes32,
     offer: Envelope,
     until: Instant,
     joined: oneshot::Sender<(Stream, bool)>,
+}
+
+impl Calls {
+    /// The call of a peer's with this offer, if it is waited for: no more after this.
+    fn take(&mut self, peer: PeerId, offer: &Envelope) -> Option<Expected> {
+        let hash = offer.hash();
+        self.expected.get(&hash).is_some_and(|one| one.peer == peer).then(|| self.expected.remove(&hash))?
+    }
 }
 
 /// A call under way: what is written at one end is read at the other.
@@ -225,15 +235,17 @@ impl Device {
         Ok(IncomingCall { from, application, device: self.clone(), peer, offer: offer.clone(), verified })
     }
 
-    /// A peer has opened a stream: if it is the one that is waited for it has one chance to show its token.
+    /// A peer has opened a stream: if a call of its is waited for it has one chance to show the token of that.
     pub(super) fn come(&self, peer: PeerId, mut stream: Stream, direct: bool) {
-        let Some(expected) = locked(&self.0.calls).expected.remove(&peer) else {
+        if !locked(&self.0.calls).expected.values().any(|one| one.peer == peer) {
             return tracing::debug!("{peer} opens a stream that nobody waits for");
-        };
+        }
+        let device = self.clone();
         tokio::spawn(async move {
-            match tokio::time::timeout(HEAD_TIME, check(&mut stream, &expected)).await {
+            let expected = |offer: &Envelope| locked(&device.0.calls).take(peer, offer);
+            match tokio::time::timeout(HEAD_TIME, check(&mut stream, expected)).await {
                 // Whoever waited for it may have gone.
-                Ok(Ok(())) => drop(expected.joined.send((stream, direct))),
+                Ok(Ok(joined)) => drop(joined.send((stream, direct))),
                 Ok(Err(error)) => tracing::warn!("{peer} does not join: {error}"),
                 Err(_) => tracing::warn!("{peer} does not join in time"),
             }
@@ -257,7 +269,7 @@ impl IncomingCall {
             if calls.expected.len() >= MAX_EXPECTED {
                 return Err(ClientError::Wrong("too many calls are being joined".to_owned()));
             }
-            calls.expected.insert(peer, Expected { token, offer, until, joined });
+            calls.expected.insert(offer.hash(), Expected { peer, token, offer, until, joined });
         }
         device.command(Command::Expect { peer, time }).await?;
         let taken = Taken { device: device.peer().to_bytes().into(), token: token.into() };
@@ -299,7 +311,11 @@ async fn show<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, head: &Head) ->
     if joined == [1] { Ok(()) } else { Err(io::Error::other("not let in")) }
 }
 
-async fn check<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, expected: &Expected) -> io::Result<()> {
+/// Lets in who shows the token of a call that is waited for; gives back who waits.
+async fn check<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    expected: impl FnOnce(&Envelope) -> Option<Expected>,
+) -> io::Result<oneshot::Sender<(Stream, bool)>> {
     let mut length = [0; 2];
     stream.read_exact(&mut length).await?;
     let length = usize::from(u16::from_be_bytes(length));
@@ -309,12 +325,14 @@ async fn check<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, expected: &Exp
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes).await?;
     let head: Head = crate::cbor::from_slice(&bytes).ok_or_else(|| io::Error::other("no head"))?;
+    let expected = expected(&head.offer).ok_or_else(|| io::Error::other("a call that is not waited for"))?;
     let good = bool::from(head.token.ct_eq(&expected.token)) && head.offer == expected.offer;
     if !good || Instant::now() >= expected.until {
         return Err(io::Error::other("another token or offer, or too late"));
     }
     stream.write_all(&[1]).await?;
-    stream.flush().await
+    stream.flush().await?;
+    Ok(expected.joined)
 }
 
 #[cfg(test)]
@@ -365,15 +383,19 @@ mod tests {
         Envelope::sign(&caller, "test", callee, Order::Nonce([nonce; 32]), times, &body)
     }
 
-    fn expected(offer: &Envelope, time: Duration) -> Expected {
+    /// A call that a peer may join, with the token.
+    fn expect(calls: &mut Calls, peer: PeerId, offer: &Envelope, token: Bytes32, time: Duration) {
         let (joined, _) = oneshot::channel();
-        Expected { token: [5; 32], offer: offer.clone(), until: Instant::now() + time, joined }
+        let until = Instant::now() + time;
+        calls.expected.insert(offer.hash(), Expected { peer, token, offer: offer.clone(), until, joined });
     }
 
-    /// Shows bytes; whether they are let in, and what is answered.
-    fn shown(bytes: Vec<u8>, expected: &Expected) -> (bool, Vec<u8>) {
+    /// Shows bytes where one call is waited for; whether they are let in, and what is answered.
+    fn shown(bytes: Vec<u8>, offer: &Envelope, time: Duration) -> (bool, Vec<u8>) {
+        let (mut calls, peer) = (Calls::default(), PeerId::random());
+        expect(&mut calls, peer, offer, [5; 32], time);
         let mut wire = Wire(Cursor::new(bytes), Vec::new());
-        (block_on(check(&mut wire, expected)).is_ok(), wire.1)
+        (block_on(check(&mut wire, |offer| calls.take(peer, offer))).is_ok(), wire.1)
     }
 
     fn head(offer: &Envelope, token: Bytes32) -> Vec<u8> {
@@ -390,8 +412,8 @@ mod tests {
         let minute = Duration::from_secs(60);
         let good = head(&offer, [5; 32]);
         assert!(good.len() <= MAX_HEAD, "{}", good.len());
-        assert_eq!(shown(good.clone(), &expected(&offer, minute)), (true, vec![1]));
-        assert_eq!(shown(good.clone(), &expected(&offer, Duration::ZERO)), (false, Vec::new()), "late");
+        assert_eq!(shown(good.clone(), &offer, minute), (true, vec![1]));
+        assert_eq!(shown(good.clone(), &offer, Duration::ZERO), (false, Vec::new()), "late");
         let mut endless = (MAX_HEAD as u16 + 1).to_be_bytes().to_vec();
         endless.resize(5000, 0);
         for wrong in [
@@ -403,8 +425,24 @@ mod tests {
             endless,
             Vec::new(),
         ] {
-            assert_eq!(shown(wrong.clone(), &expected(&offer, minute)), (false, Vec::new()), "{wrong:?}");
+            assert_eq!(shown(wrong.clone(), &offer, minute), (false, Vec::new()), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn two_calls_of_one_device_are_joined_each_by_its_own_token_once() {
+        let (mut calls, peer, minute) = (Calls::default(), PeerId::random(), Duration::from_secs(60));
+        let all = [(offer(1), [1; 32]), (offer(2), [2; 32])];
+        for (offer, token) in &all {
+            expect(&mut calls, peer, offer, *token, minute);
+        }
+        let mut joins = |peer, (offer, token): &(Envelope, Bytes32)| {
+            let mut wire = Wire(Cursor::new(head(offer, *token)), Vec::new());
+            block_on(check(&mut wire, |offer| calls.take(peer, offer))).is_ok()
+        };
+        assert!(!joins(PeerId::random(), &all[0]), "another device");
+        assert!(joins(peer, &all[0]) && joins(peer, &all[1]));
+        assert!(!joins(peer, &all[0]) && !joins(peer, &all[1]), "once");
     }
 
     #[tokio::test]
