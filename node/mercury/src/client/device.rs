@@ -1,40 +1,36 @@
 //! A device: one persona at one peer id.
 //!
-//! Here: its making, its homes, its session at its own home and what happens when that is lost. Not here: what it asks
-//! homes for; each subject has a file with `impl Device`. The peer id is new each time, and never the persona's key:
+//! Here: its making, its homes, its session at its own home. Not here: what happens when that is lost
+//! ([`super::listen`]), what it asks homes for; each subject has a file with `impl Device`. The peer id is new each time, and never the persona's key:
 //! homes cannot tell which personas belong to one person.
 //! Path: method → [`super::driver`] → home → verified → folder → result; what a home tells → verified → [`Told`].
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use libp2p::{PeerId, identity};
 use tokio::sync::{mpsc, oneshot};
 
 use super::calls::{Calls, IncomingCall};
-use super::driver::{self, Command, Notice, Reply, Settings};
+use super::driver::{self, Command, Reply, Settings};
 use super::error::ClientError;
 use super::folder::Folder;
-use super::people::believe_presence;
+use super::listen::{Returning, listen};
 use super::place::Home;
 use super::seal::{SealingKey, random};
 use crate::body::{Contact, HomeAddress, Login};
 use crate::envelope::{Body, Envelope, Expected, Order, Verified};
 use crate::id::{Id, Key};
 use crate::limits::{CLOCK_SKEW, MAX_ADDRESSES};
-use crate::wire::{About, Answer, Code, Event, Presence, Request};
+use crate::wire::{About, Answer, Code, Presence, Request};
 
 /// Longest wait for anything that is asked of the network: more than the network itself takes.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long a connection may take to close.
 const CLOSING: Duration = Duration::from_secs(5);
-/// First and longest pause before a lost home is tried again.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// What the device has to tell and nobody has taken.
 const MAX_TOLD: usize = 256;
-/// Of which so many places are for the device's own words: lost, back.
-const RESERVED: usize = 16;
 
 /// What a device tells.
 #[derive(Debug)]
@@ -72,9 +68,10 @@ pub(super) struct Shared {
     pub(super) peer: PeerId,
     pub(super) settings: Settings,
     commands: mpsc::Sender<Command>,
-    session: Mutex<Option<Session>>,
+    pub(super) session: Mutex<Option<Session>>,
+    pub(super) returning: Mutex<Returning>,
     /// Homes that know who asks, for as long as they are connected.
-    known: Mutex<HashSet<PeerId>>,
+    pub(super) known: Mutex<HashSet<PeerId>>,
     pub(super) calls: Mutex<Calls>,
     pub(super) row: Mutex<super::mail::Row>,
 }
@@ -121,6 +118,7 @@ impl Device {
             settings,
             commands,
             session: Mutex::new(None),
+            returning: Mutex::default(),
             known: Mutex::new(HashSet::new()),
             calls: Mutex::new(Calls::default()),
             row: Mutex::default(),
@@ -330,10 +328,15 @@ impl Device {
         self.enter(&session).await?;
         let (peer, keep) = (session.home.peer, true);
         *locked(&self.0.session) = Some(session);
+        // Whoever listens for the loss of a home looks for a session: before this there was none.
+        if !locked(&self.0.known).contains(&peer) {
+            self.forget_session();
+            return Err(ClientError::Unreachable("the home was lost while logging in".to_owned()));
+        }
         self.command(Command::Keep { peer, keep }).await
     }
 
-    async fn enter(&self, session: &Session) -> Result<(), ClientError> {
+    pub(super) async fn enter(&self, session: &Session) -> Result<(), ClientError> {
         // Reachable first, then announced: so a call never comes before it can be taken.
         if !self.sign_in(&session.home).await? {
             return Err(ClientError::Wrong("the home hosts this persona no more".to_owned()));
@@ -404,94 +407,5 @@ impl Device {
     /// A home does not know any more who asks, or knows it wrongly.
     pub(super) fn unknown(&self, home: &Home) {
         locked(&self.0.known).remove(&home.peer);
-    }
-
-    /// The session at one's own home, made again; for ever, but not longer than the device is there.
-    async fn come_back(device: Weak<Shared>, session: Session, told: mpsc::Sender<Told>) {
-        let (mut pause, longest) = BACK_OFF;
-        loop {
-            // Not all at once when a home comes back: up to a half more, by chance.
-            let chance = random().map_or(0, |bytes| u32::from(bytes[0]));
-            tokio::time::sleep(pause + pause * chance / 512).await;
-            let Some(device) = device.upgrade().map(Device) else { return };
-            let wanted = device.session().is_some_and(|now| now.home == session.home);
-            if !wanted {
-                return;
-            }
-            match device.enter(&session).await {
-                Ok(()) => return drop(told.try_send(Told::Back)),
-                Err(ClientError::Refused(refusal)) if refusal.code == Code::Closed => {
-                    device.forget_session();
-                    return drop(told.try_send(Told::Ended));
-                }
-                Err(error) => tracing::debug!("the home is not back: {error}"),
-            }
-            pause = longest.min(pause * 2);
-        }
-    }
-}
-
-/// Hears what the driver tells until the device is gone.
-async fn listen(shared: Weak<Shared>, mut notices: mpsc::Receiver<Notice>, told: mpsc::Sender<Told>) {
-    let mut returning: Option<tokio::task::JoinHandle<()>> = None;
-    while let Some(notice) = notices.recv().await {
-        let Some(device) = shared.upgrade().map(Device) else { return };
-        let session = device.session();
-        let lost = match notice {
-            // Others than one's own home have nothing to tell.
-            Notice::Told(peer, event) if session.as_ref().is_some_and(|one| one.home.peer == peer) => {
-                device.hear(*event, session.as_ref(), &told);
-                continue;
-            }
-            Notice::Told(peer, _) => {
-                tracing::debug!("{peer} tells something and is not our home");
-                continue;
-            }
-            Notice::Come(peer, stream, direct) => {
-                device.come(peer, stream, direct);
-                continue;
-            }
-            Notice::Lost(peer) => {
-                locked(&device.0.known).remove(&peer);
-                session.filter(|one| one.home.peer == peer)
-            }
-            Notice::Unreachable => session.filter(|one| one.reachable),
-        };
-        let idle = returning.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
-        if let Some(session) = lost.filter(|_| idle) {
-            let _ = told.try_send(Told::Lost);
-            returning = Some(tokio::spawn(Device::come_back(shared.clone(), session, told.clone())));
-        }
-    }
-}
-
-impl Device {
-    fn hear(&self, event: Event, session: Option<&Session>, told: &mpsc::Sender<Told>) {
-        let heard = match event {
-            Event::Mail(_) => Told::Mail,
-            Event::Request(id) => Told::Request(id),
-            Event::Presence(presence) => {
-                let Ok(state) = self.folder().state() else { return };
-                match believe_presence(&state, presence) {
-                    Some(presence) => Told::Presence(presence),
-                    None => return,
-                }
-            }
-            Event::Call(offer) => {
-                let applications = session.map_or(&[][..], |session| &session.applications);
-                match self.believe_call(&offer, applications) {
-                    Ok(call) => Told::Call(Box::new(call)),
-                    Err(error) => return tracing::warn!("a call is not taken: {error}"),
-                }
-            }
-            Event::Ended => {
-                self.forget_session();
-                Told::Ended
-            }
-        };
-        // What a home tells leaves room for what the device itself tells.
-        if told.capacity() <= RESERVED || told.try_send(heard).is_err() {
-            tracing::debug!("nobody takes what the home tells: dropped");
-        }
     }
 }

@@ -13,6 +13,7 @@ mod driver;
 mod error;
 pub mod folder;
 mod hosting;
+mod listen;
 mod mail;
 mod moving;
 mod owner;
