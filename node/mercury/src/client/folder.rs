@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use zeroize::Zeroizing;
@@ -54,8 +55,16 @@ impl Folder {
         let key = Key::generate().map_err(|error| wrong(path, error))?;
         let sealing = SealingKey::generate().map_err(|error| wrong(path, error))?;
         let _lock = folder.lock()?;
-        folder.write_secret("sealing.key", sealing.secret())?;
-        folder.write_state(&State::new(network))?;
+        let (fresh, state) = (State::new(network), path.join("state"));
+        // What was begun and cut off is finished. That state says that nobody has used the key beside it.
+        let begun = state.exists();
+        if begun && folder.state()? != fresh {
+            return Err(wrong(&state, "exists already; a state is never written over"));
+        }
+        folder.write_state(&fresh)?;
+        if !begun || !path.join("sealing.key").exists() {
+            folder.write_secret("sealing.key", sealing.secret())?;
+        }
         // Last: a folder without it is no persona.
         folder.write_secret("persona.key", &key.secret())?;
         Ok(folder)
@@ -181,16 +190,28 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
     Ok(secret)
 }
 
-/// Writes a new file, never over another, for its owner alone. It is there after a crash too.
+/// Writes a new file, never over another, for its owner alone. It is there after a crash too, and whole: what a full disk
+/// or the end of the program cuts off has another name.
 ///
 /// # Errors
 /// The file exists or cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Others may write the same file at once.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let part = parent.join(format!(".{}-{number}.part", std::process::id()));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // Fails where there is such a file, as a rename would not.
+        std::fs::hard_link(&part, path)
+    })();
+    let removed = std::fs::remove_file(&part);
+    written?;
+    removed?;
+    File::open(parent)?.sync_all()
 }
 
 /// Writes a secret into a new file that its owner alone may read.
@@ -232,6 +253,23 @@ mod tests {
         let error = Folder::create(folder.path(), "test").unwrap_err().to_string();
         assert!(error.contains("exists already"), "{error}");
         assert_eq!(folder.key().unwrap().id(), again.key().unwrap().id());
+    }
+
+    #[test]
+    fn what_was_cut_off_while_a_persona_was_made_is_finished_and_nothing_that_was_used_is_written_over() {
+        let (_place, folder) = folder();
+        let (path, key) = (folder.path().to_owned(), folder.path().join("persona.key"));
+        for cut_off in [&["persona.key"][..], &["persona.key", "sealing.key"]] {
+            cut_off.iter().for_each(|name| std::fs::remove_file(path.join(name)).unwrap());
+            Folder::create(&path, "test").unwrap();
+            Folder::open(&path).unwrap().sealing_key().unwrap();
+        }
+        let id = folder.key().unwrap().id();
+        folder.update(|state| state.contact_mut(id).version = 1).unwrap();
+        std::fs::remove_file(&key).unwrap();
+        let error = Folder::create(&path, "test").unwrap_err().to_string();
+        assert!(error.contains("exists already") && !key.exists(), "{error}");
+        assert!(folder.state().unwrap().contact(id).is_some());
     }
 
     #[test]

@@ -1,0 +1,106 @@
+//! People and their program, where things cross, come slowly, or are cut off.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use iop_mercury::client::folder::{Folder, Standing};
+use iop_mercury::client::seal::Letter;
+use iop_mercury::client::{Delivery, Home};
+use iop_mercury::net::Setup;
+use iop_mercury::wire::{Answer, Code, Request};
+use support::liar::Liar;
+use support::person::{Person, at, introduce, relate};
+use support::{Running, within};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_requests_crossed_either_of_the_two_can_take_the_relation_back() {
+    within(async {
+        let (adas, bens) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        for (ada_revokes, fetched) in [(true, false), (false, false), (true, true), (false, true)] {
+            let (ada, ben) = (Person::at(&at(&adas)).await, Person::at(&at(&bens)).await);
+            introduce(&ada, &ben);
+            ada.device.relate(ben.id(), "friend", "").await.unwrap();
+            ben.device.relate(ada.id(), "friend", "").await.unwrap();
+            assert!(matches!(ben.device.accept(ada.id()).await.unwrap(), Delivery::Done));
+            assert!(matches!(ada.device.accept(ben.id()).await.unwrap(), Delivery::Done));
+            if fetched {
+                ada.mail().await;
+                ben.mail().await;
+            }
+            let (one, other) = if ada_revokes { (&ada, &ben) } else { (&ben, &ada) };
+            assert!(matches!(one.device.revoke(other.id()).await.unwrap(), Delivery::Done));
+            let mail = other.mail().await;
+            assert_eq!(mail.last().map(String::as_str), Some("takes it back"), "{mail:?}");
+            assert_eq!(other.standing(one), Some(Standing::Revoked));
+            assert!(other.send(one, "still there?").await.unwrap_err().to_string().contains("no relation"));
+            // Also for another device of the same persona, which goes by what the home has.
+            other.device.folder().update(|state| state.contacts.clear()).unwrap();
+            other.device.relations().await.unwrap();
+            assert_eq!(other.standing(one), Some(Standing::Revoked));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_are_shown_and_taken_before_any_attachment_is_asked_for() {
+    within(async {
+        let (home, slow) = (Running::start(Setup::default()).await, Liar::start().await);
+        let slow_home = Home::parse(&slow.address.to_string()).unwrap();
+        let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&at(&home)).await);
+        let mallory = Person::at(&slow_home).await;
+        relate(&ada, &ben).await;
+        relate(&mallory, &ben).await;
+        let mut attachments = Vec::new();
+        for name in ["one", "two"] {
+            attachments.push(mallory.device.attach(name, b"bytes").await.unwrap());
+        }
+        let letter = Letter { text: "hold on".to_owned(), attachments };
+        mallory.device.send(ben.id(), &letter).await.unwrap();
+        ada.send(&ben, "call me back").await.unwrap();
+        // What Ben has taken when the first byte of an attachment is asked for.
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (folder, seen) = (ben.device.folder().clone(), Arc::clone(&asked));
+        slow.lie(move |request, truth| match request {
+            Request::GetChunk(..) => {
+                seen.lock().unwrap().push(folder.state().unwrap().taken.len());
+                Answer::refused(Code::Fault, "not now").into()
+            }
+            _ => truth.into(),
+        });
+        let saved = ben.place.path().join("saved");
+        let shown = ben.run(&["fetch", "--save", saved.to_str().unwrap()]);
+        assert!(shown.contains("hold on") && shown.contains("call me back"), "{shown}");
+        assert_eq!(*asked.lock().unwrap(), [2], "and who keeps one back is not asked for the next");
+        assert_eq!(ben.run(&["attachments"]).lines().count(), 2, "they can be got later");
+        slow.honest();
+        assert_eq!(ben.run(&["attachments", "--save", saved.to_str().unwrap()]).lines().count(), 2);
+        assert_eq!(std::fs::read(saved.join("two")).unwrap(), b"bytes");
+        assert_eq!(ben.run(&["attachments"]), "");
+    })
+    .await;
+}
+
+#[test]
+fn a_persona_that_a_full_disk_has_cut_off_is_made_when_there_is_room() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("me");
+    let make = |before: &str| {
+        let command = format!(
+            "{before} exec {} --datadir {} new --network test",
+            env!("CARGO_BIN_EXE_iop-mercury-cli"),
+            folder.display()
+        );
+        Command::new("sh").arg("-c").arg(command).output().unwrap()
+    };
+    // Files may be made, and nothing written to them.
+    let cut_off = make("trap '' XFSZ; ulimit -f 0;");
+    assert_eq!(cut_off.status.code(), Some(1), "{cut_off:?}");
+    let made = make("");
+    assert!(made.status.success(), "{made:?}");
+    let id = Folder::open(&folder).unwrap().key().unwrap().id().to_string();
+    assert_eq!(String::from_utf8(made.stdout).unwrap().trim(), id);
+}
