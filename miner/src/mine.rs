@@ -45,6 +45,6 @@ pub fn run_with(settings: MineSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     attach(&mut rig)?;
     rig.hand_in_before_end();
     view::attach(&view, &mut rig)?;
-    let asked = asked_to_end()?;
+    let asked = asked_to_end(view::give_back)?;
     rig.finish(|rig| rig.run(pool, asked))
 }

@@ -1,7 +1,7 @@
 //! Devices, an upstream, and what runs beside them, until somebody ends it.
 //!
 //! Here: threads for the devices, a runtime for everything else, the line of status in the log.
-//! Not here: what the devices do, where the work comes from, how it all looks to people, signals ([`crate::signals`]).
+//! Not here: what the devices do, where the work comes from, how it all looks to people, signals (`signals.rs`).
 
 use std::convert::Infallible;
 use std::fmt;

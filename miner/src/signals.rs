@@ -16,14 +16,15 @@ pub(crate) fn ending() {
     ENDING.get_or_init(Instant::now);
 }
 
-/// Listens from now on, and gives a future that waits for a signal to end.
+/// Listens from now on, and gives a future that waits for a signal to end. `give_back` is called before one more signal
+/// ends the process at once.
 ///
 /// # Errors
 /// When the operating system gives no signal handler or no thread.
 #[cfg(unix)]
-pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = io::Result<()>>> {
+pub(crate) fn asked_to_end(give_back: fn()) -> io::Result<impl Future<Output = io::Result<()>>> {
     let (asked, heard) = tokio::sync::oneshot::channel();
-    unix::listen(asked)?;
+    unix::listen(asked, give_back)?;
     Ok(async {
         let _ = heard.await;
         Ok(())
@@ -35,7 +36,7 @@ pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = io::Result<()>>>
 /// # Errors
 /// None here; the future's are of the operating system.
 #[cfg(not(unix))]
-pub(crate) fn asked_to_end() -> io::Result<impl Future<Output = io::Result<()>>> {
+pub(crate) fn asked_to_end(_: fn()) -> io::Result<impl Future<Output = io::Result<()>>> {
     Ok(tokio::signal::ctrl_c())
 }
 
@@ -53,7 +54,6 @@ mod unix {
     use tracing::info;
 
     use super::{ENDING, ending};
-    use crate::view;
 
     /// Within this time a second signal is the first once more: `timeout` and shells send one to the program and then to
     /// all of its group.
@@ -69,7 +69,7 @@ mod unix {
     }
 
     /// Hears signals for as long as the process lives.
-    pub(super) fn listen(asked: oneshot::Sender<()>) -> io::Result<()> {
+    pub(super) fn listen(asked: oneshot::Sender<()>, give_back: fn()) -> io::Result<()> {
         // Before there is a handler. Where there is no such file, they are all heard.
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mut signals = Signals::new(heard(ignored(&status)))?;
@@ -85,7 +85,7 @@ mod unix {
                     }
                     Effect::Nothing => {}
                     Effect::EndAtOnce(status) => {
-                        view::give_back();
+                        give_back();
                         // Without what drivers want to do at the end: they may be what hangs.
                         low_level::exit(status);
                     }

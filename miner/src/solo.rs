@@ -50,7 +50,7 @@ pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     attach(&mut rig)?;
     view::attach(&view, &mut rig)?;
     rig.before_end(ending.finishing(END_TIME));
-    let asked = asked_to_end()?;
+    let asked = asked_to_end(view::give_back)?;
     let until = async move {
         tokio::select! {
             ended = asked => ended,

@@ -175,7 +175,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Takes a block that was found now: sends it to all nodes when its file is written, or after [`WRITE_TIME`] if the
+    /// Takes a block that was found now: sends it to all nodes when its file is written, or after `WRITE_TIME` if the
     /// disk hangs, and returns when it is on the disk. Must be called within a tokio runtime of several threads, as this
     /// one waits for the disk meanwhile.
     ///

@@ -61,7 +61,8 @@ impl Unsent {
     /// The socket has taken so many bytes of a frame; whether these were its last.
     pub(super) fn sent(&self, bytes: usize, last: bool) {
         let mut queue = self.queue();
-        queue.cost -= bytes + if last { FRAME_COST + FRAME_PLACE } else { 0 };
+        let frame = if last { FRAME_COST + FRAME_PLACE } else { 0 };
+        queue.cost = queue.cost.saturating_sub(bytes + frame);
         if queue.cost < MAX_UNSENT {
             Self::wake(queue);
         }
