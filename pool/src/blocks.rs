@@ -145,17 +145,20 @@ impl Blocks {
         blocks.sort_by_key(|(_, found)| found.height); // one stands on another below it
         let mut wrong: Vec<String> =
             wrong.iter().map(|file| format!("a found block's file is not as it should be: {file}")).collect();
-        for (file, found) in blocks {
-            if let Err(error) = self.adopt(&found) {
+        // Sent first: what the ledger needs of the log may take seconds to read.
+        for (file, found) in &blocks {
+            info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
+            if self.list(found) {
+                let sending = self.send(found.clone(), watch::channel(()).1);
+                self.forget_when_answered(sending, Some(file.clone()));
+            }
+        }
+        for (file, found) in &blocks {
+            if let Err(error) = self.adopt(found) {
                 wrong.push(format!(
                     "a found block cannot be taken into the ledger: {}: {error}",
                     file.display()
                 ));
-            }
-            info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
-            if self.list(&found) {
-                let sending = self.send(found, watch::channel(()).1);
-                self.forget_when_answered(sending, Some(file));
             }
         }
         let [first, others @ ..] = &*wrong else { return Ok(()) };

@@ -294,19 +294,18 @@ impl Net {
             peer.known.insert(txid_key(&txid));
         });
         self.settle(&txid);
-        if self.relay.has(&txid) {
+        if self.relay.has(&txid) || self.relay.judging.contains(&tx.compute_wtxid()) {
             return;
         }
         self.with(id, |peer| peer.last_tx = now);
         self.have_judged(id, txid, tx);
     }
 
-    /// Hands a transaction to the chain.
+    /// Hands a transaction to the chain. An orphan also while it is there: what it waited for may have come since.
     fn have_judged(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
-        if self.relay.judging.insert(tx.compute_wtxid()) {
-            self.with(id, |peer| peer.judging += 1);
-            self.actions.push(Action::Tx(id, txid, tx));
-        }
+        self.relay.judging.insert(tx.compute_wtxid());
+        self.with(id, |peer| peer.judging += 1);
+        self.actions.push(Action::Tx(id, txid, tx));
     }
 
     /// Whether a peer's next transaction has to wait, and with it what the peer said behind: a refused one costs its sender
