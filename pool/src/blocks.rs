@@ -146,10 +146,11 @@ impl Blocks {
         let mut wrong: Vec<String> =
             wrong.iter().map(|file| format!("a found block's file is not as it should be: {file}")).collect();
         // Sent first: what the ledger needs of the log may take seconds to read.
+        let blocks: Vec<_> = blocks.into_iter().map(|(file, found)| (file, Arc::new(found))).collect();
         for (file, found) in &blocks {
             info!(height = found.height, hash = %found.hash, "submitting a block of an earlier run again");
             if self.list(found) {
-                let sending = self.send(found.clone(), watch::channel(()).1);
+                let sending = self.send(Arc::clone(found), watch::channel(()).1);
                 self.forget_when_answered(sending, Some(file.clone()));
             }
         }
@@ -190,7 +191,7 @@ impl Blocks {
         }
         // A node may have it when this process is killed, so a file is written before; the disk may take its time.
         let (writing, on_disk) = watch::channel(());
-        let sending = self.send(found, on_disk);
+        let sending = self.send(Arc::new(found), on_disk);
         let found = &sending.found;
         let written = tokio::task::block_in_place(|| self.spool.write(found));
         drop(writing);
@@ -211,8 +212,7 @@ impl Blocks {
     }
 
     /// Begins to submit, once `on_disk` is closed.
-    fn send(self: &Arc<Self>, found: Found, on_disk: watch::Receiver<()>) -> Sending {
-        let found = Arc::new(found);
+    fn send(self: &Arc<Self>, found: Arc<Found>, on_disk: watch::Receiver<()>) -> Sending {
         let mut attempts: JoinSet<()> = JoinSet::new();
         for index in 0..self.nodes.len() {
             let (blocks, found, mut on_disk) = (Arc::clone(self), Arc::clone(&found), on_disk.clone());

@@ -294,16 +294,18 @@ impl Net {
             peer.known.insert(txid_key(&txid));
         });
         self.settle(&txid);
-        if self.relay.has(&txid) || self.relay.judging.contains(&tx.compute_wtxid()) {
+        if self.relay.has(&txid) {
             return;
         }
-        self.with(id, |peer| peer.last_tx = now);
-        self.have_judged(id, txid, tx);
+        let is_new = self.relay.judging.insert(tx.compute_wtxid());
+        if is_new {
+            self.with(id, |peer| peer.last_tx = now);
+            self.have_judged(id, txid, tx);
+        }
     }
 
-    /// Hands a transaction to the chain. An orphan also while it is there: what it waited for may have come since.
+    /// Hands a transaction to the chain.
     fn have_judged(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
-        self.relay.judging.insert(tx.compute_wtxid());
         self.with(id, |peer| peer.judging += 1);
         self.actions.push(Action::Tx(id, txid, tx));
     }
@@ -378,6 +380,8 @@ impl Net {
     /// Offers orphans again whose parents came.
     pub(super) fn retry_orphans(&mut self) {
         while let Some((txid, tx, from)) = self.relay.orphans.next_to_try() {
+            // Also while it is with the chain: what it waited for may have come since.
+            self.relay.judging.insert(tx.compute_wtxid());
             self.have_judged(PeerId(from), txid, tx);
         }
     }

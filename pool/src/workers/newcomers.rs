@@ -17,8 +17,7 @@ use super::NotTaken;
 const NAMES: Allowance = Allowance { of_one: 4096.0, of_many: 100_000.0 };
 /// Payout addresses: a farm has one, and of those who share an IPv4 address or an IPv6 network few begin on one day.
 /// Each address that is owed something takes 65 bytes in every block's record from then on, and some time in every
-/// template. A host that makes them up for a year brings 23,000 and 1.5 MB a block; as
-/// many as names would be 1.5 million.
+/// template. A host that makes them up for a year brings 23,000 and 1.5 MB a block; as many as names would be 1.5 million.
 const ADDRESSES: Allowance = Allowance { of_one: 64.0, of_many: 4096.0 };
 /// Seconds in which so many more may come.
 const DAY: f64 = 86_400.0;

@@ -1,8 +1,8 @@
 //! A device: one persona at one peer id.
 //!
 //! Here: its making, its homes, its session at its own home. Not here: what happens when that is lost
-//! ([`super::listen`]), what it asks homes for; each subject has a file with `impl Device`. The peer id is new each time, and never the persona's key:
-//! homes cannot tell which personas belong to one person.
+//! ([`super::listen`]), what it asks homes for; each subject has a file with `impl Device`. The peer id is new each time,
+//! and never the persona's key: homes cannot tell which personas belong to one person.
 //! Path: method → [`super::driver`] → home → verified → folder → result; what a home tells → verified → [`Told`].
 
 use std::collections::HashSet;

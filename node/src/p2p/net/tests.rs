@@ -78,6 +78,14 @@ impl Stage {
         }
     }
 
+    /// The chain makes blocks with these headers active.
+    fn connect(&mut self, headers: &[(BlockHash, Header)]) {
+        for (_, header) in headers {
+            let block = Arc::new(Block { header: *header, txdata: vec![] });
+            self.net.chain_says(FromChain::Connected(block), self.now);
+        }
+    }
+
     fn pass(&mut self, time: Micros) {
         self.now += time;
         self.net.tick(self.now);
@@ -315,9 +323,8 @@ fn who_wants_headers_gets_new_blocks_as_headers_and_others_as_hashes() {
     let (old, new) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound));
     stage.say(new, Message::SendHeaders);
     let headers = headers_on(&genesis(), 2, 1);
-    let connect = |stage: &mut Stage, header: &Header| {
-        let block = Arc::new(Block { header: *header, txdata: vec![] });
-        stage.net.chain_says(FromChain::Connected(block), stage.now);
+    let connect = |stage: &mut Stage, header: &(BlockHash, Header)| {
+        stage.connect(std::slice::from_ref(header));
         stage.net.flush(stage.now);
         stage.actions()
     };
@@ -332,7 +339,7 @@ fn who_wants_headers_gets_new_blocks_as_headers_and_others_as_hashes() {
         );
     }
     stage.actions();
-    for (_, header) in &headers {
+    for header in &headers {
         let actions = connect(&mut stage, header);
         let kinds: Vec<(PeerId, String)> = actions
             .iter()

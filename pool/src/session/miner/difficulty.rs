@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use iop_mining::vardiff::{Aim, Vardiff};
 use iop_stratum::difficulty::Difficulty;
 
-use super::Miner;
+use super::{Miner, Sent};
 use crate::config::DifficultyBounds;
 
 /// A difficulty so many times greater or less than that of the last job does not wait for the next one.
@@ -51,8 +51,7 @@ impl Miner {
     /// there is one.
     fn on_retarget(&mut self) -> bool {
         let Some(last) = self.sent.back().filter(|last| !last.job.tip.is_retired()) else { return false };
-        let wanted = last.job.share_difficulty(self.wanted());
-        let change = wanted.get() / last.difficulty.get();
+        let (wanted, change) = self.change(last);
         if change > 1.0 / BIG_CHANGE && change < BIG_CHANGE {
             return false;
         }
@@ -69,12 +68,15 @@ impl Miner {
         }
     }
 
+    /// What shares of a job should have by now, and how many times as much that is as it was sent with.
+    fn change(&self, sent: &Sent) -> (Difficulty, f64) {
+        let wanted = sent.job.share_difficulty(self.wanted());
+        (wanted, wanted.get() / sent.difficulty.get())
+    }
+
     /// Whether shares come for a job that is far easier than they should be: the harder one was not sent yet.
     fn is_too_easy(&self) -> bool {
-        self.sent.back().is_some_and(|last| {
-            let wanted = last.job.share_difficulty(self.wanted());
-            wanted.get() >= last.difficulty.get() * BIG_CHANGE
-        })
+        self.sent.back().is_some_and(|last| self.change(last).1 >= BIG_CHANGE)
     }
 
     /// A share was accepted.

@@ -132,10 +132,7 @@ fn weak_headers_count_also_where_strong_ones_come_between() {
     let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
     let main = headers_on(&genesis(), 2_000, 1);
     stage.give_headers(honest, &main);
-    for (_, header) in &main {
-        let connected = Arc::new(Block { header: *header, txdata: vec![] });
-        stage.net.chain_says(FromChain::Connected(connected), stage.now);
-    }
+    stage.connect(&main);
     for salt in 2..=13 {
         stage.give_headers(hostile, &headers_on(&genesis(), 1_999, salt));
         stage.give_headers(hostile, &main[1_999..]);
@@ -151,10 +148,7 @@ fn weak_headers_count_whichever_message_brings_them() {
     let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
     let main = headers_on(&genesis(), 10, 1);
     stage.give_headers(honest, &main);
-    for (_, header) in &main {
-        let connected = Arc::new(Block { header: *header, txdata: vec![] });
-        stage.net.chain_says(FromChain::Connected(connected), stage.now);
-    }
+    stage.connect(&main);
     let coinbase = Params::regtest().genesis.block().txdata[0].clone();
     for salt in 0..20_000 {
         let (hash, header) = headers_on(&genesis(), 1, 1_000 + salt)[0];
@@ -226,8 +220,7 @@ fn a_branch_that_an_operator_reconsiders_is_downloaded_again() {
     let best = stage.net.tree.best();
     assert_eq!(stage.net.tree.get(best).height, 0);
     stage.net.chain_says(FromChain::Reconsidered(headers[0].0), stage.now);
-    let (_, block) = block_of(&headers[0].1);
-    stage.net.chain_says(FromChain::Connected(block), stage.now);
+    stage.connect(&headers[..1]);
     let best = stage.net.tree.best();
     assert_eq!(stage.net.tree.get(best).height, 40);
     assert!(

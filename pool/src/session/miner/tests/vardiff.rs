@@ -76,8 +76,8 @@ fn silence_brings_an_easier_job_down_to_the_least_that_the_miner_can() {
         told.extend(heard(&mut miner));
     }
     assert_eq!(methods(&told[..2]), ["mining.set_difficulty", "mining.notify"]);
-    let last = told.iter().rfind(|line| line["method"] == "mining.set_difficulty").unwrap();
-    assert!(is_about(&last["params"][0], EASY / 2.0), "{last}");
+    let last = last_told(&told).unwrap();
+    assert!(is_about(last, EASY / 2.0), "{last}");
     assert!(told.len() <= 6, "in few steps: {told:?}");
 }
 
@@ -86,10 +86,7 @@ fn wishes_that_alternate_do_not_keep_a_machine_at_the_least_difficulty() {
     let mut pool = varying();
     let job = pool.job(Pool::hard_template(1));
     let (mut miner, user) = (pool.ready(), pool.user());
-    let told = |said: &[Value]| {
-        let last = said.iter().rfind(|line| line["method"] == "mining.set_difficulty");
-        last.map(|line| line["params"][0].as_f64().unwrap())
-    };
+    let told = |said: &[Value]| last_told(said).map(|difficulty| difficulty.as_f64().unwrap());
     let mut said = Vec::new();
     for (number, share) in (0u32..).zip(shares(&miner, &user, &job, 99)) {
         if number % 3 == 0 {
@@ -112,6 +109,11 @@ fn wishes_that_alternate_do_not_keep_a_machine_at_the_least_difficulty() {
     pool.job(Pool::hard_template(2));
     said.extend(pool.tell(&mut miner));
     assert!((told(&said).unwrap() / EASY - 128.0).abs() < 0.01);
+}
+
+/// The difficulty that a client was told last, if it was told one.
+fn last_told(said: &[Value]) -> Option<&Value> {
+    said.iter().rfind(|line| line["method"] == "mining.set_difficulty").map(|line| &line["params"][0])
 }
 
 /// A wish for one of two difficulties that are far from each other, as often as it may be asked.
@@ -145,8 +147,8 @@ fn wishes_before_the_first_share_leave_vardiff_its_numbers() {
     }
     let easy = Arc::clone(&miner.sent.back().unwrap().job);
     let said = flood(&mut miner, &user, &easy, 6);
-    let told = said.iter().rfind(|line| line["method"] == "mining.set_difficulty").expect("a harder job");
-    assert!(told["params"][0].as_f64().unwrap() > EASY * 4.0, "{said:?}");
+    let told = last_told(&said).expect("a harder job");
+    assert!(told.as_f64().unwrap() > EASY * 4.0, "{said:?}");
     // With the next work a machine may ask again.
     let count = miner.sent.len();
     pool.job(Pool::hard_template(1));
@@ -165,8 +167,8 @@ fn a_wish_that_brought_no_job_holds_when_a_far_easier_share_comes() {
     say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 64.0]}));
     assert!(holds(&miner, &easy), "it has asked too often");
     let said = flood(&mut miner, &user, &easy, 1);
-    let told = said.iter().rfind(|line| line["method"] == "mining.set_difficulty").expect("a harder job");
-    assert!(is_about(&told["params"][0], EASY * 64.0), "{said:?}");
+    let told = last_told(&said).expect("a harder job");
+    assert!(is_about(told, EASY * 64.0), "{said:?}");
 }
 
 #[test]
