@@ -1,16 +1,17 @@
-//! The rules alone: the registry there and back, and merkle roots.
+//! The rules alone: the registry there and back, merkle roots, and the scripts of one large transaction.
 
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
 
-use bitcoin::Block;
+use bitcoin::{Block, ScriptBuf, Transaction, TxIn, TxOut, absolute, transaction};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use iop_benches::synth::chain::Chain;
 use iop_benches::synth::load::Load;
 use iop_benches::synth::{Shape, network};
 use iop_consensus::license::registry::Registry;
 use iop_consensus::merkle;
+use iop_consensus::script::{TxVerifier, flag};
 
 /// Blocks whose licenses are counted, beyond a whole window.
 const BLOCKS: usize = 2_500;
@@ -49,5 +50,31 @@ fn merkle_root(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, registry, merkle_root);
+/// A transaction's inputs, each with a signature that fails early, so that nothing is timed but what all inputs cost. The
+/// largest fills a block.
+fn scripts(criterion: &mut Criterion) {
+    // OP_0 <key> OP_CHECKSIG OP_NOT
+    let spent = [&[0x00, 0x21, 0x02][..], &[7; 32], &[0xac, 0x91]].concat();
+    let spent = TxOut { script_pubkey: ScriptBuf::from_bytes(spent), ..TxOut::NULL };
+    let mut group = criterion.benchmark_group("scripts of one transaction");
+    group.sample_size(10);
+    for inputs in [100, 400, 1_000, 24_000] {
+        let tx = Transaction {
+            version: transaction::Version::ONE,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![TxIn::default(); inputs],
+            output: vec![],
+        };
+        group.throughput(Throughput::Elements(inputs as u64));
+        group.bench_function(format!("{inputs} inputs"), |bencher| {
+            bencher.iter(|| {
+                let verifier = TxVerifier::new(&tx);
+                (0..inputs).for_each(|input| verifier.verify(input, &spent, flag::CONSENSUS).unwrap());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, registry, merkle_root, scripts);
 criterion_main!(benches);

@@ -2,7 +2,7 @@
 //!
 //! Lives here: [`surely_valid`], which says yes to a pay-to-public-key-hash input of the exact usual form with a valid
 //! signature, and to nothing else, and [`signed_for`], which does so before the coin is known. They never say no:
-//! whatever they do not say yes to is the interpreter's to judge ([`crate::script::verify_input`]). So they can only err
+//! whatever they do not say yes to is the interpreter's to judge ([`crate::script::TxVerifier`]). So they can only err
 //! by a yes, and every condition below is one under which the interpreter says yes under any flags of a block. It saves
 //! the interpreter's reading and hashing of the whole transaction for each input.
 
@@ -93,7 +93,6 @@ fn push(script: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use bitcoin::consensus::serialize;
     use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, SecretKey};
     use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, TxIn, TxOut, Witness, absolute, transaction};
     use proptest::prelude::*;
@@ -211,7 +210,7 @@ mod tests {
                 script_pubkey: ScriptBuf::new_p2pkh(&PubkeyHash::from_byte_array(hash)),
             });
             for flags in all_flags() {
-                let judge = |output| script::verify_input(&tx, &serialize(&tx), inputs - 1, output, flags);
+                let judge = |output| script::verify_input(&tx, inputs - 1, output, flags);
                 prop_assert!(!yes || judge(&output).is_ok(), "{spoil:?} under {flags:x}");
                 prop_assert!(signed.as_ref().is_none_or(|output| judge(output).is_ok()), "{spoil:?} under {flags:x}");
             }
@@ -243,7 +242,7 @@ mod tests {
         tx.input[0].script_sig = pushes(&[&sig, &public]).into();
         let output = TxOut { value: Amount::from_sat(1), script_pubkey: script };
         assert!(surely_valid(&tx, 0, &output.script_pubkey));
-        assert!(script::verify_input(&tx, &serialize(&tx), 0, &output, all_flags()[0]).is_ok());
+        assert!(script::verify_input(&tx, 0, &output, all_flags()[0]).is_ok());
         // A hash in the script that is the signature is removed from what is signed: never judged here.
         assert!(!surely_valid(&tx, 0, Script::from_bytes(&[0x51])));
         assert!(!surely_valid(&tx, 1, &output.script_pubkey));

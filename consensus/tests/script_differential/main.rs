@@ -1,4 +1,5 @@
-//! Our script interpreter against `libbitcoinconsensus`: the same verdict on any script under any consensus flags.
+//! Our script interpreter, and [`TxVerifier`], against `libbitcoinconsensus`: the same verdict on any script under any
+//! consensus flags.
 //!
 //! Cases are spends of the known forms, well signed, and then often damaged; and scripts of random operations. What is
 //! signed is computed by the `bitcoin` crate, so that a wrong digest of ours does not agree with itself.
@@ -10,8 +11,8 @@ mod maker;
 
 use std::collections::BTreeMap;
 
-use iop_consensus::script::flag;
 use iop_consensus::script::interpreter::{SpendingTx, verify};
+use iop_consensus::script::{TxVerifier, flag};
 use maker::Maker;
 
 /// Every set of the six consensus flags in which WITNESS comes with P2SH.
@@ -36,7 +37,10 @@ fn both_interpreters_agree_under_every_set_of_consensus_flags() {
     for number in 0..cases {
         let case = maker.case();
         let bytes = bitcoin::consensus::serialize(&case.tx);
-        let spending = SpendingTx::new(&case.tx);
+        let (spending, judge) = (SpendingTx::new(&case.tx), TxVerifier::new(&case.tx));
+        if bytes.len() * case.tx.input.len() > 8 << 20 {
+            *seen.entry("large".into()).or_default() += 1;
+        }
         // All sets for some cases, three for the others: most of the time is spent on signatures.
         let tried =
             if number % 16 == 0 { sets.clone() } else { vec![flag::CONSENSUS, 0, maker.dice.pick(&sets)] };
@@ -45,8 +49,9 @@ fn both_interpreters_agree_under_every_set_of_consensus_flags() {
             let script = case.spent.script_pubkey.as_bytes();
             let amount = case.spent.value.to_sat();
             let theirs = bitcoinconsensus::verify_with_flags(script, amount, &bytes, None, case.input, flags);
+            let judged = judge.verify(case.input, &case.spent, flags);
             assert!(
-                ours.is_ok() == theirs.is_ok(),
+                ours.is_ok() == theirs.is_ok() && judged.is_ok() == theirs.is_ok(),
                 "case {number} of seed {seed}, flags {flags:#x}: {ours:?} here, {theirs:?} there\n{:?}\n{}",
                 case.spent,
                 hex::encode(&bytes)
@@ -65,5 +70,6 @@ fn both_interpreters_agree_under_every_set_of_consensus_flags() {
     // The cases reach the rules: both verdicts are common, and most errors come up.
     assert!(seen["Ok(())"] > cases / 5, "{seen:?}");
     assert!(seen["standard"] > cases / 20, "{seen:?}");
+    assert!(seen["large"] > cases / 200, "{seen:?}");
     assert!(seen.len() > 20, "{seen:?}");
 }

@@ -8,6 +8,7 @@ use bitcoin::{
 use iop_consensus::address::Address;
 use iop_consensus::license::{admin as actions, coinbase as license};
 use iop_consensus::params::Params;
+use iop_consensus::script::interpreter::{self, SpendingTx};
 use iop_consensus::script::{self as scripts, ScriptReader};
 use iop_consensus::wire::{read_block, read_transaction};
 
@@ -112,7 +113,9 @@ pub(crate) fn spend(data: &[u8]) {
     let (csv, segwit) = (choice & 2 != 0, choice & 4 != 0);
     let time = if choice & 1 != 0 || segwit { u32::MAX } else { 0 };
     let flags = scripts::flags(time, csv, segwit);
-    let verdict = scripts::verify_input(&tx, &serialize(&tx), 0, &spent, flags);
+    let verdict = scripts::verify_input(&tx, 0, &spent, flags);
+    let ours = interpreter::verify(&SpendingTx::new(&tx), 0, &spent, flags);
+    assert_eq!(verdict.is_ok(), ours.is_ok(), "the interpreters differ: {ours:?}");
     // A bare push of zero or of nothing leaves false.
     if script_sig.is_empty() && matches!(spent.script_pubkey.as_bytes(), [] | [0]) {
         assert!(verdict.is_err());

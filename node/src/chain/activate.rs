@@ -3,10 +3,8 @@
 //! A block that breaks a rule is marked, and the next best branch is tried.
 
 use std::cmp::Reverse;
-use std::sync::LazyLock;
 use std::time::Instant;
 
-use bitcoin::consensus::encode::serialize;
 use bitcoin::{Block, BlockHash, Transaction};
 use iop_consensus::address::Address;
 use iop_consensus::ancestors::Ancestors;
@@ -17,7 +15,7 @@ use iop_consensus::license::registry::Registry;
 use iop_consensus::license::{admin, coinbase};
 use iop_consensus::p2pkh;
 use iop_consensus::params::Params;
-use iop_consensus::script::{self, ScriptFailure};
+use iop_consensus::script::{ScriptFailure, TxVerifier};
 use rayon::prelude::*;
 use tracing::{debug, error, info, warn};
 
@@ -49,14 +47,14 @@ impl ScriptRunner for Parallel<'_> {
         }
         let left: Vec<&TxScripts<'_>> = txs.iter().filter(|check| !self.is_verified(check)).collect();
         left.into_par_iter().try_for_each(|check| {
-            let serialized = LazyLock::new(|| serialize(check.tx));
+            let verifier = TxVerifier::new(check.tx);
             check.spent.par_iter().enumerate().try_for_each(|(input, coin)| {
                 let script = &coin.output.script_pubkey;
                 let known = self.signed.and_then(|signed| signed.is_signed(check.place, input, script));
                 if known.unwrap_or_else(|| p2pkh::surely_valid(check.tx, input, script)) {
                     return Ok(());
                 }
-                script::verify_input(check.tx, &serialized, input, &coin.output, check.flags)
+                verifier.verify(input, &coin.output, check.flags)
             })
         })
     }

@@ -178,7 +178,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use iop_consensus::params::networks::devnet_keys;
-    use iop_consensus::script::ScriptCheck;
+    use iop_consensus::script::verify_input;
 
     fn admin() -> LicenseKey {
         let [(_, admin), ..] = devnet_keys();
@@ -226,15 +226,17 @@ mod tests {
                         script_pubkey: key.address().script_pubkey(),
                     })
                     .collect();
-                verify(&built.tx, spent);
+                verify(&built.tx, &spent);
             }
         }
     }
 
     /// By the chain's own interpreter.
-    fn verify(tx: &Transaction, spent: Vec<TxOut>) {
+    fn verify(tx: &Transaction, spent: &[TxOut]) {
         const P2SH_AND_DERSIG: u32 = 1 | 4;
-        ScriptCheck { tx, spent, flags: P2SH_AND_DERSIG }.run().unwrap();
+        for (input, output) in spent.iter().enumerate() {
+            verify_input(tx, input, output, P2SH_AND_DERSIG).unwrap();
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bitcoin::{OutPoint, Transaction, TxOut, Txid};
 use iop_consensus::ancestors::median_time_past;
 use iop_consensus::coins::Coin;
 use iop_consensus::script::interpreter::{ScriptError, SpendingTx, verify};
-use iop_consensus::script::{self, ScriptCheck, flag};
+use iop_consensus::script::{self, TxVerifier, flag};
 use iop_consensus::tx;
 use rayon::prelude::*;
 use tracing::error;
@@ -23,10 +23,6 @@ use super::policy::{
 };
 use super::{Accepted, Mempool, Reject, Tip};
 use crate::storage::StorageError;
-
-/// With more inputs than this a transaction's scripts do not run in the block's interpreter on their way in, only in
-/// the block: that one reads the whole transaction anew for each input, a tenth of a second for this many.
-const MAX_DOUBLE_CHECKED_INPUTS: usize = 1_000;
 
 /// How a transaction comes.
 #[derive(Clone, Copy)]
@@ -228,7 +224,7 @@ impl Mempool {
         }
         let replaced = self.check_replacement(tx, fee, entry.vsize, &conflicts)?;
         tx::check_inputs(tx, &spend.coins, height + 1).map_err(Reject::Rule)?;
-        entry.verified = check_scripts(&spend)?;
+        check_scripts(&spend)?;
         Ok(Candidate { entry, replaced })
     }
 
@@ -285,24 +281,19 @@ fn signed_fee(tx: &Transaction, coins: &[Coin]) -> i64 {
     i64::try_from(fee).unwrap_or(i64::MAX)
 }
 
-/// Runs all scripts; says whether they ran in the block's interpreter too.
-fn check_scripts(spend: &Spend<'_>) -> Result<bool, Reject> {
+/// Runs all scripts, under the rules of relay and as a block's.
+fn check_scripts(spend: &Spend<'_>) -> Result<(), Reject> {
     if let Some((index, error)) = first_failure(spend, flag::STANDARD) {
         return Err(script_reject(spend, index, error));
     }
-    if spend.tx.input.len() > MAX_DOUBLE_CHECKED_INPUTS {
-        return Ok(false);
-    }
-    let spent = spend.coins.iter().map(|coin| coin.output.clone()).collect();
-    let check = ScriptCheck { tx: spend.tx, spent, flags: flag::CONSENSUS };
-    let serialized = check.serialized();
-    let passed =
-        (0..check.spent.len()).into_par_iter().try_for_each(|input| check.run_input(&serialized, input));
-    passed.map_err(|failure| {
-        error!("the interpreters differ, please report it: {failure}");
-        Reject::Rule(failure.into())
-    })?;
-    Ok(true)
+    let verifier = TxVerifier::new(spend.tx);
+    let coins = spend.coins.par_iter().enumerate();
+    coins.try_for_each(|(input, coin)| verifier.verify(input, &coin.output, flag::CONSENSUS)).map_err(
+        |failure| {
+            error!("the interpreters differ, please report it: {failure}");
+            Reject::Rule(failure.into())
+        },
+    )
 }
 
 /// The first input, in order, that fails under these flags.

@@ -81,8 +81,6 @@ pub struct Entry {
     pub descendants: Totals,
     /// Whether an input is the output of a coinbase.
     pub(super) spends_coinbase: bool,
-    /// Whether its scripts passed the block's own interpreter under all soft forks.
-    pub(super) verified: bool,
     pub(super) parents: BTreeSet<Slot>,
     pub(super) children: BTreeSet<Slot>,
     /// Memory that it takes, links aside, bytes.
@@ -107,7 +105,6 @@ impl Entry {
             ancestors: own,
             descendants: own,
             spends_coinbase: false,
-            verified: false,
             parents: BTreeSet::new(),
             children: BTreeSet::new(),
             usage: usage(&tx),

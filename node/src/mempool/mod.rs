@@ -194,10 +194,10 @@ impl Mempool {
                 .any(|id| self.get(id).is_some_and(Entry::signals_replacement))
     }
 
-    /// Whether exactly this transaction, witness and all, waits here, and its scripts passed the block's interpreter
-    /// under all soft forks. `txid` is its id.
+    /// Whether exactly this transaction, witness and all, waits here; then its scripts passed as a block's under all soft
+    /// forks. `txid` is its id.
     pub fn has_verified(&self, tx: &Transaction, txid: &Txid) -> bool {
-        let Some(entry) = self.get(txid).filter(|entry| entry.verified) else { return false };
+        let Some(entry) = self.get(txid) else { return false };
         // Without a witness both ids are the same, and nothing needs to be hashed.
         let has_witness = tx.input.iter().any(|input| !input.witness.is_empty());
         entry.wtxid.to_raw_hash()

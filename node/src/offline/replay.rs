@@ -11,7 +11,7 @@ use iop_consensus::block::SoftForks;
 use iop_consensus::coins::{Coin, CoinMap, CoinView};
 use iop_consensus::connect::{self, Change, Connected, Context, ScriptRunner, TxScripts};
 use iop_consensus::license::registry::Registry;
-use iop_consensus::script::{ScriptFailure, verify_input};
+use iop_consensus::script::{ScriptFailure, TxVerifier};
 use iop_consensus::versionbits::Cache;
 use rayon::prelude::*;
 
@@ -74,10 +74,9 @@ struct AllCores;
 impl ScriptRunner for AllCores {
     fn run(&self, txs: &[TxScripts<'_>]) -> Result<(), ScriptFailure> {
         txs.par_iter().try_for_each(|check| {
-            let serialized = bitcoin::consensus::serialize(check.tx);
-            check.spent.par_iter().enumerate().try_for_each(|(input, coin)| {
-                verify_input(check.tx, &serialized, input, &coin.output, check.flags)
-            })
+            let verifier = TxVerifier::new(check.tx);
+            let spent = check.spent.par_iter().enumerate();
+            spent.try_for_each(|(input, coin)| verifier.verify(input, &coin.output, check.flags))
         })
     }
 }

@@ -1,9 +1,10 @@
-//! The script interpreter for relay: all of the reference's flags, and an error per rule (`VerifyScript`).
+//! Our script interpreter: all of the reference's flags, and an error per rule (`VerifyScript`).
 //!
 //! Lives here: an input's check from its script over the output's to redeem and witness scripts. The stack machine is
 //! in `machine.rs` with its operations in `ops.rs`, signatures in `signature.rs`, what they sign in `sighash.rs`.
-//! Does not live here: the verdict on blocks, which is [`super::verify_input`]'s. A differential test holds both
-//! together: under the consensus flags they never differ.
+//! Does not live here: who judges a block's transaction, which [`super::TxVerifier`] says: this only where
+//! `libbitcoinconsensus` takes too long. A differential test holds both together: under the consensus flags they never
+//! differ.
 
 mod error;
 mod machine;
