@@ -1,15 +1,15 @@
 //! The entries, who spends whom, and the orders in which they are looked at.
 //!
 //! Lives here: adding and removing with every total and index kept right, and the walks over ancestors and descendants.
-//! Does not live here: who may come in and who must go. Each change touches the relatives of one entry, so it takes
-//! their number times a logarithm of the pool's size.
+//! Does not live here: who may come in and who must go. Each change touches the relatives of the entries that it is for, so
+//! it takes their number times a logarithm of the pool's size.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bitcoin::{OutPoint, Transaction, Txid};
 
-use super::entry::{Entry, Slot};
+use super::entry::{Entry, Slot, Totals};
 use super::fee::Score;
 
 /// All entries.
@@ -107,27 +107,22 @@ impl Graph {
         found
     }
 
-    /// Adds an entry. It may have children already, when a block is taken back.
+    /// Adds an entry. Where it has children already, when a block is taken back, they stay unknown to it until
+    /// [`Graph::adopt`].
     pub(super) fn add(&mut self, mut entry: Entry) -> Slot {
         entry.parents = self.parents_of(&entry.tx);
         let ancestors = self.ancestors_through(&entry.parents);
         entry.ancestors = entry.own();
         ancestors.iter().for_each(|slot| entry.ancestors.add(self.get(*slot).own()));
-        let (own, parents, txid) = (entry.own(), entry.parents.clone(), entry.txid);
+        let (own, parents) = (entry.own(), entry.parents.clone());
         self.usage += entry.full_usage();
         self.vsize += entry.vsize;
-        let outputs = entry.tx.output.len() as u32;
         let slot = self.place(entry);
         for parent in parents {
             self.get_mut(parent).children.insert(slot);
         }
         for ancestor in ancestors {
             self.change(ancestor, |entry| entry.descendants.add(own));
-        }
-        let spenders = (0..outputs).filter_map(|vout| self.spender(&OutPoint { txid, vout }));
-        let children: BTreeSet<Slot> = spenders.collect();
-        if !children.is_empty() {
-            self.adopt(slot, children);
         }
         slot
     }
@@ -147,29 +142,45 @@ impl Graph {
         slot
     }
 
-    /// Gives a new entry the children that were here before it. What they had in common before stays counted once, so
-    /// the totals of all who are concerned are summed anew.
-    fn adopt(&mut self, slot: Slot, children: BTreeSet<Slot>) {
-        for child in &children {
-            let before = self.get(*child).full_usage();
-            self.get_mut(*child).parents.insert(slot);
-            self.usage += self.get(*child).full_usage() - before;
-        }
-        self.get_mut(slot).children = children;
-        for below in self.descendants(slot) {
-            let total = self.sum(below, &self.ancestors(below));
-            self.change(below, |entry| entry.ancestors = total);
-        }
-        for above in std::iter::once(slot).chain(self.ancestors(slot)) {
-            let total = self.sum(above, &self.descendants(above));
-            self.change(above, |entry| entry.descendants = total);
+    /// Gives entries that were added the children that were here before them (`UpdateTransactionsFromBlock`). `added` are in
+    /// the order in which they came; what they are to each other is known already.
+    ///
+    /// From the last to the first, each is told all that waited below it, and all that is told of it. What waited below one
+    /// that came is remembered, so nothing is walked over twice for the same entry.
+    pub(super) fn adopt(&mut self, added: &[Slot]) {
+        let mut waited_below: HashMap<Slot, HashSet<Slot>> =
+            added.iter().map(|&slot| (slot, HashSet::new())).collect();
+        for &slot in added.iter().rev() {
+            let entry = self.get(slot);
+            let (txid, outputs) = (entry.txid, entry.tx.output.len() as u32);
+            let spenders: BTreeSet<Slot> =
+                (0..outputs).filter_map(|vout| self.spender(&OutPoint { txid, vout })).collect();
+            for &child in spenders.iter().filter(|child| !waited_below.contains_key(child)) {
+                self.link(slot, child);
+            }
+            let (mut below, mut queue) = (HashSet::new(), Vec::from_iter(spenders));
+            while let Some(next) = queue.pop() {
+                match waited_below.get(&next) {
+                    Some(known) => below.extend(known),
+                    None if below.insert(next) => queue.extend(&self.get(next).children),
+                    None => {}
+                }
+            }
+            let (own, mut total) = (self.get(slot).own(), Totals::default());
+            for &descendant in &below {
+                total.add(self.get(descendant).own());
+                self.change(descendant, |entry| entry.ancestors.add(own));
+            }
+            self.change(slot, |entry| entry.descendants.add(total));
+            waited_below.insert(slot, below);
         }
     }
 
-    fn sum(&self, slot: Slot, relatives: &HashSet<Slot>) -> super::entry::Totals {
-        let mut total = self.get(slot).own();
-        relatives.iter().for_each(|slot| total.add(self.get(*slot).own()));
-        total
+    fn link(&mut self, parent: Slot, child: Slot) {
+        self.get_mut(parent).children.insert(child);
+        let before = self.get(child).full_usage();
+        self.get_mut(child).parents.insert(parent);
+        self.usage += self.get(child).full_usage() - before;
     }
 
     /// Takes one entry out; its relatives stay.
@@ -247,6 +258,12 @@ impl Graph {
 
 #[cfg(test)]
 impl Graph {
+    fn sum(&self, slot: Slot, relatives: &HashSet<Slot>) -> Totals {
+        let mut total = self.get(slot).own();
+        relatives.iter().for_each(|slot| total.add(self.get(*slot).own()));
+        total
+    }
+
     /// Panics unless every total, link, index and sum is what the transactions alone say.
     pub(super) fn assert_consistent(&self) {
         let all: Vec<Slot> = self.slots().collect();

@@ -1,8 +1,9 @@
 //! Blocks that come and go.
 //!
 //! A block takes out what it contains and whatever spends the same outputs. A block that is taken back gives its
-//! transactions to be offered again once the new branch is connected, oldest first (`UpdateMempoolForReorg`); then
-//! whatever waited and no longer fits goes: coinbases not ripe any more, lock times ahead again.
+//! transactions to be offered again once the new branch is connected, oldest first (`UpdateMempoolForReorg`); then they are
+//! told what waited below them, which counts for no limit, and whatever no longer fits goes: coinbases not ripe any more,
+//! lock times ahead again.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -85,6 +86,8 @@ impl Mempool {
                 None => self.drop_spenders(tx),
             }
         }
+        let came: Vec<Slot> = again.iter().filter_map(|txid| self.graph.find(txid)).collect();
+        self.graph.adopt(&came);
         let unfit = self.unfit(tip)?;
         self.drop_with_descendants(unfit);
         self.limit(tip.now);

@@ -160,3 +160,58 @@ fn of_a_deep_reorganisation_twenty_megabytes_are_offered_again() {
     world.finish();
     assert_eq!(world.pool.len(), 22);
 }
+
+/// Those that waited count for nobody's limit while a block's own transactions come back: what was in a block once is not
+/// kept out by somebody's chain beside it (`UpdateTransactionsFromBlock`).
+#[test]
+fn a_confirmed_child_comes_back_beside_a_full_chain_of_waiting_ones() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let spent = world.coin_of(coin);
+    let parent = world.tx(&[coin], 2, 1_000);
+    let mut child = spend(&[output(&parent, 0)], vec![1]);
+    child.output[0].value = parent.output[0].value - Amount::from_sat(500);
+    let block = world.connect(vec![parent.clone(), child.clone()]);
+    let mut last = world.tx(&[output(&parent, 1)], 1, 1_000);
+    world.must(&last);
+    for _ in 1..25 {
+        last = world.tx(&[output(&last, 0)], 1, 1_000);
+        world.must(&last);
+    }
+    world.disconnect(block, vec![spent]);
+    world.finish();
+    assert_eq!(world.pool.len(), 27);
+    assert_eq!(world.pool.get(&parent.compute_txid()).unwrap().descendants.count, 27);
+    assert_eq!(world.pool.get(&last.compute_txid()).unwrap().ancestors.count, 26);
+    assert!(world.pool.contains(&child.compute_txid()));
+}
+
+/// Waiting transactions below one block's and below another's, and below both at once.
+#[test]
+fn what_waits_is_counted_once_below_all_that_come_back() {
+    let mut world = World::new();
+    let (one, two) = (world.coin(1), world.coin(2));
+    let (first_coin, second_coin) = (world.coin_of(one), world.coin_of(two));
+    let first = world.tx(&[one], 3, 1_000);
+    let first_block = world.connect(vec![first.clone()]);
+    let first_output = world.coin_of(output(&first, 0));
+    let second = world.tx(&[two, output(&first, 0)], 2, 1_000);
+    let second_block = world.connect(vec![second.clone()]);
+    let both = world.tx(&[output(&first, 1), output(&second, 0)], 1, 1_000);
+    let below = world.tx(&[output(&second, 1)], 1, 1_000);
+    world.must(&both);
+    world.must(&below);
+    let lowest = world.tx(&[output(&both, 0), output(&below, 0), output(&first, 2)], 1, 1_000);
+    world.must(&lowest);
+    world.disconnect(second_block, vec![second_coin, first_output]);
+    world.disconnect(first_block, vec![first_coin]);
+    world.finish();
+    let counts = |tx: &Transaction| {
+        let entry = world.pool.get(&tx.compute_txid()).unwrap();
+        (entry.ancestors.count, entry.descendants.count)
+    };
+    assert_eq!(
+        [&first, &second, &both, &below, &lowest].map(counts),
+        [(1, 5), (2, 4), (3, 2), (3, 2), (5, 1)]
+    );
+}
