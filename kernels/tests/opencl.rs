@@ -50,8 +50,15 @@ fn devices_may_be_asked_for_by_many_threads_at_once() {
 #[test]
 fn every_device_finds_what_the_scalar_kernel_finds() {
     for device in devices() {
-        let shape =
-            |vector, versions, group, batches, multiply| Shape { vector, versions, group, batches, multiply };
+        let shape = |vector, versions, group, batches, multiply| Shape {
+            vector,
+            versions,
+            group,
+            batches,
+            multiply,
+            sha: false,
+        };
+        let sha = |versions, batches| Shape { sha: true, ..shape(16, versions, 2, batches, 0) };
         for shape in [
             shape(1, 1, 4, 1, 0),
             shape(16, 4, 2, 1, 0),
@@ -59,7 +66,13 @@ fn every_device_finds_what_the_scalar_kernel_finds() {
             shape(2, 1, 3, 2, 1),
             shape(1, 4, 4, 1, 2),
             shape(1, 1, 4, 1, 3),
+            sha(1, 3),
+            sha(4, 2),
         ] {
+            if !shape.suits(&device) {
+                assert!(Scanner::new(&device, shape).is_err(), "{shape:?}");
+                continue;
+            }
             let mut scanner = Scanner::new(&device, shape).unwrap();
             let group = u64::from(shape.vector * shape.group * shape.batches);
             let work = Work::with_versions(&[7; 80], &[1, 2, 3, 4], Target::MAX);
@@ -83,10 +96,14 @@ fn every_device_finds_what_the_scalar_kernel_finds() {
 #[test]
 fn easy_targets_are_scanned_in_few_nonces_and_nothing_is_missed_where_a_group_finds_too_much() {
     for device in devices() {
-        for shape in [(16, 1, 16, 64), (16, 8, 16, 1), (1, 1, 64, 1)] {
-            let (vector, versions, group, batches) = shape;
-            let mut scanner =
-                Scanner::new(&device, Shape { vector, versions, group, batches, multiply: 0 }).unwrap();
+        for (vector, versions, group, batches, sha) in
+            [(16, 1, 16, 64, false), (16, 8, 16, 1, false), (1, 1, 64, 1, false), (16, 8, 4, 64, true)]
+        {
+            let shape = Shape { vector, versions, group, batches, multiply: 0, sha };
+            if !shape.suits(&device) {
+                continue;
+            }
+            let mut scanner = Scanner::new(&device, shape).unwrap();
             let group = u64::from(vector * group * batches);
             for zeros in 0..=40_u32 {
                 // One hash in 2 to the power of `zeros`.

@@ -26,7 +26,7 @@ use crate::range::NonceRange;
 use crate::search;
 use crate::work::{Found, Target, Work};
 
-const SOURCE: &str = include_str!("scan.cl");
+const SOURCE: &str = concat!(include_str!("scan.cl"), include_str!("sha.cl"));
 
 /// Candidates that a device may write down in one launch. Where there are more, the CPU scans the range.
 const ROOM: u32 = 4096;
@@ -62,7 +62,16 @@ pub struct OpenClDevice {
     is_cpu: bool,
     /// Whether it has `cl_amd_media_ops`, of which the kernel takes the rotation.
     bitalign: bool,
+    /// Whether it is a CPU, which is this machine's, and has the SHA instructions.
+    sha: bool,
     device: Device,
+}
+
+fn cpu_has_sha() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("sha");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Drivers get ready when they are first asked for devices, and not all of them bear a second thread that asks
@@ -80,12 +89,14 @@ pub fn list() -> Result<Vec<OpenClDevice>, OpenClError> {
         let ids = at.get_devices(CL_DEVICE_TYPE_ALL).unwrap_or_default();
         for (number, id) in ids.into_iter().enumerate() {
             let device = Device::new(id);
+            let is_cpu = device.dev_type().is_ok_and(|kind| kind & CL_DEVICE_TYPE_CPU != 0);
             devices.push(OpenClDevice {
                 platform,
                 number,
                 name: device.name().unwrap_or_default().trim().to_owned(),
                 driver: device.driver_version().unwrap_or_default(),
-                is_cpu: device.dev_type().is_ok_and(|kind| kind & CL_DEVICE_TYPE_CPU != 0),
+                is_cpu,
+                sha: is_cpu && cpu_has_sha(),
                 bitalign: device
                     .extensions()
                     .is_ok_and(|all| all.split(' ').any(|one| one == "cl_amd_media_ops")),
@@ -112,6 +123,9 @@ pub struct Shape {
     /// What is done by multiplications, for devices whose multipliers would stand idle: nothing (0), additions (1), a
     /// message word's shifts as well (2), and one rotation of each (3).
     pub multiply: u32,
+    /// Whether the rounds are done by the SHA instructions of a CPU (`sha.cl`). Then a vector is of 16, and any number of
+    /// versions goes with any of batches.
+    pub sha: bool,
 }
 
 impl Shape {
@@ -124,17 +138,25 @@ impl Shape {
             && (1..=Work::MAX_VERSIONS as u32).contains(&self.versions)
             && (1..=1024).contains(&self.group)
             && (1..=64).contains(&self.batches)
-            && (self.versions == 1 || self.batches == 1)
+            && (self.versions == 1 || self.batches == 1 || self.sha)
             && self.multiply <= Self::MOST_MULTIPLIED
+            && (!self.sha || self.vector == 16)
     }
 
-    /// Shapes worth a trial. A CPU wants whole vector registers, and two streams or the shared message in its cache; a
-    /// GPU's lanes are its work items, and it has registers for one or two nonces, or one and an expanded message.
+    /// Whether a kernel can be built for it, and the device has what it asks for.
+    #[must_use]
+    pub fn suits(self, device: &OpenClDevice) -> bool {
+        self.is_valid() && (device.sha || !self.sha)
+    }
+
+    /// Shapes worth a trial. A CPU wants its SHA instructions or whole vector registers, and two streams or the shared message
+    /// in its cache; a GPU's lanes are its work items, and it has registers for one or two nonces, or one and an expanded message.
     fn candidates(is_cpu: bool) -> &'static [Self] {
         const fn shape(vector: u32, versions: u32, group: u32, batches: u32) -> Shape {
-            Shape { vector, versions, group, batches, multiply: 0 }
+            Shape { vector, versions, group, batches, multiply: 0, sha: false }
         }
         const CPU: &[Shape] = &[
+            Shape { sha: true, ..shape(16, 8, 4, 64) },
             shape(16, 1, 16, 64),
             shape(16, 8, 16, 1),
             shape(8, 8, 16, 1),
@@ -173,21 +195,26 @@ impl Scanner {
     /// Builds the kernel.
     ///
     /// # Errors
-    /// When the device or its driver refuses any step; a build error comes with the compiler's first lines.
+    /// When the device cannot run the shape, or it or its driver refuses any step; a build error comes with the compiler's
+    /// first lines.
     ///
     /// # Panics
     /// When the shape is not [valid](Shape::is_valid).
     pub fn new(device: &OpenClDevice, shape: Shape) -> Result<Self, OpenClError> {
         assert!(shape.is_valid(), "{shape:?}");
+        if !shape.suits(device) {
+            return Err(OpenClError("a shape for CPUs with SHA instructions, which this is not".to_owned()));
+        }
         let context = Context::from_device(&device.device).map_err(failed("no context"))?;
         let queue =
             CommandQueue::create_default_with_properties(&context, 0, 0).map_err(failed("no queue"))?;
         let build = |versions| {
-            let Shape { vector, group, batches, multiply, .. } = shape;
+            let Shape { vector, group, batches, multiply, sha, .. } = shape;
             let bitalign = if device.bitalign { " -D BITALIGN" } else { "" };
+            let sha = if sha { " -D SHA" } else { "" };
             let options = format!(
                 "-D VECTOR={vector} -D VERSIONS={versions} -D GROUP={group} -D BATCHES={batches} \
-                 -D MULTIPLY={multiply}{bitalign}"
+                 -D MULTIPLY={multiply}{bitalign}{sha}"
             );
             let program =
                 Program::create_and_build_from_source(&context, SOURCE, &options).map_err(|log| {

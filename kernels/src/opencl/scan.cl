@@ -6,6 +6,7 @@
 //             the second hash of the one before, so that there are two streams that do not wait for each other
 //   MULTIPLY  what is done by multiplications: nothing (0), additions (1), a message word's shifts as well (2), and one
 //             rotation of each (3)
+//   SHA       defined where sha.cl, which comes after this, takes the place of the kernel here
 // and for one device:
 //   BITALIGN  defined where it has cl_amd_media_ops. (A compiler may define that name for a device that has not.)
 // A work item tries its nonces in every version and writes down those whose last word has no bit of `zeros`.
@@ -169,6 +170,16 @@ static inline void write_down(word stands, uint nonce, uint version, uint room, 
     }
 }
 
+// header: words 16 and 17 of the second block, and what words 18 and 19 are but for the nonce.
+// midstates: for each version the state after round 3 for a nonce of 0, then the midstate.
+// one, two13 and so on: 1 and these powers of two.
+// found: how many, then nonce and version of each, at most `room` of them.
+#define SCAN                                                                                                \
+    kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))                                               \
+    void scan(constant uint *header, constant uint *midstates, uint zeros, uint first, uint first_version,  \
+              uint room, uint one, uint two13, uint two14, uint two22, uint two29, volatile global uint *found)
+
+#ifndef SHA
 #if BATCHES == 1
 // The last word of the second hash of a first one.
 static inline word last_word(struct factors by, word w0, word w1, word w2, word w3, word w4, word w5, word w6,
@@ -187,13 +198,7 @@ static inline word last_word(struct factors by, word w0, word w1, word w2, word 
 
 #endif
 
-// header: words 16 and 17 of the second block, and what words 18 and 19 are but for the nonce.
-// midstates: for each version the state after round 3 for a nonce of 0, then the midstate.
-// one, two13 and so on: 1 and these powers of two.
-// found: how many, then nonce and version of each, at most `room` of them.
-kernel __attribute__((reqd_work_group_size(GROUP, 1, 1)))
-void scan(constant uint *header, constant uint *midstates, uint zeros, uint first, uint first_version, uint room,
-          uint one, uint two13, uint two14, uint two22, uint two29, volatile global uint *found)
+SCAN
 #if BATCHES == 1
 {
     const struct factors by = {one, two13, two14, two22, two29};
@@ -277,4 +282,5 @@ void scan(constant uint *header, constant uint *midstates, uint zeros, uint firs
         }
     }
 }
+#endif
 #endif

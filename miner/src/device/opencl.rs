@@ -38,6 +38,7 @@ struct Tuned {
     group: u32,
     batches: u32,
     multiply: u32,
+    sha: bool,
 }
 
 impl OpenCl {
@@ -85,18 +86,18 @@ pub fn no_driver(found: &str) -> String {
 /// The shape that was kept, if it is for this driver and this version; else that which tuning finds.
 fn shape(device: &OpenClDevice) -> Result<Shape, OpenClError> {
     let file = format!("opencl-{}", device.name);
-    if let Some(Tuned { driver, version, vector, versions, group, batches, multiply }) = cached(&file) {
-        let shape = Shape { vector, versions, group, batches, multiply };
-        if driver == device.driver && version == env!("CARGO_PKG_VERSION") && shape.is_valid() {
+    if let Some(Tuned { driver, version, vector, versions, group, batches, multiply, sha }) = cached(&file) {
+        let shape = Shape { vector, versions, group, batches, multiply, sha };
+        if driver == device.driver && version == env!("CARGO_PKG_VERSION") && shape.suits(device) {
             return Ok(shape);
         }
     }
     info!("tuning {}: this takes some seconds, once", device.name);
     let (shape, rate) = tune(device, VERSIONS as usize)?;
     debug!("{}: {shape:?} does {rate:.0} hashes a second", device.name);
-    let Shape { vector, versions, group, batches, multiply } = shape;
+    let Shape { vector, versions, group, batches, multiply, sha } = shape;
     let (driver, version) = (device.driver.clone(), env!("CARGO_PKG_VERSION").to_owned());
-    keep(&file, &Tuned { driver, version, vector, versions, group, batches, multiply });
+    keep(&file, &Tuned { driver, version, vector, versions, group, batches, multiply, sha });
     Ok(shape)
 }
 
