@@ -174,3 +174,39 @@ fn window_counters_are_a_count_over_the_blocks() {
         }
     }
 }
+
+/// The height that a license is told is the first at which it may mine, if it mines nothing until then: found here by going
+/// there. Licenses are over their cap, too fast, or both.
+#[test]
+fn the_height_that_a_license_is_told_is_the_first_at_which_it_may_mine() {
+    for (too_fast_above, cap_change_height) in
+        [(None, 0), (Some(0), 0), (Some(WINDOW + 5), 0), (Some(0), u32::MAX)]
+    {
+        let mut params = params(cap_change_height);
+        params.license.history.too_fast_above = too_fast_above;
+        params.license.initial_licenses.push(license(4));
+        let mut registry = Registry::genesis(&params);
+        for height in 1..=WINDOW {
+            // Three have a third of the blocks each, which is the cap.
+            registry.apply(&block((height % 3) as u8, &[], &params), &params);
+        }
+        assert_eq!(registry.cap(&params), WINDOW / 3);
+        let (mut waited, mut now) = (0, 0);
+        for step in 0..300u32 {
+            let miner = (step.wrapping_mul(0x9e37_79b1) >> 20) % 3;
+            registry.apply(&block(miner as u8, &[], &params), &params);
+            for license in (0..4).map(license) {
+                let told = registry.eligibility(&license, &params).from_height.unwrap();
+                let mut later = registry.clone();
+                while later.check_may_mine(&license, &params).is_err() {
+                    later.apply(&block(4, &[], &params), &params);
+                    assert!(later.globals().height <= told + WINDOW, "never");
+                }
+                let first = later.globals().height + 1;
+                assert_eq!(told, first, "step {step}, {too_fast_above:?}, {cap_change_height}");
+                if first > registry.globals().height + 1 { waited += 1 } else { now += 1 }
+            }
+        }
+        assert!(waited > 5 && now > 5, "{waited} waited, {now} did not");
+    }
+}

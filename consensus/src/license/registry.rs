@@ -155,12 +155,18 @@ impl Registry {
         if blocks > cap {
             return Err(LicenseError::CapExceeded { license: *license, blocks, cap });
         }
-        let too_fast = params.license.history.too_fast_above.is_some_and(|above| parent > above)
-            && record.last_block >= parent - 1;
-        if too_fast {
+        if self.not_too_fast_from(record, parent + 1, params) != parent + 1 {
             return Err(LicenseError::TooFast { license: *license, last_block: record.last_block });
         }
         Ok(())
+    }
+
+    /// The first height, of this and those above, at which the license's last block is far enough below.
+    fn not_too_fast_from(&self, record: &LicenseRecord, height: u32, params: &Params) -> u32 {
+        match params.license.history.too_fast_above {
+            Some(above) if height - 1 > above => height.max(record.last_block + 3),
+            _ => height,
+        }
     }
 
     /// Whether the cap is on and the license is none that it spares.
@@ -184,10 +190,12 @@ impl Registry {
             next: next.is_ok(),
             from_height: match next {
                 Ok(()) => Some(height + 1),
-                Err(LicenseError::TooFast { last_block, .. }) => Some(last_block + 3),
-                Err(LicenseError::CapExceeded { blocks, cap, .. }) => {
-                    self.window_frees(license, blocks - cap, params)
+                Err(LicenseError::TooFast { .. }) => {
+                    Some(self.not_too_fast_from(&record, height + 1, params))
                 }
+                Err(LicenseError::CapExceeded { blocks, cap, .. }) => self
+                    .window_frees(license, blocks - cap, params)
+                    .map(|frees| self.not_too_fast_from(&record, frees, params)),
                 Err(_) => None,
             },
             remaining: if record.whitelisted {
