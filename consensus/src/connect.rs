@@ -236,7 +236,7 @@ fn apply_transactions<'b, V: CoinView>(
         if index > 0 && context.forks.csv {
             let heights: Vec<u32> = coins.iter().map(|coin| coin.height).collect();
             if !tx::sequence_locks_passed(tx, &heights, context.chain) {
-                return Err(broken(TxError::NotFinal(txid)).into());
+                return Err(broken(TxError::NotBip68Final(txid)).into());
             }
         }
         let outputs: Vec<&TxOut> = coins.iter().map(|coin| &coin.output).collect();

@@ -64,9 +64,12 @@ pub enum TxError {
         /// Index of the input.
         input: usize,
     },
-    /// Its lock time or a relative lock time has not passed.
+    /// Its lock time has not passed.
     #[error("transaction {0} is not final at this height and time")]
     NotFinal(Txid),
+    /// A relative lock time has not passed (BIP68).
+    #[error("transaction {0} spends an output before its relative lock time has passed")]
+    NotBip68Final(Txid),
     /// An output that does not exist or is spent.
     #[error("{0} does not exist or is spent")]
     MissingInput(OutPoint),
@@ -107,7 +110,7 @@ impl TxError {
             Self::DuplicateInput(_) => "bad-txns-inputs-duplicate",
             Self::CoinbaseScriptLength { .. } => "bad-cb-length",
             Self::NullInput { .. } => "bad-txns-prevout-null",
-            Self::NotFinal(_) => "bad-txns-nonfinal",
+            Self::NotFinal(_) | Self::NotBip68Final(_) => "bad-txns-nonfinal",
             Self::MissingInput(_) => "bad-txns-inputs-missingorspent",
             Self::ImmatureCoinbase { .. } => "bad-txns-premature-spend-of-coinbase",
             Self::InputsOutOfRange => "bad-txns-inputvalues-outofrange",

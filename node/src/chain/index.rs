@@ -113,13 +113,15 @@ impl BlockIndex {
             self.get_mut(parent).children.push(id);
         }
         self.by_hash.insert(hash, id);
-        if self.best_header.is_none_or(|best| self.get(best).work < self.get(id).work) {
+        let is_better = |best| self.get(best).work < self.get(id).work;
+        if !self.get(id).is_failed() && self.best_header.is_none_or(is_better) {
             self.best_header = Some(id);
         }
         id
     }
 
-    /// The header with most work; of several the one that came first (`pindexBestHeader`).
+    /// The header with most work, of those that were not known to break a rule when they were added; of several the one
+    /// that came first (`pindexBestHeader`).
     pub fn best_header(&self) -> BlockId {
         self.best_header.expect("genesis is always here")
     }

@@ -16,6 +16,7 @@ use iop_consensus::versionbits::Cache;
 use tokio::sync::watch;
 use tracing::info;
 
+use super::actor;
 use super::coins::Coins;
 use super::events::{ChainEvent, Events};
 use super::flush::Unwritten;
@@ -79,8 +80,7 @@ impl ChainState {
     ) -> Result<Self, StorageError> {
         let mut state = Self::load_idle(params, storage, options)?;
         // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
-        let now = u64::from(state.index.header(state.index.tip()).time);
-        state.activate_best_chain(None, now)?;
+        state.activate_best_chain(None, actor::now())?;
         Ok(state)
     }
 
@@ -128,10 +128,14 @@ impl ChainState {
     fn load_index(&mut self) -> Result<(), StorageError> {
         let mut records = self.storage.index()?;
         records.sort_by_key(|(_, record)| record.height);
-        for (hash, record) in records {
-            if record.height > 0 && self.index.find(&record.header.prev_blockhash).is_none() {
+        for (hash, mut record) in records {
+            let parent = self.index.find(&record.header.prev_blockhash);
+            if record.height > 0 && parent.is_none() {
                 return Err(StorageError::inconsistent("a header's parent is not in the index"));
             }
+            // While the node runs these are marked only where someone comes upon them (`LoadBlockIndexDB`).
+            let is_below_failed = parent.is_some_and(|parent| self.index.get(parent).is_failed());
+            record.failed_ancestor |= !record.failed && is_below_failed;
             let id = self.index.insert(hash, record);
             if record.failed {
                 self.index.note_failed(id);

@@ -396,3 +396,46 @@ async fn what_is_from_the_future_is_judged_by_the_clock_as_peers_correct_it() {
     drop(chain);
     thread.join().unwrap().unwrap();
 }
+
+#[test]
+fn killed_far_behind_the_node_is_still_far_behind_at_the_next_start() {
+    let mut tree = Tree::new();
+    let top = (0..20).fold(TRUNK as usize, |parent, _| tree.extend(parent, 1));
+    let dir = tempfile::tempdir().unwrap();
+    let now = actor::now();
+    let mut state = open(dir.path(), 1 << 20).unwrap();
+    for block in tree.branch(top) {
+        assert_eq!(state.submit(block, now).unwrap(), Submitted::Accepted);
+    }
+    assert!(state.is_initial_block_download(now));
+    drop(state);
+    // What was stored and not written is connected again, years after it was mined.
+    let mut state = open(dir.path(), 1 << 20).unwrap();
+    assert_eq!(tip(&state), tree.hash(top));
+    assert!(state.is_initial_block_download(now));
+}
+
+/// While the node runs, what descends from a failed block is marked where someone comes upon it; at the start all is.
+#[test]
+fn what_descends_from_a_failed_block_is_known_as_failed_at_the_next_start() {
+    let mut tree = Tree::new();
+    let bad = tree.extend_with_bad_script(TRUNK as usize);
+    let child = tree.extend(bad, 0);
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = with_trunk(&tree, dir.path(), 1 << 20);
+    let headers = [bad, child].map(|node| tree.nodes[node].block.header);
+    assert!(state.accept_headers(&headers, NOW).unwrap().refused.is_none());
+    assert_ne!(state.submit(tree.nodes[bad].block.clone(), NOW).unwrap(), Submitted::Accepted);
+    assert_eq!(tip(&state), tree.hash(TRUNK as usize));
+    assert_eq!(state.index().get(state.index().best_header()).hash, tree.hash(child));
+    drop(state);
+    let mut state = open(dir.path(), 1 << 20).unwrap();
+    assert_eq!(tip(&state), tree.hash(TRUNK as usize));
+    assert_eq!(state.index().get(state.index().best_header()).hash, tree.hash(TRUNK as usize));
+    let marked = state.index().find(&tree.hash(child)).unwrap();
+    assert!(state.index().get(marked).is_failed());
+    assert_eq!(state.submit(tree.nodes[child].block.clone(), NOW).unwrap(), Submitted::DuplicateInvalid);
+    // What is taken back is taken back for it as well.
+    assert_eq!(state.reconsider_block(&tree.hash(bad), NOW).unwrap(), Ok(()));
+    assert_eq!(state.submit(tree.nodes[bad].block.clone(), NOW).unwrap(), Submitted::DuplicateInvalid);
+}

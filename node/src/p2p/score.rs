@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use iop_consensus::error::BlockError;
+use iop_consensus::error::{BlockError, TxError};
 use tracing::warn;
 
 use super::net::Refusal;
@@ -29,11 +29,11 @@ pub(crate) fn refusal(rejection: &Rejection) -> Refusal {
     let reason = rejection.reason();
     let (code, points, final_, known) = match rejection {
         Rejection::Rule(error) => {
-            let (code, points) = rule_points(error, &reason);
+            let (code, points) = rule_points(error);
             (code, points, !error.corruption_possible() && !is_of_the_moment(error), false)
         }
         Rejection::Unsound(error) => {
-            let (code, points) = rule_points(error, &reason);
+            let (code, points) = rule_points(error);
             (code, points, false, false)
         }
         Rejection::KnownInvalid => (0, 0, true, true),
@@ -48,13 +48,17 @@ fn is_of_the_moment(error: &BlockError) -> bool {
     matches!(error, BlockError::TimeTooNew { .. })
 }
 
-fn rule_points(error: &BlockError, reason: &str) -> (u8, u32) {
+fn rule_points(error: &BlockError) -> (u8, u32) {
     match error {
         BlockError::HighHash { .. } => (INVALID, 50),
         BlockError::TimeTooOld { .. } | BlockError::TimeTooNew { .. } => (INVALID, 0),
         BlockError::BadVersion { .. } => (OBSOLETE, 0),
         BlockError::ForkBeforeCheckpoint { .. } => (CHECKPOINT, 100),
-        _ if reason == "bad-txns-nonfinal" => (INVALID, 10),
+        BlockError::Tx { error: TxError::ImmatureCoinbase { .. }, .. } => (INVALID, 0),
+        BlockError::Tx {
+            error: TxError::NoInputs | TxError::NoOutputs | TxError::NullInput { .. } | TxError::NotFinal(_),
+            ..
+        } => (INVALID, 10),
         _ => (INVALID, 100),
     }
 }
@@ -108,6 +112,9 @@ impl Bans {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bitcoin::hashes::Hash;
+    use bitcoin::{OutPoint, Txid};
+
     use super::*;
 
     #[test]
@@ -139,5 +146,14 @@ mod tests {
     fn points_are_those_of_the_reference() {
         assert_eq!(refusal(&Rejection::UnknownParent).points, 10);
         assert_eq!(refusal(&Rejection::InvalidParent).points, 100);
+        let txid = Txid::all_zeros();
+        let of_tx = |error| refusal(&Rejection::Rule(BlockError::Tx { txid, error })).points;
+        assert_eq!(of_tx(TxError::ImmatureCoinbase { outpoint: OutPoint::null(), depth: 1 }), 0);
+        assert_eq!(of_tx(TxError::NoInputs), 10);
+        assert_eq!(of_tx(TxError::NoOutputs), 10);
+        assert_eq!(of_tx(TxError::NullInput { input: 0 }), 10);
+        assert_eq!(of_tx(TxError::NotFinal(txid)), 10);
+        assert_eq!(of_tx(TxError::NotBip68Final(txid)), 100);
+        assert_eq!(of_tx(TxError::DuplicateInput(OutPoint::null())), 100);
     }
 }
