@@ -133,6 +133,18 @@ fn difficulty_and_extranonce_hold_from_the_next_job_on() {
 }
 
 #[test]
+fn an_extranonce_that_comes_before_the_answer_to_the_subscription_does_not_hold_it_up() {
+    let mut session = Session::new(options());
+    sent(&mut session);
+    hear(&mut session, call("mining.set_extranonce", json!(["ff", 8]))).unwrap();
+    assert_eq!(hear(&mut session, answer(2, json!([[], "0a0b", 4]))), Ok(Some(Event::Subscribed)));
+    assert_eq!(sent(&mut session)[0]["method"], "mining.authorize");
+    let Ok(Some(Event::Job(job))) = hear(&mut session, notify("1")) else { panic!("no job") };
+    assert_eq!((job.extranonce1.to_string(), job.extranonce2_size), ("0a0b".into(), 4), "what came last");
+    assert_eq!(hear(&mut session, answer(2, json!([[], "0c", 2]))), Ok(None), "it was answered");
+}
+
+#[test]
 fn a_version_mask_holds_at_once() {
     let mut session = ready();
     let event = hear(&mut session, call("mining.set_version_mask", json!(["00ffe000"])));

@@ -43,6 +43,8 @@ struct Subscription {
 pub struct Session {
     options: Options,
     subscription: Option<Subscription>,
+    /// Whether the subscription is answered: a pool may set an extranonce before.
+    subscribed: bool,
     authorized: bool,
     difficulty: Difficulty,
     version_mask: VersionMask,
@@ -63,6 +65,7 @@ impl Session {
         let mut session = Self {
             options,
             subscription: None,
+            subscribed: false,
             authorized: false,
             difficulty: Difficulty::ONE,
             version_mask: VersionMask::NONE,
@@ -151,7 +154,7 @@ impl Session {
             Some(CONFIGURE) if self.options.version_mask != VersionMask::NONE => {
                 Ok(self.change_mask(configured_mask(result)))
             }
-            Some(SUBSCRIBE) if self.subscription.is_none() => self.subscribed(result, error).map(Some),
+            Some(SUBSCRIBE) if !self.subscribed => self.subscribed(result, error).map(Some),
             Some(AUTHORIZE) if !self.authorized => {
                 granted(result, error)
                     .map_err(|refusal| Error::AuthorizeRefused(refusal.to_string().into()))?;
@@ -176,6 +179,7 @@ impl Session {
             error: FieldError::Kind { field: "result", expected: "an array" },
         })?;
         self.subscription = Some(subscription(&parts, 1).map_err(|error| Error::Field { method, error })?);
+        self.subscribed = true;
         let (user, password) = (self.options.user.clone(), self.options.password.clone());
         self.ask(AUTHORIZE, "mining.authorize", [user, password]);
         if let Some(difficulty) = self.options.suggest_difficulty {
