@@ -67,6 +67,14 @@ impl Vardiff {
         self.difficulty
     }
 
+    /// A difficulty below the `least` that jobs have now becomes that, and counting begins anew.
+    pub fn lift(&mut self, least: Difficulty, now: Instant) {
+        if self.difficulty < least {
+            self.difficulty = least;
+            self.begin(now);
+        }
+    }
+
     /// Time before `now` is not counted: the miner had nothing to do.
     pub fn begin(&mut self, now: Instant) {
         self.since = now;
@@ -129,7 +137,8 @@ impl Vardiff {
                 _ => ((come + 0.5) / (expected + 0.5)).clamp(1.0 / MOST_DOWN, 1.0),
             }
         } else {
-            if come.max(expected) > MEMORY {
+            // A few shares of a much harder job are worth as much: halved, they would never be enough to raise anything.
+            if come.max(expected) > MEMORY && self.shares >= LEAST_SHARES {
                 (self.since, self.seconds) = (now, seconds / 2.0);
                 self.shares /= 2.0;
                 self.work /= 2.0;
@@ -240,6 +249,37 @@ mod tests {
                 "shares of before count as little"
             );
         }
+    }
+
+    /// A machine that finds 500 shares a second at the least difficulty, for an hour.
+    #[test]
+    fn a_least_difficulty_far_above_the_start_is_kept_and_does_not_hold_the_difficulty_there() {
+        for least in [2048.0, 20_480.0, 32_768.0, 1e6] {
+            let aim = Aim { min: difficulty(least), ..aim() };
+            let (begun, mut random, mut at) = (Instant::now(), Random(7), 0.0);
+            let mut vardiff = Vardiff::new(difficulty(1024.0), begun);
+            while at < 3600.0 {
+                let given = vardiff.difficulty().at_least(aim.min);
+                at += random.wait() * given.get() / least / 500.0;
+                vardiff.on_share(given, begun + Duration::from_secs_f64(at), &aim);
+                assert!(vardiff.difficulty() >= aim.min || vardiff.difficulty() == difficulty(1024.0));
+            }
+            let off = vardiff.difficulty().get() / least / 2500.0;
+            assert!((0.4..2.5).contains(&off), "{least}: {}", vardiff.difficulty());
+        }
+    }
+
+    #[test]
+    fn a_new_least_difficulty_begins_the_count_anew_where_it_is_greater() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut vardiff = Vardiff::new(difficulty(1.0), begun);
+        vardiff.lift(difficulty(0.5), at(10));
+        assert_eq!((vardiff.difficulty(), vardiff.since), (difficulty(1.0), begun));
+        vardiff.lift(difficulty(8.0), at(10));
+        assert_eq!((vardiff.difficulty(), vardiff.since), (difficulty(8.0), at(10)));
+        vardiff.lift(difficulty(1.0), at(20));
+        assert_eq!((vardiff.difficulty(), vardiff.since), (difficulty(8.0), at(10)));
     }
 
     #[test]

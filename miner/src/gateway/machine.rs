@@ -207,9 +207,7 @@ impl Machine {
             Some(Event::Authorize(request)) => self.on_authorize(&request),
             Some(Event::Refused { worker, reject }) => self.count_refused(worker, &reject.into()),
             Some(Event::SuggestDifficulty(difficulty)) => self.on_wish(difficulty),
-            Some(Event::MinimumDifficulty(minimum)) => {
-                self.minimum = minimum.at_least(self.shared.settings.min_difficulty);
-            }
+            Some(Event::MinimumDifficulty(minimum)) => self.on_minimum(minimum),
             Some(Event::Subscribed { user_agent }) => {
                 debug!(peer = %self.peer, %user_agent, "subscribed");
                 self.told = None;
@@ -370,14 +368,20 @@ impl Machine {
 
     /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once.
     fn on_retarget(&mut self) {
-        let goes_on = |last: &&Held| last.job.era() == self.era && self.leaving.is_none();
-        let Some(last) = self.jobs.last().filter(goes_on) else { return };
-        let wanted = self.difficulty_of(&last.job);
-        let change = wanted.get() / last.last().difficulty.get();
-        if change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE {
+        if let Some((wanted, change)) = self.change()
+            && (change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE)
+        {
             self.jobs.excuse();
             self.send_again(wanted);
         }
+    }
+
+    /// What the job at hand should have by now, and how many times as much that is as it was sent with.
+    fn change(&self) -> Option<(Difficulty, f64)> {
+        let goes_on = |last: &&Held| last.job.era() == self.era && self.leaving.is_none();
+        let last = self.jobs.last().filter(goes_on)?;
+        let wanted = self.difficulty_of(&last.job);
+        Some((wanted, wanted.get() / last.last().difficulty.get()))
     }
 
     /// Sends the last job once more, as one of its own: what the machine has done for the first counts no second time.
@@ -408,6 +412,19 @@ impl Machine {
         if self.wish.replace(difficulty) != Some(difficulty) {
             let Aim { min, max, .. } = self.aim();
             self.vardiff = Vardiff::new(difficulty.clamp(min, max), Instant::now());
+        }
+    }
+
+    /// Vardiff goes on from there where it was below: it counts shares by its own difficulty, so that must not be below
+    /// the one that jobs have. A job that is far too easy is replaced at once. One that is too hard is not, or who asks to
+    /// and fro would use up the variants that vardiff needs.
+    fn on_minimum(&mut self, minimum: Difficulty) {
+        self.minimum = minimum.at_least(self.shared.settings.min_difficulty);
+        self.vardiff.lift(self.minimum, Instant::now());
+        if let Some((wanted, change)) = self.change()
+            && change >= BIG_CHANGE
+        {
+            self.send_again(wanted);
         }
     }
 

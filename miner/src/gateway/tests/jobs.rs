@@ -62,6 +62,61 @@ fn much_more_difficulty_comes_as_a_job_of_its_own_whose_headers_are_others() {
     assert_eq!(client.submit(&told, &[0; 4], told.ntime, good, None), 22);
 }
 
+fn minimum(value: f64) -> Value {
+    json!([["minimum-difficulty"], {"minimum-difficulty.value": value}])
+}
+
+#[test]
+fn a_minimum_far_above_the_start_does_not_switch_vardiff_off() {
+    let (start, least) = (ONE_IN_256 / 256.0, ONE_IN_256 / 2.0);
+    for wish_is_last in [false, true] {
+        let mut stand = Stand::with_job(8, 0, 1e9);
+        let (mut client, _) = stand.worker();
+        client.say("mining.suggest_difficulty", &json!([start * 2.0]));
+        client.say("mining.configure", &minimum(least));
+        if wish_is_last {
+            client.say("mining.suggest_difficulty", &json!([start]));
+        }
+        stand.job(8, 0, 1e9);
+        let lines = stand.tell(&mut client);
+        let mut told = Told::of(&lines);
+        let (mut raised, mut nonce) = (0.0, 0);
+        while raised < 4.0 * least {
+            nonce += 1;
+            assert!(nonce < 20_000, "more than a hundred shares at once, and no harder job");
+            let params =
+                json!(["a", told.job, "00000000", format!("{:08x}", told.ntime), format!("{nonce:08x}")]);
+            let said = client.say("mining.submit", &params);
+            said.iter().for_each(|line| told.hear(line));
+            raised = told.difficulty;
+        }
+    }
+}
+
+#[test]
+fn a_minimum_far_above_the_job_does_not_wait_for_the_next_and_is_excused_nothing() {
+    let stand = Stand::with_job(8, 0, 1e9);
+    let (mut client, told) = stand.worker();
+    let lines = client.say("mining.configure", &minimum(told.difficulty * 2.0));
+    assert_eq!(methods(&lines), ["answer"], "not so far");
+    let lines = client.say("mining.configure", &minimum(told.difficulty * 64.0));
+    assert_eq!(methods(&lines), ["answer", "mining.set_difficulty", "mining.notify"]);
+    let harder = Told { ..Told::of(&lines) };
+    assert!((harder.difficulty / told.difficulty / 64.0 - 1.0).abs() < 1e-12);
+    assert_eq!(harder.ntime, told.ntime + 1);
+    for least in [1.0, 64.0, 2.0, 64.0] {
+        let lines = client.say("mining.configure", &minimum(told.difficulty * least));
+        assert_eq!(methods(&lines), ["answer"], "a lower one is nothing to hurry for");
+    }
+    // It is silence that shows that less will do.
+    let silent = client.machine.silent_from();
+    assert_eq!(silent, None, "at the minimum");
+    client.say("mining.configure", &minimum(told.difficulty));
+    client.machine.on_silence(client.machine.silent_from().unwrap());
+    let eased = Told::of(&client.sent()).difficulty;
+    assert!(eased < told.difficulty * 16.0 && eased > told.difficulty / 1.01, "{eased}");
+}
+
 #[test]
 fn silence_eases_a_machine_that_was_given_too_much() {
     let stand = Stand::with_job(8, 0, 1.0);

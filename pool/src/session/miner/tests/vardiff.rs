@@ -11,7 +11,11 @@ fn varying() -> Pool {
 
 /// Good shares at the easiest difficulty.
 fn shares(miner: &Miner, user: &str, job: &Job, count: usize) -> Vec<Value> {
-    let target = Target::from_difficulty(difficulty(EASY));
+    shares_at(EASY, miner, user, job, count)
+}
+
+fn shares_at(within: f64, miner: &Miner, user: &str, job: &Job, count: usize) -> Vec<Value> {
+    let target = Target::from_difficulty(difficulty(within));
     let extranonce1 = *miner.session.extranonce1();
     let extranonce2 = Extranonce2::from_counter(0, 8).unwrap();
     let (version, ntime) = (job.version, NTime(job.template.time));
@@ -224,4 +228,36 @@ fn a_job_takes_so_many_shares_of_a_connection_and_no_more() {
     let answers = answers(&mut miner, shares);
     let refused = answers.iter().filter(|answer| answer["error"][0] == 20).count();
     assert_eq!((answers.len(), refused), (8192 + 10, 10));
+}
+
+#[test]
+fn a_minimum_far_above_the_start_does_not_switch_vardiff_off() {
+    let least = EASY * 128.0;
+    let minimum = |value: f64| {
+        let options = json!({"minimum-difficulty.value": value});
+        json!({"id": 1, "method": "mining.configure", "params": [["minimum-difficulty"], options]})
+    };
+    let wish = json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY / 4.0]});
+    for asked in [vec![minimum(least)], vec![minimum(least), wish.clone()], vec![wish, minimum(least)]] {
+        let mut pool = varying();
+        pool.job(Pool::hard_template(1));
+        let (mut miner, user) = (pool.ready(), pool.user());
+        asked.into_iter().for_each(|call| drop(say(&mut miner, call)));
+        let job = Arc::clone(&miner.sent.back().unwrap().job);
+        assert!(is_about(&json!(miner.sent.back().unwrap().difficulty.get()), least));
+        let shares = shares_at(least, &miner, &user, &job, 12);
+        let said: Vec<Value> = shares.into_iter().flat_map(|share| say(&mut miner, share)).collect();
+        let told = last_told(&said).expect("a harder job").as_f64().unwrap();
+        assert!(told >= least * 4.0, "{told}: {said:?}");
+        // Shares come no more: down to the minimum, and below it when the client can do with less.
+        let ease = |miner: &mut Miner| {
+            while let Some(silent) = miner.silent_from() {
+                miner.on_silence(silent);
+            }
+            miner.wanted().get()
+        };
+        assert!(is_about(&json!(ease(&mut miner)), least));
+        say(&mut miner, minimum(EASY));
+        assert!(is_about(&json!(ease(&mut miner)), EASY));
+    }
 }
