@@ -150,12 +150,17 @@ impl Dispatcher {
         });
     }
 
-    /// Gives whoever follows the job at hand once more, if it is the same as this one. Says whether it is.
+    /// Gives whoever follows the job at hand once more, if it is the same as this one. The devices go on where they are,
+    /// but what they take from now on is of the one that came last: shares of the one before may be stale some time. Says
+    /// whether it is the same.
     fn repeat_job(&self, job: &Arc<Job>) -> bool {
-        let _unchanged = self.lock();
+        let mut state = self.lock();
         let is_same = |before: &Arc<Job>| before.stratum() == job.stratum();
         let same = self.current.borrow().job.as_ref().is_some_and(is_same);
         if same {
+            if let Some(odometer) = &mut state.odometer {
+                odometer.job = Arc::clone(job);
+            }
             self.current.send_modify(|current| current.replace(Arc::clone(job), false));
         }
         same

@@ -181,7 +181,9 @@ fn a_job_that_comes_again_unchanged_goes_to_machines_and_leaves_the_devices_wher
             dispatcher.replace_job(Arc::new(again), false);
             assert_eq!(current.borrow().job.as_ref().map(|job| job.serial()), Some(Serial(serial)));
             assert!(dispatcher.is_current(&first));
-            dispatcher.take(1000).unwrap()
+            let next = dispatcher.take(1000).unwrap();
+            assert_eq!(next.job.serial(), Serial(serial), "its shares are of the job that came last");
+            next
         })
         .collect();
     disjoint(&taken);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use iop_stratum::client::{self, Event, Reconnect, Session, SubmitId};
 use iop_stratum::difficulty::{HASHES_AT_1, Target};
+use iop_stratum::fields::VersionMask;
 use iop_stratum::line::{LineDecoder, MAX_CLIENT_LINE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -266,12 +267,7 @@ impl Connection {
             Event::Extranonce { extranonce1, .. } => debug!(%extranonce1, "new extranonce"),
             Event::VersionMask(mask) => {
                 debug!(%mask, "version bits that may be rolled");
-                if let Some(job) = &mut self.job {
-                    job.version_mask = mask;
-                    // Shares with bits that may not be rolled any more would be refused.
-                    self.oldest_live = self.next_serial;
-                    self.start();
-                }
+                self.new_mask(mask);
             }
             Event::SubmitResult { id, verdict } => {
                 if let Some(sent) = self.submitted.remove(&id) {
@@ -319,6 +315,15 @@ impl Connection {
             self.breaks = true;
         }
         self.start();
+    }
+
+    /// The job at hand with other version bits. Pools say the same ones again, too. Which shares of before still count is
+    /// seen when they come: those that rolled none but these.
+    fn new_mask(&mut self, mask: VersionMask) {
+        if let Some(job) = self.job.as_mut().filter(|job| job.version_mask != mask) {
+            job.version_mask = mask;
+            self.start();
+        }
     }
 
     /// A job for nobody here: there is none until the pool sends another.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use iop_stratum::client::{self, MAX_UNANSWERED, SubmitId, Verdict};
-use iop_stratum::fields::JobId;
+use iop_stratum::fields::{JobId, VersionBits, VersionMask};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -37,7 +37,8 @@ impl Connection {
     /// parent the one it knows first counts.
     pub(in crate::upstream) fn submit(&mut self, share: Share) {
         let serial = share.job.serial();
-        let late = serial < self.oldest_live;
+        let bits = self.bits_now(&share);
+        let late = serial < self.oldest_live || bits.is_none();
         if late && (serial < self.first_serial || !share.is_block()) {
             return self.lose(&share);
         }
@@ -51,12 +52,21 @@ impl Connection {
             extranonce2: share.extranonce2,
             ntime: share.ntime,
             nonce: share.nonce,
-            version_bits: share.version_bits,
+            version_bits: bits.unwrap_or(share.version_bits),
         });
         self.shares.spend(1, now);
         self.watch.submitted(id, of_job, now);
         self.submitted.insert(id, Sent::new(share, now));
         self.give_up_overdue(now);
+    }
+
+    /// The bits that make the share's version by the mask that the pool has now. None where it has rolled others too: the
+    /// pool would refuse it.
+    fn bits_now(&self, share: &Share) -> Option<VersionBits> {
+        let (job, VersionMask(mask)) = (share.job.stratum(), self.session.version_mask());
+        let before = job.notify.version;
+        let version = before.rolled(job.version_mask, share.version_bits);
+        ((version.0 ^ before.0) & !mask == 0).then_some(VersionBits(version.0 & mask))
     }
 
     /// Gives up the oldest shares where they are too many, or should have been answered by now.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use iop_stratum::client::Options;
-use iop_stratum::fields::{Nonce, VersionBits, VersionMask};
+use iop_stratum::fields::{Nonce, VersionBits};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream};
 use tokio::sync::mpsc;
@@ -353,4 +353,78 @@ async fn a_block_that_was_rolled_before_the_pool_forbade_it_goes_up_with_its_bit
     connection.submit(block);
     connection.send().await.unwrap();
     assert_eq!(pool.submit().await["params"][5], "00004000");
+}
+
+/// A connection that is mined at, where version bits may be rolled.
+async fn mined_rolling() -> (Connection, Pool, Arc<Dispatcher>) {
+    let (mut connection, pool) = rolling("one", HARD).await;
+    let dispatcher = Arc::new(Dispatcher::new());
+    connection.take_over(Arc::clone(&dispatcher), Serial(5));
+    (connection, pool, dispatcher)
+}
+
+/// The pool allows other version bits, one set after the other.
+async fn change_masks(connection: &mut Connection, pool: &mut Pool, masks: &[u32]) {
+    for mask in masks {
+        let mask = VersionMask(*mask).to_string();
+        pool.send(json!({"id": null, "method": "mining.set_version_mask", "params": [mask]})).await;
+    }
+    pool.send(json!({"id": null, "method": "client.show_message", "params": ["read"]})).await;
+    connection.place.manner.board.change(0, |source| source.message = None);
+    while connection.place.manner.board.sources()[0].message.is_none() {
+        connection.receive().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_version_mask_that_is_told_again_costs_no_share_and_changes_no_job() {
+    let (mut connection, mut pool, dispatcher) = mined_rolling().await;
+    let finder = Stats::new().device("cpu");
+    let (before, job) = (share(&dispatcher, &finder), at_hand(&dispatcher));
+    // Also by an answer that comes late, or a second time.
+    let mask = VersionMask::SERVER.to_string();
+    let rolls = json!({"version-rolling": true, "version-rolling.mask": mask});
+    pool.send(json!({"id": 1, "result": rolls, "error": null})).await;
+    change_masks(&mut connection, &mut pool, &[VersionMask::SERVER.0; 3]).await;
+    for share in [before, share(&dispatcher, &finder)] {
+        connection.submit(share);
+    }
+    assert_eq!((connection.submitted.len(), finder.snapshot().counts.stale), (2, 0));
+    assert_eq!((at_hand(&dispatcher), connection.next_serial), (job, Serial(6)));
+}
+
+#[tokio::test]
+async fn more_version_bits_take_nothing_from_shares_before_and_fewer_only_those_that_rolled_more() {
+    let (mut connection, mut pool, dispatcher) = mined_rolling().await;
+    let finder = Stats::new().device("cpu");
+    let all = share(&dispatcher, &finder);
+    let rolled = |bits| Share { version_bits: VersionBits(bits), ..all.clone() };
+    change_masks(&mut connection, &mut pool, &[0x2000]).await;
+    let few = share(&dispatcher, &finder);
+    assert_eq!(few.job.stratum().version_mask, VersionMask(0x2000));
+    connection.submit(rolled(0x4000));
+    assert_eq!((connection.submitted.len(), finder.snapshot().counts.stale), (0, 1), "would be refused");
+    connection.submit(rolled(0x2000));
+    assert_eq!((connection.submitted.len(), finder.snapshot().counts.stale), (1, 1));
+    change_masks(&mut connection, &mut pool, &[VersionMask::SERVER.0]).await;
+    for share in [few, rolled(0x4000), share(&dispatcher, &finder)] {
+        connection.submit(share);
+    }
+    assert_eq!((connection.submitted.len(), finder.snapshot().counts.stale), (4, 1));
+}
+
+#[tokio::test]
+async fn a_version_mask_that_comes_and_goes_too_fast_to_be_worked_with_costs_no_share() {
+    let (mut connection, mut pool, dispatcher) = mined_rolling().await;
+    let finder = Stats::new().device("cpu");
+    let before = share(&dispatcher, &finder);
+    connection.jobs = Pace::new(1, 1, Instant::now());
+    connection.jobs.spend(60, Instant::now());
+    change_masks(&mut connection, &mut pool, &[0x2000, VersionMask::SERVER.0]).await;
+    connection.jobs = Pace::new(1, 1, Instant::now());
+    connection.give();
+    for share in [before, share(&dispatcher, &finder)] {
+        connection.submit(share);
+    }
+    assert_eq!((connection.submitted.len(), finder.snapshot().counts.stale), (2, 0));
 }
