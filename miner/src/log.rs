@@ -17,12 +17,15 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use self::queue::Queue;
+use self::queue::{MAX_WHOLE, Queue};
 
 /// Lines that are kept: what a large screen shows, several times over.
 const MAX_LINES: usize = 200;
 /// Longest line that is kept, in bytes: with [`MAX_LINES`], 100 kB in all.
 const MAX_LINE: usize = 500;
+
+/// The target of lines that are kept whole, however long they are: what is in them is nowhere else.
+pub const WHOLE: &str = "iop_miner::whole";
 
 /// How long a stderr that takes nothing can hold up the program's end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -38,11 +41,19 @@ pub struct Line {
     pub text: String,
 }
 
-/// The lines, while they are kept. One for the process, as its subscriber is.
-static KEPT: Mutex<Option<VecDeque<Line>>> = Mutex::new(None);
+/// Lines, while they are kept from the screen.
+#[derive(Debug, Default)]
+struct Kept {
+    lines: VecDeque<Line>,
+    /// Those that must not be lost, as they are.
+    whole: Vec<Vec<u8>>,
+}
+
+/// One for the process, as its subscriber is.
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
 /// Nothing that could panic is done with the lock; and a panic that is being reported must not become another.
-fn kept() -> MutexGuard<'static, Option<VecDeque<Line>>> {
+fn kept() -> MutexGuard<'static, Option<Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -76,6 +87,16 @@ pub fn start() -> Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
+        // Where the screen could not be given back, they are kept still.
+        release();
+        QUEUE.flush(LAST_LINES);
+    }
+}
+
+/// Has what must not be lost written before the program ends at once.
+pub fn save_whole() {
+    release();
+    if QUEUE.has_whole() {
         QUEUE.flush(LAST_LINES);
     }
 }
@@ -89,9 +110,18 @@ pub fn to_stderr(lines: &[u8]) {
     }
 }
 
+/// The same for a line that must not be lost, however long it is.
+fn whole_to_stderr(line: &[u8]) {
+    if QUEUED.load(Ordering::Relaxed) {
+        QUEUE.push_whole(line);
+    } else {
+        let _ = io::stderr().write_all(line);
+    }
+}
+
 /// Keeps lines from now on. Where stderr is no terminal they go there too.
 pub fn keep() {
-    *kept() = Some(VecDeque::new());
+    *kept() = Some(Kept::default());
     QUEUE.flush(BEFORE_SCREEN);
 }
 
@@ -105,14 +135,17 @@ pub fn is_kept() -> bool {
 #[must_use]
 pub fn last(lines: usize) -> Vec<Line> {
     let kept = kept();
-    kept.iter().flat_map(|kept| kept.iter().skip(kept.len().saturating_sub(lines)).cloned()).collect()
+    let kept = kept.iter().map(|kept| &kept.lines);
+    kept.flat_map(|kept| kept.iter().skip(kept.len().saturating_sub(lines)).cloned()).collect()
 }
 
-/// Lets lines go to stderr again. What was kept follows there, where it has not been seen there yet.
+/// Lets lines go to stderr again. What was kept follows there, where it has not been seen there yet: first all that was
+/// on the screen, then whole what must not be lost.
 pub fn release() {
-    let lines = kept().take().unwrap_or_default();
+    let Kept { lines, whole } = kept().take().unwrap_or_default();
     if io::stderr().is_terminal() {
         lines.into_iter().for_each(|line| to_stderr((line.text + "\n").as_bytes()));
+        whole.iter().for_each(|line| whole_to_stderr(line));
     }
 }
 
@@ -122,34 +155,50 @@ pub struct Log;
 
 /// The writer of one line.
 #[derive(Clone, Copy, Debug)]
-pub struct LineWriter(Level);
+pub struct LineWriter {
+    level: Level,
+    /// Whether it must not be lost.
+    whole: bool,
+}
 
 impl MakeWriter<'_> for Log {
     type Writer = LineWriter;
 
     fn make_writer(&self) -> LineWriter {
-        LineWriter(Level::INFO)
+        LineWriter { level: Level::INFO, whole: false }
     }
 
     fn make_writer_for(&self, meta: &Metadata<'_>) -> LineWriter {
-        LineWriter(*meta.level())
+        LineWriter { level: *meta.level(), whole: meta.target() == WHOLE }
     }
 }
 
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(kept) = kept().as_mut() {
-            push(kept, self.0, line);
-            if io::stderr().is_terminal() {
-                return Ok(line.len());
-            }
+        let is_kept = kept().as_mut().is_some_and(|kept| kept.take(*self, line, io::stderr().is_terminal()));
+        match self.whole {
+            _ if is_kept => {}
+            true => whole_to_stderr(line),
+            false => to_stderr(line),
         }
-        to_stderr(line);
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Kept {
+    /// Takes a line for the screen. Whether it is kept from stderr: where that is the terminal, unless it must not be lost
+    /// and there is no room for it. Better a spoilt screen than a lost block.
+    fn take(&mut self, LineWriter { level, whole }: LineWriter, line: &[u8], is_terminal: bool) -> bool {
+        push(&mut self.lines, level, line);
+        let is_kept = is_terminal && (!whole || self.whole.len() < MAX_WHOLE);
+        if whole && is_kept {
+            self.whole.push(line.to_vec());
+        }
+        is_kept
     }
 }
 
@@ -244,6 +293,50 @@ pub(crate) mod tests {
         push(&mut kept, Level::WARN, "é".repeat(100_000).as_bytes());
         let last = &kept[MAX_LINES - 1];
         assert_eq!((last.level, last.text.len()), (Level::WARN, MAX_LINE));
+    }
+
+    #[test]
+    fn a_line_that_must_not_be_lost_is_kept_whole_behind_the_screen_as_long_as_there_is_room() {
+        let mut kept = Kept::default();
+        let whole = LineWriter { level: Level::ERROR, whole: true };
+        let other = LineWriter { level: Level::INFO, whole: false };
+        let block = "b".repeat(1 << 20);
+        assert!(!kept.take(whole, block.as_bytes(), false) && kept.whole.is_empty(), "it is on stderr");
+        for _ in 0..MAX_WHOLE {
+            assert!(kept.take(whole, block.as_bytes(), true));
+            (0..MAX_LINES).for_each(|_| assert!(kept.take(other, b"line", true)));
+        }
+        assert!(!kept.take(whole, block.as_bytes(), true), "to the terminal");
+        assert!(kept.whole.len() == MAX_WHOLE && kept.whole.iter().all(|line| line == block.as_bytes()));
+        assert!(kept.lines.iter().all(|line| line.text.len() <= MAX_LINE));
+    }
+
+    /// Of each line, whether it must not be lost.
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<bool>>>);
+
+    impl MakeWriter<'_> for Seen {
+        type Writer = io::Sink;
+
+        fn make_writer(&self) -> io::Sink {
+            io::sink()
+        }
+
+        fn make_writer_for(&self, meta: &Metadata<'_>) -> io::Sink {
+            let whole = Log.make_writer_for(meta).whole;
+            self.0.lock().expect("no panic while the lock is held").push(whole);
+            io::sink()
+        }
+    }
+
+    #[test]
+    fn lines_that_must_not_be_lost_are_known_by_their_target() {
+        LazyLock::force(&SECOND);
+        let seen = Seen::default();
+        let _listening = set_default(tracing_subscriber::fmt().with_writer(seen.clone()).finish());
+        tracing::error!("any");
+        tracing::error!(target: WHOLE, "a block");
+        assert_eq!(*seen.0.lock().expect("no panic while the lock is held"), [false, true]);
     }
 
     #[test]

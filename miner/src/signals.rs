@@ -54,6 +54,7 @@ mod unix {
     use tracing::info;
 
     use super::{ENDING, ending};
+    use crate::log;
 
     /// Within this time a second signal is the first once more: `timeout` and shells send one to the program and then to
     /// all of its group.
@@ -86,6 +87,7 @@ mod unix {
                     Effect::Nothing => {}
                     Effect::EndAtOnce(status) => {
                         give_back();
+                        log::save_whole();
                         // Without what drivers want to do at the end: they may be what hangs.
                         low_level::exit(status);
                     }

@@ -2,7 +2,7 @@
 //! nobody reads: what has no room is lost, and its number is written in its place.
 
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,11 @@ use std::time::Duration;
 const MAX_BYTES: usize = 256 * 1024;
 /// What a line costs besides its bytes.
 const LINE: usize = 64;
+/// Most lines that wait though there is no room: each has a found block in it, up to some megabytes, that is nowhere
+/// else.
+pub(super) const MAX_WHOLE: usize = 16;
+/// What is written in one piece.
+const PIECE: usize = MAX_BYTES;
 
 /// Whole lines, or what stands in place of some that are lost.
 #[derive(Debug)]
@@ -17,16 +22,19 @@ struct Entry {
     text: Vec<u8>,
     /// How many lines are lost where this cannot be written.
     lines: u64,
+    /// Whether it has room whatever waits.
+    whole: bool,
 }
 
 impl Entry {
     fn of_lost(lines: u64) -> Self {
         let text = format!("({lines} lines of the log are lost here: stderr did not take them in time)\n");
-        Self { text: text.into_bytes(), lines }
+        Self { text: text.into_bytes(), lines, whole: false }
     }
 
+    /// Of the room that all share.
     fn cost(&self) -> usize {
-        self.text.len() + LINE
+        if self.whole { 0 } else { self.text.len() + LINE }
     }
 }
 
@@ -35,6 +43,9 @@ struct State {
     waiting: VecDeque<Entry>,
     /// What those that wait cost.
     bytes: usize,
+    /// Those that have room whatever waits, also while one is being written, and the pieces that were written of all.
+    whole: usize,
+    pieces: u64,
     /// Lines that were lost after the last one that waits.
     lost: u64,
     /// Whether one is being written.
@@ -44,9 +55,19 @@ struct State {
 }
 
 impl State {
+    fn has_room(&self, entry: &Entry) -> bool {
+        if entry.whole { self.whole < MAX_WHOLE } else { self.bytes + entry.cost() <= MAX_BYTES }
+    }
+
     fn add(&mut self, entry: Entry) {
         self.bytes += entry.cost();
+        self.whole += usize::from(entry.whole);
         self.waiting.push_back(entry);
+    }
+
+    /// Whether there is something to be written.
+    fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || (self.lost > 0 && !self.failed) || self.writing
     }
 
     /// The next to be written; what is lost is told as soon as there is nothing before it.
@@ -70,22 +91,32 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) const fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), bytes: 0, lost: 0, writing: false, failed: false };
+        let waiting = VecDeque::new();
+        let state = State { waiting, bytes: 0, whole: 0, pieces: 0, lost: 0, writing: false, failed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Takes lines, or counts them as lost where there is no room.
     pub(super) fn push(&self, lines: &[u8]) {
+        self.enter(Entry { text: lines.to_vec(), lines: 1, whole: false });
+    }
+
+    /// Takes a line that may be of any length and must not be lost, however many others wait.
+    pub(super) fn push_whole(&self, line: &[u8]) {
+        self.enter(Entry { text: line.to_vec(), lines: 1, whole: true });
+    }
+
+    fn enter(&self, entry: Entry) {
         let mut state = self.lock();
         state.failed = false;
-        if state.bytes + lines.len() + LINE > MAX_BYTES {
+        if !state.has_room(&entry) {
             state.lost += 1;
         } else {
             if state.lost > 0 {
                 let lost = Entry::of_lost(std::mem::take(&mut state.lost));
                 state.add(lost);
             }
-            state.add(Entry { text: lines.to_vec(), lines: 1 });
+            state.add(entry);
         }
         self.changed.notify_all();
     }
@@ -94,15 +125,25 @@ impl Queue {
     pub(super) fn write(&self, out: &mut impl Write) {
         loop {
             let entry = self.next();
-            let written = out.write_all(&entry.text).and_then(|()| out.flush());
+            let written = self.put(&entry, out);
             let mut state = self.lock();
             state.writing = false;
+            state.whole -= usize::from(entry.whole);
             state.failed = written.is_err();
             if state.failed {
                 state.lost += entry.lines;
             }
             self.changed.notify_all();
         }
+    }
+
+    /// In pieces, so that whoever waits for it sees that it gets on.
+    fn put(&self, entry: &Entry, out: &mut impl Write) -> io::Result<()> {
+        for piece in entry.text.chunks(PIECE) {
+            out.write_all(piece)?;
+            self.lock().pieces += 1;
+        }
+        out.flush()
     }
 
     fn next(&self) -> Entry {
@@ -116,14 +157,23 @@ impl Queue {
         }
     }
 
-    /// Waits until all is written that came, so long at most.
+    /// Waits until all is written that came, so long at most; but for a line that must not be lost as long as it gets on.
     pub(super) fn flush(&self, limit: Duration) {
-        let busy = |state: &mut State| {
-            let more = !state.waiting.is_empty() || (state.lost > 0 && !state.failed);
-            more || state.writing
-        };
-        // Poisoned or not, it was waited for.
-        drop(self.changed.wait_timeout_while(self.lock(), limit, busy));
+        let mut state = self.lock();
+        loop {
+            let before = state.pieces;
+            // Poisoned or not, it was waited for.
+            let waited = self.changed.wait_timeout_while(state, limit, |state| state.is_busy());
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !state.is_busy() || state.whole == 0 || state.pieces == before {
+                return;
+            }
+        }
+    }
+
+    /// Whether a line that must not be lost is not written yet.
+    pub(super) fn has_whole(&self) -> bool {
+        self.lock().whole > 0
     }
 
     /// Nothing that could panic is done with the lock.
@@ -135,7 +185,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::io;
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
@@ -243,6 +292,42 @@ mod tests {
         (0..2).for_each(|_| leave.send(true).unwrap());
         assert!(lines.recv_timeout(PATIENCE).unwrap().starts_with("(3 lines of the log are lost here"));
         assert_eq!(lines.recv_timeout(PATIENCE).unwrap(), "after");
+    }
+
+    #[test]
+    fn a_whole_line_has_room_whatever_waits_and_is_written_to_its_end() {
+        let (queue, leave, lines) = slow();
+        queue.push(b"first");
+        let line = [b'x'; 1000];
+        (0..1000).for_each(|_| queue.push(&line));
+        let big = vec![b'y'; 3 * PIECE + 1];
+        (0..MAX_WHOLE + 2).for_each(|_| queue.push_whole(&big));
+        (0..2000).for_each(|_| leave.send(true).unwrap());
+        let mut taken = Vec::new();
+        while taken.last().is_none_or(|line: &String| !line.starts_with("(2 lines")) {
+            taken.push(lines.recv_timeout(PATIENCE).unwrap());
+        }
+        let bytes: usize = taken.iter().filter(|piece| piece.starts_with('y')).map(String::len).sum();
+        assert_eq!(bytes, MAX_WHOLE * big.len());
+        queue.flush(PATIENCE);
+        assert!(!queue.has_whole());
+    }
+
+    #[test]
+    fn a_flush_waits_for_a_whole_line_to_its_end() {
+        let (queue, leave, lines) = slow();
+        queue.push_whole(&vec![b'y'; 3 * PIECE]);
+        let (waits, waited) = (Arc::clone(&queue), channel());
+        thread::spawn(move || {
+            waits.flush(PATIENCE);
+            waited.0.send(waits.has_whole()).unwrap();
+        });
+        for _ in 0..3 {
+            assert!(waited.1.try_recv().is_err(), "it is not over");
+            leave.send(true).unwrap();
+            lines.recv_timeout(PATIENCE).unwrap();
+        }
+        assert!(!waited.1.recv_timeout(PATIENCE).unwrap());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::device::LAST_FINDS;
+use crate::log;
 use crate::stats::DeviceStats;
 use crate::upstream::board::Board;
 
@@ -414,7 +415,8 @@ impl Deliveries {
 fn not_on_disk(found: &Found, error: &io::Error) {
     let text = serde_json::to_string(found).unwrap_or_else(|error| error.to_string());
     let Found { height, hash, .. } = found;
-    error!("found block cannot be written to disk: {error}; put it into found/{height}-{hash}.json: {text}");
+    let trouble = format!("found block cannot be written to disk: {error}");
+    error!(target: log::WHOLE, "{trouble}; put it into found/{height}-{hash}.json: {text}");
 }
 
 /// Takes a folder for this miner alone, and makes it where it is missing.

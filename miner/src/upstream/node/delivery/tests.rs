@@ -145,6 +145,7 @@ async fn a_block_that_the_disk_refuses_is_in_the_log_and_on_disk_as_soon_as_ther
     deliveries.finish(Duration::ZERO).await;
     assert_eq!(log.lines("on disk and will be submitted at the next start"), 1, "{}", log.text());
     assert_eq!(log.lines("cannot be written"), 1, "once is enough");
+    assert_eq!(log.lines(crate::log::WHOLE), 1, "so that it is not cut, and has room");
 }
 
 #[tokio::test]
