@@ -167,34 +167,44 @@ impl<F: Kept> Spool<F> {
                     continue;
                 }
             };
-            let mut name = |reason: &dyn Display| wrong.push(format!("{}: {reason}", path.display()));
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            // Whichever copy it is.
-            let extension = extension.map(|one| if one == UNFINISHED_AGAIN { UNFINISHED } else { one });
-            match (extension, read(&path)) {
-                (Some("json"), Ok(found)) => blocks.push((path, found)),
-                (Some("json"), Err(NoBlock::Unread(reason) | NoBlock::Unsound(reason))) => name(&reason),
-                (Some(UNFINISHED), Ok(found)) => {
-                    let complete = path.with_extension("json");
-                    if let Err(error) = self.complete(&path, &complete) {
-                        name(&format_args!("its block is read, but it cannot be named so: {error}"));
-                    }
-                    // Where a name could not be given, the file is where it was.
-                    let file = if path.exists() { path } else { complete };
-                    blocks.retain(|(known, _)| *known != file);
-                    blocks.push((file, found));
-                }
-                (Some(UNFINISHED), Err(NoBlock::Unread(reason))) => name(&reason),
-                (Some(UNFINISHED), Err(NoBlock::Unsound(_))) => {
-                    if let Err(error) = self.remove(&path) {
-                        name(&format_args!("it holds no block, and cannot be removed: {error}"));
-                    }
-                }
-                _ => {} // not ours
-            }
+            self.take(path, &mut blocks, &mut wrong);
         }
         Ok((blocks, wrong))
     }
+
+    /// What one file holds.
+    fn take(&self, path: PathBuf, blocks: &mut Vec<Earlier<F>>, wrong: &mut Vec<String>) {
+        let mut name = |reason: &dyn Display| wrong.push(format!("{}: {reason}", path.display()));
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        // Whichever copy it is.
+        let extension = extension.map(|one| if one == UNFINISHED_AGAIN { UNFINISHED } else { one });
+        match (extension, read(&path)) {
+            (Some("json"), Ok(found)) => add(blocks, path, found),
+            (Some("json"), Err(NoBlock::Unread(reason) | NoBlock::Unsound(reason))) => name(&reason),
+            (Some(UNFINISHED), Ok(found)) => {
+                let complete = path.with_extension("json");
+                if let Err(error) = self.complete(&path, &complete) {
+                    name(&format_args!("its block is read, but it cannot be named so: {error}"));
+                }
+                // Where a name could not be given, the file is where it was.
+                let file = if path.exists() { path } else { complete };
+                add(blocks, file, found);
+            }
+            (Some(UNFINISHED), Err(NoBlock::Unread(reason))) => name(&reason),
+            (Some(UNFINISHED), Err(NoBlock::Unsound(_))) => {
+                if let Err(error) = self.remove(&path) {
+                    name(&format_args!("it holds no block, and cannot be removed: {error}"));
+                }
+            }
+            _ => {} // not ours
+        }
+    }
+}
+
+/// Once for each file: one that was named while the folder is read is listed under that name too.
+fn add<F>(blocks: &mut Vec<Earlier<F>>, file: PathBuf, found: F) {
+    blocks.retain(|(known, _)| *known != file);
+    blocks.push((file, found));
 }
 
 /// Why a file gives no block.
@@ -292,6 +302,23 @@ mod tests {
         assert!(
             folder.path().join("found/3-c.json").exists() && !folder.path().join("found/3-c.tmp").exists()
         );
+    }
+
+    #[test]
+    fn a_block_in_a_named_and_an_unnamed_file_is_given_once_in_whichever_order_they_are_listed() {
+        for names in [["3-c.tmp", "3-c.json"], ["3-c.json", "3-c.tmp"], ["3-c.tmp", "3-c.tmp2"]] {
+            let folder = tempfile::tempdir().unwrap();
+            let spool = Spool::<Found>::open(folder.path()).unwrap();
+            let paths = names.map(|name| folder.path().join("found").join(name));
+            for path in &paths {
+                fs::write(path, serde_json::to_vec(&found(3, 3)).unwrap()).unwrap();
+            }
+            // The folder's order is the file system's own.
+            let (mut blocks, mut wrong) = (Vec::new(), Vec::new());
+            paths.into_iter().for_each(|path| spool.take(path, &mut blocks, &mut wrong));
+            assert_eq!(blocks, [(folder.path().join("found/3-c.json"), found(3, 3))], "{names:?}");
+            assert!(wrong.is_empty(), "{names:?}: {wrong:?}");
+        }
     }
 
     #[test]
