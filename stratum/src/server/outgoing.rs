@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes up to which lines are sent in one write.
+/// Bytes up to which lines are sent in one write; a line that is longer goes alone.
 const JOIN: usize = 4096;
 
 /// A line to send, with its line end.
@@ -57,19 +57,26 @@ impl Queue {
         Some(line)
     }
 
-    /// The next line, with those after it as far as one write should carry them.
+    /// The next line, with those after it as far as one write should carry them. A long line, as a job for all may
+    /// be, is worth a write of its own and is not copied for each connection.
     pub(super) fn pop_joined(&mut self) -> Option<Outgoing> {
         let first = self.pop()?;
-        if self.bytes == 0 {
-            return Some(first); // a job for all is not copied
+        if first.as_ref().len() > JOIN || !self.has_short() {
+            return Some(first);
         }
         let mut joined = first.as_ref().to_vec();
         while joined.len() < JOIN
+            && self.has_short()
             && let Some(line) = self.pop()
         {
             joined.extend_from_slice(line.as_ref());
         }
         Some(Outgoing::Own(joined))
+    }
+
+    /// Whether a line waits that may be joined to others.
+    fn has_short(&self) -> bool {
+        self.first.as_ref().is_some_and(|line| line.as_ref().len() <= JOIN)
     }
 
     /// Bytes of the lines that wait.
@@ -107,6 +114,16 @@ mod tests {
         queue.push(Outgoing::Shared(Arc::clone(&shared)));
         let Some(Outgoing::Shared(sent)) = queue.pop_joined() else { panic!("a job") };
         assert!(Arc::ptr_eq(&sent, &shared));
+        let long: Arc<[u8]> = vec![b'j'; JOIN + 1].into();
+        for around in [10, JOIN] {
+            queue.push(line(1, around));
+            queue.push(Outgoing::Shared(Arc::clone(&long)));
+            queue.push(line(2, around));
+            assert_eq!(queue.pop_joined(), Some(line(1, around)));
+            let Some(Outgoing::Shared(sent)) = queue.pop_joined() else { panic!("a copy, {around} around") };
+            assert!(Arc::ptr_eq(&sent, &long));
+            assert_eq!((queue.pop_joined(), queue.bytes()), (Some(line(2, around)), 0));
+        }
         for byte in 0..4 {
             queue.push(line(byte, JOIN / 2));
         }
