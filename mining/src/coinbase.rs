@@ -13,6 +13,7 @@ use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, 
 use iop_consensus::address::Address;
 use iop_consensus::license::coinbase::{script_number, script_sig, sign};
 use iop_consensus::license::key::LicenseKey;
+use iop_consensus::params::MAX_RULE_BIT;
 use iop_stratum::fields::{
     JobId, NBits, NTime, PrevHash, SERVER_EXTRANONCE1_SIZE, SERVER_EXTRANONCE2_SIZE, Version, VersionMask,
 };
@@ -20,6 +21,11 @@ use iop_stratum::notify::Notify;
 use iop_stratum::work::{HEADER_SIZE, merkle_branches};
 
 use crate::template::Template;
+
+const _: () = assert!(
+    VersionMask::SERVER.0.trailing_zeros() > MAX_RULE_BIT as u32,
+    "a vote that changes rules is kept"
+);
 
 /// Bytes that connection and miner fill in.
 const EXTRANONCE_SIZE: usize = SERVER_EXTRANONCE1_SIZE + SERVER_EXTRANONCE2_SIZE;
@@ -59,7 +65,7 @@ pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], 
 }
 
 /// The work on a template as miners get it: signed by a license, paying to addresses, under the job's number. What
-/// miners may roll is clear in the version, as it could not signal anything; votes that count are on bits 0 and 1.
+/// miners may roll is clear in the version, as it could not signal anything; votes that change rules are on bits below.
 #[must_use]
 pub fn notify(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], job: u64) -> Notify {
     let SplitCoinbase { before, after } = build(template, key, outputs, job);

@@ -147,7 +147,7 @@ pub struct Job {
     /// Who has it alone.
     member: Option<Address>,
     /// The header's version. Bits that miners may roll are clear: they could not signal anything, and firmware
-    /// that sends what it changed, not what it used, gets the same answer. Votes that count are on bits 0 and 1.
+    /// that sends what it changed, not what it used, gets the same answer. Votes that change rules are on bits below.
     pub version: Version,
     /// Builds its headers.
     pub work: Work,

@@ -6,7 +6,7 @@
 use bitcoin::Target;
 use serde::Deserialize;
 
-use super::{Deployment, Params};
+use super::{Deployment, MAX_RULE_BIT, Params};
 use crate::address::Address;
 use crate::license::pubkey::has_valid_encoding;
 
@@ -228,14 +228,22 @@ fn override_deployments(params: &mut Params, file: DeploymentsFile) -> Result<()
         ("segwit", &mut deployments.segwit, file.segwit),
     ] {
         let Some(DeploymentFile { bit, start_time, timeout }) = value else { continue };
-        if bit > 28 {
-            return Err(NetworkFileError(format!("deployments.{name}.bit is {bit}, 0 to 28 expected")));
-        }
+        check_bit(name, bit)?;
         *target = Deployment { bit, start_time, timeout };
     }
     let bits = deployments.named().map(|(_, deployment)| deployment.bit);
     if bits[0] == bits[1] || bits[0] == bits[2] || bits[1] == bits[2] {
         return Err(NetworkFileError("deployments: each must have a bit of its own".to_owned()));
+    }
+    Ok(())
+}
+
+/// The test vote changes nothing, and is on bit 28 on most networks.
+fn check_bit(name: &str, bit: u8) -> Result<(), NetworkFileError> {
+    let (most, why) =
+        if name == "testdummy" { (28, "") } else { (MAX_RULE_BIT, ": version rolling uses 13 to 28") };
+    if bit > most {
+        return Err(NetworkFileError(format!("deployments.{name}.bit is {bit}, 0 to {most} expected{why}")));
     }
     Ok(())
 }
@@ -269,6 +277,19 @@ mod tests {
     }
 
     #[test]
+    fn the_test_vote_may_be_on_any_bit_and_others_where_nobody_rolls() {
+        let params = Params::from_network_file(
+            r#"
+            base = "regtest"
+            deployments.testdummy = {bit = 28, start_time = 0, timeout = 0}
+            deployments.csv = {bit = 12, start_time = 0, timeout = 0}
+            "#,
+        )
+        .unwrap();
+        assert_eq!(params.deployments.named().map(|(_, deployment)| deployment.bit), [28, 12, 1]);
+    }
+
+    #[test]
     fn an_impossible_network_is_refused_in_one_line_that_names_the_key() {
         for (text, expected) in [
             ("", "base"),
@@ -296,6 +317,14 @@ mod tests {
             (
                 "base = \"regtest\"\ndeployments.csv = {bit = 29, start_time = 0, timeout = 0}",
                 "deployments.csv.bit",
+            ),
+            (
+                "base = \"regtest\"\ndeployments.csv = {bit = 13, start_time = 0, timeout = 0}",
+                "deployments.csv.bit is 13, 0 to 12 expected: version rolling uses 13 to 28",
+            ),
+            (
+                "base = \"main\"\ndeployments.segwit = {bit = 28, start_time = 0, timeout = 0}",
+                "deployments.segwit.bit is 28, 0 to 12 expected: version rolling uses 13 to 28",
             ),
         ] {
             let error = Params::from_network_file(text).unwrap_err().to_string();

@@ -73,6 +73,10 @@ impl PowParams {
     }
 }
 
+/// The highest version bit of a vote that changes rules. Miners roll those above (BIP320): there every second block
+/// would vote by chance, or, where a pool clears them first, none.
+pub const MAX_RULE_BIT: u8 = 12;
+
 /// A rule change voted in by version bits. Times are compared with the median time past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deployment {
