@@ -34,7 +34,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 const IDLE_TIME: Duration = Duration::from_secs(5);
 /// Time for an ordinary call. Judging a full block takes a node a few seconds at worst.
 pub const CALL_TIME: Duration = Duration::from_secs(30);
-/// Time for a long poll: nodes answer when the tip changes, Bitcoin Core's at the latest after some minutes.
+/// Time after which a long poll is made again. Bitcoin Core answers one at the latest after some minutes, `iop-node`
+/// only when there is something new; a connection that has died without a word is not waited at for ever.
 pub const LONG_POLL_TIME: Duration = Duration::from_secs(10 * 60);
 
 /// Where a node is and how it knows us.
@@ -153,9 +154,17 @@ pub mod code {
 /// Why a call gave no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
-    /// No connection, a broken one, or no answer in time.
+    /// No connection, or a broken one.
     #[error("{0}")]
     Unreachable(String),
+    /// No answer in time.
+    #[error("no answer to {method} within {} s", limit.as_secs())]
+    Late {
+        /// What was asked.
+        method: String,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// The node does not know us.
     #[error("the node refuses the credentials (HTTP 401)")]
     Unauthorized,
@@ -287,9 +296,8 @@ impl Node {
                 answer => answer,
             }
         };
-        tokio::time::timeout(limit, asked).await.map_err(|_| {
-            RpcError::Unreachable(format!("no answer to {method} within {} s", limit.as_secs()))
-        })?
+        let late = |_| RpcError::Late { method: method.to_owned(), limit };
+        tokio::time::timeout(limit, asked).await.map_err(late)?
     }
 
     async fn ask(&self, body: Bytes) -> Result<Bytes, RpcError> {

@@ -12,7 +12,7 @@ use iop_stratum::difficulty::Target;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError, read_answer};
+use crate::rpc::{CALL_TIME, Node, RpcError, read_answer};
 
 /// A block to be mined, but for its coinbase.
 #[derive(Debug, Clone)]
@@ -252,18 +252,28 @@ pub async fn check_chain(node: &Node, expected: &ChainIdentity) -> Result<(), Ch
     Err(ChainError::Wrong { found, expected: expected.clone() })
 }
 
-/// The template of the next block; with a long-poll id, once that one's is out of date.
+/// The template of the next block.
 ///
 /// # Errors
 /// The node gave none, or one that makes no sense.
-pub async fn template(node: &Node, long_poll_id: Option<&str>) -> Result<Template, RpcError> {
-    let mut request = json!({"rules": ["segwit"]});
-    let mut limit: Duration = CALL_TIME;
-    if let Some(id) = long_poll_id {
-        request["longpollid"] = id.into();
-        limit = LONG_POLL_TIME;
+pub async fn template(node: &Node) -> Result<Template, RpcError> {
+    read(&node.answer("getblocktemplate", json!([{"rules": ["segwit"]}]), CALL_TIME).await?)
+}
+
+/// The template that follows the one of a long-poll id, once that is out of date. On a quiet chain nothing may happen
+/// for hours, so a poll that is not answered within `patience` is no trouble: the node is polled again, on a new
+/// connection. Whether it still lives must be seen otherwise.
+///
+/// # Errors
+/// The node gave none, or one that makes no sense.
+pub async fn next(node: &Node, long_poll_id: &str, patience: Duration) -> Result<Template, RpcError> {
+    let request = json!([{"rules": ["segwit"], "longpollid": long_poll_id}]);
+    loop {
+        match node.answer("getblocktemplate", request.clone(), patience).await {
+            Err(RpcError::Late { .. }) => {}
+            answer => return read(&answer?),
+        }
     }
-    read(&node.answer("getblocktemplate", json!([request]), limit).await?)
 }
 
 /// The template in a node's answer to `getblocktemplate`.
@@ -294,7 +304,11 @@ pub async fn licenses(node: &Node, addresses: &[Address], params: &Params) -> Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::rpc::NodeAddress;
 
     fn wire() -> serde_json::Value {
         json!({
@@ -320,6 +334,32 @@ mod tests {
         assert_eq!(template.txids[0][0], 2, "in SHA-256's order");
         assert_eq!(template.target, Target::from_compact(0x1d7f_ffff).unwrap());
         assert!(!template.license_required && template.witness_commitment.is_none());
+    }
+
+    /// A node that leaves the first call open and answers all others.
+    async fn slow_node() -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://u:p@{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let _open = listener.accept().await.unwrap();
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"}]}") && socket.read_buf(&mut asked).await.unwrap() > 0 {}
+                let body = json!({"result": wire()}).to_string();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                // Who asked may have given up.
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        Node::new(NodeAddress::parse(&url, None, 1).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_long_poll_that_a_quiet_chain_leaves_open_is_made_again() {
+        let node = slow_node().await;
+        let template = next(&node, "x", Duration::from_millis(100)).await.unwrap();
+        assert_eq!(template.height, 7);
     }
 
     #[test]

@@ -54,7 +54,7 @@ async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<
     let failed = |error: RpcError| RunError(error.to_string());
     let expected = ChainIdentity::of(&settings.params);
     check_chain(node, &expected).await.map_err(|error| RunError(error.to_string()))?;
-    let template = template::template(node, None).await.map_err(failed)?;
+    let template = template::template(node).await.map_err(failed)?;
     let licenses = template::licenses(node, addresses, &settings.params).await.map_err(failed)?.infos;
     licenses.iter().try_for_each(|license| show(format_args!("license   {}", describe(license))))?;
     let chosen = choose(&licenses, template.license_required, template.height)

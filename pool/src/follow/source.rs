@@ -10,7 +10,7 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -170,10 +170,13 @@ impl Source {
             sleep_until(pause).await;
             // The next template is there at once after an empty one, and large.
             self.telling.wait().await;
-            if id.is_none() {
-                sleep(POLL).await;
+            match id {
+                Some(id) => template::next(self.node(), id, LONG_POLL_TIME).await,
+                None => {
+                    sleep(POLL).await;
+                    template::template(self.node()).await
+                }
             }
-            template::template(self.node(), id).await
         };
         let mut poll = pin!(poll);
         loop {
@@ -183,7 +186,7 @@ impl Source {
                 () = sleep(REFRESH) => if self.wishes.in_use() == Some(self.index) { break },
             }
         }
-        template::template(self.node(), None).await
+        template::template(self.node()).await
     }
 
     /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
@@ -192,7 +195,7 @@ impl Source {
         let fresh = template.is_none();
         let mut template = match template {
             Some(template) => template,
-            None => template::template(node, None).await?,
+            None => template::template(node).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
             let (licenses, (_, tip), mut base) = tokio::try_join!(
@@ -234,7 +237,7 @@ impl Source {
                 });
                 return Ok(id);
             }
-            template = template::template(node, None).await?;
+            template = template::template(node).await?;
         }
         Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()))
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
-use iop_mining::rpc::{CALL_TIME, Node, RpcError};
+use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use iop_mining::tips::{self, ChainState, ChainTip};
 use tokio::sync::{Notify, mpsc};
@@ -184,10 +184,13 @@ impl Source {
     async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
         let poll = async {
             sleep_until(pause).await;
-            if id.is_none() {
-                sleep(POLL).await;
+            match id {
+                Some(id) => template::next(self.node(), id, LONG_POLL_TIME).await,
+                None => {
+                    sleep(POLL).await;
+                    template::template(self.node()).await
+                }
             }
-            template::template(self.node(), id).await
         };
         let mut poll = pin!(poll);
         loop {
@@ -197,7 +200,7 @@ impl Source {
                 () = sleep(REFRESH) => if self.wishes.in_use.load(Ordering::Relaxed) == self.index { break },
             }
         }
-        template::template(self.node(), None).await
+        template::template(self.node()).await
     }
 
     /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
@@ -205,7 +208,7 @@ impl Source {
         let node = self.node();
         let mut template = match template {
             Some(template) => template,
-            None => template::template(node, None).await?,
+            None => template::template(node).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
             let received = std::time::Instant::now();
@@ -223,7 +226,7 @@ impl Source {
                 self.tell(Event::Offer(self.index, Box::new(offer))).await;
                 return Ok(id);
             }
-            template = template::template(node, None).await?;
+            template = template::template(node).await?;
         }
         Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()).into())
     }
