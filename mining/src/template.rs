@@ -92,12 +92,12 @@ const USUAL_ROOM: u64 = 18;
 
 impl WireTemplate<'_> {
     /// Nodes leave some room for the coinbase. One output more than that, and the block would be invalid.
-    fn outputs_room(&self) -> usize {
+    fn outputs_room(&self) -> Result<usize, RpcError> {
         // Before segwit is active, Core gives sizes and plain counts of signature operations.
         let limit = self.weightlimit.or(self.sizelimit.map(|size| size.saturating_mul(SCALE)));
         let output_sigops = if self.weightlimit.is_some() { SCALE } else { 1 };
-        let weight: Option<u64> = self.transactions.iter().map(|tx| tx.weight).sum();
-        let sigops: Option<u64> = self.transactions.iter().map(|tx| tx.sigops).sum();
+        let weight = sum("weights", self.transactions.iter().map(|tx| tx.weight))?;
+        let sigops = sum("sigops", self.transactions.iter().map(|tx| tx.sigops))?;
         let by_weight = limit.zip(weight).map_or(USUAL_ROOM, |(limit, used)| {
             limit.saturating_sub(used).saturating_sub(COINBASE_WEIGHT) / OUTPUT_WEIGHT
         });
@@ -105,7 +105,7 @@ impl WireTemplate<'_> {
             .sigoplimit
             .zip(sigops)
             .map_or(USUAL_ROOM, |(limit, used)| limit.saturating_sub(used) / output_sigops);
-        usize::try_from(by_weight.min(by_sigops)).unwrap_or(usize::MAX)
+        Ok(usize::try_from(by_weight.min(by_sigops)).unwrap_or(usize::MAX))
     }
 
     fn check(self) -> Result<Template, RpcError> {
@@ -122,7 +122,7 @@ impl WireTemplate<'_> {
             let txid: bitcoin::Txid = tx.txid.parse().map_err(|_| wrong("txid"))?;
             txids.push(txid.to_byte_array());
         }
-        let outputs_room = self.outputs_room();
+        let outputs_room = self.outputs_room()?;
         if self.coinbasevalue > MAX_MONEY {
             return Err(wrong("coinbasevalue"));
         }
@@ -145,6 +145,18 @@ impl WireTemplate<'_> {
             outputs_room,
         })
     }
+}
+
+/// The sum of what a node says of its transactions; none where it does not say it of all.
+fn sum(what: &str, parts: impl Iterator<Item = Option<u64>>) -> Result<Option<u64>, RpcError> {
+    let too_much =
+        || RpcError::Malformed(format!("getblocktemplate: the {what} sum to more than {}", u64::MAX));
+    let mut sum = 0_u64;
+    for part in parts {
+        let Some(part) = part else { return Ok(None) };
+        sum = sum.checked_add(part).ok_or_else(too_much)?;
+    }
+    Ok(Some(sum))
 }
 
 /// A license as the registry has it after the tip.
@@ -390,6 +402,20 @@ mod tests {
         assert_eq!(room(old.clone(), &[(3_990_000, 0), (6_000, 0)]), 18);
         assert_eq!(room(old, &[(1000, 19_990), (1000, 0)]), 10);
         assert_eq!(room(json!({}), &[]), 18, "a node that does not say");
+    }
+
+    #[test]
+    fn sums_that_no_block_has_are_refused() {
+        for (field, expected) in [("weight", "the weights sum to more"), ("sigops", "the sigops sum to more")]
+        {
+            let mut value = wire();
+            for tx in value["transactions"].as_array_mut().unwrap() {
+                (tx["weight"], tx["sigops"]) = (json!(1), json!(1));
+                tx[field] = json!(1_u64 << 63);
+            }
+            let refused = read(value).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
     }
 
     #[test]
