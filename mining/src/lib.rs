@@ -2,11 +2,13 @@
 //!
 //! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, how blocks are
 //! submitted and kept until they are answered, and the files that people name; for who gives work to machines: vardiff, the
-//! pace of requests, bans. Not here: Stratum's messages (`iop-stratum`), who gets the work, what becomes of it.
+//! pace of requests, bans; a panic as an answer ([`caught`]). Not here: Stratum's messages (`iop-stratum`), who gets the
+//! work, what becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod bans;
 pub mod bucket;
+pub mod caught;
 pub mod choice;
 pub mod coinbase;
 pub mod files;

@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use iop_mining::rpc::Node;
-use iop_mining::template::ChainError;
 use serde::Serialize;
 use tracing::{info, warn};
 
@@ -174,7 +173,7 @@ impl Health {
     }
 
     /// A node gives no work.
-    pub(super) fn down(&self, index: usize, trouble: &ChainError) {
+    pub(super) fn down(&self, index: usize, trouble: &str) {
         let mut inner = self.inner();
         if inner.in_use == Some(index) {
             inner.in_use = None;
@@ -185,7 +184,7 @@ impl Health {
             node.said = Some(Instant::now());
         }
         let (name, said) = (std::mem::take(&mut node.name), node.said);
-        *node = Known { name, said, down: Some(trouble.to_string()), ..Known::default() };
+        *node = Known { name, said, down: Some(trouble.to_owned()), ..Known::default() };
         inner.compare(Instant::now());
     }
 
@@ -276,7 +275,7 @@ mod tests {
         health.up(0, tip(5, 0));
         health.up(1, tip(7, 0));
         health.set_in_use(Some(1));
-        health.down(1, &ChainError::Trouble(RpcError::Unauthorized));
+        health.down(1, &RpcError::Unauthorized.to_string());
         let states = health.read();
         assert_eq!((states[0].lag, states[1].lag, states[1].height), (Some(0), None, None));
         assert!(!states[1].in_use && states[1].trouble.as_deref().unwrap().contains("401"));

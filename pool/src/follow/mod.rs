@@ -230,11 +230,12 @@ impl Follower {
     }
 
     /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
-    /// hash on that job is lost.
+    /// hash on that job is lost. The node in use is asked twice a minute, also on a quiet chain: one that has given
+    /// nothing for so long does not work, whatever it is taken for.
     fn give_up(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.last_work);
         let has_job = matches!(self.publish.borrow().work, Work::Job(_));
-        if since < NO_NODE_PATIENCE || !has_job || self.wishes.in_use().is_some() {
+        if since < NO_NODE_PATIENCE || !has_job {
             return;
         }
         warn!("no node has given work for {} s: sessions that hold a job are closed", since.as_secs());
@@ -368,6 +369,26 @@ mod tests {
         follower.take(template(3), licenses, None, None);
         let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
         assert!(!job.tip.is_retired());
+    }
+
+    #[test]
+    fn the_last_job_is_taken_back_also_where_a_node_is_in_use_that_says_nothing() {
+        let (mut follower, snapshots, job) = with_job();
+        follower.wishes.set_in_use(Some(0));
+        follower.give_up(follower.last_work + NO_NODE_PATIENCE);
+        assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_task_panics_is_lost_and_tried_again_later() {
+        let (follower, _) = with_nodes(1);
+        let (sender, mut events) = mpsc::channel(2);
+        follower.health.up(0, tip(5, 0));
+        let pause = follower.source(0, sender).attempt(async { panic!("as the test wants it") }).await;
+        assert!(pause > Duration::from_secs(1), "no flood of words");
+        assert!(matches!(events.recv().await, Some(Event::Lost(0))));
+        let trouble = follower.health.read()[0].trouble.clone();
+        assert_eq!(trouble.as_deref(), Some("its task panicked: as the test wants it"));
     }
 
     fn offer(follower: &Follower, index: usize, tip: ChainTip) -> Event {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
+use iop_mining::caught::caught;
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{Notify, mpsc};
@@ -30,6 +31,8 @@ const REFRESH: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The same after a panic: what the node sent may be the same again, and each time is an error in the log.
+const PANIC_PAUSE: Duration = Duration::from_secs(10);
 /// Between two tries to write into the books what must be there before a job is made.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// How often a node is asked for its tip.
@@ -110,16 +113,31 @@ pub(super) struct Source {
 
 impl Source {
     /// Runs for ever.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self) -> Infallible {
         loop {
-            let Err(trouble) = self.serve().await;
-            self.node().set_right(false);
-            *self.parent.lock().expect("no panic while the lock is held") = None;
-            self.health.down(self.index, &trouble);
-            // The follower lives as long as its sources.
-            let _ = self.events.send(Event::Lost(self.index)).await;
-            sleep(RETRY).await;
+            let pause = self.attempt(self.serve()).await;
+            sleep(pause).await;
         }
+    }
+
+    /// Serves until that ends, and says that the node is lost. Gives the wait before it is tried again.
+    pub(super) async fn attempt(
+        &self,
+        serving: impl Future<Output = Result<Infallible, ChainError>>,
+    ) -> Duration {
+        let (trouble, pause) = match caught(serving).await {
+            Ok(Err(trouble)) => (trouble.to_string(), RETRY),
+            Err(panic) => {
+                error!(node = self.node().name(), "the node's task panicked: {panic}");
+                (format!("its task panicked: {panic}"), PANIC_PAUSE)
+            }
+        };
+        self.node().set_right(false);
+        *self.parent.lock().expect("no panic while the lock is held") = None;
+        self.health.down(self.index, &trouble);
+        // The follower lives as long as its sources.
+        let _ = self.events.send(Event::Lost(self.index)).await;
+        pause
     }
 
     fn node(&self) -> &Node {

@@ -1,11 +1,13 @@
 //! The license holder's own nodes: a template, a license that may mine, a signed coinbase, and blocks back.
 //!
 //! Here: [`Solo`], the upstream; each node's task (`source`), which node is used (`nodes`), the jobs (`work`), found
-//! blocks on their way (`delivery`), this machine's clock (`clock`). Not here: what pool and miner have in common
-//! (`iop-mining`). Path: node → offer → license → job → dispatcher → devices → share, which is a block → all nodes.
+//! blocks on their way (`delivery`), this machine's clock (`clock`), the end (`ending`). Not here: what pool and miner
+//! have in common (`iop-mining`). Path: node → offer → license → job → dispatcher → devices → share, which is a block →
+//! all nodes.
 
 mod clock;
 mod delivery;
+mod ending;
 mod held;
 mod nodes;
 mod source;
@@ -33,6 +35,7 @@ use tracing::{debug, info, warn};
 
 use self::clock::{Clocks, Words};
 use self::delivery::{Deliveries, Fate, Found, News};
+pub use self::ending::Ending;
 use self::held::Held;
 use self::nodes::Nodes;
 use self::source::{BEAT_TIME, Event, Offer, REFRESH, Source, Trouble, Wishes};
@@ -85,31 +88,6 @@ pub struct Solo {
     deliveries: Arc<Deliveries>,
     news: mpsc::UnboundedReceiver<News>,
     failed: oneshot::Sender<String>,
-}
-
-/// The end of a miner at nodes, from outside.
-#[derive(Debug)]
-pub struct Ending {
-    deliveries: Arc<Deliveries>,
-    failed: oneshot::Receiver<String>,
-}
-
-impl Ending {
-    /// Waits until it is clear that the settings are wrong: a node answers at the start that it is on another chain, or
-    /// does not know us. Later that is trouble of that node only.
-    pub async fn failed(&mut self) -> io::Error {
-        match (&mut self.failed).await {
-            Ok(reason) => io::Error::other(reason),
-            // The upstream is gone, for another reason.
-            Err(_) => std::future::pending().await,
-        }
-    }
-
-    /// Ends the work when it is first waited for, and waits for blocks that are on their way, so long at most.
-    pub fn finishing(&self, limit: Duration) -> impl Future<Output = ()> + Send + 'static {
-        let deliveries = Arc::clone(&self.deliveries);
-        async move { deliveries.finish(limit).await }
-    }
 }
 
 impl Solo {
@@ -456,6 +434,7 @@ impl Miner {
                 (index, ahead, place)
             });
         }
+        self.give_up(now);
         if self.nodes.in_use().is_none() {
             // One that has less work than another had is used when that has not come back.
             self.decide(now).into_iter().for_each(|index| self.wishes.ask(index));
@@ -472,17 +451,23 @@ impl Miner {
         }
     }
 
+    /// Takes the last job for dead when no node has given work for long. The node in use is asked twice a minute, also
+    /// on a quiet chain: one that has given nothing for so long does not work, whatever it is taken for.
+    fn give_up(&mut self, now: Instant) {
+        let without = now - self.last_offer;
+        if self.working && without >= NO_NODE_PATIENCE {
+            warn!("no node has given work for {} s: devices wait", without.as_secs());
+            self.tip = None;
+            self.rest();
+        }
+    }
+
     /// No node gives work. What there is goes on for a while, as a node that restarts takes its blocks later.
     fn alone(&mut self, now: Instant) {
         if !self.working {
             return;
         }
         let without = now - self.last_offer;
-        if without >= NO_NODE_PATIENCE {
-            warn!("no node has given work for {} s: devices wait", without.as_secs());
-            self.tip = None;
-            return self.rest();
-        }
         let since = self.jobs.front().map(|job| job.job.ntime().0.saturating_sub(job.template.time));
         let due = since.is_some_and(|since| without >= Duration::from_secs(since.into()) + REFRESH);
         if let Some(newest) = self.jobs.front().filter(|_| due) {

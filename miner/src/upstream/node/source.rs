@@ -11,12 +11,13 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
+use iop_mining::caught::caught;
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use iop_mining::tips::{self, ChainState, ChainTip};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::debug;
+use tracing::{debug, error};
 
 /// How often there is new work on an unchanged tip: the time of the header and the fees of new transactions.
 pub(super) const REFRESH: Duration = Duration::from_secs(30);
@@ -25,6 +26,8 @@ pub(super) const REFRESH: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The same after a panic: what the node sent may be the same again, and each time is an error in the log.
+const PANIC_PAUSE: Duration = Duration::from_secs(10);
 /// How often a node is asked for its tip.
 const BEAT: Duration = Duration::from_secs(2);
 /// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a
@@ -50,6 +53,9 @@ pub(super) enum Trouble {
     /// It does not answer, does not know us, or is on another chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// A mistake of ours, which what it sent may have brought about.
+    #[error("its task panicked: {0}")]
+    Panicked(String),
     /// It is still loading the chain.
     #[error("still syncing: at block {block} of {headers}")]
     Syncing { block: u32, headers: u32 },
@@ -119,14 +125,26 @@ impl fmt::Debug for Source {
 
 impl Source {
     /// Runs for ever.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self) -> Infallible {
         loop {
-            let Err(trouble) = self.serve().await;
-            self.node().set_right(false);
-            self.set_parent(None);
-            self.tell(Event::Lost(self.index, trouble)).await;
-            sleep(RETRY).await;
+            let pause = self.attempt(self.serve()).await;
+            sleep(pause).await;
         }
+    }
+
+    /// Serves until that ends, and says that the node is lost. Gives the wait before it is tried again.
+    async fn attempt(&self, serving: impl Future<Output = Result<Infallible, Trouble>>) -> Duration {
+        let (trouble, pause) = match caught(serving).await {
+            Ok(Err(trouble)) => (trouble, RETRY),
+            Err(panic) => {
+                error!(node = self.node().name(), "the node's task panicked: {panic}");
+                (Trouble::Panicked(panic), PANIC_PAUSE)
+            }
+        };
+        self.node().set_right(false);
+        self.set_parent(None);
+        self.tell(Event::Lost(self.index, trouble)).await;
+        pause
     }
 
     fn node(&self) -> &Node {
@@ -266,9 +284,31 @@ fn is_synced(state: &ChainState, params: &Params) -> Result<(), Trouble> {
 
 #[cfg(test)]
 mod tests {
+    use iop_mining::rpc::NodeAddress;
     use iop_mining::sample::tip;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_node_whose_task_panics_is_lost_and_tried_again_later() {
+        let node = Node::new(NodeAddress::parse("http://u:p@127.0.0.1:1", None, 1).expect("a URL"));
+        node.set_right(true);
+        let (sender, mut events) = mpsc::channel(2);
+        let source = Source {
+            index: 0,
+            nodes: [node].into(),
+            params: Arc::new(Params::devnet()),
+            licenses: [].into(),
+            wishes: Arc::new(Wishes::new(1)),
+            events: sender,
+            parent: Mutex::new(Some(tip(5, 0).hash)),
+        };
+        let pause = source.attempt(async { panic!("as the test wants it") }).await;
+        assert!(pause > RETRY, "no flood of words");
+        let Some(Event::Lost(0, trouble)) = events.recv().await else { panic!("lost") };
+        assert_eq!(trouble.to_string(), "its task panicked: as the test wants it");
+        assert!(!source.node().is_right() && source.parent().is_none());
+    }
 
     #[test]
     fn a_node_that_loads_the_chain_gives_no_work_and_a_fresh_private_chain_does() {

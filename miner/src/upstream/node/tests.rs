@@ -42,7 +42,7 @@ fn miner(datadir: &Path) -> Miner {
 #[tokio::test]
 async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_node_takes_it() {
     let no_license = NoLicense { reasons: Vec::new(), resumes_from_height: None, height: 8 };
-    let without_node = |miner: &mut Miner| miner.alone(Instant::now() + NO_NODE_PATIENCE);
+    let without_node = |miner: &mut Miner| miner.give_up(Instant::now() + NO_NODE_PATIENCE);
     let without_license = |miner: &mut Miner| miner.wait(0, &no_license);
     for take_away in [&without_node as &dyn Fn(&mut Miner), &without_license] {
         let folder = tempfile::tempdir().unwrap();
@@ -69,6 +69,38 @@ async fn a_block_that_was_found_before_the_work_was_taken_away_is_kept_until_a_n
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn the_last_work_is_taken_for_dead_also_where_a_node_is_in_use_that_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut miner = miner(folder.path());
+    let now = Instant::now();
+    let offered = |received| {
+        let (template, tip) = (template(7), tip(6, 0));
+        let licenses = vec![LicenseInfo {
+            address: String::new(),
+            whitelisted: true,
+            admin: false,
+            blocks_in_window: 0,
+            cap: None,
+            remaining: None,
+            last_block: None,
+            eligible_next: true,
+            eligible_from_height: None,
+        }];
+        Event::Offer(0, Box::new(Offer { template, licenses, tip, received }))
+    };
+    miner.on_event(offered(now));
+    miner.tick(&mut JoinSet::new());
+    assert!(miner.working, "it is new");
+    miner.last_offer = now.checked_sub(NO_NODE_PATIENCE).unwrap();
+    miner.tick(&mut JoinSet::new());
+    assert!(!miner.working && miner.dispatcher.follow().borrow().job.is_none());
+    assert_eq!(miner.nodes.in_use(), Some(0));
+    // It says something again, on the same tip.
+    miner.on_event(offered(now));
+    assert!(miner.working && miner.dispatcher.follow().borrow().job.is_some());
 }
 
 #[tokio::test]
