@@ -192,7 +192,7 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Builds the kernel.
+    /// Builds the kernel, as far as it can be launched at once.
     ///
     /// # Errors
     /// When the device cannot run the shape, or it or its driver refuses any step; a build error comes with the compiler's
@@ -201,6 +201,11 @@ impl Scanner {
     /// # Panics
     /// When the shape is not [valid](Shape::is_valid).
     pub fn new(device: &OpenClDevice, shape: Shape) -> Result<Self, OpenClError> {
+        Self::built(device, shape, shape.versions > 1)
+    }
+
+    /// Without the kernel for single versions where no work will need it.
+    fn built(device: &OpenClDevice, shape: Shape, with_single: bool) -> Result<Self, OpenClError> {
         assert!(shape.is_valid(), "{shape:?}");
         if !shape.suits(device) {
             return Err(OpenClError("a shape for CPUs with SHA instructions, which this is not".to_owned()));
@@ -224,7 +229,7 @@ impl Scanner {
             Kernel::create(&program, "scan").map_err(failed("no kernel"))
         };
         let together = build(shape.versions)?;
-        let single = if shape.versions == 1 { None } else { Some(build(1)?) };
+        let single = with_single.then(|| build(1)).transpose()?;
         let buffer = |flags, words| {
             // SAFETY: no memory of ours is given to the buffer: the pointer is null and no flag asks for it.
             unsafe { Buffer::create(&context, flags, words, ptr::null_mut()) }.map_err(failed("no buffer"))
@@ -232,7 +237,22 @@ impl Scanner {
         let header = buffer(CL_MEM_READ_ONLY, 4)?;
         let midstates = buffer(CL_MEM_READ_ONLY, 16 * Work::MAX_VERSIONS)?;
         let found = buffer(CL_MEM_READ_WRITE, 1 + 2 * ROOM as usize)?;
-        Ok(Self { shape, queue, together, single, header, midstates, found, _context: context })
+        let mut scanner =
+            Self { shape, queue, together, single, header, midstates, found, _context: context };
+        scanner.launch_each()?;
+        Ok(scanner)
+    }
+
+    /// Launches each kernel once, for as little as can be: some drivers compile only then, which takes seconds.
+    fn launch_each(&mut self) -> Result<(), OpenClError> {
+        let all: Vec<u32> = (0..self.shape.versions).collect();
+        let each = if self.single.is_some() { &[&all[..], &[0]][..] } else { &[&all[..]] };
+        for versions in each {
+            let work = Work::with_versions(&[0; 80], versions, Target::from_le_bytes([0; 32]));
+            let one = NonceRange::new(0, 1).expect("from 0 there are 2^32 nonces");
+            self.scan(&work, one, &mut Vec::new())?;
+        }
+        Ok(())
     }
 
     /// Nonces for a launch of about so many hashes: whole work groups, since those are computed whatever is asked for. No
@@ -339,7 +359,10 @@ fn words(work: &Work) -> ([u32; 4], Vec<u32>) {
 pub fn tune(device: &OpenClDevice, versions: usize) -> Result<(Shape, f64), OpenClError> {
     let numbers: Vec<u32> = (0..versions as u32).collect();
     let work = Work::with_versions(&[0x5a; 80], &numbers, Target::from_le_bytes([0; 32]));
-    let trial = |shape| Scanner::new(device, shape)?.rate(&work).map(|rate| (shape, rate));
+    let trial = |shape: Shape| {
+        let with_single = !versions.is_multiple_of(shape.versions as usize);
+        Scanner::built(device, shape, with_single)?.rate(&work).map(|rate| (shape, rate))
+    };
     let mut best = Err(OpenClError("no shape to try".to_owned()));
     for &shape in Shape::candidates(device.is_cpu) {
         best = faster(best, trial(shape));
