@@ -58,7 +58,7 @@ const MAX_READ_BYTES: usize = 8 << 20;
 
 /// Judges the inputs of one transaction, several at once where somebody has threads for them.
 ///
-/// The judge is `libbitcoinconsensus`, but of a transaction that it would have to read more than [`MAX_READ_BYTES`] of the
+/// The judge is `libbitcoinconsensus`, but of a transaction that it would have to read more than 8 MiB of the
 /// [`interpreter`], to which a transaction costs no more than the rules demand. They never differ, as far as a great many
 /// trials tell (`tests/script_differential`).
 #[derive(Debug)]
