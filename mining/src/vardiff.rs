@@ -67,12 +67,10 @@ impl Vardiff {
         self.difficulty
     }
 
-    /// A difficulty below the `least` that jobs have now becomes that, and counting begins anew.
-    pub fn lift(&mut self, least: Difficulty, now: Instant) {
-        if self.difficulty < least {
-            self.difficulty = least;
-            self.begin(now);
-        }
+    /// A difficulty below the `least` that jobs have now becomes that. What was counted stays, worth less: else a least
+    /// that grows a little with every few shares would end each count before it says anything.
+    pub fn lift(&mut self, least: Difficulty) {
+        self.difficulty = self.difficulty.at_least(least);
     }
 
     /// Time before `now` is not counted: the miner had nothing to do.
@@ -269,17 +267,31 @@ mod tests {
         }
     }
 
+    /// Five hundred shares a second, and after each few of them a least difficulty that is a little greater.
     #[test]
-    fn a_new_least_difficulty_begins_the_count_anew_where_it_is_greater() {
-        let begun = Instant::now();
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut vardiff = Vardiff::new(difficulty(1.0), begun);
-        vardiff.lift(difficulty(0.5), at(10));
-        assert_eq!((vardiff.difficulty(), vardiff.since), (difficulty(1.0), begun));
-        vardiff.lift(difficulty(8.0), at(10));
-        assert_eq!((vardiff.difficulty(), vardiff.since), (difficulty(8.0), at(10)));
-        vardiff.lift(difficulty(1.0), at(20));
-        assert_eq!((vardiff.difficulty(), vardiff.since), (difficulty(8.0), at(10)));
+    fn a_least_difficulty_that_creeps_upward_does_not_hold_the_difficulty_there() {
+        let (begun, mut at, mut aim) = (Instant::now(), 0.0, aim());
+        let mut vardiff = Vardiff::new(difficulty(1024.0), begun);
+        for shares in 0..2000 {
+            let given = vardiff.difficulty();
+            at += given.get() / 1024.0 / 500.0;
+            vardiff.on_share(given, begun + Duration::from_secs_f64(at), &aim);
+            if shares % 3 == 2 {
+                aim.min = difficulty(vardiff.difficulty().get() * (1.0 + 1e-12));
+                vardiff.lift(aim.min);
+            }
+        }
+        assert!(vardiff.difficulty() > difficulty(1024.0 * 500.0), "{}", vardiff.difficulty());
+    }
+
+    #[test]
+    fn a_new_least_difficulty_keeps_the_count() {
+        let mut vardiff = Vardiff::new(difficulty(1.0), Instant::now());
+        vardiff.on_share(difficulty(1.0), Instant::now(), &aim());
+        vardiff.lift(difficulty(0.5));
+        assert_eq!((vardiff.difficulty(), vardiff.come()), (difficulty(1.0), 1.0));
+        vardiff.lift(difficulty(8.0));
+        assert_eq!((vardiff.difficulty(), vardiff.come()), (difficulty(8.0), 0.125));
     }
 
     #[test]

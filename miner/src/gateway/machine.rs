@@ -420,7 +420,7 @@ impl Machine {
     /// and fro would use up the variants that vardiff needs.
     fn on_minimum(&mut self, minimum: Difficulty) {
         self.minimum = minimum.at_least(self.shared.settings.min_difficulty);
-        self.vardiff.lift(self.minimum, Instant::now());
+        self.vardiff.lift(self.minimum);
         if let Some((wanted, change)) = self.change()
             && change >= BIG_CHANGE
         {

@@ -98,7 +98,7 @@ impl Miner {
         let least = self.shared.vardiff.and_then(|seconds| self.pace.least_wish(seconds, now));
         let (wished, least) = (difficulty.clamp(min, max), least.unwrap_or(min).clamp(min, max));
         self.vardiff = Vardiff::new(wished.at_least(least), now);
-        self.lift(now);
+        self.lift();
         self.on_asked();
     }
 
@@ -106,15 +106,15 @@ impl Miner {
     pub(super) fn on_minimum(&mut self, minimum: Difficulty) {
         let DifficultyBounds { min, max, .. } = self.shared.difficulty;
         self.minimum = minimum.clamp(min, max);
-        self.lift(Instant::now());
+        self.lift();
         self.on_asked();
     }
 
     /// Vardiff counts shares by its own difficulty, so it must not be below the one that jobs have. Without vardiff the
     /// wish stands, should a lower minimum come.
-    fn lift(&mut self, now: Instant) {
+    fn lift(&mut self) {
         if let Some(aim) = self.aim() {
-            self.vardiff.lift(aim.min, now);
+            self.vardiff.lift(aim.min);
         }
     }
 }
