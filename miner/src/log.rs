@@ -24,8 +24,9 @@ const MAX_LINES: usize = 200;
 /// Longest line that is kept, in bytes: with [`MAX_LINES`], 100 kB in all.
 const MAX_LINE: usize = 500;
 
-/// The target of lines that are kept whole, however long they are: what is in them is nowhere else.
-pub const WHOLE: &str = "iop_miner::whole";
+/// The target of lines that are kept whole, however long they are: what is in them is nowhere else. Below the module that
+/// has such lines, so that whoever lets that module's lines through has these too.
+pub const WHOLE: &str = "iop_miner::upstream::node::delivery::whole";
 
 /// How long a stderr that takes nothing can hold up the program's end.
 const LAST_LINES: Duration = Duration::from_secs(2);

@@ -13,8 +13,8 @@ const LINE: usize = 64;
 /// Most lines that wait though there is no room: each has a found block in it, up to some megabytes, that is nowhere
 /// else.
 pub(super) const MAX_WHOLE: usize = 16;
-/// What is written in one piece.
-const PIECE: usize = MAX_BYTES;
+/// What is written in one piece: little enough for a slow terminal to take one in the time that the end waits for it.
+const PIECE: usize = 16 * 1024;
 
 /// Whole lines, or what stands in place of some that are lost.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ struct State {
     /// Those that have room whatever waits, also while one is being written, and the pieces that were written of all.
     whole: usize,
     pieces: u64,
+    /// Those that must not be lost and could not be written: tried again when a line comes, and at the end.
+    again: VecDeque<Entry>,
     /// Lines that were lost after the last one that waits.
     lost: u64,
     /// Whether one is being written.
@@ -67,7 +69,8 @@ impl State {
 
     /// Whether there is something to be written.
     fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || (self.lost > 0 && !self.failed) || self.writing
+        let may_go_on = !self.failed && (self.lost > 0 || !self.again.is_empty());
+        !self.waiting.is_empty() || may_go_on || self.writing
     }
 
     /// The next to be written; what is lost is told as soon as there is nothing before it.
@@ -75,9 +78,25 @@ impl State {
         if self.waiting.is_empty() && self.lost > 0 && !self.failed {
             return Some(Entry::of_lost(std::mem::take(&mut self.lost)));
         }
-        let entry = self.waiting.pop_front()?;
-        self.bytes -= entry.cost();
-        Some(entry)
+        if let Some(entry) = self.waiting.pop_front() {
+            self.bytes -= entry.cost();
+            return Some(entry);
+        }
+        if self.failed { None } else { self.again.pop_front() }
+    }
+
+    /// One could not be written, perhaps for want of room on a disk.
+    fn failed(&mut self, mut entry: Entry) {
+        self.failed = true;
+        if !entry.whole {
+            self.lost += entry.lines;
+            return;
+        }
+        // A part of it may be there already.
+        if !entry.text.starts_with(b"\n") {
+            entry.text.insert(0, b'\n');
+        }
+        self.again.push_front(entry);
     }
 }
 
@@ -91,8 +110,16 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) const fn new() -> Self {
-        let waiting = VecDeque::new();
-        let state = State { waiting, bytes: 0, whole: 0, pieces: 0, lost: 0, writing: false, failed: false };
+        let state = State {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            whole: 0,
+            pieces: 0,
+            again: VecDeque::new(),
+            lost: 0,
+            writing: false,
+            failed: false,
+        };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -128,18 +155,20 @@ impl Queue {
             let written = self.put(&entry, out);
             let mut state = self.lock();
             state.writing = false;
-            state.whole -= usize::from(entry.whole);
-            state.failed = written.is_err();
-            if state.failed {
-                state.lost += entry.lines;
+            match written {
+                Ok(()) => {
+                    state.failed = false;
+                    state.whole -= usize::from(entry.whole);
+                }
+                Err(_) => state.failed(entry),
             }
             self.changed.notify_all();
         }
     }
 
-    /// In pieces, so that whoever waits for it sees that it gets on.
+    /// A long one in pieces, so that whoever waits for it sees that it gets on.
     fn put(&self, entry: &Entry, out: &mut impl Write) -> io::Result<()> {
-        for piece in entry.text.chunks(PIECE) {
+        for piece in entry.text.chunks(if entry.whole { PIECE } else { MAX_BYTES }) {
             out.write_all(piece)?;
             self.lock().pieces += 1;
         }
@@ -158,8 +187,11 @@ impl Queue {
     }
 
     /// Waits until all is written that came, so long at most; but for a line that must not be lost as long as it gets on.
+    /// One that could not be written is tried once more.
     pub(super) fn flush(&self, limit: Duration) {
         let mut state = self.lock();
+        state.failed &= state.again.is_empty();
+        self.changed.notify_all();
         loop {
             let before = state.pieces;
             // Poisoned or not, it was waited for.
@@ -250,6 +282,33 @@ mod tests {
         queue.flush(PATIENCE);
         let state = queue.lock();
         assert_eq!((state.bytes, state.lost), (0, 0));
+    }
+
+    #[test]
+    fn a_line_that_must_not_be_lost_and_could_not_be_written_is_tried_again() {
+        let (queue, leave, lines) = slow();
+        queue.push_whole(b"block");
+        leave.send(false).unwrap();
+        while !queue.lock().failed {
+            thread::yield_now();
+        }
+        assert!(queue.has_whole());
+        // With the next line, which is not held up by it.
+        queue.push(b"next");
+        for (expected, goes) in [("next", true), ("", false)] {
+            leave.send(goes).unwrap();
+            if goes {
+                assert_eq!(lines.recv_timeout(PATIENCE).unwrap(), expected);
+            }
+        }
+        while !queue.lock().failed {
+            thread::yield_now();
+        }
+        // And at the end.
+        leave.send(true).unwrap();
+        queue.flush(PATIENCE);
+        assert_eq!(lines.recv_timeout(PATIENCE).unwrap(), "\nblock");
+        assert!(!queue.has_whole() && queue.lock().lost == 0);
     }
 
     #[test]
