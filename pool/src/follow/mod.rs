@@ -19,7 +19,7 @@ use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
-use iop_mining::rpc::Node;
+use iop_mining::rpc::{CALL_TIME, Node};
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 pub use iop_mining::tips;
 use tokio::sync::{mpsc, watch};
@@ -231,12 +231,20 @@ impl Follower {
 
     /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
     /// hash on that job is lost. The node in use is asked twice a minute, also on a quiet chain: one that has given
-    /// nothing for so long does not work, whatever it is taken for.
+    /// nothing for so long does not work, whatever it is taken for. Another one gets the time of a call first.
     fn give_up(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.last_work);
         let has_job = matches!(self.publish.borrow().work, Work::Job(_));
         if since < NO_NODE_PATIENCE || !has_job {
             return;
+        }
+        if let Some(index) = self.wishes.in_use() {
+            warn!(node = self.nodes[index].name(), "no work for {} s: left", since.as_secs());
+            self.on_event(Event::Lost(index));
+            if self.wishes.in_use().is_some() {
+                self.last_work = now.checked_sub(NO_NODE_PATIENCE - CALL_TIME).unwrap_or(now);
+                return;
+            }
         }
         warn!("no node has given work for {} s: sessions that hold a job are closed", since.as_secs());
         self.standing = None;
@@ -314,170 +322,4 @@ impl Follower {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use iop_mining::rpc::NodeAddress;
-    use iop_mining::sample::{key, template, tip};
-
-    use super::*;
-
-    fn follower() -> (Follower, watch::Receiver<Arc<Snapshot>>) {
-        with_nodes(0)
-    }
-
-    fn with_nodes(count: u16) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
-        let node =
-            |port: u16| Node::new(NodeAddress::parse(&format!("http://u:p@h:{port}"), None, 1).unwrap());
-        let nodes: Arc<[Node]> = (1..=count).map(node).collect();
-        let health = Arc::new(Health::new(&nodes));
-        let payouts = Payouts::new(crate::ledger::tests::temporary(), None, Vec::new());
-        Follower::new(Params::devnet(), nodes, vec![key(true)], payouts, health)
-    }
-
-    fn license(follower: &Follower, eligible_next: bool) -> LicenseInfo {
-        LicenseInfo {
-            address: follower.addresses[0].to_base58(&follower.params.prefixes),
-            whitelisted: true,
-            admin: false,
-            blocks_in_window: 0,
-            cap: None,
-            remaining: None,
-            last_block: None,
-            eligible_next,
-            eligible_from_height: None,
-        }
-    }
-
-    fn with_job() -> (Follower, watch::Receiver<Arc<Snapshot>>, Arc<Job>) {
-        let (mut follower, snapshots) = follower();
-        let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses, None, None);
-        let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
-        (follower, snapshots, job)
-    }
-
-    #[test]
-    fn the_last_job_is_taken_back_when_no_node_has_given_work_for_long() {
-        let (mut follower, snapshots, job) = with_job();
-        let last = follower.last_work;
-        follower.give_up(last + NO_NODE_PATIENCE - Duration::from_secs(1));
-        assert!(matches!(snapshots.borrow().work, Work::Job(_)) && !job.tip.is_retired());
-        follower.give_up(last + NO_NODE_PATIENCE);
-        assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
-        // The node comes back on the same tip.
-        let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses, None, None);
-        let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
-        assert!(!job.tip.is_retired());
-    }
-
-    #[test]
-    fn the_last_job_is_taken_back_also_where_a_node_is_in_use_that_says_nothing() {
-        let (mut follower, snapshots, job) = with_job();
-        follower.wishes.set_in_use(Some(0));
-        follower.give_up(follower.last_work + NO_NODE_PATIENCE);
-        assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
-    }
-
-    #[tokio::test]
-    async fn a_node_whose_task_panics_is_lost_and_tried_again_later() {
-        let (follower, _) = with_nodes(1);
-        let (sender, mut events) = mpsc::channel(2);
-        follower.health.up(0, tip(5, 0));
-        let pause = follower.source(0, sender).attempt(async { panic!("as the test wants it") }).await;
-        assert!(pause > Duration::from_secs(1), "no flood of words");
-        assert!(matches!(events.recv().await, Some(Event::Lost(0))));
-        let trouble = follower.health.read()[0].trouble.clone();
-        assert_eq!(trouble.as_deref(), Some("its task panicked: as the test wants it"));
-    }
-
-    fn offer(follower: &Follower, index: usize, tip: ChainTip) -> Event {
-        let template = Template { parent: tip.hash, ..template(3) };
-        let licenses = vec![license(follower, true)];
-        let begun = Some(follower.telling.begin());
-        Event::Offer(index, Box::new(Offer { template, licenses, base: None, tip, begun }))
-    }
-
-    /// The parent of the published job, and the node in use.
-    fn state(follower: &Follower) -> (Option<BlockHash>, Option<usize>) {
-        let Work::Job(job) = follower.publish.borrow().work.clone() else {
-            return (None, follower.wishes.in_use());
-        };
-        (Some(job.template.parent), follower.wishes.in_use())
-    }
-
-    #[test]
-    fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
-        let (mut follower, _) = with_nodes(2);
-        for (index, found, expected) in [
-            (0, tip(5, 0), (tip(5, 0), 0)),
-            (1, tip(5, 0), (tip(5, 0), 0)),
-            (1, tip(6, 0), (tip(6, 0), 1)),
-            (0, tip(6, 1), (tip(6, 0), 1)), // as much work: no reason to leave
-            (0, tip(7, 1), (tip(7, 1), 0)),
-            (1, tip(6, 0), (tip(7, 1), 0)),
-        ] {
-            let event = offer(&follower, index, found);
-            follower.on_event(event);
-            assert_eq!(state(&follower), (Some(expected.0.hash), Some(expected.1)));
-        }
-    }
-
-    #[test]
-    fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
-        let (mut follower, _) = with_nodes(2);
-        let mut snapshots = follower.publish.subscribe();
-        for (index, published) in [(0, true), (1, false), (0, true)] {
-            let event = offer(&follower, index, tip(5, 0));
-            assert!(follower.telling.is_on(), "whoever can wait waits for the follower");
-            follower.on_event(event);
-            assert_eq!(snapshots.has_changed().unwrap(), published);
-            assert_eq!(follower.telling.is_on(), published, "whoever tells miners says when it is over");
-            snapshots.mark_unchanged();
-            follower.telling.over(follower.telling.count());
-        }
-    }
-
-    #[test]
-    fn a_node_that_fails_or_falls_back_is_left_for_the_best_of_the_others() {
-        let (mut follower, _) = with_nodes(3);
-        for (index, found) in [(0, tip(7, 0)), (1, tip(5, 0)), (2, tip(6, 0))] {
-            let event = offer(&follower, index, found);
-            follower.on_event(event);
-        }
-        follower.on_event(Event::Lost(0));
-        assert_eq!(
-            state(&follower),
-            (Some(tip(7, 0).hash), Some(2)),
-            "its job stays until the other's is here"
-        );
-        let event = offer(&follower, 2, tip(6, 0));
-        follower.on_event(event);
-        assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(2)));
-        let event = offer(&follower, 2, tip(4, 0)); // its blocks were invalidated
-        follower.on_event(event);
-        assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(1)));
-        follower.on_event(Event::Lost(1));
-        follower.on_event(Event::Lost(2));
-        assert_eq!(state(&follower).1, None);
-    }
-
-    #[test]
-    fn before_the_first_template_there_is_nothing_to_take_back() {
-        let (mut follower, snapshots) = follower();
-        follower.give_up(follower.last_work + NO_NODE_PATIENCE * 2);
-        assert!(matches!(snapshots.borrow().work, Work::Waiting));
-    }
-
-    #[test]
-    fn without_a_license_all_jobs_are_dead_also_those_on_the_same_tip() {
-        let (mut follower, snapshots, job) = with_job();
-        let licenses = vec![license(&follower, false)];
-        follower.take(template(3), licenses, None, None);
-        assert!(matches!(snapshots.borrow().work, Work::NoLicense(_)) && job.tip.is_retired());
-        let licenses = vec![license(&follower, true)];
-        follower.take(template(3), licenses, None, None);
-        let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
-        assert!(!job.tip.is_retired(), "and work resumes");
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
-use iop_mining::rpc::{Node, NodeAddress, RpcError};
+use iop_mining::rpc::{CALL_TIME, Node, NodeAddress, RpcError};
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo};
 use iop_mining::tips::{self, Place};
 use tokio::sync::{mpsc, oneshot};
@@ -452,14 +452,24 @@ impl Miner {
     }
 
     /// Takes the last job for dead when no node has given work for long. The node in use is asked twice a minute, also
-    /// on a quiet chain: one that has given nothing for so long does not work, whatever it is taken for.
+    /// on a quiet chain: one that has given nothing for so long does not work, whatever it is taken for. Another one gets
+    /// the time of a call first.
     fn give_up(&mut self, now: Instant) {
         let without = now - self.last_offer;
-        if self.working && without >= NO_NODE_PATIENCE {
-            warn!("no node has given work for {} s: devices wait", without.as_secs());
-            self.tip = None;
-            self.rest();
+        if !self.working || without < NO_NODE_PATIENCE {
+            return;
         }
+        if let Some(index) = self.nodes.in_use() {
+            self.nodes.lost(index, &Trouble::Silent { seconds: without.as_secs() }, now);
+        }
+        if let Some(index) = self.decide(now) {
+            self.wishes.ask(index);
+            self.last_offer = now.checked_sub(NO_NODE_PATIENCE - CALL_TIME).unwrap_or(now);
+            return;
+        }
+        warn!("no node has given work for {} s: devices wait", without.as_secs());
+        self.tip = None;
+        self.rest();
     }
 
     /// No node gives work. What there is goes on for a while, as a node that restarts takes its blocks later.

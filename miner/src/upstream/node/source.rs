@@ -56,6 +56,9 @@ pub(super) enum Trouble {
     /// A mistake of ours, which what it sent may have brought about.
     #[error("its task panicked: {0}")]
     Panicked(String),
+    /// It answers, and has not given any work for so long.
+    #[error("no work for {seconds} s")]
+    Silent { seconds: u64 },
     /// It is still loading the chain.
     #[error("still syncing: at block {block} of {headers}")]
     Syncing { block: u32, headers: u32 },

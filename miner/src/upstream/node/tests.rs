@@ -76,7 +76,7 @@ async fn the_last_work_is_taken_for_dead_also_where_a_node_is_in_use_that_says_n
     let folder = tempfile::tempdir().unwrap();
     let mut miner = miner(folder.path());
     let now = Instant::now();
-    let offered = |received| {
+    let offered = |index, received| {
         let (template, tip) = (template(7), tip(6, 0));
         let licenses = vec![LicenseInfo {
             address: String::new(),
@@ -89,17 +89,25 @@ async fn the_last_work_is_taken_for_dead_also_where_a_node_is_in_use_that_says_n
             eligible_next: true,
             eligible_from_height: None,
         }];
-        Event::Offer(0, Box::new(Offer { template, licenses, tip, received }))
+        Event::Offer(index, Box::new(Offer { template, licenses, tip, received }))
     };
-    miner.on_event(offered(now));
+    let long_ago = now.checked_sub(NO_NODE_PATIENCE).unwrap();
+    miner.on_event(offered(0, now));
+    miner.on_event(offered(1, now));
     miner.tick(&mut JoinSet::new());
-    assert!(miner.working, "it is new");
-    miner.last_offer = now.checked_sub(NO_NODE_PATIENCE).unwrap();
+    assert!(miner.working && miner.nodes.in_use() == Some(0), "it is new");
+    // The other one is asked, and has a while to answer.
+    miner.last_offer = long_ago;
+    for _ in 0..3 {
+        miner.tick(&mut JoinSet::new());
+        assert!(miner.working && miner.nodes.in_use() == Some(1));
+    }
+    miner.last_offer = long_ago;
     miner.tick(&mut JoinSet::new());
     assert!(!miner.working && miner.dispatcher.follow().borrow().job.is_none());
-    assert_eq!(miner.nodes.in_use(), Some(0));
+    assert_eq!(miner.nodes.in_use(), None);
     // It says something again, on the same tip.
-    miner.on_event(offered(now));
+    miner.on_event(offered(0, now));
     assert!(miner.working && miner.dispatcher.follow().borrow().job.is_some());
 }
 
