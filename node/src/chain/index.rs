@@ -113,11 +113,16 @@ impl BlockIndex {
             self.get_mut(parent).children.push(id);
         }
         self.by_hash.insert(hash, id);
+        self.consider_header(id);
+        id
+    }
+
+    /// Makes it the best header if it is one.
+    pub(super) fn consider_header(&mut self, id: BlockId) {
         let is_better = |best| self.get(best).work < self.get(id).work;
         if !self.get(id).is_failed() && self.best_header.is_none_or(is_better) {
             self.best_header = Some(id);
         }
-        id
     }
 
     /// The header with most work, of those that were not known to break a rule when they were added; of several the one

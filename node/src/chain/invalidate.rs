@@ -92,6 +92,7 @@ impl ChainState {
                 (entry.record.failed, entry.record.failed_ancestor) = (false, false);
                 batch.put_index(&entry.hash, &entry.record);
                 self.index.forget_failed(id);
+                self.index.consider_header(id);
                 self.consider(id);
             }
         }

@@ -437,5 +437,6 @@ fn what_descends_from_a_failed_block_is_known_as_failed_at_the_next_start() {
     assert_eq!(state.submit(tree.nodes[child].block.clone(), NOW).unwrap(), Submitted::DuplicateInvalid);
     // What is taken back is taken back for it as well.
     assert_eq!(state.reconsider_block(&tree.hash(bad), NOW).unwrap(), Ok(()));
+    assert_eq!(state.index().get(state.index().best_header()).hash, tree.hash(child));
     assert_eq!(state.submit(tree.nodes[bad].block.clone(), NOW).unwrap(), Submitted::DuplicateInvalid);
 }
