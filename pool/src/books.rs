@@ -55,9 +55,9 @@ pub struct ReportFlags {
     /// Begin of the time reported on, in seconds since 1970
     #[arg(long, value_name = "TIME", default_value_t = 0)]
     from: u64,
-    /// End of the time reported on, in seconds since 1970
-    #[arg(long, value_name = "TIME", default_value_t = u64::MAX)]
-    to: u64,
+    /// End of the time reported on, in seconds since 1970 [default: no end]
+    #[arg(long, value_name = "TIME")]
+    to: Option<u64>,
 }
 
 fn open(datadir: &Path, chain: &ChainIdentity) -> Result<Store, RunError> {
@@ -76,7 +76,7 @@ fn print_json(value: &impl Serialize) -> Result<(), RunError> {
 /// The ledger cannot be read.
 pub fn run_report(books: &Books, flags: &ReportFlags) -> Result<(), RunError> {
     let store = open(&books.datadir, &ChainIdentity::of(&books.params))?;
-    let lines = report(&store, &books.params.prefixes, &(flags.from..=flags.to));
+    let lines = report(&store, &books.params.prefixes, &(flags.from..=flags.to.unwrap_or(u64::MAX)));
     let lines = lines.map_err(|error| RunError(error.to_string()))?;
     match flags.format {
         Format::Csv => print(&to_csv(&lines)),

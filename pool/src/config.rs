@@ -167,8 +167,8 @@ struct FileNode {
 pub struct Settings {
     /// The chain.
     pub params: Params,
-    /// At least one node; found blocks go to all. Templates come from one: the first that answers at the start; when
-    /// it fails the next one, and the pool stays with that as long as it works.
+    /// At least one node; found blocks go to all. Templates come from the one whose chain has most work; among equals from
+    /// the one in use, at the start the first.
     pub nodes: Vec<NodeAddress>,
     /// At least one license.
     pub licenses: Vec<LicenseKey>,

@@ -23,7 +23,7 @@ use crate::failure::Failure;
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     offline: OfflineArgs,
-    /// First height [default: genesis]
+    /// First height; 0 is genesis
     #[arg(long, value_name = "HEIGHT", default_value = "0")]
     from: u32,
     /// Last height [default: the tip]

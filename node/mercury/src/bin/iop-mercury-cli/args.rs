@@ -254,7 +254,7 @@ pub(crate) enum OwnerCommand {
 pub(crate) enum HomeCommand {
     /// Runs a home, its data and its key in DATADIR
     Run {
-        /// Where it listens, such as /ip4/0.0.0.0/tcp/4840; may be repeated
+        /// Where it listens, such as /ip4/0.0.0.0/tcp/4878; may be repeated
         #[arg(long, value_name = "MULTIADDR", required = true)]
         bind: Vec<Multiaddr>,
         /// Where others reach it, if not where it listens; may be repeated
