@@ -8,7 +8,6 @@
 mod aside;
 mod supervised;
 
-use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +16,8 @@ use iop_mercury::client::folder::write_secret;
 use iop_mercury::home::{Home, Settings as HomeSettings};
 use iop_mercury::id::{Id, Key};
 use iop_mercury::limits::{MAX_ADDRESS, MAX_ADDRESSES, MAX_HOSTED, MAX_NETWORK};
-use iop_mercury::multiaddr::{Multiaddr, Protocol};
+use iop_mercury::multiaddr::Multiaddr;
+use iop_mercury::net::given::{is_bindable, is_peer, is_tellable};
 use iop_mercury::net::{Host, Quotas, Setup};
 use iop_mercury::store::{Store, free_space};
 use iop_mercury::wire::Hosting;
@@ -133,28 +133,6 @@ fn addresses(
             })
         })
         .collect()
-}
-
-fn is_bindable(address: &Multiaddr) -> bool {
-    let parts: Vec<_> = address.iter().collect();
-    matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)])
-}
-
-/// An address of this home: its peer id is added, so that none or any may be there.
-fn is_tellable(address: &Multiaddr) -> bool {
-    let parts: Vec<_> = address.iter().collect();
-    let whole = |ip: IpAddr| !ip.is_unspecified();
-    match parts[..] {
-        [Protocol::Ip4(ip), Protocol::Tcp(port)] => whole(ip.into()) && port > 0,
-        [Protocol::Ip6(ip), Protocol::Tcp(port)] => whole(ip.into()) && port > 0,
-        _ => false,
-    }
-}
-
-fn is_peer(address: &Multiaddr) -> bool {
-    let last = address.iter().last();
-    let place = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
-    matches!(last, Some(Protocol::P2p(_))) && is_tellable(&place)
 }
 
 /// Starts it in a thread of its own; comes back when it listens, or has failed to and will be tried again. It does

@@ -65,10 +65,20 @@ impl ClientError {
     }
 }
 
-/// A stranger's text, short and without control characters.
+/// A stranger's text, short and without characters that a terminal might obey.
 #[must_use]
 pub(super) fn one_line(text: &str) -> String {
-    text.chars().take(MAX_WORDS).map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+    text.chars().take(MAX_WORDS).map(|one| if steers_terminals(one) { '\u{fffd}' } else { one }).collect()
+}
+
+/// Whether a character may move the cursor, end a line, or change the direction of what stands beside it.
+#[must_use]
+pub fn steers_terminals(one: char) -> bool {
+    let marks_direction = matches!(
+        one,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    one.is_control() || marks_direction
 }
 
 #[cfg(test)]
@@ -78,9 +88,9 @@ mod tests {
 
     #[test]
     fn a_homes_words_are_one_short_line() {
-        let said = Refusal::new(Code::Fault, format!("\u{1b}[2Jno\n{}", "x".repeat(10_000)));
+        let said = Refusal::new(Code::Fault, format!("\u{1b}[2Jno\n\u{202e}{}", "x".repeat(10_000)));
         let ClientError::Refused(shown) = ClientError::refused(said) else { panic!() };
         assert_eq!(shown.reason.chars().count(), MAX_WORDS);
-        assert!(!shown.reason.contains(char::is_control));
+        assert!(!shown.reason.contains(char::is_control) && !shown.reason.contains('\u{202e}'));
     }
 }

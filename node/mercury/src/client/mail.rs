@@ -75,9 +75,7 @@ impl Device {
     /// # Errors
     /// There is no relation, the recipient is nowhere, or its home refuses.
     pub async fn send(&self, to: Id, letter: &Letter) -> Result<(), ClientError> {
-        if !self.folder().state()?.holds(to) {
-            return Err(ClientError::Wrong(format!("no relation to {to} that holds")));
-        }
+        self.check_relation(to)?;
         let (home, profile) = self.locate(to).await?;
         if profile.body().tombstone {
             return Err(ClientError::Wrong(format!("{to} has taken its profile back")));
@@ -90,6 +88,17 @@ impl Device {
             Answer::Done => Ok(()),
             _ => Err(ClientError::unasked()),
         }
+    }
+
+    /// Whether a letter to somebody may be sent at all: worth asking before attachments are uploaded for it.
+    ///
+    /// # Errors
+    /// There is no relation that holds, or the folder cannot be read.
+    pub fn check_relation(&self, to: Id) -> Result<(), ClientError> {
+        if self.folder().state()?.holds(to) {
+            return Ok(());
+        }
+        Err(ClientError::Wrong(format!("no relation to {to} that holds")))
     }
 
     /// Seals a file and uploads it to one's own home, to be sent with a letter.

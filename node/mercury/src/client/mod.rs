@@ -29,7 +29,7 @@ pub use blobs::Payload;
 pub use calls::{CallStream, IncomingCall, is_application};
 pub use device::{Device, Told};
 pub use driver::Settings;
-pub use error::ClientError;
+pub use error::{ClientError, steers_terminals};
 pub use mail::{Page, Received};
 pub use moving::Moved;
 pub use people::{Delivery, Wish};

@@ -6,7 +6,8 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use iop_mercury::client::{Home, Settings, is_application};
 use iop_mercury::id::Id;
-use iop_mercury::limits::{MAX_HOSTED, MAX_LABEL};
+use iop_mercury::limits::{MAX_ADDRESS, MAX_HOSTED, MAX_LABEL, MAX_NETWORK};
+use iop_mercury::net::given::{is_bindable, is_peer, is_tellable};
 use iop_mercury::wire::Hosting;
 use libp2p::Multiaddr;
 
@@ -255,16 +256,16 @@ pub(crate) enum HomeCommand {
     /// Runs a home, its data and its key in DATADIR
     Run {
         /// Where it listens, such as /ip4/0.0.0.0/tcp/4878; may be repeated
-        #[arg(long, value_name = "MULTIADDR", required = true)]
+        #[arg(long, value_name = "MULTIADDR", required = true, value_parser = bindable)]
         bind: Vec<Multiaddr>,
         /// Where others reach it, if not where it listens; may be repeated
-        #[arg(long, value_name = "MULTIADDR")]
+        #[arg(long, value_name = "MULTIADDR", value_parser = tellable)]
         external: Vec<Multiaddr>,
         /// Other homes, with their peer ids, by which it enters the directory of homes; may be repeated
-        #[arg(long, value_name = "MULTIADDR")]
+        #[arg(long, value_name = "MULTIADDR", value_parser = peer)]
         peer: Vec<Multiaddr>,
         /// The network's name
-        #[arg(long, value_name = "NAME", default_value = "main")]
+        #[arg(long, value_name = "NAME", default_value = "main", value_parser = network)]
         network: String,
         /// Whom it takes: open, invited or closed
         #[arg(long, value_name = "WHOM", default_value = "open")]
@@ -341,6 +342,31 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
     format!("{} (see iop-mercury-cli --help)", complaint.strip_prefix("error: ").unwrap_or(&complaint))
 }
 
+fn bindable(text: &str) -> Result<Multiaddr, String> {
+    multiaddr(text, is_bindable, "/ip4/0.0.0.0/tcp/4878")
+}
+
+fn tellable(text: &str) -> Result<Multiaddr, String> {
+    multiaddr(text, is_tellable, "/ip4/192.0.2.1/tcp/4878")
+}
+
+fn peer(text: &str) -> Result<Multiaddr, String> {
+    multiaddr(text, is_peer, "/ip4/192.0.2.1/tcp/4878/p2p/12D3Koo...")
+}
+
+fn multiaddr(text: &str, fits: fn(&Multiaddr) -> bool, example: &str) -> Result<Multiaddr, String> {
+    let parsed = text.parse().ok().filter(|address| text.len() <= MAX_ADDRESS && fits(address));
+    parsed.ok_or_else(|| format!("a multiaddress such as {example} expected"))
+}
+
+fn network(text: &str) -> Result<String, String> {
+    if (1..=MAX_NETWORK).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("1 to {MAX_NETWORK} bytes expected"))
+    }
+}
+
 fn max_hosted(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| (1..=MAX_HOSTED).contains(number));
     number.ok_or_else(|| format!("1 to {MAX_HOSTED} expected"))
@@ -366,6 +392,27 @@ mod tests {
         assert!(call(&["--relayed"]).is_ok() && call(&listen).is_ok());
         let both = call(&["--relayed", listen[0], listen[1]]);
         assert_eq!(both.err(), Some(ErrorKind::ArgumentConflict));
+    }
+
+    #[test]
+    fn a_home_is_run_with_addresses_and_names_that_it_can_use() {
+        let home = |words: &[&str]| {
+            let begin = ["iop-mercury-cli", "home", "run", "--bind", "/ip4/0.0.0.0/tcp/0"];
+            Cli::try_parse_from(begin.iter().chain(words)).map(drop).map_err(|error| one_line(&error))
+        };
+        let peer = "/ip4/192.0.2.1/tcp/4878/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+        assert_eq!(home(&["--peer", peer, "--external", "/ip4/192.0.2.1/tcp/4878"]), Ok(()));
+        assert_eq!(home(&["--network", &"n".repeat(MAX_NETWORK)]), Ok(()));
+        for (words, expected) in [
+            (["--peer", "/ip4/192.0.2.1/tcp/4878"], "/p2p/12D3Koo... expected"),
+            (["--external", "/ip4/0.0.0.0/tcp/4878"], "/ip4/192.0.2.1/tcp/4878 expected"),
+            (["--bind", "/dns4/home/tcp/4878"], "/ip4/0.0.0.0/tcp/4878 expected"),
+            (["--network", &"n".repeat(MAX_NETWORK + 1)], "1 to 32 bytes expected"),
+            (["--network", ""], "1 to 32 bytes expected"),
+        ] {
+            let refused = home(&words).err().unwrap_or_default();
+            assert!(refused.contains(expected), "{refused}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use iop_mercury::client::seal::{ATTACHMENT_OVERHEAD, Attachment, Letter};
+use iop_mercury::client::seal::{ATTACHMENT_OVERHEAD, Attachment, Letter, MAX_ATTACHMENTS};
 use iop_mercury::client::{Device, Page, Received, SENT_TIME};
 use iop_mercury::id::Id;
 use iop_mercury::limits::{CHUNK, MAX_BLOBS};
@@ -17,8 +17,13 @@ use crate::show::{Show, tame, tame_lines};
 /// Names that are tried for an attachment before it is given up.
 const MAX_NAMES: usize = 1000;
 
-/// Sends a message.
+/// Sends a message. What can be refused without them is, before files are uploaded and use up the quota.
 pub(crate) async fn send(device: &Device, to: Id, text: String, files: &[PathBuf]) -> Result<(), Failure> {
+    device.check_relation(to)?;
+    if files.len() > MAX_ATTACHMENTS {
+        let given = files.len();
+        return Err(Failure::Usage(format!("{given} attachments, at most {MAX_ATTACHMENTS} expected")));
+    }
     let mut letter = Letter { text, attachments: Vec::new() };
     for file in files {
         let bytes = read(file, MAX_BLOBS - ATTACHMENT_OVERHEAD as u64)?;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use iop_mercury::body::{BlobRef, HomeAddress, Profile};
 use iop_mercury::client::folder::{Contact, Standing};
-use iop_mercury::client::{Wish, version};
+use iop_mercury::client::{Wish, steers_terminals, version};
 use iop_mercury::envelope::Verified;
 use iop_mercury::id::Id;
 use iop_mercury::wire::Presence;
@@ -22,8 +22,7 @@ pub(crate) struct Show {
 pub(crate) fn tame(text: &str) -> String {
     let tamed = |one: char| match one {
         '\n' => ' ',
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        one if one.is_control() => '\u{fffd}',
+        one if steers_terminals(one) => '\u{fffd}',
         one => one,
     };
     text.chars().map(tamed).collect()
