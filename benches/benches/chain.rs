@@ -15,8 +15,8 @@ use iop_benches::synth::load::Load;
 use iop_benches::synth::{Shape, network};
 use iop_consensus::params::Params;
 use iop_consensus::wire::read_block;
-use iop_node::chain::actor::now;
 use iop_node::chain::checked::CheckedBlock;
+use iop_node::chain::clock::now;
 use iop_node::chain::state::ChainState;
 use iop_node::storage::Storage;
 

@@ -24,7 +24,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::chain::actor::{ChainHandle, Stopped, now};
+use crate::chain::actor::{ChainHandle, Stopped};
+use crate::chain::clock::now;
 use crate::chain::state::ChainState;
 use crate::connections::{self, Limits};
 use crate::p2p::handle::NetHandle;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::chain::actor::{ChainHandle, Stopped, now};
+use crate::chain::actor::{ChainHandle, Stopped};
+use crate::chain::clock::now;
 use crate::mempool::persist::{self, FILE_NAME, Waiting};
 
 /// The file, and the chain that its transactions are for.

@@ -104,3 +104,25 @@ fn a_persona_that_a_full_disk_has_cut_off_is_made_when_there_is_room() {
     let id = Folder::open(&folder).unwrap().key().unwrap().id().to_string();
     assert_eq!(String::from_utf8(made.stdout).unwrap().trim(), id);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_sent_uploads_no_attachments() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&at(&home)).await);
+        let file = ada.place.path().join("file");
+        std::fs::write(&file, b"file").unwrap();
+        let (to, file) = (ben.id().to_string(), file.to_str().unwrap());
+        let refused = ada.outcome(&["send", &to, "look", "--attach", file]);
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(String::from_utf8(refused.stderr).unwrap().contains("no relation to"));
+        introduce(&ada, &ben);
+        relate(&ada, &ben).await;
+        let attached = ["--attach", file].repeat(17);
+        let too_many = ada.outcome(&[&["send", &to, "look"][..], &attached].concat());
+        assert_eq!(too_many.status.code(), Some(2), "{too_many:?}");
+        assert!(String::from_utf8(too_many.stderr).unwrap().contains("17 attachments, at most 16 expected"));
+        assert_eq!(ada.run(&["blob", "list"]), "");
+    })
+    .await;
+}

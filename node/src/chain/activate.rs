@@ -19,8 +19,8 @@ use iop_consensus::script::{ScriptFailure, TxVerifier};
 use rayon::prelude::*;
 use tracing::{debug, error, info, warn};
 
-use super::actor;
 use super::checked::CheckedBlock;
+use super::clock;
 use super::coins::Coins;
 use super::events::ChainEvent;
 use super::index::BlockId;
@@ -136,7 +136,7 @@ impl ChainState {
         let forward =
             path.first().is_some_and(|&first| self.index.get(first).parent == Some(self.index.tip()));
         if !forward || path.len() <= at_most {
-            self.activate_best_chain(None, actor::now())?;
+            self.activate_best_chain(None, clock::now())?;
             self.flush()?;
             return Ok(false);
         }

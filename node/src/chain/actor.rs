@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash, Transaction};
@@ -16,6 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::error;
 
 use super::checked::CheckedBlock;
+use super::clock::now;
 use super::events::{ChainEvent, Events};
 use super::state::ChainState;
 use super::verdict::{BlockAccepted, HeadersAccepted, Submitted};
@@ -67,11 +67,6 @@ pub struct ChainHandle {
     params: Arc<Params>,
     /// Seconds that the peers' clocks are ahead of this machine's.
     clock_offset: Arc<AtomicI64>,
-}
-
-/// Seconds since 1970 by this machine's clock.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Starts the thread. It ends when every handle is gone or the storage fails.

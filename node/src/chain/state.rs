@@ -16,7 +16,7 @@ use iop_consensus::versionbits::Cache;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::actor;
+use super::clock;
 use super::coins::Coins;
 use super::events::{ChainEvent, Events};
 use super::flush::Unwritten;
@@ -80,7 +80,7 @@ impl ChainState {
     ) -> Result<Self, StorageError> {
         let mut state = Self::load_idle(params, storage, options)?;
         // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
-        state.activate_best_chain(None, actor::now())?;
+        state.activate_best_chain(None, clock::now())?;
         Ok(state)
     }
 

@@ -18,6 +18,7 @@ use iop_consensus::params::Params;
 use proptest::prelude::*;
 
 use super::actor;
+use super::clock;
 use super::invalidate::NotDone;
 use super::options::Options;
 use super::state::ChainState;
@@ -377,7 +378,7 @@ async fn what_is_from_the_future_is_judged_by_the_clock_as_peers_correct_it() {
     let options = Options::of(&params);
     let (chain, thread) = actor::spawn(ChainState::load_with(params.clone(), storage, options).unwrap());
     let parent = params.genesis.block().header;
-    let future = actor::now() + MAX_FUTURE_BLOCK_TIME + 20 * 60;
+    let future = clock::now() + MAX_FUTURE_BLOCK_TIME + 20 * 60;
     let mut header = Header {
         version: Version::from_consensus(0x2000_0000),
         prev_blockhash: parent.block_hash(),
@@ -402,7 +403,7 @@ fn killed_far_behind_the_node_is_still_far_behind_at_the_next_start() {
     let mut tree = Tree::new();
     let top = (0..20).fold(TRUNK as usize, |parent, _| tree.extend(parent, 1));
     let dir = tempfile::tempdir().unwrap();
-    let now = actor::now();
+    let now = clock::now();
     let mut state = open(dir.path(), 1 << 20).unwrap();
     for block in tree.branch(top) {
         assert_eq!(state.submit(block, now).unwrap(), Submitted::Accepted);

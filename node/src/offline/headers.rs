@@ -15,7 +15,7 @@ use iop_consensus::header;
 
 use super::Stop;
 use super::blockfile::Finder;
-use crate::chain::actor::now;
+use crate::chain::clock::now;
 use crate::chain::state::ChainState;
 use crate::storage::StorageError;
 

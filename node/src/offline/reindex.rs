@@ -22,8 +22,8 @@ use serde_json::json;
 
 use super::progress::Progress;
 use super::{OfflineArgs, Place, Stop, failed, note};
-use crate::chain::actor::now;
 use crate::chain::checked::CheckedBlock;
+use crate::chain::clock::now;
 use crate::chain::index::{BlockId, BlockIndex};
 use crate::chain::state::ChainState;
 use crate::failure::Failure;

@@ -300,7 +300,7 @@ impl Verify<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::chain::actor::now;
+    use crate::chain::clock::now;
     use crate::generate::{Payee, mine};
     use crate::storage::{Batch, Storage};
     use crate::template::template;

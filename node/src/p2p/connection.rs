@@ -169,7 +169,7 @@ pub(crate) fn start(
 }
 
 fn now() -> u64 {
-    crate::chain::actor::now()
+    crate::chain::clock::now()
 }
 
 struct Reader {

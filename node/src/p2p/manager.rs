@@ -146,7 +146,7 @@ fn now() -> Micros {
 
 /// The wall clock: seconds since 1970.
 fn wall() -> u64 {
-    crate::chain::actor::now()
+    crate::chain::clock::now()
 }
 
 /// Starts the network; it ends when `shutdown` says so.

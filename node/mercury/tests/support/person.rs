@@ -88,11 +88,16 @@ impl Person {
 
     /// The program, with these words.
     pub fn run(&self, words: &[&str]) -> String {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
-        command.arg("--datadir").arg(self.place.path().join("me")).args(words);
-        let out = tokio::task::block_in_place(|| command.output()).unwrap();
+        let out = self.outcome(words);
         assert!(out.status.success(), "{out:?}");
         String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// The same, whatever comes of it.
+    pub fn outcome(&self, words: &[&str]) -> std::process::Output {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
+        command.arg("--datadir").arg(self.place.path().join("me")).args(words);
+        tokio::task::block_in_place(|| command.output()).unwrap()
     }
 }
 

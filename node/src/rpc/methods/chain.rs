@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::super::args::Args;
 use super::super::error::{DATABASE, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC, RpcError};
 use super::{Context, heavy, json as format};
-use crate::chain::actor::now;
+use crate::chain::clock::now;
 use crate::chain::index::{BlockId, BlockIndex};
 use crate::chain::invalidate::NotDone;
 use crate::hexes;

@@ -8,7 +8,7 @@ use super::super::args::Args;
 use super::super::error::{INVALID_PARAMETER, RpcError};
 use super::chain::{block_hash, block_not_found};
 use super::{Context, json as format};
-use crate::chain::actor::now;
+use crate::chain::clock::now;
 use crate::chain::index::{BlockId, BlockIndex};
 use crate::chain::state::ChainState;
 

@@ -8,7 +8,7 @@ use super::super::args::Args;
 use super::super::error::{INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, RpcError, TYPE};
 use super::transactions::{MAX_FEE, decode_transaction};
 use super::{Context, json as format};
-use crate::chain::actor::now;
+use crate::chain::clock::now;
 use crate::mempool::{Entry, Mempool, Reject};
 
 pub(super) async fn getmempoolinfo(context: &Context, _: &Args) -> Result<Value, RpcError> {

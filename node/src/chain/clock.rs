@@ -1,0 +1,8 @@
+//! This machine's clock, which block times and ages of tips are held against.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970 by this machine's clock.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
