@@ -4,6 +4,10 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::time::Duration;
+
+/// Wait before a task that panicked is begun again: what it was sent may be the same, and each time is an error in the log.
+pub const PANIC_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a future gives, or what its panic said. After a panic it is not polled again, only dropped.
 ///

@@ -5,7 +5,7 @@ use bitcoin::hashes::Hash;
 use iop_consensus::license::key::LicenseKey;
 use iop_stratum::difficulty::Target;
 
-use crate::template::Template;
+use crate::template::{LicenseInfo, Template};
 use crate::tips::{ChainTip, ChainWork};
 
 /// A template without transactions; a block in about 128 hashes.
@@ -40,6 +40,22 @@ pub fn template(height: u32) -> Template {
 #[must_use]
 pub fn key(compressed: bool) -> LicenseKey {
     LicenseKey::from_secret(&[11; 32], compressed).expect("a sensible constant")
+}
+
+/// A whitelisted license that no cap binds, as the registry has it.
+#[must_use]
+pub fn license(address: String) -> LicenseInfo {
+    LicenseInfo {
+        address,
+        whitelisted: true,
+        admin: false,
+        blocks_in_window: 0,
+        cap: None,
+        remaining: None,
+        last_block: None,
+        eligible_next: true,
+        eligible_from_height: None,
+    }
 }
 
 /// A tip of this height on branch `branch`; work is 10 a block.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
-use iop_mining::caught::caught;
+use iop_mining::caught::{PANIC_PAUSE, caught};
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use tokio::sync::{Notify, mpsc};
@@ -31,8 +31,6 @@ const REFRESH: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// The same after a panic: what the node sent may be the same again, and each time is an error in the log.
-const PANIC_PAUSE: Duration = Duration::from_secs(10);
 /// Between two tries to write into the books what must be there before a job is made.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// How often a node is asked for its tip.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use iop_mining::rpc::NodeAddress;
-use iop_mining::sample::{key, template, tip};
+use iop_mining::sample::{self, key, template, tip};
 
 use super::*;
 
@@ -19,17 +19,8 @@ fn with_nodes(count: u16) -> (Follower, watch::Receiver<Arc<Snapshot>>) {
 }
 
 fn license(follower: &Follower, eligible_next: bool) -> LicenseInfo {
-    LicenseInfo {
-        address: follower.addresses[0].to_base58(&follower.params.prefixes),
-        whitelisted: true,
-        admin: false,
-        blocks_in_window: 0,
-        cap: None,
-        remaining: None,
-        last_block: None,
-        eligible_next,
-        eligible_from_height: None,
-    }
+    let address = follower.addresses[0].to_base58(&follower.params.prefixes);
+    LicenseInfo { eligible_next, ..sample::license(address) }
 }
 
 fn with_job() -> (Follower, watch::Receiver<Arc<Snapshot>>, Arc<Job>) {

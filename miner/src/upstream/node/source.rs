@@ -11,7 +11,7 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use iop_consensus::address::Address;
 use iop_consensus::params::Params;
-use iop_mining::caught::caught;
+use iop_mining::caught::{PANIC_PAUSE, caught};
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
 use iop_mining::tips::{self, ChainState, ChainTip};
@@ -26,8 +26,6 @@ pub(super) const REFRESH: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// The same after a panic: what the node sent may be the same again, and each time is an error in the log.
-const PANIC_PAUSE: Duration = Duration::from_secs(10);
 /// How often a node is asked for its tip.
 const BEAT: Duration = Duration::from_secs(2);
 /// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a

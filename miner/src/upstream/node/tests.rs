@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use iop_mining::sample::{key, template, tip};
+use iop_mining::sample::{key, license, template, tip};
 use iop_stratum::fields::{Nonce, VersionBits};
 
 use super::*;
@@ -78,17 +78,7 @@ async fn the_last_work_is_taken_for_dead_also_where_a_node_is_in_use_that_says_n
     let now = Instant::now();
     let offered = |index, received| {
         let (template, tip) = (template(7), tip(6, 0));
-        let licenses = vec![LicenseInfo {
-            address: String::new(),
-            whitelisted: true,
-            admin: false,
-            blocks_in_window: 0,
-            cap: None,
-            remaining: None,
-            last_block: None,
-            eligible_next: true,
-            eligible_from_height: None,
-        }];
+        let licenses = vec![license(String::new())];
         Event::Offer(index, Box::new(Offer { template, licenses, tip, received }))
     };
     let long_ago = now.checked_sub(NO_NODE_PATIENCE).unwrap();
