@@ -16,7 +16,6 @@ use iop_consensus::versionbits::Cache;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::clock;
 use super::coins::Coins;
 use super::events::{ChainEvent, Events};
 use super::flush::Unwritten;
@@ -80,7 +79,10 @@ impl ChainState {
     ) -> Result<Self, StorageError> {
         let mut state = Self::load_idle(params, storage, options)?;
         // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
-        state.activate_best_chain(None, clock::now())?;
+        // By the tip's own time, so that it is written at once, and each tip from then on: of branches with the same work
+        // the one that was active must be found again.
+        let now = u64::from(state.index.header(state.index.tip()).time);
+        state.activate_best_chain(None, now)?;
         Ok(state)
     }
 

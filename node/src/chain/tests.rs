@@ -398,24 +398,6 @@ async fn what_is_from_the_future_is_judged_by_the_clock_as_peers_correct_it() {
     thread.join().unwrap().unwrap();
 }
 
-#[test]
-fn killed_far_behind_the_node_is_still_far_behind_at_the_next_start() {
-    let mut tree = Tree::new();
-    let top = (0..20).fold(TRUNK as usize, |parent, _| tree.extend(parent, 1));
-    let dir = tempfile::tempdir().unwrap();
-    let now = clock::now();
-    let mut state = open(dir.path(), 1 << 20).unwrap();
-    for block in tree.branch(top) {
-        assert_eq!(state.submit(block, now).unwrap(), Submitted::Accepted);
-    }
-    assert!(state.is_initial_block_download(now));
-    drop(state);
-    // What was stored and not written is connected again, years after it was mined.
-    let mut state = open(dir.path(), 1 << 20).unwrap();
-    assert_eq!(tip(&state), tree.hash(top));
-    assert!(state.is_initial_block_download(now));
-}
-
 /// While the node runs, what descends from a failed block is marked where someone comes upon it; at the start all is.
 #[test]
 fn what_descends_from_a_failed_block_is_known_as_failed_at_the_next_start() {
