@@ -174,8 +174,12 @@ impl ChainState {
         entry.record.bytes = u32::try_from(checked.bytes().len()).expect("a checked block is far smaller");
         self.stored_bytes += u64::from(entry.record.bytes);
         batch.put_block(&entry.hash, checked.bytes());
-        batch.put_index(&entry.hash, &entry.record);
-        for id in self.index.block_arrived(id) {
+        let linked = self.index.block_arrived(id);
+        for &id in std::iter::once(&id).chain(linked.iter().filter(|&&other| other != id)) {
+            let entry = self.index.get(id);
+            batch.put_index(&entry.hash, &entry.record);
+        }
+        for id in linked {
             self.consider(id);
         }
     }

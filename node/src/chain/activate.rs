@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use tracing::{debug, error, info, warn};
 
 use super::checked::CheckedBlock;
+use super::clock;
 use super::coins::Coins;
 use super::events::ChainEvent;
 use super::index::BlockId;
@@ -131,12 +132,11 @@ impl ChainState {
     /// # Errors
     /// When the storage fails.
     pub fn catch_up(&mut self, at_most: usize) -> Result<bool, StorageError> {
-        let now = u64::from(self.index.header(self.index.tip()).time);
         let path = self.most_work_path()?.unwrap_or_default();
         let forward =
             path.first().is_some_and(|&first| self.index.get(first).parent == Some(self.index.tip()));
         if !forward || path.len() <= at_most {
-            self.activate_best_chain(None, now)?;
+            self.activate_best_chain(None, clock::now())?;
             self.flush()?;
             return Ok(false);
         }

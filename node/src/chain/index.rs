@@ -63,7 +63,7 @@ pub struct BlockIndex {
     entries: Vec<Entry>,
     by_hash: HashMap<BlockHash, BlockId>,
     active: Vec<BlockId>,
-    arrivals: i64,
+    arrivals: u32,
     firsts: i64,
     best_header: Option<BlockId>,
     /// Blocks found to break a rule while they were connected (`g_failed_blocks`).
@@ -105,7 +105,7 @@ impl BlockIndex {
             parent,
             work,
             linked: false,
-            arrival: 0,
+            arrival: i64::from(record.arrival),
             skip,
             children: Vec::new(),
         });
@@ -150,21 +150,31 @@ impl BlockIndex {
     }
 
     /// Notes that an entry's block is here. Gives the entries that are linked now: itself and descendants
-    /// that waited for it; none if an ancestor's block is missing.
+    /// that waited for it; none if an ancestor's block is missing. Their records are changed.
     pub fn block_arrived(&mut self, id: BlockId) -> Vec<BlockId> {
-        let parent_linked = self.get(id).parent.is_none_or(|parent| self.get(parent).linked);
-        let mut newly = if parent_linked { vec![id] } else { Vec::new() };
+        let mut newly = if self.can_link(id) { vec![id] } else { Vec::new() };
         let mut next = 0;
         while let Some(&id) = newly.get(next) {
             self.arrivals += 1;
             let arrival = self.arrivals;
             let entry = self.get_mut(id);
-            (entry.linked, entry.arrival) = (true, arrival);
+            (entry.linked, entry.arrival, entry.record.arrival) = (true, i64::from(arrival), arrival);
             let waiting = entry.children.clone();
             newly.extend(waiting.into_iter().filter(|&child| self.get(child).was_here()));
             next += 1;
         }
         newly
+    }
+
+    /// Notes that an entry's block was here when the program ended; its ancestors come first. It keeps its place in the
+    /// order of arrival.
+    pub(super) fn block_was_here(&mut self, id: BlockId) {
+        self.get_mut(id).linked = self.can_link(id);
+        self.arrivals = self.arrivals.max(self.get(id).record.arrival);
+    }
+
+    fn can_link(&self, id: BlockId) -> bool {
+        self.get(id).parent.is_none_or(|parent| self.get(parent).linked)
     }
 
     /// Puts an entry before all others in the order of arrival.

@@ -16,6 +16,7 @@ use iop_consensus::versionbits::Cache;
 use tokio::sync::watch;
 use tracing::info;
 
+use super::clock;
 use super::coins::Coins;
 use super::events::{ChainEvent, Events};
 use super::flush::Unwritten;
@@ -79,10 +80,7 @@ impl ChainState {
     ) -> Result<Self, StorageError> {
         let mut state = Self::load_idle(params, storage, options)?;
         // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
-        // By the tip's own time, so that it is written at once, and each tip from then on: of branches with the same work
-        // the one that was active must be found again.
-        let now = u64::from(state.index.header(state.index.tip()).time);
-        state.activate_best_chain(None, now)?;
+        state.activate_best_chain(None, clock::now())?;
         Ok(state)
     }
 
@@ -143,7 +141,7 @@ impl ChainState {
                 self.index.note_failed(id);
             }
             if record.tx_count > 0 {
-                self.index.block_arrived(id);
+                self.index.block_was_here(id);
                 self.stored_bytes += u64::from(record.bytes);
             }
         }
@@ -154,7 +152,7 @@ impl ChainState {
             return Err(StorageError::inconsistent("registry and tip are of different heights"));
         }
         // Of tips with the same work, the one that was active stays it.
-        self.index.get_mut(tip).arrival = 0;
+        self.index.make_first(tip);
         self.index.activate(tip);
         let here =
             |height: &u32| self.index.active_at(*height).is_some_and(|id| self.index.get(id).has_block());

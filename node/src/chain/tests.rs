@@ -326,6 +326,8 @@ fn scripts_are_taken_for_checked_only_below_the_assumed_block_and_deep_enough_in
 enum Step {
     /// A block on the n-th last block of the tree.
     Extend(usize, u64),
+    /// Two blocks on it, of which the second arrives first.
+    ExtendBackwards(usize, u64),
     Flush,
     /// Stopped without a word, and started.
     Crash,
@@ -334,6 +336,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0usize..6, any::<u64>()).prop_map(|(back, seed)| Step::Extend(back, seed)),
+        2 => (0usize..6, any::<u64>()).prop_map(|(back, seed)| Step::ExtendBackwards(back, seed)),
         1 => Just(Step::Flush),
         1 => Just(Step::Crash),
     ]
@@ -345,6 +348,8 @@ proptest! {
     fn after_any_reorganisations_flushes_and_crashes_all_equals_a_replay(
         steps in prop::collection::vec(step(), 10..60),
         cache in prop_oneof![Just(0usize), Just(20_000), Just(1 << 20)],
+        // Far behind, the tip is written seldom.
+        now in prop_oneof![Just(NOW), Just(clock::now())],
     ) {
         let mut tree = Tree::new();
         let dir = tempfile::tempdir().unwrap();
@@ -352,14 +357,24 @@ proptest! {
         for step in steps {
             match step {
                 Step::Extend(back, seed) => {
-                    let parent = (tree.nodes.len() - 1).saturating_sub(back).max(TRUNK as usize);
-                    let node = tree.extend(parent, seed);
-                    state.submit(tree.nodes[node].block.clone(), NOW).unwrap();
+                    let node = tree.extend(tree.back(back), seed);
+                    state.submit(tree.nodes[node].block.clone(), now).unwrap();
+                }
+                Step::ExtendBackwards(back, seed) => {
+                    let first = tree.extend(tree.back(back), seed);
+                    let second = tree.extend(first, seed);
+                    let blocks = [first, second].map(|node| tree.nodes[node].block.clone());
+                    state.accept_headers(&blocks.each_ref().map(|block| block.header), now).unwrap();
+                    for block in blocks.into_iter().rev() {
+                        state.accept_block(block, true, now).unwrap();
+                    }
                 }
                 Step::Flush => state.flush().unwrap(),
                 Step::Crash => {
+                    let before = tip(&state);
                     drop(state);
                     state = open(dir.path(), cache).unwrap();
+                    prop_assert_eq!(tip(&state), before);
                 }
             }
         }
@@ -396,6 +411,44 @@ async fn what_is_from_the_future_is_judged_by_the_clock_as_peers_correct_it() {
     assert!(is_taken().await);
     drop(chain);
     thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn killed_far_behind_the_node_is_still_far_behind_at_the_next_start() {
+    let mut tree = Tree::new();
+    let top = (0..20).fold(TRUNK as usize, |parent, _| tree.extend(parent, 1));
+    let dir = tempfile::tempdir().unwrap();
+    let now = clock::now();
+    let mut state = open(dir.path(), 1 << 20).unwrap();
+    for block in tree.branch(top) {
+        assert_eq!(state.submit(block, now).unwrap(), Submitted::Accepted);
+    }
+    assert!(state.is_initial_block_download(now));
+    drop(state);
+    // What was stored and not written is connected again, years after it was mined.
+    let mut state = open(dir.path(), 1 << 20).unwrap();
+    assert_eq!(tip(&state), tree.hash(top));
+    assert!(state.is_initial_block_download(now));
+}
+
+#[test]
+fn a_database_of_the_format_before_is_read_and_keeps_its_tip() {
+    let mut tree = Tree::new();
+    let [first, second] = [1, 2].map(|seed| tree.extend(TRUNK as usize, seed));
+    for order in [[first, second], [second, first]] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = with_trunk(&tree, dir.path(), 1 << 20);
+        for node in order {
+            state.submit(tree.nodes[node].block.clone(), NOW).unwrap();
+        }
+        state.flush().unwrap();
+        state.storage().become_format_2();
+        drop(state);
+        for _ in 0..2 {
+            let state = open(dir.path(), 1 << 20).unwrap();
+            assert_eq!(tip(&state), tree.hash(order[0]));
+        }
+    }
 }
 
 /// While the node runs, what descends from a failed block is marked where someone comes upon it; at the start all is.

@@ -58,6 +58,7 @@ pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 failed_ancestor: true,
                 pruned: false,
                 bytes: 300,
+                arrival: 7,
             };
             vec![("genesis", record.encode())]
         }

@@ -30,8 +30,11 @@ pub use scan::Scan;
 pub use schema::{BlockUndo, IndexRecord};
 pub use tuning::Tuning;
 
-/// The database's format. History: 1, the first; 2, the index knows each block's size and whether it was pruned.
-pub const FORMAT_VERSION: u32 = 2;
+/// The database's format. History: 1, the first; 2, the index knows each block's size and whether it was pruned; 3, and
+/// in which order blocks arrived.
+pub const FORMAT_VERSION: u32 = 3;
+/// A format that is read as well; what is written makes it [`FORMAT_VERSION`].
+const READABLE_FORMAT: u32 = 2;
 
 const META_FORMAT: &[u8] = b"format";
 const META_NETWORK: &[u8] = b"network";
@@ -146,7 +149,8 @@ impl Storage {
             writes.put_cf(self.handle(Column::Meta), META_NETWORK, network);
             return Ok(self.db.write(writes)?);
         };
-        if format != FORMAT_VERSION.to_be_bytes() {
+        let is_readable = format == READABLE_FORMAT.to_be_bytes();
+        if format != FORMAT_VERSION.to_be_bytes() && !is_readable {
             return Err(StorageError(format!(
                 "{} has database format {}, this program reads {FORMAT_VERSION}: remove the directory and sync again, or \
                  give another one",
@@ -161,6 +165,9 @@ impl Storage {
                 dir.display(),
                 String::from_utf8_lossy(&found)
             )));
+        }
+        if is_readable {
+            self.db.put_cf(self.handle(Column::Meta), META_FORMAT, FORMAT_VERSION.to_be_bytes())?;
         }
         Ok(())
     }
@@ -188,6 +195,18 @@ impl Storage {
             self.db.write(writes)?;
         }
         Ok(())
+    }
+
+    /// Makes this what format 2 wrote.
+    #[cfg(test)]
+    pub(crate) fn become_format_2(&self) {
+        let mut writes = WriteBatch::default();
+        writes.put_cf(self.handle(Column::Meta), META_FORMAT, READABLE_FORMAT.to_be_bytes());
+        for item in self.db.iterator_cf(self.handle(Column::Index), IteratorMode::Start) {
+            let (key, value) = item.expect("the index can be read");
+            writes.put_cf(self.handle(Column::Index), key, &value[..value.len() - 4]);
+        }
+        self.db.write(writes).expect("the database takes it");
     }
 
     /// Lets so many more writes through; all after them fail, as if the process had ended before.

@@ -1,4 +1,4 @@
-//! Encodings of the records, format 2. Numbers in values are little-endian.
+//! Encodings of the records, format 3. Numbers in values are little-endian.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{Decodable, Encodable, serialize};
@@ -28,6 +28,8 @@ pub struct IndexRecord {
     pub pruned: bool,
     /// Bytes of its block as stored; 0 while only the header is known.
     pub bytes: u32,
+    /// Which block it was to be here with all its ancestors, from 1 on; 0 while it is not, and where format 2 wrote it.
+    pub arrival: u32,
 }
 
 impl IndexRecord {
@@ -42,6 +44,7 @@ impl IndexRecord {
             failed_ancestor: false,
             pruned: false,
             bytes: 0,
+            arrival: 0,
         }
     }
 
@@ -52,6 +55,7 @@ impl IndexRecord {
         let flags = [self.connected_once, self.failed, self.failed_ancestor, self.pruned];
         bytes.push(flags.iter().rev().fold(0, |byte, &flag| byte << 1 | u8::from(flag)));
         bytes.extend_from_slice(&self.bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.arrival.to_le_bytes());
         bytes
     }
 
@@ -61,6 +65,7 @@ impl IndexRecord {
         let tx_count = u32::from_le_bytes(take(&mut bytes)?);
         let [flags] = take(&mut bytes)?;
         let stored = u32::from_le_bytes(take(&mut bytes)?);
+        let arrival = if bytes.is_empty() { 0 } else { u32::from_le_bytes(take(&mut bytes)?) };
         bytes.is_empty().then_some(Self {
             header,
             height,
@@ -70,6 +75,7 @@ impl IndexRecord {
             failed_ancestor: flags & 4 != 0,
             pruned: flags & 8 != 0,
             bytes: stored,
+            arrival,
         })
     }
 }
@@ -293,8 +299,12 @@ mod tests {
             failed_ancestor: true,
             pruned: false,
             bytes: 300,
+            arrival: 7,
         };
         assert_eq!(IndexRecord::decode(&record.encode()), Some(record));
+        let of_format_2 = &record.encode()[..93];
+        assert_eq!(IndexRecord::decode(of_format_2), Some(IndexRecord { arrival: 0, ..record }));
+        assert_eq!(IndexRecord::decode(&record.encode()[..95]), None);
         assert_eq!(deserialize::<Header>(&record.encode()[..80]).ok(), Some(record.header));
     }
 

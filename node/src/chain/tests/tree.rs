@@ -94,6 +94,11 @@ impl Tree {
         self.grow(parent, vec![tx], 0)
     }
 
+    /// The node put last but `back`, which is above the trunk or its end.
+    pub(super) fn back(&self, back: usize) -> usize {
+        (self.nodes.len() - 1).saturating_sub(back).max(TRUNK as usize)
+    }
+
     pub(super) fn hash(&self, node: usize) -> BlockHash {
         self.nodes[node].block.block_hash()
     }
