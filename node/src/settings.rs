@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bitcoin::pow::Work;
 use iop_consensus::license::key::has_wif_form;
-use iop_consensus::params::Params;
+use iop_consensus::params::{Params, toml_error};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -105,6 +105,7 @@ struct ConfigFile {
     prune: Option<u64>,
     assume_valid: Option<String>,
     min_chain_work: Option<String>,
+    max_tip_age: Option<u64>,
     #[serde(default)]
     mercury_bind: Vec<String>,
     no_mercury: Option<bool>,
@@ -156,13 +157,14 @@ impl Settings {
         } else {
             args.rpc_allow_ip
         };
-        let chain = chain_options(
+        let mut chain = chain_options(
             &params,
             args.dbcache.or(config.dbcache),
             args.prune.or(config.prune),
             args.assume_valid.or(config.assume_valid).as_deref(),
             args.min_chain_work.or(config.min_chain_work).as_deref(),
         )?;
+        chain.max_tip_age = args.max_tip_age.or(config.max_tip_age).unwrap_or(chain.max_tip_age);
         let no_mercury = args.mercury.no_mercury
             || config.no_mercury == Some(true) && args.mercury.mercury_bind.is_empty();
         let given = mercury::Given {
@@ -283,10 +285,11 @@ pub(crate) fn chain_options(
 /// Paths in the file begin at its own folder.
 fn read_config(path: &Path) -> Result<ConfigFile, Failure> {
     let text = read_text(path)?;
-    let config: ConfigFile = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        Failure::Usage(format!("{}: line {line}: {}", path.display(), error.message().replace('\n', " ")))
-    })?;
+    let config: ConfigFile = toml::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("{}: {}", path.display(), toml_error(&text, &error))))?;
+    if config.datadir.as_ref().is_some_and(|datadir| datadir.as_os_str().is_empty()) {
+        return Err(Failure::Usage(format!("{}: datadir is empty, a folder expected", path.display())));
+    }
     let folder = path.parent().unwrap_or(Path::new(""));
     let from_folder = |path: Option<PathBuf>| path.map(|path| folder.join(path));
     Ok(ConfigFile {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
-use iop_consensus::params::Params;
+use iop_consensus::params::{Params, toml_error};
 use iop_mining::files;
 use iop_mining::keys;
 use iop_mining::rpc::NodeAddress;
@@ -228,14 +228,8 @@ impl Raw {
             return Ok(Self { file: File::default(), flags, base: PathBuf::new() });
         };
         let text = files::read_text(path, "configuration file")?;
-        let file = toml::from_str::<File>(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            ConfigError(format!(
-                "{}, line {line}: {}",
-                path.display(),
-                one_line(&without_value(error.message()))
-            ))
-        })?;
+        let file = toml::from_str::<File>(&text)
+            .map_err(|error| ConfigError(format!("{}, {}", path.display(), toml_error(&text, &error))))?;
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         Ok(Self { file, flags, base })
     }
@@ -410,6 +404,9 @@ impl Raw {
             return Ok(path.clone());
         }
         if let Some(path) = &self.file.datadir {
+            if path.as_os_str().is_empty() {
+                return Err(ConfigError("datadir is empty, a folder expected".into()));
+            }
             return Ok(self.in_base(path));
         }
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
@@ -443,17 +440,6 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
         |all: SocketAddr, some: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || some.is_ipv4());
     let same = one.ip() == other.ip() || covers(one, other) || covers(other, one);
     same && one.port() == other.port() && one.port() != 0
-}
-
-/// What a TOML parser says, without the value that it complains of: that may be a key or a password.
-fn without_value(message: &str) -> String {
-    let shows_value =
-        ["invalid type", "invalid value", "invalid length"].iter().any(|begin| message.starts_with(begin));
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) if shows_value => format!("a value of another kind, expected {expected}"),
-        _ if shows_value => "a value that cannot stand here".to_owned(),
-        _ => message.to_owned(),
-    }
 }
 
 pub(crate) fn one_line(text: &str) -> String {

@@ -6,7 +6,7 @@
 use bitcoin::Target;
 use serde::Deserialize;
 
-use super::{Deployment, MAX_RULE_BIT, Params};
+use super::{Deployment, MAX_RULE_BIT, Params, toml_error};
 use crate::address::Address;
 use crate::license::pubkey::has_valid_encoding;
 
@@ -64,10 +64,8 @@ impl Params {
     /// # Errors
     /// [`NetworkFileError`], one line, for a key that is unknown or a value that is impossible.
     pub fn from_network_file(text: &str) -> Result<Self, NetworkFileError> {
-        let file: NetworkFile = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            NetworkFileError(format!("line {line}: {}", error.message()))
-        })?;
+        let file: NetworkFile =
+            toml::from_str(text).map_err(|error| NetworkFileError(toml_error(text, &error)))?;
         let mut params = Self::by_name(&file.base).ok_or_else(|| {
             NetworkFileError(format!("base is '{}', one of {} expected", file.base, Self::NAMES.join(", ")))
         })?;

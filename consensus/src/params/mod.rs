@@ -5,8 +5,10 @@
 
 mod file;
 pub mod networks;
+mod toml_error;
 
 pub use file::NetworkFileError;
+pub use toml_error::toml_error;
 
 use bitcoin::{BlockHash, Target};
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::ValueParser;
 use clap::{Arg, Args, CommandFactory};
+use iop_consensus::params::toml_error;
 use iop_mining::files;
 use toml::{Table, Value};
 
@@ -66,11 +67,7 @@ struct File {
 impl File {
     /// Without the keys whose flags are `asked` for. Paths begin in `folder`. Errors do not name the file.
     fn read(text: &str, folder: &Path, asked: &[&str]) -> Result<Self, String> {
-        let mut table: Table = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            let message = error.message().lines().next().unwrap_or_default();
-            format!("line {line}: {message}")
-        })?;
+        let mut table: Table = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
         let mut cli = Cli::command();
         cli.build();
         let modes = MODES.iter().filter(|(_, command)| cli.find_subcommand(command).is_some());
