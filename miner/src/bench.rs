@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -67,6 +67,12 @@ pub struct Measurement {
 /// # Errors
 /// When `out` or the plot cannot be written, or the operating system does not give all the threads.
 pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
+    let named =
+        |file: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
+    if let Some(file) = &settings.plot {
+        // What cannot be written is known before anything is measured; what is there stays until then.
+        fs::OpenOptions::new().append(true).create(true).open(file).map_err(|error| named(file, error))?;
+    }
     if !settings.json {
         writeln!(
             out,
@@ -94,8 +100,7 @@ pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
         compare(&all, out)?;
     }
     match &settings.plot {
-        Some(file) => fs::write(file, plot::svg(&cpu_model(), &all))
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
+        Some(file) => fs::write(file, plot::svg(&cpu_model(), &all)).map_err(|error| named(file, error)),
         None => Ok(()),
     }
 }

@@ -36,6 +36,7 @@ pub fn run(settings: MineSettings) -> io::Result<()> {
 /// Those of [`run`] and of `attach`.
 pub fn run_with(settings: MineSettings, attach: impl FnOnce(&mut Rig) -> io::Result<()>) -> io::Result<()> {
     let MineSettings { pool, rig, view } = settings;
+    let asked = asked_to_end(view::give_back)?;
     let opened = rig.open()?;
     info!("mining as {} with {opened}", pool.user);
     let suggested = pool.suggestion.difficulty(&opened);
@@ -45,6 +46,5 @@ pub fn run_with(settings: MineSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     attach(&mut rig)?;
     rig.hand_in_before_end();
     view::attach(&view, &mut rig)?;
-    let asked = asked_to_end(view::give_back)?;
     rig.finish(|rig| rig.run(pool, asked))
 }

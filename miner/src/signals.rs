@@ -6,18 +6,23 @@
 
 use std::io;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Since when the miner ends, whatever ended it.
 static ENDING: OnceLock<Instant> = OnceLock::new();
+
+/// Whether there is something to be ended in order.
+static BEGUN: AtomicBool = AtomicBool::new(false);
 
 /// The miner ends: a signal from now on is one more.
 pub(crate) fn ending() {
     ENDING.get_or_init(Instant::now);
 }
 
-/// Listens from now on, and gives a future that waits for a signal to end. `give_back` is called before one more signal
-/// ends the process at once.
+/// Listens from now on, and gives a future that waits for a signal to end. Before it is waited for, as while devices are
+/// measured, nothing is to be ended in order, and a signal ends the process at once. `give_back` is called before that, and
+/// before one more signal does so.
 ///
 /// # Errors
 /// When the operating system gives no signal handler or no thread.
@@ -26,6 +31,7 @@ pub(crate) fn asked_to_end(give_back: fn()) -> io::Result<impl Future<Output = i
     let (asked, heard) = tokio::sync::oneshot::channel();
     unix::listen(asked, give_back)?;
     Ok(async {
+        BEGUN.store(true, Ordering::Relaxed);
         let _ = heard.await;
         Ok(())
     })
@@ -44,6 +50,7 @@ pub(crate) fn asked_to_end(_: fn()) -> io::Result<impl Future<Output = io::Resul
 mod unix {
     use std::fs;
     use std::io;
+    use std::sync::atomic::Ordering;
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -53,7 +60,7 @@ mod unix {
     use tokio::sync::oneshot;
     use tracing::info;
 
-    use super::{ENDING, ending};
+    use super::{BEGUN, ENDING, ending};
     use crate::log;
 
     /// Within this time a second signal is the first once more: `timeout` and shells send one to the program and then to
@@ -77,7 +84,7 @@ mod unix {
         let mut asked = Some(asked);
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                match effect(signal, ENDING.get().map(Instant::elapsed)) {
+                match effect(signal, BEGUN.load(Ordering::Relaxed), ENDING.get().map(Instant::elapsed)) {
                     Effect::End => {
                         info!("{}", words(signal));
                         ending();
@@ -110,9 +117,10 @@ mod unix {
         [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heard).collect()
     }
 
-    /// A signal, when the miner has been ending for so long.
-    fn effect(signal: i32, ending: Option<Duration>) -> Effect {
+    /// A signal, when the miner has begun or not, and has been ending for so long.
+    fn effect(signal: i32, begun: bool, ending: Option<Duration>) -> Effect {
         match ending {
+            None if !begun => Effect::EndAtOnce(0),
             None => Effect::End,
             // The terminal and the shell both send it, whenever they come to it.
             Some(_) if signal == SIGHUP => Effect::Nothing,
@@ -146,13 +154,14 @@ mod unix {
         #[test]
         fn one_more_signal_ends_the_process_unless_it_is_the_first_once_more() {
             let later = Some(SAME);
-            assert_eq!(effect(SIGINT, None), Effect::End);
-            assert_eq!(effect(SIGTERM, Some(Duration::ZERO)), Effect::Nothing);
+            assert_eq!(effect(SIGINT, false, None), Effect::EndAtOnce(0), "there is nothing to end");
+            assert_eq!(effect(SIGINT, true, None), Effect::End);
+            assert_eq!(effect(SIGTERM, true, Some(Duration::ZERO)), Effect::Nothing);
             assert_eq!(
-                [effect(SIGINT, later), effect(SIGTERM, later)],
+                [effect(SIGINT, true, later), effect(SIGTERM, true, later)],
                 [Effect::EndAtOnce(130), Effect::EndAtOnce(143)]
             );
-            assert_eq!(effect(SIGHUP, later), Effect::Nothing);
+            assert_eq!(effect(SIGHUP, true, later), Effect::Nothing);
         }
     }
 }

@@ -41,6 +41,7 @@ pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     let SoloSettings { node, rig, view } = settings;
     let (network, payout) =
         (node.params.name.clone(), node.payout.map(|to| to.to_base58(&node.params.prefixes)));
+    let asked = asked_to_end(view::give_back)?;
     let (solo, mut ending) = Solo::new(node)?;
     let opened = rig.open()?;
     let licenses = solo.license_names().join(", ");
@@ -50,7 +51,6 @@ pub fn run_with(settings: SoloSettings, attach: impl FnOnce(&mut Rig) -> io::Res
     attach(&mut rig)?;
     view::attach(&view, &mut rig)?;
     rig.before_end(ending.finishing(END_TIME));
-    let asked = asked_to_end(view::give_back)?;
     let until = async move {
         tokio::select! {
             ended = asked => ended,

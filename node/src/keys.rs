@@ -62,5 +62,10 @@ fn write(path: &Path, key: &LicenseKey, prefixes: &Prefixes) -> Result<(), Failu
         |error: std::io::Error| Failure::Failed(format!("{} cannot be made: {error}", path.display()));
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
-    writeln!(file, "{}", key.to_wif(prefixes).as_str()).and_then(|()| file.sync_all()).map_err(cannot)
+    let written = writeln!(file, "{}", key.to_wif(prefixes).as_str()).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Nobody has seen the key, and an empty file would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+    }
+    written.map_err(cannot)
 }

@@ -30,4 +30,5 @@ mod progress;
 mod rpc;
 mod run;
 mod settings;
+mod signals;
 mod waiting;

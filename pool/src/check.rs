@@ -5,10 +5,12 @@ use std::fmt;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_mining::choice::choose;
-use iop_mining::rpc::{Node, RpcError};
+use iop_mining::rpc::{CALL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainIdentity, LicenseInfo, check_chain};
+use iop_mining::tips;
 
 use crate::config::Settings;
+use crate::datadir::check_future;
 use crate::output::print;
 use crate::run::RunError;
 
@@ -28,6 +30,7 @@ pub async fn check(settings: Settings) -> Result<(), RunError> {
     show(format_args!("stratum   {}", settings.stratum_bind))?;
     show(format_args!("api       {}", settings.api_bind))?;
     show(format_args!("datadir   {}", settings.datadir.display()))?;
+    check_future(&settings.datadir, &ChainIdentity::of(&settings.params))?;
     let bounds = settings.difficulty;
     show(format_args!("difficulty {}, on request {} to {}", bounds.start, bounds.min, bounds.max))?;
     match settings.payout {
@@ -54,6 +57,8 @@ async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<
     let failed = |error: RpcError| RunError(error.to_string());
     let expected = ChainIdentity::of(&settings.params);
     check_chain(node, &expected).await.map_err(|error| RunError(error.to_string()))?;
+    let state = tips::state(node, CALL_TIME).await.map_err(failed)?;
+    state.synced(&settings.params).map_err(|syncing| RunError(syncing.to_string()))?;
     let template = template::template(node).await.map_err(failed)?;
     let licenses = template::licenses(node, addresses, &settings.params).await.map_err(failed)?.infos;
     licenses.iter().try_for_each(|license| show(format_args!("license   {}", describe(license))))?;

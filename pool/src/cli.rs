@@ -129,6 +129,8 @@ fn start_logging(filter: &str) -> Result<(), ConfigError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Or a line that stderr does not take, say on a full disk, would be the end of a pool that works.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

@@ -79,6 +79,19 @@ pub fn check_network_of(folder: &Path, network: &ChainIdentity) -> Result<(), Ru
     check_network(folder, network)
 }
 
+/// Checks, without locking or making anything, a folder that a pool is to use.
+///
+/// # Errors
+/// It is no folder, or belongs to another network.
+pub fn check_future(folder: &Path, network: &ChainIdentity) -> Result<(), RunError> {
+    match fs::metadata(folder) {
+        Ok(found) if !found.is_dir() => Err(unusable(folder, "it is no folder")),
+        Ok(_) if folder.join(NETWORK_FILE).exists() => check_network(folder, network),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(folder, &error.to_string())),
+        _ => Ok(()),
+    }
+}
+
 /// Whole or not at all.
 fn write_network(path: &Path, network: &str) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
@@ -106,6 +119,20 @@ mod tests {
         // Private chains share names, but not their first block.
         let namesake = ChainIdentity { genesis: devnet.genesis, ..main.clone() };
         assert!(Datadir::open(folder.path(), &namesake).is_err());
+    }
+
+    #[test]
+    fn a_folder_is_checked_without_being_made_or_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let [main, devnet] = [Params::main(), Params::devnet()].map(|params| ChainIdentity::of(&params));
+        let missing = folder.path().join("missing");
+        assert_eq!((check_future(&missing, &main), missing.exists()), (Ok(()), false));
+        assert_eq!(check_future(folder.path(), &main), Ok(()));
+        let _used = Datadir::open(folder.path(), &main).unwrap();
+        assert_eq!(check_future(folder.path(), &main), Ok(()), "also while the pool runs");
+        assert!(check_future(folder.path(), &devnet).is_err());
+        let file = folder.path().join("lock");
+        assert!(check_future(&file, &main).unwrap_err().to_string().ends_with("it is no folder"));
     }
 
     #[test]

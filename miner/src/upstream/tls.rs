@@ -1,7 +1,6 @@
 //! TLS to a pool: whom we trust, and what is said where we do not.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -95,12 +94,7 @@ struct Own {
 
 /// The certificates of a file, those of CAs also put among the roots.
 fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Own, String> {
-    let mut text = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(format!("longer than {MAX_FILE} bytes"));
-    }
+    let text = iop_mining::files::read(path, MAX_FILE)?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let certificates = certificates.map_err(|error| error.to_string())?;
     if certificates.is_empty() {

@@ -274,7 +274,7 @@ fn a_file_that_names_nobody_to_trust_is_named_with_what_is_wrong() {
         ("", "it holds no certificate, PEM expected"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "invalid peer certificate"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n", "missing"),
-        (&"x".repeat(1024 * 1024 + 1), "longer than 1048576 bytes"),
+        (&"x".repeat(1024 * 1024 + 1), "more than 1048576 bytes"),
     ] {
         let path = file(&folder, text);
         let line = Tls::load(Some(&path)).unwrap_err().to_string();

@@ -71,6 +71,8 @@ impl Place {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
+            // Or a line that stderr does not take would be the end of work half done.
+            .log_internal_errors(false)
             .init();
         Ok(Self { params: Arc::new(params), datadir, options })
     }
