@@ -41,6 +41,8 @@ pub enum Offence {
     Flood,
     /// A long run of shares that are none.
     BadShares,
+    /// Many shares of a job for which it has a far harder one.
+    EasyShares,
 }
 
 impl From<Fatal> for Offence {
@@ -57,12 +59,15 @@ impl Offence {
         match self {
             Self::Nonsense => 34.0,
             Self::BadShares => 25.0,
-            Self::Silent | Self::Unread => 10.0,
+            Self::Silent | Self::Unread | Self::EasyShares => 10.0,
             Self::Flood | Self::Http => 5.0,
         }
     }
 }
 
+/// Shares of a connection, each of a job that was too easy for it, after which that is an offence, each time. Whoever is a
+/// thousand times as fast as the start expects has some hundred on their way; but each new connection begins at the start.
+pub const EASY_SHARES: u32 = 1024;
 /// Shares in a row that are none, after which that counts as an offence, each time.
 pub const BAD_RUN: u32 = 200;
 /// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::rpc::{CALL_TIME, Node, RpcError, read_answer};
+use crate::tips::Syncing;
 
 /// A block to be mined, but for its coinbase.
 #[derive(Debug, Clone)]
@@ -250,6 +251,9 @@ pub enum ChainError {
         /// The configured network's.
         expected: ChainIdentity,
     },
+    /// It is on the right one, and still loading it.
+    #[error(transparent)]
+    Syncing(#[from] Syncing),
 }
 
 /// Whether a node is on a chain.

@@ -103,6 +103,9 @@ pub(crate) struct RunArgs {
     /// Work that the best chain surely has, in hex [default: the network's]
     #[arg(long, value_name = "HEX")]
     pub(crate) min_chain_work: Option<String>,
+    /// Until the tip is younger than this, the chain counts as being loaded, in seconds [default: 86400]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_tip_age: Option<u64>,
     /// Configuration file; flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

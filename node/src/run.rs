@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -22,6 +21,7 @@ use crate::p2p;
 use crate::progress;
 use crate::rpc::{Access, Context, Credentials, serve};
 use crate::settings::{Listen, Settings};
+use crate::signals::Signals;
 use crate::storage::Storage;
 use crate::waiting::WaitingFile;
 
@@ -39,6 +39,8 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Or a line that stderr does not take, say on a full disk, would be the end of a node that works.
+        .log_internal_errors(false)
         .init();
     open_files::raise();
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
@@ -54,7 +56,6 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let params = Arc::new(settings.params.clone());
     let storage = Storage::open_with(&settings.datadir.join(DATABASE), &params, &settings.chain.database)
         .map_err(|error| failed(&error))?;
-    let network = (settings.chain.minimum_chain_work, settings.chain.prune.is_some());
     let mut state = ChainState::load_with(params.clone(), Arc::new(storage), settings.chain)
         .map_err(|error| failed(&error))?;
     let metrics = Metrics::new();
@@ -67,8 +68,10 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     let mercury = settings.mercury.take().map(host).transpose()?;
     let (chain, thread) = actor::spawn(state);
     let published = *chain.published().borrow();
+    let signals = runtime.block_on(async { Signals::new() })?;
+    let rpc = listener.local_addr().unwrap_or(settings.rpc_bind);
     info!(
-        network = params.name, rpc = %settings.rpc_bind, datadir = %settings.datadir.display(),
+        network = params.name, %rpc, datadir = %settings.datadir.display(),
         height = published.height, tip = %published.tip, "node started"
     );
     warn_of_open_doors(&settings);
@@ -84,8 +87,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         add: settings.p2p.add_peer,
         dns_seed: settings.p2p.dns_seed,
         datadir: settings.datadir,
-        minimum_work: network.0,
-        pruned: network.1,
+        chain: settings.chain,
     };
     let started = p2p::manager::start(peers, params.clone(), chain.clone(), shutdown.subscribe());
     let (net, mut network_task) = runtime
@@ -105,7 +107,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         };
         runtime.spawn(metrics::serve(listener, source, stop));
     }
-    let served = runtime.block_on(serve_until_told(listener, context, access, &mut network_task));
+    let served = runtime.block_on(serve_until_told(listener, context, access, signals, &mut network_task));
     if !network_task.is_finished() {
         // It saves its addresses; whoever it has to wait for is not worth more.
         let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
@@ -193,11 +195,9 @@ async fn serve_until_told(
     listener: TcpListener,
     context: Context,
     access: Access,
+    mut signals: Signals,
     network: &mut JoinHandle<()>,
 ) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| Failure::Failed(format!("signals cannot be received: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let shutdown = context.shutdown.clone();
     let mut told = shutdown.subscribe();
     let mut published = context.chain.published();
@@ -205,8 +205,7 @@ async fn serve_until_told(
     let mut lost = Ok(());
     let served = loop {
         tokio::select! {
-            _ = interrupt.recv() => break None,
-            _ = terminate.recv() => break None,
+            () = signals.end() => break None,
             _ = told.wait_for(|stop| *stop) => break None,
             // The publisher is gone when the chain thread has ended; its join says why.
             changed = published.changed() => if changed.is_err() { break None },

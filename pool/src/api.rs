@@ -19,6 +19,8 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub(crate) use self::serve::MAX_CONNECTIONS;
+
 use crate::SOFTWARE;
 use crate::blocks::Record;
 use crate::follow::announced::Announced;

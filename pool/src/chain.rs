@@ -43,23 +43,25 @@ impl Seen {
     }
 }
 
-/// The nearest block of ours below a height: what templates above it stand on in the books. Asked for are the heights where
-/// the books have some. Mostly the first is there: none of ours was orphaned since.
+/// The nearest block of ours below a block of the node's chain: what that stands on in the books. Asked for are the heights
+/// where the books have some. Mostly the first is there: none of ours was orphaned since.
 ///
 /// # Errors
-/// The node did not say.
+/// The node did not say, or has gone to another chain meanwhile.
 pub(crate) async fn nearest(
     ledger: &Ledger,
     node: &Node,
-    mut below: u32,
+    block: BlockId,
 ) -> Result<Option<BlockId>, RpcError> {
-    while let Some(height) = ledger.height_below(below) {
-        match block_at(node, height).await? {
-            Some(id) if ledger.has_block(&id) => return Ok(Some(id)),
-            _ => below = height,
-        }
+    let (mut below, mut found) = (block.height, None);
+    while let Some(height) = ledger.height_below(below).filter(|_| found.is_none()) {
+        found = block_at(node, height).await?.filter(|id| ledger.has_block(id));
+        below = height;
     }
-    Ok(None)
+    if below < block.height && block_at(node, block.height).await? != Some(block) {
+        return Err(RpcError::Malformed("the chain has changed meanwhile".to_owned()));
+    }
+    Ok(found)
 }
 
 /// The block of a height in a node's chain; none above its tip.

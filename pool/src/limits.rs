@@ -1,10 +1,12 @@
 //! How many files, and so connections, the system lets this process have open.
 
+use crate::api::MAX_CONNECTIONS;
 use crate::config::ConfigError;
+use crate::ledger::store::MAX_OPEN_FILES;
 
-/// Files that are open whatever the configuration: standard streams, listeners, the runtime's own, the lock, found
-/// blocks on their way to the disk, visitors of the API (64); the ledger's (64 tables, some logs and locks).
-const RESERVE: u64 = 160;
+/// Files that are open whatever the configuration: standard streams, listeners, the runtime's own, locks, found blocks on
+/// their way to the disk. Beside them there are visitors of the API and the ledger's tables.
+const RESERVE: u64 = 32;
 /// Files for each node: a long poll, a call, and a few found blocks on their way.
 const RESERVE_PER_NODE: u64 = 8;
 
@@ -20,7 +22,10 @@ pub fn connections(
 ) -> Result<usize, ConfigError> {
     let wanted = asked.unwrap_or(default);
     let Some(limit) = open_files else { return Ok(wanted) };
-    let reserve = RESERVE + RESERVE_PER_NODE.saturating_mul(nodes as u64);
+    let reserve = RESERVE
+        + MAX_CONNECTIONS as u64
+        + u64::from(MAX_OPEN_FILES)
+        + RESERVE_PER_NODE.saturating_mul(nodes as u64);
     let room = usize::try_from(limit.saturating_sub(reserve)).unwrap_or(usize::MAX);
     if room == 0 || asked.is_some_and(|asked| asked > room) {
         return Err(ConfigError(format!(
@@ -40,11 +45,11 @@ mod tests {
     fn connections_fit_under_the_limit_of_open_files() {
         assert_eq!(connections(None, 10_000, None, 1), Ok(10_000));
         assert_eq!(connections(None, 10_000, Some(1_000_000), 1), Ok(10_000));
-        assert_eq!(connections(None, 10_000, Some(1024), 2), Ok(1024 - 160 - 16), "the default is lowered");
-        assert_eq!(connections(Some(848), 10_000, Some(1024), 2), Ok(848));
-        let error = connections(Some(849), 10_000, Some(1024), 2).unwrap_err().to_string();
-        assert!(error.contains("max_connections is 849, at most 848 expected"), "{error}");
-        assert!(connections(None, 10_000, Some(168), 1).is_err(), "no room for even one");
+        assert_eq!(connections(None, 10_000, Some(1024), 2), Ok(1024 - 224 - 16), "the default is lowered");
+        assert_eq!(connections(Some(784), 10_000, Some(1024), 2), Ok(784));
+        let error = connections(Some(785), 10_000, Some(1024), 2).unwrap_err().to_string();
+        assert!(error.contains("max_connections is 785, at most 784 expected"), "{error}");
+        assert!(connections(None, 10_000, Some(232), 1).is_err(), "no room for even one");
         assert_eq!(connections(Some(7), 10_000, None, 1), Ok(7));
     }
 }

@@ -65,7 +65,7 @@ impl Payouts {
             if let Some((.., base)) = last.filter(|&(hash, of, _)| (hash, of) == (template.parent, state)) {
                 return Ok(base);
             }
-            let base = nearest(&self.ledger, node, parent.height).await?;
+            let base = nearest(&self.ledger, node, parent).await?;
             *self.last() = Some((template.parent, state, base));
             // Else another block may be the nearest by now.
             if self.ledger.book_state() == state {

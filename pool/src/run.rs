@@ -42,6 +42,8 @@ pub struct RunError(pub String);
 /// # Errors
 /// A port or the data folder cannot be used, or a node is on another chain at the start.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
+    // Before anything is open: whoever has seen a line of the log may end the pool in order.
+    let mut signals = Signals::new()?;
     let chain = ChainIdentity::of(&settings.params);
     let _datadir = Datadir::open(&settings.datadir, &chain)?;
     let spool = Spool::open(&settings.datadir).map_err(|error| {
@@ -94,7 +96,6 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);
-    let mut signals = Signals::new()?;
     if let Err(wrong) = blocks.resume() {
         blocks.finish(END_TIME).await; // nodes shall have those that are right
         return Err(wrong);

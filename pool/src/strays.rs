@@ -162,10 +162,7 @@ impl Strays {
         if record.is_none() && !jobs.is_empty() {
             // The signature covers neither parent nor height: who has a job may put its outputs elsewhere. They pay what
             // is owed as long as no other block of ours came between.
-            let base = nearest(&self.ledger, node, seen.id.height).await?;
-            if block_at(node, seen.id.height).await? != Some(seen.id) {
-                return Err(RpcError::Malformed("the chain has changed meanwhile".to_owned()).into());
-            }
+            let base = nearest(&self.ledger, node, seen.id).await?;
             let on_base = |job: &&Made| job.terms.base == base && !on_parent(job);
             record = block_in_place(|| self.record(seen, jobs.iter().filter(on_base)))?;
         }

@@ -14,6 +14,8 @@ use crate::storage::Tuning;
 
 /// Memory for coins and database, as Core's default (`nDefaultDbCache`), MiB.
 pub const DEFAULT_DB_CACHE_MIB: u64 = 450;
+/// A tip older than this is not the network's, seconds (`DEFAULT_MAX_TIP_AGE`).
+pub const DEFAULT_MAX_TIP_AGE: u64 = 24 * 60 * 60;
 /// A block buried under this much work, expressed in time, may be taken for checked, seconds (`ConnectBlock`).
 const ASSUMED_AFTER: u128 = 60 * 60 * 24 * 7 * 2;
 
@@ -29,6 +31,8 @@ pub struct Options {
     pub assume_valid: Option<BlockHash>,
     /// Work that the best chain surely has.
     pub minimum_chain_work: Work,
+    /// Until the tip is no older, seconds, the node takes its chain for one that is being loaded (`-maxtipage`).
+    pub max_tip_age: u64,
     /// Blocks are deleted when they take more bytes than this.
     pub prune: Option<u64>,
 }
@@ -42,6 +46,7 @@ impl Options {
             database,
             assume_valid: params.assume_valid,
             minimum_chain_work: Work::from_be_bytes(params.minimum_chain_work),
+            max_tip_age: DEFAULT_MAX_TIP_AGE,
             prune: None,
         }
     }

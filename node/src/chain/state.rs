@@ -27,9 +27,6 @@ use crate::metrics::Metrics;
 use crate::storage::{IndexRecord, Storage, StorageError};
 use crate::template::Templates;
 
-/// A tip older than this is not the network's, seconds (`DEFAULT_MAX_TIP_AGE`).
-const MAX_TIP_AGE: u64 = 24 * 60 * 60;
-
 /// Everything the node knows of the chain.
 pub struct ChainState {
     pub(super) params: Arc<Params>,
@@ -218,12 +215,12 @@ impl ChainState {
         self.options.minimum_chain_work
     }
 
-    /// Whether the node is still far behind: the tip has less than the minimum chain work or is older than a day.
-    /// Once it is not, it never is again until the next start (`IsInitialBlockDownload`). `now` in seconds.
+    /// Whether the node is still far behind: the tip has less than the minimum chain work or is too old. Once
+    /// it is not, it never is again until the next start (`IsInitialBlockDownload`). `now` in seconds.
     pub fn is_initial_block_download(&mut self, now: u64) -> bool {
         if self.initial_block_download {
             let tip = self.index.get(self.index.tip());
-            let old = u64::from(tip.record.header.time) + MAX_TIP_AGE < now;
+            let old = u64::from(tip.record.header.time).saturating_add(self.options.max_tip_age) < now;
             if tip.work >= self.minimum_chain_work() && !old {
                 info!(height = tip.record.height, "initial block download is over");
                 self.initial_block_download = false;

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use bitcoin::pow::Work;
 use iop_consensus::params::Params;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -32,6 +31,7 @@ use super::score::Bans;
 use super::slots::{MAX_INBOUND, MAX_OUTBOUND};
 use crate::chain::actor::ChainHandle;
 use crate::chain::events::ChainEvent;
+use crate::chain::options::Options;
 
 mod dial;
 mod report;
@@ -72,10 +72,9 @@ pub(crate) struct Config {
     /// Whether DNS seeds may be asked.
     pub(crate) dns_seed: bool,
     pub(crate) datadir: PathBuf,
-    /// Work that the best chain surely has: before, no block is asked for.
-    pub(crate) minimum_work: Work,
-    /// Whether old blocks are deleted: then the whole chain is not offered.
-    pub(crate) pruned: bool,
+    /// Of them: before the best chain has the minimum work no block is asked for, and where old blocks are deleted the
+    /// whole chain is not offered.
+    pub(crate) chain: Options,
 }
 
 /// A peer that somebody named.
@@ -171,7 +170,7 @@ pub(crate) async fn start(
         warn!("{PEERS_FILE} {trouble}: it begins anew");
     }
     let mut net = Net::new(params.clone(), snapshot.tree, table);
-    net.configure(config.minimum_work, config.pruned);
+    net.configure(&config.chain);
     net.set_wall_clock(now(), wall());
     net.pool_grew(snapshot.pool, 0);
     let listener = config.listener.map(TcpListener::from_std).transpose()?;

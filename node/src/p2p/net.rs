@@ -26,12 +26,11 @@ use super::relay::Relay;
 use super::score::BANNED_FOR;
 use super::serve::Purpose;
 use super::tree::{HeaderTree, NodeId};
+use crate::chain::options::DEFAULT_MAX_TIP_AGE;
 use crate::chain::verdict::Stored;
 
 /// Points that end a connection (`DEFAULT_BANSCORE_THRESHOLD`).
 const MAX_SCORE: u32 = 100;
-/// A tip older than this is not the network's, seconds (`DEFAULT_MAX_TIP_AGE`).
-const MAX_TIP_AGE: u64 = 24 * 60 * 60;
 
 /// What the world is asked to do.
 #[derive(Debug)]
@@ -155,12 +154,15 @@ pub(crate) struct Net {
     pub(super) last_tip_change: Micros,
     pub(super) announced_height: u32,
     pub(super) minimum_work: Work,
+    /// Seconds.
+    pub(super) max_tip_age: u64,
 }
 
 impl Net {
     pub(crate) fn new(params: Arc<Params>, tree: HeaderTree, addresses: AddressTable) -> Self {
         Self {
             minimum_work: Work::from_be_bytes(params.minimum_chain_work),
+            max_tip_age: DEFAULT_MAX_TIP_AGE,
             params,
             tree,
             peers: BTreeMap::new(),
@@ -435,7 +437,7 @@ impl Net {
             return;
         }
         let tip = self.tree.get(self.tree.tip());
-        let old = u64::from(tip.header.time) + MAX_TIP_AGE < self.wall(now);
+        let old = u64::from(tip.header.time).saturating_add(self.max_tip_age) < self.wall(now);
         if !old && tip.work >= self.minimum_work() {
             self.initial_download = false;
         }

@@ -39,6 +39,8 @@ pub(crate) const TRANSACTION_REJECTED: i32 = -26;
 /// A transaction that is in a block already.
 pub(crate) const TRANSACTION_IN_CHAIN: i32 = -27;
 
+/// The chain is being loaded.
+pub(crate) const CLIENT_IN_INITIAL_DOWNLOAD: i32 = -10;
 /// A peer that is not connected.
 pub(crate) const NODE_NOT_CONNECTED: i32 = -29;
 /// The node runs without peers.

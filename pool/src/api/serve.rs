@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
 /// Connections at a time; the next wait. A browser uses up to six.
-const MAX_CONNECTIONS: usize = 128;
+pub(crate) const MAX_CONNECTIONS: usize = 128;
 /// Time for a request's line and headers, the idle time before them included.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time for a whole connection: who reads too slowly gives its place back, and browsers connect again.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use super::announced::Announced;
-use super::tips::{ChainTip, Place};
+use super::tips::{ChainTip, ChainWork, Place};
 
 /// How often it is said again that a node is away or behind.
 const REMIND: Duration = Duration::from_secs(5 * 60);
@@ -54,6 +54,8 @@ struct Known {
 struct Inner {
     nodes: Vec<Known>,
     in_use: Option<usize>,
+    /// The node that is missed, if those with less work than it had are not used.
+    missed: Option<(usize, ChainWork)>,
     announced: Vec<Option<Announced>>,
     /// Of each license, what was last logged.
     said: Vec<Option<Announced>>,
@@ -69,7 +71,7 @@ impl Health {
     pub fn new(nodes: &[Node]) -> Self {
         let unknown = |node: &Node| Known { name: node.name().to_owned(), ..Known::default() };
         let nodes = nodes.iter().map(unknown).collect();
-        Self(Mutex::new(Inner { nodes, in_use: None, announced: Vec::new(), said: Vec::new() }))
+        Self(Mutex::new(Inner { nodes, in_use: None, missed: None, announced: Vec::new(), said: Vec::new() }))
     }
 
     /// As of now.
@@ -84,7 +86,7 @@ impl Health {
             tip: node.tip.map(|tip| tip.hash.to_string()),
             lag: node.tip.zip(best).map(|(tip, (_, best))| best.height.saturating_sub(tip.height)),
             answer_ms: node.answer.map(|answer| u32::try_from(answer.as_millis()).unwrap_or(u32::MAX)),
-            trouble: node.down.clone().or_else(|| node.behind.clone()),
+            trouble: node.down.clone().or_else(|| inner.lacking(node)).or_else(|| node.behind.clone()),
         };
         inner.nodes.iter().enumerate().map(state).collect()
     }
@@ -117,6 +119,11 @@ impl Health {
     /// Templates come from this node, or from none.
     pub(super) fn set_in_use(&self, index: Option<usize>) {
         self.inner().in_use = index;
+    }
+
+    /// A node that had so much work is missed, or none: those with less are not used.
+    pub(super) fn set_missed(&self, missed: Option<(usize, ChainWork)>) {
+        self.inner().missed = missed;
     }
 
     /// A node gave work on this tip.
@@ -194,6 +201,13 @@ impl Health {
 }
 
 impl Inner {
+    /// Why a node that gives work is not used as long as another one is missed.
+    fn lacking(&self, node: &Known) -> Option<String> {
+        let (missed, least) = self.missed?;
+        let lacks = node.tip.is_some_and(|tip| tip.work < least);
+        lacks.then(|| format!("has less work than {} had", self.nodes[missed].name))
+    }
+
     /// The node whose chain has most work.
     fn best(&self) -> Option<(usize, ChainTip)> {
         let tips = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.tip?)));

@@ -29,7 +29,7 @@ use tracing::{debug, error, info, warn};
 pub use self::health::{Health, NodeState};
 use self::source::{Event, Offer, Source, Wishes};
 use self::telling::{Begun, Telling};
-use self::tips::ChainTip;
+use self::tips::{ChainTip, Missed, NO_NODE_PATIENCE};
 use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
 use crate::payouts::Payouts;
@@ -38,9 +38,6 @@ use crate::payouts::Payouts;
 const START_TIME: Duration = Duration::from_secs(5);
 /// How often it is looked whether any node still gives work.
 const TICK: Duration = Duration::from_secs(1);
-/// Time without work from any node after which the last job is taken for dead. Long enough for a node to restart
-/// (Core takes minutes with a large chain), short enough that machines hash a few blocks' time in vain at most.
-const NO_NODE_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What there is to do.
 #[derive(Debug, Clone)]
@@ -88,8 +85,9 @@ pub struct Follower {
     health: Arc<Health>,
     wishes: Arc<Wishes>,
     telling: Telling,
-    /// The tip of each node that gives work.
-    tips: Vec<Option<ChainTip>>,
+    /// The tip of each node that gives work, and when it last did.
+    tips: Vec<Option<(ChainTip, Instant)>>,
+    missed: Missed,
     /// What jobs stand on: the parent, and the nearest block of ours.
     standing: Option<(BlockHash, Option<BlockId>)>,
     tip: Arc<Tip>,
@@ -116,6 +114,7 @@ impl Follower {
             wishes: Arc::new(Wishes::new(nodes.len())),
             telling: Telling::default(),
             tips: vec![None; nodes.len()],
+            missed: Missed::default(),
             nodes,
             keys: keys.into_iter().map(Arc::new).collect(),
             addresses,
@@ -150,12 +149,12 @@ impl Follower {
         loop {
             tokio::select! {
                 Some(event) = events.recv() => {
-                    self.on_event(event);
+                    self.on_event(event, Instant::now());
                     // After the job is out, and beside the round: the disk may take its time.
                     let payouts = Arc::clone(&self.payouts);
                     tokio::task::spawn_blocking(move || payouts.keep_jobs());
                 }
-                _ = tick.tick() => self.give_up(Instant::now()),
+                _ = tick.tick() => self.tick(Instant::now()),
             }
         }
     }
@@ -176,33 +175,57 @@ impl Follower {
     }
 
     /// Takes an offer of the node in use, or of one whose chain has more work: then that one is in use from now on.
-    /// A node that fails, or whose chain has become the lesser one, is left for the best of the others.
-    fn on_event(&mut self, event: Event) {
-        let in_use = self.wishes.in_use();
+    fn on_event(&mut self, event: Event, now: Instant) {
         let (index, offer) = match event {
             Event::Offer(index, offer) => (index, Some(offer)),
             Event::Lost(index) => (index, None),
         };
-        self.tips[index] = offer.as_ref().map(|offer| offer.tip);
-        let best = tips::best(&self.tips, in_use);
-        if best != in_use {
-            self.wishes.set_in_use(best);
-            let name = |index: Option<usize>| index.map_or("none", |index| self.nodes[index].name());
-            if offer.is_none() {
-                info!(from = name(in_use), to = name(best), "templates come from another node");
-            } else {
-                debug!(from = name(in_use), to = name(best), "templates come from another node");
-            }
+        let before = std::mem::replace(&mut self.tips[index], offer.as_ref().map(|offer| (offer.tip, now)));
+        match (&offer, before) {
+            (Some(_), _) => self.missed.back(index),
+            (None, Some((tip, offered))) => self.missed.lost(index, tip.work, offered, now),
+            (None, None) => {}
         }
-        self.health.set_in_use(best);
-        match (offer, best) {
-            (Some(offer), Some(best)) if best == index => {
+        let changed = self.decide(now);
+        match offer {
+            Some(offer) if self.wishes.in_use() == Some(index) => {
                 let Offer { template, licenses, base, tip: _, begun } = *offer;
                 self.take(template, licenses, base, begun.as_ref());
             }
-            (_, Some(best)) if Some(best) != in_use => self.wishes.ask(best),
-            _ => {}
+            _ => changed.into_iter().for_each(|index| self.wishes.ask(index)),
         }
+    }
+
+    /// Decides anew which node is used: one that fails, or whose chain has become the lesser one, is left for the best of
+    /// the others. As long as the last job goes on, one with less work than that stands on is no use. Gives the node that
+    /// is used from now on.
+    fn decide(&mut self, now: Instant) -> Option<usize> {
+        if !matches!(self.publish.borrow().work, Work::Job(_)) {
+            self.missed.forget();
+        }
+        let tips: Vec<Option<ChainTip>> = self.tips.iter().map(|tip| tip.map(|(tip, _)| tip)).collect();
+        let in_use = self.wishes.in_use();
+        let best = tips::best(&tips, in_use, self.missed.least(now));
+        self.health.set_in_use(best);
+        self.health.set_missed(self.missed.node(now));
+        if best == in_use {
+            return None;
+        }
+        self.wishes.set_in_use(best);
+        let name = |index: Option<usize>| index.map_or("none", |index| self.nodes[index].name());
+        let (from, to) = (name(in_use), name(best));
+        if in_use.is_some_and(|left| tips[left].is_none()) {
+            info!(from, to, "templates come from another node");
+        } else {
+            debug!(from, to, "templates come from another node");
+        }
+        if best.is_none() && tips.iter().any(Option::is_some) {
+            let minutes = NO_NODE_PATIENCE.as_secs() / 60;
+            warn!(
+                "the other nodes have less work than {from} had: used when they have caught up, or in {minutes} min"
+            );
+        }
+        best
     }
 
     /// Asks all nodes at once.
@@ -229,6 +252,18 @@ impl Follower {
         None
     }
 
+    /// What nobody tells.
+    fn tick(&mut self, now: Instant) {
+        if self.wishes.in_use().is_none() {
+            // One that has less work than another had is used when that has not come back.
+            if let Some(index) = self.decide(now) {
+                self.wishes.ask(index);
+                self.give_time(now);
+            }
+        }
+        self.give_up(now);
+    }
+
     /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
     /// hash on that job is lost. The node in use is asked twice a minute, also on a quiet chain: one that has given
     /// nothing for so long does not work, whatever it is taken for. Another one gets the time of a call first.
@@ -240,9 +275,9 @@ impl Follower {
         }
         if let Some(index) = self.wishes.in_use() {
             warn!(node = self.nodes[index].name(), "no work for {} s: left", since.as_secs());
-            self.on_event(Event::Lost(index));
+            self.on_event(Event::Lost(index), now);
             if self.wishes.in_use().is_some() {
-                self.last_work = now.checked_sub(NO_NODE_PATIENCE - CALL_TIME).unwrap_or(now);
+                self.give_time(now);
                 return;
             }
         }
@@ -251,6 +286,12 @@ impl Follower {
         let licenses = self.publish.borrow().licenses.clone();
         self.publish.send_replace(Arc::new(Snapshot { work: Work::NoNode, licenses }));
         std::mem::take(&mut self.tip).retire();
+    }
+
+    /// Another node was asked for work: it has the time of a call before the last job is taken back.
+    fn give_time(&mut self, now: Instant) {
+        let at_least = now.checked_sub(NO_NODE_PATIENCE - CALL_TIME).unwrap_or(now);
+        self.last_work = self.last_work.max(at_least);
     }
 
     /// Publishes what a template and the licenses of its tip make.

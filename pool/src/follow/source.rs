@@ -147,14 +147,14 @@ impl Source {
         check_chain(self.node(), &ChainIdentity::of(&self.params)).await?;
         self.node().set_right(true);
         tokio::select! {
-            ended = self.offers() => Ok(ended?),
+            ended = self.offers() => ended,
             ended = self.beats() => ended,
         }
     }
 
     /// Offers a template for each tip at once, and for changes on a tip at most one in a second, asked for when the
     /// second is over. Meanwhile the next answer is waited for already: it may be of a new tip.
-    async fn offers(&self) -> Result<Infallible, RpcError> {
+    async fn offers(&self) -> Result<Infallible, ChainError> {
         let mut id = self.offer(None).await?;
         let (mut offered, mut early) = (Instant::now(), 0);
         loop {
@@ -206,7 +206,7 @@ impl Source {
     }
 
     /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
-    async fn offer(&self, template: Option<Template>) -> Result<Option<String>, RpcError> {
+    async fn offer(&self, template: Option<Template>) -> Result<Option<String>, ChainError> {
         let node = self.node();
         let fresh = template.is_none();
         let mut template = match template {
@@ -214,11 +214,13 @@ impl Source {
             None => template::template(node).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
-            let (licenses, (_, tip), mut base) = tokio::try_join!(
+            let (licenses, state, mut base) = tokio::try_join!(
                 template::licenses(node, &self.licenses, &self.params),
-                tips::ask(node, CALL_TIME),
+                tips::state(node, CALL_TIME),
                 self.payouts.base(node, &template),
             )?;
+            state.synced(&self.params)?;
+            let tip = state.tip;
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, fresh, "template");
                 let (id, parent) = (template.long_poll_id.clone(), parent_of(&template));
@@ -255,7 +257,7 @@ impl Source {
             }
             template = template::template(node).await?;
         }
-        Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()))
+        Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()).into())
     }
 
     /// Asks for the tip again and again. A node that does not answer in time is not waited for.

@@ -51,7 +51,7 @@ fn the_last_job_is_taken_back_also_where_a_node_is_in_use_that_says_nothing() {
     let (mut follower, snapshots) = with_nodes(2);
     for index in 0..2 {
         let event = offer(&follower, index, tip(5, 0));
-        follower.on_event(event);
+        follower.on_event(event, Instant::now());
     }
     let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
     assert_eq!(follower.wishes.in_use(), Some(0));
@@ -106,7 +106,7 @@ fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
         (1, tip(6, 0), (tip(7, 1), 0)),
     ] {
         let event = offer(&follower, index, found);
-        follower.on_event(event);
+        follower.on_event(event, Instant::now());
         assert_eq!(state(&follower), (Some(expected.0.hash), Some(expected.1)));
     }
 }
@@ -118,7 +118,7 @@ fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
     for (index, published) in [(0, true), (1, false), (0, true)] {
         let event = offer(&follower, index, tip(5, 0));
         assert!(follower.telling.is_on(), "whoever can wait waits for the follower");
-        follower.on_event(event);
+        follower.on_event(event, Instant::now());
         assert_eq!(snapshots.has_changed().unwrap(), published);
         assert_eq!(follower.telling.is_on(), published, "whoever tells miners says when it is over");
         snapshots.mark_unchanged();
@@ -126,24 +126,72 @@ fn an_offer_on_the_same_tip_from_another_node_makes_no_job() {
     }
 }
 
-#[test]
-fn a_node_that_fails_or_falls_back_is_left_for_the_best_of_the_others() {
-    let (mut follower, _) = with_nodes(3);
-    for (index, found) in [(0, tip(7, 0)), (1, tip(5, 0)), (2, tip(6, 0))] {
+/// Nodes with these tips, all of which gave work in turn.
+fn with_tips(tips: &[ChainTip]) -> Follower {
+    let (mut follower, _) = with_nodes(u16::try_from(tips.len()).unwrap());
+    for (index, &found) in tips.iter().enumerate() {
         let event = offer(&follower, index, found);
-        follower.on_event(event);
+        follower.on_event(event, Instant::now());
     }
-    follower.on_event(Event::Lost(0));
+    follower
+}
+
+#[test]
+fn a_node_that_falls_back_is_left_for_the_best_of_the_others() {
+    let mut follower = with_tips(&[tip(7, 0), tip(5, 0), tip(6, 0)]);
+    let event = offer(&follower, 0, tip(4, 0)); // its blocks were invalidated
+    follower.on_event(event, Instant::now());
     assert_eq!(state(&follower), (Some(tip(7, 0).hash), Some(2)), "its job stays until the other's is here");
     let event = offer(&follower, 2, tip(6, 0));
-    follower.on_event(event);
+    follower.on_event(event, Instant::now());
     assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(2)));
-    let event = offer(&follower, 2, tip(4, 0)); // its blocks were invalidated
-    follower.on_event(event);
-    assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(1)));
-    follower.on_event(Event::Lost(1));
-    follower.on_event(Event::Lost(2));
-    assert_eq!(state(&follower).1, None);
+}
+
+/// What was mined on a lesser tip meanwhile would be for nothing.
+#[test]
+fn where_the_node_with_most_work_is_lost_its_job_goes_on_until_another_one_has_as_much() {
+    let mut follower = with_tips(&[tip(7, 0), tip(5, 0)]);
+    follower.on_event(Event::Lost(0), Instant::now());
+    let held = (Some(tip(7, 0).hash), None);
+    assert_eq!(state(&follower), held);
+    follower.health.up(1, tip(5, 0));
+    assert_eq!(follower.health.read()[1].trouble.as_deref(), Some("has less work than h:1 had"));
+    for (found, expected) in [(tip(6, 0), held), (tip(7, 1), (Some(tip(7, 1).hash), Some(1)))] {
+        let event = offer(&follower, 1, found);
+        follower.on_event(event, Instant::now());
+        assert_eq!(state(&follower), expected);
+    }
+    assert_eq!(follower.health.read()[1].trouble, None);
+    // Who comes back is taken as it is.
+    follower.on_event(Event::Lost(1), Instant::now());
+    for (index, found) in [(0, tip(6, 0)), (1, tip(5, 0))] {
+        let event = offer(&follower, index, found);
+        follower.on_event(event, Instant::now());
+    }
+    assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(0)));
+}
+
+#[test]
+fn a_node_with_less_work_is_used_when_the_last_job_is_dead() {
+    for answers in [true, false] {
+        let mut follower = with_tips(&[tip(7, 0), tip(5, 0)]);
+        let Work::Job(job) = follower.publish.borrow().work.clone() else { panic!("a job") };
+        follower.on_event(Event::Lost(0), Instant::now());
+        let late = Instant::now() + NO_NODE_PATIENCE;
+        follower.tick(late - Duration::from_secs(2));
+        assert_eq!(state(&follower), (Some(tip(7, 0).hash), None));
+        follower.tick(late);
+        assert_eq!(state(&follower), (Some(tip(7, 0).hash), Some(1)));
+        if answers {
+            let event = offer(&follower, 1, tip(5, 0));
+            follower.on_event(event, late);
+            assert_eq!(state(&follower), (Some(tip(5, 0).hash), Some(1)));
+        } else {
+            follower.tick(late + CALL_TIME);
+            assert!(matches!(follower.publish.borrow().work, Work::NoNode));
+        }
+        assert!(job.tip.is_retired());
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 /// Journal after which the system is told to begin writing it to the disk, in bytes: little is left for a sync.
 const JOURNAL_AHEAD_BYTES: u64 = 128 << 10;
 /// Files that the database holds open: connections need theirs.
-const MAX_OPEN_FILES: i32 = 64;
+pub(crate) const MAX_OPEN_FILES: u16 = 64;
 /// How often a ledger is opened to read beside a pool that changes its files meanwhile, every few seconds at most.
 const OPEN_TRIES: u32 = 50;
 /// Wait between two tries.
@@ -450,7 +450,7 @@ fn options(create: bool) -> Options {
     let mut options = Options::default();
     options.create_if_missing(create);
     options.create_missing_column_families(create);
-    options.set_max_open_files(MAX_OPEN_FILES);
+    options.set_max_open_files(MAX_OPEN_FILES.into());
     options.set_max_total_wal_size(JOURNAL_BYTES);
     options.set_wal_bytes_per_sync(JOURNAL_AHEAD_BYTES);
     options.set_keep_log_file_num(KEPT_LOG_FILES);

@@ -84,6 +84,8 @@ pub struct Miner {
     workers: Vec<Joined>,
     accepted: usize,
     bad: BadRun,
+    /// Shares that were taken of jobs for which a far harder one was sent.
+    easy: u32,
     /// Shares that are good and not yet in the log, by their requests, in order.
     uncommitted: VecDeque<Id>,
     /// Where the log says what it has.
@@ -111,6 +113,7 @@ impl Miner {
             workers: Vec::new(),
             accepted: 0,
             bad: BadRun::default(),
+            easy: 0,
             uncommitted: VecDeque::new(),
             ticket: Arc::default(),
             dead_from: None,

@@ -12,6 +12,20 @@ fn mining_at_once_is_for_private_networks() {
     assert_eq!((&info["chain"], &info["unsigned_admin_actions"]), (&json!("main"), &json!(0)));
 }
 
+#[test]
+fn while_the_chain_is_being_loaded_no_templates_are_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let network = Network::Named("test");
+    let template = |node: &Node| node.rpc.try_call("getblocktemplate", json!([{"rules": ["segwit"]}]));
+    let node = Node::start(dir.path(), &network).unwrap();
+    assert_eq!(code(template(&node)), -10);
+    drop(node);
+    let flags = ["--max-tip-age", "4000000000"].map(str::to_owned);
+    let node = Node::start_with(dir.path(), &network, free_port(), &flags).unwrap();
+    assert_eq!(node.rpc.call("getblockchaininfo", json!([]))["initialblockdownload"], json!(false));
+    assert_eq!(template(&node).unwrap()["height"], json!(1));
+}
+
 /// What a long poll answers that waits while a block comes.
 fn first_on_a_new_tip(rpc: &Rpc, block: &bitcoin::Block) -> Value {
     let id = rpc.call("getblocktemplate", json!([{"rules": ["segwit"]}]))["longpollid"].clone();

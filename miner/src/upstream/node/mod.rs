@@ -27,7 +27,7 @@ use iop_consensus::params::Params;
 use iop_mining::choice::{NoLicense, choose};
 use iop_mining::rpc::{CALL_TIME, Node, NodeAddress, RpcError};
 use iop_mining::template::{ChainError, ChainIdentity, LicenseInfo};
-use iop_mining::tips::{self, Place};
+use iop_mining::tips::{self, NO_NODE_PATIENCE, Place};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -48,9 +48,6 @@ use crate::wall::WallClock;
 
 /// How often it is looked whether there is something to do that nobody tells.
 const TICK: Duration = Duration::from_secs(1);
-/// Time without work from any node after which the last job is taken for dead. Long enough for a node to restart
-/// (Core takes minutes with a large chain), short enough that devices hash a few blocks' time in vain at most.
-const NO_NODE_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// The start: so long the settings are wrong where a node is on another chain or does not know us. Later that is the
 /// node's trouble, unless none has worked yet.
 const START: Duration = Duration::from_secs(60);

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
-use iop_mining::tips::{ChainTip, ChainWork, Place};
+use iop_mining::tips::{ChainTip, ChainWork, Missed, NO_NODE_PATIENCE, Place};
 use tracing::{debug, info, warn};
 
-use super::NO_NODE_PATIENCE;
 use super::source::Trouble;
 use crate::upstream::board::{Board, Condition};
 
@@ -61,8 +60,7 @@ pub(super) struct Nodes {
     known: Vec<Known>,
     in_use: Option<usize>,
     wished: Option<usize>,
-    /// The work that a node had to offer which was then lost, which one that is, and when it last did.
-    missed: Option<(ChainWork, usize, Instant)>,
+    missed: Missed,
     board: Arc<Board>,
 }
 
@@ -71,7 +69,7 @@ impl Nodes {
     pub(super) fn new(names: impl IntoIterator<Item = String>, board: Arc<Board>) -> Self {
         let known: Vec<Known> = names.into_iter().map(|name| Known { name, ..Known::default() }).collect();
         (0..known.len()).for_each(|index| board.change(index, |source| source.set(Condition::Connecting)));
-        Self { known, in_use: None, wished: None, missed: None, board }
+        Self { known, in_use: None, wished: None, missed: Missed::default(), board }
     }
 
     /// The node in use.
@@ -105,8 +103,7 @@ impl Nodes {
         }
         (node.offered, node.offered_at) = (Some(tip), Some(now));
         (node.tip, node.was_right) = (Some(tip), true);
-        // It is back, with what it has now.
-        self.missed.take_if(|(_, lost, _)| *lost == index);
+        self.missed.back(index);
         self.compare(now);
     }
 
@@ -129,10 +126,8 @@ impl Nodes {
         }
         let missed = node.offered.map(|tip| tip.work).zip(node.offered_at);
         (node.offered, node.tip, node.behind_since, node.behind) = (None, None, None, false);
-        if let Some((work, at)) = missed
-            && self.least(now).is_none_or(|least| work >= least)
-        {
-            self.missed = Some((work, index, at));
+        if let Some((work, at)) = missed {
+            self.missed.lost(index, work, at, now);
         }
         self.board.change(index, |source| {
             source.set(Condition::Away(trouble.to_string()));
@@ -149,7 +144,7 @@ impl Nodes {
     /// Decides anew which node is used. Gives it where that is another than before.
     pub(super) fn decide(&mut self, now: Instant) -> Option<usize> {
         let offered: Vec<Option<ChainTip>> = self.known.iter().map(|node| node.offered).collect();
-        let best = choose(&offered, self.least(now), self.in_use, self.wished);
+        let best = choose(&offered, self.missed.least(now), self.in_use, self.wished);
         let before = std::mem::replace(&mut self.in_use, best);
         if before == best {
             return None;
@@ -181,14 +176,7 @@ impl Nodes {
 
     /// Nothing goes on without the node that was lost, so that any work is better.
     pub(super) fn miss_nothing(&mut self) {
-        self.missed = None;
-    }
-
-    /// The least work that is of use: what a node had that was lost, as long as the last work goes on without it.
-    fn least(&self, now: Instant) -> Option<ChainWork> {
-        self.missed
-            .filter(|(_, _, at)| now.saturating_duration_since(*at) < NO_NODE_PATIENCE)
-            .map(|(work, _, _)| work)
+        self.missed.forget();
     }
 
     /// The node whose chain has most work.
@@ -199,7 +187,7 @@ impl Nodes {
 
     /// Sees who is behind since when.
     fn compare(&mut self, now: Instant) {
-        let Some(most) = self.best().map(|(_, tip)| tip.work).max(self.least(now)) else { return };
+        let Some(most) = self.best().map(|(_, tip)| tip.work).max(self.missed.least(now)) else { return };
         for (index, node) in self.known.iter_mut().enumerate() {
             if node.tip.is_some_and(|tip| tip.work < most) {
                 node.behind_since.get_or_insert(now);

@@ -14,7 +14,7 @@ use iop_consensus::params::Params;
 use iop_mining::caught::{PANIC_PAUSE, caught};
 use iop_mining::rpc::{CALL_TIME, LONG_POLL_TIME, Node, RpcError};
 use iop_mining::template::{self, ChainError, ChainIdentity, LicenseInfo, Template, check_chain};
-use iop_mining::tips::{self, ChainState, ChainTip};
+use iop_mining::tips::{self, ChainTip, Syncing};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
@@ -48,7 +48,7 @@ pub(super) struct Offer {
 /// Why a node gives no work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
-    /// It does not answer, does not know us, or is on another chain.
+    /// It does not answer, does not know us, is on another chain, or still loads it.
     #[error(transparent)]
     Chain(#[from] ChainError),
     /// A mistake of ours, which what it sent may have brought about.
@@ -57,9 +57,12 @@ pub(super) enum Trouble {
     /// It answers, and has not given any work for so long.
     #[error("no work for {seconds} s")]
     Silent { seconds: u64 },
-    /// It is still loading the chain.
-    #[error("still syncing: at block {block} of {headers}")]
-    Syncing { block: u32, headers: u32 },
+}
+
+impl From<Syncing> for Trouble {
+    fn from(syncing: Syncing) -> Self {
+        Self::Chain(syncing.into())
+    }
 }
 
 impl From<RpcError> for Trouble {
@@ -235,7 +238,7 @@ impl Source {
                 template::licenses(node, &self.licenses, &self.params),
                 tips::state(node, CALL_TIME),
             )?;
-            is_synced(&state, &self.params)?;
+            state.synced(&self.params)?;
             let tip = state.tip;
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {
                 debug!(node = node.name(), height = template.height, "template");
@@ -273,16 +276,6 @@ impl Source {
     }
 }
 
-/// Whether work on this tip makes sense. A private chain that nobody has mined on for a day looks like one that is
-/// being loaded; there the headers tell.
-fn is_synced(state: &ChainState, params: &Params) -> Result<(), Trouble> {
-    let block = state.tip.height;
-    if state.initial && (state.headers > block || !params.mine_on_demand) {
-        return Err(Trouble::Syncing { block, headers: state.headers });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use iop_mining::rpc::NodeAddress;
@@ -309,23 +302,5 @@ mod tests {
         let Some(Event::Lost(0, trouble)) = events.recv().await else { panic!("lost") };
         assert_eq!(trouble.to_string(), "its task panicked: as the test wants it");
         assert!(!source.node().is_right() && source.parent().is_none());
-    }
-
-    #[test]
-    fn a_node_that_loads_the_chain_gives_no_work_and_a_fresh_private_chain_does() {
-        let state = |headers, initial| ChainState { name: "x".into(), tip: tip(5, 0), headers, initial };
-        let (private, main) = (Params::devnet(), Params::main());
-        for (headers, initial, params, synced) in [
-            (9, true, &private, false),
-            (5, true, &private, true),
-            (9, false, &private, true),
-            (5, true, &main, false),
-            (5, false, &main, true),
-        ] {
-            let found = is_synced(&state(headers, initial), params);
-            assert_eq!(found.is_ok(), synced, "{headers} {initial} {}", params.name);
-        }
-        let words = is_synced(&state(9, true), &private).map_err(|trouble| trouble.to_string());
-        assert_eq!(words, Err("still syncing: at block 5 of 9".to_owned()));
     }
 }

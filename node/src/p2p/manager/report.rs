@@ -84,9 +84,10 @@ impl Net {
         self.peers.iter().map(|(id, peer)| (*id, peer))
     }
 
-    pub(crate) fn configure(&mut self, minimum_work: Work, pruned: bool) {
-        self.minimum_work = minimum_work;
-        if pruned {
+    pub(crate) fn configure(&mut self, options: &Options) {
+        self.minimum_work = options.minimum_chain_work;
+        self.max_tip_age = options.max_tip_age;
+        if options.prune.is_some() {
             self.services &= !crate::p2p::message::NODE_NETWORK;
         }
     }

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::args::Args;
 use super::super::error::{
-    DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC, RpcError, TYPE,
+    CLIENT_IN_INITIAL_DOWNLOAD, DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, MISC,
+    RpcError, TYPE,
 };
 use super::{Context, json as format};
 use crate::generate::{Payee, mine};
@@ -45,6 +46,10 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         None | Some(Some("template")) => {}
         Some(Some("proposal")) => return propose(context, field("data")).await,
         Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "Invalid mode")),
+    }
+    // A private chain begins with a tip of any age.
+    if !context.params.mine_on_demand && context.chain.published().borrow().initial_block_download {
+        return Err(RpcError::new(CLIENT_IN_INITIAL_DOWNLOAD, "IoP is downloading blocks..."));
     }
     let knows_segwit = knows_segwit(field("rules"))?;
     let mut contents = if knows_segwit { Contents::Full } else { Contents::WithoutWitness };

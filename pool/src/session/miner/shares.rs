@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
+use iop_mining::bans::{EASY_SHARES, Offence};
 use iop_stratum::fields::Extranonce1;
 use iop_stratum::server::{Submit, WorkerSlot};
 use iop_stratum::verdict::Reject;
@@ -79,6 +80,9 @@ impl Miner {
         seen.insert(*half);
         let (job, difficulty) = (Arc::clone(&sent.job), sent.difficulty);
         let hash = *half;
+        if sent.until.is_some() {
+            self.on_easy_share();
+        }
         let block = solved.is_block.then(|| self.found(&job, &solved, &extranonce1, submit, now)).flatten();
         Ok(Accepted {
             user: Arc::clone(&self.workers[submit.worker.0].user),
@@ -89,6 +93,15 @@ impl Miner {
             block,
             ticket: Arc::clone(&self.ticket),
         })
+    }
+
+    /// A share of a job that is too easy is taken, for a while. What a connection may have of those is little for one, and
+    /// much for one after another.
+    fn on_easy_share(&mut self) {
+        self.easy = self.easy.wrapping_add(1);
+        if self.easy.is_multiple_of(EASY_SHARES) {
+            self.offend(Offence::EasyShares);
+        }
     }
 
     /// Whether one more share of a job, by its place among those sent, can be remembered.

@@ -230,6 +230,21 @@ fn a_job_takes_so_many_shares_of_a_connection_and_no_more() {
     assert_eq!((answers.len(), refused), (8192 + 10, 10));
 }
 
+/// Who comes again and again begins at the start each time.
+#[test]
+fn thousands_of_shares_that_are_too_easy_are_an_offence_over_all_connections() {
+    let mut pool = varying();
+    let job = pool.job(Pool::hard_template(1));
+    let peer: SocketAddr = "9.9.9.9:1".parse().unwrap();
+    for (taken, is_banned) in [(8192, false), (4096, true)] {
+        let place = pool.shared.places.take(peer.ip()).unwrap();
+        let mut miner = pool.introduce(Miner::new(Arc::clone(&pool.shared), place, peer));
+        let shares = shares(&miner, &pool.user(), &job, taken);
+        assert_eq!(accepted(&answers(&mut miner, shares)), taken, "they are shares all the same");
+        assert_eq!(pool.shared.bans.count(Instant::now()) > 0, is_banned);
+    }
+}
+
 #[test]
 fn a_minimum_far_above_the_start_does_not_switch_vardiff_off() {
     let least = EASY * 128.0;
