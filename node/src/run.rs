@@ -122,10 +122,11 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     ended.map_err(|error| failed(&error)).and(served)
 }
 
-/// What is logged: of libp2p errors alone, unless somebody looks for them. It warns of what strangers do, each time.
+/// What is logged: of libp2p errors alone, of yamux nothing, unless somebody looks for it. They tell of what strangers do,
+/// each time.
 fn log_filter(level: tracing::Level) -> tracing_subscriber::EnvFilter {
     let strangers =
-        if level > tracing::Level::INFO { "" } else { ",libp2p=error,yamux=error,multistream_select=error" };
+        if level > tracing::Level::INFO { "" } else { ",libp2p=error,yamux=off,multistream_select=error" };
     tracing_subscriber::EnvFilter::new(format!("{level}{strangers}"))
 }
 
@@ -229,4 +230,37 @@ async fn serve_until_told(
         },
     };
     ended.map_err(|error| Failure::Failed(format!("RPC: {error}"))).and(lost)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use tracing::Level;
+
+    use super::*;
+
+    /// What is logged of this.
+    fn logged(level: Level, say: impl FnOnce()) -> String {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let writer = Arc::new(path.reopen().unwrap());
+        let subscriber =
+            tracing_subscriber::fmt().with_env_filter(log_filter(level)).with_writer(writer).finish();
+        tracing::subscriber::with_default(subscriber, say);
+        std::fs::read_to_string(path.path()).unwrap()
+    }
+
+    #[test]
+    fn strangers_write_no_lines_of_the_log_unless_somebody_looks_for_them() {
+        let say = || {
+            tracing::error!(target: "yamux::connection", "header contains invalid credit");
+            tracing::warn!(target: "libp2p_swarm", "a stranger");
+            tracing::info!("ours");
+        };
+        let usual = logged(Level::INFO, say);
+        assert!(usual.contains("ours") && usual.lines().count() == 1, "{usual}");
+        assert_eq!(logged(Level::ERROR, say), "");
+        assert_eq!(logged(Level::DEBUG, say).lines().count(), 3);
+    }
 }

@@ -1,6 +1,7 @@
 //! The socket below yamux: what comes is charged, what goes is credited.
 //!
-//! Here: yamux's frames as they pass, both ways, of which the heads are looked at. Not here: what is charged
+//! Here: yamux's frames as they pass, both ways, of which the heads are looked at, and the end after a breach of their
+//! rules. Not here: what is charged
 //! ([`super::unread`], [`super::unsent`]).
 //! Path: socket → head of a frame → charged as unread → yamux; yamux → socket → the bytes that it took are unsent no more.
 
@@ -10,13 +11,14 @@ use std::task::{Context, Poll};
 
 use libp2p::futures::{AsyncRead, AsyncWrite, ready};
 
-use super::unread::Account;
+use super::unread::{Account, wrong};
 use super::unsent::Unsent;
 
 /// Bytes of a frame's head: version, kind, flags in two, stream and length in four each.
 pub(super) const HEAD: usize = 12;
 pub(super) const DATA: u8 = 0;
 pub(super) const WINDOW: u8 = 1;
+const GO_AWAY: u8 = 3;
 pub(super) const SYN: u16 = 1;
 pub(super) const RST: u16 = 8;
 
@@ -94,18 +96,24 @@ pub(super) struct Charged<C> {
     going: Place,
     /// Whether the socket took what was last written.
     written: bool,
+    /// Whether yamux has told the other side that it broke the rules.
+    over: bool,
 }
 
 impl<C> Charged<C> {
     pub(super) fn new(socket: C, unread: Account, unsent: Unsent, server: bool) -> Self {
         let (coming, going) = (Place::default(), Place::default());
-        Self { socket, unread, unsent, server, coming, going, written: true }
+        Self { socket, unread, unsent, server, coming, going, written: true, over: false }
     }
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Charged<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.over {
+            // Yamux itself would go on, and write a line of the log for each breach.
+            return Poll::Ready(Err(wrong("it breaks the rules of streams")));
+        }
         if this.coming.is_between() && !this.unread.has_room(this.written, cx) {
             return Poll::Pending;
         }
@@ -127,7 +135,9 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Charged<C> {
         this.written = result.is_ready();
         if let Poll::Ready(Ok(count)) = result {
             let in_body = this.going.body > 0;
-            this.going.pass(&bytes[..count]);
+            // Its length is a code: 0 is a connection that is closed in order.
+            this.over |= (this.going.pass(&bytes[..count]))
+                .is_some_and(|head| head.kind() == GO_AWAY && head.length() != 0);
             if in_body {
                 this.unsent.sent(count, this.going.body == 0);
             }

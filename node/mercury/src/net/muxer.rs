@@ -287,6 +287,7 @@ mod tests {
 
     use super::*;
     use crate::limits::{MAX_UNSENT, SHORT_WRITE, UNSENT_RESERVE};
+    use crate::net::charged::{HEAD, WINDOW};
 
     /// A socket that takes so many bytes more, and brings none.
     struct Stuck(Arc<Mutex<usize>>);
@@ -365,6 +366,53 @@ mod tests {
         *room.lock().unwrap() = usize::MAX;
         assert!(fill(&mut muxer, &mut streams, &answer) > 8 * MAX_UNSENT);
         assert_eq!(muxer.unsent.cost(), 0);
+    }
+
+    /// A socket that brings these bytes, and takes all.
+    struct Bringing(Arc<Mutex<VecDeque<u8>>>);
+
+    impl AsyncRead for Bringing {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            match io::Read::read(&mut *self.0.lock().unwrap(), buffer)? {
+                0 => Poll::Pending,
+                count => Poll::Ready(Ok(count)),
+            }
+        }
+    }
+
+    impl AsyncWrite for Bringing {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn after_a_breach_of_the_rules_nothing_more_is_read() {
+        const OPEN: [u8; HEAD] = [0, WINDOW, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
+        let too_much = [0, WINDOW, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff];
+        let pong = [0, 2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9];
+        for breach in [too_much, pong] {
+            let frames: VecDeque<u8> = OPEN.into_iter().chain(breach.repeat(1_000)).collect();
+            let frames = Arc::new(Mutex::new(frames));
+            let config = Config::of_home(PeerId::random(), Carriers::default());
+            let mut muxer = config.start(Bringing(Arc::clone(&frames)), Mode::Server);
+            let cx = &mut Context::from_waker(noop_waker_ref());
+            let ended = (0..10).any(|_| matches!(Pin::new(&mut muxer).poll(cx), Poll::Ready(Err(_))));
+            let left = frames.lock().unwrap().len() / HEAD;
+            assert!(ended && left >= 998, "ended: {ended}, {left} frames left");
+        }
     }
 
     struct Flag(AtomicBool);

@@ -228,7 +228,7 @@ impl Account {
     }
 }
 
-fn wrong(reason: &'static str) -> io::Error {
+pub(super) fn wrong(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 

@@ -80,9 +80,9 @@ fn end(done: Result<(), Failure>) -> ExitCode {
 }
 
 fn log_to_stderr() {
-    // What libp2p warns of is a peer's doing, and said by us where it matters.
+    // What libp2p warns of, and all errors of yamux, are a peer's doing, and said by us where it matters.
     let filter = match std::env::var_os("RUST_LOG") {
-        None => EnvFilter::new("error,iop_mercury=warn,iop_mercury_cli=warn"),
+        None => EnvFilter::new("error,yamux=off,iop_mercury=warn,iop_mercury_cli=warn"),
         Some(_) => EnvFilter::from_default_env(),
     };
     tracing_subscriber::fmt()
