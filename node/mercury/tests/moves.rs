@@ -3,7 +3,7 @@
 
 mod support;
 
-use iop_mercury::client::folder::Standing;
+use iop_mercury::client::folder::{Leaving, Standing};
 use iop_mercury::client::{ClientError, Delivery, Home};
 use iop_mercury::net::Setup;
 use iop_mercury::wire::{Answer, Code, Request};
@@ -223,6 +223,52 @@ async fn a_move_that_broke_off_where_the_new_home_hosts_already_goes_on_or_that_
         let there = ada.device.fetch_from(&new_home).await.map(|_| ());
         assert!(is_refused(&there, Code::LogInFirst), "it hosts nobody: {there:?}");
         assert_eq!(ada.home(), old.id);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_another_program_takes_back_under_way_leaves_the_persona_where_it_is() {
+    within(async {
+        let old = Running::start(Setup::default()).await;
+        let new = Liar::start().await;
+        let (old_home, new_home) = (at(&old), Home::parse(&new.address.to_string()).unwrap());
+        let ada = Person::at(&old_home).await;
+        let folder = ada.device.folder().clone();
+        let mut other = Some(ada.other_program());
+        new.lie(move |request, truth| {
+            // The last step before the new home is the home.
+            if matches!(request, Request::SetProfile(_))
+                && let Some(other) = other.take()
+            {
+                libp2p::futures::executor::block_on(other.move_to(&old_home, None)).unwrap();
+                // That one has told the new home that nothing came of it.
+                folder.update(|state| state.leaving.clear()).unwrap();
+            }
+            truth.into()
+        });
+        ada.device.move_to(&new_home, None).await.unwrap_err();
+        assert_eq!(ada.home(), old.id);
+        ada.device.claim().await.unwrap();
+        let [left] = &ada.device.left().unwrap()[..] else {
+            panic!("the new home hosts it and is to be told")
+        };
+        assert_eq!(left.id, new_home.id);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_is_the_persona_s_again_or_will_be_is_not_told_that_it_was_left() {
+    within(async {
+        let (home, other) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let ada = Person::at(&at(&home)).await;
+        let left = Leaving { home: at(&home).address(), to: None, since: u64::MAX / 2, next: 0 };
+        ada.device.folder().update(|state| state.leaving.push(left)).unwrap();
+        ada.device.depart(&at(&home), Some(0)).await.unwrap_err();
+        ada.device.claim().await.unwrap();
+        assert!(ada.device.folder().state().unwrap().leaving.is_empty(), "it never is");
+        ada.device.move_to(&at(&other), None).await.unwrap().left.unwrap();
     })
     .await;
 }

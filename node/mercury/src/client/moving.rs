@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::device::{Device, now};
 use super::error::ClientError;
-use super::folder::{Contact, Moving, Standing};
+use super::folder::{Contact, Moving, Standing, State};
 use super::place::Home;
 use super::state::{SENT_TIME, try_again};
 use crate::body::{Departure, HomeAddress};
@@ -38,7 +38,7 @@ impl Device {
     ///
     /// # Errors
     /// The new home is not reached, is not to be believed or refuses: then nothing has changed. If that happens after it
-    /// hosts the persona, the move goes on later.
+    /// hosts the persona, the move goes on later. Or another program takes this move back, or finishes it.
     pub async fn move_to(&self, home: &Home, invitation: Option<[u8; 16]>) -> Result<Moved, ClientError> {
         let old = self.own_home()?;
         if old.id == home.id {
@@ -61,7 +61,12 @@ impl Device {
             state.moving = Some(moving);
             again
         })?;
-        let unproven = self.go_on_moving(again).await?;
+        let Some(unproven) = self.go_on_moving(again).await? else {
+            // The home may be the same as before: it must not be told that it is left.
+            return Err(ClientError::Wrong(
+                "another program has taken the move back or finished it".to_owned(),
+            ));
+        };
         let left = self.depart(&old, Some(0)).await;
         Ok(Moved { unproven, left })
     }
@@ -100,10 +105,10 @@ impl Device {
         Ok(told.iter().filter_map(|one| Home::own(one).ok()).collect())
     }
 
-    /// The steps of a move up to where the new home is the home; how many relations it did not take. `again` says that
-    /// it was tried before.
-    async fn go_on_moving(&self, again: bool) -> Result<usize, ClientError> {
-        let Some(moving) = self.folder().state()?.moving else { return Ok(0) };
+    /// The steps of a move up to where the new home is the home; how many relations it did not take, or none where
+    /// another program has taken the move back or finished it. `again` says that it was tried before.
+    async fn go_on_moving(&self, again: bool) -> Result<Option<usize>, ClientError> {
+        let Some(moving) = self.folder().state()?.moving else { return Ok(None) };
         let (home, old) = (Home::own(&moving.to)?, self.own_home()?);
         let enrolled = self.enroll(&home, moving.invitation.map(|code| *code)).await;
         let (address, proof) = match enrolled {
@@ -117,10 +122,13 @@ impl Device {
         let unproven = self.bring_relations(&home).await?;
         self.bring_profile(&old, &home).await?;
         self.log_out().await.unwrap_or_else(|error| tracing::debug!("not logged out: {error}"));
-        self.folder().update(|state| {
-            // Unless another program has finished it, or has given it up.
+        let done = self.folder().update(|state| {
             if state.moving.as_ref().is_none_or(|one| one.to.home != home.id) {
-                return;
+                if !state.is_home(home.id) {
+                    // Given up before it hosted the persona, perhaps: so it is told that it is left.
+                    state.leave(address, None, now());
+                }
+                return false;
             }
             if let Some(old) = state.home.take() {
                 state.leave(old, None, now());
@@ -128,15 +136,17 @@ impl Device {
             state.arrive(address, proof);
             // They are gone with the old home.
             state.sent.clear();
+            true
         })?;
-        Ok(unproven)
+        Ok(done.then_some(unproven))
     }
 
     /// Tells a home that was left, after all that it knows of relations is brought to the persona's own home. With a
     /// number it is told only if no newer mail waits there than that: else it refuses with [`Code::Superseded`].
     ///
     /// # Errors
-    /// The home is not reached, refuses, or is not to be believed: it is among [`Self::left`] again later.
+    /// The home is not reached, refuses, or is not to be believed: it is among [`Self::left`] again later. Or it is the
+    /// persona's home again, or will be: then it is not told.
     pub async fn depart(&self, home: &Home, upto: Option<u64>) -> Result<(), ClientError> {
         let told = self.tell_of_departure(home, upto).await;
         let knows = match &told {
@@ -150,19 +160,35 @@ impl Device {
     }
 
     async fn tell_of_departure(&self, home: &Home, upto: Option<u64>) -> Result<(), ClientError> {
-        let state = self.folder().state()?;
+        self.check_left(home)?;
         if let Ok(own) = self.own_home() {
             self.bring_rest(home, &own).await?;
         }
+        let order = self.challenge(home).await?;
+        // Another program may have moved back meanwhile.
+        let state = self.check_left(home)?;
         let entry = state.leaving.into_iter().find(|one| one.home.home == home.id);
         let to: Option<HomeAddress> = state.home.or_else(|| entry.and_then(|entry| entry.to));
-        let order = self.challenge(home).await?;
         let departure = self.sign(home.id, order, &Departure { to });
         self.unknown(home);
         match self.ask(home, Request::Unregister(departure, upto)).await? {
             Answer::Done => Ok(()),
             _ => Err(ClientError::unasked()),
         }
+    }
+
+    /// What is kept, if a home is neither the persona's nor will be: what goes there no more is forgotten.
+    fn check_left(&self, home: &Home) -> Result<State, ClientError> {
+        let state = self.folder().update(|state| {
+            if state.is_home(home.id) {
+                state.leaving.retain(|one| one.home.home != home.id);
+            }
+            state.clone()
+        })?;
+        if state.is_home(home.id) || state.moving.as_ref().is_some_and(|one| one.to.home == home.id) {
+            return Err(ClientError::Wrong(format!("the persona is not leaving {}", home.id)));
+        }
+        Ok(state)
     }
 
     /// What came to a home that was left: answers to requests, what was taken back, and requests that wait there.

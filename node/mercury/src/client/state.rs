@@ -249,6 +249,11 @@ impl State {
         self.format
     }
 
+    /// Whether it is the persona's home.
+    pub(super) fn is_home(&self, home: Id) -> bool {
+        self.home.as_ref().is_some_and(|own| own.home == home)
+    }
+
     /// The persona has a home.
     pub(super) fn arrive(&mut self, home: HomeAddress, hosting: (Envelope, Envelope)) {
         self.leaving.retain(|one| one.home.home != home.home);

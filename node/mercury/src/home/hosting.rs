@@ -121,6 +121,10 @@ impl Home {
         let verified = self.verify::<Departure>(asked, departure, Some(self.id), None)?;
         self.spend_challenge(asked, nonce(&verified)?)?;
         let persona = verified.signer();
+        // Signed before the persona came back, or in error: it would have no home.
+        if verified.body().to.as_ref().is_some_and(|to| to.home == self.id) {
+            return refuse(Code::Malformed, "the new home is this one");
+        }
         let Some(mut record) = self.hosted_record(persona)? else {
             return refuse(Code::NotForYou, "not hosted here");
         };

@@ -47,6 +47,11 @@ impl Person {
         Self { device, _told: told, place }
     }
 
+    /// Another program with the same folder.
+    pub fn other_program(&self) -> Device {
+        Device::start(self.device.folder().clone(), settings()).unwrap().0
+    }
+
     pub fn id(&self) -> Id {
         self.device.id()
     }

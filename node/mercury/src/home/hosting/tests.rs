@@ -287,3 +287,15 @@ fn who_leaves_may_ask_that_no_newer_mail_is_lost() {
     assert_eq!(bench.ask(ada.device, Request::Acknowledge(last)), Answer::Done);
     assert_eq!(leave(&mut bench, Some(0)), Answer::Done, "what was acknowledged does not wait");
 }
+
+#[test]
+fn nobody_leaves_a_home_for_that_home() {
+    let mut bench = Bench::new(|_| ());
+    let ada = bench.resident(1);
+    let to = Some(body::HomeAddress { home: bench.home.id(), addresses: Vec::new() });
+    let order = bench.challenge(ada.device);
+    let departure = bench.sign(&ada, bench.home.id(), order, &Departure { to });
+    let answer = bench.ask(ada.device, Request::Unregister(departure, None));
+    assert_eq!(code(&answer), Some(Code::Malformed));
+    assert!(matches!(bench.ask(ada.device, Request::Claim), Answer::Hosting(..)), "it stays hosted");
+}
