@@ -159,7 +159,8 @@ pub const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// Streams of a connection that have not yet said what they are for.
 pub const NEGOTIATING_STREAMS: usize = 8;
 
-/// Connections in all: the devices of ten thousand personas, some twice, and other homes.
+/// Connections in all: the devices of ten thousand personas, some twice, and other homes. Of 64 places one is kept free:
+/// whoever has no session gives way.
 pub const MAX_CONNECTIONS: usize = 24_000;
 /// Connections of one peer: one, a second one that replaces it, and what hole punching needs.
 pub const MAX_CONNECTIONS_OF_PEER: usize = 4;
@@ -167,12 +168,18 @@ pub const MAX_CONNECTIONS_OF_PEER: usize = 4;
 pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 256;
 /// Of which without a session, once [`SESSION_GRACE`] is over: other homes, and people who look at profiles.
 pub const MAX_WITHOUT_SESSION_OF_ADDRESS: usize = 64;
+/// The same from one network, which is an IPv4 address, or an IPv6 network of 48 bits: one customer may have 65,536 of 64
+/// bits, and a carrier as many customers.
+pub const MAX_WITHOUT_SESSION_OF_NETWORK: usize = 256;
 /// Time to log in before a connection counts as one without a session.
 pub const SESSION_GRACE: Duration = Duration::from_secs(15);
-/// Connections that have not shown who they are.
-pub const MAX_PENDING: usize = 512;
+/// Connections that have not shown who they are. Beyond, the oldest of the most crowded network gives way: who has shown it
+/// within a tenth of [`HANDSHAKE_TIME`] is not pushed out by fewer than 5,000 newcomers a second.
+pub const MAX_PENDING: usize = 2_048;
 /// Of which from one address.
 pub const MAX_PENDING_OF_ADDRESS: usize = 64;
+/// And from one network.
+pub const MAX_PENDING_OF_NETWORK: usize = 256;
 /// Connections that we make ourselves at a time: to other homes, and to see whether a device can be reached.
 pub const MAX_PENDING_OUTGOING: u32 = 64;
 /// Addresses that we dial because others told of them, in all: a query of the directory asks some twenty homes.
@@ -225,8 +232,8 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// A connection without a session and without anything under way is closed after this.
 pub const IDLE_TIME: Duration = Duration::from_secs(60);
-/// Time to show who one is.
-pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Time to show who one is: three round trips, also by Tor.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(4);
 /// Between two pings on a connection. Ten thousand connections are 170 pings a second.
 pub const PING_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for the answer to one.

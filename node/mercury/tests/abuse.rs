@@ -12,10 +12,12 @@ use iop_mercury::net::quotas::Rates;
 use iop_mercury::net::{Quotas, Setup};
 use iop_mercury::wire::{Answer, Code, MAX_REQUEST, Request};
 use libp2p::futures::FutureExt;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::SwarmEvent;
 use support::raw::{Behaviour, Raw, RawDevice};
 use support::stranger::{Misleader, Pest, Wanderer};
 use support::{Device, ProtocolsEvent, Running};
+use tokio::io::AsyncReadExt;
 
 fn code(answer: Answer) -> Code {
     match answer {
@@ -222,6 +224,23 @@ async fn connections_beyond_those_of_a_peer_and_an_address_are_closed() {
     device.until_any(|event| matches!(event, SwarmEvent::ConnectionClosed { .. })).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(matches!(device.ask(Request::About).await, Answer::About(_)), "the older ones are left");
+}
+
+#[tokio::test]
+async fn sockets_that_say_nothing_keep_nobody_out() {
+    let quotas = Quotas { pending: 4, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    let port = home.address.iter().find_map(|part| match part {
+        Protocol::Tcp(port) => Some(port),
+        _ => None,
+    });
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(tokio::net::TcpStream::connect(("127.0.0.1", port.unwrap())).await.unwrap());
+    }
+    serves_others(&home).await;
+    let said = support::within(silent[0].read(&mut [0; 64])).await;
+    assert!(matches!(said, Ok(0) | Err(_)), "the oldest gave way: {said:?}");
 }
 
 #[tokio::test]

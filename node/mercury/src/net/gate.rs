@@ -1,11 +1,13 @@
 //! The gate: which connections are let in, and which of them are kept while nothing happens on them.
 //!
-//! Here: counts by peer and by address, and a handler that keeps the connections of those who are logged in; of the
-//! others an address keeps a few. Not here: what they ask ([`super::host`]), where we dial ([`super::dials`]).
+//! Here: counts by peer, by address and by network, and a handler that keeps the connections of those who are logged in;
+//! of the others an address keeps a few. Where places run out, of those who have not shown who they are, and of those who
+//! are not logged in, the oldest of the most crowded network gives way ([`super::crowd`]): idle sockets from a few
+//! networks keep nobody out. Not here: what they ask ([`super::host`]), where we dial ([`super::dials`]).
 //! Path: a connection comes → counted as pending → its peer is known → counted by peer → closed, and counted no more.
 //! One that we made is counted when its peer is known.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -14,12 +16,15 @@ use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::DeniedUpgrade;
 use libp2p::core::{Endpoint, Multiaddr};
+use libp2p::futures::future::AbortHandle;
 use libp2p::swarm::handler::ConnectionEvent;
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
     NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
+use super::crowd::Crowd;
+use super::handshakes::Newest;
 use super::metered::Sources;
 use super::quotas::{Address, Buckets, Quotas};
 
@@ -38,29 +43,36 @@ pub(super) struct Gate {
     connections: HashMap<ConnectionId, Known>,
     /// Where they come from, or go to.
     sources: Sources,
-    pending: usize,
+    /// The handshake of the connection that comes.
+    pub(super) newest: Newest,
+    /// Connections without a peer, by network.
+    pending: Crowd,
+    /// Those with a peer that has no session, by network and by address: not those of named homes.
+    idle: Crowd,
+    idle_of_address: Crowd,
     by_address: HashMap<Address, Count>,
     by_peer: HashMap<PeerId, Vec<ConnectionId>>,
     kept: VecDeque<(PeerId, ConnectionId, bool)>,
     ending: VecDeque<(PeerId, ConnectionId)>,
+    /// Those of them that have not closed yet.
+    closing: HashSet<ConnectionId>,
     waker: Option<Waker>,
     refused: u64,
 }
 
 /// A connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Known {
     peer: Option<PeerId>,
-    /// Whether its peer is logged in.
-    session: bool,
     since: Instant,
+    /// Breaks its handshake off.
+    handshake: Option<AbortHandle>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     all: usize,
     pending: usize,
-    sessions: usize,
 }
 
 impl Gate {
@@ -70,10 +82,14 @@ impl Gate {
             sources: sources.clone(),
             named,
             ending: VecDeque::new(),
+            closing: HashSet::new(),
             rate: Buckets::new(quotas.connections_rate),
             quotas,
             connections: HashMap::new(),
-            pending: 0,
+            newest: Newest::default(),
+            pending: Crowd::default(),
+            idle: Crowd::default(),
+            idle_of_address: Crowd::default(),
             by_address: HashMap::new(),
             by_peer: HashMap::new(),
             kept: VecDeque::new(),
@@ -84,17 +100,29 @@ impl Gate {
 
     /// Whether a peer is logged in: its connections are kept while nothing happens on them.
     pub(super) fn keep(&mut self, peer: PeerId, keep: bool) {
-        let Some(connections) = self.by_peer.get(&peer) else { return };
-        for connection in connections {
-            self.kept.push_back((peer, *connection, keep));
-            let Some(known) = self.connections.get_mut(connection) else { continue };
-            let before = std::mem::replace(&mut known.session, keep);
-            let address = self.sources.get(*connection);
-            if let Some(count) = address.and_then(|address| self.by_address.get_mut(&address)) {
-                count.sessions = count.sessions + usize::from(keep) - usize::from(before);
-            }
+        for connection in self.by_peer.get(&peer).cloned().unwrap_or_default() {
+            self.kept.push_back((peer, connection, keep));
+            self.set_idle(connection, !keep && !self.named.contains(&peer));
         }
         self.wake();
+    }
+
+    /// Where a connection comes from, or goes to.
+    fn place(&self, connection: ConnectionId) -> (Option<Address>, Option<Address>) {
+        let address = self.sources.get(connection);
+        (address, address.map(Address::network))
+    }
+
+    /// Whether a connection is one of those that give way. One that is ending has.
+    fn set_idle(&mut self, connection: ConnectionId, idle: bool) {
+        let (address, network) = self.place(connection);
+        if idle && !self.closing.contains(&connection) {
+            self.idle.insert(network, connection);
+            self.idle_of_address.insert(address, connection);
+        } else {
+            self.idle.remove(network, connection);
+            self.idle_of_address.remove(address, connection);
+        }
     }
 
     fn wake(&mut self) {
@@ -109,72 +137,96 @@ impl Gate {
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
-        let surplus = self.surplus(now);
-        if !surplus.is_empty() {
-            self.refused += surplus.len() as u64;
-            self.ending = surplus.into();
-            self.wake();
-        }
+        self.surplus(now).into_iter().for_each(|connection| self.end(connection));
     }
 
-    /// Connections without a session that are too many from their address: those that are there for longest.
-    fn surplus(&self, now: Instant) -> Vec<(PeerId, ConnectionId)> {
-        let most = self.quotas.without_session_of_address;
-        let mut crowded: HashMap<Address, Vec<(Instant, PeerId, ConnectionId)>> = self
-            .by_address
-            .iter()
-            .filter(|(_, count)| count.all - count.pending - count.sessions > most)
-            .map(|(address, _)| (*address, Vec::new()))
-            .collect();
-        if crowded.is_empty() {
-            return Vec::new();
-        }
-        for (connection, known) in &self.connections {
-            if let (Some(peer), false) = (known.peer, known.session)
-                && now.saturating_duration_since(known.since) >= self.quotas.grace
-                && let Some(address) = self.sources.get(*connection)
-                && let Some(idle) = crowded.get_mut(&address)
-            {
-                idle.push((known.since, peer, *connection));
+    /// Connections without a session that are too many from their address or network: those that are there for longest.
+    fn surplus(&self, now: Instant) -> BTreeSet<ConnectionId> {
+        let quotas = &self.quotas;
+        let has_had_time = |connection: &&ConnectionId| {
+            let known = self.connections.get(connection);
+            known.is_some_and(|known| now.saturating_duration_since(known.since) >= quotas.grace)
+        };
+        let mut surplus = BTreeSet::new();
+        for (crowd, most) in [
+            (&self.idle_of_address, quotas.without_session_of_address),
+            (&self.idle, quotas.without_session_of_network),
+        ] {
+            for connections in crowd.beyond(most) {
+                let old: Vec<_> = connections.iter().filter(has_had_time).copied().collect();
+                surplus.extend(&old[..old.len().saturating_sub(most)]);
             }
         }
-        let beyond = |mut idle: Vec<_>| {
-            idle.sort_unstable();
-            idle.truncate(idle.len().saturating_sub(most));
-            idle.into_iter().map(|(_, peer, connection)| (peer, connection))
-        };
-        crowded.into_values().flat_map(beyond).collect()
+        surplus
+    }
+
+    /// Closes a connection whose peer is known. Its place is free when it has closed.
+    fn end(&mut self, connection: ConnectionId) {
+        let Some(Known { peer: Some(peer), .. }) = self.connections.get(&connection) else { return };
+        self.ending.push_back((*peer, connection));
+        self.closing.insert(connection);
+        self.set_idle(connection, false);
+        self.refused += 1;
+        self.wake();
+    }
+
+    /// Breaks off a handshake; whether there is one.
+    fn break_off(&mut self) -> bool {
+        let Some(connection) = self.pending.first_to_go() else { return false };
+        if let Some(Known { handshake: Some(handshake), .. }) = self.connections.get(&connection) {
+            handshake.abort();
+        }
+        self.depart(connection);
+        self.refused += 1;
+        true
+    }
+
+    /// Keeps one of 64 places free for those who come next, as long as there is one without a session to be closed.
+    fn keep_room(&mut self) {
+        let most = self.quotas.connections - self.quotas.connections.div_ceil(64);
+        while self.connections.len() - self.closing.len() > most {
+            let Some(connection) = self.idle.first_to_go() else { return };
+            self.end(connection);
+        }
     }
 
     fn arrive(
         &mut self,
         connection: ConnectionId,
         address: Option<Address>,
+        handshake: Option<AbortHandle>,
         now: Instant,
     ) -> Result<(), Refused> {
-        if self.connections.len() >= self.quotas.connections {
-            return Err(Refused("in all"));
-        }
-        if self.pending >= self.quotas.pending {
-            return Err(Refused("that have not shown who they are"));
-        }
+        let network = address.map(Address::network);
         if let Some(address) = address {
+            // First, so that those who are refused come no more often than others.
+            if !self.rate.take(address, now) {
+                return Err(Refused("in short time from this address"));
+            }
             let count = self.by_address.get(&address).copied().unwrap_or_default();
             if count.all >= self.quotas.connections_of_address
                 || count.pending >= self.quotas.pending_of_address
             {
                 return Err(Refused("from this address"));
             }
-            if !self.rate.take(address, now) {
-                return Err(Refused("in short time from this address"));
+            if self.pending.at(network) >= self.quotas.pending_of_network {
+                return Err(Refused("from this network"));
             }
+        }
+        let full =
+            self.connections.len() >= self.quotas.connections || self.pending.len() >= self.quotas.pending;
+        if full && !self.break_off() {
+            return Err(Refused("in all"));
+        }
+        if let Some(address) = address {
             let count = self.by_address.entry(address).or_default();
             count.all += 1;
             count.pending += 1;
             self.sources.insert(connection, address);
         }
-        self.pending += 1;
-        self.connections.insert(connection, Known { peer: None, session: false, since: now });
+        self.pending.insert(network, connection);
+        self.connections.insert(connection, Known { peer: None, since: now, handshake });
+        self.keep_room();
         Ok(())
     }
 
@@ -185,41 +237,49 @@ impl Gate {
         peer: PeerId,
         address: Option<Address>,
     ) -> Result<(), Refused> {
-        if self.named.contains(&peer) {
-            return self.establish(connection, peer);
-        }
-        if self.connections.len() >= self.quotas.connections {
+        let address = address.filter(|_| !self.named.contains(&peer));
+        if !self.named.contains(&peer) && self.connections.len() >= self.quotas.connections {
             return Err(Refused("in all"));
         }
         let count = address.and_then(|address| self.by_address.get(&address));
         if count.is_some_and(|count| count.all >= self.quotas.connections_of_address) {
             return Err(Refused("to this address"));
         }
-        self.establish(connection, peer)?;
         if let Some(address) = address {
             self.by_address.entry(address).or_default().all += 1;
             self.sources.insert(connection, address);
         }
+        let new = Known { peer: Some(peer), since: Instant::now(), handshake: None };
+        self.connections.insert(connection, new);
+        self.admit(connection, peer)?;
+        self.keep_room();
         Ok(())
     }
 
-    /// The peer of a connection is known. One that we made ourselves has not been counted before.
+    /// The peer of a connection that came is known.
     fn establish(&mut self, connection: ConnectionId, peer: PeerId) -> Result<(), Refused> {
+        self.no_longer_pending(connection);
+        let gave_way = Refused("that have not shown who they are");
+        let known = self.connections.get_mut(&connection).ok_or(gave_way)?;
+        (known.peer, known.handshake) = (Some(peer), None);
+        self.admit(connection, peer)
+    }
+
+    /// Counts a connection by its peer.
+    fn admit(&mut self, connection: ConnectionId, peer: PeerId) -> Result<(), Refused> {
         if self.by_peer.get(&peer).map_or(0, Vec::len) >= self.quotas.connections_of_peer {
             self.depart(connection);
             return Err(Refused("of this peer"));
         }
-        self.no_longer_pending(connection);
-        let new = Known { peer: None, session: false, since: Instant::now() };
-        self.connections.entry(connection).or_insert(new).peer = Some(peer);
         self.by_peer.entry(peer).or_default().push(connection);
+        self.set_idle(connection, !self.named.contains(&peer));
         Ok(())
     }
 
     fn no_longer_pending(&mut self, connection: ConnectionId) {
         if let Some(Known { peer: None, .. }) = self.connections.get(&connection) {
-            self.pending -= 1;
-            let address = self.sources.get(connection);
+            let (address, network) = self.place(connection);
+            self.pending.remove(network, connection);
             if let Some(count) = address.and_then(|address| self.by_address.get_mut(&address)) {
                 count.pending -= 1;
             }
@@ -228,12 +288,13 @@ impl Gate {
 
     fn depart(&mut self, connection: ConnectionId) {
         self.no_longer_pending(connection);
-        let Some(Known { peer, session, .. }) = self.connections.remove(&connection) else { return };
+        self.set_idle(connection, false);
+        self.closing.remove(&connection);
+        let Some(Known { peer, .. }) = self.connections.remove(&connection) else { return };
         if let Some(address) = self.sources.remove(connection)
             && let Some(count) = self.by_address.get_mut(&address)
         {
             count.all -= 1;
-            count.sessions -= usize::from(session);
             if count.all == 0 {
                 self.by_address.remove(&address);
             }
@@ -267,7 +328,8 @@ impl NetworkBehaviour for Gate {
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
         let address = self.quotas.address(remote);
-        let result = self.arrive(connection, address, Instant::now());
+        let handshake = self.newest.take(remote);
+        let result = self.arrive(connection, address, handshake, Instant::now());
         self.count(result)
     }
 

@@ -1,19 +1,21 @@
 //! A home on the network: libp2p around [`crate::home::Home`], which knows none. Not here: what requests mean.
 //!
 //! Here: framing ([`codec`]), how much each may take ([`quotas`], `metered`, `circuits`), how much waits (`muxer`), who
-//! is let in (`gate`), which addresses operators may give ([`given`]), where it dials (`dials`, `table`), what is under
+//! is let in (`gate`, `crowd`, `handshakes`), which addresses operators may give ([`given`]), where it dials (`dials`, `table`), what is under
 //! way (`devices`), who is where ([`directory`]).
 //! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
 
 mod charged;
 mod circuits;
 pub mod codec;
+mod crowd;
 mod devices;
 pub(crate) mod dials;
 pub mod directory;
 mod figures;
 mod gate;
 pub mod given;
+mod handshakes;
 pub mod host;
 pub(crate) mod layer;
 mod metered;

@@ -34,12 +34,16 @@ pub struct Quotas {
     pub connections_of_address: usize,
     /// Of which without a session, once they had [`Quotas::grace`].
     pub without_session_of_address: usize,
+    /// The same from one network.
+    pub without_session_of_network: usize,
     /// How long a connection without a session is not counted as one.
     pub grace: Duration,
     /// Connections that have not shown who they are.
     pub pending: usize,
     /// Of which from one address.
     pub pending_of_address: usize,
+    /// And from one network.
+    pub pending_of_network: usize,
     /// New connections from one address.
     pub connections_rate: Rate,
     /// Requests.
@@ -75,9 +79,11 @@ impl Default for Quotas {
             connections_of_peer: limits::MAX_CONNECTIONS_OF_PEER,
             connections_of_address: limits::MAX_CONNECTIONS_OF_ADDRESS,
             without_session_of_address: limits::MAX_WITHOUT_SESSION_OF_ADDRESS,
+            without_session_of_network: limits::MAX_WITHOUT_SESSION_OF_NETWORK,
             grace: limits::SESSION_GRACE,
             pending: limits::MAX_PENDING,
             pending_of_address: limits::MAX_PENDING_OF_ADDRESS,
+            pending_of_network: limits::MAX_PENDING_OF_NETWORK,
             connections_rate: limits::CONNECTIONS_RATE_OF_ADDRESS,
             requests: Rates { of_peer: limits::REQUESTS_OF_PEER, of_address: limits::REQUESTS_OF_ADDRESS },
             sessions: Rates { of_peer: limits::SESSIONS_OF_PEER, of_address: limits::SESSIONS_OF_ADDRESS },
@@ -99,8 +105,18 @@ impl Default for Quotas {
 }
 
 /// What quotas count as one address: an IPv4 address, or an IPv6 network of 64 bits, since one customer has that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Address(IpAddr);
+
+impl Address {
+    /// Its network: an IPv4 address is one by itself, an IPv6 network has 48 bits, as one customer may have.
+    pub(super) fn network(self) -> Self {
+        Self(match self.0 {
+            IpAddr::V4(_) => self.0,
+            IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & (u128::MAX << 80)).into()),
+        })
+    }
+}
 
 /// The IP address in a multiaddress.
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
@@ -252,6 +268,10 @@ mod tests {
         let of = |text: &str| quotas.address(&text.parse().unwrap());
         assert_eq!(of("/ip6/2001:db8:1:2::1/tcp/1"), of("/ip6/2001:db8:1:2:ffff::9/tcp/2"));
         assert_ne!(of("/ip6/2001:db8:1:2::1/tcp/1"), of("/ip6/2001:db8:1:3::1/tcp/1"));
+        let network = |text| of(text).map(Address::network);
+        assert_eq!(network("/ip6/2001:db8:1:2::1/tcp/1"), network("/ip6/2001:db8:1:ffff::1/tcp/1"));
+        assert_ne!(network("/ip6/2001:db8:1:2::1/tcp/1"), network("/ip6/2001:db8:2:2::1/tcp/1"));
+        assert_eq!(network("/ip4/192.0.2.1/tcp/1"), of("/ip4/192.0.2.1/tcp/1"));
         assert_eq!(of("/ip6/::ffff:192.0.2.1/tcp/1"), of("/ip4/192.0.2.1/tcp/1"));
         assert_ne!(of("/ip4/192.0.2.1/tcp/1"), of("/ip4/192.0.2.2/tcp/1"));
         assert_eq!([of("/ip4/127.0.0.1/tcp/1"), of("/ip6/::1/tcp/1"), of("/memory/1")], [None; 3]);

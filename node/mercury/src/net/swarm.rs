@@ -18,6 +18,7 @@ use super::codec;
 use super::dials::{Dials, Guard};
 use super::directory;
 use super::gate::Gate;
+use super::handshakes::Breakable;
 use super::metered::{Metered, Sources};
 use super::muxer::{self, Carriers};
 use super::noise;
@@ -59,8 +60,10 @@ pub(super) fn build(
     let sources = Sources::default();
     let limits = Limits::new(permits, quotas);
     let relay = relay::Behaviour::new(key.public().to_peer_id(), relay_config(permits, &limits));
+    let gate = Gate::new(quotas.clone(), &sources, named.iter().map(|(peer, _)| *peer).collect());
+    let transport = Breakable { inner: transport(key, carriers)?, newest: gate.newest.clone() };
     let protocols = Protocols {
-        gate: Gate::new(quotas.clone(), &sources, named.iter().map(|(peer, _)| *peer).collect()),
+        gate,
         outgoing: connection_limits::Behaviour::new(
             connection_limits::ConnectionLimits::default()
                 .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING)),
@@ -93,7 +96,6 @@ pub(super) fn build(
         ),
     };
     let dials = Dials::new(quotas, named.iter().map(|(_, address)| address));
-    let transport = transport(key, carriers)?;
     let swarm = libp2p::SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
         .with_other_transport(|_| transport)

@@ -19,6 +19,10 @@ fn gate(change: impl FnOnce(&mut Quotas)) -> Gate {
     Gate::new(quotas, &Sources::default(), HashSet::new())
 }
 
+fn set<const N: usize>(connections: [ConnectionId; N]) -> BTreeSet<ConnectionId> {
+    connections.into()
+}
+
 fn multiaddr(number: u8) -> Multiaddr {
     format!("/ip4/192.0.2.{number}/tcp/1").parse().expect("an address")
 }
@@ -35,7 +39,7 @@ impl Arrivals {
         self.1 += 1;
         let connection = ConnectionId::new_unchecked(self.1);
         let address = address(&self.0, number);
-        self.0.arrive(connection, address, Instant::now()).map(|()| connection)
+        self.0.arrive(connection, address, None, Instant::now()).map(|()| connection)
     }
 
     fn come_as(&mut self, number: u8, peer: PeerId) -> Result<ConnectionId, Refused> {
@@ -81,17 +85,40 @@ fn a_peer_has_so_many_connections_from_wherever_it_comes() {
 }
 
 #[test]
-fn so_many_are_pending_and_so_many_are_there_in_all() {
-    let mut arrivals = Arrivals(gate(|_| {}), 0);
-    let pending = [1, 1, 2, 2].map(|number| arrivals.come(number).expect("four may be pending"));
-    assert_eq!(arrivals.come(3), Err(Refused("that have not shown who they are")));
-    for connection in pending {
-        arrivals.0.establish(connection, PeerId::random()).expect("they show who they are");
+fn where_all_pending_places_are_taken_the_oldest_of_the_most_crowded_network_gives_way() {
+    let mut arrivals = Arrivals(gate(|quotas| quotas.connections = 20), 0);
+    let [alone, first, second, third] =
+        [1, 2, 2, 3].map(|number| arrivals.come(number).expect("four places"));
+    let fourth = arrivals.come(4).expect("a newcomer");
+    arrivals.0.establish(first, PeerId::random()).expect_err("it gave way");
+    for connection in [alone, second, third, fourth] {
+        arrivals.0.establish(connection, PeerId::random()).expect("it shows who it is");
     }
-    arrivals.come(3).expect("the fifth");
-    assert_eq!(arrivals.come(4), Err(Refused("in all")));
-    arrivals.0.depart(pending[0]);
-    arrivals.come(4).expect("there is room again");
+    let all = [5, 6, 7, 8].map(|number| arrivals.come(number).expect("there are places again"));
+    arrivals.come(9).expect("a newcomer");
+    assert!(arrivals.0.establish(all[0], PeerId::random()).is_err(), "of networks with one each the oldest");
+}
+
+#[test]
+fn before_all_places_are_taken_who_has_no_session_gives_way() {
+    let mut arrivals = Arrivals(gate(|_| {}), 0);
+    let peers = [0; 4].map(|_| PeerId::random());
+    let [first, _, third, _] = [0, 1, 2, 3]
+        .map(|number| arrivals.come_as([1, 2, 2, 3][number], peers[number]).expect("there is room"));
+    arrivals.0.keep(peers[1], true);
+    assert_eq!(arrivals.0.ending, []);
+    arrivals.come(4).expect("the fifth");
+    assert_eq!(arrivals.0.ending, [(peers[0], first)], "the oldest of those with one each");
+    let last =
+        arrivals.come(5).expect("until that one has closed, those who have not shown who they are give way");
+    assert_eq!((arrivals.0.connections.len(), arrivals.0.pending.len()), (5, 1));
+    arrivals.0.establish(last, peers[0]).expect("the newest");
+    assert_eq!(arrivals.come(6), Err(Refused("in all")), "there is none such");
+    arrivals.0.depart(first);
+    arrivals.come(6).expect("there is room again");
+    assert_eq!(arrivals.0.ending, [(peers[0], first), (peers[2], third)], "the second has a session");
+    arrivals.0.keep(peers[2], false);
+    assert_eq!(arrivals.0.ending.len(), 2, "once is enough");
 }
 
 #[test]
@@ -109,10 +136,10 @@ fn an_address_keeps_so_many_connections_without_a_session_and_not_one_more() {
     let other = arrivals.come_as(2, PeerId::random()).expect("another address");
     arrivals.0.keep(peers[2], true);
     let (now, later) = (Instant::now(), Instant::now() + grace);
-    assert_eq!(arrivals.0.surplus(now), [], "each has time to log in");
-    assert_eq!(arrivals.0.surplus(later), [(peers[0], first)], "three without one, the first is closed");
+    assert_eq!(arrivals.0.surplus(now), set([]), "each has time to log in");
+    assert_eq!(arrivals.0.surplus(later), set([first]), "three without one, the first is closed");
     arrivals.0.keep(peers[3], true);
-    assert_eq!(arrivals.0.surplus(later), [], "two of four");
+    assert_eq!(arrivals.0.surplus(later), set([]), "two of four");
     arrivals.0.keep(peers[3], false);
     arrivals.0.keep(peers[2], false);
     arrivals.0.tick(later);
@@ -120,8 +147,8 @@ fn an_address_keeps_so_many_connections_without_a_session_and_not_one_more() {
     for connection in [first, second, third, other] {
         arrivals.0.depart(connection);
     }
-    let left = arrivals.0.by_address.values().map(|count| (count.all, count.sessions)).collect::<Vec<_>>();
-    assert_eq!(left, [(1, 0)]);
+    let left = arrivals.0.by_address.values().map(|count| count.all).collect::<Vec<_>>();
+    assert_eq!(left, [1]);
 }
 
 #[test]
@@ -144,7 +171,8 @@ fn connections_that_the_home_makes_count_at_the_address_as_if_they_came_from_the
     }
     let gate = &arrivals.0;
     assert!(gate.connections.is_empty() && gate.by_address.is_empty() && gate.by_peer.is_empty());
-    assert_eq!((gate.pending, gate.sources.len()), (0, 0));
+    let crowds = [&gate.pending, &gate.idle, &gate.idle_of_address].map(Crowd::len);
+    assert_eq!((crowds, gate.closing.len(), gate.sources.len()), ([0; 3], 0, 0));
 }
 
 #[test]
@@ -154,7 +182,7 @@ fn of_the_connections_that_the_home_makes_so_many_are_kept_at_an_address_without
     let dialled = peers.map(|peer| arrivals.dial(1, peer).expect("there is room"));
     arrivals.0.keep(peers[2], true);
     let later = Instant::now() + arrivals.0.quotas.grace;
-    assert_eq!(arrivals.0.surplus(later), [(peers[0], dialled[0])]);
+    assert_eq!(arrivals.0.surplus(later), set([dialled[0]]));
 }
 
 #[test]
@@ -169,5 +197,41 @@ fn connections_come_at_a_bounded_rate_and_nothing_is_left_of_those_that_went() {
     assert_eq!(arrivals.come(1), Err(Refused("in short time from this address")));
     let gate = &arrivals.0;
     assert!(gate.connections.is_empty() && gate.by_address.is_empty() && gate.by_peer.is_empty());
-    assert_eq!((gate.pending, gate.sources.len()), (0, 0));
+    let crowds = [&gate.pending, &gate.idle, &gate.idle_of_address].map(Crowd::len);
+    assert_eq!((crowds, gate.closing.len(), gate.sources.len()), ([0; 3], 0, 0));
+}
+
+#[test]
+fn the_networks_of_one_customer_have_together_what_few_addresses_have() {
+    let mut gate = gate(|quotas| {
+        (quotas.connections, quotas.pending, quotas.pending_of_network) = (100, 50, 3);
+        (quotas.without_session_of_address, quotas.without_session_of_network) = (1, 2);
+    });
+    let come = |gate: &mut Gate, number: usize| {
+        let multiaddr = format!("/ip6/2001:db8:1:{number}::1/tcp/1").parse().expect("an address");
+        let (connection, address) = (ConnectionId::new_unchecked(number), gate.quotas.address(&multiaddr));
+        gate.arrive(connection, address, None, Instant::now()).map(|()| connection)
+    };
+    let three = [1, 2, 3].map(|number| come(&mut gate, number).expect("three may be pending"));
+    assert_eq!(come(&mut gate, 4), Err(Refused("from this network")));
+    let establish = |gate: &mut Gate, connection| {
+        gate.establish(connection, PeerId::random()).expect("it shows who it is")
+    };
+    three.iter().for_each(|connection| establish(&mut gate, *connection));
+    let fourth = come(&mut gate, 4).expect("there is room again");
+    establish(&mut gate, fourth);
+    assert_eq!(gate.surplus(Instant::now() + gate.quotas.grace), set([three[0], three[1]]));
+}
+
+#[test]
+fn a_home_that_the_owner_has_named_never_gives_way() {
+    let mut arrivals = Arrivals(gate(|_| {}), 0);
+    let named = PeerId::random();
+    arrivals.0.named.insert(named);
+    let home = arrivals.come_as(1, named).expect("there is room");
+    arrivals.0.keep(named, false);
+    let others = [2, 3, 4].map(|number| arrivals.come_as(number, PeerId::random()).expect("there is room"));
+    arrivals.come(5).expect("the fifth");
+    let ending: Vec<_> = arrivals.0.ending.iter().map(|(_, connection)| *connection).collect();
+    assert_eq!(ending, [others[0]], "not {home}");
 }
