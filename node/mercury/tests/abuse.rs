@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use iop_mercury::limits::{
-    MAX_ADDRESSES, MAX_CONNECTIONS_OF_PEER, MAX_REFUSED, MAX_REQUESTS_OF_PEER, Rate, STREAMS_OF_CONNECTION,
+    MAX_ADDRESSES, MAX_ASKED, MAX_CONNECTIONS_OF_PEER, MAX_REFUSED, MAX_REQUESTS_OF_PEER, Rate,
+    STREAMS_OF_CONNECTION,
 };
 use iop_mercury::net::quotas::Rates;
 use iop_mercury::net::{Quotas, Setup};
@@ -111,6 +112,23 @@ async fn sessions_begin_and_change_at_a_rate_of_their_own() {
     assert_eq!(code(device.ask(Request::LogOut).await), Code::Later);
     assert_eq!(code(device.ask(Request::Announce(Vec::new())).await), Code::Later);
     assert!(matches!(device.ask(Request::About).await, Answer::About(_)), "others are not concerned");
+}
+
+#[tokio::test]
+async fn who_is_there_is_asked_at_the_same_rate_and_costs_as_much_as_there_are_ids() {
+    let of_peer = Rate { burst: 7, per_second: 0 };
+    let quotas = Quotas { sessions: Rates { of_peer, of_address: of_peer }, ..Quotas::default() };
+    let home = Running::start(Setup { quotas, ..Setup::default() }).await;
+    // Takes one of the seven.
+    let mut device = Device::resident(&home).await;
+    let ids = |count| Request::Presence(vec![device.key.id(); count]);
+    let [one, few, most] = [1, 64, MAX_ASKED].map(ids);
+    let nobody = Answer::Presence(Vec::new(), false);
+    assert_eq!(device.ask(most.clone()).await, nobody, "takes four");
+    assert_eq!(code(device.ask(most).await), Code::Later);
+    assert_eq!(device.ask(few).await, nobody, "takes one");
+    assert_eq!(device.ask(one.clone()).await, nobody, "takes the last one");
+    assert_eq!(code(device.ask(one).await), Code::Later);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use super::slim::Slim;
 use super::swarm::{Protocols, ProtocolsEvent, build};
 use super::table::Table;
 use crate::home::{Home, Now, Output, Permits, RequestId, What};
-use crate::limits::MAX_ADDRESSES;
+use crate::limits::{MAX_ADDRESSES, PRESENCES_OF_SESSION};
 use crate::store::Durable;
 use crate::wire::{Answer, Code, Event, Request};
 
@@ -319,8 +319,7 @@ impl Host {
         let room = self.devices.request(id, peer);
         let Some(device) = self.devices.get_mut(peer) else { return };
         let rate_kept = self.requests.take(peer, address, now.instant)
-            && (!request.as_ref().is_ok_and(tells_presence)
-                || self.sessions.take(peer, address, now.instant));
+            && self.sessions.take_many(peer, address, request.as_ref().map_or(0, sessions_of), now.instant);
         if rate_kept {
             device.rate_kept();
         } else if device.rate_exceeded() == Err(Disconnect) {
@@ -478,9 +477,15 @@ impl Host {
     }
 }
 
-/// Whether those in a relation are told, for which all relations are looked through.
-fn tells_presence(request: &Request) -> bool {
-    matches!(request, Request::LogIn(..) | Request::LogOut | Request::Announce(_))
+/// How often a request counts as one that begins, changes or ends a session: for those all relations are looked through.
+fn sessions_of(request: &Request) -> u32 {
+    match request {
+        Request::LogIn(..) | Request::LogOut | Request::Announce(_) => 1,
+        Request::Presence(personas) => {
+            u32::try_from(personas.len().div_ceil(PRESENCES_OF_SESSION)).unwrap_or(u32::MAX)
+        }
+        _ => 0,
+    }
 }
 
 fn now() -> Now {

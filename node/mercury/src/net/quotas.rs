@@ -155,7 +155,19 @@ impl Meter {
 
     /// Takes a token of each, where there is one of the peer's.
     pub(super) fn take(&mut self, peer: PeerId, address: Option<Address>, now: Instant) -> bool {
-        self.of_peer.take(peer, now) && address.is_none_or(|address| self.of_address.take(address, now))
+        self.take_many(peer, address, 1, now)
+    }
+
+    /// Takes so many of each, where the peer has as many.
+    pub(super) fn take_many(
+        &mut self,
+        peer: PeerId,
+        address: Option<Address>,
+        count: u32,
+        now: Instant,
+    ) -> bool {
+        let of_address = |address| self.of_address.take_many(address, count, now);
+        count == 0 || self.of_peer.take_many(peer, count, now) && address.is_none_or(of_address)
     }
 }
 
@@ -195,13 +207,18 @@ impl<K: Hash + Eq> Buckets<K> {
 
     /// Takes a token, where there is one.
     pub(super) fn take(&mut self, key: K, now: Instant) -> bool {
+        self.take_many(key, 1, now)
+    }
+
+    /// Takes so many tokens, where there are as many.
+    fn take_many(&mut self, key: K, count: u32, now: Instant) -> bool {
         if self.next_sweep.is_none_or(|next| next <= now) {
             self.next_sweep = Some(now + SWEEP);
             self.sweep(now);
         }
         let full = self.full();
         let level = self.buckets.get(&key).map_or(full, |bucket| self.level(*bucket, now));
-        let left = level.checked_sub(TOKEN);
+        let left = level.checked_sub(u64::from(count) * TOKEN);
         self.buckets.insert(key, (left.unwrap_or(level), now));
         left.is_some()
     }
