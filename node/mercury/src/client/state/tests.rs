@@ -1,0 +1,77 @@
+//! By which rules the state changes.
+
+use super::*;
+use crate::id::Key;
+
+#[test]
+fn mail_is_taken_once_until_it_could_not_come_again() {
+    let mut state = State::new("test");
+    assert!(state.take([1; 32], 100, 50));
+    assert!(!state.take([1; 32], 100, 50));
+    assert!(state.take([2; 32], 200, 101));
+    assert_eq!(state.taken.len(), 1, "the first has expired");
+    for number in 0..MAX_CONTACTS as u64 + 10 {
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&number.to_be_bytes());
+        state.contact_mut(Key::from_secret(&secret).id());
+    }
+    assert_eq!(state.contacts.len(), MAX_CONTACTS);
+}
+
+fn id(number: u64) -> Id {
+    let mut secret = [0; 32];
+    secret[..8].copy_from_slice(&number.to_be_bytes());
+    Key::from_secret(&secret).id()
+}
+
+#[test]
+fn a_state_of_before_moves_were_kept_is_read() {
+    let state = State::new("test");
+    let mut bytes = crate::cbor::to_vec(&state);
+    // An array of fifteen fields, of which the last seven have a byte each.
+    assert_eq!(bytes[0], 0x8f);
+    bytes[0] = 0x88;
+    bytes.truncate(bytes.len() - 7);
+    assert_eq!(crate::cbor::from_slice(&bytes), Some(state));
+}
+
+#[test]
+fn versions_of_strangers_are_remembered_and_never_go_back_and_there_are_not_too_many() {
+    let mut state = State::new("test");
+    state.see(id(0), 7);
+    state.see(id(0), 5);
+    assert_eq!(state.newest_seen(id(0)), 7);
+    state.contact_mut(id(0));
+    assert_eq!(state.newest_seen(id(0)), 7, "also when the stranger becomes a contact");
+    state.see(id(0), 8);
+    assert_eq!((state.contact(id(0)).map(|one| one.version), state.seen.len()), (Some(8), 0));
+    (1..=MAX_SEEN as u64 + 1).for_each(|number| state.see(id(number), number));
+    assert_eq!((state.seen.len(), state.newest_seen(id(1))), (MAX_SEEN, 0), "the oldest goes");
+}
+
+#[test]
+fn a_version_is_given_once_whatever_clock_and_profile_say() {
+    let mut state = State::new("test");
+    assert_eq!(state.next_version(0, 100), 100);
+    assert_eq!(state.next_version(0, 100), 101);
+    assert_eq!(state.next_version(200, 100), 201);
+    assert_eq!(state.next_version(0, 50), 202);
+}
+
+#[test]
+fn homes_that_were_left_are_told_later_and_later_and_not_for_ever() {
+    let mut state = State::new("test");
+    let home = |number| HomeAddress { home: id(number), addresses: Vec::new() };
+    state.leave(home(1), None, 1000);
+    assert_eq!(state.untold(1000), [home(1)]);
+    state.told(id(1), false, 1000);
+    assert!(state.untold(1000 + PAUSE.0 - 1).is_empty());
+    assert_eq!(state.untold(1000 + PAUSE.0), [home(1)]);
+    state.told(id(1), false, 11_000);
+    assert!(state.untold(20_999).is_empty());
+    assert_eq!(state.untold(21_000), [home(1)]);
+    assert!(state.untold(1001 + LEAVING_TIME).is_empty());
+    assert!(state.leaving.is_empty());
+    (0..20).for_each(|number| state.leave(home(number), None, 1));
+    assert_eq!(state.leaving.len(), MAX_LEAVING);
+}
