@@ -272,3 +272,49 @@ async fn a_home_that_is_the_persona_s_again_or_will_be_is_not_told_that_it_was_l
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_registers_again_has_the_same_relations_and_what_was_taken_back_stays_so() {
+    within(async {
+        let (home, bens) = (Running::start(Setup::default()).await, Running::start(Setup::default()).await);
+        let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&at(&bens)).await);
+        let cem = Person::at(&at(&bens)).await;
+        relate(&ada, &ben).await;
+        relate(&ada, &cem).await;
+        assert!(matches!(ada.device.revoke(cem.id()).await.unwrap(), Delivery::Done));
+        ada.device.unregister(None).await.unwrap();
+        ada.device.register(&at(&home), None).await.unwrap();
+        ben.send(&ada, "still there?").await.unwrap();
+        assert_eq!(ada.mail().await, ["still there?"]);
+        // Cem has not taken his mail: he holds the proof.
+        let proof = cem.device.folder().state().unwrap().contact(ada.id()).cloned().unwrap();
+        let proof = Request::Related(proof.request.unwrap(), proof.acceptance.unwrap());
+        support::Device::at(&home).await.ask(proof).await;
+        assert!(is_refused(&cem.send(&ada, "me too").await, Code::NotForYou));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relations_that_a_registration_did_not_bring_are_brought_later() {
+    within(async {
+        let home = Liar::start().await;
+        let (own, bens) =
+            (Home::parse(&home.address.to_string()).unwrap(), Running::start(Setup::default()).await);
+        let (ada, ben) = (Person::at(&own).await, Person::at(&at(&bens)).await);
+        relate(&ada, &ben).await;
+        ada.device.unregister(None).await.unwrap();
+        home.lie(|request, truth| match request {
+            Request::Related(..) => Answer::refused(Code::Fault, "a fault").into(),
+            _ => truth.into(),
+        });
+        ada.device.register(&own, None).await.unwrap_err();
+        assert_eq!(ada.home(), own.id, "it is hosted all the same");
+        home.honest();
+        let ada = ada.start_again();
+        ada.device.settle().await.unwrap();
+        ben.send(&ada, "still there?").await.unwrap();
+        assert_eq!(ada.mail().await, ["still there?"]);
+    })
+    .await;
+}

@@ -9,19 +9,29 @@ use crate::id::Id;
 use crate::wire::{Answer, Request};
 
 impl Device {
-    /// Registers at a home and shows it the profile: from then on others find the persona there.
+    /// Registers at a home, brings it what the folder has of relations, and shows it the profile: from then on others
+    /// find the persona there. How many relations the home did not take. What breaks off once the home hosts the persona
+    /// is finished by [`Self::settle`].
     ///
     /// # Errors
     /// The home is not reached, is not to be believed, or refuses; or the persona is hosted elsewhere.
-    pub async fn register(&self, home: &Home, invitation: Option<[u8; 16]>) -> Result<(), ClientError> {
+    pub async fn register(&self, home: &Home, invitation: Option<[u8; 16]>) -> Result<usize, ClientError> {
         if let Some(here) = self.folder().state()?.home
             && here.home != home.id
         {
             return Err(ClientError::Wrong(format!("hosted at {} already: move instead", here.home)));
         }
         let (address, proof) = self.enroll(home, invitation).await?;
-        self.folder().update(|state| state.arrive(address, proof))?;
-        self.show_profile(home).await
+        self.folder().update(|state| {
+            state.arrive(address, proof);
+            // A home forgets who leaves, also what it was brought before.
+            state.brought = None;
+            (state.unbrought, state.unshown) = (true, true);
+        })?;
+        // First: whoever finds the persona by its profile, with an old proof, is known.
+        let untaken = self.bring_all(home).await?;
+        self.show_profile(home).await?;
+        Ok(untaken)
     }
 
     /// Registers, and gives back where the home is reached and the proof.

@@ -71,8 +71,8 @@ impl Device {
         Ok(Moved { unproven, left })
     }
 
-    /// Finishes what earlier runs could not, where its time has come: a profile that the home may not have, a move, and
-    /// blobs that were sent long ago. What fails is tried again later. Then [`Self::left`] says which homes to tell.
+    /// Finishes what earlier runs could not, where its time has come: a move, relations and a profile that the home may not
+    /// have, and blobs that were sent long ago. What fails is tried again later. Then [`Self::left`] says which homes to tell.
     ///
     /// # Errors
     /// A home is not reached, refuses, or is not to be believed, or the folder cannot be used.
@@ -90,6 +90,9 @@ impl Device {
             done?;
         }
         let Ok(home) = self.own_home() else { return Ok(()) };
+        if state.unbrought {
+            self.bring_all(&home).await?;
+        }
         if state.unshown {
             self.show_profile(&home).await?;
         }
@@ -230,11 +233,21 @@ impl Device {
         self.show_profile(home).await
     }
 
+    /// Tells the persona's home about all relations; how many it did not take.
+    pub(super) async fn bring_all(&self, home: &Home) -> Result<usize, ClientError> {
+        let untaken = self.bring_relations(home).await?;
+        self.folder().update(|state| state.unbrought &= !state.is_home(home.id))?;
+        Ok(untaken)
+    }
+
     /// Tells the new home about all relations, also of those that were taken back or only asked for; how many it did
     /// not take. What it knows already is not told again.
     async fn bring_relations(&self, home: &Home) -> Result<usize, ClientError> {
-        self.know(home).await?;
         let state = self.folder().state()?;
+        if state.contacts.iter().all(|contact| contact.standing == Standing::Known) {
+            return Ok(0);
+        }
+        self.know(home).await?;
         let (mut unproven, mut fresh) = (0, Vec::new());
         for contact in &state.contacts {
             let mark = mark(contact);

@@ -86,6 +86,10 @@ pub struct State {
     #[n(14)]
     #[cbor(default)]
     pub sent: Vec<Sent>,
+    /// Whether the home may not have the relations yet.
+    #[n(15)]
+    #[cbor(default)]
+    pub unbrought: bool,
 }
 
 /// A move that has begun: every step of it may be done again.
@@ -242,6 +246,7 @@ impl State {
             unshown: false,
             seen: Vec::new(),
             sent: Vec::new(),
+            unbrought: false,
         }
     }
 

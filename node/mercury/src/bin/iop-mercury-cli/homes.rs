@@ -27,7 +27,10 @@ const MAX_ROUNDS: usize = 8;
 pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Result<(), Failure> {
     match command {
         Command::Register { home, invitation } => {
-            device.register(&home, invitation).await?;
+            let untaken = device.register(&home, invitation).await?;
+            if untaken > 0 {
+                tracing::warn!("the home did not take {untaken} relations");
+            }
             show.home(&device.own_home()?.address())
         }
         Command::Claim => {
