@@ -369,11 +369,18 @@ impl State {
         self.contacts.binary_search_by_key(&id, |one| one.id).ok().map(|place| &self.contacts[place])
     }
 
-    /// The same, to be changed; made where it is missing. The oldest strangers make room.
+    /// The same, to be changed; made where it is missing. Strangers make room, then relations that were taken back, the
+    /// longest ago first. Others never do: homes hold fewer than `MAX_CONTACTS`, so there are hardly more here.
     pub fn contact_mut(&mut self, id: Id) -> &mut Contact {
         if self.contact(id).is_none() && self.contacts.len() >= MAX_CONTACTS {
-            let stranger = self.contacts.iter().position(|one| one.standing == Standing::Known);
-            self.contacts.remove(stranger.unwrap_or(0));
+            let places = self.contacts.iter().enumerate().filter_map(|(place, one)| match one.standing {
+                Standing::Known => Some((false, None, place)),
+                Standing::Revoked => Some((true, one.revoked_upto, place)),
+                Standing::Asked | Standing::Held => None,
+            });
+            if let Some((_, _, place)) = places.min() {
+                self.contacts.remove(place);
+            }
         }
         let place = match self.contacts.binary_search_by_key(&id, |one| one.id) {
             Ok(place) => place,

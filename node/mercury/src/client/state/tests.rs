@@ -25,6 +25,31 @@ fn id(number: u64) -> Id {
 }
 
 #[test]
+fn no_relation_that_holds_or_is_asked_for_makes_room_for_another_contact() {
+    let mut state = State::new("test");
+    for number in 0..MAX_CONTACTS as u64 {
+        let contact = state.contact_mut(id(number));
+        contact.standing = if number % 2 == 0 { Standing::Held } else { Standing::Asked };
+    }
+    let mut take_back = |number, upto| {
+        let contact = state.contact_mut(id(number));
+        (contact.standing, contact.revoked_upto) = (Standing::Revoked, Some(upto));
+    };
+    take_back(7, 200);
+    take_back(8, 100);
+    state.contact_mut(id(10_000));
+    assert!(state.contact(id(7)).is_some() && state.contact(id(8)).is_none(), "taken back the longest ago");
+    state.contact_mut(id(10_001)).standing = Standing::Held;
+    assert!(state.contact(id(7)).is_some() && state.contact(id(10_000)).is_none(), "a stranger first");
+    state.contact_mut(id(10_002)).standing = Standing::Held;
+    assert!(state.contact(id(7)).is_none());
+    // Homes hold fewer: this one is none too many.
+    state.contact_mut(id(10_003)).standing = Standing::Asked;
+    let kept = (0..MAX_CONTACTS as u64).filter(|&number| state.contact(id(number)).is_some()).count();
+    assert_eq!((kept, state.contacts.len()), (MAX_CONTACTS - 2, MAX_CONTACTS + 1));
+}
+
+#[test]
 fn a_state_of_before_moves_were_kept_is_read() {
     let state = State::new("test");
     let mut bytes = crate::cbor::to_vec(&state);
