@@ -45,6 +45,15 @@ impl Buckets {
         self.taken[bucket] += u8::from(id.is_some());
     }
 
+    /// Empties every place that this entry holds, wherever it is.
+    pub(super) fn remove(&mut self, id: u32) {
+        for at in 0..self.places.len() {
+            if self.places[at] == id {
+                self.set(at / BUCKET_SIZE, at % BUCKET_SIZE, None);
+            }
+        }
+    }
+
     /// Any bucket that is not empty, and in it the first entry from any place on. The reference (0.15) chooses any
     /// place that is taken; each bucket alike, as later versions of Core do, gives who fills many places of few
     /// buckets no more than others.

@@ -154,8 +154,10 @@ impl AddressTable {
             Some(_) => return false,
             None => (self.create(heard, source, penalty), true),
         };
-        let bucket = self.placement.new_bucket(&heard.address.ip, &source);
-        let place = self.placement.new_place(bucket, &heard.address);
+        // The place follows from the entry's own port, whichever port was heard: who leaves its places must find them.
+        let address = self.entry(id).address;
+        let bucket = self.placement.new_bucket(&address.ip, &source);
+        let place = self.placement.new_place(bucket, &address);
         let holder = self.new.get(bucket, place);
         let gives_way = holder.is_none_or(|holder| {
             let holder = self.entry(holder);
@@ -282,12 +284,7 @@ impl AddressTable {
 
     fn make_tried(&mut self, id: u32) {
         let address = self.entry(id).address;
-        for bucket in 0..NEW_BUCKETS {
-            let place = self.placement.new_place(bucket, &address);
-            if self.new.get(bucket, place) == Some(id) {
-                self.new.set(bucket, place, None);
-            }
-        }
+        self.new.remove(id);
         self.entry_mut(id).in_new = 0;
         let (bucket, place) = self.placement.tried_place(&address);
         if let Some(old) = self.tried.get(bucket, place) {

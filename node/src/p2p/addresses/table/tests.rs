@@ -52,6 +52,10 @@ fn at(ip: u32) -> NetAddress {
     SocketAddr::from((Ipv4Addr::from(ip), 4877)).into()
 }
 
+fn at_port(ip: u32, port: u16) -> NetAddress {
+    NetAddress { port, ..at(ip) }
+}
+
 fn heard(ip: u32) -> TimedAddress {
     TimedAddress { address: at(ip), services: 1, time: NOW }
 }
@@ -76,6 +80,26 @@ fn what_is_heard_is_new_and_what_answered_is_tried() {
     assert_eq!((table.len(), table.tried()), (1, 1));
     assert_eq!(table.select(true, NOW), None);
     assert_eq!(table.select(false, NOW + DAY).unwrap().address, at(0x0808_0808));
+}
+
+/// An address is known by its IP alone. Places that another port would have were left to it when it was tried, and whoever
+/// wanted one of them then ended the node.
+#[test]
+fn an_address_told_of_under_many_ports_stands_in_the_places_of_its_own_port() {
+    let mut table = table();
+    let (ip, source) = (0x0909_0909, at(0x0909_0909).ip);
+    for port in 0..40 {
+        let (address, time) = (at_port(ip, 4_877 + port), NOW - 31 * DAY + u64::from(port));
+        table.add(&TimedAddress { address, services: 1, time }, source, 0, NOW);
+    }
+    table.check();
+    table.good(&at(ip), NOW);
+    table.check();
+    assert_eq!((table.len(), table.tried()), (1, 1));
+    for n in 0..8_000 {
+        table.add(&heard(0x1000_0000 + n * 1_031), source, 0, NOW);
+    }
+    table.check();
 }
 
 /// 64 buckets of 64 places is what one group of sources can fill: here 250,000 addresses of 250 groups.
@@ -183,9 +207,9 @@ fn getaddr_gets_a_part_without_the_terrible() {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Add { ip: u32, source: u32, age: u64 },
-    Good(u32),
-    Attempt(u32),
+    Add { address: NetAddress, source: u32, age: u64 },
+    Good(NetAddress),
+    Attempt(NetAddress),
     Connected(u32),
     Select,
     Sample,
@@ -195,10 +219,12 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     // Few groups, so that buckets are few and places are fought for.
     let ip = || (0..4u32, 0..300u32).prop_map(|(group, host)| 0x0800_0000 + (group << 16) + host);
+    let address = || (ip(), 4_877..4_880u16).prop_map(|(ip, port)| at_port(ip, port));
     prop_oneof![
-        10 => (ip(), ip(), 0..40 * DAY).prop_map(|(ip, source, age)| Event::Add { ip, source, age }),
-        4 => ip().prop_map(Event::Good),
-        3 => ip().prop_map(Event::Attempt),
+        10 => (address(), ip(), 0..40 * DAY)
+            .prop_map(|(address, source, age)| Event::Add { address, source, age }),
+        4 => address().prop_map(Event::Good),
+        3 => address().prop_map(Event::Attempt),
         1 => ip().prop_map(Event::Connected),
         1 => Just(Event::Select),
         1 => Just(Event::Sample),
@@ -213,12 +239,12 @@ proptest! {
         let (mut table, mut now) = (table(), NOW);
         for event in events {
             match event {
-                Event::Add { ip, source, age } => {
-                    let address = TimedAddress { time: now - age, ..heard(ip) };
-                    table.add(&address, at(source).ip, 0, now);
+                Event::Add { address, source, age } => {
+                    let told = TimedAddress { address, services: 1, time: now - age };
+                    table.add(&told, at(source).ip, 0, now);
                 }
-                Event::Good(ip) => table.good(&at(ip), now),
-                Event::Attempt(ip) => table.attempt(&at(ip), true, now),
+                Event::Good(address) => table.good(&address, now),
+                Event::Attempt(address) => table.attempt(&address, true, now),
                 Event::Connected(ip) => table.connected(&at(ip), now),
                 Event::Select => prop_assert_eq!(table.select(false, now).is_none(), table.is_empty()),
                 Event::Sample => prop_assert!(table.sample(now).len() <= table.len() * 23 / 100),
