@@ -1,9 +1,10 @@
 //! Acceptance (`AcceptToMemoryPool`): one transaction against rules, policy and pool, in the reference's order.
 //!
 //! The order decides which reason is given, and that the cheap checks come first: the transaction alone, its form, lock
-//! times, rivals, inputs, fees, relatives, replacement, and scripts at the very end. Judging changes nothing
-//! ([`Mempool::judge`]); what passes is put in by [`Mempool::accept_at`]. Scripts run under the flags of relay in our
-//! interpreter; so that a fault in it cannot make a template invalid, they run under the soft forks in the block's own.
+//! times, rivals, inputs, fees, relatives, replacement, scripts, and at the very end whether it is in the chain already.
+//! Judging changes nothing ([`Mempool::judge`]); what passes is put in by [`Mempool::accept_at`]. Scripts run under the
+//! flags of relay in our interpreter; so that a fault in it cannot make a template invalid, they run under the soft forks
+//! in the block's own.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -141,7 +142,13 @@ impl Mempool {
             Ok(coins) => coins,
             Err(reject) => return Ok(Err(reject)),
         };
-        Ok(self.judge_spend(&tx, coins, conflicts, origin, time, tip))
+        let candidate = match self.judge_spend(&tx, coins, conflicts, origin, time, tip) {
+            Ok(candidate) => candidate,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        // Last, where only what pays for it costs a look at each output. The reference does not look; its templates fail.
+        let known = is_in_chain(candidate.entry.txid, tx.output.len(), tip)?;
+        Ok(if known { Err(Reject::AlreadyInChain) } else { Ok(candidate) })
     }
 
     /// What needs neither coins nor rivals.
@@ -172,20 +179,14 @@ impl Mempool {
         for input in &tx.input {
             match self.coin(&input.previous_output, tip)? {
                 Some(coin) => coins.push(coin),
-                None => return self.missing(tx.compute_txid(), tx.output.len(), tip).map(Err),
+                // Perhaps because the transaction itself is in the chain.
+                None => {
+                    let known = is_in_chain(tx.compute_txid(), tx.output.len(), tip)?;
+                    return Ok(Err(if known { Reject::AlreadyInChain } else { Reject::MissingInputs }));
+                }
             }
         }
         Ok(Ok(coins))
-    }
-
-    /// An input is missing: perhaps because the transaction itself is in the chain.
-    fn missing(&self, txid: Txid, outputs: usize, tip: &Tip<'_>) -> Result<Reject, StorageError> {
-        for vout in 0..outputs as u32 {
-            if tip.coins.coin(&OutPoint { txid, vout })?.is_some() {
-                return Ok(Reject::AlreadyInChain);
-            }
-        }
-        Ok(Reject::MissingInputs)
     }
 
     /// The confirmed or waiting output; a waiting one counts as of the next block.
@@ -262,6 +263,16 @@ impl Mempool {
         }
         Ok(())
     }
+}
+
+/// Whether an output of this transaction is in the chain and unspent: then no block may hold it once more (BIP30).
+fn is_in_chain(txid: Txid, outputs: usize, tip: &Tip<'_>) -> Result<bool, StorageError> {
+    for vout in 0..outputs as u32 {
+        if tip.coins.has_coin(&OutPoint { txid, vout })? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether its lock time has passed for the next block, by the median time past (`CheckFinalTx`).

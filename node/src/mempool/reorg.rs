@@ -51,6 +51,12 @@ impl Mempool {
     /// A block was taken back. Its transactions come again with [`Mempool::finish_reorganisation`]. Beyond 20 MB the
     /// newest are given up, with all that spends them.
     pub fn block_disconnected(&mut self, transactions: Vec<Transaction>) {
+        // A block spends what waits here only where that has come again, all outputs of its first copy being spent. Now one
+        // is not, and no block may hold the second (BIP30).
+        let inputs = transactions.iter().flat_map(|tx| &tx.input);
+        let again: Vec<Slot> =
+            inputs.filter_map(|input| self.graph.find(&input.previous_output.txid)).collect();
+        self.drop_with_descendants(again);
         let returned = self.returned.get_or_insert_default();
         for tx in transactions.into_iter().rev() {
             returned.bytes += tx.total_size();

@@ -7,6 +7,8 @@
 //! with at once.
 
 mod proposal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

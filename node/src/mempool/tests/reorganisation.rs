@@ -215,3 +215,39 @@ fn what_waits_is_counted_once_below_all_that_come_back() {
         [(1, 5), (2, 4), (3, 2), (3, 2), (5, 1)]
     );
 }
+
+/// BIP34 is off: a coinbase whose outputs are spent may come again, and with it whatever spent it. Blocks refuse that while
+/// an output of the first copy is unspent (BIP30).
+#[test]
+fn a_transaction_does_not_come_again_while_an_output_of_it_is_unspent() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let tx = world.tx(&[coin], 2, 1_000);
+    world.connect(vec![tx.clone()]);
+    world.coin(1);
+    assert_eq!(world.reason(&tx), "txn-already-known");
+    for vout in 0..2 {
+        assert_eq!(world.reason(&tx), "txn-already-known");
+        let spender = world.tx(&[output(&tx, vout)], 1, 1_000);
+        world.connect(vec![spender]);
+    }
+    world.must(&tx);
+}
+
+#[test]
+fn a_transaction_that_came_again_goes_when_outputs_of_its_first_copy_come_back() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let tx = world.tx(&[coin], 1, 1_000);
+    world.connect(vec![tx.clone()]);
+    let spent = world.coin_of(output(&tx, 0));
+    let spender = world.tx(&[output(&tx, 0)], 1, 1_000);
+    let block = world.connect(vec![spender.clone()]);
+    world.coin(1);
+    let below = world.tx_after(&tx, 2_000);
+    assert!(world.pool.contains(&below));
+    world.disconnect(block, vec![spent]);
+    world.finish();
+    assert_eq!(world.pool.txids(), [spender.compute_txid()]);
+    assert_eq!(world.pool.get(&spender.compute_txid()).unwrap().ancestors.count, 1);
+}
