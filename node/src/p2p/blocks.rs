@@ -74,6 +74,10 @@ impl Net {
         if self.tree.find(&block.header.prev_blockhash).is_none() {
             return self.misbehaving(id, 10, "a block whose parent is not known", now);
         }
+        // The chain keeps the header of a block that is not wanted.
+        if !requested && self.too_many_weak(id, &[(hash, block.header)], now) {
+            return;
+        }
         self.hand_over(id, hash, block, requested, true);
         self.fill(id, now);
     }
@@ -139,8 +143,9 @@ impl Net {
                 // Nobody waits for a verdict.
                 self.take_source(id, &hash);
                 debug!(%hash, ?stored, "block not taken");
-                // The chain keeps the header of a block that is not wanted.
-                if stored == Stored::Not && self.too_many_weak(id, 1, now) {
+                // Too far ahead to be wanted; the weak ones have counted when they came.
+                let new = usize::from(stored == Stored::Not && self.tree.find(&hash).is_none());
+                if self.say_to_be_strong(&[(hash, block.header)]) && self.count_weak(id, new, now) {
                     return;
                 }
             }
@@ -220,9 +225,13 @@ impl Net {
         if self.tree.find(&hash).is_some() {
             return self.compact_with_header(id, &compact, now);
         }
+        let header = vec![(hash, compact.header)];
+        if self.too_many_weak(id, &header, now) {
+            return;
+        }
         // The header first; the rest waits for its verdict.
         self.with(id, |peer| peer.pending_compact = Some(compact.clone()));
-        self.actions.push(Action::Headers(id, vec![(hash, compact.header)]));
+        self.actions.push(Action::Headers(id, header));
     }
 
     /// The compact block that waited for this header's verdict.
@@ -246,12 +255,7 @@ impl Net {
             let why = format!("header {hash} of a compact block: {}", refusal.reason);
             return self.misbehaving(id, refusal.points, &why, now);
         }
-        let before = self.tree.len();
-        let node = self.tree.put(compact.header.block_hash(), compact.header, Status::default());
-        let new = self.tree.len() - before;
-        if node.is_some_and(|node| self.too_many_weak(id, self.weak(node, new), now)) {
-            return;
-        }
+        self.tree.put(compact.header.block_hash(), compact.header, Status::default());
         self.compact_with_header(id, compact, now);
     }
 

@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use super::addresses::ip::one_network;
+
 /// Peers that are asked (`IOP_TIMEDATA_MAX_SAMPLES`).
 const MAX_SAMPLES: usize = 200;
 /// Seconds by which peers may change our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
@@ -35,7 +37,7 @@ impl PeerClocks {
 
     /// A peer's clock is this many seconds ahead of ours (`AddTimeData`).
     pub(crate) fn add(&mut self, ip: IpAddr, offset: i64) {
-        if self.offsets.len() > MAX_SAMPLES || !self.known.insert(place(ip)) {
+        if self.offsets.len() > MAX_SAMPLES || !self.known.insert(one_network(ip)) {
             return;
         }
         self.offsets.push(offset);
@@ -51,14 +53,6 @@ impl PeerClocks {
                 );
             }
         }
-    }
-}
-
-/// What counts as one address.
-fn place(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::from((ip.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),
-        ip => ip,
     }
 }
 

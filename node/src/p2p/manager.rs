@@ -412,6 +412,9 @@ impl Manager {
         if self.bans.is_banned(address.ip(), wall()) {
             return debug!(%address, "a banned peer was turned away");
         }
+        if self.net.has_brought_too_much(address.ip(), now()) {
+            return debug!(%address, "a peer of a network that brought too many headers was turned away");
+        }
         if self.net.count(Origin::Inbound) >= MAX_INBOUND {
             let Some(id) = self.net.to_evict() else {
                 return debug!(%address, "all places are taken");

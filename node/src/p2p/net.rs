@@ -26,6 +26,7 @@ use super::relay::Relay;
 use super::score::BANNED_FOR;
 use super::serve::Purpose;
 use super::tree::{HeaderTree, NodeId};
+use super::weak::WeakHeaders;
 use crate::chain::options::DEFAULT_MAX_TIP_AGE;
 use crate::chain::verdict::Stored;
 
@@ -150,6 +151,8 @@ pub(crate) struct Net {
     /// Who sends new blocks as compact blocks at once, oldest first.
     pub(super) high_bandwidth: Vec<PeerId>,
     pub(super) relay: Relay,
+    /// Who brought headers of branches behind ours.
+    pub(super) weak_headers: WeakHeaders,
     pub(super) initial_download: bool,
     pub(super) last_tip_change: Micros,
     pub(super) announced_height: u32,
@@ -179,6 +182,7 @@ impl Net {
             recent: None,
             high_bandwidth: Vec::new(),
             relay: Relay::default(),
+            weak_headers: WeakHeaders::default(),
             initial_download: true,
             last_tip_change: 0,
             announced_height: 0,

@@ -161,8 +161,6 @@ pub(crate) struct Peer {
     pub(crate) in_flight: VecDeque<BlockHash>,
     pub(crate) downloading_since: Micros,
     pub(crate) stalling_since: Option<Micros>,
-    /// Headers that it gave us in branches with less work than our tip.
-    pub(crate) weak_headers: usize,
     pub(crate) chain_sync: ChainSync,
     pub(crate) last_announcement: Micros,
     pub(crate) last_block: Micros,
@@ -251,7 +249,6 @@ impl Peer {
             in_flight: VecDeque::new(),
             downloading_since: 0,
             stalling_since: None,
-            weak_headers: 0,
             chain_sync: ChainSync::default(),
             last_announcement: 0,
             last_block: 0,

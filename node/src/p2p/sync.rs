@@ -97,7 +97,9 @@ impl Net {
         if self.too_far_ahead(first) {
             return self.with(id, |peer| peer.more_headers = true);
         }
-        self.actions.push(Action::Headers(id, headers));
+        if !self.too_many_weak(id, &headers, now) {
+            self.actions.push(Action::Headers(id, headers));
+        }
     }
 
     fn too_far_ahead(&self, first: &Header) -> bool {
@@ -127,19 +129,22 @@ impl Net {
         now: Micros,
     ) {
         let before = self.tree.len();
+        let mut kept = None;
         for (hash, header) in
             headers.iter().take_while(|(hash, _)| Some(*hash) != refused.as_ref().map(|r| r.0))
         {
-            self.tree.put(*hash, *header, Status::default());
+            kept = self.tree.put(*hash, *header, Status::default());
         }
         let new = self.tree.len() - before;
         if let Some((hash, refusal)) = refused {
+            // Strong with the refused one alone: they have not counted yet.
+            let weak = kept.is_some_and(|kept| self.work(kept) < self.tip_work());
+            if weak && self.say_to_be_strong(headers) && self.count_weak(id, new, now) {
+                return;
+            }
             return self.headers_refused(id, hash, &refusal, now);
         }
         let Some(last) = last.and_then(|hash| self.tree.find(&hash)) else { return };
-        if self.too_many_weak(id, self.weak(last, new), now) {
-            return;
-        }
         let height = |node: NodeId| self.tree.get(node).height;
         let known = self.peers.get(&id).and_then(|peer| peer.best_known).map(height);
         let further = known.is_none_or(|known| height(last) > known);

@@ -250,6 +250,15 @@ pub struct TimedAddress {
     pub time: u64,
 }
 
+/// What counts as one address where each may do so much only: an IPv4 address, or an IPv6 network (/64), whose owner has
+/// all of it.
+pub(crate) fn one_network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::from((ip.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),
+        ip => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -11,6 +11,8 @@ use super::*;
 
 mod blame;
 mod download;
+mod relay;
+mod weak;
 
 /// Some time at which regtest's genesis is old and the tests' headers are new.
 const START: Micros = 1_700_000_000 * SECOND;
@@ -30,8 +32,11 @@ impl Stage {
 
     /// A peer that has shaken hands.
     fn peer(&mut self, number: u64, origin: Origin) -> PeerId {
+        self.peer_at(SocketAddr::from(([8, number as u8, 1, 1], 14_877)), number, origin)
+    }
+
+    fn peer_at(&mut self, address: SocketAddr, number: u64, origin: Origin) -> PeerId {
         let id = PeerId(number);
-        let address = SocketAddr::from(([8, number as u8, 1, 1], 14_877));
         self.net.connected(id, address, origin, None, self.now);
         self.say(id, version(9));
         self.say(id, Message::Verack);
@@ -225,96 +230,6 @@ fn misbehaviour_costs_the_connection_and_the_address_except_at_home_and_of_frien
     assert_eq!(bans(Origin::Inbound, "127.0.0.1:1"), (false, false));
     assert_eq!(bans(Origin::Inbound, "[::ffff:127.0.0.1]:1"), (false, false));
     assert_eq!(bans(Origin::Manual, "8.8.8.8:1"), (false, true));
-}
-
-#[test]
-fn a_transaction_is_asked_of_one_peer_and_then_of_another() {
-    let mut stage = Stage::new();
-    stage.net.initial_download = false;
-    let (a, b, c) =
-        (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound), stage.peer(3, Origin::Inbound));
-    let txid = Txid::from_byte_array([5; 32]);
-    let inv = || Message::Inv(vec![Inv::tx(TX, &txid)]);
-    stage.say(a, inv());
-    let asks = |messages: &[Message]| {
-        messages.iter().any(|message| matches!(message, Message::GetData(list) if list[0].txid() == txid))
-    };
-    assert!(asks(&stage.sent(a)));
-    stage.say(b, inv());
-    stage.say(c, inv());
-    assert!(stage.actions().is_empty(), "one at a time");
-    stage.pass(61 * SECOND);
-    assert!(asks(&stage.sent(b)), "another after a minute");
-    stage.say(b, Message::NotFound(vec![Inv::tx(TX | WITNESS, &txid)]));
-    assert!(asks(&stage.sent(c)), "at once when the second does not have it");
-    stage.net.closed(c, stage.now);
-    stage.say(a, inv());
-    assert!(asks(&stage.sent(a)), "anew when nobody is left");
-}
-
-/// A refused transaction may cost its sender nothing: so nobody has many judged at a time, and none twice at once.
-#[test]
-fn transactions_of_a_peer_are_judged_in_turns_and_the_same_one_once() {
-    let mut stage = Stage::new();
-    stage.net.initial_download = false;
-    let (a, b) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound));
-    let tx = |time: u32| {
-        let lock_time = absolute::LockTime::from_consensus(time);
-        let tx = Transaction { version: transaction::Version::TWO, lock_time, input: vec![], output: vec![] };
-        Message::Tx(tx.compute_txid(), Arc::new(tx))
-    };
-    stage.say(a, tx(1));
-    stage.say(b, tx(1));
-    let judged = stage.actions();
-    let [Action::Tx(from, txid, first)] = &judged[..] else { panic!("{judged:?}") };
-    assert_eq!(*from, a);
-    assert!(!stage.net.must_wait(a, &tx(2)));
-    stage.say(a, tx(2));
-    assert!(stage.net.must_wait(a, &tx(3)) && !stage.net.must_wait(a, &Message::GetAddr));
-    assert!(!stage.net.must_wait(b, &tx(3)), "others do not wait for it");
-    let refused = TxOutcome::Refused { code: 64, reason: "x".to_owned(), points: 0, malleable: true };
-    stage.net.chain_says(FromChain::Tx(a, *txid, first.clone(), refused), stage.now);
-    assert!(!stage.net.must_wait(a, &tx(3)));
-    stage.actions();
-    stage.say(b, tx(1));
-    assert!(matches!(stage.actions()[..], [Action::Tx(..)]), "another copy may have another witness");
-}
-
-#[test]
-fn a_transaction_is_told_to_others_and_not_back_and_given_to_who_asks() {
-    let mut stage = Stage::new();
-    stage.net.initial_download = false;
-    let (from, to) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Inbound));
-    let tx = Arc::new(Transaction {
-        version: transaction::Version::ONE,
-        lock_time: absolute::LockTime::ZERO,
-        input: vec![TxIn {
-            previous_output: bitcoin::OutPoint { txid: Txid::from_byte_array([1; 32]), vout: 0 },
-            script_sig: ScriptBuf::new(),
-            sequence: Sequence::MAX,
-            witness: Witness::new(),
-        }],
-        output: vec![TxOut { value: bitcoin::Amount::from_sat(1), script_pubkey: ScriptBuf::new() }],
-    });
-    let txid = tx.compute_txid();
-    let ask = || Message::GetData(vec![Inv::tx(TX, &txid)]);
-    stage.say(from, Message::Tx(txid, tx.clone()));
-    assert!(matches!(stage.actions()[..], [Action::Tx(..)]));
-    stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
-    stage.net.flush(stage.now);
-    assert!(matches!(&stage.actions()[..], [Action::Pool(list)] if list[..] == [txid]));
-    stage.say(to, ask());
-    assert_eq!(names(&stage.sent(to)), ["notfound"], "before it is announced nobody can know of it");
-    let grown = FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0);
-    stage.net.chain_says(grown, stage.now);
-    stage.pass(60 * SECOND);
-    let actions = stage.actions();
-    let told = |actions: &[Action], id: PeerId| {
-        actions.iter().any(|action| matches!(action, Action::Send(to, Message::Inv(_)) if *to == id))
-    };
-    assert!(told(&actions, to) && !told(&actions, from));
-    stage.say(to, ask());
-    assert_eq!(names(&stage.sent(to)), ["tx"]);
 }
 
 #[test]

@@ -127,52 +127,6 @@ fn a_named_peer_whose_copy_was_spoiled_is_asked_again_after_a_while() {
 }
 
 #[test]
-fn weak_headers_count_also_where_strong_ones_come_between() {
-    let mut stage = Stage::new();
-    let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
-    let main = headers_on(&genesis(), 2_000, 1);
-    stage.give_headers(honest, &main);
-    stage.connect(&main);
-    for salt in 2..=13 {
-        stage.give_headers(hostile, &headers_on(&genesis(), 1_999, salt));
-        stage.give_headers(hostile, &main[1_999..]);
-    }
-    assert!(!stage.is_connected(hostile));
-    assert!(stage.net.tree.len() < 30_000, "{}", stage.net.tree.len());
-}
-
-/// The chain keeps the headers of compact blocks, and of blocks that nobody asked for, as well.
-#[test]
-fn weak_headers_count_whichever_message_brings_them() {
-    let mut stage = Stage::new();
-    let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
-    let main = headers_on(&genesis(), 10, 1);
-    stage.give_headers(honest, &main);
-    stage.connect(&main);
-    let coinbase = Params::regtest().genesis.block().txdata[0].clone();
-    for salt in 0..20_000 {
-        let (hash, header) = headers_on(&genesis(), 1, 1_000 + salt)[0];
-        let (_, block) = block_of(&header);
-        if salt % 2 == 0 {
-            stage.say(hostile, Message::Block(hash, block.clone()));
-            stage.net.chain_says(FromChain::Block(hostile, hash, block, Stored::Not, None), stage.now);
-        } else {
-            let block = Block { header, txdata: vec![coinbase.clone()] };
-            let compact = Arc::new(CompactBlock::of(&block, 1, compact::Version::Two).unwrap());
-            stage.say(hostile, Message::CmpctBlock(compact, compact::Version::Two));
-            let answer = FromChain::Headers(hostile, vec![(hash, header)], Some(hash), None);
-            stage.net.chain_says(answer, stage.now);
-        }
-        stage.actions();
-    }
-    assert!(stage.is_connected(hostile), "so many are forgiven");
-    let (hash, header) = headers_on(&genesis(), 1, 1)[0];
-    let (_, block) = block_of(&header);
-    stage.net.chain_says(FromChain::Block(hostile, hash, block, Stored::Not, None), stage.now);
-    assert!(!stage.is_connected(hostile));
-}
-
-#[test]
 fn a_block_that_came_by_another_way_is_asked_for_once() {
     let mut stage = Stage::new();
     let id = stage.peer(1, Origin::Outbound);
