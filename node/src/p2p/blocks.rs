@@ -50,6 +50,8 @@ pub(crate) struct Source {
     pub(crate) peer: PeerId,
     /// Whether the sender is at fault when it is bad: compact blocks may be sent before they are judged.
     pub(crate) punish: bool,
+    /// It was asked for, of whomever.
+    pub(crate) requested: bool,
 }
 
 /// The newest block, kept to be sent.
@@ -63,7 +65,13 @@ pub(crate) struct RecentBlock {
 
 impl Net {
     pub(super) fn on_block(&mut self, id: PeerId, hash: BlockHash, block: Arc<Block>, now: Micros) {
-        let requested = self.mark_received(&hash, now);
+        let in_flight = self.in_flight.get(&hash).map(|in_flight| in_flight.peer);
+        // Also while another's copy of it is with the chain, which may be spoilt.
+        let requested = in_flight.is_some() || self.was_requested(&hash);
+        // Whoever else sends it ends the wait once their copy is known to be good.
+        if in_flight == Some(id) {
+            self.mark_received(&hash, now);
+        }
         if self.tree.find(&hash).is_some_and(|known| self.tree.get(known).status.have) {
             return self.fill(id, now);
         }
@@ -86,8 +94,13 @@ impl Net {
         if self.sources.len() >= MAX_SOURCES {
             self.sources.clear();
         }
-        self.sources.entry(hash).or_default().push(Source { peer: id, punish });
+        self.sources.entry(hash).or_default().push(Source { peer: id, punish, requested });
         self.actions.push(Action::Block(id, hash, block, requested));
+    }
+
+    /// Whether a copy of a block is with the chain that was asked for.
+    fn was_requested(&self, hash: &BlockHash) -> bool {
+        self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.requested))
     }
 
     /// Whether a copy of the block that this peer sent is with the chain.
@@ -125,6 +138,9 @@ impl Net {
             // Also one that came by another way, of which nobody told us: it would be asked for again and again.
             let status = Status { have: true, ..Status::default() };
             self.tree.put(hash, block.header, status);
+        }
+        if stored != Stored::Not || refusal.as_ref().is_some_and(|refusal| refusal.final_) {
+            self.mark_received(&hash, now);
         }
         if stored == Stored::Now {
             self.with(id, |peer| peer.last_block = now);

@@ -104,6 +104,65 @@ fn a_block_whose_copy_was_spoiled_is_asked_of_the_others_at_once() {
     assert_eq!(requested(&stage.sent(honest)), [hash]);
 }
 
+/// A block that was asked for and its header, and who was asked.
+fn block_under_way(stage: &mut Stage) -> (PeerId, BlockHash, Arc<Block>) {
+    let honest = stage.peer(2, Origin::Outbound);
+    let headers = headers_on(&genesis(), 1, 1);
+    stage.give_headers(honest, &headers);
+    assert_eq!(requested(&stage.sent(honest)), [headers[0].0]);
+    let (hash, block) = block_of(&headers[0].1);
+    (honest, hash, block)
+}
+
+/// Whether the next block for the chain is one that was asked for.
+fn was_requested(stage: &mut Stage) -> bool {
+    let block = |action| match action {
+        Action::Block(.., requested) => Some(requested),
+        _ => None,
+    };
+    stage.actions().into_iter().find_map(block).unwrap()
+}
+
+#[test]
+fn a_strangers_copy_ends_the_wait_for_a_block_only_once_it_is_known_to_be_good() {
+    let mut stage = Stage::new();
+    let hostile = stage.peer(1, Origin::Inbound);
+    let (honest, hash, block) = block_under_way(&mut stage);
+    stage.say(hostile, Message::Block(hash, block.clone()));
+    assert!(was_requested(&mut stage), "it is wanted, whoever sends it");
+    assert_eq!(stage.net.in_flight[&hash].peer, honest);
+    let answer = FromChain::Block(hostile, hash, block.clone(), Stored::Not, Some(spoiled()));
+    stage.net.chain_says(answer, stage.now);
+    assert_eq!(stage.net.in_flight[&hash].peer, honest);
+    assert_eq!(requested(&stage.sent(honest)), [], "not twice");
+    stage.say(honest, Message::Block(hash, block.clone()));
+    assert!(was_requested(&mut stage));
+    assert!(stage.net.in_flight.is_empty());
+
+    for (stored, refusal) in
+        [(Stored::Now, None), (Stored::Not, Some(Refusal { final_: true, points: 0, ..spoiled() }))]
+    {
+        let mut stage = Stage::new();
+        let stranger = stage.peer(1, Origin::Inbound);
+        let (_, hash, block) = block_under_way(&mut stage);
+        stage.say(stranger, Message::Block(hash, block.clone()));
+        stage.net.chain_says(FromChain::Block(stranger, hash, block, stored, refusal), stage.now);
+        assert!(stage.net.in_flight.is_empty());
+    }
+}
+
+/// What was asked for stays so while another's copy is with the chain.
+#[test]
+fn a_block_is_wanted_while_a_spoiled_copy_of_who_was_asked_is_judged() {
+    let mut stage = Stage::new();
+    let (hostile, hash, block) = block_under_way(&mut stage);
+    let honest = stage.peer(3, Origin::Outbound);
+    stage.say(hostile, Message::Block(hash, block.clone()));
+    stage.actions();
+    stage.say(honest, Message::Block(hash, block));
+    assert!(was_requested(&mut stage));
+}
+
 #[test]
 fn a_named_peer_whose_copy_was_spoiled_is_asked_again_after_a_while() {
     let mut stage = Stage::new();
