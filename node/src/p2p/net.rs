@@ -254,7 +254,7 @@ impl Net {
             Message::SendHeaders => self.with(id, |peer| peer.prefers_headers = true),
             Message::SendCmpct { announce, version } => self.on_sendcmpct(id, announce, version),
             Message::Inv(list) => self.on_inv(id, list, now),
-            Message::Tx(txid, tx) => self.on_tx(id, txid, tx, now),
+            Message::Tx(txid, tx) => self.on_tx(id, txid, tx),
             Message::NotFound(list) => self.on_not_found(id, &list, now),
             Message::GetData(list) => self.on_getdata(id, list, now),
             Message::GetHeaders(locator) => self.on_getheaders(id, &locator),

@@ -203,6 +203,7 @@ pub(crate) struct Peer {
     pub(crate) next_fee_filter: Micros,
     /// Transactions that it announced and we did not get yet.
     pub(crate) announced: usize,
+    /// When it gave the last transaction that was taken.
     pub(crate) last_tx: Micros,
 
     // Addresses.

@@ -289,7 +289,7 @@ impl Net {
         }
     }
 
-    pub(super) fn on_tx(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>, now: Micros) {
+    pub(super) fn on_tx(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
         self.with(id, |peer| {
             peer.known.insert(txid_key(&txid));
         });
@@ -299,7 +299,6 @@ impl Net {
         }
         let is_new = self.relay.judging.insert(tx.compute_wtxid());
         if is_new {
-            self.with(id, |peer| peer.last_tx = now);
             self.have_judged(id, txid, tx);
         }
     }
@@ -330,6 +329,8 @@ impl Net {
         self.with(id, |peer| peer.judging = peer.judging.saturating_sub(1));
         match outcome {
             TxOutcome::Accepted => {
+                // Not when it comes: one that is refused may cost nothing, and the newest keep a place (`nLastTXTime`).
+                self.with(id, |peer| peer.last_tx = now);
                 self.relay.orphans.erase(&txid);
                 self.relay.orphans.parent_arrived(&txid);
                 self.retry_orphans();

@@ -95,3 +95,23 @@ fn a_transaction_is_told_to_others_and_not_back_and_given_to_who_asks() {
     stage.say(to, ask());
     assert_eq!(names(&stage.sent(to)), ["tx"]);
 }
+
+/// The places of peers that gave the newest transactions are kept free for those that gave good ones: one that costs its
+/// sender nothing must not take them.
+#[test]
+fn only_a_transaction_that_is_taken_counts_as_the_newest_of_its_sender() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let id = stage.peer(1, Origin::Inbound);
+    let tx = some_transaction();
+    let txid = tx.compute_txid();
+    let refused = TxOutcome::Refused { code: 66, reason: "x".to_owned(), points: 0, malleable: true };
+    for (outcome, newest) in [(refused, 0), (TxOutcome::Accepted, stage.now)] {
+        stage.say(id, Message::Tx(txid, tx.clone()));
+        assert!(matches!(stage.actions()[..], [Action::Tx(..)]));
+        assert_eq!(stage.net.peers[&id].last_tx, 0);
+        stage.net.chain_says(FromChain::Tx(id, txid, tx.clone(), outcome), stage.now);
+        assert_eq!(stage.net.peers[&id].last_tx, newest);
+        stage.actions();
+    }
+}
