@@ -289,7 +289,10 @@ impl Net {
                 self.block_judged(id, hash, &block, stored, refusal, now);
             }
             FromChain::Tx(id, txid, tx, outcome) => self.tx_judged(id, txid, tx, outcome, now),
-            FromChain::Pool(transactions, min_fee) => self.pool_grew(transactions, min_fee),
+            FromChain::Pool(mut transactions, min_fee) => {
+                transactions.retain(|tx| self.relay.fetched.remove(&tx.txid));
+                self.pool_grew(transactions, min_fee);
+            }
             FromChain::Read(hash, purpose, bytes) => self.block_read(hash, purpose, bytes, now),
             FromChain::Arrived(block) => self.block_arrived(&block, now),
             FromChain::Connected(block) => self.block_connected(&block, now),
@@ -303,7 +306,7 @@ impl Net {
                     self.fill_all(now);
                 }
             }
-            FromChain::TxAccepted(txid) => self.relay.fetch.push(txid),
+            FromChain::TxAccepted(txid) => self.relay.note_accepted(txid),
             FromChain::TxRemoved(txid) => self.relay.forget(&txid),
         }
     }
@@ -323,8 +326,9 @@ impl Net {
 
     /// After a batch of messages and news: announce what came together.
     pub(crate) fn flush(&mut self, now: Micros) {
-        if !self.relay.fetch.is_empty() {
-            self.actions.push(Action::Pool(std::mem::take(&mut self.relay.fetch)));
+        let fetch = self.relay.take_fetch();
+        if !fetch.is_empty() {
+            self.actions.push(Action::Pool(fetch));
         }
         let announcing: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| !peer.announce.is_empty()).map(|(id, _)| *id).collect();

@@ -81,7 +81,9 @@ pub(crate) struct Relay {
     pub(crate) orphans: Orphans,
     pub(crate) extra: ExtraTransactions,
     /// New in the mempool, to be fetched from there.
-    pub(crate) fetch: Vec<Txid>,
+    fetch: Vec<Txid>,
+    /// These and those under way, while they wait: what comes of others comes too late.
+    pub(crate) fetched: HashSet<Txid>,
     min_fee: u64,
 }
 
@@ -98,6 +100,7 @@ impl Default for Relay {
             orphans: Orphans::default(),
             extra: ExtraTransactions::default(),
             fetch: Vec::new(),
+            fetched: HashSet::new(),
             min_fee: MIN_FEE,
         }
     }
@@ -109,8 +112,22 @@ impl Relay {
         self.waiting.values().map(|waiting| (waiting.wtxid, &waiting.tx))
     }
 
+    /// It came into the mempool.
+    pub(crate) fn note_accepted(&mut self, txid: Txid) {
+        self.fetched.insert(txid);
+        self.fetch.push(txid);
+    }
+
+    /// What is to be fetched from the mempool now.
+    pub(crate) fn take_fetch(&mut self) -> Vec<Txid> {
+        let mut fetch = std::mem::take(&mut self.fetch);
+        fetch.retain(|txid| self.fetched.contains(txid));
+        fetch
+    }
+
     /// It left the mempool without a block.
     pub(crate) fn forget(&mut self, txid: &Txid) {
+        self.fetched.remove(txid);
         if let Some(waiting) = self.waiting.remove(txid) {
             self.extra.add(waiting.tx);
         }
@@ -119,6 +136,12 @@ impl Relay {
     /// The mempool is read anew.
     pub(crate) fn forget_pool(&mut self) {
         self.waiting.clear();
+        self.fetch.clear();
+        self.fetched.clear();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.requests.is_empty() && self.fetched.is_empty()
     }
 
     fn block_connected(&mut self, block: &Block) {
@@ -158,12 +181,13 @@ impl Net {
     /// A block's transactions neither wait nor are wanted any more.
     pub(super) fn forget_confirmed(&mut self, block: &Block) {
         self.relay.block_connected(block);
-        if self.relay.waiting.is_empty() && self.relay.requests.is_empty() {
+        if self.relay.is_idle() {
             return;
         }
         for tx in &block.txdata {
             let txid = tx.compute_txid();
             self.relay.waiting.remove(&txid);
+            self.relay.fetched.remove(&txid);
             self.settle(&txid);
         }
     }
@@ -200,9 +224,7 @@ impl Net {
     }
 
     fn ask_transactions(&mut self, id: PeerId, asked: Vec<Inv>) {
-        for list in asked.chunks(1_000) {
-            self.send(id, Message::GetData(list.to_vec()));
-        }
+        asked.chunks(1_000).for_each(|list| self.send(id, Message::GetData(list.to_vec())));
     }
 
     /// A peer has a transaction that is wanted; whether to ask it now.
@@ -297,8 +319,7 @@ impl Net {
         if self.relay.has(&txid) {
             return;
         }
-        let is_new = self.relay.judging.insert(tx.compute_wtxid());
-        if is_new {
+        if self.relay.judging.insert(tx.compute_wtxid()) {
             self.have_judged(id, txid, tx);
         }
     }

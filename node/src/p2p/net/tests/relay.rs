@@ -115,3 +115,35 @@ fn only_a_transaction_that_is_taken_counts_as_the_newest_of_its_sender() {
         stage.actions();
     }
 }
+
+#[test]
+fn a_late_answer_of_the_mempool_brings_nothing_back_that_is_gone() {
+    let tx = some_transaction();
+    let txid = tx.compute_txid();
+    let header = headers_on(&genesis(), 1, 1)[0].1;
+    let block = Arc::new(Block { header, txdata: vec![(*tx).clone()] });
+    let answer = || FromChain::Pool(vec![PoolTx { txid, tx: tx.clone(), fee_rate: 2_000 }], 0);
+    for gone in [FromChain::TxRemoved(txid), FromChain::Connected(block)] {
+        let mut stage = Stage::new();
+        stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
+        stage.net.flush(stage.now);
+        assert!(matches!(&stage.actions()[..], [Action::Pool(list)] if list[..] == [txid]));
+        stage.net.chain_says(gone, stage.now);
+        stage.net.chain_says(answer(), stage.now);
+        assert_eq!(stage.net.relay.pool().count(), 0);
+        // It may come again.
+        stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
+        stage.net.chain_says(answer(), stage.now);
+        assert_eq!(stage.net.relay.pool().count(), 1);
+    }
+}
+
+#[test]
+fn what_is_gone_before_it_was_asked_for_is_not_asked_for() {
+    let mut stage = Stage::new();
+    let txid = some_transaction().compute_txid();
+    stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
+    stage.net.chain_says(FromChain::TxRemoved(txid), stage.now);
+    stage.net.flush(stage.now);
+    assert!(stage.actions().is_empty());
+}
