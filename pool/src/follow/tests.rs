@@ -157,6 +157,7 @@ fn where_the_node_with_most_work_is_lost_its_job_goes_on_until_another_one_has_a
     follower.health.up(1, tip(5, 0));
     assert_eq!(follower.health.read()[1].trouble.as_deref(), Some("has less work than h:1 had"));
     for (found, expected) in [(tip(6, 0), held), (tip(7, 1), (Some(tip(7, 1).hash), Some(1)))] {
+        follower.health.up(1, found);
         let event = offer(&follower, 1, found);
         follower.on_event(event, Instant::now());
         assert_eq!(state(&follower), expected);
@@ -164,7 +165,7 @@ fn where_the_node_with_most_work_is_lost_its_job_goes_on_until_another_one_has_a
     assert_eq!(follower.health.read()[1].trouble, None);
     // Who comes back is taken as it is.
     follower.on_event(Event::Lost(1), Instant::now());
-    for (index, found) in [(0, tip(6, 0)), (1, tip(5, 0))] {
+    for (index, found) in [(0, tip(6, 0)), (1, tip(5, 0)), (0, tip(6, 0))] {
         let event = offer(&follower, index, found);
         follower.on_event(event, Instant::now());
     }
