@@ -259,7 +259,10 @@ impl Body for Profile {
         let nothing = self.attributes.is_empty() && self.picture.is_none() && self.thumbnail.is_none();
         all([
             (self.attributes.len() <= MAX_ATTRIBUTES, "too many attributes"),
-            (self.attributes.iter().all(|one| name(&one.name)), "an attribute's name is empty, long or odd"),
+            (
+                self.attributes.iter().all(|one| name(&one.name)),
+                "an attribute's name has 1 to 64 bytes and no control characters",
+            ),
             (self.attributes.windows(2).all(|two| two[0].name < two[1].name), "attributes not in order"),
             (within(&self.picture, MAX_PICTURE), "the picture is empty or too large"),
             (within(&self.thumbnail, MAX_THUMBNAIL), "the thumbnail is empty or too large"),
@@ -275,8 +278,11 @@ impl Body for RelationRequest {
 
     fn check(&self) -> Result<(), &'static str> {
         all([
-            (is_label(&self.label), "the relation's label is empty, long or odd"),
-            (self.note.len() <= MAX_NOTE, "the note is too long"),
+            (
+                is_label(&self.label),
+                "the relation's label has 1 to 64 printable characters of ASCII, and no space",
+            ),
+            (self.note.len() <= MAX_NOTE, "the note has at most 512 bytes"),
         ])?;
         self.home.check()
     }

@@ -84,6 +84,37 @@ async fn letters_are_shown_and_taken_before_any_attachment_is_asked_for() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_gets_wrong_is_named_and_no_home_is_blamed() {
+    within(async {
+        let home = Running::start(Setup::default()).await;
+        let (ada, ben) = (Person::at(&at(&home)).await, Person::at(&at(&home)).await);
+        introduce(&ada, &ben);
+        relate(&ben, &ada).await;
+        ben.send(&ada, "still here").await.unwrap();
+        let cem = Person::at(&at(&home)).await;
+        introduce(&ada, &cem);
+        let (id, there, long) = (cem.id().to_string(), home.address.to_string(), "x".repeat(17_000));
+        let (note, value) = (&long[..513], format!("a={long}"));
+        let pipe = ada.place.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (words, said) in [
+            (&["relate", &id, "--label", "a b"][..], "the request: the relation's label has 1 to 64"),
+            (&["relate", &id, "--note", note], "the request: the note has at most 512 bytes"),
+            (&["profile", "set", &value], "the new profile: "),
+            (&["picture", "set", pipe.to_str().unwrap()], "a regular file is expected"),
+            (&["move", "--to", &there], "hosted there already"),
+        ] {
+            let out = ada.outcome(words);
+            let error = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.code(), Some(1), "{error}");
+            assert!(error.contains(said) && !error.contains("believed"), "{error}");
+        }
+        assert!(ada.run(&["fetch"]).contains("still here"), "a move that is none takes no mail");
+    })
+    .await;
+}
+
 #[test]
 fn a_persona_that_a_full_disk_has_cut_off_is_made_when_there_is_room() {
     let place = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ use super::listen::{Returning, listen};
 use super::place::Home;
 use super::seal::{SealingKey, random};
 use crate::body::{Contact, HomeAddress, Login};
-use crate::envelope::{Body, Envelope, Expected, Order, Verified};
+use crate::envelope::{Body, Envelope, EnvelopeError, Expected, Order, Verified};
 use crate::id::{Id, Key};
 use crate::limits::{CLOCK_SKEW, MAX_ADDRESSES};
 use crate::wire::{About, Answer, Code, Presence, Request};
@@ -236,6 +236,24 @@ impl Device {
         signer: Id,
     ) -> Result<Verified<B>, ClientError> {
         self.verify_at(what, envelope, Some(about), Some(signer), now())
+    }
+
+    /// Verifies what is about to be signed away: what a home would refuse is refused here, and is the caller's mistake.
+    pub(super) fn verify_own<B: Body>(
+        &self,
+        what: &str,
+        envelope: &Envelope,
+        about: Id,
+    ) -> Result<(), ClientError> {
+        let expected =
+            Expected { network: &self.0.network, about: Some(about), signer: Some(self.id()), now: now() };
+        envelope.verify::<B>(&expected).map(drop).map_err(|error| {
+            let reason = match error {
+                EnvelopeError::Body(reason) => reason.to_owned(),
+                other => other.to_string(),
+            };
+            ClientError::Wrong(format!("{what}: {reason}"))
+        })
     }
 
     pub(super) fn verify_at<B: Body>(

@@ -86,8 +86,7 @@ impl Device {
         let home = self.own_address()?;
         let body = RelationRequest { label: label.to_owned(), note: note.to_owned(), home };
         let request = self.sign(persona, Self::nonce()?, &body);
-        self.verify::<RelationRequest>("the request", &request, persona, self.id())
-            .map_err(|error| ClientError::Wrong(error.to_string()))?;
+        self.verify_own::<RelationRequest>("the request", &request, persona)?;
         let (theirs, _) = self.locate(persona).await?;
         // At one's own home first: it expects the answer then, if it knows who asks. Where both have one home, that has
         // both roles.

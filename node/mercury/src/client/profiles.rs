@@ -59,9 +59,7 @@ impl Device {
         gone.retain(|&blob| pictures_of(&profile).all(|shown| shown != blob));
         let number = self.folder().update(|state| state.next_version(least, super::device::now()))?;
         let envelope = self.sign(self.id(), Order::Sequence(number), &profile);
-        // What a home would refuse is refused here.
-        self.verify::<Profile>("the new profile", &envelope, self.id(), self.id())
-            .map_err(|error| ClientError::Wrong(error.to_string()))?;
+        self.verify_own::<Profile>("the new profile", &envelope, self.id())?;
         // In the folder first: whether the home has it is not known until it answers.
         let replaced = self.folder().update(|state| {
             let replaced = (state.profile.replace(envelope.clone()), state.unshown);

@@ -159,6 +159,14 @@ pub fn free_space(folder: &Path) -> Option<u64> {
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
+/// Why a database is not opened.
+fn not_opened(error: &rocksdb::Error) -> String {
+    let text = error.to_string();
+    // Of another process, and of this one.
+    let is_locked = text.contains("While lock file") || text.contains("lock hold by");
+    if is_locked { "it is in use by another home".to_owned() } else { text }
+}
+
 /// The database.
 pub struct Store {
     db: std::sync::Arc<DB>,
@@ -220,8 +228,8 @@ impl Store {
         let wrong = |reason: String| StoreError { folder: name.clone(), reason };
         let column = column_options();
         let columns = Column::ALL.map(|of| ColumnFamilyDescriptor::new(of.name(), column.clone()));
-        let db =
-            DB::open_cf_descriptors(&options(), folder, columns).map_err(|error| wrong(error.to_string()))?;
+        let db = DB::open_cf_descriptors(&options(), folder, columns)
+            .map_err(|error| wrong(not_opened(&error)))?;
         let db = std::sync::Arc::new(db);
         let syncer = Syncer::start(std::sync::Arc::clone(&db)).map_err(|error| wrong(error.to_string()))?;
         let store = Self { db, syncer, folder: name };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use iop_mercury::client::{Delivery, Device, folder};
@@ -14,7 +15,10 @@ use crate::show::Show;
 /// Reads a file that may not be longer than this.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let wrong = |reason: String| Failure::Failed(format!("{}: {reason}", path.display()));
-    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    // Else a pipe that nobody writes to is waited for.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path);
+    let file = file.map_err(|error| wrong(error.to_string()))?;
     if !file.metadata().is_ok_and(|about| about.is_file()) {
         return Err(wrong("a regular file is expected".to_owned()));
     }

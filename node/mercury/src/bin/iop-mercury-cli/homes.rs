@@ -39,7 +39,9 @@ pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Res
         }
         Command::Move { to, invitation } => {
             let old = device.own_home()?;
-            keep_mail(device, &old).await?;
+            if old.id != to.id {
+                keep_mail(device, &old).await?;
+            }
             let moved = device.move_to(&to, invitation).await?;
             if moved.unproven > 0 {
                 tracing::warn!("the new home did not take {} relations", moved.unproven);

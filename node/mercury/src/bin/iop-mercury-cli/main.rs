@@ -54,10 +54,7 @@ impl From<io::Error> for Failure {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) if !error.use_stderr() => {
-            let _ = error.print(); // nobody reads it if stdout is closed
-            return ExitCode::SUCCESS;
-        }
+        Err(error) if !error.use_stderr() => return end(error.print().map_err(Failure::from)),
         Err(error) => return end(Err(Failure::Usage(args::one_line(&error)))),
     };
     log_to_stderr();
