@@ -65,8 +65,9 @@ impl Offence {
     }
 }
 
-/// Shares of a connection, each of a job that was too easy for it, after which that is an offence, each time. Whoever is a
-/// thousand times as fast as the start expects has some hundred on their way; but each new connection begins at the start.
+/// Shares of a connection, each of a job that was too easy for it, after which that is an offence, each time, but not the
+/// first. Whoever is a thousand times as fast as the start expects has some hundred on their way when the harder job comes;
+/// but each new connection begins at the start.
 pub const EASY_SHARES: u32 = 1024;
 /// Shares in a row that are none, after which that counts as an offence, each time.
 pub const BAD_RUN: u32 = 200;

@@ -179,6 +179,9 @@ pub enum RpcError {
     /// The answer is not what the method gives.
     #[error("malformed answer: {0}")]
     Malformed(String),
+    /// Several answers belong together, and are of different branches.
+    #[error("the chain has changed meanwhile")]
+    Changed,
 }
 
 /// One node.

@@ -59,7 +59,7 @@ pub(crate) async fn nearest(
         below = height;
     }
     if below < block.height && block_at(node, block.height).await? != Some(block) {
-        return Err(RpcError::Malformed("the chain has changed meanwhile".to_owned()));
+        return Err(RpcError::Changed);
     }
     Ok(found)
 }

@@ -351,6 +351,8 @@ impl ChainState {
                 "reorganisation"
             );
         }
+        // What was dropped on the way may come back now.
+        self.tell_mempool(None);
         for txid in self.with_mempool(now, |mempool, tip| mempool.finish_reorganisation(tip))? {
             self.events.send(|| ChainEvent::TxAccepted(txid));
         }

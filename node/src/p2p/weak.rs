@@ -23,10 +23,25 @@ const FORGOTTEN: Micros = 24 * 60 * 60 * SECOND;
 /// Addresses that are remembered, in 1 MB. Who brought least makes room.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Who brought how many; an IPv6 network (/64) is one address.
+/// What counts as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    /// An address; an IPv6 network (/64) is one.
+    Network(IpAddr),
+    /// A connection from this machine: whoever comes by Tor or through a tunnel has its address.
+    Connection(PeerId),
+}
+
+impl Place {
+    fn of(id: PeerId, ip: IpAddr) -> Self {
+        if ip.to_canonical().is_loopback() { Self::Connection(id) } else { Self::Network(one_network(ip)) }
+    }
+}
+
+/// Who brought how many.
 #[derive(Debug, Default)]
 pub(super) struct WeakHeaders {
-    brought: HashMap<IpAddr, Brought>,
+    brought: HashMap<Place, Brought>,
 }
 
 #[derive(Debug)]
@@ -44,12 +59,11 @@ impl Brought {
 
 impl WeakHeaders {
     /// Counts new ones of an address; whether they are too many.
-    fn add(&mut self, ip: IpAddr, new: usize, now: Micros) -> bool {
-        let ip = one_network(ip);
-        if self.brought.len() >= MAX_ADDRESSES && !self.brought.contains_key(&ip) {
+    fn add(&mut self, place: Place, new: usize, now: Micros) -> bool {
+        if self.brought.len() >= MAX_ADDRESSES && !self.brought.contains_key(&place) {
             self.make_room(now);
         }
-        let brought = self.brought.entry(ip).or_insert(Brought { headers: 0, last: now });
+        let brought = self.brought.entry(place).or_insert(Brought { headers: 0, last: now });
         *brought = Brought { headers: brought.count(now).saturating_add(new), last: now };
         brought.headers > MAX_WEAK_HEADERS
     }
@@ -58,13 +72,13 @@ impl WeakHeaders {
         self.brought.retain(|_, brought| brought.count(now) > 0);
         if self.brought.len() >= MAX_ADDRESSES {
             let least = self.brought.iter().min_by_key(|(_, brought)| (brought.headers, brought.last));
-            least.map(|(ip, _)| *ip).map(|ip| self.brought.remove(&ip));
+            least.map(|(place, _)| *place).map(|place| self.brought.remove(&place));
         }
     }
 
     /// Whether an address has brought too many.
-    fn are_too_many(&self, ip: IpAddr, now: Micros) -> bool {
-        self.brought.get(&one_network(ip)).is_some_and(|brought| brought.count(now) > MAX_WEAK_HEADERS)
+    fn are_too_many(&self, place: Place, now: Micros) -> bool {
+        self.brought.get(&place).is_some_and(|brought| brought.count(now) > MAX_WEAK_HEADERS)
     }
 }
 
@@ -72,7 +86,7 @@ impl Net {
     /// Whether nobody from there is let in: a ban is of one address, and who has a network of them would go on from the
     /// next. Those of this machine stay.
     pub(crate) fn has_brought_too_much(&self, ip: IpAddr, now: Micros) -> bool {
-        !ip.to_canonical().is_loopback() && self.weak_headers.are_too_many(ip, now)
+        self.weak_headers.are_too_many(Place::Network(one_network(ip)), now)
     }
 
     /// Counts what is new of headers that are to go to the chain, unless the branch has the tip's work with them, as they
@@ -106,7 +120,8 @@ impl Net {
     /// Counts weak headers of a peer; whether its address has brought too many, and the peer is punished.
     pub(super) fn count_weak(&mut self, id: PeerId, new: usize, now: Micros) -> bool {
         let Some(peer) = self.peers.get(&id).filter(|_| new > 0) else { return false };
-        let too_many = self.weak_headers.add(peer.address.ip(), new, now);
+        let place = Place::of(id, peer.address.ip());
+        let too_many = self.weak_headers.add(place, new, now);
         if too_many {
             self.misbehaving(id, 100, "too many headers of branches with little work", now);
         }
@@ -118,8 +133,8 @@ impl Net {
 mod tests {
     use super::*;
 
-    fn ip(n: u32) -> IpAddr {
-        IpAddr::from(n.to_be_bytes())
+    fn ip(n: u32) -> Place {
+        Place::Network(IpAddr::from((n + (1 << 30)).to_be_bytes()))
     }
 
     #[test]
@@ -142,10 +157,20 @@ mod tests {
     #[test]
     fn a_network_of_ipv6_is_one_address() {
         let mut weak = WeakHeaders::default();
-        let of = |network, host| IpAddr::from([0x2001, 0xdb8, 0, network, host, 0, 0, 1]);
+        let of = |network, host| {
+            Place::of(PeerId(u64::from(host)), IpAddr::from([0x2001, 0xdb8, 0, network, host, 0, 0, 1]))
+        };
         assert!(!weak.add(of(1, 1), MAX_WEAK_HEADERS, 0));
         assert!(!weak.add(of(2, 2), 1, 0));
         assert!(weak.add(of(1, 2), 1, 0));
         assert!(weak.are_too_many(of(1, 3), 0) && !weak.are_too_many(of(2, 3), 0));
+    }
+
+    #[test]
+    fn who_has_this_machines_address_counts_alone() {
+        let mut weak = WeakHeaders::default();
+        let of = |id| Place::of(PeerId(id), IpAddr::from([127, 0, 0, 1]));
+        assert!(!weak.add(of(1), MAX_WEAK_HEADERS, 0) && weak.add(of(1), 1, 0));
+        assert!(!weak.add(of(2), 1, 0));
     }
 }

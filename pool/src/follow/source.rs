@@ -214,11 +214,16 @@ impl Source {
             None => template::template(node).await?,
         };
         for _ in 0..=MAX_TIP_RACES {
-            let (licenses, state, mut base) = tokio::try_join!(
+            let asked = tokio::try_join!(
                 template::licenses(node, &self.licenses, &self.params),
                 tips::state(node, CALL_TIME),
                 self.payouts.base(node, &template),
-            )?;
+            );
+            if matches!(asked, Err(RpcError::Changed)) {
+                template = template::template(node).await?;
+                continue;
+            }
+            let (licenses, state, mut base) = asked?;
             state.synced(&self.params)?;
             let tip = state.tip;
             if tip.hash == template.parent && licenses.tip.is_none_or(|tip| tip == template.parent) {

@@ -21,7 +21,7 @@ fn while_the_chain_is_being_loaded_no_templates_are_given() {
     assert_eq!(code(template(&node)), -10);
     drop(node);
     let flags = ["--max-tip-age", "4000000000"].map(str::to_owned);
-    let node = Node::start_with(dir.path(), &network, free_port(), &flags).unwrap();
+    let node = Node::start_with(dir.path(), &network, iop_tests::program::free_port(), &flags).unwrap();
     assert_eq!(node.rpc.call("getblockchaininfo", json!([]))["initialblockdownload"], json!(false));
     assert_eq!(template(&node).unwrap()["height"], json!(1));
 }

@@ -92,6 +92,9 @@ impl Device {
     /// There is no home, or the folder is not written.
     pub async fn unregister(&self, to: Option<HomeAddress>) -> Result<(), ClientError> {
         let home = self.own_home()?;
+        if to.as_ref().is_some_and(|to| to.home == home.id) {
+            return Err(ClientError::Wrong("that is the home that would be left".to_owned()));
+        }
         self.folder().update(|state| {
             let now = super::device::now();
             state.give_up_move(now);

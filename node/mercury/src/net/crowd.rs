@@ -31,6 +31,11 @@ impl Crowd {
         self.places.get(&place).map_or(0, BTreeSet::len)
     }
 
+    /// The oldest at a place.
+    pub(super) fn oldest(&self, place: Option<Address>) -> Option<ConnectionId> {
+        self.places.get(&place)?.first().copied()
+    }
+
     pub(super) fn insert(&mut self, place: Option<Address>, connection: ConnectionId) {
         self.change(place, |ids| ids.insert(connection));
     }

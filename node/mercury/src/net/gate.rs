@@ -171,8 +171,8 @@ impl Gate {
     }
 
     /// Breaks off a handshake; whether there is one.
-    fn break_off(&mut self) -> bool {
-        let Some(connection) = self.pending.first_to_go() else { return false };
+    fn break_off(&mut self, connection: Option<ConnectionId>) -> bool {
+        let Some(connection) = connection else { return false };
         if let Some(Known { handshake: Some(handshake), .. }) = self.connections.get(&connection) {
             handshake.abort();
         }
@@ -209,13 +209,14 @@ impl Gate {
             {
                 return Err(Refused("from this address"));
             }
+            // Neighbours are many: one of them that says nothing must not keep the others out.
             if self.pending.at(network) >= self.quotas.pending_of_network {
-                return Err(Refused("from this network"));
+                self.break_off(self.pending.oldest(network));
             }
         }
         let full =
             self.connections.len() >= self.quotas.connections || self.pending.len() >= self.quotas.pending;
-        if full && !self.break_off() {
+        if full && !self.break_off(self.pending.first_to_go()) {
             return Err(Refused("in all"));
         }
         if let Some(address) = address {

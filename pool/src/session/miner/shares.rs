@@ -98,8 +98,8 @@ impl Miner {
     /// A share of a job that is too easy is taken, for a while. What a connection may have of those is little for one, and
     /// much for one after another.
     fn on_easy_share(&mut self) {
-        self.easy = self.easy.wrapping_add(1);
-        if self.easy.is_multiple_of(EASY_SHARES) {
+        self.easy = self.easy.saturating_add(1);
+        if self.easy > EASY_SHARES && self.easy.is_multiple_of(EASY_SHARES) {
             self.offend(Offence::EasyShares);
         }
     }
