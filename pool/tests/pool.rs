@@ -314,7 +314,7 @@ fn what_cannot_work_ends_with_one_line() {
     let mut few_files =
         few_files(&command(folder.path(), &url, &["--config", many.to_str().unwrap()]), "300");
     few_files.stdout(Stdio::piped());
-    fails(few_files, 2, "max_connections is 1000, at most 132 expected");
+    fails(few_files, 2, "max_connections is 1000, at most 68 expected");
     fails(command(folder.path(), &url, &["--colour"]), 2, "unexpected argument '--colour'");
     fails(command(folder.path(), &url, &["--start-difficulty", "x"]), 2, "invalid value 'x'");
     fails(command(folder.path(), &url, &["--start-difficulty", "5e-324"]), 2, "start_difficulty is 5e-324");
