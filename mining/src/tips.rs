@@ -60,14 +60,14 @@ pub enum Syncing {
 
 impl ChainState {
     /// Whether work on this tip makes sense. A private chain that nobody has mined on for a day looks like one that is
-    /// being loaded; there the headers tell.
+    /// being loaded; there the headers tell. One header more than blocks tells nothing: it may be of a block that was refused.
     ///
     /// # Errors
     /// It makes none.
     pub fn synced(&self, params: &Params) -> Result<(), Syncing> {
         let (block, headers) = (self.tip.height, self.headers);
         match self.initial {
-            true if headers > block => Err(Syncing::Blocks { block, headers }),
+            true if headers > block.saturating_add(1) => Err(Syncing::Blocks { block, headers }),
             true if !params.mine_on_demand => Err(Syncing::Old { block }),
             _ => Ok(()),
         }
@@ -239,6 +239,7 @@ mod tests {
         let (private, main) = (Params::devnet(), Params::main());
         for (headers, initial, params, synced) in [
             (9, true, &private, false),
+            (6, true, &private, true),
             (5, true, &private, true),
             (9, false, &private, true),
             (5, true, &main, false),
