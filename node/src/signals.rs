@@ -1,6 +1,7 @@
 //! Signals that ask the node to end: Ctrl-C, SIGTERM, and SIGHUP when the terminal is closed.
 //!
-//! They are heard from the first line of the log on: what waits in the mempool is saved whenever one comes after that.
+//! They are heard before the node says that it has started: what waits in the mempool is saved whenever one comes after
+//! that. Before, while the chain is loaded, there is nothing to save, and they end the process as they do any other.
 //! SIGHUP is left alone where the node was started to ignore it, as `nohup` does.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -175,7 +175,8 @@ impl ChainState {
         self.stored_bytes += u64::from(entry.record.bytes);
         batch.put_block(&entry.hash, checked.bytes());
         let linked = self.index.block_arrived(id);
-        for &id in std::iter::once(&id).chain(linked.iter().filter(|&&other| other != id)) {
+        // The first of them is the block itself.
+        for &id in [id].iter().chain(linked.iter().skip(1)) {
             let entry = self.index.get(id);
             batch.put_index(&entry.hash, &entry.record);
         }

@@ -254,12 +254,12 @@ impl Follower {
 
     /// What nobody tells.
     fn tick(&mut self, now: Instant) {
-        if self.wishes.in_use().is_none() {
-            // One that has less work than another had is used when that has not come back.
-            if let Some(index) = self.decide(now) {
-                self.wishes.ask(index);
-                self.give_time(now);
-            }
+        // One that has less work than another had is used when that has not come back.
+        if self.wishes.in_use().is_none()
+            && let Some(index) = self.decide(now)
+        {
+            self.wishes.ask(index);
+            self.give_time(now);
         }
         self.give_up(now);
     }

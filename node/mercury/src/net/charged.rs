@@ -136,8 +136,8 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Charged<C> {
         if let Poll::Ready(Ok(count)) = result {
             let in_body = this.going.body > 0;
             // Its length is a code: 0 is a connection that is closed in order.
-            this.over |= (this.going.pass(&bytes[..count]))
-                .is_some_and(|head| head.kind() == GO_AWAY && head.length() != 0);
+            let head = this.going.pass(&bytes[..count]);
+            this.over |= head.is_some_and(|head| head.kind() == GO_AWAY && head.length() != 0);
             if in_body {
                 this.unsent.sent(count, this.going.body == 0);
             }

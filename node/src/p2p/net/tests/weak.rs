@@ -16,11 +16,8 @@ fn stage_with(blocks: usize) -> (Stage, Vec<(BlockHash, Header)>) {
 
 #[test]
 fn weak_headers_count_also_where_strong_ones_come_between() {
-    let mut stage = Stage::new();
-    let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
-    let main = headers_on(&genesis(), 2_000, 1);
-    stage.give_headers(honest, &main);
-    stage.connect(&main);
+    let (mut stage, main) = stage_with(2_000);
+    let hostile = stage.peer(2, Origin::Inbound);
     for salt in 2..=13 {
         stage.give_headers(hostile, &headers_on(&genesis(), 1_999, salt));
         stage.give_headers(hostile, &main[1_999..]);
@@ -32,11 +29,8 @@ fn weak_headers_count_also_where_strong_ones_come_between() {
 /// The chain keeps the headers of compact blocks, and of blocks that nobody asked for, as well.
 #[test]
 fn weak_headers_count_whichever_message_brings_them() {
-    let mut stage = Stage::new();
-    let (honest, hostile) = (stage.peer(1, Origin::Outbound), stage.peer(2, Origin::Inbound));
-    let main = headers_on(&genesis(), 10, 1);
-    stage.give_headers(honest, &main);
-    stage.connect(&main);
+    let (mut stage, _) = stage_with(10);
+    let hostile = stage.peer(2, Origin::Inbound);
     let coinbase = Params::regtest().genesis.block().txdata[0].clone();
     for salt in 0..20_000 {
         let (hash, header) = headers_on(&genesis(), 1, 1_000 + salt)[0];
