@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::chain::{block_at, read};
-use crate::config::{Books, Flags};
+use crate::config::{Books, Flags, LedgerFlags, NodeFlags};
 use crate::ledger::audit::{Report, Unbooked, audit};
 use crate::ledger::book::{Facts, chain_of};
 use crate::ledger::live::wanted_work;
@@ -31,10 +31,19 @@ use crate::strays::NOT_HANDED_IN;
 #[derive(Debug, Args)]
 pub struct AuditFlags {
     #[command(flatten)]
-    pub(crate) common: Flags,
+    ledger: LedgerFlags,
+    #[command(flatten)]
+    nodes: NodeFlags,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+impl AuditFlags {
+    /// What it has in common with a pool that runs.
+    pub(crate) fn common(&self) -> Flags {
+        Flags { nodes: self.nodes.clone(), ..self.ledger.clone().into() }
+    }
 }
 
 /// Form of a report.
@@ -48,7 +57,7 @@ enum Format {
 #[derive(Debug, Args)]
 pub struct ReportFlags {
     #[command(flatten)]
-    pub(crate) common: Flags,
+    ledger: LedgerFlags,
     /// Form of the report
     #[arg(long, value_enum, default_value = "csv")]
     format: Format,
@@ -58,6 +67,13 @@ pub struct ReportFlags {
     /// End of the time reported on, in seconds since 1970 [default: no end]
     #[arg(long, value_name = "TIME")]
     to: Option<u64>,
+}
+
+impl ReportFlags {
+    /// What it has in common with a pool that runs.
+    pub(crate) fn common(&self) -> Flags {
+        self.ledger.clone().into()
+    }
 }
 
 fn open(datadir: &Path, chain: &ChainIdentity) -> Result<Store, RunError> {

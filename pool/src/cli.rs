@@ -99,10 +99,10 @@ fn execute(command: Command) -> Result<(), Failure> {
             runtime()?.block_on(check(settings))?;
         }
         Command::Audit(flags) => {
-            let books = load(flags.common.clone())?.books()?;
+            let books = load(flags.common())?.books()?;
             runtime()?.block_on(run_audit(books, &flags))?;
         }
-        Command::Report(flags) => run_report(&load(flags.common.clone())?.books()?, &flags)?,
+        Command::Report(flags) => run_report(&load(flags.common())?.books()?, &flags)?,
     }
     Ok(())
 }

@@ -1,12 +1,11 @@
 //! Configuration: a TOML file and flags become validated [`Settings`], here and nowhere else.
 
+mod flags;
 mod stratum;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::{Params, toml_error};
@@ -15,6 +14,7 @@ use iop_mining::keys;
 use iop_mining::rpc::NodeAddress;
 use serde::Deserialize;
 
+pub use flags::{Flags, LedgerFlags, NodeFlags, NodeUrl};
 pub use iop_mining::ConfigError;
 pub use stratum::DifficultyBounds;
 
@@ -44,81 +44,6 @@ const LEAST_PAYOUT: u64 = 546;
 const DEFAULT_MAX_OUTPUTS: usize = 17;
 /// Members that a coinbase can pay at most: a notify of 34 kB.
 const MOST_OUTPUTS: usize = 500;
-/// A node's URL as written, perhaps with a password: never shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct NodeUrl(String);
-
-impl NodeUrl {
-    fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<&str> for NodeUrl {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Debug for NodeUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NodeUrl(…)")
-    }
-}
-
-/// Flags of `run` and `check`; each overrides the file.
-#[derive(Debug, Clone, Default, Args)]
-pub struct Flags {
-    /// Configuration file (TOML); not needed where the flags suffice
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Network: main, test, regtest or devnet [default: main]
-    #[arg(long, value_name = "NAME", conflicts_with = "network_file")]
-    pub network: Option<String>,
-    /// Network file of a private chain
-    #[arg(long, value_name = "FILE")]
-    pub network_file: Option<PathBuf>,
-    /// A node's JSON-RPC, as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; may be repeated
-    #[arg(long, value_name = "URL", num_args = 1..)]
-    pub node: Vec<NodeUrl>,
-    /// Cookie file of a node without USER:PASSWORD, in the order of the nodes
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    pub node_cookie: Vec<PathBuf>,
-    /// File with a license's key in WIF form, readable by its owner only; may be repeated
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    pub license_key_file: Vec<PathBuf>,
-    /// The chapter's address: its fee, and what members are not yet paid [default: the license that signs]
-    #[arg(long, value_name = "ADDRESS")]
-    pub payout_address: Option<String>,
-    /// Who is paid: pplns (members, by their last shares), solo (the finder) or chapter (nobody else)
-    #[arg(long, value_name = "SCHEME")]
-    pub payout: Option<Scheme>,
-    /// Where Stratum listens [default: 0.0.0.0:3333]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub stratum_bind: Option<String>,
-    /// Where Stratum over TLS listens; needs a certificate and its key
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub stratum_tls_bind: Option<String>,
-    /// File with the TLS certificate and those that signed it (PEM)
-    #[arg(long, value_name = "FILE")]
-    pub tls_certificate_file: Option<PathBuf>,
-    /// File with the certificate's private key (PEM), readable by its owner only
-    #[arg(long, value_name = "FILE")]
-    pub tls_key_file: Option<PathBuf>,
-    /// Where the HTTP API listens [default: 127.0.0.1:3380]
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub api_bind: Option<String>,
-    /// Difficulty that a connection starts with
-    #[arg(long, value_name = "D")]
-    pub start_difficulty: Option<f64>,
-    /// Folder for what must survive a restart [default: ~/.iop-pool/NETWORK]
-    #[arg(long, value_name = "DIR")]
-    pub datadir: Option<PathBuf>,
-    /// Log level or filter: error, warn, info, debug, trace, or TARGET=LEVEL,… [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log: Option<String>,
-}
 
 /// The file, as written.
 #[derive(Debug, Default, Deserialize)]
@@ -224,7 +149,7 @@ impl Raw {
     /// # Errors
     /// The file cannot be read, is no TOML or has an unknown key.
     pub fn load(flags: Flags) -> Result<Self, ConfigError> {
-        let Some(path) = &flags.config else {
+        let Some(path) = &flags.ledger.config else {
             return Ok(Self { file: File::default(), flags, base: PathBuf::new() });
         };
         let text = files::read_text(path, "configuration file")?;
@@ -237,7 +162,7 @@ impl Raw {
     /// The log filter.
     #[must_use]
     pub fn log(&self) -> &str {
-        self.flags.log.as_deref().or(self.file.log.as_deref()).unwrap_or("info")
+        self.flags.ledger.log.as_deref().or(self.file.log.as_deref()).unwrap_or("info")
     }
 
     /// Checks everything and reads the keys.
@@ -284,7 +209,7 @@ impl Raw {
     /// The first thing that is wrong.
     pub fn books(&self) -> Result<Books, ConfigError> {
         let params = self.params()?;
-        let named = !self.flags.node.is_empty() || !self.file.node.is_empty();
+        let named = !self.flags.nodes.node.is_empty() || !self.file.node.is_empty();
         let nodes = if named { self.nodes(&params)? } else { Vec::new() };
         Ok(Books { datadir: self.datadir(&params)?, nodes, params })
     }
@@ -294,7 +219,7 @@ impl Raw {
     }
 
     fn params(&self) -> Result<Params, ConfigError> {
-        let (flags, file) = (&self.flags, &self.file);
+        let (flags, file) = (&self.flags.ledger, &self.file);
         let from_flags = flags.network.is_some() || flags.network_file.is_some();
         if !from_flags && file.network.is_some() && file.network_file.is_some() {
             return Err(ConfigError("network and network_file are both set, one of them expected".into()));
@@ -359,7 +284,7 @@ impl Raw {
     }
 
     fn nodes(&self, params: &Params) -> Result<Vec<NodeAddress>, ConfigError> {
-        let (urls, cookies) = (&self.flags.node, &self.flags.node_cookie);
+        let (urls, cookies) = (&self.flags.nodes.node, &self.flags.nodes.node_cookie);
         let mut cookies = cookies.iter().cloned();
         let mut nodes = Vec::new();
         if urls.is_empty() {
@@ -400,7 +325,7 @@ impl Raw {
     }
 
     fn datadir(&self, params: &Params) -> Result<PathBuf, ConfigError> {
-        if let Some(path) = &self.flags.datadir {
+        if let Some(path) = &self.flags.ledger.datadir {
             return Ok(path.clone());
         }
         if let Some(path) = &self.file.datadir {

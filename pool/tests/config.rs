@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
-use iop_pool::config::{Flags, NodeUrl, Raw, Settings};
+use iop_pool::config::{Flags, LedgerFlags, NodeFlags, NodeUrl, Raw, Settings};
 use iop_pool::ledger::Scheme;
 
 struct Folder(tempfile::TempDir);
@@ -34,17 +34,20 @@ impl Folder {
 
     fn flags(&self) -> Flags {
         Flags {
-            network: Some("devnet".into()),
-            node: vec!["http://u:p@127.0.0.1:1".into()],
+            ledger: LedgerFlags {
+                network: Some("devnet".into()),
+                datadir: Some(self.path("data")),
+                ..LedgerFlags::default()
+            },
+            nodes: NodeFlags { node: vec!["http://u:p@127.0.0.1:1".into()], ..NodeFlags::default() },
             license_key_file: vec![self.path("license-1.wif")],
-            datadir: Some(self.path("data")),
             ..Flags::default()
         }
     }
 
     fn with_file(&self, toml: &str) -> Flags {
         fs::write(self.path("pool.toml"), toml).unwrap();
-        Flags { config: Some(self.path("pool.toml")), ..Flags::default() }
+        LedgerFlags { config: Some(self.path("pool.toml")), ..LedgerFlags::default() }.into()
     }
 }
 
@@ -101,7 +104,7 @@ fn rules_of_payment_are_bounded() {
         ("payout = 'pps'", "one of `pplns`, `solo`, `chapter`"),
     ] {
         let mut flags = folder.flags();
-        flags.config = folder.with_file(line).config;
+        flags.ledger.config = folder.with_file(line).ledger.config;
         let error = settings(flags).unwrap_err().to_string();
         assert!(error.contains(expected), "{line}: {error}");
     }
@@ -114,12 +117,9 @@ fn flags_override_the_file() {
         "network = 'main'\nstratum_bind = '1.2.3.4:1'\nstart_difficulty = 7\nlicense_key_files = ['missing.wif']\n\
          [[node]]\nurl = 'http://a:b@c'",
     );
-    let flags = Flags {
-        config: file.config,
-        stratum_bind: Some("127.0.0.1:9".into()),
-        start_difficulty: Some(0.25),
-        ..folder.flags()
-    };
+    let mut flags =
+        Flags { stratum_bind: Some("127.0.0.1:9".into()), start_difficulty: Some(0.25), ..folder.flags() };
+    flags.ledger.config = file.ledger.config;
     let settings = settings(flags).unwrap();
     assert_eq!((settings.params.name.as_str(), settings.stratum_bind.port()), ("devnet", 9));
     assert_eq!((settings.difficulty.start.get(), settings.nodes[0].name()), (0.25, "127.0.0.1:1"));
@@ -150,11 +150,12 @@ fn cookies_belong_to_the_nodes_without_password_in_order() {
     let folder = Folder::new();
     let node = ["http://a", "http://u:p@b", "http://c:5"].map(NodeUrl::from).to_vec();
     let node_cookie: Vec<PathBuf> = vec!["/1".into(), "/2".into()];
-    let flags = Flags { node: node.clone(), node_cookie: node_cookie.clone(), ..folder.flags() };
+    let of = |node, node_cookie| Flags { nodes: NodeFlags { node, node_cookie }, ..folder.flags() };
+    let flags = of(node.clone(), node_cookie.clone());
     assert_eq!(settings(flags).unwrap().nodes.len(), 3);
-    let one_less = Flags { node: node.clone(), node_cookie: node_cookie[..1].to_vec(), ..folder.flags() };
+    let one_less = of(node.clone(), node_cookie[..1].to_vec());
     assert!(settings(one_less).unwrap_err().contains("node 'http://c:5' has no USER:PASSWORD@"));
-    let one_more = Flags { node: node[..2].to_vec(), node_cookie, ..folder.flags() };
+    let one_more = of(node[..2].to_vec(), node_cookie);
     assert!(settings(one_more).unwrap_err().contains("node-cookie /2 belongs to no node"));
 }
 
@@ -185,7 +186,7 @@ fn each_mistake_in_a_file_is_named() {
         let error = settings(folder.with_file(&toml)).unwrap_err();
         assert!(error.contains(expected), "{toml}: {error}");
     }
-    let missing = Flags { config: Some(folder.path("nowhere.toml")), ..Flags::default() };
+    let missing = LedgerFlags { config: Some(folder.path("nowhere.toml")), ..LedgerFlags::default() }.into();
     assert!(settings(missing).unwrap_err().contains("nowhere.toml cannot be read"));
 }
 
@@ -282,7 +283,8 @@ fn a_key_or_password_in_the_wrong_place_is_never_repeated() {
         assert!(!error.contains(&wif) && !error.contains("secret"), "{toml}: {error}");
         assert!(error.contains("expected"), "{toml}: {error}");
     }
-    let flags = Flags { node: vec!["http://u:secret@h".into()], ..folder.with_file(node) };
+    let nodes = NodeFlags { node: vec!["http://u:secret@h".into()], ..NodeFlags::default() };
+    let flags = Flags { nodes, ..folder.with_file(node) };
     assert!(!format!("{flags:?}{:?}", Raw::load(flags.clone()).unwrap()).contains("secret"));
 }
 
@@ -296,7 +298,8 @@ fn only_regular_files_of_bounded_size_are_read() {
     assert!(error(directory).contains("not a regular file"));
     assert!(error(folder.key("long.wif", &"#".repeat(2 << 20), 0o600)).contains("more than 1048576 bytes"));
     // A device says of itself that it has no bytes, and never ends.
-    let endless = Flags { config: Some("/dev/zero".into()), ..folder.flags() };
+    let mut endless = folder.flags();
+    endless.ledger.config = Some("/dev/zero".into());
     assert!(settings(endless).unwrap_err().contains("not a regular file"));
 }
 

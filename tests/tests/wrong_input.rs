@@ -39,6 +39,9 @@ fn unknown_flags_and_commands_are_named() {
     complains("iop-node", &["run", "--network", "mainnet"], 2, &["mainnet", "main, test, regtest, devnet"]);
     complains("iop-node", &["run", "--rpc-bind", "here"], 2, &["here", "--rpc-bind"]);
     complains("iop-node", &["run", "--log", "loud"], 2, &["loud", "info"]);
+    for command in ["audit", "report"] {
+        complains("iop-pool", &[command, "--stratum-bind", "127.0.0.1:1"], 2, &["--stratum-bind"]);
+    }
     complains("iop-miner", &["mine", "--url", "http://x", "--user", "u"], 2, &["http://x", "stratum+tcp://"]);
     complains("iop-miner", &["bench", "--kernel", "abacus"], 2, &["abacus", "scalar"]);
 }

@@ -1,0 +1,109 @@
+//! The flags that say the same as the configuration file, for clap. Each overrides the file.
+//!
+//! Here: which commands take which. Not here: what they mean and whether it is sensible ([`Raw`](super::Raw)).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::ledger::Scheme;
+
+/// A node's URL as written, perhaps with a password: never shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct NodeUrl(String);
+
+impl NodeUrl {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for NodeUrl {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for NodeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeUrl(…)")
+    }
+}
+
+/// Which chain's ledger, and where it is: all commands need that.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LedgerFlags {
+    /// Configuration file (TOML); not needed where the flags suffice
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Network: main, test, regtest or devnet [default: main]
+    #[arg(long, value_name = "NAME", conflicts_with = "network_file")]
+    pub network: Option<String>,
+    /// Network file of a private chain
+    #[arg(long, value_name = "FILE")]
+    pub network_file: Option<PathBuf>,
+    /// Folder for what must survive a restart [default: ~/.iop-pool/NETWORK]
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+    /// Log level or filter: error, warn, info, debug, trace, or TARGET=LEVEL,… [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<String>,
+}
+
+/// The nodes of a command that asks them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NodeFlags {
+    /// A node's JSON-RPC, as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; may be repeated
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    pub node: Vec<NodeUrl>,
+    /// Cookie file of a node without USER:PASSWORD, in the order of the nodes
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub node_cookie: Vec<PathBuf>,
+}
+
+/// Flags of `run` and `check`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    #[command(flatten)]
+    /// Which chain, and where its ledger is.
+    pub ledger: LedgerFlags,
+    #[command(flatten)]
+    /// The nodes that are asked.
+    pub nodes: NodeFlags,
+    /// File with a license's key in WIF form, readable by its owner only; may be repeated
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub license_key_file: Vec<PathBuf>,
+    /// The chapter's address: its fee, and what members are not yet paid [default: the license that signs]
+    #[arg(long, value_name = "ADDRESS")]
+    pub payout_address: Option<String>,
+    /// Who is paid: pplns (members, by their last shares), solo (the finder) or chapter (nobody else)
+    #[arg(long, value_name = "SCHEME")]
+    pub payout: Option<Scheme>,
+    /// Where Stratum listens [default: 0.0.0.0:3333]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub stratum_bind: Option<String>,
+    /// Where Stratum over TLS listens; needs a certificate and its key
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub stratum_tls_bind: Option<String>,
+    /// File with the TLS certificate and those that signed it (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate_file: Option<PathBuf>,
+    /// File with the certificate's private key (PEM), readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Where the HTTP API listens [default: 127.0.0.1:3380]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub api_bind: Option<String>,
+    /// Difficulty that a connection starts with
+    #[arg(long, value_name = "D")]
+    pub start_difficulty: Option<f64>,
+}
+
+impl From<LedgerFlags> for Flags {
+    fn from(ledger: LedgerFlags) -> Self {
+        Self { ledger, ..Self::default() }
+    }
+}
