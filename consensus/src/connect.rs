@@ -234,13 +234,12 @@ fn apply_transactions<'b, V: CoinView>(
         }
         let coins = &overlay.spent[from..];
         if index > 0 && context.forks.csv {
-            let heights: Vec<u32> = coins.iter().map(|coin| coin.height).collect();
-            if !tx::sequence_locks_passed(tx, &heights, context.chain) {
+            let heights = coins.iter().map(|coin| coin.height);
+            if !tx::sequence_locks_passed(tx, heights, context.chain) {
                 return Err(broken(TxError::NotBip68Final(txid)).into());
             }
         }
-        let outputs: Vec<&TxOut> = coins.iter().map(|coin| &coin.output).collect();
-        sigops += script::sigop_cost(tx, &outputs, flags);
+        sigops += script::sigop_cost(tx, coins.iter().map(|coin| &coin.output), flags);
         if sigops > MAX_BLOCK_SIGOPS_COST {
             return Err(BlockError::SigOps { found: sigops, at_most: MAX_BLOCK_SIGOPS_COST }.into());
         }

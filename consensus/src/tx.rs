@@ -1,5 +1,6 @@
 //! Checks of one transaction (`tx_verify.cpp`): alone, against the clock of the chain, against its coins.
 
+use std::cell::LazyCell;
 use std::collections::HashSet;
 
 use bitcoin::{OutPoint, Sequence, Transaction};
@@ -75,14 +76,19 @@ pub fn is_final(tx: &Transaction, height: u32, time: u32) -> bool {
 
 /// Whether the relative lock times (BIP68) have passed for a block on top of `chain`; `coin_heights` are the
 /// heights of the spent coins in input order (`SequenceLocks`). Only to be asked once CSV is active.
-pub fn sequence_locks_passed(tx: &Transaction, coin_heights: &[u32], chain: &dyn Ancestors) -> bool {
+pub fn sequence_locks_passed(
+    tx: &Transaction,
+    coin_heights: impl IntoIterator<Item = u32>,
+    chain: &dyn Ancestors,
+) -> bool {
     // The version is compared as an unsigned number.
     if (tx.version.0 as u32) < 2 {
         return true;
     }
     let height = i64::from(chain.tip_height()) + 1;
-    let time = i64::from(median_time_past(chain, chain.tip_height()));
-    tx.input.iter().zip(coin_heights).all(|(input, &coin_height)| {
+    // Few inputs have a lock in time.
+    let time = LazyCell::new(|| i64::from(median_time_past(chain, chain.tip_height())));
+    tx.input.iter().zip(coin_heights).all(|(input, coin_height)| {
         let sequence = input.sequence.to_consensus_u32();
         if sequence & SEQUENCE_DISABLE_FLAG != 0 {
             return true;
@@ -91,7 +97,7 @@ pub fn sequence_locks_passed(tx: &Transaction, coin_heights: &[u32], chain: &dyn
         if sequence & SEQUENCE_TYPE_FLAG != 0 {
             // Counted from the median time past of the block before the coin's.
             let from = median_time_past(chain, coin_height.saturating_sub(1).min(chain.tip_height()));
-            i64::from(from) + (span << SEQUENCE_GRANULARITY) - 1 < time
+            i64::from(from) + (span << SEQUENCE_GRANULARITY) - 1 < *time
         } else {
             i64::from(coin_height) + span - 1 < height
         }
@@ -154,9 +160,9 @@ mod tests {
     fn a_relative_lock_of_n_blocks_passes_n_blocks_after_the_coin() {
         let header = HeaderInfo { version: 0, time: 0, bits: CompactTarget::from_consensus(0) };
         let chain = |tip: usize| TestChain::repeat(header, tip + 1);
-        assert!(!sequence_locks_passed(&tx(10, 0), &[5], &chain(13)));
-        assert!(sequence_locks_passed(&tx(10, 0), &[5], &chain(14)));
-        assert!(sequence_locks_passed(&tx(10 | SEQUENCE_DISABLE_FLAG, 0), &[5], &chain(5)));
+        assert!(!sequence_locks_passed(&tx(10, 0), [5], &chain(13)));
+        assert!(sequence_locks_passed(&tx(10, 0), [5], &chain(14)));
+        assert!(sequence_locks_passed(&tx(10 | SEQUENCE_DISABLE_FLAG, 0), [5], &chain(5)));
     }
 
     #[test]
@@ -166,8 +172,8 @@ mod tests {
             |tip: u32| TestChain((0..=tip).map(|h| HeaderInfo { version: 0, time: h * 100, bits }).collect());
         // Median time past at height h >= 10 is (h - 5) * 100. The coin at 20 counts from height 19: 1400.
         let one_unit = tx(SEQUENCE_TYPE_FLAG | 1, 0);
-        assert!(!sequence_locks_passed(&one_unit, &[20], &chain(24))); // 1900 < 1400 + 512
-        assert!(sequence_locks_passed(&one_unit, &[20], &chain(25))); // 2000 >= 1912
+        assert!(!sequence_locks_passed(&one_unit, [20], &chain(24))); // 1900 < 1400 + 512
+        assert!(sequence_locks_passed(&one_unit, [20], &chain(25))); // 2000 >= 1912
     }
 
     #[test]

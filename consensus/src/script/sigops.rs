@@ -42,8 +42,8 @@ pub fn legacy_sigops(tx: &Transaction) -> u64 {
 }
 
 /// Signature operation cost of a transaction with the outputs it spends, in input order
-/// (`GetTransactionSigOpCost`). A coinbase spends nothing: pass an empty slice.
-pub fn sigop_cost(tx: &Transaction, spent: &[&TxOut], flags: u32) -> u64 {
+/// (`GetTransactionSigOpCost`). A coinbase spends nothing: pass none.
+pub fn sigop_cost<'a>(tx: &Transaction, spent: impl IntoIterator<Item = &'a TxOut>, flags: u32) -> u64 {
     let mut cost = legacy_sigops(tx) * WITNESS_SCALE_FACTOR;
     for (input, output) in tx.input.iter().zip(spent) {
         let script_sig = input.script_sig.as_bytes();

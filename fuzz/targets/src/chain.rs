@@ -32,7 +32,6 @@ pub(crate) fn transaction(data: &[u8]) {
 fn judge(tx: &Transaction) {
     let _ = iop_consensus::tx::check(tx);
     let outputs: Vec<TxOut> = tx.input.iter().map(|input| output(input.script_sig.clone())).collect();
-    let outputs: Vec<&TxOut> = outputs.iter().collect();
     let cost = scripts::sigop_cost(tx, &outputs, scripts::flags(u32::MAX, true, true));
     assert!(cost >= 4 * scripts::legacy_sigops(tx));
 }

@@ -1,4 +1,5 @@
-//! Which branch is active (`ActivateBestChain`): blocks connected and disconnected, each in one storage batch.
+//! Which branch is active (`ActivateBestChain`): blocks are connected and disconnected. What they change of the coins stays
+//! in memory until a flush writes it together with the tip (docs/adr/0005).
 //!
 //! A block that breaks a rule is marked, and the next best branch is tried.
 

@@ -86,8 +86,7 @@ impl Coins {
         self.usage() > self.limit
     }
 
-    /// Reads all coins that the block spends into memory, and looks which of its outputs exist, on all cores where it
-    /// is worth it.
+    /// Reads all coins that the block spends into memory, on all cores where there are many of them.
     pub(super) fn fetch(&mut self, block: &Block) -> Result<(), StorageError> {
         let inputs = block.txdata.iter().skip(1).flat_map(|tx| &tx.input);
         let mut spent = 0u64;

@@ -46,6 +46,8 @@ pub(crate) async fn serve(
 ) {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.patience).max_buf_size(MAX_HEADER_BYTES);
+    // A client that closes its side after the request, as nc does, waits for the answer all the same.
+    protocol.half_close(true);
     let places = Arc::new(Semaphore::new(limits.connections));
     let connections = GracefulShutdown::new();
     loop {
@@ -81,5 +83,38 @@ async fn next_connection(
                 tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_closes_its_side_after_the_request_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        // Longer than it takes to see that the client has closed its side.
+        let late = async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            "late"
+        };
+        let router = move |_| Router::new().route("/", get(late));
+        let limits = Limits { connections: 1, patience: Duration::from_secs(10) };
+        let server = tokio::spawn(serve(listener, limits, router, stopped));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("late"), "{answer:?}");
+        stop.send(true).unwrap();
+        server.await.unwrap();
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bitcoin::{OutPoint, Transaction, TxOut, Txid};
+use bitcoin::{OutPoint, Transaction, Txid};
 use iop_consensus::ancestors::median_time_past;
 use iop_consensus::coins::Coin;
 use iop_consensus::script::interpreter::{ScriptError, SpendingTx, verify};
@@ -232,8 +232,8 @@ impl Mempool {
     /// Relative lock times and the forms of what is spent; gives the cost of the signature operations.
     fn check_forms_of_inputs(&self, spend: &Spend<'_>, tip: &Tip<'_>) -> Result<u64, Reject> {
         let tx = spend.tx;
-        let heights: Vec<u32> = spend.coins.iter().map(|coin| coin.height).collect();
-        if !tx::sequence_locks_passed(tx, &heights, tip.chain) {
+        let heights = spend.coins.iter().map(|coin| coin.height);
+        if !tx::sequence_locks_passed(tx, heights, tip.chain) {
             return Err(Reject::NotBip68Final);
         }
         if self.policy.require_standard {
@@ -244,8 +244,7 @@ impl Mempool {
                 return Err(Reject::NonStandardWitness);
             }
         }
-        let outputs: Vec<&TxOut> = spend.coins.iter().map(|coin| &coin.output).collect();
-        Ok(script::sigop_cost(tx, &outputs, flag::STANDARD))
+        Ok(script::sigop_cost(tx, spend.coins.iter().map(|coin| &coin.output), flag::STANDARD))
     }
 
     fn check_fee(&self, fee: i64, vsize: u64, origin: Origin, now: u64) -> Result<(), Reject> {

@@ -133,8 +133,8 @@ impl Mempool {
                 None => return Ok(false),
             }
         }
-        let heights: Vec<u32> = coins.iter().map(|coin| coin.height).collect();
-        Ok(tx::sequence_locks_passed(&entry.tx, &heights, tip.chain)
+        let heights = coins.iter().map(|coin| coin.height);
+        Ok(tx::sequence_locks_passed(&entry.tx, heights, tip.chain)
             && tx::check_inputs(&entry.tx, &coins, tip.chain.tip_height() + 1).is_ok())
     }
 }

@@ -13,7 +13,7 @@ use tracing::{debug, info};
 
 use super::compact::{BlockTransactions, CompactBlock, PartialBlock, Reconstruction, reconstruct};
 use super::message::{BLOCK, Inv, Message, Reject};
-use super::net::{Action, Net, Refusal};
+use super::net::{Net, Question, Refusal};
 use super::peer::{Micros, PeerId, SECOND};
 use super::sync::MAX_IN_FLIGHT;
 use super::tree::{NodeId, Status};
@@ -95,7 +95,7 @@ impl Net {
             self.sources.clear();
         }
         self.sources.entry(hash).or_default().push(Source { peer: id, punish, requested });
-        self.actions.push(Action::Block(id, hash, block, requested));
+        self.ask(Question::Block(id, hash, block, requested));
     }
 
     /// Whether a copy of a block is with the chain that was asked for.
@@ -247,7 +247,7 @@ impl Net {
         }
         // The header first; the rest waits for its verdict.
         self.with(id, |peer| peer.pending_compact = Some(compact.clone()));
-        self.actions.push(Action::Headers(id, header));
+        self.ask(Question::Headers(id, header));
     }
 
     /// The compact block that waited for this header's verdict.

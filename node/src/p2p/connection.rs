@@ -81,7 +81,10 @@ impl Meter {
     fn count(map: &Mutex<BTreeMap<String, u64>>, name: &str, bytes: usize) {
         // A poisoned count is still a count.
         let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-        *map.entry(name.to_owned()).or_default() += bytes as u64;
+        match map.get_mut(name) {
+            Some(count) => *count += bytes as u64,
+            None => drop(map.insert(name.to_owned(), bytes as u64)),
+        }
     }
 
     pub(crate) fn by_message(map: &Mutex<BTreeMap<String, u64>>) -> BTreeMap<String, u64> {

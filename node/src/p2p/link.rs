@@ -2,15 +2,17 @@
 //!
 //! Lives here: three ways in, of headers and questions in their order, of transactions in theirs, which wait for the
 //! former, and of blocks, which are checked beside each other; and the chain's events as [`FromChain`]. Does not live
-//! here: what is done with the answers. Data goes: [`Action`] -> a task that asks the chain -> [`FromChain`] to the
+//! here: what is done with the answers. Data goes: [`Question`] -> a task that asks the chain -> [`FromChain`] to the
 //! manager.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
-use bitcoin::{Block, BlockHash, Txid};
+use bitcoin::block::Header;
+use bitcoin::{Block, BlockHash, Transaction, Txid};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::net::{Action, FromChain, PoolTx, TxOutcome};
+use super::net::{FromChain, PoolTx, Question, TxOutcome};
 use super::peer::PeerId;
 use super::score::refusal;
 use super::serve::Purpose;
@@ -24,12 +26,15 @@ use crate::mempool::Reject;
 /// A message's permit: what it takes counts until the chain is done with it.
 pub(crate) type Permit = Option<Arc<OwnedSemaphorePermit>>;
 
+/// A question on its way to the chain, and the permit of the message that it comes from.
+type Asked = (Pin<Box<dyn Future<Output = Result<FromChain, Stopped>> + Send>>, Permit);
+
 /// The way to the chain.
 #[derive(Clone)]
 pub(crate) struct ChainLink {
     chain: ChainHandle,
-    first: mpsc::UnboundedSender<(Action, Permit)>,
-    transactions: mpsc::UnboundedSender<(Action, Permit)>,
+    first: mpsc::UnboundedSender<Asked>,
+    transactions: mpsc::UnboundedSender<Asked>,
     answers: mpsc::UnboundedSender<FromChain>,
 }
 
@@ -43,21 +48,20 @@ impl ChainLink {
     /// Starts the task that asks one thing after another. Transactions cost their sender nothing, and a new block's header
     /// must not wait for many of them.
     pub(crate) fn start(chain: ChainHandle, answers: mpsc::UnboundedSender<FromChain>) -> Self {
-        let (first, mut before) = mpsc::unbounded_channel::<(Action, Permit)>();
-        let (transactions, mut behind) = mpsc::unbounded_channel::<(Action, Permit)>();
-        let link = Self { chain, first, transactions, answers };
-        let (worker, handle) = (link.clone_for_worker(), link.chain.clone());
+        let (first, mut before) = mpsc::unbounded_channel::<Asked>();
+        let (transactions, mut behind) = mpsc::unbounded_channel::<Asked>();
+        let link = Self { chain, first, transactions, answers: answers.clone() };
         tokio::spawn(async move {
             loop {
-                let (action, permit) = tokio::select! {
+                let (question, permit) = tokio::select! {
                     biased;
                     Some(next) = before.recv() => next,
                     Some(next) = behind.recv() => next,
                     else => return,
                 };
-                let Ok(answer) = ask(&handle, action).await else { return };
+                let Ok(answer) = question.await else { return };
                 drop(permit);
-                if worker.send(answer).is_err() {
+                if answers.send(answer).is_err() {
                     return;
                 }
             }
@@ -70,31 +74,35 @@ impl ChainLink {
         self.chain.correct_clock(offset);
     }
 
-    fn clone_for_worker(&self) -> mpsc::UnboundedSender<FromChain> {
-        self.answers.clone()
-    }
-
     /// Everything that the network copies from the chain. Events must be subscribed to before, so that none is missed.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Stopped> {
         self.chain.run(|state| Ok(snapshot(state))).await
     }
 
-    /// Passes an action on to the chain; `permit` is freed when it is done.
-    pub(crate) fn ask(&self, action: Action, permit: Permit) {
-        match action {
-            Action::Block(peer, hash, block, requested) => {
-                let (chain, answers) = (self.chain.clone(), self.answers.clone());
+    /// Passes a question on to the chain; `permit` is freed when it is answered.
+    pub(crate) fn ask(&self, question: Question, permit: Permit) {
+        let chain = self.chain.clone();
+        // A task that takes no questions any more means that the node stops.
+        match question {
+            Question::Headers(peer, headers) => {
+                let _ = self.first.send((Box::pin(judge_headers(chain, peer, headers)), permit));
+            }
+            Question::Pool(txids) => {
+                let _ = self.first.send((Box::pin(read_pool(chain, txids)), permit));
+            }
+            Question::Tx(peer, txid, tx) => {
+                let _ = self.transactions.send((Box::pin(judge_transaction(chain, peer, txid, tx)), permit));
+            }
+            Question::Block(peer, hash, block, requested) => {
+                let answers = self.answers.clone();
                 tokio::spawn(async move {
-                    if let Ok(answer) = judge_block(&chain, peer, hash, block, requested).await {
+                    if let Ok(answer) = judge_block(chain, peer, hash, block, requested).await {
                         let _ = answers.send(answer);
                     }
                     drop(permit);
                 });
             }
-            Action::Read(hash, purpose) => self.read(hash, purpose),
-            // A worker that is gone means that the node stops.
-            Action::Tx(..) => drop(self.transactions.send((action, permit))),
-            other => drop(self.first.send((other, permit))),
+            Question::Read(hash, purpose) => self.read(hash, purpose),
         }
     }
 
@@ -111,7 +119,7 @@ impl ChainLink {
 }
 
 async fn judge_block(
-    chain: &ChainHandle,
+    chain: ChainHandle,
     peer: PeerId,
     hash: BlockHash,
     block: Arc<Block>,
@@ -122,40 +130,45 @@ async fn judge_block(
     Ok(FromChain::Block(peer, hash, block, accepted.stored, refused))
 }
 
-async fn ask(chain: &ChainHandle, action: Action) -> Result<FromChain, Stopped> {
-    match action {
-        Action::Headers(peer, headers) => {
-            let list: Vec<_> = headers.iter().map(|(_, header)| *header).collect();
-            let accept = chain.run_at(move |state, now| {
-                let accepted = state.accept_headers(&list, now)?;
-                let last = accepted.last.map(|id| state.index().get(id).hash);
-                Ok((last, accepted.refused))
-            });
-            let (last, refused) = accept.await?;
-            let refused = refused.map(|(hash, rejection)| (hash, refusal(&rejection)));
-            Ok(FromChain::Headers(peer, headers, last, refused))
-        }
-        Action::Tx(peer, txid, tx) => {
-            let offered = chain.offer_transaction(tx.clone(), u64::MAX).await?;
-            let outcome = match offered {
-                Ok(_) => TxOutcome::Accepted,
-                Err(Reject::MissingInputs) => TxOutcome::Missing,
-                Err(reject) => TxOutcome::Refused {
-                    code: reject.code(),
-                    reason: reject.reason().into_owned(),
-                    points: reject.misbehaviour(),
-                    malleable: reject.witness_may_differ(),
-                },
-            };
-            Ok(FromChain::Tx(peer, txid, tx, outcome))
-        }
-        Action::Pool(txids) => {
-            let read = chain.run(move |state| Ok((pool_of(state, &txids), min_fee(state))));
-            let (pool, min_fee) = read.await?;
-            Ok(FromChain::Pool(pool, min_fee))
-        }
-        other => unreachable!("not for the chain: {other:?}"),
-    }
+async fn judge_headers(
+    chain: ChainHandle,
+    peer: PeerId,
+    headers: Vec<(BlockHash, Header)>,
+) -> Result<FromChain, Stopped> {
+    let list: Vec<_> = headers.iter().map(|(_, header)| *header).collect();
+    let accept = chain.run_at(move |state, now| {
+        let accepted = state.accept_headers(&list, now)?;
+        let last = accepted.last.map(|id| state.index().get(id).hash);
+        Ok((last, accepted.refused))
+    });
+    let (last, refused) = accept.await?;
+    let refused = refused.map(|(hash, rejection)| (hash, refusal(&rejection)));
+    Ok(FromChain::Headers(peer, headers, last, refused))
+}
+
+async fn judge_transaction(
+    chain: ChainHandle,
+    peer: PeerId,
+    txid: Txid,
+    tx: Arc<Transaction>,
+) -> Result<FromChain, Stopped> {
+    let offered = chain.offer_transaction(tx.clone(), u64::MAX).await?;
+    let outcome = match offered {
+        Ok(_) => TxOutcome::Accepted,
+        Err(Reject::MissingInputs) => TxOutcome::Missing,
+        Err(reject) => TxOutcome::Refused {
+            code: reject.code(),
+            reason: reject.reason().into_owned(),
+            points: reject.misbehaviour(),
+            malleable: reject.witness_may_differ(),
+        },
+    };
+    Ok(FromChain::Tx(peer, txid, tx, outcome))
+}
+
+async fn read_pool(chain: ChainHandle, txids: Vec<Txid>) -> Result<FromChain, Stopped> {
+    let (pool, min_fee) = chain.run(move |state| Ok((pool_of(state, &txids), min_fee(state)))).await?;
+    Ok(FromChain::Pool(pool, min_fee))
 }
 
 fn pool_of(state: &ChainState, txids: &[Txid]) -> Vec<PoolTx> {
@@ -206,17 +219,17 @@ pub(crate) fn news(event: ChainEvent) -> FromChain {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use bitcoin::{Transaction, absolute, transaction};
+    use bitcoin::{absolute, transaction};
     use iop_consensus::params::Params;
 
     use super::*;
     use crate::chain::actor;
     use crate::storage::Storage;
 
-    fn transaction(number: u32) -> Action {
+    fn transaction(number: u32) -> Question {
         let lock_time = absolute::LockTime::from_consensus(number);
         let tx = Transaction { version: transaction::Version::TWO, lock_time, input: vec![], output: vec![] };
-        Action::Tx(PeerId(1), tx.compute_txid(), Arc::new(tx))
+        Question::Tx(PeerId(1), tx.compute_txid(), Arc::new(tx))
     }
 
     #[tokio::test]
@@ -237,7 +250,7 @@ mod tests {
         tokio::task::yield_now().await;
         (1..50).for_each(|number| link.ask(transaction(number), None));
         let genesis = params.genesis.block().header;
-        link.ask(Action::Headers(PeerId(2), vec![(genesis.block_hash(), genesis)]), None);
+        link.ask(Question::Headers(PeerId(2), vec![(genesis.block_hash(), genesis)]), None);
         go_on.send(()).unwrap();
         let mut place = 0;
         while !matches!(answers.recv().await.unwrap(), FromChain::Headers(..)) {

@@ -398,7 +398,7 @@ impl Manager {
                 self.bans.ban(address.ip(), until, wall());
                 self.net.close_all_from(address.ip());
             }
-            other => self.chain.ask(other, permit.clone()),
+            Action::Ask(question) => self.chain.ask(question, permit.clone()),
         }
     }
 

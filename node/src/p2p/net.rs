@@ -42,6 +42,13 @@ pub(crate) enum Action {
     Close(PeerId),
     /// Refuse connections from a peer's address until then, seconds since 1970.
     Ban(SocketAddr, u64),
+    /// Ask the chain something.
+    Ask(Question),
+}
+
+/// What the chain is asked.
+#[derive(Debug)]
+pub(crate) enum Question {
     /// Judge headers.
     Headers(PeerId, Vec<(BlockHash, Header)>),
     /// Judge a block; `bool`: it was asked for.
@@ -328,7 +335,7 @@ impl Net {
     pub(crate) fn flush(&mut self, now: Micros) {
         let fetch = self.relay.take_fetch();
         if !fetch.is_empty() {
-            self.actions.push(Action::Pool(fetch));
+            self.ask(Question::Pool(fetch));
         }
         let announcing: Vec<PeerId> =
             self.peers.iter().filter(|(_, peer)| !peer.announce.is_empty()).map(|(id, _)| *id).collect();
@@ -383,6 +390,10 @@ impl Net {
 
     pub(super) fn send(&mut self, id: PeerId, message: Message) {
         self.actions.push(Action::Send(id, message));
+    }
+
+    pub(super) fn ask(&mut self, question: Question) {
+        self.actions.push(Action::Ask(question));
     }
 
     /// Changes a peer, if it is still there.

@@ -317,12 +317,12 @@ impl Peer {
         self.name.as_deref() == Some(name)
     }
 
-    /// Something can be said to it.
     /// Whether it has sent a bad copy of a block, since some time.
     pub(crate) fn has_spoiled(&self, hash: &BlockHash, since: Micros) -> bool {
         self.spoiled.iter().any(|(other, at)| other == hash && *at >= since)
     }
 
+    /// The handshake is done and the connection is not being closed.
     pub(crate) fn is_ready(&self) -> bool {
         self.established && !self.closing
     }

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::compact::ExtraTransactions;
 use super::handshake::FEEFILTER_VERSION;
 use super::message::{BLOCK, Inv, Locator, MAX_INV, MAX_REASON, Message, Reject, TX, WITNESS};
-use super::net::{Action, Net, PoolTx, TxOutcome};
+use super::net::{Net, PoolTx, Question, TxOutcome};
 use super::orphans::Orphans;
 use super::peer::{Known, Micros, PeerId, SECOND, txid_key};
 
@@ -327,7 +327,7 @@ impl Net {
     /// Hands a transaction to the chain.
     fn have_judged(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
         self.with(id, |peer| peer.judging += 1);
-        self.actions.push(Action::Tx(id, txid, tx));
+        self.ask(Question::Tx(id, txid, tx));
     }
 
     /// Whether a peer's next transaction has to wait, and with it what the peer said behind: a refused one costs its sender

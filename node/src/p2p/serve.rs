@@ -15,7 +15,7 @@ use super::connection::SEND_PAUSE;
 use super::message::{
     BLOCK, COMPACT_BLOCK, Inv, Locator, MAX_HEADERS, MAX_INV, Message, TX, WITNESS, stripped_block,
 };
-use super::net::{Action, Net};
+use super::net::{Net, Question};
 use super::peer::{Micros, PeerId, Wanted};
 use super::tree::NodeId;
 
@@ -157,7 +157,7 @@ impl Net {
         let recent = self.recent.as_ref().filter(|recent| recent.hash == hash);
         match recent.map(|recent| recent.block.clone()) {
             Some(block) => self.give(hash, &purpose, &block, now),
-            None => self.actions.push(Action::Read(hash, purpose)),
+            None => self.ask(Question::Read(hash, purpose)),
         }
     }
 

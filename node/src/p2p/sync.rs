@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::blocks::InFlight;
 use super::message::{BLOCK, COMPACT_BLOCK, Inv, Locator, MAX_HEADERS, Message, WITNESS};
-use super::net::{Action, Net, Refusal};
+use super::net::{Net, Question, Refusal};
 use super::peer::{Micros, PeerId, SECOND};
 use super::tree::{HeaderTree, NodeId, Status};
 
@@ -98,7 +98,7 @@ impl Net {
             return self.with(id, |peer| peer.more_headers = true);
         }
         if !self.too_many_weak(id, &headers, now) {
-            self.actions.push(Action::Headers(id, headers));
+            self.ask(Question::Headers(id, headers));
         }
     }
 

@@ -60,7 +60,7 @@ impl Stage {
     fn give_headers(&mut self, id: PeerId, headers: &[(BlockHash, Header)]) {
         self.say(id, Message::Headers(headers.to_vec()));
         for action in self.actions() {
-            if let Action::Headers(id, headers) = action {
+            if let Action::Ask(Question::Headers(id, headers)) = action {
                 let last = headers.last().map(|(hash, _)| *hash);
                 self.net.chain_says(FromChain::Headers(id, headers, last, None), self.now);
             } else {
@@ -75,7 +75,7 @@ impl Stage {
         let hash = block.block_hash();
         self.say(id, Message::Block(hash, block));
         for action in self.actions() {
-            if let Action::Block(id, hash, block, _) = action {
+            if let Action::Ask(Question::Block(id, hash, block, _)) = action {
                 self.net.chain_says(FromChain::Block(id, hash, block, Stored::Now, None), self.now);
             } else {
                 self.net.actions.push(action);

@@ -57,7 +57,7 @@ fn a_block_that_breaks_a_rule_costs_its_sender_whichever_word_comes_first() {
 /// The blocks that go to the chain, by who sent them.
 fn to_the_chain(stage: &mut Stage) -> Vec<PeerId> {
     let sender = |action| match action {
-        Action::Block(id, ..) => Some(id),
+        Action::Ask(Question::Block(id, ..)) => Some(id),
         _ => None,
     };
     stage.actions().into_iter().filter_map(sender).collect()
@@ -117,7 +117,7 @@ fn block_under_way(stage: &mut Stage) -> (PeerId, BlockHash, Arc<Block>) {
 /// Whether the next block for the chain is one that was asked for.
 fn was_requested(stage: &mut Stage) -> bool {
     let block = |action| match action {
-        Action::Block(.., requested) => Some(requested),
+        Action::Ask(Question::Block(.., requested)) => Some(requested),
         _ => None,
     };
     stage.actions().into_iter().find_map(block).unwrap()

@@ -55,7 +55,7 @@ fn transactions_of_a_peer_are_judged_in_turns_and_the_same_one_once() {
     stage.say(a, tx(1));
     stage.say(b, tx(1));
     let judged = stage.actions();
-    let [Action::Tx(from, txid, first)] = &judged[..] else { panic!("{judged:?}") };
+    let [Action::Ask(Question::Tx(from, txid, first))] = &judged[..] else { panic!("{judged:?}") };
     assert_eq!(*from, a);
     assert!(!stage.net.must_wait(a, &tx(2)));
     stage.say(a, tx(2));
@@ -66,7 +66,10 @@ fn transactions_of_a_peer_are_judged_in_turns_and_the_same_one_once() {
     assert!(!stage.net.must_wait(a, &tx(3)));
     stage.actions();
     stage.say(b, tx(1));
-    assert!(matches!(stage.actions()[..], [Action::Tx(..)]), "another copy may have another witness");
+    assert!(
+        matches!(stage.actions()[..], [Action::Ask(Question::Tx(..))]),
+        "another copy may have another witness"
+    );
 }
 
 #[test]
@@ -78,10 +81,10 @@ fn a_transaction_is_told_to_others_and_not_back_and_given_to_who_asks() {
     let txid = tx.compute_txid();
     let ask = || Message::GetData(vec![Inv::tx(TX, &txid)]);
     stage.say(from, Message::Tx(txid, tx.clone()));
-    assert!(matches!(stage.actions()[..], [Action::Tx(..)]));
+    assert!(matches!(stage.actions()[..], [Action::Ask(Question::Tx(..))]));
     stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
     stage.net.flush(stage.now);
-    assert!(matches!(&stage.actions()[..], [Action::Pool(list)] if list[..] == [txid]));
+    assert!(matches!(&stage.actions()[..], [Action::Ask(Question::Pool(list))] if list[..] == [txid]));
     stage.say(to, ask());
     assert_eq!(names(&stage.sent(to)), ["notfound"], "before it is announced nobody can know of it");
     let grown = FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0);
@@ -108,7 +111,7 @@ fn only_a_transaction_that_is_taken_counts_as_the_newest_of_its_sender() {
     let refused = TxOutcome::Refused { code: 66, reason: "x".to_owned(), points: 0, malleable: true };
     for (outcome, newest) in [(refused, 0), (TxOutcome::Accepted, stage.now)] {
         stage.say(id, Message::Tx(txid, tx.clone()));
-        assert!(matches!(stage.actions()[..], [Action::Tx(..)]));
+        assert!(matches!(stage.actions()[..], [Action::Ask(Question::Tx(..))]));
         assert_eq!(stage.net.peers[&id].last_tx, 0);
         stage.net.chain_says(FromChain::Tx(id, txid, tx.clone(), outcome), stage.now);
         assert_eq!(stage.net.peers[&id].last_tx, newest);
@@ -127,7 +130,7 @@ fn a_late_answer_of_the_mempool_brings_nothing_back_that_is_gone() {
         let mut stage = Stage::new();
         stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
         stage.net.flush(stage.now);
-        assert!(matches!(&stage.actions()[..], [Action::Pool(list)] if list[..] == [txid]));
+        assert!(matches!(&stage.actions()[..], [Action::Ask(Question::Pool(list))] if list[..] == [txid]));
         stage.net.chain_says(gone, stage.now);
         stage.net.chain_says(answer(), stage.now);
         assert_eq!(stage.net.relay.pool().count(), 0);

@@ -96,7 +96,7 @@ fn weak_headers_count_before_the_chain_is_asked() {
     for salt in 2..=40 {
         stage.say(id, Message::Headers(headers_on(&genesis(), 1_999, salt)));
         let headers = |action: &Action| match action {
-            Action::Headers(_, headers) => headers.len(),
+            Action::Ask(Question::Headers(_, headers)) => headers.len(),
             _ => 0,
         };
         handed += stage.actions().iter().map(headers).sum::<usize>();
