@@ -25,7 +25,7 @@ pub(super) struct Returned {
     /// The newest block's last transaction first.
     queue: VecDeque<Arc<Transaction>>,
     bytes: usize,
-    /// What blocks of the new branch contain.
+    /// What blocks connected since the first was taken back contain, but for those that were taken back too.
     confirmed: HashSet<Txid>,
 }
 
@@ -59,6 +59,8 @@ impl Mempool {
         self.drop_with_descendants(again);
         let returned = self.returned.get_or_insert_default();
         for tx in transactions.into_iter().rev() {
+            // A branch that breaks a rule further up is left again.
+            returned.confirmed.remove(&tx.compute_txid());
             returned.bytes += tx.total_size();
             returned.queue.push_back(Arc::new(tx));
         }
@@ -81,7 +83,12 @@ impl Mempool {
         let Some(returned) = self.returned.take() else { return Ok(Vec::new()) };
         let mut again = Vec::new();
         self.changes += 1;
-        for tx in returned.queue.iter().rev().filter(|tx| !returned.confirmed.contains(&tx.compute_txid())) {
+        for tx in returned.queue.iter().rev() {
+            let txid = tx.compute_txid();
+            // One of several branches that were left may have brought it back already.
+            if returned.confirmed.contains(&txid) || self.contains(&txid) {
+                continue;
+            }
             let outcome = if tx.is_coinbase() {
                 None
             } else {

@@ -15,8 +15,9 @@ enum Step {
     Block { choices: Vec<usize> },
     /// A block that spends what a waiting transaction spends.
     RivalBlock { choice: usize },
-    /// Newest blocks leave, and perhaps an empty one comes.
-    Reorganise { depth: usize, comes: bool },
+    /// Newest blocks leave; blocks of what was in them and of what waits come and leave too, as their branch fails; and
+    /// perhaps an empty one comes.
+    Reorganise { depth: usize, failed: Vec<u64>, comes: bool },
     /// Time goes on.
     Wait { seconds: u64 },
 }
@@ -28,7 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), 0..400_000u64).prop_map(|(choice, fee)| Step::Replace { choice, fee }),
         2 => prop::collection::vec(any::<usize>(), 0..5).prop_map(|choices| Step::Block { choices }),
         1 => any::<usize>().prop_map(|choice| Step::RivalBlock { choice }),
-        2 => (1..4usize, any::<bool>()).prop_map(|(depth, comes)| Step::Reorganise { depth, comes }),
+        2 => (1..4usize, prop::collection::vec(any::<u64>(), 0..3), any::<bool>())
+            .prop_map(|(depth, failed, comes)| Step::Reorganise { depth, failed, comes }),
         1 => (0..400_000u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -99,9 +101,17 @@ impl History {
                     self.connect(vec![tx]);
                 }
             }
-            Step::Reorganise { depth, comes } => {
+            Step::Reorganise { depth, failed, comes } => {
+                let mut left = Vec::new();
                 for _ in 0..*depth {
                     let Some((block, spent)) = self.blocks.pop() else { break };
+                    left.splice(0..0, block.txdata.iter().cloned());
+                    self.world.disconnect(block, spent);
+                }
+                for choice in failed {
+                    let block = self.block_of(&left, *choice);
+                    self.connect(block);
+                    let (block, spent) = self.blocks.pop().unwrap();
                     self.world.disconnect(block, spent);
                 }
                 if *comes {
@@ -111,6 +121,23 @@ impl History {
             }
             Step::Wait { seconds } => self.world.now += seconds,
         }
+    }
+
+    /// What a block could hold of these transactions and those that wait, one for each bit of `choice` that is set.
+    fn block_of(&self, left: &[Transaction], choice: u64) -> Vec<Transaction> {
+        let waiting = self.world.pool.txids();
+        let waiting = waiting.iter().map(|id| (*self.world.pool.get(id).unwrap().tx).clone());
+        let mut coins: std::collections::HashSet<OutPoint> = self.world.coins.0.keys().copied().collect();
+        let mut chosen = Vec::new();
+        for (place, tx) in left.iter().cloned().chain(waiting).enumerate() {
+            let inputs: Vec<_> = tx.input.iter().map(|input| input.previous_output).collect();
+            if choice >> (place % 64) & 1 == 1 && inputs.iter().all(|input| coins.contains(input)) {
+                inputs.iter().for_each(|input| drop(coins.remove(input)));
+                coins.extend((0..tx.output.len() as u32).map(|vout| output(&tx, vout)));
+                chosen.push(tx);
+            }
+        }
+        chosen
     }
 
     fn connect(&mut self, txs: Vec<Transaction>) {

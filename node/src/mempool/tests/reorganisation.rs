@@ -71,6 +71,42 @@ fn what_is_confirmed_again_does_not_wait_and_its_children_stay() {
     assert_eq!(world.pool.txids(), [child.compute_txid()]);
 }
 
+/// The new branch breaks a rule at its second block, so the chain goes back to the old one.
+#[test]
+fn what_a_branch_that_failed_has_confirmed_waits_again_below_its_children() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let spent = world.coin_of(coin);
+    let parent = world.tx(&[coin], 1, 1_000);
+    let child = world.tx_after(&parent, 1_000);
+    let old = world.connect(vec![]);
+    world.disconnect(old, vec![]);
+    let failed = world.connect(vec![parent.clone()]);
+    world.disconnect(failed, vec![spent]);
+    world.connect(vec![]);
+    world.finish();
+    assert_eq!(world.pool.get(&child).unwrap().ancestors.count, 2);
+    assert!(world.pool.contains(&parent.compute_txid()));
+}
+
+/// Both branches hold the parent, and the third one that wins does not.
+#[test]
+fn what_comes_back_from_two_branches_comes_back_once() {
+    let mut world = World::new();
+    let coin = world.coin(1);
+    let spent = world.coin_of(coin);
+    let parent = world.tx(&[coin], 1, 1_000);
+    let child = world.tx_after(&parent, 1_000);
+    let old = world.connect(vec![parent.clone()]);
+    world.disconnect(old, vec![spent.clone()]);
+    let failed = world.connect(vec![parent.clone()]);
+    world.disconnect(failed, vec![spent]);
+    world.connect(vec![]);
+    world.finish();
+    assert_eq!(world.pool.get(&child).unwrap().ancestors.count, 2);
+    assert!(world.pool.contains(&parent.compute_txid()));
+}
+
 #[test]
 fn what_does_not_come_back_takes_its_children_along() {
     let mut world = World::new();
