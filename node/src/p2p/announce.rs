@@ -73,8 +73,12 @@ impl Net {
         let height = self.tree.get(node).height;
         for peer in self.peers.values_mut().filter(|peer| peer.is_ready()) {
             let claimed = u32::try_from(peer.start_height).unwrap_or(0);
-            if height > claimed.saturating_sub(BEHIND) && peer.announce.len() <= MAX_ANNOUNCED {
+            if height > claimed.saturating_sub(BEHIND) {
                 peer.announce.push(node);
+                // Of more than can be told as headers only the newest counts.
+                if peer.announce.len() > MAX_ANNOUNCED + 1 {
+                    peer.announce.remove(0);
+                }
             }
         }
     }

@@ -222,11 +222,12 @@ impl Net {
             self.high_bandwidth.remove(place);
             return self.high_bandwidth.push(id);
         }
+        let version = self.compact_version().number();
         if self.high_bandwidth.len() >= HIGH_BANDWIDTH {
             let oldest = self.high_bandwidth.remove(0);
-            self.send(oldest, Message::SendCmpct { announce: false, version: 2 });
+            self.send(oldest, Message::SendCmpct { announce: false, version });
         }
-        self.send(id, Message::SendCmpct { announce: true, version: 2 });
+        self.send(id, Message::SendCmpct { announce: true, version });
         self.high_bandwidth.push(id);
     }
 

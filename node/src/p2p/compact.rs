@@ -56,6 +56,14 @@ impl Version {
             _ => None,
         }
     }
+
+    /// The number in `sendcmpct`.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
 }
 
 /// A transaction that is sent along.

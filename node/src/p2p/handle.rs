@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use bitcoin::Txid;
 use tokio::sync::{mpsc, oneshot};
 
 /// The protocol version that is spoken (`PROTOCOL_VERSION`).
@@ -139,6 +140,7 @@ pub(crate) enum Command {
     TryOnce(String),
     Disconnect(Which, oneshot::Sender<bool>),
     PingAll,
+    Announce(Txid),
 }
 
 /// Counters that are read without asking.
@@ -235,6 +237,15 @@ impl NetHandle {
     /// When the node stops.
     pub async fn ping_all(&self) -> Result<(), NetStopped> {
         self.commands.send(Command::PingAll).await.map_err(|_| NetStopped)
+    }
+
+    /// Announces a transaction that was sent at this node to all who may not have it, now and when they connect, until a
+    /// block has it.
+    ///
+    /// # Errors
+    /// When the node stops.
+    pub async fn announce(&self, txid: Txid) -> Result<(), NetStopped> {
+        self.commands.send(Command::Announce(txid)).await.map_err(|_| NetStopped)
     }
 
     /// All bytes since the start.

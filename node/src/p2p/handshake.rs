@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use iop_consensus::params::Params;
 use tracing::{debug, info};
 
 use super::compact;
@@ -128,22 +129,26 @@ impl Net {
             self.send(id, Message::SendHeaders);
         }
         if version >= COMPACT_VERSION {
-            self.send(id, Message::SendCmpct { announce: false, version: 2 });
+            if self.can_have_witnesses() {
+                self.send(id, Message::SendCmpct { announce: false, version: 2 });
+            }
             self.send(id, Message::SendCmpct { announce: false, version: 1 });
         }
         self.send_ping(id, now);
         self.start_sync(id, now);
+        self.tell_own(id);
     }
 
     pub(super) fn on_sendcmpct(&mut self, id: PeerId, announce: bool, version: u64) {
         let Some(kind) = compact::Version::from_number(version) else { return };
+        let ours = self.compact_version();
         self.with(id, |peer| {
             // The first version that a peer names is the one that it is sent.
             let chosen = *peer.compact_version.get_or_insert(kind);
             if chosen == kind {
                 peer.prefers_compact = announce;
             }
-            peer.gives_compact |= kind == compact::Version::Two;
+            peer.gives_compact |= kind == ours;
         });
     }
 
@@ -196,11 +201,25 @@ impl Net {
 
     /// Whether a peer may be asked for blocks of this chain: where segwit can be active, it must give witnesses.
     pub(super) fn has_our_blocks(&self, id: PeerId) -> bool {
-        let can_be_active = self.params.deployments.segwit.timeout > 0;
+        let witnesses = self.can_have_witnesses();
         self.peers
             .get(&id)
-            .is_some_and(|peer| !peer.is_client() && (!can_be_active || peer.services & NODE_WITNESS != 0))
+            .is_some_and(|peer| !peer.is_client() && (!witnesses || peer.services & NODE_WITNESS != 0))
     }
+
+    /// Whether segwit can be active. On the public networks it never is.
+    pub(super) fn can_have_witnesses(&self) -> bool {
+        can_have_witnesses(&self.params)
+    }
+
+    /// The kind of compact blocks that we ask for. Where segwit cannot be active IoP Core speaks version 1 only.
+    pub(super) fn compact_version(&self) -> compact::Version {
+        if self.can_have_witnesses() { compact::Version::Two } else { compact::Version::One }
+    }
+}
+
+pub(super) fn can_have_witnesses(params: &Params) -> bool {
+    params.deployments.segwit.timeout > 0
 }
 
 /// Characters that harm neither a terminal nor a log (`SanitizeString`).

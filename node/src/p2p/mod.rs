@@ -30,6 +30,7 @@ mod score;
 mod serve;
 mod slots;
 mod sync;
+mod tell;
 mod tree;
 mod weak;
 mod wire;

@@ -19,12 +19,14 @@ use super::addresses::local::LocalAddresses;
 use super::addresses::table::AddressTable;
 use super::blocks::{InFlight, RecentBlock, Source};
 use super::clock::PeerClocks;
+use super::handshake::can_have_witnesses;
 use super::message::{Message, NODE_NETWORK, NODE_WITNESS, Reject};
 use super::peer::{Micros, Origin, Peer, PeerId, SECOND};
 use super::random::Random;
 use super::relay::Relay;
 use super::score::BANNED_FOR;
 use super::serve::Purpose;
+use super::tell::Own;
 use super::tree::{HeaderTree, NodeId};
 use super::weak::WeakHeaders;
 use crate::chain::options::DEFAULT_MAX_TIP_AGE;
@@ -158,6 +160,7 @@ pub(crate) struct Net {
     /// Who sends new blocks as compact blocks at once, oldest first.
     pub(super) high_bandwidth: Vec<PeerId>,
     pub(super) relay: Relay,
+    pub(super) own_txs: Own,
     /// Who brought headers of branches behind ours.
     pub(super) weak_headers: WeakHeaders,
     pub(super) initial_download: bool,
@@ -172,6 +175,7 @@ impl Net {
     pub(crate) fn new(params: Arc<Params>, tree: HeaderTree, addresses: AddressTable) -> Self {
         Self {
             minimum_work: Work::from_be_bytes(params.minimum_chain_work),
+            services: NODE_NETWORK | if can_have_witnesses(&params) { NODE_WITNESS } else { 0 },
             max_tip_age: DEFAULT_MAX_TIP_AGE,
             params,
             tree,
@@ -179,7 +183,6 @@ impl Net {
             random: Random::new(),
             clocks: PeerClocks::default(),
             wall_ahead: 0,
-            services: NODE_NETWORK | NODE_WITNESS,
             actions: Vec::new(),
             addresses,
             own: LocalAddresses::default(),
@@ -189,6 +192,7 @@ impl Net {
             recent: None,
             high_bandwidth: Vec::new(),
             relay: Relay::default(),
+            own_txs: Own::default(),
             weak_headers: WeakHeaders::default(),
             initial_download: true,
             last_tip_change: 0,

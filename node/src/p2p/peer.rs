@@ -175,7 +175,7 @@ pub(crate) struct Peer {
     pub(crate) prefers_compact: bool,
     /// The kind of compact blocks it reads.
     pub(crate) compact_version: Option<compact::Version>,
-    /// It sends compact blocks with witnesses.
+    /// It sends compact blocks of the kind that we ask for.
     pub(crate) gives_compact: bool,
     /// A compact block whose header is with the chain.
     pub(crate) pending_compact: Option<Arc<CompactBlock>>,

@@ -1,9 +1,9 @@
-//! Transactions between peers: who has which, whom to ask, and what to tell whom.
+//! Transactions from peers: who has which, and whom to ask.
 //!
-//! Lives here: announcements in and out, requests, orphans, the copies of waiting transactions that are given on. Does
-//! not live here: whether a transaction is taken (the chain's mempool). Sources: `ProcessMessage` (inv, tx, mempool,
-//! feefilter), `SendMessages`, `AlreadyHave`, `AskFor`. Announcements go out at random moments, so that nobody sees
-//! where a transaction began. A transaction is asked of one peer at a time, and of another after a minute.
+//! Lives here: their announcements, requests, orphans, and the copies of waiting transactions that are given on. Does not
+//! live here: whether a transaction is taken (the chain's mempool), and telling others of it (`tell.rs`). Sources:
+//! `ProcessMessage` (inv, tx), `AlreadyHave`, `AskFor`. A transaction is asked of one peer at a time, and of another after a
+//! minute.
 //!
 //! Bounds: 5,000 announced transactions for each peer and 75,000 in all (150 bytes each), 120,000 refused ids (10 MB).
 
@@ -14,18 +14,11 @@ use bitcoin::{Block, Transaction, Txid, Wtxid};
 use tracing::debug;
 
 use super::compact::ExtraTransactions;
-use super::handshake::FEEFILTER_VERSION;
-use super::message::{BLOCK, Inv, Locator, MAX_INV, MAX_REASON, Message, Reject, TX, WITNESS};
-use super::net::{Net, PoolTx, Question, TxOutcome};
+use super::message::{BLOCK, Inv, Locator, MAX_REASON, Message, Reject, TX, WITNESS};
+use super::net::{Net, Question, TxOutcome};
 use super::orphans::Orphans;
 use super::peer::{Known, Micros, PeerId, SECOND, txid_key};
 
-/// Mean seconds between announcements to an inbound peer; half of it to others (`INVENTORY_BROADCAST_INTERVAL`).
-const ANNOUNCE_EVERY: f64 = 5.0;
-/// Transactions in one announcement (`INVENTORY_BROADCAST_MAX`).
-const ANNOUNCE_MAX: usize = 35;
-/// Announcements that may wait for one peer; more of them it learns from others.
-const MAX_QUEUED: usize = 50_000;
 /// A transaction is asked of another peer after this.
 const RETRY: Micros = 60 * SECOND;
 /// A transaction can still be had this long after it was announced (`vRelayExpiration`).
@@ -42,10 +35,8 @@ const FAIR_SHARE: usize = 200;
 const MAX_JUDGING: usize = 2;
 /// Refused transactions that are remembered, by halves (`recentRejects`).
 const REJECTED: usize = 60_000;
-/// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
-const FEE_FILTER_EVERY: f64 = 600.0;
 /// The least fee rate that is relayed, base units per 1,000 virtual bytes.
-const MIN_FEE: u64 = crate::mempool::policy::MIN_RELAY_FEE.0;
+pub(super) const MIN_FEE: u64 = crate::mempool::policy::MIN_RELAY_FEE.0;
 
 /// A transaction that somebody has.
 #[derive(Debug)]
@@ -57,20 +48,20 @@ struct Request {
 
 /// A waiting transaction that can be given on.
 #[derive(Debug)]
-struct Waiting {
-    tx: Arc<Transaction>,
-    wtxid: Wtxid,
-    fee_rate: u64,
-    arrival: u64,
+pub(super) struct Waiting {
+    pub(super) tx: Arc<Transaction>,
+    pub(super) wtxid: Wtxid,
+    pub(super) fee_rate: u64,
+    pub(super) arrival: u64,
     /// Told to somebody, so that everybody may have it.
-    announced: bool,
+    pub(super) announced: bool,
 }
 
 /// All that is known of transactions.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    waiting: HashMap<Txid, Waiting>,
-    arrivals: u64,
+    pub(super) waiting: HashMap<Txid, Waiting>,
+    pub(super) arrivals: u64,
     /// Announced transactions that are no longer in the mempool, until when.
     kept: HashMap<Txid, Arc<Transaction>>,
     expiry: VecDeque<(Micros, Txid)>,
@@ -84,7 +75,7 @@ pub(crate) struct Relay {
     fetch: Vec<Txid>,
     /// These and those under way, while they wait: what comes of others comes too late.
     pub(crate) fetched: HashSet<Txid>,
-    min_fee: u64,
+    pub(super) min_fee: u64,
 }
 
 impl Default for Relay {
@@ -157,12 +148,12 @@ impl Relay {
             || self.orphans.contains(txid)
     }
 
-    fn transaction(&self, txid: &Txid, all: bool) -> Option<&Arc<Transaction>> {
+    pub(super) fn transaction(&self, txid: &Txid, all: bool) -> Option<&Arc<Transaction>> {
         let waiting = self.waiting.get(txid).filter(|waiting| waiting.announced || all);
         waiting.map(|waiting| &waiting.tx).or_else(|| self.kept.get(txid))
     }
 
-    fn note_announced(&mut self, txid: &Txid, now: Micros) {
+    pub(super) fn note_announced(&mut self, txid: &Txid, now: Micros) {
         let Some(waiting) = self.waiting.get_mut(txid) else { return };
         if !std::mem::replace(&mut waiting.announced, true) {
             self.kept.insert(*txid, waiting.tx.clone());
@@ -405,93 +396,6 @@ impl Net {
             // Also while it is with the chain: what it waited for may have come since.
             self.relay.judging.insert(tx.compute_wtxid());
             self.have_judged(PeerId(from), txid, tx);
-        }
-    }
-
-    /// Transactions that are new in the mempool: given on.
-    pub(super) fn pool_grew(&mut self, transactions: Vec<PoolTx>, min_fee: u64) {
-        self.relay.min_fee = min_fee.max(MIN_FEE);
-        for PoolTx { txid, tx, fee_rate } in transactions {
-            self.relay.arrivals += 1;
-            let (wtxid, arrival) = (tx.compute_wtxid(), self.relay.arrivals);
-            let waiting = Waiting { tx, wtxid, fee_rate, arrival, announced: false };
-            if self.relay.waiting.insert(txid, waiting).is_some() {
-                continue;
-            }
-            for peer in self.peers.values_mut().filter(|peer| peer.is_ready() && peer.wants_txs) {
-                let wanted = fee_rate >= peer.fee_filter && !peer.known.contains(txid_key(&txid));
-                if wanted && peer.relay.len() < MAX_QUEUED {
-                    peer.relay.insert(txid);
-                }
-            }
-        }
-    }
-
-    /// Announces transactions to a peer when its moment has come.
-    pub(super) fn trickle(&mut self, id: PeerId, now: Micros) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if now < peer.next_inv || (peer.relay.is_empty() && !peer.wants_mempool) {
-            return;
-        }
-        let mean = if peer.inbound() { ANNOUNCE_EVERY } else { ANNOUNCE_EVERY / 2.0 };
-        peer.next_inv = self.random.poisson(now, mean);
-        let all = std::mem::take(&mut peer.wants_mempool);
-        peer.saw_mempool |= all;
-        let relay = &mut self.relay;
-        let candidates: Vec<Txid> =
-            if all { relay.waiting.keys().copied().collect() } else { peer.relay.iter().copied().collect() };
-        // In order of arrival: parents before children.
-        let mut list: Vec<(u64, Txid)> = Vec::new();
-        for txid in candidates {
-            let waiting = relay.waiting.get(&txid);
-            match waiting.filter(|waiting| waiting.fee_rate >= peer.fee_filter) {
-                Some(_) if !all && peer.known.contains(txid_key(&txid)) => drop(peer.relay.remove(&txid)),
-                Some(waiting) => list.push((waiting.arrival, txid)),
-                None => drop(peer.relay.remove(&txid)),
-            }
-        }
-        list.sort_unstable();
-        list.truncate(if all { MAX_INV } else { ANNOUNCE_MAX });
-        let mut invs = Vec::with_capacity(list.len());
-        for (_, txid) in list {
-            peer.relay.remove(&txid);
-            peer.known.insert(txid_key(&txid));
-            relay.note_announced(&txid, now);
-            invs.push(Inv::tx(TX, &txid));
-        }
-        if !invs.is_empty() {
-            self.send(id, Message::Inv(invs));
-        }
-    }
-
-    /// Gives a transaction to a peer, if it was announced or the peer asked for the whole mempool; its bytes if so.
-    pub(super) fn serve_tx(&mut self, id: PeerId, inv: &Inv) -> Option<usize> {
-        let all = self.peers.get(&id).is_some_and(|peer| peer.saw_mempool);
-        let txid = inv.txid();
-        let tx = self.relay.transaction(&txid, all).cloned()?;
-        let bytes = tx.total_size();
-        let message = if inv.kind & WITNESS != 0 { Message::Tx(txid, tx) } else { Message::StrippedTx(tx) };
-        self.send(id, message);
-        Some(bytes)
-    }
-
-    pub(super) fn on_fee_filter(&mut self, id: PeerId, rate: i64) {
-        if let Some(rate) = u64::try_from(rate).ok().filter(|rate| *rate <= iop_consensus::MAX_MONEY) {
-            self.with(id, |peer| peer.fee_filter = rate);
-        }
-    }
-
-    /// Tells a peer now and then which fees are too low for us.
-    pub(super) fn send_fee_filter(&mut self, id: PeerId, now: Micros) {
-        let min_fee = self.relay.min_fee;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.version < FEEFILTER_VERSION || now < peer.next_fee_filter {
-            return;
-        }
-        peer.next_fee_filter = self.random.poisson(now, FEE_FILTER_EVERY);
-        if peer.sent_fee_filter != min_fee {
-            peer.sent_fee_filter = min_fee;
-            self.send(id, Message::FeeFilter(min_fee.cast_signed()));
         }
     }
 }

@@ -132,7 +132,7 @@ impl History {
         for (place, tx) in left.iter().cloned().chain(waiting).enumerate() {
             let inputs: Vec<_> = tx.input.iter().map(|input| input.previous_output).collect();
             if choice >> (place % 64) & 1 == 1 && inputs.iter().all(|input| coins.contains(input)) {
-                inputs.iter().for_each(|input| drop(coins.remove(input)));
+                coins.retain(|coin| !inputs.contains(coin));
                 coins.extend((0..tx.output.len() as u32).map(|vout| output(&tx, vout)));
                 chosen.push(tx);
             }

@@ -38,6 +38,7 @@ impl Manager {
                 let _ = reply.send(found.is_some());
             }
             Command::PingAll => self.net.ping_all(now()),
+            Command::Announce(txid) => self.net.sent_here(txid),
         }
         self.act(&None);
     }

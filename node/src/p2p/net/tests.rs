@@ -9,6 +9,7 @@ use super::super::message::{BLOCK, Inv, MAX_HEADERS, TX, Version, WITNESS};
 use super::super::tree::Status;
 use super::*;
 
+mod announce;
 mod blame;
 mod download;
 mod relay;

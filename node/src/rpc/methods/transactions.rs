@@ -30,10 +30,14 @@ pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result
     let tx = raw_transaction(args)?;
     let txid = tx.compute_txid();
     match context.chain.offer_transaction(tx, max_fee).await? {
-        // Sent once more is as good as sent.
-        Ok(_) | Err(Reject::AlreadyHere) => Ok(json!(txid)),
-        Err(reject) => Err(refused(&reject)),
+        // Sending it once more tells those of it who connected since.
+        Ok(_) | Err(Reject::AlreadyHere) => {}
+        Err(reject) => return Err(refused(&reject)),
     }
+    if let Some(net) = &context.net {
+        let _ = net.announce(txid).await; // a network that has ended tells nobody
+    }
+    Ok(json!(txid))
 }
 
 /// The first argument as a transaction.

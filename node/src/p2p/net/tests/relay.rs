@@ -150,3 +150,46 @@ fn what_is_gone_before_it_was_asked_for_is_not_asked_for() {
     stage.net.flush(stage.now);
     assert!(stage.actions().is_empty());
 }
+
+/// A transaction that was sent at a node without peers.
+#[test]
+fn what_was_sent_here_is_told_to_who_connects_while_it_waits() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let tx = some_transaction();
+    let txid = tx.compute_txid();
+    stage.net.sent_here(txid);
+    stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
+    let grown = FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0);
+    stage.net.chain_says(grown, stage.now);
+    stage.actions();
+    let told = |stage: &mut Stage, id: PeerId| {
+        stage.pass(60 * SECOND);
+        stage.sent(id).iter().any(|message| matches!(message, Message::Inv(list) if list[0].txid() == txid))
+    };
+    for number in 1..=2 {
+        let id = stage.peer(number, Origin::Inbound);
+        assert!(told(&mut stage, id));
+        stage.net.sent_here(txid);
+        assert!(!told(&mut stage, id), "it knows already");
+    }
+    stage.net.chain_says(FromChain::TxRemoved(txid), stage.now);
+    let late = stage.peer(3, Origin::Inbound);
+    assert!(!told(&mut stage, late), "it waits no longer");
+}
+
+#[test]
+fn sending_once_more_tells_those_who_came_since() {
+    let mut stage = Stage::new();
+    stage.net.initial_download = false;
+    let tx = some_transaction();
+    let txid = tx.compute_txid();
+    stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
+    stage.net.chain_says(FromChain::Pool(vec![PoolTx { txid, tx, fee_rate: 2_000 }], 0), stage.now);
+    let id = stage.peer(1, Origin::Inbound);
+    stage.pass(60 * SECOND);
+    assert!(!names(&stage.sent(id)).contains(&"inv".to_owned()), "it was somebody else's");
+    stage.net.sent_here(txid);
+    stage.pass(60 * SECOND);
+    assert!(names(&stage.sent(id)).contains(&"inv".to_owned()));
+}

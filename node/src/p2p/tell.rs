@@ -1,0 +1,156 @@
+//! Transactions to peers: which wait for whom, and when each is told.
+//!
+//! Lives here: announcements, the transactions that were sent at this node, what is given on, and fee filters. Does not live
+//! here: what peers announce (`relay.rs`). Data goes: mempool or RPC -> a peer's queue -> [`Net::trickle`] at random
+//! moments, so that nobody sees where a transaction began -> getdata -> [`Net::serve_tx`]. Sources: `ProcessMessage`
+//! (mempool, feefilter), `SendMessages`, `RelayTransaction`.
+
+use std::collections::VecDeque;
+
+use bitcoin::Txid;
+
+use super::handshake::FEEFILTER_VERSION;
+use super::message::{Inv, MAX_INV, Message, TX, WITNESS};
+use super::net::{Net, PoolTx};
+use super::peer::{Micros, PeerId, txid_key};
+use super::relay::{MIN_FEE, Waiting};
+
+/// Mean seconds between announcements to an inbound peer; half of it to others (`INVENTORY_BROADCAST_INTERVAL`).
+const ANNOUNCE_EVERY: f64 = 5.0;
+/// Transactions in one announcement (`INVENTORY_BROADCAST_MAX`).
+const ANNOUNCE_MAX: usize = 35;
+/// Announcements that may wait for one peer; more of them it learns from others.
+const MAX_QUEUED: usize = 50_000;
+/// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
+const FEE_FILTER_EVERY: f64 = 600.0;
+/// Transactions sent at this node that are remembered, the latest ones.
+const MAX_OWN: usize = 1_000;
+
+/// Transactions that were sent at this node. Whoever connects while they wait is told of them: what was sent while nobody
+/// was connected would else be told to nobody.
+#[derive(Debug, Default)]
+pub(crate) struct Own(VecDeque<Txid>);
+
+impl Own {
+    fn insert(&mut self, txid: Txid) {
+        if !self.0.contains(&txid) {
+            self.0.push_back(txid);
+            if self.0.len() > MAX_OWN {
+                self.0.pop_front();
+            }
+        }
+    }
+}
+
+impl Net {
+    /// Transactions that are new in the mempool: given on.
+    pub(super) fn pool_grew(&mut self, transactions: Vec<PoolTx>, min_fee: u64) {
+        self.relay.min_fee = min_fee.max(MIN_FEE);
+        for PoolTx { txid, tx, fee_rate } in transactions {
+            self.relay.arrivals += 1;
+            let (wtxid, arrival) = (tx.compute_wtxid(), self.relay.arrivals);
+            let waiting = Waiting { tx, wtxid, fee_rate, arrival, announced: false };
+            if self.relay.waiting.insert(txid, waiting).is_some() {
+                continue;
+            }
+            let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.queue_transaction(peer, &txid));
+        }
+    }
+
+    /// Notes a waiting transaction for a peer that may not have it; [`Net::trickle`] tells it.
+    fn queue_transaction(&mut self, id: PeerId, txid: &Txid) {
+        let Some(waiting) = self.relay.waiting.get(txid) else { return };
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_ready() && peer.wants_txs) else {
+            return;
+        };
+        let wanted = waiting.fee_rate >= peer.fee_filter && !peer.known.contains(txid_key(txid));
+        if wanted && peer.relay.len() < MAX_QUEUED {
+            peer.relay.insert(*txid);
+        }
+    }
+
+    /// A transaction was sent at this node, perhaps once more: peers that may not have it are told.
+    pub(crate) fn sent_here(&mut self, txid: Txid) {
+        self.own_txs.insert(txid);
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.queue_transaction(peer, &txid);
+        }
+    }
+
+    /// A new peer is told of those that still wait.
+    pub(super) fn tell_own(&mut self, id: PeerId) {
+        let own = std::mem::take(&mut self.own_txs);
+        own.0.iter().for_each(|txid| self.queue_transaction(id, txid));
+        self.own_txs = own;
+    }
+
+    /// Announces transactions to a peer when its moment has come.
+    pub(super) fn trickle(&mut self, id: PeerId, now: Micros) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if now < peer.next_inv || (peer.relay.is_empty() && !peer.wants_mempool) {
+            return;
+        }
+        let mean = if peer.inbound() { ANNOUNCE_EVERY } else { ANNOUNCE_EVERY / 2.0 };
+        peer.next_inv = self.random.poisson(now, mean);
+        let all = std::mem::take(&mut peer.wants_mempool);
+        peer.saw_mempool |= all;
+        let relay = &mut self.relay;
+        let candidates: Vec<Txid> =
+            if all { relay.waiting.keys().copied().collect() } else { peer.relay.iter().copied().collect() };
+        // In order of arrival: parents before children.
+        let mut list: Vec<(u64, Txid)> = Vec::new();
+        for txid in candidates {
+            let waiting = relay.waiting.get(&txid);
+            match waiting.filter(|waiting| waiting.fee_rate >= peer.fee_filter) {
+                Some(_) if !all && peer.known.contains(txid_key(&txid)) => drop(peer.relay.remove(&txid)),
+                Some(waiting) => list.push((waiting.arrival, txid)),
+                None => drop(peer.relay.remove(&txid)),
+            }
+        }
+        list.sort_unstable();
+        list.truncate(if all { MAX_INV } else { ANNOUNCE_MAX });
+        let mut invs = Vec::with_capacity(list.len());
+        for (_, txid) in list {
+            peer.relay.remove(&txid);
+            peer.known.insert(txid_key(&txid));
+            relay.note_announced(&txid, now);
+            invs.push(Inv::tx(TX, &txid));
+        }
+        if !invs.is_empty() {
+            self.send(id, Message::Inv(invs));
+        }
+    }
+
+    /// Gives a transaction to a peer, if it was announced or the peer asked for the whole mempool; its bytes if so.
+    pub(super) fn serve_tx(&mut self, id: PeerId, inv: &Inv) -> Option<usize> {
+        let all = self.peers.get(&id).is_some_and(|peer| peer.saw_mempool);
+        let txid = inv.txid();
+        let tx = self.relay.transaction(&txid, all).cloned()?;
+        let bytes = tx.total_size();
+        let message = if inv.kind & WITNESS != 0 { Message::Tx(txid, tx) } else { Message::StrippedTx(tx) };
+        self.send(id, message);
+        Some(bytes)
+    }
+
+    pub(super) fn on_fee_filter(&mut self, id: PeerId, rate: i64) {
+        if let Some(rate) = u64::try_from(rate).ok().filter(|rate| *rate <= iop_consensus::MAX_MONEY) {
+            self.with(id, |peer| peer.fee_filter = rate);
+        }
+    }
+
+    /// Tells a peer now and then which fees are too low for us.
+    pub(super) fn send_fee_filter(&mut self, id: PeerId, now: Micros) {
+        let min_fee = self.relay.min_fee;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.version < FEEFILTER_VERSION || now < peer.next_fee_filter {
+            return;
+        }
+        peer.next_fee_filter = self.random.poisson(now, FEE_FILTER_EVERY);
+        if peer.sent_fee_filter != min_fee {
+            peer.sent_fee_filter = min_fee;
+            self.send(id, Message::FeeFilter(min_fee.cast_signed()));
+        }
+    }
+}
