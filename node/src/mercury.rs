@@ -226,6 +226,13 @@ fn begin(
 /// The home's secret; made at the first start.
 fn home_key(path: &Path) -> Result<Key, Failure> {
     if path.symlink_metadata().is_err() {
+        if path.with_file_name(STORE).exists() {
+            warn!(
+                "{} is gone: this becomes another home, and the people that it hosts must register anew; end the node and \
+                 put the file back to keep them",
+                path.display()
+            );
+        }
         let key = Key::generate()
             .map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
         write_secret(path, &key.secret()).map_err(|error| Failure::Failed(error.to_string()))?;

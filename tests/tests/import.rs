@@ -207,6 +207,17 @@ fn an_import_stops_on_sigint_and_goes_on_from_there_and_a_datadir_in_use_is_refu
 }
 
 #[test]
+fn the_genesis_block_is_known_where_the_limit_is_harder_than_it_meets() {
+    let dir = tempfile::tempdir().unwrap();
+    let hard = format!("base = \"regtest\"\nname = \"hard\"\npow_limit = \"00000fff{}\"\n", "f".repeat(56));
+    let world = World { network: Network::file(dir.path(), &hard), dir, ..World::new(0) };
+    let params = Params::from_network_file(&hard).unwrap();
+    let file = world.write("genesis.dat", &frame(&params.genesis.block(), params.magic));
+    let said = world.json("import", "a", &[text(&file)]);
+    assert_eq!((&said["known"], &said["refused"]), (&json!(1), &json!(0)), "{said}");
+}
+
+#[test]
 fn an_exported_chain_is_the_same_chain_and_a_range_is_just_that_range() {
     let world = World::new(20);
     let file = world.write("all.dat", &bytes(&world.blocks));

@@ -85,6 +85,8 @@ struct Named {
     next: Micros,
     backoff: Micros,
     dialling: bool,
+    /// A failure is in the log, and it was not connected since.
+    warned: bool,
 }
 
 /// A connection that was tried.
@@ -224,7 +226,7 @@ fn open_table(
 
 impl Named {
     fn new(name: String, added: bool) -> Self {
-        Self { name, added, next: 0, backoff: SECOND, dialling: false }
+        Self { name, added, next: 0, backoff: SECOND, dialling: false, warned: false }
     }
 }
 

@@ -16,6 +16,7 @@ impl Manager {
             let connected = self.net.peers().any(|(_, peer)| peer.is_named(&named.name));
             if connected {
                 named.backoff = SECOND;
+                named.warned = false;
             }
             if connected || named.dialling || time < named.next {
                 continue;
@@ -95,15 +96,21 @@ impl Manager {
         if let Some(address) = address {
             self.dialling.remove(&address);
         }
-        if let Some(named) = self.named.iter_mut().find(|named| Some(&named.name) == name.as_ref()) {
+        let named = self.named.iter_mut().find(|named| Some(&named.name) == name.as_ref());
+        let first_failure = named.is_some_and(|named| {
             named.dialling = false;
-        }
+            outcome.is_err() && !std::mem::replace(&mut named.warned, true)
+        });
         let opened = outcome.and_then(|stream| Ok((canonical(stream.peer_addr()?), stream)));
         match opened {
             Ok((address, stream)) => self.open(stream, address, origin, name),
             Err(error) => {
                 let to = name.or_else(|| address.map(|address| address.to_string())).unwrap_or_default();
-                debug!("no connection to {to}: {error}");
+                if first_failure {
+                    warn!("no connection to {to}: {error}; it is tried again and again");
+                } else {
+                    debug!("no connection to {to}: {error}");
+                }
             }
         }
     }

@@ -97,8 +97,8 @@ fn only_pushes(script: &[u8]) -> bool {
     true
 }
 
-/// `m <keys> n OP_CHECKMULTISIG` with 1 <= m <= n, and n the count of the keys; those that are no keys have no
-/// address.
+/// `m <keys> n OP_CHECKMULTISIG`. Without 1 <= m <= n, and n the count of the keys, it names nobody; those that are no keys
+/// have no address (`Solver` sets the type before it looks at the numbers).
 fn multisig(script: &[u8]) -> Option<Form> {
     let mut ops = ScriptReader::new(script);
     let small = |opcode: u8| match opcode {
@@ -117,8 +117,11 @@ fn multisig(script: &[u8]) -> Option<Form> {
         }
     };
     let ends = ops.next_op().is_ok_and(|op| op.opcode == OP_CHECKMULTISIG) && ops.at_end();
-    if !ends || required < 1 || required > count || keys.len() != usize::from(count) {
+    if !ends {
         return None;
+    }
+    if required < 1 || required > count || keys.len() != usize::from(count) {
+        return Some(Form { name: "multisig", required: 0, addresses: Vec::new() });
     }
     let addresses = keys.into_iter().filter(|key| has_valid_encoding(key)).map(Address::of_pubkey).collect();
     Some(Form { name: "multisig", required, addresses })
@@ -241,8 +244,12 @@ mod tests {
         let both = described(&format!("5121{key}21{key}52ae"));
         assert_eq!((&both["type"], &both["reqSigs"]), (&json!("multisig"), &json!(1)));
         assert_eq!(both["addresses"].as_array().map(Vec::len), Some(2));
-        for not_one in [format!("5321{key}21{key}52ae"), format!("5121{key}52ae"), format!("0021{key}51ae")] {
-            assert_eq!(kind(&not_one), "nonstandard");
+        for for_nobody in
+            [format!("5321{key}21{key}52ae"), format!("5121{key}52ae"), format!("0021{key}51ae")]
+        {
+            let described = described(&for_nobody);
+            assert_eq!((&described["type"], described.get("addresses")), (&json!("multisig"), None));
+            assert_eq!(described.get("reqSigs"), None);
         }
     }
 }

@@ -231,6 +231,13 @@ fn home_key(folder: &Path) -> Result<Key, Failure> {
     private_folder(folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
     let path = folder.join("home.key");
     if !path.exists() {
+        if folder.join("store").exists() {
+            tracing::warn!(
+                "{} is gone: this becomes another home, and the people that it hosts must register anew; end it and put \
+                 the file back to keep them",
+                path.display()
+            );
+        }
         let key = Key::generate().map_err(|error| Failure::Failed(error.to_string()))?;
         write_secret(&path, &key.secret())?;
     }
