@@ -1,8 +1,9 @@
-//! Who may not come in for a while: addresses that misbehave, and those that come too often.
+//! Temporary bans for addresses that misbehave or connect too often.
 //!
-//! An offence adds points to its address, which decay. Above a threshold new connections from there are refused for
-//! a time that doubles with each ban. Existing ones are not cut: a farm's machines share an address with the one
-//! that went mad. The table is bounded, and 127.0.0.1 and ::1 are never banned: proxies and tunnels come from there.
+//! An offence adds points to its address; points decay over time. At a threshold, new connections from the address are
+//! refused for a time that doubles with each ban. Existing connections are not closed: the machines of a farm share one
+//! address, and one faulty machine must not cut off the others. The table is bounded. 127.0.0.1 and ::1 are never
+//! banned, because proxies and tunnels connect from there.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,29 +20,29 @@ const HALF_LIFE: Duration = Duration::from_secs(10 * 60);
 const FIRST_BAN: Duration = Duration::from_secs(60);
 /// The longest ban.
 const LONGEST_BAN: Duration = Duration::from_secs(60 * 60);
-/// Time after a ban's end in which the next one takes longer.
+/// How long after a ban has ended the next one is still longer.
 const REMEMBERED: Duration = Duration::from_secs(6 * 60 * 60);
-/// Addresses that are remembered, some 100 bytes each.
+/// Most addresses in the table, some 100 bytes each.
 const MAX_ADDRESSES: usize = 16_384;
-/// Seconds' worth of new connections that may come at once: a farm whose power is back.
+/// New connections that may come at once, in seconds' worth of the rate: a farm reconnects after a power cut.
 pub const BURST_SECONDS: f64 = 8.0;
 
-/// What an address did.
+/// What an address did wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offence {
-    /// It does not speak Stratum: too many malformed lines, a line that does not end, TLS that is none.
+    /// It does not speak Stratum: too many malformed lines, an endless line, or something other than TLS on a TLS port.
     Nonsense,
-    /// A web browser or a health check: it may be an honest mistake.
+    /// It sent an HTTP request: a web browser or a health check, possibly an honest mistake.
     Http,
-    /// It did not subscribe with a user in time.
+    /// It did not subscribe and authorize a user in time.
     Silent,
-    /// It did not read what it was sent.
+    /// It did not read what was sent to it.
     Unread,
-    /// More requests than are taken, for a second.
+    /// It sent more requests in a second than are accepted.
     Flood,
-    /// A long run of shares that are none.
+    /// It sent a long run of invalid shares.
     BadShares,
-    /// Many shares of a job for which it has a far harder one.
+    /// It sent many shares of an easy job although it had been given a far harder one.
     EasyShares,
 }
 
@@ -65,27 +66,27 @@ impl Offence {
     }
 }
 
-/// Shares of a connection, each of a job that was too easy for it, after which that is an offence, each time, but not the
-/// first. Whoever is a thousand times as fast as the start expects has some hundred on their way when the harder job comes;
-/// but each new connection begins at the start.
+/// Every so many shares of too easy jobs on one connection count as one offence, except the first time. A miner a
+/// thousand times as fast as the starting difficulty expects has some hundred shares in flight when the harder job
+/// arrives; but each new connection begins at the starting difficulty.
 pub const EASY_SHARES: u32 = 1024;
-/// Shares in a row that are none, after which that counts as an offence, each time.
+/// Every so many invalid shares in a row count as one offence.
 pub const BAD_RUN: u32 = 200;
-/// Shares in a row that are none, after which the connection is closed: each costs us as much as a good one.
+/// Invalid shares in a row after which the connection is closed: each costs us as much as a valid one.
 pub const HOPELESS_RUN: u32 = 1000;
 
-/// Shares of one connection in a row that are none. Stale ones do not count.
+/// One connection's run of invalid shares. Stale shares do not count.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BadRun(u32);
 
 impl BadRun {
-    /// Another one; at times that is an offence.
+    /// Counts an invalid share. Every [`BAD_RUN`]th in a row is an offence.
     pub fn bad(&mut self) -> Option<Offence> {
         self.0 = self.0.saturating_add(1);
         self.0.is_multiple_of(BAD_RUN).then_some(Offence::BadShares)
     }
 
-    /// A good one ends the run.
+    /// A valid share ends the run.
     pub fn good(&mut self) {
         self.0 = 0;
     }
@@ -97,21 +98,21 @@ impl BadRun {
     }
 }
 
-/// Why nobody from there is let in.
+/// Why a new connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It has misbehaved.
+    /// The address has misbehaved.
     #[error("{0} is banned")]
     Banned(IpAddr),
-    /// Too many connections at a time.
+    /// Too many new connections in a short time.
     #[error("too many new connections a second from {0}")]
     TooMany(IpAddr),
 }
 
-/// All addresses with points or connections of late.
+/// All addresses with points or recent connections.
 #[derive(Debug)]
 pub struct Bans {
-    /// New connections a second and address.
+    /// New connections per second and address.
     rate: f64,
     known: Mutex<HashMap<IpAddr, Record>>,
 }
@@ -119,25 +120,25 @@ pub struct Bans {
 #[derive(Debug)]
 struct Record {
     points: f64,
-    /// New connections of late, decaying with the rate.
+    /// Recent new connections; they decay at the rate.
     come: f64,
-    /// When `points` and `come` were right.
+    /// When `points` and `come` were last brought up to date.
     at: Instant,
     bans: u32,
     until: Option<Instant>,
 }
 
 impl Bans {
-    /// Nobody banned; `rate` new connections a second from one address are let in, eight seconds' worth at once.
+    /// An empty table. Each address may open `rate` new connections a second, and eight seconds' worth at once.
     #[must_use]
     pub fn new(rate: f64) -> Self {
         Self { rate, known: Mutex::default() }
     }
 
-    /// Lets a new connection in, and counts it.
+    /// Admits a new connection and counts it.
     ///
     /// # Errors
-    /// Its address is banned, or comes too often.
+    /// The address is banned or connects too often.
     pub fn admit(&self, ip: IpAddr, now: Instant) -> Result<(), Refused> {
         if is_this_machine(ip) {
             return Ok(());
@@ -148,7 +149,7 @@ impl Bans {
         if record.until.is_some_and(|until| now < until) {
             return Err(Refused::Banned(ip));
         }
-        // Tests and benches come from everywhere in 127/8; they are no crowd to be kept out.
+        // Tests and benches connect from all over 127/8; the rate does not apply to them.
         if record.come + 1.0 > self.rate * BURST_SECONDS && !ip.is_loopback() {
             return Err(Refused::TooMany(ip));
         }
@@ -156,7 +157,7 @@ impl Bans {
         Ok(())
     }
 
-    /// Counts what an address did. Gives the time of the ban if that begins one.
+    /// Counts an offence of an address. Returns the length of the ban if it starts one.
     pub fn offend(&self, ip: IpAddr, offence: Offence, now: Instant) -> Option<Duration> {
         if is_this_machine(ip) {
             return None;
@@ -164,7 +165,7 @@ impl Bans {
         let mut known = self.known.lock().expect("no panic while the lock is held");
         let record = self.record(&mut known, host_of(ip), now)?;
         if record.until.is_some_and(|until| now < until) {
-            return None; // from connections of before
+            return None; // from connections made before the ban
         }
         record.points += offence.points();
         if record.points < THRESHOLD {
@@ -184,7 +185,7 @@ impl Bans {
         known.values().filter(|record| record.until.is_some_and(|until| now < until)).count()
     }
 
-    /// What is known of an address, decayed until now; none where the table is full of those who matter more.
+    /// The record of an address, decayed until `now`; `None` if the table is full of records that are still needed.
     fn record<'a>(
         &self,
         known: &'a mut HashMap<IpAddr, Record>,
@@ -223,14 +224,14 @@ impl Record {
     }
 }
 
-/// Whether it is this machine's own address, 127.0.0.1 or ::1: where proxies and tunnels come from.
+/// Whether `ip` is 127.0.0.1 or ::1, the addresses from which local proxies and tunnels connect.
 #[must_use]
 pub fn is_this_machine(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
-/// What stands for all addresses of one host: a subscriber of IPv6 has at least 2^64.
+/// The address that stands for all addresses of a host: an IPv6 subscriber has at least 2^64.
 #[must_use]
 pub fn host_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {

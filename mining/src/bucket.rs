@@ -1,11 +1,11 @@
-//! How fast requests may come over a connection.
+//! Rate limit for the requests of one connection.
 
 use std::time::{Duration, Instant};
 
-/// Time between two floods that count.
+/// Least time between two floods that count as offences.
 const FLOOD_AGAIN: Duration = Duration::from_secs(10);
 
-/// A token bucket: a second's worth of requests, filled steadily.
+/// A token bucket that holds one second's worth of requests and refills steadily.
 #[derive(Debug, Clone, Copy)]
 pub struct Bucket {
     tokens: f64,
@@ -15,22 +15,22 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     #[must_use]
     pub fn new(rate: f64, now: Instant) -> Self {
         Self { tokens: rate, at: now, flooded: None }
     }
 
-    /// Takes so many out. If that leaves a debt: when it is paid.
+    /// Takes `count` tokens. If that leaves a debt, returns when it will be paid.
     pub fn take(&mut self, count: u32, rate: f64, now: Instant) -> Option<Instant> {
         let seconds = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + seconds * rate).min(rate.max(1.0)) - f64::from(count);
         self.at = now;
-        // A bucket is in debt by one read's lines at most: a thousand or so.
+        // The debt is at most one read's lines: a thousand or so.
         (self.tokens < 0.0).then(|| now + Duration::from_secs_f64((-self.tokens / rate).min(3600.0)))
     }
 
-    /// There is a debt: whether it counts as a flood. A long one counts once in a while.
+    /// Whether the present debt counts as a flood. A long debt counts only once per interval.
     pub fn is_flood(&mut self, now: Instant) -> bool {
         let counts = self.flooded.is_none_or(|at| now > at + FLOOD_AGAIN);
         if counts {

@@ -1,4 +1,4 @@
-//! A panic as an answer, so that whoever waits for the work of a task hears of it.
+//! Turns a panic into an error, so that a caller that waits for a task learns of it.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -6,17 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::time::Duration;
 
-/// Wait before a task that panicked is begun again: what it was sent may be the same, and each time is an error in the log.
+/// Wait before a task that panicked is restarted: its input may be the same, and each panic logs an error.
 pub const PANIC_PAUSE: Duration = Duration::from_secs(10);
 
-/// What a future gives, or what its panic said. After a panic it is not polled again, only dropped.
+/// The output of a future, or the message of its panic. After a panic the future is not polled again, only dropped.
 ///
 /// # Errors
-/// It panicked.
+/// The future panicked.
 pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     let polled = poll_fn(|context| {
-        // What it shares with others is behind locks, which a panic poisons.
+        // State shared with other tasks is behind locks, which a panic poisons.
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         polled.map_or_else(|panic| std::task::Poll::Ready(Err(said(&*panic))), |poll| poll.map(Ok))
     });

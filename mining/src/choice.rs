@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use crate::template::LicenseInfo;
 
-/// Why no license may mine.
+/// No license may mine the next block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NoLicense {
-    /// The block that none may mine.
+    /// Height of that block.
     pub height: u32,
-    /// Per license, why not.
+    /// The reason for each license.
     pub reasons: Vec<String>,
-    /// The lowest height from which one may again, as far as known.
+    /// The lowest height at which a license may mine again, as far as known.
     pub resumes_from_height: Option<u64>,
 }
 
@@ -27,17 +27,16 @@ impl fmt::Display for NoLicense {
     }
 }
 
-/// The place in `licenses` of the one to sign with.
+/// Index in `licenses` of the one to sign with.
 ///
-/// Among those that may mine the next block it is the one with most room in its window; among equals the one
-/// whose last block is longest ago, so that they take turns; among those the first configured. While the chain
-/// needs no license every one may sign.
-///
+/// Of the licenses that may mine the next block, it is the one with the most room in its window. Of those that tie, it
+/// is the one whose last block is oldest, so that they take turns; after that, the one configured first. While the
+/// chain does not require a license, any license may sign.
 /// # Errors
-/// [`NoLicense`] when none may: then no work must be given out, for every hash would be lost.
+/// [`NoLicense`] if none may mine. The caller must then give out no work, since every hash would be wasted.
 pub fn choose(licenses: &[LicenseInfo], required: bool, height: u32) -> Result<usize, NoLicense> {
     let eligible = licenses.iter().enumerate().filter(|(_, license)| license.eligible_next || !required);
-    // The first of equal minima wins; no limit is the most room.
+    // `min_by_key` returns the first of equal minima. No limit counts as the most room.
     let rank = |license: &LicenseInfo| {
         let room = license.remaining.unwrap_or(u64::MAX);
         (std::cmp::Reverse(room), license.last_block)

@@ -1,9 +1,9 @@
-//! The coinbase: paid, signed by a license, and open for extranonces.
+//! Builds the coinbase: its outputs, the license signature, and room for the extranonces.
 //!
-//! `push(signature) push(height) push(job) push(extranonce1‖extranonce2) push(public key)`. The chain's signature
-//! covers everything but the script, so one signature serves all the work on a template. The height stands there
-//! because BIP34 is off and a repeated coinbase would break BIP30; the job's number makes every job's coinbases
-//! different from every other's, also those of other pools and earlier runs, so that no share counts twice.
+//! The script is `push(signature) push(height) push(job) push(extranonce1‖extranonce2) push(public key)`. The license
+//! signature covers everything but the script, so one signature serves all the work on a template. The height is there
+//! because BIP34 is off and a repeated coinbase would break BIP30. The job number makes the coinbases of every job
+//! unique, also across pools and earlier runs, so that no share counts twice.
 
 use bitcoin::absolute::LockTime;
 use bitcoin::consensus::{deserialize, serialize};
@@ -27,23 +27,23 @@ const _: () = assert!(
     "a vote that changes rules is kept"
 );
 
-/// Bytes that connection and miner fill in.
+/// Bytes that the connection (extranonce1) and the miner (extranonce2) fill in.
 const EXTRANONCE_SIZE: usize = SERVER_EXTRANONCE1_SIZE + SERVER_EXTRANONCE2_SIZE;
-/// Bytes of a job's number.
+/// Bytes of a job number.
 const JOB_SIZE: usize = size_of::<u64>();
-/// The chain's limit for a coinbase script, in bytes. Ours has at most 170.
+/// The consensus limit for a coinbase script, in bytes. Ours has at most 170.
 const MAX_SCRIPT: usize = 300;
 
-/// A signed coinbase without witness, cut where the extranonces go.
+/// A signed coinbase without witness, split around the extranonces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitCoinbase {
-    /// Up to extranonce1.
+    /// Everything before extranonce1.
     pub before: Vec<u8>,
-    /// After extranonce2.
+    /// Everything after extranonce2.
     pub after: Vec<u8>,
 }
 
-/// Builds and signs the coinbase of a template with outputs to addresses, in base units.
+/// Builds and signs the coinbase of a template. `outputs` are addresses with amounts in base units.
 #[must_use]
 pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], job: u64) -> SplitCoinbase {
     let mut coinbase = unsigned(template, outputs);
@@ -54,7 +54,7 @@ pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], 
     let script_len = script.len();
     coinbase.input[0].script_sig = script;
     let bytes = serialize(&coinbase);
-    // Version, input count, outpoint; then the script after its length, which takes one byte below 253.
+    // Version, input count and outpoint, then the script's length, which takes one byte below 253.
     let script_at = 4 + 1 + 36 + 1;
     let key_push = 1 + key.pubkey().len();
     let cut = script_at + script_len - key_push - EXTRANONCE_SIZE;
@@ -64,8 +64,9 @@ pub fn build(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], 
     SplitCoinbase { before: before.to_vec(), after: after.to_vec() }
 }
 
-/// The work on a template as miners get it: signed by a license, paying to addresses, under the job's number. What
-/// miners may roll is clear in the version, as it could not signal anything; votes that change rules are on bits below.
+/// The work on a template as it is sent to miners: signed by a license, with the given outputs and job number. The
+/// version bits that miners may roll are cleared, since they could not signal anything; votes on rule changes use lower
+/// bits.
 #[must_use]
 pub fn notify(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)], job: u64) -> Notify {
     let SplitCoinbase { before, after } = build(template, key, outputs, job);
@@ -82,7 +83,7 @@ pub fn notify(template: &Template, key: &LicenseKey, outputs: &[(Address, u64)],
     }
 }
 
-/// A job's number as miners get it.
+/// A job number as a Stratum job id.
 ///
 /// # Panics
 /// Never: a number has 16 digits at most.
@@ -91,35 +92,35 @@ pub fn job_id(number: u64) -> JobId {
     JobId::new(&format!("{number:x}")).expect("16 digits at most")
 }
 
-/// Gives a coinbase's first part another job number.
+/// Replaces the job number in the first part of a coinbase.
 ///
 /// # Panics
-/// It is not from [`build`].
+/// `before` does not come from [`build`].
 pub fn renumber(before: &mut [u8], job: u64) {
-    let number_at = before.len() - 1 - JOB_SIZE; // a byte that pushes the extranonces comes after it
+    let number_at = before.len() - 1 - JOB_SIZE; // before the byte that pushes the extranonces
     let (_, end) = before.split_at_mut(number_at);
     end[..JOB_SIZE].copy_from_slice(&job.to_be_bytes());
 }
 
-/// The job's number in the script of a coinbase, if it is one of [`build`]. The signature does not cover it: whoever sends
-/// a block may have put another one there.
+/// The job number in a coinbase script made by [`build`]; `None` for other scripts. The signature does not cover the
+/// number, so whoever submits a block may have changed it.
 #[must_use]
 pub fn job_number(script: &Script) -> Option<u64> {
-    // After signature and height.
+    // The third push, after signature and height.
     let push = script.instructions().nth(2)?.ok()?;
     push.push_bytes()?.as_bytes().try_into().ok().map(u64::from_be_bytes)
 }
 
-/// The whole block, as `submitblock` takes it: `stripped` is the coinbase of [`build`] with its extranonces, without
+/// The whole block, as `submitblock` takes it. `stripped` is the coinbase of [`build`] with its extranonces and without
 /// witness.
 ///
 /// # Panics
-/// `stripped` is no transaction.
+/// `stripped` is not a transaction.
 #[must_use]
 pub fn block(template: &Template, header: &[u8; HEADER_SIZE], stripped: &[u8]) -> Vec<u8> {
     let mut coinbase: Transaction = deserialize(stripped).expect("we serialised it ourselves");
     if template.witness_commitment.is_some() {
-        // BIP141: the commitment's nonce, zero as the template's commitment has it.
+        // BIP141: the witness reserved value, zero as in the template's commitment.
         coinbase.input[0].witness = Witness::from_slice(&[[0u8; 32]]);
     }
     let count = VarInt::from(template.txids.len() + 1);

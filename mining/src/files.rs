@@ -1,4 +1,4 @@
-//! Files that a person names: opened once, regular, of bounded size, and what is checked is what is read.
+//! Reads files named by the user: regular files of bounded size, opened once so that the file checked is the file read.
 
 use std::fmt::Display;
 use std::fs::{File, Metadata};
@@ -11,22 +11,22 @@ use zeroize::Zeroizing;
 
 use crate::ConfigError;
 
-/// Longest configuration, network, key or cookie file, in bytes: a real one has a few hundred.
+/// Largest configuration, network, key or cookie file, in bytes. A real one has a few hundred.
 const MAX_TEXT: u64 = 1024 * 1024;
 
-/// A regular file's bytes, `max` at most.
+/// The bytes of a regular file, at most `max`.
 ///
 /// # Errors
-/// In words, without the path: it cannot be opened or read, is no regular file, or is too long.
+/// The reason, without the path: the file cannot be opened or read, is not a regular file, or is too long.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let (file, _) = open_regular(path)?;
     take(&file, max)
 }
 
-/// A text file.
+/// The contents of a text file.
 ///
 /// # Errors
-/// It cannot be read, is no UTF-8 or too long, or its name is a key.
+/// The file cannot be read, is not UTF-8 or is too long, or its name is a private key.
 pub fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
     refuse_key(path, what)?;
     let wrong = |reason: &dyn Display| unreadable(path, what, reason);
@@ -34,16 +34,16 @@ pub fn read_text(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigErr
     text(&file).map_err(|reason| wrong(&reason))
 }
 
-/// A text file that only its owner may read.
+/// The contents of a text file that only its owner may read.
 ///
 /// # Errors
-/// Those of [`read_text`], and others may read it.
+/// As for [`read_text`]; also if others may read the file.
 pub fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigError> {
     refuse_key(path, what)?;
     let wrong = |reason: &dyn Display| unreadable(path, what, reason);
     let (file, metadata) = open_regular(path).map_err(|reason| wrong(&reason))?;
     let mode = metadata.permissions().mode() & 0o777;
-    // What systemd hands over (LoadCredential) may be shown with its ACL's mask as the group's bits.
+    // On a file from systemd (LoadCredential) the group bits may show the mask of its ACL.
     let handed_over = std::env::var_os("CREDENTIALS_DIRECTORY")
         .is_some_and(|folder| !folder.is_empty() && path.parent() == Some(Path::new(&folder)));
     let forbidden = if handed_over { 0o037 } else { 0o077 };
@@ -56,12 +56,12 @@ pub fn read_secret(path: &Path, what: &str) -> Result<Zeroizing<String>, ConfigE
     text(&file).map_err(|reason| wrong(&reason))
 }
 
-/// Refuses a key that was given where a file's name belongs.
+/// Refuses a private key given in place of a file name.
 ///
 /// # Errors
-/// The name is a key in WIF form.
+/// The file name is a key in WIF form.
 pub fn refuse_key(path: &Path, what: &str) -> Result<(), ConfigError> {
-    // A path in the configuration file has that file's folder before it.
+    // A path from the configuration file is prefixed with that file's folder, so only the last part is checked.
     if path.file_name().and_then(|name| name.to_str()).is_some_and(has_wif_form) {
         return Err(ConfigError(format!("{what}: a key where a file name is expected")));
     }
@@ -72,7 +72,7 @@ fn unreadable(path: &Path, what: &str, reason: &dyn Display) -> ConfigError {
     ConfigError(format!("{what} {} cannot be read: {reason}", path.display()))
 }
 
-/// Opened without waiting: a pipe without a writer would hold us up for ever.
+/// Opens without blocking: a pipe without a writer would block forever.
 fn open_regular(path: &Path) -> Result<(File, Metadata), String> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let open = File::options().read(true).custom_flags(nonblocking).open(path);

@@ -1,4 +1,4 @@
-//! License keys: from files that only their owner can read, or from the environment; never from an argument.
+//! License keys, read from files that only their owner can read or from the environment; never from an argument.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use zeroize::Zeroizing;
 
 use crate::{ConfigError, files};
 
-/// Reads all keys: those in files, and those in the environment variable `variable`, whose value is in WIF form and
-/// separated by commas. A license that is named twice counts once.
+/// Reads all keys: those in `files`, and those in the environment variable `variable`, which holds WIF keys separated
+/// by commas. A key given twice counts once.
 ///
 /// # Errors
-/// A file that cannot be read or that others may read, a text that is no key, a key of another network.
+/// A file that cannot be read or that others may read, text that is not a key, or a key of another network.
 pub fn load(
     files: &[PathBuf],
     (variable, environment): (&str, Option<OsString>),

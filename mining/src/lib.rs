@@ -1,9 +1,9 @@
-//! From a node to licensed work: what the pool and a miner on its own have in common.
+//! From a node to licensed work: the code that the pool and a solo miner share.
 //!
-//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, how blocks are
-//! submitted and kept until they are answered, and the files that people name; for who gives work to machines: vardiff, the
-//! pace of requests, bans; a panic as an answer ([`caught`]). Not here: Stratum's messages (`iop-stratum`), who gets the
-//! work, what becomes of it.
+//! Here: a node's JSON-RPC, templates, tips, license keys and the choice among them, signed coinbases, submitting found
+//! blocks and keeping them until a node has answered, reading files named by the user; for servers that give out work:
+//! vardiff, request rates and bans; panics as errors ([`caught`]). Not here: Stratum's messages (`iop-stratum`), which
+//! miner gets which work and what becomes of it.
 //! Path: node ([`rpc`]) → [`template`] → license ([`choice`]) → signed [`coinbase`], open for extranonces.
 
 pub mod bans;
@@ -23,7 +23,7 @@ pub mod template;
 pub mod tips;
 pub mod vardiff;
 
-/// A configuration that cannot be used: one line that names the thing and what was expected.
+/// An unusable configuration: one line that names the setting and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);

@@ -1,7 +1,7 @@
-//! A node's JSON-RPC over HTTP, from the asking side.
+//! A JSON-RPC client for a node, over HTTP.
 //!
-//! Every call has a time limit and every answer a size limit. A node that restarts writes a new cookie, so the
-//! cookie file is read again when the node says 401.
+//! Every call has a time limit and every answer a size limit. A restarted node writes a new cookie, so the cookie file
+//! is read again after a 401.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,24 +25,24 @@ use zeroize::Zeroizing;
 
 use crate::files;
 
-/// Largest answer that is read, in bytes. A template of a full block (4 M weight) is 8 MB of hex and some JSON.
+/// Largest answer accepted, in bytes. The template of a full block (4 M weight) is 8 MB of hex and some JSON.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// Time to connect. A node is on this machine or near.
+/// Time limit to connect. A node is on this machine or nearby.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// Time for which an unused connection is kept. Shorter than a node's own limit (Core: 30 s), so that a call never
-/// meets a connection that the node is just closing.
+/// How long an unused connection is kept. Shorter than a node's own limit (Core: 30 s), so that a call never uses a
+/// connection that the node is just closing.
 const IDLE_TIME: Duration = Duration::from_secs(5);
-/// Time for an ordinary call. Judging a full block takes a node a few seconds at worst.
+/// Time limit of an ordinary call. A node needs a few seconds at worst to check a full block.
 pub const CALL_TIME: Duration = Duration::from_secs(30);
-/// Time after which a long poll is made again. Bitcoin Core answers one at the latest after some minutes, `iop-node`
-/// only when there is something new; a connection that has died without a word is not waited at for ever.
+/// Time after which a long poll is repeated. Bitcoin Core answers one after some minutes at the latest, `iop-node` only
+/// when there is something new. The limit keeps us from waiting forever on a connection that has died silently.
 pub const LONG_POLL_TIME: Duration = Duration::from_secs(10 * 60);
 
-/// Where a node is and how it knows us.
+/// Where to reach a node, and the credentials for it.
 #[derive(Clone)]
 pub struct NodeAddress {
     uri: Uri,
-    /// `host:port`, for people.
+    /// `host:port`, for messages.
     name: String,
     credentials: Credentials,
 }
@@ -60,10 +60,10 @@ impl NodeAddress {
         url.contains('@')
     }
 
-    /// From `http://[user:password@]host[:port]`, with a cookie file where the URL has no password.
+    /// Parses `http://[user:password@]host[:port]`; a cookie file is required if the URL has no password.
     ///
     /// # Errors
-    /// One line that says what is wrong; it never repeats the password.
+    /// One line that says what is wrong. It never contains the password.
     pub fn parse(url: &str, cookie: Option<PathBuf>, default_port: u16) -> Result<Self, String> {
         let rest =
             url.strip_prefix("http://").ok_or_else(|| "a node's URL must begin with http://".to_owned())?;
@@ -72,7 +72,7 @@ impl NodeAddress {
             None => (None, rest),
         };
         let host = host.trim_end_matches('/');
-        // What follows a colon may be a password whose host was forgotten.
+        // What follows a colon may be a password if the host was forgotten, so it is not shown.
         let shown = host.split(':').next().unwrap_or_default();
         let wrong =
             || format!("node 'http://{shown}…' is no address, http://[USER:PASSWORD@]HOST[:PORT] expected");
@@ -84,7 +84,7 @@ impl NodeAddress {
         let name = match authority.port_u16() {
             Some(_) => authority.to_string(),
             None if authority.as_str() == authority.host() => format!("{}:{default_port}", authority.host()),
-            None => return Err(wrong()), // a colon with no port after it
+            None => return Err(wrong()), // a colon without a port
         };
         let credentials = match (user, cookie) {
             (Some(user), None) if user.contains(':') => {
@@ -118,7 +118,7 @@ impl fmt::Debug for NodeAddress {
     }
 }
 
-/// `%40` becomes `@`: how a password holds characters that a URL gives a meaning.
+/// Decodes `%40` to `@`, so that a password may contain characters with a meaning in URLs.
 fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -138,7 +138,7 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Bitcoin Core's error codes that mean something here, as IoP Core and `iop-node` give them.
+/// The Bitcoin Core error codes that matter here, as IoP Core and `iop-node` return them.
 pub mod code {
     /// A block whose data was deleted. (`RPC_MISC_ERROR`.)
     pub const DELETED: i64 = -1;
@@ -146,40 +146,40 @@ pub mod code {
     pub const UNKNOWN_BLOCK: i64 = -5;
     /// A height above the tip. (`RPC_INVALID_PARAMETER`.)
     pub const NO_SUCH_HEIGHT: i64 = -8;
-    /// A block that the node cannot read: asking again would change nothing. (`RPC_DESERIALIZATION_ERROR`.) All other
+    /// A block that the node cannot decode, so that a retry is useless. (`RPC_DESERIALIZATION_ERROR`.) All other
     /// errors of `submitblock` are about the node, not about the block.
     pub const UNREADABLE: i64 = -22;
 }
 
-/// Why a call gave no result.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
-    /// No connection, or a broken one.
+    /// The connection failed or broke.
     #[error("{0}")]
     Unreachable(String),
     /// No answer in time.
     #[error("no answer to {method} within {} s", limit.as_secs())]
     Late {
-        /// What was asked.
+        /// The method called.
         method: String,
-        /// How long it was waited for.
+        /// The time limit.
         limit: Duration,
     },
-    /// The node does not know us.
+    /// The node rejected our credentials.
     #[error("the node refuses the credentials (HTTP 401)")]
     Unauthorized,
-    /// The node answered with an error of its own.
+    /// The node answered with an error.
     #[error("{message} (code {code})")]
     Node {
-        /// Bitcoin Core's error codes.
+        /// A Bitcoin Core error code.
         code: i64,
-        /// Its words.
+        /// The node's message.
         message: String,
     },
-    /// The answer is not what the method gives.
+    /// The answer does not have the form expected of the method.
     #[error("malformed answer: {0}")]
     Malformed(String),
-    /// Several answers belong together, and are of different branches.
+    /// Answers that belong together come from different branches.
     #[error("the chain has changed meanwhile")]
     Changed,
 }
@@ -189,11 +189,11 @@ pub enum RpcError {
 pub struct Node {
     address: NodeAddress,
     client: Client<HttpConnector, Full<Bytes>>,
-    /// The `Authorization` header, once made.
+    /// The `Authorization` header, once built.
     authorization: Mutex<Option<HeaderValue>>,
-    /// Whether it answers and was found to be on the right chain.
+    /// Whether the node answers and is known to be on the right chain.
     right: AtomicBool,
-    /// Told each time when it is found to be.
+    /// Notified each time the node is found to be on the right chain.
     back: Notify,
 }
 
@@ -214,10 +214,10 @@ struct AnswerError {
     message: String,
 }
 
-/// The result in an answer, which may borrow from it. A null result is read as `T`'s null.
+/// The result in an answer, which may borrow from it. A null result is deserialized as `T`'s null.
 ///
 /// # Errors
-/// The node's error, or what is malformed.
+/// The node's error, or a description of what is malformed.
 pub fn read_answer<'a, T: Deserialize<'a>>(method: &str, answer: &'a [u8]) -> Result<T, RpcError> {
     let malformed = |error: serde_json::Error| RpcError::Malformed(format!("{method}: {error}"));
     let Answer { result, error } = serde_json::from_slice(answer).map_err(malformed)?;
@@ -229,7 +229,7 @@ pub fn read_answer<'a, T: Deserialize<'a>>(method: &str, answer: &'a [u8]) -> Re
 }
 
 impl Node {
-    /// A client; nothing is sent yet.
+    /// Creates a client; nothing is sent yet.
     #[must_use]
     pub fn new(address: NodeAddress) -> Self {
         let mut connector = HttpConnector::new();
@@ -254,13 +254,13 @@ impl Node {
         self.address.name()
     }
 
-    /// Whether it is known to be on the right chain: it was asked when it last began to give templates.
+    /// Whether the node is known to be on the right chain. This is checked whenever the node begins to give templates.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.right.load(Ordering::Relaxed)
     }
 
-    /// Says whether it is known to be on the right chain.
+    /// Sets whether the node is known to be on the right chain.
     pub fn set_right(&self, right: bool) {
         self.right.store(right, Ordering::Relaxed);
         if right {
@@ -268,15 +268,15 @@ impl Node {
         }
     }
 
-    /// Ends when it is found to be on the right chain the next time.
+    /// Waits until the node is next found to be on the right chain.
     pub async fn comes_back(&self) {
         self.back.notified().await;
     }
 
-    /// Calls a method. A null result is read as `T`'s null (`()` or `Option`).
+    /// Calls a method. A null result is deserialized as `T`'s null (`()` or `Option`).
     ///
     /// # Errors
-    /// [`RpcError`]; all but [`RpcError::Node`] may pass by themselves.
+    /// [`RpcError`]; all but [`RpcError::Node`] may go away on a retry.
     pub async fn call<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -286,10 +286,10 @@ impl Node {
         read_answer(method, &self.answer(method, params, limit).await?)
     }
 
-    /// Calls a method and gives the whole answer, for [`read_answer`].
+    /// Calls a method and returns the whole answer, to be read with [`read_answer`].
     ///
     /// # Errors
-    /// There is none.
+    /// No answer was received in time.
     pub async fn answer(&self, method: &str, params: Value, limit: Duration) -> Result<Bytes, RpcError> {
         let body =
             Bytes::from(json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": params}).to_string());
@@ -319,7 +319,7 @@ impl Node {
         }
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| RpcError::Unreachable(error.to_string()))?.to_bytes();
-        // Core answers errors with status 404 or 500 and a JSON body that says more than the status.
+        // Core sends errors with status 404 or 500 and a JSON body that says more than the status.
         if status.is_success() || body.first() == Some(&b'{') {
             Ok(body)
         } else {
@@ -345,14 +345,14 @@ impl Node {
         Ok(header)
     }
 
-    /// Whether it makes sense to ask again with a cookie read anew.
+    /// Drops the cached credentials. Returns whether a retry makes sense, with the cookie file read again.
     fn forget_cookie(&self) -> bool {
         *self.authorization.lock().expect("no panic while the lock is held") = None;
         matches!(self.address.credentials, Credentials::Cookie(_))
     }
 }
 
-/// The innermost cause, which says most ("Connection refused").
+/// The innermost cause, which is the most specific ("Connection refused").
 fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

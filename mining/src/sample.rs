@@ -1,4 +1,4 @@
-//! A template, a license and tips for tests and benches of this crate and of those above it.
+//! A template, a license and tips for the tests and benches of this crate and its dependents.
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash;
@@ -8,7 +8,7 @@ use iop_stratum::difficulty::Target;
 use crate::template::{LicenseInfo, Template};
 use crate::tips::{ChainTip, ChainWork};
 
-/// A template without transactions; a block in about 128 hashes.
+/// A template without transactions, at a difficulty of about 128 hashes per block.
 ///
 /// # Panics
 /// Never: its target is a sensible one.
@@ -33,7 +33,7 @@ pub fn template(height: u32) -> Template {
     }
 }
 
-/// A license's key, always the same.
+/// A fixed license key.
 ///
 /// # Panics
 /// Never: the secret is in the curve's range.
@@ -42,7 +42,7 @@ pub fn key(compressed: bool) -> LicenseKey {
     LicenseKey::from_secret(&[11; 32], compressed).expect("a sensible constant")
 }
 
-/// A whitelisted license that no cap binds, as the registry has it.
+/// A whitelisted license without a cap, as the registry reports it.
 #[must_use]
 pub fn license(address: String) -> LicenseInfo {
     LicenseInfo {
@@ -58,7 +58,7 @@ pub fn license(address: String) -> LicenseInfo {
     }
 }
 
-/// A tip of this height on branch `branch`; work is 10 a block.
+/// A tip at this height on branch `branch`, with 10 units of work per block.
 #[must_use]
 pub fn tip(height: u8, branch: u8) -> ChainTip {
     let (mut hash, mut work) = ([height; 32], [0; 32]);

@@ -1,7 +1,7 @@
-//! Found blocks that no node has answered yet, one file each, so that they outlive the program that found them.
+//! Found blocks that no node has answered yet, kept in one file each so that they survive a restart.
 //!
-//! Here: a folder of such files, written so that neither a killed program nor a loss of power leaves half a block.
-//! Not here: what is kept beside the block ([`Kept`]'s implementors), when a block is done with.
+//! Here: a folder of such files, written so that neither a killed process nor a loss of power leaves half a block.
+//! Not here: what is stored with the block ([`Kept`]'s implementors), and when a block may be removed.
 
 use std::fmt::Display;
 use std::fs::{self, DirBuilder, File};
@@ -16,27 +16,27 @@ use serde::de::DeserializeOwned;
 
 use crate::files;
 
-/// Largest file, in bytes. A full block (4 M weight) is 8 MB of hex, and what belongs to it is small. None is written that
-/// would not be read.
+/// Largest file, in bytes, written or read. A full block (4 M weight) is 8 MB of hex, and what is stored with it is
+/// small.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
-/// Files that the folder may hold. Blocks wait here while no node answers; real chains give a few.
+/// Most files in the folder. Blocks wait here while no node answers; real chains give a few.
 const MAX_FILES: usize = 1000;
-/// The end of the name of a file that is not complete.
+/// Extension of a file that is not complete.
 const UNFINISHED: &str = "tmp";
-/// That of a second one of the same block, whose first could not be completed.
+/// The same for a second file of a block whose first file could not be completed.
 const UNFINISHED_AGAIN: &str = "tmp2";
 
-/// What is written: a found block and what belongs to it.
+/// What a file holds: a found block and the data that belongs to it.
 pub trait Kept: Serialize + DeserializeOwned {
     /// The block's height.
     fn height(&self) -> u32;
-    /// Its hash, as printed.
+    /// The block's hash, as printed.
     fn hash(&self) -> &str;
     /// The block in hex, as `submitblock` takes it.
     fn block(&self) -> &str;
 }
 
-/// Whether the hash is the block's own.
+/// Whether the stated hash is that of the block.
 fn is_sound(found: &impl Kept) -> bool {
     let header = hex::decode(found.block()).ok();
     let header = header.as_deref().and_then(|block| block.first_chunk::<HEADER_SIZE>());
@@ -47,10 +47,10 @@ fn is_sound(found: &impl Kept) -> bool {
     })
 }
 
-/// A block of an earlier run, with its file.
+/// A block of an earlier run, with the path of its file.
 pub type Earlier<F> = (PathBuf, F);
 
-/// A block's file before it has its name. The next start takes it all the same if it is whole.
+/// A block's file before it is renamed to its final name. The next start loads it anyway if it is whole.
 #[derive(Debug)]
 pub struct Unfinished {
     file: File,
@@ -58,7 +58,7 @@ pub struct Unfinished {
     path: PathBuf,
 }
 
-/// The folder.
+/// The folder of found blocks.
 #[derive(Debug)]
 pub struct Spool<F> {
     folder: PathBuf,
@@ -72,21 +72,21 @@ impl<F> Clone for Spool<F> {
 }
 
 impl<F: Kept> Spool<F> {
-    /// Opens it, makes it where it is missing.
+    /// Opens the folder, and creates it if it is missing.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn open(datadir: &Path) -> io::Result<Self> {
         let folder = datadir.join("found");
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         Ok(Self { folder, kept: PhantomData })
     }
 
-    /// Writes a block: when this returns it survives the process, and a loss of power after [`Spool::keep`].
+    /// Writes a block. Once this returns, the block survives the process; after [`Spool::keep`] also a loss of power.
     ///
     /// # Errors
-    /// The file could not be written whole, and none is left half; it would be larger than what is read; or there are a
-    /// thousand files already.
+    /// The file could not be written whole (a partial file is removed), it would be larger than what can be read, or
+    /// the folder already holds a thousand files.
     pub fn write(&self, found: &F) -> io::Result<Unfinished> {
         let bytes = serde_json::to_vec(found)?;
         if bytes.len() as u64 > MAX_FILE {
@@ -101,7 +101,7 @@ impl<F: Kept> Spool<F> {
         }
         let path = self.folder.join(format!("{}-{}.json", found.height(), found.hash()));
         let first = path.with_extension(UNFINISHED);
-        // One that is there may be whole, and this one fail: it stays until this one is kept.
+        // An existing file may be whole and this write may fail, so the existing one stays until this one is kept.
         let unfinished = if first.exists() { path.with_extension(UNFINISHED_AGAIN) } else { first };
         let written = || {
             let mut options = File::options();
@@ -112,22 +112,22 @@ impl<F: Kept> Spool<F> {
         match written() {
             Ok(file) => Ok(Unfinished { file, unfinished, path }),
             Err(error) => {
-                let _ = fs::remove_file(&unfinished); // where that fails too, the next start sees to it
+                let _ = fs::remove_file(&unfinished); // if that fails too, the next start removes it
                 Err(error)
             }
         }
     }
 
-    /// Makes what was written survive a loss of power, and gives its file.
+    /// Makes a written block survive a loss of power, and returns the path of its file.
     ///
     /// # Errors
-    /// The disk did not take it.
+    /// The disk did not accept it.
     pub fn keep(&self, written: Unfinished) -> io::Result<PathBuf> {
         let Unfinished { file, unfinished, path } = written;
         file.sync_all()?;
         self.complete(&unfinished, &path)?;
         if unfinished != path.with_extension(UNFINISHED) {
-            // Where it stays, the next start submits the block once more, which is known then.
+            // If this fails, the next start submits the block once more and the node reports a duplicate.
             let _ = fs::remove_file(path.with_extension(UNFINISHED));
         }
         Ok(path)
@@ -138,10 +138,10 @@ impl<F: Kept> Spool<F> {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Forgets a block that was answered, by the file that [`Spool::keep`] or [`Spool::load`] gave.
+    /// Removes a block that was answered, by the path that [`Spool::keep`] or [`Spool::load`] returned.
     ///
     /// # Errors
-    /// The file is there and cannot be removed.
+    /// The file exists and cannot be removed.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -149,11 +149,11 @@ impl<F: Kept> Spool<F> {
         }
     }
 
-    /// The blocks of earlier runs with their files, and the files with which something is wrong, with the reason.
+    /// The blocks of earlier runs with their files, and a message for each file that could not be used.
     ///
-    /// A file that was written but not yet named when the program ended is a block too; one that was only half
-    /// written is removed. One that cannot be read may be a block, and stays. What is wrong with one file holds up no
-    /// other.
+    /// A file that was written but not yet renamed when the process ended is loaded too; one that was only partly
+    /// written is removed. A file that cannot be read may hold a block, and stays. A problem with one file does not
+    /// affect the others.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -172,11 +172,11 @@ impl<F: Kept> Spool<F> {
         Ok((blocks, wrong))
     }
 
-    /// What one file holds.
+    /// Loads one file.
     fn take(&self, path: PathBuf, blocks: &mut Vec<Earlier<F>>, wrong: &mut Vec<String>) {
         let mut name = |reason: &dyn Display| wrong.push(format!("{}: {reason}", path.display()));
         let extension = path.extension().and_then(|extension| extension.to_str());
-        // Whichever copy it is.
+        // The second copy is treated like the first.
         let extension = extension.map(|one| if one == UNFINISHED_AGAIN { UNFINISHED } else { one });
         match (extension, read(&path)) {
             (Some("json"), Ok(found)) => add(blocks, path, found),
@@ -186,7 +186,7 @@ impl<F: Kept> Spool<F> {
                 if let Err(error) = self.complete(&path, &complete) {
                     name(&format_args!("its block is read, but it cannot be named so: {error}"));
                 }
-                // Where a name could not be given, the file is where it was.
+                // If the rename failed, the file is where it was.
                 let file = if path.exists() { path } else { complete };
                 add(blocks, file, found);
             }
@@ -201,17 +201,17 @@ impl<F: Kept> Spool<F> {
     }
 }
 
-/// Once for each file: one that was named while the folder is read is listed under that name too.
+/// Adds a block once per file: a file renamed while the folder is being read may be listed under its new name too.
 fn add<F>(blocks: &mut Vec<Earlier<F>>, file: PathBuf, found: F) {
     blocks.retain(|(known, _)| *known != file);
     blocks.push((file, found));
 }
 
-/// Why a file gives no block.
+/// Why a file yields no block.
 enum NoBlock {
-    /// It is not known what is in it.
+    /// It could not be read, so its contents are unknown.
     Unread(String),
-    /// It holds none: half of one, or something else.
+    /// It holds no valid block: a partial one, or something else.
     Unsound(String),
 }
 
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Genesis with another nonce: a block of its own for each number.
+    /// Genesis with another nonce, so that each number gives a different block.
     fn found(height: u32, nonce: u32) -> Found {
         let mut block = Params::devnet().genesis.block().clone();
         block.header.nonce = nonce;
@@ -277,7 +277,7 @@ mod tests {
         let spool = Spool::<Found>::open(folder.path()).unwrap();
         let path = store(&spool, &found(1, 1));
         assert_eq!(store(&spool, &found(1, 1)), path);
-        drop(spool.write(&found(2, 2)).unwrap()); // killed before the disk had it
+        drop(spool.write(&found(2, 2)).unwrap()); // killed before the block was synced to disk
         let again = Spool::<Found>::open(folder.path()).unwrap();
         assert_eq!(loaded(&again), (vec![found(1, 1), found(2, 2)], vec![]));
         again.remove(&path).unwrap();
@@ -313,7 +313,7 @@ mod tests {
             for path in &paths {
                 fs::write(path, serde_json::to_vec(&found(3, 3)).unwrap()).unwrap();
             }
-            // The folder's order is the file system's own.
+            // The order of a folder's entries depends on the file system.
             let (mut blocks, mut wrong) = (Vec::new(), Vec::new());
             paths.into_iter().for_each(|path| spool.take(path, &mut blocks, &mut wrong));
             assert_eq!(blocks, [(folder.path().join("found/3-c.json"), found(3, 3))], "{names:?}");
@@ -327,9 +327,9 @@ mod tests {
         let spool = Spool::<Found>::open(folder.path()).unwrap();
         let at = |name: &str| folder.path().join("found").join(name);
         store(&spool, &found(1, 1));
-        // One cannot be opened: links that lead round in a circle.
+        // A file that cannot be opened: a symbolic link to itself.
         std::os::unix::fs::symlink("2-b.tmp", at("2-b.tmp")).unwrap();
-        // One cannot be named as it should.
+        // A file that cannot be renamed.
         fs::write(at("3-c.tmp"), serde_json::to_vec(&found(3, 3)).unwrap()).unwrap();
         fs::create_dir(at("3-c.json")).unwrap();
         fs::create_dir(at("4-d.tmp")).unwrap();

@@ -1,25 +1,25 @@
-//! `submitblock`, and which of a node's answers are a verdict on the block.
+//! `submitblock`, and which answers of a node are a verdict on the block.
 
 use serde_json::json;
 
 use crate::rpc::{CALL_TIME, Node, RpcError, code};
 
-/// The answer of a node that does not have the parent yet: it may be catching up.
+/// The answer of a node that does not have the parent yet; it may be catching up.
 const NO_PARENT: &str = "prev-blk-not-found";
 
-/// Submits a block (hex, without a `0x`) and gives what the node says of it: `accepted`, `duplicate`, `inconclusive` or
-/// a reject reason.
+/// Submits a block (hex, without `0x`) and returns the node's verdict: `accepted`, `duplicate`, `inconclusive` or a
+/// reject reason.
 ///
 /// # Errors
-/// Why that is not known yet: asking again may help.
+/// Why there is no verdict yet; a retry may help.
 pub async fn submit(node: &Node, block: &str) -> Result<String, String> {
     verdict(node.call("submitblock", json!([block]), CALL_TIME).await)
 }
 
-/// Whether an answer is a verdict on the block.
+/// Extracts the verdict on the block from an answer.
 ///
 /// # Errors
-/// It is trouble of the node, which may pass.
+/// The answer is about a problem of the node, which may go away.
 pub fn verdict(answer: Result<Option<String>, RpcError>) -> Result<String, String> {
     match answer {
         Ok(Some(reason)) if reason == NO_PARENT => Err(format!("{reason}: the node has not caught up")),

@@ -1,4 +1,4 @@
-//! What a node says: block templates and the state of licenses, read and checked.
+//! Block templates and license states, as read from a node and checked.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,40 +15,40 @@ use serde_json::json;
 use crate::rpc::{CALL_TIME, Node, RpcError, read_answer};
 use crate::tips::Syncing;
 
-/// A block to be mined, but for its coinbase.
+/// A block to be mined, without its coinbase.
 #[derive(Debug, Clone)]
 pub struct Template {
     /// Height of the block.
     pub height: u32,
-    /// The tip that it stands on.
+    /// The tip that the block builds on.
     pub parent: BlockHash,
     /// The header's version.
     pub version: u32,
-    /// The header's target, compact.
+    /// The header's target, in compact form.
     pub bits: u32,
     /// The header's target.
     pub target: Target,
-    /// The header's time to begin with, in seconds since 1970.
+    /// The header's initial time, in seconds since 1970.
     pub time: u32,
-    /// The least time that the header may have.
+    /// The lowest time that the header may have.
     pub min_time: u32,
-    /// What the coinbase may pay, in base units: subsidy and fees.
+    /// The most that the coinbase may pay, in base units: subsidy and fees.
     pub coinbase_value: u64,
-    /// The output script that commits to the witnesses, where segwit is active.
+    /// The output script that commits to the witnesses, if segwit is active.
     pub witness_commitment: Option<Vec<u8>>,
-    /// Txids of the transactions in block order, as SHA-256 gives them.
+    /// Txids of the transactions in block order, in the byte order that SHA-256 gives.
     pub txids: Vec<[u8; 32]>,
-    /// The transactions as they stand in the block, one after the other.
+    /// The serialized transactions in block order, concatenated.
     pub transactions: Vec<u8>,
-    /// Whether the block must be licensed.
+    /// Whether the block needs a license.
     pub license_required: bool,
-    /// Outputs to addresses that the coinbase has room for, by weight and by signature operations.
+    /// How many outputs to addresses fit into the coinbase, by weight and by signature operations.
     pub outputs_room: usize,
-    /// What the node waits with until this template is out of date.
+    /// The id for a long poll that the node answers once this template is out of date.
     pub long_poll_id: Option<String>,
 }
 
-/// Borrows from the answer what is long or many: a full block's hex is read where it lies.
+/// Long or numerous fields borrow from the answer, so that the hex of a full block is not copied.
 #[derive(Deserialize)]
 struct WireTemplate<'a> {
     height: u32,
@@ -81,18 +81,18 @@ struct WireLicense {
     required: bool,
 }
 
-/// Weight of a coinbase of ours but for its outputs to addresses: 223 bytes with the longest script and the widest
-/// counts, 38 of witness, 47 of commitment; and of the header and the count of transactions before it.
+/// Weight of our coinbase without its outputs to addresses (223 bytes with the longest script and the widest counts, 38
+/// of witness, 47 of commitment), plus the weight of the header and the transaction count.
 const COINBASE_WEIGHT: u64 = 4 * 223 + 38 + 4 * 47 + 4 * (80 + 5);
-/// Weight of an output to an address (P2PKH: 34 bytes; P2SH has two less).
+/// Weight of an output to an address (P2PKH: 34 bytes; P2SH: two less).
 const OUTPUT_WEIGHT: u64 = 4 * 34;
 /// Weight of one byte of a block without witnesses, and cost of one signature operation (BIP141).
 const SCALE: u64 = 4;
-/// Room where a node does not say how much it left: Core reserves 4,000 units of weight, which hold these.
+/// Room if the node does not state its limits: Core reserves 4,000 weight units, which hold this many outputs.
 const USUAL_ROOM: u64 = 18;
 
 impl WireTemplate<'_> {
-    /// Nodes leave some room for the coinbase. One output more than that, and the block would be invalid.
+    /// Nodes leave some room for the coinbase. One output more than fits would make the block invalid.
     fn outputs_room(&self) -> Result<usize, RpcError> {
         // Before segwit is active, Core gives sizes and plain counts of signature operations.
         let limit = self.weightlimit.or(self.sizelimit.map(|size| size.saturating_mul(SCALE)));
@@ -112,7 +112,7 @@ impl WireTemplate<'_> {
     fn check(self) -> Result<Template, RpcError> {
         let wrong = |field: &str| RpcError::Malformed(format!("getblocktemplate: {field}"));
         let bits = u32::from_str_radix(&self.bits, 16).map_err(|_| wrong("bits"))?;
-        // All into one buffer: to decode each on its own takes twice as long.
+        // All into one buffer: decoding each into its own takes twice as long.
         let mut transactions = vec![0; self.transactions.iter().map(|tx| tx.data.len() / 2).sum()];
         let mut txids = Vec::with_capacity(self.transactions.len());
         let mut room = &mut transactions[..];
@@ -140,7 +140,7 @@ impl WireTemplate<'_> {
             witness_commitment: commitment.map_err(|_| wrong("default_witness_commitment"))?,
             txids,
             transactions,
-            // A node that knows nothing of licenses cannot say that one is not needed.
+            // A node that does not know licenses cannot say that none is needed.
             license_required: self.license.is_none_or(|license| license.required),
             long_poll_id: self.longpollid,
             outputs_room,
@@ -148,7 +148,7 @@ impl WireTemplate<'_> {
     }
 }
 
-/// The sum of what a node says of its transactions; none where it does not say it of all.
+/// The sum of a field over all transactions; `None` if the node does not give it for all of them.
 fn sum(what: &str, parts: impl Iterator<Item = Option<u64>>) -> Result<Option<u64>, RpcError> {
     let too_much =
         || RpcError::Malformed(format!("getblocktemplate: the {what} sum to more than {}", u64::MAX));
@@ -160,27 +160,27 @@ fn sum(what: &str, parts: impl Iterator<Item = Option<u64>>) -> Result<Option<u6
     Ok(Some(sum))
 }
 
-/// A license as the registry has it after the tip.
+/// The state of a license in the registry at the tip.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LicenseInfo {
-    /// Its address, as this network writes it.
+    /// The license's address, as this network writes it.
     pub address: String,
     /// Whether it may mine at all.
     pub whitelisted: bool,
-    /// Admins are not capped.
+    /// Whether it is an admin license; these are not capped.
     #[serde(default)]
     pub admin: bool,
-    /// Blocks that count in the window.
+    /// Its blocks in the current window.
     pub blocks_in_window: u64,
-    /// Blocks that a license may have in the window; none while the cap is off.
+    /// Most blocks that a license may have in the window; `None` while the cap is off.
     pub cap: Option<u64>,
-    /// Blocks left in the window; none where nothing limits them.
+    /// Blocks left in the window; `None` if nothing limits them.
     pub remaining: Option<u64>,
     /// Height of its last block.
     pub last_block: Option<u64>,
     /// Whether it may mine the next block.
     pub eligible_next: bool,
-    /// The height from which it may mine again, where that is known.
+    /// The height from which it may mine again, if known.
     pub eligible_from_height: Option<u64>,
 }
 
@@ -191,26 +191,26 @@ struct WireLicenseInfo {
     info: LicenseInfo,
 }
 
-/// Licenses with the tip that they were looked up at.
+/// Licenses with the tip at which they were looked up.
 #[derive(Debug)]
 pub struct Licenses {
-    /// The tip; unknown when the node does not say or names several.
+    /// The tip; `None` if the node does not state it or gives different ones.
     pub tip: Option<BlockHash>,
-    /// In the order asked.
+    /// In the order requested.
     pub infos: Vec<LicenseInfo>,
 }
 
-/// A chain as pool and node tell each other apart: by name, and by genesis, since private chains share names.
+/// Identifies a chain to the pool and its nodes: by name and by genesis, since private chains share names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainIdentity {
     /// `main`, `test`, or a private chain's name.
     pub name: String,
-    /// Hash of its first block.
+    /// Hash of the genesis block.
     pub genesis: BlockHash,
 }
 
 impl ChainIdentity {
-    /// That of a network.
+    /// The identity of a network.
     #[must_use]
     pub fn of(params: &Params) -> Self {
         Self { name: params.name.clone(), genesis: params.genesis.block().block_hash() }
@@ -226,7 +226,7 @@ impl fmt::Display for ChainIdentity {
 /// The node's chain.
 ///
 /// # Errors
-/// The node did not say.
+/// The node did not answer, or not in the expected form.
 pub async fn chain(node: &Node) -> Result<ChainIdentity, RpcError> {
     #[derive(Deserialize)]
     struct Info {
@@ -240,26 +240,26 @@ pub async fn chain(node: &Node) -> Result<ChainIdentity, RpcError> {
 /// Why a node cannot be used for a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// It did not say which chain it is on.
+    /// The node did not say which chain it is on.
     #[error(transparent)]
     Trouble(#[from] RpcError),
-    /// It is on another one.
+    /// The node is on another chain.
     #[error("on chain {found}, {expected} expected")]
     Wrong {
-        /// Its chain.
+        /// The node's chain.
         found: ChainIdentity,
-        /// The configured network's.
+        /// The chain of the configured network.
         expected: ChainIdentity,
     },
-    /// It is on the right one, and still loading it.
+    /// The node is on the right chain, but still syncing.
     #[error(transparent)]
     Syncing(#[from] Syncing),
 }
 
-/// Whether a node is on a chain.
+/// Checks that a node is on a chain.
 ///
 /// # Errors
-/// It is not, or did not say.
+/// The node is on another chain, or did not say.
 pub async fn check_chain(node: &Node, expected: &ChainIdentity) -> Result<(), ChainError> {
     let found = chain(node).await?;
     if found == *expected {
@@ -271,17 +271,17 @@ pub async fn check_chain(node: &Node, expected: &ChainIdentity) -> Result<(), Ch
 /// The template of the next block.
 ///
 /// # Errors
-/// The node gave none, or one that makes no sense.
+/// The node returned none, or an invalid one.
 pub async fn template(node: &Node) -> Result<Template, RpcError> {
     read(&node.answer("getblocktemplate", json!([{"rules": ["segwit"]}]), CALL_TIME).await?)
 }
 
-/// The template that follows the one of a long-poll id, once that is out of date. On a quiet chain nothing may happen
-/// for hours, so a poll that is not answered within `patience` is no trouble: the node is polled again, on a new
-/// connection. Whether it still lives must be seen otherwise.
+/// The template that replaces the one with this long-poll id, once that is out of date. On a quiet chain nothing may
+/// happen for hours, so a poll that is not answered within `patience` is not an error: it is repeated on a new
+/// connection. Whether the node is still alive must be checked separately.
 ///
 /// # Errors
-/// The node gave none, or one that makes no sense.
+/// The node returned none, or an invalid one.
 pub async fn next(node: &Node, long_poll_id: &str, patience: Duration) -> Result<Template, RpcError> {
     let request = json!([{"rules": ["segwit"], "longpollid": long_poll_id}]);
     loop {
@@ -295,7 +295,7 @@ pub async fn next(node: &Node, long_poll_id: &str, patience: Duration) -> Result
 /// The template in a node's answer to `getblocktemplate`.
 ///
 /// # Errors
-/// The node's error, or a template that makes no sense.
+/// The node's error, or a description of what is invalid in the template.
 pub fn read(answer: &[u8]) -> Result<Template, RpcError> {
     read_answer::<WireTemplate<'_>>("getblocktemplate", answer)?.check()
 }
@@ -303,7 +303,7 @@ pub fn read(answer: &[u8]) -> Result<Template, RpcError> {
 /// The state of licenses.
 ///
 /// # Errors
-/// The node did not give one entry for each, in the order asked.
+/// The node did not return one entry for each address in the order requested.
 pub async fn licenses(node: &Node, addresses: &[Address], params: &Params) -> Result<Licenses, RpcError> {
     let names: Vec<String> = addresses.iter().map(|address| address.to_base58(&params.prefixes)).collect();
     let found: Vec<WireLicenseInfo> = node.call("getlicenseinfo", json!(names), CALL_TIME).await?;
@@ -364,7 +364,7 @@ mod tests {
                 while !asked.ends_with(b"}]}") && socket.read_buf(&mut asked).await.unwrap() > 0 {}
                 let body = json!({"result": wire()}).to_string();
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                // Who asked may have given up.
+                // The client may have given up.
                 let _ = socket.write_all(answer.as_bytes()).await;
             }
         });

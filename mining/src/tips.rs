@@ -1,4 +1,4 @@
-//! Tips of nodes, and which node's chain is to be worked on.
+//! The tips of nodes, and the choice of the node to work with.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use serde_json::json;
 
 use crate::rpc::{Node, RpcError, code};
 
-/// All the work in a chain: a number of 256 bits, big endian, so that it compares as a number does.
+/// The total work of a chain: a 256-bit number in big-endian bytes, so that it compares as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChainWork(pub [u8; 32]);
 
-/// The end of a node's chain.
+/// The tip of a node's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainTip {
     /// The last block.
@@ -24,23 +24,23 @@ pub struct ChainTip {
     pub work: ChainWork,
 }
 
-/// What a node says of its chain.
+/// The state of a node's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainState {
     /// The chain's name.
     pub name: String,
-    /// The end of it.
+    /// The chain's tip.
     pub tip: ChainTip,
     /// Height of the best header that the node knows.
     pub headers: u32,
-    /// Whether the node calls this its initial download. Nodes that do not say are not taken to be in it.
+    /// Whether the node says that it is in its initial block download; `false` if it does not say.
     pub initial: bool,
 }
 
-/// A node is still loading its chain, as far as it knows.
+/// A node that, as far as it knows, is still syncing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Syncing {
-    /// It knows headers whose blocks it has not.
+    /// It knows headers of blocks that it does not have.
     #[error("still syncing: at block {block} of {headers}")]
     Blocks {
         /// Height of its tip.
@@ -48,7 +48,7 @@ pub enum Syncing {
         /// Height of its best header.
         headers: u32,
     },
-    /// It knows no more, and takes that for old.
+    /// It knows no further headers, and considers its tip too old.
     #[error(
         "still syncing: its newest block, {block}, is too old for the chain's end (see the node's max tip age)"
     )]
@@ -59,11 +59,12 @@ pub enum Syncing {
 }
 
 impl ChainState {
-    /// Whether work on this tip makes sense. A private chain that nobody has mined on for a day looks like one that is
-    /// being loaded; there the headers tell. One header more than blocks tells nothing: it may be of a block that was refused.
+    /// Checks that work on this tip makes sense. In initial download, a private chain that has not been mined on for a
+    /// day looks like one that is being synced, so there the headers decide. One header more than blocks proves
+    /// nothing: it may belong to a block that was refused.
     ///
     /// # Errors
-    /// It makes none.
+    /// The node is still syncing.
     pub fn synced(&self, params: &Params) -> Result<(), Syncing> {
         let (block, headers) = (self.tip.height, self.headers);
         match self.initial {
@@ -88,7 +89,7 @@ struct WireInfo {
 /// The state of a node's chain.
 ///
 /// # Errors
-/// The node did not say within `limit`.
+/// The node did not answer within `limit`.
 pub async fn state(node: &Node, limit: Duration) -> Result<ChainState, RpcError> {
     let info: WireInfo = node.call("getblockchaininfo", json!([]), limit).await?;
     let mut work = [0; 32];
@@ -106,26 +107,26 @@ pub async fn state(node: &Node, limit: Duration) -> Result<ChainState, RpcError>
 /// The name of a node's chain, and its tip.
 ///
 /// # Errors
-/// The node did not say within `limit`.
+/// The node did not answer within `limit`.
 pub async fn ask(node: &Node, limit: Duration) -> Result<(String, ChainTip), RpcError> {
     state(node, limit).await.map(|state| (state.name, state.tip))
 }
 
-/// Where a block stands in another node's chain.
+/// Where a block is, relative to another node's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In it.
+    /// In the active chain.
     Active,
-    /// The node knows it, and has gone another way.
+    /// The node knows the block, but its chain does not contain it.
     Side,
     /// The node does not know it.
     Unknown,
 }
 
-/// Where a block stands in a node's chain.
+/// Where a block is, relative to a node's chain.
 ///
 /// # Errors
-/// The node did not say within `limit`.
+/// The node did not answer within `limit`.
 pub async fn place(node: &Node, block: &str, limit: Duration) -> Result<Place, RpcError> {
     #[derive(Deserialize)]
     struct Header {
@@ -139,41 +140,41 @@ pub async fn place(node: &Node, block: &str, limit: Duration) -> Result<Place, R
     }
 }
 
-/// Time without work from any node after which the last job is taken for dead. Long enough for a node to restart
-/// (Core takes minutes with a large chain), short enough that machines hash a few blocks' time in vain at most.
+/// How long the last job stays in use while no node gives work. Long enough for a node to restart (Core takes minutes
+/// with a large chain), short enough that machines waste at most a few blocks' time.
 pub const NO_NODE_PATIENCE: Duration = Duration::from_secs(5 * 60);
 
-/// The work that a node had to offer which was then lost. Nodes with less are no use for a while: it may be back with the
-/// chain that the others have yet to hear of, and what is mined below its tip is mined for nothing.
+/// The chain work of a node that was lost. Nodes with less work are not used for a while: the lost node may come back
+/// with the chain that the others have yet to receive, and blocks mined below its tip are wasted.
 #[derive(Debug, Default)]
 pub struct Missed(Option<(ChainWork, usize, Instant)>);
 
 impl Missed {
-    /// A node is lost that last offered work on a tip of so much work at this instant.
+    /// Records that a node was lost. It last offered work on a tip with this chain work at the instant `offered`.
     pub fn lost(&mut self, index: usize, work: ChainWork, offered: Instant, now: Instant) {
         if self.least(now).is_none_or(|least| work >= least) {
             self.0 = Some((work, index, offered));
         }
     }
 
-    /// A node is back, with what it has now.
+    /// The node is back, so what it had before no longer matters.
     pub fn back(&mut self, index: usize) {
         self.0.take_if(|(_, lost, _)| *lost == index);
     }
 
-    /// Nothing goes on without the node that was lost, so that any work is better.
+    /// Forgets the lost node: no work goes on without it, so any node is better than none.
     pub fn forget(&mut self) {
         self.0 = None;
     }
 
-    /// The least work that is of use: what the lost node had, as long as its last job goes on without it
+    /// The least chain work a node must have to be used: that of the lost node, as long as its last job stays in use
     /// ([`NO_NODE_PATIENCE`]).
     #[must_use]
     pub fn least(&self, now: Instant) -> Option<ChainWork> {
         self.node(now).map(|(_, work)| work)
     }
 
-    /// The node that is missed, and what it had.
+    /// The lost node and its chain work.
     #[must_use]
     pub fn node(&self, now: Instant) -> Option<(usize, ChainWork)> {
         let waits = |at: Instant| now.saturating_duration_since(at) < NO_NODE_PATIENCE;
@@ -181,8 +182,9 @@ impl Missed {
     }
 }
 
-/// The node to work on: the one whose chain has most work. A tie keeps the one in use, so that nothing swings; else
-/// the first of the configuration wins. None when no node is known to give work, or all have less than `least`.
+/// Index of the node to work with: the one whose chain has the most work. On a tie the node in use is kept, so that the
+/// choice does not flip; otherwise the first in the configuration wins. `None` if no node is known to give work, or all
+/// have less work than `least`.
 #[must_use]
 pub fn best(tips: &[Option<ChainTip>], in_use: Option<usize>, least: Option<ChainWork>) -> Option<usize> {
     let known = tips.iter().enumerate().filter_map(|(index, tip)| Some((index, tip.as_ref()?.work)));

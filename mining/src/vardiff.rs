@@ -1,38 +1,39 @@
-//! How hard a connection's shares are, so that they come at a steady pace. Times and shares in, a difficulty out.
+//! Vardiff: adjusts a connection's difficulty so that shares come at a steady pace. Times and shares in, difficulty
+//! out.
 //!
-//! Here: the statistics. Not here: clocks, jobs, and when a new difficulty is told (the connection's owner).
-//! Shares are counted against what was to be expected, until the two differ by more than chance explains: then the
-//! difficulty becomes the one that the count speaks for, and counting begins anew.
+//! Here: the statistics. Not here: clocks, jobs, and when a new difficulty is sent (the connection's owner).
+//! Shares are compared with the number expected until the two differ by more than chance explains. The difficulty is
+//! then set to what the count suggests, and counting starts again.
 
 use std::time::{Duration, Instant};
 
 use iop_stratum::difficulty::Difficulty;
 
-/// Standard deviations beyond which a count is no chance: of many windows in an hour, one in some hours errs.
+/// Standard deviations beyond which a count is not chance: of the many windows in an hour, one errs every few hours.
 const SIGMAS: f64 = 3.3;
-/// Shares beyond that, where next to none are expected: a Poisson count is not normal there.
+/// Shares added to that bound, for when next to none are expected: a Poisson count is not normal there.
 const UP_MARGIN: f64 = 2.0;
-/// Expected shares beyond that, where next to none came: silence this long is chance once in 230 times.
+/// Expected shares added to that bound, for when next to none came: such a silence is chance once in 230 times.
 const DOWN_MARGIN: f64 = 5.45;
-/// Expected shares without any share at all, before the first one: nothing is known yet, and an error costs little.
+/// Expected shares without any share before the first one: nothing is known yet, and an error costs little.
 const FIRST_SILENCE: f64 = 3.0;
-/// Least number of shares that raise the difficulty: fewer come at once by chance, or out of a proxy's buffer.
+/// Fewest shares that can raise the difficulty: fewer may come at once by chance, or out of a proxy's buffer.
 const LEAST_SHARES: f64 = 4.0;
-/// Shares, expected or come, above which the past counts half: a window of about 160 to 320 s at 5 s a share. Since
-/// so few are counted, a pace within 0.6 and 1.4 of the right one is left alone.
+/// Shares, expected or received, above which the past is halved: a window of about 160 to 320 s at 5 s a share. With so
+/// few counted, a pace within 0.6 and 1.4 of the right one is left alone.
 const MEMORY: f64 = 64.0;
-/// Most that one step raises: what few shares say of a much faster machine is right to this order only.
+/// Largest factor of one raise: what a few shares say of a much faster machine is right only to this order.
 const MOST_UP: f64 = 256.0;
-/// Most that one step eases after a share was seen.
+/// Largest factor of one reduction after a share was seen.
 const MOST_DOWN: f64 = 8.0;
-/// What a step eases from the second on, as long as no share was seen at all: a CPU at a pool for ASICs is seven
-/// decades off.
+/// Factor of each reduction from the second on, while no share has been seen at all: a CPU at a pool for ASICs is off
+/// by seven orders of magnitude.
 const MOST_DOWN_BLIND: f64 = 64.0;
 
-/// What vardiff aims at.
+/// The target of vardiff.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Aim {
-    /// Seconds from share to share; above zero.
+    /// Seconds between shares; above zero.
     pub seconds_per_share: f64,
     /// Least difficulty.
     pub min: Difficulty,
@@ -40,51 +41,51 @@ pub struct Aim {
     pub max: Difficulty,
 }
 
-/// One connection's count of shares.
+/// The share statistics of one connection.
 #[derive(Debug, Clone)]
 pub struct Vardiff {
     difficulty: Difficulty,
     since: Instant,
-    /// Seconds before `since` that count, and the shares and work that came in them and after.
+    /// Seconds that count from before `since`; `shares` and `work` cover them and the time after.
     seconds: f64,
     shares: f64,
-    /// The sum of the shares' difficulties: those of an older job count with what they were worth.
+    /// The sum of the shares' difficulties: a share of an older job counts with that job's difficulty.
     work: f64,
-    /// Easings since the start; none any more once a share has come.
+    /// Reductions since the start; `None` once a share has come.
     blind: Option<u32>,
 }
 
 impl Vardiff {
-    /// Begins at a difficulty, nothing being known of the machine.
+    /// Starts at a difficulty, with nothing known of the machine.
     #[must_use]
     pub fn new(start: Difficulty, now: Instant) -> Self {
         Self { difficulty: start, since: now, seconds: 0.0, shares: 0.0, work: 0.0, blind: Some(0) }
     }
 
-    /// What new jobs should have.
+    /// The difficulty for new jobs.
     #[must_use]
     pub fn difficulty(&self) -> Difficulty {
         self.difficulty
     }
 
-    /// A difficulty below the `least` that jobs have now becomes that. What was counted stays, worth less: else a least
-    /// that grows a little with every few shares would end each count before it says anything.
+    /// Raises the difficulty to `least`, the minimum for jobs now. The count is kept, at its lower worth: otherwise a
+    /// minimum that grows a little with every few shares would end each count before it says anything.
     pub fn lift(&mut self, least: Difficulty) {
         self.difficulty = self.difficulty.at_least(least);
     }
 
-    /// Time before `now` is not counted: the miner had nothing to do.
+    /// Restarts the count at `now`: the miner had no work before.
     pub fn begin(&mut self, now: Instant) {
         self.since = now;
         (self.seconds, self.shares, self.work) = (0.0, 0.0, 0.0);
     }
 
-    /// The miner had nothing to do from `paused` until `now`. What it did before still counts.
+    /// The miner had no work from `paused` until `now`. What it did before that still counts.
     pub fn resume(&mut self, paused: Instant, now: Instant) {
         self.since = now - paused.saturating_duration_since(self.since);
     }
 
-    /// A share came, of a job with this difficulty. True if the difficulty changed.
+    /// Counts a share of a job with this difficulty. Returns whether the difficulty changed.
     pub fn on_share(&mut self, difficulty: Difficulty, now: Instant, aim: &Aim) -> bool {
         self.shares += 1.0;
         self.work += difficulty.get();
@@ -92,28 +93,28 @@ impl Vardiff {
         self.judge(now, aim)
     }
 
-    /// When to call [`Self::on_silence`] if no share comes before; `None` where nothing would change.
+    /// When to call [`Self::on_silence`] if no share comes first; `None` if that would change nothing.
     #[must_use]
     pub fn silent_from(&self, aim: &Aim) -> Option<Instant> {
         if self.difficulty <= aim.min {
             return None;
         }
         let seconds = self.most_expected() * aim.seconds_per_share - self.seconds;
-        // A day is for ever: longer would not fit the clock.
+        // A day is as good as forever; much longer would not fit the clock.
         Some(self.since + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)))
     }
 
-    /// Some time has passed. True if the difficulty changed.
+    /// Accounts for time that passed without a share. Returns whether the difficulty changed.
     pub fn on_silence(&mut self, now: Instant, aim: &Aim) -> bool {
         self.judge(now, aim)
     }
 
-    /// Shares that came, at the present difficulty.
+    /// The work received, in shares of the present difficulty.
     fn come(&self) -> f64 {
         self.work / self.difficulty.get()
     }
 
-    /// The greatest expectation that what came does not contradict.
+    /// The highest number of expected shares that is consistent with those received.
     fn most_expected(&self) -> f64 {
         if self.blind.is_some() {
             return FIRST_SILENCE;
@@ -127,7 +128,7 @@ impl Vardiff {
         let (come, expected) = (self.come(), seconds / aim.seconds_per_share);
         let too_many = self.shares >= LEAST_SHARES && come >= expected + SIGMAS * expected.sqrt() + UP_MARGIN;
         let factor = if too_many {
-            // The last share ended the count, so it does not count itself.
+            // The last share ended the count, so it is left out.
             (come * (1.0 - 1.0 / self.shares) / expected.max(f64::MIN_POSITIVE)).clamp(1.0, MOST_UP)
         } else if expected >= self.most_expected() * (1.0 - 1e-9) {
             match self.blind {
@@ -135,7 +136,8 @@ impl Vardiff {
                 _ => ((come + 0.5) / (expected + 0.5)).clamp(1.0 / MOST_DOWN, 1.0),
             }
         } else {
-            // A few shares of a much harder job are worth as much: halved, they would never be enough to raise anything.
+            // A few shares of a much harder job are worth as much. If halved, they would never suffice to raise
+            // anything.
             if come.max(expected) > MEMORY && self.shares >= LEAST_SHARES {
                 (self.since, self.seconds) = (now, seconds / 2.0);
                 self.shares /= 2.0;
@@ -168,11 +170,11 @@ mod tests {
         Aim { seconds_per_share: 5.0, min: difficulty(1e-4), max: difficulty(1e9) }
     }
 
-    /// A stream of numbers that nobody has to keep: SplitMix64.
+    /// SplitMix64: a stream of random numbers from a seed.
     struct Random(u64);
 
     impl Random {
-        /// Waiting time of a Poisson process, in units of its mean.
+        /// A waiting time of a Poisson process, in units of its mean.
         fn wait(&mut self) -> f64 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -182,7 +184,7 @@ mod tests {
         }
     }
 
-    /// A machine of `rate` hashes per second for so many seconds. Gives the times of changes.
+    /// Simulates a machine of `rate` hashes per second for `seconds`. Returns the times of the changes.
     fn mine(vardiff: &mut Vardiff, random: &mut Random, begun: Instant, rate: f64, seconds: f64) -> Vec<f64> {
         let (mut at, mut changes) = (0.0, Vec::new());
         while at < seconds {
@@ -267,7 +269,7 @@ mod tests {
         }
     }
 
-    /// Five hundred shares a second, and after each few of them a least difficulty that is a little greater.
+    /// 500 shares a second, and a least difficulty that grows slightly after every few of them.
     #[test]
     fn a_least_difficulty_that_creeps_upward_does_not_hold_the_difficulty_there() {
         let (begun, mut at, mut aim) = (Instant::now(), 0.0, aim());
