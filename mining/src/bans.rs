@@ -34,7 +34,7 @@ pub enum Offence {
     Nonsense,
     /// It sent an HTTP request: a web browser or a health check, possibly an honest mistake.
     Http,
-    /// It did not subscribe and authorize a user in time.
+    /// It did not subscribe and authorise a user in time.
     Silent,
     /// It did not read what was sent to it.
     Unread,

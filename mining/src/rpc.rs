@@ -214,7 +214,7 @@ struct AnswerError {
     message: String,
 }
 
-/// The result in an answer, which may borrow from it. A null result is deserialized as `T`'s null.
+/// The result in an answer, which may borrow from it. A null result is deserialised as `T`'s null.
 ///
 /// # Errors
 /// The node's error, or a description of what is malformed.
@@ -273,7 +273,7 @@ impl Node {
         self.back.notified().await;
     }
 
-    /// Calls a method. A null result is deserialized as `T`'s null (`()` or `Option`).
+    /// Calls a method. A null result is deserialised as `T`'s null (`()` or `Option`).
     ///
     /// # Errors
     /// [`RpcError`]; all but [`RpcError::Node`] may go away on a retry.

@@ -38,7 +38,7 @@ pub struct Template {
     pub witness_commitment: Option<Vec<u8>>,
     /// Txids of the transactions in block order, in the byte order that SHA-256 gives.
     pub txids: Vec<[u8; 32]>,
-    /// The serialized transactions in block order, concatenated.
+    /// The serialised transactions in block order, concatenated.
     pub transactions: Vec<u8>,
     /// Whether the block needs a license.
     pub license_required: bool,

@@ -1,5 +1,4 @@
-//! Vardiff: adjusts a connection's difficulty so that shares come at a steady pace. Times and shares in, difficulty
-//! out.
+//! Vardiff: adjusts a connection's difficulty to a steady pace of shares. Times and shares in, difficulty out.
 //!
 //! Here: the statistics. Not here: clocks, jobs, and when a new difficulty is sent (the connection's owner).
 //! Shares are compared with the number expected until the two differ by more than chance explains. The difficulty is

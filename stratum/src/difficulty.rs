@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// Hashes that a share of difficulty 1 takes on average, as every pool and explorer counts: 2³². (The exact number is
-/// one part in 65,535 more, as difficulty 1 is 0xffff and not 0x10000 in its highest bits.)
+/// Average number of hashes for a share of difficulty 1, as every pool and explorer counts: 2³². (The exact number is
+/// larger by one part in 65,535, as the highest bits of the difficulty-1 target are 0xffff, not 0x10000.)
 pub const HASHES_AT_1: f64 = 4_294_967_296.0;
 
-/// A share's difficulty: how many times harder than difficulty 1. Finite and above zero.
+/// A share difficulty: how many times harder than difficulty 1. Finite and above zero.
 ///
-/// Difficulty 1 is the target `0x00000000ffff0000…00` (Bitcoin's first nBits, `1d00ffff`): one share in about
-/// 2³² hashes. Private chains use values far below 1.
+/// Difficulty 1 is the target `0x00000000ffff0000…00` (Bitcoin's first nBits, `1d00ffff`), which one in about 2³²
+/// hashes meets. Private chains use values far below 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Difficulty(f64);
 
@@ -17,13 +17,13 @@ impl Difficulty {
     /// Difficulty 1.
     pub const ONE: Self = Self(1.0);
 
-    /// `None` for zero, negative, infinite and not-a-number.
+    /// Returns `None` for zero, negative, infinite and NaN values.
     #[must_use]
     pub fn new(value: f64) -> Option<Self> {
         (value.is_finite() && value > 0.0).then_some(Self(value))
     }
 
-    /// The number as it goes over the wire.
+    /// The number as sent over the wire.
     #[must_use]
     pub fn get(self) -> f64 {
         self.0
@@ -48,7 +48,7 @@ impl fmt::Display for Difficulty {
     }
 }
 
-/// A 256-bit upper bound on a header's hash, the hash read as a little-endian number.
+/// A 256-bit upper bound on a header's hash, with the hash read as a little-endian number.
 ///
 /// Ordered as a number: a smaller target is harder to meet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,12 +61,12 @@ pub struct Target {
 const WIDE: usize = 6;
 
 impl Target {
-    /// The easiest target: every hash meets it.
+    /// The easiest target, which every hash meets.
     pub const MAX: Self = Self { limbs: [u64::MAX; 4] };
     /// The target of difficulty 1.
     pub const DIFFICULTY_1: Self = Self { limbs: [0, 0, 0, 0x0000_0000_ffff_0000] };
 
-    /// From 32 bytes, the least significant first: the order of a hash as SHA-256 gives it.
+    /// From 32 bytes, least significant first: the byte order of a hash as SHA-256 gives it.
     #[must_use]
     pub fn from_le_bytes(bytes: [u8; 32]) -> Self {
         let mut limbs = [0; 4];
@@ -76,7 +76,7 @@ impl Target {
         Self { limbs }
     }
 
-    /// 32 bytes, the least significant first.
+    /// The target as 32 bytes, least significant first.
     #[must_use]
     pub fn to_le_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
@@ -86,14 +86,14 @@ impl Target {
         bytes
     }
 
-    /// From 32 bytes, the most significant first: the order in which targets are printed.
+    /// From 32 bytes, most significant first: the order in which targets are printed.
     #[must_use]
     pub fn from_be_bytes(mut bytes: [u8; 32]) -> Self {
         bytes.reverse();
         Self::from_le_bytes(bytes)
     }
 
-    /// 32 bytes, the most significant first.
+    /// The target as 32 bytes, most significant first.
     #[must_use]
     pub fn to_be_bytes(self) -> [u8; 32] {
         let mut bytes = self.to_le_bytes();
@@ -101,7 +101,7 @@ impl Target {
         bytes
     }
 
-    /// From a header's nBits; `None` where consensus refuses them (negative, zero or more than 256 bits).
+    /// From a header's nBits; `None` if consensus rejects them (negative, zero or more than 256 bits).
     #[must_use]
     pub fn from_compact(bits: u32) -> Option<Self> {
         let (size, mantissa) = ((bits >> 24) as usize, bits & 0x007f_ffff);
@@ -121,7 +121,7 @@ impl Target {
         (target.limbs != [0; 4]).then_some(target)
     }
 
-    /// `floor(difficulty-1 target / difficulty)`, exactly; [`Target::MAX`] where that has more than 256 bits.
+    /// `floor(difficulty-1 target / difficulty)`, exactly; [`Target::MAX`] if that needs more than 256 bits.
     ///
     /// Monotone: a larger difficulty never gives a larger target.
     #[must_use]
@@ -158,8 +158,8 @@ impl Target {
         Self { limbs: [wide[0], wide[1], wide[2], wide[3]] }
     }
 
-    /// The difficulty that this target stands for, to the precision of an f64 (a few parts in 2⁵²).
-    /// The zero target, which no hash meets, gives the largest finite number.
+    /// The difficulty of this target, to the precision of an f64 (a few parts in 2⁵²). The zero target, which no hash
+    /// meets, gives the largest finite number.
     #[must_use]
     pub fn difficulty(self) -> Difficulty {
         let number = |target: Self| {
@@ -173,7 +173,7 @@ impl Target {
         Difficulty(if ratio.is_finite() { ratio } else { f64::MAX })
     }
 
-    /// Whether a hash, in the byte order in which SHA-256 gives it, is at or below this target.
+    /// Whether a hash, in the byte order that SHA-256 gives, is at or below this target.
     #[must_use]
     pub fn is_met_by(self, hash: &[u8; 32]) -> bool {
         Self::from_le_bytes(*hash) <= self

@@ -1,18 +1,18 @@
-//! The fields of Stratum messages: hex in any case, of exact or bounded width, each with its own type.
+//! The fields of Stratum messages, each with its own type: hex in either case, of exact or bounded width.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::message::printable;
 
-/// Width of [`Extranonce1`] that our server hands out, in bytes: 2³² connections.
+/// Width of the [`Extranonce1`] that our server assigns, in bytes: enough for 2³² connections.
 pub const SERVER_EXTRANONCE1_SIZE: usize = 4;
-/// Width of [`Extranonce2`] that our server asks for, in bytes. 2⁶⁴ coinbases per job: no machine runs out of
-/// work, also when a proxy gives part of the space to the machines behind it.
+/// Width of the [`Extranonce2`] that our server asks for, in bytes. 2⁶⁴ coinbases per job are enough for any machine,
+/// even when a proxy divides them among the machines behind it.
 pub const SERVER_EXTRANONCE2_SIZE: usize = 8;
-/// Widest extranonce1 that our client takes from a pool, in bytes. Deployed pools and proxies use 3 to 12.
+/// Widest extranonce1 that our client accepts from a pool, in bytes. Deployed pools and proxies use 3 to 12.
 pub const MAX_EXTRANONCE1_SIZE: usize = 32;
-/// Widest extranonce2 that our client takes from a pool, in bytes; 8 fill a `u64` counter.
+/// Widest extranonce2 that our client accepts from a pool, in bytes; 8 fill a `u64` counter.
 pub const MAX_EXTRANONCE2_SIZE: usize = 8;
 /// Longest job id, in bytes. Deployed pools use up to 64.
 pub const MAX_JOB_ID: usize = 128;
@@ -20,13 +20,13 @@ pub const MAX_JOB_ID: usize = 128;
 /// What is wrong with a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
-    /// Not there.
+    /// The field is missing.
     #[error("{field} is missing")]
     Missing {
         /// The field's name.
         field: &'static str,
     },
-    /// A JSON value of another kind.
+    /// The JSON value has another type.
     #[error("{field} must be {expected}")]
     Kind {
         /// The field's name.
@@ -34,32 +34,32 @@ pub enum FieldError {
         /// What was expected.
         expected: &'static str,
     },
-    /// A character that is no hex digit.
+    /// A character is not a hex digit.
     #[error("{field} is not hex")]
     NotHex {
         /// The field's name.
         field: &'static str,
     },
-    /// Too short or too long.
+    /// The field is too short or too long.
     #[error("{field} has {found} {unit}, expected {expected}")]
     Length {
         /// The field's name.
         field: &'static str,
         /// The length found.
         found: usize,
-        /// What is counted.
+        /// The unit of the lengths.
         unit: &'static str,
         /// The lengths allowed.
         expected: Span,
     },
 }
 
-/// An inclusive range of lengths; prints as one number where both ends are the same.
+/// An inclusive range of lengths; prints as one number if both ends are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The least.
+    /// The least length.
     pub min: usize,
-    /// The most.
+    /// The greatest length.
     pub max: usize,
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// Hex text of `min..=max` bytes, in any case, two digits per byte.
+/// Parses hex text of `min..=max` bytes, in either case, two digits per byte.
 pub(crate) fn parse_bytes(
     field: &'static str,
     text: &str,
@@ -84,7 +84,7 @@ pub(crate) fn parse_bytes(
     hex::decode(text).map_err(|_| FieldError::NotHex { field })
 }
 
-/// How many bytes the digits are, where that is within `min..=max`.
+/// The number of bytes that the hex digits encode, if within `min..=max`.
 fn hex_len(field: &'static str, text: &str, min: usize, max: usize) -> Result<usize, FieldError> {
     let expected = Span { min: min * 2, max: max * 2 };
     if !text.len().is_multiple_of(2) || text.len() < expected.min || text.len() > expected.max {
@@ -93,7 +93,7 @@ fn hex_len(field: &'static str, text: &str, min: usize, max: usize) -> Result<us
     Ok(text.len() / 2)
 }
 
-/// Hex text of exactly 32 bytes.
+/// Parses hex text of exactly 32 bytes.
 pub(crate) fn parse_32(field: &'static str, text: &str) -> Result<[u8; 32], FieldError> {
     let mut bytes = [0; 32];
     if text.len() != 64 {
@@ -115,7 +115,7 @@ fn parse_u32(field: &'static str, text: &str, min_digits: usize) -> Result<u32, 
     })
 }
 
-/// A 32-bit number that goes over the wire as eight hex digits, the most significant first.
+/// Defines a 32-bit number that is sent as eight hex digits, most significant first.
 macro_rules! hex_u32 {
     ($(#[$doc:meta])* $name:ident, $field:literal, min_digits: $min:literal) => {
         $(#[$doc])*
@@ -123,10 +123,10 @@ macro_rules! hex_u32 {
         pub struct $name(pub u32);
 
         impl $name {
-            /// From its hex text in any case.
+            /// Parses hex text in either case.
             ///
             /// # Errors
-            /// Wrong width or a character that is no hex digit.
+            /// Wrong width, or a character that is not a hex digit.
             pub fn parse(text: &str) -> Result<Self, FieldError> {
                 parse_u32($field, text, $min).map(Self)
             }
@@ -141,11 +141,11 @@ macro_rules! hex_u32 {
 }
 
 hex_u32!(
-    /// A header's time, in seconds since 1970. Eight digits exactly.
+    /// A header's time, in seconds since 1970. Exactly eight digits.
     NTime, "ntime", min_digits: 8
 );
 hex_u32!(
-    /// A header's nonce. Read with fewer digits too, as firmware that prints it as a number sends it.
+    /// A header's nonce. Fewer digits are accepted too: some firmware prints it as a number.
     Nonce, "nonce", min_digits: 1
 );
 hex_u32!(
@@ -157,30 +157,30 @@ hex_u32!(
     NBits, "nbits", min_digits: 8
 );
 hex_u32!(
-    /// The version bits that a share was found with (BIP310), before they are put into a version.
+    /// The version bits of a share (BIP310), before they are merged into a version.
     VersionBits, "version bits", min_digits: 1
 );
 hex_u32!(
-    /// The version bits that a client may roll (BIP310). Read with fewer digits too.
+    /// The version bits that a client may roll (BIP310). Fewer than eight digits are accepted too.
     VersionMask, "version mask", min_digits: 1
 );
 
 impl VersionMask {
     /// No bit may be rolled.
     pub const NONE: Self = Self(0);
-    /// Every bit: what a client that names no mask asks for (BIP310).
+    /// Every bit: what a client requests that names no mask (BIP310).
     pub const ALL: Self = Self(0xffff_ffff);
-    /// What our server allows: bits 13 to 28, the ones that BIP320 sets apart for rolling. The three bits above
-    /// make a version of 0x20000000 and more, the thirteen below signal deployments (csv 0, segwit 1).
+    /// The bits that our server allows: 13 to 28, which BIP320 reserves for rolling. The three bits above them make the
+    /// version at least 0x20000000; the thirteen below signal deployments (csv 0, segwit 1).
     pub const SERVER: Self = Self(0x1fff_e000);
 
-    /// The bits that both allow.
+    /// The bits that both masks allow.
     #[must_use]
     pub fn intersect(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether `bits` stay within this mask.
+    /// Whether `bits` are within this mask.
     #[must_use]
     pub fn allows(self, bits: VersionBits) -> bool {
         bits.0 & !self.0 == 0
@@ -195,7 +195,7 @@ impl Version {
     }
 }
 
-/// Bytes of a small bounded length, kept in place.
+/// A short byte string of bounded length, stored inline.
 #[derive(Clone, Copy)]
 struct Short<const MAX: usize> {
     len: u8,
@@ -214,7 +214,7 @@ impl<const MAX: usize> Short<MAX> {
     }
 }
 
-/// A short byte string that goes over the wire as hex.
+/// Defines a short byte string that is sent as hex.
 macro_rules! short_bytes {
     ($(#[$doc:meta])* $name:ident, $field:literal, $max:expr) => {
         $(#[$doc])*
@@ -222,16 +222,16 @@ macro_rules! short_bytes {
         pub struct $name(Short<$max>);
 
         impl $name {
-            /// From its bytes, as they stand in the coinbase; `None` when there are too many.
+            /// From its bytes, as in the coinbase; `None` if there are too many.
             #[must_use]
             pub fn new(bytes: &[u8]) -> Option<Self> {
                 Short::new(bytes).map(Self)
             }
 
-            /// From hex text of `min..=max` bytes in any case.
+            /// Parses hex text of `min..=max` bytes in either case.
             ///
             /// # Errors
-            /// Wrong width or a character that is no hex digit.
+            /// Wrong width, or a character that is not a hex digit.
             pub fn parse(text: &str, min: usize, max: usize) -> Result<Self, FieldError> {
                 let len = hex_len($field, text, min, max.min($max))?;
                 let mut bytes = [0; $max];
@@ -240,7 +240,7 @@ macro_rules! short_bytes {
                 Ok(Self::new(&bytes[..len]).expect("the length was checked against the maximum"))
             }
 
-            /// The bytes, as they stand in the coinbase.
+            /// The bytes, as in the coinbase.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8] {
                 self.0.as_slice()
@@ -276,7 +276,7 @@ macro_rules! short_bytes {
 }
 
 short_bytes!(
-    /// The part of the coinbase that tells one connection's work from another's. Given by the server.
+    /// The part of the coinbase that distinguishes one connection's work from another's. Assigned by the server.
     Extranonce1, "extranonce1", MAX_EXTRANONCE1_SIZE
 );
 short_bytes!(
@@ -285,7 +285,7 @@ short_bytes!(
 );
 
 impl Extranonce1 {
-    /// Our server's: four bytes, the most significant first.
+    /// The extranonce1 of our server: four bytes, most significant first.
     #[must_use]
     pub fn from_u32(number: u32) -> Self {
         Self::new(&number.to_be_bytes()).expect("four bytes fit")
@@ -293,8 +293,8 @@ impl Extranonce1 {
 }
 
 impl Extranonce2 {
-    /// The `size` low bytes of a counter, the most significant first; `None` when the number needs more bytes
-    /// or `size` is above [`MAX_EXTRANONCE2_SIZE`].
+    /// The `size` low bytes of a counter, most significant first; `None` if the number needs more bytes or `size` is
+    /// above [`MAX_EXTRANONCE2_SIZE`].
     #[must_use]
     pub fn from_counter(counter: u64, size: usize) -> Option<Self> {
         let bytes = counter.to_be_bytes();
@@ -303,7 +303,7 @@ impl Extranonce2 {
     }
 }
 
-/// A pool's name for a job: text of 1 to [`MAX_JOB_ID`] bytes, not interpreted. Cheap to clone.
+/// A pool's id for a job: text of 1 to [`MAX_JOB_ID`] bytes, not interpreted. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JobId(Arc<str>);
 
@@ -311,7 +311,7 @@ impl JobId {
     /// From its text.
     ///
     /// # Errors
-    /// Empty or too long.
+    /// The text is empty or too long.
     pub fn new(text: &str) -> Result<Self, FieldError> {
         if text.is_empty() || text.len() > MAX_JOB_ID {
             let expected = Span { min: 1, max: MAX_JOB_ID };
@@ -320,14 +320,14 @@ impl JobId {
         Ok(Self(text.into()))
     }
 
-    /// Its text.
+    /// The id as sent over the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// As it may be shown, without what does not print: a pool could put line ends into a log. On the wire goes its
+/// Displays only printing characters, since a pool could otherwise put line ends into a log. The wire form is the
 /// [text](JobId::as_str).
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -335,17 +335,17 @@ impl fmt::Display for JobId {
     }
 }
 
-/// The hash of the previous block, as it stands in a header (as SHA-256 gave it).
+/// The hash of the previous block, in the byte order of a header (as SHA-256 gives it).
 ///
-/// On the wire each 4-byte word is byte-swapped: the order in which the first miners copied it to hardware.
+/// On the wire the bytes of each 4-byte word are reversed: the order in which the first miners copied it to hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PrevHash(pub [u8; 32]);
 
 impl PrevHash {
-    /// From Stratum's 64 hex digits.
+    /// Parses Stratum's 64 hex digits.
     ///
     /// # Errors
-    /// Wrong width or a character that is no hex digit.
+    /// Wrong width, or a character that is not a hex digit.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         parse_32("prevhash", text).map(|bytes| Self(swap_words(bytes)))
     }
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_previous_hash_swaps_words_on_the_wire() {
-        // The example of Stratum's first documentation (block 0x…a3e5 of 2012).
+        // The example from Stratum's first documentation (block 0x…a3e5 of 2012).
         let text = "4d16b6f85af6e2198f44ae2a6de67f78487ae5611b77c6c0440b921e00000000";
         let hash = PrevHash::parse(text).unwrap();
         assert_eq!(hash.to_string(), text);

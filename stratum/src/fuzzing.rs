@@ -1,7 +1,7 @@
-//! What fuzzers feed bytes to, each checked against something: framing against other cuts, the fast reader of a
-//! submit against the general one, both ends of a connection against the promise of one answer per line.
+//! Entry points for fuzzers. Each checks a property: framing does not depend on how the stream is cut, the fast reader
+//! of a submit agrees with the general one, and both ends of a connection send at most one answer per line.
 //!
-//! Not here: the fuzzers and their first inputs (`fuzz/`). All functions panic where something is wrong.
+//! Not here: the fuzzers and their seed inputs (`fuzz/`). All functions panic if a property does not hold.
 
 use crate::client;
 use crate::difficulty::Difficulty;
@@ -10,10 +10,10 @@ use crate::line::LineDecoder;
 use crate::message::Message;
 use crate::server::{Event, Session};
 
-/// Longest line of the decoders here, in bytes: short, so that fuzzers reach the bound.
+/// Longest line of the decoders here, in bytes: short, so that fuzzers reach the limit.
 const MAX_LINE: usize = 64;
 
-/// The first byte says into which pieces the others are cut: the lines must be the same as of one piece.
+/// Decodes a stream in one piece and in pieces whose size the first byte gives: the lines must be the same.
 pub fn line(data: &[u8]) {
     let Some((&first, stream)) = data.split_first() else { return };
     let step = usize::from(first) + 1;
@@ -34,7 +34,7 @@ pub fn line(data: &[u8]) {
     }
 }
 
-/// All lines there are, or `None` when one is too long.
+/// All whole lines, or `None` if one is too long.
 fn lines(decoder: &mut LineDecoder, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     decoder.extend(bytes);
     let mut found = Vec::new();
@@ -44,7 +44,7 @@ fn lines(decoder: &mut LineDecoder, bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(found)
 }
 
-/// One line to the fast and to the general reader: the same event and the same answer, in every state of a session.
+/// Feeds one line to the fast and to the general reader: event and answer must be the same in every session state.
 pub fn submit(line: &[u8]) {
     for set_up in [&[][..], &[SUBSCRIBE], &[SUBSCRIBE, AUTHORIZE], &[CONFIGURE, SUBSCRIBE, AUTHORIZE]] {
         let (mut one, mut other) = (session(set_up), session(set_up));
@@ -72,7 +72,7 @@ fn sent(session: &mut Session) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| session.next_outgoing()).map(|line| line.as_ref().to_vec()).collect()
 }
 
-/// Lines to a pool whose owner takes everything, then to a miner: what goes out are whole lines, and few.
+/// Feeds lines to a pool whose owner accepts everything, then to a miner: they must send whole lines, and few.
 pub fn both_ends(data: &[u8]) {
     let mut pool = session(&[]);
     for line in data.split(|&byte| byte == b'\n') {

@@ -1,8 +1,10 @@
-//! Stratum V1, sans-I/O: what the pool, the miner and the ASIC gateway speak, without a socket, a clock or a thread.
+//! Stratum V1, sans-I/O: the protocol of the pool, the miner and the ASIC gateway, without a socket, a clock or a
+//! thread.
 //!
 //! Here: line framing, JSON envelopes, typed fields, pool difficulty, work (coinbase, merkle root, header),
 //! verdicts, and the two ends of a connection ([`server::Session`], [`client::Session`]).
-//! Not here: sockets and time-outs (pool, miner), templates, licenses and share counting (pool), hashing speed (kernels).
+//! Not here: sockets and time-outs (pool, miner), templates, licenses and share counting (pool), fast hashing
+//! (kernels).
 //! Path: bytes → [`line::LineDecoder`] → a session's `handle_line` → an event for the owner, lines in its out queue.
 
 pub mod client;

@@ -1,52 +1,52 @@
-//! Framing: bytes in, lines out, never more than a bounded line in memory.
+//! Framing: splits bytes into lines, and never holds more than a line of bounded length.
 
-/// Longest line, in bytes, that a server reads.
+/// Longest line that a server reads, in bytes.
 ///
-/// The longest line of a client is a submit or a configure: below 1 KiB with a user name of 127 bytes and every
-/// known extension. 16 KiB leaves room for firmware that pads, and bounds what one connection can make us hold.
+/// The longest line of a client is a submit or a configure: below 1 KiB with a user name of 127 bytes and every known
+/// extension. 16 KiB leaves room for firmware that pads, and bounds the memory that one connection can take.
 pub const MAX_SERVER_LINE: usize = 16 * 1024;
 
-/// Longest line, in bytes, that a client reads.
+/// Longest line that a client reads, in bytes.
 ///
 /// The longest line of a pool is a notify: two hex digits per byte of a coinbase that may pay a few thousand
 /// members (34 bytes each), and 32 merkle branches. 512 KiB carries about 7,000 outputs.
 pub const MAX_CLIENT_LINE: usize = 512 * 1024;
 
-/// An empty buffer larger than this many bytes is given back: an idle connection should cost next to nothing.
+/// An empty buffer larger than this many bytes is freed: an idle connection should cost next to nothing.
 const KEEP_CAPACITY: usize = 1024;
 
-/// A line was longer than the bound. The stream cannot be resynchronised safely: close the connection.
+/// A line was longer than the limit. The stream cannot be resynchronised safely: close the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("line longer than {max} bytes")]
 pub struct LineTooLong {
-    /// The bound that was passed, in bytes.
+    /// The limit, in bytes.
     pub max: usize,
 }
 
-/// Splits a byte stream into lines, whatever the pieces it comes in.
+/// Splits a byte stream into lines, however it is cut into reads.
 ///
-/// A line ends with `\n`; a `\r` before it and blank lines are dropped. After [`LineTooLong`] the decoder
-/// stays in that state.
+/// A line ends with `\n`; a `\r` before it and blank lines are dropped. After [`LineTooLong`] every call fails with the
+/// same error.
 #[derive(Debug)]
 pub struct LineDecoder {
     buffer: Vec<u8>,
     /// Where the next line begins.
     start: usize,
-    /// Up to where no `\n` was found.
+    /// End of the part known to contain no `\n`.
     scanned: usize,
     max: usize,
     overflowed: bool,
 }
 
 impl LineDecoder {
-    /// A decoder of lines of at most `max` bytes, line end not counted.
+    /// Creates a decoder for lines of at most `max` bytes, not counting the line end.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { buffer: Vec::new(), start: 0, scanned: 0, max, overflowed: false }
     }
 
-    /// Takes bytes as they were read. Memory stays bounded by `max` plus one read when [`Self::next_line`] is
-    /// called until it gives `None` after each.
+    /// Adds bytes that were read. Memory stays bounded by `max` plus one read if after each call [`Self::next_line`] is
+    /// called until it returns `None`.
     pub fn extend(&mut self, bytes: &[u8]) {
         if self.overflowed {
             return;
@@ -59,10 +59,10 @@ impl LineDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole line without its end, or `None` when more bytes are needed.
+    /// The next whole line without its end, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`LineTooLong`] when a line, whole or begun, passes the bound.
+    /// [`LineTooLong`] if a line, whole or partial, exceeds the limit.
     pub fn next_line(&mut self) -> Result<Option<&[u8]>, LineTooLong> {
         loop {
             if self.overflowed {
@@ -85,10 +85,10 @@ impl LineDecoder {
         }
     }
 
-    /// No line is left: checks what has begun and gives memory back when nothing has.
+    /// Called when no whole line is left: checks the partial line, and frees memory if there is none.
     fn out_of_lines(&mut self) -> Result<(), LineTooLong> {
         let begun = self.buffer.len() - self.start;
-        // One byte more than the bound may still be the `\r` of a line that just fits.
+        // One byte more than the limit may still be the `\r` of a line that just fits.
         if begun > self.max + 1 {
             self.overflow();
             return Err(LineTooLong { max: self.max });

@@ -1,7 +1,7 @@
-//! Envelopes: one JSON object per line, as request, response or notification.
+//! Envelopes: one JSON object per line, which is a request, response or notification.
 //!
-//! An envelope borrows from its line; ids and parameters stay JSON text until somebody needs them, so that an id
-//! goes back exactly as it came and an unused field costs nothing.
+//! An envelope borrows from its line. Ids and parameters stay JSON text until they are needed, so that an id is echoed
+//! exactly as it came and an unused field costs nothing.
 
 use std::borrow::Cow;
 
@@ -11,15 +11,15 @@ use serde_json::value::RawValue;
 use crate::fields::{FieldError, Span};
 use crate::verdict::Reject;
 
-/// Deepest nesting of arrays and objects in a line. Stratum needs four (an extension's parameters).
+/// Deepest nesting of arrays and objects in a line. Stratum needs four levels (an extension's parameters).
 const MAX_DEPTH: usize = 16;
-/// Longest id in bytes of JSON text. It is echoed, so it must not be a way to make us send a lot.
+/// Longest id, in bytes of JSON text. It is echoed, so it must not let a client make us send a lot.
 const MAX_ID: usize = 256;
 
 /// Why a line is not an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// Not JSON, not an object, or a field twice.
+    /// Not JSON, not an object, or a duplicate field.
     #[error("not a JSON object: {0}")]
     Json(String),
     /// Nested deeper than any Stratum message.
@@ -31,17 +31,17 @@ pub enum MessageError {
     /// A method that is not a string.
     #[error("method must be a string")]
     Method,
-    /// Parameters that are no array.
+    /// Parameters that are not an array.
     #[error("params must be an array")]
     Params,
 }
 
-/// A request's id: the JSON text of a scalar, echoed as it came.
+/// A request's id: the JSON text of a scalar, echoed unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Id(Box<str>);
 
 impl Id {
-    /// The id of notifications and of answers to lines that could not be read.
+    /// The null id, used by notifications and by answers to lines that could not be read.
     #[must_use]
     pub fn null() -> Self {
         Self("null".into())
@@ -53,19 +53,19 @@ impl Id {
         Self(id.to_string().into())
     }
 
-    /// Whether it is `null` or was missing.
+    /// Whether the id is `null` or was missing.
     #[must_use]
     pub fn is_null(&self) -> bool {
         &*self.0 == "null"
     }
 
-    /// The number, also when a peer turned it into a string.
+    /// The id as a number, even if a peer turned it into a string.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         self.0.trim_matches('"').parse().ok()
     }
 
-    /// From digits that were read as a JSON number.
+    /// From the digits of a JSON number.
     pub(crate) fn of_digits(digits: &str) -> Self {
         Self(digits.into())
     }
@@ -79,7 +79,7 @@ impl Id {
     }
 }
 
-/// One line, read.
+/// A parsed line.
 #[derive(Debug, Clone)]
 pub enum Message<'a> {
     /// A request, or a notification when the id is null.
@@ -117,10 +117,10 @@ struct Envelope<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// Anything that is not an envelope within the bounds of this module.
+    /// The line is not an envelope within the limits of this module.
     pub fn parse(line: &'a [u8]) -> Result<Self, MessageError> {
         if nested_too_deep(line) {
             return Err(MessageError::TooDeep);
@@ -139,12 +139,12 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An array of its fields would be read as an envelope too.
+/// Whether the line is an object. `serde_json` would also read an envelope from an array of its fields.
 fn begins_an_object(line: &[u8]) -> bool {
     line.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The id of a line that is an object, and null where it has none that can be sent back.
+/// The id of a line that is an object; null if it has none that can be echoed.
 pub(crate) fn id_in(line: &[u8]) -> Id {
     if nested_too_deep(line) || !begins_an_object(line) {
         return Id::null();
@@ -153,7 +153,7 @@ pub(crate) fn id_in(line: &[u8]) -> Id {
     envelope.and_then(|envelope| Id::from_raw(envelope.id).ok()).unwrap_or_else(Id::null)
 }
 
-/// Brackets that open and do not close, outside strings. Wrong JSON may fool it; the parser then refuses the line.
+/// Counts unclosed brackets outside strings. Malformed JSON may fool it, but the parser then rejects the line.
 fn nested_too_deep(line: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for &byte in line {
@@ -172,7 +172,7 @@ fn nested_too_deep(line: &[u8]) -> bool {
     false
 }
 
-/// A JSON string's text, borrowed where nothing in it is escaped.
+/// The text of a JSON string, borrowed if it contains no escapes.
 pub(crate) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     let json = raw.get();
     match json.strip_prefix('"')?.strip_suffix('"') {
@@ -181,8 +181,8 @@ pub(crate) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A JSON number, also when it was sent as a string. Exact to the last bit, which serde_json's own reading is not:
-/// both ends must make the same target of a difficulty.
+/// A JSON number, or a string that holds one. Exact to the last bit, unlike serde_json's own parsing: both ends must
+/// derive the same target from a difficulty.
 pub(crate) fn number(raw: &RawValue) -> Option<f64> {
     match text(raw) {
         Some(text) => text.trim().parse().ok(),
@@ -190,8 +190,8 @@ pub(crate) fn number(raw: &RawValue) -> Option<f64> {
     }
 }
 
-/// Whether a character may stand in a log, a terminal or on a page: not control characters, not those that change
-/// the direction of what follows, and not those that cannot be seen.
+/// Whether a character may appear in a log, in a terminal or on a page. Control characters, characters that change the
+/// text direction and invisible characters may not.
 #[must_use]
 pub fn is_printing(char: char) -> bool {
     !char.is_control()
@@ -199,7 +199,7 @@ pub fn is_printing(char: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Text from the network as it may be shown: at most `max` bytes of [printing](is_printing) characters.
+/// Text from the network in a form that may be shown: at most `max` bytes of [printing](is_printing) characters.
 pub(crate) fn printable(text: &str, max: usize) -> Box<str> {
     let mut kept = String::new();
     for char in text.chars() {
@@ -228,25 +228,25 @@ impl<'a> Params<'a> {
         serde_json::from_str(raw.get()).ok().map(Self)
     }
 
-    /// How many there are.
+    /// The number of parameters.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no parameters.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The JSON text at a place; `None` when missing or null.
+    /// The JSON text at an index; `None` if missing or null.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&'a RawValue> {
         self.0.get(index).copied().filter(|raw| raw.get() != "null")
     }
 
-    /// In order, nulls included.
+    /// All parameters in order, including nulls.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'a RawValue> {
         self.0.iter().copied()
     }
@@ -276,7 +276,7 @@ impl<'a> Params<'a> {
         self.text_of(index, field, Span { min: 0, max })
     }
 
-    /// A string of so many bytes.
+    /// A string whose length in bytes is within `expected`.
     ///
     /// # Errors
     /// Missing, not a string, too short or too long.
@@ -293,7 +293,7 @@ impl<'a> Params<'a> {
         Ok(text)
     }
 
-    /// A number, also as a string.
+    /// A number, or a string that holds one.
     ///
     /// # Errors
     /// Missing, or not a number.
@@ -301,7 +301,7 @@ impl<'a> Params<'a> {
         number(self.at(index, field)?).ok_or(FieldError::Kind { field, expected: "a number" })
     }
 
-    /// A whole number up to `max`, also as a string.
+    /// A whole number up to `max`, or a string that holds one.
     ///
     /// # Errors
     /// Missing, not a whole number, or out of range.
@@ -313,7 +313,7 @@ impl<'a> Params<'a> {
         Ok(number as u32)
     }
 
-    /// A boolean, also as the number 0 or 1.
+    /// A boolean, or the number 0 or 1.
     ///
     /// # Errors
     /// Missing, or neither.
@@ -358,32 +358,32 @@ struct AnswerOut<'a, R, E> {
     error: E,
 }
 
-/// A request's line, with its line end.
+/// Encodes a request as a line, including the line end.
 #[must_use]
 pub fn request(id: u64, method: &str, params: impl Serialize) -> Vec<u8> {
     line(&CallOut { id: Some(id), method, params })
 }
 
-/// A notification's line (`"id":null`), with its line end.
+/// Encodes a notification (`"id":null`) as a line, including the line end.
 #[must_use]
 pub fn notification(method: &str, params: impl Serialize) -> Vec<u8> {
     line(&CallOut { id: None, method, params })
 }
 
-/// The line of a good answer, with its line end.
+/// Encodes a successful answer as a line, including the line end.
 #[must_use]
 pub fn success(id: &Id, result: impl Serialize) -> Vec<u8> {
     line(&AnswerOut { id: id_value(id), result, error: () })
 }
 
-/// The line of `"result":true`, with its line end: what [`success`] makes of it, for the one answer that goes out
-/// thousands of times a second.
+/// Encodes `"result":true` as [`success`] does, but faster: this is the one answer that is sent thousands of times a
+/// second.
 #[must_use]
 pub fn granted(id: &Id) -> Vec<u8> {
     [b"{\"id\":", id.0.as_bytes(), b",\"result\":true,\"error\":null}\n"].concat()
 }
 
-/// The line of a refusal, with its line end.
+/// Encodes a refusal as a line, including the line end.
 #[must_use]
 pub fn failure(id: &Id, reject: &Reject) -> Vec<u8> {
     let text = reject.text();

@@ -1,19 +1,19 @@
-//! `mining.notify`: a job, as a pool announces it.
+//! `mining.notify`: a job as a pool announces it.
 
 use serde::Serialize;
 
 use crate::fields::{FieldError, JobId, NBits, NTime, PrevHash, Span, Version, parse_32, parse_bytes};
 use crate::message::{Params, notification, text};
 
-/// Most merkle branches that are read. A block of 4 M weight holds under 2¹⁷ transactions; 32 would be 2³².
+/// Most merkle branches accepted. A block of 4 M weight holds under 2¹⁷ transactions; 32 branches would allow 2³².
 pub const MAX_BRANCHES: usize = 32;
-/// Longest part of a coinbase that is read, in bytes: a block's size without witness.
+/// Longest part of a coinbase accepted, in bytes: the size of a block without witness.
 pub const MAX_COINBASE_PART: usize = 1_000_000;
 
-/// A job. What a miner adds to it: extranonce2, ntime, nonce and version bits.
+/// A job. The miner adds extranonce2, ntime, nonce and version bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notify {
-    /// The pool's name for it.
+    /// The pool's id for the job.
     pub job_id: JobId,
     /// The parent block.
     pub prev_hash: PrevHash,
@@ -21,20 +21,20 @@ pub struct Notify {
     pub coinbase1: Vec<u8>,
     /// The coinbase, without witness, after extranonce2.
     pub coinbase2: Vec<u8>,
-    /// The merkle path from the coinbase to the root; txids as SHA-256 gives them.
+    /// The merkle path from the coinbase to the root; txids in the byte order that SHA-256 gives.
     pub branches: Vec<[u8; 32]>,
     /// The header's version.
     pub version: Version,
-    /// The header's target: what a block needs.
+    /// The header's target, which a block must meet.
     pub nbits: NBits,
-    /// The header's time to begin with.
+    /// The header's initial time.
     pub ntime: NTime,
     /// Whether every job before this one is stale.
     pub clean: bool,
 }
 
 impl Notify {
-    /// Its line, with the line end: made once per job and shared by all sessions.
+    /// The job as a line, including the line end; encoded once per job and shared by all sessions.
     #[must_use]
     pub fn to_line(&self) -> Vec<u8> {
         #[derive(Serialize)]
@@ -55,10 +55,10 @@ impl Notify {
         )
     }
 
-    /// From the parameters of a `mining.notify`.
+    /// Reads the parameters of a `mining.notify`.
     ///
     /// # Errors
-    /// A field that is missing, malformed or too long.
+    /// A field is missing, malformed or too long.
     pub fn from_params(params: &Params<'_>) -> Result<Self, FieldError> {
         let branches = params.array(4, "merkle branches")?;
         if branches.len() > MAX_BRANCHES {

@@ -1,4 +1,4 @@
-//! What a server says of a share.
+//! A server's verdict on a share.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeTuple, Serializer};
 
 /// Why a share or a request was refused: Stratum's codes 20 to 25.
 ///
-/// On the wire: `[code, "text", null]`; the third place is for a traceback, which nobody sends.
+/// On the wire: `[code, "text", null]`. The third element is for a traceback, which no server sends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Reject {
     /// 20: everything without a code of its own; the text says what.
@@ -21,7 +21,7 @@ pub enum Reject {
     /// 23: the header's hash is above the target of the job.
     #[error("Low difficulty share")]
     LowDifficulty,
-    /// 24: the user is not authorised on this connection; the text says why where there is more to say.
+    /// 24: the user is not authorised on this connection; the text may say why.
     #[error("{0}")]
     Unauthorized(Cow<'static, str>),
     /// 25: submit before subscribe.

@@ -1,4 +1,4 @@
-//! From a job and what a miner adds to it: coinbase, merkle root and the 80 bytes that are hashed.
+//! From a job and the fields that a miner adds: coinbase, merkle root and the 80-byte header.
 
 use sha2::{Digest, Sha256};
 
@@ -8,13 +8,13 @@ use crate::notify::Notify;
 /// Length of a block header in bytes.
 pub const HEADER_SIZE: usize = 80;
 
-/// SHA-256 of the SHA-256, in the byte order that SHA-256 gives: reversed when printed.
+/// Double SHA-256, in the byte order that SHA-256 gives; printed hashes are reversed.
 #[must_use]
 pub fn sha256d(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(Sha256::digest(bytes)).into()
 }
 
-/// A job made ready for many extranonces: what all its coinbases begin with is hashed once.
+/// A job prepared for many extranonces: the common beginning of its coinbases is hashed only once.
 #[derive(Debug, Clone)]
 pub struct Work {
     prefix: Sha256,
@@ -26,7 +26,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// From a job.
+    /// Prepares a job.
     #[must_use]
     pub fn new(notify: &Notify) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl Work {
         [&self.coinbase1, extranonce1.as_bytes(), extranonce2.as_bytes(), &self.coinbase2].concat()
     }
 
-    /// The root of the block's transactions.
+    /// The merkle root of the block's transactions.
     #[must_use]
     pub fn merkle_root(&self, extranonce1: &Extranonce1, extranonce2: &Extranonce2) -> [u8; 32] {
         let inner = self
@@ -58,7 +58,7 @@ impl Work {
         merkle_root(Sha256::digest(inner).into(), &self.branches)
     }
 
-    /// The header that is hashed.
+    /// The header to be hashed.
     #[must_use]
     pub fn header(
         &self,
@@ -73,7 +73,7 @@ impl Work {
     }
 }
 
-/// A header's 80 bytes: every number little-endian.
+/// The 80 bytes of a header; every number is little-endian.
 #[must_use]
 pub fn header(
     version: Version,
@@ -93,7 +93,7 @@ pub fn header(
     bytes
 }
 
-/// The merkle root from the coinbase's txid and its path.
+/// The merkle root from the coinbase's txid and merkle path.
 #[must_use]
 pub fn merkle_root(coinbase_txid: [u8; 32], branches: &[[u8; 32]]) -> [u8; 32] {
     branches.iter().fold(coinbase_txid, |node, branch| hash_pair(&node, branch))
@@ -103,7 +103,7 @@ pub fn merkle_root(coinbase_txid: [u8; 32], branches: &[[u8; 32]]) -> [u8; 32] {
 #[must_use]
 pub fn merkle_branches(txids: &[[u8; 32]]) -> Vec<[u8; 32]> {
     let mut branches = Vec::new();
-    // Each level without its first node, which depends on the coinbase.
+    // Each level lacks its first node, which depends on the coinbase.
     let mut level = txids.to_vec();
     while !level.is_empty() {
         branches.push(level[0]);
@@ -147,7 +147,7 @@ mod tests {
             "25da6f0718e7b302140434bd725706957c092db53805b821a85b23a7ac61725bac00000000"
         ))
         .unwrap();
-        // As if the last three bytes of the script were extranonces.
+        // Treats the last three bytes of the script as extranonces.
         let notify = Notify {
             job_id: JobId::new("170").unwrap(),
             prev_hash: PrevHash(reversed("000000002a22cfee1f2c846adbd12b3e183d4f97683f85dad08a79780a84bd55")),
@@ -183,7 +183,7 @@ mod tests {
         assert!(Target::from_compact(notify.nbits.0).unwrap().is_met_by(&hash));
     }
 
-    /// The merkle tree as consensus defines it: the whole of it, level by level.
+    /// The merkle root as consensus defines it: from the whole tree, level by level.
     fn whole_tree(mut level: Vec<[u8; 32]>) -> [u8; 32] {
         while level.len() > 1 {
             if level.len() % 2 == 1 {

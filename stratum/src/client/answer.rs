@@ -1,4 +1,4 @@
-//! What a pool answers, in the many shapes that pools use.
+//! A pool's answers, in the many shapes that pools use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,24 +8,24 @@ use serde_json::value::RawValue;
 use crate::fields::VersionMask;
 use crate::message::{Params, number, printable, text};
 
-/// Longest reason that is kept, in bytes.
+/// Longest reason kept, in bytes.
 const MAX_REASON: usize = 200;
 
 /// A pool's verdict on a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It counts.
+    /// The share counts.
     Accepted,
-    /// It does not.
+    /// The share does not count.
     Refused(Refusal),
 }
 
-/// Why a pool refused, as far as it said.
+/// Why a pool refused a request, as far as it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Stratum's code, usually 20 to 25.
     pub code: Option<i32>,
-    /// The pool's words, printable.
+    /// The pool's message, printable.
     pub text: Box<str>,
 }
 
@@ -39,13 +39,13 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Whether the job was no longer known: no fault of the one who computed.
+    /// Whether the pool no longer knew the job, which is no fault of the miner.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.code == Some(21)
     }
 
-    /// `[code, "text", …]` as Stratum has it; `{"code", "message"}` as JSON-RPC 2 has it; or plain text.
+    /// Reads `[code, "text", …]` as in Stratum, `{"code", "message"}` as in JSON-RPC 2, or plain text.
     fn read(error: Option<&RawValue>) -> Self {
         let unnamed = || Self { code: None, text: "no reason given".into() };
         let whole = |raw| number(raw).filter(|number| number.fract() == 0.0).map(|number| number as i32);
@@ -73,7 +73,7 @@ pub(super) fn granted(result: Option<&RawValue>, error: Option<&RawValue>) -> Re
     }
 }
 
-/// An answer that must have a result.
+/// The result of an answer that must have one.
 pub(super) fn answered<'a>(
     result: Option<&'a RawValue>,
     error: Option<&RawValue>,
@@ -84,7 +84,7 @@ pub(super) fn answered<'a>(
     }
 }
 
-/// The mask of a `mining.configure` answer; a pool that knows nothing of it, or says no, allows no bit.
+/// The mask in a `mining.configure` answer. A pool that does not know the extension, or refuses it, allows no bit.
 pub(super) fn configured_mask(result: Option<&RawValue>) -> VersionMask {
     let options = result.and_then(|raw| serde_json::from_str::<BTreeMap<String, &RawValue>>(raw.get()).ok());
     let mask = |options: BTreeMap<String, &RawValue>| {

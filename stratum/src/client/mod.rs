@@ -1,8 +1,8 @@
-//! The miner's end of a connection.
+//! The miner's end of a connection to a pool.
 //!
-//! Here: [`Session`], which asks a pool for version rolling, a subscription and leave to work, reads what it
-//! sends, and turns it into [`Event`]s; every field from the pool is bounded and checked.
-//! Not here: sockets, time-outs, failover and whether a [`Reconnect`] is followed (the owner's), hashing.
+//! Here: [`Session`], which requests version rolling, a subscription and authorisation, reads what the pool sends and
+//! turns it into [`Event`]s. Every field from the pool is bounded and checked.
+//! Not here: sockets, time-outs, failover and whether to follow a [`Reconnect`] (the owner's), hashing.
 //! Path: line → [`Session::handle_line`] → event; share → [`Session::submit`] → [`Session::next_outgoing`] → socket.
 
 mod answer;
@@ -19,84 +19,84 @@ use crate::message::MessageError;
 use crate::notify::Notify;
 use crate::work::Work;
 
-/// Longest message to show, in bytes; the rest is cut off.
+/// Longest message shown, in bytes; the rest is cut off.
 pub const MAX_SHOWN_MESSAGE: usize = 512;
-/// Longest wait that a pool may ask for before a reconnect, in seconds.
+/// Longest wait before a reconnect that a pool may request, in seconds.
 pub const MAX_RECONNECT_WAIT: u32 = 3600;
-/// Shares without an answer that are remembered. A pool that answers none of so many answers none at all.
+/// Most unanswered shares remembered. A pool that leaves so many unanswered answers none at all.
 pub const MAX_UNANSWERED: usize = 4096;
 
-/// How to introduce ourselves to a pool.
+/// What we send to a pool to introduce ourselves.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// User name: at our pools `ADDRESS[.worker]`.
+    /// User name; at our pools `ADDRESS[.worker]`.
     pub user: String,
-    /// Password; most pools take anything.
+    /// Password; most pools accept anything.
     pub password: String,
-    /// What we call ourselves: `name/version`.
+    /// Our user agent: `name/version`.
     pub user_agent: String,
-    /// The version bits that we can roll; [`VersionMask::NONE`] does not ask for version rolling.
+    /// The version bits that we can roll; with [`VersionMask::NONE`] version rolling is not requested.
     pub version_mask: VersionMask,
-    /// A difficulty to suggest.
+    /// A difficulty to suggest to the pool.
     pub suggest_difficulty: Option<Difficulty>,
 }
 
-/// What a pool said.
+/// What a pool sent.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The pool knows us: jobs may come.
+    /// The pool has answered the subscription: jobs may come.
     Subscribed,
     /// The user may submit shares.
     Authorized,
-    /// New work. Where [`Notify::clean`] is set, all older work is stale.
+    /// New work. If [`Notify::clean`] is set, all older work is stale.
     Job(Job),
-    /// The difficulty of the jobs that come from now on; a [`Job`] carries its own.
+    /// The difficulty of future jobs; a [`Job`] carries its own.
     Difficulty(Difficulty),
-    /// The extranonce of the jobs that come from now on; a [`Job`] carries its own.
+    /// The extranonce of future jobs; a [`Job`] carries its own.
     Extranonce {
         /// The pool's part.
         extranonce1: Extranonce1,
-        /// Width of our part, in bytes.
+        /// Width of the miner's part, in bytes.
         extranonce2_size: usize,
     },
-    /// The version bits that may be rolled, from now on and in jobs already here (BIP310).
+    /// The version bits that may be rolled, in future jobs and in those already received (BIP310).
     VersionMask(VersionMask),
     /// The pool's verdict on a share.
     SubmitResult {
-        /// What [`Session::submit`] gave.
+        /// The id that [`Session::submit`] returned.
         id: SubmitId,
         /// The verdict.
         verdict: Verdict,
     },
-    /// The pool asks us to connect again.
+    /// The pool asks the miner to reconnect.
     Reconnect(Reconnect),
-    /// A text for the person at the machine, without control characters.
+    /// A text for the operator of the machine, without control characters.
     ShowMessage(Box<str>),
 }
 
-/// A job with everything that was in force when it came.
+/// A job, with the settings in force when it came.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// The job.
     pub notify: Arc<Notify>,
     /// The pool's part of the extranonce.
     pub extranonce1: Extranonce1,
-    /// Width of our part, in bytes.
+    /// Width of the miner's part, in bytes.
     pub extranonce2_size: usize,
-    /// What a share needs.
+    /// The difficulty that a share needs.
     pub difficulty: Difficulty,
     /// The version bits that may be rolled; [`Event::VersionMask`] may change them.
     pub version_mask: VersionMask,
 }
 
 impl Job {
-    /// What a share's hash must not exceed.
+    /// The highest hash value of a valid share.
     #[must_use]
     pub fn target(&self) -> Target {
         Target::from_difficulty(self.difficulty)
     }
 
-    /// Made ready for building headers.
+    /// The job prepared for building headers.
     #[must_use]
     pub fn work(&self) -> Work {
         Work::new(&self.notify)
@@ -106,41 +106,41 @@ impl Job {
 /// A share to submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
-    /// The job that it solves.
+    /// The job that the share solves.
     pub job_id: JobId,
-    /// Our part of the extranonce.
+    /// The miner's part of the extranonce.
     pub extranonce2: Extranonce2,
     /// The header's time.
     pub ntime: NTime,
     /// The header's nonce.
     pub nonce: Nonce,
-    /// The header's version within the job's mask; sent only where the pool lets us roll, or has let us.
+    /// The version bits within the job's mask; sent only if the pool allows rolling, or has allowed it.
     pub version_bits: VersionBits,
 }
 
-/// A submitted share, until its verdict comes. Grows with every share of a session.
+/// Identifies a submitted share until its verdict comes. Ids of a session increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubmitId(pub u64);
 
-/// Where and when to connect again. Following it to another host is the owner's decision: by default it should
-/// not be, since whoever can write into the connection could take the work away.
+/// Where and when to reconnect. Whether to follow it to another host is the owner's decision. By default it should not
+/// be followed, since anyone who can write into the connection could redirect the work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reconnect {
     /// Another host, if named.
     pub host: Option<Box<str>>,
     /// Another port, if named.
     pub port: Option<u16>,
-    /// Seconds to wait before, up to [`MAX_RECONNECT_WAIT`].
+    /// Seconds to wait first, up to [`MAX_RECONNECT_WAIT`].
     pub wait: u32,
 }
 
-/// Why a connection to a pool cannot go on.
+/// Why a connection to a pool cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A line that is no envelope.
+    /// A line that is not an envelope.
     #[error("the pool sent a line that is no Stratum message: {0}")]
     Message(#[from] MessageError),
-    /// A field out of its bounds.
+    /// A field out of bounds.
     #[error("the pool sent a malformed {method}: {error}")]
     Field {
         /// The method whose parameters or result were wrong.
@@ -151,10 +151,10 @@ pub enum Error {
     /// A job before the subscription was answered.
     #[error("the pool sent a job before it answered mining.subscribe")]
     NotSubscribed,
-    /// The pool does not take us.
+    /// The pool refused our subscription.
     #[error("the pool refused the subscription: {0}")]
     SubscribeRefused(Box<str>),
-    /// The pool does not take the user.
+    /// The pool refused our user.
     #[error("the pool refused the user: {0}")]
     AuthorizeRefused(Box<str>),
 }

@@ -17,7 +17,7 @@ use crate::message::{Id, Message, Params, failure, printable, request, success};
 use crate::notify::Notify;
 use crate::verdict::Reject;
 
-// Ids of the requests that every session makes; shares count on from FIRST_SUBMIT.
+// Ids of the requests that every session makes; shares are numbered from FIRST_SUBMIT.
 const CONFIGURE: u64 = 1;
 const SUBSCRIBE: u64 = 2;
 const AUTHORIZE: u64 = 3;
@@ -25,7 +25,7 @@ const SUGGEST_DIFFICULTY: u64 = 4;
 const EXTRANONCE_SUBSCRIBE: u64 = 5;
 const FIRST_SUBMIT: u64 = 6;
 
-/// Answers to the pool's own requests that may wait to be sent; a pool that asks more gets none.
+/// Most answers to the pool's own requests that may be queued; further requests are not answered.
 const MAX_WAITING_ANSWERS: usize = 64;
 /// Longest host name in a `client.reconnect` (RFC 1035).
 const MAX_HOST: usize = 253;
@@ -37,18 +37,18 @@ struct Subscription {
     extranonce2_size: usize,
 }
 
-/// A connection to a pool, as the miner sees it. The hand-shake is queued from the beginning and goes on by
-/// itself as the pool answers; the owner moves lines and reads events.
+/// A connection to a pool, as the miner sees it. The handshake is queued at the start and continues by itself as the
+/// pool answers. The owner moves lines and handles events.
 #[derive(Debug)]
 pub struct Session {
     options: Options,
     subscription: Option<Subscription>,
-    /// Whether the subscription is answered: a pool may set an extranonce before.
+    /// Whether the subscription was answered; a pool may set an extranonce before that.
     subscribed: bool,
     authorized: bool,
     difficulty: Difficulty,
     version_mask: VersionMask,
-    /// Whether the pool has let bits be rolled at any time.
+    /// Whether the pool has allowed version rolling at any time.
     may_have_rolled: bool,
     next_submit: u64,
     unanswered: BTreeSet<u64>,
@@ -56,10 +56,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Queues the first requests.
+    /// Creates a session and queues its first requests.
     ///
-    /// `mining.configure` and `mining.subscribe` go out together, since pools that do not know the first one may
-    /// not answer it at all.
+    /// `mining.configure` and `mining.subscribe` are sent together, since a pool that does not know the former may
+    /// never answer it.
     #[must_use]
     pub fn new(options: Options) -> Self {
         let mut session = Self {
@@ -86,7 +86,7 @@ impl Session {
         session
     }
 
-    /// Whether the pool takes shares of our user.
+    /// Whether the pool has authorised our user.
     #[must_use]
     pub fn is_authorized(&self) -> bool {
         self.authorized
@@ -104,7 +104,7 @@ impl Session {
         self.difficulty
     }
 
-    /// The next line to send, with its line end.
+    /// The next line to send, including its line end.
     pub fn next_outgoing(&mut self) -> Option<Vec<u8>> {
         self.outgoing.pop_front()
     }
@@ -120,7 +120,7 @@ impl Session {
             share.ntime.to_string(),
             share.nonce.to_string(),
         ];
-        // A share may be of a time when more was allowed: without its bits it is another header.
+        // The share may date from a time when rolling was allowed; without its bits the header would be another one.
         let is_rolled = self.may_have_rolled && share.version_bits != VersionBits(0);
         if self.version_mask != VersionMask::NONE || is_rolled {
             params.push(share.version_bits.to_string());
@@ -136,7 +136,7 @@ impl Session {
     /// Reads one line from the pool.
     ///
     /// # Errors
-    /// The connection cannot go on: the pool refused us, or sends what is no Stratum.
+    /// The connection cannot continue: the pool refused us, or does not speak Stratum.
     pub fn handle_line(&mut self, line: &[u8]) -> Result<Option<Event>, Error> {
         match Message::parse(line)? {
             Message::Answer { id, result, error } => self.answer(&id, result, error),
@@ -165,7 +165,7 @@ impl Session {
                 let verdict = granted(result, error).map_or_else(Verdict::Refused, |()| Verdict::Accepted);
                 Ok(Some(Event::SubmitResult { id: SubmitId(id), verdict }))
             }
-            // Extras that the pool may refuse, and answers to what we did not ask.
+            // Optional requests that the pool may refuse, and answers to requests that we did not make.
             _ => Ok(None),
         }
     }
@@ -225,7 +225,7 @@ impl Session {
         }
     }
 
-    /// Requests of the pool that ask for an answer.
+    /// Answers a request of the pool.
     fn answer_pool(&mut self, id: &Id, method: &str) {
         if id.is_null() || self.outgoing.len() >= MAX_WAITING_ANSWERS {
             return;

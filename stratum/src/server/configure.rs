@@ -1,4 +1,4 @@
-//! `mining.configure` (BIP310): every extension that the client lists is answered.
+//! `mining.configure` (BIP310): every extension that the client lists gets an answer.
 
 use std::collections::BTreeMap;
 
@@ -9,31 +9,31 @@ use crate::difficulty::Difficulty;
 use crate::fields::{FieldError, VersionMask};
 use crate::message::{Params, number, text};
 
-/// Most extensions that are answered; BIP310 knows four.
+/// Most extensions in a request; BIP310 defines four.
 const MAX_EXTENSIONS: usize = 16;
 
-/// What a client asked for, and what it is told.
+/// What a client requested, and the reply to it.
 #[derive(Debug, Default)]
 pub(super) struct Configured {
     /// The result object.
     pub(super) reply: BTreeMap<String, Value>,
-    /// The agreed mask, if version rolling was asked for.
+    /// The agreed mask, if version rolling was requested.
     pub(super) version_mask: Option<VersionMask>,
-    /// The mask that it asked for then.
+    /// The mask that the client requested with it.
     pub(super) asked_mask: Option<VersionMask>,
-    /// Whether it takes other extranonces while it is connected.
+    /// Whether the client accepts new extranonces while it is connected.
     pub(super) extranonce_changes: bool,
-    /// The least difficulty that the client can work at.
+    /// The lowest difficulty that the client can work at.
     pub(super) minimum_difficulty: Option<Difficulty>,
 }
 
-/// Parameters by name. Kept as text: only those of known extensions are read.
+/// Parameters by name, kept as JSON text: only those of known extensions are parsed.
 type Options<'a> = BTreeMap<String, &'a RawValue>;
 
-/// Reads the parameters `[[extension…], {"extension.parameter": value…}]`.
+/// Reads the parameters `[[extension…], {"extension.parameter": value…}]` and builds the reply.
 ///
 /// # Errors
-/// No list of extensions, or a list longer than any real one.
+/// There is no list of extensions, or it is longer than any real one.
 pub(super) fn configure(
     params: &Params<'_>,
     server_mask: VersionMask,
@@ -91,7 +91,7 @@ impl Configured {
         };
         let mask = asked.intersect(server_mask);
         self.asked_mask = Some(asked);
-        // min-bit-count, a number or text, is advice to servers that can choose their mask; ours is one, all bits that may roll.
+        // min-bit-count, a number or text, is a hint for servers that can choose a mask; ours always offers all it can.
         self.version_mask = Some(mask);
         if mask == VersionMask::NONE {
             return Value::Bool(false);

@@ -1,14 +1,14 @@
-//! The usual shape of a `mining.submit` line, read in one pass without the general envelope.
+//! Parses a `mining.submit` line of the usual shape in one pass, without the general envelope.
 //!
-//! Here: [`read`], which borrows the id and the parameters from the line, or declines. It declines whatever is not
-//! plain: escapes, other keys, a key twice, ids that are no plain number, too few or too many parameters.
-//! Not here: what a field means (`submit`), and any refusal: a line that is declined goes the general way, which says
-//! what is wrong with it. So both ways must agree on every line that is read here; a property test holds them to it.
+//! Here: [`read`], which borrows the id and the parameters from the line, or returns `None` for anything out of the
+//! ordinary: escapes, other keys, a duplicate key, ids that are not plain numbers, too few or too many parameters.
+//! Not here: the meaning of a field (`submit`) and any refusal: a line not read here goes to the general reader, which
+//! reports what is wrong with it. Both readers must agree on every line that is read here; a property test checks it.
 
-/// The longest id that is read here, in digits. Longer ones go the general way.
+/// Longest id read here, in digits. Longer ones go to the general reader.
 const MAX_ID_DIGITS: usize = 18;
 
-/// A share's line.
+/// A parsed submit line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     /// The id's digits.
@@ -18,7 +18,7 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The parameter at a place below 5, or the version bits at 5 where the line [has](Self::has_version_bits) them.
+    /// The parameter at an index below 5, or the version bits at 5 if the line [has](Self::has_version_bits) them.
     pub(super) fn param(&self, index: usize) -> &'a str {
         self.params[index]
     }
@@ -29,7 +29,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Reads a line, or declines.
+/// Parses a line, or returns `None` if it does not have the usual shape.
 pub(super) fn read(line: &[u8]) -> Option<Line<'_>> {
     let mut cursor = Cursor(line);
     let (mut id, mut method, mut params) = (None, None, None);
@@ -54,7 +54,7 @@ pub(super) fn read(line: &[u8]) -> Option<Line<'_>> {
     (cursor.0.is_empty() && method.is_some()).then_some(Line { id: id?, params, count })
 }
 
-/// What is left of the line.
+/// The rest of the line.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -64,7 +64,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The next byte that is no space.
+    /// The next byte that is not a space.
     fn next(&mut self) -> Option<u8> {
         self.skip_space();
         let (&byte, rest) = self.0.split_first()?;
@@ -76,7 +76,7 @@ impl<'a> Cursor<'a> {
         (self.next()? == byte).then_some(())
     }
 
-    /// A string of printing ASCII without escapes.
+    /// A string of printable ASCII without escapes.
     fn string(&mut self) -> Option<&'a str> {
         self.token(b'"')?;
         let end =
@@ -86,7 +86,7 @@ impl<'a> Cursor<'a> {
         str::from_utf8(text).ok()
     }
 
-    /// A whole number as JSON writes it: digits, none of them a leading zero.
+    /// A whole number as in JSON: digits without a leading zero.
     fn number(&mut self) -> Option<&'a str> {
         self.skip_space();
         let end = self.0.iter().position(|byte| !byte.is_ascii_digit())?;
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
         if end == 0 || end > MAX_ID_DIGITS || (end > 1 && digits[0] == b'0') {
             return None;
         }
-        // What follows the digits is looked at by the caller: a point or an exponent is no comma.
+        // The caller checks what follows the digits: a point or an exponent is not a comma.
         self.0 = rest;
         str::from_utf8(digits).ok()
     }

@@ -1,21 +1,21 @@
-//! Lines on their way to a client, and the queue in which they wait for the socket.
+//! Lines to be sent to a client, and the queue in which they wait for the socket.
 //!
-//! Here: how many bytes wait, and which lines go out in one write. Not here: what they say ([`super::Session`]), and
-//! how many bytes are too many (the owner's).
+//! Here: how many bytes are queued, and which lines go out in one write. Not here: what the lines say
+//! ([`super::Session`]), and how many bytes are too many (the owner's).
 //! Path: line → [`Queue::push`] → [`Queue::pop_joined`] → socket.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Bytes up to which lines are sent in one write; a line that is longer goes alone.
+/// Lines are joined into one write up to this many bytes; a longer line is written alone.
 const JOIN: usize = 4096;
 
-/// A line to send, with its line end.
+/// A line to send, including its line end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outgoing {
-    /// Made for this connection.
+    /// Encoded for this connection.
     Own(Vec<u8>),
-    /// Made once for all connections.
+    /// Encoded once for all connections.
     Shared(Arc<[u8]>),
 }
 
@@ -28,10 +28,10 @@ impl AsRef<[u8]> for Outgoing {
     }
 }
 
-/// Lines that wait.
+/// The queued lines.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Has a place of its own: a job for all, which mostly finds nothing waiting, needs no memory.
+    /// Stored inline, so that a job for all connections, which usually finds the queue empty, allocates nothing.
     first: Option<Outgoing>,
     rest: VecDeque<Outgoing>,
     bytes: usize,
@@ -57,8 +57,8 @@ impl Queue {
         Some(line)
     }
 
-    /// The next line, with those after it as far as one write should carry them. A long line, as a job for all may
-    /// be, is worth a write of its own and is not copied for each connection.
+    /// The next line, joined with those after it that fit into the same write. A long line, as a job for all may be,
+    /// gets a write of its own and is not copied for each connection.
     pub(super) fn pop_joined(&mut self) -> Option<Outgoing> {
         let first = self.pop()?;
         if first.as_ref().len() > JOIN || !self.has_short() {
@@ -74,12 +74,12 @@ impl Queue {
         Some(Outgoing::Own(joined))
     }
 
-    /// Whether a line waits that may be joined to others.
+    /// Whether the next line is short enough to be joined with others.
     fn has_short(&self) -> bool {
         self.first.as_ref().is_some_and(|line| line.as_ref().len() <= JOIN)
     }
 
-    /// Bytes of the lines that wait.
+    /// Total bytes of the queued lines.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,4 +1,4 @@
-//! The state machine of one connection.
+//! The state machine of one connection to a client.
 
 use std::sync::Arc;
 
@@ -22,14 +22,14 @@ use crate::verdict::Reject;
 pub struct Session {
     extranonce1: Extranonce1,
     extranonce2_size: usize,
-    /// Which widths a share's extranonce2 may have is for the owner to say.
+    /// Accept any width of a share's extranonce2; the owner checks it.
     any_extranonce2: bool,
-    /// The same for its version bits.
+    /// The same for a share's version bits.
     any_version_bits: bool,
-    /// The client takes a `mining.set_extranonce`.
+    /// The client understands `mining.set_extranonce`.
     extranonce_changes: bool,
     server_mask: VersionMask,
-    /// What the client asked to roll, if it did.
+    /// The mask that the client requested, if it did.
     asked_mask: Option<VersionMask>,
     version_mask: VersionMask,
     max_difficulty: Option<Difficulty>,
@@ -41,11 +41,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new connection.
+    /// Creates the session of a new connection.
     ///
-    /// `extranonce1` must not belong to another live connection, `server_mask` is what may be rolled at most and
-    /// `software` is the answer to `get_version`. The extranonce2 has [`SERVER_EXTRANONCE2_SIZE`] bytes, unless
-    /// [`Self::with_extranonce2_size`] says otherwise.
+    /// `extranonce1` must not be in use by another live connection, `server_mask` is the most that may be rolled, and
+    /// `software` is the answer to `get_version`. The extranonce2 has [`SERVER_EXTRANONCE2_SIZE`] bytes unless changed
+    /// by [`Self::with_extranonce2_size`].
     #[must_use]
     pub fn new(extranonce1: Extranonce1, server_mask: VersionMask, software: &'static str) -> Self {
         Self {
@@ -66,16 +66,16 @@ impl Session {
         }
     }
 
-    /// The greatest difficulty that the owner gives out: a client that cannot work below a greater one is told no.
+    /// Sets the greatest difficulty that the owner assigns. A client with a greater minimum difficulty is refused it.
     #[must_use]
     pub fn with_max_difficulty(self, max: Difficulty) -> Self {
         Self { max_difficulty: Some(max), ..self }
     }
 
-    /// Another width of the extranonce2, in bytes.
+    /// Sets another width of the extranonce2, in bytes.
     ///
     /// # Panics
-    /// Above [`MAX_EXTRANONCE2_SIZE`].
+    /// `extranonce2_size` is above [`MAX_EXTRANONCE2_SIZE`].
     #[must_use]
     pub fn with_extranonce2_size(self, extranonce2_size: usize) -> Self {
         assert!(extranonce2_size <= MAX_EXTRANONCE2_SIZE, "an extranonce2 of {extranonce2_size} bytes");
@@ -83,22 +83,22 @@ impl Session {
     }
 
     /// Passes on shares with an extranonce2 of any width up to [`MAX_EXTRANONCE2_SIZE`]; other sessions refuse all but
-    /// the width at hand. For owners that give out [other widths](Self::set_extranonce): a share on its way may be of a
-    /// job from before. They have to judge each by the width of its own job.
+    /// the current width. For owners that [change the width](Self::set_extranonce): a share in flight may belong to an
+    /// earlier job. The owner must then check each share against the width of its own job.
     #[must_use]
     pub fn with_any_extranonce2(self) -> Self {
         Self { any_extranonce2: true, ..self }
     }
 
-    /// Passes on shares with any version bits; other sessions refuse those outside the mask at hand. For owners whose
-    /// [mask changes](Self::set_server_mask): a share on its way may be rolled by the one before. They have to judge each
-    /// by the masks of its own job.
+    /// Passes on shares with any version bits; other sessions refuse bits outside the current mask. For owners that
+    /// [change the mask](Self::set_server_mask): a share in flight may have been rolled with the earlier one. The
+    /// owner must then check each share against the masks of its own job.
     #[must_use]
     pub fn with_any_version_bits(self) -> Self {
         Self { any_version_bits: true, ..self }
     }
 
-    /// The widths that a share's extranonce2 may have.
+    /// The widths that the extranonce2 of a share may have.
     fn widths(&self) -> Span {
         match self.any_extranonce2 {
             true => Span { min: 0, max: MAX_EXTRANONCE2_SIZE },
@@ -112,17 +112,17 @@ impl Session {
         self.extranonce2_size
     }
 
-    /// Whether the client has said that it takes other extranonces while it is connected.
+    /// Whether the client has said that it accepts new extranonces while it is connected.
     #[must_use]
     pub fn takes_extranonces(&self) -> bool {
         self.extranonce_changes
     }
 
-    /// Other extranonces for the jobs that are sent from now on. A subscribed client is told (`mining.set_extranonce`),
-    /// which it understands only where it [takes](Self::takes_extranonces) them.
+    /// Sets new extranonces for future jobs. A subscribed client is notified (`mining.set_extranonce`), which it
+    /// understands only if it [accepts](Self::takes_extranonces) new ones.
     ///
     /// # Panics
-    /// Where the extranonce2 has more than [`MAX_EXTRANONCE2_SIZE`] bytes.
+    /// `extranonce2_size` is above [`MAX_EXTRANONCE2_SIZE`].
     pub fn set_extranonce(&mut self, extranonce1: Extranonce1, extranonce2_size: usize) {
         assert!(extranonce2_size <= MAX_EXTRANONCE2_SIZE, "an extranonce2 of {extranonce2_size} bytes");
         (self.extranonce1, self.extranonce2_size) = (extranonce1, extranonce2_size);
@@ -131,7 +131,7 @@ impl Session {
         }
     }
 
-    /// Other version bits that may be rolled at most. A client that rolls is told, if that changes its mask
+    /// Sets new version bits that may be rolled at most. If that changes the mask of the client, it is notified
     /// (`mining.set_version_mask`).
     pub fn set_server_mask(&mut self, server_mask: VersionMask) {
         self.server_mask = server_mask;
@@ -148,7 +148,7 @@ impl Session {
         &self.extranonce1
     }
 
-    /// The version bits that this client may roll: none before it asked.
+    /// The version bits that this client may roll: none until it has requested some.
     #[must_use]
     pub fn version_mask(&self) -> VersionMask {
         self.version_mask
@@ -171,12 +171,12 @@ impl Session {
         self.outgoing.pop()
     }
 
-    /// The next line, with those after it as far as one write should carry them.
+    /// The next line, joined with those after it that fit into the same write.
     pub fn next_lines(&mut self) -> Option<Outgoing> {
         self.outgoing.pop_joined()
     }
 
-    /// Bytes of the lines not yet taken. The owner drops a connection where they pile up.
+    /// Bytes of the queued lines. The owner should drop a connection whose queue grows too large.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.outgoing.bytes()
@@ -187,30 +187,32 @@ impl Session {
         self.outgoing.push(Outgoing::Shared(line));
     }
 
-    /// Queues a `mining.set_difficulty`: it holds for the jobs sent after it.
+    /// Queues a `mining.set_difficulty`, which applies to the jobs sent after it.
     pub fn set_difficulty(&mut self, difficulty: Difficulty) {
         self.send(notification("mining.set_difficulty", [difficulty.get()]));
     }
 
-    /// Queues a `client.show_message`: text for the person at the machine, cut to [`MAX_MESSAGE`] printing bytes.
+    /// Queues a `client.show_message`: text for the operator of the machine, cut to [`MAX_MESSAGE`] bytes of printing
+    /// characters.
     pub fn show_message(&mut self, text: &str) {
         self.send(notification("client.show_message", [printable(text, MAX_MESSAGE)]));
     }
 
-    /// Queues a `client.reconnect` without parameters: to the same host and port, the one that clients follow.
+    /// Queues a `client.reconnect` without parameters: to the same host and port, the only kind that clients follow.
     pub fn reconnect(&mut self) {
         self.send(notification("client.reconnect", [(); 0]));
     }
 
-    /// Queues a `mining.ping`. Its id is text, so that no answer to it is taken for one of the client's own.
+    /// Queues a `mining.ping`. Its id is a string, so that an answer to it is not mistaken for one to the client's own
+    /// ids.
     pub fn ping(&mut self) {
         self.send(b"{\"id\":\"ping\",\"method\":\"mining.ping\",\"params\":[]}\n".to_vec());
     }
 
-    /// Reads one line and queues what can be answered at once.
+    /// Reads one line, and queues the answer if it needs nothing from the owner.
     ///
     /// # Errors
-    /// The other side does not speak Stratum: send what is queued, then close.
+    /// The client does not speak Stratum: send what is queued, then close.
     pub fn handle_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
         match fast::read(line) {
             Some(share) => Ok(self.usual_submit(&share)),
@@ -218,11 +220,11 @@ impl Session {
         }
     }
 
-    /// The general way, which takes the usual lines too and says the same of them.
+    /// The general reader, which handles the usual submit lines too, with the same result.
     pub(crate) fn handle_any_line(&mut self, line: &[u8]) -> Result<Option<Event>, Fatal> {
         match Message::parse(line) {
             Ok(Message::Call { id, method, params }) => Ok(self.call(id, &method, &params)),
-            // Answers to what we ask (client.get_version) tell nothing that we act on.
+            // Answers to our own requests (client.get_version) need no action.
             Ok(Message::Answer { .. }) => Ok(None),
             Err(_) if is_http(line) => Err(Fatal::Http),
             Err(error) => {
@@ -262,7 +264,7 @@ impl Session {
         let extranonce1 = self.extranonce1.to_string();
         let subscriptions = [("mining.set_difficulty", &extranonce1), ("mining.notify", &extranonce1)];
         self.send(success(id, (subscriptions, &extranonce1, self.extranonce2_size)));
-        // A session to resume (the second parameter) is not looked up: every connection has its own extranonce1.
+        // The second parameter, a session to resume, is ignored: every connection gets its own extranonce1.
         Event::Subscribed {
             user_agent: printable(&params.text(0, "user agent").unwrap_or_default(), MAX_USER_AGENT),
         }
@@ -276,7 +278,7 @@ impl Session {
         self.extranonce_changes |= configured.extranonce_changes;
         self.send(success(id, &configured.reply));
         if let Some(mask) = configured.version_mask.filter(|&mask| mask != VersionMask::NONE) {
-            // Firmware that reads the mask from the notification alone gets it too; the reply is always first.
+            // Some firmware reads the mask only from the notification. The reply always comes first.
             self.send(notification("mining.set_version_mask", [mask.to_string()]));
         }
         Ok(configured.minimum_difficulty.map(Event::MinimumDifficulty))
@@ -341,10 +343,10 @@ impl Session {
         }
     }
 
-    /// Lets a user work: answers the request and gives the user's slot, the same one each time.
+    /// Authorises a user: answers the request and returns the user's slot, which stays the same.
     ///
     /// # Errors
-    /// [`MAX_WORKERS`] users are on this connection; the request is answered with that.
+    /// There are [`MAX_WORKERS`] users on this connection; the request is answered with that reason.
     pub fn accept(&mut self, request: &Authorize) -> Result<WorkerSlot, Reject> {
         let known = self.workers.iter().position(|worker| *worker == request.user);
         if known.is_none() && self.workers.len() >= MAX_WORKERS {
@@ -359,7 +361,7 @@ impl Session {
         })))
     }
 
-    /// Answers that a user may not work here, and why.
+    /// Refuses a user, with the reason.
     pub fn refuse(&mut self, request: &Authorize, reject: &Reject) {
         self.send(failure(&request.id, reject));
     }

@@ -1,4 +1,4 @@
-//! `mining.submit`: from parameters to a share that the owner can judge.
+//! `mining.submit`: from parameters to a share that the owner can check.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use crate::message::Params;
 
 use super::fast;
 
-/// The parameters `[user, job, extranonce2, ntime, nonce, version bits?]`, read but for the user.
+/// The parameters `[user, job, extranonce2, ntime, nonce, version bits?]`, parsed, without the user.
 pub(super) struct Fields {
     pub(super) job_id: JobId,
     pub(super) extranonce2: Extranonce2,
@@ -17,7 +17,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// From the general envelope's parameters; the extranonce2 has so many bytes.
+    /// From the general envelope's parameters; `widths` are those allowed for the extranonce2.
     pub(super) fn read(params: &Params<'_>, widths: Span) -> Result<Self, FieldError> {
         Self::from_texts(|index, field| params.text(index, field), widths, params.get(5).is_some())
     }

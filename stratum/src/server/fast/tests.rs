@@ -1,4 +1,4 @@
-//! The fast way against the general one: every line that the first reads, the second reads as the same.
+//! The fast reader against the general one: every line that the first reads, the second reads the same way.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ const LINES: [&str; 5] = [
     r#"{"id":7,"method":"mining.submit","params":["alice","","00","5f5e100","","zz"]}"#,
 ];
 
-/// Subscribed, with two users, and version rolling where asked.
+/// A session with two users, subscribed and with version rolling if requested.
 fn session(subscribed: bool, rolling: bool) -> Session {
     let mut session = Session::new(Extranonce1::from_u32(1), VersionMask::SERVER, "iop-pool/test");
     let lines = [
