@@ -1,7 +1,7 @@
 //! IoP addresses: Base58Check of a version byte and a HASH160.
 //!
-//! An [`Address`] is a kind and a hash; the network's prefixes come in only when it is read or written, so
-//! that the registry can use it as a key on any network. Witness programs have no address on this chain.
+//! An [`Address`] is a kind and a hash. The network's prefixes matter only when an address is parsed or printed, so the
+//! registry can use it as a key on any network. Witness programs have no address on this chain.
 
 use std::fmt;
 
@@ -28,10 +28,10 @@ pub struct Prefixes {
     pub ext_secret: [u8; 4],
 }
 
-/// What an address's hash is the hash of.
+/// What the hash of an address was computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AddressKind {
-    /// HASH160 of a public key, in the form in which it was given: each form of a key is its own address.
+    /// HASH160 of a public key as it was given: each encoding of a key has its own address.
     PubkeyHash,
     /// HASH160 of a redeem script.
     ScriptHash,
@@ -40,26 +40,26 @@ pub enum AddressKind {
 /// An address without its network. A *license* is the P2PKH address of its public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
-    /// What was hashed.
+    /// What kind of data was hashed.
     pub kind: AddressKind,
     /// The HASH160.
     pub hash: [u8; 20],
 }
 
-/// Why a text is not an address of the network at hand.
+/// Why a text is not an address of the expected network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Bad character, bad checksum or wrong length.
+    /// Invalid character, bad checksum or wrong length.
     #[error("'{0}' is not a valid address (Base58Check of 21 bytes expected)")]
     Malformed(String),
-    /// The checksum is right, the version byte is another network's.
+    /// The checksum is right, but the version byte belongs to another network.
     #[error(
         "address '{text}' has version byte {found}; this network's addresses have {pubkey_hash} or {script_hash}"
     )]
     OtherNetwork {
         /// The text as given.
         text: String,
-        /// Its version byte.
+        /// The version byte found.
         found: u8,
         /// The network's P2PKH version byte.
         pubkey_hash: u8,
@@ -69,14 +69,14 @@ pub enum AddressError {
 }
 
 impl Address {
-    /// The license (P2PKH) address of a public key, hashed as given.
+    /// The license (P2PKH) address of a public key, hashed in the encoding given.
     pub fn of_pubkey(pubkey: &[u8]) -> Self {
         Self { kind: AddressKind::PubkeyHash, hash: hash160::Hash::hash(pubkey).to_byte_array() }
     }
 
-    /// Reads an address of the network with these prefixes.
+    /// Parses an address of the network with these prefixes.
     pub fn parse(text: &str, prefixes: &Prefixes) -> Result<Self, AddressError> {
-        // A Base58Check address has at most 35 characters: no work is spent on more.
+        // A Base58Check address has at most 35 characters; longer text is rejected without decoding it.
         let malformed = || AddressError::Malformed(text.chars().take(64).collect());
         if text.len() > 64 {
             return Err(malformed());
@@ -99,7 +99,7 @@ impl Address {
         Ok(Self { kind, hash })
     }
 
-    /// The Base58Check text with these prefixes.
+    /// Encodes the address as Base58Check with these prefixes.
     pub fn to_base58(&self, prefixes: &Prefixes) -> String {
         let version = match self.kind {
             AddressKind::PubkeyHash => prefixes.pubkey_hash,
@@ -128,7 +128,7 @@ impl Address {
         .into_script()
     }
 
-    /// The address an output script pays, as the reference's `ExtractDestination` sees it: P2SH, P2PKH and
+    /// The address that an output script pays, as the reference's `ExtractDestination` determines it: P2SH, P2PKH and
     /// P2PK, the latter two with any push opcode. Witness programs, multisig and data outputs have none.
     pub fn from_script(script: &Script) -> Option<Self> {
         let bytes = script.as_bytes();

@@ -1,15 +1,14 @@
-//! The chain below a block, as far as rules may look.
+//! The chain below a block, as far as the rules may look.
 //!
-//! [`Ancestors`] gives headers by height, nothing of coins. The node answers it from its block index, tests from
-//! a vector.
+//! [`Ancestors`] gives headers by height, but no coins. The node implements it on its block index, tests on a vector.
 
 use bitcoin::BlockHash;
 use bitcoin::pow::CompactTarget;
 
-/// Blocks whose times the median time past is taken of.
+/// Number of blocks in the median time past.
 const MEDIAN_TIME_SPAN: u32 = 11;
 
-/// The fields of a header that rules look back at.
+/// The fields of an ancestor's header that the rules use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderInfo {
     /// `nVersion`.
@@ -22,7 +21,7 @@ pub struct HeaderInfo {
 
 /// The chain that a block builds on: every header from genesis to the block's parent.
 pub trait Ancestors {
-    /// Height of the parent of the block that is being judged.
+    /// Height of the parent of the block being checked.
     fn tip_height(&self) -> u32;
     /// The header at `height`, which is at most [`Ancestors::tip_height`].
     fn header(&self, height: u32) -> HeaderInfo;
@@ -30,8 +29,7 @@ pub trait Ancestors {
     fn hash(&self, height: u32) -> BlockHash;
 }
 
-/// Median of the times of the eleven blocks that end at `height` (fewer near genesis), seconds
-/// (`GetMedianTimePast`).
+/// Median time of the eleven blocks that end at `height` (fewer near genesis), in seconds (`GetMedianTimePast`).
 pub fn median_time_past(chain: &dyn Ancestors, height: u32) -> u32 {
     let first = (height + 1).saturating_sub(MEDIAN_TIME_SPAN);
     let mut times: Vec<u32> = (first..=height).map(|h| chain.header(h).time).collect();
@@ -39,7 +37,7 @@ pub fn median_time_past(chain: &dyn Ancestors, height: u32) -> u32 {
     times[times.len() / 2]
 }
 
-/// A chain in a vector: header i is at height i. Hashes are made up from the height.
+/// A chain in a vector: header i is at height i. Block hashes are derived from the height.
 #[cfg(test)]
 pub(crate) struct TestChain(pub(crate) Vec<HeaderInfo>);
 

@@ -1,4 +1,4 @@
-//! Checks of a whole block, before its coins are looked at (`CheckBlock`, `ContextualCheckBlock`).
+//! Checks of a whole block that need no coins (`CheckBlock`, `ContextualCheckBlock`).
 
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 use bitcoin::{Block, Transaction, Txid, Witness};
@@ -14,7 +14,7 @@ use crate::{MAX_BLOCK_SIGOPS_COST, MAX_BLOCK_WEIGHT, WITNESS_SCALE_FACTOR, merkl
 /// Start of a witness commitment's script: OP_RETURN, a push of 36 bytes, four marker bytes (BIP141).
 pub const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
-/// Which soft forks judge a block: those active on top of its parent.
+/// The soft forks that apply to a block: those active on top of its parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SoftForks {
     /// BIP68, BIP112 and BIP113.
@@ -24,7 +24,7 @@ pub struct SoftForks {
 }
 
 impl SoftForks {
-    /// Those for the block on top of `chain`.
+    /// The soft forks for the block on top of `chain`.
     pub fn on_top_of(chain: &dyn Ancestors, params: &Params, cache: &mut Cache) -> Self {
         let deployments = &params.deployments;
         Self {
@@ -40,13 +40,13 @@ pub fn check(block: &Block, params: &Params) -> Result<(), BlockError> {
     check_with_txids(block, &txids, params)
 }
 
-/// [`check`] for a caller that has the transactions' ids, in order.
+/// [`check`] for callers that already have the txids, in order.
 pub fn check_with_txids(block: &Block, txids: &[Txid], params: &Params) -> Result<(), BlockError> {
     header::check(&block.header, params)?;
     check_body(block, txids)
 }
 
-/// [`check_with_txids`] for a block that no work was done for yet: all but its header's hash.
+/// [`check_with_txids`] without the check of the header's hash, for a block that has no proof of work yet.
 pub fn check_body(block: &Block, txids: &[Txid]) -> Result<(), BlockError> {
     check_merkle_root(block, txids)?;
     check_size(block)?;
@@ -138,7 +138,7 @@ fn has_witness(tx: &Transaction) -> bool {
     tx.input.iter().any(|input| !input.witness.is_empty())
 }
 
-/// The hash that the coinbase commits to: that of the last output with the marker.
+/// The hash that the coinbase commits to: the one in the last output with the marker.
 pub fn witness_commitment(coinbase: &Transaction) -> Option<[u8; 32]> {
     coinbase.output.iter().rev().find_map(|output| {
         let hash = output.script_pubkey.as_bytes().strip_prefix(&WITNESS_COMMITMENT_PREFIX)?.get(..32)?;
@@ -146,7 +146,7 @@ pub fn witness_commitment(coinbase: &Transaction) -> Option<[u8; 32]> {
     })
 }
 
-/// Root of the witness tree: the coinbase's place holds zeros.
+/// The root of the witness tree, in which zeros stand for the coinbase.
 fn witness_root(transactions: &[Transaction]) -> [u8; 32] {
     let others = transactions.iter().skip(1).map(|tx| tx.compute_wtxid().to_byte_array());
     merkle::root(std::iter::once([0; 32]).chain(others).collect()).0
@@ -173,7 +173,7 @@ pub fn witness_commitment_of(others: impl Iterator<Item = bitcoin::Wtxid>) -> bi
     bitcoin::ScriptBuf::from_bytes([&WITNESS_COMMITMENT_PREFIX[..], &hash].concat())
 }
 
-/// Gives a committing coinbase without witness the nonce of zeros that miners leave out
+/// Adds the all-zero witness nonce that miners leave out, if the coinbase has a commitment and no witness
 /// (`UpdateUncommittedBlockStructures`).
 pub fn fill_in_witness_nonce(block: &mut Block, forks: SoftForks) {
     let Some(coinbase) = block.txdata.first_mut() else { return };

@@ -1,19 +1,19 @@
-//! Coins: the unspent outputs, and how the rules look at them.
+//! Coins: the unspent outputs, as the rules see them.
 //!
-//! [`CoinView`] is the only thing that connecting a block asks of storage. A [`BTreeMap`] is a view, for
-//! tests and tools; the node's is its database behind a cache. [`CoinMap`] is a map with outpoints as keys.
-//! Does not live here: what a block does to coins ([`crate::connect`]).
+//! [`CoinView`] is all that connecting a block needs from storage. A [`BTreeMap`] is a view for tests and tools; the
+//! node uses its database behind a cache. [`CoinMap`] is a hash map keyed by outpoint. Does not live here: what a
+//! block does to coins ([`crate::connect`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use bitcoin::{OutPoint, TxOut};
 
-/// A map by outpoint, with a hash made for them: few multiplications, and keyed, so that nobody can make
-/// transaction ids that fall together.
+/// A map keyed by outpoint, with a hash function made for outpoints: it needs few multiplications, and it is keyed, so
+/// that nobody can craft transaction ids that collide.
 pub type CoinMap<V> = HashMap<OutPoint, V, OutPointHash>;
 
-/// The keys of a [`CoinMap`]'s hash, drawn anew for each map made by `default`.
+/// The hash keys of a [`CoinMap`], drawn at random for each map created by `default`.
 #[derive(Debug, Clone)]
 pub struct OutPointHash([u64; 2]);
 
@@ -32,7 +32,7 @@ impl BuildHasher for OutPointHash {
     }
 }
 
-/// Folds eight bytes at a time by a full multiplication with what came before.
+/// Folds eight bytes at a time into the state by a full 128-bit multiplication.
 #[derive(Debug, Clone)]
 pub struct OutPointHasher {
     state: u64,
@@ -59,7 +59,7 @@ impl Hasher for OutPointHasher {
         self.fold(u64::from(number));
     }
 
-    /// The length that slices put before their bytes: the same for all outpoints.
+    /// Ignores the length prefix of slices, which is the same for all outpoints.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
@@ -80,7 +80,7 @@ pub struct Coin {
 }
 
 impl Coin {
-    /// Outputs that can never be spent are not kept: OP_RETURN first, or a script above 10,000 bytes
+    /// Whether an output can never be spent and is therefore not kept: OP_RETURN first, or a script above 10,000 bytes
     /// (`IsUnspendable`).
     pub fn is_unspendable(output: &TxOut) -> bool {
         let script = output.script_pubkey.as_bytes();
@@ -90,7 +90,7 @@ impl Coin {
 
 /// The coins as of a block's parent.
 pub trait CoinView {
-    /// What can go wrong in getting one: the storage's error, never a rule.
+    /// An error of the storage, never a broken rule.
     type Error;
 
     /// The coin, if it exists and is unspent.

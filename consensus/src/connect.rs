@@ -1,10 +1,9 @@
-//! A block applied to its parent's coins and registry (`ConnectBlock`), and what undoes it.
+//! Connecting a block: applying it to its parent's coins and registry (`ConnectBlock`), with the data to undo it.
 //!
-//! [`connect`] reads the view, changes the registry, and gives the changes of coins and the undo of both; it
-//! writes nothing else, so the caller can put all of it into one atomic batch. Script checks are collected
-//! and handed to a [`ScriptRunner`], which may have threads.
-//! Order: BIP30, the coinbase's license, then for each transaction inputs, sigops and scripts, then the coinbase's
-//! amount; then the registry changes. On an error nothing has changed.
+//! [`connect`] reads the coin view, changes the registry, and returns the changes of coins and the undo data of both.
+//! It writes nothing else, so the caller can put everything into one atomic batch. Script checks are collected and
+//! given to a [`ScriptRunner`], which may use threads. Order: BIP30, the coinbase's license, then for each transaction
+//! inputs, sigops and scripts, then the coinbase's amount, then the registry changes. On an error nothing has changed.
 
 use std::ops::Range;
 
@@ -24,29 +23,31 @@ use crate::script::{self, ScriptFailure};
 use crate::subsidy::subsidy;
 use crate::tx;
 
-/// One transaction's inputs, whose scripts are to be run.
+/// One transaction whose input scripts must be run.
 #[derive(Debug, Clone, Copy)]
 pub struct TxScripts<'a> {
     /// The spending transaction.
     pub tx: &'a Transaction,
     /// Its id.
     pub txid: Txid,
-    /// Its place in the block; the coinbase, which has no scripts to run, is at 0.
+    /// Its index in the block; the coinbase, which has no scripts to run, is at 0.
     pub place: usize,
     /// The coins it spends, in input order.
     pub spent: &'a [Coin],
-    /// The flags of its block.
+    /// The script flags of the block.
     pub flags: u32,
 }
 
-/// Runs the scripts of a block; all must pass.
+/// Runs the scripts of a block. All must pass.
 pub trait ScriptRunner {
+    /// Runs the scripts of these transactions.
+    ///
     /// # Errors
-    /// A failing input.
+    /// An input whose script fails.
     fn run(&self, txs: &[TxScripts<'_>]) -> Result<(), ScriptFailure>;
 }
 
-/// What a block is judged with besides coins and registry.
+/// What a block is checked against, apart from coins and registry.
 pub struct Context<'a> {
     /// The network.
     pub params: &'a Params,
@@ -54,36 +55,34 @@ pub struct Context<'a> {
     pub chain: &'a dyn Ancestors,
     /// The soft forks active for the block.
     pub forks: SoftForks,
-    /// Height of the highest checkpoint that the header index knows; 0 for none. Coinbase signatures are
-    /// checked above it.
+    /// Height of the highest checkpoint in the header index; 0 for none. Coinbase signatures are checked only above it.
     pub last_checkpoint: u32,
-    /// Who runs the scripts; nobody where they may be taken for checked (`fScriptChecks`). Coinbase signatures are
-    /// checked all the same.
+    /// Runs the scripts; `None` if they may be assumed valid (`fScriptChecks`). Coinbase signatures are checked anyway.
     pub runner: Option<&'a dyn ScriptRunner>,
 }
 
-/// An admin action that a block did.
+/// An admin action that a block performed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoneAction {
     /// The transaction.
     pub txid: Txid,
-    /// What it did.
+    /// What the action did.
     pub action: AdminAction,
-    /// Whether the spent output needed the admin key's signature. Not demanded by the chain.
+    /// Whether the spent output needed the admin key's signature, which the chain does not require.
     pub signed: bool,
 }
 
 /// A net change of a coin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'b> {
-    /// A coin that was not there before.
+    /// A coin that did not exist before the block.
     Created {
         /// Amount and script.
         output: &'b TxOut,
         /// Whether a coinbase created it.
         coinbase: bool,
     },
-    /// A coin of before that is gone.
+    /// A coin from before the block that was spent.
     Spent,
 }
 
@@ -94,30 +93,30 @@ pub struct Connected<'b> {
     pub height: u32,
     /// Coins created and spent, net.
     pub coins: CoinMap<Change<'b>>,
-    /// The coins spent, in order of transactions and inputs; created and spent in this block included.
+    /// The coins spent, in order of transactions and inputs, including those created in this block.
     pub spent: Vec<Coin>,
-    /// What undoes the registry's changes.
+    /// Undo data for the registry.
     pub registry: RegistryUndo,
     /// The admin actions applied, in order.
     pub actions: Vec<DoneAction>,
 }
 
-/// A block did not connect: it breaks a rule, or the storage failed.
+/// Why a block did not connect: it breaks a rule, or the storage failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError<E> {
-    /// A rule.
+    /// A rule is broken.
     #[error(transparent)]
     Rule(#[from] BlockError),
-    /// The view of coins.
+    /// The coin view failed.
     #[error("reading coins: {0}")]
     View(E),
 }
 
-/// Applies a block that passed [`crate::block::check`] and [`crate::block::check_contextual`]; `txids` are those of
+/// Applies a block that passed [`crate::block::check`] and [`crate::block::check_contextual`]. `txids` are the ids of
 /// its transactions, in order.
 ///
 /// # Errors
-/// The first rule that the block breaks, or a failure of the view. The registry is then unchanged.
+/// The first rule that the block breaks, or a failure of the view. The registry is unchanged in this case.
 pub fn connect<'b, V: CoinView>(
     block: &'b Block,
     txids: &[Txid],
@@ -128,8 +127,8 @@ pub fn connect<'b, V: CoinView>(
     connect_licensed(block, txids, || coinbase::check(&block.txdata[0]), view, registry, context)
 }
 
-/// [`connect`] for a caller that may know already what [`coinbase::check`] says of the block's coinbase. It is asked
-/// only where the block must be licensed.
+/// [`connect`] for callers that may already know the result of [`coinbase::check`] on the block's coinbase. `license`
+/// is called only if the block must be licensed.
 ///
 /// # Errors
 /// As [`connect`].
@@ -152,7 +151,7 @@ pub fn connect_licensed<'b, V: CoinView>(
         .and_then(|fees| Ok(check_amount(&block.txdata[0], fees, height, context.params)?));
     let Overlay { changes: coins, spent, places, .. } = overlay;
     // The reference runs a transaction's scripts before it looks at the next one. Here they run together, so a failing
-    // script comes before whatever rule was found broken behind it.
+    // script takes precedence over whatever broken rule was found after it.
     if let Some(runner) = context.runner
         && !matches!(judged, Err(ConnectError::View(_)))
     {
@@ -182,13 +181,13 @@ pub fn connect_licensed<'b, V: CoinView>(
     Ok(Connected { height, coins, spent, registry: undo, actions })
 }
 
-/// Whether a block at `height` must be licensed, where the header index knows a checkpoint at `last_checkpoint`, 0 for
-/// none.
+/// Whether a block at `height` must be licensed. `last_checkpoint` is the height of the highest checkpoint in the
+/// header index, 0 for none.
 pub fn must_be_licensed(height: u32, last_checkpoint: u32, params: &Params) -> bool {
     params.license.requires_license(height) && height > last_checkpoint
 }
 
-/// No output may come to be that exists and is unspent (BIP30), as of the parent.
+/// Checks that no output of the block already exists unspent as of the parent (BIP30).
 fn check_bip30<'b, V: CoinView>(
     txs: impl Iterator<Item = (&'b Transaction, Txid)>,
     view: &V,
@@ -217,8 +216,8 @@ fn check_license(
     Ok(registry.check_may_mine(&license, context.params)?)
 }
 
-/// Everything but scripts, transaction by transaction; gives the sum of fees. On an error `overlay` has the places of
-/// the transactions before it.
+/// Applies everything but scripts, transaction by transaction, and returns the sum of fees. On an error `overlay` holds
+/// the places of the transactions before the failing one.
 fn apply_transactions<'b, V: CoinView>(
     txs: impl Iterator<Item = (&'b Transaction, Txid)>,
     flags: u32,
@@ -258,19 +257,19 @@ fn check_amount(coinbase: &Transaction, fees: u64, height: u32, params: &Params)
     if found > at_most { Err(BlockError::CoinbaseAmount { found, at_most }) } else { Ok(()) }
 }
 
-/// The parent's coins with this block's changes on top. No coin that the block creates is in the view (BIP30), so
-/// one that is created and spent leaves no trace.
+/// The parent's coins with this block's changes on top. No coin created by the block is in the view (BIP30), so one
+/// that is both created and spent leaves no trace.
 struct Overlay<'b, 'v, V> {
     view: &'v V,
     height: u32,
     changes: CoinMap<Change<'b>>,
     spent: Vec<Coin>,
-    /// Where in `spent` the coins of each transaction are.
+    /// Range in `spent` of the coins of each transaction.
     places: Vec<Range<usize>>,
 }
 
 impl<'b, V: CoinView> Overlay<'b, '_, V> {
-    /// Moves the coins that a transaction spends to the spent ones. All must exist before any is gone.
+    /// Spends a transaction's inputs: moves their coins to `spent`. All must exist before any is removed.
     fn spend_inputs(&mut self, tx: &Transaction) -> Result<Result<(), TxError>, ConnectError<V::Error>> {
         for input in &tx.input {
             let outpoint = &input.previous_output;
@@ -301,8 +300,8 @@ impl<'b, V: CoinView> Overlay<'b, '_, V> {
     }
 }
 
-/// The changes of coins that take a connected block back, from the coins that [`Connected::spent`] recorded: `None`
-/// for a coin that is gone; nothing at all if their number is not that of the block's inputs.
+/// The coin changes that disconnect a block, from the coins that [`Connected::spent`] recorded: `None` for a coin to be
+/// removed. Returns `None` if the number of coins is not that of the block's inputs.
 pub fn disconnect(block: &Block, mut spent: Vec<Coin>) -> Option<CoinMap<Option<Coin>>> {
     let mut changes = CoinMap::default();
     for (index, tx) in block.txdata.iter().enumerate().rev() {

@@ -1,6 +1,6 @@
-//! Targets, compact encoding, retargeting (`pow.cpp`, `arith_uint256.cpp`).
+//! Targets, compact encoding and retargeting (`pow.cpp`, `arith_uint256.cpp`).
 //!
-//! The compact form (`nBits`) has an exponent byte and a 23-bit mantissa with a sign; the target is
+//! The compact form (`nBits`) has an exponent byte and a 23-bit mantissa with a sign. The target is
 //! mantissa * 256^(exponent - 3), a 256-bit number.
 
 use bitcoin::pow::{CompactTarget, Work};
@@ -9,8 +9,8 @@ use bitcoin::{BlockHash, Target};
 use crate::ancestors::Ancestors;
 use crate::params::Params;
 
-/// Decodes a compact target. `None` where the reference refuses it in any header: negative, zero, or larger
-/// than 256 bits.
+/// Decodes a compact target. Returns `None` if the reference rejects it in any header: negative, zero, or larger than
+/// 256 bits.
 pub fn target_from_compact(bits: CompactTarget) -> Option<Target> {
     let bits = bits.to_consensus();
     let exponent = (bits >> 24) as usize;
@@ -31,26 +31,24 @@ pub fn target_from_compact(bits: CompactTarget) -> Option<Target> {
     Some(Target::from_le_bytes(bytes))
 }
 
-/// Whether a header's hash meets the target its bits claim, and the claim is within the network's limit
+/// Whether a header's hash meets the target of its bits, and the target is within the network's limit
 /// (`CheckProofOfWork`).
 pub fn has_proof_of_work(hash: &BlockHash, bits: CompactTarget, limit: Target) -> bool {
     target_from_compact(bits).is_some_and(|target| target <= limit && target.is_met_by(*hash))
 }
 
-/// The work that a block with these bits stands for: 2^256 / (target + 1) (`GetBlockProof`). None for bits that no
-/// header may have.
+/// The work of a block with these bits: 2^256 / (target + 1) (`GetBlockProof`). Zero for bits that no header may have.
 pub fn work(bits: CompactTarget) -> Work {
     target_from_compact(bits).map_or(Work::from_be_bytes([0; 32]), |target| target.to_work())
 }
 
-/// The compact target that the block after `chain`'s tip must carry, for a block with this time
-/// (`GetNextWorkRequired`).
+/// The compact target that the block after `chain`'s tip must carry if it has this time (`GetNextWorkRequired`).
 pub fn next_work_required(chain: &dyn Ancestors, block_time: u32, params: &Params) -> CompactTarget {
     let limit = params.pow.limit.to_compact_lossy();
     let interval = params.pow.retarget_interval();
     let height = chain.tip_height();
     let tip = chain.header(height);
-    // The chain's one-off reset of the difficulty.
+    // The chain's one-time reset of the difficulty.
     if height + 1 == params.halving_interval {
         return limit;
     }
@@ -68,8 +66,8 @@ pub fn next_work_required(chain: &dyn Ancestors, block_time: u32, params: &Param
     retarget(tip.bits, i64::from(tip.time) - i64::from(first.time), params)
 }
 
-/// Test network rule: a block more than twice the spacing after its parent may have the limit; others go back
-/// to the last block that did not use this.
+/// Test network rule: a block more than twice the spacing after its parent may use the limit; other blocks use the bits
+/// of the last block that did not make use of this.
 fn min_difficulty_work(
     chain: &dyn Ancestors,
     block_time: u32,
@@ -92,8 +90,8 @@ fn min_difficulty_work(
     header.bits
 }
 
-/// `CalculateNextWorkRequired`: old target * actual time / intended time, the time clamped to a factor of
-/// four, the result to the limit. The product wraps at 256 bits as the reference's does.
+/// `CalculateNextWorkRequired`: old target * actual time / intended time, with the time clamped to a factor of four and
+/// the result to the limit. The product wraps at 256 bits, as in the reference.
 fn retarget(bits: CompactTarget, actual_seconds: i64, params: &Params) -> CompactTarget {
     let intended = i64::from(params.pow.target_timespan);
     let actual = actual_seconds.clamp(intended / 4, intended * 4);
@@ -187,7 +185,7 @@ mod tests {
         let hard = HeaderInfo { bits: compact(0x1b01_0000), ..easy };
         let mut headers = vec![hard; test.halving_interval as usize];
         headers.extend([easy; 5]);
-        // Without the special height the walk would go on to the hard block below it.
+        // Without the special height the walk would continue to the hard block below it.
         assert_eq!(next_work_required(&TestChain(headers), 1000, &test), limit);
         let chain = TestChain(vec![hard, hard, easy, easy]);
         assert_eq!(next_work_required(&chain, 1000, &test), hard.bits);

@@ -1,7 +1,7 @@
-//! One variant per rule, with what was found and what was expected.
+//! The consensus errors: one variant per rule, with what was found and what was expected.
 //!
-//! [`BlockError::reject_reason`] is the reference's string for it, which miners and scripts compare;
-//! `Display` is for people. [`TxError`] are the rules of a single transaction, which blocks and the mempool share.
+//! [`BlockError::reject_reason`] is the reference's reject string, which miners and scripts compare; `Display` is for
+//! people. [`TxError`] has the rules of a single transaction, which blocks and the mempool share.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use bitcoin::{BlockHash, OutPoint, TxMerkleNode, Txid};
 use crate::address::Address;
 use crate::script::ScriptFailure;
 
-/// A transaction breaks a rule. Amounts are base units.
+/// The rule that a transaction breaks. Amounts are in base units.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TxError {
     /// No inputs.
@@ -58,7 +58,7 @@ pub enum TxError {
         /// Its bytes.
         found: usize,
     },
-    /// The null outpoint in a transaction that is no coinbase.
+    /// The null outpoint in a transaction that is not a coinbase.
     #[error("input {input} spends the null outpoint")]
     NullInput {
         /// Index of the input.
@@ -73,7 +73,7 @@ pub enum TxError {
     /// An output that does not exist or is spent.
     #[error("{0} does not exist or is spent")]
     MissingInput(OutPoint),
-    /// A coinbase output spent before its time.
+    /// A coinbase output spent before it matured.
     #[error("{outpoint} is a coinbase output of depth {depth}, spendable from depth 100 on")]
     ImmatureCoinbase {
         /// The output.
@@ -84,7 +84,7 @@ pub enum TxError {
     /// The inputs' sum is outside the money range.
     #[error("the inputs' amounts leave the money range")]
     InputsOutOfRange,
-    /// More is paid out than comes in.
+    /// The outputs sum to more than the inputs.
     #[error("the inputs sum to {value_in} base units, the outputs to {value_out}")]
     InBelowOut {
         /// Sum of inputs.
@@ -115,7 +115,7 @@ impl TxError {
             Self::ImmatureCoinbase { .. } => "bad-txns-premature-spend-of-coinbase",
             Self::InputsOutOfRange => "bad-txns-inputvalues-outofrange",
             Self::InBelowOut { .. } => "bad-txns-in-belowout",
-            // The reference with more than one script thread; with one it names the flag.
+            // As in the reference with more than one script thread; with one it names the flag.
             Self::Script(_) => "block-validation-failed",
         }
     }
@@ -124,25 +124,25 @@ impl TxError {
 /// Why a coinbase does not license its block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LicenseError {
-    /// The first op is no strict DER signature with a hash-type byte.
+    /// The first op is not a strict DER signature with a hash-type byte.
     #[error("the coinbase script's first op is no strictly DER-encoded signature ({found} bytes)")]
     SignatureEncoding {
         /// Bytes of the first op's data.
         found: usize,
     },
-    /// The last op is no public key.
+    /// The last op is not a public key.
     #[error("the coinbase script's last op is no public key ({found} bytes)")]
     PublicKeyEncoding {
         /// Bytes of the last op's data.
         found: usize,
     },
-    /// The signature is not the key's, over this coinbase.
+    /// The signature does not verify with the key over this coinbase.
     #[error("the coinbase signature does not verify with the coinbase's public key")]
     SignatureInvalid,
     /// The key's license is not whitelisted as of the parent block.
     #[error("the license is not whitelisted")]
     NotWhitelisted(Address),
-    /// The license has mined its share of the window.
+    /// The license has reached its cap in the window.
     #[error("the license has {blocks} blocks in the window, its cap is {cap}")]
     CapExceeded {
         /// The license.
@@ -152,7 +152,7 @@ pub enum LicenseError {
         /// The cap.
         cap: u32,
     },
-    /// The license mined one of the two blocks before.
+    /// The license mined one of the two previous blocks.
     #[error("the license mined block {last_block} and may not mine again before two others")]
     TooFast {
         /// The license.
@@ -174,7 +174,7 @@ impl LicenseError {
     }
 }
 
-/// A block breaks a rule.
+/// The rule that a block breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// The hash is above the target, or the target above the limit.
@@ -185,23 +185,23 @@ pub enum BlockError {
         /// Its bits.
         bits: u32,
     },
-    /// Bits that are not the ones due.
+    /// The bits are not the required ones.
     #[error("bits are {found:08x}, {expected:08x} expected")]
     BadDifficultyBits {
-        /// As in the header.
+        /// The bits in the header.
         found: u32,
-        /// As computed.
+        /// The required bits.
         expected: u32,
     },
-    /// A new branch below the last checkpoint.
+    /// A fork below the last checkpoint.
     #[error("height {height} forks off below the checkpoint at {checkpoint}")]
     ForkBeforeCheckpoint {
         /// The block's height.
         height: u32,
-        /// The checkpoint's.
+        /// The checkpoint's height.
         checkpoint: u32,
     },
-    /// Time not after the median of the eleven blocks before.
+    /// The time is not after the median of the eleven blocks before.
     #[error("time {found} is not after the median time past {after}")]
     TimeTooOld {
         /// Header time, seconds.
@@ -209,7 +209,7 @@ pub enum BlockError {
         /// Median time past, seconds.
         after: u32,
     },
-    /// Time more than two hours ahead.
+    /// The time is more than two hours ahead.
     #[error("time {found} is later than {at_most}")]
     TimeTooNew {
         /// Header time, seconds.
@@ -217,7 +217,7 @@ pub enum BlockError {
         /// The latest allowed, seconds.
         at_most: u64,
     },
-    /// A version below BIP9's.
+    /// The version is below BIP9's.
     #[error("version {:08x} is below 20000000", *found as u32)]
     BadVersion {
         /// The version.
@@ -226,15 +226,15 @@ pub enum BlockError {
     /// The header commits to other transactions.
     #[error("merkle root is {found}, the transactions' is {expected}")]
     MerkleRoot {
-        /// As in the header.
+        /// The root in the header.
         found: TxMerkleNode,
-        /// As computed.
+        /// The root of the transactions.
         expected: TxMerkleNode,
     },
     /// Repeated transactions that leave the merkle root unchanged (CVE-2012-2459).
     #[error("the transaction list repeats a part of itself without changing the merkle root")]
     DuplicateTransactions,
-    /// Empty, or too large without witness.
+    /// No transactions, or too large without witness.
     #[error(
         "the block has {transactions} transactions and {bytes} bytes without witness, 1 to 1000000 bytes expected"
     )]
@@ -244,7 +244,7 @@ pub enum BlockError {
         /// Bytes without witness.
         bytes: u64,
     },
-    /// The first transaction is no coinbase.
+    /// The first transaction is not a coinbase.
     #[error("the first transaction is not a coinbase")]
     CoinbaseMissing,
     /// Another transaction is a coinbase.
@@ -273,7 +273,7 @@ pub enum BlockError {
         /// Index of the transaction.
         index: usize,
     },
-    /// Too heavy.
+    /// The weight is above the limit.
     #[error("the block weighs {found}, at most 4000000 allowed")]
     Weight {
         /// Its weight.
@@ -296,7 +296,7 @@ pub enum BlockError {
     /// The coinbase pays more than subsidy and fees.
     #[error("the coinbase pays {found} base units, at most {at_most} allowed")]
     CoinbaseAmount {
-        /// What it pays.
+        /// The amount it pays.
         found: u64,
         /// Subsidy and fees.
         at_most: u64,
@@ -330,8 +330,8 @@ impl BlockError {
         })
     }
 
-    /// Whether the same header may still come with a valid block: the fault may be in data that the header's
-    /// hash does not cover, so the header must not be marked invalid (`CorruptionPossible`).
+    /// Whether a valid block with the same header may still exist: the fault may be in data that the header's hash
+    /// does not cover, so the header must not be marked invalid (`CorruptionPossible`).
     pub fn corruption_possible(&self) -> bool {
         matches!(
             self,

@@ -12,14 +12,14 @@ use bitcoin::{
 
 use crate::COIN;
 
-/// What the coinbase says, on every network.
+/// The text in the coinbase, on every network.
 const HEADLINE: &[u8] = b"La Nacion May 16th 2016 - Sarmiento cerca del descenso";
-/// The key that the unspendable output pays, on every network.
+/// The key that the unspendable output pays to, on every network.
 const OUTPUT_KEY: &str = "04ce49f9cdc8d23176c818fd7e27e7b614d128a47acfdad0e4542300e7efbd8879f1337af3188c0dcb0747fdf26d0cb3b0fca0f4e5d7aec53c43f4a933f570ae86";
 /// The first push of the coinbase: Bitcoin's first difficulty bits as a script number.
 const FIRST_BITS: [u8; 4] = 486_604_799u32.to_le_bytes();
 
-/// The parts in which genesis blocks differ.
+/// The fields in which genesis blocks differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GenesisParts {
     /// `nTime`, seconds since 1970.
@@ -31,7 +31,7 @@ pub struct GenesisParts {
 }
 
 impl GenesisParts {
-    /// The whole block. Its coinbase pays 50 coins that can never be spent: genesis is not connected.
+    /// Builds the block. Its coinbase pays 50 coins that can never be spent, since genesis is not connected.
     pub fn block(&self) -> Block {
         let coinbase = coinbase();
         let header = Header {
@@ -47,7 +47,7 @@ impl GenesisParts {
 }
 
 fn coinbase() -> Transaction {
-    // Written byte by byte: the middle push is the number 4 as data, which no builder would choose.
+    // Written byte by byte: the middle push is the number 4 as data, which no script builder would emit.
     let mut script = vec![FIRST_BITS.len() as u8];
     script.extend_from_slice(&FIRST_BITS);
     script.extend_from_slice(&[1, 4, HEADLINE.len() as u8]);

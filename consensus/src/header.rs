@@ -1,4 +1,4 @@
-//! The checks of a header: alone, and against its ancestors and the clock.
+//! Header checks: of the header alone, and against its ancestors and the clock.
 
 use bitcoin::block::Header;
 
@@ -7,12 +7,12 @@ use crate::difficulty::{has_proof_of_work, next_work_required};
 use crate::error::BlockError;
 use crate::params::Params;
 
-/// A block's time may be this far ahead of the node's adjusted clock, seconds (`MAX_FUTURE_BLOCK_TIME`).
+/// How far a block's time may be ahead of the node's adjusted clock, in seconds (`MAX_FUTURE_BLOCK_TIME`).
 pub const MAX_FUTURE_BLOCK_TIME: u64 = 2 * 60 * 60;
 /// The smallest version a block may have, as a signed number: BIP9's top bits.
 const MIN_VERSION: i32 = 0x2000_0000;
 
-/// The check of a header alone: the work it claims was done (`CheckBlockHeader`).
+/// Checks a header alone: that the work it claims was done (`CheckBlockHeader`).
 pub fn check(header: &Header, params: &Params) -> Result<(), BlockError> {
     let hash = header.block_hash();
     if has_proof_of_work(&hash, header.bits, params.pow.limit) {
@@ -22,10 +22,10 @@ pub fn check(header: &Header, params: &Params) -> Result<(), BlockError> {
     }
 }
 
-/// The checks of a header against its ancestors and the clock (`ContextualCheckBlockHeader`).
+/// Checks a header against its ancestors and the clock (`ContextualCheckBlockHeader`).
 ///
-/// `now` is the adjusted time in seconds; `last_checkpoint` the height of the highest checkpoint that the
-/// header index knows.
+/// `now` is the adjusted time in seconds; `last_checkpoint` is the height of the highest checkpoint in the header
+/// index.
 pub fn check_contextual(
     header: &Header,
     chain: &dyn Ancestors,

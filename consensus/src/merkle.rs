@@ -1,12 +1,11 @@
-//! The merkle tree of a block, and its flaw.
+//! The merkle tree of a block, and its known flaw.
 //!
-//! A level of odd length is completed by its last node, so a list that repeats its end can have the root of
-//! the list without the repetition (CVE-2012-2459). The reference notices two equal neighbours at any level.
+//! At a level of odd length the last node is duplicated, so a list that repeats its end can have the same root as the
+//! list without the repetition (CVE-2012-2459). The reference detects two equal neighbours at any level.
 
 use bitcoin::hashes::{Hash, HashEngine, sha256d};
 
-/// The root over `leaves` (zero for none), and whether two neighbours of any level were equal
-/// (`BlockMerkleRoot`).
+/// The root over `leaves` (zero for none), and whether two neighbours were equal at any level (`BlockMerkleRoot`).
 pub fn root(mut level: Vec<[u8; 32]>) -> ([u8; 32], bool) {
     let mut mutated = false;
     while level.len() > 1 {

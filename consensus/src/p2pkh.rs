@@ -1,10 +1,10 @@
-//! The common spend, verified without the interpreter.
+//! Verifies the most common kind of spend without the interpreter.
 //!
-//! Lives here: [`surely_valid`], which says yes to a pay-to-public-key-hash input of the exact usual form with a valid
-//! signature, and to nothing else, and [`signed_for`], which does so before the coin is known. They never say no:
-//! whatever they do not say yes to is the interpreter's to judge ([`crate::script::TxVerifier`]). So they can only err
-//! by a yes, and every condition below is one under which the interpreter says yes under any flags of a block. It saves
-//! the interpreter's reading and hashing of the whole transaction for each input.
+//! Lives here: [`surely_valid`], which accepts a pay-to-public-key-hash input of exactly the usual form with a valid
+//! signature and nothing else, and [`signed_for`], which does so before the coin is known. Neither ever rejects: what
+//! they do not accept is left to the interpreter ([`crate::script::TxVerifier`]). So the only possible error is to
+//! accept too much, and every condition below is one under which the interpreter accepts under any flags of a block.
+//! This saves the interpreter's parsing and hashing of the whole transaction for each input.
 
 use bitcoin::hashes::{Hash, hash160};
 use bitcoin::sighash::SighashCache;
@@ -12,26 +12,27 @@ use bitcoin::{PubkeyHash, Script, ScriptBuf, Transaction};
 
 use crate::license::pubkey::{is_strict_der, verify_lax};
 
-/// SIGHASH_ALL, the only hash type that is taken here.
+/// SIGHASH_ALL, the only hash type accepted here.
 const SIGHASH_ALL: u8 = 0x01;
-/// Signatures of usual length, with their hash-type byte. Shorter ones are valid too, but one of 20 bytes could be the
-/// hash in the output's script, which the interpreter would remove from what is signed (`FindAndDelete`).
+/// Lengths of usual signatures, including the hash-type byte. Shorter ones can be valid too, but one of 20 bytes could
+/// equal the hash in the output's script, which the interpreter would remove from the signed data (`FindAndDelete`).
 const SIGNATURE_BYTES: std::ops::RangeInclusive<usize> = 60..=73;
 
-/// HASH160 of a public key, as output scripts name it.
+/// HASH160 of a public key, as in output scripts.
 pub type KeyHash = [u8; 20];
 
-/// Whether the input surely may spend an output with this script, under any flags that a block can have. False is no
-/// verdict.
+/// Whether the input certainly may spend an output with this script, under any flags that a block can have. `false` is
+/// not a verdict.
 pub fn surely_valid(tx: &Transaction, input: usize, script_pubkey: &Script) -> bool {
     let Some(paid) = key_hash(script_pubkey) else { return false };
     UsualSpend::of(tx, input)
         .is_some_and(|spend| spend.key_hash() == *paid && spend.is_signed(tx, input, *paid))
 }
 
-/// The key hash for which the input is signed: whatever coin it spends, it surely may, under any flags that a block can
-/// have, if the coin's script pays to exactly this key hash ([`key_hash`]). The coin needs not be known, for a signature
-/// of this kind commits to the output's script, which the key tells, and not to its amount. `None` is no verdict.
+/// The key hash that the input is signed for. Whatever coin it spends, the spend is valid under any flags that a block
+/// can have if the coin's script pays to exactly this key hash ([`key_hash`]). The coin need not be known: a signature
+/// of this kind commits to the output's script, which follows from the key, and not to its amount. `None` is not a
+/// verdict.
 pub fn signed_for(tx: &Transaction, input: usize) -> Option<KeyHash> {
     let spend = UsualSpend::of(tx, input)?;
     let hash = spend.key_hash();
@@ -46,9 +47,9 @@ pub fn key_hash(script_pubkey: &Script) -> Option<&KeyHash> {
     }
 }
 
-/// An input of the usual form: a signature of all inputs and outputs, and a key.
+/// An input of the usual form: a signature over all inputs and outputs, and a key.
 struct UsualSpend<'a> {
-    /// Without its hash-type byte.
+    /// The signature without its hash-type byte.
     der: &'a [u8],
     key: &'a [u8],
 }
@@ -57,7 +58,7 @@ impl<'a> UsualSpend<'a> {
     fn of(tx: &'a Transaction, input: usize) -> Option<Self> {
         let spending = tx.input.get(input)?;
         let (signature, key) = two_pushes(spending.script_sig.as_bytes())?;
-        // Witnesses of outputs that have none are refused once segwit is active.
+        // A witness for an output that takes none is rejected once segwit is active.
         if !spending.witness.is_empty() || !SIGNATURE_BYTES.contains(&signature.len()) {
             return None;
         }
@@ -70,7 +71,7 @@ impl<'a> UsualSpend<'a> {
         hash160::Hash::hash(self.key).to_byte_array()
     }
 
-    /// Whether the signature is good where the output pays to `key_hash`.
+    /// Whether the signature is valid for an output that pays to `key_hash`.
     fn is_signed(&self, tx: &Transaction, input: usize, key_hash: KeyHash) -> bool {
         let script_code = ScriptBuf::new_p2pkh(&PubkeyHash::from_byte_array(key_hash));
         let digest = SighashCache::new(tx).legacy_signature_hash(input, &script_code, u32::from(SIGHASH_ALL));
@@ -78,7 +79,7 @@ impl<'a> UsualSpend<'a> {
     }
 }
 
-/// The two elements of a script that is two pushes by a length byte, and nothing else.
+/// The two elements of a script that consists of exactly two direct pushes.
 fn two_pushes(script: &[u8]) -> Option<(&[u8], &[u8])> {
     let (first, rest) = push(script)?;
     let (second, rest) = push(rest)?;
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
     use crate::script;
 
-    /// The strictest and the laxest flags of a block.
+    /// The strictest and the most permissive flags of a block.
     fn all_flags() -> [u32; 3] {
         [
             script::flags(u32::MAX, true, true),
@@ -109,7 +110,7 @@ mod tests {
         ]
     }
 
-    /// How a transaction with a right signature is spoilt.
+    /// How a correctly signed transaction is corrupted.
     #[derive(Debug, Clone)]
     enum Spoil {
         Not,
@@ -204,7 +205,7 @@ mod tests {
             prop_assert!(yes || !matches!(spoil, Spoil::Not));
             let early = signed_for(&tx, inputs - 1);
             prop_assert_eq!(yes, early.is_some() && early.as_ref() == key_hash(&output.script_pubkey));
-            // What an input is signed for before its coin is known may differ from what the coin pays to.
+            // The key hash an input is signed for may differ from the one that the coin pays to.
             let signed = early.map(|hash| TxOut {
                 value: Amount::from_sat(8),
                 script_pubkey: ScriptBuf::new_p2pkh(&PubkeyHash::from_byte_array(hash)),
@@ -227,7 +228,7 @@ mod tests {
         let low = bitcoin::secp256k1::ecdsa::Signature::from_der(&low[..low.len() - 1])
             .unwrap()
             .serialize_compact();
-        // n - S, by its bytes.
+        // n - S, byte by byte.
         let order = hex::decode("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141").unwrap();
         let mut high = low;
         let mut borrow = 0i16;
@@ -243,7 +244,7 @@ mod tests {
         let output = TxOut { value: Amount::from_sat(1), script_pubkey: script };
         assert!(surely_valid(&tx, 0, &output.script_pubkey));
         assert!(script::verify_input(&tx, 0, &output, all_flags()[0]).is_ok());
-        // A hash in the script that is the signature is removed from what is signed: never judged here.
+        // A signature contained in the script is removed from the signed data; such scripts are never accepted here.
         assert!(!surely_valid(&tx, 0, Script::from_bytes(&[0x51])));
         assert!(!surely_valid(&tx, 1, &output.script_pubkey));
         tx.input[0].script_sig = pushes(&[&[0x30, 6, 2, 1, 1, 2, 1, 1, 1], &public]).into();

@@ -1,4 +1,4 @@
-//! What a block may create (`GetBlockSubsidy`).
+//! The block subsidy (`GetBlockSubsidy`).
 
 use crate::COIN;
 
@@ -10,7 +10,7 @@ pub fn subsidy(height: u32, halving_interval: u32) -> u64 {
     }
     let mut coins = if height == 1 { 2_100_000 * COIN } else { 50 * COIN };
     if height + 1 == halving_interval {
-        // Brings the theoretical supply to Bitcoin's, after the coins lost in the beta.
+        // Raises the theoretical supply to Bitcoin's, after the coins lost in the beta.
         coins += 6_000_000 * COIN + 37_027_227_072_051;
     }
     coins >> halvings

@@ -1,4 +1,4 @@
-//! Checks of one transaction (`tx_verify.cpp`): alone, against the clock of the chain, against its coins.
+//! Checks of one transaction (`tx_verify.cpp`): alone, against the chain's clock, against its coins.
 
 use std::cell::LazyCell;
 use std::collections::HashSet;
@@ -10,7 +10,7 @@ use crate::coins::Coin;
 use crate::error::TxError;
 use crate::{COINBASE_MATURITY, MAX_BLOCK_WEIGHT, MAX_MONEY, WITNESS_SCALE_FACTOR};
 
-/// Lock times below this are heights, others seconds (`LOCKTIME_THRESHOLD`).
+/// Lock times below this are heights, others are seconds (`LOCKTIME_THRESHOLD`).
 const LOCKTIME_THRESHOLD: u32 = 500_000_000;
 /// BIP68: the input has no relative lock time.
 const SEQUENCE_DISABLE_FLAG: u32 = 1 << 31;
@@ -66,16 +66,16 @@ fn check_outputs(tx: &Transaction) -> Result<(), TxError> {
     Ok(())
 }
 
-/// Whether the absolute lock time has passed in a block at `height` whose lock-time clock stands at `time`
-/// seconds (`IsFinalTx`).
+/// Whether the absolute lock time has passed in a block at `height` whose lock-time clock is at `time`, in seconds
+/// (`IsFinalTx`).
 pub fn is_final(tx: &Transaction, height: u32, time: u32) -> bool {
     let lock_time = tx.lock_time.to_consensus_u32();
     let clock = if lock_time < LOCKTIME_THRESHOLD { height } else { time };
     lock_time == 0 || lock_time < clock || tx.input.iter().all(|input| input.sequence == Sequence::MAX)
 }
 
-/// Whether the relative lock times (BIP68) have passed for a block on top of `chain`; `coin_heights` are the
-/// heights of the spent coins in input order (`SequenceLocks`). Only to be asked once CSV is active.
+/// Whether the relative lock times (BIP68) have passed for a block on top of `chain`. `coin_heights` are the heights of
+/// the spent coins, in input order (`SequenceLocks`). To be called only once CSV is active.
 pub fn sequence_locks_passed(
     tx: &Transaction,
     coin_heights: impl IntoIterator<Item = u32>,
@@ -104,8 +104,8 @@ pub fn sequence_locks_passed(
     })
 }
 
-/// Checks amounts and maturity against the spent coins, in input order, for a block at `height`; gives the fee
-/// in base units (`CheckTxInputs`).
+/// Checks amounts and maturity for a block at `height`, given the spent coins in input order. Returns the fee in base
+/// units (`CheckTxInputs`).
 pub fn check_inputs(tx: &Transaction, spent: &[Coin], height: u32) -> Result<u64, TxError> {
     let mut value_in = 0u64;
     for (input, coin) in tx.input.iter().zip(spent) {
@@ -123,7 +123,7 @@ pub fn check_inputs(tx: &Transaction, spent: &[Coin], height: u32) -> Result<u64
     value_in.checked_sub(value_out).ok_or(TxError::InBelowOut { value_in, value_out })
 }
 
-/// The sum of the outputs in base units, of a transaction that passed [`check`].
+/// The sum of the outputs in base units; the transaction must have passed [`check`].
 pub fn value_out(tx: &Transaction) -> u64 {
     tx.output.iter().map(|output| output.value.to_sat()).sum()
 }

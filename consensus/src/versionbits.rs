@@ -1,7 +1,7 @@
-//! BIP9: how a rule change is voted in by version bits (`versionbits.cpp`).
+//! BIP9: rule changes by votes in version bits (`versionbits.cpp`).
 //!
-//! A deployment's state is that of its window; it is computed at the window's last block and remembered by
-//! that block's hash in a [`Cache`], so that a block costs one look-up.
+//! A deployment has one state per window. It is computed at the window's last block and remembered by that block's hash
+//! in a [`Cache`], so that a block costs one look-up.
 
 use std::collections::HashMap;
 
@@ -13,23 +13,23 @@ use crate::params::{Deployment, Deployments};
 const TOP_MASK: u32 = 0xe000_0000;
 const TOP_BITS: u32 = 0x2000_0000;
 
-/// Where a deployment stands for the next block.
+/// The state of a deployment for the next block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Its start time has not come.
+    /// The start time has not been reached.
     Defined,
     /// Blocks may vote.
     Started,
-    /// The vote is won; it is active one window later.
+    /// The vote has passed; the rule becomes active one window later.
     LockedIn,
-    /// The rule holds.
+    /// The rule is active.
     Active,
-    /// Its time ran out.
+    /// The vote has timed out.
     Failed,
 }
 
 impl State {
-    /// The word that Core's RPC uses.
+    /// The name that Core's RPC uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Defined => "defined",
@@ -41,7 +41,7 @@ impl State {
     }
 }
 
-/// States at ends of windows, by deployment bit and block hash. One cache serves one network.
+/// States at the ends of windows, by deployment bit and block hash. A cache serves one network.
 #[derive(Debug, Default)]
 pub struct Cache(HashMap<(u8, BlockHash), State>);
 
@@ -55,7 +55,7 @@ impl Cache {
         deployments: &Deployments,
     ) -> State {
         let window = deployments.window;
-        // Ends of whole windows up to `height`, newest first; before the first of them all is Defined.
+        // Last blocks of whole windows up to `height`, newest first; before the first one the state is Defined.
         let mut pending = Vec::new();
         let mut end = (height + 1) / window * window;
         let mut state = State::Defined;
@@ -65,7 +65,7 @@ impl Cache {
                 state = known;
                 break;
             }
-            // Before the start nothing is asked, not even whether the time ran out.
+            // Before the start time nothing else is checked, not even the timeout.
             if i64::from(median_time_past(chain, last)) < deployment.start_time {
                 self.0.insert((deployment.bit, chain.hash(last)), State::Defined);
                 break;
@@ -118,8 +118,8 @@ fn signals(version: i32, bit: u8) -> bool {
     version as u32 & TOP_MASK == TOP_BITS && version as u32 >> bit & 1 == 1
 }
 
-/// The version for the block on top of `chain`: BIP9's top bits and a vote for every deployment that is
-/// started or locked in (`ComputeBlockVersion`).
+/// The version for the block on top of `chain`: BIP9's top bits, and a vote for every deployment that is started or
+/// locked in (`ComputeBlockVersion`).
 pub fn block_version(chain: &dyn Ancestors, deployments: &Deployments, cache: &mut Cache) -> i32 {
     let votes = deployments.named().into_iter().filter_map(|(_, deployment)| {
         let state = cache.state_after(chain, chain.tip_height(), deployment, deployments);

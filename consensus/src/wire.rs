@@ -1,8 +1,8 @@
-//! Blocks and transactions from bytes, as Core 0.15 reads them (`UnserializeTransaction`, `ReadCompactSize`).
+//! Decodes blocks and transactions as Core 0.15 does (`UnserializeTransaction`, `ReadCompactSize`).
 //!
-//! The `bitcoin` crate refuses encodings that the reference takes: the witness marker in front of a transaction without
-//! any witness, a transaction without inputs, and lists of more than 4,000,000 bytes. A block that one node can read
-//! and another cannot would split the chain. Writing is the crate's own.
+//! The `bitcoin` crate rejects encodings that the reference accepts: the witness marker before a transaction without
+//! any witness, a transaction without inputs, and lists of more than 4,000,000 bytes. A block that one node can decode
+//! and another cannot would split the chain. Encoding is the crate's own.
 
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{Decodable, Error};
@@ -10,42 +10,43 @@ use bitcoin::{
     Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, VarInt, Witness, absolute, transaction,
 };
 
-/// No list has more elements or bytes (`MAX_SIZE`).
+/// Most elements or bytes of a list (`MAX_SIZE`).
 const MAX_SIZE: u64 = 0x0200_0000;
-/// Version, two empty lists, lock time: bytes.
+/// Bytes of a version, two empty lists and a lock time.
 const SHORTEST_TRANSACTION: usize = 10;
-/// Outpoint, empty script, sequence: bytes.
+/// Bytes of an outpoint, an empty script and a sequence.
 const SHORTEST_INPUT: usize = 41;
-/// Amount and empty script: bytes.
+/// Bytes of an amount and an empty script.
 const SHORTEST_OUTPUT: usize = 9;
 
-/// Reads a block and moves `bytes` behind it.
+/// Decodes a block and advances `bytes` past it.
 ///
 /// # Errors
-/// Where the reference says "Block decode failed".
+/// Wherever the reference says "Block decode failed".
 pub fn read_block(bytes: &mut &[u8]) -> Result<Block, Error> {
     let header = Header::consensus_decode(bytes)?;
     Ok(Block { header, txdata: read_list(bytes, SHORTEST_TRANSACTION, read_transaction)? })
 }
 
-/// The block that these bytes are, all of them.
+/// Decodes a block that must take up all of `bytes`.
 ///
 /// # Errors
-/// Where [`read_block`] has one, and where something comes behind the block.
+/// As for [`read_block`], or if data follows the block.
 pub fn whole_block(mut bytes: &[u8]) -> Result<Block, Error> {
     let block = read_block(&mut bytes)?;
     if bytes.is_empty() { Ok(block) } else { Err(Error::ParseFailed("data behind the block")) }
 }
 
-/// Reads a transaction and moves `bytes` behind it.
+/// Decodes a transaction and advances `bytes` past it.
 ///
 /// # Errors
-/// Where the reference says "TX decode failed".
+/// Wherever the reference says "TX decode failed".
 pub fn read_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
     let version = transaction::Version::consensus_decode(bytes)?;
     let mut input = read_list(bytes, SHORTEST_INPUT, read_input)?;
     let mut output = Vec::new();
-    // No inputs may be the marker; the flags follow it, and without any the transaction is really empty.
+    // An empty input list may be the marker, which flags follow; if they are zero, the transaction really has no
+    // inputs.
     let flags = if input.is_empty() { u8::consensus_decode(bytes)? } else { 0 };
     if flags != 0 {
         input = read_list(bytes, SHORTEST_INPUT, read_input)?;
@@ -64,8 +65,8 @@ pub fn read_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
     Ok(Transaction { version, input, output, lock_time: absolute::LockTime::consensus_decode(bytes)? })
 }
 
-/// A count and as many elements of at least `shortest` bytes. Room is made for all of them at once, because a list
-/// that grows takes up to twice its room; but never for more than the bytes that are left could be.
+/// Decodes a count and that many elements of at least `shortest` bytes. The list is allocated at once, because one that
+/// grows takes up to twice its size, but never for more elements than the remaining bytes can hold.
 fn read_list<'b, T>(
     bytes: &mut &'b [u8],
     shortest: usize,
@@ -94,8 +95,8 @@ fn read_bytes<'b>(bytes: &mut &'b [u8]) -> Result<&'b [u8], Error> {
     Ok(read)
 }
 
-/// The crate's reading is lean and ends at 4,000,000 bytes; it is begun only when all elements are there. Its room
-/// doubles as it goes, so what is kept is a copy that has no more than it needs.
+/// Decodes a witness. The crate's decoder takes little memory but stops at 4,000,000 bytes; it is used only if all
+/// elements are there. Its buffer doubles as it grows, so a copy of exact size is kept.
 fn read_witness(bytes: &mut &[u8]) -> Result<Witness, Error> {
     let mut rest = *bytes;
     for _ in 0..read_count(&mut rest)? {
@@ -174,7 +175,7 @@ mod tests {
         tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0; 4_100_000]);
         tx.input[0].witness = Witness::from_slice(&[vec![1u8; 4_100_000]]);
         assert_eq!(read_transaction(&mut serialize(&tx).as_slice()).unwrap(), tx);
-        // One element more than allowed, and the bytes for it are there.
+        // One element more than allowed, with enough bytes for it.
         let count = |n: u32| [&[0xfe][..], &n.to_le_bytes()].concat();
         let script = |n: u32| [&[0u8; 36][..], &count(n), &vec![0; n as usize + 4]].concat();
         assert!(read_input(&mut script(0x0200_0000).as_slice()).is_ok());

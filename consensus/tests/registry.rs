@@ -1,5 +1,5 @@
-//! The registry as a pure function of the chain: whatever blocks are applied, taking them back restores every
-//! earlier state exactly, and its counters are those of a simple count over the blocks.
+//! The registry as a pure function of the chain: undoing blocks restores every earlier state exactly, whatever blocks
+//! were applied, and the counters match a simple count over the blocks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use iop_consensus::license::registry::Registry;
 use iop_consensus::params::Params;
 use proptest::prelude::*;
 
-/// A made-up public key: the registry looks at its encoding only.
+/// A made-up public key; the registry looks only at its encoding.
 fn pubkey(n: u8) -> Vec<u8> {
     let mut key = vec![n; 33];
     key[0] = 2;
@@ -44,7 +44,7 @@ fn tx(script_sig: ScriptBuf, scripts: Vec<ScriptBuf>) -> Transaction {
     }
 }
 
-/// A block that names `miner` in its coinbase and does one admin action for each of `actions`.
+/// A block that names `miner` in its coinbase and performs one admin action for each of `actions`.
 fn block(miner: u8, actions: &[(Vec<u8>, Vec<Address>)], params: &Params) -> Block {
     let mut txdata = vec![tx(script_sig(&[1, 2, 3], &[], &pubkey(miner)), vec![ScriptBuf::new()])];
     for (verb, targets) in actions {
@@ -72,8 +72,8 @@ fn action() -> impl Strategy<Value = (Vec<u8>, Vec<Address>)> {
         Just(b"nonsense".to_vec()),
         any::<u8>().prop_map(|byte| [&b"enable_cap:"[..], &[byte]].concat()),
     ];
-    // Few addresses, so that repeated additions and removals are common, the same address twice in one
-    // transaction among them; one is a script's, and one is the admin's.
+    // Few addresses, so that repeated additions and removals are common, including the same address twice in one
+    // transaction. One is a script's, and one is the admin's.
     let target = (0u8..8).prop_map(|n| match n {
         6 => Address { kind: AddressKind::ScriptHash, hash: [6; 20] },
         7 => Params::devnet().license.admin_addresses[0],
@@ -82,7 +82,7 @@ fn action() -> impl Strategy<Value = (Vec<u8>, Vec<Address>)> {
     (verb, prop::collection::vec(target, 0..5))
 }
 
-/// Windows that reset up to the change height, then one that slides.
+/// Windows that reset up to the change height, then a sliding window.
 fn params(cap_change_height: u32) -> Params {
     let mut params = Params::devnet();
     params.license.cap_change_height = cap_change_height;
@@ -101,7 +101,7 @@ proptest! {
     ) {
         let params = params(cap_change_height);
         let mut registry = Registry::genesis(&params);
-        // Half of the cases begin shortly before a window's end.
+        // Half of the cases start shortly before a window's end.
         for height in 0..lead * (WINDOW - 30) {
             registry.apply(&block((height % 4) as u8, &[], &params), &params);
         }
@@ -143,7 +143,7 @@ fn below_the_activation_height_admins_act_and_nothing_is_counted() {
     assert_eq!(registry.miner_of(1), None);
 }
 
-/// The counters in windows, against a count over the list of miners.
+/// Compares the window counters with a count over the list of miners.
 #[test]
 fn window_counters_are_a_count_over_the_blocks() {
     let change = 2 * WINDOW + 100;
@@ -155,8 +155,8 @@ fn window_counters_are_a_count_over_the_blocks() {
         let miner = ((height * height / 7 + height / WINDOW) % 4) as u8;
         miners.push(miner);
         registry.apply(&block(miner, &[], &params), &params);
-        // The old system counts from the block behind the last multiple of 2,016. The new one counts the last
-        // 2,016 blocks, but none of before the old one's last window.
+        // The old system counts from the block after the last multiple of 2,016. The new one counts the last 2,016
+        // blocks, but none from before the old one's last window.
         let first = if height < change {
             height / WINDOW * WINDOW + 1
         } else {
@@ -175,8 +175,8 @@ fn window_counters_are_a_count_over_the_blocks() {
     }
 }
 
-/// The height that a license is told is the first at which it may mine, if it mines nothing until then: found here by going
-/// there. Licenses are over their cap, too fast, or both.
+/// The height from which a license is said to be able to mine, if it mines nothing until then, is compared with the one
+/// found by applying blocks. Licenses are over their cap, too fast, or both.
 #[test]
 fn the_height_that_a_license_is_told_is_the_first_at_which_it_may_mine() {
     for (too_fast_above, cap_change_height) in
@@ -187,7 +187,7 @@ fn the_height_that_a_license_is_told_is_the_first_at_which_it_may_mine() {
         params.license.initial_licenses.push(license(4));
         let mut registry = Registry::genesis(&params);
         for height in 1..=WINDOW {
-            // Three have a third of the blocks each, which is the cap.
+            // Three licenses have a third of the blocks each, which is the cap.
             registry.apply(&block((height % 3) as u8, &[], &params), &params);
         }
         assert_eq!(registry.cap(&params), WINDOW / 3);

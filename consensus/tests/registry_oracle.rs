@@ -1,8 +1,8 @@
-//! The incremental registry against an oracle: the licensing rules once more, read from `IOP_CONSENSUS.md` and computed
-//! plainly from the whole list of blocks at every step, also after blocks were taken back.
+//! The incremental registry against an oracle: the licensing rules implemented a second time from `IOP_CONSENSUS.md`,
+//! computed from the whole list of blocks at every step, also after blocks were undone.
 //!
-//! The oracle shares no code with the registry. It knows a block as a miner's number and the admin transactions that
-//! were meant; the registry is given real transactions, with all the odd forms that scripts allow.
+//! The oracle shares no code with the registry. It represents a block as a miner's number and the intended admin
+//! transactions; the registry is given real transactions, with all the odd forms that scripts allow.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,12 +20,12 @@ use iop_consensus::params::{History, Params};
 const ADMIN: usize = 0;
 const THIRD_ADMIN: usize = 1;
 const SCRIPT_HASH: usize = 9;
-/// Licenses that the cases play with; one is the admin's, one a script's.
+/// Licenses used in the cases; one is the admin's, one a script's.
 const LICENSES: usize = 10;
-/// The key that is an admin's on every network below height 38304.
+/// The admin key on every network below height 38304.
 const OLD_ADMIN: &str = "038f21c88b0d7f60e736cc447a3a6716c81a7b403b27bede2b67522d7c29b6e608";
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, with the same sequence everywhere.
 struct Random(u64);
 
 impl Random {
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// A made-up public key: the registry looks at its encoding only.
+/// A made-up public key; the registry looks only at its encoding.
 fn pubkey(n: usize) -> Vec<u8> {
     let mut key = vec![n as u8; 33];
     key[0] = 2;
@@ -61,7 +61,7 @@ enum Verb {
     Nothing,
 }
 
-/// An admin transaction as it is meant: it acts `times` (once for each admin input) on each target.
+/// An admin transaction as intended: it acts `times` (once for each admin input) on each target.
 #[derive(Clone, Debug)]
 struct Action {
     verb: Verb,
@@ -75,7 +75,7 @@ struct Facts {
     actions: Vec<Action>,
 }
 
-/// The rules' parameters, as the page names them.
+/// The parameters of the rules, named as in `IOP_CONSENSUS.md`.
 struct Rules {
     activation: u32,
     change: u32,
@@ -86,7 +86,7 @@ struct Rules {
     too_fast_above: Option<u32>,
 }
 
-/// The state after all blocks, computed from nothing.
+/// The state after all blocks, computed from scratch.
 struct Plain {
     known: [bool; LICENSES],
     whitelisted: [bool; LICENSES],
@@ -150,14 +150,14 @@ impl Plain {
 
     fn cap(&self, rules: &Rules) -> u32 {
         let (factor, n) = (self.cap.unwrap_or(0), self.sharers(rules));
-        // The reference divides by zero.
+        // The reference would divide by zero here.
         if n == 0 {
             return 2016;
         }
         if self.height < rules.change { factor * (2016 / n) } else { factor * 2016 / n }
     }
 
-    /// The answer to a block of this license on top.
+    /// The verdict on a block of this license on top.
     fn verdict(&self, n: usize, rules: &Rules) -> &'static str {
         if !self.whitelisted[n] {
             return "bad-CB-miner";
@@ -176,7 +176,7 @@ impl Plain {
     }
 }
 
-/// The lowest height that counts in the window at `height`. Up to the change height a window begins behind the last
+/// The lowest height that counts in the window at `height`. Up to the change height a window starts after the last
 /// multiple of 2016; from then on it is the last 2016 blocks, but none that the old system had dropped.
 fn window_start(height: u32, rules: &Rules) -> u32 {
     let last_reset_below = |h: u32| h / 2016 * 2016;
@@ -196,12 +196,12 @@ fn push(script: &mut Vec<u8>, data: &[u8], form: usize) {
     script.extend(data);
 }
 
-/// A script whose last data are these, in one of many forms.
+/// A script whose last data is `data`, in one of many forms.
 fn ending_in(data: &[u8], random: &mut Random) -> Vec<u8> {
     let mut script = match random.below(6) {
         0 => vec![0x61],
         1 => vec![0x51, 0x02, 9, 9],
-        // A truncated push: its opcode is skipped and reading goes on.
+        // A truncated push: its opcode is skipped and reading continues.
         2 => vec![0x4b],
         _ => vec![],
     };
@@ -209,7 +209,7 @@ fn ending_in(data: &[u8], random: &mut Random) -> Vec<u8> {
     script
 }
 
-/// An output script that pays a license's address, in one of the forms that have an address.
+/// An output script that pays a license's address, in one of the forms with an address.
 fn paying(n: usize, random: &mut Random) -> Vec<u8> {
     if n == SCRIPT_HASH {
         return [&[0xa9, 20][..], &[6; 20], &[0x87]].concat();
@@ -226,7 +226,7 @@ fn paying(n: usize, random: &mut Random) -> Vec<u8> {
     script
 }
 
-/// An output without an address: a witness program, a bare multisig, a wrong opcode, data, a key of no known form.
+/// An output without an address: a witness program, a bare multisig, a wrong opcode, data, a key of unknown form.
 fn paying_nobody(random: &mut Random) -> Vec<u8> {
     match random.below(5) {
         0 => [&[0x00, 20][..], &[6; 20]].concat(),
@@ -254,7 +254,7 @@ fn transaction(inputs: Vec<Vec<u8>>, outputs: Vec<Vec<u8>>) -> Transaction {
     }
 }
 
-/// A random admin transaction: as it is meant and as it is written.
+/// A random admin transaction, as intended and as encoded.
 fn admin_transaction(height: u32, random: &mut Random) -> (Action, Transaction) {
     let (verb, mut data) = match random.below(8) {
         0 | 1 => (Verb::Add, b"add".to_vec()),
@@ -275,7 +275,7 @@ fn admin_transaction(height: u32, random: &mut Random) -> (Action, Transaction) 
     let mut verb_script = [vec![0x6a], ending_in(&data, random)].concat();
     let mut verb = verb;
     match random.below(12) {
-        // Something behind the verb, or no OP_RETURN before it, makes it none.
+        // Anything after the verb, or no OP_RETURN before it, makes it invalid.
         0 => (verb, verb_script) = (Verb::Nothing, [verb_script, vec![0x61]].concat()),
         1 => (verb, verb_script) = (Verb::Nothing, ending_in(&std::mem::take(&mut data), random)),
         2 => (verb, verb_script) = (Verb::Nothing, vec![]),
@@ -384,7 +384,7 @@ fn play(rules: &Rules, length: u32, seed: u64) {
         }
         let miners: Vec<usize> =
             (0..LICENSES).filter(|&n| n != SCRIPT_HASH && plain.verdict(n, rules).is_empty()).collect();
-        // Licenses that mine often reach the cap.
+        // Favour one license, so that the cap is reached.
         let miner =
             if random.below(3) > 0 { miners[miners.len() - 1] } else { miners[random.below(miners.len())] };
         let mut facts = Facts { miner, actions: Vec::new() };
@@ -435,7 +435,7 @@ fn windows_that_only_reset() {
     play(&Rules { change: u32::MAX, ..PLAIN_RULES }, 4_200, 30);
 }
 
-/// The exceptions that main's past needs, with its heights shrunk by a factor of about ten.
+/// The exceptions needed for main's past, with heights scaled down by a factor of about ten.
 #[test]
 fn the_historical_exceptions() {
     let rules = Rules {

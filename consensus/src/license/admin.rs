@@ -1,8 +1,7 @@
 //! Admin actions: transactions that change the whitelist and the cap (`ConnectBlock`).
 //!
-//! An input makes its transaction an admin transaction by the *last data* of its script being an admin
-//! public key; nothing checks that the key signed. That is the chain's rule. A caller who wants to know
-//! whether an admin took part asks [`is_signed_by`].
+//! An input makes its transaction an admin transaction if the *last data* of its script is an admin public key. Nothing
+//! checks that the key signed; this is the chain's rule. To find out whether an admin took part, use [`is_signed_by`].
 
 use std::sync::Arc;
 
@@ -12,12 +11,12 @@ use crate::address::Address;
 use crate::params::Params;
 use crate::script::ScriptReader;
 
-/// A key that acts as an admin on every network below [`OLD_ADMIN_UNTIL`].
+/// A key that acts as an admin key on every network below [`OLD_ADMIN_UNTIL`].
 const OLD_ADMIN_PUBKEY: [u8; 33] = [
     0x03, 0x8f, 0x21, 0xc8, 0x8b, 0x0d, 0x7f, 0x60, 0xe7, 0x36, 0xcc, 0x44, 0x7a, 0x3a, 0x67, 0x16, 0xc8,
     0x1a, 0x7b, 0x40, 0x3b, 0x27, 0xbe, 0xde, 0x2b, 0x67, 0x52, 0x2d, 0x7c, 0x29, 0xb6, 0xe6, 0x08,
 ];
-/// First height at which the old admin key has no power.
+/// First height at which the old admin key has no effect.
 const OLD_ADMIN_UNTIL: u32 = 38_304;
 const ENABLE_CAP_PREFIX: &[u8] = b"enable_cap:";
 
@@ -26,7 +25,7 @@ const ENABLE_CAP_PREFIX: &[u8] = b"enable_cap:";
 pub enum Verb {
     /// `add`: whitelist an address.
     Add,
-    /// `rem`: take an address off the whitelist.
+    /// `rem`: remove an address from the whitelist.
     Remove,
     /// `enable_cap:` and a byte: turn the cap on.
     EnableCap {
@@ -38,8 +37,8 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Reads a verb; case-sensitive, of exactly that length. The factor is the *last hex digit character* of
-    /// the data minus the character '0': `enable_cap:3` gives 3, and a last byte of 0x3a gives 'a' - '0' = 49.
+    /// Parses a verb; it is case-sensitive and must match exactly. The factor is the *last hex digit* of the data as a
+    /// character, minus the character '0': `enable_cap:3` gives 3, and a last byte of 0x3a gives 'a' - '0' = 49.
     pub fn parse(data: &[u8]) -> Option<Self> {
         match data {
             b"add" => Some(Self::Add),
@@ -57,17 +56,18 @@ impl Verb {
     }
 }
 
-/// One admin input's effect.
+/// The effect of one admin input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminAction {
-    /// Which input named the admin key.
+    /// Index of the input that named the admin key.
     pub input: usize,
-    /// The key it named.
+    /// The key that it named.
     pub pubkey: Vec<u8>,
-    /// What is done.
+    /// The verb.
     pub verb: Verb,
-    /// To whom: every output of the transaction that has an address, in order. The verb applies once for each,
-    /// so without any it does nothing. All actions of a transaction share them: it can have thousands of both.
+    /// The addresses acted on: every output of the transaction that has an address, in order. The verb applies once to
+    /// each, so without any it does nothing. All actions of a transaction share the list, since both can number
+    /// thousands.
     pub targets: Arc<[Address]>,
 }
 
@@ -107,7 +107,7 @@ fn verb_of(tx: &Transaction) -> Option<Verb> {
     Verb::parse(ScriptReader::new(script).last_data())
 }
 
-/// Whether spending `spent` needed a signature of `pubkey`: it pays that key or its address.
+/// Whether spending `spent` required a signature of `pubkey`: it pays to that key or its address.
 pub fn is_signed_by(spent: &TxOut, pubkey: &[u8]) -> bool {
     Address::from_script(&spent.script_pubkey) == Some(Address::of_pubkey(pubkey))
 }

@@ -1,15 +1,15 @@
-//! The arithmetic of windows and caps (`minerwhitelist.cpp`). No state: heights and counts in, answers out.
+//! The arithmetic of windows and caps (`minerwhitelist.cpp`). Stateless: heights and counts in, answers out.
 //!
-//! Two systems follow each other. Below the change height a window is a stretch between multiples of 2,016,
-//! and the counters start anew at each; from it on, the window slides: the last 2,016 blocks.
+//! There are two systems. Below the change height a window lies between multiples of 2,016, and the counters restart at
+//! each. From the change height on, the window slides over the last 2,016 blocks.
 
 use crate::WINDOW;
 use crate::params::LicenseParams;
 
-/// Blocks a license may have in the window when it mines, for a factor and a number of licenses. The rule
-/// compares the count *before* the new block, so a license can reach this plus one (`GetCap`).
+/// Blocks that a license may have in the window when it mines, for a factor and a number of licenses. The rule compares
+/// the count *before* the new block, so a license can reach this number plus one (`GetCap`).
 ///
-/// `parent` is the height of the block that is built upon. No licenses at all leave everyone a whole window.
+/// `parent` is the height of the block built upon. With no licenses at all the cap is a whole window.
 pub fn cap(factor: u32, whitelisted: u32, parent: u32, params: &LicenseParams) -> u32 {
     if parent < params.cap_change_height {
         WINDOW.checked_div(whitelisted).map_or(WINDOW, |share| factor * share)
@@ -18,13 +18,13 @@ pub fn cap(factor: u32, whitelisted: u32, parent: u32, params: &LicenseParams) -
     }
 }
 
-/// Whether the counters of all licenses start anew at `height`; that block itself is not counted in the new
-/// window (`MineBlock`).
+/// Whether the counters of all licenses restart at `height`. That block itself is not counted in the new window
+/// (`MineBlock`).
 pub fn resets_at(height: u32, params: &LicenseParams) -> bool {
     height < params.cap_change_height && height.is_multiple_of(WINDOW)
 }
 
-/// The height that leaves the sliding window when the block at `height` is counted. Blocks from before the
+/// The height of the block that leaves the sliding window when the block at `height` is counted. Blocks from before the
 /// last reset were not counted and do not leave (`MineBlock`).
 pub fn drops_out_at(height: u32, params: &LicenseParams) -> Option<u32> {
     if height < params.cap_change_height {
@@ -36,7 +36,7 @@ pub fn drops_out_at(height: u32, params: &LicenseParams) -> Option<u32> {
     (dropped >= 1 && dropped >= first_counted).then_some(dropped)
 }
 
-/// First height of the window as the reference reports it at `height` (`GetWindowStart`).
+/// First height of the window, as the reference reports it at `height` (`GetWindowStart`).
 pub fn window_start(height: u32, params: &LicenseParams) -> u32 {
     if height <= WINDOW {
         1

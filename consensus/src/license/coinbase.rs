@@ -1,9 +1,10 @@
 //! The signature in the coinbase that licenses a block (`ConnectBlock`).
 //!
-//! `push(signature ‖ hash type) … push(public key)`: the first op's data is the signature, the last op's the
-//! key. What is signed is the txid of the coinbase with its script replaced by [`PLACEHOLDER_SCRIPT`], so
-//! **everything between signature and key is unsigned**: height and extranonces go there, and one signature
-//! serves all the work on a template. It also commits to neither height nor parent; see the security notes.
+//! The script is `push(signature ‖ hash type) … push(public key)`: the data of the first op is the signature, that of
+//! the last op the key. The signed message is the txid of the coinbase with its script replaced by
+//! [`PLACEHOLDER_SCRIPT`], so **everything between signature and key is unsigned**: height and extranonces go there,
+//! and one signature serves all the work on a template. It also commits to neither height nor parent; see the security
+//! notes.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Script, ScriptBuf, Transaction};
@@ -14,7 +15,7 @@ use crate::address::Address;
 use crate::error::LicenseError;
 use crate::script::ScriptReader;
 
-/// What stands for the coinbase's script in the signed message: a push of "IoP".
+/// Replaces the coinbase's script in the signed message: a push of "IoP".
 pub const PLACEHOLDER_SCRIPT: [u8; 4] = [0x03, 0x49, 0x6f, 0x50];
 /// The hash-type byte that we append; the chain accepts any.
 const HASH_TYPE: u8 = 0x01;
@@ -28,7 +29,7 @@ pub fn message(coinbase: &Transaction) -> [u8; 32] {
     unsigned.compute_txid().to_byte_array()
 }
 
-/// Signs the coinbase's version, outputs, sequence and lock time; its script may still change. Gives the DER
+/// Signs the coinbase's version, outputs, sequence and lock time; its script may still change. Returns the DER
 /// signature with its hash-type byte, at most 73 bytes.
 pub fn sign(coinbase: &Transaction, key: &LicenseKey) -> Vec<u8> {
     let mut signature = key.sign(message(coinbase));
@@ -36,7 +37,7 @@ pub fn sign(coinbase: &Transaction, key: &LicenseKey) -> Vec<u8> {
     signature
 }
 
-/// The coinbase script: signature, unsigned pushes, public key.
+/// Builds the coinbase script: signature, unsigned pushes, public key.
 pub fn script_sig(signature: &[u8], unsigned: &[&[u8]], pubkey: &[u8]) -> ScriptBuf {
     let mut script = Vec::new();
     for data in [&[signature], unsigned, &[pubkey]].concat() {
@@ -45,7 +46,7 @@ pub fn script_sig(signature: &[u8], unsigned: &[&[u8]], pubkey: &[u8]) -> Script
     ScriptBuf::from_bytes(script)
 }
 
-/// A push of up to 255 bytes, by length byte or PUSHDATA1.
+/// Appends a push of up to 255 bytes, with a length byte or PUSHDATA1.
 fn push(script: &mut Vec<u8>, data: &[u8]) {
     let length = u8::try_from(data.len()).expect("coinbase pushes are far below 256 bytes");
     if length >= 0x4c {
@@ -55,7 +56,7 @@ fn push(script: &mut Vec<u8>, data: &[u8]) {
     script.extend_from_slice(data);
 }
 
-/// A height as the shortest script number, the form in which coinbases carry it.
+/// A height as a minimal script number, the form used in coinbases.
 pub fn script_number(height: u32) -> Vec<u8> {
     let mut bytes = height.to_le_bytes().to_vec();
     while bytes.last() == Some(&0) {
@@ -67,12 +68,12 @@ pub fn script_number(height: u32) -> Vec<u8> {
     bytes
 }
 
-/// Checks signature and key, and gives the license: the P2PKH address of the key as it was given. Whether the
-/// license may mine is the registry's question.
+/// Checks signature and key, and returns the license: the P2PKH address of the key as given. Whether the license may
+/// mine is up to the registry.
 ///
 /// # Errors
-/// In the reference's order: encoding of the signature, encoding of the key, validity. On an empty first op
-/// with a valid key the reference crashes; here it is an invalid signature.
+/// In the reference's order: encoding of the signature, encoding of the key, validity. The reference crashes on an
+/// empty first op with a valid key; here it is an invalid signature.
 pub fn check(coinbase: &Transaction) -> Result<Address, LicenseError> {
     let script = coinbase.input.first().map_or(Script::new(), |input| &input.script_sig).as_bytes();
     let mut reader = ScriptReader::new(script);
@@ -80,7 +81,7 @@ pub fn check(coinbase: &Transaction) -> Result<Address, LicenseError> {
     if !signature.is_empty() && !is_strict_der(signature) {
         return Err(LicenseError::SignatureEncoding { found: signature.len() });
     }
-    // The value of the first op stands if nothing follows it.
+    // If nothing follows the first op, its data is also the last.
     let pubkey = if reader.at_end() { signature } else { reader.last_data() };
     if !has_valid_encoding(pubkey) {
         return Err(LicenseError::PublicKeyEncoding { found: pubkey.len() });
@@ -94,7 +95,7 @@ pub fn check(coinbase: &Transaction) -> Result<Address, LicenseError> {
     Ok(Address::of_pubkey(pubkey))
 }
 
-/// The license that a coinbase names, whether or not it signed: what the registry counts the block for.
+/// The license that a coinbase names, whether or not it signed. The registry counts the block for it.
 pub fn named_license(coinbase: &Transaction) -> Option<Address> {
     let pubkey = ScriptReader::new(coinbase.input.first()?.script_sig.as_bytes()).last_data();
     has_valid_encoding(pubkey).then(|| Address::of_pubkey(pubkey))

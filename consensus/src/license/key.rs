@@ -1,6 +1,6 @@
 //! The secret key of a license.
 //!
-//! It is never shown: `Debug` prints the license address's hash, and the key is erased when dropped.
+//! It is never shown: `Debug` prints the hash of the license address, and the key is erased when dropped.
 
 use std::fmt;
 
@@ -10,37 +10,37 @@ use zeroize::Zeroizing;
 
 use crate::address::{Address, Prefixes};
 
-/// A license's secret key with the form of its public key, which decides its address.
+/// A license's secret key, with the encoding of its public key, which determines its address.
 pub struct LicenseKey {
     secret: SecretKey,
     pubkey: Vec<u8>,
     compressed: bool,
 }
 
-/// Whether a text has the form of a key of any network. Such a text, typed in the wrong place, must not be repeated in
-/// a message.
+/// Whether a text has the form of a WIF key of any network. Such a text, entered in the wrong place, must not be
+/// repeated in a message.
 pub fn has_wif_form(text: &str) -> bool {
     base58::decode_check(text).is_ok_and(|bytes| matches!(Zeroizing::new(bytes).len(), 33 | 34))
 }
 
-/// Why a text is not a WIF key of the network at hand. The text itself is never repeated.
+/// Why a text is not a WIF key of the expected network. The text itself is never repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Bad character, checksum, length or number.
+    /// Invalid character, checksum, length or number.
     #[error("not a private key in WIF form (Base58Check of 33 or 34 bytes expected)")]
     Malformed,
-    /// Another network's prefix.
+    /// The prefix of another network.
     #[error("the key has WIF prefix {found}; this network's keys have {expected}")]
     OtherNetwork {
-        /// Its prefix.
+        /// The prefix found.
         found: u8,
-        /// The network's.
+        /// The prefix of this network.
         expected: u8,
     },
 }
 
 impl LicenseKey {
-    /// A key from its number (32 bytes, big-endian); `None` outside the curve's order.
+    /// A key from its number (32 bytes, big-endian); `None` if it is outside the curve's order.
     pub fn from_secret(secret: &[u8; 32], compressed: bool) -> Option<Self> {
         let secret = SecretKey::from_slice(secret).ok()?;
         let key = secret.public_key(&Secp256k1::signing_only());
@@ -49,7 +49,7 @@ impl LicenseKey {
         Some(Self { secret, pubkey, compressed })
     }
 
-    /// Reads a key in wallet import format; surrounding white space is ignored.
+    /// Parses a key in wallet import format; surrounding white space is ignored.
     pub fn from_wif(text: &str, prefixes: &Prefixes) -> Result<Self, KeyError> {
         let text = text.trim();
         if text.len() > 64 {
@@ -69,9 +69,9 @@ impl LicenseKey {
         Self::from_secret(&secret, compressed).ok_or(KeyError::Malformed)
     }
 
-    /// The wallet import format, erased when dropped.
+    /// Encodes the key in wallet import format; the text is erased when dropped.
     pub fn to_wif(&self, prefixes: &Prefixes) -> Zeroizing<String> {
-        // Room for all of it: a vector that grows leaves a copy behind.
+        // Full capacity from the start: a vector that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(34));
         bytes.push(prefixes.secret_key);
         bytes.extend_from_slice(&*Zeroizing::new(self.secret.secret_bytes()));
@@ -81,7 +81,7 @@ impl LicenseKey {
         Zeroizing::new(base58::encode_check(&bytes))
     }
 
-    /// The public key, in the form that the license's address is the hash of.
+    /// The public key, in the encoding that the license's address is the hash of.
     pub fn pubkey(&self) -> &[u8] {
         &self.pubkey
     }

@@ -1,14 +1,14 @@
-//! Public keys as the reference's `CPubKey` has them: any of three encodings, kept as given.
+//! Public keys as in the reference's `CPubKey`: any of three encodings, kept as given.
 
 use secp256k1::ecdsa::Signature;
 use secp256k1::{Message, PublicKey, Secp256k1, VerifyOnly};
 use std::sync::LazyLock;
 
-/// One verification context for the process; making it costs more than a signature.
+/// One verification context for the process; creating it costs more than a verification.
 static SECP: LazyLock<Secp256k1<VerifyOnly>> = LazyLock::new(Secp256k1::verification_only);
 
-/// Whether the bytes have the length that their header byte announces: 02/03 with 33 bytes, 04/06/07 with 65.
-/// Nothing is said of the curve (`CPubKey::IsValid`).
+/// Whether the bytes have the length that their header byte implies: 02/03 with 33 bytes, 04/06/07 with 65. Does not
+/// check that the point is on the curve (`CPubKey::IsValid`).
 pub fn has_valid_encoding(key: &[u8]) -> bool {
     match key.first() {
         Some(2 | 3) => key.len() == 33,
@@ -17,8 +17,8 @@ pub fn has_valid_encoding(key: &[u8]) -> bool {
     }
 }
 
-/// Verifies as the reference does (`CPubKey::Verify`): the signature is read leniently and its S normalised,
-/// hybrid keys are welcome. `digest` is the 32-byte message.
+/// Verifies as the reference does (`CPubKey::Verify`): the signature is parsed leniently and its S normalised, and
+/// hybrid keys are accepted. `digest` is the 32-byte message.
 pub fn verify_lax(key: &[u8], digest: [u8; 32], der: &[u8]) -> bool {
     let Ok(key) = PublicKey::from_slice(key) else { return false };
     let Ok(mut signature) = Signature::from_der_lax(der) else { return false };
@@ -26,8 +26,8 @@ pub fn verify_lax(key: &[u8], digest: [u8; 32], der: &[u8]) -> bool {
     SECP.verify_ecdsa(&Message::from_digest(digest), &signature, &key).is_ok()
 }
 
-/// Whether `signature` is a strict DER signature and a hash-type byte (`IsValidSignatureEncoding`, BIP66):
-/// `30 len 02 rlen R 02 slen S hashtype`, no negative and no padded numbers.
+/// Whether `signature` is a strict DER signature followed by a hash-type byte (`IsValidSignatureEncoding`, BIP66):
+/// `30 len 02 rlen R 02 slen S hashtype`, with no negative and no padded numbers.
 pub fn is_strict_der(signature: &[u8]) -> bool {
     let Some((_hash_type, der)) = signature.split_last() else { return false };
     if !(9..=73).contains(&signature.len()) || der[0] != 0x30 || usize::from(der[1]) != der.len() - 2 {
@@ -36,7 +36,7 @@ pub fn is_strict_der(signature: &[u8]) -> bool {
     strict_integer(&der[2..]).and_then(strict_integer).is_some_and(<[u8]>::is_empty)
 }
 
-/// Takes one strictly encoded positive integer off the front.
+/// Removes one strictly encoded positive integer from the front, and returns the rest.
 fn strict_integer(bytes: &[u8]) -> Option<&[u8]> {
     let [0x02, length, rest @ ..] = bytes else { return None };
     let (number, rest) = rest.split_at_checked(usize::from(*length))?;

@@ -1,9 +1,10 @@
-//! The registry: who is whitelisted, who mined what, and the cap. A pure function of the active chain.
+//! The registry: which licenses are whitelisted, who mined which block, and the cap. A pure function of the active
+//! chain.
 //!
-//! [`Registry::apply`] counts a block and then applies its admin actions; it gives back a [`RegistryUndo`],
-//! the old values of all that it changed, which [`Registry::undo`] puts back exactly. The node stores the
-//! changed entries with the block. Sizes: an entry for each license ever named by an admin or a block (some
-//! hundreds on main), and 24 bytes for each block of the chain.
+//! [`Registry::apply`] counts a block and then applies its admin actions. It returns a [`RegistryUndo`], the old values
+//! of everything it changed, which [`Registry::undo`] restores exactly. The node stores the changed entries with the
+//! block. Sizes: one entry for each license ever named by an admin or a block (some hundreds on main), and 24 bytes for
+//! each block of the chain.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use crate::address::Address;
 use crate::error::LicenseError;
 use crate::params::Params;
 
-/// What the registry knows of one license.
+/// The registry's record of one license.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LicenseRecord {
     /// Whether it may mine at all.
@@ -25,17 +26,17 @@ pub struct LicenseRecord {
     pub window_blocks: u32,
     /// Blocks since licensing began.
     pub total_blocks: u32,
-    /// Height of its newest block; 0 if it has none.
+    /// Height of its latest block; 0 if it has none.
     pub last_block: u32,
 }
 
-/// The registry's numbers that belong to no license.
+/// The registry's values that do not belong to a license.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Globals {
-    /// Height of the newest block applied.
+    /// Height of the latest block applied.
     pub height: u32,
-    /// Height up to which blocks are counted for their licenses. The reference counts a block only on top of
-    /// the one counted before; it starts at the activation height.
+    /// Height up to which blocks are counted for their licenses. The reference counts a block only on top of the one
+    /// counted before it; this starts at the activation height.
     pub counted_height: u32,
     /// Whether the cap is on.
     pub cap_enabled: bool,
@@ -53,10 +54,10 @@ pub struct Registry {
     miners: BTreeMap<u32, Address>,
 }
 
-/// Old values of everything a block changed; `None` stands for "there was no entry".
+/// The old values of everything a block changed; `None` means that there was no entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryUndo {
-    /// The numbers before the block.
+    /// The global values before the block.
     pub globals: Globals,
     /// The changed licenses before the block.
     pub licenses: BTreeMap<Address, Option<LicenseRecord>>,
@@ -67,15 +68,15 @@ pub struct RegistryUndo {
 pub struct Eligibility {
     /// Whether it may mine the next block.
     pub next: bool,
-    /// Lowest height from which it may mine, if it mines nothing until then and no admin acts; `None` when it is
+    /// Lowest height from which it may mine, provided it mines nothing until then and no admin acts; `None` if it is
     /// not whitelisted.
     pub from_height: Option<u32>,
-    /// Blocks it may still mine in this window; `None` when no cap binds it.
+    /// Blocks it may still mine in this window; `None` if no cap applies to it.
     pub remaining: Option<u32>,
 }
 
 impl Registry {
-    /// The state at genesis: the admins, and what else the network starts with.
+    /// The state at genesis: the admins, and the network's initial licenses and cap.
     pub fn genesis(params: &Params) -> Self {
         let license = &params.license;
         let whitelisted = LicenseRecord { whitelisted: true, ..LicenseRecord::default() };
@@ -95,7 +96,7 @@ impl Registry {
         Self { globals, licenses, miners: BTreeMap::new() }
     }
 
-    /// Puts a stored state together again.
+    /// Reassembles a stored state.
     pub fn from_parts(
         globals: Globals,
         licenses: BTreeMap<Address, LicenseRecord>,
@@ -104,12 +105,12 @@ impl Registry {
         Self { globals, licenses, miners }
     }
 
-    /// The numbers that belong to no license.
+    /// The values that do not belong to a license.
     pub fn globals(&self) -> &Globals {
         &self.globals
     }
 
-    /// What is known of a license.
+    /// The record of a license, if there is one.
     pub fn license(&self, address: &Address) -> Option<&LicenseRecord> {
         self.licenses.get(address)
     }
@@ -119,12 +120,12 @@ impl Registry {
         self.licenses.iter()
     }
 
-    /// The license that the block at `height` was counted for.
+    /// The license for which the block at `height` was counted.
     pub fn miner_of(&self, height: u32) -> Option<&Address> {
         self.miners.get(&height)
     }
 
-    /// The number of licenses that the cap is shared among (`GetNumberOfWhitelistedMiners`).
+    /// The number of licenses that share the cap (`GetNumberOfWhitelistedMiners`).
     pub fn sharers(&self, params: &Params) -> u32 {
         let correction = u32::from(self.globals.height < params.license.history.one_license_fewer_below);
         self.globals.whitelisted.saturating_sub(correction)
@@ -146,7 +147,7 @@ impl Registry {
             return Ok(());
         }
         let (parent, cap, blocks) = (self.globals.height, self.cap(params), record.window_blocks);
-        // The first implementation forgot the block at the tip; such blocks are in the chain.
+        // The first implementation did not count the block at the tip; blocks mined under it are in the chain.
         let legacy =
             blocks == cap + 1 && parent < params.license.cap_change_height && record.last_block == parent;
         if legacy {
@@ -161,7 +162,7 @@ impl Registry {
         Ok(())
     }
 
-    /// The first height, of this and those above, at which the license's last block is far enough below.
+    /// The first height, from `height` on, at which the license's last block is far enough below.
     fn not_too_fast_from(&self, record: &LicenseRecord, height: u32, params: &Params) -> u32 {
         match params.license.history.too_fast_above {
             Some(above) if height - 1 > above => height.max(record.last_block + 3),
@@ -169,7 +170,7 @@ impl Registry {
         }
     }
 
-    /// Whether the cap is on and the license is none that it spares.
+    /// Whether the cap is on and applies to this license.
     fn is_bound_by_cap(&self, license: &Address, params: &Params) -> bool {
         let exempt_for_a_time = params
             .license
@@ -206,7 +207,7 @@ impl Registry {
         }
     }
 
-    /// First height at which `count` of the license's blocks have left the window.
+    /// The first height at which `count` of the license's blocks have left the window.
     fn window_frees(&self, license: &Address, count: u32, params: &Params) -> Option<u32> {
         let next_multiple = (self.globals.height / WINDOW + 1) * WINDOW;
         if cap::resets_at(next_multiple, &params.license) {
@@ -225,8 +226,9 @@ impl Registry {
         own.get(count.checked_sub(1)? as usize).map(|height| height + WINDOW + 1)
     }
 
-    /// Counts the block for the license it names and applies its admin actions, in this order. The block is
-    /// the one on top of this state and has passed all its checks. Gives the undo and the actions done.
+    /// Counts the block for the license it names, then applies its admin actions. The block must be the one on top of
+    /// this state and have passed all its checks. Returns the undo data, and the actions with the index of their
+    /// transaction.
     pub fn apply(&mut self, block: &Block, params: &Params) -> (RegistryUndo, Vec<(usize, AdminAction)>) {
         let height = self.globals.height + 1;
         let mut undo = RegistryUndo { globals: self.globals, licenses: BTreeMap::new() };
@@ -239,8 +241,8 @@ impl Registry {
         let mut done = Vec::new();
         for (index, tx) in block.txdata.iter().enumerate().skip(1) {
             let actions = admin::actions(tx, height, params);
-            // All its inputs say the same, and nothing of it changes anything the second time: done once, a
-            // transaction costs its inputs and outputs, not their product.
+            // All inputs of a transaction do the same, and repeating it changes nothing. Acting only once makes a
+            // transaction cost its inputs plus its outputs, not their product.
             if let Some(action) = actions.first() {
                 self.act(action, params, &mut undo);
             }
@@ -279,7 +281,7 @@ impl Registry {
                 *blocks = blocks.saturating_sub(1);
             }
         } else {
-            // The reference counts neither this block nor any after it: its database stays behind.
+            // The reference counts neither this block nor any after it: its database falls behind.
             return;
         }
         self.globals.counted_height = height;
@@ -304,7 +306,7 @@ impl Registry {
         }
     }
 
-    /// A removal of an address never seen leaves an entry for it, as in the reference.
+    /// Removing an unknown address leaves an entry for it, as in the reference.
     fn set_whitelisted(&mut self, address: Address, whitelisted: bool, undo: &mut RegistryUndo) {
         let record = self.change(address, undo);
         let before = std::mem::replace(&mut record.whitelisted, whitelisted);
@@ -315,13 +317,13 @@ impl Registry {
         }
     }
 
-    /// The record to be changed; its value before the block is kept at the first change.
+    /// The record to be changed. Its value before the block is saved at the first change.
     fn change(&mut self, address: Address, undo: &mut RegistryUndo) -> &mut LicenseRecord {
         undo.licenses.entry(address).or_insert_with(|| self.licenses.get(&address).copied());
         self.licenses.entry(address).or_default()
     }
 
-    /// Puts back what [`Registry::apply`] changed for the newest block.
+    /// Reverts what [`Registry::apply`] changed for the latest block.
     pub fn undo(&mut self, undo: &RegistryUndo) {
         self.miners.remove(&self.globals.height);
         self.globals = undo.globals;

@@ -1,7 +1,7 @@
-//! Network files: a private chain as a base network and what differs from it, in TOML.
+//! Network files: a private chain as a base network and its differences, in TOML.
 //!
-//! Values are checked here, so that no rule meets an impossible network. The genesis block is the base's,
-//! with the bits of the new limit if the limit is overridden: chains of different limits never mix.
+//! Values are validated here, so that no rule meets an impossible network. The genesis block is the base's; if the
+//! limit is overridden it has the bits of the new limit, so that chains with different limits never mix.
 
 use bitcoin::Target;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::{Deployment, MAX_RULE_BIT, Params, toml_error};
 use crate::address::Address;
 use crate::license::pubkey::has_valid_encoding;
 
-/// Why a text is no network file; one line that names the key and what was expected.
+/// Why a text is not a network file; one line that names the key and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NetworkFileError(String);
@@ -59,7 +59,7 @@ struct DeploymentFile {
 }
 
 impl Params {
-    /// Reads a network file's text.
+    /// Parses the text of a network file.
     ///
     /// # Errors
     /// [`NetworkFileError`], one line, for a key that is unknown or a value that is impossible.
@@ -85,7 +85,7 @@ impl Params {
         if params.halving_interval < 2 {
             return Err(NetworkFileError("halving_interval must be at least 2 blocks".to_owned()));
         }
-        // Facts of the base chain that a private chain does not share.
+        // Data about the base chain, which does not apply to a private chain.
         params.checkpoints.clear();
         params.minimum_chain_work = [0; 32];
         params.assume_valid = None;
@@ -101,7 +101,7 @@ fn set<T>(target: &mut T, value: Option<T>) {
     }
 }
 
-/// The name is also a folder's: letters, digits, '-' and '_', and none that is built in.
+/// The name is also that of a folder: letters, digits, '-' and '_', and not a built-in network's.
 fn network_name(name: Option<String>) -> Result<String, NetworkFileError> {
     let name = name.unwrap_or_else(|| "custom".to_owned());
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -146,13 +146,13 @@ fn override_pow(params: &mut Params, file: &NetworkFile) -> Result<(), NetworkFi
     set(&mut pow.target_timespan, file.pow_target_timespan);
     set(&mut pow.no_retarget, file.no_retarget);
     set(&mut pow.min_difficulty_blocks, file.min_difficulty_blocks);
-    // A retarget looks back a whole interval, and clamps the time to a quarter and four times the timespan.
+    // A retarget looks back a whole interval, and clamps the time between a quarter of the timespan and four times it.
     if pow.target_spacing == 0 || pow.target_timespan < 4 || pow.target_timespan > u32::MAX / 4 {
         return Err(NetworkFileError(
             "pow_target_spacing must be at least 1 second, pow_target_timespan between 4 and 2^30".to_owned(),
         ));
     }
-    // Old target times actual time is computed in 256 bits.
+    // The product of old target and actual time is computed in 256 bits.
     let span_bits = u64::from(pow.target_timespan).ilog2() + 3;
     if !pow.no_retarget && leading_zero_bits(pow.limit) < span_bits {
         return Err(NetworkFileError(format!(
@@ -193,7 +193,7 @@ fn override_license(params: &mut Params, file: &NetworkFile) -> Result<(), Netwo
         license.initial_licenses = addresses("initial_licenses", texts)?;
     }
     if let Some(factor) = file.initial_cap_factor {
-        // What an enable_cap verb could set.
+        // The highest factor that an enable_cap verb can set.
         if factor > 54 {
             return Err(NetworkFileError(format!("initial_cap_factor is {factor}, at most 54 expected")));
         }
@@ -236,7 +236,7 @@ fn override_deployments(params: &mut Params, file: DeploymentsFile) -> Result<()
     Ok(())
 }
 
-/// The test vote changes nothing, and is on bit 28 on most networks.
+/// The test vote changes no rule, and uses bit 28 on most networks.
 fn check_bit(name: &str, bit: u8) -> Result<(), NetworkFileError> {
     let (most, why) =
         if name == "testdummy" { (28, "") } else { (MAX_RULE_BIT, ": version rolling uses 13 to 28") };

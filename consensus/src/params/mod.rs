@@ -1,6 +1,6 @@
-//! Networks as data: one struct holds all that differs between them.
+//! Networks as data: one struct holds everything in which they differ.
 //!
-//! Lives here: [`Params`], the built-in networks ([`networks`]) and the reader of network files (`file.rs`).
+//! Lives here: [`Params`], the built-in networks ([`networks`]) and the parser of network files (`file.rs`).
 //! No rule lives here, and no rule asks a network for its name.
 
 mod file;
@@ -15,10 +15,10 @@ use bitcoin::{BlockHash, Target};
 use crate::address::{Address, Prefixes};
 use crate::genesis::GenesisParts;
 
-/// Everything that makes a network.
+/// Everything that defines a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
-    /// As `getblockchaininfo` reports it: `main`, `test`, `regtest`, `devnet`, or a network file's name.
+    /// The name in `getblockchaininfo`: `main`, `test`, `regtest`, `devnet`, or that of a network file.
     pub name: String,
     /// The four bytes that begin each P2P message and each block of a block file.
     pub magic: [u8; 4],
@@ -28,28 +28,28 @@ pub struct Params {
     pub rpc_port: u16,
     /// Version bytes of addresses and keys.
     pub prefixes: Prefixes,
-    /// What the genesis block is built from.
+    /// The fields that the genesis block is built from.
     pub genesis: GenesisParts,
     /// Proof of work and retargeting.
     pub pow: PowParams,
-    /// Blocks between halvings; also the place of two one-off rules.
+    /// Blocks between halvings; two one-off rules depend on it too.
     pub halving_interval: u32,
-    /// BIP9 votes.
+    /// BIP9 deployments.
     pub deployments: Deployments,
     /// Licensed mining.
     pub license: LicenseParams,
-    /// Known blocks, ascending. No branch may leave the chain below the highest known one, and coinbase
-    /// signatures are checked above it only.
+    /// Known blocks, ascending. No branch may fork off below the highest known one, and coinbase signatures are
+    /// checked only above it.
     pub checkpoints: Vec<(u32, BlockHash)>,
-    /// Work that the best chain surely has, 32 bytes big-endian. For syncing from peers.
+    /// Work that the best chain is known to have, 32 bytes big-endian. For syncing from peers.
     pub minimum_chain_work: [u8; 32],
-    /// Scripts of this block's ancestors may be taken for checked. For syncing from peers.
+    /// Scripts of this block's ancestors may be assumed valid. For syncing from peers.
     pub assume_valid: Option<BlockHash>,
-    /// Whether a node may be told to mine at once: private chains only (`fMineBlocksOnDemand`).
+    /// Whether a node may mine on demand: private chains only (`fMineBlocksOnDemand`).
     pub mine_on_demand: bool,
-    /// Whether nodes relay standard forms of transactions only (`fRequireStandard`).
+    /// Whether nodes relay only standard transactions (`fRequireStandard`).
     pub require_standard: bool,
-    /// Host names that answer with addresses of nodes.
+    /// Host names of DNS seeds, which resolve to addresses of nodes.
     pub dns_seeds: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ pub struct PowParams {
     pub target_timespan: u32,
     /// Whether a late block may have the easiest target.
     pub min_difficulty_blocks: bool,
-    /// Whether the difficulty stays as it is.
+    /// Whether the difficulty never changes.
     pub no_retarget: bool,
 }
 
@@ -75,8 +75,8 @@ impl PowParams {
     }
 }
 
-/// The highest version bit of a vote that changes rules. Miners roll those above (BIP320): there every second block
-/// would vote by chance, or, where a pool clears them first, none.
+/// The highest version bit for a vote that changes rules. Miners roll the bits above (BIP320): on those, every second
+/// block would vote by chance or, if a pool clears them first, none would.
 pub const MAX_RULE_BIT: u8 = 12;
 
 /// A rule change voted in by version bits. Times are compared with the median time past.
@@ -84,9 +84,9 @@ pub const MAX_RULE_BIT: u8 = 12;
 pub struct Deployment {
     /// The version bit, 0 to 28.
     pub bit: u8,
-    /// Voting begins, seconds since 1970.
+    /// Start of voting, seconds since 1970.
     pub start_time: i64,
-    /// Voting ends, seconds since 1970.
+    /// End of voting, seconds since 1970.
     pub timeout: i64,
 }
 
@@ -97,7 +97,7 @@ pub struct Deployments {
     pub window: u32,
     /// Votes in a window that lock a deployment in.
     pub threshold: u32,
-    /// Takes part in votes and changes nothing.
+    /// Takes part in voting but changes nothing.
     pub testdummy: Deployment,
     /// BIP68, BIP112, BIP113.
     pub csv: Deployment,
@@ -106,7 +106,7 @@ pub struct Deployments {
 }
 
 impl Deployments {
-    /// Each with the name that Core's RPC uses.
+    /// The deployments with the names that Core's RPC uses.
     pub fn named(&self) -> [(&'static str, &Deployment); 3] {
         [("testdummy", &self.testdummy), ("csv", &self.csv), ("segwit", &self.segwit)]
     }
@@ -115,19 +115,19 @@ impl Deployments {
 /// Licensed mining.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LicenseParams {
-    /// Blocks *above* this height must be licensed; they are also the ones that are counted.
+    /// Blocks *above* this height must be licensed, and only those are counted.
     pub activation_height: u32,
     /// From this height on the window slides.
     pub cap_change_height: u32,
-    /// Keys that make admin transactions.
+    /// Keys whose inputs make admin transactions.
     pub admin_pubkeys: Vec<Vec<u8>>,
-    /// Whitelisted from genesis on, never removable, never capped.
+    /// Addresses whitelisted from genesis; never removable, never capped.
     pub admin_addresses: Vec<Address>,
-    /// Whitelisted from genesis on, removable.
+    /// Addresses whitelisted from genesis; removable.
     pub initial_licenses: Vec<Address>,
-    /// The cap's factor at genesis, if the cap starts turned on.
+    /// The cap's factor at genesis, if the cap is on from the start.
     pub initial_cap_factor: Option<u32>,
-    /// What happened on the public chains before the rules were as they are.
+    /// Exceptions from the history of the public chains.
     pub history: History,
 }
 
@@ -138,22 +138,22 @@ impl LicenseParams {
     }
 }
 
-/// Exceptions that a public chain's past needs (`minerwhitelist.cpp`). Heights without note are those of the
-/// parent of the block that is judged.
+/// Exceptions needed for the past of a public chain (`minerwhitelist.cpp`). Unless noted otherwise, heights are those
+/// of the parent of the block being checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// Addresses that are whitelisted when the block at this height is counted.
     pub whitelisted_at: Vec<(u32, Address)>,
-    /// A license that the cap does not bind below this height.
+    /// A license that the cap does not apply to below this height.
     pub exempt_below: Option<(Address, u32)>,
-    /// The cap is shared among one license fewer below this height; 0 for never.
+    /// Below this height the cap is shared among one license fewer; 0 for never.
     pub one_license_fewer_below: u32,
-    /// Above this height, a license that mined one of the two blocks before may not mine.
+    /// Above this height, a license that mined one of the two previous blocks may not mine.
     pub too_fast_above: Option<u32>,
 }
 
 impl Params {
-    /// A built-in network by its name.
+    /// The built-in network of this name.
     pub fn by_name(name: &str) -> Option<Self> {
         match name {
             "main" => Some(Self::main()),

@@ -11,7 +11,7 @@ use crate::license::key::LicenseKey;
 
 const TWO_WEEKS: u32 = 14 * 24 * 60 * 60;
 const TEN_MINUTES: u32 = 10 * 60;
-/// Bitcoin's test deployment on the public networks: its vote ended in 2008.
+/// Bitcoin's test deployment, as on the public networks: voting ended in 2008.
 const TESTDUMMY: Deployment = Deployment { bit: 28, start_time: 1_199_145_601, timeout: 1_230_767_999 };
 /// A timeout of 0 is always past: segwit is FAILED on the public networks.
 const SEGWIT_NEVER: Deployment = Deployment { bit: 1, start_time: 0, timeout: 0 };
@@ -143,7 +143,7 @@ impl Params {
         }
     }
 
-    /// The private network of the reference's tests.
+    /// The private network used by the reference's tests.
     pub fn regtest() -> Self {
         let always = |bit| Deployment { bit, start_time: 0, timeout: 999_999_999_999 };
         Self {
@@ -192,8 +192,8 @@ impl Params {
         }
     }
 
-    /// A private licensed chain to try things on: every block is licensed, three licenses are whitelisted from
-    /// the start, the cap is on, and a block takes about 2^25 hashes, some seconds on one core.
+    /// A private licensed chain for experiments: every block is licensed, three licenses are whitelisted from the
+    /// start, the cap is on, and a block takes about 2^25 hashes, some seconds on one core.
     pub fn devnet() -> Self {
         let [admin, licenses @ ..] = devnet_keys().map(|(_, key)| key);
         let bits = 0x1d7f_ffff;
@@ -220,7 +220,7 @@ impl Params {
                 admin_pubkeys: vec![admin.pubkey().to_vec()],
                 admin_addresses: vec![admin.address()],
                 initial_licenses: licenses.iter().map(LicenseKey::address).collect(),
-                // Cap 1,008: three licenses fill a window of 2,016, so none waits for ever for the others.
+                // Cap 1,008: three licenses fill a window of 2,016, so none waits forever for the others.
                 initial_cap_factor: Some(2),
                 history: History::default(),
             },
@@ -232,7 +232,7 @@ impl Params {
 /// Found by counting up from 0 until the genesis header met its bits.
 const DEVNET_GENESIS_NONCE: u32 = 14_212_349;
 
-/// The keys that rule devnet, with the names of their files. They are public: each is the SHA-256 of
+/// The admin and license keys of devnet, with the names of their files. They are public: each is the SHA-256 of
 /// `IoP devnet NAME`.
 pub fn devnet_keys() -> [(&'static str, LicenseKey); 4] {
     ["admin", "license-1", "license-2", "license-3"].map(|name| {

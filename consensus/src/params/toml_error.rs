@@ -1,10 +1,10 @@
-//! What is wrong with a TOML file, in words for whoever wrote it: the line, the key, and what was expected there. The value
-//! is never shown: it may be a key or a password.
+//! Explains an error in a TOML file to its author: the line, the key and what was expected there. The value is never
+//! shown, since it may be a key or a password.
 
-/// How the parser begins where it shows a value.
+/// Beginnings of the parser's messages that show a value.
 const SHOWING: [&str; 3] = ["invalid type", "invalid value", "invalid length"];
 
-/// One line, as `line 3: fee: a number expected`, of a parser's complaint about `text`.
+/// The parser's error about `text` as one line, such as `line 3: fee: a number expected`.
 #[must_use]
 pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let start = error.span().map_or(0, |span| span.start).min(text.len());
@@ -24,7 +24,7 @@ pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-/// A kind of values as people call it.
+/// A Rust type as users call it.
 fn kind(rust: &str) -> &str {
     match rust {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more,",

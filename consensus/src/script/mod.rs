@@ -1,10 +1,10 @@
-//! Scripts: reading op by op, counting signature operations, running them.
+//! Scripts: parsing them op by op, counting their signature operations, running them.
 //!
 //! Lives here: the reader ([`ScriptReader`]), the forms of output scripts ([`standard`]), the signature-operation
-//! counts, two interpreters, and [`TxVerifier`], which decides about blocks by one of them: by `libbitcoinconsensus`, but
-//! where that takes too long by ours. [`interpreter`] is ours, which knows the rules of relay besides and names the rule
-//! that a script broke. Does not live here: which transactions are relayed. Flags of a block come from [`flags`], those of
-//! relay are in [`flag`].
+//! counts, two interpreters, and [`TxVerifier`], which checks the transactions of blocks with one of them:
+//! `libbitcoinconsensus`, or ours where that takes too long. [`interpreter`] is ours; it also knows the relay rules
+//! and names the rule that a script broke. Does not live here: which transactions are relayed. Block flags come from
+//! [`flags`], relay flags are in [`flag`].
 
 pub mod flag;
 pub mod interpreter;
@@ -22,11 +22,11 @@ pub use reader::{Op, ScriptReader, Truncated, is_push_only};
 pub use sigops::{count_sigops, legacy_sigops, sigop_cost};
 pub(crate) use standard::{is_p2sh, is_witness_program};
 
-/// P2SH is checked in blocks from this time on, seconds since 1970 (`GetBlockScriptFlags`).
+/// P2SH applies to blocks from this time on, in seconds since 1970 (`GetBlockScriptFlags`).
 const BIP16_SWITCH_TIME: u32 = 1_333_238_400;
 
-/// The verification flags of a block (`GetBlockScriptFlags`): strict DER and CHECKLOCKTIMEVERIFY from genesis
-/// on, P2SH by the block's time, the rest once its deployment is active.
+/// The verification flags of a block (`GetBlockScriptFlags`): strict DER and CHECKLOCKTIMEVERIFY from genesis on, P2SH
+/// depending on the block's time, the others once their deployments are active.
 pub fn flags(block_time: u32, csv_active: bool, segwit_active: bool) -> u32 {
     let mut flags = bitcoinconsensus::VERIFY_DERSIG | bitcoinconsensus::VERIFY_CHECKLOCKTIMEVERIFY;
     if block_time >= BIP16_SWITCH_TIME {
@@ -41,7 +41,7 @@ pub fn flags(block_time: u32, csv_active: bool, segwit_active: bool) -> u32 {
     flags
 }
 
-/// A script that did not allow the spend.
+/// An input whose script does not allow the spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("input {input} of transaction {txid}: its script does not allow the spend")]
 pub struct ScriptFailure {
@@ -51,16 +51,16 @@ pub struct ScriptFailure {
     pub input: usize,
 }
 
-/// How many bytes `libbitcoinconsensus` may read for one transaction: it reads all of it anew for each input, at about
-/// four nanoseconds a byte. So this is 30 milliseconds; a block of a single transaction of 24,000 inputs would take it a
-/// minute and a half.
+/// Most bytes that `libbitcoinconsensus` may read for one transaction. It reads the whole transaction again for each
+/// input, at about four nanoseconds a byte, so this is 30 milliseconds. Without the limit, a block of a single
+/// transaction with 24,000 inputs would take a minute and a half.
 const MAX_READ_BYTES: usize = 8 << 20;
 
-/// Judges the inputs of one transaction, several at once where somebody has threads for them.
+/// Checks the inputs of one transaction; several may be checked at once on different threads.
 ///
-/// The judge is `libbitcoinconsensus`, but of a transaction that it would have to read more than 8 MiB of the
-/// [`interpreter`], to which a transaction costs no more than the rules demand. They never differ, as far as a great many
-/// trials tell (`tests/script_differential`).
+/// It uses `libbitcoinconsensus`, except for transactions of which that would read more than 8 MiB in total. For those
+/// it uses the [`interpreter`], whose cost for a transaction is no more than the rules demand. As far as a great many
+/// trials show, the two never differ (`tests/script_differential`).
 #[derive(Debug)]
 pub struct TxVerifier<'a> {
     tx: &'a Transaction,
@@ -69,22 +69,22 @@ pub struct TxVerifier<'a> {
 
 #[derive(Debug)]
 enum Judge<'a> {
-    /// `libbitcoinconsensus`, which wants the transaction's bytes.
+    /// `libbitcoinconsensus`, which needs the serialised transaction.
     Library(Vec<u8>),
     Interpreter(SpendingTx<'a>),
 }
 
 impl<'a> TxVerifier<'a> {
-    /// Nothing is computed yet.
+    /// Wraps a transaction; nothing is computed yet.
     pub fn new(tx: &'a Transaction) -> Self {
         Self { tx, judge: OnceLock::new() }
     }
 
-    /// Runs the scripts of one input, which spends `output`, under [`flag::CONSENSUS`] or some of it. WITNESS goes with
-    /// P2SH.
+    /// Runs the scripts of one input, which spends `output`, under [`flag::CONSENSUS`] or a subset of it. WITNESS
+    /// requires P2SH.
     ///
     /// # Errors
-    /// [`ScriptFailure`] when a script fails.
+    /// [`ScriptFailure`] if a script fails.
     pub fn verify(&self, input: usize, output: &TxOut, flags: u32) -> Result<(), ScriptFailure> {
         let passed = match self.judge.get_or_init(|| Judge::of(self.tx)) {
             Judge::Library(serialized) => {
@@ -108,10 +108,10 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Runs the scripts of one input alone: see [`TxVerifier`].
+/// Runs the scripts of a single input; see [`TxVerifier`].
 ///
 /// # Errors
-/// [`ScriptFailure`] when a script fails.
+/// [`ScriptFailure`] if a script fails.
 pub fn verify_input(tx: &Transaction, input: usize, output: &TxOut, flags: u32) -> Result<(), ScriptFailure> {
     TxVerifier::new(tx).verify(input, output, flags)
 }
@@ -120,7 +120,7 @@ pub fn verify_input(tx: &Transaction, input: usize, output: &TxOut, flags: u32) 
 mod tests {
     use super::*;
 
-    /// As large as a block holds. `libbitcoinconsensus` would read it for a minute and a half.
+    /// As large as fits in a block. `libbitcoinconsensus` would need a minute and a half for it.
     #[test]
     fn a_transaction_of_very_many_inputs_is_judged_input_by_input() {
         const INPUTS: usize = 24_000;

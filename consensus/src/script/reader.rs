@@ -1,7 +1,7 @@
-//! A script read op by op, exactly as the reference's `GetOp` does.
+//! Reads a script op by op, exactly as the reference's `GetOp` does.
 //!
-//! Lives here: [`ScriptReader`] and what it gives. Does not live here: what an op means. Licensing depends on how
-//! truncated pushes are read, so the reader says what it consumed also when it fails. Bytes go: script ->
+//! Lives here: [`ScriptReader`] and its results. Does not live here: what an op means. Licensing depends on how
+//! truncated pushes are read, so it is specified what the reader consumes when it fails. Path: script ->
 //! [`ScriptReader::next_op`] -> opcode and data, borrowed from the script.
 
 const OP_PUSHDATA1: u8 = 0x4c;
@@ -15,11 +15,11 @@ const OP_16: u8 = 0x60;
 pub struct Op<'a> {
     /// The opcode byte.
     pub opcode: u8,
-    /// What it pushes; empty when it is not a push of bytes.
+    /// The data it pushes; empty if it does not push bytes from the script.
     pub data: &'a [u8],
 }
 
-/// A push whose length bytes or data reach past the script's end.
+/// A push whose length bytes or data extend past the script's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncated;
 
@@ -35,18 +35,18 @@ impl<'a> ScriptReader<'a> {
         Self { rest: script }
     }
 
-    /// Whether every byte was read.
+    /// Whether all bytes have been read.
     pub fn at_end(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// What was not read yet.
+    /// The bytes not yet read.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Reads one op. On a truncated push the opcode and the length bytes that are there *are consumed*, as in
-    /// the reference, and reading may go on behind them. At the end of the script the answer is `Truncated` too.
+    /// Reads one op. On a truncated push the opcode and the length bytes that are present *are consumed*, as in the
+    /// reference, and reading may continue after them. At the end of the script the result is `Truncated` too.
     pub fn next_op(&mut self) -> Result<Op<'a>, Truncated> {
         let opcode = self.take(1)?[0];
         let size = match opcode {
@@ -59,9 +59,9 @@ impl<'a> ScriptReader<'a> {
         Ok(Op { opcode, data: self.take(size)? })
     }
 
-    /// The data of the last op when the whole script is read in a `GetOp` loop that ignores failures: an op
-    /// without data, or a truncated push, yields empty data. This is how the reference finds the public key
-    /// of a coinbase and of an admin input, and the verb of an admin action (`ConnectBlock`).
+    /// The data of the last op when the whole script is read in a `GetOp` loop that ignores failures: an op without
+    /// data, or a truncated push, yields empty data. This is how the reference finds the public key of a coinbase and
+    /// of an admin input, and the verb of an admin action (`ConnectBlock`).
     pub fn last_data(mut self) -> &'a [u8] {
         let mut last: &[u8] = &[];
         while !self.at_end() {
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_truncated_push_clears_the_value_and_reading_goes_on_behind_its_length_bytes() {
-        // 0x4b announces 75 bytes that are not there; the push of a byte behind it is read as an op.
+        // 0x4b announces 75 bytes that are missing; the one-byte push after it is read as an op.
         let mut reader = ScriptReader::new(&[0x4b, 0x01, 0xaa]);
         assert_eq!(reader.next_op(), Err(Truncated));
         assert_eq!(reader.next_op().unwrap().data, [0xaa]);

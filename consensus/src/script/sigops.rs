@@ -1,7 +1,7 @@
-//! Signature operations, counted as the limits of blocks and relay count them.
+//! Counts signature operations, as needed for the limits of blocks and relay.
 //!
-//! Lives here: the counts of one script and of a transaction with what it spends. Does not live here: the limits.
-//! A count reads scripts only, and never runs them: an operation that is never reached counts all the same.
+//! Lives here: the counts for one script and for a transaction with the outputs it spends. Does not live here: the
+//! limits. Scripts are only parsed, never run: an operation that is never reached counts too.
 
 use bitcoin::opcodes::all as op;
 use bitcoin::{Transaction, TxOut};
@@ -12,10 +12,10 @@ use crate::WITNESS_SCALE_FACTOR;
 
 const OP_1: u8 = 0x51;
 const OP_16: u8 = 0x60;
-/// What a multisig operation counts when its key count is not known (`MAX_PUBKEYS_PER_MULTISIG`).
+/// Count of a multisig operation whose number of keys is not known (`MAX_PUBKEYS_PER_MULTISIG`).
 const MAX_PUBKEYS_PER_MULTISIG: u64 = 20;
 
-/// Signature operations of one script (`GetSigOpCount`). `accurate` counts a multisig by its key count.
+/// Signature operations of one script (`GetSigOpCount`). With `accurate`, a multisig counts by its number of keys.
 /// Counting stops at a truncated push.
 pub fn count_sigops(script: &[u8], accurate: bool) -> u64 {
     let mut reader = ScriptReader::new(script);
@@ -41,8 +41,8 @@ pub fn legacy_sigops(tx: &Transaction) -> u64 {
     inputs.chain(outputs).sum()
 }
 
-/// Signature operation cost of a transaction with the outputs it spends, in input order
-/// (`GetTransactionSigOpCost`). A coinbase spends nothing: pass none.
+/// Signature operation cost of a transaction; `spent` are the outputs it spends, in input order
+/// (`GetTransactionSigOpCost`). For a coinbase, pass an empty slice.
 pub fn sigop_cost<'a>(tx: &Transaction, spent: impl IntoIterator<Item = &'a TxOut>, flags: u32) -> u64 {
     let mut cost = legacy_sigops(tx) * WITNESS_SCALE_FACTOR;
     for (input, output) in tx.input.iter().zip(spent) {

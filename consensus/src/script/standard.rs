@@ -1,7 +1,7 @@
-//! Forms of output scripts that the reference has names for (`script/standard.cpp`).
+//! The forms of output scripts that the reference has names for (`script/standard.cpp`).
 //!
-//! Lives here: telling the form of a script and taking out what it holds. Does not live here: which forms are relayed.
-//! [`solve`] is what relay policy, addresses of RPC answers and templates ask.
+//! Lives here: recognising the form of a script and extracting its contents. Does not live here: which forms are
+//! relayed. [`solve`] is used by relay policy, for addresses in RPC answers, and for templates.
 
 use bitcoin::opcodes::all as op;
 
@@ -35,10 +35,10 @@ pub fn witness_program(script: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// What an output script is (`txnouttype`), with what it holds.
+/// The form of an output script (`txnouttype`), with its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScriptForm<'a> {
-    /// None of the others.
+    /// None of the other forms.
     NonStandard,
     /// A public key and OP_CHECKSIG.
     PubKey(&'a [u8]),
@@ -46,7 +46,7 @@ pub enum ScriptForm<'a> {
     PubKeyHash(&'a [u8]),
     /// The hash of a script.
     ScriptHash(&'a [u8]),
-    /// m of these keys.
+    /// m-of-n multisig.
     MultiSig {
         /// Signatures needed, 1 to 16.
         required: u8,
@@ -77,7 +77,7 @@ impl ScriptForm<'_> {
     }
 }
 
-/// Tells the form of an output script (`Solver`).
+/// Recognises the form of an output script (`Solver`).
 pub fn solve(script: &[u8]) -> ScriptForm<'_> {
     if is_p2sh(script) {
         return ScriptForm::ScriptHash(&script[2..22]);
@@ -98,7 +98,7 @@ pub fn solve(script: &[u8]) -> ScriptForm<'_> {
         .unwrap_or(ScriptForm::NonStandard)
 }
 
-/// A template's place for a key takes any push of 33 to 65 bytes.
+/// Whether a push can be the key in a template: any of 33 to 65 bytes.
 fn is_key(data: &[u8]) -> bool {
     (33..=65).contains(&data.len())
 }

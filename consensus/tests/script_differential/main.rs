@@ -1,9 +1,9 @@
-//! Our script interpreter, and [`TxVerifier`], against `libbitcoinconsensus`: the same verdict on any script under any
-//! consensus flags.
+//! Our script interpreter and [`TxVerifier`] against `libbitcoinconsensus`: the verdict must be the same for any script
+//! under any consensus flags.
 //!
-//! Cases are spends of the known forms, well signed, and then often damaged; and scripts of random operations. What is
-//! signed is computed by the `bitcoin` crate, so that a wrong digest of ours does not agree with itself.
-//! `IOP_SCRIPT_CASES` sets how many cases are tried (20,000 without), `IOP_SCRIPT_SEED` which ones.
+//! Cases are correctly signed spends of the known forms, often damaged afterwards, and scripts of random operations.
+//! The signed digests come from the `bitcoin` crate, so that a wrong digest of ours cannot agree with itself.
+//! `IOP_SCRIPT_CASES` sets how many cases are tried (default 20,000), `IOP_SCRIPT_SEED` which ones.
 
 #![allow(clippy::unwrap_used)]
 
@@ -41,7 +41,7 @@ fn both_interpreters_agree_under_every_set_of_consensus_flags() {
         if bytes.len() * case.tx.input.len() > 8 << 20 {
             *seen.entry("large".into()).or_default() += 1;
         }
-        // All sets for some cases, three for the others: most of the time is spent on signatures.
+        // All sets for some cases, three for the others, since most of the time is spent on signatures.
         let tried =
             if number % 16 == 0 { sets.clone() } else { vec![flag::CONSENSUS, 0, maker.dice.pick(&sets)] };
         for flags in tried {
@@ -60,14 +60,14 @@ fn both_interpreters_agree_under_every_set_of_consensus_flags() {
                 *seen.entry(format!("{ours:?}")).or_default() += 1;
             }
         }
-        // Every further flag only forbids more.
+        // Additional flags can only forbid more.
         if verify(&spending, case.input, &case.spent, flag::STANDARD).is_ok() {
             assert!(verify(&spending, case.input, &case.spent, flag::CONSENSUS).is_ok());
             *seen.entry("standard".into()).or_default() += 1;
         }
     }
     println!("{seen:#?}");
-    // The cases reach the rules: both verdicts are common, and most errors come up.
+    // Check that the cases reach the rules: both verdicts are common, and most errors occur.
     assert!(seen["Ok(())"] > cases / 5, "{seen:?}");
     assert!(seen["standard"] > cases / 20, "{seen:?}");
     assert!(seen["large"] > cases / 200, "{seen:?}");

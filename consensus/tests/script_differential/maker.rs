@@ -1,4 +1,4 @@
-//! Makes spends of outputs, right and wrong in every way that an interpreter has to see.
+//! Generates spends of outputs, valid and invalid in every way that an interpreter must notice.
 
 use bitcoin::hashes::{Hash, hash160, sha256};
 use bitcoin::script::{Builder, PushBytesBuf};
@@ -8,7 +8,7 @@ use bitcoin::{
     Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness, absolute, transaction,
 };
 
-/// A small generator (splitmix64): the same seed gives the same cases everywhere.
+/// A small generator (SplitMix64): the same seed gives the same cases everywhere.
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -49,7 +49,7 @@ pub(crate) struct Maker {
     keys: Vec<Key>,
 }
 
-/// How a script is put into an output.
+/// How a script is wrapped into an output.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Wrap {
     Bare,
@@ -90,7 +90,7 @@ impl Maker {
     fn transaction(&mut self) -> Transaction {
         let sequences = [0, 1, 5, 0x40_0003, 0xffff_fffe, 0xffff_ffff, 0x8000_0000, 0x1_0005];
         let lock_times = [0, 1, 100, 499_999_999, 500_000_000, 1_600_000_000, u32::MAX];
-        // Some have so many that their counts take more bytes than one, and that our interpreter judges them in blocks.
+        // Some have so many that their counts need more than one byte, and that our interpreter is used for blocks.
         let (inputs, outputs) = if self.dice.one_in(60) { (1_000, 500) } else { (3, 4) };
         let (inputs, outputs) = (1 + self.dice.below(inputs), self.dice.below(outputs));
         Transaction {
@@ -119,7 +119,7 @@ impl Maker {
         }
     }
 
-    /// A signature with its hash-type byte, sometimes spoilt.
+    /// A signature with its hash-type byte, sometimes damaged.
     fn sign(
         &mut self,
         key: usize,
@@ -197,7 +197,7 @@ impl Maker {
                 (script, vec![signature, choice])
             }
             7 => {
-                // Behind a code separator, before one, or with the signature itself in the script.
+                // After a code separator, before one, or with the signature itself in the script.
                 let script = [&[0x51, 0x69, 0xab][..], &p2pk].concat();
                 let signed = if self.dice.one_in(4) { script.clone() } else { p2pk };
                 let signature = self.sign(key, tx, input, &signed, amount, wrap);
@@ -270,7 +270,8 @@ impl Maker {
         }
     }
 
-    /// Random operations. Half of the soups are of operations that seldom fail, or hardly one would reach its end.
+    /// Random operations. Half of the scripts use operations that seldom fail, since hardly any would reach its end
+    /// otherwise.
     fn soup(&mut self) -> Vec<u8> {
         let mild = self.dice.one_in(2);
         let kind: &[u8] = if mild {
@@ -358,7 +359,7 @@ impl Maker {
         }
     }
 
-    /// A push, sometimes longer than needed.
+    /// A push, sometimes longer than necessary.
     fn pushed(&mut self, data: &[u8]) -> Vec<u8> {
         let length = (data.len() as u32).to_le_bytes();
         match self.dice.below(30) {
@@ -413,7 +414,7 @@ impl Maker {
         (result.0, sig, stray)
     }
 
-    /// A witness program with its witness: mostly the script's hash, else a key's hash, else another version or length.
+    /// A witness program with its witness: usually a script hash, otherwise a key hash, or another version or length.
     fn program(
         &mut self,
         script: Vec<u8>,
@@ -455,7 +456,7 @@ fn flip(dice: &mut Dice, bytes: &mut [u8]) {
     }
 }
 
-/// An integer of a signature, with as many zeros before it as are asked for.
+/// An integer of a signature, with `zeros` extra leading zero bytes.
 fn integer(number: &[u8], zeros: usize) -> Vec<u8> {
     let mut number: Vec<u8> = number.iter().copied().skip_while(|byte| *byte == 0).collect();
     if number.first().is_none_or(|first| first & 0x80 != 0) {
@@ -476,7 +477,7 @@ fn high_s(compact: &[u8; 64]) -> Vec<u8> {
     der(&compact[..32], &s.secret_bytes(), 0)
 }
 
-/// The same signature, not strictly encoded.
+/// The same signature, but not strictly encoded.
 fn padded(compact: &[u8; 64]) -> Vec<u8> {
     der(&compact[..32], &compact[32..], 1)
 }

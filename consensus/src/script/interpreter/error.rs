@@ -1,4 +1,4 @@
-//! Why a script fails: one variant per rule, shown as the reference's `ScriptErrorString` says it.
+//! Why a script fails: one variant per rule, displayed as in the reference's `ScriptErrorString`.
 
 /// A script failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -60,7 +60,7 @@ pub enum ScriptError {
     SigNullDummy,
     #[error("Public key is neither compressed or uncompressed")]
     PubkeyType,
-    // The reference has no text for it.
+    // The reference has no text for this one.
     #[error("unknown error")]
     CleanStack,
     #[error("OP_IF/NOTIF argument must be minimal")]

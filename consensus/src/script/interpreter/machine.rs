@@ -1,8 +1,8 @@
-//! The stack machine (`EvalScript`): reads op by op, keeps the limits, and hands each op to `ops.rs`.
+//! The stack machine (`EvalScript`): reads a script op by op, enforces the limits, and passes each op to `ops.rs`.
 //!
-//! Limits: a script of 10,000 bytes, an element of 520, 201 operations besides pushes, 1,000 elements. So a script takes
-//! bounded time and memory: at most 201 operations on 1,000 elements, and at most 20 keys for each multisig operation,
-//! which count as operations.
+//! Limits: 10,000 bytes a script, 520 bytes an element, 201 operations besides pushes, 1,000 elements. So a script
+//! takes bounded time and memory: at most 201 operations on 1,000 elements, and at most 20 keys for each multisig
+//! operation, which count as operations.
 
 use bitcoin::Opcode;
 use bitcoin::opcodes::all as op;
@@ -14,13 +14,13 @@ use super::number;
 use super::sighash::Version;
 use super::signature::Input;
 
-/// A script's bytes (`MAX_SCRIPT_SIZE`).
+/// Largest script, in bytes (`MAX_SCRIPT_SIZE`).
 const MAX_SCRIPT: usize = 10_000;
-/// An element's bytes (`MAX_SCRIPT_ELEMENT_SIZE`).
+/// Largest element, in bytes (`MAX_SCRIPT_ELEMENT_SIZE`).
 pub(super) const MAX_ELEMENT: usize = 520;
-/// Operations besides pushes (`MAX_OPS_PER_SCRIPT`).
+/// Most operations, not counting pushes (`MAX_OPS_PER_SCRIPT`).
 const MAX_OPS: usize = 201;
-/// Elements on both stacks (`MAX_STACK_SIZE`).
+/// Most elements on both stacks together (`MAX_STACK_SIZE`).
 const MAX_STACK: usize = 1_000;
 
 const OP_PUSHDATA4: u8 = 0x4e;
@@ -32,10 +32,10 @@ pub(super) type Stack = Vec<Vec<u8>>;
 pub(super) struct Machine<'a> {
     pub(super) stack: &'a mut Stack,
     pub(super) alt: Stack,
-    /// One for each IF that is open: whether its branch is taken.
+    /// For each open IF, whether its branch is taken.
     pub(super) conditions: Vec<bool>,
     pub(super) reader: ScriptReader<'a>,
-    /// What a signature signs: the script behind the last code separator.
+    /// The script code that signatures commit to: the script after the last code separator.
     pub(super) code: &'a [u8],
     pub(super) flags: u32,
     pub(super) input: &'a Input<'a>,
@@ -98,7 +98,7 @@ impl Machine<'_> {
         if self.stack.len() + self.alt.len() > MAX_STACK { Err(ScriptError::StackSize) } else { Ok(()) }
     }
 
-    /// Operations beyond the limit fail; a multisig operation counts its keys too.
+    /// Counts operations, and fails beyond the limit; a multisig operation counts its keys too.
     pub(super) fn count_ops(&mut self, count: usize) -> Result<(), ScriptError> {
         self.ops += count;
         if self.ops > MAX_OPS { Err(ScriptError::OpCount) } else { Ok(()) }
@@ -109,43 +109,43 @@ impl Machine<'_> {
         self.flags & flag != 0
     }
 
-    /// The element that many below the top.
+    /// The element `depth` below the top.
     pub(super) fn peek(&self, depth: usize) -> Result<&[u8], ScriptError> {
         let index = self.stack.len().checked_sub(depth + 1).ok_or(ScriptError::InvalidStackOperation)?;
         Ok(&self.stack[index])
     }
 
-    /// The element that many below the top, as a number.
+    /// The element `depth` below the top, as a number.
     pub(super) fn number(&self, depth: usize) -> Result<i64, ScriptError> {
         number::read(self.peek(depth)?, self.has(flag::MINIMALDATA), number::DEFAULT_SIZE)
     }
 
-    /// Takes the top off.
+    /// Removes and returns the top element.
     pub(super) fn pop(&mut self) -> Result<Vec<u8>, ScriptError> {
         self.stack.pop().ok_or(ScriptError::InvalidStackOperation)
     }
 
-    /// Fails unless there are that many elements.
+    /// Fails unless the stack has at least `count` elements.
     pub(super) fn need(&self, count: usize) -> Result<(), ScriptError> {
         if self.stack.len() < count { Err(ScriptError::InvalidStackOperation) } else { Ok(()) }
     }
 
-    /// Takes that many elements off, which are there.
+    /// Removes the top `count` elements, which the caller has checked to exist.
     pub(super) fn drop_top(&mut self, count: usize) {
         self.stack.truncate(self.stack.len().saturating_sub(count));
     }
 
-    /// Puts a truth value on top.
+    /// Pushes a truth value.
     pub(super) fn push_bool(&mut self, value: bool) {
         self.stack.push(if value { vec![1] } else { Vec::new() });
     }
 }
 
-/// Whether the data could not have been pushed in fewer bytes (`CheckMinimalPush`).
+/// Whether the push is the shortest possible for its data (`CheckMinimalPush`).
 fn is_minimal_push(opcode: u8, data: &[u8]) -> bool {
     match data {
         [] => opcode == 0,
-        // There are opcodes for these.
+        // These have opcodes of their own.
         [1..=16 | 0x81] => false,
         _ if data.len() <= 75 => usize::from(opcode) == data.len(),
         _ if data.len() <= 255 => opcode == 0x4c,
@@ -153,7 +153,7 @@ fn is_minimal_push(opcode: u8, data: &[u8]) -> bool {
     }
 }
 
-/// Operations that fail a script wherever they stand.
+/// Whether an operation fails a script wherever it appears.
 fn is_disabled(code: Opcode) -> bool {
     matches!(
         code,

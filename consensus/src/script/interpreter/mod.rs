@@ -1,10 +1,10 @@
-//! Our script interpreter: all of the reference's flags, and an error per rule (`VerifyScript`).
+//! Our script interpreter, with all of the reference's flags and one error per rule (`VerifyScript`).
 //!
-//! Lives here: an input's check from its script over the output's to redeem and witness scripts. The stack machine is
-//! in `machine.rs` with its operations in `ops.rs`, signatures in `signature.rs`, what they sign in `sighash.rs`.
-//! Does not live here: who judges a block's transaction, which [`super::TxVerifier`] says: this only where
-//! `libbitcoinconsensus` takes too long. A differential test holds both together: under the consensus flags they never
-//! differ.
+//! Lives here: the check of an input, from its script and the output's to redeem and witness scripts. The stack machine
+//! is in `machine.rs`, its operations in `ops.rs`, signatures in `signature.rs`, the signed digests in `sighash.rs`.
+//! Does not live here: the choice of the interpreter for a block's transaction, which is [`super::TxVerifier`]'s: this
+//! one is used only where `libbitcoinconsensus` takes too long. A differential test checks that the two never differ
+//! under the consensus flags.
 
 mod error;
 mod machine;
@@ -28,11 +28,11 @@ use number::is_true;
 use sighash::Version;
 use signature::Input;
 
-/// Runs the scripts of one input, which spends `output`, under `flags` (`VerifyScript`). WITNESS goes with P2SH, and
-/// CLEANSTACK with both.
+/// Runs the scripts of one input, which spends `output`, under `flags` (`VerifyScript`). WITNESS requires P2SH, and
+/// CLEANSTACK requires both.
 ///
 /// # Errors
-/// The rule that is broken.
+/// The rule that was broken.
 pub fn verify(
     spending: &SpendingTx<'_>,
     index: usize,
@@ -44,10 +44,10 @@ pub fn verify(
     verify_scripts(&input, own.script_sig.as_bytes(), &own.witness, output.script_pubkey.as_bytes(), flags)
 }
 
-/// The elements that an input script pushes, run without flags, as the standardness of inputs looks at them.
+/// The elements that an input script pushes, run without flags, as needed by the standardness check of inputs.
 ///
 /// # Errors
-/// The rule that is broken.
+/// The rule that was broken.
 pub fn pushed(spending: &SpendingTx<'_>, index: usize) -> Result<Vec<Vec<u8>>, ScriptError> {
     let input = Input { spending, index, amount: 0 };
     let mut stack = Stack::new();
@@ -79,7 +79,7 @@ fn verify_scripts(
             return Err(ScriptError::WitnessMalleated);
         }
         verify_program(input, witness, program, flags)?;
-        // The program itself and its version are left; the witness script's own stack was clean.
+        // The stack holds the program and its version; the witness script's own stack was clean.
         stack.truncate(1);
     }
     if flags & flag::P2SH != 0 && is_p2sh(script_pubkey) {
@@ -99,7 +99,7 @@ fn top_is_true(stack: &Stack) -> Result<(), ScriptError> {
     if stack.last().is_some_and(|top| is_true(top)) { Ok(()) } else { Err(ScriptError::EvalFalse) }
 }
 
-/// Runs the redeem script on what the input script pushed before it; says whether it was a witness program.
+/// Runs the redeem script on what the input script pushed before it. Returns whether it was a witness program.
 fn verify_redeem(
     input: &Input<'_>,
     stack: &mut Stack,
@@ -110,7 +110,8 @@ fn verify_redeem(
     if !is_push_only(script_sig) {
         return Err(ScriptError::SigPushOnly);
     }
-    // Not empty: the hash was compared with the top. An impossible stack is a failed script, never a panic.
+    // Never empty, since the hash was compared with the top. Still, an impossible stack fails the script and does not
+    // panic.
     let redeem = stack.pop().ok_or(ScriptError::EvalFalse)?;
     run(stack, &redeem, flags, input, Version::Base)?;
     top_is_true(stack)?;
@@ -155,7 +156,7 @@ fn verify_program(
     if stack.len() == 1 { top_is_true(&stack) } else { Err(ScriptError::EvalFalse) }
 }
 
-/// What a witness key hash stands for.
+/// The script that a witness key hash stands for.
 fn key_hash_script(hash: &[u8]) -> Vec<u8> {
     let before = [op::OP_DUP.to_u8(), op::OP_HASH160.to_u8(), 20];
     let after = [op::OP_EQUALVERIFY.to_u8(), op::OP_CHECKSIG.to_u8()];

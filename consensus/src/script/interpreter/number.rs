@@ -1,13 +1,13 @@
-//! Numbers on the stack (`CScriptNum`): little-endian, the top bit is the sign, zero is empty.
+//! Numbers on the stack (`CScriptNum`): little-endian, with the top bit as the sign; zero is empty.
 
 use super::error::ScriptError;
 
-/// Numbers that arithmetic takes have at most this many bytes.
+/// Longest operand of an arithmetic operation, in bytes.
 pub(super) const DEFAULT_SIZE: usize = 4;
-/// Lock times may have one more.
+/// Longest lock time, in bytes: one more.
 pub(super) const LOCKTIME_SIZE: usize = 5;
 
-/// Reads a number of at most `max_size` bytes; with `minimal`, one that could not be shorter.
+/// Reads a number of at most `max_size` bytes. With `minimal`, it must have its shortest form.
 pub(super) fn read(bytes: &[u8], minimal: bool, max_size: usize) -> Result<i64, ScriptError> {
     if bytes.len() > max_size || (minimal && !is_minimal(bytes)) {
         return Err(ScriptError::Unknown);
@@ -21,14 +21,14 @@ pub(super) fn read(bytes: &[u8], minimal: bool, max_size: usize) -> Result<i64, 
 fn is_minimal(bytes: &[u8]) -> bool {
     match bytes {
         [] => true,
-        // Without the sign bit the top byte is empty: it is there only if the one below needs its top bit.
+        // A top byte that holds only the sign is minimal only if the byte below uses its top bit.
         [.., below, top] if top & 0x7f == 0 => below & 0x80 != 0,
         [only] => only & 0x7f != 0,
         _ => true,
     }
 }
 
-/// Writes a number as short as can be.
+/// Writes a number in its shortest form.
 pub(super) fn write(value: i64) -> Vec<u8> {
     let mut bytes = value.unsigned_abs().to_le_bytes().to_vec();
     while bytes.last() == Some(&0) {
@@ -43,7 +43,7 @@ pub(super) fn write(value: i64) -> Vec<u8> {
     bytes
 }
 
-/// Whether an element counts as true: any bit set, a lone sign bit at the end aside (`CastToBool`).
+/// Whether an element counts as true: any bit is set other than a sign bit at the end (`CastToBool`).
 pub(super) fn is_true(element: &[u8]) -> bool {
     element.split_last().is_some_and(|(last, low)| low.iter().any(|byte| *byte != 0) || last & 0x7f != 0)
 }

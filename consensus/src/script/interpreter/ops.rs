@@ -1,7 +1,7 @@
-//! What each operation does to the stack.
+//! The effect of each operation on the stack.
 //!
 //! By subject: control flow and lock times, the stack itself, numbers, hashes, signatures. An operation fails with the
-//! reference's error; the order of its checks is the reference's too, since the error is shown to senders.
+//! reference's error and makes its checks in the reference's order, since the error is shown to senders.
 
 use bitcoin::Opcode;
 use bitcoin::hashes::{Hash, hash160, ripemd160, sha1, sha256, sha256d};
@@ -17,12 +17,12 @@ use super::signature::{Digests, SEQUENCE_DISABLE_FLAG, check_key_encoding, check
 
 type Outcome = Result<(), ScriptError>;
 
-/// A multisig operation's keys (`MAX_PUBKEYS_PER_MULTISIG`).
+/// Most keys of a multisig operation (`MAX_PUBKEYS_PER_MULTISIG`).
 const MAX_KEYS: i64 = 20;
 
 impl Machine<'_> {
-    /// Runs one operation that pushes no bytes of the script. `taken` is false in a branch that is not taken, where
-    /// only control flow counts.
+    /// Executes one operation that does not push bytes from the script. `taken` is false inside a branch that is not
+    /// taken, where only control flow is executed.
     pub(super) fn execute(&mut self, code: Opcode, taken: bool) -> Outcome {
         match code.to_u8() {
             0x4f | 0x51..=0x60 => {
@@ -60,7 +60,7 @@ impl Machine<'_> {
                 let met = wanted & SEQUENCE_DISABLE_FLAG != 0 || self.input.check_sequence(wanted);
                 if met { Ok(()) } else { Err(ScriptError::UnsatisfiedLocktime) }
             }
-            // Kept for soft forks: OP_NOP1 and OP_NOP4 to OP_NOP10, and the two above without their flags.
+            // Reserved for soft forks: OP_NOP1 and OP_NOP4 to OP_NOP10, and the two above without their flags.
             _ if code.to_u8() >= 0xb0 => {
                 let discouraged = self.has(flag::DISCOURAGE_UPGRADABLE_NOPS);
                 if discouraged { Err(ScriptError::DiscourageUpgradableNops) } else { Ok(()) }
@@ -147,7 +147,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Copies `count` elements, the lowest of them `depth` below the top, to the top.
+    /// Copies `count` elements to the top, the lowest of them `depth` below the top.
     fn copy(&mut self, depth: usize, count: usize) -> Outcome {
         self.need(depth + 1)?;
         let from = self.stack.len() - depth - 1;
@@ -207,7 +207,7 @@ impl Machine<'_> {
     }
 
     fn arithmetic_of_two(&mut self, code: Opcode) -> Outcome {
-        // Known first: what is not an operation fails as such, whatever is on the stack.
+        // Determined first: an unknown operation fails as such, whatever is on the stack.
         let apply: fn(i64, i64) -> i64 = match code {
             op::OP_ADD => |a, b| a + b,
             op::OP_SUB => |a, b| a - b,
@@ -249,7 +249,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// What is signed, without the signatures themselves in scripts of before segwit.
+    /// The script code that is signed; before segwit, the signatures themselves are removed from it.
     fn signed_code<'s>(&self, signatures: impl Iterator<Item = &'s Vec<u8>>) -> Vec<u8> {
         let mut code = self.code.to_vec();
         if self.version == Version::Base {
@@ -279,15 +279,15 @@ impl Machine<'_> {
         if code == op::OP_CHECKSIGVERIFY { self.verify(ScriptError::CheckSigVerify) } else { Ok(()) }
     }
 
-    /// Takes a count and that many elements off, the top one first. One more must be below them: the count of the
-    /// signatures, or the extra element.
+    /// Removes a count and that many elements, and returns them with the top one first. One more element must be below
+    /// them: the number of signatures, or the extra element.
     fn take_counted(&mut self, at_most: i64, error: ScriptError) -> Result<Vec<Vec<u8>>, ScriptError> {
         self.need(1)?;
         let count = self.number(0)?;
         if !(0..=at_most).contains(&count) {
             return Err(error);
         }
-        // The range above bounds it.
+        // Safe: the range was checked above.
         let count = count as usize;
         if error == ScriptError::PubkeyCount {
             self.count_ops(count)?;
@@ -306,7 +306,7 @@ impl Machine<'_> {
         if !right && self.has(flag::NULLFAIL) && signatures.iter().any(|signature| !signature.is_empty()) {
             return Err(ScriptError::SigNullFail);
         }
-        // One element too many is taken off; it became a rule.
+        // The original implementation removed one element too many, which became a rule.
         let extra = self.pop()?;
         if self.has(flag::NULLDUMMY) && !extra.is_empty() {
             return Err(ScriptError::SigNullDummy);
@@ -319,7 +319,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Whether each signature has its key, both in order.
+    /// Whether each signature matches a key, both in order.
     fn match_signatures(&self, signatures: &[Vec<u8>], keys: &[Vec<u8>]) -> Result<bool, ScriptError> {
         let signed = self.signed_code(signatures.iter());
         let mut digests = Digests::default();
@@ -338,7 +338,7 @@ impl Machine<'_> {
     }
 }
 
-/// The push of some bytes as the reference writes it, without the opcodes for small numbers.
+/// A push of `data` as the reference writes it, without the opcodes for small numbers.
 pub(super) fn push(data: &[u8]) -> Vec<u8> {
     let length = data.len().to_le_bytes();
     let prefix = match data.len() {
@@ -350,7 +350,7 @@ pub(super) fn push(data: &[u8]) -> Vec<u8> {
     [&prefix, data].concat()
 }
 
-/// Takes out `part` wherever it stands at the beginning of an op (`FindAndDelete`).
+/// Removes `part` wherever it occurs at the start of an op (`FindAndDelete`).
 fn find_and_delete(script: &mut Vec<u8>, part: &[u8]) {
     let mut kept = Vec::with_capacity(script.len());
     let (mut from, mut reader) = (0, ScriptReader::new(script));

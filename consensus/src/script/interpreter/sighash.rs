@@ -1,7 +1,7 @@
-//! The digest that a signature signs: the old one, and that of witness scripts (BIP143).
+//! The digest that a signature commits to: the original one, and that of witness scripts (BIP143).
 //!
-//! Lives here: [`SpendingTx`], a transaction with the hashes that all its witness inputs share, made once. So a witness
-//! input costs its own size; an old one costs the whole transaction's, which is the rule's own doing.
+//! Lives here: [`SpendingTx`], a transaction with the hashes that all its witness inputs share, computed once. So a
+//! witness input costs only its own size; a legacy input costs the size of the whole transaction, as the rule demands.
 
 use std::sync::OnceLock;
 
@@ -14,12 +14,12 @@ use super::super::reader::ScriptReader;
 
 /// Hash type: no outputs.
 const NONE: u8 = 2;
-/// Hash type: the output at the input's place.
+/// Hash type: only the output with the input's index.
 const SINGLE: u8 = 3;
-/// Hash type: this input only.
+/// Hash type: only this input.
 const ANYONE_CAN_PAY: u8 = 0x80;
 
-/// Which rules a script runs under.
+/// The rules that a script runs under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
     /// Input scripts, output scripts and redeem scripts.
@@ -28,14 +28,14 @@ pub(super) enum Version {
     Witness,
 }
 
-/// A transaction whose inputs are checked.
+/// A transaction whose inputs are being checked.
 #[derive(Debug)]
 pub struct SpendingTx<'a> {
     pub(super) tx: &'a Transaction,
     shared: OnceLock<Shared>,
 }
 
-/// What all witness inputs sign.
+/// The hashes that all witness inputs commit to.
 #[derive(Debug)]
 struct Shared {
     outpoints: [u8; 32],
@@ -44,7 +44,7 @@ struct Shared {
 }
 
 impl<'a> SpendingTx<'a> {
-    /// Nothing is computed yet.
+    /// Wraps a transaction; nothing is computed yet.
     pub fn new(tx: &'a Transaction) -> Self {
         Self { tx, shared: OnceLock::new() }
     }
@@ -99,7 +99,7 @@ impl<'a> SpendingTx<'a> {
         let tx = self.tx;
         let (none, single) = (hash_type & 0x1f == NONE, hash_type & 0x1f == SINGLE);
         if single && input >= tx.output.len() {
-            // A quirk that became a rule: the number one, little-endian.
+            // A bug that became a rule: the digest is the number one, little-endian.
             let mut one = [0; 32];
             one[0] = 1;
             return one;
@@ -128,7 +128,7 @@ impl<'a> SpendingTx<'a> {
     }
 }
 
-/// The double hash of some things' encodings, one behind the other.
+/// The double SHA-256 of the concatenated encodings of some values.
 fn hash_all<'t, T: Encodable + 't>(things: impl IntoIterator<Item = &'t T>) -> [u8; 32] {
     let mut hash = Writer::new();
     things.into_iter().for_each(|thing| hash.put(thing));
@@ -155,7 +155,7 @@ impl Writer {
         self.bytes(script);
     }
 
-    /// An input as it is signed: with the script that is run in place of its own, or with none.
+    /// Writes an input as it is signed: with `code` in place of its script, or with an empty script.
     fn input(&mut self, input: &TxIn, code: Option<&[u8]>, blank_sequence: bool) {
         self.put::<OutPoint>(&input.previous_output);
         match code {
@@ -165,7 +165,7 @@ impl Writer {
         self.put(&if blank_sequence { 0 } else { input.sequence.to_consensus_u32() });
     }
 
-    /// A script without its code separators.
+    /// Writes a script without its code separators.
     fn code(&mut self, code: &[u8]) {
         let mut reader = ScriptReader::new(code);
         let mut separators = Vec::new();
