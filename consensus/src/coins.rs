@@ -1,8 +1,8 @@
 //! Coins: the unspent outputs, as the rules see them.
 //!
 //! [`CoinView`] is all that connecting a block needs from storage. A [`BTreeMap`] is a view for tests and tools; the
-//! node uses its database behind a cache. [`CoinMap`] is a hash map keyed by outpoint. Does not live here: what a
-//! block does to coins ([`crate::connect`]).
+//! node uses its database behind a cache. [`CoinMap`] is a hash map keyed by outpoint.
+//! Does not live here: what a block does to coins ([`crate::connect`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -2,8 +2,9 @@
 //!
 //! [`connect`] reads the coin view, changes the registry, and returns the changes of coins and the undo data of both.
 //! It writes nothing else, so the caller can put everything into one atomic batch. Script checks are collected and
-//! given to a [`ScriptRunner`], which may use threads. Order: BIP30, the coinbase's license, then for each transaction
-//! inputs, sigops and scripts, then the coinbase's amount, then the registry changes. On an error nothing has changed.
+//! given to a [`ScriptRunner`], which may use threads.
+//! Order: BIP30, the coinbase's license, then for each transaction inputs, sigops and scripts, then the coinbase's
+//! amount, then the registry changes. On an error nothing has changed.
 
 use std::ops::Range;
 

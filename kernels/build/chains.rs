@@ -1,56 +1,57 @@
-//! The rounds by the SHA instructions: seven hashes that take turns, and never stop.
+//! The rounds by the SHA instructions: seven hashes that take turns, without a break.
 //!
-//! What lives here: which round of which hash comes when, in which registers. What does not: how a hash begins and ends
-//! and where it finds what its rounds add (who implements [`Ends`]), what comes between, and the messages.
+//! What lives here: which round of which hash comes when, and in which registers. What does not: how a hash begins and
+//! ends and where it finds what its rounds add (the implementors of [`Ends`]), what comes between the rounds, and the
+//! messages.
 //!
-//! Two rounds of one hash are one instruction, a step. It has a slot of its own in the iteration, and the hash's next step
-//! is seven slots later; after its last the chain begins another hash, and what is begun in one iteration may end in the
-//! next. Seven has no divisor in common with the number of slots, so that one path of such strides comes through all of
-//! them: the hashes lie along it, one behind the other. First hashes begin in the first half of the iteration and end in
-//! it, second hashes begin in the second half.
+//! One instruction does two rounds of one hash: a step. Each step has its own slot in the iteration, and the hash's
+//! next step is seven slots later. After its last step the chain begins another hash; a hash begun in one iteration
+//! may end in the next. Seven and the number of slots have no common divisor, so a path of such strides visits all
+//! slots, and the hashes lie along it one after another. First hashes begin and end in the first half of the
+//! iteration, second hashes begin in the second half.
 //!
-//! Registers 1 to 14 hold the states, register 0 what the next step adds: the instruction knows no other place for it.
-//! Register 15 is free within an iteration; what lies in it does not outlast its end.
+//! Registers 1 to 14 hold the states. Register 0 holds what the next step adds, since the instruction can take it from
+//! nowhere else. Register 15 is free within an iteration; its contents do not survive the end of it.
 
-/// Hashes that take turns.
+/// Number of hashes that take turns.
 const CHAINS: usize = 7;
-/// Nonces whose hashes are in an iteration.
+/// Nonces hashed in an iteration.
 pub(crate) const NONCES: usize = 8;
-/// Steps of a first hash, from round 4 on: round 3 only adds a word to what is known.
+/// Steps of a first hash, from round 4 on: round 3 only adds a word to a known state.
 const FIRST_STEPS: usize = 30;
-/// The register that is needed at an iteration's end.
+/// The register needed at the end of an iteration.
 const SPARE: usize = 15;
 
-/// Does nothing, and needs none of the vector units. (What is called a no-operation is taken up with the instruction before,
-/// and does not count: see `sha_avx512/weave.rs`.)
+/// An instruction that does nothing and needs no vector unit. (A proper no-operation is fused with the instruction
+/// before it and does not count: see `sha_avx512/weave.rs`.)
 pub(crate) const FILLER: &str = "test eax, eax";
 
-/// How hashes begin and end, and what their steps take.
+/// How hashes begin and end, and what their steps add.
 pub(crate) trait Ends {
     /// Steps of a second hash.
     const SECOND_STEPS: usize;
 
-    /// Makes the state that the hash starts with.
+    /// Sets up the state that the hash starts with.
     fn begin(hash: Hash, state: State) -> Vec<String>;
 
-    /// Puts what the step adds into register 0.
+    /// Loads what the step adds into register 0.
     fn sums(step: Step) -> String;
 
-    /// Takes what the hash ends with after this step. The state's registers are free afterwards, and so is register 0.
+    /// Takes the result of the hash after its last step. This frees the state's registers and register 0.
     fn end(step: Step, state: State) -> Vec<String>;
 }
 
 /// The rounds of an iteration.
 pub(crate) struct Rounds {
-    /// A step each, with what it reads, and what begins and ends its hash.
+    /// One step each, with the instruction that loads what it adds, and those that begin and end its hash.
     pub(crate) slots: Vec<Vec<String>>,
-    /// The chains' registers as the next iteration's first slots want them.
+    /// Moves the chains' states to the registers where the next iteration's first slots expect them.
     pub(crate) moves: Vec<String>,
     /// How many of the second hashes end in the next iteration.
     pub(crate) late: usize,
 }
 
-/// One of the hashes that begin in an iteration.
+/// A hash that begins in an iteration.
 #[derive(Clone, Copy)]
 pub(crate) struct Hash {
     pub(crate) nonce: usize,
@@ -64,11 +65,11 @@ pub(crate) struct Hash {
 pub(crate) struct Step {
     pub(crate) hash: Hash,
     pub(crate) number: usize,
-    /// Whether the hash began in the iteration before.
+    /// Whether the hash began in the previous iteration.
     pub(crate) is_late: bool,
 }
 
-/// A chain's state. Its registers change names with every step.
+/// A chain's state. The two registers swap roles with every step.
 #[derive(Clone, Copy)]
 pub(crate) struct State {
     pub(crate) abef: usize,
@@ -76,23 +77,23 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// That of the chain whose turn is in one of an iteration's first slots, when it begins.
+    /// The state, at the start of an iteration, of the chain whose turn is in slot `chain`.
     fn of_chain(chain: usize) -> Self {
         Self { abef: 2 * chain + 1, cdgh: 2 * chain + 2 }
     }
 }
 
-/// Steps of a hash.
+/// The number of steps of a hash.
 const fn steps_of<E: Ends>(is_second: bool) -> usize {
     if is_second { E::SECOND_STEPS } else { FIRST_STEPS }
 }
 
-/// Slots in an iteration.
+/// The number of slots in an iteration.
 pub(crate) const fn slots<E: Ends>() -> usize {
     NONCES * (FIRST_STEPS + E::SECOND_STEPS)
 }
 
-/// All hashes, so that each kind begins in its half of the iteration. The later nonces come first.
+/// All hashes, placed so that each kind begins in its half of the iteration. Later nonces come first.
 fn hashes<E: Ends>() -> Vec<Hash> {
     let along = |path: usize| {
         let mut begin = path;
@@ -115,7 +116,7 @@ fn hashes<E: Ends>() -> Vec<Hash> {
     hashes
 }
 
-/// What is in each slot.
+/// The step in each slot.
 fn steps<E: Ends>() -> Vec<Step> {
     let mut slots = vec![None; slots::<E>()];
     let count = slots.len();
@@ -130,7 +131,7 @@ fn steps<E: Ends>() -> Vec<Step> {
     slots.into_iter().map(|step| step.expect("the path comes through all slots")).collect()
 }
 
-/// All rounds of an iteration.
+/// Generates all rounds of an iteration.
 pub(crate) fn rounds<E: Ends>() -> Rounds {
     let mut states: Vec<State> = (0..CHAINS).map(State::of_chain).collect();
     let mut slots = Vec::new();
@@ -154,7 +155,7 @@ pub(crate) fn rounds<E: Ends>() -> Rounds {
     Rounds { moves: moves(&states, slots.len()), slots, late }
 }
 
-/// Whose turn is first in the next iteration is another chain than in this one.
+/// The moves needed because the chain that comes first in the next iteration is not the one that does in this.
 fn moves(states: &[State], slots: usize) -> Vec<String> {
     let moves = (0..CHAINS).flat_map(|chain| {
         let (from, to) = (states[(slots + chain) % CHAINS], State::of_chain(chain));
@@ -163,7 +164,7 @@ fn moves(states: &[State], slots: usize) -> Vec<String> {
     let mut left: Vec<(usize, usize)> = moves.filter(|(from, to)| from != to).collect();
     let mut lines = Vec::new();
     let mut from_to = |from, to| lines.push(format!("vmovdqa xmm{to}, xmm{from}"));
-    // They form circles, and of each circle one value waits in a spare register.
+    // The moves form cycles; one value of each cycle waits in the spare register.
     while let Some((_, first)) = left.first().copied() {
         from_to(first, SPARE);
         let mut to = first;

@@ -1,8 +1,8 @@
-//! Registers, and the assembly's text.
+//! Register allocation, and the text of the assembly.
 //!
-//! What lives here: which register holds which value, and how each instruction is written. What does not: the order.
-//! Register names are the CPU's own: rdi points at the middle of the memory, rsi into the constants, rdx at
-//! the version's words, r8 at the place of the next mask.
+//! What lives here: which register holds which value, and how each instruction is written. What does not: the order of
+//! instructions. Register names are the CPU's own: rdi points to the middle of the memory, rsi into the constants, rdx
+//! to the version's words, r8 to where the next mask goes.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -11,14 +11,14 @@ use std::ops::Range;
 use crate::flow::{Flow, Instruction, Operation, Source, Unpack, Value};
 use crate::page::{CONSTANTS_MIDDLE, Constant, SLOT, Slot, VERSIONS_SLOT};
 
-/// What code is written for.
+/// The target that code is written for.
 pub(crate) struct Machine {
-    /// What the registers are called, and which of them the code may use.
+    /// The name of its registers, and which of them the code may use.
     pub(crate) name: &'static str,
     pub(crate) registers: Range<usize>,
     /// Words in a register.
     pub(crate) lanes: usize,
-    /// Where a slot is.
+    /// The address of a slot.
     pub(crate) slot: fn(Slot) -> String,
 }
 
@@ -29,7 +29,7 @@ struct Registers<'a> {
     machine: &'a Machine,
     free: Vec<usize>,
     of: HashMap<Value, usize>,
-    /// Where in the order each value is used for the last time.
+    /// The position in the order at which each value is used for the last time.
     last_use: HashMap<Value, usize>,
 }
 
@@ -70,7 +70,7 @@ fn in_page(slot: Slot) -> String {
     format!("[rdi + {}]", (slot.number() as i64 - VERSIONS_SLOT as i64) * SLOT as i64)
 }
 
-/// Where the constant is.
+/// The address of a constant.
 pub(crate) fn address(constant: Constant) -> String {
     if let Constant::Behind(pointer, words) = constant {
         return format!("[{pointer} + {}]", 4 * words);
@@ -91,23 +91,23 @@ pub(crate) fn in_all_lanes(constant: Constant, lanes: usize) -> String {
     format!("{}{{1to{lanes}}}", word(constant))
 }
 
-/// The mask of the lanes that have no bit in common with the second source goes to where the pointer points.
+/// Writes the mask of the lanes that have no bit in common with `source` to where `pointer` points.
 pub(crate) fn test(register: &str, source: &str, pointer: &str) -> [String; 2] {
     [format!("vptestnmd k1, {register}, {source}"), format!("kmovw word ptr [{pointer}], k1")]
 }
 
-/// The lines as text, each ended.
+/// Joins the lines, each with its line end.
 pub(crate) fn joined(lines: impl IntoIterator<Item = String>) -> String {
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
-/// The instructions as they are written, for code whose chains are short.
+/// Emits the instructions in the order in which they were written, for code whose dependency chains are short.
 pub(crate) fn emit_as_written(flow: &Flow, machine: &Machine) -> Vec<String> {
     let order: Vec<usize> = (0..flow.instructions.len()).collect();
     emit(flow, &order, machine)
 }
 
-/// The instructions in this order as assembly, a line each.
+/// Emits the instructions in this order as assembly, a line each.
 pub(crate) fn emit(flow: &Flow, order: &[usize], machine: &Machine) -> Vec<String> {
     let mut registers = Registers::new(flow, order, machine);
     let mut lines = Vec::new();
@@ -153,14 +153,14 @@ fn load(source: Source, result: &str, text: &str) -> String {
     }
 }
 
-/// Frees the registers of values that are used here for the last time.
+/// Frees the registers of values whose last use is here.
 fn release(instruction: &Instruction, at: usize, registers: &mut Registers<'_>) {
     for value in instruction.values().into_iter().filter(|value| registers.last_use[value] == at) {
         registers.free.push(registers.of[&value]);
     }
 }
 
-/// `vpternlogd` writes over its first source: one that nobody needs any more, if there is one; else a copy.
+/// `vpternlogd` overwrites its first source: a value that is no longer needed if there is one, otherwise a copy.
 fn emit_ternary(
     instruction: &Instruction,
     table: u8,
@@ -194,7 +194,7 @@ fn emit_ternary(
     }
 }
 
-/// The sources in another order, with this one first and memory last, and the table of the same function.
+/// Reorders the sources with `first` first and memory last. Returns the order and the matching table.
 fn with_first(first: usize, sources: [Source; 3], table: u8) -> ([usize; 3], u8) {
     let mut order = [0, 1, 2];
     order.swap(0, first);

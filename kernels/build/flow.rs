@@ -1,17 +1,17 @@
-//! A program as a flow of values, before anyone thinks of registers or of time.
+//! A program as a flow of values, before registers and timing are assigned.
 //!
-//! What lives here: the instructions there are, and what each takes and makes. What does not: what a program
-//! computes (`message.rs`, `scan.rs`), in which order (`schedule.rs`), in which registers (`emit.rs`).
+//! What lives here: the kinds of instructions, and what each takes and produces. What does not: what a program computes
+//! (`message.rs`, `scan.rs`), in which order (`schedule.rs`), in which registers (`emit.rs`).
 
 use std::ops::Range;
 
 use crate::page::{Constant, Slot};
 
-/// What one instruction makes. Made once, never changed.
+/// The result of one instruction. Produced once, never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Value(usize);
 
-/// What an instruction takes.
+/// An operand of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Value(Value),
@@ -49,7 +49,7 @@ impl Source {
     }
 }
 
-/// Words, or pairs of words, of the low or the high half of each four, from two registers in turn.
+/// Interleaves words, or pairs of words, from the low or high half of each group of four in two registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unpack(pub(crate) &'static str);
 
@@ -69,7 +69,7 @@ pub(crate) enum Operation {
     Xor,
     And,
     Unpack(Unpack),
-    /// Any function of three bits: bit `4a + 2b + c` of the table is the answer for a, b, c.
+    /// Any function of three bits: bit `4a + 2b + c` of the table is the result for a, b, c.
     Ternary(u8),
     Load,
     Store(Slot),
@@ -78,14 +78,14 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// Whether it needs one of the vector units.
+    /// Whether the operation needs a vector unit.
     pub(crate) fn is_arithmetic(self) -> bool {
         !matches!(self, Self::Load | Self::Store(_))
     }
 }
 
-/// The streams that run side by side: the first hash, and the second hash of an earlier item in two parts, of which
-/// the later one comes first.
+/// The streams that run side by side: the first hash, and the second hash of an earlier item in two parts, the later of
+/// which comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     First,
@@ -102,7 +102,7 @@ pub(crate) struct Instruction {
 }
 
 impl Instruction {
-    /// The values that it takes, each once.
+    /// The values that it uses, each once.
     pub(crate) fn values(&self) -> Vec<Value> {
         let mut values: Vec<Value> = self.sources.iter().filter_map(|source| source.value()).collect();
         values.sort_unstable();
@@ -110,7 +110,7 @@ impl Instruction {
         values
     }
 
-    /// The same with values of other numbers.
+    /// The same instruction with its value numbers shifted.
     fn moved(mut self, by: usize) -> Self {
         let moved = |Value(number)| Value(number + by);
         self.result = self.result.map(moved);
@@ -127,14 +127,15 @@ impl Instruction {
     }
 }
 
-/// Instructions in an order in which they could run.
+/// Instructions in a valid order of execution.
 #[derive(Debug)]
 pub(crate) struct Flow {
     pub(crate) instructions: Vec<Instruction>,
     values: usize,
     stream: Stream,
-    /// Whether it is for code beside the SHA instructions, which take a load and one of the units of ternary operations each
-    /// cycle: an exclusive or takes two values and not three, and what is needed several times is to be loaded once.
+    /// Whether the code runs beside the SHA instructions, which occupy a load port and one of the units for ternary
+    /// operations each cycle. Then an exclusive or takes two values, not three, and an operand used several times
+    /// should be loaded once.
     beside_rounds: bool,
 }
 
@@ -147,7 +148,7 @@ impl Flow {
         Self { beside_rounds: true, ..Self::new() }
     }
 
-    /// All of these flows at once: each one's instructions evenly over its part of the order, which goes from 0 to 1.
+    /// Merges the flows: the instructions of each are spread evenly over its part of the order, which goes from 0 to 1.
     pub(crate) fn side_by_side<const FLOWS: usize>(flows: [(Self, Range<f64>); FLOWS]) -> Self {
         let mut all = Self::beside_rounds();
         let mut timed = Vec::new();
@@ -164,7 +165,7 @@ impl Flow {
         all
     }
 
-    /// What is added from now on belongs to this stream.
+    /// Instructions added from now on belong to this stream.
     pub(crate) fn on(&mut self, stream: Stream) {
         self.stream = stream;
     }
@@ -204,7 +205,7 @@ impl Flow {
         self.make(Operation::Unpack(unpack), vec![a.into(), b.into()])
     }
 
-    /// The function of three bits, in every bit. At most two of the three may be constants.
+    /// Applies a function of three bits to every bit. At most two of the three sources may be constants.
     pub(crate) fn ternary(&mut self, sources: [Source; 3], function: impl Fn(u8, u8, u8) -> u8) -> Value {
         let table = (0..8).map(|i| function(i >> 2 & 1, i >> 1 & 1, i & 1) << i).sum();
         self.make(Operation::Ternary(table), sources.to_vec())
@@ -223,7 +224,7 @@ impl Flow {
         self.make(Operation::And, vec![a.into(), b.into()])
     }
 
-    /// The source as several instructions should take it.
+    /// Prepares a source for use by several instructions.
     pub(crate) fn for_several(&mut self, x: impl Into<Source>) -> Source {
         let x = x.into();
         if self.beside_rounds && x.is_memory() { self.load(x).into() } else { x }
@@ -236,7 +237,7 @@ impl Flow {
 
     fn sigma(&mut self, x: Source, [a, b, c]: [Operation; 3]) -> Value {
         if self.beside_rounds {
-            // A rotation and a shift need different units, so the shift, which is last if there is one, goes beside the first.
+            // Rotations and shifts need different units, so the shift, always last, is paired with the first.
             let [a, c] = [a, c].map(|part| self.make(part, vec![x]));
             let two = self.xor(a, c);
             let b = self.make(b, vec![x]);

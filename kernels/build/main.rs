@@ -1,11 +1,11 @@
-//! Writes the assembly of the kernels for AVX-512 and for the SHA instructions.
+//! Generates the assembly of the kernels for AVX-512 and for the SHA instructions.
 //!
-//! What lives here: the loops around the code of AVX-512 alone, and the files. What does not: what it computes
-//! (`message.rs`, `scan.rs`), and how that becomes instructions: a flow of values (`flow.rs`) → an order (`schedule.rs`) →
-//! registers and text (`emit.rs`); the code of both (`sha_avx512/`), where what comes beside the rounds has an order of its
-//! own; and that of the SHA instructions alone, which is placed by hand (`sha_ni/`). The files go to the build's folder, and
-//! `src/simd/` takes them in. Compilers keep the rounds of the two hashes apart, spill, and wait: that costs 40 % of the
-//! speed.
+//! What lives here: the loops around the code for AVX-512 alone, and writing the files. What does not: what it computes
+//! (`message.rs`, `scan.rs`), and how that becomes instructions: a flow of values (`flow.rs`) → an order
+//! (`schedule.rs`) → registers and text (`emit.rs`); the code for both (`sha_avx512/`), where the instructions beside
+//! the rounds have an order of their own; and the code for the SHA instructions alone, which is arranged by hand
+//! (`sha_ni/`). The files go to the build's output folder; `src/simd/` includes them. Compilers do not interleave the
+//! rounds of the two hashes, spill registers and stall, which costs 40 % of the speed.
 
 mod chains;
 mod emit;
@@ -62,7 +62,7 @@ fn one_version() -> String {
     format!(".p2align 6\n2:\n{body}\nadd r8, 2\ndec rcx\njnz 2b\nvzeroupper\nret\n")
 }
 
-/// rcx: iterations, r9: versions. Those of a batch of nonces follow each other.
+/// rcx: iterations, r9: versions. The versions of a batch of nonces follow each other.
 fn several_versions() -> String {
     let expansion = emit::emit_as_written(&message::expansion(), &AVX512).join("\n");
     let (body, stride) = (iteration(true), 4 * VERSION_WORDS);

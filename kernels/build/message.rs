@@ -1,17 +1,17 @@
-//! SHA-256's message words, a register of nonces at a time.
+//! SHA-256's message words, for a register of nonces at a time.
 //!
-//! What lives here: the words of both hashes' blocks, with everything dropped that is constant. What does not: the rounds
-//! that use them (`scan.rs`, `sha_avx512/`), and the constants' values (`src/simd/wide.rs`).
+//! What lives here: the words of both hashes' blocks, without anything that is constant. What does not: the rounds that
+//! use them (`scan.rs`, `sha_avx512/`), and the constants' values (`src/simd/wide.rs`).
 
 use crate::flow::{Flow, Source, Unpack, Value};
 use crate::page::{Constant, Slot};
 
-/// One hash or the other: what is constant in its message.
+/// The first or the second hash, which differ in what is constant in their messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hash {
-    /// The header's second block: words 0 to 2 and 4 to 15 are constants, and so are 16 and 17.
+    /// Hashes the header's second block: words 0 to 2 and 4 to 15 are constants, and so are 16 and 17.
     First,
-    /// The first hash: words 8 to 15 are constants.
+    /// Hashes the first hash: words 8 to 15 are constants.
     Second,
 }
 
@@ -23,7 +23,7 @@ impl Hash {
         }
     }
 
-    /// The constant that goes into message word t, if it is not 0.
+    /// The constant to be added to message word t, if it is not 0.
     fn constant(self, t: usize) -> Option<Constant> {
         match (self, t) {
             (Self::First, 18..=20 | 22..=24 | 30..=33) => Some(Constant::FirstWord(t)),
@@ -32,7 +32,7 @@ impl Hash {
         }
     }
 
-    /// Where message word t is kept.
+    /// The slot of message word t.
     fn slot(self, t: usize) -> Slot {
         match self {
             Self::First => Slot::FirstWord(t),
@@ -41,21 +41,22 @@ impl Hash {
         }
     }
 
-    /// The last message word that is needed.
+    /// The number of the last message word needed.
     fn last(self) -> usize {
         if self == Self::First { 63 } else { LAST_ROUND }
     }
 }
 
-/// The second hash's last word is e of this round.
+/// The last word of the second hash is e of this round.
 pub(crate) const LAST_ROUND: usize = 60;
 
-/// The newest message words, which are still in registers.
+/// The latest message words, which are still in registers.
 #[derive(Default)]
 pub(crate) struct Words {
     pub(crate) before: Option<Value>,
     pub(crate) two_before: Option<Value>,
-    /// The older word that σ0 was taken of last, and its number, where it is kept: the next word needs it as it is.
+    /// If `keeps_older`: the older word that σ0 was last computed from, and its number. The next word adds it
+    /// unchanged.
     older: Option<(usize, Value)>,
     keeps_older: bool,
 }
@@ -90,7 +91,7 @@ pub(crate) fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Wo
     if let Some(first) = &mut sum {
         others.drain(..).for_each(|other| *first = flow.add(*first, other));
     }
-    // What was made last comes last: its round is the nearest.
+    // The most recent value is added last, since its round is the closest.
     if !hash.is_constant(t - 2) {
         let recent = words.two_before.expect("two words before any that needs them were made");
         let sigma = flow.small_sigma(recent.into(), [17, 19], 10);
@@ -105,8 +106,9 @@ pub(crate) fn message_word(flow: &mut Flow, hash: Hash, t: usize, words: &mut Wo
     word
 }
 
-/// The header's words for the next batch of nonces; the counter moves on. A header holds its nonce little-endian, and
-/// SHA-256 reads its words big-endian: rotated by 8 to the left bytes 0 and 2 are in place, by 24 bytes 1 and 3.
+/// The header's words for the next batch of nonces; advances the counter. The header holds a nonce in little-endian
+/// order, and SHA-256 reads words in big-endian order: rotated left by 8, bytes 0 and 2 are in place; by 24, bytes 1
+/// and 3.
 pub(crate) fn nonces(flow: &mut Flow, counter_slot: Slot) -> Value {
     let counter = flow.load(counter_slot);
     let next = flow.add(counter, Constant::Batch);
@@ -125,7 +127,7 @@ pub(crate) fn first_words(flow: &mut Flow, nonces: Value) -> [Value; 2] {
     words
 }
 
-/// Round 18 to 63 of the first hash: each one's number, and its round constant plus message word.
+/// Passes to `give`, for rounds 18 to 63 of the first hash, the round number and the sum of round constant and word.
 fn first_sums(flow: &mut Flow, nonces: Value, mut give: impl FnMut(&mut Flow, usize, Value)) {
     let mut words = Words { keeps_older: true, ..Words::default() };
     let two = first_words(flow, nonces);
@@ -142,17 +144,17 @@ pub(crate) fn expansion() -> Flow {
     let mut flow = Flow::new();
     let nonces = nonces(&mut flow, Slot::Counter);
     for t in [16, 17] {
-        // All of it is constant.
+        // Entirely constant.
         let sum = flow.load(Constant::FirstRound(t));
         flow.store(sum, Slot::Sum(t));
     }
     first_sums(&mut flow, nonces, |flow, t, sum| flow.store(sum, Slot::Sum(t)));
-    // In the place of a message word.
+    // This slot is shared with a message word.
     flow.store(nonces, Slot::Nonces);
     flow
 }
 
-/// Sums of two rounds that follow each other, as `sha256rnds2` takes them: the one beside the other, nonce by nonce.
+/// Pairs the sums of two consecutive rounds as `sha256rnds2` takes them: next to each other, nonce by nonce.
 #[derive(Default)]
 pub(crate) struct Pairs {
     first: Option<(usize, Value)>,
@@ -178,7 +180,7 @@ impl Pairs {
     }
 }
 
-/// What the rounds of the next nonces' first hashes take: what the nonce adds to the state, and the sums.
+/// The input of the rounds of the next nonces' first hashes: what the nonce adds to the state, and the sums.
 pub(crate) fn first_message() -> Flow {
     let mut flow = Flow::beside_rounds();
     let nonces = nonces(&mut flow, Slot::Counter);
@@ -188,7 +190,7 @@ pub(crate) fn first_message() -> Flow {
     flow
 }
 
-/// What several versions' first hashes take of the next nonces before there are sums: the nonces alone, also as a message word.
+/// What several versions' first hashes need before there are sums: the next nonces, also as a message word.
 pub(crate) fn next_nonces() -> Flow {
     let mut flow = Flow::beside_rounds();
     let nonces = nonces(&mut flow, Slot::Counter);
@@ -197,7 +199,7 @@ pub(crate) fn next_nonces() -> Flow {
     flow
 }
 
-/// The next nonces of the vector hashes as a message word.
+/// The next nonces of the vector hashes, as a message word.
 pub(crate) fn next_vector_nonces() -> Flow {
     let mut flow = Flow::beside_rounds();
     let nonces = nonces(&mut flow, Slot::VectorCounter);
@@ -205,13 +207,13 @@ pub(crate) fn next_vector_nonces() -> Flow {
     flow
 }
 
-/// What the rounds of the second hashes take, from the states in which the first hashes ended. If it keeps older words, it
-/// takes a register more and loads less.
+/// The input of the rounds of the second hashes, from the states in which the first hashes ended. With `keeps_older` it
+/// takes one more register and fewer loads.
 pub(crate) fn second_message(keeps_older: bool) -> Flow {
     let mut flow = Flow::beside_rounds();
     let mut pairs = Pairs::default();
     let mut give = |flow: &mut Flow, t, sum| pairs.give(flow, t, sum, Slot::SecondPair);
-    // A state's registers have, lowest first, f, e, b, a, and h, g, d, c.
+    // A state's registers hold, lowest first, f, e, b, a, and h, g, d, c.
     for (first, half, t) in [
         (0, Unpack::HIGH_WORDS, 0),
         (4, Unpack::HIGH_WORDS, 2),
@@ -231,7 +233,7 @@ pub(crate) fn second_message(keeps_older: bool) -> Flow {
         }
     }
     for t in [8, 15] {
-        // All of it is constant, but what is beside it is not.
+        // Entirely constant, but the other word of the pair is not.
         let sum = flow.load(Constant::SecondRound(t));
         give(&mut flow, t, sum);
     }
@@ -244,7 +246,7 @@ pub(crate) fn second_message(keeps_older: bool) -> Flow {
     flow
 }
 
-/// Of four words of each nonce, which lie side by side, the lower or the higher two as a register each.
+/// Of four words of each nonce, which are stored side by side, the lower or the upper two as one register each.
 fn transposed(flow: &mut Flow, first: usize, half: Unpack) -> [Value; 2] {
     let [low, high] = [0, 2].map(|i| {
         let one = flow.load(Slot::State(first + i));

@@ -1,10 +1,10 @@
-//! What the code of AVX-512 alone computes: a nonce's two hashes up to the word that decides, sixteen nonces at a time.
+//! What the code for AVX-512 alone computes: a nonce's two hashes up to the deciding word, sixteen nonces at a time.
 //!
-//! What lives here: SHA-256's rounds, with everything dropped that is constant or that nobody reads. What does not: the
-//! message words (`message.rs`), and the constants' values (`src/simd/wide.rs`). One iteration of the loop runs the first
-//! hash of one item (a batch of nonces in one version) beside the second hash of the item before, so that there are always
-//! two streams that do not wait for each other. The second hash is cut once more: its rounds from [`CUT`] on run in the
-//! next iteration but one, so that the streams do not begin and end together.
+//! What lives here: SHA-256's rounds, without anything that is constant or not used. What does not: the message words
+//! (`message.rs`), and the constants' values (`src/simd/wide.rs`). One iteration of the loop runs the first hash of one
+//! item (a batch of nonces in one version) beside the second hash of the previous item, so that there are always two
+//! independent streams. The second hash is split once more: its rounds from `cut` on run one iteration later, so that
+//! the streams do not begin and end together.
 
 use crate::flow::{Flow, Source, Stream, Value};
 use crate::message::{Hash, LAST_ROUND, Words, first_words, message_word, nonces};
@@ -13,19 +13,19 @@ use crate::page::{Constant, Slot};
 /// A state: a to h.
 type State = [Source; 8];
 
-/// From this round on, a is not needed: no e that is will ever see it.
+/// From this round on a is not computed, since no e that is needed depends on it.
 const E_ALONE: usize = LAST_ROUND - 3;
 
-/// What a round adds to h besides functions of the state.
+/// What a round adds to h, besides functions of the state.
 struct Terms {
-    /// Added to h, or where h is a constant, h and it.
+    /// Added to h; if h is a constant, the sum of h and it.
     constant: Source,
-    /// Where h and d are constants: the same and d.
+    /// If h and d are constants: the sum above plus d.
     constant_and_d: Option<Constant>,
     word: Option<Value>,
 }
 
-/// One round; without the new a where only e is needed.
+/// One round. Without `with_a`, only the new e is computed.
 fn round(flow: &mut Flow, [a, b, c, d, e, f, g, h]: State, terms: &Terms, with_a: bool) -> State {
     let choose = |flow: &mut Flow| flow.ternary([e, f, g], |e, f, g| if e == 1 { f } else { g });
     let (t1, new_e);
@@ -49,7 +49,7 @@ fn round(flow: &mut Flow, [a, b, c, d, e, f, g, h]: State, terms: &Terms, with_a
         t1 = flow.add(sum, sigma);
         new_e = flow.add(t1, d);
     }
-    // Nobody looks at an a that is not made.
+    // Without `with_a` the value of a is never read.
     let mut new_a = t1;
     if with_a {
         let majority = flow.ternary([a, b, c], |a, b, c| (a + b + c) / 2);
@@ -60,7 +60,7 @@ fn round(flow: &mut Flow, [a, b, c, d, e, f, g, h]: State, terms: &Terms, with_a
     [new_a.into(), a, b, c, new_e.into(), e, f, g]
 }
 
-/// The first hash, from the nonces on.
+/// The first hash, starting from the nonces.
 fn first_hash(flow: &mut Flow, several_versions: bool) {
     flow.on(Stream::First);
     let mut words = Words::default();
@@ -75,7 +75,7 @@ fn first_hash(flow: &mut Flow, several_versions: bool) {
     // Round 3 adds the nonce to a and e.
     let (e, a) = (flow.add(nonces, Constant::E), flow.add(nonces, Constant::A));
     let constant = Source::from;
-    // The constants d and h of rounds 4 to 6 are in their sums; what stands for them here is never looked at.
+    // For rounds 4 to 6 the constants d and h are part of the sums, and this placeholder is never read.
     let none = constant(Constant::A);
     let [b, c, f, g] = [Constant::B, Constant::C, Constant::F, Constant::G].map(constant);
     let mut state = [a.into(), b, c, none, e.into(), f, g, none];
@@ -123,10 +123,10 @@ fn second_hash_round(flow: &mut Flow, state: State, t: usize, words: &mut Words)
     round(flow, state, &terms, t < E_ALONE)
 }
 
-/// The second hash's rounds before the cut, from a first hash of the iteration before.
+/// The second hash's rounds before the cut, on a first hash of the previous iteration.
 fn second_hash_earlier(flow: &mut Flow, cut: usize) {
     flow.on(Stream::SecondEarlier);
-    // Round 0: all but the message word is constant.
+    // Round 0: everything but the message word is constant.
     let word = flow.load(Slot::Hash(0));
     let (e, a) = (flow.add(word, Constant::SecondE), flow.add(word, Constant::SecondA));
     let none = Source::from(Constant::Initial(0));
@@ -158,7 +158,7 @@ fn second_hash_later(flow: &mut Flow, cut: usize) {
 
 /// One iteration. Each part comes before those that overwrite what it reads.
 pub(crate) fn iteration(several_versions: bool) -> Flow {
-    // Found by trial: see docs/kernels.md.
+    // Found by trial; see docs/kernels.md.
     let cut = if several_versions { 48 } else { 30 };
     let mut flow = Flow::new();
     second_hash_later(&mut flow, cut);

@@ -1,35 +1,35 @@
 //! The order of the instructions: list scheduling for a CPU with four vector units.
 //!
-//! What lives here: what waits for what, and which of the instructions that are ready goes next. What does not: what
-//! they compute, and which registers they get. CPUs reorder instructions themselves, but look only some hundred
-//! ahead and take the oldest first; so the order should be near the one in which they ought to run.
+//! What lives here: the dependencies, and which of the ready instructions goes next. What does not: what they compute,
+//! and which registers they get. CPUs reorder instructions themselves, but look only some hundred ahead and take the
+//! oldest first, so the order should be close to the one in which they ought to run.
 
 use std::collections::HashMap;
 
 use crate::flow::{Flow, Instruction, Operation, Source, Stream, Value};
 use crate::page::Slot;
 
-// The numbers below make the best code of those that were tried (docs/kernels.md). They are near the CPU's, not equal to
-// them: it has four vector units, two of which rotate, and what it can start a cycle late it starts a cycle late.
+// These numbers gave the best code of those tried (docs/kernels.md). They are close to the CPU's, but not equal: it has
+// four vector units, two of which rotate, and what it can start a cycle late it starts a cycle late.
 
 const LATENCIES: Latencies = Latencies { arithmetic: 2, load: 4, forwarded: 8 };
-/// Instructions that start in a cycle: arithmetic, rotations, loads, and all.
+/// How many instructions may start in a cycle: arithmetic, rotations, loads, and in total.
 const UNITS: usize = 5;
 const ROTATING_UNITS: usize = 3;
 const LOADS: usize = 2;
 const WIDTH: usize = 8;
-/// Values alive at once at most; one register is left for a copy.
+/// Most values alive at once; one register is left for a copy.
 const MOST: usize = 31;
-/// An iteration takes from 0 to 1. No instruction is taken that is further ahead of the one furthest behind.
+/// An iteration goes from 0 to 1. No instruction may be scheduled further ahead of the one furthest behind.
 const WINDOW: f64 = 0.05;
-/// What counts for an instruction's place in time: its place in its stream, and, with this weight, how long the chain
-/// is that waits for it.
+/// An instruction's place in time depends on its position in its stream and, with this weight, on the length of the
+/// dependency chain that waits for it.
 const CHAIN_WEIGHT: f64 = 0.7;
 
-/// Who waits for each instruction, and for how many cycles.
+/// For each instruction, those that wait for it, and for how many cycles.
 type Waiting = Vec<Vec<(usize, u32)>>;
 
-/// Cycles until what an instruction makes can be used.
+/// Cycles until a result can be used.
 pub(crate) struct Latencies {
     pub(crate) arithmetic: u32,
     pub(crate) load: u32,
@@ -43,7 +43,7 @@ impl Latencies {
     }
 }
 
-/// What each instruction has to wait for: values, and slots in the order in which they are written and read.
+/// What each instruction must wait for: values, and the order of writes and reads of each slot.
 pub(crate) fn dependencies(flow: &Flow, latencies: &Latencies) -> Vec<Vec<(usize, u32)>> {
     let mut makers: HashMap<Value, usize> = HashMap::new();
     let mut writers: HashMap<Slot, usize> = HashMap::new();
@@ -78,17 +78,17 @@ fn slot_of(source: Source) -> Option<Slot> {
     if let Source::Slot(slot) = source { Some(slot.in_turn()) } else { None }
 }
 
-/// Where each instruction belongs in the iteration, from 0 to 1.
+/// The place of each instruction in the iteration, from 0 to 1: by its stream alone, and mixed with its chain.
 fn places(flow: &Flow, waiting: &Waiting) -> (Vec<f64>, Vec<f64>) {
     let stream = |at: usize| flow.instructions[at].stream as usize;
     let mut lengths = [0; 3];
     (0..flow.instructions.len()).for_each(|at| lengths[stream(at)] += 1);
-    // The second hash's two parts follow each other.
+    // The two parts of the second hash follow each other.
     let later = Stream::SecondLater as usize;
     let both = lengths[later] + lengths[Stream::SecondEarlier as usize];
     let middle = f64::from(lengths[later]) / f64::from(both);
     let spans = [(0.0, 1.0), (0.0, middle), (middle, 1.0)];
-    // The longest chain of the same stream that waits for each.
+    // The longest chain in the same stream that waits for each.
     let mut chains = vec![0; flow.instructions.len()];
     let mut longest = [0; 3];
     for at in (0..chains.len()).rev() {
@@ -109,7 +109,7 @@ fn places(flow: &Flow, waiting: &Waiting) -> (Vec<f64>, Vec<f64>) {
     (0..chains.len()).map(place).unzip()
 }
 
-/// What a cycle has left.
+/// The resources left in a cycle.
 struct Cycle {
     units: usize,
     rotating_units: usize,
@@ -123,7 +123,7 @@ impl Cycle {
         Self { units: UNITS, rotating_units: ROTATING_UNITS, loads: LOADS, width: WIDTH, stores: 1 }
     }
 
-    /// Takes the instruction's share, if it is there.
+    /// Takes what the instruction needs, if available. Returns whether it was.
     fn take(&mut self, instruction: &Instruction) -> bool {
         let operation = instruction.operation;
         let share = |wanted: bool| usize::from(wanted);
@@ -146,7 +146,7 @@ impl Cycle {
     }
 }
 
-/// The values that are alive: made, and not yet used for the last time.
+/// The values that are alive: produced, and not yet used for the last time.
 pub(crate) struct Alive {
     uses_left: HashMap<Value, usize>,
     count: usize,
@@ -181,7 +181,7 @@ impl Alive {
 /// The order in which the instructions should run.
 ///
 /// # Panics
-/// When the registers do not suffice.
+/// There are not enough registers.
 pub(crate) fn schedule(flow: &Flow) -> Vec<usize> {
     let waits_for = dependencies(flow, &LATENCIES);
     let mut waiting: Waiting = vec![Vec::new(); waits_for.len()];
@@ -205,7 +205,7 @@ pub(crate) fn schedule(flow: &Flow) -> Vec<usize> {
                 let has_registers = after <= MOST || after <= alive.count;
                 ready_at[at] <= now && in_stream[at] <= behind + WINDOW && has_registers
             };
-            // Where registers run out, what frees one is worth a twentieth of the iteration.
+            // When registers run short, an instruction that frees one is moved ahead by a twentieth of the iteration.
             let crowded = alive.count > MOST - 3;
             let urgency = |at: usize| {
                 let grows = alive.after(&flow.instructions[at]) as f64 - alive.count as f64;

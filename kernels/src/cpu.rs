@@ -1,14 +1,14 @@
-//! What this CPU is called, how fast its clock is, and what it can do at most.
+//! The name of this CPU, the speed of its clock, and the best that it can do.
 //!
-//! The bounds count what a kernel cannot do without and how many of those the CPU starts in a cycle. They are known
-//! for the microarchitectures on which somebody measured or looked them up; elsewhere there is none.
+//! The bounds count the operations that a kernel needs, and how many of them the CPU starts in a cycle. They are known
+//! only for the microarchitectures on which they were measured or looked up.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__cpuid, CpuidResult};
 #[cfg(target_arch = "x86_64")]
 use std::time::{Duration, Instant};
 
-/// The name that the CPU gives itself, with family and model; `unknown` where it gives none.
+/// The CPU's name for itself, with family and model; `unknown` if it has none.
 #[must_use]
 pub fn cpu_model() -> String {
     #[cfg(target_arch = "x86_64")]
@@ -25,8 +25,8 @@ pub fn cpu_model() -> String {
     "unknown".to_owned()
 }
 
-/// Cycles of the core's own clock per hash that the kernel cannot go below on this CPU, for a work of so many
-/// versions. `None` where that is not known.
+/// The fewest cycles of the core's own clock that the kernel needs per hash on this CPU, for a work of so many
+/// versions. `None` if that is not known.
 #[must_use]
 pub fn cycles_at_best(kernel: &str, versions: usize) -> Option<f64> {
     #[cfg(target_arch = "x86_64")]
@@ -39,14 +39,14 @@ pub fn cycles_at_best(kernel: &str, versions: usize) -> Option<f64> {
             (0x19, 0x10..=0x1f | 0x60..=0x7f | 0xa0..=0xaf) => (2.0, 4.0, 1.0),
             _ => return None,
         };
-        // See docs/kernels.md for how these are counted: what a version shares, and what each has of its own.
+        // See docs/kernels.md for how these are counted: what versions share, and what each has of its own.
         let operations = |shared: f64, own: f64| shared / versions as f64 + own;
         match kernel {
             "avx512" => Some(operations(464.0, 2387.0) / 16.0 / wide),
             "avx2" => Some(operations(840.0, 4919.0) / 8.0 / half),
             "sse2" => Some(operations(840.0, 4919.0) / 4.0 / half),
             "sha-ni" => Some(61.0 / rounds),
-            // Of several versions, one item more in the time of so many does without.
+            // With several versions, one more item in the time of ITEMS needs no SHA instructions.
             "sha-avx512" if versions >= crate::simd::TOGETHER => {
                 let items = crate::simd::ITEMS as f64;
                 Some(60.0 * items / (items + 1.0) / rounds)
@@ -62,8 +62,8 @@ pub fn cycles_at_best(kernel: &str, versions: usize) -> Option<f64> {
     }
 }
 
-/// Cycles per second of this core's own clock, by timing additions that wait for one another: one a cycle. The
-/// best of several short trials, since whatever interrupts one only makes it slower.
+/// Cycles per second of this core's own clock, from the time of dependent additions: one a cycle. The best of several
+/// short trials, since interruptions only make a trial slower.
 #[must_use]
 pub fn core_clock() -> Option<f64> {
     #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,7 @@
-//! The CPU's own clock, for measuring what a hash costs.
+//! The CPU's time-stamp counter, for measuring the cost of a hash.
 
-/// The time-stamp counter: *reference* cycles, which tick at one rate whatever the core's clock does, so
-/// figures of runs at different clocks compare. `None` where there is no such counter that a program may
-/// read.
+/// The time-stamp counter: *reference* cycles, which tick at a constant rate whatever the core's clock does, so that
+/// runs at different clocks can be compared. `None` if there is no such counter that a program may read.
 #[must_use]
 pub fn reference_cycles() -> Option<u64> {
     #[cfg(target_arch = "x86_64")]

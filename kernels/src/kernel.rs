@@ -1,4 +1,4 @@
-//! What a kernel is, which ones there are, and how one is chosen.
+//! The [`Kernel`] trait, the list of kernels, and the choice of one.
 
 use std::fmt;
 
@@ -6,20 +6,19 @@ use crate::range::NonceRange;
 use crate::scalar::Scalar;
 use crate::work::{Found, Work};
 
-/// A way to search nonces. All kernels find the same nonces; they differ in speed and in the CPUs that can
-/// run them.
+/// A way to search nonces. All kernels find the same nonces; they differ in speed and in the CPUs that can run them.
 ///
 /// Kernels hold no state, so one may be used by any number of threads at once. To be able to stop early, scan
 /// [chunks](NonceRange::chunks) of a range.
 pub trait Kernel: fmt::Debug + Sync {
-    /// The name people choose it by, as in `iop-miner --kernel NAME`.
+    /// The name by which users choose it, as in `iop-miner --kernel NAME`.
     fn name(&self) -> &'static str;
 
-    /// Whether this machine can run it; asked of the CPU at run time.
+    /// Whether this CPU can run it, detected at run time.
     fn is_supported(&self) -> bool;
 
-    /// Hashes that make a call worth its start: about a quarter of a millisecond on the CPUs of 2024. Who wants to be
-    /// able to stop scans so many at a time.
+    /// Hashes that make a call worthwhile: about a quarter of a millisecond on CPUs of 2024. A caller that wants to be
+    /// able to stop should scan this many at a time.
     fn chunk(&self) -> u64;
 
     /// Nonces of the work that make such a chunk, in whole batches of any kernel.
@@ -27,18 +26,18 @@ pub trait Kernel: fmt::Debug + Sync {
         (self.chunk() / work.versions() as u64).next_multiple_of(16)
     }
 
-    /// Appends to `found`, sorted, **every** nonce of the range and version of the work for which the header's
-    /// hash is at most the target, and no other. Returns how many hashes that took off the range: its count times
-    /// the number of versions.
+    /// Appends to `found`, sorted, **every** nonce of the range and version of the work for which the header's hash is
+    /// at most the target, and no other. Returns the number of hashes covered: the count of the range times the number
+    /// of versions.
     ///
     /// # Panics
-    /// When the kernel is not [supported](Kernel::is_supported).
+    /// The kernel is not [supported](Kernel::is_supported).
     fn scan_versions(&self, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64;
 
-    /// [`scan_versions`](Kernel::scan_versions) for a work of one version: appends the nonces alone, ascending.
+    /// [`scan_versions`](Kernel::scan_versions) for a work of one version: appends only the nonces, ascending.
     ///
     /// # Panics
-    /// When the kernel is not [supported](Kernel::is_supported) or the work has several versions.
+    /// The kernel is not [supported](Kernel::is_supported), or the work has several versions.
     fn scan(&self, work: &Work, range: NonceRange, found: &mut Vec<u32>) -> u64 {
         assert_eq!(work.versions(), 1, "nonces alone do not tell versions apart");
         let mut both = Vec::new();
@@ -53,7 +52,7 @@ pub(crate) fn hashes(work: &Work, range: NonceRange) -> u64 {
     range.count() * work.versions() as u64
 }
 
-/// Every kernel compiled for this architecture, as a guess the fastest first: no order holds for all CPUs. The last is
+/// Every kernel compiled for this architecture, roughly fastest first: no order holds for all CPUs. The last is
 /// `scalar`, which runs everywhere.
 static KERNELS: &[&dyn Kernel] = &[
     #[cfg(target_arch = "x86_64")]
@@ -69,19 +68,18 @@ static KERNELS: &[&dyn Kernel] = &[
     &Scalar,
 ];
 
-/// Every kernel compiled for this architecture, supported by this CPU or not, mostly fastest first.
+/// Every kernel compiled for this architecture, supported by this CPU or not, roughly fastest first.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Kernel] {
     KERNELS
 }
 
-/// The kernels that this CPU can run, mostly fastest first; never empty.
+/// The kernels that this CPU can run, roughly fastest first; never empty.
 pub fn supported() -> impl Iterator<Item = &'static dyn Kernel> {
     KERNELS.iter().copied().filter(|kernel| kernel.is_supported())
 }
 
-/// The first of the kernels that this CPU can run: mostly the fastest, and a fast one always. Who hashes for long measures
-/// them.
+/// The first kernel that this CPU can run: usually the fastest, and always a fast one. For long runs, measure them.
 #[must_use]
 pub fn auto() -> &'static dyn Kernel {
     supported().next().expect("the scalar kernel runs everywhere")
@@ -90,7 +88,7 @@ pub fn auto() -> &'static dyn Kernel {
 /// The kernel of that name, or [`auto`]'s for the name `auto`.
 ///
 /// # Errors
-/// When there is no such kernel, or this CPU cannot run it.
+/// There is no such kernel, or this CPU cannot run it.
 pub fn by_name(name: &str) -> Result<&'static dyn Kernel, SelectError> {
     if name == "auto" {
         return Ok(auto());
@@ -100,12 +98,12 @@ pub fn by_name(name: &str) -> Result<&'static dyn Kernel, SelectError> {
     if kernel.is_supported() { Ok(kernel) } else { Err(SelectError::Unsupported(kernel.name())) }
 }
 
-/// A kernel cannot be had by that name.
+/// Why there is no kernel for a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelectError {
     /// There is no kernel of this name on this architecture.
     Unknown(String),
-    /// The kernel exists, and this CPU lacks the instructions for it.
+    /// The kernel exists, but this CPU lacks the instructions for it.
     Unsupported(&'static str),
 }
 

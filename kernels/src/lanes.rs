@@ -1,18 +1,18 @@
-//! What SHA-256 needs of a machine word, so that its rounds are written once for one nonce or for many side
-//! by side.
+//! The operations that SHA-256 needs on a machine word, so that its rounds are written once for one nonce or for many
+//! side by side.
 
 use crate::sha256::{sixteen_rounds, sixteen_rounds_on_schedule};
 
-/// `COUNT` 32-bit words handled by one instruction. Additions wrap.
+/// `COUNT` 32-bit words processed by one instruction. Additions wrap.
 pub(crate) trait Lanes: Copy {
-    /// Proof that this CPU has the instructions. Only a successful detection makes one, and a value of `Self`
-    /// is only made from one, so the methods on values need no check of their own.
+    /// Proof that this CPU has the instructions. It is created only by a successful detection, and values of `Self` are
+    /// created only from it, so the methods on values need no check of their own.
     type Cpu: Copy;
 
-    /// Words side by side; at most 32, for [`Lanes::clear_of`].
+    /// Number of words side by side; at most 32, for [`Lanes::clear_of`].
     const COUNT: u32;
 
-    /// Registers side by side, whose rounds do not wait for each other's.
+    /// Number of registers side by side, whose rounds are independent of each other.
     const STREAMS: u32 = 1;
 
     /// The same word in every lane.
@@ -31,20 +31,20 @@ pub(crate) trait Lanes: Copy {
     fn small_sigma0(self) -> Self;
     /// σ1: rotations right by 17, 19, shift right by 10.
     fn small_sigma1(self) -> Self;
-    /// Ch: bits of `yes` where `self` has ones, of `no` elsewhere.
+    /// Ch: the bits of `yes` where `self` has ones, those of `no` elsewhere.
     fn choose(self, yes: Self, no: Self) -> Self;
     /// Maj: the bit that at least two of the three have.
     fn majority(self, b: Self, c: Self) -> Self;
 
     /// Sixteen rounds on sums of round constant and message word.
     ///
-    /// This and the next are functions of their own: all rounds of both hashes written out would be more than what
-    /// CPUs keep of decoded instructions, and decoding is slower than hashing (by a third, for `sse2` on Zen 5).
+    /// This and the next are separate functions: if all rounds of both hashes were inlined, they would exceed the
+    /// CPU's cache of decoded instructions, and decoding is slower than hashing (by a third, for `sse2` on Zen 5).
     fn rounds(s: &mut [Self; 8], sums: &[Self; 16]);
-    /// Sixteen rounds that each make their message word out of the sixteen before.
+    /// Sixteen rounds that each compute their message word from the previous sixteen.
     fn rounds_on_schedule(s: &mut [Self; 8], w: &mut [Self; 16], k: &[Self; 16]);
 
-    /// Bit i of the answer: lane i has no bit in common with `mask`.
+    /// Bit i of the result: lane i has no bit in common with `mask`.
     fn clear_of(self, mask: Self) -> u32;
 }
 

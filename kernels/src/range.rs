@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How many nonces there are.
+/// The number of nonces.
 const NONCES: u64 = 1 << 32;
 
 /// A run of consecutive nonces, at least one and at most all 2^32. A range never wraps past `0xffff_ffff`.
@@ -12,7 +12,7 @@ pub struct NonceRange {
     count: u64,
 }
 
-/// `first` and `count` do not make a range.
+/// A `first` and `count` that do not make a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NonceRangeError {
     /// The first nonce asked for.
@@ -37,7 +37,7 @@ impl NonceRange {
     /// The `count` nonces from `first` on.
     ///
     /// # Errors
-    /// When `count` is 0 or the range would run past `0xffff_ffff`.
+    /// `count` is 0, or the range would extend past `0xffff_ffff`.
     pub const fn new(first: u32, count: u64) -> Result<Self, NonceRangeError> {
         if count == 0 || count > NONCES - first as u64 {
             return Err(NonceRangeError { first, count });
@@ -51,7 +51,7 @@ impl NonceRange {
         self.first
     }
 
-    /// How many nonces: `1..=2^32`.
+    /// The number of nonces: `1..=2^32`.
     #[must_use]
     pub const fn count(self) -> u64 {
         self.count
@@ -60,11 +60,11 @@ impl NonceRange {
     /// The last nonce.
     #[must_use]
     pub const fn last(self) -> u32 {
-        // At most 0xffff_ffff, which `new` saw to.
+        // At most 0xffff_ffff, as ensured by `new`.
         (self.first as u64 + (self.count - 1)) as u32
     }
 
-    /// The first `count` nonces (at least one, at most all), and the others if there are any.
+    /// The first `count` nonces (at least one, at most all), and the rest if there is any.
     #[must_use]
     pub fn split(self, count: u64) -> (Self, Option<Self>) {
         let count = count.clamp(1, self.count);
@@ -78,7 +78,7 @@ impl NonceRange {
 
     /// The first nonces of the range's whole batches of `size`.
     pub(crate) fn batches(self, size: u32) -> impl Iterator<Item = u32> {
-        // Wraps only past the last nonce of all, and then there is no batch more.
+        // Wraps only past the last nonce of all, after which there is no further batch.
         let first = move |batch: u64| self.first.wrapping_add((batch as u32).wrapping_mul(size));
         (0..self.count / u64::from(size)).map(first)
     }
@@ -89,10 +89,10 @@ impl NonceRange {
         (0..rest).map(move |i| self.last() - (rest - 1 - i))
     }
 
-    /// The `count` nonces from `first` on, counted past `0xffff_ffff` to 0: one range, or two where it wraps.
+    /// The `count` nonces from `first` on, continuing past `0xffff_ffff` with 0: one range, or two if it wraps.
     ///
     /// # Errors
-    /// When `count` is 0 or more than there are nonces.
+    /// `count` is 0 or greater than the number of nonces.
     pub fn wrapping(first: u32, count: u64) -> Result<(Self, Option<Self>), NonceRangeError> {
         if count == 0 || count > NONCES {
             return Err(NonceRangeError { first, count });
@@ -103,11 +103,11 @@ impl NonceRange {
         Ok((Self { first, count: before_wrap }, rest))
     }
 
-    /// Cuts the range, in order, into ranges of `size` nonces (the last may be shorter). A caller that wants
-    /// to be able to stop scans these one by one.
+    /// Splits the range, in order, into ranges of `size` nonces (the last may be shorter). A caller that wants to be
+    /// able to stop should scan these one by one.
     ///
     /// # Panics
-    /// When `size` is 0.
+    /// `size` is 0.
     #[must_use]
     pub const fn chunks(self, size: u64) -> Chunks {
         assert!(size > 0, "a chunk holds at least one nonce");

@@ -1,8 +1,8 @@
-//! The search itself, the same for every number of lanes.
+//! The search, the same for any number of lanes.
 //!
-//! Nonces go in batches of as many as there are lanes. A lane is judged by its hash's last word alone, which lets
-//! through everything that may meet the target; what comes through is judged by all 256 bits. What the lanes leave
-//! over at the range's end goes one by one.
+//! Nonces are processed in batches of the number of lanes. A lane is checked by its hash's last word alone, which
+//! passes everything that may meet the target; what passes is checked with all 256 bits. The nonces left over at the
+//! end of the range are checked one by one.
 
 use crate::lanes::Lanes;
 use crate::range::NonceRange;
@@ -11,7 +11,7 @@ use crate::work::{Found, Work};
 
 /// Appends to `found`, ascending, every nonce and version of the range whose hash meets the target.
 ///
-/// Inlined into a function that has the lanes' instructions switched on, as all that it calls is.
+/// Inlined, with everything it calls, into a function that has the lanes' instructions enabled.
 #[inline(always)]
 pub(crate) fn scan<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     let found_before = found.len();
@@ -49,7 +49,7 @@ fn scan_version<L: Lanes>(
     }
 }
 
-/// The same for several versions: each batch's second block is expanded once for all of them.
+/// The same for several versions: the second block of each batch is expanded once for all of them.
 #[inline(always)]
 fn scan_versions<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) {
     let zeros = L::splat(cpu, work.target().zeros_of_last_word());
@@ -66,7 +66,7 @@ fn scan_versions<L: Lanes>(cpu: L::Cpu, work: &Work, range: NonceRange, found: &
     }
 }
 
-/// Judges nonce `first` + i, for each bit i of `candidates`, by the whole hash.
+/// Checks nonce `first` + i, for each bit i of `candidates`, with the whole hash.
 #[inline(always)]
 pub(crate) fn judge(work: &Work, version: u8, first: u32, candidates: u32, found: &mut Vec<Found>) {
     if candidates != 0 {
@@ -83,14 +83,14 @@ fn judge_candidates(work: &Work, version: u8, first: u32, mut candidates: u32, f
     }
 }
 
-/// Judges a header by its whole hash.
+/// Checks a header with its whole hash.
 pub(crate) fn judge_one(work: &Work, candidate: Found, found: &mut Vec<Found>) {
     if work.target().is_met_by(&hash(work, candidate)) {
         found.push(candidate);
     }
 }
 
-/// Judges a nonce in every version by the whole hash.
+/// Checks a nonce in every version with the whole hash.
 #[inline(never)]
 pub(crate) fn judge_all_versions(work: &Work, nonce: u32, found: &mut Vec<Found>) {
     for (version, _) in (0..).zip(work.midstates()) {

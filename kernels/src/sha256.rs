@@ -1,8 +1,8 @@
-//! SHA-256 (FIPS 180-4), its rounds written once over [`Lanes`].
+//! SHA-256 (FIPS 180-4), with its rounds written once over [`Lanes`].
 //!
-//! A header is 80 bytes: one block of 64 (its state is the *midstate*), then a block of 16 bytes and padding.
-//! The second hash takes one block: the first hash's 32 bytes and padding. So a nonce costs two blocks, less
-//! what is the same for all nonces.
+//! A header is 80 bytes: one block of 64 (the state after it is the *midstate*), then a block of 16 bytes and padding.
+//! The second hash takes one block: the first hash's 32 bytes and padding. So a nonce costs two blocks, minus what is
+//! the same for all nonces.
 
 use crate::lanes::Lanes;
 
@@ -26,15 +26,15 @@ pub(crate) const K: [[u32; 16]; 4] = [
      0x748f_82ee, 0x78a5_636f, 0x84c8_7814, 0x8cc7_0208, 0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2],
 ];
 
-/// The one bit that ends a message, as the first word after it.
+/// The bit that ends a message, as the first word after it.
 pub(crate) const END_OF_MESSAGE: u32 = 0x8000_0000;
 /// Bits in a header: the last word of its second block.
 pub(crate) const HEADER_BITS: u32 = 80 * 8;
 /// Bits in a hash: the last word of the second hash's block.
 pub(crate) const HASH_BITS: u32 = 32 * 8;
 
-/// Writes the statement once for each index 0 to 15, so that in every copy the index is a constant: the
-/// compiler then keeps the arrays that it indexes in registers. A loop of this size it would leave a loop.
+/// Repeats the statement for each index 0 to 15, so that the index is a constant in every copy and the compiler keeps
+/// the indexed arrays in registers. It would not unroll a loop of this size.
 macro_rules! for_each_of_16 {
     ($i:ident => $do:expr) => {
         for_each_of_16!(@ $i, $do, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
@@ -42,8 +42,7 @@ macro_rules! for_each_of_16 {
     (@ $i:ident, $do:expr, $($n:literal)*) => { $({ const $i: usize = $n; $do })* };
 }
 
-/// Round `I` of sixteen. The words keep their places and their names move: a of round I lies at 8 - I, and so
-/// on.
+/// Round `I` of sixteen. The words stay in place and their names move: a of round I is at index 8 - I, and so on.
 #[inline(always)]
 pub(crate) fn round<L: Lanes, const I: usize>(s: &mut [L; 8], constant_and_word: L) {
     let at = |name: usize| (name + 16 - I) % 8;
@@ -69,7 +68,7 @@ pub(crate) fn sixteen_rounds<L: Lanes>(s: &mut [L; 8], sums: &[L; 16]) {
     for_each_of_16!(I => round::<L, I>(s, sums[I]));
 }
 
-/// Sixteen rounds of a later row, each after it has made its own message word out of the sixteen before. The body of
+/// Sixteen rounds of a later row, each of which first computes its message word from the previous sixteen. The body of
 /// [`Lanes::rounds_on_schedule`].
 #[inline(always)]
 pub(crate) fn sixteen_rounds_on_schedule<L: Lanes>(s: &mut [L; 8], w: &mut [L; 16], k: &[L; 16]) {
@@ -79,7 +78,7 @@ pub(crate) fn sixteen_rounds_on_schedule<L: Lanes>(s: &mut [L; 8], w: &mut [L; 1
     });
 }
 
-/// Message word `I` of the next sixteen, in the place of the one sixteen before it.
+/// Message word `I` of the next sixteen, stored in place of the one sixteen before it.
 #[inline(always)]
 fn next_word<L: Lanes, const I: usize>(w: &mut [L; 16]) -> L {
     let recent = w[(I + 14) % 16].small_sigma1().add(w[(I + 9) % 16]);
@@ -112,7 +111,7 @@ fn later_rounds<L: Lanes>(s: &mut [L; 8], w: &mut [L; 16], k: &Constants<L>) {
 /// The round constants in every lane.
 pub(crate) type Constants<L> = [[L; 16]; 4];
 
-/// Spreads the round constants over the lanes.
+/// Copies the round constants into all lanes.
 #[inline(always)]
 pub(crate) fn constants<L: Lanes>(cpu: L::Cpu) -> Constants<L> {
     let mut spread = [[L::splat(cpu, 0); 16]; 4];
@@ -131,7 +130,7 @@ fn splat_all<L: Lanes>(cpu: L::Cpu, words: &State) -> [L; 8] {
     lanes
 }
 
-/// The header's second block for these nonces (as the header's word, see [`nonce_words`]).
+/// The header's second block for these nonces, given as a word of the header (see [`nonce_words`]).
 #[inline(always)]
 fn second_block<L: Lanes>(cpu: L::Cpu, tail: &Tail, nonce: L) -> [L; 16] {
     let mut w = [L::splat(cpu, 0); 16];
@@ -144,18 +143,18 @@ fn second_block<L: Lanes>(cpu: L::Cpu, tail: &Tail, nonce: L) -> [L; 16] {
     w
 }
 
-/// The header's word for the nonces `first`, `first + 1`, …: the header holds a nonce little-endian, and SHA-256
-/// reads its words big-endian.
+/// The header's word for the nonces `first`, `first + 1`, …: the header holds a nonce in little-endian order, and
+/// SHA-256 reads words in big-endian order.
 #[inline(always)]
 pub(crate) fn nonce_words<L: Lanes>(cpu: L::Cpu, first: u32) -> L {
     L::count_up(cpu, first).swap_bytes()
 }
 
-/// The state after rounds 0 to 3: the nonce is first seen in round 3, and goes into a and e alone.
+/// The state after rounds 0 to 3: the nonce first appears in round 3, and is added only to a and e.
 #[inline(always)]
 fn after_nonce<L: Lanes>(cpu: L::Cpu, header: &Midstate, nonce: L) -> [L; 8] {
     let mut s: [L; 8] = splat_all(cpu, &header.before_nonce);
-    // Where round 4 looks for a and e.
+    // Where round 4 expects a and e.
     s[4] = s[4].add(nonce);
     s[0] = s[0].add(nonce);
     s
@@ -176,8 +175,8 @@ pub(crate) fn first_hash<L: Lanes>(
     add_state(cpu, s, &header.midstate)
 }
 
-/// What rounds 16 to 63 of the first hash's second block take: round constant plus message word. It is the same
-/// for all versions of a header: only the first block holds the version.
+/// What rounds 16 to 63 of the first hash's second block add: round constant plus message word. It is the same for all
+/// versions of a header, since only the first block holds the version.
 pub(crate) type Schedule<L> = [[L; 16]; 3];
 
 /// Expands the second block.
@@ -189,7 +188,7 @@ pub(crate) fn expand<L: Lanes>(cpu: L::Cpu, k: &Constants<L>, tail: &Tail, nonce
     }
 }
 
-/// [`first_hash`] with the second block expanded before.
+/// [`first_hash`] with a second block that was expanded before.
 #[inline(always)]
 pub(crate) fn first_hash_of_expanded<L: Lanes>(
     cpu: L::Cpu,
@@ -205,12 +204,12 @@ pub(crate) fn first_hash_of_expanded<L: Lanes>(
     add_state(cpu, s, &header.midstate)
 }
 
-/// The second hash of a first one.
+/// The second hash, of a first hash.
 pub(crate) fn second_hash(first: &State) -> State {
     compress(&INITIAL, &second_hash_block((), first))
 }
 
-/// The block of the second hash.
+/// The block that the second hash takes.
 #[inline(always)]
 fn second_hash_block<L: Lanes>(cpu: L::Cpu, first: &[L; 8]) -> [L; 16] {
     let mut w = [L::splat(cpu, 0); 16];
@@ -220,8 +219,8 @@ fn second_hash_block<L: Lanes>(cpu: L::Cpu, first: &[L; 8]) -> [L; 16] {
     w
 }
 
-/// The last word of the second hash of a first one. It is e of round 60: what comes after is not computed, nor the
-/// half of rounds 57 to 60 that does not lead to it.
+/// The last word of the second hash of `first`: e of round 60. With a single stream, nothing after it is computed, nor
+/// the half of rounds 57 to 60 that does not lead to it.
 #[inline(always)]
 pub(crate) fn last_word<L: Lanes>(cpu: L::Cpu, k: &Constants<L>, first: &[L; 8]) -> L {
     let mut w = second_hash_block(cpu, first);
@@ -230,7 +229,7 @@ pub(crate) fn last_word<L: Lanes>(cpu: L::Cpu, k: &Constants<L>, first: &[L; 8])
     L::rounds_on_schedule(&mut s, &mut w, &k[1]);
     L::rounds_on_schedule(&mut s, &mut w, &k[2]);
     if L::STREAMS > 1 {
-        // Written out a second time, these would be too many instructions: see `Lanes::rounds`.
+        // Inlined a second time, these would be too many instructions: see `Lanes::rounds`.
         L::rounds_on_schedule(&mut s, &mut w, &k[3]);
     } else {
         for_each_of_16!(I => if I < 13 {
@@ -238,7 +237,7 @@ pub(crate) fn last_word<L: Lanes>(cpu: L::Cpu, k: &Constants<L>, first: &[L; 8])
             round::<L, I>(&mut s, k[3][I].add(word));
         });
     }
-    // It is h after round 63, three places on.
+    // It becomes h after round 63, three places on.
     s[7].add(L::splat(cpu, INITIAL[7]))
 }
 
@@ -272,7 +271,7 @@ impl Tail {
         self.0[2]
     }
 
-    /// Words 16 to 19 of the message that the header's second block expands to, for a nonce of 0. The nonce is added to
+    /// Words 16 to 19 of the expanded message of the header's second block, for a nonce of 0. The nonce is added to
     /// word 19, and its σ0 to word 18.
     pub(crate) fn expanded(&self) -> [u32; 4] {
         let (s0, s1) = (<u32 as Lanes>::small_sigma0, <u32 as Lanes>::small_sigma1);
@@ -283,12 +282,13 @@ impl Tail {
     }
 }
 
-/// How far a header's first hash can be carried before the nonce comes in. Each version has its own.
+/// The part of a header's first hash that does not depend on the nonce. Each version has its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Midstate {
     /// The state after the header's first 64 bytes.
     pub(crate) midstate: State,
-    /// That after the second block's rounds 0 to 3, for a nonce of 0; as round 4 wants it (see [`round`]).
+    /// The state after the second block's rounds 0 to 3 for a nonce of 0, arranged as round 4 expects it (see
+    /// [`round`]).
     pub(crate) before_nonce: State,
 }
 
@@ -304,7 +304,7 @@ impl Midstate {
         Self { midstate, before_nonce }
     }
 
-    /// The same state before the nonce by its names: in four rounds they have moved on by four places.
+    /// The same state before the nonce in order of its names, which four rounds have shifted by four places.
     pub(crate) fn before_nonce_by_name(&self) -> State {
         let mut state = self.before_nonce;
         state.rotate_left(4);
@@ -312,7 +312,7 @@ impl Midstate {
     }
 }
 
-/// The header's word `i`: SHA-256 reads bytes as big-endian words.
+/// Word `i` of the header: SHA-256 reads bytes as big-endian words.
 fn word(header: &[u8; 80], i: usize) -> u32 {
     u32::from_be_bytes(std::array::from_fn(|byte| header[4 * i + byte]))
 }
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn compress_gives_the_standards_example() {
-        // FIPS 180-4's "abc": one block, its digest published with the standard.
+        // FIPS 180-4's "abc": one block; its digest was published with the standard.
         let mut block = [0; 16];
         block[0] = 0x6162_6380;
         block[15] = 24;

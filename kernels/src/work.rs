@@ -1,4 +1,4 @@
-//! What a kernel scans: a header made ready, and the target its hash must meet.
+//! What a kernel scans: a prepared header, and the target that its hash must meet.
 
 use std::fmt;
 
@@ -7,18 +7,17 @@ use crate::sha256::{Midstate, Tail};
 /// Bytes in a block header.
 pub const HEADER_LEN: usize = 80;
 
-/// Where the nonce lies in the header: bytes 76..80, little-endian.
+/// Offset of the nonce in the header: bytes 76..80, little-endian.
 const NONCE_AT: usize = 76;
 
-/// The 256-bit number that a header's hash, read as a little-endian number, may not exceed.
+/// A 256-bit upper bound on a header's hash, with the hash read as a little-endian number.
 ///
-/// Held as 32 bytes **little-endian**: the byte order of a hash as SHA256d gives it, least significant byte
-/// first.
+/// Stored as 32 bytes **little-endian**: the byte order of a hash as SHA256d gives it, least significant byte first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Target([u8; 32]);
 
 impl Target {
-    /// Met by every hash.
+    /// The target that every hash meets.
     pub const MAX: Self = Self([0xff; 32]);
 
     /// From 32 bytes, least significant first.
@@ -40,7 +39,7 @@ impl Target {
     }
 
     /// The bits that are zero in the last word, as SHA-256 computes it, of every hash that meets the target: the
-    /// target's leading zeros. A hash's last word is its most significant one, with its bytes turned round.
+    /// target's leading zeros. A hash's last word is its most significant one, with its bytes reversed.
     pub(crate) const fn zeros_of_last_word(&self) -> u32 {
         let [.., a, b, c, d] = self.0;
         let top = u32::from_le_bytes([a, b, c, d]);
@@ -52,7 +51,7 @@ impl Target {
     }
 }
 
-/// Prints as people write targets: most significant byte first.
+/// Prints in the usual notation: most significant byte first.
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Target(")?;
@@ -63,10 +62,10 @@ impl fmt::Debug for Target {
     }
 }
 
-/// A header in one or several versions and a target, with everything computed that is the same for all nonces.
+/// A header in one or several versions and a target, with everything precomputed that is the same for all nonces.
 ///
-/// Versions differ in the header's first block alone, so a kernel expands the second block's message once for all
-/// of them: two versions and a nonce cost less than one version and two nonces.
+/// Versions differ only in the header's first block, so a kernel expands the second block's message once for all of
+/// them: two versions and one nonce cost less than one version and two nonces.
 #[derive(Clone, Debug)]
 pub struct Work {
     header: [u8; HEADER_LEN],
@@ -77,21 +76,20 @@ pub struct Work {
 }
 
 impl Work {
-    /// Most versions of a work. Each costs memory and time to prepare, and the gain of the 17th is nothing.
+    /// Most versions of a work. Each costs memory and time to prepare, and a 17th would gain nothing.
     pub const MAX_VERSIONS: usize = 16;
 
-    /// Prepares a header (bytes as they are hashed; the nonce in it is ignored) for scanning against a
-    /// target.
+    /// Prepares a header (the bytes that are hashed; its nonce is ignored) for scanning against a target.
     #[must_use]
     pub fn new(header: &[u8; HEADER_LEN], target: Target) -> Self {
         let [a, b, c, d, ..] = *header;
         Self::with_versions(header, &[u32::from_le_bytes([a, b, c, d])], target)
     }
 
-    /// Prepares a header in each of the versions, in their order. The version and the nonce in it are ignored.
+    /// Prepares a header in each of the versions, in their order. The header's own version and nonce are ignored.
     ///
     /// # Panics
-    /// When there is no version, or more than [`Self::MAX_VERSIONS`].
+    /// There is no version, or more than [`Self::MAX_VERSIONS`].
     #[must_use]
     pub fn with_versions(header: &[u8; HEADER_LEN], versions: &[u32], target: Target) -> Self {
         assert!((1..=Self::MAX_VERSIONS).contains(&versions.len()), "{} versions", versions.len());
@@ -105,13 +103,13 @@ impl Work {
         self.target
     }
 
-    /// How many versions are scanned, at least one.
+    /// The number of versions scanned, at least one.
     #[must_use]
     pub fn versions(&self) -> usize {
         self.versions.len()
     }
 
-    /// The first version's header with this nonce in it.
+    /// The first version's header with this nonce.
     #[must_use]
     pub fn header_with(&self, nonce: u32) -> [u8; HEADER_LEN] {
         self.header_of(Found { nonce, version: 0 })
@@ -120,7 +118,7 @@ impl Work {
     /// The header that was found.
     ///
     /// # Panics
-    /// When there is no such version.
+    /// There is no such version.
     #[must_use]
     pub fn header_of(&self, found: Found) -> [u8; HEADER_LEN] {
         let mut header = in_version(&self.header, self.versions[usize::from(found.version)].0);
@@ -132,18 +130,18 @@ impl Work {
         &self.tail
     }
 
-    /// What the versions do not share, in their order.
+    /// What is specific to each version, in their order.
     pub(crate) fn midstates(&self) -> impl ExactSizeIterator<Item = &Midstate> {
         self.versions.iter().map(|(_, midstate)| midstate)
     }
 }
 
-/// What a kernel finds: a header whose hash meets the target. Sorts by nonce, then by version.
+/// A result of a kernel: a header whose hash meets the target. Sorts by nonce, then by version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Found {
     /// The header's nonce.
     pub nonce: u32,
-    /// Which of the work's versions, counted from 0.
+    /// Index of the version in the work, from 0.
     pub version: u8,
 }
 

@@ -1,4 +1,4 @@
-//! Every OpenCL device finds what the CPU's kernels find, whatever the shape.
+//! Every OpenCL device finds what the CPU's kernels find, with any shape.
 
 #![cfg(feature = "opencl")]
 #![allow(clippy::unwrap_used)]
@@ -36,7 +36,7 @@ fn devices() -> Vec<OpenClDevice> {
     }
 }
 
-/// Each thread of a miner looks for its own device. Not every driver bears that while it gets ready.
+/// Each thread of a miner looks for its own device, which not every driver tolerates while it initialises.
 #[test]
 fn devices_may_be_asked_for_by_many_threads_at_once() {
     let names = || devices().into_iter().map(|device| device.name).collect::<Vec<_>>();
@@ -91,8 +91,8 @@ fn every_device_finds_what_the_scalar_kernel_finds() {
     }
 }
 
-/// No more than gives half of what there is room for, as far as a launch can be so small: it computes whole work groups, and
-/// one alone may find more than there is room for. What it finds is right all the same.
+/// No more nonces than give half of the candidates that there is room for, if a launch can be that small: it computes
+/// whole work groups, and a single one may find more than there is room for. Its results are correct all the same.
 #[test]
 fn easy_targets_are_scanned_in_few_nonces_and_nothing_is_missed_where_a_group_finds_too_much() {
     for device in devices() {

@@ -1,4 +1,4 @@
-//! All kernels find the same nonces: those that an independent SHA-256 says meet the target.
+//! All kernels find the same nonces: those that meet the target according to an independent SHA-256.
 
 #![allow(clippy::unwrap_used)]
 
@@ -40,7 +40,7 @@ fn known() -> impl Iterator<Item = (Header, u32, [u8; 32])> {
     })
 }
 
-/// The kernels to test, and on stderr, once, those that this CPU leaves untested.
+/// The kernels to test. Those that this CPU cannot run are reported on stderr, once.
 fn kernels() -> impl Iterator<Item = &'static dyn Kernel> {
     static SAID: Once = Once::new();
     SAID.call_once(|| {
@@ -61,8 +61,8 @@ fn scan(kernel: &dyn Kernel, work: &Work, range: NonceRange) -> Vec<u32> {
     found
 }
 
-/// What the kernels should find, by two independent SHA-256 (`sha2` and `bitcoin_hashes`) and a comparison of its
-/// own.
+/// What the kernels should find, according to two independent SHA-256 (`sha2` and `bitcoin_hashes`) and a separate
+/// comparison.
 fn brute_force(header: &Header, target: [u8; 32], range: NonceRange) -> Vec<u32> {
     let meets = |nonce: &u32| {
         let mut header = *header;
@@ -118,7 +118,7 @@ fn a_range_may_end_with_the_last_nonce_of_all() {
 
 #[test]
 fn every_lane_and_every_version_finds() {
-    // One nonce in a few hundred, moved through all places of a batch of any kernel, in each version.
+    // One nonce in a few hundred, moved through all places in a batch of any kernel, in each version.
     let mut target = [0xff; 32];
     target[31] = 0;
     let versions = [0x2000_0000, 0x2000_2000, 1, u32::MAX, 7];
@@ -143,8 +143,8 @@ fn every_lane_and_every_version_finds() {
     }
 }
 
-/// A kernel does long ranges in several goes. A quarter of the hashes meet the target, so that one that is missed where
-/// two goes meet is seen; not all do, so that wrong hashes are seen as well.
+/// A kernel splits long ranges into several calls. A quarter of the hashes meet the target, so that a miss at the
+/// boundary of two calls is noticed; not all do, so that wrong hashes are noticed too.
 #[test]
 fn nothing_is_missed_in_long_ranges() {
     let mut target = [0xff; 32];
@@ -161,7 +161,7 @@ fn nothing_is_missed_in_long_ranges() {
             };
             let expected = scan(by_name("scalar").unwrap());
             for kernel in kernels() {
-                // A failure would print a hundred thousand.
+                // A failure would otherwise print a hundred thousand values.
                 assert!(scan(kernel) == expected, "{} with {count} versions", kernel.name());
             }
         }
@@ -188,14 +188,13 @@ fn what_was_found_before_is_kept() {
     }
 }
 
-/// Ranges of every length up to a few hundred, anywhere, at either end more often than by chance.
+/// Ranges of any length up to a few hundred, anywhere, and at either end more often than by chance.
 fn ranges() -> impl Strategy<Value = NonceRange> {
     (prop_oneof![any::<u32>(), 0..64u32, u32::MAX - 600..=u32::MAX], 1..300u64)
         .prop_map(|(first, count)| range(first, count.min((1 << 32) - u64::from(first))))
 }
 
-/// Targets of every height: none, all, met by one hash in a few, and one that differs from others in low bits
-/// only.
+/// Targets of any height: met by none, by all, by one hash in a few, and some that differ from others only in low bits.
 fn targets() -> impl Strategy<Value = [u8; 32]> {
     let with_top =
         |top: u8| any::<[u8; 31]>().prop_map(move |low| std::array::from_fn(|i| *low.get(i).unwrap_or(&top)));
@@ -246,8 +245,7 @@ proptest! {
         }
     }
 
-    /// The target is the hash of one nonce of the range, or one less: the comparison is exact to the last
-    /// bit.
+    /// The target is the hash of one nonce of the range, or one less: the comparison is exact to the last bit.
     #[test]
     fn a_hash_equal_to_the_target_counts(header in headers(), range in ranges(), pick in any::<prop::sample::Index>()) {
         let nonce = range.first() + pick.index(usize::try_from(range.count()).unwrap()) as u32;
@@ -264,7 +262,7 @@ proptest! {
         }
     }
 
-    /// Longer than what any kernel does at one go.
+    /// Longer than what any kernel does in one call.
     #[test]
     fn every_kernel_finds_what_the_scalar_kernel_finds_in_long_ranges(
         header in headers(), first in any::<u32>(), top in 0..4u8, count in 1..20_000u64,

@@ -1,28 +1,30 @@
-//! The order of instructions that come one by one between others, evenly in time.
+//! An order for instructions that are placed one by one between others, evenly in time.
 //!
-//! What lives here: which comes next. What does not: what waits for what (`schedule.rs`), and what they come between.
+//! What lives here: which instruction comes next. What does not: the dependencies (`schedule.rs`), and what the
+//! instructions are placed between.
 //!
-//! Each instruction has a place in time by its number, and what it makes can be used some time later. Of those that could
-//! go next the first as written goes, unless it would have to wait and another would not.
+//! Each instruction has a place in time by its position, and its result can be used some time later. Of the
+//! instructions that could come next, the first as written is chosen, unless it would have to wait and another would
+//! not.
 
 use crate::flow::Flow;
 use crate::schedule::{Alive, Latencies, dependencies};
 
-/// What the order is for.
+/// The parameters of the order.
 pub(crate) struct Pace<'a> {
     /// How many instructions come in a cycle.
     pub(crate) in_a_cycle: f64,
     pub(crate) latencies: &'a Latencies,
-    /// How far ahead of the first that is left an instruction may be.
+    /// How far an instruction may be ahead of the first one left.
     pub(crate) window: usize,
-    /// Values alive at once at most.
+    /// Most values alive at once.
     pub(crate) registers: usize,
 }
 
 /// The order in which the instructions should come.
 ///
 /// # Panics
-/// When it comes to where no instruction has a register left. Other numbers lead elsewhere, more registers need not.
+/// No remaining instruction has a register left. Other parameters may avoid this; more registers alone may not.
 pub(crate) fn order(flow: &Flow, pace: &Pace<'_>) -> Vec<usize> {
     let waits_for = dependencies(flow, pace.latencies);
     let mut order: Vec<usize> = Vec::new();
@@ -32,7 +34,7 @@ pub(crate) fn order(flow: &Flow, pace: &Pace<'_>) -> Vec<usize> {
     while order.len() < waits_for.len() {
         first += come_at[first..].iter().take_while(|at| at.is_some()).count();
         let now = order.len() as f64 / pace.in_a_cycle;
-        // How long it would wait, if all that it waits for has come.
+        // How long it would wait; `None` if something it waits for has not come yet.
         let waits = |i: usize| {
             let mut ready = waits_for[i].iter().map(|(on, cycles)| Some(come_at[*on]? + f64::from(*cycles)));
             ready.try_fold(0.0, |most, at| Some(f64::max(most, at? - now)))
@@ -41,7 +43,7 @@ pub(crate) fn order(flow: &Flow, pace: &Pace<'_>) -> Vec<usize> {
             let after = alive.after(&flow.instructions[i]);
             after <= pace.registers || after <= alive.count()
         };
-        // Where registers run out, what frees one comes earlier.
+        // When registers run short, an instruction that frees one comes earlier.
         let crowded = alive.count() + 2 > pace.registers;
         let place = |i: usize| {
             let grows = alive.after(&flow.instructions[i]) as i64 - alive.count() as i64;

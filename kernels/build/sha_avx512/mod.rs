@@ -1,25 +1,25 @@
-//! Rounds by the SHA instructions, on messages that AVX-512 makes for eight nonces at once.
+//! Rounds by the SHA instructions, on messages that AVX-512 computes for eight nonces at once.
 //!
-//! What lives here: the loops: which iteration makes what, and who points where. What does not: the rounds (`chains.rs`,
-//! `ends.rs`), the messages' instructions (`message.rs`), the vector hashes (`vector.rs`), and how it all is put together
-//! (`weave.rs`).
+//! What lives here: the loops: which iteration computes what, and which pointer stands where. What does not: the rounds
+//! (`chains.rs`, `ends.rs`), the messages' instructions (`message.rs`), the vector hashes (`vector.rs`), and how
+//! everything is interleaved (`weave.rs`).
 //!
-//! Two rounds of one hash are one instruction that starts each cycle (Zen 4) and takes four. The SHA instructions' own
-//! messages take more of the units than the rounds do, and AVX-512 alone is slower in the rounds; together they need
-//! different units, if AVX-512 keeps to half registers and to operations of two sources (docs/kernels.md). Rounds have
-//! registers 0 to 14, since their instruction can name no more than 16, all else the others.
+//! One instruction does two rounds of a hash; one can start each cycle (Zen 4), and takes four. The SHA instructions
+//! for messages occupy the units longer than the rounds do, and AVX-512 alone is slower in the rounds; together they
+//! use different units, provided AVX-512 keeps to half registers and to operations of two sources (docs/kernels.md).
+//! The rounds have registers 0 to 14, since their instruction can address only 16; everything else has the others.
 //!
-//! An iteration is of an item, a batch of nonces in one version. It runs its first hashes, makes the second message of the
-//! item before, and begins the second hashes of the item before that, which end in the iteration after. With one version
-//! it also makes the next item's first message; of several versions each makes an eighth of the next batch's, by code that
-//! is the same for each eighth, so that all of the loop can be kept decoded. All that comes beside the rounds comes at the
-//! same time: where one part of it waits, another does not.
+//! An iteration processes an item, a batch of nonces in one version. It runs the item's first hashes, computes the
+//! second message of the previous item, and begins the second hashes of the item before that, which end in the next
+//! iteration. With one version it also computes the next item's first message. With several versions, each computes an
+//! eighth of the next batch's, by code that is the same for each eighth, so that the whole loop fits into the CPU's
+//! cache of decoded instructions. Everything beside the rounds is interleaved: where one part waits, another does not.
 //!
 //! Register names are the CPU's own: rsi points into the constants; rdi, r12, r13, rbp and rbx into the memory
-//! (`places.rs`); r11 at the version's state before round 4, rdx at the words of the version of the item before; r8 at the
-//! place of the next mask. With one version rcx counts iterations. With several r13, r14 and r15 point at the next sums of
-//! the first message that is being made, at its words and at their round constants; rax tells how many versions of the
-//! batch are left; r9, r10 and rcx are of the vector hashes. What changes less often is on the stack.
+//! (`places.rs`); r11 to the version's state before round 4, rdx to the words of the previous item's version; r8 to
+//! where the next mask goes. With one version rcx counts iterations. With several, r13, r14 and r15 point to the next
+//! sums of the first message being computed, to its words and to their round constants; rax is the number of versions
+//! of the batch left; r9, r10 and rcx belong to the vector hashes. What changes less often is on the stack.
 
 mod ends;
 mod even;
@@ -41,17 +41,17 @@ use crate::page::{Constant, Slot, VERSION_WORDS};
 use crate::schedule::Latencies;
 use crate::sha_page::{ITEMS, LANES, PAIRS, PARTS, Part, REGISTER, VECTOR_SUMS};
 
-/// How all else comes between the rounds' steps.
+/// How the other instructions are spread between the rounds' steps.
 struct Spread {
     latencies: Latencies,
     window: usize,
-    /// It begins when so many slots are through.
+    /// Number of slots that pass before they start.
     begin: usize,
     /// Slots from one jump to the next.
     straight: usize,
 }
 
-// The numbers here make the best code of those that were tried.
+// These numbers gave the best code of those tried.
 
 const ONE_VERSION: Spread = Spread {
     latencies: Latencies { arithmetic: 4, load: 6, forwarded: 8 },
@@ -66,10 +66,10 @@ const SEVERAL_VERSIONS: Spread = Spread {
     straight: 100,
 };
 
-/// When the last words are tested, as a part of the iteration: behind the last of them.
+/// When the last words are tested, as a part of the iteration: after the last of them is written.
 const TEST: Range<f64> = 0.55..0.56;
 
-/// An iteration but for the pointers: the rounds, and the flow's instructions evenly between them.
+/// An iteration without the pointers: the rounds, with the flow's instructions spread evenly between them.
 fn body(flow: &Flow, Spread { latencies, window, begin, straight }: &Spread) -> String {
     let rounds = chains::rounds::<ByWord>();
     let in_a_cycle = flow.instructions.len() as f64 / rounds.slots.len() as f64;
@@ -80,8 +80,8 @@ fn body(flow: &Flow, Spread { latencies, window, begin, straight }: &Spread) -> 
     [lines, rounds.moves].concat().join("\n")
 }
 
-/// The code from its first instruction on, and what ends it. The rounds' instructions are of the old form, which is slow
-/// while upper halves of their registers hold something. (Register 15 is none of theirs.)
+/// The code before and after the loop. The rounds' instructions use the legacy encoding, which is slow while the upper
+/// halves of their registers are in use. (Register 15 is not one of them.)
 fn begin_and_end() -> (String, String) {
     const KEPT: [&str; 6] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
     let mut begin = format!("vzeroupper\n{}", ends::begin());
@@ -112,7 +112,7 @@ pub(crate) fn one_version() -> String {
     )
 }
 
-/// The mask of the last words.
+/// Computes the mask of the last words.
 fn test() -> Flow {
     let mut flow = Flow::beside_rounds();
     let words = flow.load(Slot::LastWords);
@@ -120,11 +120,11 @@ fn test() -> Flow {
     flow
 }
 
-/// That nothing is read before it is whole, nor overwritten before it is read. First messages cannot be, since the rounds
-/// read the copy that is not being written, all in one iteration.
+/// Checks that nothing is read before it is complete, nor overwritten before it is read. First messages need no check:
+/// the rounds read the copy that is not being written, all within one iteration.
 ///
 /// # Panics
-/// When it is not so.
+/// The check fails.
 fn check(lines: &[String], late: usize) {
     let is_end = |line: &String| line.starts_with("vmovq qword");
     let is_state_end = |line: &String| line.starts_with("vmovdqa xmmword");
@@ -136,11 +136,11 @@ fn check(lines: &[String], late: usize) {
     let tested = lines.iter().position(|line| !is_end(line) && names(line, Slot::LastWords));
     let before = &lines[..tested.expect("last words are tested")];
     assert!(before.iter().filter(|line| is_end(line)).count() == late, "last words are tested in time");
-    // What ends a hash writes over the word of the nonce before. The late ones are the last of those of an iteration.
+    // The end of a hash overwrites the word of the previous nonce. The late hashes are the last of an iteration's.
     let ends: Vec<&String> = lines[before.len()..].iter().chain(before).filter(|line| is_end(line)).collect();
     let in_order = (0..LANES).rev().zip(&ends).all(|(nonce, line)| line.contains(&ends::last_word(nonce)));
     assert!(ends.len() == LANES && in_order, "no last word is written over");
-    // Where second messages are written, the second hashes of the iteration before still read.
+    // Second messages are written where the second hashes of the previous iteration still read.
     let offset = |line: &str| {
         let (_, rest) = line.split_once("[rbx + ")?;
         Some(rest.split_once(']')?.0.parse::<i64>().expect("an address is a number"))
@@ -160,30 +160,30 @@ fn check(lines: &[String], late: usize) {
     );
 }
 
-/// What lies on the stack.
+/// The values kept on the stack.
 #[derive(Clone, Copy)]
 enum Kept {
-    /// How many versions there are, and the words of the first.
+    /// The number of versions, and the words of the first one.
     Versions,
     FirstWords,
-    /// The words of the version of the item.
+    /// The words of the item's version.
     Words,
-    /// Where the first message's words end.
+    /// The end of the first message's words.
     WordsEnd,
-    /// The sum of both first messages' addresses, and of both second messages' of the vector hashes.
+    /// The sum of both first messages' addresses, and that of the vector hashes' two second messages.
     FirstMessages,
     VectorMessages,
-    /// How often the vector hashes' two phases are still to come.
+    /// How many times the vector hashes' two phases are still to run.
     Periods,
-    /// How many iterations their phase has left, and what comes then.
+    /// How many iterations their phase has left, and where to continue then.
     PhaseLeft,
     Next,
-    /// Of the batch of nonces that they have: the versions left; the version's words and state; the next mask's place.
+    /// For the vector hashes' batch: the versions left; the version's words and state; where the next mask goes.
     VectorVersionsLeft,
     VectorWords,
     VectorStart,
     VectorMask,
-    /// To count in, and for rax meanwhile.
+    /// A counter, and a place to save rax.
     Count,
     Rax,
 }
@@ -195,13 +195,13 @@ impl Kept {
         format!("qword ptr [rsp + {}]", 8 * self as usize)
     }
 
-    /// Where it is for a function.
+    /// The address from within a called function.
     fn place_in_call(self) -> String {
         format!("qword ptr [rsp + {}]", 8 * self as usize + 8)
     }
 }
 
-/// Begins a phase of the vector hashes, after which comes this label.
+/// Begins a phase of the vector hashes, after which the code continues at label `next`.
 fn phase(next: &str) -> String {
     let (left, place, rax) = (Kept::PhaseLeft.place(), Kept::Next.place(), Kept::Rax.place());
     format!(
@@ -210,8 +210,8 @@ fn phase(next: &str) -> String {
     )
 }
 
-/// Between the vector hashes' phases, with rax kept: from the first hashes to the second ones (30), and to the next first
-/// ones (31); the next item (32), of a new batch of nonces (33) or not (34).
+/// The code between the vector hashes' phases, which preserves rax: from the first hashes to the second (30), and from
+/// those to the next first hashes (31); the next item (32), of a new batch of nonces (33) or of the same (34).
 fn between_phases() -> String {
     let [versions, first_words, periods] = [Kept::Versions, Kept::FirstWords, Kept::Periods].map(Kept::place);
     let [left, words, start] =
@@ -238,7 +238,7 @@ fn between_phases() -> String {
     .concat()
 }
 
-/// One of the pairs that an item makes of the next batch's first message.
+/// One of the pairs of the next batch's first message that each item computes.
 fn first_pair(flow: &mut Flow, pair: usize) {
     let mut pairs = Pairs::default();
     for i in [2 * pair, 2 * pair + 1] {
@@ -247,13 +247,13 @@ fn first_pair(flow: &mut Flow, pair: usize) {
     }
 }
 
-/// Moves the pointers to the first message on.
+/// Advances the pointers to the first message.
 fn next_pairs() -> String {
     let registers = 2 * PAIRS;
     format!("add r13, {0}\nadd r14, {0}\nadd r15, {1}\n", registers * REGISTER, registers * 4)
 }
 
-/// A function that begins with the next batch's first message, and gives the one that is made to the rounds.
+/// A function that starts the next batch's first message, and gives the one just completed to the rounds.
 fn next_batch() -> String {
     let nonces = as_written(&message::next_nonces()).join("\n");
     let to_pairs = Part::First.middle(0) - Part::First.first(0);
@@ -264,8 +264,8 @@ fn next_batch() -> String {
         + "ret\n"
 }
 
-/// Before the first iteration of several versions: rcx is how many periods of [`ITEMS`] iterations there are, r9 how many
-/// versions.
+/// The code before the first iteration with several versions: rcx is the number of periods of [`ITEMS`] iterations, r9
+/// the number of versions.
 fn begin_several() -> String {
     let [versions, first_words, periods] = [Kept::Versions, Kept::FirstWords, Kept::Periods].map(Kept::place);
     let [left, mask, rax, end] =
@@ -275,13 +275,13 @@ fn begin_several() -> String {
         let [one, other] = [0, 1].map(|copy| point("rax", part.first(copy) + register));
         format!("{one}mov {place}, rax\n{other}add {place}, rax\n")
     };
-    // As if one of the second messages were half made; nobody reads it.
+    // As if one of the second messages were half computed; it is never read.
     let words_made = 16 + vector::ITERATIONS * vector::WORDS;
     [
         format!("sub rsp, {}\nmov {versions}, r9\nmov {first_words}, rdx\nmov {periods}, rcx\n", Kept::BYTES),
         format!("imul rax, rcx, {}\nadd rax, r8\nmov {mask}, rax\n", 2 * ITEMS),
         both(Part::First, Part::First.len() / 2, Kept::FirstMessages),
-        // The one's beginning and the other's end: where r10 is then.
+        // The start of one and the end of the other: where r10 is then.
         both(Part::VectorSecond, VECTOR_SUMS / 2, Kept::VectorMessages),
         point("r10", Part::VectorSecond.first(0) + words_made),
         point_to("rcx", Constant::SecondRound(16)),
@@ -291,7 +291,7 @@ fn begin_several() -> String {
     .concat()
 }
 
-/// The versions of a batch of nonces follow each other.
+/// The loop for several versions. The versions of a batch of nonces follow each other.
 pub(crate) fn several_versions() -> String {
     let flow = Flow::side_by_side([
         (message::second_message(false), 0.0..1.0),

@@ -1,15 +1,15 @@
-//! Vector hashes: by AVX-512 alone, beside those whose rounds are the SHA instructions'.
+//! Vector hashes: computed by AVX-512 alone, beside those whose rounds use the SHA instructions.
 //!
-//! What lives here: their rounds, and what comes before, between and after their two hashes. What does not: how message
-//! words are made (`expansion.rs`), and the loop (`mod.rs`).
+//! What lives here: their rounds, and the code before, between and after their two hashes. What does not: how message
+//! words are computed (`expansion.rs`), and the loop (`mod.rs`).
 //!
-//! The SHA instructions' units are always busy, and the others are not. So in eight iterations there is one vector item more:
-//! a batch of nonces in one version. Each iteration has fifteen of its rounds and six words of a second message, and
-//! which ones they are is told by pointers that move on: four iterations for the first hash's rounds 4 to 63, and four for
-//! the second hash's rounds 1 to 60 of the item before, whose words were made in the last eight.
+//! The units of the SHA instructions are always busy, and the others are not. So every eight iterations process one
+//! vector item more: a batch of nonces in one version. Each iteration does fifteen of its rounds and six words of a
+//! second message; moving pointers determine which. Four iterations do the first hash's rounds 4 to 63, and four the
+//! second hash's rounds 1 to 60 of the previous item, whose words were computed in the last eight.
 //!
-//! Register names are the CPU's own: r9 points at what the next rounds add, r10 at the next words, rcx at their round
-//! constants; rax is free between iterations. From one iteration to the next, nothing is in vector registers.
+//! Register names are the CPU's own: r9 points to what the next rounds add, r10 to the next words, rcx to their round
+//! constants; rax is free between iterations. No vector register holds a value from one iteration to the next.
 
 use super::expansion;
 use super::places::{as_written, point, point_to, written};
@@ -18,13 +18,13 @@ use crate::flow::{Flow, Value};
 use crate::page::{Constant, IN_FOURS, Slot};
 use crate::sha_page::{ITEMS, LANES, Part, REGISTER, VECTOR_ROUNDS as ROUNDS, VECTOR_SUMS};
 
-/// Iterations in which a hash's rounds are.
+/// Iterations that the rounds of one hash take.
 pub(crate) const ITERATIONS: usize = ITEMS / 2;
 pub(crate) const WORDS: usize = 48 / ITEMS;
 const _: () =
     assert!(ROUNDS * ITERATIONS == 60 && 16 + WORDS * ITEMS == VECTOR_SUMS, "a hash is whole in its time");
 
-/// The state before a round. c and d are needed for nothing but what d adds to e, so they are in memory only.
+/// The state before a round. c and d are needed only to add d to e, so they are kept in memory.
 struct State {
     a: Value,
     b: Value,
@@ -32,14 +32,14 @@ struct State {
     f: Value,
     g: Value,
     h: Value,
-    /// The bits in which b and c differ: those in which a and b did a round before.
+    /// The bits in which b and c differ: those in which a and b differed a round before.
     b_and_c_differ: Value,
-    /// Where a to d are in memory.
+    /// The slots of a to d.
     stored: [Slot; 4],
 }
 
 impl State {
-    /// What the iteration before has left.
+    /// Loads the state that the previous iteration left.
     fn load(flow: &mut Flow) -> Self {
         let [a, b, c, e, f, g, h] = [0, 1, 2, 4, 5, 6, 7].map(|i| flow.load(Slot::VectorState(i)));
         let stored = std::array::from_fn(Slot::VectorState);
@@ -64,14 +64,14 @@ impl State {
         let sigma = flow.big_sigma(a.into(), [2, 13, 22]);
         let next_a = flow.add(h, sigma);
         let stored = [Slot::VectorPast(i), stored[0], stored[1], stored[2]];
-        // From three rounds later on it is d, and the last ones' go elsewhere.
+        // Three rounds later it will be d; the last rounds' values are stored elsewhere.
         if i + 2 < ROUNDS {
             flow.store(next_a, stored[0]);
         }
         Self { a: next_a, b: a, e: next_e, f: e, g: f, h: g, b_and_c_differ: a_and_b_differ, stored }
     }
 
-    /// For the next iteration.
+    /// Stores the state for the next iteration.
     fn store(self, flow: &mut Flow) {
         let [c, d] = [2, 3].map(|i| flow.load(self.stored[i]));
         let words = [self.a, self.b, c, d, self.e, self.f, self.g, self.h];
@@ -79,7 +79,7 @@ impl State {
     }
 }
 
-/// An iteration's rounds and words, and evenly between them something else so many times, which is given its number.
+/// An iteration's rounds and words, with `times` calls of `other` spread evenly between them; each gets its number.
 pub(crate) fn rounds_and_words(times: usize, mut other: impl FnMut(&mut Flow, usize)) -> Flow {
     let mut flow = Flow::beside_rounds();
     let mut state = State::load(&mut flow);
@@ -95,12 +95,12 @@ pub(crate) fn rounds_and_words(times: usize, mut other: impl FnMut(&mut Flow, us
     flow
 }
 
-/// Moves the pointers on.
+/// Advances the pointers.
 pub(crate) fn move_on() -> String {
     format!("add r9, {}\nadd r10, {}\nadd rcx, {}\n", ROUNDS * REGISTER, WORDS * REGISTER, WORDS * 4)
 }
 
-/// Makes a first message, from word 18 on. `count` is a place to count in.
+/// Computes a first message, from word 18 on. `count` is a place for a counter.
 pub(crate) fn first_message(count: &str) -> String {
     const AT_ONCE: usize = 2;
     let mut words = Flow::beside_rounds();
@@ -112,7 +112,7 @@ pub(crate) fn first_message(count: &str) -> String {
         + &format!("add r9, {}\nadd rax, {}\ndec {count}\njnz 35b\n", AT_ONCE * REGISTER, AT_ONCE * 4)
 }
 
-/// Begins a first hash with round 4, from the version's state at rax and the nonces.
+/// Begins a first hash at round 4, from the version's state at rax and the nonces.
 pub(crate) fn begin_first() -> String {
     let mut flow = Flow::beside_rounds();
     for (i, place) in IN_FOURS.into_iter().enumerate() {
@@ -125,8 +125,8 @@ pub(crate) fn begin_first() -> String {
     joined(as_written(&flow)) + &point("r9", Part::VectorFirst.first(0) + VECTOR_SUMS + 4)
 }
 
-/// From a first hash to the second one of the item before. The version's words are at rax; the item's second message is to
-/// be made where r9 points, that of the one before is where r10 has moved to the end of.
+/// Goes from a first hash to the second hash of the previous item. The version's words are at rax. The item's second
+/// message will be computed where r9 points; r10 has reached the end of the previous one.
 pub(crate) fn begin_second() -> String {
     let mut flow = Flow::beside_rounds();
     let here = |register: usize| Slot::Behind("r9", register as i64);
@@ -139,7 +139,7 @@ pub(crate) fn begin_second() -> String {
             flow.store(sum, here(VECTOR_SUMS + i));
         }
     }
-    // Round 0 starts from constants, and moves all names on by one place.
+    // Round 0 starts from constants, and shifts all names by one place.
     for i in [0, 1, 2, 4, 5, 6] {
         let word = flow.load(Constant::Initial(i));
         flow.store(word, Slot::VectorState(i + 1));
@@ -154,7 +154,7 @@ pub(crate) fn begin_second() -> String {
         + &point_to("rcx", Constant::SecondRound(16))
 }
 
-/// Ends a second hash: e after round 60 is the word that decides. The mask goes to where rax points.
+/// Ends a second hash: e after round 60 is the deciding word. The mask goes to where rax points.
 pub(crate) fn test() -> String {
     const WORD: &str = "ymm31";
     let load = format!("vmovdqa32 {WORD}, ymmword ptr {}\n", written(Slot::VectorState(4), 0));

@@ -1,12 +1,12 @@
 //! The code for the CPU's SHA-256 instructions.
 //!
-//! What lives here: the order of the instructions and their registers, placed by hand. What does not: the constants'
-//! values and the loop's caller (`src/simd/sha_ni/one.rs`), which also says where in its memory each lies: names in braces
-//! are offsets that it fills in.
+//! What lives here: the order of the instructions and their registers, arranged by hand. What does not: the constants'
+//! values and the caller of the loop (`src/simd/sha_ni/one.rs`), which also determines where everything is in memory:
+//! names in braces are offsets that it fills in.
 //!
-//! `sha256rnds2` starts every other cycle (Zen 5) and takes four, and all else fits beside it: what counts is that one
-//! can always start. So four streams take turns, four rounds each: the first hashes of two nonces, and the second hashes
-//! of the two nonces before.
+//! `sha256rnds2` can start every other cycle (Zen 5) and takes four, and everything else fits beside it. What matters
+//! is that one can always start. So four streams take turns, four rounds each: the first hashes of two nonces, and the
+//! second hashes of the two nonces before.
 
 use std::fmt::Write;
 
@@ -16,12 +16,12 @@ const NONCES: usize = 2;
 /// One stream.
 struct Stream {
     second_hash: bool,
-    /// Which of the nonces.
+    /// Index of its nonce.
     number: usize,
-    /// The state's registers, as the instructions want them: a, b, e, f and c, d, g, h.
+    /// The state's registers, in the order that the instructions expect: a, b, e, f and c, d, g, h.
     abef: usize,
     cdgh: usize,
-    /// The newest four message words.
+    /// The register of the latest four message words.
     newest: usize,
 }
 
@@ -47,7 +47,7 @@ impl Stream {
         Self { second_hash, number, abef: at, cdgh: at + 1, newest: 9 + at / 2 }
     }
 
-    /// Where message words 4 * group to 4 * group + 3 are.
+    /// The address of message words 4 * group to 4 * group + 3.
     fn words(&self, group: usize) -> String {
         let number = self.number;
         match (self.second_hash, group) {
@@ -58,7 +58,7 @@ impl Stream {
         }
     }
 
-    /// Round constants of the group, with the message words where those are constants.
+    /// The address of the group's round constants, to which constant message words have been added.
     fn constants(&self, group: usize) -> String {
         let rounds = if self.second_hash { "second_rounds" } else { "first_rounds" };
         format!("[rdi + {{{rounds}}} + {}]", 16 * group)
@@ -71,7 +71,7 @@ impl Stream {
             line!(code, "movdqa xmm{cdgh}, [rdi + {{initial}} + 16]");
             return;
         }
-        // The nonce as the header's word: it goes into a and e, and into message words 18 and 19.
+        // The nonce as a word of the header: it is added to a and e, and to message words 18 and 19.
         line!(code, "lea eax, [rdx + {number}]");
         line!(code, "bswap eax");
         line!(code, "movd xmm{newest}, eax");
@@ -85,7 +85,7 @@ impl Stream {
         line!(code, "movdqa {}, xmm{newest}", self.words(4));
     }
 
-    /// Makes the group's message words out of the sixteen before, where they are not constants.
+    /// Computes the group's message words from the previous sixteen, unless they are constants.
     fn make_words(&mut self, group: usize, code: &mut Code) {
         if group < 4 || group == 4 && !self.second_hash {
             return;
@@ -95,7 +95,7 @@ impl Stream {
         match (self.second_hash, group) {
             (false, 5) => line!(code, "movdqa {new}, [rdi + {{into_20}}]"),
             (false, 6 | 7) => {
-                // Words 8 to 15 but for the last are 0, and so is what they would give.
+                // Words 8 to 15 except the last are 0, and so is their contribution.
                 line!(code, "movdqa {new}, xmm{}", self.newest);
                 line!(code, "palignr {new}, {}, 4", self.words(group - 2));
                 if group == 7 {
@@ -127,7 +127,7 @@ impl Stream {
         code.free.push(std::mem::replace(&mut self.newest, made));
     }
 
-    /// The group's four rounds; of the second hash's last group only the two that lead to its last word.
+    /// The group's four rounds; of the second hash's last group, only the two that lead to its last word.
     fn rounds(&self, group: usize, code: &mut Code) {
         let Self { abef, cdgh, newest, second_hash, .. } = *self;
         match (second_hash, group) {
@@ -171,7 +171,7 @@ impl Stream {
 /// rdi: memory, rsi: last words, edx: the first nonce, rcx: iterations.
 pub(crate) fn code() -> String {
     let mut code = Code { text: String::from(".p2align 6\n2:\n"), free: vec![13, 14, 15] };
-    // The second hashes first: they read what the first hashes write over.
+    // Second hashes come first: they read what the first hashes overwrite.
     let mut streams: Vec<Stream> =
         (0..NONCES).flat_map(|number| [Stream::new(number, true), Stream::new(number, false)]).collect();
     for stream in &mut streams {
@@ -190,7 +190,7 @@ pub(crate) fn code() -> String {
     for stream in &streams {
         stream.end(&mut code);
     }
-    // The registers of a first iteration's newest words are those of the next.
+    // The registers of a first iteration's latest words are those of the next.
     line!(code, "add rsi, {}", 4 * NONCES);
     line!(code, "add edx, {NONCES}");
     line!(code, "dec rcx");

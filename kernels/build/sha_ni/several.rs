@@ -1,21 +1,21 @@
 //! Several versions of a work by the SHA instructions: one first message for all of them.
 //!
-//! What lives here: the loop: all messages, in between the rounds (`chains.rs`). What does not: the memory and the loop's
-//! caller (`src/simd/sha_ni/several.rs`): names in braces are offsets into the memory that it fills in. With one version it
-//! is `one.rs`.
+//! What lives here: the loop: all messages, between the rounds (`chains.rs`). What does not: the memory and the caller
+//! of the loop (`src/simd/sha_ni/several.rs`): names in braces are offsets into the memory that it fills in. The code
+//! for one version is in `one.rs`.
 //!
-//! A message has sixteen groups of four words and lies by nonce, and so do its sums of round constant and word: a row each.
-//! `sha256msg1` makes σ0 of a group and adds, `sha256msg2` σ1. On Zen 4 the latter is four operations that the CPU has to
-//! look up, and both need the units that the rounds need, a cycle for each group: twelve a hash, and twelve more if each
-//! version made its own first message. An iteration is of an item, a batch of nonces in one version: its first hashes, the
-//! second message of the item before, and the second hashes of the item before that, which end in the iteration after.
-//! Besides it makes the first message of one nonce of the next batch.
+//! A message has sixteen groups of four words and is stored by nonce, and so are its sums of round constant and word:
+//! one row each. `sha256msg1` computes σ0 of a group and adds, `sha256msg2` does σ1. On Zen 4 the latter is microcode
+//! of four operations. Both need the units of the rounds, for a cycle per group: twelve cycles a hash, and twelve more
+//! if each version computed its own first message. An iteration processes an item, a batch of nonces in one version:
+//! its first hashes, the second message of the previous item, and the second hashes of the item before that, which end
+//! in the next iteration. It also computes the first message of one nonce of the next batch.
 //!
-//! rdi: memory, rsi: the row of last words that the second hashes which begin will write; edx: the nonce after the next
-//! batch; rcx: iterations left; r8: versions; eax: versions of the batch left; r11: the version. First messages are there
-//! twice: the rounds read at r12, r10 is the nonce's that is made, r13 the one behind the last. Sums of second hashes are
-//! there three times: rbx is where they are written, rbp where hashes that begin read them, r9 where those read that began
-//! in the iteration before.
+//! rdi: memory; rsi: the row of last words for the second hashes that begin; edx: the nonce after the next batch; rcx:
+//! iterations left; r8: versions; eax: versions of the batch left; r11: the version. There are two copies of the first
+//! messages: the rounds read at r12, r10 is the message being computed, r13 is after the last. There are three copies
+//! of the second hashes' sums: rbx is where they are written, rbp where hashes that begin read them, r9 where those
+//! read that began in the previous iteration.
 
 use crate::chains::{self, Ends, FILLER, Hash, State, Step};
 use crate::emit::joined;
@@ -23,28 +23,28 @@ use crate::sha_ni_layout::{AT_ONCE, FIRST_MESSAGE, GROUP, LAST_WORDS, NONCES, RO
 
 const _: () = assert!(NONCES == chains::NONCES, "a batch is what an iteration has");
 
-/// An instruction of those that make a group's words and sums.
+/// An instruction in the computation of a group's words and sums.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// `W[t-16]`, and to that σ0 of `W[t-15]`, `W[t-7]`, and σ1 of `W[t-2]`.
+    /// Starts with `W[t-16]`; the next ones add σ0 of `W[t-15]`, `W[t-7]`, and σ1 of `W[t-2]`.
     Load,
     Sigma0,
     Add,
     Sigma1,
     Store,
-    /// The round constants.
+    /// Adds the round constants.
     Sum,
     StoreSum,
-    /// Nothing: it moves what follows to another place among those that the CPU takes up in a cycle
-    /// (`sha_avx512/weave.rs`).
+    /// Does nothing, but shifts what follows to another position among the instructions that the CPU dispatches in a
+    /// cycle (`sha_avx512/weave.rs`).
     Filler,
 }
 
 use Part::{Add, Filler, Load, Sigma0, Sigma1, Store, StoreSum, Sum};
 
 const GROUP_PARTS: [Part; 7] = [Load, Sigma0, Add, Sigma1, Store, Sum, StoreSum];
-/// What comes in the slots, for two groups, again and again: the best of some thousands that were tried. Without the two
-/// fillers it takes 7 cycles a hash more on Zen 4.
+/// What comes in the slots, repeated for every two groups: the best of some thousands tried. Without the two fillers it
+/// takes 7 cycles a hash more on Zen 4.
 const PATTERN: [&[Part]; 9] = [
     &[Load, Sigma0, Add],
     &[],
@@ -56,24 +56,24 @@ const PATTERN: [&[Part]; 9] = [
     &[Sigma1, Filler, Store],
     &[Sum, Filler, StoreSum],
 ];
-/// The slot with which the pattern begins.
+/// The slot at which the pattern begins.
 const BEGIN: usize = 1;
 /// Groups of a second message that are the first hash.
 const MADE: usize = 2;
-/// The first group that is made of others, and the one behind the last.
+/// The first group that is computed from others, and the end of the groups.
 const FIRST: usize = 4;
 const END: usize = 16;
 
 /// A nonce's message.
 struct Message {
-    /// Where its words are, and where its sums go.
+    /// The addresses of its words and of its sums.
     words: String,
     sums: String,
     constants: &'static str,
 }
 
 impl Message {
-    /// A first message: so many behind the one that is made next.
+    /// A first message, `number` after the one that is computed next.
     fn first(number: usize) -> Self {
         let words = FIRST_MESSAGE * number;
         let [words, sums] = [words, words + ROW].map(|byte| format!("r10 + {byte}"));
@@ -100,15 +100,15 @@ impl Message {
         format!("[{} + {}]", self.constants, GROUP * group)
     }
 
-    /// The part's instruction, if there has to be one.
+    /// The part's instruction, if one is needed.
     fn part(&self, group: usize, part: Part) -> Option<String> {
         Some(match part {
             Load => format!("vmovdqa xmm15, {}", self.words(group - 4)),
             Sigma0 => format!("sha256msg1 xmm15, {}", self.words(group - 3)),
-            // Four words from the seventh before on.
+            // Four words, starting with the seventh before.
             Add => format!("vpaddd xmm15, xmm15, [{} + {}]", self.words, GROUP * group - 4 * 7),
             Sigma1 => format!("sha256msg2 xmm15, {}", self.words(group - 1)),
-            // Nothing is made of the last group's words.
+            // Nothing is computed from the last group's words.
             Store if group + 1 == END => return None,
             Store => format!("vmovdqa {}, xmm15", self.words(group)),
             Sum => format!("vpaddd xmm15, xmm15, {}", self.constants(group)),
@@ -117,7 +117,7 @@ impl Message {
         })
     }
 
-    /// The sums of a group whose words are there.
+    /// Computes the sums of a group whose words are complete.
     fn sum(&self, group: usize) -> [String; 3] {
         [
             format!("vmovdqa xmm0, {}", self.words(group)),
@@ -127,11 +127,11 @@ impl Message {
     }
 }
 
-/// Hashes whose messages lie by nonce.
+/// Hashes whose messages are stored by nonce.
 struct ByNonce;
 
 impl Ends for ByNonce {
-    /// Its last word is e of round 60, the first of the last step.
+    /// The last word is e of round 60, the first round of the last step.
     const SECOND_STEPS: usize = 31;
 
     fn begin(Hash { nonce, is_second, .. }: Hash, State { abef, cdgh }: State) -> Vec<String> {
@@ -181,7 +181,7 @@ impl Ends for ByNonce {
     }
 }
 
-/// What comes in each slot behind its step: the second messages, and a first one.
+/// What comes in each slot after its step: the second messages, and one first message.
 fn messages() -> Vec<Vec<String>> {
     let parts = PATTERN.iter().flat_map(|parts| *parts).filter(|part| **part != Filler);
     assert!(parts.eq([GROUP_PARTS; 2].as_flattened()), "the pattern makes two groups");
@@ -200,7 +200,8 @@ fn messages() -> Vec<Vec<String>> {
         }
     }
     assert!(group.is_none(), "all groups are made");
-    // What the first hashes have made, the later nonces' first, since the next first hashes end in that order.
+    // The groups that the first hashes have produced, later nonces first, since the next first hashes end in that
+    // order.
     let made = (0..NONCES).rev().flat_map(|nonce| (0..MADE).map(move |group| (nonce, group)));
     let half = beside.len() / 2;
     for (i, (nonce, group)) in made.enumerate() {
@@ -209,10 +210,10 @@ fn messages() -> Vec<Vec<String>> {
     beside
 }
 
-/// That the words that first hashes make are read before the next ones are written there.
+/// Checks that the words produced by first hashes are read before the next ones overwrite them.
 ///
 /// # Panics
-/// When it is not so.
+/// The check fails.
 fn check(lines: &[String]) {
     for (nonce, group) in (0..NONCES).flat_map(|nonce| (0..MADE).map(move |group| (nonce, group))) {
         let words = Message::second(nonce).words(group);
@@ -223,8 +224,8 @@ fn check(lines: &[String]) {
     }
 }
 
-/// Before a batch of nonces: the rounds take the first messages that were made, and the next ones to make are those of the
-/// nonces that come then.
+/// Before a batch of nonces: gives the rounds the completed first messages, and starts those of the nonces that come
+/// next.
 fn next_batch() -> String {
     let messages = NONCES * FIRST_MESSAGE;
     let mut lines = vec![
@@ -235,11 +236,11 @@ fn next_batch() -> String {
     for nonce in 0..NONCES {
         let at = FIRST_MESSAGE * nonce;
         lines.extend([
-            // A header holds its nonce little-endian, and SHA-256 reads its words big-endian.
+            // The header holds its nonce in little-endian order, and SHA-256 reads words in big-endian order.
             format!("lea eax, [rdx + {nonce}]"),
             "bswap eax".to_owned(),
             format!("mov dword ptr [r10 + {}], eax", at + 4 * 3),
-            // Round 3 adds it to a and e. This is where rounds 0 to 3 would have their sums.
+            // Round 3 adds it to a and e. It is stored where rounds 0 to 3 would have their sums.
             "vmovd xmm15, eax".to_owned(),
             "vpshufd xmm15, xmm15, 0x11".to_owned(),
             format!("vmovdqa [r10 + {}], xmm15", at + ROW),
@@ -249,8 +250,8 @@ fn next_batch() -> String {
     joined(lines)
 }
 
-/// Makes the first messages that the batch's versions have not made, some at once, since each waits for itself. It may make
-/// some more, of nonces that nobody scans.
+/// Computes the first messages that the batch's versions have not, several at once, since each one is a dependency
+/// chain. It may compute a few more, of nonces that are not scanned.
 fn first_messages() -> String {
     let groups = (FIRST..END).flat_map(|group| (0..AT_ONCE).map(move |number| (group, number)));
     let lines = groups.flat_map(|(group, number)| {
@@ -269,7 +270,7 @@ pub(crate) fn code() -> String {
     [
         "vzeroupper\npush rbx\npush rbp\npush r12\npush r13\n".to_owned(),
         format!("lea rbx, [rdi + {{second_sums}}]\nlea rbp, [rbx + {rows}]\nlea r9, [rbp + {rows}]\n"),
-        // As if the second copy had been made, of nonces that nobody scans.
+        // As if the second copy had been computed, for nonces that are not scanned.
         "lea r12, [rdi + {first_messages}]\n".to_owned(),
         format!("lea r13, [rdi + {{other_first_messages}} + {}]\n", NONCES * FIRST_MESSAGE),
         next_batch(),

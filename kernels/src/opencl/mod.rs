@@ -1,9 +1,9 @@
 //! Hashing on OpenCL devices: GPUs, and CPUs through PoCL.
 //!
-//! What lives here: the devices there are ([`list`]), one of them made ready for a [`Shape`] ([`Scanner`]), and the
-//! choice of a shape by measurement ([`tune`]). What does not: threads, files, jobs. The way of the data: header
-//! words and midstates → `scan.cl`, built for the shape → candidates by the hash's last word → each judged here by
-//! all 256 bits. `libOpenCL` is loaded when it is first asked for; without it there is an error and no device.
+//! What lives here: the list of devices ([`list`]), a device prepared for a [`Shape`] ([`Scanner`]), and the choice of
+//! a shape by measurement ([`tune`]). What does not: threads, files, jobs. The way of the data: header words and
+//! midstates → `scan.cl`, built for the shape → candidates by the hash's last word → each checked here with all 256
+//! bits. `libOpenCL` is loaded on first use; without it there is an error and no device.
 
 #![allow(unsafe_code)]
 
@@ -28,10 +28,10 @@ use crate::work::{Found, Target, Work};
 
 const SOURCE: &str = concat!(include_str!("scan.cl"), include_str!("sha.cl"));
 
-/// Candidates that a device may write down in one launch. Where there are more, the CPU scans the range.
+/// Most candidates that a device can report in one launch. If there are more, the CPU scans the range.
 const ROOM: u32 = 4096;
 
-/// Why a device does not hash, in one line.
+/// Why a device cannot hash, in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenClError(String);
 
@@ -43,24 +43,24 @@ impl fmt::Display for OpenClError {
 
 impl std::error::Error for OpenClError {}
 
-/// Names what failed.
+/// Builds an error that names what failed.
 fn failed(what: &'static str) -> impl Fn(ClError) -> OpenClError {
     move |error| OpenClError(format!("{what}: {error}"))
 }
 
-/// A device, and where it stands among the others.
+/// A device, and its position among the others.
 #[derive(Clone, Debug)]
 pub struct OpenClDevice {
-    /// Its platform, counted from 0.
+    /// Index of its platform, from 0.
     pub platform: usize,
-    /// Its place in the platform, counted from 0.
+    /// Index within the platform, from 0.
     pub number: usize,
-    /// What its driver calls it.
+    /// The name that its driver gives.
     pub name: String,
     /// The driver's version.
     pub driver: String,
     is_cpu: bool,
-    /// Whether it has `cl_amd_media_ops`, of which the kernel takes the rotation.
+    /// Whether it has `cl_amd_media_ops`, whose rotation the kernel then uses.
     bitalign: bool,
     /// Whether it is a CPU, which is this machine's, and has the SHA instructions.
     sha: bool,
@@ -74,14 +74,14 @@ fn cpu_has_sha() -> bool {
     return false;
 }
 
-/// Drivers get ready when they are first asked for devices, and not all of them bear a second thread that asks
-/// meanwhile: PoCL gives it a device without a name, and crashes when it asks for that.
+/// Drivers initialise when they are first asked for devices, and not all of them tolerate a second thread that asks
+/// meanwhile: PoCL gives it a device without a name, and crashes when it asks for the name.
 static ASKING: Mutex<()> = Mutex::new(());
 
-/// The devices of all platforms, in the order in which the drivers give them.
+/// The devices of all platforms, in the order given by the drivers.
 ///
 /// # Errors
-/// When there is no OpenCL library or it has no platform. A platform without a device is passed over.
+/// There is no OpenCL library, or it has no platform. Platforms without a device are skipped.
 pub fn list() -> Result<Vec<OpenClDevice>, OpenClError> {
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut devices = Vec::new();
@@ -107,31 +107,31 @@ pub fn list() -> Result<Vec<OpenClDevice>, OpenClError> {
     Ok(devices)
 }
 
-/// What the kernel is built and launched for. It changes the speed and nothing else.
+/// The parameters for which the kernel is built and launched. They affect only the speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Nonces side by side in one work item: 1, 2, 4, 8 or 16.
     pub vector: u32,
-    /// Versions that share an expanded message, 1 to [`Work::MAX_VERSIONS`]. A work of a number of versions that is
-    /// no multiple of it is scanned one version at a time.
+    /// Versions that share an expanded message, 1 to [`Work::MAX_VERSIONS`]. If a work's number of versions is not a
+    /// multiple of this, it is scanned one version at a time.
     pub versions: u32,
     /// Work items in a group.
     pub group: u32,
-    /// Vectors that a work item takes one after another, 1 to 64: with more than one, the first hash of each beside
-    /// the second of the one before. Then it takes versions one at a time.
+    /// Vectors that a work item processes one after another, 1 to 64. With more than one, the first hash of each runs
+    /// beside the second hash of the one before, and versions are processed one at a time.
     pub batches: u32,
-    /// What is done by multiplications, for devices whose multipliers would stand idle: nothing (0), additions (1), a
-    /// message word's shifts as well (2), and one rotation of each (3).
+    /// What is done by multiplications, for devices whose multipliers would be idle otherwise: nothing (0), additions
+    /// (1), a message word's shifts too (2), and also one rotation of each (3).
     pub multiply: u32,
-    /// Whether the rounds are done by the SHA instructions of a CPU (`sha.cl`). Then a vector is of 16, and any number of
-    /// versions goes with any of batches.
+    /// Whether the rounds use the SHA instructions of a CPU (`sha.cl`). Then a vector has 16 nonces, and any number of
+    /// versions can be combined with any of batches.
     pub sha: bool,
 }
 
 impl Shape {
     const MOST_MULTIPLIED: u32 = 3;
 
-    /// Whether a kernel can be built for it.
+    /// Whether a kernel can be built for this shape.
     #[must_use]
     pub fn is_valid(self) -> bool {
         [1, 2, 4, 8, 16].contains(&self.vector)
@@ -143,14 +143,15 @@ impl Shape {
             && (!self.sha || self.vector == 16)
     }
 
-    /// Whether a kernel can be built for it, and the device has what it asks for.
+    /// Whether a kernel can be built for this shape, and the device has what it needs.
     #[must_use]
     pub fn suits(self, device: &OpenClDevice) -> bool {
         self.is_valid() && (device.sha || !self.sha)
     }
 
-    /// Shapes worth a trial. A CPU wants its SHA instructions or whole vector registers, and two streams or the shared message
-    /// in its cache; a GPU's lanes are its work items, and it has registers for one or two nonces, or one and an expanded message.
+    /// Shapes worth a trial. A CPU does best with its SHA instructions or whole vector registers, and with two streams
+    /// or the shared message in its cache. A GPU's lanes are its work items, and it has registers for one or two
+    /// nonces, or for one and an expanded message.
     fn candidates(is_cpu: bool) -> &'static [Self] {
         const fn shape(vector: u32, versions: u32, group: u32, batches: u32) -> Shape {
             Shape { vector, versions, group, batches, multiply: 0, sha: false }
@@ -175,36 +176,36 @@ impl Shape {
     }
 }
 
-/// A device made ready.
+/// A device prepared for scanning.
 #[derive(Debug)]
 pub struct Scanner {
     shape: Shape,
     queue: CommandQueue,
-    /// For [`Shape::versions`] together.
+    /// The kernel for [`Shape::versions`] together.
     together: Kernel,
-    /// For one, where that is another.
+    /// The kernel for a single version, if that is a different one.
     single: Option<Kernel>,
     header: Buffer<u32>,
     midstates: Buffer<u32>,
     found: Buffer<u32>,
-    // Last, so that it outlives what was made from it.
+    // Last, so that it outlives what was created from it.
     _context: Context,
 }
 
 impl Scanner {
-    /// Builds the kernel, as far as it can be launched at once.
+    /// Builds the kernels, and launches each once so that later launches start at once.
     ///
     /// # Errors
-    /// When the device cannot run the shape, or it or its driver refuses any step; a build error comes with the compiler's
-    /// first lines.
+    /// The device cannot run the shape, or the device or its driver fails at any step. A build error includes the
+    /// first lines of the compiler's output.
     ///
     /// # Panics
-    /// When the shape is not [valid](Shape::is_valid).
+    /// The shape is not [valid](Shape::is_valid).
     pub fn new(device: &OpenClDevice, shape: Shape) -> Result<Self, OpenClError> {
         Self::built(device, shape, shape.versions > 1)
     }
 
-    /// Without the kernel for single versions where no work will need it.
+    /// As [`Self::new`], but builds the kernel for single versions only if `with_single`.
     fn built(device: &OpenClDevice, shape: Shape, with_single: bool) -> Result<Self, OpenClError> {
         assert!(shape.is_valid(), "{shape:?}");
         if !shape.suits(device) {
@@ -243,7 +244,7 @@ impl Scanner {
         Ok(scanner)
     }
 
-    /// Launches each kernel once, for as little as can be: some drivers compile only then, which takes seconds.
+    /// Launches each kernel once with minimal work: some drivers compile only then, which takes seconds.
     fn launch_each(&mut self) -> Result<(), OpenClError> {
         let all: Vec<u32> = (0..self.shape.versions).collect();
         let each = if self.single.is_some() { &[&all[..], &[0]][..] } else { &[&all[..]] };
@@ -255,9 +256,9 @@ impl Scanner {
         Ok(())
     }
 
-    /// Nonces for a launch of about so many hashes: whole work groups, since those are computed whatever is asked for. No
-    /// more than give half of the candidates that there is room for, however near every hash comes to the target: what a
-    /// launch finds is to be handed on, and where there is no room for it scanned again, before anybody looks up.
+    /// Nonces for a launch of about `hashes` hashes: whole work groups, since those are computed in any case. But so
+    /// few that they give at most half of the candidates that there is room for, whatever the target: what a launch
+    /// finds must be handled, or scanned again if there was no room, before the caller regains control.
     #[must_use]
     pub fn nonces(&self, work: &Work, hashes: u64) -> u64 {
         let Shape { vector, group, batches, .. } = self.shape;
@@ -268,11 +269,11 @@ impl Scanner {
         wanted.min(if most < group { most } else { most - most % group })
     }
 
-    /// As [`Kernel::scan_versions`](crate::Kernel::scan_versions), but that a device may fail: then nothing is
-    /// known of the range. Waits for the device.
+    /// As [`Kernel::scan_versions`](crate::Kernel::scan_versions), except that a device may fail; then nothing is
+    /// known about the range. Waits for the device.
     ///
     /// # Errors
-    /// When the device or its driver refuses any step.
+    /// The device or its driver fails at any step.
     pub fn scan(
         &mut self,
         work: &Work,
@@ -331,31 +332,31 @@ impl Scanner {
             return Ok(crate::kernel::hashes(work, range));
         }
         for pair in candidates[1..][..2 * count as usize].chunks_exact(2) {
-            // The last group may run past the range, even past the last nonce of all.
+            // The last group may extend past the range, and even past the last nonce of all.
             let candidate = Found { nonce: pair[0], version: pair[1] as u8 };
             if u64::from(candidate.nonce.wrapping_sub(range.first())) < range.count() && pair[1] < versions {
                 search::judge_one(work, candidate, found);
             }
         }
         found[found_before..].sort_unstable();
-        // Past the last nonce of all the last group begins again with the first.
+        // Past the last nonce of all, the last group starts again with the first.
         found.dedup();
         Ok(crate::kernel::hashes(work, range))
     }
 }
 
-/// What the kernel wants of a work: its `header` and its `midstates`.
+/// The kernel's arguments for a work: its `header` and its `midstates`.
 fn words(work: &Work) -> ([u32; 4], Vec<u32>) {
     let midstates =
         work.midstates().flat_map(|midstate| [midstate.before_nonce_by_name(), midstate.midstate].concat());
     (work.tail().expanded(), midstates.collect())
 }
 
-/// Tries each shape for a fraction of a second, then the fastest with multiplications, and gives the fastest of all
-/// with its hashes per second for a work of so many versions. Takes seconds: the kernel is built for each.
+/// Tries each shape for a fraction of a second, then the fastest one with multiplications. Returns the fastest of all,
+/// with its hashes per second for a work of `versions` versions. Takes seconds: each shape is built.
 ///
 /// # Errors
-/// When the device can run none.
+/// The device can run none of the shapes.
 pub fn tune(device: &OpenClDevice, versions: usize) -> Result<(Shape, f64), OpenClError> {
     let numbers: Vec<u32> = (0..versions as u32).collect();
     let work = Work::with_versions(&[0x5a; 80], &numbers, Target::from_le_bytes([0; 32]));
@@ -376,7 +377,7 @@ pub fn tune(device: &OpenClDevice, versions: usize) -> Result<(Shape, f64), Open
     best
 }
 
-/// Of two trials the faster one. A device may lack what one shape needs and run another.
+/// The faster of two trials. A device may fail with one shape and run another.
 fn faster(
     one: Result<(Shape, f64), OpenClError>,
     other: Result<(Shape, f64), OpenClError>,
@@ -389,8 +390,8 @@ fn faster(
 }
 
 impl Scanner {
-    /// Hashes per second. Launches grow until one takes a time that can be measured; the best of some counts, since
-    /// whatever else the machine does only makes one slower.
+    /// Measures hashes per second. The range grows until a launch takes long enough to be measured. The best of several
+    /// launches counts, since other load on the machine only makes one slower.
     fn rate(&mut self, work: &Work) -> Result<f64, OpenClError> {
         const ENOUGH: Duration = Duration::from_millis(50);
         let mut count = 1 << 12;
@@ -417,8 +418,8 @@ impl Scanner {
 mod tests {
     use super::SOURCE;
 
-    /// In C99, which OpenCL C is, `inline` alone defines nothing that can be linked. The CPU's driver inlines and does not
-    /// notice; the compilers for AMD and NVIDIA leave calls of a function that is nowhere.
+    /// In C99, and so in OpenCL C, `inline` alone defines nothing that can be linked. The CPU's driver inlines and
+    /// does not notice, but compilers for AMD and NVIDIA leave calls to an undefined function.
     #[test]
     fn the_kernel_has_no_function_that_is_defined_nowhere() {
         assert!(SOURCE.contains("static inline word nonce_words("));

@@ -1,4 +1,4 @@
-//! Sixteen nonces at a time, by AVX2: two registers of eight, whose rounds do not wait for each other's.
+//! Sixteen nonces at a time, by AVX2: two registers of eight, whose rounds are independent of each other.
 
 #![allow(unsafe_code)]
 
@@ -66,7 +66,7 @@ impl Cpu {
     }
 }
 
-/// Sixteen 32-bit words in two registers. That they exist proves that this CPU has AVX2.
+/// Sixteen 32-bit words in two registers. Their existence proves that this CPU has AVX2.
 #[derive(Clone, Copy)]
 struct Words(__m256i, __m256i);
 
@@ -101,8 +101,7 @@ impl Words {
         unsafe { Self(_mm256_slli_epi32::<BITS>(self.0), _mm256_slli_epi32::<BITS>(self.1)) }
     }
 
-    /// AVX2 has no rotation; both distances are named because one constant cannot yet be computed from the
-    /// other.
+    /// AVX2 has no rotation; both distances are given because one const argument cannot yet be computed from another.
     #[inline(always)]
     fn rotate<const RIGHT: i32, const LEFT: i32>(self) -> Self {
         const { assert!(RIGHT + LEFT == 32) };

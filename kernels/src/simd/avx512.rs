@@ -1,7 +1,7 @@
-//! The kernels of AVX-512: which CPU has which, and the code that the build script wrote for each.
+//! The kernels for AVX-512: which CPU can run which, and the code generated for each by the build script.
 //!
-//! What lives here: `avx512`, all of it by AVX-512's foundation (F), which rotates in one instruction and computes any
-//! function of three bits in one; and `sha-avx512`, whose rounds are mostly the SHA instructions'. What does not: the code
+//! What lives here: `avx512`, which uses only AVX-512's foundation (F), with rotation and any function of three bits in
+//! one instruction; and `sha-avx512`, whose rounds mostly use the SHA instructions. What does not: the code
 //! (`build/scan.rs`, `build/sha_avx512/`), and how it is called (`wide.rs`).
 
 #![allow(unsafe_code)]
@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::range::NonceRange;
 use crate::work::{Found, Work};
 
-/// A kernel of such code.
+/// A kernel with generated code.
 #[derive(Debug)]
 pub(crate) struct Avx512 {
     name: &'static str,
@@ -67,7 +67,7 @@ impl Kernel for Avx512 {
     }
 }
 
-/// The build's code as a [`wide::Loop`].
+/// The generated code as a [`wide::Loop`].
 macro_rules! code {
     ($name:ident, $file:literal) => {
         /// # Safety

@@ -1,12 +1,12 @@
-//! The memory in which the AVX-512 code and its caller meet. Shared by the crate, which fills it, and by the build
-//! script, which writes the code that uses it.
+//! The memory shared by the AVX-512 code and its caller. Used by the crate, which fills it, and by the build script,
+//! which generates the code that uses it.
 //!
-//! What lives here: which word lies where. What does not: what the words are (`wide.rs`, `build/message.rs`,
-//! `build/scan.rs`), and where the code with the SHA instructions has its registers (`sha_page.rs`).
+//! What lives here: which word is where. What does not: what the words are (`wide.rs`, `build/message.rs`,
+//! `build/scan.rs`), and where the code with the SHA instructions keeps its registers (`sha_page.rs`).
 //!
-//! A load that follows a store to another address with the same lowest twelve bits waits for nothing, and on Zen 5 for
-//! long: with constants at such addresses the kernel fell to a third of its speed. So what the loop of AVX-512 alone
-//! stores has page offsets of its own: slots 0 to 50 of the first page. What it only loads lies where nothing is stored
+//! A load after a store to another address with the same lowest twelve bits waits needlessly, and on Zen 5 for a long
+//! time: with constants at such addresses the kernel fell to a third of its speed. So what the loop for AVX-512 alone
+//! stores has page offsets of its own: slots 0 to 50 of the first page. What it only loads is where nothing was stored
 //! shortly before.
 
 /// Bytes in a slot: one register.
@@ -15,17 +15,17 @@ pub(crate) const SLOT: usize = 64;
 pub(crate) const SLOTS: usize = 162;
 /// Most versions that one call can scan.
 pub(crate) const VERSIONS: usize = 16;
-/// Words of a version.
+/// Words for each version.
 pub(crate) const VERSION_WORDS: usize = 20;
-/// Iterations that a hash takes from its first round to its mask, besides its own.
+/// Iterations from a hash's first round to its mask, besides the first.
 pub(crate) const LAG: usize = 2;
 
-/// A register's place in memory.
+/// The place of a register in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Slot {
-    /// Message word t of the first hash, in the place of the one sixteen before it.
+    /// Message word t of the first hash, in place of the one sixteen before it.
     FirstWord(usize),
-    /// The state of the second hash where it goes from one iteration to the next: a to h, then two message words.
+    /// The state of the second hash when carried from one iteration to the next: a to h, then two message words.
     Carried(usize),
     /// A word of the first hash.
     Hash(usize),
@@ -33,49 +33,49 @@ pub(crate) enum Slot {
     SecondWord(usize),
     /// The next nonces.
     Counter,
-    /// Several versions: the nonces as words of the header.
+    /// With several versions: the nonces as words of the header.
     Nonces,
-    /// Several versions: round constant plus message word of the first hash's round 16 to 63.
+    /// With several versions: round constant plus message word of the first hash's rounds 16 to 63.
     Sum(usize),
-    // The others are of the code with the SHA instructions alone (`sha_page.rs`).
-    /// First hashes as the rounds leave them: four registers with a, b, e and f, four with c, d, g and h. Nonce 4l + i is
-    /// the l-th of the i-th register.
+    // The others are used only by the code with the SHA instructions (`sha_page.rs`).
+    /// First hashes as the rounds leave them: four registers with a, b, e and f, four with c, d, g and h. Nonce 4l + i
+    /// is half l of register i.
     State(usize),
-    /// What goes into a and e of the first hashes' state after round 3: the nonces as words of the header.
+    /// What is added to a and e of the first hashes' state after round 3: the nonces as words of the header.
     Added,
-    /// What goes into a and e of the second hashes' state after round 0: their first words.
+    /// What is added to a and e of the second hashes' state after round 0: their first words.
     SecondAdded,
-    /// The words of the second hashes that decide.
+    /// The deciding words of the second hashes.
     LastWords,
-    /// A register before those, whose last word is written over.
+    /// The register before those, whose last word is overwritten.
     BeforeLastWords,
-    /// What round t adds, and the next, of each nonce: of 0, 1, 4 and 5, and of 2, 3, 6 and 7.
+    /// What rounds t and t + 1 add, for each nonce: with 0, for nonces 0, 1, 4 and 5; with 1, for 2, 3, 6 and 7.
     FirstPair(usize, usize),
     SecondPair(usize, usize),
-    /// What is so many registers behind where this register points, which moves.
+    /// The slot so many registers after where this moving pointer stands.
     Behind(&'static str, i64),
     /// The state of the vector hashes, a to h.
     VectorState(usize),
-    /// a of that state after the i-th round of an iteration.
+    /// a of that state after round i of an iteration.
     VectorPast(usize),
-    /// The next nonces, and the nonces as words of the header, of the vector hashes.
+    /// For the vector hashes: the next nonces, and the nonces as words of the header.
     VectorCounter,
     VectorNonces,
 }
 
 impl Slot {
-    /// The first of the slots that take turns in the same place.
+    /// The first of the slots that share a place in turn.
     pub(crate) const fn in_turn(self) -> Self {
         match self {
             Self::FirstWord(t) => Self::FirstWord(t % 16),
-            // The first hash's words are not needed any more when the versions' rounds begin.
+            // The first hash's words are no longer needed when the versions' rounds begin.
             Self::Nonces => Self::FirstWord(0),
             Self::SecondWord(t) => Self::SecondWord(t % 16),
             slot => slot,
         }
     }
 
-    /// Where it is in the page, counted in slots.
+    /// Its index in the page, in slots.
     pub(crate) const fn number(self) -> usize {
         match self.in_turn() {
             Self::FirstWord(t) => t,
@@ -105,58 +105,58 @@ impl Slot {
 /// A word that is the same in every lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Constant {
-    /// For round 4 to 63 of the first hash: round constant, and message word where that is a constant.
+    /// For rounds 4 to 63 of the first hash: round constant, plus message word if that is constant.
     FirstRound(usize),
-    /// For round 1 to 60 of the second hash.
+    /// For rounds 1 to 60 of the second hash.
     SecondRound(usize),
-    /// Into message word 18 to 33 of the first hash: all that does not depend on the nonce.
+    /// Added to message words 18 to 33 of the first hash: everything that does not depend on the nonce.
     FirstWord(usize),
     /// Into message word 16 to 31 of the second hash.
     SecondWord(usize),
-    /// The mask that picks bytes 0 and 2.
+    /// The mask that selects bytes 0 and 2.
     EvenBytes,
     /// Bits that are zero in the last word of a hash that may meet the target.
     Zeros,
     /// Nonces in a batch.
     Batch,
-    /// The second hash's state after round 0, less its message word, as the SHA instructions take it: of 0, a, b, e and f; of
-    /// 1, c, d, g and h.
+    /// The second hash's state after round 0, without its message word, as the SHA instructions take it: with 0, a, b,
+    /// e and f; with 1, c, d, g and h.
     SecondFour(usize),
-    /// a and e of it.
+    /// a and e of that state.
     SecondA,
     SecondE,
     /// A word of the initial state, 0 to 7 for a to h.
     Initial(usize),
-    /// For round 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
+    /// For rounds 1 to 3 of the second hash, whose h and d are constants: h plus round constant, and that plus d.
     SecondH(usize),
     SecondDH(usize),
-    /// Of a version, after round 3 with a nonce of 0: a, b, c, e, f, g.
+    /// Per version, after round 3 with a nonce of 0: a, b, c, e, f, g.
     A,
     B,
     C,
     E,
     F,
     G,
-    /// Of a version, as for the second hash, rounds 4 to 6.
+    /// Per version: the same as for the second hash, for rounds 4 to 6.
     FirstH(usize),
     FirstDH(usize),
-    /// Of a version: word i of its midstate.
+    /// Per version: word i of its midstate.
     Midstate(usize),
-    /// What is so many words behind where this register points, which moves.
+    /// The word so many words after where this moving pointer stands.
     Behind(&'static str, usize),
 }
 
-/// Words of constants before those of the versions.
+/// Words of constants that are not per version.
 pub(crate) const CONSTANTS: usize = 60 + 60 + 16 + 16 + 8 + 3 + 8 + 6;
-/// The code's pointer to the constants stands so many words behind the first: one byte of an instruction reaches 128
-/// words either way.
+/// The code's pointer to the constants is so many words after the first: a displacement of one byte reaches 128 words
+/// either way.
 pub(crate) const CONSTANTS_MIDDLE: usize = 128;
-/// The slot with the first of them.
+/// The slot with the first constants.
 pub(crate) const CONSTANTS_SLOT: usize = 51;
 /// The slot with the first version.
 pub(crate) const VERSIONS_SLOT: usize = 64;
 
-/// Where a state's words a to h are in the order of the SHA instructions: f, e, b, a, then h, g, d, c.
+/// Positions of a state's words a to h in the order of the SHA instructions: f, e, b, a, then h, g, d, c.
 pub(crate) const IN_FOURS: [usize; 8] = [3, 2, 7, 6, 1, 0, 5, 4];
 
 impl Constant {
@@ -166,7 +166,7 @@ impl Constant {
         matches!(self, A | B | C | E | F | G | FirstH(_) | FirstDH(_) | Midstate(_))
     }
 
-    /// Where it is among the constants, or among those of its version, counted in words.
+    /// Its index among the constants, or among those of its version, in words.
     pub(crate) const fn number(self) -> usize {
         match self {
             Self::FirstRound(t) => t - 4,

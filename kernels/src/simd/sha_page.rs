@@ -1,13 +1,13 @@
-//! The memory of the code that has the SHA instructions and AVX-512. Shared by the crate and by the build script, as the
-//! page is.
+//! The memory of the code that uses both the SHA instructions and AVX-512. Like the page, it is used by the crate and
+//! by the build script.
 //!
-//! What lives here: which slot lies where, in registers of half the page's size. What does not: the constants and the
-//! versions' midstates, which the page has. The memory has parts. Those with what the rounds of the SHA instructions take
-//! have pointers into their middles, since an instruction with eight bits for an address reaches 32 registers either way,
-//! and are there twice: while the rounds read the one, a message is put into the other.
+//! What lives here: which slot is where, in registers of half the page's size. What does not: the constants and the
+//! versions' midstates, which are in the page. The memory has parts. Those with the input of the SHA instructions'
+//! rounds have pointers to their middles, since an 8-bit displacement reaches 32 registers either way. There are two
+//! copies of them: while the rounds read one, a message is written to the other.
 //!
-//! The page's rule for what is stored and loaded at the same page offsets is not kept here: two pages and more are stored
-//! in each iteration. On Zen 4 it costs nothing that could be measured; on Zen 5 nobody has looked.
+//! The page's rule about storing and loading at the same page offsets is not followed here, since each iteration stores
+//! more than two pages. On Zen 4 that costs nothing measurable; on Zen 5 it has not been examined.
 
 use super::page::{Slot, VERSIONS};
 
@@ -19,48 +19,49 @@ pub(crate) const LANES: usize = REGISTER / 4;
 /// A part of the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// All that is in no other part.
+    /// Everything that is in no other part.
     Rest,
-    /// What the first hashes' rounds take.
+    /// The input of the first hashes' rounds.
     First,
-    /// What the second hashes' rounds take.
+    /// The input of the second hashes' rounds.
     Second,
-    /// Of each version, the state after round 3 with a nonce of 0, as the SHA instructions take it.
+    /// For each version, the state after round 3 with a nonce of 0, as the SHA instructions take it.
     Starts,
-    /// Of several versions, all message words of the next batch's first hashes, and some that nobody needs.
+    /// With several versions, all message words of the next batch's first hashes, and some that are not needed.
     Words,
-    /// Of the vector hashes' first hashes: message words 0 to 63, then what each round adds.
+    /// For the vector hashes' first hashes: message words 0 to 63, then what each round adds.
     VectorFirst,
-    /// The same of their second hashes.
+    /// The same for their second hashes.
     VectorSecond,
 }
 
 /// Items in the time of one vector item.
 pub(crate) const ITEMS: usize = 8;
-/// Rounds of it in an iteration: its two hashes have 60 each.
+/// Its rounds in one iteration: its two hashes have 60 each.
 pub(crate) const VECTOR_ROUNDS: usize = 120 / ITEMS;
-/// Iterations from a first hash to its mask: with one version, whose message is made in the iteration before, and with
-/// several. Of vector items, times of [`ITEMS`].
+/// Iterations from a first hash to its mask: with one version, whose message is computed an iteration earlier, and with
+/// several. For vector items, in units of [`ITEMS`].
 pub(crate) const LAG_OF_ONE: usize = 4;
 pub(crate) const LAG: usize = 3;
 pub(crate) const VECTOR_LAG: usize = 1;
-/// The least number of versions that are faster together than one by one.
+/// The least number of versions for which scanning them together is faster than one by one.
 pub(crate) const TOGETHER: usize = 4;
-/// Of several versions, each makes so many pairs of the next batch's first message's words, until it is whole after so many
-/// of them.
+/// With several versions, each computes this many pairs of words of the next batch's first message, which is complete
+/// after this many of them.
 pub(crate) const PAIRS: usize = 3;
 pub(crate) const PARTS: usize = 8;
 /// Where the sums begin in [`Part::VectorFirst`] and [`Part::VectorSecond`].
 pub(crate) const VECTOR_SUMS: usize = 64;
-/// Words in [`Part::Words`]: from 18 on they are made, and where all parts are, one more is made again and again.
+/// Words in [`Part::Words`]: they are computed from 18 on, and once all parts are there, one more is computed
+/// repeatedly.
 const WORDS: usize = 18 + (PARTS + 1) * 2 * PAIRS;
 const _: () = assert!(18 + PARTS * 2 * PAIRS >= 64, "the message is whole");
 
 impl Part {
-    /// How many registers it has.
+    /// Its number of registers.
     pub(crate) const fn len(self) -> usize {
         match self {
-            // Of the last two rounds there is no past.
+            // The past of the last two rounds is not kept.
             Self::Rest => 60 + VECTOR_ROUNDS - 2,
             Self::First => WORDS - 18 + 1,
             Self::Second => 55,
@@ -70,7 +71,7 @@ impl Part {
         }
     }
 
-    /// How often it is there.
+    /// How many copies there are.
     const fn copies(self) -> usize {
         match self {
             Self::Rest | Self::Starts | Self::Words | Self::VectorFirst => 1,
@@ -78,7 +79,7 @@ impl Part {
         }
     }
 
-    /// The first register of its first copy, or of its second.
+    /// The first register of a copy.
     pub(crate) const fn first(self, copy: usize) -> usize {
         assert!(copy < self.copies(), "the part is not there as often");
         let before = match self {
@@ -93,16 +94,16 @@ impl Part {
         before + copy * self.len()
     }
 
-    /// The register that its pointer stands at.
+    /// The register that its pointer points to.
     pub(crate) const fn middle(self, copy: usize) -> usize {
         self.first(copy) + self.len() / 2
     }
 }
 
-/// Registers in all.
+/// The total number of registers.
 pub(crate) const REGISTERS: usize = Part::VectorSecond.first(1) + Part::VectorSecond.len();
 
-/// Where the slot is: in which part, and which of its registers.
+/// The part that a slot is in, and the register within it.
 pub(crate) const fn place(slot: Slot) -> (Part, usize) {
     let (part, register) = match slot {
         Slot::FirstWord(t) => (Part::Rest, t % 16),

@@ -6,7 +6,7 @@ use crate::sha256::State;
 /// Four words, the lowest lane first.
 pub(super) type Four = [u32; 4];
 
-/// A state as the instructions want it: the registers they call ABEF and CDGH, highest lane first.
+/// A state as the instructions take it: the registers that they call ABEF and CDGH, highest lane first.
 pub(super) fn abef_cdgh(state: State) -> [Four; 2] {
     let mut fours = [[0; 4]; 2];
     for (word, place) in state.into_iter().zip(IN_FOURS) {

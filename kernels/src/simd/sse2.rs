@@ -36,7 +36,7 @@ impl Kernel for Sse2 {
     }
 }
 
-/// Four 32-bit words. SSE2 belongs to x86-64: it needs no proof.
+/// Four 32-bit words. SSE2 is part of x86-64, so no proof is needed.
 #[derive(Clone, Copy)]
 struct Words(__m128i);
 
@@ -71,7 +71,7 @@ impl Words {
         Self(unsafe { _mm_slli_epi32::<BITS>(self.0) })
     }
 
-    /// SSE2 has no rotation; both distances are named because one constant cannot yet be computed from the other.
+    /// SSE2 has no rotation; both distances are given because one const argument cannot yet be computed from another.
     #[inline(always)]
     fn rotate<const RIGHT: i32, const LEFT: i32>(self) -> Self {
         const { assert!(RIGHT + LEFT == 32) };
@@ -103,7 +103,7 @@ impl Lanes for Words {
         Self(unsafe { _mm_add_epi32(self.0, other.0) })
     }
 
-    /// SSE2 has no byte shuffle. Rotated left by 8, bytes 0 and 2 are in place; by 24, 1 and 3.
+    /// SSE2 has no byte shuffle. Rotated left by 8, bytes 0 and 2 are in place; by 24, bytes 1 and 3.
     #[inline(always)]
     fn swap_bytes(self) -> Self {
         Self::splat((), 0x00ff_00ff).choose(self.rotate::<24, 8>(), self.rotate::<8, 24>())

@@ -1,9 +1,9 @@
-//! What the kernels of AVX-512 have in common: a batch of nonces at a time, by code that the build script wrote.
+//! What the AVX-512 kernels have in common: scanning a batch of nonces at a time, with generated code.
 //!
 //! What lives here: the constants that the code needs, and the call. What does not: the code (`build/`), where the
-//! constants lie (`page.rs`), and which code runs on which CPU (`avx512.rs`). The way of the data: work →
-//! constants and counter in the page → the code, which gives a mask of the lanes for each batch of nonces and version
-//! → candidates, each judged by its whole hash.
+//! constants are (`page.rs`), and which code runs on which CPU (`avx512.rs`). The way of the data: work → constants and
+//! counter in the page → the code, which gives a mask of the lanes for each batch of nonces and version → candidates,
+//! each checked with its whole hash.
 
 #![allow(unsafe_code)]
 
@@ -22,15 +22,15 @@ use crate::search;
 use crate::sha256::{self, END_OF_MESSAGE, HASH_BITS, HEADER_BITS, INITIAL, K, Midstate, Tail};
 use crate::work::{Found, Work};
 
-/// Batches of nonces in one version in one call at most: a chunk of batches of eight, which may be somewhat longer where the
+/// Most batches of nonces in one version in one call: a chunk in batches of eight, which may be somewhat longer if the
 /// versions do not divide it.
 const ITEMS_IN_A_CALL: usize = 2048 + 2 * Work::MAX_VERSIONS;
-/// Masks of one call at most.
+/// Most masks of one call.
 const MASKS: usize = ITEMS_IN_A_CALL + 64;
 /// Words in a slot.
 const WORDS: usize = SLOT / 4;
 
-/// One of the build's loops: memory, constants, the first version, repetitions, masks, versions.
+/// One of the generated loops. Arguments: memory, constants, the first version, repetitions, masks, versions.
 pub(super) type Run = unsafe extern "sysv64" fn(*mut u32, *const u32, *const u32, u64, *mut u16, u64);
 
 /// A loop, and what it does in one repetition. Items are batches of nonces in one version; those of a batch follow each
@@ -38,25 +38,25 @@ pub(super) type Run = unsafe extern "sysv64" fn(*mut u32, *const u32, *const u32
 #[derive(Clone, Copy)]
 pub(super) struct Loop {
     pub(super) run: Run,
-    /// Items whose masks come one after another, and how many masks come before the first item's, which mean nothing.
+    /// Items whose masks follow each other, and how many meaningless masks come before the first item's.
     pub(super) items: usize,
     pub(super) lag: usize,
-    /// Items more, of nonces of their own, whose masks come behind all of those, and their lag.
+    /// Additional items, with nonces of their own, whose masks come after all of those, and their lag.
     pub(super) vector_items: usize,
     pub(super) vector_lag: usize,
 }
 
 impl Loop {
-    /// One item in a repetition, and none besides.
+    /// A loop with one item in a repetition, and no vector items.
     pub(super) const fn of_one_kind(run: Run, lag: usize) -> Self {
         Self { run, items: 1, lag, vector_items: 0, vector_lag: 0 }
     }
 }
 
-/// How a call's batches of nonces are shared out.
+/// How a call's batches of nonces are divided.
 struct Shares {
     batches: usize,
-    /// These are the last ones.
+    /// The last batches.
     vector_batches: usize,
     repetitions: usize,
 }
@@ -71,12 +71,12 @@ impl Shares {
     }
 }
 
-/// Where code keeps what its registers do not hold.
+/// Where the code keeps what does not fit into registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
     /// In the page: sixteen nonces at a time.
     Page,
-    /// In memory of its own (`sha_page.rs`): eight at a time.
+    /// In its own memory (`sha_page.rs`): eight at a time.
     Sha,
 }
 
@@ -95,20 +95,21 @@ pub(super) struct Code {
     one: Loop,
     several: Loop,
     memory: Memory,
-    /// The least number of versions that are faster together than one by one.
+    /// The least number of versions for which scanning them together is faster than one by one.
     together: usize,
 }
 
 impl Code {
     /// # Safety
-    /// The CPU has all instructions of both loops, and the loops are written for this memory. In each repetition they write as
-    /// many masks as they are said to have items, those of vector items behind the others of all repetitions.
+    /// The CPU must have all instructions of both loops, and the loops must be written for this memory. In each
+    /// repetition they must write as many masks as they are said to have items, with those of vector items after the
+    /// others of all repetitions.
     pub(super) const unsafe fn new(one: Loop, several: Loop, memory: Memory, together: usize) -> Self {
         Self { one, several, memory, together }
     }
 }
 
-/// All of [`Kernel::scan_versions`](crate::Kernel::scan_versions).
+/// Implements [`Kernel::scan_versions`](crate::Kernel::scan_versions).
 pub(super) fn scan(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u64 {
     const { assert!(Work::MAX_VERSIONS <= VERSIONS) };
     let found_before = found.len();
@@ -142,13 +143,13 @@ fn scan_batches(code: &Code, work: &Work, range: NonceRange, found: &mut Vec<Fou
 #[repr(C, align(4096))]
 struct Page {
     words: [u32; SLOTS * WORDS],
-    /// What the code with the SHA instructions has instead of the slots.
+    /// Used by the code with the SHA instructions instead of the slots.
     sha: [u32; REGISTERS * sha_page::LANES],
     versions: usize,
 }
 
 impl Page {
-    /// With all constants of the work.
+    /// Fills in all constants of the work.
     fn new(work: &Work, midstates: &[&Midstate], lanes: u32) -> Self {
         const { assert!(CONSTANTS_SLOT * WORDS + CONSTANTS <= 4096 / 4) };
         const { assert!(offset_of!(Self, sha).is_multiple_of(REGISTER)) };
@@ -189,7 +190,7 @@ impl Page {
         }
     }
 
-    /// The header's second block but for the nonce: `W[t] = W[t-16] + σ0(W[t-15]) + W[t-7] + σ1(W[t-2])`.
+    /// The header's second block without the nonce: `W[t] = W[t-16] + σ0(W[t-15]) + W[t-7] + σ1(W[t-2])`.
     fn put_first_hash(&mut self, tail: &Tail) {
         let k = |t: usize| K[t / 16][t % 16];
         let s0 = <u32 as Lanes>::small_sigma0;
@@ -235,7 +236,7 @@ impl Page {
         let [a, b, c, _, e, f, g, _] = INITIAL;
         let mut state = INITIAL;
         sha256::round::<u32, 0>(&mut state, k(0));
-        // The names have moved on by one place.
+        // The names have shifted by one place.
         state.rotate_right(1);
         for (i, words) in abef_cdgh(state).into_iter().enumerate() {
             self.put_four(Constant::SecondFour(i), words);
@@ -278,20 +279,20 @@ impl Page {
         self.sha[start..start + sha_page::LANES].copy_from_slice(abef_cdgh(state).as_flattened());
     }
 
-    /// A register of the SHA instructions' code, of those that are there once.
+    /// A register of the SHA instructions' memory, from the part with a single copy.
     fn sha_register(&mut self, slot: Slot) -> &mut [u32] {
         let (part, register) = place(slot);
         assert_eq!(part, Part::Rest, "the slot is in that part");
         &mut self.sha[register * sha_page::LANES..][..sha_page::LANES]
     }
 
-    /// A register of the SHA instructions' code, in all lanes alike.
+    /// Sets all lanes of a register of the SHA instructions' memory.
     fn put_in_lanes(&mut self, register: usize, word: u32) {
         self.sha[register * sha_page::LANES..][..sha_page::LANES].fill(word);
     }
 
-    /// All that is constant in messages whose words are made one like the other: the first hashes' but for word 3, and
-    /// the padding of the vector hashes' second ones.
+    /// The constant parts of messages whose words are all computed by the same code: the first hashes' except for word
+    /// 3, and the padding of the vector hashes' second hashes.
     fn put_messages(&mut self, tail: &Tail) {
         let [w16, w17, ..] = tail.expanded();
         for first in [Part::Words, Part::VectorFirst].map(|part| part.first(0)) {
@@ -313,8 +314,8 @@ impl Page {
         }
     }
 
-    /// Scans as many batches from nonce `first` on, and gives for each and for each version the mask of its lanes: bit i,
-    /// whether lane i's hash may meet the target.
+    /// Scans `batches` batches from nonce `first` on. Passes to `give`, for each batch and version, the mask of its
+    /// lanes: bit i tells whether lane i's hash may meet the target.
     fn scan(&mut self, code: &Code, first: u32, batches: usize, mut give: impl FnMut(u32, u8, u16)) {
         let lanes = code.memory.lanes();
         let repeated = if self.versions == 1 { &code.one } else { &code.several };
@@ -330,7 +331,7 @@ impl Page {
         let (masks, of_vectors) = masks.split_at(shares.repetitions * repeated.items);
         let masks = &masks[repeated.lag..][..shares.batches * self.versions];
         let of_vectors = &of_vectors[repeated.vector_lag..][..shares.vector_batches * self.versions];
-        // So it is nearly always, and told much faster than by one mask after another.
+        // This is nearly always so, and much faster to check than one mask after another.
         if [masks, of_vectors].iter().all(|masks| masks.iter().fold(0, |any, mask| any | mask) == 0) {
             return;
         }
@@ -382,8 +383,8 @@ mod tests {
     use super::*;
     use crate::work::{HEADER_LEN, Target};
 
-    /// What passes the mask is hashed again, so one that lets too much pass costs nothing but speed, and no other test
-    /// sees it.
+    /// Lanes that pass the mask are hashed again, so a mask that passes too many costs only speed, and no other test
+    /// would notice it.
     #[test]
     fn a_mask_has_the_lanes_whose_last_word_may_meet_the_target_and_no_others() {
         let mut target = [0xff; 32];

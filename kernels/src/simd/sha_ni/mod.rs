@@ -1,7 +1,8 @@
-//! The kernel of the CPU's SHA-256 instructions.
+//! The kernel for the CPU's SHA-256 instructions.
 //!
-//! What lives here: which versions are scanned together, and what both ways of scanning have in common. What does not:
-//! the scan of one version (`one.rs`), and of several (`several.rs`). Message words go four to a register.
+//! What lives here: the choice between scanning versions together or one by one, and what both ways have in common.
+//! What does not: the scan of one version (`one.rs`), and of several (`several.rs`). Message words go four to a
+//! register.
 
 mod layout;
 mod one;
@@ -14,7 +15,7 @@ use crate::search;
 use crate::sha256::{END_OF_MESSAGE, INITIAL, K};
 use crate::work::{Found, Work};
 
-/// From so many versions on they are scanned together. Three would gain nothing (docs/kernels.md).
+/// From this number of versions on they are scanned together. Three would gain nothing (docs/kernels.md).
 const TOGETHER: usize = 4;
 
 #[derive(Debug)]
@@ -52,25 +53,25 @@ impl Kernel for ShaNi {
     }
 }
 
-/// Whether any of the words has none of these bits. It nearly never has, so there is no stop at the first.
+/// Whether any of the words has none of these bits. This is rarely true, so there is no early exit.
 fn any_without(words: &[u32], bits: u32) -> bool {
     words.iter().fold(false, |any, word| any | (word & bits == 0))
 }
 
-/// The round constants, sixteen groups of four.
+/// The round constants, in sixteen groups of four.
 fn round_constants() -> [Four; 16] {
     let (groups, _) = K.as_flattened().as_chunks();
     groups.try_into().expect("64 are sixteen times four")
 }
 
-/// Those of second hashes: their last word is e of round 60 plus its initial value.
+/// The round constants for second hashes, whose last word is e of round 60 plus its initial value.
 fn second_constants() -> [Four; 16] {
     let mut constants = round_constants();
     constants[15] = sum(constants[15], [INITIAL[7], 0, 0, 0]);
     constants
 }
 
-/// What stands behind a message of so many bits: its first group and its last.
+/// The padding after a message of `bits` bits: its first group and its last.
 fn padding(bits: u32) -> [Four; 2] {
     [[END_OF_MESSAGE, 0, 0, 0], [0, 0, 0, bits]]
 }
@@ -86,7 +87,7 @@ mod tests {
     use crate::kernel::by_name;
     use crate::work::{HEADER_LEN, Target};
 
-    /// The kernel takes the one or the other by what the CPU can do and by the number of versions.
+    /// The kernel chooses between the two by the CPU's features and by the number of versions.
     #[test]
     fn both_ways_find_the_same_in_any_number_of_versions() {
         let (Some(one), Some(several)) = (one::Cpu::detect(), several::Cpu::detect()) else {
@@ -98,7 +99,7 @@ mod tests {
         for count in 1..=Work::MAX_VERSIONS {
             let versions: Vec<u32> = (0..count as u32).collect();
             let work = Work::with_versions(&[0x53; HEADER_LEN], &versions, Target::from_le_bytes(target));
-            // Whole batches of both, and more than one call of each.
+            // Whole batches for both, and more than one call of each.
             let range = NonceRange::new(0u32.wrapping_sub(9_600), 9_600).unwrap();
             let mut expected = Vec::new();
             by_name("scalar").unwrap().scan_versions(&work, range, &mut expected);
@@ -108,7 +109,7 @@ mod tests {
             several::scan(several, &work, range, &mut found_several);
             for mut found in [found_one, found_several] {
                 found.sort_unstable();
-                // A failure of `assert_eq` would print a thousand.
+                // `assert_eq` would print a thousand values on failure.
                 assert!(found == expected, "{count} versions");
             }
         }

@@ -1,8 +1,9 @@
-//! One version after another by the CPU's SHA-256 instructions.
+//! One version after another, by the CPU's SHA-256 instructions.
 //!
-//! What lives here: the constants that the code needs, where they lie, and the call. What does not: the code, which
-//! the build script writes (`build/sha_ni/one.rs`). The way of the data: a version's states and the tail → memory → the
-//! code, which gives the last word of each nonce's hash → those with zeros in the right places are judged by the whole hash.
+//! What lives here: the constants that the code needs, where they are in memory, and the call. What does not: the code,
+//! which the build script generates (`build/sha_ni/one.rs`). The way of the data: a version's states and the tail →
+//! memory → the code, which gives the last word of each nonce's hash → those with the right zeros are checked with the
+//! whole hash.
 
 #![allow(unsafe_code)]
 
@@ -19,10 +20,10 @@ use crate::work::{Found, Work};
 
 /// Nonces in an iteration of the code.
 const NONCES: u32 = 2;
-/// Iterations in one call at most, of which the first repeats the one before: half a chunk.
+/// Most iterations in one call, the first of which repeats the one before: half a chunk.
 const ITERATIONS: usize = 2049;
 
-/// Proof that this CPU has the SHA extensions, and SSSE3, which the code uses as well.
+/// Proof that this CPU has the SHA extensions, and SSSE3, which the code also uses.
 #[derive(Clone, Copy)]
 pub(super) struct Cpu(());
 
@@ -32,7 +33,7 @@ impl Cpu {
     }
 }
 
-/// Scans the whole batches of the range, and gives how many nonces are in one.
+/// Scans the whole batches of the range, and returns the number of nonces in a batch.
 pub(super) fn scan(cpu: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u32 {
     let mut memory = Memory::new(work.tail());
     for (version, midstate) in (0..).zip(work.midstates()) {
@@ -60,7 +61,7 @@ fn scan_pairs(
         // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
         // aligned as it wants them, and writes one pair of words an iteration.
         unsafe { run(memory, words.as_mut_ptr(), first, words.len() as u64) };
-        // An iteration ends the hashes that the one before began.
+        // Each iteration ends the hashes that the previous one began.
         let last_words = words[1..].as_flattened();
         if any_without(last_words, zeros) {
             for (i, _) in (0..).zip(last_words).filter(|(_, word)| **word & zeros == 0) {
@@ -70,33 +71,33 @@ fn scan_pairs(
     }
 }
 
-/// What the code reads and writes. Its offsets go into the code by name.
+/// The memory that the code reads and writes. The code refers to its offsets by name.
 #[repr(C, align(64))]
 struct Memory {
-    /// Message words of the first and the second hashes under way: of each nonce four groups of four, in turn.
+    /// Message words of the first and second hashes in progress: for each nonce four groups of four, used in turn.
     first_words: [[Four; 4]; NONCES as usize],
     second_words: [[Four; 4]; NONCES as usize],
-    /// First hashes.
+    /// The first hashes.
     hashes: [[Four; 2]; NONCES as usize],
-    /// Round constants, with message words that are constants: sixteen groups of four.
+    /// Round constants, plus those message words that are constants: sixteen groups of four.
     first_rounds: [Four; 16],
     second_rounds: [Four; 16],
     /// The second hash's message words 8 to 15.
     padding: [Four; 2],
     /// The second hash's state before its first round.
     initial: [Four; 2],
-    /// The first hash's state after round 3 with a nonce of 0, and that before round 0.
+    /// The first hash's state after round 3 with a nonce of 0, and the one before round 0.
     start: [Four; 2],
     midstate: [Four; 2],
-    /// The first hash's message words 16 to 19 but for what the nonce adds.
+    /// The first hash's message words 16 to 19, without what the nonce adds.
     words_16: Four,
-    /// What goes into words 20 to 23 and 28 to 31 from words before 20.
+    /// What words before 20 contribute to words 20 to 23 and 28 to 31.
     into_20: Four,
     into_28: Four,
 }
 
 impl Memory {
-    /// For a work's header; a version is still to be set.
+    /// Fills in the header of a work; the version must still be set.
     fn new(tail: &Tail) -> Self {
         let s0 = <u32 as Lanes>::small_sigma0;
         let words_16 = tail.expanded();
@@ -131,8 +132,8 @@ impl Memory {
     }
 }
 
-/// The code: memory, a pair of last words for each iteration, the first nonce, iterations. The last words of an
-/// iteration are those of the nonces of the one before.
+/// The code. Arguments: memory, a pair of last words for each iteration, the first nonce, iterations. The last words
+/// of an iteration are those of the previous iteration's nonces.
 ///
 /// # Safety
 /// See the one call of it.

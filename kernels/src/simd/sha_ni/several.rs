@@ -1,9 +1,9 @@
-//! Several versions at once by the CPU's SHA-256 instructions: the first hashes' message is made once for all of them.
+//! Several versions at once by the CPU's SHA-256 instructions, with one first message for all of them.
 //!
-//! What lives here: the memory of the code, and the call. What does not: the code, which the build script writes
-//! (`build/sha_ni/several.rs`). The way of the data: the versions' states and the tail → memory → the code, which gives
-//! the last words of the hashes, a row for a batch of nonces in one version → those with zeros in the right places are
-//! judged by the whole hash.
+//! What lives here: the memory of the code, and the call. What does not: the code, which the build script generates
+//! (`build/sha_ni/several.rs`). The way of the data: the versions' states and the tail → memory → the code, which
+//! gives the last words of the hashes, a row for each batch of nonces in one version → those with the right zeros are
+//! checked with the whole hash.
 
 #![allow(unsafe_code)]
 
@@ -18,18 +18,18 @@ use crate::search;
 use crate::sha256::{HASH_BITS, HEADER_BITS, INITIAL, Midstate, Tail};
 use crate::work::{Found, Work};
 
-/// Batches of one version in one call at most: a chunk, which may be somewhat longer where the versions do not divide it.
+/// Most batches of one version in one call: a chunk, which may be somewhat longer if the versions do not divide it.
 const ITEMS: usize = 1024 + 2 * Work::MAX_VERSIONS;
-/// Rows of last words before the first item's. Its second hashes begin two iterations after its first ones, in the third row
-/// that iterations have of their own; and there is one before these, since each iteration writes to the row before its own
-/// what it ends of the second hashes that the iteration before began.
+/// Rows of last words before the first item's. Its second hashes begin two iterations after its first ones, in the
+/// third of the iterations' own rows. One more row comes before these, since each iteration writes the ends of second
+/// hashes begun in the previous iteration to the row before its own.
 const BEFORE: usize = 3;
-/// So the last item needs an iteration more, which has a row for the hashes that it begins.
+/// For the same reason the last item needs one iteration more, which has a row for the hashes that it begins.
 const BEHIND: usize = 1;
 
 /// The last words of a batch of nonces in one version.
 type LastWords = [u32; NONCES];
-/// Sixteen groups of four words each: message words, or what rounds add.
+/// Sixteen groups of four words each: message words, or what the rounds add.
 type Row = [Four; 16];
 
 /// Proof that this CPU has the SHA extensions, and AVX, whose forms of other instructions the code uses.
@@ -42,7 +42,7 @@ impl Cpu {
     }
 }
 
-/// Scans the whole batches of the range, and gives how many nonces are in one.
+/// Scans the whole batches of the range, and returns the number of nonces in a batch.
 pub(super) fn scan(_: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found>) -> u32 {
     const BATCH: u32 = NONCES as u32;
     let versions = work.versions();
@@ -75,14 +75,14 @@ pub(super) fn scan(_: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found
     BATCH
 }
 
-/// What the code reads and writes. Its offsets go into the code by name.
+/// The memory that the code reads and writes. The code refers to its offsets by name.
 #[repr(C, align(64))]
 struct Memory {
-    /// Of two batches: one's are made, and one's are read. Behind a batch's there is room for some that nobody reads.
+    /// For two batches: one is being computed, the other read. Each has room for some more that are never read.
     first_messages: [FirstMessage; NONCES + AT_ONCE],
     other_first_messages: [FirstMessage; NONCES + AT_ONCE],
     second_words: [Row; NONCES],
-    /// Of three items: one's are made, and two are read.
+    /// For three items: one is being computed, two are being read.
     second_sums: [[Row; NONCES]; 3],
     first_constants: Row,
     second_constants: Row,
@@ -96,7 +96,7 @@ struct Memory {
 #[derive(Clone, Copy)]
 struct FirstMessage {
     words: Row,
-    /// Rounds 0 to 3 take none: there is what round 3 adds to the state's first register.
+    /// Rounds 0 to 3 use none, so what round 3 adds to the state's first register is stored in their place.
     sums: Row,
 }
 
@@ -104,7 +104,7 @@ struct FirstMessage {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Default)]
 struct Version {
-    /// The state after round 3 with a nonce of 0, and that before round 0.
+    /// The state after round 3 with a nonce of 0, and the one before round 0.
     start: [Four; 2],
     midstate: [Four; 2],
 }
@@ -122,7 +122,7 @@ impl Memory {
         const { assert!(size_of::<LastWords>() == LAST_WORDS) };
         let Tail([w0, w1, w2]) = *work.tail();
         let (first_constants, second_constants) = (round_constants(), second_constants());
-        // The groups that are constants; the code makes the others.
+        // The groups that are constants; the code computes the others.
         let mut first = Row::default();
         first[0] = [w0, w1, w2, 0];
         [first[1], first[3]] = padding(HEADER_BITS);
@@ -146,12 +146,13 @@ impl Memory {
     }
 }
 
-/// What the rounds add of these words.
+/// What the rounds add for these words.
 fn sums(words: Row, constants: &Row) -> Row {
     std::array::from_fn(|group| sum(words[group], constants[group]))
 }
 
-/// The code: memory, the row of the first iteration, the first nonce, iterations, versions. Rows follow each other.
+/// The code. Arguments: memory, the row of the first iteration, the first nonce, iterations, versions. Rows follow each
+/// other.
 ///
 /// # Safety
 /// See the one call of it.
