@@ -1,4 +1,4 @@
-//! The client's session: the hand-shake, what it makes of a pool's messages, and pools that do what they should not.
+//! The client's session: the handshake, how it interprets a pool's messages, and misbehaving pools.
 #![allow(clippy::unwrap_used)]
 
 use iop_stratum::client::{Error, Event, MAX_UNANSWERED, Options, Reconnect, Session, Share, Verdict};

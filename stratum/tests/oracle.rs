@@ -1,5 +1,5 @@
-//! Message bodies against `sv1_api`, an implementation that is not ours. (Its envelopes misread string ids and
-//! drop `"id": null`, so ids here are numbers.)
+//! Message bodies against `sv1_api`, an independent implementation. (Its envelopes misread string ids and drop
+//! `"id": null`, so ids here are numbers.)
 #![allow(clippy::unwrap_used)]
 
 use iop_stratum::client::{Options, Session as Client, Share};
@@ -28,7 +28,7 @@ fn options(user: String, mask: VersionMask) -> Options {
     Options { user, password, user_agent, version_mask: mask, suggest_difficulty: None }
 }
 
-/// A server session where `user` may work and may roll every bit of the server's mask.
+/// A server session in which `user` may work and roll every bit of the server's mask.
 fn server(user: &str) -> Server {
     let mut server = Server::new(Extranonce1::from_u32(1), VersionMask::SERVER, "iop-pool/test");
     for line in [
@@ -148,7 +148,7 @@ proptest! {
     fn they_read_the_same_difficulty(difficulty in 1e-6f64..1e12) {
         let line = notification("mining.set_difficulty", [Difficulty::new(difficulty).unwrap().get()]);
         let Ok(Server2Client::SetDifficulty(theirs)) = Server2Client::try_from(theirs(&line)) else { panic!() };
-        // Without serde_json's float_roundtrip, they may read the last bit wrong; we read numbers as Rust does.
+        // Without serde_json's float_roundtrip they may read the last bit wrong; we parse numbers as Rust does.
         prop_assert!((theirs.value / difficulty - 1.0).abs() < 1e-15);
         let mut client = Client::new(options("a".into(), VersionMask::NONE));
         client.handle_line(&line).unwrap();

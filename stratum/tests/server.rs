@@ -1,4 +1,4 @@
-//! The server's session against clients that do what they should not.
+//! The server's session against misbehaving clients.
 #![allow(clippy::unwrap_used)]
 
 use iop_stratum::client;
@@ -280,7 +280,7 @@ fn an_extranonce2_of_another_width_is_what_the_client_hears_and_what_is_taken() 
         for (digits, good) in [(2 * width, true), (2 * width + 2, false), (2 * width + 1, false)] {
             let params = json!(["a", "1", "0".repeat(digits), "5f5e1000", "a1b2c3d4"]);
             let usual = json!({"id": 2, "method": "mining.submit", "params": params});
-            // An id that is text goes the general way.
+            // A string id goes to the general reader.
             for call in [usual, json!({"id": "2", "method": "mining.submit", "params": params})] {
                 match say(&mut session, call) {
                     Some(Event::Submit(submit)) => {
@@ -350,7 +350,7 @@ fn scalar() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// Every call is either handed to the owner or answered at once, never both and never twice.
+    /// Every call is either passed to the owner or answered at once, never both and never twice.
     #[test]
     fn every_call_is_answered_once(
         calls in proptest::collection::vec((
@@ -417,7 +417,7 @@ fn version_bits_outside_the_mask_are_for_the_owner_to_judge_where_it_says_so() {
         say(&mut session, json!({"id": 1, "method": "mining.configure", "params": asks}));
         say(&mut session, json!({"id": 2, "method": "mining.subscribe"}));
         authorize(&mut session, "a").unwrap();
-        // In the usual shape, and in another.
+        // In the usual shape, and in another one.
         for id in [json!(3), json!("3")] {
             for (bits, is_within) in [("00002000", true), ("00004000", false)] {
                 let params = json!(["a", "1", "0000000000000000", "5f5e1000", "a1b2c3d4", bits]);

@@ -1,7 +1,7 @@
-//! What known clients say, word for word where their sources were read (a file's first line says where not), and what
-//! our server answers.
+//! What known clients send, verbatim if their sources were read (the first line of a file says if not), and what our
+//! server answers.
 //!
-//! `>` is a line of the client, `<` a line of the server in the order in which it must come; `DIFFICULTY` and
+//! `>` is a line from the client, `<` a line from the server, in the order in which it must come; `DIFFICULTY` and
 //! `NOTIFY` stand for what the test's pool sends after a subscription.
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ fn notify_line() -> Arc<[u8]> {
     notify.to_line().into()
 }
 
-/// A pool that takes everybody but `refused` and accepts every share that a session lets through.
+/// A pool that accepts every user but `refused`, and every share that a session lets through.
 fn answer(session: &mut Session, event: Event) {
     match event {
         Event::Subscribed { .. } => {

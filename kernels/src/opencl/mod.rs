@@ -296,7 +296,7 @@ impl Scanner {
         let step = failed("the device fails");
         // SAFETY: each buffer was made for at least as many words as are written to it or read from it, and the
         // calls block, so that the slices outlive them. The kernel gets the arguments that it declares, in their
-        // order and of their types, and writes only to `found`, no further than the room that it is told.
+        // order and of their types, and writes only to `found`, within the room that it is given.
         unsafe {
             self.queue.enqueue_write_buffer(&mut self.header, CL_BLOCKING, 0, &header, &[]).map_err(&step)?;
             self.queue

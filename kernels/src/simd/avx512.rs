@@ -42,8 +42,8 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
         let one = Loop::of_one_kind(sha_one, sha_page::LAG_OF_ONE);
         let (lag, vector_lag) = (sha_page::LAG, VECTOR_LAG);
         let several = Loop { run: sha_several, items: ITEMS, lag, vector_items: 1, vector_lag };
-        // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 has in it, and are written
-        // for the SHA instructions' memory. The build writes the second one for as many items to a vector item.
+        // SAFETY: both loops have instructions of these three and of AVX only, which AVX-512 includes, and are written
+        // for the SHA instructions' memory. The build generates the second for this number of items per vector item.
         detected.then(|| unsafe { Code::new(one, several, Memory::Sha, sha_page::TOGETHER) })
     },
 };

@@ -354,11 +354,12 @@ impl Page {
     fn run(&mut self, code: &Code, repeated: &Loop, repetitions: usize, masks: &mut [u16]) {
         assert!(repetitions > 0 && masks.len() == repetitions * (repeated.items + repeated.vector_items));
         let words = self.words.as_mut_ptr();
-        // SAFETY: who made the `Code` knows that this CPU has its instructions. A loop reads and writes its registers'
-        // memory, by a pointer to slot VERSIONS_SLOT of `words`, of which it uses slots 0 to SLOTS - 1, or to the middle of
-        // the first part of `sha`, of which it uses all parts; both are aligned to a register. It reads the constants
-        // by a pointer into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT on, of which there are
-        // enough for VERSIONS. It writes as many masks as were counted above, and repeats at least once.
+        // SAFETY: the caller of `Code::new` ensured that this CPU has its instructions. A loop reads and writes its
+        // registers' memory, by a pointer to slot VERSIONS_SLOT of `words`, of which it uses slots 0 to SLOTS - 1, or
+        // to the middle of the first part of `sha`, of which it uses all parts; both are aligned to a register. It
+        // reads the constants by a pointer into them, and `versions` times VERSION_WORDS words from slot VERSIONS_SLOT
+        // on, of which there are enough for VERSIONS. It writes as many masks as were counted above, and repeats at
+        // least once.
         unsafe {
             let middle = words.add(VERSIONS_SLOT * WORDS);
             let constants = words.add(CONSTANTS_SLOT * WORDS + CONSTANTS_MIDDLE);

@@ -59,7 +59,7 @@ fn scan_pairs(
         let count = 1 + pairs.by_ref().take(ITERATIONS - 2).count();
         let words = &mut words[..=count];
         // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
-        // aligned as it wants them, and writes one pair of words an iteration.
+        // aligned as it needs them, and writes one pair of words an iteration.
         unsafe { run(memory, words.as_mut_ptr(), first, words.len() as u64) };
         // Each iteration ends the hashes that the previous one began.
         let last_words = words[1..].as_flattened();

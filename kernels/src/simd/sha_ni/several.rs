@@ -54,8 +54,8 @@ pub(super) fn scan(_: Cpu, work: &Work, range: NonceRange, found: &mut Vec<Found
         let count = 1 + batches.by_ref().take(ITEMS / versions - 1).count();
         let items = count * versions;
         // SAFETY: the `Cpu` proves the instructions. The code reads and writes `memory` within its fields, which are
-        // aligned as it wants them, and of its versions as many as it is told. Each iteration writes to its own row, from
-        // row 1 on, and to the one before; there are at most as many iterations as rows from 1 on.
+        // aligned as it needs them, and only as many of its versions as it is told. Each iteration writes to its own
+        // row, from row 1 on, and to the one before; there are at most as many iterations as rows from 1 on.
         unsafe {
             run(&mut memory, rows.as_mut_ptr().add(1), first, (BEFORE + items) as u64, versions as u64);
         }
