@@ -1,8 +1,9 @@
-//! An offered block on its way in (`ProcessNewBlock`, `AcceptBlock`).
+//! Accepts an offered block (`ProcessNewBlock`, `AcceptBlock`).
 //!
-//! Lives here: which blocks are wanted, the block against its ancestors, storing. Does not live here: headers
-//! (`headers.rs`), coins and scripts ([`super::activate`], which makes the best branch active).
-//! Data goes: block alone ([`CheckedBlock`], on any thread) -> header -> against ancestors -> stored -> connected.
+//! Lives here: which blocks are wanted, the checks of a block against its ancestors, and storing it. Does not live
+//! here: headers (`headers.rs`), coins and scripts ([`super::activate`], which makes the best branch active). Data
+//! goes: context-free checks ([`CheckedBlock`], on any thread) -> header -> checks against ancestors -> stored ->
+//! connected.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use super::verdict::{BlockAccepted, Rejection, Stored, Submitted};
 use crate::storage::{Batch, StorageError};
 
 impl ChainState {
-    /// Takes a block as `submitblock` does, filling in a missing witness nonce. `now` in seconds.
+    /// Accepts a block for `submitblock`, filling in a missing witness nonce. `now` is in seconds.
     ///
     /// # Errors
     /// Only when the storage fails.
@@ -49,8 +50,8 @@ impl ChainState {
         })
     }
 
-    /// Judges a block, stores it if it is wanted, and activates the best branch (`ProcessNewBlock`). A block that was
-    /// not `requested` is wanted only if it could be the tip soon. `now` in seconds.
+    /// Validates a block, stores it if it is wanted, and activates the best branch (`ProcessNewBlock`). A block
+    /// that was not `requested` is wanted only if it could become the tip soon. `now` is in seconds.
     ///
     /// # Errors
     /// Only when the storage fails.
@@ -64,7 +65,7 @@ impl ChainState {
         self.accept_checked(checked, requested, now)
     }
 
-    /// [`ChainState::accept_block`] for a block that was checked alone on another thread.
+    /// Like [`ChainState::accept_block`], for a block whose context-free checks were done on another thread.
     ///
     /// # Errors
     /// Only when the storage fails.
@@ -84,7 +85,7 @@ impl ChainState {
         accepted
     }
 
-    /// Takes a block that breaks no rule by itself.
+    /// Accepts a block that passed its context-free checks.
     fn accept_sound(
         &mut self,
         checked: &CheckedBlock,
@@ -113,7 +114,7 @@ impl ChainState {
         BlockAccepted { stored: Stored::Not, verdict: Some(Err(rejection)) }
     }
 
-    /// `AcceptBlock`. What is to be written is in `batch`, also on a refusal.
+    /// `AcceptBlock`. The writes are in `batch`, also when the block is refused.
     fn accept_into(
         &mut self,
         checked: &CheckedBlock,
@@ -127,7 +128,7 @@ impl ChainState {
         if connect::must_be_licensed(self.index.get(id).record.height, checkpoint, &self.params) {
             checked.begin_license();
         }
-        // One that was pruned is not taken again: without what takes it back it would be of no use.
+        // A pruned block is not stored again: without its undo data it would be useless.
         if self.index.get(id).was_here() {
             return Ok(Stored::Before);
         }
@@ -151,8 +152,8 @@ impl ChainState {
         Ok(Stored::Now)
     }
 
-    /// Whether a block that nobody asked for is taken: it has the tip's work at least, is not far ahead, and is on no
-    /// chain of little work.
+    /// Whether to store an unrequested block: it has at least the tip's work, is not far ahead of the tip, and its
+    /// chain has at least the minimum work.
     fn is_wanted(&self, id: BlockId) -> bool {
         let (entry, tip) = (self.index.get(id), self.index.get(self.index.tip()));
         entry.work >= tip.work
@@ -175,7 +176,7 @@ impl ChainState {
         self.stored_bytes += u64::from(entry.record.bytes);
         batch.put_block(&entry.hash, checked.bytes());
         let linked = self.index.block_arrived(id);
-        // The first of them is the block itself.
+        // The first of `linked` is the block itself.
         for &id in [id].iter().chain(linked.iter().skip(1)) {
             let entry = self.index.get(id);
             batch.put_index(&entry.hash, &entry.record);
@@ -224,7 +225,7 @@ mod tests {
         blocks
     }
 
-    /// Stores a block as before a crash: it is not connected yet.
+    /// Stores a block without connecting it, as if a crash had come in between.
     fn store_only(state: &mut ChainState, block: &Block) {
         let checked = CheckedBlock::new(block.clone(), &state.params).unwrap();
         let mut batch = state.storage.batch();

@@ -1,7 +1,6 @@
-//! Which branch is active (`ActivateBestChain`): blocks are connected and disconnected. What they change of the coins stays
-//! in memory until a flush writes it together with the tip (docs/adr/0005).
+//! Activates the best branch (`ActivateBestChain`) by disconnecting and connecting blocks.
 //!
-//! A block that breaks a rule is marked, and the next best branch is tried.
+//! A block that breaks a rule is marked as failed, and the next best branch is tried.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -31,14 +30,14 @@ use super::verdict::Rejection;
 use crate::mempool::Mempool;
 use crate::storage::{BlockUndo, StorageError};
 
-/// Targets of an admin action that its line in the log names.
+/// The most targets of one admin action that are named in its log line.
 const MAX_LOGGED_TARGETS: usize = 20;
 
-/// Runs scripts on all cores, input by input. What waits in the mempool passed them under all soft forks, and so under
-/// any of them.
+/// Runs scripts on all cores, input by input. Skips transactions in the mempool: their scripts passed with all soft
+/// forks active, and therefore pass with any subset of them.
 struct Parallel<'a> {
     mempool: &'a Mempool,
-    /// What is known of the block's signatures, if it came in that way.
+    /// The block's signatures verified so far, if they were verified ahead.
     signed: Option<&'a Signed>,
 }
 
@@ -63,7 +62,7 @@ impl ScriptRunner for Parallel<'_> {
 }
 
 impl Parallel<'_> {
-    /// Whether nothing is left to be run of a transaction, as far as that shows without any work.
+    /// Whether no script of a transaction is left to run, as far as can be told without verifying anything.
     fn is_verified(&self, check: &TxScripts<'_>) -> bool {
         let is_signed = |signed: &Signed, (input, coin): (usize, &Coin)| {
             signed.is_signed(check.place, input, &coin.output.script_pubkey) == Some(true)
@@ -74,8 +73,8 @@ impl Parallel<'_> {
 }
 
 impl ChainState {
-    /// Makes the branch with most work active (`ActivateBestChain`). Gives the verdict on `judged`, if there is such
-    /// a block and it was connected or refused on the way.
+    /// Makes the branch with the most work active (`ActivateBestChain`). Returns the verdict on `judged`, if it is
+    /// given and was connected or refused along the way.
     pub(super) fn activate_best_chain(
         &mut self,
         judged: Option<&CheckedBlock>,
@@ -84,7 +83,8 @@ impl ChainState {
         self.activate_after(self.index.tip(), false, judged, now)
     }
 
-    /// [`ChainState::activate_best_chain`] where blocks were perhaps disconnected before, from the tip `start` on.
+    /// Like [`ChainState::activate_best_chain`], for a caller that may have disconnected blocks already; `start` is
+    /// the tip before that.
     pub(super) fn activate_after(
         &mut self,
         start: BlockId,
@@ -126,9 +126,9 @@ impl ChainState {
         Ok(verdict)
     }
 
-    /// Goes at most this many blocks towards the best tip; says whether there may be more to do. Takes all at once
-    /// where blocks must be disconnected first. What was done is written when the coins' memory is full, and at the
-    /// end.
+    /// Connects at most this many blocks towards the best tip and returns whether there may be more to do. If
+    /// blocks must be disconnected first, does everything at once. The changes are written when the coin cache is
+    /// full, and at the end.
     ///
     /// # Errors
     /// When the storage fails.
@@ -152,8 +152,8 @@ impl ChainState {
         Ok(true)
     }
 
-    /// The blocks from the active chain to the best candidate, which are not active; none if the tip is the best.
-    /// Candidates on a branch with a failed block are found out here and dropped (`FindMostWorkChain`).
+    /// The blocks to connect from the active chain up to the best candidate; empty if the tip is the best.
+    /// Candidates on a branch with a failed block are detected here and dropped (`FindMostWorkChain`).
     fn most_work_path(&mut self) -> Result<Option<Vec<BlockId>>, StorageError> {
         let mut batch = self.storage.batch();
         let path = loop {
@@ -193,7 +193,8 @@ impl ChainState {
         Ok(path)
     }
 
-    /// Runs `act` with what a block on top of the tip is connected to. What it changes of the registry it takes back.
+    /// Calls `act` with everything needed to connect a block on top of the tip. `act` must undo its changes to the
+    /// registry.
     pub(crate) fn try_on_tip<T>(
         &mut self,
         act: impl FnOnce(&Coins, &mut Registry, &Params, &dyn Ancestors, &dyn ScriptRunner) -> T,
@@ -202,7 +203,7 @@ impl ChainState {
         act(&self.coins, &mut self.registry, &self.params, &self.index.chain(tip), &runner)
     }
 
-    /// Connects a child of the tip. The inner error is the rule it breaks; then nothing has changed.
+    /// Connects a child of the tip. The inner error is the rule that the block breaks; nothing has changed then.
     fn connect_tip(
         &mut self,
         id: BlockId,
@@ -276,7 +277,7 @@ impl ChainState {
         Ok(())
     }
 
-    /// A line for each block, unless they come by the hundred a second: then whoever reports progress has the word.
+    /// Logs the new tip; at debug level during initial block download, where progress is reported instead.
     fn log_tip(&self, height: u32, block: &Block) {
         let license =
             || self.registry.miner_of(height).map(|license| self.base58(license)).unwrap_or_default();
@@ -292,7 +293,8 @@ impl ChainState {
         address.to_base58(&self.params.prefixes)
     }
 
-    /// A line for the inputs of a transaction that say the same; anyone can make one with thousands of targets.
+    /// Logs the inputs of a transaction that carry the same action as one line. Anyone can make an action with
+    /// thousands of targets, so only the first few are named.
     fn log_action(&self, height: u32, done: &DoneAction) {
         let all = &done.action.targets;
         let mut targets: Vec<String> =
@@ -308,7 +310,7 @@ impl ChainState {
         }
     }
 
-    /// IoP Core's nodes do not always take admin actions back as they were (docs/adr/0002-exact-registry-undo.md).
+    /// IoP Core nodes do not always undo admin actions exactly (docs/adr/0002-exact-registry-undo.md).
     fn log_actions_taken_back(&self, height: u32, block: &Block) {
         let acts = |tx: &&Transaction| !admin::actions(tx, height, &self.params).is_empty();
         let transactions = block.txdata.iter().skip(1).filter(acts).count();
@@ -320,7 +322,7 @@ impl ChainState {
         }
     }
 
-    /// Takes the tip back; its transactions are the mempool's until the reorganisation is over.
+    /// Disconnects the tip. The mempool holds its transactions until the reorganisation is over.
     pub(super) fn disconnect_tip(&mut self) -> Result<(), StorageError> {
         let entry = self.index.get(self.index.tip());
         let (hash, height) = (entry.hash, entry.record.height);
@@ -352,7 +354,7 @@ impl ChainState {
                 "reorganisation"
             );
         }
-        // What was dropped on the way may come back now.
+        // Report removals first: a transaction dropped during the reorganisation may be accepted again now.
         self.tell_mempool(None);
         for txid in self.with_mempool(now, |mempool, tip| mempool.finish_reorganisation(tip))? {
             self.events.send(|| ChainEvent::TxAccepted(txid));
@@ -361,8 +363,8 @@ impl ChainState {
         Ok(())
     }
 
-    /// A block that broke a rule when it was connected. As in the reference, its descendants are marked only where
-    /// someone comes upon them.
+    /// Marks a block that broke a rule when it was connected. As in the reference, its descendants are marked only
+    /// when they are next looked at.
     pub(super) fn mark_failed(&mut self, id: BlockId) -> Result<(), StorageError> {
         let mut batch = self.storage.batch();
         let entry = self.index.get_mut(id);

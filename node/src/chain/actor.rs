@@ -1,8 +1,8 @@
 //! The one thread that owns the chain state, and the handle to it.
 //!
-//! Everyone else sends a piece of work through one bounded channel and waits for its answer; work is done in
-//! order of arrival, so every answer is of one state. After each, what changed is published. When the storage
-//! fails the thread ends, and the node with it: nothing may be decided on a state that cannot be kept.
+//! All other threads send closures through one bounded channel and wait for the result. Closures run in order of
+//! arrival, so each sees one consistent state; after each one, the changes are published. If the storage fails, the
+//! thread ends and the node with it: nothing may be decided on a state that cannot be stored.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -23,15 +23,15 @@ use crate::mempool::{Accepted, Reject};
 use crate::storage::{Storage, StorageError};
 use crate::template::{Contents, Template, template_with};
 
-/// Pieces of work that may wait; senders beyond it wait for room.
+/// Capacity of the queue; when it is full, senders wait.
 const QUEUE: usize = 256;
 
-/// Does its part on the state and gives the reply to be sent once the change is published: whoever has an answer
-/// finds what was published at least as new.
+/// Runs on the state and returns the reply, which is sent only after the change is published: a caller that has its
+/// reply sees a published state at least that new.
 type Work = Box<dyn FnOnce(&mut ChainState) -> Result<Reply, StorageError> + Send>;
 type Reply = Box<dyn FnOnce() + Send>;
 
-/// What waiting clients want to know of.
+/// The state that waiting clients watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
     /// The active chain's newest block.
@@ -40,16 +40,16 @@ pub struct Published {
     pub height: u32,
     /// Grows with every change of the mempool.
     pub mempool_changes: u64,
-    /// Whether that block holds nothing but its coinbase.
+    /// Whether the tip holds nothing but its coinbase.
     pub tip_is_empty: bool,
-    /// The header with most work, whether or not its block is here.
+    /// The header with the most work, whether or not its block is stored.
     pub best_header: BlockHash,
     /// Its height.
     pub best_header_height: u32,
     /// Whether the node is still far behind the network.
     pub initial_block_download: bool,
-    /// Whether it is, and the scripts of the next blocks must be run: then their signatures are worth verifying before
-    /// their turn comes.
+    /// Whether the node is in initial block download and must run the scripts of the next blocks; only then is it
+    /// worth verifying signatures ahead.
     pub verifies_ahead: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct Published {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
-/// How everyone reaches the chain state. Cheap to clone.
+/// The handle through which other threads reach the chain state. Cheap to clone.
 #[derive(Clone)]
 pub struct ChainHandle {
     work: mpsc::Sender<Work>,
@@ -65,11 +65,11 @@ pub struct ChainHandle {
     events: Events,
     storage: Arc<Storage>,
     params: Arc<Params>,
-    /// Seconds that the peers' clocks are ahead of this machine's.
+    /// How many seconds the peers' clocks are ahead of this machine's.
     clock_offset: Arc<AtomicI64>,
 }
 
-/// Starts the thread. It ends when every handle is gone or the storage fails.
+/// Starts the thread. It ends when every handle is dropped or the storage fails.
 pub fn spawn(mut state: ChainState) -> (ChainHandle, JoinHandle<Result<(), StorageError>>) {
     let (work, mut queue) = mpsc::channel::<Work>(QUEUE);
     let (publish, published) = watch::channel(current(&mut state));
@@ -83,13 +83,13 @@ pub fn spawn(mut state: ChainState) -> (ChainHandle, JoinHandle<Result<(), Stora
             publish.send_if_modified(|old| std::mem::replace(old, new) != new);
             reply();
             if state.take_unsynced() {
-                // If one is under way or waiting, the next tip brings the next.
+                // If a sync is running or queued already, the next tip triggers another.
                 let _ = sync.try_send(());
             }
         }
         drop(sync);
         let closed = state.close().inspect_err(failed);
-        // It holds the database, which must be closed before the process ends.
+        // The sync thread holds the database, which must be closed before the process ends.
         let _ = syncing.join();
         closed
     });
@@ -97,7 +97,8 @@ pub fn spawn(mut state: ChainState) -> (ChainHandle, JoinHandle<Result<(), Stora
     (handle, thread.expect("the system can start a thread"))
 }
 
-/// A thread that brings written tips to the disk, so that nobody waits for it. It ends with the sender.
+/// Starts a thread that syncs written tips to disk, so that nothing waits for it. It ends when the sender is
+/// dropped.
 fn spawn_sync(storage: Arc<Storage>) -> (std::sync::mpsc::SyncSender<()>, JoinHandle<()>) {
     let (ask, asked) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
@@ -128,7 +129,8 @@ fn current(state: &mut ChainState) -> Published {
 }
 
 impl ChainHandle {
-    /// Runs `act` on the chain thread and gives its answer: of one consistent state, with nothing in between.
+    /// Runs `act` on the chain thread and returns its result. Nothing else runs in between, so `act` sees one
+    /// consistent state.
     pub async fn run<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut ChainState) -> Result<T, StorageError> + Send + 'static,
@@ -136,15 +138,15 @@ impl ChainHandle {
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |state| {
             let outcome = act(state)?;
-            // A caller that no longer waits is no fault.
+            // It is no error if the caller no longer waits.
             Ok(Box::new(move || drop(reply.send(outcome))))
         });
         self.work.send(work).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 
-    /// [`ChainHandle::run`] with the seconds since 1970 when it is done, by this machine's clock as peers correct it
-    /// (`GetAdjustedTime`): by it blocks are judged.
+    /// Like [`ChainHandle::run`], but also passes the current time in seconds since 1970, by this machine's clock
+    /// corrected by the peers' (`GetAdjustedTime`). Blocks are judged by this time.
     pub async fn run_at<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut ChainState, u64) -> Result<T, StorageError> + Send + 'static,
@@ -153,24 +155,24 @@ impl ChainHandle {
         self.run(move |state| act(state, now().saturating_add_signed(offset.load(Ordering::Relaxed)))).await
     }
 
-    /// Peers' clocks are so many seconds ahead of this machine's.
+    /// Sets how many seconds the peers' clocks are ahead of this machine's.
     pub fn correct_clock(&self, offset: i64) {
         self.clock_offset.store(offset, Ordering::Relaxed);
     }
 
-    /// Offers a block.
+    /// Submits a block, as `submitblock` does.
     pub async fn submit_block(&self, block: Block) -> Result<Submitted, Stopped> {
         self.run_at(move |state, now| state.submit(block, now)).await
     }
 
-    /// Takes headers in order, parents first, until one is refused.
+    /// Accepts headers in order, parents first, until one is refused.
     pub async fn accept_headers(&self, headers: Vec<Header>) -> Result<HeadersAccepted, Stopped> {
         self.run_at(move |state, now| state.accept_headers(&headers, now)).await
     }
 
-    /// Takes a block from a peer. It is checked alone on another thread first, so that a bad one costs the chain
-    /// thread nothing. Signatures are verified ahead only of blocks that were asked for, whose headers are known to be
-    /// good, and only while the node is far behind.
+    /// Accepts a block from a peer. Its context-free checks run on another thread first, so that a bad block costs
+    /// the chain thread nothing. Signatures are verified ahead only for requested blocks, whose headers are known
+    /// to be valid, and only during initial block download.
     pub async fn accept_block(
         &self,
         block: impl Into<Arc<Block>>,
@@ -192,12 +194,12 @@ impl ChainHandle {
         &self.storage
     }
 
-    /// Every change from now on.
+    /// Subscribes to all changes from now on.
     pub fn events(&self) -> broadcast::Receiver<ChainEvent> {
         self.events.subscribe()
     }
 
-    /// Offers a transaction that pays at most `max_fee` base units.
+    /// Offers a transaction to the mempool; it may pay at most `max_fee` base units.
     pub async fn offer_transaction(
         &self,
         tx: impl Into<Arc<Transaction>>,
@@ -207,7 +209,7 @@ impl ChainHandle {
         self.run(move |state| state.offer(tx, max_fee, now())).await
     }
 
-    /// What [`ChainHandle::offer_transaction`] would say; nothing changes.
+    /// What [`ChainHandle::offer_transaction`] would return; changes nothing.
     pub async fn test_transaction(
         &self,
         tx: Transaction,
@@ -216,13 +218,13 @@ impl ChainHandle {
         self.run(move |state| state.test_offer(tx, max_fee, now())).await
     }
 
-    /// A template for the tip, with the state of the mempool that it was made from.
+    /// A template on top of the tip, with the mempool's change counter as of which it was made.
     pub async fn template(&self, contents: Contents) -> Result<(Template, u64), Stopped> {
         self.run_at(move |state, now| Ok((template_with(state, contents, now), state.mempool().changes())))
             .await
     }
 
-    /// What changed last; to be waited on.
+    /// A watch on the latest published state.
     pub fn published(&self) -> watch::Receiver<Published> {
         self.published.clone()
     }

@@ -1,8 +1,8 @@
-//! A block that passed the checks which need nothing but itself (`CheckBlock`).
+//! A block that passed its context-free checks (`CheckBlock`).
 //!
-//! Lives here: [`CheckedBlock`], which carries the block, its hash and its transaction ids, each computed once.
-//! It can be made on any thread, before the chain thread sees the block: decoding and hashing of the next block go on
-//! while the one before it is connected. Does not live here: every check that needs the chain; see `accept.rs`.
+//! Lives here: [`CheckedBlock`], which carries the block, its hash and its transaction ids, each computed once. It
+//! can be built on any thread, so the next block is decoded and hashed while the one before it is connected. Does
+//! not live here: every check that needs the chain; see `accept.rs`.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,19 +17,19 @@ use iop_consensus::wire::whole_block;
 
 use super::signed::Signed;
 
-/// A block and what was computed from it. Cheap to clone.
+/// A checked block with its hash, bytes and transaction ids. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct CheckedBlock {
     block: Arc<Block>,
     hash: BlockHash,
     txids: Arc<[Txid]>,
     bytes: Arc<Vec<u8>>,
-    /// Computed at most once, on whatever thread needs it or has time first.
+    /// Computed at most once, by whichever thread gets to it first.
     license: Arc<OnceLock<Result<Address, LicenseError>>>,
     signed: Arc<Signed>,
 }
 
-/// A block that breaks a rule by itself.
+/// A block that fails its context-free checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsound {
     /// The block's hash.
@@ -39,10 +39,10 @@ pub struct Unsound {
 }
 
 impl CheckedBlock {
-    /// Checks a block alone: proof of work, merkle root, sizes, each transaction by itself.
+    /// Runs the context-free checks: proof of work, merkle root, sizes, and each transaction by itself.
     ///
     /// # Errors
-    /// The first rule it breaks, in the reference's order.
+    /// The first rule that the block breaks, in the reference's order.
     pub fn new(block: impl Into<Arc<Block>>, params: &Params) -> Result<Self, Unsound> {
         let block = block.into();
         let hash = block.block_hash();
@@ -57,7 +57,7 @@ impl CheckedBlock {
         }
     }
 
-    /// A block that was checked before it was stored, from its bytes.
+    /// Decodes a stored block, which was checked before it was stored.
     pub(super) fn stored(bytes: Vec<u8>, hash: BlockHash) -> Option<Self> {
         let block = whole_block(&bytes).ok()?;
         let txids: Arc<[Txid]> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
@@ -76,29 +76,29 @@ impl CheckedBlock {
         self.hash
     }
 
-    /// The block as it is sent and stored, with its witnesses.
+    /// The serialized block with its witnesses.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The license that the coinbase's signature is of, or what is wrong with it; waits if another thread is at it.
+    /// The license that signed the coinbase, or the error. Waits if another thread is computing it.
     pub fn license(&self) -> Result<Address, LicenseError> {
         self.license.get_or_init(|| coinbase::check(&self.block.txdata[0])).clone()
     }
 
-    /// Lets another thread find out the license meanwhile.
+    /// Starts computing the license on another thread.
     pub(super) fn begin_license(&self) {
         let block = self.clone();
         rayon::spawn(move || drop(block.license()));
     }
 
-    /// Lets other threads verify meanwhile what they can of its signatures. Only worth it for a block that will be
-    /// connected with its scripts, and not at once.
+    /// Starts verifying signatures on other threads, as far as possible without the coins. Only worth it for a
+    /// block whose scripts will be run, and not at once.
     pub fn begin_signatures(&self) {
         self.signed.begin(&self.block);
     }
 
-    /// What is known of its signatures.
+    /// The signatures verified so far.
     pub(super) fn signed(&self) -> &Signed {
         &self.signed
     }

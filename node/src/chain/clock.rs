@@ -1,4 +1,4 @@
-//! This machine's clock, which block times and ages of tips are held against.
+//! This machine's clock, used to judge block times and the age of tips.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

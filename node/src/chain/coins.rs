@@ -1,8 +1,8 @@
-//! The coins as of the tip: the database's behind what has changed since it was last written.
+//! The coins as of the tip: a cache of unwritten changes over the database.
 //!
-//! Lives here: [`Coins`], the only view of coins that is right between two writes of the database, its memory, and
-//! when it is full. Does not live here: encodings (`storage`), rules, when to write (`flush.rs`).
-//! Data goes: connected or disconnected block -> changes here -> with the tip into one storage batch.
+//! Lives here: [`Coins`], the only correct view of the coins between two database writes; its memory use, and when
+//! it is full. Does not live here: encodings (`storage`), rules, when to write (`flush.rs`). Data goes: connected
+//! or disconnected block -> changes cached here -> one storage batch, together with the tip.
 
 mod shards;
 
@@ -16,19 +16,19 @@ use rayon::prelude::*;
 use crate::storage::{Batch, Storage, StorageError};
 use shards::{Packed, Shards};
 
-/// What a changed coin costs besides its place here while it is written: in the batch, and in the database's buffer.
+/// Extra bytes that a changed coin takes while it is written: in the batch and in the database's buffer.
 const WRITE_BYTES: usize = 200;
-/// What a coin with a common script takes in a batch at most: marks, outpoint, code, amount, script.
+/// Most bytes that a coin with a common script takes in a batch: marks, outpoint, code, amount, script.
 const BATCH_BYTES: usize = 4 + 36 + 4 + 8 + 26;
-/// Reads from the database below this number are not worth waking other threads for.
+/// Fewer database reads than this are not worth waking other threads for.
 const PARALLEL_READS: usize = 16;
 
-/// A coin that is not as the database has it.
+/// A coin that differs from the database.
 #[derive(Debug, Clone)]
 struct Changed {
-    /// The coin; `None` when it is gone.
+    /// The coin; `None` when it is spent.
     coin: Option<Packed>,
-    /// The database has no coin here, so that one that is gone needs no deletion.
+    /// The database has no coin at this outpoint, so a spent one needs no deletion.
     fresh: bool,
 }
 
@@ -38,9 +38,9 @@ pub struct Coins {
     limit: usize,
     /// Not yet written.
     changed: Shards<Changed>,
-    /// As the database has them.
+    /// Unchanged since read from the database.
     read: Shards<Packed>,
-    /// Coins that blocks spent: found here, and read from the database.
+    /// Coins spent by blocks: `hits` were found in memory, `misses` were read from the database.
     hits: u64,
     misses: u64,
 }
@@ -51,7 +51,7 @@ impl Coins {
         Self { storage, limit, changed: Shards::default(), read: Shards::default(), hits: 0, misses: 0 }
     }
 
-    /// Bytes taken, with what writing will take.
+    /// Bytes in use, including what writing them will take.
     pub fn usage(&self) -> usize {
         self.read.bytes() + self.changed_usage()
     }
@@ -61,17 +61,17 @@ impl Coins {
         self.read.len() + self.changed.len()
     }
 
-    /// Coins that connected blocks spent and that were in memory.
+    /// Coins spent by connected blocks that were in memory.
     pub fn hits(&self) -> u64 {
         self.hits
     }
 
-    /// Coins that connected blocks spent and that had to be read from the database, or did not exist there.
+    /// Coins spent by connected blocks that had to be looked up in the database, whether or not they exist there.
     pub fn misses(&self) -> u64 {
         self.misses
     }
 
-    /// From now on nothing is kept in memory beyond the next write.
+    /// Keeps nothing in memory after the next write.
     pub(super) fn keep_nothing(&mut self) {
         self.limit = 0;
     }
@@ -80,13 +80,14 @@ impl Coins {
         self.changed.bytes() + self.changed.len() * WRITE_BYTES
     }
 
-    /// Whether the changes alone fill the memory. What was only read makes room first.
+    /// Whether unwritten changes alone fill the cache. Coins that were only read are evicted first.
     pub(super) fn is_full(&mut self) -> bool {
         while self.usage() > self.limit && self.read.drop_one_shard() {}
         self.usage() > self.limit
     }
 
-    /// Reads all coins that the block spends into memory, on all cores where there are many of them.
+    /// Reads into memory all coins that the block spends, and looks up which of its outputs exist already. Uses all
+    /// cores if there are enough reads.
     pub(super) fn fetch(&mut self, block: &Block) -> Result<(), StorageError> {
         let inputs = block.txdata.iter().skip(1).flat_map(|tx| &tx.input);
         let mut spent = 0u64;
@@ -113,13 +114,14 @@ impl Coins {
         self.changed.get(outpoint).is_some() || self.read.get(outpoint).is_some()
     }
 
-    /// Takes over what a block changed.
+    /// Applies the changes of a connected block.
     pub(super) fn connect(&mut self, connected: &Connected<'_>) {
         for (outpoint, change) in &connected.coins {
             match *change {
                 Change::Created { output, coinbase } => {
                     let coin = Packed::new(output, connected.height, coinbase);
-                    // It existed neither here nor in the database (BIP30), but its deletion may not be written yet.
+                    // The coin did not exist (BIP30), but the database still has it if its deletion is not written
+                    // yet.
                     let fresh = self.changed.get(outpoint).is_none_or(|changed| changed.fresh);
                     self.changed.insert(*outpoint, Changed { coin: Some(coin), fresh });
                 }
@@ -128,7 +130,7 @@ impl Coins {
         }
     }
 
-    /// Takes over the changes that take a block back.
+    /// Applies the changes of a disconnected block.
     pub(super) fn disconnect(&mut self, changes: CoinMap<Option<Coin>>) {
         for (outpoint, coin) in changes {
             match coin {
@@ -151,13 +153,13 @@ impl Coins {
         }
     }
 
-    /// Bytes that the batch of [`Coins::flush_into`] will take, about: room that is not used is never touched.
+    /// Approximate bytes of the batch that [`Coins::flush_into`] fills. Unused room is never touched.
     pub(super) fn batch_bytes(&self) -> usize {
         self.changed.len() * BATCH_BYTES + self.changed.bytes_beyond_places()
     }
 
-    /// Puts all changes into a batch. When the memory is short nothing is kept; otherwise the coins stay, as read.
-    /// The batch must be committed, or the node must end.
+    /// Puts all changes into a batch. Unless memory is short, the coins are kept as read. The batch must be
+    /// committed, or the node must end.
     pub(super) fn flush_into(&mut self, batch: &mut Batch) {
         let keep = self.usage() < self.limit / 2;
         if !keep {
@@ -226,7 +228,8 @@ mod tests {
         Coin { output, height: u32::from(number), coinbase: number.is_multiple_of(2) }
     }
 
-    /// What happens to the coin with a number: it comes to be or is spent, whichever is possible; or all is written.
+    /// What happens to the coin with a number: it is created or spent, whichever is possible; or all changes are
+    /// written.
     #[derive(Debug, Clone)]
     enum Step {
         Toggle(u8, u8, bool),

@@ -1,11 +1,10 @@
 //! When the tip is written, and with what.
 //!
-//! The guarantee: tip, coins and registry are written in one batch, always as of the same block; blocks and what takes
-//! them back were written before. So whenever the process ends, even by kill -9, the database is at some block that
-//! was the tip, and at the next start the blocks stored since are connected again. While the node is far behind, the
-//! batch is written when the coins' memory is full or a minute has passed; otherwise after every change of the tip.
-//! What the machine's own failure may take back is only the newest batches, a few seconds' worth
-//! ([`crate::storage::Storage::sync`]).
+//! Guarantee: tip, coins and registry are written in one batch, all as of the same block; blocks and undo data were
+//! written before. So whenever the process ends, even by kill -9, the database is as of some former tip, and the
+//! next start connects the blocks stored since. During initial block download the batch is written when the coin
+//! cache is full or a minute has passed; otherwise after every change of the tip. A failure of the machine can lose
+//! only the newest batches, a few seconds' worth ([`crate::storage::Storage::sync`]).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,10 +16,10 @@ use tracing::debug;
 use super::state::ChainState;
 use crate::storage::StorageError;
 
-/// While the node is far behind, the tip is written at least this often.
+/// During initial block download, the tip is written at least this often.
 const FLUSH_EVERY: Duration = Duration::from_secs(60);
 
-/// What has changed since the tip was written, besides coins.
+/// What has changed since the tip was written, apart from coins.
 pub(super) struct Unwritten {
     licenses: BTreeSet<Address>,
     heights: BTreeSet<u32>,
@@ -49,7 +48,7 @@ impl Unwritten {
 }
 
 impl ChainState {
-    /// Writes the tip if it is time.
+    /// Writes the tip if it is due.
     pub(super) fn flush_if_due(&mut self, now: u64) -> Result<(), StorageError> {
         if !self.unwritten.tip_moved {
             return Ok(());
@@ -60,21 +59,21 @@ impl ChainState {
         if due { self.flush() } else { Ok(()) }
     }
 
-    /// Writes the tip if the coins' memory is full.
+    /// Writes the tip if the coin cache is full.
     pub(super) fn flush_if_full(&mut self) -> Result<(), StorageError> {
         if self.coins.is_full() { self.flush() } else { Ok(()) }
     }
 
-    /// [`ChainState::flush_if_full`] on the way down to a fork: nothing is pruned, for blocks below the tip are still
-    /// to be taken back.
+    /// Like [`ChainState::flush_if_full`], but prunes nothing: used on the way down to a fork, where blocks below
+    /// the tip are still to be disconnected.
     pub(super) fn write_if_full(&mut self) -> Result<(), StorageError> {
         if self.coins.is_full() { self.write_tip() } else { Ok(()) }
     }
 
-    /// Writes tip, coins and registry: afterwards the database is as of the tip. Then old blocks are pruned.
+    /// Writes tip, coins and registry, so that the database is as of the tip, then prunes old blocks.
     ///
     /// # Errors
-    /// When the storage fails; then the state must not be used any more.
+    /// When the storage fails; the state must not be used any more then.
     pub fn flush(&mut self) -> Result<(), StorageError> {
         if !self.unwritten.tip_moved {
             return Ok(());
@@ -83,7 +82,7 @@ impl ChainState {
         self.prune()
     }
 
-    /// [`ChainState::flush`] that prunes nothing.
+    /// Like [`ChainState::flush`], but prunes nothing.
     pub(super) fn write_tip(&mut self) -> Result<(), StorageError> {
         if !self.unwritten.tip_moved {
             return Ok(());
@@ -101,7 +100,7 @@ impl ChainState {
         Ok(())
     }
 
-    /// Writes the tip and brings it to the disk, keeping no coins in memory: the last thing that a node does.
+    /// Writes the tip and syncs it to disk, keeping no coins in memory. Called last when the node stops.
     ///
     /// # Errors
     /// When the storage fails.
@@ -109,13 +108,13 @@ impl ChainState {
         self.coins.keep_nothing();
         self.flush()?;
         if let Some(reclaiming) = self.reclaiming.take() {
-            // It holds the database, which must be closed before the process ends.
+            // The reclaiming thread holds the database, which must be closed before the process ends.
             let _ = reclaiming.join();
         }
         self.storage.sync()
     }
 
-    /// Whether a tip was written since the last call that may not be on the disk yet.
+    /// Whether a tip was written since the last call that may not be on disk yet.
     pub(super) fn take_unsynced(&mut self) -> bool {
         std::mem::take(&mut self.unsynced)
     }

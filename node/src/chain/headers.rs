@@ -1,8 +1,8 @@
-//! Headers on their way into the index (`ProcessNewBlockHeaders`, `AcceptBlockHeader`).
+//! Accepts headers into the index (`ProcessNewBlockHeaders`, `AcceptBlockHeader`).
 //!
-//! Lives here: the checks of headers against their ancestors and what is known of them, one storage batch for a
-//! whole message. Does not live here: blocks (`accept.rs`), and which headers to ask for (peers).
-//! Data goes: peer -> [`ChainState::accept_headers`] -> index and one batch -> best header published.
+//! Lives here: the checks of headers against their ancestors and against known failures, with one storage batch per
+//! message. Does not live here: blocks (`accept.rs`), and which headers to request (peers). Data goes: peer ->
+//! [`ChainState::accept_headers`] -> index and one batch -> best header published.
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -14,8 +14,8 @@ use super::verdict::{HeadersAccepted, Rejection};
 use crate::storage::{Batch, IndexRecord, StorageError};
 
 impl ChainState {
-    /// Takes headers in order, parents first, until one is refused (`ProcessNewBlockHeaders`). Those before it stay.
-    /// `now` in seconds.
+    /// Accepts headers in order, parents first, until one is refused (`ProcessNewBlockHeaders`). Those before it
+    /// are kept. `now` is in seconds.
     ///
     /// # Errors
     /// Only when the storage fails.
@@ -35,7 +35,7 @@ impl ChainState {
         Ok(accepted)
     }
 
-    /// Puts one header into the index and `batch`, if it is not there and breaks no rule (`AcceptBlockHeader`).
+    /// Adds one header to the index and `batch`, if it is new and breaks no rule (`AcceptBlockHeader`).
     pub(super) fn accept_header(
         &mut self,
         header: &Header,
@@ -44,7 +44,7 @@ impl ChainState {
         batch: &mut Batch,
     ) -> Result<BlockId, Rejection> {
         if let Some(id) = self.index.find(&hash) {
-            // The reference lets genesis through whatever is known of it.
+            // The reference accepts genesis whatever its marks are.
             let entry = self.index.get(id);
             return if entry.is_failed() && entry.record.height > 0 {
                 Err(Rejection::KnownInvalid)
@@ -66,7 +66,7 @@ impl ChainState {
         Ok(self.index.insert(hash, record))
     }
 
-    /// A branch on which a block failed is known to be bad only where someone came upon it: here is such a place.
+    /// Descendants of a failed block are marked only when they are looked at, as here.
     fn check_no_failed_ancestor(&mut self, parent: BlockId, batch: &mut Batch) -> Result<(), Rejection> {
         if self.index.get(parent).record.connected_once {
             return Ok(());

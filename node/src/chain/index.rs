@@ -1,7 +1,7 @@
-//! Every known header as a tree, in memory.
+//! All known headers as a tree, in memory.
 //!
-//! Entries live in one vector and name each other by position. Each has a skip link besides its parent, so
-//! an ancestor is found in logarithmic time. About 250 bytes an entry: 50 MB for 200,000 blocks.
+//! Entries are in one vector and refer to each other by position. Each has a skip link besides its parent, so an
+//! ancestor is found in logarithmic time. About 250 bytes an entry: 50 MB for 200,000 blocks.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -25,33 +25,33 @@ pub struct BlockId(u32);
 pub struct Entry {
     /// The header's hash.
     pub hash: BlockHash,
-    /// What is stored of it.
+    /// The stored record.
     pub record: IndexRecord,
-    /// The entry it builds on; genesis has none.
+    /// The parent entry; `None` for genesis.
     pub parent: Option<BlockId>,
-    /// Work of this block and all before it.
+    /// Total work of this block and all its ancestors.
     pub work: Work,
-    /// Its block and all its ancestors' blocks are here.
+    /// Whether its block and all its ancestors' blocks are stored.
     pub linked: bool,
-    /// Order in which blocks were linked: of two tips with the same work the earlier stays. Below 0 for those that an
-    /// operator prefers.
+    /// The order in which blocks were linked: of two tips with the same work, the earlier one stays active.
+    /// Negative for blocks that an operator prefers.
     pub arrival: i64,
     skip: Option<BlockId>,
     children: Vec<BlockId>,
 }
 
 impl Entry {
-    /// Whether it or an ancestor breaks a rule.
+    /// Whether this block or an ancestor breaks a rule.
     pub fn is_failed(&self) -> bool {
         self.record.failed || self.record.failed_ancestor
     }
 
-    /// Whether its block is here.
+    /// Whether the block is stored.
     pub fn has_block(&self) -> bool {
         self.was_here() && !self.record.pruned
     }
 
-    /// Whether its block is here, or was until it was pruned.
+    /// Whether the block is stored, or was until it was pruned.
     pub fn was_here(&self) -> bool {
         self.record.tx_count > 0
     }
@@ -66,7 +66,7 @@ pub struct BlockIndex {
     arrivals: u32,
     firsts: i64,
     best_header: Option<BlockId>,
-    /// Blocks found to break a rule while they were connected (`g_failed_blocks`).
+    /// Blocks found to break a rule when they were connected (`g_failed_blocks`).
     failed: BTreeSet<BlockId>,
 }
 
@@ -76,12 +76,12 @@ impl BlockIndex {
         &self.entries[id.0 as usize]
     }
 
-    /// The entry at a position, to be changed.
+    /// Mutable access to the entry at a position.
     pub fn get_mut(&mut self, id: BlockId) -> &mut Entry {
         &mut self.entries[id.0 as usize]
     }
 
-    /// The position of a hash.
+    /// The position of the header with this hash.
     pub fn find(&self, hash: &BlockHash) -> Option<BlockId> {
         self.by_hash.get(hash).copied()
     }
@@ -91,7 +91,7 @@ impl BlockIndex {
         (0..self.entries.len() as u32).map(BlockId)
     }
 
-    /// Adds a header whose parent is known (or genesis) and gives its position.
+    /// Adds a header whose parent is known (or genesis) and returns its position.
     pub fn insert(&mut self, hash: BlockHash, record: IndexRecord) -> BlockId {
         let id =
             BlockId(u32::try_from(self.entries.len()).expect("four billion headers do not fit in memory"));
@@ -117,7 +117,7 @@ impl BlockIndex {
         id
     }
 
-    /// Makes it the best header if it is one.
+    /// Makes this the best header if it has more work.
     pub(super) fn consider_header(&mut self, id: BlockId) {
         let is_better = |best| self.get(best).work < self.get(id).work;
         if !self.get(id).is_failed() && self.best_header.is_none_or(is_better) {
@@ -125,8 +125,8 @@ impl BlockIndex {
         }
     }
 
-    /// The header with most work, of those that were not known to break a rule when they were added; of several the one
-    /// that came first (`pindexBestHeader`).
+    /// The header with the most work among those not known to break a rule when they were added; of equal ones, the
+    /// first to arrive (`pindexBestHeader`).
     pub fn best_header(&self) -> BlockId {
         self.best_header.expect("genesis is always here")
     }
@@ -136,12 +136,12 @@ impl BlockIndex {
         self.failed.insert(id);
     }
 
-    /// Forgets it.
+    /// Forgets a block noted by [`BlockIndex::note_failed`].
     pub(super) fn forget_failed(&mut self, id: BlockId) {
         self.failed.remove(&id);
     }
 
-    /// A block noted by [`BlockIndex::note_failed`] that `id` is or descends from.
+    /// A block noted by [`BlockIndex::note_failed`] that is `id` or an ancestor of it.
     pub(super) fn failed_ancestor(&self, id: BlockId) -> Option<BlockId> {
         let height = self.get(id).record.height;
         let below = |failed: &BlockId| self.get(*failed).record.height <= height;
@@ -149,7 +149,7 @@ impl BlockIndex {
         known.find(|&failed| self.ancestor(id, self.get(failed).record.height) == failed)
     }
 
-    /// Notes that an entry's block is here. Gives the entries that are linked now: itself and descendants
+    /// Notes that an entry's block was stored. Returns the entries that are linked now: itself and the descendants
     /// that waited for it; none if an ancestor's block is missing. Their records are changed.
     pub fn block_arrived(&mut self, id: BlockId) -> Vec<BlockId> {
         let mut newly = if self.can_link(id) { vec![id] } else { Vec::new() };
@@ -166,8 +166,8 @@ impl BlockIndex {
         newly
     }
 
-    /// Notes that an entry's block was here when the program ended; its ancestors come first. It keeps its place in the
-    /// order of arrival.
+    /// Notes at the start that an entry's block is stored; ancestors must be noted first. The entry keeps its place
+    /// in the order of arrival.
     pub(super) fn block_was_here(&mut self, id: BlockId) {
         self.get_mut(id).linked = self.can_link(id);
         self.arrivals = self.arrivals.max(self.get(id).record.arrival);
@@ -177,13 +177,13 @@ impl BlockIndex {
         self.get(id).parent.is_none_or(|parent| self.get(parent).linked)
     }
 
-    /// Puts an entry before all others in the order of arrival.
+    /// Moves an entry to the front of the order of arrival.
     pub(super) fn make_first(&mut self, id: BlockId) {
         self.firsts -= 1;
         self.get_mut(id).arrival = self.firsts;
     }
 
-    /// All descendants of an entry, without itself.
+    /// All descendants of an entry, excluding itself.
     pub fn descendants(&self, id: BlockId) -> Vec<BlockId> {
         let mut found = self.get(id).children.clone();
         let mut next = 0;
@@ -194,7 +194,7 @@ impl BlockIndex {
         found
     }
 
-    /// The ancestor of `id` at `height`, which is at most its own.
+    /// The ancestor of `id` at `height`, which must not be above `id`'s own.
     pub fn ancestor(&self, mut id: BlockId, height: u32) -> BlockId {
         loop {
             let entry = self.get(id);
@@ -211,7 +211,7 @@ impl BlockIndex {
         }
     }
 
-    /// The last entry that `id`'s branch shares with the active chain.
+    /// The last entry that the branch of `id` shares with the active chain.
     pub fn fork_point(&self, mut id: BlockId) -> BlockId {
         while !self.is_active(id) {
             id = self.get(id).parent.expect("every branch comes from genesis, which is active");
@@ -234,7 +234,7 @@ impl BlockIndex {
         *self.active.last().expect("genesis is always active")
     }
 
-    /// Makes the chain that ends in `tip` the active one.
+    /// Makes the chain that ends at `tip` the active one.
     pub(super) fn activate(&mut self, tip: BlockId) {
         let mut walk = Some(tip);
         self.active.clear();
@@ -256,12 +256,12 @@ impl BlockIndex {
         self.active.pop();
     }
 
-    /// The chain that ends in `id`, as the rules see it.
+    /// The chain that ends at `id`, in the form that the rules use.
     pub fn chain(&self, id: BlockId) -> Chain<'_> {
         Chain { index: self, tip: id, last: AtomicU32::new(id.0) }
     }
 
-    /// Height of the highest checkpoint whose block is known here; 0 for none.
+    /// Height of the highest checkpoint whose header is known; 0 if there is none.
     pub fn last_checkpoint(&self, params: &Params) -> u32 {
         let known = params.checkpoints.iter().rev().find(|(_, hash)| self.by_hash.contains_key(hash));
         known.map_or(0, |(height, _)| *height)
@@ -273,8 +273,8 @@ impl BlockIndex {
     }
 }
 
-/// Where the skip link of an entry at `height` goes: as Core's, a height whose binary form has a low bit or two
-/// removed, so that any ancestor is few links away.
+/// The height that the skip link of an entry at `height` points to. As in Core, one or two of the lowest set bits
+/// are cleared, so that any ancestor is few links away.
 fn skip_height(height: u32) -> u32 {
     let clear_lowest = |n: u32| n & n.saturating_sub(1);
     match height {
@@ -288,8 +288,8 @@ fn skip_height(height: u32) -> u32 {
 pub struct Chain<'a> {
     index: &'a BlockIndex,
     tip: BlockId,
-    /// The entry that was asked for last: rules walk back block by block, two thousand of them where blocks of the least
-    /// difficulty are allowed, and a step to the parent is much quicker than a search from the tip.
+    /// The entry returned last. Rules walk back block by block, two thousand of them where minimum-difficulty
+    /// blocks are allowed, and stepping to the parent is much quicker than searching from the tip.
     last: AtomicU32,
 }
 
@@ -328,7 +328,7 @@ mod tests {
         IndexRecord { tx_count: 1, ..IndexRecord::of_header(header, height) }
     }
 
-    /// A chain of `length` headers on top of genesis; `salt` tells branches apart.
+    /// Adds a chain of `length` headers on top of `from`; `salt` makes branches differ.
     fn extend(index: &mut BlockIndex, from: BlockId, length: u32, salt: u32) -> Vec<BlockId> {
         let mut ids = vec![from];
         for i in 1..=length {

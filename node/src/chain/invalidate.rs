@@ -1,8 +1,8 @@
-//! An operator's word on a block (`InvalidateBlock`, `ResetBlockFailureFlags`, `PreciousBlock`).
+//! Operator overrides for a block (`InvalidateBlock`, `ResetBlockFailureFlags`, `PreciousBlock`).
 //!
-//! Lives here: marking a block as if it broke a rule, taking such marks away, and preferring one of several tips of
-//! the same work. Does not live here: which branch becomes active then (`activate.rs`).
-//! Data goes: RPC -> handle -> here -> index and candidates -> best branch activated.
+//! Lives here: marking a block as if it broke a rule, clearing such marks, and preferring one of several tips with
+//! the same work. Does not live here: which branch becomes active then (`activate.rs`). Data goes: RPC -> handle ->
+//! here -> index and candidates -> best branch activated.
 
 use std::cmp::Reverse;
 
@@ -13,26 +13,26 @@ use super::index::BlockId;
 use super::state::ChainState;
 use crate::storage::StorageError;
 
-/// Why an operator's word was not followed.
+/// Why an operator's request was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotDone {
     /// No header has this hash.
     #[error("Block not found")]
     Unknown,
-    /// Genesis is active whatever anyone says.
+    /// Genesis is always active.
     #[error("genesis cannot be invalidated")]
     Genesis,
-    /// The blocks that would have to be taken back were deleted to save room.
+    /// The blocks that would have to be disconnected were pruned.
     #[error("Block not available (pruned data)")]
     Pruned,
 }
 
 impl ChainState {
     /// Treats the block as if it broke a rule, and activates the best branch without it (`InvalidateBlock`, then
-    /// `ActivateBestChain`). `now` in seconds.
+    /// `ActivateBestChain`). `now` is in seconds.
     ///
     /// # Errors
-    /// The storage's failure outside, why nothing was done inside.
+    /// The outer error is a storage failure; the inner one is the reason nothing was done.
     pub fn invalidate_block(
         &mut self,
         hash: &BlockHash,
@@ -50,7 +50,7 @@ impl ChainState {
             self.disconnect_tip()?;
             disconnected = true;
         }
-        // The tip that was written last may be on the branch that is marked now: nobody may come back to it.
+        // The tip written last may be on the branch that is about to be marked; a restart must not return to it.
         self.write_tip()?;
         let mut batch = self.storage.batch();
         let mut walk = start;
@@ -68,11 +68,11 @@ impl ChainState {
         Ok(Ok(()))
     }
 
-    /// Forgets that the block, its ancestors or its descendants broke rules, and activates the best branch
-    /// (`ResetBlockFailureFlags`, then `ActivateBestChain`). `now` in seconds.
+    /// Clears the failure marks of the block, its ancestors and its descendants, and activates the best branch
+    /// (`ResetBlockFailureFlags`, then `ActivateBestChain`). `now` is in seconds.
     ///
     /// # Errors
-    /// The storage's failure outside, why nothing was done inside.
+    /// The outer error is a storage failure; the inner one is the reason nothing was done.
     pub fn reconsider_block(
         &mut self,
         hash: &BlockHash,
@@ -102,10 +102,11 @@ impl ChainState {
         Ok(Ok(()))
     }
 
-    /// Prefers the block over others of the same work, as if it had come first (`PreciousBlock`). `now` in seconds.
+    /// Prefers the block over others with the same work, as if it had arrived first (`PreciousBlock`). `now` is in
+    /// seconds.
     ///
     /// # Errors
-    /// The storage's failure outside, why nothing was done inside.
+    /// The outer error is a storage failure; the inner one is the reason nothing was done.
     pub fn precious_block(
         &mut self,
         hash: &BlockHash,
@@ -124,7 +125,7 @@ impl ChainState {
         Ok(Ok(()))
     }
 
-    /// All entries anew: blocks that were worse than the old tip may be the best now.
+    /// Rebuilds the candidates from all entries: blocks with less work than the old tip may be the best now.
     fn rebuild_candidates(&mut self) {
         let usable = |id: &BlockId| !self.index.get(*id).is_failed();
         let ids: Vec<BlockId> = self.index.ids().filter(usable).collect();

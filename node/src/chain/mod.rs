@@ -1,10 +1,9 @@
-//! The chain: which blocks are known, which are active, and who may change that.
+//! The chain: which blocks are known, which are active, and what may change that.
 //!
-//! Lives here: the block index ([`index`]), the state ([`state`]) with what changes it (`accept.rs`, `activate.rs`),
-//! what is said of an offered block ([`verdict`]), the coins ([`coins`]), what is told to others ([`events`]), and the
-//! thread that owns the state with the handle through which everyone else asks ([`actor`]). Does not live here: rules,
-//! encodings, RPC.
-//! An offered block goes: handle -> thread -> accept -> activate -> storage batch -> published.
+//! Lives here: the block index ([`index`]), the state ([`state`]) and the code that changes it (`accept.rs`,
+//! `activate.rs`), the verdicts on offered blocks ([`verdict`]), the coins ([`coins`]), the events for subscribers
+//! ([`events`]), and the thread that owns the state, with its handle ([`actor`]). Does not live here: rules,
+//! encodings, RPC. An offered block goes: handle -> thread -> accept -> activate -> storage batch -> published.
 
 mod accept;
 mod activate;

@@ -1,7 +1,7 @@
-//! What an operator may choose of the chain's work: memory, room on disk, and what is taken for checked.
+//! Operator options for the chain: memory, disk space, and which scripts are assumed valid.
 //!
-//! Lives here: [`Options`] with the defaults of a network, and what they mean for a single block. Does not live here:
-//! flags and files (`settings`). Nothing here changes which chain is valid for a node that checks everything.
+//! Lives here: [`Options`] with each network's defaults, and what they mean for a single block. Does not live here:
+//! flags and files (`settings`). For a node that checks everything, no option changes which chain is valid.
 
 use bitcoin::BlockHash;
 use bitcoin::pow::Work;
@@ -12,33 +12,33 @@ use super::index::BlockId;
 use super::state::ChainState;
 use crate::storage::Tuning;
 
-/// Memory for coins and database, as Core's default (`nDefaultDbCache`), MiB.
+/// Memory for coins and database in MiB; Core's default (`nDefaultDbCache`).
 pub const DEFAULT_DB_CACHE_MIB: u64 = 450;
-/// A tip older than this is not the network's, seconds (`DEFAULT_MAX_TIP_AGE`).
+/// A tip older than this many seconds is taken to be behind the network (`DEFAULT_MAX_TIP_AGE`).
 pub const DEFAULT_MAX_TIP_AGE: u64 = 24 * 60 * 60;
-/// A block buried under this much work, expressed in time, may be taken for checked, seconds (`ConnectBlock`).
+/// A block buried under this much work, expressed in seconds, may be assumed valid (`ConnectBlock`).
 const ASSUMED_AFTER: u128 = 60 * 60 * 24 * 7 * 2;
 
-/// The choices.
+/// The options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Bytes for coins in memory.
+    /// Bytes of memory for coins.
     pub coin_cache: usize,
     /// Memory of the database.
     pub database: Tuning,
-    /// Scripts of this block and its ancestors are not run again, if the best chain of headers contains it, has the
+    /// The scripts of this block and its ancestors are skipped if the best header chain contains it, has the
     /// minimum chain work, and buries the block under two weeks' work.
     pub assume_valid: Option<BlockHash>,
-    /// Work that the best chain surely has.
+    /// Work that the best chain is known to have at least.
     pub minimum_chain_work: Work,
-    /// Until the tip is no older, seconds, the node takes its chain for one that is being loaded (`-maxtipage`).
+    /// The node is in initial block download until its tip is at most this many seconds old (`-maxtipage`).
     pub max_tip_age: u64,
-    /// Blocks are deleted when they take more bytes than this.
+    /// Old blocks are pruned when blocks take more bytes than this.
     pub prune: Option<u64>,
 }
 
 impl Options {
-    /// Those of a network, as the reference has them.
+    /// The reference's defaults for a network.
     pub fn of(params: &Params) -> Self {
         let (coin_cache, database) = Self::shares((DEFAULT_DB_CACHE_MIB << 20) as usize);
         Self {
@@ -51,7 +51,7 @@ impl Options {
         }
     }
 
-    /// What coins and database get of this many bytes (`-dbcache`), at least 4 MiB.
+    /// Splits this many bytes, at least 4 MiB, between coins and database (`-dbcache`).
     pub(crate) fn shares(total: usize) -> (usize, Tuning) {
         let database = Tuning::share_of(total);
         (total - database.total(), database)
@@ -59,13 +59,13 @@ impl Options {
 }
 
 impl ChainState {
-    /// What the operator chose.
+    /// The operator's options.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Whether a block with this hash would be new here and its scripts would be run: then what can be done of that
-    /// before its turn is worth it. False where its header is not known.
+    /// Whether a block with this hash would be new and its scripts would be run; only then is work ahead of its
+    /// turn worth it. False if its header is not known.
     pub(crate) fn awaits_scripts(&self, hash: &BlockHash) -> bool {
         let Some(id) = self.index.find(hash) else { return false };
         let entry = self.index.get(id);
@@ -94,7 +94,7 @@ impl ChainState {
         {
             return true;
         }
-        // GetBlockProofEquivalentTime, without its division. Where numbers do not fit, everything is run.
+        // `GetBlockProofEquivalentTime`, without its division. If the numbers do not fit, scripts are run.
         let on_top = low_half(best_entry.work - block.work);
         let seconds = on_top.and_then(|work| work.checked_mul(u128::from(self.params.pow.target_spacing)));
         let enough = low_half(work(best_entry.record.header.bits))
@@ -106,7 +106,7 @@ impl ChainState {
     }
 }
 
-/// The number, if it is below 2^128.
+/// The number, if it is less than 2^128.
 fn low_half(work: Work) -> Option<u128> {
     let bytes = work.to_be_bytes();
     let (high, low) = bytes.split_at(16);

@@ -1,43 +1,45 @@
-//! Old blocks deleted to save room (`PruneBlockFiles`, by single blocks).
+//! Pruning: deletes old blocks to save disk space (`PruneBlockFiles`, but by single blocks).
 //!
-//! Lives here: which blocks go, and when. Kept are the newest [`MIN_BLOCKS_TO_KEEP`] of the active chain as it was
-//! last written, with what takes them back, so that any reorganisation of that depth is possible, also after a crash.
-//! Headers, the registry and the coins stay. Does not live here: that a deleted block is asked for (RPC, peers).
+//! Lives here: which blocks are deleted, and when. The newest [`MIN_BLOCKS_TO_KEEP`] blocks of the active chain as
+//! last written are kept with their undo data, so that any reorganisation of that depth stays possible, also after
+//! a crash. Headers, the registry and the coins stay. Does not live here: requests for a deleted block (RPC,
+//! peers).
 
 use super::state::ChainState;
 use crate::storage::StorageError;
 use tracing::info;
 
-/// The newest blocks that are always kept, and how far ahead of the tip a block that was not asked for may be
+/// How many of the newest blocks are always kept, and how far ahead of the tip an unrequested block may be
 /// (`MIN_BLOCKS_TO_KEEP`).
 pub const MIN_BLOCKS_TO_KEEP: u32 = 288;
-/// Below this a prune target could not hold the blocks that must be kept, MiB (`MIN_DISK_SPACE_FOR_BLOCK_FILES`).
+/// The smallest prune target in MiB that has room for the blocks that must be kept
+/// (`MIN_DISK_SPACE_FOR_BLOCK_FILES`).
 pub const MIN_PRUNE_MIB: u64 = 550;
-/// A pruning goes this part of the target below it, so that the next is not due at once.
+/// Pruning goes below the target by this part of it (one twentieth), so that the next pruning is not due at once.
 const SLACK: u64 = 20;
 
 impl ChainState {
-    /// The active chain's lowest height from which on every block is here; 0 when nothing was pruned.
+    /// The lowest height from which on every block of the active chain is stored; 0 if nothing was pruned.
     pub fn pruned_below(&self) -> u32 {
         self.pruned_below
     }
 
-    /// Bytes of blocks and of what takes them back, as stored.
+    /// Bytes of blocks and undo data, as stored.
     pub fn stored_bytes(&self) -> u64 {
         self.stored_bytes
     }
 
-    /// The target in bytes that blocks are deleted for, if any.
+    /// The prune target in bytes, if any.
     pub fn prune_target(&self) -> Option<u64> {
         self.options.prune
     }
 
-    /// Whether the active chain can be taken back until `height` is the tip.
+    /// Whether the active chain can be disconnected down to `height`.
     pub(super) fn can_disconnect_to(&self, height: u32) -> bool {
         height + 1 >= self.pruned_below
     }
 
-    /// Deletes the oldest blocks if they take more room than they may. To be called when the tip was just written.
+    /// Deletes the oldest blocks if they take too much space. To be called right after the tip was written.
     pub(super) fn prune(&mut self) -> Result<(), StorageError> {
         let Some(target) = self.options.prune.filter(|&target| self.stored_bytes > target) else {
             return Ok(());
@@ -69,7 +71,7 @@ impl ChainState {
             self.unreclaimed = 0;
             let storage = self.storage.clone();
             let thread = std::thread::Builder::new().name("reclaim".to_owned());
-            // Gives the room back; if no thread can be had, the next pruning does.
+            // Gives the disk space back; if no thread can be started, the next pruning does.
             self.reclaiming = thread.spawn(move || storage.reclaim()).ok();
         }
         Ok(())

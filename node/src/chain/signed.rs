@@ -1,10 +1,10 @@
-//! Signatures of a block's usual inputs, verified before their coins are known.
+//! Verifies the signatures of a block's common inputs before their coins are known.
 //!
-//! Lives here: [`Signed`], what is known of them so far, and the work that finds it out, each block on a thread of
-//! rayon's, while the chain thread connects the blocks before. Does not live here: how a signature is verified
-//! ([`p2pkh::signed_for`]), and any verdict: a finding spares the interpreter where the coin turns out to pay to the very
-//! key, and says nothing elsewhere.
-//! Data goes: block that passed the checks of itself -> [`Signed::begin`] -> findings -> scripts of the block.
+//! Lives here: [`Signed`], the findings so far, and the search that produces them, which runs on a rayon thread per
+//! block while the chain thread connects earlier blocks. Does not live here: verifying a signature
+//! ([`p2pkh::signed_for`]), and any verdict: a finding saves running the interpreter if the coin turns out to pay
+//! to that very key, and is ignored otherwise. Data goes: block past its context-free checks -> [`Signed::begin`]
+//! -> findings -> scripts of the block.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -12,27 +12,28 @@ use std::sync::{Arc, OnceLock, Weak};
 use bitcoin::{Block, Script, Transaction};
 use iop_consensus::p2pkh::{self, KeyHash};
 
-/// For each input of a transaction, the key hash that it is signed for.
+/// For each input of a transaction, the key hash that it has a valid signature for.
 type Findings = Box<[Option<KeyHash>]>;
 
-/// What is known of a block's signatures.
+/// What is known so far of a block's signatures.
 #[derive(Debug)]
 pub(super) struct Signed {
-    /// By transaction; empty where nobody has looked yet.
+    /// By transaction; empty if not searched yet.
     found: Box<[OnceLock<Findings>]>,
     begun: AtomicBool,
-    /// The block's scripts run now: what was not found by then is no help any more.
+    /// Set when the block's scripts start to run; later findings are of no use.
     ended: AtomicBool,
 }
 
 impl Signed {
-    /// Nothing is known of a block with so many transactions.
+    /// No findings yet, for a block with this many transactions.
     pub(super) fn of(transactions: usize) -> Self {
         let found = (0..transactions).map(|_| OnceLock::new()).collect();
         Self { found, begun: AtomicBool::new(false), ended: AtomicBool::new(false) }
     }
 
-    /// Looks at all signatures of `block`, which this must be of, on another thread. The second time it does nothing.
+    /// Searches all signatures of `block` on another thread; `self` must belong to that block. A second call does
+    /// nothing.
     pub(super) fn begin(self: &Arc<Self>, block: &Arc<Block>) {
         if !self.begun.swap(true, Ordering::Relaxed) {
             let (signed, block) = (Arc::downgrade(self), Arc::downgrade(block));
@@ -40,10 +41,10 @@ impl Signed {
         }
     }
 
-    /// Holds nothing between two transactions: who drops the block or its findings ends the search, and many blocks that
-    /// wait for it, of which nobody else knows any more, take no memory.
+    /// Holds no strong reference between two transactions: dropping the block or its findings ends the search, so
+    /// queued searches for blocks that are gone take no memory.
     fn find_all(signed: &Weak<Self>, block: &Weak<Block>) {
-        // A coinbase signs nothing.
+        // A coinbase has no signature.
         for place in 1.. {
             let (Some(signed), Some(block)) = (signed.upgrade(), block.upgrade()) else { return };
             if !signed.look_at(&block, place) {
@@ -52,13 +53,13 @@ impl Signed {
         }
     }
 
-    /// Looks at the transaction at `place`; `false` where there is none or the search has ended.
+    /// Searches the transaction at `place`; `false` if there is none or the search has ended.
     fn look_at(&self, block: &Block, place: usize) -> bool {
         let findings = block.txdata.get(place).and_then(|tx| self.find(tx));
         findings.is_some_and(|findings| self.found[place].set(findings).is_ok())
     }
 
-    /// The findings of a transaction, unless the search ends meanwhile.
+    /// The findings of a transaction, unless the search ends in the meantime.
     fn find(&self, tx: &Transaction) -> Option<Findings> {
         let going_on = |_: &usize| !self.ended.load(Ordering::Relaxed);
         let all: Findings =
@@ -66,13 +67,13 @@ impl Signed {
         (all.len() == tx.input.len()).then_some(all)
     }
 
-    /// Ends the search: from now on what is known is asked for.
+    /// Ends the search: the findings are about to be used.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// Whether an input of the block's transaction at `place` is known to be signed for this output script. `None` where
-    /// nobody has looked.
+    /// Whether an input of the block's transaction at `place` is known to be signed for this output script. `None`
+    /// if the transaction was not searched.
     pub(super) fn is_signed(&self, place: usize, input: usize, script_pubkey: &Script) -> Option<bool> {
         let found = self.found.get(place)?.get()?.get(input)?.as_ref();
         Some(found.is_some() && found == p2pkh::key_hash(script_pubkey))

@@ -1,5 +1,5 @@
-//! The chain state: its parts, how it is loaded, and what can be asked of it. One thread owns it; see
-//! [`super::actor`]. What changes it is in `accept.rs` and `activate.rs`.
+//! The chain state: its parts, loading, and queries. One thread owns it; see [`super::actor`]. `accept.rs` and
+//! `activate.rs` change it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -43,30 +43,30 @@ pub struct ChainState {
     pub(super) metrics: Metrics,
     /// Whether a block is being validated.
     pub(super) validating: watch::Sender<bool>,
-    /// Tips that could be active: blocks that are here with all their ancestors, break no known rule, and have
-    /// at least the active tip's work. The last is the best.
+    /// Candidates for the tip: blocks that are stored with all their ancestors, break no known rule, and have at
+    /// least the active tip's work. The last one is the best.
     pub(super) candidates: BTreeSet<(Work, Reverse<i64>, BlockId)>,
     pub(super) unwritten: Unwritten,
     pub(super) unsynced: bool,
     pub(super) stored_bytes: u64,
     pub(super) pruned_below: u32,
-    /// Bytes deleted whose room was not yet given back.
+    /// Bytes deleted but not yet reclaimed.
     pub(super) unreclaimed: u64,
     pub(super) reclaiming: Option<std::thread::JoinHandle<()>>,
     pub(super) options: Options,
 }
 
 impl ChainState {
-    /// Loads the state, or makes that of genesis.
+    /// Loads the state, or creates that of genesis.
     ///
     /// # Errors
-    /// When the storage fails or its parts do not belong together.
+    /// When the storage fails or its parts are inconsistent.
     pub fn load(params: Arc<Params>, storage: Arc<Storage>) -> Result<Self, StorageError> {
         let options = Options::of(&params);
         Self::load_with(params, storage, options)
     }
 
-    /// [`ChainState::load`] with what an operator may choose.
+    /// Like [`ChainState::load`], with operator options.
     ///
     /// # Errors
     /// As [`ChainState::load`].
@@ -76,13 +76,13 @@ impl ChainState {
         options: Options,
     ) -> Result<Self, StorageError> {
         let mut state = Self::load_idle(params, storage, options)?;
-        // A crash may have come between storing a block and connecting it, or in the middle of a reorganisation.
+        // A crash may have happened between storing and connecting a block, or during a reorganisation.
         state.activate_best_chain(None, clock::now())?;
         Ok(state)
     }
 
-    /// [`ChainState::load_with`] that leaves blocks which wait to be connected: [`ChainState::catch_up`] connects
-    /// them, and so does whatever comes next.
+    /// Like [`ChainState::load_with`], but leaves stored blocks unconnected: [`ChainState::catch_up`] connects
+    /// them, and so does the next block that is accepted.
     ///
     /// # Errors
     /// As [`ChainState::load`].
@@ -130,7 +130,7 @@ impl ChainState {
             if record.height > 0 && parent.is_none() {
                 return Err(StorageError::inconsistent("a header's parent is not in the index"));
             }
-            // While the node runs these are marked only where someone comes upon them (`LoadBlockIndexDB`).
+            // While the node runs, these are marked only when they are looked at (`LoadBlockIndexDB`).
             let is_below_failed = parent.is_some_and(|parent| self.index.get(parent).is_failed());
             record.failed_ancestor |= !record.failed && is_below_failed;
             let id = self.index.insert(hash, record);
@@ -148,7 +148,7 @@ impl ChainState {
         if self.registry.globals().height != height {
             return Err(StorageError::inconsistent("registry and tip are of different heights"));
         }
-        // Of tips with the same work, the one that was active stays it.
+        // Of tips with the same work, the active one stays active.
         self.index.make_first(tip);
         self.index.activate(tip);
         let here =
@@ -160,12 +160,12 @@ impl ChainState {
         Ok(())
     }
 
-    /// Counts in these from now on.
+    /// Sets the metrics to count in from now on.
     pub fn set_metrics(&mut self, metrics: Metrics) {
         self.metrics = metrics;
     }
 
-    /// Whether a block is being validated: who has lesser work on the same cores may wait for it.
+    /// Whether a block is being validated; less urgent work on the same cores may wait for it.
     pub fn validating(&self) -> watch::Receiver<bool> {
         self.validating.subscribe()
     }
@@ -185,17 +185,17 @@ impl ChainState {
         &self.registry
     }
 
-    /// Admin actions that no admin signed, of blocks connected since the node started.
+    /// Admin actions without an admin's signature, in blocks connected since the node started.
     pub fn unsigned_actions(&self) -> u64 {
         self.unsigned_actions
     }
 
-    /// The waiting transactions.
+    /// The mempool.
     pub fn mempool(&self) -> &Mempool {
         &self.mempool
     }
 
-    /// The database, to read from. Of coins and registry it may be behind the tip: see [`ChainState::coins`].
+    /// The database, for reading. Its coins and registry may lag behind the tip: see [`ChainState::coins`].
     pub fn storage(&self) -> &Arc<Storage> {
         &self.storage
     }
@@ -205,18 +205,18 @@ impl ChainState {
         &self.coins
     }
 
-    /// Where changes are told.
+    /// The channel on which changes are announced.
     pub fn events(&self) -> &Events {
         &self.events
     }
 
-    /// Work that the best chain surely has.
+    /// Work that the best chain is known to have at least.
     pub fn minimum_chain_work(&self) -> Work {
         self.options.minimum_chain_work
     }
 
     /// Whether the node is still far behind: the tip has less than the minimum chain work or is too old. Once
-    /// it is not, it never is again until the next start (`IsInitialBlockDownload`). `now` in seconds.
+    /// false, it stays false until the next start (`IsInitialBlockDownload`). `now` is in seconds.
     pub fn is_initial_block_download(&mut self, now: u64) -> bool {
         if self.initial_block_download {
             let tip = self.index.get(self.index.tip());
@@ -234,12 +234,12 @@ impl ChainState {
         SoftForks::on_top_of(&self.index.chain(parent), &self.params, &mut self.versionbits)
     }
 
-    /// The version and vote states for the block on top of the tip.
+    /// The chain and the versionbits cache, for computing the version and vote states of the next block.
     pub fn versionbits(&mut self) -> (Chain<'_>, &mut Cache) {
         (self.index.chain(self.index.tip()), &mut self.versionbits)
     }
 
-    /// Makes an entry a candidate if it could be the tip.
+    /// Makes an entry a candidate if it could become the tip.
     pub(super) fn consider(&mut self, id: BlockId) {
         let entry = self.index.get(id);
         let key = (entry.work, Reverse(entry.arrival), id);
@@ -249,10 +249,10 @@ impl ChainState {
         }
     }
 
-    /// Offers a transaction that pays at most `max_fee` base units to the mempool. `now` in seconds.
+    /// Offers the mempool a transaction that may pay at most `max_fee` base units. `now` is in seconds.
     ///
     /// # Errors
-    /// The storage's failure outside, the reason for a refusal inside.
+    /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn offer(
         &mut self,
         tx: impl Into<Arc<Transaction>>,
@@ -264,10 +264,10 @@ impl ChainState {
         Ok(outcome)
     }
 
-    /// Offers a transaction that waited before, since `time`. Both times in seconds.
+    /// Offers a transaction that was in the mempool before, since `time`. Both times are in seconds.
     ///
     /// # Errors
-    /// The storage's failure outside, the reason for a refusal inside.
+    /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn offer_again(
         &mut self,
         tx: Transaction,
@@ -279,10 +279,10 @@ impl ChainState {
         Ok(outcome)
     }
 
-    /// What [`ChainState::offer`] would say; nothing changes.
+    /// What [`ChainState::offer`] would return; changes nothing.
     ///
     /// # Errors
-    /// The storage's failure outside, the reason for a refusal inside.
+    /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn test_offer(
         &mut self,
         tx: Transaction,
@@ -292,12 +292,12 @@ impl ChainState {
         self.with_mempool(now, |mempool, tip| mempool.test_accept(tx, max_fee, tip))
     }
 
-    /// Changes what the mempool is run with.
+    /// Sets the mempool's policy.
     pub fn set_mempool_policy(&mut self, policy: Policy) {
         self.mempool.set_policy(policy);
     }
 
-    /// Tells what came into the mempool and what left it without a block.
+    /// Announces transactions that entered the mempool and those that left it without a block.
     pub(super) fn tell_mempool(&mut self, accepted: Option<&Accepted>) {
         for txid in self.mempool.take_removed() {
             self.events.send(|| ChainEvent::TxRemoved(txid));
@@ -307,7 +307,7 @@ impl ChainState {
         }
     }
 
-    /// The kept choices of transactions, and what they are made from.
+    /// The cached transaction selections, and the mempool that they are made from.
     pub(crate) fn templates(&mut self) -> (&mut Templates, &Mempool) {
         (&mut self.templates, &self.mempool)
     }
@@ -324,7 +324,7 @@ impl ChainState {
     }
 }
 
-/// Writes the state of genesis. Its coinbase is not connected: it can never be spent.
+/// Writes the state of genesis. Its coinbase is not connected and can never be spent.
 fn initialise(params: &Params, storage: &Arc<Storage>) -> Result<Registry, StorageError> {
     let block = params.genesis.block();
     let hash = block.block_hash();
@@ -334,8 +334,7 @@ fn initialise(params: &Params, storage: &Arc<Storage>) -> Result<Registry, Stora
     let record = IndexRecord {
         tx_count: 1,
         bytes: u32::try_from(bytes.len()).expect("genesis is small"),
-        // As in the reference, which never runs genesis through its checks, it has never connected: resubmitted, it is
-        // inconclusive.
+        // The reference never validates genesis, so `connected_once` stays unset: resubmitting it is inconclusive.
         ..IndexRecord::of_header(block.header, 0)
     };
     let mut batch = storage.batch();

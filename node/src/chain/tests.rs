@@ -1,4 +1,4 @@
-//! The chain state against crashes and reorganisations: whatever happened, it equals a fresh replay.
+//! The chain state under crashes and reorganisations: whatever happened, it equals a fresh replay.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ use super::verdict::{Rejection, Stored, Submitted};
 use crate::storage::{Storage, StorageError};
 use tree::{TRUNK, Tree, params};
 
-/// Seconds; later than every block.
+/// In seconds; later than every block.
 const NOW: u64 = 1_700_000_000;
 
 fn open(dir: &Path, coin_cache: usize) -> Result<ChainState, StorageError> {
@@ -36,7 +36,7 @@ fn open(dir: &Path, coin_cache: usize) -> Result<ChainState, StorageError> {
     ChainState::load_with(params, Arc::new(storage), options)
 }
 
-/// Everything that must be the same however the chain came about.
+/// Everything that must be equal however the chain was built.
 #[derive(Debug, PartialEq)]
 struct Snapshot {
     tip: BlockHash,
@@ -60,7 +60,7 @@ fn tip(state: &ChainState) -> BlockHash {
     state.index().get(state.index().tip()).hash
 }
 
-/// What a node that never saw anything but this branch has.
+/// The state of a node that has only ever seen this branch.
 fn replayed(tree: &Tree, node: usize) -> Snapshot {
     let dir = tempfile::tempdir().unwrap();
     let mut state = open(dir.path(), 1 << 20).unwrap();
@@ -79,7 +79,7 @@ fn with_trunk(tree: &Tree, dir: &Path, coin_cache: usize) -> ChainState {
     state
 }
 
-/// A trunk with a branch of three blocks, a rival of five, and one more on the first.
+/// A trunk with a branch of three blocks, a competing branch of five, and one more block on the first.
 fn rivals() -> (Tree, Vec<usize>, usize) {
     let mut tree = Tree::new();
     let mut offered = Vec::new();
@@ -150,7 +150,7 @@ fn a_branch_with_a_bad_block_in_the_middle_is_left_again_for_the_old_tip() {
     for block in tree.branch(after).split_off(TRUNK as usize) {
         answers.push(state.submit(block, NOW).unwrap());
     }
-    // The rival has more work with its eighth block: then it is tried, and the fifth found bad.
+    // The competing branch has more work with its eighth block; only then is it tried, and the fifth found invalid.
     assert_eq!(answers[..8], vec![Submitted::Inconclusive; 8]);
     assert_eq!(answers[8..], [Submitted::Rejected(Rejection::InvalidParent)]);
     assert_eq!(snapshot(&mut state), expected);
@@ -213,7 +213,7 @@ fn pruned_blocks_are_gone_and_the_newest_can_still_be_taken_back() {
     };
     assert!(block(&state, below - 1).is_none() && block(&state, below).is_some());
     assert_eq!(snapshot(&mut state), replayed(&tree, top));
-    // One that comes again is not taken: what takes it back is gone, and so are those above it.
+    // A pruned block that arrives again is not stored: its undo data is gone, and so are the blocks above it.
     let first = tree.branch(top).swap_remove(0);
     assert_eq!(state.accept_block(first, true, NOW).unwrap().stored, Stored::Before);
     drop(state);
@@ -231,12 +231,12 @@ fn pruned_blocks_are_gone_and_the_newest_can_still_be_taken_back() {
     assert_eq!(tip(&state), tree.hash(top));
 }
 
-/// What an operator invalidated is not what the node comes back to, even if it had not written its tip for long.
+/// The node does not return to a block that an operator invalidated, even if its tip was not written for long.
 #[test]
 fn killed_after_an_invalidation_the_node_does_not_come_back_on_the_invalidated_branch() {
     let (mut tree, offered, best) = rivals();
     let next = tree.extend(offered[2], 1);
-    // The block that is invalidated is active, or is not but was when the tip was written.
+    // The invalidated block is active, or was only when the tip was written.
     for written in [best, offered[2]] {
         let dir = tempfile::tempdir().unwrap();
         let mut state = with_trunk(&tree, dir.path(), 1 << 20);
@@ -261,7 +261,7 @@ fn killed_after_an_invalidation_the_node_does_not_come_back_on_the_invalidated_b
     }
 }
 
-/// In a reorganisation deeper than what pruning keeps, with the memory for coins full.
+/// In a reorganisation deeper than what pruning keeps, with the coin cache full.
 #[test]
 fn nothing_that_a_reorganisation_still_needs_is_pruned_meanwhile() {
     let mut tree = Tree::new();
@@ -277,7 +277,7 @@ fn nothing_that_a_reorganisation_still_needs_is_pruned_meanwhile() {
     for block in tree.branch(old) {
         assert_eq!(state.submit(block, NOW).unwrap(), Submitted::Accepted);
     }
-    // Room for these, but not for the rival too.
+    // Room for these blocks, but not for the competing branch too.
     options.prune = Some(state.stored_bytes() + 10_000);
     drop(state);
     let mut state = load(options);
@@ -292,7 +292,7 @@ fn nothing_that_a_reorganisation_still_needs_is_pruned_meanwhile() {
 #[test]
 fn scripts_are_taken_for_checked_only_below_the_assumed_block_and_deep_enough_in_the_best_headers() {
     let mut tree = Tree::new();
-    // Its only spend pushes nothing: the script fails.
+    // The only spend pushes nothing, so the script fails.
     let bad = tree.extend_with_bad_script(TRUNK as usize);
     // Two weeks of blocks on top of it, at ten minutes each, and a little more.
     let top = (0..2_020).fold(bad, |parent, _| tree.extend(parent, 0));
@@ -324,12 +324,12 @@ fn scripts_are_taken_for_checked_only_below_the_assumed_block_and_deep_enough_in
 /// What may happen to a node.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A block on the n-th last block of the tree.
+    /// A block on top of the n-th last block of the tree.
     Extend(usize, u64),
-    /// Two blocks on it, of which the second arrives first.
+    /// Two blocks on top of it, the second of which arrives first.
     ExtendBackwards(usize, u64),
     Flush,
-    /// Stopped without a word, and started.
+    /// Killed without notice, and restarted.
     Crash,
 }
 
@@ -348,7 +348,7 @@ proptest! {
     fn after_any_reorganisations_flushes_and_crashes_all_equals_a_replay(
         steps in prop::collection::vec(step(), 10..60),
         cache in prop_oneof![Just(0usize), Just(20_000), Just(1 << 20)],
-        // Far behind, the tip is written seldom.
+        // During initial block download the tip is written rarely.
         now in prop_oneof![Just(NOW), Just(clock::now())],
     ) {
         let mut tree = Tree::new();
@@ -425,7 +425,7 @@ fn killed_far_behind_the_node_is_still_far_behind_at_the_next_start() {
     }
     assert!(state.is_initial_block_download(now));
     drop(state);
-    // What was stored and not written is connected again, years after it was mined.
+    // Blocks that were stored but not written as the tip are connected again, years after they were mined.
     let mut state = open(dir.path(), 1 << 20).unwrap();
     assert_eq!(tip(&state), tree.hash(top));
     assert!(state.is_initial_block_download(now));
@@ -451,7 +451,7 @@ fn a_database_of_the_format_before_is_read_and_keeps_its_tip() {
     }
 }
 
-/// While the node runs, what descends from a failed block is marked where someone comes upon it; at the start all is.
+/// While the node runs, descendants of a failed block are marked when they are looked at; at the start all are.
 #[test]
 fn what_descends_from_a_failed_block_is_known_as_failed_at_the_next_start() {
     let mut tree = Tree::new();
@@ -471,7 +471,7 @@ fn what_descends_from_a_failed_block_is_known_as_failed_at_the_next_start() {
     let marked = state.index().find(&tree.hash(child)).unwrap();
     assert!(state.index().get(marked).is_failed());
     assert_eq!(state.submit(tree.nodes[child].block.clone(), NOW).unwrap(), Submitted::DuplicateInvalid);
-    // What is taken back is taken back for it as well.
+    // Clearing the mark of the block clears that of its child too.
     assert_eq!(state.reconsider_block(&tree.hash(bad), NOW).unwrap(), Ok(()));
     assert_eq!(state.index().get(state.index().best_header()).hash, tree.hash(child));
     assert_eq!(state.submit(tree.nodes[bad].block.clone(), NOW).unwrap(), Submitted::DuplicateInvalid);

@@ -1,16 +1,17 @@
-//! A map of coins that grows in small steps, and the form in which coins lie in it.
+//! A map of coins that grows in small steps, and the compact form of a coin in it.
 //!
 //! Lives here: [`Shards`], many small hash maps instead of a large one, so that growing one copies little; and
-//! [`Packed`], a coin without its own allocation for the common scripts. Does not live here: what the maps mean.
+//! [`Packed`], a coin that needs no allocation of its own for the common scripts. Does not live here: what the maps
+//! mean.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Amount, OutPoint, PubkeyHash, ScriptBuf, ScriptHash, TxOut};
 use iop_consensus::coins::{Coin, CoinMap};
 
-/// Maps; a power of two.
+/// Number of maps; a power of two.
 const SHARDS: usize = 64;
 
-/// A coin as it lies in memory.
+/// A coin in its compact in-memory form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Packed {
     script: PackedScript,
@@ -55,9 +56,9 @@ impl Packed {
     }
 }
 
-/// What a value takes besides its place in the map.
+/// The heap memory of a value, besides its slot in the map.
 pub(super) trait Heap {
-    /// Bytes, as an allocator gives them out.
+    /// Bytes, as the allocator rounds them.
     fn heap(&self) -> usize;
 }
 
@@ -76,7 +77,7 @@ impl Heap for super::Changed {
     }
 }
 
-/// A map by outpoint in many parts.
+/// A map by outpoint, split into many parts.
 pub(super) struct Shards<V> {
     maps: Vec<CoinMap<V>>,
     len: usize,
@@ -101,12 +102,12 @@ impl<V: Heap> Shards<V> {
 
     /// Bytes of the maps and of what their values hold.
     pub(super) fn bytes(&self) -> usize {
-        // One control byte for each place, and an eighth of the places always free.
+        // One control byte per slot, and an eighth of the slots always free.
         let place = size_of::<(OutPoint, V)>() + 1;
         self.maps.iter().map(|map| map.capacity() / 7 * 8 * place).sum::<usize>() + self.heap
     }
 
-    /// Bytes of what their values hold besides their places.
+    /// Heap bytes of the values, besides their slots.
     pub(super) fn bytes_beyond_places(&self) -> usize {
         self.heap
     }
@@ -130,7 +131,7 @@ impl<V: Heap> Shards<V> {
         }
     }
 
-    /// Forgets one part; false when all is empty.
+    /// Drops one part; returns false when all are empty.
     pub(super) fn drop_one_shard(&mut self) -> bool {
         if self.maps.iter().all(|map| map.capacity() == 0) {
             return false;
@@ -143,7 +144,7 @@ impl<V: Heap> Shards<V> {
         true
     }
 
-    /// Takes everything out, a part at a time, giving the memory back on the way.
+    /// Takes all entries out, one part at a time, freeing memory along the way.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (OutPoint, V)> + use<V> {
         let maps = std::mem::take(self).maps;
         maps.into_iter().flatten()
