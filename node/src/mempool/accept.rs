@@ -1,10 +1,11 @@
-//! Acceptance (`AcceptToMemoryPool`): one transaction against rules, policy and pool, in the reference's order.
+//! Acceptance (`AcceptToMemoryPool`): checks one transaction against rules, policy and pool, in the reference's
+//! order.
 //!
-//! The order decides which reason is given, and that the cheap checks come first: the transaction alone, its form, lock
-//! times, rivals, inputs, fees, relatives, replacement, scripts, and at the very end whether it is in the chain already.
-//! Judging changes nothing ([`Mempool::judge`]); what passes is put in by [`Mempool::accept_at`]. Scripts run under the
-//! flags of relay in our interpreter; so that a fault in it cannot make a template invalid, they run under the soft forks
-//! in the block's own.
+//! The order decides which reason is reported and puts cheap checks first: the transaction alone, standardness,
+//! lock times, conflicts, inputs, fees, relatives, replacement, scripts, and last whether it is in the chain
+//! already. Judging changes nothing ([`Mempool::judge`]); [`Mempool::accept_at`] adds what passes. Scripts run
+//! under the relay flags in our interpreter, and again under the soft forks in the interpreter used for blocks, so
+//! that a fault in ours cannot make a template invalid.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,25 +26,25 @@ use super::policy::{
 use super::{Accepted, Mempool, Reject, Tip};
 use crate::storage::StorageError;
 
-/// How a transaction comes.
+/// Where a transaction comes from.
 #[derive(Clone, Copy)]
 pub(super) enum Origin {
-    /// From a peer or a client, paying at most this, base units.
+    /// From a peer or an RPC client.
     New {
-        /// The most it may pay.
+        /// The highest fee it may pay, base units.
         max_fee: u64,
     },
-    /// From a block that was taken back: whatever it pays, and the pool is limited later.
+    /// From a disconnected block: any fee is accepted, and the pool's limits are applied later.
     Block,
 }
 
-/// A transaction that may come in.
+/// A transaction that passed every check.
 pub(super) struct Candidate {
     entry: Entry,
     replaced: HashSet<Slot>,
 }
 
-/// A transaction's coins with what is computed of them.
+/// A transaction with its coins and what is computed from them.
 struct Spend<'a> {
     tx: &'a Transaction,
     spending: SpendingTx<'a>,
@@ -51,10 +52,10 @@ struct Spend<'a> {
 }
 
 impl Mempool {
-    /// Accepts a transaction that could be in the next block and pays at most `max_fee` base units.
+    /// Accepts a transaction that could be in the next block and pays a fee of at most `max_fee` base units.
     ///
     /// # Errors
-    /// The storage's failure outside, the reason for a refusal inside.
+    /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn accept(
         &mut self,
         tx: impl Into<Arc<Transaction>>,
@@ -64,10 +65,10 @@ impl Mempool {
         self.accept_at(tx.into(), Origin::New { max_fee }, tip.now, tip)
     }
 
-    /// Accepts a transaction that came before, at `time` in seconds: one of the file of a node that stopped.
+    /// Accepts a transaction from the file of an earlier run, where it arrived at `time` (seconds).
     ///
     /// # Errors
-    /// The storage's failure outside, the reason for a refusal inside.
+    /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn accept_again(
         &mut self,
         tx: Transaction,
@@ -77,10 +78,10 @@ impl Mempool {
         self.accept_at(Arc::new(tx), Origin::New { max_fee: u64::MAX }, time, tip)
     }
 
-    /// What [`Mempool::accept`] would say; nothing changes. A pool without room is not seen.
+    /// What [`Mempool::accept`] would return; changes nothing. Does not detect that the pool has no room.
     ///
     /// # Errors
-    /// The storage's failure outside, the reason for a refusal inside.
+    /// The outer error is a storage failure; the inner one is the reason for the refusal.
     pub fn test_accept(
         &self,
         tx: impl Into<Arc<Transaction>>,
@@ -98,7 +99,7 @@ impl Mempool {
         time: u64,
         tip: &Tip<'_>,
     ) -> Result<Result<Accepted, Reject>, StorageError> {
-        // Also what is refused moves the clock: else a minimum that nothing meets would never fall.
+        // Refused transactions also advance the clock; otherwise a minimum fee that nothing meets would never fall.
         self.lower_min_fee(tip.now);
         let candidate = match self.judge(tx, origin, time, tip)? {
             Ok(candidate) => candidate,
@@ -123,7 +124,7 @@ impl Mempool {
         Accepted { txid: entry.txid, wtxid: entry.wtxid, fee: entry.fee, vsize: entry.vsize, replaced }
     }
 
-    /// Whether a transaction may come in, and as what.
+    /// Checks whether a transaction may enter the pool, and builds its entry.
     fn judge(
         &self,
         tx: Arc<Transaction>,
@@ -146,12 +147,13 @@ impl Mempool {
             Ok(candidate) => candidate,
             Err(reject) => return Ok(Err(reject)),
         };
-        // Last, where only what pays for it costs a look at each output. The reference does not look; its templates fail.
+        // Last, so that only a transaction that pays for it costs a lookup of each output. The reference does not
+        // check this, and its templates become invalid.
         let known = is_in_chain(candidate.entry.txid, tx.output.len(), tip)?;
         Ok(if known { Err(Reject::AlreadyInChain) } else { Ok(candidate) })
     }
 
-    /// What needs neither coins nor rivals.
+    /// The checks that need neither coins nor conflicts.
     fn check_alone(&self, tx: &Transaction, tip: &Tip<'_>) -> Result<(), Reject> {
         tx::check(tx).map_err(Reject::Rule)?;
         if tx.is_coinbase() {
@@ -169,7 +171,7 @@ impl Mempool {
         if self.contains(&tx.compute_txid()) { Err(Reject::AlreadyHere) } else { Ok(()) }
     }
 
-    /// The coins it spends, in input order.
+    /// The spent coins, in input order.
     fn spent_coins(
         &self,
         tx: &Transaction,
@@ -179,7 +181,7 @@ impl Mempool {
         for input in &tx.input {
             match self.coin(&input.previous_output, tip)? {
                 Some(coin) => coins.push(coin),
-                // Perhaps because the transaction itself is in the chain.
+                // The coin may be missing because the transaction itself is in the chain.
                 None => {
                     let known = is_in_chain(tx.compute_txid(), tx.output.len(), tip)?;
                     return Ok(Err(if known { Reject::AlreadyInChain } else { Reject::MissingInputs }));
@@ -189,7 +191,7 @@ impl Mempool {
         Ok(Ok(coins))
     }
 
-    /// The confirmed or waiting output; a waiting one counts as of the next block.
+    /// The confirmed or unconfirmed output; an unconfirmed one counts as created in the next block.
     pub(super) fn coin(&self, outpoint: &OutPoint, tip: &Tip<'_>) -> Result<Option<Coin>, StorageError> {
         let Some(parent) = self.get(&outpoint.txid) else { return tip.coins.coin(outpoint) };
         Ok(parent.tx.output.get(outpoint.vout as usize).map(|output| Coin {
@@ -229,7 +231,7 @@ impl Mempool {
         Ok(Candidate { entry, replaced })
     }
 
-    /// Relative lock times and the forms of what is spent; gives the cost of the signature operations.
+    /// Checks relative lock times and the standardness of the inputs; returns the signature operation cost.
     fn check_forms_of_inputs(&self, spend: &Spend<'_>, tip: &Tip<'_>) -> Result<u64, Reject> {
         let tx = spend.tx;
         let heights = spend.coins.iter().map(|coin| coin.height);
@@ -264,7 +266,7 @@ impl Mempool {
     }
 }
 
-/// Whether an output of this transaction is in the chain and unspent: then no block may hold it once more (BIP30).
+/// Whether an unspent output of this transaction is in the chain: then no block may contain it again (BIP30).
 fn is_in_chain(txid: Txid, outputs: usize, tip: &Tip<'_>) -> Result<bool, StorageError> {
     for vout in 0..outputs as u32 {
         if tip.coins.has_coin(&OutPoint { txid, vout })? {
@@ -274,7 +276,7 @@ fn is_in_chain(txid: Txid, outputs: usize, tip: &Tip<'_>) -> Result<bool, Storag
     Ok(false)
 }
 
-/// Whether its lock time has passed for the next block, by the median time past (`CheckFinalTx`).
+/// Whether the lock time will have passed in the next block, judged by the median time past (`CheckFinalTx`).
 pub(super) fn is_final_next(tx: &Transaction, tip: &Tip<'_>) -> bool {
     let height = tip.chain.tip_height();
     tx::is_final(tx, height + 1, median_time_past(tip.chain, height))
@@ -284,14 +286,14 @@ fn has_witness(tx: &Transaction) -> bool {
     tx.input.iter().any(|input| !input.witness.is_empty())
 }
 
-/// What comes in less what goes out. Coins hold amounts that exist, and the outputs' sum was checked.
+/// Inputs minus outputs. Amounts of coins are in range, and the sum of the outputs was checked.
 fn signed_fee(tx: &Transaction, coins: &[Coin]) -> i64 {
     let value_in: i128 = coins.iter().map(|coin| i128::from(coin.output.value.to_sat())).sum();
     let fee = value_in - i128::from(tx::value_out(tx));
     i64::try_from(fee).unwrap_or(i64::MAX)
 }
 
-/// Runs all scripts, under the rules of relay and as a block's.
+/// Runs all scripts under the relay flags and under those of a block.
 fn check_scripts(spend: &Spend<'_>) -> Result<(), Reject> {
     if let Some((index, error)) = first_failure(spend, flag::STANDARD) {
         return Err(script_reject(spend, index, error));
@@ -313,7 +315,7 @@ fn first_failure(spend: &Spend<'_>, flags: u32) -> Option<(usize, ScriptError)> 
     })
 }
 
-/// Tells rules that all nodes share from those of relay, and a witness that was taken off from a wrong one.
+/// Distinguishes consensus failures from relay-only ones, and a stripped witness from a wrong one.
 fn script_reject(spend: &Spend<'_>, index: usize, error: ScriptError) -> Reject {
     let mandatory = verify(&spend.spending, index, &spend.coins[index].output, flag::MANDATORY).is_err();
     let without_stack = flag::STANDARD & !flag::CLEANSTACK;

@@ -1,4 +1,4 @@
-//! A waiting transaction and what is known of it.
+//! An entry of the mempool: a transaction with its fee, sizes and relatives.
 
 use std::collections::BTreeSet;
 use std::mem::size_of;
@@ -8,19 +8,19 @@ use bitcoin::{OutPoint, Transaction, TxIn, TxOut, Txid, Wtxid};
 
 use super::fee::{FeeRate, Score};
 
-/// The place of an entry in the pool; given to another when the entry leaves.
+/// The index of an entry in the pool; reused when the entry leaves.
 pub(super) type Slot = usize;
 
-/// What an allocation costs besides its bytes.
+/// Overhead of an allocation, bytes.
 const ALLOCATION: usize = 16;
-/// An entry's places in the map by id and in the three orders: keys and a share of the nodes' free room.
+/// Bytes of an entry in the map by id and in the three orderings: keys and a share of the nodes' free space.
 const INDEXES: usize = 3 * size_of::<(Score, u64, Slot)>() + size_of::<(Txid, Slot)>() + 160;
-/// A spent output's place in the map, free room included.
+/// Bytes of a spent output in its map, free space included.
 const SPEND: usize = 2 * size_of::<(OutPoint, Slot)>();
-/// A link between parent and child, seen from both.
+/// Bytes of a link between parent and child, counting both ends.
 const LINK: usize = 4 * size_of::<Slot>();
 
-/// Sums over a transaction and its waiting ancestors, or over it and its waiting descendants.
+/// Sums over a transaction and its unconfirmed ancestors, or over it and its unconfirmed descendants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Transactions.
@@ -29,7 +29,7 @@ pub struct Totals {
     pub size: u64,
     /// Base units.
     pub fees: u64,
-    /// Cost units of signature operations.
+    /// Signature operation cost.
     pub sigop_cost: u64,
 }
 
@@ -41,7 +41,7 @@ impl Totals {
         self.sigop_cost += other.sigop_cost;
     }
 
-    /// `other` was added before.
+    /// `other` must have been added before.
     pub(super) fn subtract(&mut self, other: Self) {
         self.count -= other.count;
         self.size -= other.size;
@@ -54,36 +54,36 @@ impl Totals {
     }
 }
 
-/// A waiting transaction and what is known of it.
+/// A transaction in the mempool.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The transaction.
     pub tx: Arc<Transaction>,
     /// Its id.
     pub txid: Txid,
-    /// The hash with its witness.
+    /// The hash including the witness.
     pub wtxid: Wtxid,
-    /// Base units.
+    /// Fee in base units.
     pub fee: u64,
     /// Weight units.
     pub weight: u64,
-    /// Virtual bytes as fees count them: more than a quarter of the weight if signature operations are many.
+    /// Virtual bytes for fee purposes: more than a quarter of the weight if there are many signature operations.
     pub vsize: u64,
-    /// Cost units.
+    /// Signature operation cost.
     pub sigop_cost: u64,
-    /// When it came, seconds since 1970.
+    /// When it arrived, seconds since 1970.
     pub time: u64,
-    /// Height of the tip when it came.
+    /// Height of the tip when it arrived.
     pub height: u32,
-    /// It and its waiting ancestors.
+    /// Totals of the transaction and its unconfirmed ancestors.
     pub ancestors: Totals,
-    /// It and its waiting descendants.
+    /// Totals of the transaction and its unconfirmed descendants.
     pub descendants: Totals,
-    /// Whether an input is the output of a coinbase.
+    /// Whether an input spends a coinbase output.
     pub(super) spends_coinbase: bool,
     pub(super) parents: BTreeSet<Slot>,
     pub(super) children: BTreeSet<Slot>,
-    /// Memory that it takes, links aside, bytes.
+    /// Memory in bytes, without the links.
     pub(super) usage: usize,
 }
 
@@ -112,32 +112,32 @@ impl Entry {
         }
     }
 
-    /// What it pays per 1,000 virtual bytes, without its relatives.
+    /// Its own fee rate per 1,000 virtual bytes, without relatives.
     pub fn fee_rate(&self) -> FeeRate {
         FeeRate::of(self.fee, self.vsize)
     }
 
-    /// Whether it says itself that it may be replaced (BIP125); an ancestor may say so for it.
+    /// Whether it signals replaceability itself (BIP125); an ancestor may signal for it.
     pub fn signals_replacement(&self) -> bool {
         signals_replacement(&self.tx)
     }
 
-    /// Its own share of any total.
+    /// Its own contribution to any total.
     pub(super) fn own(&self) -> Totals {
         Totals { count: 1, size: self.vsize, fees: self.fee, sigop_cost: self.sigop_cost }
     }
 
-    /// What decides who is evicted: its own rate or that with its descendants, whichever is better.
+    /// The rate that eviction compares: its own or that with its descendants, whichever is higher.
     pub(super) fn eviction_score(&self) -> Score {
         self.own().score().max(self.descendants.score())
     }
 
-    /// Memory that it takes, bytes.
+    /// Memory in bytes, including the links.
     pub(super) fn full_usage(&self) -> usize {
         self.usage + LINK * self.parents.len()
     }
 
-    /// Whether an input has a relative lock time that is not zero: only then can it be met and unmet again.
+    /// Whether an input has a non-zero relative lock time; only such a lock can become unmet again.
     pub(super) fn has_relative_lock(&self) -> bool {
         self.tx.version.0 as u32 >= 2
             && self.tx.input.iter().any(|input| {
@@ -147,17 +147,18 @@ impl Entry {
     }
 }
 
-/// Virtual bytes of a weight, or of 20 for each signature operation if that is more (`GetVirtualTransactionSize`).
+/// Virtual size: from the weight, or from 20 weight units per signature operation cost unit if that is more
+/// (`GetVirtualTransactionSize`).
 pub(super) fn virtual_size(weight: u64, sigop_cost: u64) -> u64 {
     weight.max(sigop_cost * super::policy::BYTES_PER_SIGOP).div_ceil(4)
 }
 
-/// Whether an input's sequence number allows replacement (`SignalsOptInRBF`).
+/// Whether an input's sequence number signals replaceability (`SignalsOptInRBF`).
 pub(super) fn signals_replacement(tx: &Transaction) -> bool {
     tx.input.iter().any(|input| input.sequence.to_consensus_u32() < u32::MAX - 1)
 }
 
-/// Memory of a transaction in the pool: its parts with what allocating them costs, and its places in the indexes.
+/// Memory of a transaction in the pool: its parts with allocation overhead, and its index entries.
 fn usage(tx: &Transaction) -> usize {
     let bytes = |length: usize| if length == 0 { 0 } else { length.next_multiple_of(16) + ALLOCATION };
     let inputs = tx

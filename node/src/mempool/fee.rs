@@ -1,4 +1,4 @@
-//! Fee rates, with the reference's rounding, and exact comparison of fees per size.
+//! Fee rates, with the reference's rounding, and exact comparison of fee per size.
 
 use std::cmp::Ordering;
 

@@ -1,8 +1,8 @@
-//! The entries, who spends whom, and the orders in which they are looked at.
+//! The entries, their spending links, and the orderings over them.
 //!
-//! Lives here: adding and removing with every total and index kept right, and the walks over ancestors and descendants.
-//! Does not live here: who may come in and who must go. Each change touches the relatives of the entries that it is for, so
-//! it takes their number times a logarithm of the pool's size.
+//! Lives here: adding and removing entries while keeping every total and index correct, and walks over ancestors
+//! and descendants. Does not live here: which transactions enter and which are evicted. A change touches the
+//! relatives of the entries involved, so it costs their number times the logarithm of the pool's size.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -20,9 +20,9 @@ pub(super) struct Graph {
     by_txid: HashMap<Txid, Slot>,
     /// An outpoint and the entry that spends it.
     spends: HashMap<OutPoint, Slot>,
-    /// The first is evicted first: worst rate, and of equal ones the newest.
+    /// Eviction order: worst rate first; of equal ones, the newest first.
     by_eviction: BTreeSet<(Score, Reverse<u64>, Slot)>,
-    /// The first is mined first: best rate with ancestors, and of equal ones the lower id.
+    /// Mining order: best rate with ancestors first; of equal ones, the lower id first.
     by_mining: BTreeSet<(Reverse<Score>, Txid, Slot)>,
     by_time: BTreeSet<(u64, Slot)>,
     usage: usize,
@@ -64,7 +64,7 @@ impl Graph {
         self.by_txid.values().copied()
     }
 
-    /// Best first.
+    /// The entries in mining order, best first.
     pub(super) fn in_mining_order(&self) -> impl Iterator<Item = Slot> + '_ {
         self.by_mining.iter().map(|(.., slot)| *slot)
     }
@@ -73,7 +73,7 @@ impl Graph {
         self.by_eviction.first().map(|(.., slot)| *slot)
     }
 
-    /// Those that came before a time.
+    /// Entries that arrived before a time.
     pub(super) fn older_than(&self, time: u64) -> Vec<Slot> {
         self.by_time.range(..(time, 0)).map(|(_, slot)| *slot).collect()
     }
@@ -83,7 +83,7 @@ impl Graph {
         tx.input.iter().filter_map(|input| self.find(&input.previous_output.txid)).collect()
     }
 
-    /// All ancestors of whoever has these parents, the parents included.
+    /// All ancestors of a transaction with these parents, including the parents.
     pub(super) fn ancestors_through(&self, parents: &BTreeSet<Slot>) -> HashSet<Slot> {
         self.walk(parents, |entry| &entry.parents)
     }
@@ -92,7 +92,7 @@ impl Graph {
         self.ancestors_through(&self.get(slot).parents)
     }
 
-    /// All descendants, the entry itself not among them.
+    /// All descendants, excluding the entry itself.
     pub(super) fn descendants(&self, slot: Slot) -> HashSet<Slot> {
         self.walk(&self.get(slot).children, |entry| &entry.children)
     }
@@ -107,8 +107,8 @@ impl Graph {
         found
     }
 
-    /// Adds an entry. Where it has children already, when a block is taken back, they stay unknown to it until
-    /// [`Graph::adopt`].
+    /// Adds an entry. Children that are in the pool already (after a block was disconnected) are not linked to it
+    /// until [`Graph::adopt`].
     pub(super) fn add(&mut self, mut entry: Entry) -> Slot {
         entry.parents = self.parents_of(&entry.tx);
         let ancestors = self.ancestors_through(&entry.parents);
@@ -142,11 +142,12 @@ impl Graph {
         slot
     }
 
-    /// Gives entries that were added the children that were here before them (`UpdateTransactionsFromBlock`). `added` are in
-    /// the order in which they came; what they are to each other is known already.
+    /// Links added entries to the children that were in the pool before them (`UpdateTransactionsFromBlock`).
+    /// `added` is in order of addition; the links among the added entries are known already.
     ///
-    /// From the last to the first, each is told all that waited below it, and all that is told of it. What waited below one
-    /// that came is remembered, so nothing is walked over twice for the same entry.
+    /// Entries are processed from last to first; each learns all earlier descendants below it, and those learn
+    /// about it. The earlier descendants found below an added entry are remembered, so nothing is walked twice for
+    /// the same entry.
     pub(super) fn adopt(&mut self, added: &[Slot]) {
         let mut waited_below: HashMap<Slot, HashSet<Slot>> =
             added.iter().map(|&slot| (slot, HashSet::new())).collect();
@@ -183,7 +184,7 @@ impl Graph {
         self.usage += self.get(child).full_usage() - before;
     }
 
-    /// Takes one entry out; its relatives stay.
+    /// Removes one entry; its relatives stay.
     pub(super) fn remove(&mut self, slot: Slot) -> Entry {
         let own = self.get(slot).own();
         for ancestor in self.ancestors(slot) {
@@ -213,7 +214,7 @@ impl Graph {
         entry
     }
 
-    /// Takes entries and all their descendants out, children first.
+    /// Removes entries and all their descendants, children first.
     pub(super) fn remove_with_descendants(&mut self, slots: impl IntoIterator<Item = Slot>) -> Vec<Entry> {
         let mut all = HashSet::new();
         for slot in slots {
@@ -222,12 +223,12 @@ impl Graph {
             }
         }
         let mut order: Vec<Slot> = all.into_iter().collect();
-        // A child has more ancestors than its parent.
+        // A child has more ancestors than its parent, so this sorts children first.
         order.sort_unstable_by_key(|slot| Reverse(self.get(*slot).ancestors.count));
         order.into_iter().map(|slot| self.remove(slot)).collect()
     }
 
-    /// Changes totals, with the places in the orders that depend on them.
+    /// Changes an entry's totals and its places in the orderings that depend on them.
     fn change(&mut self, slot: Slot, act: impl FnOnce(&mut Entry)) {
         self.unindex(slot);
         act(self.get_mut(slot));
@@ -264,7 +265,7 @@ impl Graph {
         total
     }
 
-    /// Panics unless every total, link, index and sum is what the transactions alone say.
+    /// Panics unless every total, link, index and sum matches what the transactions alone imply.
     pub(super) fn assert_consistent(&self) {
         let all: Vec<Slot> = self.slots().collect();
         let mut spends = HashMap::new();
@@ -276,7 +277,7 @@ impl Graph {
             }
         }
         assert_eq!(self.spends, spends);
-        // Who spends whom, from the transactions alone.
+        // Recompute the links from the transactions alone.
         let parents = |slot: Slot| -> BTreeSet<Slot> {
             let spent = self.get(slot).tx.input.iter().map(|input| input.previous_output.txid);
             all.iter().copied().filter(|other| spent.clone().any(|id| id == self.get(*other).txid)).collect()

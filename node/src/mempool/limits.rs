@@ -1,8 +1,8 @@
-//! Bounds of the pool: how long a chain of waiting transactions may be, how much memory all may take, how long one waits.
+//! Limits of the pool: length of chains of unconfirmed transactions, total memory, and age.
 //!
-//! Lives here: the limits on relatives, eviction by fee rate with its rolling minimum fee, and expiry. When room is
-//! short, the entry with the worst rate goes with its descendants, and for a while nothing comes in that pays no more
-//! than it did; the minimum halves every twelve hours, faster while the pool is far from full.
+//! Lives here: the limits on relatives, eviction by fee rate with its rolling minimum fee, and expiry. When memory
+//! is short, the entry with the worst rate is evicted with its descendants, and for a while new transactions must
+//! pay more than it did; this minimum halves every twelve hours, or faster while the pool is far from full.
 
 use super::entry::{Entry, Totals};
 use super::fee::FeeRate;
@@ -10,28 +10,29 @@ use super::policy::INCREMENTAL_RELAY_FEE;
 use super::{Mempool, Slot};
 use std::collections::{BTreeSet, HashSet};
 
-/// A transaction and its waiting ancestors (`DEFAULT_ANCESTOR_LIMIT`); also with descendants.
+/// Most transactions in a set of unconfirmed ancestors (`DEFAULT_ANCESTOR_LIMIT`) or descendants, including the
+/// transaction itself.
 pub(super) const MAX_RELATIVES: u64 = 25;
-/// Their virtual bytes together (`DEFAULT_ANCESTOR_SIZE_LIMIT`).
+/// Most virtual bytes of such a set (`DEFAULT_ANCESTOR_SIZE_LIMIT`).
 pub(super) const MAX_RELATIVES_SIZE: u64 = 101_000;
-/// Seconds after which the rolling minimum is half as high (`ROLLING_FEE_HALFLIFE`).
+/// Half-life of the rolling minimum fee, seconds (`ROLLING_FEE_HALFLIFE`).
 const HALF_LIFE: f64 = 12.0 * 60.0 * 60.0;
-/// Seconds that pass before it is lowered again.
+/// Seconds between two reductions of the minimum.
 const STEP: u64 = 10;
 
-/// The fee rate that the pool asks for after it was full.
+/// The minimum fee rate after the pool was full.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RollingFee {
     /// Base units per 1,000 virtual bytes.
     rate: f64,
-    /// It was lowered last at this time, seconds; `None` since the last block, when it is lowered from the next look on.
+    /// When it was last reduced, seconds. `None` after a block, until the next lookup starts the clock.
     since: Option<u64>,
-    /// It falls only once a block has come after it rose.
+    /// Whether a block has come since it last rose; it only falls then.
     falls: bool,
 }
 
 impl RollingFee {
-    /// As of now; nothing is changed.
+    /// The value as of `now`.
     fn at(mut self, now: u64, usage: usize, max_usage: usize) -> Self {
         let since = *self.since.get_or_insert(now);
         if !self.falls || self.rate == 0.0 || now <= since + STEP {
@@ -64,7 +65,7 @@ impl RollingFee {
         }
     }
 
-    /// A block came.
+    /// A block was connected.
     pub(super) fn block_came(&mut self) {
         self.since = None;
         self.falls = true;
@@ -72,8 +73,8 @@ impl RollingFee {
 }
 
 impl Mempool {
-    /// What a transaction must pay to come in, beyond the relay fee, while or after the pool is full; zero if it has
-    /// room (`GetMinFee`). `now` in seconds.
+    /// The minimum rate that a transaction must pay, besides the relay fee, while or after the pool is full; zero
+    /// if it has room (`GetMinFee`). `now` is in seconds.
     pub fn min_fee(&self, now: u64) -> FeeRate {
         self.rolling_fee.at(now, self.graph.usage(), self.policy.max_usage).asked()
     }
@@ -82,10 +83,10 @@ impl Mempool {
         self.rolling_fee = self.rolling_fee.at(now, self.graph.usage(), self.policy.max_usage);
     }
 
-    /// The waiting ancestors of a transaction with these parents.
+    /// The unconfirmed ancestors of a transaction with these parents.
     ///
     /// # Errors
-    /// Which limit it would pass, in the reference's words (`CalculateMemPoolAncestors`).
+    /// The limit that would be exceeded, in the reference's words (`CalculateMemPoolAncestors`).
     pub(super) fn ancestors_within_limits(
         &self,
         parents: &BTreeSet<Slot>,
@@ -114,7 +115,8 @@ impl Mempool {
         Ok(found)
     }
 
-    /// Removes what waited too long and, while the pool takes too much memory, what pays worst (`LimitMempoolSize`).
+    /// Removes expired entries and, while the pool takes too much memory, those with the worst rate
+    /// (`LimitMempoolSize`).
     pub(super) fn limit(&mut self, now: u64) {
         let old = self.graph.older_than(now.saturating_sub(self.policy.expiry));
         self.drop_with_descendants(old);
@@ -129,7 +131,7 @@ impl Mempool {
     }
 }
 
-/// Whether an ancestor may have one descendant more.
+/// Whether an ancestor may have one more descendant.
 fn check_descendants(ancestor: &Entry, vsize: u64) -> Result<(), String> {
     let (below, txid) = (ancestor.descendants, ancestor.txid);
     if below.size + vsize > MAX_RELATIVES_SIZE {

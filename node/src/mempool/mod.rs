@@ -1,11 +1,11 @@
-//! Transactions that wait for a block.
+//! The mempool: transactions that wait for a block.
 //!
-//! Lives here: acceptance ([`Mempool::accept`]) with the reference's rules of relay, the entries and their relatives
-//! (`graph.rs`), the pool's bounds (`limits.rs`), replacement (`rbf.rs`), what blocks change (`reorg.rs`), the choice
-//! for a block (`select.rs`), and the file that outlives the node ([`persist`]). Does not live here: storage, templates,
-//! the network. Data goes: transaction -> judged against [`Tip`] -> entry -> template -> block -> out.
-//! Whatever waits could be in the next block as it is: its parents are in the chain or here. Lock times and scripts are
-//! judged by all soft forks, active or not, so nothing becomes invalid when one of them activates.
+//! Lives here: acceptance ([`Mempool::accept`]) with the reference's relay policy, the entries and their relatives
+//! (`graph.rs`), limits (`limits.rs`), replacement (`rbf.rs`), effects of blocks (`reorg.rs`), selection for a
+//! block (`select.rs`), and the file that survives restarts ([`persist`]). Does not live here: storage, templates,
+//! the network. Data goes: transaction -> judged against [`Tip`] -> entry -> template -> block -> removed. Every
+//! entry could be in the next block: its parents are in the chain or in the pool. Lock times and scripts are judged
+//! with all soft forks active, so none becomes invalid when a fork activates.
 
 mod accept;
 mod entry;
@@ -38,10 +38,10 @@ use graph::Graph;
 use limits::RollingFee;
 use reorg::Returned;
 
-/// A transaction pays at least this many base units per 1,000 virtual bytes (Core's default relay fee).
+/// Minimum relay fee in base units per 1,000 virtual bytes (Core's default).
 pub const MIN_FEE_PER_KVB: u64 = policy::MIN_RELAY_FEE.0;
 
-/// What acceptance is judged against: the tip.
+/// The tip that transactions are judged against.
 pub struct Tip<'a> {
     /// The confirmed coins.
     pub coins: &'a dyn CoinView<Error = StorageError>,
@@ -53,30 +53,30 @@ pub struct Tip<'a> {
     pub now: u64,
 }
 
-/// A transaction that came in.
+/// A transaction that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// Its id.
     pub txid: Txid,
-    /// The hash with its witness.
+    /// The hash including the witness.
     pub wtxid: Wtxid,
     /// Base units.
     pub fee: u64,
-    /// Virtual bytes as fees count them.
+    /// Virtual bytes for fee purposes.
     pub vsize: u64,
-    /// Those that it replaced, in order of their ids.
+    /// The transactions that it replaced, ordered by id.
     pub replaced: Vec<Txid>,
 }
 
-/// The pool.
+/// The mempool.
 #[derive(Debug, Default)]
 pub struct Mempool {
     policy: Policy,
     graph: Graph,
     rolling_fee: RollingFee,
-    /// While a reorganisation goes on.
+    /// `Some` while a reorganisation is in progress.
     returned: Option<Returned>,
-    /// Those that left for another reason than a block, until someone asks.
+    /// Transactions removed other than by a block, until they are taken.
     removed: Vec<Txid>,
     changes: u64,
 }
@@ -87,49 +87,49 @@ impl Mempool {
         Self { policy, ..Self::default() }
     }
 
-    /// What it is run with.
+    /// The policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Changes what it is run with; what waits stays until the next acceptance.
+    /// Sets the policy; existing entries stay until the next acceptance.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
 
-    /// How many wait.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.graph.len()
     }
 
-    /// Whether none waits.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Their virtual bytes together (`bytes` of `getmempoolinfo`).
+    /// Total virtual bytes (`bytes` of `getmempoolinfo`).
     pub fn vsize(&self) -> u64 {
         self.graph.vsize()
     }
 
-    /// Memory that they take, bytes: each transaction's parts with what allocating them costs, its entry, its places in
-    /// the maps and orders, and its links to relatives.
+    /// Total memory in bytes: each transaction's parts with allocation overhead, its entry, its places in maps and
+    /// orderings, and its links to relatives.
     pub fn usage(&self) -> usize {
         self.graph.usage()
     }
 
-    /// Grows with every change.
+    /// A counter that grows with every change.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Everything that waits, in no order.
+    /// All entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.graph.slots().map(|slot| self.graph.get(slot))
     }
 
-    /// The ids, parents before children and otherwise best rate first: the order in which they are told to peers
-    /// (`queryHashes`).
+    /// The ids, parents before children and otherwise best rate first: the order in which they are announced to
+    /// peers (`queryHashes`).
     pub fn txids(&self) -> Vec<Txid> {
         let mut order: Vec<&Entry> = self.entries().collect();
         order.sort_by(|a, b| {
@@ -139,42 +139,42 @@ impl Mempool {
         order.into_iter().map(|entry| entry.txid).collect()
     }
 
-    /// Whether it waits here.
+    /// Whether the transaction is in the pool.
     pub fn contains(&self, txid: &Txid) -> bool {
         self.graph.find(txid).is_some()
     }
 
-    /// A waiting transaction.
+    /// The entry of a transaction.
     pub fn get(&self, txid: &Txid) -> Option<&Entry> {
         self.graph.find(txid).map(|slot| self.graph.get(slot))
     }
 
-    /// Whether a waiting transaction spends this output.
+    /// Whether an entry spends this output.
     pub fn spends(&self, outpoint: &OutPoint) -> bool {
         self.spender(outpoint).is_some()
     }
 
-    /// The waiting transaction that spends this output.
+    /// The entry that spends this output.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<&Entry> {
         self.graph.spender(outpoint).map(|slot| self.graph.get(slot))
     }
 
-    /// The waiting transactions whose outputs it spends itself.
+    /// The entries whose outputs it spends directly.
     pub fn parents(&self, entry: &Entry) -> Vec<Txid> {
         self.ids(entry.parents.iter().copied())
     }
 
-    /// The waiting transactions that spend its outputs themselves.
+    /// The entries that spend its outputs directly.
     pub fn children(&self, entry: &Entry) -> Vec<Txid> {
         self.ids(entry.children.iter().copied())
     }
 
-    /// All its waiting ancestors; empty if it does not wait.
+    /// All its ancestors in the pool; empty if it is not in the pool.
     pub fn ancestors(&self, txid: &Txid) -> Vec<Txid> {
         self.graph.find(txid).map_or_else(Vec::new, |slot| self.ids(self.graph.ancestors(slot)))
     }
 
-    /// All its waiting descendants; empty if it does not wait.
+    /// All its descendants in the pool; empty if it is not in the pool.
     pub fn descendants(&self, txid: &Txid) -> Vec<Txid> {
         self.graph.find(txid).map_or_else(Vec::new, |slot| self.ids(self.graph.descendants(slot)))
     }
@@ -185,7 +185,7 @@ impl Mempool {
         ids
     }
 
-    /// Whether a waiting transaction may be replaced: it or an ancestor says so (`IsRBFOptIn`).
+    /// Whether an entry may be replaced: it or an ancestor signals so (`IsRBFOptIn`).
     pub fn is_replaceable(&self, entry: &Entry) -> bool {
         entry.signals_replacement()
             || self
@@ -194,17 +194,18 @@ impl Mempool {
                 .any(|id| self.get(id).is_some_and(Entry::signals_replacement))
     }
 
-    /// Whether exactly this transaction, witness and all, waits here; then its scripts passed as a block's under all soft
-    /// forks. `txid` is its id.
+    /// Whether exactly this transaction, witness included, is in the pool; then its scripts passed under block
+    /// rules with all soft forks active. `txid` is its id.
     pub fn has_verified(&self, tx: &Transaction, txid: &Txid) -> bool {
         let Some(entry) = self.get(txid) else { return false };
-        // Without a witness both ids are the same, and nothing needs to be hashed.
+        // Without a witness both ids are equal, so nothing needs to be hashed.
         let has_witness = tx.input.iter().any(|input| !input.witness.is_empty());
         entry.wtxid.to_raw_hash()
             == if has_witness { tx.compute_wtxid().to_raw_hash() } else { txid.to_raw_hash() }
     }
 
-    /// Those that left since the last call for another reason than a block: replaced, evicted, expired, in conflict.
+    /// Transactions removed since the last call other than by being mined: replaced, evicted, expired, or in
+    /// conflict with a block.
     pub fn take_removed(&mut self) -> Vec<Txid> {
         std::mem::take(&mut self.removed)
     }

@@ -1,9 +1,9 @@
-//! The file of waiting transactions, which outlives the node.
+//! The mempool file, which survives restarts.
 //!
-//! Lives here: its form, writing it at once or not at all, and reading one that may be damaged. Does not live here: whether
-//! a transaction that was read may still wait; it is offered again like a new one. Form, numbers little-endian: eight
-//! bytes `IoPmpool`, u32 version, u64 count, for each the u64 time it came (seconds) and the transaction with its
-//! witness, and 32 bytes: the double SHA-256 of everything before them.
+//! Lives here: its format, writing it atomically, and reading one that may be damaged. Does not live here: whether
+//! a transaction that was read is still acceptable; it is offered again like a new one. Format, numbers
+//! little-endian: eight bytes `IoPmpool`, u32 version, u64 count; per transaction the u64 arrival time (seconds)
+//! and the transaction with its witness; then 32 bytes, the double SHA-256 of everything before.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -23,29 +23,29 @@ const MAGIC: &[u8; 8] = b"IoPmpool";
 /// History: 1, the first.
 const VERSION: u32 = 1;
 const CHECKSUM: usize = 32;
-/// A larger file is not this program's: transactions take more memory in the pool than bytes here, and `--max-mempool`
-/// allows no more than this.
+/// A larger file was not written by this program: transactions take more memory in the pool than bytes in the file,
+/// and `--max-mempool` allows no more than this.
 const MAX_BYTES: u64 = 1_000_000 * 1_000_000;
 
-/// A transaction with the time it came, seconds.
+/// A transaction with its arrival time in seconds.
 pub type Waiting = (Arc<Transaction>, u64);
 
-/// Why a file gives nothing.
+/// Why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is not such a file, or a part of it is missing or changed.
+    /// It is not a mempool file, or part of it is missing or changed.
     #[error("is damaged: {0}")]
     Damaged(&'static str),
-    /// Another program's.
+    /// It was written by another version.
     #[error("has version {0}, this program reads {VERSION}")]
     Version(u32),
 }
 
 impl Mempool {
-    /// What is to be written: parents before children.
+    /// The transactions to save, parents before children.
     pub fn waiting(&self) -> Vec<Waiting> {
         let entries = self.txids();
         entries
@@ -56,7 +56,7 @@ impl Mempool {
     }
 }
 
-/// Writes the file: a crash at any instant leaves the old one or the new one.
+/// Writes the file atomically: a crash at any point leaves the old file or the new one.
 ///
 /// # Errors
 /// When the folder cannot be written to.
@@ -75,7 +75,7 @@ pub fn save(path: &Path, waiting: &[Waiting]) -> io::Result<()> {
     file.write_all(sha256d::Hash::from_engine(hash).as_byte_array())?;
     file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(unfinished, path)?;
-    // The new name survives a crash only once the folder is on the disk.
+    // The new name survives a crash only once the directory is synced.
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
@@ -85,10 +85,10 @@ fn encoded(tx: &Transaction) -> Vec<u8> {
     bytes
 }
 
-/// Reads the file; `None` if there is none.
+/// Reads the file; `None` if it does not exist.
 ///
 /// # Errors
-/// What is wrong with it, to be said behind its name. Nothing of a damaged file is used.
+/// What is wrong with the file, phrased to follow its name. Nothing of a damaged file is used.
 pub fn load(path: &Path) -> Result<Option<Vec<Waiting>>, LoadError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -127,7 +127,7 @@ fn decode(bytes: &[u8]) -> Result<Vec<Waiting>, LoadError> {
     if rest.is_empty() { Ok(waiting) } else { Err(damaged("something stands behind its end")) }
 }
 
-/// A file whose bytes are hashed on their way.
+/// A file writer that hashes the bytes it writes.
 struct Hashing {
     file: BufWriter<File>,
     hash: bitcoin::hashes::sha256::HashEngine,

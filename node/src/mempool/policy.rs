@@ -1,8 +1,8 @@
-//! What is relayed: forms and sizes that are standard (`policy/policy.cpp`).
+//! Relay policy: which forms and sizes are standard (`policy/policy.cpp`).
 //!
-//! Lives here: checks of one transaction, alone and with the outputs it spends, and the constants of policy. Does not
-//! live here: fees against the pool's, relatives, replacement. Networks for tests relay any form
-//! (`Params::require_standard`); fees and limits hold on all.
+//! Lives here: checks of one transaction, alone and with the outputs it spends, and the policy constants. Does not
+//! live here: the pool's minimum fee, relatives, replacement. Test networks relay any form
+//! (`Params::require_standard`); fees and limits apply on all networks.
 
 use bitcoin::{Transaction, TxOut};
 use iop_consensus::coins::Coin;
@@ -13,43 +13,44 @@ use iop_consensus::script::{count_sigops, is_push_only};
 
 use super::fee::FeeRate;
 
-/// A transaction pays at least this to be relayed (`DEFAULT_MIN_RELAY_TX_FEE`).
+/// Minimum fee rate for relay (`DEFAULT_MIN_RELAY_TX_FEE`).
 pub const MIN_RELAY_FEE: FeeRate = FeeRate(1_000);
-/// Steps of the pool's own minimum, and what a replacement pays for its relay (`DEFAULT_INCREMENTAL_RELAY_FEE`).
+/// Step of the pool's minimum fee, and the rate that a replacement pays for its own relay
+/// (`DEFAULT_INCREMENTAL_RELAY_FEE`).
 pub const INCREMENTAL_RELAY_FEE: FeeRate = FeeRate(1_000);
-/// An output is dust if spending it at this rate costs more than it holds (`DUST_RELAY_TX_FEE`).
+/// An output is dust if spending it at this rate costs more than its value (`DUST_RELAY_TX_FEE`).
 const DUST_RELAY_FEE: FeeRate = FeeRate(3_000);
-/// A single transaction weighs less than this (`MAX_STANDARD_TX_WEIGHT`).
+/// A transaction must weigh less than this (`MAX_STANDARD_TX_WEIGHT`).
 const MAX_TX_WEIGHT: u64 = 400_000;
-/// A single transaction's signature operations cost at most this (`MAX_STANDARD_TX_SIGOPS_COST`).
+/// Most signature operation cost of a transaction (`MAX_STANDARD_TX_SIGOPS_COST`).
 pub(super) const MAX_TX_SIGOPS_COST: u64 = 16_000;
-/// A signature operation's cost unit counts like this many weight units (`DEFAULT_BYTES_PER_SIGOP`).
+/// Weight units that one unit of signature operation cost counts as (`DEFAULT_BYTES_PER_SIGOP`).
 pub(super) const BYTES_PER_SIGOP: u64 = 20;
 /// Transaction versions that are relayed (`MAX_STANDARD_VERSION`).
 const VERSIONS: std::ops::RangeInclusive<i32> = 1..=2;
-/// An input script's bytes: 15 of 15 keys in a redeem script.
+/// Most bytes of an input script: enough for a redeem script with 15 of 15 keys.
 const MAX_SCRIPT_SIG: usize = 1_650;
-/// Keys of a multisig output.
+/// Most keys of a bare multisig output.
 const MAX_MULTISIG_KEYS: usize = 3;
-/// An OP_RETURN output's script in bytes (`MAX_OP_RETURN_RELAY`).
+/// Most bytes of an OP_RETURN output's script (`MAX_OP_RETURN_RELAY`).
 const MAX_OP_RETURN: usize = 83;
-/// Signature operations of a redeem script (`MAX_P2SH_SIGOPS`).
+/// Most signature operations of a redeem script (`MAX_P2SH_SIGOPS`).
 const MAX_REDEEM_SIGOPS: u64 = 15;
-/// A witness script in bytes (`MAX_STANDARD_P2WSH_SCRIPT_SIZE`).
+/// Most bytes of a witness script (`MAX_STANDARD_P2WSH_SCRIPT_SIZE`).
 const MAX_WITNESS_SCRIPT: usize = 3_600;
-/// Elements for a witness script (`MAX_STANDARD_P2WSH_STACK_ITEMS`).
+/// Most stack elements for a witness script (`MAX_STANDARD_P2WSH_STACK_ITEMS`).
 const MAX_WITNESS_ELEMENTS: usize = 100;
-/// One such element in bytes (`MAX_STANDARD_P2WSH_STACK_ITEM_SIZE`).
+/// Most bytes of such an element (`MAX_STANDARD_P2WSH_STACK_ITEM_SIZE`).
 const MAX_WITNESS_ELEMENT: usize = 80;
 
-/// What the pool is run with.
+/// Settings of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether only standard forms are taken.
+    /// Whether only standard forms are accepted.
     pub require_standard: bool,
-    /// Memory that the pool may take, bytes.
+    /// Most memory of the pool, bytes.
     pub max_usage: usize,
-    /// A transaction that waited this long goes, seconds.
+    /// Age in seconds after which a transaction is removed.
     pub expiry: u64,
 }
 
@@ -66,10 +67,10 @@ impl Policy {
     }
 }
 
-/// Whether the transaction itself has a standard form (`IsStandardTx`).
+/// Whether the transaction's own form is standard (`IsStandardTx`).
 ///
 /// # Errors
-/// The reference's word for what is not standard.
+/// The reference's name for what is not standard.
 pub(super) fn check_forms(tx: &Transaction, segwit: bool) -> Result<(), &'static str> {
     if !VERSIONS.contains(&tx.version.0) {
         return Err("version");
@@ -100,7 +101,7 @@ pub(super) fn check_forms(tx: &Transaction, segwit: bool) -> Result<(), &'static
     if data_outputs > 1 { Err("multi-op-return") } else { Ok(()) }
 }
 
-/// Whether an output of this form is relayed (`IsStandard`).
+/// Whether outputs of this form are relayed (`IsStandard`).
 fn is_relayed(form: &ScriptForm<'_>, length: usize, segwit: bool) -> bool {
     match form {
         ScriptForm::NonStandard => false,
@@ -120,12 +121,13 @@ fn dust_threshold(output: &TxOut) -> u64 {
     if Coin::is_unspendable(output) {
         return 0;
     }
-    // An input with a signature and a key: in the witness they count a quarter.
+    // Size of an input with a signature and a key: in the witness they count a quarter.
     let signature = if witness_program(output.script_pubkey.as_bytes()).is_some() { 107 / 4 } else { 107 };
     DUST_RELAY_FEE.fee(output.size() as u64 + 32 + 4 + 1 + signature + 4)
 }
 
-/// Whether the spent outputs have standard forms, and redeem scripts few signature operations (`AreInputsStandard`).
+/// Whether the spent outputs have standard forms, and redeem scripts few enough signature operations
+/// (`AreInputsStandard`).
 pub(super) fn inputs_are_standard(spending: &SpendingTx<'_>, spent: &[Coin]) -> bool {
     spent.iter().enumerate().all(|(index, coin)| match solve(coin.output.script_pubkey.as_bytes()) {
         ScriptForm::NonStandard => false,
@@ -135,7 +137,7 @@ pub(super) fn inputs_are_standard(spending: &SpendingTx<'_>, spent: &[Coin]) -> 
     })
 }
 
-/// The last element that the input's script leaves.
+/// The last element that the input's script pushes.
 fn redeem_script(spending: &SpendingTx<'_>, index: usize) -> Option<Vec<u8>> {
     pushed(spending, index).ok()?.pop()
 }

@@ -1,8 +1,9 @@
-//! Replacement (BIP125): when a transaction may push out those that spend the same outputs.
+//! Replacement (BIP125): when a transaction may replace those that spend the same outputs.
 //!
-//! Lives here: who is replaced, and the rules in the reference's order: the replaced agree by their sequence numbers;
-//! a better rate than each of them; few enough go; no new waiting parent; at least their fees together; and the relay of
-//! the new one paid on top. Does not live here: taking them out, which acceptance does at its very end.
+//! Lives here: which entries are replaced, and the rules in the reference's order: the replaced transactions signal
+//! by their sequence numbers; a better rate than each of them; few enough are replaced; no new unconfirmed parent;
+//! at least their total fees; and the new one's relay fee on top. Does not live here: removing them, which
+//! acceptance does last.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -14,14 +15,14 @@ use super::fee::FeeRate;
 use super::policy::INCREMENTAL_RELAY_FEE;
 use super::{Mempool, Reject};
 
-/// Transactions that one may replace, descendants counted.
+/// Most transactions that one may replace, including descendants.
 pub(super) const MAX_REPLACED: u64 = 100;
 
 impl Mempool {
-    /// The entries that spend what the transaction spends.
+    /// The entries that spend the same outputs as the transaction.
     ///
     /// # Errors
-    /// One of them does not allow its replacement.
+    /// One of them does not signal replaceability.
     pub(super) fn conflicts(&self, tx: &Transaction) -> Result<BTreeSet<Slot>, Reject> {
         let mut conflicts = BTreeSet::new();
         for input in &tx.input {
@@ -35,10 +36,10 @@ impl Mempool {
         Ok(conflicts)
     }
 
-    /// All that go when the transaction takes the place of its conflicts.
+    /// All entries that the transaction would replace, given its conflicts.
     ///
     /// # Errors
-    /// The first rule that is broken. `fee` in base units, `vsize` in virtual bytes.
+    /// The first rule that is violated. `fee` is in base units, `vsize` in virtual bytes.
     pub(super) fn check_replacement(
         &self,
         tx: &Transaction,
@@ -110,7 +111,7 @@ impl Mempool {
     }
 }
 
-/// Base units in coins, for people.
+/// Formats base units as coins, for display.
 fn coins(base_units: u64) -> String {
     format!("{}.{:08}", base_units / COIN, base_units % COIN)
 }

@@ -1,7 +1,8 @@
-//! Why a transaction is not accepted, in the reference's words.
+//! Why a transaction is refused, in the reference's words.
 //!
-//! Lives here: one variant per reason with its code, its string, the sentence for people, and what the sender deserves
-//! for it (`CValidationState`). Does not live here: who is asked to pay for it; that is the network's part.
+//! Lives here: one variant per reason, with its code, its string, a detail for the log, and the misbehaviour score
+//! for the sender (`CValidationState`). Does not live here: which peer the score is charged to; that is the
+//! network's part.
 
 use std::borrow::Cow;
 
@@ -9,9 +10,9 @@ use bitcoin::Txid;
 use iop_consensus::error::TxError;
 use iop_consensus::script::interpreter::ScriptError;
 
-/// Against the rules (`REJECT_INVALID`).
+/// Breaks a rule (`REJECT_INVALID`).
 const INVALID: u8 = 0x10;
-/// Known already, or rivals a known one (`REJECT_DUPLICATE`).
+/// Known already, or conflicts with a known one (`REJECT_DUPLICATE`).
 const DUPLICATE: u8 = 0x12;
 /// Against policy (`REJECT_NONSTANDARD`).
 const NONSTANDARD: u8 = 0x40;
@@ -25,13 +26,13 @@ const HIGH_FEE: u16 = 0x100;
 pub enum Reject {
     /// It breaks a rule of the chain.
     Rule(TxError),
-    /// It spends what is neither in the chain nor waiting: perhaps its parent has not come yet.
+    /// It spends an output that is neither in the chain nor in the pool; its parent may not have arrived yet.
     MissingInputs,
-    /// A coinbase never waits.
+    /// It is a coinbase.
     Coinbase,
-    /// A witness before segwit is active.
+    /// It has a witness, and segwit is not active.
     PrematureWitness,
-    /// Against the standard forms; the reference's word for it.
+    /// It is not standard; the reference's name for why.
     NonStandard(&'static str),
     /// Its lock time has not passed.
     NotFinal,
@@ -39,9 +40,9 @@ pub enum Reject {
     NotBip68Final,
     /// One of its outputs is in the chain already.
     AlreadyInChain,
-    /// It is here already.
+    /// It is in the pool already.
     AlreadyHere,
-    /// It spends what a waiting transaction spends that does not allow its replacement.
+    /// It spends the same output as a transaction in the pool that does not signal replaceability.
     Conflict(Txid),
     /// An output that it spends has no standard form, or its redeem script has too many signature operations.
     NonStandardInputs,
@@ -49,39 +50,39 @@ pub enum Reject {
     NonStandardWitness,
     /// Its signature operations cost too much.
     TooManySigops(u64),
-    /// It pays less than the pool asks for while it is full.
+    /// It pays less than the pool's current minimum.
     MempoolFee {
-        /// What it pays.
+        /// The fee it pays.
         found: i64,
-        /// The least.
+        /// The least fee it must pay.
         at_least: u64,
     },
-    /// It pays less than any relayed transaction must.
+    /// It pays less than the minimum relay fee.
     RelayFee,
     /// Its fee is so high that it must be a mistake.
     FeeTooHigh {
-        /// What it pays.
+        /// The fee it pays.
         found: i64,
-        /// The most.
+        /// The highest fee it may pay.
         at_most: u64,
     },
-    /// It has too many waiting relatives; the limit that it passes.
+    /// It has too many unconfirmed relatives; the limit that is exceeded.
     TooLongChain(String),
     /// It spends an output of a transaction that it would replace.
     SpendsConflicting(Txid),
-    /// It replaces and does not pay enough for that; which rule.
+    /// It does not pay enough for the replacement; the rule that is violated.
     ReplacementFee(String),
-    /// It would push too many out.
+    /// It would replace too many transactions.
     TooManyReplaced(u64),
-    /// It replaces, and brings a waiting parent that the replaced did not have.
+    /// It is a replacement with an unconfirmed parent that the replaced transactions did not have.
     ReplacementAddsUnconfirmed(usize),
     /// A script fails.
     Script {
-        /// The rule.
+        /// The failure.
         error: ScriptError,
-        /// Whether it fails also under the rules that all nodes share.
+        /// Whether it also fails under the consensus rules.
         mandatory: bool,
-        /// Whether it would pass if its witness had not been taken off.
+        /// Whether it would pass if its witness had not been stripped.
         witness_stripped: bool,
     },
     /// The pool has no room.
@@ -89,7 +90,7 @@ pub enum Reject {
 }
 
 impl Reject {
-    /// The reference's reject code; those above 255 are never sent to peers. Missing inputs have none.
+    /// The reference's reject code; codes above 255 are never sent to peers. Missing inputs have none.
     pub fn code(&self) -> u16 {
         u16::from(match self {
             Self::FeeTooHigh { .. } => return HIGH_FEE,
@@ -143,7 +144,7 @@ impl Reject {
         (self.code(), self.reason())
     }
 
-    /// More than the string says, for the log; often empty.
+    /// Details beyond the reject string, for the log; often empty.
     pub fn detail(&self) -> String {
         match self {
             Self::Rule(error) => error.to_string(),
@@ -159,8 +160,8 @@ impl Reject {
         }
     }
 
-    /// The misbehaviour score of a peer that sends it (`nDoS`). Nothing while the witness may have been changed on its
-    /// way, and nothing for what another policy might let pass.
+    /// The misbehaviour score for the peer that sent it (`nDoS`). Zero if the witness may have been changed in
+    /// transit, and for anything that another node's policy might allow.
     pub fn misbehaviour(&self) -> u32 {
         match self {
             Self::Rule(TxError::NoInputs | TxError::NoOutputs | TxError::NullInput { .. }) => 10,
@@ -172,8 +173,8 @@ impl Reject {
         }
     }
 
-    /// Whether the same transaction may come again with another witness and be good: then its id must not be remembered
-    /// as refused (`CorruptionPossible`).
+    /// Whether the same transaction could be valid with another witness; then its id must not be remembered as
+    /// refused (`CorruptionPossible`).
     pub fn witness_may_differ(&self) -> bool {
         matches!(
             self,

@@ -1,9 +1,9 @@
-//! Blocks that come and go.
+//! Effects of connected and disconnected blocks.
 //!
-//! A block takes out what it contains and whatever spends the same outputs. A block that is taken back gives its
-//! transactions to be offered again once the new branch is connected, oldest first (`UpdateMempoolForReorg`); then they are
-//! told what waited below them, which counts for no limit, and whatever no longer fits goes: coinbases not ripe any more,
-//! lock times ahead again.
+//! A connected block removes the transactions it contains and everything that conflicts with them. The transactions
+//! of a disconnected block are offered again once the new branch is connected, oldest first
+//! (`UpdateMempoolForReorg`); they are then linked to their descendants in the pool, which count towards no limit,
+//! and whatever no longer fits is removed: spends of immature coinbases, lock times in the future again.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use super::entry::{Entry, Slot};
 use super::{Mempool, Tip};
 use crate::storage::StorageError;
 
-/// Bytes of transactions that are kept for being offered again (`MAX_DISCONNECTED_TX_POOL_SIZE`).
+/// Most bytes of transactions kept to be offered again (`MAX_DISCONNECTED_TX_POOL_SIZE`).
 const MAX_RETURNED: usize = 20_000_000;
 
-/// Transactions of blocks that were taken back, while a reorganisation goes on.
+/// Transactions of disconnected blocks, during a reorganisation.
 #[derive(Debug, Default)]
 pub(super) struct Returned {
-    /// The newest block's last transaction first.
+    /// The last transaction of the newest block first.
     queue: VecDeque<Arc<Transaction>>,
     bytes: usize,
-    /// What blocks connected since the first was taken back contain, but for those that were taken back too.
+    /// Ids of the transactions in blocks of the new branch.
     confirmed: HashSet<Txid>,
 }
 
 impl Mempool {
-    /// A block was connected: its transactions wait no longer, and neither does what spends the same. `txids` are those
-    /// of its transactions, in order.
+    /// Removes the transactions of a connected block, and what conflicts with them. `txids` are the block's
+    /// transaction ids, in order.
     pub fn remove_confirmed(&mut self, block: &Block, txids: &[Txid]) {
         for (tx, &txid) in block.txdata.iter().zip(txids) {
             if let Some(slot) = self.graph.find(&txid) {
@@ -48,11 +48,12 @@ impl Mempool {
         self.rolling_fee.block_came();
     }
 
-    /// A block was taken back. Its transactions come again with [`Mempool::finish_reorganisation`]. Beyond 20 MB the
-    /// newest are given up, with all that spends them.
+    /// Keeps the transactions of a disconnected block for [`Mempool::finish_reorganisation`]. Beyond 20 MB, the
+    /// newest are dropped with everything that spends them.
     pub fn block_disconnected(&mut self, transactions: Vec<Transaction>) {
-        // A block spends what waits here only where that has come again, all outputs of its first copy being spent. Now one
-        // is not, and no block may hold the second (BIP30).
+        // A block can spend outputs of a transaction in the pool only if that transaction was seen again after all
+        // outputs of its first copy were spent. One is unspent now, so no block may contain the second copy
+        // (BIP30).
         let inputs = transactions.iter().flat_map(|tx| &tx.input);
         let again: Vec<Slot> =
             inputs.filter_map(|input| self.graph.find(&input.previous_output.txid)).collect();
@@ -74,8 +75,8 @@ impl Mempool {
         given_up.iter().for_each(|tx| self.drop_spenders(tx));
     }
 
-    /// After the new branch is connected. Gives the ids of those that wait again; some of them may have had to go at
-    /// once.
+    /// Finishes a reorganisation after the new branch is connected. Returns the ids of the transactions that were
+    /// accepted again; some of them may have been removed at once.
     ///
     /// # Errors
     /// Only when the storage fails.
@@ -107,7 +108,7 @@ impl Mempool {
         Ok(again)
     }
 
-    /// Takes out what spends a transaction's outputs, and the transaction itself if it is here.
+    /// Removes what spends a transaction's outputs, and the transaction itself if it is in the pool.
     fn drop_spenders(&mut self, tx: &Transaction) {
         let txid = tx.compute_txid();
         let spenders = (0..tx.output.len() as u32)
@@ -117,7 +118,7 @@ impl Mempool {
         self.drop_with_descendants(spenders);
     }
 
-    /// What could not be in the next block any more (`removeForReorg`).
+    /// Entries that could no longer be in the next block (`removeForReorg`).
     fn unfit(&self, tip: &Tip<'_>) -> Result<Vec<Slot>, StorageError> {
         let mut unfit = Vec::new();
         for slot in self.graph.slots() {

@@ -1,8 +1,10 @@
-//! The choice for a block: packages of a transaction with its ancestors, best fee rate first (`addPackageTxs`).
+//! Selects transactions for a block: packages of a transaction with its ancestors, best fee rate first
+//! (`addPackageTxs`).
 //!
-//! The pool keeps its entries in the order of their rate with all ancestors. When a package is taken, its descendants
-//! that are left need fewer ancestors: they go into a second, small order with what they still need. Each step takes the
-//! better head of the two. So a choice looks at what it takes and at the descendants of that, not at the whole pool.
+//! The pool keeps its entries ordered by their rate with all ancestors. When a package is taken, its remaining
+//! descendants need fewer ancestors: they enter a second, small ordering with their remaining totals. Each step
+//! takes the better head of the two. So a selection looks only at what it takes and at the descendants of that, not
+//! at the whole pool.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,47 +16,47 @@ use super::entry::{Entry, Slot, Totals};
 use super::fee::{FeeRate, Score};
 use super::graph::Graph;
 
-/// After this many packages in a row that do not fit, a block that is nearly full is given up
+/// After this many consecutive packages that do not fit, selection stops if the block is nearly full
 /// (`MAX_CONSECUTIVE_FAILURES`).
 const MAX_FAILURES: u32 = 1_000;
-/// Weight units from the limit at which a block is nearly full.
+/// A block is nearly full when this many weight units or fewer are left.
 const NEARLY_FULL: u64 = 4_000;
 
-/// What a choice must keep to.
+/// Limits for a selection.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     /// The block weighs less than this, header and coinbase included, weight units.
     pub max_weight: u64,
-    /// What header and coinbase are taken to weigh, weight units.
+    /// Weight reserved for header and coinbase, weight units.
     pub reserved_weight: u64,
-    /// The block's signature operations cost less than this.
+    /// The block's signature operation cost stays below this.
     pub max_sigops_cost: u64,
-    /// What the coinbase's are taken to cost.
+    /// Signature operation cost reserved for the coinbase.
     pub reserved_sigops_cost: u64,
-    /// Packages that pay less are left out.
+    /// Packages with a lower rate are left out.
     pub min_fee: FeeRate,
-    /// Whether transactions with a witness may be in it.
+    /// Whether transactions with a witness may be included.
     pub witness: bool,
 }
 
-/// The transactions for a block, parents before children.
+/// The selected transactions, parents before children.
 #[derive(Debug, Default)]
 pub struct Chosen<'a> {
     /// In the block's order.
     pub entries: Vec<&'a Entry>,
-    /// What they pay together, base units.
+    /// Their total fees, base units.
     pub fees: u64,
 }
 
 type Rank = (Reverse<Score>, Txid, Slot);
 
-/// A choice under way.
+/// A selection in progress.
 struct Choice<'a> {
     graph: &'a Graph,
     room: Room,
     chosen: Chosen<'a>,
     in_block: HashSet<Slot>,
-    /// Entries some of whose ancestors are in the block, with what the others and they themselves are.
+    /// Entries with some ancestors in the block: the totals of the entry and its ancestors that are not.
     left: HashMap<Slot, Totals>,
     by_left: BTreeSet<Rank>,
     failed: HashSet<Slot>,
@@ -63,7 +65,7 @@ struct Choice<'a> {
 }
 
 impl Mempool {
-    /// Chooses transactions for a block.
+    /// Selects transactions for a block.
     pub fn select(&self, room: Room) -> Chosen<'_> {
         let mut choice = Choice {
             graph: &self.graph,
@@ -114,12 +116,12 @@ impl Choice<'_> {
         }
     }
 
-    /// Whether an entry is done with, or stands in the other order.
+    /// Whether an entry is in the block, failed to fit, or is in the second ordering.
     fn is_settled(&self, slot: Slot) -> bool {
         self.in_block.contains(&slot) || self.left.contains_key(&slot) || self.failed.contains(&slot)
     }
 
-    /// The better of the pool's next entry and the best of those with fewer ancestors left, with its package.
+    /// The better of the pool's next entry and the best entry of the second ordering, with its package totals.
     fn better(&self, fresh: Option<Rank>) -> Option<(Slot, Totals)> {
         let left = self.by_left.first().copied();
         let (.., slot) = match (left, fresh) {
@@ -175,7 +177,7 @@ impl Choice<'_> {
         }
     }
 
-    /// One ancestor less to bring along.
+    /// Removes an ancestor that is in the block now from the entry's remaining totals.
     fn lighten(&mut self, slot: Slot, ancestor: Totals) {
         let entry = self.graph.get(slot);
         let totals = self.left.entry(slot).or_insert(entry.ancestors);

@@ -1,8 +1,8 @@
-//! New blocks to peers: as compact block, as header, or as hash, as each wants it.
+//! Announces new blocks to peers: as compact block, header or hash, as each peer prefers.
 //!
-//! Lives here: who is told what, and when. Does not live here: what they ask for then (`serve.rs`). Sources:
-//! `NewPoWValidBlock`, `UpdatedBlockTip`, `SendMessages`. Blocks are announced at once, without the delay of
-//! transactions.
+//! Lives here: which peers are told, and when. Does not live here: serving what they request then (`serve.rs`).
+//! Sources: `NewPoWValidBlock`, `UpdatedBlockTip`, `SendMessages`. Blocks are announced at once, without the delay
+//! that transactions have.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use super::peer::{Micros, PeerId};
 use super::sync::MAX_ANNOUNCED;
 use super::tree::{NodeId, Status};
 
-/// A peer that claimed a height so far above the tip is not told of old blocks.
+/// Old blocks are not announced to a peer whose claimed height is this far above the tip.
 const BEHIND: u32 = 2_000;
 
 impl Net {
-    /// A block's work and content are sound and it will be the tip if its scripts are: who wants compact blocks at once
-    /// gets it before it is connected.
+    /// A block passed its checks except scripts and will be the tip if they pass: high-bandwidth compact block
+    /// peers get it before it is connected.
     pub(super) fn block_arrived(&mut self, block: &Arc<Block>, _now: Micros) {
         let hash = block.block_hash();
         let status = Status { have: true, ..Status::default() };
@@ -46,14 +46,14 @@ impl Net {
         }
     }
 
-    /// Whether a peer has a header, as far as is known (`PeerHasHeader`).
+    /// Whether a peer is known to have a header (`PeerHasHeader`).
     fn has_header(&self, id: PeerId, node: NodeId) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         let on_branch_of = |best: Option<NodeId>| best.is_some_and(|best| self.tree.is_ancestor(node, best));
         on_branch_of(peer.best_known) || on_branch_of(peer.best_sent)
     }
 
-    /// The newest block as a peer reads compact blocks.
+    /// Sends the newest block as a compact block, in the peer's version.
     fn send_compact(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(&id) else { return };
         let version = peer.compact_version.unwrap_or(compact::Version::One);
@@ -68,7 +68,7 @@ impl Net {
         }
     }
 
-    /// Notes for every peer that there is a new tip; [`Net::flush`] tells them.
+    /// Queues a new tip for announcement to every peer; [`Net::flush`] sends it.
     pub(super) fn queue_announcement(&mut self, node: NodeId) {
         let height = self.tree.get(node).height;
         for peer in self.peers.values_mut().filter(|peer| peer.is_ready()) {
@@ -83,7 +83,7 @@ impl Net {
         }
     }
 
-    /// Tells a peer of the new blocks.
+    /// Announces the queued blocks to a peer.
     pub(super) fn announce(&mut self, id: PeerId, _now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let (prefers_headers, prefers_compact) = (peer.prefers_headers, peer.prefers_compact);
@@ -118,7 +118,7 @@ impl Net {
         self.recent.as_ref().is_some_and(|recent| recent.hash == self.tree.get(node).hash)
     }
 
-    /// Those of the blocks that a peer lacks, if they follow each other and connect to what it has.
+    /// The blocks that the peer lacks, if they form a chain that connects to what it has.
     fn headers_for(&self, id: PeerId, blocks: &[NodeId]) -> Option<Vec<NodeId>> {
         let mut new: Vec<NodeId> = Vec::new();
         for (place, &node) in blocks.iter().enumerate() {

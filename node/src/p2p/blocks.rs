@@ -1,9 +1,10 @@
-//! Blocks that come: whole, or as compact blocks that are put together from the mempool; and what the chain says.
+//! Received blocks: whole, or compact blocks reconstructed from the mempool; and the chain's verdicts on them.
 //!
-//! Lives here: what is under way, who sent what, and who is blamed for a bad block. Does not live here: which blocks to
-//! ask for (`sync.rs`), the inside of compact blocks (`compact.rs`). Sources: `ProcessMessage` (block, cmpctblock,
-//! blocktxn), `PeerLogicValidation`. A compact block goes: `cmpctblock` -> header to the chain -> reconstruction ->
-//! perhaps `getblocktxn` and `blocktxn` -> block to the chain; where it cannot be done, the whole block is asked for.
+//! Lives here: blocks in flight, who sent which copy, and who is blamed for a bad one. Does not live here: which
+//! blocks to request (`sync.rs`), compact block encoding (`compact.rs`). Sources: `ProcessMessage` (block,
+//! cmpctblock, blocktxn), `PeerLogicValidation`. A compact block goes: `cmpctblock` -> header to the chain ->
+//! reconstruction -> `getblocktxn` and `blocktxn` if needed -> block to the chain. If reconstruction fails, the
+//! whole block is requested.
 
 use std::sync::Arc;
 
@@ -19,70 +20,70 @@ use super::sync::MAX_IN_FLIGHT;
 use super::tree::{NodeId, Status};
 use crate::chain::verdict::Stored;
 
-/// Compact blocks are read this far above the tip only.
+/// Compact blocks are reconstructed only up to this far above the tip.
 const COMPACT_AHEAD: u32 = 2;
-/// Peers that are asked to send new blocks as compact blocks at once (BIP152).
+/// Number of peers that are asked to send new blocks unrequested as compact blocks (BIP152 high-bandwidth mode).
 const HIGH_BANDWIDTH: usize = 3;
-/// Blocks whose senders are remembered: more are not with the chain at any time but for side branches.
+/// Most blocks whose senders are remembered: apart from side branches, the chain never has more under validation.
 const MAX_SOURCES: usize = 4_096;
 
-/// Blocks of which a peer's bad copies are remembered: more than can be new at a time.
+/// Bad copies that are remembered per peer: more than there can be new blocks at a time.
 const MAX_SPOILED: usize = 16;
-/// After a bad copy of a block, until the same peer is asked for another one.
+/// After a peer sent a bad copy of a block, it is not asked for that block again for this long.
 const SPOILED_TIME: Micros = 60 * SECOND;
 
-/// A block that was asked for.
+/// A block that was requested.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) peer: PeerId,
     pub(crate) node: Option<NodeId>,
-    /// When it was asked for last.
+    /// Time of the last request for it.
     pub(crate) since: Micros,
-    /// Everyone who was asked, in order.
+    /// All peers that were asked, in order.
     pub(crate) asked: Vec<PeerId>,
-    /// What there is of it already, of a compact block.
+    /// What is known of it so far, if it came as a compact block.
     pub(crate) partial: Option<PartialBlock>,
 }
 
-/// Who gave us a copy of a block that the chain has not judged.
+/// The sender of a copy of a block that the chain has not judged yet.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) peer: PeerId,
-    /// Whether the sender is at fault when it is bad: compact blocks may be sent before they are judged.
+    /// Whether the sender is to blame if it is bad: compact blocks may be sent before they are validated.
     pub(crate) punish: bool,
-    /// It was asked for, of whomever.
+    /// Whether the block was requested, from any peer.
     pub(crate) requested: bool,
 }
 
-/// The newest block, kept to be sent.
+/// The newest block, kept to be served.
 #[derive(Debug)]
 pub(crate) struct RecentBlock {
     pub(crate) hash: BlockHash,
     pub(crate) block: Arc<Block>,
-    /// As it is announced, by the version of compact blocks.
+    /// As compact block, by version.
     pub(crate) compact: [Option<Arc<CompactBlock>>; 2],
 }
 
 impl Net {
     pub(super) fn on_block(&mut self, id: PeerId, hash: BlockHash, block: Arc<Block>, now: Micros) {
         let in_flight = self.in_flight.get(&hash).map(|in_flight| in_flight.peer);
-        // Also while another's copy of it is with the chain, which may be spoilt.
+        // A block counts as requested also while the chain has another peer's copy, which may be bad.
         let requested = in_flight.is_some() || self.was_requested(&hash);
-        // Whoever else sends it ends the wait once their copy is known to be good.
+        // A copy from another peer ends the wait only once it is known to be good.
         if in_flight == Some(id) {
             self.mark_received(&hash, now);
         }
         if self.tree.find(&hash).is_some_and(|known| self.tree.get(known).status.have) {
             return self.fill(id, now);
         }
-        // Another's copy may be spoilt: this one is judged as well.
+        // Another peer's copy may be bad, so this one is judged as well.
         if self.is_source(id, &hash) {
             return;
         }
         if self.tree.find(&block.header.prev_blockhash).is_none() {
             return self.misbehaving(id, 10, "a block whose parent is not known", now);
         }
-        // The chain keeps the header of a block that is not wanted.
+        // The chain keeps the header even of a block that is not wanted.
         if !requested && self.too_many_weak(id, &[(hash, block.header)], now) {
             return;
         }
@@ -98,23 +99,23 @@ impl Net {
         self.ask(Question::Block(id, hash, block, requested));
     }
 
-    /// Whether a copy of a block is with the chain that was asked for.
+    /// Whether the chain is judging a requested copy of the block.
     fn was_requested(&self, hash: &BlockHash) -> bool {
         self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.requested))
     }
 
-    /// Whether a copy of the block that this peer sent is with the chain.
+    /// Whether the chain is judging a copy of the block from this peer.
     fn is_source(&self, id: PeerId, hash: &BlockHash) -> bool {
         self.sources.get(hash).is_some_and(|copies| copies.iter().any(|copy| copy.peer == id))
     }
 
-    /// Whether a peer has sent a bad copy of a block, too short a time ago to be asked for another one.
+    /// Whether a peer sent a bad copy of a block so recently that it should not be asked again.
     pub(super) fn has_spoiled(&self, id: PeerId, hash: &BlockHash, now: Micros) -> bool {
         let since = (now + 1).saturating_sub(SPOILED_TIME);
         self.peers.get(&id).is_some_and(|peer| peer.has_spoiled(hash, since))
     }
 
-    /// The chain has judged this peer's copy of the block.
+    /// Removes and returns the source entry for this peer's copy of the block.
     fn take_source(&mut self, id: PeerId, hash: &BlockHash) -> Option<Source> {
         let copies = self.sources.get_mut(hash)?;
         let copy = copies.swap_remove(copies.iter().position(|copy| copy.peer == id)?);
@@ -124,7 +125,7 @@ impl Net {
         Some(copy)
     }
 
-    /// The chain took or refused a block.
+    /// The chain accepted or refused a block.
     pub(super) fn block_judged(
         &mut self,
         id: PeerId,
@@ -135,7 +136,8 @@ impl Net {
         now: Micros,
     ) {
         if stored != Stored::Not {
-            // Also one that came by another way, of which nobody told us: it would be asked for again and again.
+            // Also for a block that arrived by another way without an event: otherwise it would be requested again
+            // and again.
             let status = Status { have: true, ..Status::default() };
             self.tree.put(hash, block.header, status);
         }
@@ -149,17 +151,17 @@ impl Net {
             Some(refusal) => {
                 self.copy_refused(id, hash, &refusal, now);
                 if !refusal.final_ {
-                    // Others may have the block itself: they are asked before who spoilt it.
+                    // Other peers may have a good copy: they are asked before the one that sent the bad copy.
                     let others: Vec<_> = self.peers.keys().filter(|other| **other != id).copied().collect();
                     others.into_iter().for_each(|other| self.fill(other, now));
                 }
             }
             None if stored == Stored::Now => {}
             None => {
-                // Nobody waits for a verdict.
+                // No verdict will follow.
                 self.take_source(id, &hash);
                 debug!(%hash, ?stored, "block not taken");
-                // Too far ahead to be wanted; the weak ones have counted when they came.
+                // Not stored because it is too far ahead. Weak headers were counted on arrival already.
                 let new = usize::from(stored == Stored::Not && self.tree.find(&hash).is_none());
                 if self.say_to_be_strong(&[(hash, block.header)]) && self.count_weak(id, new, now) {
                     return;
@@ -169,7 +171,8 @@ impl Net {
         self.fill(id, now);
     }
 
-    /// One copy of a block was refused. Where the event was quicker, and took the copy's source, nothing is left to do.
+    /// One copy of a block was refused. If the `Checked` event came first and took the source, nothing is left to
+    /// do.
     fn copy_refused(&mut self, id: PeerId, hash: BlockHash, refusal: &Refusal, now: Micros) {
         if let (Some(node), true) = (self.tree.find(&hash), refusal.final_) {
             self.tree.note_failed(node);
@@ -184,7 +187,7 @@ impl Net {
         self.blame(&source, hash, refusal, now);
     }
 
-    /// A block was judged to the end (`BlockChecked`), and with it all copies of it that are with the chain.
+    /// A block was fully validated (`BlockChecked`); the verdict applies to all copies that the chain was given.
     pub(super) fn block_checked(&mut self, hash: BlockHash, refusal: Option<Refusal>, now: Micros) {
         let sources = self.sources.remove(&hash).unwrap_or_default();
         let Some(refusal) = refusal else {
@@ -213,7 +216,8 @@ impl Net {
         }
     }
 
-    /// Who gave us a new tip is asked to send the next one at once (`MaybeSetPeerAsAnnouncingHeaderAndIDs`).
+    /// Asks the peer that sent a new tip to send the next ones as compact blocks at once
+    /// (`MaybeSetPeerAsAnnouncingHeaderAndIDs`).
     fn ask_high_bandwidth(&mut self, id: PeerId) {
         if !self.peers.get(&id).is_some_and(|peer| peer.gives_compact && peer.is_ready()) {
             return;
@@ -246,12 +250,12 @@ impl Net {
         if self.too_many_weak(id, &header, now) {
             return;
         }
-        // The header first; the rest waits for its verdict.
+        // The header goes to the chain first; the rest waits for its verdict.
         self.with(id, |peer| peer.pending_compact = Some(compact.clone()));
         self.ask(Question::Headers(id, header));
     }
 
-    /// The compact block that waited for this header's verdict.
+    /// The pending compact block whose header was just judged.
     pub(super) fn compact_waiting_for(
         &mut self,
         id: PeerId,
@@ -276,7 +280,7 @@ impl Net {
         self.compact_with_header(id, compact, now);
     }
 
-    /// A compact block whose header the chain accepted.
+    /// Handles a compact block whose header the chain accepted.
     pub(super) fn compact_with_header(&mut self, id: PeerId, compact: &Arc<CompactBlock>, now: Micros) {
         let hash = compact.header.block_hash();
         let Some(node) = self.tree.find(&hash) else { return };
@@ -286,7 +290,7 @@ impl Net {
         if entry.status.have || entry.status.failed || self.sources.contains_key(&hash) {
             return;
         }
-        // Compact blocks cost nothing when they are bad: this peer has had its one for this block.
+        // Bad compact blocks carry no penalty, so each peer gets only one attempt per block.
         if self.peers.get(&id).is_some_and(|peer| peer.has_spoiled(&hash, 0)) {
             return;
         }
@@ -319,7 +323,8 @@ impl Net {
         }
     }
 
-    /// The block comes from another peer, or this one has enough to do: it is taken where nothing is missing.
+    /// Reconstructs a block that is in flight from another peer, or for which this peer has no free slot: it is
+    /// used only if no transaction is missing.
     fn reconstructed_for_another(&mut self, id: PeerId, hash: BlockHash, outcome: Reconstruction) {
         if let Reconstruction::Block(block) = outcome {
             self.hand_over(id, hash, Arc::new(block), true, false);
@@ -388,7 +393,7 @@ impl Net {
         }
     }
 
-    /// The block is the tip now.
+    /// The block became the tip.
     pub(super) fn block_connected(&mut self, block: &Arc<Block>, now: Micros) {
         let hash = block.block_hash();
         let status = Status { have: true, valid: true, failed: false };

@@ -1,17 +1,17 @@
-//! What the peers' clocks say about ours (`timedata.cpp`).
+//! The peers' clocks compared with ours (`timedata.cpp`).
 //!
-//! Lives here: the median of the first 200 addresses' offsets, used as the reference does, but that the addresses of one
-//! IPv6 network (/64) count as one: whoever has one has all of them. It is 0 until there are five of them, and 0 again
-//! when they are more than 70 minutes away: then it is the operator who has to look.
+//! Lives here: the median offset of the first 200 addresses, used as in the reference, except that all addresses of
+//! one IPv6 network (/64) count as one, since they usually have one owner. The offset is 0 until there are five
+//! samples, and 0 again when the median is more than 70 minutes off: then the operator has to look into it.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::addresses::ip::one_network;
 
-/// Peers that are asked (`IOP_TIMEDATA_MAX_SAMPLES`).
+/// Most peers that are sampled (`IOP_TIMEDATA_MAX_SAMPLES`).
 const MAX_SAMPLES: usize = 200;
-/// Seconds by which peers may change our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
+/// Most seconds by which peers may shift our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
 const MAX_OFFSET: u64 = 70 * 60;
 
 /// Offsets of peers' clocks.
@@ -30,12 +30,12 @@ impl Default for PeerClocks {
 }
 
 impl PeerClocks {
-    /// Seconds that peers' clocks are ahead of ours.
+    /// How many seconds the peers' clocks are ahead of ours.
     pub(crate) fn offset(&self) -> i64 {
         self.offset
     }
 
-    /// A peer's clock is this many seconds ahead of ours (`AddTimeData`).
+    /// Adds a peer's clock offset: seconds ahead of ours (`AddTimeData`).
     pub(crate) fn add(&mut self, ip: IpAddr, offset: i64) {
         if self.offsets.len() > MAX_SAMPLES || !self.known.insert(one_network(ip)) {
             return;
@@ -44,7 +44,7 @@ impl PeerClocks {
         if self.offsets.len() >= 5 && self.offsets.len() % 2 == 1 {
             self.offsets.sort_unstable();
             let median = self.offsets[self.offsets.len() / 2];
-            // A clock may be any number at all, also the one that has no opposite.
+            // The offset may be any number, including `i64::MIN`, which cannot be negated.
             let believable = median.unsigned_abs() <= MAX_OFFSET;
             self.offset = if believable { median } else { 0 };
             if !believable {

@@ -1,9 +1,9 @@
 //! Compact blocks (BIP152; `blockencodings.cpp`): a block as its header and six bytes for each transaction.
 //!
-//! Lives here: the four payloads with their bounds, and the putting together of a block from what is known.
-//! Does not live here: who may send which, and whether a block is valid. Data goes: bytes -> [`CompactBlock`] ->
-//! [`reconstruct`] with what waits in the mempool -> a block, or a [`PartialBlock`] whose
-//! [`request`](PartialBlock::request) is sent -> [`BlockTransactions`] -> [`PartialBlock::fill`] -> a block.
+//! Lives here: the four payloads with their limits, and block reconstruction. Does not live here: who may send
+//! which message, and whether a block is valid. Data goes: bytes -> [`CompactBlock`] -> [`reconstruct`] with the
+//! mempool's transactions -> a block, or a [`PartialBlock`] whose [`request`](PartialBlock::request) is sent ->
+//! [`BlockTransactions`] -> [`PartialBlock::fill`] -> a block.
 //!
 //! Sizes: a message of 4,000,000 bytes decodes to at most 65,536 short ids (0.5 MB) and 65,536 prefilled
 //! transactions; a transaction takes at most 8 times its bytes in memory.
@@ -25,20 +25,21 @@ use super::memory;
 #[cfg(test)]
 mod tests;
 
-/// Transactions that a compact block can speak of: their indexes have 16 bits. No valid block has as many, 60 bytes
-/// being the least for one (`MIN_TRANSACTION_WEIGHT`); the reference allows 100,000 here and misreads the rest.
+/// Most transactions of a compact block: indexes have 16 bits. No valid block has as many, since a transaction has
+/// at least 60 bytes (`MIN_TRANSACTION_WEIGHT`). The reference allows 100,000 here and misreads those beyond 16
+/// bits.
 pub const MAX_TRANSACTIONS: usize = 65_536;
 /// Bytes of a short id on the wire (`SHORTTXIDS_LENGTH`).
 const SHORT_ID_BYTES: usize = 6;
-/// The least bytes of a transaction on the wire: version, two empty lists, lock time
+/// Least bytes of a transaction on the wire: version, two empty lists, lock time
 /// (`MIN_SERIALIZABLE_TRANSACTION_WEIGHT` / 4).
 const MIN_TRANSACTION_BYTES: usize = 10;
-/// Transactions outside the mempool that may help a reconstruction (`DEFAULT_BLOCK_RECONSTRUCTION_EXTRA_TXN`).
+/// Transactions outside the mempool that are kept for reconstruction (`DEFAULT_BLOCK_RECONSTRUCTION_EXTRA_TXN`).
 const EXTRA_TRANSACTIONS: usize = 100;
-/// The largest of them, bytes of memory: all of them together are at most 10 MB (the reference's bound, too).
+/// Most memory of one of them in bytes, so that all take at most 10 MB (also the reference's bound).
 const MAX_EXTRA_MEMORY: usize = 100_000;
 
-/// Which compact blocks are spoken (`sendcmpct`).
+/// The compact block version (`sendcmpct`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// Short ids of txids, transactions without witness.
@@ -48,7 +49,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// From the number in `sendcmpct`.
+    /// The version for the number in `sendcmpct`.
     pub fn from_number(number: u64) -> Option<Self> {
         match number {
             1 => Some(Self::One),
@@ -66,31 +67,31 @@ impl Version {
     }
 }
 
-/// A transaction that is sent along.
+/// A transaction included in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefilled {
-    /// How many places it stands behind the one that follows the prefilled transaction before it.
+    /// Its index relative to the one after the previous prefilled transaction.
     pub skip: u16,
     /// The transaction.
     pub tx: Transaction,
 }
 
-/// `cmpctblock`: all that tells which transactions a block has (`CBlockHeaderAndShortTxIDs`).
+/// `cmpctblock`: a block's header, short ids, and prefilled transactions (`CBlockHeaderAndShortTxIDs`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompactBlock {
     /// The block's header.
     pub header: Header,
     /// Salt of the short ids.
     pub nonce: u64,
-    /// The low 48 bits of each other transaction's hash, in the block's order.
+    /// The low 48 bits of the SipHash of each transaction that is not prefilled, in block order.
     pub short_ids: Vec<u64>,
-    /// The transactions that are sent along, in the block's order.
+    /// The transactions included in full, in block order.
     pub prefilled: Vec<Prefilled>,
 }
 
 impl CompactBlock {
-    /// Of a block that has a coinbase; the coinbase is sent along. `nonce` should be random: it makes collisions of
-    /// short ids different for each sender.
+    /// Encodes a block; the coinbase is prefilled. `nonce` should be random, so that short ids collide differently
+    /// for each sender.
     ///
     /// `None` for a block without transactions or with more than [`MAX_TRANSACTIONS`].
     pub fn of(block: &Block, nonce: u64, version: Version) -> Option<Self> {
@@ -108,15 +109,15 @@ impl CompactBlock {
         Some(Self { header: block.header, nonce, short_ids, prefilled })
     }
 
-    /// How many transactions the block has.
+    /// Number of transactions in the block.
     pub fn transactions(&self) -> usize {
         self.short_ids.len() + self.prefilled.len()
     }
 
-    /// Reads a payload and moves `bytes` behind it.
+    /// Decodes a payload and advances `bytes` past it.
     ///
     /// # Errors
-    /// When it is cut short, a number is not in its shortest form, or there are more than [`MAX_TRANSACTIONS`].
+    /// When it is truncated, a number is not in its shortest form, or there are more than [`MAX_TRANSACTIONS`].
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, Error> {
         let header = Header::consensus_decode(bytes)?;
         let nonce = u64::consensus_decode(bytes)?;
@@ -131,7 +132,7 @@ impl CompactBlock {
         Ok(Self { header, nonce, short_ids, prefilled })
     }
 
-    /// The payload.
+    /// Encodes the payload.
     pub fn encode(&self, version: Version) -> Vec<u8> {
         let mut out = Vec::new();
         write(&self.header, &mut out);
@@ -149,7 +150,7 @@ impl CompactBlock {
     }
 }
 
-/// `getblocktxn`: asks for some transactions of a block (`BlockTransactionsRequest`).
+/// `getblocktxn`: requests some transactions of a block (`BlockTransactionsRequest`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockTransactionsRequest {
     /// The block.
@@ -159,10 +160,10 @@ pub struct BlockTransactionsRequest {
 }
 
 impl BlockTransactionsRequest {
-    /// Reads a payload and moves `bytes` behind it.
+    /// Decodes a payload and advances `bytes` past it.
     ///
     /// # Errors
-    /// When it is cut short, a number is not in its shortest form, or an index does not fit 16 bits.
+    /// When it is truncated, a number is not in its shortest form, or an index does not fit 16 bits.
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, Error> {
         let block_hash = BlockHash::consensus_decode(bytes)?;
         let count = read_count(bytes, 1)?;
@@ -176,7 +177,7 @@ impl BlockTransactionsRequest {
         Ok(Self { block_hash, indexes })
     }
 
-    /// The payload.
+    /// Encodes the payload.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         write(&self.block_hash, &mut out);
@@ -190,8 +191,8 @@ impl BlockTransactionsRequest {
         out
     }
 
-    /// The answer, from the block that is asked for; `None` when an index is beyond its end, for which the
-    /// reference disconnects the asker.
+    /// The answer, taken from the requested block; `None` if an index is out of range, for which the reference
+    /// disconnects the peer.
     pub fn answer(&self, block: &Block) -> Option<BlockTransactions> {
         let tx = |index: &u16| block.txdata.get(usize::from(*index)).cloned();
         let transactions = self.indexes.iter().map(tx).collect::<Option<_>>()?;
@@ -199,20 +200,20 @@ impl BlockTransactionsRequest {
     }
 }
 
-/// `blocktxn`: the transactions that were asked for (`BlockTransactions`).
+/// `blocktxn`: the requested transactions (`BlockTransactions`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockTransactions {
     /// The block.
     pub block_hash: BlockHash,
-    /// Its transactions, in the order of the request.
+    /// The transactions, in the order of the request.
     pub transactions: Vec<Transaction>,
 }
 
 impl BlockTransactions {
-    /// Reads a payload and moves `bytes` behind it.
+    /// Decodes a payload and advances `bytes` past it.
     ///
     /// # Errors
-    /// When it is cut short, a number is not in its shortest form, or there are more than [`MAX_TRANSACTIONS`].
+    /// When it is truncated, a number is not in its shortest form, or there are more than [`MAX_TRANSACTIONS`].
     pub fn decode(bytes: &mut &[u8]) -> Result<Self, Error> {
         let block_hash = BlockHash::consensus_decode(bytes)?;
         let count = read_count(bytes, MIN_TRANSACTION_BYTES)?;
@@ -220,7 +221,7 @@ impl BlockTransactions {
         Ok(Self { block_hash, transactions })
     }
 
-    /// The payload.
+    /// Encodes the payload.
     pub fn encode(&self, version: Version) -> Vec<u8> {
         let mut out = Vec::new();
         write(&self.block_hash, &mut out);
@@ -232,30 +233,30 @@ impl BlockTransactions {
     }
 }
 
-/// What became of a compact block.
+/// The outcome of a reconstruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reconstruction {
-    /// A block whose transactions have the header's merkle root. Witnesses are not checked.
+    /// A complete block whose transactions match the header's merkle root. Witnesses are not checked.
     Block(Block),
     /// Transactions are missing: send the request and wait for its answer.
     Missing(PartialBlock),
-    /// No honest peer sends this.
+    /// Invalid; no honest peer sends this.
     Invalid(&'static str),
-    /// Short ids collided, or may have: ask for the whole block. Not the peer's fault.
+    /// Short ids collided, or may have: request the whole block. Not the peer's fault.
     Failed(&'static str),
 }
 
-/// A block with gaps (`PartiallyDownloadedBlock`).
+/// A block with missing transactions (`PartiallyDownloadedBlock`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartialBlock {
     header: Header,
     places: Vec<Option<Arc<Transaction>>>,
 }
 
-/// Puts a block together from what was sent along and what is known (`PartiallyDownloadedBlock::InitData`).
+/// Reconstructs a block from the prefilled transactions and the known ones (`PartiallyDownloadedBlock::InitData`).
 ///
-/// `pool` is the mempool, `extra` what else passed by lately; each with its wtxid. Where segwit is not active no
-/// transaction has a witness, so wtxids serve compact blocks of both versions, as in the reference.
+/// `pool` is the mempool, `extra` are other recently seen transactions; each with its wtxid. While segwit is
+/// inactive no transaction has a witness, so wtxids work for both versions of compact blocks, as in the reference.
 pub fn reconstruct<'a>(
     message: CompactBlock,
     pool: impl IntoIterator<Item = (Wtxid, &'a Arc<Transaction>)>,
@@ -277,7 +278,7 @@ pub fn reconstruct<'a>(
         return Reconstruction::Failed("two transactions have the same short id");
     }
     let mut search = Search { keys, wanted, places: &mut places, found: HashMap::new() };
-    // Where everything is found the search stops: what would be found twice costs a round trip only.
+    // The search stops once everything is found; a collision that is missed by that only costs a round trip.
     let _ = pool.into_iter().try_for_each(|(wtxid, tx)| search.offer(wtxid, tx));
     let _ = extra.into_iter().try_for_each(|(wtxid, tx)| search.offer(wtxid, tx));
     let partial = PartialBlock { header: message.header, places };
@@ -287,14 +288,14 @@ pub fn reconstruct<'a>(
     Reconstruction::Missing(partial)
 }
 
-/// The block's places with the prefilled transactions in them; `None` when they do not fit.
+/// Places the prefilled transactions at their positions in the block; `None` if they do not fit.
 fn place_prefilled(short_ids: usize, prefilled: Vec<Prefilled>) -> Option<Vec<Option<Arc<Transaction>>>> {
     let mut places = vec![None; short_ids + prefilled.len()];
     let mut next = 0;
     for (before, Prefilled { skip, tx }) in prefilled.into_iter().enumerate() {
         let place = next + usize::from(skip);
         let is_null = tx.input.is_empty() && tx.output.is_empty();
-        // A place that neither a short id nor a prefilled transaction comes before.
+        // A position that short ids and earlier prefilled transactions cannot fill up to.
         if is_null || place > short_ids + before {
             return None;
         }
@@ -304,12 +305,12 @@ fn place_prefilled(short_ids: usize, prefilled: Vec<Prefilled>) -> Option<Vec<Op
     Some(places)
 }
 
-/// A search for the transactions behind short ids.
+/// A search for the transactions that match the short ids.
 struct Search<'a> {
     keys: (u64, u64),
     wanted: HashMap<u64, usize>,
     places: &'a mut [Option<Arc<Transaction>>],
-    /// What was found for a place. A place with two candidates stays empty: guessing wrong costs a whole block.
+    /// The match found for a position. A position with two matches stays empty: a wrong guess costs a whole block.
     found: HashMap<usize, Wtxid>,
 }
 
@@ -338,12 +339,12 @@ impl PartialBlock {
         &self.header
     }
 
-    /// How many transactions are missing.
+    /// Number of missing transactions.
     pub fn missing(&self) -> usize {
         self.places.iter().filter(|tx| tx.is_none()).count()
     }
 
-    /// What to ask the sender for.
+    /// The request for the missing transactions, for the sender.
     pub fn request(&self) -> BlockTransactionsRequest {
         let missing = self.places.iter().enumerate().filter(|(_, tx)| tx.is_none());
         let index = |place| u16::try_from(place).expect("a compact block has at most 65,536 transactions");
@@ -351,7 +352,7 @@ impl PartialBlock {
         BlockTransactionsRequest { block_hash: self.header.block_hash(), indexes }
     }
 
-    /// Fills the gaps in order (`PartiallyDownloadedBlock::FillBlock`).
+    /// Adds the missing transactions in order (`PartiallyDownloadedBlock::FillBlock`).
     pub fn fill(self, transactions: Vec<Transaction>) -> Reconstruction {
         if transactions.len() != self.missing() {
             return Reconstruction::Invalid("number of block transactions");
@@ -369,15 +370,15 @@ impl PartialBlock {
     }
 }
 
-/// Transactions that are not in the mempool and may yet be in a block: refused, replaced, evicted, orphans
-/// (`vExtraTxnForCompact`). A ring: the oldest makes room.
+/// Transactions outside the mempool that may still be in a block: refused, replaced, evicted, orphans
+/// (`vExtraTxnForCompact`). A ring buffer: the oldest is overwritten.
 #[derive(Debug, Default)]
 pub struct ExtraTransactions {
     ring: VecDeque<(Wtxid, Arc<Transaction>)>,
 }
 
 impl ExtraTransactions {
-    /// Remembers a transaction, unless it is too large.
+    /// Adds a transaction, unless it is too large.
     pub fn add(&mut self, tx: Arc<Transaction>) {
         if memory::of(&tx) >= MAX_EXTRA_MEMORY {
             return;
@@ -403,7 +404,7 @@ fn read_short_id(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
-/// A count of things that have at least `least` bytes each: refused when the bytes left cannot hold them.
+/// Reads a count of items of at least `least` bytes each; fails if the remaining bytes cannot hold them.
 fn read_count(bytes: &mut &[u8], least: usize) -> Result<usize, Error> {
     let count = VarInt::consensus_decode(bytes)?.0;
     if count > MAX_TRANSACTIONS as u64 {

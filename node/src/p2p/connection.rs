@@ -1,12 +1,13 @@
-//! One connection: two tasks, one that reads and one that writes.
+//! One connection: a reader task and a writer task.
 //!
-//! Lives here: the socket, framing, reading of payloads, and the bounds on what may wait. Does not live here: what a
-//! message does; that is the manager's. Data goes: socket -> decoder -> [`Event`] to the manager; and messages from the
-//! manager -> queue -> socket. Memory for each peer: a message that is not whole (at most 4 MB), messages that wait for
-//! the manager or the chain ([`RECEIVE_BUDGET`], 4 MiB of memory, and one message that waits for room), and what the
-//! peer did not read yet ([`SEND_LIMIT`], 12 MB, then it is dropped; from [`SEND_PAUSE`], 1 MB, on nothing is made for
-//! it): so 20 MB and a message at worst, which takes up to eight times its bytes. What the protocol remembers of a peer
-//! (`peer.rs`, `relay.rs`) adds at most 6 MB: 100,000 asked entries of 40 bytes, and 2 MB of ids.
+//! Lives here: the socket, framing, decoding of payloads, and the limits on what may be queued. Does not live here:
+//! what a message does; that is the manager's. Data goes: socket -> decoder -> [`Event`] to the manager; messages
+//! from the manager -> queue -> socket. Memory per peer: an incomplete message (at most 4 MB); messages that wait
+//! for the manager or the chain ([`RECEIVE_BUDGET`], 4 MiB of memory, and one message waiting for room); and bytes
+//! that the peer has not read ([`SEND_LIMIT`], 12 MB, at which it is dropped; from [`SEND_PAUSE`], 1 MB, on nothing
+//! is produced for it). In total at most 20 MB plus one message, which takes up to eight times its bytes. The
+//! protocol state of a peer (`peer.rs`, `relay.rs`) adds at most 6 MB: 100,000 requested entries of 40 bytes, and 2
+//! MB of ids.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,46 +27,47 @@ use super::memory;
 use super::message::Message;
 use super::peer::PeerId;
 
-/// What messages that were read and are not done with may take in memory, in units of [`UNIT`]: 4 MiB (the reference
-/// counts bytes as sent, 5 MB).
+/// Memory budget for messages that were read but not processed yet, in units of [`UNIT`]: 4 MiB (the reference
+/// counts wire bytes, 5 MB).
 const RECEIVE_BUDGET: usize = 4_096;
-/// What the budget counts in, bytes.
+/// Unit of the budget, bytes.
 const UNIT: usize = 1_024;
-/// While so many bytes wait to be written, nothing more is made for the peer (`DEFAULT_MAXSENDBUFFER`).
+/// While this many bytes are queued for sending, nothing more is produced for the peer (`DEFAULT_MAXSENDBUFFER`).
 pub(crate) const SEND_PAUSE: usize = 1_000_000;
-/// A peer that leaves so many bytes unread is dropped.
+/// A peer with this many unread bytes is dropped.
 pub(crate) const SEND_LIMIT: usize = 12_000_000;
-/// Writing may make no progress for this long.
+/// A peer is dropped if writing makes no progress for this long.
 const WRITE_TIME: Duration = Duration::from_secs(120);
-/// What is queued for a peer that is dropped may take this long to be written.
+/// How long the queue of a peer that is being dropped may take to be written.
 const LINGER: Duration = Duration::from_secs(2);
-/// A message may take this long from its first byte to its last: 4 MB at 13 kB/s.
+/// Longest time from the first byte of a message to its last: 4 MB at 13 kB/s.
 const MESSAGE_TIME: Duration = Duration::from_secs(300);
-/// What is read at once, bytes.
+/// Bytes per read.
 const READ: usize = 64 * 1024;
-/// Points for a message whose checksum, name or payload is wrong; ten of them end the connection. The reference skips
-/// such messages; a connection over TCP does not make them.
+/// Penalty points for a message with a wrong checksum, name or payload; ten such messages end the connection. The
+/// reference skips them; over TCP they do not occur by accident.
 const DAMAGED: u32 = 10;
-/// Points for a message with too many entries (the reference gives 20).
+/// Penalty points for a message with too many entries (the reference gives 20).
 const OVERSIZED: u32 = 20;
 
-/// What a connection tells the manager.
+/// Reported by a connection to the manager.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A message. What it takes is freed with the permit.
+    /// A message. Its share of the budget is freed with the permit.
     Message(PeerId, Message, Arc<OwnedSemaphorePermit>),
-    /// A message that is none: its name, what is wrong, and the points. It counts until it is judged, as any other.
+    /// A message that could not be decoded: its name, the error and the points. It keeps its share of the budget
+    /// until it is judged.
     Malformed(PeerId, String, String, u32, OwnedSemaphorePermit),
-    /// The peer read enough to be given more.
+    /// The peer has read enough to be sent more.
     Drained(PeerId),
-    /// The connection is gone, and why.
+    /// The connection ended, and why.
     Closed(PeerId, String),
 }
 
-/// What the manager and a connection share.
+/// Counters that the manager and a connection share.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Bytes that wait to be written.
+    /// Bytes queued for sending.
     pub(crate) queued: AtomicUsize,
     pub(crate) sent: AtomicU64,
     pub(crate) received: AtomicU64,
@@ -77,9 +79,9 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Counts bytes of a message; names that are not known are counted together, so that nobody can fill the map.
+    /// Counts bytes by message name. Unknown names share one entry, so that a peer cannot fill the map.
     fn count(map: &Mutex<BTreeMap<String, u64>>, name: &str, bytes: usize) {
-        // A poisoned count is still a count.
+        // A count is still usable after a panic poisoned the lock.
         let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
         match map.get_mut(name) {
             Some(count) => *count += bytes as u64,
@@ -104,22 +106,22 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Queues a message; `false` when the peer has left too much unread.
+    /// Queues a message; `false` if the peer has too many unread bytes.
     pub(crate) fn send(&self, message: &Message) -> bool {
         let bytes = frame::encode(self.magic, message.command(), &message.payload());
         let queued = self.meter.queued.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
         Meter::count(&self.meter.sent_by_message, message.command().as_str(), bytes.len());
-        // A writer that is gone has said so.
+        // If the writer has ended, it has reported that.
         let _ = self.queue.send(bytes);
         queued <= SEND_LIMIT
     }
 
-    /// Whether the peer has left so much unread that it is dropped.
+    /// Whether the peer has so many unread bytes that it is dropped.
     pub(crate) fn is_full(&self) -> bool {
         self.meter.queued.load(Ordering::Relaxed) > SEND_LIMIT
     }
 
-    /// Whether the peer reads too slowly to be given more.
+    /// Whether the peer reads too slowly to be sent more.
     pub(crate) fn is_congested(&self) -> bool {
         self.meter.queued.load(Ordering::Relaxed) > SEND_PAUSE
     }
@@ -127,7 +129,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The reader stops at once; the writer when what is queued is written, or soon.
+        // The reader stops at once; the writer when the queue is written, or soon after.
         self.stop.notify_one();
         self.dropped.notify_one();
     }
@@ -141,7 +143,7 @@ pub(crate) fn start(
     events: mpsc::UnboundedSender<Event>,
     counters: Arc<Counters>,
 ) -> Link {
-    // Small messages must not wait for each other; where it cannot be set they do.
+    // Small messages should not be delayed; if the option cannot be set, they are.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().ok();
     let (reading, writing) = stream.into_split();
@@ -164,7 +166,7 @@ pub(crate) fn start(
     tokio::spawn(async move {
         tokio::select! {
             () = writer.run(writing, frames) => {}
-            // Who does not read must not keep what was made for it by being dropped.
+            // A dropped peer that does not read must not keep its queue alive.
             () = async { given_up.notified().await; tokio::time::sleep(LINGER).await } => {}
         }
     });
@@ -184,7 +186,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until the end, and says why it is the end.
+    /// Reads until the connection ends and returns the reason.
     async fn run(&self, mut stream: OwnedReadHalf) -> String {
         let budget = Arc::new(Semaphore::new(RECEIVE_BUDGET));
         let mut decoder = Decoder::new(self.magic);
@@ -194,7 +196,7 @@ impl Reader {
             let left = if decoder.is_inside() {
                 MESSAGE_TIME.saturating_sub(begun.elapsed())
             } else {
-                // Silence between messages is for the manager to judge.
+                // The manager judges silence between messages.
                 Duration::from_secs(24 * 60 * 60)
             };
             let count = match timeout(left, stream.read(&mut buffer)).await {
@@ -225,7 +227,7 @@ impl Reader {
         }
     }
 
-    /// Hands a message over when there is room for it; `false` when nobody takes it.
+    /// Passes a message to the manager once there is room for it; `false` if the manager is gone.
     async fn take(&self, decoded: Decoded, budget: &Arc<Semaphore>) -> bool {
         let frame = match decoded {
             Decoded::Frame(frame) => frame,
@@ -239,8 +241,8 @@ impl Reader {
         let mut permit = make_room(budget, units(size)).await;
         let (name, decoded) = decode(frame);
         if let Ok(message) = &decoded {
-            // The rest of its room, now that it shows how much it takes: many small parts take several times their
-            // bytes. Those before it are done with one day, so there will be room.
+            // Acquire the rest of its budget, now that its size in memory is known: many small parts take several
+            // times their bytes. Earlier messages will be processed eventually, so there will be room.
             let missing = units(memory::of_message(message, size)).saturating_sub(permit.num_permits());
             permit.merge(make_room(budget, missing).await);
         }
@@ -258,7 +260,7 @@ impl Reader {
     }
 }
 
-/// What so many bytes take of the budget: all of it if they are more.
+/// Units of the budget for this many bytes, capped at the whole budget.
 fn units(bytes: usize) -> usize {
     bytes.div_ceil(UNIT).min(RECEIVE_BUDGET)
 }
@@ -281,7 +283,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes until the manager is done with the peer or the peer does not read.
+    /// Writes until the manager drops the link or the peer stops reading.
     async fn run(self, mut stream: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<Vec<u8>>) {
         while let Some(bytes) = frames.recv().await {
             if let Err(why) = self.write(&mut stream, &bytes).await {

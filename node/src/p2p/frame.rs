@@ -1,13 +1,13 @@
-//! Messages as bytes on a connection: a header of 24 bytes and a payload (`CMessageHeader`, `protocol.h`).
+//! Message framing: a header of 24 bytes and a payload (`CMessageHeader`, `protocol.h`).
 //!
-//! Lives here: [`Decoder`], which takes bytes as they come and gives whole frames, and [`encode`]. Does not live here:
-//! what a payload means, and sockets. A frame: magic (4), command (12, zeros behind it), payload length (4, little
-//! endian), the first 4 bytes of the payload's double SHA-256, payload. The buffer grows with what has come, never
-//! with what was announced.
+//! Lives here: [`Decoder`], which takes bytes as they arrive and returns whole frames, and [`encode`]. Does not
+//! live here: payload contents, and sockets. A frame: magic (4), command (12, zero padded), payload length (4,
+//! little endian), the first 4 bytes of the payload's double SHA-256, payload. The buffer grows with the bytes
+//! received, never with the announced length.
 
 use bitcoin::hashes::{Hash, sha256d};
 
-/// Bytes in front of a payload.
+/// Length of a frame's header, bytes.
 pub(crate) const HEADER_LEN: usize = 24;
 /// The longest payload, bytes (`MAX_PROTOCOL_MESSAGE_LENGTH`).
 pub(crate) const MAX_PAYLOAD: usize = 4_000_000;
@@ -19,7 +19,7 @@ const STEP: usize = 256 * 1024;
 pub(crate) struct Command([u8; 12]);
 
 impl Command {
-    /// A name of this program's own.
+    /// A command name; `name` is a constant of this program.
     pub(crate) const fn new(name: &str) -> Self {
         let (name, mut bytes, mut i) = (name.as_bytes(), [0; 12], 0);
         while i < name.len() {
@@ -29,13 +29,13 @@ impl Command {
         Self(bytes)
     }
 
-    /// The name; empty where it is none.
+    /// The name; empty if it is not valid text.
     pub(crate) fn as_str(&self) -> &str {
         let len = self.0.iter().position(|&byte| byte == 0).unwrap_or(self.0.len());
         std::str::from_utf8(&self.0[..len]).unwrap_or_default()
     }
 
-    /// Printable characters, and nothing but zeros behind the first zero (`CMessageHeader::IsValid`).
+    /// Whether it is printable characters followed only by zeros (`CMessageHeader::IsValid`).
     fn is_valid(&self) -> bool {
         let len = self.0.iter().position(|&byte| byte == 0).unwrap_or(self.0.len());
         let (name, rest) = self.0.split_at(len);
@@ -52,7 +52,7 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What comes out of the bytes.
+/// An output of the decoder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Decoded {
     /// A message.
@@ -61,7 +61,7 @@ pub(crate) enum Decoded {
     Damaged(&'static str),
 }
 
-/// The bytes are no messages of this network: the connection is of no use any more.
+/// The bytes are no messages of this network; the connection is unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
     /// Another network, or no Bitcoin protocol at all.
@@ -72,7 +72,7 @@ pub(crate) enum FrameError {
     TooLong(u32),
 }
 
-/// Bytes in, messages out.
+/// A streaming decoder: bytes in, messages out.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     magic: [u8; 4],
@@ -82,20 +82,20 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// For a network.
+    /// A decoder for the network with this magic.
     pub(crate) fn new(magic: [u8; 4]) -> Self {
         Self { magic, header: [0; HEADER_LEN], header_len: 0, payload: Vec::new() }
     }
 
-    /// Whether a message has begun and is not whole.
+    /// Whether a message has begun and is incomplete.
     pub(crate) fn is_inside(&self) -> bool {
         self.header_len > 0
     }
 
-    /// Takes bytes and moves `bytes` behind them, until a message is whole (`Some`) or none are left (`None`).
+    /// Consumes bytes, advancing `bytes`, until a message is complete (`Some`) or none are left (`None`).
     ///
     /// # Errors
-    /// [`FrameError`], as soon as the bytes show it.
+    /// [`FrameError`], as soon as the bytes determine it.
     pub(crate) fn feed(&mut self, bytes: &mut &[u8]) -> Result<Option<Decoded>, FrameError> {
         if self.header_len < HEADER_LEN {
             let taken = bytes.len().min(HEADER_LEN - self.header_len);
@@ -143,7 +143,7 @@ fn checksum(payload: &[u8]) -> [u8; 4] {
     sha256d::Hash::hash(payload).to_byte_array()[..4].try_into().expect("four of 32 bytes")
 }
 
-/// A message as bytes.
+/// Encodes a message.
 pub(crate) fn encode(magic: [u8; 4], command: Command, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_LEN + payload.len());
     bytes.extend_from_slice(&magic);
@@ -163,7 +163,7 @@ mod tests {
 
     const MAGIC: [u8; 4] = [0x35, 0xb2, 0xcc, 0x9e];
 
-    /// As the `bitcoin` crate writes it.
+    /// The same message as the `bitcoin` crate encodes it.
     fn ping() -> Vec<u8> {
         serialize(&RawNetworkMessage::new(bitcoin::p2p::Magic::from_bytes(MAGIC), NetworkMessage::Ping(7)))
     }

@@ -1,11 +1,11 @@
-//! What peers send, and the file of their addresses, as targets of fuzzers.
+//! Fuzz targets for messages from peers and for the address file.
 
 use super::addresses::file;
 use super::compact::{CompactBlock, Reconstruction, Version, reconstruct};
 use super::frame::{Command, Decoded, Decoder, Frame, FrameError, encode};
 use super::message::Message;
 
-/// The commands that a payload's first byte chooses from.
+/// The commands that the first byte of the input selects.
 pub(super) const COMMANDS: [&str; 24] = [
     "version",
     "verack",
@@ -35,7 +35,7 @@ pub(super) const COMMANDS: [&str; 24] = [
 const MAGIC: [u8; 4] = [0x35, 0xb2, 0xcc, 0x9e];
 const SEED: [u8; 32] = [7; 32];
 
-/// See [`crate::fuzzing::frame`]. However the bytes are cut, the same messages come out.
+/// See [`crate::fuzzing::frame`]. However the bytes are split, the same messages must come out.
 pub(crate) fn frame(data: &[u8]) {
     let whole = frames(data, data.len().max(1));
     assert_eq!(whole, frames(data, 1));
@@ -57,7 +57,7 @@ fn frames(data: &[u8], step: usize) -> (Vec<Decoded>, Option<FrameError>) {
             match decoder.feed(&mut bytes) {
                 Ok(Some(decoded)) => found.push(decoded),
                 Ok(None) => break,
-                // The magic's own error may show fewer of its bytes when they come one by one.
+                // A magic error may contain fewer bytes when the input arrives in pieces.
                 Err(FrameError::Magic(_)) => return (found, Some(FrameError::Magic([0; 4]))),
                 Err(error) => return (found, Some(error)),
             }
@@ -66,7 +66,7 @@ fn frames(data: &[u8], step: usize) -> (Vec<Decoded>, Option<FrameError>) {
     (found, None)
 }
 
-/// See [`crate::fuzzing::message`]. What was read and written is read again, and written the same.
+/// See [`crate::fuzzing::message`]. A decoded message must survive encoding and decoding unchanged.
 pub(crate) fn message(data: &[u8]) {
     let Some((&choice, payload)) = data.split_first() else { return };
     let command = Command::new(COMMANDS[usize::from(choice) % COMMANDS.len()]);
@@ -75,8 +75,8 @@ pub(crate) fn message(data: &[u8]) {
     let again = Message::decode(&Frame { command: read.command(), payload: written.clone() });
     match again {
         Ok(again) => assert_eq!(again.payload(), written),
-        // The writer's form of a transaction without inputs is one that nobody can read, and a text that is no UTF-8
-        // is kept as a longer one.
+        // A transaction without inputs is encoded in a form that cannot be decoded, and text that is not UTF-8 gets
+        // longer.
         Err(_) => {
             let may_grow = ["block", "tx", "cmpctblock", "blocktxn", "version", "reject"];
             assert!(may_grow.contains(&command.as_str()), "{}", command.as_str());
@@ -99,7 +99,7 @@ pub(crate) fn compact_block(data: &[u8]) {
     }
 }
 
-/// See [`crate::fuzzing::peers_file`]. The checksum is made right, so that the rest is reached.
+/// See [`crate::fuzzing::peers_file`]. The checksum is corrected, so that the rest is reached.
 pub(crate) fn peers_file(data: &[u8]) {
     use bitcoin::hashes::{Hash, sha256d};
     let checksum = sha256d::Hash::hash(data).to_byte_array();
@@ -112,7 +112,7 @@ pub(crate) fn peers_file(data: &[u8]) {
     }
 }
 
-/// First inputs of the targets here.
+/// Seed inputs for these targets.
 pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     match target {
         "frame" => {
@@ -141,7 +141,7 @@ pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     }
 }
 
-/// One of each kind, and some whose counts are more than their bytes.
+/// One message of each kind, and some whose counts exceed their bytes.
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let genesis = iop_consensus::params::Params::regtest().genesis.block();
     let block = bitcoin::consensus::serialize(&genesis);

@@ -1,7 +1,8 @@
-//! Addresses of nodes between peers.
+//! Exchange of node addresses between peers.
 //!
-//! Lives here: addr and getaddr in and out, and our own address. Does not live here: the table (`addresses/`), and whom
-//! to connect to (`slots.rs`). Sources: `ProcessMessage` (addr, getaddr), `RelayAddress`, `AdvertiseLocal`.
+//! Lives here: sending and receiving addr and getaddr, and advertising our own address. Does not live here: the
+//! table (`addresses/`), and which peers to connect to (`slots.rs`). Sources: `ProcessMessage` (addr, getaddr),
+//! `RelayAddress`, `AdvertiseLocal`.
 
 use std::net::SocketAddr;
 
@@ -12,15 +13,15 @@ use super::peer::{Micros, PeerId, address_key};
 
 /// Mean seconds between address messages to a peer (`AVG_ADDRESS_BROADCAST_INTERVAL`).
 const SEND_EVERY: f64 = 30.0;
-/// Mean seconds between tellings of our own address (`AVG_LOCAL_ADDRESS_BROADCAST_INTERVAL`).
+/// Mean seconds between advertisements of our own address (`AVG_LOCAL_ADDRESS_BROADCAST_INTERVAL`).
 const OWN_EVERY: f64 = 24.0 * 60.0 * 60.0;
-/// An address message of at most so many entries may be news to be passed on.
+/// Only addresses from messages with at most this many entries are relayed.
 const NEWS: usize = 10;
-/// An address is news when it was seen in the last ten minutes.
+/// Only addresses seen within this many seconds are relayed.
 const FRESH: u64 = 10 * 60;
-/// Peers that an address is passed on to (`RelayAddress`).
+/// Number of peers that an address is relayed to (`RelayAddress`).
 const PASSED_ON: usize = 2;
-/// What is heard is taken for so many seconds older.
+/// Seconds subtracted from the time of an address that we hear of.
 const PENALTY: u64 = 2 * 60 * 60;
 
 impl Net {
@@ -51,7 +52,7 @@ impl Net {
         }
     }
 
-    /// To two peers, the same for a day, so that they learn of it once.
+    /// Relays to two peers, the same ones for a day, so that they hear of it once.
     fn pass_on(&mut self, heard: &TimedAddress, now: Micros) {
         let day = self.wall(now) / (24 * 60 * 60);
         let key = address_key(&heard.address) ^ day;
@@ -83,7 +84,7 @@ impl Net {
 
     pub(super) fn on_getaddr(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        // Only to who connected to us, and once: against fingerprinting.
+        // Answered only to inbound peers, and once, against fingerprinting.
         if !peer.inbound() || peer.answered_getaddr {
             return;
         }
@@ -93,7 +94,7 @@ impl Net {
         sample.into_iter().for_each(|heard| self.queue_address(id, heard));
     }
 
-    /// Tells a peer our own address, as it sees us or as we know it, if others can connect.
+    /// Sends a peer our own address, as it sees us or as we know it, if we accept connections.
     pub(super) fn advertise(&mut self, id: PeerId, seen_as: Option<SocketAddr>, now: Micros) {
         let Some(port) = self.listening else { return };
         let Some(peer) = self.peers.get(&id) else { return };

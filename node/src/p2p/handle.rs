@@ -1,8 +1,8 @@
-//! How everyone else reaches the network: the handle that RPC and `run` hold, and what it tells.
+//! The handle through which RPC and `run` reach the network.
 //!
-//! Lives here: [`NetHandle`], the commands behind it, and the plain data of its answers. Does not live here: the
-//! protocol, and any JSON. A question goes: handle -> one channel -> the manager's task -> a one-shot answer;
-//! counters are read without asking.
+//! Lives here: [`NetHandle`], its commands, and the plain data of its answers. Does not live here: the protocol,
+//! and any JSON. A query goes: handle -> one channel -> the manager's task -> a one-shot answer; counters are read
+//! directly.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,33 +12,33 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use bitcoin::Txid;
 use tokio::sync::{mpsc, oneshot};
 
-/// The protocol version that is spoken (`PROTOCOL_VERSION`).
+/// The protocol version (`PROTOCOL_VERSION`).
 pub const PROTOCOL_VERSION: i32 = 70_015;
-/// What the node calls itself to others (BIP14).
+/// The user agent that the node sends (BIP14).
 pub const USER_AGENT: &str = "/iop-node:0.1.0/";
-/// The same as a number, as `getnetworkinfo` has it: 0.1.0 is 10,000.
+/// The version as a number, for `getnetworkinfo`: 0.1.0 is 10,000.
 pub const CLIENT_VERSION: i32 = 10_000;
-/// Questions that may wait for the manager; askers beyond it wait for room.
+/// Capacity of the command queue; when it is full, callers wait.
 pub(crate) const COMMANDS: usize = 64;
 
-/// One peer, as `getpeerinfo` shows it. Times are seconds since 1970 unless they say otherwise.
+/// One peer, as `getpeerinfo` shows it. Times are seconds since 1970 unless stated otherwise.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PeerInfo {
-    /// Its number; never used twice.
+    /// Its id; never reused.
     pub id: u64,
-    /// Its address and port, or the name it was added under.
+    /// Its address and port, or the name that it was added by.
     pub addr: String,
-    /// Our end of the connection.
+    /// The local address of the connection.
     pub addrbind: Option<SocketAddr>,
     /// Our address as the peer sees it.
     pub addrlocal: Option<SocketAddr>,
-    /// The services it offers, as bits.
+    /// The services it offers, as a bit field.
     pub services: u64,
-    /// Whether it wants transactions.
+    /// Whether it wants transactions relayed.
     pub relaytxes: bool,
-    /// When something was last sent to it; 0 for never.
+    /// When data was last sent to it; 0 for never.
     pub lastsend: u64,
-    /// When something last came from it; 0 for never.
+    /// When data was last received from it; 0 for never.
     pub lastrecv: u64,
     /// Bytes sent to it.
     pub bytessent: u64,
@@ -46,59 +46,59 @@ pub struct PeerInfo {
     pub bytesrecv: u64,
     /// When it was connected.
     pub conntime: u64,
-    /// Its clock less ours, seconds.
+    /// Its clock minus ours, seconds.
     pub timeoffset: i64,
-    /// The last ping's way there and back, seconds.
+    /// Round-trip time of the last ping, seconds.
     pub pingtime: Option<f64>,
-    /// The fastest of them, seconds.
+    /// The shortest round-trip time, seconds.
     pub minping: Option<f64>,
-    /// How long a ping has been under way, seconds.
+    /// How long the current ping has been waiting for its pong, seconds.
     pub pingwait: Option<f64>,
-    /// The protocol version it speaks.
+    /// Its protocol version.
     pub version: i32,
-    /// What it calls itself, with only harmless characters left.
+    /// Its user agent, reduced to harmless characters.
     pub subver: String,
     /// Whether it connected to us.
     pub inbound: bool,
-    /// Whether somebody named it: `--connect`, `--add-peer`, `addnode`.
+    /// Whether the operator named it: `--connect`, `--add-peer`, `addnode`.
     pub addnode: bool,
-    /// The height it claimed when it connected.
+    /// The height it claimed in its version message.
     pub startingheight: i32,
-    /// Points for misbehaviour; 100 end the connection.
+    /// Misbehaviour points; at 100 the connection ends.
     pub banscore: u32,
-    /// Height of the best header that it is known to have; -1 for none.
+    /// Height of the best header it is known to have; -1 for none.
     pub synced_headers: i64,
-    /// Height of the last block that both have; -1 for none.
+    /// Height of the last block in common; -1 for none.
     pub synced_blocks: i64,
-    /// Heights of the blocks asked of it.
+    /// Heights of the blocks requested from it.
     pub inflight: Vec<u32>,
-    /// Whether it is never punished. Nobody is.
+    /// Whether it is never punished; always false.
     pub whitelisted: bool,
-    /// Bytes sent by message.
+    /// Bytes sent, by message name.
     pub bytessent_per_msg: BTreeMap<String, u64>,
-    /// Bytes received by message.
+    /// Bytes received, by message name.
     pub bytesrecv_per_msg: BTreeMap<String, u64>,
 }
 
-/// A peer that was named by `--add-peer` or `addnode … add`.
+/// A peer that was added by `--add-peer` or `addnode … add`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddedPeer {
-    /// As it was named.
+    /// The name as given.
     pub name: String,
-    /// The address it is connected at, and whether it connected to us; `None` while it is not.
+    /// The connected address, and whether the connection is inbound; `None` if not connected.
     pub connected: Option<(SocketAddr, bool)>,
 }
 
-/// All bytes since the start.
+/// Traffic since the start, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
-    /// Received.
+    /// Bytes received.
     pub received: u64,
-    /// Sent.
+    /// Bytes sent.
     pub sent: u64,
 }
 
-/// What the node is to others.
+/// The node as peers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalInfo {
     /// [`CLIENT_VERSION`].
@@ -107,30 +107,30 @@ pub struct LocalInfo {
     pub subversion: String,
     /// [`PROTOCOL_VERSION`].
     pub protocol_version: i32,
-    /// The services offered, as bits.
+    /// The services offered, as a bit field.
     pub services: u64,
     /// Whether transactions are relayed.
     pub relay: bool,
-    /// The median of the peers' clocks less ours, seconds.
+    /// The median of the peers' clocks minus ours, seconds.
     pub time_offset: i64,
-    /// Where peers can connect to; `None` with `--no-listen`.
+    /// The address that peers can connect to; `None` with `--no-listen`.
     pub listening: Option<SocketAddr>,
 }
 
 /// Which peer to disconnect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
-    /// By its number.
+    /// By its id.
     Id(u64),
     /// By its address and port, as `getpeerinfo` shows it.
     Address(String),
 }
 
-/// The network has ended, because the node stops.
+/// The network has ended because the node is stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NetStopped;
 
-/// What is asked of the manager.
+/// A command for the manager.
 #[derive(Debug)]
 pub(crate) enum Command {
     Peers(oneshot::Sender<Vec<PeerInfo>>),
@@ -143,7 +143,7 @@ pub(crate) enum Command {
     Announce(Txid),
 }
 
-/// Counters that are read without asking.
+/// Counters that are read without a command.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections: AtomicUsize,
@@ -153,7 +153,7 @@ pub(crate) struct Counters {
     pub(crate) services: AtomicU64,
 }
 
-/// How everyone else reaches the network. Cheap to clone.
+/// The handle through which other tasks reach the network. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct NetHandle {
     commands: mpsc::Sender<Command>,
@@ -176,40 +176,41 @@ impl NetHandle {
         answer.await.map_err(|_| NetStopped)
     }
 
-    /// All peers, in order of their numbers.
+    /// All peers, ordered by id.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, NetStopped> {
         self.ask(Command::Peers).await
     }
 
-    /// How many peers are connected.
+    /// Number of connected peers.
     pub fn connection_count(&self) -> usize {
         self.counters.connections.load(Ordering::Relaxed)
     }
 
-    /// The peers that somebody named.
+    /// The peers that the operator added.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn added(&self) -> Result<Vec<AddedPeer>, NetStopped> {
         self.ask(Command::Added).await
     }
 
-    /// Keeps a connection to this address, or to this name, with or without port; `false` when it was named before.
+    /// Adds a peer by address or name, with or without port, and keeps a connection to it; `false` if it was added
+    /// before.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn add(&self, name: impl Into<String>) -> Result<bool, NetStopped> {
         let name = name.into();
         self.ask(|reply| Command::Add(name, reply)).await
     }
 
-    /// Forgets a named peer; `false` when it was not named. The connection stays, as in the reference.
+    /// Removes an added peer; `false` if it was not added. The connection stays, as in the reference.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn remove(&self, name: impl Into<String>) -> Result<bool, NetStopped> {
         let name = name.into();
         self.ask(|reply| Command::Remove(name, reply)).await
@@ -218,32 +219,28 @@ impl NetHandle {
     /// Tries to connect once.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn try_once(&self, name: impl Into<String>) -> Result<(), NetStopped> {
         self.commands.send(Command::TryOnce(name.into())).await.map_err(|_| NetStopped)
     }
 
-    /// Ends a connection; `false` when there is none such.
+    /// Ends a connection; `false` if there is no such peer.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn disconnect(&self, which: Which) -> Result<bool, NetStopped> {
         self.ask(|reply| Command::Disconnect(which, reply)).await
     }
 
-    /// Sends every peer a ping.
+    /// Sends a ping to every peer.
     ///
     /// # Errors
-    /// When the node stops.
+    /// When the node is stopping.
     pub async fn ping_all(&self) -> Result<(), NetStopped> {
         self.commands.send(Command::PingAll).await.map_err(|_| NetStopped)
     }
 
-    /// Announces a transaction that was sent at this node to all who may not have it, now and when they connect, until a
-    /// block has it.
-    ///
-    /// # Errors
-    /// When the node stops.
+    /// Traffic since the start.
     pub async fn announce(&self, txid: Txid) -> Result<(), NetStopped> {
         self.commands.send(Command::Announce(txid)).await.map_err(|_| NetStopped)
     }
@@ -256,12 +253,12 @@ impl NetHandle {
         }
     }
 
-    /// The median of the peers' clocks less ours, seconds (`GetTimeOffset`).
+    /// The median of the peers' clocks minus ours, seconds (`GetTimeOffset`).
     pub fn time_offset(&self) -> i64 {
         self.counters.time_offset.load(Ordering::Relaxed)
     }
 
-    /// What the node is to others.
+    /// The node as peers see it.
     pub fn info(&self) -> LocalInfo {
         LocalInfo {
             version: CLIENT_VERSION,

@@ -1,7 +1,7 @@
-//! The beginning of a connection, and whether it is still alive.
+//! The handshake, and liveness of a connection.
 //!
-//! Lives here: version and verack, pings and pongs, time limits. Does not live here: everything that is said between.
-//! Sources: `ProcessMessage` (version, verack, ping, pong), `PushNodeVersion`, `InactivityCheck`.
+//! Lives here: version and verack, pings and pongs, time limits. Does not live here: everything that is exchanged
+//! in between. Sources: `ProcessMessage` (version, verack, ping, pong), `PushNodeVersion`, `InactivityCheck`.
 
 use std::net::SocketAddr;
 
@@ -14,21 +14,21 @@ use super::message::{Message, NODE_NETWORK, NODE_WITNESS, Reject, Version};
 use super::net::Net;
 use super::peer::{Micros, Origin, PeerId, SECOND};
 
-/// The oldest version that is spoken to (`MIN_PEER_PROTO_VERSION`).
+/// The oldest supported protocol version (`MIN_PEER_PROTO_VERSION`).
 const MIN_VERSION: i32 = 31_800;
-/// From here on blocks may be announced by headers (`SENDHEADERS_VERSION`).
+/// First version with block announcements by headers (`SENDHEADERS_VERSION`).
 const SENDHEADERS_VERSION: i32 = 70_012;
-/// From here on compact blocks are known (`SHORT_IDS_BLOCKS_VERSION`).
+/// First version with compact blocks (`SHORT_IDS_BLOCKS_VERSION`).
 const COMPACT_VERSION: i32 = 70_014;
-/// From here on a ping has a nonce (`BIP0031_VERSION` and later).
+/// First version whose pings have a nonce (after `BIP0031_VERSION`).
 const PING_NONCE_VERSION: i32 = 60_001;
-/// From here on the least fee may be told (`FEEFILTER_VERSION`).
+/// First version with fee filters (`FEEFILTER_VERSION`).
 pub(super) const FEEFILTER_VERSION: i32 = 70_013;
-/// A handshake may take this long (`DEFAULT_PEER_CONNECT_TIMEOUT` and `InactivityCheck`: 60 s).
+/// Timeout of the handshake (`DEFAULT_PEER_CONNECT_TIMEOUT` and `InactivityCheck`: 60 s).
 const HANDSHAKE_TIME: Micros = 60 * SECOND;
-/// Pings go this often (`PING_INTERVAL`).
+/// Interval between pings (`PING_INTERVAL`).
 const PING_INTERVAL: Micros = 120 * SECOND;
-/// A pong, and anything at all, is awaited this long (`TIMEOUT_INTERVAL`).
+/// Timeout for a pong, and for any traffic at all (`TIMEOUT_INTERVAL`).
 const SILENCE: Micros = 20 * 60 * SECOND;
 /// Reject codes (`REJECT_*`).
 const OBSOLETE: u8 = 0x11;
@@ -70,7 +70,7 @@ impl Net {
         if origin != Origin::Inbound {
             self.addresses.set_services(&address.into(), version.services);
         }
-        // Only a chosen peer must have the chain; a named one may be anything.
+        // Only a peer that we chose must have the chain; a manual one may be anything.
         if matches!(origin, Origin::Outbound | Origin::Feeler) && version.services & NODE_NETWORK == 0 {
             return self.refuse_version(id, NONSTANDARD, "Expected to offer services 00000001".to_owned());
         }
@@ -143,7 +143,7 @@ impl Net {
         let Some(kind) = compact::Version::from_number(version) else { return };
         let ours = self.compact_version();
         self.with(id, |peer| {
-            // The first version that a peer names is the one that it is sent.
+            // The first version that a peer offers is the one it is sent.
             let chosen = *peer.compact_version.get_or_insert(kind);
             if chosen == kind {
                 peer.prefers_compact = announce;
@@ -178,13 +178,13 @@ impl Net {
                 peer.ping.fastest = Some(peer.ping.fastest.map_or(time, |fastest| fastest.min(time)));
                 peer.ping.awaited = None;
             }
-            // Zero or too short: another program's mistake, and no answer will come.
+            // Zero or too short: a bug of the other program, and no proper pong will come.
             Some(0) | None => peer.ping.awaited = None,
             Some(_) => debug!(peer = id.0, "a pong with another nonce"),
         }
     }
 
-    /// Ends connections that are dead (`InactivityCheck`).
+    /// Ends dead connections (`InactivityCheck`).
     pub(super) fn check_alive(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
         let age = now.saturating_sub(peer.connected);
@@ -199,7 +199,7 @@ impl Net {
         }
     }
 
-    /// Whether a peer may be asked for blocks of this chain: where segwit can be active, it must give witnesses.
+    /// Whether a peer can serve this chain's blocks: if segwit can activate, it must serve witnesses.
     pub(super) fn has_our_blocks(&self, id: PeerId) -> bool {
         let witnesses = self.can_have_witnesses();
         self.peers
@@ -222,7 +222,7 @@ pub(super) fn can_have_witnesses(params: &Params) -> bool {
     params.deployments.segwit.timeout > 0
 }
 
-/// Characters that harm neither a terminal nor a log (`SanitizeString`).
+/// Keeps only characters that are harmless in a terminal or log (`SanitizeString`).
 fn sanitized(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c)).collect()
 }

@@ -1,7 +1,8 @@
-//! Blocks that were asked for and do not come.
+//! Requested blocks that do not arrive.
 //!
-//! Lives here: asking others for the next block when its sender keeps it back. Does not live here: time limits that end
-//! a connection (`sync.rs`). Bounds: each peer is asked once for a block, so a slow line costs a copy for each at most.
+//! Lives here: requesting the next block from other peers when its sender withholds it. Does not live here:
+//! timeouts that end a connection (`sync.rs`). Each peer is asked once for a block, so a slow line costs at most
+//! one copy per peer.
 
 use tracing::debug;
 
@@ -10,14 +11,14 @@ use super::peer::{Micros, Peer, PeerId, SECOND};
 use super::sync::MAX_IN_FLIGHT;
 use super::tree::NodeId;
 
-/// A block that would be the next is asked of another peer after this.
+/// A late block is requested from another peer after this long.
 const PATIENCE: Micros = 3 * SECOND;
-/// Which blocks would be the next: this far above the tip.
+/// Only blocks up to this far above the tip count as late.
 const LATE_AHEAD: u32 = 2;
 
 impl Net {
-    /// The next blocks that do not come are asked of other peers that have them, one after the other: who announces a
-    /// block and keeps it back delays it by [`PATIENCE`]. The reference waits for a block interval and more.
+    /// Requests late blocks from other peers that have them, one peer after another. A peer that announces a block
+    /// and withholds it thus delays it by [`PATIENCE`] only; the reference waits for a block interval and more.
     pub(super) fn ask_others_for_late_blocks(&mut self, now: Micros) {
         if self.initial_download {
             return;
@@ -43,7 +44,8 @@ impl Net {
         }
     }
 
-    /// A peer that has a block and was not asked for it: chosen and named ones first, then who gave us a block last.
+    /// A peer that has a block and was not asked for it: outbound and manual ones first, then the one that sent us
+    /// a block last.
     fn another_with(&self, node: NodeId, asked: &[PeerId]) -> Option<PeerId> {
         let has = |peer: &Peer| {
             let best = peer.best_known.filter(|&best| self.tree.is_ancestor(node, best));

@@ -1,9 +1,8 @@
-//! The network's way to the chain, so that the protocol's task never waits for it.
+//! The network's link to the chain, so that the protocol's task never waits for it.
 //!
-//! Lives here: three ways in, of headers and questions in their order, of transactions in theirs, which wait for the
-//! former, and of blocks, which are checked beside each other; and the chain's events as [`FromChain`]. Does not live
-//! here: what is done with the answers. Data goes: [`Question`] -> a task that asks the chain -> [`FromChain`] to the
-//! manager.
+//! Lives here: three queues - headers and queries in order; transactions in order, which yield to the former; and
+//! blocks, which are checked in parallel - and the chain's events as [`FromChain`]. Does not live here: what is
+//! done with the answers. Data goes: [`Action`] -> a task that asks the chain -> [`FromChain`] to the manager.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,10 +22,10 @@ use crate::chain::events::ChainEvent;
 use crate::chain::state::ChainState;
 use crate::mempool::Reject;
 
-/// A message's permit: what it takes counts until the chain is done with it.
+/// The permit of a message: its memory counts until the chain is done with it.
 pub(crate) type Permit = Option<Arc<OwnedSemaphorePermit>>;
 
-/// A question on its way to the chain, and the permit of the message that it comes from.
+/// The network's link to the chain.
 type Asked = (Pin<Box<dyn Future<Output = Result<FromChain, Stopped>> + Send>>, Permit);
 
 /// The way to the chain.
@@ -38,15 +37,15 @@ pub(crate) struct ChainLink {
     answers: mpsc::UnboundedSender<FromChain>,
 }
 
-/// The state to begin with.
+/// The initial state.
 pub(crate) struct Snapshot {
     pub(crate) tree: HeaderTree,
     pub(crate) pool: Vec<PoolTx>,
 }
 
 impl ChainLink {
-    /// Starts the task that asks one thing after another. Transactions cost their sender nothing, and a new block's header
-    /// must not wait for many of them.
+    /// Starts the task that sends one request after another. Transactions come last: they cost their sender
+    /// nothing, and the header of a new block must not wait for many of them.
     pub(crate) fn start(chain: ChainHandle, answers: mpsc::UnboundedSender<FromChain>) -> Self {
         let (first, mut before) = mpsc::unbounded_channel::<Asked>();
         let (transactions, mut behind) = mpsc::unbounded_channel::<Asked>();
@@ -69,7 +68,7 @@ impl ChainLink {
         link
     }
 
-    /// Passes on what the peers' clocks say.
+    /// Passes on the offset of the peers' clocks.
     pub(crate) fn correct_clock(&self, offset: i64) {
         self.chain.correct_clock(offset);
     }
@@ -79,7 +78,7 @@ impl ChainLink {
         self.chain.run(|state| Ok(snapshot(state))).await
     }
 
-    /// Passes a question on to the chain; `permit` is freed when it is answered.
+    /// Sends an action to the chain; `permit` is released when it is done.
     pub(crate) fn ask(&self, question: Question, permit: Permit) {
         let chain = self.chain.clone();
         // A task that takes no questions any more means that the node stops.
@@ -201,7 +200,7 @@ fn snapshot(state: &ChainState) -> Snapshot {
     Snapshot { tree, pool }
 }
 
-/// An event of the chain as the network knows it.
+/// Converts an event of the chain.
 pub(crate) fn news(event: ChainEvent) -> FromChain {
     match event {
         ChainEvent::Arrived { block, .. } => FromChain::Arrived(block),
@@ -246,7 +245,7 @@ mod tests {
             tokio::spawn(async move { chain.run(move |_| Ok(waits.recv())).await })
         };
         link.ask(transaction(0), None);
-        // The first one is with the chain now, which is busy.
+        // The first one keeps the chain busy now.
         tokio::task::yield_now().await;
         (1..50).for_each(|number| link.ask(transaction(number), None));
         let genesis = params.genesis.block().header;
@@ -259,7 +258,7 @@ mod tests {
         assert!(place <= 1, "{place} transactions came before");
         busy.await.unwrap().unwrap().unwrap();
         drop((link, chain));
-        // The link's task has to end first.
+        // The link's task must end first.
         tokio::task::spawn_blocking(|| thread.join()).await.unwrap().unwrap().unwrap();
     }
 }

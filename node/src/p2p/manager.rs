@@ -1,8 +1,9 @@
-//! The one task that owns the protocol's state and all connections.
+//! The task that owns the protocol's state and all connections.
 //!
-//! Lives here: the loop, listening and dialling, carrying out actions, answers to the handle. Does not live here: what a
-//! message does (`net.rs`), sockets (`connection.rs`). Messages of a peer wait in its inbox and are taken in turns, one
-//! of each peer, so that none holds up the others; those of a peer that does not read wait until it does.
+//! Lives here: the event loop, listening and dialling, carrying out actions, answering the handle. Does not live
+//! here: what a message does (`net.rs`), sockets (`connection.rs`). Each peer's messages wait in its inbox and are
+//! taken in turns, one per peer, so that no peer holds up the others; the messages of a peer that does not read
+//! wait until it does.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -36,51 +37,51 @@ use crate::chain::options::Options;
 mod dial;
 mod report;
 
-/// How often time passes for the protocol.
+/// How often the protocol's timers are run.
 const TICK: Duration = Duration::from_millis(100);
-/// Events taken at once.
+/// Most events taken at once.
 const BATCH: usize = 128;
-/// A connection is tried this long (`DEFAULT_CONNECT_TIMEOUT`).
+/// Timeout of a connection attempt (`DEFAULT_CONNECT_TIMEOUT`).
 const DIAL_TIME: Duration = Duration::from_secs(5);
-/// Chosen peers are dialled this far apart.
+/// Interval between dials of outbound peers.
 const DIAL_EVERY: Micros = SECOND / 2;
-/// A named peer is dialled again after a second, and after ever longer, up to this.
+/// A manual peer is dialled again after a second, then with increasing delays up to this.
 const MAX_BACKOFF: Micros = 60 * SECOND;
-/// Feelers go this often (`FEELER_INTERVAL`), seconds on average.
+/// Mean seconds between feelers (`FEELER_INTERVAL`).
 const FEELER_EVERY: f64 = 120.0;
-/// DNS seeds are asked after this if addresses are known.
+/// If addresses are known, DNS seeds are queried only after this.
 const SEEDS_AFTER: Duration = Duration::from_secs(11);
-/// DNS seeds are asked again after this while there are no peers, and ever more seldom.
+/// While there are no peers, DNS seeds are queried again after this, with increasing delays up to `SEEDS_SELDOM`.
 const SEEDS_AGAIN: Duration = Duration::from_secs(60);
 const SEEDS_SELDOM: Duration = Duration::from_secs(60 * 60);
-/// The address table is written this often (`DUMP_ADDRESSES_INTERVAL`).
+/// Interval between writes of the address table (`DUMP_ADDRESSES_INTERVAL`).
 const SAVE_EVERY: Micros = 15 * 60 * SECOND;
-/// Extra chosen peers are looked at this often (`EXTRA_PEER_CHECK_INTERVAL`).
+/// Interval between checks for extra outbound peers (`EXTRA_PEER_CHECK_INTERVAL`).
 const EXTRA_EVERY: Micros = 45 * SECOND;
 /// Files in the data directory.
 const PEERS_FILE: &str = "peers.dat";
 const BANS_FILE: &str = "bans.txt";
 
-/// What the network runs with.
+/// Configuration of the network.
 pub(crate) struct Config {
-    /// Where peers can connect to.
+    /// The socket that peers connect to.
     pub(crate) listener: Option<std::net::TcpListener>,
-    /// The only peers, if any are named.
+    /// If not empty, the only peers to connect to.
     pub(crate) connect: Vec<String>,
-    /// Peers beside the chosen ones.
+    /// Peers to connect to besides the chosen ones.
     pub(crate) add: Vec<String>,
-    /// Whether DNS seeds may be asked.
+    /// Whether DNS seeds may be queried.
     pub(crate) dns_seed: bool,
     pub(crate) datadir: PathBuf,
-    /// Of them: before the best chain has the minimum work no block is asked for, and where old blocks are deleted the
-    /// whole chain is not offered.
+    /// Two of these matter here: no block is requested before the best chain has the minimum work, and a pruned
+    /// node does not offer the whole chain.
     pub(crate) chain: Options,
 }
 
-/// A peer that somebody named.
+/// A peer that the operator named.
 struct Named {
     name: String,
-    /// `--add-peer` and `addnode add`: listed, and forgotten on demand.
+    /// From `--add-peer` or `addnode add`: listed, and removable.
     added: bool,
     next: Micros,
     backoff: Micros,
@@ -89,7 +90,7 @@ struct Named {
     warned: bool,
 }
 
-/// A connection that was tried.
+/// The result of a dial.
 struct Dialled {
     origin: Origin,
     name: Option<String>,
@@ -97,7 +98,7 @@ struct Dialled {
     outcome: std::io::Result<TcpStream>,
 }
 
-/// What other tasks tell the manager.
+/// Messages from other tasks to the manager.
 enum Inner {
     Dialled(Dialled),
     Seeds(seeds::Answer),
@@ -128,7 +129,7 @@ struct Manager {
     datadir: PathBuf,
 }
 
-/// Receivers of the loop.
+/// The receivers of the event loop.
 struct Ends {
     events: mpsc::UnboundedReceiver<Event>,
     inner: mpsc::UnboundedReceiver<Inner>,
@@ -138,7 +139,7 @@ struct Ends {
     listener: Option<TcpListener>,
 }
 
-/// The clock of all timers: begins with the wall clock's time, and goes on whatever that is set to.
+/// The monotonic clock of all timers: starts at the wall clock's time and is not affected by changes to that.
 fn now() -> Micros {
     static START: LazyLock<(Instant, Micros)> = LazyLock::new(|| (Instant::now(), wall() * SECOND));
     let (start, time) = *START;
@@ -150,10 +151,10 @@ fn wall() -> u64 {
     crate::chain::clock::now()
 }
 
-/// Starts the network; it ends when `shutdown` says so.
+/// Starts the network; it ends when `shutdown` becomes true.
 ///
 /// # Errors
-/// When the chain has ended or the listener is of no use.
+/// When the chain has ended or the listener cannot be used.
 pub(crate) async fn start(
     config: Config,
     params: Arc<Params>,
@@ -219,7 +220,7 @@ fn open_table(
     magic: [u8; 4],
 ) -> (super::addresses::table::AddressTable, Option<file::PeersFileError>) {
     let mut seed = [0; 32];
-    // Without random numbers the table's order could be foreseen; everything else works.
+    // Without random numbers the table's layout is predictable; everything else works.
     let _ = getrandom::fill(&mut seed);
     file::open(&datadir.join(PEERS_FILE), magic, seed)
 }
@@ -241,7 +242,7 @@ impl Manager {
             tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => break,
-                // Before what peers can bring about: no flood may stop the clock.
+                // Before anything that peers can cause: no flood may stop the clock.
                 _ = ticks.tick() => self.tick(),
                 _ = ends.answers.recv_many(&mut answers, BATCH) => self.take_answers(&mut answers),
                 event = ends.chain.recv() => if !self.take_chain_event(event, &mut ends.chain).await { break },
@@ -269,14 +270,14 @@ impl Manager {
         self.inboxes.keys().any(|id| self.may_take_turn(*id))
     }
 
-    /// Whether a peer has a message that can be taken now, and reads what it gets.
+    /// Whether a peer has a message that can be taken now, and reads what it is sent.
     fn may_take_turn(&self, id: PeerId) -> bool {
         let next = self.inboxes.get(&id).and_then(VecDeque::front);
         next.is_some_and(|(message, _)| !self.net.must_wait(id, message))
             && self.links.get(&id).is_some_and(|link| !link.is_congested())
     }
 
-    /// One message of each peer that has any and reads what it gets.
+    /// Takes one message from each peer that has one and reads what it is sent.
     fn take_turns(&mut self) {
         let ids: Vec<PeerId> = self.inboxes.keys().copied().collect();
         for id in ids {
@@ -298,7 +299,7 @@ impl Manager {
         }
     }
 
-    /// `false` when the chain has ended.
+    /// Returns `false` when the chain has ended.
     async fn take_chain_event(
         &mut self,
         event: Result<ChainEvent, broadcast::error::RecvError>,
@@ -366,7 +367,7 @@ impl Manager {
         self.act(&None);
     }
 
-    /// Carries out what the protocol wants; `permit` belongs to the message that it comes from.
+    /// Carries out the protocol's actions; `permit` belongs to the message that caused them.
     fn act(&mut self, permit: &Permit) {
         loop {
             let actions = self.net.take_actions();
@@ -389,7 +390,7 @@ impl Manager {
                     self.net.set_congested(id, true, now());
                 }
             }
-            // Dropping the link ends the connection once everything is written.
+            // Dropping the link ends the connection once the queue is written.
             Action::Close(id) => {
                 self.inboxes.remove(&id);
                 self.links.remove(&id);
@@ -454,12 +455,12 @@ fn save_table(path: &std::path::Path, bytes: &[u8]) {
     }
 }
 
-/// An IPv4 peer on an IPv6 socket is an IPv4 peer.
+/// Maps an IPv4 peer on an IPv6 socket to its IPv4 address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// A name with the network's port, unless it has one.
+/// Adds the network's port to a name that has none.
 fn with_port(name: &str, port: u16) -> String {
     if name.parse::<SocketAddr>().is_ok() {
         return name.to_owned();
@@ -474,7 +475,7 @@ fn with_port(name: &str, port: u16) -> String {
 }
 
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // The sender gone means the same.
+    // A dropped sender means the same.
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
@@ -483,7 +484,7 @@ async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, S
         Some(listener) => {
             let accepted = listener.accept().await;
             if accepted.is_err() {
-                // Too many open files, perhaps: it will not be better at once.
+                // Perhaps too many open files, which will not get better at once.
                 tokio::time::sleep(TICK).await;
             }
             accepted

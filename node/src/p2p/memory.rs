@@ -1,23 +1,23 @@
-//! What a peer's messages take in memory: the bounds of what is kept are in these bytes, because bytes on the wire and
-//! weight say little (an empty witness item weighs 1 and takes 5 bytes, an output of 10 bytes takes 64).
+//! Memory use of messages. Limits are in these bytes, because wire bytes and weight say little about it (an empty
+//! witness item weighs 1 and takes 5 bytes, an output of 10 bytes takes 64).
 //!
-//! Lives here: the arithmetic, for transactions and for messages once they are read. Does not live here: the bounds.
-//! Data goes: message -> [`of_message`] -> the peer's receive budget; transaction -> [`of`] -> what is kept of it.
+//! Lives here: the arithmetic, for transactions and decoded messages. Does not live here: the limits. Data goes:
+//! message -> [`of_message`] -> the peer's receive budget; transaction -> [`of`] -> limits on what is kept.
 
 use bitcoin::{Transaction, TxIn, TxOut};
 
 use super::message::Message;
 
-/// What the index of a witness item takes, bytes.
+/// Bytes that a witness item takes in the index.
 const WITNESS_INDEX: usize = 4;
 
-/// What so many bytes take where they are allocated, as glibc does it: 8 of its own, in steps of 16, at least 32.
-/// Nothing is allocated for none.
+/// Bytes of an allocation in glibc: 8 bytes of overhead, in steps of 16, at least 32. Zero bytes need no
+/// allocation.
 fn allocated(bytes: usize) -> usize {
     if bytes == 0 { 0 } else { (bytes + 8).next_multiple_of(16).max(32) }
 }
 
-/// Bytes that the transaction takes, with its own.
+/// Bytes that a transaction takes, including the struct itself.
 pub(crate) fn of(tx: &Transaction) -> usize {
     let input = |input: &TxIn| {
         let witness = if input.witness.is_empty() {
@@ -34,7 +34,7 @@ pub(crate) fn of(tx: &Transaction) -> usize {
         + tx.output.iter().map(|output| allocated(output.script_pubkey.len())).sum::<usize>()
 }
 
-/// Bytes that a message takes whose payload had `payload` bytes.
+/// Bytes that a message takes in memory; `payload` is the length of its payload.
 pub(crate) fn of_message(message: &Message, payload: usize) -> usize {
     let all = |txs: &mut dyn Iterator<Item = &Transaction>| txs.map(of).sum::<usize>();
     match message {
@@ -45,7 +45,7 @@ pub(crate) fn of_message(message: &Message, payload: usize) -> usize {
                 + all(&mut compact.prefilled.iter().map(|prefilled| &prefilled.tx))
         }
         Message::BlockTxn(answer, _) => all(&mut answer.transactions.iter()),
-        // Lists of hashes, headers and addresses: each entry takes up to half more than its bytes.
+        // Lists of hashes, headers and addresses: an entry takes up to half more than its wire bytes.
         _ => payload + payload / 2,
     }
 }
@@ -93,7 +93,7 @@ mod tests {
                 "{inputs} {items} {outputs} {script}: {memory} of {}",
                 bytes.len()
             );
-            // What is counted is what is there: lists are read into room for as many and no more.
+            // The count is exact: lists are allocated with exactly the capacity they need.
             assert_eq!((read.input.capacity(), read.output.capacity()), (inputs, outputs));
         }
     }

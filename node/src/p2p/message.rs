@@ -1,9 +1,9 @@
-//! What peers say to each other: every message as a type, from and to payloads (`protocol.h`, `net_processing.cpp`).
+//! The protocol's messages as types, decoded from and encoded to payloads (`protocol.h`, `net_processing.cpp`).
 //!
-//! Lives here: [`Message`] with its bounded reading and its writing. Does not live here: framing (`frame.rs`), what is
-//! done about a message, the inside of compact blocks (`compact.rs`). Blocks and transactions are read as Core 0.15
-//! reads them (`iop_consensus::wire`) and hashed here, on the connection's task. Bytes behind a payload's last field
-//! are ignored, as the reference does.
+//! Lives here: [`Message`] with its bounded decoding and its encoding. Does not live here: framing (`frame.rs`),
+//! handling of messages, compact block encoding (`compact.rs`). Blocks and transactions are decoded as Core 0.15
+//! does (`iop_consensus::wire`) and hashed here, on the connection's task. Trailing bytes after the last field are
+//! ignored, as in the reference.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use super::compact::{self, BlockTransactions, BlockTransactionsRequest, CompactB
 use super::frame::{Command, Frame};
 use super::wire::{Malformed, Reader, put_address, put_count, put_text};
 
-/// Entries of inv, getdata and notfound (`MAX_INV_SZ`).
+/// Most entries of inv, getdata and notfound (`MAX_INV_SZ`).
 pub(crate) const MAX_INV: usize = 50_000;
-/// Headers in a message (`MAX_HEADERS_RESULTS`).
+/// Most headers in a message (`MAX_HEADERS_RESULTS`).
 pub(crate) const MAX_HEADERS: usize = 2_000;
-/// Addresses in a message (`MAX_ADDR_TO_SEND`).
+/// Most addresses in a message (`MAX_ADDR_TO_SEND`).
 pub(crate) const MAX_ADDR: usize = 1_000;
-/// Hashes in a locator; an honest one has at most 42 (`MAX_LOCATOR_SZ` of later Cores).
+/// Most hashes in a locator; an honest one has at most 42 (`MAX_LOCATOR_SZ` of later Core versions).
 pub(crate) const MAX_LOCATOR: usize = 101;
-/// Bytes of a user agent (`MAX_SUBVERSION_LENGTH`).
+/// Most bytes of a user agent (`MAX_SUBVERSION_LENGTH`).
 const MAX_USER_AGENT: usize = 256;
-/// Bytes of a reject's reason (`MAX_REJECT_MESSAGE_LENGTH`).
+/// Most bytes of a reject's reason (`MAX_REJECT_MESSAGE_LENGTH`).
 pub(crate) const MAX_REASON: usize = 111;
 
 /// The peer has the whole chain (`NODE_NETWORK`).
 pub(crate) const NODE_NETWORK: u64 = 1;
-/// The peer can give witnesses (`NODE_WITNESS`).
+/// The peer serves witnesses (`NODE_WITNESS`).
 pub(crate) const NODE_WITNESS: u64 = 8;
 
 /// `MSG_TX`.
@@ -46,10 +46,10 @@ pub(crate) const COMPACT_BLOCK: u32 = 4;
 /// `MSG_WITNESS_FLAG`.
 pub(crate) const WITNESS: u32 = 1 << 30;
 
-/// A block or transaction by its hash.
+/// An inventory entry: a block or transaction by its hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Inv {
-    /// What it is: the numbers above.
+    /// Its type: one of the constants above.
     pub(crate) kind: u32,
     /// Its hash as bytes.
     pub(crate) hash: [u8; 32],
@@ -73,7 +73,7 @@ impl Inv {
     }
 }
 
-/// The first message of each side.
+/// The first message of each side: `version`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) version: i32,
@@ -82,30 +82,30 @@ pub(crate) struct Version {
     pub(crate) time: i64,
     /// Our address as the sender sees it.
     pub(crate) receiver: SocketAddr,
-    /// A random number that shows a connection to oneself.
+    /// A random number to detect connections to oneself.
     pub(crate) nonce: u64,
     pub(crate) user_agent: String,
     pub(crate) height: i32,
-    /// Whether it wants transactions.
+    /// Whether the sender wants transactions relayed.
     pub(crate) relay: bool,
 }
 
-/// Why something was not taken (BIP61).
+/// Why something was refused (BIP61).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Reject {
-    /// The refused message's name.
+    /// The name of the refused message.
     pub(crate) message: String,
     pub(crate) code: u8,
     pub(crate) reason: String,
-    /// Of a block or transaction.
+    /// The hash of the refused block or transaction.
     pub(crate) hash: Option<[u8; 32]>,
 }
 
-/// Where a peer's chain may fork from ours: hashes, newest first.
+/// A block locator: hashes, newest first, from which the fork with our chain is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Locator {
     pub(crate) hashes: Vec<BlockHash>,
-    /// Where to stop; zeros for as far as possible.
+    /// The hash to stop at; zeros for as many as possible.
     pub(crate) stop: BlockHash,
 }
 
@@ -115,9 +115,9 @@ pub(crate) enum Message {
     Version(Box<Version>),
     Verack,
     Ping(u64),
-    /// An old ping without nonce needs no answer.
+    /// A ping without nonce, of old versions; needs no answer.
     OldPing,
-    /// `None`: too short.
+    /// `None` if it is too short.
     Pong(Option<u64>),
     Addr(Vec<TimedAddress>),
     GetAddr,
@@ -126,13 +126,13 @@ pub(crate) enum Message {
     NotFound(Vec<Inv>),
     GetBlocks(Locator),
     GetHeaders(Locator),
-    /// Each with its hash.
+    /// Each header with its hash.
     Headers(Vec<(BlockHash, Header)>),
     Block(BlockHash, Arc<Block>),
-    /// A block's bytes as they are stored, to be sent.
+    /// A block's stored bytes; for sending only.
     RawBlock(Arc<Vec<u8>>),
     Tx(Txid, Arc<Transaction>),
-    /// The same, to be sent without its witness.
+    /// A transaction without its witness; for sending only.
     StrippedTx(Arc<Transaction>),
     Mempool,
     SendHeaders,
@@ -143,18 +143,18 @@ pub(crate) enum Message {
     /// Base units per 1,000 virtual bytes.
     FeeFilter(i64),
     Reject(Reject),
-    /// The version says how it is written; both read the same.
+    /// The version selects the encoding; decoding is the same for both.
     CmpctBlock(Arc<CompactBlock>, compact::Version),
     GetBlockTxn(BlockTransactionsRequest),
     BlockTxn(BlockTransactions, compact::Version),
-    /// Bloom filters, which are not offered.
+    /// Bloom filter messages, which are not supported.
     Filter,
-    /// Any other.
+    /// Any other message.
     Unknown,
 }
 
 impl Message {
-    /// Its name.
+    /// The message's command name.
     pub(crate) fn command(&self) -> Command {
         Command::new(match self {
             Self::Version(_) => "version",
@@ -184,7 +184,7 @@ impl Message {
         })
     }
 
-    /// Reads a payload.
+    /// Decodes a payload.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -234,7 +234,7 @@ impl Message {
         })
     }
 
-    /// Writes the payload.
+    /// Encodes the payload.
     pub(crate) fn payload(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
@@ -297,7 +297,7 @@ fn put(bytes: &mut Vec<u8>, part: &impl Encodable) {
     part.consensus_encode(bytes).expect("a vector takes every byte");
 }
 
-/// A transaction as it was before segwit (`SERIALIZE_TRANSACTION_NO_WITNESS`).
+/// A transaction in the format before segwit (`SERIALIZE_TRANSACTION_NO_WITNESS`).
 fn put_stripped_tx(bytes: &mut Vec<u8>, tx: &Transaction) {
     put(bytes, &tx.version);
     put(bytes, &tx.input);
@@ -305,7 +305,7 @@ fn put_stripped_tx(bytes: &mut Vec<u8>, tx: &Transaction) {
     put(bytes, &tx.lock_time);
 }
 
-/// A block's bytes without any witness.
+/// A block's bytes without witnesses.
 pub(crate) fn stripped_block(block: &Block) -> Vec<u8> {
     let mut bytes = serialize(&block.header);
     put_count(&mut bytes, block.txdata.len());
@@ -329,7 +329,7 @@ fn read_version(reader: &mut Reader<'_>) -> Result<Version, Malformed> {
         height: -1,
         relay: true,
     };
-    // Old versions end earlier.
+    // Old versions send a shorter message.
     if !reader.is_empty() {
         reader.bytes(26)?;
         read.nonce = reader.u64()?;
@@ -390,7 +390,7 @@ fn read_locator(reader: &mut Reader<'_>) -> Result<Locator, Malformed> {
 
 fn read_header(reader: &mut Reader<'_>) -> Result<(BlockHash, Header), Malformed> {
     let header = Header::consensus_decode(&mut reader.0).map_err(part)?;
-    // The count of transactions, which is 0; it is read and not looked at.
+    // The transaction count, which is always 0; its value is ignored.
     reader.count()?;
     Ok((header.block_hash(), header))
 }
@@ -413,7 +413,7 @@ mod tests {
     use bitcoin::p2p::{Magic, ServiceFlags};
     use iop_consensus::params::Params;
 
-    /// The `bitcoin` crate's frame of a message, without its header.
+    /// A message encoded by the `bitcoin` crate, without the frame header.
     fn theirs(message: NetworkMessage) -> Vec<u8> {
         serialize(&RawNetworkMessage::new(Magic::BITCOIN, message)).split_off(24)
     }
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(payload, theirs(NetworkMessage::Version(expected)));
         let Message::Version(read_back) = read("version", payload.clone()).unwrap() else { panic!() };
         assert_eq!(*read_back, version);
-        // As far as the receiver's address it must be there; what is behind may be missing.
+        // Everything up to the receiver's address is required; the rest is optional.
         let Message::Version(short) = read("version", payload[..46].to_vec()).unwrap() else { panic!() };
         assert_eq!((short.height, short.relay), (-1, true));
         assert!(read("version", payload[..45].to_vec()).is_err());

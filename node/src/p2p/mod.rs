@@ -1,9 +1,10 @@
-//! The peer-to-peer network: Bitcoin's protocol, version 70015, with IoP's magics (`net.cpp`, `net_processing.cpp`).
+//! The peer-to-peer network: Bitcoin's protocol, version 70015, with IoP's magics (`net.cpp`,
+//! `net_processing.cpp`).
 //!
-//! Lives here: framing (`frame`) and messages (`message`, `wire`), one pair of tasks for each connection
-//! (`connection`), the protocol's state without sockets (`net` and the parts that it names), the one task that owns it
-//! (`manager`), the way to the chain (`link`) and the handle for RPC ([`handle`]). Does not live here: rules, storage,
-//! the mempool. Data goes: socket -> connection -> manager -> `Net` -> actions -> connections, or the chain -> answers.
+//! Lives here: framing (`frame`) and messages (`message`, `wire`), two tasks per connection (`connection`), the
+//! protocol's state without sockets (`net` and the modules it names), the one task that owns it (`manager`), the
+//! link to the chain (`link`) and the handle for RPC ([`handle`]). Does not live here: rules, storage, the mempool.
+//! Data goes: socket -> connection -> manager -> `Net` -> actions -> connections, or the chain -> answers.
 
 pub mod addresses;
 mod announce;

@@ -1,9 +1,9 @@
-//! The protocol's state and what a message does to it, without sockets, threads or a clock.
+//! The protocol's state and what messages do to it, without sockets, threads or a clock.
 //!
-//! Lives here: [`Net`], its questions to the world ([`Action`]) and the world's answers ([`FromChain`]), the life of a
-//! peer and who handles which message. Does not live here: sockets (`connection.rs`), tasks (`manager.rs`), the chain's
-//! thread (`link.rs`). Data goes: (peer, message, now) -> a method in `handshake`, `sync`, `blocks`, `serve`, `relay`
-//! or `gossip` -> actions.
+//! Lives here: [`Net`], its requests to the outside ([`Action`]) and the chain's answers ([`FromChain`]), the life
+//! cycle of a peer and the dispatch of messages. Does not live here: sockets (`connection.rs`), tasks
+//! (`manager.rs`), the chain's thread (`link.rs`). Data goes: (peer, message, now) -> a method in `handshake`,
+//! `sync`, `blocks`, `serve`, `relay` or `gossip` -> actions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -32,17 +32,17 @@ use super::weak::WeakHeaders;
 use crate::chain::options::DEFAULT_MAX_TIP_AGE;
 use crate::chain::verdict::Stored;
 
-/// Points that end a connection (`DEFAULT_BANSCORE_THRESHOLD`).
+/// Points at which a connection ends (`DEFAULT_BANSCORE_THRESHOLD`).
 const MAX_SCORE: u32 = 100;
 
-/// What the world is asked to do.
+/// A request to the outside, carried out by the manager.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Say something.
+    /// Send a message.
     Send(PeerId, Message),
-    /// End a connection, after what was said.
+    /// Close a connection once everything queued is sent.
     Close(PeerId),
-    /// Refuse connections from a peer's address until then, seconds since 1970.
+    /// Refuse connections from a peer's address until this time, seconds since 1970.
     Ban(SocketAddr, u64),
     /// Ask the chain something.
     Ask(Question),
@@ -53,32 +53,32 @@ pub(crate) enum Action {
 pub(crate) enum Question {
     /// Judge headers.
     Headers(PeerId, Vec<(BlockHash, Header)>),
-    /// Judge a block; `bool`: it was asked for.
+    /// Judge a block; `bool`: whether it was requested.
     Block(PeerId, BlockHash, Arc<Block>, bool),
     /// Judge a transaction.
     Tx(PeerId, Txid, Arc<Transaction>),
-    /// Give these waiting transactions.
+    /// Fetch these transactions from the mempool.
     Pool(Vec<Txid>),
-    /// Read a block.
+    /// Read a block from storage.
     Read(BlockHash, Purpose),
 }
 
-/// What became of a transaction.
+/// The outcome for a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TxOutcome {
-    /// It waits in the mempool.
+    /// It is in the mempool.
     Accepted,
-    /// It spends what is not known.
+    /// It spends an unknown output.
     Missing,
     /// It is refused.
     Refused {
-        /// For the reject message; 0 and above 255 are not told.
+        /// For the reject message; 0 and codes above 255 are not sent.
         code: u16,
         /// For the reject message.
         reason: String,
-        /// What it costs the sender.
+        /// Penalty points for the sender.
         points: u32,
-        /// Another transaction with the same id may be fine: its witness is not in the id.
+        /// Another transaction with the same id may be valid: the id does not cover the witness.
         malleable: bool,
     },
 }
@@ -86,19 +86,19 @@ pub(crate) enum TxOutcome {
 /// Why a block or header was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// For the reject message; 0 is not told.
+    /// For the reject message; 0 is not sent.
     pub(crate) code: u8,
-    /// The reference's string.
+    /// The reference's reject reason.
     pub(crate) reason: String,
-    /// What it costs the sender.
+    /// Penalty points for the sender.
     pub(crate) points: u32,
-    /// The block with this hash is bad for good: not only what was sent under its name.
+    /// The block with this hash is invalid for good, not only the copy that was sent.
     pub(crate) final_: bool,
-    /// It was known to be bad.
+    /// It was known to be invalid before.
     pub(crate) known: bool,
 }
 
-/// A waiting transaction.
+/// A transaction of the mempool.
 #[derive(Debug, Clone)]
 pub(crate) struct PoolTx {
     pub(crate) txid: Txid,
@@ -107,57 +107,57 @@ pub(crate) struct PoolTx {
     pub(crate) fee_rate: u64,
 }
 
-/// What the chain tells.
+/// Answers and events from the chain.
 #[derive(Debug)]
 pub(crate) enum FromChain {
-    /// Headers were judged: the last that is known now, and the refused one.
+    /// Headers were judged: the last one that is known now, and the refused one.
     Headers(PeerId, Vec<(BlockHash, Header)>, Option<BlockHash>, Option<(BlockHash, Refusal)>),
-    /// A block was judged: whether it is kept, and the refusal.
+    /// A block was judged: whether it is stored, and the refusal.
     Block(PeerId, BlockHash, Arc<Block>, Stored, Option<Refusal>),
     /// A transaction was judged.
     Tx(PeerId, Txid, Arc<Transaction>, TxOutcome),
-    /// Waiting transactions that were asked for, and the least fee rate that the mempool takes.
+    /// Requested transactions of the mempool, and its minimum fee rate.
     Pool(Vec<PoolTx>, u64),
     /// A block was read.
     Read(BlockHash, Purpose, Option<Arc<Vec<u8>>>),
-    /// A block will be the tip if its coins and scripts are sound.
+    /// A block will be the tip if its coins and scripts are valid.
     Arrived(Arc<Block>),
-    /// The tip is this block now.
+    /// The block became the tip.
     Connected(Arc<Block>),
     /// This block is no longer active.
     Disconnected(Arc<Block>),
-    /// A block was judged to the end.
+    /// A block was fully validated.
     Checked(BlockHash, Option<Refusal>),
-    /// This block, its ancestors and descendants are no longer held to break a rule.
+    /// The failure marks of this block, its ancestors and its descendants were cleared.
     Reconsidered(BlockHash),
-    /// A transaction came into the mempool.
+    /// A transaction entered the mempool.
     TxAccepted(Txid),
     /// A transaction left the mempool without a block.
     TxRemoved(Txid),
 }
 
-/// The protocol's whole state.
+/// The whole state of the protocol.
 pub(crate) struct Net {
     pub(super) params: Arc<Params>,
     pub(super) tree: HeaderTree,
     pub(super) peers: BTreeMap<PeerId, Peer>,
     pub(super) random: Random,
     pub(super) clocks: PeerClocks,
-    /// Seconds that the wall clock is ahead of ours.
+    /// Seconds that the wall clock is ahead of the timers' clock.
     wall_ahead: i64,
     pub(super) services: u64,
     pub(super) actions: Vec<Action>,
     pub(super) addresses: AddressTable,
-    /// Where others can reach us, as far as is known.
+    /// The addresses that peers can reach us at, as far as known.
     pub(super) own: LocalAddresses,
-    /// The port that peers can connect to, if they can.
+    /// The port that peers can connect to, if we listen.
     pub(super) listening: Option<u16>,
-    /// Blocks that were asked for and did not come yet.
+    /// Blocks that were requested and have not arrived.
     pub(super) in_flight: HashMap<BlockHash, InFlight>,
-    /// Who gave us the blocks that are with the chain.
+    /// The senders of blocks that the chain is judging.
     pub(super) sources: HashMap<BlockHash, Vec<Source>>,
     pub(super) recent: Option<RecentBlock>,
-    /// Who sends new blocks as compact blocks at once, oldest first.
+    /// High-bandwidth compact block peers, oldest first.
     pub(super) high_bandwidth: Vec<PeerId>,
     pub(super) relay: Relay,
     pub(super) own_txs: Own,
@@ -167,7 +167,7 @@ pub(crate) struct Net {
     pub(super) last_tip_change: Micros,
     pub(super) announced_height: u32,
     pub(super) minimum_work: Work,
-    /// Seconds.
+    /// In seconds.
     pub(super) max_tip_age: u64,
 }
 
@@ -200,12 +200,12 @@ impl Net {
         }
     }
 
-    /// What the world is to do, in order.
+    /// Takes the pending actions, in order.
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    /// A connection stands.
+    /// A connection was established.
     pub(crate) fn connected(
         &mut self,
         id: PeerId,
@@ -222,7 +222,7 @@ impl Net {
         }
     }
 
-    /// A connection is gone.
+    /// A connection ended.
     pub(crate) fn closed(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.remove(&id) else { return };
         for hash in &peer.in_flight {
@@ -234,13 +234,13 @@ impl Net {
         if peer.established && !peer.inbound() && peer.score == 0 {
             self.addresses.connected(&peer.address.into(), self.wall(now));
         }
-        // Whoever comes and goes with nothing must not make us look for work again and again.
+        // A peer that comes and goes with nothing in flight must not make us look for work each time.
         if !peer.in_flight.is_empty() {
             self.fill_all(now);
         }
     }
 
-    /// A message came.
+    /// Handles a message.
     pub(crate) fn message(&mut self, id: PeerId, message: Message, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.closing {
@@ -275,11 +275,11 @@ impl Net {
             Message::FeeFilter(rate) => self.on_fee_filter(id, rate),
             Message::Addr(list) => self.on_addr(id, list, now),
             Message::GetAddr => self.on_getaddr(id, now),
-            // Bloom filters are not offered (`NO_BLOOM_VERSION`).
+            // Bloom filters are not supported (`NO_BLOOM_VERSION`).
             Message::Filter => self.misbehaving(id, 100, "a bloom filter, which is not offered", now),
             Message::Reject(reject) => self.on_reject(id, &reject),
             Message::OldPing | Message::Unknown | Message::Version(_) => {}
-            // These are written only.
+            // These are only sent, never decoded.
             Message::RawBlock(_) | Message::StrippedTx(_) => {}
         }
     }
@@ -289,7 +289,7 @@ impl Net {
         debug!(peer = id.0, code = reject.code, "the peer refused a {}: {text}", reject.message);
     }
 
-    /// The chain tells something.
+    /// Handles an answer or event of the chain.
     pub(crate) fn chain_says(&mut self, news: FromChain, now: Micros) {
         match news {
             FromChain::Headers(id, headers, last, refused) => match self.compact_waiting_for(id, &headers) {
@@ -308,7 +308,8 @@ impl Net {
             FromChain::Arrived(block) => self.block_arrived(&block, now),
             FromChain::Connected(block) => self.block_connected(&block, now),
             FromChain::Disconnected(block) => self.block_disconnected(&block),
-            // One copy of a block was bad, perhaps not that of who is noted now: the answer to who sent it says more.
+            // One copy of a block was bad, perhaps not the one of the source noted now: the answer for that copy is
+            // more precise.
             FromChain::Checked(_, Some(refusal)) if !refusal.final_ => {}
             FromChain::Checked(hash, refusal) => self.block_checked(hash, refusal, now),
             FromChain::Reconsidered(hash) => {
@@ -322,7 +323,7 @@ impl Net {
         }
     }
 
-    /// The chain was quicker than we: everything is compared anew.
+    /// Rebuilds the copies of the chain's state after events were missed.
     pub(crate) fn resync(&mut self, chain: HeaderTree, pool: Vec<PoolTx>, now: Micros) {
         self.tree.take_over(&chain);
         self.last_tip_change = now;
@@ -335,7 +336,7 @@ impl Net {
         self.fill_all(now);
     }
 
-    /// After a batch of messages and news: announce what came together.
+    /// Called after a batch of messages and events: announces what accumulated.
     pub(crate) fn flush(&mut self, now: Micros) {
         let fetch = self.relay.take_fetch();
         if !fetch.is_empty() {
@@ -348,7 +349,7 @@ impl Net {
         }
     }
 
-    /// Time passes; called about ten times a second.
+    /// Runs the timers; called about ten times a second.
     pub(crate) fn tick(&mut self, now: Micros) {
         self.update_initial_download(now);
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
@@ -371,7 +372,7 @@ impl Net {
         self.flush(now);
     }
 
-    /// How much of what was sent a peer did not read yet.
+    /// Sets whether a peer has too many unread bytes.
     pub(crate) fn set_congested(&mut self, id: PeerId, congested: bool, now: Micros) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.congested = congested;
@@ -380,7 +381,7 @@ impl Net {
         }
     }
 
-    /// A payload could not be read.
+    /// Handles a payload that could not be decoded.
     pub(crate) fn malformed(&mut self, id: PeerId, command: &str, why: &str, points: u32, now: Micros) {
         let reason = "error parsing message".to_owned();
         let reject = Reject { message: command.to_owned(), code: 0x01, reason, hash: None };
@@ -390,7 +391,7 @@ impl Net {
         self.misbehaving(id, points, &format!("{command}: {why}"), now);
     }
 
-    // What all parts use.
+    // Shared by all modules.
 
     pub(super) fn send(&mut self, id: PeerId, message: Message) {
         self.actions.push(Action::Send(id, message));
@@ -416,8 +417,8 @@ impl Net {
         }
     }
 
-    /// Gives points; [`MAX_SCORE`] of them end the connection, and ban the address unless it is on this machine. Who
-    /// was named by the operator is not punished (`Misbehaving`, `SendRejectsAndCheckIfBanned`).
+    /// Adds penalty points; at [`MAX_SCORE`] the connection ends and the address is banned, unless it is local.
+    /// Peers named by the operator are not punished (`Misbehaving`, `SendRejectsAndCheckIfBanned`).
     pub(super) fn misbehaving(&mut self, id: PeerId, points: u32, why: &str, now: Micros) {
         if points == 0 {
             return;
@@ -439,22 +440,22 @@ impl Net {
         self.close(id, &format!("misbehaving: {why}"));
     }
 
-    /// The network's time, seconds since 1970 (`GetAdjustedTime`).
+    /// The network-adjusted time, seconds since 1970 (`GetAdjustedTime`).
     pub(crate) fn adjusted_time(&self, now: Micros) -> u64 {
         self.wall(now).saturating_add_signed(self.clocks.offset())
     }
 
-    /// What the wall clock says at a time of ours, seconds since 1970.
+    /// The wall clock's time for a time of the timers' clock, seconds since 1970.
     pub(super) fn wall(&self, now: Micros) -> u64 {
         (now / SECOND).saturating_add_signed(self.wall_ahead)
     }
 
-    /// The wall clock may be set to another time: ours goes on, so that no timer waits for it.
+    /// Notes the wall clock's time. The timers' clock is not changed, so that no timer is delayed.
     pub(crate) fn set_wall_clock(&mut self, now: Micros, seconds: u64) {
         self.wall_ahead = seconds.cast_signed() - (now / SECOND).cast_signed();
     }
 
-    /// Whether the node is still far behind (`IsInitialBlockDownload`); once it is not, it never is again.
+    /// Whether the node is still far behind (`IsInitialBlockDownload`); once false, it stays false.
     pub(super) fn update_initial_download(&mut self, now: Micros) {
         if !self.initial_download {
             return;
@@ -470,7 +471,7 @@ impl Net {
         self.minimum_work
     }
 
-    /// Blocks are fetched one by one as they are announced: the tip is near (`CanDirectFetch`).
+    /// Whether the tip is near enough to fetch blocks one by one as they are announced (`CanDirectFetch`).
     pub(super) fn is_near_tip(&self, now: Micros) -> bool {
         let tip = self.tree.get(self.tree.tip());
         let span = 20 * u64::from(self.params.pow.target_spacing);

@@ -1,11 +1,11 @@
-//! Orphans: transactions that spend outputs nobody here knows yet (`mapOrphanTransactions`).
+//! Orphans: transactions that spend unknown outputs (`mapOrphanTransactions`).
 //!
-//! Lives here: [`Orphans`], bounded in number, memory and time, and the queue of those to be tried again. Does not
-//! live here: the mempool, requests for parents, scores. Data goes: a transaction with missing inputs ->
-//! [`Orphans::add`] -> its parent is accepted ([`Orphans::parent_arrived`]) -> [`Orphans::next_to_try`] -> the
-//! mempool -> [`Orphans::erase`], or it stays because another parent is missing.
+//! Lives here: [`Orphans`], limited in number, memory and time, and the queue of those to retry. Does not live
+//! here: the mempool, requests for parents, scores. Data goes: transaction with missing inputs -> [`Orphans::add`]
+//! -> a parent is accepted ([`Orphans::parent_arrived`]) -> [`Orphans::next_to_try`] -> the mempool ->
+//! [`Orphans::erase`], or it stays because another parent is missing.
 //!
-//! The whole takes at most 24 MB: 100 orphans, their memory, and about 200 bytes of index for each input.
+//! Total memory is at most 24 MB: 100 orphans, their memory, and about 200 bytes of index per input.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use bitcoin::{Block, OutPoint, Transaction, Txid};
 
 use super::memory;
 
-/// Orphans at most (`DEFAULT_MAX_ORPHAN_TRANSACTIONS`).
+/// Most orphans (`DEFAULT_MAX_ORPHAN_TRANSACTIONS`).
 pub const MAX_ORPHANS: usize = 100;
-/// Their memory and that of their index at most, bytes. The reference bounds their weight alone, at 40,000,000.
+/// Most memory of orphans and index, bytes. The reference limits only their weight, to 40,000,000.
 pub const MAX_MEMORY: usize = 24_000_000;
-/// An orphan must weigh less than this (`MAX_STANDARD_TX_WEIGHT`): heavier ones would not be relayed either.
+/// An orphan must weigh less than this (`MAX_STANDARD_TX_WEIGHT`): heavier transactions are not relayed anyway.
 const MAX_WEIGHT: u64 = 400_000;
-/// An orphan is kept this long, seconds (`ORPHAN_TX_EXPIRE_TIME`).
+/// Seconds that an orphan is kept (`ORPHAN_TX_EXPIRE_TIME`).
 const EXPIRE: u64 = 20 * 60;
-/// What the index takes for each input, bytes.
+/// Bytes of index per input.
 const INDEX_ENTRY: usize = 200;
 
-/// The number of a peer.
+/// The id of a peer.
 pub type PeerId = u64;
 
-/// What became of an offered orphan.
+/// The outcome of adding an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// It is kept; others may have been evicted for it, or, at random, itself.
+    /// It was added. Others, or at random itself, may have been evicted.
     Kept,
-    /// It was here.
+    /// It was present already.
     Known,
-    /// It is too heavy to wait.
+    /// It is too heavy.
     TooHeavy,
 }
 
@@ -54,36 +54,36 @@ pub struct Orphans {
     orphans: BTreeMap<Txid, Orphan>,
     by_prev: BTreeMap<OutPoint, BTreeSet<Txid>>,
     memory: usize,
-    /// To be tried again, each once.
+    /// To be retried, each once.
     queue: VecDeque<Txid>,
     queued: BTreeSet<Txid>,
 }
 
 impl Orphans {
-    /// How many there are.
+    /// Number of orphans.
     pub fn len(&self) -> usize {
         self.orphans.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no orphans.
     pub fn is_empty(&self) -> bool {
         self.orphans.is_empty()
     }
 
-    /// What they take with their index, bytes.
+    /// Memory of orphans and index, bytes.
     pub fn memory(&self) -> usize {
         self.memory
     }
 
-    /// Whether this transaction waits here.
+    /// Whether the transaction is an orphan here.
     pub fn contains(&self, txid: &Txid) -> bool {
         self.orphans.contains_key(txid)
     }
 
-    /// Keeps a transaction whose inputs are missing (`AddOrphanTx`, `LimitOrphanTxSize`). `now` in seconds since 1970.
+    /// Adds a transaction with missing inputs (`AddOrphanTx`, `LimitOrphanTxSize`). `now` is in seconds since 1970.
     ///
-    /// Where there are too many, the peer that takes most memory loses one at random, so that a flood evicts itself.
-    /// (The reference evicts any at random.)
+    /// When there are too many, the peer whose orphans take the most memory loses one at random, so that a flood
+    /// evicts itself. (The reference evicts any orphan at random.)
     pub fn add(&mut self, tx: Arc<Transaction>, from: PeerId, now: u64, random: &mut impl Rng) -> Added {
         let txid = tx.compute_txid();
         if self.contains(&txid) {
@@ -122,7 +122,7 @@ impl Orphans {
         *theirs[random.gen_range(0..theirs.len())]
     }
 
-    /// Forgets one that was accepted or found invalid; whether it was here.
+    /// Removes an orphan that was accepted or found invalid; returns whether it was present.
     pub fn erase(&mut self, txid: &Txid) -> bool {
         let Some(orphan) = self.orphans.remove(txid) else { return false };
         self.memory -= orphan.memory;
@@ -140,12 +140,12 @@ impl Orphans {
         true
     }
 
-    /// Forgets those that a peer sent; how many (`EraseOrphansFor`).
+    /// Removes a peer's orphans; returns how many (`EraseOrphansFor`).
     pub fn erase_from(&mut self, peer: PeerId) -> usize {
         self.erase_where(|orphan| orphan.from == peer)
     }
 
-    /// Forgets those that have waited too long; how many. To be called now and then.
+    /// Removes expired orphans; returns how many. To be called now and then.
     pub fn expire(&mut self, now: u64) -> usize {
         self.erase_where(|orphan| orphan.expires <= now)
     }
@@ -156,8 +156,8 @@ impl Orphans {
         found.iter().filter(|txid| self.erase(txid)).count()
     }
 
-    /// Forgets those that a connected block contains or makes impossible, because it spends what they spend; how
-    /// many (`PeerLogicValidation::BlockConnected`). What waits for one of its transactions is to be tried again.
+    /// Removes orphans that a connected block contains or conflicts with; returns how many
+    /// (`PeerLogicValidation::BlockConnected`). Orphans that spend one of its transactions are queued for a retry.
     pub fn block_connected(&mut self, block: &Block) -> usize {
         let spent = block.txdata.iter().flat_map(|tx| &tx.input).map(|input| input.previous_output);
         let found: BTreeSet<Txid> =
@@ -171,7 +171,7 @@ impl Orphans {
         erased
     }
 
-    /// A transaction was accepted: those that spend one of its outputs are to be tried again.
+    /// Queues the orphans that spend an output of an accepted transaction for a retry.
     pub fn parent_arrived(&mut self, txid: &Txid) {
         let outputs = OutPoint::new(*txid, 0)..=OutPoint::new(*txid, u32::MAX);
         for child in self.by_prev.range(outputs).flat_map(|(_, children)| children) {
@@ -181,8 +181,8 @@ impl Orphans {
         }
     }
 
-    /// The next to be tried again, with the peer that sent it. It stays here: [`Orphans::erase`] it unless it still
-    /// misses an input, and say [`Orphans::parent_arrived`] when it was accepted.
+    /// The next orphan to retry, with the peer that sent it. It stays in the pool: call [`Orphans::erase`] unless
+    /// an input is still missing, and [`Orphans::parent_arrived`] if it was accepted.
     pub fn next_to_try(&mut self) -> Option<(Txid, Arc<Transaction>, PeerId)> {
         let txid = self.queue.pop_front()?;
         self.queued.remove(&txid);

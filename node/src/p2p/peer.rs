@@ -1,7 +1,7 @@
-//! What is known of one peer.
+//! The state of one peer.
 //!
-//! Lives here: [`Peer`], the protocol's state of a connection, and the small bounded memories in it. Does not live
-//! here: what is done with it (`net.rs` and its neighbours), sockets and byte counts (`connection.rs`). Times are
+//! Lives here: [`Peer`], the protocol's state of a connection, and the small bounded caches in it. Does not live
+//! here: what is done with it (`net.rs` and its siblings), sockets and byte counts (`connection.rs`). Times are
 //! microseconds since 1970.
 
 use std::collections::{HashSet, VecDeque};
@@ -21,24 +21,24 @@ pub(crate) type Micros = u64;
 /// One second.
 pub(crate) const SECOND: Micros = 1_000_000;
 
-/// Number of a connection; never used twice.
+/// Id of a connection; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerId(pub(crate) u64);
 
-/// How a connection came to be.
+/// How a connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The peer connected to us.
     Inbound,
     /// We chose the peer from the address table.
     Outbound,
-    /// Somebody named it: `--connect`, `--add-peer`, `addnode`. Never punished beyond being told.
+    /// The operator named it: `--connect`, `--add-peer`, `addnode`. It is sent rejects but never punished.
     Manual,
-    /// Only to see whether somebody is there.
+    /// A test connection to see whether a node is reachable.
     Feeler,
 }
 
-/// A memory of what a peer knows: two generations of short keys, the older forgotten when the newer is full.
+/// A cache of what a peer knows: two generations of short keys; the older is dropped when the newer is full.
 #[derive(Debug)]
 pub(crate) struct Known {
     newer: HashSet<u64>,
@@ -52,7 +52,7 @@ impl Known {
         Self { newer: HashSet::new(), older: HashSet::new(), generation }
     }
 
-    /// `false` when it was known.
+    /// Adds a key; `false` if it was present.
     pub(crate) fn insert(&mut self, key: u64) -> bool {
         if self.contains(key) {
             return false;
@@ -86,34 +86,34 @@ pub(crate) fn address_key(address: &NetAddress) -> u64 {
     STATE.hash_one(address)
 }
 
-/// Pings of a connection.
+/// The ping state of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Ping {
-    /// The nonce that is awaited, and since when.
+    /// The nonce of the awaited pong, and since when.
     pub(crate) awaited: Option<(u64, Micros)>,
     /// When the last one was sent.
     pub(crate) sent: Micros,
-    /// Somebody asked for one.
+    /// Whether a ping was requested.
     pub(crate) wanted: bool,
-    /// The last way there and back.
+    /// The last round-trip time.
     pub(crate) last: Option<Micros>,
-    /// The fastest.
+    /// The shortest round-trip time.
     pub(crate) fastest: Option<Micros>,
 }
 
 /// Whether an outbound peer's chain keeps up with ours (`ChainSyncTimeoutState`).
 #[derive(Debug, Default)]
 pub(crate) struct ChainSync {
-    /// When to ask, and then to give up.
+    /// When to send getheaders, and later when to disconnect.
     pub(crate) timeout: Option<Micros>,
     /// The block whose work the peer's chain should have.
     pub(crate) work_header: Option<NodeId>,
     pub(crate) asked: bool,
-    /// It had a chain as good as ours once, and is kept.
+    /// Its chain was once as good as ours, so it is not disconnected.
     pub(crate) protected: bool,
 }
 
-/// Something that a peer asked for.
+/// Something that a peer requested.
 #[derive(Debug)]
 pub(crate) enum Wanted {
     /// A block or transaction.
@@ -126,7 +126,7 @@ pub(crate) enum Wanted {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// As it was named, if it was.
+    /// The name that it was added by, if any.
     pub(crate) name: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) connected: Micros,
@@ -140,9 +140,9 @@ pub(crate) struct Peer {
     pub(crate) wants_txs: bool,
     pub(crate) time_offset: i64,
     pub(crate) our_address: Option<SocketAddr>,
-    /// Its verack came: everything may be said.
+    /// Its verack arrived: any message may be sent.
     pub(crate) established: bool,
-    /// What we sent in our version message.
+    /// The nonce of our version message.
     pub(crate) nonce: u64,
 
     pub(crate) ping: Ping,
@@ -164,33 +164,33 @@ pub(crate) struct Peer {
     pub(crate) chain_sync: ChainSync,
     pub(crate) last_announcement: Micros,
     pub(crate) last_block: Micros,
-    /// More headers were to be had and were not asked for: too many are without blocks.
+    /// More headers are available but were not requested, since too many have no block yet.
     pub(crate) more_headers: bool,
-    /// When its last full message of headers came, if more were asked for then and did not come yet.
+    /// When its last full headers message arrived; `None` unless more were requested and are outstanding.
     pub(crate) headers_coming: Option<Micros>,
 
     // Blocks to it.
     pub(crate) prefers_headers: bool,
-    /// It wants new blocks as compact blocks at once.
+    /// It wants new blocks unrequested as compact blocks (high-bandwidth mode).
     pub(crate) prefers_compact: bool,
-    /// The kind of compact blocks it reads.
+    /// The compact block version that it understands.
     pub(crate) compact_version: Option<compact::Version>,
     /// It sends compact blocks of the kind that we ask for.
     pub(crate) gives_compact: bool,
-    /// A compact block whose header is with the chain.
+    /// A compact block whose header the chain is judging.
     pub(crate) pending_compact: Option<Arc<CompactBlock>>,
-    /// Blocks of which it sent a bad copy, and when; the latest ones.
+    /// Blocks of which it sent a bad copy, with the time; the latest ones.
     pub(crate) spoiled: Vec<(BlockHash, Micros)>,
     pub(crate) announce: Vec<NodeId>,
     pub(crate) continue_at: Option<BlockHash>,
     pub(crate) getdata: VecDeque<Wanted>,
     /// A block is being read for it.
     pub(crate) serving: bool,
-    /// It reads slowly: nothing more is made for it now.
+    /// It reads slowly: nothing more is produced for it now.
     pub(crate) congested: bool,
 
     // Transactions.
-    /// Its transactions that are with the chain.
+    /// Number of its transactions that the chain is judging.
     pub(crate) judging: usize,
     pub(crate) known: Known,
     pub(crate) relay: HashSet<Txid>,
@@ -201,9 +201,9 @@ pub(crate) struct Peer {
     pub(crate) fee_filter: u64,
     pub(crate) sent_fee_filter: u64,
     pub(crate) next_fee_filter: Micros,
-    /// Transactions that it announced and we did not get yet.
+    /// Transactions that it announced and that have not arrived.
     pub(crate) announced: usize,
-    /// When it gave the last transaction that was taken.
+    /// When it last sent a transaction that was accepted.
     pub(crate) last_tx: Micros,
 
     // Addresses.
@@ -215,9 +215,9 @@ pub(crate) struct Peer {
     pub(crate) asked_getaddr: bool,
 }
 
-/// Transactions that a peer is remembered to know: 8,000 to 16,000 keys, at most 0.3 MB.
+/// Transactions remembered as known to a peer: 8,000 to 16,000 keys, at most 0.3 MB.
 const KNOWN_TXS: usize = 8_000;
-/// Addresses that a peer is remembered to know.
+/// Addresses remembered as known to a peer.
 const KNOWN_ADDRESSES: usize = 2_500;
 
 impl Peer {
@@ -290,7 +290,7 @@ impl Peer {
         self.origin == Origin::Inbound
     }
 
-    /// It has no whole chain (`fClient`).
+    /// It does not serve the whole chain (`fClient`).
     pub(crate) fn is_client(&self) -> bool {
         self.services & NODE_NETWORK == 0
     }
@@ -299,7 +299,7 @@ impl Peer {
         self.services & NODE_WITNESS != 0
     }
 
-    /// Blocks and headers are asked of it first (`fPreferredDownload`).
+    /// It is preferred for requesting blocks and headers (`fPreferredDownload`).
     pub(crate) fn is_preferred(&self) -> bool {
         self.established
             && matches!(self.origin, Origin::Outbound | Origin::Manual)
@@ -307,22 +307,22 @@ impl Peer {
             && !self.closing
     }
 
-    /// We chose it and may choose another (`IsOutboundDisconnectionCandidate`).
+    /// We chose it and may replace it (`IsOutboundDisconnectionCandidate`).
     pub(crate) fn is_replaceable(&self) -> bool {
         self.origin == Origin::Outbound
     }
 
-    /// Somebody named it so.
+    /// Whether it was added by this name.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name.as_deref() == Some(name)
     }
 
-    /// Whether it has sent a bad copy of a block, since some time.
+    /// Whether it sent a bad copy of a block at or after `since`.
     pub(crate) fn has_spoiled(&self, hash: &BlockHash, since: Micros) -> bool {
         self.spoiled.iter().any(|(other, at)| other == hash && *at >= since)
     }
 
-    /// The handshake is done and the connection is not being closed.
+    /// Whether messages can be sent to it.
     pub(crate) fn is_ready(&self) -> bool {
         self.established && !self.closing
     }

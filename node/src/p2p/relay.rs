@@ -1,11 +1,12 @@
-//! Transactions from peers: who has which, and whom to ask.
+//! Transaction relay: which peer has which, whom to request from, and what to announce.
 //!
-//! Lives here: their announcements, requests, orphans, and the copies of waiting transactions that are given on. Does not
-//! live here: whether a transaction is taken (the chain's mempool), and telling others of it (`tell.rs`). Sources:
-//! `ProcessMessage` (inv, tx), `AlreadyHave`, `AskFor`. A transaction is asked of one peer at a time, and of another after a
-//! minute.
+//! Lives here: incoming and outgoing announcements, requests, orphans, and copies of the mempool's transactions for
+//! serving. Does not live here: whether a transaction is accepted (the chain's mempool). Sources: `ProcessMessage`
+//! (inv, tx, mempool, feefilter), `SendMessages`, `AlreadyHave`, `AskFor`. Announcements are sent at random times
+//! to hide where a transaction originated. A transaction is requested from one peer at a time, and from another
+//! after a minute.
 //!
-//! Bounds: 5,000 announced transactions for each peer and 75,000 in all (150 bytes each), 120,000 refused ids (10 MB).
+//! Limits: 5,000 announced transactions per peer and 75,000 in total (150 bytes each), 120,000 refused ids (10 MB).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,34 +20,35 @@ use super::net::{Net, Question, TxOutcome};
 use super::orphans::Orphans;
 use super::peer::{Known, Micros, PeerId, SECOND, txid_key};
 
-/// A transaction is asked of another peer after this.
+/// Mean seconds between announcements to an inbound peer; half of it for others (`INVENTORY_BROADCAST_INTERVAL`).
 const RETRY: Micros = 60 * SECOND;
-/// A transaction can still be had this long after it was announced (`vRelayExpiration`).
+/// An announced transaction is served for this long (`vRelayExpiration`).
 const KEPT: Micros = 15 * 60 * SECOND;
-/// Other peers that are remembered for a transaction.
+/// Most alternative peers remembered per transaction.
 const MAX_OTHERS: usize = 8;
-/// Announced and not yet received, of one peer.
+/// Most announced and outstanding transactions per peer.
 const MAX_ANNOUNCED: usize = 5_000;
-/// Announced and not yet received, in all, but for [`FAIR_SHARE`].
+/// Most announced and outstanding transactions in total, not counting [`FAIR_SHARE`].
 const MAX_REQUESTS: usize = 50_000;
-/// Announced and not yet received, that a peer may always have, also where others have taken all the room.
+/// Announced and outstanding transactions that a peer may always have, even if others have used up the total.
 const FAIR_SHARE: usize = 200;
-/// Transactions of one peer that are with the chain at a time, but for orphans: the next is read while one is judged.
+/// Most transactions of one peer under validation at a time, not counting orphans: the next is read while one is
+/// judged.
 const MAX_JUDGING: usize = 2;
-/// Refused transactions that are remembered, by halves (`recentRejects`).
+/// Refused transactions that are remembered, per generation (`recentRejects`).
 const REJECTED: usize = 60_000;
-/// The least fee rate that is relayed, base units per 1,000 virtual bytes.
+/// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
 pub(super) const MIN_FEE: u64 = crate::mempool::policy::MIN_RELAY_FEE.0;
 
-/// A transaction that somebody has.
+/// A request for an announced transaction.
 #[derive(Debug)]
 struct Request {
-    /// Who was asked, and when.
+    /// The peer that was asked, and when.
     asked: Option<(PeerId, Micros)>,
     others: VecDeque<PeerId>,
 }
 
-/// A waiting transaction that can be given on.
+/// A transaction of the mempool that can be served.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) tx: Arc<Transaction>,
@@ -57,7 +59,7 @@ pub(super) struct Waiting {
     pub(super) announced: bool,
 }
 
-/// All that is known of transactions.
+/// The relay's state.
 #[derive(Debug)]
 pub(crate) struct Relay {
     pub(super) waiting: HashMap<Txid, Waiting>,
@@ -66,14 +68,14 @@ pub(crate) struct Relay {
     kept: HashMap<Txid, Arc<Transaction>>,
     expiry: VecDeque<(Micros, Txid)>,
     requests: HashMap<Txid, Request>,
-    /// With the chain, which judges them: the same one again is not.
+    /// Under validation by the chain; not submitted again.
     judging: HashSet<Wtxid>,
     pub(crate) rejected: Known,
     pub(crate) orphans: Orphans,
     pub(crate) extra: ExtraTransactions,
-    /// New in the mempool, to be fetched from there.
+    /// New in the mempool, to be fetched from it.
     fetch: Vec<Txid>,
-    /// These and those under way, while they wait: what comes of others comes too late.
+    /// Those and the ones being fetched, while they are in the mempool; answers for others come too late.
     pub(crate) fetched: HashSet<Txid>,
     pub(super) min_fee: u64,
 }
@@ -98,25 +100,25 @@ impl Default for Relay {
 }
 
 impl Relay {
-    /// The waiting transactions, for compact blocks.
+    /// The mempool's transactions, for compact blocks.
     pub(crate) fn pool(&self) -> impl Iterator<Item = (Wtxid, &Arc<Transaction>)> {
         self.waiting.values().map(|waiting| (waiting.wtxid, &waiting.tx))
     }
 
-    /// It came into the mempool.
+    /// A transaction entered the mempool.
     pub(crate) fn note_accepted(&mut self, txid: Txid) {
         self.fetched.insert(txid);
         self.fetch.push(txid);
     }
 
-    /// What is to be fetched from the mempool now.
+    /// Takes the transactions to fetch from the mempool now.
     pub(crate) fn take_fetch(&mut self) -> Vec<Txid> {
         let mut fetch = std::mem::take(&mut self.fetch);
         fetch.retain(|txid| self.fetched.contains(txid));
         fetch
     }
 
-    /// It left the mempool without a block.
+    /// A transaction left the mempool other than by a block.
     pub(crate) fn forget(&mut self, txid: &Txid) {
         self.fetched.remove(txid);
         if let Some(waiting) = self.waiting.remove(txid) {
@@ -124,7 +126,7 @@ impl Relay {
         }
     }
 
-    /// The mempool is read anew.
+    /// Forgets the mempool's transactions before it is read anew.
     pub(crate) fn forget_pool(&mut self) {
         self.waiting.clear();
         self.fetch.clear();
@@ -136,7 +138,7 @@ impl Relay {
     }
 
     fn block_connected(&mut self, block: &Block) {
-        // A new tip may make good what was refused.
+        // A new tip may make refused transactions valid.
         self.rejected.clear();
         self.orphans.block_connected(block);
     }
@@ -169,7 +171,7 @@ impl Relay {
 }
 
 impl Net {
-    /// A block's transactions neither wait nor are wanted any more.
+    /// Drops the transactions of a connected block from pool and requests.
     pub(super) fn forget_confirmed(&mut self, block: &Block) {
         self.relay.block_connected(block);
         if self.relay.is_idle() {
@@ -206,7 +208,7 @@ impl Net {
                 _ => {}
             }
         }
-        // One question for all: the answer leads to the newest.
+        // One getheaders for all unknown blocks: the answer leads to the newest.
         if let Some(stop) = unknown_block {
             let hashes = self.tree.locator(self.tree.best());
             self.send(id, Message::GetHeaders(Locator { hashes, stop }));
@@ -218,7 +220,7 @@ impl Net {
         asked.chunks(1_000).for_each(|list| self.send(id, Message::GetData(list.to_vec())));
     }
 
-    /// A peer has a transaction that is wanted; whether to ask it now.
+    /// Notes that a peer has a wanted transaction; returns whether to request it from this peer now.
     fn want(&mut self, id: PeerId, txid: Txid, now: Micros) -> bool {
         let Some(peer) = self.peers.get_mut(&id) else { return false };
         let room = self.relay.requests.len() < MAX_REQUESTS || peer.announced < FAIR_SHARE;
@@ -245,7 +247,7 @@ impl Net {
         }
     }
 
-    /// A transaction needs not be asked for any more.
+    /// Removes the request for a transaction.
     fn settle(&mut self, txid: &Txid) {
         let Some(request) = self.relay.requests.remove(txid) else { return };
         for id in request.others.into_iter().chain(request.asked.map(|(id, _)| id)) {
@@ -253,7 +255,7 @@ impl Net {
         }
     }
 
-    /// Asks the next peer for a transaction, or gives up.
+    /// Requests a transaction from the next peer, or gives up.
     fn ask_next(&mut self, txid: Txid, now: Micros) {
         let Some(request) = self.relay.requests.get_mut(&txid) else { return };
         let failed = request.asked.take().map(|(id, _)| id);
@@ -271,7 +273,7 @@ impl Net {
         }
     }
 
-    /// Asks others for what did not come in a minute; what was sent long ago is no longer kept.
+    /// Retries requests that are older than a minute with other peers, and drops expired transactions.
     pub(super) fn retry_requests(&mut self, now: Micros) {
         let late = |request: &Request| request.asked.is_some_and(|(_, since)| since + RETRY < now);
         let requests = self.relay.requests.iter();
@@ -280,7 +282,7 @@ impl Net {
         self.relay.expire(now);
     }
 
-    /// A peer is gone: others are asked.
+    /// A peer disconnected: its requests go to other peers.
     pub(super) fn forget_requests(&mut self, id: PeerId, now: Micros) {
         let mut orphaned = Vec::new();
         for (txid, request) in &mut self.relay.requests {
@@ -315,14 +317,14 @@ impl Net {
         }
     }
 
-    /// Hands a transaction to the chain.
+    /// Submits a transaction to the chain.
     fn have_judged(&mut self, id: PeerId, txid: Txid, tx: Arc<Transaction>) {
         self.with(id, |peer| peer.judging += 1);
         self.ask(Question::Tx(id, txid, tx));
     }
 
-    /// Whether a peer's next transaction has to wait, and with it what the peer said behind: a refused one costs its sender
-    /// nothing, and those of all peers take turns.
+    /// Whether a peer's next transaction, and with it all its later messages, must wait: a refused transaction
+    /// costs its sender nothing, so the transactions of all peers take turns.
     pub(crate) fn must_wait(&self, id: PeerId, message: &Message) -> bool {
         matches!(message, Message::Tx(..))
             && self.peers.get(&id).is_some_and(|peer| peer.judging >= MAX_JUDGING)
@@ -341,7 +343,8 @@ impl Net {
         self.with(id, |peer| peer.judging = peer.judging.saturating_sub(1));
         match outcome {
             TxOutcome::Accepted => {
-                // Not when it comes: one that is refused may cost nothing, and the newest keep a place (`nLastTXTime`).
+                // Set on acceptance, not on arrival: refused ones may be free of charge, and peers with the newest
+                // are protected from eviction (`nLastTXTime`).
                 self.with(id, |peer| peer.last_tx = now);
                 self.relay.orphans.erase(&txid);
                 self.relay.orphans.parent_arrived(&txid);
@@ -390,10 +393,10 @@ impl Net {
         self.relay.orphans.add(tx, id.0, now / SECOND, &mut self.random.0);
     }
 
-    /// Offers orphans again whose parents came.
+    /// Resubmits orphans whose parents were accepted.
     pub(super) fn retry_orphans(&mut self) {
         while let Some((txid, tx, from)) = self.relay.orphans.next_to_try() {
-            // Also while it is with the chain: what it waited for may have come since.
+            // Even if it is being judged: a missing parent may have arrived since.
             self.relay.judging.insert(tx.compute_wtxid());
             self.have_judged(PeerId(from), txid, tx);
         }

@@ -1,8 +1,8 @@
-//! What a refusal costs who sent it, and who is not let in again.
+//! Penalties for refused blocks and headers, and bans.
 //!
-//! Lives here: points as the reference gives them (`CValidationState::DoS`), reject codes, and [`Bans`] with its file.
-//! Does not live here: adding points up (`net.rs`). A ban is of one address, for a day; the file is text, an address
-//! and a time in each line.
+//! Lives here: points as the reference gives them (`CValidationState::DoS`), reject codes, and [`Bans`] with its
+//! file. Does not live here: adding up points (`net.rs`). A ban is for one address and one day; the file is text
+//! with an address and a time per line.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,9 +14,9 @@ use tracing::warn;
 use super::net::Refusal;
 use crate::chain::verdict::Rejection;
 
-/// A ban's seconds (`DEFAULT_MISBEHAVING_BANTIME`).
+/// Duration of a ban, seconds (`DEFAULT_MISBEHAVING_BANTIME`).
 pub(crate) const BANNED_FOR: u64 = 24 * 60 * 60;
-/// Addresses that are banned at a time; the ban that ends first makes room. 10,000 take 1 MB.
+/// Most banned addresses at a time; the ban that ends first makes room. 10,000 take 1 MB.
 const MAX_BANS: usize = 10_000;
 
 /// Reject codes (`consensus/validation.h`).
@@ -24,7 +24,7 @@ const INVALID: u8 = 0x10;
 const OBSOLETE: u8 = 0x11;
 const CHECKPOINT: u8 = 0x43;
 
-/// A refused block or header, as it concerns who sent it.
+/// The consequences of a refused block or header for its sender.
 pub(crate) fn refusal(rejection: &Rejection) -> Refusal {
     let reason = rejection.reason();
     let (code, points, final_, known) = match rejection {
@@ -43,7 +43,7 @@ pub(crate) fn refusal(rejection: &Rejection) -> Refusal {
     Refusal { code, reason, points, final_, known }
 }
 
-/// A block from the future may be fine tomorrow.
+/// Whether the error may pass with time: a block from the future may be valid later.
 fn is_of_the_moment(error: &BlockError) -> bool {
     matches!(error, BlockError::TimeTooNew { .. })
 }
@@ -63,7 +63,7 @@ fn rule_points(error: &BlockError) -> (u8, u32) {
     }
 }
 
-/// Addresses that are not let in.
+/// The banned addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Bans {
     until: BTreeMap<IpAddr, u64>,
@@ -71,7 +71,7 @@ pub(crate) struct Bans {
 }
 
 impl Bans {
-    /// With those that a file names; what cannot be read is left out.
+    /// Loads the bans from a file; lines that cannot be read are skipped.
     pub(crate) fn load(file: PathBuf, now: u64) -> Self {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let entry = |line: &str| {
@@ -82,7 +82,7 @@ impl Bans {
         Self { until, file: Some(file) }
     }
 
-    /// Bans an address until then, seconds since 1970.
+    /// Bans an address until this time, seconds since 1970.
     pub(crate) fn ban(&mut self, ip: IpAddr, until: u64, now: u64) {
         self.until.retain(|_, until| *until > now);
         if self.until.len() >= MAX_BANS {

@@ -1,8 +1,8 @@
-//! What peers ask for: headers, blocks, parts of blocks, transactions.
+//! Serves what peers request: headers, blocks, parts of blocks, transactions.
 //!
-//! Lives here: the answers, and the queue of what a peer asked for. Does not live here: reading blocks from the disk,
-//! which is done elsewhere while other peers are served. Sources: `ProcessGetData`, `ProcessMessage` (getheaders,
-//! getblocks, getblocktxn). One block is made for a peer at a time, and nothing while it does not read what it got.
+//! Lives here: the answers, and the queue of a peer's requests. Does not live here: reading blocks from disk, which
+//! is done elsewhere while other peers are served. Sources: `ProcessGetData`, `ProcessMessage` (getheaders,
+//! getblocks, getblocktxn). One block at a time is produced for a peer, and none while it does not read.
 
 use std::sync::Arc;
 
@@ -19,30 +19,30 @@ use super::net::{Net, Question};
 use super::peer::{Micros, PeerId, Wanted};
 use super::tree::NodeId;
 
-/// Hashes in the answer to getblocks.
+/// Most hashes in the answer to getblocks.
 const MAX_BLOCK_HASHES: usize = 500;
-/// Compact blocks are made this deep below the tip (`MAX_CMPCTBLOCK_DEPTH`).
+/// Compact blocks are served down to this depth below the tip (`MAX_CMPCTBLOCK_DEPTH`).
 const COMPACT_DEPTH: u32 = 5;
-/// Parts of blocks are given this deep below the tip (`MAX_BLOCKTXN_DEPTH`).
+/// Parts of blocks are served down to this depth below the tip (`MAX_BLOCKTXN_DEPTH`).
 const PARTS_DEPTH: u32 = 10;
-/// Side branches that are older than this, seconds, are not given (against fingerprinting).
+/// Side branches older than this many seconds are not served (against fingerprinting).
 const ONE_MONTH: u64 = 30 * 24 * 60 * 60;
-/// Entries that a peer may have asked for and not got yet: two full messages.
+/// Most outstanding entries that a peer may have requested: two full messages.
 const MAX_WAITING: usize = 2 * MAX_INV;
 
-/// Parts of blocks that a peer may have asked for and not got yet.
+/// Most outstanding requests of a peer for parts of blocks.
 const MAX_PARTS: usize = 16;
 
-/// What a block is read for.
+/// Why a block is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// As it is, to a peer.
+    /// To send it whole to a peer.
     Whole(PeerId),
-    /// Without witnesses, to a peer.
+    /// To send it without witnesses to a peer.
     Stripped(PeerId),
-    /// As a compact block, to a peer.
+    /// To send it as a compact block to a peer.
     Compact(PeerId),
-    /// Some of its transactions, to a peer.
+    /// To send some of its transactions to a peer.
     Parts(PeerId, BlockTransactionsRequest),
 }
 
@@ -56,12 +56,12 @@ impl Purpose {
 
 impl Net {
     pub(super) fn on_getheaders(&mut self, id: PeerId, locator: &Locator) {
-        // Before the minimum work is reached, nobody should follow us.
+        // Before the minimum work is reached, peers should not follow this chain.
         if self.tip_work() < self.minimum_work() {
             return;
         }
         let first: Vec<NodeId> = if locator.hashes.is_empty() {
-            // Without a locator: the header that is named, from any branch.
+            // Without a locator: only the header named by `stop`, from any branch.
             let Some(named) = self.tree.find(&locator.stop) else { return };
             let rest = self.tree.is_active(named).then(|| self.tree.active_after(named));
             std::iter::once(named).chain(rest.into_iter().flatten()).take(1).collect()
@@ -73,7 +73,7 @@ impl Net {
         let nodes = &first[..stop.map_or(first.len(), |at| at + 1)];
         let headers =
             nodes.iter().map(|&node| self.tree.get(node)).map(|node| (node.hash, node.header)).collect();
-        // Set to what was sent, even if more was sent before: so a new tip is announced once more.
+        // Set to what was sent, even if more was sent before, so that a new tip is announced once more.
         let last = nodes.last().copied().unwrap_or(self.tree.tip());
         self.with(id, |peer| peer.best_sent = Some(last));
         self.send(id, Message::Headers(headers));
@@ -101,7 +101,7 @@ impl Net {
         self.serve(id, now);
     }
 
-    /// Answers what a peer asked for, up to the next block that must be read.
+    /// Serves a peer's requests, up to the next block that must be read.
     pub(super) fn serve(&mut self, id: PeerId, now: Micros) {
         let (mut not_found, mut given) = (Vec::new(), 0);
         while given < SEND_PAUSE {
@@ -124,7 +124,7 @@ impl Net {
                 },
                 BLOCK | COMPACT_BLOCK => {
                     self.serve_block(id, &inv, now);
-                    // One block, and then a look whether the peer reads.
+                    // One block at a time: check first whether the peer reads.
                     break;
                 }
                 _ => {}
@@ -165,7 +165,7 @@ impl Net {
         self.peers.get(&id).and_then(|peer| peer.compact_version).unwrap_or(compact::Version::One)
     }
 
-    /// Active blocks, and valid ones of side branches that are not old.
+    /// Whether a block may be served: active blocks, and valid ones of recent side branches.
     fn may_give(&self, node: NodeId) -> bool {
         if self.tree.is_active(node) {
             return true;
@@ -178,7 +178,7 @@ impl Net {
             && self.tree.equivalent_time(best, node, spacing) < ONE_MONTH
     }
 
-    /// A block was read for somebody.
+    /// A block was read for a peer.
     pub(super) fn block_read(
         &mut self,
         hash: BlockHash,
@@ -188,7 +188,7 @@ impl Net {
     ) {
         let id = purpose.peer();
         let Some(bytes) = bytes else {
-            // Pruned, or never here: the reference says nothing either.
+            // Pruned, or never stored: the reference does not answer either.
             debug!(peer = id.0, %hash, "a block that was asked for is not here");
             self.with(id, |peer| peer.serving = false);
             return self.serve(id, now);
@@ -232,7 +232,7 @@ impl Net {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.serving = false;
         if peer.continue_at == Some(hash) {
-            // Makes an old client ask for the next hashes.
+            // Makes an old client request the next hashes.
             peer.continue_at = None;
             self.send(id, Message::Inv(vec![Inv::block(BLOCK, &tip)]));
         }
@@ -246,7 +246,7 @@ impl Net {
         };
         let depth = self.tree.get(self.tree.tip()).height.saturating_sub(self.tree.get(node).height);
         if depth > PARTS_DEPTH {
-            // The whole block: whoever makes us read must take it all.
+            // Sends the whole block: a peer that makes us read it must receive it all.
             let witness = if self.compact_version_of(id) == compact::Version::Two { WITNESS } else { 0 };
             return self.on_getdata(id, vec![Inv::block(BLOCK | witness, &hash)], now);
         }

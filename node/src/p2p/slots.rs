@@ -1,7 +1,7 @@
-//! Who may be connected: outbound choices, inbound places, and who goes when they are full.
+//! Connection slots: which outbound peers to choose, and which inbound peer to evict when slots are full.
 //!
-//! Lives here: the numbers of the reference and the choices. Does not live here: dialling and accepting
-//! (`manager.rs`). Sources: `ThreadOpenConnections`, `AttemptToEvictConnection`, `EvictExtraOutboundPeers`.
+//! Lives here: the reference's limits and choices. Does not live here: dialling and accepting (`manager.rs`).
+//! Sources: `ThreadOpenConnections`, `AttemptToEvictConnection`, `EvictExtraOutboundPeers`.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -11,15 +11,15 @@ use super::message::NODE_NETWORK;
 use super::net::Net;
 use super::peer::{Micros, Origin, Peer, PeerId, SECOND};
 
-/// Peers that we choose (`MAX_OUTBOUND_CONNECTIONS`).
+/// Number of outbound peers that we choose (`MAX_OUTBOUND_CONNECTIONS`).
 pub(crate) const MAX_OUTBOUND: usize = 8;
-/// Peers that may connect to us: 125 less those that we choose.
+/// Most inbound peers: 125 minus the outbound ones.
 pub(crate) const MAX_INBOUND: usize = 117;
-/// Addresses that are looked at for one connection.
+/// Most addresses looked at for one connection.
 const TRIES: u32 = 100;
-/// An address is not tried again within this, seconds, while there are others.
+/// An address is not retried within this many seconds while there are others.
 const TRIED_LATELY: u64 = 600;
-/// A chosen peer stays at least this long before an extra one replaces it (`MINIMUM_CONNECT_TIME`).
+/// An outbound peer is kept at least this long before an extra one replaces it (`MINIMUM_CONNECT_TIME`).
 const MIN_CONNECTED: Micros = 30 * SECOND;
 
 impl Net {
@@ -27,13 +27,13 @@ impl Net {
         self.peers.values().filter(|peer| peer.origin == origin && !peer.closing).count()
     }
 
-    /// Whether blocks may have stopped coming, so that one more peer is worth trying (`TipMayBeStale`).
+    /// Whether the tip may be stale, so that an extra outbound peer is worth trying (`TipMayBeStale`).
     pub(crate) fn tip_may_be_stale(&self, now: Micros) -> bool {
         let patience = 3 * u64::from(self.params.pow.target_spacing) * SECOND;
         self.last_tip_change + patience < now && self.in_flight.is_empty()
     }
 
-    /// An address to connect to, of a group that no chosen peer is of.
+    /// An address to connect to, of a group that no outbound peer belongs to.
     pub(crate) fn choose_outbound(
         &mut self,
         busy: &HashSet<SocketAddr>,
@@ -59,15 +59,15 @@ impl Net {
         None
     }
 
-    /// A connection to an address is tried.
+    /// Notes a connection attempt to an address.
     pub(crate) fn note_attempt(&mut self, address: SocketAddr, now: u64) {
         let count = self.peers.len() >= 2;
         self.addresses.attempt(&NetAddress::from(address), count, now);
     }
 
-    /// The inbound peer that makes room for another, if one may: not those of four groups, nor the eight quickest, nor
-    /// the four that gave the newest transactions, nor the four that gave the newest blocks, nor the longer connected
-    /// half of the rest; of the others the youngest of the largest group.
+    /// The inbound peer to evict for a new one, if any. Protected are peers of four groups, the eight with the
+    /// shortest ping, the four that sent the newest transactions, the four that sent the newest blocks, and the
+    /// longer connected half of the rest; of the others, the youngest of the largest group is evicted.
     pub(crate) fn to_evict(&self) -> Option<PeerId> {
         let mut candidates: Vec<(PeerId, &Peer)> = self
             .peers
@@ -92,7 +92,7 @@ impl Net {
         youngest(largest).map(|(_, id)| id)
     }
 
-    /// Drops the extra chosen peer that is of least use, when there are more than [`MAX_OUTBOUND`].
+    /// Drops the least useful extra outbound peer if there are more than [`MAX_OUTBOUND`].
     pub(crate) fn drop_extra_outbound(&mut self, now: Micros) {
         let established = |peer: &Peer| peer.origin == Origin::Outbound && peer.established && !peer.closing;
         if self.peers.values().filter(|peer| established(peer)).count() <= MAX_OUTBOUND {
@@ -110,7 +110,7 @@ impl Net {
     }
 }
 
-/// One address for each group, to be hashed with a secret: which groups are kept cannot be foreseen.
+/// One address per group, hashed with a secret, so that the protected groups cannot be predicted.
 fn group_address(peer: &Peer) -> NetAddress {
     let group = Ip::from(peer.address.ip()).group();
     let mut bytes = [0; 16];
@@ -119,7 +119,7 @@ fn group_address(peer: &Peer) -> NetAddress {
     NetAddress { ip: Ip(bytes), port: 0 }
 }
 
-/// Takes the first `count` by `key` out of the candidates.
+/// Removes the first `count` candidates by `key`.
 fn protect<K: Ord>(candidates: &mut Vec<(PeerId, &Peer)>, count: usize, key: impl Fn(&(PeerId, &Peer)) -> K) {
     candidates.sort_by_key(key);
     candidates.drain(..count.min(candidates.len()));

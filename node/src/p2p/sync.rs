@@ -1,8 +1,8 @@
-//! Headers first, then blocks: which to ask whom for, and who holds everything up.
+//! Headers-first sync: what to request from which peer, and which peer stalls it.
 //!
-//! Lives here: headers and what they lead to, the download window, time limits of both. Does not live here: blocks that
-//! came (`blocks.rs`). Sources: `ProcessHeadersMessage`, `SendMessages`, `FindNextBlocksToDownload`,
-//! `ConsiderEviction`. Headers are bounded: see [`HEADERS_AHEAD`] and `weak.rs`.
+//! Lives here: header processing, the download window, and the timeouts of both. Does not live here: received
+//! blocks (`blocks.rs`). Sources: `ProcessHeadersMessage`, `SendMessages`, `FindNextBlocksToDownload`,
+//! `ConsiderEviction`. Headers are limited: see [`HEADERS_AHEAD`] and `weak.rs`.
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
@@ -14,35 +14,36 @@ use super::net::{Net, Question, Refusal};
 use super::peer::{Micros, PeerId, SECOND};
 use super::tree::{HeaderTree, NodeId, Status};
 
-/// Blocks under way from one peer at a time (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
+/// Most blocks in flight per peer (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
 pub(super) const MAX_IN_FLIGHT: usize = 16;
-/// Blocks are fetched at most this far behind the last that both have (`BLOCK_DOWNLOAD_WINDOW`).
+/// Blocks are requested at most this far above the last common one (`BLOCK_DOWNLOAD_WINDOW`).
 const WINDOW: u32 = 1_024;
-/// Fewer headers than this may be an announcement (`MAX_BLOCKS_TO_ANNOUNCE`).
+/// A message with fewer headers than this may be an announcement (`MAX_BLOCKS_TO_ANNOUNCE`).
 pub(super) const MAX_ANNOUNCED: usize = 8;
-/// So many announcements in a row that do not connect cost points (`MAX_UNCONNECTING_HEADERS`).
+/// This many consecutive announcements that do not connect cost points (`MAX_UNCONNECTING_HEADERS`).
 const MAX_UNCONNECTING: u32 = 10;
-/// A peer that holds up the window is dropped after this (`BLOCK_STALLING_TIMEOUT`).
+/// A peer that stalls the window is dropped after this (`BLOCK_STALLING_TIMEOUT`).
 const STALLING_TIME: Micros = 2 * SECOND;
-/// The first headers may take this long (`HEADERS_DOWNLOAD_TIMEOUT_BASE`), and a millisecond more for each that is
-/// expected (`HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER`).
+/// Timeout of the first headers sync (`HEADERS_DOWNLOAD_TIMEOUT_BASE`), plus a millisecond per expected header
+/// (`HEADERS_DOWNLOAD_TIMEOUT_PER_HEADER`).
 const HEADERS_TIME: Micros = 15 * 60 * SECOND;
-/// A peer that still gives headers is asked for blocks when it has given none for this long.
+/// A peer that is still sending headers is asked for blocks once none arrived for this long.
 const HEADERS_PAUSE: Micros = SECOND;
-/// Headers are asked of all peers when the best is not older than this, seconds.
+/// Headers are requested from all peers if the best one is at most this many seconds old.
 const NEAR_TODAY: u64 = 24 * 60 * 60;
-/// An outbound peer whose chain has less work than ours is asked after this, and dropped two minutes later
-/// (`CHAIN_SYNC_TIMEOUT`, `HEADERS_RESPONSE_TIME`).
+/// An outbound peer whose chain has less work than ours is sent getheaders after this, and dropped two minutes
+/// later (`CHAIN_SYNC_TIMEOUT`, `HEADERS_RESPONSE_TIME`).
 const CHAIN_SYNC_TIME: Micros = 20 * 60 * SECOND;
 const CHAIN_SYNC_ANSWER: Micros = 120 * SECOND;
-/// Outbound peers that are kept whatever their chain does later (`MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`).
+/// Number of outbound peers that are kept whatever their chain does later
+/// (`MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`).
 const MAX_PROTECTED: usize = 4;
-/// Headers that may be known beyond the tip: more are asked for as blocks come. The reference has no such bound; half a
-/// million are about 250 MB with the chain's own index, nine years of ten-minute blocks.
+/// Most headers beyond the tip; more are requested as blocks arrive. The reference has no such limit. Half a
+/// million take about 250 MB with the chain's own index: nine years of ten-minute blocks.
 const HEADERS_AHEAD: u32 = 500_000;
 
 impl Net {
-    /// Starts asking a peer for headers, if it is time to.
+    /// Starts requesting headers from a peer, if it is due.
     pub(super) fn start_sync(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
         if peer.sync_started || !peer.is_ready() || peer.is_client() {
@@ -55,7 +56,7 @@ impl Net {
             return;
         }
         let expected = age / u64::from(self.params.pow.target_spacing.max(1));
-        // From the parent, so that the answer is never empty and shows what the peer has.
+        // Start at the parent, so that the answer is never empty and shows what the peer has.
         let from = best.parent.unwrap_or(self.tree.best());
         self.with(id, |peer| {
             peer.sync_started = true;
@@ -65,7 +66,7 @@ impl Net {
         self.ask_headers(id, from);
     }
 
-    /// Chosen and named peers first; others only while there are none of those.
+    /// Whether to fetch from this peer: preferred peers, and others only while there are none.
     fn may_fetch(&self, id: PeerId) -> bool {
         let Some(peer) = self.peers.get(&id) else { return false };
         peer.is_preferred() || (!peer.is_client() && !self.peers.values().any(|peer| peer.is_preferred()))
@@ -78,7 +79,7 @@ impl Net {
 
     pub(super) fn on_headers(&mut self, id: PeerId, headers: Vec<(BlockHash, Header)>, now: Micros) {
         let (Some((_, first)), Some((last, _))) = (headers.first(), headers.last()) else {
-            // It has no more.
+            // An empty message: the peer has no more headers.
             self.with(id, |peer| peer.headers_coming = None);
             return self.fill(id, now);
         };
@@ -90,7 +91,7 @@ impl Net {
         if !continuous {
             return self.misbehaving(id, 20, "headers that do not follow each other", now);
         }
-        // What is known needs no judging; the chain's thread may be busy with a block.
+        // Known headers need no judging; the chain's thread may be busy with a block.
         if self.tree.find(&last).is_some_and(|known| !self.tree.get(known).status.failed) {
             return self.headers_judged(id, &headers, Some(last), None, now);
         }
@@ -105,7 +106,7 @@ impl Net {
     fn too_far_ahead(&self, first: &Header) -> bool {
         let parent = self.tree.find(&first.prev_blockhash).map_or(0, |id| self.tree.get(id).height);
         let behind = self.tree.get(self.tree.tip()).work < self.minimum_work();
-        // Blocks come only with the minimum work: until then headers must.
+        // Below the minimum work no blocks are requested, so headers must be.
         !behind && parent > self.tree.get(self.tree.tip()).height + HEADERS_AHEAD
     }
 
@@ -137,7 +138,7 @@ impl Net {
         }
         let new = self.tree.len() - before;
         if let Some((hash, refusal)) = refused {
-            // Strong with the refused one alone: they have not counted yet.
+            // They looked strong only because of the refused one, so they were not counted yet.
             let weak = kept.is_some_and(|kept| self.work(kept) < self.tip_work());
             if weak && self.say_to_be_strong(headers) && self.count_weak(id, new, now) {
                 return;
@@ -157,7 +158,7 @@ impl Net {
             }
         });
         let full = headers.len() == MAX_HEADERS;
-        // The same ones again are no headers that are coming.
+        // Headers that were known already do not count as progress.
         self.with(id, |peer| peer.headers_coming = (full && further).then_some(now));
         if full {
             self.ask_more_headers(id, last);
@@ -185,12 +186,12 @@ impl Net {
                 peer.headers_coming = None;
             });
         }
-        // Also where all that came is known. A locator from further up has gaps below: where the peer's chain leaves ours in
-        // one, it would answer with the same headers again.
+        // Requested even if all of these were known. A locator from higher up has gaps lower down: if the peer's
+        // chain leaves ours within one, it would answer with the same headers again.
         self.ask_headers(id, last);
     }
 
-    /// What a whole answer says of a chosen peer: too little work ends it, enough of it protects it.
+    /// Judges an outbound peer by a complete answer: too little work disconnects it, enough work protects it.
     fn judge_chain_of(&mut self, id: PeerId, more: bool) {
         let Some(peer) = self.peers.get(&id) else { return };
         let (Some(best), true) = (peer.best_known, peer.is_replaceable()) else { return };
@@ -203,7 +204,7 @@ impl Net {
         }
     }
 
-    /// A peer has a block (`UpdateBlockAvailability`).
+    /// Notes that a peer has a block (`UpdateBlockAvailability`).
     pub(super) fn block_announced(&mut self, id: PeerId, hash: BlockHash) {
         self.resolve_unknown(id);
         let found = self.tree.find(&hash);
@@ -218,7 +219,7 @@ impl Net {
         });
     }
 
-    /// Whether the last unknown block that a peer announced is known by now (`ProcessBlockAvailability`).
+    /// Checks whether the last unknown block that a peer announced is known by now (`ProcessBlockAvailability`).
     pub(super) fn resolve_unknown(&mut self, id: PeerId) {
         let Some(hash) = self.peers.get(&id).and_then(|peer| peer.last_unknown) else { return };
         let Some(found) = self.tree.find(&hash) else { return };
@@ -232,7 +233,7 @@ impl Net {
         });
     }
 
-    /// Near the tip, announced blocks are fetched at once from who announced them.
+    /// Near the tip, requests announced blocks at once from the peer that announced them.
     fn fetch_directly(&mut self, id: PeerId, last: NodeId, now: Micros) {
         let mut missing = Vec::new();
         let mut walk = last;
@@ -243,7 +244,7 @@ impl Net {
             walk = self.tree.get(walk).parent.expect("genesis is active");
         }
         if !self.tree.is_active(walk) {
-            // A large reorganisation: the window takes care of it.
+            // A large reorganisation: left to the download window.
             return;
         }
         let room = self.peers.get(&id).map_or(0, |peer| MAX_IN_FLIGHT.saturating_sub(peer.in_flight.len()));
@@ -255,7 +256,7 @@ impl Net {
         self.request_blocks(id, &wanted, alone && gives_compact && parent_valid, now);
     }
 
-    /// Neither here, nor with the chain, nor under way.
+    /// Whether a block is neither stored, nor being judged, nor in flight.
     fn is_missing(&self, id: NodeId) -> bool {
         let node = self.tree.get(id);
         !node.status.have
@@ -277,7 +278,7 @@ impl Net {
         self.send(id, Message::GetData(list));
     }
 
-    /// Blocks and transactions are asked for with their witnesses where the peer has them (`GetFetchFlags`).
+    /// Requests blocks and transactions with witnesses if the peer has them (`GetFetchFlags`).
     pub(super) fn witness_flag(&self, id: PeerId) -> u32 {
         if self.peers.get(&id).is_some_and(|peer| peer.gives_witness()) { WITNESS } else { 0 }
     }
@@ -293,7 +294,7 @@ impl Net {
         });
     }
 
-    /// A block is no longer under way; whether it was (`MarkBlockAsReceived`).
+    /// Removes a block from those in flight; returns whether it was (`MarkBlockAsReceived`).
     pub(super) fn mark_received(&mut self, hash: &BlockHash, now: Micros) -> bool {
         let Some(in_flight) = self.in_flight.remove(hash) else { return false };
         self.with(in_flight.peer, |peer| {
@@ -311,10 +312,10 @@ impl Net {
         ids.into_iter().for_each(|id| self.fill(id, now));
     }
 
-    /// Asks a peer for the next blocks of its chain, as many as may be under way.
+    /// Requests the next blocks of a peer's chain, up to the limit in flight.
     pub(super) fn fill(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
-        // Half is enough to keep the connection busy, and spares a walk for each block.
+        // Half the limit keeps the connection busy and saves a walk per block.
         let in_flight = peer.in_flight.len();
         if !peer.is_ready() || peer.is_client() || in_flight > MAX_IN_FLIGHT / 2 {
             return;
@@ -332,14 +333,14 @@ impl Net {
         self.ask_postponed_headers(id);
     }
 
-    /// Whether a peer's headers are still coming. Its blocks, of which it has many, would hold them up several times; the
-    /// reference lets them.
+    /// Whether a peer is still sending headers. Requesting blocks meanwhile would delay them several times over;
+    /// the reference allows that.
     fn gives_headers(&self, id: PeerId, now: Micros) -> bool {
         let last = self.peers.get(&id).and_then(|peer| peer.headers_coming);
         last.is_some_and(|last| now < last + HEADERS_PAUSE)
     }
 
-    /// Headers that were too far ahead are asked for when the blocks have come closer.
+    /// Requests headers that were too far ahead once the blocks have caught up.
     fn ask_postponed_headers(&mut self, id: PeerId) {
         let best = self.tree.best();
         let postponed = self.peers.get(&id).is_some_and(|peer| peer.more_headers);
@@ -349,7 +350,7 @@ impl Net {
         }
     }
 
-    /// Blocks to ask a peer for, at most `count`, and the peer that holds up the window, if one does
+    /// At most `count` blocks to request from a peer, and the peer that stalls the window, if any
     /// (`FindNextBlocksToDownload`).
     fn next_blocks(&mut self, id: PeerId, count: usize, now: Micros) -> (Vec<NodeId>, Option<PeerId>) {
         self.resolve_unknown(id);
@@ -369,7 +370,7 @@ impl Net {
         let mut waiting_for = None;
         let mut staller = None;
         'walk: for low in (start..last).step_by(128) {
-            // Ancestors are found from above: a stretch at a time.
+            // Ancestors are found from above, one stretch at a time.
             for node in self.stretch(best, low + 1, (low + 128).min(last)) {
                 let entry = self.tree.get(node);
                 if entry.status.failed {
@@ -380,11 +381,11 @@ impl Net {
                     let linked = self.tree.get(node).parent == Some(common);
                     common = if linked { node } else { common };
                 } else if self.sources.contains_key(&hash) || self.has_spoiled(id, &hash, now) {
-                    // It is with the chain, or its next copy would be as bad.
+                    // The chain is judging it, or this peer's next copy would be as bad.
                 } else if let Some(in_flight) = self.in_flight.get(&hash) {
                     waiting_for = waiting_for.or(Some(in_flight.peer));
                 } else if self.tree.get(node).height > start + WINDOW {
-                    // The window ends here: whoever has its first block holds everything up.
+                    // The window ends here: the peer with its first block stalls it.
                     staller = waiting_for.filter(|_| wanted.is_empty()).filter(|other| *other != id);
                     break 'walk;
                 } else {
@@ -399,7 +400,7 @@ impl Net {
         (wanted, staller)
     }
 
-    /// The last block that both have, as far as is known.
+    /// The last block known to be common.
     fn common_with(&self, id: PeerId, best: NodeId) -> NodeId {
         let known = self.peers.get(&id).and_then(|peer| peer.last_common);
         let known = known.unwrap_or_else(|| {
@@ -409,7 +410,7 @@ impl Net {
         self.tree.common(known, best)
     }
 
-    /// The ancestors of `best` from height `low` to `high`, upwards.
+    /// The ancestors of `best` from height `low` to `high`, ascending.
     fn stretch(&self, best: NodeId, low: u32, high: u32) -> Vec<NodeId> {
         let mut nodes = Vec::with_capacity((high + 1 - low) as usize);
         let mut walk = self.tree.ancestor(best, high);
@@ -421,7 +422,7 @@ impl Net {
         nodes
     }
 
-    /// Ends connections that hold up headers or blocks, or whose chain stays behind.
+    /// Disconnects peers that stall headers or blocks, or whose chain stays behind.
     pub(super) fn check_sync(&mut self, id: PeerId, now: Micros) {
         let Some(peer) = self.peers.get(&id) else { return };
         if peer.stalling_since.is_some_and(|since| since + STALLING_TIME < now) {
@@ -429,7 +430,7 @@ impl Net {
         }
         if let Some(front) = peer.in_flight.front() {
             let others = self.peers.values().filter(|other| !other.in_flight.is_empty()).count() as u64 - 1;
-            // One block interval, and half of one for each other peer that shares the line.
+            // One block interval, plus half of one for each other peer that shares the bandwidth.
             let spacing = u64::from(self.params.pow.target_spacing) * SECOND;
             if now > peer.downloading_since + spacing + spacing / 2 * others {
                 let why = format!("block {front} did not come in time");
@@ -453,7 +454,7 @@ impl Net {
         }
     }
 
-    /// `ConsiderEviction`: a chosen peer must have a chain with our work at some time.
+    /// `ConsiderEviction`: an outbound peer's chain must catch up with our work in time.
     fn check_chain(&mut self, id: PeerId, now: Micros) {
         let (tip, tip_work) = (self.tree.tip(), self.tip_work());
         let Some(peer) = self.peers.get(&id) else { return };

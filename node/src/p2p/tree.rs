@@ -1,9 +1,8 @@
-//! The headers as the network's task sees them: a copy of what the chain knows, so that nothing a peer asks waits for
-//! the chain's thread.
+//! The network task's copy of the header tree, so that answering peers never waits for the chain's thread.
 //!
-//! Lives here: [`HeaderTree`] with ancestors, locators and the active chain. Does not live here: which headers are
-//! valid; only what the chain accepted comes in. Entries name each other by position and have a skip link besides
-//! their parent. About 200 bytes an entry with its place in the map: 40 MB for 200,000 headers.
+//! Lives here: [`HeaderTree`] with ancestors, locators and the active chain. Does not live here: header validation;
+//! only headers that the chain accepted are added. Entries refer to each other by position and have a skip link
+//! besides their parent. About 200 bytes an entry including its place in the map: 40 MB for 200,000 headers.
 
 use std::collections::HashMap;
 
@@ -17,12 +16,12 @@ use iop_consensus::difficulty::work;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(u32);
 
-/// What is known of a block beyond its header.
+/// What is known of a block besides its header.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Status {
-    /// Its block is here.
+    /// Its block is stored.
     pub(crate) have: bool,
-    /// It was connected once: scripts and all.
+    /// It was connected once, so its scripts passed.
     pub(crate) valid: bool,
     /// It or an ancestor breaks a rule.
     pub(crate) failed: bool,
@@ -34,7 +33,7 @@ pub(crate) struct Node {
     pub(crate) hash: BlockHash,
     pub(crate) header: Header,
     pub(crate) height: u32,
-    /// Of this block and all before it.
+    /// Total work of this block and all its ancestors.
     pub(crate) work: Work,
     pub(crate) parent: Option<NodeId>,
     pub(crate) status: Status,
@@ -51,7 +50,7 @@ pub(crate) struct HeaderTree {
 }
 
 impl HeaderTree {
-    /// With genesis.
+    /// A tree with genesis only.
     pub(crate) fn new(genesis: Header) -> Self {
         let mut tree =
             Self { nodes: Vec::new(), by_hash: HashMap::new(), active: Vec::new(), best: NodeId(0) };
@@ -61,7 +60,7 @@ impl HeaderTree {
         tree
     }
 
-    /// Adds a header, or updates what is known of it; `None` when its parent is not known.
+    /// Adds a header or updates its status; `None` if its parent is unknown.
     pub(crate) fn put(&mut self, hash: BlockHash, header: Header, status: Status) -> Option<NodeId> {
         if let Some(id) = self.find(&hash) {
             let node = &mut self.nodes[id.0 as usize];
@@ -101,15 +100,15 @@ impl HeaderTree {
         self.by_hash.get(hash).copied()
     }
 
-    /// How many headers there are.
+    /// Number of headers.
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Notes that a block breaks a rule, and with it all that build on it.
+    /// Marks a block and all its descendants as failed.
     pub(crate) fn note_failed(&mut self, id: NodeId) {
         let height = self.get(id).height;
-        // Children come after their parents.
+        // Children have higher positions than their parents.
         for other in id.0..self.nodes.len() as u32 {
             if self.get(NodeId(other)).height >= height && self.ancestor(NodeId(other), height) == id {
                 self.nodes[other as usize].status.failed = true;
@@ -120,7 +119,7 @@ impl HeaderTree {
         }
     }
 
-    /// A block, its ancestors and descendants break no rule as far as is known.
+    /// Clears the failure marks of a block, its ancestors and its descendants.
     pub(crate) fn forget_failed(&mut self, id: NodeId) {
         for other in 0..self.nodes.len() as u32 {
             let other = NodeId(other);
@@ -133,12 +132,12 @@ impl HeaderTree {
 
     fn find_best(&mut self) {
         let sound = (0..self.nodes.len() as u32).map(NodeId).filter(|&id| !self.get(id).status.failed);
-        // Of several with the same work the first.
+        // Of equal ones, the first.
         let best = sound.max_by_key(|&id| (self.get(id).work, std::cmp::Reverse(id)));
         self.best = best.expect("genesis breaks no rule");
     }
 
-    /// Takes over what another copy of the same chain's headers knows, which is newer.
+    /// Merges a newer copy of the same chain's headers.
     pub(crate) fn take_over(&mut self, newer: &Self) {
         for node in &newer.nodes {
             if let Some(id) = self.put(node.hash, node.header, node.status) {
@@ -151,7 +150,7 @@ impl HeaderTree {
         self.find_best();
     }
 
-    /// The header with most work that breaks no rule as far as is known; of several the first.
+    /// The header with the most work that is not marked as failed; of equal ones, the first.
     pub(crate) fn best(&self) -> NodeId {
         self.best
     }
@@ -161,7 +160,7 @@ impl HeaderTree {
         *self.active.last().expect("genesis is always active")
     }
 
-    /// Makes a block the tip, with everything that it builds on.
+    /// Makes a block the tip, and its ancestors active.
     pub(crate) fn set_tip(&mut self, id: NodeId) {
         let height = self.get(id).height as usize;
         self.active.truncate(height + 1);
@@ -190,7 +189,7 @@ impl HeaderTree {
         self.active_at(self.get(id).height) == Some(id)
     }
 
-    /// The ancestor of `id` at `height`, which is at most its own.
+    /// The ancestor of `id` at `height`, which must not be above `id`'s own.
     pub(crate) fn ancestor(&self, mut id: NodeId, height: u32) -> NodeId {
         debug_assert!(height <= self.get(id).height);
         loop {
@@ -224,7 +223,8 @@ impl HeaderTree {
         a
     }
 
-    /// Hashes from `id` back to genesis, ten one by one and then ever sparser (`CChain::GetLocator`).
+    /// Hashes from `id` back to genesis, the first ten consecutive, then increasingly sparse
+    /// (`CChain::GetLocator`).
     pub(crate) fn locator(&self, id: NodeId) -> Vec<BlockHash> {
         let (mut hashes, mut step, mut at) = (Vec::with_capacity(32), 1, id);
         loop {
@@ -240,7 +240,7 @@ impl HeaderTree {
         }
     }
 
-    /// The newest active block that a locator names; genesis if it names none (`FindForkInGlobalIndex`).
+    /// The newest active block in a locator; genesis if there is none (`FindForkInGlobalIndex`).
     pub(crate) fn fork_in_active(&self, locator: &[BlockHash]) -> NodeId {
         for hash in locator {
             if let Some(id) = self.find(hash) {
@@ -256,13 +256,13 @@ impl HeaderTree {
         self.active[0]
     }
 
-    /// The active blocks behind `id`, which is active.
+    /// The active blocks after `id`, which must be active.
     pub(crate) fn active_after(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         self.active.iter().skip(self.get(id).height as usize + 1).copied()
     }
 
-    /// Seconds that the work between two headers takes at the newer one's difficulty (`GetBlockProofEquivalentTime`);
-    /// `spacing` seconds for a block of it.
+    /// Seconds that the work between two headers takes at the newer one's difficulty
+    /// (`GetBlockProofEquivalentTime`), at `spacing` seconds per block.
     pub(crate) fn equivalent_time(&self, newer: NodeId, older: NodeId, spacing: u32) -> u64 {
         let (newer, older) = (self.get(newer), self.get(older));
         if newer.work <= older.work {
@@ -270,7 +270,7 @@ impl HeaderTree {
         }
         let blocks = (newer.work - older.work).to_be_bytes();
         let one = work(newer.header.bits).to_be_bytes();
-        // 128 bits of each are enough for a time: both are cut by the same number of bits.
+        // 128 bits are precise enough for a time: both numbers are shifted by the same number of bits.
         let top = |bytes: &[u8; 32]| u128::from_be_bytes(bytes[16..].try_into().expect("half of 32 bytes"));
         if blocks[..16].iter().chain(&one[..16]).any(|&byte| byte != 0) {
             return u64::MAX;
@@ -279,13 +279,13 @@ impl HeaderTree {
         u64::try_from(blocks).unwrap_or(u64::MAX).saturating_mul(u64::from(spacing))
     }
 
-    /// Hash of nothing.
+    /// The all-zero hash.
     pub(crate) fn no_hash() -> BlockHash {
         BlockHash::all_zeros()
     }
 }
 
-/// Where the skip link of an entry at `height` goes: a height whose binary form has a low bit or two removed
+/// The height that the skip link of an entry at `height` points to: one or two of the lowest set bits are cleared
 /// (`GetSkipHeight`).
 fn skip_height(height: u32) -> u32 {
     let clear_lowest = |n: u32| n & n.saturating_sub(1);
@@ -302,7 +302,7 @@ mod tests {
     use super::*;
     use iop_consensus::params::Params;
 
-    /// A branch of `length` headers on top of `from`; `salt` tells branches apart.
+    /// Adds a branch of `length` headers on top of `from`; `salt` makes branches differ.
     fn extend(tree: &mut HeaderTree, from: NodeId, length: u32, salt: u32) -> Vec<NodeId> {
         let mut ids = vec![from];
         for i in 1..=length {

@@ -1,9 +1,9 @@
-//! Headers of branches that are behind ours: how many of them an address may bring.
+//! Limits how many headers of branches with less work than ours an address may send.
 //!
-//! Lives here: the count for each address, its bound, and what it costs to pass it. Does not live here: which headers are
-//! taken (the chain), and those that are far ahead (`sync.rs`). The chain never forgets a header, whichever message brought
-//! it: `headers`, `cmpctblock`, or a `block` that nobody asked for. All three count here, before the chain is asked: its
-//! answer may come after many more of them. The reference has no such bound.
+//! Lives here: the count per address, its limit, and the penalty for exceeding it. Does not live here: which
+//! headers are accepted (the chain), and those that are far ahead (`sync.rs`). The chain never forgets a header,
+//! whether it came in a `headers`, a `cmpctblock`, or an unrequested `block` message. All three are counted here
+//! before the chain is asked, since many more could arrive before its answer. The reference has no such limit.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,19 +16,20 @@ use super::addresses::ip::one_network;
 use super::net::Net;
 use super::peer::{Micros, PeerId, SECOND};
 
-/// Headers that an address may bring in branches with less work than the tip's: 10 MB. Then it is banned.
+/// Most headers that an address may send in branches with less work than the tip: 10 MB. Beyond it the address is
+/// banned.
 const MAX_WEAK_HEADERS: usize = 20_000;
-/// An address that has brought none for so long may bring as many again.
+/// The count of an address is reset after it sent none for this long.
 const FORGOTTEN: Micros = 24 * 60 * 60 * SECOND;
-/// Addresses that are remembered, in 1 MB. Who brought least makes room.
+/// Most addresses remembered, in 1 MB. The one with the fewest headers makes room.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// What counts as one.
+/// The unit that headers are counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
-    /// An address; an IPv6 network (/64) is one.
+    /// An address; an IPv6 network (/64) counts as one.
     Network(IpAddr),
-    /// A connection from this machine: whoever comes by Tor or through a tunnel has its address.
+    /// A local connection: all peers that come through Tor or a tunnel share this machine's address.
     Connection(PeerId),
 }
 
@@ -38,7 +39,7 @@ impl Place {
     }
 }
 
-/// Who brought how many.
+/// The counts of weak headers.
 #[derive(Debug, Default)]
 pub(super) struct WeakHeaders {
     brought: HashMap<Place, Brought>,
@@ -47,7 +48,7 @@ pub(super) struct WeakHeaders {
 #[derive(Debug)]
 struct Brought {
     headers: usize,
-    /// When the last ones came.
+    /// When the last ones arrived.
     last: Micros,
 }
 
@@ -58,7 +59,7 @@ impl Brought {
 }
 
 impl WeakHeaders {
-    /// Counts new ones of an address; whether they are too many.
+    /// Adds new headers to a count; returns whether there are too many.
     fn add(&mut self, place: Place, new: usize, now: Micros) -> bool {
         if self.brought.len() >= MAX_ADDRESSES && !self.brought.contains_key(&place) {
             self.make_room(now);
@@ -76,22 +77,22 @@ impl WeakHeaders {
         }
     }
 
-    /// Whether an address has brought too many.
+    /// Whether a place has sent too many.
     fn are_too_many(&self, place: Place, now: Micros) -> bool {
         self.brought.get(&place).is_some_and(|brought| brought.count(now) > MAX_WEAK_HEADERS)
     }
 }
 
 impl Net {
-    /// Whether nobody from there is let in: a ban is of one address, and who has a network of them would go on from the
-    /// next. Those of this machine stay.
+    /// Whether to refuse connections from this address: a ban covers one address only, and the owner of a network
+    /// could go on from the next. Local addresses are not refused.
     pub(crate) fn has_brought_too_much(&self, ip: IpAddr, now: Micros) -> bool {
         self.weak_headers.are_too_many(Place::Network(one_network(ip)), now)
     }
 
-    /// Counts what is new of headers that are to go to the chain, unless the branch has the tip's work with them, as they
-    /// say; whether their sender has brought too many, and is punished. What is strong takes nothing back: a peer could always
-    /// say the tip's header in between.
+    /// Counts the new headers in a message for the chain, unless by their claimed work the branch reaches the
+    /// tip's. Returns whether the sender has sent too many; it is punished then. Strong headers do not reset the
+    /// count: a peer could always send the tip's header in between.
     pub(super) fn too_many_weak(&mut self, id: PeerId, headers: &[(BlockHash, Header)], now: Micros) -> bool {
         if self.say_to_be_strong(headers) {
             return false;
@@ -100,11 +101,11 @@ impl Net {
         self.count_weak(id, new, now)
     }
 
-    /// Whether headers that follow each other end with the tip's work at least, if all of them keep the rules.
+    /// Whether consecutive headers reach at least the tip's work, assuming that they are valid.
     pub(super) fn say_to_be_strong(&self, headers: &[(BlockHash, Header)]) -> bool {
         let parent = headers.first().and_then(|(_, first)| self.tree.find(&first.prev_blockhash));
         let tip = self.tip_work();
-        // Of an unknown parent, which may be with the chain, nothing is known.
+        // Nothing is known of an unknown parent, which the chain may be judging.
         let missing = match parent.map(|parent| self.work(parent)) {
             Some(work) if work >= tip => return true,
             Some(work) => tip - work,
@@ -117,7 +118,7 @@ impl Net {
         rest.is_none()
     }
 
-    /// Counts weak headers of a peer; whether its address has brought too many, and the peer is punished.
+    /// Counts weak headers of a peer; returns whether its address has sent too many. The peer is punished then.
     pub(super) fn count_weak(&mut self, id: PeerId, new: usize, now: Micros) -> bool {
         let Some(peer) = self.peers.get(&id).filter(|_| new > 0) else { return false };
         let place = Place::of(id, peer.address.ip());

@@ -1,34 +1,34 @@
-//! Numbers, counts, hashes and addresses in payloads.
+//! Integers, counts, hashes and addresses in payloads.
 //!
-//! Lives here: [`Reader`], which gives what is there or [`Malformed`], and the writers that go with it. Does not live
-//! here: which fields a message has (`message.rs`). A count is checked against its limit and against the bytes that
-//! are left before anything is allocated for it. Numbers are little endian, ports big endian.
+//! Lives here: [`Reader`], which returns a value or [`Malformed`], and the matching writers. Does not live here:
+//! which fields a message has (`message.rs`). A count is checked against its limit and the remaining bytes before
+//! anything is allocated. Numbers are little endian, ports big endian.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The largest count that is read at all (`MAX_SIZE`, `serialize.h`).
+/// The largest count that is accepted at all (`MAX_SIZE`, `serialize.h`).
 const MAX_SIZE: u64 = 0x0200_0000;
 
-/// A payload that is not what its message should be.
+/// An invalid payload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
     /// It ends too early.
     #[error("the payload is too short")]
     TooShort,
-    /// A count is not in its shortest form, or beyond any limit.
+    /// A count is not in its shortest form, or above `MAX_SIZE`.
     #[error("a count is not canonical")]
     Count,
-    /// There are more things than a message may carry.
+    /// There are more items than a message may have.
     #[error("{found} {what}, at most {limit} expected")]
     TooMany {
-        /// What there is too much of.
+        /// The kind of item.
         what: &'static str,
-        /// How many.
+        /// The number found.
         found: u64,
         /// The limit.
         limit: usize,
     },
-    /// A block, transaction or other part cannot be read.
+    /// A block, transaction or other part cannot be decoded.
     #[error("{0}")]
     Part(String),
 }
@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A count of any kind (`ReadCompactSize`).
+    /// Reads a count (`ReadCompactSize`).
     pub(crate) fn count(&mut self) -> Result<u64, Malformed> {
         let (value, least) = match self.u8()? {
             0xfd => (u64::from(self.array().map(u16::from_le_bytes)?), 0xfd),
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         if value < least || value > MAX_SIZE { Err(Malformed::Count) } else { Ok(value) }
     }
 
-    /// A list of things of at least `size` bytes each, at most `limit` of them.
+    /// Reads a list of at most `limit` items of at least `size` bytes each.
     pub(crate) fn list<T>(
         &mut self,
         what: &'static str,
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         (0..found).map(|_| read(self)).collect()
     }
 
-    /// A text of at most `limit` bytes; what is not UTF-8 is replaced.
+    /// Reads a text of at most `limit` bytes; invalid UTF-8 is replaced.
     pub(crate) fn text(&mut self, what: &'static str, limit: usize) -> Result<String, Malformed> {
         let found = self.count()?;
         if found > limit as u64 {
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf8_lossy(self.bytes(found as usize)?).into_owned())
     }
 
-    /// Address and port, 18 bytes.
+    /// Reads address and port, 18 bytes.
     pub(crate) fn address(&mut self) -> Result<SocketAddr, Malformed> {
         let ip = Ipv6Addr::from(self.array::<16>()?);
         let port = u16::from_be_bytes(self.array()?);

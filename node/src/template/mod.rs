@@ -1,10 +1,10 @@
-//! Block templates: everything a miner needs for the block on top of the tip, but the coinbase.
+//! Block templates: everything a miner needs for the block on top of the tip, except the coinbase.
 //!
-//! Lives here: [`Template`], how one is made on the chain thread, and the choice of transactions, kept until tip or
-//! mempool change ([`Templates`]). `proposal.rs` judges a block that no work was done for. Does not live here: who waits
-//! for templates, and their JSON. Data goes: mempool -> choice (shared, with each transaction's hex made once) ->
-//! template with the clock's fields. A template without transactions needs no choice: it is what a new tip is answered
-//! with at once.
+//! Lives here: [`Template`], how it is made on the chain thread, and the selection of transactions, cached until
+//! tip or mempool change ([`Templates`]). `proposal.rs` judges a block without proof of work. Does not live here:
+//! clients waiting for templates, and the JSON. Data goes: mempool -> selection (shared, each transaction's hex
+//! made once) -> template with the current time. An empty template needs no selection, so it is the immediate
+//! answer to a new tip.
 
 mod proposal;
 #[cfg(test)]
@@ -28,13 +28,13 @@ use crate::chain::state::ChainState;
 use crate::hexes;
 use crate::mempool::{Entry, FeeRate, Mempool, Room};
 
-/// Weight left free for header and coinbase, weight units (Core's `nBlockWeight` start).
+/// Weight reserved for header and coinbase, weight units (Core's initial `nBlockWeight`).
 const COINBASE_WEIGHT: u64 = 4_000;
-/// Weight that a block is never filled beyond (`DEFAULT_BLOCK_MAX_WEIGHT`).
+/// The most that a template's block weighs (`DEFAULT_BLOCK_MAX_WEIGHT`).
 const MAX_WEIGHT: u64 = MAX_BLOCK_WEIGHT - 4_000;
-/// Signature operation cost left free for the coinbase (Core's `nBlockSigOpsCost` start).
+/// Signature operation cost reserved for the coinbase (Core's initial `nBlockSigOpsCost`).
 const COINBASE_SIGOPS_COST: u64 = 400;
-/// Packages that pay less are not mined (`DEFAULT_BLOCK_MIN_TX_FEE`).
+/// Packages with a lower rate are not mined (`DEFAULT_BLOCK_MIN_TX_FEE`).
 const MIN_FEE: FeeRate = FeeRate(1_000);
 
 /// One transaction of a template.
@@ -44,20 +44,20 @@ pub struct TemplateTx {
     pub tx: Arc<Transaction>,
     /// Its id.
     pub txid: Txid,
-    /// The hash with its witness.
+    /// The hash including the witness.
     pub wtxid: Wtxid,
-    /// Base units.
+    /// Fee in base units.
     pub fee: u64,
-    /// Cost units.
+    /// Signature operation cost.
     pub sigop_cost: u64,
     /// Weight units.
     pub weight: u64,
-    /// Positions (from 1) of the transactions of the template that it spends.
+    /// Positions (from 1) of the transactions in the template whose outputs it spends.
     pub depends: Vec<usize>,
     hex: Hex,
 }
 
-/// A transaction's hex, made when it is first asked for and shared by all templates in a row that hold it.
+/// A transaction's hex, made on first use and shared by all consecutive templates that contain it.
 type Hex = Arc<OnceLock<String>>;
 
 impl TemplateTx {
@@ -67,18 +67,18 @@ impl TemplateTx {
     }
 }
 
-/// The registry's numbers as of the tip.
+/// The registry's figures as of the tip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TipRegistry {
     /// Whether the cap is on.
     pub cap_enabled: bool,
-    /// Its factor.
+    /// The cap's factor.
     pub factor: u32,
-    /// Licenses that the cap is shared among.
+    /// Number of licenses that share the cap.
     pub sharers: u32,
 }
 
-/// A block to be mined on top of the tip.
+/// The template of a block on top of the tip.
 #[derive(Debug, Clone)]
 pub struct Template {
     /// The tip.
@@ -87,52 +87,52 @@ pub struct Template {
     pub height: u32,
     /// Its version, with votes.
     pub version: i32,
-    /// Its difficulty bits, for the time below.
+    /// Its difficulty bits, for `time`.
     pub bits: CompactTarget,
-    /// The clock, or the earliest allowed time if the clock is behind it, seconds.
+    /// The current time, or the earliest allowed time if that is later, seconds.
     pub time: u32,
     /// The earliest allowed time, seconds.
     pub min_time: u32,
     /// The transactions, parents before children.
     pub transactions: Arc<[TemplateTx]>,
-    /// What the coinbase may pay: subsidy and fees, base units.
+    /// The most that the coinbase may pay: subsidy and fees, base units.
     pub coinbase_value: u64,
-    /// The script of the coinbase output that commits to the witnesses, where segwit is active; for a witness
-    /// nonce of zeros.
+    /// The script of the coinbase's witness commitment output, if segwit is active; it assumes a witness nonce of
+    /// zeros.
     pub witness_commitment: Option<ScriptBuf>,
-    /// The registry that licenses are judged by.
+    /// The registry figures that licenses are judged by.
     pub registry: TipRegistry,
-    /// Which soft forks are active for it.
+    /// The soft forks active for this block.
     pub forks: SoftForks,
-    /// Deployments that are active, by name.
+    /// Names of the active deployments.
     pub rules: Vec<&'static str>,
-    /// Deployments that may be voted for, by name with their bit.
+    /// Deployments that may be signalled for: name and bit.
     pub votes: Vec<(&'static str, u8)>,
 }
 
-/// What is to be in a template.
+/// Which transactions a template contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Contents {
-    /// The best of what waits.
+    /// The best selection from the mempool.
     Full,
-    /// The best of what waits without a witness, for miners that do not know segwit.
+    /// The best selection without witnesses, for miners that do not support segwit.
     WithoutWitness,
     /// Nothing.
     Empty,
 }
 
-/// The choices for the tip, kept until tip or mempool change.
+/// The selections for the tip, cached until tip or mempool change.
 #[derive(Debug, Default)]
 pub struct Templates {
-    /// What the choices are for: the tip, and the mempool's count of changes.
+    /// What the selections are for: the tip and the mempool's change counter.
     state: Option<(BlockHash, u64)>,
     choices: HashMap<Contents, Arc<[TemplateTx]>>,
-    /// The hex of what the last choices held.
+    /// The hex of the transactions in the last selections.
     hexes: HashMap<Wtxid, Hex>,
 }
 
 impl Templates {
-    /// The transactions for the tip; the same ones until tip or mempool change.
+    /// The selected transactions for the tip; the same ones until tip or mempool change.
     pub fn choice(&mut self, contents: Contents, tip: BlockHash, mempool: &Mempool) -> Arc<[TemplateTx]> {
         if contents == Contents::Empty {
             return Arc::from([]);
@@ -168,7 +168,7 @@ fn choose(mempool: &Mempool, contents: Contents, hexes: &HashMap<Wtxid, Hex>) ->
 
 fn template_tx(entry: &Entry, positions: &HashMap<Txid, usize>, hexes: &HashMap<Wtxid, Hex>) -> TemplateTx {
     let mut depends = Vec::new();
-    // Without waiting ancestors there is nothing to look for.
+    // Without unconfirmed ancestors there are no dependencies.
     if entry.ancestors.count > 1 {
         let spent = entry.tx.input.iter().map(|input| input.previous_output.txid);
         depends.extend(spent.filter_map(|txid| positions.get(&txid).copied()));
@@ -197,8 +197,8 @@ pub fn template_with(state: &mut ChainState, contents: Contents, now: u64) -> Te
     let params = state.params().clone();
     let forks = state.forks_after(state.index().tip());
     let contents = match contents {
-        // Where segwit is not active a block has no witness, also when such transactions wait since a branch on which
-        // it was (`fIncludeWitness`).
+        // Without segwit a block has no witness, even if transactions with one are in the pool since a branch on
+        // which it was active (`fIncludeWitness`).
         Contents::Full if !forks.segwit => Contents::WithoutWitness,
         as_asked => as_asked,
     };

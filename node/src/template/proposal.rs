@@ -1,6 +1,6 @@
-//! A proposed block: one that no work was done for yet, judged as if it were (`TestBlockValidity`).
+//! Block proposals: a block without proof of work, judged as if it had it (`TestBlockValidity`).
 //!
-//! Nothing of it is kept: it is connected to the tip's coins and registry and taken back at once.
+//! Nothing is kept: the block is connected to the tip's coins and registry and undone at once.
 
 use bitcoin::Block;
 use iop_consensus::block;
@@ -11,16 +11,16 @@ use iop_consensus::header;
 use crate::chain::state::ChainState;
 use crate::storage::StorageError;
 
-/// What is said of a proposed block (BIP23).
+/// The verdict on a proposed block (BIP23).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proposal {
-    /// It would be the tip.
+    /// It is valid on top of the tip.
     Valid,
     /// Known and valid.
     Duplicate,
     /// Known and invalid.
     DuplicateInvalid,
-    /// Known and not judged to the end.
+    /// Known and not fully validated.
     DuplicateInconclusive,
     /// Its parent is not the tip.
     NotOnTip,
@@ -29,7 +29,7 @@ pub enum Proposal {
 }
 
 impl Proposal {
-    /// The answer as BIP23 has it: nothing for a valid block.
+    /// The BIP23 answer: `None` for a valid block.
     pub fn answer(&self) -> Option<String> {
         Some(match self {
             Self::Valid => return None,
@@ -43,7 +43,7 @@ impl Proposal {
 }
 
 impl ChainState {
-    /// Judges a proposed block. `now` in seconds.
+    /// Judges a proposed block. `now` is in seconds.
     ///
     /// # Errors
     /// Only when the storage fails.
@@ -116,7 +116,7 @@ mod tests {
         let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash: [1; 20] }, key: None };
         let block = mine(&template(&mut state, NOW), &payee, || false).unwrap();
         let mut idle = block.clone();
-        // Without work: its hash is above any target half of the time, so some nonce has none.
+        // Make a block without work: its hash is above the limit half of the time, so some nonce fails.
         let limit = state.params().pow.limit;
         while limit.is_met_by(idle.block_hash()) {
             idle.header.nonce += 1;

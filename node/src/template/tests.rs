@@ -1,4 +1,4 @@
-//! Templates of a chain with its mempool: whatever is in one, a block may hold.
+//! Templates of a chain with its mempool: whatever a template contains, a block may contain.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use crate::storage::Storage;
 
 const NOW: u64 = 1_700_000_000;
 
-/// A chain of regtest, with the folder that it is in.
+/// A regtest chain with its data directory.
 struct World {
     state: ChainState,
     _dir: tempfile::TempDir,
@@ -28,7 +28,7 @@ impl World {
         Self { state, _dir: dir }
     }
 
-    /// Mines blocks on full templates.
+    /// Mines full templates.
     fn mine(&mut self, count: usize) {
         let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash: [1; 20] }, key: None };
         for _ in 0..count {
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    /// Mines a block of this coinbase alone.
+    /// Mines a block with this coinbase only.
     fn mine_coinbase(&mut self, coinbase: &Transaction) {
         let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash: [1; 20] }, key: None };
         let empty = template_with(&mut self.state, Contents::Empty, NOW);
@@ -52,7 +52,7 @@ impl World {
     }
 }
 
-/// A transaction of one input, paid to anyone.
+/// A transaction with one input and an output that anyone can spend.
 fn tx(previous_output: OutPoint, script_sig: &[u8], value: u64) -> Transaction {
     Transaction {
         version: transaction::Version::ONE,
@@ -70,8 +70,8 @@ fn tx(previous_output: OutPoint, script_sig: &[u8], value: u64) -> Transaction {
     }
 }
 
-/// BIP34 is off: a coinbase may come again once it is spent. What spent it is then good by its inputs, and every block with
-/// it refused (BIP30).
+/// BIP34 is off: a coinbase may appear again once its outputs are spent. A transaction that spent it has valid
+/// inputs then, but no block may contain it again (BIP30).
 #[test]
 fn what_spends_a_coinbase_that_came_again_is_in_no_template_while_its_first_copy_is_unspent() {
     let mut world = World::new();

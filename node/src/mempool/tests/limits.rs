@@ -1,4 +1,4 @@
-//! The pool's bounds, at the limit and one beyond.
+//! The pool's limits, at the limit and one beyond.
 
 use super::super::FeeRate;
 use super::*;
@@ -111,13 +111,13 @@ fn a_full_pool_drops_what_pays_worst_and_asks_for_more_afterwards() {
     );
     let gone = world.pool.take_removed();
     assert!(gone.contains(&ids[0]) && world.pool.take_removed().is_empty());
-    // What was dropped last, and a step more.
+    // The rate of the last evicted entry, plus one step.
     let worst = 20_000 * gone.len() as u64;
     let asked = FeeRate(FeeRate::of(worst, size).0 + 1_000);
     assert_eq!(world.pool.min_fee(NOW), asked);
     let low = padded(&mut world, 13, asked.fee(size) - 1);
     assert_eq!(world.reason(&low), "mempool min fee not met");
-    // It stays until a block comes, and falls by half in twelve hours, or faster in an emptier pool.
+    // It stays until a block comes, then halves every twelve hours, or faster in an emptier pool.
     world.now += 100_000;
     assert_eq!(world.pool.min_fee(world.now), asked);
     world.connect(vec![]);
@@ -136,7 +136,7 @@ fn a_transaction_that_pays_worst_itself_finds_no_room() {
     let mut world = small_world();
     for number in 1..=11 {
         let tx = padded(&mut world, number, 500_000);
-        // The last fills the pool.
+        // The last one fills the pool.
         let _full = world.offer(&tx);
     }
     let before = world.pool.len();

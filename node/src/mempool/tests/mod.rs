@@ -28,11 +28,11 @@ use crate::storage::StorageError;
 
 /// Base units of each coin of the chain.
 const COIN_VALUE: u64 = 10_000_000;
-/// Spent by nothing: the output script `OP_1`.
+/// The output script `OP_1`, which an empty input script spends.
 const ANYONE: &[u8] = &[0x51];
 const NOW: u64 = 1_700_000_000;
 
-/// A chain of so many blocks, ten minutes apart, the newest just now.
+/// A chain with this many blocks, ten minutes apart, the newest just now.
 struct Heights(u32);
 
 impl Ancestors for Heights {
@@ -75,7 +75,7 @@ impl World {
         Self { pool: Mempool::new(policy), coins: Coins::default(), height: 500, now: NOW }
     }
 
-    /// A confirmed coin of its own.
+    /// Creates a confirmed coin.
     fn coin(&mut self, number: u32) -> OutPoint {
         self.coin_with(number, ANYONE)
     }
@@ -101,7 +101,7 @@ impl World {
         self.run(|pool, tip| {
             let tested = pool.test_accept(tx.clone(), u64::MAX, tip).unwrap();
             let outcome = pool.accept(tx, u64::MAX, tip).unwrap();
-            // Trying changes nothing and says the same, but for a pool without room.
+            // A test run changes nothing and returns the same, except when the pool has no room.
             if outcome != Err(Reject::Full) {
                 assert_eq!(tested, outcome);
             }
@@ -118,14 +118,14 @@ impl World {
         self.offer(tx).unwrap_err().reason().into_owned()
     }
 
-    /// The sum that a transaction's inputs hold.
+    /// Total value of a transaction's inputs.
     fn value_in(&mut self, inputs: &[OutPoint]) -> u64 {
         let world =
             self.run(|pool, tip| inputs.iter().map(|i| pool.coin(i, tip).unwrap()).collect::<Vec<_>>());
         world.into_iter().map(|coin| coin.unwrap().output.value.to_sat()).sum()
     }
 
-    /// A transaction that anyone can spend again; each output gets the same.
+    /// A transaction that anyone can spend again, with its value split evenly between its outputs.
     fn tx(&mut self, inputs: &[OutPoint], outputs: usize, fee: u64) -> Transaction {
         let value = (self.value_in(inputs) - fee) / outputs as u64;
         let mut tx = spend(inputs, vec![value; outputs]);
@@ -133,7 +133,7 @@ impl World {
         tx
     }
 
-    /// A block with these transactions joins the chain.
+    /// Connects a block with these transactions.
     fn connect(&mut self, transactions: Vec<Transaction>) -> Block {
         self.height += 1;
         let block = block(transactions);
@@ -149,7 +149,7 @@ impl World {
         block
     }
 
-    /// The newest block leaves the chain; `spent` are the coins that it had spent.
+    /// Disconnects the newest block; `spent` are the coins that it spent.
     fn disconnect(&mut self, block: Block, spent: Vec<(OutPoint, Coin)>) {
         self.height -= 1;
         for tx in &block.txdata {
@@ -208,13 +208,13 @@ fn output(tx: &Transaction, vout: u32) -> OutPoint {
     OutPoint { txid: tx.compute_txid(), vout }
 }
 
-/// Makes a transaction heavier by bytes that nobody spends.
+/// Makes a transaction heavier with an unspendable output.
 fn pad(tx: &mut Transaction, bytes: usize) {
     let script = [vec![0x6a], vec![0; bytes]].concat();
     tx.output.push(TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) });
 }
 
-/// Says that a transaction may be replaced.
+/// Makes a transaction signal replaceability.
 fn replaceable(mut tx: Transaction) -> Transaction {
     tx.input.iter_mut().for_each(|input| input.sequence = Sequence(u32::MAX - 2));
     tx

@@ -1,4 +1,4 @@
-//! The file that outlives the node.
+//! The mempool file, which survives restarts.
 
 use super::super::persist::{LoadError, load, save};
 use super::*;

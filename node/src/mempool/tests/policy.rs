@@ -1,4 +1,4 @@
-//! Standardness and scripts: one case for each of the reference's words.
+//! Standardness and scripts: one case for each of the reference's reasons.
 
 use bitcoin::hashes::{hash160, sha256};
 use bitcoin::script::PushBytesBuf;
@@ -13,7 +13,7 @@ fn strict() -> World {
     World::with(Policy::default())
 }
 
-/// A transaction that is standard but for what a case changes. Its input script has one push.
+/// A transaction that is standard except for what a case changes. Its input script has one push.
 fn standard(world: &mut World, change: impl FnOnce(&mut Transaction)) -> Transaction {
     let redeem = vec![0x51];
     let by_hash = [&[0xa9, 20][..], &hash160::Hash::hash(&redeem).to_byte_array(), &[0x87]].concat();
@@ -129,7 +129,7 @@ fn rules_of_relay_are_told_from_rules_of_the_chain() {
         tx.input[0].script_sig = ScriptBuf::from_bytes(sig.to_vec());
         world.offer(&tx).unwrap_err()
     };
-    // Two elements are left.
+    // Two elements are left on the stack.
     let reject = try_scripts(1, &[0x51], &[0x51]);
     assert_eq!(reject.code_and_reason(), (64, "non-mandatory-script-verify-flag (unknown error)".into()));
     assert_eq!(reject.misbehaviour(), 0);
@@ -178,7 +178,7 @@ fn signature_operations_count_as_size_and_are_limited() {
         let mut world = World::new();
         let coin = world.coin(1);
         let mut tx = world.tx(&[coin], 1, 1_000_000);
-        // Each bare multisig operation counts 20, and an operation costs four.
+        // Each bare multisig operation counts as 20 signature operations, at a cost of four each.
         tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0xae; operations]);
         match world.offer(&tx) {
             Ok(accepted) => assert!(fits && accepted.vsize == 4_000 * 4 * 20 / 4, "{accepted:?}"),

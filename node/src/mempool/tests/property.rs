@@ -1,22 +1,21 @@
-//! Whatever happens to a pool, its state is what its transactions alone say.
+//! Whatever happens to a pool, its state matches what its transactions alone imply.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// One thing that happens; numbers choose among what is there.
+/// One event; numbers choose among what exists.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A transaction that spends so many free outputs, confirmed or waiting.
+    /// A transaction that spends some free outputs, confirmed or not.
     Spend { choices: Vec<usize>, outputs: usize, fee: u64, replaceable: bool },
-    /// One that spends what a waiting one spends.
+    /// A transaction that conflicts with one in the pool.
     Replace { choice: usize, fee: u64 },
-    /// A block of some waiting transactions, with their ancestors.
+    /// A block of some transactions of the pool, with their ancestors.
     Block { choices: Vec<usize> },
-    /// A block that spends what a waiting transaction spends.
+    /// A block that conflicts with a transaction in the pool.
     RivalBlock { choice: usize },
-    /// Newest blocks leave; blocks of what was in them and of what waits come and leave too, as their branch fails; and
-    /// perhaps an empty one comes.
+    /// The newest blocks are disconnected, and an empty one may be connected.
     Reorganise { depth: usize, failed: Vec<u64>, comes: bool },
     /// Time goes on.
     Wait { seconds: u64 },
@@ -35,14 +34,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A world that remembers its blocks with the coins that they spent.
+/// A world that remembers its blocks and the coins that they spent.
 struct History {
     world: World,
     blocks: Vec<(Block, Vec<(OutPoint, Coin)>)>,
 }
 
 impl History {
-    /// Every output that nothing spends.
+    /// Every unspent output.
     fn free_outputs(&self) -> Vec<OutPoint> {
         let waiting = self.world.pool.entries().flat_map(|entry| {
             (0..entry.tx.output.len() as u32)
@@ -85,7 +84,7 @@ impl History {
                 let ids: Vec<_> = choices.iter().filter_map(|choice| self.waiting(*choice)).collect();
                 let wanted: std::collections::HashSet<Txid> =
                     ids.iter().flat_map(|id| [vec![*id], self.world.pool.ancestors(id)].concat()).collect();
-                // The ids come parents first.
+                // `txids` lists parents first.
                 let order = self.world.pool.txids();
                 let chosen = order.into_iter().filter(|id| wanted.contains(id));
                 let txs = chosen.map(|id| (*self.world.pool.get(&id).unwrap().tx).clone()).collect();
@@ -163,7 +162,7 @@ proptest! {
         for step in &steps {
             history.take(step);
             history.world.pool.graph.assert_consistent();
-            // Whatever waits could be mined: each input is a coin or another's output.
+            // Every entry could be mined: each input is a coin or another entry's output.
             let pool = &history.world.pool;
             for entry in pool.entries() {
                 for input in &entry.tx.input {

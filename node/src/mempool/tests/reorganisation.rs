@@ -1,4 +1,4 @@
-//! Blocks that come and go under waiting transactions.
+//! Blocks that are connected and disconnected while transactions wait.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn a_block_takes_its_transactions_out_and_their_rivals_with_descendants() {
 }
 
 impl World {
-    /// Both wait: the transaction, and a child of it. Gives the child's id.
+    /// Adds the transaction and a child of it to the pool; returns the child's id.
     fn tx_after(&mut self, parent: &Transaction, fee: u64) -> Txid {
         self.must(parent);
         let child = self.tx(&[output(parent, 0)], 1, fee);
@@ -197,8 +197,8 @@ fn of_a_deep_reorganisation_twenty_megabytes_are_offered_again() {
     assert_eq!(world.pool.len(), 22);
 }
 
-/// Those that waited count for nobody's limit while a block's own transactions come back: what was in a block once is not
-/// kept out by somebody's chain beside it (`UpdateTransactionsFromBlock`).
+/// Transactions already in the pool count towards no limit when a disconnected block's own transactions return: a
+/// transaction that was in a block is not kept out by somebody's chain next to it (`UpdateTransactionsFromBlock`).
 #[test]
 fn a_confirmed_child_comes_back_beside_a_full_chain_of_waiting_ones() {
     let mut world = World::new();
@@ -222,7 +222,7 @@ fn a_confirmed_child_comes_back_beside_a_full_chain_of_waiting_ones() {
     assert!(world.pool.contains(&child.compute_txid()));
 }
 
-/// Waiting transactions below one block's and below another's, and below both at once.
+/// Transactions in the pool that descend from one block's transactions, from another's, and from both.
 #[test]
 fn what_waits_is_counted_once_below_all_that_come_back() {
     let mut world = World::new();
@@ -252,8 +252,8 @@ fn what_waits_is_counted_once_below_all_that_come_back() {
     );
 }
 
-/// BIP34 is off: a coinbase whose outputs are spent may come again, and with it whatever spent it. Blocks refuse that while
-/// an output of the first copy is unspent (BIP30).
+/// BIP34 is off: a coinbase whose outputs are spent may appear again, and with it whatever spent it. Blocks may not
+/// contain it again while an output of the first copy is unspent (BIP30).
 #[test]
 fn a_transaction_does_not_come_again_while_an_output_of_it_is_unspent() {
     let mut world = World::new();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A waiting transaction that may be replaced, and the coin that it spends.
+/// A pool with a replaceable transaction in it, and the coin that it spends.
 fn waiting(fee: u64) -> (World, OutPoint, Transaction) {
     let mut world = World::new();
     let coin = world.coin(1);

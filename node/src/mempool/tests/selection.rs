@@ -1,4 +1,4 @@
-//! The choice for a block.
+//! Selection for a block.
 
 use std::collections::HashSet;
 
@@ -49,7 +49,7 @@ fn a_grandchild_is_ranked_anew_once_its_ancestors_are_taken() {
     let coin = world.coin(2);
     let middle = world.tx(&[coin], 1, 1_000);
     world.must(&middle);
-    // With its ancestor the cheap one would come before the middle one.
+    // With its ancestor counted, the cheap one would come before the middle one.
     let ids = [&root, &dear, &middle, &cheap].map(Transaction::compute_txid);
     assert_eq!(chosen(&world, ROOM), ids);
 }
@@ -67,7 +67,7 @@ fn what_pays_less_than_the_minimum_or_does_not_fit_stays_out() {
     assert_eq!(chosen(&world, room), [small.compute_txid()]);
     let dear = Room { min_fee: FeeRate(5_000), ..ROOM };
     assert_eq!(chosen(&world, dear), [large.compute_txid()]);
-    // Header and coinbase count, and the limit itself is not reached.
+    // Header and coinbase count towards the limit, which is exclusive.
     let weight = world.pool.get(&small.compute_txid()).unwrap().vsize * 4;
     let exact = |max_weight| Room { max_weight, ..ROOM };
     assert!(chosen(&world, exact(4_000 + weight)).is_empty());
@@ -77,7 +77,7 @@ fn what_pays_less_than_the_minimum_or_does_not_fit_stays_out() {
 #[test]
 fn without_segwit_what_has_a_witness_stays_out_with_its_descendants() {
     let mut world = World::new();
-    // A witness script that is only OP_1.
+    // A witness script that is only `OP_1`.
     let program = [&[0, 32][..], &bitcoin::hashes::sha256::Hash::hash(ANYONE).to_byte_array()].concat();
     let (a, b) = (world.coin_with(1, &program), world.coin(2));
     let mut segwit = world.tx(&[a], 1, 10_000);

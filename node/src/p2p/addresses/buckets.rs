@@ -1,7 +1,7 @@
-//! Buckets: who stands where in the address table, under a secret key.
+//! The buckets of the address table, placed by a secret key.
 //!
-//! Lives here: [`Buckets`], the places and who holds them, and [`Placement`], which place an address gets. Does not
-//! live here: who gives way to whom.
+//! Lives here: [`Buckets`], the slots and the entries in them, and [`Placement`], which computes an address's slot.
+//! Does not live here: which entry is replaced in a conflict.
 
 use bitcoin::hashes::siphash24;
 use bitcoin::secp256k1::rand::Rng;
@@ -13,20 +13,20 @@ use super::ip::{Ip, NetAddress};
 pub(super) const TRIED_BUCKETS: usize = 256;
 /// Buckets of new addresses (`ADDRMAN_NEW_BUCKET_COUNT_LOG2`).
 pub(super) const NEW_BUCKETS: usize = 1_024;
-/// Places in a bucket (`ADDRMAN_BUCKET_SIZE_LOG2`).
+/// Slots per bucket (`ADDRMAN_BUCKET_SIZE_LOG2`).
 pub(super) const BUCKET_SIZE: usize = 64;
-/// Tried buckets for each group.
+/// Tried buckets per group.
 const TRIED_BUCKETS_PER_GROUP: u64 = 8;
-/// New buckets for each group of sources.
+/// New buckets per group of sources.
 const NEW_BUCKETS_PER_SOURCE_GROUP: u64 = 64;
-/// An empty place.
+/// An empty slot.
 const NOBODY: u32 = u32::MAX;
 
-/// One kind of buckets: places that hold the number of an entry.
+/// The buckets of one kind (new or tried): each slot holds the id of an entry.
 #[derive(Debug)]
 pub(super) struct Buckets {
     places: Vec<u32>,
-    /// Places taken in each bucket.
+    /// Number of used slots in each bucket.
     taken: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ impl Buckets {
         self.taken[bucket] += u8::from(id.is_some());
     }
 
-    /// Empties every place that this entry holds, wherever it is.
+    /// Empties every slot that holds this entry.
     pub(super) fn remove(&mut self, id: u32) {
         for at in 0..self.places.len() {
             if self.places[at] == id {
@@ -54,9 +54,9 @@ impl Buckets {
         }
     }
 
-    /// Any bucket that is not empty, and in it the first entry from any place on. The reference (0.15) chooses any
-    /// place that is taken; each bucket alike, as later versions of Core do, gives who fills many places of few
-    /// buckets no more than others.
+    /// Chooses a random non-empty bucket, and in it the first entry from a random slot on. The reference (0.15)
+    /// chooses a random used slot; choosing the bucket first, as later versions of Core do, gives an owner of many
+    /// slots in few buckets no advantage.
     pub(super) fn choose(&self, random: &mut StdRng) -> u32 {
         let bucket = loop {
             let bucket = random.gen_range(0..self.taken.len());
@@ -69,14 +69,14 @@ impl Buckets {
         places.filter_map(|place| self.get(bucket, place)).next().expect("the bucket is not empty")
     }
 
-    /// Every place that is taken: its bucket, and who holds it.
+    /// Every used slot: its bucket and its entry.
     pub(super) fn holders(&self) -> impl Iterator<Item = (usize, u32)> {
         let places = self.places.iter().enumerate().filter(|(_, id)| **id != NOBODY);
         places.map(|(place, id)| (place / BUCKET_SIZE, *id))
     }
 }
 
-/// The secret that decides who stands where: whoever does not know it cannot aim at a bucket.
+/// The secret key that determines an address's slots; without it, nobody can target a bucket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placement(pub(super) [u8; 16]);
 

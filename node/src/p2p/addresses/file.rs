@@ -1,8 +1,8 @@
-//! The file of the address table, `peers.dat`, in a format of our own.
+//! The address table's file, `peers.dat`, in our own format.
 //!
-//! Lives here: reading, writing, the checksum. Does not live here: when it is written. The file is written whole
-//! beside the old one, then renamed, so that it is the old or the new one whenever the power goes. Integers are
-//! little-endian; what it says is not trusted beyond its checksum.
+//! Lives here: reading, writing, the checksum. Does not live here: when it is written. The whole file is written
+//! under another name and then renamed, so that a power failure leaves the old file or the new one. Integers are
+//! little-endian; beyond the checksum the content is not trusted.
 //!
 //! `"IOPPEERS"`, version 4 bytes, network magic 4, key 16, count 4; for each address: ip 16, port 2, services 8,
 //! time 8, source 16, last success 8, failures 4, number of new buckets 1 (0 for a tried address), each bucket 2;
@@ -20,26 +20,26 @@ use super::buckets::{NEW_BUCKETS, Placement};
 use super::ip::{Ip, NetAddress};
 use super::table::{AddressTable, MAX_ADDRESSES, Restored};
 
-/// What the file begins with.
+/// The first bytes of the file.
 const BEGIN: &[u8; 8] = b"IOPPEERS";
 /// The format. 1: the first.
 const VERSION: u32 = 1;
 /// Bytes before the addresses.
 const HEAD: usize = 8 + 4 + 4 + 16 + 4;
-/// The least bytes of an address.
+/// Least bytes of an address record.
 const RECORD: usize = 16 + 2 + 8 + 8 + 16 + 8 + 4 + 1;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 32;
-/// The largest file that is read: a full table, each place of the new buckets named once.
+/// The largest file that is read: a full table, each slot of the new buckets listed once.
 const MAX_BYTES: usize = HEAD + MAX_ADDRESSES * (RECORD + 2) + CHECKSUM;
 
-/// Why there is no table in a file.
+/// Why a file gives no table.
 #[derive(Debug, Error)]
 pub enum PeersFileError {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// It does not begin as a peers file.
     #[error("is not a file of peers")]
     Begin,
     /// It has another format.
@@ -48,21 +48,21 @@ pub enum PeersFileError {
     /// It belongs to another network.
     #[error("is of a network with magic {found}, {expected} expected")]
     Network {
-        /// Its magic in hex.
+        /// The file's magic in hex.
         found: String,
         /// Ours in hex.
         expected: String,
     },
-    /// It is cut short, too long, or altered.
+    /// It is truncated, too long, or altered.
     #[error("is damaged: its checksum does not fit")]
     Checksum,
-    /// The checksum fits and the content does not.
+    /// The checksum matches, but the content is inconsistent.
     #[error("is damaged: its content does not end where its checksum begins")]
     Content,
 }
 
-/// The table in this file. No file, and a file that is of no use, give an empty table, the latter with the reason:
-/// one line, without the file's name. `seed` as for [`AddressTable::new`].
+/// Reads the table from a file. A missing or unusable file gives an empty table, the latter with the reason: one
+/// line without the file's name. `seed` is as for [`AddressTable::new`].
 pub fn open(path: &Path, magic: [u8; 4], seed: [u8; 32]) -> (AddressTable, Option<PeersFileError>) {
     match read(path).and_then(|bytes| decode(&bytes, magic, seed)) {
         Ok(table) => (table, None),
@@ -79,10 +79,10 @@ fn read(path: &Path) -> Result<Vec<u8>, PeersFileError> {
     if bytes.len() > MAX_BYTES { Err(PeersFileError::Checksum) } else { Ok(bytes) }
 }
 
-/// Writes a table's [`encode`]d form, whole or not at all. Blocks until it is on the disk.
+/// Writes a table's [`encode`]d form atomically. Blocks until it is on disk.
 ///
 /// # Errors
-/// The system's.
+/// The operating system's error.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("dat.new");
     // The key is a secret.
@@ -94,7 +94,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The file's bytes.
+/// Encodes a table.
 pub fn encode(table: &AddressTable, magic: [u8; 4]) -> Vec<u8> {
     let mut entries = table.entries_with_buckets();
     entries.sort_unstable_by_key(|(entry, _)| entry.address);
@@ -120,10 +120,10 @@ pub fn encode(table: &AddressTable, magic: [u8; 4]) -> Vec<u8> {
     out
 }
 
-/// The table in a file's bytes.
+/// Decodes a table.
 ///
 /// # Errors
-/// When they are not a file of this format and network, whole and unaltered.
+/// When the bytes are not a complete, unaltered file of this format and network.
 pub fn decode(bytes: &[u8], magic: [u8; 4], seed: [u8; 32]) -> Result<AddressTable, PeersFileError> {
     let mut rest = bytes;
     if rest.split_off(..BEGIN.len()) != Some(BEGIN) {
@@ -163,7 +163,7 @@ fn decode_addresses(rest: &mut &[u8], seed: [u8; 32]) -> Option<AddressTable> {
         if buckets.iter().any(|bucket| usize::from(*bucket) >= NEW_BUCKETS) {
             return None;
         }
-        // One that finds no room, as can only be in a file that was made to be so, is left out.
+        // An address whose slots are taken, which happens only in a crafted file, is left out.
         table.restore(Restored { address, source, services, time, last_success, failures }, &buckets);
     }
     Some(table)
@@ -249,7 +249,7 @@ mod tests {
         assert!(reason.unwrap().to_string().starts_with("cannot be read: "));
     }
 
-    /// Bytes with a right head and checksum.
+    /// Adds a valid head and checksum.
     fn sealed(content: &[u8]) -> Vec<u8> {
         let mut bytes = [&BEGIN[..], &VERSION.to_le_bytes(), &MAGIC, content].concat();
         bytes.extend(sha256d::Hash::hash(&bytes).to_byte_array());

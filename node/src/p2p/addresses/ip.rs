@@ -1,22 +1,22 @@
-//! An internet address in the protocol's 16 bytes, and what kind of address it is (`CNetAddr`, `CService`).
+//! An IP address in the protocol's 16 bytes, and its classification (`CNetAddr`, `CService`).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bitcoin::hashes::{Hash, sha256};
 
-/// What the 12 bytes before an IPv4 address are.
+/// The prefix of a mapped IPv4 address.
 const IPV4_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-/// What the six bytes before an onion address of version 2 are (OnionCat).
+/// The prefix of a version 2 onion address (OnionCat).
 const ONION_PREFIX: [u8; 6] = [0xfd, 0x87, 0xd8, 0x7e, 0xeb, 0x43];
-/// What the six bytes before the hash of a name are: a source of addresses, never an address.
+/// The prefix of a hashed name, which is a source of addresses, never an address itself.
 const NAME_PREFIX: [u8; 6] = [0xfd, 0x6b, 0x88, 0xc0, 0x87, 0x24];
 
-/// IPv6, IPv4 in its mapped form, an onion address of version 2, or the hash of a name; network byte order.
+/// IPv6, mapped IPv4, a version 2 onion address, or a hashed name; in network byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ip(pub [u8; 16]);
 
-/// The kinds that make a difference for who can reach whom.
+/// Kinds of addresses, as far as they matter for reachability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Unroutable,
@@ -26,7 +26,7 @@ enum Kind {
     Onion,
 }
 
-/// The first bytes of a group say its kind (Core's `enum Network`).
+/// First byte of a group: its kind (Core's `enum Network`).
 const GROUP_UNROUTABLE: u8 = 0;
 const GROUP_V4: u8 = 1;
 const GROUP_V6: u8 = 2;
@@ -34,7 +34,7 @@ const GROUP_ONION: u8 = 3;
 const GROUP_NAME: u8 = 4;
 
 impl Ip {
-    /// The place of a name in the address space, for the source of what its answer gave (`SetInternal`).
+    /// The pseudo-address of a name, used as the source of addresses from its DNS answer (`SetInternal`).
     pub fn of_name(name: &str) -> Self {
         let hash = sha256::Hash::hash(name.as_bytes()).to_byte_array();
         let mut ip = [0; 16];
@@ -51,7 +51,7 @@ impl Ip {
         self.0.starts_with(prefix)
     }
 
-    /// Whether this is an onion address: known and passed on, never dialled.
+    /// Whether this is an onion address: stored and relayed, but never dialled.
     pub fn is_onion(&self) -> bool {
         self.starts_with(&ONION_PREFIX)
     }
@@ -60,21 +60,21 @@ impl Ip {
         self.starts_with(&NAME_PREFIX)
     }
 
-    /// Loopback, and IPv4's network 0 (`IsLocal`).
+    /// Whether this is loopback or in IPv4 network 0 (`IsLocal`).
     pub fn is_local(&self) -> bool {
         matches!(self.v4(), Some([127 | 0, ..])) || self.0 == Ipv6Addr::LOCALHOST.octets()
     }
 
-    /// Whether this can be somebody's address at all (`IsValid`).
+    /// Whether this can be a node's address at all (`IsValid`).
     pub fn is_valid(&self) -> bool {
-        // An `addr` message of a version before 0.2.9 that was read three bytes too early.
+        // An `addr` message of a version before 0.2.9, read three bytes too early.
         let shifted = self.starts_with(&IPV4_PREFIX[3..]);
         let documentation = self.starts_with(&[0x20, 0x01, 0x0d, 0xb8]);
         let nobody = self.0 == [0; 16] || matches!(self.v4(), Some([0, 0, 0, 0] | [255, 255, 255, 255]));
         !shifted && !documentation && !nobody && !self.is_name()
     }
 
-    /// Whether this can be reached over the public internet, or over Tor (`IsRoutable`).
+    /// Whether this is reachable over the public internet or Tor (`IsRoutable`).
     pub fn is_routable(&self) -> bool {
         let private_v4 = matches!(
             self.v4(),
@@ -104,14 +104,14 @@ impl Ip {
         self.starts_with(&[0x20, 0x02]) // RFC 3964
     }
 
-    /// An IPv4 address inside IPv6: RFC 6052 and RFC 6145.
+    /// An IPv4 address translated to IPv6: RFC 6052 and RFC 6145.
     fn is_translated_v4(&self) -> bool {
         self.starts_with(&[0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0])
             || self.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0])
     }
 
-    /// Addresses of one group are likely one owner's: IPv4 by its first 16 bits, IPv6 by 32, onion by 4
-    /// (`GetGroup`). One outbound connection for each group, and a group fills few buckets.
+    /// The group: addresses that likely have one owner. IPv4 by the first 16 bits, IPv6 by 32, onion by 4
+    /// (`GetGroup`). There is at most one outbound connection per group, and a group fills few buckets.
     pub fn group(&self) -> Vec<u8> {
         let ip = &self.0;
         if self.is_name() {
@@ -148,7 +148,7 @@ impl Ip {
         }
     }
 
-    /// How well `partner` can reach this address: 0 for not at all, more is better (`GetReachabilityFrom`).
+    /// How well `partner` can reach this address: 0 for not at all, higher is better (`GetReachabilityFrom`).
     pub fn reachability_from(&self, partner: &Self) -> u8 {
         const DEFAULT: u8 = 1;
         const TEREDO: u8 = 2;
@@ -193,7 +193,7 @@ impl fmt::Display for Ip {
     }
 }
 
-/// RFC 4648 in small letters, of a multiple of five bytes.
+/// RFC 4648 base32 in lower case; the length must be a multiple of five bytes.
 fn base32(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let digits = bytes.chunks_exact(5).flat_map(|five| {
@@ -206,14 +206,14 @@ fn base32(bytes: &[u8]) -> String {
 /// An address with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetAddress {
-    /// Where.
+    /// The IP address.
     pub ip: Ip,
     /// TCP port.
     pub port: u16,
 }
 
 impl NetAddress {
-    /// What to connect to; `None` for an onion address and for the hash of a name.
+    /// The address to dial; `None` for onion addresses and hashed names.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         if self.ip.is_onion() || self.ip.is_name() {
             return None;
@@ -239,19 +239,18 @@ impl fmt::Display for NetAddress {
     }
 }
 
-/// An address as an `addr` message has it (`CAddress`).
+/// An address in an `addr` message (`CAddress`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedAddress {
-    /// Where.
+    /// The address.
     pub address: NetAddress,
-    /// The services it is said to offer, as bits.
+    /// The services it is said to offer, as a bit field.
     pub services: u64,
     /// When it was last seen, seconds since 1970.
     pub time: u64,
 }
 
-/// What counts as one address where each may do so much only: an IPv4 address, or an IPv6 network (/64), whose owner has
-/// all of it.
+/// The unit for limits per address: an IPv4 address, or an IPv6 network (/64), which usually has one owner.
 pub(crate) fn one_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::from((ip.to_bits() & !u128::from(u64::MAX)).to_be_bytes()),

@@ -1,18 +1,18 @@
-//! Our own addresses, to be told to peers so that others connect to us (`mapLocalHost`, `AdvertiseLocal`).
+//! Our own addresses, advertised to peers so that others can connect (`mapLocalHost`, `AdvertiseLocal`).
 
 use super::ip::{Ip, NetAddress};
 
-/// Own addresses at most: more are not believed.
+/// Most own addresses that are kept.
 const MAX_LOCAL: usize = 32;
 
-/// How an own address is known; the better reasons are the greater (Core's `LOCAL_*`).
+/// How an own address is known; more reliable reasons are greater (Core's `LOCAL_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// An interface has it.
     Interface = 1,
     /// We listen on it.
     Bound = 2,
-    /// Somebody configured it.
+    /// The operator configured it.
     Configured = 4,
 }
 
@@ -22,14 +22,14 @@ struct Local {
     score: u32,
 }
 
-/// Our own addresses that others may reach.
+/// Our own addresses that peers may reach.
 #[derive(Debug, Default)]
 pub struct LocalAddresses {
     known: Vec<Local>,
 }
 
 impl LocalAddresses {
-    /// Learns one; whether it can be of use (`AddLocal`).
+    /// Adds an address; returns whether it is usable (`AddLocal`).
     pub fn add(&mut self, address: NetAddress, reason: Reason) -> bool {
         if !address.ip.is_routable() {
             return false;
@@ -45,19 +45,20 @@ impl LocalAddresses {
         true
     }
 
-    /// A peer says that it sees us here: what is known gains (`SeenLocal`).
+    /// A peer sees us at this address: raises the score of a known address (`SeenLocal`).
     pub fn seen(&mut self, ip: &Ip) {
         if let Some(known) = self.known.iter_mut().find(|known| known.address.ip == *ip) {
             known.score = known.score.saturating_add(1);
         }
     }
 
-    /// Whether this is us.
+    /// Whether this is one of our own addresses.
     pub fn contains(&self, address: &NetAddress) -> bool {
         self.known.iter().any(|known| known.address == *address)
     }
 
-    /// What to tell this peer: the one that it can reach best, and of these the surest (`GetLocal`).
+    /// The address to advertise to this peer: the one it can reach best, and of these the most certain
+    /// (`GetLocal`).
     pub fn best_for(&self, peer: &Ip) -> Option<NetAddress> {
         let rank = |known: &&Local| (known.address.ip.reachability_from(peer), known.score);
         self.known.iter().max_by_key(rank).map(|known| known.address)

@@ -1,4 +1,4 @@
-//! DNS seeds: names whose answers are addresses of nodes (`ThreadDNSAddressSeed`).
+//! DNS seeds: names that resolve to addresses of nodes (`ThreadDNSAddressSeed`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,28 +8,28 @@ use bitcoin::secp256k1::rand::Rng;
 
 use super::ip::{Ip, TimedAddress};
 
-/// A name may take this long to be answered.
+/// Timeout of a DNS query.
 pub const LIMIT: Duration = Duration::from_secs(10);
-/// Addresses taken from one answer: one seed must not fill the table.
+/// Most addresses taken from one answer, so that one seed cannot fill the table.
 const MAX_ADDRESSES: usize = 256;
-/// What a seed lists: full nodes (`NODE_NETWORK`).
+/// The services of the nodes that seeds list: full nodes (`NODE_NETWORK`).
 const SERVICES: u64 = 1;
 const DAY: u64 = 24 * 60 * 60;
 
-/// What a seed answered.
+/// The answer of a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The source to be named when they are added to the table.
+    /// The source under which they are added to the table.
     pub source: Ip,
-    /// The addresses, with an age of three to seven days: what peers tell is newer.
+    /// The addresses, aged three to seven days, since addresses from peers are more recent.
     pub addresses: Vec<TimedAddress>,
 }
 
-/// Asks one seed. Where `private` is set, on a chain of the operator's own, it may also name what only this machine or its
-/// network can reach.
+/// Queries one seed. If `private` is set, on a private chain, addresses that only this machine or its network can
+/// reach are accepted too.
 ///
 /// # Errors
-/// When there is no such name, no answer within `limit`, or no address in it; the text names the seed.
+/// When the name does not exist, there is no answer within `limit`, or no address in it; the text names the seed.
 pub async fn resolve(
     name: &str,
     port: u16,

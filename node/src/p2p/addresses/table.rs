@@ -1,9 +1,9 @@
-//! The address table: who is known, in buckets that no single owner of addresses can fill (`CAddrMan`).
+//! The address table: known addresses, in buckets that no single owner of addresses can fill (`CAddrMan`).
 //!
-//! Lives here: [`AddressTable`]. Does not live here: its file, and any connection. An address that was only heard of
-//! is *new*: it stands in up to eight of 1,024 buckets, chosen by the groups of its source and of itself under a
-//! secret key, 64 for each source. One that was connected to is *tried*: it stands in one of 256 buckets, 8 for each
-//! group. A bucket has 64 places, and the place follows from the address: two that want the same place fight.
+//! Lives here: [`AddressTable`]. Does not live here: its file, and any connection. An address that was only heard
+//! of is *new*: it is in up to eight of 1,024 buckets, chosen under a secret key by its group and that of its
+//! source, 64 per source group. One that was connected to is *tried*: it is in one of 256 buckets, 8 per group. A
+//! bucket has 64 slots, and the slot follows from the address: two addresses with the same slot conflict.
 //!
 //! Sizes: at most 16,384 tried and 65,536 new addresses, together at most [`MAX_MEMORY`] bytes.
 
@@ -15,52 +15,52 @@ use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use super::buckets::{BUCKET_SIZE, Buckets, NEW_BUCKETS, Placement, TRIED_BUCKETS};
 use super::ip::{Ip, NetAddress, TimedAddress};
 
-/// New buckets that one address may stand in.
+/// Most new buckets that one address can be in.
 const NEW_BUCKETS_PER_ADDRESS: u8 = 8;
-/// Addresses at most.
+/// Most addresses in the table.
 pub const MAX_ADDRESSES: usize = (TRIED_BUCKETS + NEW_BUCKETS) * BUCKET_SIZE;
-/// The table takes at most this many bytes: places of 4, entries of 88, 8 for the lists of them, and 48 for the
-/// index by address, whose lists grow by doubling (131,072 entries for 81,920).
+/// Most bytes that the table takes: slots of 4, entries of 88, 8 for the lists of them, and 48 for the index by
+/// address, whose lists grow by doubling (131,072 entries for 81,920).
 pub const MAX_MEMORY: usize = 4 * MAX_ADDRESSES + 131_072 * (88 + 8 + 48);
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
-/// Not seen for so long, an address is forgotten first (`ADDRMAN_HORIZON_DAYS`).
+/// Seconds after which an address that was not seen is replaced first (`ADDRMAN_HORIZON_DAYS`).
 const HORIZON: u64 = 30 * DAY;
-/// Failures that end the hope in an address that never worked (`ADDRMAN_RETRIES`).
+/// Failures after which an address that never worked is considered terrible (`ADDRMAN_RETRIES`).
 const RETRIES: u32 = 3;
-/// Failures in a row, over [`MIN_FAIL`], that end the hope in any (`ADDRMAN_MAX_FAILURES`).
+/// Consecutive failures over [`MIN_FAIL`] after which any address is considered terrible (`ADDRMAN_MAX_FAILURES`).
 const MAX_FAILURES: u32 = 10;
 /// See [`MAX_FAILURES`] (`ADDRMAN_MIN_FAIL_DAYS`).
 const MIN_FAIL: u64 = 7 * DAY;
-/// Per cent of the table that one `getaddr` gets (`ADDRMAN_GETADDR_MAX_PCT`).
+/// Percentage of the table returned for one `getaddr` (`ADDRMAN_GETADDR_MAX_PCT`).
 const SAMPLE_PER_CENT: usize = 23;
-/// Addresses that one `getaddr` gets at most (`ADDRMAN_GETADDR_MAX`).
+/// Most addresses returned for one `getaddr` (`ADDRMAN_GETADDR_MAX`).
 const SAMPLE_MAX: usize = 2_500;
 /// What is known of an address. Times are seconds since 1970, 0 for never.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) address: NetAddress,
-    /// Who told of it first.
+    /// The source that it was first heard from.
     pub(super) source: Ip,
     pub(super) services: u64,
-    /// When it was last seen, by hearsay.
+    /// When it was last seen, according to others.
     pub(super) time: u64,
     pub(super) last_success: u64,
     last_try: u64,
     last_counted_try: u64,
     /// Failures since the last success.
     pub(super) failures: u32,
-    /// In how many new buckets it stands; 0 when it is tried.
+    /// Number of new buckets it is in; 0 if it is tried.
     in_new: u8,
     tried: bool,
-    /// Its place in the shuffled list.
+    /// Its position in the shuffled list.
     shuffled_at: u32,
 }
 
 impl Entry {
-    /// So bad that any other may take its place (`IsTerrible`).
+    /// Whether it is so bad that any other address may replace it (`IsTerrible`).
     fn is_terrible(&self, now: u64) -> bool {
         if self.last_try != 0 && self.last_try + MINUTE >= now {
             return false;
@@ -72,26 +72,26 @@ impl Entry {
             || (now.saturating_sub(self.last_success) > MIN_FAIL && self.failures >= MAX_FAILURES)
     }
 
-    /// The chance of being chosen, against 1 for a good one (`GetChance`).
+    /// The chance of being selected, relative to 1 for a good address (`GetChance`).
     fn chance(&self, now: u64) -> f64 {
         let recent = if now.saturating_sub(self.last_try) < 10 * MINUTE { 0.01 } else { 1.0 };
-        // At most a twenty-eighth for failures: an outage of ours must not make the search endless.
+        // At least a twenty-eighth however many failures: an outage of ours must not make the search endless.
         recent * 0.66f64.powi(self.failures.min(8).cast_signed())
     }
 }
 
-/// The address to try next.
+/// An address to try next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where.
+    /// The address.
     pub address: NetAddress,
-    /// The services it is said to offer, as bits.
+    /// The services it is said to offer, as a bit field.
     pub services: u64,
-    /// When it was last tried, seconds since 1970; 0 for never since the start.
+    /// When it was last tried, seconds since 1970; 0 if not since the start.
     pub last_try: u64,
 }
 
-/// The table. No method reads a clock: `now` is in seconds since 1970.
+/// The address table. No method reads a clock: `now` is in seconds since 1970.
 #[derive(Debug)]
 pub struct AddressTable {
     pub(super) placement: Placement,
@@ -102,13 +102,13 @@ pub struct AddressTable {
     new: Buckets,
     tried: Buckets,
     tried_count: usize,
-    /// Failures are counted once for each success of any address: so an outage of ours counts once.
+    /// Failures count once per success of any address, so that an outage of ours counts once.
     last_good: u64,
     random: StdRng,
 }
 
 impl AddressTable {
-    /// An empty table; `seed` must be secret and random: it decides who stands where, and all chance.
+    /// An empty table. `seed` must be secret and random: it determines the placement and all random choices.
     pub fn new(seed: [u8; 32]) -> Self {
         let mut random = StdRng::from_seed(seed);
         Self {
@@ -125,28 +125,28 @@ impl AddressTable {
         }
     }
 
-    /// How many addresses there are.
+    /// Number of addresses.
     pub fn len(&self) -> usize {
         self.shuffled.len()
     }
 
-    /// Whether there are none.
+    /// Whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.shuffled.is_empty()
     }
 
-    /// How many of them were connected to.
+    /// Number of tried addresses.
     pub fn tried(&self) -> usize {
         self.tried_count
     }
 
-    /// Hears of an address from `source`; whether it was unknown (`Add_`). Its time is put back by `penalty`
-    /// seconds, unless it speaks of itself.
+    /// Adds an address heard from `source`; returns whether it was unknown (`Add_`). Its time is reduced by
+    /// `penalty` seconds, unless the source announced itself.
     pub fn add(&mut self, heard: &TimedAddress, source: Ip, penalty: u64, now: u64) -> bool {
         heard.address.ip.is_routable() && self.add_seeded(heard, source, penalty, now)
     }
 
-    /// The same from a seed, which on a private chain may name addresses of private networks.
+    /// Like [`Self::add`], for an address from a seed, which on a private chain may be one of a private network.
     pub fn add_seeded(&mut self, heard: &TimedAddress, source: Ip, penalty: u64, now: u64) -> bool {
         let penalty = if heard.address.ip == source { 0 } else { penalty };
         let (id, unknown) = match self.by_ip.get(&heard.address.ip).copied() {
@@ -154,7 +154,8 @@ impl AddressTable {
             Some(_) => return false,
             None => (self.create(heard, source, penalty), true),
         };
-        // The place follows from the entry's own port, whichever port was heard: who leaves its places must find them.
+        // The slot follows from the entry's own port, whatever port was heard: removing the entry must find its
+        // slots.
         let address = self.entry(id).address;
         let bucket = self.placement.new_bucket(&address.ip, &source);
         let place = self.placement.new_place(bucket, &address);
@@ -171,7 +172,7 @@ impl AddressTable {
         unknown
     }
 
-    /// Takes over what is newer; whether the known, untried address may get one more bucket.
+    /// Updates a known address; returns whether, if it is untried, it may get one more bucket.
     fn hear_again(&mut self, id: u32, heard: &TimedAddress, penalty: u64, now: u64) -> bool {
         let entry = self.entries[id as usize].as_mut().expect("an id in use has an entry");
         let online = now.saturating_sub(heard.time) < DAY;
@@ -184,7 +185,7 @@ impl AddressTable {
         if nothing_new || entry.tried || entry.in_new == NEW_BUCKETS_PER_ADDRESS {
             return false;
         }
-        // Each further bucket is twice as hard to get.
+        // Each further bucket is half as likely.
         let odds = 1u32 << entry.in_new;
         self.random.gen_range(0..odds) == 0
     }
@@ -238,12 +239,13 @@ impl AddressTable {
         self.entries[id as usize].as_mut().expect("an id in use has an entry")
     }
 
-    /// The entry of exactly this address and port.
+    /// The entry with exactly this address and port.
     fn find(&self, address: &NetAddress) -> Option<u32> {
         self.by_ip.get(&address.ip).copied().filter(|id| self.entry(*id).address == *address)
     }
 
-    /// Puts an entry into a new bucket; who stands there leaves it, and the table if that was its last.
+    /// Puts an entry into a new bucket. The entry in that slot is removed from it, and from the table if that was
+    /// its last.
     fn put_new(&mut self, bucket: usize, place: usize, id: u32) {
         if let Some(old) = self.new.get(bucket, place) {
             let entry = self.entry_mut(old);
@@ -256,7 +258,8 @@ impl AddressTable {
         self.new.set(bucket, place, Some(id));
     }
 
-    /// A connection to it is tried (`Attempt_`). `count` where a failure would be its own: not when we know nobody.
+    /// Records a connection attempt (`Attempt_`). `count` is whether a failure counts: not if we have no peers
+    /// ourselves.
     pub fn attempt(&mut self, address: &NetAddress, count: bool, now: u64) {
         let Some(id) = self.find(address) else { return };
         let last_good = self.last_good;
@@ -268,7 +271,7 @@ impl AddressTable {
         }
     }
 
-    /// It answered as a node of this chain: it is tried from now on (`Good_`).
+    /// Records that it answered as a node of this chain: it is tried from now on (`Good_`).
     pub fn good(&mut self, address: &NetAddress, now: u64) {
         self.last_good = now;
         let Some(id) = self.find(address) else { return };
@@ -276,7 +279,7 @@ impl AddressTable {
         entry.last_success = now;
         entry.last_try = now;
         entry.failures = 0;
-        // The time of hearsay stays: it would tell whom we are connected to.
+        // `time` is not updated: it would reveal our connections.
         if !entry.tried {
             self.make_tried(id);
         }
@@ -304,7 +307,7 @@ impl AddressTable {
         self.tried_count += 1;
     }
 
-    /// A long connection to it ends: it was there until now (`Connected_`).
+    /// Records the end of a long connection: the node was up until now (`Connected_`).
     pub fn connected(&mut self, address: &NetAddress, now: u64) {
         let Some(id) = self.find(address) else { return };
         let entry = self.entry_mut(id);
@@ -313,14 +316,14 @@ impl AddressTable {
         }
     }
 
-    /// It said which services it offers (`SetServices_`).
+    /// Records the services it announced (`SetServices_`).
     pub fn set_services(&mut self, address: &NetAddress, services: u64) {
         if let Some(id) = self.find(address) {
             self.entry_mut(id).services = services;
         }
     }
 
-    /// One to try, by chance, half of the time one that was connected to; `None` when there is none (`Select_`).
+    /// Selects a random address to try, half of the time a tried one; `None` if there is none (`Select_`).
     pub fn select(&mut self, new_only: bool, now: u64) -> Option<Candidate> {
         let new_count = self.len() - self.tried_count;
         if self.is_empty() || (new_only && new_count == 0) {
@@ -328,7 +331,7 @@ impl AddressTable {
         }
         let from_tried =
             !new_only && self.tried_count > 0 && (new_count == 0 || self.random.gen_range(0..2) == 0);
-        // Grows, so that the search ends although everything in the table is bad: after some 45 rounds at most.
+        // Grows, so that the search ends even if every address is bad: after about 45 rounds at most.
         let mut factor = 1.0;
         loop {
             let buckets = if from_tried { &self.tried } else { &self.new };
@@ -342,7 +345,7 @@ impl AddressTable {
         }
     }
 
-    /// The answer to `getaddr`: a random part of the table, without those that are terrible (`GetAddr_`).
+    /// The answer to `getaddr`: a random part of the table, without terrible addresses (`GetAddr_`).
     pub fn sample(&mut self, now: u64) -> Vec<TimedAddress> {
         let most = (self.len() * SAMPLE_PER_CENT / 100).min(SAMPLE_MAX);
         let mut chosen = Vec::with_capacity(most);
@@ -364,7 +367,7 @@ impl AddressTable {
         chosen
     }
 
-    /// All entries with the new buckets that they stand in, none for a tried one.
+    /// All entries with their new buckets; none for a tried entry.
     pub(super) fn entries_with_buckets(&self) -> Vec<(&Entry, Vec<u16>)> {
         let mut buckets = vec![Vec::new(); self.entries.len()];
         for (bucket, id) in self.new.holders() {
@@ -374,8 +377,8 @@ impl AddressTable {
         entries.filter_map(|(entry, buckets)| Some((entry.as_ref()?, buckets))).collect()
     }
 
-    /// Puts back what [`Self::entries_with_buckets`] gave; whether there was room, as there is in an empty table
-    /// with the same key.
+    /// Restores an entry from [`Self::entries_with_buckets`]; returns whether there was room, which is certain in
+    /// an empty table with the same key.
     pub(super) fn restore(&mut self, known: Restored, buckets: &[u16]) -> bool {
         let Restored { address, source, services, time, last_success, failures } = known;
         if !address.ip.is_routable() || self.by_ip.contains_key(&address.ip) {
@@ -407,7 +410,7 @@ impl AddressTable {
     }
 }
 
-/// What the file keeps of an address; meanings as in the table.
+/// The stored form of an address; fields as in the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Restored {
     pub(super) address: NetAddress,

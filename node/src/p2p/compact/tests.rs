@@ -1,4 +1,4 @@
-//! Compact blocks against the `bitcoin` crate's own BIP152, an independent SipHash, and any bytes at all.
+//! Compact blocks compared with the `bitcoin` crate's own BIP152, an independent SipHash, and arbitrary bytes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ fn tx(salt: u32, witness: bool) -> Transaction {
     }
 }
 
-/// A block with a right merkle root and without anything else that a block needs.
+/// A block with a valid merkle root, and otherwise invalid.
 fn block(count: u32) -> Block {
     let txdata: Vec<_> = (0..count).map(|n| tx(n, n % 3 == 0)).collect();
     let mut header = Params::regtest().genesis.block().header;
@@ -104,7 +104,7 @@ fn short_ids_that_collide_ask_for_the_whole_block() {
     let mut message = compact(&block(4));
     message.short_ids[1] = message.short_ids[0];
     assert!(matches!(reconstruct(message, [], []), Reconstruction::Failed(_)));
-    // Two known transactions behind one short id: neither is believed.
+    // Two known transactions with the same short id: neither is used.
     let block = block(3);
     let message = compact(&block);
     let (right, wrong) = (Arc::new(block.txdata[1].clone()), Arc::new(tx(99, false)));
@@ -172,7 +172,7 @@ fn a_compact_block_reads_in_the_bitcoin_crate_and_the_other_way_round() {
         let theirs = HeaderAndShortIds::from_block(&block, 123, number, &[]).unwrap();
         let read: HeaderAndShortIds = deserialize(&ours.encode(version)).unwrap();
         assert_eq!((&read.short_ids, read.nonce), (&theirs.short_ids, 123));
-        // The crate's version 1 has the witness in its prefilled transactions all the same.
+        // The crate's version 1 includes the witness in prefilled transactions.
         let theirs = if version == Version::One { read } else { theirs };
         let ours = CompactBlock::decode(&mut ours.encode(version).as_slice()).unwrap();
         assert_eq!(CompactBlock::decode(&mut serialize(&theirs).as_slice()).unwrap(), ours);
@@ -216,7 +216,7 @@ fn the_ring_of_extra_transactions_keeps_the_last_hundred_that_are_small() {
     assert_eq!(kept, (50..150).map(|salt| tx(salt, false).compute_wtxid()).collect::<Vec<_>>());
 }
 
-/// Arbitrary messages: not of any block.
+/// Arbitrary messages that belong to no block.
 fn messages() -> impl Strategy<Value = CompactBlock> {
     let prefilled = prop::collection::vec((any::<u16>(), any::<u32>(), any::<bool>()), 0..6);
     let short_ids = prop::collection::vec(0..1u64 << 48, 0..40);
@@ -257,7 +257,7 @@ proptest! {
         prop_assert_eq!(BlockTransactions::decode(&mut answer.encode(Version::Two).as_slice()).unwrap(), answer);
     }
 
-    /// Messages with some bytes changed: they are refused, or what was read is written as it was.
+    /// Altered messages are refused, or encode to the same bytes that were decoded.
     #[test]
     fn altered_bytes_never_panic_and_what_reads_is_written_back(
         message in messages(),
@@ -272,7 +272,7 @@ proptest! {
         let mut rest = bytes.as_slice();
         if let Ok(read) = CompactBlock::decode(&mut rest) {
             let used = &bytes[..bytes.len() - rest.len()];
-            // The crate writes what the reference reads as the same thing in one form only.
+            // The crate rejects some encodings that the reference accepts.
             if let Ok(theirs) = deserialize::<HeaderAndShortIds>(used) {
                 prop_assert_eq!(serialize(&theirs), read.encode(Version::Two));
                 prop_assert_eq!(read.encode(Version::Two), used);

@@ -1,4 +1,4 @@
-//! Whom the node connects to, and how: named peers, chosen ones, DNS seeds. A part of the manager.
+//! Outbound connections: manual peers, chosen ones, DNS seeds. Part of the manager.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Manager {
         self.dial(origin, None, None, Some(address));
     }
 
-    /// Connects, by name or address; the outcome comes back as an event.
+    /// Connects by name or address; the outcome arrives as an event.
     pub(super) fn dial(
         &self,
         origin: Origin,
@@ -129,7 +129,7 @@ impl Manager {
         });
     }
 
-    /// Asks all seeds, and again after a while if there are still no peers: a node may start before its network does.
+    /// Queries all seeds, and again later if there are still no peers: a node may start before its network does.
     pub(super) fn ask_seeds(&mut self) {
         self.ask_seeds_after(self.seeds_wait);
         self.seeds_wait = (self.seeds_wait * 2).min(SEEDS_SELDOM);

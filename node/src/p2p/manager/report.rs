@@ -1,4 +1,4 @@
-//! The handle's questions, and what the protocol knows of a peer. A part of the manager.
+//! Answers to the handle's queries, and peer information. Part of the manager.
 
 use std::sync::atomic::Ordering;
 
@@ -101,14 +101,14 @@ impl Net {
         self.clocks.offset()
     }
 
-    /// A banned address's connections end, unless somebody named them.
+    /// Disconnects all peers at a banned address, except manual ones.
     pub(super) fn close_all_from(&mut self, ip: std::net::IpAddr) {
         let theirs = |peer: &Peer| peer.address.ip() == ip && peer.origin != Origin::Manual;
         let ids: Vec<PeerId> = self.peers().filter(|(_, peer)| theirs(peer)).map(|(id, _)| id).collect();
         ids.into_iter().for_each(|id| self.close(id, "its address is banned"));
     }
 
-    /// Peers can connect here.
+    /// Sets the address that peers can connect to.
     pub(crate) fn listen(&mut self, address: SocketAddr) {
         self.listening = Some(address.port());
         self.own.add(address.into(), Reason::Bound);
@@ -141,7 +141,7 @@ impl Net {
         }
     }
 
-    /// What the protocol knows of a peer.
+    /// The information on a peer.
     fn describe(&self, id: PeerId, peer: &Peer) -> PeerInfo {
         let height = |node: Option<crate::p2p::tree::NodeId>| {
             node.map_or(-1, |node| i64::from(self.tree.get(node).height))

@@ -1,4 +1,4 @@
-//! Messages against the `bitcoin` crate's own codec, and any bytes at all.
+//! Messages compared with the `bitcoin` crate's own codec, and arbitrary bytes.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use super::super::fuzzing::COMMANDS;
 use super::*;
 
 const MAGIC: [u8; 4] = [0x35, 0xb2, 0xcc, 0x9e];
-/// Commands that are not read, besides those that the fuzzer knows.
+/// Commands that are not decoded, besides those in the fuzzer's list.
 const OTHERS: [&str; 5] = ["filteradd", "filterclear", "merkleblock", "alert", "wtxidrelay"];
 
 fn frame(bytes: &[u8]) -> Frame {
@@ -69,7 +69,7 @@ fn version() -> impl Strategy<Value = VersionMessage> {
     let numbers = (any::<u32>(), any::<u64>(), any::<i64>(), any::<u64>(), any::<i32>());
     (numbers, address(), "[ -~]{0,60}", any::<bool>()).prop_map(
         |((version, services, time, nonce, height), to, agent, relay)| {
-            // Ours say nothing of where they come from.
+            // Our version messages do not include our own address.
             let nowhere = Address { services: ServiceFlags::from(services), address: [0; 8], port: 0 };
             let to = Address { services: ServiceFlags::NONE, ..to };
             VersionMessage {
@@ -85,7 +85,7 @@ fn list<T: std::fmt::Debug>(of: impl Strategy<Value = T>) -> impl Strategy<Value
     prop::collection::vec(of, 0..300)
 }
 
-/// Hashes as the reference takes them, and where to stop.
+/// A valid locator and stop hash.
 fn locator() -> impl Strategy<Value = (Vec<BlockHash>, BlockHash)> {
     (prop::collection::vec(hash(), 0..=MAX_LOCATOR), hash())
 }
@@ -147,7 +147,7 @@ proptest! {
         prop_assert_eq!(super::super::frame::encode(MAGIC, ours.command(), &ours.payload()), theirs);
     }
 
-    /// Cut anywhere or with some bytes changed, a payload is refused or read, and what is read can be written.
+    /// A truncated or altered payload is refused or decoded; what was decoded can be encoded.
     #[test]
     fn damaged_payloads_never_panic(
         message in messages(),
@@ -177,7 +177,7 @@ proptest! {
         }
     }
 
-    /// Any bytes behind a right magic, in pieces of any size.
+    /// Arbitrary bytes after a valid magic, in pieces of any size.
     #[test]
     fn any_bytes_are_frames_or_an_error(
         bytes in prop::collection::vec(any::<u8>(), 0..300),

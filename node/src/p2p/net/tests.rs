@@ -1,4 +1,4 @@
-//! The protocol without sockets: messages in, actions out, time as it is told.
+//! The protocol without sockets: messages in, actions out, time set by the test.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,10 +15,10 @@ mod download;
 mod relay;
 mod weak;
 
-/// Some time at which regtest's genesis is old and the tests' headers are new.
+/// A time at which regtest's genesis is old and the tests' headers are recent.
 const START: Micros = 1_700_000_000 * SECOND;
 
-/// The state with what it did last.
+/// The state with its latest actions.
 struct Stage {
     net: Net,
     now: Micros,
@@ -31,7 +31,7 @@ impl Stage {
         Self { net: Net::new(params, tree, AddressTable::new([7; 32])), now: START }
     }
 
-    /// A peer that has shaken hands.
+    /// A peer that completed the handshake.
     fn peer(&mut self, number: u64, origin: Origin) -> PeerId {
         self.peer_at(SocketAddr::from(([8, number as u8, 1, 1], 14_877)), number, origin)
     }
@@ -57,7 +57,7 @@ impl Stage {
         sent_to(id, self.actions())
     }
 
-    /// The chain takes these headers from a peer.
+    /// A peer sends headers and the chain accepts them.
     fn give_headers(&mut self, id: PeerId, headers: &[(BlockHash, Header)]) {
         self.say(id, Message::Headers(headers.to_vec()));
         for action in self.actions() {
@@ -70,7 +70,7 @@ impl Stage {
         }
     }
 
-    /// A peer gives a block and the chain stores it.
+    /// A peer sends a block and the chain stores it.
     fn give_block(&mut self, id: PeerId, header: &Header) {
         let block = Arc::new(Block { header: *header, txdata: vec![] });
         let hash = block.block_hash();
@@ -84,7 +84,7 @@ impl Stage {
         }
     }
 
-    /// The chain makes blocks with these headers active.
+    /// The chain activates blocks with these headers.
     fn connect(&mut self, headers: &[(BlockHash, Header)]) {
         for (_, header) in headers {
             let block = Arc::new(Block { header: *header, txdata: vec![] });
@@ -123,7 +123,7 @@ fn version(services: u64) -> Message {
     }))
 }
 
-/// Headers on top of one: nobody here asks for their work.
+/// A chain of headers on top of one; their proof of work is not checked here.
 fn headers_on(parent: &Header, count: usize, salt: u32) -> Vec<(BlockHash, Header)> {
     let mut headers: Vec<(BlockHash, Header)> = Vec::with_capacity(count);
     let mut header = *parent;
@@ -164,7 +164,7 @@ fn the_handshake_is_that_of_the_reference() {
     let sent = names(&stage.sent(id));
     assert_eq!(sent, ["sendheaders", "sendcmpct", "sendcmpct", "ping", "getheaders"]);
 
-    // Who connects to us speaks first.
+    // An inbound peer speaks first.
     let id = PeerId(2);
     stage.net.connected(id, "8.8.4.4:1".parse().unwrap(), Origin::Inbound, None, stage.now);
     assert!(stage.sent(id).is_empty());
@@ -205,7 +205,7 @@ fn a_ping_that_is_not_answered_ends_the_connection_after_twenty_minutes() {
     let id = stage.peer(1, Origin::Inbound);
     for _ in 0..19 {
         stage.pass(60 * SECOND);
-        // It talks, and does not answer.
+        // It sends messages, but no pong.
         stage.say(id, Message::GetAddr);
     }
     assert!(stage.is_connected(id));
@@ -244,7 +244,7 @@ fn who_wants_headers_gets_new_blocks_as_headers_and_others_as_hashes() {
         stage.net.flush(stage.now);
         stage.actions()
     };
-    // Both have genesis, by what they were sent or said.
+    // Both are known to have genesis, from what they were sent or announced.
     for id in [old, new] {
         stage.say(
             id,

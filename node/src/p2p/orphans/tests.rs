@@ -1,4 +1,4 @@
-//! Orphans against a plain model, and each of their bounds.
+//! Orphans compared with a simple model, and each of their limits.
 
 #![allow(clippy::unwrap_used)]
 
@@ -52,7 +52,7 @@ fn a_chain_of_orphans_comes_out_parent_by_parent() {
     assert!(orphans.next_to_try().is_none(), "each is tried once");
     assert!(orphans.erase(&txid));
     orphans.parent_arrived(&txid);
-    // The grandchild misses its other parent: it is tried, stays, and is tried again when that comes.
+    // The grandchild misses its other parent: it is tried, stays, and is retried when that arrives.
     assert_eq!(orphans.next_to_try().unwrap().0, grandchild.compute_txid());
     orphans.parent_arrived(&Txid::from_byte_array([2; 32]));
     assert_eq!(orphans.next_to_try().unwrap().0, grandchild.compute_txid());
@@ -86,7 +86,7 @@ fn memory_is_bounded_and_heavy_ones_are_refused() {
         tx
     };
     assert_eq!(orphans.add(with_witness(400_000, 0), 2, 0, &mut random), Added::TooHeavy);
-    // An empty item weighs 1 and takes 5 bytes: the worst there is.
+    // An empty item weighs 1 and takes 5 bytes: the worst case.
     for salt in 0..100 {
         assert_eq!(orphans.add(with_witness(399_000, salt), 2, 0, &mut random), Added::Kept);
         assert!(orphans.memory() <= MAX_MEMORY);
@@ -155,7 +155,7 @@ proptest! {
                     prop_assert_eq!(orphans.add(tx.clone(), peer, now, &mut random), Added::Kept);
                     model.retain(|_, (_, _, expires)| *expires > now);
                     model.insert(tx.compute_txid(), (tx, peer, now + EXPIRE));
-                    // Which one was evicted is chance; that at most one was is not.
+                    // Which one is evicted is random, but it is at most one.
                     let before = model.len();
                     model.retain(|txid, _| orphans.contains(txid));
                     prop_assert_eq!(before.min(MAX_ORPHANS), model.len());

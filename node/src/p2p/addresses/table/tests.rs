@@ -1,4 +1,4 @@
-//! The table's bounds, its fights for places, and its consistency after any course of events.
+//! The table's limits, its slot conflicts, and its consistency after any sequence of events.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use super::*;
 const NOW: u64 = 1_600_000_000;
 
 impl AddressTable {
-    /// Every index agrees with every other (Core's `Check_`).
+    /// Checks that all indexes agree (Core's `Check_`).
     pub(in super::super) fn check(&self) {
         let ids: BTreeSet<u32> = self.shuffled.iter().copied().collect();
         assert_eq!(ids.len(), self.shuffled.len());
@@ -60,7 +60,7 @@ fn heard(ip: u32) -> TimedAddress {
     TimedAddress { address: at(ip), services: 1, time: NOW }
 }
 
-/// Sources of many groups.
+/// Sources in many groups.
 fn far(n: u32) -> NetAddress {
     at(0x1000_0000 + n % 20_000 * 104_729)
 }
@@ -82,8 +82,8 @@ fn what_is_heard_is_new_and_what_answered_is_tried() {
     assert_eq!(table.select(false, NOW + DAY).unwrap().address, at(0x0808_0808));
 }
 
-/// An address is known by its IP alone. Places that another port would have were left to it when it was tried, and whoever
-/// wanted one of them then ended the node.
+/// An address is identified by its IP alone. Slots that belonged to another port were left behind when the address
+/// became tried, and a later conflict over such a slot crashed the node.
 #[test]
 fn an_address_told_of_under_many_ports_stands_in_the_places_of_its_own_port() {
     let mut table = table();
@@ -102,7 +102,7 @@ fn an_address_told_of_under_many_ports_stands_in_the_places_of_its_own_port() {
     table.check();
 }
 
-/// 64 buckets of 64 places is what one group of sources can fill: here 250,000 addresses of 250 groups.
+/// One group of sources can fill 64 buckets of 64 slots: here 250,000 addresses of 250 groups are added.
 #[test]
 fn one_source_fills_a_sixteenth_of_the_table_at_most() {
     let mut table = table();
@@ -132,7 +132,7 @@ fn a_full_table_stays_within_its_places_and_its_memory() {
     let places = 4 * MAX_ADDRESSES;
     let entries = table.entries.capacity() * size_of::<Option<Entry>>();
     let lists = 4 * (table.shuffled.capacity() + table.free.capacity());
-    // A hash map keeps a byte of control for each place and is at most 7/8 full.
+    // A hash map has a control byte per slot and is at most 7/8 full.
     let index = table.by_ip.capacity() * 8 / 7 * (size_of::<(Ip, u32)>() + 1);
     let bytes = places + entries + lists + index;
     assert!(bytes <= MAX_MEMORY, "{bytes} of {MAX_MEMORY}");
@@ -147,7 +147,7 @@ fn an_address_that_fails_is_chosen_less_and_forgotten_first() {
         table.add(&TimedAddress { address, services: 1, time: NOW }, at(0x0101_0101).ip, 0, NOW);
     }
     for n in 1..=3 {
-        // Each failure counts after another address was good.
+        // Each failure counts, since another address was good before it.
         table.attempt(&bad, true, NOW + n * HOUR);
         table.attempt(&bad, true, NOW + n * HOUR + 1);
         table.good(&at(0x0b0b_0b0b), NOW + n * HOUR + 2);
@@ -217,7 +217,7 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    // Few groups, so that buckets are few and places are fought for.
+    // Few groups, so that there are few buckets and many conflicts.
     let ip = || (0..4u32, 0..300u32).prop_map(|(group, host)| 0x0800_0000 + (group << 16) + host);
     let address = || (ip(), 4_877..4_880u16).prop_map(|(ip, port)| at_port(ip, port));
     prop_oneof![

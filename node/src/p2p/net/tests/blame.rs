@@ -1,4 +1,4 @@
-//! Who is blamed, and what a hostile peer may use up of what others need.
+//! Which peer is blamed, and how much a hostile peer can take from others.
 
 use super::*;
 use crate::p2p::compact::{self, CompactBlock};
@@ -8,14 +8,15 @@ fn block_of(header: &Header) -> (BlockHash, Arc<Block>) {
     (block.block_hash(), block)
 }
 
-/// What the chain says of a copy of a block whose transactions are not those of its header.
+/// The chain's verdict on a copy of a block whose transactions do not match its header.
 fn spoiled() -> Refusal {
     Refusal { code: 0x10, reason: "bad-txnmrklroot".to_owned(), points: 100, final_: false, known: false }
 }
 
 #[test]
 fn a_spoiled_copy_costs_who_sent_it_and_not_who_sends_the_block_itself() {
-    // The chain tells a refusal twice, as event and as answer; the honest copy may come between, either way round.
+    // The chain reports a refusal twice, as event and as answer; the honest copy may arrive in between, in either
+    // order.
     for event_first in [true, false] {
         let mut stage = Stage::new();
         let (hostile, honest) = (stage.peer(1, Origin::Inbound), stage.peer(2, Origin::Outbound));
@@ -54,7 +55,7 @@ fn a_block_that_breaks_a_rule_costs_its_sender_whichever_word_comes_first() {
     }
 }
 
-/// The blocks that go to the chain, by who sent them.
+/// The senders of the blocks that go to the chain.
 fn to_the_chain(stage: &mut Stage) -> Vec<PeerId> {
     let sender = |action| match action {
         Action::Ask(Question::Block(id, ..)) => Some(id),
@@ -76,7 +77,7 @@ fn a_spoiled_compact_copy_keeps_nobody_else_out_and_is_taken_once() {
     stage.actions();
     stage.say(hostile, Message::CmpctBlock(compact.clone(), compact::Version::Two));
     assert_eq!(to_the_chain(&mut stage), [hostile]);
-    // While the spoilt copy is with the chain.
+    // While the chain is judging the bad copy.
     stage.say(honest, Message::Block(hash, block.clone()));
     stage.say(honest, Message::Block(hash, block.clone()));
     assert_eq!(to_the_chain(&mut stage), [honest]);
@@ -104,7 +105,7 @@ fn a_block_whose_copy_was_spoiled_is_asked_of_the_others_at_once() {
     assert_eq!(requested(&stage.sent(honest)), [hash]);
 }
 
-/// A block that was asked for and its header, and who was asked.
+/// A requested block with its header, and the peer that was asked.
 fn block_under_way(stage: &mut Stage) -> (PeerId, BlockHash, Arc<Block>) {
     let honest = stage.peer(2, Origin::Outbound);
     let headers = headers_on(&genesis(), 1, 1);
@@ -114,7 +115,7 @@ fn block_under_way(stage: &mut Stage) -> (PeerId, BlockHash, Arc<Block>) {
     (honest, hash, block)
 }
 
-/// Whether the next block for the chain is one that was asked for.
+/// Whether the next block for the chain is marked as requested.
 fn was_requested(stage: &mut Stage) -> bool {
     let block = |action| match action {
         Action::Ask(Question::Block(.., requested)) => Some(requested),
@@ -151,7 +152,7 @@ fn a_strangers_copy_ends_the_wait_for_a_block_only_once_it_is_known_to_be_good()
     }
 }
 
-/// What was asked for stays so while another's copy is with the chain.
+/// A block stays requested while the chain judges another peer's copy.
 #[test]
 fn a_block_is_wanted_while_a_spoiled_copy_of_who_was_asked_is_judged() {
     let mut stage = Stage::new();

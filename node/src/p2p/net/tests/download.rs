@@ -1,4 +1,4 @@
-//! Headers first, then blocks: of whom, how many, and what becomes of those that do not come.
+//! Headers-first download: from which peers, how many blocks, and what happens to those that do not arrive.
 
 use super::*;
 
@@ -28,7 +28,7 @@ fn headers_come_first_and_then_sixteen_blocks_of_each_peer_none_twice() {
     stage.give_headers(b, &headers[2_000..]);
     let second: Vec<_> = headers[16..32].iter().map(|(hash, _)| *hash).collect();
     assert_eq!(requested(&stage.sent(b)), second);
-    // What one of them gives makes room for more.
+    // Each block that arrives makes room for another request.
     for (_, header) in &headers[16..32] {
         stage.give_block(b, header);
     }
@@ -61,7 +61,7 @@ fn a_peer_that_gives_the_same_headers_again_is_asked_for_blocks() {
     assert_eq!(requested(&stage.sent(id)).len(), 16);
 }
 
-/// What a peer with this chain answers to the last question for headers, as the reference does.
+/// The reference's answer to the last getheaders, for a peer with this chain.
 fn answer(sent: &[Message], chain: &[(BlockHash, Header)]) -> Option<Vec<(BlockHash, Header)>> {
     let asked = sent.iter().rev().find_map(|message| match message {
         Message::GetHeaders(locator) => Some(locator),
@@ -72,7 +72,7 @@ fn answer(sent: &[Message], chain: &[(BlockHash, Header)]) -> Option<Vec<(BlockH
     Some(chain[from..].iter().take(MAX_HEADERS).copied().collect())
 }
 
-/// Below the fork a locator has gaps of thousands: what lies in one comes once more, and then the peer's branch.
+/// Below the fork a locator has gaps of thousands: headers within one are sent again, and then the peer's branch.
 #[test]
 fn the_better_branch_of_a_deep_fork_is_reached_wherever_the_fork_is() {
     for (shared, ours) in [(3_000, 5_000), (100, 2_080), (4_500, 6_100)] {
@@ -118,7 +118,7 @@ fn a_peer_that_holds_up_the_window_is_replaced_after_two_seconds() {
     stage.give_headers(quick, &headers);
     let held: Vec<_> = stage.net.peers[&slow].in_flight.iter().copied().collect();
     assert_eq!(held.len(), 16);
-    // The quick one gives all that it is asked for, to the end of the window.
+    // The fast one delivers everything requested, up to the end of the window.
     let by_hash: HashMap<BlockHash, Header> = headers.iter().copied().collect();
     while let Some(hash) = stage.net.peers[&quick].in_flight.front().copied() {
         stage.give_block(quick, &by_hash[&hash]);

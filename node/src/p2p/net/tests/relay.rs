@@ -1,4 +1,4 @@
-//! Transactions: whom to ask, what to tell whom, and what is kept of them.
+//! Transactions: which peers to request from, what to announce to which, and what is kept.
 
 use super::*;
 
@@ -41,7 +41,8 @@ fn a_transaction_is_asked_of_one_peer_and_then_of_another() {
     assert!(asks(&stage.sent(a)), "anew when nobody is left");
 }
 
-/// A refused transaction may cost its sender nothing: so nobody has many judged at a time, and none twice at once.
+/// A refused transaction may cost its sender nothing: so no peer has many judged at a time, and none is judged
+/// twice at once.
 #[test]
 fn transactions_of_a_peer_are_judged_in_turns_and_the_same_one_once() {
     let mut stage = Stage::new();
@@ -99,8 +100,8 @@ fn a_transaction_is_told_to_others_and_not_back_and_given_to_who_asks() {
     assert_eq!(names(&stage.sent(to)), ["tx"]);
 }
 
-/// The places of peers that gave the newest transactions are kept free for those that gave good ones: one that costs its
-/// sender nothing must not take them.
+/// Peers that sent the newest transactions are protected from eviction. Only accepted transactions count: one that
+/// costs its sender nothing must not win a place.
 #[test]
 fn only_a_transaction_that_is_taken_counts_as_the_newest_of_its_sender() {
     let mut stage = Stage::new();
@@ -134,7 +135,7 @@ fn a_late_answer_of_the_mempool_brings_nothing_back_that_is_gone() {
         stage.net.chain_says(gone, stage.now);
         stage.net.chain_says(answer(), stage.now);
         assert_eq!(stage.net.relay.pool().count(), 0);
-        // It may come again.
+        // It may arrive again.
         stage.net.chain_says(FromChain::TxAccepted(txid), stage.now);
         stage.net.chain_says(answer(), stage.now);
         assert_eq!(stage.net.relay.pool().count(), 1);

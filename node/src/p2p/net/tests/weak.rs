@@ -1,9 +1,9 @@
-//! Headers of branches that are behind ours: how many of them an address may bring.
+//! Headers of branches with less work than ours: how many an address may send.
 
 use super::*;
 use crate::p2p::compact::{self, CompactBlock};
 
-/// A stage with a chain of so many blocks, of a peer that did nothing wrong.
+/// A stage with a chain of this many blocks from an honest peer.
 fn stage_with(blocks: usize) -> (Stage, Vec<(BlockHash, Header)>) {
     let mut stage = Stage::new();
     let honest = stage.peer(1, Origin::Outbound);
@@ -26,7 +26,7 @@ fn weak_headers_count_also_where_strong_ones_come_between() {
     assert!(stage.net.tree.len() < 30_000, "{}", stage.net.tree.len());
 }
 
-/// The chain keeps the headers of compact blocks, and of blocks that nobody asked for, as well.
+/// The chain also keeps the headers of compact blocks and of unrequested blocks.
 #[test]
 fn weak_headers_count_whichever_message_brings_them() {
     let (mut stage, _) = stage_with(10);
@@ -87,7 +87,7 @@ fn weak_headers_of_long_ago_are_forgotten() {
     }
 }
 
-/// The chain is asked later than the peer says them.
+/// The chain may be asked long after the peer sends them.
 #[test]
 fn weak_headers_count_before_the_chain_is_asked() {
     let (mut stage, _) = stage_with(2_000);
@@ -105,7 +105,7 @@ fn weak_headers_count_before_the_chain_is_asked() {
     assert!(handed <= 20_000, "{handed}");
 }
 
-/// The chain keeps those below the refused one.
+/// The chain keeps the headers below the refused one.
 #[test]
 fn weak_headers_count_below_a_refused_one_that_costs_nothing() {
     let (mut stage, _) = stage_with(2_000);
@@ -114,7 +114,7 @@ fn weak_headers_count_below_a_refused_one_that_costs_nothing() {
     let refusal = Refusal { code: 0x10, reason, points: 0, final_: false, known: false };
     for salt in 2..=20 {
         let mut headers = headers_on(&genesis(), 1_999, salt);
-        // It says to be of more work than the whole chain.
+        // It claims more work than the whole chain has.
         let last = headers.last_mut().unwrap();
         last.1.bits = bitcoin::CompactTarget::from_consensus(0x1d00_ffff);
         last.0 = last.1.block_hash();
