@@ -1,4 +1,4 @@
-//! Arguments as they are given, not yet checked.
+//! Command-line arguments before validation.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

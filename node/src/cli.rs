@@ -1,7 +1,7 @@
-//! The command line: raw arguments in, validated settings or a key command out, and an exit status.
+//! The command line: parses raw arguments, runs the command and returns an exit status.
 //!
-//! Results go to stdout, logs and complaints to stderr. 0: done, 1: failed, 2: wrong usage. A complaint is one
-//! line that names what is wrong and what was expected.
+//! Results go to stdout, logs and errors to stderr. Exit status 0: success, 1: failure, 2: wrong usage. An error is
+//! one line that says what is wrong and what was expected.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ enum KeyCommand {
     },
 }
 
-/// The whole program.
+/// Runs the program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -113,7 +113,7 @@ fn fail(failure: &Failure) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// clap's complaint without the usage and the hint that follow it.
+/// clap's error message without the usage and hint that follow it.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is expected (see iop-node --help)".to_owned();

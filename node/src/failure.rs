@@ -1,10 +1,10 @@
-//! How the program ends when it does not succeed.
+//! The program's exit on failure.
 
-/// Why the program ends without success.
+/// Why the program fails.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Wrong usage, configuration included: exit status 2.
     Usage(String),
-    /// It was asked rightly and failed: exit status 1.
+    /// The usage was right, but the work failed: exit status 1.
     Failed(String),
 }

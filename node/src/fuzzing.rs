@@ -1,21 +1,21 @@
-//! What fuzzers call: everything of the node that reads bytes of strangers, as functions of bytes.
+//! Entry points for fuzzers: all parsers of untrusted bytes in the node, as functions of bytes.
 //!
-//! Lives here: the list of them, for `iop-fuzz-targets`. Does not live here: what they check, which lies beside the
-//! code that they try. A target returns if all is well and panics if not. This is no interface for programs.
+//! Lives here: the list, for `iop-fuzz-targets`. Does not live here: the checks, which are next to the code they
+//! test. A target returns if all is well and panics if not. This is not a public interface.
 
 use crate::{p2p, rpc, storage};
 
-/// What takes a block back, as the database keeps it.
+/// A block's undo data as stored in the database.
 pub fn undo_record(data: &[u8]) {
     storage::fuzzing::undo_record(data);
 }
 
-/// A header with its place and status, as the database keeps it.
+/// An index record as stored in the database.
 pub fn index_record(data: &[u8]) {
     storage::fuzzing::index_record(data);
 }
 
-/// The envelope of a JSON-RPC call, and the answer's.
+/// The envelopes of a JSON-RPC call and its answer.
 pub fn rpc_envelope(data: &[u8]) {
     rpc::fuzzing::rpc_envelope(data);
 }
@@ -25,12 +25,12 @@ pub fn frame(data: &[u8]) {
     p2p::fuzzing::frame(data);
 }
 
-/// A P2P message: a byte that chooses its kind, and its payload.
+/// A P2P message: a byte that selects its type, and its payload.
 pub fn message(data: &[u8]) {
     p2p::fuzzing::message(data);
 }
 
-/// A compact block, and what can be put together from it alone.
+/// A compact block, and its reconstruction without other transactions.
 pub fn compact_block(data: &[u8]) {
     p2p::fuzzing::compact_block(data);
 }
@@ -40,7 +40,7 @@ pub fn peers_file(data: &[u8]) {
     p2p::fuzzing::peers_file(data);
 }
 
-/// First inputs of a target with their names.
+/// The named seed inputs of a target.
 pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     match target {
         "rpc_envelope" => rpc::fuzzing::seeds(),

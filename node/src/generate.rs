@@ -1,7 +1,7 @@
 //! Mining inside the node, for `generatetoaddress`: one thread, one block.
 //!
-//! The coinbase is built as the pool builds it: signature, height, extranonce, key. Without a key it holds height
-//! and extranonce only.
+//! The coinbase is built as in the pool: signature, height, extranonce, key. Without a key it has height and
+//! extranonce only.
 
 use bitcoin::block::{Header, Version};
 use bitcoin::consensus::encode::serialize;
@@ -19,26 +19,26 @@ use iop_kernels::{NonceRange, Work};
 
 use crate::template::Template;
 
-/// Nonces between two looks at whether to stop: below a millisecond's worth, and not much more than an easy test
-/// network needs for a block.
+/// Nonces between two checks whether to stop: less than a millisecond of work, and not much more than an easy test
+/// network needs per block.
 const CHUNK: u64 = 1 << 13;
 
-/// Who is paid, and who signs.
+/// The recipient of the reward and the signing key.
 #[derive(Debug)]
 pub(crate) struct Payee {
-    /// Gets everything.
+    /// Receives the whole reward.
     pub(crate) address: Address,
     /// Signs the coinbase.
     pub(crate) key: Option<LicenseKey>,
 }
 
-/// Finds a block on the template; `None` when `stop` says so first.
+/// Mines a block on the template; `None` if `stop` returns true first.
 pub(crate) fn mine(template: &Template, payee: &Payee, stop: impl Fn() -> bool) -> Option<Block> {
     let kernel = iop_kernels::auto();
     let target = Target::from_compact(template.bits).to_le_bytes();
     let unsigned = unsigned_coinbase(template, payee);
     let signature = payee.key.as_ref().map(|key| coinbase::sign(&unsigned, key));
-    // A random start: on the same template the same block would be found again.
+    // A random start: otherwise the same template would give the same block again.
     for extranonce in u64::from(first_extranonce()).. {
         let mut coinbase = unsigned.clone();
         coinbase.input[0].script_sig = script_sig(template.height, extranonce, payee, signature.as_deref());
@@ -63,7 +63,7 @@ pub(crate) fn mine(template: &Template, payee: &Payee, stop: impl Fn() -> bool) 
 
 fn first_extranonce() -> u32 {
     let mut bytes = [0; 4];
-    // Without random numbers it starts at 0, which only repeats a block that is known.
+    // Without random numbers it starts at 0, which only means that a known block is found again.
     let _ = getrandom::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }

@@ -1,17 +1,18 @@
-//! Hex of whole blocks and transactions.
+//! Hex encoding and decoding of whole blocks and transactions.
 //!
-//! Lives here: both ways, with the room made at once. Does not live here: hex of hashes and keys, for which the `hex`
-//! crate's own functions do; those build their result element by element, which for a megabyte takes milliseconds that a
-//! new tip has not. Data goes: RPC parameter -> [`decode`] -> block; transaction -> [`encode`] -> template.
+//! Lives here: both directions, with one allocation each. Does not live here: hex of hashes and keys, which uses
+//! the `hex` crate; that builds its result element by element, which takes milliseconds per megabyte - too long
+//! when a new tip is waiting. Data goes: RPC parameter -> [`decode`] -> block; transaction -> [`encode`] ->
+//! template.
 
-/// The bytes in lower-case hex.
+/// Encodes bytes in lower-case hex.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     let mut text = vec![0; 2 * bytes.len()];
     hex::encode_to_slice(bytes, &mut text).expect("there are two places for each byte");
     String::from_utf8(text).expect("hex is ASCII")
 }
 
-/// The bytes that the text gives in hex; `None` if it is none.
+/// Decodes hex; `None` if it is invalid.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = vec![0; text.len() / 2];
     hex::decode_to_slice(text, &mut bytes).ok()?;

@@ -15,14 +15,14 @@ use crate::failure::Failure;
 use crate::output::print;
 use crate::settings::{network_params, read_secret};
 
-/// Makes a key and prints its address.
+/// Creates a key file and prints the address.
 pub(crate) fn new(network: &NetworkArgs, out: &Path) -> Result<(), Failure> {
     let params = network_params(network)?;
     let key = loop {
         let mut secret = Zeroizing::new([0u8; 32]);
         getrandom::fill(&mut *secret)
             .map_err(|error| Failure::Failed(format!("the system gives no random numbers: {error}")))?;
-        // Outside the curve's order about once in 2^128 times.
+        // The secret is out of range about once in 2^128 times.
         if let Some(key) = LicenseKey::from_secret(&secret, true) {
             break key;
         }
@@ -31,7 +31,7 @@ pub(crate) fn new(network: &NetworkArgs, out: &Path) -> Result<(), Failure> {
     print(&key.address().to_base58(&params.prefixes))
 }
 
-/// Prints what is public of a key file.
+/// Prints the public data of a key file.
 pub(crate) fn show(network: &NetworkArgs, file: &Path) -> Result<(), Failure> {
     let params = network_params(network)?;
     let key = LicenseKey::from_wif(&read_secret(file)?, &params.prefixes)
@@ -40,7 +40,7 @@ pub(crate) fn show(network: &NetworkArgs, file: &Path) -> Result<(), Failure> {
     print(&format!("pubkey  {}", hex::encode(key.pubkey())))
 }
 
-/// Writes devnet's published keys; files that hold them already are left alone.
+/// Writes devnet's published keys; files that contain them already are left alone.
 pub(crate) fn devnet(out: &Path) -> Result<(), Failure> {
     let prefixes = Params::devnet().prefixes;
     std::fs::create_dir_all(out)
@@ -56,7 +56,7 @@ pub(crate) fn devnet(out: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Never writes over a file: it may hold the only copy of another key.
+/// Never overwrites a file: it may hold the only copy of another key.
 fn write(path: &Path, key: &LicenseKey, prefixes: &Prefixes) -> Result<(), Failure> {
     let cannot =
         |error: std::io::Error| Failure::Failed(format!("{} cannot be made: {error}", path.display()));
@@ -64,7 +64,7 @@ fn write(path: &Path, key: &LicenseKey, prefixes: &Prefixes) -> Result<(), Failu
         std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
     let written = writeln!(file, "{}", key.to_wif(prefixes).as_str()).and_then(|()| file.sync_all());
     if written.is_err() {
-        // Nobody has seen the key, and an empty file would be in the way of the next try.
+        // The key was not used yet, and an empty file would block the next attempt.
         let _ = std::fs::remove_file(path);
     }
     written.map_err(cannot)

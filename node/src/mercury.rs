@@ -1,9 +1,9 @@
-//! The Mercury relay that a node hosts.
+//! The Mercury relay hosted by the node.
 //!
-//! Lives here: its settings, its key's file, and what one life of it is made of. Its thread has low priority and steps
-//! aside for blocks (`aside.rs`), and begins again what ends (`supervised.rs`). Does not live here: what it does
-//! (`iop-mercury`).
-//! Data goes: flags and file -> [`MercurySettings`] -> [`start`] -> a thread, until [`Hosted`] is dropped.
+//! Lives here: its settings, its key file, and one run of it. Its thread has low priority, steps aside for blocks
+//! (`aside.rs`), and is restarted when a run ends (`supervised.rs`). Does not live here: the relay itself
+//! (`iop-mercury`). Data goes: flags and file -> [`MercurySettings`] -> [`start`] -> a thread, until [`Hosted`] is
+//! dropped.
 
 mod aside;
 mod supervised;
@@ -32,24 +32,24 @@ use crate::settings::read_secret;
 pub(crate) use supervised::Watched;
 use supervised::{Hosted, Stop, stopped};
 
-/// The folder in the data directory.
+/// The relay's directory in the data directory.
 const FOLDER: &str = "mercury";
-/// In it, the home's secret in hex.
+/// The file in it with the home's secret in hex.
 const KEY: &str = "home.key";
-/// In it, the database.
+/// The database in it.
 const STORE: &str = "store";
-/// In it, the folder for the backups that the owner asks for.
+/// The directory in it for backups that the owner requests.
 const BACKUPS: &str = "backups";
-/// The nice value of its threads: whatever else the machine does comes first.
+/// The nice value of its threads: everything else on the machine has priority.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 19;
 
-/// How many personas it hosts where nothing else is given: what they may keep fits on a usual disk.
+/// Default number of hosted personas: what they may store fits on a usual disk.
 const DEFAULT_HOSTED: usize = 1_000;
-/// Less free space than this is warned of, bytes: the chain's database is on the same disk.
+/// Warn if less disk space than this is free, bytes: the chain's database is on the same disk.
 const LITTLE_SPACE: u64 = 5 << 30;
 
-/// What was given for it, by flags or by the file; flags come first.
+/// The options as given, by flags or by the file; flags take precedence.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     pub(crate) bind: Vec<String>,
@@ -60,7 +60,7 @@ pub(crate) struct Given {
     pub(crate) max_hosted: Option<usize>,
 }
 
-/// What it runs with.
+/// The validated settings.
 #[derive(Debug)]
 pub(crate) struct MercurySettings {
     bind: Vec<Multiaddr>,
@@ -72,7 +72,7 @@ pub(crate) struct MercurySettings {
 }
 
 impl MercurySettings {
-    /// Checks everything. `None` where no address is given to listen at.
+    /// Validates the options. `None` if no address to listen on is given.
     pub(crate) fn from_given(given: &Given, network: &str) -> Result<Option<Self>, Failure> {
         let hosting = given.hosting.as_deref().map_or(Ok(Hosting::Open), str::parse);
         let hosting = hosting.map_err(|error| Failure::Usage(format!("mercury_hosting is {error}")))?;
@@ -110,7 +110,7 @@ impl MercurySettings {
     }
 }
 
-/// Multiaddresses of a kind, so many that each can be told to others.
+/// Parses multiaddresses of a kind, limited in number so that all can be announced.
 fn addresses(
     given: &[String],
     what: &str,
@@ -135,11 +135,11 @@ fn addresses(
         .collect()
 }
 
-/// Starts it in a thread of its own; comes back when it listens, or has failed to and will be tried again. It does
-/// nothing while `validating` is true.
+/// Starts the relay in its own thread; returns once it listens, or has failed and will be retried. It pauses while
+/// `validating` is true.
 ///
 /// # Errors
-/// Its folder or its key is of no use.
+/// When its directory or key cannot be used.
 pub(crate) fn start(
     settings: MercurySettings,
     datadir: &Path,
@@ -172,14 +172,14 @@ pub(crate) fn start(
         watched.is_up(host.handle());
         begun();
         runtime.spawn(aside::step_aside(validating.clone()));
-        // Whoever asks finds nobody: better than a home that forgets what it has confirmed.
+        // If the store fails the run ends: an unreachable home is better than one that forgets what it confirmed.
         runtime.block_on(host.run(stopped(stop))).map_err(|error| error.to_string())
     };
     Hosted::start(lower_priority, life)
         .map_err(|error| Failure::Failed(format!("Mercury's thread cannot be started: {error}")))
 }
 
-/// As many connections as the chain can spare.
+/// Quotas with as many connections as the chain can spare.
 fn quotas() -> Quotas {
     let (quotas, limit) = (Quotas::default(), open_files::limit());
     let connections = open_files::connections(limit, quotas.connections);
@@ -194,7 +194,7 @@ fn quotas() -> Quotas {
 }
 
 fn warn_of_a_full_disk(folder: &Path) {
-    // Where the system does not say, there is nothing to warn of.
+    // If the system does not tell, there is nothing to warn of.
     if let Some(free) = free_space(folder).filter(|free| *free < LITTLE_SPACE) {
         warn!(
             "{} MiB are free at {}: what Mercury keeps may fill the disk that the chain needs",
@@ -223,7 +223,7 @@ fn begin(
     Ok((runtime, host))
 }
 
-/// The home's secret; made at the first start.
+/// The home's secret; created at the first start.
 fn home_key(path: &Path) -> Result<Key, Failure> {
     if path.symlink_metadata().is_err() {
         if path.with_file_name(STORE).exists() {
@@ -245,7 +245,7 @@ fn home_key(path: &Path) -> Result<Key, Failure> {
     Ok(Key::from_secret(&secret))
 }
 
-/// Linux takes "this process" as this thread, and what it starts inherits it.
+/// On Linux "this process" (PID 0) means this thread here, and threads it starts inherit the value.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     use rustix::process::{getpriority_process, setpriority_process};

@@ -1,7 +1,7 @@
-//! Numbers for Prometheus: what is counted, and where it is read.
+//! Prometheus metrics: counters, and the endpoint that serves them.
 //!
-//! Lives here: [`Metrics`], the handle that whoever has something to count holds, and the endpoint `/metrics` of
-//! `--metrics-bind`. Does not live here: the state of chain, mempool and peers; that is asked when somebody looks.
+//! Lives here: [`Metrics`], the handle for code that counts events, and the endpoint `/metrics` of
+//! `--metrics-bind`. Does not live here: the state of chain, mempool and peers, which is queried on each scrape.
 //! Data goes: events -> counters in the handle; a scrape -> state -> text. Names and meanings are in
 //! `docs/metrics.md`.
 
@@ -30,34 +30,34 @@ use crate::chain::state::ChainState;
 use crate::connections::{self, Limits};
 use crate::p2p::handle::NetHandle;
 
-/// Begins every name.
+/// The prefix of every name.
 const PREFIX: &str = "iop_node";
-/// What a scraper is told the text is (OpenMetrics 1.0).
+/// The content type of the response (OpenMetrics 1.0).
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds of the classes of block validation times, seconds: a nearly empty block takes a millisecond, a full
-/// one on a slow disk some seconds.
+/// Upper bounds of the buckets for block validation times, seconds: a nearly empty block takes a millisecond, a
+/// full one on a slow disk some seconds.
 const VALIDATION_SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Connections at a time: a scraper or two, and somebody who looks.
+/// Most simultaneous connections: a scraper or two, and an operator.
 const MAX_SCRAPERS: usize = 16;
-/// How long one may keep the node waiting.
+/// How long a client may keep the node waiting.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The method that was called.
+/// The label for the method that was called.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MethodLabel {
     method: &'static str,
 }
 
-/// Where what happens is counted. Cheap to clone; all clones count together.
+/// The counters of events. Cheap to clone; all clones share the counters.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    /// Time from the beginning of a block's checks to its commit, seconds. Observed once for each connected block.
+    /// Time from the start of a block's checks to its commit, seconds. Observed once per connected block.
     pub block_validation: Histogram,
     /// Blocks that became the tip.
     pub blocks_connected: Counter,
-    /// Blocks that were the tip and were taken back.
+    /// Blocks that were the tip and were disconnected.
     pub blocks_disconnected: Counter,
     rpc_calls: Family<MethodLabel, Counter>,
     rpc_errors: Family<MethodLabel, Counter>,
@@ -70,7 +70,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All counters at zero.
+    /// Creates all counters at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let block_validation = Histogram::new(VALIDATION_SECONDS);
@@ -106,7 +106,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a call of a method that there is.
+    /// Counts a call of an existing method.
     pub(crate) fn rpc_called(&self, method: &'static str, succeeded: bool) {
         let label = MethodLabel { method };
         self.rpc_calls.get_or_create(&label).inc();
@@ -116,17 +116,17 @@ impl Metrics {
     }
 }
 
-/// What a scrape is answered from.
+/// The sources that a scrape is answered from.
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) metrics: Metrics,
     pub(crate) chain: ChainHandle,
     pub(crate) net: Option<NetHandle>,
-    /// The Mercury relay, where one is hosted.
+    /// The Mercury relay, if one is hosted.
     pub(crate) mercury: Option<crate::mercury::Watched>,
 }
 
-/// Serves `/metrics` until `shutdown` says so.
+/// Serves `/metrics` until `shutdown` becomes true.
 pub(crate) async fn serve(listener: TcpListener, source: Source, shutdown: watch::Receiver<bool>) {
     let router = Router::new().route("/metrics", get(scrape)).with_state(source);
     let limits = Limits { connections: MAX_SCRAPERS, patience: PATIENCE };
@@ -150,7 +150,7 @@ async fn text(source: &Source) -> Result<String, Stopped> {
     Ok(out)
 }
 
-/// What the chain thread is asked.
+/// The figures queried from the chain thread.
 struct Looked {
     tip_time: u32,
     transactions: usize,
@@ -180,7 +180,7 @@ impl Looked {
     }
 }
 
-/// Chain, mempool and network as they are now.
+/// The current state of chain, mempool and network.
 async fn state(source: &Source) -> Result<Registry, Stopped> {
     let published = *source.chain.published().borrow();
     let asked = source.chain.run(|state| Ok(Looked::at(state))).await?;
@@ -228,14 +228,14 @@ async fn state(source: &Source) -> Result<Registry, Stopped> {
     Ok(registry)
 }
 
-/// Which side made the connection.
+/// The label for the direction of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DirectionLabel {
     direction: &'static str,
 }
 
 async fn register_network(registry: &mut Registry, net: &NetHandle) {
-    // The network ends before the node: then there are no peers.
+    // The network ends before the node; then there are no peers.
     let peers = net.peers().await.unwrap_or_default();
     let inbound = peers.iter().filter(|peer| peer.inbound).count();
     let connected = Family::<DirectionLabel, Gauge>::default();

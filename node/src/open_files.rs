@@ -1,25 +1,25 @@
-//! How many files, and so connections, the system lets the node have open, and how many of them Mercury may take.
+//! The limit of open files, and so of connections, and how many of them Mercury may use.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files that are the chain's: its database (256), peers, RPC, metrics; and Mercury's own database (64).
+/// Files reserved for the chain: its database (256), peers, RPC, metrics; and for Mercury's own database (64).
 const RESERVE: u64 = 1_024;
 
-/// Raises the soft limit of open files to the hard one. Where that fails, the limit stays what it is.
+/// Raises the soft limit of open files to the hard one. If that fails, the limit stays as it is.
 pub(crate) fn raise() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // then what is now must do
 }
 
-/// The soft limit of open files; none where nothing limits them.
+/// The soft limit of open files; `None` if unlimited.
 pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many of `most` connections fit below a limit of open files, so that the chain has enough left.
+/// How many of `most` connections are possible under a limit of open files, leaving enough for the chain.
 pub(crate) fn connections(limit: Option<u64>, most: usize) -> usize {
     let Some(limit) = limit else { return most };
-    // Under the usual 1,024 a quarter: the chain needs no more than the rest.
+    // Under the usual limit of 1,024, a quarter: the rest is enough for the chain.
     let room = limit.saturating_sub(RESERVE).max(limit / 4);
     usize::try_from(room).map_or(most, |room| room.min(most))
 }

@@ -1,4 +1,4 @@
-//! How far the node is, as a line in the log every few seconds while blocks are behind headers, and none otherwise.
+//! Logs the sync progress every few seconds while blocks are behind headers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use tracing::info;
 
 use crate::chain::actor::Published;
 
-/// Between two lines.
+/// Time between two lines.
 const EVERY: Duration = Duration::from_secs(10);
-/// The speed is that over so many of them: blocks differ much in size.
+/// The speed is averaged over this many intervals, since blocks differ much in size.
 const SPANS: usize = 6;
-/// Blocks behind the best header that are not worth a line: they come within moments.
+/// No line is logged within this many blocks of the best header: these arrive within moments.
 const CLOSE: u32 = 10;
 
-/// Writes lines until the chain thread ends.
+/// Logs progress until the chain thread ends.
 pub(crate) async fn report(published: watch::Receiver<Published>) {
     let mut pace = Pace::default();
     let mut ticks = tokio::time::interval(EVERY);
@@ -40,7 +40,7 @@ pub(crate) async fn report(published: watch::Receiver<Published>) {
     }
 }
 
-/// Heights at times, the newest last.
+/// Heights with their times, the newest last.
 #[derive(Default)]
 struct Pace(VecDeque<(Instant, u32)>);
 
@@ -59,7 +59,7 @@ impl Pace {
     }
 }
 
-/// Time for so many blocks at this speed, for people.
+/// The time for this many blocks at this speed, for display.
 fn time_left(blocks: u32, blocks_per_second: f64) -> String {
     if blocks_per_second <= 0.0 {
         return "unknown".to_owned();

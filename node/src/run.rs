@@ -1,4 +1,4 @@
-//! The node's life: open, serve, stop.
+//! The node's life cycle: open, serve, stop.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -25,11 +25,11 @@ use crate::signals::Signals;
 use crate::storage::Storage;
 use crate::waiting::WaitingFile;
 
-/// The cookie's file in the data directory.
+/// Name of the cookie file in the data directory.
 const COOKIE: &str = ".cookie";
-/// The database's folder in the data directory.
+/// Name of the database directory in the data directory.
 const DATABASE: &str = "db";
-/// Calls under way may take this long to end when the node stops.
+/// How long calls in progress may take when the node stops.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs the node until it is told to stop.
@@ -39,13 +39,13 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        // Or a line that stderr does not take, say on a full disk, would be the end of a node that works.
+        // Otherwise a log line that stderr does not accept, say on a full disk, would stop a working node.
         .log_internal_errors(false)
         .init();
     open_files::raise();
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(error.to_string());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;
-    // Bound first: a port that is taken is known before anything is opened.
+    // Bind first, so that a port in use is reported before anything is opened.
     let listener = runtime.block_on(listen("RPC", settings.rpc_bind))?;
     let (peer_listener, no_peers) = listen_to_peers(settings.p2p.listen)?;
     let metrics_listener =
@@ -62,7 +62,7 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     state.set_metrics(metrics.clone());
     state.set_mempool_policy(Policy { max_usage: settings.max_mempool, ..Policy::of(&params) });
     let database = Arc::downgrade(state.storage());
-    // Before the chain's thread: a failure here must close the database before the process ends.
+    // Before the chain thread starts: a failure here must close the database before the process ends.
     let access = access(&settings)?;
     let host = |mercury| mercury::start(mercury, &settings.datadir, &params.name, state.validating());
     let mercury = settings.mercury.take().map(host).transpose()?;
@@ -109,12 +109,12 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     }
     let served = runtime.block_on(serve_until_told(listener, context, access, signals, &mut network_task));
     if !network_task.is_finished() {
-        // It saves its addresses; whoever it has to wait for is not worth more.
+        // The network task saves its addresses; waiting longer is not worth it.
         let _ = runtime.block_on(async { tokio::time::timeout(GRACE, network_task).await });
     }
     runtime.block_on(waiting.save(loading));
     drop(mercury);
-    // Ends what is left of tasks, and with them the handles that keep the chain thread alive.
+    // Ends the remaining tasks, and with them the handles that keep the chain thread alive.
     runtime.shutdown_timeout(GRACE);
     let ended = thread.join().map_err(|_| Failure::Failed("the chain thread panicked".to_owned()))?;
     wait_until_closed(&database);
@@ -122,15 +122,15 @@ pub(crate) fn run(mut settings: Settings) -> Result<(), Failure> {
     ended.map_err(|error| failed(&error)).and(served)
 }
 
-/// What is logged: of libp2p errors alone, of yamux nothing, unless somebody looks for it. They tell of what strangers do,
-/// each time.
+/// The log filter: errors only from libp2p and nothing from yamux, except at debug level and below. These crates
+/// log each action of remote peers.
 fn log_filter(level: tracing::Level) -> tracing_subscriber::EnvFilter {
     let strangers =
         if level > tracing::Level::INFO { "" } else { ",libp2p=error,yamux=off,multistream_select=error" };
     tracing_subscriber::EnvFilter::new(format!("{level}{strangers}"))
 }
 
-/// Waits for the last reader of the database, such as a long walk over the coins: RocksDB must be closed before the
+/// Waits for the last reader of the database, such as a long scan of the coins: RocksDB must be closed before the
 /// process ends.
 fn wait_until_closed(database: &Weak<Storage>) {
     let since = Instant::now();
@@ -139,7 +139,8 @@ fn wait_until_closed(database: &Weak<Storage>) {
     }
 }
 
-/// Where peers can connect, or why they cannot; the default port may be another node's, on a machine with several.
+/// Binds the socket for peers, or returns why that failed; with several nodes on one machine, the default port may
+/// be in use.
 fn listen_to_peers(listen: Listen) -> Result<(Option<std::net::TcpListener>, Option<String>), Failure> {
     let (address, must) = match listen {
         Listen::No => return Ok((None, None)),
@@ -162,7 +163,7 @@ async fn listen(what: &str, bind: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::Failed(format!("{what} cannot listen on {bind}: {error}")))
 }
 
-/// Says when strangers may reach what is meant for this machine or a trusted network.
+/// Warns if services meant for this machine or a trusted network may be reachable from outside.
 fn warn_of_open_doors(settings: &Settings) {
     if !settings.rpc_bind.ip().is_loopback() {
         let allowed: Vec<String> = settings.rpc_allow_ip.iter().map(ToString::to_string).collect();
@@ -190,8 +191,8 @@ fn access(settings: &Settings) -> Result<Access, Failure> {
     Ok(Access { credentials, allowed: settings.rpc_allow_ip.clone(), patience: settings.rpc_timeout })
 }
 
-/// Serves RPC until a signal, a `stop` call, or the end of the chain thread or of the network: a node that answers and
-/// hears nothing would be worse than none.
+/// Serves RPC until a signal, a `stop` call, or the end of the chain thread or the network: a node that answers but
+/// receives nothing would be worse than none.
 async fn serve_until_told(
     listener: TcpListener,
     context: Context,
@@ -208,7 +209,7 @@ async fn serve_until_told(
         tokio::select! {
             () = signals.end() => break None,
             _ = told.wait_for(|stop| *stop) => break None,
-            // The publisher is gone when the chain thread has ended; its join says why.
+            // The publisher is dropped when the chain thread ends; joining the thread gives the reason.
             changed = published.changed() => if changed.is_err() { break None },
             ended = &mut server => break Some(ended),
             ended = &mut *network => {
@@ -241,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// What is logged of this.
+    /// The log output of a closure.
     fn logged(level: Level, say: impl FnOnce()) -> String {
         let path = tempfile::NamedTempFile::new().unwrap();
         let writer = Arc::new(path.reopen().unwrap());

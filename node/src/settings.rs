@@ -1,4 +1,4 @@
-//! From arguments and configuration file to validated settings, in this one place.
+//! Turns arguments and configuration file into validated settings.
 
 use std::fs::File;
 use std::io::Read;
@@ -20,68 +20,68 @@ use crate::failure::Failure;
 use crate::mercury::{self, MercurySettings};
 use crate::rpc::Subnet;
 
-/// The largest configuration, network, key or password file, in bytes; real ones have some hundred.
+/// Most bytes of a configuration, network, key or password file; real ones have a few hundred.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Memory for waiting transactions without `max_mempool`, megabytes (Core's default).
+/// Default memory for the mempool, megabytes (Core's default).
 const DEFAULT_MAX_MEMPOOL: usize = 300;
-/// Seconds that a JSON-RPC client may keep the node waiting (Core's -rpcservertimeout).
+/// Default timeout for JSON-RPC clients, seconds (Core's -rpcservertimeout).
 const RPC_TIMEOUT: u64 = 30;
-/// The most that may be given for it.
+/// Highest value allowed for it.
 const MAX_RPC_TIMEOUT: u64 = 3_600;
 
-/// What the node runs with.
+/// The node's validated settings.
 pub(crate) struct Settings {
     /// The network.
     pub(crate) params: Params,
-    /// Where everything is kept.
+    /// The data directory.
     pub(crate) datadir: PathBuf,
-    /// Where JSON-RPC listens.
+    /// The address that JSON-RPC listens on.
     pub(crate) rpc_bind: SocketAddr,
-    /// JSON-RPC user and password; a cookie without.
+    /// JSON-RPC user and password; `None` for a cookie.
     pub(crate) rpc_user_password: Option<(String, Zeroizing<String>)>,
-    /// Memory that waiting transactions may take, bytes.
+    /// Most memory of the mempool, bytes.
     pub(crate) max_mempool: usize,
-    /// The peers.
+    /// The P2P settings.
     pub(crate) p2p: P2pSettings,
-    /// From where JSON-RPC may be called besides this machine; empty for everywhere.
+    /// Addresses that may call JSON-RPC besides local ones; empty allows all.
     pub(crate) rpc_allow_ip: Vec<Subnet>,
-    /// How long a JSON-RPC client may keep the node waiting.
+    /// The timeout for JSON-RPC clients.
     pub(crate) rpc_timeout: Duration,
-    /// Where metrics are served.
+    /// The address that metrics are served on.
     pub(crate) metrics_bind: Option<SocketAddr>,
-    /// Memory, room on disk, and what is taken for checked.
+    /// Memory, disk space, and which scripts are assumed valid.
     pub(crate) chain: Options,
-    /// The Mercury relay, where one is hosted.
+    /// The Mercury relay, if one is hosted.
     pub(crate) mercury: Option<MercurySettings>,
-    /// What is logged.
+    /// The log level.
     pub(crate) log: tracing::Level,
 }
 
-/// How the node meets others.
+/// The P2P settings.
 pub(crate) struct P2pSettings {
-    /// Where peers can connect.
+    /// Where to listen for peers.
     pub(crate) listen: Listen,
-    /// The only peers, if any are named.
+    /// If not empty, the only peers to connect to.
     pub(crate) connect: Vec<String>,
-    /// Peers besides others.
+    /// Peers to connect to besides others.
     pub(crate) add_peer: Vec<String>,
-    /// Whether DNS seeds may be asked.
+    /// Whether DNS seeds may be queried.
     pub(crate) dns_seed: bool,
 }
 
-/// Where peers can connect.
+/// Where to listen for peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listen {
     /// Nowhere.
     No,
-    /// Here; a port that is taken is a failure.
+    /// At this address; it is an error if the port is in use.
     At(SocketAddr),
-    /// Here, if the port is free: several nodes on one machine need not be told apart.
+    /// At this address if the port is free, so that several nodes on one machine need no configuration.
     IfFree(SocketAddr),
 }
 
-/// The configuration file: the long flags with underscores.
+/// The configuration file: its keys are the long flags with underscores.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
@@ -120,7 +120,7 @@ struct ConfigFile {
 }
 
 impl Settings {
-    /// Reads the files that the arguments name, and checks everything.
+    /// Reads the files that the arguments name, and validates everything.
     pub(crate) fn from_args(args: RunArgs) -> Result<Self, Failure> {
         let config = args.config.as_deref().map(read_config).transpose()?.unwrap_or_default();
         let network = if args.network.network.is_some() || args.network.network_file.is_some() {
@@ -192,13 +192,13 @@ impl Settings {
     }
 }
 
-/// What the flags name, or else the file.
+/// The flags' values, or else the file's.
 fn either(args: Vec<String>, config: Vec<String>) -> Vec<String> {
     if args.is_empty() { config } else { args }
 }
 
-/// Where peers can connect, from the flags and the file. With `--connect` nobody is expected, as in the reference,
-/// unless a place is named. Private chains stay on this machine.
+/// Where to listen for peers, from flags and file. With `--connect` the node does not listen, as in the reference,
+/// unless an address is given. Private chains listen on loopback only.
 fn listen(
     (bind, no_listen): (Option<SocketAddr>, bool),
     (file_bind, file_no_listen): (Option<SocketAddr>, Option<bool>),
@@ -219,7 +219,7 @@ fn listen(
     Ok(Listen::IfFree(SocketAddr::new(IpAddr::V4(ip), params.p2p_port)))
 }
 
-/// Peers from the flags, or else from the file: an address or a host name, with or without a port.
+/// Peers from the flags, or else from the file: an address or host name, with or without a port.
 fn named_peers(args: Vec<String>, config: Option<Vec<String>>, what: &str) -> Result<Vec<String>, Failure> {
     let named = if args.is_empty() { config.unwrap_or_default() } else { args };
     match named.iter().find(|name| !is_peer_name(name)) {
@@ -236,12 +236,12 @@ fn is_peer_name(name: &str) -> bool {
     }
     let (host, port) = name.split_once(':').unwrap_or((name, "1"));
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
-    // What has only digits and dots would be an address, and is not.
+    // A name of digits and dots only would be an invalid address.
     let letters = host.chars().any(|c| c.is_ascii_alphabetic());
     letters && host.chars().all(plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
-/// The chain's options where given, else the network's.
+/// The chain's options as given, with the network's defaults.
 pub(crate) fn chain_options(
     params: &Params,
     dbcache: Option<u64>,
@@ -282,7 +282,7 @@ pub(crate) fn chain_options(
     Ok(options)
 }
 
-/// Paths in the file begin at its own folder.
+/// Reads the configuration file. Paths in it are relative to its directory.
 fn read_config(path: &Path) -> Result<ConfigFile, Failure> {
     let text = read_text(path)?;
     let config: ConfigFile = toml::from_str(&text)
@@ -300,7 +300,7 @@ fn read_config(path: &Path) -> Result<ConfigFile, Failure> {
     })
 }
 
-/// The network that `--network` or `--network-file` names; main without either.
+/// The network of `--network` or `--network-file`; main if neither is given.
 pub(crate) fn network_params(args: &NetworkArgs) -> Result<Params, Failure> {
     match (&args.network, &args.network_file) {
         (Some(name), None) => Params::by_name(name).ok_or_else(|| {
@@ -326,14 +326,15 @@ fn rpc_timeout(seconds: Option<u64>) -> Result<Duration, Failure> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// Where a network's data is kept if nothing else is said.
+/// The default data directory of a network.
 pub(crate) fn default_datadir(network: &str) -> Result<PathBuf, Failure> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
     let home = home.ok_or_else(|| Failure::Usage("HOME is not set: give --datadir DIR".to_owned()))?;
     Ok(PathBuf::from(home).join(".iop-node").join(network))
 }
 
-/// Megabytes to bytes. A pool too small for the longest chain of waiting transactions would throw its own parts out.
+/// Converts megabytes to bytes. A pool too small for the longest chain of unconfirmed transactions would evict
+/// parts of it.
 fn max_mempool(megabytes: usize) -> Result<usize, Failure> {
     let range = 5..=1_000_000;
     if !range.contains(&megabytes) {
@@ -342,7 +343,7 @@ fn max_mempool(megabytes: usize) -> Result<usize, Failure> {
     Ok(megabytes * 1_000_000)
 }
 
-/// A level by its name.
+/// Parses a log level.
 pub(crate) fn log_level(text: &str) -> Result<tracing::Level, Failure> {
     text.parse().map_err(|_| {
         Failure::Usage(format!(
@@ -351,14 +352,14 @@ pub(crate) fn log_level(text: &str) -> Result<tracing::Level, Failure> {
     })
 }
 
-/// A regular file's text, of bounded size.
+/// The text of a regular file of limited size.
 fn read_text(path: &Path) -> Result<Zeroizing<String>, Failure> {
     read_open(path, &open_regular(path)?)
 }
 
-/// The first line of a file that only its owner may read.
+/// The first line of a file that must be readable by its owner only.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    // A path in the configuration file has that file's folder before it.
+    // A path from the configuration file has that file's directory prepended.
     if path.file_name().and_then(|name| name.to_str()).is_some_and(has_wif_form) {
         return Err(Failure::Usage("a private key was given where a file name is expected".to_owned()));
     }
@@ -381,7 +382,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, Failure> {
     Ok(secret)
 }
 
-/// Opened without waiting: a pipe without a writer would hold the program up for ever.
+/// Opens without blocking: a pipe without a writer would block the program forever.
 fn open_regular(path: &Path) -> Result<File, Failure> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let open = File::options().read(true).custom_flags(nonblocking).open(path);

@@ -1,14 +1,14 @@
-//! Signals that ask the node to end: Ctrl-C, SIGTERM, and SIGHUP when the terminal is closed.
+//! Signals that stop the node: Ctrl-C, SIGTERM, and SIGHUP when the terminal is closed.
 //!
-//! They are heard before the node says that it has started: what waits in the mempool is saved whenever one comes after
-//! that. Before, while the chain is loaded, there is nothing to save, and they end the process as they do any other.
-//! SIGHUP is left alone where the node was started to ignore it, as `nohup` does.
+//! Handlers are installed before the node reports that it has started, so the mempool is saved whenever a signal
+//! arrives after that. Before, while the chain is loaded, there is nothing to save, and signals end the process as
+//! usual. SIGHUP stays ignored if the node was started that way, as by `nohup`.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// The signals, heard since this was made.
+/// The installed signal handlers.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -16,12 +16,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Hears them from now on. Called on the runtime.
+    /// Installs the handlers. Must be called within the runtime.
     ///
     /// # Errors
-    /// When the system gives no handler.
+    /// When a handler cannot be installed.
     pub(crate) fn new() -> Result<Self, Failure> {
-        // Before there is a handler. Where there is no such file, it is heard.
+        // Read before a handler is installed. Without this file, the signal is handled.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let hear = |kind| {
             signal(kind).map_err(|error| Failure::Failed(format!("signals cannot be received: {error}")))
@@ -34,7 +34,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one of them.
+    /// Waits for one of the signals.
     pub(crate) async fn end(&mut self) {
         let hangup = async {
             match &mut self.hangup {
@@ -50,7 +50,7 @@ impl Signals {
     }
 }
 
-/// Whether the program was started to ignore a signal, by Linux's status of a process.
+/// Whether the program was started with a signal ignored, according to Linux's process status.
 fn is_ignored(status: &str, kind: SignalKind) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! The mempool's file in the node's life: read at the start, written at the stop.
+//! The mempool file: loaded at the start, saved when the node stops.
 //!
-//! Lives here: when that is done, and what is said of it. Does not live here: the file's form (see
-//! [`crate::mempool::persist`]). Transactions are offered again one by one, so that the node serves meanwhile. A file
-//! that cannot be used costs one line in the log, never the start.
+//! Lives here: when that happens, and what is logged. Does not live here: the file's format (see
+//! [`crate::mempool::persist`]). Transactions are offered one by one, so that the node serves meanwhile. An
+//! unusable file costs one log line, and never prevents the start.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::chain::actor::{ChainHandle, Stopped};
 use crate::chain::clock::now;
 use crate::mempool::persist::{self, FILE_NAME, Waiting};
 
-/// The file, and the chain that its transactions are for.
+/// The mempool file, and the chain that its transactions are offered to.
 #[derive(Clone)]
 pub(crate) struct WaitingFile {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl WaitingFile {
         Self { path: datadir.join(FILE_NAME), chain }
     }
 
-    /// Offers what the file holds. Says whether all of it was offered.
+    /// Offers the file's transactions; returns whether all were offered.
     pub(crate) async fn load(self) -> bool {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || persist::load(&path)).await;
@@ -50,7 +50,7 @@ impl WaitingFile {
         true
     }
 
-    /// Writes the file, unless the one from before was not taken over to its end: then it is the better one.
+    /// Saves the mempool, unless loading did not finish: then the old file is more complete.
     pub(crate) async fn save(self, loading: JoinHandle<bool>) {
         if !loading.is_finished() {
             loading.abort();

@@ -1,8 +1,8 @@
-//! HTTP connections: how many at a time, and how long each may keep the node waiting.
+//! HTTP connections: how many at a time, and their timeouts.
 //!
-//! Lives here: the loop that takes connections for RPC and metrics, and [`stream`], which gives up on clients that
-//! read nothing. Does not live here: what is asked and answered. A connection goes: a free place -> listener -> its
-//! own task with a router made for the client's address -> place given back.
+//! Lives here: the accept loop for RPC and metrics, and [`stream`], which gives up on clients that do not read.
+//! Does not live here: requests and answers. A connection goes: a free slot -> listener -> its own task with a
+//! router made for the client's address -> slot released.
 
 mod stream;
 
@@ -21,23 +21,23 @@ use tracing::warn;
 
 use stream::ImpatientStream;
 
-/// Bytes of a request's line and headers: clients of Core send some hundred.
+/// Most bytes of a request's line and headers; clients of Core send a few hundred.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Wait after a connection could not be taken.
+/// Delay after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What clients may take.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at a time; the next wait.
+    /// Most simultaneous connections; others wait.
     pub(crate) connections: usize,
-    /// How long a client may take for the headers of a request, idle time before them included, and to take more of an
-    /// answer.
+    /// How long a client may take to send a request's headers (including idle time before them), and to accept more
+    /// of an answer.
     pub(crate) patience: Duration,
 }
 
-/// Serves until `shutdown` says so; calls under way are answered first. `router` gives what answers a client at an
-/// address.
+/// Serves until `shutdown` becomes true; calls in progress are answered first. `router` makes the router for a
+/// client at an address.
 pub(crate) async fn serve(
     listener: TcpListener,
     limits: Limits,
@@ -53,14 +53,14 @@ pub(crate) async fn serve(
     loop {
         let (place, stream, peer) = tokio::select! {
             next = next_connection(&listener, &places) => next,
-            // The sender gone means the same.
+            // A dropped sender means the same.
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let stream = TokioIo::new(ImpatientStream::new(stream, limits.patience));
         let service = TowerToHyperService::new(router(peer));
         let connection = connections.watch(protocol.serve_connection(stream, service));
         tokio::spawn(async move {
-            // What a client does to its connection concerns nobody else.
+            // An error of one client's connection concerns no one else.
             let _ = connection.await;
             drop(place);
         });
@@ -69,7 +69,7 @@ pub(crate) async fn serve(
     connections.shutdown().await;
 }
 
-/// Waits for a place, then for a client.
+/// Waits for a slot, then for a client.
 async fn next_connection(
     listener: &TcpListener,
     places: &Arc<Semaphore>,

@@ -1,7 +1,7 @@
-//! A connection whose other end must go on reading.
+//! A connection whose peer must keep reading.
 //!
-//! Lives here: a wrapper that fails a write which makes no progress for some time. Does not live here: time limits on
-//! what is read; those belong to whoever knows what is awaited.
+//! Lives here: a wrapper that fails a write without progress after some time. Does not live here: timeouts for
+//! reads; those belong to the code that knows what it waits for.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-/// A TCP connection that ends when the other end takes nothing for some time.
+/// A TCP connection that fails if the peer accepts no data for some time.
 pub(crate) struct ImpatientStream {
     inner: TcpStream,
     patience: Duration,
@@ -20,7 +20,7 @@ pub(crate) struct ImpatientStream {
 }
 
 impl ImpatientStream {
-    /// Waits at most `patience` for a write to get on.
+    /// A write may wait at most `patience` for progress.
     pub(crate) fn new(inner: TcpStream, patience: Duration) -> Self {
         Self { inner, patience, waiting: None }
     }

@@ -1,9 +1,9 @@
 //! An admin action as a transaction.
 //!
-//! Output 0 carries the verb; each address is named by an output that pays it; the last output gives the rest back to
-//! the admin. Each input spends a P2PKH coin of the admin's, so its last push is the admin's public key. The verb
-//! applies once for each output with an address: for the cap, the one to the admin is what makes it apply at all; adding
-//! or removing an admin does nothing.
+//! Output 0 carries the verb; each address is named by an output that pays it; the last output is the admin's
+//! change. Each input spends a P2PKH coin of the admin, so its last push is the admin's public key. The verb
+//! applies once per output with an address: for the cap, the admin's own output is what makes it apply at all;
+//! adding or removing an admin does nothing.
 
 use bitcoin::hashes::Hash;
 use bitcoin::script::PushBytesBuf;
@@ -16,47 +16,47 @@ use iop_consensus::license::admin::{self, Verb};
 use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 
-/// An output below this is refused as dust, base units (`GetDustThreshold` of a P2PKH output).
+/// An output below this is dust, base units (`GetDustThreshold` of a P2PKH output).
 const DUST: u64 = 546;
-/// The longest signature with its hash type.
+/// Longest signature with its hash type, bytes.
 const SIGNATURE_BYTES: u64 = 73;
-/// An input without its script's pushes: outpoint, script length, sequence; and the two pushes' lengths.
+/// Bytes of an input without the pushed data: outpoint, script length, sequence; and the two pushes' lengths.
 const INPUT_BYTES: u64 = 36 + 1 + 4 + 2;
-/// Version, lock time, and the counts of inputs and outputs.
+/// Bytes of version, lock time, and the counts of inputs and outputs.
 const FRAME_BYTES: u64 = 4 + 4 + 3 + 3;
 
 /// A coin that the admin can spend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AdminCoin {
     pub(super) outpoint: OutPoint,
-    /// Base units.
+    /// In base units.
     pub(super) value: u64,
 }
 
-/// What is to be done.
+/// The action to perform.
 #[derive(Debug, Clone)]
 pub(super) struct Action {
     pub(super) verb: Verb,
     pub(super) targets: Vec<Address>,
-    /// Base units for each target.
+    /// Base units paid to each target.
     pub(super) amount: u64,
-    /// Base units a byte.
+    /// Base units per byte.
     pub(super) fee_rate: u64,
 }
 
-/// A signed transaction with what it costs.
+/// A signed transaction with its costs.
 #[derive(Debug)]
 pub(super) struct Built {
     pub(super) tx: Transaction,
     pub(super) coins: Vec<AdminCoin>,
-    /// Base units.
+    /// In base units.
     pub(super) fee: u64,
-    /// Base units that go back to the admin; 0 where that would be dust.
+    /// Base units returned to the admin; 0 if that would be dust.
     pub(super) change: u64,
 }
 
 impl Action {
-    /// The verb as the chain reads it. A factor is one digit.
+    /// The verb as encoded on the chain. A factor is one digit.
     fn verb_bytes(&self) -> Vec<u8> {
         match self.verb {
             Verb::Add => b"add".to_vec(),
@@ -66,7 +66,7 @@ impl Action {
         }
     }
 
-    /// The outputs without the admin's.
+    /// All outputs except the admin's.
     fn outputs(&self) -> Vec<TxOut> {
         let verb = PushBytesBuf::try_from(self.verb_bytes()).expect("verbs are short");
         let mut outputs = vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_op_return(verb) }];
@@ -77,7 +77,7 @@ impl Action {
         outputs
     }
 
-    /// The fee for so many inputs, with an output to the admin, base units.
+    /// The fee in base units for this many inputs and an output to the admin.
     fn fee(&self, key: &LicenseKey, inputs: usize) -> u64 {
         let input = INPUT_BYTES + SIGNATURE_BYTES + key.pubkey().len() as u64;
         let outputs: usize = self.outputs().iter().map(TxOut::size).sum();
@@ -85,15 +85,15 @@ impl Action {
         self.fee_rate * (FRAME_BYTES + inputs as u64 * input + (outputs + back) as u64)
     }
 
-    /// Base units that so many inputs must have together, with an output to the admin.
+    /// Base units that this many inputs must have in total, with an output to the admin.
     pub(super) fn needs(&self, key: &LicenseKey, inputs: usize) -> u64 {
         self.amount * self.targets.len() as u64 + self.fee(key, inputs) + DUST
     }
 
-    /// Builds and signs.
+    /// Builds and signs the transaction.
     ///
     /// # Errors
-    /// One line, when the coins do not suffice.
+    /// One line, if the coins are not enough.
     pub(super) fn build(&self, key: &LicenseKey, coins: Vec<AdminCoin>) -> Result<Built, String> {
         let have: u64 = coins.iter().map(|coin| coin.value).sum();
         let fee = self.fee(key, coins.len());
@@ -129,7 +129,7 @@ impl Action {
     }
 }
 
-/// Signs every input, each of which spends a coin of the key's P2PKH address.
+/// Signs every input; each must spend a coin of the key's P2PKH address.
 fn sign(tx: &mut Transaction, key: &LicenseKey) {
     let spent_script = key.address().script_pubkey();
     let unsigned = tx.clone();
@@ -149,7 +149,7 @@ fn sign(tx: &mut Transaction, key: &LicenseKey) {
 }
 
 impl Built {
-    /// Reads the transaction as a block at `height` would, and checks that it does what was asked and nothing else.
+    /// Decodes the transaction as a block at `height` would, and checks that it does exactly what was asked.
     ///
     /// # Errors
     /// One line that says what it would do instead.
@@ -194,7 +194,8 @@ mod tests {
         LicenseKey::from_secret(&[n; 32], true).unwrap().address()
     }
 
-    /// Every verb and count of inputs gives a transaction whose signatures hold and which the chain reads as asked.
+    /// For every verb and number of inputs, the signatures are valid and the chain decodes the action that was
+    /// asked for.
     #[test]
     fn what_is_built_is_signed_and_does_what_was_asked() {
         let (params, key) = (Params::devnet(), admin());
@@ -231,7 +232,7 @@ mod tests {
         }
     }
 
-    /// By the chain's own interpreter.
+    /// Verifies with the chain's own interpreter.
     fn verify(tx: &Transaction, spent: &[TxOut]) {
         const P2SH_AND_DERSIG: u32 = 1 | 4;
         for (input, output) in spent.iter().enumerate() {
@@ -248,7 +249,7 @@ mod tests {
         let built = add.build(&key, vec![coin(needed - 1, 1)]).unwrap();
         assert_eq!((built.change, built.tx.output.len()), (0, 2));
         assert!(add.build(&key, vec![coin(needed - DUST - 1, 1)]).is_err());
-        // Without an output that has an address, the cap would not change.
+        // Without an output to an address, the cap would not change.
         let cap = Action { verb: Verb::DisableCap, targets: vec![], amount: 10_000, fee_rate: 1 };
         assert!(cap.build(&key, vec![coin(cap.needs(&key, 1) - 1, 1)]).is_err());
     }

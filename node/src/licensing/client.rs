@@ -1,4 +1,4 @@
-//! The node as a client sees it: JSON-RPC over HTTP, and what the commands ask.
+//! A JSON-RPC client for the node, with the queries that the commands need.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,14 +26,14 @@ use super::waiting::Waiting;
 use crate::failure::Failure;
 use crate::settings::{default_datadir, read_secret};
 
-/// The largest answer that is read: the coins of one address, at most 100,000 of 300 bytes.
+/// Most bytes of an answer: the coins of one address, at most 100,000 of 300 bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// Time to connect.
+/// Timeout for connecting.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// Time for one call. The node reads its whole coin set to find an address's coins.
+/// Timeout for one call. The node reads its whole coin set to find an address's coins.
 const CALL_TIME: Duration = Duration::from_secs(300);
 
-/// One node.
+/// A node to query.
 pub(super) struct Node {
     uri: Uri,
     authorization: HeaderValue,
@@ -41,7 +41,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// From the flags; nothing is sent yet.
+    /// Configures the client from the flags; nothing is sent yet.
     pub(super) fn new(common: &Common, params: &Params) -> Result<Self, Failure> {
         let uri = node_uri(common.rpc.as_deref(), params)?;
         let user_password = match (&common.rpc_user, &common.rpc_password_file) {
@@ -57,7 +57,7 @@ impl Node {
         Ok(Self { uri, authorization, client })
     }
 
-    /// Calls a method: the outer error is of the way there, the inner one the node's code and words.
+    /// Calls a method. The outer error is a transport failure, the inner one the node's error code and message.
     async fn try_call(&self, method: &str, params: Value) -> Result<Result<Value, (i64, String)>, Failure> {
         let unreachable = |error: &dyn std::fmt::Display| {
             Failure::Failed(format!("the node at {} cannot be asked: {error}", self.uri))
@@ -99,7 +99,7 @@ impl Node {
             .map_err(|(code, message)| Failure::Failed(format!("{method}: {message} (code {code})")))
     }
 
-    /// Checks that the node is on this network, by its genesis block; gives the height of its tip.
+    /// Checks by the genesis block that the node is on this network; returns the height of its tip.
     pub(super) async fn check_network(&self, params: &Params) -> Result<u32, Failure> {
         let genesis = self.call("getblockhash", json!([0])).await?;
         let info = self.call("getblockchaininfo", json!([])).await?;
@@ -117,19 +117,19 @@ impl Node {
         height.ok_or_else(|| Failure::Failed("getblockchaininfo: no height".to_owned()))
     }
 
-    /// `dumpminerstats`, of one address or of all.
+    /// Calls `dumpminerstats`, for one address or all.
     pub(super) async fn license_stats(&self, address: Option<&str>) -> Result<Value, Failure> {
         self.call("dumpminerstats", address.map_or(json!([]), |address| json!([address]))).await
     }
 
-    /// Admin actions in the mempool, by what they would do in a block at a height. Each transaction is asked for by itself:
-    /// IoP Core has no template where licenses are required.
+    /// Admin actions in the mempool, decoded as in a block at `height`. Transactions are fetched one by one: IoP
+    /// Core has no template where licenses are required.
     pub(super) async fn waiting(&self, height: u32, params: &Params) -> Result<Vec<Waiting>, Failure> {
         let unreadable = |method: &str| Failure::Failed(format!("{method}: an answer that cannot be read"));
         let txids = self.call("getrawmempool", json!([])).await?;
         let mut waiting = Vec::new();
         for txid in txids.as_array().ok_or_else(|| unreadable("getrawmempool"))? {
-            // One that is gone by now is in a block, or never will be.
+            // A transaction that is gone was mined or dropped.
             let Ok(tx) = self.try_call("getrawtransaction", json!([txid])).await? else { continue };
             let tx = tx.as_str().and_then(|tx| deserialize_hex::<Transaction>(tx).ok());
             waiting.extend(Waiting::of(&tx.ok_or_else(|| unreadable("getrawtransaction"))?, height, params));
@@ -137,7 +137,7 @@ impl Node {
         Ok(waiting)
     }
 
-    /// The admin's coins that can be spent in the next block and that nothing in the mempool spends.
+    /// The admin's coins that can be spent in the next block and that no mempool transaction spends.
     pub(super) async fn admin_coins(
         &self,
         key: &LicenseKey,
@@ -168,7 +168,7 @@ impl Node {
             .collect()
     }
 
-    /// Coins that the caller names, also those of waiting transactions.
+    /// The coins that the caller named; they may be unconfirmed.
     pub(super) async fn named_coins(
         &self,
         named: &[OutPoint],
@@ -203,7 +203,7 @@ impl Node {
         Ok(coins)
     }
 
-    /// Sends a transaction; gives its id.
+    /// Sends a transaction and returns its id.
     pub(super) async fn send(&self, tx: &Transaction) -> Result<String, Failure> {
         let sent = self.try_call("sendrawtransaction", json!([serialize_hex(tx)])).await?;
         let txid = sent.map_err(|(code, message)| {
@@ -221,7 +221,7 @@ fn is_mature(coin: &Value) -> bool {
             .is_some_and(|confirmations| confirmations >= COINBASE_MATURITY.into())
 }
 
-/// Coins as base units. Every amount has fewer of them than 2^53, so rounding finds the very one.
+/// Converts coins to base units. Every amount is below 2^53 base units, so rounding is exact.
 fn base_units(coins: &Value) -> Option<u64> {
     let units = coins.as_f64()? * COIN as f64;
     (0.0..9e15).contains(&units).then_some(units.round() as u64)
@@ -264,7 +264,7 @@ fn cookie_path(common: &Common, params: &Params) -> Result<PathBuf, Failure> {
     }
 }
 
-/// An error's cause in its own words: the outermost says only that the client failed.
+/// The root cause of an error: the outermost error says only that the client failed.
 fn reason(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -1,10 +1,10 @@
 //! `iop-node license`: builds, signs and sends the transactions that change who may mine and how much.
 //!
-//! Lives here: what is asked ([`args`]), a node as seen by a client ([`client`]), what waits there ([`waiting`]), the
-//! transaction ([`action`]), and the order in which a command goes through them. Does not live here: the rules; a finished
-//! transaction is read with those of `iop-consensus` before it is sent. There is no wallet: an admin's coins are named by
-//! the caller or found by the node.
-//! Data goes: flags and key file -> checks against the node -> coins -> signed transaction -> read back -> sent.
+//! Lives here: the arguments ([`args`]), the client for a node ([`client`]), pending actions there ([`waiting`]),
+//! the transaction ([`action`]), and the steps of a command. Does not live here: the rules; a finished transaction
+//! is decoded with those of `iop-consensus` before it is sent. There is no wallet: the caller names an admin's
+//! coins, or the node finds them. Data goes: flags and key file -> checks against the node -> coins -> signed
+//! transaction -> decoded again -> sent.
 
 mod action;
 pub(crate) mod args;
@@ -28,7 +28,7 @@ use args::{Common, LicenseCommand};
 use client::Node;
 use waiting::Waiting;
 
-/// The longest list of addresses that one transaction takes: it stays far below the size that is relayed.
+/// Most addresses in one transaction; stays far below the relay limit on size.
 const MAX_TARGETS: usize = 1_000;
 
 /// Runs one command.
@@ -52,7 +52,7 @@ pub(crate) fn run(command: LicenseCommand) -> Result<(), Failure> {
     runtime.block_on(act(&node, &params, &key, verb, targets, &common))
 }
 
-/// Reads the key and checks that it is one of the network's admins'.
+/// Reads the key and checks that it belongs to one of the network's admins.
 fn admin_key(common: &Common, params: &Params) -> Result<LicenseKey, Failure> {
     let file = common.admin_key_file.display();
     let key = LicenseKey::from_wif(&read_secret(&common.admin_key_file)?, &params.prefixes)
@@ -126,7 +126,8 @@ async fn act(
     report(&action, &built, &skipped, sent.as_deref(), key, params, common.json)
 }
 
-/// Leaves out what is so already: a repeated action changes nothing, and the reference's own undo of one is inexact.
+/// Drops targets that are in the desired state already: repeating an action changes nothing, and the reference's
+/// undo of one is inexact.
 async fn without_done(
     node: &Node,
     params: &Params,
@@ -173,7 +174,7 @@ async fn without_done(
     if left.is_empty() { Err(Failure::Failed("nothing to do".to_owned())) } else { Ok((left, skipped)) }
 }
 
-/// The smallest single coin that suffices. One admin input makes the action happen once.
+/// The smallest single coin that suffices. With one admin input, the action happens once.
 async fn find_coin(
     node: &Node,
     params: &Params,
@@ -193,7 +194,7 @@ async fn find_coin(
     })
 }
 
-/// Says what was done: on stdout the result, on stderr the rest.
+/// Reports the outcome: the result on stdout, the rest on stderr.
 fn report(
     action: &Action,
     built: &Built,
@@ -265,7 +266,7 @@ fn base58_list(addresses: &[Address], params: &Params) -> String {
     base58(addresses, params).join(", ")
 }
 
-/// Base units as coins, with eight decimals.
+/// Formats base units as coins, with eight decimals.
 fn coins_text(base_units: u64) -> String {
     format!("{}.{:08}", base_units / iop_consensus::COIN, base_units % iop_consensus::COIN)
 }

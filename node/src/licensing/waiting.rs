@@ -1,7 +1,7 @@
-//! Admin actions that wait in the node's mempool: what the registry does not show yet.
+//! Pending admin actions in the node's mempool, which the registry does not show yet.
 //!
-//! Here: reading one from a transaction, and what it means for a new action. Two transactions that wait come into blocks
-//! in an order that nobody knows.
+//! Here: decoding one from a transaction, and what it means for a new action. The order in which two pending
+//! transactions are mined is unknown.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use iop_consensus::params::Params;
 
 use super::{base58, describe};
 
-/// An action that waits.
+/// A pending action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Waiting {
     txid: Txid,
@@ -21,10 +21,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// What a transaction does in a block at a height; nothing for most.
+    /// The action of a transaction in a block at `height`; `None` for most transactions.
     pub(super) fn of(tx: &Transaction, height: u32, params: &Params) -> Option<Self> {
-        // All actions of one transaction have its verb and its targets. Without any output to an address it does nothing;
-        // what an admin gets back is one too.
+        // All actions of one transaction have the same verb and targets. Without an output to an address it does
+        // nothing; an admin's change counts as one.
         let action =
             actions(tx, height, params).into_iter().next().filter(|action| !action.targets.is_empty())?;
         let admins = &params.license.admin_addresses;
@@ -32,12 +32,12 @@ impl Waiting {
         Some(Self { txid: tx.compute_txid(), verb: action.verb, targets: targets.copied().collect() })
     }
 
-    /// Whether it does this, to one license or to the cap.
+    /// Whether it performs this verb, on the given license if any.
     pub(super) fn does(&self, verb: Verb, target: Option<&Address>) -> bool {
         self.verb == verb && target.is_none_or(|target| self.targets.contains(target))
     }
 
-    /// Whether it does something else to the same.
+    /// Whether it performs a different action on the same target.
     pub(super) fn opposes(&self, verb: Verb, targets: &[Address]) -> bool {
         let is_of_cap = |verb| matches!(verb, Verb::EnableCap { .. } | Verb::DisableCap);
         let same = match (is_of_cap(self.verb), is_of_cap(verb)) {
@@ -48,7 +48,7 @@ impl Waiting {
         same && self.verb != verb
     }
 
-    /// As a line has it.
+    /// The action, formatted for display.
     pub(super) fn shown(&self, params: &Params) -> impl fmt::Display {
         let targets = match self.verb {
             Verb::Add | Verb::Remove => format!(" {}", base58(&self.targets, params).join(" ")),

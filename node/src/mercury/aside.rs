@@ -1,29 +1,30 @@
-//! How the relay steps aside while the node validates a block.
+//! Pauses the relay while the node validates a block.
 //!
-//! Lives here: a task of the relay's runtime that holds up the one thread of it, for a part of the time at most. Does
-//! not live here: when blocks are validated (`chain`), and the thread's priority (`supervised.rs`), which alone is not
-//! enough where cores are few: a core that is busy is given up late, and its caches hold what the relay needed.
-//! Data goes: a block begins or ends -> [`step_aside`] -> the thread sleeps, or goes on.
+//! Lives here: a task that blocks the relay's only runtime thread, for part of the time at most. Does not live
+//! here: when blocks are validated (`chain`), and the thread's priority (`supervised.rs`). Priority alone is not
+//! enough with few cores: the relay gives up a busy core late and has filled its caches by then. Data goes: a block
+//! begins or ends -> [`step_aside`] -> the thread sleeps or continues.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// It is not held up longer for one block: calls go through it, and nobody hears a gap that is shorter.
+/// Longest pause for one block: calls pass through the relay, and a shorter gap is not audible.
 const LONGEST: Duration = Duration::from_millis(200);
-/// How soon it sees that the block is done.
+/// How often a pausing thread checks whether the block is done.
 const STEP: Duration = Duration::from_millis(1);
 
-/// Holds up the thread that polls it while a block is validated. Then the relay has as much time as it was held up,
-/// whatever blocks come, so that a node which catches up with the chain does not silence it. Ends with the sender.
+/// Blocks the thread that polls it while a block is validated. Afterwards the relay runs at least as long as it was
+/// blocked, whatever blocks come, so that a node catching up with the chain does not silence it. Ends with the
+/// sender.
 pub(super) async fn step_aside(mut validating: watch::Receiver<bool>) {
     while validating.wait_for(|now| *now).await.is_ok() {
         let since = Instant::now();
         while *validating.borrow() && since.elapsed() < LONGEST {
             thread::sleep(STEP);
         }
-        // What was said last stays when the sender is gone.
+        // A dropped sender leaves its last value in place.
         if validating.has_changed().is_err() {
             return;
         }
@@ -38,7 +39,7 @@ mod tests {
 
     use super::*;
 
-    /// A relay's thread that counts what it does, until the sender is gone.
+    /// A relay thread that counts its work until the sender is dropped.
     fn relay(validating: watch::Receiver<bool>) -> (Arc<AtomicU64>, thread::JoinHandle<()>) {
         let done = Arc::new(AtomicU64::new(0));
         let counted = done.clone();
@@ -57,7 +58,7 @@ mod tests {
         (done, thread)
     }
 
-    /// Waits until more is done than before.
+    /// Waits until the count increases.
     fn goes_on(done: &AtomicU64) {
         let before = done.load(Ordering::SeqCst);
         while done.load(Ordering::SeqCst) < before + 3 {
@@ -71,7 +72,7 @@ mod tests {
         let (done, thread) = relay(validating);
         goes_on(&done);
         validate.send_replace(true);
-        // Stands still when two looks agree.
+        // Paused if two readings are equal.
         let still = || {
             let before = done.load(Ordering::SeqCst);
             thread::sleep(5 * STEP);

@@ -1,9 +1,8 @@
-//! What keeps the hosted relay running while the node does.
+//! Keeps the hosted relay running while the node runs.
 //!
-//! Lives here: the thread at low priority, the waits between its lives, and what is seen of it from outside. Does not
-//! live here: what a life is made of (`mercury.rs`).
-//! Data goes: a life ends by an error or a panic -> one line in the log, gauges at 0 -> a wait -> the next life, until
-//! [`Hosted`] is dropped.
+//! Lives here: the low-priority thread, the delays between runs, and the view from outside. Does not live here:
+//! what a run consists of (`mercury.rs`). Data goes: a run ends by an error or a panic -> one log line, gauges at 0
+//! -> a delay -> the next run, until [`Hosted`] is dropped.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,17 +14,17 @@ use iop_mercury::net::{Figure, Handle};
 use tokio::sync::watch;
 use tracing::error;
 
-/// The first wait after a life has ended; each further one is twice as long.
+/// Delay after the first failed run; each further delay is twice as long.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// No wait is longer. A life that was longer begins the waits anew.
+/// The longest delay. After a run longer than this the delays start over.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
 
-/// The relay as it is now or was last. Clones see the same one.
+/// The current or last run of the relay. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Watched(Arc<Mutex<(bool, Option<Handle>)>>);
 
 impl Watched {
-    /// It listens.
+    /// Marks the relay as listening.
     pub(super) fn is_up(&self, handle: Handle) {
         *self.lock() = (true, Some(handle));
     }
@@ -34,7 +33,7 @@ impl Watched {
         self.lock().0 = false;
     }
 
-    /// Whether it listens, and its figures. While it does not, its gauges are 0 and its counters stand still.
+    /// Whether it listens, and its figures. While it does not, gauges are 0 and counters keep their values.
     pub(crate) fn figures(&self) -> (bool, Vec<Figure>) {
         let (up, handle) = self.lock().clone();
         let mut figures = handle.map(|handle| handle.figures()).unwrap_or_default();
@@ -47,17 +46,17 @@ impl Watched {
     }
 }
 
-/// Ends when the node stops.
+/// Resolves when the node stops.
 pub(super) type Stop = watch::Receiver<()>;
 
-/// Comes back when the node stops.
+/// Returns when the node stops.
 pub(super) async fn stopped(mut stop: Stop) {
     while stop.changed().await.is_ok() {}
 }
 
 /// A hosted relay. Dropping it stops it, and waits until its database is closed.
 pub(crate) struct Hosted {
-    /// From outside.
+    /// The view from outside.
     pub(crate) watched: Watched,
     stop: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -73,8 +72,8 @@ impl Drop for Hosted {
 }
 
 impl Hosted {
-    /// Lives one life after the other in a thread of its own. Comes back when the first one listens, or has failed.
-    /// A life calls [`Watched::is_up`] and the last argument when it listens.
+    /// Runs the relay repeatedly in its own thread. Returns when the first run listens or has failed. A run calls
+    /// [`Watched::is_up`] and its last argument when it listens.
     pub(super) fn start(
         first: impl FnOnce() + Send + 'static,
         life: impl Fn(Stop, &Watched, &dyn Fn()) -> Result<(), String> + Send + 'static,
@@ -86,7 +85,7 @@ impl Hosted {
         let seen = watched.clone();
         let thread = std::thread::Builder::new().name("mercury".to_owned()).spawn(move || {
             first();
-            // Whether anybody still waits for it is all the same.
+            // It does not matter whether the caller still waits.
             let begun = || {
                 let _ = tell.try_send(());
             };
@@ -105,13 +104,13 @@ impl Hosted {
                 },
             );
         })?;
-        // An error means that the thread has ended, which its join will tell.
+        // An error means that the thread has ended; joining it shows why.
         let _ = told.recv();
         Ok(Self { watched, stop: Some(stop), thread: Some(thread) })
     }
 }
 
-/// One life after the other until the node stops. `ended` is told of each that ended before.
+/// Repeats runs until the node stops. `ended` is called after each run that ended before.
 fn live(
     patience: &tokio::runtime::Runtime,
     first_wait: Duration,
@@ -122,7 +121,7 @@ fn live(
     let mut wait = first_wait;
     loop {
         let since = Instant::now();
-        // Whatever a life had is gone with it: the next one begins with what is on disk.
+        // All state of a run is gone with it: the next one starts from what is on disk.
         let lived = catch_unwind(AssertUnwindSafe(&life)).unwrap_or_else(|panic| Err(said(&*panic)));
         if stop.has_changed().is_err() {
             if let Err(reason) = lived {
@@ -144,7 +143,7 @@ fn live(
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -192,7 +191,7 @@ mod tests {
         );
         let hosted = hosted.expect("a thread");
         assert!(!hosted.watched.figures().0);
-        // The third wait is 4 s long.
+        // The third delay is 4 s.
         (0..3).for_each(|_| beginning.recv().expect("another life"));
         drop(hosted);
         assert!(beginning.try_recv().is_err(), "no life after the end");

@@ -1,8 +1,8 @@
-//! Block files: `blk*.dat` of IoP Core, bootstrap files, and what `export` writes.
+//! Block files: `blk*.dat` of IoP Core, bootstrap files, and files written by `export`.
 //!
-//! Lives here: finding blocks in such a file (`LoadExternalBlockFile`) and writing one. Does not live here: what
-//! becomes of the blocks. A block is the network's magic, a length (four bytes, little-endian), and the block.
-//! Zeros between blocks are padding; whatever else is no block is stepped over, byte by byte, to the next magic.
+//! Lives here: finding blocks in such a file (`LoadExternalBlockFile`) and writing them. Does not live here: what
+//! is done with the blocks. An entry is the network's magic, a length (four bytes, little-endian), and the block.
+//! Zeros between blocks are padding; anything else that is no block is skipped byte by byte to the next magic.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,32 +15,32 @@ use iop_consensus::wire::read_block;
 
 /// Bytes of magic and length.
 pub(crate) const FRAME: usize = 8;
-/// The shortest length that can be a block's: a header.
+/// Least length of a block, bytes: a header.
 const SHORTEST: usize = 80;
-/// The longest (`MAX_BLOCK_SERIALIZED_SIZE`), bytes.
+/// Greatest length of a block, bytes (`MAX_BLOCK_SERIALIZED_SIZE`).
 pub(crate) const LONGEST: usize = 4_000_000;
-/// Bytes that are read at once.
+/// Bytes per read.
 const CHUNK: usize = 4 << 20;
 
-/// A block and where it was.
+/// A block and its position.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// Where its magic begins, bytes from the file's start.
+    /// Offset of its magic, bytes from the file's start.
     pub(crate) offset: u64,
     /// The block.
     pub(crate) block: Block,
 }
 
-/// Finds one block after the other. Holds at most some 12 MB, whatever the file says.
+/// Finds the blocks of a file in order. Uses at most about 12 MB, whatever the file contains.
 #[derive(Debug)]
 pub(crate) struct Finder<R> {
     source: R,
     magic: [u8; 4],
-    /// What was read and not yet passed.
+    /// Bytes that were read but not passed yet.
     buffer: Vec<u8>,
-    /// Where in `buffer` the search goes on.
+    /// Position of the search in `buffer`.
     at: usize,
-    /// Where in the file `buffer` begins.
+    /// Offset of `buffer` in the file.
     base: u64,
     ended: bool,
     /// Bytes that are neither blocks nor zeros.
@@ -52,7 +52,7 @@ impl<R: Read> Finder<R> {
         Self { source, magic, buffer: Vec::new(), at: 0, base: 0, ended: false, skipped: 0 }
     }
 
-    /// Where the search is, bytes from the file's start.
+    /// Offset of the search, bytes from the file's start.
     pub(crate) fn position(&self) -> u64 {
         self.base + self.at as u64
     }
@@ -70,7 +70,7 @@ impl<R: Read> Finder<R> {
             let mut left = whole;
             if let Ok(block) = read_block(&mut left) {
                 let offset = self.position();
-                // As in the reference: a length beyond the block's end is not believed.
+                // As in the reference, a length beyond the block's end is ignored.
                 self.at += FRAME + whole.len() - left.len();
                 return Ok(Some(Found { offset, block }));
             }
@@ -78,7 +78,7 @@ impl<R: Read> Finder<R> {
         }
     }
 
-    /// Goes to the next magic with a length that can be a block's, and gives the length.
+    /// Advances to the next magic followed by a plausible length, and returns the length.
     fn next_frame(&mut self) -> io::Result<Option<usize>> {
         loop {
             self.fill(FRAME)?;
@@ -99,13 +99,13 @@ impl<R: Read> Finder<R> {
         }
     }
 
-    /// Passes a byte that begins no block.
+    /// Skips a byte that does not start a block.
     fn step_over(&mut self) {
         self.skipped += u64::from(self.buffer[self.at] != 0);
         self.at += 1;
     }
 
-    /// Goes on to the next byte in the buffer that could begin a magic, or to its end.
+    /// Advances to the next byte in the buffer that could start a magic, or to the buffer's end.
     fn seek_first_byte(&mut self) {
         let rest = &self.buffer[self.at..];
         let ahead = rest.iter().position(|&byte| byte == self.magic[0]).unwrap_or(rest.len());
@@ -113,7 +113,7 @@ impl<R: Read> Finder<R> {
         self.at += ahead;
     }
 
-    /// Sees to it that `count` bytes lie ahead, if the file has as many.
+    /// Reads until `count` bytes are available, if the file has as many.
     fn fill(&mut self, count: usize) -> io::Result<()> {
         while !self.ended && self.buffer.len() - self.at < count {
             self.buffer.drain(..self.at);
@@ -127,8 +127,8 @@ impl<R: Read> Finder<R> {
 }
 
 impl<R: Read + Seek> Finder<R> {
-    /// The next block's header, without a look at the block: what comes behind a header is believed to be as long as it
-    /// says, unless the header is not `sound`. `None` at the file's end. What hides behind a wrong length is not found.
+    /// The next block's header, without reading the block: the length before a `sound` header is trusted. `None` at
+    /// the file's end. Blocks that a wrong length skips are not found.
     ///
     /// # Errors
     /// Only when the file cannot be read.
@@ -146,7 +146,7 @@ impl<R: Read + Seek> Finder<R> {
         }
     }
 
-    /// Goes on by so many bytes, without reading those that were not read yet.
+    /// Advances by this many bytes, without reading those that are not in the buffer.
     fn pass(&mut self, count: usize) -> io::Result<()> {
         let ahead = self.buffer.len() - self.at;
         if count <= ahead {
@@ -161,11 +161,11 @@ impl<R: Read + Seek> Finder<R> {
     }
 }
 
-/// The block whose magic begins at `offset`, where [`Finder`] found it before. Where the file is read otherwise does not
-/// change.
+/// Reads the block whose magic is at `offset`, where [`Finder`] found it before. Does not move the file's read
+/// position.
 ///
 /// # Errors
-/// When it cannot be read any more.
+/// When it can no longer be read.
 pub(crate) fn read_at(file: &File, offset: u64) -> io::Result<Block> {
     let mut frame = [0; FRAME];
     file.read_exact_at(&mut frame, offset)?;
@@ -180,7 +180,7 @@ pub(crate) fn read_at(file: &File, offset: u64) -> io::Result<Block> {
     read_block(&mut bytes.as_slice()).map_err(|_| changed())
 }
 
-/// Magic and length of a block of `length` bytes.
+/// The magic and length before a block of `length` bytes.
 pub(crate) fn frame(magic: [u8; 4], length: usize) -> [u8; FRAME] {
     let length = u32::try_from(length).expect("a block has a few megabytes");
     let mut frame = [0; FRAME];
@@ -218,7 +218,7 @@ mod tests {
         let blocks = [Params::regtest(), Params::main(), Params::devnet()].map(|p| p.genesis.block());
         let [first, second, third] = blocks.each_ref().map(framed);
         let cut = &third[..third.len() - 1];
-        // A magic with an impossible length, one with a length of garbage, and a lone first byte.
+        // A magic with an impossible length, one with a length and garbage, and a lone first byte.
         let garbage = [&MAGIC[..], &[1, 0, 0, 0], &MAGIC, &[90, 0, 0, 0, 7, 0x35]].concat();
         let file = [&[0; 9][..], &first, &[0; 1000], &garbage, &second, &third, cut].concat();
         let (found, skipped) = find(&file);
@@ -237,7 +237,8 @@ mod tests {
         long[4..8].copy_from_slice(&3_000_000u32.to_le_bytes());
         let two = [&long[..], &framed(&block)].concat();
         assert_eq!(find(&two).0.len(), 2);
-        // The first's length ends within itself: it is cut, and the search goes on behind its magic.
+        // The first length ends within its own block: that block is skipped, and the search continues after its
+        // magic.
         let mut short = framed(&block);
         short[4..8].copy_from_slice(&100u32.to_le_bytes());
         assert_eq!(find(&[&short[..], &framed(&block)].concat()).0.len(), 1);
@@ -251,7 +252,7 @@ mod tests {
         let mut unsound = framed(&blocks[0]);
         unsound[FRAME] ^= 1;
         let [first, second, third] = blocks.each_ref().map(framed);
-        // A header that is not sound is not believed in how long it is: the block within its length is found.
+        // The length before an unsound header is not trusted: the block hidden within it is found.
         let hides = [&unsound[..FRAME + SHORTEST], &second[..]].concat();
         let file =
             [&[0; 9][..], &first, &[0; 1000], &hides, &framed(&large), &framed(&large), &third].concat();
@@ -265,7 +266,7 @@ mod tests {
         let expected = [&blocks[0], &blocks[1], &large, &large, &blocks[2]];
         assert_eq!(found, expected.map(|block| block.header));
         assert_eq!(finder.position(), file.len() as u64);
-        // A file that is cut within a header.
+        // A file that ends within a header.
         let mut finder = Finder::new(io::Cursor::new(&first[..50]), MAGIC);
         assert!(finder.next_header(|_| true).unwrap().is_none());
     }

@@ -1,33 +1,33 @@
-//! A digest of the whole coin set, the one that IoP Core's `gettxoutsetinfo` calls `hash_serialized_2`
-//! (`GetUTXOStats`), so that two nodes can be compared.
+//! A digest of the whole coin set, equal to `hash_serialized_2` of IoP Core's `gettxoutsetinfo` (`GetUTXOStats`),
+//! so that two nodes can be compared.
 //!
-//! Coins come in the order of their transaction's id, as bytes, and then of their number.
+//! Coins must be added ordered by the bytes of their transaction id, then by output index.
 
 use bitcoin::consensus::encode::serialize;
 use bitcoin::hashes::{Hash, HashEngine, sha256, sha256d};
 use bitcoin::{BlockHash, OutPoint, Txid};
 use iop_consensus::coins::Coin;
 
-/// A digest under way.
+/// A digest in progress.
 pub(crate) struct CoinSetHash {
     engine: sha256::HashEngine,
-    /// The transaction of the newest coin.
+    /// The transaction of the coin added last.
     current: Option<Txid>,
-    /// Coins so far.
+    /// Number of coins so far.
     pub(crate) coins: u64,
-    /// Their base units.
+    /// Their total value, base units.
     pub(crate) amount: u64,
 }
 
 impl CoinSetHash {
-    /// The digest of the coins as of the block `tip`.
+    /// Starts the digest of the coins as of the block `tip`.
     pub(crate) fn new(tip: &BlockHash) -> Self {
         let mut engine = sha256d::Hash::engine();
         engine.input(tip.as_ref());
         Self { engine, current: None, coins: 0, amount: 0 }
     }
 
-    /// The next coin in order.
+    /// Adds the next coin in order.
     pub(crate) fn add(&mut self, outpoint: &OutPoint, coin: &Coin) {
         if self.current != Some(outpoint.txid) {
             self.close();
@@ -42,20 +42,20 @@ impl CoinSetHash {
         self.amount += coin.output.value.to_sat();
     }
 
-    /// The digest, as texts show it.
+    /// The digest as hex text.
     pub(crate) fn finish(mut self) -> String {
         self.close();
         sha256d::Hash::from_engine(self.engine).to_string()
     }
 
-    /// Ends the coins of a transaction.
+    /// Finishes the coins of a transaction.
     fn close(&mut self) {
         if self.current.is_some() {
             self.number(0);
         }
     }
 
-    /// Core's VARINT: seven bits a byte, the highest first, less one in all but the last.
+    /// Core's VARINT: seven bits per byte, highest first; one is subtracted in all but the last.
     fn number(&mut self, mut number: u64) {
         let mut bytes = vec![(number & 0x7f) as u8];
         while number > 0x7f {
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_as_the_reference_does() {
-        // Pairs from the comment in its serialize.h.
+        // Examples from the comment in Core's serialize.h.
         for (number, bytes) in [
             (0u64, &[0u8][..]),
             (127, &[0x7f]),

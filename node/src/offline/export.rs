@@ -1,7 +1,7 @@
-//! `iop-node export`: the active chain as a block file, for `import` and for IoP Core's `-loadblock`.
+//! `iop-node export`: writes the active chain to a block file, for `import` and for IoP Core's `-loadblock`.
 //!
-//! A file comes to be whole or not at all: it is written beside its place and moved there. A pipe or a device is
-//! written to as it is. `-` is stdout.
+//! A file is written atomically: under another name, then renamed. A pipe or device is written to directly. `-` is
+//! stdout.
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -67,7 +67,7 @@ pub(crate) fn export(args: ExportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes to what is there: into a pipe or a device, in place of a file; behind a link, to what it names.
+/// Writes to `path`: directly to a pipe or device, replacing a regular file; a link is followed.
 fn write_to(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path) -> io::Result<Option<u64>> {
     match std::fs::metadata(path) {
         Ok(there) if there.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
@@ -80,7 +80,7 @@ fn write_to(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path) ->
             write(state, from, to, stop, &mut BufWriter::new(sink))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match path.read_link() {
-            // What a link names may come to be there; links in a circle are another error.
+            // The target of a link may not exist yet; circular links give another error.
             Ok(target) => write_to(state, from, to, stop, &path.with_file_name("").join(target)),
             Err(_) => write_beside(state, from, to, stop, path),
         },
@@ -88,12 +88,12 @@ fn write_to(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path) ->
     }
 }
 
-/// `/dev/stdout` may be a file that whoever started us has written to, and goes on to write to.
+/// `/dev/stdout` may be a file that the parent process has written to, and will write to again.
 fn is_stdout(there: &Metadata) -> bool {
     rustix::fs::fstat(io::stdout()).is_ok_and(|own| (own.st_dev, own.st_ino) == (there.dev(), there.ino()))
 }
 
-/// Writes to a file of another name and moves it to its place.
+/// Writes to a file of another name and renames it.
 fn write_beside(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path) -> io::Result<Option<u64>> {
     let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?;
     let mut beside = name.to_owned();
@@ -112,7 +112,7 @@ fn write_beside(state: &ChainState, from: u32, to: u32, stop: &Stop, path: &Path
     done
 }
 
-/// Writes the blocks and gives the number of bytes; `None` when told to stop.
+/// Writes the blocks and returns the number of bytes; `None` when told to stop.
 fn write(
     state: &ChainState,
     from: u32,

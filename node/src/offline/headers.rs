@@ -1,9 +1,9 @@
-//! The headers of block files, taken before their blocks.
+//! Imports the headers of block files before their blocks.
 //!
-//! So the best chain is known before its first block is connected, as when a node syncs: whose scripts are taken for
-//! checked depends on it. Lives here: finding headers in any order and giving them to the chain, parents first. Does not
-//! live here: any count or complaint; each block comes by again, and what is wrong is said then. A header that waits for
-//! its parent takes about 150 bytes, any other none here.
+//! The best chain is then known before its first block is connected, as in a network sync: which scripts are
+//! assumed valid depends on it. Lives here: finding headers in any order and passing them to the chain, parents
+//! first. Does not live here: counts and errors; each block is read again, and errors are reported then. A header
+//! that waits for its parent takes about 150 bytes, any other none here.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -19,26 +19,26 @@ use crate::chain::clock::now;
 use crate::chain::state::ChainState;
 use crate::storage::StorageError;
 
-/// Headers that are given to the chain at once.
+/// Number of headers passed to the chain at once.
 const BATCH: usize = 2_000;
 
 /// Headers of block files on their way into the chain.
 pub(super) struct Headers<'a> {
     state: &'a mut ChainState,
-    /// To be given next, parents first.
+    /// The headers to pass next, parents first.
     batch: Vec<Header>,
     in_batch: HashSet<BlockHash>,
-    /// Those whose parent did not come yet, by that parent.
+    /// Headers whose parent was not seen yet, by that parent.
     waiting: HashMap<BlockHash, Vec<Header>>,
 }
 
 impl<'a> Headers<'a> {
-    /// For this chain.
+    /// Starts an import into this chain.
     pub(super) fn of(state: &'a mut ChainState) -> Self {
         Self { state, batch: Vec::new(), in_batch: HashSet::new(), waiting: HashMap::new() }
     }
 
-    /// Takes the headers of a file, which is read from its start. The inner error is the file's.
+    /// Imports the headers of a file, which is read from its current position. The inner error is the file's.
     pub(super) fn take_file(&mut self, file: &File, stop: &Stop) -> Result<io::Result<()>, StorageError> {
         let params = self.state.params().clone();
         let mut finder = Finder::new(file, params.magic);
@@ -54,7 +54,7 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// Takes a header, and those that waited for it.
+    /// Adds a header, and those that waited for it.
     fn take(&mut self, header: Header) -> Result<(), StorageError> {
         let mut next = vec![header];
         while let Some(header) = next.pop() {
@@ -78,7 +78,7 @@ impl<'a> Headers<'a> {
         Ok(())
     }
 
-    /// Gives the chain what is in the batch. Behind a header that it refuses it goes on.
+    /// Passes the batch to the chain, continuing after a refused header.
     pub(super) fn give(&mut self) -> Result<(), StorageError> {
         self.in_batch.clear();
         let batch = std::mem::take(&mut self.batch);

@@ -1,9 +1,9 @@
-//! `iop-node import`: blocks from block files into the chain, as if they had been submitted one after the other.
+//! `iop-node import`: submits the blocks of block files to the chain, one after the other.
 //!
-//! First all headers are taken (`headers.rs`). Then one thread finds, decodes and checks the next blocks without
-//! context; the other, which owns the chain state, takes them through a short queue, and has the signatures of those
-//! that it took verified on all cores until their turn comes. A block that comes before its parent's block is remembered
-//! by its place in the file and read again when that is there.
+//! All headers are imported first (`headers.rs`). Then one thread finds, decodes and checks blocks without context;
+//! the other, which owns the chain state, takes them from a short queue and has their signatures verified on all
+//! cores ahead of their turn. A block that comes before its parent is remembered by its file position and read
+//! again later.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -30,7 +30,7 @@ use crate::chain::verdict::{BlockAccepted, Rejection, Stored};
 use crate::failure::Failure;
 use crate::output::print;
 
-/// Blocks that may wait between the two threads, and as many for their turn: at most some 64 MB of the largest.
+/// Most blocks queued between the two threads, and as many waiting for their turn: at most about 64 MB.
 const QUEUE: usize = 8;
 
 /// The arguments of `import`.
@@ -50,17 +50,17 @@ pub(crate) struct ImportArgs {
     files: Vec<PathBuf>,
 }
 
-/// A file that holds at least one block of the network.
+/// A file with at least one block of the network.
 struct Source {
     path: PathBuf,
     file: File,
-    /// Bytes.
+    /// Its size in bytes.
     length: u64,
-    /// Bytes of the files before it.
+    /// Total size of the files before it, bytes.
     before: u64,
 }
 
-/// What the reading thread hands over.
+/// Sent by the reading thread.
 enum Item {
     Block {
         checked: Result<CheckedBlock, Unsound>,
@@ -68,7 +68,7 @@ enum Item {
         /// Bytes of all files up to the block's end.
         done: u64,
     },
-    /// Bytes of a file that were no blocks.
+    /// Bytes of a file that are not blocks.
     Skipped {
         file: usize,
         bytes: u64,
@@ -85,24 +85,24 @@ struct Location {
     offset: u64,
 }
 
-/// What became of the blocks.
+/// The outcome for the blocks.
 #[derive(Debug, Default)]
 struct Counts {
-    /// Found in the files, those that came too early included once.
+    /// Blocks found in the files; those that came before their parent count once.
     blocks: u64,
-    /// New here: stored, connected or not.
+    /// New blocks: stored, whether or not connected.
     new: u64,
     known: u64,
     refused: u64,
-    /// Where the first refused one is, and why.
+    /// Position and reason of the first refusal.
     first_refusal: Option<String>,
     transactions: u64,
-    /// Inputs that are no coinbase's, of new blocks.
+    /// Inputs of new blocks, not counting coinbases.
     inputs: u64,
     skipped: u64,
 }
 
-/// Imports the files in the order given.
+/// Imports the files in the given order.
 pub(crate) fn import(args: ImportArgs) -> Result<(), Failure> {
     let mut place = Place::new(args.offline)?;
     place.assume_valid(args.assume_valid.as_deref())?;
@@ -120,7 +120,7 @@ fn open_sources(paths: &[PathBuf], params: &Params) -> Result<Vec<Source>, Failu
     let mut before = 0;
     let open = |path: &PathBuf| {
         let unreadable = |error| Failure::Failed(format!("{} cannot be read: {error}", path.display()));
-        // Asked first: to open a named pipe waits for somebody who writes into it.
+        // Checked first: opening a named pipe would wait for a writer.
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(Failure::Failed(format!("{} is not a regular file", path.display())));
         }
@@ -130,7 +130,7 @@ fn open_sources(paths: &[PathBuf], params: &Params) -> Result<Vec<Source>, Failu
         if finder.next().map_err(unreadable)?.is_none() {
             return Err(Failure::Failed(no_block(path, params)));
         }
-        // The reading thread begins at the start again.
+        // The reading thread starts from the beginning again.
         (&file).rewind().map_err(unreadable)?;
         before += length;
         Ok(Source { path: path.clone(), file, length, before: before - length })
@@ -138,10 +138,10 @@ fn open_sources(paths: &[PathBuf], params: &Params) -> Result<Vec<Source>, Failu
     paths.iter().map(open).collect()
 }
 
-/// Says what a file without a block of this network begins with.
+/// Describes the beginning of a file without a block of this network.
 fn no_block(path: &Path, params: &Params) -> String {
     let mut first = Vec::new();
-    // A file that cannot be read any more shows as empty here.
+    // A file that can no longer be read appears as empty here.
     let _ = File::open(path).and_then(|file| file.take(4).read_to_end(&mut first));
     let other = Params::NAMES.into_iter().filter_map(Params::by_name).find(|other| other.magic == first[..]);
     let found = match other {
@@ -161,7 +161,7 @@ fn spaced(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
-/// The reading thread: ends at the last file's end, or when nobody takes its blocks any more.
+/// The reading thread: ends after the last file, or when the receiver is dropped.
 fn read_all(sources: Vec<(File, u64)>, params: &Params, queue: &SyncSender<Item>) {
     for (file, (source, before)) in sources.into_iter().enumerate() {
         let mut finder = Finder::new(source, params.magic);
@@ -195,7 +195,7 @@ struct Import {
 }
 
 impl Import {
-    /// Takes every block, or those until the stop. Gives the time that it took.
+    /// Imports every block, or until told to stop. Returns the time taken.
     fn run(&mut self, stop: &Stop) -> Result<Duration, Failure> {
         let total = self.sources.iter().map(|source| source.length).sum();
         let mut progress = Progress::new("importing", total);
@@ -221,7 +221,7 @@ impl Import {
         for Source { path, file, .. } in &self.sources {
             let unreadable = |error| Failure::Failed(format!("{} cannot be read: {error}", path.display()));
             headers.take_file(file, stop).map_err(failed)?.map_err(unreadable)?;
-            // The reading thread begins at the start again.
+            // The reading thread starts from the beginning again.
             (&*file).rewind().map_err(unreadable)?;
         }
         headers.give().map_err(failed)
@@ -261,8 +261,8 @@ impl Import {
         Ok(())
     }
 
-    /// Takes blocks from the queue, all that are there and at least one until its end, and has their signatures verified
-    /// where their scripts will be run.
+    /// Takes all queued blocks, waiting for at least one unless the queue has ended, and starts verifying the
+    /// signatures of those whose scripts will be run.
     fn look_ahead(&self, queue: &Receiver<Item>, ahead: &mut VecDeque<Item>) {
         while ahead.len() < QUEUE {
             let next = if ahead.is_empty() { queue.recv().ok() } else { queue.try_recv().ok() };
@@ -276,7 +276,7 @@ impl Import {
         }
     }
 
-    /// Takes a block, and those that waited for it.
+    /// Imports a block, and those that waited for it.
     fn take(
         &mut self,
         checked: Result<CheckedBlock, Unsound>,
@@ -285,7 +285,7 @@ impl Import {
     ) -> Result<(), Failure> {
         let mut waited =
             self.offer(checked, at)?.and_then(|hash| self.early.remove(&hash)).unwrap_or_default();
-        // Read one by one: a file can hold the same block any number of times.
+        // Read one by one: a file may contain the same block any number of times.
         while let Some(at) = waited.pop() {
             if stop.is_told() {
                 break;
@@ -302,7 +302,7 @@ impl Import {
         Ok(())
     }
 
-    /// Offers one block to the chain; gives its hash if its children can follow.
+    /// Offers one block to the chain; returns its hash if its children can follow.
     fn offer(
         &mut self,
         checked: Result<CheckedBlock, Unsound>,
@@ -368,7 +368,7 @@ impl Import {
         self.state.index().get(self.state.index().tip()).record.height
     }
 
-    /// Says what became of it all; fails if a block was refused.
+    /// Reports the outcome; fails if a block was refused.
     fn report(&self, as_json: bool, time: Duration, interrupted: bool) -> Result<(), Failure> {
         let (counts, seconds) = (&self.counts, time.as_secs_f64());
         let early: usize = self.early.values().map(Vec::len).sum();

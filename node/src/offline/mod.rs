@@ -1,9 +1,9 @@
-//! Work on the node's data while no node runs: `import`, `export`, `reindex`, `verify`.
+//! Commands on the node's data while no node is running: `import`, `export`, `reindex`, `verify`.
 //!
-//! Lives here: these four commands, block files ([`blockfile`]), and what the commands share: arguments, opening a
-//! data directory, progress ([`progress`]) and being told to stop. Does not live here: rules, storage, and how a
-//! block is accepted; that is the chain's.
-//! Data goes: block file -> decoded and checked on one thread -> chain state on another; or storage -> block file.
+//! Lives here: these four commands, block files ([`blockfile`]), and what they share: arguments, opening a data
+//! directory, progress ([`progress`]) and stopping. Does not live here: rules, storage, and how a block is
+//! accepted; that is the chain's. Data goes: block file -> decoded and checked on one thread -> chain state on
+//! another; or storage -> block file.
 
 mod blockfile;
 mod coinset;
@@ -35,7 +35,7 @@ pub(crate) use import::{ImportArgs, import};
 pub(crate) use reindex::{ReindexArgs, reindex};
 pub(crate) use verify::{VerifyArgs, verify};
 
-/// The database's folder in the data directory.
+/// Name of the database directory in the data directory.
 const DATABASE: &str = "db";
 
 /// Which data, and what is said about the work.
@@ -54,7 +54,7 @@ pub(crate) struct OfflineArgs {
     pub(crate) log: String,
 }
 
-/// Validated [`OfflineArgs`]. Logging is on.
+/// Validated [`OfflineArgs`]. Logging is set up.
 struct Place {
     params: Arc<Params>,
     datadir: PathBuf,
@@ -71,20 +71,20 @@ impl Place {
             .with_writer(std::io::stderr)
             .with_ansi(std::io::stderr().is_terminal())
             .with_target(false)
-            // Or a line that stderr does not take would be the end of work half done.
+            // Otherwise a log line that stderr does not accept would stop unfinished work.
             .log_internal_errors(false)
             .init();
         Ok(Self { params: Arc::new(params), datadir, options })
     }
 
-    /// Overrides the block whose ancestors' scripts are taken for checked.
+    /// Overrides the block whose ancestors' scripts are assumed valid.
     fn assume_valid(&mut self, text: Option<&str>) -> Result<(), Failure> {
         let chosen = chain_options(&self.params, None, None, text, None)?;
         self.options.assume_valid = chosen.assume_valid;
         Ok(())
     }
 
-    /// Opens the database, making it if there is none.
+    /// Opens the database, creating it if there is none.
     fn open_or_make(&self) -> Result<Storage, Failure> {
         std::fs::create_dir_all(&self.datadir).map_err(|error| {
             Failure::Failed(format!("{} cannot be made: {error}", self.datadir.display()))
@@ -92,7 +92,7 @@ impl Place {
         Storage::open_with(&self.datadir.join(DATABASE), &self.params, &self.options.database).map_err(failed)
     }
 
-    /// Opens the database that is there.
+    /// Opens an existing database.
     fn open(&self) -> Result<Storage, Failure> {
         if !self.datadir.join(DATABASE).join("CURRENT").is_file() {
             return Err(Failure::Failed(format!("{} holds no node's data", self.datadir.display())));
@@ -105,13 +105,13 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }
 
-/// Whether the work was told to stop, by SIGINT or SIGTERM. A second signal ends the program at once: what is stored is
-/// consistent at any instant.
+/// Whether the command was told to stop by SIGINT or SIGTERM. A second signal ends the program at once; the stored
+/// state is consistent at any time.
 #[derive(Debug, Clone, Default)]
 struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Listens from now on.
+    /// Installs the signal handlers.
     fn listen() -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| Failure::Failed(format!("signals cannot be received: {error}"));
         let stop = Self::default();
@@ -142,7 +142,7 @@ impl Stop {
     }
 }
 
-/// A line for the operator on stderr.
+/// Prints a line to stderr for the operator.
 fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,7 +1,7 @@
-//! How far a long piece of work is: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a long task: a bar on a terminal, otherwise occasional lines.
 //!
-//! Both go to stderr and show the share done, the height, blocks a second, and the time left, which is reckoned from
-//! the share done so far.
+//! Both go to stderr and show the share done, the height, blocks per second, and the time left, estimated from the
+//! share done so far.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::note;
 
-/// Time between two looks of the bar.
+/// Time between two updates of the bar.
 const BAR_EVERY: Duration = Duration::from_millis(100);
 /// Time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// A piece of work under way.
+/// A task in progress.
 pub(crate) struct Progress {
     what: &'static str,
     bar: Option<ProgressBar>,
@@ -27,7 +27,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Work that ends at `total`, in whatever unit [`Progress::at`] is told.
+    /// A task that ends at `total`, in the unit used for [`Progress::at`].
     pub(crate) fn new(what: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3} % {msg}");
@@ -41,7 +41,7 @@ impl Progress {
         Self { what, bar, total, started: now, shown: now, shown_blocks: 0, every }
     }
 
-    /// Says how far it is, if it is time to: `done` of the total, `height`, and the blocks done so far.
+    /// Shows the progress if it is due: `done` of the total, `height`, and the blocks done so far.
     pub(crate) fn at(&mut self, done: u64, height: u32, blocks: u64) {
         let since = self.shown.elapsed();
         if since < self.every {
@@ -75,7 +75,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away, so that what is said next has a line of its own, and gives the time since the work began.
+    /// Removes the bar, so that the next output has its own line, and returns the time since the start.
     pub(crate) fn end(self) -> Duration {
         self.started.elapsed()
     }
@@ -99,7 +99,7 @@ mod tests {
         progress.started -= Duration::from_secs(90);
         assert_eq!(progress.left(0), "time left not known");
         assert_eq!(progress.left(1), "4 min 30 s left");
-        // A total is what was there at the start: more may have come.
+        // The total is as of the start and may be exceeded.
         assert_eq!((progress.left(4), progress.left(5)), ("0 s left".to_owned(), "0 s left".to_owned()));
     }
 }

@@ -1,9 +1,9 @@
-//! `iop-node reindex`: index, coins, registry and undo made anew from the stored blocks, each judged again.
+//! `iop-node reindex`: rebuilds index, coins, registry and undo data from the stored blocks, validating each again.
 //!
-//! First all blocks are read and judged as far as that needs no coins, and nothing is changed. Then one batch puts the
-//! new index in the place of everything else; from then on the state is that of a node that has all blocks and has
-//! connected none. Last they are connected. Whatever ends the program: the old state is there, or a new one that the
-//! next start goes on from.
+//! First, all blocks are read and validated as far as possible without coins, and nothing is changed. Then one
+//! batch replaces everything else with the new index; the state is then that of a node with all blocks and none
+//! connected. Last, the blocks are connected. Whenever the program ends, there is either the old state or a new one
+//! that the next start continues.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::failure::Failure;
 use crate::output::print;
 use crate::storage::{IndexRecord, Storage, StorageError};
 
-/// Blocks that are connected between two looks at whether to stop.
+/// Blocks connected between two checks whether to stop.
 const STEP: usize = 100;
 
 /// What is stored was not too far in the future when it came. A clock that is wrong today must not make it so.
@@ -45,7 +45,7 @@ pub(crate) struct ReindexArgs {
     json: bool,
 }
 
-/// Makes everything anew.
+/// Rebuilds everything.
 pub(crate) fn reindex(args: ReindexArgs) -> Result<(), Failure> {
     let place = Place::new(args.offline)?;
     let stop = Stop::listen()?;
@@ -65,16 +65,16 @@ pub(crate) fn reindex(args: ReindexArgs) -> Result<(), Failure> {
     connect(state, &index, refused, &stop, args.json)
 }
 
-/// What the database has, whether or not its index knows it.
+/// The database's content, whether or not its index lists it.
 struct Stored {
     headers: HashMap<BlockHash, Header>,
     blocks: HashSet<BlockHash>,
-    /// Keys of blocks that cannot be read or are others.
+    /// Keys of blocks that cannot be decoded or do not match.
     bad: Vec<Vec<u8>>,
 }
 
 impl Stored {
-    /// Nothing if blocks were pruned.
+    /// Reads the content; `None` if blocks were pruned.
     fn read(storage: &Storage) -> Result<Option<Self>, StorageError> {
         let (headers, pruned) = storage.readable_headers()?;
         if pruned {
@@ -105,8 +105,8 @@ impl Stored {
         Ok(Some(stored))
     }
 
-    /// Judges every header and block that leads back to genesis against its ancestors, and gives the new index;
-    /// nothing when told to stop. Headers that break a rule are left out, blocks that do are marked.
+    /// Validates every header and block that descends from genesis against its ancestors, and returns the new
+    /// index; `None` when told to stop. Headers that break a rule are left out, blocks that do are marked.
     fn judge(
         &self,
         storage: &Storage,
@@ -159,7 +159,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Puts a header into the index, with its block if it is here; nothing if the header breaks a rule.
+    /// Adds a header to the index, with its block if it is stored; `None` if the header breaks a rule.
     fn take(
         &mut self,
         parent: BlockId,
@@ -181,7 +181,8 @@ impl Judge<'_> {
             record.failed_ancestor = above.failed || above.failed_ancestor;
             let read = whole_block(&bytes).map_err(|error| error.to_string());
             let txs = read.as_ref().map_or(0, |block| block.txdata.len() as u32);
-            // What the header does not vouch for may be the disk's fault, never the block's.
+            // Data that the header does not commit to may have been damaged by the disk, so the block is not
+            // blamed.
             let judged = read.and_then(|block| match self.judge(parent, block) {
                 Err(error) if error.corruption_possible() => Err(error.to_string()),
                 judged => Ok(judged),
@@ -210,7 +211,7 @@ impl Judge<'_> {
     }
 }
 
-/// Connects what is there, and says what became of it.
+/// Connects the stored blocks and reports the outcome.
 fn connect(
     mut state: ChainState,
     index: &[(BlockHash, IndexRecord)],
@@ -258,7 +259,7 @@ mod tests {
     use bitcoin::consensus::encode::serialize;
     use iop_consensus::address::{Address, AddressKind};
 
-    /// A bit that fell over on the disk must not make a good block bad for good.
+    /// A flipped bit on disk must not mark a good block as invalid for good.
     #[test]
     fn a_block_whose_body_is_damaged_is_fetched_again_and_not_marked_as_invalid() {
         let (dir, params) = (tempfile::tempdir().unwrap(), Arc::new(Params::regtest()));

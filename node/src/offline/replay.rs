@@ -1,8 +1,8 @@
-//! Blocks connected and taken back in memory, for `verify`: nothing of it is written.
+//! Connects and disconnects blocks in memory, for `verify`; nothing is written.
 //!
-//! Lives here: [`Layer`], changes of coins on top of a view, and [`Replay`], a position in the active chain with its
-//! registry, which moves by whole blocks. Does not live here: what is compared with what; see `verify.rs`.
-//! A fault is one line that names the block.
+//! Lives here: [`Layer`], changes of coins on top of a view, and [`Replay`], a position in the active chain with
+//! its registry, which moves by whole blocks. Does not live here: the comparisons; see `verify.rs`. A fault is one
+//! line that names the block.
 
 use std::collections::HashSet;
 
@@ -18,17 +18,17 @@ use rayon::prelude::*;
 use crate::chain::state::ChainState;
 use crate::storage::{BlockUndo, StorageError};
 
-/// What is wrong, in one line.
+/// A fault, in one line.
 pub(super) type Fault = String;
 
-/// Coins on top of others. Over [`Nothing`] it is a whole coin set.
+/// Changes of coins on top of a view. Over [`Nothing`] it is a whole coin set.
 pub(super) struct Layer<V> {
     base: V,
-    /// `None` for a coin that the base has and that is gone.
+    /// `None` for a coin of the base that was spent.
     pub(super) changes: CoinMap<Option<Coin>>,
 }
 
-/// No coins at all.
+/// An empty coin set.
 pub(super) struct Nothing;
 
 impl CoinView for Nothing {
@@ -85,7 +85,7 @@ impl ScriptRunner for AllCores {
 pub(super) struct Replay<'a, V> {
     state: &'a ChainState,
     scripts: bool,
-    /// Whether there is no coin below the layer, so that a spent one leaves no trace.
+    /// Whether the base is empty, so that a spent coin needs no entry.
     from_nothing: bool,
     cache: Cache,
     pub(super) height: u32,
@@ -94,7 +94,7 @@ pub(super) struct Replay<'a, V> {
 }
 
 impl<'a> Replay<'a, Nothing> {
-    /// At genesis, without a coin.
+    /// A replay at genesis, without coins.
     pub(super) fn at_genesis(state: &'a ChainState, scripts: bool) -> Self {
         let registry = Registry::genesis(state.params());
         Self { from_nothing: true, ..Self::new(state, scripts, 0, registry, Nothing) }
@@ -102,7 +102,7 @@ impl<'a> Replay<'a, Nothing> {
 }
 
 impl<'a> Replay<'a, Tip<'a>> {
-    /// At the tip.
+    /// A replay at the tip.
     pub(super) fn at_tip(state: &'a ChainState, scripts: bool) -> Self {
         let height = state.index().get(state.index().tip()).record.height;
         Self::new(state, scripts, height, state.registry().clone(), Tip(state))
@@ -115,7 +115,7 @@ impl<'a, V: CoinView<Error = StorageError>> Replay<'a, V> {
         Self { state, scripts, from_nothing: false, cache: Cache::default(), height, registry, coins }
     }
 
-    /// Connects the next block; it must spend and change what `undo` says.
+    /// Connects the next block, which must spend and change exactly what `undo` says.
     pub(super) fn connect(&mut self, loaded: &Loaded, undo: &BlockUndo) -> Result<(), Fault> {
         let parent = self.state.index().active_at(self.height).expect("the replay is in the active chain");
         let params = self.state.params();
@@ -156,7 +156,7 @@ impl<'a, V: CoinView<Error = StorageError>> Replay<'a, V> {
         Ok(())
     }
 
-    /// Takes the newest block back; what it made must be there as it made it, and what it spent must not.
+    /// Disconnects the newest block. The coins it created must exist unchanged, and those it spent must not.
     pub(super) fn disconnect(&mut self, loaded: &Loaded, undo: &BlockUndo) -> Result<(), Fault> {
         let named = |what: &str| format!("block {} at height {}: {what}", loaded.hash, self.height);
         let changes = connect::disconnect(&loaded.block, undo.spent.clone())

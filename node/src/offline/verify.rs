@@ -1,8 +1,9 @@
-//! `iop-node verify`: is what is stored whole, and does it belong together?
+//! `iop-node verify`: checks that the stored data is complete and consistent.
 //!
-//! The state is loaded as at a start of the node, which finishes what a crash interrupted. Then, by level: headers;
-//! blocks; undo; the newest blocks taken back and connected again in memory, and the registry recomputed from genesis;
-//! their scripts. `--full` connects the whole chain from genesis and compares every coin. The first fault ends it.
+//! The state is loaded as when the node starts, which finishes what a crash interrupted. Then, by level: headers;
+//! blocks; undo data; the newest blocks disconnected and connected again in memory, and the registry recomputed
+//! from genesis; their scripts. `--full` connects the whole chain from genesis and compares every coin. Stops at
+//! the first fault.
 
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ pub(crate) struct VerifyArgs {
     json: bool,
 }
 
-/// Says that all is well, or fails with the first fault.
+/// Reports success, or fails with the first fault.
 pub(crate) fn verify(args: VerifyArgs) -> Result<(), Failure> {
     let place = Place::new(args.offline)?;
     let stop = Stop::listen()?;
@@ -70,7 +71,7 @@ pub(crate) fn verify(args: VerifyArgs) -> Result<(), Failure> {
     }
 }
 
-/// What was compared, besides headers.
+/// What was checked, besides headers.
 #[derive(Default)]
 struct Found {
     registry: bool,
@@ -88,12 +89,12 @@ struct Verify<'a> {
     stop: &'a Stop,
     level: u8,
     tip: u32,
-    /// The lowest block to look at.
+    /// The lowest block to check.
     from: u32,
 }
 
 impl Verify<'_> {
-    /// The newest blocks.
+    /// Checks the newest blocks.
     fn newest(&self) -> Result<Found, Fault> {
         self.headers()?;
         let mut found = Found::default();
@@ -110,7 +111,7 @@ impl Verify<'_> {
         Ok(found)
     }
 
-    /// Every header of the active chain: its hash, its place, its work.
+    /// Checks every header of the active chain: hash, position and work.
     fn headers(&self) -> Result<(), Fault> {
         let (index, limit) = (self.state.index(), self.state.params().pow.limit);
         let mut previous = None;
@@ -139,7 +140,7 @@ impl Verify<'_> {
         Ok(())
     }
 
-    /// The blocks, and from level 2 on what takes them back.
+    /// Checks the blocks, and from level 2 on their undo data.
     fn blocks(&self) -> Result<(), Fault> {
         let mut progress = self.progress("reading", self.from);
         for height in self.from..=self.tip {
@@ -159,7 +160,7 @@ impl Verify<'_> {
         Ok(())
     }
 
-    /// The newest blocks taken back and connected again: everything must be as before.
+    /// Disconnects the newest blocks and connects them again: everything must be as before.
     fn reconnect(&self) -> Result<(), Fault> {
         let mut replay = Replay::at_tip(self.state, self.level >= 4);
         let mut progress = self.progress("taking back", self.from);
@@ -184,7 +185,7 @@ impl Verify<'_> {
         self.compare_registry(&replay.registry, "after the newest blocks were connected again")
     }
 
-    /// The registry, recomputed from all blocks.
+    /// Recomputes the registry from all blocks.
     fn registry(&self) -> Result<(), Fault> {
         let params = self.state.params();
         let mut registry = Registry::genesis(params);
@@ -204,7 +205,7 @@ impl Verify<'_> {
         Ok(())
     }
 
-    /// The whole chain from genesis.
+    /// Checks the whole chain from genesis.
     fn full(&self) -> Result<Found, Fault> {
         self.headers()?;
         let mut replay = Replay::at_genesis(self.state, self.level >= 4);
@@ -212,7 +213,7 @@ impl Verify<'_> {
         for height in 1..=self.tip {
             let loaded = self.load(height)?;
             let (hash, undo) = (loaded.hash, self.undo(height, &loaded.hash)?);
-            // Only a block that is sound by itself may be connected: amounts may be anything before.
+            // Only a block that passes its context-free checks may be connected: before, amounts may be anything.
             block::check_with_txids(&loaded.block, &loaded.txids, self.state.params())
                 .map_err(|error| format!("block {hash} at height {height}: {error}"))?;
             replay.connect(&loaded, &undo)?;
@@ -262,7 +263,7 @@ impl Verify<'_> {
         Progress::new(what, u64::from(self.tip.saturating_sub(from)) + 1)
     }
 
-    /// Shows the progress; an empty fault when told to stop.
+    /// Shows the progress; returns an empty fault when told to stop.
     fn step(&self, progress: &mut Progress, height: u32, from: u32) -> Result<(), Fault> {
         let done = u64::from(height - from) + 1;
         progress.at(done, height, done);
@@ -308,7 +309,7 @@ mod tests {
     use iop_consensus::address::{Address, AddressKind};
     use iop_consensus::params::Params;
 
-    /// A chain of five blocks, written.
+    /// A stored chain of five blocks.
     fn state(dir: &std::path::Path) -> ChainState {
         let params = Arc::new(Params::regtest());
         let storage = Arc::new(Storage::open(dir, &params).unwrap());
@@ -332,7 +333,7 @@ mod tests {
         [verify.newest().err(), verify.full().err()]
     }
 
-    /// What both ways of verifying say after a change of what is stored.
+    /// The results of both ways of verifying after a change to the stored data.
     fn after(change: impl FnOnce(&ChainState, &mut Batch)) -> [Option<Fault>; 2] {
         let dir = tempfile::tempdir().unwrap();
         let mut state = state(dir.path());
@@ -340,7 +341,7 @@ mod tests {
         let mut batch = state.storage().batch();
         change(&state, &mut batch);
         state.storage().commit(batch).unwrap();
-        // Read anew: what is cached is as before.
+        // Loaded again, since the cache does not have the change.
         let (params, storage) = (state.params().clone(), state.storage().clone());
         state = ChainState::load(params, storage).unwrap();
         verdicts(&state, 3)
@@ -416,7 +417,7 @@ mod tests {
             after(|state, batch| {
                 let registry = state.registry();
                 let license = Address { kind: AddressKind::PubkeyHash, hash: [9; 20] };
-                // The same height, and one license more.
+                // The same height, and one more license.
                 let (mut globals, mut licenses) = (*registry.globals(), std::collections::BTreeMap::new());
                 licenses.extend(registry.licenses().map(|(address, record)| (*address, *record)));
                 licenses.insert(license, Default::default());

@@ -5,10 +5,10 @@ use serde_json::Value;
 use super::error::{INVALID_PARAMETER, MISC, RpcError, TYPE};
 use super::method::Method;
 
-/// Characters of a wrong argument that a message repeats.
+/// Most characters of an invalid argument that an error message repeats.
 const SHOWN: usize = 100;
 
-/// Arguments in the order of the method's parameters; missing ones at the end, or null.
+/// Arguments in the order of the method's parameters; those left out are missing at the end, or null.
 #[derive(Debug)]
 pub(crate) struct Args {
     method: &'static Method,
@@ -16,8 +16,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Puts arguments in order. Core's errors: an unknown name is -8; too many arguments answer with the
-    /// method's help, -1.
+    /// Puts arguments in order. Errors as in Core: an unknown name is -8; too many arguments return the method's
+    /// help, -1.
     pub(crate) fn new(method: &'static Method, params: Option<Value>) -> Result<Self, RpcError> {
         let values = match params {
             None | Some(Value::Null) => Vec::new(),
@@ -30,7 +30,7 @@ impl Args {
                     })?;
                     values[position] = value;
                 }
-                // Those at the end that were not named were not given, and so do not count.
+                // Trailing parameters that were not named do not count as given.
                 values.truncate(values.iter().rposition(|value| !value.is_null()).map_or(0, |last| last + 1));
                 values
             }
@@ -55,12 +55,12 @@ impl Args {
         self.values.get(position).filter(|value| !value.is_null())
     }
 
-    /// How many were given, nulls among them included.
+    /// Number of given arguments, including nulls.
     pub(crate) fn count(&self) -> usize {
         self.values.len()
     }
 
-    /// An argument as it was given; `None` when it is left out.
+    /// An argument as given; `None` if left out.
     pub(crate) fn value(&self, position: usize) -> Option<&Value> {
         self.get(position)
     }
@@ -74,7 +74,7 @@ impl Args {
         RpcError::new(MISC, format!("JSON value is not {expected} as expected ({})", self.name(position)))
     }
 
-    /// A text; `None` when it is left out.
+    /// A string; `None` if left out.
     pub(crate) fn optional_text(&self, position: usize) -> Result<Option<&str>, RpcError> {
         match self.get(position) {
             None => Ok(None),
@@ -83,12 +83,12 @@ impl Args {
         }
     }
 
-    /// A text that must be there.
+    /// A required string.
     pub(crate) fn text(&self, position: usize) -> Result<&str, RpcError> {
         self.optional_text(position)?.ok_or_else(|| self.wrong_type(position, "a string"))
     }
 
-    /// A text that must be there, in the words of the methods that check types before all else (`RPCTypeCheck`).
+    /// A required string, with the error text of methods that check types first (`RPCTypeCheck`).
     pub(crate) fn checked_text(&self, position: usize) -> Result<&str, RpcError> {
         match self.values.get(position) {
             Some(Value::String(text)) => Ok(text),
@@ -96,7 +96,7 @@ impl Args {
         }
     }
 
-    /// Yes or no in the words of the methods that check types before all else; `default` when it is left out.
+    /// A boolean, with the error text of methods that check types first; `default` if left out.
     pub(crate) fn checked_boolean_or(&self, position: usize, default: bool) -> Result<bool, RpcError> {
         match self.values.get(position) {
             None => Ok(default),
@@ -105,22 +105,22 @@ impl Args {
         }
     }
 
-    /// The error of the methods that check types before all else.
+    /// The type error of methods that check types first.
     pub(crate) fn unexpected_type(&self, expected: &str, found: Option<&Value>) -> RpcError {
         unexpected_type(expected, found)
     }
 
-    /// The method's help as an error, for arguments that are no call of it.
+    /// The method's help as an error, for arguments that do not fit it.
     pub(crate) fn usage(&self) -> RpcError {
         RpcError::new(MISC, self.method.usage())
     }
 
-    /// Every argument as a text.
+    /// All arguments as strings.
     pub(crate) fn texts(&self) -> Result<Vec<&str>, RpcError> {
         (0..self.values.len()).filter_map(|position| self.optional_text(position).transpose()).collect()
     }
 
-    /// A whole number; `None` when it is left out.
+    /// An integer; `None` if left out.
     pub(crate) fn optional_integer(&self, position: usize) -> Result<Option<i64>, RpcError> {
         match self.get(position) {
             None => Ok(None),
@@ -135,23 +135,23 @@ impl Args {
         RpcError::new(MISC, format!("JSON integer out of range ({})", self.name(position)))
     }
 
-    /// A whole number of 32 bits; `None` when it is left out.
+    /// A 32-bit integer; `None` if left out.
     pub(crate) fn optional_int(&self, position: usize) -> Result<Option<i32>, RpcError> {
         let number = self.optional_integer(position)?;
         number.map(|number| i32::try_from(number).map_err(|_| self.out_of_range(position))).transpose()
     }
 
-    /// A whole number of 32 bits that must be there.
+    /// A required 32-bit integer.
     pub(crate) fn int(&self, position: usize) -> Result<i32, RpcError> {
         self.optional_int(position)?.ok_or_else(|| self.wrong_type(position, "an integer"))
     }
 
-    /// A whole number that must be there.
+    /// A required integer.
     pub(crate) fn integer(&self, position: usize) -> Result<i64, RpcError> {
         self.optional_integer(position)?.ok_or_else(|| self.wrong_type(position, "an integer"))
     }
 
-    /// Yes or no; `default` when it is left out.
+    /// A boolean; `default` if left out.
     pub(crate) fn boolean_or(&self, position: usize, default: bool) -> Result<bool, RpcError> {
         match self.get(position) {
             None => Ok(default),
@@ -160,7 +160,7 @@ impl Args {
         }
     }
 
-    /// A level, which older clients give as yes or no.
+    /// A verbosity level, which older clients give as a boolean.
     pub(crate) fn verbosity_or(&self, position: usize, default: i64) -> Result<i64, RpcError> {
         match self.get(position) {
             Some(Value::Bool(value)) => Ok(i64::from(*value)),
@@ -169,7 +169,7 @@ impl Args {
         }
     }
 
-    /// Yes or no, or a number that is not zero (`getrawtransaction`).
+    /// A boolean, or a number that counts as true unless it is zero (`getrawtransaction`).
     pub(crate) fn flag_or_number(&self, position: usize) -> Result<bool, RpcError> {
         match self.get(position) {
             None => Ok(false),
@@ -181,7 +181,7 @@ impl Args {
         }
     }
 
-    /// A hash that is read strictly (`ParseHashV`): 64 hex digits. `Err` names the parameter as `name`.
+    /// A hash, parsed strictly (`ParseHashV`): 64 hex digits. The error calls the parameter `name`.
     pub(crate) fn hash(&self, position: usize, name: &str) -> Result<[u8; 32], RpcError> {
         let text = self.get(position).and_then(Value::as_str).unwrap_or_default();
         let wrong = |message: String| RpcError::new(INVALID_PARAMETER, message);
@@ -197,12 +197,12 @@ impl Args {
         Ok(loose_hash(text))
     }
 
-    /// A hash that is read as the reference reads most of them (`uint256S`): any text is one.
+    /// A hash, parsed loosely as the reference parses most of them (`uint256S`): any string is accepted.
     pub(crate) fn loose_hash(&self, position: usize) -> Result<[u8; 32], RpcError> {
         Ok(loose_hash(self.text(position)?))
     }
 
-    /// An object; `None` when it is left out.
+    /// An object; `None` if left out.
     pub(crate) fn optional_object(
         &self,
         position: usize,
@@ -227,7 +227,8 @@ fn unexpected_type(expected: &str, found: Option<&Value>) -> RpcError {
     RpcError::new(TYPE, format!("Expected type {expected}, got {found}"))
 }
 
-/// The last 64 hex digits at the text's beginning as a number, in the byte order of hashes in memory (`SetHex`).
+/// Parses the leading hex digits of a string, of which the last 64 count, into the in-memory byte order of hashes
+/// (`SetHex`).
 fn loose_hash(text: &str) -> [u8; 32] {
     let text = text.trim_start();
     let text = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);

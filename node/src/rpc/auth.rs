@@ -1,4 +1,4 @@
-//! Who may call: a user with a password, or whoever can read the cookie file.
+//! Authentication: a user with a password, or the cookie file.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -9,22 +9,22 @@ use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The user name in a cookie file, as Core writes it.
+/// The user name in the cookie file, as in Core.
 const COOKIE_USER: &str = "__cookie__";
 
-/// What a caller must present: `user:password`. Erased when dropped; a cookie file is removed with it.
+/// What a client must present: `user:password`. Zeroed on drop; the cookie file is removed then.
 pub(crate) struct Credentials {
     user_password: Zeroizing<String>,
     cookie: Option<PathBuf>,
 }
 
 impl Credentials {
-    /// A fixed user and password.
+    /// A fixed user name and password.
     pub(crate) fn password(user: &str, password: &str) -> Self {
         Self { user_password: Zeroizing::new(format!("{user}:{password}")), cookie: None }
     }
 
-    /// A fresh random password in a file that only this user can read, replaced whole.
+    /// A new random password in a file that only this user can read; the file is replaced atomically.
     pub(crate) fn cookie(path: &Path) -> std::io::Result<Self> {
         let mut secret = Zeroizing::new([0u8; 32]);
         getrandom::fill(&mut *secret).map_err(std::io::Error::other)?;
@@ -38,7 +38,7 @@ impl Credentials {
         Ok(Self { user_password, cookie: Some(path.to_owned()) })
     }
 
-    /// Whether an `Authorization` header's value is right. Takes the same time for any wrong one.
+    /// Whether the value of an `Authorization` header is correct. Takes the same time for any wrong one.
     pub(crate) fn accept(&self, header: &str) -> bool {
         let Some(encoded) = header.strip_prefix("Basic ") else { return false };
         let Ok(given) = STANDARD.decode(encoded.trim()) else { return false };

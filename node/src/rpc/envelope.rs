@@ -1,26 +1,26 @@
-//! Envelopes: what surrounds a call and its answer.
+//! JSON-RPC envelopes around calls and their answers.
 //!
-//! JSON-RPC 1.0 is Core's own: `result`, `error` and `id` are all there, and an error is also the HTTP
-//! status. A request that says `"jsonrpc": "2.0"` gets 2.0's answer: one of `result` and `error`, and HTTP 200.
+//! JSON-RPC 1.0 follows Core: `result`, `error` and `id` are always present, and an error also sets the HTTP
+//! status. A request with `"jsonrpc": "2.0"` gets a 2.0 answer: either `result` or `error`, and HTTP 200.
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::error::{INVALID_REQUEST, METHOD_NOT_FOUND, RpcError};
 
-/// One call, taken out of its envelope.
+/// A call, taken out of its envelope.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// Echoed in the answer.
     pub(crate) id: Value,
-    /// Whether the caller speaks 2.0.
+    /// Whether the request is JSON-RPC 2.0.
     pub(crate) version_2: bool,
-    /// What is called.
+    /// Method and parameters.
     pub(crate) request: Result<(String, Option<Value>), RpcError>,
 }
 
 impl Call {
-    /// Takes a call out of its envelope. Always gives one, so that a bad one can be answered.
+    /// Parses a call. Always returns one, so that an invalid request can be answered.
     pub(crate) fn parse(value: Value) -> Self {
         let Value::Object(mut object) = value else {
             let request = Err(RpcError::new(INVALID_REQUEST, "Invalid Request object"));
@@ -37,7 +37,7 @@ impl Call {
     }
 }
 
-/// The answer to one call.
+/// Builds the answer to one call.
 pub(crate) fn answer(id: Value, version_2: bool, outcome: Result<Value, RpcError>) -> (StatusCode, Value) {
     let error = |e: &RpcError| json!({ "code": e.code, "message": e.message });
     match (outcome, version_2) {

@@ -1,4 +1,4 @@
-//! Errors as Core's clients know them (`rpc/protocol.h`).
+//! Errors with Core's codes (`rpc/protocol.h`).
 
 use std::fmt;
 
@@ -6,47 +6,47 @@ use crate::chain::actor::Stopped;
 
 /// The request object is malformed.
 pub(crate) const INVALID_REQUEST: i32 = -32_600;
-/// There is no such method.
+/// The method does not exist.
 pub(crate) const METHOD_NOT_FOUND: i32 = -32_601;
-/// Arguments that do not go together.
+/// Invalid combination of arguments.
 pub(crate) const INVALID_PARAMS: i32 = -32_602;
-/// The node itself failed.
+/// The node failed internally.
 pub(crate) const INTERNAL: i32 = -32_603;
-/// The body is no JSON.
+/// The body is not valid JSON.
 pub(crate) const PARSE: i32 = -32_700;
-/// Anything without a code of its own: wrong types among it.
+/// Errors without a code of their own, such as wrong types.
 pub(crate) const MISC: i32 = -1;
-/// A value of a type that a method's own check refuses.
+/// A value whose type a method's own check refuses.
 pub(crate) const TYPE: i32 = -3;
-/// An address or key that cannot be read, or a block that is not known.
+/// An invalid address or key, or an unknown block.
 pub(crate) const INVALID_ADDRESS_OR_KEY: i32 = -5;
-/// The answer would be larger than is given.
+/// The answer would be too large.
 pub(crate) const OUT_OF_MEMORY: i32 = -7;
-/// A value out of range.
+/// A value is out of range.
 pub(crate) const INVALID_PARAMETER: i32 = -8;
-/// The chain could not be changed as asked.
+/// The chain could not be changed as requested.
 pub(crate) const DATABASE: i32 = -20;
-/// A block or transaction that cannot be read.
+/// A block or transaction that cannot be decoded.
 pub(crate) const DESERIALIZATION: i32 = -22;
-/// A peer that was named before.
+/// The peer was added before.
 pub(crate) const NODE_ALREADY_ADDED: i32 = -23;
-/// A peer that was not named.
+/// The peer was not added.
 pub(crate) const NODE_NOT_ADDED: i32 = -24;
-/// A transaction whose inputs are not known.
+/// A transaction with unknown inputs.
 pub(crate) const TRANSACTION_ERROR: i32 = -25;
-/// A transaction that is refused.
+/// A transaction that was refused.
 pub(crate) const TRANSACTION_REJECTED: i32 = -26;
-/// A transaction that is in a block already.
+/// A transaction that is in the chain already.
 pub(crate) const TRANSACTION_IN_CHAIN: i32 = -27;
 
-/// The chain is being loaded.
+/// The node is in initial block download.
 pub(crate) const CLIENT_IN_INITIAL_DOWNLOAD: i32 = -10;
-/// A peer that is not connected.
+/// The peer is not connected.
 pub(crate) const NODE_NOT_CONNECTED: i32 = -29;
 /// The node runs without peers.
 pub(crate) const P2P_DISABLED: i32 = -31;
 
-/// What a call answers instead of a result.
+/// The error of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RpcError {
     /// One of the codes above.

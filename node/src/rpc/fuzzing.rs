@@ -1,4 +1,4 @@
-//! The envelope as a target of fuzzers.
+//! Fuzz target for the envelope.
 
 use super::envelope::{Call, answer};
 
@@ -12,7 +12,7 @@ pub(crate) fn rpc_envelope(data: &[u8]) {
     assert_eq!(body.get("error").is_some_and(|error| !error.is_null()), refused);
 }
 
-/// First inputs of the target.
+/// Seed inputs for the target.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let texts: [(&str, &str); 5] = [
         ("core", r#"{"id": 1, "method": "getblockcount", "params": []}"#),

@@ -1,8 +1,8 @@
-//! HTTP: one POST, one answer.
+//! The HTTP layer: one POST, one answer.
 //!
-//! Lives here: who may call, what a body may be, and the statuses of the reference (`httpserver.cpp`, `httprpc.cpp`):
-//! 403 from an address that is not let in, 404 for another path, 405 for another method, 401 without the right
-//! password. Does not live here: sockets ([`super::server`]) and what is called ([`super::methods`]).
+//! Lives here: access checks, limits of the body, and the reference's statuses (`httpserver.cpp`, `httprpc.cpp`):
+//! 403 for an address that is not allowed, 404 for another path, 405 for another method, 401 without the right
+//! password. Does not live here: sockets ([`super::server`]) and the methods ([`super::methods`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,24 +22,24 @@ use super::methods::{self, Context};
 use super::numbers::to_text;
 use super::server::Access;
 
-/// The largest request: a whole block in hex, and room.
+/// Most bytes of a request: a whole block in hex, with some room.
 pub(super) const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// Values in a body: each takes up to a hundred bytes of memory when it is read, also where it has one byte here.
+/// Most JSON values in a body: each takes up to a hundred bytes of memory when parsed, even if it is one byte long.
 const MAX_VALUES: usize = 200_000;
-/// Calls in a batch.
+/// Most calls in a batch.
 const MAX_BATCH: usize = 10_000;
-/// Bytes of a batch's answers; calls beyond them are answered with an error. One answer alone may be longer.
+/// Most bytes of a batch's answers; further calls are answered with an error. A single answer may be longer.
 const MAX_BATCH_ANSWER: usize = 128 * 1024 * 1024;
-/// A wrong password is answered this late, so that guessing is slow.
+/// Delay of the answer to a wrong password, so that guessing is slow.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(250);
 
-/// What every connection needs.
+/// State shared by all connections.
 pub(super) struct Shared {
     pub(super) context: Context,
     pub(super) access: Access,
 }
 
-/// Authorization comes before the body is read.
+/// Handles a request. Authorization is checked before the body is read.
 pub(super) async fn handle(
     Extension((shared, peer)): Extension<(Arc<Shared>, SocketAddr)>,
     method: Method,
@@ -81,7 +81,7 @@ async fn answer_body(context: &Context, body: Bytes) -> Response {
         }
         Some(Value::Array(calls)) => (StatusCode::OK, batch(context, calls).await),
         Some(value @ Value::Object(_)) => execute(context, Call::parse(value)).await,
-        // To the reference a text that is neither is no JSON.
+        // The reference reports any other value as invalid JSON.
         _ => error_text(PARSE, "Parse error"),
     };
     (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response()
@@ -92,7 +92,7 @@ fn error_text(code: i32, message: impl Into<String>) -> (StatusCode, String) {
     (status, to_text(&value))
 }
 
-/// Whether a JSON text has at most `most` values, by the commas and brackets outside of its strings.
+/// Whether a JSON text has at most `most` values, counting commas and brackets outside of strings.
 fn values_at_most(body: &[u8], most: usize) -> bool {
     let (mut count, mut in_string, mut escaped) = (0, false, false);
     for byte in body {

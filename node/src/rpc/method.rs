@@ -1,6 +1,6 @@
-//! What is known of a method besides what it does.
+//! Metadata of the methods.
 
-/// What a method is about; `help` lists them in this order.
+/// The category of a method; `help` lists categories in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Category {
     Blockchain,
@@ -10,12 +10,12 @@ pub(crate) enum Category {
     Network,
     Rawtransactions,
     Util,
-    /// Listed nowhere, as in the reference, and explained when asked for by name.
+    /// Not listed, as in the reference; `help` explains it when asked by name.
     Hidden,
 }
 
 impl Category {
-    /// Every category that `help` lists, in order.
+    /// The categories that `help` lists, in order.
     pub(crate) const LISTED: [Self; 7] = [
         Self::Blockchain,
         Self::Control,
@@ -27,8 +27,8 @@ impl Category {
     ];
 }
 
-/// A method's name, its parameters (`?` behind optional ones, `|` between names for the same one, `...` for any number
-/// more), and what it does.
+/// A method's name, its parameters (optional ones end in `?`, `|` separates alternative names, `...` stands for any
+/// number more), and a description.
 #[derive(Debug)]
 pub(crate) struct Method {
     pub(crate) name: &'static str,
@@ -38,7 +38,7 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    /// How to call it: the first line of its help.
+    /// The first line of its help: how to call it.
     pub(crate) fn signature(&self) -> String {
         let params: Vec<String> = self
             .params
@@ -51,7 +51,7 @@ impl Method {
         format!("{} {}", self.name, params.join(" ")).trim_end().to_owned()
     }
 
-    /// How to call it, and what it does.
+    /// Its help: how to call it, and what it does.
     pub(crate) fn usage(&self) -> String {
         format!("{}\n\n{}", self.signature(), self.about)
     }

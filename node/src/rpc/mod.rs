@@ -1,9 +1,9 @@
-//! JSON-RPC over HTTP POST, as Bitcoin Core's clients speak it.
+//! JSON-RPC over HTTP POST, compatible with Bitcoin Core's clients.
 //!
-//! Lives here: who may call ([`server`]) and HTTP with authorization ([`http`]), the envelopes of 1.0, 2.0 and batches
-//! ([`envelope`]), arguments by position or name ([`args`]), how numbers are written ([`numbers`]), and the
-//! [`methods`]. Does not live here: anything the methods answer from; they ask the chain thread and the network.
-//! Data goes: bytes -> authorization -> envelope -> method -> chain thread -> JSON -> envelope.
+//! Lives here: access control ([`server`]), HTTP with authorization ([`http`]), the envelopes of 1.0, 2.0 and
+//! batches ([`envelope`]), arguments by position or name ([`args`]), number formatting ([`numbers`]), and the
+//! [`methods`]. Does not live here: the state that methods answer from; they query the chain thread and the
+//! network. Data goes: bytes -> authorization -> envelope -> method -> chain thread -> JSON -> envelope.
 
 mod args;
 mod auth;

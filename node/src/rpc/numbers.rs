@@ -1,15 +1,15 @@
-//! JSON as the reference writes it (UniValue): amounts with eight decimals, other fractions with up to sixteen
+//! Writes JSON as the reference does (UniValue): amounts with eight decimals, other fractions with up to sixteen
 //! digits.
 //!
-//! Lives here: the writer of every answer. Does not live here: what is answered. The methods give plain values;
-//! which numbers are amounts is known by the name of their field, and all fields that hold coins are listed here.
+//! Lives here: the writer of every answer. Does not live here: the content. Methods return plain numbers; whether a
+//! number is an amount is decided by its field's name, and all fields that hold coins are listed here.
 
 use std::io;
 
 use serde_json::Value;
 use serde_json::ser::Formatter;
 
-/// Fields whose fractions are coins (`ValueFromAmount`).
+/// Fields whose fractions are amounts in coins (`ValueFromAmount`).
 const AMOUNT_FIELDS: [&str; 11] = [
     "value",
     "amount",
@@ -24,10 +24,10 @@ const AMOUNT_FIELDS: [&str; 11] = [
     "paytxfee",
 ];
 
-/// Digits that the reference's fractions have at most.
+/// Most digits of the reference's fractions.
 const DIGITS: usize = 16;
 
-/// A value as text, as the reference writes it.
+/// Formats a value as the reference does.
 pub(super) fn to_text(value: &Value) -> String {
     let mut bytes = Vec::with_capacity(256);
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Reference::default());
@@ -35,7 +35,7 @@ pub(super) fn to_text(value: &Value) -> String {
     String::from_utf8(bytes).expect("JSON is written as UTF-8")
 }
 
-/// Knows the name of the field that is being written.
+/// A formatter that remembers the name of the field being written.
 #[derive(Default)]
 struct Reference {
     in_key: bool,
@@ -65,13 +65,13 @@ impl Formatter for Reference {
     }
 
     fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        // Every amount there can be has fewer base units than 2^53, so the eight decimals are exact.
+        // All possible amounts are below 2^53 base units, so eight decimals are exact.
         let text = if self.in_amount { format!("{value:.8}") } else { fraction(value) };
         writer.write_all(text.as_bytes())
     }
 }
 
-/// C's `%.16g`: sixteen digits without the zeros at their end, with an exponent where that is shorter.
+/// C's `%.16g`: sixteen digits without trailing zeros, with an exponent where that is shorter.
 fn fraction(value: f64) -> String {
     let scientific = format!("{value:.*e}", DIGITS - 1);
     let (digits, exponent) = scientific.split_once('e').expect("this format has an exponent");

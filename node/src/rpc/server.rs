@@ -1,4 +1,4 @@
-//! Who may call, how many at a time, and how long each may take.
+//! The RPC server: access by address, number of connections, and timeouts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::methods::Context;
 use super::subnet::Subnet;
 use crate::connections::{self, Limits};
 
-/// Connections at a time; the next wait. With RocksDB's files this stays below the common limit of 1,024 open files,
-/// past which the database could not write.
+/// Most simultaneous connections; others wait. Together with RocksDB's files this stays below the common limit of
+/// 1,024 open files, at which the database could not write.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How the server treats its clients.
+/// Access rules and timeouts for clients.
 pub(crate) struct Access {
-    /// What they must present.
+    /// The credentials that clients must present.
     pub(crate) credentials: Credentials,
-    /// From where they may call besides this machine; empty for everywhere.
+    /// Addresses that clients may connect from besides local ones; empty allows all.
     pub(crate) allowed: Vec<Subnet>,
     /// How long a client may take for the headers of a request (idle time before them included), for its body, and to
     /// take more of an answer (Core's -rpcservertimeout).
@@ -31,7 +31,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Whether somebody at this address may call at all. This machine always may.
+    /// Whether clients at this address may connect. Local ones always may.
     pub(super) fn lets_in(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let named = || self.allowed.iter().any(|subnet| subnet.contains(address));
@@ -39,7 +39,7 @@ impl Access {
     }
 }
 
-/// Serves until `shutdown` says so; calls under way are answered first.
+/// Serves until `shutdown` becomes true; calls in progress are answered first.
 pub(crate) async fn serve(
     listener: TcpListener,
     context: Context,

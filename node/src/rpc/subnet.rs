@@ -1,10 +1,10 @@
-//! Which addresses may call: single ones and subnets.
+//! Addresses and subnets that may call.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// An address with the count of its bits that matter.
+/// An address with the length of its network prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Subnet {
     address: IpAddr,
@@ -12,7 +12,7 @@ pub(crate) struct Subnet {
 }
 
 impl Subnet {
-    /// Whether an address is in it. An IPv4 address that came over IPv6 is an IPv4 address.
+    /// Whether an address is in the subnet. An IPv4 address mapped to IPv6 counts as IPv4.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

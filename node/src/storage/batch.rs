@@ -1,8 +1,8 @@
-//! What is written at once.
+//! Atomic writes.
 //!
-//! Lives here: [`Batch`], the only way to write: typed puts, each encoded straight into the database's own batch.
-//! Does not live here: what belongs into one batch; that is the chain's.
-//! Data goes: chain -> batch -> [`Storage::commit`], which applies all of it or nothing.
+//! Lives here: [`Batch`], the only way to write: typed puts, each encoded straight into RocksDB's batch. Does not
+//! live here: what belongs into one batch; the chain decides that. Data goes: chain -> batch ->
+//! [`Storage::commit`], which applies all of it or nothing.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use rocksdb::WriteBatch;
 use super::schema::{self, IndexRecord};
 use super::{Column, META_GLOBALS, META_TIP, Storage};
 
-/// Changes that are applied together or not at all, for one database.
+/// Changes to one database that are applied atomically.
 pub struct Batch {
     storage: Arc<Storage>,
     writes: WriteBatch,
@@ -28,7 +28,7 @@ impl Batch {
         Self { storage, writes: WriteBatch::default() }
     }
 
-    /// One that does not move, twice as large each time, while it grows to `bytes`.
+    /// A batch that grows up to `bytes` without being moved; growing by doubling would copy it each time.
     pub(super) fn with_capacity(storage: Arc<Storage>, bytes: usize) -> Self {
         Self { storage, writes: WriteBatch::with_capacity_bytes(bytes) }
     }
@@ -45,38 +45,39 @@ impl Batch {
         self.writes.delete_cf(self.storage.handle(column), key);
     }
 
-    /// A block's bytes.
+    /// Stores a block.
     pub fn put_block(&mut self, hash: &BlockHash, bytes: &[u8]) {
         self.put(Column::Blocks, hash, bytes);
     }
 
-    /// Forgets a block and what takes it back.
+    /// Deletes a block and its undo data.
     pub fn delete_block(&mut self, hash: &BlockHash) {
         self.delete(Column::Blocks, hash);
         self.delete(Column::Undo, hash);
     }
 
-    /// A header's place and status.
+    /// Stores an index record.
     pub fn put_index(&mut self, hash: &BlockHash, record: &IndexRecord) {
         self.put(Column::Index, hash, record.encode());
     }
 
-    /// What takes a block back, encoded by [`schema::BlockUndo::encode`].
+    /// Stores a block's undo data, encoded by [`schema::BlockUndo::encode`].
     pub fn put_undo(&mut self, hash: &BlockHash, encoded: &[u8]) {
         self.put(Column::Undo, hash, encoded);
     }
 
-    /// A coin that came to be.
+    /// Stores a created coin.
     pub fn put_coin(&mut self, outpoint: &OutPoint, coin: &Coin) {
         self.put(Column::Coins, schema::encode_outpoint(outpoint), schema::encode_coin(coin));
     }
 
-    /// A coin that is gone.
+    /// Deletes a spent coin.
     pub fn delete_coin(&mut self, outpoint: &OutPoint) {
         self.delete(Column::Coins, schema::encode_outpoint(outpoint));
     }
 
-    /// The registry's numbers, the named licenses, and who the blocks at `heights` were counted for.
+    /// Stores the registry's globals, the given licenses, and the licenses that the blocks at `heights` were
+    /// counted for.
     pub fn put_registry<'a>(
         &mut self,
         registry: &Registry,
@@ -99,7 +100,7 @@ impl Batch {
         }
     }
 
-    /// The active chain's newest block.
+    /// Stores the tip.
     pub fn put_tip(&mut self, hash: &BlockHash) {
         self.put(Column::Meta, META_TIP, encode::serialize(hash));
     }

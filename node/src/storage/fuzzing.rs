@@ -1,4 +1,4 @@
-//! Records of the database as targets of fuzzers: what is read is written and read again as the same.
+//! Fuzz targets for database records: a decoded record must survive encoding and decoding unchanged.
 
 use super::schema::{BlockUndo, IndexRecord};
 
@@ -16,7 +16,7 @@ pub(crate) fn index_record(data: &[u8]) {
     }
 }
 
-/// First inputs of the targets here.
+/// Seed inputs for these targets.
 pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     use bitcoin::{Amount, TxOut};
     use iop_consensus::address::{Address, AddressKind};

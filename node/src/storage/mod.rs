@@ -1,9 +1,9 @@
-//! What the node keeps on disk: one RocksDB with a column family for each kind of record.
+//! The node's database: one RocksDB with a column family per kind of record.
 //!
-//! Lives here: opening and the checks that go with it, typed reads, and [`Batch`], the only way to write.
-//! Does not live here: when and what to write; that is the chain's. A batch is applied whole or not at all. The tip,
-//! the coins and the registry are only ever written together, as of one block, so a crash at any instant leaves the
-//! state of some block; blocks and undo are written before. Encodings are in `schema.rs`, memory in `tuning.rs`.
+//! Lives here: opening with its checks, typed reads, and [`Batch`], the only way to write. Does not live here: when
+//! and what to write; that is the chain's. A batch is applied atomically. Tip, coins and registry are always
+//! written together, as of one block, so a crash at any point leaves the state of some block; blocks and undo data
+//! are written before. Encodings are in `schema.rs`, memory settings in `tuning.rs`.
 
 mod batch;
 pub(crate) mod fuzzing;
@@ -30,10 +30,10 @@ pub use scan::Scan;
 pub use schema::{BlockUndo, IndexRecord};
 pub use tuning::Tuning;
 
-/// The database's format. History: 1, the first; 2, the index knows each block's size and whether it was pruned; 3, and
-/// in which order blocks arrived.
+/// The database format. History: 1, the first; 2, the index has each block's size and whether it was pruned; 3, and
+/// the order in which blocks arrived.
 pub const FORMAT_VERSION: u32 = 3;
-/// A format that is read as well; what is written makes it [`FORMAT_VERSION`].
+/// An older format that can be read; opening such a database marks it as [`FORMAT_VERSION`].
 const READABLE_FORMAT: u32 = 2;
 
 const META_FORMAT: &[u8] = b"format";
@@ -41,7 +41,7 @@ const META_NETWORK: &[u8] = b"network";
 const META_TIP: &[u8] = b"tip";
 const META_GLOBALS: &[u8] = b"registry";
 
-/// Column families. Keys are noted with each; numbers in keys are big-endian, so that they sort.
+/// The column families, each with its keys. Numbers in keys are big-endian, so that they sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     /// Block hash -> block, in blob files.
@@ -56,7 +56,7 @@ enum Column {
     Licenses,
     /// Height -> address of the license it was counted for.
     Miners,
-    /// The names above -> format, network, tip, the registry's numbers.
+    /// The `META_` names -> format, network, tip, the registry's globals.
     Meta,
 }
 
@@ -77,7 +77,7 @@ impl Column {
     }
 }
 
-/// Storage did not do what was asked; one line for the operator.
+/// A storage failure, in one line for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StorageError(String);
 
@@ -94,7 +94,7 @@ impl StorageError {
         Self(format!("the database is damaged: {what}"))
     }
 
-    /// The database's parts do not belong together.
+    /// The parts of the database are inconsistent.
     pub(crate) fn inconsistent(what: &str) -> Self {
         Self::damaged(what)
     }
@@ -109,14 +109,14 @@ impl From<rocksdb::Error> for StorageError {
 /// The open database.
 pub struct Storage {
     db: DB,
-    /// Writes that are still let through, in tests of what a crash leaves.
+    /// Number of further writes that succeed, for crash tests.
     #[cfg(test)]
     writes_left: std::sync::atomic::AtomicI64,
 }
 
 impl Storage {
-    /// Opens the database in `dir`, making it if there is none, and checks that it is this program's, this
-    /// network's, and nobody else's at the moment.
+    /// Opens the database in `dir`, creating it if needed, and checks that it belongs to this program and network
+    /// and is not in use by another process.
     ///
     /// # Errors
     /// One line that names the directory and what is wrong with it.
@@ -124,7 +124,7 @@ impl Storage {
         Self::open_with(dir, params, &Tuning::default())
     }
 
-    /// [`Storage::open`] with other amounts of memory.
+    /// Like [`Storage::open`], with other memory settings.
     ///
     /// # Errors
     /// As [`Storage::open`].
@@ -182,11 +182,11 @@ impl Storage {
         Batch::with_capacity(self.clone(), bytes)
     }
 
-    /// Applies a batch: whole, or not at all. It survives the end of this process at any instant. When the machine
-    /// fails, the newest batches may be lost, but never one before them: see [`Storage::sync`].
+    /// Applies a batch atomically. It survives a crash of this process at any point. If the machine fails, the
+    /// newest batches may be lost, but none older than one that survives: see [`Storage::sync`].
     ///
     /// # Errors
-    /// When the database refuses; then nothing was written.
+    /// When RocksDB fails; nothing was written then.
     pub fn commit(&self, batch: Batch) -> Result<(), StorageError> {
         let writes = batch.into_writes();
         if !writes.is_empty() {
@@ -197,7 +197,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Makes this what format 2 wrote.
+    /// Converts the database back to format 2.
     #[cfg(test)]
     pub(crate) fn become_format_2(&self) {
         let mut writes = WriteBatch::default();
@@ -209,7 +209,7 @@ impl Storage {
         self.db.write(writes).expect("the database takes it");
     }
 
-    /// Lets so many more writes through; all after them fail, as if the process had ended before.
+    /// Lets this many more writes succeed; all later ones fail, as if the process had been killed.
     #[cfg(test)]
     pub(crate) fn fail_after(&self, writes: i64) {
         self.writes_left.store(writes, std::sync::atomic::Ordering::SeqCst);
@@ -223,10 +223,10 @@ impl Storage {
         }
     }
 
-    /// Returns when all that was committed before is on the disk, whatever happens to the machine.
+    /// Returns when everything committed so far is on disk and survives a failure of the machine.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the operating system fails.
     pub fn sync(&self) -> Result<(), StorageError> {
         Ok(self.db.flush_wal(true)?)
     }
@@ -235,7 +235,7 @@ impl Storage {
         self.db.cf_handle(column.name()).expect("open made every column")
     }
 
-    /// Gives the room of deleted blocks back to the system. Takes seconds; the database can be used meanwhile.
+    /// Returns the disk space of deleted blocks to the system. Takes seconds; the database stays usable.
     pub(crate) fn reclaim(&self) {
         for column in [Column::Blocks, Column::Undo] {
             self.db.compact_range_cf(self.handle(column), None::<&[u8]>, None::<&[u8]>);
@@ -246,13 +246,13 @@ impl Storage {
         Ok(self.db.get_cf(self.handle(column), key)?)
     }
 
-    /// The active chain's newest block; `None` in a new database.
+    /// The hash of the tip; `None` in a new database.
     pub fn tip(&self) -> Result<Option<BlockHash>, StorageError> {
         let Some(bytes) = self.get(Column::Meta, META_TIP)? else { return Ok(None) };
         encode::deserialize(&bytes).map(Some).map_err(|_| StorageError::damaged("the tip is no hash"))
     }
 
-    /// A block's bytes, as it was stored: with its witness nonce filled in.
+    /// A block's bytes as stored, with its witness nonce filled in.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -260,13 +260,13 @@ impl Storage {
         self.get(Column::Blocks, hash.as_ref())
     }
 
-    /// Whether a coin is there as of the last write, which may be behind the tip.
+    /// Whether a coin exists as of the last write, which may lag behind the tip.
     pub(crate) fn has_stored_coin(&self, outpoint: &OutPoint) -> Result<bool, StorageError> {
         let key = schema::encode_outpoint(outpoint);
         Ok(self.db.get_pinned_cf(self.handle(Column::Coins), key)?.is_some())
     }
 
-    /// Shows every coin as of the last write, in order of their outpoints' bytes.
+    /// Calls `see` with every coin as of the last write, ordered by the bytes of their outpoints.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -282,21 +282,21 @@ impl Storage {
         Ok(())
     }
 
-    /// A block, as it was stored: with its witness nonce filled in.
+    /// A block as stored, with its witness nonce filled in.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StorageError> {
         let Some(bytes) = self.get(Column::Blocks, hash.as_ref())? else { return Ok(None) };
         let block = whole_block(&bytes);
         block.map(Some).map_err(|_| StorageError::damaged(&format!("block {hash} cannot be read")))
     }
 
-    /// What takes a block of the active chain back.
+    /// The undo data of an active block.
     pub fn undo(&self, hash: &BlockHash) -> Result<BlockUndo, StorageError> {
         self.get(Column::Undo, hash.as_ref())?
             .and_then(|bytes| BlockUndo::decode(&bytes))
             .ok_or_else(|| StorageError::damaged(&format!("the undo of block {hash} cannot be read")))
     }
 
-    /// Every known header with its place and status, in no order.
+    /// All index records, in no particular order.
     pub fn index(&self) -> Result<Vec<(BlockHash, IndexRecord)>, StorageError> {
         self.read_all(Column::Index, |key, value| {
             Some((encode::deserialize(key).ok()?, IndexRecord::decode(value)?))
@@ -335,7 +335,7 @@ impl Storage {
 }
 
 impl Storage {
-    /// A coin as of the last write, which may be behind the tip.
+    /// A coin as of the last write, which may lag behind the tip.
     pub(crate) fn stored_coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StorageError> {
         let key = schema::encode_outpoint(outpoint);
         let Some(bytes) = self.db.get_pinned_cf(self.handle(Column::Coins), key)? else { return Ok(None) };
@@ -346,7 +346,7 @@ impl Storage {
 }
 
 fn open_error(dir: &Path, error: &rocksdb::Error) -> StorageError {
-    // RocksDB's words, without the path, which may contain any.
+    // RocksDB's message, without the path, which may contain any text.
     let text = error.to_string().replace(&*dir.to_string_lossy(), "");
     if text.contains("While lock file") || text.contains("lock hold by") {
         StorageError(format!("{} is in use by another node", dir.display()))

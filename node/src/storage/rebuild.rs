@@ -1,7 +1,7 @@
-//! Making everything anew that can be made from the stored blocks.
+//! Rebuilds everything that can be derived from the stored blocks.
 //!
-//! Lives here: what `reindex` needs of the database: every block as it lies there, whatever the index says, and the
-//! one batch that forgets all the rest. Does not live here: what the new index is; see `offline/reindex.rs`.
+//! Lives here: the database part of `reindex`: iterating over all stored blocks, whatever the index says, and the
+//! batch that deletes everything else. Does not live here: building the new index; see `offline/reindex.rs`.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,16 @@ use rocksdb::{Direction, IteratorMode, WriteBatch};
 use super::schema::IndexRecord;
 use super::{Column, META_FORMAT, META_NETWORK, Storage, StorageError};
 
-/// Columns that follow from the blocks.
+/// Columns that can be derived from the blocks.
 const DERIVED: [Column; 5] = [Column::Index, Column::Undo, Column::Coins, Column::Licenses, Column::Miners];
-/// Above every key of those columns.
+/// Greater than every key of those columns.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 
 impl Storage {
-    /// Shows the key and the bytes of every stored block, in order of the keys; no bytes where the database cannot give
-    /// them. An iterator ends at such a block without naming it, so the place to go on at comes from `hashes`, those that the
-    /// index knows.
+    /// Calls `see` with key and bytes of every stored block, ordered by key.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
     pub(crate) fn for_each_block(
         &self,
         hashes: &BTreeSet<BlockHash>,
@@ -42,8 +43,7 @@ impl Storage {
         }
     }
 
-    /// Where to go on when the block after the key `last` cannot be read: at the next that can be, of those that the index
-    /// knows.
+    /// The headers of the index that can be decoded and match their keys, and whether any block was pruned.
     fn after_unreadable(
         &self,
         last: &[u8],
@@ -80,11 +80,11 @@ impl Storage {
         Ok((headers, pruned))
     }
 
-    /// Forgets everything but blocks, and the tip too, and puts this index in its place; also forgets the blocks under
-    /// `bad` keys. All of it at once: whatever happens, the old state is there, or the new one.
+    /// Deletes everything except blocks, including the tip, and stores this index instead; also deletes the blocks
+    /// under `bad` keys. This is atomic: a crash leaves the old state or the new one.
     ///
     /// # Errors
-    /// When the database refuses; then nothing has changed.
+    /// When RocksDB fails; nothing has changed then.
     pub(crate) fn forget_derived(
         &self,
         index: &[(BlockHash, IndexRecord)],
@@ -107,14 +107,14 @@ impl Storage {
             writes.put_cf(self.handle(Column::Index), hash, record.encode());
         }
         self.db.write(writes)?;
-        // Else every question for a coin would meet what was forgotten.
+        // Otherwise every coin lookup would have to skip the deleted entries.
         for column in DERIVED {
             self.db.compact_range_cf(self.handle(column), None::<&[u8]>, None::<&[u8]>);
         }
         Ok(())
     }
 
-    /// The hash of a key, if it is one.
+    /// The block hash that a key encodes, if it is valid.
     pub(crate) fn block_of_key(key: &[u8]) -> Option<BlockHash> {
         deserialize(key).ok()
     }

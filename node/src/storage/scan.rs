@@ -1,7 +1,7 @@
-//! The whole coin set, read from one snapshot while the chain goes on.
+//! Reads the whole coin set from one snapshot while the chain goes on.
 //!
-//! Lives here: [`Storage::scan_coins`]. Does not live here: what is counted of it. Every batch that changes coins has
-//! its tip in it, so a snapshot is the coin set of exactly the block that it names.
+//! Lives here: [`Storage::scan_coins`]. Does not live here: what is computed from it. Every batch that changes
+//! coins also writes the tip, so a snapshot is the coin set of exactly the block that it names.
 
 use bitcoin::{BlockHash, OutPoint, Txid, consensus::encode};
 use iop_consensus::coins::Coin;
@@ -9,22 +9,22 @@ use rocksdb::{DBPinnableSlice, Direction, IteratorMode, ReadOptions};
 
 use super::{Column, META_TIP, Storage, StorageError, schema};
 
-/// Bytes that a scan reads ahead: it is one long sequential read.
+/// Read-ahead of a scan, bytes: it is one long sequential read.
 const READ_AHEAD: usize = 2 * 1024 * 1024;
 
-/// Whether a scan goes on.
+/// Whether a scan continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scan {
-    /// With the next coin.
+    /// Continue with the next coin.
     GoOn,
-    /// No more: the scan has no result.
+    /// Stop: the scan returns no result.
     Stop,
 }
 
 impl Storage {
-    /// Calls `begin` with the block whose coins these are, then `visit` with every coin in order of transaction id (as
-    /// hashed bytes) and output. Gives that block, and nothing when `visit` stopped. What is not written yet is not
-    /// seen: flush before.
+    /// Calls `begin` with the block as of which the coins are read, then `visit` with every coin, ordered by
+    /// transaction id (in hash byte order) and output. Returns that block, or `None` if `visit` stopped. Unwritten
+    /// changes are not seen: flush before.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -40,7 +40,7 @@ impl Storage {
             encode::deserialize(&tip).map_err(|_| StorageError::inconsistent("the tip is no hash"))?;
         begin(tip);
         let mut options = ReadOptions::default();
-        // What a scan reads is not what the next blocks need.
+        // The coins that a scan reads are not the ones the next blocks need.
         options.fill_cache(false);
         options.set_readahead_size(READ_AHEAD);
         for item in snapshot.iterator_cf_opt(self.handle(Column::Coins), options, IteratorMode::Start) {
@@ -57,7 +57,7 @@ impl Storage {
         Ok(Some(tip))
     }
 
-    /// The numbers of a transaction's outputs that were unspent at the last write, lowest first.
+    /// The indexes of a transaction's outputs that were unspent at the last write, ascending.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -75,10 +75,10 @@ impl Storage {
         Ok(outputs)
     }
 
-    /// About how many bytes the coin set takes on the disk.
+    /// Approximate size of the coin set on disk, bytes.
     ///
     /// # Errors
-    /// When the database cannot say.
+    /// When RocksDB cannot tell.
     pub fn coins_disk_size(&self) -> Result<u64, StorageError> {
         let size =
             self.db.property_int_value_cf(self.handle(Column::Coins), "rocksdb.estimate-live-data-size")?;

@@ -9,31 +9,32 @@ use iop_consensus::coins::Coin;
 use iop_consensus::license::registry::{Globals, LicenseRecord, RegistryUndo};
 use iop_consensus::params::Params;
 
-/// What is known of a header, as stored.
+/// The stored record of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexRecord {
     /// The header.
     pub header: Header,
     /// Its height.
     pub height: u32,
-    /// Transactions in its block; 0 while only the header is known.
+    /// Number of transactions in its block; 0 while only the header is known.
     pub tx_count: u32,
-    /// Its block connected once: scripts and all.
+    /// Its block was connected once, so its scripts passed.
     pub connected_once: bool,
     /// Its block breaks a rule.
     pub failed: bool,
-    /// One of its ancestors does.
+    /// One of its ancestors breaks a rule.
     pub failed_ancestor: bool,
-    /// Its block was here and was deleted to save room.
+    /// Its block was stored and has been pruned.
     pub pruned: bool,
-    /// Bytes of its block as stored; 0 while only the header is known.
+    /// Size of its block as stored, bytes; 0 while only the header is known.
     pub bytes: u32,
-    /// Which block it was to be here with all its ancestors, from 1 on; 0 while it is not, and where format 2 wrote it.
+    /// Its position, from 1 on, in the order in which blocks were stored with all their ancestors; 0 before that,
+    /// and in records of format 2.
     pub arrival: u32,
 }
 
 impl IndexRecord {
-    /// That of a header whose block is not here.
+    /// The record of a header whose block is not stored.
     pub fn of_header(header: Header, height: u32) -> Self {
         Self {
             header,
@@ -80,17 +81,17 @@ impl IndexRecord {
     }
 }
 
-/// What takes a connected block back.
+/// The undo data of a connected block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockUndo {
     /// The coins it spent, in order of transactions and inputs.
     pub spent: Vec<Coin>,
-    /// The registry before it.
+    /// The registry's previous values.
     pub registry: RegistryUndo,
 }
 
 impl BlockUndo {
-    /// As it is stored.
+    /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = encode_globals(&self.registry.globals);
         bytes.extend_from_slice(&(self.registry.licenses.len() as u32).to_le_bytes());
@@ -133,7 +134,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
-/// Transaction id, then the output's number big-endian.
+/// The key of a coin: transaction id, then the output index big-endian.
 pub(super) fn encode_outpoint(outpoint: &OutPoint) -> [u8; 36] {
     let mut key = [0; 36];
     key[..32].copy_from_slice(outpoint.txid.as_ref());
@@ -147,7 +148,7 @@ pub(super) fn decode_outpoint(mut bytes: &[u8]) -> Option<OutPoint> {
     bytes.is_empty().then_some(OutPoint { txid, vout })
 }
 
-/// Height times two plus the coinbase bit, then the output.
+/// The value of a coin: height times two plus the coinbase bit, then the output.
 pub(super) fn encode_coin(coin: &Coin) -> Vec<u8> {
     let mut bytes = (coin.height << 1 | u32::from(coin.coinbase)).to_le_bytes().to_vec();
     coin.output.consensus_encode(&mut bytes).expect("a vector takes every byte");
@@ -231,9 +232,9 @@ fn take_numbers<const N: usize>(bytes: &mut &[u8]) -> Option<[u32; N]> {
     Some(numbers)
 }
 
-/// A network's name, genesis and a digest of everything that decides which blocks are valid: a database made
-/// under other rules must not be continued. Every parameter that is a rule stands here by its value, so that the
-/// digest outlives changes of our own types; a new rule parameter is added only where it is not its default.
+/// A network's name, its genesis and a digest of everything that decides which blocks are valid: a database written
+/// under other rules must not be continued. Every rule parameter is listed here by value, so that the digest
+/// survives changes of our own types; a new parameter is included only if it differs from its default.
 pub(super) fn network_identity(params: &Params) -> String {
     let (pow, votes, license) = (&params.pow, &params.deployments, &params.license);
     let addresses = |list: &[Address]| -> Vec<String> {
@@ -256,7 +257,7 @@ pub(super) fn network_identity(params: &Params) -> String {
         format!("licenses {}", addresses(&license.initial_licenses).join(" ")),
         format!("cap {}", license.initial_cap_factor.map_or("off".to_owned(), |factor| factor.to_string())),
     ];
-    // What is left, checkpoints and the public chains' history, belongs to a built-in name and its genesis.
+    // The rest, checkpoints and the public chains' history, is implied by a built-in name and its genesis.
     let digest = sha256::Hash::hash(rules.join("\n").as_bytes()).to_string();
     format!("{}, genesis {}, rules {}", params.name, params.genesis.block().block_hash(), &digest[..8])
 }
@@ -314,7 +315,7 @@ mod tests {
         let mut other = regtest.clone();
         other.license.cap_change_height += 1;
         assert_ne!(network_identity(&regtest), network_identity(&other));
-        // Databases that exist must stay readable: these texts never change.
+        // Existing databases must stay readable, so these texts must never change.
         assert!(
             network_identity(&Params::main()).ends_with("rules 428e15d2"),
             "{}",

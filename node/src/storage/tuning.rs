@@ -1,31 +1,31 @@
-//! How RocksDB is set up: what it may take of memory, and how each column is kept.
+//! RocksDB's settings: memory limits and column options.
 //!
-//! Lives here: [`Tuning`], the database's share of the memory that an operator gives, and nothing that depends on what
-//! is stored. Does not live here: the cache of coins, which takes the larger part ([`crate::chain::coins`]).
+//! Lives here: [`Tuning`], the database's share of the operator's memory limit; nothing here depends on the
+//! content. Does not live here: the coin cache, which takes the larger part ([`crate::chain::coins`]).
 
 use rocksdb::{BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, Options};
 
 use super::Column;
 
 const MIB: usize = 1 << 20;
-/// Log files of RocksDB itself that are kept.
+/// Number of RocksDB's own log files that are kept.
 const KEPT_LOG_FILES: usize = 4;
-/// Larger ones make fewer files of blocks, and hold more memory while blocks come fast.
+/// Larger buffers make fewer blob files, but take more memory while blocks arrive fast.
 const LARGEST_WRITE_BUFFERS: usize = 16 * MIB;
-/// Open files that RocksDB may hold; the common limit of a process is 1,024.
+/// Most files that RocksDB keeps open; the common limit of a process is 1,024.
 const MAX_OPEN_FILES: i32 = 256;
-/// Bits of the filter that answers most questions for coins that are not there, for each coin: about one in a hundred
-/// is answered wrongly, and looked up.
+/// Bits per coin of the bloom filter that answers most lookups of absent coins; about one in a hundred is a false
+/// positive and needs a read.
 const FILTER_BITS: f64 = 10.0;
-/// Files of blocks are about this large.
+/// Approximate size of a blob file with blocks.
 const BLOB_FILE_BYTES: u64 = 128 << 20;
 
-/// Memory of the database.
+/// Memory limits of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// Bytes for what was read.
+    /// Bytes of the read cache.
     pub read_cache: usize,
-    /// Bytes for what is not yet in its files, all columns together.
+    /// Bytes of all columns' write buffers together.
     pub write_buffers: usize,
 }
 
@@ -36,13 +36,13 @@ impl Default for Tuning {
 }
 
 impl Tuning {
-    /// The database's share of `total` bytes for coins and database together: up to an eighth.
+    /// The database's share of `total` bytes for coins and database: up to an eighth.
     pub fn share_of(total: usize) -> Self {
         let share = |most: usize| (total / 16).clamp(MIB, most);
         Self { read_cache: share(32 * MIB), write_buffers: share(LARGEST_WRITE_BUFFERS) }
     }
 
-    /// Bytes of both.
+    /// Both together, bytes.
     pub fn total(&self) -> usize {
         self.read_cache + self.write_buffers
     }
@@ -68,8 +68,8 @@ impl Tuning {
         blocks.set_block_cache(cache);
         options.set_write_buffer_size(self.write_buffers);
         match column {
-            // Blocks are written once and seldom read: kept out of the tree that compaction rewrites. They are mostly
-            // hashes and signatures, which do not compress.
+            // Blocks are written once and rarely read: blob files keep them out of the tree that compaction
+            // rewrites. They are mostly hashes and signatures, which do not compress.
             Column::Blocks | Column::Undo => {
                 options.set_enable_blob_files(true);
                 options.set_blob_file_size(BLOB_FILE_BYTES);

@@ -63,7 +63,7 @@ pub(super) async fn getblock(context: &Context, args: &Args) -> Result<Value, Rp
     });
     let header = found.await??;
     let (prefixes, storage) = (context.params.prefixes, context.chain.storage().clone());
-    // A block in words is many times its size: not on the chain's thread.
+    // A block as JSON is many times its size, so this runs off the chain's thread.
     heavy(move || {
         let block = storage.block(&hash).map_err(|error| RpcError::new(INTERNAL, error.to_string()))?;
         let block = block.ok_or_else(|| RpcError::new(MISC, "Block not found on disk"))?;
@@ -89,7 +89,7 @@ pub(super) async fn getchaintips(context: &Context, _: &Args) -> Result<Value, R
     Ok(tips.await?)
 }
 
-/// The active tip, and whatever is not active and has nothing on top; highest first.
+/// The active tip and all inactive leaves, highest first.
 fn tips(index: &BlockIndex) -> Vec<BlockId> {
     let aside: Vec<BlockId> = index.ids().filter(|&id| !index.is_active(id)).collect();
     let parents: HashSet<Option<BlockId>> = aside.iter().map(|&id| index.get(id).parent).collect();
@@ -144,7 +144,7 @@ fn done(outcome: Result<(), NotDone>) -> Result<Value, RpcError> {
     }
 }
 
-/// A block's hash as the reference reads it: any text is one.
+/// A block hash, parsed as loosely as in the reference: any string is accepted.
 pub(super) fn block_hash(args: &Args, position: usize) -> Result<BlockHash, RpcError> {
     Ok(BlockHash::from_byte_array(args.loose_hash(position)?))
 }

@@ -1,4 +1,4 @@
-//! Unspent outputs: one of them, all of an address, and the sum of the whole set.
+//! Unspent outputs: a single one, all of an address, and the totals of the whole set.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use super::{Context, heavy, json as format, script::script_pubkey};
 use crate::chain::state::ChainState;
 use crate::storage::{Scan, Storage, StorageError};
 
-/// Scans of the coin set at a time: each keeps a core and the disk busy.
+/// Only one scan of the coin set at a time: each keeps a core and the disk busy.
 static SCANS: Semaphore = Semaphore::const_new(1);
-/// Coins between two looks at whether the node stops.
+/// Number of coins between two checks whether the node is stopping.
 const STOP_STEP: u64 = 10_000;
-/// Coins of one address that are listed; more are an error.
+/// Most coins of one address that are listed; more are an error.
 const MAX_LISTED: usize = 100_000;
 
 pub(super) async fn gettxout(context: &Context, args: &Args) -> Result<Value, RpcError> {
     let txid = Txid::from_byte_array(args.loose_hash(0)?);
-    // As in the reference, -1 is the output 4,294,967,295.
+    // As in the reference, -1 means output 4,294,967,295.
     let vout = args.int(1)?.cast_unsigned();
     let include_mempool = args.boolean_or(2, true)?;
     let outpoint = OutPoint { txid, vout };
@@ -60,7 +60,7 @@ pub(super) async fn gettxout(context: &Context, args: &Args) -> Result<Value, Rp
 
 pub(super) async fn gettxoutsetinfo(context: &Context, _: &Args) -> Result<Value, RpcError> {
     let (best, (sums, disk_size)) = scan(context, |storage, goes_on| {
-        // The sums begin with the block's hash, which is known before the first coin.
+        // The hash starts with the block's hash, which is known before the first coin.
         let sums = std::cell::RefCell::new(Sums::default());
         let begin = |best: BlockHash| sums.borrow_mut().begin(best);
         let best = storage.scan_coins(begin, |outpoint, coin| {
@@ -138,11 +138,11 @@ pub(super) async fn getaddresscoins(context: &Context, args: &Args) -> Result<Va
     }))
 }
 
-/// What a scan gives: the block whose coins were read, with what was made of them.
+/// The result of a scan: the block as of which coins were read, and what was computed.
 type Scanned<T> = Result<Option<(BlockHash, T)>, StorageError>;
 
-/// Writes what is not written yet and reads the coin set on a thread of its own, off the chain's. The reader is given
-/// a question that says after each coin whether to go on.
+/// Flushes the chain and reads the coin set on a separate thread. The reader gets a function that says after each
+/// coin whether to continue.
 async fn scan<T: Send + 'static>(
     context: &Context,
     read: impl FnOnce(&Storage, &mut dyn FnMut() -> Scan) -> Scanned<T> + Send + 'static,
@@ -172,7 +172,7 @@ async fn height_of(context: &Context, hash: BlockHash) -> Result<u32, RpcError> 
     height.await?.ok_or_else(|| RpcError::new(INTERNAL, "the block of the coin set is not known"))
 }
 
-/// What `gettxoutsetinfo` sums up, coin by coin (`GetUTXOStats`).
+/// The totals of `gettxoutsetinfo`, summed coin by coin (`GetUTXOStats`).
 #[derive(Default)]
 struct Sums {
     hasher: <sha256d::Hash as Hash>::Engine,
@@ -184,14 +184,14 @@ struct Sums {
 }
 
 impl Sums {
-    /// What a coin counts beside its script: id, number, height, amount, and the script's length (`ApplyStats`).
+    /// Size counted for a coin besides its script: id, index, height, amount, and script length (`ApplyStats`).
     const BOGOSIZE: u64 = 32 + 4 + 4 + 8 + 2;
 
     fn begin(&mut self, best: BlockHash) {
         self.hasher.input(best.as_ref());
     }
 
-    /// Coins come in order of transaction and output. Of one transaction all have the same height.
+    /// Coins arrive ordered by transaction and output. All coins of a transaction have the same height.
     fn add(&mut self, outpoint: OutPoint, coin: &Coin) {
         if self.transaction != Some(outpoint.txid) {
             self.end_transaction();
@@ -220,8 +220,8 @@ impl Sums {
         sha256d::Hash::from_engine(self.hasher)
     }
 
-    /// The reference's own variable-length number (`WriteVarInt`): seven bits a byte, the highest first, each but the
-    /// last with its top bit set and one less than it says.
+    /// The reference's variable-length number (`WriteVarInt`): seven bits per byte, highest first; each byte except
+    /// the last has its top bit set and is one less than its value.
     fn varint(&mut self, mut number: u64) {
         let (mut bytes, mut at) = ([0u8; 10], 9);
         bytes[at] = (number & 0x7f) as u8;

@@ -1,4 +1,4 @@
-//! The node itself.
+//! Methods about the node itself.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(super) async fn help(_: &Context, args: &Args) -> Result<Value, RpcError> {
     }))
 }
 
-/// All methods but hidden ones, a line each, as the reference lists them.
+/// All methods except hidden ones, one per line, listed as in the reference.
 fn overview() -> String {
     let sections: Vec<String> = Category::LISTED
         .iter()

@@ -1,4 +1,4 @@
-//! The state of the chain in numbers: `getblockchaininfo`, and how much was mined and carried lately.
+//! Statistics of the chain: `getblockchaininfo`, hash rate, and recent transaction counts.
 
 use iop_consensus::ancestors::{Ancestors, median_time_past};
 use iop_consensus::versionbits::State;
@@ -12,9 +12,9 @@ use crate::chain::clock::now;
 use crate::chain::index::{BlockId, BlockIndex};
 use crate::chain::state::ChainState;
 
-/// Blocks that `getnetworkhashps` looks back by itself.
+/// Default number of blocks for `getnetworkhashps`.
 const HASH_RATE_BLOCKS: i32 = 120;
-/// Seconds that `getchaintxstats` looks back by itself.
+/// Default window of `getchaintxstats`, seconds.
 const MONTH: u32 = 30 * 24 * 60 * 60;
 
 pub(super) async fn getblockchaininfo(context: &Context, _: &Args) -> Result<Value, RpcError> {
@@ -32,7 +32,7 @@ pub(super) async fn getblockchaininfo(context: &Context, _: &Args) -> Result<Val
         out.insert("verificationprogress".into(), json!(progress(state)));
         out.insert("chainwork".into(), json!(hex::encode(entry.work.to_be_bytes())));
         out.insert("pruned".into(), json!(state.prune_target().is_some()));
-        // BIP34 is off on this chain; the others hold from genesis on.
+        // BIP34 is inactive on this chain; the others are active from genesis on.
         let fork = |id: &str, version: u32, status: bool| json!({"id": id, "version": version, "reject": {"status": status}});
         out.insert(
             "softforks".into(),
@@ -44,7 +44,7 @@ pub(super) async fn getblockchaininfo(context: &Context, _: &Args) -> Result<Val
         if state.prune_target().is_some() {
             out.insert("pruneheight".into(), json!(state.pruned_below()));
         }
-        // These two are ours.
+        // These two are not in the reference.
         out.insert("initialblockdownload".into(), json!(initial));
         out.insert("unsigned_admin_actions".into(), json!(unsigned));
         Ok(Value::Object(out))
@@ -52,8 +52,8 @@ pub(super) async fn getblockchaininfo(context: &Context, _: &Args) -> Result<Val
     Ok(info.await?)
 }
 
-/// How far the node is, 0 to 1, by the transactions that it has and those that there should be
-/// (`GuessVerificationProgress`). Main and test have the reference's estimates; for private chains there are none.
+/// Sync progress from 0 to 1: the transactions the node has, relative to the expected total
+/// (`GuessVerificationProgress`). Main and test use the reference's estimates; private chains have none.
 fn progress(state: &ChainState) -> f64 {
     let (known_time, known_count, rate) = match state.params().name.as_str() {
         "main" => (1_502_262_660, 51_903.0, 0.01),
@@ -71,13 +71,13 @@ fn progress(state: &ChainState) -> f64 {
     have / total
 }
 
-/// Transactions of the active blocks from one height to another.
+/// Number of transactions in the active blocks from one height to another.
 fn transactions(index: &BlockIndex, from: u32, to: u32) -> u64 {
     let blocks = (from..=to).filter_map(|height| index.active_at(height));
     blocks.map(|id| u64::from(index.get(id).record.tx_count)).sum()
 }
 
-/// Deployments with a timeout at all (`BIP9SoftForkDescPushBack`).
+/// The deployments that have a timeout (`BIP9SoftForkDescPushBack`).
 fn bip9_softforks(state: &mut ChainState) -> Value {
     let params = state.params().clone();
     let deployments = &params.deployments;
@@ -106,12 +106,12 @@ fn bip9_softforks(state: &mut ChainState) -> Value {
     Value::Object(out)
 }
 
-/// The height of the first block to which a state applies (`GetStateSinceHeightFor`).
+/// The height of the first block that a state applies to (`GetStateSinceHeightFor`).
 fn since(standing: State, tip: u32, window: u32, state_after: &mut impl FnMut(u32) -> State) -> u32 {
     if standing == State::Defined {
         return 0;
     }
-    // A window's state is that after the last block of the one before it.
+    // A window's state is the state after the last block of the window before.
     let mut first = (tip + 1) / window * window;
     while first > window && state_after(first - window - 1) == standing {
         first -= window;
@@ -119,7 +119,7 @@ fn since(standing: State, tip: u32, window: u32, state_after: &mut impl FnMut(u3
     first
 }
 
-/// Votes in the window that the tip is in (`BIP9Stats`).
+/// Signalling statistics of the window that the tip is in (`BIP9Stats`).
 fn statistics(chain: &dyn Ancestors, bit: u8, deployments: &iop_consensus::params::Deployments) -> Value {
     let (tip, window, threshold) = (chain.tip_height(), deployments.window, deployments.threshold);
     let elapsed = (tip + 1) % window;
@@ -135,7 +135,7 @@ fn statistics(chain: &dyn Ancestors, bit: u8, deployments: &iop_consensus::param
     })
 }
 
-/// Whether a block's version votes for a bit (`VersionBitsConditionChecker::Condition`).
+/// Whether a block's version signals for a bit (`VersionBitsConditionChecker::Condition`).
 fn signals(version: i32, bit: u8) -> bool {
     let version = version.cast_unsigned();
     version & 0xe000_0000 == 0x2000_0000 && version >> bit & 1 == 1
@@ -147,7 +147,7 @@ pub(super) async fn getmininginfo(context: &Context, _: &Args) -> Result<Value, 
         let tip = index.get(index.tip());
         Ok(json!({
             "blocks": tip.record.height,
-            // As in the reference, of the last template. It knows none of others' blocks either.
+            // In the reference these describe its own last template; it knows nothing of others' templates either.
             "currentblockweight": 0,
             "currentblocktx": 0,
             "difficulty": format::difficulty(tip.record.header.bits),
@@ -166,8 +166,8 @@ pub(super) async fn getnetworkhashps(context: &Context, args: &Args) -> Result<V
     Ok(context.chain.run(move |state| Ok(hash_rate(state, blocks, height))).await?)
 }
 
-/// Hashes a second over the last `blocks` blocks up to `height`; without a positive count those since the last
-/// retarget, and without a height in the chain up to the tip (`GetNetworkHashPS`).
+/// Hashes per second over the last `blocks` blocks up to `height`. If `blocks` is not positive, counts from the
+/// last retarget; if `height` is not in the chain, counts up to the tip (`GetNetworkHashPS`).
 fn hash_rate(state: &ChainState, blocks: i32, height: i32) -> Value {
     let index = state.index();
     let tip = index.get(index.tip()).record.height;

@@ -1,4 +1,4 @@
-//! Chain data as Core's JSON has it.
+//! Chain data in Core's JSON format.
 
 use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::{Block, CompactTarget, Transaction, TxIn, VarInt};
@@ -11,27 +11,27 @@ use serde_json::{Map, Value, json};
 use super::script::{asm, script_pubkey};
 use crate::chain::index::{BlockId, BlockIndex};
 
-/// Bytes of a header.
+/// Size of a header, bytes.
 const HEADER_BYTES: usize = 80;
 
-/// Base units as coins.
+/// Converts base units to coins.
 pub(super) fn coins(base_units: u64) -> f64 {
     base_units as f64 / COIN as f64
 }
 
-/// How much harder than Bitcoin's first target; the reference's own formula (`GetDifficulty`).
+/// Difficulty relative to Bitcoin's first target, by the reference's formula (`GetDifficulty`).
 pub(super) fn difficulty(bits: CompactTarget) -> f64 {
     let bits = bits.to_consensus();
     let exponent = (bits >> 24) as i32;
     f64::from(0xffff) / f64::from(bits & 0x00ff_ffff) * 256f64.powi(0x1d - exponent)
 }
 
-/// A compact target in full, 64 hex digits.
+/// A compact target expanded to 64 hex digits.
 pub(super) fn target_hex(bits: CompactTarget) -> String {
     target_from_compact(bits).map_or_else(|| "0".repeat(64), |target| hex::encode(target.to_be_bytes()))
 }
 
-/// A header with its place in the chain (`blockheaderToJSON`).
+/// A header and its position in the chain (`blockheaderToJSON`).
 pub(super) fn header(index: &BlockIndex, id: BlockId) -> Map<String, Value> {
     let entry = index.get(id);
     let header = &entry.record.header;
@@ -60,8 +60,8 @@ pub(super) fn header(index: &BlockIndex, id: BlockId) -> Map<String, Value> {
     out
 }
 
-/// A block (`blockToJSON`): its header's fields with its sizes and its transactions among them, which are objects if
-/// `details` says so and ids otherwise.
+/// A block (`blockToJSON`): the header's fields, sizes and transactions; these are objects if `details` is given,
+/// otherwise ids.
 pub(super) fn block(header: Map<String, Value>, block: &Block, details: Option<&Prefixes>) -> Value {
     let count = VarInt(block.txdata.len() as u64).size();
     let stripped = HEADER_BYTES + count + block.txdata.iter().map(Transaction::base_size).sum::<usize>();

@@ -1,4 +1,4 @@
-//! What the registry says of licenses.
+//! Methods about licenses in the registry.
 
 use iop_consensus::address::Address;
 use iop_consensus::license::cap;
@@ -13,7 +13,7 @@ pub(super) async fn dumpminerstats(context: &Context, args: &Args) -> Result<Val
     let Some(text) = args.optional_text(0)?.map(str::to_owned) else {
         return Ok(context.chain.run(|state| Ok(window_stats(state))).await?);
     };
-    // As in the reference, a text that is no address is just not known.
+    // As in the reference, an invalid address is simply not registered.
     let address = Address::parse(&text, &context.params.prefixes).ok();
     let record = context
         .chain
@@ -44,7 +44,8 @@ fn window_stats(state: &ChainState) -> Value {
         .filter(|(_, record)| record.window_blocks > 0)
         .map(|(address, record)| (address.to_base58(&params.prefixes), record.window_blocks))
         .collect();
-    // The reference sorts by count alone, most first; by address among equals keeps ours steady.
+    // The reference sorts by count only, highest first; sorting by address within equal counts makes the order
+    // stable.
     counted.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     let stats: Map<String, Value> =
         counted.into_iter().map(|(address, blocks)| (address, json!(blocks))).collect();
@@ -73,9 +74,9 @@ pub(super) async fn getlicenseinfo(context: &Context, args: &Args) -> Result<Val
     Ok(infos.await?)
 }
 
-/// `cap` is null while the cap is off, `remaining` where no cap binds, `last_block` where there is none.
-/// `eligible_from_height` is the lowest height from which the license may mine if it mines nothing until then; null
-/// while it is not whitelisted.
+/// `cap` is null while the cap is off, `remaining` if no cap applies, `last_block` if there is none.
+/// `eligible_from_height` is the lowest height from which the license may mine if it mines no block until then;
+/// null while it is not whitelisted.
 fn license_info(state: &ChainState, address: &Address) -> Value {
     let (registry, params) = (state.registry(), state.params());
     let record = registry.license(address).copied().unwrap_or_default();

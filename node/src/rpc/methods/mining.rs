@@ -1,4 +1,4 @@
-//! Templates, blocks, and mining at once.
+//! Templates, block submission, and mining on demand.
 
 use std::time::Duration;
 
@@ -19,19 +19,19 @@ use crate::generate::{Payee, mine};
 use crate::hexes;
 use crate::template::{Contents, Template, TemplateTx};
 
-/// A long poll on the same tip is answered after this when the mempool has changed by then (Core's minute)...
+/// A long poll on an unchanged tip is answered after this if the mempool has changed (Core's minute)...
 const LONG_POLL_MEMPOOL: Duration = Duration::from_secs(60);
-/// ...and looks again this often.
+/// ...and is checked again this often.
 const LONG_POLL_STEP: Duration = Duration::from_secs(10);
-/// Stands in the id of a template without transactions where the mempool's count of changes stands in others.
+/// Replaces the mempool's change counter in the id of an empty template.
 const EMPTY: &str = "e";
-/// Blocks that one `generatetoaddress` may ask for.
+/// Most blocks per `generatetoaddress`.
 const MAX_GENERATE: i64 = 100_000;
 
 pub(super) async fn submitblock(context: &Context, args: &Args) -> Result<Value, RpcError> {
     let undecodable = || RpcError::new(DESERIALIZATION, "Block decode failed");
     let bytes = hexes::decode(args.text(0)?).ok_or_else(undecodable)?;
-    // Bytes behind the block are ignored, as in the reference.
+    // Trailing bytes after the block are ignored, as in the reference.
     let block = read_block(&mut bytes.as_slice()).map_err(|_| undecodable())?;
     if !block.txdata.first().is_some_and(bitcoin::Transaction::is_coinbase) {
         return Err(RpcError::new(DESERIALIZATION, "Block does not start with a coinbase"));
@@ -47,7 +47,7 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         Some(Some("proposal")) => return propose(context, field("data")).await,
         Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "Invalid mode")),
     }
-    // A private chain begins with a tip of any age.
+    // A private chain may start with a tip of any age.
     if !context.params.mine_on_demand && context.chain.published().borrow().initial_block_download {
         return Err(RpcError::new(CLIENT_IN_INITIAL_DOWNLOAD, "IoP is downloading blocks..."));
     }
@@ -57,14 +57,14 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
         let id =
             id.as_str().ok_or_else(|| RpcError::new(INVALID_PARAMETER, "longpollid must be a string"))?;
         let new_tip = wait_for_change(context, id).await == Woken::NewTip;
-        // After an empty block the first template is the full one: or nothing that waits would ever be mined on a chain
-        // whose blocks come faster than pools ask for the second.
+        // After an empty block the first template is the full one; otherwise, on a chain whose blocks come faster
+        // than pools ask for the second template, no waiting transaction would ever be mined.
         if new_tip && !context.chain.published().borrow().tip_is_empty {
             contents = Contents::Empty;
         }
     }
     let (template, mempool_changes) = context.chain.template(contents).await?;
-    // Another id than the full template's, so that the client's next poll is answered with that at once.
+    // An id different from the full template's, so that the client's next poll is answered with that at once.
     let state = if contents == Contents::Empty { EMPTY.to_owned() } else { mempool_changes.to_string() };
     let long_poll_id = format!("{}{state}", template.previous);
     let license = &context.params.license;
@@ -85,7 +85,7 @@ pub(super) async fn getblocktemplate(context: &Context, args: &Args) -> Result<V
     Ok(Value::Object(out))
 }
 
-/// Whether a client's list of rules names segwit.
+/// Whether the client's rules include segwit.
 fn knows_segwit(rules: Option<&Value>) -> Result<bool, RpcError> {
     let Some(rules) = rules.and_then(Value::as_array) else { return Ok(false) };
     let mut knows = false;
@@ -97,7 +97,7 @@ fn knows_segwit(rules: Option<&Value>) -> Result<bool, RpcError> {
     Ok(knows)
 }
 
-/// Judges a block that no work was done for yet (BIP23).
+/// Judges a proposed block without proof of work (BIP23).
 async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcError> {
     let data = data
         .and_then(Value::as_str)
@@ -109,17 +109,17 @@ async fn propose(context: &Context, data: Option<&Value>) -> Result<Value, RpcEr
     Ok(json!(verdict.answer()))
 }
 
-/// Why a long poll is answered.
+/// Why a long poll returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Woken {
-    /// There is a new tip: mostly the answer holds no transactions, so that it is there at once.
+    /// There is a new tip: the answer is usually an empty template, which is available at once.
     NewTip,
-    /// Something else, or there was nothing to wait for.
+    /// Another reason, or there was nothing to wait for.
     Other,
 }
 
-/// Returns when the tip is not the one of the long-poll id any more, when the mempool has changed and a minute
-/// has passed, or when the node stops. The id of an empty template never waits on its tip: the full one is next.
+/// Returns when the tip differs from the one in the long-poll id, when a minute has passed and the mempool has
+/// changed, or when the node stops. The id of an empty template never waits on its tip: the full template is next.
 async fn wait_for_change(context: &Context, id: &str) -> Woken {
     let (tip, changes) = id.split_at_checked(64).unwrap_or((id, ""));
     let Ok(tip) = tip.parse::<BlockHash>() else { return Woken::Other };
@@ -144,8 +144,8 @@ async fn wait_for_change(context: &Context, id: &str) -> Woken {
     }
 }
 
-/// The fields of BIP22, BIP23, BIP9 and BIP145, in the reference's order. What before segwit counted in whole
-/// operations and bytes is divided by four there.
+/// The fields of BIP22, BIP23, BIP9 and BIP145, in the reference's order. Before segwit, limits are in whole
+/// signature operations and bytes, so they are divided by four.
 fn template_fields(template: Template, long_poll_id: String, knows_segwit: bool) -> Map<String, Value> {
     let scale = if template.forks.segwit { 1 } else { WITNESS_SCALE_FACTOR };
     let mut out = Map::new();
@@ -227,7 +227,7 @@ pub(super) async fn generatetoaddress(context: &Context, args: &Args) -> Result<
         let hash = block.block_hash();
         match context.chain.submit_block(block).await?.answer().as_deref() {
             None => hashes.push(hash),
-            // Another block was faster; the next template is on top of it.
+            // Another block was faster; the next template builds on it.
             Some("inconclusive") => {}
             Some(reason) => return Err(RpcError::new(INTERNAL, format!("the block was refused: {reason}"))),
         }

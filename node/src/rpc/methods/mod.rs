@@ -1,4 +1,4 @@
-//! The methods, by subject, and the table that names them.
+//! The methods, grouped by subject, and the table of all methods.
 
 mod chain;
 mod coins;
@@ -31,21 +31,21 @@ use crate::p2p::handle::NetHandle;
 pub(crate) struct Context {
     /// The chain thread.
     pub(crate) chain: ChainHandle,
-    /// Where calls are counted.
+    /// The metrics that calls are counted in.
     pub(crate) metrics: Metrics,
-    /// The network; `None` where the node runs without peers.
+    /// The network; `None` if the node runs without peers.
     pub(crate) net: Option<NetHandle>,
-    /// The network's rules.
+    /// The chain's parameters.
     pub(crate) params: Arc<Params>,
     /// When the node started.
     pub(crate) started: Instant,
-    /// Setting it stops the node.
+    /// Set to true to stop the node.
     pub(crate) shutdown: Arc<watch::Sender<bool>>,
 }
 
 macro_rules! methods {
     ($($category:ident { $($name:ident [$($param:literal),*] in $module:ident: $about:literal;)* })*) => {
-        /// Every method there is, by category and name.
+        /// All methods, by category and name.
         pub(crate) static METHODS: &[Method] = &[$($(Method {
             name: stringify!($name),
             category: Category::$category,
@@ -138,18 +138,18 @@ fn not_found() -> RpcError {
     RpcError::new(METHOD_NOT_FOUND, "Method not found")
 }
 
-/// Runs what takes a while on a thread where that holds nobody up.
+/// Runs slow work on a blocking thread.
 async fn heavy<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, RpcError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| RpcError::new(INTERNAL, "the node is stopping"))
 }
 
-/// A method by its name.
+/// The method with this name.
 pub(crate) fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.name == name)
 }
 
-/// Calls a method by its name.
+/// Calls the method with this name.
 pub(crate) async fn call(context: &Context, name: &str, params: Option<Value>) -> Result<Value, RpcError> {
     let method = find(name).ok_or_else(not_found)?;
     let outcome = match Args::new(method, params) {

@@ -1,4 +1,4 @@
-//! Peers: who is connected, and whom to connect to.
+//! Methods about peers: which are connected, and which to connect to.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use crate::p2p::handle::{
     CLIENT_VERSION, NetHandle, NetStopped, PROTOCOL_VERSION, PeerInfo, USER_AGENT, Which,
 };
 
-/// The longest name of a peer that is taken: a DNS name with a port.
+/// Longest accepted peer name: a DNS name with a port.
 const MAX_NAME: usize = 260;
 
 impl From<NetStopped> for RpcError {
@@ -166,7 +166,7 @@ pub(super) async fn getnettotals(context: &Context, _: &Args) -> Result<Value, R
         "totalbytesrecv": totals.received,
         "totalbytessent": totals.sent,
         "timemillis": milliseconds(),
-        // There is no limit on what is sent.
+        // There is no upload limit.
         "uploadtarget": {
             "timeframe": 86_400,
             "target": 0,

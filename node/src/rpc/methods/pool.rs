@@ -1,4 +1,4 @@
-//! The mempool: what waits, and how much of it.
+//! Methods about the mempool.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{Transaction, Txid};
@@ -81,7 +81,7 @@ fn list(pool: &Mempool, txids: Vec<Txid>, verbose: bool) -> Value {
     Value::Object(entries.map(|waiting| (waiting.txid.to_string(), entry(pool, waiting))).collect())
 }
 
-/// One waiting transaction (`entryToJSON`). The sums over relatives are in base units, as in the reference.
+/// An entry (`entryToJSON`). Fee totals over relatives are in base units, as in the reference.
 fn entry(pool: &Mempool, entry: &Entry) -> Value {
     let mut depends: Vec<String> = pool.parents(entry).iter().map(Txid::to_string).collect();
     depends.sort_unstable();
@@ -101,7 +101,7 @@ fn entry(pool: &Mempool, entry: &Entry) -> Value {
     })
 }
 
-/// As Core 0.17 has it; 0.15 does not.
+/// As in Core 0.17; 0.15 does not have it.
 pub(super) async fn testmempoolaccept(context: &Context, args: &Args) -> Result<Value, RpcError> {
     let raw = match args.value(0) {
         Some(Value::Array(raw)) => raw,

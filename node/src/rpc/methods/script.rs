@@ -1,7 +1,7 @@
-//! Scripts as Core's JSON has them: in words, and by the form they have.
+//! Scripts in Core's JSON format: disassembly and type.
 //!
-//! Lives here: `asm` (`ScriptToAsmStr`) and the form of an output script with the addresses in it
-//! (`ExtractDestinations`). Does not live here: what a script means to a block.
+//! Lives here: `asm` (`ScriptToAsmStr`), and the type of an output script with its addresses
+//! (`ExtractDestinations`). Does not live here: what a script means in validation.
 
 use bitcoin::Script;
 use iop_consensus::address::{Address, Prefixes};
@@ -21,10 +21,10 @@ const OP_CHECKLOCKTIMEVERIFY: u8 = 0xb1;
 const OP_CHECKSEQUENCEVERIFY: u8 = 0xb2;
 const OP_NOP10: u8 = 0xb9;
 const OP_INVALIDOPCODE: u8 = 0xff;
-/// Pushes longer than this are shown as bytes, others as numbers.
+/// Longer pushes are shown in hex, others as numbers.
 const NUMBER_BYTES: usize = 4;
 
-/// An output script with the addresses it pays, if it pays any (`ScriptPubKeyToUniv`).
+/// An output script with the addresses it pays to, if any (`ScriptPubKeyToUniv`).
 pub(super) fn script_pubkey(script: &Script, prefixes: &Prefixes, with_hex: bool) -> Map<String, Value> {
     let mut out = Map::new();
     out.insert("asm".into(), json!(asm(script, false)));
@@ -43,14 +43,14 @@ pub(super) fn script_pubkey(script: &Script, prefixes: &Prefixes, with_hex: bool
     out
 }
 
-/// What an output script looks like.
+/// The type of an output script.
 struct Form {
     name: &'static str,
     required: u8,
     addresses: Vec<Address>,
 }
 
-/// The form of an output script (`Solver` and `ExtractDestinations`).
+/// Determines the type of an output script (`Solver` and `ExtractDestinations`).
 fn form(script: &Script) -> Form {
     let bytes = script.as_bytes();
     let plain = |name, addresses: Vec<Address>| Form { name, required: 1, addresses };
@@ -79,7 +79,7 @@ fn form(script: &Script) -> Form {
     multisig(bytes).unwrap_or_else(|| plain("nonstandard", Vec::new()))
 }
 
-/// A push of a key's length and OP_CHECKSIG, whatever was pushed.
+/// A push with a key's length followed by OP_CHECKSIG, whatever was pushed.
 fn pays_some_key(script: &[u8]) -> bool {
     let mut ops = ScriptReader::new(script);
     let key = ops.next_op().map(|op| op.data.len());
@@ -97,8 +97,7 @@ fn only_pushes(script: &[u8]) -> bool {
     true
 }
 
-/// `m <keys> n OP_CHECKMULTISIG`. Without 1 <= m <= n, and n the count of the keys, it names nobody; those that are no keys
-/// have no address (`Solver` sets the type before it looks at the numbers).
+/// `m <keys> n OP_CHECKMULTISIG` with 1 <= m <= n, where n is the number of keys; invalid keys have no address.
 fn multisig(script: &[u8]) -> Option<Form> {
     let mut ops = ScriptReader::new(script);
     let small = |opcode: u8| match opcode {
@@ -127,8 +126,8 @@ fn multisig(script: &[u8]) -> Option<Form> {
     Some(Form { name: "multisig", required, addresses })
 }
 
-/// A script in words: pushes of up to four bytes as numbers, longer ones in hex. With `signatures`, a push that is a
-/// signature shows its hash type in words (`ScriptToAsmStr`).
+/// The disassembly of a script: pushes of up to four bytes as numbers, longer ones in hex. With `signatures`, a
+/// push that is a signature shows its hash type by name (`ScriptToAsmStr`).
 pub(super) fn asm(script: &Script, signatures: bool) -> String {
     let bytes = script.as_bytes();
     let signatures = signatures && bytes.first() != Some(&OP_RETURN) && bytes.len() <= 10_000;
@@ -165,7 +164,7 @@ fn signature_or_hex(data: &[u8]) -> String {
     }
 }
 
-/// The reference's name of an operation that is no push (`GetOpName`).
+/// The reference's name of an opcode that is not a push (`GetOpName`).
 fn word(opcode: u8) -> String {
     match opcode {
         OP_1NEGATE => "-1".to_owned(),
@@ -178,7 +177,7 @@ fn word(opcode: u8) -> String {
     }
 }
 
-/// A push of up to four bytes as a number: little-endian, the top bit is the sign.
+/// Decodes a push of up to four bytes as a number: little-endian, the top bit is the sign.
 fn script_number(data: &[u8]) -> i64 {
     let magnitude = data.iter().rev().fold(0i64, |number, byte| number << 8 | i64::from(*byte));
     match data.last() {

@@ -1,4 +1,4 @@
-//! Transactions: sent, read, and found again; and addresses.
+//! Methods about transactions (sending, decoding, lookup) and addresses.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, OutPoint, Script, Transaction, Txid};
@@ -18,19 +18,20 @@ use crate::chain::state::ChainState;
 use crate::mempool::Reject;
 use crate::storage::StorageError;
 
-/// A fee above this is taken for a mistake unless the caller allows it, base units (Core's default -maxtxfee).
+/// A higher fee is taken for a mistake unless the caller allows it, base units (Core's default -maxtxfee).
 pub(super) const MAX_FEE: u64 = COIN / 10;
-/// Outputs of a transaction that are looked up one by one; of others only those that are written to the disk are found.
+/// Most outputs of a transaction that are looked up one by one; beyond that, only outputs written to disk are
+/// found.
 const PROBED_OUTPUTS: u32 = 64;
 
 pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {
-    // Types come before contents, as in the reference.
+    // Types are checked before contents, as in the reference.
     args.checked_text(0)?;
     let max_fee = if args.checked_boolean_or(1, false)? { u64::MAX } else { MAX_FEE };
     let tx = raw_transaction(args)?;
     let txid = tx.compute_txid();
     match context.chain.offer_transaction(tx, max_fee).await? {
-        // Sending it once more tells those of it who connected since.
+        // Sending a transaction again counts as success.
         Ok(_) | Err(Reject::AlreadyHere) => {}
         Err(reject) => return Err(refused(&reject)),
     }
@@ -40,12 +41,12 @@ pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result
     Ok(json!(txid))
 }
 
-/// The first argument as a transaction.
+/// The first argument, decoded as a transaction.
 fn raw_transaction(args: &Args) -> Result<Transaction, RpcError> {
     decode_transaction(args.checked_text(0)?)
 }
 
-/// A hex text as a transaction and nothing behind it.
+/// Decodes a transaction from hex; trailing bytes are an error.
 pub(super) fn decode_transaction(text: &str) -> Result<Transaction, RpcError> {
     let bytes = hex::decode(text).ok();
     bytes.and_then(|bytes| read_whole(&bytes)).ok_or_else(undecodable)
@@ -55,7 +56,7 @@ fn undecodable() -> RpcError {
     RpcError::new(DESERIALIZATION, "TX decode failed")
 }
 
-/// A transaction and nothing behind it.
+/// Decodes a transaction; trailing bytes are an error.
 fn read_whole(mut bytes: &[u8]) -> Option<Transaction> {
     let tx = read_transaction(&mut bytes).ok()?;
     bytes.is_empty().then_some(tx)
@@ -135,7 +136,7 @@ fn not_found() -> RpcError {
     )
 }
 
-/// Where a transaction is.
+/// Where a transaction was found.
 enum Place {
     Waiting(Transaction),
     Block(InBlock),
@@ -149,7 +150,8 @@ struct InBlock {
     time: u32,
 }
 
-/// Where a transaction is, if it waits or one of its outputs is unspent (`GetTransaction` with `fAllowSlow`).
+/// Finds a transaction in the mempool, or in the chain if one of its outputs is unspent (`GetTransaction` with
+/// `fAllowSlow`).
 fn place_of(state: &mut ChainState, txid: Txid) -> Result<Place, StorageError> {
     if let Some(entry) = state.mempool().get(&txid) {
         return Ok(Place::Waiting(Transaction::clone(&entry.tx)));
@@ -179,7 +181,7 @@ pub(super) async fn validateaddress(context: &Context, args: &Args) -> Result<Va
     out.insert("isvalid".into(), json!(true));
     out.insert("address".into(), json!(address.to_base58(&context.params.prefixes)));
     out.insert("scriptPubKey".into(), json!(hex::encode(address.script_pubkey())));
-    // There is no wallet, so nothing is its own; clients read the fields all the same.
+    // There is no wallet, so these are false; clients expect the fields.
     out.insert("ismine".into(), json!(false));
     out.insert("iswatchonly".into(), json!(false));
     out.insert("isscript".into(), json!(address.kind == AddressKind::ScriptHash));
