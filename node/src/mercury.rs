@@ -204,7 +204,7 @@ fn warn_of_a_full_disk(folder: &Path) {
     }
 }
 
-/// A home that listens, on what is on disk.
+/// Opens the store and starts a home that listens.
 fn begin(
     store: &Path,
     key: Key,

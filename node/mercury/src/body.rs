@@ -1,4 +1,4 @@
-//! What envelopes carry. Each type says how long it may be and how long it may hold, and checks its own bounds.
+//! Bodies of envelopes. Each type defines its maximum length and lifetime, and checks its own limits.
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -11,44 +11,44 @@ use crate::limits::{
     MAX_PROFILE, MAX_THUMBNAIL,
 };
 
-/// Longest encoding of a body that has a few short fields, in bytes.
+/// Most bytes of the encoding of a body with a few short fields.
 const SHORT: usize = 256;
-/// For how long a profile, a relation and a hosting hold, in seconds: until something newer replaces them.
+/// Lifetime in seconds of a profile, a relation and a hosting, which hold until something newer replaces them.
 const LONG: u64 = 10 * 366 * DAY;
 
-/// The persona's half of a hosting: "I want to be hosted by the home that this is about". Order: a nonce.
+/// The persona's half of a hosting: it wants to be hosted by the home that this is about. Order: a nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Registration {
-    /// An invitation, where the home takes invited personas only.
+    /// An invitation, needed if the home takes only invited personas.
     #[n(0)]
     pub invitation: Option<ByteArray<16>>,
 }
 
-/// The home's half: "I host the persona that this is about". Order: a sequence, the time in seconds.
+/// The home's half of a hosting: it hosts the persona that this is about. Order: a sequence, the time in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Hosting {
-    /// Hash of the persona's [`Registration`]: nothing else of the persona's is signed.
+    /// Hash of the persona's [`Registration`]: the home signs nothing else that the persona chose.
     #[n(0)]
     pub registration: ByteArray<32>,
 }
 
-/// "I am at this device, at the home that this is about." Order: the home's challenge.
+/// The persona is at this device, at the home that this is about. Order: the home's challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Login {
-    /// The device's peer id, as libp2p's multihash has it.
+    /// The device's peer id, encoded as libp2p's multihash.
     #[n(0)]
     pub device: ByteVec,
 }
 
-/// "I leave the home that this is about." Order: a nonce.
+/// The persona leaves the home that this is about. Order: a nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Departure {
-    /// Where the persona is to be found from now on.
+    /// Where the persona can be found from now on.
     #[n(0)]
     pub to: Option<HomeAddress>,
 }
 
-/// A home and the ways to it.
+/// A home and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct HomeAddress {
     /// The home.
@@ -59,10 +59,10 @@ pub struct HomeAddress {
     pub addresses: Vec<String>,
 }
 
-/// A public profile. About the persona itself. Order: its version.
+/// A public profile, about the persona itself. Order: its version.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Profile {
-    /// Names and values, each name once, in order.
+    /// Names and values, sorted, each name once.
     #[n(0)]
     pub attributes: Vec<Attribute>,
     /// The X25519 key that messages to this persona are encrypted to.
@@ -74,7 +74,7 @@ pub struct Profile {
     /// Its thumbnail, at most [`MAX_THUMBNAIL`] bytes.
     #[n(3)]
     pub thumbnail: Option<BlobRef>,
-    /// The profile is taken back: nothing else stands in it, and no version follows.
+    /// The profile is withdrawn: all other fields are empty, and no version follows.
     #[n(4)]
     pub tombstone: bool,
 }
@@ -90,10 +90,10 @@ pub struct Attribute {
     pub value: String,
 }
 
-/// A picture or an attachment, by its content.
+/// A picture or an attachment, identified by its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct BlobRef {
-    /// SHA-256 of all of it.
+    /// SHA-256 of the whole content.
     #[n(0)]
     pub hash: ByteArray<32>,
     /// Its length in bytes.
@@ -101,21 +101,21 @@ pub struct BlobRef {
     pub size: u64,
 }
 
-/// "I want to relate to the person that this is about." Order: a nonce.
+/// A request to relate to the person that this is about. Order: a nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct RelationRequest {
-    /// What kind of relation, such as `friend`.
+    /// The type of relation, such as `friend`.
     #[n(0)]
     pub label: String,
-    /// A line for the other person; not encrypted.
+    /// A line of text for the other person; not encrypted.
     #[n(1)]
     pub note: String,
-    /// Where the requester is hosted: the answer goes there.
+    /// The requester's home, to which the answer is sent.
     #[n(2)]
     pub home: HomeAddress,
 }
 
-/// "I agree." Order: the request's nonce.
+/// The acceptance of a relation request. Order: the request's nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct RelationAcceptance {
     /// Hash of the [`RelationRequest`].
@@ -123,7 +123,7 @@ pub struct RelationAcceptance {
     pub request: ByteArray<32>,
 }
 
-/// "I take it back." Order: the request's nonce.
+/// The revocation of a relation. Order: the request's nonce.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct RelationRevocation {
     /// Hash of the [`RelationRequest`].
@@ -131,7 +131,7 @@ pub struct RelationRevocation {
     pub request: ByteArray<32>,
 }
 
-/// A message to the person that this is about. Order: a nonce, the message's id.
+/// A message to the person that this is about. Order: a nonce, which is the message's id.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Message {
     /// HPKE's encapsulated key.
@@ -142,10 +142,10 @@ pub struct Message {
     pub ciphertext: ByteVec,
 }
 
-/// A call to the person that this is about. Order: a nonce, the call's id.
+/// A call to the person that this is about. Order: a nonce, which is the call's id.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct CallOffer {
-    /// The application that is to answer.
+    /// The application that should answer.
     #[n(0)]
     pub application: String,
     /// The caller's device, a peer id.
@@ -159,23 +159,23 @@ pub struct CallAnswer {
     /// Hash of the [`CallOffer`].
     #[n(0)]
     pub offer: ByteArray<32>,
-    /// The callee's device and the call's token where the call is taken; none where it is refused.
+    /// The callee's device and the call's token; `None` if the call is refused.
     #[n(1)]
     pub taken: Option<Taken>,
 }
 
-/// How a caller joins a call that was taken.
+/// How the caller joins a call that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Taken {
     /// The callee's device, a peer id.
     #[n(0)]
     pub device: ByteVec,
-    /// Random, shown by the caller's device to the callee's, once, within [`JOIN_TIME`].
+    /// Random; the caller's device shows it to the callee's once, within [`JOIN_TIME`].
     #[n(1)]
     pub token: ByteArray<32>,
 }
 
-/// "I am reached here." Of a home, about itself. Order: a sequence, the time in seconds.
+/// Where a home can be reached; the home signs it about itself. Order: a sequence, the time in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Contact {
     /// Multiaddresses with the home's peer id, as text.
@@ -187,12 +187,12 @@ fn all(checks: impl IntoIterator<Item = (bool, &'static str)>) -> Result<(), &'s
     checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, wrong)| Err(wrong))
 }
 
-/// Whether a relation's label or an application's name is one.
+/// Whether a text is a valid relation label or application name.
 pub(crate) fn is_label(text: &str) -> bool {
     (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Peer ids are multihashes of 34 or, of Ed25519 keys, 38 bytes.
+/// Peer ids are multihashes of 34 bytes, or 38 bytes for Ed25519 keys.
 fn is_device(bytes: &[u8]) -> bool {
     (34..=42).contains(&bytes.len())
 }
@@ -239,7 +239,7 @@ impl Body for Login {
 impl Body for Departure {
     const KIND: Kind = Kind::Departure;
     const MAX: usize = SHORT + MAX_ADDRESSES * (MAX_ADDRESS + 4);
-    /// A redirect is shown to others for fourteen days.
+    /// Redirects are served for fourteen days.
     const LIFE: u64 = MAIL_TIME;
 
     fn check(&self) -> Result<(), &'static str> {
@@ -306,7 +306,7 @@ impl Body for Message {
     const LIFE: u64 = MAIL_TIME;
 
     fn check(&self) -> Result<(), &'static str> {
-        // The tag of ChaCha20-Poly1305 alone has 16 bytes.
+        // The tag of ChaCha20-Poly1305 alone is 16 bytes.
         all([(self.ciphertext.len() >= 16, "no ciphertext")])
     }
 }
@@ -345,7 +345,7 @@ impl Body for Contact {
 }
 
 impl BlobRef {
-    /// Whether the size is one that a blob may have.
+    /// Whether the size is within the limits of a blob.
     #[must_use]
     pub fn is_sensible(&self) -> bool {
         (1..=MAX_BLOBS).contains(&self.size)

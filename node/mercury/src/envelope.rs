@@ -1,11 +1,11 @@
-//! The one envelope around everything that is signed.
+//! The envelope around everything that is signed.
 //!
-//! Here: what is signed and how it is checked, in one place ([`Envelope::verify`]); only that makes a [`Verified`].
-//! Not here: what the bodies mean ([`crate::body`]).
-//! Signed is `"iop-mercury envelope 1\0"`, then kind (1 byte), network (length in 1 byte, text), signer (32 bytes, the
-//! public key), about (35 bytes, an id), order (a byte 0 and a sequence of 8 bytes, or a byte 1 and a nonce of 32),
-//! issued and expires (8 bytes each, seconds since 1970), body (length in 4 bytes, bytes); numbers are big-endian.
-//! An envelope travels as a CBOR array of these fields in this order and the signature.
+//! Here: what is signed and how it is verified, in one place ([`Envelope::verify`]), which alone makes a
+//! [`Verified`]. Not here: what the bodies mean ([`crate::body`]). The signed bytes are `"iop-mercury envelope
+//! 1\0"`, then kind (1 byte), network (length in 1 byte, text), signer (32 bytes, the public key), about (35 bytes,
+//! an id), order (a byte 0 and a sequence of 8 bytes, or a byte 1 and a nonce of 32), issued and expires (8 bytes
+//! each, seconds since 1970), body (length in 4 bytes, bytes); numbers are big-endian. On the wire, an envelope is
+//! a CBOR array of these fields in this order, followed by the signature.
 
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 use minicbor::bytes::{ByteArray, ByteVec};
@@ -16,7 +16,7 @@ use crate::cbor;
 use crate::id::{Id, Key};
 use crate::limits::{CLOCK_SKEW, MAX_ENVELOPE, MAX_NETWORK};
 
-/// What a signature is for. A signature of one kind is never one of another, since the kind is signed.
+/// The purpose of a signature. The kind is signed, so a signature of one kind is never valid for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Kind {
@@ -26,7 +26,7 @@ pub enum Kind {
     /// A home hosts a persona: the home's half.
     #[n(2)]
     Hosting = 2,
-    /// A persona is at this device and this home, now.
+    /// A persona is at this device and this home now.
     #[n(3)]
     Login = 3,
     /// A persona leaves a home.
@@ -38,10 +38,10 @@ pub enum Kind {
     /// A persona wants to relate to another.
     #[n(6)]
     RelationRequest = 6,
-    /// The other one agrees.
+    /// The other persona agrees.
     #[n(7)]
     RelationAcceptance = 7,
-    /// Either one takes it back.
+    /// Either persona revokes the relation.
     #[n(8)]
     RelationRevocation = 8,
     /// A message.
@@ -50,10 +50,10 @@ pub enum Kind {
     /// A persona calls another.
     #[n(10)]
     CallOffer = 10,
-    /// The other one answers.
+    /// The callee answers.
     #[n(11)]
     CallAnswer = 11,
-    /// Where a home is reached.
+    /// Where a home can be reached.
     #[n(12)]
     Contact = 12,
 }
@@ -61,12 +61,12 @@ pub enum Kind {
 /// A hash or a challenge.
 pub type Bytes32 = [u8; 32];
 
-/// What tells envelopes of one signer and kind apart.
+/// Distinguishes envelopes of one signer and kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// Upward only, such as a profile's version.
+    /// Must increase, such as a profile's version.
     Sequence(u64),
-    /// Never twice, such as a home's challenge.
+    /// Must not repeat, such as a home's challenge.
     Nonce(Bytes32),
 }
 
@@ -93,7 +93,7 @@ impl<'b, C> Decode<'b, C> for Order {
     }
 }
 
-/// A network's name: longer ones are not read, since the signed bytes have one byte for the length.
+/// A network's name. Its length is limited on decoding, since the signed bytes have one byte for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Network(String);
 
@@ -117,7 +117,7 @@ impl<'b, C> Decode<'b, C> for Network {
     }
 }
 
-/// Something signed, as it travels. Nothing in it may be believed before [`Self::verify`].
+/// A signed envelope in wire form. Nothing in it may be trusted before [`Self::verify`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Envelope {
     #[n(0)]
@@ -140,7 +140,7 @@ pub struct Envelope {
     signature: ByteArray<64>,
 }
 
-/// What an envelope carries.
+/// The body of an envelope.
 pub trait Body: Encode<()> + for<'b> Decode<'b, ()> {
     /// The kind of its envelopes.
     const KIND: Kind;
@@ -149,72 +149,72 @@ pub trait Body: Encode<()> + for<'b> Decode<'b, ()> {
     /// Longest time from issue to expiry, in seconds.
     const LIFE: u64;
 
-    /// What the type alone does not guarantee.
+    /// Checks what the type alone does not guarantee.
     ///
     /// # Errors
-    /// The field that is out of its bounds.
+    /// The field that is out of bounds.
     fn check(&self) -> Result<(), &'static str> {
         Ok(())
     }
 }
 
-/// What an envelope has to say to be taken.
+/// What an envelope must contain to be accepted.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
     /// The network's name.
     pub network: &'a str,
-    /// Whom it must be about: the home that it is shown to, or the other person. `None` where that is decided later.
+    /// The id it must be about: the home that receives it, or the other person. `None` if that is checked later.
     pub about: Option<Id>,
-    /// Who must have signed it. `None` where anyone may.
+    /// The required signer; `None` if anyone may sign.
     pub signer: Option<Id>,
     /// The time, in seconds since 1970.
     pub now: u64,
 }
 
-/// Why an envelope is not taken.
+/// Why an envelope is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// Longer than anything may be.
+    /// Longer than any envelope may be.
     #[error("an envelope of {0} bytes, at most {MAX_ENVELOPE} expected")]
     TooLong(usize),
-    /// The bytes are no envelope.
+    /// The bytes are not an envelope.
     #[error("malformed envelope")]
     Malformed,
-    /// Another kind.
+    /// The wrong kind.
     #[error("an envelope of kind {found:?}, {expected:?} expected")]
     Kind {
-        /// What it is.
+        /// The kind found.
         found: Kind,
-        /// What it should be.
+        /// The kind expected.
         expected: Kind,
     },
     /// For another network.
     #[error("an envelope for another network")]
     Network,
-    /// About somebody else, or for another home.
+    /// About another person, or for another home.
     #[error("an envelope about somebody else")]
     About,
-    /// Signed by somebody else.
+    /// Signed by someone else.
     #[error("an envelope of somebody else")]
     Signer,
-    /// The signature is not that of the signer.
+    /// The signature does not verify.
     #[error("the signature is wrong")]
     Signature,
     /// It was issued in the future.
     #[error("issued in the future: the clocks differ by more than {CLOCK_SKEW} s")]
     Future,
-    /// Its time is over.
+    /// Its lifetime is over.
     #[error("expired")]
     Expired,
-    /// It would be valid for longer than its kind may, or ends before it begins.
+    /// Its lifetime is longer than its kind allows, or ends before it begins.
     #[error("valid for a time that its kind does not allow")]
     Life,
-    /// The body is not what its kind has.
+    /// The body is not valid for its kind.
     #[error("malformed body: {0}")]
     Body(&'static str),
 }
 
-/// Something signed whose signature, domain and body were checked. Only [`Envelope::verify`] makes one.
+/// An envelope whose signature, domain and body were checked. Only [`Envelope::verify`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<B> {
     signer: Id,
@@ -228,7 +228,7 @@ pub struct Verified<B> {
 }
 
 impl<B> Verified<B> {
-    /// Who signed it.
+    /// The signer.
     pub fn signer(&self) -> Id {
         self.signer
     }
@@ -238,7 +238,7 @@ impl<B> Verified<B> {
         self.about
     }
 
-    /// Its sequence or nonce.
+    /// The sequence or nonce.
     pub fn order(&self) -> Order {
         self.order
     }
@@ -248,22 +248,22 @@ impl<B> Verified<B> {
         self.issued
     }
 
-    /// Until when it holds, in seconds since 1970.
+    /// The time until which it is valid, in seconds since 1970.
     pub fn expires(&self) -> u64 {
         self.expires
     }
 
-    /// What it carries.
+    /// The body.
     pub fn body(&self) -> &B {
         &self.body
     }
 
-    /// SHA-256 of what was signed: by this others refer to it.
+    /// SHA-256 of the signed bytes, by which others refer to it.
     pub fn hash(&self) -> Bytes32 {
         self.hash
     }
 
-    /// As it travels.
+    /// The wire form.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -300,10 +300,10 @@ impl Envelope {
         envelope
     }
 
-    /// Reads one that travelled.
+    /// Decodes the wire form.
     ///
     /// # Errors
-    /// It is too long, or none.
+    /// The bytes are too long, or not an envelope.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         if bytes.len() > MAX_ENVELOPE {
             return Err(EnvelopeError::TooLong(bytes.len()));
@@ -311,25 +311,25 @@ impl Envelope {
         cbor::from_slice(bytes).ok_or(EnvelopeError::Malformed)
     }
 
-    /// As it travels.
+    /// The wire form.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         cbor::to_vec(self)
     }
 
-    /// What it says it is; not to be believed before it is verified.
+    /// The claimed kind; not to be trusted before the envelope is verified.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Its signer's public key as it says; not to be believed before it is verified.
+    /// The claimed signer's public key; not to be trusted before the envelope is verified.
     #[must_use]
     pub fn claimed_signer(&self) -> Bytes32 {
         *self.signer
     }
 
-    /// SHA-256 of what is signed, as [`Verified::hash`] gives it.
+    /// SHA-256 of the signed bytes, equal to [`Verified::hash`].
     #[must_use]
     pub fn hash(&self) -> Bytes32 {
         Sha256::digest(self.signed_bytes()).into()
@@ -361,10 +361,10 @@ impl Envelope {
         signed
     }
 
-    /// Checks everything, the cheap things first.
+    /// Checks everything, cheap checks first.
     ///
     /// # Errors
-    /// What is wrong first.
+    /// The first check that fails.
     pub fn verify<B: Body>(&self, expected: &Expected<'_>) -> Result<Verified<B>, EnvelopeError> {
         if self.kind != B::KIND {
             return Err(EnvelopeError::Kind { found: self.kind, expected: B::KIND });
@@ -385,7 +385,7 @@ impl Envelope {
             return Err(EnvelopeError::Body("longer than its kind allows"));
         }
         let signed = self.signed_bytes();
-        // Strict: no key of small order, and one signature for one message.
+        // Strict: rejects keys of small order and malleable signatures.
         key.verify_strict(&signed, &Signature::from_bytes(&self.signature))
             .map_err(|_| EnvelopeError::Signature)?;
         let body: B = cbor::from_slice(&self.body).ok_or(EnvelopeError::Body("not what its kind has"))?;

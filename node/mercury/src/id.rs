@@ -1,4 +1,4 @@
-//! Who: keys, and the ids made of them.
+//! Keys, and the ids derived from them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,33 +9,33 @@ use libp2p::identity::Keypair;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// First byte of an id: the layout that follows.
+/// First byte of an id: the version of the layout.
 const VERSION: u8 = 1;
-/// A multihash of SHA-256: its code and its length.
+/// Prefix of a SHA-256 multihash: its code and its length.
 const MULTIHASH: [u8; 2] = [0x12, 0x20];
-/// Bytes of an id as it travels.
+/// Bytes of an id on the wire.
 pub const ID_BYTES: usize = 1 + MULTIHASH.len() + 32;
 /// Most characters of an id in base58.
 const MAX_ID_TEXT: usize = 49;
 
-/// A persona or a home: the SHA-256 of its Ed25519 public key. As bytes a version (1), then a multihash; as text the
-/// same in base58.
+/// The id of a persona or a home: the SHA-256 of its Ed25519 public key. On the wire it is a version byte (1) and a
+/// multihash; as text the same in base58.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id([u8; 32]);
 
-/// The bytes or the text are no id.
+/// The bytes or the text are not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no id: base58 of the byte 1 and a SHA-256 multihash expected")]
 pub struct IdError;
 
 impl Id {
-    /// That of a public key.
+    /// The id of a public key.
     #[must_use]
     pub fn of(key: &VerifyingKey) -> Self {
         Self(Sha256::digest(key.as_bytes()).into())
     }
 
-    /// That of a libp2p peer, where its key is an Ed25519 key; a home's is the home's own.
+    /// The id of a libp2p peer with an Ed25519 key; for a home's peer id, that is the home's id.
     #[must_use]
     pub fn of_peer(peer: &PeerId) -> Option<Self> {
         // An Ed25519 peer id is the identity hash of the key's protobuf: 0x00 0x24, 0x08 0x01 0x12 0x20, the key.
@@ -44,7 +44,7 @@ impl Id {
         VerifyingKey::from_bytes(key.try_into().ok()?).ok().map(|key| Self::of(&key))
     }
 
-    /// As it travels.
+    /// The wire form.
     #[must_use]
     pub fn to_bytes(self) -> [u8; ID_BYTES] {
         let mut bytes = [0; ID_BYTES];
@@ -54,22 +54,22 @@ impl Id {
         bytes
     }
 
-    /// From bytes that travelled.
+    /// Decodes the wire form.
     ///
     /// # Errors
-    /// Another version, hash or length.
+    /// The version, hash or length is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdError> {
         let digest = bytes.strip_prefix(&[VERSION]).and_then(|rest| rest.strip_prefix(&MULTIHASH));
         digest.and_then(|digest| digest.try_into().ok()).map(Self).ok_or(IdError)
     }
 
-    /// The hash alone, as keys of the database hold it.
+    /// The hash alone, as used in database keys.
     #[must_use]
     pub fn digest(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// From the hash alone, out of the database.
+    /// The id with this hash, from the database.
     pub(crate) fn from_digest(digest: [u8; 32]) -> Self {
         Self(digest)
     }
@@ -114,40 +114,40 @@ impl<'b, C> minicbor::Decode<'b, C> for Id {
     }
 }
 
-/// A persona's or a home's secret. It never leaves the machine that made it.
+/// The secret key of a persona or a home. It never leaves the machine that made it.
 pub struct Key(SigningKey);
 
 impl Key {
-    /// A new one.
+    /// Generates a new key.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret)?;
         Ok(Self::from_secret(&secret))
     }
 
-    /// From its 32 bytes.
+    /// The key with these 32 secret bytes.
     #[must_use]
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         Self(SigningKey::from_bytes(secret))
     }
 
-    /// Its 32 bytes, for the owner's file.
+    /// The 32 secret bytes, for the owner's file.
     #[must_use]
     pub fn secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0.to_bytes())
     }
 
-    /// The public half.
+    /// The public key.
     #[must_use]
     pub fn public(&self) -> VerifyingKey {
         self.0.verifying_key()
     }
 
-    /// The same key as libp2p's identity, for a home: so who reaches its peer id reaches the home. Noise and the
-    /// envelopes sign under different prefixes, so that a signature of one is never one of the other.
+    /// The same key as a libp2p identity, for a home: a connection to its peer id reaches the home. Noise and the
+    /// envelopes sign under different prefixes, so a signature for one is never valid for the other.
     ///
     /// # Panics
     /// Never: any 32 bytes are an Ed25519 secret.
@@ -157,7 +157,7 @@ impl Key {
         Keypair::ed25519_from_bytes(&mut *secret).expect("any 32 bytes are a secret")
     }
 
-    /// Who it makes us.
+    /// The id of the public key.
     #[must_use]
     pub fn id(&self) -> Id {
         Id::of(&self.public())

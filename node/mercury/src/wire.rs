@@ -1,8 +1,8 @@
-//! What a device and a home say to each other: requests, answers, and events that a home tells unasked.
+//! The protocol between a device and a home: requests, answers, and events that the home sends unasked.
 //!
-//! Here: their types and their CBOR. Not here: what is done about them ([`crate::home`]), how they travel.
-//! A request and its answer are one CBOR value each on a stream of `/iop/mercury/1`; an event is a request of
-//! `/iop/mercury/events/1`, whose answer is empty. Numbers of variants and fields never change their meaning.
+//! Here: their types and CBOR encoding. Not here: how they are handled ([`crate::home`]), and transport. A request
+//! and its answer are one CBOR value each on a stream of `/iop/mercury/1`; an event is a request of
+//! `/iop/mercury/events/1`, whose answer is empty. The numbers of variants and fields never change their meaning.
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -11,137 +11,138 @@ use crate::body::BlobRef;
 use crate::envelope::Envelope;
 use crate::id::Id;
 
-/// The name of the protocol of requests.
+/// The name of the request protocol.
 pub const REQUESTS: &str = "/iop/mercury/1";
-/// The name of the protocol of events.
+/// The name of the event protocol.
 pub const EVENTS: &str = "/iop/mercury/events/1";
-/// Longest request, in bytes: one with two envelopes, of which only a message is long.
+/// Most bytes of a request: one with two envelopes, of which only a message is long.
 pub const MAX_REQUEST: usize = crate::limits::MAX_ENVELOPE + 8 * 1024;
-/// Longest answer, in bytes: mail.
+/// Most bytes of an answer: mail.
 pub const MAX_ANSWER: usize = crate::limits::MAX_FETCH_BYTES + crate::limits::MAX_ENVELOPE + 8 * 1024;
 
-/// What a device asks of a home. docs/mercury.md has the table: who may, and what answers.
+/// A device's request to a home. docs/mercury.md has a table of the permissions and answers.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[allow(clippy::large_enum_variant, reason = "each lives for one request")]
 pub enum Request {
-    /// Who are you?
+    /// Who the home is.
     #[n(0)]
     About,
-    /// A nonce for the next registration, log-in or departure of this device.
+    /// A nonce for this device's next registration, log-in or departure.
     #[n(1)]
     Challenge,
-    /// Host me.
+    /// Host this persona.
     #[n(2)]
     Register(#[n(0)] Envelope),
-    /// I am here; with the applications that take calls at this device.
+    /// Log in, with the applications that take calls at this device.
     #[n(3)]
     LogIn(#[n(0)] Envelope, #[n(1)] Vec<String>),
-    /// I am gone.
+    /// Log out.
     #[n(4)]
     LogOut,
-    /// The proof that I am hosted, for a device that has not got it.
+    /// The proof of hosting, for a device that does not have it.
     #[n(5)]
     Claim,
-    /// I leave; where a number is given, only if no newer mail than that waits.
+    /// Leave this home; if a number is given, only if no newer mail than that waits.
     #[n(6)]
     Unregister(#[n(0)] Envelope, #[n(1)] Option<u64>),
-    /// Another set of applications at this device.
+    /// Replace the set of applications at this device.
     #[n(7)]
     Announce(#[n(0)] Vec<String>),
 
-    /// Somebody's profile.
+    /// A persona's profile.
     #[n(10)]
     GetProfile(#[n(0)] Id),
-    /// My profile.
+    /// Set one's own profile.
     #[n(11)]
     SetProfile(#[n(0)] Envelope),
 
-    /// A relation is wanted: to the other's home for its request box, to one's own so that the answer is expected.
+    /// A relation request: sent to the other's home for its request box, and to one's own so that the answer is
+    /// expected.
     #[n(20)]
     Relate(#[n(0)] Envelope),
-    /// The requests in my box.
+    /// The requests in one's own box.
     #[n(21)]
     Requests,
-    /// Throw away somebody's request.
+    /// Discard a persona's request.
     #[n(22)]
     Dismiss(#[n(0)] Id),
     /// Both halves of a relation: a proof that it holds.
     #[n(23)]
     Related(#[n(0)] Envelope, #[n(1)] Envelope),
-    /// A relation is taken back.
+    /// Revoke a relation.
     #[n(24)]
     Revoke(#[n(0)] Envelope),
-    /// My relations, from after this other person on.
+    /// One's own relations, after this persona in order.
     #[n(25)]
     Relations(#[n(0)] Option<Id>),
 
-    /// A message for somebody.
+    /// A message for a persona.
     #[n(30)]
     Put(#[n(0)] Envelope),
-    /// My mail, from after this number on.
+    /// One's own mail, after this number.
     #[n(31)]
     Fetch(#[n(0)] u64),
-    /// I have my mail up to this number.
+    /// Delete one's own mail up to this number.
     #[n(32)]
     Acknowledge(#[n(0)] u64),
 
-    /// I am about to send a blob.
+    /// Announce the upload of a blob.
     #[n(40)]
     Offer(#[n(0)] BlobRef),
-    /// One of its chunks, by number from 0.
+    /// One of its chunks, numbered from 0.
     #[n(41)]
     Chunk(#[n(0)] ByteArray<32>, #[n(1)] u32, #[n(2)] ByteVec),
     /// A chunk of an owner's blob.
     #[n(42)]
     GetChunk(#[n(0)] Id, #[n(1)] ByteArray<32>, #[n(2)] u32),
-    /// Throw away a blob of mine.
+    /// Discard one's own blob.
     #[n(43)]
     Discard(#[n(0)] ByteArray<32>),
-    /// My blobs.
+    /// One's own blobs.
     #[n(44)]
     Blobs,
 
-    /// Who of these is there?
+    /// Which of these personas are online.
     #[n(50)]
     Presence(#[n(0)] Vec<Id>),
 
-    /// A call. Answered when the other one answers.
+    /// A call. The answer comes when the callee answers.
     #[n(60)]
     Call(#[n(0)] Envelope),
     /// The answer to a call.
     #[n(61)]
     Answer(#[n(0)] Envelope),
 
-    /// Of the home's owner: an invitation that holds for some seconds.
+    /// Home owner only: an invitation that is valid for this many seconds.
     #[n(70)]
     Invite(#[n(0)] u64),
-    /// Of the home's owner: no more of this persona; why, for the owner's list.
+    /// Home owner only: ban this persona, with a reason for the owner's list.
     #[n(71)]
     Ban(#[n(0)] Id, #[n(1)] String),
-    /// Of the home's owner: this persona again.
+    /// Home owner only: unban this persona.
     #[n(72)]
     Unban(#[n(0)] Id),
-    /// Of the home's owner: the list of bans, from after this persona on.
+    /// Home owner only: the list of bans, after this persona in order.
     #[n(73)]
     Bans(#[n(0)] Option<Id>),
-    /// Of the home's owner: figures.
+    /// Home owner only: figures.
     #[n(74)]
     Figures,
-    /// Of the home's owner: copy everything into a new folder below the home's own backups.
+    /// Home owner only: copy everything into a new directory in the home's backups.
     #[n(75)]
     BackUp,
-    /// Of the home's owner: throw away all that is kept of a banned persona.
+    /// Home owner only: delete everything that is kept of a banned persona.
     #[n(76)]
     Expel(#[n(0)] Id),
 }
 
-/// What a home answers.
+/// A home's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Answer {
-    /// It is done, and safe.
+    /// It was done and is on disk.
     #[n(0)]
     Done,
-    /// It is not done.
+    /// It was refused.
     #[n(1)]
     Refused(#[n(0)] Refusal),
     /// Who the home is.
@@ -171,22 +172,22 @@ pub enum Answer {
     #[n(21)]
     Relations(#[n(0)] Vec<Relation>, #[n(1)] bool),
 
-    /// Mail in the order in which it came, and whether there is more.
+    /// Mail in the order of arrival, and whether there is more.
     #[n(30)]
     Mail(#[n(0)] Vec<Mail>, #[n(1)] bool),
 
-    /// The number of the chunk that comes next; as many as the blob has when all are here.
+    /// The number of the next chunk; the blob's number of chunks if it is complete.
     #[n(40)]
     Next(#[n(0)] u32),
     /// A chunk.
     #[n(41)]
     Chunk(#[n(0)] ByteVec),
-    /// Blobs, and the number of each one's next chunk.
+    /// Blobs, with the number of each one's next chunk.
     #[n(42)]
     Blobs(#[n(0)] Vec<(BlobRef, u32)>),
 
-    /// Those who are there, of those that were asked for, in the order of their ids; and whether there are more of them:
-    /// those with ids after the last one are to be asked for again. Homes of old do not say.
+    /// Those of the requested personas that are online, ordered by id, and whether there are more: those with ids
+    /// after the last one must be requested again. Older homes do not say.
     #[n(50)]
     Presence(
         #[n(0)] Vec<Presence>,
@@ -194,25 +195,25 @@ pub enum Answer {
         #[cbor(default)]
         bool,
     ),
-    /// What the called person says.
+    /// The callee's answer.
     #[n(60)]
     Answered(#[n(0)] Envelope),
 
     /// An invitation.
     #[n(70)]
     Invitation(#[n(0)] ByteArray<16>),
-    /// Bans and why, in the order of the personas' hashes, and whether there are more.
+    /// Bans with reasons, ordered by the personas' hashes, and whether there are more.
     #[n(71)]
     Bans(#[n(0)] Vec<(Id, String)>, #[n(1)] bool),
     /// Names and numbers.
     #[n(72)]
     Figures(#[n(0)] Vec<(String, u64)>),
-    /// The name of the backup's folder.
+    /// The name of the backup's directory.
     #[n(73)]
     BackedUp(#[n(0)] String),
 }
 
-/// Why something is not done.
+/// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 #[error("{reason}")]
 pub struct Refusal {
@@ -224,70 +225,70 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// For programs: what kind of refusal.
+/// The kind of refusal, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Code {
-    /// The request is malformed, or breaks a limit of its kind.
+    /// The request is malformed, or exceeds a limit of its kind.
     #[n(0)]
     Malformed,
     /// An envelope does not verify.
     #[n(1)]
     Envelope,
-    /// The device has to log in first, as a persona that is hosted here where that matters.
+    /// The device must log in first, in some cases as a persona that is hosted here.
     #[n(2)]
     LogInFirst,
-    /// Not for you, or there is no such thing: which of the two is not told.
+    /// Not permitted, or not found: which of the two is not revealed.
     #[n(3)]
     NotForYou,
-    /// A limit is reached: of a mailbox, a quota, the home.
+    /// A limit is reached: of a mailbox, a quota, or the home.
     #[n(4)]
     Full,
-    /// Something newer or else is here already.
+    /// Something newer, or something else, is here already.
     #[n(5)]
     Superseded,
-    /// The home takes nobody, or only who is invited.
+    /// The home takes no new personas, or only invited ones.
     #[n(6)]
     Closed,
-    /// Too many requests: later.
+    /// Too many requests; try again later.
     #[n(7)]
     Later,
-    /// The other one is not there, or did not answer in time.
+    /// The callee is offline, or did not answer in time.
     #[n(8)]
     NoAnswer,
-    /// The home has a fault of its own.
+    /// The home has an internal fault.
     #[n(9)]
     Fault,
 }
 
-/// Who a home is and whom it takes.
+/// Who a home is and which personas it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct About {
     /// The network's name.
     #[n(0)]
     pub network: String,
-    /// Where it is reached: an envelope of kind `Contact`.
+    /// Where it can be reached: an envelope of kind `Contact`.
     #[n(1)]
     pub contact: Envelope,
-    /// Whom it takes.
+    /// Which personas it takes.
     #[n(2)]
     pub hosting: Hosting,
-    /// Its time, in seconds since 1970.
+    /// The home's time, in seconds since 1970.
     #[n(3)]
     pub time: u64,
 }
 
-/// Whom a home takes.
+/// Which personas a home takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Hosting {
     /// Anyone.
     #[n(0)]
     Open,
-    /// Who has an invitation.
+    /// Those with an invitation.
     #[n(1)]
     Invited,
-    /// Nobody new.
+    /// No new ones.
     #[n(2)]
     Closed,
 }
@@ -305,70 +306,70 @@ impl std::str::FromStr for Hosting {
     }
 }
 
-/// A relation as its owner has it.
+/// A relation as one of its two personas sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Relation {
-    /// The other one.
+    /// The other persona.
     #[n(0)]
     pub other: Id,
     /// The request.
     #[n(1)]
     pub request: Envelope,
-    /// The acceptance, once it is there.
+    /// The acceptance, if any.
     #[n(2)]
     pub acceptance: Option<Envelope>,
-    /// The revocation, once one of the two has taken the relation back.
+    /// The revocation, if one of the two has revoked the relation.
     #[n(3)]
     pub revocation: Option<Envelope>,
 }
 
-/// Something in the mail.
+/// An item of mail.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Mail {
-    /// Its number: upward, never used again.
+    /// Its number; increases and is never reused.
     #[n(0)]
     pub number: u64,
-    /// When it came, in seconds since 1970.
+    /// When it arrived, in seconds since 1970.
     #[n(1)]
     pub received: u64,
-    /// What it is: a message, an acceptance, a revocation.
+    /// The content: a message, an acceptance, a revocation.
     #[n(2)]
     pub envelope: Envelope,
 }
 
-/// Somebody who is there.
+/// A persona's presence.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Presence {
-    /// Who.
+    /// The persona.
     #[n(0)]
     pub persona: Id,
-    /// Applications that take calls. None are left when the persona has gone.
+    /// Its applications that take calls. `None` if the persona has gone offline.
     #[n(1)]
     pub applications: Option<Vec<String>>,
 }
 
-/// What a home tells a device unasked.
+/// Sent by a home to a device unasked.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Event {
     /// There is mail, up to this number.
     #[n(0)]
     Mail(#[n(0)] u64),
-    /// Somebody wants to relate.
+    /// A persona sent a relation request.
     #[n(1)]
     Request(#[n(0)] Id),
-    /// A related person came, went, or has other applications.
+    /// A related persona came online, went offline, or has other applications.
     #[n(2)]
     Presence(#[n(0)] Presence),
-    /// A call: an envelope of kind `CallOffer`. It is answered by [`Request::Answer`].
+    /// A call: an envelope of kind `CallOffer`, answered by [`Request::Answer`].
     #[n(3)]
     Call(#[n(0)] Envelope),
-    /// This device's session is over: a newer one took its place, or the persona has left or is banned.
+    /// This device's session has ended: a newer one replaced it, or the persona has left or is banned.
     #[n(4)]
     Ended,
 }
 
 impl Answer {
-    /// The answer that something is not done.
+    /// A refusing answer.
     #[must_use]
     pub fn refused(code: Code, reason: impl Into<String>) -> Self {
         Self::Refused(Refusal::new(code, reason))
@@ -376,13 +377,13 @@ impl Answer {
 }
 
 impl Refusal {
-    /// Why something is not done.
+    /// A refusal.
     #[must_use]
     pub fn new(code: Code, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
     }
 
-    /// The one refusal to strangers: it does not tell hosted from unknown.
+    /// The same refusal for every stranger: it does not reveal whether a persona is hosted or unknown.
     #[must_use]
     pub fn not_for_you() -> Self {
         Self::new(Code::NotForYou, "not for you, or there is no such persona here")

@@ -25,8 +25,8 @@ pub(crate) struct Access {
     pub(crate) credentials: Credentials,
     /// Addresses that clients may connect from besides local ones; empty allows all.
     pub(crate) allowed: Vec<Subnet>,
-    /// How long a client may take for the headers of a request (idle time before them included), for its body, and to
-    /// take more of an answer (Core's -rpcservertimeout).
+    /// How long a client may take to send a request's headers (including idle time before them) or its body, and to
+    /// accept more of an answer (Core's -rpcservertimeout).
     pub(crate) patience: Duration,
 }
 
