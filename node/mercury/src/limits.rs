@@ -36,8 +36,8 @@ pub const MAX_MAIL_OF_SENDER: u64 = 512 * 1024;
 pub const MAX_MAIL_COUNT: u64 = 16 * 1024;
 /// Bytes that an item counts besides its content: keys, index, and the mark that it was seen.
 pub const ITEM_OVERHEAD: u64 = 256;
-/// Messages to one recipient whose hashes are remembered until they expire, so that none is delivered twice: one in
-/// five seconds for fourteen days. Bounds what two who send and acknowledge without end cost.
+/// Most messages to one recipient whose hashes are remembered until they expire, so that none is delivered twice:
+/// one per five seconds for fourteen days. Bounds the cost of two personas that send and acknowledge without end.
 pub const MAX_SEEN: u64 = 256 * 1024;
 /// Most of them from one sender: one per forty seconds.
 pub const MAX_SEEN_OF_SENDER: u64 = MAX_SEEN / 8;
@@ -62,8 +62,8 @@ pub const MAX_RELATIONS: usize = 2_000;
 /// Most revoked relations that are remembered individually, besides those. Beyond, the oldest are remembered
 /// together, by their time.
 pub const MAX_REVOKED: usize = 2_000;
-/// Less free space on its disk, in bytes, and a home takes nothing more to keep: RocksDB needs some hundred MiB to
-/// merge files while it throws away, and the rest is the chain's, which is on the same disk.
+/// With less free disk space than this, in bytes, a home stores nothing more: RocksDB needs some hundred MiB to
+/// merge files even while data is deleted, and the chain on the same disk needs the rest.
 pub const MIN_FREE_SPACE: u64 = 2 << 30;
 /// From this much free space on, in bytes, it stores data again: a quarter of a GiB more, so that it does not
 /// switch with each message.
@@ -79,8 +79,8 @@ pub const MAX_ADDRESS: usize = 256;
 
 /// Seconds that a redirect is kept after a persona has left.
 pub const REDIRECT_TIME: u64 = 14 * DAY;
-/// Redirects that are kept, for each persona that a home may host: all may leave, and as many again who came after
-/// them, in fourteen days. 2.5 KiB each. Beyond, those who were hosted for the shortest time give way.
+/// Redirects that are kept per persona that a home may host: within fourteen days all may leave, and as many more
+/// who came after them. 2.5 KiB each. Beyond, the redirects of those hosted for the shortest time are dropped.
 pub const REDIRECTS_FOR_EACH: usize = 2;
 /// Seconds within which a home's challenge can be answered.
 pub const CHALLENGE_TIME: u64 = 60;
@@ -122,8 +122,8 @@ pub const MAX_EVENT: usize = 8 * 1024;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most requests and events in progress on one connection; further ones are dropped. A device rarely has three.
 pub const STREAMS_OF_CONNECTION: usize = 16;
-/// Streams of the other side that are open on a connection, whatever they are for; what comes beyond is reset. More
-/// than anyone needs: [`STREAMS_OF_CONNECTION`], as many of another home's lookups twice over, and some for circuits.
+/// Most open streams that the remote opened on a connection, for any purpose; further ones are reset. More than
+/// anyone needs: [`STREAMS_OF_CONNECTION`], twice as many for another home's lookups, and some for circuits.
 pub const INBOUND_STREAMS: usize = 64;
 /// Most streams of a connection in total, including ours and those that were reset while the remote does not read.
 /// A peer that opens more is disconnected.
@@ -132,9 +132,9 @@ pub const MAX_STREAMS: usize = 128;
 /// are. Three of the longest requests, which are read at once, so honest devices never have so much waiting. From
 /// one address it is 64 MiB.
 pub const MAX_UNREAD: usize = 256 * 1024;
-/// The same where circuits end, for all connections of the peer together; each has [`MAX_UNREAD`] in any case. The
-/// windows of [`MAX_CIRCUITS_OF_PEER`] and [`WINDOW_GROWTH`], twice, since small frames cost more. Less would let a slow
-/// reader hold up what else its peer has open.
+/// The same for the ends of circuits, for all connections of the peer together; each has [`MAX_UNREAD`] in any
+/// case. The windows of [`MAX_CIRCUITS_OF_PEER`] circuits and [`WINDOW_GROWTH`], twice, since small frames cost
+/// more. With less, a slow reader would hold up the other streams of its peer.
 pub const MAX_UNREAD_OF_CARRIER: usize = 4 << 20;
 /// Most bytes written on a connection's streams that its socket has not taken; writers wait then. One longest
 /// answer and some short ones: honest devices request one long answer at a time. From one address it is 64 MiB.
@@ -207,11 +207,11 @@ pub const INTRODUCTIONS_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 }
 pub const RELAYING_OF_PEER: Rate = Rate { burst: 256, per_second: 2 };
 /// The same from one address: a school whose devices reconnect at once.
 pub const RELAYING_OF_ADDRESS: Rate = Rate { burst: 4_096, per_second: 64 };
-/// The same from one address by those who are not logged in there or call nobody: they are refused, after the relay has
-/// looked through all connections. A device asks once, and logs in.
+/// The same from one address, for peers that are not logged in there or call nobody: they are refused, but only
+/// after the relay has searched all connections. A device asks once, and logs in.
 pub const RELAYING_OF_STRANGERS: Rate = Rate { burst: 256, per_second: 4 };
-/// Log-ins, announcements and log-outs of one peer: some dozen commands of a script at once. For each of them all relations of a persona are looked through,
-/// which takes 0.65 ms, and 10 ms from the disk.
+/// Rate of log-ins, announcements and log-outs of one peer: some dozen commands of a script at once. Each of them
+/// reads all relations of a persona, which takes 0.65 ms, and 10 ms from disk.
 pub const SESSIONS_OF_PEER: Rate = Rate { burst: 128, per_second: 2 };
 /// The same from one address: all devices of a school when the home comes back, which take a sixth of the home's
 /// time.

@@ -168,7 +168,7 @@ pub enum Answer {
     /// Requests, the oldest first.
     #[n(20)]
     Requests(#[n(0)] Vec<Envelope>),
-    /// Relations in the order of the other's id, and whether there are more.
+    /// Relations ordered by the other's id, and whether there are more.
     #[n(21)]
     Relations(#[n(0)] Vec<Relation>, #[n(1)] bool),
 

@@ -1,8 +1,8 @@
-//! What the home's owner may do: invite, ban, expel, see figures, back up.
+//! Requests of the home's owner: invite, ban, expel, read figures, back up.
 //!
-//! Here: those requests, and the figures. Not here: what a ban refuses (hosting, sessions,
-//! mail), how a backup is made and read ([`crate::store`]).
-//! Path: the owner's session → checked → one batch, or a new folder below the home's own backups.
+//! Here: those requests, and the figures. Not here: the effects of a ban on hosting, sessions and mail, and how a
+//! backup is made and restored ([`crate::store`]). Path: the owner's session → checked → one batch, or a new
+//! directory in the home's own backups.
 
 use super::{Asked, Failure, Home, Reply, refuse};
 use crate::id::Id;
@@ -10,25 +10,25 @@ use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, M
 use crate::store::{Batch, Column, Hosted, StoreError, behind};
 use crate::wire::{Answer, Code, Refusal};
 
-/// Backups that may be made in one second.
+/// Most backups within one second.
 const BACKUPS_A_SECOND: u32 = 100;
 
-/// What has happened since the home was started.
+/// Counters since the home was started.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     /// Requests.
     pub(super) requests: u64,
-    /// Those that were refused.
+    /// Requests that were refused.
     pub(super) refused: u64,
-    /// Those that a fault of the home's own stopped.
+    /// Requests that failed by an internal fault.
     pub(super) faults: u64,
     /// Log-ins, of hosted personas and of visitors.
     pub(super) log_ins: u64,
-    /// Items that were put into somebody's mail.
+    /// Items put into mailboxes.
     pub(super) mail_stored: u64,
-    /// Items that their recipients have acknowledged.
+    /// Items acknowledged by their recipients.
     pub(super) mail_delivered: u64,
-    /// Blobs whose last chunk came.
+    /// Blobs completed by their last chunk.
     pub(super) blobs_completed: u64,
 }
 
@@ -92,7 +92,7 @@ impl Home {
         let ticket = self.commit(batch)?;
         self.banned += usize::from(new);
         self.end_all_sessions(persona, None);
-        // The directory forgets who is banned.
+        // The directory must drop a banned persona.
         self.moved.push(persona);
         Ok(Reply::done(ticket))
     }
@@ -110,7 +110,7 @@ impl Home {
 
     pub(super) fn expel(&mut self, asked: &Asked, persona: Id) -> Result<Reply, Failure> {
         self.check_owner(asked)?;
-        // Its sessions ended with the ban, and none begins while that stands.
+        // The ban ended its sessions and prevents new ones.
         if !self.is_banned(persona)? {
             return refuse(Code::Malformed, "only a banned persona can be expelled: ban it first");
         }
@@ -149,7 +149,7 @@ impl Home {
         Ok(Answer::Figures(figures.map(|(name, number)| (name.to_owned(), number)).collect()).into())
     }
 
-    /// What there is and what has happened since the start, by name.
+    /// The current figures and the counters since the start, by name.
     pub(super) fn figures(&self) -> Vec<(&'static str, u64)> {
         let counted = &self.counters;
         let (sessions, visitors) = self.sessions.figures();
@@ -176,7 +176,7 @@ impl Home {
             tracing::error!("no folder for backups in {}: {error}", folder.display());
             return refuse(Code::Fault, format!("no folder for backups: {error}"));
         }
-        // The name is the home's: nothing of a client's stands in a path.
+        // The home chooses the name: no path contains anything from a client.
         let wall = asked.now.wall;
         let mut names = (0..BACKUPS_A_SECOND).map(|number| format!("mercury-{wall}-{number}"));
         let Some(name) = names.find(|name| folder.join(name).symlink_metadata().is_err()) else {

@@ -1,8 +1,8 @@
-//! Blobs: pictures and attachments, by their hash, in chunks.
+//! Blobs: pictures and attachments, by hash, in chunks.
 //!
-//! Here: their way in, out and away, the owner's quota, and who may read them. Not here: what shows them.
-//! Path: offer → chunks in order, each safe before the next is asked for → the whole hashed with the last → readable.
-//! An upload goes on where it stopped, also after a restart: the next number is in the record.
+//! Here: uploading, downloading and deleting them, the owner's quota, and who may read them. Not here: what refers
+//! to them. Path: offer → chunks in order, each on disk before the next is requested → the whole hashed with the
+//! last one → readable. An upload resumes where it stopped, also after a restart: the record has the next number.
 
 use minicbor::bytes::ByteArray;
 use sha2::{Digest, Sha256};
@@ -15,17 +15,17 @@ use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS, UPLOAD_TIME};
 use crate::store::{Batch, Blob, Column, Hosted, StoreError, StoredProfile, Ticket, pair};
 use crate::wire::{Answer, Code, Refusal};
 
-/// Blobs that one tick looks at: all of a full home's in some hours, and none of it is noticed.
+/// Blobs checked per tick: covers a full home in some hours, without noticeable load.
 const SWEPT: usize = 1024;
-/// Blobs that one tick throws away: each has up to 256 chunks.
+/// Blobs deleted per tick: each has up to 256 chunks.
 const THROWN: usize = 64;
 
-/// Chunks that a blob of some bytes has.
+/// Number of chunks of a blob of this size.
 const fn chunks(size: u64) -> u64 {
     size.div_ceil(CHUNK as u64)
 }
 
-/// Bytes of one of its chunks; none after the last.
+/// Bytes of a chunk; 0 after the last.
 fn chunk_size(size: u64, number: u32) -> u64 {
     size.saturating_sub(u64::from(number) * CHUNK as u64).min(CHUNK as u64)
 }
@@ -65,11 +65,12 @@ impl Home {
                 0
             }
         };
-        // Of a blob that was here too the answer says what is safe: this batch, empty then, is behind its chunks.
+        // For a known blob the answer also confirms earlier chunks: its ticket, of an empty batch, comes after
+        // theirs.
         Ok(Reply::Now(Answer::Next(next), Some(self.commit(batch)?)))
     }
 
-    /// Counts a new blob against its owner's quota.
+    /// Counts a new blob towards its owner's quota.
     fn count_in(&self, owner: Id, size: u64, batch: &mut Batch) -> Result<(), Failure> {
         let Some(mut record) = self.hosted_record(owner)? else {
             return refuse(Code::LogInFirst, "not hosted here");
@@ -101,7 +102,7 @@ impl Home {
             return refuse(Code::NotForYou, "no such blob was offered");
         };
         if number < blob.next {
-            // It came before; its answer got lost.
+            // The chunk was stored before and its answer was lost.
             return Ok(Reply::Now(Answer::Next(blob.next), Some(self.store.so_far())));
         }
         if number > blob.next || blob.complete {
@@ -127,7 +128,7 @@ impl Home {
         Ok(Reply::Now(Answer::Next(blob.next), Some(ticket)))
     }
 
-    /// The hash of all chunks before the last one, and of that; none if one is missing.
+    /// The hash of all chunks before the last one plus the last; `None` if one is missing.
     fn hash_of_chunks(
         &self,
         owner: Id,
@@ -172,7 +173,7 @@ impl Home {
         }
     }
 
-    /// Whether a persona's profile shows a blob to anyone.
+    /// Whether a persona's profile shows a blob, so that anyone may read it.
     fn is_shown(&self, owner: Id, hash: &Bytes32) -> Result<bool, StoreError> {
         let shows = |profile: StoredProfile| profile.blobs.iter().any(|shown| **shown == *hash);
         Ok(self.profile(owner)?.is_some_and(shows))
@@ -202,7 +203,7 @@ impl Home {
         Ok(Answer::Blobs(blobs).into())
     }
 
-    /// A blob goes, and no longer counts.
+    /// Deletes a blob, which then no longer counts.
     fn throw_away(&self, owner: Id, hash: &Bytes32, blob: &Blob) -> Result<Ticket, StoreError> {
         let mut batch = Batch::default();
         batch.delete(Column::Blobs, &pair(owner.digest(), hash));
@@ -218,7 +219,7 @@ impl Home {
         self.commit(batch)
     }
 
-    /// Throws away what was offered a day ago and is not complete: a few at a time, round and round.
+    /// Deletes uploads that were offered a day ago and are incomplete: a few per tick, in rounds.
     pub(super) fn sweep_blobs(&self, from: &mut Vec<u8>, now: Now) -> Result<(), StoreError> {
         let mut late = Vec::new();
         let (mut seen, mut after) = (0, Vec::new());
@@ -242,7 +243,7 @@ impl Home {
     }
 }
 
-/// What a key of the column `blobs` says.
+/// Parses a key of the column `blobs`.
 fn owner_and_hash(key: &[u8]) -> Option<(Id, Bytes32)> {
     let (owner, hash) = key.split_first_chunk::<32>()?;
     Some((Id::from_digest(*owner), hash.try_into().ok()?))

@@ -1,8 +1,8 @@
-//! Calls: an offer rings at the callee's devices, the first answer goes back, and permits one circuit.
+//! Calls: an offer rings at the callee's devices; the first answer is returned, and permits one circuit.
 //!
-//! Here: open calls, in memory alone: a home that restarts has lost the connections too. Not here: what is said in a
-//! call; that goes through the circuit, encrypted, or directly.
-//! Path: offer → relation → event to devices → signed answer → permit and answer to the caller, or ten seconds.
+//! Here: open calls, in memory only, since a restarted home has also lost the connections. Not here: the content of
+//! a call, which is encrypted and goes through the circuit or directly. Path: offer → relation → event to devices →
+//! signed answer → permit and answer to the caller, or timeout after ten seconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,12 +16,12 @@ use crate::id::Id;
 use crate::limits::{CALL_TIME, MAX_CALLS, MAX_CALLS_OF_CALLER, MAX_OFFERS_OF_CALLER};
 use crate::wire::{Answer, Code, Event, Refusal};
 
-/// Calls that ring, and offers that were made.
+/// Ringing calls, and recent offers.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     /// By the hash of the offer.
     open: HashMap<Bytes32, Call>,
-    /// Offers of a caller that could be shown again, and until when, in seconds since 1970.
+    /// Offers of each caller that could be replayed, with their expiry in seconds since 1970.
     offers: HashMap<Id, VecDeque<(Bytes32, u64)>>,
 }
 
@@ -33,12 +33,12 @@ struct Call {
     callee: Id,
     nonce: Bytes32,
     until: Instant,
-    /// Devices of the callee that have not gone.
+    /// Devices of the callee that are still connected.
     ringing: Vec<PeerId>,
 }
 
 impl Calls {
-    /// Whether an offer is new and its caller has not made too many; remembers it.
+    /// Checks that an offer is new and its caller has not made too many, and remembers it.
     fn offer(&mut self, caller: Id, hash: Bytes32, expires: u64, now: u64) -> Result<(), Refusal> {
         let offers = self.offers.entry(caller).or_default();
         offers.retain(|(_, until)| *until >= now);
@@ -120,7 +120,7 @@ impl Home {
         Ok(Answer::Done.into())
     }
 
-    /// A device has no session any more: it calls nobody, and rings no longer.
+    /// A device's session has ended: its own calls end, and others stop ringing there.
     pub(super) fn end_calls(&mut self, device: PeerId) {
         for call in self.calls.open.values_mut() {
             call.ringing.retain(|other| *other != device);
@@ -128,7 +128,7 @@ impl Home {
         self.end_calls_where(|call| call.device == device || call.ringing.is_empty());
     }
 
-    /// What time ends.
+    /// Ends calls and forgets offers whose time is over.
     pub(super) fn tick_calls(&mut self, now: Now) {
         self.end_calls_where(|call| call.until <= now.instant);
         self.calls.offers.retain(|_, offers| offers.iter().any(|(_, until)| *until >= now.wall));
@@ -152,7 +152,7 @@ mod tests {
     use crate::limits::{CLOCK_SKEW, JOIN_TIME};
     use crate::wire::Request;
 
-    /// A home with a caller and a callee who are related.
+    /// A home with a related caller and callee.
     struct Line {
         bench: Bench,
         caller: Person,
@@ -197,12 +197,12 @@ mod tests {
             self.offer_of(&caller, "chat")
         }
 
-        /// Calls; the answer where it comes at once.
+        /// Sends a call; returns the answer if it comes at once.
         fn call(&mut self, offer: &Envelope) -> Option<Answer> {
             self.bench.ask_later(self.caller.device, Request::Call(offer.clone()))
         }
 
-        /// An answer by a person at a device.
+        /// The answer of a person at a device.
         fn answer_by(&self, offer: &Envelope, person: &Person, device: Option<PeerId>) -> Envelope {
             let expected = Expected { network: NETWORK, about: None, signer: None, now: self.bench.now.wall };
             let verified = offer.verify::<CallOffer>(&expected).unwrap();
@@ -216,7 +216,7 @@ mod tests {
             self.answer_by(offer, &self.callee, Some(self.callee.device))
         }
 
-        /// The callee's device says something; what the home answers it, and what the caller gets.
+        /// The callee's device sends an answer; returns the home's reply to it, and what the caller receives.
         fn say(&mut self, device: PeerId, answer: &Envelope) -> (Answer, Option<Answer>) {
             self.bench.home.handle(
                 RequestId(u64::MAX),

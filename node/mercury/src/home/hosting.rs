@@ -1,4 +1,4 @@
-//! Hosting: a persona registers, the home counter-signs; it claims the proof again, and leaves with a redirect.
+//! Hosting: registration with the home's counter-signature, claiming the proof again, and leaving with a redirect.
 
 use minicbor::bytes::ByteVec;
 
@@ -11,7 +11,7 @@ use crate::net::directory::Entry;
 use crate::store::{Batch, Column, Hosted, StoreError, behind};
 use crate::wire::{About, Answer, Code, Hosting};
 
-/// Columns whose keys begin with their owner: all of it goes when the owner leaves.
+/// Columns whose keys begin with their owner; all these rows are deleted when the owner leaves.
 const OWNED: [Column; 9] = [
     Column::Profiles,
     Column::Relations,
@@ -34,14 +34,14 @@ impl Home {
         })
     }
 
-    /// Where the home is reached, signed.
+    /// The home's signed contact.
     #[must_use]
     pub fn contact(&self, wall: u64) -> Envelope {
         let body = Contact { addresses: self.settings.addresses.clone() };
         self.sign(self.id, Order::Sequence(wall), wall, &body)
     }
 
-    /// Signs something of the home's own making: nothing in it was chosen by a client but by its hash.
+    /// Signs something that the home itself made; a client determines nothing in it except by a hash.
     fn sign<B: Body>(&self, about: Id, order: Order, wall: u64, body: &B) -> Envelope {
         let times = (wall, wall.saturating_add(B::LIFE));
         Envelope::sign(&self.key, &self.settings.network, about, order, times, body)
@@ -83,7 +83,7 @@ impl Home {
         Ok(Reply::Now(Answer::Hosting(registration.clone(), proof), Some(ticket)))
     }
 
-    /// Whether a new persona is taken; spends its invitation.
+    /// Checks whether a new persona is accepted, and uses up its invitation.
     fn admit(&self, asked: &Asked, body: &Registration, batch: &mut Batch) -> Result<(), Failure> {
         match (self.settings.hosting, &body.invitation) {
             (Hosting::Closed, _) => return refuse(Code::Closed, "this home takes nobody new"),
@@ -121,14 +121,14 @@ impl Home {
         let verified = self.verify::<Departure>(asked, departure, Some(self.id), None)?;
         self.spend_challenge(asked, nonce(&verified)?)?;
         let persona = verified.signer();
-        // Signed before the persona came back, or in error: it would have no home.
+        // Signed before the persona came back, or by mistake: it would have no home.
         if verified.body().to.as_ref().is_some_and(|to| to.home == self.id) {
             return refuse(Code::Malformed, "the new home is this one");
         }
         let Some(mut record) = self.hosted_record(persona)? else {
             return refuse(Code::NotForYou, "not hosted here");
         };
-        // What came after the last fetch would be lost: its sender was told that it is kept.
+        // Mail that arrived after the last fetch would be lost, although its sender was told that it is stored.
         if let Some(upto) = upto
             && !self.mail_after(persona, upto, asked.now.wall)?.0.is_empty()
         {
@@ -138,20 +138,21 @@ impl Home {
         record.redirect_until = asked.now.wall.saturating_add(REDIRECT_TIME);
         (record.blob_bytes, record.blobs, record.relations) = (0, 0, 0);
         (record.revoked, record.forgotten) = (0, 0);
-        // Nobody asks for these any more.
+        // These are no longer needed.
         (record.proof, record.registration) = (Vec::new().into(), Vec::new().into());
         let mut batch = Batch::default();
         batch.put(Column::Hosted, persona.digest(), &record);
-        // Perhaps this one: who has hardly come leaves without a redirect.
+        // Possibly this one: a persona that was hosted only briefly leaves without a redirect.
         let most = self.max_hosted() * REDIRECTS_FOR_EACH;
         for gone in self.redirects.beyond(most, persona, &record) {
             batch.delete(Column::Hosted, gone.digest());
         }
         self.forget_all(persona, &mut batch)?;
-        // While the relations are there, so that related people see it go.
+        // While the relations still exist, so that related people are told.
         self.end_all_sessions(persona, Some(asked.from));
         let ticket = self.commit(batch)?;
-        // Not before it is written: who could not leave is hosted, and must not give way to anyone.
+        // Only after it is written: if leaving fails, the persona is still hosted and must not displace another
+        // redirect.
         self.redirects.note(persona, &record);
         self.redirects.drop_beyond(most);
         self.hosted = self.hosted.saturating_sub(1);
@@ -159,7 +160,7 @@ impl Home {
         Ok(Reply::done(ticket))
     }
 
-    /// Deletes everything that is kept of a persona but that it is or was hosted.
+    /// Deletes everything of a persona except the record that it is or was hosted.
     pub(super) fn forget_all(&self, persona: Id, batch: &mut Batch) -> Result<(), StoreError> {
         for column in OWNED {
             for row in self.store.rows(column, persona.digest(), b"") {
@@ -169,7 +170,7 @@ impl Home {
         Ok(())
     }
 
-    /// Where a persona went that was hosted here.
+    /// The departure of a persona that was hosted here.
     pub(super) fn redirect(&self, asked: &Asked, persona: Id) -> Result<Option<Envelope>, Failure> {
         let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
         match record {
@@ -182,12 +183,12 @@ impl Home {
         }
     }
 
-    /// Personas that have come or left since the last call, for the directory.
+    /// Personas that came or left since the last call, for the directory.
     pub(crate) fn moved(&mut self) -> Vec<Id> {
         std::mem::take(&mut self.moved)
     }
 
-    /// The directory's record of a persona that is hosted here and not banned.
+    /// The directory record of a persona that is hosted here and not banned.
     pub(crate) fn entry(&self, persona: Id, wall: u64) -> Result<Option<Entry>, StoreError> {
         if self.is_banned(persona)? {
             return Ok(None);
@@ -198,7 +199,7 @@ impl Home {
         Ok(Some(Entry { registration, hosting, contact: self.contact(wall) }))
     }
 
-    /// Some of the personas that are hosted here, in order, from after one on.
+    /// At most that many of the personas hosted here, in order, after the given one.
     pub(crate) fn hosted_after(&self, after: Option<Id>, most: usize) -> Vec<Id> {
         let from = after.map_or_else(Vec::new, |after| behind(after.digest()));
         let rows = self.store.rows(Column::Hosted, b"", &from).flatten();

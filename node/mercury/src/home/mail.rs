@@ -1,9 +1,8 @@
-//! Mail: what waits for somebody until it is fetched and acknowledged.
+//! Mail: items that wait for a recipient until they are fetched and acknowledged.
 //!
-//! Here: put, fetch, acknowledge, and the counts that the limits are judged by. Not here: who is related, what a
-//! message says; it is sealed.
-//! Path: a related person's message → item under the next number, with its hash so that it never comes again → fetched
-//! any number of times → acknowledged and deleted, or too old ([`super::sweep`]).
+//! Here: put, fetch, acknowledge, and the counts for the limits. Not here: relations, and the content of messages,
+//! which is sealed. Path: a related person's message → stored under the next number, with its hash so that it is
+//! never delivered twice → fetched any number of times → acknowledged and deleted, or expired ([`super::sweep`]).
 
 use std::collections::HashMap;
 
@@ -20,14 +19,14 @@ use crate::store::{
 };
 use crate::wire::{Answer, Code, Event, Mail, Refusal};
 
-/// What an item counts against the limits, in bytes.
+/// The bytes that an item counts towards the limits.
 pub(super) fn size(envelope: &[u8]) -> u64 {
     envelope.len() as u64 + ITEM_OVERHEAD
 }
 
 impl Home {
     pub(super) fn put(&mut self, asked: &Asked, envelope: &Envelope) -> Result<Reply, Failure> {
-        // Verified before anything is looked up: otherwise the answer to a forgery would tell who is related.
+        // Verified before any lookup: otherwise the answer to a forgery would reveal who is related.
         let message = self.verify::<Message>(asked, envelope, None, None)?;
         nonce(&message)?;
         let (sender, recipient) = (message.signer(), message.about());
@@ -38,7 +37,7 @@ impl Home {
         let mut batch = Batch::default();
         let hash = pair(recipient.digest(), &message.hash());
         if self.store.bytes(Column::Seen, &hash)?.is_some() {
-            // The first one may not be safe yet.
+            // The first copy may not be on disk yet.
             return Ok(Reply::done(self.store.so_far()));
         }
         batch.put(Column::Seen, &hash, &Seen { expires: message.expires(), sender });
@@ -49,12 +48,12 @@ impl Home {
         Ok(Reply::done(ticket))
     }
 
-    /// The record of somebody to whom things may be sent: hosted here, and not banned.
+    /// The record of a persona that may receive things: hosted here, and not banned.
     pub(super) fn recipient(&self, persona: Id) -> Result<Option<Hosted>, StoreError> {
         if self.is_banned(persona)? { Ok(None) } else { self.hosted_record(persona) }
     }
 
-    /// Puts something signed into the mail of the person that it is about. Gives its number.
+    /// Puts an envelope into the mail of the person that it is about; returns its number.
     pub(super) fn deliver<B>(
         &self,
         asked: &Asked,
@@ -76,7 +75,7 @@ impl Home {
         check_limits(&mailbox, &of_sender)?;
         let received = asked.now.wall;
         let expires = match kind {
-            // A message that cannot be verified any more is of no use to its recipient.
+            // A message that can no longer be verified is useless to its recipient.
             ItemKind::Message => envelope.expires().min(received.saturating_add(MAIL_TIME)),
             ItemKind::Accepted | ItemKind::Revoked => received.saturating_add(MAIL_TIME),
         };
@@ -91,7 +90,8 @@ impl Home {
         Ok(number)
     }
 
-    /// The same for what the recipient can also learn otherwise: no number if there is no room.
+    /// Like [`Self::deliver`], for something that the recipient can also learn otherwise: `None` if there is no
+    /// room.
     pub(super) fn deliver_if_room<B>(
         &self,
         asked: &Asked,
@@ -108,11 +108,11 @@ impl Home {
 
     pub(super) fn fetch(&self, asked: &Asked, after: u64) -> Result<Reply, Failure> {
         let (mail, more) = self.mail_after(self.hosted_caller(asked)?, after, asked.now.wall)?;
-        // Not before all of it is safe: after a loss of power another item would have the number of one that is lost.
+        // Only once all of it is on disk: after a power failure, another item could get the number of a lost one.
         Ok(Reply::Now(Answer::Mail(mail, more), Some(self.store.so_far())))
     }
 
-    /// A page of somebody's mail, and whether there is more.
+    /// A page of a mailbox, and whether there is more.
     pub(super) fn mail_after(&self, owner: Id, after: u64, wall: u64) -> Result<(Vec<Mail>, bool), Failure> {
         let (mut mail, mut bytes) = (Vec::new(), 0);
         let after = self.mailbox(owner)?.acknowledged.max(after);
@@ -135,7 +135,7 @@ impl Home {
     pub(super) fn acknowledge(&mut self, asked: &Asked, upto: u64) -> Result<Reply, Failure> {
         let owner = self.hosted_caller(asked)?;
         let mut mailbox = self.mailbox(owner)?;
-        // What is still to come is not acknowledged.
+        // Items that have not arrived yet are not acknowledged.
         let upto = upto.min(mailbox.next - 1);
         if upto <= mailbox.acknowledged {
             return Ok(Reply::done(self.store.so_far()));
@@ -156,7 +156,7 @@ impl Home {
         Ok(Reply::done(ticket))
     }
 
-    /// A recipient's mailbox, empty if nothing ever came.
+    /// A recipient's mailbox; empty if nothing ever arrived.
     pub(super) fn mailbox(&self, recipient: Id) -> Result<Mailbox, StoreError> {
         let mailbox: Option<Mailbox> = self.store.get(Column::Boxes, recipient.digest())?;
         Ok(mailbox.unwrap_or(Mailbox { next: 1, ..Mailbox::default() }))
@@ -183,7 +183,7 @@ impl Home {
         })
     }
 
-    /// Takes from what senders have with a recipient.
+    /// Subtracts removed items from the senders' totals with a recipient.
     pub(super) fn reduce_senders(
         &self,
         recipient: Id,
@@ -205,7 +205,7 @@ impl Home {
     }
 }
 
-/// Items that go, counted.
+/// Removed items, with totals.
 #[derive(Default)]
 pub(super) struct Removed {
     pub(super) by_sender: HashMap<Id, Sender>,
@@ -230,7 +230,7 @@ impl Removed {
     }
 }
 
-/// Whether a mailbox and a sender's part of it are within the limits.
+/// Checks that a mailbox and a sender's share of it are within the limits.
 fn check_limits(mailbox: &Mailbox, sender: &Sender) -> Result<(), Failure> {
     if sender.bytes > MAX_MAIL_OF_SENDER {
         return refuse(Code::Full, "too much mail of this sender waits there");

@@ -1,9 +1,9 @@
-//! A home: what it does about each request. One thread owns it; it knows no sockets and no clock.
+//! A home: how it handles each request. One thread owns it; it uses no sockets and no clock.
 //!
-//! Here: the state and the dispatch; each kind of request has a file. Not here: how requests come and answers go
-//! (the network), what is signed ([`crate::envelope`]), how it is kept ([`crate::store`]).
-//! Path: [`Home::handle`] → verified → one batch → [`Home::outputs`]: answers and events, each with the ticket of the
-//! batch that has to be safe before it may leave.
+//! Here: the state and the dispatch; each kind of request has a file. Not here: transport (the network), signatures
+//! ([`crate::envelope`]), storage ([`crate::store`]). Path: [`Home::handle`] → verified → one batch →
+//! [`Home::outputs`]: answers and events, each with the ticket of the batch that must be on disk before it may be
+//! sent.
 
 mod admin;
 mod blobs;
@@ -39,43 +39,43 @@ use sessions::Sessions;
 use space::Space;
 use sweep::Sweep;
 
-/// What a home's owner decides.
+/// The owner's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The network's name: envelopes of others are refused.
+    /// The network's name; envelopes of other networks are refused.
     pub network: String,
-    /// Whom it takes.
+    /// Which personas it hosts.
     pub hosting: Hosting,
-    /// Personas that it hosts at most, up to [`crate::limits::MAX_HOSTED`]. The redirects of those who have left are
-    /// bounded by it too: [`crate::limits::REDIRECTS_FOR_EACH`].
+    /// Most personas that it hosts, up to [`crate::limits::MAX_HOSTED`]. It also limits the redirects of those that
+    /// left: [`crate::limits::REDIRECTS_FOR_EACH`].
     pub max_hosted: usize,
     /// The persona that may invite, ban, and back up.
     pub owner: Option<Id>,
-    /// Multiaddresses at which others reach it, with its peer id.
+    /// Multiaddresses at which it can be reached, with its peer id.
     pub addresses: Vec<String>,
-    /// The folder that backups go into.
+    /// The directory for backups.
     pub backups: std::path::PathBuf,
 }
 
-/// When something happens.
+/// The current time.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// Seconds since 1970: what is signed is judged by it.
+    /// Seconds since 1970, used for signed times.
     pub wall: u64,
-    /// What deadlines in memory are judged by: a clock that is set has no effect on them.
+    /// Used for deadlines in memory; not affected by changes to the system clock.
     pub instant: Instant,
 }
 
-/// Tells requests apart, for their answers: the caller chooses it.
+/// Identifies a request for its answer; chosen by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// What has to leave.
+/// Something to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
-    /// Not before this batch is safe.
+    /// Must not be sent before this batch is on disk.
     pub after: Option<Ticket>,
-    /// What.
+    /// The answer or event.
     pub what: What,
 }
 
@@ -84,15 +84,15 @@ pub struct Output {
 pub enum What {
     /// The answer to a request.
     Answer(RequestId, Answer),
-    /// An event for a device. It may get lost with the connection: what matters is also stored.
+    /// An event for a device. It may be lost with the connection; anything important is also stored.
     Event(PeerId, Event),
 }
 
-/// What a request leads to: its answer and the batch that has to be safe before, or an answer that comes later.
+/// The outcome of a request: an answer with the batch that must be on disk before, or an answer that comes later.
 #[allow(clippy::large_enum_variant, reason = "each lives for one request")]
 enum Reply {
     Now(Answer, Option<Ticket>),
-    /// An answer by [`Home::say`], to the request's id.
+    /// The answer follows through [`Home::say`], with the request's id.
     Later,
 }
 
@@ -103,13 +103,13 @@ impl From<Answer> for Reply {
 }
 
 impl Reply {
-    /// It is done when the batch is safe.
+    /// It is done once the batch is on disk.
     fn done(ticket: Ticket) -> Self {
         Self::Now(Answer::Done, Some(ticket))
     }
 }
 
-/// Of whom a request is, and when it came.
+/// A request's id, its sender, and the time it arrived.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     id: RequestId,
@@ -117,7 +117,7 @@ struct Asked {
     now: Now,
 }
 
-/// Why a request is not done.
+/// Why a request fails.
 #[derive(Debug)]
 enum Failure {
     Refused(Refusal),
@@ -158,22 +158,22 @@ pub struct Home {
     calls: Calls,
     sweep: Sweep,
     space: Space,
-    /// Personas hosted now.
+    /// Number of personas hosted now.
     hosted: usize,
     redirects: Redirects,
-    /// Personas banned now.
+    /// Number of personas banned now.
     banned: usize,
     counters: Counters,
-    /// Personas that have come or left since the directory looked.
+    /// Personas that came or left since the directory last asked.
     moved: Vec<Id>,
     outputs: Vec<Output>,
 }
 
 impl Home {
-    /// A home on what its store holds.
+    /// Loads a home from its store.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// When the store cannot be read.
     pub fn new(store: Arc<Store>, key: Key, settings: Settings) -> Result<Self, StoreError> {
         let (mut hosted, mut redirects) = (0, Redirects::default());
         for row in store.rows(Column::Hosted, b"", b"") {
@@ -206,13 +206,13 @@ impl Home {
         })
     }
 
-    /// Who it is.
+    /// The home's id.
     #[must_use]
     pub fn id(&self) -> Id {
         self.id
     }
 
-    /// Who may use the relay, kept up to date by what happens here.
+    /// The relay's permits, which the home keeps up to date.
     #[must_use]
     pub fn permits(&self) -> Permits {
         self.permits.clone()
@@ -224,13 +224,13 @@ impl Home {
         self.key.peer_key()
     }
 
-    /// Where one sees which tickets are due.
+    /// Tells which tickets are on disk.
     #[must_use]
     pub fn durable(&self) -> Durable {
         self.store.durable()
     }
 
-    /// Multiaddresses at which others reach it from now on, with its peer id.
+    /// Sets the multiaddresses at which it can be reached, with its peer id.
     pub fn set_addresses(&mut self, addresses: Vec<String>) {
         self.settings.addresses = addresses;
     }
@@ -247,19 +247,19 @@ impl Home {
         &self.settings.network
     }
 
-    /// Devices that are logged in.
+    /// Number of logged-in devices.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.count()
     }
 
-    /// Personas that are hosted.
+    /// Number of hosted personas.
     #[must_use]
     pub fn hosted(&self) -> usize {
         self.hosted
     }
 
-    /// Does what a device asks. Answers and events come by [`Self::outputs`], once for each request.
+    /// Handles a device's request. Answers and events come from [`Self::outputs`], one answer per request.
     pub fn handle(&mut self, id: RequestId, from: PeerId, request: Request, now: Now) {
         let asked = Asked { id, from, now };
         self.counters.requests += 1;
@@ -318,13 +318,13 @@ impl Home {
         }
     }
 
-    /// A device has no connection any more.
+    /// A device has no connection left.
     pub fn gone(&mut self, device: PeerId) {
         self.end_session(device);
         self.sessions.forget(device);
     }
 
-    /// What time alone brings about: a call is not answered, mail is too old. To be called every second or so.
+    /// Handles timeouts: unanswered calls, expired mail. To be called about once a second.
     pub fn tick(&mut self, now: Now) {
         self.permits.tick(now.instant);
         self.space.look();
@@ -332,7 +332,7 @@ impl Home {
         self.sweep(now);
     }
 
-    /// What has to leave since the last call, in order.
+    /// The outputs since the last call, in order.
     pub fn outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
@@ -345,14 +345,14 @@ impl Home {
         self.outputs.push(Output { after, what: What::Event(device, event) });
     }
 
-    /// Tells all devices of a hosted persona.
+    /// Sends an event to all devices of a hosted persona.
     fn tell_all(&mut self, persona: Id, event: &Event, after: Option<Ticket>) {
         for device in self.sessions.hosted_devices(persona) {
             self.tell(device, event.clone(), after);
         }
     }
 
-    /// Verifies an envelope by this home's network and the time.
+    /// Verifies an envelope for this home's network at the current time.
     fn verify<B: Body>(
         &self,
         asked: &Asked,
@@ -364,7 +364,7 @@ impl Home {
         Ok(envelope.verify(&expected)?)
     }
 
-    /// The record of a persona that is hosted here now.
+    /// The record of a persona that is currently hosted here.
     fn hosted_record(&self, persona: Id) -> Result<Option<Hosted>, StoreError> {
         let record: Option<Hosted> = self.store.get(Column::Hosted, persona.digest())?;
         Ok(record.filter(|record| record.departure.is_none()))
@@ -375,7 +375,7 @@ impl Home {
     }
 }
 
-/// The nonce of an envelope's order.
+/// The nonce in an envelope's order.
 fn nonce<B>(envelope: &Verified<B>) -> Result<Bytes32, Failure> {
     match envelope.order() {
         Order::Nonce(nonce) => Ok(nonce),

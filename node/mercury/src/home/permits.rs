@@ -1,7 +1,7 @@
-//! Who may use the relay: hosted devices may be reached through it, and a call that was taken may open one circuit.
+//! Permits for the relay: hosted devices may be reached through it, and an accepted call may open one circuit.
 //!
-//! Here: that list, shared by the home, which writes it, and the relay, which asks. Not here: the relay.
-//! Path: a log-in or an answered call → [`Permits`] → the relay's question → spent.
+//! Here: the lists, which the home writes and the relay queries. Not here: the relay. Path: a log-in or an accepted
+//! call → [`Permits`] → queried by the relay → spent.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,15 +12,15 @@ use libp2p::PeerId;
 use crate::id::Id;
 use crate::limits::{JOIN_TIME, TAKE_TIME};
 
-/// The list. Clones share it.
+/// The permits. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Permits(Arc<Mutex<Lists>>);
 
 #[derive(Debug, Default)]
 struct Lists {
     reachable: HashSet<PeerId>,
-    /// From the caller's device to the callee's: until when it may be asked for, and who the caller is. The callee's
-    /// device may take as long again as the relay waits for it.
+    /// From the caller's device to the callee's: until when a circuit may be requested, and the caller's persona.
+    /// The callee's device may take as much longer as the relay waits for it.
     circuits: HashMap<(PeerId, PeerId), (Instant, Id)>,
 }
 
@@ -34,18 +34,18 @@ impl Permits {
         self.lists().reachable.insert(device);
     }
 
-    /// It has gone.
+    /// Its session has ended.
     pub(super) fn forbid_reservation(&self, device: PeerId) {
         self.lists().reachable.remove(&device);
     }
 
-    /// A call was taken.
+    /// A call was accepted.
     pub(super) fn allow_circuit(&self, (caller, persona): (PeerId, Id), callee: PeerId, now: Instant) {
         let until = now + Duration::from_secs(JOIN_TIME);
         self.lists().circuits.insert((caller, callee), (until, persona));
     }
 
-    /// Throws away what was not used in time.
+    /// Removes permits that were not used in time.
     pub(super) fn tick(&self, now: Instant) {
         self.lists().circuits.retain(|_, (until, _)| answered_by(*until) > now);
     }
@@ -56,13 +56,13 @@ impl Permits {
         self.lists().reachable.contains(&device)
     }
 
-    /// Whether a device may open some circuit now.
+    /// Whether a device may open any circuit now.
     #[must_use]
     pub fn may_open(&self, caller: PeerId, now: Instant) -> bool {
         self.caller(caller, now).is_some()
     }
 
-    /// Who it is that may open some circuit with a device now.
+    /// The persona at a device that may open a circuit now; `None` if it may not.
     #[must_use]
     pub fn caller(&self, caller: PeerId, now: Instant) -> Option<Id> {
         let lists = self.lists();
@@ -77,8 +77,9 @@ impl Permits {
         self.may_reserve(device) || self.may_open(device, now)
     }
 
-    /// Whether a device may open a circuit to another one. If not, it has tried to without a call, and loses all its
-    /// permits: the relay asks only whether it has some. Asked when the callee's device has answered, or has not.
+    /// Whether a device may open a circuit to another one. If not, it tried without an accepted call and loses all
+    /// its permits, since the relay checks only whether it has any. Called when the callee's device has answered,
+    /// or has failed to.
     pub fn check(&self, caller: PeerId, callee: PeerId, now: Instant) -> bool {
         let circuits = &mut self.lists().circuits;
         let permitted = circuits.get(&(caller, callee)).is_some_and(|(until, _)| answered_by(*until) > now);
@@ -88,7 +89,8 @@ impl Permits {
         permitted
     }
 
-    /// Whether a circuit that a device has opened was permitted; spends the permit, or takes all that the device has.
+    /// Whether a circuit that a device opened was permitted. Spends the permit, or removes all permits of the
+    /// device.
     #[must_use]
     pub fn spend(&self, caller: PeerId, callee: PeerId, now: Instant) -> bool {
         let permitted = self.check(caller, callee, now);
@@ -97,7 +99,7 @@ impl Permits {
     }
 }
 
-/// When the answer to what was asked for in time has surely come.
+/// The time by which a circuit requested in time must have been answered.
 fn answered_by(until: Instant) -> Instant {
     until + Duration::from_secs(TAKE_TIME)
 }

@@ -1,7 +1,7 @@
-//! Profiles: public, signed by the persona, each version above the last.
+//! Profiles: public, signed by the persona, with increasing versions.
 //!
-//! Here: who may set one and when it replaces another. Not here: the pictures themselves ([`super::blobs`]).
-//! Path: the owner's envelope → verified → newer than what is here, its pictures complete → one batch.
+//! Here: who may set one and when it replaces another. Not here: the pictures themselves ([`super::blobs`]). Path:
+//! the owner's envelope → verified → newer than the stored one, its pictures complete → one batch.
 
 use super::{Asked, Failure, Home, Reply, refuse};
 use crate::body::{self, BlobRef};
@@ -21,7 +21,7 @@ impl Home {
         }
     }
 
-    /// The profile that is shown of a persona: none of the banned.
+    /// The profile of a persona as shown to others; none if it is banned.
     pub(super) fn profile(&self, persona: Id) -> Result<Option<StoredProfile>, StoreError> {
         if self.is_banned(persona)? {
             return Ok(None);
@@ -37,7 +37,7 @@ impl Home {
         };
         if let Some(stored) = self.store.get::<StoredProfile>(Column::Profiles, caller.digest())? {
             if Envelope::from_bytes(&stored.envelope)?.hash() == verified.hash() {
-                // It came before, and may be not yet safe.
+                // It was stored before, but may not be on disk yet.
                 return Ok(Reply::done(self.store.so_far()));
             }
             check_newer(version, &stored)?;
@@ -54,7 +54,7 @@ impl Home {
         Ok(Reply::done(self.commit(batch)?))
     }
 
-    /// The blobs that a profile shows: all are here.
+    /// The blobs that a profile shows; all must be complete here.
     fn shown(&self, owner: Id, profile: &Verified<body::Profile>) -> Result<Vec<BlobRef>, Failure> {
         let body = profile.body();
         let mut shown = Vec::new();

@@ -1,8 +1,8 @@
-//! Redirects: who has left and is still told where to. Registering and leaving cost nothing, so they are bounded.
+//! Redirects of personas that left. Registering and leaving cost nothing, so their number is limited.
 //!
-//! Here: which there are, in the order in which they give way: who was hosted for the shortest time is first, so that
-//! who comes and leaves in a loop pushes out others of his kind. Not here: their records ([`super::hosting`]), and
-//! their end by time ([`super::sweep`]).
+//! Here: the redirects in the order in which they are dropped: those hosted for the shortest time first, so that
+//! registering and leaving in a loop displaces only others of that kind. Not here: their records
+//! ([`super::hosting`]), and their expiry ([`super::sweep`]).
 
 use std::collections::BTreeSet;
 
@@ -10,28 +10,28 @@ use crate::id::Id;
 use crate::limits::REDIRECT_TIME;
 use crate::store::Hosted;
 
-/// The redirects, some 60 bytes for each.
+/// The redirects, about 60 bytes each.
 #[derive(Debug, Default)]
 pub(super) struct Redirects(BTreeSet<Place>);
 
-/// Seconds for which the persona was hosted, until when the redirect is told, and the digest of the persona's id.
+/// Seconds that the persona was hosted, expiry of the redirect, and the digest of the persona's id.
 type Place = (u64, u64, [u8; 32]);
 
 impl Redirects {
-    /// There is one, if the record is of somebody who has left.
+    /// Adds a redirect if the record is of a persona that left.
     pub(super) fn note(&mut self, persona: Id, record: &Hosted) {
         self.0.extend(place(persona, record));
     }
 
-    /// It is over, or the persona is back.
+    /// Removes a redirect: it has expired or the persona is back.
     pub(super) fn forget(&mut self, persona: Id, record: &Hosted) {
         if let Some(place) = place(persona, record) {
             self.0.remove(&place);
         }
     }
 
-    /// Those that give way where there is one more, of this record, and there may be `most`. Nothing is changed: that is
-    /// for [`Self::note`] and [`Self::drop_beyond`], when the batch is written.
+    /// The redirects to drop when this record's is added and there may be `most`. Changes nothing: that is for
+    /// [`Self::note`] and [`Self::drop_beyond`] once the batch is written.
     pub(super) fn beyond(&self, most: usize, persona: Id, record: &Hosted) -> Vec<Id> {
         let count = (self.0.len() + 1).saturating_sub(most);
         let mut first: Vec<_> = self.0.iter().copied().take(count).chain(place(persona, record)).collect();
@@ -39,7 +39,7 @@ impl Redirects {
         first.into_iter().take(count).map(|(.., digest)| Id::from_digest(digest)).collect()
     }
 
-    /// Those beyond `most` have given way.
+    /// Drops those beyond `most`.
     pub(super) fn drop_beyond(&mut self, most: usize) {
         while self.0.len() > most {
             self.0.pop_first();
@@ -63,7 +63,7 @@ mod tests {
     use crate::store::Column;
     use crate::wire::{Answer, Request};
 
-    /// A home with room for so many that two redirects are kept for each.
+    /// Number of personas that may be hosted; twice as many redirects are kept.
     const HOSTED: usize = 3;
 
     fn leave(bench: &mut Bench, person: &Person) {
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(bench.ask(person.device, Request::Unregister(departure, None)), Answer::Done);
     }
 
-    /// Comes, and leaves so many seconds later.
+    /// Registers, and leaves this many seconds later.
     fn stay(bench: &mut Bench, number: u8, seconds: u64) -> Person {
         let person = Person::new(number);
         assert!(matches!(bench.register(&person), Answer::Hosting(..)));
@@ -103,7 +103,7 @@ mod tests {
         }
         assert_eq!(rows(&bench), most);
         assert!(honest.iter().chain(&quick).all(|person| is_told(&mut bench, person)), "up to so many");
-        // One more, and a hundred more: the oldest of those who have hardly come go.
+        // One more, then a hundred more: the oldest of the briefly hosted ones are dropped.
         for number in most as u8 + 1..most as u8 + 100 {
             bench.wait(1);
             quick.push(stay(&mut bench, number, 0));
@@ -112,7 +112,8 @@ mod tests {
         let told: Vec<_> = quick.iter().map(|person| is_told(&mut bench, person)).collect();
         assert_eq!(told, [vec![false; 99], vec![true; most - 2]].concat());
         assert!(honest.iter().all(|person| is_told(&mut bench, person)));
-        // The order is that of the records, also after a restart: who stayed longer takes the place of who did not.
+        // The order follows the records, also after a restart: one that was hosted longer displaces one that was
+        // not.
         let mut bench = bench.restart(|settings| settings.max_hosted = HOSTED);
         for number in 200..200 + most as u8 - 2 {
             stay(&mut bench, number, 2000);
@@ -166,7 +167,7 @@ mod tests {
             redirects.note(id, &record(stayed));
         }
         let before = redirects.0.clone();
-        // What cannot be written has made nobody go, and nobody come who is still hosted.
+        // Before the batch is written, no redirect is dropped, and none is added for a persona still hosted.
         for (most, stayed, gone) in [
             (4, 15, vec![]),
             (3, 15, vec![ids[1]]),
@@ -175,7 +176,7 @@ mod tests {
         ] {
             assert_eq!(redirects.beyond(most, ids[3], &record(stayed)), gone);
             assert_eq!(redirects.0, before);
-            // When it is written, the same ones have.
+            // After it is written, the same ones are dropped.
             let mut written = Redirects(before.clone());
             written.note(ids[3], &record(stayed));
             written.drop_beyond(most);

@@ -1,9 +1,9 @@
-//! Relations: one asks, the other agrees, both hold the proof; either takes it back.
+//! Relations: one persona asks, the other accepts, both hold the proof; either can revoke it.
 //!
-//! Here: what each signed thing does to the record of whichever of the two is hosted here. Not here: the box in which
-//! requests wait ([`super::requests`]), mail.
-//! Rules: nothing that was asked for up to the newest revocation between the two holds again; of two proofs the later
-//! one counts, so that homes that got them in different order agree. Path: verified → [`Home::change`] → one batch.
+//! Here: what each envelope changes in the record of those of the two that are hosted here. Not here: the request
+//! box ([`super::requests`]), mail. Rules: no request issued up to the newest revocation between the two ever holds
+//! again; of two proofs the later one wins, so that homes that received them in different order agree. Path:
+//! verified → [`Home::change`] → one batch.
 
 use minicbor::bytes::ByteVec;
 
@@ -18,14 +18,14 @@ use crate::store::{
 };
 use crate::wire::{self, Answer, Code, Event, Refusal};
 
-/// What was done to a record.
+/// What was changed in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     /// Its owner is not hosted here.
     NotHere,
-    /// There was nothing to change.
+    /// Nothing had to change.
     Same,
-    /// It is changed; from what, and to what.
+    /// It changed from the first state to the second.
     Changed(Option<RelationState>, RelationState),
 }
 
@@ -35,7 +35,8 @@ impl Home {
         let (requester, recipient) = (request.signer(), request.about());
         self.check_not_banned(requester)?;
         let mut batch = Batch::default();
-        // Only the requester's own device makes it expected: a copy in other hands costs him nothing.
+        // The request counts as asked only if it comes from the requester's own device: a copy in other hands has
+        // no effect.
         if self.hosted_caller(asked).is_ok_and(|caller| caller == requester) {
             self.change(requester, recipient, &mut batch, |old, forgotten| ask(old, forgotten, &request))?;
         }
@@ -45,7 +46,7 @@ impl Home {
             }
             _ => false,
         };
-        // An empty batch too: so that a stranger waits as long in any case.
+        // Commits even an empty batch, so that a stranger always waits equally long.
         let ticket = self.commit(batch)?;
         if news {
             self.tell_all(recipient, &Event::Request(requester), Some(ticket));
@@ -68,7 +69,7 @@ impl Home {
         }
         let one_of_them = self.caller(asked).is_ok_and(|caller| [requester, accepter].contains(&caller));
         match self.hold(asked, &request, &acceptance) {
-            // Anyone may bring a proof, but what became of it concerns the two only.
+            // Anyone may send a proof, but only the two are told the outcome.
             Err(Failure::Refused(_)) if !one_of_them => Ok(Reply::done(self.commit(Batch::default())?)),
             other => other,
         }
@@ -111,7 +112,7 @@ impl Home {
             self.end(asked, revoker, other, &revocation, &nonce, &mut batch)?,
             self.end(asked, other, revoker, &revocation, &nonce, &mut batch)?,
         );
-        // What only waited in the box is no news to who never answered it.
+        // A request that only waited in the box was never answered, so its revocation is no news.
         let news = matches!(others, Outcome::Changed(Some(from), to) if from != to);
         let number = match news && !self.is_by(asked, other) {
             true => self.deliver_if_room(asked, ItemKind::Revoked, &revocation, &mut batch)?,
@@ -123,7 +124,7 @@ impl Home {
         Ok(Reply::done(ticket))
     }
 
-    /// Who is there is told when an owner's relation begins to hold, and that he is gone when it ends.
+    /// Tells `other` that the owner is online when their relation begins to hold, and offline when it ends.
     fn tell_outcome(&mut self, owner: Id, other: Id, outcome: Outcome, ticket: Ticket) {
         let Outcome::Changed(from, to) = outcome else { return };
         let (held, holds) = (from == Some(RelationState::Held), to == RelationState::Held);
@@ -132,10 +133,11 @@ impl Home {
         }
     }
 
-    /// What a revocation does at one side, where that is hosted here.
+    /// Applies a revocation to one side's record, if that side is hosted here.
     ///
-    /// It may come before its request: then it is remembered all the same, if it is the owner's own or in his session,
-    /// or ends a request that waits for him. What strangers say about people they never asked is not.
+    /// It may arrive before its request. It is then remembered if it is the owner's own, comes from the owner's
+    /// session, or ends a request waiting for the owner. Revocations by strangers that never asked are not
+    /// remembered.
     fn end(
         &self,
         asked: &Asked,
@@ -170,7 +172,7 @@ impl Home {
                 return Ok(Answer::Relations(relations, true).into());
             }
             let envelope = |bytes: &ByteVec| Envelope::from_bytes(bytes);
-            // An earlier revocation does not concern a relation that holds.
+            // The revocation of an earlier relation does not concern one that holds.
             let revocation = record.revocation.as_ref().filter(|_| record.state == RelationState::Revoked);
             relations.push(wire::Relation {
                 other: other_of(&key),
@@ -193,7 +195,7 @@ impl Home {
         Ok(request)
     }
 
-    /// Whether a request could still be accepted by its recipient, and was not yet.
+    /// Whether a request can still be accepted by its recipient, and was not yet.
     fn is_open(&self, hosted: &Hosted, request: &Verified<RelationRequest>) -> Result<bool, StoreError> {
         let key = pair(request.about().digest(), request.signer().digest());
         let record: Option<Relation> = self.store.get(Column::Relations, &key)?;
@@ -225,7 +227,7 @@ impl Home {
         Ok(ticket)
     }
 
-    /// Changes an owner's relation where the owner is hosted here, and keeps the counts. `change` is given the record
+    /// Changes an owner's relation if the owner is hosted here, and updates the counts. `change` gets the record
     /// and the time up to which revocations are remembered without one.
     fn change(
         &self,
@@ -245,7 +247,8 @@ impl Home {
             return refuse(Code::Full, format!("{MAX_RELATIONS} relations, and there may be no more"));
         }
         if hosted.revoked > before.1 && hosted.revoked > MAX_REVOKED as u64 {
-            // Strangers withdraw as many as they like. That makes nothing be forgotten, and the home search nothing.
+            // Strangers can withdraw any number of requests: that must not displace anything, nor make the home
+            // search.
             if new.withdrawn {
                 return Ok(Outcome::Same);
             }
@@ -258,9 +261,9 @@ impl Home {
         Ok(Outcome::Changed(from, to))
     }
 
-    /// Gives up a quarter of an owner's revoked relations, the oldest: from now on they are remembered by their time.
-    /// Requests that strangers have withdrawn go before them and leave nothing: who could still accept one is the owner
-    /// alone.
+    /// Drops the oldest quarter of an owner's revoked relations, which are remembered only by their time from then
+    /// on. Withdrawn requests of strangers are dropped first and leave nothing, since only the owner could still
+    /// accept them.
     fn forget_revoked(&self, owner: Id, hosted: &mut Hosted, batch: &mut Batch) -> Result<(), StoreError> {
         let mut revoked = Vec::new();
         for row in self.store.rows(Column::Relations, *owner.digest(), b"") {
@@ -282,14 +285,14 @@ impl Home {
     }
 }
 
-/// The other one, of a relation's key.
+/// The other persona in a relation's key.
 pub(super) fn other_of(key: &[u8]) -> Id {
     let mut digest = [0; 32];
     digest.copy_from_slice(&key[32..64]);
     Id::from_digest(digest)
 }
 
-/// Keeps an owner's counts when a relation goes from one state to another; none is none.
+/// Updates an owner's counts when a relation changes state; `None` is no record.
 pub(super) fn count(hosted: &mut Hosted, from: Option<RelationState>, to: Option<RelationState>) {
     let counted = |state| match state {
         None => (0, 0),
@@ -309,7 +312,7 @@ fn superseded() -> Refusal {
     Refusal::new(Code::Superseded, "this was taken back, or is older than what was")
 }
 
-/// A record as a request makes it.
+/// The record that a request creates.
 fn asked_for(
     old: Option<&Relation>,
     forgotten: u64,
@@ -353,7 +356,7 @@ fn ask(
     })
 }
 
-/// There is a proof.
+/// There is a proof of the relation.
 fn hold(
     old: Option<&Relation>,
     forgotten: u64,
@@ -372,8 +375,8 @@ fn hold(
     }))
 }
 
-/// One of the two takes it back: the request that is named, and all that were signed before. `waiting` is what it has
-/// ended in the box, `own` whether it is the owner's own doing.
+/// One of the two revokes the named request, and all that were issued before. `waiting` is the request that this
+/// removed from the box; `own` is whether it is the owner's own doing.
 fn take_back(
     old: &Relation,
     waiting: Option<&Boxed>,
@@ -386,7 +389,7 @@ fn take_back(
     if named && !old.request.is_empty() && *old.nonce != *nonce {
         return Err(Refusal::new(Code::Envelope, "the nonce is not that of the request"));
     }
-    // A clock that is slow does not keep a revocation from what it names.
+    // A slow clock does not keep a revocation from ending the request it names.
     let time = ended_at(revocation, waiting).max(if named { old.issued } else { 0 });
     if time <= old.revoked {
         return Ok(None);
@@ -397,16 +400,16 @@ fn take_back(
     let known = named && !old.request.is_empty() || waiting.is_some_and(|waiting| waiting.hash == request);
     let by_name = old.named.is_some_and(|before| old.request.is_empty() || before != old.request_hash);
     let named = match old.named {
-        // Its time says it.
+        // The time covers it.
         before if known => before,
-        // Otherwise the other one could make room for what the owner has taken back.
+        // Otherwise the other persona could displace what the owner has revoked.
         before if by_name && !own => before,
         _ => Some(request),
     };
     Ok(Some(Relation { state, revoked: time, revocation, named, withdrawn, ..old.clone() }))
 }
 
-/// The same where there is no record: there is one now if it is known that the other one has asked, or if it is the
+/// Like [`take_back`], without a record. One is created if the other is known to have asked, or if it is the
 /// owner's own doing.
 fn take_back_unseen(
     other: Id,
@@ -437,13 +440,13 @@ fn take_back_unseen(
     }))
 }
 
-/// Up to when a revocation takes back, in seconds since 1970.
+/// The time up to which a revocation applies, in seconds since 1970.
 fn ended_at(revocation: &Verified<RelationRevocation>, waiting: Option<&Boxed>) -> u64 {
     let named = waiting.filter(|waiting| waiting.hash == revocation.body().request);
     revocation.issued().max(named.map_or(0, |waiting| waiting.issued))
 }
 
-/// Of two requests between two people the later one counts; the hash decides where the times are the same.
+/// Whether the new request is later, and so wins; the hash decides if the times are equal.
 fn is_later(new: &Relation, old: &Relation) -> bool {
     (new.issued, *new.request_hash) > (old.issued, *old.request_hash)
 }

@@ -1,6 +1,6 @@
-//! The request box: requests to relate that wait for their recipient. Strangers may fill it, so it is small.
+//! The request box: relation requests that wait for their recipient. Strangers may fill it, so it is small.
 //!
-//! Here: the box. Not here: what becomes of a request ([`super::relations`]).
+//! Here: the box. Not here: the effect of requests ([`super::relations`]).
 
 use super::{Asked, Failure, Home, Reply};
 use crate::body::RelationRequest;
@@ -27,8 +27,8 @@ impl Home {
         Ok(Reply::done(self.commit(batch)?))
     }
 
-    /// Puts a request into its recipient's box: one of each sender, the newest; the oldest gives way. Whether it is
-    /// news.
+    /// Puts a request into its recipient's box. It keeps the newest one of each sender; if full, the oldest is
+    /// dropped. Returns whether the request is new.
     pub(super) fn box_request(
         &self,
         asked: &Asked,
@@ -60,7 +60,7 @@ impl Home {
         Ok(true)
     }
 
-    /// Removes a sender's request from a box if it is one of those meant. Gives back what was removed.
+    /// Removes a sender's request from a box if `meant` applies to it; returns what was removed.
     pub(super) fn unbox_request(
         &self,
         recipient: Id,
@@ -68,7 +68,7 @@ impl Home {
         batch: &mut Batch,
         meant: impl Fn(&Request) -> bool,
     ) -> Result<Option<Request>, StoreError> {
-        // There is one of each sender.
+        // There is at most one per sender.
         let mut boxed = self.boxed(recipient)?.into_iter();
         let found = boxed.find(|(_, request)| request.sender == sender && meant(request));
         Ok(found.map(|(slot, request)| {
@@ -77,7 +77,7 @@ impl Home {
         }))
     }
 
-    /// What waits in a box, and in which slot.
+    /// The requests in a box, with their slots.
     fn boxed(&self, recipient: Id) -> Result<Vec<(u8, Request)>, StoreError> {
         let rows = self.store.rows(Column::Requests, *recipient.digest(), b"");
         rows.map(|row| {
@@ -88,8 +88,8 @@ impl Home {
     }
 }
 
-/// The key of a slot. Requests take slots of those before them: a flood leaves no trail of deleted keys, which every
-/// reader of the box would have to pass.
+/// The key of a slot. Slots are reused: a flood must not leave a trail of deleted keys that every reader of the box
+/// would have to skip.
 fn in_slot(recipient: Id, slot: u8) -> [u8; 33] {
     let mut key = [slot; 33];
     key[..32].copy_from_slice(recipient.digest());

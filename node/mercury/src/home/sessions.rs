@@ -1,7 +1,7 @@
-//! Sessions: which persona is at which device, and who may know.
+//! Sessions: which persona is logged in at which device, and who may know.
 //!
-//! Here: challenges, log-in, log-out, applications, presence. Not here: connections; a device is its peer id.
-//! Path: challenge → signed log-in with it → session, and presence for related people → end.
+//! Here: challenges, log-in, log-out, applications, presence. Not here: connections; a device is its peer id. Path:
+//! challenge → log-in signed with it → session, and presence for related people → end.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -20,22 +20,22 @@ use crate::limits::{
 use crate::store::{Column, Relation, RelationState, StoreError, Ticket, pair};
 use crate::wire::{Answer, Code, Event, Presence, Refusal};
 
-/// Who is there.
+/// The logged-in devices, and open challenges.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     by_device: HashMap<PeerId, Session>,
-    /// Of those, the visitors' sessions.
+    /// How many of the sessions are visitors'.
     visitors: usize,
-    /// The devices of a persona, the oldest session first.
+    /// The devices of each persona, the oldest session first.
     devices: HashMap<Id, Vec<PeerId>>,
-    /// One for each connected device at most; gone with its connection or when spent.
+    /// At most one per connected device; removed with its connection or when spent.
     challenges: HashMap<PeerId, (Bytes32, Instant)>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) persona: Id,
-    /// Hosted here, not a visitor.
+    /// Whether the persona is hosted here; otherwise it is a visitor.
     pub(super) hosted: bool,
     pub(super) applications: Vec<String>,
 }
@@ -49,13 +49,13 @@ impl Sessions {
         self.devices.get(&persona).map_or(&[], Vec::as_slice)
     }
 
-    /// Devices at which a persona is logged in as one that is hosted here.
+    /// Devices at which a persona is logged in as hosted here.
     pub(super) fn hosted_devices(&self, persona: Id) -> Vec<PeerId> {
         let hosted = |device: &&PeerId| self.by_device.get(*device).is_some_and(|session| session.hosted);
         self.devices(persona).iter().filter(hosted).copied().collect()
     }
 
-    /// Of those, the devices that take calls of an application.
+    /// Those of them that take calls of an application.
     pub(super) fn hosted_devices_with(&self, persona: Id, application: &str) -> Vec<PeerId> {
         let announces = |device: &PeerId| {
             let session = self.by_device.get(device);
@@ -68,7 +68,7 @@ impl Sessions {
         self.by_device.len()
     }
 
-    /// Devices of hosted personas, and of visitors.
+    /// Number of devices of hosted personas, and of visitors.
     pub(super) fn figures(&self) -> (u64, u64) {
         let visitors = self.visitors as u64;
         (self.by_device.len() as u64 - visitors, visitors)
@@ -92,13 +92,13 @@ impl Sessions {
         Some(session)
     }
 
-    /// All that is kept of a device without a connection.
+    /// Removes everything about a device without a connection.
     pub(super) fn forget(&mut self, device: PeerId) {
         self.challenges.remove(&device);
     }
 
-    /// The applications of a persona, [`MAX_APPLICATIONS`] in all: the newest devices' are told. None if it is not
-    /// there.
+    /// The applications of a persona, at most [`MAX_APPLICATIONS`], the newest devices' first. `None` if it is
+    /// offline.
     fn presence(&self, persona: Id) -> Option<Vec<String>> {
         let devices = self.devices.get(&persona)?.iter().rev();
         let mut sessions = devices.filter_map(|device| self.by_device.get(device)).filter(|one| one.hosted);
@@ -125,7 +125,7 @@ impl Home {
         Ok(Answer::Challenge(challenge.into()).into())
     }
 
-    /// A challenge answers one request of the device that asked for it, in time.
+    /// Spends a challenge: it is valid once, for the device that asked for it, within its time.
     pub(super) fn spend_challenge(&mut self, asked: &Asked, nonce: Bytes32) -> Result<(), Failure> {
         let time = Duration::from_secs(CHALLENGE_TIME);
         match self.sessions.challenges.remove(&asked.from) {
@@ -195,12 +195,12 @@ impl Home {
         let caller = self.caller(asked)?;
         let (mut there, mut bytes) = (Vec::new(), 0);
         for &persona in &personas.iter().copied().collect::<BTreeSet<_>>() {
-            // Strangers get what they would get of somebody who is away or unknown.
+            // Strangers get the same answer as for a persona that is offline or unknown.
             if self.related(persona, caller)?
                 && let Some(applications) = self.sessions.presence(persona)
             {
                 bytes += 64 + applications.iter().map(|name| name.len() + 2).sum::<usize>();
-                // What is beyond, the client asks for again.
+                // The client asks again for the rest.
                 if bytes > MAX_FETCH_BYTES && !there.is_empty() {
                     return Ok(Answer::Presence(there, true).into());
                 }
@@ -210,7 +210,7 @@ impl Home {
         Ok(Answer::Presence(there, false).into())
     }
 
-    /// Ends a device's session, where it has one.
+    /// Ends a device's session, if any.
     pub(super) fn end_session(&mut self, device: PeerId) {
         let Some(session) = self.sessions.remove(device) else { return };
         self.end_calls(device);
@@ -222,7 +222,7 @@ impl Home {
         }
     }
 
-    /// Ends all sessions of a persona, and says so to all of its devices but one.
+    /// Ends all sessions of a persona, and tells all of its devices except `but`.
     pub(super) fn end_all_sessions(&mut self, persona: Id, but: Option<PeerId>) {
         for device in self.sessions.devices(persona).to_vec() {
             self.end_session(device);
@@ -232,7 +232,7 @@ impl Home {
         }
     }
 
-    /// Who asks: hosted or a visitor.
+    /// The persona that sent a request: hosted or a visitor.
     pub(super) fn caller(&self, asked: &Asked) -> Result<Id, Failure> {
         match self.sessions.of(asked.from) {
             Some(session) => Ok(session.persona),
@@ -240,7 +240,7 @@ impl Home {
         }
     }
 
-    /// Who asks, where only those may who are hosted here.
+    /// The persona that sent a request, which must be hosted here.
     pub(super) fn hosted_caller(&self, asked: &Asked) -> Result<Id, Failure> {
         match self.sessions.of(asked.from) {
             Some(session) if session.hosted => Ok(session.persona),
@@ -248,15 +248,15 @@ impl Home {
         }
     }
 
-    /// Whether a persona that is hosted here has a relation to another that holds.
+    /// Whether a persona hosted here has a relation to another that holds.
     pub(super) fn related(&self, owner: Id, other: Id) -> Result<bool, StoreError> {
         let relation: Option<Relation> =
             self.store.get(Column::Relations, &pair(owner.digest(), other.digest()))?;
         Ok(relation.is_some_and(|relation| relation.state == RelationState::Held))
     }
 
-    /// Tells another person that a hosted one is there, when their relation begins to hold, or is gone, when it ends.
-    /// One who is away is not told of: the other one takes him for away already.
+    /// Tells another persona that a hosted one is online when their relation begins to hold, or offline when it
+    /// ends. If the hosted one is offline nothing is sent: the other takes it for offline already.
     pub(super) fn tell_presence_to(&mut self, other: Id, persona: Id, holds: bool, after: Option<Ticket>) {
         let Some(applications) = self.sessions.presence(persona) else { return };
         let presence = Presence { persona, applications: holds.then_some(applications) };
@@ -265,11 +265,12 @@ impl Home {
         }
     }
 
-    /// Tells related people who are logged in here that a persona came, went, or has other applications.
+    /// Tells related people who are logged in here that a persona came online, went offline, or has other
+    /// applications.
     fn tell_presence(&mut self, persona: Id) -> Result<(), StoreError> {
         let event = Event::Presence(Presence { persona, applications: self.sessions.presence(persona) });
         let mut told = Vec::new();
-        // By the persona's relations, and not by all who are here: after a restart everyone logs in.
+        // Iterates over the persona's relations rather than all sessions: after a restart everyone logs in.
         for row in self.store.rows(Column::Relations, *persona.digest(), b"") {
             let (key, record) = row?;
             let devices = self.sessions.devices(other_of(&key));

@@ -1,16 +1,16 @@
-//! Room on the disk. While little is left the home takes nothing more to keep; it still gives out and throws away.
+//! Disk space. When little is left, the home stores nothing more, but still serves and deletes.
 //!
-//! Here: how much there is, looked at with each tick, and which requests need some. Not here: what each limit lets a
-//! persona keep ([`crate::limits`]).
+//! Here: the free space, checked on each tick, and which requests need some. Not here: the limits per persona
+//! ([`crate::limits`]).
 
 use super::{Failure, Home, refuse};
 use crate::limits::{MIN_FREE_SPACE, SPACE_AGAIN};
 use crate::wire::{Code, Request};
 
-/// Free bytes on the disk; none where the system does not say.
+/// Measures the free bytes on the disk; `None` if the system does not tell.
 type Measure = Box<dyn Fn() -> Option<u64> + Send>;
 
-/// What is free.
+/// The free disk space.
 pub(super) struct Space {
     measure: Measure,
     free: Option<u64>,
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Space {
 }
 
 impl Space {
-    /// Measured at once.
+    /// Creates it with a first measurement.
     pub(super) fn new(measure: impl Fn() -> Option<u64> + Send + 'static) -> Self {
         let mut space = Self { measure: Box::new(measure), free: None, low: false };
         space.look();
@@ -35,7 +35,7 @@ impl Space {
     pub(super) fn look(&mut self) {
         self.free = (self.measure)();
         let enough = if self.low { SPACE_AGAIN } else { MIN_FREE_SPACE };
-        // Where the system does not say, there is nothing to go by.
+        // If the system does not tell, space is assumed to be enough.
         let low = self.free.is_some_and(|free| free < enough);
         let free = self.free.unwrap_or(0) >> 20;
         match (self.low, low) {
@@ -46,15 +46,15 @@ impl Space {
         self.low = low;
     }
 
-    /// Free bytes; none where the system does not say.
+    /// Free bytes; `None` if the system does not tell.
     pub(super) fn free(&self) -> Option<u64> {
         self.free
     }
 }
 
 impl Home {
-    /// Refuses what would be kept while the disk is nearly full: before anything is looked up, so that everyone is told
-    /// the same.
+    /// Refuses requests that store something while the disk is nearly full. This comes before any lookup, so that
+    /// everyone gets the same answer.
     pub(super) fn check_space(&self, request: &Request) -> Result<(), Failure> {
         let is_kept = matches!(
             request,
@@ -89,7 +89,7 @@ mod tests {
     use crate::limits::CHUNK;
     use crate::wire::Answer;
 
-    /// A home on a disk that the test fills.
+    /// A home on a disk whose free space the test sets.
     fn on_a_disk(free: u64) -> (Bench, Arc<AtomicU64>) {
         let disk = Arc::new(AtomicU64::new(free));
         let mut bench = Bench::new(|_| {});
@@ -131,7 +131,7 @@ mod tests {
             assert_eq!(code(&bench.ask(*device, request.clone())), Some(Code::Full), "{request:?}");
         }
         assert_eq!(code(&bench.register(&Person::new(4))), Some(Code::Full));
-        // Who is here goes on, and makes room.
+        // Hosted personas continue, and can make room.
         assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true));
         let Answer::Mail(mail, false) = bench.ask(ada.device, Request::Fetch(0)) else { panic!("no mail") };
         assert_eq!(mail.len(), 1);
@@ -144,7 +144,7 @@ mod tests {
         let order = bench.challenge(bob.device);
         let departure = bench.sign(&bob, bench.home.id(), order, &Departure { to: None });
         assert_eq!(bench.ask(bob.device, Request::Unregister(departure, None)), Answer::Done);
-        // There is room again.
+        // There is enough space again.
         fill(&mut bench, &disk, SPACE_AGAIN);
         for (device, request) in kept_requests.into_iter().take(3) {
             assert_eq!(code(&bench.ask(device, request)), None);
@@ -177,7 +177,7 @@ mod tests {
             let figure = bench.home.figures().into_iter().find(|(name, _)| *name == "disk_free_bytes");
             assert_eq!(figure, Some(("disk_free_bytes", free)));
         }
-        // Not looked at for each request, but before the first one.
+        // Space is not measured for each request, but before the first one.
         disk.store(0, Ordering::Relaxed);
         assert!(takes(&mut bench));
         assert!(Space::new(|| Some(MIN_FREE_SPACE - 1)).low);

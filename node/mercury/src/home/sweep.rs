@@ -1,8 +1,8 @@
-//! What is too old goes: mail, marks of what was seen, requests, relations whose time is over, redirects.
+//! Deletes what is too old: mail, marks of seen messages, requests, expired relations, redirects.
 //!
-//! Here: a walk over each column that holds such things, some rows with each tick, and a rest after each round; so
-//! something may stay for an hour after its time, and what must not be used by then is judged where it is used.
-//! Path: [`Home::tick`] → one step of each walk → a batch.
+//! Here: a walk over each column with such data, some rows per tick, and a pause after each round. Data may
+//! therefore stay for an hour after its expiry; where expired data must not be used, that is checked on use. Path:
+//! [`Home::tick`] → one step of each walk → a batch.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ use crate::store::{
     Batch, Column, Hosted, Mailbox, Relation, RelationState, Request, Row, Seen, Sender, StoreError, behind,
 };
 
-/// Rows that a walk looks at with each tick: some hundred kilobytes of the longest.
+/// Rows per tick of a walk: some hundred kilobytes of the longest.
 const ROWS: usize = 256;
-/// Mailboxes that are searched for old mail with each tick: 4 MiB each at most.
+/// Mailboxes searched for old mail per tick: at most 4 MiB each.
 const SEARCHED: usize = 2;
-/// Rest between two rounds over a column, and between two searches of a mailbox, in seconds.
+/// Pause between two rounds over a column, and between two searches of a mailbox, seconds.
 const REST: u64 = 3600;
 
-/// Where the walks are.
+/// The positions of the walks.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     boxes: Walk,
@@ -33,21 +33,21 @@ pub(super) struct Sweep {
     requests: Walk,
     relations: Walk,
     hosted: Walk,
-    /// The next blob that is looked at. Uploads are few, and quota comes back with them: it does not rest.
+    /// The next blob to check. Uploads are few, and expired ones free quota, so this walk does not pause.
     blobs: Vec<u8>,
 }
 
 /// A walk over a column.
 #[derive(Debug, Default)]
 struct Walk {
-    /// The next key that is looked at; empty for the first.
+    /// The next key; empty for the first.
     from: Vec<u8>,
-    /// No sooner than this.
+    /// Paused until then.
     rest: Option<Instant>,
 }
 
 impl Walk {
-    /// The next rows, and goes on; at the end it rests.
+    /// Returns the next rows and advances; pauses at the end.
     fn step(&mut self, home: &Home, column: Column, now: Now) -> Result<Vec<Row>, StoreError> {
         if self.rest.is_some_and(|rest| now.instant < rest) {
             return Ok(Vec::new());
@@ -66,7 +66,7 @@ impl Walk {
     }
 }
 
-/// The persona that a key begins with.
+/// The persona at the start of a key.
 pub(super) fn owner_of(key: &[u8]) -> Id {
     let mut digest = [0; 32];
     digest.copy_from_slice(&key[..32]);
@@ -74,7 +74,7 @@ pub(super) fn owner_of(key: &[u8]) -> Id {
 }
 
 impl Home {
-    /// A step of each walk.
+    /// Makes a step of each walk.
     pub(super) fn sweep(&mut self, now: Now) {
         let mut sweep = std::mem::take(&mut self.sweep);
         for step in [
@@ -109,7 +109,7 @@ impl Home {
         Ok(())
     }
 
-    /// Deletes what is too old in a mailbox.
+    /// Deletes expired items of a mailbox.
     fn sweep_box(&self, owner: Id, mut mailbox: Mailbox, now: Now) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let mut removed = Removed::default();
@@ -122,7 +122,7 @@ impl Home {
                 oldest = oldest.min(item.expires);
             }
         }
-        // Mail that ends every second does not make the home read all of it every second.
+        // With mail expiring every second, the home must not read all of it every second.
         mailbox.oldest_expires = oldest.max(now.wall + REST);
         batch.put(Column::Boxes, owner.digest(), &mailbox);
         self.reduce_senders(owner, &removed.by_sender, &mut batch)?;
@@ -134,7 +134,8 @@ impl Home {
         let mut gone: HashMap<Id, HashMap<Id, Sender>> = HashMap::new();
         for (key, value) in walk.step(self, Column::Seen, now)? {
             let seen: Seen = self.store.record(Column::Seen, &value)?;
-            // Not before a clock that is set back a little would take the message again.
+            // Kept longer by the clock skew, so that a clock that is set back a little does not accept the message
+            // again.
             if seen.expires.saturating_add(CLOCK_SKEW) < now.wall {
                 gone.entry(owner_of(&key)).or_default().entry(seen.sender).or_default().seen += 1;
                 batch.delete(Column::Seen, &key);
@@ -197,7 +198,7 @@ impl Home {
         Ok(())
     }
 
-    /// Nothing is kept of who has left once the redirect is over.
+    /// Deletes the records of personas whose redirect has expired.
     fn sweep_hosted(&mut self, walk: &mut Walk, now: Now) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for (key, value) in walk.step(self, Column::Hosted, now)? {
@@ -210,13 +211,13 @@ impl Home {
         self.commit_any(batch)
     }
 
-    /// Nothing has to wait for this; without changes it is no work for the disk.
+    /// Commits without a ticket to wait for; an empty batch is not written.
     fn commit_any(&self, batch: Batch) -> Result<(), StoreError> {
         if batch.is_empty() { Ok(()) } else { self.commit(batch).map(drop) }
     }
 }
 
-/// What becomes of a relation by its age alone: nothing (`None`), another state, or no record.
+/// The effect of age on a relation: nothing (`None`), another state, or no record.
 fn aged(record: &Relation, wall: u64) -> Option<Option<RelationState>> {
     let over = |time: u64| time.saturating_add(CLOCK_SKEW) < wall;
     let remembered =
@@ -224,7 +225,7 @@ fn aged(record: &Relation, wall: u64) -> Option<Option<RelationState>> {
     match record.state {
         RelationState::Revoked if remembered => None,
         RelationState::Asked | RelationState::Held if !over(record.expires) => None,
-        // An earlier proof may not have expired: that it was taken back stays known.
+        // An earlier proof may still be valid, so the revocation stays remembered.
         _ => Some(remembered.then_some(RelationState::Revoked)),
     }
 }

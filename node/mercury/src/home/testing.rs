@@ -1,4 +1,4 @@
-//! What tests of a home share: a home in a folder of its own, people with devices, and a clock that they set.
+//! Shared test code: a home in its own directory, people with devices, and a clock that tests set.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use crate::wire::{Answer, Code, Event, Hosting, Request};
 
 /// The network of all tests.
 pub(crate) const NETWORK: &str = "test";
-/// When tests begin, in seconds since 1970.
+/// The time at which tests begin, in seconds since 1970.
 pub(crate) const START: u64 = 1_800_000_000;
 
 /// The reference to a blob.
@@ -58,7 +58,7 @@ impl Person {
         Self { key: Key::from_secret(&[number; 32]), device: PeerId::random() }
     }
 
-    /// One of many.
+    /// One of many people.
     pub(crate) fn of_many(number: u32) -> Self {
         let mut secret = [255; 32];
         secret[..4].copy_from_slice(&number.to_be_bytes());
@@ -75,7 +75,7 @@ impl Bench {
         Self::open(Arc::new(tempfile::tempdir().unwrap()), change)
     }
 
-    /// A home on what a folder holds.
+    /// Opens a home on an existing directory.
     pub(crate) fn open(folder: Arc<tempfile::TempDir>, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             network: NETWORK.to_owned(),
@@ -88,24 +88,24 @@ impl Bench {
         change(&mut settings);
         let store = Arc::new(Store::open(&folder.path().join("store")).unwrap());
         let mut home = Home::new(store, Key::from_secret(&[200; 32]), settings).unwrap();
-        // Whatever this machine's is.
+        // Independent of this machine's disk.
         home.space = Space::new(|| Some(u64::MAX));
         let now = Now { wall: START, instant: Instant::now() };
         Self { home, now, events: Vec::new(), folder, requests: 0 }
     }
 
-    /// Both clocks go on.
+    /// Advances both clocks.
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now.wall += seconds;
         self.now.instant += Duration::from_secs(seconds);
     }
 
-    /// Asks and gives back the answer, which has to come at once.
+    /// Sends a request and returns the answer, which must come at once.
     pub(crate) fn ask(&mut self, from: PeerId, request: Request) -> Answer {
         self.ask_later(from, request).expect("an answer at once")
     }
 
-    /// Asks and gives back the answer if it comes at once.
+    /// Sends a request and returns the answer if it comes at once.
     pub(crate) fn ask_later(&mut self, from: PeerId, request: Request) -> Option<Answer> {
         self.requests += 1;
         let id = RequestId(self.requests);
@@ -113,7 +113,7 @@ impl Bench {
         self.collect().into_iter().find(|(other, _)| *other == id).map(|(_, answer)| answer)
     }
 
-    /// What came out: answers, while events gather in `events`.
+    /// Collects the outputs: returns answers, and adds events to `events`.
     pub(crate) fn collect(&mut self) -> Vec<(RequestId, Answer)> {
         let mut answers = Vec::new();
         for output in self.home.outputs() {
@@ -125,7 +125,7 @@ impl Bench {
         answers
     }
 
-    /// Events for a device since the last time.
+    /// Events for a device since the last call.
     pub(crate) fn events_of(&mut self, device: PeerId) -> Vec<Event> {
         self.events.extract_if(.., |(to, _)| *to == device).map(|(_, event)| event).collect()
     }
@@ -156,14 +156,14 @@ impl Bench {
         self.ask(person.device, Request::LogIn(login, applications))
     }
 
-    /// Stops the home and starts one on the same folder, a moment later by both clocks.
+    /// Stops the home and starts it on the same directory, a moment later by both clocks.
     pub(crate) fn restart(self, change: impl FnOnce(&mut Settings)) -> Self {
         let Self { home, now, folder, requests, .. } = self;
         drop(home);
         Self { now, requests, ..Self::open(folder, change) }
     }
 
-    /// Sends all of a blob.
+    /// Uploads a whole blob.
     pub(crate) fn upload(&mut self, person: &Person, bytes: &[u8]) -> BlobRef {
         let blob = blob_of(bytes);
         assert_eq!(self.ask(person.device, Request::Offer(blob)), Answer::Next(0));
@@ -174,14 +174,14 @@ impl Bench {
         blob
     }
 
-    /// Somebody who is hosted elsewhere and logged in here.
+    /// A person hosted elsewhere and logged in here.
     pub(crate) fn visitor(&mut self, number: u8) -> Person {
         let person = Person::new(number);
         assert_eq!(self.log_in(&person, &[]), Answer::Session(false));
         person
     }
 
-    /// Somebody who is hosted here and logged in.
+    /// A person hosted here and logged in.
     pub(crate) fn resident(&mut self, number: u8) -> Person {
         let person = Person::new(number);
         assert!(matches!(self.register(&person), Answer::Hosting(..)));
@@ -189,7 +189,7 @@ impl Bench {
         person
     }
 
-    /// Time goes on, with enough ticks that all that is too old goes.
+    /// Advances time, with enough ticks that everything expired is deleted.
     pub(crate) fn sweep_after(&mut self, seconds: u64) {
         self.wait(seconds);
         for _ in 0..20 {
@@ -220,7 +220,7 @@ impl Bench {
         self.sign(by, other.id(), request.order(), &body)
     }
 
-    /// A relation between two people, of whom one or both are hosted here. Gives its proof.
+    /// A relation between two people, one or both of whom are hosted here; returns its proof.
     pub(crate) fn relation(&mut self, one: &Person, other: &Person, number: u64) -> (Envelope, Envelope) {
         let request = self.request(one, other.id(), number);
         let acceptance = self.acceptance(other, &request);
@@ -229,13 +229,13 @@ impl Bench {
         (request, acceptance)
     }
 
-    /// A message with a ciphertext of some bytes.
+    /// A message with a ciphertext of this many bytes.
     pub(crate) fn message(&self, from: &Person, to: Id, number: u64, bytes: usize) -> Envelope {
         let body = Message { encapsulated: [0; 32].into(), ciphertext: vec![0; bytes].into() };
         self.sign(from, to, nonce(number), &body)
     }
 
-    /// Compares all counts with what they count.
+    /// Compares all counts with the data.
     pub(crate) fn check_counts(&self) {
         let store = &self.home.store;
         let all = |column| store.rows(column, b"", b"").map(|row| row.unwrap()).collect::<Vec<_>>();
@@ -283,7 +283,7 @@ impl Bench {
     }
 }
 
-/// A nonce of an envelope.
+/// A nonce as an envelope's order.
 pub(crate) fn nonce(number: u64) -> Order {
     let mut nonce = [0; 32];
     nonce[..8].copy_from_slice(&number.to_be_bytes());

@@ -1,9 +1,8 @@
-//! The socket below yamux: what comes is charged, what goes is credited.
+//! The socket below yamux, which charges incoming bytes and credits outgoing ones.
 //!
-//! Here: yamux's frames as they pass, both ways, of which the heads are looked at, and the end after a breach of their
-//! rules. Not here: what is charged
-//! ([`super::unread`], [`super::unsent`]).
-//! Path: socket → head of a frame → charged as unread → yamux; yamux → socket → the bytes that it took are unsent no more.
+//! Here: yamux's frames in both directions, whose headers are parsed, and the end of the connection after a
+//! protocol violation. Not here: the accounts ([`super::unread`], [`super::unsent`]). Path: socket → frame header →
+//! charged as unread → yamux; yamux → socket → the bytes it took are no longer unsent.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +13,7 @@ use libp2p::futures::{AsyncRead, AsyncWrite, ready};
 use super::unread::{Account, wrong};
 use super::unsent::Unsent;
 
-/// Bytes of a frame's head: version, kind, flags in two, stream and length in four each.
+/// Bytes of a frame header: version, type, flags in two, stream and length in four each.
 pub(super) const HEAD: usize = 12;
 pub(super) const DATA: u8 = 0;
 pub(super) const WINDOW: u8 = 1;
@@ -22,7 +21,7 @@ const GO_AWAY: u8 = 3;
 pub(super) const SYN: u16 = 1;
 pub(super) const RST: u16 = 8;
 
-/// The head of a frame.
+/// A frame header.
 pub(super) struct Head([u8; HEAD]);
 
 impl Head {
@@ -42,34 +41,34 @@ impl Head {
         u32::from_be_bytes([self.0[8], self.0[9], self.0[10], self.0[11]])
     }
 
-    /// Bytes that follow it.
+    /// Length of the body that follows, bytes.
     fn body(&self) -> usize {
         if self.kind() == DATA { self.length() as usize } else { 0 }
     }
 }
 
-/// Where in a row of frames one direction of a connection is.
+/// The position within the frames of one direction.
 #[derive(Default)]
 struct Place {
     head: [u8; HEAD],
-    /// How much of a frame's head has passed.
+    /// Bytes of the header that have passed.
     passed: usize,
-    /// How much of its body has not.
+    /// Bytes of the body that are left.
     body: usize,
 }
 
 impl Place {
-    /// Whether a frame has not begun.
+    /// Whether it is between two frames.
     fn is_between(&self) -> bool {
         self.passed == 0 && self.body == 0
     }
 
-    /// Bytes to the end of the head or the body.
+    /// Bytes to the end of the header or the body.
     fn left(&self) -> usize {
         if self.body > 0 { self.body } else { HEAD - self.passed }
     }
 
-    /// Bytes have passed that do not reach over that end; gives back the head that they complete.
+    /// Passes bytes that must not extend beyond that end; returns the header if they complete one.
     fn pass(&mut self, bytes: &[u8]) -> Option<Head> {
         if self.body > 0 {
             self.body -= bytes.len();
@@ -94,9 +93,9 @@ pub(super) struct Charged<C> {
     server: bool,
     coming: Place,
     going: Place,
-    /// Whether the socket took what was last written.
+    /// Whether the last write was accepted by the socket.
     written: bool,
-    /// Whether yamux has told the other side that it broke the rules.
+    /// Whether yamux has told the remote that it violated the protocol.
     over: bool,
 }
 
@@ -111,7 +110,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Charged<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.over {
-            // Yamux itself would go on, and write a line of the log for each breach.
+            // Yamux itself would continue, and log a line for each violation.
             return Poll::Ready(Err(wrong("it breaks the rules of streams")));
         }
         if this.coming.is_between() && !this.unread.has_room(this.written, cx) {
@@ -127,7 +126,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Charged<C> {
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for Charged<C> {
-    /// Yamux writes heads and bodies by themselves, so to look at them one by one costs nothing.
+    /// Yamux writes headers and bodies separately, so parsing them one by one costs nothing.
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let bytes = &bytes[..bytes.len().min(this.going.left())];
@@ -135,7 +134,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Charged<C> {
         this.written = result.is_ready();
         if let Poll::Ready(Ok(count)) = result {
             let in_body = this.going.body > 0;
-            // Its length is a code: 0 is a connection that is closed in order.
+            // The length of a go-away frame is a code: 0 is a normal close.
             let head = this.going.pass(&bytes[..count]);
             this.over |= head.is_some_and(|head| head.kind() == GO_AWAY && head.length() != 0);
             if in_body {

@@ -1,8 +1,8 @@
-//! The relay, and how many circuits each persona and each address holds.
+//! The relay, and the number of circuits per persona and address.
 //!
-//! Here: a behaviour around the relay's that follows each circuit by its two connections, from its request to its end.
-//! Not here: who may open one ([`crate::home::Permits`]), what becomes of a circuit without a permit ([`super::host`]).
-//! Path: request → the relay asks [`Limits`] → pending → open → its handler or one of its connections ends it.
+//! Here: a layer around the relay's behaviour that follows each circuit by its two connections, from request to
+//! end. Not here: who may open one ([`crate::home::Permits`]), and circuits without a permit ([`super::host`]).
+//! Path: request → the relay asks [`Limits`] → pending → open → ended by its handler or one of its connections.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use super::quotas::{Address, Quotas};
 use crate::home::Permits;
 use crate::id::Id;
 
-/// Whom a circuit counts for.
+/// The persona and address that a circuit counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holder {
     persona: Id,
@@ -29,18 +29,19 @@ struct Holder {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The other side has not taken it.
+    /// The callee's side has not accepted it.
     Pending,
-    /// It has; this side is being told.
+    /// The callee's side has accepted; the caller is being told.
     Taken,
     Open,
-    /// The other side's connection has gone while this side was being told; whether it was, its handler will say.
+    /// The callee's connection was lost while the caller was being told; the caller's handler will report whether
+    /// it was.
     Lost,
-    /// The other side's connection has gone; the handler of this side will say so, once more.
+    /// The callee's connection was lost; the caller's handler will report that once more.
     Ended,
 }
 
-/// A circuit. The connections are those to its two ends.
+/// A circuit, with the connections to its two ends.
 #[derive(Debug, Clone, Copy)]
 struct Circuit {
     from: (PeerId, ConnectionId),
@@ -52,7 +53,7 @@ struct Circuit {
 #[derive(Debug, Default)]
 struct Circuits {
     all: Vec<Circuit>,
-    /// Who may go on with the request that the relay has just looked at.
+    /// The holder of the request that the relay just checked and allowed.
     asked: Option<Holder>,
 }
 
@@ -61,7 +62,7 @@ impl Circuits {
         self.all.iter().filter(|circuit| circuit.state != State::Ended && by(&circuit.holder)).count()
     }
 
-    /// The first in some state between two ends, one of which is known by its connection and the other by its peer.
+    /// The first circuit in one of these states, identified by the connection to one end and the peer at the other.
     fn find(&self, from: ConnectionId, to: PeerId, states: &[State]) -> Option<usize> {
         let fits = |state, one: &Circuit| one.from.1 == from && one.to.0 == to && one.state == state;
         states.iter().find_map(|state| self.all.iter().position(|one| fits(*state, one)))
@@ -73,9 +74,9 @@ impl Circuits {
         }
     }
 
-    /// The handler of a connection says what has become of a circuit from there. It does not say of which one to this
-    /// peer: of several whose ends are the same but for the peer's connection it may be another one that changes, but
-    /// each is said to be accepted and to close once, or to fail, and none that is open is counted too few.
+    /// Applies an event from a connection's handler. The event does not say which circuit to this peer it is about:
+    /// among circuits that differ only in the peer's connection, the wrong one may change. But each is reported as
+    /// accepted and closed once, or as failed, so open circuits are never undercounted.
     fn say(&mut self, from: ConnectionId, event: &relay::Event) {
         match event {
             relay::Event::CircuitReqAccepted { dst_peer_id, .. } => {
@@ -97,7 +98,7 @@ impl Circuits {
         }
     }
 
-    /// The connection of the other side has answered a request: it has taken it, or not.
+    /// The other side's connection has answered a request; `taken` is whether it accepted.
     fn answered(&mut self, from: ConnectionId, to: ConnectionId, taken: bool) {
         let fits = |one: &Circuit| one.from.1 == from && one.to.1 == to && one.state == State::Pending;
         let place = self.all.iter().position(fits);
@@ -107,7 +108,7 @@ impl Circuits {
         }
     }
 
-    /// The connection to one end has gone. A request that waited for its answer there has gone with it.
+    /// The connection to one end was lost, and with it a request that waited for an answer there.
     fn depart(&mut self, connection: ConnectionId) {
         self.all.retain(|circuit| {
             circuit.from.1 != connection && (circuit.to.1 != connection || circuit.state != State::Pending)
@@ -122,7 +123,7 @@ impl Circuits {
     }
 }
 
-/// How many circuits there may be; the relay asks it, and the behaviour around the relay counts.
+/// The limits on circuits: the relay asks them, and the layer around it counts.
 #[derive(Clone)]
 pub(super) struct Limits {
     circuits: Arc<Mutex<Circuits>>,
@@ -139,13 +140,13 @@ impl Limits {
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a peer has business at the relay: it may be reached or may call, or is in a call.
+    /// Whether a peer has business at the relay: it may be reached through it, may call, or is in a call.
     pub(super) fn knows(&self, peer: PeerId, now: Instant) -> bool {
         let is_end = |circuit: &Circuit| circuit.from.0 == peer || circuit.to.0 == peer;
         self.permits.knows(peer, now) || self.circuits().all.iter().any(is_end)
     }
 
-    /// Whether a peer at some address may have one more circuit.
+    /// Whether a peer at this address may open one more circuit.
     pub(super) fn may_open(&self, peer: PeerId, address: &Multiaddr, now: Instant) -> bool {
         let Some(persona) = self.permits.caller(peer, now) else { return false };
         let holder = Holder { persona, address: self.quotas.address(address) };
@@ -161,20 +162,20 @@ impl Limits {
 
 type Action = ToSwarm<relay::Event, THandlerInEvent<relay::Behaviour>>;
 
-/// The relay.
+/// The relay with its circuit tracking.
 pub(super) type Relay = Layered<relay::Behaviour, Follower>;
 
-/// What follows the relay's circuits.
+/// Follows the relay's circuits.
 pub(super) struct Follower {
     limits: Limits,
-    /// Whose connections those are on which the relay was asked for something.
+    /// The peers of the connections on which the relay was asked for something.
     peers: HashMap<ConnectionId, PeerId>,
-    /// What the relay wants, looked at.
+    /// The relay's actions, after they were looked at.
     actions: VecDeque<Action>,
 }
 
 impl Relay {
-    /// From whom to whom circuits are open, each once.
+    /// The two ends of every open circuit, each pair once.
     pub(super) fn open(&self) -> Vec<(PeerId, PeerId)> {
         let circuits = self.layer.limits.circuits();
         let open = circuits.all.iter().filter(|circuit| circuit.state == State::Open);
@@ -187,9 +188,9 @@ impl Follower {
         Self { limits, peers: HashMap::new(), actions: VecDeque::new() }
     }
 
-    /// Takes what the relay wants after something has happened on a connection. So it is known what came of what.
+    /// Takes the relay's actions right after an event on a connection, so that each can be attributed to it.
     fn take_actions(&mut self, relay: &mut relay::Behaviour, happened: Option<(PeerId, ConnectionId)>) {
-        // It is polled again before the swarm rests.
+        // The relay is polled again before the swarm rests.
         let mut cx = Context::from_waker(Waker::noop());
         let mut answer = None;
         while let Poll::Ready(action) = relay.poll(&mut cx) {
@@ -205,7 +206,8 @@ impl Follower {
         }
     }
 
-    /// `answer` is the connection that was just sent the answer to its request: a refusal, if the relay says so next.
+    /// `answer` is the connection that was just sent the answer to its request; the relay's next event tells
+    /// whether it was a refusal.
     fn look_at(
         &self,
         (peer, connection): (PeerId, ConnectionId),
@@ -223,7 +225,8 @@ impl Follower {
                 }
                 _ => circuits.say(connection, event),
             },
-            // A request that was let through goes to the other side; one that was not, back. So does its answer.
+            // An allowed request is passed on to the other side; a refused one, and the other side's answer, go
+            // back.
             ToSwarm::NotifyHandler { handler: NotifyHandler::One(other), .. } if *other != connection => {
                 let Some(holder) = circuits.asked.take() else {
                     *answer = Some(*other);
@@ -277,7 +280,7 @@ mod tests {
         Holder { persona: Key::from_secret(&[1; 32]).id(), address: None }
     }
 
-    /// Circuits between the same two, by one connection of the caller's and some of the callee's.
+    /// Circuits between the same two peers, over one connection of the caller and several of the callee.
     struct Pair {
         circuits: Circuits,
         from: (PeerId, ConnectionId),
@@ -410,7 +413,7 @@ mod tests {
 
     #[test]
     fn in_whatever_order_two_are_told_as_many_are_counted_as_are_open() {
-        // Of one the callee's connection has gone: it closes, or fails. The other stays.
+        // The callee's connection of one circuit is lost: it closes, or fails. The other circuit stays.
         let lost: [&[fn(&mut Pair)]; 2] = [&[Pair::say_accepted, Pair::say_closed], &[Pair::say_failed]];
         for lost in lost {
             for before in 0..=lost.len() {

@@ -1,8 +1,8 @@
-//! Requests, answers and events as streams carry them. Homes and devices share this.
+//! Framing of requests, answers and events on streams, shared by homes and devices.
 //!
-//! Here: their framing: one CBOR value from the stream's begin to its end, and nothing else. Not here: what they mean
-//! ([`crate::wire`]), who may send how many ([`super::quotas`]).
-//! Path: stream → at most so many bytes → a whole value, or the reason why not, which the home answers.
+//! Here: the framing: one CBOR value that fills the stream, and nothing else. Not here: what they mean
+//! ([`crate::wire`]), and rates ([`super::quotas`]). Path: stream → a limited number of bytes → a whole value, or
+//! the reason why not, which the home answers.
 
 use std::future::Future;
 use std::io;
@@ -16,36 +16,36 @@ use crate::cbor;
 use crate::limits::{MAX_EVENT, REQUEST_TIMEOUT, STREAMS_OF_CONNECTION};
 use crate::wire::{Answer, EVENTS, Event, MAX_ANSWER, MAX_REQUEST, REQUESTS, Request};
 
-/// Why something that came is not taken.
+/// Why received bytes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// Longer than anything of its kind may be: the limit, in bytes.
     #[error("more than {0} bytes")]
     TooLong(usize),
-    /// Not one CBOR value of its kind.
+    /// Not exactly one CBOR value of its kind.
     #[error("not one value of its kind")]
     Malformed,
 }
 
-/// A request as it came. A device sends `Ok`.
+/// A received request. A device sends `Ok`.
 pub type Asked = Result<Request, Unreadable>;
 
-/// That an event has arrived: an answer of no bytes.
+/// Confirms an event: an empty answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrived;
 
-/// Something that travels alone on a stream.
+/// A value that has a stream of its own.
 pub trait Message: Send + Sized + 'static {
-    /// Most bytes of it.
+    /// Most bytes.
     const MAX: usize;
 
-    /// As it travels.
+    /// The encoded form.
     fn to_bytes(&self) -> Vec<u8>;
 
-    /// What travelled, or why not.
+    /// Decodes the received bytes, or converts the reason why not.
     ///
     /// # Errors
-    /// It cannot be read, and nothing can be answered.
+    /// When it cannot be decoded and nothing can be answered.
     fn read(bytes: Result<&[u8], Unreadable>) -> io::Result<Self>;
 }
 
@@ -158,7 +158,7 @@ impl<Q: Message, A: Message> request_response::Codec for Codec<Q, A> {
     }
 }
 
-/// Reads to the stream's end, or to one byte more than is allowed: no more memory is taken than has come.
+/// Reads to the stream's end, or to one byte beyond the limit. Memory grows only with the bytes received.
 async fn read<M: Message>(io: &mut (impl AsyncRead + Unpin + Send)) -> io::Result<M> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(M::MAX).unwrap_or(u64::MAX).saturating_add(1);
@@ -172,18 +172,18 @@ async fn write<M: Message>(io: &mut (impl AsyncWrite + Unpin + Send), message: M
     io.write_all(&bytes).await
 }
 
-/// Requests to homes and their answers.
+/// The behaviour for requests to homes and their answers.
 pub type Requests = request_response::Behaviour<Codec<Asked, Answer>>;
-/// Events of homes.
+/// The behaviour for events of homes.
 pub type Events = request_response::Behaviour<Codec<Event, Arrived>>;
 
-/// The behaviour for requests: a home takes them (`Inbound`), a device makes them (`Outbound`).
+/// Makes the behaviour for requests: a home receives them (`Inbound`), a device sends them (`Outbound`).
 #[must_use]
 pub fn requests(support: ProtocolSupport) -> Requests {
     Requests::new([(StreamProtocol::new(REQUESTS), support)], config())
 }
 
-/// The behaviour for events: a home makes them (`Outbound`), a device takes them (`Inbound`).
+/// Makes the behaviour for events: a home sends them (`Outbound`), a device receives them (`Inbound`).
 #[must_use]
 pub fn events(support: ProtocolSupport) -> Events {
     Events::new([(StreamProtocol::new(EVENTS), support)], config())
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_bomb_takes_no_memory_that_it_does_not_bring() {
-        // Arrays and texts that say they have 2^62 items, nested.
+        // Nested arrays and texts that claim 2^62 items.
         for head in [0x9b, 0x5b, 0x7b, 0xbb] {
             let bomb = [&[0x82, 0x18, 50, 0x81][..], &[head, 0x40, 0, 0, 0, 0, 0, 0, 0]].concat();
             assert_eq!(come::<Asked>(bomb).unwrap(), Err(Unreadable::Malformed));

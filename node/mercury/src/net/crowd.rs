@@ -1,7 +1,7 @@
-//! Connections by where they come from, so that of the most crowded place the oldest can give way.
+//! Connections by origin, so that the oldest one of the most crowded origin can be closed.
 //!
-//! Here: the order. Not here: what counts as one place ([`super::quotas`]), who is let in ([`super::gate`]).
-//! Path: a connection comes → is put where it comes from → is taken out when it goes, or gives way.
+//! Here: the order. Not here: what counts as one origin ([`super::quotas`]), and admission ([`super::gate`]). Path:
+//! a connection arrives → is added at its origin → is removed when it ends or is closed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -10,28 +10,28 @@ use libp2p::swarm::ConnectionId;
 
 use super::quotas::Address;
 
-/// Connections, each at its place; those without an address are at one place together.
+/// Connections by origin; those without an address share one.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
-    /// The older a connection, the lower its id.
+    /// Older connections have lower ids.
     places: HashMap<Option<Address>, BTreeSet<ConnectionId>>,
-    /// How many are at each place, and the oldest there.
+    /// Number of connections of each origin, and its oldest one.
     sizes: BTreeSet<(usize, Reverse<ConnectionId>, Option<Address>)>,
     len: usize,
 }
 
 impl Crowd {
-    /// Connections in all.
+    /// Number of connections.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Connections at a place.
+    /// Number of connections of an origin.
     pub(super) fn at(&self, place: Option<Address>) -> usize {
         self.places.get(&place).map_or(0, BTreeSet::len)
     }
 
-    /// The oldest at a place.
+    /// The oldest connection of an origin.
     pub(super) fn oldest(&self, place: Option<Address>) -> Option<ConnectionId> {
         self.places.get(&place)?.first().copied()
     }
@@ -40,7 +40,7 @@ impl Crowd {
         self.change(place, |ids| ids.insert(connection));
     }
 
-    /// Takes one out, if it is there.
+    /// Removes a connection, if present.
     pub(super) fn remove(&mut self, place: Option<Address>, connection: ConnectionId) {
         self.change(place, |ids| ids.remove(&connection));
     }
@@ -61,12 +61,13 @@ impl Crowd {
         }
     }
 
-    /// Who gives way: the oldest of the most crowded place; of places with as many, the oldest of all.
+    /// The connection to close first: the oldest of the most crowded origin; among equally crowded ones, the oldest
+    /// of all.
     pub(super) fn first_to_go(&self) -> Option<ConnectionId> {
         self.sizes.last().map(|(_, Reverse(oldest), _)| *oldest)
     }
 
-    /// The connections of each place that has an address and more than so many, the oldest first.
+    /// The connections of each origin that has an address and more than `most`, the oldest first.
     pub(super) fn beyond(&self, most: usize) -> impl Iterator<Item = &BTreeSet<ConnectionId>> {
         let places = self.sizes.iter().rev().take_while(move |(count, ..)| *count > most);
         places.filter(|(_, _, place)| place.is_some()).filter_map(|(_, _, place)| self.places.get(place))
@@ -105,7 +106,7 @@ mod tests {
                 model.dedup();
                 let at = |number| model.iter().filter(|one| one.0 == number).count();
                 let first = model.iter().max_by_key(|one| (at(one.0), Reverse(one.1))).map(|one| one.1);
-                // The same id at two places is nobody's: then either may be told.
+                // Production ids are unique; if one id is at two origins, either may be returned.
                 prop_assert_eq!(crowd.first_to_go(), first.map(ConnectionId::new_unchecked));
                 prop_assert_eq!(crowd.len(), model.len());
                 (0..4).for_each(|number| assert_eq!(crowd.at(place(number)), at(number)));

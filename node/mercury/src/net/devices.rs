@@ -1,6 +1,6 @@
-//! The connected devices and what is under way with each: so that a slow one hurts itself alone.
+//! The connected devices and what is in progress with each, so that a slow device harms only itself.
 //!
-//! Here: counts, and the events that wait. Not here: sockets; the host sends what this gives out.
+//! Here: counts, and queued events. Not here: sockets; the host sends what this returns.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -17,33 +17,33 @@ use crate::limits::{
 };
 use crate::wire::{Answer, Event};
 
-/// All of them. `R` is what requests are told apart by.
+/// All connected devices. `R` identifies requests.
 #[derive(Debug)]
 pub(super) struct Devices<R = InboundRequestId> {
     devices: HashMap<PeerId, Device>,
-    /// Requests from when they have come until their answers are taken: whose, and the answer's bytes once it is there.
+    /// Requests from arrival until their answers are taken: the peer, and the answer's size once there is one.
     requests: HashMap<R, (PeerId, usize)>,
     /// Bytes of all answers.
     answers: usize,
 }
 
-/// One of them.
+/// A connected device.
 #[derive(Debug, Default)]
 pub(super) struct Device {
     connections: Vec<(ConnectionId, Option<Address>)>,
     requests: usize,
     /// Bytes of its answers.
     answers: usize,
-    /// Requests refused for their rate since the last one that was not.
+    /// Consecutive requests that were refused for their rate.
     refused: u32,
-    /// Whether its connections are kept while nothing happens on them.
+    /// Whether its idle connections are kept open.
     pub(super) kept: bool,
-    /// It takes no events.
+    /// Whether it does not support events.
     deaf: bool,
     events: Option<Box<Waiting>>,
 }
 
-/// Events on their way to a device.
+/// Events queued for a device.
 #[derive(Debug, Default)]
 struct Waiting {
     queue: VecDeque<Event>,
@@ -51,7 +51,7 @@ struct Waiting {
     under_way: usize,
 }
 
-/// A device has to be disconnected.
+/// The device must be disconnected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Disconnect;
 
@@ -72,7 +72,7 @@ impl<R: Eq + Hash> Devices<R> {
         self.devices.entry(peer).or_default().connections.push((connection, address));
     }
 
-    /// A connection has gone; whether it was the device's last.
+    /// A connection was closed; returns whether it was the device's last.
     pub(super) fn disconnected(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
         let Some(device) = self.devices.get_mut(&peer) else { return false };
         device.connections.retain(|(other, _)| *other != connection);
@@ -87,13 +87,14 @@ impl<R: Eq + Hash> Devices<R> {
         self.devices.get_mut(&peer)
     }
 
-    /// The address of a device's connection, where it counts.
+    /// The address of a device's connection, if it counts towards quotas.
     pub(super) fn address(&self, peer: PeerId, connection: ConnectionId) -> Option<Address> {
         let device = self.devices.get(&peer)?;
         device.connections.iter().find(|(other, _)| *other == connection).and_then(|(_, address)| *address)
     }
 
-    /// A request has come; whether there is room for it. It is counted either way, since it is answered either way.
+    /// Counts a request; returns whether there is room for it. It is counted either way, since it is answered
+    /// either way.
     pub(super) fn request(&mut self, id: R, peer: PeerId) -> bool {
         let Some(device) = self.devices.get_mut(&peer) else { return false };
         let room = device.requests < MAX_REQUESTS_OF_PEER && self.requests.len() < MAX_REQUESTS_IN_ALL;
@@ -102,8 +103,8 @@ impl<R: Eq + Hash> Devices<R> {
         room
     }
 
-    /// The answer to a request is given to its connection. Gives back who takes most where all answers together have
-    /// become too much.
+    /// Notes the answer to a request as queued. Returns the peer with the most queued bytes if all answers together
+    /// exceed the limit.
     pub(super) fn answer(&mut self, id: R, bytes: usize) -> Option<PeerId> {
         let (peer, known) = self.requests.get_mut(&id)?;
         *known += bytes;
@@ -131,13 +132,13 @@ impl Device {
         self.refused = 0;
     }
 
-    /// A request was refused for its rate.
+    /// Notes that a request was refused for its rate.
     pub(super) fn rate_exceeded(&mut self) -> Result<(), Disconnect> {
         self.refused += 1;
         if self.refused > MAX_REFUSED { Err(Disconnect) } else { Ok(()) }
     }
 
-    /// An event for the device. What a newer event of its kind makes needless goes.
+    /// Queues an event. Older events that it makes obsolete are removed.
     pub(super) fn push(&mut self, event: Event) -> Result<(), Disconnect> {
         if self.deaf {
             return Ok(());
@@ -149,7 +150,7 @@ impl Device {
         }
         if is_request(&event) {
             waiting.make_room_for_request();
-            // It waits at the home too, and must not cost the device what does not.
+            // The request is also stored at the home, so dropping its event must not disconnect the device.
             if waiting.is_full(&event) {
                 return Ok(());
             }
@@ -173,7 +174,7 @@ impl Device {
         Some(event)
     }
 
-    /// An event has arrived.
+    /// An event was confirmed.
     pub(super) fn event_arrived(&mut self) {
         let Some(waiting) = self.events.as_mut() else { return };
         waiting.under_way = waiting.under_way.saturating_sub(1);
@@ -182,7 +183,7 @@ impl Device {
         }
     }
 
-    /// The device does not speak the protocol of events.
+    /// The device does not support the event protocol.
     pub(super) fn no_events(&mut self) {
         self.deaf = true;
         self.events = None;
@@ -194,7 +195,7 @@ impl Waiting {
         self.queue.len() >= MAX_EVENTS || self.bytes + weight(next) > MAX_EVENT_BYTES
     }
 
-    /// Strangers ask as often as they like. Of those who do, the home keeps so many: the oldest is no news any more.
+    /// Strangers may send any number of requests. As the home keeps only this many, the oldest is obsolete.
     fn make_room_for_request(&mut self) {
         if self.queue.iter().filter(|event| is_request(event)).count() < MAX_REQUESTS {
             return;
@@ -219,7 +220,7 @@ fn replaces(event: &Event, older: &Event) -> bool {
     }
 }
 
-/// About how much memory an event takes, in bytes.
+/// Approximate memory of an event, bytes.
 fn weight(event: &Event) -> usize {
     let names = match event {
         Event::Presence(presence) => presence.applications.iter().flatten().map(|name| name.len() + 24).sum(),
@@ -229,7 +230,7 @@ fn weight(event: &Event) -> usize {
     size_of::<Event>() + names
 }
 
-/// What an answer takes while it waits for its reader, in bytes; what is always short counts as that.
+/// Memory of an answer while it is queued, bytes; always short fields count as a constant.
 pub(super) fn answer_weight(answer: &Answer) -> usize {
     match answer {
         Answer::Done
@@ -278,7 +279,7 @@ mod tests {
         }
         assert!(devices.request(4, modest));
         assert_eq!(devices.answer(4, 1), Some(greedy));
-        // What was taken does not count.
+        // Answers that were taken no longer count.
         (1..4).for_each(|id| devices.answered(id));
         assert!(devices.request(5, greedy));
         assert_eq!(devices.answer(5, MAX_ANSWERS), Some(greedy));

@@ -1,8 +1,8 @@
-//! Where a home dials: strangers tell of addresses, and must not make it knock wherever they like.
+//! Outgoing connections: strangers supply addresses, and must not make a home connect to arbitrary places.
 //!
-//! Here: which addresses are dialled, how often, and a behaviour around all others that lets nothing else through. Not
-//! here: connections that come in (`gate`).
-//! Path: some behaviour wants to dial → all behaviours' addresses → those that may be dialled now → the transport.
+//! Here: which addresses are dialled, how often, and a layer around all behaviours that blocks everything else. Not
+//! here: incoming connections (`gate`). Path: a behaviour wants to dial → addresses of all behaviours → those that
+//! may be dialled now → the transport.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -17,21 +17,21 @@ use super::layer::{Layer, Layered};
 use super::quotas::{Address, Buckets, Quotas, ip_of};
 use crate::limits::MAX_ADDRESSES;
 
-/// From where an address can be reached.
+/// From where an address is reachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// The machine itself.
+    /// From the machine itself.
     Machine,
-    /// A private network, or one without a router.
+    /// From a private or link-local network.
     Network,
-    /// Everywhere.
+    /// From everywhere.
     World,
-    /// Nowhere, or it is not one place.
+    /// From nowhere, or it is not a single place.
     Nowhere,
 }
 
 impl Reach {
-    /// Of an address that is a host and nothing around it.
+    /// The reach of an address that is a plain host.
     pub(crate) fn of(address: &Multiaddr) -> Self {
         plain(address).map_or(Self::Nowhere, Self::of_ip)
     }
@@ -40,7 +40,7 @@ impl Reach {
         match ip {
             _ if ip.is_loopback() => Self::Machine,
             IpAddr::V4(ip) => match ip.octets() {
-                // Those of providers, and of tests of networks; the last are not in use.
+                // Carrier-grade NAT; then unused, benchmarking and multicast ranges, which no host has.
                 [100, second, ..] if second & 0xc0 == 64 => Self::Network,
                 [0, ..] | [192, 0, 0, _] | [198, 18 | 19, ..] | [224..=255, ..] => Self::Nowhere,
                 _ if ip.is_private() || ip.is_link_local() => Self::Network,
@@ -48,7 +48,7 @@ impl Reach {
                 _ => Self::World,
             },
             IpAddr::V6(ip) => match ip.segments() {
-                // An IPv4 address is inside: Teredo, 6to4.
+                // They embed an IPv4 address: Teredo, 6to4.
                 [0x2001, 0 | 0xdb8, ..] | [0x2002, ..] => Self::Nowhere,
                 [first, ..] if first & 0xe000 == 0x2000 => Self::World,
                 [first, ..] if first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80 => Self::Network,
@@ -58,7 +58,7 @@ impl Reach {
     }
 }
 
-/// The host and nothing around it: an IP address, a TCP port, and at most the peer's id at the end.
+/// The host of a plain address: an IP address, a TCP port, and at most a peer id at the end.
 fn plain(address: &Multiaddr) -> Option<IpAddr> {
     let parts: Vec<_> = address.iter().collect();
     let is_plain = matches!(
@@ -69,13 +69,13 @@ fn plain(address: &Multiaddr) -> Option<IpAddr> {
     is_plain.then(|| ip_of(address)).flatten()
 }
 
-/// An address without the peer that is to be there.
+/// An address without its peer id.
 pub(super) fn without_peer(address: &Multiaddr) -> Multiaddr {
     address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect()
 }
 
-/// Whether an address of another home may be used that was told by somebody at `seen`: places that are reachable from
-/// one's own network only are not taken from strangers outside.
+/// Whether to use an address of another home that was told by somebody at `seen`: addresses reachable only from our
+/// own network are not accepted from outside.
 pub(super) fn may_dial(address: &Multiaddr, seen: &Multiaddr) -> bool {
     let from_outside = ip_of(seen).is_none_or(|ip| Reach::of_ip(ip) == Reach::World);
     match Reach::of(address) {
@@ -85,12 +85,12 @@ pub(super) fn may_dial(address: &Multiaddr, seen: &Multiaddr) -> bool {
     }
 }
 
-/// What may be dialled, and how often.
+/// Decides what may be dialled, and how often.
 pub(super) struct Dials {
     quotas: Quotas,
     /// Homes that the owner has named.
     named: HashSet<Multiaddr>,
-    /// Where others reach this home.
+    /// Addresses at which this home can be reached.
     own: Vec<Multiaddr>,
     all: Buckets<()>,
     of_target: Buckets<Address>,
@@ -107,8 +107,8 @@ impl Dials {
         }
     }
 
-    /// Whether this home is itself in such a network and nowhere else. One that the world reaches is told about its
-    /// neighbours by anyone.
+    /// Whether this home is itself only in a network of that reach. Anyone can tell a home that is reachable from
+    /// everywhere about its neighbours.
     fn is_inside(&self, reach: Reach) -> bool {
         let own: Vec<_> = self.own.iter().map(|own| ip_of(own).map_or(Reach::World, Reach::of_ip)).collect();
         match reach {
@@ -119,7 +119,7 @@ impl Dials {
         }
     }
 
-    /// Of addresses that strangers may have told, those that are dialled now.
+    /// From addresses that strangers may have supplied, chooses those that are dialled now.
     fn choose(&mut self, told: Vec<Multiaddr>, now: Instant) -> Vec<Multiaddr> {
         let mut chosen: Vec<Multiaddr> = Vec::new();
         for address in told {
@@ -138,7 +138,7 @@ impl Dials {
         chosen
     }
 
-    /// Whether devices may be looked for at addresses that they are seen at: those of this machine are a proxy's.
+    /// Whether devices may be probed at their observed addresses: local ones are a proxy's.
     fn may_probe(&mut self, addresses: &[Multiaddr], now: Instant) -> bool {
         addresses.iter().all(|address| {
             let place = match Reach::of(address) {
@@ -150,7 +150,7 @@ impl Dials {
         })
     }
 
-    /// Takes both tokens, or none.
+    /// Takes a token of both buckets, or none.
     fn take(&mut self, address: &Multiaddr, now: Instant) -> bool {
         let target = self.quotas.address(address);
         self.all.has(&(), now)
@@ -164,12 +164,12 @@ impl Dials {
 #[error("an address that is not dialled, or too many in short time")]
 struct NotDialled;
 
-/// All behaviours, and what of their addresses is dialled.
+/// All behaviours, with their dials filtered.
 pub(super) type Guard<B> = Layered<B, Dials>;
 
 impl<B: NetworkBehaviour> Layer<B> for Dials {
-    /// What a behaviour dials by itself is a device at the address that it is seen at; what the directory knows of
-    /// a peer comes from others.
+    /// Addresses given with the dial itself are observed addresses of a device; those that behaviours add, such as the
+    /// directory's, come from others.
     fn on_dial(
         &mut self,
         inner: &mut B,

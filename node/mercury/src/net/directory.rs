@@ -1,9 +1,9 @@
-//! The directory: which home a persona is at, in a Kademlia table of all homes.
+//! The directory: which home a persona is at, in a Kademlia DHT of all homes.
 //!
-//! Here: the record of a persona, how it is verified, and what a home keeps of others' and publishes of its own. Not
-//! here: the network that carries it (libp2p's kad), who is hosted ([`crate::home`]).
-//! Path: a hosted persona → record → the homes closest to its id; a record that comes → verified → kept where it is
-//! the newest. A record that a client finds is verified by [`read`] again: nobody has to be believed.
+//! Here: a persona's record and its verification, which foreign records a home keeps, and publishing its own. Not
+//! here: the DHT protocol (libp2p's kad), and who is hosted ([`crate::home`]). Path: a hosted persona → record →
+//! the homes closest to its id; a received record → verified → kept if it is the newest. A client verifies a record
+//! that it finds with [`read`] again, so no home has to be trusted.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::limits::{
 /// The name of the directory's protocol.
 pub const DIRECTORY: StreamProtocol = StreamProtocol::new("/iop/mercury/kad/1");
 
-/// Where a persona is, as it travels.
+/// A persona's record, in wire form.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Entry {
     /// The persona's half of the hosting proof.
@@ -36,37 +36,37 @@ pub(crate) struct Entry {
     /// The home's half.
     #[n(1)]
     pub(crate) hosting: Envelope,
-    /// Where the home is reached.
+    /// Where the home can be reached.
     #[n(2)]
     pub(crate) contact: Envelope,
 }
 
-/// Where a persona is, verified.
+/// A verified record: where a persona is hosted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// Its home.
     pub home: Id,
     /// The home's multiaddresses.
     pub addresses: Vec<String>,
-    /// When the persona registered there, then when the home confirmed it and where it is reached: the greatest wins.
+    /// Time of the persona's registration there, of the home's confirmation, and of its contact; the greatest wins.
     pub age: (u64, u64, u64),
-    /// Until when the home's contact holds, in seconds since 1970.
+    /// Until when the home's contact is valid, in seconds since 1970.
     pub expires: u64,
 }
 
-/// Why a record is not believed.
+/// Why a record is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
     /// Longer than a record may be.
     #[error("a record of {0} bytes, at most {MAX_RECORD} expected")]
     TooLong(usize),
-    /// The bytes are no record.
+    /// The bytes are not a record.
     #[error("malformed record")]
     Malformed,
     /// One of its envelopes does not verify.
     #[error("{0}")]
     Envelope(#[from] EnvelopeError),
-    /// Its parts are not of one hosting, or of another persona.
+    /// Its parts are not of one hosting, or are about another persona.
     #[error("its parts do not belong together")]
     Parts,
 }
@@ -77,11 +77,11 @@ pub fn key(persona: Id) -> RecordKey {
     RecordKey::from(persona.to_bytes().to_vec())
 }
 
-/// Verifies a record that was found for a persona. Of several the one with the greatest age counts: the persona's own
-/// last word, since the first part of the age is signed by itself.
+/// Verifies a record that was found for a persona. Of several records the one with the greatest age wins: it is the
+/// persona's own last word, since the first part of the age is signed by itself.
 ///
 /// # Errors
-/// It is not to be believed.
+/// When it is not valid.
 pub fn read(network: &str, persona: Id, value: &[u8], now: u64) -> Result<Place, RecordError> {
     if value.len() > MAX_RECORD {
         return Err(RecordError::TooLong(value.len()));
@@ -90,7 +90,7 @@ pub fn read(network: &str, persona: Id, value: &[u8], now: u64) -> Result<Place,
     let expected = Expected { network, about: Some(persona), signer: None, now };
     let hosting = entry.hosting.verify::<Hosting>(&expected)?;
     let home = hosting.signer();
-    // A registration holds for an hour, within which the home has to confirm it: judged by that moment.
+    // A registration is valid for an hour, within which the home must confirm it: judge it at that time.
     let then = Expected { network, about: Some(home), signer: Some(persona), now: hosting.issued() };
     let registration = entry.registration.verify::<Registration>(&then)?;
     let expected = Expected { network, about: Some(home), signer: Some(home), now };
@@ -109,7 +109,7 @@ pub fn read(network: &str, persona: Id, value: &[u8], now: u64) -> Result<Place,
     })
 }
 
-/// A kad behaviour for a device: it asks, and answers nobody.
+/// A kad behaviour for a device: it queries, but does not answer.
 #[must_use]
 pub fn client(peer: PeerId) -> kad::Behaviour<MemoryStore> {
     let mut kad = behaviour(peer);
@@ -127,13 +127,13 @@ pub(super) fn server(peer: PeerId) -> kad::Behaviour<MemoryStore> {
 fn behaviour(peer: PeerId) -> kad::Behaviour<MemoryStore> {
     let store = MemoryStoreConfig {
         max_records: MAX_FOREIGN_RECORDS + MAX_HOSTED,
-        // That store's limit is the first length that it refuses.
+        // The store's limit is exclusive.
         max_value_bytes: MAX_RECORD + 1,
         max_providers_per_key: 1,
         max_provided_keys: 1,
     };
     let mut config = kad::Config::new(DIRECTORY);
-    // What comes is verified before it is kept; what is ours is published by ourselves, with a fresh contact.
+    // Received records are verified before they are kept; we publish our own ourselves, with a fresh contact.
     config
         .set_record_filtering(StoreInserts::FilterBoth)
         .set_record_ttl(Some(RECORD_TIME))
@@ -146,16 +146,16 @@ fn behaviour(peer: PeerId) -> kad::Behaviour<MemoryStore> {
     kad::Behaviour::with_config(peer, MemoryStore::with_config(peer, store), config)
 }
 
-/// What a home does for the directory.
+/// The home's part in the directory.
 pub(super) struct Directory {
     network: String,
-    /// The home's place among all keys.
+    /// The home's position in the key space.
     place: kad::KBucketKey<PeerId>,
     queue: Queue,
     next_sweep: Instant,
-    /// Records of others, by how far they are from the home.
+    /// Foreign records, by their distance from the home.
     foreign: BTreeMap<kad::KBucketDistance, RecordKey>,
-    /// How many there may be.
+    /// Most foreign records.
     most: usize,
     rate: Meter,
 }
@@ -173,13 +173,13 @@ impl Directory {
         }
     }
 
-    /// Records of others that are kept.
+    /// Number of foreign records.
     pub(super) fn foreign(&self) -> usize {
         self.foreign.len()
     }
 
-    /// A record has come from a peer at some address. It is kept where it verifies, nothing newer is known, and it is
-    /// among those nearest to the home.
+    /// Handles a record from a peer. It is kept if it is valid, no newer one is known, and it is among those
+    /// nearest to the home.
     pub(super) fn put(
         &mut self,
         store: &mut MemoryStore,
@@ -210,7 +210,7 @@ impl Directory {
         if new {
             self.make_room(store);
         }
-        // The sender does not say for how long, and who published it is not to be believed.
+        // The sender does not state a lifetime, and its claim of the publisher is not trusted.
         let time = RECORD_TIME.min(Duration::from_secs(place.expires.saturating_sub(now.0)));
         let key = record.key.clone();
         let record = Record { publisher: None, expires: Some(now.1 + time), ..record };
@@ -219,7 +219,7 @@ impl Directory {
         }
     }
 
-    /// Whether there is room for one so far away: it is nearer than another one, which gives way.
+    /// Whether there is room for a record at this distance: if full, a farther one must make room.
     fn has_room(&self, distance: &kad::KBucketDistance) -> bool {
         let farthest = self.foreign.last_key_value();
         self.foreign.len() < self.most || farthest.is_some_and(|(farthest, _)| distance < farthest)
@@ -229,14 +229,14 @@ impl Directory {
         while self.foreign.len() >= self.most
             && let Some((_, key)) = self.foreign.pop_last()
         {
-            // One that has become ours since is not counted here.
+            // A record that has become our own is not counted here.
             if is_foreign(store, &key) {
                 store.remove(&key);
             }
         }
     }
 
-    /// Publishes, some each second; takes back what is no longer ours; forgets what is too old.
+    /// Publishes some records each second; withdraws those of personas that left; drops expired ones.
     pub(super) fn tick(
         &mut self,
         kad: &mut kad::Behaviour<MemoryStore>,
@@ -246,7 +246,8 @@ impl Directory {
         for persona in home.moved() {
             match home.entry(persona, wall) {
                 Ok(Some(_)) => self.queue.push(persona),
-                // It has left: others forget it in a day, or when its new home tells them.
+                // The persona has left: other homes drop the record within a day, or when its new home publishes
+                // one.
                 Ok(None) => kad.remove_record(&key(persona)),
                 Err(error) => tracing::error!("{error}"),
             }
@@ -276,7 +277,7 @@ impl Directory {
         let key = key(persona);
         let entry = match home.entry(persona, wall) {
             Ok(Some(entry)) => entry,
-            // It has left meanwhile.
+            // The persona has left in the meantime.
             Ok(None) => return kad.remove_record(&key),
             Err(error) => return tracing::error!("{error}"),
         };
@@ -294,7 +295,7 @@ impl Directory {
     }
 }
 
-/// Whether a record that was published elsewhere is in a store.
+/// Whether the store has a record that was published elsewhere.
 fn is_foreign(store: &MemoryStore, key: &RecordKey) -> bool {
     store.get(key).is_some_and(|record| record.publisher.is_none())
 }
@@ -351,14 +352,14 @@ mod tests {
         ] {
             assert!(read(person.id(), &mixed, now).is_err());
         }
-        // A home's contact under another home's proof.
+        // A home's contact with another home's proof.
         let elsewhere = Key::from_secret(&[201; 32]);
         let contact = Contact { addresses: vec!["/ip4/192.0.2.6/tcp/1".into()] };
         let times = (now, now + 60);
         let contact =
             Envelope::sign(&elsewhere, NETWORK, elsewhere.id(), Order::Sequence(now), times, &contact);
         assert!(read(person.id(), &Entry { contact, ..good.clone() }, now).is_err());
-        // A home that nobody has registered at.
+        // A home at which nobody has registered.
         let hosting = Hosting { registration: [7; 32].into() };
         let hosting = Envelope::sign(&elsewhere, NETWORK, person.id(), Order::Sequence(now), times, &hosting);
         assert!(read(person.id(), &Entry { hosting, ..good.clone() }, now).is_err());
@@ -459,7 +460,7 @@ mod tests {
         put(&mut directory, &mut store, records[0].clone(), &bench);
         assert_eq!(kept(&store), [true, true, false, false]);
         assert_eq!(directory.foreign(), 2);
-        // What has become the home's own neither counts nor gives way.
+        // A record that has become the home's own does not count and is not evicted.
         store.put(Record { publisher: Some(PeerId::random()), ..records[1].clone() }).unwrap();
         directory.most = 1;
         store.remove(&records[0].key);
@@ -485,7 +486,7 @@ mod tests {
         assert_eq!(left, Answer::Done);
         directory.tick(&mut kad, &mut bench.home, now);
         assert!(!published(&mut kad, &person) && published(&mut kad, &other));
-        // After the interval all are published again, with a new contact.
+        // After the interval all records are published again, with a new contact.
         let before = kad.store_mut().get(&key(other.id())).unwrap().value.clone();
         bench.wait(PUBLISH_INTERVAL.as_secs() + 1);
         for _ in 0..3 {

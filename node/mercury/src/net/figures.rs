@@ -1,4 +1,4 @@
-//! What others see of a running home: where it listens, and figures for metrics.
+//! The outside view of a running home: its addresses, and figures for metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libp2p::Multiaddr;
 use tokio::sync::watch;
 
-/// Figures of a home. Counters run since the start.
+/// The figures of a home. Counters run since the start.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     pub(super) connections: AtomicU64,
@@ -40,13 +40,13 @@ pub struct Figure {
     pub name: &'static str,
     /// What it counts.
     pub help: &'static str,
-    /// Whether it only goes up.
+    /// Whether it is a counter, which only increases.
     pub counter: bool,
-    /// How much it is.
+    /// Its value.
     pub value: u64,
 }
 
-/// A running home, from outside. Clones see the same one.
+/// A handle to a running home. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) figures: Arc<Figures>,
@@ -54,13 +54,14 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Where the home listens, with its peer id; waits until it listens somewhere. Empty if it has stopped before.
+    /// The home's listen addresses with its peer id; waits until there is one. Empty if the home stopped before
+    /// that.
     pub async fn addresses(&mut self) -> Vec<Multiaddr> {
         let known = self.addresses.wait_for(|addresses| !addresses.is_empty()).await;
         known.map(|addresses| addresses.clone()).unwrap_or_default()
     }
 
-    /// Figures, always the same ones in the same order.
+    /// The figures, always the same ones in the same order.
     #[must_use]
     pub fn figures(&self) -> Vec<Figure> {
         let figures = &*self.figures;

@@ -1,11 +1,11 @@
-//! The gate: which connections are let in, and which of them are kept while nothing happens on them.
+//! The gate: which connections are admitted, and which idle ones are kept.
 //!
-//! Here: counts by peer, by address and by network, and a handler that keeps the connections of those who are logged in;
-//! of the others an address keeps a few. Where places run out, of those who have not shown who they are, and of those who
-//! are not logged in, the oldest of the most crowded network gives way ([`super::crowd`]): idle sockets from a few
-//! networks keep nobody out. Not here: what they ask ([`super::host`]), where we dial ([`super::dials`]).
-//! Path: a connection comes → counted as pending → its peer is known → counted by peer → closed, and counted no more.
-//! One that we made is counted when its peer is known.
+//! Here: counts by peer, address and network, and a handler that keeps connections with a session open; without a
+//! session, an address may keep a few. When slots run out, among connections in handshake and those without a
+//! session the oldest of the most crowded network is closed ([`super::crowd`]), so idle sockets from a few networks
+//! keep nobody out. Not here: requests ([`super::host`]), outgoing dials ([`super::dials`]). Path: a connection
+//! arrives → counted as pending → its peer is known → counted by peer → closed, and no longer counted. An outgoing
+//! connection is counted once its peer is known.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use super::handshakes::Newest;
 use super::metered::Sources;
 use super::quotas::{Address, Buckets, Quotas};
 
-/// Why a connection is not let in.
+/// Why a connection is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many connections {0}")]
 pub(super) struct Refused(&'static str);
@@ -39,22 +39,22 @@ pub(super) struct Gate {
     /// Homes that the owner has named.
     named: HashSet<PeerId>,
     rate: Buckets<Address>,
-    /// All connections, those without a peer pending.
+    /// All connections; those without a peer are in handshake.
     connections: HashMap<ConnectionId, Known>,
-    /// Where they come from, or go to.
+    /// The addresses that they come from or go to.
     sources: Sources,
-    /// The handshake of the connection that comes.
+    /// The handshake of the connection that is arriving.
     pub(super) newest: Newest,
-    /// Connections without a peer, by network.
+    /// Connections in handshake, by network.
     pending: Crowd,
-    /// Those with a peer that has no session, by network and by address: not those of named homes.
+    /// Connections without a session, by network and by address; not those of named homes.
     idle: Crowd,
     idle_of_address: Crowd,
     by_address: HashMap<Address, Count>,
     by_peer: HashMap<PeerId, Vec<ConnectionId>>,
     kept: VecDeque<(PeerId, ConnectionId, bool)>,
     ending: VecDeque<(PeerId, ConnectionId)>,
-    /// Those of them that have not closed yet.
+    /// Connections that we are closing and that are not closed yet.
     closing: HashSet<ConnectionId>,
     waker: Option<Waker>,
     refused: u64,
@@ -65,7 +65,7 @@ pub(super) struct Gate {
 struct Known {
     peer: Option<PeerId>,
     since: Instant,
-    /// Breaks its handshake off.
+    /// Aborts its handshake.
     handshake: Option<AbortHandle>,
 }
 
@@ -76,7 +76,7 @@ struct Count {
 }
 
 impl Gate {
-    /// It writes down where connections come from, and go to but for homes that are named.
+    /// Makes a gate. It records the remote addresses of connections, except outgoing ones to named homes.
     pub(super) fn new(quotas: Quotas, sources: &Sources, named: HashSet<PeerId>) -> Self {
         Self {
             sources: sources.clone(),
@@ -98,7 +98,7 @@ impl Gate {
         }
     }
 
-    /// Whether a peer is logged in: its connections are kept while nothing happens on them.
+    /// Sets whether a peer is logged in: its idle connections are kept then.
     pub(super) fn keep(&mut self, peer: PeerId, keep: bool) {
         for connection in self.by_peer.get(&peer).cloned().unwrap_or_default() {
             self.kept.push_back((peer, connection, keep));
@@ -107,13 +107,14 @@ impl Gate {
         self.wake();
     }
 
-    /// Where a connection comes from, or goes to.
+    /// Address and network of a connection's remote.
     fn place(&self, connection: ConnectionId) -> (Option<Address>, Option<Address>) {
         let address = self.sources.get(connection);
         (address, address.map(Address::network))
     }
 
-    /// Whether a connection is one of those that give way. One that is ending has.
+    /// Sets whether a connection has no session and may be closed for others; one that is being closed never
+    /// counts.
     fn set_idle(&mut self, connection: ConnectionId, idle: bool) {
         let (address, network) = self.place(connection);
         if idle && !self.closing.contains(&connection) {
@@ -131,7 +132,7 @@ impl Gate {
         }
     }
 
-    /// Connections that were not let in, since the start.
+    /// Connections that were refused or closed since the start.
     pub(super) fn refused(&self) -> u64 {
         self.refused
     }
@@ -140,7 +141,7 @@ impl Gate {
         self.surplus(now).into_iter().for_each(|connection| self.end(connection));
     }
 
-    /// Connections without a session that are too many from their address or network: those that are there for longest.
+    /// The oldest of the connections without a session that exceed the limit of their address or network.
     fn surplus(&self, now: Instant) -> BTreeSet<ConnectionId> {
         let quotas = &self.quotas;
         let has_had_time = |connection: &&ConnectionId| {
@@ -160,7 +161,7 @@ impl Gate {
         surplus
     }
 
-    /// Closes a connection whose peer is known. Its place is free when it has closed.
+    /// Closes a connection whose peer is known. Its slot is free once it is closed.
     fn end(&mut self, connection: ConnectionId) {
         let Some(Known { peer: Some(peer), .. }) = self.connections.get(&connection) else { return };
         self.ending.push_back((*peer, connection));
@@ -170,7 +171,7 @@ impl Gate {
         self.wake();
     }
 
-    /// Breaks off a handshake; whether there is one.
+    /// Aborts a handshake; returns whether there is one.
     fn break_off(&mut self, connection: Option<ConnectionId>) -> bool {
         let Some(connection) = connection else { return false };
         if let Some(Known { handshake: Some(handshake), .. }) = self.connections.get(&connection) {
@@ -181,7 +182,7 @@ impl Gate {
         true
     }
 
-    /// Keeps one of 64 places free for those who come next, as long as there is one without a session to be closed.
+    /// Keeps one of 64 slots free for new connections, as long as there are connections without a session to close.
     fn keep_room(&mut self) {
         let most = self.quotas.connections - self.quotas.connections.div_ceil(64);
         while self.connections.len() - self.closing.len() > most {
@@ -199,7 +200,7 @@ impl Gate {
     ) -> Result<(), Refused> {
         let network = address.map(Address::network);
         if let Some(address) = address {
-            // First, so that those who are refused come no more often than others.
+            // First, so that refused connections are limited in rate like others.
             if !self.rate.take(address, now) {
                 return Err(Refused("in short time from this address"));
             }
@@ -209,7 +210,7 @@ impl Gate {
             {
                 return Err(Refused("from this address"));
             }
-            // Neighbours are many: one of them that says nothing must not keep the others out.
+            // A network has many users: one silent connection must not keep the others out.
             if self.pending.at(network) >= self.quotas.pending_of_network {
                 self.break_off(self.pending.oldest(network));
             }
@@ -231,7 +232,8 @@ impl Gate {
         Ok(())
     }
 
-    /// We have made a connection. Strangers have us dial them: it counts where it goes to, as if it came from there.
+    /// Admits an outgoing connection. Strangers can make us dial, so it counts for its remote address like an
+    /// incoming one.
     fn reach(
         &mut self,
         connection: ConnectionId,
@@ -257,7 +259,7 @@ impl Gate {
         Ok(())
     }
 
-    /// The peer of a connection that came is known.
+    /// The peer of an incoming connection is known.
     fn establish(&mut self, connection: ConnectionId, peer: PeerId) -> Result<(), Refused> {
         self.no_longer_pending(connection);
         let gave_way = Refused("that have not shown who they are");
@@ -385,7 +387,7 @@ impl NetworkBehaviour for Gate {
     }
 }
 
-/// Keeps a connection, or not.
+/// The connection handler that keeps a connection open or not.
 pub(super) struct Keeper {
     keep: bool,
 }

@@ -1,21 +1,21 @@
-//! Multiaddresses as an operator gives them: of which form they must be for what.
+//! Validation of multiaddresses given by an operator.
 //!
-//! Here: an IP address and a TCP port, where a home listens, where it is told to be, and other homes. Not here: what is
-//! said where one is not so, which the program knows.
+//! Here: the form required (an IP address and a TCP port) for listening, for announcing, and for other homes. Not
+//! here: error messages, which are up to the program.
 
 use std::net::IpAddr;
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-/// Whether a home can listen there: any address and any port.
+/// Whether a home can listen on it: any address and any port.
 #[must_use]
 pub fn is_bindable(address: &Multiaddr) -> bool {
     let parts: Vec<_> = address.iter().collect();
     matches!(parts[..], [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)])
 }
 
-/// Whether others can be told that a home is there. Its peer id is added, so none may be there.
+/// Whether it can be announced as a home's address. The peer id is added later, so it must not have one.
 #[must_use]
 pub fn is_tellable(address: &Multiaddr) -> bool {
     let parts: Vec<_> = address.iter().collect();
@@ -27,7 +27,7 @@ pub fn is_tellable(address: &Multiaddr) -> bool {
     }
 }
 
-/// Whether it is another home's: where that is, with its peer id.
+/// Whether it is another home's address, with its peer id.
 #[must_use]
 pub fn is_peer(address: &Multiaddr) -> bool {
     let last = address.iter().last();

@@ -1,9 +1,8 @@
-//! Handshakes that can be broken off: libp2p closes a connection whose peer is known, and waits for the others.
+//! Handshakes that can be aborted: libp2p can close a connection only when its peer is known.
 //!
-//! Here: the transport around another one, and the end of the newest handshake. Not here: which one gives way
-//! ([`super::gate`]).
-//! Path: a connection comes → its handshake's end is put by → the gate takes it when it lets the connection in → perhaps
-//! it breaks it off: the socket is closed at once.
+//! Here: a wrapping transport, and the abort handle of the newest handshake. Not here: which one is aborted
+//! ([`super::gate`]). Path: a connection arrives → its abort handle is stored → the gate takes it when it admits
+//! the connection → if the gate aborts it, the socket is closed at once.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +13,7 @@ use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEve
 use libp2p::futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt};
 use libp2p::{Multiaddr, Transport};
 
-/// The newest handshake and where it comes from. Clones share it.
+/// The newest handshake and its remote address. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Newest(Arc<Mutex<Option<(Multiaddr, AbortHandle)>>>);
 
@@ -23,13 +22,13 @@ impl Newest {
         std::mem::replace(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), newest)
     }
 
-    /// Breaks it off when it is told to. The swarm asks about a connection before it hears of the next one.
+    /// Takes its abort handle. The swarm asks about a connection before it hears of the next one.
     pub(super) fn take(&self, remote: &Multiaddr) -> Option<AbortHandle> {
         self.set(None).filter(|(from, _)| from == remote).map(|(_, handle)| handle)
     }
 }
 
-/// A transport whose handshakes of those who come can be broken off.
+/// A transport whose incoming handshakes can be aborted.
 pub(super) struct Breakable<T> {
     pub(super) inner: T,
     pub(super) newest: Newest,

@@ -1,8 +1,8 @@
-//! The loop of a home: what comes from the network goes to the home, what comes out of the home to the network.
+//! The main loop of a home on the network.
 //!
-//! Here: that loop; one task runs it and owns the home. Not here: decisions of the home, counts of devices
-//! (`devices`), which connections come in (`gate`).
-//! Path: request → quotas → [`Home::handle`] → outputs, in order, each once its batch is safe → answer or event.
+//! Here: the loop, which passes requests to the home and its outputs to the network; one task runs it and owns the
+//! home. Not here: the home's decisions, counts of devices (`devices`), admission of connections (`gate`). Path:
+//! request → quotas → [`Home::handle`] → outputs in order, each once its batch is on disk → answer or event.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -31,7 +31,7 @@ use crate::limits::{MAX_ADDRESSES, PRESENCES_OF_SESSION};
 use crate::store::Durable;
 use crate::wire::{Answer, Code, Event, Request};
 
-/// How often it is said that no connection can be taken.
+/// Least interval between two log lines about failed accepts.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A home on the network.
@@ -45,19 +45,19 @@ pub struct Host {
     directory: Directory,
     table: Table,
     next_complaint: Instant,
-    /// Who can be reached through the relay, and whether that has to end.
+    /// Devices with a reservation at the relay, and whether it has to end.
     reserved: HashMap<PeerId, bool>,
     requests: Meter,
-    /// Requests that all of a persona's relations are looked through for.
+    /// The rate of requests that read all of a persona's relations.
     sessions: Meter,
-    /// Where those come from who have not yet told what they are.
+    /// Observed addresses of peers that have not sent identify yet.
     seen: HashMap<ConnectionId, Multiaddr>,
     carriers: Carriers,
     next: u64,
     /// Requests that the home has not answered yet.
     asked: HashMap<RequestId, (InboundRequestId, ResponseChannel<Answer>)>,
-    /// What the home has given out and waits for a batch, in order: what was asked after a message came must not be
-    /// answered before that message is safe.
+    /// The home's outputs that wait for a batch, in order: an answer to something asked after a message came must
+    /// not leave before that message is on disk.
     outputs: VecDeque<Output>,
     told: Vec<Multiaddr>,
     external: bool,
@@ -66,10 +66,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// A home that listens, and takes connections once it runs. Within a tokio runtime.
+    /// Makes a home that listens; it accepts connections once it runs. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// It cannot listen at one of the addresses.
+    /// When it cannot listen on one of the addresses.
     pub fn new(listen: Vec<Multiaddr>, home: Home, setup: Setup) -> Result<Self, HostError> {
         let permits = home.permits();
         let carriers = Carriers::default();
@@ -115,7 +115,7 @@ impl Host {
         Ok(host)
     }
 
-    /// The home from outside.
+    /// A handle to the home.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle { figures: Arc::clone(&self.figures), addresses: self.addresses.subscribe() }
@@ -124,7 +124,7 @@ impl Host {
     /// Runs until `stop` is ready.
     ///
     /// # Errors
-    /// The store cannot be synced any more.
+    /// When the store can no longer be synced.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), HostError> {
         let mut stop = std::pin::pin!(stop);
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -171,8 +171,8 @@ impl Host {
         set(&self.figures.hosted, count(self.home.hosted()));
     }
 
-    /// A reservation does not outlive its session, and ends with its connection only. The device has a second to
-    /// hear why.
+    /// Ends the reservations of devices whose session ended. A reservation ends only with its connection. The
+    /// device has a second to learn why.
     fn end_reservations(&mut self) {
         let mut ended = Vec::new();
         for (peer, ending) in &mut self.reserved {
@@ -183,7 +183,7 @@ impl Host {
             *ending = over;
         }
         for peer in ended {
-            // An error says that it has no connection.
+            // An error means that it has no connection.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
@@ -199,7 +199,7 @@ impl Host {
                 info,
             })) => self.on_identified(peer_id, connection_id, info),
             SwarmEvent::Behaviour(ProtocolsEvent::Relay(event)) => self.on_relay_event(&event),
-            // The first failure is free, as that crate has it: this is the second in a row.
+            // libp2p does not report the first failure, so this is the second in a row.
             SwarmEvent::Behaviour(ProtocolsEvent::Ping(ping::Event {
                 connection,
                 result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
@@ -227,7 +227,7 @@ impl Host {
         }
     }
 
-    /// Without a free file there are ten such errors a second, until somebody goes.
+    /// Without free file descriptors there are ten such errors a second until a connection closes.
     fn complain(&mut self, error: &std::io::Error) {
         let now = Instant::now();
         if self.next_complaint <= now {
@@ -246,7 +246,7 @@ impl Host {
         self.count_circuits();
     }
 
-    /// Another home tells where it is reached.
+    /// Another home told its addresses.
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: identify::Info) {
         let Some(seen) = self.seen.remove(&connection) else { return };
         if info.protocols.contains(&DIRECTORY) {
@@ -280,14 +280,14 @@ impl Host {
         }
     }
 
-    /// An address at which others reach the home.
+    /// Announces an address of the home.
     fn tell_others(&mut self, address: Multiaddr) {
         let address = address.with_p2p(*self.swarm.local_peer_id()).unwrap_or_else(|address| address);
         if self.told.len() < MAX_ADDRESSES && !self.told.contains(&address) {
             self.told.push(address.clone());
             self.home.set_addresses(self.told.iter().map(ToString::to_string).collect());
         }
-        // Without one the relay would not offer itself.
+        // Without one, the relay would not offer itself.
         self.swarm.add_external_address(without_peer(&address));
     }
 
@@ -300,7 +300,7 @@ impl Host {
             } => self.on_request(peer, connection_id, (request_id, channel), request),
             request_response::Event::ResponseSent { request_id, .. }
             | request_response::Event::InboundFailure { request_id, .. } => self.devices.answered(request_id),
-            // A home asks nobody.
+            // A home sends no requests.
             request_response::Event::Message { message: Message::Response { .. }, .. }
             | request_response::Event::OutboundFailure { .. } => {}
         }
@@ -347,7 +347,7 @@ impl Host {
 
     fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Answer>, answer: Answer) {
         let bytes = answer_weight(&answer);
-        // Where the connection is gone, so is the channel.
+        // If the connection is closed, so is the channel.
         if self.swarm.behaviour_mut().requests.send_response(channel, answer).is_err() {
             self.devices.answered(id);
         } else if let Some(greediest) = self.devices.answer(id, bytes) {
@@ -372,9 +372,9 @@ impl Host {
                     device.no_events();
                 }
             }
-            // It must not believe that it has heard everything: when it comes back it asks.
+            // The device must not believe that it has received everything: it asks again when it reconnects.
             request_response::Event::OutboundFailure { peer, .. } => self.disconnect(peer),
-            // A home takes no events.
+            // A home receives no events.
             request_response::Event::Message { message: Message::Request { .. }, .. }
             | request_response::Event::InboundFailure { .. }
             | request_response::Event::ResponseSent { .. } => {}
@@ -398,7 +398,7 @@ impl Host {
                 }
             }
             relay::Event::CircuitReqAccepted { src_peer_id, dst_peer_id } => {
-                // The relay asked only whether the device may open some circuit, not which one.
+                // The relay only asked whether the device may open some circuit, not which one.
                 let permitted = self.permits.spend(*src_peer_id, *dst_peer_id, Instant::now());
                 if !permitted {
                     add(&self.figures.circuits_refused);
@@ -407,7 +407,7 @@ impl Host {
             }
             #[expect(deprecated, reason = "nothing else says so")]
             relay::Event::CircuitReqOutboundConnectFailed { src_peer_id, dst_peer_id, .. } => {
-                // Who has knocked where no call was taken does so once.
+                // A device that tried a circuit without an accepted call can do so only once.
                 self.permits.check(*src_peer_id, *dst_peer_id, Instant::now());
             }
             relay::Event::CircuitReqDenied { .. } => add(&self.figures.circuits_refused),
@@ -422,12 +422,12 @@ impl Host {
         set(&self.figures.circuits, u64::try_from(open.len()).unwrap_or(u64::MAX));
     }
 
-    /// Takes what the home has to say.
+    /// Collects the home's outputs.
     fn collect(&mut self) {
         self.outputs.extend(self.home.outputs());
     }
 
-    /// Lets out what may leave.
+    /// Sends the outputs whose batches are on disk.
     fn let_out(&mut self) {
         while let Some(output) = self.outputs.front() {
             if output.after.is_some_and(|ticket| !self.durable.is_safe(ticket)) {
@@ -457,7 +457,7 @@ impl Host {
         }
     }
 
-    /// Keeps a device's idle connections exactly while it is logged in.
+    /// Keeps a device's idle connections open exactly while it is logged in.
     fn keep(&mut self, peer: PeerId) {
         let keep = self.home.has_session(peer);
         if let Some(device) = self.devices.get_mut(peer)
@@ -469,7 +469,7 @@ impl Host {
     }
 
     fn disconnect(&mut self, peer: PeerId) {
-        // An error says that it has no connection.
+        // An error means that it has no connection.
         if self.swarm.disconnect_peer_id(peer).is_ok() {
             add(&self.figures.disconnected);
             tracing::debug!("Mercury disconnects {peer}");
@@ -477,7 +477,7 @@ impl Host {
     }
 }
 
-/// How often a request counts as one that begins, changes or ends a session: for those all relations are looked through.
+/// Session tokens that a request costs: those that begin, change or end a session read all relations.
 fn sessions_of(request: &Request) -> u32 {
     match request {
         Request::LogIn(..) | Request::LogOut | Request::Announce(_) => 1,

@@ -1,8 +1,8 @@
-//! Behaviours around others, which do a few things in another way and pass the rest on.
+//! Layers around behaviours that change a few methods and delegate the rest.
 //!
-//! Here: the passing on, once for all of them. Not here: what each does ([`super::dials`], [`super::metered`],
-//! [`super::circuits`], [`crate::client`]'s `caution`); a layer that changes the part of a connection stands alone (`slim`).
-//! Path: swarm → [`Layered`] → its [`Layer`], which sees to it that the behaviour below hears of it.
+//! Here: the delegation, once for all layers. Not here: what each does ([`super::dials`], [`super::metered`],
+//! [`super::circuits`], [`crate::client`]'s `caution`); a layer that changes the connection handler is separate
+//! (`slim`). Path: swarm → [`Layered`] → its [`Layer`], which must pass events on to the inner behaviour.
 
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll};
@@ -15,9 +15,9 @@ use libp2p::swarm::{
     ToSwarm,
 };
 
-/// What may be done in another way. Left out, it is passed on.
+/// The methods that a layer may change. The defaults delegate.
 pub(crate) trait Layer<B: NetworkBehaviour> {
-    /// Somebody dials: the addresses that are added.
+    /// A connection is being dialled: returns the addresses to add.
     fn on_dial(
         &mut self,
         inner: &mut B,
@@ -28,12 +28,12 @@ pub(crate) trait Layer<B: NetworkBehaviour> {
         inner.handle_pending_outbound_connection(connection, peer, addresses, role)
     }
 
-    /// Something happened in the swarm.
+    /// An event of the swarm.
     fn on_swarm_event(&mut self, inner: &mut B, event: FromSwarm<'_>) {
         inner.on_swarm_event(event);
     }
 
-    /// The behaviour's part of a connection reports something.
+    /// An event of the connection handler.
     fn on_handler_event(
         &mut self,
         inner: &mut B,
@@ -43,13 +43,13 @@ pub(crate) trait Layer<B: NetworkBehaviour> {
         inner.on_connection_handler_event(peer, connection, event);
     }
 
-    /// What the behaviour wants.
+    /// Polls the inner behaviour for its actions.
     fn poll(&mut self, inner: &mut B, cx: &mut Context<'_>) -> Poll<ToSwarm<B::ToSwarm, THandlerInEvent<B>>> {
         inner.poll(cx)
     }
 }
 
-/// A behaviour, and the layer around it.
+/// A behaviour with a layer around it.
 pub(crate) struct Layered<B, L> {
     inner: B,
     pub(crate) layer: L,

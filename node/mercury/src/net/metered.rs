@@ -1,8 +1,8 @@
-//! How often peers may make a behaviour work.
+//! Rate limits on how often peers may make a behaviour work.
 //!
-//! Here: a behaviour around another one that counts what its handlers report, by peer and by address, and closes the
-//! connection that brings more. Not here: requests, which are refused one by one first ([`super::host`]).
-//! Path: a handler's event → a token → the behaviour; without a token the connection ends.
+//! Here: a layer that counts handler events by peer and by address, and closes the connection that exceeds the
+//! rate. Not here: requests, which are first refused one by one ([`super::host`]). Path: a handler's event → a
+//! token → the behaviour; without a token the connection is closed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ use super::layer::{Layer, Layered};
 use super::quotas::{Address, Buckets, Meter, Rates};
 use crate::limits::Rate;
 
-/// The addresses of connections that count as one. The gate writes them; clones share them.
+/// The quota addresses of connections. The gate writes them; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sources(Arc<Mutex<HashMap<ConnectionId, Address>>>);
 
@@ -46,22 +46,22 @@ impl Sources {
     }
 }
 
-/// A behaviour, and how often each peer and address may make it work.
+/// A behaviour with rate limits per peer and address.
 pub(super) type Metered<B> = Layered<B, Metering>;
 
-/// How often that may be, and who had too much.
+/// The rate limits, and the connections that exceeded them.
 pub(super) struct Metering {
     sources: Sources,
     meter: Meter,
     strangers: Option<(Buckets<Address>, Limits)>,
     to_end: VecDeque<(PeerId, ConnectionId)>,
-    /// Those that have not ended yet.
+    /// Connections that are not closed yet.
     ending: HashSet<ConnectionId>,
     ended: u64,
 }
 
 impl<B> Metered<B> {
-    /// So much may be reported for each peer and address.
+    /// Limits a behaviour's events to these rates per peer and address.
     pub(super) fn at(rates: Rates, sources: &Sources, inner: B) -> Self {
         let metering = Metering {
             sources: sources.clone(),
@@ -74,7 +74,7 @@ impl<B> Metered<B> {
         Self::new(inner, metering)
     }
 
-    /// Of which from one address so much for those who have no business at the relay.
+    /// Sets the lower rate per address for peers that have no business at the relay.
     pub(super) fn with_strangers(mut self, of_address: Rate, limits: Limits) -> Self {
         self.layer.strangers = Some((Buckets::new(of_address), limits));
         self
@@ -106,7 +106,7 @@ impl<B: NetworkBehaviour> Layer<B> for Metering {
         inner.on_swarm_event(event);
     }
 
-    /// What a connection that ends has said meanwhile is not looked at.
+    /// Events of a connection that is being closed are ignored.
     fn on_handler_event(
         &mut self,
         inner: &mut B,

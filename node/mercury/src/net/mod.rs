@@ -1,9 +1,10 @@
-//! A home on the network: libp2p around [`crate::home::Home`], which knows none. Not here: what requests mean.
+//! A home on the network: libp2p around [`crate::home::Home`], which knows no network. Not here: what requests
+//! mean.
 //!
-//! Here: framing ([`codec`]), how much each may take ([`quotas`], `metered`, `circuits`), how much waits (`muxer`), who
-//! is let in (`gate`, `crowd`, `handshakes`), which addresses operators may give ([`given`]), where it dials (`dials`,
-//! `table`), what is under way (`devices`), who is where ([`directory`]).
-//! Path: connection → gate → request → quotas → the home → its outputs, each when its batch is safe → device.
+//! Here: framing ([`codec`]), rates and quotas ([`quotas`], `metered`, `circuits`), queued bytes (`muxer`),
+//! admission (`gate`, `crowd`, `handshakes`), addresses that operators may give ([`given`]), outgoing dials
+//! (`dials`, `table`), requests in progress (`devices`), the directory ([`directory`]). Path: connection → gate →
+//! request → quotas → the home → its outputs, each when its batch is on disk → device.
 
 mod charged;
 mod circuits;

@@ -1,8 +1,9 @@
-//! Yamux, bounded: how many streams a connection has, and how much waits on them to be read here and there.
+//! Bounded yamux: limits the streams of a connection, and the bytes waiting on them in both directions.
 //!
-//! Here: the upgrade of a connection, and its streams. libp2p's own would keep a window of 256 KiB for each of hundreds
-//! of streams that nobody reads, for anybody. Not here: what is charged ([`super::unread`], [`super::unsent`]).
-//! Path: encrypted connection → [`Config`] → [`Muxer`] → a stream of the other side → opened, or reset beyond so many.
+//! Here: the upgrade of a connection, and its streams. libp2p's own upgrade would let anybody make it keep a window
+//! of 256 KiB for each of hundreds of unread streams. Not here: the accounts ([`super::unread`],
+//! [`super::unsent`]). Path: encrypted connection → [`Config`] → [`Muxer`] → a stream of the remote → opened, or
+//! reset beyond the limit.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -23,16 +24,16 @@ use crate::limits::{
     CLOSE_TIME, INBOUND_STREAMS, MAX_STREAMS, MAX_UNREAD, MAX_UNREAD_OF_CARRIER, WINDOW_GROWTH,
 };
 
-/// Those between whom circuits are open: what goes through them waits here for whoever is slower. Clones share it.
+/// The ends of all circuits: bytes through a circuit wait here for the slower end. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Carriers(Arc<Mutex<Lists>>);
 
 #[derive(Default)]
 struct Lists {
     carriers: HashSet<PeerId>,
-    /// What the connections of each peer may hold, also of some that have gone.
+    /// The purses of peers, possibly including some that have disconnected.
     purses: HashMap<PeerId, Weak<Purse>>,
-    /// When there are so many, those who have gone are thrown out.
+    /// When there are this many, purses of disconnected peers are removed.
     sweep: usize,
 }
 
@@ -47,7 +48,7 @@ impl Carriers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are the ends of all circuits.
+    /// Sets the ends of all circuits.
     pub(super) fn set<'a>(&self, circuits: impl Iterator<Item = &'a (PeerId, PeerId)>) {
         let mut lists = self.lists();
         let new = circuits.flat_map(|(from, to)| [*from, *to]).collect();
@@ -59,7 +60,7 @@ impl Carriers {
         }
     }
 
-    /// What the connections of a peer may hold.
+    /// The purse shared by a peer's connections.
     fn purse(&self, peer: PeerId) -> Arc<Purse> {
         let lists = &mut *self.lists();
         if let Some(purse) = lists.purses.get(&peer).and_then(Weak::upgrade) {
@@ -79,17 +80,17 @@ impl Carriers {
 /// The upgrade of one connection.
 #[derive(Clone)]
 pub(crate) struct Config {
-    /// The peer, and those who may have more waiting for them; none where we are a device, which chose its peer.
+    /// The peer, and the ends of circuits, which may have more waiting; `None` on a device, which chose its peer.
     carrier: Option<(PeerId, Carriers)>,
 }
 
 impl Config {
-    /// For a home: what waits is little, except for the ends of circuits.
+    /// For a home: little may wait, except at the ends of circuits.
     pub(super) fn of_home(peer: PeerId, carriers: Carriers) -> Self {
         Self { carrier: Some((peer, carriers)) }
     }
 
-    /// For a device: each stream's window may be full, since whoever calls may read slowly.
+    /// For a device: each stream's window may be full, since the local application may read slowly.
     pub(crate) fn of_device() -> Self {
         Self { carrier: None }
     }
@@ -102,10 +103,10 @@ impl Config {
     }
 
     fn start<C: AsyncRead + AsyncWrite + Unpin>(self, socket: C, mode: Mode) -> Muxer<C> {
-        // Twice as many as ever come so far: it closes connections beyond without saying why.
+        // Twice as many as can occur: yamux closes connections beyond that without a reason.
         let streams = 2 * MAX_STREAMS;
         let mut config = yamux::Config::default();
-        // In this order: the windows together are not less than those of its default number of streams.
+        // In this order: yamux requires the connection window to be large enough for its number of streams.
         config.set_max_num_streams(streams);
         config.set_max_connection_receive_window(Some(streams * DEFAULT_CREDIT as usize + WINDOW_GROWTH));
         let account = Account::new(self.purse());
@@ -156,10 +157,10 @@ pub(crate) struct Muxer<C> {
     connection: Connection<Charged<C>>,
     account: Account,
     unsent: Unsent,
-    /// Streams of the other side that nobody has taken yet.
+    /// Streams of the remote that were not taken yet.
     inbound: VecDeque<Stream>,
     waker: Option<Waker>,
-    /// Until when the other side may take what is left.
+    /// Timer until which the remote may take what is left.
     closing: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
@@ -176,7 +177,7 @@ impl<C> Muxer<C> {
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
-    /// Goes on with all streams; ready with a new one that the other side may have. Others it resets.
+    /// Drives all streams; ready with a new stream of the remote if it may have one. Others are reset.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
         loop {
             let inner = ready!(self.connection.poll_next_inbound(cx)).ok_or(ConnectionError::Closed)??;
@@ -198,7 +199,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         if let Some(stream) = this.inbound.pop_front() {
             return Poll::Ready(Ok(stream));
         }
-        // An idle connection keeps no room for streams.
+        // An idle connection keeps no memory for streams.
         this.inbound = VecDeque::new();
         if let Poll::Ready(result) = this.drive(cx) {
             return Poll::Ready(result);
@@ -214,7 +215,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         Poll::Ready(Ok(this.stream(inner)))
     }
 
-    /// A peer that does not take the rest is not waited for longer than [`CLOSE_TIME`].
+    /// Waits at most [`CLOSE_TIME`] for a peer that does not take the rest.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
         let this = self.get_mut();
         this.inbound.clear();
@@ -289,7 +290,7 @@ mod tests {
     use crate::limits::{MAX_UNSENT, SHORT_WRITE, UNSENT_RESERVE};
     use crate::net::charged::{HEAD, WINDOW};
 
-    /// A socket that takes so many bytes more, and brings none.
+    /// A socket that accepts this many more bytes, and provides none.
     struct Stuck(Arc<Mutex<usize>>);
 
     impl AsyncRead for Stuck {
@@ -315,7 +316,7 @@ mod tests {
         }
     }
 
-    /// A connection with so many streams, and what its socket takes: nothing yet.
+    /// A connection with this many streams, and the bytes that its socket accepts: none yet.
     fn stuck(streams: usize) -> (Muxer<Stuck>, Vec<Stream>, Arc<Mutex<usize>>) {
         let room = Arc::new(Mutex::new(0));
         let config = Config::of_home(PeerId::random(), Carriers::default());
@@ -331,7 +332,7 @@ mod tests {
         (muxer, streams, room)
     }
 
-    /// Writes on all streams, so many bytes at a time, until none takes more; how many were taken.
+    /// Writes this many bytes at a time on all streams until none accepts more; returns how many were accepted.
     fn fill(muxer: &mut Muxer<Stuck>, streams: &mut [Stream], bytes: &[u8]) -> usize {
         let cx = &mut Context::from_waker(noop_waker_ref());
         let mut all = 0;
@@ -356,10 +357,10 @@ mod tests {
         let answer = vec![0; 120 * 1024];
         let written = fill(&mut muxer, &mut streams, &answer);
         assert!((MAX_UNSENT / 2..MAX_UNSENT + 16 * 1024).contains(&written), "{written}");
-        // A ping, or that a stream is taken, is not held up by a long answer.
+        // A ping, or the acceptance of a stream, is not held up by a long answer.
         let short = fill(&mut muxer, &mut streams, &[0; SHORT_WRITE]);
         assert!((UNSENT_RESERVE / 2..UNSENT_RESERVE + SHORT_WRITE).contains(&short), "{short}");
-        // The other side reads slowly: as much as it takes is written again.
+        // The remote reads slowly: as much as it takes is written again.
         *room.lock().unwrap() = 100_000;
         let more = fill(&mut muxer, &mut streams, &answer);
         assert!((10_000..150_000).contains(&more), "{more}");
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!(muxer.unsent.cost(), 0);
     }
 
-    /// A socket that brings these bytes, and takes all.
+    /// A socket that provides these bytes, and accepts all.
     struct Bringing(Arc<Mutex<VecDeque<u8>>>);
 
     impl AsyncRead for Bringing {

@@ -1,8 +1,9 @@
-//! The handshake of an encrypted connection: Noise XX as libp2p has it, and which key proves who is there.
+//! The handshake of an encrypted connection: Noise XX as in libp2p, with the proof of identity.
 //!
-//! libp2p's own keeps eighteen kilobytes of buffers for as long as a connection lives; a home has ten thousand idle ones.
-//! Here: the upgrade, and the payload with keys and signatures. Not here: what is sent afterwards ([`super::sealed`]).
-//! Path: socket → three messages → the other side's identity has signed its Noise key → its peer id, and the session.
+//! libp2p's own implementation keeps eighteen kilobytes of buffers per connection; a home has ten thousand idle
+//! ones. Here: the upgrade, and the payload with keys and signatures. Not here: the messages afterwards
+//! ([`super::sealed`]). Path: socket → three messages → the remote's identity has signed its Noise key → its peer
+//! id, and the session.
 
 use std::io;
 use std::pin::Pin;
@@ -20,11 +21,11 @@ use zeroize::Zeroizing;
 use super::sealed::{Sealed, invalid};
 
 const PROTOCOL: &str = "Noise_XX_25519_ChaChaPoly_SHA256";
-/// What an identity signs: this and its Noise key.
+/// Prefix of the signed bytes, followed by the Noise key.
 const DOMAIN: &[u8] = b"noise-libp2p-static-key:";
-/// Longest message of a handshake, in bytes: keys, a signature, and room for what others add.
+/// Most bytes of a handshake message: keys, a signature, and room for extensions of others.
 const MAX_MESSAGE: usize = 4 * 1024;
-/// Fields of the payload, as tags of a protobuf of bytes.
+/// Field tags of the payload, a protobuf of byte fields.
 const KEY_FIELD: u8 = 0x0a;
 const SIGNATURE_FIELD: u8 = 0x12;
 
@@ -36,10 +37,10 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// A new Noise key for this identity.
+    /// Generates a Noise key for this identity.
     ///
     /// # Errors
-    /// The system gives no random numbers, or the identity cannot sign.
+    /// The system provides no random numbers, or the identity cannot sign.
     pub(super) fn new(identity: &Keypair) -> io::Result<Self> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret).map_err(io::Error::other)?;
@@ -48,7 +49,7 @@ impl Config {
         let mut payload = Vec::new();
         for (field, bytes) in [(KEY_FIELD, identity.public().encode_protobuf()), (SIGNATURE_FIELD, signature)]
         {
-            // Ed25519: a length of seven bits is one byte.
+            // For Ed25519, every length fits one byte of seven bits.
             let length = u8::try_from(bytes.len()).ok().filter(|length| *length < 0x80);
             payload.extend([field, length.ok_or_else(|| invalid("an identity of this kind is not spoken"))?]);
             payload.extend(bytes);
@@ -79,7 +80,7 @@ impl Config {
     }
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 struct Handshake<C> {
     socket: C,
     state: HandshakeState,
@@ -116,7 +117,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Handshake<C> {
         }
     }
 
-    /// Who is there: the identity in the payload, if it has signed the key that the handshake was made with.
+    /// Verifies the remote: its identity in the payload must have signed the key used in the handshake.
     fn finish(self, payload: &[u8]) -> io::Result<(PeerId, Sealed<C>)> {
         let (identity, signature) =
             identity(payload).ok_or_else(|| invalid("what a handshake brings is no identity"))?;
@@ -130,11 +131,11 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Handshake<C> {
     }
 }
 
-/// The identity and its signature in a payload; fields that are not known are skipped, of equal ones the last counts.
+/// The identity and its signature in a payload; unknown fields are skipped, and of repeated ones the last counts.
 fn identity(mut payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut key, mut signature) = (None, None);
     while let Some((&tag, rest)) = payload.split_first() {
-        // All fields that there are hold bytes, and their numbers are small.
+        // All defined fields hold bytes, and their numbers are small.
         if tag & 7 != 2 || tag >= 0x80 {
             return None;
         }
@@ -156,7 +157,7 @@ fn identity(mut payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((key?, signature?))
 }
 
-/// Ring's ciphers and random numbers, as libp2p has them, and Dalek's curve.
+/// Ring's ciphers and random numbers, as in libp2p, and Dalek's curve.
 pub(super) struct Resolver;
 
 impl CryptoResolver for Resolver {
@@ -177,7 +178,7 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// A pair of keys for one exchange.
+/// A key pair for one exchange.
 #[derive(Default)]
 struct Pair {
     secret: Zeroizing<[u8; 32]>,
@@ -271,7 +272,7 @@ mod tests {
         (TcpStream(one.expect("connected")), TcpStream(other.expect("connected").0))
     }
 
-    /// All of these bytes through a connection, in pieces of many lengths.
+    /// Sends all of these bytes through a connection, in pieces of various lengths.
     async fn through<A, B>(from: &mut A, to: &mut B)
     where
         A: AsyncWrite + Unpin,
@@ -325,7 +326,7 @@ mod tests {
         let [ours, theirs] = [0; 2].map(|_| Keypair::generate_ed25519());
         let we = Config::new(&ours).expect("a key");
         let mut liar = Config::new(&theirs).expect("a key");
-        // What another key was signed with.
+        // The signature of another key.
         liar.secret = Config::new(&theirs).expect("a key").secret;
         for honest_begins in [true, false] {
             let (one, other) = sockets().await;

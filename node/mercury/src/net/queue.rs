@@ -1,7 +1,7 @@
-//! Whose records are published next: personas that have just come, and all of them again in rounds.
+//! Whose records are published next: new personas, and all of them again in rounds.
 //!
-//! Here: that order. Not here: publishing ([`super::directory`]).
-//! Path: who comes queues once; the rounds and the queue take turns, so that neither can hold up the other.
+//! Here: that order. Not here: publishing ([`super::directory`]). Path: a new persona is queued once; the rounds
+//! and the queue alternate, so that neither can hold up the other.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
@@ -10,12 +10,13 @@ use crate::id::Id;
 use crate::limits::{MAX_HOSTED, PUBLISH_EACH_SECOND, PUBLISH_INTERVAL};
 
 pub(super) struct Queue {
-    /// Who has come, the first first. As many as can be hosted: who finds no room comes with the next round.
+    /// New personas, the oldest first. At most as many as can be hosted: without room, a persona waits for the next
+    /// round.
     news: VecDeque<Id>,
     queued: HashSet<Id>,
-    /// The next ones of the round that is under way.
+    /// The next personas of the current round.
     batch: VecDeque<Id>,
-    /// The persona after which the round goes on, and when the next one begins.
+    /// The persona after which the round continues, and when the next round begins.
     round: Option<Id>,
     next_round: Instant,
     news_next: bool,
@@ -34,14 +35,14 @@ impl Queue {
         }
     }
 
-    /// A persona has come.
+    /// Queues a new persona.
     pub(super) fn push(&mut self, persona: Id) {
         if self.news.len() < MAX_HOSTED && self.queued.insert(persona) {
             self.news.push_back(persona);
         }
     }
 
-    /// Who is next. `hosted` gives so many of the hosted at most, from after one on.
+    /// The next persona. `hosted` returns at most that many hosted personas after the given one.
     pub(super) fn next(&mut self, now: Instant, hosted: impl Fn(Option<Id>, usize) -> Vec<Id>) -> Option<Id> {
         self.news_next = !self.news_next;
         if self.news_next {
@@ -79,7 +80,7 @@ mod tests {
         Id::from_digest(digest)
     }
 
-    /// A home that hosts the first so many.
+    /// A home that hosts the first `count` personas.
     fn hosts(count: usize) -> impl Fn(Option<Id>, usize) -> Vec<Id> {
         let all: Vec<_> = (0..count).map(id).collect();
         move |after, most| {
@@ -101,7 +102,7 @@ mod tests {
         queue.push(newcomer);
         let mut published = Vec::new();
         for number in 0..2 * hosted {
-            // Two come for each that is published.
+            // Two new ones arrive for each that is published.
             queue.push(id(2_000_000 + 2 * number));
             queue.push(id(2_000_001 + 2 * number));
             published.extend(queue.next(now, hosts(hosted)));

@@ -1,8 +1,7 @@
-//! How much of the home one peer and one address may take.
+//! Quotas per peer and address.
 //!
-//! Here: the numbers, and buckets of tokens. Not here: connections (`gate`), what is under way
-//! (`devices`).
-//! A bucket is forgotten when it is full again: there are never more than requests came while one fills.
+//! Here: the numbers, and token buckets. Not here: connections (`gate`), requests in progress (`devices`). Full
+//! buckets are dropped: there are never more than requests arrive while one fills.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,7 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 
 use crate::limits::{self, Rate};
 
-/// How often one peer and one address may do something.
+/// Rates per peer and per address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// One peer.
@@ -23,40 +22,40 @@ pub struct Rates {
     pub of_address: Rate,
 }
 
-/// The numbers. Tests take smaller ones.
+/// The quotas. Tests use smaller ones.
 #[derive(Debug, Clone)]
 pub struct Quotas {
-    /// Connections in all.
+    /// Connections in total.
     pub connections: usize,
     /// Connections of one peer.
     pub connections_of_peer: usize,
     /// Connections from one address.
     pub connections_of_address: usize,
-    /// Of which without a session, once they had [`Quotas::grace`].
+    /// Connections of one address without a session after [`Quotas::grace`].
     pub without_session_of_address: usize,
-    /// The same from one network.
+    /// The same for one network.
     pub without_session_of_network: usize,
-    /// How long a connection without a session is not counted as one.
+    /// Time before a connection counts as one without a session.
     pub grace: Duration,
-    /// Connections that have not shown who they are.
+    /// Connections in handshake.
     pub pending: usize,
-    /// Of which from one address.
+    /// Connections in handshake from one address.
     pub pending_of_address: usize,
-    /// And from one network.
+    /// Connections in handshake from one network.
     pub pending_of_network: usize,
     /// New connections from one address.
     pub connections_rate: Rate,
     /// Requests.
     pub requests: Rates,
-    /// Of which those that begin, change or end a session.
+    /// Requests that begin, change or end a session.
     pub sessions: Rates,
     /// Messages of the directory.
     pub lookups: Rates,
-    /// What peers tell and ask about each other.
+    /// Identify messages.
     pub introductions: Rates,
-    /// What is done at the relay.
+    /// Actions at the relay.
     pub relaying: Rates,
-    /// Of which, from one address, by those who may neither be reached through it nor open a circuit.
+    /// Actions at the relay, per address, of peers that may neither be reached through it nor open a circuit.
     pub relaying_of_strangers: Rate,
     /// Records for the directory.
     pub records: Rates,
@@ -64,11 +63,12 @@ pub struct Quotas {
     pub circuits_of_persona: usize,
     /// Circuits that were opened from one address.
     pub circuits_of_address: usize,
-    /// Addresses that strangers told and that are dialled.
+    /// Dials to addresses that strangers supplied.
     pub dials: Rate,
-    /// Of which at one target.
+    /// Dials of those to one target.
     pub dials_of_target: Rate,
-    /// Whether loopback counts as an address. It does not tell people apart: a proxy or Tor stands there.
+    /// Whether loopback counts as an address. Connections from there may be of different people, through a proxy or
+    /// Tor.
     pub loopback: bool,
 }
 
@@ -104,12 +104,12 @@ impl Default for Quotas {
     }
 }
 
-/// What quotas count as one address: an IPv4 address, or an IPv6 network of 64 bits, since one customer has that.
+/// The unit of quotas by address: an IPv4 address, or an IPv6 /64 network, since one customer has that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Address(IpAddr);
 
 impl Address {
-    /// Its network: an IPv4 address is one by itself, an IPv6 network has 48 bits, as one customer may have.
+    /// Its network: an IPv4 address by itself, or an IPv6 /48, which one customer may have.
     pub(super) fn network(self) -> Self {
         Self(match self.0 {
             IpAddr::V4(_) => self.0,
@@ -128,7 +128,7 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 impl Quotas {
-    /// The address of a connection, where it has one that counts.
+    /// The address of a connection, if it counts.
     pub(super) fn address(&self, address: &Multiaddr) -> Option<Address> {
         let ip = ip_of(address)?;
         if ip.is_loopback() && !self.loopback {
@@ -141,7 +141,7 @@ impl Quotas {
     }
 }
 
-/// Buckets of a peer and of an address: who takes needs a token of each.
+/// Buckets per peer and per address; an action takes a token of each.
 #[derive(Debug)]
 pub(super) struct Meter {
     of_peer: Buckets<PeerId>,
@@ -153,12 +153,12 @@ impl Meter {
         Self { of_peer: Buckets::new(rates.of_peer), of_address: Buckets::new(rates.of_address) }
     }
 
-    /// Takes a token of each, where there is one of the peer's.
+    /// Takes a token of each, if the peer has one.
     pub(super) fn take(&mut self, peer: PeerId, address: Option<Address>, now: Instant) -> bool {
         self.take_many(peer, address, 1, now)
     }
 
-    /// Takes so many of each, where the peer has as many.
+    /// Takes this many tokens of each, if the peer has enough.
     pub(super) fn take_many(
         &mut self,
         peer: PeerId,
@@ -171,19 +171,19 @@ impl Meter {
     }
 }
 
-/// Buckets of tokens, one for each key.
+/// Token buckets, one per key.
 #[derive(Debug)]
 pub(super) struct Buckets<K> {
     rate: Rate,
-    /// Tokens that are left, in billionths, and when that was.
+    /// Tokens left, in billionths, and as of when.
     buckets: HashMap<K, (u64, Instant)>,
     next_sweep: Option<Instant>,
 }
 
-/// Between two times that full buckets are forgotten.
+/// Interval between removals of full buckets.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// A token in the buckets' unit: so that a nanosecond fills `per_second` of it.
+/// A token in the buckets' unit, chosen so that a nanosecond adds `per_second` units.
 const TOKEN: u64 = 1_000_000_000;
 
 impl<K: Hash + Eq> Buckets<K> {
@@ -205,12 +205,12 @@ impl<K: Hash + Eq> Buckets<K> {
         self.buckets.get(key).map_or(self.full(), |bucket| self.level(*bucket, now)) >= TOKEN
     }
 
-    /// Takes a token, where there is one.
+    /// Takes a token, if there is one.
     pub(super) fn take(&mut self, key: K, now: Instant) -> bool {
         self.take_many(key, 1, now)
     }
 
-    /// Takes so many tokens, where there are as many.
+    /// Takes this many tokens, if there are enough.
     fn take_many(&mut self, key: K, count: u32, now: Instant) -> bool {
         if self.next_sweep.is_none_or(|next| next <= now) {
             self.next_sweep = Some(now + SWEEP);
@@ -223,7 +223,7 @@ impl<K: Hash + Eq> Buckets<K> {
         left.is_some()
     }
 
-    /// Forgets full buckets.
+    /// Removes full buckets.
     fn sweep(&mut self, now: Instant) {
         let mut buckets = std::mem::take(&mut self.buckets);
         buckets.retain(|_, bucket| self.level(*bucket, now) < self.full());

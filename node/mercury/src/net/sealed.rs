@@ -1,8 +1,8 @@
-//! An encrypted connection after its handshake, with buffers only while something is under way.
+//! An encrypted connection after its handshake, with buffers only while data is in transit.
 //!
-//! Here: the messages on the wire: their length in two bytes, then the encrypted bytes. Not here: the handshake
-//! ([`super::noise`]).
-//! Path: bytes → up to a whole message → encrypted → socket; socket → a whole message → decrypted → bytes.
+//! Here: the messages on the wire: a length in two bytes, then the encrypted bytes. Not here: the handshake
+//! ([`super::noise`]). Path: bytes → up to a whole message → encrypted → socket; socket → a whole message →
+//! decrypted → bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -11,27 +11,27 @@ use std::task::{Context, Poll};
 use libp2p::futures::{AsyncRead, AsyncWrite, ready};
 use snow::TransportState;
 
-/// Longest message, in bytes, as the protocol has it.
+/// Most bytes of a message in the protocol.
 const MAX_MESSAGE: usize = 65_535;
-/// What encryption adds.
+/// Bytes that encryption adds.
 const TAG: usize = 16;
-/// Bytes of a message that we send, as libp2p has them.
+/// Most plaintext bytes of a message that we send, as in libp2p.
 const MAX_CLEAR: usize = MAX_MESSAGE - 1_024;
-/// Bytes that are asked for where no message has begun: most are short.
+/// Bytes to read when no message has begun: most are short.
 const FIRST: usize = 1_024;
 
 /// The connection.
 pub(super) struct Sealed<C> {
     socket: C,
     session: TransportState,
-    /// Encrypted, what has come of the next messages.
+    /// Received encrypted bytes of the next messages.
     coming: Vec<u8>,
-    /// The message that came, and how much of it was read.
+    /// The current decrypted message; `read` is how much of it was read.
     come: Vec<u8>,
     read: usize,
-    /// What is to be sent and is not encrypted yet.
+    /// Bytes to send that are not encrypted yet.
     going: Vec<u8>,
-    /// Encrypted, and how much of it the socket has taken.
+    /// Encrypted bytes to send; `taken` is how many the socket has accepted.
     gone: Vec<u8>,
     taken: usize,
 }
@@ -50,13 +50,13 @@ impl<C> Sealed<C> {
         }
     }
 
-    /// Bytes of all buffers.
+    /// Total capacity of the buffers.
     #[cfg(test)]
     pub(super) fn buffers(&self) -> usize {
         [&self.coming, &self.come, &self.going, &self.gone].map(Vec::capacity).iter().sum()
     }
 
-    /// Decrypts the next message if it is there. Otherwise says how many bytes to ask for.
+    /// Decrypts the next message if it is complete; otherwise returns how many bytes to read.
     fn open(&mut self) -> io::Result<Result<(), usize>> {
         let Some((length, rest)) = self.coming.split_first_chunk::<2>() else {
             return Ok(Err(FIRST));
@@ -68,14 +68,14 @@ impl<C> Sealed<C> {
         self.come.resize(length, 0);
         self.read = 0;
         let opened = self.session.read_message(message, &mut self.come);
-        // What was not authentic is not read, whoever asks again.
+        // Unauthenticated bytes must never be readable, even by a later call.
         self.come.truncate(*opened.as_ref().unwrap_or(&0));
         opened.map_err(invalid)?;
         self.coming.drain(..2 + length);
         Ok(Ok(()))
     }
 
-    /// Encrypts what is to be sent.
+    /// Encrypts the bytes to send.
     fn seal(&mut self) -> io::Result<()> {
         let length = self.going.len() + TAG;
         self.gone.resize(2 + length, 0);
@@ -89,7 +89,7 @@ impl<C> Sealed<C> {
 }
 
 impl<C: AsyncWrite + Unpin> Sealed<C> {
-    /// Gives the socket what is encrypted.
+    /// Writes the encrypted bytes to the socket.
     fn give(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.taken < self.gone.len() {
             let count = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.gone[self.taken..]))?;
@@ -111,7 +111,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for Sealed<C> {
         while this.read == this.come.len() {
             let Err(missing) = this.open()? else { continue };
             let held = this.coming.len();
-            // While a message trickles in, its buffer grows by half at most each time: none of it is copied often.
+            // While a message trickles in, its buffer grows by at most half each time, so little is copied
+            // repeatedly.
             let asked = match this.coming.capacity() - held {
                 0 => missing,
                 spare => missing.min(spare),
@@ -126,7 +127,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Sealed<C> {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    // Nothing is under way: no buffers either.
+                    // Nothing is in transit, so no buffers are kept.
                     this.come = Vec::new();
                     this.read = 0;
                     this.coming.shrink_to(held + held / 2);
@@ -171,7 +172,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Sealed<C> {
     }
 }
 
-/// What came is not what the protocol has, or we cannot go on with it.
+/// An error for data that violates the protocol, or a session that cannot continue.
 pub(super) fn invalid(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
     use crate::net::noise::Resolver;
 
-    /// A socket from which one byte comes at a time.
+    /// A socket that provides one byte at a time.
     struct Trickle {
         bytes: std::vec::IntoIter<u8>,
         dry: bool,
@@ -208,7 +209,7 @@ mod tests {
         }
     }
 
-    /// Two sides that have agreed.
+    /// Two sides after a handshake.
     fn agreed() -> [TransportState; 2] {
         let protocol = "Noise_NN_25519_ChaChaPoly_SHA256";
         let builder = || Builder::with_resolver(protocol.parse().expect("a protocol"), Box::new(Resolver));

@@ -1,4 +1,4 @@
-//! What a home on the network is started with, and why it cannot be there. Used by [`super::host`].
+//! A home's network settings, and the errors of starting it. Used by [`super::host`].
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -6,19 +6,19 @@ use libp2p::{Multiaddr, PeerId};
 use super::quotas::Quotas;
 use crate::store::NotDurable;
 
-/// What a home's owner decides about the network.
+/// The owner's network settings.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
-    /// Addresses that others are told; those at which the home listens where there are none.
+    /// Addresses to announce; if empty, the listen addresses are announced.
     pub external: Vec<Multiaddr>,
     /// Other homes, with their peer ids, to look people up with.
     pub peers: Vec<Multiaddr>,
-    /// How much each peer and address may take.
+    /// Quotas per peer and address.
     pub quotas: Quotas,
 }
 
 impl Setup {
-    /// The other homes, each as its peer id and its address without that.
+    /// The other homes, each as its peer id and its address without it.
     pub(super) fn homes(&self) -> Vec<(PeerId, Multiaddr)> {
         let split = |address: &Multiaddr| {
             let mut address = address.clone();
@@ -31,15 +31,15 @@ impl Setup {
     }
 }
 
-/// Why a home cannot be on the network, or cannot go on.
+/// Why a home cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// One of its addresses cannot be listened at.
+    /// It cannot listen on one of its addresses.
     #[error("cannot listen at {address}: {reason}")]
     Listen {
         /// The address.
         address: Multiaddr,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
     /// The keys cannot be used for encryption.
@@ -51,7 +51,7 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// The innermost reason, without the layers around it.
+    /// Uses the innermost error, without the layers around it.
     pub(super) fn listen(address: Multiaddr, error: &dyn std::error::Error) -> Self {
         let mut error = error;
         while let Some(inner) = error.source() {

@@ -1,8 +1,8 @@
-//! Protocols whose part of a connection lies in a box of its own, and so do its events.
+//! Protocols whose connection handler, with its events, is boxed.
 //!
-//! libp2p's task of a connection has room for four such parts, as it is given, as it runs, and as it ends in two ways;
-//! and each of its queues has room for one event when it is empty. Ten thousand idle connections feel it.
-//! Here: those boxes, which change nothing else. Not here: the protocols (`swarm`).
+//! libp2p's connection task reserves space for four handlers: as given, as running, and for two ways of ending; and
+//! each of its queues for one event even when empty. With ten thousand idle connections this matters. Here: the
+//! boxes, which change nothing else. Not here: the protocols (`swarm`).
 
 use std::ops::{Deref, DerefMut};
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use libp2p::swarm::{
     SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
-/// Protocols, with their part of each connection in a box.
+/// Protocols with boxed connection handlers.
 pub(super) struct Slim<B>(pub(super) B);
 
 impl<B> Deref for Slim<B> {
@@ -95,7 +95,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Slim<B> {
     }
 }
 
-/// The protocols' part of a connection.
+/// A boxed connection handler.
 pub(super) struct Boxed<H>(Box<H>);
 
 impl<H> Boxed<H> {

@@ -1,4 +1,4 @@
-//! The protocols that a home speaks, and with which bounds.
+//! The protocols of a home, and their limits.
 
 use std::io;
 
@@ -31,7 +31,7 @@ use crate::limits::{
 };
 use crate::wire::REQUESTS;
 
-/// What a home speaks. The gate comes first: it refuses before the others make anything.
+/// The protocols of a home. The gate comes first: it refuses a connection before the others allocate anything.
 #[derive(NetworkBehaviour)]
 pub(super) struct Protocols {
     pub(super) gate: Gate,
@@ -45,11 +45,11 @@ pub(super) struct Protocols {
     pub(super) autonat: Metered<autonat::Behaviour>,
 }
 
-/// A home's swarm; it listens nowhere yet, and dials the homes that are named, and others as `dials` has it. Within a
-/// tokio runtime.
+/// Builds a home's swarm; it does not listen yet. It dials homes that are named, and others as `dials` permits.
+/// Must be called within a tokio runtime.
 ///
 /// # Errors
-/// The keys cannot be used for encryption.
+/// When the keys cannot be used for encryption.
 pub(super) fn build(
     key: &Keypair,
     (permits, carriers): (&Permits, &Carriers),
@@ -74,9 +74,10 @@ pub(super) fn build(
             identify::Behaviour::new(
                 identify::Config::new(REQUESTS.to_owned(), key.public())
                     .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
-                    // Ten thousand devices would be told every five minutes what they know.
+                    // Otherwise ten thousand devices would be sent every five minutes what they know.
                     .with_interval(std::time::Duration::from_secs(24 * 60 * 60))
-                    // What strangers say of themselves is not dialled; the directory takes what `may_dial` lets through.
+                    // Addresses that strangers claim are not dialled; the directory gets those that `may_dial`
+                    // permits.
                     .with_cache_size(0)
                     .with_hide_listen_addrs(hide_listening),
             ),
@@ -114,7 +115,7 @@ pub(super) fn build(
 
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
 
-/// TCP, encrypted, with so many streams and no more.
+/// TCP, encrypted, with a bounded number of streams.
 fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, io::Error> {
     let carriers = carriers.clone();
     let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
@@ -125,19 +126,19 @@ fn transport(key: &Keypair, carriers: &Carriers) -> Result<Connections, io::Erro
     Ok(transport)
 }
 
-/// The relay: for whom the home says so, and no faster than the crate's own rates.
+/// The relay: only for peers that the home permits, without the crate's own rate limits.
 fn relay_config(permits: &Permits, limits: &Limits) -> relay::Config {
     let mut config = relay::Config {
         max_reservations: MAX_SESSIONS,
         reservation_duration: RESERVATION_TIME,
         max_circuits: MAX_CIRCUITS,
-        // That crate refuses only beyond this many.
+        // The crate refuses only beyond this number.
         max_circuits_per_peer: MAX_CIRCUITS_OF_PEER - 1,
         max_circuit_duration: CIRCUIT_TIME,
         max_circuit_bytes: CIRCUIT_BYTES,
         ..relay::Config::default()
     };
-    // Rates by address would refuse a school behind one router; a permit is rarer than any rate.
+    // Rates by address would refuse a school behind one router; permits are rarer than any rate.
     let reachable = permits.clone();
     config.reservation_rate_limiters =
         vec![Box::new(move |peer: PeerId, _: &Multiaddr, _: std::time::Instant| reachable.may_reserve(peer))];
@@ -147,8 +148,8 @@ fn relay_config(permits: &Permits, limits: &Limits) -> relay::Config {
     config
 }
 
-/// Tells devices whether they can be reached. It dials the address that a device is seen at and no other, and asks
-/// nobody about the home itself.
+/// Tells devices whether they are reachable. Dials only the address that a device is seen at, and never probes the
+/// home itself.
 fn autonat_config() -> autonat::Config {
     autonat::Config {
         use_connected: false,

@@ -1,8 +1,8 @@
-//! Where the directory's table has other homes: what they tell of themselves, and those that the owner has named.
+//! Addresses of other homes in the directory's table: announced by themselves, or named by the owner.
 //!
-//! Here: which addresses of a home are kept, since libp2p's table keeps all that it is given. Not here: which may be
-//! dialled ([`super::dials`]), records ([`super::directory`]).
-//! Path: a home tells who it is → its addresses replace what was known of it → kad; what kad adds by itself → cut.
+//! Here: which addresses of a home are kept, since libp2p's table keeps all it is given. Not here: which may be
+//! dialled ([`super::dials`]), records ([`super::directory`]). Path: a home announces its addresses → they replace
+//! the known ones → kad; addresses that kad adds by itself → trimmed.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::limits::MAX_ADDRESSES;
 
 type Kad = kad::Behaviour<MemoryStore>;
 
-/// How often homes that the owner has named are tried again.
+/// Interval between dials of homes that the owner has named.
 const NAMED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What goes into the table, and what of it stays.
+/// Decides which addresses enter the table and stay there.
 pub(super) struct Table {
     named: Vec<(PeerId, Multiaddr)>,
     next_named: Instant,
@@ -30,7 +30,7 @@ impl Table {
         Self { named, next_named: now }
     }
 
-    /// Kad forgets whom it cannot reach; those who are named are tried again.
+    /// Kad forgets homes that it cannot reach, so named homes are added again.
     pub(super) fn tick(&mut self, kad: &mut Kad, now: Instant) {
         if now >= self.next_named {
             self.next_named = now + NAMED_INTERVAL;
@@ -40,7 +40,7 @@ impl Table {
         }
     }
 
-    /// A home tells where it is reached: so it is, and where it was before is forgotten, unless the owner has named it.
+    /// A home announced its addresses: they replace its earlier ones, except those the owner has named.
     pub(super) fn told(&self, kad: &mut Kad, peer: PeerId, told: impl Iterator<Item = Multiaddr>) {
         let named: Vec<_> = self.named_of(peer).cloned().collect();
         let mut told = told.take(MAX_ADDRESSES.saturating_sub(named.len())).peekable();
@@ -52,7 +52,7 @@ impl Table {
         }
     }
 
-    /// The table has more of a home. Kad adds each address at which it has dialled one: the oldest give way.
+    /// The table has more addresses of a home. Kad adds each one it has dialled, so the oldest are removed.
     pub(super) fn grown(&self, kad: &mut Kad, peer: PeerId, addresses: &Addresses) {
         let named: HashSet<_> = self.named_of(peer).map(without_peer).collect();
         let beyond = addresses.len().saturating_sub(MAX_ADDRESSES);
@@ -80,14 +80,14 @@ mod tests {
         format!("/ip4/9.9.{}.{}/tcp/1", number / 256, number % 256).parse().expect("an address")
     }
 
-    /// What the table has of a peer.
+    /// The table's addresses of a peer.
     fn kept(kad: &mut Kad, peer: PeerId) -> Vec<Multiaddr> {
         let bucket = kad.kbucket(peer).expect("another peer");
         let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer);
         entry.map_or(Vec::new(), |entry| entry.node.value.iter().map(without_peer).collect())
     }
 
-    /// Looks at all that kad says, as the home does.
+    /// Handles all of kad's events, as the home does.
     fn settle(table: &Table, kad: &mut Kad) {
         while let Poll::Ready(action) = kad.poll(&mut Context::from_waker(Waker::noop())) {
             if let ToSwarm::GenerateEvent(kad::Event::RoutingUpdated { peer, addresses, .. }) = action {

@@ -1,8 +1,8 @@
-//! What has come for a connection's streams and was not read yet: how much it is, and when no more is taken.
+//! Bytes received for a connection's streams and not read yet, and when reading from the socket pauses.
 //!
-//! Here: the account of one connection, and the purse of a peer. Not here: the socket below yamux, which looks at the
-//! frames' heads as they pass ([`super::charged`]), and the streams above it ([`super::muxer`]).
-//! Path: socket → head of a frame → charged to its stream → yamux keeps it → read from the stream → credited.
+//! Here: the account of a connection, and the purse of a peer. Not here: the socket below yamux, which parses frame
+//! headers ([`super::charged`]), and the streams above it ([`super::muxer`]). Path: socket → frame header → charged
+//! to its stream → kept by yamux → read from the stream → credited.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -12,14 +12,14 @@ use std::task::{Context, Waker};
 use super::charged::{DATA, Head, RST, SYN, WINDOW};
 use crate::limits::{FRAME_COST, FRAME_PLACE, MAX_FRAME, MAX_STREAMS};
 
-/// What the connections of one peer may hold: each so much, and more where all of them together hold little.
+/// The allowance of one peer's connections: a fixed amount each, and more while all together hold little.
 pub(super) struct Purse(Mutex<Sum>);
 
 struct Sum {
     each: usize,
     together: usize,
     held: usize,
-    /// The sockets' tasks that take no more.
+    /// Tasks of sockets whose reading is paused.
     waiting: Vec<Waker>,
 }
 
@@ -32,14 +32,14 @@ impl Purse {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So much may be held together from now on.
+    /// Sets how much the connections may hold together from now on.
     pub(super) fn set_together(&self, together: usize) {
         let mut sum = self.sum();
         sum.together = together;
         Self::wake(sum);
     }
 
-    /// Whether a connection that holds `own` may take more; otherwise its task is woken when that may be.
+    /// Whether a connection that holds `own` may read more; otherwise its task is woken when it may.
     fn has_room(&self, own: usize, cx: &Context<'_>) -> bool {
         let mut sum = self.sum();
         if sum.has_room(own) {
@@ -51,7 +51,7 @@ impl Purse {
         false
     }
 
-    /// A connection holds `now` where it held `before`.
+    /// A connection now holds `now` instead of `before`.
     fn change(&self, before: usize, now: usize) {
         let mut sum = self.sum();
         sum.held = sum.held - before + now;
@@ -60,7 +60,7 @@ impl Purse {
         }
     }
 
-    /// The purse is not locked while tasks are woken.
+    /// Unlocks the purse before it wakes the tasks.
     fn wake(mut sum: MutexGuard<'_, Sum>) {
         let waiting = std::mem::take(&mut sum.waiting);
         drop(sum);
@@ -74,18 +74,18 @@ impl Sum {
     }
 }
 
-/// What one connection holds. Its socket, its muxer and its streams share it.
+/// The account of one connection, shared by its socket, its muxer and its streams.
 #[derive(Clone)]
 pub(super) struct Account(Arc<Mutex<Held>>);
 
 struct Held {
     purse: Arc<Purse>,
-    /// Bytes that were not read, and what it costs to keep them in frames.
+    /// Unread bytes, and the cost of keeping them in frames.
     cost: usize,
     streams: HashMap<u32, Frames>,
-    /// Streams of the other side that are open here.
+    /// Open streams of the remote.
     inbound: usize,
-    /// Streams that were dropped. Yamux may keep what came for them until it could tell the other side.
+    /// Streams that were dropped here. Yamux may keep their frames until it could tell the remote.
     dropped: Vec<u32>,
 }
 
@@ -102,11 +102,11 @@ impl Drop for Held {
     }
 }
 
-/// A stream's frames that yamux keeps: their lengths, and how much of the first one was read.
+/// The frames of a stream that yamux keeps: their lengths, and how much of the first one was read.
 #[derive(Default)]
 struct Frames {
     lengths: VecDeque<u32>,
-    /// The most that there ever were: so many places its lists have.
+    /// The greatest number there ever was: the capacity of its lists.
     places: usize,
     read: usize,
     inbound: bool,
@@ -134,17 +134,18 @@ impl Account {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stream that we opened.
+    /// Adds a stream that we opened.
     pub(super) fn opened(&self, stream: u32) {
         self.held().streams.insert(stream, Frames::default());
     }
 
-    /// Streams of the other side that are open here.
+    /// Number of open streams of the remote.
     pub(super) fn inbound(&self) -> usize {
         self.held().inbound
     }
 
-    /// So many bytes were read from a stream. Yamux keeps a frame that was read to its end until it is asked for more.
+    /// This many bytes were read from a stream. Yamux keeps a frame that was read completely until more is
+    /// requested.
     pub(super) fn read(&self, stream: u32, mut bytes: usize) {
         let held = &mut *self.held();
         let Some(frames) = held.streams.get_mut(&stream) else { return };
@@ -169,23 +170,24 @@ impl Account {
         }
     }
 
-    /// A stream is not there any more for us.
+    /// The stream was dropped here.
     pub(super) fn dropped(&self, stream: u32) {
         let held = &mut *self.held();
         if held.streams.get(&stream).is_some_and(|frames| frames.inbound) {
             held.inbound -= 1;
         }
         held.dropped.push(stream);
-        // The socket's task goes on and takes it out.
+        // The socket's task continues and removes it.
         Purse::wake(held.purse.sum());
     }
 
-    /// The other side's next frame. `server` says that we are the server, so that its streams have odd numbers.
+    /// Accounts for the remote's next frame. `server` means that we are the server, so that its streams have odd
+    /// numbers.
     pub(super) fn frame(&self, head: &Head, server: bool) -> io::Result<()> {
         let (kind, flags, stream, length) = (head.kind(), head.flags(), head.stream(), head.length());
         let held = &mut *self.held();
-        // Numbers need not rise: yamux announces a stream with the first that is written to it. Of a stream that is
-        // opened and reset at once it keeps nothing.
+        // Numbers need not increase: yamux announces a stream with the first frame written to it. It keeps nothing
+        // of a stream that is opened and reset in one frame.
         if flags & SYN != 0 && flags & RST == 0 && matches!(kind, DATA | WINDOW) {
             if held.streams.contains_key(&stream) || (stream % 2 == 1) != server {
                 return Err(wrong("it opens a stream whose number is not its to take"));
@@ -200,7 +202,7 @@ impl Account {
             if length as usize > MAX_FRAME {
                 return Err(wrong("its frame is too long"));
             }
-            // What comes for a stream that is closed yamux throws away.
+            // Yamux discards frames for a closed stream.
             if let Some(frames) = held.streams.get_mut(&stream) {
                 frames.lengths.push_back(length);
                 let mut cost = held.cost + length as usize + FRAME_COST;
@@ -214,11 +216,11 @@ impl Account {
         Ok(())
     }
 
-    /// Whether the next frame is taken now; otherwise the task is woken when it is.
+    /// Whether to read the next frame now; otherwise the task is woken when it may be read.
     pub(super) fn has_room(&self, written: bool, cx: &Context<'_>) -> bool {
         let held = &mut *self.held();
         if written {
-            // Yamux looks for streams that were dropped before it reads, unless what it has to write is stuck.
+            // Yamux removes dropped streams before it reads, unless its writes are stuck.
             for stream in std::mem::take(&mut held.dropped) {
                 let frames = held.streams.remove(&stream).unwrap_or_default();
                 held.set_cost(held.cost - frames.cost());
@@ -253,7 +255,7 @@ mod tests {
         [head, vec![0; body]].concat()
     }
 
-    /// Reads what is taken of these frames, as yamux does, and gives back how many bytes.
+    /// Reads the accepted part of these frames, as yamux does, and returns the number of bytes.
     fn take(account: &Account, frames: &[Vec<u8>]) -> io::Result<usize> {
         let bytes = frames.concat();
         let mut charged = Charged::new(Cursor::new(&bytes), account.clone(), Unsent::default(), true);
@@ -289,7 +291,7 @@ mod tests {
             );
             let one = length + FRAME_COST + FRAME_PLACE;
             assert!((MAX_UNREAD..MAX_UNREAD + one).contains(&(count * one)));
-            // A frame that was read to its end is kept until more is asked for.
+            // A frame that was read completely is kept until more is requested.
             account.read(1, count * length);
             assert_eq!(account.held().cost, length + FRAME_COST + count * FRAME_PLACE);
             account.read(1, 0);
@@ -321,7 +323,7 @@ mod tests {
         let account = account();
         let streams: Vec<_> = (0..MAX_STREAMS as u32 / 2).map(|index| 2 * index + 1).collect();
         for stream in &streams {
-            // As many small ones as fit, which are read, one stream after the other.
+            // As many small ones as fit, read one stream after the other.
             let frames: Vec<_> = (0..3_000).map(|number| frame(u16::from(number == 0), *stream, 1)).collect();
             take(&account, &frames).expect("they are frames");
             account.read(*stream, 3_000);

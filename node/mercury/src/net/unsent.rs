@@ -1,8 +1,8 @@
-//! What was written on a connection's streams and its socket has not taken: how much it is, and when nobody writes more.
+//! Bytes written on a connection's streams that its socket has not taken, and when writers have to wait.
 //!
-//! Yamux keeps ten frames of each stream and says at once that they are written: an answer would count as taken that
-//! nobody reads. Here: the account of one connection. Not here: what has come for its streams ([`super::unread`]).
-//! Path: written on a stream → charged → yamux keeps it → [`super::charged`] → credited → who waits to write goes on.
+//! Yamux keeps ten frames per stream and reports them as written at once, so an answer would count as taken
+//! although nobody reads it. Here: the account of a connection. Not here: received bytes ([`super::unread`]). Path:
+//! written on a stream → charged → kept by yamux → [`super::charged`] → credited → waiting writers continue.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,17 @@ use std::task::{Context, Poll, Waker};
 
 use crate::limits::{FRAME_COST, FRAME_PLACE, MAX_UNSENT, SHORT_WRITE, UNSENT_RESERVE};
 
-/// The account. The socket, the muxer and the streams share it.
+/// The account, shared by the socket, the muxer and the streams.
 #[derive(Clone, Default)]
 pub(super) struct Unsent(Arc<Mutex<Queue>>);
 
 #[derive(Default)]
 struct Queue {
-    /// Bytes that yamux keeps, and what it costs to keep them in frames.
+    /// Bytes that yamux keeps, and the cost of keeping them in frames.
     cost: usize,
     /// Tasks that want to write.
     waiting: Vec<Waker>,
-    /// Nothing is sent any more.
+    /// The connection has ended: nothing is sent any more.
     ended: bool,
 }
 
@@ -34,15 +34,15 @@ impl Unsent {
         self.queue().cost
     }
 
-    /// Writes on a stream so many bytes or fewer, as one frame, if there is room; otherwise the task is woken when there
-    /// is. Where all has ended there is: yamux says that it has.
+    /// Writes up to this many bytes on a stream as one frame, if there is room; otherwise the task is woken when
+    /// there is. After the end there always is room: yamux reports the end then.
     pub(super) fn write(
         &self,
         bytes: usize,
         cx: &mut Context<'_>,
         write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        // Locked meanwhile, since the socket's task may send at once what yamux is given.
+        // Locked during the write, since the socket's task may send at once what yamux is given.
         let mut queue = self.queue();
         let reserve = if bytes <= SHORT_WRITE { UNSENT_RESERVE } else { 0 };
         if !queue.ended && queue.cost >= MAX_UNSENT + reserve {
@@ -58,7 +58,7 @@ impl Unsent {
         result
     }
 
-    /// The socket has taken so many bytes of a frame; whether these were its last.
+    /// The socket has taken this many bytes of a frame; `last` is whether they complete it.
     pub(super) fn sent(&self, bytes: usize, last: bool) {
         let mut queue = self.queue();
         let frame = if last { FRAME_COST + FRAME_PLACE } else { 0 };
@@ -68,14 +68,14 @@ impl Unsent {
         }
     }
 
-    /// The connection has ended: who waits to write learns it.
+    /// The connection has ended: waiting writers are woken to learn it.
     pub(super) fn end(&self) {
         let mut queue = self.queue();
         queue.ended = true;
         Self::wake(queue);
     }
 
-    /// The account is not locked while tasks are woken.
+    /// Unlocks the account before it wakes the tasks.
     fn wake(mut queue: MutexGuard<'_, Queue>) {
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);

@@ -1,4 +1,4 @@
-//! What a home keeps, in a RocksDB of its own: typed records, one batch per operation, syncs for many at once.
+//! A home's data, in a RocksDB of its own: typed records, one batch per operation, syncs shared by many batches.
 //!
 //! | column | key | value | at most |
 //! |---|---|---|---|
@@ -40,28 +40,27 @@ use rocksdb::{
 use crate::id::Id;
 use sync::Syncer;
 
-/// The layout above. 1: the first.
+/// The format above. 1: the first.
 const FORMAT: u64 = 1;
-/// Files that the database holds open.
+/// Most files that the database keeps open.
 const MAX_OPEN_FILES: i32 = 64;
-/// Memory for what is not yet in files, per column, in bytes.
+/// Write buffer per column, bytes.
 const WRITE_BUFFER: usize = 8 << 20;
-/// And of all columns together.
+/// Write buffers of all columns together, bytes.
 const WRITE_BUFFERS: usize = 32 << 20;
-/// Memory for what was read, all columns together, in bytes.
+/// Read cache of all columns together, bytes.
 const READ_CACHE: usize = 32 << 20;
-/// Bits for each key of a file, by which it says of 99 in 100 keys that are not there that they are not, unread. Strangers
-/// ask for such keys.
+/// Bloom filter bits per key: 99 of 100 absent keys are detected without a read. Strangers ask for absent keys.
 const BITS_OF_KEY: f64 = 10.0;
-/// A journal is kept until each column's part of it is in files: columns that change seldom are written before it is
-/// larger than this, in bytes.
+/// Most bytes of the journal. A journal is kept until each column's part of it is written to files, so rarely
+/// changing columns are flushed before it is larger.
 const JOURNAL: u64 = 64 << 20;
-/// What is written to files in a second at most, in bytes, by flushes and merges: the rest of the disk is the chain's.
-/// Twice what 2,000 of the longest messages are: with less, it is this that messages wait for.
+/// Most bytes that flushes and merges write to files per second: the rest of the disk's bandwidth is the chain's.
+/// Twice the size of 2,000 of the longest messages; with less, messages would have to wait for this.
 const WRITES_A_SECOND: i64 = 256 << 20;
-/// How often that is portioned, microseconds; RocksDB's own number.
+/// Interval at which that rate is portioned, microseconds; RocksDB's default.
 const PORTION: i64 = 100_000;
-/// One out of so many portions goes to merges even where flushes wait; RocksDB's own number.
+/// One of this many portions goes to merges even while flushes wait; RocksDB's default.
 const FAIRNESS: i32 = 10;
 
 /// A column family.
@@ -84,7 +83,7 @@ pub enum Column {
 }
 
 impl Column {
-    /// All of them.
+    /// All columns.
     pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Hosted,
@@ -120,7 +119,7 @@ impl Column {
     }
 }
 
-/// The database does not do what it should, or holds what it should not.
+/// The database failed, or contains something invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Mercury's database in {folder}: {reason}")]
 pub struct StoreError {
@@ -128,7 +127,7 @@ pub struct StoreError {
     reason: String,
 }
 
-/// A key of two personas, or of a persona and a hash.
+/// A key made of two personas, or of a persona and a hash.
 #[must_use]
 pub fn pair(first: &[u8; 32], second: &[u8; 32]) -> [u8; 64] {
     let mut key = [0; 64];
@@ -137,13 +136,13 @@ pub fn pair(first: &[u8; 32], second: &[u8; 32]) -> [u8; 64] {
     key
 }
 
-/// The smallest key behind another.
+/// The smallest key after another.
 #[must_use]
 pub(crate) fn behind(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
 }
 
-/// The key of a recipient's item.
+/// The key of an item in a recipient's mail.
 #[must_use]
 pub fn numbered(recipient: Id, number: u64) -> [u8; 40] {
     let mut key = [0; 40];
@@ -152,17 +151,17 @@ pub fn numbered(recipient: Id, number: u64) -> [u8; 40] {
     key
 }
 
-/// Free bytes on a folder's disk; none where the system does not say.
+/// Free bytes on a directory's disk; `None` if the system does not tell.
 #[must_use]
 pub fn free_space(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Why a database is not opened.
+/// The reason that a database cannot be opened.
 fn not_opened(error: &rocksdb::Error) -> String {
     let text = error.to_string();
-    // Of another process, and of this one.
+    // Locked by another process, or by this one.
     let is_locked = text.contains("While lock file") || text.contains("lock hold by");
     if is_locked { "it is in use by another home".to_owned() } else { text }
 }
@@ -180,7 +179,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// Changes that come all together or not at all.
+/// Changes that are applied atomically.
 #[derive(Default)]
 pub struct Batch {
     puts: Vec<(Column, Vec<u8>, Option<Vec<u8>>)>,
@@ -219,10 +218,10 @@ impl Batch {
 pub type Row = (Box<[u8]>, Box<[u8]>);
 
 impl Store {
-    /// Opens the database in a folder; makes it where it is missing.
+    /// Opens the database in a directory, creating it if it is missing.
     ///
     /// # Errors
-    /// It cannot be opened, or was written by another version.
+    /// When it cannot be opened, or was written by another version.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let name = folder.display().to_string();
         let wrong = |reason: String| StoreError { folder: name.clone(), reason };
@@ -253,11 +252,11 @@ impl Store {
         self.db.cf_handle(column.name()).expect("all columns are opened")
     }
 
-    /// Writes a batch: it is in the system's hands and every reader sees it. It is safe from a loss of power when the
-    /// ticket is due ([`Self::durable`]).
+    /// Applies a batch: readers see it at once. It survives a power failure once the ticket is reached
+    /// ([`Self::durable`]).
     ///
     /// # Errors
-    /// It cannot be written.
+    /// When it cannot be written.
     pub fn commit(&self, batch: Batch) -> Result<Ticket, StoreError> {
         let mut writes = WriteBatch::default();
         for (column, key, value) in batch.puts {
@@ -270,19 +269,19 @@ impl Store {
         Ok(self.syncer.written())
     }
 
-    /// Free bytes on its disk; none where the system does not say.
+    /// Free bytes on its disk; `None` if the system does not tell.
     #[must_use]
     pub fn free_space(&self) -> Option<u64> {
         free_space(Path::new(&self.folder))
     }
 
-    /// The ticket of the last batch: what was read by now is safe when it is due.
+    /// The ticket of the last batch: everything read until now is on disk when it is reached.
     #[must_use]
     pub fn so_far(&self) -> Ticket {
         self.syncer.so_far()
     }
 
-    /// Where one sees which tickets are due.
+    /// Tells which tickets are on disk.
     #[must_use]
     pub fn durable(&self) -> Durable {
         self.syncer.durable()
@@ -291,7 +290,7 @@ impl Store {
     /// Bytes under a key.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// When they cannot be read.
     pub fn bytes(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.db.get_cf(self.column(column), key).map_err(|error| self.wrong(error.to_string()))
     }
@@ -299,7 +298,7 @@ impl Store {
     /// The record under a key.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// When it cannot be read.
     pub fn get<T: for<'b> Decode<'b, ()>>(
         &self,
         column: Column,
@@ -308,10 +307,10 @@ impl Store {
         self.bytes(column, key)?.map(|bytes| self.record(column, &bytes)).transpose()
     }
 
-    /// Reads a record's bytes.
+    /// Decodes a record.
     ///
     /// # Errors
-    /// They are no such record.
+    /// When the bytes are not such a record.
     pub fn record<T: for<'b> Decode<'b, ()>>(&self, column: Column, bytes: &[u8]) -> Result<T, StoreError> {
         minicbor::decode(bytes)
             .map_err(|error| self.wrong(format!("a damaged record in {}: {error}", column.name())))
@@ -320,7 +319,7 @@ impl Store {
     /// The number under a key.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// When it cannot be read.
     pub fn number(&self, column: Column, key: &[u8]) -> Result<Option<u64>, StoreError> {
         let bytes = self.bytes(column, key)?;
         let number = |bytes: Vec<u8>| match <[u8; 8]>::try_from(bytes) {
@@ -330,7 +329,7 @@ impl Store {
         bytes.map(number).transpose()
     }
 
-    /// Rows whose keys begin with `prefix`, from `from` on, in order. Nothing is read ahead of the caller.
+    /// The rows whose keys begin with `prefix`, from `from` on, in order. Nothing is read ahead of the caller.
     pub fn rows<'a, P: AsRef<[u8]>>(
         &'a self,
         column: Column,
@@ -339,7 +338,8 @@ impl Store {
     ) -> impl Iterator<Item = Result<Row, StoreError>> + use<'a, P> {
         let start = if from.is_empty() { prefix.as_ref() } else { from };
         let mut options = ReadOptions::default();
-        // Behind the last row may be what others have deleted and the database still has: it is not searched.
+        // After the last row there may be deleted entries that the database still has; the bound keeps it from
+        // searching them.
         if let Some(end) = end_of(prefix.as_ref()) {
             options.set_iterate_upper_bound(end);
         }
@@ -350,7 +350,7 @@ impl Store {
     }
 }
 
-/// The first key behind all that begin with a prefix; none if there is no such.
+/// The first key after all those with a prefix; `None` if there is none.
 fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut end = prefix[..=last].to_vec();
@@ -368,8 +368,8 @@ fn options() -> Options {
     options.set_max_total_wal_size(JOURNAL);
     options.set_ratelimiter(WRITES_A_SECOND, PORTION, FAIRNESS);
     if let Ok(mut env) = Env::new() {
-        // All databases of a process share these threads, by default one for flushes and one for merges. No database
-        // takes more than one of each, so that the chain's never waits for this one's.
+        // All databases of a process share these threads, by default one for flushes and one for merges. No
+        // database takes more than one of each, so the chain's never waits for this one's.
         env.set_background_threads(2);
         env.set_high_priority_background_threads(2);
         options.set_env(&env);
@@ -377,16 +377,16 @@ fn options() -> Options {
     options
 }
 
-/// Of every column: clones share the cache.
+/// Options of a column; clones share the cache.
 fn column_options() -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&Cache::new_lru_cache(READ_CACHE));
-    // Files of before have none until they are merged.
+    // Older files have no filter until they are merged.
     blocks.set_bloom_filter(BITS_OF_KEY, false);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(WRITE_BUFFER);
-    // What people keep here is encrypted or compressed already.
+    // The data is mostly encrypted or compressed already.
     options.set_compression_type(DBCompressionType::None);
     options
 }

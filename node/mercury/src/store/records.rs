@@ -14,30 +14,30 @@ pub struct Hosted {
     /// The persona's half, an envelope.
     #[n(7)]
     pub registration: ByteVec,
-    /// Since when, in seconds since 1970.
+    /// Since when it is hosted, in seconds since 1970.
     #[n(1)]
     pub since: u64,
-    /// The envelope by which it left, and until when that is told.
+    /// The envelope by which it left.
     #[n(2)]
     pub departure: Option<ByteVec>,
-    /// Until when the departure is told, in seconds since 1970.
+    /// Until when the departure is served, in seconds since 1970.
     #[n(3)]
     pub redirect_until: u64,
-    /// Bytes of all its blobs, as announced.
+    /// Total size of its blobs as offered, bytes.
     #[n(4)]
     pub blob_bytes: u64,
-    /// How many blobs.
+    /// Number of its blobs.
     #[n(5)]
     pub blobs: u64,
-    /// Relations, held or asked for.
+    /// Number of relations, held or requested.
     #[n(6)]
     pub relations: u64,
-    /// Relations that were taken back and are remembered one by one.
+    /// Number of revoked relations that are remembered individually.
     #[n(8)]
     #[cbor(default)]
     pub revoked: u64,
-    /// Newest revocation that is not remembered by itself any more, in seconds since 1970: to people of whom no
-    /// record is left, no proof up to then counts.
+    /// Time of the newest revocation that is no longer remembered individually, in seconds since 1970: if there is
+    /// no record for the other persona, no proof up to then counts.
     #[n(9)]
     #[cbor(default)]
     pub forgotten: u64,
@@ -49,7 +49,7 @@ pub struct StoredProfile {
     /// Its version.
     #[n(0)]
     pub version: u64,
-    /// Whether it was taken back.
+    /// Whether it was withdrawn.
     #[n(1)]
     pub tombstone: bool,
     /// The envelope.
@@ -60,7 +60,7 @@ pub struct StoredProfile {
     pub blobs: Vec<minicbor::bytes::ByteArray<32>>,
 }
 
-/// How far a relation has come, as one of the two has it.
+/// The state of a relation, as one of the two sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum RelationState {
@@ -70,7 +70,7 @@ pub enum RelationState {
     /// Both hold the proof.
     #[n(1)]
     Held,
-    /// One of them has taken it back: nothing signed before that counts any more.
+    /// One of them has revoked it: nothing signed before that counts any more.
     #[n(2)]
     Revoked,
 }
@@ -78,7 +78,7 @@ pub enum RelationState {
 /// A relation of an owner to another.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Relation {
-    /// How far it has come.
+    /// The state.
     #[n(0)]
     pub state: RelationState,
     /// Hash of the request.
@@ -87,42 +87,42 @@ pub struct Relation {
     /// The request's nonce.
     #[n(2)]
     pub nonce: minicbor::bytes::ByteArray<32>,
-    /// Who asked; of a request that is not known, the other one.
+    /// The requester; the other persona if the request is unknown.
     #[n(3)]
     pub requester: Id,
-    /// The request, an envelope. Empty where the revocation came without one, or when it only waited in the box: then
-    /// the owner has never been in this relation, and it is not told.
+    /// The request, an envelope. Empty if the revocation came without one, or if it only waited in the box: then
+    /// the owner was never in this relation, and it is not listed.
     #[n(4)]
     pub request: ByteVec,
     /// The acceptance, an envelope.
     #[n(5)]
     pub acceptance: Option<ByteVec>,
-    /// When it was revoked last, in seconds since 1970: nothing that was asked for up to then holds. 0: never.
+    /// Time of the newest revocation, in seconds since 1970: no request issued up to then holds. 0: never revoked.
     #[n(6)]
     pub revoked: u64,
     /// When the request was signed, in seconds since 1970; later than `revoked` unless the state is `Revoked`.
     #[n(7)]
     pub issued: u64,
-    /// Until when the request, and the acceptance if there is one, hold, in seconds since 1970.
+    /// Until when the request, and the acceptance if any, are valid, in seconds since 1970.
     #[n(8)]
     pub expires: u64,
-    /// The newest revocation, an envelope; also of an earlier relation.
+    /// The newest revocation, an envelope; possibly of an earlier relation.
     #[n(9)]
     pub revocation: Option<ByteVec>,
-    /// Hash of a request that a revocation names and that is not known, of the newest such one: it does not hold, even
-    /// if it was signed later by a clock that was ahead. The owner's own give way to no others.
+    /// Hash of the newest unknown request that a revocation names: it does not hold, even if it was signed later by
+    /// a fast clock. The owner's own revocations are not displaced by others.
     #[n(10)]
     #[cbor(default)]
     pub named: Option<minicbor::bytes::ByteArray<32>>,
-    /// All that is known is that the other one withdrew a request from the box: the first to give way, as strangers
-    /// may make as many as they like.
+    /// The only known fact is that the other persona withdrew a request from the box. Such records are dropped
+    /// first, as strangers may create any number of them.
     #[n(11)]
     #[cbor(default)]
     pub withdrawn: bool,
 }
 
 impl Relation {
-    /// Whether a request, by its hash and the second in which it was signed, was taken back.
+    /// Whether a request, given by its hash and issue time, was revoked.
     #[must_use]
     pub fn has_ended(&self, request: &[u8; 32], issued: u64) -> bool {
         issued <= self.revoked || self.named.as_ref().is_some_and(|named| **named == *request)
@@ -132,13 +132,13 @@ impl Relation {
 /// A request that waits for its recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Request {
-    /// When it came, in seconds since 1970.
+    /// When it arrived, in seconds since 1970.
     #[n(0)]
     pub received: u64,
     /// The envelope.
     #[n(1)]
     pub envelope: ByteVec,
-    /// Place in the order in which the recipient's requests came.
+    /// Position in the order of arrival of the recipient's requests.
     #[n(2)]
     pub number: u64,
     /// Its hash.
@@ -150,57 +150,57 @@ pub struct Request {
     /// Until when it can be accepted, in seconds since 1970.
     #[n(5)]
     pub expires: u64,
-    /// Who signed it.
+    /// The signer.
     #[n(6)]
     pub sender: Id,
 }
 
-/// What waits for a recipient, counted.
+/// The totals of a recipient's mailbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Mailbox {
-    /// Number of the next item; the first one has 1.
+    /// Number of the next item; the first is 1.
     #[n(0)]
     pub next: u64,
-    /// Items that wait.
+    /// Number of waiting items.
     #[n(1)]
     pub count: u64,
-    /// Their bytes, as they count against the limit.
+    /// Their total bytes, as counted for the limit.
     #[n(2)]
     pub bytes: u64,
-    /// Number up to which the recipient has acknowledged: nothing waits below.
+    /// Number up to which the recipient has acknowledged; no waiting item has a lower one.
     #[n(3)]
     pub acknowledged: u64,
-    /// Messages whose hashes are remembered.
+    /// Number of messages whose hashes are remembered.
     #[n(4)]
     pub seen: u64,
-    /// No item is too old before this, in seconds since 1970.
+    /// No item expires before this, in seconds since 1970.
     #[n(5)]
     pub oldest_expires: u64,
 }
 
-/// What a sender has in a recipient's mailbox.
+/// A sender's share of a recipient's mailbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Sender {
-    /// Bytes that wait, as they count against the limit.
+    /// Waiting bytes, as counted for the limit.
     #[n(0)]
     pub bytes: u64,
-    /// Messages whose hashes are remembered.
+    /// Number of messages whose hashes are remembered.
     #[n(1)]
     pub seen: u64,
 }
 
-/// A message that came; it may have been fetched and be gone.
+/// The mark of a message that arrived; it may have been fetched and deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Seen {
-    /// When it cannot come again, in seconds since 1970.
+    /// Until when it could be sent again, in seconds since 1970.
     #[n(0)]
     pub expires: u64,
-    /// Who signed it.
+    /// The signer.
     #[n(1)]
     pub sender: Id,
 }
 
-/// What an item is.
+/// The kind of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum ItemKind {
@@ -215,19 +215,19 @@ pub enum ItemKind {
     Revoked,
 }
 
-/// Something that waits for its recipient.
+/// An item waiting for its recipient.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Item {
-    /// What it is.
+    /// Its kind.
     #[n(0)]
     pub kind: ItemKind,
-    /// Who signed it.
+    /// The signer.
     #[n(1)]
     pub sender: Id,
-    /// When it came, in seconds since 1970.
+    /// When it arrived, in seconds since 1970.
     #[n(2)]
     pub received: u64,
-    /// When it is thrown away, in seconds since 1970.
+    /// When it is deleted, in seconds since 1970.
     #[n(3)]
     pub expires: u64,
     /// The envelope.
@@ -235,19 +235,19 @@ pub struct Item {
     pub envelope: ByteVec,
 }
 
-/// A blob on its way or here.
+/// A blob, complete or being uploaded.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Blob {
     /// Its length in bytes.
     #[n(0)]
     pub size: u64,
-    /// Number of the chunk that comes next; all before it are here.
+    /// Number of the next chunk; all before it are stored.
     #[n(1)]
     pub next: u32,
-    /// All is here and has the hash.
+    /// Whether it is complete and its hash was verified.
     #[n(2)]
     pub complete: bool,
-    /// When it was announced, in seconds since 1970.
+    /// When it was offered, in seconds since 1970.
     #[n(3)]
     pub since: u64,
 }
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
     use crate::cbor::to_vec;
 
-    /// [`Relation`] as it was before it kept what a revocation names.
+    /// [`Relation`] as it was before `named` was added.
     #[derive(Encode)]
     struct Before {
         #[n(0)]

@@ -1,4 +1,4 @@
-//! Backups: copied out of a running store, and into a new folder when one is needed.
+//! Backups: copied from a running store, and restored into a new directory.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::{Store, StoreError};
 
 impl Store {
-    /// Copies the database, as it is at this moment, into a new folder: a backup that can be opened as a store.
+    /// Copies the current state of the database into a new directory: a backup that can be opened as a store.
     ///
     /// # Errors
-    /// The folder exists, or cannot be written.
+    /// When the directory exists, or cannot be written.
     pub fn backup(&self, folder: &Path) -> Result<(), StoreError> {
         let checkpoint = rocksdb::checkpoint::Checkpoint::new(&self.db);
         let made = checkpoint.and_then(|checkpoint| checkpoint.create_checkpoint(folder));
@@ -18,12 +18,14 @@ impl Store {
     }
 }
 
-/// Copies a backup into a new folder, which a home can then open. The backup stays as it is.
+/// Copies a backup into a new directory, which a home can then open. The backup is not changed.
 ///
-/// All is copied beside that folder first and takes its name at the end: one that was cut off is never taken for whole.
+/// Everything is first copied to a neighbouring directory that is renamed at the end, so an interrupted copy is
+/// never taken for a complete one.
 ///
 /// # Errors
-/// The new folder exists, the backup is none or of another version, or something cannot be read or written.
+/// When the new directory exists, the backup is invalid or of another version, or something cannot be read or
+/// written.
 pub fn restore(backup: &Path, into: &Path) -> Result<(), StoreError> {
     let wrong = |reason: String| StoreError { folder: into.display().to_string(), reason };
     if into.symlink_metadata().is_ok() {
@@ -43,7 +45,7 @@ pub fn restore(backup: &Path, into: &Path) -> Result<(), StoreError> {
             fs::rename(&part, into).map_err(|error| wrong(format!("it cannot be named: {error}")))
         });
     if done.is_err() {
-        // What was copied is of no use; why it failed says more than that it is still there.
+        // The partial copy is useless; the reason of the failure matters more than a failure to remove it.
         let _ = fs::remove_dir_all(&part);
         return done;
     }
@@ -51,14 +53,14 @@ pub fn restore(backup: &Path, into: &Path) -> Result<(), StoreError> {
     sync(parent.unwrap_or(Path::new("."))).map_err(|error| wrong(format!("it cannot be synced: {error}")))
 }
 
-/// Beside the new folder, so that it is on the same disk.
+/// A neighbour of the new directory, so that it is on the same disk.
 fn part_of(into: &Path) -> Option<PathBuf> {
     let mut name = into.file_name()?.to_owned();
     name.push(".part");
     Some(into.with_file_name(name))
 }
 
-/// A backup is a flat folder of plain files.
+/// Copies a backup, which is a flat directory of plain files.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;

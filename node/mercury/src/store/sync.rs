@@ -8,38 +8,38 @@ use std::thread::JoinHandle;
 use rocksdb::DB;
 use tokio::sync::watch;
 
-/// A batch's place in the order of all batches since the store was opened.
+/// A batch's position in the order of all batches since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
-/// The database's journal cannot be synced any more: nothing may be acknowledged.
+/// The database's journal can no longer be synced, so nothing may be acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Mercury's database cannot be synced")]
 pub struct NotDurable;
 
-/// Where one sees up to which batch all is safe.
+/// Tells up to which batch everything is on disk.
 #[derive(Debug, Clone)]
 pub struct Durable(watch::Receiver<u64>);
 
 impl Durable {
-    /// Waits until a batch is safe from a loss of power.
+    /// Waits until a batch would survive a power failure.
     ///
     /// # Errors
-    /// It never will be.
+    /// When that can never happen.
     pub async fn wait(&mut self, ticket: Ticket) -> Result<(), NotDurable> {
         self.0.wait_for(|synced| *synced >= ticket.0).await.map(drop).map_err(|_| NotDurable)
     }
 
-    /// Whether a batch is safe from a loss of power.
+    /// Whether a batch would survive a power failure.
     #[must_use]
     pub fn is_safe(&self, ticket: Ticket) -> bool {
         *self.0.borrow() >= ticket.0
     }
 
-    /// [`Self::wait`] for a thread that may block.
+    /// Like [`Self::wait`], for a thread that may block.
     ///
     /// # Errors
-    /// It never will be.
+    /// When that can never happen.
     pub fn wait_blocking(&mut self, ticket: Ticket) -> Result<(), NotDurable> {
         while *self.0.borrow_and_update() < ticket.0 {
             if self.0.has_changed().is_err() {
@@ -52,7 +52,7 @@ impl Durable {
 }
 
 pub(super) struct Syncer {
-    /// Batches written. The thread is woken with each; it ends when this is gone.
+    /// Number of batches written. Each wakes the thread, which ends when `wake` is dropped.
     written: Arc<AtomicU64>,
     wake: Option<std::sync::mpsc::SyncSender<()>>,
     synced: watch::Receiver<u64>,
@@ -69,7 +69,7 @@ impl Syncer {
             move || {
                 while woken.recv().is_ok() {
                     let upto = written.load(Ordering::Acquire);
-                    // Without a sync nothing more is acknowledged: whoever waits sees the channel close.
+                    // Without a sync nothing more is acknowledged: waiters see the channel close.
                     if db.flush_wal(true).is_err() {
                         return;
                     }
@@ -80,17 +80,17 @@ impl Syncer {
         Ok(Self { written, wake: Some(wake), synced, thread: Some(thread) })
     }
 
-    /// Counts a batch that was written.
+    /// Counts a batch that was written, and returns its ticket.
     pub(super) fn written(&self) -> Ticket {
         let ticket = Ticket(self.written.fetch_add(1, Ordering::Release) + 1);
         if let Some(wake) = &self.wake {
-            // Full: the thread is about to look, and will see this batch too.
+            // If full, the thread is about to look, and will see this batch too.
             let _ = wake.try_send(());
         }
         ticket
     }
 
-    /// The last batch that was written.
+    /// The ticket of the last batch that was written.
     pub(super) fn so_far(&self) -> Ticket {
         Ticket(self.written.load(Ordering::Acquire))
     }

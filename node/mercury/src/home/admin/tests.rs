@@ -11,7 +11,7 @@ use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, M
 use crate::store::{Batch, Column, Row, restore};
 use crate::wire::{Answer, Code, Event, Request};
 
-/// The home's owner has this number.
+/// The number of the home's owner.
 const OWNER: u8 = 100;
 
 fn owned() -> (Bench, Person) {
@@ -283,7 +283,7 @@ fn all_that_is_hosted_comes_back_from_a_backup() {
         other => panic!("{other:?}"),
     });
     assert_eq!(names, [0, 1].map(|number| format!("mercury-{}-{number}", bench.now.wall)));
-    // What comes later is not in it.
+    // Data stored after the backup is not in it.
     bench.upload(&ada, b"later");
     bench.resident(3);
 

@@ -27,14 +27,14 @@ fn listed(bench: &mut Bench, person: &Person) -> Vec<(BlobRef, u32)> {
     }
 }
 
-/// What the owner's record counts, and how many chunks the home has of anyone.
+/// The counts in the owner's record, and the number of chunks in the home's store.
 fn counted(bench: &Bench, person: &Person) -> (u64, u64, usize) {
     let record = bench.home.hosted_record(person.id()).unwrap().unwrap();
     let chunks = bench.home.store.rows(Column::Chunks, b"", b"").count();
     (record.blobs, record.blob_bytes, chunks)
 }
 
-/// A name for something that never comes.
+/// A reference to a blob that is never uploaded.
 fn numbered(number: usize, size: u64) -> BlobRef {
     let mut hash = [0; 32];
     hash[..8].copy_from_slice(&number.to_be_bytes());

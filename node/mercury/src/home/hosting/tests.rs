@@ -23,7 +23,7 @@ fn leave(bench: &mut Bench, person: &Person) -> Answer {
     bench.ask(person.device, Request::Unregister(departure, None))
 }
 
-/// Both halves, verified as anyone may who has them.
+/// Both halves of the proof, verified as anyone can who has them.
 fn check_proof(bench: &Bench, person: &Person, answer: &Answer) -> (Envelope, Envelope) {
     let Answer::Hosting(registration, proof) = answer else { panic!("{answer:?}") };
     let expected = |about, signer| Expected {
@@ -112,7 +112,7 @@ fn a_registration_or_departure_for_another_home_is_refused() {
     let order = bench.challenge(ada.device);
     let departure = bench.sign(&ada, other, order, &Departure { to: None });
     assert_eq!(code(&bench.ask(ada.device, Request::Unregister(departure, None))), Some(Code::Envelope));
-    // Bob's signature takes nobody else away.
+    // Bob's signature does not unregister anyone else.
     assert_eq!(code(&leave(&mut bench, &bob)), Some(Code::NotForYou));
     assert!(matches!(bench.ask(ada.device, Request::Claim), Answer::Hosting(..)));
 }
@@ -279,7 +279,7 @@ fn who_leaves_may_ask_that_no_newer_mail_is_lost() {
     for upto in [0, last - 1] {
         assert_eq!(code(&leave(&mut bench, Some(upto))), Some(Code::Superseded));
     }
-    // It came after the fetch.
+    // It arrived after the fetch.
     let message = bench.message(&bob, ada.id(), 3, 100);
     assert_eq!(bench.ask(bob.device, Request::Put(message)), Answer::Done);
     assert_eq!(code(&leave(&mut bench, Some(last))), Some(Code::Superseded));

@@ -36,7 +36,7 @@ fn numbers(bench: &mut Bench, person: &Person) -> Vec<u64> {
     fetch(bench, person, 0).0.iter().map(|item| item.number).collect()
 }
 
-/// A home with somebody who has this many people to write to him.
+/// A home with a person and this many people who may write to that person.
 fn with_senders(senders: u32) -> (Bench, Person, Vec<Person>) {
     let mut bench = Bench::new(|_| {});
     let owner = bench.resident(1);
@@ -47,10 +47,10 @@ fn with_senders(senders: u32) -> (Bench, Person, Vec<Person>) {
     (bench, owner, senders)
 }
 
-/// A message that counts exactly so much.
+/// A message that counts exactly `size` bytes.
 fn message_of_size(bench: &Bench, from: &Person, to: Id, number: u64, size: u64) -> Envelope {
     let around = bench.message(from, to, number, 1000).to_bytes().len() as u64 - 1000 + ITEM_OVERHEAD;
-    // CBOR's lengths take more bytes where they are larger.
+    // Larger CBOR lengths take more bytes.
     let found = (0..8).map(|more| {
         let bytes = usize::try_from(size - around).unwrap() - more;
         bench.message(from, to, number, bytes)
@@ -79,7 +79,7 @@ fn mail_waits_and_comes_in_order_and_numbers_are_never_used_again() {
     assert_eq!(bench.ask(owner.device, Request::Acknowledge(1)), Answer::Done, "again, and less");
     assert_eq!(numbers(&mut bench, &owner), [3]);
     bench.check_counts();
-    // What is still to come is not acknowledged with it.
+    // Items that have not arrived yet are not acknowledged.
     assert_eq!(bench.ask(owner.device, Request::Acknowledge(u64::MAX)), Answer::Done);
     assert_eq!(numbers(&mut bench, &owner), []);
     let mut bench = bench.restart(|_| {});
@@ -103,7 +103,8 @@ fn a_message_is_delivered_once_also_after_it_was_acknowledged_and_after_a_restar
     bench.log_in(&owner, &[]);
     assert_eq!(bench.ask(senders[0].device, Request::Put(message.clone())), Answer::Done);
     assert_eq!(numbers(&mut bench, &owner), []);
-    // To its last second, with all that is too old swept; then it is refused for its age.
+    // It is accepted until its last second, even after everything expired was swept; then it is refused for its
+    // age.
     bench.sweep_after(MAIL_TIME);
     assert_eq!(bench.ask(senders[0].device, Request::Put(message.clone())), Answer::Done);
     bench.sweep_after(1);
@@ -146,13 +147,13 @@ fn strangers_get_the_same_answer_as_for_somebody_unknown() {
         put(&mut bench, &stranger, unknown.id()),
         put(&mut bench, &stranger, owner.id()),
         put(&mut bench, &other, owner.id()),
-        // The relation is to the owner, not to others here, and not the other way round at this home.
+        // The relation is to the owner, not to others here, and at this home not in the other direction.
         put(&mut bench, &senders[0], other.id()),
         put(&mut bench, &owner, senders[0].id()),
         put(&mut bench, &owner, owner.id()),
     ];
     assert!(answers.iter().all(|answer| *answer == not_for_you()), "{answers:?}");
-    // A forgery is judged before anybody is looked up.
+    // A forgery is refused before any lookup.
     let forge = |bench: &Bench, to| {
         let mut bytes = bench.message(&senders[0], to, 1, 100).to_bytes();
         *bytes.last_mut().unwrap() ^= 1;
@@ -162,7 +163,7 @@ fn strangers_get_the_same_answer_as_for_somebody_unknown() {
     let answer = bench.ask(stranger.device, here);
     assert_eq!(code(&answer), Some(Code::Envelope));
     assert_eq!(answer, bench.ask(stranger.device, nowhere));
-    // One who is related until the relation is taken back.
+    // A sender who is related until the relation is revoked.
     assert_eq!(put(&mut bench, &senders[0], owner.id()), Answer::Done);
     let proof = match bench.ask(owner.device, Request::Relations(None)) {
         Answer::Relations(relations, false) => relations.into_iter().find(|one| one.other == senders[0].id()),
@@ -173,7 +174,7 @@ fn strangers_get_the_same_answer_as_for_somebody_unknown() {
     assert_eq!(bench.ask(owner.device, Request::Revoke(revocation)), Answer::Done);
     let again = bench.message(&senders[0], owner.id(), 2, 100);
     assert_eq!(bench.ask(senders[0].device, Request::Put(again)), not_for_you());
-    // One who has left.
+    // A recipient who has left.
     let order = bench.challenge(owner.device);
     let departure = bench.sign(&owner, bench.home.id(), order, &Departure { to: None });
     assert_eq!(bench.ask(owner.device, Request::Unregister(departure, None)), Answer::Done);
@@ -210,7 +211,7 @@ fn a_message_has_a_nonce_and_at_most_64_kib() {
     let longer = bench.message(sender, owner.id(), 2, MAX_MESSAGE - around + 1);
     assert_eq!(bench.ask(sender.device, Request::Put(longest)), Answer::Done);
     assert_eq!(code(&bench.ask(sender.device, Request::Put(longer))), Some(Code::Envelope));
-    // Signed in the future or for too long.
+    // Issued in the future, or valid for too long.
     for times in
         [(bench.now.wall + 121, bench.now.wall + 122), (bench.now.wall, bench.now.wall + MAIL_TIME + 1)]
     {
@@ -220,7 +221,7 @@ fn a_message_has_a_nonce_and_at_most_64_kib() {
     assert_eq!(numbers(&mut bench, &owner), [1]);
 }
 
-/// Sends eight messages that fill a sender's part to the last byte.
+/// Sends eight messages that fill a sender's share to the last byte.
 fn fill(bench: &mut Bench, sender: &Person, to: Id) {
     for number in 0..8 {
         let message = message_of_size(bench, sender, to, number, MAX_MAIL_OF_SENDER / 8);
@@ -242,7 +243,7 @@ fn one_sender_fills_his_part_and_others_get_through_until_the_mailbox_is_full() 
     let others = bench.message(&senders[8], owner.id(), 9, 16);
     assert_eq!(code(&bench.ask(senders[8].device, Request::Put(others.clone()))), Some(Code::Full));
     bench.check_counts();
-    // A message that was refused was not seen: it comes later.
+    // A message that was refused was not marked as seen, so it can be sent later.
     bench.ask(owner.device, Request::Acknowledge(1));
     for message in [one_more, others] {
         assert_eq!(bench.ask(senders[0].device, Request::Put(message)), Answer::Done);

@@ -27,7 +27,7 @@ fn relations(bench: &mut Bench, owner: &Person) -> Vec<Relation> {
     }
 }
 
-/// How far a relation has come, as its owner sees it: accepted, revoked.
+/// The state of a relation as its owner sees it: accepted, revoked.
 fn state(bench: &mut Bench, owner: &Person, other: &Person) -> Option<(bool, bool)> {
     let relations = relations(bench, owner);
     let one = relations.iter().find(|relation| relation.other == other.id())?;
@@ -80,7 +80,7 @@ fn one_asks_the_other_agrees_and_both_hold_the_proof() {
     let there = Event::Presence(Presence { persona: bob.id(), applications: Some(Vec::new()) });
     assert_eq!(bench.events_of(alice.device), [Event::Mail(1), there]);
     assert_eq!((mail(&mut bench, &alice), mail(&mut bench, &bob)), (vec![acceptance.clone()], vec![]));
-    // What holds is not asked for again.
+    // A relation that holds is not asked for again.
     assert_eq!(bench.ask(alice.device, Request::Relate(request.clone())), Answer::Done);
     assert_eq!(boxed(&mut bench, &bob), []);
     let mut bench = bench.restart(|_| {});
@@ -108,7 +108,7 @@ fn people_at_two_homes_relate_by_what_is_carried_between_them() {
     assert_eq!((state(&mut here, &alice, &bob), state(&mut there, &bob, &alice)), (HELD, HELD));
     assert_eq!(mail(&mut here, &alice), [acceptance]);
     assert_eq!(boxed(&mut there, &bob), []);
-    // Either one takes it back, at both homes; the other one learns of it, once.
+    // Either one can revoke it, at both homes; the other is told once.
     here.wait(1);
     let revocation = here.revocation(&alice, &bob, &request);
     for _ in 0..2 {
@@ -142,7 +142,7 @@ fn requests_that_cross_end_in_one_relation_whatever_comes_first() {
             bench.check_counts();
         }
         assert_eq!((boxed(&mut bench, &alice), boxed(&mut bench, &bob)), (vec![], vec![]));
-        // Both have the same one, and a revocation of the other one ends it too.
+        // Both have the same request, and the other's revocation ends it too.
         let (of_alice, of_bob) = (relations(&mut bench, &alice), relations(&mut bench, &bob));
         assert_eq!(of_alice[0].request, of_bob[0].request);
         ends.push(of_alice[0].request.clone());
@@ -161,7 +161,7 @@ fn what_was_taken_back_never_holds_again_and_something_newer_does() {
         let mut bench = Bench::new(|_| {});
         let two = [bench.resident(1), bench.resident(2)];
         let (alice, bob) = (&two[0], &two[1]);
-        // Two requests at the same time: one is accepted now, the other one not yet.
+        // Two requests at the same time: one is accepted now, the other not yet.
         let other = bench.request(alice, bob.id(), 2);
         let (request, acceptance) = bench.relation(alice, bob, 1);
         let proof = Request::Related(request.clone(), acceptance);
@@ -177,13 +177,13 @@ fn what_was_taken_back_never_holds_again_and_something_newer_does() {
             assert_eq!(code(&bench.ask(alice.device, old)), Some(Code::Superseded));
         }
         assert_eq!(boxed(&mut bench, bob), []);
-        // Anyone may bring it, and is not told what became of it.
+        // Anyone may send it, and is not told the outcome.
         assert_eq!(bench.ask(Person::new(9).device, proof.clone()), Answer::Done);
         assert_eq!(bench.ask(Person::new(9).device, Request::Relate(other)), Answer::Done);
         assert_eq!((state(&mut bench, alice, bob), state(&mut bench, bob, alice)), (REVOKED, REVOKED));
         assert_eq!(boxed(&mut bench, bob), []);
         bench.check_counts();
-        // In the same second it is not newer.
+        // A request of the same second is not newer.
         let same = bench.request(alice, bob.id(), 3);
         assert_eq!(code(&bench.ask(alice.device, Request::Relate(same))), Some(Code::Superseded));
         bench.wait(1);
@@ -193,7 +193,7 @@ fn what_was_taken_back_never_holds_again_and_something_newer_does() {
         let acceptance = bench.acceptance(bob, &newer);
         assert_eq!(bench.ask(bob.device, Request::Related(newer.clone(), acceptance)), Answer::Done);
         assert_eq!((state(&mut bench, alice, bob), state(&mut bench, bob, alice)), (HELD, HELD));
-        // The old revocation is over, and so is the old proof.
+        // The old revocation no longer applies, and neither does the old proof.
         assert_eq!(bench.ask(bob.device, Request::Revoke(revocation)), Answer::Done);
         assert_eq!(code(&bench.ask(bob.device, proof)), Some(Code::Superseded));
         assert_eq!((state(&mut bench, alice, bob), state(&mut bench, bob, alice)), (HELD, HELD));
@@ -295,7 +295,7 @@ fn acceptances_and_revocations_have_to_fit_their_request() {
         );
     }
     assert_eq!((mail(&mut bench, &bob), state(&mut bench, &carol, &bob)), (vec![], None));
-    // Of a request that is not known here: all that was asked for before it is taken back.
+    // It names an unknown request: everything asked for before it is revoked.
     let other = revoke(&bench, &bob, alice.id(), nonce(5), [5; 32]);
     assert_eq!(bench.ask(bob.device, Request::Revoke(other)), Answer::Done);
     assert_eq!((state(&mut bench, &alice, &bob), state(&mut bench, &bob, &alice)), (REVOKED, REVOKED));
@@ -391,7 +391,7 @@ fn strangers_get_the_same_answers_as_for_people_who_are_unknown_here() {
             assert_eq!(code(&bench.ask(stranger.device, request)), Some(Code::LogInFirst));
         }
     }
-    // One of the two may know that the other one is not here, or has no room.
+    // One of the two may learn that the other is not here, or has no room.
     bench.log_in(&unknown[1], &[]);
     let answer = bench.ask(unknown[1].device, Request::Related(elsewhere, accepted_elsewhere));
     assert_eq!(answer, Answer::Refused(Refusal::not_for_you()));
@@ -409,7 +409,7 @@ fn who_moves_brings_proofs_and_revocations_and_nobody_can_undo_those() {
     let brought = relations(&mut old, &alice);
 
     let alice = new.resident(1);
-    // The one who was left is first.
+    // The persona that was left is the first.
     new.ask(carol.device, Request::Related(ended.0.clone(), ended.1.clone()));
     for relation in brought {
         let Some(acceptance) = relation.acceptance else { continue };
@@ -443,7 +443,7 @@ fn relations_are_told_in_pages() {
         panic!()
     };
     assert!(rest.len() == 1 && rest[0].other > last);
-    // The longest there are.
+    // The longest possible ones.
     let mut others: Vec<_> = (0..200).map(Person::of_many).collect();
     let addresses = vec!["/".repeat(256); 8];
     let body = RelationRequest {

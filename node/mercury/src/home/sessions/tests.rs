@@ -48,7 +48,7 @@ fn a_log_in_is_for_one_home_one_device_and_one_challenge() {
         assert_eq!(code(&show(bench, device, login)), Some(Code::Envelope), "{why}");
         assert_eq!(code(&bench.ask(device, Request::Claim)), Some(Code::LogInFirst), "{why}");
     };
-    // A home that hands on this home's challenge gets a log-in that names itself.
+    // A home that passes on this home's challenge gets a log-in that names itself.
     let order = bench.challenge(ada.device);
     let replayed = login(&bench, &ada, other_home, order, ada.device);
     refused(&mut bench, ada.device, replayed, "made for another home");
@@ -111,7 +111,7 @@ fn a_device_has_one_session_and_the_newer_one_replaces_it() {
         assert_eq!(bench.log_in(&ada, &[]), Answer::Session(true));
     }
     assert_eq!(bench.home.sessions.devices(ada.id()), [ada.device]);
-    // Another persona at the same device: the first is not there any more.
+    // Another persona logs in at the same device: the first is offline.
     let bob_at_hers = Person { key: Key::from_secret(&[2; 32]), device: ada.device };
     assert_eq!(bench.log_in(&bob_at_hers, &[]), Answer::Session(true));
     assert_eq!(bench.home.sessions.devices(ada.id()), []);
@@ -169,7 +169,7 @@ fn so_many_applications_with_plain_names_and_not_one_more() {
     for wrong in [&long, "", "two words", "line\n", "\u{e9}", "\0", "\u{202e}"] {
         assert_eq!(announce(&mut bench, vec![wrong.to_owned()]), Some(Code::Malformed), "{wrong:?}");
     }
-    // Path characters are text like any other: nothing is made a path of.
+    // Path characters are ordinary text: no path is made of it.
     assert_eq!(announce(&mut bench, vec!["../../etc/passwd".to_owned()]), None);
     let visitor = bench.visitor(2);
     for device in [visitor.device, PeerId::random()] {
@@ -197,7 +197,7 @@ fn presence_is_told_to_related_people_and_strangers_learn_nothing() {
         assert_eq!(answer, presence(&mut bench, device, stranger.id()), "who is logged in as a visitor");
     }
     assert_eq!(code(&presence(&mut bench, PeerId::random(), ada.id())), Some(Code::LogInFirst));
-    // To her friends she is like somebody unknown when she is away.
+    // When she is offline, her friends get the same answer as for an unknown persona.
     bench.home.gone(ada.device);
     let away = presence(&mut bench, bob.device, ada.id());
     assert_eq!(away, presence(&mut bench, bob.device, unknown.id()));
@@ -228,7 +228,7 @@ fn related_people_see_one_come_go_and_take_calls() {
     told(&mut bench, Some(there(ada.id(), &["chess", "talk"])));
     bench.ask(second.device, Request::LogOut);
     told(&mut bench, Some(gone(ada.id())));
-    // What is taken back is told no more.
+    // After the revocation, presence is no longer told.
     let revocation = bench.revocation(&bob, &ada, &proof.0);
     assert_eq!(bench.ask(bob.device, Request::Revoke(revocation)), Answer::Done);
     bench.events.clear();
@@ -331,7 +331,7 @@ fn two_are_told_of_each_other_when_their_relation_begins_to_hold_and_when_it_end
     assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (there(&bob), there(&ada)));
     bench.ask(bob.device, proof);
     assert_eq!((of(&mut bench, &ada), of(&mut bench, &bob)), (vec![], vec![]), "once");
-    // A visitor is told; of one who is away, or is at another home, nothing.
+    // A visitor is told; nothing is told of a persona that is offline or at another home.
     let visited = bench.relation(&friend, &ada, 2);
     assert_eq!((of(&mut bench, &friend), of(&mut bench, &ada)), (there(&ada), vec![]));
     let missed = bench.relation(&ada, &away, 3);
@@ -349,7 +349,7 @@ fn two_are_told_of_each_other_when_their_relation_begins_to_hold_and_when_it_end
         (of(&mut bench, &ada), of(&mut bench, &bob), of(&mut bench, &friend)),
         (left(&bob), left(&ada), left(&ada))
     );
-    // It also ends with its time.
+    // It also ends when it expires.
     let body = bench.opened::<crate::body::RelationRequest>(&request).body().clone();
     let times = (bench.now.wall + 1, bench.now.wall + 10);
     bench.wait(1);

@@ -25,7 +25,7 @@ fn each_tick_does_a_bounded_part_and_all_is_done_at_last() {
     }
     let all = 5 * each as usize;
     assert_eq!((rows(&bench, Column::Mail), rows(&bench, Column::Seen)), (all, all));
-    // Two for a round over what was seen.
+    // Two ticks for a round over the marks of seen messages.
     (0..2).for_each(|_| bench.home.tick(bench.now));
     assert_eq!((rows(&bench, Column::Mail), rows(&bench, Column::Seen)), (all, all), "nothing is old");
     bench.wait(MAIL_TIME + REST);
@@ -67,7 +67,7 @@ fn nothing_is_left_of_who_has_left_when_the_redirect_is_over() {
     assert_eq!(bench.ask(owner.device, Request::Unregister(departure, None)), Answer::Done);
     bench.sweep_after(REDIRECT_TIME);
     assert_eq!(rows(&bench, Column::Hosted), 2, "to the last second");
-    // What others send to him in the meantime leaves nothing either.
+    // What others send him in the meantime leaves nothing either.
     let revocation = bench.revocation(&other, &owner, &request);
     bench.ask(other.device, Request::Revoke(revocation));
     bench.sweep_after(REST);

@@ -1,4 +1,4 @@
-//! What the gate lets in, counts and closes.
+//! What the gate admits, counts and closes.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn address(gate: &Gate, number: u8) -> Option<Address> {
     gate.quotas.address(&multiaddr(number))
 }
 
-/// A gate, and connections that come to it.
+/// A gate, and the number of connections that came to it.
 struct Arrivals(Gate, usize);
 
 impl Arrivals {
@@ -47,7 +47,7 @@ impl Arrivals {
         self.0.establish(connection, peer).map(|()| connection)
     }
 
-    /// The home has dialled a peer; whether it may have the connection.
+    /// The home dials a peer; returns the connection if it is admitted.
     fn dial(&mut self, number: u8, peer: PeerId) -> Option<ConnectionId> {
         self.1 += 1;
         let connection = ConnectionId::new_unchecked(self.1);

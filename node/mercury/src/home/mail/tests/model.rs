@@ -1,5 +1,5 @@
-//! Any order of puts, fetches, acknowledgements, restarts and waiting against a model: nothing is lost or doubled, and
-//! the counts are those of what is there.
+//! Any sequence of puts, fetches, acknowledgements, restarts and waits, compared with a model: nothing is lost or
+//! duplicated, and the counts match the data.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::MAX_FETCH_BYTES;
 
-/// People who write.
+/// Number of senders.
 const SENDERS: u32 = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// From whom, bytes, seconds for which it holds.
+    /// Sender, bytes, and validity in seconds.
     Put(usize, usize, u64),
     /// One of the earlier ones.
     PutAgain(prop::sample::Index),
@@ -36,12 +36,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// What should be there.
+/// The expected state.
 struct Model {
     bench: Bench,
     owner: Person,
     senders: Vec<Person>,
-    /// All that were ever stored, by number: envelope and when it is too old.
+    /// Everything that was ever stored, by number: envelope and expiry.
     stored: BTreeMap<u64, (Envelope, u64)>,
     sent: Vec<(usize, Envelope)>,
     acknowledged: u64,
@@ -114,7 +114,7 @@ impl Model {
         self
     }
 
-    /// All pages are what was stored, not acknowledged and not too old, each once and in order.
+    /// Checks that all pages contain what was stored and neither acknowledged nor expired, each once and in order.
     fn check(&mut self) {
         let mut fetched = Vec::new();
         loop {

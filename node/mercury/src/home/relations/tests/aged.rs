@@ -1,10 +1,10 @@
-//! What time does to relations.
+//! The effect of time on relations.
 
 use super::*;
 
 const YEAR: u64 = 365 * DAY;
 
-/// A request that holds for some seconds.
+/// A request that is valid for this many seconds.
 fn short(bench: &Bench, from: &Person, to: Id, number: u64, seconds: u64) -> Envelope {
     let home = HomeAddress { home: bench.home.id(), addresses: Vec::new() };
     let body = RelationRequest { label: "friend".to_owned(), note: String::new(), home };
@@ -69,7 +69,7 @@ fn a_relation_ends_with_its_proof_and_what_was_taken_back_before_is_still_known(
     bench.check_counts();
     let again = bench.ask(bob.device, Request::Related(long, accepted));
     assert_eq!(code(&again), Some(Code::Superseded));
-    // Until no proof from before it can hold any more.
+    // Until no earlier proof can be valid any more.
     bench.sweep_after(RelationRequest::LIFE);
     assert_eq!((state(&mut bench, &alice, &bob), state(&mut bench, &bob, &alice)), (None, None));
     bench.check_counts();

@@ -1,9 +1,9 @@
-//! Revocations that come before what they take back.
+//! Revocations that arrive before what they revoke.
 
 use super::*;
 use crate::store::{Column, Relation as Record};
 
-/// The two proofs of a request, and what takes it back a second later, by the one or the other.
+/// A request, its acceptance, and its revocation a second later by one or the other.
 struct Papers {
     request: Envelope,
     proof: Request,
@@ -19,7 +19,7 @@ fn papers(bench: &mut Bench, from: &Person, to: &Person, revoker: &Person) -> Pa
     Papers { request, proof, revocation }
 }
 
-/// What is remembered of another person, told or not.
+/// The record about another persona, whether shown or not.
 fn record(bench: &Bench, owner: &Person, other: &Person) -> Option<Record> {
     let key = crate::store::pair(owner.id().digest(), other.id().digest());
     bench.home.store.get(Column::Relations, &key).unwrap()
@@ -46,7 +46,7 @@ fn a_request_that_was_withdrawn_or_declined_in_the_box_is_not_accepted_afterward
         bench.ask(stranger.device, papers.proof);
         bench.ask(bob.device, Request::Relate(papers.request));
         assert_eq!((boxed(&mut bench, &alice), state(&mut bench, &alice, &bob)), (vec![], None));
-        // What is asked for later holds.
+        // A later request can hold.
         bench.wait(1);
         bench.relation(&bob, &alice, 2);
         assert_eq!(state(&mut bench, &alice, &bob), HELD);
@@ -56,7 +56,7 @@ fn a_request_that_was_withdrawn_or_declined_in_the_box_is_not_accepted_afterward
 
 #[test]
 fn a_revocation_that_a_person_signs_or_brings_at_home_counts_before_its_proof() {
-    // Who signs it, and who brings it.
+    // Who signs it, and who sends it.
     for (revoker, bringer) in [(0, 0), (0, 1), (0, 2), (1, 0)] {
         for asker in [0, 1] {
             let mut bench = Bench::new(|_| {});
@@ -109,7 +109,7 @@ fn strangers_make_no_rows_and_requests_that_they_withdraw_give_way_to_what_were_
     bench.ask(friend.device, Request::Relate(waiting.clone()));
     let revocation = bench.revocation(&friend, &alice, &ended.0);
     bench.ask(friend.device, Request::Revoke(revocation));
-    // About people whom they never asked, also where the signer is hosted here.
+    // About people that the signer never asked, even if the signer is hosted here.
     let stranger = Person::new(9);
     for (from, to) in [(&stranger, &alice), (&stranger, &friend), (&bob, &alice)] {
         let papers = papers(&mut bench, from, to, from);
@@ -118,7 +118,7 @@ fn strangers_make_no_rows_and_requests_that_they_withdraw_give_way_to_what_were_
     assert_eq!((rows(&bench), record(&bench, &alice, &stranger)), (2, None), "her friend's, and Bob's own");
     assert_eq!(record(&bench, &alice, &bob), None);
     bench.check_counts();
-    // Each may withdraw what waits for her; where there is no room, that leaves nothing.
+    // Each may withdraw a request that waits for her; without room, that leaves nothing.
     for number in 1..=MAX_REVOKED as u32 + 10 {
         let other = Person::of_many(number);
         let papers = papers(&mut bench, &other, &alice, &other);
@@ -128,12 +128,12 @@ fn strangers_make_no_rows_and_requests_that_they_withdraw_give_way_to_what_were_
     }
     assert_eq!(boxed(&mut bench, &alice), std::slice::from_ref(&waiting));
     bench.check_counts();
-    // Her own makes a quarter of them go.
+    // Her own revocation makes a quarter of them be dropped.
     let papers = papers(&mut bench, &alice, &stranger, &alice);
     bench.ask(alice.device, Request::Revoke(papers.revocation));
     bench.check_counts();
     assert_eq!(hosted(&bench, &alice).revoked as usize, MAX_REVOKED + 1 - MAX_REVOKED / 4);
-    // Nothing honest is forgotten or refused by that.
+    // That makes no honest revocation forgotten or refused.
     assert_eq!(hosted(&bench, &alice).forgotten, 0);
     assert_eq!(code(&bench.ask(alice.device, Request::Related(ended.0, ended.1))), Some(Code::Superseded));
     let accepted = bench.acceptance(&alice, &waiting);
@@ -176,7 +176,7 @@ fn nobody_else_makes_what_an_owner_has_taken_back_by_name_hold_again() {
         // Her clock was set back after she had asked.
         let own = sign(&bench, &alice, &bob, 60, hash, 1);
         assert_eq!(bench.ask(alice.device, Request::Revoke(own)), Answer::Done);
-        // He brings another one: of no request, or of one that waits for her.
+        // He sends another one: of no request, or of one that waits for her.
         let other = if known {
             let body = bench.opened::<RelationRequest>(&request).body().clone();
             let times = (bench.now.wall - 50, bench.now.wall + DAY);

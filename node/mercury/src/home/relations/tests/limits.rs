@@ -1,4 +1,4 @@
-//! How many of anything.
+//! Limits on relations and requests.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn the_box_holds_64_requests_one_of_each_sender_and_the_oldest_gives_way() {
     }
     assert_eq!(boxed(&mut bench, &alice), requests);
     assert_eq!(bench.events_of(alice.device).len(), MAX_REQUESTS);
-    // A newer one of the same sender takes the place of his earlier one, and comes last.
+    // A newer request of the same sender replaces the earlier one, and comes last.
     bench.wait(1);
     requests.remove(0);
     requests.push(relate(&mut bench, &senders[0], 2));
@@ -28,7 +28,7 @@ fn the_box_holds_64_requests_one_of_each_sender_and_the_oldest_gives_way() {
     relate(&mut bench, &senders[0], 3);
     bench.now.wall += 1;
     assert_eq!(boxed(&mut bench, &alice), requests);
-    // One too many: the oldest goes.
+    // One too many: the oldest is dropped.
     requests.remove(0);
     requests.push(relate(&mut bench, &senders[MAX_REQUESTS], 1));
     assert_eq!(boxed(&mut bench, &alice), requests);
@@ -71,12 +71,12 @@ fn a_persona_has_2000_relations_held_or_asked_for() {
         assert_eq!(boxed(bench, &bob), [], "nor is the other one asked");
     };
     full(&mut bench);
-    // What was asked for is accepted, and that is no more than before.
+    // Accepting a request that was made does not increase the count.
     let asked = bench.request(&alice, other(1).id(), 1);
     let accepted = bench.acceptance(&other(1), &asked);
     assert_eq!(bench.ask(alice.device, Request::Related(asked, accepted)), Answer::Done);
     full(&mut bench);
-    // One that is taken back makes room.
+    // Revoking one makes room.
     let revocation = bench.revocation(&alice, &other(0), &proofs[0].0);
     assert_eq!(bench.ask(alice.device, Request::Revoke(revocation)), Answer::Done);
     bench.check_counts();
@@ -109,7 +109,7 @@ fn of_many_that_were_taken_back_the_oldest_are_remembered_by_their_time() {
     for (number, proof) in proofs.into_iter().enumerate() {
         assert_eq!(code(&bench.ask(alice.device, proof)), Some(Code::Superseded), "{number}");
     }
-    // Somebody else's from that time is refused too, and one from now is not.
+    // Another persona's request of that time is refused too; one of now is not.
     let stranger = Person::new(9);
     let mut past = bench.request(&stranger, alice.id(), 1);
     let body = bench.opened::<RelationRequest>(&past).body().clone();

@@ -1,9 +1,9 @@
-//! Any order of requests, proofs and revocations at both homes, brought by anyone, against what has to hold.
+//! Any order of requests, proofs and revocations at both homes, sent by anyone, checked against invariants.
 
 use super::*;
 use crate::store::{Column, Request as Boxed};
 
-/// A small generator of choices: the same for the same seed.
+/// A small deterministic random generator.
 struct Dice(u64);
 
 impl Dice {
@@ -13,8 +13,7 @@ impl Dice {
     }
 }
 
-/// A request of the one or the other, its acceptance, and its revocation, with the second that the clock of its signer
-/// showed.
+/// A request of one or the other, its acceptance, and its revocation, with the time by the clock of its signer.
 struct Affair {
     requester: usize,
     issued: u64,
@@ -26,7 +25,7 @@ struct Affair {
     revocation: Envelope,
 }
 
-/// A home, who of the two is hosted there, and what it has to know: up to when, and which by name.
+/// A home, which of the two is hosted there, and what it must know: the newest revocation, and those by name.
 struct Side {
     bench: Bench,
     owner: usize,
@@ -36,7 +35,7 @@ struct Side {
     newest: u64,
 }
 
-/// Each affair has a time of its own, and its revocation comes before the next one. The last one's may be signed by a
+/// Each affair has its own time, and its revocation comes before the next one. The last one's may be signed by a
 /// slow clock.
 fn affairs(bench: &mut Bench, people: &[Person; 3], dice: &mut Dice) -> Vec<Affair> {
     let mut all = Vec::new();
@@ -65,7 +64,7 @@ impl Side {
         self.bench.home.related(owner, other).unwrap()
     }
 
-    /// Of the other one's request in the owner's box: its hash and time.
+    /// The other's request in the owner's box: its hash and time.
     fn waiting(&self, people: &[Person; 3]) -> Option<([u8; 32], u64)> {
         let owner = people[self.owner].id();
         let mut rows = self.bench.home.store.rows(Column::Requests, owner.digest(), b"");
@@ -117,7 +116,7 @@ impl Side {
         self.bench.check_counts();
     }
 
-    /// What holds is nothing that was taken back.
+    /// Nothing that was revoked holds.
     fn check(&mut self, people: &[Person; 3], affairs: &[Affair]) {
         if self.holds(people) {
             let told = relations(&mut self.bench, &people[self.owner]);
@@ -151,7 +150,7 @@ fn in_any_order_at_both_homes_what_was_taken_back_stays_so() {
                 side.check(&people, &affairs);
             }
         }
-        // All that the two have, brought by each at home; the newest is taken back, or is not in this hand.
+        // Each sends its home everything that the two have; the newest is revoked, or this one does not have it.
         let kept = 2 + dice.below(2);
         for side in &mut sides {
             let mut left: Vec<_> = (0..6).filter(|what| what % 2 == 0 || what / 2 != kept).collect();
