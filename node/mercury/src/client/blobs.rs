@@ -1,4 +1,4 @@
-//! Blobs: uploaded in chunks, from where an upload broke off; downloaded and checked by their hash.
+//! Blobs: uploaded in chunks, resuming interrupted uploads; downloaded and verified by hash.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::limits::{CHUNK, MAX_BLOB_COUNT, MAX_BLOBS};
 use crate::wire::{Answer, Code, Request};
 
-/// Time for a download, whatever it is: connections are made, and a home may be busy.
+/// Base time for a download of any size: connecting takes time, and a home may be busy.
 const DOWNLOAD_TIME: Duration = Duration::from_secs(60);
 /// What comes in a second at least, in bytes: a slow line. A home that gives each chunk just in time would take an hour
 /// and a half for the longest blob, and whoever waits cannot do anything else.
@@ -22,26 +22,26 @@ const DOWNLOAD_RATE: u64 = 16 * 1024;
 /// The bytes of a blob.
 pub type Payload = Vec<u8>;
 
-/// What a blob is called.
+/// The hash that identifies a blob.
 pub(super) fn hash_of(bytes: &[u8]) -> ByteArray<32> {
     ByteArray::from(<[u8; 32]>::from(Sha256::digest(bytes)))
 }
 
-/// How many chunks a blob has.
+/// Number of chunks of a blob.
 fn chunks(size: u64) -> u32 {
     u32::try_from(size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX)
 }
 
-/// How long a download of so many bytes may take.
+/// The timeout for a download of this many bytes.
 pub(super) fn download_time(size: u64) -> Duration {
     DOWNLOAD_TIME + Duration::from_secs(size / DOWNLOAD_RATE)
 }
 
 impl Device {
-    /// Uploads to one's own home. A broken upload goes on where it stopped.
+    /// Uploads a blob to one's own home. An interrupted upload resumes where it stopped.
     ///
     /// # Errors
-    /// It is empty or too large, or the home is not reached, refuses or is not to be believed.
+    /// The blob is empty or too large, or the home is unreachable, refuses or lies.
     pub async fn upload(&self, bytes: &[u8]) -> Result<BlobRef, ClientError> {
         self.upload_to(&self.own_home()?, bytes).await
     }
@@ -76,10 +76,10 @@ impl Device {
         }
     }
 
-    /// Downloads somebody's blob from a home, and checks that it is what it is called.
+    /// Downloads a persona's blob from a home, and verifies its hash.
     ///
     /// # Errors
-    /// The home is not reached or does not give it, or what it gives is something else.
+    /// The home is unreachable or does not provide it, or the content is wrong.
     pub async fn download(&self, owner: Id, blob: &BlobRef, home: &Home) -> Result<Payload, ClientError> {
         if !blob.is_sensible() {
             return Err(ClientError::Lie(format!("a blob of {} bytes", blob.size)));
@@ -102,7 +102,8 @@ impl Device {
         Ok(bytes)
     }
 
-    /// Pictures are for anyone; for others the home has to know who asks, and says the same to all whom it does not.
+    /// Anyone may read profile pictures; for others the home must know who asks, and gives the same refusal to all
+    /// it does not know.
     async fn ask_blob(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
         match self.ask_as_me(home, request.clone()).await {
             Err(ClientError::Refused(refusal)) if refusal.code == Code::NotForYou => {
@@ -113,16 +114,16 @@ impl Device {
         }
     }
 
-    /// Throws one of one's own blobs away.
+    /// Deletes one of one's own blobs from the home.
     ///
     /// # Errors
-    /// The home is not reached or refuses.
+    /// The home is unreachable or refuses.
     pub async fn discard(&self, hash: [u8; 32]) -> Result<(), ClientError> {
         self.ask_done(&self.own_home()?, Request::Discard(hash.into())).await?;
         Ok(self.folder().update(|state| state.sent.retain(|one| *one.hash != hash))?)
     }
 
-    /// Throws blobs of attachments away that were sent so many seconds ago; how many.
+    /// Deletes attachment blobs that were sent at least `age` seconds ago; returns how many.
     pub(super) async fn discard_sent(&self, age: u64) -> Result<usize, ClientError> {
         let now = now();
         let mut sent = self.folder().state()?.sent;
@@ -139,10 +140,10 @@ impl Device {
         Ok(sent.len())
     }
 
-    /// One's own blobs, and how many chunks of each are there.
+    /// One's own blobs, each with its number of uploaded chunks.
     ///
     /// # Errors
-    /// The home is not reached, refuses, or is not to be believed.
+    /// The home is unreachable, refuses, or lies.
     pub async fn blobs(&self) -> Result<Vec<(BlobRef, u32)>, ClientError> {
         match self.ask_as_me(&self.own_home()?, Request::Blobs).await? {
             Answer::Blobs(blobs) if blobs.len() <= MAX_BLOB_COUNT => Ok(blobs),

@@ -1,10 +1,10 @@
-//! Calls: to related people's applications, and from them.
+//! Calls to and from related people's applications.
 //!
-//! Here: offers, answers, the token, and the stream that both get. Not here: how streams are opened
-//! ([`super::streams`]), what is said on them.
-//! Path of a call: offer → the callee's home → its answer, signed by the callee → a circuit to the device that the
-//! answer names → a direct connection where that works → a stream → token and offer shown → [`CallStream`].
-//! A stream begins with a length (2 bytes, big-endian), a [`Head`] of so many bytes in CBOR, and the callee's byte 1.
+//! Here: offers, answers, the token, and the stream that both ends get. Not here: opening streams
+//! ([`super::streams`]), and their content. Path of a call: offer → the callee's home → its answer, signed by the
+//! callee → a circuit to the device named in the answer → a direct connection if possible → a stream → token and
+//! offer shown → [`CallStream`]. A stream begins with a length (2 bytes, big-endian), a [`Head`] of that many bytes
+//! in CBOR, and then the callee's byte 1.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,18 +29,18 @@ use crate::id::Id;
 use crate::limits::{JOIN_TIME, MAX_LABEL};
 use crate::wire::{Answer, Request};
 
-/// How long a direct connection is waited for before the relay is used.
+/// How long to wait for a direct connection before the relay is used.
 const DIRECT_WAIT: Duration = Duration::from_secs(4);
-/// How long either side may take to show or to check the head of a stream.
+/// Timeout for sending or checking the head of a stream.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Longest head, in bytes: an offer and a token.
+/// Most bytes of a head: an offer and a token.
 const MAX_HEAD: usize = 1024;
-/// Calls that were taken and not joined yet.
+/// Most calls that were accepted and not joined yet.
 const MAX_EXPECTED: usize = 16;
-/// Offers that are remembered, so that none rings twice.
+/// Most offers that are remembered, so that none rings twice.
 const MAX_RUNG: usize = 256;
 
-/// What a caller shows first.
+/// The first data that a caller sends.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 struct Head {
     /// The offer that was answered.
@@ -51,15 +51,15 @@ struct Head {
     token: ByteArray<32>,
 }
 
-/// Calls that are under way at a device.
+/// The calls of a device.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    /// By the hashes of their offers: a device may call twice.
+    /// By the hashes of their offers, since a device may call twice.
     expected: HashMap<Bytes32, Expected>,
     rung: Vec<(Bytes32, u64)>,
 }
 
-/// A call that was taken and has to be joined by its caller's device, once.
+/// A call that was accepted and that the caller's device has to join, once.
 #[derive(Debug)]
 struct Expected {
     peer: PeerId,
@@ -70,28 +70,29 @@ struct Expected {
 }
 
 impl Calls {
-    /// The call of a peer's with this offer, if it is waited for: no more after this.
+    /// Removes and returns the expected call of a peer with this offer.
     fn take(&mut self, peer: PeerId, offer: &Envelope) -> Option<Expected> {
         let hash = offer.hash();
         self.expected.get(&hash).is_some_and(|one| one.peer == peer).then(|| self.expected.remove(&hash))?
     }
 }
 
-/// A call under way: what is written at one end is read at the other.
+/// An established call: what is written at one end is read at the other.
 #[derive(Debug)]
 pub struct CallStream {
-    /// Who is at the other end.
+    /// The persona at the other end.
     pub other: Id,
     /// The application.
     pub application: String,
-    /// Whether it goes directly; if not, through a relay, which reads nothing and ends it after its limits.
+    /// Whether the connection is direct; otherwise it goes through a relay, which cannot read it and ends it at its
+    /// limits.
     pub direct: bool,
     peer: PeerId,
     stream: Stream,
 }
 
 impl CallStream {
-    /// The device at the other end, for [`Device::hang_up`].
+    /// The peer id of the other device, for [`Device::hang_up`].
     #[must_use]
     pub fn peer(&self) -> PeerId {
         self.peer
@@ -122,10 +123,10 @@ impl AsyncWrite for CallStream {
     }
 }
 
-/// A call that waits to be taken or refused, for ten seconds.
+/// An incoming call, which can be accepted or refused within ten seconds.
 #[derive(Debug)]
 pub struct IncomingCall {
-    /// Who calls.
+    /// The caller.
     pub from: Id,
     /// The application.
     pub application: String,
@@ -135,7 +136,7 @@ pub struct IncomingCall {
     verified: Verified<CallOffer>,
 }
 
-/// Whether a name may be an application's.
+/// Whether a name is a valid application name.
 #[must_use]
 pub fn is_application(name: &str) -> bool {
     crate::body::is_label(name)
@@ -145,7 +146,7 @@ impl Device {
     /// Calls a related person's application, and waits for the answer.
     ///
     /// # Errors
-    /// The other one is nowhere, does not answer, refuses, or is not reached; or a home is not to be believed.
+    /// The other person is not found, does not answer, refuses, or is unreachable; or a home lies.
     pub async fn call(&self, persona: Id, application: &str) -> Result<CallStream, ClientError> {
         if !is_application(application) {
             let expected = format!("an application's name has 1 to {MAX_LABEL} visible characters");
@@ -164,7 +165,7 @@ impl Device {
         if self.0.settings.direct {
             let (reply, direct) = oneshot::channel();
             self.command(Command::Direct { peer, reply }).await?;
-            // Whatever comes of it, the best connection that there is then is taken.
+            // Whatever the outcome, the best connection available then is used.
             let _ = tokio::time::timeout(DIRECT_WAIT, direct).await;
         }
         let (mut stream, direct) = self.driver(|reply| Command::Open { peer, reply }).await?;
@@ -178,15 +179,15 @@ impl Device {
         }
     }
 
-    /// Ends a call with a device: what was written is out before.
+    /// Ends a call with a device, after sending what was written.
     ///
     /// # Errors
-    /// The device has been stopped.
+    /// When the device has been stopped.
     pub async fn hang_up(&self, peer: PeerId) -> Result<(), ClientError> {
         self.leave(peer).await
     }
 
-    /// The device and the token of an answer: the callee's own, to this very offer.
+    /// Verifies an answer: it must be the callee's own, to this offer. Returns its device and token.
     fn believe_answer(
         &self,
         persona: Id,
@@ -204,7 +205,8 @@ impl Device {
         Ok((peer, *taken.token))
     }
 
-    /// A call as the home tells it: of a related person, for an application of ours, and for the first time.
+    /// Verifies a call that the home reports: from a related person, for one of our applications, and not seen
+    /// before.
     pub(super) fn believe_call(
         &self,
         offer: &Envelope,
@@ -235,7 +237,8 @@ impl Device {
         Ok(IncomingCall { from, application, device: self.clone(), peer, offer: offer.clone(), verified })
     }
 
-    /// A peer has opened a stream: if a call of its is waited for it has one chance to show the token of that.
+    /// Handles a stream that a peer opened. If a call from it is expected, it has one chance to show the call's
+    /// token.
     pub(super) fn come(&self, peer: PeerId, mut stream: Stream, direct: bool) {
         if !locked(&self.0.calls).expected.values().any(|one| one.peer == peer) {
             return tracing::debug!("{peer} opens a stream that nobody waits for");
@@ -244,7 +247,7 @@ impl Device {
         tokio::spawn(async move {
             let expected = |offer: &Envelope| locked(&device.0.calls).take(peer, offer);
             match tokio::time::timeout(HEAD_TIME, check(&mut stream, expected)).await {
-                // Whoever waited for it may have gone.
+                // The waiting task may be gone.
                 Ok(Ok(joined)) => drop(joined.send((stream, direct))),
                 Ok(Err(error)) => tracing::warn!("{peer} does not join: {error}"),
                 Err(_) => tracing::warn!("{peer} does not join in time"),
@@ -254,10 +257,10 @@ impl Device {
 }
 
 impl IncomingCall {
-    /// Takes the call: the caller's device, and no other, may join it within thirty seconds.
+    /// Accepts the call. Only the caller's device may join it, within thirty seconds.
     ///
     /// # Errors
-    /// The home is not reached or refuses, or the caller does not join.
+    /// The home is unreachable or refuses, or the caller does not join.
     pub async fn accept(self) -> Result<CallStream, ClientError> {
         let Self { from, application, device, peer, offer, verified } = self;
         let (token, time) = (random()?, Duration::from_secs(JOIN_TIME));
@@ -281,10 +284,10 @@ impl IncomingCall {
         }
     }
 
-    /// Does not take the call, and says so.
+    /// Refuses the call, and tells the caller.
     ///
     /// # Errors
-    /// The home is not reached or refuses.
+    /// The home is unreachable or refuses.
     pub async fn refuse(self) -> Result<(), ClientError> {
         answer(&self.device, &self.verified, None).await
     }
@@ -311,7 +314,7 @@ async fn show<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, head: &Head) ->
     if joined == [1] { Ok(()) } else { Err(io::Error::other("not let in")) }
 }
 
-/// Lets in who shows the token of a call that is waited for; gives back who waits.
+/// Admits a peer that shows the token of an expected call; returns the waiting task's channel.
 async fn check<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     expected: impl FnOnce(&Envelope) -> Option<Expected>,
@@ -344,7 +347,7 @@ mod tests {
     use libp2p::futures::executor::block_on;
     use libp2p::futures::io::Cursor;
 
-    /// What a peer sends, and what it is answered.
+    /// What a peer sends, and the answer it gets.
     struct Wire(Cursor<Vec<u8>>, Vec<u8>);
 
     impl AsyncRead for Wire {
@@ -383,14 +386,14 @@ mod tests {
         Envelope::sign(&caller, "test", callee, Order::Nonce([nonce; 32]), times, &body)
     }
 
-    /// A call that a peer may join, with the token.
+    /// Expects a call of a peer with this token.
     fn expect(calls: &mut Calls, peer: PeerId, offer: &Envelope, token: Bytes32, time: Duration) {
         let (joined, _) = oneshot::channel();
         let until = Instant::now() + time;
         calls.expected.insert(offer.hash(), Expected { peer, token, offer: offer.clone(), until, joined });
     }
 
-    /// Shows bytes where one call is waited for; whether they are let in, and what is answered.
+    /// Shows these bytes while one call is expected; returns whether they are admitted, and the answer.
     fn shown(bytes: Vec<u8>, offer: &Envelope, time: Duration) -> (bool, Vec<u8>) {
         let (mut calls, peer) = (Calls::default(), PeerId::random());
         expect(&mut calls, peer, offer, [5; 32], time);
@@ -399,7 +402,7 @@ mod tests {
     }
 
     fn head(offer: &Envelope, token: Bytes32) -> Vec<u8> {
-        // Only the head's own bytes count here: whoever shows it waits for an answer in vain.
+        // Captures only the head's own bytes: the peer waits for an answer in vain.
         let mut wire = Wire(Cursor::new(Vec::new()), Vec::new());
         let head = Head { offer: offer.clone(), token: token.into() };
         assert!(block_on(show(&mut wire, &head)).is_err());

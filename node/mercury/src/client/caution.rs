@@ -1,8 +1,8 @@
-//! Where a device dials: what others tell of homes must not make it knock at the machines around it.
+//! Restricts dialling: addresses heard from others must not make a device connect to machines in its own network.
 //!
-//! Here: which told addresses are dialled. Not here: those that the person named, which are dialled as they are, and
-//! those of two devices in a call.
-//! Path: a told address → whether the person's own home is as near → the transport.
+//! Here: which of those addresses are dialled. Not here: addresses that the person named, which are dialled as they
+//! are, and those of two devices in a call. Path: an address heard → whether the person's own home is equally near
+//! → the transport.
 
 use libp2p::PeerId;
 use libp2p::core::{Endpoint, Multiaddr};
@@ -19,7 +19,7 @@ pub(super) struct Caution {
 }
 
 impl Caution {
-    /// The person named a home with these addresses. What counts is how far it can be reached, as it can be from there.
+    /// The person named a home with these addresses. Its farthest reach counts, since it may be reached from there.
     pub(super) fn named(&mut self, addresses: &[Multiaddr]) {
         let any = |wanted| addresses.iter().any(|address| Reach::of(address) == wanted);
         match (any(Reach::World), any(Reach::Network), any(Reach::Machine)) {
@@ -29,7 +29,7 @@ impl Caution {
         }
     }
 
-    /// Whether an address is dialled that somebody told.
+    /// Whether to dial an address that was heard from others.
     pub(super) fn allows(&self, address: &Multiaddr) -> bool {
         match Reach::of(address) {
             Reach::World => true,
@@ -41,7 +41,7 @@ impl Caution {
 }
 
 impl<B: NetworkBehaviour> Layer<B> for Caution {
-    /// What behaviours add is what the directory tells.
+    /// The addresses that behaviours add come from the directory.
     fn on_dial(
         &mut self,
         inner: &mut B,
@@ -108,7 +108,7 @@ mod tests {
         };
         let refused = dial(false).await.unwrap();
         assert!(matches!(refused, Err(ClientError::Unreachable(_))), "{refused:?}");
-        // Whoever listens there is known only once the person has named it: the first to come is that dial.
+        // The listener is only known once the person has named it, so the first connection is from that dial.
         let _named = dial(true);
         near.accept().await.unwrap();
     }

@@ -1,9 +1,9 @@
 //! A device: one persona at one peer id.
 //!
-//! Here: its making, its homes, its session at its own home. Not here: what happens when that is lost
-//! ([`super::listen`]), what it asks homes for; each subject has a file with `impl Device`. The peer id is new each time,
-//! and never the persona's key: homes cannot tell which personas belong to one person.
-//! Path: method → [`super::driver`] → home → verified → folder → result; what a home tells → verified → [`Told`].
+//! Here: creating it, its homes, its session at its own home. Not here: reconnecting after a loss
+//! ([`super::listen`]), and requests; each subject has a file with `impl Device`. The peer id is new each time, and
+//! never the persona's key, so that homes cannot link the personas of one person. Path: method → [`super::driver`]
+//! → home → verified → folder → result; what a home sends → verified → [`Told`].
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,14 +25,14 @@ use crate::id::{Id, Key};
 use crate::limits::{CLOCK_SKEW, MAX_ADDRESSES};
 use crate::wire::{About, Answer, Code, Presence, Request};
 
-/// Longest wait for anything that is asked of the network: more than the network itself takes.
+/// Longest wait for any network operation: more than the network itself takes.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How long a connection may take to close.
+/// Timeout for closing a connection.
 const CLOSING: Duration = Duration::from_secs(5);
-/// What the device has to tell and nobody has taken.
+/// Most queued [`Told`] values that were not taken.
 const MAX_TOLD: usize = 256;
 
-/// What a device tells.
+/// Something that a device reports.
 #[derive(Debug)]
 pub enum Told {
     /// There is mail.
@@ -51,7 +51,7 @@ pub enum Told {
     Ended,
 }
 
-/// A session at one's own home, as it should be: it is made again when the home was lost.
+/// A session at one's own home, as it should be; it is restored after a loss.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) home: Home,
@@ -70,13 +70,13 @@ pub(super) struct Shared {
     commands: mpsc::Sender<Command>,
     pub(super) session: Mutex<Option<Session>>,
     pub(super) returning: Mutex<Returning>,
-    /// Homes that know who asks, for as long as they are connected.
+    /// Homes that know who asks, while they are connected.
     pub(super) known: Mutex<HashSet<PeerId>>,
     pub(super) calls: Mutex<Calls>,
     pub(super) row: Mutex<super::mail::Row>,
 }
 
-/// The device. Clones are the same device; it stops with the last one.
+/// The device. Clones are the same device; it stops when the last one is dropped.
 #[derive(Clone)]
 pub struct Device(pub(super) Arc<Shared>);
 
@@ -96,10 +96,10 @@ pub(super) fn now() -> u64 {
 }
 
 impl Device {
-    /// Starts a device of the persona in a folder. What it tells comes by the receiver, which may be dropped.
+    /// Starts a device for the persona in a folder. It reports through the receiver, which may be dropped.
     ///
     /// # Errors
-    /// The folder is no persona's, or there is no network.
+    /// The folder has no persona, or the network cannot be used.
     pub fn start(folder: Folder, settings: Settings) -> Result<(Self, mpsc::Receiver<Told>), ClientError> {
         let (key, sealing) = (folder.key()?, folder.sealing_key()?);
         let state = folder.state()?;
@@ -141,18 +141,18 @@ impl Device {
         self.0.peer
     }
 
-    /// What is kept.
+    /// The persona's folder.
     #[must_use]
     pub fn folder(&self) -> &Folder {
         &self.0.folder
     }
 
-    /// Tells the driver something that has no answer.
+    /// Sends the driver a command without an answer.
     pub(super) async fn command(&self, command: Command) -> Result<(), ClientError> {
         self.0.commands.send(command).await.map_err(|_| ClientError::Stopped)
     }
 
-    /// Asks the driver and waits, not for ever.
+    /// Sends the driver a command and waits for the answer, with a timeout.
     pub(super) async fn driver<T>(
         &self,
         command: impl FnOnce(Reply<T>) -> Command,
@@ -166,16 +166,16 @@ impl Device {
         }
     }
 
-    /// Connects to a home, if it is not connected.
+    /// Connects to a home, unless it is connected already.
     ///
     /// # Errors
-    /// It is not reached, or somebody else is there.
+    /// It is unreachable, or another peer is there.
     pub async fn connect(&self, home: &Home) -> Result<(), ClientError> {
         let (peer, addresses, named) = (home.peer, home.addresses.clone(), home.named);
         self.driver(|reply| Command::Dial { peer, addresses, named, reply }).await
     }
 
-    /// Asks a home and gives back what it answers, if that is no refusal.
+    /// Sends a request to a home and returns its answer, unless that is a refusal.
     pub(super) async fn ask(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
         self.connect(home).await?;
         let (peer, request) = (home.peer, Box::new(request));
@@ -185,7 +185,7 @@ impl Device {
         }
     }
 
-    /// The same as oneself: logs in where the home wants that.
+    /// Like [`Self::ask`], but as the persona: logs in if the home requires it.
     pub(super) async fn ask_as_me(&self, home: &Home, request: Request) -> Result<Answer, ClientError> {
         match self.ask(home, request.clone()).await {
             Err(ClientError::Refused(refusal)) if refusal.code == Code::LogInFirst => {
@@ -197,7 +197,7 @@ impl Device {
         }
     }
 
-    /// Lets a home know who asks, if it does not.
+    /// Logs in at a home, unless it knows who asks already.
     pub(super) async fn know(&self, home: &Home) -> Result<(), ClientError> {
         self.connect(home).await?;
         if locked(&self.0.known).contains(&home.peer) {
@@ -209,7 +209,7 @@ impl Device {
         }
     }
 
-    /// Asks where the answer is only that it is done.
+    /// Sends a request whose only good answer is `Done`.
     pub(super) async fn ask_done(&self, home: &Home, request: Request) -> Result<(), ClientError> {
         match self.ask_as_me(home, request).await? {
             Answer::Done => Ok(()),
@@ -217,7 +217,7 @@ impl Device {
         }
     }
 
-    /// Signs something for as long as its kind may hold.
+    /// Signs something with the longest validity of its kind.
     pub(super) fn sign<B: Body>(&self, about: Id, order: Order, body: &B) -> Envelope {
         let now = now();
         Envelope::sign(&self.0.key, &self.0.network, about, order, (now, now.saturating_add(B::LIFE)), body)
@@ -227,7 +227,7 @@ impl Device {
         Ok(Order::Nonce(random()?))
     }
 
-    /// Verifies what a home gave.
+    /// Verifies something that a home sent.
     pub(super) fn verify<B: Body>(
         &self,
         what: &str,
@@ -238,7 +238,7 @@ impl Device {
         self.verify_at(what, envelope, Some(about), Some(signer), now())
     }
 
-    /// Verifies what is about to be signed away: what a home would refuse is refused here, and is the caller's mistake.
+    /// Verifies something before it is sent: what a home would refuse is refused here, as the caller's mistake.
     pub(super) fn verify_own<B: Body>(
         &self,
         what: &str,
@@ -268,10 +268,11 @@ impl Device {
         envelope.verify(&expected).map_err(|error| ClientError::lie(what, error))
     }
 
-    /// Who a home is: on our network, with a clock that agrees with ours, and reached where it says.
+    /// Asks who a home is, and verifies that it is on our network, has a clock that agrees with ours, and is
+    /// reachable where it says.
     ///
     /// # Errors
-    /// It is not reached, or is not to be believed.
+    /// It is unreachable, or lies.
     pub async fn about(&self, home: &Home) -> Result<(About, HomeAddress), ClientError> {
         let Answer::About(about) = self.ask(home, Request::About).await? else {
             return Err(ClientError::unasked());
@@ -291,7 +292,7 @@ impl Device {
         }
         let contact = self.verify::<Contact>("where it is reached", &about.contact, home.id, home.id)?;
         let mut address = HomeAddress { home: home.id, addresses: contact.body().addresses.clone() };
-        // The way that was just taken is a way.
+        // The address that was just used is valid.
         for own in home.address().addresses {
             if !address.addresses.contains(&own) && address.addresses.len() < MAX_ADDRESSES {
                 address.addresses.push(own);
@@ -300,7 +301,7 @@ impl Device {
         Ok((about, address))
     }
 
-    /// A nonce of the home's for something signed.
+    /// A nonce from the home for something to sign.
     pub(super) async fn challenge(&self, home: &Home) -> Result<Order, ClientError> {
         match self.ask(home, Request::Challenge).await? {
             Answer::Challenge(challenge) => Ok(Order::Nonce(*challenge)),
@@ -308,7 +309,7 @@ impl Device {
         }
     }
 
-    /// Logs in; whether as a persona that is hosted there.
+    /// Logs in; returns whether the persona is hosted there.
     pub(super) async fn sign_in(&self, home: &Home) -> Result<bool, ClientError> {
         let order = self.challenge(home).await?;
         let login = self.sign(home.id, order, &Login { device: self.0.peer.to_bytes().into() });
@@ -321,32 +322,32 @@ impl Device {
         }
     }
 
-    /// One's own home, as the folder has it.
+    /// One's own home, from the folder.
     ///
     /// # Errors
-    /// There is none.
+    /// When there is none.
     pub fn own_home(&self) -> Result<Home, ClientError> {
         Home::own(&self.own_address()?)
     }
 
-    /// The same as it was told, and as others are told it.
+    /// The address of one's own home, as it is also given to others.
     pub(super) fn own_address(&self) -> Result<HomeAddress, ClientError> {
         let none = || ClientError::Wrong("no home yet: register at one first".to_owned());
         self.folder().state()?.home.ok_or_else(none)
     }
 
-    /// Logs in at one's own home and stays logged in: when the home is lost it is tried again until it is back. With
-    /// applications, the device is reached through the home, to take calls for them.
+    /// Logs in at one's own home and stays logged in: when the connection is lost, the device keeps trying to
+    /// reconnect. With applications, the device can be reached through the home, to take calls for them.
     ///
     /// # Errors
-    /// It is not reached, refuses, or hosts the persona no more.
+    /// It is unreachable, refuses, or no longer hosts the persona.
     pub async fn log_in(&self, applications: &[String]) -> Result<(), ClientError> {
         let reachable = !applications.is_empty();
         let session = Session { home: self.own_home()?, applications: applications.to_vec(), reachable };
         self.enter(&session).await?;
         let (peer, keep) = (session.home.peer, true);
         *locked(&self.0.session) = Some(session);
-        // Whoever listens for the loss of a home looks for a session: before this there was none.
+        // The handler of lost connections looks for a session, and there was none before this.
         if !locked(&self.0.known).contains(&peer) {
             self.forget_session();
             return Err(ClientError::Unreachable("the home was lost while logging in".to_owned()));
@@ -355,7 +356,7 @@ impl Device {
     }
 
     pub(super) async fn enter(&self, session: &Session) -> Result<(), ClientError> {
-        // Reachable first, then announced: so a call never comes before it can be taken.
+        // Reserve first, then announce, so that no call comes before it can be taken.
         if !self.sign_in(&session.home).await? {
             return Err(ClientError::Wrong("the home hosts this persona no more".to_owned()));
         }
@@ -392,7 +393,7 @@ impl Device {
     /// Ends the session.
     ///
     /// # Errors
-    /// The home is not reached.
+    /// The home is unreachable.
     pub async fn log_out(&self) -> Result<(), ClientError> {
         let Some(session) = locked(&self.0.session).take() else { return Ok(()) };
         self.unknown(&session.home);
@@ -403,11 +404,11 @@ impl Device {
         done
     }
 
-    /// Closes the connections to a peer, and waits until what was written on them is out.
+    /// Closes the connections to a peer, after everything written on them is sent.
     pub(super) async fn leave(&self, peer: PeerId) -> Result<(), ClientError> {
         let (gone, closed) = oneshot::channel();
         self.command(Command::Leave { peer, gone }).await?;
-        // The sender is dropped when all are closed; a peer that takes nothing is not waited for for ever.
+        // The sender is dropped when all are closed; the wait is limited in case the peer takes nothing.
         let _ = tokio::time::timeout(CLOSING, closed).await;
         Ok(())
     }
@@ -422,7 +423,7 @@ impl Device {
         }
     }
 
-    /// A home does not know any more who asks, or knows it wrongly.
+    /// Notes that a home no longer knows who asks, or has it wrong.
     pub(super) fn unknown(&self, home: &Home) {
         locked(&self.0.known).remove(&home.peer);
     }

@@ -1,9 +1,9 @@
 //! The task that owns a device's connections.
 //!
-//! Here: the swarm, what it is asked to do ([`Command`]) and what it tells ([`Notice`]). Not here: what is said and
-//! what of it is believed ([`super::device`] and its neighbours).
-//! Path: command → swarm → its event → the one who asked, by the command's own channel; unasked ones by one channel
-//! that is bounded, and what does not fit is dropped: all that matters is also kept at the home.
+//! Here: the swarm, its commands ([`Command`]) and its notices ([`Notice`]). Not here: the content of messages, and
+//! verification ([`super::device`] and its siblings). Path: command → swarm → its event → the caller, through the
+//! command's own channel. Notices go through one bounded channel and are dropped if it is full: everything
+//! important is also kept at the home.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,57 +29,57 @@ use crate::net::layer::Layered;
 use crate::net::{codec, directory, muxer};
 use crate::wire::{Answer, Event, Request};
 
-/// How long a connection stays without use, unless it is to one's own home.
+/// How long an unused connection stays open, unless it is to one's own home.
 const IDLE: Duration = Duration::from_secs(60);
-/// Records that one search may bring.
+/// Most records of one search.
 const MAX_RECORDS: usize = 32;
-/// How often hole punching tries, as libp2p has it.
+/// Number of hole punching attempts, as in libp2p.
 const MAX_PUNCHES: u8 = 3;
-/// Notices that wait for the device.
+/// Most notices queued for the device.
 const MAX_NOTICES: usize = 256;
-/// Of which so many places are for what may not get lost.
+/// Slots of these reserved for notices that must not be lost.
 const RESERVED: usize = 64;
-/// Commands that wait for the driver.
+/// Most commands queued for the driver.
 const MAX_COMMANDS: usize = 64;
 
-/// Where an answer goes.
+/// The channel for an answer.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 
-/// What the driver is asked to do.
+/// A command for the driver.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Connect to a home; whether the person named it.
+    /// Connect to a home; `named` is whether the person named it.
     Dial { peer: PeerId, addresses: Vec<Multiaddr>, named: bool, reply: Reply<()> },
     /// Open a circuit to a device, through its home.
     Circuit { peer: PeerId, home: Home, reply: Reply<()> },
     /// Let a device connect for some time.
     Expect { peer: PeerId, time: Duration },
-    /// Wait for a direct connection to a device beside the circuit, and no longer than it takes to know.
+    /// Wait for a direct connection to a device besides the circuit, until the outcome is known.
     Direct { peer: PeerId, reply: oneshot::Sender<()> },
-    /// Open a stream of a call; whether the connection is direct.
+    /// Open a stream for a call; returns whether the connection is direct.
     Open { peer: PeerId, reply: Reply<(Stream, bool)> },
-    /// Ask a home.
+    /// Send a request to a home.
     Ask { peer: PeerId, request: Box<Request>, reply: Reply<Answer> },
-    /// Be reached through a home.
+    /// Become reachable through a home.
     Reserve { address: Multiaddr, reply: Reply<()> },
     /// Search the directory of homes.
     Search { key: kad::RecordKey, reply: Reply<Vec<Vec<u8>>> },
-    /// Keep the connection to a home, or not any more.
+    /// Keep the connection to a home open, or no longer.
     Keep { peer: PeerId, keep: bool },
-    /// Close the connections to a peer, after all that was written on them; the sender is dropped when they are closed.
+    /// Close the connections to a peer after sending what was written; the sender is dropped when they are closed.
     Leave { peer: PeerId, gone: oneshot::Sender<()> },
 }
 
-/// What the driver tells unasked.
+/// A notice from the driver.
 #[derive(Debug)]
 pub(super) enum Notice {
-    /// A home told something.
+    /// A home sent an event.
     Told(PeerId, Box<Event>),
     /// No connection to this peer is left.
     Lost(PeerId),
     /// A reservation has ended.
     Unreachable,
-    /// A peer opened a stream of a call; whether the peer is connected directly.
+    /// A peer opened a stream for a call; `bool` is whether the connection is direct.
     Come(PeerId, Stream, bool),
 }
 
@@ -96,12 +96,12 @@ struct Behaviour {
     streams: Streams,
 }
 
-/// How a device uses the network.
+/// The device's network settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it listens; nowhere by default: it has no open port, and is reached through its home.
+    /// Address to listen on; none by default: the device then has no open port, and is reached through its home.
     pub listen: Option<Multiaddr>,
-    /// Whether calls may become direct ones. The other side then sees this device's address.
+    /// Whether calls may use direct connections, in which the other side sees this device's address.
     pub direct: bool,
 }
 
@@ -111,10 +111,10 @@ impl Default for Settings {
     }
 }
 
-/// A search under way: the records so far, and who wants them.
+/// A search in progress: the records so far, and the channel for them.
 type Search = (Vec<Vec<u8>>, Reply<Vec<Vec<u8>>>);
 
-/// A dial under way, and who waits for it.
+/// A dial in progress, and its waiting callers.
 struct Dial {
     peer: PeerId,
     addresses: Vec<Multiaddr>,
@@ -125,7 +125,7 @@ struct Dial {
 struct Driver {
     swarm: Swarm<Layered<Behaviour, Caution>>,
     notices: mpsc::Sender<Notice>,
-    /// Connections, and which of them go through a relay.
+    /// Connections, and whether each goes through a relay.
     connections: HashMap<PeerId, Vec<(ConnectionId, bool)>>,
     dials: HashMap<ConnectionId, Dial>,
     asked: HashMap<OutboundRequestId, Reply<Answer>>,
@@ -133,15 +133,15 @@ struct Driver {
     searches: HashMap<kad::QueryId, Search>,
     direct: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
     leaving: HashMap<PeerId, Vec<oneshot::Sender<()>>>,
-    /// How often a direct connection to a peer was tried in vain.
+    /// Number of failed attempts at a direct connection to a peer.
     punches: HashMap<PeerId, u8>,
 }
 
-/// Starts the task. It ends when the last sender of commands is dropped. `own_home` is where one's home is, if there is
-/// one.
+/// Starts the task. It ends when the last command sender is dropped. `own_home` is the address of one's own home,
+/// if there is one.
 ///
 /// # Errors
-/// The address to listen on cannot be had.
+/// When it cannot listen on the address.
 pub(super) fn start(
     key: identity::Keypair,
     settings: &Settings,
@@ -191,7 +191,7 @@ fn swarm(
 
 fn behaviour(key: &identity::Keypair, relay: relay::client::Behaviour, direct: bool) -> Behaviour {
     let me = key.public().to_peer_id();
-    // Addresses of the device are its own: homes see where it comes from, and nobody is told the rest.
+    // The device keeps its addresses private: homes see where it connects from, and no one is told the rest.
     let identify = identify::Config::new("/iop/mercury/id/1".to_owned(), key.public())
         .with_agent_version(concat!("iop-mercury/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_hide_listen_addrs(true)
@@ -209,7 +209,7 @@ fn behaviour(key: &identity::Keypair, relay: relay::client::Behaviour, direct: b
     }
 }
 
-/// Asks homes whether the device is reached from outside, and dials nobody on others' behalf.
+/// Asks homes whether the device is reachable from outside; never dials for others.
 fn autonat_config() -> autonat::Config {
     autonat::Config { throttle_clients_global_max: 0, ..autonat::Config::default() }
 }
@@ -260,7 +260,7 @@ impl Driver {
                 self.searches.insert(query, (Vec::new(), reply));
             }
             Command::Keep { peer, keep } => self.swarm.behaviour_mut().streams.keep(peer, keep),
-            // An error only says that there is no connection: then whoever waits sees that the sender is gone.
+            // An error only means that there is no connection: the caller then sees that the sender was dropped.
             Command::Leave { peer, gone } => {
                 if self.swarm.disconnect_peer_id(peer).is_ok() {
                     self.leaving.entry(peer).or_default().push(gone);
@@ -291,7 +291,7 @@ impl Driver {
     }
 
     fn start_dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: Reply<()>) {
-        // One dial serves all who want the same peer, but for who knows more of where it is.
+        // One dial serves all callers for the same peer, except those that know more addresses.
         let serves = |dial: &Dial| {
             dial.peer == peer && addresses.iter().all(|address| dial.addresses.contains(address))
         };
@@ -308,7 +308,7 @@ impl Driver {
         }
     }
 
-    /// The connection to prefer: a direct one where there is one; and whether it goes through a relay.
+    /// The preferred connection, direct if there is one, and whether it goes through a relay.
     fn best(&self, peer: PeerId) -> Option<(ConnectionId, bool)> {
         let all = self.connections.get(&peer)?;
         all.iter().find(|(_, relayed)| !relayed).or_else(|| all.first()).copied()
@@ -412,7 +412,7 @@ impl Driver {
                 message: Message::Request { request, channel, .. },
                 ..
             }) => {
-                // It fails only where the home has gone meanwhile.
+                // It fails only if the home has disconnected in the meantime.
                 let _ = self.swarm.behaviour_mut().events.send_response(channel, codec::Arrived);
                 self.tell(Notice::Told(peer, Box::new(request)));
             }
@@ -445,7 +445,7 @@ impl Driver {
         }
     }
 
-    /// A direct connection that hole punching tried did not come about. Only the other side is told when it gives up.
+    /// Hole punching failed to make a direct connection. Only the other side is told when it gives up.
     fn not_direct(&mut self, peer: PeerId) {
         if !self.connections.contains_key(&peer) {
             return;
@@ -457,7 +457,7 @@ impl Driver {
         }
     }
 
-    /// Whoever waits for a direct connection need not wait any longer.
+    /// Releases those that wait for a direct connection.
     fn settle_direct(&mut self, peer: PeerId) {
         for reply in self.direct.remove(&peer).into_iter().flatten() {
             let _ = reply.send(());
@@ -472,7 +472,7 @@ impl Driver {
     }
 }
 
-/// Whoever asked may have gone.
+/// Sends the result; the caller may be gone.
 fn answer<T>(reply: Reply<T>, result: Result<T, ClientError>) {
     let _ = reply.send(result);
 }

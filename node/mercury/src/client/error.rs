@@ -1,4 +1,4 @@
-//! Why something that a device was asked to do is not done.
+//! Errors of a device.
 
 use crate::envelope::EnvelopeError;
 use crate::id::Id;
@@ -7,34 +7,34 @@ use crate::wire::Refusal;
 use super::folder::FolderError;
 use super::seal::SealError;
 
-/// Most characters of a home's own words that are passed on.
+/// Most characters of a home's own text that are passed on.
 const MAX_WORDS: usize = 200;
 
-/// Why not.
+/// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// The home refuses.
     #[error("the home refuses: {0}")]
     Refused(Refusal),
-    /// The home says what cannot be true, or what was not asked for. What is said wrongly.
+    /// The home's answer is false or unasked for; the text says what is wrong.
     #[error("the home is not to be believed: {0}")]
     Lie(String),
-    /// A home or a device cannot be reached.
+    /// A home or a device is unreachable.
     #[error("not reached: {0}")]
     Unreachable(String),
-    /// No answer in time.
+    /// There was no answer in time.
     #[error("no answer in time: {0}")]
     TimedOut(&'static str),
-    /// Nobody knows where a persona is hosted.
+    /// No home knows where a persona is hosted.
     #[error("{0} is not found: not where it was, and no home knows where it is")]
     NotFound(Id),
-    /// What is asked for cannot be.
+    /// The operation is not possible.
     #[error("{0}")]
     Wrong(String),
-    /// The folder.
+    /// An error of the folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// Sealing or opening.
+    /// An error of sealing or opening.
     #[error(transparent)]
     Seal(#[from] SealError),
     /// The device has been stopped.
@@ -43,35 +43,36 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the home is to blame: not reached, silent, or refusing. Such a home cannot keep anybody from leaving it.
+    /// Whether the home is to blame: unreachable, silent, or refusing. Such a home cannot keep anyone from leaving
+    /// it.
     #[must_use]
     pub fn is_of_home(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Unreachable(_) | Self::TimedOut(_) | Self::Lie(_))
     }
 
-    /// What a home said, as one line that a terminal may show.
+    /// A home's refusal, as one line that is safe for a terminal.
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self::Refused(Refusal::new(refusal.code, one_line(&refusal.reason)))
     }
 
-    /// Something that a home gave does not verify.
+    /// Something from a home that does not verify.
     pub(super) fn lie(what: &str, error: EnvelopeError) -> Self {
         Self::Lie(format!("{what}: {error}"))
     }
 
-    /// An answer of another kind.
+    /// An answer of the wrong kind.
     pub(super) fn unasked() -> Self {
         Self::Lie("it answers something else than what was asked".to_owned())
     }
 }
 
-/// A stranger's text, short and without characters that a terminal might obey.
+/// Shortens a stranger's text and removes characters that a terminal might obey.
 #[must_use]
 pub(super) fn one_line(text: &str) -> String {
     text.chars().take(MAX_WORDS).map(|one| if steers_terminals(one) { '\u{fffd}' } else { one }).collect()
 }
 
-/// Whether a character may move the cursor, end a line, or change the direction of what stands beside it.
+/// Whether a character may move the cursor, end a line, or change the direction of neighbouring text.
 #[must_use]
 pub fn steers_terminals(one: char) -> bool {
     let marks_direction = matches!(

@@ -1,8 +1,8 @@
-//! What a device keeps of its persona, in a folder of its own: two secrets and a state.
+//! A persona's folder on a device: two secrets and a state.
 //!
-//! Here: the files, written whole or not at all. Not here: what the state holds (`state`).
-//! `persona.key` and `sealing.key` are 32 bytes in hexadecimal each, mode 0600; `state` is CBOR. Two programs may
-//! share a folder: each change is read, made and written under the lock of `lock`.
+//! Here: the files, which are written atomically. Not here: the content of the state (`state`). `persona.key` and
+//! `sealing.key` are 32 bytes each in hexadecimal, mode 0600; `state` is CBOR. Two programs may share a folder:
+//! each change is read, made and written while holding the lock on `lock`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,10 +19,10 @@ pub use super::state::{Contact, Leaving, Moving, Sent, Standing, State};
 use crate::id::Key;
 use crate::limits::MAX_NETWORK;
 
-/// Longest state, in bytes: all contacts with long addresses, and the marks of all mail of 14 days.
+/// Most bytes of a state: all contacts with long addresses, and the marks of all mail of 14 days.
 const MAX_STATE: u64 = 32 << 20;
 
-/// A folder that cannot be used.
+/// A folder cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {reason}")]
 pub struct FolderError {
@@ -34,17 +34,17 @@ fn wrong(path: &Path, reason: impl ToString) -> FolderError {
     FolderError { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// The folder.
+/// A persona's folder.
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    /// Makes a new persona: its two secrets and an empty state.
+    /// Creates a new persona: its two secrets and an empty state.
     ///
     /// # Errors
-    /// There is a persona already, or the folder cannot be written.
+    /// When a persona exists already, or the folder cannot be written.
     pub fn create(path: &Path, network: &str) -> Result<Self, FolderError> {
         let folder = Self { path: path.to_owned() };
         if network.is_empty() || network.len() > MAX_NETWORK {
@@ -56,7 +56,7 @@ impl Folder {
         let sealing = SealingKey::generate().map_err(|error| wrong(path, error))?;
         let _lock = folder.lock()?;
         let (fresh, state) = (State::new(network), path.join("state"));
-        // What was begun and cut off is finished. That state says that nobody has used the key beside it.
+        // Completes an interrupted creation. A fresh state means that the key next to it was never used.
         let begun = state.exists();
         if begun && folder.state()? != fresh {
             return Err(wrong(&state, "exists already; a state is never written over"));
@@ -65,15 +65,15 @@ impl Folder {
         if !begun || !path.join("sealing.key").exists() {
             folder.write_secret("sealing.key", sealing.secret())?;
         }
-        // Last: a folder without it is no persona.
+        // Last: a folder without it has no persona.
         folder.write_secret("persona.key", &key.secret())?;
         Ok(folder)
     }
 
-    /// Opens what [`Self::create`] made.
+    /// Opens a folder made by [`Self::create`].
     ///
     /// # Errors
-    /// It is no such folder, or its state cannot be read.
+    /// When it is no such folder, or its state cannot be read.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let folder = Self { path: path.to_owned() };
         folder.key()?;
@@ -81,7 +81,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where it is.
+    /// The folder's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -90,15 +90,15 @@ impl Folder {
     /// The persona's key.
     ///
     /// # Errors
-    /// It cannot be read, or others may read it.
+    /// When it cannot be read, or is readable by others.
     pub fn key(&self) -> Result<Key, FolderError> {
         self.read_secret("persona.key").map(|secret| Key::from_secret(&secret))
     }
 
-    /// The key that messages are opened with.
+    /// The key for opening messages.
     ///
     /// # Errors
-    /// It cannot be read, or others may read it.
+    /// When it cannot be read, or is readable by others.
     pub fn sealing_key(&self) -> Result<SealingKey, FolderError> {
         self.read_secret("sealing.key").map(|secret| SealingKey::from_secret(&secret))
     }
@@ -121,10 +121,10 @@ impl Folder {
         locked.map_err(|error: io::Error| wrong(&path, error))
     }
 
-    /// The state as it is now.
+    /// The current state.
     ///
     /// # Errors
-    /// It cannot be read, or was written by another version.
+    /// When it cannot be read, or was written by another version.
     pub fn state(&self) -> Result<State, FolderError> {
         let path = self.path.join("state");
         let mut bytes = Vec::new();
@@ -140,10 +140,10 @@ impl Folder {
         }
     }
 
-    /// Changes the state: all of the change is kept, or none.
+    /// Changes the state atomically.
     ///
     /// # Errors
-    /// It cannot be read or written.
+    /// When it cannot be read or written.
     pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, FolderError> {
         let _lock = self.lock()?;
         let before = self.state()?;
@@ -169,10 +169,10 @@ impl Folder {
     }
 }
 
-/// Reads a secret that [`write_secret`] wrote.
+/// Reads a secret written by [`write_secret`].
 ///
 /// # Errors
-/// It is missing, others may read it, or it is none.
+/// When it is missing, readable by others, or invalid.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => wrong(path, "no such file; `iop-mercury-cli new` makes a persona"),
@@ -190,14 +190,14 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, FolderError> {
     Ok(secret)
 }
 
-/// Writes a new file, never over another, for its owner alone. It is there after a crash too, and whole: what a full disk
-/// or the end of the program cuts off has another name.
+/// Writes a new file, readable by its owner only; never overwrites one. It is durable and complete: a file cut off
+/// by a full disk or the end of the program has another name.
 ///
 /// # Errors
-/// The file exists or cannot be written.
+/// When the file exists or cannot be written.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Others may write the same file at once.
+    // Others may write the same file at the same time.
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let part = parent.join(format!(".{}-{number}.part", std::process::id()));
@@ -205,7 +205,7 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        // Fails where there is such a file, as a rename would not.
+        // Fails if the file exists, unlike a rename.
         std::fs::hard_link(&part, path)
     })();
     let removed = std::fs::remove_file(&part);
@@ -214,10 +214,10 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// Writes a secret into a new file that its owner alone may read.
+/// Writes a secret into a new file that only its owner can read.
 ///
 /// # Errors
-/// The file exists or cannot be written.
+/// When the file exists or cannot be written.
 pub fn write_secret(path: &Path, secret: &[u8; 32]) -> Result<(), FolderError> {
     let digits = Zeroizing::new(hex::encode(secret));
     let text = Zeroizing::new(format!("{}\n", digits.as_str()));

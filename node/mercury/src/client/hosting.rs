@@ -1,4 +1,4 @@
-//! Where a persona is hosted: registering, proving it, leaving. Not here: moves ([`super::moving`]).
+//! Hosting of a persona: registering, claiming the proof, leaving. Not here: moves ([`super::moving`]).
 
 use super::device::Device;
 use super::error::ClientError;
@@ -9,12 +9,12 @@ use crate::id::Id;
 use crate::wire::{Answer, Request};
 
 impl Device {
-    /// Registers at a home, brings it what the folder has of relations, and shows it the profile: from then on others
-    /// find the persona there. How many relations the home did not take. What breaks off once the home hosts the persona
-    /// is finished by [`Self::settle`].
+    /// Registers at a home, and brings it the folder's relations and the profile: from then on others find the
+    /// persona there. Returns the number of relations that the home did not take. If this is interrupted after the
+    /// home hosts the persona, [`Self::settle`] completes it.
     ///
     /// # Errors
-    /// The home is not reached, is not to be believed, or refuses; or the persona is hosted elsewhere.
+    /// The home is unreachable, lies, or refuses; or the persona is hosted elsewhere.
     pub async fn register(&self, home: &Home, invitation: Option<[u8; 16]>) -> Result<usize, ClientError> {
         if let Some(here) = self.folder().state()?.home
             && here.home != home.id
@@ -24,17 +24,17 @@ impl Device {
         let (address, proof) = self.enroll(home, invitation).await?;
         self.folder().update(|state| {
             state.arrive(address, proof);
-            // A home forgets who leaves, also what it was brought before.
+            // A home forgets a persona that leaves, including what it was brought before.
             state.brought = None;
             (state.unbrought, state.unshown) = (true, true);
         })?;
-        // First: whoever finds the persona by its profile, with an old proof, is known.
+        // Relations first: a person who finds the persona by its profile, with an old proof, is then known.
         let untaken = self.bring_all(home).await?;
         self.show_profile(home).await?;
         Ok(untaken)
     }
 
-    /// Registers, and gives back where the home is reached and the proof.
+    /// Registers, and returns the home's address and the proof.
     pub(super) async fn enroll(
         &self,
         home: &Home,
@@ -49,15 +49,15 @@ impl Device {
             return Err(ClientError::unasked());
         };
         self.verify_hosting(home.id, &registration, &proof)?;
-        // If it knows us, then as a visitor.
+        // If the home knows us, then as a visitor.
         self.unknown(home);
         Ok((address, (registration, proof)))
     }
 
-    /// Verifies that a home hosts the persona: both halves belong together.
+    /// Verifies that a home hosts the persona, and that both halves of the proof match.
     fn verify_hosting(&self, home: Id, registration: &Envelope, proof: &Envelope) -> Result<(), ClientError> {
         let proof = self.verify::<Hosting>("the proof that it hosts", proof, self.id(), home)?;
-        // The persona's half was short-lived; the home counter-signed it while it held.
+        // The persona's half was short-lived; it was valid when the home counter-signed it.
         let half = self.verify_at::<Registration>(
             "the persona's half of the proof",
             registration,
@@ -71,10 +71,10 @@ impl Device {
         Ok(())
     }
 
-    /// Asks the home for the proof again.
+    /// Requests the proof from the home again.
     ///
     /// # Errors
-    /// The home is not reached, is not to be believed, or does not host the persona.
+    /// The home is unreachable, lies, or does not host the persona.
     pub async fn claim(&self) -> Result<(), ClientError> {
         let home = self.own_home()?;
         let Answer::Hosting(registration, proof) = self.ask_as_me(&home, Request::Claim).await? else {
@@ -85,11 +85,11 @@ impl Device {
         Ok(())
     }
 
-    /// Leaves the home. Whoever asks there is told where to, for fourteen days. A home that is not reached, or where mail
-    /// waits, is left all the same, with a warning: it stays among [`Device::left`] until it knows.
+    /// Leaves the home, which redirects others for fourteen days. A home that is unreachable, or where mail waits,
+    /// is left all the same, with a warning: it stays in [`Device::left`] until it knows.
     ///
     /// # Errors
-    /// There is no home, or the folder is not written.
+    /// There is no home, or the folder cannot be written.
     pub async fn unregister(&self, to: Option<HomeAddress>) -> Result<(), ClientError> {
         let home = self.own_home()?;
         if to.as_ref().is_some_and(|to| to.home == home.id) {

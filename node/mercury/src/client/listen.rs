@@ -1,8 +1,8 @@
-//! What a device hears unasked, and its session at its own home made again when that was lost.
+//! Events that a device receives, and restoring the session at its own home after a loss.
 //!
-//! Here: the task that takes the driver's notices, and the one that comes back. Not here: the session itself
-//! ([`super::device`]), the connections ([`super::driver`]).
-//! Path: notice → a home's word, verified → [`Told`]; home lost → [`Returning`] → tried until it is back → [`Told::Back`].
+//! Here: the task that handles the driver's notices, and the one that reconnects. Not here: the session itself
+//! ([`super::device`]), connections ([`super::driver`]). Path: notice → a home's event, verified → [`Told`]; home
+//! lost → [`Returning`] → retried until it is back → [`Told::Back`].
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use super::people::believe_presence;
 use super::seal::random;
 use crate::wire::{Code, Event};
 
-/// First and longest pause before a lost home is tried again.
+/// First and longest delay before reconnecting to a lost home.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Of the places for what the device tells, so many are for its own words: lost, back.
+/// Slots of the report channel reserved for the device's own reports: lost, back.
 const RESERVED: usize = 16;
 
-/// Whether somebody is on the way back to one's own home, and whether that was lost again meanwhile.
+/// Whether a reconnection is in progress, and whether the home was lost again during it.
 #[derive(Debug, Default)]
 pub(super) struct Returning {
     under_way: bool,
@@ -29,18 +29,19 @@ pub(super) struct Returning {
 }
 
 impl Returning {
-    /// The home is lost; whether nobody is on the way yet.
+    /// The home was lost; returns whether no reconnection was in progress yet.
     fn lost(&mut self) -> bool {
         self.lost_again = self.under_way;
         !std::mem::replace(&mut self.under_way, true)
     }
 
-    /// The next try begins: what was lost before it is tried now.
+    /// The next attempt begins; it covers all losses so far.
     fn tries(&mut self) {
         self.lost_again = false;
     }
 
-    /// A try has succeeded; whether the way is over. It is not if the home was lost again before anybody said so.
+    /// An attempt succeeded; returns whether the reconnection is complete, which it is not if the home was lost
+    /// again meanwhile.
     fn is_back(&mut self) -> bool {
         self.under_way = self.lost_again;
         !self.under_way
@@ -48,16 +49,16 @@ impl Returning {
 }
 
 impl Device {
-    /// The session at one's own home, made again; for ever, but not longer than the device is there.
+    /// Restores the session at one's own home, retrying as long as the device exists.
     async fn come_back(device: Weak<Shared>, told: mpsc::Sender<Told>) {
         let (mut pause, longest) = BACK_OFF;
         loop {
-            // Not all at once when a home comes back: up to a half more, by chance.
+            // A random delay of up to a half more, so that not all devices come at once when a home is back.
             let chance = random().map_or(0, |bytes| u32::from(bytes[0]));
             tokio::time::sleep(pause + pause * chance / 512).await;
             let Some(device) = device.upgrade().map(Device) else { return };
             locked(&device.0.returning).tries();
-            // As it is now: with the applications that were announced since.
+            // The current session, with the applications announced since.
             let Some(session) = device.session() else {
                 return *locked(&device.0.returning) = Returning::default();
             };
@@ -76,7 +77,7 @@ impl Device {
     }
 }
 
-/// Hears what the driver tells until the device is gone.
+/// Handles the driver's notices until the device is dropped.
 pub(super) async fn listen(
     shared: Weak<Shared>,
     mut notices: mpsc::Receiver<Notice>,
@@ -86,7 +87,7 @@ pub(super) async fn listen(
         let Some(device) = shared.upgrade().map(Device) else { return };
         let session = device.session();
         let lost = match notice {
-            // Others than one's own home have nothing to tell.
+            // Events of homes other than one's own are ignored.
             Notice::Told(peer, event) if session.as_ref().is_some_and(|one| one.home.peer == peer) => {
                 device.hear(*event, session.as_ref(), &told);
                 continue;
@@ -136,7 +137,7 @@ impl Device {
                 Told::Ended
             }
         };
-        // What a home tells leaves room for what the device itself tells.
+        // Events of a home leave room for the device's own reports.
         if told.capacity() <= RESERVED || told.try_send(heard).is_err() {
             tracing::debug!("nobody takes what the home tells: dropped");
         }

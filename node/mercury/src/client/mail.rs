@@ -1,4 +1,4 @@
-//! Messages: sent to wherever their recipient is, and taken from one's own home.
+//! Messages: sent to wherever the recipient is hosted, and fetched from one's own home.
 
 use super::blobs::{Payload, download_time, hash_of};
 use super::device::{Device, locked, now};
@@ -15,30 +15,30 @@ use crate::id::Id;
 use crate::limits::{CLOCK_SKEW, MAIL_TIME, MAX_FETCH, MAX_MAIL_COUNT};
 use crate::wire::{Answer, Code, Mail, Request};
 
-/// Something that came with the mail.
+/// A received item of mail.
 #[derive(Debug)]
 pub enum Received {
-    /// A message of a related person.
+    /// A message from a related person.
     Letter {
-        /// Of whom.
+        /// The sender.
         from: Id,
         /// When it was signed, in seconds since 1970.
         sent: u64,
-        /// What it says.
+        /// The content.
         letter: Letter,
     },
-    /// Somebody accepted a request of ours.
+    /// Somebody accepted our request.
     Accepted(Id),
-    /// Somebody took a relation back.
+    /// Somebody revoked a relation.
     Revoked(Id),
-    /// Something that is not to be believed, and why: it was thrown away.
+    /// Something invalid was discarded; the text says why.
     Refused(String),
 }
 
-/// The hash of something that came, and until when it could come again, in seconds since 1970.
+/// The hash of a received item, and until when it could come again, in seconds since 1970.
 type Mark = (Bytes32, u64);
 
-/// How far a row of pages of a home has come: the number acknowledged last, and how many items there were.
+/// Progress over consecutive pages of a home: the number acknowledged last, and the number of items.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Row {
     of: Option<Id>,
@@ -46,24 +46,25 @@ pub(super) struct Row {
     count: u64,
 }
 
-/// Mail, in the order in which it came.
+/// A page of mail, in order of arrival.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// What came.
+    /// The items.
     pub items: Vec<Received>,
     /// Whether there is more.
     pub more: bool,
-    /// Where it lay.
+    /// The home it came from.
     home: Option<Home>,
-    /// Number of the last one, and how many there were since the row of pages began.
+    /// Number of the last item, and the count since the first page.
     row: Row,
-    /// What is marked as taken when this page is acknowledged.
+    /// Marks to set when this page is acknowledged.
     marks: Vec<Mark>,
-    /// What it says about relations: it counts when this page is acknowledged.
+    /// Changes of relations to apply when this page is acknowledged.
     changes: Vec<Change>,
 }
 
-/// When mail is judged: by one's own clock, or, where that is behind within what is permitted, by the home's.
+/// The time at which an item is judged: by our own clock, or by the home's if ours is behind it within the
+/// permitted skew.
 fn judged_at(item: &Mail) -> u64 {
     let now = now();
     now.max(item.received.min(now.saturating_add(2 * CLOCK_SKEW)))
@@ -73,7 +74,7 @@ impl Device {
     /// Sends a message to a related person.
     ///
     /// # Errors
-    /// There is no relation, the recipient is nowhere, or its home refuses.
+    /// There is no relation, the recipient is not found, or its home refuses.
     pub async fn send(&self, to: Id, letter: &Letter) -> Result<(), ClientError> {
         self.check_relation(to)?;
         let (home, profile) = self.locate(to).await?;
@@ -90,7 +91,7 @@ impl Device {
         }
     }
 
-    /// Whether a letter to somebody may be sent at all: worth asking before attachments are uploaded for it.
+    /// Checks whether a letter may be sent to a persona at all: worth doing before attachments are uploaded for it.
     ///
     /// # Errors
     /// There is no relation that holds, or the folder cannot be read.
@@ -101,18 +102,18 @@ impl Device {
         Err(ClientError::Wrong(format!("no relation to {to} that holds")))
     }
 
-    /// Seals a file and uploads it to one's own home, to be sent with a letter.
+    /// Encrypts a file and uploads it to one's own home, to be sent with a letter.
     ///
     /// # Errors
-    /// It is empty or too large, or the home is not reached or refuses.
+    /// It is empty or too large, or the home is unreachable or refuses.
     pub async fn attach(&self, name: &str, plain: &[u8]) -> Result<Attachment, ClientError> {
         let (sealed, key) = seal_attachment(plain)?;
         let home = self.own_address()?;
-        // Noted first: what was uploaded and forgotten would stay for good.
+        // Noted first: an uploaded blob that is not noted would stay forever.
         let sent = Sent { hash: hash_of(&sealed), name: name.to_owned(), at: now() };
         self.folder().update(|state| state.send_blob(sent))?;
         let blob = match self.upload(&sealed).await {
-            // What was sent longer ago than mail waits makes room.
+            // Blobs sent longer ago than mail waits are deleted to make room.
             Err(ClientError::Refused(refusal))
                 if refusal.code == Code::Full && self.discard_sent(MAIL_TIME).await? > 0 =>
             {
@@ -123,10 +124,10 @@ impl Device {
         Ok(Attachment { name: name.to_owned(), blob, owner: self.id(), home, key: key.into() })
     }
 
-    /// Gets an attachment and opens it. A home that gives it drop by drop is given up after some time.
+    /// Downloads and decrypts an attachment, with a timeout for slow homes.
     ///
     /// # Errors
-    /// It is not reached, its owner's home does not give it in time, or it is not what was sealed.
+    /// It is not found, its owner's home does not provide it in time, or it is not what was encrypted.
     pub async fn attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
         let time = download_time(attachment.blob.size);
         let sealed = tokio::time::timeout(time, self.sealed_attachment(attachment)).await;
@@ -135,7 +136,7 @@ impl Device {
     }
 
     async fn sealed_attachment(&self, attachment: &Attachment) -> Result<Payload, ClientError> {
-        // Where it lay when it was sent; if the owner has moved since, wherever the owner is now.
+        // First from where it was when sent; if the owner has moved since, from the owner's current home.
         let first = match Home::from_told(&attachment.home) {
             Ok(home) => self.download(attachment.owner, &attachment.blob, &home).await,
             Err(error) => Err(error),
@@ -149,20 +150,21 @@ impl Device {
         }
     }
 
-    /// Mail that waits at one's own home: one page. Nothing of it is gone before it is acknowledged.
+    /// Fetches one page of mail from one's own home. Nothing is deleted before it is acknowledged.
     ///
     /// # Errors
-    /// The home is not reached, refuses, or is not to be believed.
+    /// The home is unreachable, refuses, or lies.
     pub async fn fetch(&self) -> Result<Page, ClientError> {
         self.fetch_from(&self.own_home()?).await
     }
 
-    /// Mail that waits at a home that hosts the persona or did so and was left.
+    /// Fetches mail from a home that hosts the persona or hosted it before.
     ///
     /// # Errors
     /// As [`Self::fetch`].
     pub async fn fetch_from(&self, home: &Home) -> Result<Page, ClientError> {
-        // From the beginning: what was acknowledged is gone there, and what came before is known by its hash.
+        // From the beginning: acknowledged items are deleted there, and items that were taken are known by their
+        // hash.
         let Answer::Mail(items, more) = self.ask_as_me(home, Request::Fetch(0)).await? else {
             return Err(ClientError::unasked());
         };
@@ -184,7 +186,7 @@ impl Device {
         items: Vec<Mail>,
         more: bool,
     ) -> Result<Page, ClientError> {
-        // What was acknowledged does not come again: else a home could go on for ever with one page.
+        // Acknowledged items must not come again; otherwise a home could repeat one page forever.
         let upward =
             items.iter().try_fold(before.last, |last, item| (item.number > last).then_some(item.number));
         let Some(last) = upward.filter(|_| items.len() <= MAX_FETCH) else {
@@ -193,9 +195,9 @@ impl Device {
         let row = Row { of: before.of, last, count: before.count + items.len() as u64 };
         let more = more && !items.is_empty() && row.count < MAX_MAIL_COUNT;
         let mut page = Page { more, row, home: Some(home.clone()), ..Page::default() };
-        // As it will be when what came before in this page counts.
+        // The state as it will be after the earlier items of this page are applied.
         let mut state = self.folder().state()?;
-        // What was asked and accepted by another device is not known here yet.
+        // A request accepted through another device is not known here yet.
         if self.strangers(&state, &items) {
             self.relations_at(home).await?;
             state = self.folder().state()?;
@@ -211,7 +213,7 @@ impl Device {
         Ok(page)
     }
 
-    /// Whether there is mail that does not fit what the folder knows.
+    /// Whether there is mail that does not fit the folder's state.
     fn strangers(&self, state: &State, items: &[Mail]) -> bool {
         items.iter().any(|item| {
             let (envelope, at) = (&item.envelope, judged_at(item));
@@ -227,7 +229,7 @@ impl Device {
         })
     }
 
-    /// What an item is; `None` if it was taken before. Its mark and what it changes go into the page.
+    /// Verifies an item; `None` if it was taken before. Its mark and its changes are added to the page.
     fn take(&self, item: &Mail, state: &mut State, page: &mut Page) -> Result<Option<Received>, ClientError> {
         let at = judged_at(item);
         let (hash, change) = match item.envelope.kind() {
@@ -246,7 +248,7 @@ impl Device {
         change.apply(self, state);
         let received = match &change {
             Change::Accepted { other, .. } => Some(Received::Accepted(*other)),
-            // It was of an earlier request than that by which the relation holds.
+            // It revoked an earlier request than the one by which the relation holds.
             Change::Revoked { other, .. } if state.holds(*other) => None,
             Change::Revoked { other, .. } => Some(Received::Revoked(*other)),
         };
@@ -277,17 +279,17 @@ impl Device {
         Ok(Some(Received::Letter { from, sent: message.issued(), letter }))
     }
 
-    /// Keeps the attachments of a page, so that they can be got after it is acknowledged.
+    /// Stores the attachments of a page, so that they can be downloaded after it is acknowledged.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// When the folder cannot be written.
     pub fn keep_attachments(&self, page: &Page) -> Result<(), ClientError> {
         let now = now();
         let fresh = page.items.iter().filter_map(|item| match item {
             Received::Letter { from, sent, letter } => Some((*from, *sent, &letter.attachments)),
             _ => None,
         });
-        // For as long as who sent them keeps them.
+        // For as long as the sender keeps them.
         let fresh = fresh.flat_map(|(from, sent, all)| {
             let until = sent.saturating_add(SENT_TIME);
             all.iter().map(move |one| Waiting { from, until, attachment: one.clone() })
@@ -295,10 +297,10 @@ impl Device {
         Ok(self.folder().update(|state| state.keep_waiting(fresh, now))?)
     }
 
-    /// Attachments that were kept, and neither got nor kept for too long.
+    /// Stored attachments that were neither downloaded nor have expired.
     ///
     /// # Errors
-    /// The folder cannot be read or written.
+    /// When the folder cannot be read or written.
     pub fn kept_attachments(&self) -> Result<Vec<Waiting>, ClientError> {
         Ok(self.folder().update(|state| {
             state.keep_waiting([], now());
@@ -306,18 +308,18 @@ impl Device {
         })?)
     }
 
-    /// Forgets an attachment that was kept.
+    /// Removes a stored attachment.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// When the folder cannot be written.
     pub fn forget_attachment(&self, attachment: &Attachment) -> Result<(), ClientError> {
         Ok(self.folder().update(|state| state.waiting.retain(|one| one.attachment != *attachment))?)
     }
 
-    /// Tells the home that a page is safe here: it throws it away.
+    /// Tells the home that a page is stored here, so that it deletes the page.
     ///
     /// # Errors
-    /// The home is not reached or refuses, or the folder cannot be written.
+    /// The home is unreachable or refuses, or the folder cannot be written.
     pub async fn acknowledge(&self, page: &Page) -> Result<(), ClientError> {
         let Some(home) = page.home.as_ref().filter(|_| page.row.count > 0) else { return Ok(()) };
         let now = now();
@@ -340,7 +342,7 @@ impl Page {
         self.row.last
     }
 
-    /// Marks mail; whether it was not before.
+    /// Marks an item as taken; returns whether it was not marked before.
     fn mark(&mut self, state: &State, hash: Bytes32, expires: u64) -> bool {
         let known = state.taken.iter().any(|(one, _)| **one == hash);
         if known || self.marks.iter().any(|(one, _)| *one == hash) {

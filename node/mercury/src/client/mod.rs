@@ -1,9 +1,9 @@
 //! The device's side of Mercury.
 //!
-//! Here: a persona at a device ([`Device`]) and all that it asks of homes, what it keeps ([`folder`]), how messages are
-//! sealed ([`seal`]). Not here: what homes do ([`crate::home`]).
-//! Path: method → request → home → answer, verified → folder → result. Nothing that a home says is believed that it
-//! cannot prove: it can withhold, and no more.
+//! Here: a persona at a device ([`Device`]) with all its requests to homes, its stored data ([`folder`]), and
+//! encryption of messages ([`seal`]). Not here: homes ([`crate::home`]). Path: method → request → home → answer,
+//! verified → folder → result. Nothing from a home is believed without proof: a home can withhold data, but no
+//! more.
 
 mod blobs;
 mod calls;

@@ -1,10 +1,10 @@
-//! Moves from one home to another, also those that broke off: what is begun is in the folder, every step can be done
-//! again, and the last one is that the old home is told.
+//! Moves from one home to another, including interrupted ones: a move is recorded in the folder, every step can be
+//! repeated, and the last one tells the old home.
 //!
-//! Here: the steps, and what a start finishes of earlier ones. Not here: what mail is to become of: whoever uses the
-//! device fetches it from the homes in [`Device::left`] and keeps it, before each of them is told.
-//! Path: registered there → relations, requests → pictures, profile → it is the home now → [`Device::fetch_from`] →
-//! what came there meanwhile is brought along → [`Device::depart`].
+//! Here: the steps, and completing earlier moves at a start. Not here: what happens to mail: the program fetches it
+//! from the homes in [`Device::left`] and stores it before each of them is told. Path: registered there →
+//! relations, requests → pictures, profile → it becomes the home → [`Device::fetch_from`] → what arrived there
+//! meanwhile is brought along → [`Device::depart`].
 
 use minicbor::bytes::ByteArray;
 use sha2::{Digest, Sha256};
@@ -17,28 +17,29 @@ use super::state::{SENT_TIME, try_again};
 use crate::body::{Departure, HomeAddress};
 use crate::wire::{Answer, Code, Request};
 
-/// Relations that are brought between two writes of the folder.
+/// Number of relations brought between two writes of the folder.
 const STEP: usize = 64;
-/// How often a home is asked again that says "later", a second apart.
+/// Number of retries, a second apart, when a home answers "later".
 const PATIENT: usize = 300;
 
 /// What a move left undone.
 #[derive(Debug)]
 pub struct Moved {
-    /// Relations that the new home did not take.
+    /// Number of relations that the new home did not take.
     pub unproven: usize,
-    /// Whether the old home tells where to. It does not while mail waits there: fetch it, then [`Device::depart`]. Until
-    /// then others find the new home by the directory of homes.
+    /// Whether the old home redirects others. It does not while mail waits there: fetch it, then call
+    /// [`Device::depart`]. Until then others find the new home through the directory.
     pub left: Result<(), ClientError>,
 }
 
 impl Device {
-    /// Moves to another home: registers there, brings relations, profile and pictures there, and tells the old home, if
-    /// no mail waits there. A move that breaks off is finished by [`Self::settle`]; to move to where one is takes it back.
+    /// Moves to another home: registers there, brings relations, profile and pictures, and tells the old home if no
+    /// mail waits there. An interrupted move is completed by [`Self::settle`]; moving to the current home cancels
+    /// it.
     ///
     /// # Errors
-    /// The new home is not reached, is not to be believed or refuses: then nothing has changed. If that happens after it
-    /// hosts the persona, the move goes on later. Or another program takes this move back, or finishes it.
+    /// The new home is unreachable, lies or refuses: then nothing has changed. If that happens after it hosts the
+    /// persona, the move continues later. Or another program cancels or completes this move.
     pub async fn move_to(&self, home: &Home, invitation: Option<[u8; 16]>) -> Result<Moved, ClientError> {
         let old = self.own_home()?;
         if old.id == home.id {
@@ -62,7 +63,7 @@ impl Device {
             again
         })?;
         let Some(unproven) = self.go_on_moving(again).await? else {
-            // The home may be the same as before: it must not be told that it is left.
+            // The home may be the same as before: it must not be told that the persona left.
             return Err(ClientError::Wrong(
                 "another program has taken the move back or finished it".to_owned(),
             ));
@@ -71,11 +72,12 @@ impl Device {
         Ok(Moved { unproven, left })
     }
 
-    /// Finishes what earlier runs could not, where its time has come: a move, relations and a profile that the home may not
-    /// have, and blobs that were sent long ago. What fails is tried again later. Then [`Self::left`] says which homes to tell.
+    /// Completes what earlier runs could not, if it is due: a move, relations and a profile that the home may not
+    /// have, and deletion of old sent blobs. What fails is retried later. Afterwards [`Self::left`] lists the homes
+    /// to tell.
     ///
     /// # Errors
-    /// A home is not reached, refuses, or is not to be believed, or the folder cannot be used.
+    /// A home is unreachable, refuses, or lies, or the folder cannot be used.
     pub async fn settle(&self) -> Result<(), ClientError> {
         let state = self.folder().state()?;
         if let Some(moving) = state.moving.filter(|moving| moving.next <= now()) {
@@ -99,24 +101,24 @@ impl Device {
         self.discard_sent(SENT_TIME).await.map(drop)
     }
 
-    /// Homes that were left and are to be told now. Mail may wait there.
+    /// Homes that were left and are due to be told. Mail may wait there.
     ///
     /// # Errors
-    /// The folder cannot be used.
+    /// When the folder cannot be used.
     pub fn left(&self) -> Result<Vec<Home>, ClientError> {
         let told = self.folder().update(|state| state.untold(now()))?;
         Ok(told.iter().filter_map(|one| Home::own(one).ok()).collect())
     }
 
-    /// The steps of a move up to where the new home is the home; how many relations it did not take, or none where
-    /// another program has taken the move back or finished it. `again` says that it was tried before.
+    /// Performs a move up to where the new home becomes the home. Returns the number of relations it did not take,
+    /// or `None` if another program has cancelled or completed the move. `again` is whether it was tried before.
     async fn go_on_moving(&self, again: bool) -> Result<Option<usize>, ClientError> {
         let Some(moving) = self.folder().state()?.moving else { return Ok(None) };
         let (home, old) = (Home::own(&moving.to)?, self.own_home()?);
         let enrolled = self.enroll(&home, moving.invitation.map(|code| *code)).await;
         let (address, proof) = match enrolled {
             Err(error) if is_final(&error, again) => {
-                // It may host the persona all the same: then it is told that it is left.
+                // It may host the persona all the same; then it must be told that the persona left.
                 self.folder().update(|state| state.give_up_move(now()))?;
                 return Err(error);
             }
@@ -128,7 +130,7 @@ impl Device {
         let done = self.folder().update(|state| {
             if state.moving.as_ref().is_none_or(|one| one.to.home != home.id) {
                 if !state.is_home(home.id) {
-                    // Given up before it hosted the persona, perhaps: so it is told that it is left.
+                    // Perhaps cancelled before it hosted the persona, so it must be told that the persona left.
                     state.leave(address, None, now());
                 }
                 return false;
@@ -137,19 +139,19 @@ impl Device {
                 state.leave(old, None, now());
             }
             state.arrive(address, proof);
-            // They are gone with the old home.
+            // These blobs are gone with the old home.
             state.sent.clear();
             true
         })?;
         Ok(done.then_some(unproven))
     }
 
-    /// Tells a home that was left, after all that it knows of relations is brought to the persona's own home. With a
-    /// number it is told only if no newer mail waits there than that: else it refuses with [`Code::Superseded`].
+    /// Tells a home that the persona left, after all it knows of relations is brought to the persona's own home.
+    /// With a number, the home refuses with [`Code::Superseded`] if newer mail than that waits there.
     ///
     /// # Errors
-    /// The home is not reached, refuses, or is not to be believed: it is among [`Self::left`] again later. Or it is the
-    /// persona's home again, or will be: then it is not told.
+    /// The home is unreachable, refuses, or lies: it will be in [`Self::left`] again later. Or it is the persona's
+    /// home again, or will be: then it is not told.
     pub async fn depart(&self, home: &Home, upto: Option<u64>) -> Result<(), ClientError> {
         let told = self.tell_of_departure(home, upto).await;
         let knows = match &told {
@@ -168,7 +170,7 @@ impl Device {
             self.bring_rest(home, &own).await?;
         }
         let order = self.challenge(home).await?;
-        // Another program may have moved back meanwhile.
+        // Another program may have moved back in the meantime.
         let state = self.check_left(home)?;
         let entry = state.leaving.into_iter().find(|one| one.home.home == home.id);
         let to: Option<HomeAddress> = state.home.or_else(|| entry.and_then(|entry| entry.to));
@@ -180,7 +182,8 @@ impl Device {
         }
     }
 
-    /// What is kept, if a home is neither the persona's nor will be: what goes there no more is forgotten.
+    /// The state, if a home is neither the persona's nor will be. A home that is the persona's again is removed
+    /// from those left.
     fn check_left(&self, home: &Home) -> Result<State, ClientError> {
         let state = self.folder().update(|state| {
             if state.is_home(home.id) {
@@ -194,10 +197,10 @@ impl Device {
         Ok(state)
     }
 
-    /// What came to a home that was left: answers to requests, what was taken back, and requests that wait there.
+    /// Brings what arrived at a home that was left: answers to requests, revocations, and waiting requests.
     async fn bring_rest(&self, from: &Home, to: &Home) -> Result<(), ClientError> {
         match self.relations_at(from).await {
-            // It hosts the persona no more, has banned it, or lies: then it keeps nobody.
+            // It no longer hosts the persona, has banned it, or lies; then it cannot keep the persona from leaving.
             Err(error @ (ClientError::Refused(_) | ClientError::Lie(_))) => {
                 tracing::debug!("no relations from {}: {error}", from.id);
             }
@@ -214,11 +217,11 @@ impl Device {
         Ok(())
     }
 
-    /// Pictures and profile for the new home.
+    /// Brings pictures and profile to the new home.
     async fn bring_profile(&self, old: &Home, home: &Home) -> Result<(), ClientError> {
         let mut pictures = self.own_pictures(old).await;
         if pictures.is_none() {
-            // A move that goes on may have brought them before.
+            // A continued move may have brought them before.
             pictures = self.own_pictures(home).await;
         }
         let Some(pictures) = pictures else {
@@ -233,15 +236,15 @@ impl Device {
         self.show_profile(home).await
     }
 
-    /// Tells the persona's home about all relations; how many it did not take.
+    /// Brings all relations to the persona's home; returns how many it did not take.
     pub(super) async fn bring_all(&self, home: &Home) -> Result<usize, ClientError> {
         let untaken = self.bring_relations(home).await?;
         self.folder().update(|state| state.unbrought &= !state.is_home(home.id))?;
         Ok(untaken)
     }
 
-    /// Tells the new home about all relations, also of those that were taken back or only asked for; how many it did
-    /// not take. What it knows already is not told again.
+    /// Brings all relations to the new home, including revoked and requested ones; returns how many it did not
+    /// take. Those it knows already are skipped.
     async fn bring_relations(&self, home: &Home) -> Result<usize, ClientError> {
         let state = self.folder().state()?;
         if state.contacts.iter().all(|contact| contact.standing == Standing::Known) {
@@ -282,7 +285,7 @@ impl Device {
         };
         let proof = match contact.acceptance.clone() {
             Some(acceptance) => Some(Request::Related(request, acceptance)),
-            // Its acceptance, brought later, must not hold there.
+            // An acceptance brought later must not make it hold there.
             None if revocation.is_some() => None,
             // So that the answer is expected there.
             None if self.is_mine(&request) => Some(Request::Relate(request)),
@@ -294,16 +297,17 @@ impl Device {
         };
         let Some(revocation) = revocation else { return done };
         match done {
-            // It knows that this was taken back.
+            // It knows that this was revoked.
             Err(ClientError::Refused(refusal)) if refusal.code == Code::Superseded => return Ok(()),
-            // Otherwise the other one could bring the old proof and be believed, also where there was no room for it now.
+            // Otherwise the other persona could bring the old proof and be believed, even if there was no room for
+            // it now.
             Ok(()) | Err(ClientError::Refused(_)) => {}
             result => result?,
         }
         self.ask_patiently(home, Request::Revoke(revocation)).await
     }
 
-    /// Asks again while a home wants fewer requests in a second.
+    /// Sends a request, retrying while the home limits the rate.
     async fn ask_patiently(&self, home: &Home, request: Request) -> Result<(), ClientError> {
         for _ in 0..PATIENT {
             match self.ask_done(home, request.clone()).await {
@@ -317,8 +321,8 @@ impl Device {
     }
 }
 
-/// A registration that will not go better later. Where it was tried before, the home may host the persona, and what has
-/// changed since may change again: clocks are set right, and room is made.
+/// Whether a registration will not succeed later either. If it was tried before, the home may host the persona, and
+/// conditions may change again: clocks are corrected, and room is made.
 fn is_final(error: &ClientError, again: bool) -> bool {
     match error {
         ClientError::Refused(refusal) => match refusal.code {
@@ -332,7 +336,7 @@ fn is_final(error: &ClientError, again: bool) -> bool {
     }
 }
 
-/// What a home knows of a relation once this was brought to it.
+/// A mark of what a home knows of a relation after it was brought there.
 fn mark(contact: &Contact) -> ByteArray<32> {
     let what = (contact.id, contact.standing, &contact.request, &contact.acceptance);
     <[u8; 32]>::from(Sha256::digest(crate::cbor::to_vec(&what))).into()

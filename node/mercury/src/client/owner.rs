@@ -1,4 +1,4 @@
-//! What the owner of a home asks of it.
+//! Requests of a home's owner.
 
 use super::device::Device;
 use super::error::{ClientError, one_line};
@@ -8,10 +8,10 @@ use crate::limits::MAX_BANS;
 use crate::wire::{Answer, Request};
 
 impl Device {
-    /// An invitation that holds for some seconds.
+    /// Makes an invitation that is valid for this many seconds.
     ///
     /// # Errors
-    /// The home is not reached, or refuses: only its owner may ask.
+    /// The home is unreachable, or refuses: only its owner may ask.
     pub async fn invite(&self, home: &Home, seconds: u64) -> Result<[u8; 16], ClientError> {
         match self.ask_as_me(home, Request::Invite(seconds)).await? {
             Answer::Invitation(code) => Ok(*code),
@@ -19,7 +19,7 @@ impl Device {
         }
     }
 
-    /// Bans a persona from a home, or lets it come again.
+    /// Bans a persona from a home with a reason, or without one unbans it.
     ///
     /// # Errors
     /// As [`Self::invite`].
@@ -28,15 +28,15 @@ impl Device {
         self.ask_done(home, request).await
     }
 
-    /// Lets a home throw away all that it keeps of somebody who is banned.
+    /// Deletes everything that a home keeps of a banned persona.
     ///
     /// # Errors
-    /// As [`Self::invite`]; nobody is expelled who is not banned.
+    /// As [`Self::invite`]; the home also refuses if the persona is not banned.
     pub async fn expel(&self, home: &Home, persona: Id) -> Result<(), ClientError> {
         self.ask_done(home, Request::Expel(persona)).await
     }
 
-    /// Who is banned from a home, and why.
+    /// The personas banned from a home, with reasons.
     ///
     /// # Errors
     /// As [`Self::invite`].
@@ -72,7 +72,7 @@ impl Device {
         }
     }
 
-    /// Lets a home copy everything that it keeps; the name of the copy's folder, below the home's backups.
+    /// Makes a home copy all its data; returns the name of the copy's directory in the home's backups.
     ///
     /// # Errors
     /// As [`Self::invite`].

@@ -1,4 +1,4 @@
-//! Relations: asking, accepting, taking back, and who is there.
+//! Relations: requesting, accepting, revoking, and presence.
 
 use super::device::Device;
 use super::error::ClientError;
@@ -10,17 +10,17 @@ use crate::id::Id;
 use crate::limits::{MAX_ASKED, MAX_RELATIONS, MAX_REQUESTS};
 use crate::wire::{self, Answer, Presence, Request};
 
-/// A request that waits for an answer.
+/// A relation request that waits for an answer.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// Who wants to relate.
+    /// The requester.
     pub from: Id,
     envelope: Envelope,
     verified: Verified<RelationRequest>,
 }
 
 impl Wish {
-    /// What it says.
+    /// The request's content.
     #[must_use]
     pub fn body(&self) -> &RelationRequest {
         self.verified.body()
@@ -31,27 +31,27 @@ impl Wish {
     }
 }
 
-/// Whether what was done here is known at the other one's home too.
+/// Whether the other persona's home knows too what was done here.
 #[derive(Debug)]
 pub enum Delivery {
-    /// It is.
+    /// It does.
     Done,
-    /// Not yet, and why. Doing it again delivers it again.
+    /// Not yet, with the reason. Repeating the operation delivers it again.
     Later(ClientError),
 }
 
-/// What mail says about a relation. It counts once the mail is acknowledged.
+/// A change of a relation found in mail. It is applied once the mail is acknowledged.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    /// The other one accepted: the request and the acceptance.
+    /// The other persona accepted: the request and the acceptance.
     Accepted { other: Id, proof: Box<(Envelope, Envelope)> },
-    /// The other one took back the request of this hash and all up to a time, which is when that was signed.
+    /// The other persona revoked the request with this hash and all issued up to the revocation's own time.
     Revoked { other: Id, request: Bytes32, issued: u64 },
 }
 
 impl Change {
-    /// Makes it. An acceptance is of the folder's request, unless that has become another one since; a revocation ends
-    /// whichever request it is of.
+    /// Applies the change. An acceptance applies to the folder's request, unless that has been replaced since; a
+    /// revocation applies to whichever request it is of.
     pub(super) fn apply(&self, device: &Device, state: &mut State) {
         match self {
             Self::Accepted { other, proof } => {
@@ -70,10 +70,10 @@ impl Change {
 }
 
 impl Device {
-    /// Asks somebody to relate. The answer comes with the mail.
+    /// Sends a relation request. The answer comes with the mail.
     ///
     /// # Errors
-    /// One's own or the other's home is not reached or refuses, or the other one is nowhere.
+    /// One's own or the other's home is unreachable or refuses, or the other persona is not found.
     pub async fn relate(&self, persona: Id, label: &str, note: &str) -> Result<(), ClientError> {
         if persona == self.id() {
             return Err(ClientError::Wrong("that is yourself".to_owned()));
@@ -88,8 +88,8 @@ impl Device {
         let request = self.sign(persona, Self::nonce()?, &body);
         self.verify_own::<RelationRequest>("the request", &request, persona)?;
         let (theirs, _) = self.locate(persona).await?;
-        // At one's own home first: it expects the answer then, if it knows who asks. Where both have one home, that has
-        // both roles.
+        // First at one's own home, which then expects the answer, provided that it knows who asks. If both have the
+        // same home, it has both roles.
         self.know(&own).await?;
         self.ask_done(&own, Request::Relate(request.clone())).await?;
         if theirs.id != own.id {
@@ -104,10 +104,10 @@ impl Device {
         Ok(())
     }
 
-    /// Requests that wait. What the home cannot prove is left out.
+    /// The waiting requests. Those that the home cannot prove are left out.
     ///
     /// # Errors
-    /// The home is not reached, refuses, or is not to be believed.
+    /// The home is unreachable, refuses, or lies.
     pub async fn requests(&self) -> Result<Vec<Wish>, ClientError> {
         self.requests_at(&self.own_home()?).await
     }
@@ -128,10 +128,10 @@ impl Device {
         Ok(all.into_iter().filter_map(believe).collect())
     }
 
-    /// Accepts somebody's request: both homes get the proof. If it holds already, both get it again.
+    /// Accepts a persona's request: both homes get the proof. If it holds already, both get it again.
     ///
     /// # Errors
-    /// There is no such request, or one's own home is not reached or refuses.
+    /// There is no such request, or one's own home is unreachable or refuses.
     pub async fn accept(&self, persona: Id) -> Result<Delivery, ClientError> {
         let own = self.own_home()?;
         let (request, acceptance, told) = match self.held_proof(persona)? {
@@ -156,7 +156,7 @@ impl Device {
         let accepted = self.kept_request(persona, &request)?;
         self.folder().update(|state| {
             let contact = state.contact_mut(persona);
-            // Requests may cross, and another program may have taken the later proof meanwhile.
+            // Requests may cross, and another program may have stored the later proof in the meantime.
             let over = contact.standing == Standing::Held
                 && self.is_later(contact, (accepted.issued(), accepted.hash()));
             if over || !contact.may_hold(accepted.hash(), accepted.issued()) {
@@ -175,7 +175,7 @@ impl Device {
         Ok(held.and_then(|contact| contact.request.clone().zip(contact.acceptance.clone())))
     }
 
-    /// Brings something to the home of the other one: where the request says, or wherever it is found.
+    /// Sends something to the other persona's home: the one given in the request, or wherever it is found.
     async fn deliver(&self, persona: Id, told: Option<Home>, what: Request) -> Delivery {
         let own = self.own_home().ok().map(|home| home.id);
         let brought = match &told {
@@ -184,7 +184,7 @@ impl Device {
             }
             _ => None,
         };
-        // Also where the other one was at our own home, which knows already: it may have moved since.
+        // Even if the other persona was at our own home, which knows already: it may have moved since.
         let delivered = async {
             let (home, _) = self.locate(persona).await?;
             let knows = [brought, own].contains(&Some(home.id));
@@ -193,18 +193,18 @@ impl Device {
         delivered.await.map_or_else(Delivery::Later, |()| Delivery::Done)
     }
 
-    /// Throws somebody's request away; nobody is told.
+    /// Discards a persona's request; nobody is told.
     ///
     /// # Errors
-    /// The home is not reached or refuses.
+    /// The home is unreachable or refuses.
     pub async fn dismiss(&self, persona: Id) -> Result<(), ClientError> {
         self.ask_done(&self.own_home()?, Request::Dismiss(persona)).await
     }
 
-    /// Takes a relation back. From now on nothing of the other one is taken here, whatever homes say.
+    /// Revokes a relation. From now on nothing from the other persona is accepted here, whatever homes say.
     ///
     /// # Errors
-    /// There is no relation, or one's own home is not reached or refuses.
+    /// There is no relation, or one's own home is unreachable or refuses.
     pub async fn revoke(&self, persona: Id) -> Result<Delivery, ClientError> {
         let state = self.folder().state()?;
         let none = || ClientError::Wrong(format!("no relation to {persona}"));
@@ -219,7 +219,7 @@ impl Device {
         Ok(self.deliver(persona, told, Request::Revoke(revocation)).await)
     }
 
-    /// The request in the folder, and a fresh revocation of it.
+    /// The request in the folder, and a new revocation of it.
     pub(super) fn revocation(
         &self,
         persona: Id,
@@ -231,13 +231,13 @@ impl Device {
         Ok((verified, revocation))
     }
 
-    /// What a request in the folder says, of whichever of the two.
+    /// The verified request in the folder, by whichever of the two.
     fn kept_request(&self, other: Id, request: &Envelope) -> Result<Verified<RelationRequest>, ClientError> {
         let (first, second) = self.parties(request, other);
         self.verify("the request in the folder", request, second, first)
     }
 
-    /// Who of the two signed a request, as its key says: that one and the other one.
+    /// The two personas of a request: its signer, by its key, and the other.
     fn parties(&self, request: &Envelope, other: Id) -> (Id, Id) {
         let me = self.id();
         if self.is_mine(request) { (me, other) } else { (other, me) }
@@ -247,10 +247,10 @@ impl Device {
         envelope.claimed_signer() == self.0.key.public().to_bytes()
     }
 
-    /// All contacts, after those that the home has and that are proven were taken over.
+    /// All contacts, after merging those that the home has and can prove.
     ///
     /// # Errors
-    /// The home is not reached, refuses, or is not to be believed.
+    /// The home is unreachable, refuses, or lies.
     pub async fn relations(&self) -> Result<Vec<Contact>, ClientError> {
         self.relations_at(&self.own_home()?).await
     }
@@ -290,7 +290,7 @@ impl Device {
         }
     }
 
-    /// What a home proves about a relation, as a change of the state: a page of them is one.
+    /// What a home proves about a relation, as a change of the state; a page of them is applied at once.
     fn take_over<'a>(
         &self,
         relation: &'a wire::Relation,
@@ -339,22 +339,22 @@ impl Device {
         })
     }
 
-    /// The hash of the request by which a contact's relation holds, and when it was signed.
+    /// The hash and issue time of the request by which a contact's relation holds.
     fn held_request(&self, contact: &Contact) -> Option<([u8; 32], u64)> {
         let request = self.kept_request(contact.id, contact.request.as_ref()?).ok()?;
         Some((request.hash(), request.issued()))
     }
 
-    /// Whether a relation holds by a later request than this: of two the later one counts, as at homes.
+    /// Whether a relation holds by a later request than this one: of two the later one wins, as at homes.
     fn is_later(&self, contact: &Contact, (issued, hash): (u64, [u8; 32])) -> bool {
         self.held_request(contact).is_some_and(|(held, since)| (since, held) > (issued, hash))
     }
 
-    /// Ends what a revocation is of, as homes do: the request that it names, and all that were asked for up to its time;
-    /// what was asked for later goes on. `left` is when, if the other one did it.
+    /// Applies a revocation as homes do: it ends the named request and all issued up to its time; later ones
+    /// continue. `left` is its time if the other persona revoked.
     fn end(&self, contact: &mut Contact, named: Bytes32, issued: u64, left: Option<u64>) {
         let Some((held, since)) = self.held_request(contact) else { return };
-        // A clock that is slow does not keep a revocation from what it names.
+        // A slow clock does not keep a revocation from ending the request it names.
         let upto = if held == named { issued.max(since) } else { issued };
         if since <= upto {
             contact.take_back(named, upto, left);
@@ -363,7 +363,8 @@ impl Device {
         }
     }
 
-    /// Who took a relation back, and when it was signed: of this request, or of another between the two, later than this.
+    /// Verifies a revocation: who revoked and when. It must be of this request, or of another between the two and
+    /// later than this.
     fn believe_revocation(
         &self,
         envelope: &Envelope,
@@ -378,8 +379,8 @@ impl Device {
         Ok((revocation.signer(), revocation.issued()))
     }
 
-    /// An acceptance that came with the mail, at a time: its hash and what it changes. Requests may cross: one of another
-    /// request than that by which the relation holds, or held, changes nothing.
+    /// Verifies an acceptance from the mail at a given time: its hash and its change. Requests may cross: an
+    /// acceptance of another request than the one by which the relation holds, or held, changes nothing.
     pub(super) fn take_acceptance(
         &self,
         state: &State,
@@ -405,7 +406,7 @@ impl Device {
         Ok((acceptance.hash(), Some(change)))
     }
 
-    /// A revocation that came with the mail, at a time: its hash and what it changes.
+    /// Verifies a revocation from the mail at a given time: its hash and its change.
     pub(super) fn take_revocation(
         &self,
         state: &State,
@@ -423,8 +424,8 @@ impl Device {
         Ok((revocation.hash(), change))
     }
 
-    /// Who of some related people is there, and for which applications. Those whose home is not reached, or lies, are not
-    /// there.
+    /// Which of these related people are online, with their applications. Those whose home is unreachable or lies
+    /// count as offline.
     ///
     /// # Errors
     /// One's own home is not known, or the folder cannot be read.
@@ -444,7 +445,7 @@ impl Device {
                     Ok(found) => {
                         there.extend(found.into_iter().filter_map(|one| believe_presence(&state, one)))
                     }
-                    // It is one friend's, and the others have done nothing.
+                    // Only this home lies; the presence of others is unaffected.
                     Err(error @ ClientError::Lie(_)) => {
                         tracing::warn!("no presence at {}: {error}", home.id);
                         break;
@@ -456,7 +457,7 @@ impl Device {
         Ok(there)
     }
 
-    /// Who of some people is at a home. Those whom its answer has no room for are asked for again.
+    /// Which of these people are online at a home. Those that do not fit its answer are asked for again.
     async fn presence_at(&self, home: &Home, mut asked: Vec<Id>) -> Result<Vec<Presence>, ClientError> {
         let mut there = Vec::new();
         while !asked.is_empty() {
@@ -468,7 +469,7 @@ impl Device {
             let last = found.last().map(|one| one.persona);
             there.extend(found.into_iter().filter(|one| asked.contains(&one.persona)).take(asked.len()));
             match last.filter(|last| more && asked.contains(last)) {
-                // Fewer each time: there is an end, whatever the home says.
+                // Fewer each time, so this ends whatever the home says.
                 Some(last) => asked.retain(|persona| *persona > last),
                 None => break,
             }
@@ -477,7 +478,7 @@ impl Device {
     }
 }
 
-/// Of whom one is told to be there: related people only, and with no more applications than there can be.
+/// Accepts a presence only of related people, with no more applications than there can be.
 pub(super) fn believe_presence(state: &State, mut presence: Presence) -> Option<Presence> {
     if !state.holds(presence.persona) {
         return None;

@@ -1,4 +1,4 @@
-//! Homes, and how they are reached: as a person types them, and as others tell them.
+//! Homes and their addresses: as a person enters them, and as others tell them.
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -8,23 +8,23 @@ use crate::body::HomeAddress;
 use crate::id::Id;
 use crate::limits::MAX_ADDRESSES;
 
-/// A home, and how it is reached. Its peer id is its key's: who is reached there is the home, or nobody.
+/// A home and how to reach it. Its peer id is derived from its key, so whoever answers there is the home.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
-    /// Who.
+    /// The home's id.
     pub id: Id,
     pub(super) peer: PeerId,
     /// Without the peer id.
     pub(super) addresses: Vec<Multiaddr>,
-    /// Whether the person named it. Others' homes are dialled with [`super::caution`].
+    /// Whether the person named it. Other homes are dialled with [`super::caution`].
     pub(super) named: bool,
 }
 
 impl Home {
-    /// A home by one address with its peer id, as a person types it.
+    /// Parses a home: one address with its peer id, as a person enters it.
     ///
     /// # Errors
-    /// It is no such address.
+    /// When it is no such address.
     pub fn parse(text: &str) -> Result<Self, ClientError> {
         let wrong = || {
             ClientError::Wrong(format!("{text}: an address such as /ip4/…/tcp/…/p2p/… of a home expected"))
@@ -34,10 +34,10 @@ impl Home {
         Ok(Self { id, peer, addresses: vec![address], named: true })
     }
 
-    /// A home as somebody tells it: only addresses with its own peer id count.
+    /// A home as told by somebody: only addresses with its own peer id are used.
     ///
     /// # Errors
-    /// None of them does.
+    /// When there are none.
     pub fn from_told(told: &HomeAddress) -> Result<Self, ClientError> {
         let all: Vec<_> = told.addresses.iter().take(MAX_ADDRESSES).filter_map(|text| split(text)).collect();
         let ours = |peer: &PeerId| Id::of_peer(peer) == Some(told.home);
@@ -48,20 +48,20 @@ impl Home {
         Ok(Self { id: told.home, peer: *peer, addresses, named: false })
     }
 
-    /// One that the person had named, or that the one named had told of itself.
+    /// A home that the person named, or an address that such a home has told of itself.
     pub(super) fn own(told: &HomeAddress) -> Result<Self, ClientError> {
         Self::from_told(told).map(|home| Self { named: true, ..home })
     }
 
-    /// As it is told to others.
+    /// The form that is told to others.
     #[must_use]
     pub fn address(&self) -> HomeAddress {
         let with_peer = |one: &Multiaddr| one.clone().with(Protocol::P2p(self.peer)).to_string();
         HomeAddress { home: self.id, addresses: self.addresses.iter().map(with_peer).collect() }
     }
 
-    /// Through this home to a device; to ourselves where there is none. By an address that may be dialled: if the
-    /// connection to the home is lost meanwhile, it is dialled again.
+    /// The circuit address through this home to a device, or to ourselves if none is given. It uses an address that
+    /// may be dialled, in case the connection to the home is lost and dialled again.
     pub(super) fn circuit(
         &self,
         device: Option<PeerId>,
@@ -75,7 +75,7 @@ impl Home {
     }
 }
 
-/// An address and the peer id at its end. Nothing but TCP to one peer: no relays, no names.
+/// Splits an address from the peer id at its end. Only TCP to one peer is accepted: no relays, no names.
 fn split(text: &str) -> Option<(PeerId, Multiaddr)> {
     let mut address: Multiaddr = text.parse().ok()?;
     let Some(Protocol::P2p(peer)) = address.pop() else { return None };
@@ -108,7 +108,7 @@ mod tests {
             &circuit,
             &format!("/p2p/{}", peer(1)),
             &format!("/ip4/127.0.0.1/udp/1/p2p/{}", peer(1)),
-            // The peer id of an RSA key: no home's.
+            // The peer id of an RSA key, which no home has.
             "/ip4/127.0.0.1/tcp/1/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
         ] {
             let error = Home::parse(wrong).unwrap_err().to_string();

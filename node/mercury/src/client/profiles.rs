@@ -14,9 +14,9 @@ use crate::limits::{MAX_PICTURE, MAX_THUMBNAIL};
 use crate::net::directory;
 use crate::wire::{Answer, Code, Request};
 
-/// Moves that are followed from one home to the next.
+/// Most redirects that are followed from one home to the next.
 const MAX_MOVES: usize = 4;
-/// Homes out of the directory that are asked.
+/// Most homes from the directory that are asked.
 const MAX_TRIED: usize = 3;
 
 impl Device {
@@ -29,14 +29,14 @@ impl Device {
         self.verify("the profile in the folder", &envelope, self.id(), self.id()).map(Some)
     }
 
-    /// Changes the persona's profile and shows it to the home. Where that is not reached it is shown by
-    /// [`Self::settle`]. Pictures that it shows no more are discarded, so that they do not use up the quota.
+    /// Changes the persona's profile and sends it to the home. If that is unreachable, [`Self::settle`] sends it
+    /// later. Pictures that are no longer shown are deleted, so that they do not use up the quota.
     ///
     /// # Errors
-    /// The profile is out of its bounds, or the home is not reached or refuses.
+    /// The profile exceeds its limits, or the home is unreachable or refuses.
     pub async fn set_profile(&self, change: impl FnOnce(&mut Profile)) -> Result<(), ClientError> {
         for blob in self.set_profile_at(&self.own_home()?, change).await? {
-            // Nothing else names it: what messages name is sealed, and never the same.
+            // Nothing else refers to it: blobs of messages are encrypted, and never equal.
             if let Err(trouble) = self.discard(*blob.hash).await {
                 tracing::warn!("a picture that the profile shows no more stays at the home: {trouble}");
             }
@@ -44,7 +44,7 @@ impl Device {
         Ok(())
     }
 
-    /// Gives the pictures that the profile shows no more.
+    /// Returns the pictures that the profile no longer shows.
     pub(super) async fn set_profile_at(
         &self,
         home: &Home,
@@ -60,7 +60,7 @@ impl Device {
         let number = self.folder().update(|state| state.next_version(least, super::device::now()))?;
         let envelope = self.sign(self.id(), Order::Sequence(number), &profile);
         self.verify_own::<Profile>("the new profile", &envelope, self.id())?;
-        // In the folder first: whether the home has it is not known until it answers.
+        // Store it first: until the home answers, it is not known whether the home has it.
         let replaced = self.folder().update(|state| {
             let replaced = (state.profile.replace(envelope.clone()), state.unshown);
             state.unshown = true;
@@ -73,7 +73,7 @@ impl Device {
             Err(ClientError::Refused(refusal)) if !matches!(refusal.code, Code::Later | Code::Fault) => {
                 (state.profile, state.unshown) = replaced;
             }
-            // Perhaps it has it.
+            // The home may have it.
             Err(_) => {}
         })?;
         shown.map(|()| gone)
@@ -93,10 +93,10 @@ impl Device {
         self.set_profile(change).await
     }
 
-    /// Uploads a picture and a thumbnail, and puts them into the profile.
+    /// Uploads a picture and a thumbnail, and adds them to the profile.
     ///
     /// # Errors
-    /// They are too large, or the home is not reached or refuses.
+    /// They are too large, or the home is unreachable or refuses.
     pub async fn set_picture(&self, picture: &[u8], thumbnail: Option<&[u8]>) -> Result<(), ClientError> {
         let check = |what: &str, bytes: &[u8], most: u64| match bytes.len() as u64 {
             size if (1..=most).contains(&size) => Ok(()),
@@ -114,7 +114,7 @@ impl Device {
         self.set_profile(|profile| (profile.picture, profile.thumbnail) = (Some(picture), thumbnail)).await
     }
 
-    /// Takes the profile back, for good.
+    /// Withdraws the profile for good.
     ///
     /// # Errors
     /// As [`Self::set_profile`].
@@ -136,7 +136,7 @@ impl Device {
         }
     }
 
-    /// Shows a home the profile that there is, or an empty one with the key that messages are encrypted to.
+    /// Sends a home the existing profile, or an empty one with the key that messages are encrypted to.
     pub(super) async fn show_profile(&self, home: &Home) -> Result<(), ClientError> {
         let Some(envelope) = self.folder().state()?.profile else {
             return self.set_profile_at(home, |_| ()).await.map(drop);
@@ -150,7 +150,7 @@ impl Device {
         Ok(self.folder().update(shown)?)
     }
 
-    /// The pictures that one's own profile shows, out of the home; none if it does not give all of them.
+    /// Downloads the pictures of one's own profile from the home; `None` if it does not provide all of them.
     pub(super) async fn own_pictures(&self, home: &Home) -> Option<Vec<Vec<u8>>> {
         let Some(profile) = self.own_profile().ok()? else { return Some(Vec::new()) };
         let mut pictures = Vec::new();
@@ -160,18 +160,18 @@ impl Device {
         Some(pictures)
     }
 
-    /// Somebody's profile, wherever it is.
+    /// A persona's profile, wherever it is hosted.
     ///
     /// # Errors
-    /// It is nowhere, or not to be believed.
+    /// It is not found, or is invalid.
     pub async fn profile(&self, persona: Id) -> Result<Verified<Profile>, ClientError> {
         self.locate(persona).await.map(|(_, profile)| profile)
     }
 
-    /// Somebody's picture, and of what size it says to be.
+    /// A persona's picture, whose size must be as stated.
     ///
     /// # Errors
-    /// There is none, it is nowhere, or it is not what the profile says.
+    /// There is none, it is not found, or it does not match the profile.
     pub async fn picture(&self, persona: Id) -> Result<Vec<u8>, ClientError> {
         let (home, profile) = self.locate(persona).await?;
         let none = || ClientError::Wrong(format!("the profile of {persona} has no picture"));
@@ -179,11 +179,11 @@ impl Device {
         self.download(persona, &picture, &home).await
     }
 
-    /// Where somebody is hosted, and the profile: where it was before, where it went from there, here, or where the
-    /// directory of homes says.
+    /// Finds where a persona is hosted, with its profile: at its last known home, where that redirects to, at our
+    /// own home, or where the directory says.
     ///
     /// # Errors
-    /// It is nowhere, or what is found is not to be believed.
+    /// It is not found, or what is found is invalid.
     pub async fn locate(&self, persona: Id) -> Result<(Home, Verified<Profile>), ClientError> {
         let state = self.folder().state()?;
         let known = state.contact(persona).and_then(|contact| contact.home.clone());
@@ -223,7 +223,7 @@ impl Device {
         Ok((home, profile))
     }
 
-    /// Asks a home, and the homes that it tells the persona went to. `None` where the last one does not know it.
+    /// Asks a home, and follows its redirects. `None` if the last home does not know the persona.
     async fn follow(
         &self,
         persona: Id,
@@ -260,9 +260,9 @@ impl Device {
         Ok(profile)
     }
 
-    /// Homes that say, with proof, that they host a persona: the persona's own last word first.
+    /// Homes with a proof that they host a persona, most recent first by the persona's own word.
     async fn search(&self, persona: Id) -> Result<Vec<Home>, ClientError> {
-        // The directory is entered by one's own home; without it, by the homes that are connected already.
+        // One's own home is the entry into the directory; without it, the homes that are connected already.
         if let Ok(home) = self.own_home()
             && let Err(error) = self.connect(&home).await
         {
@@ -277,14 +277,14 @@ impl Device {
         Ok(homes.into_iter().map(|(_, home)| home).collect())
     }
 
-    /// What a record says, with its age: of several the greatest counts.
+    /// A verified record with its age; of several, the greatest age wins.
     fn believe_record(&self, persona: Id, bytes: &[u8]) -> Option<((u64, u64, u64), Home)> {
         let place = directory::read(&self.0.network, persona, bytes, super::device::now()).ok()?;
         let home = Home::from_told(&HomeAddress { home: place.home, addresses: place.addresses }).ok()?;
         Some((place.age, home))
     }
 
-    /// Where somebody is hosted.
+    /// The home of a persona.
     ///
     /// # Errors
     /// As [`Self::locate`].

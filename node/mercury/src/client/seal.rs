@@ -1,9 +1,9 @@
-//! Messages and attachments, sealed so that only their recipient reads them.
+//! Encrypts messages and attachments for their recipient.
 //!
-//! Here: HPKE of RFC 9180 (base mode, X25519, HKDF-SHA256, ChaCha20-Poly1305) around a [`Letter`], bound to sender,
-//! recipient and the envelope's nonce; attachments under a key of their own. Not here: signatures ([`crate::envelope`]).
-//! A letter is CBOR, then zeros up to a multiple of [`PAD`] bytes: of a letter a home sees who, to whom, when and how
-//! many times 256 bytes; of an attachment the size.
+//! Here: HPKE of RFC 9180 (base mode, X25519, HKDF-SHA256, ChaCha20-Poly1305) for a [`Letter`], bound to sender,
+//! recipient and the envelope's nonce; attachments with a key of their own. Not here: signatures
+//! ([`crate::envelope`]). A letter is CBOR, padded with zeros to a multiple of [`PAD`] bytes: a home sees sender,
+//! recipient, time and how many times 256 bytes of a letter, and the size of an attachment.
 
 use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key as AttachmentKey};
@@ -20,70 +20,70 @@ use crate::envelope::Bytes32;
 use crate::id::Id;
 use crate::limits::{MAX_BLOBS, MAX_MESSAGE};
 
-/// What HPKE's key schedule is bound to: nothing sealed for another purpose opens here.
+/// The info string of HPKE's key schedule: nothing sealed for another purpose opens here.
 const INFO: &[u8] = b"iop-mercury message 1";
-/// A letter's length is a multiple of this, in bytes.
+/// The length of a letter is a multiple of this, in bytes.
 pub const PAD: usize = 256;
-/// Longest letter, in bytes: what is left of a message beside the key, the tag and CBOR's heads, in whole pads.
+/// Most bytes of a letter: a message minus the key, the tag and CBOR's headers, in whole pads.
 pub const MAX_LETTER: usize = MAX_MESSAGE / PAD * PAD - PAD;
-/// Attachments of a letter.
+/// Most attachments of a letter.
 pub const MAX_ATTACHMENTS: usize = 16;
-/// Longest name of an attachment, in bytes.
+/// Most bytes of an attachment's name.
 pub const MAX_ATTACHMENT_NAME: usize = 255;
-/// What sealing adds to an attachment, in bytes: the tag.
+/// Bytes that sealing adds to an attachment: the tag.
 pub const ATTACHMENT_OVERHEAD: usize = 16;
-/// A key for one attachment only needs no nonce that tells uses apart.
+/// Each key is used for one attachment only, so a constant nonce is safe.
 const ATTACHMENT_NONCE: [u8; 12] = [0; 12];
 
 type Curve = X25519HkdfSha256;
 
-/// Why something is not sealed or does not open.
+/// Why sealing or opening failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// The recipient's key is no usable X25519 key.
+    /// The recipient's key is not a usable X25519 key.
     #[error("the recipient's encryption key is no usable X25519 key")]
     Key,
-    /// More than a message holds.
+    /// Longer than a message may be.
     #[error("a letter of {0} bytes, at most {MAX_LETTER} expected")]
     TooLong(usize),
-    /// A letter outside its own bounds.
+    /// A letter exceeds one of its own limits.
     #[error("{0}")]
     Letter(&'static str),
-    /// Not for this key, from another sender, or changed on its way.
+    /// For another key, from another sender, or changed in transit.
     #[error("it does not open: sealed for another key or purpose, or changed on its way")]
     Closed,
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     #[error("the system gives no random numbers")]
     Random,
 }
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Letter {
     /// The text.
     #[n(0)]
     pub text: String,
-    /// What comes with it.
+    /// The attachments.
     #[n(1)]
     pub attachments: Vec<Attachment>,
 }
 
-/// Where an attachment lies, and what opens it.
+/// Where an attachment is stored, and the key to open it.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Attachment {
-    /// Its name, to be shown; not a path.
+    /// Its name, for display; not a path.
     #[n(0)]
     pub name: String,
     /// The sealed bytes.
     #[n(1)]
     pub blob: BlobRef,
-    /// Whose blob it is.
+    /// The owner of the blob.
     #[n(2)]
     pub owner: Id,
-    /// Where it lies.
+    /// The home that stores it.
     #[n(3)]
     pub home: HomeAddress,
-    /// The key, for this attachment alone.
+    /// The key, used for this attachment only.
     #[n(4)]
     pub key: ByteArray<32>,
 }
@@ -94,12 +94,12 @@ impl std::fmt::Debug for Attachment {
     }
 }
 
-/// What a letter is bound to: moved to another envelope it does not open.
+/// The data that a letter is bound to: in another envelope it does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// Who signs the envelope.
+    /// The envelope's signer.
     pub sender: Id,
-    /// Whom it is about.
+    /// The persona that the envelope is about.
     pub recipient: Id,
     /// The envelope's nonce.
     pub nonce: Bytes32,
@@ -151,7 +151,7 @@ impl Letter {
     }
 }
 
-/// The secret that letters to a persona are opened with.
+/// The secret key for opening letters to a persona.
 pub struct SealingKey(Zeroizing<[u8; 32]>);
 
 impl std::fmt::Debug for SealingKey {
@@ -372,7 +372,7 @@ mod tests {
         };
         assert_eq!(length("").0, PAD + 16);
         assert_eq!(length("a"), length(&"b".repeat(200)));
-        // Around the text: the heads of the letter, of the text, of the attachments.
+        // Around the text: the CBOR headers of the letter, the text, and the attachments.
         let longest = MAX_LETTER - 1 - 3 - 1;
         let (_, whole) = length(&"x".repeat(longest));
         assert!(whole <= Message::MAX, "{whole}");

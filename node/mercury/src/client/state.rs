@@ -1,7 +1,7 @@
-//! What a device knows: of itself, its homes and others.
+//! A device's knowledge about itself, its homes and others.
 //!
-//! Here: what is kept and by which rules it changes. Not here: the files ([`super::folder`]), what homes are asked.
-//! Every change is one write of the whole: what is noted before something is asked of a home is there after a crash.
+//! Here: the data and the rules by which it changes. Not here: the files ([`super::folder`]), requests to homes.
+//! Every change writes the whole state, so what is noted before a request to a home survives a crash.
 
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
@@ -12,25 +12,25 @@ use crate::envelope::Envelope;
 use crate::id::Id;
 use crate::limits::{MAIL_TIME, MAX_BLOB_COUNT};
 
-/// Number of the layout of the state.
+/// Format number of the state.
 pub(super) const FORMAT: u64 = 1;
-/// Others that are remembered: all that may be related, and some strangers.
+/// Most contacts: all that may be related, and some strangers.
 const MAX_CONTACTS: usize = 4_000;
-/// Marks of mail that was taken: more than wait at a home at once.
+/// Most marks of mail that was taken: more than can wait at a home at once.
 const MAX_TAKEN: usize = 32 * 1024;
-/// Strangers' profiles whose version is remembered.
+/// Most strangers' profiles whose version is remembered.
 const MAX_SEEN: usize = 1_000;
-/// Homes that were left and do not know it yet.
+/// Most homes that were left and do not know it yet.
 const MAX_LEAVING: usize = 8;
-/// For how long a home that was left is told so, in seconds. Its mail has long gone then.
+/// How long to keep telling a home that it was left, seconds. Its mail has long expired then.
 const LEAVING_TIME: u64 = 4 * MAIL_TIME;
-/// Shortest and longest pause before something is tried again, in seconds.
+/// Shortest and longest delay before a retry, seconds.
 const PAUSE: (u64, u64) = (20, 6 * 3600);
-/// How long a sent attachment stays at one's own home, in seconds: its mail may wait for fourteen days, and whoever
-/// took the mail has fourteen more to get it.
+/// How long a sent attachment stays at one's own home, seconds: its mail may wait for fourteen days, and the
+/// recipient has fourteen more to download it.
 pub const SENT_TIME: u64 = 2 * MAIL_TIME;
 
-/// All that a device knows beside its secrets.
+/// Everything that a device stores besides its secrets.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct State {
     #[n(0)]
@@ -41,24 +41,24 @@ pub struct State {
     /// The home that hosts the persona.
     #[n(2)]
     pub home: Option<HomeAddress>,
-    /// Both halves of the proof that it does.
+    /// Both halves of the proof of hosting.
     #[n(3)]
     pub hosting: Option<(Envelope, Envelope)>,
     /// The persona's newest profile.
     #[n(4)]
     pub profile: Option<Envelope>,
     /// Hashes of mail that was taken, and until when each could come again, in seconds since 1970. Not the home's
-    /// numbers: a home that was restored from a backup gives them anew.
+    /// numbers: a home restored from a backup reuses them.
     #[n(5)]
     pub taken: Vec<(ByteArray<32>, u64)>,
-    /// Others, in the order of their ids.
+    /// Contacts, ordered by id.
     #[n(6)]
     pub contacts: Vec<Contact>,
-    /// Attachments of mail that was taken, themselves not got yet; the oldest first.
+    /// Attachments of taken mail that were not downloaded yet; the oldest first.
     #[n(7)]
     #[cbor(default)]
     pub waiting: Vec<Waiting>,
-    /// A move to another home that has begun.
+    /// A move in progress.
     #[n(8)]
     #[cbor(default)]
     pub moving: Option<Moving>,
@@ -66,7 +66,7 @@ pub struct State {
     #[n(9)]
     #[cbor(default)]
     pub leaving: Vec<Leaving>,
-    /// A home that a move leads to, and marks of what it knows of relations already.
+    /// The target of a move, and marks of the relations that it knows already.
     #[n(10)]
     #[cbor(default)]
     pub brought: Option<(Id, Vec<ByteArray<32>>)>,
@@ -74,37 +74,37 @@ pub struct State {
     #[n(11)]
     #[cbor(default)]
     pub version: u64,
-    /// Whether the home may not have [`Self::profile`] yet.
+    /// Whether the home may lack [`Self::profile`].
     #[n(12)]
     #[cbor(default)]
     pub unshown: bool,
-    /// The newest versions of strangers' profiles that were seen; the one that changed last is the last.
+    /// The newest versions seen of strangers' profiles; the one that changed last is the last.
     #[n(13)]
     #[cbor(default)]
     pub seen: Vec<(Id, u64)>,
-    /// Blobs of attachments that were sent; the oldest first.
+    /// Blobs of sent attachments; the oldest first.
     #[n(14)]
     #[cbor(default)]
     pub sent: Vec<Sent>,
-    /// Whether the home may not have the relations yet.
+    /// Whether the home may lack the relations.
     #[n(15)]
     #[cbor(default)]
     pub unbrought: bool,
 }
 
-/// A move that has begun: every step of it may be done again.
+/// A move in progress; every step can be repeated.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Moving {
-    /// Where to.
+    /// The new home.
     #[n(0)]
     pub to: HomeAddress,
-    /// The invitation to there.
+    /// The invitation to it.
     #[n(1)]
     pub invitation: Option<ByteArray<16>>,
-    /// Since when, in seconds since 1970.
+    /// When it began, in seconds since 1970.
     #[n(2)]
     pub since: u64,
-    /// When it is tried again, in seconds since 1970.
+    /// When it is retried, in seconds since 1970.
     #[n(3)]
     pub next: u64,
 }
@@ -112,13 +112,13 @@ pub struct Moving {
 /// A home that was left and does not know it yet: mail may wait there.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Leaving {
-    /// Which.
+    /// The home.
     #[n(0)]
     pub home: HomeAddress,
-    /// Where it is to send others, if the persona has no home then.
+    /// Where it should redirect others, if the persona has no home by then.
     #[n(1)]
     pub to: Option<HomeAddress>,
-    /// Since when, in seconds since 1970.
+    /// When it was left, in seconds since 1970.
     #[n(2)]
     pub since: u64,
     /// When it is told again, in seconds since 1970.
@@ -132,15 +132,15 @@ pub struct Sent {
     /// Its hash.
     #[n(0)]
     pub hash: ByteArray<32>,
-    /// The name that it was sent under.
+    /// The name that it was sent with.
     #[n(1)]
     pub name: String,
-    /// When, in seconds since 1970.
+    /// When it was sent, in seconds since 1970.
     #[n(2)]
     pub at: u64,
 }
 
-/// When something that began at a time and failed now is tried again: later and later.
+/// The time of the next try for something that began at `since` and failed now; the delays increase.
 pub(super) fn try_again(since: u64, now: u64) -> u64 {
     now.saturating_add(now.saturating_sub(since).clamp(PAUSE.0, PAUSE.1))
 }
@@ -148,16 +148,16 @@ pub(super) fn try_again(since: u64, now: u64) -> u64 {
 /// Another persona.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Contact {
-    /// Who.
+    /// The persona.
     #[n(0)]
     pub id: Id,
-    /// How far the relation has come.
+    /// The state of the relation.
     #[n(1)]
     pub standing: Standing,
-    /// Where the other one was last found.
+    /// The home where the persona was last found.
     #[n(2)]
     pub home: Option<HomeAddress>,
-    /// The newest version of the other one's profile that was seen: an older one is refused.
+    /// The newest version seen of the persona's profile; older ones are refused.
     #[n(3)]
     pub version: u64,
     /// The request, from whichever of the two.
@@ -166,37 +166,37 @@ pub struct Contact {
     /// The acceptance: with the request, the proof.
     #[n(5)]
     pub acceptance: Option<Envelope>,
-    /// The hash of the request that was taken back last: it never holds again.
+    /// The hash of the request that was revoked last: it never holds again.
     #[n(6)]
     pub revoked: Option<ByteArray<32>>,
-    /// Requests issued up to then, in seconds since 1970, never hold again: something later was taken back.
+    /// Requests issued up to this time, in seconds since 1970, never hold again, because of a later revocation.
     #[n(7)]
     pub revoked_upto: Option<u64>,
-    /// If the other one took the relation back: when. Mail that was signed up to then is still taken.
+    /// If the other persona revoked the relation: when. Mail signed up to then is still accepted.
     #[n(8)]
     pub left: Option<u64>,
 }
 
-/// How far a relation has come.
+/// The state of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Standing {
     /// Known, not related.
     #[n(0)]
     Known,
-    /// Asked, not answered.
+    /// Requested, not answered.
     #[n(1)]
     Asked,
     /// Both hold the proof.
     #[n(2)]
     Held,
-    /// Taken back.
+    /// Revoked.
     #[n(3)]
     Revoked,
 }
 
 impl Contact {
-    /// Somebody of whom nothing is known.
+    /// A contact of which nothing else is known.
     #[must_use]
     pub fn new(id: Id) -> Self {
         Self {
@@ -212,14 +212,15 @@ impl Contact {
         }
     }
 
-    /// Whether a request may hold: it was not taken back, and was signed after whatever was.
+    /// Whether a request may hold: it was not revoked, and was issued after every revocation.
     #[must_use]
     pub fn may_hold(&self, request: [u8; 32], issued: u64) -> bool {
         self.revoked.is_none_or(|revoked| *revoked != request)
             && self.revoked_upto.is_none_or(|upto| issued > upto)
     }
 
-    /// Notes that a request was taken back, and with it all up to a time; `left` is when, if the other one did it.
+    /// Notes that a request was revoked, and with it all up to a time; `left` is when, if the other persona
+    /// revoked.
     pub fn take_back(&mut self, request: [u8; 32], upto: u64, left: Option<u64>) {
         self.left = if self.standing == Standing::Revoked { self.left.and(left) } else { left };
         self.standing = Standing::Revoked;
@@ -254,12 +255,12 @@ impl State {
         self.format
     }
 
-    /// Whether it is the persona's home.
+    /// Whether this is the persona's home.
     pub(super) fn is_home(&self, home: Id) -> bool {
         self.home.as_ref().is_some_and(|own| own.home == home)
     }
 
-    /// The persona has a home.
+    /// Sets the persona's home.
     pub(super) fn arrive(&mut self, home: HomeAddress, hosting: (Envelope, Envelope)) {
         self.leaving.retain(|one| one.home.home != home.home);
         if self.moving.as_ref().is_some_and(|one| one.to.home == home.home) {
@@ -268,7 +269,7 @@ impl State {
         (self.home, self.hosting) = (Some(home), Some(hosting));
     }
 
-    /// A home is left: it is still to be told. Of too many the oldest is forgotten.
+    /// Notes that a home was left and has to be told. Of too many, the oldest is dropped.
     pub(super) fn leave(&mut self, home: HomeAddress, to: Option<HomeAddress>, now: u64) {
         self.leaving.retain(|one| one.home.home != home.home);
         if self.leaving.len() >= MAX_LEAVING {
@@ -277,14 +278,14 @@ impl State {
         self.leaving.push(Leaving { home, to, since: now, next: 0 });
     }
 
-    /// A move that has begun comes to nothing: the home that it led to may host the persona all the same.
+    /// Cancels a move: its target may host the persona all the same.
     pub(super) fn give_up_move(&mut self, now: u64) {
         if let Some(moving) = self.moving.take() {
             self.leave(moving.to, None, now);
         }
     }
 
-    /// Homes that are to be told now that they were left. Those that were not reached for too long are forgotten.
+    /// Left homes that are due to be told. Those that were unreachable for too long are dropped.
     pub(super) fn untold(&mut self, now: u64) -> Vec<HomeAddress> {
         self.leaving.retain(|one| one.since.saturating_add(LEAVING_TIME) >= now);
         let going_there = |one: &Leaving| self.moving.as_ref().is_some_and(|to| to.to.home == one.home.home);
@@ -292,7 +293,7 @@ impl State {
         due.map(|one| one.home.clone()).collect()
     }
 
-    /// A home knows that it was left, or has to be told later.
+    /// Notes whether a home knows that it was left, or has to be told later.
     pub(super) fn told(&mut self, home: Id, knows: bool, now: u64) {
         if knows {
             self.leaving.retain(|one| one.home.home != home);
@@ -305,12 +306,12 @@ impl State {
         }
     }
 
-    /// Marks of what a home knows of relations already.
+    /// Marks of the relations that a home knows already.
     pub(super) fn brought_to(&self, home: Id) -> &[ByteArray<32>] {
         self.brought.as_ref().filter(|(to, _)| *to == home).map_or(&[], |(_, marks)| marks)
     }
 
-    /// A home knows more.
+    /// Adds marks for a home.
     pub(super) fn bring_to(&mut self, home: Id, fresh: Vec<ByteArray<32>>) {
         match &mut self.brought {
             Some((to, marks)) if *to == home => marks.extend(fresh),
@@ -323,21 +324,21 @@ impl State {
         }
     }
 
-    /// The version of the next profile: no other profile is ever signed with it.
+    /// The version of the next profile; it is never used for another one.
     pub(super) fn next_version(&mut self, before: u64, now: u64) -> u64 {
-        // By the clock, so that a folder that was put back from a copy does not begin again at what is there already.
+        // Based on the clock, so that a folder restored from a copy does not reuse versions.
         self.version = self.version.max(before).saturating_add(1).max(now);
         self.version
     }
 
-    /// The newest version of somebody's profile that was seen.
+    /// The newest version seen of a persona's profile.
     #[must_use]
     pub fn newest_seen(&self, id: Id) -> u64 {
         let of_stranger = self.seen.iter().find(|(one, _)| *one == id).map_or(0, |(_, version)| *version);
         self.contact(id).map_or(0, |contact| contact.version).max(of_stranger)
     }
 
-    /// A version of somebody's profile was seen.
+    /// Notes a version seen of a persona's profile.
     pub(super) fn see(&mut self, id: Id, version: u64) {
         if version <= self.newest_seen(id) && self.contact(id).is_none() {
             return;
@@ -354,7 +355,7 @@ impl State {
         self.seen.push((id, version));
     }
 
-    /// An attachment is about to be uploaded.
+    /// Notes an attachment before it is uploaded.
     pub(super) fn send_blob(&mut self, sent: Sent) {
         self.sent.retain(|one| one.hash != sent.hash);
         if self.sent.len() >= MAX_BLOB_COUNT {
@@ -363,14 +364,15 @@ impl State {
         self.sent.push(sent);
     }
 
-    /// What is known of somebody.
+    /// The contact with this id.
     #[must_use]
     pub fn contact(&self, id: Id) -> Option<&Contact> {
         self.contacts.binary_search_by_key(&id, |one| one.id).ok().map(|place| &self.contacts[place])
     }
 
-    /// The same, to be changed; made where it is missing. Strangers make room, then relations that were taken back, the
-    /// longest ago first. Others never do: homes hold fewer than `MAX_CONTACTS`, so there are hardly more here.
+    /// Mutable access to a contact, created if missing. To make room, strangers are dropped first, then revoked
+    /// relations, the oldest first. Others are never dropped: homes hold fewer than `MAX_CONTACTS`, so there are
+    /// hardly more here.
     pub fn contact_mut(&mut self, id: Id) -> &mut Contact {
         if self.contact(id).is_none() && self.contacts.len() >= MAX_CONTACTS {
             let places = self.contacts.iter().enumerate().filter_map(|(place, one)| match one.standing {
@@ -392,14 +394,14 @@ impl State {
         &mut self.contacts[place]
     }
 
-    /// Whether a relation with somebody holds.
+    /// Whether a relation with a persona holds.
     #[must_use]
     pub fn holds(&self, id: Id) -> bool {
         self.contact(id).is_some_and(|one| one.standing == Standing::Held)
     }
 
-    /// Whether a message of somebody that was signed at a time is taken: while the relation holds, and what was signed
-    /// before the other one took it back.
+    /// Whether to accept a persona's message that was signed at `issued`: while the relation holds, or if it was
+    /// signed before the other persona revoked.
     #[must_use]
     pub fn takes(&self, from: Id, issued: u64) -> bool {
         self.contact(from).is_some_and(|one| match one.standing {
@@ -409,7 +411,7 @@ impl State {
         })
     }
 
-    /// Marks mail as taken; whether it was not before.
+    /// Marks mail as taken; returns whether it was not marked before.
     pub fn take(&mut self, hash: [u8; 32], expires: u64, now: u64) -> bool {
         if self.taken.iter().any(|(one, _)| **one == hash) {
             return false;

@@ -1,7 +1,7 @@
-//! Streams of calls, and who may connect to a device at all.
+//! Streams of calls, and which peers may connect to a device at all.
 //!
-//! Here: the behaviour that opens and takes streams of [`CALLS`], refuses connections of peers that nobody waits for,
-//! and keeps the connection to one's own home. Not here: who shows what on a stream ([`super::calls`]).
+//! Here: the behaviour that opens and accepts streams of [`CALLS`], refuses connections of peers that are not
+//! expected, and keeps the connection to one's own home open. Not here: the data on a stream ([`super::calls`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::task::{Context, Poll, Waker};
@@ -20,24 +20,24 @@ use tokio::sync::oneshot;
 
 /// The protocol of calls.
 pub(super) const CALLS: StreamProtocol = StreamProtocol::new("/iop/mercury/call/1");
-/// Peers that may be waited for at once.
+/// Most peers that may be expected at once.
 const MAX_EXPECTED: usize = 64;
 
-/// A stream that a peer has opened, and on which connection.
+/// A stream that a peer opened, with its connection.
 type Come = (PeerId, ConnectionId, Stream);
-/// Gets the stream that was opened, or nothing where that failed.
+/// Receives the opened stream, or is dropped if that failed.
 pub(super) type Opened = oneshot::Sender<Stream>;
 
-/// What the behaviour tells a connection.
+/// A message from the behaviour to a connection.
 #[derive(Debug)]
 pub(super) enum In {
     /// Open a stream.
     Open(Opened),
-    /// Stay though nothing goes on, or not.
+    /// Stay open while idle, or not.
     Keep(bool),
 }
 
-/// A peer that nobody waits for.
+/// A peer that is not expected.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody waits for a connection of this peer")]
 struct Unexpected;
@@ -45,11 +45,11 @@ struct Unexpected;
 /// The behaviour.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
-    /// Who may connect, and until when.
+    /// Peers that may connect, and until when.
     expected: HashMap<PeerId, Instant>,
-    /// Homes that this device dialed: they may dial back.
+    /// Homes that this device dialled: they may dial back.
     homes: HashSet<PeerId>,
-    /// Whose connections stay.
+    /// Peers whose connections stay open.
     kept: HashSet<PeerId>,
     actions: VecDeque<ToSwarm<Come, In>>,
     waker: Option<Waker>,
@@ -65,12 +65,12 @@ impl Streams {
         }
     }
 
-    /// A peer is a home.
+    /// Notes that a peer is a home.
     pub(super) fn home(&mut self, peer: PeerId) {
         self.homes.insert(peer);
     }
 
-    /// Keeps the connections to a peer, or not any more.
+    /// Sets whether the connections to a peer stay open.
     pub(super) fn keep(&mut self, peer: PeerId, keep: bool) {
         if keep {
             self.kept.insert(peer);
@@ -156,7 +156,7 @@ impl NetworkBehaviour for Streams {
     }
 }
 
-/// One connection.
+/// The handler of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Handler {
     keep: bool,
@@ -217,7 +217,7 @@ impl ConnectionHandler for Handler {
         event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), Opened>,
     ) {
         match event {
-            // One at a time is enough for calls; more are closed by being dropped.
+            // One at a time is enough for calls; further ones are closed by dropping them.
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol, .. })
                 if self.come.is_none() =>
             {
@@ -225,10 +225,10 @@ impl ConnectionHandler for Handler {
                 self.wake();
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
-                // Whoever wanted it may have gone.
+                // The receiver may be gone.
                 let _ = info.send(protocol);
             }
-            // Who wanted a stream that failed sees that the sender has gone.
+            // If opening a stream fails, the receiver sees that the sender was dropped.
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Attachments whose mail was taken, and that were not got themselves yet.
+//! Attachments of taken mail that were not downloaded yet.
 
 use std::collections::HashMap;
 
@@ -9,22 +9,23 @@ use super::seal::Attachment;
 use crate::id::Id;
 use crate::limits::{MAX_MAIL_OF_SENDER, MAX_MAILBOX};
 
-/// An attachment that can still be got.
+/// An attachment that can still be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Waiting {
-    /// Who sent it.
+    /// The sender.
     #[n(0)]
     pub from: Id,
-    /// When it is forgotten, in seconds since 1970.
+    /// When it is dropped, in seconds since 1970.
     #[n(1)]
     pub until: u64,
-    /// Where it lies, and what opens it.
+    /// Where it is stored, and the key to open it.
     #[n(2)]
     pub attachment: Attachment,
 }
 
 impl State {
-    /// Keeps attachments to be got later. Where one sender's, or all, are more than mail may be, the oldest go.
+    /// Stores attachments for a later download. If one sender's, or all, exceed the limits of mail, the oldest are
+    /// dropped.
     pub fn keep_waiting(&mut self, fresh: impl IntoIterator<Item = Waiting>, now: u64) {
         self.waiting.retain(|one| one.until >= now);
         for one in fresh {

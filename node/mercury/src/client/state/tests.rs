@@ -1,4 +1,4 @@
-//! By which rules the state changes.
+//! The rules by which the state changes.
 
 use super::*;
 use crate::id::Key;
@@ -43,7 +43,7 @@ fn no_relation_that_holds_or_is_asked_for_makes_room_for_another_contact() {
     assert!(state.contact(id(7)).is_some() && state.contact(id(10_000)).is_none(), "a stranger first");
     state.contact_mut(id(10_002)).standing = Standing::Held;
     assert!(state.contact(id(7)).is_none());
-    // Homes hold fewer: this one is none too many.
+    // Homes hold fewer than this; one more must not be dropped.
     state.contact_mut(id(10_003)).standing = Standing::Asked;
     let kept = (0..MAX_CONTACTS as u64).filter(|&number| state.contact(id(number)).is_some()).count();
     assert_eq!((kept, state.contacts.len()), (MAX_CONTACTS - 2, MAX_CONTACTS + 1));
@@ -53,7 +53,7 @@ fn no_relation_that_holds_or_is_asked_for_makes_room_for_another_contact() {
 fn a_state_of_before_moves_were_kept_is_read() {
     let state = State::new("test");
     let mut bytes = crate::cbor::to_vec(&state);
-    // An array of sixteen fields, of which the last eight have a byte each.
+    // An array of sixteen fields, the last eight of which take a byte each.
     assert_eq!(bytes[0], 0x90);
     bytes[0] = 0x88;
     bytes.truncate(bytes.len() - 8);

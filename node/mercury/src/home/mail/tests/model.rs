@@ -15,7 +15,7 @@ const SENDERS: u32 = 3;
 enum Step {
     /// Sender, bytes, and validity in seconds.
     Put(usize, usize, u64),
-    /// One of the earlier ones.
+    /// Sends an earlier message again.
     PutAgain(prop::sample::Index),
     Acknowledge(u64),
     Restart,
