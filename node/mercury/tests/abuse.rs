@@ -1,4 +1,4 @@
-//! Peers that mean no good, over real sockets: each hurts itself alone.
+//! Malicious peers over real sockets: each harms only itself.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -51,7 +51,7 @@ async fn what_is_no_request_is_refused_and_so_is_one_byte_too_many() {
                 assert_eq!(refusal.code, Code::Malformed);
                 assert!(refusal.reason.contains(says), "{length} bytes: {}", refusal.reason);
             }
-            // The home has read no further, and the rest of what was sent met a closed stream.
+            // The home stopped reading, and the rest of the request met a closed stream.
             None => assert!(length > MAX_REQUEST, "{length} bytes"),
             Some(other) => panic!("{other:?}"),
         }
@@ -78,7 +78,7 @@ async fn requests_that_are_half_sent_end_by_themselves_and_hold_up_nobody() {
 #[tokio::test]
 async fn one_that_asks_too_fast_is_told_so_then_cut_off_and_others_are_not_concerned() {
     let mut quotas = Quotas { loopback: true, ..Quotas::default() };
-    // Nothing comes back, however long this takes.
+    // No tokens come back, however long this takes.
     quotas.requests.of_peer = Rate { burst: 20, per_second: 0 };
     let home = Running::start(Setup { quotas, ..Setup::default() }).await;
     let mut flood = Device::at(&home).await;
@@ -119,7 +119,7 @@ async fn who_is_there_is_asked_at_the_same_rate_and_costs_as_much_as_there_are_i
     let of_peer = Rate { burst: 7, per_second: 0 };
     let quotas = Quotas { sessions: Rates { of_peer, of_address: of_peer }, ..Quotas::default() };
     let home = Running::start(Setup { quotas, ..Setup::default() }).await;
-    // Takes one of the seven.
+    // Takes one of the seven tokens.
     let mut device = Device::resident(&home).await;
     let ids = |count| Request::Presence(vec![device.key.id(); count]);
     let [one, few, most] = [1, 64, MAX_ASKED].map(ids);
@@ -134,7 +134,7 @@ async fn who_is_there_is_asked_at_the_same_rate_and_costs_as_much_as_there_are_i
 #[tokio::test]
 async fn one_that_has_too_much_under_way_is_refused() {
     let home = Running::start(Setup::default()).await;
-    // Calls that nobody answers stay under way; without a log-in they do not, so half a dozen residents are related.
+    // Unanswered calls stay in progress. They need a log-in, and related personas.
     let (mut caller, callee) = support::related(&home, &["chat"]).await;
     let calls: Vec<_> = (0..=iop_mercury::limits::MAX_CALLS_OF_CALLER)
         .map(|number| caller.call(callee.key.id(), "chat", u8::try_from(number).unwrap()))
@@ -151,7 +151,7 @@ async fn one_that_has_too_much_under_way_is_refused() {
 async fn one_that_reads_nothing_is_forgotten_and_others_are_served() {
     let home = Running::start(Setup::default()).await;
     let (mut writer, mut reader) = support::related(&home, &[]).await;
-    // Half a megabyte of mail: what the reader asks for again and again.
+    // Half a megabyte of mail, which the reader requests again and again.
     for number in 0..7 {
         let message = writer.message(reader.key.id(), number, 60 * 1024);
         assert_eq!(writer.ask(Request::Put(message)).await, Answer::Done);
@@ -163,7 +163,7 @@ async fn one_that_reads_nothing_is_forgotten_and_others_are_served() {
     slow.connect_to(&home, proxy.address.clone()).await;
     slow.log_in(&home, &[]).await;
     proxy.stop_reading();
-    // Twelve megabytes: more than sockets hold.
+    // Twelve megabytes: more than socket buffers hold.
     for _ in 0..24 {
         slow.send(Request::Fetch(0));
     }
@@ -257,7 +257,7 @@ async fn sockets_that_say_nothing_keep_nobody_out() {
         silent.push(tokio::net::TcpStream::connect(("127.0.0.1", port.unwrap())).await.unwrap());
     }
     serves_others(&home).await;
-    // Sooner than a handshake that nobody breaks off ends by itself.
+    // Sooner than a handshake times out by itself.
     let mut piece = [0; 64];
     let said = tokio::time::timeout(HANDSHAKE_TIME / 2, silent[0].read(&mut piece)).await;
     assert!(matches!(said, Ok(Ok(0) | Err(_))), "the oldest gave way: {said:?}");
@@ -283,8 +283,8 @@ async fn of_the_connections_from_an_address_so_many_are_kept_without_a_session()
 async fn who_lies_in_the_directory_makes_a_home_dial_nobody() {
     let victim = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut liar = Misleader::start(victim.local_addr().unwrap()).await;
-    // One that others reach from outside has no business at its own machine, but at the homes that it was told of by
-    // its owner.
+    // A home that is reachable from outside dials nothing on its own machine, except the homes that its owner
+    // named.
     let external = vec!["/ip4/8.8.8.8/tcp/4878".parse().unwrap()];
     let peers = vec![liar.address.clone()];
     let home = Running::start(Setup { external, peers: peers.clone(), ..Setup::default() }).await;
@@ -295,7 +295,7 @@ async fn who_lies_in_the_directory_makes_a_home_dial_nobody() {
     }
     let dialled = victim.accept().now_or_never();
     assert!(dialled.is_none(), "{dialled:?}");
-    // One that is on this machine alone may have neighbours there.
+    // A home that is only on this machine may have neighbours there.
     let home = Running::start(Setup { peers, ..Setup::default() }).await;
     let _resident = Device::resident(&home).await;
     support::within(victim.accept()).await.unwrap();
@@ -343,7 +343,7 @@ async fn one_that_tells_who_it_is_without_end_is_cut_off() {
     if pest.introduce_itself(100).await {
         pest.until_closed().await;
     }
-    // It may have come again, and have been cut off again.
+    // It may have reconnected, and have been disconnected again.
     home.until("connections_ended", |count| count > 0).await;
     serves_others(&home).await;
 }
@@ -450,13 +450,13 @@ async fn circuits_are_counted_one_by_one_also_between_the_same_two() {
     home.until("circuits", |count| count == 3).await;
     assert!(caller.swarm.close_connection(open[0]));
     callee.drive_until(caller.drive_until(home.until("circuits", |count| count == 2))).await;
-    // The other side goes: the relay says so twice.
+    // The other side disconnects: the relay reports that twice.
     drop(callee);
     caller.drive_until(home.until("circuits", |count| count == 0)).await;
     serves_others(&home).await;
 }
 
-/// Two circuits may be open, and not one more until one has ended.
+/// Two circuits may be open, and no more until one has ended.
 async fn two_circuits(quotas: Quotas) {
     let home = Running::start(Setup { quotas, ..Setup::default() }).await;
     let (mut caller, mut callee) = support::related(&home, &["chat"]).await;

@@ -15,7 +15,7 @@ use libp2p::futures::{AsyncReadExt, AsyncWriteExt};
 use support::{Running, wall, within};
 use tokio::sync::mpsc;
 
-/// Somebody with a device and a folder.
+/// A person with a device and a folder.
 struct Person {
     device: Device,
     told: mpsc::Receiver<Told>,
@@ -49,7 +49,7 @@ impl Person {
         self.device.id()
     }
 
-    /// A call, as soon as the other one waits for it.
+    /// Makes a call as soon as the other device waits for it.
     async fn call(&self, id: Id) -> CallStream {
         loop {
             match self.device.call(id, "chat").await {
@@ -59,7 +59,7 @@ impl Person {
         }
     }
 
-    /// What the program says that is started with these words; no device of this person is there meanwhile.
+    /// Runs the program with these arguments and returns its output; this person's device must not run meanwhile.
     fn run(&self, words: &[&str]) -> String {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
         command.arg("--datadir").arg(self._folder.path().join("me")).args(words);
@@ -81,7 +81,7 @@ fn letter(text: &str) -> Letter {
 }
 
 async fn relate(one: &Person, other: &Person) {
-    // As after a start: the home expects the answer all the same.
+    // As after a restart: the home still expects the answer.
     one.device.log_in(&[]).await.unwrap();
     one.device.log_out().await.unwrap();
     one.device.relate(other.id(), "friend", "hello").await.unwrap();
@@ -93,7 +93,7 @@ async fn relate(one: &Person, other: &Person) {
     assert!(matches!(mail[..], [Received::Accepted(id)] if id == other.id()), "{mail:?}");
 }
 
-/// Two who know each other's home, since there is no table of homes here.
+/// Makes two people know each other's home, since there is no directory here.
 fn introduce(one: &Person, other: &Person) {
     for (me, them) in [(one, other), (other, one)] {
         let home = them.device.folder().state().unwrap().home;
@@ -146,7 +146,7 @@ async fn an_attachment_and_a_picture_go_from_home_to_home() {
         let picture = vec![7; 20 * 1024];
         ada.device.set_picture(&picture, Some(&picture[..5 * 1024])).await.unwrap();
         assert_eq!(ben.device.picture(ada.id()).await.unwrap(), picture);
-        // More than two chunks, and not a multiple of one.
+        // More than two chunks, and not a whole number of them.
         let file: Vec<u8> = (0..100_000u32).map(|number| number as u8).collect();
         let attachment = ada.device.attach("a.png", &file).await.unwrap();
         let letter = Letter { text: "look".to_owned(), attachments: vec![attachment] };
@@ -207,7 +207,7 @@ async fn who_moves_stays_reachable_and_related() {
         let standing = |other| there.iter().find(|one| one.id == other).map(|one| one.standing);
         assert_eq!(standing(ben.id()), Some(Standing::Held));
         assert_eq!(standing(cem.id()), Some(Standing::Revoked), "the old proof is of no use at the new home");
-        // Ben knows the old home only: its redirect tells.
+        // Ben knows only the old home, which redirects him.
         ben.device.send(ada.id(), &letter("where are you?")).await.unwrap();
         assert_eq!(ben.device.find(ada.id()).await.unwrap().id, third.id);
         assert_eq!(ben.device.picture(ada.id()).await.unwrap(), b"picture");
@@ -354,14 +354,14 @@ async fn attachments_are_kept_when_their_mail_is_acknowledged_until_they_are_got
     .await;
 }
 
-/// A program that does not outlive its test.
+/// A program that is killed when the test ends.
 struct Program(
     std::process::Child,
     #[allow(dead_code, reason = "it is there while the program is")] tempfile::TempDir,
 );
 
 impl Program {
-    /// Somebody's program, which waits for a call.
+    /// Starts a person's program, which waits for a call.
     fn answers(person: Person, out: std::process::Stdio) -> Self {
         drop(person.device);
         let program = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"))
@@ -374,7 +374,7 @@ impl Program {
         Self(program.unwrap(), person._folder)
     }
 
-    /// Told to end: how it does.
+    /// Terminates the program; returns its exit status.
     async fn terminated(&mut self) -> std::process::ExitStatus {
         let signal =
             std::process::Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
@@ -420,12 +420,12 @@ async fn the_program_ends_when_it_is_told_to_though_nobody_reads_what_it_says() 
         let mut program = Program::answers(ben, std::process::Stdio::piped());
         let mut call = ada.call(id).await;
         let writing = tokio::spawn(async move {
-            // More than all buffers on the way take.
+            // More than all buffers on the way hold.
             let _ = call.write_all(&vec![7; 64 << 20]).await;
         });
         let out = program.0.stdout.take().unwrap();
         let mut waiting = 0;
-        // Nothing more goes into the pipe.
+        // Wait until nothing more goes into the pipe.
         loop {
             let now = rustix::io::ioctl_fionread(&out).unwrap();
             if now > 0 && now == waiting {
@@ -467,7 +467,7 @@ async fn blobs_of_attachments_give_their_room_back_in_time_or_by_hand() {
         aged(SENT_TIME + 1);
         ada.device.settle().await.unwrap();
         assert!(ada.device.blobs().await.unwrap().is_empty());
-        // By hand.
+        // Deleted manually.
         ada.device.attach("three", b"3").await.unwrap();
         ada.device.set_picture(b"picture", None).await.unwrap();
         let listed = ada.run(&["blob", "list"]);

@@ -1,8 +1,8 @@
-//! kill -9 at any moment: every message whose `Done` could leave the home is there exactly once when it starts again.
+//! kill -9 at any moment: every message whose `Done` could have been sent is stored exactly once after a restart.
 //!
 //! The test's own program, started with `MERCURY_KILL_FOLDER`, is the home that is killed. It stores messages and
-//! acknowledges some, and says so only when the batch is safe. `IOP_KILLS=300` asks for so many kills (25 without),
-//! `IOP_KILL_SEED` for the moments of an earlier run.
+//! acknowledges some, and reports that only when the batch is on disk. `IOP_KILLS=300` sets the number of kills
+//! (default 25), `IOP_KILL_SEED` repeats the moments of an earlier run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,21 +22,21 @@ use iop_mercury::store::{Store, Ticket};
 use iop_mercury::wire::{Answer, Hosting, Mail, Request};
 use libp2p::PeerId;
 
-/// Where the home that is killed has its store, and the first message that it takes.
+/// Environment variables for the killed home: the directory of its store, and the number of its first message.
 const FOLDER: &str = "MERCURY_KILL_FOLDER";
 const FIRST: &str = "MERCURY_KILL_FIRST";
 const TEST: &str = "every_message_that_was_acknowledged_is_there_once_after_kill_9";
 const NETWORK: &str = "test";
-/// The time of all of it, in seconds since 1970: a message that is made again is the same.
+/// The constant time, in seconds since 1970, so that a message that is made again is identical.
 const WALL: u64 = 1_800_000_000;
-/// People who write.
+/// Number of senders.
 const SENDERS: u64 = 8;
-/// Messages at once: more than one for most syncs.
+/// Messages per group, so that most syncs cover more than one.
 const GROUP: u64 = 16;
-/// From so many on, some of the mail is acknowledged.
+/// When this many items wait, some are acknowledged.
 const WAITING: usize = 32;
 
-/// A home with one persona, and people who write to it.
+/// A home with one persona, and people who send mail to it.
 struct Rig {
     home: Home,
     store: Arc<Store>,
@@ -67,7 +67,7 @@ impl Rig {
         rig
     }
 
-    /// Asks, and gives the answer when it may leave.
+    /// Sends a request, and returns the answer once it may be sent.
     fn ask(&mut self, request: Request) -> Answer {
         let (answer, after) = self.ask_soon(request);
         if let Some(ticket) = after {
@@ -76,7 +76,7 @@ impl Rig {
         answer
     }
 
-    /// Asks, and gives the answer and what it has to wait for.
+    /// Sends a request, and returns the answer and the ticket it has to wait for.
     fn ask_soon(&mut self, request: Request) -> (Answer, Option<Ticket>) {
         self.requests += 1;
         let id = RequestId(self.requests);
@@ -103,18 +103,18 @@ impl Rig {
         assert_eq!(self.ask(Request::Related(request, acceptance)), Answer::Done);
     }
 
-    /// A message that says which one it is, the same each time.
+    /// A message that contains its number; always the same for a number.
     fn message(&self, number: u64) -> Envelope {
         let mut nonce = [0; 32];
         nonce[..8].copy_from_slice(&number.to_be_bytes());
-        // Up to some kilobytes, so that the database writes files too.
+        // Up to some kilobytes, so that the database flushes to files too.
         let mut ciphertext = vec![7; 16 + Random(number).below(6000) as usize];
         ciphertext[..8].copy_from_slice(&number.to_be_bytes());
         let body = Message { encapsulated: [0; 32].into(), ciphertext: ciphertext.into() };
         sign(&key(number % SENDERS), self.owner.id(), nonce, &body)
     }
 
-    /// All mail that waits: the number of each item, and which message it is.
+    /// All waiting mail: each item's number, and its message's.
     fn mail(&mut self) -> Vec<(u64, u64)> {
         let mut all: Vec<Mail> = Vec::new();
         loop {
@@ -145,7 +145,7 @@ fn key(sender: u64) -> Key {
     Key::from_secret(&[100 + u8::try_from(sender).unwrap(); 32])
 }
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 struct Random(u64);
 
 impl Random {
@@ -157,8 +157,8 @@ impl Random {
     }
 }
 
-/// The home that is killed. It says `put MESSAGE` and `ack MESSAGE`, up to which all is acknowledged, when that is safe,
-/// and `acking MESSAGE` before it is asked for.
+/// Runs the home that is killed. It prints `put MESSAGE` and `ack MESSAGE` (everything up to it is acknowledged)
+/// once that is on disk, and `acking MESSAGE` before it acknowledges.
 fn run_until_killed(folder: &Path) {
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
@@ -191,21 +191,21 @@ fn run_until_killed(folder: &Path) {
     }
 }
 
-/// What the killed homes have said.
+/// What the killed homes reported.
 #[derive(Default)]
 struct Told {
-    /// Messages that are safe, upward.
+    /// Messages that are on disk, ascending.
     put: Vec<u64>,
-    /// The message up to which all is acknowledged for certain, and the one up to which it may be.
+    /// The message up to which all are certainly acknowledged, and the one up to which they may be.
     acknowledged: u64,
     acknowledging: u64,
-    /// Which message each item is that was ever seen.
+    /// The message of each item that was ever seen.
     items: BTreeMap<u64, u64>,
     acknowledgements: u64,
 }
 
 impl Told {
-    /// Reads a killed home's lines. Others than its own, and one that was cut off, say nothing.
+    /// Reads a killed home's output. Other lines, and a truncated last one, are ignored.
     fn read(&mut self, lines: impl BufRead) {
         let whole = lines.split(b'\n').map_while(Result::ok).filter_map(|line| String::from_utf8(line).ok());
         for line in whole {
@@ -222,7 +222,7 @@ impl Told {
         }
     }
 
-    /// Compares it with what the home has, started again.
+    /// Compares the reports with the restarted home's data.
     fn check(&mut self, folder: &Path) {
         let mut rig = Rig::open(folder);
         let mail = rig.mail();
@@ -239,7 +239,7 @@ impl Told {
             wanted(above).all(|message| there.contains(&message))
                 && there.iter().all(|message| *message > above)
         };
-        // An acknowledgement that was under way came about as a whole, or not at all.
+        // An acknowledgement in progress took effect completely or not at all.
         if !all_there(self.acknowledged) {
             assert!(
                 all_there(self.acknowledging),
@@ -250,7 +250,7 @@ impl Told {
             );
             self.acknowledged = self.acknowledging;
         }
-        // Sent again, none is there twice, nor comes back.
+        // Sent again, no message is stored twice or comes back.
         for &number in self.put.iter().rev().take(2 * WAITING) {
             let again = rig.message(number);
             assert_eq!(rig.ask(Request::Put(again)), Answer::Done);
@@ -259,13 +259,13 @@ impl Told {
     }
 }
 
-/// Starts a home and kills it. Gives whether it had come to take messages.
+/// Starts a home and kills it. Returns whether it had begun to accept messages.
 fn kill_one(folder: &Path, first: u64, random: &mut Random, told: &mut Told) -> bool {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", TEST, "--nocapture"]).env(FOLDER, folder).env(FIRST, first.to_string());
     let mut home = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(home.stdout.take().unwrap());
-    // One of four while it starts.
+    // One of four is killed during the start.
     let mut is_ready = random.below(4) > 0;
     while is_ready {
         let mut line = String::new();
@@ -292,12 +292,12 @@ fn every_message_that_was_acknowledged_is_there_once_after_kill_9() {
         |_| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
         |text| text.parse().unwrap(),
     );
-    // Shown when the test fails.
+    // Shown if the test fails.
     println!("IOP_KILL_SEED={seed}");
     let folder = tempfile::tempdir().unwrap();
     let (mut random, mut told, mut working) = (Random(seed), Told::default(), 0);
     for _ in 0..kills {
-        // Messages that were sent and not answered may be there or not: their numbers are not used again.
+        // Messages that were sent but not answered may be stored or not, so their numbers are not used again.
         let first = told.put.last().map_or(1, |last| last + 2 * GROUP);
         working += u64::from(kill_one(folder.path(), first, &mut random, &mut told));
         told.check(folder.path());

@@ -1,4 +1,4 @@
-//! Homes that lie to a device, and peers that take part in what is not theirs: nothing of it is believed. Lies about
+//! Homes that lie to a device, and peers that meddle in what is not theirs: nothing of it is believed. Lies about
 //! mail and relations are in `lies_people.rs`.
 #![allow(clippy::unwrap_used)]
 
@@ -87,7 +87,7 @@ async fn forged_and_older_profiles_are_not_shown() {
             victim.answers(ask, Answer::Profile(wrong));
             lie(victim.device.profile(friend).await);
         }
-        // Nobody is sent about for ever, not even by the persona itself.
+        // Redirects are not followed forever, not even the persona's own.
         let to = Some(victim.address());
         let left =
             sign(&victim.friend, victim.home().id, Order::Nonce([1; 32]), &Departure { to: to.clone() });
@@ -141,7 +141,7 @@ async fn calls_of_strangers_and_for_what_was_not_announced_are_not_told() {
     within(async {
         let mut victim = Victim::new().await;
         let (me, peer, stranger) = (victim.device.id(), victim.device.peer(), Key::generate().unwrap());
-        // The liar relays nothing: the session has no applications until they are announced.
+        // The liar relays nothing, so the session has no applications until they are announced.
         victim.device.log_in(&[]).await.unwrap();
         let offer = |key: &Key, about: Id, application: &str, nonce: u8| {
             let device = PeerId::random().to_bytes().into();
@@ -194,7 +194,7 @@ async fn a_flood_of_events_is_dropped_and_the_loss_of_the_home_is_told_all_the_s
         for number in 0..20_000 {
             victim.liar.tell(victim.device.peer(), Event::Mail(number));
         }
-        // The device answers for itself meanwhile.
+        // The device keeps working meanwhile.
         victim.device.about(&victim.home()).await.unwrap();
         let Victim { liar, device, ref mut told, .. } = victim;
         drop(liar);
@@ -272,7 +272,7 @@ async fn a_strangers_profile_does_not_go_back_to_an_older_version_either() {
 async fn no_two_profiles_have_one_version_whatever_becomes_of_the_homes_answer() {
     within(async {
         let victim = Victim::new().await;
-        // Versions are beyond the clock, so that it cannot make a difference.
+        // Versions are ahead of the clock, so that the clock makes no difference.
         let (me, key) = (victim.device.id(), victim.device.folder().key().unwrap());
         let own = sign(&key, me, Order::Sequence(wall() + 1000), &profile());
         victim.device.folder().update(|state| state.profile = Some(own)).unwrap();
@@ -282,7 +282,7 @@ async fn no_two_profiles_have_one_version_whatever_becomes_of_the_homes_answer()
             let Request::SetProfile(envelope) = request else { return truth.into() };
             assert_eq!(truth, Answer::Done, "the home takes it");
             count.lock().unwrap().push(verified::<Profile>(envelope).order());
-            // The device does not learn it.
+            // The device does not learn the outcome.
             Answer::refused(Code::Fault, "a fault").into()
         });
         let set = |name: &str| victim.device.set_attributes(vec![(name.to_owned(), Some("1".to_owned()))]);
@@ -292,14 +292,14 @@ async fn no_two_profiles_have_one_version_whatever_becomes_of_the_homes_answer()
         let shown = seen.lock().unwrap().clone();
         assert!(shown.len() == 2 && shown[0] != shown[1], "{shown:?}");
         victim.liar.honest();
-        // It is shown again at the next start, and nothing of it is lost.
+        // It is sent again at the next start, and nothing is lost.
         victim.device.settle().await.unwrap();
         assert!(!victim.device.folder().state().unwrap().unshown);
         let profile = victim.device.profile(me).await.unwrap();
         assert_eq!(profile.order(), shown[1]);
         let names: Vec<_> = profile.body().attributes.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, ["one", "two"]);
-        // What the home does not take is not kept.
+        // A profile that the home refuses is not kept.
         victim.answers(
             |request| matches!(request, Request::SetProfile(_)),
             Answer::refused(Code::Malformed, "no"),
@@ -368,7 +368,7 @@ async fn a_home_that_lies_on_presence_hides_its_own_people_only() {
                 _ => truth.into(),
             });
         }
-        // In both orders: whoever comes first is asked first.
+        // In both orders, since the first one is asked first.
         for friends in [[other.id(), victim.friend()], [victim.friend(), other.id()]] {
             let there = victim.device.presence(&friends).await.unwrap();
             assert!(there.iter().map(|one| one.persona).eq([victim.friend()]), "{there:?}");
@@ -377,8 +377,8 @@ async fn a_home_that_lies_on_presence_hides_its_own_people_only() {
     .await;
 }
 
-/// A victim that has taken back what its friend had asked for moves to a new home, which has no room for proofs; the
-/// friend's relation is to be revoked there all the same.
+/// A victim that has revoked its friend's request moves to a new home without room for proofs; the friend's
+/// relation must be revoked there all the same.
 async fn move_with_a_revocation(accepted: bool) {
     let victim = Victim::new().await;
     let friend = victim.friend();

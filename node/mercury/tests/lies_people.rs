@@ -39,7 +39,7 @@ async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
         let victim = Victim::new().await;
         let (me, friend, stranger) = (victim.device.id(), &victim.friend, Key::generate().unwrap());
         let good = victim.message(friend, me, 1, "good");
-        // Sealed under another nonce, as if it were put into a new envelope.
+        // Sealed with another nonce, as if it were moved into a new envelope.
         let moved = victim.message(friend, me, 2, "moved");
         let body = verified::<Message>(&moved).body().clone();
         let acceptance = RelationAcceptance { request: [1; 32].into() };
@@ -50,7 +50,7 @@ async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
             mail(4, victim.message(friend, stranger.id(), 4, "not for you")),
             mail(5, sign(friend, me, Order::Nonce([5; 32]), &body)),
             mail(6, sign(&stranger, me, Order::Nonce([6; 32]), &acceptance)),
-            // Of no request that is known: it is passed over, since requests may cross.
+            // Of no known request: skipped, since requests may cross.
             mail(7, sign(friend, me, Order::Nonce([7; 32]), &acceptance)),
             mail(8, sign(friend, friend.id(), Order::Sequence(8), &profile())),
         ];
@@ -65,7 +65,7 @@ async fn forged_mail_is_thrown_away_and_repeated_mail_comes_once() {
         victim.device.acknowledge(&page).await.unwrap();
         assert_eq!((request(), victim.standing()), (before, Standing::Held));
         assert!(!victim.device.folder().state().unwrap().holds(stranger.id()));
-        // Again under a new number, as a home would that wants a message to come twice.
+        // The same message under a new number, as from a home that wants it to be delivered twice.
         victim.answers(is_fetch, Answer::Mail(vec![mail(9, good.clone())], false));
         assert!(victim.device.fetch().await.unwrap().items.is_empty());
         for numbers in [[0, 1], [10, 10], [11, 10]] {
@@ -123,7 +123,7 @@ async fn what_was_taken_back_is_revived_by_no_other_old_proof() {
         victim.answers(ask, Answer::Relations(vec![shown(&old)], false));
         victim.device.relations().await.unwrap();
         assert_eq!(victim.standing(), Standing::Revoked);
-        // The old request as a new one.
+        // The old request presented as a new one.
         let ask_requests = |request: &Request| matches!(request, Request::Requests);
         victim.answers(ask_requests, Answer::Requests(vec![old.0.clone()]));
         let error = victim.device.accept(victim.friend()).await.unwrap_err();
@@ -177,7 +177,7 @@ async fn a_home_does_not_keep_fetching_going_for_ever() {
         let page = victim.device.fetch().await.unwrap();
         victim.device.acknowledge(&page).await.unwrap();
         lie(victim.device.fetch().await);
-        // Ever new numbers.
+        // Always new numbers.
         let next = Arc::new(Mutex::new(0));
         victim.liar.lie(move |request, truth| match request {
             Request::Fetch(_) => {
@@ -271,7 +271,7 @@ async fn an_older_proof_that_was_taken_back_does_not_end_what_was_asked_for_late
         show(&old, None);
         victim.device.relations().await.unwrap();
         assert_eq!((victim.standing(), request()), (Standing::Held, new.0.clone()));
-        // One from after the later request ends that too.
+        // A revocation later than the second request ends that too.
         show(&old, revoked(60));
         victim.device.relations().await.unwrap();
         assert_eq!(victim.standing(), Standing::Revoked);

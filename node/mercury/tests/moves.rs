@@ -1,4 +1,4 @@
-//! Moves from home to home that break off in their middle, on loopback: all of it is finished later.
+//! Interrupted moves from home to home, on loopback: everything is completed later.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -45,14 +45,14 @@ async fn a_move_that_breaks_off_before_the_new_home_is_ready_is_finished_at_the_
         ada.device.settle().await.unwrap();
         assert_eq!(ada.home(), new_home.id);
         let [left] = &ada.device.left().unwrap()[..] else { panic!("the old home is to be told") };
-        // It is told when its mail was taken.
+        // It is told once its mail was taken.
         ben.send(&ada, "to the old home").await.unwrap();
         assert!(is_refused(&ada.device.depart(left, Some(0)).await, Code::Superseded));
         let (mail, upto) = ada.mail_at(left).await;
         assert_eq!(mail, ["to the old home"]);
         ada.device.depart(left, Some(upto)).await.unwrap();
         assert!(ada.device.folder().state().unwrap().leaving.is_empty());
-        // Ben knows the old home only.
+        // Ben knows only the old home.
         ben.send(&ada, "to the new home").await.unwrap();
         assert_eq!(ben.device.find(ada.id()).await.unwrap().id, new_home.id);
         assert_eq!(ben.device.picture(ada.id()).await.unwrap(), b"picture");
@@ -79,11 +79,11 @@ async fn an_old_home_that_was_away_is_told_later_and_none_of_its_mail_is_lost() 
         assert!(moved.left.unwrap_err().is_of_home());
         assert_eq!((moved.unproven, ada.home()), (0, new.id));
         let old = stopped.start().await;
-        // They know the old home only, and it knows nothing.
+        // They know only the old home, which does not know of the move.
         ben.send(&ada, "to the old home").await.unwrap();
         assert!(matches!(cem.device.accept(ada.id()).await.unwrap(), Delivery::Done));
         let ada = ada.start_again();
-        // Any word of the program finishes it.
+        // Any command of the program completes the move.
         assert_eq!(ada.run(&["fetch"]), "");
         let saved = ada.saved_mail();
         assert!(saved.contains("to the old home") && saved.contains("accepted"), "{saved}");
@@ -109,7 +109,7 @@ async fn what_one_of_two_at_the_same_home_says_reaches_the_other_who_has_moved_a
         introduce(&ada, &ben);
         ada.device.relate(ben.id(), "friend", "").await.unwrap();
         ada.device.move_to(&at(&new), None).await.unwrap().left.unwrap();
-        // Ada's request says that she is at the home that is Ben's too.
+        // Ada's request says that she is at the home that is also Ben's.
         assert!(matches!(ben.device.accept(ada.id()).await.unwrap(), Delivery::Done));
         assert_eq!(ada.mail().await, ["accepts"], "asked at the old home, expected at the new one");
         assert_eq!(ada.standing(&ben), Some(Standing::Held));
@@ -161,7 +161,7 @@ async fn a_home_that_lets_nobody_in_for_now_is_left_and_its_mail_is_saved_later(
         let (old, bens) = (Liar::start().await, Running::start(Setup::default()).await);
         let old_home = Home::parse(&old.address.to_string()).unwrap();
         let ben = Person::at(&at(&bens)).await;
-        // Its clock is far ahead, or it has too many sessions.
+        // Its clock is far ahead, or it has no room.
         for code in [Code::Envelope, Code::Full] {
             let ada = Person::at(&old_home).await;
             relate(&ada, &ben).await;
@@ -195,7 +195,7 @@ async fn a_move_that_broke_off_where_the_new_home_hosts_already_goes_on_or_that_
             _ => truth.into(),
         });
         ada.device.move_to(&new_home, None).await.unwrap_err();
-        // What may be another thing tomorrow: clocks differ, there is no room.
+        // Conditions that may change: clocks differ, there is no room.
         new.lie(|_, truth| match truth {
             Answer::About(mut about) => {
                 about.time += 300;
@@ -237,12 +237,12 @@ async fn a_move_that_another_program_takes_back_under_way_leaves_the_persona_whe
         let folder = ada.device.folder().clone();
         let mut other = Some(ada.other_program());
         new.lie(move |request, truth| {
-            // The last step before the new home is the home.
+            // The last step before the new home becomes the home.
             if matches!(request, Request::SetProfile(_))
                 && let Some(other) = other.take()
             {
                 libp2p::futures::executor::block_on(other.move_to(&old_home, None)).unwrap();
-                // That one has told the new home that nothing came of it.
+                // That program has told the new home that the move was cancelled.
                 folder.update(|state| state.leaving.clear()).unwrap();
             }
             truth.into()
@@ -286,7 +286,7 @@ async fn who_registers_again_has_the_same_relations_and_what_was_taken_back_stay
         ada.device.register(&at(&home), None).await.unwrap();
         ben.send(&ada, "still there?").await.unwrap();
         assert_eq!(ada.mail().await, ["still there?"]);
-        // Cem has not taken his mail: he holds the proof.
+        // Cem has not fetched his mail, but holds the proof.
         let proof = cem.device.folder().state().unwrap().contact(ada.id()).cloned().unwrap();
         let proof = Request::Related(proof.request.unwrap(), proof.acceptance.unwrap());
         support::Device::at(&home).await.ask(proof).await;

@@ -69,7 +69,7 @@ async fn a_persona_is_found_through_another_home_and_again_after_it_has_moved() 
     let persona = device.key.id();
     let mut seeker = support::seeker::Seeker::new(&second.address);
     assert_eq!(seeker.find(persona, first.id).await.addresses, [first.address.to_string()]);
-    // It registers at the other home, and does not even tell the first.
+    // It registers at the other home without telling the first.
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
     device.connect(&second).await;
     device.register(&second).await;

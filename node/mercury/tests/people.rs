@@ -1,4 +1,4 @@
-//! People and their program, where things cross, come slowly, or are cut off.
+//! People and their program, where operations cross, are slow, or are interrupted.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -36,7 +36,7 @@ async fn where_requests_crossed_either_of_the_two_can_take_the_relation_back() {
             assert_eq!(mail.last().map(String::as_str), Some("takes it back"), "{mail:?}");
             assert_eq!(other.standing(one), Some(Standing::Revoked));
             assert!(other.send(one, "still there?").await.unwrap_err().to_string().contains("no relation"));
-            // Also for another device of the same persona, which goes by what the home has.
+            // Also for another device of the same persona, which relies on what the home has.
             other.device.folder().update(|state| state.contacts.clear()).unwrap();
             other.device.relations().await.unwrap();
             assert_eq!(other.standing(one), Some(Standing::Revoked));
@@ -61,7 +61,7 @@ async fn letters_are_shown_and_taken_before_any_attachment_is_asked_for() {
         let letter = Letter { text: "hold on".to_owned(), attachments };
         mallory.device.send(ben.id(), &letter).await.unwrap();
         ada.send(&ben, "call me back").await.unwrap();
-        // What Ben has taken when the first byte of an attachment is asked for.
+        // What Ben has taken when the first byte of an attachment is requested.
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (folder, seen) = (ben.device.folder().clone(), Arc::clone(&asked));
         slow.lie(move |request, truth| match request {
@@ -127,7 +127,7 @@ fn a_persona_that_a_full_disk_has_cut_off_is_made_when_there_is_room() {
         );
         Command::new("sh").arg("-c").arg(command).output().unwrap()
     };
-    // Files may be made, and nothing written to them.
+    // Files can be created, but not written.
     let cut_off = make("trap '' XFSZ; ulimit -f 0;");
     assert_eq!(cut_off.status.code(), Some(1), "{cut_off:?}");
     let made = make("");

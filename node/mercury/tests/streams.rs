@@ -1,4 +1,4 @@
-//! How much a stranger's connection can make a home keep. By itself, since it measures the process.
+//! How much memory a stranger's connection can make a home use. A test of its own, since it measures the process.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -11,9 +11,9 @@ use iop_mercury::wire::{Answer, Request};
 use support::frames::{Frames, SYN};
 use support::{Device, Running, within};
 
-/// Connections that flood.
+/// Number of flooding connections.
 const FLOODS: usize = 16;
-/// What a stream may be sent before anything was read from it.
+/// Bytes that may be sent on a stream before anything was read from it.
 const WINDOW: usize = 256 * 1024;
 
 /// The number of the client's stream with this index.
@@ -27,8 +27,8 @@ fn resident() -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// Fills the windows of streams that wait behind those which do not say what they are for, in frames of so many bytes,
-/// until no more is taken.
+/// Fills the windows of streams that wait behind those without a negotiated protocol, in frames of `length` bytes,
+/// until no more is accepted.
 async fn flood(address: libp2p::Multiaddr, length: usize) -> Frames {
     let mut frames = Frames::at(&address).await;
     let body = vec![0; length];
@@ -43,7 +43,7 @@ async fn flood(address: libp2p::Multiaddr, length: usize) -> Frames {
         }
         std::io::Result::Ok(())
     };
-    // No more is taken for a while, or all was, or the connection is closed.
+    // Nothing more is accepted for a while, or everything was, or the connection is closed.
     let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
     frames
 }
@@ -62,8 +62,8 @@ async fn what_nobody_reads_is_not_taken() {
         let grown = resident().saturating_sub(before);
         println!("{} KiB for each connection, in frames of {length}", grown / FLOODS / 1024);
         assert!(matches!(device.ask(Request::Claim).await, Answer::Hosting(..)), "others go on");
-        // Beside what is unread, the encryption has its buffers, and the other end, which is in this process too, more.
-        // What was sent is 14 MiB for each.
+        // Besides the unread bytes, the encryption has its buffers, and the other end, also in this process, has
+        // more. Each sent 14 MiB.
         assert!(grown / FLOODS < 8 * MAX_UNREAD, "{} bytes", grown / FLOODS);
         drop(floods);
         home.until("connections", |count| count == 1).await;

@@ -5,7 +5,7 @@ use crate::id::Key;
 
 const NOW: u64 = 1_800_000_000;
 
-/// Signed and verified, as a home takes it.
+/// Signs and verifies a body, as a home does.
 fn taken<B: Body + PartialEq + std::fmt::Debug>(body: &B) -> bool {
     let key = Key::from_secret(&[1; 32]);
     let envelope = Envelope::sign(&key, "test", key.id(), Order::Sequence(1), (NOW, NOW), body);

@@ -15,8 +15,8 @@ use crate::wire::{Answer, Code, Request};
 
 /// Base time for a download of any size: connecting takes time, and a home may be busy.
 const DOWNLOAD_TIME: Duration = Duration::from_secs(60);
-/// What comes in a second at least, in bytes: a slow line. A home that gives each chunk just in time would take an hour
-/// and a half for the longest blob, and whoever waits cannot do anything else.
+/// Least bytes per second of a download: a slow line. Without it, a home that sends each chunk just in time could
+/// block the caller for an hour and a half with the longest blob.
 const DOWNLOAD_RATE: u64 = 16 * 1024;
 
 /// The bytes of a blob.

@@ -37,17 +37,17 @@ const MAX_TOLD: usize = 256;
 pub enum Told {
     /// There is mail.
     Mail,
-    /// Somebody wants to relate: ask for the requests.
+    /// Somebody sent a relation request: fetch the requests.
     Request(Id),
-    /// A related person came, went, or has other applications.
+    /// A related person came online, went offline, or has other applications.
     Presence(Presence),
-    /// A call, from a related person, for an application that was announced.
+    /// A call from a related person, for an application that was announced.
     Call(Box<IncomingCall>),
-    /// The home is lost; it is tried again.
+    /// The connection to the home was lost; the device tries to reconnect.
     Lost,
-    /// The home is back, and the session with it.
+    /// The connection to the home and the session are restored.
     Back,
-    /// The home has ended the session: another device took its place, or the persona is hosted there no more.
+    /// The home has ended the session: another device replaced it, or the persona is no longer hosted there.
     Ended,
 }
 

@@ -169,13 +169,13 @@ impl SealingKey {
         random().map(|secret| Self(Zeroizing::new(secret)))
     }
 
-    /// From its 32 bytes.
+    /// The key with these 32 secret bytes.
     #[must_use]
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         Self(Zeroizing::new(*secret))
     }
 
-    /// Its 32 bytes, for the owner's file.
+    /// The 32 secret bytes, for the owner's file.
     #[must_use]
     pub fn secret(&self) -> &[u8; 32] {
         &self.0
@@ -185,16 +185,16 @@ impl SealingKey {
         <Curve as Kem>::PrivateKey::from_bytes(&*self.0).expect("any 32 bytes are a secret of X25519")
     }
 
-    /// What others seal to: the profile's `encryption_key`.
+    /// The public key that others seal to: the profile's `encryption_key`.
     #[must_use]
     pub fn public(&self) -> [u8; 32] {
         Curve::sk_to_pk(&self.private()).to_bytes().into()
     }
 
-    /// Opens a message that was sealed to this key under these circumstances.
+    /// Opens a message that was sealed to this key with this binding.
     ///
     /// # Errors
-    /// It does not open, or is no letter.
+    /// It does not open, or is not a letter.
     pub fn open(&self, binding: &Binding, message: &Message) -> Result<Letter, SealError> {
         let plain = self.open_bytes(INFO, &binding.bytes(), &message.encapsulated, &message.ciphertext)?;
         Letter::from_bytes(&plain)
@@ -232,10 +232,10 @@ pub(crate) fn random() -> Result<[u8; 32], SealError> {
 /// Seals a letter to a persona's encryption key.
 ///
 /// # Errors
-/// The letter is too long or out of its bounds, or the key is none.
+/// The letter is too long or exceeds its limits, or the key is unusable.
 pub fn seal(to: &Bytes32, binding: &Binding, letter: &Letter) -> Result<Message, SealError> {
     let plain = letter.to_bytes()?;
-    // Asked here since HPKE's own asking would panic where there are none.
+    // Checked here, since HPKE would panic without random numbers.
     random()?;
     let to = <Curve as Kem>::PublicKey::from_bytes(to).map_err(|_| SealError::Key)?;
     let sealed = hpke::single_shot_seal::<Cipher, HkdfSha256, Curve>(
@@ -250,7 +250,7 @@ pub fn seal(to: &Bytes32, binding: &Binding, letter: &Letter) -> Result<Message,
     Ok(Message { encapsulated: encapsulated.into(), ciphertext: ciphertext.into() })
 }
 
-/// Seals an attachment under a fresh key: what to upload, and the key.
+/// Seals an attachment with a new key; returns the bytes to upload, and the key.
 ///
 /// # Errors
 /// It is empty or larger than a blob may be, or there are no random numbers.

@@ -15,12 +15,12 @@ fn key(number: u8) -> Key {
     Key::from_secret(&[number; 32])
 }
 
-/// Anyone's, about anyone.
+/// An envelope by anyone, about anyone.
 fn any() -> Expected<'static> {
     Expected { network: NETWORK, about: None, signer: None, now: NOW }
 }
 
-/// Ada's, about Bob.
+/// An envelope by Ada, about Bob.
 fn from_ada_about_bob() -> Expected<'static> {
     Expected { about: Some(key(2).id()), signer: Some(key(1).id()), ..any() }
 }
@@ -33,12 +33,12 @@ fn sign<B: Body>(body: &B) -> Envelope {
     Envelope::sign(&key(1), NETWORK, key(2).id(), NONCE, (NOW, NOW + B::LIFE.min(100)), body)
 }
 
-/// Signs whatever the fields are now.
+/// Signs the fields as they are now.
 fn resign(envelope: &mut Envelope, key: &Key) {
     envelope.signature = key.signing().sign(&envelope.signed_bytes()).to_bytes().into();
 }
 
-/// Something to do with a body of each kind.
+/// An operation on a body of each kind.
 trait Each {
     fn with<B: Body + PartialEq + Debug + Clone>(&mut self, body: &B);
 }
@@ -137,7 +137,7 @@ fn an_envelope_of_one_kind_is_none_of_another() {
             for envelope in self.0.iter().filter(|envelope| envelope.kind != B::KIND) {
                 let error = EnvelopeError::Kind { found: envelope.kind, expected: B::KIND };
                 assert_eq!(envelope.verify::<B>(&any()), Err(error));
-                // Its kind is signed: it does not become another by saying so, not with the right body either.
+                // The kind is signed: renaming it does not make it another kind, even with a matching body.
                 let mut renamed = Envelope { kind: B::KIND, ..envelope.clone() };
                 renamed.body = sign(body).body;
                 renamed.expires = renamed.issued;
@@ -152,7 +152,7 @@ fn an_envelope_of_one_kind_is_none_of_another() {
 
 #[test]
 fn acceptance_and_revocation_of_one_request_are_not_each_other() {
-    // The two have the same body.
+    // Both kinds have the same body.
     let acceptance = sign(&body::RelationAcceptance { request: [4; 32].into() });
     let renamed = Envelope { kind: Kind::RelationRevocation, ..acceptance };
     let taken = renamed.verify::<body::RelationRevocation>(&any());
@@ -174,7 +174,7 @@ fn another_network_another_signer_and_another_subject_are_refused() {
     for signer in [bob, eve] {
         assert_eq!(check(Expected { signer: Some(signer), ..any() }), Err(EnvelopeError::Signer));
     }
-    // The parties swapped: what Ada said about Bob is nothing that Bob said about Ada.
+    // With the parties swapped: what Ada said about Bob is not what Bob said about Ada.
     let mut swapped = envelope.clone();
     (swapped.signer, swapped.about) = (key(2).public().to_bytes().into(), ada);
     assert_eq!(swapped.verify::<Message>(&any()), Err(EnvelopeError::Signature));
@@ -207,7 +207,7 @@ fn a_time_is_taken_to_the_second() {
     assert_eq!(check(u64::MAX, u64::MAX), Err(EnvelopeError::Future));
     assert_eq!(check(u64::MAX, 0), Err(EnvelopeError::Life));
     assert_eq!(check(0, 0), Err(EnvelopeError::Expired));
-    // Near the end of time nothing overflows.
+    // Nothing overflows near the end of time.
     let late = Expected { now: u64::MAX, ..any() };
     let times = (u64::MAX, u64::MAX);
     let envelope = Envelope::sign(&key(1), NETWORK, key(2).id(), NONCE, times, &message());
@@ -273,11 +273,11 @@ fn a_sound_signature_does_not_make_a_senseless_body_good() {
     assert_eq!(short.verify::<Message>(&any()), Err(EnvelopeError::Body("no ciphertext")));
 }
 
-/// The layout as the documentation has it, written out by hand.
+/// The documented layout, written out by hand.
 #[test]
 fn what_is_signed_and_what_travels_is_the_documented_layout() {
     let (public, other) = (key(1).public().to_bytes(), key(2).public().to_bytes());
-    // {0: h'03..', 1: h'07..'} of the derived codec: an array of two byte strings.
+    // The derived codec's encoding of {0: h'03..', 1: h'07..'}: an array of two byte strings.
     let body = [&[0x82, 0x58, 32][..], &[3; 32], &[0x58, 40], &[7; 40]].concat();
     let about = [&[1, 0x12, 0x20][..], &Sha256::digest(other)].concat();
     for (order, in_signed, in_cbor) in [
@@ -325,7 +325,7 @@ fn what_is_signed_and_what_travels_is_the_documented_layout() {
     }
 }
 
-/// The eight points of small order: a signature can be made for each of them without a secret.
+/// The eight points of small order: for each, a signature can be forged without a secret.
 const SMALL_ORDER: [&str; 8] = [
     "0100000000000000000000000000000000000000000000000000000000000000",
     "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
@@ -344,7 +344,8 @@ fn unhex(text: &str) -> Bytes32 {
 #[test]
 fn keys_of_small_order_sign_nothing() {
     for weak in SMALL_ORDER.map(unhex) {
-        // R is the neutral point and s is 0: good for every message whose challenge is a multiple of the key's order.
+        // R is the neutral point and s is 0: valid for every message whose challenge is a multiple of the key's
+        // order.
         let mut signature = [0; 64];
         signature[0] = 1;
         let forged = (0..1000).map(|number| {
@@ -367,7 +368,7 @@ fn keys_of_small_order_sign_nothing() {
 
 #[test]
 fn a_signature_has_one_form() {
-    // s and s + L, the order of the group, are the same number to a careless reader.
+    // A lenient verifier takes s and s + L, where L is the order of the group, for the same number.
     let order = unhex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
     let mut envelope = sign(&message());
     let mut carry = 0;

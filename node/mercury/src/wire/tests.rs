@@ -162,7 +162,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A change to bytes: one is replaced, left out, put in, or all after it go.
+/// A change to bytes: one is replaced, removed or inserted, or everything after it is cut off.
 fn change() -> impl Strategy<Value = (usize, u8, u8)> {
     any::<(usize, u8, u8)>()
 }
@@ -179,7 +179,7 @@ fn changed(bytes: &[u8], (place, byte, how): (usize, u8, u8)) -> Vec<u8> {
     bytes
 }
 
-/// Whatever is read is written so that the same is read again.
+/// A decoded value must survive encoding and decoding.
 fn read_and_written<T>(bytes: &[u8])
 where
     T: for<'b> Decode<'b, ()> + Encode<()> + PartialEq + Debug,
@@ -234,14 +234,14 @@ proptest! {
     }
 }
 
-/// The most memory that this process has asked for so far, in bytes.
+/// Peak memory of this process, bytes.
 fn most_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmPeak:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// A value that says that it is longer than anything, by CBOR's major type.
+/// A CBOR value of a major type that claims a huge length.
 fn huge(major: u8, length: u64) -> Vec<u8> {
     [&[major << 5 | 0x1b][..], &length.to_be_bytes()].concat()
 }
@@ -249,7 +249,7 @@ fn huge(major: u8, length: u64) -> Vec<u8> {
 #[test]
 fn what_says_that_it_is_huge_is_refused_without_room_for_it() {
     let before = most_memory();
-    // Byte strings, texts, arrays and maps, alone and where a request, an answer or an event has one.
+    // Byte strings, texts, arrays and maps, alone and as a field of a request, an answer or an event.
     for major in 2..=5 {
         for length in [1 << 20, 1 << 32, 1 << 36, 1 << 62, 1 << 63, u64::MAX] {
             let bomb = huge(major, length);
@@ -258,7 +258,7 @@ fn what_says_that_it_is_huge_is_refused_without_room_for_it() {
                 let number = if variant < 24 { vec![variant] } else { vec![0x18, variant] };
                 for fields in 1..4u8 {
                     for good in 0..fields {
-                        // Small numbers stand in for the fields before it.
+                        // Small numbers stand for the fields before it.
                         let head = [&[0x82][..], &number, &[0x80 | fields], &vec![1; good as usize]].concat();
                         let bytes = [head, bomb.clone(), vec![0x60; 64]].concat();
                         assert!(from_slice::<Request>(&bytes).is_none());
@@ -280,7 +280,7 @@ fn what_says_that_it_is_huge_is_refused_without_room_for_it() {
 
 #[test]
 fn depth_without_end_is_read_without_a_stack_without_end() {
-    // As all of a request, and as a field that readers of today do not know and pass over.
+    // As a whole request, and as an unknown field, which decoders skip.
     let deep = MAX_REQUEST;
     for byte in [0x81, 0x9f, 0xa1, 0xbf, 0xc1, 0xd8, 0x5f, 0x7f] {
         let bytes = vec![byte; deep];
@@ -298,7 +298,7 @@ fn depth_without_end_is_read_without_a_stack_without_end() {
 
 #[test]
 fn indefinite_lengths_end_or_are_refused() {
-    // An announcement of ["a"] whose arrays have no length.
+    // An announcement of ["a"] with arrays of indefinite length.
     let named = [0x82, 7, 0x9f, 0x9f, 0x61, b'a', 0xff, 0xff];
     let expected = Request::Announce(vec!["a".to_owned()]);
     assert!(from_slice::<Request>(&named).is_none_or(|request| request == expected));
@@ -349,7 +349,7 @@ fn the_longest_of_everything_fits() {
     }
 }
 
-/// The answer to a question for presence as it was before it said whether there are more.
+/// The presence answer as it was before it said whether there are more.
 #[derive(Debug, PartialEq, Eq, Encode, Decode)]
 enum Before {
     #[n(50)]

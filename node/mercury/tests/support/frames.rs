@@ -1,4 +1,4 @@
-//! A peer that speaks the multiplexer's frames itself, and keeps none of its rules.
+//! A peer that writes the multiplexer's frames itself and ignores the multiplexer's rules.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ const GO_AWAY: u8 = 3;
 pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// An encrypted connection on which yamux was agreed upon, and nothing sent.
+/// An encrypted connection on which yamux was negotiated, and nothing sent.
 pub struct Frames(Box<dyn Socket>);
 
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl<C: Socket + 'static> OutboundConnectionUpgrade<C> for Bare {
     }
 }
 
-/// A transport wants a muxer. This one is asked nothing.
+/// A transport needs a muxer; this one is never used.
 impl StreamMuxer for Frames {
     type Substream = Box<dyn Socket>;
     type Error = Infallible;
@@ -91,7 +91,7 @@ impl Frames {
         transport.dial(address, options).unwrap().await.unwrap()
     }
 
-    /// One frame, which leaves with others or when it is flushed. It fails when the home has closed the connection.
+    /// Queues one frame, which is sent with others or on flush. Fails if the home has closed the connection.
     pub async fn send(&mut self, flags: u16, stream: u32, body: &[u8]) -> std::io::Result<()> {
         let mut frame = vec![0, DATA];
         frame.extend(flags.to_be_bytes());
@@ -101,7 +101,7 @@ impl Frames {
         self.0.write_all(&frame).await
     }
 
-    /// Reads on until a stream is reset, and says which one; none when the connection is closed.
+    /// Reads until a stream is reset, and returns its number; `None` when the connection is closed.
     pub async fn next_reset(&mut self) -> Option<u32> {
         self.0.flush().await.ok()?;
         loop {

@@ -1,10 +1,10 @@
-//! Connections on which nothing happens.
+//! Idle connections.
 
 use libp2p::futures::StreamExt;
 use libp2p::swarm::{SwarmEvent, dummy};
 use libp2p::{Multiaddr, Swarm, identity, noise, tcp, yamux};
 
-/// So many connections, each of a peer of its own. They are held by what is given back.
+/// Opens this many connections, each of a peer of its own. They last as long as the returned swarms.
 pub async fn connect(address: &Multiaddr, count: usize) -> Vec<Swarm<dummy::Behaviour>> {
     let mut all = Vec::with_capacity(count);
     for _ in 0..count {

@@ -1,4 +1,4 @@
-//! A home that lies: a real one whose answers are changed on their way out, and that tells what it likes.
+//! A lying home: a real one whose answers are changed before they are sent, and that sends arbitrary events.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{NETWORK, wall};
 
-/// An answer of any length and sense.
+/// An answer of arbitrary length and content.
 #[derive(Debug)]
 pub struct Raw(pub Vec<u8>);
 
@@ -38,7 +38,7 @@ impl From<Answer> for Raw {
     }
 }
 
-/// What is made of an answer.
+/// Changes an answer.
 pub type Lie = Box<dyn FnMut(&Request, Answer) -> Raw + Send>;
 
 #[derive(NetworkBehaviour)]
@@ -47,7 +47,7 @@ struct Protocols {
     events: request_response::Behaviour<Codec<Event, Arrived>>,
 }
 
-/// The liar; it stops when this is dropped.
+/// The lying home; it stops when this is dropped.
 pub struct Liar {
     pub address: Multiaddr,
     pub key: Key,
@@ -72,7 +72,7 @@ impl Liar {
         Self { address, key, lie, tell }
     }
 
-    /// From now on.
+    /// Changes answers in this way from now on.
     pub fn lie(&self, lie: impl FnMut(&Request, Answer) -> Raw + Send + 'static) {
         *self.lie.lock().unwrap() = Box::new(lie);
     }

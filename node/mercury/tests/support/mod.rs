@@ -1,4 +1,4 @@
-//! What tests over real sockets share: homes that run on loopback, and devices that talk to them.
+//! Shared code of tests over real sockets: homes on loopback, and devices that talk to them.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 pub mod frames;
@@ -35,7 +35,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify, identity, noise, ping, relay, t
 use tokio::sync::oneshot;
 
 pub const NETWORK: &str = "test";
-/// Generous: nothing here takes so long, but a machine may be busy.
+/// Generous: nothing takes this long, but a machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A home that runs as a task, and stops when this is dropped.
@@ -49,7 +49,7 @@ pub struct Running {
     stop: Option<oneshot::Sender<()>>,
 }
 
-/// A home that was stopped.
+/// A stopped home.
 pub struct Stopped {
     folder: tempfile::TempDir,
     key: Key,
@@ -95,12 +95,12 @@ impl Running {
         Self { id, address, handle, folder, key: Key::from_secret(&secret), task, stop: Some(stop) }
     }
 
-    /// Stops it and starts it again on what it had, at the same address.
+    /// Stops the home and starts it again on its data, at the same address.
     pub async fn restart(self) -> Self {
         self.stop().await.start().await
     }
 
-    /// Stops it; what it had is kept.
+    /// Stops the home; its data is kept.
     pub async fn stop(mut self) -> Stopped {
         self.stop.take();
         (&mut self.task).await.unwrap();
@@ -115,7 +115,7 @@ impl Running {
         self.handle.figures().iter().find(|figure| figure.name == name).unwrap().value
     }
 
-    /// Waits until a figure is as wanted.
+    /// Waits until a figure has the wanted value.
     pub async fn until(&self, name: &str, wanted: impl Fn(u64) -> bool) {
         within(async {
             while !wanted(self.figure(name)) {
@@ -145,13 +145,13 @@ pub struct Protocols {
     relay: relay::client::Behaviour,
 }
 
-/// A device: a swarm that is driven by whoever asks it something.
+/// A device: a swarm that is driven by the methods that use it.
 pub struct Device {
     pub swarm: Swarm<Protocols>,
     pub home: PeerId,
     pub events: Vec<Event>,
     pub key: Key,
-    /// Through which it is reached at the relay, where it has asked for that.
+    /// The listener of its reservation at the relay, if it has one.
     pub listener: Option<ListenerId>,
     answers: HashMap<OutboundRequestId, Option<Answer>>,
 }
@@ -183,7 +183,7 @@ impl Device {
         Self { swarm, home, events: Vec::new(), key, listener: None, answers: HashMap::new() }
     }
 
-    /// A device that is connected.
+    /// A device that is connected to a home.
     pub async fn at(home: &Running) -> Self {
         let mut device = Self::new();
         device.connect(home).await;
@@ -194,7 +194,7 @@ impl Device {
         self.connect_to(home, home.address.clone()).await;
     }
 
-    /// Connects to a home by an address of its own or of a proxy.
+    /// Connects to a home at its own address or through a proxy.
     pub async fn connect_to(&mut self, home: &Running, address: Multiaddr) {
         self.home = home.handle.clone().addresses().await[0]
             .iter()
@@ -207,7 +207,7 @@ impl Device {
         self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. })).await;
     }
 
-    /// One more connection to the same home.
+    /// Opens one more connection to the same home.
     pub async fn connect_again(&mut self, home: &Running) {
         self.dial_again(home);
         self.until(|event| matches!(event, SwarmEvent::ConnectionEstablished { .. })).await;
@@ -218,7 +218,7 @@ impl Device {
         self.swarm.dial(options.condition(PeerCondition::Always).build()).unwrap();
     }
 
-    /// Drives the swarm until something happens, and gives that back. A connection that fails is not expected.
+    /// Drives the swarm until an event matches, and returns it. A failing connection is an error.
     pub async fn until(
         &mut self,
         wanted: impl Fn(&SwarmEvent<ProtocolsEvent>) -> bool,
@@ -230,7 +230,7 @@ impl Device {
         event
     }
 
-    /// The same, whatever else happens.
+    /// Like [`Self::until`], but ignores all other events.
     pub async fn until_any(
         &mut self,
         wanted: impl Fn(&SwarmEvent<ProtocolsEvent>) -> bool,
@@ -248,7 +248,7 @@ impl Device {
         .await
     }
 
-    /// Drives the swarm until something else is ready.
+    /// Drives the swarm until the future is ready.
     pub async fn drive_until<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         loop {
@@ -261,7 +261,7 @@ impl Device {
         }
     }
 
-    /// Asks for a slot at the relay; whether it was given.
+    /// Requests a reservation at the relay; returns whether it was granted.
     pub async fn reserve(&mut self, home: &Running) -> bool {
         let listener = self.swarm.listen_on(home.address.clone().with(Protocol::P2pCircuit)).unwrap();
         self.listener = Some(listener);
@@ -277,12 +277,12 @@ impl Device {
         matches!(event, SwarmEvent::Behaviour(_))
     }
 
-    /// Dials another device through the relay; whether that is reached, and stays so for a ping.
+    /// Dials another device through the relay; returns whether it is connected and stays so for a ping.
     pub async fn open_circuit(&mut self, home: &Running, to: PeerId, other: &mut Self) -> bool {
         self.circuit(home, to, other).await.is_some()
     }
 
-    /// The same; gives back the connection.
+    /// Like [`Self::open_circuit`], but returns the connection.
     pub async fn circuit(
         &mut self,
         home: &Running,
@@ -292,7 +292,7 @@ impl Device {
         let address = home.address.clone().with(Protocol::P2pCircuit).with(Protocol::P2p(to));
         let options = DialOpts::peer_id(to).addresses(vec![address]).condition(PeerCondition::Always);
         self.swarm.dial(options.build()).unwrap();
-        // Without its connection to the home it could not go on.
+        // Without its connection to the home it could not continue.
         let event = other
             .drive_until(self.until_any(|event| match event {
                 SwarmEvent::OutgoingConnectionError { .. } => true,
@@ -311,7 +311,7 @@ impl Device {
         open
     }
 
-    /// Calls somebody.
+    /// Calls a persona.
     pub fn call(&mut self, callee: Id, application: &str, number: u8) -> OutboundRequestId {
         let device = self.swarm.local_peer_id().to_bytes().into();
         let body = CallOffer { application: application.to_owned(), device };
@@ -319,13 +319,13 @@ impl Device {
         self.send(Request::Call(offer))
     }
 
-    /// A message of so many bytes that nobody could decrypt.
+    /// A message of this many bytes that nobody can decrypt.
     pub fn message(&self, to: Id, number: u8, length: usize) -> Envelope {
         let body = MessageBody { encapsulated: [number; 32].into(), ciphertext: vec![number; length].into() };
         self.sign(to, Order::Nonce([number; 32]), &body)
     }
 
-    /// Confirms and keeps an event of the home, keeps an answer; gives back anything else.
+    /// Confirms and keeps a home's event, keeps an answer; returns anything else.
     fn take_event(&mut self, event: SwarmEvent<ProtocolsEvent>) -> Option<SwarmEvent<ProtocolsEvent>> {
         match event {
             SwarmEvent::Behaviour(ProtocolsEvent::Events(request_response::Event::Message {
@@ -358,7 +358,7 @@ impl Device {
         self.swarm.behaviour_mut().requests.send_request(&self.home, Ok(request))
     }
 
-    /// The answer to a request that was sent; none if the connection ended first.
+    /// The answer to a request; `None` if the connection ended first.
     pub async fn answer(&mut self, wanted: OutboundRequestId) -> Option<Answer> {
         within(async {
             while !self.answers.contains_key(&wanted) {
@@ -401,7 +401,7 @@ impl Device {
         assert!(matches!(self.ask(Request::LogIn(login, applications)).await, Answer::Session(_)));
     }
 
-    /// A device of somebody who is hosted and logged in.
+    /// A device of a persona that is hosted and logged in.
     pub async fn resident(home: &Running) -> Self {
         let mut device = Self::at(home).await;
         device.register(home).await;
@@ -430,7 +430,7 @@ pub async fn related(home: &Running, applications: &[&str]) -> (Device, Device) 
     (first, second)
 }
 
-/// A call that is taken, and the connection of its circuit where that is let through.
+/// A call that is accepted, and the connection of its circuit if that is permitted.
 pub async fn circuit_of_call(
     home: &Running,
     caller: &mut Device,
@@ -444,7 +444,7 @@ pub async fn circuit_of_call(
     caller.circuit(home, to, callee).await
 }
 
-/// The callee takes the call that rings; the caller gets the answer.
+/// The callee accepts the ringing call; the caller gets the answer.
 pub async fn take_call(caller: &mut Device, callee: &mut Device, call: OutboundRequestId) {
     let rings = |device: &Device| {
         device.events.iter().rev().find_map(|event| match event {
@@ -452,7 +452,7 @@ pub async fn take_call(caller: &mut Device, callee: &mut Device, call: OutboundR
             _ => None,
         })
     };
-    // The caller's request has to leave first.
+    // The caller's request must be sent first.
     let offer = loop {
         if let Some(offer) = rings(callee) {
             break offer;

@@ -1,4 +1,4 @@
-//! Somebody with a folder: the device, and the program.
+//! A person with a folder: the device, and the program.
 
 use iop_mercury::client::folder::{Folder, Standing};
 use iop_mercury::client::seal::Letter;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{NETWORK, Running};
 
-/// Somebody with a folder, and a device that can be started again.
+/// A person with a folder, and a device that can be restarted.
 pub struct Person {
     pub device: Device,
     _told: mpsc::Receiver<Told>,
@@ -32,7 +32,7 @@ impl Person {
         Self { device, _told: told, place }
     }
 
-    /// As after a crash: what is not in the folder is gone. Whatever waits for its time has waited.
+    /// Restarts as after a crash: only the folder is kept. Everything is due for a retry.
     pub fn start_again(self) -> Self {
         let Self { device, place, .. } = self;
         drop(device);
@@ -47,7 +47,7 @@ impl Person {
         Self { device, _told: told, place }
     }
 
-    /// Another program with the same folder.
+    /// Another program using the same folder.
     pub fn other_program(&self) -> Device {
         Device::start(self.device.folder().clone(), settings()).unwrap().0
     }
@@ -68,7 +68,7 @@ impl Person {
         self.device.send(to.id(), &Letter { text: text.to_owned(), attachments: Vec::new() }).await
     }
 
-    /// What waits at a home, taken.
+    /// Fetches and acknowledges the mail at a home.
     pub async fn mail_at(&self, home: &Home) -> (Vec<String>, u64) {
         let page = self.device.fetch_from(home).await.unwrap();
         self.device.acknowledge(&page).await.unwrap();
@@ -81,7 +81,7 @@ impl Person {
         (page.items.iter().map(text).collect(), page.upto())
     }
 
-    /// What the program has saved of the mail of homes that were left.
+    /// The mail of left homes that the program saved.
     pub fn saved_mail(&self) -> String {
         let Ok(saved) = std::fs::read_dir(self.place.path().join("me/mail")) else { return String::new() };
         saved.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
@@ -91,14 +91,14 @@ impl Person {
         self.mail_at(&self.device.own_home().unwrap()).await.0
     }
 
-    /// The program, with these words.
+    /// Runs the program with these arguments; returns its output.
     pub fn run(&self, words: &[&str]) -> String {
         let out = self.outcome(words);
         assert!(out.status.success(), "{out:?}");
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// The same, whatever comes of it.
+    /// Like [`Self::run`], whether or not it succeeds.
     pub fn outcome(&self, words: &[&str]) -> std::process::Output {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_iop-mercury-cli"));
         command.arg("--datadir").arg(self.place.path().join("me")).args(words);
@@ -106,7 +106,7 @@ impl Person {
     }
 }
 
-/// Both know where the other one is, since there is no table of homes here.
+/// Makes both know each other's home, since there is no directory here.
 pub fn introduce(one: &Person, other: &Person) {
     for (me, them) in [(one, other), (other, one)] {
         let home = them.device.folder().state().unwrap().home;

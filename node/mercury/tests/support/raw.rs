@@ -1,4 +1,4 @@
-//! A device that sends whatever bytes it likes where a request is expected.
+//! A device that sends arbitrary bytes instead of a request.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,12 +17,12 @@ use super::{Running, within};
 
 pub struct Raw(pub Vec<u8>);
 
-/// How it sends.
+/// How it sends a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Behaviour {
-    /// All of it, and ends the stream.
+    /// Completely, and closes the stream.
     Whole,
-    /// Some, and never ends the stream.
+    /// Partly, and never closes the stream.
     Half,
 }
 
@@ -97,11 +97,11 @@ impl RawDevice {
         Self::speaking(REQUESTS, home, behaviour).await
     }
 
-    /// One that speaks another protocol than a device does.
+    /// A device that speaks a protocol other than the usual one.
     pub async fn speaking(protocol: &'static str, home: &Running, behaviour: Behaviour) -> Self {
         let half = Arc::new(AtomicBool::new(behaviour == Behaviour::Half));
         let codec = RawCodec { half: Arc::clone(&half) };
-        // Longer than the home waits for the rest of a request; but where the home reads no further, nobody ends it.
+        // Longer than the home waits for the rest of a request; but if the home stops reading, nothing ends it.
         let patience = Duration::from_secs(if behaviour == Behaviour::Half { 45 } else { 15 });
         let config = request_response::Config::default().with_request_timeout(patience);
         let protocols = [(StreamProtocol::new(protocol), ProtocolSupport::Outbound)];
@@ -134,7 +134,7 @@ impl RawDevice {
         self.swarm.behaviour_mut().send_request(&self.home, bytes)
     }
 
-    /// The answer, or none where the stream has ended without.
+    /// The answer; `None` if the stream ended without one.
     pub async fn answer(&mut self, wanted: OutboundRequestId) -> Option<Answer> {
         within(async {
             loop {

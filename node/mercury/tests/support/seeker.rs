@@ -1,4 +1,4 @@
-//! A device that looks somebody up in the directory.
+//! A device that looks up personas in the directory.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub struct Seeker {
 }
 
 impl Seeker {
-    /// It knows one home.
+    /// A device that knows one home.
     pub fn new(home: &Multiaddr) -> Self {
         let mut swarm = libp2p::SwarmBuilder::with_existing_identity(identity::Keypair::generate_ed25519())
             .with_tokio()
@@ -31,7 +31,7 @@ impl Seeker {
         Self { swarm }
     }
 
-    /// Asks until a persona is found at a home.
+    /// Queries until a persona is found at a home.
     pub async fn find(&mut self, persona: Id, home: Id) -> Place {
         super::within(async {
             loop {
@@ -44,7 +44,7 @@ impl Seeker {
         .await
     }
 
-    /// The greatest of what one query finds.
+    /// The record with the greatest age that one query finds.
     async fn look(&mut self, persona: Id) -> Option<Place> {
         let query = self.swarm.behaviour_mut().get_record(directory::key(persona));
         let mut best: Option<Place> = None;

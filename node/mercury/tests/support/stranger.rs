@@ -1,4 +1,4 @@
-//! Peers that take part in what homes say among each other, and mean no good.
+//! Malicious peers that take part in the protocols between homes.
 
 use std::net::SocketAddr;
 
@@ -32,16 +32,17 @@ struct Misleading {
     limits: connection_limits::Behaviour,
 }
 
-/// A home of the directory that sends others to somebody who is none. It runs as a task until this is dropped.
+/// A home of the directory that directs others to a peer that is not a home. It runs as a task until this is
+/// dropped.
 pub struct Misleader {
     pub address: Multiaddr,
-    /// Records that were put there.
+    /// Number of records that were put there.
     puts: watch::Receiver<usize>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Misleader {
-    /// It tells of many homes at the victim's address.
+    /// It announces many homes at the victim's address.
     pub async fn start(victim: SocketAddr) -> Self {
         let mut swarm = swarm(|key| {
             let peer = key.public().to_peer_id();
@@ -52,7 +53,7 @@ impl Misleader {
             for _ in 0..10 {
                 kad.add_address(&PeerId::random(), victim.clone());
             }
-            // It dials nobody itself: who comes to the victim comes from elsewhere.
+            // It dials nothing itself, so all connections to the victim come from elsewhere.
             let limits = ConnectionLimits::default().with_max_pending_outgoing(Some(0));
             Misleading {
                 kad,
@@ -80,7 +81,7 @@ impl Misleader {
         Self { address, puts, task }
     }
 
-    /// Waits until a record is put there: the home that does so has tried all homes that it was told of.
+    /// Waits until a record is put there: a home that does so has tried all homes it was told of.
     pub async fn until_put(&mut self) {
         within(async { drop(self.puts.wait_for(|count| *count > 0).await.unwrap()) }).await;
     }
@@ -98,7 +99,7 @@ struct Asking {
     identify: identify::Behaviour,
 }
 
-/// A home of the directory that tells of other places each time when it comes.
+/// A home of the directory that announces other addresses each time it connects.
 pub struct Wanderer {
     swarm: Swarm<Asking>,
     home: Multiaddr,
@@ -120,7 +121,7 @@ impl Wanderer {
         *self.swarm.local_peer_id()
     }
 
-    /// Comes once more, says that it is at these ports of this machine, and ends its older connection.
+    /// Connects once more, announces these ports of this machine, and closes its older connection.
     pub async fn come(&mut self, ports: impl Iterator<Item = u16>) {
         for address in self.swarm.external_addresses().cloned().collect::<Vec<_>>() {
             self.swarm.remove_external_address(&address);
@@ -149,7 +150,7 @@ impl Wanderer {
         }
     }
 
-    /// Stays, whatever happens.
+    /// Keeps running, whatever happens.
     pub async fn stay(&mut self) {
         loop {
             self.swarm.select_next_some().await;
@@ -157,7 +158,7 @@ impl Wanderer {
     }
 }
 
-/// A peer that looks up or tells something again and again.
+/// A peer that queries or announces something again and again.
 pub struct Pest {
     swarm: Swarm<Asking>,
     home: PeerId,
@@ -182,7 +183,7 @@ impl Pest {
         within(async { while !wanted(&self.swarm.select_next_some().await) {} }).await;
     }
 
-    /// Looks so many keys up, one after the other; whether the connection has lasted.
+    /// Looks up this many keys, one after the other; returns whether the connection lasted.
     pub async fn look_up(&mut self, count: usize) -> bool {
         for _ in 0..count {
             self.swarm.behaviour_mut().kad.get_closest_peers(PeerId::random());
@@ -201,7 +202,7 @@ impl Pest {
         true
     }
 
-    /// Looks a peer up that is nowhere; at how many addresses it was told to be.
+    /// Looks up an unreachable peer; returns the number of addresses told for it.
     pub async fn look_for(&mut self, peer: PeerId) -> usize {
         within(async {
             loop {
@@ -225,7 +226,7 @@ impl Pest {
         .await
     }
 
-    /// Tells so many times who it is; whether the connection has lasted.
+    /// Sends identify this many times; returns whether the connection lasted.
     pub async fn introduce_itself(&mut self, count: usize) -> bool {
         for _ in 0..count {
             self.swarm.behaviour_mut().identify.push([self.home]);
@@ -245,7 +246,7 @@ impl Pest {
         true
     }
 
-    /// Waits for the end of the connection.
+    /// Waits until the connection is closed.
     pub async fn until_closed(&mut self) {
         self.until(|event| matches!(event, SwarmEvent::ConnectionClosed { .. })).await;
     }

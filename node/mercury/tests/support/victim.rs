@@ -1,4 +1,4 @@
-//! A device whose home lies, and a friend of it of whom only the key is there.
+//! A device whose home lies, and its friend, who exists only as a key.
 
 use iop_mercury::body::{HomeAddress, Profile, RelationAcceptance, RelationRequest, RelationRevocation};
 use iop_mercury::client::folder::{Folder, Standing};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::liar::{Liar, Raw};
 use super::{NETWORK, verified, wall};
 
-/// A device whose home lies, and a friend of it of whom only the key is there.
+/// A device whose home lies, and its friend, who exists only as a key.
 pub struct Victim {
     pub liar: Liar,
     pub device: Device,
@@ -65,7 +65,7 @@ impl Victim {
         self.friend.id()
     }
 
-    /// The friend asked, and the device agreed.
+    /// The friend asked, and the device accepted.
     pub fn befriend(&self) {
         let me = self.device.id();
         let body = RelationRequest { label: "friend".into(), note: String::new(), home: self.address() };
@@ -82,7 +82,7 @@ impl Victim {
             .unwrap();
     }
 
-    /// Always this answer to requests of a kind, and the truth to others.
+    /// Gives this answer to requests of a kind, and true answers to others.
     pub fn answers(&self, kind: fn(&Request) -> bool, answer: Answer) {
         self.liar.lie(move |request, truth| Raw::from(if kind(request) { answer.clone() } else { truth }));
     }
@@ -103,7 +103,7 @@ pub fn lie(result: Result<impl Sized, ClientError>) {
     }
 }
 
-/// Signed some seconds from now.
+/// Signs something with an issue time that is this many seconds from now.
 pub fn sign_in<B: Body>(key: &Key, about: Id, nonce: u8, body: &B, seconds: i64) -> Envelope {
     let issued = wall().checked_add_signed(seconds).unwrap();
     Envelope::sign(key, NETWORK, about, Order::Nonce([nonce; 32]), (issued, issued + B::LIFE), body)
@@ -114,7 +114,7 @@ pub fn hash_of<B: Body>(envelope: &Envelope) -> [u8; 32] {
 }
 
 impl Victim {
-    /// A request of the friend's and the device's acceptance of it.
+    /// A request of the friend and the device's acceptance of it.
     pub fn proof(&self, nonce: u8, seconds: i64) -> (Envelope, Envelope) {
         let body = RelationRequest { label: "friend".into(), note: String::new(), home: self.address() };
         let request = sign_in(&self.friend, self.device.id(), nonce, &body, seconds);
@@ -124,7 +124,7 @@ impl Victim {
         (request, acceptance)
     }
 
-    /// A message of the friend's, signed some seconds from now.
+    /// A message of the friend, issued this many seconds from now.
     pub fn message_in(&self, nonce: u8, seconds: i64) -> Envelope {
         let me = self.device.id();
         let encryption_key = self.device.folder().sealing_key().unwrap().public();
@@ -137,7 +137,7 @@ impl Victim {
         self.device.folder().state().unwrap().contact(self.friend()).unwrap().standing
     }
 
-    /// The friend takes back what [`Victim::befriend`] made.
+    /// The friend revokes the relation made by [`Victim::befriend`].
     pub fn revocation(&self, nonce: u8) -> Envelope {
         let state = self.device.folder().state().unwrap();
         let request = state.contact(self.friend()).unwrap().request.clone().unwrap();

@@ -1,4 +1,4 @@
-//! The arguments.
+//! The command-line arguments.
 
 use std::path::PathBuf;
 
@@ -315,7 +315,7 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// How a device is reached for what it is to do: only a call has a way of its own.
+/// The device settings for a command: only calls use other than the defaults.
 pub(crate) fn settings(command: &Command) -> Settings {
     match command {
         Command::Call { way, .. } | Command::Answer { way, .. } => {
@@ -325,12 +325,12 @@ pub(crate) fn settings(command: &Command) -> Settings {
     }
 }
 
-/// A folder in the user's own.
+/// The path of a folder in the user's home directory.
 pub(crate) fn default_folder(name: &str) -> Option<PathBuf> {
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(name))
 }
 
-/// clap's complaint without the usage and the hint that follow it.
+/// clap's error message without the usage and hint that follow it.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is expected (see iop-mercury-cli --help)".to_owned();

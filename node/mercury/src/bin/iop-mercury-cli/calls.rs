@@ -1,4 +1,4 @@
-//! Calls: standard input and output at both ends.
+//! Calls between standard input and output at both ends.
 
 use std::io::{Read, Write};
 use std::pin::{Pin, pin};
@@ -11,13 +11,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Failure;
 
-/// Bytes that are read at once.
+/// Bytes per read.
 const PIECE: usize = 64 * 1024;
-/// How long a relayed call stays when both ends have said all: a relay that sees one of them go drops what it has not
-/// passed on to the other.
+/// How long a relayed call stays open after both ends have finished: when one end disconnects, a relay drops what
+/// it has not forwarded to the other.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Calls somebody.
+/// Calls a persona.
 pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(), Failure> {
     let mut stop = pin!(stopped());
     let stream = tokio::select! {
@@ -27,7 +27,7 @@ pub(crate) async fn call(device: &Device, id: Id, application: &str) -> Result<(
     talk(device, stream, stop).await
 }
 
-/// Waits for a call of anybody related, and takes the first.
+/// Waits for a call from any related person, and accepts the first.
 pub(crate) async fn answer(
     device: &Device,
     mut told: mpsc::Receiver<Told>,
@@ -61,7 +61,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// Until somebody wants the program to end.
+/// Waits until the program is told to end.
 pub(crate) async fn stopped() {
     let terminated = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -75,7 +75,7 @@ pub(crate) async fn stopped() {
     }
 }
 
-/// Standard input in pieces. It has a thread of its own: nothing else can be done while it is waited for.
+/// Reads standard input in pieces, on its own thread, since reading blocks.
 fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     let (pieces, receiver) = mpsc::channel(4);
     std::thread::spawn(move || {
@@ -96,8 +96,8 @@ fn input() -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
     receiver
 }
 
-/// Standard output, in a thread of its own: whoever reads it may be slow, and nothing else could be done meanwhile. What
-/// came of it is told when all is written.
+/// Writes standard output on its own thread, since a slow reader would block everything else. The outcome is sent
+/// when everything is written.
 fn output() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<std::io::Result<()>>) {
     let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(4);
     let (ended, end) = oneshot::channel();
@@ -115,7 +115,7 @@ fn output() -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<std::io::Result<()>>) {
     (sender, end)
 }
 
-/// Both ways until both ends have said all, or somebody wants the program to end.
+/// Transfers data in both directions until both ends have finished, or the program is told to end.
 async fn talk(
     device: &Device,
     stream: CallStream,
@@ -138,7 +138,7 @@ async fn talk(
             }
         }
         let closed = to.close().await;
-        // Whoever takes nothing more, or has gone, may have said something before: that is heard first.
+        // An end that accepts nothing more, or has gone, may have sent something before: that is output first.
         Ok::<_, std::io::Error>(said.and(closed))
     };
     let (output, written) = output();
@@ -149,7 +149,7 @@ async fn talk(
             if count == 0 {
                 return Ok(());
             }
-            // It takes nothing more where writing has failed: why, is told below.
+            // It accepts nothing more after a write failed; the reason is reported below.
             let taken = output.send(piece[..count].to_vec()).await;
             taken.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         }

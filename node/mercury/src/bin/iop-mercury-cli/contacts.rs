@@ -12,10 +12,10 @@ use crate::Failure;
 use crate::args::{Command, PictureCommand, ProfileCommand};
 use crate::show::Show;
 
-/// Reads a file that may not be longer than this.
+/// Reads a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     let wrong = |reason: String| Failure::Failed(format!("{}: {reason}", path.display()));
-    // Else a pipe that nobody writes to is waited for.
+    // Otherwise opening a pipe without a writer would block.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(nonblocking).open(path);
     let file = file.map_err(|error| wrong(error.to_string()))?;
@@ -30,12 +30,12 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Writes a new file, never over another, for its owner alone. It is there after a crash too.
+/// Writes a new durable file, readable by its owner only; never overwrites one.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     folder::write_new(path, bytes).map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))
 }
 
-/// What a relation's other side may not know yet is told, and is no failure.
+/// Reports it if the other side of a relation may not know yet; that is no failure.
 fn delivered(what: &str, delivery: Delivery, show: Show) -> Result<(), Failure> {
     let (text, known) = match delivery {
         Delivery::Done => (what.to_owned(), true),
@@ -46,7 +46,7 @@ fn delivered(what: &str, delivery: Delivery, show: Show) -> Result<(), Failure> 
     show.one(&text, &json!({ "done": what, "delivered": known }))
 }
 
-/// Does it.
+/// Runs the command.
 pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Result<(), Failure> {
     match command {
         Command::Profile(command) => profile(command, device, show).await,

@@ -1,4 +1,4 @@
-//! A person's home, what its owner asks of it, and a home that runs alone.
+//! A person's home, commands of a home's owner, and running a home alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use crate::contacts::write_new;
 use crate::letters::{as_lines, attachments_of};
 use crate::show::Show;
 
-/// How often mail is fetched again that came while a home was told that it is left.
+/// How often mail is fetched again that arrived while a home was being left.
 const MAX_ROUNDS: usize = 8;
 
-/// Does it.
+/// Runs the command.
 pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Result<(), Failure> {
     match command {
         Command::Register { home, invitation } => {
@@ -64,8 +64,8 @@ pub(crate) async fn person(command: Command, device: &Device, show: Show) -> Res
     }
 }
 
-/// What earlier runs could not finish: a move, a profile, homes that do not know that they were left. What cannot be
-/// done now either is told, and tried again later.
+/// Completes what earlier runs could not: a move, a profile, telling homes that they were left. What still fails is
+/// reported, and retried later.
 pub(crate) async fn settle(device: &Device) -> Result<(), Failure> {
     if let Err(error) = device.settle().await {
         tracing::warn!("what was begun earlier is not finished: {error}");
@@ -76,7 +76,7 @@ pub(crate) async fn settle(device: &Device) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves the mail of a home that was left, and tells it so; again while new mail comes.
+/// Saves the mail of a home that was left, and tells it so; repeats while new mail arrives.
 async fn leave(device: &Device, home: &iop_mercury::client::Home) -> Result<(), Failure> {
     for _ in 0..MAX_ROUNDS {
         let upto = keep_mail(device, home).await?;
@@ -98,7 +98,8 @@ async fn leave(device: &Device, home: &iop_mercury::client::Home) -> Result<(), 
     Ok(())
 }
 
-/// Mail goes with the home: it is saved first. The number of the last item; none where the home will never give any.
+/// Saves waiting mail, which is deleted with the home's data. Returns the number of the last item; `None` if the
+/// home will never provide any.
 async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<Option<u64>, Failure> {
     let folder = device.folder().path().join("mail");
     let mut upto = 0;
@@ -129,7 +130,7 @@ async fn keep_mail(device: &Device, home: &iop_mercury::client::Home) -> Result<
     }
 }
 
-/// Saves a page, and says where. Its attachments can be got later: no home is left the later for them.
+/// Saves a page, and prints where. Its attachments can be downloaded later: leaving a home does not wait for them.
 fn save_page(page: &Page, folder: &Path) -> Result<(), Failure> {
     private_folder(folder).map_err(|error| Failure::Failed(format!("{}: {error}", folder.display())))?;
     let name = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -143,14 +144,14 @@ fn save_page(page: &Page, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a home has banned the person: its mail is not to be had, and must not keep anybody there. Whatever else a
-/// home says may be another thing tomorrow, when its clock is right or it has room; until then no mail is given up. One
-/// that does not host the person has none.
+/// Whether a home has banned the person: its mail cannot be fetched, and must not keep anyone there. Any other
+/// refusal may change, when the home's clock is right or it has room; until then no mail is given up. A home that
+/// does not host the person has no mail.
 fn has_banned(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused(refusal) if refusal.code == Code::Closed)
 }
 
-/// What a home's owner asks.
+/// Runs a command of a home's owner.
 pub(crate) async fn owner(
     command: OwnerCommand,
     device: &Device,
@@ -192,7 +193,7 @@ pub(crate) async fn owner(
     }
 }
 
-/// A home alone.
+/// Runs a home alone.
 pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Result<(), Failure> {
     match command {
         HomeCommand::Restore { backup } => {
@@ -221,7 +222,7 @@ pub(crate) async fn host(command: HomeCommand, folder: &Path, show: Show) -> Res
     }
 }
 
-/// Makes a folder that only its owner enters.
+/// Creates a directory that only its owner can enter.
 fn private_folder(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)

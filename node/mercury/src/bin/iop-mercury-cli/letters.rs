@@ -1,4 +1,4 @@
-//! Messages: sent, and taken with their attachments.
+//! Messages: sending, and fetching with attachments.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,11 @@ use crate::args::BlobCommand;
 use crate::contacts::{read, write_new};
 use crate::show::{Show, tame, tame_lines};
 
-/// Names that are tried for an attachment before it is given up.
+/// Most file names tried for an attachment.
 const MAX_NAMES: usize = 1000;
 
-/// Sends a message. What can be refused without them is, before files are uploaded and use up the quota.
+/// Sends a message. Everything that can be refused without the files is checked before they are uploaded and use up
+/// the quota.
 pub(crate) async fn send(device: &Device, to: Id, text: String, files: &[PathBuf]) -> Result<(), Failure> {
     device.check_relation(to)?;
     if files.len() > MAX_ATTACHMENTS {
@@ -33,8 +34,8 @@ pub(crate) async fn send(device: &Device, to: Id, text: String, files: &[PathBuf
     Ok(device.send(to, &letter).await?)
 }
 
-/// Takes all mail: each page is shown, then the home throws it away. Attachments are saved afterwards: no letter is held
-/// up by another one's.
+/// Fetches all mail: each page is printed, then the home deletes it. Attachments are saved afterwards, so that no
+/// letter has to wait for another's attachments.
 pub(crate) async fn fetch(device: &Device, save: Option<&Path>, show: Show) -> Result<(), Failure> {
     let mut attached = Vec::new();
     loop {
@@ -65,7 +66,7 @@ fn show_page(page: &Page, show: Show) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The attachments of a page, and who sent each.
+/// The attachments of a page, with their senders.
 pub(crate) fn attachments_of(page: &Page) -> Vec<(Id, Attachment)> {
     let mut all = Vec::new();
     for item in &page.items {
@@ -76,8 +77,8 @@ pub(crate) fn attachments_of(page: &Page) -> Vec<(Id, Attachment)> {
     all
 }
 
-/// Saves attachments, and shows where. One that is not to be had is told, and is no failure: it is kept, to be got later,
-/// and so are the others of who sent it, who must not hold up everybody else's.
+/// Saves attachments, and prints where. One that cannot be downloaded is reported, which is no failure: it is kept
+/// for later, with the others of its sender, so that they do not delay those of other senders.
 pub(crate) async fn save_all(
     device: &Device,
     attached: &[(Id, Attachment)],
@@ -99,7 +100,7 @@ pub(crate) async fn save_all(
     Ok(())
 }
 
-/// Gets an attachment and saves it; it is kept no longer then.
+/// Downloads and saves an attachment, and removes it from those kept.
 async fn get(device: &Device, attachment: &Attachment, folder: &Path) -> Result<Option<PathBuf>, Failure> {
     match device.attachment(attachment).await {
         Ok(bytes) => {
@@ -132,7 +133,7 @@ fn show_attachment(
     show.one(&format!("{from}: {text}"), &value)
 }
 
-/// Attachments that were not got with their mail: shown, or got and shown.
+/// Prints the attachments that were not downloaded with their mail, or downloads them and prints where they are.
 pub(crate) async fn attachments(device: &Device, save: Option<&Path>, show: Show) -> Result<(), Failure> {
     let kept = device.kept_attachments()?;
     match save {
@@ -144,7 +145,7 @@ pub(crate) async fn attachments(device: &Device, save: Option<&Path>, show: Show
     }
 }
 
-/// The persona's own blobs: listed, or one of them discarded.
+/// The persona's own blobs: lists them, or deletes one.
 pub(crate) async fn blobs(command: BlobCommand, device: &Device, show: Show) -> Result<(), Failure> {
     if let BlobCommand::Discard { hash } = command {
         return Ok(device.discard(hash).await?);
@@ -172,7 +173,7 @@ pub(crate) async fn blobs(command: BlobCommand, device: &Device, show: Show) -> 
     Ok(())
 }
 
-/// A page as lines of JSON.
+/// Formats a page as lines of JSON.
 pub(crate) fn as_lines(page: &Page) -> String {
     page.items.iter().map(|item| format!("{}\n", as_json(item))).collect()
 }
@@ -198,7 +199,7 @@ fn as_json(item: &Received) -> Value {
     }
 }
 
-/// Saves an attachment under a name that is no path and no other file's.
+/// Saves an attachment under a name that is not a path and not in use.
 fn keep(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
     let cannot = |error: std::io::Error| Failure::Failed(format!("{}: {error}", folder.display()));
     std::fs::create_dir_all(folder).map_err(cannot)?;
@@ -211,7 +212,7 @@ fn keep(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// A stranger's name as a file's: no separators, no leading dot, no control characters, not too long.
+/// Makes a file name of a stranger's name: no separators, no leading dot, no control characters, limited length.
 fn file_name(name: &str) -> String {
     let tamed: String =
         name.chars().map(|one| if one.is_control() || "/\\:".contains(one) { '_' } else { one }).collect();

@@ -1,7 +1,8 @@
-//! The program `iop-mercury-cli`: a person's side of Mercury, and a home alone.
+//! The program `iop-mercury-cli`: a person's side of Mercury, and running a home alone.
 //!
-//! Results go to stdout, logs and complaints to stderr. 0: done, 1: failed, 2: wrong usage. A complaint is one line.
-//! `RUST_LOG` sets what is logged. Here: the start, the exit status. Not here: arguments ([`args`]), what they do.
+//! Results go to stdout, logs and errors to stderr. Exit status 0: success, 1: failure, 2: wrong usage. An error is
+//! one line. `RUST_LOG` sets the log filter. Here: startup and exit status. Not here: arguments ([`args`]), and the
+//! commands.
 
 mod args;
 mod calls;
@@ -19,14 +20,14 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command};
 
-/// Why the program ends without success.
+/// Why the program fails.
 #[derive(Debug)]
 enum Failure {
     /// Wrong usage: exit status 2.
     Usage(String),
-    /// It was asked rightly and failed: exit status 1.
+    /// The usage was right, but the work failed: exit status 1.
     Failed(String),
-    /// Whoever read our output has seen enough.
+    /// The reader of our output closed it, which is no failure.
     Read,
 }
 
@@ -77,7 +78,7 @@ fn end(done: Result<(), Failure>) -> ExitCode {
 }
 
 fn log_to_stderr() {
-    // What libp2p warns of, and all errors of yamux, are a peer's doing, and said by us where it matters.
+    // libp2p's warnings, and all errors of yamux, are caused by peers, and we report those that matter.
     let filter = match std::env::var_os("RUST_LOG") {
         None => EnvFilter::new("error,yamux=off,iop_mercury=warn,iop_mercury_cli=warn"),
         Some(_) => EnvFilter::from_default_env(),
@@ -108,7 +109,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::HomeHost(command) => homes::host(command, &folder, show).await,
         command => {
             let (device, told) = Device::start(Folder::open(&folder)?, args::settings(&command))?;
-            // One that moves or leaves begins with what is begun.
+            // Moving and leaving complete earlier ones themselves.
             let done = match command {
                 Command::Move { .. } | Command::Unregister { .. } => Ok(()),
                 _ => homes::settle(&device).await,
@@ -117,7 +118,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
                 Ok(()) => person(command, &device, told, cli.at, show).await,
                 failed => failed,
             };
-            // Told rather than found out: a home counts devices that only vanish for a while.
+            // Log out explicitly: a home keeps counting devices that just disappear for a while.
             let _ = device.log_out().await;
             done
         }

@@ -1,4 +1,4 @@
-//! Results, for people or as JSON. Texts of strangers never reach a terminal as they are.
+//! Prints results, as text or JSON. Strangers' texts are sanitized before they reach a terminal.
 
 use std::io::{self, Write};
 
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 
-/// How.
+/// The output format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Show {
     pub(crate) json: bool,
 }
 
-/// A text as one line without control characters, nor such as turn the direction of what follows.
+/// Makes a text one line without control characters or characters that change text direction.
 pub(crate) fn tame(text: &str) -> String {
     let tamed = |one: char| match one {
         '\n' => ' ',
@@ -28,13 +28,13 @@ pub(crate) fn tame(text: &str) -> String {
     text.chars().map(tamed).collect()
 }
 
-/// The same for a text of several lines: those after the first begin with a bar, so that none looks like ours.
+/// Like [`tame`], for several lines: all but the first begin with a bar, so that none looks like our own output.
 pub(crate) fn tame_lines(text: &str) -> String {
     text.split('\n').map(tame).collect::<Vec<_>>().join("\n| ")
 }
 
 impl Show {
-    /// One line; for programs, one JSON value.
+    /// Prints one line, or one JSON value.
     pub(crate) fn one(self, text: &str, value: &Value) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         if self.json {
