@@ -23,7 +23,7 @@ use crate::rpc::Subnet;
 /// Most bytes of a configuration, network, key or password file; real ones have a few hundred.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Default memory for the mempool, megabytes (Core's default).
+/// Memory for the mempool without `max_mempool`, megabytes (Core's default).
 const DEFAULT_MAX_MEMPOOL: usize = 300;
 /// Default timeout for JSON-RPC clients, seconds (Core's -rpcservertimeout).
 const RPC_TIMEOUT: u64 = 30;

@@ -1,11 +1,11 @@
 //! The envelope around everything that is signed.
 //!
 //! Here: what is signed and how it is verified, in one place ([`Envelope::verify`]), which alone makes a
-//! [`Verified`]. Not here: what the bodies mean ([`crate::body`]). The signed bytes are `"iop-mercury envelope
-//! 1\0"`, then kind (1 byte), network (length in 1 byte, text), signer (32 bytes, the public key), about (35 bytes,
-//! an id), order (a byte 0 and a sequence of 8 bytes, or a byte 1 and a nonce of 32), issued and expires (8 bytes
-//! each, seconds since 1970), body (length in 4 bytes, bytes); numbers are big-endian. On the wire, an envelope is
-//! a CBOR array of these fields in this order, followed by the signature.
+//! [`Verified`]. Not here: what the bodies mean ([`crate::body`]). The signed bytes are
+//! `"iop-mercury envelope 1\0"`, then kind (1 byte), network (length in 1 byte, text), signer (32 bytes, the public
+//! key), about (35 bytes, an id), order (a byte 0 and a sequence of 8 bytes, or a byte 1 and a nonce of 32), issued
+//! and expires (8 bytes each, seconds since 1970), body (length in 4 bytes, bytes); numbers are big-endian. On the
+//! wire, an envelope is a CBOR array of these fields in this order, followed by the signature.
 
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
 use minicbor::bytes::{ByteArray, ByteVec};

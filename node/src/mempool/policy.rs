@@ -112,7 +112,8 @@ fn is_relayed(form: &ScriptForm<'_>, length: usize, segwit: bool) -> bool {
     }
 }
 
-/// Whether an output holds less than a third of what spending it costs at the relay fee (`IsDust`).
+/// Whether an output's value is less than three times what creating and spending it costs at the relay fee
+/// (`IsDust`).
 pub fn is_dust(output: &TxOut) -> bool {
     output.value.to_sat() < dust_threshold(output)
 }

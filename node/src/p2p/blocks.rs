@@ -1,7 +1,7 @@
 //! Received blocks: whole, or compact blocks reconstructed from the mempool; and the chain's verdicts on them.
 //!
-//! Lives here: blocks in flight, who sent which copy, and who is blamed for a bad one. Does not live here: which
-//! blocks to request (`sync.rs`), compact block encoding (`compact.rs`). Sources: `ProcessMessage` (block,
+//! Lives here: blocks in flight, which peer sent which copy, and which is blamed for a bad one. Does not live here:
+//! which blocks to request (`sync.rs`), compact block encoding (`compact.rs`). Sources: `ProcessMessage` (block,
 //! cmpctblock, blocktxn), `PeerLogicValidation`. A compact block goes: `cmpctblock` -> header to the chain ->
 //! reconstruction -> `getblocktxn` and `blocktxn` if needed -> block to the chain. If reconstruction fails, the
 //! whole block is requested.
@@ -41,7 +41,7 @@ pub(crate) struct InFlight {
     pub(crate) since: Micros,
     /// All peers that were asked, in order.
     pub(crate) asked: Vec<PeerId>,
-    /// What is known of it so far, if it came as a compact block.
+    /// Its partial reconstruction, if it came as a compact block.
     pub(crate) partial: Option<PartialBlock>,
 }
 

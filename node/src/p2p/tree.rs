@@ -16,7 +16,7 @@ use iop_consensus::difficulty::work;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(u32);
 
-/// What is known of a block besides its header.
+/// The status of a block, besides its header.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Status {
     /// Its block is stored.

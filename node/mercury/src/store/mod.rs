@@ -3,9 +3,9 @@
 //! | column | key | value | at most |
 //! |---|---|---|---|
 //! | `meta` | `format` | a number | this |
-//! | `hosted` | persona | [`Hosted`] | 10,000 hosted, and two who have left for each |
+//! | `hosted` | persona | [`Hosted`] | 10,000 hosted, and twice as many that left |
 //! | `profiles` | persona | [`StoredProfile`] | one |
-//! | `relations` | owner, other | [`Relation`] | 2,000 held or asked for, 2,000 taken back |
+//! | `relations` | owner, other | [`Relation`] | 2,000 held or requested, 2,000 revoked |
 //! | `requests` | recipient, slot (1 byte) | [`Request`] | 64 |
 //! | `boxes` | recipient | [`Mailbox`] | one |
 //! | `mail` | recipient, number (8 bytes) | [`Item`] | 16 Ki, 4 MiB |
@@ -16,8 +16,8 @@
 //! | `invitations` | code (16 bytes) | when it expires, 8 bytes | 10,000, of the home's owner |
 //! | `bans` | persona | why | 100,000, of the home's owner |
 //!
-//! A persona is the 32 bytes of its id's hash. Numbers are big-endian. Records are CBOR. What is at most is for each of
-//! the hosted where no owner is named, and goes when that one leaves ([`crate::limits`]).
+//! A persona is the 32 bytes of its id's hash. Numbers are big-endian. Records are CBOR. Limits without a named owner
+//! are per hosted persona, whose rows are deleted when it leaves ([`crate::limits`]).
 
 mod records;
 mod restore;

@@ -1,4 +1,4 @@
-//! Blocks with signatures that were looked at before against the same blocks without.
+//! Blocks whose signatures were verified ahead, compared with the same blocks without that.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use crate::storage::Storage;
 use crate::template::template;
 
 const NOW: u64 = 1_700_000_000;
-/// Blocks, so that the coinbases of the first nine are mature.
+/// Number of blocks, such that the coinbases of the first nine are mature.
 const BLOCKS: usize = 109;
 
 fn open(dir: &std::path::Path) -> ChainState {
@@ -42,7 +42,7 @@ fn pays_to(number: u8) -> ScriptBuf {
     ScriptBuf::new_p2pkh(&PubkeyHash::from_raw_hash(hash160::Hash::hash(&public(number))))
 }
 
-/// A block on the tip that pays key 1, with this transaction.
+/// A block on top of the tip that pays to key 1, with this transaction.
 fn next_block(state: &mut ChainState, tx: Option<Transaction>) -> Block {
     let hash = hash160::Hash::hash(&public(1)).to_byte_array();
     let payee = Payee { address: Address { kind: AddressKind::PubkeyHash, hash }, key: None };
@@ -79,8 +79,8 @@ fn change_script(tx: &mut Transaction, change: impl FnOnce(&mut Vec<u8>)) {
     tx.input[0].script_sig = script.into();
 }
 
-/// Each spends a coin of key 1: what is wrong with it, the transaction, whether its signature is found to be good for
-/// that coin before the coin is known, and whether it is valid.
+/// Spends of coins of key 1: what is wrong, the transaction, whether its signature is found valid for that key
+/// ahead, and whether the transaction is valid.
 fn cases(coins: &[OutPoint]) -> Vec<(&'static str, Transaction, bool, bool)> {
     let mut coins = coins.iter().copied();
     let mut coin = || coins.next().unwrap();
@@ -150,14 +150,14 @@ fn look_at_all(signed: &Signed, block: &Block) {
     let _ = (1..).take_while(|place| signed.look_at(block, *place)).count();
 }
 
-/// Blocks that came out of order are stored at once, and many may wait for their signatures to be looked at.
+/// Blocks that arrive out of order are stored at once, and many may be queued for signature verification.
 #[test]
 fn a_block_that_waits_to_be_looked_at_takes_no_memory_when_nobody_else_has_it() {
     let txdata = vec![spend(OutPoint::null(), 1, 1), spend(OutPoint::null(), 1, 1)];
     let block = Arc::new(Block { header: Params::regtest().genesis.block().header, txdata });
     let signed = Arc::new(Signed::of(2));
     let (kept_signed, kept_block) = (Arc::downgrade(&signed), Arc::downgrade(&block));
-    // No thread is free.
+    // Occupies all threads.
     let busy = Arc::new(std::sync::Barrier::new(rayon::current_num_threads() + 1));
     for _ in 0..rayon::current_num_threads() {
         let busy = busy.clone();

@@ -1,7 +1,7 @@
-//! Blocks on any parent, for tests: a tree of valid licensed blocks with spends and admin actions, made without a node.
+//! A tree of valid licensed blocks with spends and admin actions on any branch, built without a node, for tests.
 //!
-//! The coins are anyone's: their script drops what is pushed and succeeds. So pushing the admin's public key makes an
-//! admin transaction, and every block can hold some.
+//! Anyone can spend the coins: their script drops what is pushed and succeeds. So pushing the admin's public key
+//! makes an admin transaction, and every block can contain some.
 
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
@@ -17,7 +17,7 @@ use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
 use iop_consensus::subsidy::subsidy;
 
-/// Blocks before the first coin is mature.
+/// Number of blocks before the first coin is mature.
 pub(super) const TRUNK: u32 = 101;
 /// OP_DROP OP_TRUE.
 const ANYONE: [u8; 2] = [0x75, 0x51];
@@ -30,7 +30,7 @@ pub(super) fn params() -> Params {
     params
 }
 
-/// A block and what can be spent on top of it.
+/// A block and the coins that can be spent on top of it.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) block: Block,
@@ -38,7 +38,7 @@ pub(super) struct Node {
     coins: Vec<(OutPoint, u64)>,
 }
 
-/// The tree: a trunk of [`TRUNK`] blocks, and what was put on it.
+/// The tree: a trunk of [`TRUNK`] blocks, and the blocks added to it.
 #[derive(Debug)]
 pub(super) struct Tree {
     params: Params,
@@ -62,7 +62,7 @@ impl Tree {
         tree
     }
 
-    /// Puts a block on `parent`, with spends and actions that `seed` decides; gives its number.
+    /// Adds a block to `parent`, with spends and actions derived from `seed`; returns its number.
     pub(super) fn extend(&mut self, parent: usize, seed: u64) -> usize {
         let mut coins = self.nodes[parent].coins.clone();
         let mut txs = Vec::new();
@@ -81,12 +81,12 @@ impl Tree {
         node
     }
 
-    /// Puts a block on `parent` whose coinbase takes one base unit too much: it fails only when it is connected.
+    /// Adds a block to `parent` whose coinbase pays one base unit too much: it fails only when it is connected.
     pub(super) fn extend_badly(&mut self, parent: usize) -> usize {
         self.grow(parent, Vec::new(), 1)
     }
 
-    /// Puts a block on `parent` whose only spend fails by its script.
+    /// Adds a block to `parent` whose only spend has a failing script.
     pub(super) fn extend_with_bad_script(&mut self, parent: usize) -> usize {
         let (outpoint, value) = self.nodes[parent].coins[0];
         let mut tx = self.spend(outpoint, value, 4);
@@ -94,7 +94,7 @@ impl Tree {
         self.grow(parent, vec![tx], 0)
     }
 
-    /// The node put last but `back`, which is above the trunk or its end.
+    /// The node added last, minus `back`, but at least the end of the trunk.
     pub(super) fn back(&self, back: usize) -> usize {
         (self.nodes.len() - 1).saturating_sub(back).max(TRUNK as usize)
     }
@@ -103,7 +103,7 @@ impl Tree {
         self.nodes[node].block.block_hash()
     }
 
-    /// The blocks from the first on to `node`, genesis left out.
+    /// The blocks from height 1 up to `node`.
     pub(super) fn branch(&self, node: usize) -> Vec<Block> {
         let (mut blocks, mut walk) = (Vec::new(), self.nodes[node].block.clone());
         while walk.header.prev_blockhash != BlockHash::all_zeros() {

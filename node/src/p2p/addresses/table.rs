@@ -38,7 +38,7 @@ const MIN_FAIL: u64 = 7 * DAY;
 const SAMPLE_PER_CENT: usize = 23;
 /// Most addresses returned for one `getaddr` (`ADDRMAN_GETADDR_MAX`).
 const SAMPLE_MAX: usize = 2_500;
-/// What is known of an address. Times are seconds since 1970, 0 for never.
+/// An address in the table. Times are seconds since 1970, 0 for never.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) address: NetAddress,

@@ -86,7 +86,7 @@ async fn leave(device: &Device, home: &iop_mercury::client::Home) -> Result<(), 
                 tracing::warn!("the home {} does not know yet that it was left: {error}", home.id);
                 return Ok(());
             }
-            // Another program has moved back there.
+            // Another program moved the persona back there.
             Err(error @ ClientError::Wrong(_)) => {
                 tracing::warn!("{error}");
                 return Ok(());
