@@ -18,7 +18,7 @@ pub const MIN_RELAY_FEE: FeeRate = FeeRate(1_000);
 /// Step of the pool's minimum fee, and the rate that a replacement pays for its own relay
 /// (`DEFAULT_INCREMENTAL_RELAY_FEE`).
 pub const INCREMENTAL_RELAY_FEE: FeeRate = FeeRate(1_000);
-/// An output is dust if spending it at this rate costs more than its value (`DUST_RELAY_TX_FEE`).
+/// An output is dust if creating and spending it at this rate costs more than its value (`DUST_RELAY_TX_FEE`).
 const DUST_RELAY_FEE: FeeRate = FeeRate(3_000);
 /// A transaction must weigh less than this (`MAX_STANDARD_TX_WEIGHT`).
 const MAX_TX_WEIGHT: u64 = 400_000;
