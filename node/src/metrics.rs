@@ -38,7 +38,7 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// full one on a slow disk some seconds.
 const VALIDATION_SECONDS: [f64; 12] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Most simultaneous connections: a scraper or two, and an operator.
+/// Maximum number of simultaneous connections: a scraper or two, and an operator.
 const MAX_SCRAPERS: usize = 16;
 /// How long a client may keep the node waiting.
 const PATIENCE: Duration = Duration::from_secs(90);

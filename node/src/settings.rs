@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::mercury::{self, MercurySettings};
 use crate::rpc::Subnet;
 
-/// Most bytes of a configuration, network, key or password file; real ones have a few hundred.
+/// Maximum length in bytes of a configuration, network, key or password file; real ones have a few hundred.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Memory for the mempool without `max_mempool`, megabytes (Core's default).
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     pub(crate) rpc_bind: SocketAddr,
     /// JSON-RPC user and password; `None` for a cookie.
     pub(crate) rpc_user_password: Option<(String, Zeroizing<String>)>,
-    /// Most memory of the mempool, bytes.
+    /// Maximum memory of the mempool, bytes.
     pub(crate) max_mempool: usize,
     /// The P2P settings.
     pub(crate) p2p: P2pSettings,

@@ -11,7 +11,7 @@ use crate::limits::{
     MAX_PROFILE, MAX_THUMBNAIL,
 };
 
-/// Most bytes of the encoding of a body with a few short fields.
+/// Maximum length in bytes of the encoding of a body with a few short fields.
 const SHORT: usize = 256;
 /// Lifetime in seconds of a profile, a relation and a hosting, which hold until something newer replaces them.
 const LONG: u64 = 10 * 366 * DAY;

@@ -15,7 +15,7 @@ const VERSION: u8 = 1;
 const MULTIHASH: [u8; 2] = [0x12, 0x20];
 /// Bytes of an id on the wire.
 pub const ID_BYTES: usize = 1 + MULTIHASH.len() + 32;
-/// Most characters of an id in base58.
+/// Maximum number of characters of an id in base58.
 const MAX_ID_TEXT: usize = 49;
 
 /// The id of a persona or a home: the SHA-256 of its Ed25519 public key. On the wire it is a version byte (1) and a

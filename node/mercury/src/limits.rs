@@ -2,65 +2,67 @@
 
 use std::time::Duration;
 
-/// Most bytes of a network's name: `main`, `test`, or that of a private chain.
+/// Maximum length in bytes of a network's name: `main`, `test`, or that of a private chain.
 pub const MAX_NETWORK: usize = 32;
-/// Most bytes of an envelope on the wire: a message of the greatest length, and the fields around it.
+/// Maximum length in bytes of an envelope on the wire: a message of the greatest length, and the fields around it.
 pub const MAX_ENVELOPE: usize = MAX_MESSAGE + 1024;
 
-/// Most bytes of a profile's body: a name, some lines about a person, some addresses.
+/// Maximum length in bytes of a profile's body: a name, some lines about a person, some addresses.
 pub const MAX_PROFILE: usize = 16 * 1024;
-/// Most attributes of a profile. More would be a database, not a profile.
+/// Maximum number of attributes of a profile. More would be a database, not a profile.
 pub const MAX_ATTRIBUTES: usize = 64;
-/// Most bytes of an attribute's name.
+/// Maximum length in bytes of an attribute's name.
 pub const MAX_ATTRIBUTE_NAME: usize = 64;
-/// Most bytes of a profile's picture: 300 pixels wide at good quality.
+/// Maximum length in bytes of a profile's picture: 300 pixels wide at good quality.
 pub const MAX_PICTURE: u64 = 20 * 1024;
-/// Most bytes of the picture's thumbnail.
+/// Maximum length in bytes of the picture's thumbnail.
 pub const MAX_THUMBNAIL: u64 = 5 * 1024;
-/// Most bytes of all blobs of a persona: some dozen photographs waiting to be fetched.
+/// Maximum total bytes of all blobs of a persona: some dozen photographs waiting to be fetched.
 pub const MAX_BLOBS: u64 = 8 * 1024 * 1024;
-/// Most blobs of a persona; bounds the cost of many tiny ones.
+/// Maximum number of blobs of a persona; bounds the cost of many tiny ones.
 pub const MAX_BLOB_COUNT: usize = 1024;
 /// Seconds that an upload may take from its offer on; after that it is discarded.
 pub const UPLOAD_TIME: u64 = DAY;
 /// Bytes of a chunk, in which blobs are transferred; the last may be shorter. Fits one request.
 pub const CHUNK: usize = 32 * 1024;
 
-/// Most bytes of a message's body, as encrypted.
+/// Maximum length in bytes of a message's body, as encrypted.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// Most bytes of mail waiting for one recipient: sixty-four of the longest messages.
+/// Maximum total bytes of mail waiting for one recipient: sixty-four of the longest messages.
 pub const MAX_MAILBOX: u64 = 4 * 1024 * 1024;
-/// Most bytes of it from one sender: filling it takes eight persistent senders.
+/// Maximum total bytes of that mail from one sender: filling it takes eight persistent senders.
 pub const MAX_MAIL_OF_SENDER: u64 = 512 * 1024;
-/// Most items waiting for one recipient; bounds the cost of many tiny ones.
+/// Maximum number of items waiting for one recipient; bounds the cost of many tiny ones.
 pub const MAX_MAIL_COUNT: u64 = 16 * 1024;
 /// Bytes that an item counts besides its content: keys, index, and the mark that it was seen.
 pub const ITEM_OVERHEAD: u64 = 256;
-/// Most messages to one recipient whose hashes are remembered until they expire, so that none is delivered twice:
-/// one per five seconds for fourteen days. Bounds the cost of two personas that send and acknowledge without end.
+/// Maximum number of messages to one recipient whose hashes are remembered until they expire, so that none is
+/// delivered twice: one per five seconds for fourteen days. Bounds the cost of two personas that send and
+/// acknowledge without end.
 pub const MAX_SEEN: u64 = 256 * 1024;
-/// Most of them from one sender: one per forty seconds.
+/// Maximum number of those from one sender: one per forty seconds.
 pub const MAX_SEEN_OF_SENDER: u64 = MAX_SEEN / 8;
 /// Seconds that mail waits: a long holiday.
 pub const MAIL_TIME: u64 = 14 * DAY;
-/// Most items in one answer to a fetch.
+/// Maximum number of items in one answer to a fetch.
 pub const MAX_FETCH: usize = 256;
-/// Most bytes of items in one answer to a fetch, so that it fits one reply of the protocol; one item is always
-/// given.
+/// Maximum total bytes of items in one answer to a fetch, so that it fits one reply of the protocol; one item is
+/// always given.
 pub const MAX_FETCH_BYTES: usize = 512 * 1024;
-/// Most relation requests waiting for one recipient. Strangers may fill it: it is small, and the oldest is dropped.
+/// Maximum number of relation requests waiting for one recipient. Strangers may fill it: it is small, and the
+/// oldest is dropped.
 pub const MAX_REQUESTS: usize = 64;
-/// Most bytes of the note in a relation request.
+/// Maximum length in bytes of the note in a relation request.
 pub const MAX_NOTE: usize = 512;
-/// Most bytes of a relation's type and an application's name.
+/// Maximum length in bytes of a relation's type and an application's name.
 pub const MAX_LABEL: usize = 64;
 
-/// Most personas that a home hosts.
+/// Maximum number of personas that a home hosts.
 pub const MAX_HOSTED: usize = 10_000;
-/// Most relations of one persona, held or requested.
+/// Maximum number of relations of one persona, held or requested.
 pub const MAX_RELATIONS: usize = 2_000;
-/// Most revoked relations that are remembered individually, besides those. Beyond, the oldest are remembered
-/// together, by their time.
+/// Maximum number of revoked relations that are remembered individually, besides those. Beyond, the oldest are
+/// remembered together, by their time.
 pub const MAX_REVOKED: usize = 2_000;
 /// With less free disk space than this, in bytes, a home stores nothing more: RocksDB needs some hundred MiB to
 /// merge files even while data is deleted, and the chain on the same disk needs the rest.
@@ -68,13 +70,13 @@ pub const MIN_FREE_SPACE: u64 = 2 << 30;
 /// From this much free space on, in bytes, it stores data again: a quarter of a GiB more, so that it does not
 /// switch with each message.
 pub const SPACE_AGAIN: u64 = MIN_FREE_SPACE + (256 << 20);
-/// Most applications that a session announces.
+/// Maximum number of applications that a session announces.
 pub const MAX_APPLICATIONS: usize = 50;
-/// Most devices of a persona that are logged in at once.
+/// Maximum number of devices of a persona that are logged in at once.
 pub const MAX_DEVICES: usize = 8;
-/// Most addresses of a home in a redirect.
+/// Maximum number of addresses of a home in a redirect.
 pub const MAX_ADDRESSES: usize = 8;
-/// Most bytes of an address.
+/// Maximum length in bytes of an address.
 pub const MAX_ADDRESS: usize = 256;
 
 /// Seconds that a redirect is kept after a persona has left.
@@ -92,61 +94,64 @@ pub const CALL_TIME: u64 = 10;
 pub const JOIN_TIME: u64 = 30;
 /// Seconds within which the callee's device must accept the circuit of a call; libp2p's relay waits no longer.
 pub const TAKE_TIME: u64 = 60;
-/// Most calls of one caller that ring at once, from several devices or to several people.
+/// Maximum number of calls of one caller that ring at once, from several devices or to several people.
 pub const MAX_CALLS_OF_CALLER: usize = 4;
-/// Most calls of one caller within the two minutes in which an offer could be replayed.
+/// Maximum number of calls of one caller within the two minutes in which an offer could be replayed.
 pub const MAX_OFFERS_OF_CALLER: usize = 32;
-/// Most calls that ring at a home at once; each rings for ten seconds at most.
+/// Maximum number of calls that ring at a home at once; each rings for ten seconds at most.
 pub const MAX_CALLS: usize = 1_024;
-/// Most logged-in devices at a home, of hosted personas and visitors: some for each hosted persona.
+/// Maximum number of logged-in devices at a home, of hosted personas and visitors: some for each hosted persona.
 pub const MAX_SESSIONS: usize = 20_000;
-/// Most of them that are visitors, so that visitors cannot keep hosted personas out.
+/// Maximum number of those that are visitors, so that visitors cannot keep hosted personas out.
 pub const MAX_VISITORS: usize = MAX_SESSIONS / 2;
-/// Most personas in one presence request.
+/// Maximum number of personas in one presence request.
 pub const MAX_ASKED: usize = 256;
 /// Longest validity of an invitation, seconds.
 pub const INVITATION_TIME: u64 = 90 * DAY;
-/// Most open invitations.
+/// Maximum number of open invitations.
 pub const MAX_INVITATIONS: usize = 10_000;
-/// Most bans. The owner makes each by hand.
+/// Maximum number of bans. The owner makes each by hand.
 pub const MAX_BANS: usize = 100_000;
-/// Most bans in one answer, each with a reason of at most [`MAX_NOTE`] bytes: what fits one reply of the protocol.
+/// Maximum number of bans in one answer, each with a reason of at most [`MAX_NOTE`] bytes: what fits one reply of
+/// the protocol.
 pub const MAX_BANS_TOLD: usize = 512;
 /// A day in seconds.
 pub const DAY: u64 = 24 * 60 * 60;
 
-/// Most bytes of an event: a call's offer, or a presence with fifty long names.
+/// Maximum length in bytes of an event: a call's offer, or a presence with fifty long names.
 pub const MAX_EVENT: usize = 8 * 1024;
 /// Time for a request from its first byte until its answer is taken: a call's ten seconds, and a slow line. A peer
 /// that sends half a request or does not take the answer is cut off then.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most requests and events in progress on one connection; further ones are dropped. A device rarely has three.
+/// Maximum number of requests and events in progress on one connection; further ones are dropped. A device rarely
+/// has three.
 pub const STREAMS_OF_CONNECTION: usize = 16;
-/// Most open streams that the remote opened on a connection, for any purpose; further ones are reset. More than
-/// anyone needs: [`STREAMS_OF_CONNECTION`], twice as many for another home's lookups, and some for circuits.
+/// Maximum number of open streams that the remote opened on a connection, for any purpose; further ones are reset.
+/// More than anyone needs: [`STREAMS_OF_CONNECTION`], twice as many for another home's lookups, and some for
+/// circuits.
 pub const INBOUND_STREAMS: usize = 64;
-/// Most streams of a connection in total, including ours and those that were reset while the remote does not read.
-/// A peer that opens more is disconnected.
+/// Maximum number of streams of a connection in total, including ours and those that were reset while the remote
+/// does not read. A peer that opens more is disconnected.
 pub const MAX_STREAMS: usize = 128;
-/// Most bytes received on a connection that its streams have not read; no more is read from the socket until they
-/// are. Three of the longest requests, which are read at once, so honest devices never have so much waiting. From
-/// one address it is 64 MiB.
+/// Maximum bytes received on a connection that its streams have not read; no more is read from the socket until
+/// they are. Three of the longest requests, which are read at once, so honest devices never have so much waiting.
+/// From one address it is 64 MiB.
 pub const MAX_UNREAD: usize = 256 * 1024;
 /// The same for the ends of circuits, for all connections of the peer together; each has [`MAX_UNREAD`] in any
 /// case. The windows of [`MAX_CIRCUITS_OF_PEER`] circuits and [`WINDOW_GROWTH`], twice, since small frames cost
 /// more. With less, a slow reader would hold up the other streams of its peer.
 pub const MAX_UNREAD_OF_CARRIER: usize = 4 << 20;
-/// Most bytes written on a connection's streams that its socket has not taken; writers wait then. One longest
+/// Maximum bytes written on a connection's streams that its socket has not taken; writers wait then. One longest
 /// answer and some short ones: honest devices request one long answer at a time. From one address it is 64 MiB.
 pub const MAX_UNSENT: usize = 256 * 1024;
 /// Extra bytes for writes of at most [`SHORT_WRITE`]: a ping or a short answer is not held up by long ones.
 pub const UNSENT_RESERVE: usize = 64 * 1024;
-/// Most bytes of a write that may use [`UNSENT_RESERVE`].
+/// Maximum length in bytes of a write that may use [`UNSENT_RESERVE`].
 pub const SHORT_WRITE: usize = 1024;
 /// Bytes by which the windows of a connection's streams may grow together. With 256 KiB more, a circuit to somebody
 /// 100 ms away carries 100 Mbit/s.
 pub const WINDOW_GROWTH: usize = 1 << 20;
-/// Most bytes of a multiplexer frame: the most that implementations send.
+/// Maximum length in bytes of a multiplexer frame: the most that implementations send.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// Cost in bytes of keeping an unread frame, besides its content and its list entries. Without these two, a window
 /// of single bytes would cost sixteen megabytes.
@@ -157,31 +162,34 @@ pub const FRAME_COST: usize = 56;
 pub const FRAME_PLACE: usize = 72;
 /// Time for the remote to take what is left when a connection is closed.
 pub const CLOSE_TIME: Duration = Duration::from_secs(10);
-/// Most streams of a connection whose protocol is not negotiated yet.
+/// Maximum number of streams of a connection whose protocol is not negotiated yet.
 pub const NEGOTIATING_STREAMS: usize = 8;
 
-/// Most connections in total: the devices of ten thousand personas, some twice, and other homes. One slot of 64 is
-/// kept free by closing connections without a session.
+/// Maximum number of connections in total: the devices of ten thousand personas, some twice, and other homes. One
+/// slot of 64 is kept free by closing connections without a session.
 pub const MAX_CONNECTIONS: usize = 24_000;
-/// Most connections of one peer: one, a second one that replaces it, and what hole punching needs.
+/// Maximum number of connections of one peer: one, a second one that replaces it, and what hole punching needs.
 pub const MAX_CONNECTIONS_OF_PEER: usize = 4;
-/// Most connections from one address (an IPv6 /64 network counts as one): a school behind one router.
+/// Maximum number of connections from one address (an IPv6 /64 network counts as one): a school behind one router.
 pub const MAX_CONNECTIONS_OF_ADDRESS: usize = 256;
-/// Most of them without a session after [`SESSION_GRACE`]: other homes, and people who look at profiles.
+/// Maximum number of those without a session after [`SESSION_GRACE`]: other homes, and people who look at
+/// profiles.
 pub const MAX_WITHOUT_SESSION_OF_ADDRESS: usize = 64;
 /// The same from one network, which is an IPv4 address or an IPv6 /48: one customer may have 65,536 /64 networks,
 /// and a carrier as many customers.
 pub const MAX_WITHOUT_SESSION_OF_NETWORK: usize = 256;
 /// Time to log in before a connection counts as one without a session.
 pub const SESSION_GRACE: Duration = Duration::from_secs(15);
-/// Most connections whose handshake is incomplete. Beyond, the oldest of the most crowded network is closed: fewer
-/// than 5,000 newcomers a second cannot push out a peer that completes it within a tenth of [`HANDSHAKE_TIME`].
+/// Maximum number of connections whose handshake is incomplete. Beyond, the oldest of the most crowded network is
+/// closed: fewer than 5,000 newcomers a second cannot push out a peer that completes it within a tenth of
+/// [`HANDSHAKE_TIME`].
 pub const MAX_PENDING: usize = 2_048;
-/// Most of them from one address.
+/// Maximum number of those from one address.
 pub const MAX_PENDING_OF_ADDRESS: usize = 64;
-/// Most of them from one network.
+/// Maximum number of those from one network.
 pub const MAX_PENDING_OF_NETWORK: usize = 256;
-/// Most connections that we are establishing at a time: to other homes, and to probe whether a device is reachable.
+/// Maximum number of connections that we are establishing at a time: to other homes, and to probe whether a device
+/// is reachable.
 pub const MAX_PENDING_OUTGOING: u32 = 64;
 /// Rate of dials to addresses heard from others, in total: a query of the directory asks some twenty homes.
 pub const DIALS: Rate = Rate { burst: 256, per_second: 32 };
@@ -219,20 +227,20 @@ pub const SESSIONS_OF_ADDRESS: Rate = Rate { burst: 512, per_second: 16 };
 /// A presence request counts as one of these per this many personas, rounded up. Each persona is a key lookup,
 /// which takes 3 µs if the key is absent. 2,000 relations take 32 tokens.
 pub const PRESENCES_OF_SESSION: usize = 64;
-/// Most requests refused for their rate before the peer is disconnected for ignoring that.
+/// Maximum number of requests refused for their rate before the peer is disconnected for ignoring that.
 pub const MAX_REFUSED: u32 = 1_000;
-/// Most requests of one peer in progress.
+/// Maximum number of requests of one peer in progress.
 pub const MAX_REQUESTS_OF_PEER: usize = 32;
-/// Most requests in progress in total.
+/// Maximum number of requests in progress in total.
 pub const MAX_REQUESTS_IN_ALL: usize = 8_192;
-/// Most bytes of answers that peers have not taken yet. Beyond, the peer with the most is disconnected.
+/// Maximum total bytes of answers that peers have not taken yet. Beyond, the peer with the most is disconnected.
 pub const MAX_ANSWERS: usize = 64 << 20;
-/// Most events sent to one device that it has not confirmed; others wait here.
+/// Maximum number of events sent to one device that it has not confirmed; others wait here.
 pub const EVENTS_UNDER_WAY: usize = 8;
-/// Most events waiting for one device: a presence for each relation, [`MAX_REQUESTS`] relation requests, and some
-/// room. Beyond, the device is disconnected; it asks for what it missed when it comes back.
+/// Maximum number of events waiting for one device: a presence for each relation, [`MAX_REQUESTS`] relation
+/// requests, and some room. Beyond, the device is disconnected; it asks for what it missed when it comes back.
 pub const MAX_EVENTS: usize = 4_096;
-/// Most bytes of them.
+/// Maximum total bytes of those events.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// A connection without a session or anything in progress is closed after this.
@@ -246,23 +254,25 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Longest duration of a circuit.
 pub const CIRCUIT_TIME: Duration = Duration::from_secs(30 * 60);
-/// Most bytes through a circuit, both directions together: a call with pictures, not a film.
+/// Maximum bytes through a circuit, both directions together: a call with pictures, not a film.
 pub const CIRCUIT_BYTES: u64 = 64 << 20;
-/// Most circuits at once. Two colluding ends can make the relay hold [`MAX_UNREAD_OF_CARRIER`] for each of them.
+/// Maximum number of circuits at once. Two colluding ends can make the relay hold [`MAX_UNREAD_OF_CARRIER`] for
+/// each of them.
 pub const MAX_CIRCUITS: usize = 256;
-/// Most circuits of one device.
+/// Maximum number of circuits of one device.
 pub const MAX_CIRCUITS_OF_PEER: usize = 4;
-/// Most circuits that one persona has opened, with all its devices.
+/// Maximum number of circuits that one persona has opened, with all its devices.
 pub const MAX_CIRCUITS_OF_PERSONA: usize = 8;
-/// Most circuits opened from one address: eight such addresses are needed to take all.
+/// Maximum number of circuits opened from one address: eight such addresses are needed to take all.
 pub const MAX_CIRCUITS_OF_ADDRESS: usize = 32;
 /// Duration of a reservation: a year, longer than any connection. It ends with the session instead: the relay
 /// panics if a reservation expires while a device is slow to take the answer to its renewal.
 pub const RESERVATION_TIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Most bytes of a directory record: two halves of a proof, and a contact with eight long addresses.
+/// Maximum length in bytes of a directory record: two halves of a proof, and a contact with eight long addresses.
 pub const MAX_RECORD: usize = 4 * 1024;
-/// Most records of other homes' personas that a home keeps: at most 128 MiB, usually a quarter of that.
+/// Maximum number of records of other homes' personas that a home keeps: at most 128 MiB, usually a quarter of
+/// that.
 pub const MAX_FOREIGN_RECORDS: usize = 32_768;
 /// Time that a record is kept; its home publishes it again before.
 pub const RECORD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
@@ -270,7 +280,7 @@ pub const RECORD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub const PUBLISH_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// Records that a home publishes per second: ten thousand in twenty minutes.
 pub const PUBLISH_EACH_SECOND: usize = 8;
-/// Most directory queries in progress.
+/// Maximum number of directory queries in progress.
 pub const MAX_PUBLICATIONS: usize = 64;
 /// Rate of records from one home: each costs three signature verifications, and three for the one it replaces.
 pub const RECORDS_OF_PEER: Rate = Rate { burst: 512, per_second: 16 };

@@ -15,9 +15,9 @@ use crate::id::Id;
 pub const REQUESTS: &str = "/iop/mercury/1";
 /// The name of the event protocol.
 pub const EVENTS: &str = "/iop/mercury/events/1";
-/// Most bytes of a request: one with two envelopes, of which only a message is long.
+/// Maximum length in bytes of a request: one with two envelopes, of which only a message is long.
 pub const MAX_REQUEST: usize = crate::limits::MAX_ENVELOPE + 8 * 1024;
-/// Most bytes of an answer: mail.
+/// Maximum length in bytes of an answer: mail.
 pub const MAX_ANSWER: usize = crate::limits::MAX_FETCH_BYTES + crate::limits::MAX_ENVELOPE + 8 * 1024;
 
 /// A device's request to a home. docs/mercury.md has a table of the permissions and answers.

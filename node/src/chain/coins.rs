@@ -18,7 +18,7 @@ use shards::{Packed, Shards};
 
 /// Extra bytes that a changed coin takes while it is written: in the batch and in the database's buffer.
 const WRITE_BYTES: usize = 200;
-/// Most bytes that a coin with a common script takes in a batch: marks, outpoint, code, amount, script.
+/// Maximum bytes that a coin with a common script takes in a batch: marks, outpoint, code, amount, script.
 const BATCH_BYTES: usize = 4 + 36 + 4 + 8 + 26;
 /// Fewer database reads than this are not worth waking other threads for.
 const PARALLEL_READS: usize = 16;

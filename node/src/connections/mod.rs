@@ -21,7 +21,7 @@ use tracing::warn;
 
 use stream::ImpatientStream;
 
-/// Most bytes of a request's line and headers; clients of Core send a few hundred.
+/// Maximum length in bytes of a request's line and headers; clients of Core send a few hundred.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Delay after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Most simultaneous connections; others wait.
+    /// Maximum number of simultaneous connections; others wait.
     pub(crate) connections: usize,
     /// How long a client may take to send a request's headers (including idle time before them), and to accept more
     /// of an answer.

@@ -26,7 +26,7 @@ use super::waiting::Waiting;
 use crate::failure::Failure;
 use crate::settings::{default_datadir, read_secret};
 
-/// Most bytes of an answer: the coins of one address, at most 100,000 of 300 bytes.
+/// Maximum length in bytes of an answer: the coins of one address, at most 100,000 of 300 bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// Timeout for connecting.
 const CONNECT_TIME: Duration = Duration::from_secs(10);

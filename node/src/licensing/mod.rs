@@ -28,7 +28,7 @@ use args::{Common, LicenseCommand};
 use client::Node;
 use waiting::Waiting;
 
-/// Most addresses in one transaction; stays far below the relay limit on size.
+/// Maximum number of addresses in one transaction; stays far below the relay limit on size.
 const MAX_TARGETS: usize = 1_000;
 
 /// Runs one command.

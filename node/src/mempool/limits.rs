@@ -10,10 +10,10 @@ use super::policy::INCREMENTAL_RELAY_FEE;
 use super::{Mempool, Slot};
 use std::collections::{BTreeSet, HashSet};
 
-/// Most transactions in a set of unconfirmed ancestors (`DEFAULT_ANCESTOR_LIMIT`) or descendants, including the
-/// transaction itself.
+/// Maximum number of transactions in a set of unconfirmed ancestors (`DEFAULT_ANCESTOR_LIMIT`) or descendants,
+/// including the transaction itself.
 pub(super) const MAX_RELATIVES: u64 = 25;
-/// Most virtual bytes of such a set (`DEFAULT_ANCESTOR_SIZE_LIMIT`).
+/// Maximum virtual bytes of such a set (`DEFAULT_ANCESTOR_SIZE_LIMIT`).
 pub(super) const MAX_RELATIVES_SIZE: u64 = 101_000;
 /// Half-life of the rolling minimum fee, seconds (`ROLLING_FEE_HALFLIFE`).
 const HALF_LIFE: f64 = 12.0 * 60.0 * 60.0;

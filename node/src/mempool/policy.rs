@@ -22,25 +22,25 @@ pub const INCREMENTAL_RELAY_FEE: FeeRate = FeeRate(1_000);
 const DUST_RELAY_FEE: FeeRate = FeeRate(3_000);
 /// A transaction must weigh less than this (`MAX_STANDARD_TX_WEIGHT`).
 const MAX_TX_WEIGHT: u64 = 400_000;
-/// Most signature operation cost of a transaction (`MAX_STANDARD_TX_SIGOPS_COST`).
+/// Maximum signature operation cost of a transaction (`MAX_STANDARD_TX_SIGOPS_COST`).
 pub(super) const MAX_TX_SIGOPS_COST: u64 = 16_000;
 /// Weight units that one unit of signature operation cost counts as (`DEFAULT_BYTES_PER_SIGOP`).
 pub(super) const BYTES_PER_SIGOP: u64 = 20;
 /// Transaction versions that are relayed (`MAX_STANDARD_VERSION`).
 const VERSIONS: std::ops::RangeInclusive<i32> = 1..=2;
-/// Most bytes of an input script: enough for a redeem script with 15 of 15 keys.
+/// Maximum length in bytes of an input script: enough for a redeem script with 15 of 15 keys.
 const MAX_SCRIPT_SIG: usize = 1_650;
-/// Most keys of a bare multisig output.
+/// Maximum number of keys of a bare multisig output.
 const MAX_MULTISIG_KEYS: usize = 3;
-/// Most bytes of an OP_RETURN output's script (`MAX_OP_RETURN_RELAY`).
+/// Maximum length in bytes of an OP_RETURN output's script (`MAX_OP_RETURN_RELAY`).
 const MAX_OP_RETURN: usize = 83;
-/// Most signature operations of a redeem script (`MAX_P2SH_SIGOPS`).
+/// Maximum number of signature operations of a redeem script (`MAX_P2SH_SIGOPS`).
 const MAX_REDEEM_SIGOPS: u64 = 15;
-/// Most bytes of a witness script (`MAX_STANDARD_P2WSH_SCRIPT_SIZE`).
+/// Maximum length in bytes of a witness script (`MAX_STANDARD_P2WSH_SCRIPT_SIZE`).
 const MAX_WITNESS_SCRIPT: usize = 3_600;
-/// Most stack elements for a witness script (`MAX_STANDARD_P2WSH_STACK_ITEMS`).
+/// Maximum number of stack elements for a witness script (`MAX_STANDARD_P2WSH_STACK_ITEMS`).
 const MAX_WITNESS_ELEMENTS: usize = 100;
-/// Most bytes of such an element (`MAX_STANDARD_P2WSH_STACK_ITEM_SIZE`).
+/// Maximum length in bytes of such an element (`MAX_STANDARD_P2WSH_STACK_ITEM_SIZE`).
 const MAX_WITNESS_ELEMENT: usize = 80;
 
 /// Settings of the pool.
@@ -48,7 +48,7 @@ const MAX_WITNESS_ELEMENT: usize = 80;
 pub struct Policy {
     /// Whether only standard forms are accepted.
     pub require_standard: bool,
-    /// Most memory of the pool, bytes.
+    /// Maximum memory of the pool, bytes.
     pub max_usage: usize,
     /// Age in seconds after which a transaction is removed.
     pub expiry: u64,

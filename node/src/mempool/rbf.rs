@@ -15,7 +15,7 @@ use super::fee::FeeRate;
 use super::policy::INCREMENTAL_RELAY_FEE;
 use super::{Mempool, Reject};
 
-/// Most transactions that one may replace, including descendants.
+/// Maximum number of transactions that one may replace, including descendants.
 pub(super) const MAX_REPLACED: u64 = 100;
 
 impl Mempool {

@@ -16,7 +16,7 @@ use super::entry::{Entry, Slot};
 use super::{Mempool, Tip};
 use crate::storage::StorageError;
 
-/// Most bytes of transactions kept to be offered again (`MAX_DISCONNECTED_TX_POOL_SIZE`).
+/// Maximum total bytes of transactions kept to be offered again (`MAX_DISCONNECTED_TX_POOL_SIZE`).
 const MAX_RETURNED: usize = 20_000_000;
 
 /// Transactions of disconnected blocks, during a reorganisation.

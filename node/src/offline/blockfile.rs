@@ -15,7 +15,7 @@ use iop_consensus::wire::read_block;
 
 /// Bytes of magic and length.
 pub(crate) const FRAME: usize = 8;
-/// Least length of a block, bytes: a header.
+/// Minimum length of a block, bytes: a header.
 const SHORTEST: usize = 80;
 /// Greatest length of a block, bytes (`MAX_BLOCK_SERIALIZED_SIZE`).
 pub(crate) const LONGEST: usize = 4_000_000;

@@ -30,7 +30,8 @@ use crate::chain::verdict::{BlockAccepted, Rejection, Stored};
 use crate::failure::Failure;
 use crate::output::print;
 
-/// Most blocks queued between the two threads, and as many waiting for their turn: at most about 64 MB.
+/// Maximum number of blocks queued between the two threads, and as many waiting for their turn: at most about 64
+/// MB.
 const QUEUE: usize = 8;
 
 /// The arguments of `import`.

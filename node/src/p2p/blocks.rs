@@ -24,7 +24,8 @@ use crate::chain::verdict::Stored;
 const COMPACT_AHEAD: u32 = 2;
 /// Number of peers that are asked to send new blocks unrequested as compact blocks (BIP152 high-bandwidth mode).
 const HIGH_BANDWIDTH: usize = 3;
-/// Most blocks whose senders are remembered: apart from side branches, the chain never has more under validation.
+/// Maximum number of blocks whose senders are remembered: apart from side branches, the chain never has more under
+/// validation.
 const MAX_SOURCES: usize = 4_096;
 
 /// Bad copies that are remembered per peer: more than there can be new blocks at a time.

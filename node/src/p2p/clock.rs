@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use super::addresses::ip::one_network;
 
-/// Most peers that are sampled (`IOP_TIMEDATA_MAX_SAMPLES`).
+/// Maximum number of peers that are sampled (`IOP_TIMEDATA_MAX_SAMPLES`).
 const MAX_SAMPLES: usize = 200;
-/// Most seconds by which peers may shift our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
+/// Maximum seconds by which peers may shift our time (`DEFAULT_MAX_TIME_ADJUSTMENT`).
 const MAX_OFFSET: u64 = 70 * 60;
 
 /// Offsets of peers' clocks.

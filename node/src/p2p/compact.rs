@@ -25,18 +25,18 @@ use super::memory;
 #[cfg(test)]
 mod tests;
 
-/// Most transactions of a compact block: indexes have 16 bits. No valid block has as many, since a transaction has
-/// at least 60 bytes (`MIN_TRANSACTION_WEIGHT`). The reference allows 100,000 here and misreads those beyond 16
-/// bits.
+/// Maximum number of transactions of a compact block: indexes have 16 bits. No valid block has as many, since a
+/// transaction has at least 60 bytes (`MIN_TRANSACTION_WEIGHT`). The reference allows 100,000 here and misreads
+/// those beyond 16 bits.
 pub const MAX_TRANSACTIONS: usize = 65_536;
 /// Bytes of a short id on the wire (`SHORTTXIDS_LENGTH`).
 const SHORT_ID_BYTES: usize = 6;
-/// Least bytes of a transaction on the wire: version, two empty lists, lock time
+/// Minimum bytes of a transaction on the wire: version, two empty lists, lock time
 /// (`MIN_SERIALIZABLE_TRANSACTION_WEIGHT` / 4).
 const MIN_TRANSACTION_BYTES: usize = 10;
 /// Transactions outside the mempool that are kept for reconstruction (`DEFAULT_BLOCK_RECONSTRUCTION_EXTRA_TXN`).
 const EXTRA_TRANSACTIONS: usize = 100;
-/// Most memory of one of them in bytes, so that all take at most 10 MB (also the reference's bound).
+/// Maximum memory of one of them in bytes, so that all take at most 10 MB (also the reference's bound).
 const MAX_EXTRA_MEMORY: usize = 100_000;
 
 /// The compact block version (`sendcmpct`).

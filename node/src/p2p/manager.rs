@@ -39,7 +39,7 @@ mod report;
 
 /// How often the protocol's timers are run.
 const TICK: Duration = Duration::from_millis(100);
-/// Most events taken at once.
+/// Maximum number of events taken at once.
 const BATCH: usize = 128;
 /// Timeout of a connection attempt (`DEFAULT_CONNECT_TIMEOUT`).
 const DIAL_TIME: Duration = Duration::from_secs(5);

@@ -19,17 +19,17 @@ use super::compact::{self, BlockTransactions, BlockTransactionsRequest, CompactB
 use super::frame::{Command, Frame};
 use super::wire::{Malformed, Reader, put_address, put_count, put_text};
 
-/// Most entries of inv, getdata and notfound (`MAX_INV_SZ`).
+/// Maximum number of entries of inv, getdata and notfound (`MAX_INV_SZ`).
 pub(crate) const MAX_INV: usize = 50_000;
-/// Most headers in a message (`MAX_HEADERS_RESULTS`).
+/// Maximum number of headers in a message (`MAX_HEADERS_RESULTS`).
 pub(crate) const MAX_HEADERS: usize = 2_000;
-/// Most addresses in a message (`MAX_ADDR_TO_SEND`).
+/// Maximum number of addresses in a message (`MAX_ADDR_TO_SEND`).
 pub(crate) const MAX_ADDR: usize = 1_000;
-/// Most hashes in a locator; an honest one has at most 42 (`MAX_LOCATOR_SZ` of later Core versions).
+/// Maximum number of hashes in a locator; an honest one has at most 42 (`MAX_LOCATOR_SZ` of later Core versions).
 pub(crate) const MAX_LOCATOR: usize = 101;
-/// Most bytes of a user agent (`MAX_SUBVERSION_LENGTH`).
+/// Maximum length in bytes of a user agent (`MAX_SUBVERSION_LENGTH`).
 const MAX_USER_AGENT: usize = 256;
-/// Most bytes of a reject's reason (`MAX_REJECT_MESSAGE_LENGTH`).
+/// Maximum length in bytes of a reject's reason (`MAX_REJECT_MESSAGE_LENGTH`).
 pub(crate) const MAX_REASON: usize = 111;
 
 /// The peer has the whole chain (`NODE_NETWORK`).

@@ -15,9 +15,9 @@ use bitcoin::{Block, OutPoint, Transaction, Txid};
 
 use super::memory;
 
-/// Most orphans (`DEFAULT_MAX_ORPHAN_TRANSACTIONS`).
+/// Maximum number of orphans (`DEFAULT_MAX_ORPHAN_TRANSACTIONS`).
 pub const MAX_ORPHANS: usize = 100;
-/// Most memory of orphans and index, bytes. The reference limits only their weight, to 40,000,000.
+/// Maximum memory of orphans and index, bytes. The reference limits only their weight, to 40,000,000.
 pub const MAX_MEMORY: usize = 24_000_000;
 /// An orphan must weigh less than this (`MAX_STANDARD_TX_WEIGHT`): heavier transactions are not relayed anyway.
 const MAX_WEIGHT: u64 = 400_000;

@@ -24,16 +24,16 @@ use super::peer::{Known, Micros, PeerId, SECOND, txid_key};
 const RETRY: Micros = 60 * SECOND;
 /// An announced transaction is served for this long (`vRelayExpiration`).
 const KEPT: Micros = 15 * 60 * SECOND;
-/// Most alternative peers remembered per transaction.
+/// Maximum number of alternative peers remembered per transaction.
 const MAX_OTHERS: usize = 8;
-/// Most announced and outstanding transactions per peer.
+/// Maximum number of announced and outstanding transactions per peer.
 const MAX_ANNOUNCED: usize = 5_000;
-/// Most announced and outstanding transactions in total, not counting [`FAIR_SHARE`].
+/// Maximum number of announced and outstanding transactions in total, not counting [`FAIR_SHARE`].
 const MAX_REQUESTS: usize = 50_000;
 /// Announced and outstanding transactions that a peer may always have, even if others have used up the total.
 const FAIR_SHARE: usize = 200;
-/// Most transactions of one peer under validation at a time, not counting orphans: the next is read while one is
-/// judged.
+/// Maximum number of transactions of one peer under validation at a time, not counting orphans: the next is read
+/// while one is judged.
 const MAX_JUDGING: usize = 2;
 /// Refused transactions that are remembered, per generation (`recentRejects`).
 const REJECTED: usize = 60_000;

@@ -16,7 +16,7 @@ use crate::chain::verdict::Rejection;
 
 /// Duration of a ban, seconds (`DEFAULT_MISBEHAVING_BANTIME`).
 pub(crate) const BANNED_FOR: u64 = 24 * 60 * 60;
-/// Most banned addresses at a time; the ban that ends first makes room. 10,000 take 1 MB.
+/// Maximum number of banned addresses at a time; the ban that ends first makes room. 10,000 take 1 MB.
 const MAX_BANS: usize = 10_000;
 
 /// Reject codes (`consensus/validation.h`).

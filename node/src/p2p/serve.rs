@@ -19,7 +19,7 @@ use super::net::{Net, Question};
 use super::peer::{Micros, PeerId, Wanted};
 use super::tree::NodeId;
 
-/// Most hashes in the answer to getblocks.
+/// Maximum number of hashes in the answer to getblocks.
 const MAX_BLOCK_HASHES: usize = 500;
 /// Compact blocks are served down to this depth below the tip (`MAX_CMPCTBLOCK_DEPTH`).
 const COMPACT_DEPTH: u32 = 5;
@@ -27,10 +27,10 @@ const COMPACT_DEPTH: u32 = 5;
 const PARTS_DEPTH: u32 = 10;
 /// Side branches older than this many seconds are not served (against fingerprinting).
 const ONE_MONTH: u64 = 30 * 24 * 60 * 60;
-/// Most outstanding entries that a peer may have requested: two full messages.
+/// Maximum number of outstanding entries that a peer may have requested: two full messages.
 const MAX_WAITING: usize = 2 * MAX_INV;
 
-/// Most outstanding requests of a peer for parts of blocks.
+/// Maximum number of outstanding requests of a peer for parts of blocks.
 const MAX_PARTS: usize = 16;
 
 /// Why a block is read.

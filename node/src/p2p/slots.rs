@@ -13,9 +13,9 @@ use super::peer::{Micros, Origin, Peer, PeerId, SECOND};
 
 /// Number of outbound peers that we choose (`MAX_OUTBOUND_CONNECTIONS`).
 pub(crate) const MAX_OUTBOUND: usize = 8;
-/// Most inbound peers: 125 minus the outbound ones.
+/// Maximum number of inbound peers: 125 minus the outbound ones.
 pub(crate) const MAX_INBOUND: usize = 117;
-/// Most addresses looked at for one connection.
+/// Maximum number of addresses looked at for one connection.
 const TRIES: u32 = 100;
 /// An address is not retried within this many seconds while there are others.
 const TRIED_LATELY: u64 = 600;

@@ -14,7 +14,7 @@ use super::net::{Net, Question, Refusal};
 use super::peer::{Micros, PeerId, SECOND};
 use super::tree::{HeaderTree, NodeId, Status};
 
-/// Most blocks in flight per peer (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
+/// Maximum number of blocks in flight per peer (`MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
 pub(super) const MAX_IN_FLIGHT: usize = 16;
 /// Blocks are requested at most this far above the last common one (`BLOCK_DOWNLOAD_WINDOW`).
 const WINDOW: u32 = 1_024;
@@ -38,8 +38,8 @@ const CHAIN_SYNC_ANSWER: Micros = 120 * SECOND;
 /// Number of outbound peers that are kept whatever their chain does later
 /// (`MAX_OUTBOUND_PEERS_TO_PROTECT_FROM_DISCONNECT`).
 const MAX_PROTECTED: usize = 4;
-/// Most headers beyond the tip; more are requested as blocks arrive. The reference has no such limit. Half a
-/// million take about 250 MB with the chain's own index: nine years of ten-minute blocks.
+/// Maximum number of headers beyond the tip; more are requested as blocks arrive. The reference has no such limit.
+/// Half a million take about 250 MB with the chain's own index: nine years of ten-minute blocks.
 const HEADERS_AHEAD: u32 = 500_000;
 
 impl Net {

@@ -16,12 +16,12 @@ use super::addresses::ip::one_network;
 use super::net::Net;
 use super::peer::{Micros, PeerId, SECOND};
 
-/// Most headers that an address may send in branches with less work than the tip: 10 MB. Beyond it the address is
-/// banned.
+/// Maximum number of headers that an address may send in branches with less work than the tip: 10 MB. Beyond it the
+/// address is banned.
 const MAX_WEAK_HEADERS: usize = 20_000;
 /// The count of an address is reset after it sent none for this long.
 const FORGOTTEN: Micros = 24 * 60 * 60 * SECOND;
-/// Most addresses remembered, in 1 MB. The one with the fewest headers makes room.
+/// Maximum number of addresses remembered, in 1 MB. The one with the fewest headers makes room.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// The unit that headers are counted by.

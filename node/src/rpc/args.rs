@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::error::{INVALID_PARAMETER, MISC, RpcError, TYPE};
 use super::method::Method;
 
-/// Most characters of an invalid argument that an error message repeats.
+/// Maximum number of characters of an invalid argument that an error message repeats.
 const SHOWN: usize = 100;
 
 /// Arguments in the order of the method's parameters; those left out are missing at the end, or null.

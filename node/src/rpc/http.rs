@@ -22,13 +22,15 @@ use super::methods::{self, Context};
 use super::numbers::to_text;
 use super::server::Access;
 
-/// Most bytes of a request: a whole block in hex, with some room.
+/// Maximum length in bytes of a request: a whole block in hex, with some room.
 pub(super) const MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
-/// Most JSON values in a body: each takes up to a hundred bytes of memory when parsed, even if it is one byte long.
+/// Maximum number of JSON values in a body: each takes up to a hundred bytes of memory when parsed, even if it is
+/// one byte long.
 const MAX_VALUES: usize = 200_000;
-/// Most calls in a batch.
+/// Maximum number of calls in a batch.
 const MAX_BATCH: usize = 10_000;
-/// Most bytes of a batch's answers; further calls are answered with an error. A single answer may be longer.
+/// Maximum length in bytes of a batch's answers; further calls are answered with an error. A single answer may be
+/// longer.
 const MAX_BATCH_ANSWER: usize = 128 * 1024 * 1024;
 /// Delay of the answer to a wrong password, so that guessing is slow.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(250);

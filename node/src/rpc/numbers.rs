@@ -24,7 +24,7 @@ const AMOUNT_FIELDS: [&str; 11] = [
     "paytxfee",
 ];
 
-/// Most digits of the reference's fractions.
+/// Maximum number of digits of the reference's fractions.
 const DIGITS: usize = 16;
 
 /// Formats a value as the reference does.

@@ -15,8 +15,8 @@ use super::methods::Context;
 use super::subnet::Subnet;
 use crate::connections::{self, Limits};
 
-/// Most simultaneous connections; others wait. Together with RocksDB's files this stays below the common limit of
-/// 1,024 open files, at which the database could not write.
+/// Maximum number of simultaneous connections; others wait. Together with RocksDB's files this stays below the
+/// common limit of 1,024 open files, at which the database could not write.
 const MAX_CONNECTIONS: usize = 512;
 
 /// Access rules and timeouts for clients.

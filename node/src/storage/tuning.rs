@@ -12,7 +12,7 @@ const MIB: usize = 1 << 20;
 const KEPT_LOG_FILES: usize = 4;
 /// Larger buffers make fewer blob files, but take more memory while blocks arrive fast.
 const LARGEST_WRITE_BUFFERS: usize = 16 * MIB;
-/// Most files that RocksDB keeps open; the common limit of a process is 1,024.
+/// Maximum number of files that RocksDB keeps open; the common limit of a process is 1,024.
 const MAX_OPEN_FILES: i32 = 256;
 /// Bits per coin of the bloom filter that answers most lookups of absent coins; about one in a hundred is a false
 /// positive and needs a read.

@@ -15,7 +15,7 @@ use crate::wire::{Answer, Code, Request};
 
 /// Base time for a download of any size: connecting takes time, and a home may be busy.
 const DOWNLOAD_TIME: Duration = Duration::from_secs(60);
-/// Least bytes per second of a download: a slow line. Without it, a home that sends each chunk just in time could
+/// Minimum bytes per second of a download: a slow line. Without it, a home that sends each chunk just in time could
 /// block the caller for an hour and a half with the longest blob.
 const DOWNLOAD_RATE: u64 = 16 * 1024;
 

@@ -33,11 +33,11 @@ use crate::wire::{Answer, Request};
 const DIRECT_WAIT: Duration = Duration::from_secs(4);
 /// Timeout for sending or checking the head of a stream.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// Most bytes of a head: an offer and a token.
+/// Maximum length in bytes of a head: an offer and a token.
 const MAX_HEAD: usize = 1024;
-/// Most calls that were accepted and not joined yet.
+/// Maximum number of calls that were accepted and not joined yet.
 const MAX_EXPECTED: usize = 16;
-/// Most offers that are remembered, so that none rings twice.
+/// Maximum number of offers that are remembered, so that none rings twice.
 const MAX_RUNG: usize = 256;
 
 /// The first data that a caller sends.

@@ -29,7 +29,7 @@ use crate::wire::{About, Answer, Code, Presence, Request};
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Timeout for closing a connection.
 const CLOSING: Duration = Duration::from_secs(5);
-/// Most queued [`Told`] values that were not taken.
+/// Maximum number of queued [`Told`] values that were not taken.
 const MAX_TOLD: usize = 256;
 
 /// Something that a device reports.

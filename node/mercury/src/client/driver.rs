@@ -31,15 +31,15 @@ use crate::wire::{Answer, Event, Request};
 
 /// How long an unused connection stays open, unless it is to one's own home.
 const IDLE: Duration = Duration::from_secs(60);
-/// Most records of one search.
+/// Maximum number of records of one search.
 const MAX_RECORDS: usize = 32;
 /// Number of hole punching attempts, as in libp2p.
 const MAX_PUNCHES: u8 = 3;
-/// Most notices queued for the device.
+/// Maximum number of notices queued for the device.
 const MAX_NOTICES: usize = 256;
 /// Slots of these reserved for notices that must not be lost.
 const RESERVED: usize = 64;
-/// Most commands queued for the driver.
+/// Maximum number of commands queued for the driver.
 const MAX_COMMANDS: usize = 64;
 
 /// The channel for an answer.

@@ -7,7 +7,7 @@ use crate::wire::Refusal;
 use super::folder::FolderError;
 use super::seal::SealError;
 
-/// Most characters of a home's own text that are passed on.
+/// Maximum number of characters of a home's own text that are passed on.
 const MAX_WORDS: usize = 200;
 
 /// Why an operation failed.

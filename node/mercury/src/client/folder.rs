@@ -19,7 +19,7 @@ pub use super::state::{Contact, Leaving, Moving, Sent, Standing, State};
 use crate::id::Key;
 use crate::limits::MAX_NETWORK;
 
-/// Most bytes of a state: all contacts with long addresses, and the marks of all mail of 14 days.
+/// Maximum length in bytes of a state: all contacts with long addresses, and the marks of all mail of 14 days.
 const MAX_STATE: u64 = 32 << 20;
 
 /// A folder cannot be used.

@@ -14,9 +14,9 @@ use crate::limits::{MAX_PICTURE, MAX_THUMBNAIL};
 use crate::net::directory;
 use crate::wire::{Answer, Code, Request};
 
-/// Most redirects that are followed from one home to the next.
+/// Maximum number of redirects that are followed from one home to the next.
 const MAX_MOVES: usize = 4;
-/// Most homes from the directory that are asked.
+/// Maximum number of homes from the directory that are asked.
 const MAX_TRIED: usize = 3;
 
 impl Device {

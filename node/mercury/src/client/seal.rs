@@ -24,11 +24,11 @@ use crate::limits::{MAX_BLOBS, MAX_MESSAGE};
 const INFO: &[u8] = b"iop-mercury message 1";
 /// The length of a letter is a multiple of this, in bytes.
 pub const PAD: usize = 256;
-/// Most bytes of a letter: a message minus the key, the tag and CBOR's headers, in whole pads.
+/// Maximum length in bytes of a letter: a message minus the key, the tag and CBOR's headers, in whole pads.
 pub const MAX_LETTER: usize = MAX_MESSAGE / PAD * PAD - PAD;
-/// Most attachments of a letter.
+/// Maximum number of attachments of a letter.
 pub const MAX_ATTACHMENTS: usize = 16;
-/// Most bytes of an attachment's name.
+/// Maximum length in bytes of an attachment's name.
 pub const MAX_ATTACHMENT_NAME: usize = 255;
 /// Bytes that sealing adds to an attachment: the tag.
 pub const ATTACHMENT_OVERHEAD: usize = 16;

@@ -14,13 +14,13 @@ use crate::limits::{MAIL_TIME, MAX_BLOB_COUNT};
 
 /// Format number of the state.
 pub(super) const FORMAT: u64 = 1;
-/// Most contacts: all that may be related, and some strangers.
+/// Maximum number of contacts: all that may be related, and some strangers.
 const MAX_CONTACTS: usize = 4_000;
-/// Most marks of mail that was taken: more than can wait at a home at once.
+/// Maximum number of marks of mail that was taken: more than can wait at a home at once.
 const MAX_TAKEN: usize = 32 * 1024;
-/// Most strangers' profiles whose version is remembered.
+/// Maximum number of strangers' profiles whose version is remembered.
 const MAX_SEEN: usize = 1_000;
-/// Most homes that were left and do not know it yet.
+/// Maximum number of homes that were left and do not know it yet.
 const MAX_LEAVING: usize = 8;
 /// How long to keep telling a home that it was left, seconds. Its mail has long expired then.
 const LEAVING_TIME: u64 = 4 * MAIL_TIME;

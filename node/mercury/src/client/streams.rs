@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 /// The protocol of calls.
 pub(super) const CALLS: StreamProtocol = StreamProtocol::new("/iop/mercury/call/1");
-/// Most peers that may be expected at once.
+/// Maximum number of peers that may be expected at once.
 const MAX_EXPECTED: usize = 64;
 
 /// A stream that a peer opened, with its connection.

@@ -10,7 +10,7 @@ use crate::limits::{INVITATION_TIME, MAX_BANS, MAX_BANS_TOLD, MAX_INVITATIONS, M
 use crate::store::{Batch, Column, Hosted, StoreError, behind};
 use crate::wire::{Answer, Code, Refusal};
 
-/// Most backups within one second.
+/// Maximum number of backups within one second.
 const BACKUPS_A_SECOND: u32 = 100;
 
 /// Counters since the home was started.

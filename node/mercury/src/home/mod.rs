@@ -46,8 +46,8 @@ pub struct Settings {
     pub network: String,
     /// Which personas it hosts.
     pub hosting: Hosting,
-    /// Most personas that it hosts, up to [`crate::limits::MAX_HOSTED`]. It also limits the redirects of those that
-    /// left: [`crate::limits::REDIRECTS_FOR_EACH`].
+    /// Maximum number of personas that it hosts, up to [`crate::limits::MAX_HOSTED`]. It also limits the redirects
+    /// of those that left: [`crate::limits::REDIRECTS_FOR_EACH`].
     pub max_hosted: usize,
     /// The persona that may invite, ban, and back up.
     pub owner: Option<Id>,

@@ -36,7 +36,7 @@ pub struct Arrived;
 
 /// A value that has a stream of its own.
 pub trait Message: Send + Sized + 'static {
-    /// Most bytes.
+    /// Maximum length in bytes.
     const MAX: usize;
 
     /// The encoded form.

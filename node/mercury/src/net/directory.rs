@@ -155,7 +155,7 @@ pub(super) struct Directory {
     next_sweep: Instant,
     /// Foreign records, by their distance from the home.
     foreign: BTreeMap<kad::KBucketDistance, RecordKey>,
-    /// Most foreign records.
+    /// Maximum number of foreign records.
     most: usize,
     rate: Meter,
 }

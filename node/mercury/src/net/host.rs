@@ -31,7 +31,7 @@ use crate::limits::{MAX_ADDRESSES, PRESENCES_OF_SESSION};
 use crate::store::Durable;
 use crate::wire::{Answer, Code, Event, Request};
 
-/// Least interval between two log lines about failed accepts.
+/// Minimum interval between two log lines about failed accepts.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A home on the network.

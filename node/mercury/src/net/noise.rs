@@ -23,7 +23,7 @@ use super::sealed::{Sealed, invalid};
 const PROTOCOL: &str = "Noise_XX_25519_ChaChaPoly_SHA256";
 /// Prefix of the signed bytes, followed by the Noise key.
 const DOMAIN: &[u8] = b"noise-libp2p-static-key:";
-/// Most bytes of a handshake message: keys, a signature, and room for extensions of others.
+/// Maximum length in bytes of a handshake message: keys, a signature, and room for extensions of others.
 const MAX_MESSAGE: usize = 4 * 1024;
 /// Field tags of the payload, a protobuf of byte fields.
 const KEY_FIELD: u8 = 0x0a;

@@ -11,11 +11,11 @@ use std::task::{Context, Poll};
 use libp2p::futures::{AsyncRead, AsyncWrite, ready};
 use snow::TransportState;
 
-/// Most bytes of a message in the protocol.
+/// Maximum length in bytes of a message in the protocol.
 const MAX_MESSAGE: usize = 65_535;
 /// Bytes that encryption adds.
 const TAG: usize = 16;
-/// Most plaintext bytes of a message that we send, as in libp2p.
+/// Maximum plaintext bytes of a message that we send, as in libp2p.
 const MAX_CLEAR: usize = MAX_MESSAGE - 1_024;
 /// Bytes to read when no message has begun: most are short.
 const FIRST: usize = 1_024;

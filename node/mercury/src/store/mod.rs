@@ -42,7 +42,7 @@ use sync::Syncer;
 
 /// The format above. 1: the first.
 const FORMAT: u64 = 1;
-/// Most files that the database keeps open.
+/// Maximum number of files that the database keeps open.
 const MAX_OPEN_FILES: i32 = 64;
 /// Write buffer per column, bytes.
 const WRITE_BUFFER: usize = 8 << 20;
@@ -52,11 +52,11 @@ const WRITE_BUFFERS: usize = 32 << 20;
 const READ_CACHE: usize = 32 << 20;
 /// Bloom filter bits per key: 99 of 100 absent keys are detected without a read. Strangers ask for absent keys.
 const BITS_OF_KEY: f64 = 10.0;
-/// Most bytes of the journal. A journal is kept until each column's part of it is written to files, so rarely
-/// changing columns are flushed before it is larger.
+/// Maximum length in bytes of the journal. A journal is kept until each column's part of it is written to files, so
+/// rarely changing columns are flushed before it is larger.
 const JOURNAL: u64 = 64 << 20;
-/// Most bytes that flushes and merges write to files per second: the rest of the disk's bandwidth is the chain's.
-/// Twice the size of 2,000 of the longest messages; with less, messages would have to wait for this.
+/// Maximum bytes that flushes and merges write to files per second: the rest of the disk's bandwidth is the
+/// chain's. Twice the size of 2,000 of the longest messages; with less, messages would have to wait for this.
 const WRITES_A_SECOND: i64 = 256 << 20;
 /// Interval at which that rate is portioned, microseconds; RocksDB's default.
 const PORTION: i64 = 100_000;

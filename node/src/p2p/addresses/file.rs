@@ -26,7 +26,7 @@ const BEGIN: &[u8; 8] = b"IOPPEERS";
 const VERSION: u32 = 1;
 /// Bytes before the addresses.
 const HEAD: usize = 8 + 4 + 4 + 16 + 4;
-/// Least bytes of an address record.
+/// Minimum bytes of an address record.
 const RECORD: usize = 16 + 2 + 8 + 8 + 16 + 8 + 4 + 1;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 32;

@@ -2,7 +2,7 @@
 
 use super::ip::{Ip, NetAddress};
 
-/// Most own addresses that are kept.
+/// Maximum number of own addresses that are kept.
 const MAX_LOCAL: usize = 32;
 
 /// How an own address is known; more reliable reasons are greater (Core's `LOCAL_*`).

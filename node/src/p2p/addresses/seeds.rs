@@ -10,7 +10,7 @@ use super::ip::{Ip, TimedAddress};
 
 /// Timeout of a DNS query.
 pub const LIMIT: Duration = Duration::from_secs(10);
-/// Most addresses taken from one answer, so that one seed cannot fill the table.
+/// Maximum number of addresses taken from one answer, so that one seed cannot fill the table.
 const MAX_ADDRESSES: usize = 256;
 /// The services of the nodes that seeds list: full nodes (`NODE_NETWORK`).
 const SERVICES: u64 = 1;

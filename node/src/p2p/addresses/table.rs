@@ -15,11 +15,11 @@ use bitcoin::secp256k1::rand::{Rng, SeedableRng};
 use super::buckets::{BUCKET_SIZE, Buckets, NEW_BUCKETS, Placement, TRIED_BUCKETS};
 use super::ip::{Ip, NetAddress, TimedAddress};
 
-/// Most new buckets that one address can be in.
+/// Maximum number of new buckets that one address can be in.
 const NEW_BUCKETS_PER_ADDRESS: u8 = 8;
-/// Most addresses in the table.
+/// Maximum number of addresses in the table.
 pub const MAX_ADDRESSES: usize = (TRIED_BUCKETS + NEW_BUCKETS) * BUCKET_SIZE;
-/// Most bytes that the table takes: slots of 4, entries of 88, 8 for the lists of them, and 48 for the index by
+/// Maximum bytes that the table takes: slots of 4, entries of 88, 8 for the lists of them, and 48 for the index by
 /// address, whose lists grow by doubling (131,072 entries for 81,920).
 pub const MAX_MEMORY: usize = 4 * MAX_ADDRESSES + 131_072 * (88 + 8 + 48);
 
@@ -36,7 +36,7 @@ const MAX_FAILURES: u32 = 10;
 const MIN_FAIL: u64 = 7 * DAY;
 /// Percentage of the table returned for one `getaddr` (`ADDRMAN_GETADDR_MAX_PCT`).
 const SAMPLE_PER_CENT: usize = 23;
-/// Most addresses returned for one `getaddr` (`ADDRMAN_GETADDR_MAX`).
+/// Maximum number of addresses returned for one `getaddr` (`ADDRMAN_GETADDR_MAX`).
 const SAMPLE_MAX: usize = 2_500;
 /// An address in the table. Times are seconds since 1970, 0 for never.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::storage::{Scan, Storage, StorageError};
 static SCANS: Semaphore = Semaphore::const_new(1);
 /// Number of coins between two checks whether the node is stopping.
 const STOP_STEP: u64 = 10_000;
-/// Most coins of one address that are listed; more are an error.
+/// Maximum number of coins of one address that are listed; more are an error.
 const MAX_LISTED: usize = 100_000;
 
 pub(super) async fn gettxout(context: &Context, args: &Args) -> Result<Value, RpcError> {

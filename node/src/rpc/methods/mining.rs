@@ -25,7 +25,7 @@ const LONG_POLL_MEMPOOL: Duration = Duration::from_secs(60);
 const LONG_POLL_STEP: Duration = Duration::from_secs(10);
 /// Replaces the mempool's change counter in the id of an empty template.
 const EMPTY: &str = "e";
-/// Most blocks per `generatetoaddress`.
+/// Maximum number of blocks per `generatetoaddress`.
 const MAX_GENERATE: i64 = 100_000;
 
 pub(super) async fn submitblock(context: &Context, args: &Args) -> Result<Value, RpcError> {

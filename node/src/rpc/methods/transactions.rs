@@ -20,8 +20,8 @@ use crate::storage::StorageError;
 
 /// A higher fee is taken for a mistake unless the caller allows it, base units (Core's default -maxtxfee).
 pub(super) const MAX_FEE: u64 = COIN / 10;
-/// Most outputs of a transaction that are looked up one by one; beyond that, only outputs written to disk are
-/// found.
+/// Maximum number of outputs of a transaction that are looked up one by one; beyond that, only outputs written to
+/// disk are found.
 const PROBED_OUTPUTS: u32 = 64;
 
 pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {

@@ -14,7 +14,7 @@ use crate::args::BlobCommand;
 use crate::contacts::{read, write_new};
 use crate::show::{Show, tame, tame_lines};
 
-/// Most file names tried for an attachment.
+/// Maximum number of file names tried for an attachment.
 const MAX_NAMES: usize = 1000;
 
 /// Sends a message. Everything that can be refused without the files is checked before they are uploaded and use up
