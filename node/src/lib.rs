@@ -3,8 +3,8 @@
 //! Lives here: storage, the chain state and the one thread that owns it, the mempool, block templates, JSON-RPC,
 //! and the command line. Does not live here: the rules (`iop-consensus`) and mining beyond `generatetoaddress`.
 //! Data goes: RPC -> [`chain::actor`] (one command channel) -> [`chain::state::ChainState`] (rules, index,
-//! registry) -> one [`storage`] batch per connected or disconnected block -> the change is published to all
-//! subscribers.
+//! registry) -> [`storage`]: index and undo with each block, coins and tip together in one batch per flush -> the
+//! change is published to all subscribers.
 
 pub mod chain;
 pub mod cli;

@@ -42,7 +42,7 @@ pub fn legacy_sigops(tx: &Transaction) -> u64 {
 }
 
 /// Signature operation cost of a transaction; `spent` are the outputs it spends, in input order
-/// (`GetTransactionSigOpCost`). For a coinbase, pass an empty slice.
+/// (`GetTransactionSigOpCost`). For a coinbase, pass none.
 pub fn sigop_cost<'a>(tx: &Transaction, spent: impl IntoIterator<Item = &'a TxOut>, flags: u32) -> u64 {
     let mut cost = legacy_sigops(tx) * WITNESS_SCALE_FACTOR;
     for (input, output) in tx.input.iter().zip(spent) {

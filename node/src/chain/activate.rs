@@ -1,6 +1,7 @@
 //! Activates the best branch (`ActivateBestChain`) by disconnecting and connecting blocks.
 //!
-//! A block that breaks a rule is marked as failed, and the next best branch is tried.
+//! A block that breaks a rule is marked as failed, and the next best branch is tried. Changes to the coins stay in
+//! memory until a flush writes them together with the tip (docs/adr/0005).
 
 use std::cmp::Reverse;
 use std::time::Instant;

@@ -86,8 +86,7 @@ impl Coins {
         self.usage() > self.limit
     }
 
-    /// Reads into memory all coins that the block spends, and looks up which of its outputs exist already. Uses all
-    /// cores if there are enough reads.
+    /// Reads into memory all coins that the block spends. Uses all cores if there are enough reads.
     pub(super) fn fetch(&mut self, block: &Block) -> Result<(), StorageError> {
         let inputs = block.txdata.iter().skip(1).flat_map(|tx| &tx.input);
         let mut spent = 0u64;

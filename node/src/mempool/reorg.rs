@@ -25,7 +25,7 @@ pub(super) struct Returned {
     /// The last transaction of the newest block first.
     queue: VecDeque<Arc<Transaction>>,
     bytes: usize,
-    /// Ids of the transactions in blocks of the new branch.
+    /// Ids of the transactions in blocks connected since, unless those blocks were disconnected too.
     confirmed: HashSet<Txid>,
 }
 

@@ -240,7 +240,11 @@ impl NetHandle {
         self.commands.send(Command::PingAll).await.map_err(|_| NetStopped)
     }
 
-    /// Traffic since the start.
+    /// Announces a transaction that was sent at this node to every peer that may not have it, now and when it connects,
+    /// until a block has it.
+    ///
+    /// # Errors
+    /// When the node is stopping.
     pub async fn announce(&self, txid: Txid) -> Result<(), NetStopped> {
         self.commands.send(Command::Announce(txid)).await.map_err(|_| NetStopped)
     }

@@ -2,7 +2,7 @@
 //!
 //! Lives here: three queues - headers and queries in order; transactions in order, which yield to the former; and
 //! blocks, which are checked in parallel - and the chain's events as [`FromChain`]. Does not live here: what is
-//! done with the answers. Data goes: [`Action`] -> a task that asks the chain -> [`FromChain`] to the manager.
+//! done with the answers. Data goes: [`Question`] -> a task that asks the chain -> [`FromChain`] to the manager.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::mempool::Reject;
 /// The permit of a message: its memory counts until the chain is done with it.
 pub(crate) type Permit = Option<Arc<OwnedSemaphorePermit>>;
 
-/// The network's link to the chain.
+/// A question to the chain, and the permit of the message it comes from.
 type Asked = (Pin<Box<dyn Future<Output = Result<FromChain, Stopped>> + Send>>, Permit);
 
-/// The way to the chain.
+/// The network's link to the chain.
 #[derive(Clone)]
 pub(crate) struct ChainLink {
     chain: ChainHandle,

@@ -19,10 +19,8 @@ const DERIVED: [Column; 5] = [Column::Index, Column::Undo, Column::Coins, Column
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 
 impl Storage {
-    /// Calls `see` with key and bytes of every stored block, ordered by key.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Calls `see` with key and bytes of every stored block, ordered by key; without bytes if the database cannot read
+    /// them. An iterator ends at such a block without naming it, so it is continued at one of `hashes`, those in the index.
     pub(crate) fn for_each_block(
         &self,
         hashes: &BTreeSet<BlockHash>,
@@ -43,7 +41,7 @@ impl Storage {
         }
     }
 
-    /// The headers of the index that can be decoded and match their keys, and whether any block was pruned.
+    /// The key at which to continue if the block after the key `last` cannot be read: the next one in the index that can.
     fn after_unreadable(
         &self,
         last: &[u8],
@@ -61,12 +59,9 @@ impl Storage {
         })
     }
 
-    /// The index's headers as far as they can be read and belong to their keys, and whether a block was pruned. Blocks
-    /// have their headers too, so an index that cannot be read to its end is no hindrance.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub(crate) fn readable_headers(&self) -> Result<(Vec<(BlockHash, Header)>, bool), StorageError> {
+    /// The headers of the index that can be decoded and match their keys, and whether any block was pruned. Blocks hold
+    /// their headers too, so an index that cannot be read to its end is no error.
+    pub(crate) fn readable_headers(&self) -> (Vec<(BlockHash, Header)>, bool) {
         let (mut headers, mut pruned) = (Vec::new(), false);
         for item in self.db.iterator_cf(self.handle(Column::Index), IteratorMode::Start) {
             let Ok((key, value)) = item else { break };
@@ -77,7 +72,7 @@ impl Storage {
                 headers.push((hash, record.header));
             }
         }
-        Ok((headers, pruned))
+        (headers, pruned)
     }
 
     /// Deletes everything except blocks, including the tip, and stores this index instead; also deletes the blocks

@@ -15,7 +15,8 @@ enum Step {
     Block { choices: Vec<usize> },
     /// A block that conflicts with a transaction in the pool.
     RivalBlock { choice: usize },
-    /// The newest blocks are disconnected, and an empty one may be connected.
+    /// The newest blocks are disconnected; blocks of their transactions and of waiting ones are connected and disconnected,
+    /// as on branches that fail; and an empty one may be connected.
     Reorganise { depth: usize, failed: Vec<u64>, comes: bool },
     /// Time goes on.
     Wait { seconds: u64 },

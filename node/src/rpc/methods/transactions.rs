@@ -31,7 +31,7 @@ pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result
     let tx = raw_transaction(args)?;
     let txid = tx.compute_txid();
     match context.chain.offer_transaction(tx, max_fee).await? {
-        // Sending a transaction again counts as success.
+        // Sending a transaction again is a success, and tells it to peers that connected since.
         Ok(_) | Err(Reject::AlreadyHere) => {}
         Err(reject) => return Err(refused(&reject)),
     }
