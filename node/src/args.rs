@@ -27,19 +27,19 @@ pub(crate) struct MercuryArgs {
     /// Host no Mercury relay, whatever the configuration file says
     #[arg(long)]
     pub(crate) no_mercury: bool,
-    /// Where others reach the Mercury relay; may be repeated [default: where it listens]
+    /// Address at which others reach the Mercury relay; may be repeated [default: where it listens]
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) mercury_external: Vec<String>,
-    /// Another Mercury relay, with its /p2p/ID, to look people up with; may be repeated
+    /// Another Mercury relay to look people up with, with its /p2p/ID; may be repeated
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) mercury_peer: Vec<String>,
-    /// Whom the Mercury relay hosts: open (anyone), invited or closed (nobody new) [default: open]
+    /// Who may register at the Mercury relay: open (anyone), invited, or closed (nobody new) [default: open]
     #[arg(long, value_name = "WHOM")]
     pub(crate) mercury_hosting: Option<String>,
     /// The Mercury persona that may invite, ban and back up [default: nobody]
     #[arg(long, value_name = "ID")]
     pub(crate) mercury_owner: Option<String>,
-    /// How many personas the Mercury relay hosts, 1 to 10000 [default: 1000]
+    /// Personas that the Mercury relay hosts at most, 1 to 10000 [default: 1000]
     #[arg(long, value_name = "N")]
     pub(crate) mercury_max_hosted: Option<usize>,
 }
@@ -49,10 +49,10 @@ pub(crate) struct MercuryArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
-    /// Where everything is kept; one network each [default: ~/.iop-node/NETWORK]
+    /// Data directory; one for each network [default: ~/.iop-node/NETWORK]
     #[arg(long, value_name = "DIR")]
     pub(crate) datadir: Option<PathBuf>,
-    /// Where JSON-RPC listens [default: 127.0.0.1 and the network's port]
+    /// Address on which JSON-RPC listens [default: 127.0.0.1 and the network's port]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) rpc_bind: Option<SocketAddr>,
     /// JSON-RPC user, together with --rpc-password-file [default: a cookie in DATADIR/.cookie]
@@ -61,30 +61,31 @@ pub(crate) struct RunArgs {
     /// File with the JSON-RPC password, readable by its owner only
     #[arg(long, value_name = "FILE", requires = "rpc_user")]
     pub(crate) rpc_password_file: Option<PathBuf>,
-    /// Memory for transactions that wait for a block, in megabytes [default: 300]
+    /// Memory for transactions that wait for a block, in megabytes, at least 5 [default: 300]
     #[arg(long, value_name = "MB")]
     pub(crate) max_mempool: Option<usize>,
-    /// From where JSON-RPC may be called besides this machine, an address or subnet; may be repeated
-    /// [default: from everywhere that can reach it]
+    /// Address or subnet that may call JSON-RPC besides this machine; may be repeated
+    /// [default: whoever can reach it]
     #[arg(long, value_name = "SUBNET")]
     pub(crate) rpc_allow_ip: Vec<Subnet>,
     /// Seconds that a JSON-RPC client may keep the node waiting [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) rpc_timeout: Option<u64>,
-    /// Where Prometheus metrics are served, at /metrics [default: nowhere]
+    /// Address on which Prometheus metrics are served, at /metrics [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) metrics_bind: Option<SocketAddr>,
-    /// Where peers can connect [default: 0.0.0.0 and the network's port; loopback on private chains]
+    /// Address on which peers can connect [default: 0.0.0.0 and the network's port; loopback on private chains, nowhere with
+    /// --connect]
     #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_listen")]
     pub(crate) p2p_bind: Option<SocketAddr>,
     /// Accept no P2P connections
     #[arg(long)]
     pub(crate) no_listen: bool,
-    /// Connect to this peer and to no other; may be given several times
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Connect to this peer and to no others, an address or name; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) connect: Vec<String>,
-    /// Connect to this peer besides others; may be given several times
-    #[arg(long, value_name = "ADDR:PORT")]
+    /// Connect to this peer besides others, an address or name; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) add_peer: Vec<String>,
     /// Ask no DNS seeds for peers
     #[arg(long)]
@@ -97,13 +98,13 @@ pub(crate) struct RunArgs {
     /// Delete old blocks to stay below this many MiB, at least 550; 0 keeps all [default: 0]
     #[arg(long, value_name = "MIB")]
     pub(crate) prune: Option<u64>,
-    /// Scripts up to this block are taken for checked; 0 checks all [default: the network's]
+    /// Scripts up to this block are assumed valid; 0 checks all [default: the network's]
     #[arg(long, value_name = "HASH")]
     pub(crate) assume_valid: Option<String>,
-    /// Work that the best chain surely has, in hex [default: the network's]
+    /// Work that the best chain has at least, in hex [default: the network's]
     #[arg(long, value_name = "HEX")]
     pub(crate) min_chain_work: Option<String>,
-    /// Until the tip is younger than this, the chain counts as being loaded, in seconds [default: 86400]
+    /// Seconds; while the tip is older than this, the node counts as downloading the chain [default: 86400]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_tip_age: Option<u64>,
     /// Configuration file; flags override it

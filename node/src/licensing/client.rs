@@ -203,6 +203,11 @@ impl Node {
         Ok(coins)
     }
 
+    /// Whether the node says that no peer is connected.
+    pub(super) async fn has_no_peers(&self) -> bool {
+        matches!(self.try_call("getconnectioncount", json!([])).await, Ok(Ok(count)) if count == 0)
+    }
+
     /// Sends a transaction and returns its id.
     pub(super) async fn send(&self, tx: &Transaction) -> Result<String, Failure> {
         let sent = self.try_call("sendrawtransaction", json!([serialize_hex(tx)])).await?;

@@ -123,6 +123,9 @@ async fn act(
     let built = action.build(key, coins).map_err(Failure::Failed)?;
     built.check(&action, key, tip + 1, params).map_err(Failure::Failed)?;
     let sent = if common.dry_run { None } else { Some(node.send(&built.tx).await?) };
+    if sent.is_some() && node.has_no_peers().await {
+        warn("the node has no peers now: it tells those that connect while it runs");
+    }
     report(&action, &built, &skipped, sent.as_deref(), key, params, common.json)
 }
 
