@@ -65,6 +65,19 @@ pub fn read_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
     Ok(Transaction { version, input, output, lock_time: absolute::LockTime::consensus_decode(bytes)? })
 }
 
+/// Reads a transaction in the form that knows no witnesses, in which it may have no inputs, and advances `bytes` past it.
+///
+/// # Errors
+/// If the reference fails to decode it with `SERIALIZE_TRANSACTION_NO_WITNESS`.
+pub fn read_stripped_transaction(bytes: &mut &[u8]) -> Result<Transaction, Error> {
+    Ok(Transaction {
+        version: transaction::Version::consensus_decode(bytes)?,
+        input: read_list(bytes, SHORTEST_INPUT, read_input)?,
+        output: read_list(bytes, SHORTEST_OUTPUT, read_output)?,
+        lock_time: absolute::LockTime::consensus_decode(bytes)?,
+    })
+}
+
 /// Decodes a count and that many elements of at least `shortest` bytes. The list is allocated at once, because one that
 /// grows takes up to twice its size, but never for more elements than the remaining bytes can hold.
 fn read_list<'b, T>(

@@ -5,7 +5,8 @@ use bitcoin::{BlockHash, OutPoint, Script, Transaction, Txid};
 use iop_consensus::COIN;
 use iop_consensus::address::{Address, AddressKind};
 use iop_consensus::coins::CoinView;
-use iop_consensus::wire::read_transaction;
+use iop_consensus::script::{Op, ScriptReader};
+use iop_consensus::wire::{read_stripped_transaction, read_transaction};
 use serde_json::{Map, Value, json};
 
 use super::super::args::Args;
@@ -23,6 +24,13 @@ pub(super) const MAX_FEE: u64 = COIN / 10;
 /// Maximum number of outputs of a transaction that are looked up one by one; beyond that, only outputs written to
 /// disk are found.
 const PROBED_OUTPUTS: u32 = 64;
+
+/// The last opcode that is defined (`MAX_OPCODE`, OP_NOP10).
+const MAX_OPCODE: u8 = 0xb9;
+/// The longest push of a script that can be run, bytes (`MAX_SCRIPT_ELEMENT_SIZE`).
+const MAX_SCRIPT_ELEMENT_SIZE: usize = 520;
+/// The longest script that can be run, bytes (`MAX_SCRIPT_SIZE`).
+const MAX_SCRIPT_SIZE: usize = 10_000;
 
 pub(super) async fn sendrawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {
     // Types are checked before contents, as in the reference.
@@ -62,6 +70,29 @@ fn read_whole(mut bytes: &[u8]) -> Option<Transaction> {
     bytes.is_empty().then_some(tx)
 }
 
+/// A hex text as a transaction that knows no witnesses, if its scripts make sense (`DecodeHexTx` with `fTryNoWitness`): one
+/// without inputs reads otherwise as the beginning of one with witnesses.
+fn stripped_transaction(text: &str) -> Option<Transaction> {
+    let bytes = hex::decode(text).ok()?;
+    let mut rest = &bytes[..];
+    let tx = read_stripped_transaction(&mut rest).ok().filter(|_| rest.is_empty())?;
+    let scripts_in = tx.input.iter().map(|input| &input.script_sig).filter(|_| !tx.is_coinbase());
+    let mut scripts = scripts_in.chain(tx.output.iter().map(|output| &output.script_pubkey));
+    scripts.all(|script| has_valid_operations(script)).then_some(tx)
+}
+
+/// `HasValidOps`, and the size of a script.
+fn has_valid_operations(script: &Script) -> bool {
+    let mut operations = ScriptReader::new(script.as_bytes());
+    while !operations.at_end() {
+        let sound = |op: Op<'_>| op.opcode <= MAX_OPCODE && op.data.len() <= MAX_SCRIPT_ELEMENT_SIZE;
+        if !operations.next_op().is_ok_and(sound) {
+            return false;
+        }
+    }
+    script.len() <= MAX_SCRIPT_SIZE
+}
+
 fn refused(reject: &Reject) -> RpcError {
     match reject {
         Reject::AlreadyInChain => RpcError::new(TRANSACTION_IN_CHAIN, "transaction already in block chain"),
@@ -74,7 +105,8 @@ fn refused(reject: &Reject) -> RpcError {
 }
 
 pub(super) async fn decoderawtransaction(context: &Context, args: &Args) -> Result<Value, RpcError> {
-    let tx = raw_transaction(args)?;
+    let text = args.checked_text(0)?;
+    let tx = stripped_transaction(text).map_or_else(|| decode_transaction(text), Ok)?;
     let prefixes = context.params.prefixes;
     heavy(move || Value::Object(format::transaction(&tx, &prefixes, false))).await
 }
@@ -186,4 +218,25 @@ pub(super) async fn validateaddress(context: &Context, args: &Args) -> Result<Va
     out.insert("iswatchonly".into(), json!(false));
     out.insert("isscript".into(), json!(address.kind == AddressKind::ScriptHash));
     Ok(Value::Object(out))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What `createrawtransaction [] {…}` gives: version 2, no inputs, one output.
+    #[test]
+    fn a_transaction_without_inputs_is_decoded_and_one_with_witnesses_is_not_taken_for_one() {
+        let script = format!("76a914{}88ac", "22".repeat(20));
+        let no_inputs = format!("0200000000010100000000000000{:02x}{script}00000000", script.len() / 2);
+        let tx = stripped_transaction(&no_inputs).unwrap();
+        assert_eq!((tx.input.len(), tx.output[0].value.to_sat()), (0, 1));
+        assert!(decode_transaction(&no_inputs).is_err(), "as sendrawtransaction reads it");
+        let input = format!("{}0000000000ffffffff", "11".repeat(32));
+        let with_witness =
+            format!("02000000000101{input}010100000000000000{:02x}{script}0101aa00000000", script.len() / 2);
+        assert_eq!(stripped_transaction(&with_witness), None);
+        assert_eq!(decode_transaction(&with_witness).unwrap().input[0].witness.len(), 1);
+    }
 }
