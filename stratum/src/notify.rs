@@ -75,7 +75,7 @@ impl Notify {
             parse_32("merkle branch", &text)
         };
         Ok(Self {
-            job_id: JobId::new(&params.text(0, "job id")?)?,
+            job_id: job_id(params)?,
             prev_hash: PrevHash::parse(&params.text(1, "prevhash")?)?,
             coinbase1: parse_bytes("coinb1", &params.text(2, "coinb1")?, 1, MAX_COINBASE_PART)?,
             coinbase2: parse_bytes("coinb2", &params.text(3, "coinb2")?, 1, MAX_COINBASE_PART)?,
@@ -83,8 +83,23 @@ impl Notify {
             version: Version::parse(&params.text(5, "version")?)?,
             nbits: NBits::parse(&params.text(6, "nbits")?)?,
             ntime: NTime::parse(&params.text(7, "ntime")?)?,
-            clean: params.flag(8, "clean_jobs")?,
+            clean: clean_jobs(params)?,
         })
+    }
+}
+
+/// A job id that is a number counts as the text of that.
+fn job_id(params: &Params<'_>) -> Result<JobId, FieldError> {
+    JobId::new(&params.written(0, "job id", usize::MAX)?)
+}
+
+/// Some pools leave it out where older jobs go on to count, or write it as text.
+fn clean_jobs(params: &Params<'_>) -> Result<bool, FieldError> {
+    let Some(raw) = params.get(8) else { return Ok(false) };
+    match text(raw) {
+        Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(text) if text.is_empty() || text.eq_ignore_ascii_case("false") => Ok(false),
+        _ => params.flag(8, "clean_jobs"),
     }
 }
 
@@ -144,13 +159,53 @@ mod tests {
         }
 
         #[test]
-        fn a_missing_field_is_named(notify in notify(), missing in 0usize..9) {
+        fn a_missing_field_is_named(notify in notify(), missing in 0usize..8) {
             let line = notify.to_line();
             let mut value: serde_json::Value = serde_json::from_slice(&line).unwrap();
             value["params"].as_array_mut().unwrap().truncate(missing);
             let error = read(value.to_string().as_bytes()).unwrap_err();
             prop_assert!(matches!(error, FieldError::Missing { .. }), "{}", error);
         }
+    }
+
+    /// With this in place of a field.
+    fn changed(field: usize, value: serde_json::Value) -> Result<Notify, FieldError> {
+        let hash = "00".repeat(32);
+        let mut params =
+            serde_json::json!(["1", hash, "00", "00", [hash], "20000000", "207fffff", "5f5e1000", true]);
+        params[field] = value;
+        read(&notification("mining.notify", params))
+    }
+
+    #[test]
+    fn whether_a_job_is_clean_may_be_text_or_missing() {
+        use serde_json::json;
+        for (said, clean) in [
+            (json!(true), true),
+            (json!("true"), true),
+            (json!("True"), true),
+            (json!(1), true),
+            (json!(false), false),
+            (json!("false"), false),
+            (json!(""), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(changed(8, said).map(|notify| notify.clean), Ok(clean));
+        }
+        assert!(changed(8, json!("yes")).is_err() && changed(8, json!([])).is_err());
+        let hash = "00".repeat(32);
+        let without = ("1", &hash, "00", "00", [&hash], "20000000", "207fffff", "5f5e1000");
+        assert!(!read(&notification("mining.notify", without)).unwrap().clean);
+    }
+
+    #[test]
+    fn a_job_id_may_be_a_number() {
+        let id = |value| changed(0, value).map(|notify| notify.job_id.as_str().to_owned());
+        assert_eq!(id(serde_json::json!(1234)), Ok("1234".to_owned()));
+        assert_eq!(id(serde_json::json!("1234")), Ok("1234".to_owned()));
+        assert!(id(serde_json::json!(true)).is_err() && id(serde_json::json!([1])).is_err());
+        let long = id(serde_json::json!("a".repeat(200))).unwrap_err();
+        assert_eq!(long.to_string(), "job id has 200 bytes, expected 1 to 128");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The client's session: the handshake, how it interprets a pool's messages, and misbehaving pools.
 #![allow(clippy::unwrap_used)]
 
-use iop_stratum::client::{Error, Event, MAX_UNANSWERED, Options, Reconnect, Session, Share, Verdict};
+use iop_stratum::client::{
+    Error, Event, MAX_PASSED_OVER, MAX_UNANSWERED, Options, Reconnect, Session, Share, Verdict,
+};
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce2, JobId, NTime, Nonce, VersionBits, VersionMask};
 use proptest::prelude::*;
@@ -209,15 +211,20 @@ fn reconnects_and_messages_are_checked() {
         Ok(Some(Event::Reconnect(Reconnect { host, port, wait }))) => {
             Ok((host.map(String::from), port, wait))
         }
-        Err(error) => Err(error.to_string()),
+        Ok(Some(Event::PassedOver(error))) => Err(error.to_string()),
         other => panic!("{other:?}"),
     };
     assert_eq!(reconnect(json!([])), Ok((None, None, 0)));
     assert_eq!(reconnect(json!(["p.example", "3333", 5])), Ok((Some("p.example".into()), Some(3333), 5)));
     assert_eq!(reconnect(json!(["", 0])), Ok((None, None, 0)));
-    for wrong in
-        [json!(["a b"]), json!(["x".repeat(254)]), json!(["h", 65536]), json!(["h", 1, 1e9]), json!([[], 1])]
-    {
+    for wrong in [
+        json!(["a b"]),
+        json!(["x".repeat(254)]),
+        json!(["h", 65536]),
+        json!(["h", 1, 1e9]),
+        json!(["h", 1, -1]),
+        json!([[], 1]),
+    ] {
         assert!(reconnect(wrong.clone()).is_err(), "{wrong}");
     }
     let event = hear(&mut session, call("client.show_message", json!(["hi\u{7}\nthere"])));
@@ -244,8 +251,9 @@ fn malformed_messages_are_typed_errors() {
     let before = Session::new(options()).handle_line(notify("1").to_string().as_bytes());
     assert_eq!(before, Err(Error::NotSubscribed));
     for (result, what) in [
-        (json!([[], "0a", 9]), "extranonce2 size"),
-        (json!([[], "0a", 0]), "extranonce2 size"),
+        (json!([[], "0a", 9]), "extranonce2 has 9 bytes, expected 1 to 8"),
+        (json!([[], "0a", "16"]), "extranonce2 has 16 bytes, expected 1 to 8"),
+        (json!([[], "0a", 0]), "extranonce2 has 0 bytes, expected 1 to 8"),
         (json!([[], "0a"]), "extranonce2 size is missing"),
         (json!([[], "zz", 4]), "extranonce1 is not hex"),
         (json!([[], "00".repeat(33), 4]), "extranonce1 has 66 hex digits"),
@@ -256,16 +264,85 @@ fn malformed_messages_are_typed_errors() {
     }
     let mut session = ready();
     for message in [
-        call("mining.set_difficulty", json!([0])),
-        call("mining.set_difficulty", json!(["nan"])),
         call("mining.set_extranonce", json!(["00", 99])),
-        call("mining.set_version_mask", json!([7])),
         call("mining.notify", json!([])),
-        call("client.show_message", json!([1])),
+        call("mining.notify", json!({"job": 1})),
     ] {
         assert!(matches!(hear(&mut session, message.clone()), Err(Error::Field { .. })), "{message}");
     }
+    let no_utf8 =
+        notify("job").to_string().into_bytes().into_iter().map(|byte| if byte == b'j' { 0xe9 } else { byte });
+    assert!(matches!(session.handle_line(&no_utf8.collect::<Vec<_>>()), Err(Error::Field { .. })));
+    assert!(matches!(Session::new(options()).handle_line(b"<html>"), Err(Error::Message(_))), "no pool");
+}
+
+#[test]
+fn what_mining_can_do_without_is_passed_over() {
+    let lines = [
+        call("mining.set_difficulty", json!([0])).to_string(),
+        call("mining.set_difficulty", json!([null])).to_string(),
+        call("mining.set_difficulty", json!(["nan"])).to_string(),
+        call("mining.set_version_mask", json!([7])).to_string(),
+        call("mining.set_version_mask", json!([{"mask": "1fffe000"}])).to_string(),
+        call("client.reconnect", json!(["127.0.0.1", 3333, -1])).to_string(),
+        call("client.show_message", json!([])).to_string(),
+        call("client.show_message", json!([1])).to_string(),
+        "hello world".to_owned(),
+        "[]".to_owned(),
+        json!({"id": {"a": 1}, "method": "mining.ping"}).to_string(),
+    ];
+    let (mut session, before) = (ready(), ready());
+    for line in &lines {
+        let heard = session.handle_line(line.as_bytes());
+        assert!(matches!(heard, Ok(Some(Event::PassedOver(_)))), "{line}: {heard:?}");
+    }
+    assert_eq!(session.difficulty(), before.difficulty());
+    assert_eq!(session.version_mask(), before.version_mask());
+    assert!(sent(&mut session).is_empty());
+    assert!(matches!(hear(&mut session, notify("1")), Ok(Some(Event::Job(_)))), "and it goes on");
+}
+
+#[test]
+fn lines_that_cannot_be_understood_are_passed_over_up_to_so_many_in_a_row() {
+    let mut session = ready();
+    for _ in 0..3 {
+        for _ in 0..MAX_PASSED_OVER {
+            assert!(matches!(session.handle_line(b"<html>"), Ok(Some(Event::PassedOver(_)))));
+        }
+        hear(&mut session, notify("1")).unwrap();
+    }
+    for _ in 0..MAX_PASSED_OVER {
+        session.handle_line(b"<html>").unwrap();
+    }
     assert!(matches!(session.handle_line(b"<html>"), Err(Error::Message(_))));
+}
+
+#[test]
+fn messages_are_shown_and_unknown_notifications_borne_whatever_their_shape() {
+    let mut session = ready();
+    let shown = |text: &str| Ok(Some(Event::ShowMessage(text.into())));
+    assert_eq!(hear(&mut session, call("client.show_message", json!("hello"))), shown("hello"));
+    let latin1 = b"{\"id\":null,\"method\":\"client.show_message\",\"params\":[\"caf\xe9\"]}";
+    assert_eq!(session.handle_line(latin1), shown("caf\u{fffd}"));
+    for params in [json!({"name": "x"}), json!("x"), json!(7), json!(null), json!(["x", {"a": 1}])] {
+        assert_eq!(hear(&mut session, call("mining.set_goal", params)), Ok(None));
+    }
+}
+
+#[test]
+fn a_job_whose_name_is_a_number_is_submitted_by_the_number() {
+    let mut session = ready();
+    for (id, goes_back_as) in [
+        (json!(1234), json!(1234)),
+        (json!("1234"), json!("1234")),
+        (json!(18_446_744_073_709_551_615u64), json!(18_446_744_073_709_551_615u64)),
+    ] {
+        let mut message = notify("x");
+        message["params"][0] = id;
+        let Ok(Some(Event::Job(job))) = hear(&mut session, message) else { panic!("no job") };
+        session.submit(&Share { job_id: job.notify.job_id.clone(), ..share() });
+        assert_eq!(sent(&mut session)[0]["params"][1], goes_back_as);
+    }
 }
 
 proptest! {

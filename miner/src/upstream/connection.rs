@@ -247,7 +247,10 @@ impl Connection {
         match &event {
             Event::Job(_) => self.watch.job(now),
             // A verdict is of use where it is good: the watch sees to it.
-            Event::SubmitResult { .. } | Event::Reconnect(_) | Event::ShowMessage(_) => {}
+            Event::SubmitResult { .. }
+            | Event::Reconnect(_)
+            | Event::ShowMessage(_)
+            | Event::PassedOver(_) => {}
             Event::Subscribed
             | Event::Authorized
             | Event::Difficulty(_)
@@ -281,6 +284,11 @@ impl Connection {
                     info!("{} says: {text}", self.place.url);
                 }
                 self.place.note(|source| source.message = Some(text.into()));
+            }
+            Event::PassedOver(error) => {
+                if self.may_speak() {
+                    warn!("{}: {error}; passed over", self.place.url);
+                }
             }
         }
         Ok(())

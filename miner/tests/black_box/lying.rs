@@ -246,16 +246,36 @@ fn a_pool_that_closes_after_each_share_gets_the_next_one_too() {
 }
 
 #[test]
-fn difficulties_that_are_none_end_the_connection() {
+fn difficulties_that_are_none_are_passed_over_and_the_one_before_holds() {
     let (listener, address) = listen();
     let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
     for number in ["0", "-0.0", "-1", "NaN", "1e400", "\"Infinity\"", "null", "[]", "true", "1e-400"] {
-        let mut client = Client::accept(&listener);
-        client.handshake(&JOB);
         let line = format!("{{\"id\":null,\"method\":\"mining.set_difficulty\",\"params\":[{number}]}}\n");
         client.send_bytes(line.as_bytes());
-        client.wait_until_closed();
     }
+    let next = Template { id: "job-2", ..JOB };
+    client.send(&next.notify(true));
+    while client.accept_share()["params"][1] != next.id {}
+    for _ in 0..10 {
+        next.check(&client.accept_share());
+    }
+}
+
+#[test]
+fn lines_that_are_no_messages_are_passed_over_and_too_many_in_a_row_end_the_connection() {
+    let (listener, address) = listen();
+    let _miner = Miner::start(&[address]);
+    let mut client = Client::accept(&listener);
+    client.serve_until_share(&JOB);
+    for lines in [1, 16, 16] {
+        client.send_bytes("caf\u{e9} <html>\n".repeat(lines).as_bytes());
+        client.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
+        while client.read().expect("the miner stays")["result"] != "pong" {}
+    }
+    client.send_bytes(&b"<html>\n".repeat(17));
+    client.wait_until_closed();
     Client::accept(&listener).serve_until_share(&JOB);
 }
 

@@ -190,10 +190,6 @@ fn what_a_hostile_pool_sends_ends_its_connection_and_nothing_else() {
         Box::new(notify(8, json!("maybe"))),
         Box::new(|client| {
             client.handshake(&JOB);
-            client.send(&json!({"id": null, "method": "mining.set_difficulty", "params": [-1]}));
-        }),
-        Box::new(|client| {
-            client.handshake(&JOB);
             client.send(
                 &json!({"id": null, "method": "mining.set_extranonce", "params": ["00".repeat(1000), 4]}),
             );

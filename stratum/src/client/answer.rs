@@ -39,13 +39,19 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// Whether the pool no longer knew the job, which is no fault of the miner.
+    /// Whether the job was no longer known: no fault of the one who computed. By its code, or by the usual words where
+    /// there is none.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.code == Some(21)
+        let words = self.text.trim().to_ascii_lowercase();
+        match self.code {
+            Some(code) => code == 21,
+            None => words.starts_with("stale") || words.starts_with("job not found"),
+        }
     }
 
-    /// Reads `[code, "text", …]` as in Stratum, `{"code", "message"}` as in JSON-RPC 2, or plain text.
+    /// `[code, "text", …]` as Stratum has it; `{"code", "message"}` as JSON-RPC 2 has it; or plain text, which is all that
+    /// ckpool has.
     fn read(error: Option<&RawValue>) -> Self {
         let unnamed = || Self { code: None, text: "no reason given".into() };
         let whole = |raw| number(raw).filter(|number| number.fract() == 0.0).map(|number| number as i32);
@@ -65,23 +71,55 @@ impl Refusal {
     }
 }
 
-/// Whether a request was granted: `result` is `true` and there is no error.
-pub(super) fn granted(result: Option<&RawValue>, error: Option<&RawValue>) -> Result<(), Refusal> {
-    match (result.map(RawValue::get), error) {
-        (Some("true"), None) => Ok(()),
-        _ => Err(Refusal::read(error)),
+/// What a pool says to a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answer<'a> {
+    result: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    reason: Option<&'a RawValue>,
+}
+
+impl<'a> Answer<'a> {
+    /// From the fields `result`, `error` and `reject-reason`. An error that says nothing is none.
+    pub(super) fn new(
+        result: Option<&'a RawValue>,
+        error: Option<&'a RawValue>,
+        reason: Option<&'a RawValue>,
+    ) -> Self {
+        Self { result, error: error.filter(|error| !is_empty(error)), reason }
+    }
+
+    pub(super) fn result(&self) -> Option<&'a RawValue> {
+        self.result
+    }
+
+    /// Whether a share counts: whoever says `true` has taken it, whatever the error is.
+    pub(super) fn accepts(&self) -> Result<(), Refusal> {
+        if self.is("true") { Ok(()) } else { Err(self.refusal()) }
+    }
+
+    /// Whether a user may work: unless there is an error, or a plain no. Some pools give no result.
+    pub(super) fn admits(&self) -> Result<(), Refusal> {
+        if self.error.is_some() || self.is("false") { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// The result of what must have one.
+    pub(super) fn gives(&self) -> Result<&'a RawValue, Refusal> {
+        self.result.filter(|_| self.error.is_none()).ok_or_else(|| self.refusal())
+    }
+
+    fn is(&self, json: &str) -> bool {
+        self.result.is_some_and(|result| result.get() == json)
+    }
+
+    fn refusal(&self) -> Refusal {
+        Refusal::read(self.error.or(self.reason))
     }
 }
 
-/// The result of an answer that must have one.
-pub(super) fn answered<'a>(
-    result: Option<&'a RawValue>,
-    error: Option<&RawValue>,
-) -> Result<&'a RawValue, Refusal> {
-    match (result, error) {
-        (Some(result), None) => Ok(result),
-        _ => Err(Refusal::read(error)),
-    }
+/// `[]`, `false` and `""` are no errors.
+fn is_empty(error: &RawValue) -> bool {
+    matches!(error.get(), "false" | "\"\"") || Params::from_array(error).is_some_and(|parts| parts.is_empty())
 }
 
 /// The mask in a `mining.configure` answer. A pool that does not know the extension, or refuses it, allows no bit.
@@ -123,13 +161,51 @@ mod tests {
         assert_eq!(&*Refusal::read(None).text, "no reason given");
     }
 
+    /// What becomes of `result` and `error`, as JSON: whether a share counts, a user may work, and a result is taken.
+    fn said(result: &str, error: &str) -> [bool; 3] {
+        let [result, error] = [result, error].map(|json| Some(raw(json)).filter(|raw| raw.get() != "null"));
+        let answer = Answer::new(result.as_deref(), error.as_deref(), None);
+        [answer.accepts().is_ok(), answer.admits().is_ok(), answer.gives().is_ok()]
+    }
+
     #[test]
-    fn only_true_without_an_error_is_granted() {
-        assert!(granted(Some(&raw("true")), None).is_ok());
-        for (result, error) in [("false", None), ("true", Some(raw("[20,\"x\",null]"))), ("1", None)] {
-            assert!(granted(Some(&raw(result)), error.as_deref()).is_err());
+    fn a_share_that_is_said_to_count_counts_whatever_the_error() {
+        for error in ["null", "[]", "[ ]", "false", "\"\""] {
+            assert_eq!(said("true", error), [true; 3], "{error}");
+            assert_eq!(said("false", error), [false, false, true], "{error}");
+            assert_eq!(said("null", error), [false, true, false], "a user is refused in words only: {error}");
         }
-        assert!(granted(None, None).is_err());
+        for error in ["[20,\"x\",null]", "\"x\"", "{\"code\":1}", "7", "true"] {
+            assert_eq!(said("true", error), [true, false, false], "{error}");
+            assert_eq!(said("null", error), [false; 3], "{error}");
+        }
+        assert_eq!(said("1", "null"), [false, true, true]);
+    }
+
+    #[test]
+    fn a_reason_beside_the_error_is_the_reason_where_there_is_no_error() {
+        let reason = raw("\"Stale\"");
+        let (no, error) = (raw("false"), raw("[20,\"x\",null]"));
+        let refusal = |error| Answer::new(Some(&no), error, Some(&reason)).accepts().unwrap_err();
+        assert_eq!((&*refusal(None).text, refusal(None).is_stale()), ("Stale", true));
+        assert_eq!(&*refusal(Some(&error)).text, "x");
+    }
+
+    #[test]
+    fn a_stale_job_is_known_by_its_code_or_by_words_without_one() {
+        for (json, is_stale) in [
+            (r#""Stale""#, true),
+            (r#""STALE share""#, true),
+            (r#"" job not found""#, true),
+            (r#""Job not found (=stale)""#, true),
+            (r#"[null,"Stale",null]"#, true),
+            (r#"[21,"anything",null]"#, true),
+            (r#"[20,"stale",null]"#, false),
+            (r#""not stale""#, false),
+            (r#""Duplicate""#, false),
+        ] {
+            assert_eq!(Refusal::read(Some(&raw(json))).is_stale(), is_stale, "{json}");
+        }
     }
 
     #[test]

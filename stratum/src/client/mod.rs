@@ -25,6 +25,9 @@ pub const MAX_SHOWN_MESSAGE: usize = 512;
 pub const MAX_RECONNECT_WAIT: u32 = 3600;
 /// Most unanswered shares remembered. A pool that leaves so many unanswered answers none at all.
 pub const MAX_UNANSWERED: usize = 4096;
+/// Lines in a row that are passed over where they cannot be understood. A pool that says more of them speaks something
+/// else.
+pub const MAX_PASSED_OVER: u32 = 16;
 
 /// What we send to a pool to introduce ourselves.
 #[derive(Debug, Clone)]
@@ -72,6 +75,8 @@ pub enum Event {
     Reconnect(Reconnect),
     /// A text for the operator of the machine, without control characters.
     ShowMessage(Box<str>),
+    /// A line that could not be understood, and that mining can do without. It has changed nothing.
+    PassedOver(Error),
 }
 
 /// A job, with the settings in force when it came.
@@ -157,4 +162,21 @@ pub enum Error {
     /// The pool refused our user.
     #[error("the pool refused the user: {0}")]
     AuthorizeRefused(Box<str>),
+}
+
+impl Error {
+    /// Whether mining can go on without what the line would have said. Without jobs and extranonces it cannot.
+    fn can_be_passed_over(&self) -> bool {
+        match self {
+            Self::Message(_) => true,
+            Self::Field { method, .. } => matches!(
+                *method,
+                "mining.set_difficulty"
+                    | "mining.set_version_mask"
+                    | "client.reconnect"
+                    | "client.show_message"
+            ),
+            Self::NotSubscribed | Self::SubscribeRefused(_) | Self::AuthorizeRefused(_) => false,
+        }
+    }
 }

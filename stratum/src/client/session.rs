@@ -1,19 +1,20 @@
 //! The state machine of one connection to a pool.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use serde_json::json;
-use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use super::answer::{answered, configured_mask, granted};
-use super::{Error, Event, Job, MAX_RECONNECT_WAIT, MAX_SHOWN_MESSAGE, MAX_UNANSWERED, Options, Reconnect};
-use super::{Share, SubmitId, Verdict};
+use super::answer::{Answer, configured_mask};
+use super::{Error, Event, Job, Options, Reconnect, Share, SubmitId, Verdict};
+use super::{MAX_PASSED_OVER, MAX_RECONNECT_WAIT, MAX_SHOWN_MESSAGE, MAX_UNANSWERED};
 use crate::difficulty::Difficulty;
 use crate::fields::{
-    Extranonce1, FieldError, MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE, VersionBits, VersionMask,
+    Extranonce1, FieldError, JobId, MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE, Span, VersionBits,
+    VersionMask,
 };
-use crate::message::{Id, Message, Params, failure, printable, request, success};
+use crate::message::{Id, Message, Params, failure, is_number, printable, request, success};
 use crate::notify::Notify;
 use crate::verdict::Reject;
 
@@ -50,6 +51,10 @@ pub struct Session {
     version_mask: VersionMask,
     /// Whether the pool has allowed version rolling at any time.
     may_have_rolled: bool,
+    /// Whether the pool's jobs have numbers for names, which go back as such.
+    numbers_jobs: bool,
+    /// Lines in a row that were passed over.
+    passed_over: u32,
     next_submit: u64,
     unanswered: BTreeSet<u64>,
     outgoing: VecDeque<Vec<u8>>,
@@ -70,6 +75,8 @@ impl Session {
             difficulty: Difficulty::ONE,
             version_mask: VersionMask::NONE,
             may_have_rolled: false,
+            numbers_jobs: false,
+            passed_over: 0,
             next_submit: FIRST_SUBMIT,
             unanswered: BTreeSet::new(),
             outgoing: VecDeque::new(),
@@ -114,16 +121,16 @@ impl Session {
         let id = self.next_submit;
         self.next_submit += 1;
         let mut params = vec![
-            self.options.user.clone(),
-            share.job_id.as_str().to_owned(),
-            share.extranonce2.to_string(),
-            share.ntime.to_string(),
-            share.nonce.to_string(),
+            json!(self.options.user),
+            self.name_of(&share.job_id),
+            json!(share.extranonce2.to_string()),
+            json!(share.ntime.to_string()),
+            json!(share.nonce.to_string()),
         ];
         // The share may date from a time when rolling was allowed; without its bits the header would be another one.
         let is_rolled = self.may_have_rolled && share.version_bits != VersionBits(0);
         if self.version_mask != VersionMask::NONE || is_rolled {
-            params.push(share.version_bits.to_string());
+            params.push(json!(share.version_bits.to_string()));
         }
         self.ask(id, "mining.submit", params);
         self.unanswered.insert(id);
@@ -133,36 +140,64 @@ impl Session {
         SubmitId(id)
     }
 
-    /// Reads one line from the pool.
+    /// A job's name as the pool wrote it: text, or a whole number of a size that keeps its digits.
+    fn name_of(&self, job: &JobId) -> Value {
+        let number =
+            Some(job.as_str()).filter(|_| self.numbers_jobs).and_then(|text| text.parse::<u64>().ok());
+        number.map_or_else(|| json!(job.as_str()), |number| json!(number))
+    }
+
+    /// Reads one line from the pool. Some that it cannot understand are [passed over](Event::PassedOver), up to
+    /// [`MAX_PASSED_OVER`] in a row.
     ///
     /// # Errors
-    /// The connection cannot continue: the pool refused us, or does not speak Stratum.
+    /// The connection cannot go on: the pool refused us, sends jobs that cannot be read, or what is no Stratum.
     pub fn handle_line(&mut self, line: &[u8]) -> Result<Option<Event>, Error> {
-        match Message::parse(line)? {
-            Message::Answer { id, result, error } => self.answer(&id, result, error),
+        match self.read(line) {
+            Ok(event) => {
+                self.passed_over = 0;
+                Ok(event)
+            }
+            // Whoever has said nothing yet but this is no pool.
+            Err(error)
+                if self.subscribed && error.can_be_passed_over() && self.passed_over < MAX_PASSED_OVER =>
+            {
+                self.passed_over += 1;
+                Ok(Some(Event::PassedOver(error)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&mut self, line: &[u8]) -> Result<Option<Event>, Error> {
+        // Messages for people are not always UTF-8.
+        let text = String::from_utf8_lossy(line);
+        match Message::parse_leniently(text.as_bytes())? {
+            Message::Answer { id, result, error, reject_reason } => {
+                self.answer(&id, &Answer::new(result, error, reject_reason))
+            }
+            Message::Call { method, .. } if method == "mining.notify" && matches!(text, Cow::Owned(_)) => {
+                // What was lost may be in the name of the job, by which its shares are known.
+                let error = FieldError::Kind { field: "the line", expected: "UTF-8" };
+                Err(Error::Field { method: "mining.notify", error })
+            }
             Message::Call { id, method, params } => self.call(&id, &method, &params),
         }
     }
 
-    fn answer(
-        &mut self,
-        id: &Id,
-        result: Option<&RawValue>,
-        error: Option<&RawValue>,
-    ) -> Result<Option<Event>, Error> {
+    fn answer(&mut self, id: &Id, answer: &Answer<'_>) -> Result<Option<Event>, Error> {
         match id.as_u64() {
             Some(CONFIGURE) if self.options.version_mask != VersionMask::NONE => {
-                Ok(self.change_mask(configured_mask(result)))
+                Ok(self.change_mask(configured_mask(answer.result())))
             }
-            Some(SUBSCRIBE) if !self.subscribed => self.subscribed(result, error).map(Some),
+            Some(SUBSCRIBE) if !self.subscribed => self.subscribed(answer).map(Some),
             Some(AUTHORIZE) if !self.authorized => {
-                granted(result, error)
-                    .map_err(|refusal| Error::AuthorizeRefused(refusal.to_string().into()))?;
+                answer.admits().map_err(|refusal| Error::AuthorizeRefused(refusal.to_string().into()))?;
                 self.authorized = true;
                 Ok(Some(Event::Authorized))
             }
             Some(id) if self.unanswered.remove(&id) => {
-                let verdict = granted(result, error).map_or_else(Verdict::Refused, |()| Verdict::Accepted);
+                let verdict = answer.accepts().map_or_else(Verdict::Refused, |()| Verdict::Accepted);
                 Ok(Some(Event::SubmitResult { id: SubmitId(id), verdict }))
             }
             // Optional requests that the pool may refuse, and answers to requests that we did not make.
@@ -170,10 +205,9 @@ impl Session {
         }
     }
 
-    fn subscribed(&mut self, result: Option<&RawValue>, error: Option<&RawValue>) -> Result<Event, Error> {
+    fn subscribed(&mut self, answer: &Answer<'_>) -> Result<Event, Error> {
         let method = "answer to mining.subscribe";
-        let result =
-            answered(result, error).map_err(|refusal| Error::SubscribeRefused(refusal.to_string().into()))?;
+        let result = answer.gives().map_err(|refusal| Error::SubscribeRefused(refusal.to_string().into()))?;
         let parts = Params::from_array(result).ok_or(Error::Field {
             method,
             error: FieldError::Kind { field: "result", expected: "an array" },
@@ -194,6 +228,7 @@ impl Session {
         match method {
             "mining.notify" => {
                 let notify = Notify::from_params(params).map_err(in_method("mining.notify"))?;
+                self.numbers_jobs = params.get(0).is_some_and(|raw| is_number(raw.get()));
                 self.job(notify).map(Some)
             }
             "mining.set_difficulty" => {
@@ -262,11 +297,12 @@ impl Session {
 
 fn subscription(params: &Params<'_>, from: usize) -> Result<Subscription, FieldError> {
     let extranonce1 = Extranonce1::parse(&params.text(from, "extranonce1")?, 0, MAX_EXTRANONCE1_SIZE)?;
-    let size = params.whole(from + 1, "extranonce2 size", MAX_EXTRANONCE2_SIZE as u32)?;
-    if size == 0 {
-        return Err(FieldError::Kind { field: "extranonce2 size", expected: "1 to 8" });
+    let size = params.whole(from + 1, "extranonce2 size", u32::MAX)? as usize;
+    if !(1..=MAX_EXTRANONCE2_SIZE).contains(&size) {
+        let expected = Span { min: 1, max: MAX_EXTRANONCE2_SIZE };
+        return Err(FieldError::Length { field: "extranonce2", found: size, unit: "bytes", expected });
     }
-    Ok(Subscription { extranonce1, extranonce2_size: size as usize })
+    Ok(Subscription { extranonce1, extranonce2_size: size })
 }
 
 fn difficulty(params: &Params<'_>) -> Result<Difficulty, FieldError> {
