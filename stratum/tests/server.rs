@@ -135,7 +135,7 @@ fn a_malformed_share_of_a_known_user_is_answered_and_told_to_the_owner() {
     sent(&mut session);
     for (params, known) in [
         (json!(["a", "2f", "00", "5f5e1000", "abcdef01"]), true),
-        (json!(["a", "2f", "0011223344556677", "5f5e1000", "abcdef01", "00002000"]), true),
+        (json!(["a", "2f", "0011223344556677", "5f5e1000", "abcdef01", "20000000"]), true),
         (json!(["a"]), true),
         (json!(["b", "2f", "00", "5f5e1000", "abcdef01"]), false),
     ] {
@@ -169,8 +169,20 @@ fn a_minimum_difficulty_that_cannot_be_kept_is_refused() {
 }
 
 #[test]
-fn the_mask_is_told_behind_the_answer_that_agrees_to_it() {
+fn the_mask_is_told_once_the_client_is_authorised_and_then_behind_each_answer_that_agrees_to_one() {
     let mut session = session();
+    let asks = |mask: &str| json!([["version-rolling"], {"version-rolling.mask": mask}]);
+    for mask in ["ffffffff", "00006000"] {
+        say(&mut session, json!({"id": 1, "method": "mining.configure", "params": asks(mask)}));
+        assert_eq!(sent(&mut session).len(), 1, "the answer alone");
+    }
+    say(&mut session, json!({"id": 1, "method": "mining.subscribe"}));
+    sent(&mut session);
+    authorize(&mut session, "a").unwrap();
+    let told = json!({"id": null, "method": "mining.set_version_mask", "params": ["00006000"]});
+    assert_eq!(sent(&mut session)[1..], [told], "behind the answer, and the latest only");
+    authorize(&mut session, "a").unwrap();
+    assert_eq!(sent(&mut session).len(), 1, "once");
     for (mask, agreed) in [
         (json!("ffffffff"), "1fffe000"),
         (json!("00C00000"), "00c00000"),
@@ -336,6 +348,7 @@ fn a_new_server_mask_is_cut_to_what_the_client_asked_for_and_told_where_it_chang
 }
 
 fn scalar() -> impl Strategy<Value = Value> {
+    authorize(&mut session, "a").unwrap();
     prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -426,5 +439,47 @@ fn version_bits_outside_the_mask_are_for_the_owner_to_judge_where_it_says_so() {
                 assert_eq!(matches!(event, Some(Event::Refused { .. })), !is_within && !is_passed_on);
             }
         }
+    }
+}
+
+#[test]
+fn who_never_asked_to_roll_may_roll_what_it_would_be_offered_and_who_has_asked_what_was_agreed_on() {
+    for (asked, allowed) in [
+        (None, 0x1fff_e000),
+        (Some(json!([["minimum-difficulty"], {"minimum-difficulty.value": 1}])), 0x1fff_e000),
+        (Some(json!([["version-rolling"], {"version-rolling.mask": 7}])), 0x1fff_e000),
+        (Some(json!([["version-rolling"], {"version-rolling.mask": "00006000"}])), 0x6000),
+        (Some(json!([["version-rolling"], {"version-rolling.mask": "e0000000"}])), 0),
+    ] {
+        let mut session = session();
+        if let Some(params) = &asked {
+            say(&mut session, json!({"id": 1, "method": "mining.configure", "params": params}));
+        }
+        say(&mut session, json!({"id": 2, "method": "mining.subscribe"}));
+        authorize(&mut session, "a").unwrap();
+        assert_eq!(session.version_mask(), VersionMask(allowed));
+        // In the usual shape, and in another.
+        for id in [json!(3), json!("3")] {
+            for bits in [0x2000u32, 0x0040_0000, 0x1fff_e000, 1, 0x2000_0000] {
+                let text = format!("{bits:08x}");
+                let params = json!(["a", "1", "0000000000000000", "5f5e1000", "a1b2c3d4", text]);
+                let event = say(&mut session, json!({"id": id, "method": "mining.submit", "params": params}));
+                let is_share = matches!(event, Some(Event::Submit(_)));
+                assert_eq!(is_share, bits & !allowed == 0, "{asked:?} {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn version_bits_that_are_empty_text_are_none() {
+    let mut session = session();
+    say(&mut session, json!({"id": 2, "method": "mining.subscribe"}));
+    authorize(&mut session, "a").unwrap();
+    for id in [json!(3), json!("3")] {
+        let params = json!(["a", "1", "0000000000000000", "5f5e1000", "a1b2c3d4", ""]);
+        let event = say(&mut session, json!({"id": id, "method": "mining.submit", "params": params}));
+        let Some(Event::Submit(submit)) = event else { panic!("{event:?}") };
+        assert_eq!(submit.version_bits, None);
     }
 }

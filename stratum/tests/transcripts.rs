@@ -102,6 +102,7 @@ transcripts!(
     cpuminer_opt_works: "cpuminer-opt.txt",
     bosminer_works: "bosminer.txt",
     whatsminer_works: "whatsminer.txt",
+    antminer_behind_a_rental_proxy_works: "antminer-rental.txt",
     esp_miner_works: "esp-miner.txt",
     nicehash_works: "nicehash.txt",
     odd_clients_are_answered_and_kept: "odd.txt",

@@ -17,9 +17,7 @@ const MAX_EXTENSIONS: usize = 16;
 pub(super) struct Configured {
     /// The result object.
     pub(super) reply: BTreeMap<String, Value>,
-    /// The agreed mask, if version rolling was requested.
-    pub(super) version_mask: Option<VersionMask>,
-    /// The mask that the client requested with it.
+    /// The mask that it asked for, if version rolling was asked for.
     pub(super) asked_mask: Option<VersionMask>,
     /// Whether the client accepts new extranonces while it is connected.
     pub(super) extranonce_changes: bool,
@@ -92,7 +90,6 @@ impl Configured {
         let mask = asked.intersect(server_mask);
         self.asked_mask = Some(asked);
         // min-bit-count, a number or text, is a hint for servers that can choose a mask; ours always offers all it can.
-        self.version_mask = Some(mask);
         if mask == VersionMask::NONE {
             return Value::Bool(false);
         }

@@ -31,7 +31,8 @@ pub struct Session {
     server_mask: VersionMask,
     /// The mask that the client requested, if it did.
     asked_mask: Option<VersionMask>,
-    version_mask: VersionMask,
+    /// The client is still to be told its mask by a notification.
+    owes_mask: bool,
     max_difficulty: Option<Difficulty>,
     software: &'static str,
     subscribed: bool,
@@ -56,7 +57,7 @@ impl Session {
             extranonce_changes: false,
             server_mask,
             asked_mask: None,
-            version_mask: VersionMask::NONE,
+            owes_mask: false,
             max_difficulty: None,
             software,
             subscribed: false,
@@ -131,15 +132,14 @@ impl Session {
         }
     }
 
-    /// Sets new version bits that may be rolled at most. If that changes the mask of the client, it is notified
+    /// Other version bits that may be rolled at most. A client that has asked to roll is told, if that changes its mask
     /// (`mining.set_version_mask`).
     pub fn set_server_mask(&mut self, server_mask: VersionMask) {
         self.server_mask = server_mask;
-        let mask = self.asked_mask.map_or(VersionMask::NONE, |asked| asked.intersect(server_mask));
-        if mask != self.version_mask {
-            self.version_mask = mask;
-            self.send(notification("mining.set_version_mask", [mask.to_string()]));
+        if self.asked_mask.is_some() && self.version_mask() != before {
+            self.owe_mask();
         }
+        let before = self.version_mask();
     }
 
     /// This connection's part of the coinbase.
@@ -148,10 +148,11 @@ impl Session {
         &self.extranonce1
     }
 
-    /// The version bits that this client may roll: none until it has requested some.
+    /// The version bits that this client may roll. One that has never asked may roll what it would be offered: there are
+    /// machines that send rolled bits without a `mining.configure`. What was agreed on, none included, is binding.
     #[must_use]
     pub fn version_mask(&self) -> VersionMask {
-        self.version_mask
+        self.asked_mask.map_or(self.server_mask, |asked| asked.intersect(self.server_mask))
     }
 
     /// Whether jobs may be sent.
@@ -272,14 +273,15 @@ impl Session {
 
     fn configure(&mut self, id: &Id, params: &Params<'_>) -> Result<Option<Event>, Reject> {
         let configured = configure(params, self.server_mask, self.max_difficulty).map_err(refused)?;
-        if let Some(mask) = configured.version_mask {
-            (self.version_mask, self.asked_mask) = (mask, configured.asked_mask);
-        }
         self.extranonce_changes |= configured.extranonce_changes;
         self.send(success(id, &configured.reply));
-        if let Some(mask) = configured.version_mask.filter(|&mask| mask != VersionMask::NONE) {
-            // Some firmware reads the mask only from the notification. The reply always comes first.
-            self.send(notification("mining.set_version_mask", [mask.to_string()]));
+        if let Some(asked) = configured.asked_mask {
+            self.asked_mask = Some(asked);
+            self.owes_mask = false; // the reply says it
+            if self.version_mask() != VersionMask::NONE {
+                // Firmware that reads the mask from the notification alone gets it too; the reply is always first.
+                self.owe_mask();
+            }
         }
         Ok(configured.minimum_difficulty.map(Event::MinimumDifficulty))
     }
@@ -288,6 +290,21 @@ impl Session {
         let wanted = wanted?;
         self.send(success(id, true));
         Ok(Event::SuggestDifficulty(wanted))
+    }
+
+    /// The client is to be told its mask: once it is authorised, as there is firmware that drops the connection when it is
+    /// told earlier.
+    fn owe_mask(&mut self) {
+        self.owes_mask = true;
+        if !self.workers.is_empty() {
+            self.tell_mask();
+        }
+    }
+
+    fn tell_mask(&mut self) {
+        if std::mem::take(&mut self.owes_mask) {
+            self.send(notification("mining.set_version_mask", [self.version_mask().to_string()]));
+        }
     }
 
     fn usual_submit(&mut self, line: &fast::Line<'_>) -> Option<Event> {
@@ -334,7 +351,7 @@ impl Session {
     }
 
     fn within_mask(&self, fields: Fields) -> Result<Fields, Reject> {
-        let mask = self.version_mask;
+        let mask = self.version_mask();
         match fields.version_bits {
             Some(bits) if !self.any_version_bits && !mask.allows(bits) => {
                 Err(Reject::other(format!("version bits {bits} are outside the mask {mask}")))
@@ -361,6 +378,7 @@ impl Session {
         })))
     }
 
+        self.tell_mask();
     /// Refuses a user, with the reason.
     pub fn refuse(&mut self, request: &Authorize, reject: &Reject) {
         self.send(failure(&request.id, reject));

@@ -39,7 +39,11 @@ impl Fields {
             nonce: Nonce::parse(&text(4, "nonce")?)?,
             version_bits: match has_version_bits {
                 false => None,
-                true => Some(VersionBits::parse(&text(5, "version bits")?)?),
+                // Empty text stands for none.
+                true => match &*text(5, "version bits")? {
+                    "" => None,
+                    bits => Some(VersionBits::parse(bits)?),
+                },
             },
         })
     }

@@ -104,8 +104,17 @@ pub(crate) const SUBMITS: &[Case] = &[
         assert_eq!(client.submit(&stand.user(), &[(3, json!("00000001"))]), 20);
         assert_eq!(client.submit(&stand.user(), &[]), 0);
     }),
-    ("version bits that were not agreed are refused", |stand| {
-        assert_eq!(stand.ready().submit(&stand.user(), &[(5, json!("00002000"))]), 20);
+    ("version bits of who never asked to roll are taken within the pool's mask", |stand| {
+        let mut client = stand.ready();
+        assert_eq!(client.submit(&stand.user(), &[(5, json!("00002000"))]), 0);
+        assert_eq!(client.submit(&stand.user(), &[(5, json!("20000000"))]), 20);
+        assert_eq!(client.submit(&stand.user(), &[(5, json!(""))]), 0, "empty text stands for none");
+    }),
+    ("version bits of who was told that it may roll none are refused", |stand| {
+        let mut client = stand.ready();
+        let options = json!({"version-rolling.mask": "e0000000"});
+        client.call("mining.configure", json!([["version-rolling"], options]));
+        assert_eq!(client.submit(&stand.user(), &[(5, json!("00002000"))]), 20);
     }),
     ("version bits outside the mask are refused", |stand| {
         let mut client = stand.rolling();

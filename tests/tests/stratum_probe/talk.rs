@@ -80,10 +80,13 @@ pub(crate) const CONFIGURE: &[Case] = &[
         let answer = stand.connect().call("mining.configure", json!([["version-rolling"], options]));
         assert_ne!(answer["result"]["version-rolling"], true, "{answer}");
     }),
-    ("the mask is told at once, after the reply", |stand| {
+    ("the mask is told behind the answer to authorize", |stand| {
         let mut client = stand.connect();
         client.line(r#"{"id":1,"method":"mining.configure","params":[["version-rolling"],{}]}"#);
         assert_eq!(client.read().unwrap()["id"], 1);
+        let authorize = json!({"id": 2, "method": "mining.authorize", "params": [stand.user(), "x"]});
+        client.line(&authorize.to_string());
+        assert_eq!(client.read().unwrap()["id"], 2, "nothing before it");
         assert_eq!(client.told("mining.set_version_mask"), json!(["1fffe000"]));
     }),
     ("every listed extension is answered", |stand| {

@@ -214,14 +214,15 @@ fn a_machine_that_asks_to_roll_late_may_roll_in_the_job_that_it_has() {
     let mut client = stand.connect();
     let told = Told::of(&client.say("mining.subscribe", &json!([])));
     client.say("mining.authorize", &json!(["a", "x"]));
-    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x4000)), 20);
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(0x4000)), 0, "it never asked");
+    assert_eq!(client.submit(&told, &[0; 4], told.ntime, 1, Some(1)), 20);
     let asks = |mask: &str| json!([["version-rolling"], {"version-rolling.mask": mask}]);
     client.say("mining.configure", &asks("00006000"));
     assert_eq!(client.submit(&told, &[0; 4], told.ntime, 2, Some(0x4000)), 0);
     client.say("mining.configure", &asks("00002000"));
     assert_eq!(client.submit(&told, &[0; 4], told.ntime, 3, Some(0x4000)), 0, "found before");
     let shares: Vec<_> = client.machine.shares().drain(..).collect();
-    assert_eq!(shares.len(), 2);
+    assert_eq!(shares.len(), 3);
     shares.iter().for_each(|share| same_header(&share.job, &told, &[0; 4], 0x4000, 0x6000, share));
 }
 

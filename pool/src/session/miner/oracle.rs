@@ -193,6 +193,7 @@ impl Tried {
         let Some(nonce) = self.nonce.as_deref().and_then(|text| hex(text, 1, 8)) else { return 20 };
         let rolled = match &self.bits {
             None | Some(None) => 0,
+            Some(Some(text)) if text.is_empty() => 0,
             Some(Some(text)) => match hex(text, 1, 8) {
                 Some(bits) if bits & !if rolls { 0x1fff_e000 } else { 0 } == 0 => bits,
                 _ => return 20,
@@ -220,12 +221,16 @@ fn random_submits_get_the_verdicts_that_the_rules_say() {
     let mut verdicts = std::collections::BTreeMap::<u64, usize>::new();
     let mut done = 0;
     while done < all {
-        let rolls = random.below(2) == 0;
+        let (asks, rolls) = [(true, true), (false, true), (true, false)][random.below(3) as usize];
         let mut template = Pool::hard_template(1 + (done / PER_JOB) as u32);
         template.txids = (0..random.below(6)).map(|_| [random.next() as u8; 32]).collect();
         pool.new_tip();
         let first = pool.job(template.clone());
-        let mut miner = if rolls { pool.ready() } else { pool.ready_without_rolling() };
+        let mut miner = match (asks, rolls) {
+            (false, _) => pool.ready_unasked(),
+            (true, true) => pool.ready(),
+            (true, false) => pool.ready_without_rolling(),
+        };
         let second = pool.job(template.clone());
         pool.tell(&mut miner);
         let line = |job: &Job| serde_json::from_slice(&job.line(false)).unwrap();

@@ -110,15 +110,24 @@ impl Pool {
         self.introduce(miner)
     }
 
-    pub(super) fn ready_without_rolling(&self) -> Miner {
+    /// One that has never asked whether it may roll.
+    pub(super) fn ready_unasked(&self) -> Miner {
         self.introduce(self.connect())
+    }
+
+    /// One that has asked, for bits of which it gets none.
+    pub(super) fn ready_without_rolling(&self) -> Miner {
+        let mut miner = self.connect();
+        let asks = json!([["version-rolling"], {"version-rolling.mask": "e0000000"}]);
+        say(&mut miner, json!({"id": 0, "method": "mining.configure", "params": asks}));
+        self.introduce(miner)
     }
 
     fn introduce(&self, mut miner: Miner) -> Miner {
         say(&mut miner, json!({"id": 1, "method": "mining.subscribe", "params": []}));
         let answers =
             say(&mut miner, json!({"id": 2, "method": "mining.authorize", "params": [self.user(), "x"]}));
-        assert_eq!(answers.last().unwrap()["result"], true);
+        assert_eq!(answers[0]["result"], true);
         miner
     }
 

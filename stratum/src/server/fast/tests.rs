@@ -7,12 +7,13 @@ use super::*;
 use crate::fields::{Extranonce1, VersionMask};
 use crate::server::{Event, Session};
 
-const LINES: [&str; 5] = [
+const LINES: [&str; 6] = [
     r#"{"id":4,"method":"mining.submit","params":["alice","1","0000000000000000","5f5e1000","a1b2c3d4"]}"#,
     r#"{"params": ["alice", "1", "00000000000000FF", "5f5e1000", "c0ffee", "00402000"], "id": 0, "method": "mining.submit"}"#,
     r#" { "method" : "mining.submit" , "id" : 999999 , "params" : [ "bob.1" , "2f" , "0123456789abcdef" , "5f5e1000" , "0" ] } "#,
     r#"{"id":12,"method":"mining.submit","params":["nobody","1","0000000000000000","5f5e1000","a1b2c3d4","20402000"]}"#,
     r#"{"id":7,"method":"mining.submit","params":["alice","","00","5f5e100","","zz"]}"#,
+    r#"{"id":8,"method":"mining.submit","params":["alice","1","0000000000000000","5f5e1000","a1b2c3d4",""]}"#,
 ];
 
 /// A session with two users, subscribed and with version rolling if requested.
