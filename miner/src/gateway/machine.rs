@@ -10,7 +10,7 @@ use iop_mining::vardiff::{Aim, Vardiff};
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::is_printing;
-use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session};
+use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, difficulty_in};
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
@@ -477,11 +477,4 @@ impl Drop for Machine {
             self.shared.stats.remove(stats);
         }
     }
-}
-
-/// `d=N` or `diff=N` among the password's comma-separated options, as rented hash power and proxies send it.
-fn difficulty_in(password: &str) -> Option<Difficulty> {
-    let value =
-        |option: &str| Some(option.strip_prefix("d=").or_else(|| option.strip_prefix("diff="))?.to_owned());
-    password.split(',').map(str::trim).find_map(value)?.parse().ok().and_then(Difficulty::new)
 }

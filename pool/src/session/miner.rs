@@ -15,7 +15,7 @@ use iop_mining::vardiff::Vardiff;
 use iop_stratum::difficulty::Difficulty;
 use iop_stratum::fields::{Extranonce1, VersionMask};
 use iop_stratum::message::Id;
-use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, WorkerSlot};
+use iop_stratum::server::{Authorize, Event, Fatal, Outgoing, Session, WorkerSlot, difficulty_in};
 use iop_stratum::verdict::Reject;
 use tracing::debug;
 
@@ -303,14 +303,14 @@ impl Miner {
     }
 
     fn authorize(&mut self, request: &Authorize) -> Result<(), Reject> {
-        let member = user::check(&request.user, &self.shared.prefixes)?;
+        let (name, member) = user::check(&request.user, &self.shared.prefixes)?;
         let is_new = !self.session.workers().contains(&request.user);
         let joined = if is_new {
             if self.workers.len() >= FREE_USERS.saturating_add(self.accepted) {
                 return Err(Reject::Unauthorized("too many users without shares on this connection".into()));
             }
             self.check_solo(member)?;
-            Some(self.join(&request.user, member)?)
+            Some(self.join(name, member)?)
         } else {
             None
         };
@@ -321,7 +321,7 @@ impl Miner {
             debug_assert_eq!(slot, self.workers.len(), "slots count up");
             self.workers.push(joined);
         }
-        if let Some(difficulty) = user::difficulty_in(&request.password) {
+        if let Some(difficulty) = difficulty_in(&request.password) {
             self.on_wish(difficulty);
         }
         if is_new && self.workers.len() == 1 {

@@ -9,10 +9,12 @@
 mod configure;
 mod fast;
 mod outgoing;
+mod password;
 mod session;
 mod submit;
 
 pub use outgoing::Outgoing;
+pub use password::difficulty_in;
 pub use session::Session;
 
 use std::sync::Arc;
@@ -68,7 +70,7 @@ pub struct Authorize {
     pub(crate) id: Id,
     /// The user name, 1 to [`MAX_USER`] bytes, not interpreted.
     pub user: Arc<str>,
-    /// The password; empty when missing or null.
+    /// The password, a number as its text; empty when missing or null.
     pub password: Box<str>,
 }
 

@@ -14,8 +14,14 @@ use crate::difficulty::{Difficulty, Target};
 use crate::fields::{
     Extranonce1, FieldError, MAX_EXTRANONCE2_SIZE, SERVER_EXTRANONCE2_SIZE, Span, VersionMask, parse_32,
 };
-use crate::message::{Id, Message, Params, failure, granted, id_in, notification, printable, success};
+use crate::message::{
+    Id, Message, Params, failure, granted, id_in, notification, printable, request, success,
+};
 use crate::verdict::Reject;
+
+/// The id of our pings: a number, as there are clients that can read no other id, so high that no answer to it is taken
+/// for one of the client's own, and one of 32 bits with a sign.
+const PING: u64 = 0x7fff_fff0;
 
 /// One client's connection, as the pool sees it.
 #[derive(Debug)]
@@ -135,11 +141,11 @@ impl Session {
     /// Other version bits that may be rolled at most. A client that has asked to roll is told, if that changes its mask
     /// (`mining.set_version_mask`).
     pub fn set_server_mask(&mut self, server_mask: VersionMask) {
+        let before = self.version_mask();
         self.server_mask = server_mask;
         if self.asked_mask.is_some() && self.version_mask() != before {
             self.owe_mask();
         }
-        let before = self.version_mask();
     }
 
     /// This connection's part of the coinbase.
@@ -204,10 +210,9 @@ impl Session {
         self.send(notification("client.reconnect", [(); 0]));
     }
 
-    /// Queues a `mining.ping`. Its id is a string, so that an answer to it is not mistaken for one to the client's own
-    /// ids.
+    /// Queues a `mining.ping`.
     pub fn ping(&mut self) {
-        self.send(b"{\"id\":\"ping\",\"method\":\"mining.ping\",\"params\":[]}\n".to_vec());
+        self.send(request(PING, "mining.ping", [(); 0]));
     }
 
     /// Reads one line, and queues the answer if it needs nothing from the owner.
@@ -286,12 +291,6 @@ impl Session {
         Ok(configured.minimum_difficulty.map(Event::MinimumDifficulty))
     }
 
-    fn suggest(&mut self, id: &Id, wanted: Result<Difficulty, Reject>) -> Result<Event, Reject> {
-        let wanted = wanted?;
-        self.send(success(id, true));
-        Ok(Event::SuggestDifficulty(wanted))
-    }
-
     /// The client is to be told its mask: once it is authorised, as there is firmware that drops the connection when it is
     /// told earlier.
     fn owe_mask(&mut self) {
@@ -305,6 +304,12 @@ impl Session {
         if std::mem::take(&mut self.owes_mask) {
             self.send(notification("mining.set_version_mask", [self.version_mask().to_string()]));
         }
+    }
+
+    fn suggest(&mut self, id: &Id, wanted: Result<Difficulty, Reject>) -> Result<Event, Reject> {
+        let wanted = wanted?;
+        self.send(success(id, true));
+        Ok(Event::SuggestDifficulty(wanted))
     }
 
     fn usual_submit(&mut self, line: &fast::Line<'_>) -> Option<Event> {
@@ -372,13 +377,13 @@ impl Session {
             return Err(reject);
         }
         self.send(success(&request.id, true));
+        self.tell_mask();
         Ok(WorkerSlot(known.unwrap_or_else(|| {
             self.workers.push(Arc::clone(&request.user));
             self.workers.len() - 1
         })))
     }
 
-        self.tell_mask();
     /// Refuses a user, with the reason.
     pub fn refuse(&mut self, request: &Authorize, reject: &Reject) {
         self.send(failure(&request.id, reject));
@@ -410,7 +415,7 @@ fn authorize(id: &Id, params: &Params<'_>) -> Result<Event, Reject> {
     let user = params.text_of(0, "user", Span { min: 1, max: MAX_USER }).map_err(refused)?;
     let password = match params.get(1) {
         None => String::new(),
-        Some(_) => params.bounded_text(1, "password", MAX_PASSWORD).map_err(refused)?.into_owned(),
+        Some(_) => params.written(1, "password", MAX_PASSWORD).map_err(refused)?.into_owned(),
     };
     Ok(Event::Authorize(Authorize { id: id.clone(), user: user.into(), password: password.into() }))
 }

@@ -132,7 +132,7 @@ pub(crate) const AUTHORIZE: &[Case] = &[
     }),
     ("a difficulty in the password holds", |stand| {
         let mut client = stand.connect();
-        client.call("mining.authorize", json!([stand.user(), "x,d=0.001"]));
+        client.call("mining.authorize", json!([stand.user(), "x; D= 0.001"]));
         client.call("mining.subscribe", json!([]));
         let told = client.told("mining.set_difficulty")[0].as_f64().unwrap();
         assert!((told - 0.001).abs() < 1e-9, "{told}");
@@ -154,8 +154,10 @@ pub(crate) const AUTHORIZE: &[Case] = &[
         let user = format!("{}.{}", stand.address, "w".repeat(127 - stand.address.len()));
         assert_ne!(stand.connect().code("mining.authorize", json!([user, "x"])), 0);
     }),
-    ("an empty worker's name is refused", |stand| {
-        assert_eq!(stand.connect().code("mining.authorize", json!([format!("{}.", stand.address), "x"])), 24);
+    ("an empty worker's name and blanks around a user are taken", |stand| {
+        for user in [format!("{}.", stand.address), format!(" {} ", stand.user())] {
+            assert_eq!(stand.connect().code("mining.authorize", json!([user, 123])), 0, "{user:?}");
+        }
     }),
     ("a worker's name that does not print is refused", |stand| {
         let user = format!("{}.a\u{202e}b", stand.address);

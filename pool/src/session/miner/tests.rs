@@ -332,7 +332,7 @@ fn users_must_be_addresses_of_this_network_and_cannot_flood() {
     assert!(authorize("worker").contains("ADDRESS[.worker]"));
     assert!(authorize(&format!("{main}\u{1b}")).contains("do not print"));
     let own = address.to_base58(&pool.shared.prefixes);
-    assert!(authorize(&format!("{own}.")).contains("worker name"));
+    assert!(authorize("").contains("1 to 127") && authorize(" .").contains("ADDRESS[.worker]"));
     assert!(authorize(&format!("{own}.\u{202e}gir")).contains("do not print"), "turns what follows around");
     assert!(authorize(&format!("{own}.a\u{200b}")).contains("do not print"), "cannot be seen");
     for worker in 0..FREE_USERS {
@@ -341,6 +341,26 @@ fn users_must_be_addresses_of_this_network_and_cannot_flood() {
     let one_more = format!("{}.more", address.to_base58(&pool.shared.prefixes));
     assert!(authorize(&one_more).contains("too many users"));
     assert_eq!(authorize(&format!("{}.0", address.to_base58(&pool.shared.prefixes))), "", "known ones stay");
+}
+
+#[test]
+fn blanks_around_a_user_and_a_dot_without_a_worker_make_no_other_user() {
+    let pool = Pool::new();
+    let own = key(true).address().to_base58(&pool.shared.prefixes);
+    for (said, name) in [
+        (format!("{own}."), own.clone()),
+        (format!(" {own}\t"), own.clone()),
+        (format!("{own}. "), own.clone()),
+        (format!(" {own}.rig "), format!("{own}.rig")),
+        (format!("{own}.rig."), format!("{own}.rig.")),
+    ] {
+        let mut miner = pool.connect();
+        let answers = say(&mut miner, json!({"id": 1, "method": "mining.authorize", "params": [said]}));
+        assert_eq!(answers[0]["result"], true, "{said:?}");
+        assert_eq!(miner.workers[0].user.name(), name);
+        // Its shares come with the name as it was said.
+        assert_eq!(&*miner.session.workers()[0], said);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
