@@ -21,7 +21,7 @@ pub struct Solved {
     pub hash: [u8; 32],
     /// The upstream's extranonce2.
     pub extranonce2: Extranonce2,
-    /// The version within the upstream's mask.
+    /// The version within the upstream's mask: all of its bits, whichever of them the machine has set.
     pub version_bits: VersionBits,
     /// Whether the upstream wants it.
     pub is_for_upstream: bool,
@@ -55,8 +55,8 @@ pub fn judge(
     if submit.ntime.0 < min || u64::from(submit.ntime.0) > u64::from(clock) + MAX_FUTURE_BLOCK_TIME {
         return Err(false_time());
     }
-    let version = upstream.stratum().notify.version;
-    let version = submit.version_bits.map_or(version, |bits| version.rolled(mask, bits));
+    let told = job.version();
+    let version = submit.version_bits.map_or(told, |bits| told.rolled(mask, bits));
     let version_bits = VersionBits(version.0 & job.mask().0);
     let mut header = upstream.header(&upstream.merkle_root(&extranonce2), version_bits, submit.ntime);
     header[76..].copy_from_slice(&submit.nonce.0.to_le_bytes());

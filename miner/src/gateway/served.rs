@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, VersionMask};
+use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NTime, Version, VersionMask};
 use iop_stratum::line::MAX_CLIENT_LINE;
 use iop_stratum::notify::Notify;
 use iop_stratum::work::sha256d;
@@ -131,6 +131,12 @@ impl Served {
     }
 
     /// What a machine with this prefix gets for an extranonce1; `None` where that has more bytes than fit.
+    /// The version that machines are told, the same for as long as the job has this name.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        told_version(&self.upstream)
+    }
+
     #[must_use]
     pub fn extranonce1(&self, prefix: u32) -> Option<Extranonce1> {
         let upstream = self.upstream.stratum().extranonce1;
@@ -174,7 +180,8 @@ impl Served {
 
     fn line_of(&self, job_id: JobId, later: u32, clean: bool) -> Vec<u8> {
         let notify = Notify::clone(&self.upstream.stratum().notify);
-        Notify { job_id, ntime: NTime(notify.ntime.0.saturating_add(later)), clean, ..notify }.to_line()
+        let ntime = NTime(notify.ntime.0.saturating_add(later));
+        Notify { job_id, version: self.version(), ntime, clean, ..notify }.to_line()
     }
 
     /// The same job after its version mask, or what else the upstream says of it, has changed.
@@ -184,6 +191,14 @@ impl Served {
 }
 
 /// Of all that a job's headers are made of, but for what machines roll: time and version.
+/// The upstream's version without the bits that may be rolled, which is rolling too. Where one of them is set, firmware does
+/// not agree on what to submit: the bits of the header's version, those that differ from the job's, or those that the job's
+/// has not. Without them all three are the same.
+fn told_version(upstream: &Job) -> Version {
+    let stratum = upstream.stratum();
+    Version(stratum.notify.version.0 & !stratum.version_mask.0)
+}
+
 fn work_hash(job: &Job) -> WorkHash {
     let stratum = job.stratum();
     let notify = &stratum.notify;
@@ -238,6 +253,7 @@ impl Follower {
             Err(why) => {
                 self.words.say(&why.to_string());
                 return Snapshot { era, ..Snapshot::default() };
+            && last.version() == told_version(&job)
             }
         };
         self.last = Some(Arc::clone(&served));

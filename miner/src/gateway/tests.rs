@@ -216,7 +216,9 @@ fn same_header(upstream: &Job, told: &Told, extranonce2: &[u8], bits: u32, mask:
     let coinbase = [&notify.coinbase1, &told.extranonce1[..], extranonce2, &notify.coinbase2].concat();
     let root =
         notify.branches.iter().fold(sha256d(&coinbase), |root, branch| sha256d(&[root, *branch].concat()));
-    let version = notify.version.0 & !mask | bits & mask;
+    // What may be rolled is cleared in what machines are told.
+    let told_version = notify.version.0 & !stratum.version_mask.0;
+    let version = told_version & !mask | bits & mask;
     let header = [
         &version.to_le_bytes()[..],
         &notify.prev_hash.0,

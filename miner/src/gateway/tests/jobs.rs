@@ -226,6 +226,81 @@ fn a_machine_that_asks_to_roll_late_may_roll_in_the_job_that_it_has() {
     shares.iter().for_each(|share| same_header(&share.job, &told, &[0; 4], 0x4000, 0x6000, share));
 }
 
+/// The versions that jobs were announced with, by the names of the jobs.
+fn versions(lines: &[Value]) -> Vec<(String, u32)> {
+    let jobs = lines.iter().filter(|line| line["method"] == "mining.notify");
+    let text = |line: &Value, place: usize| line["params"][place].as_str().unwrap().to_owned();
+    jobs.map(|line| (text(line, 0), u32::from_str_radix(&text(line, 5), 16).unwrap())).collect()
+}
+
+#[test]
+fn bits_that_may_be_rolled_are_cleared_in_what_machines_are_told_and_whole_in_what_goes_up() {
+    const MASK: u32 = 0x1fff_e000;
+    // Asked for all bits, for some, for none of these, and not at all.
+    for (asked, machines) in
+        [(Some("ffffffff"), MASK), (Some("00c00000"), 0x00c0_0000), (Some("e0000000"), 0), (None, MASK)]
+    {
+        let mut stand = Stand::new();
+        stand.changed_job(8, MASK, ANY_HASH, |job| {
+            Arc::make_mut(&mut job.notify).version = iop_stratum::fields::Version(0x2060_2001);
+        });
+        let mut client = stand.connect();
+        if let Some(mask) = asked {
+            let options = json!({"version-rolling.mask": mask});
+            client.say("mining.configure", &json!([["version-rolling"], options]));
+        }
+        let lines = client.say("mining.subscribe", &json!([]));
+        let told = Told::of(&lines);
+        client.say("mining.authorize", &json!(["a", "x"]));
+        let base = versions(&lines)[0].1;
+        assert_eq!(base, 0x2000_0001);
+        for (nonce, rolled) in [(0, 0), (1, 0x0040_0000 & machines), (2, 0x0080_0000 & machines)] {
+            let version = base | rolled;
+            // As ESP-Miner, cgminer and BIP310 have it: bits that differ, bits that are new, bits of the header.
+            for (style, bits) in [version ^ base, version & !base, version & machines].into_iter().enumerate()
+            {
+                let nonce = nonce * 3 + style as u32;
+                assert_eq!(client.submit(&told, &[0; 4], told.ntime, nonce, Some(bits)), 0, "{asked:?}");
+                let share = client.machine.shares().pop_front().unwrap();
+                assert_eq!(share.version_bits.0, version & MASK);
+                same_header(&share.job, &told, &[0; 4], rolled, machines, &share);
+            }
+        }
+        assert_eq!(client.submit(&told, &[0; 4], told.ntime, 99, None), 0, "who rolls nothing");
+        let share = client.machine.shares().pop_front().unwrap();
+        same_header(&share.job, &told, &[0; 4], 0, machines, &share);
+    }
+}
+
+#[test]
+fn a_mask_that_changes_what_machines_are_told_brings_the_job_again_under_another_name() {
+    let mut stand = Stand::new();
+    let set = |job: &mut iop_stratum::client::Job| {
+        Arc::make_mut(&mut job.notify).version = iop_stratum::fields::Version(0x2060_0000);
+    };
+    stand.changed_job(8, 0x1fff_e000, ANY_HASH, set);
+    let mut client = stand.connect();
+    client.say("mining.configure", &json!([["version-rolling"], {}]));
+    let lines = client.say("mining.subscribe", &json!([]));
+    let (mut told, first) = (Told::of(&lines), versions(&lines).remove(0));
+    client.say("mining.authorize", &json!(["a", "x"]));
+    let mut job = stand.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
+    for (serial, mask, version) in [(50, 0x0040_0000, 0x2020_0000), (51, 0, 0x2060_0000)] {
+        job.version_mask = VersionMask(mask);
+        stand.dispatcher.set_job(Arc::new(Job::new(Serial(serial), job.clone())));
+        stand.publish();
+        let lines = stand.tell(&mut client);
+        assert_eq!(methods(&lines), ["mining.set_version_mask", "mining.notify"]);
+        let again = versions(&lines).remove(0);
+        assert!(again.0 != first.0 && again.1 == version, "{again:x?}");
+        lines.iter().for_each(|line| told.hear(line));
+        assert_eq!(client.submit(&told, &[0; 4], told.ntime, serial as u32, Some(mask)), 0);
+        let share = client.machine.shares().pop_front().unwrap();
+        assert_eq!(share.job.serial(), Serial(serial));
+        same_header(&share.job, &told, &[0; 4], mask, mask, &share);
+    }
+}
+
 #[test]
 fn time_without_work_is_no_silence() {
     let mut stand = Stand::with_job(8, 0, 1.0);
