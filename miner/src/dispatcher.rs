@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::job::{Job, Share};
-use crate::split;
+use crate::split::Split;
 use crate::stats::DeviceStats;
 
 /// How many nonces a header has.
@@ -92,8 +92,8 @@ pub struct Dispatcher {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether machines behind a gateway work on the jobs too.
-    is_split: bool,
+    /// How jobs are cut where machines behind a gateway work on them too.
+    split: Option<Split>,
     odometer: Option<Odometer>,
     /// Where the next job's extranonce2 begins: where the last one's stood. A pool that sends a job again,
     /// say after a reconnect, then does not get the same shares again.
@@ -111,8 +111,8 @@ impl Dispatcher {
     }
 
     /// From the next job on, the devices keep to the part of it that machines behind a gateway leave to them.
-    pub fn split(&self) {
-        self.lock().is_split = true;
+    pub fn split(&self, split: Split) {
+        self.lock().split = Some(split);
     }
 
     /// The job at hand and its changes.
@@ -139,11 +139,9 @@ impl Dispatcher {
             return;
         }
         self.change(|state| {
-            let last = if state.is_split {
-                split::last_of_devices(job.stratum().extranonce2_size)
-            } else {
-                job.last_extranonce2()
-            };
+            let size = job.stratum().extranonce2_size;
+            let last =
+                state.split.map_or_else(|| job.last_extranonce2(), |split| split.last_of_devices(size));
             let first = state.next_extranonce2 & last;
             state.odometer = Some(Odometer::new(Arc::clone(&job), first, last));
             self.current.send_modify(|current| current.replace(job, breaks));

@@ -12,10 +12,13 @@ use crate::gateway::limits::Limits;
 use crate::gateway::{GatewaySettings, Settings, Source};
 use crate::mine::MineSettings;
 use crate::solo::SoloSettings;
+use crate::split::Split;
 use crate::upstream::pool::PoolSettings;
 
 /// Most machines that can be asked for: the ports that one address has towards another.
 pub(super) const MAX_MACHINES: usize = 60_000;
+/// Machines where nobody says how many.
+const DEFAULT_MACHINES: usize = 10_000;
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("source").args(["urls", "nodes"]).required(true)))]
@@ -34,9 +37,9 @@ pub(super) struct Gateway {
     /// Least difficulty of a machine's jobs, if the upstream asks for no less
     #[arg(long, value_name = "D", default_value_t = 1.0 / 65_536.0)]
     min_difficulty: f64,
-    /// Machines at a time
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    max_machines: usize,
+    /// Machines at a time, 10,000 if not given. More than 255 leave each a byte less of an extranonce2 of 4 or 5
+    #[arg(long, value_name = "N")]
+    max_machines: Option<usize>,
     /// Machines at a time from one address; loopback is not bounded
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_machines_per_address: usize,
@@ -56,7 +59,8 @@ impl Gateway {
             listen: self.listen,
             start_difficulty: difficulty("--start-difficulty", self.start_difficulty)?,
             min_difficulty: difficulty("--min-difficulty", self.min_difficulty)?,
-            max_machines: machines("--max-machines", self.max_machines)?,
+            max_machines: machines("--max-machines", self.max_machines.unwrap_or(DEFAULT_MACHINES))?,
+            split: Split::for_machines(self.max_machines),
             max_per_address: machines("--max-machines-per-address", self.max_machines_per_address)?,
             limits: Limits::default(),
         };

@@ -96,7 +96,7 @@ fn assignments_are_stale_as_soon_as_the_job_changes_or_goes() {
 fn a_split_job_leaves_all_but_the_first_prefix_to_machines() {
     // Of two bytes one is the prefix; two bits of the version make four times as many headers.
     let dispatcher = Dispatcher::new();
-    dispatcher.split();
+    dispatcher.split(Split::default());
     dispatcher.set_job(Arc::new(job("1", 2, 0x0000_6000, ANY_HASH)));
     let taken: Vec<Assignment> = (0..256).map(|_| dispatcher.take(u64::MAX).unwrap()).collect();
     assert_eq!(disjoint(&taken), 1 << (8 + 2 + 32));

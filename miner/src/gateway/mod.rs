@@ -40,6 +40,7 @@ use crate::mine::{self, MineSettings};
 use crate::rarely::Rarely;
 use crate::rig::{Rig, all_taken, waiting, warn_of_rest};
 use crate::solo::{self, SoloSettings};
+use crate::split::Split;
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
 use limits::{Limits, Memory};
@@ -61,6 +62,8 @@ pub struct GatewaySettings {
     pub min_difficulty: Difficulty,
     /// Machines at a time.
     pub max_machines: usize,
+    /// How the upstream's extranonces are cut for them.
+    pub split: Split,
     /// Machines at a time from one address, loopback excepted.
     pub max_per_address: usize,
     /// Of connections.
@@ -186,7 +189,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
 pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig) -> io::Result<()> {
     let socket = listener::bind(settings.listen)?;
     info!("machines may connect to {}", socket.local_addr()?);
-    rig.dispatcher.split();
+    rig.dispatcher.split(settings.split);
     rig.go_on_without_devices();
     let names = devices.iter().map(ToString::to_string);
     let seats = Seats::new(limits::room(settings.max_machines), settings.max_per_address, names);
@@ -221,7 +224,7 @@ async fn serve(
     let _ended = ended;
     let mut listening = pin!(listener::listen(socket, Arc::clone(&shared)));
     tokio::select! {
-        () = served::follow(current, &shared.prefixes, &shared.numbers, &publish) => {}
+        () = served::follow(current, shared.settings.split, &shared.prefixes, &shared.numbers, &publish) => {}
         ended = &mut listening => return ended,
         never = report(&shared) => match never {},
         _ = stop => {}

@@ -16,7 +16,7 @@ use super::prefixes::{Prefixes, WorkHash};
 use crate::dispatcher::Current;
 use crate::job::Job;
 use crate::rarely::Rarely;
-use crate::split::{Unservable, prefix_in};
+use crate::split::{Split, Unservable, warning};
 
 /// Longest line of a job that machines are sent, in bytes: the longest that a pool may send us (a coinbase of 7,000 outputs,
 /// where a full block takes 2 KiB without them), and what our name for it and our way of writing may add.
@@ -68,8 +68,9 @@ impl Served {
         era: u64,
         prefixes: &Prefixes,
         numbers: &Numbers,
+        split: Split,
     ) -> Result<Self, Unservable> {
-        let prefix_size = prefix_in(upstream.stratum())?;
+        let prefix_size = split.prefix_in(upstream.stratum())?;
         let work_hash = work_hash(&upstream);
         Ok(Self {
             id: numbers.next(),
@@ -130,13 +131,13 @@ impl Served {
         self.upstream.stratum().version_mask
     }
 
-    /// What a machine with this prefix gets for an extranonce1; `None` where that has more bytes than fit.
     /// The version that machines are told, the same for as long as the job has this name.
     #[must_use]
     pub fn version(&self) -> Version {
         told_version(&self.upstream)
     }
 
+    /// What a machine with this prefix gets for an extranonce1; `None` where that has more bytes than fit.
     #[must_use]
     pub fn extranonce1(&self, prefix: u32) -> Option<Extranonce1> {
         let upstream = self.upstream.stratum().extranonce1;
@@ -190,7 +191,6 @@ impl Served {
     }
 }
 
-/// Of all that a job's headers are made of, but for what machines roll: time and version.
 /// The upstream's version without the bits that may be rolled, which is rolling too. Where one of them is set, firmware does
 /// not agree on what to submit: the bits of the header's version, those that differ from the job's, or those that the job's
 /// has not. Without them all three are the same.
@@ -199,6 +199,7 @@ fn told_version(upstream: &Job) -> Version {
     Version(stratum.notify.version.0 & !stratum.version_mask.0)
 }
 
+/// Of all that a job's headers are made of, but for what machines roll: time and version.
 fn work_hash(job: &Job) -> WorkHash {
     let stratum = job.stratum();
     let notify = &stratum.notify;
@@ -215,11 +216,12 @@ fn work_hash(job: &Job) -> WorkHash {
 /// Publishes each job of the upstream for machines, until there are no more.
 pub async fn follow(
     mut current: watch::Receiver<Current>,
+    split: Split,
     prefixes: &Prefixes,
     numbers: &Numbers,
     publish: &watch::Sender<Arc<Snapshot>>,
 ) {
-    let mut follower = Follower::default();
+    let mut follower = Follower::new(split);
     loop {
         let now = current.borrow_and_update().clone();
         publish.send_replace(Arc::new(follower.take(now, prefixes, numbers)));
@@ -232,31 +234,49 @@ pub async fn follow(
 /// What has been published.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
+    split: Split,
     last: Option<Arc<Served>>,
-    /// On jobs that are not for machines: an upstream may send many.
+    /// Bytes that the last job left to machines.
+    left: Option<usize>,
+    /// On jobs that are not for machines, and on those that are for few: an upstream may send many.
     words: Rarely,
+    few: Rarely,
 }
 
 impl Follower {
+    pub(super) fn new(split: Split) -> Self {
+        Self { split, ..Self::default() }
+    }
+
     pub(super) fn take(&mut self, now: Current, prefixes: &Prefixes, numbers: &Numbers) -> Snapshot {
         let era = now.era;
         let Some(job) = now.job else { return Snapshot { era, ..Snapshot::default() } };
         if let Some(last) = self.last.as_ref().filter(|last| last.era == era)
             && Arc::ptr_eq(&last.upstream.stratum().notify, &job.stratum().notify)
+            && last.version() == told_version(&job)
         {
             let same = Arc::new(last.changed(job));
             self.last = Some(Arc::clone(&same));
             return Snapshot { job: Some(same), era, ends: false };
         }
-        let served = match Served::new(job, era, prefixes, numbers) {
+        let served = match Served::new(job, era, prefixes, numbers, self.split) {
             Ok(served) => Arc::new(served),
             Err(why) => {
                 self.words.say(&why.to_string());
                 return Snapshot { era, ..Snapshot::default() };
-            && last.version() == told_version(&job)
             }
         };
+        self.warn_of(served.extranonce2_size());
         self.last = Some(Arc::clone(&served));
         Snapshot { job: Some(served), era, ends: false }
+    }
+
+    /// Says it once where known machines refuse to work with so few bytes.
+    fn warn_of(&mut self, left: usize) {
+        if self.left.replace(left) != Some(left)
+            && let Some(text) = warning(left)
+        {
+            self.few.say(text);
+        }
     }
 }

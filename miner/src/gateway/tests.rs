@@ -44,13 +44,14 @@ impl Stand {
             start_difficulty: difficulty(ONE_IN_256),
             min_difficulty: difficulty(1e-12),
             max_machines: 1000,
+            split: Split::default(),
             max_per_address: 1000,
             limits: Limits::default(),
         };
         let seats = Seats::new(1000, 1000, []);
         let shared = Shared::new(settings, seats, snapshots, Arc::new(Stats::new()), shares);
         let (dispatcher, follower) = (Dispatcher::new(), Follower::default());
-        dispatcher.split();
+        dispatcher.split(Split::default());
         Self { dispatcher, follower, publish, shared: Arc::new(shared), up, jobs: 0 }
     }
 

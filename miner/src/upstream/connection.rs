@@ -24,7 +24,7 @@ use super::pace::Pace;
 use super::watch::Watch;
 use crate::dispatcher::Dispatcher;
 use crate::job::{Job, Serial};
-use crate::split::{Unservable, prefix_in};
+use crate::split::{Split, Unservable};
 use crate::stats::HashRate;
 
 mod farewell;
@@ -239,7 +239,7 @@ impl Connection {
         let now = Instant::now();
         if let Event::Job(job) = &event
             && self.place.manner.only_machines
-            && let Err(why) = prefix_in(job)
+            && let Err(why) = Split::default().prefix_in(job)
         {
             self.unservable(job.notify.clean, &why);
             return Ok(());

@@ -12,6 +12,7 @@ use iop_miner::device::{Cpu, Device, DeviceName};
 use iop_miner::gateway::limits::Limits;
 use iop_miner::gateway::{GatewaySettings, attach};
 use iop_miner::rig::Rig;
+use iop_miner::split::Split;
 use iop_miner::stats::{Snapshot, Stats};
 use iop_miner::upstream::pool::Pool;
 use iop_miner::upstream::{Board, Timing};
@@ -42,6 +43,7 @@ fn settings() -> GatewaySettings {
         start_difficulty: Difficulty::new(1024.0).unwrap(),
         min_difficulty: Difficulty::new(EASY).unwrap(),
         max_machines: 100,
+        split: Split::default(),
         max_per_address: 1,
         limits: Limits::default(),
     }
@@ -120,7 +122,7 @@ fn shares_of_machines_reach_the_pool_under_the_gateways_user_and_are_the_machine
     let (_listener, gateway, mut pool) = begin();
     let mut machines = ["one", "two", "two"].map(|user| (user, Machine::start(gateway.address, user)));
     for (user, machine) in &mut machines {
-        assert_eq!((machine.extranonce1.len(), machine.size), (12, 2), "two bytes of four are the prefix");
+        assert_eq!((machine.extranonce1.len(), machine.size), (10, 3), "one byte of four is the prefix");
         assert!((machine.difficulty / EASIEST - 1.0).abs() < 1e-9, "as easy as the upstream's");
         let (extranonce2, nonce) = machine.find(user, &EASIEST_JOB);
         let submit = pool.read_submit();
@@ -155,7 +157,7 @@ fn a_machine_and_the_cpu_work_on_one_job_and_no_header_comes_twice() {
         let submit = pool.accept_share();
         assert!(headers.insert(JOB.check(&submit)), "submitted twice");
         let extranonce2 = submit["params"][2].as_str().unwrap();
-        of_machine += usize::from(!extranonce2.starts_with("0000"));
+        of_machine += usize::from(!extranonce2.starts_with("00"));
     }
     machine.join().unwrap();
 }
@@ -187,7 +189,7 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
     drop(pool);
     machine.until("mining.ping");
     machine.until("mining.ping");
-    let stale = machine.ask("mining.submit", &json!(["patient", old[0], "0000", old[7], "00000000"]));
+    let stale = machine.ask("mining.submit", &json!(["patient", old[0], "000000", old[7], "00000000"]));
     assert!([21, 23].contains(&stale["error"][0].as_u64().unwrap()), "{stale}");
     let mut pool = upstream(&listener, &EASIEST_JOB);
     assert_eq!(machine.until("mining.notify")["params"][8], true);
@@ -247,13 +249,13 @@ fn a_mask_of_the_pools_is_what_machines_may_roll() {
     let asks = json!([["version-rolling"], {"version-rolling.mask": "1fffe000"}]);
     assert_eq!(machine.ask("mining.configure", &asks)["result"]["version-rolling.mask"], "00ffe000");
     let job = machine.job.clone().unwrap();
-    let outside = json!(["rolls", job[0], "0000", job[7], "00000000", "10000000"]);
+    let outside = json!(["rolls", job[0], "000000", job[7], "00000000", "10000000"]);
     assert_eq!(machine.ask("mining.submit", &outside)["error"][0], 20);
-    let extranonces = format!("{}0000", machine.extranonce1);
+    let extranonces = format!("{}000000", machine.extranonce1);
     let mut nonces = (0u32..).map(|nonce| format!("{nonce:08x}"));
     let nonce =
         nonces.find(|nonce| narrow.is_share(&narrow.header(&extranonces, nonce, 0x0040_2000))).unwrap();
-    let share = json!(["rolls", job[0], "0000", job[7], nonce, "00402000"]);
+    let share = json!(["rolls", job[0], "000000", job[7], nonce, "00402000"]);
     assert_eq!(machine.ask("mining.submit", &share)["result"], true);
     let submit = pool.read_submit();
     narrow.check(&submit);
@@ -289,7 +291,7 @@ fn one_machine_that_floods_stalls_or_talks_nonsense_hurts_no_other() {
     let mut liar = Machine::start(gateway.address, "liar");
     let job = liar.job.clone().unwrap();
     let liar = thread::spawn(move || {
-        let share = json!(["liar", job[0], "0000", job[7], "00000000"]);
+        let share = json!(["liar", job[0], "000000", job[7], "00000000"]);
         let line = json!({"id": 7, "method": "mining.submit", "params": share}).to_string() + "\n";
         while liar.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
     });

@@ -3,10 +3,12 @@
 use iop_stratum::fields::Extranonce1;
 
 use super::*;
+use crate::log::tests::Heard;
 
 #[test]
 fn a_machine_gets_the_upstreams_extranonce1_with_a_prefix_and_what_is_left_to_roll() {
-    for (size, prefix, left) in [(8, 4, 4), (7, 2, 5), (4, 2, 2), (3, 1, 2), (2, 1, 1)] {
+    for (size, prefix, left) in [(8, 4, 4), (7, 2, 5), (6, 2, 4), (5, 1, 4), (4, 1, 3), (3, 1, 2), (2, 1, 1)]
+    {
         let stand = Stand::with_job(size, 0, 1.0);
         let (told, other) = (stand.worker().1, stand.worker().1);
         let number = |number: u8| [vec![0, 0, 0, 7], vec![0; prefix - 1], vec![number]].concat();
@@ -28,6 +30,25 @@ fn an_extranonce2_without_room_for_two_is_served_to_nobody() {
 }
 
 #[test]
+fn machines_that_refuse_what_the_upstream_leaves_them_are_warned_of_once() {
+    for (size, bytes) in [(2, 1), (3, 2)] {
+        let log = Heard::begin();
+        let mut stand = Stand::with_job(size, 0, 1.0);
+        stand.job(size, 0, 1.0);
+        assert_eq!(
+            log.lines(&format!("WARN iop_miner::rarely: the upstream's extranonce2 leaves {bytes} byte")),
+            1
+        );
+        assert_eq!(stand.worker().1.size, bytes, "they are served all the same");
+    }
+    let log = Heard::begin();
+    for size in 4..=8 {
+        Stand::with_job(size, 0, 1.0);
+    }
+    assert_eq!(log.lines("WARN"), 0);
+}
+
+#[test]
 fn other_extranonces_are_told_before_the_job_to_who_takes_them_and_others_come_again() {
     let mut stand = Stand::with_job(8, 0, ANY_HASH);
     let (mut knows, mut told) = stand.worker();
@@ -37,10 +58,10 @@ fn other_extranonces_are_told_before_the_job_to_who_takes_them_and_others_come_a
     let lines = stand.tell(&mut knows);
     assert_eq!(methods(&lines), ["mining.set_extranonce", "mining.notify"]);
     lines.iter().for_each(|line| told.hear(line));
-    assert_eq!((told.extranonce1[..2].to_vec(), told.extranonce1.len(), told.size), (vec![9, 9], 4, 3));
-    assert_eq!(knows.submit(&told, &[0; 3], told.ntime, 1, None), 0);
+    assert_eq!((told.extranonce1[..2].to_vec(), told.extranonce1.len(), told.size), (vec![9, 9], 3, 4));
+    assert_eq!(knows.submit(&told, &[0; 4], told.ntime, 1, None), 0);
     let share = knows.machine.shares().pop_front().unwrap();
-    same_header(&share.job, &told, &[0; 3], 0x2000_2000, 0, &share);
+    same_header(&share.job, &told, &[0; 4], 0x2000_2000, 0, &share);
     assert_eq!(methods(&stand.tell(&mut old)), ["client.reconnect"]);
     assert!(old.machine.is_leaving().is_some());
 }
@@ -53,16 +74,16 @@ fn a_share_on_its_way_when_the_upstreams_extranonces_change_is_judged_by_those_o
     stand.changed_job(4, 0, ANY_HASH, |job| job.extranonce1 = Extranonce1::new(&[9, 9]).unwrap());
     let mut new = old.clone();
     stand.tell(&mut client).iter().for_each(|line| new.hear(line));
-    assert_eq!((old.size, new.size), (4, 2));
+    assert_eq!((old.size, new.size), (4, 3));
     client.machine.take_asked_for();
     assert_eq!(client.submit(&old, &[1; 4], old.ntime, 1, None), 21, "late, and no fault of the machine");
     assert_eq!(client.machine.take_asked_for(), 1);
     let share = client.machine.shares().pop_front().unwrap();
     same_header(&share.job, &old, &[1; 4], 0x2000_2000, 0, &share);
-    assert_eq!(client.submit(&new, &[1; 2], new.ntime, 1, None), 0);
+    assert_eq!(client.submit(&new, &[1; 3], new.ntime, 1, None), 0);
     // Each width is that of one job only.
     assert_eq!(client.submit(&new, &[1; 4], new.ntime, 1, None), 20);
-    assert_eq!(client.submit(&old, &[1; 2], old.ntime, 1, None), 20);
+    assert_eq!(client.submit(&old, &[1; 3], old.ntime, 1, None), 20);
 }
 
 #[test]

@@ -86,7 +86,7 @@ proptest! {
         prop_assert!(stand.up.try_recv().is_err(), "the connection's task sends it");
         same_header(&share.job, &told, extranonce2, bits & mask, mask, &share);
         let counter = share.extranonce2.as_bytes().iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-        prop_assert!(counter > crate::split::last_of_devices(size));
+        prop_assert!(counter > Split::default().last_of_devices(size));
     }
 }
 
@@ -105,7 +105,7 @@ fn all_that_machines_and_devices_hash_is_different() {
                 assert!(seen.insert(share.extranonce2), "machines share {}", share.extranonce2);
             }
         }
-        for _ in 0..(crate::split::last_of_devices(size) + 1).min(2000) {
+        for _ in 0..(Split::default().last_of_devices(size) + 1).min(2000) {
             let assignment = stand.dispatcher.take(u64::MAX).unwrap();
             assert!(seen.insert(assignment.extranonce2), "a device gets {}", assignment.extranonce2);
         }
