@@ -11,6 +11,7 @@ use iop_consensus::address::Address;
 use iop_consensus::license::key::LicenseKey;
 use iop_mining::rpc::{Node, RpcError};
 use iop_mining::template::Template;
+use tokio::sync::watch;
 
 use crate::chain::nearest;
 use crate::job::{Job, JobNumbers, Tip};
@@ -96,6 +97,11 @@ impl Payouts {
     /// Writes the jobs that were made since the last time, for a run after this one. That may wait for the disk.
     pub(crate) fn keep_jobs(&self) {
         self.strays.keep();
+    }
+
+    /// Why the ledger cannot be written now. What is mined meanwhile, the next run may not know.
+    pub(crate) fn refusal(&self) -> watch::Receiver<Option<String>> {
+        self.ledger.refusal()
     }
 
     /// The job of a template on the block of ours below it.

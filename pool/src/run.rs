@@ -114,7 +114,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let ended = tokio::select! {
         wrong = &mut following => Err(RunError(wrong.to_string())),
         served = api => Err(RunError(format!("the API ended: {served:?}"))),
-        () = writer.failed() => Err(RunError("shares cannot be stored, see the log; none that was answered is lost".to_owned())),
+        () = writer.failed() => Err(RunError("the ledger cannot be written, see the log".to_owned())),
         name = signals.end(tls.as_deref()) => {
             info!("{name}: the pool ends");
             Ok(())

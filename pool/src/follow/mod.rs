@@ -48,7 +48,7 @@ pub enum Work {
     NoNode,
     /// No license may mine the next block. Sessions that hold a job are closed: Stratum has no word for "stop".
     NoLicense(NoLicense),
-    /// The ledger cannot be read. Sessions that hold a job are closed.
+    /// The ledger cannot be read or written. Sessions that hold a job are closed.
     NoLedger(String),
     /// A job.
     Job(Arc<Job>),
@@ -145,18 +145,44 @@ impl Follower {
         for index in 0..self.nodes.len() {
             sources.spawn(self.source(index, sender.clone()).run());
         }
-        let mut tick = tokio::time::interval(TICK);
+        let (mut tick, mut refusal) = (tokio::time::interval(TICK), self.payouts.refusal());
         loop {
             tokio::select! {
                 Some(event) = events.recv() => {
                     self.on_event(event, Instant::now());
-                    // After the job is out, and beside the round: the disk may take its time.
-                    let payouts = Arc::clone(&self.payouts);
-                    tokio::task::spawn_blocking(move || payouts.keep_jobs());
+                    self.keep_jobs();
                 }
+                Ok(()) = refusal.changed() => self.on_refusal(refusal.borrow_and_update().clone()),
                 _ = tick.tick() => self.tick(Instant::now()),
             }
         }
+    }
+
+    /// After the job is out, and beside the round: the disk may take its time.
+    fn keep_jobs(&self) {
+        let payouts = Arc::clone(&self.payouts);
+        tokio::task::spawn_blocking(move || payouts.keep_jobs());
+    }
+
+    /// The ledger cannot be written, or can again. A block of the last job might be unknown to the next run, which would
+    /// pay again what it pays: that job is taken back.
+    fn on_refusal(&mut self, refusal: Option<String>) {
+        let has_job = matches!(self.publish.borrow().work, Work::Job(_));
+        match refusal {
+            Some(trouble) if has_job => {
+                error!("no work is given out, sessions that hold a job are closed: {trouble}");
+                self.take_back(Work::NoLedger(trouble));
+            }
+            Some(_) => {}
+            None => self.wishes.in_use().into_iter().for_each(|index| self.wishes.ask(index)),
+        }
+    }
+
+    fn take_back(&mut self, work: Work) {
+        self.standing = None;
+        let licenses = self.publish.borrow().licenses.clone();
+        self.publish.send_replace(Arc::new(Snapshot { work, licenses }));
+        std::mem::take(&mut self.tip).retire();
     }
 
     fn source(&self, index: usize, events: mpsc::Sender<Event>) -> Source {
@@ -262,6 +288,11 @@ impl Follower {
             self.give_time(now);
         }
         self.give_up(now);
+        if self.payouts.refusal().borrow().is_some() {
+            // Tried again: what was not kept, and what a template needs.
+            self.keep_jobs();
+            self.wishes.in_use().into_iter().for_each(|index| self.wishes.ask(index));
+        }
     }
 
     /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
@@ -282,10 +313,7 @@ impl Follower {
             }
         }
         warn!("no node has given work for {} s: sessions that hold a job are closed", since.as_secs());
-        self.standing = None;
-        let licenses = self.publish.borrow().licenses.clone();
-        self.publish.send_replace(Arc::new(Snapshot { work: Work::NoNode, licenses }));
-        std::mem::take(&mut self.tip).retire();
+        self.take_back(Work::NoNode);
     }
 
     /// Another node was asked for work: it has the time of a call before the last job is taken back.
@@ -353,7 +381,10 @@ impl Follower {
             debug!(height, license, transactions, "new job on the same tip");
         }
         match self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)) {
-            Ok(job) => Work::Job(Arc::new(job)),
+            Ok(job) => match &*self.payouts.refusal().borrow() {
+                Some(trouble) => Work::NoLedger(trouble.clone()),
+                None => Work::Job(Arc::new(job)),
+            },
             Err(trouble) => {
                 error!("no work is given out: {trouble}");
                 Work::NoLedger(trouble.to_string())

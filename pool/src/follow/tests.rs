@@ -46,6 +46,35 @@ fn the_last_job_is_taken_back_when_no_node_has_given_work_for_long() {
     assert!(!job.tip.is_retired());
 }
 
+/// A block of such a job might be unknown to the next run.
+#[tokio::test]
+async fn a_job_that_the_ledger_cannot_keep_is_taken_back_until_it_can() {
+    let ledger = crate::ledger::tests::temporary();
+    let payouts = Payouts::new(Arc::clone(&ledger), None, Vec::new());
+    let health = Arc::new(Health::new(&[]));
+    let (mut follower, snapshots) =
+        Follower::new(Params::devnet(), Arc::from([]), vec![key(true)], payouts, health);
+    let mut refusal = follower.payouts.refusal();
+    ledger.fill_disk(true);
+    let licenses = vec![license(&follower, true)];
+    follower.take(template(3), licenses.clone(), None, None);
+    let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
+    follower.payouts.keep_jobs();
+    assert_eq!(refusal.has_changed().ok(), Some(true));
+    follower.on_refusal(refusal.borrow_and_update().clone());
+    let no_ledger =
+        |work: &Work| matches!(work, Work::NoLedger(trouble) if trouble.contains("No space left"));
+    assert!(no_ledger(&snapshots.borrow().work) && job.tip.is_retired());
+    follower.take(template(3), licenses.clone(), None, None);
+    assert!(no_ledger(&snapshots.borrow().work), "another template changes nothing");
+    ledger.fill_disk(false);
+    follower.payouts.keep_jobs();
+    assert_eq!(*refusal.borrow_and_update(), None);
+    assert_eq!(ledger.kept_jobs().unwrap().len(), 2, "those that could not be kept are not forgotten");
+    follower.take(template(3), licenses, None, None);
+    assert!(matches!(snapshots.borrow().work, Work::Job(_)));
+}
+
 #[test]
 fn the_last_job_is_taken_back_also_where_a_node_is_in_use_that_says_nothing() {
     let (mut follower, snapshots) = with_nodes(2);

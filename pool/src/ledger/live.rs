@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
+use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::LedgerError;
 use super::book::{Book, Entry, Plan, Record, Terms};
-use super::durable::Durable;
+use super::durable::{Durable, Note};
 use super::queue::{Accepted, Queue, Wakes};
 use super::share::UserId;
 use super::split::{Amounts, Input, Rules, Scheme, Split};
 use super::store::{Batch, BlockId, JobKey, KeptJob, Store};
+use super::trouble::{Troubles, Writing};
 use super::window::{Log, Window};
 use super::writer::Writer;
 use crate::metrics::CommitTimes;
@@ -67,7 +69,7 @@ pub struct Request {
 pub struct LogState {
     /// Shares in the log.
     pub logged: u64,
-    /// Why nothing can be written now.
+    /// Why nothing can be written now, or what does not end.
     pub trouble: Option<String>,
 }
 
@@ -80,7 +82,6 @@ pub(super) struct State {
     pub(super) addresses: HashSet<Address>,
     pub(super) window: Window,
     pub(super) book: Book,
-    pub(super) trouble: Option<String>,
 }
 
 /// The ledger of a running pool.
@@ -93,6 +94,8 @@ pub struct Ledger {
     pub(super) queue: Queue,
     pub(super) wakes: Wakes,
     state: Mutex<State>,
+    pub(super) troubles: Troubles,
+    pub(super) note: Mutex<Note>,
     pub(super) commit_times: OnceLock<CommitTimes>,
 }
 
@@ -121,12 +124,11 @@ impl Ledger {
         let book = Book::load(&store)?;
         // Where that cannot be noted now, it could not later, and a loss would not be seen.
         let durable = Durable { shares: window.range().end, blocks: book.stored() };
-        if durable != Durable::default() {
-            store.sync().and_then(|()| durable.note(datadir))?;
-        }
+        let note = Note { least: durable, ..Note::read(datadir)? };
+        store.sync().and_then(|()| note.write(datadir))?;
         info!(shares = window.range().end, users = members.len(), "ledger is open");
         let addresses = members.iter().copied().collect();
-        let state = State { users, members, addresses, window, book, trouble: None };
+        let state = State { users, members, addresses, window, book };
         let ledger = Arc::new(Self {
             store,
             datadir: datadir.to_owned(),
@@ -135,6 +137,8 @@ impl Ledger {
             queue: Queue::default(),
             wakes: Wakes::default(),
             state: Mutex::new(state),
+            troubles: Troubles::default(),
+            note: Mutex::new(note),
             commit_times: OnceLock::new(),
         });
         let writer = Writer::start(Arc::clone(&ledger))?;
@@ -190,8 +194,15 @@ impl Ledger {
     /// How the log does.
     #[must_use]
     pub fn log_state(&self) -> LogState {
-        let state = self.lock_state();
-        LogState { logged: state.window.range().end, trouble: state.trouble.clone() }
+        let trouble = self.troubles.refusal().or_else(|| self.troubles.hanging());
+        LogState { logged: self.lock_state().window.range().end, trouble }
+    }
+
+    /// Why something cannot be written now; changes when that begins, and when all is written again. What is mined
+    /// meanwhile, the next run may not know.
+    #[must_use]
+    pub fn refusal(&self) -> watch::Receiver<Option<String>> {
+        self.troubles.told()
     }
 
     /// Reads what the window holds and what is owed: range, total and wanted work, work by member, carried amounts.
@@ -233,7 +244,7 @@ impl Ledger {
         let mut batch = Batch::default();
         gone.iter().for_each(|key| self.store.drop_job(&mut batch, key));
         jobs.iter().for_each(|(key, job)| self.store.put_job(&mut batch, key, job));
-        self.store.write(batch, false)
+        self.troubles.watch(Writing::Jobs, || self.store.write(batch, false))
     }
 
     /// The jobs that are kept, in the order of their keys.
@@ -289,7 +300,7 @@ impl Ledger {
         let mut batch = Batch::default();
         self.store.put_block(&mut batch, record);
         // Nobody waits for the disk: who writes the same block meanwhile writes the same.
-        self.store.write(batch, true)?;
+        self.troubles.watch(Writing::Blocks, || self.store.write(batch, true))?;
         let mut state = self.lock_state();
         let is_new = !state.book.has(&record.id);
         state.book.add(record);
@@ -391,12 +402,18 @@ impl Ledger {
     pub(super) fn store_base(&self, base: Option<BlockId>) -> Result<(), LedgerError> {
         let mut batch = Batch::default();
         self.store.put_base(&mut batch, base.as_ref());
-        self.store.write(batch, false)
+        self.troubles.watch(Writing::Base, || self.store.write(batch, false))
     }
 
     pub(super) fn settle(&self, state: &mut State, wanted: u128) -> Result<(), LedgerError> {
         let State { window, members, .. } = state;
         window.settle(wanted, &StoredLog { store: &self.store, members })
+    }
+
+    /// From now on nothing can be written, or again all.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self, full: bool) {
+        self.troubles.disk_is_full.store(full, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Nothing is committed until what this gives is dropped.

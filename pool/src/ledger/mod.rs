@@ -2,7 +2,7 @@
 //!
 //! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
 //! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports; how much the disk must have
-//! (`durable`).
+//! (`durable`), and what it refuses (`trouble`).
 //! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
 //! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
 //! next job's outputs; a found block takes its job's split into the book, in the batch of its share.
@@ -20,6 +20,7 @@ pub mod window;
 pub mod writer;
 
 mod durable;
+mod trouble;
 
 pub use book::Book;
 pub use live::{Ledger, User};

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use super::book::{Facts, Record};
-use super::durable::Durable;
+use super::durable::{Durable, Note};
 use super::share::{Share, UserId};
 use super::split::{Amounts, Credit};
 
@@ -106,7 +106,7 @@ impl Store {
     /// # Errors
     /// It cannot be opened, was written by a newer version, or has less than the disk had before.
     pub fn open(datadir: &Path) -> Result<Self, LedgerError> {
-        if Durable::read(datadir)? != Durable::default() {
+        if Note::read(datadir)?.least != Durable::default() {
             // Looked at first: what cannot be read of a damaged journal is gone when it is opened to write.
             Self::open_to_read(datadir)?;
         }
@@ -125,7 +125,7 @@ impl Store {
     /// There is none, it cannot be read, was written by a newer version, or has less than the disk had before.
     pub fn open_to_read(datadir: &Path) -> Result<Self, LedgerError> {
         let (path, folder) = place(datadir);
-        let least = Durable::read(datadir)?;
+        let least = Note::read(datadir)?.least;
         if !path.join("CURRENT").exists() {
             let none = || "there is none: a pool that has run is expected".to_owned();
             let reason = least.missing_in(Durable::default(), datadir).unwrap_or_else(none);

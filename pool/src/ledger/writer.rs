@@ -2,14 +2,14 @@
 //!
 //! What is written survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks
 //! survive the machine at once. Where the disk refuses, the batch is tried again for a moment, and then the pool ends:
-//! nothing is answered meanwhile, so that nothing is promised.
+//! nothing is answered meanwhile, so that nothing is promised. So it is with all else that the ledger has to write.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::LedgerError;
 use super::book::Record;
@@ -18,14 +18,14 @@ use super::live::{Ledger, State, User};
 use super::queue::Accepted;
 use super::share::{Share, UserId, work_of};
 use super::store::Batch;
+use super::trouble::{PATIENCE, Writing};
 
 /// How long acknowledged shares may be lost to a loss of power.
 pub const SYNC_TIME: Duration = Duration::from_secs(1);
 /// Wait before a batch that could not be written is tried again.
 const RETRY_TIME: Duration = Duration::from_secs(1);
-/// How long it is tried. RocksDB takes nothing more after a disk was full, until it is opened again: so the pool ends,
-/// and whoever keeps it running starts it again. What was not answered by then was never promised.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the disk takes what it is given.
+const LOOK_TIME: Duration = Duration::from_millis(500);
 
 /// The thread that writes. [`Writer::close`] ends it.
 #[derive(Debug)]
@@ -51,9 +51,26 @@ impl Writer {
         Ok(Self { ledger, thread, syncing, synced, alive })
     }
 
-    /// Until the thread has ended by itself, which is a failure: without it nothing is answered any more.
+    /// Until the thread has ended by itself, which is a failure as without it nothing is answered any more, or something
+    /// has been refused for long. Says meanwhile when the disk hangs.
     pub async fn failed(&mut self) {
-        let _ = (&mut self.alive).await; // nothing is ever sent
+        let (mut looks, mut hangs) = (tokio::time::interval(LOOK_TIME), false);
+        loop {
+            tokio::select! {
+                _ = &mut self.alive => return, // nothing is ever sent
+                _ = looks.tick() => {}
+            }
+            let hanging = self.ledger.troubles.hanging();
+            match &hanging {
+                Some(trouble) if !hangs => warn!("{trouble}; shares are answered when it does"),
+                None if hangs => info!("the disk takes writes again"),
+                _ => {}
+            }
+            hangs = hanging.is_some();
+            if self.ledger.troubles.is_hopeless() {
+                return;
+            }
+        }
     }
 
     /// Commits what is waiting, makes it durable, and ends the thread. Shares that come later are not taken.
@@ -95,13 +112,10 @@ impl Ledger {
             let ended = end.recv_timeout(SYNC_TIME) != Err(mpsc::RecvTimeoutError::Timeout);
             let stored = self.stored();
             if stored != synced {
-                match self.store.sync() {
-                    Ok(()) => match stored.note(&self.datadir) {
-                        Ok(()) => synced = stored,
-                        Err(trouble) => error!("what the ledger has for certain cannot be noted: {trouble}"),
-                    },
-                    // The next commit fails too, and ends the pool.
-                    Err(trouble) => error!("the share log cannot be made durable: {trouble}"),
+                let sync = || self.store.sync().and_then(|()| self.note_durable(stored));
+                match self.troubles.watch(Writing::Note, sync) {
+                    Ok(()) => synced = stored,
+                    Err(trouble) => error!("what is stored cannot be made durable: {trouble}"),
                 }
             }
             if ended {
@@ -113,9 +127,8 @@ impl Ledger {
     /// Until it works or there is no hope; or once, when the pool ends. Whether it worked.
     fn insist(&self, write: impl Fn() -> Result<(), LedgerError>) -> bool {
         let begun = Instant::now();
-        while let Err(trouble) = write() {
+        while let Err(trouble) = self.troubles.watch(Writing::Shares, &write) {
             error!("shares cannot be stored and are not answered: {trouble}");
-            self.lock_state().trouble = Some(trouble.to_string());
             if self.queue.is_closed() || begun.elapsed() > PATIENCE {
                 return false;
             }

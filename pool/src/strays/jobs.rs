@@ -131,6 +131,8 @@ impl Made {
 pub(super) struct Jobs {
     ledger: Arc<Ledger>,
     state: Mutex<State>,
+    /// Held by whoever writes: what could not be written is still the newest but for what came since.
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -163,7 +165,7 @@ impl Jobs {
                 state.gone.len()
             );
         }
-        Self { ledger, state: Mutex::new(state) }
+        Self { ledger, state: Mutex::new(state), writing: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -182,8 +184,10 @@ impl Jobs {
         *unkept = made.len().min(*unkept + 1);
     }
 
-    /// Writes what was remembered since the last time.
+    /// Writes what was remembered since the last time. What cannot be written is tried again the next time; the ledger
+    /// says so meanwhile, and no job is given out.
     pub(super) fn keep(&self) {
+        let _writing = self.writing.lock().expect("no panic while the lock is held");
         let (jobs, gone) = {
             let State { made, unkept, gone } = &mut *self.state();
             let new = made.range(made.len() - std::mem::take(unkept)..);
@@ -194,9 +198,10 @@ impl Jobs {
             return;
         }
         if let Err(trouble) = self.ledger.keep_jobs(&jobs, &gone) {
-            // This run knows them.
-            warn!("{} jobs will not be known after a restart: {trouble}", jobs.len());
-            self.state().gone.extend(gone);
+            warn!("{} jobs would not be known after a restart: {trouble}", jobs.len());
+            let mut state = self.state();
+            state.unkept = state.made.len().min(state.unkept + jobs.len());
+            state.gone.extend(gone);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::durable::Durable;
+use super::super::durable::{Durable, Note};
 use super::*;
 
 /// A ledger of 101 shares and a block.
@@ -60,8 +60,14 @@ fn a_ledger_that_is_gone_is_not_made_anew() {
     let said = refusal(folder.path());
     assert!(said.contains("it has 0 shares and 0 blocks, and had 101 and 1"), "{said}");
     assert!(!folder.path().join("ledger").exists());
-    std::fs::write(folder.path().join("ledger.durable"), "shares many").unwrap();
-    assert!(refusal(folder.path()).contains("'shares N blocks N' expected"));
+    for damage in ["shares many", "shares 1 blocks 1 lost 5", "\0\0\0", "shares 1 blocks 1 found 5 ab"] {
+        std::fs::write(folder.path().join("ledger.durable"), damage).unwrap();
+        let said = refusal(folder.path());
+        assert!(
+            said.contains("the file is damaged") && said.contains("or remove it") && !said.contains('\0'),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -84,12 +90,46 @@ fn a_torn_end_that_the_disk_never_had_for_certain_is_no_damage() {
         pool.wait();
     });
     pool.close();
-    assert_eq!(Durable::read(folder).unwrap(), Durable { shares: 151, blocks: 1 });
-    Durable { shares: 120, blocks: 1 }.note(folder).unwrap();
+    assert_eq!(Note::read(folder).unwrap().least, Durable { shares: 151, blocks: 1 });
+    let noted = Note { least: Durable { shares: 120, blocks: 1 }, off_disk: Vec::new() };
+    noted.write(folder).unwrap();
     let journal = journal(folder);
     let length = journal.metadata().unwrap().len();
     std::fs::File::options().write(true).open(&journal).unwrap().set_len(length - length / 10).unwrap();
     Pool::open(folder, rules()).close();
     let report = audited(folder);
     assert!((120..151).contains(&report.shares) && report.is_clean(), "{report:?}");
+}
+
+/// As a disk without room has it: nothing is written elsewhere, nor more than before.
+#[test]
+fn a_note_has_one_length_and_an_earlier_versions_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("ledger.durable");
+    let least = Durable { shares: 7, blocks: 3 };
+    std::fs::write(&place, format!("shares {:020} blocks {:020}\n", 7, 3)).unwrap();
+    assert_eq!(Note::read(folder.path()).unwrap(), Note { least, off_disk: Vec::new() });
+    let block = |height: u32| BlockId { height, hash: BlockHash::hash(&height.to_le_bytes()) };
+    for count in [0, 5, 1, 9, 0] {
+        let note = Note { least, off_disk: (0..count).map(block).collect() };
+        note.write(folder.path()).unwrap();
+        assert_eq!(place.metadata().unwrap().len(), 512);
+        let read = Note::read(folder.path()).unwrap();
+        assert_eq!((read.least, &read.off_disk[..]), (least, &note.off_disk[..note.off_disk.len().min(5)]));
+    }
+}
+
+/// Its folder is removed under a running pool.
+#[tokio::test]
+async fn a_pool_whose_folder_is_gone_says_so_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pool = Pool::open(folder.path(), rules());
+    std::fs::remove_dir_all(folder.path()).unwrap();
+    pool.share(1, 1.0, 1, None);
+    let mut writer = pool.writer.take().unwrap();
+    let failed = tokio::time::timeout(Duration::from_secs(20), writer.failed()).await;
+    assert_eq!(failed, Ok(()));
+    let trouble = pool.ledger.log_state().trouble.unwrap();
+    assert!(trouble.contains("ledger.durable") && trouble.contains("No such file"), "{trouble}");
+    writer.close();
 }
