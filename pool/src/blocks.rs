@@ -1,5 +1,7 @@
 //! Found blocks: to every node at once, again after a failure, until they are answered.
 
+mod keeping;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::follow::tips::{self, Place};
 use crate::follow::{Snapshot, Work};
+use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError};
 use crate::run::RunError;
 use crate::spool::{Found, Spool};
@@ -143,8 +146,11 @@ impl Blocks {
             .load()
             .map_err(|error| RunError(format!("found blocks of earlier runs cannot be read: {error}")))?;
         blocks.sort_by_key(|(_, found)| found.height); // one stands on another below it
-        let mut wrong: Vec<String> =
-            wrong.iter().map(|file| format!("a found block's file is not as it should be: {file}")).collect();
+        let mend = "what the block pays could be paid again: mend the file, or move it away once the ledger has its \
+                    block or no node does";
+        let mut wrong: Vec<String> = (wrong.iter())
+            .map(|file| format!("a found block's file is not as it should be: {file}; {mend}"))
+            .collect();
         // Sent first: what the ledger needs of the log may take seconds to read.
         let blocks: Vec<_> = blocks.into_iter().map(|(file, found)| (file, Arc::new(found))).collect();
         for (file, found) in &blocks {
@@ -157,17 +163,15 @@ impl Blocks {
         for (file, found) in &blocks {
             if let Err(error) = self.adopt(found) {
                 wrong.push(format!(
-                    "a found block cannot be taken into the ledger: {}: {error}",
+                    "a found block cannot be taken into the ledger: {}: {error}; {mend}",
                     file.display()
                 ));
             }
         }
+        wrong.extend(self.still_off_disk());
         let [first, others @ ..] = &*wrong else { return Ok(()) };
         others.iter().for_each(|trouble| error!("{trouble}"));
-        Err(RunError(format!(
-            "{first}; what the block pays could be paid again: mend the file, or move it away once the ledger has its \
-             block or no node does"
-        )))
+        Err(RunError(first.clone()))
     }
 
     /// The pool may have ended before the ledger had the block.
@@ -193,14 +197,20 @@ impl Blocks {
         let (writing, on_disk) = watch::channel(());
         let sending = self.send(Arc::new(found), on_disk);
         let found = &sending.found;
-        let written = tokio::task::block_in_place(|| self.spool.write(found));
+        let written = tokio::task::block_in_place(|| {
+            self.spool.write(found).inspect_err(|_| self.note_off_disk(found))
+        });
         drop(writing);
         // The shares of its window go to the disk first: after a loss of power the next start may take the block.
         let stored = tokio::task::block_in_place(|| {
             self.ledger.sync();
-            written.and_then(|unfinished| self.spool.keep(unfinished, found))
+            let kept = written.and_then(|unfinished| self.spool.keep(unfinished, found));
+            kept.inspect_err(|error| {
+                self.note_off_disk(found);
+                not_on_disk(found, error);
+            })
         });
-        let file = stored.inspect_err(|error| not_on_disk(found, error)).ok();
+        let file = stored.ok();
         self.forget_when_answered(sending, file);
         true
     }
@@ -224,20 +234,32 @@ impl Blocks {
         Sending { found, attempts }
     }
 
-    /// Removes a block's file when all nodes have answered or were given up, and the ledger has the block.
-    fn forget_when_answered(self: &Arc<Self>, sending: Sending, file: Option<PathBuf>) {
+    /// Removes a block's file when all nodes have answered or were given up, and the ledger has the block. Where there is
+    /// none, the disk is tried until then.
+    fn forget_when_answered(self: &Arc<Self>, sending: Sending, mut file: Option<PathBuf>) {
         let Sending { found, mut attempts } = sending;
         let blocks = Arc::clone(self);
         let mut deliveries = self.deliveries.lock().expect("no panic while the lock is held");
         while deliveries.try_join_next().is_some() {} // forget those that are done
         deliveries.spawn(async move {
-            let mut answered = true;
-            while let Some(attempt) = attempts.join_next().await {
-                answered &= attempt.is_ok(); // a panic of a task leaves the file for the next start
-            }
-            while found.record.as_ref().is_some_and(|record| !blocks.ledger.has_stored(&record.id)) {
-                tokio::time::sleep(STORED_POLL).await;
-            }
+            let done = async {
+                let mut answered = true;
+                while let Some(attempt) = attempts.join_next().await {
+                    answered &= attempt.is_ok(); // a panic of a task leaves the file for the next start
+                }
+                while found.record.as_ref().is_some_and(|record| !blocks.ledger.has_stored(&record.id)) {
+                    tokio::time::sleep(STORED_POLL).await;
+                }
+                answered
+            };
+            let mut done = std::pin::pin!(done);
+            let answered = loop {
+                tokio::select! {
+                    answered = &mut done => break answered,
+                    written = blocks.write_again(&found), if file.is_none() => file = Some(written),
+                }
+            };
+            blocks.note_on_disk(&found);
             if answered
                 && let Some(file) = file
                 && let Err(error) = blocks.spool.remove(&file)
@@ -387,7 +409,7 @@ impl Blocks {
             std::mem::take(&mut *self.deliveries.lock().expect("no panic while the lock is held"));
         let all = async { while deliveries.join_next().await.is_some() {} };
         if tokio::time::timeout(limit, all).await.is_err() {
-            warn!("a found block is not answered yet; it is on disk and will be submitted at the next start");
+            self.say_unanswered();
         }
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::ledger::book::Entry;
+use crate::ledger::store::BlockId;
 
 /// The reserve's size in bytes: four full blocks in hex, and beside its block a file has some hundred bytes. Real blocks
 /// take some kilobytes, so it holds a thousand of them.
@@ -138,6 +139,13 @@ pub struct Found {
     /// By what it is paid for: the ledger may not have it yet when the pool is killed.
     #[serde(default)]
     pub record: Option<Entry>,
+}
+
+impl Found {
+    /// As the ledger names it.
+    pub(crate) fn id(&self) -> Option<BlockId> {
+        Some(BlockId { height: self.height, hash: self.hash.parse().ok()? })
+    }
 }
 
 impl iop_mining::spool::Kept for Found {

@@ -7,6 +7,7 @@ use super::*;
 use iop_consensus::params::Params;
 use iop_mining::rpc::NodeAddress;
 
+use crate::ledger::writer::Writer;
 use crate::spool::tests::{fill, found};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +89,7 @@ async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
     };
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
     tracing::subscriber::with_default(subscriber, || blocks.deliver(block.clone()));
+    assert_eq!(ledger.off_disk(), [record.id]);
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let line = log.lines().find(|line| line.contains("found block cannot be written")).unwrap();
     assert!(line.contains("ERROR"), "{line}");
@@ -132,6 +134,68 @@ async fn a_disk_that_hangs_holds_up_no_block_and_its_share_waits_for_it() {
     assert!(asked.is_ok(), "a node was asked while the disk hung");
     assert!(!is_answered, "and the share was not answered then");
     assert_eq!(blocks.spool.load().unwrap().0, [(place, block)], "it is on the disk in the end");
+}
+
+/// A pool whose ledger is in the same folder as its blocks.
+fn whole(datadir: &Path) -> (Arc<Blocks>, Arc<Ledger>, Writer) {
+    let (ledger, writer) = crate::ledger::tests::open(datadir);
+    let chain = ChainIdentity::of(&Params::devnet());
+    let spool = Spool::open(datadir).unwrap();
+    (Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger)), ledger, writer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_no_disk_took_keeps_the_next_run_from_paying_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, ledger, writer) = whole(folder.path());
+    let mut block = found(7, 1);
+    let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
+    block.record = Some(record.entry());
+    ledger.announce(Arc::new(record.clone()));
+    fill(folder.path(), 1000);
+    ledger.fill_disk(true);
+    blocks.deliver(block.clone());
+    // Killed, and started again where there is room: neither a file nor the ledger has the block.
+    blocks.finish(Duration::ZERO).await;
+    writer.close();
+    drop((blocks, ledger));
+    std::fs::remove_file(folder.path().join("found/0.txt")).unwrap();
+    let (blocks, ledger, writer) = whole(folder.path());
+    let error = blocks.resume().unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("{} at height 7", block.hash)) && error.contains("put it back"),
+        "{error}"
+    );
+    assert!(!error.contains('\n') && !error.contains("  "), "{error}");
+    // An operator puts it back.
+    let text = serde_json::to_string(&block).unwrap();
+    std::fs::write(folder.path().join(format!("found/7-{}.json", block.hash)), text).unwrap();
+    blocks.resume().unwrap();
+    assert!(ledger.has_stored(&record.id));
+    assert_eq!(ledger.off_disk(), []);
+    writer.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_no_disk_took_is_written_as_soon_as_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, ledger, writer) = whole(folder.path());
+    let mut block = found(7, 1);
+    let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
+    block.record = Some(record.entry());
+    ledger.announce(Arc::new(record.clone()));
+    fill(folder.path(), 1000);
+    blocks.deliver(block.clone());
+    assert_eq!((ledger.off_disk(), blocks.spool.load().unwrap().0.len()), (vec![record.id], 0));
+    std::fs::remove_file(folder.path().join("found/0.txt")).unwrap();
+    let written = async {
+        while !ledger.off_disk().is_empty() {
+            tokio::time::sleep(STORED_POLL).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.unwrap();
+    assert_eq!(blocks.spool.load().unwrap().0[0].1, block);
+    writer.close();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,11 @@ pub(crate) fn temporary() -> Arc<Ledger> {
     ledger
 }
 
+/// A ledger of devnet in a folder.
+pub(crate) fn open(folder: &Path) -> (Arc<Ledger>, Writer) {
+    Ledger::open(folder, rules(), prefixes()).unwrap()
+}
+
 /// A block of the chapter's alone.
 pub(crate) fn record(ledger: &Ledger, height: u32, hash: &str) -> Record {
     let request = request(None, 5000);
