@@ -348,8 +348,12 @@ impl Blocks {
             let Some(record) = records.iter_mut().find(|record| record.hash == hash) else { continue };
             let status = reviewed(record.status, place, height.saturating_sub(found_at));
             if status != record.status {
-                warn!(height = found_at, %hash, was = ?record.status, now = ?status, "found block has another state");
-                record.status = status;
+                let was = std::mem::replace(&mut record.status, status);
+                let words = "found block has another state";
+                match status {
+                    Status::Accepted => info!(height = found_at, %hash, ?was, now = ?status, "{words}"),
+                    _ => warn!(height = found_at, %hash, ?was, now = ?status, "{words}"),
+                }
             }
         }
         true
