@@ -105,7 +105,7 @@ export function showMember(member, workers) {
     blocks.replaceChildren(el('p', 'empty', 'No block has paid this address yet.'));
     return;
   }
-  const more = member.blocks.length > MEMBER_BLOCKS ? `The latest ${MEMBER_BLOCKS} of ${count(member.blocks.length)}. ` : '';
+  const more = member.blocks_in_all > MEMBER_BLOCKS ? `The latest ${MEMBER_BLOCKS} of ${count(member.blocks_in_all)}. ` : '';
   const link = el('a', '', 'All blocks as CSV');
   link.href = `/api/v1/payouts?address=${encodeURIComponent(member.address)}&format=csv`;
   blocks.replaceChildren(memberBlocks(member), el('p', 'small quiet', more, link));

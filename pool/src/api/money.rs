@@ -13,6 +13,7 @@ use tracing::error;
 use super::{Api, refuse};
 use crate::follow::Work;
 use crate::ledger::LedgerError;
+use crate::ledger::views::MAX_BLOCKS;
 
 /// What a query asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -89,7 +90,9 @@ fn respond(api: &Api, text: &str) -> Response {
     };
     match Address::parse(text, &api.shared.prefixes) {
         Ok(member) => {
-            answer(ledger.member(&member, next_height, reward), &query, text, |member| member.to_csv())
+            let limit = if query.csv { usize::MAX } else { MAX_BLOCKS };
+            let account = ledger.member(&member, next_height, reward, limit);
+            answer(account, &query, text, |member| member.to_csv())
         }
         Err(wrong) => refuse(StatusCode::BAD_REQUEST, &wrong.to_string()),
     }

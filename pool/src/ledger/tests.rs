@@ -64,6 +64,7 @@ fn difficulty(value: f64) -> Difficulty {
     Difficulty::new(value).unwrap()
 }
 
+mod accounts;
 mod durable;
 mod model;
 
@@ -292,7 +293,7 @@ fn an_orphaned_block_takes_its_payments_back() {
     let states: Vec<&str> =
         view["blocks"].as_array().unwrap().iter().map(|b| b["state"].as_str().unwrap()).collect();
     assert_eq!(states.iter().filter(|state| **state == "orphaned").count(), 1, "{states:?}");
-    let account = serde_json::to_value(pool.ledger.member(&member(0), 4, 1000).unwrap()).unwrap();
+    let account = serde_json::to_value(pool.ledger.member(&member(0), 4, 1000, 9).unwrap()).unwrap();
     let (earned, paid, balance) =
         (&account["earned"], &account["paid"], account["balance"].as_u64().unwrap());
     assert_eq!(earned.as_u64().unwrap(), paid.as_u64().unwrap() + balance, "{account}");

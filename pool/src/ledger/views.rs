@@ -11,8 +11,8 @@ use super::split::{Credit, Scheme};
 use super::store::BlockId;
 use super::{Ledger, LedgerError};
 
-/// Blocks in one answer at most, the latest ones.
-const MAX_BLOCKS: usize = 200;
+/// Blocks in one answer at most, the latest ones; a member's account as CSV has all.
+pub(crate) const MAX_BLOCKS: usize = 200;
 /// Members in one answer at most, those with most work.
 const MAX_MEMBERS: usize = 1000;
 
@@ -119,6 +119,8 @@ pub struct Member {
     window_part: f64,
     /// What the member would earn with a block found now.
     estimate: u64,
+    /// Blocks that the member has a part of; `blocks` may be the latest of them only.
+    blocks_in_all: usize,
     blocks: Vec<MemberBlock>,
 }
 
@@ -203,11 +205,18 @@ impl Ledger {
         })
     }
 
-    /// A member's account. `reward` is what a block brings now, in base units.
+    /// A member's account with so many of its blocks at most, the latest ones. `reward` is what a block brings now, in base
+    /// units.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub fn member(&self, member: &Address, next_height: u32, reward: u64) -> Result<Member, LedgerError> {
+    pub fn member(
+        &self,
+        member: &Address,
+        next_height: u32,
+        reward: u64,
+        limit: usize,
+    ) -> Result<Member, LedgerError> {
         let credits = self.store().credits_of(member)?;
         let (states, balance, part) = self.read(|window, book| {
             let states: Vec<State> = credits.iter().map(|(id, _)| state(book, id, next_height)).collect();
@@ -224,7 +233,8 @@ impl Ledger {
                 paid += credit.paid;
             }
         }
-        let newest = credits.into_iter().zip(states).rev().take(MAX_BLOCKS);
+        let blocks_in_all = credits.len();
+        let newest = credits.into_iter().zip(states).rev().take(limit);
         let blocks = newest.map(|((id, credit), state)| self.member_block(id, credit, state));
         let after_fee = 1.0 - f64::from(self.rules().fee) / f64::from(super::split::FEE_UNIT);
         // Who mines alone has all of the block, if it is his.
@@ -236,6 +246,7 @@ impl Ledger {
             paid,
             window_part: part,
             estimate: (reward as f64 * after_fee * of_block) as u64,
+            blocks_in_all,
             blocks: blocks.collect::<Result<_, _>>()?,
         })
     }
