@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::chain::{block_at, read};
 use crate::config::{Books, Flags, LedgerFlags, NodeFlags};
 use crate::ledger::audit::{Report, Unbooked, audit};
-use crate::ledger::book::{Facts, chain_of};
+use crate::ledger::book::{Facts, MATURITY, chain_of};
 use crate::ledger::live::wanted_work;
 use crate::ledger::report::{report, to_csv};
 use crate::ledger::split::{Rules, Scheme};
@@ -107,34 +107,57 @@ pub fn run_report(books: &Books, flags: &ReportFlags) -> Result<(), RunError> {
 pub async fn run_audit(books: Books, flags: &AuditFlags) -> Result<(), RunError> {
     let chain = ChainIdentity::of(&books.params);
     let node = books.nodes.first().cloned().map(Node::new);
-    let mut tip = 0;
-    if let Some(node) = &node {
-        let trouble = |error: String| RunError(format!("node {}: {error}", node.name()));
-        check_chain(node, &chain).await.map_err(|error| trouble(error.to_string()))?;
-        // Before the books are opened: what a running pool books from now on is not in them.
-        let height = node.call("getblockcount", json!([]), CALL_TIME).await;
-        tip = height.map_err(|error| trouble(error.to_string()))?;
-    }
+    // Before the books are opened: what a running pool books from now on is not in them.
+    let tip = match &node {
+        Some(node) => Some(tip_of(node, &chain).await),
+        None => None,
+    };
     let store = open(&books.datadir, &chain)?;
     let failed = |error: crate::ledger::LedgerError| RunError(error.to_string());
     let mut found = audit(&store, &books.params.prefixes).map_err(failed)?;
-    if let Some(node) = &node {
-        Comparison { store: &store, books: &books, node, tip }.run(&mut found).await?;
-    }
+    let compared = match (&node, tip) {
+        (Some(node), Some(Ok(tip))) => {
+            Comparison { store: &store, books: &books, node, tip }.run(&mut found).await
+        }
+        (_, Some(Err(trouble))) => Err(trouble),
+        _ => Ok(()),
+    };
+    // What the books say of themselves holds without the node too.
     if flags.json {
         print_json(&found)?;
     } else {
         print(&words(&found))?;
     }
+    compared?;
     if found.is_clean() {
         return Ok(());
     }
     Err(RunError(format!("the books do not balance: {} mistakes", found.mistakes_in_all)))
 }
 
+/// The height of a node's tip, if it is on the right chain.
+async fn tip_of(node: &Node, chain: &ChainIdentity) -> Result<u32, RunError> {
+    let trouble = |error: String| RunError(format!("node {}: {error}", node.name()));
+    check_chain(node, chain).await.map_err(|error| trouble(error.to_string()))?;
+    let height = node.call("getblockcount", json!([]), CALL_TIME).await;
+    height.map_err(|error| trouble(error.to_string()))
+}
+
 fn words(report: &Report) -> String {
-    let Report { shares, users, blocks, in_chain, rewards, fees, paid, chapter, carried, compared, .. } =
-        report;
+    let Report {
+        shares,
+        users,
+        blocks,
+        in_chain,
+        rewards,
+        fees,
+        paid,
+        chapter,
+        carried,
+        compared,
+        pruned,
+        ..
+    } = report;
     let mut text = format!(
         "shares    {shares} of {users} users, each counted once\n\
          blocks    {blocks} recomputed, {in_chain} of them in the chain, {compared} compared with the node\n\
@@ -142,6 +165,17 @@ fn words(report: &Report) -> String {
          paid      {paid} to members, {chapter} to the chapter\n\
          chapter   {fees} fees, {carried} carried for members\n"
     );
+    if *pruned > 0 {
+        text.push_str(&format!("pruned    {pruned} blocks not compared, the node has deleted them\n"));
+    }
+    if !report.moved.is_empty() {
+        text.push_str(
+            "moved     the chain has moved on since the pool's last template, the next start books it\n",
+        );
+    }
+    for moved in &report.moved {
+        text.push_str(&format!("moved     {moved}\n"));
+    }
     for Unbooked { height, hash, license } in &report.unbooked {
         text.push_str(&format!("unbooked  block {hash} at height {height} of license {license}\n"));
     }
@@ -166,32 +200,19 @@ impl Comparison<'_> {
         let blocks = self.store.blocks().map_err(|error| RunError(error.to_string()))?;
         self.look_for_unbooked(&blocks, report).await.map_err(|trouble| failed(trouble.to_string()))?;
         let alive: BTreeSet<BlockId> = in_chain(self.store, &blocks)?.into_iter().collect();
-        // Blocks above were found since the last template, which none of them is below.
-        let top = alive.last().map_or(0, |id| id.height);
+        let mut places = Vec::with_capacity(blocks.len());
         for (id, facts) in blocks {
-            let hash = id.hash.to_string();
-            match self.node.call::<String>("getblock", json!([hash, false]), CALL_TIME).await {
+            match self.node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
                 Ok(text) => self.compare(&id, &facts, &text, report)?,
-                Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) if !alive.contains(&id) => continue,
-                Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) => {
-                    report.wrong(format!("block {hash} at height {} is not known to the node", id.height));
-                    continue;
-                }
+                Err(RpcError::Node { code: code::DELETED, .. }) => report.pruned += 1,
+                Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) => {}
                 Err(trouble) => return Err(failed(trouble.to_string())),
             }
             let there =
                 block_at(self.node, id.height).await.map_err(|trouble| failed(trouble.to_string()))?;
-            if alive.contains(&id) && there != Some(id) {
-                let there = there.map_or("no block".to_owned(), |there| format!("block {}", there.hash));
-                report.wrong(format!("the node has {there} at height {}, not {hash}", id.height));
-            }
-            if !alive.contains(&id) && there == Some(id) && id.height <= top {
-                report.wrong(format!(
-                    "the node has block {hash} at height {} in its chain, the book counts it as orphaned",
-                    id.height
-                ));
-            }
+            places.push(Placed { id, is_alive: alive.contains(&id), there });
         }
+        judge_places(&places, report);
         Ok(())
     }
 
@@ -260,6 +281,45 @@ impl Comparison<'_> {
     }
 }
 
+/// A block in the books, and which one the node has in its chain there.
+struct Placed {
+    id: BlockId,
+    /// Whether the pool's last template stood on it.
+    is_alive: bool,
+    there: Option<BlockId>,
+}
+
+/// Whether the books' chain is the node's. Since the last template it may have been reorganised: above the highest block
+/// that both have, by no more than a coinbase takes to mature. All else is a mistake.
+fn judge_places(places: &[Placed], report: &mut Report) {
+    let alive = || places.iter().filter(|block| block.is_alive);
+    let is_there = |block: &&Placed| block.there == Some(block.id);
+    let common = alive().filter(is_there).map(|block| block.id.height).max();
+    // Blocks above were found since the last template, which none of them is below.
+    let top = alive().map(|block| block.id.height).max().unwrap_or(0);
+    let lowest = alive().filter(|block| !is_there(block)).map(|block| block.id.height).min();
+    let has_moved = lowest.is_some_and(|lowest| Some(lowest) > common && top - lowest < MATURITY);
+    for block in places {
+        let BlockId { height, hash } = block.id;
+        let words = match (block.is_alive, is_there(&block)) {
+            (true, false) => {
+                let there =
+                    block.there.map_or("no block".to_owned(), |there| format!("block {}", there.hash));
+                format!("the node has {there} at height {height}, not {hash}")
+            }
+            (false, true) if height <= top => format!(
+                "the node has block {hash} at height {height} in its chain, the book counts it as orphaned"
+            ),
+            _ => continue,
+        };
+        if has_moved && Some(height) > common {
+            report.moved.push(words);
+        } else {
+            report.wrong(words);
+        }
+    }
+}
+
 /// The work that a block's window is to reach by its own difficulty, in hashes; none where no window counts.
 fn wanted_at(bits: u32, rules: &Rules) -> Option<u128> {
     let difficulty = Target::from_compact(bits)?.difficulty();
@@ -276,7 +336,37 @@ fn in_chain(store: &Store, blocks: &[(BlockId, Facts)]) -> Result<Vec<BlockId>, 
 
 #[cfg(test)]
 mod tests {
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash;
+
     use super::*;
+
+    fn block(height: u32, branch: u8) -> BlockId {
+        BlockId { height, hash: BlockHash::hash(&[height as u8, branch]) }
+    }
+
+    /// How many blocks have moved and how many are mistakes, of heights in the books' chain, orphaned ones, and heights
+    /// from which on the node has others.
+    fn judged(alive: &[u32], orphaned: &[u32], fork: std::ops::Range<u32>) -> (usize, u64) {
+        let there = |height| Some(block(height, u8::from(fork.contains(&height))));
+        let placed = |branch| move |&height: &u32| (block(height, branch), branch == 0);
+        let places: Vec<Placed> = (alive.iter().map(placed(0)).chain(orphaned.iter().map(placed(1))))
+            .map(|(id, is_alive)| Placed { id, is_alive, there: there(id.height) })
+            .collect();
+        let mut report = Report::default();
+        judge_places(&places, &mut report);
+        (report.moved.len(), report.mistakes_in_all)
+    }
+
+    #[test]
+    fn a_chain_that_has_moved_on_is_no_mistake_of_the_books() {
+        assert_eq!(judged(&[3, 5, 8], &[6], 9..20), (0, 0), "as the books have it");
+        assert_eq!(judged(&[3, 5, 8], &[6], 6..20), (2, 0), "one left the chain and one joined it");
+        assert_eq!(judged(&[3, 5], &[], 3..20), (2, 0), "also where none is left");
+        assert_eq!(judged(&[3, 5, 8], &[], 5..6), (0, 1), "a chain does not move below what it has");
+        assert_eq!(judged(&[3, 5, 8], &[6], 6..7), (0, 1), "nor does a block join it there");
+        assert_eq!(judged(&[3, 5, 105], &[], 4..200), (0, 2), "no chain moves so deep");
+    }
 
     #[test]
     fn a_window_reaches_what_the_blocks_difficulty_says() {
