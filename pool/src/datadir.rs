@@ -59,6 +59,13 @@ fn check_network(folder: &Path, network: &ChainIdentity) -> Result<(), RunError>
                 return Ok(());
             }
             let found: String = found.chars().filter(|char| !char.is_control()).collect();
+            if found.trim().is_empty() {
+                let reason = format!(
+                    "its file {NETWORK_FILE} is damaged, there is nothing in it, {expected} expected: put it back as it \
+                     was, or remove it if the folder is of this network"
+                );
+                return Err(unusable(folder, &reason));
+            }
             Err(RunError(format!(
                 "datadir {} belongs to network {found}, {expected} expected",
                 folder.display()
@@ -119,6 +126,23 @@ mod tests {
         // Private chains share names, but not their first block.
         let namesake = ChainIdentity { genesis: devnet.genesis, ..main.clone() };
         assert!(Datadir::open(folder.path(), &namesake).is_err());
+    }
+
+    #[test]
+    fn a_damaged_file_of_the_network_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = ChainIdentity::of(&Params::devnet());
+        for damage in ["", "\n", "\0\0\0\0"] {
+            fs::write(folder.path().join(NETWORK_FILE), damage).unwrap();
+            let error = Datadir::open(folder.path(), &network).unwrap_err().to_string();
+            assert!(
+                error.contains("file network is damaged") && error.contains("'devnet' (genesis"),
+                "{error}"
+            );
+            assert!(error.contains("or remove it") && !error.contains(['\n', '\0']), "{error}");
+        }
+        fs::remove_file(folder.path().join(NETWORK_FILE)).unwrap();
+        drop(Datadir::open(folder.path(), &network).unwrap());
     }
 
     #[test]
