@@ -139,7 +139,8 @@ impl Blocks {
     /// when this returns, also where others are wrong.
     ///
     /// # Errors
-    /// One cannot be read, or the ledger cannot take it: a template on that block would pay again what it pays.
+    /// One cannot be read, or the ledger cannot take it: a template on that block would pay again what it pays. Or one is
+    /// missing that another stands on.
     pub fn resume(self: &Arc<Self>) -> Result<(), RunError> {
         let (mut blocks, wrong) = self
             .spool
@@ -169,6 +170,7 @@ impl Blocks {
             }
         }
         wrong.extend(self.still_off_disk());
+        wrong.extend(self.ledger.check_whole().err().map(|torn| torn.to_string()));
         let [first, others @ ..] = &*wrong else { return Ok(()) };
         others.iter().for_each(|trouble| error!("{trouble}"));
         Err(RunError(first.clone()))

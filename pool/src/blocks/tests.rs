@@ -223,6 +223,25 @@ async fn a_found_block_that_cannot_be_read_keeps_the_pool_from_paying_it_again()
     assert!(error.contains("found blocks of earlier runs cannot be read"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_without_a_block_that_another_stands_on_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (blocks, ledger) = stand(folder.path());
+    let [low, high] = [1, 2].map(|nonce| found(nonce, nonce).hash);
+    let below = crate::ledger::tests::record(&ledger, 7, &low);
+    let mut above = crate::ledger::tests::record(&ledger, 9, &high);
+    above.facts.base = Some(below.id);
+    ledger.adopt(&above).unwrap();
+    let error = blocks.resume().unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("block {high} at height 9 stands on block {low} at height 7")),
+        "{error}"
+    );
+    assert!(!error.contains('\n') && !error.contains("  "), "{error}");
+    ledger.adopt(&below).unwrap();
+    blocks.resume().unwrap();
+}
+
 #[test]
 fn a_silent_node_is_given_up_only_when_another_has_taken_the_block() {
     let late = PATIENCE + Duration::from_secs(1);

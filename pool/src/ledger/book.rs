@@ -253,6 +253,12 @@ impl Book {
         (self.blocks.len() - self.coming.len()) as u64
     }
 
+    /// A block with the one that it stands on, which is not in it. The first of ours stands on none.
+    pub(super) fn torn(&self) -> Option<(BlockId, BlockId)> {
+        let mut bases = self.blocks.iter().filter_map(|(id, base)| Some((*id, (*base)?)));
+        bases.find(|(_, base)| !self.has(base))
+    }
+
     /// Whether a block is in it.
     #[must_use]
     pub fn has(&self, id: &BlockId) -> bool {

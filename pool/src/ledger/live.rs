@@ -229,6 +229,19 @@ impl Ledger {
         self.lock_state().book.has(id)
     }
 
+    /// Whether each block in the book stands on one that is there too: what is carried after it is made of that one's.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn check_whole(&self) -> Result<(), LedgerError> {
+        let Some((id, base)) = self.lock_state().book.torn() else { return Ok(()) };
+        Err(self.store.broken(&format!(
+            "block {} at height {} stands on block {} at height {}, which is missing: it is a copy of parts of different \
+             times; put the whole folder back as it was at one",
+            id.hash, id.height, base.hash, base.height
+        )))
+    }
+
     /// A number that differs when other blocks are in the book.
     #[must_use]
     pub fn book_state(&self) -> u64 {
