@@ -357,6 +357,19 @@ pub(crate) mod tests {
         assert!(block.check_merkle_root(), "what miners hash has no witness");
     }
 
+    /// The stock firmware of many Antminers takes coinbases of 755 bytes.
+    #[test]
+    fn a_coinbase_of_fifteen_members_and_the_chapter_is_short_enough_for_old_machines() {
+        let template = template(10_000_000);
+        let mut plan = Plan::of_chapter(key(true).address(), 1);
+        plan.split.paid = (0..15u8).map(|number| (Address::of_pubkey(&[number]), 1 << 40)).collect();
+        let job = Job::new(u64::MAX, Arc::new(template), &key(true), Arc::new(plan), Arc::default());
+        let (extranonce1, extranonce2) = (Extranonce1::from_u32(9), Extranonce2::from_counter(1, 8).unwrap());
+        let length = job.work.coinbase(&extranonce1, &extranonce2).len();
+        assert_eq!(length, 185 + 16 * 34);
+        assert!(length <= 755);
+    }
+
     #[test]
     fn a_variant_is_licensed_work_of_its_own_and_the_same_for_all() {
         let (job, numbers) = (job(template(3)), JobNumbers::new());

@@ -87,7 +87,7 @@ fn flags_suffice_and_have_defaults() {
     assert_eq!(settings.difficulty.start.get(), 0.0005);
     assert!(settings.payout.is_none());
     let rules = settings.rules;
-    assert_eq!((rules.scheme, rules.fee, rules.max_outputs, rules.window), (Scheme::Pplns, 0, 17, 2.0));
+    assert_eq!((rules.scheme, rules.fee, rules.max_outputs, rules.window), (Scheme::Pplns, 0, 15, 2.0));
 }
 
 #[test]
