@@ -38,6 +38,7 @@ pub async fn check(settings: Settings) -> Result<(), RunError> {
         None => show(format_args!("payout    the license that signs")),
     }?;
     show(format_args!("pays      {}", settings.rules))?;
+    settings.doubts().iter().try_for_each(|doubt| show(format_args!("warning   {doubt}")))?;
     let mut failed = None;
     for address in settings.nodes.clone() {
         let node = Node::new(address);
@@ -66,6 +67,8 @@ async fn ask(node: &Node, addresses: &[Address], settings: &Settings) -> Result<
         .map_err(|none| RunError(none.to_string()))?;
     let (height, count, value) = (template.height, template.txids.len(), template.coinbase_value);
     let license = &licenses[chosen].address;
+    let doubt = settings.rules.pay_nobody(value);
+    doubt.iter().try_for_each(|doubt| show(format_args!("warning   {doubt}")))?;
     Ok(format!("would mine block {height} with license {license}, {count} transactions, {value} base units"))
 }
 

@@ -1,5 +1,6 @@
 //! Configuration: a TOML file and flags become validated [`Settings`], here and nowhere else.
 
+mod doubts;
 mod flags;
 mod stratum;
 

@@ -4,6 +4,7 @@
 //! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]), blocks of
 //! ours that nobody handed in (`strays`).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bitcoin::BlockHash;
@@ -12,6 +13,7 @@ use iop_consensus::license::key::LicenseKey;
 use iop_mining::rpc::{Node, RpcError};
 use iop_mining::template::Template;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::chain::nearest;
 use crate::job::{Job, JobNumbers, Tip};
@@ -33,6 +35,8 @@ pub struct Payouts {
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
     strays: Strays,
+    /// Whether it was said that no member is paid.
+    said: AtomicBool,
     /// What was last found, by the parent that templates stand on and the state of the books.
     last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
 }
@@ -43,7 +47,7 @@ impl Payouts {
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
         let numbers: Arc<JobNumbers> = Arc::default();
         let strays = Strays::new(Arc::clone(&ledger), licenses, Arc::clone(&numbers));
-        Self { ledger, chapter, numbers, strays, last: Mutex::default() }
+        Self { ledger, chapter, numbers, strays, said: AtomicBool::new(false), last: Mutex::default() }
     }
 
     /// Where the numbers of jobs come from.
@@ -124,6 +128,11 @@ impl Payouts {
             chapter: self.chapter.unwrap_or_else(|| key.address()),
             solo: None,
         };
+        if let Some(doubt) = self.ledger.rules().pay_nobody(request.reward)
+            && !self.said.swap(true, Ordering::Relaxed)
+        {
+            warn!("{doubt}");
+        }
         let plan = self.ledger.plan(&request)?;
         let number = self.numbers.next();
         self.strays.remember(number, parent_of(&template), key.address(), &plan);

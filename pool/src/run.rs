@@ -11,14 +11,15 @@ use iop_mining::template::ChainIdentity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::api::{self, Api};
 use crate::blocks::Blocks;
 use crate::config::Settings;
 use crate::datadir::Datadir;
 use crate::follow::{Follower, Health};
-use crate::ledger::Ledger;
+use crate::ledger::split::FEE_UNIT;
+use crate::ledger::{Ledger, Rules};
 use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
 use crate::session::round::Round;
@@ -44,7 +45,7 @@ pub struct RunError(pub String);
 pub async fn run(settings: Settings) -> Result<(), RunError> {
     // Before anything is open: whoever has seen a line of the log may end the pool in order.
     let mut signals = Signals::new()?;
-    let chain = ChainIdentity::of(&settings.params);
+    let (chain, doubts) = (ChainIdentity::of(&settings.params), settings.doubts());
     let _datadir = Datadir::open(&settings.datadir, &chain)?;
     let spool = Spool::open(&settings.datadir).map_err(|error| {
         RunError(format!("datadir {} cannot be used: {error}", settings.datadir.display()))
@@ -65,6 +66,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         info!(stratum_tls = %local(listener), "TLS");
     }
     info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
+
+    say_who_is_paid(
+        &settings.rules,
+        settings.payout.map(|chapter| chapter.to_base58(&settings.params.prefixes)),
+    );
+    doubts.iter().for_each(|doubt| warn!("{doubt}"));
 
     let nodes: Arc<[Node]> = settings.nodes.into_iter().map(Node::new).collect();
     let health = Arc::new(Health::new(&nodes));
@@ -127,6 +134,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError(format!("the ledger could not be closed: {error}")))?;
     ended
+}
+
+fn say_who_is_paid(rules: &Rules, chapter: Option<String>) {
+    let &Rules { scheme, fee, min_payout, max_outputs, window } = rules;
+    let fee = format!("{} %", f64::from(fee) * 100.0 / f64::from(FEE_UNIT));
+    let payee = chapter.as_deref().unwrap_or("the license that signs");
+    info!(?scheme, fee, window, min_payout, max_outputs, payee, "who is paid");
 }
 
 /// Where miners come in, and the connections of those who are in.

@@ -111,6 +111,25 @@ fn rules_of_payment_are_bounded() {
 }
 
 #[test]
+fn settings_that_are_probably_not_meant_are_named() {
+    let folder = Folder::new();
+    for (lines, expected) in [
+        ("fee = 1", Some("fee is 1: the chapter keeps 100 % of each block; 0.01 is one percent")),
+        ("fee = 1\npayout = 'chapter'", None),
+        ("fee = 0.999999", None),
+        (
+            "max_outputs = 451",
+            Some("max_outputs is 451: most machines take coinbases of 450 members at most"),
+        ),
+        ("max_outputs = 450", None),
+    ] {
+        let mut flags = folder.flags();
+        flags.ledger.config = folder.with_file(lines).ledger.config;
+        assert_eq!(settings(flags).unwrap().doubts(), Vec::from_iter(expected), "{lines}");
+    }
+}
+
+#[test]
 fn flags_override_the_file() {
     let folder = Folder::new();
     let file = folder.with_file(

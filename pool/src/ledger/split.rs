@@ -44,6 +44,20 @@ pub struct Rules {
     pub window: f64,
 }
 
+impl Rules {
+    /// Says so where no member is ever paid by blocks of a reward, in base units: none can be paid more than that.
+    #[must_use]
+    pub fn pay_nobody(&self, reward: u64) -> Option<String> {
+        let least = self.min_payout;
+        (self.scheme != Scheme::Chapter && least > reward).then(|| {
+            format!(
+                "min_payout is {least} and a block's reward {reward} base units: no member is paid until min_payout is \
+                 lower"
+            )
+        })
+    }
+}
+
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scheme, fee, min_payout, max_outputs, window } = self;
@@ -253,6 +267,23 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn rules_that_pay_nobody_say_so() {
+        for (scheme, reward, pays_nobody) in [
+            (Scheme::Pplns, 999, true),
+            (Scheme::Solo, 999, true),
+            (Scheme::Chapter, 999, false),
+            (Scheme::Pplns, 1000, false),
+        ] {
+            let rules = Rules { scheme, ..rules() };
+            let said = rules.pay_nobody(reward);
+            assert_eq!(said.is_some(), pays_nobody, "{scheme:?} {reward}");
+            assert!(said.is_none_or(|said| said.contains("1000") && said.contains("999")));
+            let paid = split(reward, &[(1, 1)], &[(1, 5000)], &Rules { fee: 0, ..rules }).paid;
+            assert_eq!(paid.is_empty(), reward < 1000, "{scheme:?} {reward}");
+        }
+    }
+
+    #[test]
     fn without_work_the_chapter_has_it_all_but_for_what_it_owes() {
         assert_eq!(split(5000, &[], &[], &rules()).chapter, 5000);
         let owing = split(5000, &[], &[(1, 2000)], &rules());
@@ -260,6 +291,15 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rules_come_back_from_json_as_they_were(window in 0.01..1000f64, bits in any::<u64>()) {
+            for window in [window, f64::from_bits(bits)].into_iter().filter(|window| window.is_finite()) {
+                let rules = Rules { window, ..rules() };
+                let read: Rules = serde_json::from_str(&serde_json::to_string(&rules).unwrap()).unwrap();
+                prop_assert_eq!(read.window.to_bits(), window.to_bits());
+            }
+        }
+
         #[test]
         fn not_a_unit_is_lost_over_any_run_of_blocks(
             blocks in proptest::collection::vec(
