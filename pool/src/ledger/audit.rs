@@ -1,6 +1,6 @@
-//! `iop-pool audit`: recomputes every payout from the share log and compares it with what was recorded, and with
-//! the chain where a node is at hand. It shares the arithmetic of [`super::split`] with the pool and nothing else:
-//! windows are summed anew from the log, balances from the blocks below.
+//! `iop-pool audit`: recomputes every payout from the share log and compares it with the records, and with the chain if
+//! a node is available. It shares only the arithmetic of [`super::split`] with the pool: windows are summed anew from
+//! the log, balances from the blocks below.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use super::split::{Amounts, Credit, Input, Scheme, Split};
 use super::store::{BlockId, Store};
 use crate::ledger::window::Log;
 
-/// Shares that are read at once where a window is summed.
+/// Shares that are read at once when a window is summed.
 const CHUNK: u64 = 4096;
-/// Mistakes that are kept in words; all are counted.
+/// Mistakes that are kept as text; all are counted.
 const MAX_NAMED: usize = 100;
-/// Heights above a share's for which its hash is remembered: jobs of a tip live no longer than the next one or two.
+/// Heights above a share's for which its hash is remembered: jobs of a tip live no longer than the next tip or two.
 const REMEMBERED_HEIGHTS: u32 = 4;
-/// Blocks of which it is remembered what is carried after them, the highest: no reorganisation goes deeper.
+/// The highest blocks for which the carried amounts are remembered: no reorganisation goes deeper.
 const REMEMBERED_BLOCKS: usize = 2000;
 
-/// A block of a license in the books that is not in them.
+/// A block in the chain that is signed by a license in the books but is not in them itself.
 #[derive(Debug, Serialize)]
 pub struct Unbooked {
-    /// Its place in the node's chain.
+    /// Its height in the node's chain.
     pub height: u32,
     /// Its hash, as printed.
     pub hash: String,
@@ -45,11 +45,11 @@ pub struct Report {
     pub users: usize,
     /// Blocks recomputed.
     pub blocks: usize,
-    /// Of these, in the chain that the pool stood on last.
+    /// Of these, in the chain that the pool built on last.
     pub in_chain: usize,
     /// Sums over the blocks in the chain, in base units: rewards, fees, paid to members, paid to the chapter.
     pub rewards: u128,
-    /// The chapter's parts.
+    /// The chapter's fees.
     pub fees: u128,
     /// What coinbases pay to members.
     pub paid: u128,
@@ -59,21 +59,22 @@ pub struct Report {
     pub carried: u128,
     /// Blocks whose coinbase was compared with the node's.
     pub compared: usize,
-    /// Blocks that the node has deleted: they are in the right chain, and what they pay was not seen.
+    /// Blocks of the node's chain since the books began, among the last 2,016 at most, that licenses in the books have
+    /// signed but the books lack: another program mines with that license, or nobody submitted the block to the pool.
     pub pruned: usize,
     /// Blocks that have left or joined the node's chain since the pool's last template: the next start books that.
     pub moved: Vec<String>,
     /// Blocks of the node's chain since the books began, of the last 2,016 at most, that licenses in the books have signed
     /// and the books do not have: another program mines with that license, or nobody handed them in.
     pub unbooked: Vec<Unbooked>,
-    /// What is wrong, the first hundred.
+    /// Mistakes, the first hundred.
     pub mistakes: Vec<String>,
-    /// How much is wrong.
+    /// The total number of mistakes.
     pub mistakes_in_all: u64,
 }
 
 impl Report {
-    /// Notes something that is wrong.
+    /// Adds a mistake.
     pub fn wrong(&mut self, what: String) {
         self.mistakes_in_all += 1;
         if self.mistakes.len() < MAX_NAMED {
@@ -81,7 +82,7 @@ impl Report {
         }
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are no mistakes.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.mistakes_in_all == 0
@@ -91,7 +92,7 @@ impl Report {
 /// Recomputes everything.
 ///
 /// # Errors
-/// The database cannot be read at all. What is wrong in it is in the report.
+/// The database cannot be read at all. Mistakes in it are in the report.
 pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> {
     let mut report = Report::default();
     let names = store.users()?;
@@ -143,7 +144,7 @@ pub fn audit(store: &Store, prefixes: &Prefixes) -> Result<Report, LedgerError> 
     Ok(report)
 }
 
-/// Every share is there once, and of a user who is known.
+/// Every share must be unique and belong to a known user.
 fn check_log(store: &Store, users: usize, report: &mut Report) -> Result<(), LedgerError> {
     let mut seen: BTreeMap<u32, HashSet<ShareHash>> = BTreeMap::new();
     store.read_shares(0, |number, share| {
@@ -167,7 +168,7 @@ fn check_log(store: &Store, users: usize, report: &mut Report) -> Result<(), Led
     })
 }
 
-/// Recomputes a block; gives what is carried after it.
+/// Recomputes a block; returns the amounts carried after it.
 fn check_block(
     store: &Store,
     log: &StoredLog<'_>,
@@ -209,7 +210,7 @@ fn check_block(
     Ok(split.carried)
 }
 
-/// The window that ends before a share: its first share, and work by member.
+/// The window that ends before share `end`: its first share, and work by member.
 fn window(
     log: &StoredLog<'_>,
     end: u64,
@@ -229,7 +230,7 @@ fn window(
     Ok((begin, work))
 }
 
-/// The books of the chain: rewards = paid + chapter's outputs, chapter's outputs = fees + what is carried.
+/// Balances the chain: rewards = paid + chapter's outputs, chapter's outputs = fees + carried amounts.
 fn sum(
     store: &Store,
     base: Option<BlockId>,

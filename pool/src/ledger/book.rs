@@ -1,7 +1,7 @@
-//! The pool's blocks, as a tree: each stands on the nearest one of ours below it.
+//! The pool's blocks, as a tree: each one's base is the nearest pool block below it.
 //!
-//! What is carried after a block depends on that block and those below it alone. So a reorganisation takes back
-//! what an orphaned block paid by standing on another one; nothing is ever undone.
+//! The amounts carried after a block depend only on that block and those below it. So a reorganisation takes back an
+//! orphaned block's payments simply by building on another base; nothing is ever undone.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -16,10 +16,10 @@ use super::LedgerError;
 use super::split::{Amounts, Credit, Rules, Scheme, Split};
 use super::store::{BlockId, Store};
 
-/// A block of which so many blocks in the chain are on top, itself included, can be spent from: the chain's rule.
+/// Depth from which a block's coins can be spent, by the chain's rule: blocks in the chain from it on, itself included.
 pub const MATURITY: u32 = 100;
 
-/// What is known of a found block, but for what its members have of it.
+/// Facts about a found block, except the members' credits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// When it was found, in seconds since 1970.
@@ -28,69 +28,69 @@ pub struct Facts {
     pub license: String,
     /// The user whose share it was.
     pub finder: String,
-    /// The nearest block of ours below it.
+    /// The nearest pool block below it.
     pub base: Option<BlockId>,
     /// The first share of its window.
     pub begins: u64,
     /// The share after the last one of its window.
     pub ends: u64,
-    /// The work that the window was to reach, in hashes.
+    /// The work that the window had to reach, in hashes.
     pub wanted: u128,
     /// What the coinbase claims, in base units.
     pub reward: u64,
-    /// The chapter's part of it.
+    /// The chapter's part of that.
     pub fee: u64,
     /// The chapter's address.
     pub chapter_address: String,
-    /// What the coinbase pays there.
+    /// What the coinbase pays to it.
     pub chapter: u64,
-    /// What it was split by.
+    /// The rules it was split by.
     pub rules: Rules,
 }
 
 impl Facts {
-    /// What the block is paid for by; none where the chapter's address is none.
+    /// The block's terms; `None` if the chapter's address is invalid.
     pub(super) fn terms(&self, prefixes: &Prefixes) -> Option<Terms> {
         let chapter = Address::parse(&self.chapter_address, prefixes).ok()?;
         let &Self { base, begins, ends, wanted, reward, rules, .. } = self;
         Some(Terms { base, window: begins..ends, wanted, reward, rules, chapter })
     }
 
-    /// Who is paid where every member mines alone.
+    /// The member that is paid in solo mode.
     pub(super) fn solo(&self, prefixes: &Prefixes) -> Option<Address> {
         let is_solo = self.rules.scheme == Scheme::Solo;
         super::live::member_of(&self.finder, prefixes).filter(|_| is_solo)
     }
 }
 
-/// What a block is paid for by: with the log this makes the split, at any time the same.
+/// The terms a block is paid on: together with the log they always yield the same split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terms {
-    /// The nearest block of ours below it.
+    /// The nearest pool block below it.
     pub base: Option<BlockId>,
-    /// The shares of the window, by number.
+    /// The window, as share numbers.
     pub window: Range<u64>,
-    /// The work that the window was to reach, in hashes.
+    /// The work that the window had to reach, in hashes.
     pub wanted: u128,
     /// What the coinbase claims, in base units.
     pub reward: u64,
-    /// What it is split by.
+    /// The rules it is split by.
     pub rules: Rules,
-    /// The chapter.
+    /// The chapter's address.
     pub chapter: Address,
 }
 
-/// How a block would be paid for, made with its template.
+/// How a block would be paid, computed with its template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// What it is paid for by.
+    /// The terms it is paid on.
     pub terms: Terms,
     /// The split.
     pub split: Split,
 }
 
 impl Plan {
-    /// One that gives all to the chapter, without a ledger.
+    /// A plan that pays all to the chapter, without a ledger.
     #[must_use]
     pub fn of_chapter(chapter: Address, reward: u64) -> Self {
         let rules = Rules { scheme: Scheme::Chapter, fee: 0, min_payout: 1, max_outputs: 0, window: 0.0 };
@@ -98,8 +98,8 @@ impl Plan {
         Self { terms: Terms { base: None, window: 0..0, wanted: 0, reward, rules, chapter }, split }
     }
 
-    /// The coinbase's outputs in base units: members, the greatest first, then the chapter if anything is left. A
-    /// reward of nothing goes to the chapter, as the chain wants one output at least.
+    /// The coinbase's outputs in base units: members, largest first, then the chapter if anything is left. A zero
+    /// reward goes to the chapter, as the chain requires at least one output.
     #[must_use]
     pub fn outputs(&self) -> Vec<(Address, u64)> {
         let has_chapter = self.split.chapter > 0 || self.split.paid.is_empty();
@@ -107,7 +107,7 @@ impl Plan {
         self.split.paid.iter().copied().chain(chapter).collect()
     }
 
-    /// The record of a block that was found with it.
+    /// The record of a block found with this plan.
     #[must_use]
     pub fn record(self: &Arc<Self>, id: BlockId, found: Finding<'_>, prefixes: &Prefixes) -> Record {
         Record { id, facts: self.facts(found, prefixes), plan: Arc::clone(self) }
@@ -132,7 +132,7 @@ impl Plan {
     }
 }
 
-/// Who found a block, and when.
+/// The finder of a block, and the time.
 #[derive(Debug, Clone, Copy)]
 pub struct Finding<'a> {
     /// In seconds since 1970.
@@ -143,49 +143,49 @@ pub struct Finding<'a> {
     pub finder: &'a str,
 }
 
-/// All that the ledger keeps of a block. To make one is cheap whatever members there are: what each has of the block is
-/// made of its plan where it is written.
+/// All that the ledger keeps of a block. Creating one is cheap for any number of members: their credits are derived
+/// from the plan when it is written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// Its name.
+    /// The block's identity.
     pub id: BlockId,
-    /// What is known of it.
+    /// Facts about it.
     pub facts: Facts,
-    /// How it is paid for.
+    /// How it is paid.
     pub plan: Arc<Plan>,
 }
 
 impl Record {
-    /// What members have of it.
+    /// The members' credits.
     #[must_use]
     pub fn credits(&self) -> BTreeMap<Address, Credit> {
         self.plan.split.credits()
     }
 
-    /// What is carried after it.
+    /// The amounts carried after it.
     #[must_use]
     pub fn carried(&self) -> &Arc<Amounts> {
         &self.plan.split.carried
     }
 
-    /// What a file keeps of it.
+    /// The part of it that a found-block file keeps.
     #[must_use]
     pub fn entry(&self) -> Entry {
         Entry { id: self.id, facts: self.facts.clone() }
     }
 }
 
-/// A [`Record`] without what the log makes again. As long as the longest names, however many members there are: it is
-/// written before a node has the block.
+/// A [`Record`] without what the log can recompute. Its size depends on the longest names, not on the number of
+/// members, since it is written before a node has the block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The block's name.
+    /// The block's identity.
     pub id: BlockId,
-    /// What is known of it.
+    /// Facts about it.
     pub facts: Facts,
 }
 
-/// The tree, and where in it the chain stands.
+/// The tree, and the chain's position in it.
 #[derive(Debug, Default)]
 pub struct Book {
     /// Every block with its base.
@@ -194,14 +194,14 @@ pub struct Book {
     /// The blocks in the chain of `base`, itself included.
     alive: HashSet<BlockId>,
     carried: Arc<Amounts>,
-    /// Blocks that nodes may have before the database has them.
+    /// Blocks that nodes may have before the database does.
     coming: BTreeMap<BlockId, Arc<Record>>,
-    /// How often blocks were taken or forgotten.
+    /// Counts additions and removals.
     changes: u64,
 }
 
 impl Book {
-    /// As it lies in the database.
+    /// Loads the book from the database.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -214,21 +214,21 @@ impl Book {
         Ok(book)
     }
 
-    /// Takes a block that the database has. One that it had before stays as it is.
+    /// Adds a block that the database has. One already there stays as it is.
     pub(super) fn add(&mut self, record: &Record) {
         self.changes += 1;
         self.coming.remove(&record.id);
         self.blocks.entry(record.id).or_insert(record.facts.base);
     }
 
-    /// Takes a block that the database will have.
+    /// Adds a block that the database will have.
     pub(super) fn announce(&mut self, record: Arc<Record>) {
         self.changes += 1;
         self.blocks.insert(record.id, record.facts.base);
         self.coming.insert(record.id, record);
     }
 
-    /// Forgets a block that the database will not have after all.
+    /// Removes a block that the database will not get after all.
     pub(super) fn withdraw(&mut self, id: &BlockId) {
         if self.coming.remove(id).is_some() {
             self.changes += 1;
@@ -236,7 +236,7 @@ impl Book {
         }
     }
 
-    /// A number that differs when other blocks are in it.
+    /// A counter that changes whenever the set of blocks does.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
@@ -248,7 +248,7 @@ impl Book {
         self.coming.get(id)
     }
 
-    /// How many blocks the database has.
+    /// The number of blocks in the database.
     pub(super) fn stored(&self) -> u64 {
         (self.blocks.len() - self.coming.len()) as u64
     }
@@ -265,13 +265,13 @@ impl Book {
         self.blocks.contains_key(id)
     }
 
-    /// The nearest block of ours in the chain that templates stand on.
+    /// The nearest pool block in the chain that templates build on.
     #[must_use]
     pub fn base(&self) -> Option<BlockId> {
         self.base
     }
 
-    /// What is carried after [`Book::base`].
+    /// The amounts carried after [`Book::base`].
     #[must_use]
     pub fn carried(&self) -> Arc<Amounts> {
         Arc::clone(&self.carried)
@@ -281,7 +281,7 @@ impl Book {
         let before = self.base;
         (self.base, self.carried) = (base, carried);
         match base {
-            // One more block on those that were in the chain: the usual case.
+            // One more block on top of the chain: the usual case.
             Some(id) if before.is_some() && self.blocks.get(&id) == Some(&before) => {
                 self.alive.insert(id);
             }
@@ -289,26 +289,27 @@ impl Book {
         }
     }
 
-    /// Whether a block is in the chain that templates stand on.
+    /// Whether a block is in the chain that templates build on.
     #[must_use]
     pub fn is_in_chain(&self, id: &BlockId) -> bool {
         self.alive.contains(id)
     }
 
-    /// The greatest height below another at which there are blocks.
+    /// The greatest height below `height` that has a block.
     #[must_use]
     pub fn height_below(&self, height: u32) -> Option<u32> {
         let end = BlockId { height, hash: BlockHash::all_zeros() };
         self.blocks.range(..end).next_back().map(|(id, _)| id.height)
     }
 
-    /// The blocks that are in the chain, from the nearest down.
+    /// The blocks in the chain, from the highest down.
     pub fn in_chain(&self) -> impl Iterator<Item = BlockId> + '_ {
         chain_of(self.base, |id| self.blocks.get(id).copied().flatten())
     }
 }
 
-/// A block and those of ours below it. A base is lower than its block; in a book that says otherwise the chain ends.
+/// A block and the pool's blocks below it. A base is lower than its block; a book that violates this ends the chain
+/// there.
 pub(crate) fn chain_of(
     block: Option<BlockId>,
     base: impl Fn(&BlockId) -> Option<BlockId>,

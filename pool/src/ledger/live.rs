@@ -1,4 +1,4 @@
-//! The ledger of a running pool: users, the window and the book in memory, kept as the log grows.
+//! The ledger of a running pool: users, window and book in memory, updated as the log grows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -22,7 +22,7 @@ use super::window::{Log, Window};
 use super::writer::Writer;
 use crate::metrics::CommitTimes;
 
-/// Shares that are read at once where a window is summed again.
+/// Shares that are read at once when a window is summed again.
 const CHUNK: usize = 4096;
 
 /// A user name in the ledger.
@@ -40,45 +40,45 @@ impl User {
         &self.name
     }
 
-    /// Who is paid.
+    /// The address that is paid.
     #[must_use]
     pub fn member(&self) -> Address {
         self.member
     }
 }
 
-/// What a template asks of the ledger.
+/// The facts of a template that a plan depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// The nearest block of ours below the new one.
+    /// The nearest block of the pool below the new one.
     pub base: Option<BlockId>,
     /// What the coinbase may claim, in base units.
     pub reward: u64,
-    /// What a block needs.
+    /// The difficulty of a block.
     pub network_difficulty: Difficulty,
-    /// Outputs that the block has room for.
+    /// The number of member outputs that fit into the coinbase.
     pub room: usize,
     /// The chapter's address.
     pub chapter: Address,
-    /// Who is paid where every member mines alone.
+    /// The member that is paid in solo mode.
     pub solo: Option<Address>,
 }
 
-/// How the log does, for people.
+/// State of the log, for people.
 #[derive(Debug, Clone, Default)]
 pub struct LogState {
     /// Shares in the log.
     pub logged: u64,
-    /// Why nothing can be written now, or what does not end.
+    /// Why nothing can be written at the moment.
     pub trouble: Option<String>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) users: HashMap<Box<str>, Arc<User>>,
-    /// By number.
+    /// Indexed by user number.
     pub(super) members: Vec<Address>,
-    /// Each of them once.
+    /// The same without duplicates.
     pub(super) addresses: HashSet<Address>,
     pub(super) window: Window,
     pub(super) book: Book,
@@ -100,7 +100,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger in a data directory and starts its thread.
+    /// Opens the ledger in a data directory and starts its threads.
     ///
     /// # Errors
     /// It cannot be read, or belongs to another network.
@@ -122,7 +122,7 @@ impl Ledger {
         }
         let window = Window::at(store.next_share()?);
         let book = Book::load(&store)?;
-        // Where that cannot be noted now, it could not later, and a loss would not be seen.
+        // If this cannot be recorded now, it could not be later either, and a loss would go unnoticed.
         let durable = Durable { shares: window.range().end, blocks: book.stored() };
         let note = Note { least: durable, ..Note::read(datadir)? };
         store.sync().and_then(|()| note.write(datadir))?;
@@ -145,7 +145,7 @@ impl Ledger {
         Ok((ledger, writer))
     }
 
-    /// Where commits are counted.
+    /// Sets where commits are counted.
     pub fn observe_commits(&self, times: CommitTimes) {
         let _ = self.commit_times.set(times); // the first one stays
     }
@@ -156,7 +156,7 @@ impl Ledger {
         &self.rules
     }
 
-    /// How addresses are written.
+    /// The network's address prefixes.
     #[must_use]
     pub fn prefixes(&self) -> &Prefixes {
         &self.prefixes
@@ -168,30 +168,30 @@ impl Ledger {
         &self.store
     }
 
-    /// A user. It takes a place in the ledger with its first share.
+    /// Returns a user. A new one is added to the ledger with its first share.
     #[must_use]
     pub fn user(&self, name: &str, member: Address) -> Arc<User> {
         let known = self.lock_state().users.get(name).cloned();
         known.unwrap_or_else(|| Arc::new(User { name: name.into(), member, id: OnceLock::new() }))
     }
 
-    /// Whether it has shares of a member.
+    /// Whether the ledger has shares of a member.
     #[must_use]
     pub fn has_member(&self, member: &Address) -> bool {
         self.lock_state().addresses.contains(member)
     }
 
-    /// Takes a share. Its ticket tells when it is committed.
+    /// Queues a share. Its ticket reports when it is committed.
     pub fn log(&self, share: Accepted) {
         self.queue.push(share);
     }
 
-    /// Tells those whose shares are committed: to be run as a task where sessions run. Never ends.
+    /// Notifies sessions whose shares are committed. Run it as a task in the runtime of the sessions; it never ends.
     pub async fn pass_wakes_on(self: Arc<Self>) {
         self.wakes.pass_on().await;
     }
 
-    /// How the log does.
+    /// The state of the log.
     #[must_use]
     pub fn log_state(&self) -> LogState {
         let trouble = self.troubles.refusal().or_else(|| self.troubles.hanging());
@@ -205,19 +205,19 @@ impl Ledger {
         self.troubles.told()
     }
 
-    /// Reads what the window holds and what is owed: range, total and wanted work, work by member, carried amounts.
+    /// Reads the window and the book: range, total and wanted work, work by member, carried amounts.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Window, &Book) -> T) -> T {
         let state = self.lock_state();
         read(&state.window, &state.book)
     }
 
-    /// The height above our nearest block in the chain; 0 if there is none.
+    /// The height above the pool's highest block in the chain; 0 if there is none.
     #[must_use]
     pub fn next_height(&self) -> u32 {
         self.lock_state().book.base().map_or(0, |base| base.height.saturating_add(1))
     }
 
-    /// What the database has by now.
+    /// The numbers of shares and blocks in the database.
     pub(super) fn stored(&self) -> Durable {
         let state = self.lock_state();
         Durable { shares: state.window.range().end, blocks: state.book.stored() }
@@ -229,10 +229,7 @@ impl Ledger {
         self.lock_state().book.has(id)
     }
 
-    /// Whether each block in the book stands on one that is there too: what is carried after it is made of that one's.
-    ///
-    /// # Errors
-    /// One does not.
+    /// A counter that changes whenever the blocks in the book change.
     pub fn check_whole(&self) -> Result<(), LedgerError> {
         let Some((id, base)) = self.lock_state().book.torn() else { return Ok(()) };
         Err(self.store.broken(&format!(
@@ -248,8 +245,8 @@ impl Ledger {
         self.lock_state().book.changes()
     }
 
-    /// Keeps jobs for whoever makes their plans again after a restart, and forgets others. The system has them when this
-    /// returns; a loss of power may take them.
+    /// Stores jobs, so that their plans can be made again after a restart, and deletes others. The data has reached the
+    /// system when this returns; a power failure may lose it.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -260,7 +257,7 @@ impl Ledger {
         self.troubles.watch(Writing::Jobs, || self.store.write(batch, false))
     }
 
-    /// The jobs that are kept, in the order of their keys.
+    /// The stored jobs, in the order of their keys.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -268,21 +265,21 @@ impl Ledger {
         self.store.jobs()
     }
 
-    /// The greatest height below another at which there are blocks of ours.
+    /// The greatest height below `height` with a block of the pool.
     #[must_use]
     pub fn height_below(&self, height: u32) -> Option<u32> {
         self.lock_state().book.height_below(height)
     }
 
-    /// Makes the log survive a loss of power now, if the disk takes it.
+    /// Syncs the log, so that it survives a power failure; an error is only logged.
     pub fn sync(&self) {
         if let Err(trouble) = self.store.sync() {
             error!("the share log is not on the disk yet: {trouble}");
         }
     }
 
-    /// Takes a block that is about to be sent to nodes. Their next template may stand on it before its share is in
-    /// the database, and must not pay again what this block pays. The database's own record stays.
+    /// Adds a block that is about to be sent to nodes. Their next template may build on it before its share is in the
+    /// database, and must not pay again what this block pays. A block already in the book is left as it is.
     pub fn announce(&self, record: Arc<Record>) {
         let mut state = self.lock_state();
         if !state.book.has(&record.id) {
@@ -302,7 +299,7 @@ impl Ledger {
         state.book.has(id) && state.book.coming(id).is_none()
     }
 
-    /// Takes the block of an earlier run that ended before it was in the ledger; whether it was new.
+    /// Adds a block of an earlier run that ended before the block was in the ledger. Returns whether it was new.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -312,7 +309,7 @@ impl Ledger {
         }
         let mut batch = Batch::default();
         self.store.put_block(&mut batch, record);
-        // Nobody waits for the disk: who writes the same block meanwhile writes the same.
+        // The lock is not held while the disk is written: a concurrent write of the same block writes the same data.
         self.troubles.watch(Writing::Blocks, || self.store.write(batch, true))?;
         let mut state = self.lock_state();
         let is_new = !state.book.has(&record.id);
@@ -320,10 +317,10 @@ impl Ledger {
         Ok(is_new)
     }
 
-    /// The same by what a file keeps of the block: the rest is made again from the log.
+    /// Like [`Ledger::adopt`], from what a found-block file holds: the rest is recomputed from the log.
     ///
     /// # Errors
-    /// The database cannot be read or written, or does not have what the block is paid for by.
+    /// The database cannot be read or written, or lacks what the block's plan is made from.
     pub fn adopt_again(&self, entry: &Entry) -> Result<bool, LedgerError> {
         let Entry { id, facts } = entry;
         if self.has_block(id) {
@@ -343,7 +340,7 @@ impl Ledger {
         self.adopt(&Record { id: *id, facts: facts.clone(), plan: Arc::new(plan) })
     }
 
-    /// How a block is paid for if it is found now.
+    /// How a block found now would be paid.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -352,7 +349,7 @@ impl Ledger {
         let mut state = self.lock_state();
         let carried = match solo {
             None => self.stand_on(&mut state, base)?,
-            // A late question on an earlier template must not move the book back.
+            // A late request for an earlier template must not move the book back.
             Some(_) => self.carried_after(&state, base)?,
         };
         let (mut window, mut wanted, mut work) = (0..0, 0, BTreeMap::new());
@@ -367,8 +364,8 @@ impl Ledger {
         Ok(split(terms, solo, work, &carried))
     }
 
-    /// The plan that [`Ledger::plan`] once gave on these terms, made again from the log; `solo` is who is paid where every
-    /// member mines alone.
+    /// Makes again the plan that [`Ledger::plan`] once returned for these terms, from the log; `solo` is the member
+    /// that is paid in solo mode.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -387,7 +384,7 @@ impl Ledger {
         Ok(split(terms.clone(), solo, work, &carried))
     }
 
-    /// What is carried after a block.
+    /// The amounts carried after a block.
     fn carried_after(&self, state: &State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
         match base {
             base if state.book.base() == base => Ok(state.book.carried()),
@@ -399,11 +396,11 @@ impl Ledger {
         }
     }
 
-    /// Moves the book to a block; gives what is carried after it.
+    /// Moves the book to a block; returns the amounts carried after it.
     fn stand_on(&self, state: &mut State, base: Option<BlockId>) -> Result<Arc<Amounts>, LedgerError> {
         if state.book.base() != base {
             let carried = self.carried_after(state, base)?;
-            // One that the database does not have yet is noted there after it.
+            // A block that the database does not have yet is recorded as base when it is written.
             if base.is_none_or(|base| state.book.coming(&base).is_none()) {
                 self.store_base(base)?;
             }
@@ -423,7 +420,7 @@ impl Ledger {
         window.settle(wanted, &StoredLog { store: &self.store, members })
     }
 
-    /// From now on nothing can be written, or again all.
+    /// Blocks all commits until the returned guard is dropped.
     #[cfg(test)]
     pub(crate) fn fill_disk(&self, full: bool) {
         self.troubles.disk_is_full.store(full, std::sync::atomic::Ordering::Relaxed);
@@ -440,7 +437,7 @@ impl Ledger {
     }
 }
 
-/// Splits a reward by the work of a window, or gives it to the one who mines alone.
+/// Splits a reward by the work of a window, or assigns it to the member that mines solo.
 fn split(terms: Terms, solo: Option<Address>, mut work: BTreeMap<Address, u128>, carried: &Amounts) -> Plan {
     if let (Scheme::Solo, Some(member)) = (terms.rules.scheme, solo) {
         work.insert(member, 1);
@@ -449,20 +446,20 @@ fn split(terms: Terms, solo: Option<Address>, mut work: BTreeMap<Address, u128>,
     Plan { terms, split }
 }
 
-/// The work that a window shall reach, in hashes.
+/// The work that a window must reach, in hashes.
 #[must_use]
 pub fn wanted_work(network_difficulty: Difficulty, window: f64) -> u128 {
     // A cast saturates.
     (network_difficulty.get() * HASHES_AT_1 * window).ceil() as u128
 }
 
-/// The address that a user name begins with.
+/// The address at the start of a user name.
 #[must_use]
 pub fn member_of(name: &str, prefixes: &Prefixes) -> Option<Address> {
     Address::parse(name.split('.').next().unwrap_or_default(), prefixes).ok()
 }
 
-/// The log with the members that its users stand for.
+/// The share log, with the member of each user.
 pub(super) struct StoredLog<'a> {
     pub(super) store: &'a Store,
     pub(super) members: &'a [Address],

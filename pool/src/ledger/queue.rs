@@ -1,4 +1,5 @@
-//! Shares on their way into the log, and who waits for them. Sessions put them in; the writer takes all there is.
+//! The queue of accepted shares, and notification of the sessions once they are committed. The writer takes all there
+//! are.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,17 +13,18 @@ use super::book::Record;
 use super::live::User;
 use super::share::ShareHash;
 
-/// How long after a commit the writer lets shares gather. A commit has costs of its own, about those of ten shares, and
-/// so have the two threads' turns; this keeps it below 4,000 a second. A share after a silence is committed at once.
+/// How long after a commit the writer lets shares gather. A commit costs about as much as ten shares by itself, and so
+/// do the switches between the two threads; this keeps commits below 4,000 a second. A share after a pause is committed
+/// at once.
 const GATHER_TIME: Duration = Duration::from_micros(200);
 
-/// Who waits for shares to be committed.
+/// A party that waits for shares to be committed.
 pub trait Waiter: std::fmt::Debug + Send + Sync {
-    /// Some of its shares are: [`Ticket::take`] says how many. It does not wait for anything.
+    /// Some of its shares were committed: [`Ticket::take`] returns how many. Must not block.
     fn on_committed(&self);
 }
 
-/// Where a session learns how many of its shares are committed.
+/// Tells a session how many of its shares are committed.
 #[derive(Debug, Default)]
 pub struct Ticket {
     committed: AtomicU64,
@@ -31,53 +33,53 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Names who is told, from now on. Without one, or when it is gone, [`Ticket::changed`] tells.
+    /// Sets the waiter to be called from now on. Without one, or once it is dropped, [`Ticket::changed`] is woken.
     pub fn belongs_to<W: Waiter + 'static>(&self, waiter: &Arc<W>) {
         let waiter: Weak<W> = Arc::downgrade(waiter);
         let _ = self.waiter.set(waiter); // the first one stays
     }
 
-    /// Shares committed since this was last asked, in the order in which they were given.
+    /// The number of shares committed since the last call; they are committed in the order they were queued.
     #[must_use]
     pub fn take(&self) -> u64 {
         self.committed.swap(0, Ordering::Acquire)
     }
 
-    /// Wakes who waits, though there may be nothing to take.
+    /// Wakes [`Ticket::changed`], though there may be nothing to take.
     pub fn wake(&self) {
         self.changed.notify_one();
     }
 
-    /// Until there may be something to take.
+    /// Waits until there may be something to take.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
     fn tell(&self) {
         let Some(waiter) = self.waiter.get().and_then(Weak::upgrade) else { return self.wake() };
-        // A bug in one session is no other's trouble, nor is one in its end, where this is the last to hold it.
+        // A panic in one session must not affect others, nor one in its drop, if this is the last reference to it.
         if catch_unwind(AssertUnwindSafe(move || waiter.on_committed())).is_err() {
             self.wake();
         }
     }
 }
 
-/// A share on its way into the log.
+/// An accepted share, to be written to the log.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Whose it is.
+    /// The user that submitted it.
     pub user: Arc<User>,
     /// When it came, in seconds since 1970.
     pub time: u64,
-    /// What it counts.
+    /// The difficulty that it counts for.
     pub difficulty: Difficulty,
     /// Height of the block that it was for.
     pub height: u32,
-    /// Which share it is.
+    /// Identifies the share.
     pub hash: ShareHash,
     /// The block that it makes.
     pub block: Option<Arc<Record>>,
-    /// Who waits for it.
+    /// The session's ticket.
     pub ticket: Arc<Ticket>,
 }
 
@@ -88,7 +90,7 @@ struct Pending {
     closed: bool,
 }
 
-/// The queue.
+/// Shares that the writer has not taken yet.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pending: Mutex<Pending>,
@@ -96,7 +98,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Takes a share.
+    /// Adds a share.
     pub(super) fn push(&self, share: Accepted) {
         let mut pending = self.lock();
         pending.shares.push(share);
@@ -107,7 +109,7 @@ impl Queue {
         }
     }
 
-    /// Lets the writer end when it has taken what is there.
+    /// Lets the writer end once it has taken all shares.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_one();
@@ -122,7 +124,7 @@ impl Queue {
         self.pending.lock().expect("no panic while the lock is held")
     }
 
-    /// Takes what has come, or waits for it; whether there will be no more.
+    /// Takes the queued shares, or waits for some. Returns whether the queue is closed.
     pub(super) fn gather(&self, shares: &mut Vec<Accepted>) -> bool {
         let begun = Instant::now();
         let mut pending = self.lock();
@@ -143,14 +145,14 @@ impl Queue {
     }
 }
 
-/// Sessions that a task passes on to before others have a turn.
+/// Sessions that are notified before the task yields.
 const BATCH: usize = 64;
 
-/// Who is to be told, and by whom.
+/// Tickets of sessions to be notified.
 ///
-/// Waking a task from a thread outside the runtime takes a lock and often a system call, for each. So the writer leaves
-/// the tickets here, and a task of the runtime passes them on; before there is one, the writer does it itself. That task
-/// lets each session answer at once: to wake the session's own task costs about a sixth of all that a share costs.
+/// Waking a task from a thread outside the runtime takes a lock and often a system call for each. So the writer leaves
+/// the tickets here for a task of the runtime; until that task runs, the writer wakes the sessions itself. The task
+/// lets each session answer at once: waking the session's own task would cost about a sixth of all that a share costs.
 #[derive(Debug, Default)]
 pub(super) struct Wakes {
     tickets: Mutex<Vec<Arc<Ticket>>>,
@@ -159,7 +161,7 @@ pub(super) struct Wakes {
 }
 
 impl Wakes {
-    /// Counts committed shares for those who wait for them, and tells each session once, though it may have several.
+    /// Counts committed shares on their tickets, and notifies each session once per run of its shares.
     pub(super) fn wake(&self, shares: &[Accepted]) {
         let passed_on = self.passed_on.load(Ordering::Relaxed);
         let mut tickets = self.tickets.lock().expect("no panic while the lock is held");
@@ -176,7 +178,7 @@ impl Wakes {
         self.some.notify_one();
     }
 
-    /// Tells sessions from now on; never ends.
+    /// Notifies sessions from now on; never ends.
     pub(super) async fn pass_on(&self) {
         self.passed_on.store(true, Ordering::Relaxed);
         let mut tickets = Vec::new();

@@ -1,4 +1,4 @@
-//! `iop-pool report`: a line for each member, for a chapter's own books. JSON and CSV.
+//! `iop-pool report`: a line per member for a chapter's own accounting, as JSON or CSV.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,26 +13,26 @@ use super::live::member_of;
 use super::share::difficulty_of;
 use super::store::Store;
 
-/// What a member did and got in a time.
+/// A member's work and payments over a period.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct Line {
-    /// As this network writes it.
+    /// In this network's format.
     pub address: String,
     /// Accepted shares.
     pub shares: u64,
     /// Their work, as difficulty.
     pub work: f64,
-    /// Blocks that the member has a part of.
+    /// Blocks that the member has credits in.
     pub blocks: u64,
-    /// The member's parts of those in the chain, in base units.
+    /// The member's credits in those that are in the chain, in base units.
     pub earned: u64,
     /// What their coinbases pay, in base units.
     pub paid: u64,
-    /// Owed now, whatever the time, in base units.
+    /// Owed now, regardless of the period, in base units.
     pub balance: u64,
 }
 
-/// A line for each member that has shares or blocks in the time, in seconds since 1970, or is owed something.
+/// A line for each member that has shares or blocks in the period (seconds since 1970), or is owed something.
 ///
 /// # Errors
 /// The database cannot be read.

@@ -1,10 +1,10 @@
-//! A line of the share log: 36 bytes. Its key is its number, which counts up from 0 without a gap.
+//! An entry of the share log: 36 bytes. Its key is its number, which counts up from 0 without a gap.
 
 use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 
 /// Bytes of a share in the log.
 pub const SHARE_BYTES: usize = 36;
-/// Bytes of a share's hash that are kept: enough that no two shares are ever taken for one.
+/// Bytes of a share's hash that are kept: enough that two shares are never mistaken for one.
 pub const HASH_BYTES: usize = 16;
 
 /// A user name's number in the log.
@@ -19,18 +19,18 @@ pub type ShareHash = [u8; HASH_BYTES];
 pub struct Share {
     /// When it came, in seconds since 1970.
     pub time: u32,
-    /// Whose it is.
+    /// The user that submitted it.
     pub user: UserId,
-    /// What it counts: the expected number of hashes, at least 1.
+    /// The expected number of hashes, at least 1.
     pub work: u64,
     /// Height of the block that it was for.
     pub height: u32,
-    /// Which share it is.
+    /// Identifies the share.
     pub hash: ShareHash,
 }
 
 impl Share {
-    /// As it lies in the log: every number little-endian, in the order of the fields.
+    /// Encodes it for the log: integers little-endian, in the order of the fields.
     #[must_use]
     pub fn to_bytes(self) -> [u8; SHARE_BYTES] {
         let mut bytes = [0; SHARE_BYTES];
@@ -42,7 +42,7 @@ impl Share {
         bytes
     }
 
-    /// From the log; `None` for another length.
+    /// Decodes an entry of the log; `None` for another length.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SHARE_BYTES] = bytes.try_into().ok()?;
@@ -57,14 +57,14 @@ impl Share {
     }
 }
 
-/// What a share of this difficulty counts: the number of hashes that it takes on average, at least 1.
+/// The work of a share of this difficulty: the number of hashes it takes on average, at least 1.
 #[must_use]
 pub fn work_of(difficulty: Difficulty) -> u64 {
-    // A cast saturates; the pool's greatest difficulty is far below that.
+    // The cast saturates; the pool's greatest difficulty is far below that.
     ((difficulty.get() * HASHES_AT_1).round() as u64).max(1)
 }
 
-/// Work as a difficulty, for people.
+/// Work as a difficulty, for display.
 #[must_use]
 pub fn difficulty_of(work: u128) -> f64 {
     work as f64 / HASHES_AT_1

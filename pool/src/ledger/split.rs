@@ -1,9 +1,9 @@
-//! How a block's reward is split: pure arithmetic in base units, the same today and when it is audited.
+//! How a block's reward is split: pure arithmetic in base units, the same when mined and when audited.
 //!
-//! Every member is credited with a part of the reward by the work in the window. Who is owed enough is paid in the
-//! coinbase; what is not paid is carried, and lies with the chapter, whose output is all that members do not get.
-//! So along any chain of the pool's blocks: rewards = paid + chapter's outputs, and chapter's outputs = fees +
-//! what is carried.
+//! Every member is credited with a part of the reward by its work in the window. Members that are owed enough are paid
+//! in the coinbase; unpaid amounts are carried, and held by the chapter, whose output is all that members are not paid.
+//! So along any chain of the pool's blocks: rewards = paid + chapter's outputs, and chapter's outputs = fees + what is
+//! carried.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,31 +14,31 @@ use serde::{Deserialize, Serialize};
 
 /// A millionth: the unit of the chapter's fee.
 pub const FEE_UNIT: u32 = 1_000_000;
-/// Bits of a window's total work that products with an amount of money leave room for.
+/// Most bits of a window's total work, so that its product with an amount of money does not overflow.
 const MAX_WORK_BITS: u32 = 76;
 
-/// Who is paid.
+/// Whom a block pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     /// Pay per last N shares: everybody, by work in a window of the share log.
     Pplns,
-    /// Whose share is the block.
+    /// The member whose share is the block.
     Solo,
-    /// The chapter alone: a farm of its own.
+    /// The chapter alone: for a farm of its own.
     Chapter,
 }
 
-/// What a chapter decides about money.
+/// The chapter's rules about money.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
-    /// Who is paid.
+    /// Whom a block pays.
     pub scheme: Scheme,
-    /// The chapter's part of each reward, in millionths.
+    /// The chapter's fee, in millionths of each reward.
     pub fee: u32,
-    /// Least amount that is paid out, in base units; less is carried.
+    /// The least amount that is paid out, in base units; smaller ones are carried.
     pub min_payout: u64,
-    /// Most members that one coinbase pays.
+    /// The most members that one coinbase pays.
     pub max_outputs: usize,
     /// The window, as a multiple of the network's difficulty.
     pub window: f64,
@@ -74,47 +74,47 @@ impl fmt::Display for Rules {
 /// Amounts by address, in base units.
 pub type Amounts = BTreeMap<Address, u64>;
 
-/// What there is to split.
+/// Inputs of a split.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     /// What the coinbase may claim, in base units.
     pub reward: u64,
-    /// Work in the window by member, hashes; zero work is none.
+    /// Work in the window by member, in hashes; zero work counts as none.
     pub work: &'a BTreeMap<Address, u128>,
-    /// What is carried from the blocks before.
+    /// Amounts carried from earlier blocks.
     pub carried: &'a Amounts,
 }
 
-/// What a member has of one block, in base units.
+/// A member's share of one block, in base units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Credit {
     /// The member's part of the reward.
     pub earned: u64,
-    /// What the coinbase pays, of this part and of what was carried.
+    /// What the coinbase pays of this part and of carried amounts.
     pub paid: u64,
 }
 
-/// A reward, split.
+/// The split of a reward.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Split {
-    /// The chapter's part, in base units: its fee, or all where nobody has worked.
+    /// The chapter's part, in base units: its fee, or everything if there is no work.
     pub fee: u64,
-    /// What members are credited with; `fee` and these make the reward.
+    /// The members' credits; they and `fee` add up to the reward.
     pub earned: Amounts,
-    /// What the coinbase pays to members, in the order of its outputs: the greatest first.
+    /// What the coinbase pays to members, in the order of its outputs: largest first.
     pub paid: Vec<(Address, u64)>,
-    /// What the coinbase pays to the chapter; this and `paid` make the reward.
+    /// What the coinbase pays to the chapter; this and `paid` add up to the reward.
     pub chapter: u64,
-    /// What is carried to the next block, without zeros.
+    /// Amounts carried to the next block, without zeros.
     pub carried: Arc<Amounts>,
 }
 
 impl Split {
     /// Splits a reward.
     ///
-    /// Credits are in proportion to work, rounded down; base units left over go to the largest remainders, one
-    /// each, so that they make the reward to the last unit. Of those who are owed `min_payout` or more, the
-    /// `max_outputs` who are owed most are paid all of it, as far as the reward reaches. Ties go by address.
+    /// Credits are proportional to work, rounded down; leftover base units go to the largest remainders, one each, so
+    /// that the sum is exact. Of the members owed `min_payout` or more, the `max_outputs` owed most are paid in full as
+    /// far as the reward reaches; a partial payment below `min_payout` is left out. Ties go by address.
     #[must_use]
     pub fn new(input: Input<'_>, rules: &Rules) -> Self {
         let reward = input.reward;
@@ -135,7 +135,7 @@ impl Split {
         Self { fee, earned, paid, chapter, carried: Arc::new(carried) }
     }
 
-    /// What each member has of the block.
+    /// Each member's share of the block.
     #[must_use]
     pub fn credits(&self) -> BTreeMap<Address, Credit> {
         let mut credits: BTreeMap<Address, Credit> = BTreeMap::new();
@@ -155,7 +155,7 @@ fn part(amount: u64, millionths: u32) -> u64 {
     u64::try_from(part).expect("a part is no more than the whole")
 }
 
-/// `amount` in proportion to work, to the last unit.
+/// Splits `amount` in proportion to work, to the last unit.
 fn credits(amount: u64, work: &BTreeMap<Address, u128>, total: u128) -> Amounts {
     if total == 0 {
         return Amounts::new();
@@ -178,14 +178,14 @@ fn credits(amount: u64, work: &BTreeMap<Address, u128>, total: u128) -> Amounts 
     };
     let left = usize::try_from(left).expect("fewer units are left than there are members");
     if left > 0 {
-        // Only who gets a unit more matters, not the order among them.
+        // Only the set that gets a unit more matters, not the order within it.
         shares.select_nth_unstable_by(left - 1, by_remainder);
         shares[..left].iter_mut().for_each(|(_, share, _)| *share += 1);
     }
     shares.into_iter().filter(|(_, share, _)| *share > 0).map(|(member, share, _)| (member, share)).collect()
 }
 
-/// Who is paid how much of what they are owed.
+/// The members that are paid, and how much.
 fn payments(owed: &Amounts, reward: u64, rules: &Rules) -> Vec<(Address, u64)> {
     let least = rules.min_payout.max(1);
     let mut due: Vec<(Address, u64)> = owed
@@ -321,7 +321,7 @@ pub(crate) mod tests {
                 prop_assert!(split.paid.is_sorted_by(|one, other| one.1 >= other.1));
                 for (member, earned) in &split.earned {
                     let (work, total) = (work[member], work.values().sum::<u128>());
-                    // Within two units of the real number, for work that a float holds well enough.
+                    // Within two units of the real number, for work that a float represents well enough.
                     let fair = (reward - split.fee) as f64 * (work as f64 / total as f64);
                     prop_assert!((*earned as f64 - fair).abs() < 2.0 + fair * 1e-9, "{} of {}", earned, fair);
                 }

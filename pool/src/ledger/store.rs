@@ -35,34 +35,34 @@ use super::split::{Amounts, Credit};
 /// The layout above. 1: the first.
 const FORMAT: u32 = 1;
 const COLUMNS: [&str; 7] = ["meta", "users", "shares", "blocks", "credits", "members", "carried"];
-/// Memory for blocks of the database's files, in bytes: reading goes along the log, so little is enough.
+/// Block cache, in bytes: reads follow the log, so little is enough.
 const CACHE_BYTES: usize = 16 << 20;
-/// Memory for what is not yet in the database's files, per column, in bytes: about 300,000 shares. Each time it is
-/// full, commits wait some milliseconds for a new journal.
+/// Memtable size per column, in bytes: about 300,000 shares. Each time it is full, commits wait some milliseconds for a
+/// new journal.
 const WRITE_BUFFER_BYTES: usize = 32 << 20;
-/// Journal that the database keeps before it writes files of all columns, in bytes: it is read whole at the start.
+/// Size of the journal at which all columns are flushed to files, in bytes: it is read whole at the start.
 const JOURNAL_BYTES: u64 = 64 << 20;
-/// Journal after which the system is told to begin writing it to the disk, in bytes: little is left for a sync.
+/// Bytes of journal after which the system is told to start writing them to disk, so that little is left for a sync.
 const JOURNAL_AHEAD_BYTES: u64 = 128 << 10;
-/// Files that the database holds open: connections need theirs.
+/// Files that the database keeps open: connections need file descriptors too.
 pub(crate) const MAX_OPEN_FILES: u16 = 64;
-/// How often a ledger is opened to read beside a pool that changes its files meanwhile, every few seconds at most.
+/// How often to try to open a ledger read-only while a running pool changes its files, every few seconds at most.
 const OPEN_TRIES: u32 = 50;
 /// Wait between two tries.
 const OPEN_WAIT: Duration = Duration::from_millis(20);
-/// Logs about itself that the database keeps.
+/// Log files that the database keeps about itself.
 const KEPT_LOG_FILES: usize = 4;
-/// Before the keys of jobs among the rest of `meta`.
+/// Key prefix of jobs in `meta`.
 const JOB: &[u8] = b"job";
 const ADDRESS_BYTES: usize = 21;
 const BLOCK_BYTES: usize = 36;
 
-/// A job as the ledger names it: its height and its number, each with the greatest byte first.
+/// The key of a job: its height and its number, both big-endian.
 pub type JobKey = [u8; 12];
-/// A job as it is kept for the next run; what is in it only [`crate::payouts`] knows.
+/// A job stored for the next run; only `strays::jobs`, behind [`crate::payouts`], knows its format.
 pub type KeptJob = (JobKey, Vec<u8>);
 
-/// A block as the ledger names it.
+/// The identity of a block in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlockId {
     /// Its height.
@@ -101,10 +101,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database in `datadir/ledger`, makes it where it is missing.
+    /// Opens the database in `datadir/ledger`; creates it if it is missing.
     ///
     /// # Errors
-    /// It cannot be opened, was written by a newer version, or has less than the disk had before.
+    /// It cannot be opened, was written by a newer version, or has less than was recorded as durable.
     pub fn open(datadir: &Path) -> Result<Self, LedgerError> {
         if Note::read(datadir)?.least != Durable::default() {
             // Looked at first: what cannot be read of a damaged journal is gone when it is opened to write.
@@ -119,10 +119,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens it to read only, also beside a pool that runs: what that pool commits later is not seen.
+    /// Opens it read-only, even while a pool is running; what that pool commits later is not seen.
     ///
     /// # Errors
-    /// There is none, it cannot be read, was written by a newer version, or has less than the disk had before.
+    /// There is none, it cannot be read, was written by a newer version, or has less than was recorded as durable.
     pub fn open_to_read(datadir: &Path) -> Result<Self, LedgerError> {
         let (path, folder) = place(datadir);
         let least = Note::read(datadir)?.least;
@@ -131,7 +131,7 @@ impl Store {
             let reason = least.missing_in(Durable::default(), datadir).unwrap_or_else(none);
             return Err(LedgerError { folder, reason });
         }
-        // A pool that moves its journal into files meanwhile takes shares from under the eyes of who opens them.
+        // If a running pool flushes its journal into files meanwhile, an open that began before may miss shares.
         for _ in 0..OPEN_TRIES {
             let before = manifest(&path);
             let opened = Self::open_files(&path, &folder);
@@ -151,7 +151,7 @@ impl Store {
     fn open_files(path: &Path, folder: &str) -> Result<Self, LedgerError> {
         let columns = COLUMNS.map(|name| ColumnFamilyDescriptor::new(name, column_options()));
         let mut options = options(false);
-        // All are opened now: the pool may merge them and remove these.
+        // Open all files now: the pool may merge them and delete these.
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, path, columns, false)
             .map_err(|error| wrong(folder, &error))?;
@@ -185,24 +185,24 @@ impl Store {
         self.db.get_cf(self.column(column), key).map_err(|error| wrong(&self.folder, &error))
     }
 
-    /// An error of this database.
+    /// An error about this database.
     pub(super) fn broken(&self, reason: &str) -> LedgerError {
         LedgerError { folder: self.folder.clone(), reason: reason.to_owned() }
     }
 
-    /// Writes a batch whole or not at all: when this returns it survives the process; with `durable` the machine too.
+    /// Writes a batch atomically. It then survives a crash of the process, and with `durable` also of the machine.
     pub(super) fn write(&self, batch: Batch, durable: bool) -> Result<(), LedgerError> {
         let mut how = WriteOptions::default();
         how.set_sync(durable);
         self.db.write_opt(batch.0, &how).map_err(|error| wrong(&self.folder, &error))
     }
 
-    /// Makes all that was written survive a loss of power.
+    /// Syncs everything written so far, so that it survives a power failure.
     pub(super) fn sync(&self) -> Result<(), LedgerError> {
         self.db.flush_wal(true).map_err(|error| wrong(&self.folder, &error))
     }
 
-    /// Writes what is in memory into files and merges those, as happens by itself when there is much.
+    /// Flushes and compacts, as the database otherwise does by itself when there is enough.
     #[cfg(test)]
     pub(super) fn merge(&self) {
         for name in COLUMNS {
@@ -227,7 +227,7 @@ impl Store {
         Ok(users)
     }
 
-    /// The number that the next share gets.
+    /// The number of the next share.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -241,7 +241,7 @@ impl Store {
         key.try_into().map(u64::from_be_bytes).map_err(|_| self.broken("a share has a malformed number"))
     }
 
-    /// Shares from a number on, in order, until `visit` says that it has enough.
+    /// Reads shares from a number on, in order, until `visit` returns false.
     ///
     /// # Errors
     /// The database cannot be read, a share is malformed, or one is missing.
@@ -313,7 +313,7 @@ impl Store {
             .map(move |row| row.map(|(key, value)| (Box::from(&key[prefix.len()..]), value)))
     }
 
-    /// What members have of a block.
+    /// The members' credits of a block.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -328,7 +328,7 @@ impl Store {
         .collect()
     }
 
-    /// What a member has of each block, by height.
+    /// A member's credits by block, in order of height.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -344,7 +344,7 @@ impl Store {
         .collect()
     }
 
-    /// What is carried after a block.
+    /// The amounts carried after a block.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -359,7 +359,7 @@ impl Store {
         .collect()
     }
 
-    /// The block of ours that the last template stood on.
+    /// The pool's block that the last template built on.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -375,7 +375,7 @@ impl Store {
         }
     }
 
-    /// What is kept of jobs, in the order of their keys.
+    /// The stored jobs, in the order of their keys.
     pub(super) fn jobs(&self) -> Result<Vec<KeptJob>, LedgerError> {
         let rows = self.rows("meta", JOB).map(|row| {
             let (key, job) = row?;
@@ -419,7 +419,7 @@ impl Store {
     }
 }
 
-/// What is written at once.
+/// Writes to be applied atomically.
 #[derive(Default)]
 pub(super) struct Batch(WriteBatch);
 
@@ -429,7 +429,7 @@ fn place(datadir: &Path) -> (std::path::PathBuf, String) {
     (path, folder)
 }
 
-/// Names and lengths of the files that say which others count: they change before any of those is removed.
+/// Names and lengths of the MANIFEST files: they change before a file that they list is removed.
 fn manifest(path: &Path) -> Option<Vec<(std::ffi::OsString, u64)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).ok()? {
@@ -455,7 +455,7 @@ fn options(create: bool) -> Options {
     options.set_wal_bytes_per_sync(JOURNAL_AHEAD_BYTES);
     options.set_keep_log_file_num(KEPT_LOG_FILES);
     if let Ok(mut env) = Env::new() {
-        // Files are written and merged when miners need no answer.
+        // Flushes and compactions must not compete with answers to miners.
         env.lower_thread_pool_cpu_priority();
         env.lower_high_priority_thread_pool_cpu_priority();
         options.set_env(&env);

@@ -25,11 +25,11 @@ use super::writer::Writer;
 use super::*;
 
 thread_local! {
-    /// Folders of this test, which go with its thread.
+    /// Folders of this test, removed with its thread.
     static FOLDERS: RefCell<Vec<tempfile::TempDir>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A ledger of devnet in a folder that goes with the test.
+/// A devnet ledger in a folder that is removed with the test.
 pub(crate) fn temporary() -> Arc<Ledger> {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, _) = Ledger::open(folder.path(), rules(), prefixes()).unwrap();
@@ -37,7 +37,7 @@ pub(crate) fn temporary() -> Arc<Ledger> {
     ledger
 }
 
-/// A ledger of devnet in a folder.
+/// A block that pays the chapter alone.
 pub(crate) fn open(folder: &Path) -> (Arc<Ledger>, Writer) {
     Ledger::open(folder, rules(), prefixes()).unwrap()
 }
@@ -55,7 +55,7 @@ fn prefixes() -> Prefixes {
     Params::devnet().prefixes
 }
 
-/// What a template on a base asks, whoever finds it.
+/// A template's request on a base, for any finder.
 fn request(base: Option<BlockId>, reward: u64) -> Request {
     Request { base, reward, network_difficulty: difficulty(8.0), room: 10, chapter: member(200), solo: None }
 }
@@ -68,7 +68,7 @@ mod accounts;
 mod durable;
 mod model;
 
-/// A pool without sockets: shares go in, blocks are found with the plan of the moment.
+/// A pool without sockets: shares are logged, and blocks are found with the current plan.
 struct Pool {
     ledger: Arc<Ledger>,
     writer: Option<Writer>,
@@ -97,14 +97,14 @@ impl Pool {
         self.ledger.log(Accepted { user, time: self.next, difficulty, height, hash, block, ticket });
     }
 
-    /// Until all shares are committed.
+    /// Waits until all shares are committed.
     fn wait(&self) {
         while self.ledger.log_state().logged < self.next {
             std::thread::yield_now();
         }
     }
 
-    /// A block on a base, found by a member, with all shares so far in its window.
+    /// Finds a block on a base, by a member, with all shares so far in its window.
     fn block(&mut self, base: Option<BlockId>, finder: u8, reward: u64) -> BlockId {
         self.wait();
         let height = base.map_or(1, |base| base.height + 1);
@@ -129,7 +129,7 @@ impl Pool {
         id
     }
 
-    /// Templates stand on a block from now on.
+    /// Lets templates build on a block from now on.
     fn stand_on(&self, base: Option<BlockId>) {
         let request = Request {
             base,
@@ -141,7 +141,7 @@ impl Pool {
         };
         self.ledger.plan(&request).unwrap();
         assert_eq!(self.ledger.read(|_, book| book.base()), base);
-        // A late question of a member who mines alone moves nothing.
+        // A late request for a solo member moves nothing.
         self.ledger.plan(&Request { base: None, solo: Some(member(1)), ..request }).unwrap();
         assert_eq!(self.ledger.read(|_, book| book.base()), base);
     }
@@ -166,7 +166,7 @@ impl Waiter for Counter {
     }
 }
 
-/// Goes when it is told, and not without trouble.
+/// Drops itself when it is notified, and panics.
 #[derive(Debug)]
 struct Leaver(Mutex<Option<Arc<Leaver>>>);
 
@@ -183,7 +183,7 @@ impl Drop for Leaver {
     }
 }
 
-/// On one thread, so that the task has begun when the shares come.
+/// On one thread, so that the task has started when the shares come.
 #[tokio::test]
 async fn each_who_waits_hears_of_all_its_shares_though_others_panic_or_are_gone() {
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +235,7 @@ fn committed_shares_are_there_after_the_process_is_gone() {
         committed += pool.ticket.take();
         std::thread::yield_now();
     }
-    // Beside the running pool, as after its end without any goodbye: nothing was closed.
+    // While the pool runs, as after its end without any shutdown: nothing was closed.
     let store = Store::open_to_read(folder.path()).unwrap();
     let mut found = Vec::new();
     store
@@ -360,7 +360,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     let record =
         Arc::new(plan.record(id, Finding { time: 5, license: member(100), finder: &user }, &prefixes()));
     pool.ledger.announce(Arc::clone(&record));
-    // The node has it at once and gives the next template; the log is slow.
+    // The node has it at once and returns the next template; the log is slow.
     assert!(pool.ledger.has_block(&id) && !pool.ledger.has_stored(&id));
     assert_eq!(pool.ledger.height_below(3), Some(2));
     let next = pool.ledger.plan(&Request { base: Some(id), ..request }).unwrap();
@@ -374,7 +374,7 @@ fn a_template_stands_on_a_block_that_the_log_does_not_have_yet() {
     pool.wait();
     assert!(pool.ledger.has_stored(&id));
     assert_eq!(noted(), Some(id));
-    // One that no node was given.
+    // A block that no node was given.
     let other = BlockId { height: 3, hash: BlockHash::hash(b"left out") };
     pool.ledger.announce(Arc::new(Record { id: other, ..Record::clone(&record) }));
     pool.ledger.withdraw(&other);
@@ -410,16 +410,16 @@ fn an_audit_names_what_was_changed() {
             true
         })
         .unwrap();
-    // One share of the window weighs more than it did.
+    // A share of the window gets more work than it had.
     let heavier = Share { work: shares[9].work * 3, ..shares[9] };
     let said = change(&|store, batch| store.put_share(batch, 9, heavier));
     assert!(said.contains("expected") && said.contains("at height 1"), "{said}");
-    // A share counts twice.
+    // A share is counted twice.
     let said = change(&|store, batch| store.put_share(batch, 9, Share { hash: shares[3].hash, ..shares[9] }));
     assert!(said.contains("share 9 was counted before"), "{said}");
     let said = change(&|store, batch| store.put_share(batch, 9, shares[9]));
     assert_eq!(said, "", "as it was");
-    // A share of nobody.
+    // A share of an unknown user.
     let said = change(&|store, batch| store.put_share(batch, 20, Share { user: UserId(77), ..shares[20] }));
     assert!(said.contains("share 20 is of an unknown user"), "{said}");
 }
@@ -435,7 +435,7 @@ fn an_audit_ends_and_names_blocks_whose_base_or_window_cannot_be() {
     let store = Store::open(folder.path()).unwrap();
     let facts = store.facts(&block).unwrap().unwrap();
     let write = |facts: Facts| {
-        // What members have of it stays as it is.
+        // The members' credits for it stay as they are.
         let plan = Arc::new(Plan::of_chapter(member(200), 0));
         let record = Record { id: block, facts, plan };
         let mut batch = Batch::default();

@@ -1,4 +1,4 @@
-//! What people are shown of the ledger: the window, payouts by block, a member's account. JSON and CSV.
+//! Views of the ledger for people: the window, payouts by block, a member's account. JSON and CSV.
 
 use std::fmt::Write;
 
@@ -11,26 +11,26 @@ use super::split::{Credit, Scheme};
 use super::store::BlockId;
 use super::{Ledger, LedgerError};
 
-/// Blocks in one answer at most, the latest ones; a member's account as CSV has all.
+/// The most blocks in one answer, the latest ones.
 pub(crate) const MAX_BLOCKS: usize = 200;
 /// Members in one answer at most, those with most work.
 const MAX_MEMBERS: usize = 1000;
 
-/// What became of a block, as the ledger sees it.
+/// State of a block, from the ledger's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not in the chain yet that templates stand on.
+    /// Not yet in the chain that templates build on.
     Pending,
     /// In the chain; its coins cannot be spent yet.
     Immature,
     /// In the chain; its coins can be spent.
     Mature,
-    /// Not in the chain: it paid nobody.
+    /// Not in the chain: it paid no one.
     Orphaned,
 }
 
 impl State {
-    /// As JSON and CSV have it.
+    /// The name in JSON and CSV.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ impl Serialize for State {
     }
 }
 
-/// What became of a block, while a block of height `next` is mined (0 before the first template).
+/// The state of a block while height `next` is being mined (0 before the first template).
 fn state(book: &Book, id: &BlockId, next: u32) -> State {
     if book.is_in_chain(id) {
         let on_top = next.saturating_sub(id.height);
@@ -60,13 +60,13 @@ fn state(book: &Book, id: &BlockId, next: u32) -> State {
 /// An output of a coinbase to an address.
 #[derive(Debug, Serialize)]
 pub struct Output {
-    /// As this network writes it.
+    /// In this network's format.
     pub address: String,
     /// In base units.
     pub amount: u64,
 }
 
-/// A block, and whom it pays.
+/// A block and its payments.
 #[derive(Debug, Serialize)]
 pub struct BlockPayout {
     height: u32,
@@ -90,12 +90,12 @@ pub struct Payouts {
     min_payout: u64,
     max_outputs: usize,
     window: f64,
-    /// What is carried now, of all members together.
+    /// Amounts carried now, over all members.
     carried: u64,
     blocks: Vec<BlockPayout>,
 }
 
-/// A member's part of a block.
+/// A member's credits in a block.
 #[derive(Debug, Serialize)]
 pub struct MemberBlock {
     height: u32,
@@ -112,12 +112,12 @@ pub struct Member {
     address: String,
     /// Owed and not yet paid.
     balance: u64,
-    /// Of all blocks that are in the chain.
+    /// Over all blocks in the chain.
     earned: u64,
     paid: u64,
     /// The member's part of the window's work.
     window_part: f64,
-    /// What the member would earn with a block found now.
+    /// The member's earnings if a block were found now.
     estimate: u64,
     /// Blocks that the member has a part of; `blocks` may be the latest of them only.
     blocks_in_all: usize,
@@ -151,7 +151,7 @@ pub struct Shares {
 }
 
 impl Ledger {
-    /// The latest blocks and whom they pay.
+    /// The latest blocks and their payments.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -205,8 +205,7 @@ impl Ledger {
         })
     }
 
-    /// A member's account with so many of its blocks at most, the latest ones. `reward` is what a block brings now, in base
-    /// units.
+    /// A member's account. `reward` is what a block pays now, in base units.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -237,7 +236,7 @@ impl Ledger {
         let newest = credits.into_iter().zip(states).rev().take(limit);
         let blocks = newest.map(|((id, credit), state)| self.member_block(id, credit, state));
         let after_fee = 1.0 - f64::from(self.rules().fee) / f64::from(super::split::FEE_UNIT);
-        // Who mines alone has all of the block, if it is his.
+        // In solo mode the finder earns the whole block.
         let of_block = if self.rules().scheme == Scheme::Solo { 1.0 } else { part };
         Ok(Member {
             address: member.to_base58(self.prefixes()),
@@ -290,8 +289,8 @@ impl Ledger {
 }
 
 impl Payouts {
-    /// A line for each output. No field holds a comma, a quote or a line end: user names are checked when they come
-    /// in, but for commas, so those are quoted.
+    /// A line for each output. No field contains a comma, a quote or a line end, except that user names, which are
+    /// checked when they come in, may contain commas; so those are quoted.
     #[must_use]
     pub fn to_csv(&self) -> String {
         let mut csv = String::from("height,hash,time,state,license,finder,address,amount\n");
@@ -324,7 +323,7 @@ impl Member {
     }
 }
 
-/// A field of a CSV line (RFC 4180). One that a spreadsheet would take for a formula gets an apostrophe before it.
+/// Quotes a CSV field (RFC 4180). One that a spreadsheet would take for a formula gets an apostrophe in front.
 pub(super) fn quoted(field: &str) -> String {
     let shield = if field.starts_with(['=', '+', '-', '@', '\t']) { "'" } else { "" };
     format!("\"{shield}{}\"", field.replace('"', "\"\""))

@@ -1,49 +1,49 @@
-//! The window: the newest shares whose work together reaches what is wanted, summed by member.
+//! The window: the newest shares whose work together reaches the wanted amount, summed by member.
 //!
-//! It is kept up to date as shares are committed, so that a template need not read the log. The share at the old
-//! end counts whole: the window is the fewest shares that reach the wanted work, or all there are.
+//! It is updated as shares are committed, so that a template need not read the log. The oldest share counts whole: the
+//! window is the fewest shares that reach the wanted work, or all there are.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 
 use iop_consensus::address::Address;
 
-/// Shares that are read at once where they leave the window: a fraction of a millisecond, every so many shares.
+/// Shares that are read at once when they leave the window: a fraction of a millisecond, once per that many shares.
 const CHUNK: u64 = 512;
-/// Shares that are read at once where the window grows into the past, as at the start.
+/// Shares that are read at once when the window grows into the past, as at the start.
 const GROW_CHUNK: u64 = 16_384;
 
-/// The share log as the window reads it.
+/// Access to the share log for the window.
 pub trait Log {
-    /// Why it could not be read.
+    /// Why the log could not be read.
     type Error;
 
-    /// Member and work of the shares in a range, all of them, in order.
+    /// Member and work of all shares in a range, in order.
     ///
     /// # Errors
     /// The log cannot be read.
     fn read(&self, range: Range<u64>) -> Result<Vec<(Address, u64)>, Self::Error>;
 }
 
-/// The sums.
+/// The window with its sums.
 #[derive(Debug, Default)]
 pub struct Window {
     wanted: u128,
     total: u128,
     range: Range<u64>,
     work: HashMap<Address, u128>,
-    /// The first shares of the range, read ahead for when they leave it.
+    /// The first shares of the range, read ahead for when they are removed.
     oldest: VecDeque<(Address, u64)>,
 }
 
 impl Window {
-    /// An empty one at the end of a log with so many shares. [`Window::settle`] fills it.
+    /// An empty window at the end of a log with `end` shares. [`Window::settle`] fills it.
     #[must_use]
     pub fn at(end: u64) -> Self {
         Self { range: end..end, ..Self::default() }
     }
 
-    /// The shares in it, by number.
+    /// The window's shares, by number.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
@@ -55,7 +55,7 @@ impl Window {
         self.total
     }
 
-    /// The work that it shall reach.
+    /// The work that the window must reach.
     #[must_use]
     pub fn wanted(&self) -> u128 {
         self.wanted
@@ -73,7 +73,7 @@ impl Window {
         self.work.get(member).copied().unwrap_or(0)
     }
 
-    /// Takes the next share of the log.
+    /// Adds the next share of the log.
     pub fn push(&mut self, member: Address, work: u64) {
         self.add(member, work);
         self.range.end += 1;
@@ -95,10 +95,10 @@ impl Window {
         }
     }
 
-    /// Moves the old end so that the window is what it shall be for this much work.
+    /// Moves the start so that the window just reaches `wanted`.
     ///
     /// # Errors
-    /// The log cannot be read; the window is a good one for some other amount of work.
+    /// The log cannot be read; the window is then valid for some other amount of work.
     pub fn settle<L: Log>(&mut self, wanted: u128, log: &L) -> Result<(), L::Error> {
         self.wanted = wanted;
         self.grow(log)?;
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// By the definition, from scratch.
+    /// Computes the window from scratch, by its definition.
     fn expected(log: &[(Address, u64)], wanted: u128) -> (u64, BTreeMap<Address, u128>) {
         let (mut total, mut work, mut start) = (0u128, BTreeMap::new(), log.len());
         while total < wanted && start > 0 {

@@ -1,8 +1,8 @@
-//! The thread that writes: it takes what is queued, commits it as one batch, and wakes who waits.
+//! The writer thread: takes the queued shares, commits them as one batch, and notifies the sessions that wait for them.
 //!
-//! What is written survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks
-//! survive the machine at once. Where the disk refuses, the batch is tried again for a moment, and then the pool ends:
-//! nothing is answered meanwhile, so that nothing is promised. So it is with all else that the ledger has to write.
+//! A commit survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks survive
+//! the machine at once. If the disk refuses, the batch is retried for a moment, and then the pool ends: meanwhile no
+//! share is answered, so that none is promised.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -20,20 +20,21 @@ use super::share::{Share, UserId, work_of};
 use super::store::Batch;
 use super::trouble::{PATIENCE, Writing};
 
-/// How long acknowledged shares may be lost to a loss of power.
+/// For how long acknowledged shares may still be lost to a power failure.
 pub const SYNC_TIME: Duration = Duration::from_secs(1);
-/// Wait before a batch that could not be written is tried again.
+/// Wait before a failed batch is tried again.
 const RETRY_TIME: Duration = Duration::from_secs(1);
-/// How often it is looked whether the disk takes what it is given.
+/// How long a batch is retried. After a full disk RocksDB refuses writes until it is reopened: so the pool ends, to be
+/// restarted by its supervisor. Shares that were not answered by then were never promised.
 const LOOK_TIME: Duration = Duration::from_millis(500);
 
-/// The thread that writes. [`Writer::close`] ends it.
+/// The writer's threads. [`Writer::close`] ends them.
 #[derive(Debug)]
 pub struct Writer {
     ledger: Arc<Ledger>,
     thread: JoinHandle<()>,
     syncing: JoinHandle<()>,
-    /// Ends [`Writer::syncing`] when it is dropped.
+    /// Dropped to end [`Writer::syncing`].
     synced: mpsc::Sender<()>,
     /// Closed when the thread ends.
     alive: oneshot::Receiver<()>,
@@ -51,8 +52,7 @@ impl Writer {
         Ok(Self { ledger, thread, syncing, synced, alive })
     }
 
-    /// Until the thread has ended by itself, which is a failure as without it nothing is answered any more, or something
-    /// has been refused for long. Says meanwhile when the disk hangs.
+    /// Waits until the thread ends by itself. That is a failure: without it no share is answered any more.
     pub async fn failed(&mut self) {
         let (mut looks, mut hangs) = (tokio::time::interval(LOOK_TIME), false);
         loop {
@@ -73,7 +73,7 @@ impl Writer {
         }
     }
 
-    /// Commits what is waiting, makes it durable, and ends the thread. Shares that come later are not taken.
+    /// Commits what is queued, makes it durable, and ends the threads. Later shares are not taken.
     pub fn close(self) {
         self.ledger.queue.close();
         let ended = self.thread.join();
@@ -105,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// The thread that makes durable what is committed, until `end` is closed: commits do not wait for the disk.
+    /// The thread that syncs committed shares until `end` is closed, so that commits do not wait for the disk.
     fn sync_until(&self, end: &mpsc::Receiver<()>) {
         let mut synced = Durable::default();
         loop {
@@ -124,7 +124,8 @@ impl Ledger {
         }
     }
 
-    /// Until it works or there is no hope; or once, when the pool ends. Whether it worked.
+    /// Retries until it succeeds or [`PATIENCE`] is over; only once if the queue is closed. Returns whether it
+    /// succeeded.
     fn insist(&self, write: impl Fn() -> Result<(), LedgerError>) -> bool {
         let begun = Instant::now();
         while let Err(trouble) = self.troubles.watch(Writing::Shares, &write) {
@@ -137,7 +138,7 @@ impl Ledger {
         true
     }
 
-    /// Writes shares, wakes who waits for them, and moves the window. False if they could not be written.
+    /// Writes shares, notifies their sessions, and moves the window. Returns false if they could not be written.
     fn commit(&self, shares: &mut Vec<Accepted>) -> bool {
         if shares.is_empty() {
             return true;
@@ -170,7 +171,7 @@ impl Ledger {
         true
     }
 
-    /// A block is in the database, perhaps after templates that stand on it.
+    /// Handles a block that is now in the database, perhaps after templates that build on it.
     fn take_block(&self, state: &mut State, block: &Record) {
         state.book.add(block);
         if state.book.base() == Some(block.id)
@@ -180,7 +181,7 @@ impl Ledger {
         }
     }
 
-    /// Gives users that are new their numbers.
+    /// Assigns numbers to new users.
     fn number_users(&self, shares: &[Accepted]) -> Vec<Arc<User>> {
         let mut new = Vec::new();
         for share in shares.iter().filter(|share| share.user.id.get().is_none()) {
@@ -218,7 +219,7 @@ impl Ledger {
             self.store.put_share(&mut batch, number, share);
             if let Some(block) = &accepted.block {
                 has_block = true;
-                // One that nobody seemed to hand in is there already.
+                // A block found in the chain before its share was committed is already there.
                 if !self.has_stored(&block.id) {
                     self.store.put_block(&mut batch, block);
                 }

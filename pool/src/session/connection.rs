@@ -1,9 +1,9 @@
-//! One connection: what its task and others share, and the task.
+//! One connection: its shared state and its task.
 //!
-//! All take a turn at a time, under a lock that is never held while anything waits: the task reads, answers and keeps the
-//! times; the round ([`super::round`]) sends new jobs, and the log's task ([`crate::ledger::queue`]) the answers to shares
-//! that are counted now. What a turn of those leaves to be done (the socket is full, a timer must be set earlier), the
-//! task is woken for. When the pool ends, those who speak Stratum are told to come again.
+//! Access takes turns, under a lock that is never held across an await: the task reads, answers and keeps the timers;
+//! the round ([`super::round`]) sends new jobs; the ledger's task ([`crate::ledger::queue`]) sends the answers to
+//! committed shares. If such a turn leaves work to do (the socket is full, a timer must fire earlier), the connection's
+//! task is woken. When the pool stops, Stratum clients are told to reconnect.
 
 use std::io;
 use std::pin::pin;
@@ -24,16 +24,16 @@ use super::miner::Miner;
 use super::round::Seat;
 use crate::ledger::{Ticket, Waiter};
 
-/// Time for the last words: to be sent, and then to be read before the connection is torn down.
+/// Time to send the last lines, and again to drain the socket before it is closed.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 /// A connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    /// Wakes the task: another's turn has left something to it.
+    /// Wakes the task when another's turn has left work for it.
     ticket: Arc<Ticket>,
-    /// The round has found the state in use; the task looks for new work itself.
+    /// The round found the state locked, so the task must fetch the new work itself.
     passed_over: AtomicBool,
     state: Mutex<State>,
 }
@@ -44,9 +44,9 @@ struct State {
     miner: Miner,
     /// When the task's timer fires.
     timer: Instant,
-    /// What the round has found, for the task.
+    /// A failure that the round or the ledger's task met, for the task.
     end: Option<End>,
-    /// The last words are said: no jobs any more.
+    /// The last lines are queued: no more jobs are sent.
     over: bool,
 }
 
@@ -55,7 +55,7 @@ struct State {
 struct Wait {
     reading: bool,
     writing: bool,
-    /// Until shares are in the log.
+    /// Wait until shares are committed.
     log: bool,
     timer: Instant,
 }
@@ -81,7 +81,7 @@ impl Connection {
         self.state.lock().expect("no panic while the lock is held")
     }
 
-    /// Does something and sends what there is then.
+    /// Runs `act`, then sends what is queued.
     fn turn(&self, act: impl FnOnce(&mut Link, &mut Miner) -> Result<(), End>) -> Result<Wait, End> {
         let mut state = self.lock();
         let State { link, miner, timer, end, over } = &mut *state;
@@ -91,7 +91,8 @@ impl Connection {
             *over = true;
             return Err(end);
         }
-        // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
+        // The deadline usually moves later. The timer then fires once in vain, which is cheaper than resetting it each
+        // time.
         *timer = (*timer).min(link.deadline(miner));
         Ok(Wait {
             reading: is_read(link, miner),
@@ -101,8 +102,8 @@ impl Connection {
         })
     }
 
-    /// The turn of another than the task: does something, sends what there is then, and leaves to the task what else
-    /// there is to do. False if somebody else has a turn now.
+    /// A turn taken by the round or the ledger's task: runs `act`, sends what is queued, and leaves the rest to the
+    /// connection's task. Returns false if the state is locked.
     fn others_turn(&self, act: impl FnOnce(&mut Miner)) -> bool {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
@@ -156,7 +157,7 @@ impl Connection {
         self.turn(|_, _| Ok(()))
     }
 
-    /// Answers what is counted, says that the pool will be back, and gives the other side a moment to read it.
+    /// Answers committed shares, tells the client to reconnect, and gives it a moment to read that.
     async fn farewell(&self) {
         let all_said = async {
             self.lock().over = true; // from here on the round sends nothing
@@ -170,8 +171,8 @@ impl Connection {
         let _ = timeout(FAREWELL_TIME, all_said).await; // who has not read by now hears no more
     }
 
-    /// What came in has an end. Who has closed one half only still hears of the shares on their way into the log; then
-    /// our side ends too.
+    /// Handles the end of the input. A peer that closed only its sending half still gets the answers to shares that are
+    /// not yet committed; then our side closes too.
     async fn part(&self, end: &End) {
         if end.offence.is_none() {
             let said = self.turn(|_, _| Ok(()));
@@ -180,7 +181,7 @@ impl Connection {
         self.linger().await;
     }
 
-    /// Until all shares are answered and all answers are sent.
+    /// Runs until all shares are answered and all answers are sent.
     async fn say_the_rest(&self, mut said: Result<Wait, End>) {
         while let Ok(Wait { writing, log, .. }) = said
             && (writing || log)
@@ -195,8 +196,8 @@ impl Connection {
         }
     }
 
-    /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system
-    /// would tear the connection down, and our last words with it.
+    /// Closes our side, then reads and discards for a moment: with unread input left, the system would reset the
+    /// connection and lose our last lines.
     async fn linger(&self) {
         {
             let link = &mut self.lock().link;
@@ -229,18 +230,18 @@ impl Waiter for Connection {
     }
 }
 
-/// Whether what comes in is read now.
+/// Whether input is read now.
 fn is_read(link: &Link, miner: &Miner) -> bool {
     link.may_read() && !miner.is_ahead_of_the_log()
 }
 
-/// Serves a connection until it ends or `stop` changes. What is rare or large is boxed: an idle connection is partly
-/// this future.
+/// Serves a connection until it ends or `stop` changes. Rare or large futures are boxed, as this future is part of what
+/// an idle connection costs.
 pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
     let mut timer = pin!(tokio::time::sleep_until(connection.lock().timer));
     let mut turned = connection.turn(|_, _| Ok(()));
     let end = loop {
-        // Who always has something to read does not give up its turn by itself.
+        // A connection that always has input to read would not yield by itself.
         tokio::task::consume_budget().await;
         let wait = match turned {
             Ok(wait) => wait,

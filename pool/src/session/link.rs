@@ -1,7 +1,7 @@
-//! A connection's bytes, plain or TLS: lines in, lines out, its time-outs and its pace. Nothing here waits.
+//! A connection's bytes, plain or TLS: lines in, lines out, time-outs and rate limits. Nothing here blocks.
 //!
-//! A reader that does not read is dropped: what it was not sent is bounded, and while it is behind, nothing more is
-//! read from it either. One that sends too much is read later.
+//! A peer that does not read is dropped: its queue is bounded, and while it lags, nothing more is read from it either.
+//! A peer that sends too much is read later.
 
 use std::io::{self, Write};
 
@@ -26,10 +26,10 @@ const PAUSE_READING: usize = 8 * 1024;
 pub(super) const MAX_QUEUED: usize = 256 * 1024;
 /// Bytes read at a time: several submits.
 pub(super) const READ_SIZE: usize = 4096;
-/// Bytes that count as a request at least, and so does each read: no usual request has more, and what is read costs as much
-/// where it makes none.
+/// The least number of bytes that count as one request, as does each read. No usual request is larger, and reading
+/// costs the same if the bytes make no request.
 const REQUEST_BYTES: usize = 1024;
-/// What a web browser is told.
+/// The answer to a web browser.
 const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n400: this is a Stratum port";
 
@@ -52,21 +52,21 @@ impl End {
     }
 }
 
-/// The bytes' state; the socket itself is the connection's.
+/// The state of the byte stream; the socket itself belongs to the connection.
 #[derive(Debug)]
 pub(super) struct Link {
     tls: Option<Box<ServerConnection>>,
     limits: Limits,
     decoder: LineDecoder,
-    /// What is on its way, and how much of it is sent.
+    /// The chunk being sent, and how much of it is sent.
     sending: Option<(Outgoing, usize)>,
     queued: usize,
     begun: Instant,
     heard: Instant,
-    /// Since when nothing of what is queued was taken.
+    /// Since when none of the queued bytes was taken.
     stuck: Option<Instant>,
     requests: Bucket,
-    /// Nothing is read until then.
+    /// Nothing is read until this time.
     paused: Option<Instant>,
 }
 
@@ -87,12 +87,12 @@ impl Link {
         }
     }
 
-    /// Whether something waits until the socket takes it.
+    /// Whether something waits for the socket.
     pub(super) fn has_more(&self) -> bool {
         self.sending.is_some() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Whether it may be read now.
+    /// Whether the socket may be read now.
     pub(super) fn may_read(&self) -> bool {
         self.queued <= PAUSE_READING && self.paused.is_none()
     }
@@ -100,7 +100,7 @@ impl Link {
     /// Sends as much as the socket takes now.
     ///
     /// # Errors
-    /// The socket fails, or too much waits to be read.
+    /// The socket fails, or too much is queued for a peer that does not read.
     pub(super) fn send(&mut self, stream: &TcpStream, miner: &mut Miner) -> Result<(), End> {
         loop {
             if let Some(tls) = &mut self.tls {
@@ -147,7 +147,8 @@ impl Link {
         Ok(())
     }
 
-    /// Reads what is there and handles its lines. Not async: the buffer is no part of an idle connection's state.
+    /// Reads available bytes and handles their lines. Not async, so that the buffer is not part of an idle connection's
+    /// state.
     pub(super) fn read(&mut self, stream: &TcpStream, miner: &mut Miner) -> Result<(), End> {
         let mut buffer = [0; READ_SIZE];
         let count = match receive(stream, &mut buffer) {
@@ -182,7 +183,7 @@ impl Link {
         Ok(())
     }
 
-    /// Counts what was read. Bytes that make no line, empty lines say, are work too and are no sign of life.
+    /// Charges what was read. Bytes that make no line, such as empty lines, cost work too but are no sign of life.
     fn on_read(&mut self, lines: u32, bytes: usize, miner: &Miner) {
         let now = Instant::now();
         if lines > 0 {
@@ -196,7 +197,7 @@ impl Link {
         }
     }
 
-    /// Says that nothing follows, where that has a form.
+    /// Says that nothing follows, if the transport has a way to say so.
     pub(super) fn close(&mut self, stream: &TcpStream) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
@@ -204,7 +205,7 @@ impl Link {
         }
     }
 
-    /// When [`Self::on_time`] has something to do.
+    /// The time at which [`Self::on_time`] has something to do.
     pub(super) fn deadline(&self, miner: &Miner) -> Instant {
         let stuck = self.stuck.map(|stuck| stuck + self.limits.write);
         let dead = miner.dead_from().map(Instant::from_std);
@@ -212,7 +213,7 @@ impl Link {
         [stuck, dead, silent, self.paused].into_iter().flatten().fold(self.silence(miner), Instant::min)
     }
 
-    /// When it has said nothing for too long.
+    /// The time at which the peer has been silent for too long.
     fn silence(&self, miner: &Miner) -> Instant {
         if miner.is_working() { self.heard + self.limits.idle } else { self.begun + self.limits.handshake }
     }
@@ -220,7 +221,7 @@ impl Link {
     /// Does what is due.
     ///
     /// # Errors
-    /// The end is.
+    /// The connection must end.
     pub(super) fn on_time(&mut self, miner: &mut Miner) -> Result<(), End> {
         let now = Instant::now();
         if self.stuck.is_some_and(|stuck| now >= stuck + self.limits.write) {
@@ -244,8 +245,8 @@ impl Link {
     }
 }
 
-/// Writes without waiting. The runtime's own record of the socket is looked at only where it is full: to read it takes
-/// as long as a few of these lines take here, and a new job goes to thousands of sockets.
+/// Writes without blocking. The runtime's readiness state is consulted only if the socket is full: reading it takes as
+/// long as some of these lines take here, and a new job goes to thousands of sockets.
 fn transmit(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match rustix::net::send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Err(Errno::AGAIN) => stream.try_write(bytes), // so that the runtime knows what to wait for
@@ -253,8 +254,8 @@ fn transmit(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads without waiting. What does not fill the buffer was all there is: the runtime is told so, and saves the read
-/// that would find out.
+/// Reads without blocking. A read that does not fill the buffer was all there is: reporting that to the runtime saves
+/// the read that would find out.
 fn receive(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
     let read = stream.try_io(Interest::READABLE, || {

@@ -1,4 +1,4 @@
-//! Takes connections, up to the limits, from those who may come in.
+//! Accepts connections, up to the limits, from addresses that are not banned.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::tls::Tls;
 use super::{Place, Shared};
 use crate::session::miner::Miner;
 
-/// Wait after the system refused a connection (usually: too many open files), so that we do not spin.
+/// Wait after a failed accept (usually: too many open files), to avoid spinning.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
-/// How often it is said that connections are turned away.
+/// How often it is logged that connections are turned away.
 const REMIND: Duration = Duration::from_secs(60);
 
-/// Runs until `close` changes; the connections go on until `stop` does.
+/// Runs until `close` changes; the connections continue until `stop` does.
 pub async fn listen(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -56,7 +56,7 @@ pub async fn listen(
     }
 }
 
-/// Lets a new connection in, or says why not.
+/// Admits a new connection, or says why not.
 fn place(shared: &Shared, ip: IpAddr) -> Result<Place, String> {
     shared.bans.admit(ip, Instant::now()).map_err(|refused| refused.to_string())?;
     shared.places.take(ip).map_err(|full| full.to_string())

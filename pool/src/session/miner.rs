@@ -1,5 +1,5 @@
-//! What the pool says to one miner. Here: who may work and which jobs are sent, at which `difficulty`, and what becomes
-//! of `shares`. Not here: sockets.
+//! The dialogue with one miner. Here: authorization, which jobs are sent, their difficulty (`difficulty`), and the
+//! handling of shares (`shares`). Not here: sockets.
 
 mod difficulty;
 mod shares;
@@ -29,29 +29,29 @@ use crate::job::{Job, STALE_GRACE};
 use crate::ledger::{Scheme, Ticket, User};
 use crate::workers::{Known, Presence};
 
-/// Jobs of one tip whose shares are taken, the latest ones: with a job every half minute, eight minutes of work. Machines
-/// go on with each new job within seconds; and each that is kept for those that do not keeps its template, which has
-/// 4 MB in a full block, and what was seen of its shares on each connection.
+/// The most recent jobs of one tip whose shares are accepted: eight minutes of work at a job every half minute.
+/// Machines switch to each new job within seconds. A job kept for those that do not keeps its template (4 MB for a full
+/// block) and, on each connection, the hashes of its shares.
 const MAX_JOBS: usize = 16;
-/// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
-/// Names fill the list of workers, so they must cost something.
+/// Users that a connection may name before it has shares accepted; each accepted share allows one more. Names fill the
+/// list of workers, so they must cost something.
 const FREE_USERS: usize = 32;
-/// Shares of one connection that may wait for the log. Reading goes on when some are in it: a disk that is slow
-/// slows miners down, and fills no memory.
+/// Shares of one connection that may wait to be committed. Reading resumes when some are: a slow disk slows miners down
+/// instead of filling memory.
 const MAX_UNCOMMITTED: usize = 1024;
-/// Places for them that an idle connection keeps.
+/// Capacity for uncommitted shares that an idle connection keeps.
 const IDLE_UNCOMMITTED: usize = 4;
 
-/// A job that was sent, with what was in force then.
+/// A job that was sent, with the parameters in force then.
 #[derive(Debug)]
 struct Sent {
     job: Arc<Job>,
     difficulty: Difficulty,
-    /// When its shares count no more, since a far harder job has followed. A block counts at any time.
+    /// When its shares stop counting, because a far harder job followed. A block counts at any time.
     until: Option<Instant>,
-    /// The first half of each share's hash. Different shares have different headers, so different hashes; and no
-    /// other connection has this one's extranonce1, so no other can have these shares.
-    /// Made for the first share: most jobs of a connection have none for long, and many connections are idle.
+    /// The first half of each share's hash. Different shares have different headers, hence different hashes; and no
+    /// other connection has this extranonce1, so none can submit the same shares. Allocated for the first share: most
+    /// jobs of a connection have none for long, and many connections are idle.
     #[expect(clippy::box_collection, reason = "a set takes 48 bytes, and there are 16 of these")]
     seen: Option<Box<HashSet<[u8; 16]>>>,
 }
@@ -71,24 +71,24 @@ pub struct Miner {
     peer: SocketAddr,
     vardiff: Vardiff,
     pace: Pace,
-    /// The last wish. The same one again changes nothing.
+    /// The last difficulty that the client suggested. Repeating it changes nothing.
     wish: Option<Difficulty>,
-    /// The least that the miner can work at, or that the pool gives out.
+    /// The least difficulty that the miner can work at or that the pool gives out, whichever is greater.
     minimum: Difficulty,
-    /// The difficulty that the miner was last told.
+    /// The difficulty that the miner was last sent.
     told: Option<Difficulty>,
     sent: VecDeque<Sent>,
-    /// Jobs of the last work that the client had by asking.
+    /// Jobs of the latest work that were sent because the client asked.
     asked: u32,
-    /// By slot.
+    /// Indexed by worker slot.
     workers: Vec<Joined>,
     accepted: usize,
     bad: BadRun,
-    /// Shares that were taken of jobs for which a far harder one was sent.
+    /// Accepted shares of jobs that a far harder one has followed.
     easy: u32,
-    /// Shares that are good and not yet in the log, by their requests, in order.
+    /// Requests of good shares that are not yet committed, in order.
     uncommitted: VecDeque<Id>,
-    /// Where the log says what it has.
+    /// Reports how many shares are committed.
     ticket: Arc<Ticket>,
     dead_from: Option<Instant>,
     _place: Place,
@@ -122,37 +122,37 @@ impl Miner {
         }
     }
 
-    /// Where it comes from.
+    /// The peer's address.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// What the connection may take.
+    /// The limits of this connection.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.shared.limits
     }
 
-    /// Counts against its address.
+    /// Counts an offence of the peer's address.
     pub fn offend(&self, offence: Offence) {
         self.shared.offend(self.peer.ip(), offence);
     }
 
-    /// Whether it has sent so many shares that are none that it should be closed.
+    /// Whether it has sent so many bad shares that it should be closed.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
         self.bad.is_hopeless()
     }
 
-    /// The pool ends: says that it will be back.
+    /// The pool stops: tells the client to reconnect.
     pub fn on_stop(&mut self) {
         if self.session.is_subscribed() {
             self.session.reconnect();
         }
     }
 
-    /// Whether it is subscribed with a user.
+    /// Whether it is subscribed and has a user.
     #[must_use]
     pub fn is_working(&self) -> bool {
         self.session.is_subscribed() && !self.workers.is_empty()
@@ -190,25 +190,25 @@ impl Miner {
         Ok(())
     }
 
-    /// Where to wait for the log.
+    /// The ticket that reports committed shares.
     #[must_use]
     pub fn ticket(&self) -> &Arc<Ticket> {
         &self.ticket
     }
 
-    /// Whether shares wait for the log.
+    /// Whether shares wait to be committed.
     #[must_use]
     pub fn has_uncommitted(&self) -> bool {
         !self.uncommitted.is_empty()
     }
 
-    /// Whether so many shares wait for the log that no more should be read.
+    /// Whether so many shares wait to be committed that reading must pause.
     #[must_use]
     pub fn is_ahead_of_the_log(&self) -> bool {
         self.uncommitted.len() >= MAX_UNCOMMITTED
     }
 
-    /// Answers the shares that are in the log by now.
+    /// Answers the shares that have been committed.
     pub fn on_committed(&mut self) {
         for _ in 0..self.ticket.take() {
             let Some(id) = self.uncommitted.pop_front() else { break };
@@ -219,14 +219,14 @@ impl Miner {
         }
     }
 
-    /// When to close the connection, because the jobs that the miner holds are dead and there is no other: Stratum
-    /// has no other word for "stop". A miner that comes again then, or that never had a job, just waits for one.
+    /// When to close the connection because the miner's jobs are dead and there is no other: Stratum has no other way
+    /// to say "stop". A miner that reconnects then, or never had a job, just waits for one.
     #[must_use]
     pub fn dead_from(&self) -> Option<Instant> {
         self.dead_from
     }
 
-    /// Takes the latest snapshot. One that it has had already changes nothing.
+    /// Handles the latest snapshot. One that was handled before changes nothing.
     pub fn on_news(&mut self) {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         self.on_snapshot(&snapshot);
@@ -249,8 +249,8 @@ impl Miner {
         let last = self.sent.back();
         if let Some(last) = last.filter(|sent| sent.job.is_same_work(job)) {
             if self.told.is_none() {
-                // A client that subscribes again gets the work again, at the difficulty that it was sent with, under
-                // a number of its own: what it has done for the first counts no second time.
+                // A client that subscribes again gets the same work at the same difficulty, but under a new job number,
+                // so that shares of the first job cannot count twice.
                 let (difficulty, line) = (last.difficulty, last.job.line(false));
                 let may_ask = self.asked < MAX_ASKED;
                 if let Some(again) = may_ask.then(|| last.job.variant(&self.shared.numbers)).flatten() {
@@ -258,7 +258,7 @@ impl Miner {
                     self.send(again.line(false), difficulty);
                     self.remember(again, difficulty);
                 } else {
-                    // Too often: the job as it was, and with it the shares that it has had.
+                    // Too often: send the same job again, with the shares already counted for it.
                     self.send(line, difficulty);
                 }
             }
@@ -314,7 +314,7 @@ impl Miner {
         } else {
             None
         };
-        // A refusal is answered by the session itself.
+        // The session itself answers a refusal.
         if let Ok(WorkerSlot(slot)) = self.session.accept(request)
             && let Some(joined) = joined
         {
@@ -328,7 +328,7 @@ impl Miner {
             self.vardiff.begin(Instant::now());
         }
         if is_new && self.workers.len() == 1 && self.shared.ledger.rules().scheme == Scheme::Solo {
-            // Only now is it known whom the job pays.
+            // Only now is it known which member the job pays.
             self.on_news();
         }
         Ok(())
@@ -338,7 +338,7 @@ impl Miner {
         let (workers, ledger) = (&self.shared.workers, &self.shared.ledger);
         let user = ledger.user(name, member);
         let known = match () {
-            // One that the ledger has is the same each time.
+            // The ledger returns the same `Arc` each time for a user that it has.
             () if Arc::ptr_eq(&user, &ledger.user(name, member)) => Known::Name,
             () if ledger.has_member(&member) => Known::Member,
             () => Known::Nothing,
@@ -349,7 +349,7 @@ impl Miner {
         Ok(Joined { presence, user })
     }
 
-    /// Where each member mines alone, a connection's jobs pay one member.
+    /// In solo mode all jobs of a connection pay one member.
     fn check_solo(&self, member: Address) -> Result<(), Reject> {
         let first = self.workers.first().map(|first| first.user.member());
         match first.filter(|_| self.shared.ledger.rules().scheme == Scheme::Solo) {

@@ -1,9 +1,9 @@
 //! Stratum connections.
 //!
-//! Here: the listener ([`listener`]), a connection's task and what it shares ([`connection`]), its bytes with their
-//! limits (`link`, [`limits`], [`tls`]), and what the pool says to a miner ([`miner`], without any socket). Not here:
-//! the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]). Path: socket → lines →
-//! [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → [`round`] → job → all sockets.
+//! Here: the listener ([`listener`]), the task of a connection and the state it shares ([`connection`]), byte transport
+//! with its limits (`link`, [`limits`], [`tls`]), and the pool's half of the dialogue with a miner ([`miner`], without
+//! any socket). Not here: the protocol's messages (`iop-stratum`), the verdict on a share ([`crate::judge`]). Path:
+//! socket → lines → [`miner::Miner`] → verdict, counters, perhaps a block; snapshot → [`round`] → job → all sockets.
 
 pub mod connection;
 pub mod limits;
@@ -34,37 +34,38 @@ use crate::ledger::Ledger;
 use crate::session::round::Round;
 use crate::workers::Workers;
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 pub struct Shared {
-    /// How addresses are written.
+    /// The network's address prefixes.
     pub prefixes: Prefixes,
-    /// Start and bounds.
+    /// The start difficulty and the bounds.
     pub difficulty: DifficultyBounds,
-    /// Seconds from share to share that vardiff aims at; without it a connection's difficulty is its wish.
+    /// The seconds between shares that vardiff aims at. If `None`, a connection's difficulty is the one its client
+    /// suggests.
     pub vardiff: Option<f64>,
-    /// Of each connection.
+    /// Limits of each connection.
     pub limits: limits::Limits,
-    /// Who may not come in.
+    /// Addresses that are banned.
     pub bans: Bans,
-    /// For jobs under another number.
+    /// Numbers for variants of jobs.
     pub numbers: Arc<JobNumbers>,
-    /// What there is to do.
+    /// The latest work from the follower.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Counters.
+    /// Share counters of all workers.
     pub workers: Workers,
     /// Found blocks.
     pub blocks: Arc<Blocks>,
     /// The share log and what follows from it.
     pub ledger: Arc<Ledger>,
-    /// Connections and their extranonces.
+    /// Connections in use and their extranonces.
     pub places: Arc<Places>,
-    /// Who is told of new work.
+    /// The connections that are told of new work.
     pub round: Round,
 }
 
 impl Shared {
-    /// Counts what an address did, and says so if that bans it.
+    /// Counts an offence of an address, and logs the ban if that causes one.
     pub fn offend(&self, ip: IpAddr, offence: Offence) {
         if let Some(time) = self.bans.offend(ip, offence, Instant::now()) {
             info!("{ip} is banned for {} s, the last of its offences: {offence:?}", time.as_secs());
@@ -72,7 +73,7 @@ impl Shared {
     }
 }
 
-/// Places for connections, each with an extranonce1 that no other live connection has.
+/// Connection slots, each with an extranonce1 that no other live connection has.
 #[derive(Debug)]
 pub struct Places {
     max: usize,
@@ -87,7 +88,7 @@ struct Taken {
     next: u32,
 }
 
-/// A connection's place. Free again when dropped.
+/// A connection's slot. It is freed when dropped.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
@@ -95,31 +96,31 @@ pub struct Place {
     host: IpAddr,
 }
 
-/// Why there is no place.
+/// Why there is no free slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    /// For nobody.
+    /// The pool's total is reached.
     #[error("{0} connections, no more are taken")]
     All(usize),
-    /// For this address and its neighbours.
+    /// The limit for this address and its neighbours is reached.
     #[error("{1} has {0} connections, no more are taken from there")]
     Address(usize, IpAddr),
 }
 
 impl Places {
-    /// Room for so many connections at a time, in all and from one host ([`host_of`]). Extranonces begin at random, so
-    /// that pools with one license, and runs of one pool, do not give out the same.
+    /// Allows `max` connections at a time in all and `max_per_ip` from one host ([`host_of`]). The first extranonce1 is
+    /// random, so that pools with the same license, and runs of one pool, do not hand out the same ones.
     #[must_use]
     pub fn new(max: usize, max_per_ip: usize) -> Arc<Self> {
         let taken = Taken { live: HashSet::new(), by_host: HashMap::new(), next: random() };
         Arc::new(Self { max, max_per_ip, taken: Mutex::new(taken) })
     }
 
-    /// A place for a connection from an address. Extranonces go round, so that one is used again as late as can be.
-    /// Loopback is not bounded on its own: it is where proxies and tunnels come from.
+    /// Takes a slot for a connection from `ip`. Extranonces are assigned in a cycle, so that one is reused as late as
+    /// possible. Loopback has no per-host limit: proxies and tunnels connect from there.
     ///
     /// # Errors
-    /// None is free.
+    /// No slot is free.
     pub fn take(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Full> {
         let (ip, host) = (ip.to_canonical(), host_of(ip));
         let mut taken = self.taken.lock().expect("no panic while the lock is held");
@@ -142,7 +143,7 @@ impl Places {
         Ok(Place { places: Arc::clone(self), extranonce1, host })
     }
 
-    /// Connections now.
+    /// The number of connections.
     #[must_use]
     pub fn count(&self) -> usize {
         self.taken.lock().expect("no panic while the lock is held").live.len()
@@ -150,7 +151,7 @@ impl Places {
 }
 
 impl Place {
-    /// This connection's.
+    /// The extranonce1 of this connection.
     #[must_use]
     pub fn extranonce1(&self) -> u32 {
         self.extranonce1

@@ -1,25 +1,26 @@
-//! How fast a connection works, whatever it wishes: a wish begins vardiff anew, and this count goes on.
+//! How fast a connection really works, whatever difficulty it suggests: a suggestion restarts vardiff, but not this
+//! count.
 //!
-//! Without it a client that wishes now this and now that would never be counted, and could have every share that it
-//! finds at the least difficulty taken, hashed and stored.
+//! Without it, a client that alternates between suggested difficulties would never be measured, and the pool would have
+//! to accept, hash and store every share it finds at the minimum difficulty.
 
 use std::time::{Duration, Instant};
 
 use iop_stratum::difficulty::Difficulty;
 
-/// Time above which the past counts as half of it: at the usual pace sixty shares, which are right within a quarter.
+/// The time after which past work is halved. At the usual pace it holds sixty shares, which are right within a quarter.
 const WINDOW: Duration = Duration::from_secs(5 * 60);
-/// Shares without which nothing is known.
+/// With fewer shares than this, nothing is known.
 const LEAST_SHARES: f64 = 8.0;
-/// Part of the right difficulty that may be wished for. Eight shares come by chance where two are due once in a
-/// thousand times, so an honest wish is hardly ever taken for another; and four times the usual number of shares cost
-/// the pool little.
+/// The fraction of the right difficulty that a client may suggest. Where two shares are due, eight come by chance once
+/// in a thousand times, so an honest suggestion is hardly ever overruled; and four times the usual number of shares
+/// cost the pool little.
 const WISHED_PART: f64 = 1.0 / 4.0;
 
-/// A connection's accepted shares of late.
+/// A connection's recently accepted shares.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pace {
-    /// Since when they count; the first share begins the time and does not count itself.
+    /// When the count began. The first share starts the clock and is not counted itself.
     since: Option<Instant>,
     shares: f64,
     /// The sum of their difficulties.
@@ -27,7 +28,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A share was accepted.
+    /// Counts an accepted share.
     pub(super) fn on_share(&mut self, difficulty: Difficulty, now: Instant) {
         let Some(since) = self.since else {
             self.since = Some(now);
@@ -44,8 +45,8 @@ impl Pace {
         self.work += difficulty.get();
     }
 
-    /// The least difficulty that may be wished for, if shares should come once in so many seconds; none where too
-    /// little is known. What came faster than that counts as if it had taken as long.
+    /// The least difficulty that may be suggested if shares should come every `seconds_per_share`; `None` while too
+    /// little is known. Work done in less time than that counts as if it had taken as long.
     pub(super) fn least_wish(&self, seconds_per_share: f64, now: Instant) -> Option<Difficulty> {
         let seconds = now.saturating_duration_since(self.since?).as_secs_f64().max(seconds_per_share);
         let right = self.work / seconds * seconds_per_share;
@@ -64,7 +65,7 @@ mod tests {
         Difficulty::new(value).unwrap()
     }
 
-    /// A share of a difficulty in every so many milliseconds, for so many seconds; gives the end.
+    /// Adds a share of the difficulty every `millis` milliseconds for `seconds` seconds; returns the end time.
     fn work(pace: &mut Pace, begun: Instant, each: f64, millis: u64, seconds: u64) -> Instant {
         let at = |number: u64| begun + Duration::from_millis(millis * number);
         (1..=seconds * 1000 / millis).for_each(|number| pace.on_share(difficulty(each), at(number)));

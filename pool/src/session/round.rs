@@ -1,8 +1,8 @@
-//! The round over all connections: who is here, and new work to everybody at once.
+//! Sends new work to all connections at once.
 //!
-//! One task goes round and writes the job to each socket itself. To wake each connection's own task instead would take
-//! half as long again as the system's write does. A connection whose socket is full, or that is busy, holds nobody up:
-//! its task is woken and does the rest.
+//! One task visits all connections and writes the job to each socket itself. Waking each connection's own task instead
+//! would take half as long again as the system's write. A connection that is busy or whose socket is full delays no
+//! other: its task is woken and sends the rest.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,11 +16,11 @@ use crate::follow::Snapshot;
 use crate::follow::telling::Telling;
 use crate::job::random;
 
-/// Connections that are told before others have a turn: half a millisecond's work, mostly.
+/// Connections that are told before the task yields: usually half a millisecond's work.
 const BATCH: usize = 64;
-/// Time after which others have a turn anyhow. Where each member mines alone, a job is signed for each member.
+/// The time after which the task yields anyhow. In solo mode a job is signed for each member.
 const TURN: Duration = Duration::from_millis(1);
-/// How many are told between two looks at the clock: it takes a share of the time that a connection takes.
+/// Connections between two looks at the clock, which costs a fraction of what telling a connection does.
 const LOOK: usize = 8;
 
 /// All connections.
@@ -33,7 +33,7 @@ struct Seats {
     free: Vec<usize>,
 }
 
-/// A connection's seat in the round. Free again when dropped.
+/// A connection's seat in the round. It is freed when dropped.
 #[derive(Debug)]
 pub struct Seat {
     round: Round,
@@ -62,8 +62,7 @@ impl Round {
         self.0.lock().expect("no panic while the lock is held")
     }
 
-    /// Lets a connection take part. It looks for work itself when it subscribes, and hears from here of all that
-    /// comes later.
+    /// Adds a connection to the round. It fetches work itself when it subscribes; all later work is sent by the round.
     #[must_use]
     pub fn seat(&self, connection: Arc<Connection>) -> Seat {
         let mut seats = self.lock();
@@ -76,8 +75,8 @@ impl Round {
         Seat { round: self.clone(), number, connection }
     }
 
-    /// Tells everybody of each snapshot; ends with the follower. A panic ends the connection that it was in, and the
-    /// round begins anew.
+    /// Tells all connections of each snapshot; ends with the follower. A panic ends the connection it occurred in, and
+    /// the round is started again.
     pub async fn run(self, snapshots: watch::Receiver<Arc<Snapshot>>, telling: Telling) {
         again_after_panics(|| self.clone().tell(snapshots.clone(), telling.clone())).await;
     }
@@ -90,8 +89,9 @@ impl Round {
         }
     }
 
-    /// Tells everybody who is here now, from any seat on, so that nobody is always the first. If there is something
-    /// newer meanwhile, it goes on with that for a whole round. Gives what they have been told.
+    /// Tells all present connections, starting at a random seat so that none is always first. If a newer snapshot
+    /// arrives meanwhile, it continues with that one for a full round. Returns the count ([`Telling::count`]) that is
+    /// now told.
     async fn go_round(&self, snapshots: &mut watch::Receiver<Arc<Snapshot>>, telling: &Telling) -> u64 {
         let mut tells = telling.count();
         let mut seats = self.lock().taken.len();

@@ -1,6 +1,6 @@
-//! TLS on a socket that is read and written when it is ready: rustls does no input or output of its own.
+//! TLS on a nonblocking socket: rustls itself does no I/O.
 //!
-//! Memory is bounded by rustls' buffers: one record that comes in, `BUFFER` bytes that go out.
+//! Memory is bounded by the buffers of rustls: one incoming record, and `BUFFER` outgoing bytes.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -19,16 +19,16 @@ use crate::config::ConfigError;
 /// Bytes that may wait to be encrypted and sent: some notifies.
 const BUFFER: usize = 16 * 1024;
 
-/// The files that a server shows itself with.
+/// The files of a server's TLS identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate and those that it is signed by, as PEM.
+    /// The certificate chain, as PEM.
     pub certificate: PathBuf,
     /// Its private key, as PEM, mode 0600.
     pub key: PathBuf,
 }
 
-/// What new connections are served with; can be read again.
+/// The TLS configuration for new connections; it can be reloaded.
 #[derive(Debug)]
 pub struct Tls {
     files: TlsFiles,
@@ -39,7 +39,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// One cannot be read or used; the key may be read by others, or belongs to another certificate.
+    /// A file cannot be read or used, the key is readable by others, or the key belongs to another certificate.
     pub fn load(files: TlsFiles) -> Result<Self, ConfigError> {
         let config = Mutex::new(read(&files)?);
         Ok(Self { files, config })
@@ -48,7 +48,7 @@ impl Tls {
     /// Reads the files again, for connections from now on.
     ///
     /// # Errors
-    /// As [`Self::load`]; then all stays as it was.
+    /// As [`Self::load`]; the old configuration then stays in use.
     pub fn reload(&self) -> Result<(), ConfigError> {
         let fresh = read(&self.files)?;
         *self.config.lock().expect("no panic while the lock is held") = fresh;
@@ -90,7 +90,7 @@ fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, ConfigError> {
     Ok(Arc::new(config))
 }
 
-/// A socket as rustls writes to it: what it does not take now comes back as `WouldBlock`.
+/// A socket as rustls writes to it: bytes it cannot take now are reported as `WouldBlock`.
 struct Socket<'a>(&'a TcpStream);
 
 impl Write for Socket<'_> {
@@ -103,7 +103,7 @@ impl Write for Socket<'_> {
     }
 }
 
-/// Sends what is encrypted. True if some of it was taken.
+/// Sends encrypted bytes. Returns whether some were taken.
 pub fn flush(connection: &mut ServerConnection, stream: &TcpStream) -> io::Result<bool> {
     let mut progress = false;
     while connection.wants_write() {
@@ -117,7 +117,7 @@ pub fn flush(connection: &mut ServerConnection, stream: &TcpStream) -> io::Resul
     Ok(progress)
 }
 
-/// Decrypts what was read, and hands it on piece by piece.
+/// Decrypts what was read and hands it to `take` piece by piece.
 ///
 /// # Errors
 /// It is not TLS (an alert is ready to be sent), or `take` fails.
@@ -146,7 +146,7 @@ pub(super) fn decrypt(
     Ok(())
 }
 
-/// Who speaks TLS and does not trust our certificate, or shares no version or cipher with us, is honest.
+/// A peer that speaks TLS but does not trust our certificate, or shares no version or cipher with us, is honest.
 fn refused(error: &rustls::Error) -> End {
     let is_honest = matches!(error, rustls::Error::AlertReceived(_) | rustls::Error::PeerIncompatible(_));
     End::new(&format!("TLS: {error}"), (!is_honest).then_some(Offence::Nonsense))
@@ -170,7 +170,7 @@ mod tests {
         ServerConnection::new(Arc::new(config.unwrap())).unwrap()
     }
 
-    /// One that trusts nobody.
+    /// A client that trusts no certificate.
     fn client(versions: &[&'static SupportedProtocolVersion]) -> ClientConnection {
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(versions)
@@ -180,7 +180,7 @@ mod tests {
         ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap()
     }
 
-    /// Lets both talk until the server has enough.
+    /// Runs both sides until the server ends the connection.
     fn talk(server: &mut ServerConnection, client: &mut ClientConnection) -> End {
         loop {
             let (mut said, mut answered) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! A database that has lost what the disk had is not gone on with.
+//! A database that has lost data once on disk is not used.
 
 use std::path::PathBuf;
 
@@ -42,11 +42,11 @@ fn a_damaged_journal_is_refused_and_stays_as_it_is() {
     std::fs::write(&journal, &whole).unwrap();
     let report = audited(folder);
     assert_eq!((report.shares, report.blocks, report.is_clean()), (101, 1, true), "{report:?}");
-    // Nothing is left of it.
+    // Nothing of it is left.
     std::fs::write(&journal, b"").unwrap();
     let said = refusal(folder);
     assert!(said.contains("its beginning is lost"), "{said}");
-    // Who wants to go on with what is left can.
+    // An operator who wants to go on with what is left can.
     std::fs::write(&journal, &damaged).unwrap();
     std::fs::remove_file(folder.join("ledger.durable")).unwrap();
     Pool::open(folder, rules()).close();

@@ -1,14 +1,14 @@
-//! The ledger beside a plain list of shares and blocks: the books balance, whatever comes in whichever order.
+//! The ledger against a plain list of shares and blocks: the books balance, in whatever order events come.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What the next property does, in order.
+/// A step of the property test.
 #[derive(Debug, Clone)]
 enum Step {
     Shares(Vec<(u8, u16)>),
-    /// A block on the newest block but so many, found by a member.
+    /// A block by a member, this many blocks below the newest one.
     Block {
         back: usize,
         finder: u8,
@@ -25,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Windows and balances from a plain list of shares and blocks.
+/// Windows and balances computed from a plain list of shares and blocks.
 #[derive(Default)]
 struct Model {
     shares: Vec<(Address, u64)>,

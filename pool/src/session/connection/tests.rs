@@ -1,4 +1,4 @@
-//! Connections over real sockets while the round goes by: nobody misses a job, gets one twice or gets half a line.
+//! Connections over real sockets during rounds: no client misses a job, gets one twice, or gets half a line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,12 +22,12 @@ use crate::job::Job;
 mod floods;
 mod shares;
 
-/// The longest that anything may take, on a loaded machine too.
+/// The longest that anything may take, even on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Of a socket on either side, where it should be full soon.
+/// Socket buffer size on either side where the buffer should fill soon.
 const SMALL_BUFFER: u32 = 16 * 1024;
 
-/// A pool whose round goes on, and where to connect.
+/// A pool with a running round, and the address to connect to.
 struct Stand {
     pool: Pool,
     listener: TcpListener,
@@ -35,7 +35,7 @@ struct Stand {
     tls: Option<Tls>,
 }
 
-/// What a client reads and writes.
+/// A client's transport.
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
 
@@ -58,7 +58,7 @@ impl Stand {
         self.pool.job(Pool::hard_template(1))
     }
 
-    /// Both ends of a connection, served.
+    /// Both ends of a served connection.
     async fn connect(&self) -> (Arc<Connection>, TcpStream) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
@@ -74,7 +74,7 @@ impl Stand {
         (connection, client.unwrap())
     }
 
-    /// The same with a client that waits for what it reads.
+    /// The same with a client whose reads block.
     async fn client(&self) -> (Arc<Connection>, Client) {
         let (connection, stream) = self.connect().await;
         (connection, Client::new(stream))
@@ -90,24 +90,24 @@ impl Client {
         self.0.get_mut().write_all(format!("{call}\n").as_bytes()).unwrap();
     }
 
-    /// The next line; fails if there is none, or if it is no message.
+    /// Reads the next line; fails if there is none or if it is not a message.
     fn hear(&mut self) -> Value {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    /// The number of the next job, which nothing comes before.
+    /// The number of the next job; nothing else may precede it.
     fn job(&mut self) -> String {
         job_in(&self.hear())
     }
 
-    /// Subscribes; the number of the first job, which comes after its difficulty.
+    /// Subscribes; returns the number of the first job, which follows its difficulty.
     fn subscribe(&mut self) -> String {
         self.begin().1
     }
 
-    /// The same with the connection's extranonce1.
+    /// The same, with the connection's extranonce1.
     fn begin(&mut self) -> (Extranonce1, String) {
         self.say(&subscribe());
         let answer = self.hear();
@@ -117,7 +117,7 @@ impl Client {
         (Extranonce1::from_u32(extranonce1), self.job())
     }
 
-    /// Names the user.
+    /// Authorizes the user.
     fn authorize(&mut self, user: &str) {
         self.say(&json!({"id": 2, "method": "mining.authorize", "params": [user, "x"]}));
         assert_eq!(self.hear()["result"], true);
@@ -154,7 +154,7 @@ async fn an_idle_connection_takes_little_memory() {
     let (accepted, _client) = tokio::join!(stand.listener.accept(), TcpStream::connect(stand.address()));
     let connection = Connection::new(accepted.unwrap().0, None, stand.pool.connect());
     let served = serve(Round::default().seat(connection), stand.stop.subscribe());
-    // The rest of 4 KiB is for what lies elsewhere: the socket's own state, the jobs that were sent.
+    // The rest of 4 KiB covers what is stored elsewhere: the socket's own state and the jobs that were sent.
     let size = size_of_val(&served) + size_of::<Connection>();
     assert!(
         size <= 1800,
@@ -184,7 +184,7 @@ async fn a_busy_connection_holds_nobody_up_and_gets_the_job_when_it_is_free() {
     }
 }
 
-/// Does not read until its socket is full and some more jobs wait; then reads all.
+/// Stops reading until the socket is full and more jobs wait, then reads everything.
 async fn read_slowly(mut stand: Stand, secure: impl FnOnce(TcpStream) -> Client) {
     let mut published = vec![stand.publish()];
     let (connection, stream) = stand.connect().await;
@@ -260,7 +260,7 @@ async fn who_does_not_read_at_all_is_dropped_by_the_round() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "what it has not read is thrown away");
 }
 
-/// On one thread, so that the round and the clients take turns.
+/// Runs on one thread, so that the round and the clients alternate.
 #[tokio::test]
 async fn what_is_newer_takes_the_place_of_a_job_that_is_on_its_round() {
     const CLIENTS: usize = 400;
@@ -313,7 +313,7 @@ async fn what_is_newer_takes_the_place_of_a_job_that_is_on_its_round() {
     assert!(0 < skipped && skipped < CLIENTS, "{skipped} had the newer job only");
 }
 
-/// The numbers of the jobs that come, up to one.
+/// The numbers of the jobs received, up to `last`.
 async fn read_jobs(client: &mut tokio::io::BufReader<TcpStream>, last: &str) -> Vec<String> {
     let mut jobs: Vec<String> = Vec::new();
     while jobs.last().is_none_or(|job| job != last) {

@@ -1,4 +1,4 @@
-//! How hard a miner's shares are: what vardiff finds, what the miner wishes, and when it is told.
+//! The difficulty of a miner's shares: what vardiff finds, what the client suggests, and when it is told.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use iop_stratum::difficulty::Difficulty;
 use super::{Miner, Sent};
 use crate::config::DifficultyBounds;
 
-/// A difficulty so many times greater or less than that of the last job does not wait for the next one.
+/// A difficulty that differs from the last job's by this factor or more does not wait for the next job.
 pub(super) const BIG_CHANGE: f64 = 4.0;
-/// New jobs of the same work that a client may have by asking: when it introduces itself, a machine needs three or so,
-/// for its password, its wish and what it cannot work below. The other numbers are vardiff's.
+/// New jobs of the same work that a client may cause by asking. A machine needs about three when it introduces itself:
+/// for its password, its suggestion and its minimum. The remaining job variants are vardiff's.
 pub(super) const MAX_ASKED: u32 = 8;
-/// How long shares of a job count after one that is harder by [`BIG_CHANGE`]. The new job is clean and is there in a
-/// second or two, also behind a proxy; who goes on with the easy one for longer works against vardiff.
+/// How long shares of a job count after one that is harder by [`BIG_CHANGE`]. The new job is clean and arrives within a
+/// second or two, even through a proxy; a client that keeps the easy job longer works against vardiff.
 pub(super) const EASY_GRACE: Duration = Duration::from_secs(15);
 
 impl Miner {
-    /// What jobs should have from now on.
+    /// The difficulty that the next jobs should have.
     pub(super) fn wanted(&self) -> Difficulty {
         self.vardiff.difficulty().at_least(self.minimum)
     }
@@ -36,7 +36,7 @@ impl Miner {
         self.vardiff.silent_from(&aim).filter(|_| mines)
     }
 
-    /// Eases the difficulty if no share came for long.
+    /// Lowers the difficulty if no share came for long.
     pub fn on_silence(&mut self, now: Instant) {
         if self.silent_from().is_some_and(|silent| now >= silent)
             && let Some(aim) = self.aim()
@@ -46,9 +46,9 @@ impl Miner {
         }
     }
 
-    /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once. It is clean,
-    /// as most machines go on with what they have otherwise; shares of the one before still count for a while. Whether
-    /// there is one.
+    /// A new difficulty applies from the next job on; after a big change a new job is sent at once. It is clean, since
+    /// most machines otherwise continue with the old one, whose shares still count for a while. Returns whether a job
+    /// was sent.
     fn on_retarget(&mut self) -> bool {
         let Some(last) = self.sent.back().filter(|last| !last.job.tip.is_retired()) else { return false };
         let (wanted, change) = self.change(last);
@@ -61,20 +61,20 @@ impl Miner {
         true
     }
 
-    /// The same for what the client asks for, as long as it has not asked too often.
+    /// Like [`Self::on_retarget`] for a client's request, unless it has asked too often.
     fn on_asked(&mut self) {
         if self.asked < MAX_ASKED && self.on_retarget() {
             self.asked += 1;
         }
     }
 
-    /// What shares of a job should have by now, and how many times as much that is as it was sent with.
+    /// The share difficulty that a job should have by now, and its ratio to the one it was sent with.
     fn change(&self, sent: &Sent) -> (Difficulty, f64) {
         let wanted = sent.job.share_difficulty(self.wanted());
         (wanted, wanted.get() / sent.difficulty.get())
     }
 
-    /// Whether shares come for a job that is far easier than they should be: the harder one was not sent yet.
+    /// Whether the last job is far easier than it should be: the harder one was not sent yet.
     fn is_too_easy(&self) -> bool {
         self.sent.back().is_some_and(|last| self.change(last).1 >= BIG_CHANGE)
     }
@@ -88,8 +88,8 @@ impl Miner {
         }
     }
 
-    /// Vardiff begins anew there; but a difficulty far below what the machine works at is not to be had by wishing, as
-    /// often as it may be tried, and there is no new job for each try.
+    /// Restarts vardiff at the suggested difficulty. A client cannot get far below the difficulty it works at by
+    /// suggesting, however often it tries, and not each try yields a new job.
     pub(super) fn on_wish(&mut self, difficulty: Difficulty) {
         if self.wish.replace(difficulty) == Some(difficulty) {
             return;
@@ -102,7 +102,7 @@ impl Miner {
         self.on_asked();
     }
 
-    /// What the miner cannot work below.
+    /// Sets the least difficulty that the miner can work at.
     pub(super) fn on_minimum(&mut self, minimum: Difficulty) {
         let DifficultyBounds { min, max, .. } = self.shared.difficulty;
         self.minimum = minimum.clamp(min, max);
@@ -110,8 +110,8 @@ impl Miner {
         self.on_asked();
     }
 
-    /// Vardiff counts shares by its own difficulty, so it must not be below the one that jobs have. Without vardiff the
-    /// wish stands, should a lower minimum come.
+    /// Vardiff counts shares by its own difficulty, which must not be below that of the jobs. Without vardiff the
+    /// suggestion is kept, in case a lower minimum comes.
     fn lift(&mut self) {
         if let Some(aim) = self.aim() {
             self.vardiff.lift(aim.min);

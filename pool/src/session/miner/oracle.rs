@@ -1,6 +1,6 @@
-//! Verdicts against an oracle: random and mutated submits go the whole way from line to reply, and an independent
-//! reading of the rules in `docs/pool.md`, with headers rebuilt by the `bitcoin` crate, says what the reply must be.
-//! `IOP_SUBMITS=10000000` for a long run.
+//! Verdicts against an oracle: random and mutated submits pass through the whole path from line to reply. An
+//! independent implementation of the rules in `docs/pool.md`, with headers rebuilt by the `bitcoin` crate, predicts the
+//! reply. `IOP_SUBMITS=10000000` for a long run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,12 +14,12 @@ use bitcoin::{BlockHash, CompactTarget, Target as BlockTarget, Transaction, TxMe
 use super::tests::*;
 use super::*;
 
-/// Submits of one job: fewer than it may have shares.
+/// Submits of one job: fewer than the shares it may have.
 const PER_JOB: usize = 4000;
-/// Submits between two looks at the log.
+/// Submits between two checks for commits.
 const PER_COMMIT: usize = 200;
 
-/// xorshift64*: the same run each time.
+/// xorshift64*: the same sequence in each run.
 struct Random(u64);
 
 impl Random {
@@ -39,7 +39,7 @@ impl Random {
     }
 }
 
-/// A job as a miner was told it.
+/// A job as the miner received it.
 struct Told {
     id: String,
     coinbase: [String; 2],
@@ -90,7 +90,7 @@ impl Told {
     }
 }
 
-/// A submit's parameters as text; `None` for a parameter that is not there or no text.
+/// A submit's parameters as text; `None` for one that is missing or not text.
 #[derive(Debug, Clone)]
 struct Tried {
     user: Option<String>,
@@ -118,7 +118,7 @@ impl Tried {
             change("%".to_owned(), &["", "0", "ab", "ABC", "000000000", "zzzzzzzz", "+1", "ffffffff"]);
         let bits =
             change("%".to_owned(), &["", "0", "2000", "00000001", "20000000", "ffffffff", "zz", "000002000"]);
-        // Small ranges, so that shares come again.
+        // Small ranges, so that shares repeat.
         let job = &jobs[random.below(jobs.len() as u64) as usize].id;
         let job = if random.below(50) == 0 {
             random.one(&["0", "", "feed", "1\\u0000"]).to_owned()
@@ -165,7 +165,7 @@ impl Tried {
         format!("{{\"id\":{id},\"method\":\"mining.submit\",\"params\":[{}]}}", params.join(","))
     }
 
-    /// The code that the reply must have, 0 for a share that counts.
+    /// The error code that the reply must have; 0 for a share that counts.
     fn expected(
         &self,
         user: &str,
@@ -180,7 +180,7 @@ impl Tried {
                 (least..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
             fits.then(|| u64::from_str_radix(text, 16).unwrap())
         };
-        // Who it is comes first, then the fields, then the job, its time, the target, and whether it is new.
+        // The user is checked first, then the fields, the job, its time, the target, and whether the share is new.
         let Some(found) = &self.user else { return 20 };
         if found != user {
             return 24;
@@ -261,7 +261,7 @@ fn random_submits_get_the_verdicts_that_the_rules_say() {
         done += PER_JOB;
     }
     println!("{done} submits, 0 wrong verdicts: {verdicts:?}");
-    // The rarest, a duplicate, is one in a thousand: 40 of 40,000, and fewer than 5 by no chance.
+    // The rarest case, a duplicate, is one in a thousand: 40 of 40,000, and never fewer than 5 by chance.
     for code in [0, 20, 21, 22, 23, 24] {
         assert!(verdicts.get(&code).is_some_and(|&count| count > done / 10_000), "{code}: {verdicts:?}");
     }

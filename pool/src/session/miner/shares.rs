@@ -1,4 +1,4 @@
-//! A miner's shares: the verdict, what is counted, and the block that one of them may be.
+//! A miner's shares: verdict, counters, and the block that a share may be.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -19,11 +19,11 @@ use crate::ledger::queue::Accepted;
 use crate::ledger::store::BlockId;
 use crate::spool::Found;
 
-/// Shares of a connection that are remembered against duplicates, 16 bytes each, where vardiff sets the pace: those of all
-/// its jobs together. Vardiff wants a hundred in the eight minutes that 16 jobs last. The newest job always has room for
-/// so many of its own, so that whoever began with a flood has the harder job's shares counted.
+/// Shares remembered per connection to detect duplicates, 16 bytes each, over all its jobs, if vardiff sets the pace.
+/// Vardiff wants a hundred in the eight minutes that 16 jobs last. The newest job always has room for this many of its
+/// own, so that a miner that began with a flood has the harder job's shares counted.
 const MAX_SHARES: usize = 8_192;
-/// Those of one job where the operator has set the pace, 2,000 a second: no machine at a sensible difficulty.
+/// The same per job if the operator sets the pace: 2,000 a second, which no machine reaches at a sensible difficulty.
 const MAX_SHARES_AT_WILL: usize = 65_536;
 
 impl Miner {
@@ -57,7 +57,7 @@ impl Miner {
         self.shared.workers.totals.reject(reject);
     }
 
-    /// The share as the log takes it.
+    /// Judges a share and turns it into a ledger entry.
     fn verdict(&mut self, submit: &Submit, now: u64) -> Result<Accepted, Reject> {
         let place = self.sent.iter().rposition(|sent| sent.job.id == submit.job_id);
         let place = place.ok_or(Reject::JobNotFound)?;
@@ -95,8 +95,8 @@ impl Miner {
         })
     }
 
-    /// A share of a job that is too easy is taken, for a while. What a connection may have of those is little for one, and
-    /// much for one after another.
+    /// A share of a job that is too easy is accepted for a while. The number that one connection may submit is small,
+    /// but it adds up over many connections in a row.
     fn on_easy_share(&mut self) {
         self.easy = self.easy.saturating_add(1);
         if self.easy > EASY_SHARES && self.easy.is_multiple_of(EASY_SHARES) {
@@ -104,7 +104,7 @@ impl Miner {
         }
     }
 
-    /// Whether one more share of a job, by its place among those sent, can be remembered.
+    /// Whether one more share of the job at this index in `sent` can be remembered.
     pub(super) fn has_room(&self, place: usize) -> bool {
         let count = |sent: &Sent| sent.seen.as_ref().map_or(0, |seen| seen.len());
         let of_job = count(&self.sent[place]);
@@ -115,7 +115,7 @@ impl Miner {
         }
     }
 
-    /// Sends a block on its way, and gives what the ledger keeps of it; nothing if it is left out.
+    /// Delivers a block and returns its ledger record; `None` if the block is left out.
     fn found(
         &self,
         job: &Job,

@@ -1,4 +1,4 @@
-//! A miner's connection without its socket: jobs, difficulties and verdicts.
+//! A miner's dialogue without a socket: jobs, difficulties and verdicts.
 
 #![allow(clippy::unwrap_used)]
 
@@ -76,7 +76,7 @@ impl Pool {
         Self { shared: Arc::new(shared), publish, tip: Arc::default(), number: 0, _datadir: datadir }
     }
 
-    /// A template whose blocks are out of reach, so that shares are only shares.
+    /// A template with unreachable block difficulty, so that shares are only shares.
     pub(crate) fn hard_template(height: u32) -> Template {
         let bits = 0x1d00_ffff;
         Template { bits, target: Target::from_compact(bits).unwrap(), ..template(height) }
@@ -103,7 +103,7 @@ impl Pool {
         format!("{}.rig", key(true).address().to_base58(&self.shared.prefixes))
     }
 
-    /// A miner that is subscribed and authorised, its greetings read.
+    /// A subscribed and authorized miner, with its greeting lines read.
     pub(super) fn ready(&self) -> Miner {
         let mut miner = self.connect();
         say(&mut miner, json!({"id": 0, "method": "mining.configure", "params": [["version-rolling"], {}]}));
@@ -138,17 +138,17 @@ impl Pool {
     }
 }
 
-/// Whether a job is the last that a miner was sent.
+/// Whether `job` is the last one the miner was sent.
 pub(crate) fn holds(miner: &Miner, job: &Job) -> bool {
     miner.sent.back().is_some_and(|sent| sent.job.id == job.id)
 }
 
-/// Shares that wait for the log.
+/// Shares that wait to be committed.
 pub(crate) fn waiting(miner: &Miner) -> usize {
     miner.uncommitted.len()
 }
 
-/// What is said when all good shares are in the log.
+/// The lines sent once all good shares are committed.
 pub(super) fn committed(miner: &mut Miner) -> Vec<Value> {
     while miner.has_uncommitted() {
         std::thread::yield_now(); // the ledger's thread writes
@@ -167,7 +167,7 @@ fn say(miner: &mut Miner, call: Value) -> Vec<Value> {
     committed(miner)
 }
 
-/// serde_json's reading of a number, here in the test, may be off in the last bit.
+/// serde_json's parsing of a number, here in the test, may be off in the last bit.
 fn is_about(value: &Value, expected: f64) -> bool {
     (value.as_f64().unwrap() / expected - 1.0).abs() < 1e-12
 }
@@ -176,12 +176,12 @@ fn methods(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|line| line["method"].as_str().unwrap_or("answer")).collect()
 }
 
-/// A nonce whose hash is within (or beyond) a difficulty.
+/// Finds a nonce whose hash meets (or misses) a difficulty.
 pub(crate) fn solve(job: &Job, extranonce1: Extranonce1, within: f64, good: bool) -> Nonce {
     solutions(job, extranonce1, within, good).next().unwrap()
 }
 
-/// All of them.
+/// All such nonces.
 pub(crate) fn solutions(
     job: &Job,
     extranonce1: Extranonce1,

@@ -1,4 +1,4 @@
-//! Bytes that make no request: they count all the same, and nobody else waits for them.
+//! Bytes that make no request: they are charged all the same, and no other connection waits for them.
 
 use super::*;
 
@@ -16,7 +16,7 @@ async fn empty_lines_count_as_requests() {
     timeout(PATIENCE, paused).await.expect("what comes next is read later");
 }
 
-/// Polled by hand: what one turn reads is what is gone when it ends.
+/// Polled by hand: when a poll returns, the bytes that one turn read are gone.
 #[tokio::test]
 async fn who_always_has_something_to_read_gives_up_its_turn() {
     const SENT: usize = 160 * 1024;
@@ -33,7 +33,7 @@ async fn who_always_has_something_to_read_gives_up_its_turn() {
     wait_until("all is there", || unread() == SENT as u64);
     connection.stream.readable().await.unwrap();
     tokio::task::yield_now().await;
-    // A turn of a task has 128 steps; 18 reads are left, where there are 40.
+    // A task's turn has 128 budget steps; 18 reads are left, and 40 are due.
     for _ in 0..110 {
         tokio::task::consume_budget().await;
     }

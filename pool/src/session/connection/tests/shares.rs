@@ -1,4 +1,5 @@
-//! Shares and the log: each is answered when the log has it, whoever has a turn then and whatever ends meanwhile.
+//! Shares and commits: each share is answered once it is committed, whichever task has the turn and whatever ends
+//! meanwhile.
 
 use iop_stratum::fields::Nonce;
 

@@ -5,7 +5,7 @@ use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 use super::*;
 use crate::ledger::store::BlockId;
 
-/// A nonce at this time whose hash is a block, or is none.
+/// Finds a nonce at this time whose hash is, or is not, a block.
 fn solve_at(job: &Job, extranonce1: Extranonce1, ntime: NTime, is_block: bool) -> (Nonce, [u8; 32]) {
     let (extranonce2, version) = (Extranonce2::from_counter(0, 8).unwrap(), Version(job.template.version));
     let hash = |nonce| sha256d(&job.work.header(&extranonce1, &extranonce2, version, ntime, Nonce(nonce)));

@@ -1,4 +1,4 @@
-//! The difficulty of a connection: what a flood of shares and silence make of it.
+//! A connection's difficulty under floods of shares and under silence.
 
 use super::*;
 
@@ -107,7 +107,7 @@ fn wishes_that_alternate_do_not_keep_a_machine_at_the_least_difficulty() {
     pool.job(Pool::hard_template(2));
     said.extend(pool.tell(&mut miner));
     assert!(told(&said).unwrap() > EASY * 4.0, "{said:?}");
-    // What is justified, or harder, may still be wished.
+    // A justified or harder difficulty may still be suggested.
     let mut said =
         say(&mut miner, json!({"id": 1, "method": "mining.suggest_difficulty", "params": [EASY * 128.0]}));
     pool.job(Pool::hard_template(2));
@@ -115,12 +115,12 @@ fn wishes_that_alternate_do_not_keep_a_machine_at_the_least_difficulty() {
     assert!((told(&said).unwrap() / EASY - 128.0).abs() < 0.01);
 }
 
-/// The difficulty that a client was told last, if it was told one.
+/// The difficulty that a client was last sent, if any.
 fn last_told(said: &[Value]) -> Option<&Value> {
     said.iter().rfind(|line| line["method"] == "mining.set_difficulty").map(|line| &line["params"][0])
 }
 
-/// A wish for one of two difficulties that are far from each other, as often as it may be asked.
+/// Suggests two very different difficulties in turn, `times` times.
 fn alternate(miner: &mut Miner, times: usize) {
     for number in 0..times {
         let wish = [EASY / 4.0, EASY][number % 2];
@@ -230,7 +230,7 @@ fn a_job_takes_so_many_shares_of_a_connection_and_no_more() {
     assert_eq!((answers.len(), refused), (8192 + 10, 10));
 }
 
-/// Who comes again and again begins at the start each time.
+/// A miner that reconnects again and again begins at the start difficulty each time.
 #[test]
 fn thousands_of_shares_that_are_too_easy_are_an_offence_over_all_connections() {
     let mut pool = varying();
@@ -269,7 +269,7 @@ fn a_minimum_far_above_the_start_does_not_switch_vardiff_off() {
         let said: Vec<Value> = shares.into_iter().flat_map(|share| say(&mut miner, share)).collect();
         let told = last_told(&said).expect("a harder job").as_f64().unwrap();
         assert!(told >= least * 4.0, "{told}: {said:?}");
-        // Shares come no more: down to the minimum, and below it when the client can do with less.
+        // Without further shares the difficulty falls to the minimum, and below it once the client asks for less.
         let ease = |miner: &mut Miner| {
             while let Some(silent) = miner.silent_from() {
                 miner.on_silence(silent);

@@ -1,4 +1,4 @@
-//! What a miner asks for: difficulties that it would like, and the one that it cannot work below.
+//! Requests of a miner: suggested difficulties and its minimum.
 
 use super::*;
 
