@@ -30,21 +30,21 @@ use crate::metrics::{self, Metrics};
 use crate::session::Shared;
 use crate::workers::{Listed, Shares};
 
-/// Workers in one answer at most, those with most work.
+/// The most workers in one answer, those with most work.
 const MAX_LISTED_WORKERS: usize = 1000;
 
-/// What the API reads from.
+/// State that the API reads.
 #[derive(Debug)]
 pub struct Api {
     /// The network's name.
     pub network: String,
-    /// What connections share.
+    /// State shared with the Stratum connections.
     pub shared: Arc<Shared>,
     /// The nodes.
     pub health: Arc<Health>,
     /// When the pool started.
     pub started: Instant,
-    /// What is collected for Prometheus.
+    /// Prometheus metrics.
     pub metrics: Metrics,
 }
 
@@ -63,7 +63,7 @@ pub struct Status {
     pub state: &'static str,
     /// Why there is no work, in words.
     pub reason: Option<String>,
-    /// The height from which a license may mine again, where none may now and that is known.
+    /// The height from which a license may mine again, if none may now and the height is known.
     pub resumes_from_height: Option<u64>,
     /// The job that sessions have.
     pub job: Option<JobStatus>,
@@ -71,11 +71,11 @@ pub struct Status {
     pub nodes: Vec<NodeState>,
     /// Stratum connections.
     pub connections: usize,
-    /// The speed of all workers, by their shares.
+    /// Hash rate of all workers, estimated from their shares.
     pub hash_rate: HashRate,
     /// Shares of all workers since the start.
     pub shares: Shares,
-    /// Blocks found since the start, whatever became of them.
+    /// Blocks found since the start, whatever their fate.
     pub blocks_found: u64,
 }
 
@@ -86,24 +86,24 @@ pub struct JobStatus {
     pub id: String,
     /// Height of the block.
     pub height: u32,
-    /// The tip that it stands on.
+    /// The hash of the block it builds on.
     pub parent: String,
-    /// The license that signed.
+    /// The license that signed it.
     pub license: String,
-    /// Transactions without the coinbase.
+    /// Number of transactions without the coinbase.
     pub transactions: usize,
     /// What the coinbase pays, in base units.
     pub coinbase_value: u64,
-    /// What a block needs.
+    /// The difficulty of a block.
     pub network_difficulty: f64,
 }
 
 /// `/api/v1/workers`.
 #[derive(Debug, Serialize)]
 pub struct WorkerList {
-    /// How many there are; the list holds the first thousand by work.
+    /// The number of workers; the list holds the thousand with most work.
     pub total: usize,
-    /// Since the start of the pool.
+    /// Workers since the start of the pool.
     pub workers: Vec<Listed>,
 }
 
@@ -112,9 +112,9 @@ pub struct WorkerList {
 pub struct LicenseStatus {
     /// Whether it signs the current job.
     pub in_use: bool,
-    /// What an admin action that waits in the mempool will do to it.
+    /// The effect on it of an admin action that waits in the mempool.
     pub announced: Option<Announced>,
-    /// As the node has it.
+    /// Its state on the node.
     #[serde(flatten)]
     pub info: LicenseInfo,
 }
@@ -214,7 +214,7 @@ async fn not_allowed() -> Response {
     refuse(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD are answered here")
 }
 
-/// One line that says what is wrong.
+/// A one-line error response.
 fn refuse(status: StatusCode, reason: &str) -> Response {
     (status, json(&serde_json::json!({"error": reason}))).into_response()
 }

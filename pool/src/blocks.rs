@@ -1,4 +1,4 @@
-//! Found blocks: to every node at once, again after a failure, until they are answered.
+//! Delivery of found blocks: to all nodes at once, with retries until they answer.
 
 mod keeping;
 
@@ -28,49 +28,49 @@ use crate::spool::{Found, Spool};
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait between two attempts: a node that comes back gets the block within this.
 const MAX_WAIT: Duration = Duration::from_secs(15);
-/// How long a node that does not answer is asked when another one has taken the block: by then it gets the block
-/// from its peers. While none has taken it there is no end: a refusal by one node says nothing of another.
+/// How long an unresponsive node is retried once another node has taken the block: by then it gets the block from its
+/// peers. Until one takes it, retries never end: a refusal by one node says nothing about another.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// Blocks on top of another of its height with which a block counts as stale: so many are never taken back by chance.
+/// Blocks on top of a competing block at which ours counts as stale: so many are never reorganised away by chance.
 const STALE_DEPTH: u32 = 6;
-/// Blocks on top of a block after which it is not looked for any more: those of coinbases that mature (100).
+/// Blocks on top of a block after which its place is no longer checked: the maturity of coinbases (100).
 const SETTLED_DEPTH: u32 = 100;
-/// How often it is looked whether the ledger has a block that all nodes have answered: mostly it has.
+/// How often to check whether the ledger has a block that all nodes have answered: usually it does.
 const STORED_POLL: Duration = Duration::from_millis(50);
-/// Blocks that are listed at most, the latest ones.
+/// The most blocks that are listed, the latest ones.
 const MAX_LISTED: usize = 1000;
-/// Blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, an easy
-/// chain's miners find hundreds on the last tip, and each would be kept and sent again.
+/// The most blocks of one height that may wait for an answer. Only one can be in the chain; while no node answers, the
+/// miners of an easy chain find hundreds on the last tip, and each would be kept and retried.
 const MAX_PENDING: usize = 8;
-/// How long a found block waits for its file, which a disk takes in a millisecond. One that hangs must not cost the block.
+/// How long a found block waits for its file; a disk takes a millisecond. A disk that hangs must not cost the block.
 const WRITE_TIME: Duration = Duration::from_millis(30);
 
-/// What a node said of a block.
+/// A node's answer to a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NodeAnswer {
     /// `host:port`.
     pub node: String,
-    /// `accepted`, or the node's words: `duplicate`, `inconclusive`, a reject reason.
+    /// `accepted`, or the node's reason: `duplicate`, `inconclusive`, a reject reason.
     pub answer: String,
 }
 
-/// What became of a block: the best that any node answered, and later where it stands in the chain.
+/// State of a block: the best answer of any node, later its place in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
     /// No node has answered yet.
     Pending,
     /// Every node that answered refused it.
     Refused,
-    /// It is not in the chain, which has gone on past its height by six blocks.
+    /// It is not in the chain, which is six blocks past its height.
     Stale,
-    /// It is valid and another block of its height was faster, or has displaced it.
+    /// It is valid, but another block of its height was faster or has displaced it.
     Side,
     /// It became the tip of a node, and is in the chain as far as known.
     Accepted,
 }
 
 impl Status {
-    /// As JSON has it.
+    /// The name in JSON.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -89,26 +89,26 @@ impl Serialize for Status {
     }
 }
 
-/// A found block as it is listed.
+/// A found block in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Its height.
     pub height: u32,
     /// Its hash, as printed.
     pub hash: String,
-    /// The license that signed.
+    /// The license that signed it.
     pub license: String,
-    /// Whose share it was.
+    /// The worker whose share it was.
     pub worker: String,
     /// When it was found, in seconds since 1970.
     pub time: u64,
-    /// What became of it.
+    /// Its state.
     pub status: Status,
-    /// What the nodes said.
+    /// The nodes' answers.
     pub answers: Vec<NodeAnswer>,
 }
 
-/// Delivers found blocks and remembers them.
+/// Delivers found blocks and lists them.
 #[derive(Debug)]
 pub struct Blocks {
     nodes: Arc<[Node]>,
@@ -121,7 +121,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Delivers to these nodes, as long as they are on this chain.
+    /// Delivers to `nodes`, as long as they are on `chain`.
     #[must_use]
     pub fn new(nodes: Arc<[Node]>, spool: Spool, chain: ChainIdentity, ledger: Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
@@ -135,12 +135,11 @@ impl Blocks {
         })
     }
 
-    /// The blocks of an earlier run that may not have been answered. Those that are read are on their way to the nodes
-    /// when this returns, also where others are wrong.
+    /// Submits the blocks of earlier runs that may not have been answered. All readable ones are on their way to the
+    /// nodes when this returns, even if it fails.
     ///
     /// # Errors
-    /// One cannot be read, or the ledger cannot take it: a template on that block would pay again what it pays. Or one is
-    /// missing that another stands on.
+    /// A file cannot be read, or the ledger cannot take a block: a template on that block would pay again what it pays.
     pub fn resume(self: &Arc<Self>) -> Result<(), RunError> {
         let (mut blocks, wrong) = self
             .spool
@@ -176,7 +175,7 @@ impl Blocks {
         Err(RunError(first.clone()))
     }
 
-    /// The pool may have ended before the ledger had the block.
+    /// Adds a block to the ledger if the pool ended before the ledger had it.
     fn adopt(&self, found: &Found) -> Result<(), LedgerError> {
         let Some(entry) = &found.record else { return Ok(()) };
         if self.ledger.adopt_again(entry)? {
@@ -185,17 +184,18 @@ impl Blocks {
         Ok(())
     }
 
-    /// Takes a block that was found now: sends it to all nodes when its file is written, or after `WRITE_TIME` if the
-    /// disk hangs, and returns when it is on the disk. Must be called within a tokio runtime of several threads, as this
-    /// one waits for the disk meanwhile.
+    /// Delivers a newly found block: sends it to all nodes once its file is written, or after `WRITE_TIME` if the disk
+    /// hangs, and returns once the file is synced. Requires a multi-threaded tokio runtime, since it blocks on the
+    /// disk.
     ///
-    /// False when it is left out, because too many of its height wait for a node.
+    /// Returns false if the block is left out because too many of its height wait for a node.
     pub fn deliver(self: &Arc<Self>, found: Found) -> bool {
         self.found.fetch_add(1, Ordering::Relaxed);
         if !self.list(&found) {
             return false;
         }
-        // A node may have it when this process is killed, so a file is written before; the disk may take its time.
+        // Write the file first, since a node may already have the block when this process is killed; but do not wait
+        // long.
         let (writing, on_disk) = watch::channel(());
         let sending = self.send(Arc::new(found), on_disk);
         let found = &sending.found;
@@ -203,7 +203,7 @@ impl Blocks {
             self.spool.write(found).inspect_err(|_| self.note_off_disk(found))
         });
         drop(writing);
-        // The shares of its window go to the disk first: after a loss of power the next start may take the block.
+        // Sync its window's shares before its file: after a power failure the next start may adopt the block.
         let stored = tokio::task::block_in_place(|| {
             self.ledger.sync();
             let kept = written.and_then(|unfinished| self.spool.keep(unfinished, found));
@@ -217,13 +217,13 @@ impl Blocks {
         true
     }
 
-    /// Blocks found since the start, whatever became of them.
+    /// Blocks found since the start, whatever their fate.
     #[must_use]
     pub fn found(&self) -> u64 {
         self.found.load(Ordering::Relaxed)
     }
 
-    /// Begins to submit, once `on_disk` is closed.
+    /// Starts submitting to all nodes once `on_disk` is closed.
     fn send(self: &Arc<Self>, found: Arc<Found>, on_disk: watch::Receiver<()>) -> Sending {
         let mut attempts: JoinSet<()> = JoinSet::new();
         for index in 0..self.nodes.len() {
@@ -236,8 +236,7 @@ impl Blocks {
         Sending { found, attempts }
     }
 
-    /// Removes a block's file when all nodes have answered or were given up, and the ledger has the block. Where there is
-    /// none, the disk is tried until then.
+    /// Removes a block's file once all nodes have answered or been given up, and the ledger has the block.
     fn forget_when_answered(self: &Arc<Self>, sending: Sending, mut file: Option<PathBuf>) {
         let Sending { found, mut attempts } = sending;
         let blocks = Arc::clone(self);
@@ -271,7 +270,7 @@ impl Blocks {
         });
     }
 
-    /// One node, until it answers or need not.
+    /// Submits to one node until it answers or may be given up.
     async fn submit(self: Arc<Self>, index: usize, found: Arc<Found>) {
         let (node, begun, mut wait) = (&self.nodes[index], Instant::now(), FIRST_WAIT);
         loop {
@@ -291,10 +290,10 @@ impl Blocks {
         }
     }
 
-    /// What a node says of a block, or why that is not known yet.
+    /// A node's answer to a block, or why there is none yet.
     async fn ask(&self, node: &Node, found: &Found) -> Result<String, String> {
-        // A node of another chain would refuse the block for that chain's reasons. The one that templates come
-        // from is known to be right; the others are asked, as they may have been replaced since.
+        // A node on another chain would refuse the block by that chain's rules. Nodes that are known to be right are
+        // trusted; others are checked, as they may have been replaced since.
         if !node.is_right() {
             check_chain(node, &self.chain).await.map_err(|trouble| trouble.to_string())?;
         }
@@ -316,7 +315,7 @@ impl Blocks {
         }
     }
 
-    /// Looks for the found blocks in the chain at each new tip: one may be displaced by another branch, or come back.
+    /// Checks the place of found blocks in the chain at each new tip: another branch may displace one or bring it back.
     /// Runs until the pool ends.
     pub async fn watch(self: Arc<Self>, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
         let mut seen = None;
@@ -331,7 +330,7 @@ impl Blocks {
         }
     }
 
-    /// Whether all were looked for.
+    /// Returns whether all blocks were checked.
     async fn review(&self, (parent, height): (BlockHash, u32)) -> bool {
         let open: Vec<(u32, String)> = {
             let records = self.records.lock().expect("no panic while the lock is held");
@@ -361,7 +360,7 @@ impl Blocks {
         true
     }
 
-    /// A node whose chain is the one that is worked on.
+    /// A node whose active chain contains `parent`.
     async fn node_on(&self, parent: &BlockHash) -> Option<&Node> {
         for node in self.nodes.iter().filter(|node| node.is_right()) {
             if tips::place(node, &parent.to_string(), CALL_TIME).await == Ok(Place::Active) {
@@ -371,13 +370,13 @@ impl Blocks {
         None
     }
 
-    /// None once it is no longer listed.
+    /// The block's state; `None` if it is no longer listed.
     fn status(&self, hash: &str) -> Option<Status> {
         let records = self.records.lock().expect("no panic while the lock is held");
         records.iter().find(|record| record.hash == hash).map(|record| record.status)
     }
 
-    /// Whether the block is to be delivered.
+    /// Lists a block. Returns whether it is to be delivered.
     fn list(&self, found: &Found) -> bool {
         let mut records = self.records.lock().expect("no panic while the lock is held");
         let waits = |record: &&Record| {
@@ -409,7 +408,7 @@ impl Blocks {
         self.records.lock().expect("no panic while the lock is held").iter().cloned().collect()
     }
 
-    /// Waits for deliveries in flight, but not for long: what is not answered by then is on disk.
+    /// Waits a limited time for deliveries in flight: blocks that are not answered by then are on disk.
     pub async fn finish(&self, limit: Duration) {
         let mut deliveries =
             std::mem::take(&mut *self.deliveries.lock().expect("no panic while the lock is held"));
@@ -420,27 +419,27 @@ impl Blocks {
     }
 }
 
-/// A block on its way.
+/// A block being submitted.
 struct Sending {
     found: Arc<Found>,
     attempts: JoinSet<()>,
 }
 
-/// Says what the file would have held: the nodes may have the block, and whoever reads the log can make the file.
+/// Logs the file's contents: the nodes may have the block, and an operator can create the file from the log.
 fn not_on_disk(found: &Found, error: &io::Error) {
     let text = serde_json::to_string(found).unwrap_or_else(|error| error.to_string());
     let Found { height, hash, .. } = found;
     error!("found block cannot be written to disk: {error}; put it into found/{height}-{hash}.json: {text}");
 }
 
-/// Whether a node that has not answered for so long need not be asked any more. A block that is no longer listed
-/// has more than a thousand found after it.
+/// Whether an unresponsive node need not be asked any more. A block that is no longer listed has a thousand found after
+/// it.
 fn may_give_up(asked_for: Duration, status: Option<Status>) -> bool {
     status == Some(Status::Stale)
         || asked_for > PATIENCE && status.is_none_or(|status| status >= Status::Side)
 }
 
-/// The tip that is worked on, with its height; none where it is not known.
+/// The current tip and its height; `None` if it is not known.
 fn tip_of(work: &Work) -> Option<(BlockHash, u32)> {
     match work {
         Work::Job(job) => Some((job.template.parent, job.template.height.saturating_sub(1))),
@@ -448,18 +447,18 @@ fn tip_of(work: &Work) -> Option<(BlockHash, u32)> {
     }
 }
 
-/// What a look at the chain makes of a block with so many blocks of height above its own.
+/// The new state of a block with `depth` blocks of height above it.
 fn reviewed(before: Status, place: Place, depth: u32) -> Status {
     match place {
         Place::Active => Status::Accepted,
         Place::Side | Place::Unknown if depth >= STALE_DEPTH && before != Status::Refused => Status::Stale,
-        // Nodes take a moment to judge what they answered a moment ago, and one may know what another does not yet.
+        // Nodes may not yet know a block that was accepted a moment ago, and one may know what another does not.
         Place::Side if before == Status::Accepted => Status::Side,
         Place::Side | Place::Unknown => before,
     }
 }
 
-/// What an answer makes of a block.
+/// The state that an answer implies.
 fn status(answer: &str) -> Status {
     match answer {
         "accepted" | "duplicate" => Status::Accepted,

@@ -1,4 +1,4 @@
-//! The commands that read the ledger beside a pool or without one: `audit` and `report`.
+//! Commands that read the ledger, with or without a running pool: `audit` and `report`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -185,12 +185,12 @@ fn words(report: &Report) -> String {
     text
 }
 
-/// The book beside a node's chain.
+/// Compares the book with a node's chain.
 struct Comparison<'a> {
     store: &'a Store,
     books: &'a Books,
     node: &'a Node,
-    /// Height of its tip when the books were opened.
+    /// Height of the node's tip when the books were opened.
     tip: u32,
 }
 
@@ -216,7 +216,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Looks at what licenses in the books have signed of the node's chain, from its tip down.
+    /// Looks, from the node's tip down, for unbooked blocks signed by licenses in the books.
     async fn look_for_unbooked(
         &self,
         blocks: &[(BlockId, Facts)],
@@ -240,7 +240,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Whether the coinbase pays what the book says, no less and nobody else.
+    /// Checks that the coinbase pays exactly what the book says.
     fn compare(&self, id: &BlockId, facts: &Facts, hex: &str, report: &mut Report) -> Result<(), RunError> {
         report.compared += 1;
         let prefixes = &self.books.params.prefixes;
@@ -249,7 +249,8 @@ impl Comparison<'_> {
             report.wrong(format!("the node gives another block for {}", id.hash));
             return Ok(());
         };
-        // Where the time allows other bits (test networks), who made a block of a job may have taken them.
+        // If the time allows other bits (test networks), the maker of a block that was not handed in may have used
+        // them.
         if let Some(expected) = wanted_at(block.header.bits.to_consensus(), &facts.rules)
             && facts.wanted != expected
             && facts.finder != NOT_HANDED_IN
@@ -281,7 +282,7 @@ impl Comparison<'_> {
     }
 }
 
-/// A block in the books, and which one the node has in its chain there.
+/// The work that a block's window must reach by its own difficulty, in hashes; `None` if no window applies.
 struct Placed {
     id: BlockId,
     /// Whether the pool's last template stood on it.
@@ -326,7 +327,7 @@ fn wanted_at(bits: u32, rules: &Rules) -> Option<u128> {
     (rules.scheme == Scheme::Pplns).then(|| wanted_work(difficulty, rules.window))
 }
 
-/// The blocks that the pool's last template stood on.
+/// The pool's blocks in the chain that its last template built on.
 fn in_chain(store: &Store, blocks: &[(BlockId, Facts)]) -> Result<Vec<BlockId>, RunError> {
     let base = store.base().map_err(|error| RunError(error.to_string()))?;
     let bases: BTreeMap<BlockId, Option<BlockId>> =

@@ -1,4 +1,4 @@
-//! A node's chain, asked for block by block: what stands at a height, its coinbase, and the nearest block of ours below.
+//! A node's chain, queried block by block: the block at a height, its coinbase, and the nearest pool block below.
 //!
 //! Not here: which blocks are in the books ([`crate::ledger`]), and which nobody handed in ([`crate::strays`]).
 
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::ledger::Ledger;
 use crate::ledger::store::BlockId;
 
-/// A block of the chain, as far as it matters here.
+/// The parts of a block that matter here.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) id: BlockId,
@@ -20,7 +20,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// From a block in hex, as the node gives it.
+    /// Parses a block in hex, as the node returns it.
     fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
         let hash = id.hash;
         let wrong = |what: &str| RpcError::Malformed(format!("getblock {hash}: {what}"));
@@ -43,11 +43,11 @@ impl Seen {
     }
 }
 
-/// The nearest block of ours below a block of the node's chain: what that stands on in the books. Asked for are the heights
-/// where the books have some. Mostly the first is there: none of ours was orphaned since.
+/// The nearest pool block at or below a block of the node's chain, which is that block's base in the books. Queries the
+/// heights at which the books have blocks. Usually the first one matches: none of the pool's blocks was orphaned since.
 ///
 /// # Errors
-/// The node did not say, or has gone to another chain meanwhile.
+/// The node did not answer, or has switched to another chain meanwhile.
 pub(crate) async fn nearest(
     ledger: &Ledger,
     node: &Node,
@@ -64,10 +64,10 @@ pub(crate) async fn nearest(
     Ok(found)
 }
 
-/// The block of a height in a node's chain; none above its tip.
+/// The block at a height of a node's chain; `None` above its tip.
 ///
 /// # Errors
-/// The node did not say.
+/// The node did not answer.
 pub(crate) async fn block_at(node: &Node, height: u32) -> Result<Option<BlockId>, RpcError> {
     match node.call::<BlockHash>("getblockhash", json!([height]), CALL_TIME).await {
         Ok(hash) => Ok(Some(BlockId { height, hash })),
@@ -76,10 +76,10 @@ pub(crate) async fn block_at(node: &Node, height: u32) -> Result<Option<BlockId>
     }
 }
 
-/// A block as a node has it; none where it has deleted its data.
+/// A block as the node has it; `None` if the node has deleted its data.
 ///
 /// # Errors
-/// The node did not say, or gives another one.
+/// The node did not answer, or returned another block.
 pub(crate) async fn read(node: &Node, id: BlockId) -> Result<Option<Seen>, RpcError> {
     match node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
         Ok(text) => Seen::read(id, &text).map(Some),

@@ -1,4 +1,4 @@
-//! `iop-pool check`: configuration, nodes and licenses, and what would be mined.
+//! `iop-pool check`: checks configuration, nodes and licenses, and shows what would be mined.
 
 use std::fmt;
 
@@ -14,15 +14,15 @@ use crate::datadir::check_future;
 use crate::output::print;
 use crate::run::RunError;
 
-/// A line of the result.
+/// Prints a line of the result.
 fn show(line: fmt::Arguments<'_>) -> Result<(), RunError> {
     print(&format!("{line}\n"))
 }
 
-/// Asks every node and prints what it found on stdout.
+/// Queries every node and prints the results on stdout.
 ///
 /// # Errors
-/// A node that does not answer or is on another chain; no license that may mine.
+/// A node does not answer or is on another chain, or no license may mine.
 pub async fn check(settings: Settings) -> Result<(), RunError> {
     let prefixes = settings.params.prefixes;
     let addresses: Vec<Address> = settings.licenses.iter().map(LicenseKey::address).collect();

@@ -1,4 +1,4 @@
-//! The command line: arguments in, exit status out. 0 done, 1 failed, 2 wrong usage; one line says why.
+//! The command line: arguments in, exit status out. 0 done, 1 failed, 2 wrong usage; an error is one line.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -35,7 +35,7 @@ enum Command {
     Report(ReportFlags),
 }
 
-/// Why the program ends with a status other than 0.
+/// The reason for an exit status other than 0.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -64,7 +64,7 @@ fn end(done: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// Help and version as clap has them; a mistake in one line.
+/// Prints help and version as clap does; a usage error in one line.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return end(output::print(&error.to_string()).map_err(Failure::from));
@@ -129,7 +129,7 @@ fn start_logging(filter: &str) -> Result<(), ConfigError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        // Or a line that stderr does not take, say on a full disk, would be the end of a pool that works.
+        // Otherwise a line that stderr does not take, say on a full disk, would end a working pool.
         .log_internal_errors(false)
         .init();
     Ok(())

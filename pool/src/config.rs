@@ -1,4 +1,4 @@
-//! Configuration: a TOML file and flags become validated [`Settings`], here and nowhere else.
+//! Configuration: turns a TOML file and flags into validated [`Settings`]. All validation is here.
 
 mod doubts;
 mod flags;
@@ -26,22 +26,22 @@ use crate::session::tls::Tls;
 
 /// Environment variable with license keys in WIF form, separated by commas.
 const KEYS_VARIABLE: &str = "IOP_POOL_LICENSE_KEYS";
-/// Where Stratum listens if nothing is said: everywhere, on the port that most pools use.
+/// Default Stratum address: all interfaces, on the port that most pools use.
 const DEFAULT_STRATUM_BIND: &str = "0.0.0.0:3333";
-/// Where the API listens if nothing is said: on this machine only, since it has no passwords.
+/// Default API address: loopback only, since the API has no passwords.
 const DEFAULT_API_BIND: &str = "127.0.0.1:3380";
-/// The PPLNS window if nothing is said, as a multiple of the network's difficulty: members are paid for what they
-/// did in about the time in which a pool with all hash rate finds two blocks.
+/// Default PPLNS window, as a multiple of the network's difficulty: members are paid for their work in about the time
+/// in which a pool with all hash rate finds two blocks.
 const DEFAULT_WINDOW: f64 = 2.0;
-/// Windows that make sense. The narrowest leaves payment to luck; for the widest the pool reads so much of its log
-/// at the start.
+/// Sensible windows. The narrowest leaves payment to luck; for the widest the pool reads that much of its log at the
+/// start.
 const WINDOWS: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
-/// Least payment if nothing is said, in base units: a hundredth of a coin.
+/// Default least payment, in base units: a hundredth of a coin.
 const DEFAULT_MIN_PAYOUT: u64 = 1_000_000;
-/// Least payment that can be set, in base units: Core's dust limit, below which nodes do not relay a payment on.
+/// Lowest allowed least payment, in base units: Core's dust limit, below which nodes do not relay a payment.
 const LEAST_PAYOUT: u64 = 546;
-/// Members that a coinbase pays at most if nothing is said. With the chapter's output it has 729 bytes then: the stock
-/// firmware of many Antminers takes 755. A full block leaves room for 17.
+/// Default for the most members that a coinbase pays. Each takes 68 characters of every notify, and old machines accept
+/// only short ones; a full block leaves room for 17.
 const DEFAULT_MAX_OUTPUTS: usize = 15;
 /// Members that a coinbase can pay at most: a notify of 34 kB.
 const MOST_OUTPUTS: usize = 500;
@@ -88,43 +88,43 @@ struct FileNode {
     cookie_file: Option<PathBuf>,
 }
 
-/// Everything that the pool needs to know, checked.
+/// Validated settings of the pool.
 #[derive(Debug)]
 pub struct Settings {
     /// The chain.
     pub params: Params,
-    /// At least one node; found blocks go to all. Templates come from the one whose chain has most work; among equals from
-    /// the one in use, at the start the first.
+    /// At least one node; found blocks go to all. Templates come from the node whose chain has most work; among equals
+    /// from the one in use, at the start the first.
     pub nodes: Vec<NodeAddress>,
     /// At least one license.
     pub licenses: Vec<LicenseKey>,
     /// The chapter's address; the signing license if not set.
     pub payout: Option<Address>,
-    /// Who is paid, and how much.
+    /// Whom blocks pay, and how much.
     pub rules: Rules,
     /// Where Stratum listens.
     pub stratum_bind: SocketAddr,
-    /// Where Stratum over TLS listens, and what it shows itself with.
+    /// The address of Stratum over TLS, and the TLS identity.
     pub tls: Option<(SocketAddr, Tls)>,
     /// Where the API listens.
     pub api_bind: SocketAddr,
-    /// What a connection starts with and what it may ask for.
+    /// The start difficulty and the bounds for suggestions.
     pub difficulty: DifficultyBounds,
-    /// Seconds from share to share that vardiff aims at, if it is on.
+    /// The seconds between shares that vardiff aims at, if it is on.
     pub vardiff: Option<f64>,
-    /// What one connection may take.
+    /// Limits of one connection.
     pub limits: Limits,
     /// New connections a second from one address.
     pub new_connections: f64,
-    /// Stratum connections at a time.
+    /// Most concurrent Stratum connections.
     pub max_connections: usize,
-    /// Stratum connections from one address at a time.
+    /// Most concurrent Stratum connections from one address.
     pub max_connections_per_ip: usize,
-    /// Folder of what must survive a restart.
+    /// Folder for data that must survive a restart.
     pub datadir: PathBuf,
 }
 
-/// What the commands need that read the ledger only.
+/// Settings of the commands that only read the ledger.
 #[derive(Debug)]
 pub struct Books {
     /// The chain.
@@ -135,12 +135,12 @@ pub struct Books {
     pub nodes: Vec<NodeAddress>,
 }
 
-/// What was asked for, before it is checked.
+/// The configuration before validation.
 #[derive(Debug)]
 pub struct Raw {
     file: File,
     flags: Flags,
-    /// Folder that paths in the file begin at.
+    /// Folder that relative paths in the file are resolved against.
     base: PathBuf,
 }
 
@@ -148,7 +148,7 @@ impl Raw {
     /// Reads the file that the flags name, if any.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML or has an unknown key.
+    /// The file cannot be read, is not TOML or has an unknown key.
     pub fn load(flags: Flags) -> Result<Self, ConfigError> {
         let Some(path) = &flags.ledger.config else {
             return Ok(Self { file: File::default(), flags, base: PathBuf::new() });
@@ -166,10 +166,10 @@ impl Raw {
         self.flags.ledger.log.as_deref().or(self.file.log.as_deref()).unwrap_or("info")
     }
 
-    /// Checks everything and reads the keys.
+    /// Validates everything and reads the keys.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first mistake found.
     pub fn validate(&self) -> Result<Settings, ConfigError> {
         let params = self.params()?;
         let payout = self.payout(&params)?;
@@ -204,10 +204,10 @@ impl Raw {
         })
     }
 
-    /// Checks what the commands need that read the ledger only.
+    /// Validates what the commands that only read the ledger need.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first mistake found.
     pub fn books(&self) -> Result<Books, ConfigError> {
         let params = self.params()?;
         let named = !self.flags.nodes.node.is_empty() || !self.file.node.is_empty();
@@ -346,7 +346,7 @@ fn socket_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
         .map_err(|_| ConfigError(format!("{key} is '{text}', ADDRESS:PORT expected, as 127.0.0.1:3333")))
 }
 
-/// Whether all can be listened on at once.
+/// Checks that no two listeners collide.
 fn check_apart<'a>(listeners: impl Iterator<Item = (&'a str, SocketAddr)>) -> Result<(), ConfigError> {
     let mut before: Vec<(&str, SocketAddr)> = Vec::new();
     for (key, address) in listeners {
@@ -360,7 +360,8 @@ fn check_apart<'a>(listeners: impl Iterator<Item = (&'a str, SocketAddr)>) -> Re
     Ok(())
 }
 
-/// An address of all interfaces takes the port from each; that of IPv6 has those of IPv4 too.
+/// Whether two addresses cannot both be bound. An unspecified address takes the port on all interfaces; that of IPv6
+/// covers IPv4 too.
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let covers =
         |all: SocketAddr, some: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || some.is_ipv4());

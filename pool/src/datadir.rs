@@ -1,4 +1,4 @@
-//! The folder of what must survive a restart: one pool at a time, and one network for ever.
+//! The folder for data that must survive a restart: used by one pool at a time, and for one network for ever.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -11,21 +11,21 @@ use crate::run::RunError;
 
 /// The file that says which network the folder belongs to.
 const NETWORK_FILE: &str = "network";
-/// Longest [`NETWORK_FILE`], in bytes: a name and a hash.
+/// Most bytes of [`NETWORK_FILE`]: a name and a hash.
 const MAX_NETWORK_FILE: u64 = 4096;
 
-/// A folder that this pool alone uses, as long as this lives.
+/// A folder locked for this pool while this value lives.
 #[derive(Debug)]
 pub struct Datadir {
     _lock: File,
 }
 
 impl Datadir {
-    /// Makes the folder where it is missing, locks it, and checks or writes its network.
+    /// Creates the folder if it is missing, locks it, and checks or writes its network.
     ///
     /// # Errors
-    /// It cannot be used, is in use (two pools in one folder would submit and forget each other's blocks), or
-    /// belongs to another network (whose blocks this one's nodes would refuse, and they would be forgotten).
+    /// It cannot be used, is in use (two pools in one folder would submit and delete each other's blocks), or belongs
+    /// to another network (whose blocks this one's nodes would refuse, so they would be deleted).
     pub fn open(folder: &Path, network: &ChainIdentity) -> Result<Self, RunError> {
         let wrong = |error: io::Error| unusable(folder, &error.to_string());
         fs::create_dir_all(folder).map_err(wrong)?;
@@ -78,7 +78,7 @@ fn check_network(folder: &Path, network: &ChainIdentity) -> Result<(), RunError>
 /// Checks a folder that a pool has used, without locking it.
 ///
 /// # Errors
-/// There is none, or it belongs to another network.
+/// It does not exist, or belongs to another network.
 pub fn check_network_of(folder: &Path, network: &ChainIdentity) -> Result<(), RunError> {
     if !folder.join(NETWORK_FILE).exists() {
         return Err(unusable(folder, "no pool has used it"));
@@ -86,10 +86,10 @@ pub fn check_network_of(folder: &Path, network: &ChainIdentity) -> Result<(), Ru
     check_network(folder, network)
 }
 
-/// Checks, without locking or making anything, a folder that a pool is to use.
+/// Checks a folder that a pool will use, without locking or creating anything.
 ///
 /// # Errors
-/// It is no folder, or belongs to another network.
+/// It is not a folder, or belongs to another network.
 pub fn check_future(folder: &Path, network: &ChainIdentity) -> Result<(), RunError> {
     match fs::metadata(folder) {
         Ok(found) if !found.is_dir() => Err(unusable(folder, "it is no folder")),
@@ -99,7 +99,7 @@ pub fn check_future(folder: &Path, network: &ChainIdentity) -> Result<(), RunErr
     }
 }
 
-/// Whole or not at all.
+/// Writes the file atomically.
 fn write_network(path: &Path, network: &str) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
     let mut file = File::create(&unfinished)?;
@@ -123,7 +123,7 @@ mod tests {
         let error = Datadir::open(folder.path(), &devnet).unwrap_err().to_string();
         assert!(error.contains("belongs to network 'main' (genesis") && !error.contains('\n'), "{error}");
         drop(Datadir::open(folder.path(), &main).unwrap());
-        // Private chains share names, but not their first block.
+        // Private chains may share a name, but not their genesis block.
         let namesake = ChainIdentity { genesis: devnet.genesis, ..main.clone() };
         assert!(Datadir::open(folder.path(), &namesake).is_err());
     }

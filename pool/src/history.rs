@@ -1,7 +1,7 @@
-//! Work over time, in memory: what hash rates and charts are made of. It begins anew with every start of the pool.
+//! Work over time, in memory, for hash rates and charts. It starts empty with every start of the pool.
 //!
-//! An accepted share adds its difficulty to the bucket of its time; buckets that are full are kept for a fixed span,
-//! and the oldest makes room. Nothing runs by the clock: buckets turn when a share comes or someone looks.
+//! An accepted share adds its difficulty to the bucket of its time; full buckets are kept for a fixed span, then the
+//! oldest is dropped. There is no timer: buckets turn when a share arrives or a rate is read.
 
 use std::collections::VecDeque;
 
@@ -10,33 +10,33 @@ use serde::Serialize;
 
 /// Seconds in a minute's bucket.
 const MINUTE: u64 = 60;
-/// Buckets of an hour.
+/// Minute buckets in an hour.
 const HOUR_OF_MINUTES: usize = 60;
-/// Buckets of a day by minutes: 6 KB, kept once, for the pool.
+/// Minute buckets in a day: 6 KB, kept once, for the pool.
 const DAY_OF_MINUTES: usize = 24 * 60;
-/// Seconds in a quarter's bucket. A worker's day is kept by quarters: with its hour, at most 800 bytes, so 80 MB for
-/// the 100,000 workers that are listed at most, if all of them have had shares.
+/// Seconds in a quarter-hour bucket. A worker's day is kept in quarter hours: with its hour, at most 800 bytes, so 80
+/// MB for the 100,000 workers that are listed at most, if all of them have had shares.
 const QUARTER: u64 = 15 * 60;
-/// Buckets of a day by quarters of an hour.
+/// Quarter-hour buckets in a day.
 const DAY_OF_QUARTERS: usize = 24 * 4;
-/// Seconds of work that a rate is made from at least: a first share after a second says nothing yet.
+/// Least number of seconds that a rate is computed over: a first share after one second says little.
 const LEAST_TIME: u64 = 10;
-/// Buckets that a clock may be set back by without the current one following it. Work of so short a time goes to the
-/// bucket that was; after more, all that is counted until the clock has caught up would lie in that one.
+/// Buckets that a clock may be set back by without moving the current bucket. Work in so short a time is added to the
+/// current bucket; after a larger step, everything until the clock catches up would be added to it.
 const SET_BACK: u64 = 2;
-/// Part of a bucket that must be over before it is shown as the last point of a chart.
+/// The current bucket is shown on a chart once 1/`SHOWN_PART` of it is over.
 const SHOWN_PART: u64 = 2;
 
-/// Expected hashes per second.
+/// Estimated hashes per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct HashRate {
-    /// Over the last ten minutes, or since the beginning if that is less.
+    /// Over the last ten minutes, or since the start if that is less.
     pub ten_minutes: u64,
-    /// Over the last hour, or since the beginning if that is less.
+    /// Over the last hour, or since the start if that is less.
     pub hour: u64,
 }
 
-/// How much of the past a chart shows.
+/// The time span of a chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
     /// The last hour.
@@ -45,14 +45,14 @@ pub enum Span {
     Day,
 }
 
-/// Hash rates in a row, the oldest first.
+/// A series of hash rates, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rates {
-    /// Seconds that each stands for.
+    /// Seconds per value.
     pub step: u64,
-    /// When the first begins, in seconds since 1970; a multiple of `step`.
+    /// Start of the first value, in seconds since 1970; a multiple of `step`.
     pub from: u64,
-    /// Expected hashes per second.
+    /// Estimated hashes per second.
     pub hash_rate: Vec<u64>,
 }
 
@@ -64,13 +64,13 @@ pub struct History {
 }
 
 impl History {
-    /// Of the whole pool: a day by minutes. Times here and below are in seconds since 1970.
+    /// History of the whole pool: a day of minutes. Times here and below are in seconds since 1970.
     #[must_use]
     pub fn of_pool(begun: u64) -> Self {
         Self { minutes: Series::new(begun, MINUTE, DAY_OF_MINUTES), quarters: None }
     }
 
-    /// Of a worker: an hour by minutes, a day by quarters of an hour.
+    /// History of a worker: an hour of minutes, a day of quarter hours.
     #[must_use]
     pub fn of_worker(begun: u64) -> Self {
         let quarters = Some(Series::new(begun, QUARTER, DAY_OF_QUARTERS));
@@ -85,13 +85,13 @@ impl History {
         }
     }
 
-    /// Now.
+    /// The current hash rate.
     pub fn hash_rate(&mut self, now: u64) -> HashRate {
         self.minutes.turn(now);
         HashRate { ten_minutes: self.recent(10, now), hour: self.recent(HOUR_OF_MINUTES, now) }
     }
 
-    /// Over the minute that runs and this many before it.
+    /// Hash rate over the current minute and this many before it.
     fn recent(&self, minutes: usize, now: u64) -> u64 {
         let from = self.minutes.slot.saturating_sub(minutes as u64) * MINUTE;
         let work = self.minutes.current
@@ -99,7 +99,7 @@ impl History {
         rate(work, now.saturating_sub(from.max(self.minutes.begun)))
     }
 
-    /// For a chart.
+    /// Rates for a chart.
     pub fn rates(&mut self, span: Span, now: u64) -> Rates {
         match (&mut self.quarters, span) {
             (Some(quarters), Span::Day) => quarters.rates(DAY_OF_QUARTERS, now),
@@ -115,18 +115,18 @@ fn rate(work: f64, seconds: u64) -> u64 {
     hashes.round() as u64
 }
 
-/// Work by buckets of one length.
+/// Work in buckets of equal length.
 #[derive(Debug)]
 struct Series {
     /// When it began, in seconds since 1970.
     begun: u64,
     /// Seconds in a bucket.
     step: u64,
-    /// Buckets that are kept beside the current one.
+    /// Buckets that are kept in addition to the current one.
     kept: usize,
-    /// The current bucket's number: its time by `step`.
+    /// The current bucket's number: its time divided by `step`.
     slot: u64,
-    /// The current bucket's work. A sum of many small parts, hence exact to more digits than what is kept of it.
+    /// The current bucket's work. It sums many small values, so it has more precision than the stored buckets.
     current: f64,
     past: VecDeque<f32>,
 }
@@ -141,8 +141,8 @@ impl Series {
         self.current += difficulty;
     }
 
-    /// Makes the bucket of this time the current one. A clock that is set back a little adds to the one that was; one
-    /// that is set back by far takes all buckets along.
+    /// Makes the bucket of this time the current one. If the clock was set back a little, work is added to the current
+    /// bucket; if it was set back far, all buckets move back with it.
     fn turn(&mut self, now: u64) {
         let slot = now / self.step;
         if self.slot > slot + SET_BACK {
@@ -160,8 +160,8 @@ impl Series {
         self.slot = slot;
     }
 
-    /// Takes all buckets along to this time, the running one as one that is full. So no bucket has more work than its
-    /// time, though some may be missing where the clock was ahead for a while.
+    /// Moves all buckets back to this time, with the current one as a full one. So no bucket has more work than its
+    /// time allows, though some may be missing if the clock was ahead for a while.
     fn set_back(&mut self, slot: u64, now: u64) {
         if self.past.is_empty() && self.current == 0.0 {
             *self = Self::new(now, self.step, self.kept);
@@ -183,8 +183,7 @@ impl Series {
         self.past.push_back(work);
     }
 
-    /// The last `limit` buckets as rates. The current one is among them when half of it is over, or when there is
-    /// no other.
+    /// The last `limit` buckets as rates. The current one is included once half of it is over, or if there is no other.
     fn rates(&mut self, limit: usize, now: u64) -> Rates {
         self.turn(now);
         let skipped = self.past.len().saturating_sub(limit);

@@ -17,63 +17,63 @@ use iop_stratum::work::{HEADER_SIZE, Work};
 use crate::ledger::book::Plan;
 use crate::solo::SoloJobs;
 
-/// How long after a new tip a share of the old one still counts. The new job reaches all sessions in a fraction
-/// of a second, then a miner's network and the work in its pipeline take up to a second or two. Longer would pay
-/// for work that can no longer make a block.
+/// How long after a new tip a share of the old one still counts. The new job reaches all sessions in a fraction of a
+/// second; then a miner's network and pipeline take up to a second or two. A longer time would pay for work that can no
+/// longer make a block.
 pub const STALE_GRACE: Duration = Duration::from_secs(2);
 
-/// Variants of a job at most, one made from the other. Each takes some kilobytes as long as the job's tip; machines
-/// need four or so until their difficulty is right, and sessions leave most of them to that.
+/// Most variants of a job, each made from the one before. Each takes some kilobytes while the job's tip lasts; machines
+/// need about four until their difficulty is right, and sessions leave most of the others to vardiff.
 const MAX_VARIANTS: u32 = 64;
 
-/// The parent that jobs stand on. Shared by its jobs, so that all become stale at one moment.
+/// The parent that jobs build on. It is shared by its jobs, so that all become stale at once.
 #[derive(Debug, Default)]
 pub struct Tip {
     retired: OnceLock<Instant>,
 }
 
 impl Tip {
-    /// Another tip has taken its place, or it is mined no more.
+    /// Marks it as replaced by another tip, or no longer mined.
     pub fn retire(&self) {
         self.retire_at(Instant::now());
     }
 
     pub(crate) fn retire_at(&self, at: Instant) {
-        // Retired once is retired for good, at the first time.
+        // A tip is retired once and for good; the first time stays.
         let _ = self.retired.set(at);
     }
 
-    /// Whether another has taken its place, or it is mined no more.
+    /// Whether another tip has replaced it, or it is no longer mined.
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.retired.get().is_some()
     }
 
-    /// Whether shares on it count no more.
+    /// Whether shares on it no longer count.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.retired.get().is_some_and(|retired| retired.elapsed() > STALE_GRACE)
     }
 }
 
-/// Numbers whose owners are known, the latest ones: with a thousand members, of an hour without a block.
+/// The most job numbers whose owner is remembered, the latest ones: with a thousand members, an hour without a block.
 const MAX_OWNERS: usize = 100_000;
 
-/// The numbers of jobs: no two pools, and no two runs of one, use the same.
+/// The numbers of jobs: no two pools, and no two runs of one pool, use the same.
 ///
-/// The upper half begins as seconds since 1970, so that runs differ as long as the clock goes forward. The lower
-/// half begins at random, so that pools with one license that started in the same second differ too, and runs of
-/// which one had its clock set back. The random first extranonce1 of each run makes the rest: equal work would need
-/// the same number and the same extranonce1.
+/// The upper half starts as seconds since 1970, so that runs differ as long as the clock goes forward. The lower half
+/// starts at random, so that pools with one license that started in the same second differ too, as do runs after a
+/// clock was set back. The random first extranonce1 of each run covers the rest: equal work would need the same number
+/// and the same extranonce1.
 #[derive(Debug)]
 pub struct JobNumbers {
     next: AtomicU64,
-    /// The latest of those that members have for themselves.
+    /// Owners of the latest numbers of members' own jobs.
     owners: Mutex<BTreeMap<u64, Address>>,
 }
 
 impl JobNumbers {
-    /// Those of a run that starts now.
+    /// The numbers of a run that starts now.
     #[must_use]
     pub fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -84,13 +84,13 @@ impl JobNumbers {
         Self { next: AtomicU64::new(seconds << 32 | u64::from(random())), owners: Mutex::default() }
     }
 
-    /// The next one.
+    /// The next number.
     #[must_use]
     pub fn next(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The next one, of a job that a member may have for itself.
+    /// The next number, for a job that may belong to one member.
     pub(crate) fn next_of(&self, member: Option<Address>) -> u64 {
         let number = self.next();
         if let Some(member) = member {
@@ -103,7 +103,7 @@ impl JobNumbers {
         number
     }
 
-    /// Whose own job had a number in this run.
+    /// The member whose own job had this number in this run.
     #[must_use]
     pub fn owner(&self, number: u64) -> Option<Address> {
         self.owners().get(&number).copied()
@@ -120,7 +120,7 @@ impl Default for JobNumbers {
     }
 }
 
-/// A number that nobody can know before.
+/// An unpredictable number.
 ///
 /// # Panics
 /// The system has no random numbers: nothing that needs keys can run there.
@@ -129,41 +129,41 @@ pub fn random() -> u32 {
     getrandom::u32().expect("the operating system gives random numbers")
 }
 
-/// A job, as all sessions share it.
+/// A job, shared by all sessions.
 #[derive(Debug)]
 pub struct Job {
-    /// Its name in notify and submit: its number in hex.
+    /// Its id in notify and submit: its number in hex.
     pub id: JobId,
-    /// The license that signed, as an address.
+    /// The license that signed it, as an address.
     pub license: Address,
-    /// What it stands on.
+    /// The parent it builds on.
     pub tip: Arc<Tip>,
     /// What it was made from.
     pub template: Arc<Template>,
-    /// How a block of it is paid for.
+    /// How a block of it is paid.
     pub plan: Arc<Plan>,
-    /// Makes the jobs of members who mine alone; sessions get those instead of this one.
+    /// Makes the jobs of members in solo mode; sessions get those instead of this one.
     pub solo: Option<SoloJobs>,
-    /// Who has it alone.
+    /// The only member that has it, in solo mode.
     member: Option<Address>,
-    /// The header's version. Bits that miners may roll are clear: they could not signal anything, and firmware
-    /// that sends what it changed, not what it used, gets the same answer. Votes that change rules are on bits below.
+    /// The header's version. Bits that miners may roll are clear: they could not signal anything, and firmware that
+    /// submits only changed bits, rather than the bits used, gets the same result. Rule votes are on the lower bits.
     pub version: Version,
     /// Builds its headers.
     pub work: Work,
-    /// What a block of this chain needs, as a difficulty.
+    /// The difficulty of a block.
     pub network_difficulty: Difficulty,
     notify: Notify,
     line: Arc<[u8]>,
     clean_line: Arc<[u8]>,
     /// The same work under another number.
     variant: OnceLock<Arc<Job>>,
-    /// Variants that may follow.
+    /// Variants that may still follow.
     variants_left: u32,
 }
 
 impl Job {
-    /// A member's own job: whoever hands its block in, the number says whose it is.
+    /// A member's own job: by the number of its block the owner is known, no matter who submits it.
     #[must_use]
     pub fn of_member(
         member: Address,
@@ -177,7 +177,7 @@ impl Job {
         Self { member, ..Self::new(numbers.next_of(member), template, key, plan, tip) }
     }
 
-    /// Signs the coinbase and encodes the notify, once for all.
+    /// Signs the coinbase and encodes the notify line, once for all sessions.
     #[must_use]
     pub fn new(
         number: u64,
@@ -219,10 +219,10 @@ impl Job {
         }
     }
 
-    /// The same work as a new job, for sessions that cannot wait for one until their difficulty changes. Its number
-    /// and so its coinbases are its own, and no share of one is a share of the other; the signature does not cover
-    /// the number, so nothing is signed. Made once for all sessions; a variant has variants in turn,
-    /// until there are `MAX_VARIANTS`.
+    /// The same work as a new job, for sessions whose difficulty must change before the next job. It has its own number
+    /// and hence its own coinbases, so shares of the two cannot be the same; the signature does not cover the number,
+    /// so nothing is signed. Made once for all sessions; a variant has a variant in turn, until there are
+    /// `MAX_VARIANTS`.
     #[must_use]
     pub fn variant(&self, numbers: &JobNumbers) -> Option<Arc<Self>> {
         let variants_left = self.variants_left.checked_sub(1)?;
@@ -237,14 +237,14 @@ impl Job {
         })))
     }
 
-    /// Whether one is a variant of the other, or both of a third, or both are one.
+    /// Whether both are the same job or variants of the same job.
     #[must_use]
     pub fn is_same_work(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.plan, &other.plan)
     }
 
-    /// The job that a session of this member gets: this one, or the member's own. None where the member is not
-    /// known yet and matters, or the ledger cannot be read.
+    /// The job for a session of this member: this one, or the member's own. `None` if a member is needed but not known
+    /// yet, or if the ledger cannot be read.
     #[must_use]
     pub fn for_member(self: &Arc<Self>, member: Option<Address>) -> Option<Arc<Self>> {
         match &self.solo {
@@ -253,13 +253,14 @@ impl Job {
         }
     }
 
-    /// The notify line; `clean` where the session must drop all jobs before.
+    /// The notify line; `clean` tells the session to drop all earlier jobs.
     #[must_use]
     pub fn line(&self, clean: bool) -> Arc<[u8]> {
         Arc::clone(if clean { &self.clean_line } else { &self.line })
     }
 
-    /// The least difficult of two: a share must never be harder than a block, or blocks would be thrown away.
+    /// The lesser of `wanted` and a block's difficulty: a share must never be harder than a block, or blocks would be
+    /// lost.
     #[must_use]
     pub fn share_difficulty(&self, wanted: Difficulty) -> Difficulty {
         if wanted > self.network_difficulty { self.network_difficulty } else { wanted }
@@ -453,7 +454,8 @@ pub(crate) mod tests {
     fn job_numbers_grow_and_differ_between_runs_that_start_in_the_same_second() {
         let runs: Vec<u64> = (0..4).map(|_| JobNumbers::starting_at(1_700_000_000).next()).collect();
         assert!(runs.iter().all(|first| first >> 32 == 1_700_000_000));
-        // Far apart, too: each has room before it reaches the numbers of another (a chance of 2^-20 to fail).
+        // They must also be far apart: each has room before it reaches the numbers of another (fails with a chance of
+        // 2^-20).
         for (index, one) in runs.iter().enumerate() {
             assert!(runs[index + 1..].iter().all(|other| one.abs_diff(*other) > 100), "{runs:x?}");
         }

@@ -1,4 +1,4 @@
-//! The verdict on a share: its header is built again and hashed, nothing is taken on trust.
+//! The verdict on a share: its header is rebuilt and hashed, so nothing is taken on trust.
 
 use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 use iop_stratum::difficulty::Difficulty;
@@ -9,27 +9,27 @@ use iop_stratum::work::{HEADER_SIZE, sha256d};
 
 use crate::job::Job;
 
-/// How far ahead of our clock, or of the template's time where that is later, a share's time may be, in seconds.
-/// Machines roll the time when they run out of nonces, and clocks differ; nodes take up to two hours, of which this
-/// leaves most to the network's own clocks. The template's time is ahead of ours where the chain's median is: work
-/// that the pool gave out itself must count. A block counts as far ahead as nodes take it.
+/// How far a share's time may be ahead of our clock, or of the template's time if that is later, in seconds. Machines
+/// roll the time when they run out of nonces, and clocks differ; nodes accept up to two hours, most of which this
+/// leaves for differences among the network's clocks. The template's time is ahead of ours if the chain's median is:
+/// work that the pool itself handed out must count. For a block the nodes' limit applies.
 pub const MAX_TIME_AHEAD: u32 = 600;
 
-/// A share that is good, but for having been seen before.
+/// A valid share, not yet checked for duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Solved {
     /// The header.
     pub header: [u8; HEADER_SIZE],
     /// Its hash, as SHA-256 gives it.
     pub hash: [u8; 32],
-    /// Whether it is a block too.
+    /// Whether it is also a block.
     pub is_block: bool,
 }
 
 /// Judges a share of a known job.
 ///
-/// `difficulty` is the one that was in force when the job was sent to this session, `mask` the version bits that
-/// the session may roll (the session has refused others), `now` seconds since 1970.
+/// `difficulty` is the one in force when the job was sent to this session, `mask` the version bits that the session may
+/// roll (it has already refused others), `now` seconds since 1970.
 ///
 /// # Errors
 /// Stale job (21), time out of range (20), hash above the target (23), in this order.
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    /// The header and its hash, by the `bitcoin` crate alone, from what a miner is told.
+    /// The header and its hash, built by the `bitcoin` crate alone from what a miner receives.
     fn rebuilt(job: &Job, extranonce1: &Extranonce1, submit: &Submit) -> bitcoin::block::Header {
         let line: serde_json::Value = serde_json::from_slice(&job.line(false)).unwrap();
         let text = |index: usize| line["params"][index].as_str().unwrap();

@@ -1,11 +1,10 @@
 //! A license-aware Stratum V1 pool.
 //!
 //! Here: configuration, jobs, Stratum connections, verdicts, share counters, the ledger, found blocks and their
-//! delivery, the HTTP API. Not here: the rules (`iop-consensus`), the node's client, license choice and signed coinbases
-//! (`iop-mining`), messages and work arithmetic (`iop-stratum`), hashing.
-//! Path: node tip → template → license → signed coinbase → job ([`job`], one notify for all) → sessions ([`session`]) →
-//! submit → verdict ([`judge`]) → counters ([`workers`], with their [`history`]); a found block goes to every node at
-//! once ([`blocks`]).
+//! delivery, the HTTP API. Not here: consensus rules (`iop-consensus`), the node's client, license choice and signed
+//! coinbases (`iop-mining`), messages and work arithmetic (`iop-stratum`), hashing. Path: node tip → template → license
+//! → signed coinbase → job ([`job`], one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) →
+//! counters ([`workers`], with their [`history`]); a found block goes to every node at once ([`blocks`]).
 
 mod chain;
 mod output;
@@ -32,5 +31,5 @@ pub mod solo;
 pub mod spool;
 pub mod workers;
 
-/// What the pool calls itself.
+/// The pool's name and version.
 pub const SOFTWARE: &str = concat!("iop-pool/", env!("CARGO_PKG_VERSION"));

@@ -1,19 +1,20 @@
-//! How many files, and so connections, the system lets this process have open.
+//! The limit of open files, and the number of connections that fit under it.
 
 use crate::api::MAX_CONNECTIONS;
 use crate::config::ConfigError;
 use crate::ledger::store::MAX_OPEN_FILES;
 
-/// Files that are open whatever the configuration: standard streams, listeners, the runtime's own, locks, found blocks on
-/// their way to the disk. Beside them there are visitors of the API and the ledger's tables.
+/// Files that are open under any configuration: standard streams, listeners, the runtime's own, locks, found blocks
+/// being written. API connections and the ledger's tables come on top.
 const RESERVE: u64 = 32;
-/// Files for each node: a long poll, a call, and a few found blocks on their way.
+/// Files per node: a long poll, a call, and a few found blocks being submitted.
 const RESERVE_PER_NODE: u64 = 8;
 
-/// Stratum connections that fit under a limit of open files: what was asked for, or the default lowered to fit.
+/// The number of Stratum connections that fits under a limit of open files: the requested one, or the default lowered
+/// to fit.
 ///
 /// # Errors
-/// More was asked for than fits, or the limit leaves no room at all.
+/// More was requested than fits, or the limit leaves no room at all.
 pub fn connections(
     asked: Option<usize>,
     default: usize,

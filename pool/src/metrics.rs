@@ -1,5 +1,5 @@
-//! Numbers for Prometheus. What is held elsewhere is read when somebody looks, and counted nowhere twice; only times
-//! are collected here. Names and meanings are in `docs/metrics.md`.
+//! Metrics for Prometheus. State held elsewhere is read on each scrape and never counted twice; only times are
+//! collected here. Names and meanings are in `docs/metrics.md`.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,13 +15,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::{Api, LicenseStatus, Status};
 
-/// Begins every name.
+/// Prefix of every name.
 const PREFIX: &str = "iop_pool";
-/// What a scraper is told the text is (OpenMetrics 1.0).
+/// The content type of the answer (OpenMetrics 1.0).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Upper bounds of the classes of commit times, seconds: a tenth of a millisecond is usual, seconds are a sick disk.
+/// Upper bounds of the buckets of commit times, in seconds: a tenth of a millisecond is usual, seconds mean a failing
+/// disk.
 const COMMIT_SECONDS: [f64; 10] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0, 10.0];
-/// Upper bounds of the classes of shares per commit.
+/// Upper bounds of the buckets of shares per commit.
 const COMMIT_SHARES: [f64; 8] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10_000.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -65,14 +66,14 @@ impl CommitTimes {
     }
 }
 
-/// What is collected as it happens.
+/// Metrics that are collected as events happen.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
-    /// All at zero; the commits are counted by whoever holds a clone of `commits`.
+    /// Starts at zero; commits are counted through `commits` and its clones.
     #[must_use]
     pub fn new(commits: &CommitTimes) -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
@@ -96,7 +97,7 @@ impl Metrics {
         Self { registry }
     }
 
-    /// Everything, as a scraper reads it.
+    /// All metrics in the text format.
     #[must_use]
     pub fn text(&self, api: &Api) -> String {
         let state = state(api);
@@ -109,7 +110,7 @@ impl Metrics {
     }
 }
 
-/// The pool as it is now.
+/// The current state of the pool.
 fn state(api: &Api) -> Registry {
     let mut registry = Registry::with_prefix(PREFIX);
     let status = api.status();

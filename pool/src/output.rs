@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Write};
 
 use crate::run::RunError;
 
-/// Whole lines of the result. Who closed the other end of stdout, as `head` does, has seen enough; all else that keeps
-/// them from being written, as a full disk does, is a failure.
+/// Prints whole lines of the result. A reader that closed stdout early, as `head` does, has seen enough; any other
+/// error, such as a full disk, is a failure.
 pub(crate) fn print(lines: &str) -> Result<(), RunError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush()) {

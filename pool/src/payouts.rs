@@ -1,8 +1,8 @@
-//! From a template and a license to a job whose coinbase pays whom the ledger says.
+//! Turns a template and a license into a job whose coinbase pays what the ledger says.
 //!
-//! Here: which of our blocks a template stands on (the node is asked), the plan for its reward, the signed job.
-//! Not here: the arithmetic and the books ([`crate::ledger`]), which license signs ([`iop_mining::choice`]), blocks of
-//! ours that nobody handed in (`strays`).
+//! Here: the pool block that a template builds on (the node is asked), the plan for its reward, the signed job. Not
+//! here: the arithmetic and the books ([`crate::ledger`]), the choice of the license ([`iop_mining::choice`]), blocks
+//! of the pool that nobody handed in (`strays`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,26 +23,26 @@ use crate::ledger::{Ledger, LedgerError, Scheme};
 use crate::solo::SoloJobs;
 use crate::strays::{Strays, Trouble};
 
-/// The block that a template stands on.
+/// The block that a template builds on.
 pub(crate) fn parent_of(template: &Template) -> BlockId {
     BlockId { height: template.height.saturating_sub(1), hash: template.parent }
 }
 
-/// Makes jobs that pay.
+/// Makes jobs with their payouts.
 #[derive(Debug)]
 pub struct Payouts {
     ledger: Arc<Ledger>,
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
     strays: Strays,
-    /// Whether it was said that no member is paid.
+    /// The last result of [`Self::base`], with the template's parent and the state of the books it is valid for.
     said: AtomicBool,
     /// What was last found, by the parent that templates stand on and the state of the books.
     last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
 }
 
 impl Payouts {
-    /// `chapter` gets what members do not; the license that signs if not set. `licenses` are ours.
+    /// `chapter` gets what members do not; if `None`, it is the signing license. `licenses` are the pool's.
     #[must_use]
     pub fn new(ledger: Arc<Ledger>, chapter: Option<Address>, licenses: Vec<Address>) -> Self {
         let numbers: Arc<JobNumbers> = Arc::default();
@@ -50,16 +50,16 @@ impl Payouts {
         Self { ledger, chapter, numbers, strays, said: AtomicBool::new(false), last: Mutex::default() }
     }
 
-    /// Where the numbers of jobs come from.
+    /// The source of job numbers.
     #[must_use]
     pub fn numbers(&self) -> Arc<JobNumbers> {
         Arc::clone(&self.numbers)
     }
 
-    /// The nearest block of ours below a template, in the chain of the node that gave it.
+    /// The nearest pool block below a template, in the chain of the node that gave it.
     ///
     /// # Errors
-    /// The node did not say.
+    /// The node did not answer.
     pub async fn base(&self, node: &Node, template: &Template) -> Result<Option<BlockId>, RpcError> {
         let parent = parent_of(template);
         loop {
@@ -72,7 +72,7 @@ impl Payouts {
             }
             let base = nearest(&self.ledger, node, parent).await?;
             *self.last() = Some((template.parent, state, base));
-            // Else another block may be the nearest by now.
+            // Otherwise another block may be the nearest by now.
             if self.ledger.book_state() == state {
                 return Ok(base);
             }
@@ -83,27 +83,27 @@ impl Payouts {
         self.last.lock().expect("no panic while the lock is held")
     }
 
-    /// Whether no job may be made on a tip before it was looked whether blocks of ours below it were not handed in.
-    /// `last` is the height of the highest block below it that a license of ours signed, `base` the nearest in the books.
+    /// Whether to look for pool blocks that nobody handed in before a job is made on a tip. `last` is the height of the
+    /// highest block below it signed by a license of the pool, `base` the nearest one in the books.
     pub(crate) fn must_look(&self, tip: &BlockId, last: Option<u64>, base: Option<&BlockId>) -> bool {
         last > base.map(|base| u64::from(base.height)) || self.strays.must_look(tip)
     }
 
-    /// Takes blocks of ours below a tip into the books that nobody handed in; gives how many. Templates stand on them
-    /// from then on.
+    /// Adds pool blocks below a tip that nobody handed in to the books; returns how many. Templates build on them from
+    /// then on.
     ///
     /// # Errors
-    /// The node did not say, or the ledger cannot be read or written.
+    /// The node did not answer, or the ledger cannot be read or written.
     pub(crate) async fn take_strays(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
         self.strays.look(node, tip).await
     }
 
-    /// Writes the jobs that were made since the last time, for a run after this one. That may wait for the disk.
+    /// Stores the jobs made since the last call, for a later run. May wait for the disk.
     pub(crate) fn keep_jobs(&self) {
         self.strays.keep();
     }
 
-    /// Why the ledger cannot be written now. What is mined meanwhile, the next run may not know.
+    /// The job of a template whose nearest pool block is `base`.
     pub(crate) fn refusal(&self) -> watch::Receiver<Option<String>> {
         self.ledger.refusal()
     }
@@ -111,7 +111,7 @@ impl Payouts {
     /// The job of a template on the block of ours below it.
     ///
     /// # Errors
-    /// The ledger cannot be read: nothing may be mined that nobody knows how to pay for.
+    /// The ledger cannot be read: nothing may be mined without a plan to pay for it.
     pub fn job(
         &self,
         template: Template,
@@ -123,7 +123,7 @@ impl Payouts {
             base,
             reward: template.coinbase_value,
             network_difficulty: template.target.difficulty(),
-            // One is the chapter's.
+            // One output is the chapter's.
             room: template.outputs_room.saturating_sub(1),
             chapter: self.chapter.unwrap_or_else(|| key.address()),
             solo: None,

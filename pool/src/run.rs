@@ -1,4 +1,4 @@
-//! `iop-pool run`: everything wired together, and one way to end.
+//! `iop-pool run`: starts all parts, and shuts them down in order.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ use crate::session::{Places, Shared, listener};
 use crate::spool::Spool;
 use crate::workers::Workers;
 
-/// How long blocks in flight may hold up the end.
+/// How long blocks in flight may delay the shutdown.
 const END_TIME: Duration = Duration::from_secs(5);
-/// How long connections may take to say goodbye: a second each, all at once, and some for a busy machine.
+/// Time for connections to say goodbye: a second each, concurrently, and some for a busy machine.
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 
 /// Why the pool ended, in one line.
@@ -43,7 +43,7 @@ pub struct RunError(pub String);
 /// # Errors
 /// A port or the data folder cannot be used, or a node is on another chain at the start.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
-    // Before anything is open: whoever has seen a line of the log may end the pool in order.
+    // Before anything is open: once a log line is out, a signal must end the pool in order.
     let mut signals = Signals::new()?;
     let (chain, doubts) = (ChainIdentity::of(&settings.params), settings.doubts());
     let _datadir = Datadir::open(&settings.datadir, &chain)?;
@@ -116,7 +116,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     drop(shared);
     let api = tokio::spawn(api::serve(api_listener, api, stopped));
-    // Kept to the end: without it connections have nowhere to look for work.
+    // Kept to the end: without it connections have no source of work.
     let mut following = std::pin::pin!(follower.run());
     let ended = tokio::select! {
         wrong = &mut following => Err(RunError(wrong.to_string())),
@@ -161,7 +161,7 @@ impl Doors {
         tokio::spawn(listener::listen(listener, tls, Arc::clone(shared), close, leave));
     }
 
-    /// Lets nobody in any more, then tells those who are in to come again, and waits until they are gone.
+    /// Stops accepting, then tells the connected miners to reconnect, and waits until they are gone.
     async fn close(self) {
         self.close.send_replace(true);
         self.close.closed().await; // the listeners are dropped: the ports are closed
@@ -197,7 +197,7 @@ impl Signals {
         })
     }
 
-    /// Until a signal that ends the pool. SIGHUP does not: it reads the TLS files again.
+    /// Waits for a signal that ends the pool. SIGHUP does not: it reloads the TLS files.
     async fn end(&mut self, tls: Option<&Tls>) -> &'static str {
         loop {
             tokio::select! {

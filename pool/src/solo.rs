@@ -1,4 +1,4 @@
-//! Solo payout: every member has a job of its own, whose coinbase pays that member. Made when first asked for.
+//! Solo payout: every member has its own job, whose coinbase pays that member. Jobs are made on first use.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ impl std::fmt::Debug for SoloJobs {
 }
 
 impl SoloJobs {
-    /// None made yet.
+    /// Creates it without any jobs.
     #[must_use]
     pub fn new(
         ledger: Arc<Ledger>,
@@ -38,7 +38,7 @@ impl SoloJobs {
         Self { ledger, key, numbers, request, made: Mutex::default() }
     }
 
-    /// A member's job on the template of `job`; none if the ledger cannot be read.
+    /// A member's job on the template of `job`; `None` if the ledger cannot be read.
     pub(crate) fn job(&self, job: &Job, member: Address) -> Option<Arc<Job>> {
         let mut made = self.made.lock().expect("no panic while the lock is held");
         if let Some(own) = made.get(&member) {

@@ -1,8 +1,8 @@
-//! Found blocks that no node has answered yet, with what the pool has to know of them after a restart.
+//! Found blocks that not all nodes have answered yet, with what the pool must know about them after a restart.
 //!
-//! Here: what is kept of a block, and the reserve: room on the disk for the block that finds none left. A block that
-//! nodes have and no file holds could be missing in the ledger after the next start, and what it paid be paid again.
-//! Not here: the files themselves ([`iop_mining::spool`]), when a block is done with ([`crate::blocks`]).
+//! Here: what is kept of a block, and the reserve: disk space for a block found on a full disk. A block that nodes have
+//! but no file holds could be missing in the ledger after the next start, and its payments be made again. Not here: the
+//! files themselves ([`iop_mining::spool`]), when a block is done ([`crate::blocks`]).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -18,15 +18,15 @@ use tracing::warn;
 use crate::ledger::book::Entry;
 use crate::ledger::store::BlockId;
 
-/// The reserve's size in bytes: four full blocks in hex, and beside its block a file has some hundred bytes. Real blocks
-/// take some kilobytes, so it holds a thousand of them.
+/// The reserve's size in bytes: four full blocks in hex; a file adds some hundred bytes to its block. Real blocks take
+/// some kilobytes, so it holds a thousand of them.
 const RESERVE: u64 = 32 << 20;
-/// The disk must have room for so many reserves before one is made: the ledger and the log need some too, and a reserve
-/// that fills the disk itself helps nobody.
+/// Free space needed to create a reserve, in reserves: the ledger and the log need some too, and a reserve that itself
+/// fills the disk helps nobody.
 const ROOM_IN_RESERVES: u64 = 2;
-/// The reserve's name beside the blocks' files.
+/// The reserve's name in the folder of found blocks.
 const RESERVE_FILE: &str = "reserve";
-/// Bytes that are written at a time where the file system cannot set room aside.
+/// Bytes that are written at a time if the file system cannot preallocate.
 const CHUNK: usize = 1 << 20;
 
 /// The folder of found blocks, with its reserve.
@@ -37,10 +37,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens it, makes it where it is missing.
+    /// Opens the folder; creates it if it is missing.
     ///
     /// # Errors
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     pub fn open(datadir: &Path) -> io::Result<Self> {
         let files = iop_mining::spool::Spool::open(datadir)?;
         let spool = Self { files, reserve: datadir.join("found").join(RESERVE_FILE) };
@@ -48,20 +48,20 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Writes a block, if need be into the reserve's room: when this returns it survives the process, and a loss of
-    /// power after [`Spool::keep`].
+    /// Writes a block, if necessary into the reserve's space. The file then survives the process, and a power failure
+    /// after [`Spool::keep`].
     ///
     /// # Errors
-    /// Those of [`iop_mining::spool::Spool::write`], with the reserve given up too.
+    /// Those of [`iop_mining::spool::Spool::write`], even with the reserve given up.
     pub fn write(&self, found: &Found) -> io::Result<Unfinished> {
         self.files.write(found).or_else(|error| self.without_reserve(error, || self.files.write(found)))
     }
 
-    /// Makes a written block survive a loss of power, if need be by writing it again into the reserve's room, and gives
-    /// its file.
+    /// Makes a written block survive a power failure, if necessary by writing it again into the reserve's space, and
+    /// returns its file.
     ///
     /// # Errors
-    /// The disk did not take it, with the reserve given up too.
+    /// The disk did not take it, even with the reserve given up.
     pub fn keep(&self, written: Unfinished, found: &Found) -> io::Result<PathBuf> {
         let again = || self.files.keep(self.files.write(found)?);
         self.files.keep(written).or_else(|error| self.without_reserve(error, again))
@@ -75,10 +75,10 @@ impl Spool {
         again()
     }
 
-    /// Forgets a block that was answered, by the file that [`Spool::keep`] or [`Spool::load`] gave.
+    /// Deletes the file of an answered block, as returned by [`Spool::keep`] or [`Spool::load`].
     ///
     /// # Errors
-    /// The file is there and cannot be removed.
+    /// The file exists and cannot be removed.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.files.remove(path)
     }
@@ -91,7 +91,7 @@ impl Spool {
         self.files.load()
     }
 
-    /// Makes the reserve where it is missing and the disk has room for it. May wait for the disk.
+    /// Creates the reserve if it is missing and the disk has room for it. May wait for the disk.
     pub fn restore(&self) {
         if fs::metadata(&self.reserve).is_ok_and(|file| file.len() == RESERVE) {
             return;
@@ -128,15 +128,15 @@ pub struct Found {
     pub height: u32,
     /// Its hash, as printed.
     pub hash: String,
-    /// The license that signed, as an address.
+    /// The license that signed it, as an address.
     pub license: String,
-    /// Whose share it was.
+    /// The worker whose share it was.
     pub worker: String,
     /// When it was found, in seconds since 1970.
     pub time: u64,
     /// The block in hex, as `submitblock` takes it.
     pub block: String,
-    /// By what it is paid for: the ledger may not have it yet when the pool is killed.
+    /// The terms of its payment: the ledger may not have them yet when the pool is killed.
     #[serde(default)]
     pub record: Option<Entry>,
 }
@@ -170,7 +170,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Genesis with another nonce: a block of its own for each number.
+    /// The genesis block with another nonce: a different block for each number.
     pub(crate) fn found(height: u32, nonce: u32) -> Found {
         let mut block = Params::devnet().genesis.block().clone();
         block.header.nonce = nonce;
@@ -179,7 +179,7 @@ pub(crate) mod tests {
         Found { height, hash, license, worker, time: 5, block, record: None }
     }
 
-    /// Puts other files into the folder until it takes no more: with the reserve, as many as it may have.
+    /// Fills the folder with files until it takes no more: including the reserve, up to `files` files.
     pub(crate) fn fill(datadir: &Path, files: usize) {
         for number in 0..files {
             fs::write(datadir.join(format!("found/{number}.txt")), "").unwrap();
@@ -214,14 +214,14 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::open(folder.path()).unwrap();
         let written = spool.write(&found(1, 1)).unwrap();
-        // A folder in its place keeps it from its name.
+        // A folder in the file's place prevents the rename.
         let place = folder.path().join(format!("found/1-{}.json", found(1, 1).hash));
         fs::create_dir_all(place.join("x")).unwrap();
         assert!(spool.keep(written, &found(1, 1)).is_err());
         assert!(!has_reserve(&spool), "that was tried too");
         fs::remove_dir_all(&place).unwrap();
         assert_eq!(loaded(&spool), [found(1, 1)], "what was written first is still there");
-        // Once it works, one copy is left.
+        // Once the disk works, one copy is left.
         let written = spool.write(&found(2, 2)).unwrap();
         fs::remove_file(folder.path().join(format!("found/2-{}.tmp", found(2, 2).hash))).unwrap();
         spool.restore();

@@ -1,11 +1,11 @@
-//! Blocks of ours in the chain that nobody handed in. Who has a job on a template without transactions can make the
-//! whole block and send it to a node alone. Its coinbase pays as the job's plan says, so the books must have it: else the
-//! next block would pay again what its finder was owed.
+//! Pool blocks in the chain that nobody handed in. A miner with a job on a template without transactions can build the
+//! whole block and send it to a node itself. Its coinbase pays as the job's plan says, so the books must have it:
+//! otherwise the next block would pay again what the members were owed.
 //!
-//! Here: looking for such blocks below each new tip, their records. Not here: what is remembered of jobs (`jobs`), the
-//! plan's arithmetic, and the books ([`crate::ledger`]).
-//! Path: tip → blocks below it up to one that was seen → signed by a license of ours, and not in the books → the job that
-//! pays the same → its plan, made again from the log → the books.
+//! Here: looking for such blocks below each new tip, and their records. Not here: what is remembered of jobs (`jobs`),
+//! the plan's arithmetic, and the books ([`crate::ledger`]). Path: tip → blocks below it down to a known one → signed
+//! by a license of the pool, and not in the books → the job that pays the same → its plan, recomputed from the log →
+//! the books.
 
 mod jobs;
 
@@ -28,12 +28,12 @@ use crate::ledger::store::BlockId;
 use crate::ledger::{Ledger, LedgerError, Scheme};
 use jobs::{Jobs, Made, Outputs};
 
-/// Blocks of which it is remembered that they were looked at: more than are looked at in one go.
+/// Blocks remembered as checked: more than are checked in one go.
 const MAX_SEEN: usize = 1_000;
-/// Who found such a block, for people.
+/// The finder of such a block, for display.
 pub(crate) const NOT_HANDED_IN: &str = "not handed in";
 
-/// Hashes of blocks that were looked at, the latest ones.
+/// Hashes of the blocks checked last.
 #[derive(Debug, Default)]
 struct Known {
     order: VecDeque<BlockHash>,
@@ -53,10 +53,10 @@ impl Known {
     }
 }
 
-/// Why it could not be looked.
+/// Why the search failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Trouble {
-    /// The node did not say.
+    /// The node did not answer.
     #[error(transparent)]
     Node(#[from] RpcError),
     /// The ledger cannot be read or written.
@@ -64,23 +64,23 @@ pub(crate) enum Trouble {
     Ledger(#[from] LedgerError),
 }
 
-/// Finds them.
+/// Finds such blocks.
 #[derive(Debug)]
 pub(crate) struct Strays {
     ledger: Arc<Ledger>,
     licenses: Vec<Address>,
-    /// Of this run.
+    /// Job numbers of this run.
     numbers: Arc<JobNumbers>,
     jobs: Jobs,
     /// The greatest height at which jobs of earlier runs may have made blocks.
     earlier: Option<u32>,
-    /// From a tip at or above that one.
+    /// Whether the search has been done from a tip at or above `earlier`.
     has_looked: AtomicBool,
     known: Mutex<Known>,
 }
 
 impl Strays {
-    /// Of blocks that these licenses sign, and those of earlier runs.
+    /// Looks for blocks signed by these licenses or by those of earlier runs.
     pub(crate) fn new(ledger: Arc<Ledger>, licenses: Vec<Address>, numbers: Arc<JobNumbers>) -> Self {
         let jobs = Jobs::load(Arc::clone(&ledger));
         let earlier = jobs.heights().last().copied();
@@ -88,33 +88,33 @@ impl Strays {
         Self { ledger, licenses, numbers, jobs, earlier, has_looked, known }
     }
 
-    /// Never held while a node is asked: one that hangs holds up nobody else.
+    /// Never held while a node is asked: a node that hangs must not block the others.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("no panic while the lock is held")
     }
 
-    /// A job with this number is made on a parent, signed by a license, by this plan.
+    /// Remembers a job with this number on a parent, with the signing license and the plan.
     pub(crate) fn remember(&self, number: u64, parent: BlockId, license: Address, plan: &Plan) {
         self.jobs.remember(number, parent, license, plan);
     }
 
-    /// Writes what is remembered for the next run.
+    /// Stores what is remembered for the next run.
     pub(crate) fn keep(&self) {
         self.jobs.keep();
     }
 
-    /// Whether there may be one at a tip or below it that the nodes' word on our licenses does not tell of, because an
-    /// earlier run had another license.
+    /// Whether there may be one at or below a tip that the nodes' information on the pool's licenses does not show,
+    /// because an earlier run had another license.
     pub(crate) fn must_look(&self, tip: &BlockId) -> bool {
         self.jobs.any_below(tip.height, |license| !self.licenses.contains(license))
     }
 
-    /// Looks at a tip and the blocks below it, up to one that is in the books or was looked at before; gives how many
-    /// were taken into the books. That goes down a hundred blocks at most, at the start to the nearest height in the
-    /// books, and to the heights at which the jobs that are remembered may have made blocks.
+    /// Checks a tip and the blocks below it, down to one that is in the books or was checked before; returns how many
+    /// were added to the books. It goes down a hundred blocks at most, at the start only to the nearest height in the
+    /// books, and also checks the heights at which remembered jobs may have made blocks.
     ///
     /// # Errors
-    /// It is not known what the chain has; the next tip looks again.
+    /// The chain's blocks could not be determined; the next tip tries again.
     pub(crate) async fn look(&self, node: &Node, tip: BlockId) -> Result<usize, Trouble> {
         let first = !self.has_looked.load(Ordering::Relaxed);
         let lowest = first.then(|| self.ledger.height_below(tip.height.saturating_add(1)));
@@ -126,7 +126,7 @@ impl Strays {
             at = BlockId { height: at.height - 1, hash: seen.header.prev_blockhash };
             new.push(seen);
         }
-        // Further down, but never below a block in the books, which does not stand on what comes to be known later.
+        // Further down, but never below a block in the books: its base does not change by later findings.
         let further = if self.ledger.has_block(&at) { BTreeSet::new() } else { self.jobs.heights() };
         for &height in further.range(..=at.height).rev() {
             let Some(id) = block_at(node, height).await? else { continue };
@@ -136,7 +136,7 @@ impl Strays {
             new.extend(read(node, id).await?);
         }
         let mut taken = 0;
-        // From below: each stands on those before it. Two nodes may tell of one tip at once.
+        // From the lowest up: each builds on those before it. Two nodes may report one tip at once.
         for seen in new.iter().rev().filter(|seen| !self.known().hashes.contains(&seen.id.hash)) {
             taken += usize::from(self.judge(node, seen).await?);
             self.known().add(seen.id.hash);
@@ -148,25 +148,25 @@ impl Strays {
         Ok(taken)
     }
 
-    /// Whether nothing is to be learned from a block.
+    /// Whether a block needs no check.
     fn is_known(&self, id: &BlockId) -> bool {
         self.known().hashes.contains(&id.hash) || self.ledger.has_block(id)
     }
 
-    /// Takes a block into the books if it belongs there.
+    /// Adds a block to the books if it belongs there.
     async fn judge(&self, node: &Node, seen: &Seen) -> Result<bool, Trouble> {
         let Some(license) = named_license(&seen.coinbase) else { return Ok(false) };
         let jobs = self.jobs.of(&license);
         let on_parent = |job: &&Made| job.parent == seen.parent();
         let mut record = block_in_place(|| self.record(seen, jobs.iter().filter(on_parent)))?;
         if record.is_none() && !jobs.is_empty() {
-            // The signature covers neither parent nor height: who has a job may put its outputs elsewhere. They pay what
-            // is owed as long as no other block of ours came between.
+            // The signature covers neither parent nor height, so a job's outputs may be mined on another parent. They
+            // pay what is owed as long as no other pool block came between.
             let base = nearest(&self.ledger, node, seen.id).await?;
             let on_base = |job: &&Made| job.terms.base == base && !on_parent(job);
             record = block_in_place(|| self.record(seen, jobs.iter().filter(on_base)))?;
         }
-        // It may have been handed in meanwhile.
+        // It may have been submitted meanwhile.
         if self.ledger.has_block(&seen.id) {
             return Ok(false);
         }
@@ -186,7 +186,7 @@ impl Strays {
         Ok(false)
     }
 
-    /// The record of a block, by the first of some jobs that pays the same.
+    /// The record of a block, by the first of `jobs` that pays the same.
     fn record<'a>(
         &self,
         seen: &Seen,
@@ -204,7 +204,7 @@ impl Strays {
         Ok(None)
     }
 
-    /// The plan of a block if it is of a member's own job, which was made from the template's, and who that is.
+    /// The plan of a block that is of a member's own job, derived from the template's job, and that member.
     fn solo_plan(
         &self,
         outputs: &[TxOut],
@@ -213,10 +213,10 @@ impl Strays {
         is_of_run: bool,
     ) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
         let is_ours = is_of_run || owner.is_some();
-        // Who is owed less than is paid out, or comes after others who are owed more, is not among the outputs; and one who
-        // was owed the whole reward before is paid the same whoever found the block. Then only the number tells, and a run
-        // does not know whose those of earlier ones were: the block has its place in the books, with what it pays, and its
-        // finder's part stays with the chapter.
+        // A member owed less than the minimum, or less than others that fill the outputs, is not among the outputs; and
+        // a member that was owed the whole reward before is paid the same whoever found the block. Then only the number
+        // tells, and the owners of numbers of earlier runs are not known: the block enters the books with what it pays,
+        // and its finder's part stays with the chapter.
         let paid = || outputs.iter().filter_map(|out| Address::from_script(&out.script_pubkey)).map(Some);
         for member in owner.map(Some).into_iter().chain([None]).chain(paid()) {
             let plan = self.ledger.plan_again(&job.terms, member)?;
@@ -227,11 +227,11 @@ impl Strays {
         Ok(None)
     }
 
-    /// The plan of a block if it is of a job, and who is paid where each mines alone.
+    /// The plan of a block if it is of `job`, and the member paid in solo mode.
     fn plan(&self, seen: &Seen, job: &Made) -> Result<Option<(Plan, Option<Address>)>, LedgerError> {
         let outputs = &seen.coinbase.output;
-        // Where no member is paid, any program that mines with the license pays the same. Then a number of ours tells,
-        // for who changed it has nothing from that.
+        // If no member is paid, any program that mines with the license pays the same. Then the block counts if its
+        // number is the pool's: changing the number gains nothing.
         let number = coinbase::job_number(&seen.coinbase.input[0].script_sig);
         let is_of_run = number.is_some_and(|number| job.is_of_run(number));
         if job.terms.rules.scheme == Scheme::Solo {
@@ -265,8 +265,8 @@ mod tests {
     use crate::ledger::tests::temporary;
     use crate::payouts::parent_of;
 
-    /// Takes part in the second of two runs: the first has made a job that pays the chapter alone. What the books say of
-    /// a block of that job's outputs with another number.
+    /// Acts as the second of two runs: the first has made a job that pays the chapter alone. Returns the books' record
+    /// of a block with that job's outputs and another number.
     fn of_chapter(made: u64, number: u64) -> Option<Record> {
         let (ledger, license) = (temporary(), key(true).address());
         let first = Strays::new(Arc::clone(&ledger), vec![license], Arc::default());
@@ -299,7 +299,7 @@ mod tests {
         Seen { id, header, coinbase }
     }
 
-    /// Of a template that was asked for again meanwhile: its owner is known whatever jobs have come since.
+    /// For a template that was requested again meanwhile: the owner stays known whatever jobs came since.
     #[test]
     fn a_members_own_block_that_does_not_pay_it_is_the_members_by_its_number() {
         let (ledger, license, member) = (temporary(), key(true).address(), Address::of_pubkey(b"member"));

@@ -1,5 +1,5 @@
-//! Counters of shares per worker, in memory: they begin at zero with every start of the pool. The durable share
-//! log, from which members are paid, is not here.
+//! Share counters per worker, in memory: they start at zero with every start of the pool. The durable share log, from
+//! which members are paid, is not here.
 
 mod newcomers;
 
@@ -18,12 +18,12 @@ use serde::Serialize;
 use self::newcomers::Newcomers;
 use crate::history::{HashRate, History, Rates, Span};
 
-/// Workers that are listed at most. Names cost little, so of those that are on no connection the one whose last share
-/// is the oldest makes room; at about 500 bytes each, this is 50 MB, and the [history] of those with shares beside it.
+/// The most workers listed. Names cost little, so among workers without a connection the one with the oldest last share
+/// is dropped to make room; at about 500 bytes each, this is 50 MB, plus the [history] of those with shares.
 ///
 /// [history]: crate::history
 const MAX_LISTED: usize = 100_000;
-/// The first and the last of Stratum's codes.
+/// Range of Stratum's error codes.
 const CODES: std::ops::RangeInclusive<u8> = 20..=25;
 
 /// Shares of one worker or of all.
@@ -43,7 +43,7 @@ fn now() -> u64 {
 }
 
 impl Counters {
-    /// All at zero.
+    /// Starts at zero.
     #[must_use]
     pub fn new(history: History) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl Counters {
         }
     }
 
-    /// Counts a share that is good for its difficulty, at a time in seconds since 1970.
+    /// Counts a good share of this difficulty, at a time in seconds since 1970.
     pub fn accept(&self, difficulty: Difficulty, now: u64) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let add = |bits| Some((f64::from_bits(bits) + difficulty.get()).to_bits());
@@ -70,13 +70,13 @@ impl Counters {
         action(&mut self.history.lock().expect("no panic while the lock is held"))
     }
 
-    /// Expected hashes per second, now.
+    /// The current estimated hash rate.
     #[must_use]
     pub fn hash_rate(&self) -> HashRate {
         self.with_history(|history| history.hash_rate(now()))
     }
 
-    /// Expected hashes per second, over time.
+    /// Estimated hash rates over time.
     #[must_use]
     pub fn rates(&self, span: Span) -> Rates {
         self.with_history(|history| history.rates(span, now()))
@@ -88,7 +88,7 @@ impl Counters {
         self.rejected[usize::from(index)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Time of the last good one, in seconds since 1970; 0 without any.
+    /// Time of the last good share, in seconds since 1970; 0 if there is none.
     fn last_share(&self) -> u64 {
         self.last_share.load(Ordering::Relaxed)
     }
@@ -97,7 +97,7 @@ impl Counters {
         f64::from_bits(self.work.load(Ordering::Relaxed))
     }
 
-    /// As they are now.
+    /// The current values.
     #[must_use]
     pub fn read(&self) -> Shares {
         let rejected = CODES.zip(&self.rejected).map(|(code, count)| (code, count.load(Ordering::Relaxed)));
@@ -110,16 +110,16 @@ impl Counters {
     }
 }
 
-/// Counters, read.
+/// A reading of [`Counters`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shares {
     /// Good shares.
     pub accepted: u64,
-    /// Refused shares by Stratum's code, those with any.
+    /// Refused shares by Stratum error code, without zero counts.
     pub rejected: std::collections::BTreeMap<u8, u64>,
-    /// Sum of the difficulties of the good ones; times 2³² it is the expected number of hashes.
+    /// Sum of the difficulties of good shares; times 2³² it is the expected number of hashes.
     pub work: f64,
-    /// Time of the last good one, in seconds since 1970.
+    /// Time of the last good share, in seconds since 1970.
     pub last_share: Option<u64>,
 }
 
@@ -129,10 +129,10 @@ pub struct Worker {
     /// `ADDRESS[.worker]`.
     pub user: Box<str>,
     member: Address,
-    /// Its shares. They grow while it is present.
+    /// Its shares. They increase while it is connected.
     pub counters: Counters,
     connections: AtomicU64,
-    /// Workers that were listed before it.
+    /// Number of workers listed before it.
     number: u64,
 }
 
@@ -160,35 +160,35 @@ impl Drop for Presence {
     }
 }
 
-/// When the last share came, then the number: who comes first makes room first.
+/// Time of the last share, then the number: the lowest is dropped first.
 type Rank = (u64, u64);
 
 impl Worker {
-    /// Stays the same while it is on no connection.
+    /// Does not change while it has no connection.
     fn rank(&self) -> Rank {
         (self.counters.last_share(), self.number)
     }
 }
 
-/// The workers that are listed.
+/// The listed workers.
 #[derive(Debug, Default)]
 struct List {
     by_name: HashMap<Box<str>, Arc<Worker>>,
-    /// How many there are of each payout address.
+    /// Workers per payout address.
     by_member: HashMap<Address, usize>,
-    /// Those on no connection.
+    /// Workers without a connection.
     away: BTreeMap<Rank, Arc<Worker>>,
-    /// Listed since the start.
+    /// Workers listed since the start.
     listed: u64,
 }
 
 impl List {
-    /// Whether there is room for one more, or can be made.
+    /// Whether there is room for one more, or room can be made.
     fn has_room(&self, limit: usize) -> bool {
         self.by_name.len() < limit || !self.away.is_empty()
     }
 
-    /// Who is away the longest gives way where the list is full.
+    /// Drops the worker with the oldest last share if the list is full.
     fn make_room(&mut self, limit: usize) {
         if self.by_name.len() >= limit
             && let Some((_, oldest)) = self.away.pop_first()
@@ -218,10 +218,10 @@ fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
     list.lock().expect("no panic while the lock is held")
 }
 
-/// Why a worker is not taken.
+/// Why a worker is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
-    /// All that are listed are at work.
+    /// The list is full of connected workers.
     #[error("the pool has no room for another worker")]
     Full,
     /// Its host has brought too many names.
@@ -236,25 +236,25 @@ pub enum NotTaken {
     TooManyAddresses,
 }
 
-/// What the ledger has of a worker that begins.
+/// What the ledger has of a joining worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// Shares under its name.
     Name,
-    /// Shares of its payout address.
+    /// Shares for its payout address.
     Member,
     /// Nothing.
     Nothing,
 }
 
-/// A line of the workers' list.
+/// An entry of the workers' list.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Listed {
     /// `ADDRESS[.worker]`.
     pub user: String,
-    /// Connections on which it is authorised.
+    /// Connections on which it is authorized.
     pub connections: u64,
-    /// Its speed, by its shares.
+    /// Its hash rate, estimated from its shares.
     pub hash_rate: HashRate,
     /// Its shares.
     #[serde(flatten)]
@@ -271,7 +271,7 @@ pub struct Workers {
 }
 
 impl Default for Workers {
-    /// None yet; the pool's history begins now.
+    /// Starts empty; the pool's history begins now.
     fn default() -> Self {
         let totals = Counters::new(History::of_pool(now()));
         Self { list: Arc::default(), newcomers: Newcomers::default(), totals }
@@ -279,8 +279,8 @@ impl Default for Workers {
 }
 
 impl Workers {
-    /// A worker begins on a connection from an address. One that is not listed counts as a new name of that host,
-    /// unless the ledger has it, and its payout address as a new one, unless the ledger or the list has that.
+    /// A worker joins on a connection from an address. If it is not listed, it counts as a new name of that host unless
+    /// the ledger has it, and its payout address as a new one unless the ledger or the list has that.
     ///
     /// # Errors
     /// The list is full, or the host has brought too many names or payout addresses.
@@ -293,7 +293,7 @@ impl Workers {
         self.join_within(user, member, MAX_LISTED, may_come)
     }
 
-    /// `may_come` is asked for a name that is not listed, with whether its payout address is.
+    /// `may_come` is called for a name that is not listed, with whether its payout address is.
     fn join_within(
         &self,
         user: &str,
@@ -318,19 +318,19 @@ impl Workers {
         Ok(Presence { worker, list: Arc::clone(&self.list) })
     }
 
-    /// A worker, by its whole user name.
+    /// Finds a worker by its whole user name.
     #[must_use]
     pub fn find(&self, user: &str) -> Option<Arc<Worker>> {
         lock(&self.list).by_name.get(user).cloned()
     }
 
-    /// How many there are.
+    /// The number of workers.
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.list).by_name.len()
     }
 
-    /// How many there are, and the `limit` of them with most work.
+    /// The number of workers, and the `limit` of them with most work.
     #[must_use]
     pub fn list(&self, limit: usize) -> (usize, Vec<Listed>) {
         let workers: Vec<Arc<Worker>> = lock(&self.list).by_name.values().cloned().collect();
@@ -404,7 +404,7 @@ mod tests {
         drop(join("never"));
         let _new = join("new").expect("the one that never worked made room");
         assert!(!present("never") && present("early"));
-        // One that is here makes no room, however old its share; and one that came and left again does.
+        // A connected worker is not dropped, however old its share; one that disconnected is.
         let early = join("early").unwrap();
         let _other = join("other").unwrap();
         assert!(present("early") && !present("late"));

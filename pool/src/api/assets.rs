@@ -1,4 +1,4 @@
-//! The dashboard: files in `pool/assets`, built into the program. They read the API and nothing else.
+//! The dashboard: files in `pool/assets`, built into the program. They read only the API.
 
 use axum::extract::Path;
 use axum::http::header::{
@@ -6,13 +6,13 @@ use axum::http::header::{
 };
 use axum::response::{IntoResponse, Response};
 
-/// Scripts, styles and data come from the pool only, nobody may frame the page, and nothing in it is a form's target.
+/// Scripts, styles and data come from the pool only; the page may not be framed and has no form targets.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const PAGE: &str = include_str!("../../assets/index.html");
 const SCRIPT: &str = "text/javascript; charset=utf-8";
-/// Name, kind and text of each file under `/assets/`.
+/// Name, content type and text of each file under `/assets/`.
 const FILES: [(&str, &str, &str); 7] = [
     ("style.css", "text/css; charset=utf-8", include_str!("../../assets/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("../../assets/icon.svg")),

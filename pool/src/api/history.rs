@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Api, json, refuse};
 use crate::history::{Rates, Span};
 
-/// What a query asks for.
+/// A parsed query.
 #[derive(Debug, PartialEq, Eq)]
 struct Query {
     worker: Option<String>,
@@ -26,7 +26,7 @@ struct Answer {
 }
 
 impl Query {
-    /// From `worker=USER&span=day`.
+    /// Parses `worker=USER&span=day`.
     fn parse(text: &str) -> Result<Self, &'static str> {
         let mut query = Self { worker: None, span: Span::Hour };
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -42,7 +42,7 @@ impl Query {
     }
 }
 
-/// Undoes percent encoding, and the form's `+` for a space.
+/// Decodes percent encoding, and `+` as a space as in forms.
 fn unescape(text: &str) -> Result<String, &'static str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

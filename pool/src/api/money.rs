@@ -15,7 +15,7 @@ use crate::follow::Work;
 use crate::ledger::LedgerError;
 use crate::ledger::views::MAX_BLOCKS;
 
-/// What a query asks for.
+/// A parsed query.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Query {
     address: Option<String>,
@@ -23,7 +23,7 @@ struct Query {
 }
 
 impl Query {
-    /// From `address=A&format=csv`.
+    /// Parses `address=A&format=csv`.
     fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self::default();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
@@ -53,7 +53,7 @@ fn csv(name: &str, text: String) -> Response {
     (headers, text).into_response()
 }
 
-/// JSON, or CSV where that was asked for.
+/// Answers in JSON, or in CSV if requested.
 fn answer<T: Serialize>(
     made: Result<T, LedgerError>,
     query: &Query,
@@ -67,7 +67,7 @@ fn answer<T: Serialize>(
     }
 }
 
-/// `/api/v1/payouts[?address=A][&format=csv]`. Reads the database, so it takes a thread of its own.
+/// `/api/v1/payouts[?address=A][&format=csv]`. Reads the database, so it runs on a thread of its own.
 pub(super) async fn payouts(State(api): State<Arc<Api>>, RawQuery(text): RawQuery) -> Response {
     let read = tokio::task::spawn_blocking(move || respond(&api, text.as_deref().unwrap_or_default()));
     read.await.unwrap_or_else(|_| refuse(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made"))
@@ -82,7 +82,7 @@ fn respond(api: &Api, text: &str) -> Response {
     let (next_height, reward) = match &api.shared.snapshots.borrow().work {
         Work::Job(job) => (job.template.height, job.template.coinbase_value),
         Work::NoLicense(none) => (none.height, 0),
-        // The blocks below are all that is known of the chain.
+        // Only the pool's blocks below are known of the chain.
         _ => (ledger.next_height(), 0),
     };
     let Some(text) = &query.address else {

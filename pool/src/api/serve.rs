@@ -1,4 +1,4 @@
-//! The API's connections: how many at a time, and how long each may last.
+//! The API's connections: their number and their lifetime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,24 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
-/// Connections at a time; the next wait. A browser uses up to six.
+/// Concurrent connections; further ones wait. A browser uses up to six.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
-/// Time for a request's line and headers, the idle time before them included.
+/// Time for a request's line and headers, including the idle time before them.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Time for a whole connection: who reads too slowly gives its place back, and browsers connect again.
+/// Time for a whole connection: a slow reader loses its place, and browsers reconnect.
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
-/// Bytes of a request's line and headers.
+/// Most bytes of a request's line and headers.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// Time in which answers on their way may end when the pool stops.
+/// Time for pending answers to finish when the pool stops.
 const END_TIME: Duration = Duration::from_secs(2);
-/// Wait after a connection could not be taken.
+/// Wait after a failed accept.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` changes.
 pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADER_BYTES);
-    // A client that closes its side after the request, as nc does, waits for the answer all the same.
+    // A client that half-closes after its request, as nc does, still waits for the answer.
     protocol.half_close(true);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = GracefulShutdown::new();
@@ -47,7 +47,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch
                 let service = TowerToHyperService::new(router.clone());
                 let connection = connections.watch(protocol.serve_connection(TokioIo::new(stream), service));
                 tokio::spawn(async move {
-                    // What a client does to its connection concerns nobody else.
+                    // A failure of one connection concerns no other.
                     let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
                     drop(place);
                 });
@@ -77,7 +77,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        // Longer than it takes to see that the client has closed its side.
+        // Longer than it takes to notice that the client has closed its side.
         let late = async || {
             tokio::time::sleep(Duration::from_millis(200)).await;
             "late"

@@ -1,4 +1,4 @@
-//! Found blocks: what is kept, for how long, and what the nodes' words make of them.
+//! Found blocks: how long they are kept, and the states that the nodes' answers lead to.
 
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
@@ -33,7 +33,7 @@ async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
     let chain = ChainIdentity::of(&Params::devnet());
     let ledger = crate::ledger::tests::temporary();
     let spool = Spool::open(folder.path()).unwrap();
-    // No node: all have answered at once.
+    // No nodes, so all have answered at once.
     let blocks = Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger));
     let mut block = found(7, 1);
     let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
@@ -42,7 +42,7 @@ async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
     blocks.deliver(block);
     blocks.finish(STORED_POLL * 2).await;
     assert_eq!(blocks.spool.load().unwrap().0.len(), 1);
-    // Killed and started again before the log had it.
+    // Killed and restarted before the log had it.
     let ledger = crate::ledger::tests::temporary();
     let chain = ChainIdentity::of(&Params::devnet());
     let again = Blocks::new(Arc::from([]), blocks.spool.clone(), chain, Arc::clone(&ledger));
@@ -52,7 +52,7 @@ async fn a_blocks_file_stays_until_the_ledger_has_the_block() {
     assert_eq!(again.spool.load().unwrap().0.len(), 0);
 }
 
-/// What is logged, as one text.
+/// Captures log output as one text.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -95,7 +95,7 @@ async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
     assert!(line.contains("ERROR"), "{line}");
     let (name, text) = line.split_once(" put it into ").unwrap().1.split_once(": ").unwrap();
 
-    // The pool has ended, an operator has made room and put the block back.
+    // As if the pool ended and an operator made room and restored the block's file.
     let folder = tempfile::tempdir().unwrap();
     let (blocks, ledger) = stand(folder.path());
     std::fs::write(folder.path().join(name), text).unwrap();
@@ -104,7 +104,7 @@ async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
     assert_eq!(blocks.records()[0].worker, block.worker);
 }
 
-/// A pipe that nobody reads in the file's place is a disk that hangs.
+/// A pipe that nobody reads, in the file's place, stands for a disk that hangs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_hangs_holds_up_no_block_and_its_share_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();

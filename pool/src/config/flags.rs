@@ -1,6 +1,6 @@
-//! The flags that say the same as the configuration file, for clap. Each overrides the file.
+//! Flags for clap that correspond to the configuration file. Each overrides the file.
 //!
-//! Here: which commands take which. Not here: what they mean and whether it is sensible ([`Raw`](super::Raw)).
+//! Here: which commands take which flags. Not here: their meaning and validation ([`Raw`](super::Raw)).
 
 use std::fmt;
 use std::path::PathBuf;

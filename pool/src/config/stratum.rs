@@ -1,4 +1,4 @@
-//! What concerns Stratum connections: difficulties, vardiff, limits, TLS.
+//! Settings of Stratum connections: difficulties, vardiff, limits, TLS.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -13,39 +13,39 @@ use crate::limits;
 use crate::session::limits::Limits;
 use crate::session::tls::{Tls, TlsFiles};
 
-/// Start difficulty where the chain's easiest target is difficulty 1 or harder: a share every four seconds at
-/// 1 TH/s. For other machines vardiff finds another.
+/// Start difficulty if the chain's easiest target is difficulty 1 or harder: a share every four seconds at 1 TH/s.
+/// Vardiff adjusts it for other machines.
 const DEFAULT_START_DIFFICULTY: f64 = 1024.0;
 /// Start difficulty of private chains for CPUs: about two million hashes.
 const DEFAULT_PRIVATE_START_DIFFICULTY: f64 = 0.0005;
-/// Least difficulty if nothing is said, as a part of the start difficulty. A bound is needed since each share costs
-/// the pool two dozen hashes.
+/// Default least difficulty, as a fraction of the start difficulty. A bound is needed since each share costs the pool
+/// two dozen hashes.
 const DEFAULT_MIN_PART: f64 = 1.0 / 1024.0;
-/// Least difficulty if nothing is said, wherever that part is more: at 100 kH/s a share in about four seconds.
+/// Cap on that default: at 100 kH/s a share in about four seconds.
 const DEFAULT_MIN_DIFFICULTY: f64 = 1e-4;
-/// Greatest difficulty if nothing is said: one share in about 4 s at 1 EH/s.
+/// Default greatest difficulty: one share in about 4 s at 1 EH/s.
 const DEFAULT_MAX_DIFFICULTY: f64 = 1e9;
-/// Stratum connections at a time if nothing is said.
+/// Default for the most concurrent Stratum connections.
 const DEFAULT_MAX_CONNECTIONS: usize = 10_000;
 
-/// Stratum connections from one address at a time if nothing is said: a farm behind one router, and not enough for
-/// one client to lock out all others.
+/// Default for the most concurrent Stratum connections from one address: enough for a farm behind one router, too few
+/// for one client to lock out all others.
 const DEFAULT_MAX_CONNECTIONS_PER_IP: usize = 256;
-/// Seconds from share to share that vardiff aims at if nothing is said: a worker that is gone is seen in half a
-/// minute, and 10,000 workers send 2,000 shares a second.
+/// Default seconds between shares that vardiff aims at: a worker that is gone is noticed in half a minute, and 10,000
+/// workers send 2,000 shares a second.
 const DEFAULT_SECONDS_PER_SHARE: f64 = 5.0;
-/// Seconds from share to share that make sense.
+/// Sensible seconds between shares.
 const SECONDS_PER_SHARE: RangeInclusive<f64> = 0.1..=600.0;
-/// New connections a second from one address if nothing is said; eight seconds' worth, a farm, may come at once.
+/// Default for new connections a second from one address; eight seconds' worth, a farm, may come at once.
 const DEFAULT_NEW_CONNECTIONS: f64 = 32.0;
-/// Rates that make sense, a second.
+/// Sensible rates, a second.
 const RATES: RangeInclusive<f64> = 0.1..=1e9;
-/// Time limits that make sense, in seconds.
+/// Sensible time limits, in seconds.
 const TIME_LIMITS: RangeInclusive<f64> = 0.1..=1e6;
-/// Least start difficulty: far below any use, and far enough from zero for its parts.
+/// Least start difficulty: far below any use, and far enough from zero for the fractions of it.
 const LEAST_START_DIFFICULTY: f64 = 1e-300;
 
-/// Start difficulty and the bounds of what a client may suggest.
+/// Start difficulty, and bounds for what a client may suggest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DifficultyBounds {
     /// Of a new connection.

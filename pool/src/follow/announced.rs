@@ -1,4 +1,4 @@
-//! Admin actions that wait in the mempool: what the next block will do to the pool's licenses.
+//! Admin actions that wait in the mempool: their effect on the pool's licenses in the next block.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use iop_consensus::params::Params;
 use iop_mining::template::Template;
 use serde::Serialize;
 
-/// What an action does.
+/// The effect of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Whitelists the license.
     Add,
-    /// Takes it off the whitelist.
+    /// Removes it from the whitelist.
     Remove,
     /// Turns the cap on, for all.
     EnableCap,
@@ -24,10 +24,10 @@ pub enum Action {
     DisableCap,
 }
 
-/// An action that the next block will bring, if the template becomes one.
+/// An action that takes effect if the template becomes a block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Announced {
-    /// What it does.
+    /// Its effect.
     pub action: Action,
     /// The transaction.
     pub txid: String,
@@ -48,15 +48,16 @@ impl fmt::Display for Announced {
     }
 }
 
-/// What a template's admin actions do to each of `licenses`: the last one for each, as it is what stays.
+/// The effect of a template's admin actions on each of `licenses`: the last action for each, as it is the one that
+/// lasts.
 #[must_use]
 pub fn announced(template: &Template, licenses: &[Address], params: &Params) -> Vec<Option<Announced>> {
     let mut found = vec![None; licenses.len()];
     let mut bytes = &template.transactions[..];
     while !bytes.is_empty() {
-        // What does not decode is for the node to answer for; the block would be refused.
+        // A transaction that does not decode is the node's fault; the block would be refused.
         let Ok(tx) = Transaction::consensus_decode(&mut bytes) else { break };
-        // All actions of a transaction have one verb and the same targets; it may hold thousands of them.
+        // All actions of a transaction have one verb and the same targets; there may be thousands.
         if let Some(done) = actions(&tx, template.height, params).first() {
             let (action, for_all) = match done.verb {
                 Verb::Add => (Action::Add, false),

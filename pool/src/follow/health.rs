@@ -1,4 +1,4 @@
-//! What is known of the nodes, for people: who answers, who is behind, who is in use.
+//! State of the nodes, for people: which answer, which are behind, which is in use.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use tracing::{info, warn};
 use super::announced::Announced;
 use super::tips::{ChainTip, ChainWork, Place};
 
-/// How often it is said again that a node is away or behind.
+/// How often it is logged again that a node is away or behind.
 const REMIND: Duration = Duration::from_secs(5 * 60);
-/// How long another node must have had more work until a node counts as behind. Blocks need a second or two from
-/// node to node.
+/// How long another node must have had more work before a node counts as behind. Blocks take a second or two from node
+/// to node.
 const LAG_TIME: Duration = Duration::from_secs(5);
 
 /// State of a node, for people.
@@ -23,15 +23,15 @@ pub struct NodeState {
     pub node: String,
     /// Whether templates come from it.
     pub in_use: bool,
-    /// Height of its tip; none while it does not answer.
+    /// Height of its tip; `None` while it does not answer.
     pub height: Option<u32>,
     /// Hash of its tip, as printed.
     pub tip: Option<String>,
-    /// Blocks that the best node is ahead of it.
+    /// Blocks that the best node is ahead.
     pub lag: Option<u32>,
-    /// Milliseconds that its last answer took.
+    /// Milliseconds its last answer took.
     pub answer_ms: Option<u32>,
-    /// What is wrong with it.
+    /// The problem with it, if any.
     pub trouble: Option<String>,
 }
 
@@ -44,7 +44,7 @@ struct Known {
     down: Option<String>,
     /// Since when another node has had more work.
     behind_since: Option<Instant>,
-    /// What that looks like, once it has lasted.
+    /// A description of how it is behind, once that has lasted.
     behind: Option<String>,
     /// When its trouble was last logged.
     said: Option<Instant>,
@@ -54,19 +54,19 @@ struct Known {
 struct Inner {
     nodes: Vec<Known>,
     in_use: Option<usize>,
-    /// The node that is missed, if those with less work than it had are not used.
+    /// The node that is missed, with the work of its chain, while nodes with less work are not used.
     missed: Option<(usize, ChainWork)>,
     announced: Vec<Option<Announced>>,
-    /// Of each license, what was last logged.
+    /// For each license, the action last logged.
     said: Vec<Option<Announced>>,
 }
 
-/// What is known of the nodes.
+/// State of all nodes.
 #[derive(Debug)]
 pub struct Health(Mutex<Inner>);
 
 impl Health {
-    /// Nothing known yet.
+    /// Creates it with nothing known yet.
     #[must_use]
     pub fn new(nodes: &[Node]) -> Self {
         let unknown = |node: &Node| Known { name: node.name().to_owned(), ..Known::default() };
@@ -74,7 +74,7 @@ impl Health {
         Self(Mutex::new(Inner { nodes, in_use: None, missed: None, announced: Vec::new(), said: Vec::new() }))
     }
 
-    /// As of now.
+    /// The current state.
     #[must_use]
     pub fn read(&self) -> Vec<NodeState> {
         let inner = self.inner();
@@ -91,14 +91,14 @@ impl Health {
         inner.nodes.iter().enumerate().map(state).collect()
     }
 
-    /// What admin actions in the template will do to the licenses, in their order; empty before the first.
+    /// Effects of the template's admin actions, in the order of the licenses; empty before the first template.
     #[must_use]
     pub fn announced(&self) -> Vec<Option<Announced>> {
         self.inner().announced.clone()
     }
 
-    /// Keeps what admin actions will do, and says what is new. The first template on a tip has no transactions, so an
-    /// action that still waits is gone for a moment: that does not make it new. Gives how many are.
+    /// Stores the effects of admin actions and logs new ones. The first template on a tip has no transactions, so a
+    /// waiting action disappears for a moment: that does not make it new. Returns the number of new ones.
     pub(super) fn announce(&self, announced: Vec<Option<Announced>>) -> usize {
         let mut inner = self.inner();
         inner.said.resize(announced.len(), None);
@@ -116,12 +116,12 @@ impl Health {
         new
     }
 
-    /// Templates come from this node, or from none.
+    /// Sets the node that templates come from, if any.
     pub(super) fn set_in_use(&self, index: Option<usize>) {
         self.inner().in_use = index;
     }
 
-    /// A node that had so much work is missed, or none: those with less are not used.
+    /// Sets the node that is missed, if any, with its work: nodes with less are not used.
     pub(super) fn set_missed(&self, missed: Option<(usize, ChainWork)>) {
         self.inner().missed = missed;
     }
@@ -139,7 +139,7 @@ impl Health {
         inner.compare(Instant::now());
     }
 
-    /// A node that gives work was asked for its tip.
+    /// A node answered with its tip in `answer` time. Counts only if it gives work.
     pub(super) fn beat(&self, index: usize, tip: ChainTip, answer: Duration) {
         let mut inner = self.inner();
         let node = &mut inner.nodes[index];
@@ -150,7 +150,7 @@ impl Health {
         inner.compare(Instant::now());
     }
 
-    /// The node that is ahead of this one, when it has been for long, and this one's tip.
+    /// The node that has been ahead of this one for long, and this one's tip.
     pub(super) fn ahead_of(&self, index: usize) -> Option<(usize, ChainTip)> {
         let inner = self.inner();
         let node = &inner.nodes[index];
@@ -159,7 +159,7 @@ impl Health {
         Some((best, node.tip?))
     }
 
-    /// A node has been behind `ahead` for long; its tip stands so in the other's chain.
+    /// A node has long been behind `ahead`; `place` is the place of its tip in the other's chain.
     pub(super) fn behind(&self, index: usize, ahead: usize, place: Place) {
         let mut inner = self.inner();
         let (Some(tip), Some(best)) = (inner.nodes[index].tip, inner.nodes[ahead].tip) else { return };
@@ -201,7 +201,7 @@ impl Health {
 }
 
 impl Inner {
-    /// Why a node that gives work is not used as long as another one is missed.
+    /// Why a node that gives work is not used while another one is missed.
     fn lacking(&self, node: &Known) -> Option<String> {
         let (missed, least) = self.missed?;
         let lacks = node.tip.is_some_and(|tip| tip.work < least);
@@ -214,7 +214,7 @@ impl Inner {
         tips.max_by_key(|(index, tip)| (tip.work, std::cmp::Reverse(*index)))
     }
 
-    /// Sees who is behind since when.
+    /// Updates since when each node has been behind.
     fn compare(&mut self, now: Instant) {
         let Some((_, best)) = self.best() else { return };
         for node in &mut self.nodes {
@@ -244,7 +244,7 @@ mod tests {
         Health::new(&[node(1), node(2)])
     }
 
-    /// As if so much time had passed.
+    /// Pretends that this much time has passed.
     fn age(health: &Health, index: usize, by: Duration) {
         let since = &mut health.inner().nodes[index].behind_since;
         *since = since.map(|since| since.checked_sub(by).unwrap());

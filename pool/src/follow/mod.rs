@@ -1,10 +1,10 @@
-//! Follows the chain on all nodes: template, license, job, whenever a tip changes or transactions have come in.
+//! Follows the chain on all nodes and makes jobs: template, license, job, whenever a tip changes or transactions
+//! arrive.
 //!
-//! Here: each node's task (`source`), whose chain is worked on ([`tips`]), the state of nodes for people
-//! ([`health`]), admin actions that wait ([`announced`]), what waits until miners are told ([`telling`]), and the jobs. Not
-//! here: which license signs ([`iop_mining::choice`]).
-//! Path: node → offer (template, licenses and tip that belong together) → if it is of the node in use, or of a chain with
-//! more work: job → sessions.
+//! Here: each node's task (`source`), the choice of the chain to work on ([`tips`]), the state of nodes for people
+//! ([`health`]), pending admin actions ([`announced`]), work deferred until miners are told ([`telling`]), and the
+//! jobs. Not here: which license signs ([`iop_mining::choice`]). Path: node → offer (template, licenses and tip that
+//! belong together) → if it is from the node in use, or from a chain with more work: job → sessions.
 
 pub mod announced;
 pub mod health;
@@ -34,17 +34,17 @@ use crate::job::{Job, Tip};
 use crate::ledger::store::BlockId;
 use crate::payouts::Payouts;
 
-/// Time for all nodes to say at the start which chain they are on. One that takes longer counts as away.
+/// Time for all nodes to report their chain at the start. One that takes longer counts as away.
 const START_TIME: Duration = Duration::from_secs(5);
-/// How often it is looked whether any node still gives work.
+/// How often to check whether any node still gives work.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What there is to do.
+/// The current work.
 #[derive(Debug, Clone)]
 pub enum Work {
     /// No node has given a template yet.
     Waiting,
-    /// No node has given one for five minutes. Sessions that hold a job are closed.
+    /// No node has given a template for five minutes. Sessions that hold a job are closed.
     NoNode,
     /// No license may mine the next block. Sessions that hold a job are closed: Stratum has no word for "stop".
     NoLicense(NoLicense),
@@ -54,22 +54,22 @@ pub enum Work {
     Job(Arc<Job>),
 }
 
-/// What the follower last learned.
+/// The latest state of the follower.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What there is to do.
+    /// The current work.
     pub work: Work,
     /// The licenses, in the order of the configuration; empty before the first answer.
     pub licenses: Vec<LicenseInfo>,
 }
 
-/// Why the pool cannot start.
+/// Error: a node is on another chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("node {node} is on chain {found}, {expected} expected")]
 pub struct WrongChain {
     /// `host:port`.
     pub node: String,
-    /// Its chain.
+    /// The node's chain.
     pub found: ChainIdentity,
     /// The configured network's.
     pub expected: ChainIdentity,
@@ -88,7 +88,7 @@ pub struct Follower {
     /// The tip of each node that gives work, and when it last did.
     tips: Vec<Option<(ChainTip, Instant)>>,
     missed: Missed,
-    /// What jobs stand on: the parent, and the nearest block of ours.
+    /// What jobs build on: the parent, and the nearest pool block.
     standing: Option<(BlockHash, Option<BlockId>)>,
     tip: Arc<Tip>,
     /// When a node last gave work.
@@ -97,7 +97,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// A follower and where it publishes.
+    /// Creates a follower and the channel it publishes on.
     #[must_use]
     pub fn new(
         params: Params,
@@ -128,14 +128,14 @@ impl Follower {
         (follower, snapshots)
     }
 
-    /// Where whoever tells miners of jobs says that it is done.
+    /// The handle for reporting that miners have been told of a job.
     #[must_use]
     pub fn telling(&self) -> Telling {
         self.telling.clone()
     }
 
-    /// Runs for ever, unless a node answers at the start that it is on another chain: that is a mistake in the
-    /// configuration, and better said at once. Later it is trouble of that node only.
+    /// Runs for ever, unless a node reports another chain at the start: that is a mistake in the configuration, best
+    /// reported at once. Later it only makes that node unusable.
     pub async fn run(mut self) -> WrongChain {
         if let Some(wrong) = self.first_check().await {
             return wrong;
@@ -200,7 +200,7 @@ impl Follower {
         }
     }
 
-    /// Takes an offer of the node in use, or of one whose chain has more work: then that one is in use from now on.
+    /// Handles an offer from the node in use, or from one whose chain has more work, which is then used from now on.
     fn on_event(&mut self, event: Event, now: Instant) {
         let (index, offer) = match event {
             Event::Offer(index, offer) => (index, Some(offer)),
@@ -222,9 +222,9 @@ impl Follower {
         }
     }
 
-    /// Decides anew which node is used: one that fails, or whose chain has become the lesser one, is left for the best of
-    /// the others. As long as the last job goes on, one with less work than that stands on is no use. Gives the node that
-    /// is used from now on.
+    /// Chooses the node in use again: one that fails, or whose chain no longer has most work, is replaced by the best
+    /// of the others. While the last job is kept, a node with less work than that job's chain is not used. Returns a
+    /// newly chosen node.
     fn decide(&mut self, now: Instant) -> Option<usize> {
         if !matches!(self.publish.borrow().work, Work::Job(_)) {
             self.missed.forget();
@@ -254,7 +254,7 @@ impl Follower {
         best
     }
 
-    /// Asks all nodes at once.
+    /// Checks all nodes concurrently.
     async fn first_check(&self) -> Option<WrongChain> {
         let expected = ChainIdentity::of(&self.params);
         let mut checks = JoinSet::new();
@@ -278,9 +278,9 @@ impl Follower {
         None
     }
 
-    /// What nobody tells.
+    /// Handles changes that no event reports.
     fn tick(&mut self, now: Instant) {
-        // One that has less work than another had is used when that has not come back.
+        // A node with less work than a missed one had is used once the missed one has been gone too long.
         if self.wishes.in_use().is_none()
             && let Some(index) = self.decide(now)
         {
@@ -295,9 +295,9 @@ impl Follower {
         }
     }
 
-    /// Takes the last job back when no node has given work for long: the chain has gone on without us, and every
-    /// hash on that job is lost. The node in use is asked twice a minute, also on a quiet chain: one that has given
-    /// nothing for so long does not work, whatever it is taken for. Another one gets the time of a call first.
+    /// Withdraws the last job if no node has given work for long: the chain has moved on, and every hash on that job is
+    /// wasted. The node in use is asked twice a minute, even on a quiet chain: one that gives nothing for so long is
+    /// broken, whatever its state says. Another node gets the time of a call first.
     fn give_up(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.last_work);
         let has_job = matches!(self.publish.borrow().work, Work::Job(_));
@@ -316,13 +316,13 @@ impl Follower {
         self.take_back(Work::NoNode);
     }
 
-    /// Another node was asked for work: it has the time of a call before the last job is taken back.
+    /// Gives a node that was just asked for work the time of a call before the last job is withdrawn.
     fn give_time(&mut self, now: Instant) {
         let at_least = now.checked_sub(NO_NODE_PATIENCE - CALL_TIME).unwrap_or(now);
         self.last_work = self.last_work.max(at_least);
     }
 
-    /// Publishes what a template and the licenses of its tip make.
+    /// Publishes the work that a template and the licenses of its tip allow.
     fn take(
         &mut self,
         template: Template,
@@ -331,13 +331,13 @@ impl Follower {
         begun: Option<&Begun>,
     ) {
         self.last_work = Instant::now();
-        // Where a block of ours comes to be known late, jobs made before pay again what it pays.
+        // If a pool block becomes known late, jobs made before it pay again what it pays.
         let standing = (template.parent, base);
         let new_tip = self.standing.replace(standing) != Some(standing);
         let mut old_tip = new_tip.then(|| std::mem::take(&mut self.tip));
         let work = self.work(template, &licenses, base, new_tip);
         if old_tip.is_none() && !matches!(work, Work::Job(_)) {
-            // Without a new tip the licenses have changed all the same; no job on this one may make a block.
+            // The tip is the same but the licenses have changed; no job on this tip may make a block.
             old_tip = Some(std::mem::take(&mut self.tip));
         }
         self.publish.send_modify(|published| {
@@ -350,7 +350,7 @@ impl Follower {
         self.announce();
     }
 
-    /// Looks for admin actions in the published job's template, after it is published: no miner waits for that.
+    /// Looks for admin actions in the published job's template; after publishing, so that no miner waits for it.
     fn announce(&self) {
         let Work::Job(job) = self.publish.borrow().work.clone() else { return };
         self.health.announce(announced::announced(&job.template, &self.addresses, &self.params));

@@ -1,5 +1,5 @@
-//! One node: its templates, by long poll and by polling, and its tip every two seconds. Each node has a task of its
-//! own, so that none holds up another; what it gives goes to the follower as events.
+//! One node: its templates, by long poll and by polling, and its tip every two seconds. Each node has its own task, so
+//! that none delays another; results go to the follower as events.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -24,21 +24,22 @@ use crate::ledger::store::BlockId;
 use crate::payouts::{Payouts, parent_of};
 use crate::strays::Trouble;
 
-/// How often the template is asked for on an unchanged tip, for the fees of new transactions.
+/// How often the template is requested on an unchanged tip, for the fees of new transactions.
 const REFRESH: Duration = Duration::from_secs(30);
-/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node
-/// whose long poll does not wait cannot make us spin.
+/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node whose
+/// long poll returns at once cannot make us spin.
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two tries to write into the books what must be there before a job is made.
+/// Wait before the ledger write that must precede a job is retried.
 const LEDGER_PAUSE: Duration = Duration::from_secs(1);
 /// How often a node is asked for its tip.
 const BEAT: Duration = Duration::from_secs(2);
-/// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a
-/// node a second or two.
+/// Time for that answer. A slower node is no use for templates either; validating the worst blocks takes a node a
+/// second or two.
 const BEAT_TIME: Duration = Duration::from_secs(5);
-/// How often template, licenses and tip are asked for until all are of one tip. Tips are seconds apart at least.
+/// How often template, licenses and tip are requested again until all belong to one tip. Tips are seconds apart at
+/// least.
 const MAX_TIP_RACES: u32 = 10;
 
 /// A template with the licenses of its tip.
@@ -46,32 +47,32 @@ const MAX_TIP_RACES: u32 = 10;
 pub(super) struct Offer {
     pub template: Template,
     pub licenses: Vec<LicenseInfo>,
-    /// The nearest block of ours below.
+    /// The nearest pool block below the new one.
     pub base: Option<BlockId>,
-    /// What the template stands on.
+    /// The tip that the template builds on.
     pub tip: ChainTip,
-    /// Set if it is the node's first one on this tip.
+    /// Set if this is the node's first offer on this tip.
     pub begun: Option<Begun>,
 }
 
-/// What happened at a node.
+/// An event of a node.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// It has a template: a new tip, new transactions, or it was asked for one.
+    /// It has a template: for a new tip, for new transactions, or on request.
     Offer(usize, Box<Offer>),
-    /// It gives none any more.
+    /// It no longer gives templates.
     Lost(usize),
 }
 
-/// Says no node.
+/// Stands for no node.
 const NONE: usize = usize::MAX;
 
-/// What the follower tells its sources.
+/// Requests of the follower to its sources.
 #[derive(Debug)]
 pub(super) struct Wishes {
     /// The node in use, [`NONE`] for none.
     in_use: AtomicUsize,
-    /// For each node: a template is wanted now.
+    /// For each node: notified when a template is wanted now.
     now: Vec<Notify>,
 }
 
@@ -88,7 +89,7 @@ impl Wishes {
         self.in_use.store(index.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// Wants a template of this node at once.
+    /// Requests a template of this node at once.
     pub(super) fn ask(&self, index: usize) {
         self.now[index].notify_one();
     }
@@ -118,7 +119,7 @@ impl Source {
         }
     }
 
-    /// Serves until that ends, and says that the node is lost. Gives the wait before it is tried again.
+    /// Runs `serving` until it ends and reports the node as lost. Returns the wait before it is tried again.
     pub(super) async fn attempt(
         &self,
         serving: impl Future<Output = Result<Infallible, ChainError>>,
@@ -133,7 +134,7 @@ impl Source {
         self.node().set_right(false);
         *self.parent.lock().expect("no panic while the lock is held") = None;
         self.health.down(self.index, &trouble);
-        // The follower lives as long as its sources.
+        // The receiver lives as long as its sources.
         let _ = self.events.send(Event::Lost(self.index)).await;
         pause
     }
@@ -142,7 +143,7 @@ impl Source {
         &self.nodes[self.index]
     }
 
-    /// As long as the node answers, and as it should.
+    /// Runs as long as the node answers correctly.
     async fn serve(&self) -> Result<Infallible, ChainError> {
         check_chain(self.node(), &ChainIdentity::of(&self.params)).await?;
         self.node().set_right(true);
@@ -152,13 +153,13 @@ impl Source {
         }
     }
 
-    /// Offers a template for each tip at once, and for changes on a tip at most one in a second, asked for when the
-    /// second is over. Meanwhile the next answer is waited for already: it may be of a new tip.
+    /// Offers a template for each tip at once, but for changes on a tip at most one a second, requested when the second
+    /// is over. It keeps waiting for the next long poll meanwhile, as that may be of a new tip.
     async fn offers(&self) -> Result<Infallible, ChainError> {
         let mut id = self.offer(None).await?;
         let (mut offered, mut early) = (Instant::now(), 0);
         loop {
-            // A node whose long poll does not wait is not asked before the second is over.
+            // A node whose long poll returns at once is not asked before the second is over.
             let pause = if early > 1 { offered + POLL } else { offered };
             tokio::select! {
                 template = self.next_template(id.as_deref(), pause) => {
@@ -179,12 +180,12 @@ impl Source {
         *self.parent.lock().expect("no panic while the lock is held")
     }
 
-    /// The next template: when the long poll answers, when it is wanted, or after a while on the same tip for the
-    /// node in use.
+    /// The next template: when the long poll answers, when one is wanted, or for the node in use after a while on the
+    /// same tip.
     async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
         let poll = async {
             sleep_until(pause).await;
-            // The next template is there at once after an empty one, and large.
+            // After an empty template the next one comes at once, and is large.
             self.telling.wait().await;
             match id {
                 Some(id) => template::next(self.node(), id, LONG_POLL_TIME).await,
@@ -205,7 +206,7 @@ impl Source {
         template::template(self.node()).await
     }
 
-    /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
+    /// Offers a template, or a newly requested one, with its tip and current licenses; returns its long-poll id.
     async fn offer(&self, template: Option<Template>) -> Result<Option<String>, ChainError> {
         let node = self.node();
         let fresh = template.is_none();
@@ -232,7 +233,7 @@ impl Source {
                 let last = licenses.infos.iter().filter_map(|license| license.last_block).max();
                 if self.payouts.must_look(&parent, last, base.as_ref()) {
                     while !take_strays(&self.payouts, node, parent, &self.wishes).await? {
-                        // Nothing may be mined that pays again what that block has paid.
+                        // No job may be made that pays again what that block has paid.
                         sleep(LEDGER_PAUSE).await;
                     }
                     base = self.payouts.base(node, &template).await?;
@@ -242,17 +243,17 @@ impl Source {
                 self.health.up(self.index, tip);
                 let begun = (before != Some(parent.hash)).then(|| self.telling.begin());
                 let offer = Box::new(Offer { template, licenses: licenses.infos, base, tip, begun });
-                // The follower lives as long as its sources.
+                // The receiver lives as long as its sources.
                 let _ = self.events.send(Event::Offer(self.index, offer)).await;
                 let (nodes, index, payouts) =
                     (Arc::clone(&self.nodes), self.index, Arc::clone(&self.payouts));
                 let (wishes, telling) = (Arc::clone(&self.wishes), self.telling.clone());
-                // One that the licenses do not tell of, as after a reorganisation, is looked for beside the work.
+                // A block that the licenses do not show, as after a reorganisation, is looked for in the background.
                 tokio::spawn(async move {
                     telling.wait().await;
                     let looked = take_strays(&payouts, &nodes[index], parent, &wishes).await;
                     let unknown = "it is not known whether a block of ours was not handed in";
-                    // The next tip looks again.
+                    // The next tip tries again.
                     looked.map_or_else(
                         |trouble| warn!(node = nodes[index].name(), "{unknown}: {trouble}"),
                         drop,
@@ -265,7 +266,7 @@ impl Source {
         Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()).into())
     }
 
-    /// Asks for the tip again and again. A node that does not answer in time is not waited for.
+    /// Polls the tip. A node that does not answer in time has failed.
     async fn beats(&self) -> Result<Infallible, ChainError> {
         let expected = ChainIdentity::of(&self.params);
         let mut unseen = None;
@@ -280,14 +281,14 @@ impl Source {
                 });
             }
             self.health.beat(self.index, tip, asked.elapsed());
-            // A tip that the long poll should have told long ago.
+            // A tip that the long poll should have reported long ago.
             let missed = self.parent().is_some_and(|parent| parent != tip.hash).then_some(tip.hash);
             if missed.is_some() && missed == unseen {
                 self.wishes.ask(self.index);
             }
             unseen = missed;
             if let Some((ahead, tip)) = self.health.ahead_of(self.index) {
-                // The other one's trouble is its own.
+                // A failure of the other node does not concern this one.
                 if let Ok(place) = tips::place(&self.nodes[ahead], &tip.hash.to_string(), BEAT_TIME).await {
                     self.health.behind(self.index, ahead, place);
                 }
@@ -296,8 +297,8 @@ impl Source {
     }
 }
 
-/// Looks for blocks of ours that nobody handed in, from a tip down. Where there is one, work stands on it from then on.
-/// Gives whether the books have them all.
+/// Looks for pool blocks that nobody handed in, from a tip down. If there are any, new work is requested to build on
+/// them. Returns whether they are all in the books.
 async fn take_strays(
     payouts: &Payouts,
     node: &Node,

@@ -1,9 +1,8 @@
-//! Whether miners are being told of a new tip. What can wait until they know it, waits: to parse a template of thousands
-//! of transactions takes milliseconds, and a pool may have one core.
+//! Tracks whether miners are being told of a new tip. Other work waits until they are: parsing a template with
+//! thousands of transactions takes milliseconds, and a pool may have one core.
 //!
-//! Here: the marks and how long they count. Not here: who tells miners ([`crate::session::round`]).
-//! Path: a node's offer of a new tip → `begin` → nothing new, or a job → `tell` → round →
-//! [`Telling::over`].
+//! Here: the marks and how long they count. Not here: the task that tells miners ([`crate::session::round`]). Path: a
+//! node's offer of a new tip → `begin` → nothing new, or a job → `tell` → round → [`Telling::over`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +10,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long anything waits at most: what telling ten thousand sessions takes. Meanwhile no newer tip is noticed.
+/// The longest wait: the time to tell ten thousand sessions. Meanwhile no newer tip is noticed.
 const LONGEST: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Marks {
-    /// Offers of new tips that nobody has looked at yet.
+    /// Offers of new tips that were not handled yet.
     offers: u32,
-    /// How often there was something to tell, and up to which of these all have been told.
+    /// Counts news to tell; `told` is the count up to which all miners have been told.
     tells: u64,
     told: u64,
 }
@@ -40,19 +39,19 @@ impl Default for Telling {
 }
 
 impl Telling {
-    /// There may be something to tell, until this is dropped.
+    /// Marks that there may be news, until the guard is dropped.
     pub(crate) fn begin(&self) -> Begun {
         self.0.send_modify(|marks| marks.offers += 1);
         Begun(self.clone())
     }
 
-    /// How often there was something to tell.
+    /// How often there was news to tell.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.borrow().tells
     }
 
-    /// Everybody has been told what there was when [`Self::count`] gave this.
+    /// Marks that all miners have been told the news up to the value of [`Self::count`].
     pub fn over(&self, count: u64) {
         self.0.send_modify(|marks| marks.told = count);
     }
@@ -62,20 +61,20 @@ impl Telling {
         self.0.borrow().are_on()
     }
 
-    /// Until it is over, a quarter of a second at most.
+    /// Waits until miners have been told, a quarter of a second at most.
     pub(super) async fn wait(&self) {
         let mut told = self.0.subscribe();
-        // Who has waited for so long goes on.
+        // After this long the waiting task continues anyway.
         let _ = timeout(LONGEST, told.wait_for(|marks| !marks.are_on())).await;
     }
 }
 
-/// An offer of a new tip is on its way.
+/// An offer of a new tip that is being handled.
 #[derive(Debug)]
 pub(crate) struct Begun(Telling);
 
 impl Begun {
-    /// There is something to tell: to be called while it is published.
+    /// Marks that there is news: to be called while it is published.
     pub(crate) fn tell(&self) {
         self.0.0.send_modify(|marks| marks.tells += 1);
     }

@@ -1,4 +1,4 @@
-//! What the follower makes of what nodes say, and of nodes that say nothing.
+//! The follower's reactions to what nodes report, and to nodes that report nothing.
 
 #![allow(clippy::unwrap_used)]
 use iop_mining::rpc::NodeAddress;
@@ -39,7 +39,7 @@ fn the_last_job_is_taken_back_when_no_node_has_given_work_for_long() {
     assert!(matches!(snapshots.borrow().work, Work::Job(_)) && !job.tip.is_retired());
     follower.give_up(last + NO_NODE_PATIENCE);
     assert!(matches!(snapshots.borrow().work, Work::NoNode) && job.tip.is_retired());
-    // The node comes back on the same tip.
+    // The node returns on the same tip.
     let licenses = vec![license(&follower, true)];
     follower.take(template(3), licenses, None, None);
     let Work::Job(job) = snapshots.borrow().work.clone() else { panic!("a job") };
@@ -176,7 +176,7 @@ fn a_node_that_falls_back_is_left_for_the_best_of_the_others() {
     assert_eq!(state(&follower), (Some(tip(6, 0).hash), Some(2)));
 }
 
-/// What was mined on a lesser tip meanwhile would be for nothing.
+/// Work on a lesser tip meanwhile would be wasted.
 #[test]
 fn where_the_node_with_most_work_is_lost_its_job_goes_on_until_another_one_has_as_much() {
     let mut follower = with_tips(&[tip(7, 0), tip(5, 0)]);
@@ -192,7 +192,7 @@ fn where_the_node_with_most_work_is_lost_its_job_goes_on_until_another_one_has_a
         assert_eq!(state(&follower), expected);
     }
     assert_eq!(follower.health.read()[1].trouble, None);
-    // Who comes back is taken as it is.
+    // A node that comes back is used as it is.
     follower.on_event(Event::Lost(1), Instant::now());
     for (index, found) in [(0, tip(6, 0)), (1, tip(5, 0)), (0, tip(6, 0))] {
         let event = offer(&follower, index, found);

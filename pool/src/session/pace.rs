@@ -46,7 +46,7 @@ impl Pace {
     }
 
     /// The least difficulty that may be suggested if shares should come every `seconds_per_share`; `None` while too
-    /// little is known. Work done in less time than that counts as if it had taken as long.
+    /// little is known. A shorter elapsed time counts as `seconds_per_share`.
     pub(super) fn least_wish(&self, seconds_per_share: f64, now: Instant) -> Option<Difficulty> {
         let seconds = now.saturating_duration_since(self.since?).as_secs_f64().max(seconds_per_share);
         let right = self.work / seconds * seconds_per_share;

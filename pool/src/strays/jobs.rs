@@ -1,9 +1,9 @@
-//! What is remembered of jobs: enough to make the plan of a block again that comes by another way, also in a later run with
-//! another configuration.
+//! What is remembered of jobs: enough to recompute the plan of a block that arrives by another way, even in a later run
+//! with another configuration.
 //!
-//! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that tell which one a
-//! block is of. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
-//! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's license → [`Jobs::of`].
+//! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that identify the job of
+//! a block. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]). Path: job → [`Jobs::remember`]
+//! → published → [`Jobs::keep`] → database; a block's license → [`Jobs::of`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,9 +21,9 @@ use crate::ledger::store::{BlockId, JobKey};
 
 /// Heights for which jobs are remembered: the tip's, and some that a reorganisation may bring back.
 const REMEMBERED_HEIGHTS: u32 = 6;
-/// Jobs that are remembered, about 300 bytes each: one a second for over an hour without a block.
+/// The most jobs remembered, about 300 bytes each: one a second for over an hour without a block.
 const MAX_JOBS: usize = 5_000;
-/// Numbers after a job's that are of the same run: its variants, members' jobs, and the jobs after it. Runs begin further
+/// Numbers from a job's on that belong to the same run: its variants, members' jobs, and later jobs. Runs start further
 /// apart than this ([`crate::job::JobNumbers`]).
 const RUN: u64 = 1 << 24;
 
@@ -43,7 +43,7 @@ impl Outputs {
         Self { count: outputs.len(), hash: sha256::Hash::from_engine(engine) }
     }
 
-    /// Whether a coinbase begins with them; its witness commitment follows.
+    /// Whether a coinbase begins with these outputs; its witness commitment follows.
     pub(super) fn are_of(&self, outputs: &[TxOut]) -> bool {
         let Some(outputs) = outputs.get(..self.count) else { return false };
         let mut engine = sha256::Hash::engine();
@@ -53,7 +53,7 @@ impl Outputs {
         sha256::Hash::from_engine(engine) == self.hash
     }
 
-    /// Whether a coinbase that begins with them pays nobody else.
+    /// Whether a coinbase that begins with these outputs pays only `payee`.
     pub(super) fn pay_only(&self, payee: &Address, outputs: &[TxOut]) -> bool {
         self.count == 1 && outputs.first().is_some_and(|out| out.script_pubkey == payee.script_pubkey())
     }
@@ -70,13 +70,13 @@ fn add(engine: &mut sha256::HashEngine, script: &[u8], value: u64) {
 pub(super) struct Made {
     number: u64,
     pub(super) parent: BlockId,
-    /// Who signed.
+    /// The signing license.
     pub(super) license: Address,
     pub(super) terms: Terms,
     pub(super) outputs: Outputs,
 }
 
-/// The same in the database, addresses as text.
+/// The same in the database, with addresses as text.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     number: u64,
@@ -100,7 +100,7 @@ impl Made {
         key
     }
 
-    /// Whether a job with this number, which is of the same license, is of the run that made this one.
+    /// Whether a job with this number, signed by the same license, belongs to the run that made this job.
     pub(super) fn is_of_run(&self, number: u64) -> bool {
         number.checked_sub(self.number).is_some_and(|later| later < RUN)
     }
@@ -115,7 +115,7 @@ impl Made {
         serde_json::to_vec(&kept).expect("string keys and no I/O: encoding cannot fail")
     }
 
-    /// `None` where another version has written it.
+    /// `None` if another version wrote it.
     fn decode(job: &[u8], ledger: &Ledger) -> Option<Self> {
         let kept: Kept = serde_json::from_slice(job).ok()?;
         let address = |text: &str| Address::parse(text, ledger.prefixes()).ok();
@@ -137,16 +137,16 @@ pub(super) struct Jobs {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The oldest first.
+    /// Oldest first.
     made: VecDeque<Made>,
-    /// How many of the newest the database does not have yet.
+    /// How many of the newest are not in the database yet.
     unkept: usize,
-    /// What the database may forget.
+    /// Jobs to delete from the database.
     gone: Vec<JobKey>,
 }
 
 impl Jobs {
-    /// With those of earlier runs.
+    /// Loads the jobs of earlier runs.
     pub(super) fn load(ledger: Arc<Ledger>) -> Self {
         let kept = ledger.kept_jobs().unwrap_or_else(|trouble| {
             warn!("jobs of earlier runs are not known: {trouble}");
@@ -172,7 +172,7 @@ impl Jobs {
         self.state.lock().expect("no panic while the lock is held")
     }
 
-    /// A job is made on a parent, by this plan. The database has it after [`Self::keep`].
+    /// Remembers a job made on a parent by this plan. It is in the database after [`Self::keep`].
     pub(super) fn remember(&self, number: u64, parent: BlockId, license: Address, plan: &Plan) {
         let (terms, outputs) = (plan.terms.clone(), Outputs::of_plan(plan));
         let State { made, unkept, gone } = &mut *self.state();
@@ -184,8 +184,7 @@ impl Jobs {
         *unkept = made.len().min(*unkept + 1);
     }
 
-    /// Writes what was remembered since the last time. What cannot be written is tried again the next time; the ledger
-    /// says so meanwhile, and no job is given out.
+    /// Stores what was remembered since the last call.
     pub(super) fn keep(&self) {
         let _writing = self.writing.lock().expect("no panic while the lock is held");
         let (jobs, gone) = {
@@ -205,17 +204,17 @@ impl Jobs {
         }
     }
 
-    /// Those of a license, the newest first.
+    /// The jobs of a license, newest first.
     pub(super) fn of(&self, license: &Address) -> Vec<Made> {
         self.state().made.iter().rev().filter(|made| made.license == *license).cloned().collect()
     }
 
-    /// The heights of blocks that they may have made.
+    /// The heights of the blocks that these jobs may have made.
     pub(super) fn heights(&self) -> BTreeSet<u32> {
         self.state().made.iter().map(|made| made.parent.height.saturating_add(1)).collect()
     }
 
-    /// Whether a license has signed a job that stands below a height.
+    /// Whether a license that `signed` accepts has signed a job whose parent is below `height`.
     pub(super) fn any_below(&self, height: u32, signed: impl Fn(&Address) -> bool) -> bool {
         self.state().made.iter().any(|made| made.parent.height < height && signed(&made.license))
     }
@@ -229,7 +228,7 @@ mod tests {
     use crate::ledger::book::Plan;
     use crate::ledger::split::tests::member;
 
-    /// A member may have the chapter's address, and outputs go by their amounts.
+    /// A member may have the chapter's address, and outputs are ordered by amount.
     #[test]
     fn the_chapters_address_at_the_first_place_does_not_mean_that_it_is_paid_alone() {
         let (chapter, bob) = (member(1), member(2));

@@ -1,6 +1,6 @@
-//! How many new user names and payout addresses each host may bring. The ledger keeps both for ever once they have a
-//! share, and what it owes an address is written with every block: so those that the pool does not know yet come at a rate,
-//! and those that it knows come freely.
+//! Limits on new user names and payout addresses per host. The ledger keeps both for ever once they have a share, and
+//! the amount it owes an address is written with every block: so unknown ones are admitted at a limited rate, and known
+//! ones freely.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,30 +11,31 @@ use iop_mining::bans::host_of;
 
 use super::NotTaken;
 
-/// Names that a host may bring at once, and in a day from then on: a farm of 4,096 machines of which each has a name
-/// of its own is known after its first minute. A name takes some 300 bytes in memory and on disk, so a host that makes
-/// them up for a year costs 450 MB of names, and a share for each.
+/// Names that a host may bring at once, and per day from then on: a farm of 4,096 machines, each with its own name, is
+/// known after its first minute. A name takes some 300 bytes in memory and on disk, so a host that invents names for a
+/// year costs 450 MB of names, and a share for each.
 const NAMES: Allowance = Allowance { of_one: 4096.0, of_many: 100_000.0 };
-/// Payout addresses: a farm has one, and of those who share an IPv4 address or an IPv6 network few begin on one day.
-/// Each address that is owed something takes 65 bytes in every block's record from then on, and some time in every
-/// template. A host that makes them up for a year brings 23,000 and 1.5 MB a block; as many as names would be 1.5 million.
+/// Payout addresses: a farm has one, and of the users that share an IPv4 address or an IPv6 network few start on one
+/// day. Each address that is owed something takes 65 bytes in every block's record from then on, and some time in every
+/// template. A host that invents them for a year brings 23,000 and 1.5 MB a block; at the rate of names it would be 1.5
+/// million.
 const ADDRESSES: Allowance = Allowance { of_one: 64.0, of_many: 4096.0 };
-/// Seconds in which so many more may come.
+/// Seconds in which an allowance is renewed.
 const DAY: f64 = 86_400.0;
-/// Hosts that are remembered of each kind, some 100 bytes each. One is forgotten when it could bring all again; hosts
-/// that find no place are counted together.
+/// The most hosts remembered of each kind, some 100 bytes each. One is forgotten once it has its full allowance again;
+/// hosts that find no place are counted together.
 const MAX_HOSTS: usize = 16_384;
-/// All of this machine's own addresses.
+/// Stands for all of this machine's own addresses.
 const THIS_MACHINE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Hosts that found no place.
+/// Stands for the hosts that found no place.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What may be brought at once, and in a day from then on.
+/// Number allowed at once, and per day from then on.
 #[derive(Debug, Clone, Copy)]
 struct Allowance {
-    /// By a host.
+    /// For one host.
     of_one: f64,
-    /// By all together who come through proxies on this machine and cannot be told apart, or found no place.
+    /// For all clients together that come through proxies on this machine and cannot be told apart, or found no place.
     of_many: f64,
 }
 
@@ -44,7 +45,7 @@ impl Allowance {
     }
 }
 
-/// What each host brought of late.
+/// What each host brought recently.
 #[derive(Debug, Default)]
 pub(super) struct Newcomers(Mutex<Hosts>);
 
@@ -56,9 +57,9 @@ struct Hosts {
 
 #[derive(Debug)]
 struct Brought {
-    /// So many, less those that may have come since.
+    /// The number brought, less what the elapsed time has renewed.
     count: f64,
-    /// When that was right.
+    /// The time that `count` refers to.
     at: Instant,
 }
 
@@ -71,7 +72,7 @@ impl Brought {
 }
 
 impl Newcomers {
-    /// Counts a new name from an address, and its new payout address where it has one.
+    /// Counts a new name from an address, and its new payout address if there is one.
     ///
     /// # Errors
     /// Its host has brought too many. Nothing is counted then.
@@ -90,7 +91,7 @@ impl Newcomers {
     }
 }
 
-/// What a host has brought, if it may bring one more.
+/// The counter of a host, if it may bring one more.
 fn room(
     hosts: &mut HashMap<IpAddr, Brought>,
     host: IpAddr,
@@ -103,7 +104,7 @@ fn room(
     (brought.count + 1.0 <= most).then_some(brought)
 }
 
-/// Whom a host is counted as.
+/// The key that a host is counted under.
 fn place(hosts: &mut HashMap<IpAddr, Brought>, host: IpAddr, allowance: Allowance, now: Instant) -> IpAddr {
     if host != THIS_MACHINE && hosts.len() >= MAX_HOSTS && !hosts.contains_key(&host) {
         hosts.retain(|&host, brought| {
@@ -117,8 +118,9 @@ fn place(hosts: &mut HashMap<IpAddr, Brought>, host: IpAddr, allowance: Allowanc
     host
 }
 
-/// What stands for all whom somebody with many addresses may have: in IPv6 a /48, which is what a site gets and some give
-/// away. 65,536 times as many names as a /64 may be taken for a nuisance, so many payout addresses not.
+/// The network that all addresses of one owner may come from: in IPv6 a /48, which is what a site gets and some
+/// providers give away. 65,536 times as many names as a /64 may bring are tolerable as a nuisance, so many payout
+/// addresses are not.
 fn network_of(ip: IpAddr) -> IpAddr {
     match host_of(ip) {
         IpAddr::V6(ip) => {
