@@ -1,4 +1,4 @@
-//! `iop-miner bench`: what each kernel does on this machine.
+//! `iop-miner bench`: measures each kernel on this machine.
 
 use std::fs;
 use std::io::{self, Write};
@@ -17,60 +17,60 @@ use crate::device::DeviceName;
 use crate::plot;
 use crate::stats::HashRate;
 
-/// What `bench` needs to know, validated.
+/// Validated settings of `bench`.
 #[derive(Clone, Debug)]
 pub struct BenchSettings {
-    /// What to measure.
+    /// Devices to measure.
     pub devices: Vec<DeviceName>,
     /// The kernels to measure, in this order.
     pub kernels: Vec<Choice>,
-    /// Threads that hash at once; each number is measured.
+    /// Numbers of hashing threads, each of which is measured.
     pub threads: Vec<usize>,
-    /// Versions of a header that are scanned together; each number is measured. At most [`Work::MAX_VERSIONS`].
+    /// Numbers of header versions scanned together, each of which is measured. At most [`Work::MAX_VERSIONS`].
     pub versions: Vec<usize>,
     /// How long to measure each kernel.
     pub duration: Duration,
-    /// One JSON object per kernel, a line each, in place of the table.
+    /// Print one JSON object per kernel, a line each, instead of the table.
     pub json: bool,
-    /// Where to draw all of it, as an SVG.
+    /// File to draw all measurements into, as an SVG.
     pub plot: Option<PathBuf>,
 }
 
-/// What one kernel did.
+/// The measurement of one kernel.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
     /// The kernel's name.
     pub kernel: &'static str,
     /// The device's name.
     pub device: String,
-    /// Threads that hashed at once.
+    /// Number of hashing threads.
     pub threads: usize,
-    /// Versions of a header that were scanned together.
+    /// Header versions that were scanned together.
     pub versions: usize,
-    /// Headers hashed, by all threads.
+    /// Headers hashed by all threads.
     pub hashes: u64,
     /// How long that took.
     pub seconds: f64,
-    /// Headers per second, by all threads.
+    /// Headers per second of all threads.
     pub hashes_per_second: f64,
-    /// What a hash costs one thread, in cycles of the time-stamp counter, which ticks at the same rate
-    /// whatever the core's clock does. `None` on CPUs where a program cannot read such a counter.
+    /// Cycles of the time-stamp counter per hash and thread; the counter ticks at the same rate whatever the core's
+    /// clock does. `None` on CPUs where a program cannot read such a counter.
     pub cycles_per_hash: Option<f64>,
-    /// The same in cycles of the core's own clock, measured beside it.
+    /// The same in cycles of the core's own clock, measured at the same time.
     pub core_cycles_per_hash: Option<f64>,
-    /// What the CPU cannot go below, over what it took; `None` where that is not known.
+    /// The CPU's lower limit divided by the cycles taken; `None` if that is not known.
     pub fraction_of_limit: Option<f64>,
 }
 
-/// Measures, and writes each kernel's result to `out` as soon as it is there.
+/// Measures, and writes each kernel's result to `out` as soon as it is available.
 ///
 /// # Errors
-/// When `out` or the plot cannot be written, or the operating system does not give all the threads.
+/// `out` or the plot cannot be written, or the operating system does not provide all the threads.
 pub fn run(settings: &BenchSettings, out: &mut impl Write) -> io::Result<()> {
     let named =
         |file: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", file.display()));
     if let Some(file) = &settings.plot {
-        // What cannot be written is known before anything is measured; what is there stays until then.
+        // Detect an unwritable file before anything is measured; its old contents stay until then.
         fs::OpenOptions::new().append(true).create(true).open(file).map_err(|error| named(file, error))?;
     }
     if !settings.json {
@@ -119,7 +119,7 @@ fn measure_cpu(
     Ok(())
 }
 
-/// The same for an OpenCL device, fed as `mine` feeds it.
+/// The same for an OpenCL device, fed as by `mine`.
 #[cfg(feature = "opencl")]
 pub(crate) fn measure_opencl(
     platform: usize,
@@ -193,7 +193,7 @@ pub(crate) fn many(number: usize, what: &str) -> String {
 /// Longest bar of the comparison, in characters.
 const BAR: usize = 40;
 
-/// Writes all of it side by side, the fastest first.
+/// Writes a comparison, fastest first.
 fn compare(all: &[Measurement], out: &mut impl Write) -> io::Result<()> {
     let mut all: Vec<&Measurement> = all.iter().collect();
     all.sort_by(|a, b| b.hashes_per_second.total_cmp(&a.hashes_per_second));
@@ -202,7 +202,7 @@ fn compare(all: &[Measurement], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\n{:<36}{rate:>14}{cycles:>13}{part:>16}", "fastest first:")?;
     for one in all {
         let part = if most > 0.0 { one.hashes_per_second / most } else { 0.0 };
-        // A CPU's measurement has its kernel's name, another one's the device's.
+        // A CPU measurement is named after its kernel, any other after its device.
         let name = if one.device == "cpu" { one.kernel } else { &one.device };
         let what = format!("{name}, {}, {}", many(one.threads, "thread"), many(one.versions, "version"));
         let rate = HashRate(one.hashes_per_second).to_string();
@@ -214,11 +214,11 @@ fn compare(all: &[Measurement], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets so many threads hash for so long. Each goes through nonces of a header of its own, in so many versions,
+/// Hashes with this many threads for this long. Each thread scans the nonces of its own header, in `versions` versions,
 /// against a target that no hash meets.
 ///
 /// # Errors
-/// When the operating system does not give all the threads.
+/// The operating system does not provide all the threads.
 pub fn measure(
     kernel: &dyn Kernel,
     threads: usize,

@@ -1,9 +1,8 @@
-//! Which kernel `--kernel auto` means: the one that a short measurement finds fastest, kept per CPU model.
+//! The kernel that `--kernel auto` selects: the fastest in a short measurement, cached per CPU model.
 //!
-//! Here: the measurement's file and when it holds. Not here: the kernels, and measurements that people ask for
-//! (`bench`). Path: the cache file → if it was written by this version for these kernels, its fastest; else each
-//! kernel has some `TRIALS`, and the rates are written. A cache that cannot be read or written costs a
-//! measurement and nothing else.
+//! Here: the cache file and when it is valid. Not here: the kernels, and the measurements of the `bench` command
+//! (`bench`). Path: cache file → if written by this version for these kernels, its fastest; otherwise each kernel runs
+//! `TRIALS` trials, and the rates are stored. A cache that cannot be read or written costs only a measurement.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,21 +16,21 @@ use tracing::debug;
 
 use crate::dispatcher::VERSIONS;
 
-/// Trials of each kernel, in turn with the others: a chunk each, so short that on a busy machine some are not
-/// interrupted. The shortest of them counts.
+/// Trials of each kernel, alternating with the others: one chunk each, so short that even on a busy machine some are
+/// not interrupted. The shortest one counts.
 const TRIALS: u32 = 16;
 
-/// A kernel to mine with.
+/// The kernel to mine with.
 #[derive(Clone, Copy, Debug)]
 pub enum Choice {
-    /// The fastest.
+    /// The fastest kernel.
     Auto,
     /// This one.
     Named(&'static dyn Kernel),
 }
 
 impl Choice {
-    /// The kernel; measures where that is needed.
+    /// Returns the kernel; measures if needed.
     #[must_use]
     pub fn kernel(self) -> &'static dyn Kernel {
         match self {
@@ -41,13 +40,13 @@ impl Choice {
     }
 }
 
-/// What the file holds.
+/// Contents of the cache file.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Measured {
     cpu: String,
     version: String,
-    /// Hashes per second and thread, of each kernel that the CPU can run.
+    /// Hashes per second and thread for each kernel that the CPU can run.
     rates: BTreeMap<String, f64>,
 }
 
@@ -67,7 +66,7 @@ impl Measured {
         Self { cpu: cpu_model(), version: env!("CARGO_PKG_VERSION").to_owned(), rates }
     }
 
-    /// The fastest kernel; `None` unless it speaks of this version, this CPU and the kernels that it can run.
+    /// The fastest kernel; `None` unless the file is for this version, this CPU and its kernels.
     fn fastest(&self) -> Option<&'static dyn Kernel> {
         let names: Vec<&str> = self.rates.keys().map(String::as_str).collect();
         let mut expected: Vec<&str> = supported().map(|kernel| kernel.name()).collect();
@@ -79,7 +78,7 @@ impl Measured {
     }
 }
 
-/// The kernel that `auto` means, found out once for as long as the program runs.
+/// The kernel that `auto` selects, determined once per run of the program.
 #[must_use]
 pub fn auto() -> &'static dyn Kernel {
     static AUTO: OnceLock<&'static dyn Kernel> = OnceLock::new();
@@ -101,20 +100,20 @@ fn choose(folder: Option<&Path>) -> &'static dyn Kernel {
     measured.fastest().unwrap_or_else(iop_kernels::auto)
 }
 
-/// Where programs keep what they can do without: `$XDG_CACHE_HOME`, or `.cache` in the user's home.
+/// The user's cache folder: `$XDG_CACHE_HOME`, or `.cache` in the home folder.
 fn cache_folder() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     Some(base?.join("iop-miner"))
 }
 
-/// What was kept under that name; `None` where nothing was or it cannot be read.
+/// Reads a cached value; `None` if there is none or it cannot be read.
 #[cfg(feature = "opencl")]
 pub(crate) fn cached<T: for<'a> Deserialize<'a>>(name: &str) -> Option<T> {
     serde_json::from_slice(&fs::read(cache_folder()?.join(file_name(name))).ok()?).ok()
 }
 
-/// Keeps it under that name. A cache that cannot be written costs the finding out again, and nothing else.
+/// Caches a value. If it cannot be written, it only has to be determined again.
 #[cfg(feature = "opencl")]
 pub(crate) fn keep(name: &str, what: &impl Serialize) {
     if let Some(file) = cache_folder().map(|folder| folder.join(file_name(name)))
@@ -124,7 +123,7 @@ pub(crate) fn keep(name: &str, what: &impl Serialize) {
     }
 }
 
-/// A file name of letters, digits and dashes.
+/// Makes a file name of letters, digits and dashes.
 fn file_name(name: &str) -> String {
     let plain = |character: char| if character.is_ascii_alphanumeric() { character } else { '-' };
     format!("{}.json", name.chars().map(plain).take(100).collect::<String>())
@@ -134,14 +133,14 @@ fn read(file: &Path) -> Option<Measured> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Whole or not at all: another miner may read it at the same time.
+/// Writes atomically: another miner may read the file at the same time.
 fn write(file: &Path, measured: &impl Serialize) -> io::Result<()> {
     fs::create_dir_all(file.parent().expect("a file in the cache folder has a parent"))?;
     let unfinished = file.with_extension(format!("{}.tmp", process::id()));
     let written = fs::write(&unfinished, serde_json::to_vec_pretty(measured)?);
     let done = written.and_then(|()| fs::rename(&unfinished, file));
     if done.is_err() {
-        // What could not be written whole is of no use to anyone.
+        // An incomplete file is of no use.
         let _ = fs::remove_file(&unfinished);
     }
     done
@@ -158,7 +157,7 @@ mod tests {
         folder
     }
 
-    /// A measurement in which this kernel is the fastest.
+    /// A measurement with this kernel as the fastest.
     fn best(name: &str) -> Measured {
         let rate = |kernel: &'static dyn Kernel| if kernel.name() == name { 2.0 } else { 1.0 };
         let rates = supported().map(|kernel| (kernel.name().to_owned(), rate(kernel))).collect();

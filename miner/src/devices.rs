@@ -1,4 +1,4 @@
-//! `iop-miner devices`: what this machine can hash with.
+//! `iop-miner devices`: lists the devices of this machine.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,20 +11,20 @@ use crate::bench::many;
 use crate::choice;
 use crate::device::{Machine, Tuning, temperature};
 
-/// A device, as `--devices` names it.
+/// An entry of the list.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed {
-    /// Its name.
+    /// Its name, as in `--devices`.
     pub device: String,
-    /// What its maker calls it.
+    /// The vendor's model name.
     pub model: String,
-    /// The threads that `mine` would use.
+    /// Number of threads that `mine` would use.
     pub threads: usize,
-    /// The kernels it can run, mostly the fastest first.
+    /// The kernels it can run, usually fastest first.
     pub kernels: Vec<&'static str>,
     /// The kernel that `--kernel auto` chooses.
     pub auto: &'static str,
-    /// What is known of a CPU's inside.
+    /// Details of a CPU, if known.
     #[serde(flatten)]
     pub cpu: Option<Inside>,
 }
@@ -38,9 +38,9 @@ pub struct Inside {
     pub cpus: usize,
     /// NUMA nodes.
     pub numa_nodes: usize,
-    /// The CPU that each thread would be bound to, in their order; empty where they are not.
+    /// The CPU that each thread would be bound to, in order; empty if threads are not bound.
     pub pinned_to: Vec<usize>,
-    /// Degrees Celsius, where the platform tells.
+    /// Degrees Celsius, if the platform reports it.
     pub temperature: Option<f32>,
 }
 
@@ -76,7 +76,7 @@ impl fmt::Display for Inside {
     }
 }
 
-/// The devices of this machine, and what to do where there is none for OpenCL.
+/// The devices of this machine, and advice if there is none for OpenCL.
 #[must_use]
 pub fn list() -> (Vec<Listed>, Option<String>) {
     let machine = Machine::here();
@@ -95,7 +95,7 @@ fn add_opencl(devices: &mut Vec<Listed>) -> Option<String> {
     let found = match iop_kernels::opencl::list() {
         Ok(found) if found.is_empty() => return Some(no_driver("the OpenCL drivers find no device")),
         Ok(found) => found,
-        // A machine without OpenCL is no fault of anybody's.
+        // A machine without OpenCL is not an error.
         Err(error) => return Some(no_driver(&error.to_string())),
     };
     devices.extend(found.into_iter().map(|one| Listed {
@@ -117,7 +117,7 @@ fn add_opencl(_: &mut Vec<Listed>) -> Option<String> {
 /// Writes the devices to `out`: a table or, for scripts, one JSON object per device, a line each.
 ///
 /// # Errors
-/// When `out` cannot be written to.
+/// `out` cannot be written to.
 pub fn run(json: bool, out: &mut impl Write) -> io::Result<()> {
     let (devices, missing) = list();
     if json {

@@ -1,9 +1,9 @@
-//! Cuts jobs into assignments that share no header, and takes them back when they are stale.
+//! Splits jobs into assignments that share no header, and marks them stale when the job changes.
 //!
-//! A job's headers are counted like an odometer: nonces turn fastest, then extranonce2, then the version bits
-//! that the pool lets us roll, several at a time: kernels scan versions of a header together at less than the cost
-//! of as many headers. Whoever asks gets the next nonces of the headers that are at hand. With an extranonce2 of
-//! one byte and no version bits, the worst case allowed, a job lasts for 2^40 headers: half an hour at 600 MH/s.
+//! A job's headers are counted like an odometer: nonces turn fastest, then extranonce2, then the version bits that the
+//! pool lets us roll, several at a time: kernels scan versions of a header together at less than the cost of as many
+//! headers. A device gets the next nonces of the current header. With an extranonce2 of one byte and no version bits,
+//! the worst case allowed, a job lasts for 2^40 headers: half an hour at 600 MH/s.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -17,11 +17,11 @@ use crate::job::{Job, Share};
 use crate::split::Split;
 use crate::stats::DeviceStats;
 
-/// How many nonces a header has.
+/// Number of nonces of a header.
 const NONCES: u64 = 1 << 32;
 
-/// Most versions in an assignment. What versions share is the second block's message, a seventh of the work: with
-/// eight of them a version pays an eighth of that, and more would save next to nothing.
+/// Most versions in an assignment. Versions share the message of the second block, a seventh of the work: with eight of
+/// them a version pays an eighth of that, and more would save next to nothing.
 pub const VERSIONS: u32 = 8;
 
 /// A range of headers for one device, and for no other.
@@ -39,17 +39,17 @@ pub struct Assignment {
     pub work: Work,
     /// The nonces to try.
     pub nonces: NonceRange,
-    /// Which of the dispatcher's jobs it is of.
+    /// The dispatcher's generation when it was taken.
     generation: u64,
     /// The [era](Current::era) of its job.
     era: u64,
 }
 
 impl Assignment {
-    /// The share that a header of this assignment makes.
+    /// The share that a found header of this assignment makes.
     ///
     /// # Panics
-    /// When it is of a version that the work does not have.
+    /// It is of a version that the work does not have.
     #[must_use]
     pub fn share(&self, found: Found, finder: Arc<DeviceStats>) -> Share {
         Share {
@@ -62,30 +62,30 @@ impl Assignment {
         }
     }
 
-    /// How many headers it holds: nonces times versions.
+    /// Number of headers in it: nonces times versions.
     #[must_use]
     pub fn headers(&self) -> u64 {
         self.nonces.count() * self.work.versions() as u64
     }
 }
 
-/// The job at hand, for whoever gives it to machines in one piece.
+/// The current job, for consumers that hand it to machines as a whole.
 #[derive(Debug, Clone, Default)]
 pub struct Current {
-    /// None while the upstream has none.
+    /// `None` while the upstream has none.
     pub job: Option<Arc<Job>>,
-    /// Counts the breaks after which shares of all jobs before are stale: clean jobs, other upstreams, and times without a
-    /// job. Who looks at some jobs only misses none of them.
+    /// Counts the events that make shares of all earlier jobs stale: clean jobs, changes of upstream, and times without
+    /// a job. A consumer that sees only some of the jobs misses none of them.
     pub era: u64,
 }
 
-/// Stands between one upstream and all devices.
+/// Connects one upstream with all devices.
 #[derive(Debug, Default)]
 pub struct Dispatcher {
     state: Mutex<State>,
-    /// Told when there is new work, or none any more.
+    /// Notified when there is new work, or no more work for good.
     changed: Condvar,
-    /// Counts the changes of job; devices look at it between chunks, without the lock.
+    /// Counts changes of job; devices read it between chunks, without the lock.
     generation: AtomicU64,
     current: watch::Sender<Current>,
 }
@@ -95,34 +95,34 @@ struct State {
     /// How jobs are cut where machines behind a gateway work on them too.
     split: Option<Split>,
     odometer: Option<Odometer>,
-    /// Where the next job's extranonce2 begins: where the last one's stood. A pool that sends a job again,
-    /// say after a reconnect, then does not get the same shares again.
+    /// The extranonce2 at which the next job starts: where the last one stopped. If a pool repeats a job, say after a
+    /// reconnect, it does not get the same shares again.
     next_extranonce2: u64,
     closed: bool,
-    /// Shares for which there was no room after that.
+    /// Shares dropped for lack of room since the work was closed.
     given_up: usize,
 }
 
 impl Dispatcher {
-    /// Without a job yet: devices that ask will wait.
+    /// Creates it without a job: devices wait for one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From the next job on, the devices keep to the part of it that machines behind a gateway leave to them.
+    /// From the next job on, restricts the devices to the part that is not reserved for machines behind a gateway.
     pub fn split(&self, split: Split) {
         self.lock().split = Some(split);
     }
 
-    /// The job at hand and its changes.
+    /// Subscribes to the current job.
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<Current> {
         self.current.subscribe()
     }
 
-    /// Replaces the work, as the job itself says: where it is clean, shares of all before are stale. The same job may
-    /// come again, with another version mask.
+    /// Replaces the work: if the job is clean, shares of all earlier jobs are stale. The same job may come again, with
+    /// another version mask.
     pub fn set_job(&self, job: Arc<Job>) {
         let notify = &job.stratum().notify;
         let is_same = |before: &Arc<Job>| Arc::ptr_eq(&before.stratum().notify, notify);
@@ -130,10 +130,10 @@ impl Dispatcher {
         self.replace_job(job, breaks);
     }
 
-    /// Replaces the work; where it `breaks` with what was before, shares of all jobs before are stale, whatever the job
-    /// says: it may be another upstream's. Assignments of the job before are stale at once, unless it is the very same
-    /// again: then the devices go on where they are. To begin anew would cost an extranonce2 each time, and where that
-    /// has one byte they would come to headers that they had.
+    /// Replaces the work. If it `breaks`, shares of all earlier jobs are stale, whatever the job's flag says: it may be
+    /// from another upstream. Assignments of the last job are stale at once, unless the same job is repeated: then the
+    /// devices continue. Starting over would cost an extranonce2 each time, and with an extranonce2 of one byte they
+    /// would repeat headers.
     pub fn replace_job(&self, job: Arc<Job>, breaks: bool) {
         if !breaks && self.repeat_job(&job) {
             return;
@@ -148,9 +148,8 @@ impl Dispatcher {
         });
     }
 
-    /// Gives whoever follows the job at hand once more, if it is the same as this one. The devices go on where they are,
-    /// but what they take from now on is of the one that came last: shares of the one before may be stale some time. Says
-    /// whether it is the same.
+    /// If this is the current job again, publishes it once more. The devices continue, but their further assignments
+    /// refer to the new copy, since shares of the old one may become stale. Returns whether it is the same.
     fn repeat_job(&self, job: &Arc<Job>) -> bool {
         let mut state = self.lock();
         let is_same = |before: &Arc<Job>| before.stratum() == job.stratum();
@@ -164,7 +163,7 @@ impl Dispatcher {
         same
     }
 
-    /// Takes the work away: devices wait for the next job.
+    /// Removes the work: devices wait for the next job.
     pub fn clear(&self) {
         self.change(|state| {
             state.odometer = None;
@@ -172,7 +171,7 @@ impl Dispatcher {
         });
     }
 
-    /// No more work, for good: devices end.
+    /// Ends the work for good: devices end.
     pub fn close(&self) {
         self.change(|state| {
             state.odometer = None;
@@ -188,8 +187,8 @@ impl Dispatcher {
         self.changed.notify_all();
     }
 
-    /// At most `want` headers that nobody else gets, but no less than one nonce of what is at hand. Waits until
-    /// there are some; `None` when there will be no more.
+    /// Takes at most `want` headers that no other caller gets, but at least one nonce of the current header. Waits
+    /// until there are some; `None` once there will be no more.
     #[must_use]
     pub fn take(&self, want: u64) -> Option<Assignment> {
         let mut state = self.lock();
@@ -212,25 +211,25 @@ impl Dispatcher {
         self.current.borrow().job.is_some()
     }
 
-    /// Whether its job is still the one to work on. Cheap: made to be asked every fraction of a millisecond.
+    /// Whether its job is still the current one. Cheap enough to be called every fraction of a millisecond.
     #[must_use]
     pub fn is_current(&self, assignment: &Assignment) -> bool {
         assignment.generation == self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether shares of it may still count: nothing has come since that voids them.
+    /// Whether its shares may still count: nothing has voided them since.
     #[must_use]
     pub fn is_alive(&self, assignment: &Assignment) -> bool {
         assignment.era == self.current.borrow().era
     }
 
-    /// A share is given up, as there is no room for it and its job is over.
+    /// Counts a share that is dropped since there is no room and its job is over.
     pub fn give_up(&self) {
         let mut state = self.lock();
         state.given_up += usize::from(state.closed);
     }
 
-    /// Shares that were given up since the work has ended for good.
+    /// Shares dropped since the work was closed.
     #[must_use]
     pub fn given_up(&self) -> usize {
         self.lock().given_up
@@ -266,24 +265,24 @@ impl State {
     }
 }
 
-/// How far a job's headers are given out.
+/// Tracks which of a job's headers have been assigned.
 #[derive(Debug)]
 struct Odometer {
     job: Arc<Job>,
-    /// The header at hand; `None` before the first and after the last.
+    /// The current header; `None` once all are assigned.
     header: Option<Header>,
-    /// The next nonce of the header at hand, up to 2^32.
+    /// The next nonce of the current header, up to 2^32.
     nonce: u64,
-    /// The extranonce2 at hand, as a counter that wraps.
+    /// The current extranonce2, as a counter that wraps.
     extranonce2: u64,
     first_extranonce2: u64,
-    /// The greatest one, all bits below its highest set.
+    /// The greatest extranonce2: all bits below its highest one are set.
     last_extranonce2: u64,
-    /// The first of the version bits at hand, as a counter.
+    /// The first of the current version bits, as a counter.
     version: u64,
 }
 
-/// A header in several versions, but for its nonce.
+/// A header in several versions, without its nonce.
 #[derive(Debug)]
 struct Header {
     extranonce2: Extranonce2,
@@ -327,7 +326,7 @@ impl Odometer {
         })
     }
 
-    /// On to the next extranonce2; after the last one to the next versions; after the last one there is no
+    /// Advances to the next extranonce2; after the last one to the next versions; after the last versions there is no
     /// header.
     fn turn(&mut self) {
         self.header = None;
@@ -341,7 +340,7 @@ impl Odometer {
         }
     }
 
-    /// How many versions go together: a power of two, as the number of all of them is.
+    /// Number of versions in a group: a power of two, as is their total number.
     fn versions(&self) -> u32 {
         VERSIONS.min(1u32.checked_shl(self.job.rollable_bits()).unwrap_or(VERSIONS))
     }

@@ -1,5 +1,4 @@
-//! A job: one block template as an upstream gives it, to be varied by extranonce2, version bits, time and
-//! nonce.
+//! A job: one block template from an upstream, to be varied by extranonce2, version bits, time and nonce.
 
 use std::sync::Arc;
 
@@ -10,11 +9,11 @@ use iop_stratum::{client, difficulty};
 
 use crate::stats::DeviceStats;
 
-/// A job's place in the order in which this miner got its jobs, over all connections.
+/// A job's sequence number in this miner, over all connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Serial(pub u64);
 
-/// What the devices work on until the next one comes.
+/// The work of the devices until the next job comes.
 #[derive(Debug)]
 pub struct Job {
     serial: Serial,
@@ -24,18 +23,17 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job with what was in force when it came.
+    /// A job with the parameters in force when it came.
     ///
     /// # Panics
-    /// When the extranonce2 is wider than [`MAX_EXTRANONCE2_SIZE`] bytes, which a Stratum session does not
-    /// let pass.
+    /// The extranonce2 is wider than [`MAX_EXTRANONCE2_SIZE`] bytes, which a Stratum session does not accept.
     #[must_use]
     pub fn new(serial: Serial, job: client::Job) -> Self {
         let target = job.target();
         Self::with_target(serial, job, target)
     }
 
-    /// A job whose shares have to meet this very target, whatever its difficulty: that of a block, exactly.
+    /// A job whose shares must meet exactly this target, whatever its difficulty: that of a block.
     ///
     /// # Panics
     /// As [`Self::new`].
@@ -46,44 +44,44 @@ impl Job {
         Self { serial, work: job.work(), target, job }
     }
 
-    /// As the upstream gave it.
+    /// The job as received from the upstream.
     #[must_use]
     pub fn stratum(&self) -> &client::Job {
         &self.job
     }
 
-    /// The difficulty that a share of it counts for.
+    /// The difficulty that its shares count for.
     #[must_use]
     pub fn difficulty(&self) -> f64 {
         self.job.difficulty.get()
     }
 
-    /// Its place among this miner's jobs.
+    /// Its sequence number.
     #[must_use]
     pub fn serial(&self) -> Serial {
         self.serial
     }
 
-    /// The upstream's name for it.
+    /// The upstream's id for it.
     #[must_use]
     pub fn id(&self) -> &JobId {
         &self.job.notify.job_id
     }
 
-    /// What a share's hash may not exceed.
+    /// The target of its shares.
     #[must_use]
     pub fn target(&self) -> Target {
         self.target
     }
 
-    /// The time that its headers carry. It is not rolled: extranonce2 and version bits give more headers than
-    /// any device gets through before the pool sends a fresh time with its next job.
+    /// The time of its headers. It is not rolled: extranonce2 and version bits provide more headers than any device can
+    /// hash before the pool sends a fresh time with its next job.
     #[must_use]
     pub fn ntime(&self) -> NTime {
         self.job.notify.ntime
     }
 
-    /// The highest extranonce2, as a counter. Every counter up to it is one extranonce2.
+    /// The highest extranonce2, as a counter. Every lower counter is valid too.
     #[must_use]
     pub fn last_extranonce2(&self) -> u64 {
         match self.job.extranonce2_size {
@@ -95,21 +93,21 @@ impl Job {
     /// Extranonce2 number `counter`.
     ///
     /// # Panics
-    /// When `counter` is above [`Self::last_extranonce2`].
+    /// `counter` is above [`Self::last_extranonce2`].
     #[must_use]
     pub fn extranonce2(&self, counter: u64) -> Extranonce2 {
         Extranonce2::from_counter(counter, self.job.extranonce2_size)
             .expect("a counter up to the last fits the width")
     }
 
-    /// How many version bits may be rolled: there are 2 to this power of versions.
+    /// Number of version bits that may be rolled: 2 to this power is the number of versions.
     #[must_use]
     pub fn rollable_bits(&self) -> u32 {
         self.job.version_mask.0.count_ones()
     }
 
-    /// Version bits number `counter`, of which the lowest [`Self::rollable_bits`] count. Number 0 leaves the
-    /// version as the pool sent it.
+    /// Version bits number `counter`, of which the lowest [`Self::rollable_bits`] count. Number 0 leaves the pool's
+    /// version unchanged.
     #[must_use]
     pub fn version_bits(&self, counter: u32) -> VersionBits {
         let VersionMask(mask) = self.job.version_mask;
@@ -122,13 +120,13 @@ impl Job {
         self.job.notify.version.rolled(self.job.version_mask, bits).0
     }
 
-    /// The merkle root with this extranonce2: the one costly part of a header.
+    /// The merkle root with this extranonce2: the only costly part of a header.
     #[must_use]
     pub fn merkle_root(&self, extranonce2: &Extranonce2) -> [u8; 32] {
         self.work.merkle_root(&self.job.extranonce1, extranonce2)
     }
 
-    /// The header's bytes as they are hashed, with nonce 0.
+    /// The serialized header with nonce 0.
     #[must_use]
     pub fn header(&self, merkle_root: &[u8; 32], bits: VersionBits, ntime: NTime) -> [u8; HEADER_LEN] {
         let version = self.job.notify.version.rolled(self.job.version_mask, bits);
@@ -136,7 +134,7 @@ impl Job {
     }
 }
 
-/// Puts the low bits of `number`, in order, at the places where `mask` has ones.
+/// Distributes the low bits of `number`, in order, over the one bits of `mask`.
 fn spread(mut number: u32, mut mask: u32) -> u32 {
     let mut bits = 0;
     while mask != 0 {
@@ -150,25 +148,25 @@ fn spread(mut number: u32, mut mask: u32) -> u32 {
     bits
 }
 
-/// A header that meets its job's share target, and how it was made.
+/// A header that meets its job's share target, by its parts.
 #[derive(Debug, Clone)]
 pub struct Share {
     /// The job it was found in.
     pub job: Arc<Job>,
-    /// The miner's part of the coinbase.
+    /// The miner's part of the extranonce.
     pub extranonce2: Extranonce2,
-    /// The version's rolled bits.
+    /// The rolled version bits.
     pub version_bits: VersionBits,
     /// The header's time.
     pub ntime: NTime,
     /// The header's nonce.
     pub nonce: Nonce,
-    /// Whose find it is; its verdict is counted there.
+    /// Counters of the device that found it.
     pub finder: Arc<DeviceStats>,
 }
 
 impl Share {
-    /// The header's bytes.
+    /// The serialized header.
     #[must_use]
     pub fn header(&self) -> [u8; HEADER_LEN] {
         let Job { work, job, .. } = &*self.job;
@@ -176,7 +174,7 @@ impl Share {
         work.header(&job.extranonce1, &self.extranonce2, version, self.ntime, self.nonce)
     }
 
-    /// Whether its header meets the header's own target too, so that it is a block. False where nBits are nonsense.
+    /// Whether its hash also meets the header's own target, so that it is a block. False if nBits are invalid.
     #[must_use]
     pub fn is_block(&self) -> bool {
         let Some(target) = difficulty::Target::from_compact(self.job.stratum().notify.nbits.0) else {
@@ -196,7 +194,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A job whose every field can be told from the others.
+    /// A job in which every field has a distinct value.
     pub(crate) fn job(id: &str, extranonce2_size: usize, mask: u32, difficulty: f64) -> Job {
         let notify = Notify {
             job_id: JobId::new(id).unwrap(),
@@ -219,7 +217,7 @@ pub(crate) mod tests {
         Job::new(Serial(1), job)
     }
 
-    /// A difficulty so low that every hash meets it.
+    /// A difficulty low enough for every hash.
     pub(crate) const ANY_HASH: f64 = 1e-12;
 
     #[test]

@@ -1,11 +1,10 @@
-//! `iop-miner` as a library: devices, upstreams, and what stands between them.
+//! `iop-miner` as a library: devices, upstreams, and what connects them.
 //!
-//! What lives here: the command line ([`cli`]), [`mine`], [`solo`], [`gateway`], [`mod@bench`], [`devices`]. What does not: the
-//! nonce search (`iop-kernels`), Stratum's messages and sessions (`iop-stratum`), anything of the pool's or
-//! the node's.
-//! The way of the data: an [`upstream::Upstream`] gives a [`job::Job`] to the [`dispatcher::Dispatcher`],
-//! which cuts it into assignments; a [`device::Device`] scans them and hands each nonce found to its
-//! [`device::Feed`], which hashes it once more by other code and passes it to the upstream as a share.
+//! Here: the command line ([`cli`]), [`mine`], [`solo`], [`gateway`], [`mod@bench`], [`devices`]. Not here: the nonce
+//! search (`iop-kernels`), Stratum's messages and sessions (`iop-stratum`), code of the pool or the node. Path: an
+//! [`upstream::Upstream`] gives a [`job::Job`] to the [`dispatcher::Dispatcher`], which splits it into assignments; a
+//! [`device::Device`] scans them and passes each nonce found to its [`device::Feed`], which hashes it once more by
+//! other code and sends it to the upstream as a share.
 
 pub mod bench;
 pub mod choice;

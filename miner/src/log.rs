@@ -1,7 +1,7 @@
-//! Where log lines go: to stderr, or into a ring while the screen is taken.
+//! The destination of log lines: stderr, or a ring buffer while the live view uses the screen.
 //!
-//! Here: the writer for `tracing-subscriber`, the ring that [`crate::view`] reads, and the way to stderr (`queue`),
-//! for which nobody waits. Not here: what is logged.
+//! Here: the writer for `tracing-subscriber`, the ring that [`crate::view`] reads, and the nonblocking path to stderr
+//! (`queue`). Not here: what is logged.
 
 mod queue;
 
@@ -19,56 +19,56 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use self::queue::{MAX_WHOLE, Queue};
 
-/// Lines that are kept: what a large screen shows, several times over.
+/// Most lines kept: several times what a large screen shows.
 const MAX_LINES: usize = 200;
-/// Longest line that is kept, in bytes: with [`MAX_LINES`], 100 kB in all.
+/// Longest line kept, in bytes: with [`MAX_LINES`], 100 kB in all.
 const MAX_LINE: usize = 500;
 
-/// The target of lines that are kept whole, however long they are: what is in them is nowhere else. Below the module that
-/// has such lines, so that whoever lets that module's lines through has these too.
+/// The target of lines that are kept in full, whatever their length: their contents exist nowhere else. It is below the
+/// module that logs such lines, so that a filter for that module includes it.
 pub const WHOLE: &str = "iop_miner::upstream::node::delivery::whole";
 
-/// How long a stderr that takes nothing can hold up the program's end.
+/// How long a blocked stderr can delay the program's end.
 const LAST_LINES: Duration = Duration::from_secs(2);
-/// How long what was logged before has to get to a terminal before the screen is taken.
+/// Time to write pending lines to a terminal before the screen is taken.
 const BEFORE_SCREEN: Duration = Duration::from_millis(200);
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// How grave it is.
+    /// Its severity.
     pub level: Level,
-    /// All of it, without colours and without the line's end.
+    /// Its text, without colours and line end.
     pub text: String,
 }
 
-/// Lines, while they are kept from the screen.
+/// Lines kept while the screen is taken.
 #[derive(Debug, Default)]
 struct Kept {
     lines: VecDeque<Line>,
-    /// Those that must not be lost, as they are.
+    /// Lines that must not be lost, in full.
     whole: Vec<Vec<u8>>,
 }
 
-/// One for the process, as its subscriber is.
+/// One per process, like the subscriber.
 static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
-/// Nothing that could panic is done with the lock; and a panic that is being reported must not become another.
+/// Nothing that could panic runs under the lock; and reporting a panic must not cause another.
 fn kept() -> MutexGuard<'static, Option<Kept>> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is on its way to stderr, and whether a thread writes it.
+/// Lines to be written to stderr, and whether a thread writes them.
 static QUEUE: Queue = Queue::new();
 static QUEUED: AtomicBool = AtomicBool::new(false);
 
-/// As long as it lives, lines get to stderr without anybody waiting for it; at its end, what is still on its way gets a
-/// while.
+/// While this lives, lines are written to stderr in the background; when dropped, it waits a limited time for pending
+/// ones.
 #[derive(Debug)]
 pub struct Writing(());
 
-/// Has a thread of its own write to stderr: also the words of panics, or a thread that panics would wait as well. Where
-/// the system gives no thread, whoever logs writes for himself.
+/// Starts a thread that writes to stderr, including panic messages, for which a panicking thread would otherwise wait.
+/// If the system provides no thread, each thread writes its own lines.
 #[must_use]
 pub fn start() -> Writing {
     let written = thread::Builder::new().name("log".to_owned()).spawn(|| QUEUE.write(&mut io::stderr()));
@@ -88,13 +88,13 @@ pub fn start() -> Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        // Where the screen could not be given back, they are kept still.
+        // Lines are still kept if the screen could not be given back.
         release();
         QUEUE.flush(LAST_LINES);
     }
 }
 
-/// Has what must not be lost written before the program ends at once.
+/// Writes the lines that must not be lost before the program exits immediately.
 pub fn save_whole() {
     release();
     if QUEUE.has_whole() {
@@ -102,7 +102,7 @@ pub fn save_whole() {
     }
 }
 
-/// Writes lines to stderr. Where that takes nothing, the miner goes on.
+/// Writes lines to stderr, without failing or blocking the miner.
 pub fn to_stderr(lines: &[u8]) {
     if QUEUED.load(Ordering::Relaxed) {
         QUEUE.push(lines);
@@ -111,7 +111,7 @@ pub fn to_stderr(lines: &[u8]) {
     }
 }
 
-/// The same for a line that must not be lost, however long it is.
+/// The same for a line of any length that must not be lost.
 fn whole_to_stderr(line: &[u8]) {
     if QUEUED.load(Ordering::Relaxed) {
         QUEUE.push_whole(line);
@@ -120,7 +120,7 @@ fn whole_to_stderr(line: &[u8]) {
     }
 }
 
-/// Keeps lines from now on. Where stderr is no terminal they go there too.
+/// Keeps lines from now on. If stderr is not a terminal, they are also written to it.
 pub fn keep() {
     *kept() = Some(Kept::default());
     QUEUE.flush(BEFORE_SCREEN);
@@ -132,7 +132,7 @@ pub fn is_kept() -> bool {
     kept().is_some()
 }
 
-/// The last lines, at most so many, oldest first.
+/// The last lines, at most `lines`, oldest first.
 #[must_use]
 pub fn last(lines: usize) -> Vec<Line> {
     let kept = kept();
@@ -140,8 +140,8 @@ pub fn last(lines: usize) -> Vec<Line> {
     kept.flat_map(|kept| kept.iter().skip(kept.len().saturating_sub(lines)).cloned()).collect()
 }
 
-/// Lets lines go to stderr again. What was kept follows there, where it has not been seen there yet: first all that was
-/// on the screen, then whole what must not be lost.
+/// Stops keeping lines. Kept ones that stderr has not shown are written to it: first those that were on the screen,
+/// then in full those that must not be lost.
 pub fn release() {
     let Kept { lines, whole } = kept().take().unwrap_or_default();
     if io::stderr().is_terminal() {
@@ -150,7 +150,7 @@ pub fn release() {
     }
 }
 
-/// Writes each line where lines go at that moment.
+/// Writes each line to its current destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
@@ -158,7 +158,7 @@ pub struct Log;
 #[derive(Clone, Copy, Debug)]
 pub struct LineWriter {
     level: Level,
-    /// Whether it must not be lost.
+    /// Whether the line must not be lost.
     whole: bool,
 }
 
@@ -191,8 +191,8 @@ impl Write for LineWriter {
 }
 
 impl Kept {
-    /// Takes a line for the screen. Whether it is kept from stderr: where that is the terminal, unless it must not be lost
-    /// and there is no room for it. Better a spoilt screen than a lost block.
+    /// Keeps a line for the screen. Returns whether it stays off stderr: it does if that is the terminal, unless the
+    /// line must not be lost and there is no room for it. A spoilt screen is better than a lost block.
     fn take(&mut self, LineWriter { level, whole }: LineWriter, line: &[u8], is_terminal: bool) -> bool {
         push(&mut self.lines, level, line);
         let is_kept = is_terminal && (!whole || self.whole.len() < MAX_WHOLE);
@@ -204,7 +204,7 @@ impl Kept {
 }
 
 fn push(kept: &mut VecDeque<Line>, level: Level, line: &[u8]) {
-    // Cut before it is looked at: a pool's words can be long.
+    // Truncate before processing: text from a pool can be long.
     let line = &line[..line.len().min(2 * MAX_LINE)];
     let mut text = plain(String::from_utf8_lossy(line).trim_end());
     text.truncate(text.floor_char_boundary(MAX_LINE));
@@ -215,7 +215,7 @@ fn push(kept: &mut VecDeque<Line>, level: Level, line: &[u8]) {
     kept.push_back(Line { level, text });
 }
 
-/// Without the colours that the subscriber writes for a terminal.
+/// Removes the colours that the subscriber writes for a terminal.
 fn plain(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -239,12 +239,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A subscriber that hears nothing. Where there is one only, a line of code that another thread comes to first counts as
-    /// one that nobody listens to, for all threads.
+    /// A second subscriber that records nothing. With only one, a log statement that another thread reaches first is
+    /// cached as disabled for all threads.
     static SECOND: LazyLock<Dispatch> =
         LazyLock::new(|| Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish()));
 
-    /// What this thread logs, from `Heard::begin` on and until it is dropped.
+    /// The log of this thread, from `Heard::begin` until it is dropped.
     pub(crate) struct Heard {
         bytes: Bytes,
         _listening: DefaultGuard,
@@ -267,7 +267,7 @@ pub(crate) mod tests {
                 .into_owned()
         }
 
-        /// How many lines have this in them.
+        /// Number of lines that contain this text.
         pub(crate) fn lines(&self, with: &str) -> usize {
             self.text().lines().filter(|line| line.contains(with)).count()
         }
@@ -312,7 +312,7 @@ pub(crate) mod tests {
         assert!(kept.lines.iter().all(|line| line.text.len() <= MAX_LINE));
     }
 
-    /// Of each line, whether it must not be lost.
+    /// For each line, whether it must not be lost.
     #[derive(Clone, Default)]
     struct Seen(Arc<Mutex<Vec<bool>>>);
 

@@ -1,5 +1,5 @@
-//! The program `iop-miner`. Results go to stdout, logs to stderr; it exits with 0 when done, 1 when that
-//! failed, 2 on wrong usage. `RUST_LOG` sets what is logged (`debug` shows every job and share).
+//! The `iop-miner` program. Results go to stdout, logs to stderr; it exits with 0 on success, 1 on failure, 2 on wrong
+//! usage. `RUST_LOG` sets the log filter (`debug` shows every job and share).
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // Ends after the last complaint.
+    // Dropped after the last error is logged.
     let _writing = log::start();
     log_to_stderr();
     exit(run(command))
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn exit(done: io::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough, as `head` does.
+        // A reader that closed stdout early, as `head` does, has seen enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -44,7 +44,7 @@ fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Where stderr takes nothing, the exit status has to say it alone.
+/// If stderr cannot be written, the exit status alone must tell.
 fn complain(error: &dyn Display) {
     log::to_stderr(format!("iop-miner: {error}\n").as_bytes());
 }
@@ -67,7 +67,7 @@ fn log_to_stderr() {
         .with_writer(Log)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        // Or a line that stderr does not take, say on a full disk, would be the end of a miner that works.
+        // Otherwise a line that stderr does not take, say on a full disk, would end a working miner.
         .log_internal_errors(false)
         .init();
 }

@@ -11,26 +11,26 @@ use crate::upstream::Timing;
 use crate::upstream::pool::{Pool, PoolSettings};
 use crate::view::{self, ViewSettings};
 
-/// What `mine` needs to know, validated.
+/// Validated settings of `mine`.
 #[derive(Clone, Debug)]
 pub struct MineSettings {
     /// The pools.
     pub pool: PoolSettings,
-    /// What to mine with.
+    /// The devices.
     pub rig: RigSettings,
-    /// How people watch.
+    /// The views.
     pub view: ViewSettings,
 }
 
 /// Mines until the process is asked to end (Ctrl-C, SIGTERM or SIGHUP).
 ///
 /// # Errors
-/// When no device works, and when the operating system gives no thread, no runtime or no signal handler.
+/// No device works, or the operating system provides no thread, no runtime or no signal handler.
 pub fn run(settings: MineSettings) -> io::Result<()> {
     run_with(settings, |_| Ok(()))
 }
 
-/// The same with something more attached to the rig.
+/// Like [`run`], with something attached to the rig.
 ///
 /// # Errors
 /// Those of [`run`] and of `attach`.

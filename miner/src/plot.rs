@@ -1,4 +1,4 @@
-//! `iop-miner bench --plot FILE`: the measurements side by side, as an SVG.
+//! `iop-miner bench --plot FILE`: a bar chart of the measurements as an SVG.
 
 use std::fmt::Write;
 
@@ -10,8 +10,8 @@ const STEP: usize = 28;
 const LEFT: usize = 250;
 const LONGEST: f64 = 480.0;
 
-/// One bar per measurement, in their order, each with its rate and, where it is known, how much of the CPU's limit
-/// that is. `title` names the machine.
+/// One bar per measurement, in order, each with its rate and, if known, its percentage of the CPU's limit. `title`
+/// names the machine.
 #[must_use]
 pub fn svg(title: &str, measurements: &[Measurement]) -> String {
     let most = measurements.iter().map(|one| one.hashes_per_second).fold(0.0, f64::max);
@@ -32,7 +32,7 @@ pub fn svg(title: &str, measurements: &[Measurement]) -> String {
             .fraction_of_limit
             .map_or(String::new(), |part| format!(", {:.0} % of the limit", part * 100.0));
         let rate = HashRate(one.hashes_per_second);
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(
             out,
             "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{label}</text>\n\

@@ -1,7 +1,7 @@
-//! Devices, an upstream, and what runs beside them, until somebody ends it.
+//! Runs devices, an upstream and services until something ends them.
 //!
-//! Here: threads for the devices, a runtime for everything else, the line of status in the log.
-//! Not here: what the devices do, where the work comes from, how it all looks to people, signals (`signals.rs`).
+//! Here: threads for the devices, a runtime for everything else, the status line in the log. Not here: what the devices
+//! do, the source of work, the views, signals (`signals.rs`).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -29,59 +29,59 @@ use crate::stats::{Health, Stats};
 use crate::upstream::{Board, Desk, Upstream};
 use crate::wall::WallClock;
 
-/// Between two status lines.
+/// Time between two status lines.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
-/// How long an upstream that takes no share may hold up the end.
+/// How long an upstream that takes no shares may delay the end.
 const HAND_IN_TIME: Duration = Duration::from_secs(1);
-/// Between two looks whether the upstream has taken all that was found.
+/// How often to check whether the upstream has taken all finds.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Something that runs beside the devices for as long as the rig does: a view, an API, a gateway. One that ends with
-/// an error is named in the log, and the rest goes on.
+/// A task that runs alongside the devices for as long as the rig does: a view, an API, a gateway. If it ends with an
+/// error, that is logged, and the rest continues.
 pub type Service = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
-/// Ends the rig; the first to ask is heard.
+/// Ends the rig; only the first request counts.
 #[derive(Clone, Debug)]
 pub struct End(mpsc::Sender<io::Result<()>>);
 
 impl End {
-    /// Ends the rig, with an error where there is one.
+    /// Ends the rig, possibly with an error.
     pub fn end(&self, ended: io::Result<()>) {
-        // Full where somebody was faster, closed where the rig has ended.
+        // The channel is full if another request came first, and closed if the rig has ended.
         let _ = self.0.try_send(ended);
     }
 }
 
-/// Something to be done when all has ended and nothing counts any more.
+/// A function to call once everything has ended and the counters stand still.
 type Last = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
-/// What to mine with, validated.
+/// Validated settings of the devices.
 #[derive(Clone, Debug)]
 pub struct RigSettings {
-    /// The devices; each once.
+    /// The devices, without duplicates.
     pub devices: Vec<DeviceName>,
     /// The CPU's kernel.
     pub kernel: Choice,
     /// The CPU's worker threads.
     pub threads: usize,
-    /// Where these go, and how much they push.
+    /// Placement and priority of these threads.
     pub tuning: Tuning,
 }
 
-/// Devices, opened.
+/// Opened devices.
 pub struct Opened {
     /// The devices.
     pub devices: Vec<Box<dyn Device>>,
-    /// The CPU's kernel and threads, where the CPU is one of them.
+    /// The CPU's kernel and threads, if the CPU is one of the devices.
     pub cpu: Option<(&'static dyn Kernel, usize)>,
     names: Vec<DeviceName>,
 }
 
 impl RigSettings {
-    /// Opens the devices; chooses the CPU's kernel, which may take a short measurement.
+    /// Opens the devices. Chooses the CPU's kernel, which may take a short measurement.
     ///
     /// # Errors
-    /// When this program was built without OpenCL and is asked for it.
+    /// OpenCL is requested and this program was built without it.
     pub fn open(&self) -> io::Result<Opened> {
         let with_cpu = self.devices.contains(&DeviceName::Cpu);
         let kernel = if with_cpu { self.kernel.kernel() } else { iop_kernels::auto() };
@@ -109,15 +109,15 @@ impl fmt::Display for Opened {
     }
 }
 
-/// All that mines, before it starts.
+/// Everything that mines, before it starts.
 pub struct Rig {
     /// The counters of all devices.
     pub stats: Arc<Stats>,
-    /// What is known of the upstream.
+    /// State of the upstream, for views.
     pub board: Arc<Board>,
-    /// Between upstream and devices.
+    /// Connects upstream and devices.
     pub dispatcher: Arc<Dispatcher>,
-    /// What views call the time; nothing else goes by it.
+    /// The wall clock of the views; nothing else depends on it.
     pub clock: WallClock,
     devices: Vec<Box<dyn Device>>,
     services: Vec<Service>,
@@ -129,7 +129,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// With devices, for an upstream with this board.
+    /// A rig with these devices, for an upstream with this board.
     #[must_use]
     pub fn new(devices: Vec<Box<dyn Device>>, board: Arc<Board>) -> Self {
         let (stats, dispatcher) = (Arc::new(Stats::new()), Arc::new(Dispatcher::new()));
@@ -149,35 +149,35 @@ impl Rig {
         }
     }
 
-    /// Runs something beside the devices.
+    /// Adds a service.
     pub fn serve(&mut self, service: Service) {
         self.services.push(service);
     }
 
-    /// Where shares go in, for whatever finds some beside the devices.
+    /// The sender of shares, for other finders than the devices.
     #[must_use]
     pub fn shares(&self) -> mpsc::Sender<Share> {
         self.shares.0.clone()
     }
 
-    /// To end the rig, for whoever runs beside the devices.
+    /// A handle for services to end the rig.
     #[must_use]
     pub fn end(&self) -> End {
         End(self.end.0.clone())
     }
 
-    /// Lets the rig go on where no device of its own works: others use its work too, as machines behind the gateway.
+    /// Lets the rig go on if none of its devices works: others may use its work, such as machines behind the gateway.
     pub fn go_on_without_devices(&mut self) {
         self.goes_on = true;
     }
 
-    /// Has something waited for at the end, whatever ended the rig, while the upstream and the services still work: machines
-    /// that are told, blocks on their way. One after the other, in the order of these calls.
+    /// Adds a future to wait for at the end, whatever ended the rig, while the upstream and the services still run:
+    /// notices to machines, blocks in flight. The futures run one after another, in the order of these calls.
     pub fn before_end(&mut self, wait: impl Future<Output = ()> + Send + 'static) {
         self.before_end.push(Box::pin(wait));
     }
 
-    /// Has the devices stop at the end, and what they have found by then handed in, after all that is waited for before.
+    /// Stops the devices at the end and submits their last finds, after all futures added before this one.
     pub fn hand_in_before_end(&mut self) {
         let (dispatcher, shares) = (Arc::clone(&self.dispatcher), self.shares());
         self.before_end(async move {
@@ -189,15 +189,15 @@ impl Rig {
         });
     }
 
-    /// Has something done at the end of [`Rig::finish`], when the counters stand still.
+    /// Adds a function to call at the end of [`Rig::finish`], when the counters stand still.
     pub fn at_end(&mut self, last: impl FnOnce() -> io::Result<()> + Send + 'static) {
         self.lasts.push(Box::new(last));
     }
 
-    /// Runs the rig by `run`, and logs at the end what was done.
+    /// Runs the rig by `run`, and logs a summary at the end.
     ///
     /// # Errors
-    /// Those of `run`, and of what is done at the end.
+    /// Those of `run`, and of the functions called at the end.
     pub fn finish(mut self, run: impl FnOnce(Self) -> io::Result<()>) -> io::Result<()> {
         let (stats, lasts) = (Arc::clone(&self.stats), std::mem::take(&mut self.lasts));
         let ended = run(self);
@@ -211,20 +211,20 @@ impl Rig {
         lasts.into_iter().fold(ended, |ended, last| ended.and(last()))
     }
 
-    /// Runs until `until` gives something, somebody ends it, or no device works any more and none else needs the rig.
+    /// Runs until `until` completes, an [`End`] is used, or no device works any more and nothing else needs the rig.
     ///
     /// # Errors
-    /// When no device works, when the operating system gives no thread or no runtime, and those of `until`.
+    /// No device works, or the operating system provides no thread or no runtime; and those of `until`.
     pub fn run(self, upstream: impl Upstream, until: impl Future<Output = io::Result<()>>) -> io::Result<()> {
         let Self { stats, board, dispatcher, devices, services, goes_on, before_end, shares, end, .. } = self;
         let ((sender, shares), mut asked) = (shares, end.1);
-        // The network takes next to nothing of one thread; the devices have theirs.
+        // The network needs next to nothing of one thread; devices have their own.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let desk = Desk { dispatcher: Arc::clone(&dispatcher), shares, board };
         let (count, (end, ends)) = (devices.len(), mpsc::unbounded_channel());
         let needed = !goes_on;
         let ended = thread::scope(|scope| {
-            // When it goes the desk is gone with its end of the channel, so no device waits to hand in a share.
+            // When this is dropped, the desk with its receiver is gone, so no device waits to submit a share.
             let _closing = Closing(&dispatcher);
             let mut starts = devices.into_iter().map(|device| {
                 let (name, end, counters) =
@@ -233,7 +233,7 @@ impl Rig {
                 let run = move || {
                     if let Err(error) = keep_running(&*device, &feed, Retry::default()) {
                         counters.set_health(Health::Failed(error.to_string()));
-                        // Nobody listens any more where the miner ends for another reason.
+                        // The receiver is gone if the miner ends for another reason.
                         let _ = end.send((device.name().to_owned(), error));
                     }
                 };
@@ -267,14 +267,14 @@ impl Rig {
                 })
             })
         });
-        // A host name that is being looked up can take a minute: nobody who ends the miner waits for that.
+        // A host name lookup can take a minute: do not wait for it at the end.
         runtime.shutdown_background();
         ended
     }
 }
 
-/// Ends the devices' work when it goes, also where something has panicked: they would wait for more for ever, and whoever
-/// waits for their threads as well.
+/// Ends the devices' work when dropped, even after a panic: they would otherwise wait for work for ever, and the scope
+/// for their threads.
 struct Closing<'a>(&'a Dispatcher);
 
 impl Drop for Closing<'_> {
@@ -283,7 +283,7 @@ impl Drop for Closing<'_> {
     }
 }
 
-/// Waits until the upstream has taken all that was found.
+/// Waits until the upstream has taken all shares.
 pub(crate) async fn all_taken(shares: &mpsc::Sender<Share>) {
     while waiting(shares) > 0 {
         sleep(LOOK_EVERY).await;
@@ -296,14 +296,14 @@ pub(crate) fn waiting(shares: &mpsc::Sender<Share>) -> usize {
     shares.max_capacity() - shares.capacity()
 }
 
-/// Says how many shares the upstream had not taken so long after the end, if there are any.
+/// Warns about shares that the upstream had not taken by the end, if there are any.
 pub(crate) fn warn_of_rest(rest: usize, waited: Duration) {
     if rest > 0 {
         warn!("{rest} shares had not gone up {} s after the end", waited.as_secs());
     }
 }
 
-/// Runs services for ever.
+/// Runs services; never returns.
 async fn serve(services: Vec<Service>) -> Infallible {
     let mut running: JoinSet<io::Result<()>> = services.into_iter().collect();
     while let Some(ended) = running.join_next().await {
@@ -316,8 +316,8 @@ async fn serve(services: Vec<Service>) -> Infallible {
     std::future::pending().await
 }
 
-/// Waits until none of so many devices works any more, if they are needed, and says why the last one does not. Each device holds an
-/// end of the channel while it works.
+/// Waits until none of this many devices works any more, if they are needed, and returns the last one's error. Each
+/// device holds a sender of the channel while it works.
 async fn all_ended(
     mut devices: usize,
     mut ends: mpsc::UnboundedReceiver<(String, io::Error)>,
@@ -333,10 +333,10 @@ async fn all_ended(
     if needed { io::Error::other("every device has ended") } else { std::future::pending().await }
 }
 
-/// Notes the counters for the rates, and logs a line of status again and again.
+/// Samples the counters for the rates, and logs status lines.
 async fn report(stats: &Stats, dispatcher: &Dispatcher) -> Infallible {
     let mut samples = interval(SAMPLE_EVERY);
-    // After a sleep of the machine, one sample is as good as many.
+    // If the machine was suspended, one sample is enough.
     samples.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut lines = interval_at(Instant::now() + STATUS_EVERY, STATUS_EVERY);
     lines.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -346,7 +346,7 @@ async fn report(stats: &Stats, dispatcher: &Dispatcher) -> Infallible {
             _ = samples.tick() => stats.sample(dispatcher.has_job()),
             _ = lines.tick() => {
                 let now = stats.snapshot();
-                // Whoever keeps the log from the screen has the numbers on it.
+                // While the log is kept off the screen, the live view shows the numbers.
                 if !log::is_kept() {
                     info!("{}, {}", now.rate_since(&last), now.counts);
                 }

@@ -1,31 +1,31 @@
 //! Signals that ask the program to end: Ctrl-C, SIGTERM and SIGHUP (the terminal is closed).
 //!
-//! Here: which of them count, and what they come to: the first ends the miner in order, one more ends the process. They
-//! have a thread of their own, so that they are heard whatever the end waits for, as a driver that compiles.
-//! Not here: how the miner ends ([`crate::rig`]).
+//! Here: which signals are handled, and their effect: the first ends the miner in order, another one ends the process.
+//! They have their own thread, so that they are handled whatever delays the end, such as a compiling driver. Not here:
+//! how the miner ends ([`crate::rig`]).
 
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Since when the miner ends, whatever ended it.
+/// When the miner began to end, for whatever reason.
 static ENDING: OnceLock<Instant> = OnceLock::new();
 
-/// Whether there is something to be ended in order.
+/// Whether the miner has started, so that it must be ended in order.
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
-/// The miner ends: a signal from now on is one more.
+/// Records that the miner ends: any further signal counts as another one.
 pub(crate) fn ending() {
     ENDING.get_or_init(Instant::now);
 }
 
-/// Listens from now on, and gives a future that waits for a signal to end. Before it is waited for, as while devices are
-/// measured, nothing is to be ended in order, and a signal ends the process at once. `give_back` is called before that, and
-/// before one more signal does so.
+/// Starts to handle signals, and returns a future that waits for one. Before it is polled, for example while devices
+/// are measured, there is nothing to end in order, and a signal ends the process at once. `give_back` is called before
+/// any immediate exit.
 ///
 /// # Errors
-/// When the operating system gives no signal handler or no thread.
+/// The operating system provides no signal handler or no thread.
 #[cfg(unix)]
 pub(crate) fn asked_to_end(give_back: fn()) -> io::Result<impl Future<Output = io::Result<()>>> {
     let (asked, heard) = tokio::sync::oneshot::channel();
@@ -37,10 +37,10 @@ pub(crate) fn asked_to_end(give_back: fn()) -> io::Result<impl Future<Output = i
     })
 }
 
-/// Listens from now on, and gives a future that waits for Ctrl-C.
+/// Returns a future that waits for Ctrl-C.
 ///
 /// # Errors
-/// None here; the future's are of the operating system.
+/// None here; the future's errors are the operating system's.
 #[cfg(not(unix))]
 pub(crate) fn asked_to_end(_: fn()) -> io::Result<impl Future<Output = io::Result<()>>> {
     Ok(tokio::signal::ctrl_c())
@@ -63,22 +63,22 @@ mod unix {
     use super::{BEGUN, ENDING, ending};
     use crate::log;
 
-    /// Within this time a second signal is the first once more: `timeout` and shells send one to the program and then to
-    /// all of its group.
+    /// Within this time a second signal counts as the first: `timeout` and shells signal the program and then its whole
+    /// process group.
     const SAME: Duration = Duration::from_millis(500);
 
-    /// What a signal comes to.
+    /// The effect of a signal.
     #[derive(Debug, PartialEq, Eq)]
     enum Effect {
         End,
         Nothing,
-        /// With this exit status.
+        /// Exit at once, with this status.
         EndAtOnce(i32),
     }
 
-    /// Hears signals for as long as the process lives.
+    /// Handles signals for as long as the process lives.
     pub(super) fn listen(asked: oneshot::Sender<()>, give_back: fn()) -> io::Result<()> {
-        // Before there is a handler. Where there is no such file, they are all heard.
+        // Read this before a handler is installed. If there is no such file, all signals are handled.
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mut signals = Signals::new(heard(ignored(&status)))?;
         let mut asked = Some(asked);
@@ -88,14 +88,14 @@ mod unix {
                     Effect::End => {
                         info!("{}", words(signal));
                         ending();
-                        // Gone where the miner ends for another reason at this very moment.
+                        // The receiver is gone if the miner is just ending for another reason.
                         let _ = asked.take().map(|asked| asked.send(()));
                     }
                     Effect::Nothing => {}
                     Effect::EndAtOnce(status) => {
                         give_back();
                         log::save_whole();
-                        // Without what drivers want to do at the end: they may be what hangs.
+                        // Skip the exit handlers of drivers: they may be what hangs.
                         low_level::exit(status);
                     }
                 }
@@ -104,25 +104,25 @@ mod unix {
         Ok(())
     }
 
-    /// The signals that this program was started to ignore, as bits, from Linux's status of a process.
+    /// The signals that the process was started to ignore, as a bit mask, from Linux's process status.
     fn ignored(status: &str) -> u64 {
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
     }
 
-    /// What is listened for: `nohup` has SIGHUP ignored, and a shell without job control has SIGINT ignored in what it
-    /// starts in the background. SIGTERM is always meant.
+    /// The signals to handle: `nohup` makes a program ignore SIGHUP, and a shell without job control makes background
+    /// programs ignore SIGINT. SIGTERM is always handled.
     fn heard(ignored: u64) -> Vec<i32> {
         let is_heard = |signal: &i32| *signal == SIGTERM || ignored >> (signal - 1) & 1 == 0;
         [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heard).collect()
     }
 
-    /// A signal, when the miner has begun or not, and has been ending for so long.
+    /// The effect of a signal, by whether the miner has begun and for how long it has been ending.
     fn effect(signal: i32, begun: bool, ending: Option<Duration>) -> Effect {
         match ending {
             None if !begun => Effect::EndAtOnce(0),
             None => Effect::End,
-            // The terminal and the shell both send it, whenever they come to it.
+            // The terminal and the shell may both send it, at any time.
             Some(_) if signal == SIGHUP => Effect::Nothing,
             Some(since) if since < SAME => Effect::Nothing,
             Some(_) => Effect::EndAtOnce(128 + signal), // as shells tell a signal's end

@@ -10,30 +10,30 @@ use crate::signals::asked_to_end;
 use crate::upstream::node::{NodeSettings, Solo};
 use crate::view::{self, ViewSettings};
 
-/// How long blocks on their way may hold up the end; those that take longer are on disk.
+/// How long blocks in flight may delay the end; those that take longer are on disk.
 const END_TIME: Duration = Duration::from_secs(5);
 
-/// What `solo` needs to know, validated.
+/// Validated settings of `solo`.
 #[derive(Clone, Debug)]
 pub struct SoloSettings {
-    /// The nodes, the licenses, and who is paid.
+    /// The nodes, the licenses, and the payout address.
     pub node: NodeSettings,
-    /// What to mine with.
+    /// The devices.
     pub rig: RigSettings,
-    /// How people watch.
+    /// The views.
     pub view: ViewSettings,
 }
 
 /// Mines until the process is asked to end (Ctrl-C, SIGTERM or SIGHUP).
 ///
 /// # Errors
-/// When no device works, when the data folder cannot be used, when a node says at the start that it is on another chain
-/// or does not know us, and when the operating system gives no thread, no runtime or no signal handler.
+/// No device works, the data folder cannot be used, a node reports at the start that it is on another chain or does not
+/// accept our credentials, or the operating system provides no thread, no runtime or no signal handler.
 pub fn run(settings: SoloSettings) -> io::Result<()> {
     run_with(settings, |_| Ok(()))
 }
 
-/// The same with something more attached to the rig.
+/// Like [`run`], with something attached to the rig.
 ///
 /// # Errors
 /// Those of [`run`] and of `attach`.

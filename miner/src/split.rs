@@ -1,11 +1,11 @@
-//! How an extranonce2 is cut where machines behind a gateway work on the same jobs as the devices here.
+//! How an extranonce2 is divided if machines behind a gateway work on the same jobs as the devices here.
 //!
-//! Its first bytes are a prefix: 0 for the devices, another one for each machine, which rolls the bytes behind it.
+//! Its first bytes are a prefix: 0 for the devices, another one for each machine, which rolls the bytes after it.
 
 use iop_stratum::client;
 use iop_stratum::fields::{MAX_EXTRANONCE1_SIZE, MAX_EXTRANONCE2_SIZE};
 
-/// Why a job is not for machines: they would have no part of it to themselves.
+/// Why a job cannot be given to machines: no part of it would be theirs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no work for machines: the upstream's extranonces have {extranonce1} and {extranonce2} bytes, expected at most 28 and \
@@ -18,7 +18,10 @@ pub struct Unservable {
     extranonce2: usize,
 }
 
-/// How extranonces are cut.
+/// Number of bytes of the machines' prefixes in a job.
+///
+/// # Errors
+/// Its extranonces leave no room for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Split {
     /// There may be more machines than one byte tells apart.

@@ -1,7 +1,7 @@
 //! The share difficulty that suits this machine.
 //!
-//! A pool begins with a difficulty for the machines that it expects. A CPU at a pool for ASICs finds a share in
-//! hours, and a worker whose shares do not come looks dead and is paid nothing: so we say what we would like.
+//! A pool starts with a difficulty for the machines that it expects. At a pool for ASICs a CPU finds a share in hours,
+//! and a worker without shares looks dead and is paid nothing: so we suggest a difficulty.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use crate::dispatcher::VERSIONS;
 use crate::rig::Opened;
 use crate::stats::HashRate;
 
-/// Between two shares: often enough to see that all is well, and seldom enough for a pool with many miners.
+/// Time between two shares: short enough to show that all is well, long enough for a pool with many miners.
 const SHARE_EVERY: Duration = Duration::from_secs(10);
-/// How long to measure. The difficulty need be right to a factor of two; nobody waits for this.
+/// Length of the measurement. The difficulty need only be right to a factor of two; this short wait is not noticed.
 const MEASURE: Duration = Duration::from_millis(200);
 
-/// What to suggest to a pool.
+/// The suggestion to a pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Suggestion {
-    /// What the kernel's rate asks for.
+    /// The difficulty for the kernel's measured rate.
     Measured,
-    /// This.
+    /// A given difficulty.
     Given(Difficulty),
-    /// Nothing: the password says it.
+    /// None: the password contains a difficulty.
     Nothing,
 }
 
 impl Suggestion {
-    /// The difficulty, measured for a fifth of a second where that is asked for. `None` where there is nothing
-    /// to suggest, where no thread starts to measure with, and where the CPU does not mine alone: only its rate is
-    /// measured before there is work.
+    /// The difficulty, if necessary measured for a fifth of a second. `None` if there is nothing to suggest, if no
+    /// thread can be started to measure, or if the CPU is not the only device: only its rate is measured before there
+    /// is work.
     #[must_use]
     pub fn difficulty(self, rig: &Opened) -> Option<Difficulty> {
         match (self, rig.cpu) {
@@ -45,8 +45,8 @@ impl Suggestion {
     }
 }
 
-/// The difficulty at which a machine of this rate finds a share in `SHARE_EVERY`, on average. `None` for a
-/// rate of nothing.
+/// The difficulty at which a machine with this rate finds a share every `SHARE_EVERY`, on average. `None` for a rate of
+/// zero.
 #[must_use]
 pub fn for_rate(rate: HashRate) -> Option<Difficulty> {
     Difficulty::new(rate.0 * SHARE_EVERY.as_secs_f64() / HASHES_AT_1)

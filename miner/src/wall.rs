@@ -1,14 +1,14 @@
-//! The wall clock: what people and other programs call the time.
+//! The wall clock: the time as shown to people and other programs.
 //!
-//! All that reads it does so here, but for the gateway's look at a share's or a job's time, and only to say what it is or to
-//! compare it: somebody may set it at any moment, and by any amount. Waits, rates and ages go by
-//! [`std::time::Instant`]; headers carry the time of the pool or the node.
+//! It is read only here, except that the gateway uses it to report or compare the time of a share or a job: it may be
+//! set at any moment, by any amount. Waits, rates and ages use [`std::time::Instant`]; headers carry the time of the
+//! pool or the node.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The system's clock, and what a test has set it by. Its clones are one clock.
+/// The system clock, with the offset that a test has set. Clones share one clock.
 #[derive(Clone, Debug, Default)]
 pub struct WallClock(Arc<AtomicI64>);
 
@@ -20,7 +20,7 @@ impl WallClock {
         now.saturating_add_signed(self.0.load(Ordering::Relaxed))
     }
 
-    /// From now on it shows so many seconds more than the system's, or less: as if somebody had set it.
+    /// Moves the clock ahead of the system's by this many seconds, or back: as if it had been set.
     pub fn set_ahead(&self, seconds: i64) {
         self.0.store(seconds, Ordering::Relaxed);
     }

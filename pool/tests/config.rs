@@ -1,4 +1,4 @@
-//! Configuration: what is taken, and the one line that each mistake gets.
+//! Configuration: accepted settings, and the one-line error for each mistake.
 
 #![allow(clippy::unwrap_used)]
 
@@ -316,7 +316,7 @@ fn only_regular_files_of_bounded_size_are_read() {
     fs::create_dir(&directory).unwrap();
     assert!(error(directory).contains("not a regular file"));
     assert!(error(folder.key("long.wif", &"#".repeat(2 << 20), 0o600)).contains("more than 1048576 bytes"));
-    // A device says of itself that it has no bytes, and never ends.
+    // A device reports a size of zero and never ends.
     let mut endless = folder.flags();
     endless.ledger.config = Some("/dev/zero".into());
     assert!(settings(endless).unwrap_err().contains("not a regular file"));

@@ -1,4 +1,4 @@
-//! The fake node of the other tests: what it does not understand ends them at once.
+//! The fake node of the other tests: a request that it does not understand ends a test at once.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What a connection may do, and what becomes of those that do more: nobody else notices.
+//! Limits of a connection, and the end of those that exceed them: no other connection is affected.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use common::program::{Miner, Program, connect, user};
 use common::{Chain, PATIENCE, wait_until};
 use serde_json::{Value, json};
 
-/// A connection from another of this machine's addresses.
+/// Connects from another of this machine's addresses.
 fn connect_from(source: Ipv4Addr, pool: SocketAddr) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let stream = runtime.block_on(async {
@@ -26,7 +26,7 @@ fn connect_from(source: Ipv4Addr, pool: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Whether the pool has ended a connection, in order or not.
+/// Whether the pool has ended a connection, orderly or not.
 fn is_ended(stream: &mut TcpStream) -> bool {
     let ended = stream.read_to_end(&mut Vec::new());
     !ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
@@ -43,7 +43,7 @@ fn subscribe() -> Vec<u8> {
     .collect()
 }
 
-/// Shares that are none: of a job that is not known here, and with fields that are too short.
+/// Bad shares: of an unknown job, and with fields that are too short.
 fn bad_shares(count: usize) -> Vec<u8> {
     let params = json!([user(), "1", "00", "00000000", "00000000"]);
     (json!({"id": 3, "method": "mining.submit", "params": params}).to_string() + "\n")

@@ -1,4 +1,4 @@
-//! The follower against nodes whose long poll is not as it should be.
+//! The follower against nodes with a faulty long poll.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use iop_stratum::fields::{Extranonce1, Extranonce2, NTime, Nonce};
 use iop_stratum::work::sha256d;
 use tokio::sync::watch;
 
-/// A follower at some fake nodes; it ends with this.
+/// A running follower with some fake nodes; it ends when this is dropped.
 struct Following {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     health: Arc<Health>,
@@ -57,7 +57,7 @@ impl Following {
         }
     }
 
-    /// The job that stands on so many blocks.
+    /// Waits for the job whose parent is the block at this height.
     fn job_after(&self, blocks: u32) -> Arc<Job> {
         let mut found = None;
         wait_until(&format!("there is work on block {blocks}"), || {
@@ -112,7 +112,7 @@ fn a_long_poll_that_does_not_wait_makes_nobody_spin() {
     }
     let (asked, seconds) = (chain.templates.lock().unwrap().len(), begun.elapsed().as_secs_f64());
     assert!((asked as f64) < 5.0 * (seconds + 1.0), "{asked} templates in {seconds} s");
-    // And a new tip is not missed for it.
+    // A new tip is not missed because of that.
     assert!(chain.submit(&block(&following.job().unwrap())).is_null());
     following.job_after(1);
 }
@@ -122,7 +122,7 @@ fn the_next_template_waits_while_miners_are_told_of_a_tip_and_not_for_ever() {
     let chain = Chain::new("devnet");
     *chain.long_poll.lock().unwrap() = LongPoll::Returns;
     let node = chain.serve(0);
-    // Nobody says that they have been told.
+    // Nothing reports that miners have been told.
     let _following = Following::start(&[&node]);
     wait_until("the next one is asked for", || chain.templates.lock().unwrap().len() > 1);
     let asked = chain.templates.lock().unwrap().clone();

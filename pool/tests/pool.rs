@@ -1,4 +1,4 @@
-//! The program against a node that fails, real TCP throughout: nothing is lost, and each trouble is one clear line.
+//! The program against a failing node, over real TCP: nothing is lost, and each failure is one clear line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,24 +20,24 @@ use iop_consensus::params::networks::devnet_keys;
 use iop_stratum::client::Verdict;
 use serde_json::json;
 
-/// The pool at a node, with devnet's three licenses.
+/// Starts the pool with one node and devnet's three licenses.
 fn start(folder: &Path, node: &str, extra: &[&str]) -> Program {
     Program::spawn(command(folder, node, extra))
 }
 
-/// A miner of the pool that may have no work yet.
+/// A miner that may have no work yet.
 fn join(pool: &Program) -> Miner<TcpStream> {
     Miner::joined(connect(pool.stratum))
 }
 
 impl Miner<TcpStream> {
-    /// Solves and waits for the verdict.
+    /// Solves a share and waits for the verdict.
     fn solve_and_wait(&mut self) -> Verdict {
         self.solve();
         self.next_verdict()
     }
 
-    /// Mines until the chain has so many blocks.
+    /// Mines until the chain has `height` blocks.
     fn mine_to(&mut self, chain: &Chain, height: usize) {
         wait_until("the chain grows", || {
             let before = chain.height();
@@ -193,7 +193,7 @@ fn hostile_connections_disturb_nobody() {
     miner.mine_to(&chain, 2);
     for (number, mut stream) in hostile.into_iter().enumerate().filter(|(number, _)| number % 4 < 2) {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // Closed, or reset where it had not been read to the end; but not still open.
+        // Closed, or reset if it had unread input; but not still open.
         let ended = stream.read_to_end(&mut Vec::new());
         let open = ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
         assert!(!open, "{number} is closed");

@@ -1,4 +1,4 @@
-//! How the pool ends, and what does not end it.
+//! Events that end the pool, and events that do not.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Stratum over TLS, with clients that verify what they see.
+//! Stratum over TLS, with clients that verify the certificate.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,8 +1,7 @@
-//! The command line: arguments as they are typed become validated settings, in this one place.
+//! The command line: the only place where arguments become validated settings.
 //!
-//! Here: flags, their meaning, and every complaint about them, each one line that names what is wrong and
-//! what was expected; one file for the flags of each command, and `shared` for those of several. Not here: what the
-//! commands do.
+//! Here: flags, their meaning, and every error about them, each one line that names what is wrong and what was
+//! expected; one file for the flags of each command, and `shared` for those of several. Not here: what the commands do.
 //! Path: arguments → clap → [`parse`] → [`Command`].
 
 mod bench;
@@ -63,7 +62,7 @@ struct Devices {
     json: bool,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// `mine`
@@ -76,102 +75,102 @@ pub enum Command {
     Bench(BenchSettings),
     /// `devices`
     Devices {
-        /// For scripts.
+        /// Print JSON, for scripts.
         json: bool,
     },
     /// `setup`
     Setup(SetupSettings),
 }
 
-/// Why there is nothing to do.
+/// The reason why no command is run.
 #[derive(Debug)]
 pub enum Exit {
-    /// Help or version was asked for: this text, and success.
+    /// Help or version was requested: prints this text and succeeds.
     Asked(String),
     /// The arguments are wrong.
     Usage(UsageError),
 }
 
-/// What is wrong with the arguments, in one line.
+/// An error in the arguments, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
-    /// Not what the flags look like.
+    /// Arguments that clap rejects.
     #[error("{0}")]
     Arguments(String),
-    /// A pool's URL.
+    /// A pool's URL is invalid.
     #[error("--url: {0}")]
     Url(#[from] UrlError),
-    /// The user.
+    /// The user is invalid.
     #[error(
         "--user {0:?}: expected ADDRESS.WORKER, 1 to {MAX_CREDENTIAL} printable characters without spaces"
     )]
     User(String),
-    /// The certificates to trust.
+    /// The certificates to trust are invalid.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The password. Not repeated here.
+    /// The password is invalid. It is not repeated here.
     #[error("--password: expected at most {MAX_CREDENTIAL} bytes")]
     Password,
-    /// The difficulty to suggest.
+    /// The suggested difficulty is invalid.
     #[error("--suggest-difficulty {0}: expected a number above 0")]
     Difficulty(f64),
-    /// A node, a license, a network, an address or a file of theirs.
+    /// A node, license, network, address or one of their files is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The longest wait before a block is submitted again.
+    /// The longest wait before a block is submitted again is invalid.
     #[error("--submit-retry {0}: expected 0.1 to 600 seconds")]
     SubmitRetry(f64),
-    /// A difficulty of machines: which flag's.
+    /// A difficulty for machines is invalid: flag and value.
     #[error("{0} {1}: expected a number above 0")]
     MachineDifficulty(&'static str, f64),
-    /// The machines' first difficulty and their least.
+    /// The first difficulty for machines is below their least one.
     #[error("--start-difficulty {0}: expected --min-difficulty, {1}, or more")]
     StartDifficulty(f64, f64),
-    /// A number of machines: which flag's.
+    /// A number of machines is invalid: flag and value.
     #[error("{0} {1}: expected 1 to {MAX_MACHINES}")]
     Machines(&'static str, usize),
-    /// The kernel.
+    /// The kernel is invalid.
     #[error("--kernel: {0}")]
     Kernel(#[from] SelectError),
-    /// The kernel of OpenCL devices, where a CPU's is chosen or no such device is named.
+    /// The OpenCL kernel was chosen for a CPU, or without naming an OpenCL device.
     #[error(
         "--kernel opencl: OpenCL devices have it and no other: --devices with opencl:PLATFORM.DEVICE and without cpu expected"
     )]
     OpenClKernel,
-    /// A device.
+    /// A device name is invalid.
     #[error("--devices {0:?}: expected cpu and opencl:PLATFORM.DEVICE, each once; see iop-miner devices")]
     Device(String),
-    /// The number of threads.
+    /// The number of threads is invalid.
     #[error("--threads {0}: expected 1 to {MAX_THREADS}")]
     Threads(usize),
-    /// Cores to leave alone, and how many there are.
+    /// Too many spare cores, and how many there are.
     #[error("--spare-cores {0}: expected less than the {1} physical cores that this process may use")]
     SpareCores(usize, usize),
-    /// The nice value.
+    /// The nice value is invalid.
     #[error("--nice {0}: expected -20 to 19")]
     Nice(i32),
-    /// The temperature to pause at.
+    /// The temperature to pause at is invalid.
     #[error(
         "--max-temperature {0}: expected {least} to {most} degrees Celsius",
         least = TEMPERATURES.start(),
         most = TEMPERATURES.end()
     )]
     Temperature(f32),
-    /// The number of versions.
+    /// The number of versions is invalid.
     #[error("--versions {0}: expected 1 to {most}", most = Work::MAX_VERSIONS)]
     Versions(usize),
-    /// A configuration file, or what is in it.
+    /// An error in a configuration file.
     #[error("{0}")]
     File(String),
-    /// The length of a measurement.
+    /// The length of a measurement is invalid.
     #[error("--seconds {0}: expected more than 0 and at most {MAX_SECONDS}")]
     Seconds(f64),
 }
 
-/// Reads the arguments, the program's name first.
+/// Parses the arguments, of which the first is the program's name.
 ///
 /// # Errors
-/// When they are wrong, and when they ask for help or the version.
+/// They are invalid, or ask for help or the version.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Asked(error.to_string()),
@@ -189,7 +188,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     command.map_err(Exit::Usage)
 }
 
-/// clap's complaint without its paragraphs on usage.
+/// clap's error without its paragraphs on usage.
 fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no command given: expected setup, run, mine, solo, gateway, bench or devices; see iop-miner --help"

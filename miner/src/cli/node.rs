@@ -1,4 +1,4 @@
-//! Flags for mining at nodes of one's own: nodes, licenses, network.
+//! Flags for mining at one's own nodes: nodes, licenses, network.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::upstream::node::NodeSettings;
 
 /// Environment variable with license keys in WIF form, separated by commas.
 const KEYS_VARIABLE: &str = "IOP_MINER_LICENSE_KEYS";
-/// Longest waits before a block is submitted again that can be asked for, in seconds.
+/// Allowed values in seconds for the longest wait before a block is submitted again.
 const RETRIES: std::ops::RangeInclusive<f64> = 0.1..=600.0;
 
 /// Nodes and licenses.
@@ -108,7 +108,7 @@ impl NodeArgs {
     }
 }
 
-/// A cookie that is not there yet comes with its node. One that cannot be read is better said at once.
+/// A missing cookie may still be written by its node. One that cannot be read is reported at once.
 fn check_cookie(path: &Path) -> Result<(), ConfigError> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => files::refuse_key(path, "cookie file"),

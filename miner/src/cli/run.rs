@@ -1,7 +1,7 @@
-//! `run`: a configuration file, turned into the flags of the command that its mode names.
+//! `run`: turns a configuration file into the flags of the command that its mode names.
 //!
-//! Here: TOML becomes arguments, and complaints about them name the file and its keys. Not here: what flags there are
-//! and what they may be: the command itself says so, and so a file can hold whatever its flags can.
+//! Here: TOML becomes arguments, and errors about them name the file and its keys. Not here: which flags exist and what
+//! they accept: that is left to the command, so a file can contain any of its flags.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use toml::{Table, Value};
 
 use super::{Cli, Command, Exit, UsageError, parse};
 
-/// What a file may be for, and the command that it then stands for.
+/// Modes of a file, and the command that each stands for.
 const MODES: [(&str, &str); 3] = [("pool", "mine"), ("solo", "solo"), ("gateway", "gateway")];
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Reads the file, and all of it by the one reader of the command line.
+    /// Reads the file and passes its contents through the command line's parser.
     pub(super) fn command(self) -> Result<Command, Exit> {
         let text = files::read_text(&self.config, "configuration file");
         let text = text.map_err(|error| Exit::Usage(UsageError::File(error.to_string())))?;
@@ -50,7 +50,7 @@ impl Run {
     }
 }
 
-/// The name of a flag, where that is one.
+/// The name of a flag; `None` if this is not a flag.
 fn name(flag: &str) -> Option<&str> {
     flag.strip_prefix("--").map(|flag| flag.split('=').next().unwrap_or(flag)).filter(|name| !name.is_empty())
 }
@@ -60,12 +60,13 @@ fn name(flag: &str) -> Option<&str> {
 struct File {
     command: &'static str,
     arguments: Vec<OsString>,
-    /// The flag of each key, and the key.
+    /// Each key's flag, and the key.
     names: Vec<(String, String)>,
 }
 
 impl File {
-    /// Without the keys whose flags are `asked` for. Paths begin in `folder`. Errors do not name the file.
+    /// Reads a file without the keys whose flags are in `asked`. Relative paths start in `folder`. Errors do not name
+    /// the file.
     fn read(text: &str, folder: &Path, asked: &[&str]) -> Result<Self, String> {
         let mut table: Table = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
         let mut cli = Cli::command();
@@ -136,7 +137,7 @@ impl File {
         Ok(())
     }
 
-    /// A complaint about flags as one about the file's keys.
+    /// Turns an error about flags into one about the file's keys.
     fn keys(&self, complaint: String) -> String {
         self.names.iter().fold(complaint, |text, (flag, key)| text.replace(&format!("--{flag}"), key))
     }
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(settings.pool.urls.iter().map(|url| url.port).collect::<Vec<_>>(), [3]);
         assert_eq!(settings.rig.threads, 2);
         assert!(matches!(settings.rig.kernel, Choice::Auto));
-        // Also those of a key that would be wrong.
+        // Even a key with an invalid value is overridden.
         assert_eq!(mines(&FILE.replace("threads = 1", "threads = 0"), "--threads 3").rig.threads, 3);
         assert!(matches!(run(FILE, "--help"), Err(Exit::Asked(text)) if text.contains("--config")));
     }
@@ -235,7 +236,7 @@ mod tests {
             assert!(line.contains(expected), "{line}");
             assert!(!line.contains('\n'), "{line}");
         }
-        // What the command line has wrong is not the file's fault.
+        // An error on the command line is not blamed on the file.
         let line = complaint(FILE, "--threads 0");
         assert!(line.starts_with("--threads 0: expected 1 to 1024"), "{line}");
         let arguments = ["iop-miner", "run", "--config", "/nowhere/m.toml"].map(OsString::from);

@@ -1,4 +1,4 @@
-//! Flags that several commands have.
+//! Flags shared by several commands.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -16,12 +16,12 @@ use crate::upstream::pool::PoolSettings;
 use crate::upstream::{PoolUrl, Tls};
 use crate::view::ViewSettings;
 
-/// Most CPU threads. The largest machines have a few hundred cores; more is a slip of the finger.
+/// Most CPU threads. The largest machines have a few hundred cores; more is a typing mistake.
 pub(super) const MAX_THREADS: usize = 1024;
-/// Longest user name and password, in bytes: what pools take.
+/// Longest user name and password, in bytes: what pools accept.
 pub(super) const MAX_CREDENTIAL: usize = 127;
 
-/// Limits of the CPU's temperature that make sense, in degrees Celsius: a warm room, and what no CPU stands.
+/// Sensible limits for the CPU's temperature, in degrees Celsius: from a warm room to more than any CPU survives.
 pub(super) const TEMPERATURES: RangeInclusive<f32> = 30.0..=120.0;
 
 /// Pools.
@@ -49,7 +49,7 @@ pub(super) struct PoolArgs {
 }
 
 impl PoolArgs {
-    /// Whether there is a pool, where there may be none.
+    /// Whether a pool is named, for commands that can do without one.
     pub(super) fn is_named(&self) -> bool {
         !self.urls.is_empty()
     }
@@ -77,7 +77,7 @@ impl PoolArgs {
     }
 }
 
-/// Whoever names a difficulty in the password gets that one: the pool hears a suggestion after the password.
+/// A difficulty in the password takes precedence: the pool receives a suggestion after the password.
 fn suggestion(asked: Option<f64>, password: &str) -> Result<Suggestion, UsageError> {
     let names_one = |option: &str| option.starts_with("d=") || option.starts_with("diff=");
     match asked {
@@ -114,13 +114,13 @@ pub(super) struct RigArgs {
 }
 
 impl RigArgs {
-    /// For a command that does nothing without a device.
+    /// Settings for a command that needs a device.
     pub(super) fn settings(self) -> Result<RigSettings, UsageError> {
         let settings = self.settings_or_none()?;
         if settings.devices.is_empty() { Err(UsageError::Device("none".to_owned())) } else { Ok(settings) }
     }
 
-    /// With any devices, or none.
+    /// Settings with any number of devices, including none.
     pub(super) fn settings_or_none(self) -> Result<RigSettings, UsageError> {
         let (machine, tuning) = (Machine::here(), self.tuning()?);
         let spare = tuning.spare_cores;
@@ -178,7 +178,7 @@ impl ViewArgs {
     }
 }
 
-/// The devices of these names; none for `none`, which is for a gateway.
+/// Parses device names; `none`, which is for a gateway, yields none.
 pub(super) fn devices(names: &[String]) -> Result<Vec<DeviceName>, UsageError> {
     if names == ["none"] {
         return Ok(Vec::new());
@@ -190,7 +190,7 @@ pub(super) fn devices(names: &[String]) -> Result<Vec<DeviceName>, UsageError> {
     if twice { Err(wrong()) } else { Ok(devices) }
 }
 
-/// The kernel that all OpenCL devices have, as `bench` and `devices` name it.
+/// The kernel of all OpenCL devices, as `bench` and `devices` name it.
 pub(super) const OPENCL: &str = "opencl";
 
 pub(super) fn kernel(name: &str) -> Result<Choice, UsageError> {

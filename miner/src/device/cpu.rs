@@ -1,6 +1,6 @@
-//! The CPU as a device: worker threads that all have the same kernel, each in its place.
+//! The CPU as a device: worker threads with the same kernel, each bound to its CPU.
 //!
-//! The device's own thread starts them, and then looks at the CPU's temperature until they end.
+//! The device's own thread starts them, and then monitors the CPU's temperature until they end.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,21 +19,21 @@ use super::temperature::{self, Limit};
 use super::{Device, Feed, Machine, Seat, Tuning};
 use crate::dispatcher::Assignment;
 
-/// Headers to take from the dispatcher at a time: 0.2 s of an AVX-512 core, 4 s of a scalar one. Long enough
-/// that threads do not meet at its lock.
+/// Headers to take from the dispatcher at a time: 0.2 s of an AVX-512 core, 4 s of a scalar one. Large enough to avoid
+/// contention on its lock.
 const ASSIGNMENT: u64 = 1 << 24;
-/// How often the temperature is looked at. A CPU heats up within seconds, its cooler within a minute.
+/// How often the temperature is read. A CPU heats up within seconds, its cooler within a minute.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
-/// How often a thread that pauses looks whether that is over.
+/// How often a paused thread checks whether it may go on.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Worker threads on the CPU.
 #[derive(Debug)]
 pub struct Cpu {
     kernel: &'static dyn Kernel,
-    /// One for each thread; `None` goes where the operating system puts it.
+    /// One per thread; a thread with `None` is placed by the operating system.
     seats: Vec<Option<Seat>>,
-    /// `None` leaves the priority as it is.
+    /// `None` leaves the priority unchanged.
     tuning: Option<Tuning>,
     sensors: PathBuf,
     look_every: Duration,
@@ -42,7 +42,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// With so many threads, which the operating system places.
+    /// Uses this many threads, placed by the operating system.
     #[must_use]
     pub fn new(kernel: &'static dyn Kernel, threads: usize) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Cpu {
         }
     }
 
-    /// With so many threads, placed on this machine as a person wants it.
+    /// Uses this many threads, placed on this machine as `tuning` says.
     #[must_use]
     pub fn placed(kernel: &'static dyn Kernel, threads: usize, tuning: Tuning) -> Self {
         let seats = Machine::here().seats(threads, &tuning);
@@ -69,12 +69,11 @@ impl Cpu {
         }
         let mut found = Vec::new();
         while let Some(assignment) = feed.next(ASSIGNMENT) {
-            // Again and again: the system takes us off a CPU that goes offline, and it may come back.
+            // Repeat this: the system moves a thread off a CPU that goes offline, and the CPU may come back.
             if let Some(seat) = seat {
                 self.warned.sit(seat);
             }
-            // Between two chunks is a look at whether the job still stands: a chunk is what a new block costs in
-            // stale work.
+            // Between two chunks the job is checked: a chunk is what a new block costs in stale work.
             for chunk in assignment.nonces.chunks(self.kernel.nonces(&assignment.work)) {
                 if !self.may_go_on(feed, &assignment) {
                     break;
@@ -87,7 +86,7 @@ impl Cpu {
         }
     }
 
-    /// Whether the assignment is still to be worked on; waits while it is too hot.
+    /// Whether to go on with the assignment; waits while the CPU is too hot.
     fn may_go_on(&self, feed: &Feed, assignment: &Assignment) -> bool {
         while feed.is_current(assignment) {
             if !self.too_hot.load(Ordering::Relaxed) {
@@ -98,7 +97,7 @@ impl Cpu {
         false
     }
 
-    /// Looks at the temperature until all threads have ended: each of them holds an end of the channel.
+    /// Monitors the temperature until all threads have ended: each of them holds a sender of the channel.
     fn watch(&self, feed: &Feed, threads: &Receiver<()>) {
         let most = self.tuning.and_then(|tuning| tuning.max_temperature);
         let mut limit = most.map(Limit::new);
@@ -146,7 +145,7 @@ impl Device for Cpu {
                 };
                 thread.spawn_scoped(scope, run).map(drop)
             };
-            // Where one does not start, those after it will not either.
+            // If one thread cannot be started, later ones cannot either.
             let failed = (0..threads).find_map(|number| Some((number, start(number).err()?)));
             let started = failed.as_ref().map_or(threads, |(started, _)| *started);
             drop(running);
@@ -203,7 +202,7 @@ mod tests {
             wait_for(&|| feed.temperature() == Some(95.0));
             assert_eq!(feed.hashes(), 0);
             wait_for(&|| feed.health() == Health::Paused("95 °C, its limit is 80 °C".into()));
-            // Not yet cool enough.
+            // Not cool enough yet.
             set(76);
             wait_for(&|| feed.temperature() == Some(76.0));
             assert_eq!(feed.hashes(), 0);
@@ -212,12 +211,12 @@ mod tests {
             assert_eq!(feed.health(), Health::Working);
             set(80);
             wait_for(&|| cpu.too_hot.load(Ordering::Relaxed));
-            // A device that is given up stays so, hot or not.
+            // A failed device stays failed, hot or not.
             feed.fail("worn out");
             set(70);
             wait_for(&|| !cpu.too_hot.load(Ordering::Relaxed));
             assert_eq!(feed.health(), Health::Failed("worn out".into()));
-            // The end of the miner ends a rest as well.
+            // The end of the miner also ends a pause.
             feed.close();
         });
     }
@@ -236,7 +235,7 @@ mod tests {
         });
     }
 
-    /// A kernel with a flaw.
+    /// A kernel with a bug.
     #[derive(Debug)]
     struct Flawed;
 

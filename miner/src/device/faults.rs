@@ -1,33 +1,33 @@
-//! When a device finds so much that is wrong that it does more harm than good.
+//! Decides when a device with too many wrong finds must stop.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// So many wrong finds one after another are no bad luck, whatever came before.
+/// This many wrong finds in a row are no bad luck, whatever came before.
 const IN_A_ROW: u32 = 10;
-/// How many finds are looked back at.
+/// Number of finds looked back at.
 const WINDOW: u32 = 100;
-/// More of them wrong than this: a device that is wrong half of the time is wrong about the rest as well.
+/// If more of them are wrong, the device stops: one that is wrong half of the time is wrong about the rest as well.
 const MOST_WRONG: u32 = WINDOW / 2;
 
-/// What came of a device's last finds.
+/// The outcome of a device's last finds.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// Looked at between chunks, without the lock.
+    /// Read between chunks without the lock.
     condemned: AtomicBool,
     finds: Mutex<Finds>,
 }
 
 #[derive(Debug, Default)]
 struct Finds {
-    /// The last `WINDOW` finds, the newest in the lowest bit: 1 is a wrong one.
+    /// The last `WINDOW` finds, the newest in the lowest bit; 1 is a wrong one.
     wrong: u128,
     in_a_row: u32,
     reason: Option<String>,
 }
 
 impl Faults {
-    /// Notes a find. Says whether this one is the end.
+    /// Records a find. Returns whether the device must stop because of it.
     pub(super) fn note(&self, wrong: bool) -> bool {
         let mut finds = self.finds.lock().expect("nothing panics while it holds the lock");
         finds.wrong = (finds.wrong << 1 | u128::from(wrong)) & ((1 << WINDOW) - 1);
@@ -46,12 +46,12 @@ impl Faults {
         condemned
     }
 
-    /// Whether the device has to stop. Cheap.
+    /// Whether the device must stop. Cheap.
     pub(super) fn condemned(&self) -> bool {
         self.condemned.load(Ordering::Relaxed)
     }
 
-    /// Why it has to stop, if it has.
+    /// Why it must stop, if it must.
     pub(super) fn reason(&self) -> Option<String> {
         self.finds.lock().expect("nothing panics while it holds the lock").reason.clone()
     }
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn more_than_half_of_the_last_hundred_are_the_end() {
         let faults = Faults::default();
-        // Half of them wrong, for ever.
+        // Half of them wrong, indefinitely.
         assert!(!(0..1000).any(|i| faults.note(i % 2 == 0)));
-        // Now two of three: the window turns bad after some tens.
+        // Now two of three are wrong: the limit is passed after some tens.
         let end = (0..200).position(|i| faults.note(i % 3 != 0));
         assert!(end.is_some_and(|end| end < 60), "{end:?}");
         assert_eq!(faults.reason().as_deref(), Some("51 of the last 100 finds are wrong: stopped"));

@@ -1,7 +1,6 @@
-//! Keeps a device at work: one that panics has failed, one that may come back is tried again.
+//! Keeps a device running: one that panics has failed, one that may come back is retried.
 //!
-//! Here: what becomes of a device whose [`Device::run`] has ended. Not here: the other devices, which go on whatever
-//! happens here ([`crate::rig`]).
+//! Here: what happens once [`Device::run`] ends. Not here: the other devices, which are not affected ([`crate::rig`]).
 
 use std::any::Any;
 use std::io;
@@ -13,22 +12,22 @@ use tracing::warn;
 
 use super::{Device, Feed};
 
-/// How often to look whether the miner ends while a device is waited for.
+/// How often to check for the end of the miner while waiting for a device.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// When to try a device again.
+/// When to retry a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// After it has failed.
+    /// The wait after a failure.
     pub first: Duration,
-    /// The wait doubles with each try that fails, up to this.
+    /// The wait doubles with each failed try, up to this.
     pub longest: Duration,
-    /// After so many tries without a hash it is given up.
+    /// Tries without a hash after which it is given up.
     pub tries: u32,
 }
 
 impl Default for Retry {
-    /// Somebody who unplugs a card and plugs it in again waits a minute; one that is away for half a day is gone.
+    /// Unplugging a card and plugging it in again takes a minute; one that is away for half a day is gone.
     fn default() -> Self {
         Self { first: Duration::from_secs(60), longest: Duration::from_secs(15 * 60), tries: 50 }
     }
@@ -37,7 +36,7 @@ impl Default for Retry {
 /// Runs a device until it ends for good: because there is no more work, or with an error.
 ///
 /// # Errors
-/// The device's, when it cannot work, panics, or finds too much that is wrong.
+/// The device's error, if it cannot work, panics, or has too many wrong finds.
 pub fn keep_running(device: &dyn Device, feed: &Feed, retry: Retry) -> io::Result<()> {
     let (mut wait, mut tries, mut has_worked) = (retry.first, 0, false);
     loop {
@@ -52,7 +51,7 @@ pub fn keep_running(device: &dyn Device, feed: &Feed, retry: Retry) -> io::Resul
         if feed.hashes() > before {
             (wait, tries, has_worked) = (retry.first, 0, true);
         }
-        // What has never worked is a wrong setting, and its owner is there to hear of it.
+        // A device that never worked is misconfigured, and its owner is still there to read the error.
         if !device.may_come_back() || !has_worked || tries == retry.tries {
             return Err(error);
         }
@@ -66,7 +65,7 @@ pub fn keep_running(device: &dyn Device, feed: &Feed, retry: Retry) -> io::Resul
     }
 }
 
-/// Waits; not to the end where the miner ends before, and then says so.
+/// Waits; returns false, possibly early, if the miner ends.
 fn waited(feed: &Feed, wait: Duration) -> bool {
     let end = Instant::now() + wait;
     while !feed.is_over() {
@@ -79,7 +78,7 @@ fn waited(feed: &Feed, wait: Duration) -> bool {
     false
 }
 
-/// What a panic says.
+/// The message of a panic.
 pub(super) fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why")
@@ -96,7 +95,7 @@ mod tests {
     const SOON: Retry =
         Retry { first: Duration::from_millis(1), longest: Duration::from_millis(2), tries: 3 };
 
-    /// A card that is pulled out every time it has hashed something, so many times.
+    /// A card that is pulled out each time it has hashed something, this many times.
     struct Loose {
         times: u32,
         starts: AtomicU32,
@@ -135,7 +134,7 @@ mod tests {
     fn a_device_that_vanishes_is_tried_again_and_given_up_in_the_end() {
         let device = Loose::new(5, true);
         assert_eq!(ended(&device), "out of its slot");
-        // Five good starts, then the tries that are allowed in a row.
+        // Five successful starts, then the retries allowed in a row.
         assert_eq!(device.starts.into_inner(), 5 + SOON.tries);
     }
 
@@ -175,7 +174,7 @@ mod tests {
         assert_eq!(ended(&Panics), "it panicked: index 7 of 3");
     }
 
-    /// Finds only what is wrong.
+    /// Has only wrong finds.
     struct Liar;
 
     impl Device for Liar {

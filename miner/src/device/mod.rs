@@ -1,10 +1,10 @@
-//! What hashes.
+//! Devices that hash.
 //!
 //! Here: the [`Device`] trait, the [`Feed`] that every device works from, the CPU ([`Cpu`]) with its place on the
-//! machine ([`Machine`]) and its temperature, OpenCL devices, and what becomes of a device that fails
-//! ([`keep_running`]). Not here: where jobs come from and shares go.
-//! Path: [`Feed::next`] → the device tries the nonces, asking [`Feed::is_current`] often →
-//! [`Feed::add_hashes`] and, for each nonce found, [`Feed::found`] → hashed once more by other code → share.
+//! machine ([`Machine`]) and its temperature, OpenCL devices, and the handling of failed devices ([`keep_running`]).
+//! Not here: the source of jobs and the destination of shares. Path: [`Feed::next`] → the device tries the nonces,
+//! calling [`Feed::is_current`] often → [`Feed::add_hashes`] and, for each nonce found, [`Feed::found`] → hashed once
+//! more by other code → share.
 
 mod cpu;
 mod faults;
@@ -40,69 +40,69 @@ use crate::dispatcher::{Assignment, Dispatcher};
 use crate::job::Share;
 use crate::stats::{DeviceStats, Health};
 
-/// Shares that may wait for the upstream. Devices that find more, faster than it can send, wait as well.
+/// Shares that may wait for the upstream. Devices that find shares faster than it sends them wait too.
 const SHARES_IN_FLIGHT: usize = 1024;
 
-/// Time that devices need to hand in what they have just found when their work ends: CPU threads stop within a millisecond,
-/// OpenCL devices after the launch that is under way, mostly 10 ms and at times three times as long.
+/// Time for devices to submit their last finds when their work ends: CPU threads stop within a millisecond, OpenCL
+/// devices after the current launch, mostly 10 ms and at times three times as long.
 pub(crate) const LAST_FINDS: Duration = Duration::from_millis(100);
 
-/// A thing that hashes: the CPU, a GPU, and later machines behind a gateway.
+/// A device that hashes: the CPU or a GPU.
 pub trait Device: Send {
-    /// The name people choose it by, as in `iop-miner mine --devices NAME`.
+    /// The name it is chosen by, as in `iop-miner mine --devices NAME`.
     fn name(&self) -> &str;
 
-    /// Hashes what the feed gives, until it gives no more. Runs on a thread of its own.
+    /// Hashes what the feed provides, until it ends. Runs on its own thread.
     ///
     /// # Errors
-    /// When it cannot hash at all.
+    /// It cannot hash at all.
     fn run(&self, feed: &Feed) -> io::Result<()>;
 
-    /// Whether it may work again after it has failed, as a card that somebody plugs in again.
+    /// Whether it may work again after a failure, like a card that is plugged in again.
     fn may_come_back(&self) -> bool {
         false
     }
 }
 
-/// A way for shares from devices to an upstream.
+/// A channel for shares from devices to an upstream.
 #[must_use]
 pub fn share_channel() -> (mpsc::Sender<Share>, mpsc::Receiver<Share>) {
     mpsc::channel(SHARES_IN_FLIGHT)
 }
 
-/// Where a device gets its work and leaves what it finds.
+/// The source of a device's work and the sink of its finds.
 #[derive(Clone, Debug)]
 pub struct Feed {
     dispatcher: Arc<Dispatcher>,
     stats: Arc<DeviceStats>,
     shares: mpsc::Sender<Share>,
     faults: Arc<Faults>,
-    /// It has failed and is being tried again.
+    /// The device has failed and is being retried.
     ailing: Arc<AtomicBool>,
 }
 
 impl Feed {
-    /// A feed out of `dispatcher` for the device with these counters, and the end at which the shares come out.
+    /// A feed from `dispatcher` for the device with these counters, and the receiver of its shares.
     #[must_use]
     pub fn new(dispatcher: Arc<Dispatcher>, stats: Arc<DeviceStats>) -> (Self, mpsc::Receiver<Share>) {
         let (shares, receiver) = share_channel();
         (Self::into(dispatcher, stats, shares), receiver)
     }
 
-    /// A feed whose shares go where those of other devices go.
+    /// A feed that sends its shares into the given channel.
     #[must_use]
     pub fn into(dispatcher: Arc<Dispatcher>, stats: Arc<DeviceStats>, shares: mpsc::Sender<Share>) -> Self {
         let (faults, ailing) = (Arc::default(), Arc::default());
         Self { dispatcher, stats, shares, faults, ailing }
     }
 
-    /// The next headers, about `want` of them; waits until there are some. `None`: no more, the device ends.
+    /// Takes about `want` headers; waits until there are some. `None`: there is no more work, the device must end.
     #[must_use]
     pub fn next(&self, want: u64) -> Option<Assignment> {
         if self.faults.condemned() { None } else { self.dispatcher.take(want) }
     }
 
-    /// Whether it makes sense to go on with it.
+    /// Whether the assignment is still worth working on.
     #[must_use]
     pub fn is_current(&self, assignment: &Assignment) -> bool {
         self.dispatcher.is_current(assignment) && !self.faults.condemned()
@@ -122,35 +122,35 @@ impl Feed {
         self.stats.snapshot().hashes
     }
 
-    /// Says that the device has failed and is to be tried again; the next hash is its recovery.
+    /// Marks the device as failed and being retried; its next hash marks its recovery.
     fn set_ailing(&self, why: String) {
         self.stats.set_health(Health::Failed(why));
         self.ailing.store(true, Ordering::Relaxed);
     }
 
-    /// Says why the device rests, or that it goes on.
+    /// Sets the reason why the device is paused; `None` if it goes on.
     fn set_paused(&self, why: Option<String>) {
         self.stats.set_paused(why);
     }
 
-    /// Its temperature, in degrees Celsius.
+    /// Sets its temperature, in degrees Celsius.
     pub fn set_temperature(&self, celsius: Option<f32>) {
         self.stats.set_temperature(celsius);
     }
 
-    /// Why the device must not go on, where it finds too much that is wrong.
+    /// Why the device must stop, if it has too many wrong finds.
     fn fault(&self) -> Option<String> {
         self.faults.reason()
     }
 
-    /// Whether nobody takes shares any more: the miner ends.
+    /// Whether shares are no longer taken: the miner ends.
     fn is_over(&self) -> bool {
         self.shares.is_closed()
     }
 
-    /// Passes a header on, if an independent hash says that it meets the target. Waits while too many shares
-    /// wait; what a clean job or the end of the work has voided by then, all but a block, does not and counts as stale: a
-    /// device that hands in thousands would hold up the next job.
+    /// Passes a find on if an independent hash confirms that it meets the target. Waits while too many shares are
+    /// queued, unless a clean job or the end of the work has voided this one and it is no block: it then counts as
+    /// stale, since a device with thousands of those would delay the next job.
     pub fn found(&self, assignment: &Assignment, found: Found) {
         let hash = verify(&assignment.work.header_of(found));
         let wrong = !assignment.job.target().is_met_by(&hash);
@@ -176,7 +176,7 @@ impl Feed {
                 self.stats.add_stale();
                 self.dispatcher.give_up();
             }
-            // There is no upstream any more: the miner is ending.
+            // There is no upstream any more: the miner ends.
             Err(TrySendError::Closed(_)) | Ok(()) => {}
         }
     }
@@ -197,7 +197,7 @@ pub(crate) mod tests {
     use crate::stats::Stats;
 
     impl Feed {
-        /// Ends the work for good, as the miner does when it ends.
+        /// Ends the work for good, as at the end of the miner.
         pub(crate) fn close(&self) {
             self.dispatcher.close();
         }
@@ -215,7 +215,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A folder that looks like a part of `/sys`, gone when dropped.
+    /// A folder that imitates a part of `/sys`; removed when dropped.
     pub(crate) struct Folder(tempfile::TempDir);
 
     impl Folder {
@@ -227,7 +227,7 @@ pub(crate) mod tests {
             self.0.path()
         }
 
-        /// Whoever reads at the same time sees the old text or the new one, as in `/sys`.
+        /// A concurrent reader sees either the old or the new text, as in `/sys`.
         pub(crate) fn write(&self, file: &str, text: &str) {
             let file = self.path().join(file);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -309,7 +309,7 @@ pub(crate) mod tests {
                 (0..100).for_each(|_| find());
                 done.send(()).unwrap();
             });
-            // It would be done at once if it did not wait.
+            // Without waiting it would be done at once.
             assert!(waiting.recv_timeout(Duration::from_millis(200)).is_err());
             (0..SHARES_IN_FLIGHT + 100).for_each(|_| drop(shares.blocking_recv().unwrap()));
         });
@@ -325,14 +325,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_cpu_finds_counts_and_ends() {
-        // Four versions: shares come of every one of them, each the header that was found.
+        // Four versions: each yields shares, and each share is the header that was found.
         let (feed, mut shares) = feed_of_versions(0x6000, 1e-6);
         let cpu = Cpu::new(iop_kernels::auto(), 2);
         std::thread::scope(|scope| {
             scope.spawn(|| cpu.run(&feed).unwrap());
             let found: Vec<Share> = (0..50).map(|_| shares.blocking_recv().unwrap()).collect();
             feed.dispatcher.close();
-            // Whoever finds one more now must not wait for somebody to take it.
+            // A find after this must not wait for the upstream.
             drop(shares);
             let distinct: std::collections::HashSet<_> =
                 found.iter().map(|share| (share.extranonce2, share.version_bits, share.nonce)).collect();

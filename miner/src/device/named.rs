@@ -1,4 +1,4 @@
-//! The names by which people choose devices.
+//! Device names.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{Cpu, Device, Tuning};
 use iop_kernels::Kernel;
 
-/// A device, as `--devices` names it.
+/// A device name, as in `--devices`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceName {
     /// `cpu`: worker threads.
@@ -39,10 +39,10 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// The device of that name. The CPU's takes kernel, threads, and where they go.
+/// Opens the device of that name. Kernel, threads and tuning are for the CPU.
 ///
 /// # Errors
-/// When this program was built without OpenCL and is asked for it.
+/// OpenCL is requested and this program was built without it.
 pub fn open(
     name: DeviceName,
     kernel: &'static dyn Kernel,

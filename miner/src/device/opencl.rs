@@ -1,4 +1,4 @@
-//! An OpenCL device: one thread that feeds it.
+//! An OpenCL device, fed by one thread.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use super::{Device, Feed};
 use crate::choice::{cached, keep};
 use crate::dispatcher::VERSIONS;
 
-/// How long a launch may take: what a new block costs in stale work. Shorter ones would leave a GPU idle between
-/// two of them.
+/// Target duration of a launch: what a new block costs in stale work. Shorter launches would leave a GPU idle between
+/// them.
 const LAUNCH: Duration = Duration::from_millis(10);
 /// Fewest and most headers in a launch, whatever the device's speed.
 const HEADERS: std::ops::RangeInclusive<u64> = 1 << 12..=1 << 30;
 /// Headers to take from the dispatcher at a time.
 const ASSIGNMENT: u64 = 1 << 31;
 
-/// An OpenCL device by its place among all.
+/// An OpenCL device, identified by platform and number.
 #[derive(Debug)]
 pub struct OpenCl {
     name: String,
@@ -27,7 +27,7 @@ pub struct OpenCl {
     number: usize,
 }
 
-/// What tuning found, as it is kept for the next start.
+/// The cached result of tuning.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Tuned {
@@ -42,7 +42,7 @@ struct Tuned {
 }
 
 impl OpenCl {
-    /// Device `number` of platform `platform`, whether there is one or not.
+    /// Device `number` of platform `platform`, even if there is none.
     #[must_use]
     pub fn new(platform: usize, number: usize) -> Self {
         Self { name: format!("opencl:{platform}.{number}"), platform, number }
@@ -60,10 +60,10 @@ impl OpenCl {
         found.ok_or_else(|| format!("no such device; there are {names}"))
     }
 
-    /// Builds the device's kernel, in the shape that suits it best: tuned at the first start.
+    /// Builds the device's kernel in its best shape, which is tuned at the first start.
     ///
     /// # Errors
-    /// When there is no such device or it can run no shape.
+    /// There is no such device, or it can run no shape.
     pub fn scanner(&self) -> io::Result<Scanner> {
         let failed = |error: OpenClError| io::Error::other(error.to_string());
         let device = self.find().map_err(io::Error::other)?;
@@ -73,7 +73,7 @@ impl OpenCl {
     }
 }
 
-/// What to do where no driver gives a device: `found` says what is wrong.
+/// Advice if no driver provides a device; `found` is the error.
 #[must_use]
 pub fn no_driver(found: &str) -> String {
     format!(
@@ -83,7 +83,7 @@ pub fn no_driver(found: &str) -> String {
     )
 }
 
-/// The shape that was kept, if it is for this driver and this version; else that which tuning finds.
+/// The cached shape, if it is for this driver and version; otherwise tunes.
 fn shape(device: &OpenClDevice) -> Result<Shape, OpenClError> {
     let file = format!("opencl-{}", device.name);
     if let Some(Tuned { driver, version, vector, versions, group, batches, multiply, sha }) = cached(&file) {
@@ -101,7 +101,7 @@ fn shape(device: &OpenClDevice) -> Result<Shape, OpenClError> {
     Ok(shape)
 }
 
-/// The size of the next launch: what would have taken `LAUNCH`, and at most twice the last.
+/// Size of the next launch: what would have taken `LAUNCH`, and at most twice the last one.
 #[must_use]
 pub fn next_launch(headers: u64, took: Duration) -> u64 {
     let fitting = headers as f64 * LAUNCH.as_secs_f64() / took.as_secs_f64().max(1e-9);

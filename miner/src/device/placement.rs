@@ -1,7 +1,7 @@
-//! Where the CPU's threads run and how much they push.
+//! Placement and priority of the CPU's threads.
 //!
-//! Here: which CPU each thread is bound to, and its priority, in the operating system's terms. Not here: what the CPUs
-//! are ([`Topology`]). Nothing of it is needed to mine: what the system refuses costs one warning.
+//! Here: the CPU that each thread is bound to, and its priority, in the operating system's terms. Not here: which CPUs
+//! there are ([`Topology`]). None of this is needed to mine: a refusal by the system costs one warning.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +11,22 @@ use tracing::{debug, warn};
 
 use super::Topology;
 
-/// The nice value of threads that hash, unless another is asked for: a program of normal priority that wants the same
-/// core gets nine parts of ten. Not 19, nor `SCHED_IDLE`: on a machine that others keep busy all day a miner would
-/// then find no share for minutes, and its pool would take it for dead. The thread that speaks with the pool keeps
-/// normal priority, so that shares leave at once.
+/// Default nice value of hashing threads: a program of normal priority that competes for the core gets nine parts of
+/// ten. Not 19, nor `SCHED_IDLE`: on a machine that is busy all day a miner would then find no share for minutes, and
+/// its pool would consider it dead. The thread that talks to the pool keeps normal priority, so that shares are sent at
+/// once.
 pub const NICE: i32 = 10;
 
-/// What a person may say about the CPU.
+/// User settings for the CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuning {
-    /// Physical cores that are left alone.
+    /// Physical cores that are left free.
     pub spare_cores: usize,
-    /// Each thread has a CPU of its own.
+    /// Bind each thread to its own CPU.
     pub pin: bool,
-    /// The nice value; `None`: [`NICE`], or what the process has if that is more.
+    /// The nice value; `None` is [`NICE`], or the process's own value if that is higher.
     pub nice: Option<i32>,
-    /// At this many degrees Celsius the CPU pauses.
+    /// Temperature in degrees Celsius at which the CPU pauses.
     pub max_temperature: Option<f32>,
 }
 
@@ -36,37 +36,37 @@ impl Default for Tuning {
     }
 }
 
-/// What this process may use.
+/// CPUs that this process may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// The CPUs that it may run on, where the platform tells.
+    /// The CPUs it may run on, if the platform reports them.
     pub topology: Option<Topology>,
-    /// How many threads may run at once: the CPUs, or less where a cgroup has a quota.
+    /// Number of threads that may run at once: the number of CPUs, or less if a cgroup sets a quota.
     pub parallel: usize,
 }
 
 impl Machine {
-    /// As it is now.
+    /// The current state.
     #[must_use]
     pub fn here() -> Self {
         let parallel = thread::available_parallelism().map_or(1, usize::from);
         Self { topology: Topology::here(), parallel }
     }
 
-    /// How many physical cores there are; where that is not known, every CPU is taken for one.
+    /// Number of physical cores; if it is not known, every CPU counts as one.
     #[must_use]
     pub fn cores(&self) -> usize {
         self.topology.as_ref().map_or(self.parallel, Topology::cores)
     }
 
-    /// Whether a quota on time, not the number of CPUs, is the limit. Then no thread is pinned: every container of
-    /// the machine would crowd onto the same first CPUs.
+    /// Whether a time quota, rather than the number of CPUs, is the limit. Threads are then not pinned: all containers
+    /// of the machine would crowd onto the same first CPUs.
     #[must_use]
     pub fn has_quota(&self) -> bool {
         self.topology.as_ref().is_some_and(|topology| self.parallel < topology.cpus())
     }
 
-    /// How many threads to run with so many spare cores; at least one.
+    /// Number of threads for this many spare cores; at least one.
     #[must_use]
     pub fn threads(&self, spare: usize) -> usize {
         let left = self.parallel.saturating_sub(spare);
@@ -77,7 +77,7 @@ impl Machine {
         .max(1)
     }
 
-    /// Where so many threads go. More threads than CPUs begin again with the first.
+    /// Seats for this many threads. With more threads than CPUs, assignment starts again at the first CPU.
     #[must_use]
     pub fn seats(&self, threads: usize, tuning: &Tuning) -> Vec<Option<Seat>> {
         let order = self.topology.as_ref().map(|topology| topology.order(tuning.spare_cores));
@@ -85,7 +85,7 @@ impl Machine {
         let seat = |number: usize| match order.len() {
             0 => None,
             cpus if tuning.pin && !self.has_quota() => Some(Seat(vec![order[number % cpus]])),
-            // Anywhere but on the spare cores.
+            // Any but the spare cores.
             _ if tuning.spare_cores > 0 => Some(Seat(order.clone())),
             _ => None,
         };
@@ -98,22 +98,22 @@ impl Machine {
 pub struct Seat(pub Vec<usize>);
 
 impl Seat {
-    /// Sees that the calling thread runs there and nowhere else. The system moves a thread whose CPU is taken
-    /// offline, and does not bring it back: so this is asked again and again, and costs one call when all is well.
+    /// Binds the calling thread to these CPUs. The system moves a thread whose CPU goes offline, and does not move it
+    /// back: so this is called repeatedly, and costs one system call if all is well.
     ///
     /// # Errors
-    /// When the system refuses: none of the CPUs is there, or the process may not use them any more.
+    /// The system refuses: none of the CPUs exists, or the process may no longer use them.
     pub fn take(&self) -> io::Result<()> {
         take(&self.0)
     }
 }
 
-/// One warning for all threads of a device, whatever of its placement the system refuses.
+/// Limits warnings about refused placement to one for all threads of a device.
 #[derive(Debug, Default)]
 pub(super) struct Warned(AtomicBool);
 
 impl Warned {
-    /// Takes the seat; without it the thread runs wherever the system puts it.
+    /// Takes the seat; on failure the thread stays where the system puts it.
     pub(super) fn sit(&self, seat: &Seat) {
         if let Err(error) = seat.take() {
             self.warn(&format!("a CPU thread cannot be bound to CPU {:?}: {error}", seat.0));
@@ -155,7 +155,7 @@ fn take(cpus: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// Linux takes "this process" as this thread.
+/// On Linux "this process" means this thread.
 #[cfg(target_os = "linux")]
 fn set_nice(asked: Option<i32>) -> io::Result<()> {
     use rustix::process::{getpriority_process, setpriority_process};
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::device::tests::Folder;
 
-    /// So many cores of two threads each, numbered side by side.
+    /// A machine with this many cores of two threads each, with siblings numbered consecutively.
     fn machine(cores: usize, parallel: usize) -> Machine {
         let folder = Folder::new("placement");
         folder.write("cpu/online", &format!("0-{}", 2 * cores - 1));
@@ -245,7 +245,7 @@ mod tests {
         thread::spawn(move || {
             Seat(vec![last]).take().unwrap();
             assert_eq!(allowed().unwrap(), [last]);
-            // A CPU that is not there is refused, and the thread stays where it was.
+            // A CPU that does not exist is refused, and the thread stays where it was.
             assert!(Seat(vec![1000]).take().is_err());
             assert_eq!(allowed().unwrap(), [last]);
             set_nice(None).unwrap();

@@ -1,22 +1,21 @@
-//! How hot the CPU is, where Linux tells: the sensors of its maker's driver, else the firmware's thermal zones.
+//! The CPU's temperature on Linux, from the sensors of the vendor's driver, or else the firmware's thermal zones.
 //!
-//! Here: reading, and when to pause. Not here: who reads, and what pausing means ([`super::Cpu`]).
+//! Here: reading it, and the decision to pause. Not here: who reads it, and what pausing means ([`super::Cpu`]).
 
 use std::path::{Path, PathBuf};
 
 use super::sysfs;
 
-/// Drivers that speak of the CPU itself: AMD, Intel, AMD by another author, boards with an ARM CPU.
+/// Drivers for CPU sensors: AMD, Intel, AMD by another author, boards with an ARM CPU.
 const DRIVERS: [&str; 4] = ["k10temp", "coretemp", "zenpower", "cpu_thermal"];
-/// Thermal zones of the CPU, the best first.
+/// Thermal zones of the CPU, best first.
 const ZONES: [&str; 4] = ["x86_pkg_temp", "cpu-thermal", "cpu_thermal", "acpitz"];
-/// What a sensor may say, in degrees Celsius; outside of it is a broken one.
+/// Plausible readings in degrees Celsius; a sensor outside of this range is broken.
 const BELIEVED: std::ops::RangeInclusive<f32> = -50.0..=150.0;
-/// How much cooler than the limit it has to be before hashing goes on, in degrees: less, and it would go on and off
-/// every few seconds.
+/// Degrees below the limit at which hashing resumes: with less, it would switch on and off every few seconds.
 const COOLER: f32 = 5.0;
 
-/// The hottest place of the CPU in degrees Celsius, by a folder such as `/sys`; `None` where there is no sensor.
+/// The CPU's hottest reading in degrees Celsius, from a folder such as `/sys`; `None` if there is no sensor.
 #[must_use]
 pub fn read(root: &Path) -> Option<f32> {
     let drivers = sysfs::entries(&root.join("class/hwmon"));
@@ -26,8 +25,8 @@ pub fn read(root: &Path) -> Option<f32> {
     ours.filter_map(|folder| hottest(folder)).reduce(f32::max).or_else(|| zone(root))
 }
 
-/// Of the sensors of one driver. AMD's `Tctl` is the temperature plus what the fan control wants added; where there is
-/// a `Tdie` beside it, that is the true one.
+/// The hottest sensor of one driver. AMD's `Tctl` is the temperature plus an offset for the fan control; if there is
+/// also a `Tdie`, that is the true one.
 fn hottest(folder: &Path) -> Option<f32> {
     let inputs: Vec<(PathBuf, String)> = sysfs::entries(folder)
         .into_iter()
@@ -51,13 +50,13 @@ fn zone(root: &Path) -> Option<f32> {
     })
 }
 
-/// The kernel gives thousandths of a degree.
+/// The kernel reports thousandths of a degree.
 fn celsius(file: &Path) -> Option<f32> {
     let celsius = sysfs::number::<i32>(file)? as f32 / 1000.0;
     BELIEVED.contains(&celsius).then_some(celsius)
 }
 
-/// Whether it is too hot to hash, remembering what it was.
+/// Whether it is too hot to hash, with hysteresis.
 #[derive(Debug)]
 pub(super) struct Limit {
     most: f32,
@@ -69,7 +68,7 @@ impl Limit {
         Self { most, paused: false }
     }
 
-    /// Whether to pause at this temperature. A sensor that has fallen silent pauses nothing: the CPU guards itself.
+    /// Whether to pause at this temperature. A sensor that stops reporting pauses nothing: the CPU protects itself.
     pub(super) fn pauses(&mut self, celsius: Option<f32>) -> bool {
         self.paused = match celsius {
             Some(celsius) if self.paused => celsius > self.most - COOLER,

@@ -1,42 +1,43 @@
-//! Which CPUs the operating system lets us use, and which of them are threads of one physical core.
+//! The CPUs that this process may use, and which of them are threads of one physical core.
 //!
-//! Here: what Linux tells in sysfs and by the process's affinity mask. Elsewhere nothing is known, and the operating
-//! system places the threads. A CPU is what the operating system calls so: a hardware thread.
+//! Here: the information in Linux's sysfs and the process's affinity mask. On other platforms nothing is known, and the
+//! operating system places the threads. A CPU is what the operating system calls one: a hardware thread.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::sysfs;
 
-/// Most CPUs: what an affinity mask of the C library holds. A machine with more is not pinned.
+/// Most CPUs: the size of the C library's affinity mask. A machine with more is not pinned.
 const MAX_CPUS: usize = 1024;
 
-/// Physical cores, each with the CPUs that are threads of it.
+/// Physical cores, each with the CPUs that are its threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// By their lowest CPU; CPUs rising.
+    /// Ordered by their lowest CPU; CPUs ascending.
     cores: Vec<Vec<usize>>,
-    /// How many NUMA nodes the CPUs are of; 1 where nothing is said.
+    /// Number of NUMA nodes of these CPUs; 1 if unknown.
     nodes: usize,
 }
 
 impl Topology {
-    /// Of this machine, as far as this process may use it; `None` where the platform does not tell.
+    /// The topology of this machine, restricted to what this process may use; `None` if the platform does not report
+    /// it.
     #[must_use]
     pub fn here() -> Option<Self> {
         let allowed = super::placement::allowed()?;
         Self::read(Path::new("/sys/devices/system"), &allowed)
     }
 
-    /// Of these CPUs, by a folder such as `/sys/devices/system`. A CPU that the folder knows nothing of, or that is
-    /// offline, is left out; `None` where none is left.
+    /// The topology of these CPUs, from a folder such as `/sys/devices/system`. CPUs that the folder does not list or
+    /// that are offline are left out; `None` if none is left.
     #[must_use]
     pub fn read(root: &Path, allowed: &[usize]) -> Option<Self> {
         let online = list(&sysfs::text(&root.join("cpu/online"))?);
         let mut cores: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for &cpu in online.iter().filter(|cpu| allowed.contains(cpu)) {
             let folder = root.join(format!("cpu/cpu{cpu}/topology"));
-            // The newer name, then the older one; a kernel with neither knows no siblings.
+            // The newer name, then the older one; a kernel with neither reports no siblings.
             let siblings = ["core_cpus_list", "thread_siblings_list"]
                 .iter()
                 .find_map(|file| list(&sysfs::text(&folder.join(file))?).first().copied());
@@ -52,26 +53,26 @@ impl Topology {
         (!cores.is_empty()).then_some(Self { cores, nodes })
     }
 
-    /// How many physical cores there are.
+    /// Number of physical cores.
     #[must_use]
     pub fn cores(&self) -> usize {
         self.cores.len()
     }
 
-    /// How many CPUs, that is hardware threads.
+    /// Number of CPUs, that is, hardware threads.
     #[must_use]
     pub fn cpus(&self) -> usize {
         self.cores.iter().map(Vec::len).sum()
     }
 
-    /// How many NUMA nodes.
+    /// Number of NUMA nodes.
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.nodes
     }
 
-    /// The CPUs in the order in which threads take them: one of each physical core, then their siblings. The first
-    /// `spare` cores are left out: where most systems take their interrupts.
+    /// The CPUs in the order in which threads are assigned to them: one of each physical core, then their siblings. The
+    /// first `spare` cores are left out: most systems handle their interrupts there.
     #[must_use]
     pub fn order(&self, spare: usize) -> Vec<usize> {
         let used = self.cores.get(spare..).unwrap_or_default();
@@ -80,7 +81,7 @@ impl Topology {
     }
 }
 
-/// Reads a list as sysfs writes it, such as `0-3,8`: rising, without what is not understood or above `MAX_CPUS`.
+/// Parses a list as written in sysfs, such as `0-3,8`: ascending, without invalid parts and numbers from `MAX_CPUS` up.
 fn list(text: &str) -> Vec<usize> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
@@ -102,7 +103,8 @@ mod tests {
     use super::*;
     use crate::device::tests::Folder;
 
-    /// Two sockets of two cores with two threads each, siblings four apart as Linux numbers them, a node a socket.
+    /// Two sockets of two cores with two threads each, siblings four apart as Linux numbers them, one NUMA node per
+    /// socket.
     fn machine(online: &str) -> Folder {
         let folder = Folder::new("topology");
         folder.write("cpu/online", online);
@@ -124,7 +126,7 @@ mod tests {
         let topology = Topology::read(machine.path(), &ALL).unwrap();
         assert_eq!((topology.cores(), topology.cpus(), topology.nodes()), (4, 8, 2));
         assert_eq!(topology.order(0), ALL);
-        // Where siblings are numbered side by side it is the same, by core.
+        // The order by core is the same if siblings are numbered consecutively.
         for cpu in 0..8 {
             let siblings = format!("{}-{}\n", cpu / 2 * 2, cpu / 2 * 2 + 1);
             machine.write(&format!("cpu/cpu{cpu}/topology/core_cpus_list"), &siblings);

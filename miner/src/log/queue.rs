@@ -1,28 +1,27 @@
-//! Lines on their way to stderr. A thread of its own writes them, so that whoever logs never waits for a stderr that
-//! nobody reads: what has no room is lost, and its number is written in its place.
+//! Lines to be written to stderr. A separate thread writes them, so that logging never waits for a stderr that is not
+//! read: lines without room are dropped, and their number is written in their place.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Most bytes that wait, lines and what they cost besides: some thousand lines.
+/// Most bytes queued, lines and their overhead: some thousand lines.
 const MAX_BYTES: usize = 256 * 1024;
-/// What a line costs besides its bytes.
+/// Overhead of a line in bytes.
 const LINE: usize = 64;
-/// Most lines that wait though there is no room: each has a found block in it, up to some megabytes, that is nowhere
-/// else.
+/// Most lines queued regardless of room: each contains a found block, up to some megabytes, that exists nowhere else.
 pub(super) const MAX_WHOLE: usize = 16;
-/// What is written in one piece: little enough for a slow terminal to take one in the time that the end waits for it.
+/// Size of a single write: small enough for a slow terminal to take one within the time that the end waits for it.
 const PIECE: usize = 16 * 1024;
 
-/// Whole lines, or what stands in place of some that are lost.
+/// Complete lines, or the note about dropped ones.
 #[derive(Debug)]
 struct Entry {
     text: Vec<u8>,
-    /// How many lines are lost where this cannot be written.
+    /// Number of lines that are lost if this cannot be written.
     lines: u64,
-    /// Whether it has room whatever waits.
+    /// Whether it is queued regardless of room.
     whole: bool,
 }
 
@@ -32,7 +31,7 @@ impl Entry {
         Self { text: text.into_bytes(), lines, whole: false }
     }
 
-    /// Of the room that all share.
+    /// Its share of the common room.
     fn cost(&self) -> usize {
         if self.whole { 0 } else { self.text.len() + LINE }
     }
@@ -41,18 +40,18 @@ impl Entry {
 #[derive(Debug)]
 struct State {
     waiting: VecDeque<Entry>,
-    /// What those that wait cost.
+    /// Total cost of the waiting entries.
     bytes: usize,
-    /// Those that have room whatever waits, also while one is being written, and the pieces that were written of all.
+    /// Lines queued regardless of room, including one being written; and the number of pieces written so far.
     whole: usize,
     pieces: u64,
-    /// Those that must not be lost and could not be written: tried again when a line comes, and at the end.
+    /// Lines that must not be lost but could not be written: retried when a line comes, and at the end.
     again: VecDeque<Entry>,
-    /// Lines that were lost after the last one that waits.
+    /// Lines dropped after the last waiting entry.
     lost: u64,
-    /// Whether one is being written.
+    /// Whether an entry is being written.
     writing: bool,
-    /// Whether the last one could not be written: nothing is tried again for its own sake.
+    /// Whether the last write failed: then nothing is retried until another line comes.
     failed: bool,
 }
 
@@ -67,13 +66,13 @@ impl State {
         self.waiting.push_back(entry);
     }
 
-    /// Whether there is something to be written.
+    /// Whether there is something to write.
     fn is_busy(&self) -> bool {
         let may_go_on = !self.failed && (self.lost > 0 || !self.again.is_empty());
         !self.waiting.is_empty() || may_go_on || self.writing
     }
 
-    /// The next to be written; what is lost is told as soon as there is nothing before it.
+    /// The next entry; a note about dropped lines as soon as nothing is queued before it.
     fn next(&mut self) -> Option<Entry> {
         if self.waiting.is_empty() && self.lost > 0 && !self.failed {
             return Some(Entry::of_lost(std::mem::take(&mut self.lost)));
@@ -85,14 +84,14 @@ impl State {
         if self.failed { None } else { self.again.pop_front() }
     }
 
-    /// One could not be written, perhaps for want of room on a disk.
+    /// Handles an entry that could not be written, for example because a disk is full.
     fn failed(&mut self, mut entry: Entry) {
         self.failed = true;
         if !entry.whole {
             self.lost += entry.lines;
             return;
         }
-        // A part of it may be there already.
+        // A part of it may already be written.
         if !entry.text.starts_with(b"\n") {
             entry.text.insert(0, b'\n');
         }
@@ -100,11 +99,11 @@ impl State {
     }
 }
 
-/// The lines that wait.
+/// The queue of lines.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Told when a line comes, and when one is written.
+    /// Notified when a line comes, and when one is written.
     changed: Condvar,
 }
 
@@ -123,12 +122,12 @@ impl Queue {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Takes lines, or counts them as lost where there is no room.
+    /// Queues lines, or counts them as dropped if there is no room.
     pub(super) fn push(&self, lines: &[u8]) {
         self.enter(Entry { text: lines.to_vec(), lines: 1, whole: false });
     }
 
-    /// Takes a line that may be of any length and must not be lost, however many others wait.
+    /// Queues a line of any length that must not be lost, regardless of what is queued.
     pub(super) fn push_whole(&self, line: &[u8]) {
         self.enter(Entry { text: line.to_vec(), lines: 1, whole: true });
     }
@@ -148,7 +147,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Writes whatever comes, for ever.
+    /// Writes all entries; never returns.
     pub(super) fn write(&self, out: &mut impl Write) {
         loop {
             let entry = self.next();
@@ -166,7 +165,7 @@ impl Queue {
         }
     }
 
-    /// A long one in pieces, so that whoever waits for it sees that it gets on.
+    /// Writes a long entry in pieces, so that a waiting flush sees progress.
     fn put(&self, entry: &Entry, out: &mut impl Write) -> io::Result<()> {
         for piece in entry.text.chunks(if entry.whole { PIECE } else { MAX_BYTES }) {
             out.write_all(piece)?;
@@ -186,15 +185,15 @@ impl Queue {
         }
     }
 
-    /// Waits until all is written that came, so long at most; but for a line that must not be lost as long as it gets on.
-    /// One that could not be written is tried once more.
+    /// Waits until everything is written, up to `limit`; for a line that must not be lost, as long as there is
+    /// progress. An entry that could not be written is retried once.
     pub(super) fn flush(&self, limit: Duration) {
         let mut state = self.lock();
         state.failed &= state.again.is_empty();
         self.changed.notify_all();
         loop {
             let before = state.pieces;
-            // Poisoned or not, it was waited for.
+            // A poisoned lock does not matter.
             let waited = self.changed.wait_timeout_while(state, limit, |state| state.is_busy());
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             if !state.is_busy() || state.whole == 0 || state.pieces == before {
@@ -203,12 +202,12 @@ impl Queue {
         }
     }
 
-    /// Whether a line that must not be lost is not written yet.
+    /// Whether a line that must not be lost is still to be written.
     pub(super) fn has_whole(&self) -> bool {
         self.lock().whole > 0
     }
 
-    /// Nothing that could panic is done with the lock.
+    /// Nothing that could panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -225,7 +224,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Takes a line for each leave that it gets, or fails.
+    /// Accepts a line each time it is allowed to, or fails.
     struct Slow {
         leaves: Receiver<bool>,
         taken: Sender<String>,
@@ -236,7 +235,7 @@ mod tests {
             match self.leaves.recv() {
                 Ok(true) => self.taken.send(String::from_utf8(bytes.to_vec()).unwrap()).unwrap(),
                 Ok(false) => return Err(io::Error::other("full")),
-                // The test is over: the thread stays behind.
+                // The test is over: park the thread.
                 Err(_) => loop {
                     thread::park();
                 },
@@ -293,7 +292,7 @@ mod tests {
             thread::yield_now();
         }
         assert!(queue.has_whole());
-        // With the next line, which is not held up by it.
+        // It is retried with the next line, which it does not delay.
         queue.push(b"next");
         for (expected, goes) in [("next", true), ("", false)] {
             leave.send(goes).unwrap();
@@ -304,7 +303,7 @@ mod tests {
         while !queue.lock().failed {
             thread::yield_now();
         }
-        // And at the end.
+        // And retried at the end.
         leave.send(true).unwrap();
         queue.flush(PATIENCE);
         assert_eq!(lines.recv_timeout(PATIENCE).unwrap(), "\nblock");
@@ -340,7 +339,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_counted_and_told_when_it_can() {
         let (queue, leave, lines) = slow();
-        // With a line comes the note on those before it, which fails as well.
+        // With a line comes the note about earlier ones, which fails as well.
         for writes in [1, 2, 2] {
             queue.push(b"lost");
             (0..writes).for_each(|_| leave.send(false).unwrap());

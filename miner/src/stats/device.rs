@@ -1,4 +1,4 @@
-//! One device's counters.
+//! The counters of one device.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,30 +9,30 @@ use iop_stratum::difficulty::Target;
 
 use super::rate::{History, Rates};
 
-/// Most reasons for rejection that are told apart. Reasons are the pool's words, and a pool may have many.
+/// Most reject reasons counted separately. They are the pool's text, and a pool may use many.
 pub(super) const MAX_REASONS: usize = 16;
 
-/// What a device is doing.
+/// State of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     /// It works, or would if there were work.
     #[default]
     Working,
-    /// It rests, and goes on by itself: why, such as its heat.
+    /// It is paused, and resumes by itself; with the reason, such as its temperature.
     Paused(String),
-    /// It has failed and takes no more work: why.
+    /// It has failed and takes no more work; with the reason.
     Failed(String),
 }
 
-/// Counters that a device and the upstream write, and anyone may read.
+/// Counters written by a device and the upstream; any thread may read them.
 #[derive(Debug)]
 pub struct DeviceStats {
     name: String,
     started: Instant,
     hashes: AtomicU64,
-    /// How often the counter of hashes has come round.
+    /// How often the hash counter has wrapped.
     rounds: AtomicU64,
-    /// The bits of an `f64`: a difficulty, above zero, orders as its bits do.
+    /// The bits of an `f64`: positive numbers order like their bits.
     best: AtomicU64,
     shares: Mutex<Shares>,
 }
@@ -45,31 +45,31 @@ struct Shares {
     temperature: Option<f32>,
 }
 
-/// What became of a device's shares.
+/// Outcomes of a device's shares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
-    /// Shares that the upstream took.
+    /// Shares accepted by the upstream.
     pub accepted: u64,
     /// The sum of their difficulties.
     pub work: f64,
-    /// Shares that came too late: kept back, refused as stale, or without a verdict when the connection was lost.
+    /// Shares that came too late: not submitted, refused as stale, or unanswered when the connection was lost.
     pub stale: u64,
-    /// Nonces that were found wrongly, and not submitted.
+    /// Wrong nonces, which were not submitted.
     pub hardware_errors: u64,
-    /// Shares that the upstream refused, by its words.
+    /// Shares refused by the upstream, by its reason.
     pub rejected: BTreeMap<String, u64>,
-    /// When the last share was accepted, since the device started.
+    /// When the last share was accepted, counted from the device's start.
     pub last_accepted: Option<Duration>,
 }
 
 impl Counts {
-    /// Shares refused, whatever the reason.
+    /// Refused shares, for any reason.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.rejected.values().sum()
     }
 
-    /// Counts a refusal. Says whether that is a reason not seen before.
+    /// Counts a refusal. Returns whether its reason is new.
     pub(super) fn reject(&mut self, reason: &str, times: u64) -> bool {
         let told_apart = self.rejected.contains_key(reason) || self.rejected.len() < MAX_REASONS;
         let count = self.rejected.entry(if told_apart { reason } else { "other reasons" }.to_owned());
@@ -78,7 +78,7 @@ impl Counts {
         *count == times
     }
 
-    /// Adds what another device did.
+    /// Adds another device's outcomes.
     pub(super) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.work += other.work;
@@ -93,21 +93,21 @@ impl Counts {
 /// A device's counters at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceSnapshot {
-    /// As `--devices` names it, or as a machine calls itself.
+    /// Its name in `--devices`, or the name a machine uses.
     pub name: String,
-    /// Since it started.
+    /// Time since it started.
     pub elapsed: Duration,
-    /// Headers hashed. Of a machine behind the gateway: as its shares tell.
+    /// Headers hashed. For a machine behind the gateway, estimated from its shares.
     pub hashes: u128,
-    /// How fast it was.
+    /// Its hash rates.
     pub rates: Rates,
-    /// What became of its shares.
+    /// Outcomes of its shares.
     pub counts: Counts,
-    /// The greatest difficulty that a hash of it met; 0 before the first share.
+    /// The highest difficulty of its finds; 0 before the first share.
     pub best: f64,
-    /// What it is doing.
+    /// Its state.
     pub health: Health,
-    /// Degrees Celsius, where the platform tells.
+    /// Degrees Celsius, if the platform reports it.
     pub temperature: Option<f32>,
 }
 
@@ -148,13 +148,13 @@ impl DeviceStats {
         }
     }
 
-    /// Notes a hash that met its share's target, as SHA-256 gives it.
+    /// Records a hash that met its share's target, in SHA-256 byte order.
     pub fn found(&self, hash: [u8; 32]) {
         let difficulty = Target::from_le_bytes(hash).difficulty().get();
         self.best.fetch_max(difficulty.to_bits(), Ordering::Relaxed);
     }
 
-    /// Counts a share of this difficulty that the upstream took.
+    /// Counts an accepted share of this difficulty.
     pub fn add_accepted(&self, difficulty: f64) {
         let mut shares = self.lock();
         shares.counts.accepted += 1;
@@ -162,28 +162,28 @@ impl DeviceStats {
         shares.counts.last_accepted = Some(self.started.elapsed());
     }
 
-    /// Counts a share that came too late: kept back, refused as stale, or left without a verdict.
+    /// Counts a share that came too late: not submitted, refused as stale, or unanswered.
     pub fn add_stale(&self) {
         self.lock().counts.stale += 1;
     }
 
-    /// Counts a nonce that the device found and that the independent hash does not confirm.
+    /// Counts a nonce that the independent hash does not confirm.
     pub fn add_hardware_error(&self) {
         self.lock().counts.hardware_errors += 1;
     }
 
-    /// Counts a share that the upstream refused for any other reason. Says whether this device had that reason
-    /// before.
+    /// Counts a share that the upstream refused for any other reason. Returns whether that reason is new for this
+    /// device.
     pub fn add_rejected(&self, reason: &str) -> bool {
         self.lock().counts.reject(reason, 1)
     }
 
-    /// What the device is doing from now on.
+    /// Sets the device's state.
     pub fn set_health(&self, health: Health) {
         self.lock().health = health;
     }
 
-    /// The device rests for this reason, or goes on. One that has failed stays so.
+    /// Sets the reason why the device is paused; `None` if it goes on. A failed device stays failed.
     pub fn set_paused(&self, why: Option<String>) {
         let mut shares = self.lock();
         if matches!(shares.health, Health::Working | Health::Paused(_)) {
@@ -191,18 +191,18 @@ impl DeviceStats {
         }
     }
 
-    /// Its temperature, in degrees Celsius.
+    /// Sets its temperature, in degrees Celsius.
     pub fn set_temperature(&self, celsius: Option<f32>) {
         self.lock().temperature = celsius;
     }
 
-    /// Notes the counter of hashes for the rates; to be called every [`super::rate::SAMPLE_EVERY`].
+    /// Samples the hash counter for the rates; to be called every [`super::rate::SAMPLE_EVERY`].
     pub(super) fn sample(&self) {
         let (elapsed, hashes) = (self.started.elapsed(), self.hashes());
         self.lock().history.sample(elapsed, hashes);
     }
 
-    /// The counters as they are now.
+    /// The current values.
     #[must_use]
     pub fn snapshot(&self) -> DeviceSnapshot {
         let (elapsed, hashes) = (self.started.elapsed(), self.hashes());

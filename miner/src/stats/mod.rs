@@ -1,7 +1,7 @@
-//! What was done: hashes counted, shares judged, by device.
+//! Statistics: hashes and share verdicts, by device.
 //!
-//! Here: counters that devices and upstreams write ([`Stats`], [`DeviceStats`]), and what they were at one moment
-//! ([`Snapshot`]). Not here: how people see them.
+//! Here: counters written by devices and upstreams ([`Stats`], [`DeviceStats`]), and their values at one moment
+//! ([`Snapshot`]). Not here: how they are shown.
 
 mod device;
 pub mod rate;
@@ -25,19 +25,19 @@ pub struct Stats {
 #[derive(Debug, Default)]
 struct Inner {
     devices: Vec<Arc<DeviceStats>>,
-    /// Devices that are no longer listed, and are held by somebody yet: verdicts on their shares may be on the way.
+    /// Devices that are no longer listed but still referenced: verdicts on their shares may be pending.
     leaving: Vec<Arc<DeviceStats>>,
-    /// What devices did that nobody holds any more.
+    /// Sums over devices that are no longer referenced.
     past: Past,
     history: History,
-    /// The same by a clock that stands while there is no work.
+    /// The same by a clock that stops while there is no work.
     at_work: History,
-    /// What that clock says, and when it was looked at, if there was work then.
+    /// That clock's reading, and the time of the last sample if there was work then.
     worked: Duration,
     work_seen: Option<Duration>,
 }
 
-/// What devices did that are gone.
+/// Sums over devices that are gone.
 #[derive(Debug, Default, Clone)]
 struct Past {
     counts: Counts,
@@ -46,7 +46,7 @@ struct Past {
 }
 
 impl Past {
-    /// Adds a device's counters as they are when the start is `elapsed` ago.
+    /// Adds a device's counters, `elapsed` after the start.
     fn add(&mut self, device: &DeviceSnapshot, elapsed: Duration) {
         self.counts.add(&device.counts);
         self.counts.last_accepted = self.counts.last_accepted.max(last_accepted(device, elapsed));
@@ -62,13 +62,13 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// No device yet; the clock starts now.
+    /// Without devices; the clock starts now.
     #[must_use]
     pub fn new() -> Self {
         Self { started: Instant::now(), inner: Mutex::default() }
     }
 
-    /// Lists a device.
+    /// Adds a device to the list.
     #[must_use]
     pub fn device(&self, name: &str) -> Arc<DeviceStats> {
         let device = Arc::new(DeviceStats::new(name));
@@ -76,8 +76,8 @@ impl Stats {
         device
     }
 
-    /// Takes a device off the list, as when a machine has left the gateway. What it did stays in the totals, and so does
-    /// what is still counted for it.
+    /// Removes a device from the list, as when a machine has left the gateway. Its counts stay in the totals, and so do
+    /// later ones.
     pub fn remove(&self, device: &Arc<DeviceStats>) {
         let mut inner = self.lock();
         if let Some(place) = inner.devices.iter().position(|known| Arc::ptr_eq(known, device)) {
@@ -86,7 +86,7 @@ impl Stats {
         }
     }
 
-    /// Notes all counters for the rates, and whether there is work; to be called every [`rate::SAMPLE_EVERY`].
+    /// Samples all counters for the rates, and whether there is work; to be called every [`rate::SAMPLE_EVERY`].
     pub fn sample(&self, has_work: bool) {
         let (mut inner, elapsed) = (self.lock(), self.started.elapsed());
         inner.forget_those_gone(elapsed);
@@ -96,15 +96,15 @@ impl Stats {
         inner.devices.iter().for_each(|device| device.sample());
     }
 
-    /// The rate of all devices over the last quarter of an hour in which there was work, as it was noted last; none before
-    /// there was work for so long. Looks at no device: cheap, however many there are.
+    /// The rate of all devices over the last quarter of an hour with work, as of the last sample; `None` until there
+    /// was work for `least`. Reads no device counter: cheap for any number of devices.
     #[must_use]
     pub fn known_rate(&self, least: Duration) -> Option<HashRate> {
         let (worked, rate) = self.lock().at_work.last_quarter()?;
         (worked >= least).then_some(rate)
     }
 
-    /// The counters as they are now.
+    /// The current values.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
@@ -136,7 +136,7 @@ impl Inner {
         self.past.hashes + devices.map(|device| device.hashes()).sum::<u128>()
     }
 
-    /// Of devices that nobody can count anything for any more, only the sums are kept.
+    /// Reduces devices that are no longer referenced to their sums.
     fn forget_those_gone(&mut self, elapsed: Duration) {
         for device in std::mem::take(&mut self.leaving) {
             match Arc::try_unwrap(device) {
@@ -146,7 +146,7 @@ impl Inner {
         }
     }
 
-    /// Time counts as work where there was work at both ends of it.
+    /// An interval counts as work if there was work at both of its ends.
     fn sample_work(&mut self, has_work: bool, elapsed: Duration, hashes: u128) {
         if let Some(seen) = self.work_seen.filter(|_| has_work) {
             self.worked += elapsed.saturating_sub(seen);
@@ -165,19 +165,19 @@ fn last_accepted(device: &DeviceSnapshot, elapsed: Duration) -> Option<Duration>
 /// The counters of all devices, listed or gone, at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Since the miner's start.
+    /// Time since the miner's start.
     pub elapsed: Duration,
     /// Headers hashed.
     pub hashes: u128,
-    /// How fast all were together.
+    /// Hash rates of all devices together.
     pub rates: Rates,
     /// The rate of each second of the last minute, oldest first.
     pub by_second: Vec<HashRate>,
-    /// What became of the shares.
+    /// Outcomes of the shares.
     pub counts: Counts,
-    /// The greatest difficulty that a hash met; 0 before the first share.
+    /// The highest difficulty of a find; 0 before the first share.
     pub best: f64,
-    /// The devices, in the order in which they came.
+    /// The listed devices, oldest first.
     pub devices: Vec<DeviceSnapshot>,
 }
 
@@ -192,8 +192,8 @@ impl Snapshot {
     }
 }
 
-/// Shares, without the hashes: `accepted 7, rejected 2 (Duplicate share 2), stale 1`; hardware errors if
-/// there are any.
+/// The shares, without the hashes: `accepted 7, rejected 2 (Duplicate share 2), stale 1`; hardware errors if there are
+/// any.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "accepted {}, rejected {}", self.accepted, self.refused())?;
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn machines_hash_more_than_64_bits_count() {
         let stats = Stats::new();
-        // Two machines of 200 TH/s come to this in a day and a half.
+        // Two machines of 200 TH/s reach this in a day and a half.
         for device in [stats.device("a"), stats.device("b")] {
             for _ in 0..3 {
                 device.add_hashes(u64::MAX);
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(rate(&inner), None);
         (900..=910).for_each(|second| inner.sample_work(true, at(second), 100 * u128::from(second - 900)));
         assert_eq!(rate(&inner), Some((at(10), HashRate(100.0))));
-        // It is away again, and back.
+        // The pool is away again, and back.
         (911..1500).for_each(|second| inner.sample_work(false, at(second), 1000));
         (0..=10)
             .for_each(|second| inner.sample_work(true, at(1500 + second), 1000 + 100 * u128::from(second)));

@@ -1,4 +1,4 @@
-//! Hash rates: how they print, and how they were over the last seconds and minutes.
+//! Hash rates: their text form, and their values over the last seconds and minutes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct HashRate(pub f64);
 
 impl HashRate {
-    /// So many hashes in so much time; 0 where no time passed.
+    /// The rate of this many hashes in this time; 0 if no time passed.
     #[must_use]
     pub fn new(hashes: u128, elapsed: Duration) -> Self {
         let seconds = elapsed.as_secs_f64();
@@ -32,18 +32,18 @@ impl fmt::Display for HashRate {
 
 /// How often [`History::sample`] is to be called.
 pub const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Samples, one a second, that the short windows are taken from: a minute.
+/// Samples, one a second, for the short windows: a minute.
 const FINE: usize = 60;
-/// Seconds between the samples that the long window is taken from.
+/// Seconds between the samples for the long windows.
 const COARSE_STEP: u64 = 15;
-/// How many of these: a quarter of an hour.
+/// Number of those samples: a quarter of an hour.
 const COARSE: usize = 60;
 
 /// The longest window.
 const QUARTER: Duration = Duration::from_secs(15 * 60);
 
-/// Hash rates of a device over several windows, in hashes per second. A window that is longer than the device has
-/// run covers what there is.
+/// Hash rates of a device over several windows, in hashes per second. A window longer than the device's run covers the
+/// whole run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// Over the last five seconds.
@@ -60,7 +60,7 @@ pub struct Rates {
     pub average: HashRate,
 }
 
-/// A counter of hashes, looked at once a second: two kilobytes for each device.
+/// Samples of a hash counter, one a second: two kilobytes per device.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Time since the start and hashes, newest last.
@@ -69,7 +69,7 @@ pub struct History {
 }
 
 impl History {
-    /// Notes how many hashes there were at a time since the start.
+    /// Records the number of hashes at a time since the start.
     pub fn sample(&mut self, elapsed: Duration, hashes: u128) {
         let due = self.coarse.back().is_none_or(|(last, _)| (elapsed - *last).as_secs() >= COARSE_STEP);
         if due {
@@ -78,7 +78,7 @@ impl History {
         push(&mut self.fine, FINE, (elapsed, hashes));
     }
 
-    /// The time of the newest sample, and the rate of the quarter of an hour up to it.
+    /// The time of the newest sample, and the rate over the quarter of an hour up to it.
     #[must_use]
     pub fn last_quarter(&self) -> Option<(Duration, HashRate)> {
         let (elapsed, hashes) = *self.fine.back()?;
@@ -88,7 +88,7 @@ impl History {
     fn over(&self, window: Duration, elapsed: Duration, hashes: u128) -> HashRate {
         let from = elapsed.saturating_sub(window);
         let samples = self.coarse.iter().chain(&self.fine);
-        // The oldest sample that lies within the window; before the first sample there is only the start.
+        // The oldest sample within the window; before the first sample, the start counts.
         let oldest = samples.filter(|(at, _)| *at >= from).min().copied();
         let (at, then) = match oldest {
             Some(sample) if !from.is_zero() => sample,

@@ -1,8 +1,8 @@
-//! A node that is only as real as the pool's failure modes need: a chain of devnet blocks behind JSON-RPC, which
-//! can be started, killed and started again. (The real node plays this part in the end-to-end tests.)
+//! A fake node, as complete as the pool's failure modes need: a chain of devnet blocks behind JSON-RPC, which can be
+//! started, killed and started again. (In the end-to-end tests the real node takes its place.)
 //!
-//! Nothing here or in the tests waits for ever: what the fake node does not understand is kept as its fault, and
-//! [`wait_until`] ends with it at once.
+//! Neither this code nor the tests wait for ever: a request that the fake node does not understand is kept as a fault,
+//! and [`wait_until`] then fails at once.
 
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code, reason = "not every test binary uses all of it")]
@@ -29,13 +29,13 @@ use iop_consensus::params::Params;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// The longest that anything may take, on a loaded machine too.
+/// The longest that anything may take, even on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a fake node of this process could not do.
+/// The first request that a fake node of this process could not handle.
 static FAULT: Mutex<Option<String>> = Mutex::new(None);
 
-/// Waits until something is done; fails when that takes too long, and at once when a fake node is at fault.
+/// Waits until `done` returns true; fails after too long, and at once if a fake node has a fault.
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -53,7 +53,7 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 /// About one hash in 128 makes a block.
 pub(crate) const BITS: u32 = 0x2001_ffff;
 
-/// What a call with the tip's own long-poll id comes to.
+/// Behaviour of a call with the tip's own long-poll id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LongPoll {
     /// It is answered when there is a new tip, as it should be.
@@ -67,7 +67,7 @@ pub(crate) enum LongPoll {
 /// The chain, which outlives the server.
 pub(crate) struct Chain {
     pub(crate) name: Mutex<String>,
-    /// Answers of the next `submitblock` calls, before the block is looked at.
+    /// Scripted answers of the next `submitblock` calls, given before the block is looked at.
     pub(crate) script: Mutex<VecDeque<Value>>,
     /// Calls of `submitblock`.
     pub(crate) offered: AtomicUsize,
@@ -75,7 +75,7 @@ pub(crate) struct Chain {
     pub(crate) templates: Mutex<Vec<Instant>>,
     pub(crate) long_poll: Mutex<LongPoll>,
     pub(crate) blocks: Mutex<Vec<Block>>,
-    /// Blocks per license; none may have more.
+    /// Block cap of a license.
     pub(crate) cap: Mutex<u64>,
     pub(crate) password: Mutex<String>,
     tips: watch::Sender<usize>,

@@ -1,4 +1,4 @@
-//! The program and clients of it, over TCP or whatever reads and writes.
+//! The pool program and its clients, over TCP or any other stream.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -25,7 +25,7 @@ use super::{PATIENCE, wait_until};
 #[path = "../../../tests/src/port.rs"]
 mod port;
 
-/// `run` on devnet with its three licenses, kept by files in a folder.
+/// `run` on devnet with its three licenses, whose keys are in files in `folder`.
 pub(crate) fn command(folder: &Path, node: &str, extra: &[&str]) -> Command {
     let mut keys = Vec::new();
     for (name, key) in devnet_keys().into_iter().skip(1) {
@@ -41,7 +41,7 @@ pub(crate) fn command(folder: &Path, node: &str, extra: &[&str]) -> Command {
     command
 }
 
-/// Waits for a program's end; one that does not end is killed.
+/// Waits for a program to exit; one that does not is killed.
 pub(crate) fn wait_for_exit(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
@@ -57,7 +57,7 @@ pub(crate) fn wait_for_exit(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Runs a program to its end, which must come.
+/// Runs a program to its end and returns its output.
 pub(crate) fn output(command: &mut Command) -> Output {
     fn read(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
         std::thread::spawn(move || {
@@ -80,7 +80,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it on devnet with lines of configuration and waits until it serves.
+    /// Starts the pool on devnet with extra lines of configuration, and waits until it serves.
     pub(crate) fn start(folder: &Path, node: SocketAddr, config: &str) -> Self {
         let [_, (_, key), ..] = devnet_keys();
         let wif = folder.join("license.wif");
@@ -100,7 +100,7 @@ impl Program {
         Self::serve(command, &stratum, &api)
     }
 
-    /// Starts a command that says all but where to listen, and waits until it serves.
+    /// Starts a command that lacks only the addresses to listen on, and waits until it serves.
     pub(crate) fn spawn(mut command: Command) -> Self {
         let (stratum, api) = (format!("127.0.0.1:{}", free_port()), format!("127.0.0.1:{}", free_port()));
         command.args(["--stratum-bind", &stratum, "--api-bind", &api]);
@@ -151,12 +151,12 @@ impl Program {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits for it to exit.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         wait_for_exit(&mut self.child)
     }
 
-    /// Asks it to end; gives its status.
+    /// Asks it to end; returns its exit code.
     pub(crate) fn end(mut self) -> Option<i32> {
         self.signal("-TERM");
         self.ended().code()
@@ -173,7 +173,7 @@ impl Drop for Program {
     }
 }
 
-/// A miner, one hash at a time.
+/// A miner that hashes on one thread.
 pub(crate) struct Miner<S> {
     pub(crate) stream: S,
     session: Session,
@@ -182,32 +182,32 @@ pub(crate) struct Miner<S> {
     counter: u64,
     /// The pool has closed the connection.
     pub(crate) is_closed: bool,
-    /// The pool has said to come again.
+    /// The pool has told it to reconnect.
     pub(crate) is_told_to_reconnect: bool,
 }
 
-/// A connection from one of this machine's addresses.
+/// Connects from one of this machine's addresses.
 pub(crate) fn connect(pool: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(pool).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     stream
 }
 
-/// The user that [`Miner`] works as.
+/// The user name of [`Miner`].
 pub(crate) fn user() -> String {
     let [_, (_, key), ..] = devnet_keys();
     format!("{}.test", key.address().to_base58(&Params::devnet().prefixes))
 }
 
 impl<S: Read + Write> Miner<S> {
-    /// On a connection whose reads end soon, with work.
+    /// On a stream with a short read time-out; waits for work.
     pub(crate) fn new(stream: S) -> Self {
         let mut miner = Self::joined(stream);
         miner.wait_for_work();
         miner
     }
 
-    /// On a connection whose reads end soon, authorised; there may be no work yet.
+    /// On a stream with a short read time-out, authorized; there may be no work yet.
     pub(crate) fn joined(stream: S) -> Self {
         let options = Options {
             user: user(),
@@ -248,10 +248,10 @@ impl<S: Read + Write> Miner<S> {
         verdicts.remove(0)
     }
 
-    /// Sends what is queued, reads what is there; gives the verdicts.
+    /// Sends what is queued and reads what is available; returns the verdicts.
     pub(crate) fn exchange(&mut self) -> Vec<Verdict> {
         while let Some(line) = self.session.next_outgoing() {
-            // TLS may have to read its handshake first, and what it was given by then is kept.
+            // TLS may have to read its handshake first; bytes written until then are buffered.
             wait_until("the pool has shaken hands", || match self.stream.flush() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
                 flushed => flushed.is_ok(),
@@ -296,7 +296,7 @@ impl<S: Read + Write> Miner<S> {
         });
     }
 
-    /// Submits shares until so many are accepted; those that a new tip overtakes are not.
+    /// Submits shares until `shares` are accepted; those overtaken by a new tip are not.
     pub(crate) fn mine(&mut self, shares: usize) {
         let (begun, mut accepted) = (Instant::now(), 0);
         while accepted < shares {
