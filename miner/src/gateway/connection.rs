@@ -1,8 +1,8 @@
-//! One connection's socket: bytes in, bytes out, its time-outs and its pace.
+//! The socket of one connection: bytes in, bytes out, time-outs and rate limits.
 //!
-//! A reader that does not read is dropped and holds up nobody: what it was not sent is bounded, and while it is
-//! behind, nothing more is read from it either. One that sends too much is read later, and so is one that comes before
-//! there is work: what it may say until then is bounded.
+//! A peer that does not read is dropped and delays no other: its queue is bounded, and while it lags, nothing more is
+//! read from it either. A peer that sends too much is read later, as is one that connects before there is work: the
+//! bytes kept from it until then are bounded.
 
 use std::io;
 use std::pin::pin;
@@ -27,20 +27,20 @@ use crate::job::Share;
 
 /// Bytes queued above which nothing is read: about fifty replies.
 const PAUSE_READING: usize = 8 * 1024;
-/// Bytes queued behind the line that is being sent above which the connection is dropped: the longest job and some more,
-/// so that a machine may always be one job behind; or a hundred and more notifies of a full block (2 KiB each).
+/// Bytes queued behind the line being sent above which the connection is dropped: the longest job and some more, so
+/// that a machine may always be one job behind; or over a hundred notifies of a full block (2 KiB each).
 const MAX_QUEUED: usize = MAX_LINE + 2 * PAUSE_READING;
 /// Bytes read at a time: several submits.
 const READ_SIZE: usize = 4096;
-/// Bytes that are kept of what comes before there is work: more than any introduction.
+/// Bytes that are read from a machine before there is work: more than any introduction.
 const MAX_EARLY: usize = 8 * 1024;
-/// Time for the last words: to be sent, and then to be read before the connection is torn down.
+/// Time to send the last lines and to read before the connection is closed.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
-/// What a web browser is told.
+/// The answer to a web browser.
 const HTTP_ANSWER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 27\r\n\
     connection: close\r\n\r\n400: this is a Stratum port";
 
-/// Why a connection ends.
+/// The reason why a connection ends.
 struct End {
     reason: String,
     offence: Option<Offence>,
@@ -77,9 +77,10 @@ pub(super) async fn serve(
             break End::new(reason, None);
         }
         let held_up = pass_up(&mut machine, &upstream);
-        // Others have their turn, however fast this one sends.
+        // Yields to other connections, however fast this one sends.
         tokio::task::consume_budget().await;
-        // The deadline mostly moves on. Then the timer fires in vain once, which is cheaper than to set it each time.
+        // The deadline usually moves later. The timer then fires once in vain, which is cheaper than resetting it each
+        // time.
         let deadline = link.deadline(&machine);
         if deadline < timer.deadline() {
             timer.as_mut().reset(deadline);
@@ -117,7 +118,8 @@ pub(super) async fn serve(
             break end;
         }
     };
-    // A machine may be gone when its share, perhaps a block, is judged. While the way up is full it waits its turn here.
+    // The machine may be gone before its share, perhaps a block, is judged. While the channel is full, the share waits
+    // here.
     while let Some(share) = machine.shares().pop_front() {
         if upstream.send(share).await.is_err() {
             break;
@@ -132,7 +134,7 @@ pub(super) async fn serve(
     debug!(peer = %machine.peer(), "connection ends: {}", end.reason);
 }
 
-/// Hands in what the upstream wants. Says whether some of it has to wait.
+/// Passes shares to the upstream. Returns whether some have to wait.
 fn pass_up(machine: &mut Machine, upstream: &mpsc::Sender<Share>) -> bool {
     while let Some(share) = machine.shares().pop_front() {
         match upstream.try_send(share) {
@@ -150,22 +152,22 @@ struct Link {
     stream: TcpStream,
     limits: Limits,
     decoder: LineDecoder,
-    /// Bytes that wait in the decoder for there to be work.
+    /// Bytes in the decoder that wait for work.
     early: usize,
-    /// What is on its way, and how much of it is sent.
+    /// The chunk being sent, and how much of it is sent.
     sending: Option<(Outgoing, usize)>,
     queued: usize,
-    /// Since when an introduction is waited for.
+    /// Start of the wait for an introduction.
     begun: Instant,
-    /// Said something, or had no work to say anything of.
+    /// When it last sent a line, or was pinged for lack of work.
     heard: Instant,
     pinged: Instant,
-    /// Since when nothing of what is queued was taken.
+    /// Since when none of the queued bytes was taken.
     stuck: Option<Instant>,
     requests: Bucket,
-    /// Those among them that nobody has asked for.
+    /// Limits those requests that nothing of ours explains.
     unasked: Bucket,
-    /// Nothing is read until then.
+    /// Nothing is read until this time.
     paused: Option<Instant>,
 }
 
@@ -223,7 +225,8 @@ impl Link {
         is_bearable(machine)
     }
 
-    /// Reads what is there and handles its lines. Not async: the buffer is no part of an idle connection's state.
+    /// Reads available bytes and handles their lines. Not async, so that the buffer is not part of an idle connection's
+    /// state.
     fn read(&mut self, machine: &mut Machine) -> Result<(), End> {
         let mut buffer = [0; READ_SIZE];
         let count = match self.stream.try_read(&mut buffer) {
@@ -237,7 +240,7 @@ impl Link {
         self.handle_lines(machine, true)
     }
 
-    /// Handles the lines that are there, unless they have to wait for work.
+    /// Handles complete lines, unless they have to wait for work.
     fn handle_lines(&mut self, machine: &mut Machine, read: bool) -> Result<(), End> {
         if !machine.may_speak() {
             return Ok(());
@@ -250,7 +253,7 @@ impl Link {
             lines += 1;
             if let Err(fatal) = machine.on_line(line) {
                 if fatal == Fatal::Http {
-                    // Never into the middle of a line.
+                    // Never in the middle of a line.
                     self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0));
                 }
                 return Err(End::new(&fatal.to_string(), Offence::from(fatal)));
@@ -264,11 +267,13 @@ impl Link {
         if lines > 0 {
             self.heard = now;
         }
-        // What is no line costs as much as one: blank ones would be free, and a flood of them would have all our time.
+        // A read without a line is charged like a line: otherwise blank lines would be free, and a flood of them would
+        // use all our time.
         if read || lines > 0 {
             let (lines, rate, now) = (lines.max(1), self.limits.requests_per_second, now.into_std());
             self.paused = self.requests.take(lines, rate, now).map(Instant::from_std);
-            // Shares that its difficulty explains are read later too, but it was told to send them.
+            // Shares that the difficulty explains are delayed too, but are no offence: the machine was told to send
+            // them.
             let unasked = lines.saturating_sub(machine.take_asked_for());
             if self.unasked.take(unasked, rate, now).is_some() && self.unasked.is_flood(now) {
                 machine.offend(Offence::Flood);
@@ -277,7 +282,7 @@ impl Link {
         Ok(())
     }
 
-    /// Work has come or gone: times count from now, and who waited is answered.
+    /// Work has come or gone: restarts the time limits and handles waiting lines.
     fn on_snapshot(&mut self, machine: &mut Machine) -> Result<(), End> {
         let now = Instant::now();
         if !machine.is_working() && self.early > 0 {
@@ -287,8 +292,8 @@ impl Link {
         self.handle_lines(machine, false)
     }
 
-    /// The machine is told to go: sends what waits to be sent, then ends our side, so that it ends its own. Hears what it
-    /// has found meanwhile, for a moment. What is here by now is still answered.
+    /// The machine must leave: sends what is queued, then closes our side, so that it closes its own. For a moment it
+    /// still reads and handles what the machine has found meanwhile.
     async fn hear_out(&mut self, machine: &mut Machine, upstream: &mpsc::Sender<Share>) {
         let mut left = MAX_QUEUED;
         let heard = async {
@@ -319,7 +324,7 @@ impl Link {
         let _ = timeout(FAREWELL_TIME, heard).await;
     }
 
-    /// Reads what is there, up to so many bytes or until it is to be read later, and handles it. Says whether more may come.
+    /// Reads and handles available input, up to `left` bytes or until the rate limit. Returns whether more may come.
     fn hear(&mut self, machine: &mut Machine, left: &mut usize) -> bool {
         let mut buffer = [0; READ_SIZE];
         while *left > 0 && self.paused.is_none() {
@@ -337,8 +342,8 @@ impl Link {
         *left > 0
     }
 
-    /// Ends our side, and reads on for a moment without listening: if something came in that nobody read, the system
-    /// would tear the connection down, and our last words with it.
+    /// Closes our side, then reads and discards for a moment: with unread input left, the system would reset the
+    /// connection and lose our last lines.
     async fn linger(&mut self) {
         if self.sending.is_some() {
             return; // it does not read anyway
@@ -364,7 +369,7 @@ impl Link {
         [stuck, silent, self.paused].into_iter().flatten().fold(self.silence(machine), Instant::min)
     }
 
-    /// When it has said nothing for too long; while there is no work, when it is to be asked whether it is there.
+    /// The time at which it has been silent for too long or, while there is no work, at which it is pinged.
     fn silence(&self, machine: &Machine) -> Instant {
         if !machine.has_work() {
             self.pinged + self.limits.ping
@@ -396,8 +401,8 @@ impl Link {
     }
 }
 
-/// Whether what waits to be sent takes no more memory than it may. Most of it are jobs, as long and as many as the upstream
-/// makes them: nothing to hold against the machine. One that reads nothing at all is told by the time that it takes.
+/// Checks that the queue is within its limit. Most of it is jobs, whose size and number depend on the upstream, so
+/// exceeding it is no offence. A peer that reads nothing at all is detected by the write time-out.
 fn is_bearable(machine: &Machine) -> Result<(), End> {
     match machine.queued_bytes() {
         0..=MAX_QUEUED => Ok(()),

@@ -1,8 +1,8 @@
-//! The jobs that one connection was sent, and the shares of them that it has had.
+//! The jobs that one connection was sent, and the shares that it has submitted for them.
 //!
-//! Here: which job a share is of, at which difficulty, and whether it comes twice; both are bounded, for one connection and
-//! for all of them ([`Memory`]). Jobs of one work, which an upstream may send again and again, have their shares in common.
-//! Not here: what a share is worth ([`super::judge`]).
+//! Here: which job a share is of, at which difficulty, and whether it is a duplicate; both are bounded, per connection
+//! and in all ([`Memory`]). Jobs of the same work, which an upstream may send again and again, have one set of shares.
+//! Not here: the verdict on a share ([`super::judge`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,47 +14,47 @@ use super::limits::Memory;
 use super::prefixes::WorkHash;
 use super::served::Served;
 
-/// Jobs whose shares are known, the latest ones: with a job every half minute, eight minutes of work.
+/// The most recent jobs whose shares are known: eight minutes of work at a job every half minute.
 const MAX_JOBS: usize = 16;
-/// Shares of one work and connection that are remembered: with other work every 30 s, 2,000 a second.
+/// Most shares remembered per work and connection: 2,000 a second if the work changes every 30 s.
 const MAX_SHARES_PER_WORK: usize = 65_536;
-/// Version masks of one job that are remembered, the latest: upstreams change them once, if at all.
+/// Most recent version masks remembered per job: upstreams change them once, if at all.
 const MAX_TERMS: usize = 4;
 
-/// A job that was sent, with what was in force then.
+/// A job that was sent, with the parameters in force then.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) job: Arc<Served>,
     pub(super) prefix: u32,
-    /// Under which versions of it were rolled, the latest first; at least one.
+    /// The terms under which versions were rolled, newest first; at least one.
     terms: Vec<Terms>,
-    /// Seconds by which the latest variant of it is later than it.
+    /// Seconds by which its latest variant is later than the job itself.
     pub(super) later: u32,
-    /// It, and it again later or at another difficulty; at least one.
+    /// The job and its variants (later, or at another difficulty); at least one.
     pub(super) sent: Vec<Sent>,
 }
 
-/// What a machine might roll in a job for a time.
+/// What a machine may roll in a job during some time.
 #[derive(Debug)]
 pub(super) struct Terms {
-    /// The job as the upstream gave it then.
+    /// The job as the upstream sent it at that time.
     pub(super) job: Arc<Served>,
-    /// The version bits that the upstream allowed and the machine asked for.
+    /// The version bits that the upstream allows and the machine asked for.
     pub(super) mask: VersionMask,
 }
 
-/// Why a share is not remembered.
+/// The reason why a share is not remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unremembered {
-    /// It has come before.
+    /// It is a duplicate.
     Duplicate,
-    /// The same, after its work was given out again: whoever did so has asked for it.
+    /// It is a duplicate because its work was given out again: not the machine's fault.
     Repeated,
     /// There is no room.
     NoRoom,
 }
 
-/// A job under one of its names.
+/// A job under one of its ids.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) id: JobId,
@@ -62,21 +62,21 @@ pub(super) struct Sent {
     pub(super) target: Target,
 }
 
-/// Where a job is among those that are held, and which of its names it was called by.
+/// Index of a job among those held, and of the id it was found by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     job: usize,
     name: usize,
 }
 
-/// The shares of all jobs of one work.
+/// The shares of all jobs of the same work.
 #[derive(Debug)]
 struct Seen {
     work: WorkHash,
-    /// The first half of each one's hash. Different shares have different headers, so different hashes; and no other
-    /// connection has this one's prefix, so no other can have these shares.
+    /// The first half of each share's hash. Different shares have different headers, hence different hashes; and no
+    /// other connection has this prefix, so none can submit the same shares.
     shares: HashSet<[u8; 16]>,
-    /// How many of them may come again through no fault of the machine.
+    /// Number of them that may be repeated through no fault of the machine.
     excused: usize,
 }
 
@@ -84,10 +84,10 @@ struct Seen {
 #[derive(Debug)]
 pub(super) struct Jobs {
     held: VecDeque<Held>,
-    /// Of the works of these jobs, those that have shares.
+    /// Share sets of the works of these jobs, for works that have shares.
     seen: Vec<Seen>,
     memory: Arc<Memory>,
-    /// Shares of all of them.
+    /// Number of shares in all sets.
     shares: usize,
 }
 
@@ -98,8 +98,8 @@ impl Sent {
 }
 
 impl Held {
-    /// The same job, perhaps with another mask of the upstream's, and the mask of the machine. What was rolled under those
-    /// before may be on its way.
+    /// Updates the job's mask, the upstream's and the machine's. Shares with bits rolled under the earlier ones may
+    /// still arrive.
     pub(super) fn renew(&mut self, job: Arc<Served>, mask: VersionMask) {
         let mask = mask.intersect(job.mask());
         self.terms.retain(|terms| terms.mask != mask || terms.job.mask() != job.mask());
@@ -111,24 +111,24 @@ impl Held {
         self.job = job;
     }
 
-    /// The machine's mask may be another.
+    /// Updates the machine's mask.
     pub(super) fn renew_mask(&mut self, mask: VersionMask) {
         if self.terms.first().is_none_or(|terms| terms.mask != mask.intersect(self.job.mask())) {
             self.renew(Arc::clone(&self.job), mask);
         }
     }
 
-    /// All that a share of it may have been found under, the latest first.
+    /// All terms under which a share may have been found, newest first.
     pub(super) fn terms(&self) -> &[Terms] {
         &self.terms
     }
 
-    /// Whether the upstream does not give it like this any more.
+    /// Whether the upstream no longer offers the job under these terms.
     pub(super) fn is_former(&self, terms: &Terms) -> bool {
         terms.job.mask() != self.job.mask()
     }
 
-    /// As it was sent last.
+    /// The latest variant.
     pub(super) fn last(&self) -> &Sent {
         self.sent.last().expect("one at least")
     }
@@ -143,17 +143,17 @@ impl Jobs {
         self.held.is_empty()
     }
 
-    /// The newest.
+    /// The newest job.
     pub(super) fn last(&self) -> Option<&Held> {
         self.held.back()
     }
 
-    /// The newest.
+    /// The newest job.
     pub(super) fn last_mut(&mut self) -> Option<&mut Held> {
         self.held.back_mut()
     }
 
-    /// A new one is sent, whose variants so far end so many seconds later than it.
+    /// Adds a job that is sent, with `later` for the variants already sent of the same work.
     pub(super) fn push(
         &mut self,
         job: Arc<Served>,
@@ -171,14 +171,14 @@ impl Jobs {
         self.held.push_back(held);
     }
 
-    /// For a job of a work that was given out before: by how many seconds what was given out ends later than the job begins.
+    /// If a job's work was given out before: the seconds from the job's time to the latest time that was given out.
     pub(super) fn repeats(&self, job: &Served) -> Option<u32> {
         let same = self.held.iter().filter(|held| held.job.work_hash() == job.work_hash());
         let ends = same.map(|held| held.job.upstream().ntime().0.saturating_add(held.later)).max()?;
         ends.checked_sub(job.upstream().ntime().0)
     }
 
-    /// The newest is sent once more: a machine may begin anew with it.
+    /// The newest job is sent again: a machine may start over and repeat its shares.
     pub(super) fn excuse(&mut self) {
         let work = self.held.back().map(|held| *held.job.work_hash());
         if let Some(seen) = self.seen.iter_mut().find(|seen| Some(seen.work) == work) {
@@ -186,25 +186,24 @@ impl Jobs {
         }
     }
 
-    /// The job of this name.
+    /// Finds the job with this id.
     pub(super) fn find(&self, id: &JobId) -> Option<Place> {
         let name = |held: &Held| held.sent.iter().position(|sent| sent.id == *id);
         let mut jobs = self.held.iter().enumerate().rev();
         jobs.find_map(|(job, held)| Some(Place { job, name: name(held)? }))
     }
 
-    /// The job at a place.
+    /// The job at this place.
     pub(super) fn at(&self, place: Place) -> (&Held, &Sent) {
         let held = &self.held[place.job];
         (held, &held.sent[place.name])
     }
 
-    /// Remembers a share of the job at a place, by half of its hash. Where a connection has more shares than the memory of
-    /// all allows it, its oldest jobs are forgotten for that, up to the first of the same work. Places do not hold any more
-    /// then.
+    /// Remembers a share of a job by half of its hash. If the connection has more shares than its part of the common
+    /// memory, its oldest jobs are forgotten, up to the first one of the same work. Places are invalid then.
     ///
     /// # Errors
-    /// It has come before, or there is no room: for one that the upstream wants there is some more.
+    /// The share is a duplicate, or there is no room: shares for the upstream have some in reserve.
     pub(super) fn remember(
         &mut self,
         place: Place,
@@ -238,7 +237,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The shares of its work are forgotten with the last job of that.
+    /// The shares of a work are forgotten with its last job.
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.held.pop_front() else { return };
         let work = oldest.job.work_hash();

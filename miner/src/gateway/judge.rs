@@ -1,4 +1,4 @@
-//! The verdict on a machine's share: its header is built again and hashed, nothing is taken on trust.
+//! The verdict on a machine's share: its header is rebuilt and hashed, so nothing is taken on trust.
 
 use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 use iop_stratum::difficulty::Target;
@@ -9,12 +9,11 @@ use iop_stratum::work::sha256d;
 
 use super::served::Served;
 
-/// How far ahead of our clock, or of the job's time where that is later, a share's time may be, in seconds: what pools
-/// take. Machines roll the time when they run out of nonces, and clocks differ. A block counts as far ahead as nodes take
-/// it.
+/// How far a share's time may be ahead of our clock, or of the job's time if that is later, in seconds: the limit of
+/// pools. Machines roll the time when they run out of nonces, and clocks differ. For a block the nodes' limit applies.
 pub const MAX_TIME_AHEAD: u32 = 600;
 
-/// A share that is good, but for having been seen before and for its job's age.
+/// A valid share, not yet checked for duplicates and for its job's age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Solved {
     /// The header's hash, as SHA-256 gives it.
@@ -23,13 +22,13 @@ pub struct Solved {
     pub extranonce2: Extranonce2,
     /// The version within the upstream's mask: all of its bits, whichever of them the machine has set.
     pub version_bits: VersionBits,
-    /// Whether the upstream wants it.
+    /// Whether it meets the upstream's target.
     pub is_for_upstream: bool,
 }
 
 /// Judges a share of a known job.
 ///
-/// `target` is the one that the machine was told for it, `mask` the version bits that the machine might roll in it, `now`
+/// `target` is the one the machine was given for it, `mask` the version bits that the machine may roll in it, `now`
 /// seconds since 1970.
 ///
 /// # Errors

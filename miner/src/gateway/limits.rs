@@ -1,4 +1,4 @@
-//! What connections may take: times and rates. Settings, so that tests need not wait for minutes.
+//! Limits of connections: times and rates. They are settings, so that tests need not wait for minutes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use tracing::warn;
 /// Limits of connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// From the moment on at which there is work to the first user. A machine introduces itself at once.
+    /// Time from when there is work to the first user. A machine introduces itself at once.
     pub handshake: Duration,
-    /// Silence after which a machine with work is taken for gone. Long, since a slow one at a high difficulty may find
-    /// no share for long. One whose network is gone is mostly noticed earlier, by `write` or by the system.
+    /// Silence after which a machine with work is considered gone. It is long, since a slow one at a high difficulty
+    /// may find no share for a long time. A lost network is usually noticed earlier, by `write` or by the system.
     pub idle: Duration,
-    /// Time in which something of what is queued must be taken.
+    /// Time in which some of the queued bytes must be taken.
     pub write: Duration,
-    /// Between two pings to a machine while there is no work for it.
+    /// Time between two pings to a machine while there is no work for it.
     pub ping: Duration,
-    /// Requests a second, above zero; a second's worth may come at once. Who sends more is read later.
+    /// Requests a second, above zero; a second's worth may come at once. Requests beyond that are read later.
     pub requests_per_second: f64,
-    /// New connections a second from one address; eight seconds' worth may come at once. More where an address may have more
-    /// machines than that: their power may be back, or their extranonces have changed, for all of them at once.
+    /// New connections a second from one address; eight seconds' worth may come at once. It is more if an address may
+    /// have more machines than that: after a power failure or a change of extranonces all of them may connect at once.
     pub new_connections: f64,
 }
 
@@ -38,12 +38,12 @@ impl Default for Limits {
     }
 }
 
-/// Shares of all machines that are remembered against duplicates: some 40 MiB, as each takes 16 bytes and a table is half
-/// empty at times. It is what 10,000 machines have in the eight minutes for which their jobs are known, at a share in five
-/// seconds. Bounds on each connection alone would be no bound on all of them.
+/// Most shares of all machines that are remembered to detect duplicates: some 40 MiB, as each takes 16 bytes and a
+/// table is half empty at times. It suffices for 10,000 machines with a share every five seconds, over the eight
+/// minutes for which their jobs are known. A limit per connection alone would not bound the total.
 const MAX_SHARES: usize = 1 << 20;
 
-/// The memory for shares of all machines.
+/// The common memory for the machines' shares.
 #[derive(Debug)]
 pub struct Memory {
     max: usize,
@@ -57,15 +57,15 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// For so many, and a quarter more that only shares for the upstream take.
+    /// Room for `max` shares, and a quarter more that is reserved for shares for the upstream.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { max, taken: AtomicUsize::new(0) }
     }
 
-    /// Takes room for one share more of a machine that `has` so many. None may have more than it leaves to others: where n
-    /// want all that they can get, each gets one part of n + 1, and the last one is for whoever comes. A share for the
-    /// upstream is money, so others do not take its place.
+    /// Takes room for one more share of a machine that `has` this many. A machine may not have more than it leaves to
+    /// others: if n machines want all they can get, each gets 1/(n + 1), and the last part is left for newcomers.
+    /// Shares for the upstream are worth money, so they are exempt from this.
     #[must_use]
     pub fn take(&self, has: usize, is_for_upstream: bool) -> bool {
         let allows = |taken: usize| {
@@ -79,22 +79,22 @@ impl Memory {
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// So many are forgotten.
+    /// Releases the room of this many shares.
     pub fn give_back(&self, count: usize) {
         self.taken.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// Shares that are remembered now.
+    /// Number of shares remembered now.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 }
 
-/// Files that the miner has open besides machines' connections: pools or nodes, an API with its clients, a spool.
+/// Files that the miner needs besides machines' connections: pools or nodes, an API with its clients, a spool.
 const OWN_FILES: u64 = 160;
 
-/// Raises the limit of open files as far as the system lets it, and says how many of so many machines fit under it.
+/// Raises the limit of open files as far as the system allows, and returns how many of `machines` fit under it.
 #[must_use]
 pub fn room(machines: usize) -> usize {
     open_files::raise();
@@ -110,7 +110,7 @@ pub fn room(machines: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Takes in turns until nobody gets any more.
+    /// Takes room in turns until no machine gets any more.
     fn share_out(memory: &Memory, machines: usize) -> Vec<usize> {
         let mut has = vec![0; machines];
         while has

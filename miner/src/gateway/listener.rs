@@ -1,4 +1,4 @@
-//! Takes connections, up to the limits.
+//! Accepts connections, up to the limits.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
@@ -13,13 +13,13 @@ use super::connection::serve;
 use super::machine::Machine;
 use super::seats::Seat;
 
-/// Wait after the system refused a connection (usually: too many open files), so that we do not spin.
+/// Wait after a failed accept (usually: too many open files), to avoid spinning.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
-/// Listens, so that who comes is not refused; nobody is served yet.
+/// Starts to listen, so that connections are not refused; none is served yet.
 ///
 /// # Errors
-/// The address cannot be listened at; the message names it.
+/// The address cannot be bound; the message names it.
 pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("--listen {address}: {error}"));
     let socket = StdListener::bind(address).map_err(named)?;
@@ -27,10 +27,10 @@ pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket)
 }
 
-/// Serves whoever comes until the gateway ends, and then those who are here until they are gone.
+/// Serves connections until the gateway ends, and then the present ones until they are gone.
 ///
 /// # Errors
-/// The socket is none that the runtime can use.
+/// The runtime cannot use the socket.
 pub async fn listen(socket: StdListener, shared: Arc<Shared>) -> io::Result<()> {
     let listener = TcpListener::from_std(socket)?;
     let mut snapshots = shared.snapshots.clone();
@@ -71,7 +71,7 @@ pub async fn listen(socket: StdListener, shared: Arc<Shared>) -> io::Result<()> 
     Ok(())
 }
 
-/// Lets a new connection in, or says why not.
+/// Admits a new connection, or says why not.
 pub(super) fn seat(shared: &Shared, ip: IpAddr) -> Result<Seat, String> {
     shared.bans.admit(ip, Instant::now()).map_err(|refused| refused.to_string())?;
     shared.seats.take(ip).map_err(|full| full.to_string())

@@ -1,4 +1,4 @@
-//! What is said to one connection's machines: which jobs at which difficulty; its verdicts are in `shares`. No sockets here.
+//! The dialogue with the machines on one connection: jobs and difficulties; verdicts are in `shares`. No sockets here.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -27,25 +27,25 @@ mod shares;
 
 use shares::now;
 
-/// Variants of a job for one machine: each is a change of difficulty by a factor of four or more, a subscription that was
-/// asked for again, or the same work from the upstream again. Each is a second later than the one before, so there are few
-/// that are ahead of the clock.
+/// Most variants of a job per machine: each is a change of difficulty by a factor of four or more, a repeated
+/// subscription, or the same work again from the upstream. Each is a second later than the one before, so only few are
+/// ahead of the clock.
 const MAX_VARIANTS: u32 = 32;
-/// Users that a connection may name before it has shares accepted; each accepted share makes room for one more.
+/// Users that a connection may name before it has shares accepted; each accepted share allows one more.
 const FREE_USERS: usize = 32;
-/// Seconds from share to share that vardiff aims at.
+/// Seconds between shares that vardiff aims at.
 const SECONDS_PER_SHARE: f64 = 5.0;
-/// Above any machine's difficulty: what vardiff may rise to.
+/// Upper limit of vardiff, above any machine's difficulty.
 const MAX_DIFFICULTY: f64 = 1e15;
-/// A difficulty so many times greater or less than that of the last job does not wait for the next one.
+/// A difficulty that differs from the last job's by this factor or more does not wait for the next job.
 const BIG_CHANGE: f64 = 4.0;
 
-/// A user of this connection: a machine to whoever looks at the devices.
+/// A user of this connection: a machine in the list of devices.
 #[derive(Debug)]
 struct Worker {
     stats: Arc<DeviceStats>,
     since: Instant,
-    /// Shares that we took, and those among them that went up.
+    /// Shares that we accepted, and those of them that went to the upstream.
     taken: u64,
     passed: u64,
     name: Name,
@@ -57,26 +57,26 @@ pub struct Machine {
     shared: Arc<Shared>,
     session: Session,
     peer: SocketAddr,
-    /// From the first line on that comes while there is work.
+    /// Taken at the first line received while there is work.
     prefix: Option<Prefix>,
     vardiff: Vardiff,
-    /// The last wish. The same one again changes nothing.
+    /// The last suggested difficulty. Repeating it changes nothing.
     wish: Option<Difficulty>,
-    /// The least that the machine can work at, or that we give out.
+    /// The least difficulty that the machine can work at or that we give out, whichever is greater.
     minimum: Difficulty,
-    /// The difficulty that the machine was last told.
+    /// The difficulty that the machine was last sent.
     told: Option<Difficulty>,
     jobs: Jobs,
     /// Since when there is no work for it.
     idle: Option<Instant>,
     era: u64,
-    /// By slot.
+    /// Indexed by slot.
     workers: Vec<Worker>,
-    /// Shares that the upstream wants and has not got.
+    /// Shares that are still to be passed to the upstream.
     up: VecDeque<Share>,
     accepted: usize,
     bad: BadRun,
-    /// Shares since this was last asked for that we have asked for: by its difficulty, or by work that came again.
+    /// Shares since the last call of [`Self::take_asked_for`] that we caused: by the difficulty, or by repeated work.
     asked_for: u32,
     leaving: Option<&'static str>,
     _seat: Seat,
@@ -111,25 +111,25 @@ impl Machine {
         }
     }
 
-    /// Where it comes from.
+    /// The peer's address.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// What the connection may take.
+    /// The limits of this connection.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.shared.settings.limits
     }
 
-    /// Whether its lines can be answered. Before there is any work, no extranonce can be given, and they wait.
+    /// Whether its lines can be answered. Before there is any work, no extranonce can be assigned, so they wait.
     #[must_use]
     pub fn may_speak(&self) -> bool {
         self.prefix.is_some() || self.shared.snapshots.borrow().job.is_some()
     }
 
-    /// Whether it is subscribed with a user.
+    /// Whether it is subscribed and has a user.
     #[must_use]
     pub fn is_working(&self) -> bool {
         self.session.is_subscribed() && !self.workers.is_empty()
@@ -141,24 +141,25 @@ impl Machine {
         self.shared.snapshots.borrow().job.is_some()
     }
 
-    /// Why its connection should be closed, if it should: all that is queued is to be sent before.
+    /// Why its connection should be closed, if it should: queued lines are sent first.
     #[must_use]
     pub fn is_leaving(&self) -> Option<&'static str> {
         self.leaving
     }
 
-    /// Whether it has sent so many shares that are none that it should be closed.
+    /// Whether it has sent so many bad shares that it should be closed.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
         self.bad.is_hopeless()
     }
 
-    /// How many of its lines since the last call were shares that its difficulty explains: no flood, however many they are.
+    /// The number of its lines since the last call that were shares explained by its difficulty: no flood, however many
+    /// they are.
     pub fn take_asked_for(&mut self) -> u32 {
         std::mem::take(&mut self.asked_for)
     }
 
-    /// Counts against its address.
+    /// Counts an offence of the peer's address.
     pub fn offend(&self, offence: Offence) {
         self.shared.offend(self.peer.ip(), offence);
     }
@@ -179,17 +180,17 @@ impl Machine {
         &mut self.up
     }
 
-    /// Asks whether it is still there, while it has no reason to say anything.
+    /// Pings it, while it has no reason to send anything.
     pub fn ping(&mut self) {
         if self.session.is_subscribed() {
             self.session.ping();
         }
     }
 
-    /// Handles a line, which [may be answered](Self::may_speak).
+    /// Handles a line, if it [may be answered](Self::may_speak).
     ///
     /// # Errors
-    /// The other side does not speak Stratum: close the connection.
+    /// The peer does not speak Stratum: close the connection.
     pub fn on_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
         if self.leaving.is_some() {
             return self.on_last_line(line);
@@ -219,7 +220,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Its connection ends: only what it has found still counts.
+    /// Handles a line while the connection is closing: only its shares still count.
     fn on_last_line(&mut self, line: &[u8]) -> Result<(), Fatal> {
         if self.is_working() {
             match self.session.handle_line(line)? {
@@ -231,7 +232,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes a prefix. Connections that say nothing get none.
+    /// Takes a prefix. Connections that send nothing get none.
     fn sit_down(&mut self) -> bool {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         self.era = snapshot.era;
@@ -262,7 +263,7 @@ impl Machine {
             return;
         }
         if let Some(last) = self.jobs.last_mut().filter(|last| last.job.id() == job.id()) {
-            // The same job; its mask may be another.
+            // The same job, perhaps with another mask.
             last.renew(Arc::clone(job), self.session.version_mask());
             if self.told.is_none() {
                 let difficulty = last.last().difficulty;
@@ -270,7 +271,7 @@ impl Machine {
             }
             return;
         }
-        // Whether the upstream said so of this job or of one before it that this connection has not seen.
+        // True if the upstream flagged this job, or an earlier one that this connection has not seen.
         let clean = job.is_clean() || self.jobs.last().is_none_or(|last| last.job.era() != job.era());
         if self.jobs.is_empty() {
             self.vardiff.begin(Instant::now());
@@ -281,7 +282,7 @@ impl Machine {
         let mask = self.session.version_mask();
         self.jobs.push(Arc::clone(job), prefix.number(), mask, difficulty, repeats.unwrap_or(0));
         if repeats.is_some() {
-            // Most machines would begin anew, and find again what they have found.
+            // Most machines start over and find the same shares again.
             self.jobs.excuse();
             return self.send_again(difficulty);
         }
@@ -289,7 +290,7 @@ impl Machine {
         self.session.notify(job.line(clean));
     }
 
-    /// The gateway ends: says that it will be back.
+    /// The gateway ends: tells the machine to reconnect.
     fn on_end(&mut self) {
         if self.session.is_subscribed() {
             self.session.reconnect();
@@ -297,7 +298,7 @@ impl Machine {
         self.leaving = Some("the gateway ends");
     }
 
-    /// Gives the session the extranonces that it has in a job. False where the machine has to come again for that.
+    /// Gives the session its extranonces for a job. Returns false if the machine must reconnect for that.
     fn fit_extranonce(&mut self, job: &Served) -> bool {
         let extranonce1 = match self.fit_prefix(job).map(|number| job.extranonce1(number)) {
             Ok(extranonce1) => extranonce1.expect("a job that is served has room for every prefix"),
@@ -321,7 +322,7 @@ impl Machine {
         true
     }
 
-    /// The prefix that it has in a job: the one that it has had, if that may be.
+    /// Its prefix for a job: the same one as before, if possible.
     fn fit_prefix(&mut self, job: &Served) -> Result<u32, Spent> {
         let (bytes, work) = (job.prefix_size(), job.work());
         let prefix = match self.prefix.take().filter(|prefix| prefix.fits(bytes, work)) {
@@ -338,7 +339,7 @@ impl Machine {
         }
     }
 
-    /// What a job should have: no more than the upstream asks for, or shares that it wants would be lost.
+    /// The difficulty for a job: at most the upstream's, or shares that it wants would be lost.
     fn difficulty_of(&self, job: &Served) -> Difficulty {
         let (wanted, upstream) =
             (self.vardiff.difficulty().at_least(self.minimum), job.upstream().stratum().difficulty);
@@ -358,7 +359,7 @@ impl Machine {
         self.vardiff.silent_from(&self.aim()).filter(|_| mines)
     }
 
-    /// Eases the difficulty if no share came for long.
+    /// Lowers the difficulty if no share came for long.
     pub fn on_silence(&mut self, now: Instant) {
         let aim = self.aim();
         if self.silent_from().is_some_and(|silent| now >= silent) && self.vardiff.on_silence(now, &aim) {
@@ -366,7 +367,7 @@ impl Machine {
         }
     }
 
-    /// A new difficulty holds from the next job on; if it is another by far, there is a new job at once.
+    /// A new difficulty applies from the next job on; after a big change, a new job is sent at once.
     fn on_retarget(&mut self) {
         if let Some((wanted, change)) = self.change()
             && (change <= 1.0 / BIG_CHANGE || change >= BIG_CHANGE)
@@ -376,7 +377,7 @@ impl Machine {
         }
     }
 
-    /// What the job at hand should have by now, and how many times as much that is as it was sent with.
+    /// The difficulty that the current job should have by now, and its ratio to the one it was sent with.
     fn change(&self) -> Option<(Difficulty, f64)> {
         let goes_on = |last: &&Held| last.job.era() == self.era && self.leaving.is_none();
         let last = self.jobs.last().filter(goes_on)?;
@@ -384,17 +385,17 @@ impl Machine {
         Some((wanted, wanted.get() / last.last().difficulty.get()))
     }
 
-    /// Sends the last job once more, as one of its own: what the machine has done for the first counts no second time.
+    /// Sends the last job again as a job of its own: shares of the first one do not count again.
     fn send_again(&mut self, difficulty: Difficulty) {
         if self.jobs.last().is_none_or(|last| last.job.era() != self.era) {
             return;
         }
         let last = self.jobs.last_mut().expect("there is one");
         let later = last.later.saturating_add(1);
-        // A time that has come is good at any pool, so an upstream may repeat its work once a second for as long as it likes.
+        // A past time is valid at any pool, so an upstream may repeat its work once a second for any length of time.
         let most = MAX_VARIANTS.max(now().saturating_sub(last.job.upstream().ntime().0));
         if later >= most || last.sent.len() >= MAX_VARIANTS as usize {
-            // As it was, with the shares that it has had.
+            // Send the same job again, with the shares already counted for it.
             let (line, difficulty) = (last.job.line(true), last.sent[0].difficulty);
             self.tell(difficulty);
             self.session.notify(line);
@@ -407,7 +408,7 @@ impl Machine {
         self.session.notify(line.into());
     }
 
-    /// From the next job on.
+    /// Applies a suggested difficulty from the next job on.
     fn on_wish(&mut self, difficulty: Difficulty) {
         if self.wish.replace(difficulty) != Some(difficulty) {
             let Aim { min, max, .. } = self.aim();
@@ -415,9 +416,9 @@ impl Machine {
         }
     }
 
-    /// Vardiff goes on from there where it was below: it counts shares by its own difficulty, so that must not be below
-    /// the one that jobs have. A job that is far too easy is replaced at once. One that is too hard is not, or who asks to
-    /// and fro would use up the variants that vardiff needs.
+    /// Lifts vardiff to the minimum: it counts shares by its own difficulty, which must not be below that of the jobs.
+    /// A job that is far too easy is replaced at once. One that is too hard is not, or a machine that alternates its
+    /// requests would use up the variants that vardiff needs.
     fn on_minimum(&mut self, minimum: Difficulty) {
         self.minimum = minimum.at_least(self.shared.settings.min_difficulty);
         self.vardiff.lift(self.minimum);
@@ -441,7 +442,7 @@ impl Machine {
         }
         let is_new = !self.session.workers().contains(&request.user);
         let name = if is_new { Some(self.new_name(&request.user)?) } else { None };
-        // A refusal is answered by the session itself.
+        // The session itself answers a refusal.
         if self.session.accept(request).is_ok()
             && let Some(name) = name
         {

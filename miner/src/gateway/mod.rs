@@ -1,10 +1,10 @@
-//! `iop-miner gateway`: machines that speak Stratum, fed with the work of the upstream.
+//! `iop-miner gateway`: gives the upstream's work to machines that speak Stratum.
 //!
-//! Here: places and names for machines ([`seats`]), their parts of the extranonce2 ([`prefixes`]), jobs as machines get
-//! them ([`served`]), what is said to one machine ([`machine`], `held`, [`judge`], without a socket), sockets and their limits
-//! ([`listener`], `connection`, [`limits`]).
-//! Not here: Stratum's messages (`iop-stratum`), where work comes from and shares go ([`crate::upstream`]).
-//! Path: dispatcher → [`served::follow`] → all machines → submit → verdict → those that the upstream wants → upstream.
+//! Here: places and names for machines ([`seats`]), their parts of the extranonce2 ([`prefixes`]), jobs in the form
+//! machines get ([`served`]), the dialogue with one machine ([`machine`], `held`, [`judge`], without a socket), sockets
+//! and their limits ([`listener`], `connection`, [`limits`]). Not here: Stratum's messages (`iop-stratum`), the source
+//! of work and the destination of shares ([`crate::upstream`]). Path: dispatcher → [`served::follow`] → all machines →
+//! submit → verdict → shares that meet its target → upstream.
 
 mod connection;
 mod held;
@@ -48,29 +48,29 @@ use prefixes::Prefixes;
 use seats::Seats;
 use served::{Numbers, Snapshot};
 
-/// What a machine is told when it asks for the server's version.
+/// The server version that machines are told on request.
 const SOFTWARE: &str = concat!("iop-miner/", env!("CARGO_PKG_VERSION"));
 
-/// Whom machines may be, and how hard their shares are.
+/// Settings for machines: address, difficulties, limits.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
-    /// Where machines connect.
+    /// Address that machines connect to.
     pub listen: SocketAddr,
     /// Difficulty of a machine's first job.
     pub start_difficulty: Difficulty,
-    /// Least difficulty that a machine gets, but for jobs whose upstream wants still easier shares.
+    /// Least difficulty of a machine, except for jobs whose upstream wants even easier shares.
     pub min_difficulty: Difficulty,
-    /// Machines at a time.
+    /// Most machines at a time.
     pub max_machines: usize,
-    /// How the upstream's extranonces are cut for them.
+    /// Most machines at a time from one address, except loopback.
     pub split: Split,
     /// Machines at a time from one address, loopback excepted.
     pub max_per_address: usize,
-    /// Of connections.
+    /// Limits of connections.
     pub limits: Limits,
 }
 
-/// Where the work comes from, and what mines beside the machines.
+/// The source of work, and the devices that mine alongside the machines.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Pools.
@@ -79,53 +79,53 @@ pub enum Source {
     Node(Box<SoloSettings>),
 }
 
-/// What `gateway` needs to know, validated.
+/// Validated settings of `gateway`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The machines' side.
+    /// The side of the machines.
     pub gateway: GatewaySettings,
-    /// The other side.
+    /// The side of the upstream.
     pub source: Source,
 }
 
-/// How long machines may hold up the end: each has a second to read that we will be back, and to send what it has found.
+/// How long machines may delay the end: each has a second to read that it should reconnect, and to send its finds.
 const END_TIME: Duration = Duration::from_secs(2);
-/// Between two lines in the log on what machines did.
+/// Time between two log lines about the machines.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 pub struct Shared {
-    /// Start and least.
+    /// Settings of the gateway.
     pub settings: GatewaySettings,
-    /// Connections and names.
+    /// Connections and names in use.
     pub seats: Arc<Seats>,
-    /// Parts of the extranonce2.
+    /// Prefixes in use.
     pub prefixes: Arc<Prefixes>,
-    /// Addresses that may not come in.
+    /// Addresses that are banned.
     pub bans: Bans,
-    /// For shares of machines.
+    /// Common memory for the machines' shares.
     pub memory: Arc<Memory>,
-    /// Of jobs.
+    /// Job numbers.
     pub numbers: Arc<Numbers>,
-    /// The job at hand.
+    /// The current job.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Where machines' counters are listed.
+    /// The list of the machines' counters.
     pub stats: Arc<Stats>,
-    /// Where shares for the upstream go in.
+    /// The sender of shares for the upstream.
     pub shares: mpsc::Sender<Share>,
-    /// Shares that machines were credited: answered with true.
+    /// Shares credited to machines: answered with true.
     pub taken: AtomicU64,
-    /// Those among them that met the upstream's target, and went up.
+    /// Those of them that met the upstream's target and were passed on.
     pub passed: AtomicU64,
-    /// Shares that went up besides: refused to the machine as stale, but who decides on that is the upstream.
+    /// Further shares passed on: refused to the machine as stale, but that is the upstream's decision.
     pub late: AtomicU64,
-    /// What machines can make us log.
+    /// Limits warnings that machines can cause.
     pub words: Rarely,
 }
 
 impl Shared {
-    /// Without any machine.
+    /// Creates it without machines.
     #[must_use]
     pub fn new(
         settings: GatewaySettings,
@@ -152,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// Counts what an address did, and says so if that bans it.
+    /// Counts an offence of an address, and logs the ban if that causes one.
     pub fn offend(&self, ip: IpAddr, offence: Offence) {
         if let Some(time) = self.bans.offend(ip, offence, Instant::now()) {
             info!("{ip} is banned for {} s, the last of its offences: {offence:?}", time.as_secs());
@@ -163,13 +163,13 @@ impl Shared {
 /// Serves machines until the process is asked to end (Ctrl-C, SIGTERM or SIGHUP).
 ///
 /// # Errors
-/// When the address cannot be listened at, and those of [`mine::run`] or [`solo::run`].
+/// The address cannot be bound, or those of [`mine::run`] or [`solo::run`].
 pub fn run(settings: Settings) -> io::Result<()> {
     let Settings { gateway, source } = settings;
     match source {
         Source::Pool(pool) => {
             let (devices, mut pool) = (pool.rig.devices.clone(), pool);
-            // What suits this CPU is far too little for machines.
+            // A difficulty that suits this CPU is far too low for machines.
             if pool.pool.suggestion == Suggestion::Measured {
                 pool.pool.suggestion = Suggestion::Nothing;
             }
@@ -182,10 +182,10 @@ pub fn run(settings: Settings) -> io::Result<()> {
     }
 }
 
-/// Lets machines work beside the devices of a rig.
+/// Attaches the gateway to a rig, alongside its devices.
 ///
 /// # Errors
-/// When the address cannot be listened at.
+/// The address cannot be bound.
 pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig) -> io::Result<()> {
     let socket = listener::bind(settings.listen)?;
     info!("machines may connect to {}", socket.local_addr()?);
@@ -212,7 +212,7 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
     Ok(())
 }
 
-/// Serves machines until `stop` comes; then tells them, and drops `ended` when all are gone.
+/// Serves machines until `stop` is signalled; then tells them, and drops `ended` when all are gone.
 async fn serve(
     socket: StdListener,
     shared: Arc<Shared>,
@@ -233,7 +233,7 @@ async fn serve(
     listening.await
 }
 
-/// Logs again and again what machines do, where anything has changed.
+/// Logs the machines' figures repeatedly, if any has changed.
 async fn report(shared: &Shared) -> Infallible {
     let mut last = Figures::default();
     loop {
@@ -246,10 +246,10 @@ async fn report(shared: &Shared) -> Infallible {
     }
 }
 
-/// What the line of status says, counted since the gateway's start.
+/// The figures of the status line, counted since the gateway's start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Figures {
-    /// Connections now.
+    /// Current connections.
     machines: usize,
     /// As in [`Shared`].
     taken: u64,

@@ -1,11 +1,12 @@
-//! Which machine has which part of the extranonce2: its first bytes, the prefix.
+//! Assignment of the prefixes, which are the first bytes of the extranonce2, to machines.
 //!
-//! Here: who has which prefix, who may have another one, and when one may be given out again. Not here: how wide they are
-//! ([`crate::split`]), what machines do with them. They are given back when they are dropped.
+//! Here: who has which prefix, the limits per host, and when a prefix may be reused. Not here: their width
+//! ([`crate::split`]), and their use by machines. A prefix is given back when it is dropped.
 //!
-//! One that a job was announced with is spent for that job's work: machines of one prefix would hash the same headers. With
-//! other work it is free again; works are remembered, as an upstream may come back to one. One that no job was announced
-//! with is free at once. Prefixes go round, so that one is used again as late as can be; 0 belongs to the devices here.
+//! A prefix under which a job was announced is spent for that job's work: another machine with it would hash the same
+//! headers. For other work it is free again; works are remembered, as an upstream may return to one. A prefix without
+//! an announced job is free at once. Prefixes are assigned in a cycle, so that one is reused as late as possible; 0
+//! belongs to the local devices.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -14,36 +15,36 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use iop_mining::bans::{host_of, is_this_machine};
 
-/// Works that are remembered, the latest that were new: with a job every half minute, eight minutes of them. When one
-/// comes again, what was spent since it was new is taken for spent in it.
+/// The most works remembered, the newest ones: eight minutes at a job every half minute. If one is repeated, all
+/// prefixes spent since it was new count as spent for it.
 const MAX_WORKS: usize = 16;
-/// Prefixes that are given out for one work, where there are more; four times as many as there may be machines. Each is
-/// remembered, some 40 bytes, until the last work that it was used in is forgotten.
+/// Most prefixes assigned for one work; four times the greatest number of machines. Each is remembered, in some 40
+/// bytes, until the last work that it was used for is forgotten.
 const MAX_USED: u32 = 1 << 18;
-/// A host may have so many times as many as it leaves: three quarters of all where it is the only one.
+/// A host may have this many times as many as are left: three quarters of all if it is the only one.
 const HOST_SHARE: u32 = 3;
 /// The last eighth is for hosts that have less than a 64th, so that it takes many hosts to lock others out.
 const RESERVE: u32 = 8;
 const FEW: u32 = 64;
 
-/// All headers that a prefix stands for: those of two works are different. A hash of what a job's headers are made of, but
-/// for the time and the version, which machines may roll.
+/// Identifies the headers of a prefix: those of two works are different. A hash of everything that a job's headers are
+/// made of, except time and version, which machines may roll.
 pub type WorkHash = [u8; 32];
 
 /// The prefixes of all machines.
 #[derive(Debug, Default)]
 pub struct Prefixes {
-    /// By their width in bytes: upstreams change, and may change back.
+    /// By width in bytes: upstreams change, and may change back.
     pools: Mutex<HashMap<usize, Pool>>,
 }
 
-/// Why there is none.
+/// The reason why there is no prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Spent {
-    /// For nobody.
+    /// All are used.
     #[error("the upstream's extranonces have no room for another machine before its next job")]
     All,
-    /// For this host.
+    /// The host has reached its limit.
     #[error("{1} has {0} parts of the upstream's extranonces, the rest is for machines from elsewhere")]
     Host(u32, IpAddr),
 }
@@ -54,19 +55,19 @@ pub struct Prefix {
     prefixes: Arc<Prefixes>,
     bytes: usize,
     number: u32,
-    /// The latest work of which a job was announced with it.
+    /// The latest work for which a job was announced with it.
     told: Option<u64>,
 }
 
 impl Prefixes {
-    /// Work has come whose prefixes have this many bytes. Gives its number: works count up, and one that comes again has
-    /// the number that it had.
+    /// Starts a work with prefixes of this width. Returns its number: numbers increase, and a repeated work keeps its
+    /// number.
     pub fn begin(&self, bytes: usize, work: &WorkHash) -> u64 {
         self.lock().entry(bytes).or_insert_with(|| Pool::new(bytes)).begin(work)
     }
 
-    /// A prefix of this width for a machine that is to get a job of this work. This machine's own address may have all: it is
-    /// where proxies and tunnels come from.
+    /// Takes a prefix of this width for a machine that is about to get a job of this work. Loopback has no limit:
+    /// proxies and tunnels connect from there.
     ///
     /// # Errors
     /// None is left, or none for this host.
@@ -81,14 +82,14 @@ impl Prefixes {
 }
 
 impl Prefix {
-    /// As a number: 1 or more, the first bytes of an extranonce2 that counts.
+    /// Its number, 1 or more: the first bytes of the extranonce2, big-endian.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Whether jobs of this work may be announced with it: it has their prefixes' width, and nobody else has had it in this
-    /// work, should that have come again.
+    /// Whether jobs of this work may be announced with it: it has the right width, and no other machine has had it for
+    /// this work, which may be a repeated one.
     #[must_use]
     pub fn fits(&self, bytes: usize, work: u64) -> bool {
         let pools = self.prefixes.lock();
@@ -96,7 +97,7 @@ impl Prefix {
         pool.is_some_and(|pool| !pool.is_spent(self.number, work))
     }
 
-    /// A job of this work was announced with it.
+    /// Records that a job of this work was announced with it.
     pub fn tell(&mut self, work: u64) {
         self.told = self.told.max(Some(work));
     }
@@ -113,19 +114,19 @@ impl Drop for Prefix {
 /// Prefixes of one width.
 #[derive(Debug, Default)]
 struct Pool {
-    /// The greatest one.
+    /// The greatest prefix.
     last: u32,
     next: u32,
-    /// The latest works with their numbers, oldest first.
+    /// The newest works with their numbers, oldest first.
     works: VecDeque<(WorkHash, u64)>,
-    /// The number of the newest work, and of the one at hand: less where that has come again.
+    /// Numbers of the newest work and of the current one, which is lower if it was repeated.
     newest: u64,
     current: u64,
-    /// Which machines' hosts have which.
+    /// Prefixes in use, with their hosts.
     live: HashMap<u32, IpAddr>,
-    /// Given back after a job was announced with them: the latest work of it, and whose they were.
+    /// Prefixes given back after a job was announced with them: the latest such work, and their hosts.
     spent: HashMap<u32, (u64, IpAddr)>,
-    /// How many each host has, or has spent in the work at hand; and all of them.
+    /// Prefixes that each host uses or has spent for the current work; and their total.
     by_host: HashMap<IpAddr, u32>,
     used: u32,
 }
@@ -145,7 +146,7 @@ impl Pool {
             self.newest += 1;
             self.current = self.newest;
             self.works.push_back((*work, self.newest));
-            // What is spent in few works stays known for long; what is spent in a rush, for less.
+            // With few works, spent prefixes are remembered for long; in a rush, for less.
             while self.works.len() > MAX_WORKS || self.works.len() > 1 && self.spent.len() > MAX_USED as usize
             {
                 self.works.pop_front();
@@ -157,7 +158,7 @@ impl Pool {
         self.current
     }
 
-    /// Counts who has how many, for the work at hand.
+    /// Recounts the prefixes per host for the current work.
     fn count(&mut self) {
         self.by_host.clear();
         let current = self.current;
@@ -169,8 +170,8 @@ impl Pool {
         }
     }
 
-    /// Whether somebody who is gone may have had it in this work. Only the latest one that it was had in is known, which
-    /// errs to this side.
+    /// Whether a machine that is gone may have used it for this work. Only the latest such work is known, which errs on
+    /// the safe side.
     fn is_spent(&self, number: u32, work: u64) -> bool {
         self.spent.get(&number).is_some_and(|(last, _)| *last >= work)
     }
@@ -187,7 +188,7 @@ impl Pool {
         if is_full && has > all / FEW && !is_this_machine(host) {
             return Err(Spent::Host(has, host));
         }
-        // The job at hand may have changed since the one was looked at that this is for.
+        // The current job may have changed since the caller looked at it.
         let work = work.min(self.current);
         for _ in 0..self.last {
             let number = self.next;
@@ -206,7 +207,7 @@ impl Pool {
 
     fn give_back(&mut self, number: u32, told: Option<u64>) {
         let Some(host) = self.live.remove(&number) else { return };
-        // Two hosts count for it, where work has come again that another one had it in.
+        // Two hosts are counted for it if a repeated work had it under another host.
         let was_spent = self.is_spent(number, self.current);
         if let Some(told) = told {
             let spent = self.spent.entry(number).or_insert((told, host));
@@ -215,7 +216,7 @@ impl Pool {
                 spent.1 = host;
             }
         }
-        // Else it counts on, as spent.
+        // Otherwise it remains counted, as spent.
         if was_spent || !self.is_spent(number, self.current) {
             self.used -= 1;
             if let Entry::Occupied(mut count) = self.by_host.entry(host) {

@@ -1,7 +1,7 @@
-//! What each machine has to itself: a place among the connections, a name.
+//! Connection places and names of machines.
 //!
-//! Here: how many there are and who has which. Not here: what they do with it, which part of the extranonce2 is whose
-//! ([`super::prefixes`]). All are given back when they are dropped.
+//! Here: how many there are, and who has which. Not here: their use, and the parts of the extranonce2
+//! ([`super::prefixes`]). A place or name is given back when it is dropped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use iop_mining::bans::host_of;
 
-/// A host of many addresses may have so many times as many places as it leaves: three quarters of all where it is the only
-/// one.
+/// A host with many addresses may have this many times as many places as are left: three quarters of all if it is the
+/// only one.
 const HOST_SHARE: usize = 3;
 
 /// The places and names of all machines.
@@ -31,16 +31,16 @@ struct Inner {
     names: Names,
 }
 
-/// Why there is no place.
+/// The reason why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
-    /// For nobody.
+    /// The total is reached.
     #[error("{0} machines are connected, no more are taken")]
     All(usize),
-    /// For this address.
+    /// The address has reached its limit.
     #[error("{1} has {0} connections, no more are taken from there")]
     Address(usize, IpAddr),
-    /// For this host's addresses.
+    /// The addresses of this host together have reached their limit.
     #[error("{1}/64 has {0} connections, the rest is for machines from elsewhere")]
     Host(usize, IpAddr),
 }
@@ -63,7 +63,8 @@ pub struct Name {
 }
 
 impl Seats {
-    /// Room for so many connections, in all and from one address, and for as many names besides those of devices.
+    /// Allows `max` connections in all and `max_per_address` from one address, and as many names in addition to those
+    /// of devices.
     #[must_use]
     pub fn new(max: usize, max_per_address: usize, devices: impl IntoIterator<Item = String>) -> Arc<Self> {
         let names = Names { taken: devices.into_iter().collect(), ..Names::default() };
@@ -71,12 +72,12 @@ impl Seats {
         Arc::new(Self { max, max_per_address, inner: Mutex::new(inner) })
     }
 
-    /// A place for a connection from an address. Loopback is not bounded on its own: it is where proxies and tunnels
-    /// come from. All addresses of one host may have as many places together as a single one may have, and more while
-    /// enough are left to others.
+    /// Takes a place for a connection from an address. Loopback has no limit of its own: proxies and tunnels connect
+    /// from there. All addresses of one host together may have as many places as a single one, and more while enough
+    /// are left for others.
     ///
     /// # Errors
-    /// None is free.
+    /// No place is free.
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
         let (address, host) = (address.to_canonical(), host_of(address));
         let mut inner = self.lock();
@@ -99,14 +100,14 @@ impl Seats {
         Ok(Seat { seats: Arc::clone(self), address, host })
     }
 
-    /// A name for a user's machine: the user's, with a number behind it where another machine has that. `None` where
-    /// there are as many names as there may be connections, and it is not the connection's first.
+    /// A name for a user's machine: the user name, followed by a number if another machine has it. `None` if there are
+    /// as many names as there may be connections, and it is not the connection's first one.
     pub fn name(self: &Arc<Self>, user: &Arc<str>, first: bool) -> Option<Name> {
         let (number, full) = self.lock().names.take(user, first, self.max)?;
         Some(Name { seats: Arc::clone(self), base: Arc::clone(user), number, full })
     }
 
-    /// Connections now.
+    /// The number of connections.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().connections
@@ -126,7 +127,7 @@ impl Drop for Seat {
     }
 }
 
-/// One less of this place.
+/// Decrements the count of this key.
 fn give_back(counts: &mut HashMap<IpAddr, usize>, place: IpAddr) {
     if let Entry::Occupied(mut count) = counts.entry(place) {
         *count.get_mut() -= 1;
@@ -150,7 +151,7 @@ impl Drop for Name {
     }
 }
 
-/// Names in use, and where to look for a free number behind each user's.
+/// Names in use, and where to start looking for a free number for each user.
 #[derive(Debug, Default)]
 struct Names {
     taken: HashSet<String>,
@@ -160,8 +161,8 @@ struct Names {
 }
 
 impl Names {
-    /// The first name of a connection is never refused, as connections are bounded themselves: whoever takes many
-    /// names leaves one to each of the others.
+    /// The first name of a connection is never refused, since connections themselves are limited: a connection with
+    /// many names leaves one to each of the others.
     fn take(&mut self, user: &Arc<str>, first: bool, max: usize) -> Option<(usize, String)> {
         if self.machines >= max && !first {
             return None;
@@ -234,7 +235,7 @@ mod tests {
         let _here: Vec<_> = (0..19).map(|_| seats.take(HERE).unwrap()).collect();
         drop((farm, third));
         assert_eq!(seats.lock().by_host.len(), 1, "who is gone is forgotten");
-        // Where it suits no more machines than one address may have, there is no reserve.
+        // If it has no more places than one address may have, there is no reserve.
         let small = Seats::new(4, 4, []);
         let _all: Vec<_> = (0..4).map(|number| small.take(address(1, number)).unwrap()).collect();
     }

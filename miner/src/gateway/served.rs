@@ -1,7 +1,7 @@
-//! Jobs as machines get them: those of the upstream under names of our own, one line for all machines.
+//! Jobs in the form machines get: the upstream's jobs under our own ids, with one line for all machines.
 //!
-//! Here: from the dispatcher's job to what every connection is told ([`follow`]). Not here: which machine gets which
-//! difficulty and what becomes of its shares ([`super::machine`]).
+//! Here: the conversion of the dispatcher's job to what every connection is sent ([`follow`]). Not here: the machines'
+//! difficulties and shares ([`super::machine`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,11 +18,11 @@ use crate::job::Job;
 use crate::rarely::Rarely;
 use crate::split::{Split, Unservable, warning};
 
-/// Longest line of a job that machines are sent, in bytes: the longest that a pool may send us (a coinbase of 7,000 outputs,
-/// where a full block takes 2 KiB without them), and what our name for it and our way of writing may add.
+/// Longest line of a job that machines are sent, in bytes: the longest that a pool may send (a coinbase of 7,000
+/// outputs; a full block takes 2 KiB without them), and what our id and our formatting may add.
 pub const MAX_LINE: usize = MAX_CLIENT_LINE + 1024;
 
-/// Numbers of jobs, none used twice: two jobs of an upstream may have one name.
+/// Unique numbers for jobs: two jobs of an upstream may have the same id.
 #[derive(Debug, Default)]
 pub struct Numbers(AtomicU64);
 
@@ -33,14 +33,14 @@ impl Numbers {
     }
 }
 
-/// What there is to do for machines.
+/// The current work for machines.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// None while the upstream has none, or one that is not for machines.
+    /// `None` while the upstream has none, or one that cannot be split among machines.
     pub job: Option<Arc<Served>>,
     /// Jobs of other eras are stale; see [`Current::era`].
     pub era: u64,
-    /// The gateway ends: nobody new is let in, and who is here is told.
+    /// The gateway ends: no new connection is admitted, and the present ones are told.
     pub ends: bool,
 }
 
@@ -49,20 +49,20 @@ pub struct Snapshot {
 pub struct Served {
     id: JobId,
     era: u64,
-    /// Of [`Prefixes`].
+    /// Its work's number in [`Prefixes`].
     work: u64,
     work_hash: WorkHash,
     prefix_size: usize,
     upstream: Arc<Job>,
-    /// The lines that announce it, without and with the flag that voids all before it.
+    /// The lines that announce it, without and with the flag that voids all earlier jobs.
     lines: Arc<[OnceLock<Arc<[u8]>>; 2]>,
 }
 
 impl Served {
-    /// A job of the upstream, under a name of our own.
+    /// A job of the upstream under an id of our own.
     ///
     /// # Errors
-    /// Its extranonces leave no room to machines.
+    /// Its extranonces leave no room for machines.
     pub fn new(
         upstream: Arc<Job>,
         era: u64,
@@ -83,43 +83,43 @@ impl Served {
         })
     }
 
-    /// The machines' name for it.
+    /// Its id for machines.
     #[must_use]
     pub fn id(&self) -> &JobId {
         &self.id
     }
 
-    /// Of the [`Snapshot`] that it came with.
+    /// The era of the [`Snapshot`] that it came with.
     #[must_use]
     pub fn era(&self) -> u64 {
         self.era
     }
 
-    /// Bytes of the machines' prefixes.
+    /// Number of bytes of the machines' prefixes.
     #[must_use]
     pub fn prefix_size(&self) -> usize {
         self.prefix_size
     }
 
-    /// The number of its work among those that prefixes were given out for.
+    /// The number of its work in [`Prefixes`].
     #[must_use]
     pub fn work(&self) -> u64 {
         self.work
     }
 
-    /// The same for all jobs of one work, whatever the upstream calls them.
+    /// The hash of its work: the same for all jobs of one work, whatever ids the upstream gives them.
     #[must_use]
     pub fn work_hash(&self) -> &WorkHash {
         &self.work_hash
     }
 
-    /// As the upstream gave it.
+    /// The upstream's job.
     #[must_use]
     pub fn upstream(&self) -> &Arc<Job> {
         &self.upstream
     }
 
-    /// Whether the upstream wants all before it to be dropped.
+    /// Whether the upstream wants all earlier jobs to be dropped.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.upstream.stratum().notify.clean
@@ -131,7 +131,7 @@ impl Served {
         self.upstream.stratum().version_mask
     }
 
-    /// The version that machines are told, the same for as long as the job has this name.
+    /// The extranonce1 of a machine with this prefix; `None` if it would be too long.
     #[must_use]
     pub fn version(&self) -> Version {
         told_version(&self.upstream)
@@ -144,13 +144,13 @@ impl Served {
         Extranonce1::new(&[upstream.as_bytes(), self.bytes(&prefix.to_be_bytes())].concat())
     }
 
-    /// Width of what a machine rolls, in bytes.
+    /// Width of the extranonce2 that a machine rolls, in bytes.
     #[must_use]
     pub fn extranonce2_size(&self) -> usize {
         self.upstream.stratum().extranonce2_size - self.prefix_size
     }
 
-    /// The upstream's extranonce2 of a machine's; `None` where the machine's has not the width that it should have.
+    /// The upstream's extranonce2 for a machine's one; `None` if the machine's has the wrong width.
     #[must_use]
     pub fn extranonce2(&self, prefix: u32, machines: &Extranonce2) -> Option<Extranonce2> {
         if machines.as_bytes().len() != self.extranonce2_size() {
@@ -163,15 +163,15 @@ impl Served {
         &prefix[4 - self.prefix_size..]
     }
 
-    /// The line that announces it, made once for all machines.
+    /// The line that announces it, encoded once for all machines.
     #[must_use]
     pub fn line(&self, clean: bool) -> Arc<[u8]> {
         let line = || self.line_of(self.id.clone(), 0, clean).into();
         Arc::clone(self.lines[usize::from(clean)].get_or_init(line))
     }
 
-    /// The same work for one machine alone, under a number of its own and with a time so many seconds later, so that its
-    /// headers are others. It voids all before it, as most machines go on with what they have otherwise.
+    /// The same work for one machine alone, under its own number and with a time `later` seconds ahead, so that its
+    /// headers differ. It voids all earlier jobs, since most machines otherwise continue with the old one.
     #[must_use]
     pub fn variant(&self, later: u32, numbers: &Numbers) -> (JobId, Vec<u8>) {
         let id = numbers.next();
@@ -185,15 +185,13 @@ impl Served {
         Notify { job_id, version: self.version(), ntime, clean, ..notify }.to_line()
     }
 
-    /// The same job after its version mask, or what else the upstream says of it, has changed.
+    /// The same job after the upstream changed its version mask or another parameter.
     fn changed(&self, upstream: Arc<Job>) -> Self {
         Self { id: self.id.clone(), upstream, lines: Arc::clone(&self.lines), ..*self }
     }
 }
 
-/// The upstream's version without the bits that may be rolled, which is rolling too. Where one of them is set, firmware does
-/// not agree on what to submit: the bits of the header's version, those that differ from the job's, or those that the job's
-/// has not. Without them all three are the same.
+/// A hash of everything that a job's headers are made of, except what machines roll: time and version.
 fn told_version(upstream: &Job) -> Version {
     let stratum = upstream.stratum();
     Version(stratum.notify.version.0 & !stratum.version_mask.0)
@@ -231,12 +229,12 @@ pub async fn follow(
     }
 }
 
-/// What has been published.
+/// The last published job.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     split: Split,
     last: Option<Arc<Served>>,
-    /// Bytes that the last job left to machines.
+    /// Limits warnings about unservable jobs: an upstream may send many.
     left: Option<usize>,
     /// On jobs that are not for machines, and on those that are for few: an upstream may send many.
     words: Rarely,

@@ -1,4 +1,4 @@
-//! Which pool to try next, and when; and when to look whether a better one is back.
+//! Decides which pool to try next and when, and when to check whether a better one is back.
 
 use std::time::Duration;
 
@@ -6,57 +6,57 @@ use tokio::time::Instant;
 
 use super::Timing;
 
-/// How much longer a pool is left alone that looked well and was of no use than one that is seen to be away.
+/// How many times longer to avoid a pool that only proved useless in use than one that is visibly away.
 const SEEN_LATE: u32 = 10;
 
-/// Goes through the list of pools, and waits longer after each failed round.
+/// Steps through the list of pools, with waits that grow after each failed round.
 #[derive(Debug)]
 pub(super) struct Backoff {
     timing: Timing,
-    /// The place in the list of the pool to try.
+    /// Index of the pool to try.
     pool: usize,
-    /// Failures in a row, of whichever pools.
+    /// Failures in a row, of any pools.
     failures: u32,
     records: Vec<Record>,
 }
 
-/// How a pool did lately.
+/// How a pool did recently.
 #[derive(Clone, Copy, Debug, Default)]
 struct Record {
     /// Failures since it last did well.
     failures: u32,
-    /// When to look at it again while another pool is mined at.
+    /// When to check it again while another pool is in use.
     probe_at: Option<Instant>,
 }
 
 impl Backoff {
-    /// For a list of so many pools, at least one.
+    /// For a list of this many pools, at least one.
     pub(super) fn new(timing: Timing, pools: usize) -> Self {
         Self { timing, pool: 0, failures: 0, records: vec![Record::default(); pools] }
     }
 
-    /// The place in the list of the pool to try, or that is mined at.
+    /// Index of the pool to try, or in use.
     pub(super) fn pool(&self) -> usize {
         self.pool
     }
 
-    /// Another pool's turn, because it answers or because somebody wants it.
+    /// Switches to another pool, because it answers or because the user asked for it.
     pub(super) fn turn_to(&mut self, pool: usize) {
         self.pool = pool;
         self.failures = 0;
     }
 
-    /// Another pool's turn, because it was ready first. That is no success yet: it may close at once, and the waits go on to
-    /// double.
+    /// Switches to another pool, because it was ready first. This is no success yet: it may close at once, and the
+    /// waits continue to double.
     pub(super) fn overtaken_by(&mut self, pool: usize) {
         self.pool = pool;
     }
 
-    /// A connection ended, or did not come about, after `lasted`.
+    /// A connection ended after `lasted`, or could not be established.
     pub(super) fn ended(&mut self, lasted: Duration, now: Instant) {
         self.note(self.pool, lasted, 1, now);
         if lasted >= self.timing.good_after {
-            // The list anew, without those that are to be left alone yet.
+            // Start again from the top of the list, skipping pools that are still to be avoided.
             let first = (0..self.pool).find(|pool| self.records[*pool].probe_at.is_none_or(|at| at <= now));
             (self.pool, self.failures) = (first.unwrap_or(self.pool), 0);
         } else {
@@ -64,7 +64,7 @@ impl Backoff {
         }
     }
 
-    /// A connection was given up, since the pool was of no use: the next pool's turn, however long it lasted.
+    /// A connection was given up because the pool was useless: the next pool is tried, however long it lasted.
     pub(super) fn given_up(&mut self, lasted: Duration, seen_late: bool, now: Instant) {
         self.note(self.pool, lasted, if seen_late { SEEN_LATE } else { 1 }, now);
         if lasted >= self.timing.good_after {
@@ -73,19 +73,19 @@ impl Backoff {
         self.next();
     }
 
-    /// A pool was looked at while another one is mined at, and is not back.
+    /// A pool was checked while another one is in use, and is not back.
     pub(super) fn still_away(&mut self, pool: usize, now: Instant) {
         self.note(pool, Duration::ZERO, 1, now);
     }
 
-    /// How long to wait before the next try: between half and all of a time that doubles with every round
-    /// through the list. The part comes by chance, so that miners which lost their pool together do not come
-    /// back together.
+    /// How long to wait before the next try: between half and all of a time that doubles with every round through the
+    /// list. The fraction is random, so that miners which lost their pool at the same time do not return at the same
+    /// time.
     pub(super) fn wait(&self) -> Duration {
         by_chance(self.full_wait())
     }
 
-    /// While the pool at hand is mined at: which better one to look at, and when.
+    /// While the current pool is in use: which better one to check, and when.
     pub(super) fn probe(&self, now: Instant) -> Option<(usize, Instant)> {
         let better = self.records.iter().take(self.pool).enumerate();
         better.map(|(pool, record)| (pool, record.probe_at.unwrap_or(now))).min_by_key(|(_, at)| *at)
@@ -110,15 +110,15 @@ impl Backoff {
     }
 }
 
-/// `first`, doubled so many times, up to `last`.
+/// `first`, doubled this many times, up to `last`.
 fn doubled(first: Duration, times: u32, last: Duration) -> Duration {
     let wait = 2u32.checked_pow(times).and_then(|factor| first.checked_mul(factor));
     wait.map_or(last, |wait| wait.min(last))
 }
 
-/// Between half and all of it.
+/// A random time between half of `full` and all of it.
 pub(super) fn by_chance(full: Duration) -> Duration {
-    // Without chance all miners come at once: worse, and no reason to stop.
+    // Without random numbers all miners return at once: worse, but no reason to stop.
     let chance = getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX));
     full.mul_f64(0.5 + chance / 2.0)
 }
@@ -198,7 +198,7 @@ mod tests {
         assert!(waits.iter().any(|wait| *wait != waits[0]));
     }
 
-    /// Within half and all of this many seconds.
+    /// Whether it is between half and all of this many seconds.
     fn about(wait: Duration, seconds: u64) -> bool {
         (seconds * 500..=seconds * 1000).contains(&(wait.as_millis() as u64))
     }

@@ -1,7 +1,7 @@
-//! What people see of the upstream: its sources, which of them is in use, and their wish to use another.
+//! The state of the upstream for views: its sources, which of them is in use, and requests to use another.
 //!
-//! Here: a plain record that the upstream writes and views read, and wishes at the pace at which they are heard. Not here: failover (the upstream's), how it looks
-//! (the views').
+//! Here: a plain record that the upstream writes and views read, and rate-limited requests. Not here: failover (the
+//! upstream's), presentation (the views').
 
 use std::future::pending;
 use std::sync::{Mutex, MutexGuard};
@@ -12,32 +12,33 @@ use tokio::time::sleep_until;
 
 /// Longest text of an upstream that is kept, in characters.
 const MAX_TEXT: usize = 200;
-/// Between two wishes that the upstream hears: each may cost a connection and a line in the log, and scripts may have one
-/// a millisecond.
+/// Least time between two requests that the upstream handles: each may cost a connection and a log line, and scripts
+/// may send one every millisecond.
 const WISH_EVERY: Duration = Duration::from_secs(1);
 
-/// What a source is doing.
+/// State of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
-    /// Not in use: another one is.
+    /// Another source is in use.
     #[default]
     Unused,
-    /// On the way to it.
+    /// Being connected to.
     Connecting,
     /// It gives work.
     Working,
-    /// It is there and has no work for us: why, such as a license at its cap and the height from which it goes on.
+    /// It is reachable but has no work for us; with the reason, such as a license at its cap and the height at which it
+    /// resumes.
     Waiting(String),
-    /// It failed: why.
+    /// It failed; with the reason.
     Away(String),
 }
 
-/// The job at hand, as far as people care.
+/// The current job, as shown to people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobView {
-    /// The upstream's name for it.
+    /// The upstream's id for it.
     pub id: String,
-    /// The height of its block, where known.
+    /// The height of its block, if known.
     pub height: Option<u32>,
     /// The difficulty of a block.
     pub network_difficulty: f64,
@@ -50,36 +51,36 @@ pub struct JobView {
 pub struct Source {
     /// Where it is, without secrets.
     pub url: String,
-    /// Who we are there: a pool's user, or a license's address.
+    /// Our identity there: a pool's user, or a license's address.
     pub user: String,
-    /// What it is doing.
+    /// Its state.
     pub condition: Condition,
-    /// Since when it is doing that.
+    /// Since when it is in that state.
     pub since: Option<Instant>,
     /// The difficulty of its shares.
     pub difficulty: Option<f64>,
     /// The newest job.
     pub job: Option<JobView>,
-    /// Jobs that came.
+    /// Number of jobs received.
     pub jobs: u64,
-    /// Shares that it took.
+    /// Shares it accepted.
     pub accepted: u64,
-    /// Shares that it refused, but for stale ones.
+    /// Shares it refused, except stale ones.
     pub rejected: u64,
-    /// Shares that it refused as stale, that were kept back, or that it has not answered.
+    /// Shares it refused as stale, and those not submitted or not answered.
     pub stale: u64,
-    /// When it took the last one.
+    /// When it accepted the last share.
     pub last_accepted: Option<Instant>,
-    /// How long its last verdict took to come.
+    /// How long its last verdict took.
     pub answer: Option<Duration>,
-    /// Blocks found, where that is known: solo.
+    /// Blocks found, if known: solo mode.
     pub blocks: u64,
-    /// The last text that it had for people.
+    /// Its last message for people.
     pub message: Option<String>,
 }
 
 impl Source {
-    /// Takes it into another condition; texts of strangers are cut.
+    /// Changes its state; text from outside is truncated.
     pub fn set(&mut self, condition: Condition) {
         let cut = |text: String| text.chars().take(MAX_TEXT).collect();
         let condition = match condition {
@@ -94,7 +95,7 @@ impl Source {
     }
 }
 
-/// The number of the source that is nearest to giving work; the first of those that are equally near.
+/// The index of the source that is nearest to giving work; the first one among equals.
 #[must_use]
 pub fn current(sources: &[Source]) -> usize {
     let far = |source: &Source| match source.condition {
@@ -111,7 +112,7 @@ pub fn current(sources: &[Source]) -> usize {
 #[derive(Debug)]
 pub struct Board {
     sources: Mutex<Vec<Source>>,
-    /// The number of a source that somebody wants to be used.
+    /// The index of a source that was asked for.
     wish: watch::Sender<Option<usize>>,
 }
 
@@ -126,27 +127,27 @@ impl Board {
         }
     }
 
-    /// All sources as they are now.
+    /// The current state of all sources.
     #[must_use]
     pub fn sources(&self) -> Vec<Source> {
         self.lock().clone()
     }
 
-    /// The source in use, as it is now: one that gives work before one that may, and the first where all are alike.
+    /// The source in use: one that gives work before one that may, and the first one among equals.
     #[must_use]
     pub fn current(&self) -> Option<Source> {
         let sources = self.lock();
         sources.get(current(&sources)).cloned()
     }
 
-    /// Changes what is known of a source; nothing where there is none of that number.
+    /// Changes the record of a source; does nothing if there is no source of that number.
     pub fn change(&self, number: usize, change: impl FnOnce(&mut Source)) {
         if let Some(source) = self.lock().get_mut(number) {
             change(source);
         }
     }
 
-    /// Asks for a source to be used. Says whether there is one of that number.
+    /// Asks for a source to be used. Returns whether there is a source of that number.
     pub fn ask_for(&self, number: usize) -> bool {
         let there = number < self.lock().len();
         if there {
@@ -155,7 +156,7 @@ impl Board {
         there
     }
 
-    /// Where wishes come out, all of them, as numbers of sources; see [`Wishes`].
+    /// The requests, unfiltered, as source numbers; see [`Wishes`].
     #[must_use]
     pub fn wishes(&self) -> watch::Receiver<Option<usize>> {
         self.wish.subscribe()
@@ -166,29 +167,29 @@ impl Board {
     }
 }
 
-/// Wishes as the upstream hears them: the newest, one a second.
+/// Requests as the upstream handles them: the newest one, at most one a second.
 #[derive(Debug)]
 pub struct Wishes {
     newest: watch::Receiver<Option<usize>>,
-    /// Whether there is one that was not heard yet.
+    /// Whether there is one that was not handled yet.
     waits: bool,
-    /// When the next one is heard.
+    /// When the next one is handled.
     next_at: Instant,
 }
 
 impl Wishes {
-    /// Of a [board](Board::wishes), with the one that is there already.
+    /// Of a [board](Board::wishes), including a request that is already there.
     #[must_use]
     pub fn new(mut newest: watch::Receiver<Option<usize>>) -> Self {
         newest.mark_changed();
         Self { newest, waits: false, next_at: Instant::now() }
     }
 
-    /// Waits for one, and gives the number of the source to use. May be dropped at any time: nothing is lost.
+    /// Waits for a request and returns the number of the source to use. Cancel safe.
     pub async fn next(&mut self) -> usize {
         loop {
             if !self.waits && self.newest.changed().await.is_err() {
-                // The board is gone with all who could want something.
+                // The board and all who could ask are gone.
                 return pending().await;
             }
             self.waits = true;
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(board.current().unwrap().url, "a");
         board.change(1, |source| source.set(Condition::Working));
         assert_eq!(board.current().unwrap().url, "b");
-        // One that failed is not in use while another works.
+        // A failed source is not in use while another one works.
         board.change(0, |source| source.set(Condition::Away("gone".to_owned())));
         assert_eq!(board.current().unwrap().url, "b");
         board.change(1, |source| source.set(Condition::Unused));
@@ -248,7 +249,7 @@ mod tests {
         wishes.next_at = begun + Duration::from_secs(3600);
         for number in [1, 1, 0, 1, 0] {
             assert!(board.ask_for(number));
-            // Whoever waits may be called away meanwhile.
+            // The waiting future may be cancelled meanwhile.
             assert!(timeout(Duration::ZERO, wishes.next()).await.is_err(), "too early");
         }
         wishes.next_at = Instant::now();

@@ -1,4 +1,4 @@
-//! Whether a certificate is a CA's: may sign others; and what to call it. Reads no more of it than that takes.
+//! Whether a certificate is a CA's, that is, may sign others; and its name. Parses no more of it than needed.
 
 /// DER tags: BOOLEAN, INTEGER, OBJECT IDENTIFIER, SEQUENCE, SET, and the certificate's own field 3, its extensions.
 const BOOLEAN: u8 = 0x01;
@@ -13,23 +13,23 @@ const VERSION: u8 = 0xa0;
 const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 /// `id-at-commonName`, 2.5.4.3 (RFC 5280, appendix A.1).
 const COMMON_NAME: [u8; 3] = [0x55, 0x04, 0x03];
-/// Characters of a name that are shown.
+/// Most characters of a name that are shown.
 const MAX_NAME: usize = 64;
 
-/// Whether its basic constraints say that it is a CA's. One without them is none, as one that cannot be read.
+/// Whether its basic constraints mark it as a CA. One without them, or one that cannot be parsed, is none.
 pub(super) fn is_ca(certificate: &[u8]) -> bool {
     let Some(constraints) = basic_constraints(certificate) else { return false };
     matches!(element(constraints), Some((BOOLEAN, [0xff], _)))
 }
 
-/// For a certificate of X.509 version 1: whether its own name is its issuer's. Only later versions have extensions, and with
-/// them basic constraints.
+/// For a certificate of X.509 version 1: whether subject and issuer are the same. Only later versions have extensions,
+/// and thus basic constraints.
 pub(super) fn is_version_1(certificate: &[u8]) -> Option<bool> {
     let (is_version_1, issuer, subject) = names(certificate)?;
     is_version_1.then_some(issuer == subject)
 }
 
-/// The subject's common name, as far as it prints.
+/// The subject's common name, without unprintable characters.
 pub(super) fn common_name(certificate: &[u8]) -> Option<String> {
     let (.., mut subject) = names(certificate)?;
     loop {
@@ -61,7 +61,7 @@ fn names(certificate: &[u8]) -> Option<(bool, &[u8], &[u8])> {
     Some((is_version_1, issuer, subject))
 }
 
-/// The first element: its tag, its content, and what follows.
+/// The first element: its tag, its content, and the rest.
 fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
     let (length, rest) = match first {
@@ -76,12 +76,12 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// The first element, which is of this kind.
+/// The first element, which must have this tag.
 fn expect(kind: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     element(der).filter(|(tag, ..)| *tag == kind).map(|(_, content, rest)| (content, rest))
 }
 
-/// What the extension of that name holds.
+/// The value of the basic constraints extension.
 fn basic_constraints(certificate: &[u8]) -> Option<&[u8]> {
     let (certificate, _) = expect(SEQUENCE, certificate)?;
     let (mut fields, _) = expect(SEQUENCE, certificate)?;
@@ -96,7 +96,7 @@ fn basic_constraints(certificate: &[u8]) -> Option<&[u8]> {
         let (extension, rest) = expect(SEQUENCE, extensions)?;
         let (name, value) = expect(OID, extension)?;
         if name == BASIC_CONSTRAINTS {
-            // Between name and value it may be said to be critical.
+            // Between name and value there may be the critical flag.
             let (tag, content, rest) = element(value)?;
             let octets = if tag == BOOLEAN { element(rest)?.1 } else { content };
             return expect(SEQUENCE, octets).map(|(constraints, _)| constraints);

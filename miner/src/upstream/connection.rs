@@ -1,7 +1,7 @@
 //! One connection to a pool: moves bytes between socket and session, jobs to the devices, shares to the pool.
 //!
-//! It first gets ready, aside of whatever is mined meanwhile; from [`Connection::take_over`] on its jobs are the devices'
-//! work; after [`Connection::farewell`] it only sends what was still found for it, and hears the verdicts to come.
+//! It first gets ready while another pool may be in use; from [`Connection::take_over`] on the devices work on its
+//! jobs; after [`Connection::farewell`] it only sends late finds and receives the remaining verdicts.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,25 +32,25 @@ mod shares;
 
 use shares::Sent;
 
-/// Bytes to read at once: a job of a usual size.
+/// Bytes to read at once: a job of usual size.
 const READ: usize = 8 * 1024;
-/// Between two lines that a pool gets into our log.
+/// Least time between two log lines that a pool can cause.
 const SPEAK_EVERY: Duration = Duration::from_millis(500);
 
-/// Changes of job that go to the devices at once, and how many a second do in the long run: each costs them a part
-/// of a chunk of headers, 0.2 ms. The newest of those that come faster is held back for some milliseconds.
+/// Changes of job that reach the devices at once, and per second in the long run: each costs them a part of a chunk of
+/// headers, 0.2 ms. If more come, the newest one is held back for some milliseconds.
 const JOBS: (u32, u32) = (8, 100);
-/// Bytes that are read at once, and a second in the long run: the former is a few of the longest jobs, the latter ten
+/// Bytes that are read at once, and per second in the long run: the former is a few of the longest jobs, the latter ten
 /// times what thousands of machines behind one connection need, and takes a twentieth of one core.
 const BYTES: (u32, u32) = (4 << 20, 1 << 20);
-/// What a line costs besides its bytes.
+/// Cost of a line besides its bytes.
 const LINE: u32 = 100;
-/// Shares that are sent at once, and a second in the long run: many more than a thousand machines find at a difficulty
-/// that makes sense. Where a pool wants every hash, devices wait, and nothing else does.
+/// Shares that are sent at once, and per second in the long run: many more than a thousand machines find at a sensible
+/// difficulty. If a pool wants every hash, only the devices wait.
 const SHARES: (u32, u32) = (4096, 2000);
-/// A share that takes longer is as good as none.
+/// A share that takes longer than this is as good as none.
 const HOPELESS: Duration = Duration::from_secs(24 * 3600);
-/// A rate is known when the miner has worked for so long.
+/// The rate counts as known after this much work.
 const RATE_KNOWN: Duration = Duration::from_secs(10);
 
 pub(super) struct Connection {
@@ -61,31 +61,31 @@ pub(super) struct Connection {
     decoder: LineDecoder,
     opened: Instant,
     watch: Watch,
-    /// Shares without a verdict, bounded as the session bounds them.
+    /// Shares without a verdict, with the same bound as in the session.
     submitted: BTreeMap<SubmitId, Sent>,
-    /// When the pool last got a line into our log, and when a refusal of its did.
+    /// When the pool last caused a log line, and when one of its refusals did.
     spoke: Option<Instant>,
     refused: Option<Instant>,
-    /// Whether a person was told that the pool's shares are too hard.
+    /// Whether the user was told that the pool's shares are too hard.
     told_hopeless: bool,
-    /// The newest job, kept to be started when it is this pool's turn, or again when its version mask changes.
+    /// The newest job, kept to be started when this pool is used, or again when its version mask changes.
     job: Option<client::Job>,
-    /// Whether it is to be started as soon as may be, and whether it breaks with all that the devices had before.
+    /// Whether it is to be started as soon as possible, and whether it voids all earlier jobs of the devices.
     due: bool,
     breaks: bool,
-    /// How fast jobs may change, bytes may come, and shares may go.
+    /// Rate limits for changes of job, received bytes, and shares.
     jobs: Pace,
     bytes: Pace,
     shares: Pace,
-    /// Where its jobs go while it is this pool's turn.
+    /// The destination of its jobs while this pool is in use.
     dispatcher: Option<Arc<Dispatcher>>,
     /// The serial of the next job.
     next_serial: Serial,
-    /// The first serial of its own: jobs before are of other connections.
+    /// Its own first serial: earlier jobs belong to other connections.
     first_serial: Serial,
-    /// The pool takes shares of jobs from here on.
+    /// The pool accepts shares of jobs from this one on.
     oldest_live: Serial,
-    /// The first serial that the newest job had; it gets others when its version mask changes.
+    /// The first serial of the newest job, which gets further ones when its version mask changes.
     first_of_job: Serial,
 }
 
@@ -118,7 +118,7 @@ impl Connection {
         }
     }
 
-    /// Waits for a job and for leave to submit shares of it.
+    /// Waits for a job and for permission to submit shares.
     pub(super) async fn ready(mut self) -> Result<Self, Lost> {
         while self.job.is_none() || !self.session.is_authorized() {
             self.send().await?;
@@ -127,8 +127,8 @@ impl Connection {
         Ok(self)
     }
 
-    /// Waits until a share of its job does not take this machine too long: many pools begin with a difficulty for
-    /// larger machines, and lower it when no share comes.
+    /// Waits until its job's difficulty suits this machine: many pools start with a difficulty for larger machines, and
+    /// lower it when no share comes.
     pub(super) async fn bearable(mut self) -> Result<Self, Lost> {
         while self.is_hopeless() {
             self.watch.hopeless(true, Instant::now());
@@ -148,18 +148,18 @@ impl Connection {
         self.next_serial
     }
 
-    /// From now on its jobs are mined, in place of whatever was before.
+    /// Starts giving its jobs to the devices, in place of the earlier ones.
     pub(super) fn take_over(&mut self, dispatcher: Arc<Dispatcher>, next_serial: Serial) {
         self.place.aside = false;
         self.dispatcher = Some(dispatcher);
         self.next_serial = next_serial;
         (self.first_serial, self.oldest_live, self.first_of_job) = (next_serial, next_serial, next_serial);
-        // Whatever the pool says of its job: those before it were another's.
+        // Whatever flag the pool set: earlier jobs were another pool's.
         self.breaks = true;
         self.start();
     }
 
-    /// Its own jobs up to now.
+    /// The serials of its own jobs so far.
     pub(super) fn jobs(&self) -> Range<Serial> {
         self.first_serial..self.next_serial
     }
@@ -169,7 +169,7 @@ impl Connection {
         self.shares.free_at() <= Instant::now()
     }
 
-    /// Gives the network what is to be sent.
+    /// Sends the session's lines.
     pub(super) async fn send(&mut self) -> Result<(), Lost> {
         let limit = self.place.manner.timing.write;
         let mut lines = Vec::new();
@@ -187,19 +187,19 @@ impl Connection {
         timeout(limit, written).await.map_err(|_| Lost::Stuck(limit))?.map_err(Lost::Io)
     }
 
-    /// Waits for something to happen here, and reacts. May be dropped at any time: nothing is lost.
+    /// Waits for an event of this connection, and handles it. Cancel safe.
     pub(super) async fn receive(&mut self) -> Result<(), Lost> {
         let ((deadline, late), now) = (self.deadline(), Instant::now());
         let readable = self.bytes.free_at();
         let may_read = readable <= now;
-        // What has to wait until there may be more of it.
+        // Rate limits that are currently exceeded.
         let waits = [readable, self.shares.free_at()].into_iter().filter(|free| *free > now);
         let mut wake = waits.fold(deadline, Instant::min);
         if self.due && self.dispatcher.is_some() {
             wake = wake.min(self.jobs.free_at());
         }
         tokio::select! {
-            // What is here already counts, also when the whole process was asleep for a while.
+            // Input that is already here counts, even after the whole process was suspended.
             biased;
             read = self.stream.read(&mut self.buffer), if may_read => match read? {
                 0 => return Err(Lost::Closed),
@@ -213,7 +213,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Until when the pool has to be heard of, and what it is if it is not.
+    /// The time by which the pool must send something, and the error if it does not.
     fn deadline(&self) -> (Instant, Lost) {
         let timing = &self.place.manner.timing;
         if !self.session.is_authorized() {
@@ -246,7 +246,7 @@ impl Connection {
         }
         match &event {
             Event::Job(_) => self.watch.job(now),
-            // A verdict is of use where it is good: the watch sees to it.
+            // Only a good verdict is useful: the watch decides that.
             Event::SubmitResult { .. }
             | Event::Reconnect(_)
             | Event::ShowMessage(_)
@@ -308,9 +308,9 @@ impl Connection {
     fn new_job(&mut self, job: client::Job) {
         debug!(job = %job.notify.job_id, clean = job.notify.clean, difficulty = %job.difficulty, "new job");
         self.place.note(|source| source.jobs += 1);
-        // Some pools send a job again and again: shares of it go on to count.
+        // Some pools repeat a job again and again: its shares continue to count.
         let same = self.job.as_ref() == Some(&job);
-        // Another job by the same name: shares of the one before would be judged by this one.
+        // Another job with the same id: shares of the old one would be judged by the new one.
         let renamed = self.job.as_ref().is_some_and(|old| old.notify.job_id == job.notify.job_id);
         let clean = !same && (job.notify.clean || renamed);
         self.job = Some(job);
@@ -318,15 +318,15 @@ impl Connection {
             self.first_of_job = self.next_serial;
         }
         if clean {
-            // Shares of those before count no more.
+            // Shares of earlier jobs no longer count.
             self.oldest_live = self.next_serial;
             self.breaks = true;
         }
         self.start();
     }
 
-    /// The job at hand with other version bits. Pools say the same ones again, too. Which shares of before still count is
-    /// seen when they come: those that rolled none but these.
+    /// Changes the current job's version mask; pools may repeat the same one. Earlier shares are checked when they
+    /// come: they count if they rolled only bits of the new mask.
     fn new_mask(&mut self, mask: VersionMask) {
         if let Some(job) = self.job.as_mut().filter(|job| job.version_mask != mask) {
             job.version_mask = mask;
@@ -334,7 +334,7 @@ impl Connection {
         }
     }
 
-    /// A job for nobody here: there is none until the pool sends another.
+    /// A job that none of our machines can use: there is no work until the pool sends another.
     fn unservable(&mut self, clean: bool, why: &Unservable) {
         self.watch.no_job(Instant::now());
         if clean {
@@ -347,13 +347,13 @@ impl Connection {
         may_speak(&mut self.spoke)
     }
 
-    /// The newest job is to be given to the devices.
+    /// Marks the newest job to be given to the devices.
     fn start(&mut self) {
         self.due = true;
         self.give();
     }
 
-    /// Gives the newest job to the devices if it is due and they have had the time to work on the one before.
+    /// Gives the newest job to the devices if it is due and the rate limit allows it.
     fn give(&mut self) {
         let now = Instant::now();
         if !self.due || self.jobs.free_at() > now {
@@ -380,12 +380,12 @@ impl Connection {
         }
     }
 
-    /// Whether all that was done for the pool over this connection was for nothing.
+    /// Whether all work for the pool over this connection was in vain.
     pub(super) fn is_fruitless(&self) -> bool {
         self.watch.is_fruitless()
     }
 
-    /// Whether a share of its job takes this machine more than a day on average, if it can be found at all.
+    /// Whether a share of its job takes this machine more than a day on average, or cannot be found at all.
     pub(super) fn is_hopeless(&self) -> bool {
         let Some(job) = &self.job else { return false };
         if job.target() == Target::from_le_bytes([0; 32]) {
@@ -397,8 +397,8 @@ impl Connection {
         rate > 0.0 && expected > HOPELESS.as_secs_f64()
     }
 
-    /// Follows the pool to another port, and to another host only where that is wanted: whoever can write into an
-    /// unencrypted connection could otherwise take our work away.
+    /// Follows the pool to another port, and to another host only if that is enabled: an attacker that can write into
+    /// an unencrypted connection could otherwise take our work away.
     fn moved(&mut self, Reconnect { host, port, wait }: Reconnect) -> Result<(), Lost> {
         let (here, manner) = (&self.place.url, &self.place.manner);
         let to = here.moved(host.as_deref(), port.unwrap_or(here.port));
@@ -418,7 +418,7 @@ impl Connection {
     }
 }
 
-/// Whether a line that the pool can provoke may go into the log, after the one that `spoke`: one now and then, or it could
+/// Whether a line that the pool can cause may be logged, after the one at `spoke`: rate-limited, as it could otherwise
 /// fill the disk.
 fn may_speak(spoke: &mut Option<Instant>) -> bool {
     let now = Instant::now();

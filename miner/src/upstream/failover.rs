@@ -1,7 +1,7 @@
-//! Which pool is mined at: the first of the list that is of use, or the one that somebody wants.
+//! Choice of the pool: the first useful one of the list, or the one that the user asked for.
 //!
-//! Path: nobody → [`Failover::connect`] → a connection that is ready → [`Failover::work`], with a look now and then
-//! whether a better pool is back → the reason why the connection is over → [`Failover::lost`] → nobody.
+//! Path: no pool → [`Failover::connect`] → a ready connection → [`Failover::work`], with regular checks whether a
+//! better pool is back → the reason why the connection is over → [`Failover::lost`] → no pool.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -25,24 +25,24 @@ use super::{Desk, PoolUrl};
 use crate::job::{Serial, Share};
 use crate::rarely::Rarely;
 
-/// Shares that go out together, at most.
+/// Most shares sent together.
 const TOGETHER: usize = 64;
-/// Shares for a pool that was left that may wait for their turn.
+/// Most queued shares for a pool that was left.
 const LATE: usize = 1024;
 
-/// A pool on which somebody is at work to get a connection, while another one is mined at.
+/// A pool being connected to while another one is in use.
 struct Probe {
     number: usize,
     opening: Pin<Box<dyn Future<Output = Result<Connection, Lost>> + Send>>,
-    /// Somebody asked for it.
+    /// The user asked for it.
     wished: bool,
 }
 
-/// A pool that was left for another one, as long as its connection lives.
+/// A pool that was left for another one, while its connection lives.
 struct Left {
-    /// Its jobs.
+    /// Serials of its jobs.
     jobs: Range<Serial>,
-    /// Where what was still found for it goes in.
+    /// The sender for late finds.
     shares: mpsc::Sender<Share>,
 }
 
@@ -52,19 +52,19 @@ pub(super) struct Failover {
     desk: Desk,
     wishes: Wishes,
     backoff: Backoff,
-    /// Somebody asked for the pool at hand: it is kept until it fails.
+    /// The user asked for the current pool: it is kept until it fails.
     wished: bool,
-    /// Where the pool at hand is, if we have been there: it may have sent us on.
+    /// Where the current pool is, if we were connected: it may have redirected us.
     moved: Option<Place>,
-    /// The last connection had shares of ours, and none was accepted.
+    /// The last connection was sent shares, and accepted none.
     fruitless: bool,
-    /// Since when the pool at hand is at hand.
+    /// Since when the current pool is the current one.
     since: Instant,
     next_serial: Serial,
-    /// Connections that only send what was still found for them, and hear their last verdicts.
+    /// Connections that only send late finds and receive their last verdicts.
     farewells: JoinSet<()>,
     left: Vec<Left>,
-    /// On blocks that are lost.
+    /// Limits warnings about lost blocks.
     words: Rarely,
 }
 
@@ -115,8 +115,8 @@ impl Failover {
         });
     }
 
-    /// Gets a connection to the pool whose turn it is, or to the next one where that is ready first; `None` where
-    /// somebody wants another pool meanwhile.
+    /// Connects to the current pool, or to the next one if that is ready first; `None` if the user asks for another
+    /// pool meanwhile.
     async fn connect(&mut self) -> Option<Result<Connection, Lost>> {
         let number = self.backoff.pool();
         let place = self.moved.clone().unwrap_or_else(|| self.place(number, false));
@@ -149,7 +149,7 @@ impl Failover {
         }
     }
 
-    /// The pool after the one whose turn it was is ready, and that one is not.
+    /// The next pool is ready before the current one.
     fn overtaken(&mut self, number: usize, next: usize) {
         let (slow, ready) = (&self.urls[number], &self.urls[next]);
         let why = format!("no job from it within {:.1} s", self.since.elapsed().as_secs_f32());
@@ -160,21 +160,21 @@ impl Failover {
         (self.moved, self.since) = (None, Instant::now());
     }
 
-    /// A pool that was looked at aside is not to be had.
+    /// A pool that was checked in the background is not available.
     fn still_away(&mut self, number: usize, lost: &Lost) {
         debug!("{}: {lost}", self.urls[number]);
         self.backoff.still_away(number, Instant::now());
         self.set(number, Condition::Away(lost.to_string()));
     }
 
-    /// While there is no connection, it is the turn of a pool that somebody wants.
+    /// Switches to a pool that the user asked for while there is no connection.
     fn turn_to_wished(&mut self, number: usize) {
         info!("{}: somebody wants this pool", self.urls[number]);
         self.backoff.turn_to(number);
         (self.wished, self.moved) = (true, None);
     }
 
-    /// Mines at a pool until its connection is lost, and goes over to better ones without a pause.
+    /// Mines at a pool until its connection is lost; switches to better ones without a pause.
     async fn work(&mut self, mut connection: Connection) -> Lost {
         connection.take_over(Arc::clone(&self.desk.dispatcher), self.next_serial);
         let mut probe: Option<Probe> = None;
@@ -210,7 +210,7 @@ impl Failover {
         lost
     }
 
-    /// Sends a share, and others that are here already, each to the pool whose job it is of.
+    /// Sends a share, and others that are already queued, each to the pool that its job is from.
     fn hand_in(&mut self, share: Share, connection: &mut Connection) {
         let others = std::iter::from_fn(|| self.desk.shares.try_recv().ok()).take(TOGETHER - 1);
         for share in std::iter::once(share).chain(others) {
@@ -220,8 +220,8 @@ impl Failover {
         }
     }
 
-    /// Begins to open a connection beside the one at hand. Unless somebody wants that pool, it has to come down to what
-    /// this machine can do before it is gone over to.
+    /// Starts to open a connection in addition to the current one. Unless the user asked for that pool, it must lower
+    /// its difficulty to what this machine can do before it is used.
     fn probe(&self, number: usize, wished: bool) -> Probe {
         debug!("{}: looking whether it is there", self.urls[number]);
         let place = self.place(number, true);
@@ -232,13 +232,13 @@ impl Failover {
         Probe { number, wished, opening: Box::pin(opening) }
     }
 
-    /// Begins to open a connection while there is none at all: it is taken as it is.
+    /// Starts to open a second connection while there is none: it is used as it is.
     fn rival(&self, number: usize) -> Probe {
         debug!("{}: looking whether it is there", self.urls[number]);
         Probe { number, wished: false, opening: Box::pin(self.place(number, true).open()) }
     }
 
-    /// Somebody wants a pool while one is mined at. The same wish again changes nothing, and what is under way goes on.
+    /// Handles a request for a pool while one is in use. Repeating it changes nothing, and a probe for it continues.
     fn wish(&mut self, number: usize, probe: &mut Option<Probe>) {
         let is_at_hand = number == self.backoff.pool();
         let is_old = match probe {
@@ -253,7 +253,7 @@ impl Failover {
         *probe = (!is_at_hand).then(|| self.probe(number, true));
     }
 
-    /// Goes over to a pool that is ready, or stays where it is.
+    /// Switches to a pool that is ready, or stays at the current one.
     fn probed(
         &mut self,
         number: usize,
@@ -286,7 +286,7 @@ impl Failover {
         }
     }
 
-    /// Leaves a pool whose connection is good: what was found for it up to now, and what is on its way, still goes there.
+    /// Leaves a pool whose connection works: earlier finds, and those on their way, still go there.
     fn part(&mut self, connection: Connection) {
         while self.farewells.try_join_next().is_some() {}
         self.left.retain(|left| !left.shares.is_closed());
@@ -295,7 +295,7 @@ impl Failover {
         self.farewells.spawn(connection.farewell(found));
     }
 
-    /// The pool at hand is not to be had, or no longer. Says how long to wait before the next try.
+    /// The current pool is lost or not available. Returns how long to wait before the next try.
     fn lost(&mut self, lost: &Lost) -> Duration {
         let (number, now, lasted) = (self.backoff.pool(), Instant::now(), self.since.elapsed());
         let mut left = self.moved.take().unwrap_or_else(|| self.place(number, false));
@@ -305,7 +305,7 @@ impl Failover {
         }
         let others = self.urls.len() > 1;
         let fruitless = std::mem::take(&mut self.fruitless) && others;
-        // While it wants us to wait for long, another pool has use for us.
+        // If it wants us to wait for long, another pool is used meanwhile.
         let follows = |wait: Duration| !fruitless && (!others || wait <= LONG_WAIT);
         if let Lost::Moved { to, wait } = lost
             && follows(*wait)
@@ -331,7 +331,7 @@ impl Failover {
     }
 }
 
-/// Gives a share to a pool that was left, if it is of one of its jobs and the pool still takes it; or gives it back.
+/// Passes a share to a pool that was left, if it is of one of its jobs and there is room; otherwise returns it.
 fn to_left(left: &[Left], share: Share) -> Result<(), Share> {
     let serial = share.job.serial();
     match left.iter().find(|left| left.jobs.contains(&serial)) {
@@ -340,7 +340,7 @@ fn to_left(left: &[Left], share: Share) -> Result<(), Share> {
     }
 }
 
-/// Waits for something while no pool is mined at: shares that still come are stale, but for those of a pool that was just
+/// Waits for a future while no pool is in use: shares that still come are stale, except those for a pool that was just
 /// left.
 async fn idle<T>(desk: &mut Desk, left: &[Left], words: &Rarely, until: impl Future<Output = T>) -> T {
     let mut until = pin!(until);
@@ -357,7 +357,7 @@ async fn idle<T>(desk: &mut Desk, left: &[Left], words: &Rarely, until: impl Fut
     }
 }
 
-/// What became of a probe, if there is one. It goes on when this is dropped.
+/// The result of a probe, if there is one. The probe continues if this is dropped.
 async fn opened(probe: &mut Option<Probe>) -> (usize, bool, Result<Connection, Lost>) {
     let Some(running) = probe else { return pending().await };
     let (number, wished, opened) = (running.number, running.wished, running.opening.as_mut().await);
@@ -365,7 +365,7 @@ async fn opened(probe: &mut Option<Probe>) -> (usize, bool, Result<Connection, L
     (number, wished, opened)
 }
 
-/// Waits until it is time to look at a pool, if there is one to look at.
+/// Waits until it is time to check a pool, if there is one to check.
 async fn due(look: Option<(usize, Instant)>) -> usize {
     let Some((number, at)) = look else { return pending().await };
     sleep_until(at).await;

@@ -1,4 +1,4 @@
-//! What a job says to people who look at it.
+//! The data of a job that is shown to people.
 
 use std::time::Instant;
 
@@ -7,22 +7,22 @@ use iop_stratum::difficulty::Target;
 
 use super::board::JobView;
 
-/// Where the script of a coinbase begins, with its length: after the version, the number of inputs, and the outpoint.
+/// Offset of the coinbase script with its length: after the version, the number of inputs, and the outpoint.
 const SCRIPT: usize = 4 + 1 + 36;
 
-/// What is shown of a job.
+/// The view of a job.
 pub(super) fn view(job: &Job) -> JobView {
     let nbits = job.notify.nbits.0;
     JobView {
         id: job.notify.job_id.as_str().to_owned(),
         height: height(&job.notify.coinbase1),
-        // Where nBits are nonsense, no block can be found at all.
+        // With invalid nBits no block can be found at all.
         network_difficulty: Target::from_compact(nbits).map_or(f64::MAX, |target| target.difficulty().get()),
         since: Instant::now(),
     }
 }
 
-/// The height of a block, which its coinbase begins with (BIP34); `None` where this one does not, or is no coinbase.
+/// The height of a block, with which its coinbase begins (BIP34); `None` if it does not, or this is no coinbase.
 fn height(coinbase1: &[u8]) -> Option<u32> {
     if coinbase1.get(4) != Some(&1) || coinbase1.get(SCRIPT - 4..SCRIPT)? != [0xff; 4] {
         return None;

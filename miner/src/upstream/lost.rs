@@ -1,4 +1,4 @@
-//! Why a connection to a pool is over, or did not come about.
+//! The reason why a connection to a pool is over, or was not established.
 
 use std::io;
 use std::time::Duration;
@@ -46,8 +46,8 @@ pub(super) enum Lost {
 }
 
 impl Lost {
-    /// Whether the pool was there and of no use: connecting again changes nothing, and the next pool is to be tried
-    /// however long the connection lasted.
+    /// Whether the pool was reachable but useless: connecting again changes nothing, so the next pool is tried however
+    /// long the connection lasted.
     pub(super) fn is_useless(&self) -> bool {
         matches!(
             self,
@@ -60,13 +60,13 @@ impl Lost {
         )
     }
 
-    /// Whether the pool looks well until it is mined at: to look again whether it is of use costs work.
+    /// Whether the pool looks fine until it is used: checking again whether it is useful costs work.
     pub(super) fn is_seen_late(&self) -> bool {
         self.is_useless() && !matches!(self, Self::Idle(_))
     }
 }
 
-/// What is to be said of a block that cannot go to its pool.
+/// The message about a block that cannot be sent to its pool.
 pub(super) fn lost_block(share: &Share) -> String {
     format!(
         "a block of job {} is lost: the connection to the pool that gave the job has ended",

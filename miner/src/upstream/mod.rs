@@ -1,9 +1,9 @@
-//! Where work comes from and shares go.
+//! The sources of work and destinations of shares.
 //!
-//! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and
-//! time-outs, and nodes of one's own ([`node::Solo`]). Not here: Stratum's messages (`iop-stratum`), hashing.
-//! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters
-//! ([`crate::stats`]); what people see of it all stands on [`Desk::board`].
+//! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and time-outs, and
+//! one's own nodes ([`node::Solo`]). Not here: Stratum's messages (`iop-stratum`), hashing. Path: job →
+//! [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters ([`crate::stats`]); its
+//! state for people is on [`Desk::board`].
 
 mod backoff;
 pub mod board;
@@ -35,20 +35,19 @@ use tokio::sync::mpsc;
 use crate::dispatcher::Dispatcher;
 use crate::job::Share;
 
-/// A source of jobs that takes their shares.
+/// A source of jobs that takes the shares found.
 pub trait Upstream {
-    /// Gives jobs and takes shares for ever; whatever goes wrong on the way, it says so and recovers. To end
-    /// it, drop the future.
+    /// Provides jobs and takes shares for ever; logs failures and recovers from them. To end it, drop the future.
     fn run(self, desk: Desk) -> impl Future<Output = Infallible> + Send;
 }
 
-/// What an upstream has to do with the rest of the miner.
+/// The upstream's connections to the rest of the miner.
 #[derive(Debug)]
 pub struct Desk {
-    /// Takes the jobs.
+    /// Receives the jobs.
     pub dispatcher: Arc<Dispatcher>,
-    /// The shares that devices found; never left to pile up, since devices wait where they do.
+    /// Shares found by devices; they must be taken promptly, since devices wait when the channel is full.
     pub shares: mpsc::Receiver<Share>,
-    /// What people see of the upstream, and their wish to use another source.
+    /// State of the upstream for people, and their requests for another source.
     pub board: Arc<Board>,
 }

@@ -1,4 +1,4 @@
-//! From a pool's URL to a connection with a job.
+//! Opens a connection to a pool, from its URL to the first job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,60 +15,59 @@ use super::lost::Lost;
 use super::{PoolUrl, Timing, Tls, race};
 use crate::stats::Stats;
 
-/// How often in a row a pool may send us on, before it has given a job or after.
+/// How often in a row a pool may redirect us, before or after it has given a job.
 const MAX_MOVES: u32 = 3;
-/// A wait that a pool asks for before it is connected to again, above which another pool is mined at meanwhile.
+/// If a pool asks for a longer wait before reconnecting, another pool is used meanwhile.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(2);
 
-/// Bytes in both directions, safe or not.
+/// A byte stream in both directions, encrypted or not.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// How to be at any pool of the list.
+/// Settings for any pool of the list.
 #[derive(Debug)]
 pub(super) struct Manner {
     pub(super) options: Options,
     pub(super) timing: Timing,
-    /// Whom to trust, where a pool speaks TLS.
+    /// Certificates to trust, if a pool speaks TLS.
     pub(super) tls: Option<Tls>,
-    /// Whether a pool may send us to another host.
+    /// Whether a pool may redirect us to another host.
     pub(super) follow: bool,
     /// Whether all work is for machines behind a gateway.
     pub(super) only_machines: bool,
-    /// How many pools there are.
+    /// Number of pools.
     pub(super) pools: usize,
-    /// How fast this machine is, where it is known.
+    /// Statistics from which this machine's rate is known, if given.
     pub(super) stats: Option<Arc<Stats>>,
     pub(super) board: Arc<Board>,
 }
 
-/// A pool, and how to be there.
+/// A pool, and the settings to use there.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) manner: Arc<Manner>,
-    /// Its place in the list.
+    /// Its index in the list.
     pub(super) number: usize,
-    /// Where it is: as in the list, or where it has sent us.
+    /// Its address: from the list, or where it has redirected us.
     pub(super) url: PoolUrl,
-    /// How often in a row it has sent us on.
+    /// How often in a row it has redirected us.
     pub(super) moves: u32,
-    /// Whether another pool is mined at meanwhile.
+    /// Whether another pool is in use meanwhile.
     pub(super) aside: bool,
 }
 
 impl Place {
-    /// Writes down what is known of this pool.
+    /// Updates the record of this pool.
     pub(super) fn note(&self, change: impl FnOnce(&mut Source)) {
         self.manner.board.change(self.number, change);
     }
 
-    /// Where the pool sends us, unless it has done so too often.
+    /// The place that the pool redirects us to; `None` if it has done so too often.
     pub(super) fn follow(&self, to: PoolUrl) -> Option<Self> {
         (self.moves < MAX_MOVES).then(|| Self { url: to, moves: self.moves + 1, ..self.clone() })
     }
 
-    /// Connects, and goes on until there is a job and leave to submit shares. Where the pool sends us on, it is
-    /// followed.
+    /// Connects, and goes on until there is a job and permission to submit shares. Follows the pool's redirects.
     pub(super) async fn open(mut self) -> Result<Connection, Lost> {
         loop {
             let (to, wait) = match self.clone().open_here().await {
@@ -97,7 +96,7 @@ impl Place {
     async fn connect(&self) -> Result<Box<dyn Socket>, Lost> {
         let PoolUrl { host, port, tls } = &self.url;
         let stream = race::connect(host, *port).await.map_err(|error| Lost::Connect(error.to_string()))?;
-        // Shares are a few bytes each and must not wait for more to come.
+        // Shares are a few bytes each and must not be delayed.
         stream.set_nodelay(true)?;
         match &self.manner.tls {
             Some(trusted) if *tls => Ok(Box::new(trusted.connect(host, stream).await.map_err(Lost::Tls)?)),

@@ -1,15 +1,15 @@
-//! How much of something a pool may make us do in a while.
+//! A rate limit for what a pool can make us do.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So much at once, and so much a second in the long run.
+/// Allows a burst at once, and a rate per second in the long run.
 #[derive(Debug)]
 pub(super) struct Pace {
     burst: f64,
     per_second: f64,
-    /// What was spent and has not come back yet; above `burst`, there is to be a pause.
+    /// The amount spent and not yet renewed; above `burst`, a pause is due.
     spent: f64,
     at: Instant,
 }
@@ -19,14 +19,14 @@ impl Pace {
         Self { burst: burst.into(), per_second: per_second.into(), spent: 0.0, at: now }
     }
 
-    /// Something was done, however much. It may go beyond what was left.
+    /// Spends an amount, even beyond what is left.
     pub(super) fn spend(&mut self, amount: u32, now: Instant) {
         let back = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.spent = (self.spent - back).max(0.0) + f64::from(amount);
         self.at = now;
     }
 
-    /// From when on more may be done; a moment that is past if it may be now.
+    /// When more may be spent; a past time if it may be now.
     pub(super) fn free_at(&self) -> Instant {
         let over = (self.spent - self.burst + 1.0).max(0.0);
         self.at + Duration::from_secs_f64(over / self.per_second)

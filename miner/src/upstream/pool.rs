@@ -1,4 +1,4 @@
-//! A Stratum pool, and the pools to fall back to.
+//! A Stratum pool with its fallback pools.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::{Board, Desk, PoolUrl, Timing, Tls, Upstream};
 use crate::stats::Stats;
 use crate::suggest::Suggestion;
 
-/// What we call ourselves to a pool.
+/// Our user agent.
 const USER_AGENT: &str = concat!("iop-miner/", env!("CARGO_PKG_VERSION"));
 
-/// Which pools to mine at, validated.
+/// Validated settings of pools.
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
     /// Pools, in order of preference; at least one.
@@ -28,16 +28,16 @@ pub struct PoolSettings {
     pub password: String,
     /// The share difficulty to suggest to the pool.
     pub suggestion: Suggestion,
-    /// Whom to trust, if any pool speaks TLS.
+    /// Certificates to trust, if any pool speaks TLS.
     pub tls: Option<Tls>,
-    /// Whether a pool may send us to another host.
+    /// Whether a pool may redirect us to another host.
     pub follow_reconnect: bool,
-    /// Whether all work is for machines behind a gateway: jobs that are not for them are as good as none.
+    /// Whether all work is for machines behind a gateway: jobs that cannot be split among them are as good as none.
     pub only_machines: bool,
 }
 
-/// The pools of one user, in order of preference. The next one is tried when one fails or is of no use, and the better
-/// ones are gone back to when they are back.
+/// The pools of one user, in order of preference. The next one is tried when one fails or is useless, and better ones
+/// are used again once they are back.
 #[derive(Debug)]
 pub struct Pool {
     settings: PoolSettings,
@@ -50,20 +50,20 @@ impl Pool {
     /// Pools in order of preference, and a share difficulty to suggest to them.
     ///
     /// # Panics
-    /// When there are no URLs.
+    /// There are no URLs.
     #[must_use]
     pub fn new(settings: PoolSettings, suggest_difficulty: Option<Difficulty>, timing: Timing) -> Self {
         assert!(!settings.urls.is_empty(), "the command line asks for at least one URL");
         Self { settings, suggest_difficulty, timing, stats: None }
     }
 
-    /// Knows by these counters how fast the miner is, and so what difficulty is too much for it.
+    /// Uses these counters to know the miner's rate, and thus which difficulty is too high for it.
     #[must_use]
     pub fn measured_by(self, stats: Arc<Stats>) -> Self {
         Self { stats: Some(stats), ..self }
     }
 
-    /// The record of these pools that people look at.
+    /// The state of these pools for people.
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
         let PoolSettings { urls, user, .. } = &self.settings;

@@ -1,4 +1,4 @@
-//! A TCP connection to a host that has several addresses: whichever answers first, as "Happy Eyeballs" has it (RFC 8305).
+//! Connects to a host with several addresses: whichever answers first wins, as in "Happy Eyeballs" (RFC 8305).
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,21 +8,23 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Addresses of a host that are tried. A usual name has two to four; whoever answers for it could name thousands.
+/// Most addresses of a host that are tried. A usual name has two to four; a malicious DNS server could return
+/// thousands.
 const MAX_ADDRESSES: usize = 8;
-/// How long an address is tried alone before the next one is tried beside it: longer than any usual way to a host and
-/// back, and nothing that a person notices.
+/// How long an address is tried alone before the next one is tried concurrently: longer than any usual round trip, and
+/// too short for a person to notice.
 const NEXT_AFTER: Duration = Duration::from_millis(250);
 
-/// Looks the host up and connects to it.
+/// Resolves the host and connects to it.
 ///
 /// # Errors
-/// When the name has no address, and that of the first address that failed when none answers.
+/// The name has no address; or if none answers, the error of the first address that failed.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     race(&in_turn(lookup_host((host, port)).await?)).await
 }
 
-/// The addresses in the system's order, but that both kinds take turns: where IPv6 is broken, it is so for all of them.
+/// The addresses in the system's order, but alternating between families: where IPv6 is broken, it is so for all of
+/// them.
 fn in_turn(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let (mut first, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) = (Vec::new(), Vec::new());
     for address in found {
@@ -43,7 +45,7 @@ fn in_turn(found: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-/// Tries the addresses one after the other, without waiting long for any.
+/// Tries the addresses one after another, without waiting long for any.
 async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let (mut waiting, mut running, mut failed) = (addresses.iter(), JoinSet::new(), None);
     loop {
@@ -70,11 +72,11 @@ mod tests {
 
     use super::*;
 
-    /// Sooner than a system gives up on an address that does not answer: minutes.
+    /// Sooner than a system gives up an unresponsive address: minutes.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// An address that answers nothing, as a host that is switched off, for as long as what comes with it lives: its
-    /// queue is full.
+    /// An address that answers nothing, like a host that is switched off, while the returned values live: its queue is
+    /// full.
     async fn dead() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

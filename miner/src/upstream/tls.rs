@@ -1,4 +1,4 @@
-//! TLS to a pool: whom we trust, and what is said where we do not.
+//! TLS to a pool: the trusted certificates, and the messages about untrusted ones.
 
 use std::io;
 use std::path::Path;
@@ -19,25 +19,25 @@ use tokio_rustls::rustls::{
 
 use super::ca::{common_name, is_ca, is_version_1};
 
-/// Longest file of certificates, in bytes: all that browsers trust take a fifth of that.
+/// Longest certificate file, in bytes: all CAs that browsers trust take a fifth of that.
 const MAX_FILE: u64 = 1024 * 1024;
-/// Certificates that cannot be used of which each is named.
+/// Most unusable certificates that are reported individually.
 const MAX_REFUSED: usize = 10;
 
-/// Why no pool can be trusted.
+/// The reason why no pool can be trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file that was named.
+    /// A certificate file is unusable: path and reason.
     #[error("--tls-ca {0}: {1}")]
     File(String, String),
-    /// Nobody is trusted at all.
+    /// There is no trusted certificate at all.
     #[error(
         "this system trusts no CA (on Debian and Ubuntu, the package ca-certificates is missing): name the pool's CA or its certificate with --tls-ca"
     )]
     Nobody,
 }
 
-/// Whom to trust.
+/// Trusted certificates.
 #[derive(Clone, Debug)]
 pub struct Tls {
     config: Arc<ClientConfig>,
@@ -45,12 +45,12 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Those that the system trusts and, where one is named, those in a file of certificates (PEM): CAs, or the very
-    /// certificates that pools show. One that is no CA's stands for itself only, whatever its key has signed. Those that
-    /// cannot be used are [named](Self::refused), and the others are trusted all the same.
+    /// Trusts the system's CAs and, if a file of certificates (PEM) is given, those in it: CAs, or the very
+    /// certificates that pools show. One that is not a CA's stands only for itself, whatever its key has signed.
+    /// Unusable ones are [reported](Self::refused), and the others are trusted all the same.
     ///
     /// # Errors
-    /// When the file cannot be read, none of it can be used, or nobody is trusted.
+    /// The file cannot be read, none of it can be used, or no certificate is trusted.
     pub fn load(own: Option<&Path>) -> Result<Self, TlsError> {
         let (verifier, refused) = Verifier::load(own)?;
         let provider = Arc::clone(&verifier.provider);
@@ -63,16 +63,16 @@ impl Tls {
         Ok(Self { config: Arc::new(config), refused })
     }
 
-    /// The file's certificates that cannot be used: a line on each of the first, and one that counts the others.
+    /// The file's unusable certificates: a line for each of the first ones, and one that counts the others.
     #[must_use]
     pub fn refused(&self) -> &[String] {
         &self.refused
     }
 
-    /// Makes a connection to this host a safe one.
+    /// Starts TLS on a connection to this host.
     ///
     /// # Errors
-    /// In words for the person at the machine.
+    /// In words for the user.
     pub(super) async fn connect(
         &self,
         host: &str,
@@ -85,14 +85,14 @@ impl Tls {
     }
 }
 
-/// The certificates of a file that can be used.
+/// The usable certificates of a file.
 struct Own {
     pinned: Vec<CertificateDer<'static>>,
-    /// A line for each of the others.
+    /// A line for each unusable one.
     refused: Vec<String>,
 }
 
-/// The certificates of a file, those of CAs also put among the roots.
+/// Reads the certificates of a file, and adds those of CAs to the roots.
 fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Own, String> {
     let text = iop_mining::files::read(path, MAX_FILE)?;
     let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
@@ -116,8 +116,8 @@ fn certificates(path: &Path, roots: &mut RootCertStore) -> Result<Own, String> {
     }
 }
 
-/// Puts a CA's certificate among the roots. Roots of before 1996 say nowhere that they are CAs', and can be nothing else:
-/// what is as old and signed by another, or shown by a pool, is refused by everybody.
+/// Adds a CA's certificate to the roots. Roots from before 1996 are not marked as CAs, and can be nothing else: a
+/// certificate as old that is signed by another, or shown by a pool, is refused by everyone.
 fn trust(certificate: &CertificateDer<'static>, roots: &mut RootCertStore) -> Result<(), String> {
     match is_version_1(certificate) {
         Some(signed_by_itself) if !signed_by_itself => {
@@ -134,21 +134,21 @@ fn trust(certificate: &CertificateDer<'static>, roots: &mut RootCertStore) -> Re
     roots.add(certificate.clone()).map_err(|error| error.to_string())
 }
 
-/// Trusts what is signed by a CA, and besides the very certificates that were named: `openssl req -x509`, by which
-/// people make one for themselves, makes a CA's, which is refused where a host's belongs.
+/// Trusts certificates signed by a CA, and also the very certificates that were given: `openssl req -x509`, the usual
+/// way to make one's own, marks it as a CA's, which is refused as a host's.
 #[derive(Debug)]
 struct Verifier {
-    /// None where no CA is trusted.
+    /// `None` if no CA is trusted.
     by_ca: Option<Arc<WebPkiServerVerifier>>,
     pinned: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
-    /// The lines are on certificates that cannot be used.
+    /// Also returns lines about unusable certificates.
     fn load(own: Option<&Path>) -> Result<(Self, Vec<String>), TlsError> {
         let mut roots = RootCertStore::empty();
-        // What of the system's cannot be read is not trusted: all there is to do about it.
+        // System certificates that cannot be read are not trusted: nothing else can be done about them.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let (mut pinned, mut refused) = (Vec::new(), Vec::new());
         if let Some(path) = own {
@@ -218,7 +218,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// What went wrong, for people who know nothing of certificates but have to do something about it.
+/// A description of the error for users who know nothing about certificates but have to act.
 fn words(error: &io::Error, host: &str) -> String {
     use CertificateError::{BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext};
     use CertificateError::{NotValidYet, NotValidYetContext, UnknownIssuer};
@@ -232,7 +232,7 @@ fn words(error: &io::Error, host: &str) -> String {
             "it does not speak TLS at this port; stratum+tcp:// is without".to_owned()
         }
         Some(Error::InvalidCertificate(wrong)) => match wrong {
-            // The latter where the signer has the name of one whom we trust, and another key.
+            // The latter occurs if the signer has the name of a trusted CA but another key.
             UnknownIssuer | BadSignature => {
                 "nobody whom we trust has signed its certificate; name the CA, or the certificate, with --tls-ca"
                     .to_owned()

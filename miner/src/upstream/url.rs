@@ -1,10 +1,9 @@
-//! A pool's address as people write it.
+//! A pool's address as users write it.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What people and other miners write before the host, and whether it means TLS. The first of each kind is how we
-/// write it.
+/// Schemes that users and other miners write, and whether they mean TLS. The first of each kind is the one we write.
 const SCHEMES: [(&str, bool); 7] = [
     ("stratum+tcp", false),
     ("stratum", false),
@@ -25,11 +24,11 @@ pub struct PoolUrl {
     pub host: String,
     /// TCP port.
     pub port: u16,
-    /// Whether the pool speaks TLS there.
+    /// Whether to use TLS.
     pub tls: bool,
 }
 
-/// The text is no pool's address.
+/// The text is not a pool's address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed pool URL {0:?}: expected stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS")]
 pub struct UrlError(String);
@@ -38,14 +37,14 @@ impl FromStr for PoolUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        // What stands before an @ may be a password.
+        // The text before an @ may be a password.
         let shown = text.rsplit_once('@').map_or(text, |(_, place)| place);
         parse(text).ok_or_else(|| UrlError(shown.to_owned()))
     }
 }
 
 impl PoolUrl {
-    /// The same way of speaking at another port, and at another host if one is named. `None` where that is no host.
+    /// The same scheme at another port, and at another host if one is given. `None` if that is not a valid host.
     pub(super) fn moved(&self, host: Option<&str>, port: u16) -> Option<Self> {
         let host = match host {
             None => self.host.clone(),
@@ -59,13 +58,13 @@ fn parse(text: &str) -> Option<PoolUrl> {
     let (scheme, rest) = text.split_once("://")?;
     let (_, tls) = SCHEMES.into_iter().find(|(known, _)| scheme.eq_ignore_ascii_case(known))?;
     let (host, port) = rest.strip_suffix('/').unwrap_or(rest).rsplit_once(':')?;
-    // `u16` would also take a sign.
+    // `u16` would also accept a sign.
     let port = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()?;
     let host = checked_host(host)?;
     (port != 0).then_some(PoolUrl { host, port, tls })
 }
 
-/// A name, an IPv4 address, or an IPv6 address in brackets, which it is given without.
+/// A name, an IPv4 address, or an IPv6 address in brackets, which are removed.
 fn checked_host(host: &str) -> Option<String> {
     let host = match host.strip_prefix('[') {
         Some(bracketed) => {
@@ -159,7 +158,7 @@ mod tests {
         ] {
             let line = text.parse::<PoolUrl>().unwrap_err().to_string();
             let expected = "expected stratum+tcp://HOST:PORT, or stratum+ssl://HOST:PORT for TLS";
-            // What may be a password is never repeated.
+            // A possible password is never repeated.
             let shown = text.replace("stratum+tcp://user:secret@", "");
             assert_eq!(line, format!("malformed pool URL {shown:?}: {expected}"));
         }

@@ -1,4 +1,4 @@
-//! Whether a pool's connection is still worth having, and whether its job is still alive.
+//! Whether a pool's connection is still useful, and whether its job is still alive.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -8,28 +8,26 @@ use tokio::time::Instant;
 use super::Timing;
 use super::lost::Lost;
 
-/// Refusals as stale, one after the other, after which a job is given up. After a change of the chain's tip a
-/// few shares are refused that were on their way: at twenty shares a second and half a second to the pool and
-/// back, ten. A job that is dead in truth costs as many shares as this for nothing: at one share in ten
-/// seconds, less than three minutes.
+/// Consecutive refusals as stale after which a job is given up. After a change of the chain's tip the shares in flight
+/// are refused: ten, at twenty shares a second and half a second to the pool and back. A job that is really dead costs
+/// this many shares in vain: at one share in ten seconds, less than three minutes.
 pub(super) const STALE_IN_A_ROW: u32 = 16;
 
-/// Refusals of any kind, one after the other, after which a pool is left for another one, if they took
-/// [`Timing::refused`].
+/// Consecutive refusals of any kind after which a pool is left for another one, if they took [`Timing::refused`].
 const REFUSED_IN_A_ROW: u32 = 16;
-/// The same for machines that find few shares, if they took [`FEW_LONGER`] times as long.
+/// The same for machines that find few shares, if the refusals took [`FEW_LONGER`] times as long.
 const FEW_REFUSED: u32 = 4;
 const FEW_LONGER: u32 = 10;
 
-/// Shares over a connection of which one should have been accepted. After a change of the tip two or three may be
-/// refused for no fault.
+/// Shares sent over a connection of which one should have been accepted. After a change of the tip two or three may be
+/// refused without fault.
 const FRUITLESS: u32 = 4;
 
-/// What a connection was good for, and when.
+/// How useful a connection was, and when.
 ///
-/// Shares are counted that were found and sent, never those that were to be expected: a slow machine, or one with bad
-/// luck, is no fault of the pool. Refusals, messages and pings show that somebody is there, not that there is something
-/// to mine: they do not break the silence.
+/// Only shares that were found and sent count, never those that were expected: a slow machine, or one with bad luck, is
+/// not the pool's fault. Refusals, messages and pings show that the pool is reachable, not that there is something to
+/// mine: they do not break the silence.
 #[derive(Debug)]
 pub(super) struct Watch {
     last_useful: Instant,
@@ -37,23 +35,23 @@ pub(super) struct Watch {
     without_job: Option<Instant>,
     /// When the newest job came; `None` before the first.
     newest_job: Option<Instant>,
-    /// Shares of the job at hand that have no verdict yet, bounded as the session bounds them.
+    /// Shares of the current job without a verdict, with the same bound as in the session.
     unanswered: BTreeSet<SubmitId>,
-    /// Shares of the job at hand that were refused as stale since one was accepted.
+    /// Shares of the current job refused as stale since the last accepted one.
     stale: u32,
-    /// Shares of any job that were sent since the last verdict, and when: the oldest of them, oldest first.
+    /// Shares of any job sent since the last verdict, and when: the oldest ones, oldest first.
     waiting: VecDeque<(SubmitId, Instant)>,
     /// Refusals since the last acceptance, and when the first of them came.
     refused: (u32, Instant),
     /// Since when its jobs are too hard for this machine; `None` while they are not.
     hopeless: Option<Instant>,
-    /// Shares that were sent, and whether one was accepted.
+    /// Number of shares sent, and whether one was accepted.
     sent: u32,
     accepted: bool,
 }
 
 impl Watch {
-    /// Over a connection that is open since `now` and has no job yet.
+    /// For a connection opened at `now`, without a job yet.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             last_useful: now,
@@ -88,15 +86,15 @@ impl Watch {
         self.without_job.get_or_insert(now);
     }
 
-    /// Whether a share of the job is as good as never found here.
+    /// Sets whether a share of the job is practically out of reach for this machine.
     pub(super) fn hopeless(&mut self, hopeless: bool, now: Instant) {
         self.hopeless = hopeless.then(|| self.hopeless.unwrap_or(now));
     }
 
-    /// A share is on its way; whether it is of the job at hand.
+    /// A share was sent; `of_job` if it is of the current job.
     pub(super) fn submitted(&mut self, id: SubmitId, of_job: bool, now: Instant) {
         self.sent = self.sent.saturating_add(1);
-        // The oldest is the one that counts: it stays where there is no room.
+        // The oldest one matters: it stays if there is no room.
         if self.waiting.len() < MAX_UNANSWERED {
             self.waiting.push_back((id, now));
         }
@@ -108,11 +106,11 @@ impl Watch {
         }
     }
 
-    /// The verdict on a share, of whichever job. Says whether the job at hand is to be dropped: too many of
-    /// its shares in a row were stale. From then on there is no job.
+    /// Handles the verdict on a share of any job. Returns whether the current job is to be dropped: too many of its
+    /// shares in a row were stale. From then on there is no job.
     pub(super) fn verdict(&mut self, id: SubmitId, verdict: &Verdict, now: Instant) -> bool {
         let of_job = self.unanswered.remove(&id);
-        // What was sent before it is not waited for either: a pool may answer in any order, or lose one.
+        // Earlier shares are no longer waited for either: a pool may answer in any order, or lose one.
         while self.waiting.front().is_some_and(|(waiting, _)| *waiting <= id) {
             self.waiting.pop_front();
         }
@@ -140,14 +138,14 @@ impl Watch {
         dead
     }
 
-    /// Whether all that was done for the pool over this connection was for nothing: one that closes connections, or
-    /// sends us on, before a limit is reached would otherwise be mined at for ever.
+    /// Whether all work for the pool over this connection was in vain: a pool that closes connections, or redirects us,
+    /// before a limit is reached would otherwise be used for ever.
     pub(super) fn is_fruitless(&self) -> bool {
         self.sent >= FRUITLESS && !self.accepted
     }
 
-    /// Until when all is well if nothing more comes, and what it is then. Where there are `others` to go to, more is
-    /// asked of a pool.
+    /// The time until which the connection is good if nothing more comes, and the error then. If there are `others` to
+    /// switch to, more is demanded of a pool.
     pub(super) fn deadline(&self, timing: &Timing, others: bool) -> (Instant, Lost) {
         let Timing { silence, job_age, answer, first_job, .. } = *timing;
         let idle = if others && self.newest_job.is_none() { first_job.min(silence) } else { silence };
@@ -189,7 +187,7 @@ mod tests {
         Verdict::Refused(Refusal { code: Some(code), text: "no".into() })
     }
 
-    /// Submits and judges so many shares of the job at hand; says after how many the job was dropped.
+    /// Submits and judges a range of shares of the current job; returns after how many the job was dropped.
     fn judge(watch: &mut Watch, ids: std::ops::Range<u64>, verdict: &Verdict, now: Instant) -> Vec<u64> {
         let judged = ids.map(|id| {
             watch.submitted(SubmitId(id), true, now);
@@ -198,7 +196,7 @@ mod tests {
         judged.filter_map(|(id, dropped)| dropped.then_some(id)).collect()
     }
 
-    /// In how many seconds after `start` the pool is left, and why.
+    /// Seconds after `start` at which the pool is left, and the reason.
     fn left(watch: &Watch, others: bool, start: Instant) -> (u64, String) {
         let (at, lost) = watch.deadline(&Timing::default(), others);
         ((at - start).as_secs(), format!("{lost:?}").split('(').next().unwrap_or_default().to_owned())

@@ -1,5 +1,5 @@
-//! What becomes of a machine's shares: the answer, who counts them, whether they go up, and whether a refusal is the
-//! machine's own fault.
+//! Handling of a machine's shares: the answer, the counters, whether the upstream gets them, and whether a refusal is
+//! the machine's own fault.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,10 +15,10 @@ use crate::gateway::held::{Held, Sent, Terms, Unremembered};
 use crate::gateway::judge::{Solved, judge};
 use crate::job::Share;
 
-/// Why a share is refused.
+/// The reason why a share is refused.
 pub(super) struct Refused {
     reject: Reject,
-    /// The work was done, as we have asked for it: nothing to hold against the machine.
+    /// The machine did work that we asked for, so the refusal is not held against it.
     asked_for: bool,
 }
 
@@ -46,8 +46,8 @@ pub(super) fn now() -> u32 {
     u32::try_from(since).unwrap_or(u32::MAX)
 }
 
-/// The verdict under the terms that a share was found under: the latest that allow its version bits, unless it is good only
-/// under those before.
+/// Judges a share by the terms it was found under: the newest terms for which it is valid. If there are none, the
+/// newest terms' verdict counts.
 fn judge_by_terms<'a>(
     held: &'a Held,
     target: &Target,
@@ -84,8 +84,8 @@ impl Machine {
         }
     }
 
-    /// What the share counts for. One that the upstream wants goes up also where its job is stale: who is to say so is the
-    /// upstream, and a block is a block.
+    /// The difficulty that the share counts for. One that meets the upstream's target is passed on even if its job is
+    /// stale: that is for the upstream to decide, and a block is a block.
     fn verdict(&mut self, submit: &Submit, now: u32) -> Result<Difficulty, Refused> {
         let worker = &mut self.workers[submit.worker.0];
         let Some(place) = self.jobs.find(&submit.job_id) else {
@@ -101,7 +101,7 @@ impl Machine {
         let (ntime, nonce, finder) = (submit.ntime, submit.nonce, Arc::clone(&worker.stats));
         let share = Share { job: upstream, extranonce2, version_bits, ntime, nonce, finder };
         if let Err(why) = self.jobs.remember(place, *half, is_for_upstream) {
-            // No want of memory is worth a block.
+            // A lack of memory must not cost a block.
             if why == Unremembered::NoRoom && is_for_upstream && share.is_block() {
                 self.up.push_back(share);
             }
@@ -127,7 +127,7 @@ impl Machine {
         Ok(difficulty)
     }
 
-    /// By a few words of our own, as a machine's counters tell few reasons apart.
+    /// Counts by a few reasons of our own, as a machine's counters hold only few.
     pub(super) fn count_refused(&mut self, worker: WorkerSlot, Refused { reject, asked_for }: &Refused) {
         if *asked_for {
             self.asked_for = self.asked_for.saturating_add(1);

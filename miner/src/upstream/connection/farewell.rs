@@ -1,4 +1,4 @@
-//! The end of a connection that is left while it is good: it still sends what is found for it, and hears its verdicts.
+//! The end of a working connection that is left: it still sends late finds for its pool, and receives their verdicts.
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -10,7 +10,8 @@ use crate::upstream::Timing;
 use crate::upstream::lost::Lost;
 
 impl Connection {
-    /// Hears the last verdicts, now that another pool's jobs are mined; for a moment, it still sends what was `found`.
+    /// Receives the last verdicts while another pool is in use; for a limited time, it still sends the shares from
+    /// `found`.
     pub(in crate::upstream) async fn farewell(mut self, mut found: mpsc::Receiver<Share>) {
         self.dispatcher = None;
         self.place.aside = true;
@@ -26,9 +27,9 @@ impl Connection {
         self.abandon();
     }
 
-    /// Takes what is found up to a moment, and goes on until every share has its verdict.
+    /// Sends shares until a given time, and goes on until every share has its verdict.
     async fn last_words(&mut self, found: &mut mpsc::Receiver<Share>, until: Instant) -> Result<(), Lost> {
-        // What came behind the line that has sent us on is here, and not read.
+        // Lines after the one that redirected us are already buffered but not handled.
         let here = self.read(0);
         self.read_on(here)?;
         loop {
@@ -48,7 +49,7 @@ impl Connection {
         }
     }
 
-    /// Reads the lines that are here. That the pool sends us on once more is no news: we are leaving.
+    /// Handles the buffered lines. A further redirect is ignored: we are leaving anyway.
     fn read_on(&mut self, mut received: Result<(), Lost>) -> Result<(), Lost> {
         while let Err(Lost::Moved { .. }) = received {
             received = self.read(0);

@@ -14,7 +14,7 @@ use crate::upstream::board::{Condition, Source};
 use crate::upstream::lost::lost_block;
 use crate::upstream::watch::STALE_IN_A_ROW;
 
-/// A share that was sent: what its verdict needs, and not its job. That may be half a megabyte, and a pool that answers
+/// A submitted share: what its verdict needs, without its job. A job may have half a megabyte, and a pool that answers
 /// few shares would have thousands of them kept.
 pub(super) struct Sent {
     finder: Arc<DeviceStats>,
@@ -32,8 +32,8 @@ impl Sent {
 }
 
 impl Connection {
-    /// Submits a share, if it is of a job of this pool that still counts, or a block: what that is worth after its job
-    /// is for the pool to say. It may have replaced the job for other reasons than a new tip, and of two blocks on one
+    /// Submits a share if its job still counts at this pool, or if it is a block: the pool has to decide what that is
+    /// worth after its job. It may have replaced the job for other reasons than a new tip, and of two blocks on one
     /// parent the one it knows first counts.
     pub(in crate::upstream) fn submit(&mut self, share: Share) {
         let serial = share.job.serial();
@@ -60,8 +60,8 @@ impl Connection {
         self.give_up_overdue(now);
     }
 
-    /// The bits that make the share's version by the mask that the pool has now. None where it has rolled others too: the
-    /// pool would refuse it.
+    /// The version bits of the share under the pool's current mask. `None` if it has rolled other bits too: the pool
+    /// would refuse it.
     fn bits_now(&self, share: &Share) -> Option<VersionBits> {
         let (job, VersionMask(mask)) = (share.job.stratum(), self.session.version_mask());
         let before = job.notify.version;
@@ -69,7 +69,7 @@ impl Connection {
         ((version.0 ^ before.0) & !mask == 0).then_some(VersionBits(version.0 & mask))
     }
 
-    /// Gives up the oldest shares where they are too many, or should have been answered by now.
+    /// Gives up the oldest shares if there are too many, or if their verdicts are overdue.
     fn give_up_overdue(&mut self, now: Instant) {
         let (answer, mut overdue) = (self.place.manner.timing.answer, Vec::new());
         while let Some((_, oldest)) = self.submitted.first_key_value()
@@ -82,14 +82,14 @@ impl Connection {
         }
     }
 
-    /// The connection is over: no verdict comes any more.
+    /// The connection is over: no more verdicts will come.
     pub(in crate::upstream) fn abandon(&mut self) {
         let left: Vec<Sent> = std::mem::take(&mut self.submitted).into_values().collect();
         self.spoke = None; // that a block is unanswered is said whatever was said before
         self.count_unanswered(&left);
     }
 
-    /// Whether the pool has counted them is not known; here they are stale, so that every share is something.
+    /// Whether the pool has credited them is not known; they are counted as stale, so that every share is counted.
     fn count_unanswered(&mut self, shares: &[Sent]) {
         let blocks: Vec<&Sent> = shares.iter().filter(|sent| sent.is_block).collect();
         if let Some(last) = blocks.last()
@@ -109,7 +109,7 @@ impl Connection {
         self.place.note(|source| source.stale += shares.len() as u64);
     }
 
-    /// It cannot be sent.
+    /// Counts a share that cannot be sent.
     pub(super) fn lose(&mut self, share: &Share) {
         if share.is_block() && self.may_speak() {
             warn!("{}", lost_block(share));
@@ -134,7 +134,7 @@ impl Connection {
                 |source| source.stale += 1
             }
             Verdict::Refused(refusal) => {
-                // A machine that comes again has its first refusal again.
+                // A machine that reconnects has its first refusal again.
                 if sent.finder.add_rejected(&refusal.to_string()) && may_speak(&mut self.refused) {
                     warn!("{}: share refused: {refusal}; more of these are counted only", self.place.url);
                 }
@@ -147,7 +147,7 @@ impl Connection {
         });
     }
 
-    /// Takes a job away that the pool does not know any more: without work the devices wait for its next one.
+    /// Drops a job that the pool no longer knows: devices wait for its next one.
     pub(super) fn judge_job(&mut self, id: SubmitId, verdict: &Verdict, now: Instant) {
         if !self.watch.verdict(id, verdict, now) {
             return;
@@ -156,7 +156,7 @@ impl Connection {
         self.without_job(&format!("{STALE_IN_A_ROW} stale shares in a row; waiting for another job"));
     }
 
-    /// Devices and machines wait for the next job, if this is the pool that they work for.
+    /// Makes devices and machines wait for the next job, if this pool is in use.
     pub(super) fn without_job(&mut self, why: &str) {
         (self.job, self.due, self.breaks) = (None, false, false);
         if let Some(dispatcher) = &self.dispatcher {

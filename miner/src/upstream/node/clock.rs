@@ -1,22 +1,22 @@
-//! This machine's clock against the node's. Work does not depend on it: headers carry the node's time.
+//! Compares this machine's clock with the node's. Work does not depend on it: headers carry the node's time.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use iop_consensus::header::MAX_FUTURE_BLOCK_TIME;
 
-/// How often it is said again that the clocks differ.
+/// How often the warning that the clocks differ is repeated.
 const REMIND: Duration = Duration::from_secs(10 * 60);
 /// Seconds in a day.
 const DAY: u64 = 24 * 60 * 60;
 
-/// Seconds since 1970, shown as a date and a time of UTC.
+/// Seconds since 1970, displayed as date and time in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Utc(u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Years are counted from March, so that a leap day is a year's last; eras of 400 years are all alike.
+        // Years are counted from March, so that a leap day is the last day of a year; eras of 400 years are all alike.
         let (days, second) = (self.0 / DAY + 719_468, self.0 % DAY);
         let (era, day_of_era) = (days / 146_097, days % 146_097);
         let year_of_era =
@@ -31,16 +31,16 @@ impl fmt::Display for Utc {
     }
 }
 
-/// What there is to say of the clocks now.
+/// A message about the clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Words {
     /// They differ by more than the chain allows.
     Wrong(String),
-    /// They do not any more.
+    /// They no longer differ.
     Right,
 }
 
-/// Remembers what was said.
+/// Remembers the last message.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     said: Option<Instant>,
@@ -49,8 +49,8 @@ pub(super) struct Clocks {
 impl Clocks {
     /// Compares a template's time with this machine's, both in seconds since 1970.
     ///
-    /// A template's time is the node's clock, or just after the median of the last blocks where that is later: no more
-    /// than two hours ahead of the node's clock, or the node had not taken those blocks.
+    /// A template's time is the node's clock or, if later, just after the median of the last blocks: at most two hours
+    /// ahead of the node's clock, or the node would not have accepted those blocks.
     pub(super) fn compare(&mut self, node: u32, local: u64, now: Instant) -> Option<Words> {
         let node = u64::from(node);
         if node.abs_diff(local) <= MAX_FUTURE_BLOCK_TIME {

@@ -1,6 +1,6 @@
-//! Found blocks: to every node at once, again after a failure, until they are known accepted, refused or stale. Each is
-//! kept on disk meanwhile, so that it outlives the miner; where the disk does not take it, that is tried again and again,
-//! and the log has the block.
+//! Delivery of found blocks: to every node at once, with retries until they are known to be accepted, refused or stale.
+//! Each is kept on disk meanwhile, so that it survives the miner; a failed write is retried, and the log contains the
+//! block.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,16 +30,16 @@ use crate::log;
 use crate::stats::DeviceStats;
 use crate::upstream::board::Board;
 
-/// The first wait before a block is submitted again; it doubles up to the longest, which the settings have.
+/// The first wait before a block is submitted again; it doubles up to the longest wait, which is a setting.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// How long a node that does not answer is asked in any case when the block is decided without it.
+/// How long an unresponsive node is retried in any case once the block is decided without it.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
-/// Blocks above a block with which it is decided: it is deep in the chain, or passed by for good.
+/// Blocks above a block with which it is decided: it is deep in the chain, or will never be in it.
 const DEEP: u32 = 6;
-/// Characters of a node's words that are shown.
+/// Most characters of a node's text that are shown.
 const MAX_WORDS: usize = 200;
 
-/// A found block, as it is kept.
+/// A found block, as stored on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Found {
     /// The chain that it is for.
@@ -48,7 +48,7 @@ pub(super) struct Found {
     pub(super) height: u32,
     /// Its hash, as printed.
     pub(super) hash: String,
-    /// The license that signed, as an address.
+    /// The license that signed it, as an address.
     pub(super) license: String,
     /// The block in hex, as `submitblock` takes it.
     pub(super) block: String,
@@ -69,7 +69,7 @@ impl Kept for Found {
 }
 
 impl Found {
-    /// The block that it stands on; none where there is no header.
+    /// Its parent; `None` if there is no header.
     pub(super) fn parent(&self) -> Option<BlockHash> {
         let mut parent = [0; 32];
         hex::decode_to_slice(self.block.get(8..72)?, &mut parent).ok()?;
@@ -77,12 +77,12 @@ impl Found {
     }
 }
 
-/// What a node made of a block, or what is known in the end.
+/// A node's decision on a block, or the final one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
-    /// No node has said anything, and the chain has gone on without it.
+    /// No node has answered, and the chain has moved on without it.
     Unheard,
-    /// Refused, with the node's words.
+    /// Refused, with the node's reason.
     Refused(String),
     /// Valid, and not in the chain: another block was faster.
     Stale,
@@ -102,18 +102,18 @@ impl Fate {
     }
 }
 
-/// What happened to a block.
+/// A decision on a block.
 #[derive(Debug)]
 pub(super) struct News {
-    /// What the block stands on.
+    /// The block's parent.
     pub(super) parent: Option<BlockHash>,
-    /// Who said it; none for the last word of all.
+    /// The node that decided; `None` for the final decision.
     pub(super) node: Option<usize>,
-    /// What it is.
+    /// The decision.
     pub(super) fate: Fate,
 }
 
-/// What reject reasons that a miner can do something about mean.
+/// An explanation of reject reasons that the operator can do something about.
 fn hint(reason: &str) -> &'static str {
     match reason {
         "bad-CB-miner" => ": the license is not on the chain's whitelist",
@@ -128,26 +128,26 @@ fn hint(reason: &str) -> &'static str {
 pub(super) struct Deliveries {
     nodes: Arc<[Node]>,
     spool: Spool<Found>,
-    /// Two miners in one folder would submit and forget each other's blocks.
+    /// Two miners in one folder would submit and delete each other's blocks.
     _lock: File,
     chain: ChainIdentity,
     board: Arc<Board>,
     /// The longest wait between two attempts.
     retry: Duration,
-    /// Height of the tip that is worked on.
+    /// Height of the current tip.
     tip: watch::Sender<u32>,
     running: Mutex<JoinSet<()>>,
-    /// Blocks that are not decided, by their hashes; whether they are on disk.
+    /// Undecided blocks by hash, and whether they are on disk.
     open: Mutex<BTreeMap<String, bool>>,
     ending: watch::Sender<bool>,
     news: mpsc::UnboundedSender<News>,
 }
 
 impl Deliveries {
-    /// Delivers to these nodes, as long as they are on this chain; the blocks lie in `datadir` meanwhile.
+    /// Delivers to these nodes, as long as they are on this chain; blocks are kept in `datadir` meanwhile.
     ///
     /// # Errors
-    /// The folder cannot be made, or another miner uses it.
+    /// The folder cannot be created, or another miner uses it.
     pub(super) fn new(
         nodes: Arc<[Node]>,
         datadir: &Path,
@@ -177,13 +177,13 @@ impl Deliveries {
         ))
     }
 
-    /// The chain has a tip at this height.
+    /// Sets the height of the current tip.
     pub(super) fn set_tip(&self, height: u32) {
         self.tip.send_replace(height);
     }
 
-    /// Submits the blocks of earlier runs that may not have been answered; gives what they stand on. Those of other
-    /// chains stay where they are.
+    /// Submits the blocks of earlier runs that may not have been answered; returns their parents. Blocks of other
+    /// chains are left in place.
     pub(super) fn resume(self: &Arc<Self>) -> Vec<BlockHash> {
         let (blocks, wrong) = match self.spool.load() {
             Ok(loaded) => loaded,
@@ -207,8 +207,8 @@ impl Deliveries {
         parents
     }
 
-    /// Takes a block: sends it to all nodes at once, and to the disk meanwhile where it is not there yet. Whoever
-    /// found it has it counted.
+    /// Delivers a block: sends it to all nodes at once, and meanwhile writes it to disk if it has no file. It is
+    /// counted for the finder.
     pub(super) fn deliver(
         self: &Arc<Self>,
         found: Found,
@@ -222,7 +222,7 @@ impl Deliveries {
         running.spawn(async move { deliveries.see_through(found, file, finder).await });
     }
 
-    /// From the first attempt to the last word.
+    /// Handles a block from the first attempt to the final decision.
     async fn see_through(
         self: Arc<Self>,
         found: Arc<Found>,
@@ -263,13 +263,13 @@ impl Deliveries {
         self.tell(News { parent: found.parent(), node: None, fate });
     }
 
-    /// A block is on its way, and on the disk or not.
+    /// Records that a block is being delivered, and whether it is on disk.
     fn note(&self, found: &Found, is_kept: bool) {
         self.open.lock().expect("no panic while the lock is held").insert(found.hash.clone(), is_kept);
     }
 
-    /// Puts a block on the disk where it has no file yet. What goes wrong is tried again until the block is `decided`, as
-    /// often as nodes that do not answer are asked again, and once more when the miner ends.
+    /// Writes a block to disk if it has no file yet. Failures are retried until the block is `decided`, as often as
+    /// unresponsive nodes are, and once more when the miner ends.
     async fn keep(
         &self,
         found: &Arc<Found>,
@@ -302,19 +302,19 @@ impl Deliveries {
         }
     }
 
-    /// Writes a block to the disk, which may take its time.
+    /// Writes a block to disk on a blocking thread.
     async fn write(&self, found: &Arc<Found>) -> io::Result<PathBuf> {
         let (spool, block) = (self.spool.clone(), Arc::clone(found));
         let written = tokio::task::spawn_blocking(move || spool.keep(spool.write(&block)?)).await;
         written.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    /// The upstream lives as long as its deliveries.
+    /// The receiver lives as long as the deliveries.
     fn tell(&self, news: News) {
         let _ = self.news.send(news);
     }
 
-    /// One node, until it answers or need not.
+    /// Submits to one node until it answers or may be given up.
     async fn submit(self: Arc<Self>, index: usize, found: Arc<Found>, taken: Arc<AtomicBool>) -> Fate {
         let (node, begun, mut wait) = (&self.nodes[index], Instant::now(), FIRST_WAIT.min(self.retry));
         let mut tips = self.tip.subscribe();
@@ -341,10 +341,10 @@ impl Deliveries {
         }
     }
 
-    /// What a node says of a block, or why that is not known yet.
+    /// A node's answer to a block, or why there is none yet.
     async fn ask(&self, node: &Node, found: &Found) -> Result<String, String> {
-        // A node of another chain would refuse the block for that chain's reasons. The one that templates come
-        // from is known to be right; the others are asked, as they may have been replaced since.
+        // A node on another chain would refuse the block by that chain's rules. Nodes that are known to be right are
+        // trusted; others are checked, as they may have been replaced since.
         if !node.is_right() {
             check_chain(node, &self.chain).await.map_err(|trouble| trouble.to_string())?;
         }
@@ -374,13 +374,13 @@ impl Deliveries {
         fate
     }
 
-    /// Comes true when no more work is to be given out.
+    /// Becomes true when no more work is to be given out.
     pub(super) fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
     }
 
-    /// Ends the work, and waits for deliveries in flight, but not for long: says of what is not answered by then whether it is
-    /// on disk.
+    /// Ends the work, and waits a limited time for deliveries in flight: logs of each unanswered block whether it is on
+    /// disk.
     pub(super) async fn finish(&self, limit: Duration) {
         self.ending.send_replace(true);
         let all = async {
@@ -411,7 +411,7 @@ impl Deliveries {
     }
 }
 
-/// Says what the file would have held: the nodes may have the block, and whoever reads the log can make the file.
+/// Logs the file's contents: the nodes may have the block, and an operator can create the file from the log.
 fn not_on_disk(found: &Found, error: &io::Error) {
     let text = serde_json::to_string(found).unwrap_or_else(|error| error.to_string());
     let Found { height, hash, .. } = found;
@@ -419,7 +419,7 @@ fn not_on_disk(found: &Found, error: &io::Error) {
     error!(target: log::WHOLE, "{trouble}; put it into found/{height}-{hash}.json: {text}");
 }
 
-/// Takes a folder for this miner alone, and makes it where it is missing.
+/// Locks a folder for this miner; creates it if it is missing.
 fn lock(datadir: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(datadir)?;
     let lock = File::create(datadir.join("lock"))?;
@@ -432,7 +432,7 @@ fn lock(datadir: &Path) -> io::Result<File> {
     }
 }
 
-/// Counts a block for the device that found it, once.
+/// Counts a block for the device that found it.
 fn count(finder: Option<&DeviceStats>, fate: &Fate, found: &Found) {
     let Some(finder) = finder else { return };
     match fate {
@@ -442,7 +442,7 @@ fn count(finder: Option<&DeviceStats>, fate: &Fate, found: &Found) {
     }
 }
 
-/// That of the block's target; 0 where there is no header.
+/// The difficulty of the block's target; 0 if there is no header.
 fn difficulty(found: &Found) -> f64 {
     let mut bits = [0; 4];
     let bits =
@@ -452,8 +452,8 @@ fn difficulty(found: &Found) -> f64 {
     target.map_or(0.0, |target| target.difficulty().get())
 }
 
-/// Whether a node that has not answered for so long need not be asked any more: the block is deep in the chain, so that
-/// the node gets it from its peers; or it was passed by long ago.
+/// Whether an unresponsive node need not be asked any more: the block is deep in the chain, so that the node gets it
+/// from its peers; or the chain moved on without it long ago.
 fn may_give_up(asked_for: Duration, depth: u32, taken: bool) -> bool {
     match taken {
         true => asked_for > PATIENCE || depth >= DEEP,

@@ -1,4 +1,4 @@
-//! The end of a miner at nodes: wrong settings, and blocks that are on their way when it is told to stop.
+//! The end of a miner at nodes: because of wrong settings, or orderly with blocks in flight.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::delivery::Deliveries;
 
-/// The end of a miner at nodes, from outside.
+/// A handle to end a miner at nodes.
 #[derive(Debug)]
 pub struct Ending {
     pub(super) deliveries: Arc<Deliveries>,
@@ -16,17 +16,17 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Waits until it is clear that the settings are wrong: a node answers at the start that it is on another chain, or
-    /// does not know us. Later that is trouble of that node only.
+    /// Waits until the settings prove wrong: a node reports at the start that it is on another chain, or does not
+    /// accept our credentials. Later that only makes that node unusable.
     pub async fn failed(&mut self) -> io::Error {
         match (&mut self.failed).await {
             Ok(reason) => io::Error::other(reason),
-            // The upstream is gone, for another reason.
+            // The upstream ended for another reason.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Ends the work when it is first waited for, and waits for blocks that are on their way, so long at most.
+    /// Ends the work when first polled, and waits for blocks in flight, up to `limit`.
     pub fn finishing(&self, limit: Duration) -> impl Future<Output = ()> + Send + 'static {
         let deliveries = Arc::clone(&self.deliveries);
         async move { deliveries.finish(limit).await }

@@ -1,40 +1,40 @@
-//! Blocks of which one of ours is on its way, by what they stand on: at most one at a time is sent on each parent, so
-//! that easy chains' finds flood no node.
+//! Parents with a block of ours in flight: at most one at a time is submitted on each parent, so that on an easy chain
+//! the finds flood no node.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bitcoin::BlockHash;
 
-/// Parents that are remembered.
+/// Most parents remembered.
 const MAX_PARENTS: usize = 64;
-/// How long no other block is made after one was taken: by then the node has the new tip. If it still has the old one
-/// then, the block was taken back, and work goes on.
+/// How long no other block is made after one was accepted: by then the node has the new tip. If it still has the old
+/// one then, the block was reorganised away, and work continues.
 const TAKEN: Duration = Duration::from_secs(30);
-/// How long after a refusal: what was wrong with one block may be wrong with the next.
+/// The same after a refusal: what was wrong with one block may be wrong with the next.
 const REFUSED: Duration = Duration::from_secs(5);
-/// How long a node that gives work may leave a block unanswered. It is asked again and again meanwhile, and judging the
-/// worst block takes it seconds; one that does not get so far would otherwise stop the mining for good.
+/// How long a node that gives work may leave a block unanswered. It is retried meanwhile, and validating the worst
+/// block takes it seconds; an unresponsive node would otherwise stop the mining for good.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// A parent on which a block of ours is on its way.
+/// A parent with a block of ours in flight.
 #[derive(Debug)]
 struct Parent {
     hash: BlockHash,
-    /// Until when nothing is to be found on it, whichever node is mined at; none while no node has taken the block, and
-    /// not all of them have refused it.
+    /// Until when no block is to be found on it, for any node; `None` while no node has accepted the block and not all
+    /// have refused it.
     until: Option<Instant>,
-    /// What single nodes, by number, have to do with it: until when nothing is to be found for them.
+    /// The same for single nodes, by number.
     nodes: BTreeMap<usize, Instant>,
 }
 
-/// The parents, the newest first.
+/// The parents, newest first.
 #[derive(Debug, Default)]
 pub(super) struct Held(VecDeque<Parent>);
 
 impl Held {
-    /// Whether nothing is to be found on this parent for the node in use. Where none is in use, nothing until the
-    /// block's fate is known: it has yet to be told to whichever node comes first.
+    /// Whether no block is to be found on this parent for the node in use. If none is in use, this holds until the
+    /// block's fate is known: the block must first be submitted to the node that comes back.
     pub(super) fn holds(&mut self, hash: &BlockHash, node: Option<usize>, now: Instant) -> bool {
         let Some(parent) = self.find(hash) else { return false };
         match (parent.until, node) {
@@ -44,31 +44,31 @@ impl Held {
         }
     }
 
-    /// A block on it is on its way.
+    /// A block on it is in flight.
     pub(super) fn pending(&mut self, hash: BlockHash) {
         self.0.retain(|parent| parent.hash != hash);
         self.0.push_front(Parent { hash, until: None, nodes: BTreeMap::new() });
         self.0.truncate(MAX_PARENTS);
     }
 
-    /// A block on it was taken.
+    /// A block on it was accepted.
     pub(super) fn taken(&mut self, hash: BlockHash, now: Instant) {
         self.decide(hash, now + TAKEN);
     }
 
-    /// The block on it was refused by a node, which may be mined at now or later. The others decide for themselves.
+    /// A node refused the block on it. It may be in use now or later; other nodes decide for themselves.
     pub(super) fn refused_by(&mut self, hash: BlockHash, node: usize, now: Instant) {
         if let Some(parent) = self.find(&hash) {
             parent.nodes.insert(node, now + REFUSED);
         }
     }
 
-    /// No node took the block on it, and none is asked any more.
+    /// No node accepted the block on it, and none will be asked again.
     pub(super) fn refused(&mut self, hash: BlockHash, now: Instant) {
         self.decide(hash, now + REFUSED);
     }
 
-    /// The later time counts: a refusal does not undo what another node took.
+    /// The later time counts: a refusal does not undo another node's acceptance.
     fn decide(&mut self, hash: BlockHash, until: Instant) {
         if let Some(parent) = self.find(&hash) {
             parent.until = Some(parent.until.map_or(until, |before| before.max(until)));

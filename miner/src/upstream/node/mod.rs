@@ -1,9 +1,9 @@
-//! The license holder's own nodes: a template, a license that may mine, a signed coinbase, and blocks back.
+//! The license holder's own nodes: template, license that may mine, signed coinbase, and blocks in return.
 //!
-//! Here: [`Solo`], the upstream; each node's task (`source`), which node is used (`nodes`), the jobs (`work`), found
-//! blocks on their way (`delivery`), this machine's clock (`clock`), the end (`ending`). Not here: what pool and miner
-//! have in common (`iop-mining`). Path: node → offer → license → job → dispatcher → devices → share, which is a block →
-//! all nodes.
+//! Here: [`Solo`], the upstream; each node's task (`source`), the choice of the node (`nodes`), the jobs (`work`),
+//! found blocks in flight (`delivery`), this machine's clock (`clock`), the end (`ending`). Not here: code that pool
+//! and miner share (`iop-mining`). Path: node → offer → license → job → dispatcher → devices → share, which is a block
+//! → all nodes.
 
 mod clock;
 mod delivery;
@@ -46,17 +46,18 @@ use crate::job::Share;
 use crate::rarely::Rarely;
 use crate::wall::WallClock;
 
-/// How often it is looked whether there is something to do that nobody tells.
+/// How often to check for work that no event reports.
 const TICK: Duration = Duration::from_secs(1);
-/// The start: so long the settings are wrong where a node is on another chain or does not know us. Later that is the
-/// node's trouble, unless none has worked yet.
+/// Length of the start: until then, a node on another chain or one that rejects our credentials means wrong settings.
+/// Later it only makes that node unusable, unless no node has worked yet.
 const START: Duration = Duration::from_secs(60);
-/// How long a node that has not worked yet may refuse our credentials at the start: it may be about to write its cookie.
+/// How long a node that has not worked yet may reject our credentials at the start: it may be about to write its
+/// cookie.
 const COOKIE_TIME: Duration = Duration::from_secs(3);
-/// Jobs whose finds are still looked at: those of a few minutes on one tip.
+/// Most jobs whose finds are still accepted: those of a few minutes on one tip.
 const MAX_JOBS: usize = 8;
 
-/// What mining at nodes needs to know, validated.
+/// Validated settings for mining at nodes.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// The chain.
@@ -65,9 +66,9 @@ pub struct NodeSettings {
     pub nodes: Vec<NodeAddress>,
     /// At least one license.
     pub licenses: Arc<[LicenseKey]>,
-    /// Who is paid; the license that signs if not set.
+    /// The payout address; the signing license if `None`.
     pub payout: Option<Address>,
-    /// Folder where found blocks lie until they are answered.
+    /// Folder for found blocks until they are answered.
     pub datadir: PathBuf,
     /// The longest wait before a block is submitted to a node again.
     pub submit_retry: Duration,
@@ -88,7 +89,7 @@ pub struct Solo {
 }
 
 impl Solo {
-    /// Mines at these nodes. Nothing is sent yet.
+    /// Creates the upstream for these nodes. Nothing is sent yet.
     ///
     /// # Errors
     /// The data folder cannot be used.
@@ -106,13 +107,13 @@ impl Solo {
         Ok((Self { params, nodes, licenses, addresses, maker, board, deliveries, news, failed }, ending))
     }
 
-    /// The record of these nodes that people look at.
+    /// The state of these nodes for people.
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
     }
 
-    /// The licenses, as people write them.
+    /// The licenses, as addresses.
     #[must_use]
     pub fn license_names(&self) -> Vec<String> {
         self.licenses.iter().map(|key| key.address().to_base58(&self.params.prefixes)).collect()
@@ -198,10 +199,11 @@ impl Upstream for Solo {
     }
 }
 
-/// Where a node that is behind stands: which node, behind whom, where in that one's chain.
+/// The place of a node that is behind: its index, the index of the node ahead, and the place of its tip in that one's
+/// chain.
 type Standing = (usize, usize, Option<Place>);
 
-/// What the upstream has in its hands.
+/// The upstream's state.
 struct Miner {
     nodes: Nodes,
     clients: Arc<[Node]>,
@@ -213,14 +215,14 @@ struct Miner {
     maker: Maker,
     clocks: Clocks,
     started: Instant,
-    /// Where a wrong configuration is told, once.
+    /// Reports a wrong configuration, once.
     failed: Option<oneshot::Sender<String>>,
-    /// The newest jobs, latest first: those of the tip at hand and of the one before.
+    /// The newest jobs, newest first: those of the current tip and of the one before.
     jobs: VecDeque<Prepared>,
-    /// What is worked on.
+    /// The parent that jobs build on.
     tip: Option<BlockHash>,
     held: Held,
-    /// Why no license may mine: the height from which one may again.
+    /// Set while no license may mine: the height from which one may again, if known.
     waiting: Option<Option<u64>>,
     /// Whether the devices have a job.
     working: bool,
@@ -228,7 +230,7 @@ struct Miner {
     ending: bool,
     /// When a node last gave work.
     last_offer: Instant,
-    /// On blocks that come too late.
+    /// Limits warnings about blocks that come too late.
     words: Rarely,
 }
 
@@ -276,7 +278,7 @@ impl Miner {
             _ => false,
         };
         if let Some(failed) = self.failed.take_if(|_| hopeless) {
-            // Whoever does not listen any more is ending anyway.
+            // If the receiver is gone, the miner is ending anyway.
             let _ = failed.send(format!("node {}: {trouble}", self.nodes.name(index)));
         } else {
             self.nodes.lost(index, trouble, now);
@@ -292,7 +294,7 @@ impl Miner {
         }
     }
 
-    /// Makes work of a template and the licenses of its tip.
+    /// Makes work from a template and the licenses of its tip.
     fn take(&mut self, index: usize, offer: Offer, now: Instant) {
         let Offer { template, licenses, tip, received } = offer;
         self.last_offer = now;
@@ -303,7 +305,7 @@ impl Miner {
             self.working = false;
         }
         if self.ending || self.held.holds(&template.parent, Some(index), now) {
-            // A block of ours is on its way: until its fate is known another one would be for nothing.
+            // A block of ours is in flight: until its fate is known, another one would be in vain.
             self.rest();
             return;
         }
@@ -348,7 +350,7 @@ impl Miner {
         self.jobs.truncate(MAX_JOBS);
     }
 
-    /// Nothing to hash for now. The jobs stay: what was found of them may be on its way, and machines behind a gateway go on.
+    /// Removes the work for now. The jobs are kept: finds may be on their way, and machines behind a gateway continue.
     fn rest(&mut self) {
         self.dispatcher.clear();
         self.working = false;
@@ -379,7 +381,7 @@ impl Miner {
         }
     }
 
-    /// A header that meets the block's target.
+    /// Handles a share, which is a header that meets the block's target.
     fn found(&mut self, share: &Share) {
         let (now, serial) = (Instant::now(), share.job.serial());
         let (prepared, node) = (self.jobs.iter().find(|job| job.job.serial() == serial), self.nodes.in_use());
@@ -411,7 +413,7 @@ impl Miner {
         self.board.change(self.nodes.in_use().unwrap_or(0), |source| source.blocks += 1);
     }
 
-    /// A node, or in the end all of them, decided on a block.
+    /// Handles a decision on a block, of one node or the final one.
     fn heard(&mut self, news: &News) {
         let Some(parent) = news.parent else { return };
         match (&news.fate, news.node) {
@@ -426,18 +428,18 @@ impl Miner {
         for (index, ahead, tip) in self.nodes.newly_behind(now) {
             let nodes = Arc::clone(&self.clients);
             places.spawn(async move {
-                // The other one's trouble is its own.
+                // A failure of the other node does not concern this one.
                 let place = tips::place(&nodes[ahead], &tip.hash.to_string(), BEAT_TIME).await.ok();
                 (index, ahead, place)
             });
         }
         self.give_up(now);
         if self.nodes.in_use().is_none() {
-            // One that has less work than another had is used when that has not come back.
+            // A node with less work than a missed one had is used once the missed one has been gone too long.
             self.decide(now).into_iter().for_each(|index| self.wishes.ask(index));
         }
         match self.nodes.in_use() {
-            // The devices rest and need not any more.
+            // The devices are idle, perhaps without need.
             Some(index) if !self.working && self.waiting.is_none() => {
                 if self.tip.is_some_and(|tip| !self.held.holds(&tip, Some(index), now)) {
                     self.wishes.ask(index);
@@ -448,9 +450,9 @@ impl Miner {
         }
     }
 
-    /// Takes the last job for dead when no node has given work for long. The node in use is asked twice a minute, also
-    /// on a quiet chain: one that has given nothing for so long does not work, whatever it is taken for. Another one gets
-    /// the time of a call first.
+    /// Withdraws the last job if no node has given work for long. The node in use is asked twice a minute, even on a
+    /// quiet chain: one that gives nothing for so long is broken, whatever its state says. Another node gets the time
+    /// of a call first.
     fn give_up(&mut self, now: Instant) {
         let without = now - self.last_offer;
         if !self.working || without < NO_NODE_PATIENCE {
@@ -469,7 +471,8 @@ impl Miner {
         self.rest();
     }
 
-    /// No node gives work. What there is goes on for a while, as a node that restarts takes its blocks later.
+    /// Handles that no node is in use. The last job continues for a while, as a restarting node accepts its blocks
+    /// later.
     fn alone(&mut self, now: Instant) {
         if !self.working {
             return;

@@ -1,9 +1,9 @@
-//! Which node is worked with, and what people hear of all of them.
+//! Choice of the node to use, and the state of all nodes for people.
 //!
-//! Most work wins, at once. Among nodes with the same tip it is the one that a person asked for, else the first of the
-//! command line: that one is come back to when it is right again. As much work on another branch is no reason to leave.
-//! When the node with most work is lost, those with less are no use for a while: it may be back with the chain that the
-//! others have yet to hear of.
+//! Most work wins at once. Among nodes with the same tip it is the one that the user asked for, else the first of the
+//! command line, which is used again once it is back. Equal work on another branch is no reason to switch. If the node
+//! with most work is lost, those with less are not used for a while: it may come back with a chain that the others have
+//! yet to receive.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +15,13 @@ use tracing::{debug, info, warn};
 use super::source::Trouble;
 use crate::upstream::board::{Board, Condition};
 
-/// How often it is said again that a node is away or behind.
+/// How often it is logged again that a node is away or behind.
 const REMIND: Duration = Duration::from_secs(5 * 60);
-/// How long another node must have had more work until a node counts as behind. Blocks need a second or two from
-/// node to node.
+/// How long another node must have had more work before a node counts as behind. Blocks take a second or two from node
+/// to node.
 const LAG_TIME: Duration = Duration::from_secs(5);
 
-/// The node to work with; none where all have less work than `least`.
+/// The node to use; `None` if all have less work than `least`.
 fn choose(
     offered: &[Option<ChainTip>],
     least: Option<ChainWork>,
@@ -38,23 +38,23 @@ fn choose(
 #[derive(Debug, Default)]
 struct Known {
     name: String,
-    /// What its last template stands on; none while it gives no work.
+    /// The tip of its last template; `None` while it gives no work.
     offered: Option<ChainTip>,
-    /// When it gave that.
+    /// When it gave that template.
     offered_at: Option<Instant>,
-    /// The last tip heard of.
+    /// Its last known tip.
     tip: Option<ChainTip>,
     /// Since when another node has had more work.
     behind_since: Option<Instant>,
-    /// Whether that has lasted, and its place is known or asked for.
+    /// Whether that has lasted, and its place was determined or asked for.
     behind: bool,
-    /// Whether it was ever found to be right.
+    /// Whether it was ever known to be right.
     was_right: bool,
     /// When its trouble was last logged.
     said: Option<Instant>,
 }
 
-/// What is known of the nodes.
+/// State of the nodes.
 #[derive(Debug)]
 pub(super) struct Nodes {
     known: Vec<Known>,
@@ -65,7 +65,7 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// Nothing is known yet.
+    /// Creates it with nothing known yet.
     pub(super) fn new(names: impl IntoIterator<Item = String>, board: Arc<Board>) -> Self {
         let known: Vec<Known> = names.into_iter().map(|name| Known { name, ..Known::default() }).collect();
         (0..known.len()).for_each(|index| board.change(index, |source| source.set(Condition::Connecting)));
@@ -77,17 +77,17 @@ impl Nodes {
         self.in_use
     }
 
-    /// Whether it was ever found to be right.
+    /// Whether the node was ever known to be right.
     pub(super) fn was_right(&self, index: usize) -> bool {
         self.known[index].was_right
     }
 
-    /// Whether any of them was.
+    /// Whether any node was.
     pub(super) fn any_was_right(&self) -> bool {
         self.known.iter().any(|node| node.was_right)
     }
 
-    /// Its name.
+    /// The node's name.
     pub(super) fn name(&self, index: usize) -> &str {
         &self.known[index].name
     }
@@ -107,7 +107,7 @@ impl Nodes {
         self.compare(now);
     }
 
-    /// A node was asked for its tip.
+    /// A node answered with its tip in `answer` time.
     pub(super) fn beat(&mut self, index: usize, tip: ChainTip, answer: Duration, now: Instant) {
         let node = &mut self.known[index];
         if node.offered.is_some() {
@@ -136,12 +136,12 @@ impl Nodes {
         self.compare(now);
     }
 
-    /// A person wants this node. Says whether another one was wanted before.
+    /// The user asks for this node. Returns whether the request is new.
     pub(super) fn wish(&mut self, index: usize) -> bool {
         self.wished.replace(index) != Some(index)
     }
 
-    /// Decides anew which node is used. Gives it where that is another than before.
+    /// Chooses the node to use again. Returns it if it is another one than before.
     pub(super) fn decide(&mut self, now: Instant) -> Option<usize> {
         let offered: Vec<Option<ChainTip>> = self.known.iter().map(|node| node.offered).collect();
         let best = choose(&offered, self.missed.least(now), self.in_use, self.wished);
@@ -151,7 +151,7 @@ impl Nodes {
         }
         if let Some(left) = before {
             self.board.change(left, |source| {
-                // One that is away or behind has that said of it.
+                // A node that is away or behind keeps that state.
                 if matches!(source.condition, Condition::Working | Condition::Waiting(_)) {
                     source.set(Condition::Unused);
                 }
@@ -174,7 +174,7 @@ impl Nodes {
         best
     }
 
-    /// Nothing goes on without the node that was lost, so that any work is better.
+    /// Stops waiting for a lost node: nothing depends on it any more, so any work is better.
     pub(super) fn miss_nothing(&mut self) {
         self.missed.forget();
     }
@@ -185,7 +185,7 @@ impl Nodes {
         tips.max_by_key(|(index, tip)| (tip.work, std::cmp::Reverse(*index)))
     }
 
-    /// Sees who is behind since when.
+    /// Updates since when each node has been behind.
     fn compare(&mut self, now: Instant) {
         let Some(most) = self.best().map(|(_, tip)| tip.work).max(self.missed.least(now)) else { return };
         for (index, node) in self.known.iter_mut().enumerate() {
@@ -194,7 +194,7 @@ impl Nodes {
                 continue;
             }
             node.behind_since = None;
-            // One that is used as it is has not.
+            // A node that is used despite being behind has not caught up.
             if std::mem::take(&mut node.behind) && self.in_use != Some(index) {
                 info!(node = node.name, "node has caught up");
                 node.said = None;
@@ -203,7 +203,7 @@ impl Nodes {
         }
     }
 
-    /// Nodes that have now been behind for long: which, behind whom, and at which tip. Each is told once.
+    /// Nodes that have now been behind for long: index, index of the node ahead, and tip. Each is reported once.
     pub(super) fn newly_behind(&mut self, now: Instant) -> Vec<(usize, usize, ChainTip)> {
         let Some((ahead, best)) = self.best() else { return Vec::new() };
         let mut behind = Vec::new();
@@ -217,7 +217,8 @@ impl Nodes {
         behind
     }
 
-    /// A node that is behind stands so in the other's chain; none where that one did not say.
+    /// Reports a node that is behind, with the place of its tip in the other's chain; `None` if the other did not
+    /// answer.
     pub(super) fn behind(&mut self, index: usize, ahead: usize, place: Option<Place>, now: Instant) {
         let (Some(tip), Some(best)) = (self.known[index].tip, self.known[ahead].tip) else { return };
         let (other, lag) = (self.known[ahead].name.clone(), best.height.saturating_sub(tip.height));
@@ -330,7 +331,7 @@ mod tests {
         nodes.up(0, tip(7, 0), after(20));
         nodes.lost(0, &gone, after(40));
         assert_eq!((nodes.decide(after(40)), nodes.in_use()), (None, None));
-        // It is no nearer to that work for being alone.
+        // Being alone brings it no nearer to that work.
         nodes.beat(1, tip(5, 0), Duration::ZERO, after(42));
         assert!(
             matches!(condition(&board, 1), Condition::Away(_)) && nodes.newly_behind(after(60)).is_empty()
@@ -339,7 +340,7 @@ mod tests {
         let ends = after(20) + NO_NODE_PATIENCE;
         assert_eq!(nodes.decide(ends - Duration::from_secs(1)), None);
         assert_eq!((nodes.decide(ends), nodes.in_use()), (Some(1), Some(1)));
-        // It is back, and lost again.
+        // It comes back, and is lost again.
         nodes.up(0, tip(7, 0), ends);
         assert_eq!(nodes.decide(ends), Some(0));
         nodes.lost(0, &gone, ends);

@@ -1,5 +1,5 @@
-//! One node: its templates, by long poll and by polling, and its tip every two seconds. Each node has a task of its
-//! own, so that none holds up another; what it gives goes to the upstream as events.
+//! One node: its templates, by long poll and by polling, and its tip every two seconds. Each node has its own task, so
+//! that none delays another; results go to the upstream as events.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,19 +19,20 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
-/// How often there is new work on an unchanged tip: the time of the header and the fees of new transactions.
+/// How often there is new work on an unchanged tip, for the header's time and the fees of new transactions.
 pub(super) const REFRESH: Duration = Duration::from_secs(30);
-/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node
-/// whose long poll does not wait cannot make us spin.
+/// How often a node without long poll is asked; also the least time between two jobs on one tip, so that a node whose
+/// long poll returns at once cannot make us spin.
 const POLL: Duration = Duration::from_secs(1);
 /// Wait before a node is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a node is asked for its tip.
 const BEAT: Duration = Duration::from_secs(2);
-/// Time for that answer. A node that takes longer is no use for templates either; judging the worst blocks takes a
-/// node a second or two.
+/// Time for that answer. A slower node is no use for templates either; validating the worst blocks takes a node a
+/// second or two.
 pub(super) const BEAT_TIME: Duration = Duration::from_secs(5);
-/// How often template, licenses and tip are asked for until all are of one tip. Tips are seconds apart at least.
+/// How often template, licenses and tip are requested again until all belong to one tip. Tips are seconds apart at
+/// least.
 const MAX_TIP_RACES: u32 = 10;
 
 /// A template with the licenses of its tip.
@@ -39,22 +40,22 @@ const MAX_TIP_RACES: u32 = 10;
 pub(super) struct Offer {
     pub(super) template: Template,
     pub(super) licenses: Vec<LicenseInfo>,
-    /// What the template stands on.
+    /// The tip that the template builds on.
     pub(super) tip: ChainTip,
-    /// When the template came: its time is counted from here, by a clock that nobody sets.
+    /// When the template came, on the monotonic clock: its time is counted from here.
     pub(super) received: std::time::Instant,
 }
 
-/// Why a node gives no work.
+/// The reason why a node gives no work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Trouble {
-    /// It does not answer, does not know us, is on another chain, or still loads it.
+    /// It does not answer, rejects our credentials, is on another chain, or still loads it.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// A mistake of ours, which what it sent may have brought about.
+    /// Our code panicked, perhaps because of what the node sent.
     #[error("its task panicked: {0}")]
     Panicked(String),
-    /// It answers, and has not given any work for so long.
+    /// It answers, but has given no work for this long.
     #[error("no work for {seconds} s")]
     Silent { seconds: u64 },
 }
@@ -71,26 +72,26 @@ impl From<RpcError> for Trouble {
     }
 }
 
-/// What happened at a node.
+/// An event of a node.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// It has a template: a new tip, new transactions, or it was asked for one.
+    /// It has a template: for a new tip, for new transactions, or on request.
     Offer(usize, Box<Offer>),
-    /// It was asked for its tip, and answered after so long.
+    /// It answered with its tip after this time.
     Beat(usize, ChainTip, Duration),
-    /// It gives none any more.
+    /// It no longer gives templates.
     Lost(usize, Trouble),
 }
 
-/// Says no node.
+/// Stands for no node.
 const NONE: usize = usize::MAX;
 
-/// What the upstream tells its sources.
+/// Requests of the upstream to its sources.
 #[derive(Debug)]
 pub(super) struct Wishes {
     /// The node in use, [`NONE`] for none.
     in_use: AtomicUsize,
-    /// For each node: a template is wanted now.
+    /// For each node: notified when a template is wanted now.
     now: Vec<Notify>,
 }
 
@@ -103,7 +104,7 @@ impl Wishes {
         self.in_use.store(index.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// Wants a template of this node at once.
+    /// Requests a template of this node at once.
     pub(super) fn ask(&self, index: usize) {
         self.now[index].notify_one();
     }
@@ -136,7 +137,7 @@ impl Source {
         }
     }
 
-    /// Serves until that ends, and says that the node is lost. Gives the wait before it is tried again.
+    /// Runs `serving` until it ends and reports the node as lost. Returns the wait before it is tried again.
     async fn attempt(&self, serving: impl Future<Output = Result<Infallible, Trouble>>) -> Duration {
         let (trouble, pause) = match caught(serving).await {
             Ok(Err(trouble)) => (trouble, RETRY),
@@ -155,12 +156,12 @@ impl Source {
         &self.nodes[self.index]
     }
 
-    /// The upstream lives as long as its sources.
+    /// The receiver lives as long as its sources.
     async fn tell(&self, event: Event) {
         let _ = self.events.send(event).await;
     }
 
-    /// As long as the node answers, and as it should.
+    /// Runs as long as the node answers correctly.
     async fn serve(&self) -> Result<Infallible, Trouble> {
         check_chain(self.node(), &ChainIdentity::of(&self.params)).await?;
         self.node().set_right(true);
@@ -170,13 +171,13 @@ impl Source {
         }
     }
 
-    /// Offers a template for each tip at once, and for changes on a tip at most one in a second, asked for when the
-    /// second is over. Meanwhile the next answer is waited for already: it may be of a new tip.
+    /// Offers a template for each tip at once, but for changes on a tip at most one a second, requested when the second
+    /// is over. It keeps waiting for the next long poll meanwhile, as that may be of a new tip.
     async fn offers(&self) -> Result<Infallible, Trouble> {
         let mut id = self.offer(None).await?;
         let (mut offered, mut early) = (Instant::now(), 0);
         loop {
-            // A node whose long poll does not wait is not asked before the second is over.
+            // A node whose long poll returns at once is not asked before the second is over.
             let pause = if early > 1 { offered + POLL } else { offered };
             tokio::select! {
                 template = self.next_template(id.as_deref(), pause) => {
@@ -201,8 +202,8 @@ impl Source {
         *self.parent.lock().expect("no panic while the lock is held") = parent;
     }
 
-    /// The next template: when the long poll answers, when it is wanted, or after a while on the same tip for the
-    /// node in use.
+    /// The next template: when the long poll answers, when one is wanted, or for the node in use after a while on the
+    /// same tip.
     async fn next_template(&self, id: Option<&str>, pause: Instant) -> Result<Template, RpcError> {
         let poll = async {
             sleep_until(pause).await;
@@ -225,7 +226,7 @@ impl Source {
         template::template(self.node()).await
     }
 
-    /// Offers a template, or one asked for now, with its tip and the licenses after it; gives its long-poll id.
+    /// Offers a template, or a newly requested one, with its tip and current licenses; returns its long-poll id.
     async fn offer(&self, template: Option<Template>) -> Result<Option<String>, Trouble> {
         let node = self.node();
         let mut template = match template {
@@ -253,7 +254,7 @@ impl Source {
         Err(RpcError::Malformed("getlicenseinfo and getblocktemplate are of different tips".into()).into())
     }
 
-    /// Asks for the tip again and again. A node that does not answer in time is not waited for.
+    /// Polls the tip. A node that does not answer in time has failed.
     async fn beats(&self) -> Result<Infallible, Trouble> {
         let expected = ChainIdentity::of(&self.params);
         let mut unseen = None;
@@ -266,7 +267,7 @@ impl Source {
                 return Err(ChainError::Wrong { found, expected }.into());
             }
             self.tell(Event::Beat(self.index, tip, asked.elapsed())).await;
-            // A tip that the long poll should have told long ago.
+            // A tip that the long poll should have reported long ago.
             let missed = self.parent().is_some_and(|parent| parent != tip.hash).then_some(tip.hash);
             if missed.is_some() && missed == unseen {
                 self.wishes.ask(self.index);

@@ -1,4 +1,4 @@
-//! From a template and a license to a job for the devices, and from what they find to a block.
+//! Turns a template and a license into a job for the devices, and their finds into blocks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use iop_stratum::work::sha256d;
 
 use crate::job::{Job, Serial, Share};
 
-/// A job with what a block of it needs.
+/// A job with what its block needs.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     pub(super) job: Arc<Job>,
     pub(super) template: Arc<Template>,
-    /// The license that signed, as an address.
+    /// The license that signed it, as an address.
     pub(super) license: String,
     /// When the template came.
     pub(super) received: Instant,
@@ -38,7 +38,7 @@ pub(super) struct Solved {
 #[derive(Debug)]
 pub(super) struct Maker {
     keys: Arc<[LicenseKey]>,
-    /// Who is paid; the license that signs if not set.
+    /// The payout address; the signing license if `None`.
     payout: Option<Address>,
     prefixes: Prefixes,
     extranonce1: Extranonce1,
@@ -48,13 +48,13 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    /// Jobs that these licenses sign.
+    /// Makes jobs that these licenses sign.
     ///
     /// # Panics
     /// The system has no random numbers: nothing that needs keys can run there.
     pub(super) fn new(keys: Arc<[LicenseKey]>, payout: Option<Address>, prefixes: Prefixes) -> Self {
         let random = || getrandom::u64().expect("the operating system gives random numbers");
-        // The upper half of the number is by chance, the lower half counts.
+        // The upper half of the number is random, the lower half counts.
         let (number, extranonce1) = (random() << 32, Extranonce1::from_u32((random() >> 32) as u32));
         Self { keys, payout, prefixes, extranonce1, number, serial: Serial::default() }
     }
@@ -64,7 +64,7 @@ impl Maker {
         (self.serial, self.number)
     }
 
-    /// Signs the template's coinbase with a license, by its place, and makes the job.
+    /// Signs the template's coinbase with the license at this index, and makes the job.
     pub(super) fn make(&mut self, template: Template, license: usize, received: Instant) -> Prepared {
         let (serial, number) = self.next();
         let key = &self.keys[license];
@@ -86,7 +86,7 @@ impl Maker {
         }
     }
 
-    /// The same work later: nothing is signed again, only the time goes on, by a clock that nobody sets.
+    /// The same work later: nothing is signed again, only the time advances, by the monotonic clock.
     pub(super) fn later(&mut self, prepared: &Prepared, now: Instant) -> Prepared {
         let (serial, number) = self.next();
         let mut job = prepared.job.stratum().clone();
@@ -103,7 +103,7 @@ fn time(prepared: &Prepared, now: Instant) -> u32 {
 }
 
 impl Prepared {
-    /// The block that a share of this job makes; none where it misses the block's target.
+    /// The block that a share of this job makes; `None` if it misses the block's target.
     pub(super) fn solve(&self, share: &Share) -> Option<Solved> {
         let job = self.job.stratum();
         let work = job.work();
@@ -137,7 +137,7 @@ mod tests {
         Maker::new(Arc::from([key(true)]), payout, Params::devnet().prefixes)
     }
 
-    /// The first block of a job, by trying.
+    /// Finds the first block of a job by trial.
     fn first_block(prepared: &Prepared) -> Block {
         let finder = Stats::new().device("cpu");
         let share = |nonce| Share {
