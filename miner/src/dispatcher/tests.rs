@@ -1,4 +1,4 @@
-//! That no header is given out twice, and who hears of which job.
+//! No header is assigned twice, and followers get the right jobs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::job::Serial;
 use crate::job::tests::{ANY_HASH, job};
 
-/// Checks that no header is in two of the assignments, and gives how many headers they hold.
+/// Checks that no header is in two of the assignments, and returns their total number of headers.
 fn disjoint(assignments: &[Assignment]) -> u128 {
     let mut by_header: HashMap<[u8; 80], Vec<NonceRange>> = HashMap::new();
     for assignment in assignments {
@@ -94,14 +94,14 @@ fn assignments_are_stale_as_soon_as_the_job_changes_or_goes() {
 
 #[test]
 fn a_split_job_leaves_all_but_the_first_prefix_to_machines() {
-    // Of two bytes one is the prefix; two bits of the version make four times as many headers.
+    // One of the two bytes is the prefix; two version bits quadruple the number of headers.
     let dispatcher = Dispatcher::new();
     dispatcher.split(Split::default());
     dispatcher.set_job(Arc::new(job("1", 2, 0x0000_6000, ANY_HASH)));
     let taken: Vec<Assignment> = (0..256).map(|_| dispatcher.take(u64::MAX).unwrap()).collect();
     assert_eq!(disjoint(&taken), 1 << (8 + 2 + 32));
     assert!(taken.iter().all(|assignment| assignment.extranonce2.as_bytes()[0] == 0));
-    // A byte alone cannot be split: no machine gets any of it.
+    // A single byte cannot be divided: no machine gets any of it.
     dispatcher.set_job(Arc::new(job("2", 1, 0, ANY_HASH)));
     let taken: Vec<Assignment> = (0..256).map(|_| dispatcher.take(u64::MAX).unwrap()).collect();
     assert_eq!(disjoint(&taken), 1 << (8 + 32));
@@ -154,7 +154,7 @@ proptest! {
         wants in proptest::collection::vec(prop_oneof![0..5u64, 1u64 << 28..1 << 33], 1..200),
     ) {
         let dispatcher = dispatcher(size, mask);
-        // At most 2^120: no list of wants comes near.
+        // At most 2^120, which no list of requests reaches.
         let headers = 1u128 << (32 + 8 * size + mask.count_ones() as usize).min(120);
         let (mut taken, mut left) = (Vec::new(), headers);
         for want in wants {
@@ -187,7 +187,7 @@ fn a_job_that_comes_again_unchanged_goes_to_machines_and_leaves_the_devices_wher
         })
         .collect();
     disjoint(&taken);
-    // Another upstream's job is another, whatever is in it.
+    // Another upstream's job is a different one, whatever its contents.
     dispatcher.replace_job(Arc::clone(&first.job), true);
     assert!(!dispatcher.is_current(&first));
 }

@@ -100,7 +100,7 @@ pub struct Shared {
     pub settings: GatewaySettings,
     /// Connections and names in use.
     pub seats: Arc<Seats>,
-    /// Prefixes in use.
+    /// Prefixes of the extranonce2.
     pub prefixes: Arc<Prefixes>,
     /// Addresses that are banned.
     pub bans: Bans,

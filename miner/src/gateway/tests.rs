@@ -1,4 +1,4 @@
-//! The gateway without sockets: what machines are told, what becomes of their shares.
+//! The gateway without sockets: lines sent to machines, and their shares.
 
 #![allow(clippy::unwrap_used)]
 
@@ -55,7 +55,7 @@ impl Stand {
         Self { dispatcher, follower, publish, shared: Arc::new(shared), up, jobs: 0 }
     }
 
-    /// With a job whose extranonce2 has so many bytes.
+    /// With a job whose extranonce2 has `size` bytes.
     pub(super) fn with_job(size: usize, mask: u32, difficulty: f64) -> Self {
         let mut stand = Self::new();
         stand.job(size, mask, difficulty);
@@ -81,7 +81,7 @@ impl Stand {
     ) {
         self.jobs += 1;
         let mut new = job(&format!("up-{}", self.jobs), size, mask, difficulty).stratum().clone();
-        // Every job has work of its own.
+        // Every job has its own work.
         Arc::make_mut(&mut new.notify).coinbase1.extend(self.jobs.to_be_bytes());
         change(&mut new);
         self.dispatcher.set_job(Arc::new(Job::new(Serial(self.jobs), new)));
@@ -101,7 +101,7 @@ impl Stand {
         Client { machine: self.machine_from(ip), id: 0 }
     }
 
-    /// The upstream sends the job at hand again, changed or not.
+    /// The upstream sends the current job again, possibly changed.
     fn repeat_job(&mut self, change: impl FnOnce(&mut iop_stratum::client::Job)) {
         let mut same = self.dispatcher.follow().borrow().job.clone().unwrap().stratum().clone();
         same.notify = Arc::new(Notify::clone(&same.notify));
@@ -111,7 +111,7 @@ impl Stand {
         self.publish();
     }
 
-    /// A client with a user, `a`, that rolls versions; what it was told up to then is thrown away but for the job.
+    /// A client with a user, `a`, that rolls versions; lines received so far are discarded, except the job.
     fn worker(&self) -> (Client, Told) {
         self.worker_from(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
@@ -125,7 +125,7 @@ impl Stand {
         (client, told)
     }
 
-    /// Publishes what the dispatcher has to a client.
+    /// Publishes the dispatcher's job to a client.
     fn tell(&self, client: &mut Client) -> Vec<Value> {
         let snapshot = Arc::clone(&self.shared.snapshots.borrow());
         client.machine.on_snapshot(&snapshot);
@@ -154,7 +154,7 @@ impl Client {
         lines.map(|line| serde_json::from_slice(&line).unwrap()).collect()
     }
 
-    /// The verdict's code, 0 for accepted, and what was said besides.
+    /// The verdict's code, 0 for accepted, and the other lines received.
     fn submit(&mut self, told: &Told, extranonce2: &[u8], ntime: u32, nonce: u32, bits: Option<u32>) -> u64 {
         let [ntime, nonce] = [ntime, nonce].map(|number| format!("{number:08x}"));
         let mut params = vec!["a".to_owned(), told.job.clone(), hex::encode(extranonce2), ntime, nonce];
@@ -169,7 +169,7 @@ impl Client {
     }
 }
 
-/// What a machine knows.
+/// The state of a machine.
 #[derive(Debug, Clone, Default)]
 struct Told {
     extranonce1: Vec<u8>,
@@ -210,7 +210,7 @@ fn methods(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|line| line["method"].as_str().unwrap_or("answer")).collect()
 }
 
-/// The share's header by plain concatenation, as a machine makes it, and by what goes up.
+/// The share's header, built by concatenation as a machine does, and from what is passed to the upstream.
 fn same_header(upstream: &Job, told: &Told, extranonce2: &[u8], bits: u32, mask: u32, share: &Share) {
     let stratum = upstream.stratum();
     let notify = &stratum.notify;

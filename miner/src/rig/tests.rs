@@ -1,4 +1,4 @@
-//! How a rig ends, and what is handed in then.
+//! The end of a rig, and the shares submitted then.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::job::tests::{ANY_HASH, job};
 
-/// Finds one share more when its work ends, as a device whose launch is under way then.
+/// Finds one more share when its work ends, like a device with a launch in progress.
 struct Late(Mutex<Option<oneshot::Sender<()>>>);
 
 impl Device for Late {
@@ -55,7 +55,7 @@ fn what_a_device_finds_while_it_ends_is_handed_in() {
     assert_eq!(taken.load(Ordering::Relaxed), 1);
 }
 
-/// Finds more at the end than may wait for the upstream, as a device with an easy target whose launch is under way then.
+/// Finds more at the end than may wait for the upstream, like a device with an easy target and a launch in progress.
 struct Flooding(Mutex<Option<oneshot::Sender<()>>>);
 
 impl Device for Flooding {
@@ -78,7 +78,7 @@ impl Device for Flooding {
     }
 }
 
-/// Gives a job, and takes no share.
+/// Provides a job, and takes no share.
 struct Deaf;
 
 impl Upstream for Deaf {
@@ -102,7 +102,7 @@ fn the_warning_at_the_end_counts_what_there_was_no_room_for_too() {
     assert_eq!(log.lines(&format!("{all} shares had not gone up")), 1, "{}", log.text());
 }
 
-/// Waits for work, and works on nothing.
+/// Waits for work, and hashes nothing.
 struct Waiting;
 
 impl Device for Waiting {

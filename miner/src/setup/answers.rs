@@ -1,4 +1,4 @@
-//! What setup asks, one question after another, and what an answer may be.
+//! The questions of setup, in order, and the validation of the answers.
 
 use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -15,27 +15,27 @@ use crate::device::{DeviceName, Machine};
 use crate::devices;
 use crate::upstream::{PoolUrl, Tls, TlsError};
 
-/// Longest name of a machine at a pool, in bytes; with an address before it, it stays below what a user may have.
+/// Longest name of a machine at a pool, in bytes; together with an address it stays below the limit for a user.
 const MAX_WORKER: usize = 60;
-/// Most pools and most licenses that are asked for: more than that is a file for an editor.
+/// Most pools and most licenses that are asked for: a file with more is written in an editor.
 const MOST: usize = 16;
 
-/// Everything that was asked.
+/// All answers.
 #[derive(Clone, Debug)]
 pub struct Answers {
     /// The chain.
     pub network: String,
-    /// Where work comes from.
+    /// The source of work.
     pub source: Source,
-    /// Where machines attach, for a gateway.
+    /// Address for machines, for a gateway.
     pub listen: Option<SocketAddr>,
-    /// What to mine with; may be nothing for a gateway.
+    /// The devices; may be empty for a gateway.
     pub devices: Vec<DeviceName>,
     /// Physical cores to leave alone.
     pub spare_cores: usize,
 }
 
-/// Where work comes from.
+/// The source of work.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Pools.
@@ -44,33 +44,33 @@ pub enum Source {
     Node(Node),
 }
 
-/// Pools, and who we are there.
+/// Pools, and our user there.
 #[derive(Clone, Debug)]
 pub struct Pool {
     /// In order of preference.
     pub urls: Vec<String>,
-    /// A file of certificates to trust, besides those that the system does.
+    /// A file of certificates to trust in addition to the system's.
     pub tls_ca: Option<PathBuf>,
-    /// Address and machine.
+    /// Address and machine name.
     pub user: String,
-    /// What most pools do not look at.
+    /// The password, which most pools ignore.
     pub password: String,
 }
 
 /// A node, and the licenses that sign.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Its RPC.
+    /// The URL of its RPC.
     pub url: String,
-    /// Its cookie file, where the URL has no password.
+    /// Its cookie file, if the URL has no password.
     pub cookie: Option<PathBuf>,
     /// Files with license keys.
     pub license_key_files: Vec<PathBuf>,
-    /// Who is paid; `None`: the license that signs.
+    /// The payout address; the signing license if `None`.
     pub payout: Option<String>,
 }
 
-/// Asks all of it.
+/// Asks all questions.
 pub(super) fn ask<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<Answers> {
     talk.say("pool: mine at a pool. solo: mine at your own node with your own license.")?;
     talk.say("gateway: this program serves your ASICs, and mines at a pool or solo itself.")?;
@@ -96,8 +96,8 @@ pub(super) fn ask<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result
     Ok(Answers { network, source, listen, devices, spare_cores })
 }
 
-/// Where ASICs connect. What this machine has no address for is a wrong answer; whatever else keeps us from listening
-/// there now may be over by then, as a gateway that runs.
+/// The address for ASICs. One that this machine does not have is rejected; any other obstacle to listening may be gone
+/// later, such as a running gateway.
 fn listen<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<SocketAddr> {
     let (address, trouble) =
         talk.ask("ADDRESS:PORT at which ASICs connect", Some("0.0.0.0:3333"), |answer| {
@@ -149,14 +149,14 @@ fn pool<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io:
     Ok(Pool { urls, tls_ca, user: format!("{address}.{worker}"), password })
 }
 
-/// Whom to trust, where a pool speaks TLS.
+/// The certificates to trust, if a pool speaks TLS.
 fn certificates<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>) -> io::Result<Option<PathBuf>> {
     let question = "File with the pool's certificate or its CA's (PEM; empty: whom the system trusts)";
     let (file, tls) = talk.ask(question, Some(""), |answer| {
         let file = if answer.is_empty() { None } else { Some(absolute(answer)?) };
         match Tls::load(file.as_deref()) {
             Ok(tls) => Ok((file, tls)),
-            // There is no flag here.
+            // There is no flag to name here.
             Err(TlsError::File(path, reason)) => Err(format!("{path}: {reason}")),
             Err(error) => Err(error.to_string()),
         }
@@ -223,7 +223,7 @@ fn node<I: BufRead, O: Write>(talk: &mut Talk<'_, I, O>, params: &Params) -> io:
     Ok(Node { url, cookie, license_key_files, payout })
 }
 
-/// A key file's path, and the licenses in it.
+/// Parses a key file's path, and reads the licenses in it.
 fn license(answer: &str, params: &Params) -> Result<(PathBuf, Vec<String>), String> {
     let path = absolute(answer)?;
     let keys =
@@ -231,12 +231,12 @@ fn license(answer: &str, params: &Params) -> Result<(PathBuf, Vec<String>), Stri
     Ok((path, keys.iter().map(|key| key.address().to_base58(&params.prefixes)).collect()))
 }
 
-/// Wherever the file with the answers ends up, the path is right.
+/// Makes a path absolute, so that it is right wherever the configuration file ends up.
 fn absolute(answer: &str) -> Result<PathBuf, String> {
     std::path::absolute(answer).map_err(|error| format!("{answer:?}: {error}"))
 }
 
-/// The devices, and how many cores to leave alone.
+/// Asks for the devices, and the number of cores to leave free.
 fn hardware<I: BufRead, O: Write>(
     talk: &mut Talk<'_, I, O>,
     gateway: bool,

@@ -1,4 +1,4 @@
-//! The configuration file that setup writes: the answers, and comments that say what each is and what else there is.
+//! The configuration file that setup writes: the answers, with comments that explain them and further options.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::answers::{Answers, Node, Pool, Source};
 
-/// The whole file. `measured` are lines on what was measured.
+/// The whole file. `measured` are lines about the measurements.
 pub(super) fn text(answers: &Answers, measured: &[String]) -> String {
     let mut file = Text(String::new());
     file.comment("Written by iop-miner setup, for: iop-miner run --config THIS-FILE");
@@ -95,12 +95,12 @@ fn hardware(file: &mut Text, answers: &Answers, measured: &[String]) {
     file.unused("max_temperature = 85");
 }
 
-/// TOML as it grows. Writing to a string does not fail.
+/// TOML being built. Writing to a string cannot fail.
 struct Text(String);
 
 impl Text {
     fn comment(&mut self, text: &str) {
-        // A text from elsewhere, such as a driver's, may have lines.
+        // External text, such as a driver's, may contain line ends.
         let _ = writeln!(self.0, "# {}", text.replace(char::is_control, " "));
     }
 

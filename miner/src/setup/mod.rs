@@ -1,8 +1,8 @@
 //! `iop-miner setup`: questions, a short measurement, and a configuration file for `iop-miner run`.
 //!
-//! Here: what is asked, and what is wrong with an answer. Not here: reading and writing lines (`talk`), the file's
-//! form (`file`), what the flags may be: the command line that the file is for judges it once more.
-//! Path: answers → [`Answers`] → measurement → file.
+//! Here: the questions and the errors in answers. Not here: reading and writing lines (`talk`), the format of the file
+//! (`file`), the validation of flags: the command line that the file stands for validates them again. Path: answers →
+//! [`Answers`] → measurement → file.
 
 mod answers;
 mod file;
@@ -22,7 +22,7 @@ use crate::dispatcher::VERSIONS;
 use crate::stats::HashRate;
 use talk::Talk;
 
-/// What `setup` needs to know.
+/// Settings of `setup`.
 #[derive(Clone, Debug)]
 pub struct SetupSettings {
     /// The file to write.
@@ -34,7 +34,7 @@ pub struct SetupSettings {
 /// Asks, measures, writes.
 ///
 /// # Errors
-/// When the input ends before all is answered, and when the file or the questions cannot be written.
+/// The input ends before all questions are answered, or the file or the questions cannot be written.
 pub fn run(settings: &SetupSettings, input: &mut impl BufRead, out: &mut impl Write) -> io::Result<()> {
     let mut talk = Talk { input, out };
     let shown = settings.out.display();
@@ -53,7 +53,8 @@ pub fn run(settings: &SetupSettings, input: &mut impl BufRead, out: &mut impl Wr
     talk.say(&format!("\n{shown} is written. Start with: iop-miner run --config {shown}"))
 }
 
-/// Measures each device as it will mine. Says what each does; one that fails is said to, and may be repaired later.
+/// Measures each device as it will mine, and prints the results; a device that fails is reported, and may be repaired
+/// later.
 fn measure<I: BufRead, O: Write>(
     talk: &mut Talk<'_, I, O>,
     answers: &Answers,
@@ -93,7 +94,7 @@ fn measure<I: BufRead, O: Write>(
     Ok(lines)
 }
 
-/// Whether a file can be written there. Asked before all the questions.
+/// Checks that the file can be written. Done before any question.
 fn check_place(path: &Path) -> io::Result<()> {
     let is_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
     if is_folder || std::fs::metadata(path).map_or(path.is_symlink(), |there| !there.is_file()) {
@@ -105,12 +106,12 @@ fn check_place(path: &Path) -> io::Result<()> {
     std::fs::remove_file(&unfinished)
 }
 
-/// A name beside a file's.
+/// A temporary name next to the file.
 fn unfinished(path: &Path) -> PathBuf {
     path.with_extension(format!("{}.new", std::process::id()))
 }
 
-/// For its owner's eyes: there may be a password in it.
+/// Creates a file for its owner only: it may contain a password.
 fn open_new(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.write(true).create_new(true);
@@ -119,7 +120,7 @@ fn open_new(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Whole or not at all.
+/// Writes the file atomically.
 fn write(path: &Path, text: &str, replace: bool) -> io::Result<()> {
     if !replace {
         return open_new(path)?.write_all(text.as_bytes());
@@ -129,7 +130,7 @@ fn write(path: &Path, text: &str, replace: bool) -> io::Result<()> {
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| std::fs::rename(&unfinished, path));
     if done.is_err() {
-        // What could not be written whole is of no use to anyone.
+        // An incomplete file is of no use.
         let _ = std::fs::remove_file(&unfinished);
     }
     done

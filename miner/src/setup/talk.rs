@@ -1,11 +1,11 @@
-//! Questions on a terminal, or over a pipe: a line out, a line in.
+//! Questions on a terminal or over a pipe: a line out, a line in.
 
 use std::io::{self, BufRead, Write};
 
 /// Longest answer, in bytes: a long path.
 const MAX_ANSWER: u64 = 4096;
 
-/// Somebody who is asked.
+/// A dialogue with the user.
 pub(super) struct Talk<'a, I, O> {
     pub(super) input: &'a mut I,
     pub(super) out: &'a mut O,
@@ -16,11 +16,11 @@ impl<I: BufRead, O: Write> Talk<'_, I, O> {
         writeln!(self.out, "{text}")
     }
 
-    /// Asks until the answer is right. An empty answer is the default, where there is one; `check` says what is wrong
-    /// with any other.
+    /// Asks until the answer is valid. An empty answer selects the default, if there is one; `check` returns the error
+    /// in any other.
     ///
     /// # Errors
-    /// When the input ends, or cannot be read, or the question not be written.
+    /// The input ends or cannot be read, or the question cannot be written.
     pub(super) fn ask<T>(
         &mut self,
         question: &str,
@@ -45,7 +45,7 @@ impl<I: BufRead, O: Write> Talk<'_, I, O> {
         }
     }
 
-    /// A question that is answered by yes or no.
+    /// Asks a yes-or-no question.
     pub(super) fn confirm(&mut self, question: &str) -> io::Result<bool> {
         self.ask(question, Some("no"), |answer| match answer {
             "y" | "yes" => Ok(true),
@@ -54,13 +54,13 @@ impl<I: BufRead, O: Write> Talk<'_, I, O> {
         })
     }
 
-    /// The next line without white space around it; `None` for one that is too long or no text.
+    /// The next line, trimmed; `None` if it is too long or not valid text.
     fn line(&mut self) -> io::Result<Option<String>> {
         let (mut line, mut whole) = (Vec::new(), true);
         loop {
             let read = io::Read::take(&mut *self.input, MAX_ANSWER).read_until(b'\n', &mut line)?;
             if read == 0 && line.is_empty() {
-                // What is said next does not belong behind the question.
+                // The next output starts a new line, not after the question.
                 self.say("")?;
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
@@ -72,7 +72,7 @@ impl<I: BufRead, O: Write> Talk<'_, I, O> {
                 return Ok(text.map(|text| text.trim().to_owned()));
             }
             if line.len() as u64 >= MAX_ANSWER {
-                // Read to its end, and forget it.
+                // Skip the rest of the line.
                 whole = false;
                 line.clear();
                 line.push(b' ');

@@ -35,7 +35,7 @@ impl Setup {
     }
 }
 
-/// A license key of devnet in a file that only we may read, and its address.
+/// A devnet license key in a file that only its owner may read, and its address.
 fn license(folder: &TempDir) -> (String, String) {
     let (params, path) = (Params::by_name("devnet").unwrap(), folder.path().join("license.wif"));
     let key = LicenseKey::from_secret(&[7; 32], true).unwrap();
@@ -44,7 +44,7 @@ fn license(folder: &TempDir) -> (String, String) {
     (path.display().to_string(), key.address().to_base58(&params.prefixes))
 }
 
-/// The answer to the question on spare cores, which a machine of one core is not asked.
+/// The answer to the question about spare cores, which is not asked on a machine with one core.
 fn spare() -> &'static str {
     if Machine::here().cores() > 1 { "1\n" } else { "" }
 }
@@ -86,7 +86,7 @@ fn answers_for_a_pool_become_a_file_that_mines_there() {
     assert!(setup.file().contains("# Measured: cpu: "), "{}", setup.file());
 }
 
-/// A certificate as a chapter makes it, in a file.
+/// A certificate as a chapter would make it, in a file.
 fn certificate(folder: &TempDir) -> String {
     let path = folder.path().join("cert.pem");
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -98,7 +98,7 @@ fn certificate(folder: &TempDir) -> String {
 fn whom_to_trust_is_asked_where_a_pool_speaks_tls() {
     let folder = tempfile::tempdir().unwrap();
     let ((_, address), certificate) = (license(&folder), certificate(&folder));
-    // Part of it cannot be used.
+    // A part of the file is unusable.
     let text = fs::read_to_string(&certificate).unwrap();
     fs::write(&certificate, text + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     let answers = [
@@ -143,7 +143,7 @@ fn every_key_that_the_file_shows_is_one() {
         setup.ended.as_ref().unwrap();
         let file = setup.file();
         assert!(file.contains(&format!("mode = \"{mode}\"")), "{file}");
-        // What is shown in comments has to hold as well.
+        // The examples in comments must be valid too.
         let whole = file
             .replace("# ", "")
             .lines()
@@ -175,7 +175,7 @@ fn is_key(line: &str) -> bool {
 fn where_machines_cannot_be_listened_for_is_said() {
     let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (taken, address) = (listening.local_addr().unwrap(), license(&tempfile::tempdir().unwrap()).1);
-    // 192.0.2.0/24 is for examples: no machine has it.
+    // 192.0.2.0/24 is reserved for examples: no machine has it.
     let setup = Setup::run(&format!(
         "gateway\n3333\n192.0.2.1:3333\n{taken}\npool\ndevnet\nstratum+tcp://a:1\n\n{address}\n\n\nnone\n"
     ));

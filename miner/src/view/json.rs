@@ -1,7 +1,7 @@
-//! `--json`: the status on stdout, for programs: an object in a line every ten seconds, and one at the end.
+//! `--json`: the status on stdout, for programs: one object per line every ten seconds, and one at the end.
 //!
-//! It has a thread of its own, so that a reader that takes nothing holds up no share. A pipe that its reader has
-//! closed ends the miner, as does a disk that is full.
+//! It has its own thread, so that a blocked reader delays no share. A pipe that its reader has closed ends the miner,
+//! as does a full disk.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::stats::Stats;
 use crate::upstream::Board;
 use crate::view::numbers::Numbers;
 
-/// Between two lines.
+/// Time between two lines.
 const EVERY: Duration = Duration::from_secs(10);
-/// How long a reader that takes nothing can hold up the miner's end.
+/// How long a blocked reader may delay the miner's end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Prints the status of a rig for as long as it runs.
+/// Prints the status of a rig while it runs.
 ///
 /// # Errors
-/// When the operating system gives no thread.
+/// The operating system provides no thread.
 pub(super) fn attach(rig: &mut Rig) -> io::Result<()> {
     let lines = Lines { stats: Arc::clone(&rig.stats), board: Arc::clone(&rig.board), end: rig.end() };
     let ((stop, stopped), (done, written)) = (channel::<()>(), channel());
@@ -30,14 +30,14 @@ pub(super) fn attach(rig: &mut Rig) -> io::Result<()> {
         if let Err(error) = again_and_again(EVERY, &stopped, || lines.write()) {
             return lines.end.end(Err(error));
         }
-        // Nobody waits for it where the rig never ran.
+        // The receiver is gone if the rig never ran.
         let _ = done.send(lines.write());
     })?;
     rig.at_end(move || {
         drop(stop);
         match written.recv_timeout(PATIENCE) {
             Ok(written) => written,
-            // It has ended before, and said why.
+            // The thread has ended before, and reported why.
             Err(RecvTimeoutError::Disconnected) => Ok(()),
             Err(RecvTimeoutError::Timeout) => {
                 let text = format!("nobody took the last line on stdout for {} s", PATIENCE.as_secs());
@@ -48,8 +48,8 @@ pub(super) fn attach(rig: &mut Rig) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes `every` so often until it is stopped or fails. After a pause, of the process or of its reader, lines that were
-/// missed are not made up for.
+/// Writes a line `every` interval until it is stopped or fails. Lines missed during a pause, of the process or of its
+/// reader, are skipped.
 fn again_and_again(
     every: Duration,
     stopped: &Receiver<()>,

@@ -1,7 +1,7 @@
-//! How people and programs watch a rig.
+//! Views of a rig for people and programs.
 //!
-//! Here: what is shown and served, and where; [`numbers`] for all of them. Not here: counting ([`crate::stats`],
-//! [`crate::upstream::board`]).
+//! Here: which views there are, and where they listen; [`numbers`] for all of them. Not here: counting
+//! ([`crate::stats`], [`crate::upstream::board`]).
 
 mod api;
 mod cgminer;
@@ -24,20 +24,20 @@ use crate::upstream::Board;
 use crate::wall::WallClock;
 use numbers::Numbers;
 
-/// How to watch, validated.
+/// Validated settings of the views.
 #[derive(Clone, Debug, Default)]
 pub struct ViewSettings {
-    /// Where the HTTP API listens; nowhere if nothing is said.
+    /// Address of the HTTP API; `None` for no API.
     pub api_bind: Option<SocketAddr>,
-    /// Log lines also where a person sits at a terminal.
+    /// Log lines even at a terminal.
     pub plain: bool,
-    /// The status on stdout, as a JSON object in a line, again and again.
+    /// Repeatedly print the status on stdout, as one JSON object per line.
     pub json: bool,
-    /// Where the cgminer API listens; nowhere if nothing is said.
+    /// Address of the cgminer API; `None` for no API.
     pub cgminer_bind: Option<SocketAddr>,
 }
 
-/// Where a rig can be watched from, ports chosen by the system included.
+/// Addresses that a rig's views listen on, with ports chosen by the system filled in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Places {
     /// The HTTP API.
@@ -46,7 +46,7 @@ pub struct Places {
     pub cgminer: Option<SocketAddr>,
 }
 
-/// What services look at.
+/// The data that services read.
 #[derive(Clone, Debug)]
 struct Watched {
     stats: Arc<Stats>,
@@ -60,10 +60,10 @@ impl Watched {
     }
 }
 
-/// Makes a rig be watched as the settings say: listens at once, and answers while the rig runs.
+/// Attaches the views to a rig: listens at once, and answers while the rig runs.
 ///
 /// # Errors
-/// When an address cannot be listened at.
+/// An address cannot be bound.
 pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
     let (stats, board, clock) = (Arc::clone(&rig.stats), Arc::clone(&rig.board), rig.clock.clone());
     let watched = Watched { stats, board, clock };
@@ -90,13 +90,13 @@ pub fn attach(settings: &ViewSettings, rig: &mut Rig) -> io::Result<Places> {
     Ok(places)
 }
 
-/// Gives the terminal back, where the process ends without the rig's end.
+/// Gives the terminal back if the process exits without the rig's end.
 pub(crate) fn give_back() {
     #[cfg(unix)]
     terminal::give_back();
 }
 
-/// A listener for a runtime that does not run yet.
+/// A listener for a runtime that is not running yet.
 fn listen(flag: &str, address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address).map_err(|error| {
         io::Error::new(error.kind(), format!("{flag}: cannot listen at {address}: {error}"))

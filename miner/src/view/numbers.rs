@@ -1,8 +1,8 @@
-//! The numbers that people trust, made in one place for every view: terminal, JSON lines, HTTP, Prometheus, cgminer.
+//! The numbers for all views, computed in one place: terminal, JSON lines, HTTP, Prometheus, cgminer.
 //!
-//! Here: counters and sources of one moment ([`Snapshot`], [`Source`]) become rates, shares, ratios and expectations,
-//! with names and units that programs may rely on. Not here: counting ([`crate::stats`]), texts and layout.
-//! A number that cannot be known yet is `None`, and `null` in JSON; none is ever infinite or not a number.
+//! Here: counters and sources at one moment ([`Snapshot`], [`Source`]) become rates, shares, ratios and expectations,
+//! with names and units that programs may rely on. Not here: counting ([`crate::stats`]), texts and layout. A number
+//! that is not known yet is `None`, and `null` in JSON; none is ever infinite or NaN.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::stats::rate::Rates;
 use crate::stats::{Counts, DeviceSnapshot, Health, Snapshot};
 use crate::upstream::board::{self, Condition, JobView, Source};
 
-/// Hashes that a share of difficulty 1 takes on average.
+/// Average number of hashes of a share of difficulty 1.
 pub const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
-/// Shares before [`Shares::luck`] is told: with so many, chance alone moves it by a quarter.
+/// Number of shares from which [`Shares::luck`] is shown: with this many, chance alone moves it by a quarter.
 pub const LUCK_FROM: u64 = 16;
 
 /// A rig at one moment.
@@ -27,19 +27,19 @@ pub struct Numbers {
     pub uptime: f64,
     /// Whether it mines.
     pub state: State,
-    /// Why it does not, in words.
+    /// Why it does not, as text.
     pub reason: Option<String>,
-    /// Of all devices, those that are gone included.
+    /// All devices, including those that are gone.
     #[serde(flatten)]
     pub total: Shares,
-    /// The job at hand: that of the source in use.
+    /// The current job: that of the source in use.
     pub job: Option<JobNumbers>,
-    /// Seconds that a block takes on average: network difficulty × 2³² / the rate of the last minute. Unknown without
-    /// a job or without a rate. It is an average over many blocks and no promise: it does not shrink while one waits.
+    /// Average seconds to a block: network difficulty × 2³² / the rate of the last minute. Unknown without a job or a
+    /// rate. It is an average over many blocks and no promise: it does not shrink while one waits.
     pub expected_seconds_to_block: Option<f64>,
-    /// In the order in which they came.
+    /// The devices, oldest first.
     pub devices: Vec<DeviceNumbers>,
-    /// In order of preference.
+    /// The sources, in order of preference.
     pub sources: Vec<SourceNumbers>,
 }
 
@@ -51,48 +51,48 @@ pub enum State {
     Mining,
     /// No source gives work.
     NoSource,
-    /// There are devices and none of them works any more.
+    /// There are devices, and none of them works any more.
     NoDevice,
-    /// There is work, and nothing was hashed within the last minute, or all devices that could do so pause.
+    /// There is work, but nothing was hashed within the last minute, or all devices that could hash are paused.
     Idle,
 }
 
-/// What was hashed and found, by a device or by all.
+/// Hashes and shares of a device or of all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shares {
-    /// Headers hashed. Of a machine behind the gateway: as its shares tell.
+    /// Headers hashed. For a machine behind the gateway, estimated from its shares.
     pub hashes: u128,
-    /// How fast, in hashes per second.
+    /// Hash rates, in hashes per second.
     pub hash_rate: HashRates,
-    /// Shares that the upstream took.
+    /// Shares accepted by the upstream.
     pub accepted: u64,
-    /// The sum of their difficulties; times 2³²: the hashes that they stand for.
+    /// The sum of their difficulties; times 2³² it is the number of hashes that they stand for.
     pub accepted_work: f64,
     /// Accepted shares per minute since the start.
     pub accepted_per_minute: f64,
-    /// Shares that the upstream refused, but for stale ones.
+    /// Shares refused by the upstream, except stale ones.
     pub rejected: u64,
-    /// The same by the upstream's words: at most 17 of them.
+    /// The same by the upstream's reason: at most 17 of them.
     pub rejected_reasons: BTreeMap<String, u64>,
-    /// Shares that came too late: kept back, or refused as stale.
+    /// Shares that came too late: not submitted, or refused as stale.
     pub stale: u64,
-    /// Rejected shares of all that were found, in percent; unknown before the first one.
+    /// Rejected shares in percent of all found; unknown before the first one.
     pub rejected_percent: Option<f64>,
-    /// Stale shares of all that were found, in percent; unknown before the first one.
+    /// Stale shares in percent of all found; unknown before the first one.
     pub stale_percent: Option<f64>,
-    /// Nonces that were found wrongly, and not submitted.
+    /// Wrong nonces, which were not submitted.
     pub hardware_errors: u64,
-    /// The greatest difficulty that a hash met; unknown before the first share.
+    /// The highest difficulty of a find; unknown before the first share.
     pub best: Option<f64>,
     /// Seconds since a share was accepted; unknown before the first one.
     pub seconds_since_accepted: Option<f64>,
-    /// Accepted work × 2³² / hashes done: 1 where the shares are worth what was hashed. It moves about 1 by chance,
-    /// by one part in √shares; below for long means that shares are lost, as to refusals and staleness. Unknown
-    /// before [`LUCK_FROM`] shares were found.
+    /// Accepted work × 2³² / hashes done: 1 if the shares are worth what was hashed. By chance it varies about 1 by one
+    /// part in √shares; if it stays lower, shares are being lost, as to refusals and staleness. Unknown before
+    /// [`LUCK_FROM`] shares were found.
     pub luck: Option<f64>,
 }
 
-/// Hash rates over several windows, in hashes per second. A window that is longer than the run covers what there is.
+/// Hash rates over several windows, in hashes per second. A window longer than the run covers the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HashRates {
     /// Over five seconds.
@@ -117,17 +117,17 @@ pub struct HashRates {
 /// A device at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct DeviceNumbers {
-    /// As `--devices` names it, or as a machine calls itself; a machine's need not be its own alone.
+    /// Its name in `--devices`, or the name a machine uses; machines may share a name.
     pub name: String,
     /// Seconds since it started.
     pub uptime: f64,
     /// `working`, `paused` or `failed`.
     pub state: &'static str,
-    /// Why it pauses or failed, in words.
+    /// Why it is paused or failed, as text.
     pub reason: Option<String>,
-    /// Degrees Celsius, where the platform tells.
+    /// Degrees Celsius, if the platform reports it.
     pub temperature: Option<f32>,
-    /// What it did.
+    /// Its hashes and shares.
     #[serde(flatten)]
     pub shares: Shares,
 }
@@ -135,39 +135,39 @@ pub struct DeviceNumbers {
 /// A source at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourceNumbers {
-    /// Its place in the order of preference, from 0: what is asked for to switch to it.
+    /// Its index in the order of preference, from 0: used to ask for it.
     pub number: usize,
     /// Where it is, without secrets.
     pub url: String,
-    /// Who we are there.
+    /// Our identity there.
     pub user: String,
     /// `unused`, `connecting`, `working`, `waiting` or `away`.
     pub state: &'static str,
-    /// Why it is waiting or away, in words.
+    /// Why it is waiting or away, as text.
     pub reason: Option<String>,
     /// Whether it is the one in use, or on the way to be.
     pub in_use: bool,
-    /// Seconds since it is doing that.
+    /// Seconds in that state.
     pub seconds_in_state: Option<f64>,
     /// The difficulty of its shares.
     pub difficulty: Option<f64>,
     /// Its newest job.
     pub job: Option<JobNumbers>,
-    /// Jobs that came.
+    /// Number of jobs received.
     pub jobs: u64,
-    /// Shares that it took.
+    /// Shares it accepted.
     pub accepted: u64,
-    /// Shares that it refused, but for stale ones.
+    /// Shares it refused, except stale ones.
     pub rejected: u64,
-    /// Shares that it refused as stale, or that were kept back.
+    /// Shares it refused as stale, or that were not submitted.
     pub stale: u64,
-    /// Seconds since it took one.
+    /// Seconds since it accepted one.
     pub seconds_since_accepted: Option<f64>,
-    /// How long its last verdict took to come, in seconds.
+    /// How long its last verdict took, in seconds.
     pub answer_seconds: Option<f64>,
-    /// Blocks found, where that is known.
+    /// Blocks found, if known.
     pub blocks: u64,
-    /// The last text that it had for people.
+    /// Its last message for people.
     pub message: Option<String>,
 }
 
@@ -176,7 +176,7 @@ pub struct SourceNumbers {
 pub struct JobNumbers {
     /// The source's name for it.
     pub id: String,
-    /// The height of its block, where known.
+    /// The height of its block, if known.
     pub height: Option<u32>,
     /// The difficulty of a block.
     pub network_difficulty: f64,
@@ -185,7 +185,7 @@ pub struct JobNumbers {
 }
 
 impl Numbers {
-    /// Of these counters and sources, as they are now.
+    /// The numbers for these counters and sources.
     #[must_use]
     pub fn new(stats: &Snapshot, sources: &[Source]) -> Self {
         let now = Instant::now();
@@ -214,14 +214,14 @@ impl Numbers {
         }
     }
 
-    /// The source in use; the first one where none is.
+    /// The source in use; the first one if there is none.
     #[must_use]
     pub fn current(&self) -> Option<&SourceNumbers> {
         self.sources.iter().find(|source| source.in_use).or(self.sources.first())
     }
 }
 
-/// Whether it mines, and why not.
+/// Whether the rig mines, and why not.
 fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -> (State, Option<String>) {
     if !sources.iter().any(|source| source.state == "working") {
         let told = sources.iter().find(|source| source.in_use);
@@ -235,7 +235,7 @@ fn state(total: &Shares, devices: &[DeviceNumbers], sources: &[SourceNumbers]) -
         return (State::NoSource, Some(reason));
     }
     if !devices.is_empty() && devices.iter().all(|device| device.state != "working") {
-        // One that pauses goes on by itself.
+        // A paused device resumes by itself.
         return match devices.iter().find(|device| device.state == "paused") {
             Some(DeviceNumbers { name, reason, .. }) => {
                 let why = reason.as_deref().map_or_else(String::new, |why| format!(": {why}"));
@@ -346,7 +346,7 @@ impl SourceNumbers {
     }
 }
 
-/// Nothing where there is no number, as after a division by nothing.
+/// `None` if it is not a finite number, as after a division by zero.
 fn finite(number: f64) -> Option<f64> {
     number.is_finite().then_some(number)
 }
@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(Numbers::new(&stats, &[]).total.luck, None);
         stats.counts.rejected.insert("Duplicate share (22)".to_owned(), 1);
         let total = Numbers::new(&stats, &[]).total;
-        // 15 shares of difficulty 1 where 30 were to be expected.
+        // 15 shares of difficulty 1 where 30 are expected.
         assert_eq!(total.luck, Some(0.5));
         assert_eq!((total.rejected_percent, total.stale_percent), (Some(6.25), Some(6.25)));
         assert_eq!(total.accepted_per_minute, 7.0);

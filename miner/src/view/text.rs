@@ -1,17 +1,16 @@
-//! Words and figures for people.
+//! Text and numbers for people.
 //!
-//! Here: strangers' texts made harmless for a terminal ([`clean`]), durations, differences in size. Not here: what is
-//! measured.
+//! Here: sanitizing external text for a terminal ([`clean`]), durations, magnitudes. Not here: what is measured.
 
 use unicode_width::UnicodeWidthChar;
 
-/// Longest text of a stranger that is shown, in characters.
+/// Longest external text that is shown, in characters.
 const MAX_TEXT: usize = 300;
 
-/// A text as it may be drawn: each character takes one cell of the screen and moves nothing else. Line breaks and tabs
-/// become spaces, and what takes no cell goes, such as combining marks and marks of direction. Of the rest, Latin,
-/// Greek and Cyrillic letters, punctuation and symbols stay, and all else becomes `?`: control characters, what takes
-/// two cells, what is written from right to left, what joins with its neighbours. Cut at [`MAX_TEXT`].
+/// Makes a text safe to draw: each character is one cell wide and has no other effect. Line breaks and tabs become
+/// spaces; zero-width characters are removed, such as combining and direction marks. Of the rest, Latin, Greek and
+/// Cyrillic letters, punctuation and symbols are kept, and everything else becomes `?`: control characters, wide
+/// characters, right-to-left scripts, scripts that join letters. Cut at [`MAX_TEXT`].
 pub(super) fn clean(text: &str) -> String {
     text.chars().filter_map(cell).take(MAX_TEXT).collect()
 }
@@ -19,12 +18,12 @@ pub(super) fn clean(text: &str) -> String {
 fn cell(character: char) -> Option<char> {
     match (character, character.width()) {
         ('\n' | '\r' | '\t', _) => Some(' '),
-        // The soft hyphen; terminals do not agree on its width.
+        // The soft hyphen; terminals disagree about its width.
         (_, Some(0)) | ('\u{ad}', _) => None,
         (' '..='~' | '\u{a0}'..='\u{2ff}' | '\u{370}'..='\u{52f}' | '\u{1e00}'..='\u{1fff}', Some(1)) => {
             Some(character)
         }
-        // Punctuation and symbols, without marks of direction, line ends and joiners.
+        // Punctuation and symbols, without direction marks, line ends and joiners.
         ('\u{2010}'..='\u{2027}' | '\u{2030}'..='\u{205e}' | '\u{2070}'..='\u{27bf}', Some(1)) => {
             Some(character)
         }
@@ -32,7 +31,7 @@ fn cell(character: char) -> Option<char> {
     }
 }
 
-/// Seconds in the two units that matter: `17 s`, `12 min 3 s`, `5 h 12 min`, `3 d 4 h`, `3.20 years`.
+/// Seconds in the two most significant units: `17 s`, `12 min 3 s`, `5 h 12 min`, `3 d 4 h`, `3.20 years`.
 pub(super) fn duration(seconds: f64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
@@ -50,7 +49,7 @@ pub(super) fn duration(seconds: f64) -> String {
     }
 }
 
-/// A number from zero up in at most seven characters: `0.00012`, `0.0912`, `12.3`, `164`, `1.23M`, `4.5e21`.
+/// A nonnegative number in at most seven characters: `0.00012`, `0.0912`, `12.3`, `164`, `1.23M`, `4.5e21`.
 pub(super) fn size(number: f64) -> String {
     match number {
         0.0 => "0".to_owned(),

@@ -1,4 +1,4 @@
-//! A connection over a real socket, with a gateway whose upstream is the test.
+//! Connections over real sockets, with a gateway whose upstream is the test.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::gateway::tests::Stand;
 use crate::job::tests::ANY_HASH;
 
-/// Not this machine's own address, which is never blamed.
+/// Not this machine's own address, which is never banned.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9));
 
 /// Both ends of a connection.
@@ -24,7 +24,7 @@ fn pair() -> (StdStream, TcpStream) {
     (theirs, TcpStream::from_std(ours).unwrap())
 }
 
-/// The same, where the system takes little at once.
+/// The same, with small system buffers.
 async fn slow_pair() -> (TcpStream, TcpStream) {
     let [listening, calling] = [(); 2].map(|()| TcpSocket::new_v4().unwrap());
     listening.set_send_buffer_size(4096).unwrap();
@@ -44,7 +44,7 @@ fn introduction() -> Vec<u8> {
     [subscribe, line(2, "mining.authorize", &json!(["a", "x"]))].concat()
 }
 
-/// The parameters of the first request of a method in what a machine was sent.
+/// The parameters of the first request of `method` that a machine received.
 fn params_of(method: &str, mut said: impl BufRead) -> Value {
     loop {
         let mut line = String::new();
@@ -93,13 +93,13 @@ async fn what_a_machine_sends_before_it_hears_of_the_end_goes_up() {
         tokio::spawn(serve(ours, machine, stand.shared.snapshots.clone(), stand.shared.shares.clone()));
     let reading = tokio::task::spawn_blocking(move || (params_of("mining.notify", &mut reader), reader));
     let (job, mut reader) = reading.await.unwrap();
-    // Both at once, from here to the next await: the share is on its way when the gateway ends.
+    // No await in between: the share is on its way when the gateway ends.
     reader.get_mut().write_all(&submits(&job, 0..1)).unwrap();
     let last = Snapshot { ends: true, ..Snapshot::clone(&stand.shared.snapshots.borrow()) };
     stand.publish.send_replace(Arc::new(last));
     let told = tokio::task::spawn_blocking(move || {
         params_of("client.reconnect", &mut reader);
-        // Found before it has read that, and sent after.
+        // Found before it has read that, and sent afterwards.
         reader.get_mut().write_all(&submits(&job, 1..2)).unwrap();
         reader
     });
@@ -122,7 +122,7 @@ async fn what_waits_to_be_sent_is_sent_to_a_machine_that_has_to_go() {
     assert_eq!(reading.await.unwrap().unwrap(), waiting.len() as u64);
 }
 
-/// A job whose line has about so many bytes.
+/// Sets a job whose line has about `bytes` bytes.
 fn long_job(stand: &mut Stand, bytes: usize) {
     stand.changed_job(8, 0, ANY_HASH, |job| {
         Arc::make_mut(&mut job.notify).coinbase2 = vec![2; bytes / 2];

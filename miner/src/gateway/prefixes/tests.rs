@@ -17,14 +17,14 @@ fn work(number: u8) -> WorkHash {
     [number; 32]
 }
 
-/// Prefixes of a byte, with a work at hand.
+/// Prefixes of one byte, and a current work.
 fn of_a_byte() -> (Arc<Prefixes>, u64) {
     let prefixes = Arc::<Prefixes>::default();
     let first = prefixes.begin(1, &work(0));
     (prefixes, first)
 }
 
-/// A prefix, with which a job is announced.
+/// Takes a prefix and announces a job with it.
 fn told(prefixes: &Arc<Prefixes>, host: IpAddr, work: u64) -> Result<Prefix, Spent> {
     let mut prefix = prefixes.take(host, 1, work)?;
     prefix.tell(work);
@@ -54,7 +54,7 @@ fn what_no_job_was_announced_with_is_free_at_once() {
     for _ in 0..10_000 {
         drop(prefixes.take(host(1), 1, first).unwrap());
     }
-    // The upstream has other extranonces: who has a prefix and must come again gives it back before.
+    // The upstream's extranonces changed: a machine that must reconnect gives its prefix back first.
     let all = || (0..255).map(|_| prefixes.take(HERE, 1, first).unwrap());
     let mut live: Vec<Prefix> = all().collect();
     for number in 1..100 {
@@ -130,13 +130,13 @@ fn what_is_remembered_is_bounded() {
     }
 }
 
-/// A machine: its prefix, and which it is.
+/// A machine: its prefix and its number.
 struct Machine {
     prefix: Prefix,
     number: usize,
 }
 
-/// Who had which prefix in which work.
+/// The machine that had each prefix in each work.
 #[derive(Default)]
 struct Had(HashMap<(usize, u8, u32), usize>);
 
@@ -149,8 +149,8 @@ impl Had {
 }
 
 proptest! {
-    /// Machines come and go, and works, which may come again; each machine works on each work that comes while it is here
-    /// and on the one at hand when it comes, unless it goes before.
+    /// Machines and works come and go, and works may repeat; each machine works on each work that comes while it is
+    /// present and on the current one when it joins, unless it leaves first.
     #[test]
     fn no_two_machines_ever_have_one_prefix_in_one_work(
         events in proptest::collection::vec((0..16u8, any::<prop::sample::Index>()), 1..1500),
@@ -168,7 +168,7 @@ proptest! {
                         newest = newest.wrapping_add(1);
                         key = newest;
                     } else {
-                        // One of the last few; also the one at hand.
+                        // One of the last few, possibly the current one.
                         key = newest.saturating_sub(index.index(6) as u8);
                         bytes = if event == 4 { 3 - bytes } else { bytes };
                     }

@@ -1,4 +1,4 @@
-//! Who may come in, and who no more.
+//! Which addresses are admitted, and which are not any more.
 
 use iop_mining::bans::{BAD_RUN, HOPELESS_RUN};
 

@@ -1,4 +1,4 @@
-//! Which part of the extranonce2 is whose.
+//! Assignment of the extranonce2's parts.
 
 use iop_stratum::fields::Extranonce1;
 
@@ -120,7 +120,7 @@ fn machines_that_must_come_again_for_other_extranonces_all_find_room() {
         for machine in &mut machines {
             assert_eq!(methods(&stand.tell(machine)), ["client.reconnect"]);
         }
-        // They are there again before the old connections have ended.
+        // They reconnect before the old connections have ended.
         let again: Vec<_> = (0..255).map(|_| stand.worker()).collect();
         assert!(again.iter().all(|(_, told)| told.extranonce1[0] == number && !told.job.is_empty()));
         machines = again.into_iter().map(|(machine, _)| machine).collect();
@@ -135,7 +135,7 @@ fn who_left_during_a_work_that_comes_again_has_no_successor_in_it() {
     let used: Vec<_> = left.iter().map(|(_, told)| told.extranonce1.clone()).collect();
     drop(left);
     stand.job(2, 0, ANY_HASH);
-    // Prefixes go round: these have the same, and take them over.
+    // Prefixes are cyclic: these have the same ones, and take them over.
     let mut taken = Vec::new();
     while taken.len() < 255 {
         let (mut client, told) = stand.worker();

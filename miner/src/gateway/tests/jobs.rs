@@ -1,4 +1,4 @@
-//! Which jobs machines are told, at which difficulty.
+//! The jobs that machines are sent, and their difficulty.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::*;
 fn machines_never_get_a_share_harder_than_what_the_upstream_wants() {
     for (upstream, expected) in [(1.0, ONE_IN_256), (ONE_IN_256 / 16.0, ONE_IN_256 / 16.0)] {
         let stand = Stand::with_job(8, 0, upstream);
-        // The test's own reader of numbers rounds the last bit.
+        // The test's own number parser rounds the last bit.
         assert!((stand.worker().1.difficulty / expected - 1.0).abs() < 1e-12);
     }
     let mut stand = Stand::with_job(8, 0, 1.0);
@@ -56,7 +56,7 @@ fn much_more_difficulty_comes_as_a_job_of_its_own_whose_headers_are_others() {
     said.iter().for_each(|line| harder.hear(line));
     assert!(harder.difficulty >= 4.0 * told.difficulty);
     assert_eq!((harder.ntime, said[2]["params"][8].clone()), (told.ntime + 1, json!(true)));
-    // A share that is good under both names is good once.
+    // A share that is valid under both ids counts once.
     let good =
         (nonce + 1..).find(|nonce| client.submit(&harder, &[0; 4], told.ntime, *nonce, None) == 0).unwrap();
     assert_eq!(client.submit(&told, &[0; 4], told.ntime, good, None), 22);
@@ -108,7 +108,7 @@ fn a_minimum_far_above_the_job_does_not_wait_for_the_next_and_is_excused_nothing
         let lines = client.say("mining.configure", &minimum(told.difficulty * least));
         assert_eq!(methods(&lines), ["answer"], "a lower one is nothing to hurry for");
     }
-    // It is silence that shows that less will do.
+    // Only silence shows that a lower difficulty is needed.
     let silent = client.machine.silent_from();
     assert_eq!(silent, None, "at the minimum");
     client.say("mining.configure", &minimum(told.difficulty));
@@ -334,6 +334,6 @@ fn the_longest_job_that_a_pool_may_send_is_told_to_machines() {
     };
     stand.changed_job(8, 0, 1.0, longest);
     assert_eq!(methods(&stand.tell(&mut client)), ["mining.notify"]);
-    // A machine may be one behind: its connection bears so much.
+    // A machine may be one job behind: its queue must hold that much.
     assert!(stand.shared.snapshots.borrow().job.as_ref().unwrap().line(true).len() <= MAX_LINE);
 }

@@ -1,4 +1,4 @@
-//! Work that the upstream gives out again, and what a machine is not blamed for.
+//! Work that the upstream repeats, and what a machine is not blamed for.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::log::tests::Heard;
 use crate::wall::WallClock;
 
-/// The codes of the first so many nonces.
+/// The codes for the first `nonces` nonces.
 fn codes(client: &mut Client, told: &Told, nonces: u32) -> Vec<u64> {
     (0..nonces).map(|nonce| client.submit(told, &[0; 4], told.ntime, nonce, None)).collect()
 }
@@ -60,7 +60,7 @@ fn work_that_comes_again_and_again_is_remembered_as_long_as_it_comes() {
     let old = Told { ntime: first.ntime, ..told.clone() };
     assert_eq!(codes(&mut client, &old, 10), [22; 10]);
     assert_eq!(client.submit(&first, &[0; 4], first.ntime, 0, None), 21, "its job is forgotten");
-    // With the last job of the work its shares are forgotten.
+    // The shares of a work are forgotten with its last job.
     for _ in 0..16 {
         stand.job(8, 0, ANY_HASH);
         stand.tell(&mut client);
@@ -107,7 +107,7 @@ fn a_later_time_of_the_same_work_is_told_as_it_is() {
     stand.repeat_job(|job| Arc::make_mut(&mut job.notify).ntime = NTime(first.ntime + 30));
     let told = Told::of(&stand.tell(&mut client));
     assert_eq!(told.ntime, first.ntime + 30);
-    // A header of the first job, by a time that the machine rolled, is one of the second too.
+    // A header of the first job, with a time that the machine rolled, is also one of the second.
     assert_eq!(client.submit(&first, &[0; 4], first.ntime + 30, 7, None), 21, "stale, and sent up");
     assert_eq!(client.submit(&told, &[0; 4], told.ntime, 7, None), 22);
     assert_eq!(client.machine.shares().len(), 1);

@@ -1,4 +1,4 @@
-//! What becomes of machines' shares, and whose they are.
+//! Handling of machines' shares, and crediting.
 
 use std::collections::HashSet;
 
@@ -135,7 +135,7 @@ fn a_time_that_a_machine_rolled_goes_up_as_it_is() {
     assert_eq!(client.machine.shares()[0].ntime, NTime(told.ntime + 30));
 }
 
-/// Submits shares of a job until one is refused for their number; gives how many were taken.
+/// Submits shares of a job until one is refused for their number; returns how many were accepted.
 fn flood(client: &mut Client, told: &Told) -> usize {
     let mut taken = 0;
     for nonce in 0..1_000_000 {
@@ -160,7 +160,7 @@ fn a_flood_of_shares_takes_no_more_than_half_of_the_memory_and_the_oldest_jobs_f
     hog.say("mining.suggest_difficulty", &json!([ONE_IN_256])); // it has a higher one by now
     stand.job(8, 0, 1.0);
     let second = Told::of(&stand.tell(&mut hog));
-    // What it had of the first job makes room.
+    // Its shares of the first job make room.
     let mut nonces = (0..).filter(|nonce| hog.submit(&second, &[0; 4], second.ntime, *nonce, None) == 0);
     let good = nonces.next().unwrap();
     drop(nonces);
@@ -191,7 +191,7 @@ fn a_block_counts_as_far_ahead_as_nodes_take_it_and_another_share_does_not() {
         (0..64).map(|nonce| client.submit(&told, &[0; 4], clock + ahead, nonce, None)).collect()
     };
     assert_eq!(codes(300), HashSet::from([0]));
-    // Every other hash is a block here.
+    // Every second hash is a block here.
     assert_eq!(codes(3600), HashSet::from([0, 20]));
     assert_eq!(codes(7200 + 600), HashSet::from([20]), "nodes would not take it");
     let mut ahead = client.machine.shares().drain(..).filter(|share| share.ntime.0 > clock + 600).peekable();

@@ -17,7 +17,7 @@ use crate::upstream::open::Manner;
 /// nBits that nearly every hash meets, and those of difficulty 1.
 const ANY_HASH: &str = "2100ffff";
 const HARD: &str = "1d00ffff";
-/// For what takes no time.
+/// For operations that take no time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The pool's end of a connection.
@@ -38,12 +38,12 @@ impl Pool {
         self.send(json!({"id": null, "method": "mining.notify", "params": params})).await;
     }
 
-    /// The job of the next share that the miner sends.
+    /// The job id of the miner's next share.
     async fn submitted(&mut self) -> String {
         self.submit().await["params"][1].as_str().unwrap().to_owned()
     }
 
-    /// The next share that the miner sends.
+    /// The miner's next share.
     async fn submit(&mut self) -> Value {
         loop {
             let mut line = String::new();
@@ -56,7 +56,7 @@ impl Pool {
     }
 }
 
-/// A connection that is mined at, and has a job by this name.
+/// A connection in use, with a job of this id.
 async fn mined_at(id: &str, nbits: &str, next_serial: Serial) -> (Connection, Pool, Arc<Dispatcher>) {
     let (mut connection, pool) = ready(id, nbits, true).await;
     let dispatcher = Arc::new(Dispatcher::new());
@@ -64,12 +64,12 @@ async fn mined_at(id: &str, nbits: &str, next_serial: Serial) -> (Connection, Po
     (connection, pool, dispatcher)
 }
 
-/// A connection that is ready to be mined at.
+/// A connection that is ready to be used.
 async fn ready(id: &str, nbits: &str, clean: bool) -> (Connection, Pool) {
     opened(id, nbits, clean, VersionMask::NONE).await
 }
 
-/// The same, where version bits may be rolled.
+/// The same, with version rolling allowed.
 async fn rolling(id: &str, nbits: &str) -> (Connection, Pool) {
     opened(id, nbits, true, VersionMask::SERVER).await
 }
@@ -100,7 +100,7 @@ async fn opened(id: &str, nbits: &str, clean: bool, version_mask: VersionMask) -
     (Connection::new(Box::new(ours), place).ready().await.unwrap(), pool)
 }
 
-/// Waits until the connection has got what the pool sent.
+/// Waits until the connection has received the job.
 async fn receive_job(connection: &mut Connection, id: &str) {
     while connection.job.as_ref().is_none_or(|job| job.notify.job_id.to_string() != id) {
         connection.receive().await.unwrap();
@@ -132,7 +132,7 @@ async fn a_block_of_a_job_that_was_just_replaced_goes_to_the_pool_and_other_shar
     connection.send().await.unwrap();
     assert_eq!((pool.submitted().await, pool.submitted().await), ("easy".into(), "last".into()));
     assert_eq!(stale(&finder), 1, "the pool decides on the block");
-    // It refuses the block as too late.
+    // The pool refuses the block as too late.
     let refused = json!([21, "Job not found", null]);
     let first = connection.submitted.keys().next().unwrap().0;
     pool.send(json!({"id": first, "result": null, "error": refused})).await;
@@ -156,7 +156,7 @@ async fn a_block_of_another_pool_is_not_sent() {
 async fn what_comes_too_late_for_a_pool_that_was_left_is_counted_and_given_back() {
     let (mut connection, mut pool, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
     let finder = Stats::new().device("cpu");
-    // A share that gets no verdict keeps the connection for the whole farewell.
+    // A share without a verdict keeps the connection for the whole farewell.
     connection.submit(share(&dispatcher, &finder));
     let timing = &mut Arc::get_mut(&mut connection.place.manner).unwrap().timing;
     (timing.late_finds, timing.farewell) = (Duration::ZERO, 2 * PATIENCE);
@@ -166,7 +166,7 @@ async fn what_comes_too_late_for_a_pool_that_was_left_is_counted_and_given_back(
     timeout(PATIENCE, shares.closed()).await.expect("while the verdict is waited for");
     assert!(shares.try_send(share(&dispatcher, &finder)).is_err(), "not swallowed");
     leaving.abort();
-    // One that waits for its turn when the pool hangs up.
+    // One share is still queued when the pool closes.
     let (mut connection, pool, dispatcher) = mined_at("easy", ANY_HASH, Serial(5)).await;
     let (shares, found) = mpsc::channel(8);
     connection.shares.spend(2 * SHARES.0, Instant::now());
@@ -212,7 +212,7 @@ async fn verdicts_that_come_behind_the_line_that_sends_us_on_are_heard() {
     let finder = Stats::new().device("cpu");
     (0..2).for_each(|_| connection.submit(share(&dispatcher, &finder)));
     let ids: Vec<u64> = connection.submitted.keys().map(|id| id.0).collect();
-    // All of it comes in one piece.
+    // All of it arrives in one read.
     let moved = json!({"id": null, "method": "client.reconnect", "params": ["", 2, 0]});
     let accepted = |id: u64| json!({"id": id, "result": true, "error": null});
     let lines = format!("{moved}\n{}\n{moved}\n{}\n", accepted(ids[0]), accepted(ids[1]));
@@ -242,7 +242,7 @@ async fn a_job_that_is_sent_again_unchanged_leaves_the_devices_where_they_are() 
     assert_eq!(dispatcher.take(1).unwrap().extranonce2, before.extranonce2);
 }
 
-/// The name of the job that machines are to work on, and how many breaks came before it.
+/// The id of the job for machines, and the number of breaks before it.
 fn at_hand(dispatcher: &Dispatcher) -> (String, u64) {
     let current = dispatcher.follow().borrow().clone();
     (current.job.unwrap().id().to_string(), current.era)
@@ -252,20 +252,20 @@ fn at_hand(dispatcher: &Dispatcher) -> (String, u64) {
 async fn whatever_ends_the_jobs_before_is_a_break_also_where_the_job_itself_does_not_say_so() {
     let (left, _pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
     assert_eq!(at_hand(&dispatcher), ("one".into(), 1));
-    // Another pool, as one that somebody asks for.
+    // Another pool, as if the user asked for it.
     let (mut connection, mut pool) = ready("other", HARD, false).await;
     connection.take_over(Arc::clone(&dispatcher), left.next_serial());
     assert_eq!(at_hand(&dispatcher), ("other".into(), 2));
     pool.any_job("beside", HARD, false).await;
     receive_job(&mut connection, "beside").await;
     assert_eq!(at_hand(&dispatcher), ("beside".into(), 2), "its own jobs go on to count");
-    // Another job by the name of the one before.
+    // Another job with the id of the one before.
     pool.any_job("beside", ANY_HASH, false).await;
     while connection.job.as_ref().unwrap().notify.nbits.0 != 0x2100_ffff {
         connection.receive().await.unwrap();
     }
     assert_eq!(at_hand(&dispatcher), ("beside".into(), 3));
-    // The same again is none.
+    // The same job again is no break.
     pool.any_job("beside", ANY_HASH, false).await;
     pool.any_job("last", ANY_HASH, false).await;
     receive_job(&mut connection, "last").await;
@@ -314,7 +314,8 @@ async fn a_job_that_is_not_for_machines_is_none_where_there_is_nobody_else() {
         let (mut connection, mut pool, dispatcher) = mined_at("one", HARD, Serial(5)).await;
         let manner = Arc::get_mut(&mut connection.place.manner).unwrap();
         (manner.only_machines, manner.pools) = (only_machines, 2);
-        // An extranonce2 of one byte; the text after that tells when the job was read. Words without a job are no use.
+        // An extranonce2 of one byte; the message after it shows that the job was read. A message without a job is not
+        // useful.
         pool.send(json!({"id": null, "method": "mining.set_extranonce", "params": ["f00d", 1]})).await;
         pool.any_job("narrow", HARD, true).await;
         pool.send(json!({"id": null, "method": "mining.set_difficulty", "params": [2]})).await;
@@ -355,7 +356,7 @@ async fn a_block_that_was_rolled_before_the_pool_forbade_it_goes_up_with_its_bit
     assert_eq!(pool.submit().await["params"][5], "00004000");
 }
 
-/// A connection that is mined at, where version bits may be rolled.
+/// A connection in use, with version rolling allowed.
 async fn mined_rolling() -> (Connection, Pool, Arc<Dispatcher>) {
     let (mut connection, pool) = rolling("one", HARD).await;
     let dispatcher = Arc::new(Dispatcher::new());
@@ -363,7 +364,7 @@ async fn mined_rolling() -> (Connection, Pool, Arc<Dispatcher>) {
     (connection, pool, dispatcher)
 }
 
-/// The pool allows other version bits, one set after the other.
+/// The pool changes the mask, once for each of `masks`.
 async fn change_masks(connection: &mut Connection, pool: &mut Pool, masks: &[u32]) {
     for mask in masks {
         let mask = VersionMask(*mask).to_string();
@@ -381,7 +382,7 @@ async fn a_version_mask_that_is_told_again_costs_no_share_and_changes_no_job() {
     let (mut connection, mut pool, dispatcher) = mined_rolling().await;
     let finder = Stats::new().device("cpu");
     let (before, job) = (share(&dispatcher, &finder), at_hand(&dispatcher));
-    // Also by an answer that comes late, or a second time.
+    // Also by an answer that is late or repeated.
     let mask = VersionMask::SERVER.to_string();
     let rolls = json!({"version-rolling": true, "version-rolling.mask": mask});
     pool.send(json!({"id": 1, "result": rolls, "error": null})).await;

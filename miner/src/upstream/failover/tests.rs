@@ -1,4 +1,4 @@
-//! What wishes do to what is under way.
+//! The effect of user requests on connections in progress.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use super::*;
 use crate::dispatcher::Dispatcher;
 use crate::upstream::{Board, Timing};
 
-/// At pools that take connections and say nothing.
+/// With pools that accept connections and send nothing.
 async fn failover() -> (Failover, Arc<Board>, [TcpListener; 2]) {
     let pools =
         [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
@@ -47,7 +47,7 @@ async fn the_same_wish_again_leaves_what_is_under_way_and_another_does_not() {
     let under_way = |probe: &Option<Probe>| {
         probe.as_ref().map(|probe| (probe.number, probe.wished, std::ptr::from_ref(&*probe.opening).addr()))
     };
-    // Looked at, but not wished for: that does not come down to what this machine can do.
+    // Being checked, but not asked for: such a pool need not lower its difficulty when it is asked for.
     let mut probe = Some(failover.probe(1, false));
     failover.wish(1, &mut probe);
     let wished = under_way(&probe);
@@ -93,7 +93,7 @@ async fn a_pool_that_is_not_mined_at_has_no_job_at_hand() {
 async fn a_pool_sends_the_miner_on_three_times_in_a_row_before_it_gave_a_job_and_after() {
     let (mut failover, _board, _pools) = failover().await;
     let moved = || Lost::Moved { to: "stratum+tcp://127.0.0.1:9".parse().unwrap(), wait: Duration::ZERO };
-    // Twice while it was connected to.
+    // Asked for twice while it was being connected to.
     let first = failover.place(0, false);
     let there = first.follow(first.url.clone()).and_then(|place| place.follow(place.url.clone()));
     failover.moved = there;
@@ -114,7 +114,7 @@ async fn a_pool_that_is_being_connected_to_is_not_connected_to_anew_for_a_wish()
             accepted = first.accept() => accepted.unwrap(),
         };
         assert!(board.ask_for(0));
-        // Longer than between two wishes that are heard.
+        // Longer than the time between two requests that are handled.
         let heard = Duration::from_millis(1500);
         assert!(timeout(heard, &mut connecting).await.is_err(), "it goes on");
         assert!(timeout(Duration::ZERO, first.accept()).await.is_err(), "over the connection that there is");

@@ -1,4 +1,4 @@
-//! What becomes of finds while there is no work, and of nodes that are not as they should be.
+//! Finds while there is no work, and nodes that misbehave.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::dispatcher::Dispatcher;
 use crate::stats::Stats;
 
-/// At two nodes that are not there.
+/// With two nodes that do not exist.
 fn miner(datadir: &Path) -> Miner {
     let params = Params::devnet();
     let nodes: Arc<[Node]> =
@@ -96,7 +96,7 @@ async fn the_last_work_is_taken_for_dead_also_where_a_node_is_in_use_that_says_n
     miner.tick(&mut JoinSet::new());
     assert!(!miner.working && miner.dispatcher.follow().borrow().job.is_none());
     assert_eq!(miner.nodes.in_use(), None);
-    // It says something again, on the same tip.
+    // It answers again, on the same tip.
     miner.on_event(offered(0, now));
     assert!(miner.working && miner.dispatcher.follow().borrow().job.is_some());
 }
@@ -116,7 +116,7 @@ async fn a_node_with_less_work_is_used_as_soon_as_the_last_work_does_not_go_on()
     miner.on_event(Event::Lost(0, gone));
     miner.tick(&mut JoinSet::new());
     assert_eq!(miner.nodes.in_use(), None, "the last work goes on");
-    // As where a block was found.
+    // As after a block was found.
     miner.rest();
     miner.tick(&mut JoinSet::new());
     assert_eq!(miner.nodes.in_use(), Some(1));

@@ -1,7 +1,7 @@
-//! The numbers for Prometheus, as OpenMetrics text. Names and meanings are in `docs/metrics.md`.
+//! Metrics for Prometheus, as OpenMetrics text. Names and meanings are in `docs/metrics.md`.
 //!
-//! All is read when somebody looks, and nothing counted twice. Labels are bounded: windows, states and reasons for
-//! refusals are few, sources are those of the command line, and of devices the first [`MAX_LISTED`] are told apart.
+//! All values are read on each scrape; nothing is counted twice. Labels are bounded: windows, states and reject reasons
+//! are few, sources are those of the command line, and of the devices the first [`MAX_LISTED`] are distinguished.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -17,12 +17,12 @@ use prometheus_client::registry::{Registry, Unit};
 use super::MAX_LISTED;
 use crate::view::numbers::{DeviceNumbers, HashRates, Numbers, SourceNumbers, State};
 
-/// Begins every name.
+/// Prefix of every name.
 const PREFIX: &str = "iop_miner";
-/// What a scraper is told the text is (OpenMetrics 1.0).
+/// The content type of the answer (OpenMetrics 1.0).
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds by which the clock may wander from the machine's own pace before it counts as set.
+/// Seconds by which the wall clock may drift from the monotonic clock before it counts as set.
 const CLOCK_SLACK: u64 = 2;
 
 type Numeric = Gauge<f64, AtomicU64>;
@@ -53,16 +53,16 @@ struct SourceLabel {
     url: String,
 }
 
-/// What does not change from one time to the next.
+/// State that is kept between scrapes.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
-    /// When the miner started, in seconds since 1970, as was last told.
+    /// When the miner started, in seconds since 1970, as last reported.
     started: AtomicI64,
 }
 
 impl Metrics {
-    /// When the miner started: the same each time, until somebody sets the clock. Then it is by the clock as it is now, or
-    /// whoever subtracts the two gets nonsense.
+    /// When the miner started: constant until the clock is set. Then it is recomputed by the new clock, so that the
+    /// uptime computed from it stays right.
     fn started(&self, uptime: f64, now: u64) -> i64 {
         let reckoned = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(uptime as i64);
         let told = self.started.load(Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Metrics {
         reckoned
     }
 
-    /// Everything, as a scraper reads it at `now`, in seconds since 1970.
+    /// All metrics as text at `now`, in seconds since 1970.
     pub(super) fn text(&self, numbers: &Numbers, now: u64) -> String {
         let mut registry = Registry::with_prefix(PREFIX);
         registry.register("build", "The program", Info::new([("version", numbers.version)]));
@@ -129,7 +129,7 @@ fn hashes_per_second() -> Unit {
     Unit::Other("hashes_per_second".to_owned())
 }
 
-/// What is not known has no line.
+/// Unknown values have no line.
 fn expectations(registry: &mut Registry, numbers: &Numbers) {
     let total = &numbers.total;
     let mut gauge = |name: &str, help: &str, unit: Option<Unit>, value: Option<f64>| {
@@ -153,7 +153,7 @@ fn expectations(registry: &mut Registry, numbers: &Numbers) {
     gauge("job_age", "Time since the job came", Some(Unit::Seconds), job.map(|job| job.age));
 }
 
-/// The devices of one name: machines behind the gateway choose theirs.
+/// The devices with one name: machines behind the gateway choose theirs.
 #[derive(Default)]
 struct Named {
     hashes: u128,
@@ -270,7 +270,7 @@ mod tests {
     fn the_start_is_told_alike_until_somebody_sets_the_clock() {
         let metrics = Metrics::default();
         assert_eq!(metrics.started(10.2, 1_000_010), 1_000_000);
-        // A second that is not over yet, and a clock that is slewed.
+        // The second is not over yet, and the clock is slewed.
         assert_eq!(metrics.started(20.9, 1_000_020), 1_000_000);
         assert_eq!(metrics.started(30.0, 1_000_032), 1_000_000);
         assert_eq!(metrics.started(40.0, 5_000_040), 5_000_000);

@@ -1,8 +1,8 @@
-//! The HTTP API: the numbers as JSON and for Prometheus, whether the rig is well, and a wish for another source.
+//! The HTTP API: the numbers as JSON and for Prometheus, the health of the rig, and a request for another source.
 //!
-//! Here: paths and what they answer. Not here: connections and their limits ([`serve`](self::serve())), the numbers
-//! ([`super::numbers`]). There is no password: who reaches the address reads all of it, and only who sits at the
-//! machine itself may change anything ([`switch`]).
+//! Here: paths and their answers. Not here: connections and their limits ([`serve`](self::serve())), the numbers
+//! ([`super::numbers`]). There is no password: a client that can connect may read everything, and only one on this
+//! machine may change anything ([`switch`]).
 
 mod metrics;
 mod serve;
@@ -26,19 +26,19 @@ use super::Watched;
 use super::numbers::{DeviceNumbers, JobNumbers, Numbers, Shares, SourceNumbers};
 use metrics::Metrics;
 
-/// Devices in one answer at most, in the order in which they came.
+/// The most devices in one answer, the oldest ones.
 const MAX_LISTED: usize = 1000;
-/// Bytes of a request's body: a wish is a few dozen.
+/// Most bytes of a request's body: a request for a source has a few dozen.
 const MAX_BODY: usize = 1024;
 
-/// What answers are made of.
+/// State that answers are made from.
 #[derive(Debug)]
 struct Api {
     watched: Watched,
     metrics: Metrics,
-    /// Whether none but this machine's own programs reach the API.
+    /// Whether only programs on this machine can connect to the API.
     local: bool,
-    /// One answer is made at a time, however many ask: with a thousand devices it takes milliseconds.
+    /// Only one answer is made at a time: with a thousand devices it takes milliseconds.
     turn: Semaphore,
 }
 
@@ -53,7 +53,7 @@ struct Status<'a> {
     total: &'a Shares,
     job: Option<&'a JobNumbers>,
     expected_seconds_to_block: Option<f64>,
-    /// How many there are.
+    /// The number of devices.
     devices: usize,
     sources: &'a [SourceNumbers],
 }
@@ -61,7 +61,7 @@ struct Status<'a> {
 /// `/api/v1/devices`.
 #[derive(Debug, Serialize)]
 struct DeviceList<'a> {
-    /// How many there are; the list holds the first thousand.
+    /// The number of devices; the list holds the first thousand.
     total: usize,
     devices: &'a [DeviceNumbers],
 }
@@ -69,12 +69,12 @@ struct DeviceList<'a> {
 /// `/api/v1/sources`.
 #[derive(Debug, Serialize)]
 struct SourceList<'a> {
-    /// The number of the one in use.
+    /// The number of the source in use.
     in_use: Option<usize>,
     sources: &'a [SourceNumbers],
 }
 
-/// Serves for as long as it is polled.
+/// Serves while it is polled.
 pub(super) async fn serve(listener: TcpListener, address: SocketAddr, watched: Watched) -> io::Result<()> {
     let router = Router::new()
         .route("/healthz", get(health))
@@ -103,7 +103,7 @@ impl Api {
         Self { watched, metrics: Metrics::default(), local, turn: Semaphore::new(1) }
     }
 
-    /// Makes an answer of the numbers, on a thread of its own: this one carries shares to the pool.
+    /// Makes an answer from the numbers, on a blocking thread: this one carries shares to the pool.
     async fn answer(
         self: Arc<Self>,
         make: impl FnOnce(&Self, &Numbers) -> Response + Send + 'static,
@@ -156,7 +156,7 @@ async fn scrape(State(api): State<Arc<Api>>) -> Response {
     .await
 }
 
-/// 200 while the rig mines, else 503 and why.
+/// 200 while the rig mines, otherwise 503 with the reason.
 async fn health(State(api): State<Arc<Api>>) -> Response {
     api.answer(|_, numbers| {
         let (status, text) = match &numbers.reason {
@@ -175,7 +175,7 @@ fn json(value: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
 }
 
-/// One line that says what is wrong.
+/// A one-line error response.
 fn refuse(status: StatusCode, error: &str) -> Response {
     (status, json(&serde_json::json!({"error": error}))).into_response()
 }

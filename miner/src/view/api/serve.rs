@@ -1,4 +1,4 @@
-//! The API's connections: how many at a time, and how long each may last.
+//! The API's connections: their number and their lifetime.
 
 use std::io;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-/// Connections at a time; the next wait. A monitor takes one, a browser up to six.
+/// Concurrent connections; further ones wait. A monitor uses one, a browser up to six.
 const MAX_CONNECTIONS: usize = 32;
-/// Time for a request's line and headers, the idle time before them included.
+/// Time for a request's line and headers, including the idle time before them.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// Time for a whole connection: who reads too slowly gives its place back, and all clients connect again.
+/// Time for a whole connection: a slow reader loses its place, and all clients reconnect.
 const CONNECTION_TIME: Duration = Duration::from_secs(30);
-/// Bytes of a request's line and headers: the least that hyper takes.
+/// Most bytes of a request's line and headers: the least that hyper supports.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
-/// Wait after a connection could not be taken, as when there are too many open files.
+/// Wait after a failed accept, for example because too many files are open.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Serves for as long as it is polled.
+/// Serves while it is polled.
 pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADER_BYTES);
-    // A client that closes its side after the request, as nc does, waits for the answer all the same.
+    // A client that half-closes after its request, as nc does, still waits for the answer.
     protocol.half_close(true);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
@@ -37,7 +37,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) -> io::Result<(
                 let service = TowerToHyperService::new(router.clone());
                 let connection = protocol.serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(async move {
-                    // What a client does to its connection concerns nobody else.
+                    // A failure of one connection concerns no other.
                     let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
                     drop(place);
                 });

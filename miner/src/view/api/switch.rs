@@ -1,9 +1,9 @@
-//! POST `/api/v1/switch`: a person wants another source.
+//! POST `/api/v1/switch`: asks for another source.
 //!
-//! The API has no password. So a wish is heard only where none but this machine's programs reach the API, and a page
-//! in this machine's browser must not be able to utter one: no page of another origin may send JSON without asking
-//! first, which is never granted here; and one whose name was made to point at this machine (DNS rebinding) betrays
-//! itself by that name in `Host`.
+//! The API has no password. So the request is accepted only if the API is reachable from this machine alone, and a page
+//! in this machine's browser must not be able to send it: a page of another origin may not send JSON without a
+//! preflight, which is never granted here; and one whose name was made to resolve to this machine (DNS rebinding) is
+//! detected by that name in `Host`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::{Api, refuse};
 
-/// What is sent.
+/// The body of the request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
@@ -55,7 +55,7 @@ pub(super) async fn switch(State(api): State<Arc<Api>>, headers: HeaderMap, body
     }
 }
 
-/// Whether there is one `Host`, and it names this machine.
+/// Whether there is exactly one `Host`, and it names this machine.
 fn from_here(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -64,7 +64,7 @@ fn from_here(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Of `HOST`, `HOST:PORT`, `[ADDRESS]` or `[ADDRESS]:PORT`.
+/// Checks `HOST`, `HOST:PORT`, `[ADDRESS]` or `[ADDRESS]:PORT`.
 fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if port.is_empty() || port.starts_with(':') => address,
@@ -75,7 +75,7 @@ fn is_loopback(host: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether the body says that it is JSON, parameters such as a character set aside.
+/// Whether the body's content type is JSON, ignoring parameters such as a character set.
 fn is_json(headers: &HeaderMap) -> bool {
     let named = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = named.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
@@ -94,7 +94,7 @@ mod tests {
     use crate::view::Watched;
     use crate::wall::WallClock;
 
-    /// What is answered to a wish that is right in all but where the API listens.
+    /// The answer to an otherwise valid request if the API listens at `address`.
     fn wish(address: &str) -> (StatusCode, Option<usize>) {
         let board = Arc::new(Board::new([("a".to_owned(), "user".to_owned())]));
         let watched =

@@ -1,6 +1,6 @@
-//! The commands of the cgminer API that are known, and what each answers.
+//! The supported commands of the cgminer API, and their answers.
 //!
-//! Codes and messages are those that cgminer's clients know. What the records hold: [`super::records`].
+//! Codes and messages are those that cgminer's clients know. The contents of the records: [`super::records`].
 
 use tracing::debug;
 
@@ -13,14 +13,14 @@ use crate::view::numbers::Numbers;
 /// A command.
 struct Command {
     name: &'static str,
-    /// Whether it changes something, or asks whether one may.
+    /// Whether it changes something, or asks whether the client may.
     privileged: bool,
-    /// Whether it can be asked for together with others.
+    /// Whether it may be joined with others.
     joinable: bool,
     answer: fn(&Query<'_>) -> Reply,
 }
 
-/// What an answer is made of.
+/// Inputs of an answer.
 struct Query<'a> {
     numbers: &'a Numbers,
     watched: &'a Watched,
@@ -51,8 +51,7 @@ const COMMANDS: [Command; 15] = [
     Command { name: "privileged", privileged: true, joinable: false, answer: privileged },
 ];
 
-/// Answers a request; who is not privileged may change nothing.
-/// It is `now` in seconds since 1970.
+/// Answers a request; a client that is not privileged may change nothing. `now` is in seconds since 1970.
 pub(super) fn answer(
     asked: &Result<Asked, Malformed>,
     watched: &Watched,
@@ -194,7 +193,7 @@ fn switchpool(query: &Query<'_>) -> Reply {
     }
 }
 
-/// Only who is privileged comes here.
+/// Only privileged clients get here.
 fn privileged(_: &Query<'_>) -> Reply {
     Reply::success(46, "Privileged access OK", Section::Nothing)
 }
@@ -203,7 +202,7 @@ fn number(parameter: &str) -> Option<usize> {
     parameter.trim().parse().ok()
 }
 
-/// As much of a client's words as an error repeats.
+/// The part of a client's text that an error repeats.
 fn told(parameter: &str) -> String {
     parameter.chars().take(20).collect()
 }

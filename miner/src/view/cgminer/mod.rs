@@ -1,8 +1,9 @@
-//! The cgminer API, as monitors speak it at port 4028: one request in a connection, one reply, the end.
+//! The cgminer API, as monitors use it on port 4028: one request and one reply per connection.
 //!
 //! Here: connections and their limits. Not here: the two forms of requests ([`request`]) and of replies ([`reply`]),
-//! what they say ([`commands`]). Written after the interface's published description; nothing of cgminer is in it.
-//! There is no password: who reaches the address reads all of it; only this machine's programs may change anything.
+//! and their contents ([`commands`]). Written from the interface's published description; it contains no code of
+//! cgminer. There is no password: a client that can connect may read everything; only this machine's programs may
+//! change anything.
 
 mod commands;
 mod records;
@@ -24,21 +25,21 @@ use tracing::warn;
 use super::Watched;
 use request::{MAX_REQUEST, Request, is_json, is_whole};
 
-/// Connections at a time; the next wait.
+/// Concurrent connections; further ones wait.
 const MAX_CONNECTIONS: usize = 32;
-/// Time for a request, from the first moment to the last byte.
+/// Time for a request, from accepting the connection to the last byte.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// Silence that ends a request which does not say itself that it is whole: a text without a line end. The clients
-/// that send such write it in one piece.
+/// Silence that ends a request without a mark of its end: a text without a line end. Clients that send such requests
+/// write them in one piece.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Time for the reply.
 const REPLY_TIME: Duration = Duration::from_secs(10);
-/// Time for a client to hang up after the reply, so that no reset takes it away from one that has sent too much.
+/// Time for a client to close after the reply, so that one that has sent too much does not lose the reply to a reset.
 const END_TIME: Duration = Duration::from_secs(1);
-/// Wait after a connection could not be taken, as when there are too many open files.
+/// Wait after a failed accept, for example because too many files are open.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Serves for as long as it is polled.
+/// Serves while it is polled.
 pub(super) async fn serve(listener: TcpListener, watched: Watched) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (places, turn) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(Semaphore::new(1)));
@@ -48,7 +49,7 @@ pub(super) async fn serve(listener: TcpListener, watched: Watched) -> io::Result
             Ok((stream, peer)) => {
                 let (watched, turn) = (watched.clone(), Arc::clone(&turn));
                 tokio::spawn(async move {
-                    // What a client does to its connection concerns nobody else.
+                    // A failure of one connection concerns no other.
                     let _ = converse(stream, peer, watched, &turn).await;
                     drop(place);
                 });
@@ -61,7 +62,7 @@ pub(super) async fn serve(listener: TcpListener, watched: Watched) -> io::Result
     }
 }
 
-/// A connection from its first byte to its end.
+/// Handles a connection from its first byte to its end.
 async fn converse(
     mut stream: TcpStream,
     peer: SocketAddr,
@@ -74,7 +75,7 @@ async fn converse(
     }
     let privileged = peer.ip().to_canonical().is_loopback();
     let reply = {
-        // One at a time and on a thread of its own: with a thousand devices it takes milliseconds, and this thread
+        // One at a time and on a blocking thread: with a thousand devices it takes milliseconds, and this thread
         // carries shares to the pool.
         let _turn = turn.acquire().await.expect("the semaphore is never closed");
         spawn_blocking(move || {
@@ -91,13 +92,13 @@ async fn converse(
     })
     .await??;
     let mut rest = vec![0; MAX_REQUEST];
-    // As long as it takes: whether the client hangs up in time makes no difference.
+    // The result does not matter, even if the client does not close in time.
     let _ =
         timeout(END_TIME, async { while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {} }).await;
     Ok(())
 }
 
-/// A request, or as much as it takes to see that it is too long.
+/// Reads a request, or enough of it to see that it is too long.
 async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut buffer = [0; MAX_REQUEST];
@@ -108,7 +109,7 @@ async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         } else {
             match timeout(PAUSE, reading).await {
                 Ok(read) => read?,
-                // JSON that breaks off is on its way.
+                // Incomplete JSON will be continued.
                 Err(_) if is_json(&bytes) => continue,
                 Err(_) => break,
             }

@@ -1,24 +1,24 @@
-//! What cgminer's records hold, made of our numbers.
+//! The contents of cgminer's records, made from our numbers.
 //!
-//! Names and types are those of its API description, version 3.7: counts are whole numbers, the best share too.
-//! What cgminer counts and we do not is 0. Work of refused and stale shares is reckoned by the mean difficulty of the
-//! accepted ones, a source's work by its part of them. Every device is an ASC: no monitor knows CPUs any more.
+//! Names and types are those of its API description, version 3.7: counts are whole numbers, as is the best share.
+//! Values that cgminer counts and we do not are 0. Work of refused and stale shares is estimated by the mean difficulty
+//! of accepted ones, a source's work by its part of them. Every device is an ASC: monitors no longer know CPUs.
 
 use super::reply::Record;
 use crate::view::numbers::{DeviceNumbers, HashRates, Numbers, Shares, SourceNumbers};
 
-/// Devices in a reply at most, in the order in which they came.
+/// The most devices in a reply, the oldest ones.
 const MAX_LISTED: usize = 1000;
-/// The version of the API that the names are of.
+/// The version of the API that the names are from.
 const API_VERSION: &str = "3.7";
-/// Between two log lines of cgminer, in seconds; its shortest rate is over so long, and named after it.
+/// Seconds between two log lines of cgminer; its shortest rate covers this time and is named after it.
 const LOG_INTERVAL: u64 = 5;
 /// Hashes in a megahash.
 const MEGA: f64 = 1e6;
 /// Hashes in a gigahash.
 const GIGA: f64 = 1e9;
 
-/// The devices that are told of.
+/// The devices in a reply.
 pub(super) fn listed(numbers: &Numbers) -> &[DeviceNumbers] {
     &numbers.devices[..numbers.devices.len().min(MAX_LISTED)]
 }
@@ -40,7 +40,7 @@ pub(super) fn config(numbers: &Numbers) -> Record {
         .text("Hotplug", "None")
 }
 
-/// Rates in MH/s as cgminer has them, and two in GH/s, which is what monitors of newer machines read.
+/// Rates in MH/s as in cgminer, and two in GH/s, which monitors of newer machines read.
 fn rates(record: Record, rates: &HashRates) -> Record {
     record
         .decimal("MHS av", rates.average / MEGA, 4)
@@ -52,7 +52,7 @@ fn rates(record: Record, rates: &HashRates) -> Record {
         .decimal("GHS 5s", rates.five_seconds / GIGA, 7)
 }
 
-/// Work of shares by what became of them, in difficulty.
+/// Work of shares by outcome, as difficulty.
 struct Work {
     accepted: f64,
     rejected: f64,
@@ -60,7 +60,7 @@ struct Work {
 }
 
 impl Work {
-    /// With so much for the accepted ones.
+    /// Estimates it from the work of the accepted ones.
     fn new(accepted: f64, counts: [u64; 3]) -> Self {
         let [taken, rejected, stale] = counts.map(|count| count as f64);
         let mean = if taken > 0.0 { accepted / taken } else { 0.0 };
@@ -85,7 +85,7 @@ fn hardware_percent(shares: &Shares) -> f64 {
     percent(shares.hardware_errors, shares.hardware_errors + found)
 }
 
-/// The second, since 1970, that lies so far back from now; 0 for never.
+/// The time in seconds since 1970 that is this long before now; 0 for never.
 fn time(ago: Option<f64>, now: u64) -> u64 {
     ago.map_or(0, |ago| now.saturating_sub(ago as u64))
 }
@@ -121,7 +121,7 @@ pub(super) fn summary(numbers: &Numbers, now: u64) -> Record {
         .integer("Last getwork", time(numbers.job.as_ref().map(|job| job.age), now))
 }
 
-/// What cgminer calls a device: one that does not hash for now is sick.
+/// cgminer's name for a device's state: one that does not hash at the moment is sick.
 fn status(state: &str) -> &'static str {
     match state {
         "working" => "Alive",
@@ -134,7 +134,7 @@ pub(super) fn devices(numbers: &Numbers, now: u64) -> Vec<Record> {
     (0..listed(numbers).len()).map(|number| device(number, numbers, now)).collect()
 }
 
-/// The device of that number, which there is.
+/// The device with this number, which must exist.
 pub(super) fn device(number: usize, numbers: &Numbers, now: u64) -> Record {
     let device = &numbers.devices[number];
     let shares = &device.shares;
@@ -235,7 +235,7 @@ pub(super) fn details(numbers: &Numbers) -> Vec<Record> {
     listed(numbers).iter().enumerate().map(detail).collect()
 }
 
-/// Devices, then pools; of each no more than that it is there.
+/// Devices, then pools, without further data.
 pub(super) fn stats(numbers: &Numbers) -> Vec<Record> {
     let devices = listed(numbers).iter().map(|device| device.name.clone());
     let pools = numbers.sources.iter().map(|source| format!("POOL{}", source.number));

@@ -1,28 +1,28 @@
-//! Replies of the cgminer API, in both of its forms: JSON objects, and text with `,`, `=` and `|` between its parts.
+//! Replies of the cgminer API, in both forms: JSON objects, and text with `,`, `=` and `|` between its parts.
 //!
-//! Here: statuses, sections, encoding. Not here: what they say ([`super::commands`]).
+//! Here: statuses, sections, encoding. Not here: the contents ([`super::commands`]).
 
 use serde_json::{Map, Value as Json, json};
 
-/// What the status of every reply says of the program.
+/// The program's description in the status of every reply.
 const DESCRIPTION: &str = concat!("iop-miner ", env!("CARGO_PKG_VERSION"));
 
 /// A value in a section.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Integer(i64),
-    /// With so many decimals.
+    /// A number with this many decimals.
     Decimal(f64, usize),
     Text(String),
     Flag(bool),
 }
 
-/// Names and values, in the order in which they are sent.
+/// Names and values, in the order they are sent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Record(Vec<(&'static str, Value)>);
 
 impl Record {
-    /// Counts beyond what clients can hold are cut.
+    /// Saturates counts that clients cannot represent.
     pub(super) fn integer(self, name: &'static str, value: impl TryInto<i64>) -> Self {
         self.with(name, Value::Integer(value.try_into().unwrap_or(i64::MAX)))
     }
@@ -72,7 +72,7 @@ fn rounded(number: f64, places: usize) -> f64 {
     if scaled.is_finite() { scaled } else { number }
 }
 
-/// In the text form these four have a backslash before them. Control characters could end a reply early.
+/// In the text form these four are escaped with a backslash. Control characters could end a reply early.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -85,12 +85,12 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// What follows the status.
+/// The part after the status.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Section {
     Nothing,
     One(&'static str, Record),
-    /// Each record begins with its own kind and number.
+    /// Each record begins with its kind and number.
     Many(&'static str, Vec<Record>),
 }
 
@@ -99,7 +99,7 @@ pub(super) enum Section {
 pub(super) struct Reply {
     /// `S` success, `E` error.
     severity: char,
-    /// What cgminer's clients know the message by.
+    /// The message's code in cgminer.
     code: u16,
     message: String,
     section: Section,
@@ -153,7 +153,7 @@ impl Reply {
     }
 }
 
-/// The answer to a request: to one command, or to each of several by its name.
+/// The answer to a request: to one command, or to each of several by name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
     Single(Reply),
@@ -161,7 +161,7 @@ pub(super) enum Answer {
 }
 
 impl Answer {
-    /// The bytes to send at `when`, seconds since 1970. A NUL ends them, as clients expect.
+    /// The bytes to send at `when`, in seconds since 1970. They end with a NUL, as clients expect.
     pub(super) fn encode(&self, as_json: bool, when: u64) -> Vec<u8> {
         let mut bytes = match (self, as_json) {
             (Self::Single(reply), true) => reply.to_json(when).to_string().into_bytes(),

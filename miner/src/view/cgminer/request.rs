@@ -3,13 +3,13 @@
 
 use serde_json::Value;
 
-/// Bytes of a request: what cgminer takes.
+/// Most bytes of a request: cgminer's limit.
 pub(super) const MAX_REQUEST: usize = 4096;
 
-/// What is asked.
+/// A parsed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Whether the answer is to be JSON.
+    /// Whether to answer in JSON.
     pub(super) json: bool,
     pub(super) asked: Result<Asked, Malformed>,
 }
@@ -21,26 +21,26 @@ pub(super) enum Asked {
         command: String,
         parameter: Option<String>,
     },
-    /// Each once, without parameters.
+    /// Each command once, without parameters.
     Joined(Vec<String>),
 }
 
-/// Why nothing is asked.
+/// The reason why a request is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// No JSON object.
+    /// Not a JSON object.
     Json,
     /// An object without a command.
     NoCommand,
-    /// A command that is no text, or a request that is too long.
+    /// A command that is not text, or a request that is too long.
     Command,
 }
 
-/// Whether these bytes are a whole request, as far as that can be seen: most clients neither end a request nor their
-/// side of the connection.
+/// Whether these bytes are a complete request, as far as that can be seen: most clients neither mark the end of a
+/// request nor close their side of the connection.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     if is_json(bytes) {
-        // Unless it breaks off, more bytes make it no better.
+        // Unless the JSON is incomplete, more bytes do not help.
         !serde_json::from_slice::<Value>(json_part(bytes)).is_err_and(|error| error.is_eof())
     } else {
         bytes.iter().any(|byte| matches!(byte, b'\n' | 0))
@@ -51,14 +51,14 @@ pub(super) fn is_json(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Without what some clients send after it: NUL, line ends.
+/// Removes what some clients send after it: NUL, line ends.
 fn json_part(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     bytes[..end].trim_ascii()
 }
 
 impl Request {
-    /// Of all bytes that came.
+    /// Parses all bytes received.
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let json = is_json(bytes);
         let asked = if bytes.len() > MAX_REQUEST {
@@ -86,7 +86,7 @@ fn json_asked(bytes: &[u8]) -> Result<Asked, Malformed> {
     Ok(asked(command, parameter))
 }
 
-/// The first line counts.
+/// Only the first line counts.
 fn text_asked(bytes: &[u8]) -> Asked {
     let line = bytes.split(|byte| matches!(byte, b'\n' | 0)).next().unwrap_or_default();
     let line = String::from_utf8_lossy(line);

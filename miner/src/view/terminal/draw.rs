@@ -1,7 +1,7 @@
-//! The picture: what stands where on a screen of any size.
+//! The layout of the screen, for any size.
 //!
-//! Here: the parts, how the screen's lines are shared between them, and the colours. Not here: where the figures come
-//! from, the terminal. Every text that a stranger wrote goes through [`clean`].
+//! Here: the parts, how the screen's lines are divided among them, and the colours. Not here: the source of the
+//! figures, the terminal. Every external text goes through [`clean`].
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -18,7 +18,7 @@ use crate::stats::HashRate;
 use crate::view::numbers::Numbers;
 use crate::view::text::{clean, duration};
 
-/// What is to be seen.
+/// The data that is shown.
 pub(super) struct Shown<'a> {
     pub(super) numbers: &'a Numbers,
     pub(super) history: &'a History,
@@ -26,7 +26,7 @@ pub(super) struct Shown<'a> {
     pub(super) colours: Colours,
 }
 
-/// Colours, or none: the terminal's own, so that they can be read on light and dark ones.
+/// Whether to use colours: the terminal's own, which are readable on light and dark ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Colours(pub(super) bool);
 
@@ -50,30 +50,30 @@ impl Colours {
 
 /// A part of the screen.
 struct Part<'a> {
-    /// The fewest lines with which it is worth its place.
+    /// The fewest lines with which it is useful.
     least: usize,
-    /// The most lines that it has a use for.
+    /// The most lines that it can use.
     most: usize,
     content: Content<'a>,
 }
 
 enum Content<'a> {
-    /// What does not fit is of less weight.
+    /// Lines that do not fit are less important.
     Header(Vec<Line<'static>>),
-    /// What does not fit is counted.
+    /// Lines that do not fit are counted.
     Table(Vec<Line<'static>>),
     Graph(&'a History),
     Log(&'a [log::Line]),
 }
 
-/// The graph's part of the screen's lines, and the most lines that it has.
+/// The graph gets one in this many of the screen's lines, and at most this many.
 const GRAPH_LINES: (usize, usize) = (5, 12);
-/// Rows of a table that are worth its place.
+/// Fewest rows that make a table useful.
 const ROWS: usize = 2;
-/// More than these reasons for refusals are rarely seen.
+/// Most reject reasons shown; more are rare.
 const REASONS: usize = 5;
 
-/// Draws all of it.
+/// Draws the whole screen.
 pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown<'_>) {
     let area = frame.area();
     let width = usize::from(area.width);
@@ -97,7 +97,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, shown: &Shown<'_>) {
     }
 }
 
-/// The parts in the order of the screen.
+/// Indices of the parts, in screen order.
 const HEADER: usize = 0;
 const GRAPH: usize = 1;
 const DEVICES: usize = 2;
@@ -105,12 +105,12 @@ const SOURCES: usize = 3;
 const REJECTED: usize = 4;
 const LOG: usize = 5;
 
-/// How many lines each part gets.
+/// The number of lines of each part.
 fn share(parts: &[Part<'_>; 6], mut left: usize) -> [usize; 6] {
     let mut heights = [0; 6];
     for i in [HEADER, DEVICES, SOURCES, LOG, GRAPH, REJECTED] {
         let least = parts[i].least.min(parts[i].most);
-        // The header takes what there is.
+        // The header takes whatever there is.
         if least <= left || i == HEADER {
             heights[i] = least.min(left);
             left -= heights[i];
@@ -193,7 +193,7 @@ fn log_line(line: &log::Line, width: usize, colours: Colours) -> Line<'static> {
     Line::styled(shown.chars().take(width).collect::<String>(), style)
 }
 
-/// Bold, where that is known.
+/// Bold, if supported.
 pub(super) fn strong() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
 }

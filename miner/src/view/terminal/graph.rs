@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// One sample a second: an hour.
 const SAMPLES: usize = 3600;
-/// Seconds that a column of the graph may stand for.
+/// Possible numbers of seconds per column of the graph.
 const STEPS: [usize; 8] = [1, 2, 5, 10, 15, 30, 60, 120];
 
 /// Hash rates, one a second, newest last; 15 kB at most.
@@ -14,16 +14,16 @@ pub(super) struct History {
     rates: VecDeque<f32>,
 }
 
-/// What a graph shows.
+/// The data of a graph.
 pub(super) struct Columns {
     /// The mean rate in hashes per second of each column, oldest first.
     pub(super) rates: Vec<u64>,
-    /// From the first column to the last.
+    /// The time from the first column to the last.
     pub(super) span: Duration,
 }
 
 impl History {
-    /// Notes a rate in hashes per second, once a second.
+    /// Adds a rate in hashes per second, once a second.
     pub(super) fn push(&mut self, rate: f64) {
         if self.rates.len() == SAMPLES {
             self.rates.pop_front();
@@ -31,13 +31,13 @@ impl History {
         self.rates.push_back(rate as f32);
     }
 
-    /// At most so many columns, each over as few seconds as let all samples in, as far as that goes.
+    /// At most `most` columns, each over the fewest seconds for which all samples fit, if possible.
     pub(super) fn columns(&self, most: usize) -> Columns {
         let fits = |step: &&usize| self.rates.len() <= most * **step;
         let step = STEPS.iter().find(fits).copied().unwrap_or(STEPS[STEPS.len() - 1]);
         let shown = self.rates.len().min(most * step);
         let samples: Vec<f32> = self.rates.range(self.rates.len() - shown..).copied().collect();
-        // From the newest backwards, so that a full column does not change any more.
+        // From the newest backwards, so that a full column no longer changes.
         let mean =
             |some: &[f32]| (some.iter().map(|rate| f64::from(*rate)).sum::<f64>() / some.len() as f64) as u64;
         let mut rates: Vec<u64> = samples.rchunks(step).map(mean).collect();

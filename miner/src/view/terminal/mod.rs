@@ -1,8 +1,8 @@
 //! The live view on a terminal.
 //!
-//! Here: when there is one, its thread, what a key does. Not here: the terminal itself ([`screen`]), the picture
-//! ([`draw`], [`parts`], [`table`], [`graph`]).
-//! It has a thread of its own, so that a terminal that takes nothing, as after Ctrl-S, holds up no share.
+//! Here: when it is used, its thread, the effect of keys. Not here: the terminal itself ([`screen`]), the picture
+//! ([`draw`], [`parts`], [`table`], [`graph`]). It has its own thread, so that a blocked terminal, as after Ctrl-S,
+//! delays no share.
 
 mod draw;
 mod graph;
@@ -31,29 +31,29 @@ use draw::{Colours, Shown};
 use graph::History;
 use screen::Key;
 
-/// Between two frames.
+/// Time between two frames.
 const DRAW_EVERY: Duration = Duration::from_millis(500);
-/// Between two looks at whether the view is over.
+/// Time between two checks whether the view is over.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Between two columns of the graph.
+/// Time between two samples of the graph.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// The largest picture, in cells; a terminal that is larger has it in its corner. Two of these are in memory, of some
-/// 40 bytes a cell.
+/// The largest picture, in cells; on a larger terminal it is in the corner. Two of these are in memory, at some 40
+/// bytes a cell.
 const MAX_SIZE: Size = Size { width: 200, height: 60 };
 
-/// Whether somebody can look at it here.
+/// Whether there is a usable terminal.
 pub(super) fn is_possible() -> bool {
     screen::is_there()
 }
 
-/// Shows a rig for as long as it runs.
+/// Shows a rig while it runs.
 pub(super) fn attach(rig: &mut Rig) {
     let view = View {
         stats: Arc::clone(&rig.stats),
         board: Arc::clone(&rig.board),
         end: rig.end(),
         history: History::default(),
-        // As everybody agrees at no-color.org: not empty, whatever it is.
+        // By the convention of no-color.org: any nonempty value counts.
         colours: Colours(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())),
     };
     rig.serve(Box::pin(async move {
@@ -89,7 +89,7 @@ struct View {
 }
 
 impl View {
-    /// Draws until the screen is no longer ours; without a terminal the miner goes on.
+    /// Draws until the screen has been given back; if the terminal fails, the miner continues.
     fn run(mut self) {
         let ended = self.draw_and_listen();
         screen::leave();
@@ -136,7 +136,7 @@ impl View {
         }
     }
 
-    /// Does what keys ask for. Says whether all is to be drawn anew.
+    /// Handles keys. Returns whether everything must be redrawn.
     fn react(&self, keys: &[Key]) -> bool {
         for key in keys {
             match key {

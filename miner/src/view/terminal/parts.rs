@@ -1,4 +1,4 @@
-//! The parts of the picture that are text: header, devices, sources, refusals.
+//! The text parts of the picture: header, devices, sources, refusals.
 
 use ratatui::style::Style;
 use ratatui::text::Line;
@@ -17,7 +17,7 @@ const fn number(title: &'static str, rank: u8) -> Column {
     Column { title, right: true, rank, least: 12 }
 }
 
-/// What matters most, in the order in which it does.
+/// The most important facts, in order of importance.
 pub(super) fn header(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
     let numbers = shown.numbers;
     let sources = numbers.sources.len().min(9);
@@ -60,7 +60,7 @@ fn ends(left: &str, right: &str, width: usize) -> String {
     if gap < 2 { left.to_owned() } else { format!("{left}{}{right}", " ".repeat(gap)) }
 }
 
-/// The devices, as many as a screen of this height could show.
+/// The devices, as many as a screen of this height can show.
 pub(super) fn devices(shown: &Shown<'_>, width: usize, height: usize) -> Vec<Line<'static>> {
     const COLUMNS: [Column; 13] = [
         text("Device", 0, 10),
@@ -80,7 +80,7 @@ pub(super) fn devices(shown: &Shown<'_>, width: usize, height: usize) -> Vec<Lin
     let all = &shown.numbers.devices;
     let rows: Vec<Row> = all.iter().take(height).map(|device| device_row(device, shown)).collect();
     let mut lines = table(&COLUMNS, &rows, width);
-    // Their number counts, though nobody could see them.
+    // They count as lines, though they cannot be shown.
     lines.extend((rows.len()..all.len()).map(|_| Line::default()));
     lines
 }
@@ -119,7 +119,7 @@ fn rate(rate: f64) -> String {
     format!("{} {unit}", number.get(..4).unwrap_or(number).trim_end_matches('.'))
 }
 
-/// The sources with their keys; the one in use has a mark.
+/// The sources with their keys; the one in use is marked.
 pub(super) fn sources(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
     const COLUMNS: [Column; 9] = [
         text("Key", 0, 3),
@@ -143,7 +143,7 @@ fn source_row(source: &SourceNumbers, shown: &Shown<'_>) -> Row {
     Row {
         cells: vec![
             format!("{mark}{key}"),
-            // The most usual kind need not be said.
+            // The most common scheme is omitted.
             clean(source.url.strip_prefix("stratum+tcp://").unwrap_or(&source.url)),
             source_state(source),
             or_dash(source.difficulty.map(size)),
@@ -180,7 +180,7 @@ fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
-/// Why shares were refused, the most frequent reason first; nothing where none was.
+/// Reject reasons, the most frequent first; empty if there is none.
 pub(super) fn rejected(shown: &Shown<'_>, width: usize) -> Vec<Line<'static>> {
     let mut reasons: Vec<(&String, &u64)> = shown.numbers.total.rejected_reasons.iter().collect();
     if reasons.is_empty() {

@@ -1,7 +1,7 @@
-//! The terminal as a thing that is taken and given back: its modes, its alternate screen, its keys, its size.
+//! Takes the terminal and gives it back: its modes, its alternate screen, its keys, its size.
 //!
-//! It is given back by whoever comes first: the end of the rig, the view's own end, a panic anywhere. After that
-//! nothing is drawn any more. Not here: what is drawn.
+//! It is given back by the first of: the end of the rig, the view's own end, a panic anywhere. After that nothing is
+//! drawn any more. Not here: what is drawn.
 
 use std::io::{self, IsTerminal, Write};
 use std::panic;
@@ -20,14 +20,14 @@ use rustix::termios::{tcgetpgrp, tcgetwinsize};
 
 use crate::log;
 
-/// How long a terminal that takes nothing, as after Ctrl-S, can hold up the miner's end.
+/// How long a blocked terminal, as after Ctrl-S, may delay the miner's end.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether the screen is ours. Whoever draws holds it, so that nothing is drawn on a screen given back.
+/// Whether the screen is ours. Held while drawing, so that nothing is drawn on a screen that was given back.
 static OURS: Mutex<bool> = Mutex::new(false);
 
-/// Whether there is a terminal to draw on and to read keys from: both ends are one, it can move its cursor, and it is
-/// not lent to another program while we run in the background.
+/// Whether there is a terminal to draw on and to read keys from: stdin and stdout are one, it can move its cursor, and
+/// we are not in the background.
 pub(super) fn is_there() -> bool {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
@@ -35,13 +35,13 @@ pub(super) fn is_there() -> bool {
     stdin.is_terminal() && stdout.is_terminal() && !dumb && foreground()
 }
 
-/// Takes the terminal, and keeps the log's lines from it.
+/// Takes the terminal, and keeps log lines off it.
 pub(super) fn enter() -> io::Result<()> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // First, so that the words of the panic are not lost with the alternate screen.
+            // First, so that the panic message is not lost with the alternate screen.
             leave();
             before(info);
         }));
@@ -53,15 +53,15 @@ pub(super) fn enter() -> io::Result<()> {
     execute!(io::stdout(), EnterAlternateScreen, Hide)
 }
 
-/// Gives the terminal back, and the log to stderr. Does nothing when that was done. A terminal that takes nothing gets
-/// its modes back and nothing else, or the miner could not end.
+/// Gives the terminal back, and the log to stderr. Does nothing if that is already done. On a blocked terminal only the
+/// modes are restored, or the miner could not end.
 pub(super) fn leave() {
     let Some(mut ours) = ours(PATIENCE) else {
         let _ = disable_raw_mode();
         return;
     };
     if std::mem::take(&mut *ours) {
-        // Nobody is there to hear of a failure.
+        // A failure cannot be reported.
         let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
         log::release();
@@ -73,7 +73,7 @@ pub(super) fn is_ours() -> bool {
     ours(PATIENCE).is_some_and(|ours| *ours)
 }
 
-/// The lock, unless it does not come for so long.
+/// Takes the lock, unless that takes longer than `patience`.
 fn ours(patience: Duration) -> Option<MutexGuard<'static, bool>> {
     let start = Instant::now();
     loop {
@@ -86,27 +86,27 @@ fn ours(patience: Duration) -> Option<MutexGuard<'static, bool>> {
     }
 }
 
-/// The size of the screen; 0 by 0 where the terminal does not know.
+/// The size of the screen; 0 by 0 if the terminal does not know it.
 pub(super) fn size() -> io::Result<Size> {
     let size = tcgetwinsize(io::stdout())?;
     Ok(Size::new(size.ws_col, size.ws_row))
 }
 
-/// What a person presses.
+/// A key press.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// q or Ctrl-C.
     End,
     /// 1 to 9, as a number from 0.
     Source(usize),
-    /// Ctrl-L: draw all of it anew.
+    /// Ctrl-L: redraw everything.
     Redraw,
 }
 
-/// Waits for keys for so long at most.
+/// Waits for keys, up to `wait`.
 ///
 /// # Errors
-/// When the terminal is gone.
+/// The terminal is gone.
 pub(super) fn keys(wait: Duration) -> io::Result<Vec<Key>> {
     let stdin = io::stdin();
     let wait = Timespec { tv_sec: 0, tv_nsec: wait.as_nanos().min(999_999_999) as _ };
@@ -116,7 +116,7 @@ pub(super) fn keys(wait: Duration) -> io::Result<Vec<Key>> {
         other => other?,
     };
     let mut bytes = [0; 256];
-    // Past the buffer of the standard library, which poll does not see.
+    // Bypasses the buffer of the standard library, which poll does not see.
     match rustix::io::read(&stdin, &mut bytes) {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Ok(Vec::new()),
@@ -125,8 +125,8 @@ pub(super) fn keys(wait: Duration) -> io::Result<Vec<Key>> {
     }
 }
 
-/// The keys among the bytes of a terminal. What follows an escape belongs to a key that we do not know, and may have
-/// digits in it.
+/// Parses the keys among a terminal's bytes. The bytes after an escape belong to a key that we do not know, and may
+/// contain digits.
 fn parse(bytes: &[u8]) -> Vec<Key> {
     let known = bytes.split(|byte| *byte == 0x1b).next().unwrap_or_default();
     known
@@ -140,7 +140,7 @@ fn parse(bytes: &[u8]) -> Vec<Key> {
         .collect()
 }
 
-/// A frame on its way to the screen: it gets there whole, or not at all.
+/// A frame to be written to the screen: as a whole or not at all.
 #[derive(Debug, Default)]
 pub(super) struct Frame(Vec<u8>);
 

@@ -1,29 +1,29 @@
-//! Tables that fit: columns that matter less go first, then long cells are cut.
+//! Tables that fit the width: less important columns are dropped first, then long cells are cut.
 
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 
-/// Between two columns.
+/// Space between two columns.
 const GAP: usize = 2;
 
 /// A column.
 pub(super) struct Column {
     pub(super) title: &'static str,
-    /// Numbers stand on the right.
+    /// Align to the right, for numbers.
     pub(super) right: bool,
-    /// Of the columns that may go, the one of the highest rank goes first; rank 0 stays.
+    /// Among the columns that may be dropped, the one of the highest rank goes first; rank 0 is always kept.
     pub(super) rank: u8,
-    /// What its cells may be cut to.
+    /// The least width its cells may be cut to.
     pub(super) least: usize,
 }
 
-/// A row: a cell for each column, of characters that take one cell of the screen each.
+/// A row: one text per column, of characters that are one screen cell wide.
 pub(super) struct Row {
     pub(super) cells: Vec<String>,
     pub(super) style: Style,
 }
 
-/// A title line and the rows, none longer than so many cells.
+/// A title line and the rows, none longer than `width` cells.
 pub(super) fn table(columns: &[Column], rows: &[Row], width: usize) -> Vec<Line<'static>> {
     let widths = fit(columns, rows, width);
     let line = |cells: &mut dyn Iterator<Item = &str>| {
@@ -47,13 +47,13 @@ pub(super) fn table(columns: &[Column], rows: &[Row], width: usize) -> Vec<Line<
     lines
 }
 
-/// A line that begins a part of the screen.
+/// The title line of a part of the screen.
 pub(super) fn title(text: String, width: usize) -> Line<'static> {
     let text: String = text.chars().take(width).collect();
     Line::styled(format!("{text:<width$}"), Style::new().add_modifier(Modifier::REVERSED))
 }
 
-/// The width of each column that stays.
+/// The width of each column that is kept.
 fn fit(columns: &[Column], rows: &[Row], width: usize) -> Vec<Option<usize>> {
     let natural: Vec<usize> = columns
         .iter()

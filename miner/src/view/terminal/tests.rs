@@ -18,7 +18,7 @@ use crate::stats::{Health, Stats};
 use crate::upstream::board::{Condition, JobView, Source};
 use crate::view::numbers::Numbers;
 
-/// A rig with a past.
+/// A rig with a history.
 struct Scene {
     stats: Stats,
     sources: Vec<Source>,
@@ -68,7 +68,7 @@ impl Scene {
         }
     }
 
-    /// What is on a screen of that size, line by line, and the colours in it.
+    /// The contents of a screen of that size, line by line, and the colours in it.
     fn on(&self, width: u16, height: u16) -> (Vec<String>, Vec<Color>) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let shown = Shown {
@@ -194,17 +194,17 @@ proptest! {
         let (lines, other) = (scene.lines(width, height), benign.lines(width, height));
         for line in &lines {
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");
-            // Each cell of the screen has one character, which takes one cell.
+            // Each cell of the screen has one character, which is one cell wide.
             prop_assert_eq!(UnicodeWidthStr::width(&**line), usize::from(width));
             prop_assert_eq!(line.chars().count(), usize::from(width));
         }
-        // No line has gone elsewhere.
+        // No text has moved elsewhere.
         prop_assert_eq!(&lines[0][..usize::from(width.min(9))], &other[0][..usize::from(width.min(9))]);
         prop_assert_eq!(lines.len(), other.len());
     }
 }
 
-/// A rig where everybody says the same.
+/// A rig in which every external text is the same.
 fn with_words(words: &str) -> Scene {
     let mut scene = Scene::new();
     scene.stats.device(words).set_health(Health::Failed(words.into()));

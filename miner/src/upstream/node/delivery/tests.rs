@@ -1,4 +1,4 @@
-//! What becomes of a block on its way: where it lies meanwhile, how often it is counted, how long nodes are asked.
+//! Blocks in flight: where they are stored, how often they are counted, how long nodes are retried.
 
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +51,7 @@ async fn a_block_that_no_node_answers_stays_on_disk_and_is_taken_up_by_the_next_
     first.deliver(found(&chain, 1), None, None);
     first.deliver(found("another", 2), None, None);
     first.finish(Duration::from_secs(1)).await;
-    // Its tasks are stopped, and let go of the folder when they are looked at next.
+    // Its tasks are aborted, and release the folder when they are polled next.
     let gone = Arc::downgrade(&first);
     drop(first);
     while gone.strong_count() > 0 {
@@ -113,14 +113,14 @@ fn a_node_that_is_away_is_asked_until_the_block_is_decided_without_it() {
     }
 }
 
-/// Fills the folder, so that it takes no block more; gives one of the files in it.
+/// Fills the folder, so that it takes no further block; returns one of the files in it.
 fn fill(datadir: &Path) -> PathBuf {
     let file = |number: u32| datadir.join("found").join(format!("{number}.other"));
     (0..1000).for_each(|number| drop(File::create(file(number)).unwrap()));
     file(0)
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until(mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         sleep(Duration::from_millis(1)).await;
