@@ -1,5 +1,5 @@
-//! No two devices ever hash the same header: over millions of assignments, with threads that take at once, jobs that
-//! change while they do, jobs that are sent again, and every width of extranonce2 and mask of versions.
+//! No two devices ever hash the same header: over millions of assignments, with concurrent threads, jobs that change
+//! meanwhile, repeated jobs, and every width of extranonce2 and version mask.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,15 +19,15 @@ use iop_stratum::fields::{Extranonce1, JobId, NBits, NTime, PrevHash, Version, V
 use iop_stratum::notify::Notify;
 use proptest::prelude::*;
 
-/// How many assignments the long run takes; `IOP_ASSIGNMENTS` asks for more.
+/// Number of assignments in the long run; `IOP_ASSIGNMENTS` overrides it.
 const ASSIGNMENTS: u64 = 5_000_000;
-/// Devices that take at once in it.
+/// Number of concurrent devices in it.
 const DEVICES: u64 = 4;
-/// After so many assignments the job changes. Less than 2^16, so that a job that is sent again does not run out of
-/// extranonces of two bytes.
+/// The job changes after this many assignments. Less than 2^16, so that a repeated job does not run out of two-byte
+/// extranonces.
 const JOB: u64 = 20_000;
 
-/// A template, told from the others by its number; a mask, and a width.
+/// A template identified by its number, with a mask and a width.
 fn job(template: u64, extranonce2_size: usize, mask: u32) -> Arc<Job> {
     let mut prev_hash = [0xaa; 32];
     prev_hash[..8].copy_from_slice(&template.to_le_bytes());
@@ -52,13 +52,13 @@ fn job(template: u64, extranonce2_size: usize, mask: u32) -> Arc<Job> {
     Arc::new(Job::new(Serial(template), job))
 }
 
-/// What was given out: ranges of nonces, each of a group of headers in several versions. Groups are known by a hash of
-/// all of their headers, keyed by chance.
+/// Assigned ranges of nonces, each of a group of headers in several versions. Groups are identified by a randomly keyed
+/// hash of all their headers.
 #[derive(Default)]
 struct Ledger {
     hasher: RandomState,
     groups: HashSet<u64>,
-    /// Every header of every group, nonces apart.
+    /// Every header of every group, without nonces.
     headers: HashMap<[u8; 76], u64>,
     /// Group, first and last nonce.
     ranges: Vec<(u64, u32, u32)>,
@@ -86,7 +86,7 @@ impl Ledger {
         self.ranges.push((group, assignment.nonces.first(), assignment.nonces.last()));
     }
 
-    /// Adds what another device was given; both hash alike.
+    /// Adds the assignments of another device; both use the same hash key.
     fn merge(&mut self, other: Self) {
         self.groups.extend(other.groups);
         for (header, group) in other.headers {
@@ -96,7 +96,7 @@ impl Ledger {
         self.ranges.extend(other.ranges);
     }
 
-    /// Checks that no two ranges of a group overlap. Gives how many there are.
+    /// Checks that no two ranges of a group overlap. Returns their number.
     fn check(mut self) -> u64 {
         self.ranges.sort_unstable();
         for pair in self.ranges.windows(2) {
@@ -107,7 +107,7 @@ impl Ledger {
     }
 }
 
-/// Numbers that differ, the same for the same seed (xorshift).
+/// Pseudorandom numbers from a seed (xorshift).
 struct Numbers(u64);
 
 impl Numbers {
@@ -118,7 +118,7 @@ impl Numbers {
         self.0
     }
 
-    /// What devices ask for: a few headers, a CPU's share, a GPU's, more than a header has.
+    /// The size of a request: a few headers, a CPU's, a GPU's, more than a header has.
     fn want(&mut self) -> u64 {
         match self.next() % 64 {
             0 => u64::MAX,
@@ -137,7 +137,7 @@ fn change_jobs(dispatcher: &Dispatcher, taken: &AtomicU64, wanted: u64) {
         .collect();
     for template in 0.. {
         let (size, mask) = kinds[usize::try_from(template).unwrap() % kinds.len()];
-        // The same job again, as after a reconnect: it goes on where it stood, as far as its extranonces go.
+        // The same job again, as after a reconnect: it continues where it stopped, if its extranonces suffice.
         let times = if size >= 2 { 2 } else { 1 };
         for _ in 0..times {
             dispatcher.set_job(job(template, size, mask));
@@ -147,7 +147,7 @@ fn change_jobs(dispatcher: &Dispatcher, taken: &AtomicU64, wanted: u64) {
                 if now >= wanted {
                     return dispatcher.close();
                 }
-                // Small jobs run out, and all wait.
+                // Small jobs run out, and all devices wait.
                 if now - before >= JOB || now == last {
                     break;
                 }
@@ -190,7 +190,7 @@ enum Step {
     Take(u64),
     /// Another job.
     Job(usize, u32),
-    /// The one that is there.
+    /// The current one.
     Again,
     Clear,
 }
@@ -211,7 +211,7 @@ proptest! {
     #[test]
     fn any_course_of_jobs_and_wishes_gives_every_header_once(steps in steps()) {
         let (dispatcher, mut ledger) = (Dispatcher::new(), Ledger::default());
-        // How many headers of the job are left: at most 2^120, and no course comes near.
+        // Number of unassigned headers of the job: at most 2^120, which no sequence reaches.
         let (mut current, mut at_work, mut left) = (None, false, 0u128);
         for (number, step) in (0u64..).zip(steps) {
             match step {
@@ -220,7 +220,7 @@ proptest! {
                     dispatcher.set_job(job(number, size, mask));
                     (at_work, left) = (true, 1 << (32 + 8 * size + mask.count_ones() as usize).min(120));
                 }
-                // A job of few headers would begin anew: it has nowhere to go on.
+                // A job with few headers would start over: its extranonces are used up.
                 Step::Again => if let Some((number, size, mask)) = current && size >= 2 {
                     dispatcher.set_job(job(number, size, mask));
                     at_work = true;

@@ -8,7 +8,7 @@ use bitcoin::{
     TxMerkleNode, TxOut, Witness, absolute, transaction,
 };
 
-/// Where a block stands.
+/// The position of a block.
 #[derive(Debug, Clone, Copy)]
 pub struct Parent {
     /// Its hash.
@@ -26,16 +26,16 @@ impl Parent {
     }
 }
 
-/// What a coinbase pays, base units: less than any subsidy here.
+/// The reward of a coinbase, in base units: less than any subsidy here.
 pub const REWARD: u64 = 1_000_000;
 
-/// A script that lets anyone spend.
+/// A script that anyone can spend.
 pub fn anyone() -> ScriptBuf {
     Builder::new().push_int(1).into_script()
 }
 
-/// A valid block that pays anyone, with these transactions behind its coinbase. `salt` makes it differ from others on
-/// the same parent.
+/// A valid block that pays to [`anyone`], with these transactions after its coinbase. `salt` makes it differ from
+/// others on the same parent.
 pub fn on(parent: Parent, salt: u32, others: Vec<Transaction>) -> Block {
     let height = parent.height + 1;
     let mark = Builder::new().push_int(i64::from(height)).push_int(i64::from(salt) + 1_000);
@@ -63,7 +63,7 @@ pub fn on(parent: Parent, salt: u32, others: Vec<Transaction>) -> Block {
     sealed(Block { header, txdata })
 }
 
-/// The block with its merkle root and a nonce that is work enough.
+/// Sets the block's merkle root, and a nonce with enough work.
 ///
 /// # Panics
 /// When it has no transactions.
@@ -109,7 +109,7 @@ pub fn mine(header: &mut Header) {
     found.expect("half of all nonces are good");
 }
 
-/// `count` headers that follow each other and have work enough; no blocks belong to them.
+/// `count` consecutive headers with enough work; there are no blocks for them.
 pub fn headers_on(parent: Parent, salt: u32, count: usize) -> Vec<Header> {
     let mut headers = Vec::with_capacity(count);
     let (mut hash, mut time) = (parent.hash, parent.time);

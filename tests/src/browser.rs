@@ -1,7 +1,7 @@
 //! A real browser for tests of pages: headless Chromium, driven by chromedriver over WebDriver (W3C).
 //!
-//! One driver, one session, one profile in a folder that goes with it. What a page says wrongly on its console is read
-//! from the browser's log.
+//! One driver, one session, one profile in a temporary folder. Errors that a page logs to its console are read from the
+//! browser's log.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::program::{free_port, wait_for};
 
-/// Until the driver listens.
+/// Time for the driver to listen.
 const START_TIME: Duration = Duration::from_secs(20);
 /// Seconds for one command of WebDriver; the first starts the browser.
 const COMMAND_SECONDS: u64 = 60;
@@ -21,14 +21,14 @@ const COMMAND_SECONDS: u64 = 60;
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
-    /// URL of the session, or of the driver before there is one.
+    /// URL of the session, or of the driver until there is one.
     base: String,
     session: bool,
     _profile: tempfile::TempDir,
 }
 
 impl Browser {
-    /// Starts one.
+    /// Starts a browser.
     ///
     /// # Errors
     /// Chromium or its driver is missing or does not start: a line that says so.
@@ -65,33 +65,33 @@ impl Browser {
     /// Opens a page and waits until it is loaded.
     ///
     /// # Errors
-    /// The browser's words.
+    /// The browser's error text.
     pub fn open(&self, url: &str) -> Result<(), String> {
         self.post("/url", &json!({"url": url})).map(drop)
     }
 
-    /// Makes the page see a screen of this many CSS pixels; a window cannot be as narrow as a phone.
+    /// Makes the page see a screen of this size in CSS pixels; a window cannot be as narrow as a phone.
     ///
     /// # Errors
-    /// The browser's words.
+    /// The browser's error text.
     pub fn screen(&self, width: u32, height: u32) -> Result<(), String> {
         let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": true});
         self.devtools("Emulation.setDeviceMetricsOverride", &params).map(drop)
     }
 
-    /// Makes the page see a reader who wants dark pages.
+    /// Makes the page see a user who prefers a dark colour scheme.
     ///
     /// # Errors
-    /// The browser's words.
+    /// The browser's error text.
     pub fn dark(&self) -> Result<(), String> {
         let features = json!([{"name": "prefers-color-scheme", "value": "dark"}]);
         self.devtools("Emulation.setEmulatedMedia", &json!({"features": features})).map(drop)
     }
 
-    /// A picture of what the window shows, as PNG.
+    /// A screenshot of the window, as PNG.
     ///
     /// # Errors
-    /// The browser's words.
+    /// The browser's error text.
     pub fn picture(&self) -> Result<Vec<u8>, String> {
         let picture = self.devtools("Page.captureScreenshot", &json!({"format": "png"}))?;
         let data = picture["data"].as_str().ok_or("a picture without data")?;
@@ -102,18 +102,18 @@ impl Browser {
         self.post("/goog/cdp/execute", &json!({"cmd": command, "params": params}))
     }
 
-    /// What a function's body returns in the page.
+    /// Runs a function body in the page and returns its result.
     ///
     /// # Errors
-    /// The browser's words, those of a script that throws included.
+    /// The browser's error text, including exceptions of the script.
     pub fn eval(&self, body: &str) -> Result<Value, String> {
         self.post("/execute/sync", &json!({"script": body, "args": []}))
     }
 
-    /// What the page has logged since the last call, errors and refused resources included.
+    /// The page's console messages since the last call, including errors and refused resources.
     ///
     /// # Errors
-    /// The browser's words.
+    /// The browser's error text.
     pub fn console(&self) -> Result<Vec<String>, String> {
         let log = self.post("/se/log", &json!({"type": "browser"}))?;
         let line = |entry: &Value| format!("{}: {}", entry["level"], entry["message"]);

@@ -1,7 +1,7 @@
-//! What tests do on a chain: mine at once, and act as the admin.
+//! Actions of tests on a chain: mining blocks immediately, and acting as the admin.
 //!
-//! Admin transactions are built and signed with the `bitcoin` crate alone, so that nothing of the node's own code
-//! stands behind what the node is asked to accept.
+//! Admin transactions are built and signed with the `bitcoin` crate alone, so that what the node is asked to accept
+//! does not depend on the node's own code.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ pub fn license_address(path: &Path, params: &Params) -> String {
     key.expect("the key is of this network").address().to_base58(&params.prefixes)
 }
 
-/// Mines blocks at once, licensed by a key file, and pays its license.
+/// Mines blocks immediately, licensed by a key file, and pays its license.
 ///
 /// # Panics
 /// When the node refuses.
@@ -58,8 +58,8 @@ pub fn generate(rpc: &Rpc, count: u32, key: &Path, params: &Params) -> Vec<Strin
     serde_json::from_value(hashes).expect("generatetoaddress gives hashes")
 }
 
-/// Does an admin action on `targets` (addresses) with the coinbase of the active block at `height`, which must
-/// be mature and pay the admin key's license: signs the transaction and sends it. Gives its id.
+/// Performs an admin action on `targets` (addresses) with the coinbase of the active block at `height`, which must be
+/// mature and pay the admin key's license: signs the transaction and sends it. Returns its id.
 ///
 /// # Panics
 /// When the node refuses it.
@@ -72,14 +72,14 @@ pub fn admin_action(
     params: &Params,
 ) -> String {
     let (outpoint, value) = coinbase_output(rpc, height);
-    // A little to each target, and the rest is the fee.
+    // A little goes to each target; the rest is the fee.
     let outputs = action_outputs(verb, targets, value / 1_000, params);
     send(rpc, &spend_p2pkh(admin, outpoint, outputs))
 }
 
-/// Removes a license without any admin: pays the coinbase of block 1, which `owner` holds, to an output that lets
-/// anyone push anything, and spends that output with a push of the admin's *public* key. Gives the id of the
-/// removing transaction.
+/// Removes a license without the admin: pays the coinbase of block 1, which `owner` holds, to an output whose spender
+/// may push anything, and spends that output with a push of the admin's *public* key. Returns the id of the removing
+/// transaction.
 ///
 /// # Panics
 /// When the node refuses one of the two.
@@ -100,7 +100,7 @@ pub fn forged_removal(rpc: &Rpc, owner: &Path, admin_pubkey: &[u8], victim: &str
 }
 
 /// Spends the coinbase of the active block at `height`, which must pay the key's license, with a relative lock of
-/// `blocks`, all but a thousandth of it as fee. Gives the raw transaction.
+/// `blocks`; all but a thousandth is the fee. Returns the raw transaction.
 ///
 /// # Panics
 /// When the node does not have the block.
@@ -113,7 +113,7 @@ pub fn locked_spend(rpc: &Rpc, key: &Path, height: u32, blocks: u16, params: &Pa
     serialize_hex(&signed(key, tx))
 }
 
-/// The first output of the coinbase of the active block at `height`: where it is, and its base units.
+/// The first output of the coinbase of the active block at `height`: its outpoint, and its value in base units.
 fn coinbase_output(rpc: &Rpc, height: u32) -> (OutPoint, u64) {
     let hash = rpc.call("getblockhash", json!([height]));
     let raw = rpc.call("getblock", json!([hash, 0]));
@@ -123,7 +123,7 @@ fn coinbase_output(rpc: &Rpc, height: u32) -> (OutPoint, u64) {
     (OutPoint { txid: coinbase.compute_txid(), vout: 0 }, coinbase.output[0].value.to_sat())
 }
 
-/// The verb, and an output of `value` for each target.
+/// An output with the verb, and one of `value` for each target.
 fn action_outputs(verb: &str, targets: &[String], value: u64, params: &Params) -> Vec<TxOut> {
     let verb = PushBytesBuf::try_from(verb.as_bytes().to_vec()).expect("verbs are short");
     let mut outputs = vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_op_return(verb) }];
@@ -153,7 +153,7 @@ fn spend_p2pkh(key: &Path, outpoint: OutPoint, output: Vec<TxOut>) -> Transactio
     signed(key, transaction(outpoint, output))
 }
 
-/// Signs the first input, which spends an output that pays the key's P2PKH address.
+/// Signs the first input, which spends an output that pays to the key's P2PKH address.
 fn signed(key: &Path, mut tx: Transaction) -> Transaction {
     let wif = bitcoin::base58::decode_check(&wif(key)).expect("a WIF key is Base58Check");
     let secret = SecretKey::from_slice(&wif[1..33]).expect("a WIF key has 32 secret bytes");

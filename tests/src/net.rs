@@ -1,7 +1,7 @@
-//! Nodes that meet: a node of ours with a known port for peers, and IoP Core's daemon as a second opinion.
+//! Connected nodes: a node of ours with a known port for peers, and IoP Core's daemon as a second opinion.
 //!
-//! Lives here: [`Meeting`], what every node can be asked of, and spending without keys. Does not live here: what the
-//! tests expect. Everything stays on loopback.
+//! Lives here: [`Meeting`], the operations on any node, and spending without keys. Does not live here: what the tests
+//! expect. Everything stays on loopback.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,7 +22,7 @@ use crate::program::{free_port, wait_for};
 use crate::rpc::Rpc;
 use crate::stand::{Network, Node, START};
 
-/// How long anything between two nodes on one machine may take; it takes milliseconds.
+/// How long anything between two nodes on one machine may take; usually it is milliseconds.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// A running node of ours that peers can connect to.
@@ -30,7 +30,7 @@ pub const SOON: Duration = Duration::from_secs(60);
 pub struct Peered {
     /// The node.
     pub node: Node,
-    /// Where peers connect.
+    /// Address for peers.
     pub address: SocketAddr,
 }
 
@@ -43,7 +43,7 @@ impl Peered {
         Self::start_on(dir, network, SocketAddr::from(([127, 0, 0, 1], free_port())), more)
     }
 
-    /// Starts one where others look for it.
+    /// Starts one at a given address for peers.
     ///
     /// # Panics
     /// When it does not start.
@@ -60,11 +60,11 @@ impl Peered {
     }
 }
 
-/// What the tests need of a node, ours or the reference's.
+/// A node, ours or the reference's, as the tests use it.
 pub trait Meeting {
     /// Its RPC.
     fn rpc(&self) -> &Rpc;
-    /// Where peers connect.
+    /// Address for peers.
     fn address(&self) -> SocketAddr;
 
     /// The tip's hash.
@@ -72,7 +72,7 @@ pub trait Meeting {
         self.rpc().call("getbestblockhash", json!([])).as_str().unwrap_or_default().to_owned()
     }
 
-    /// Connects to another, and waits until both can talk.
+    /// Connects to another node, and waits until the handshake is complete.
     ///
     /// # Panics
     /// When they do not meet.
@@ -87,7 +87,7 @@ pub trait Meeting {
         assert!(met.is_some(), "no connection to {address}: {}", self.rpc().call("getpeerinfo", json!([])));
     }
 
-    /// Ends every connection.
+    /// Closes every connection.
     ///
     /// # Panics
     /// When one stays.
@@ -96,7 +96,7 @@ pub trait Meeting {
             let peers = self.rpc().call("getpeerinfo", json!([]));
             let peers = peers.as_array()?;
             for peer in peers {
-                // It may be gone by itself.
+                // It may already be gone.
                 let _ = self.rpc().try_call("disconnectnode", json!(["", peer["id"]]));
             }
             peers.is_empty().then_some(())
@@ -104,7 +104,7 @@ pub trait Meeting {
         assert!(gone.is_some(), "connections stay");
     }
 
-    /// Mines blocks that pay [`payee`].
+    /// Mines blocks that pay to [`payee`].
     fn mine(&self, count: u32, params: &Params) {
         self.rpc().call("generatetoaddress", json!([count, payee(params)]));
     }
@@ -198,7 +198,7 @@ impl Drop for Core {
     }
 }
 
-/// A redeem script that lets anyone spend: a standard output without any key.
+/// A redeem script that anyone can spend: a standard output without a key.
 fn redeem() -> ScriptBuf {
     Builder::new().push_int(1).into_script()
 }
@@ -209,7 +209,7 @@ pub fn payee(params: &Params) -> String {
     Address { kind: AddressKind::ScriptHash, hash }.to_base58(&params.prefixes)
 }
 
-/// Spends outputs that pay [`payee`] to one that does again.
+/// Spends outputs that pay to [`payee`] to another such output.
 pub fn spend(outpoints: &[OutPoint], value: u64) -> Transaction {
     let redeem = PushBytesBuf::try_from(redeem().to_bytes()).expect("the script is short");
     let input = |outpoint: &OutPoint| TxIn {
@@ -238,7 +238,7 @@ pub fn coinbase(node: &dyn Meeting, height: u32) -> OutPoint {
     OutPoint { txid: txid.expect("a block has a coinbase"), vout: 0 }
 }
 
-/// Offers a transaction to a node.
+/// Sends a transaction to a node.
 ///
 /// # Panics
 /// When it is refused.

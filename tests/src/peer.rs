@@ -1,8 +1,8 @@
-//! A peer of a node, on one TCP connection: honest, or not.
+//! A peer of a node, on one TCP connection, honest or not.
 //!
-//! Lives here: [`Peer`], which frames, reads and writes through the `bitcoin` crate's own codec, so that nothing of the
-//! node's code stands behind what the node is told. Does not live here: what a peer should say; tests decide that.
-//! Reading waits at most as long as it is told to, and pings are answered on the way.
+//! Lives here: [`Peer`], which frames, reads and writes with the `bitcoin` crate's own codec, so that its messages do
+//! not depend on the node's code. Does not live here: what a peer should send; tests decide that. Reading has a time
+//! limit, and pings are answered on the way.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -15,21 +15,21 @@ use bitcoin::p2p::message_network::VersionMessage;
 use bitcoin::p2p::{Address, Magic, ServiceFlags};
 use tokio::net::TcpSocket;
 
-/// What an honest node does at once may take this long on a loaded machine.
+/// Time limit for what an honest node does at once, on a loaded machine.
 pub const SOON: Duration = Duration::from_secs(20);
-/// Writing to a node that does not read gives up after this.
+/// Time limit for writing to a node that does not read.
 const WRITE: Duration = Duration::from_secs(10);
-/// Bytes in front of a payload.
+/// Bytes of a message header.
 const HEADER: usize = 24;
 
-/// What comes from the node.
+/// The outcome of reading from the node.
 #[derive(Debug)]
 pub enum Received {
     /// A message.
     Message(NetworkMessage),
-    /// Nothing in time.
+    /// Nothing before the time limit.
     Nothing,
-    /// The end: the node closed the connection.
+    /// The node closed the connection.
     Closed,
 }
 
@@ -42,7 +42,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     ///
     /// # Errors
     /// When there is no connection.
@@ -72,7 +72,7 @@ impl Peer {
         Ok(Self { stream, magic: Magic::from_bytes(magic), buffer: Vec::new() })
     }
 
-    /// Connects and does the handshake of an honest full node.
+    /// Connects and completes the handshake as an honest full node.
     ///
     /// # Panics
     /// When the node does not do its part.
@@ -90,7 +90,7 @@ impl Peer {
         Self::version_ahead(nonce, 0)
     }
 
-    /// That of one whose clock is so many seconds ahead of this machine's.
+    /// The same from a peer whose clock is this many seconds ahead of this machine's.
     pub fn version_ahead(nonce: u64, seconds: i64) -> NetworkMessage {
         let nowhere = Address::new(&(Ipv4Addr::UNSPECIFIED, 0).into(), ServiceFlags::NONE);
         let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
@@ -115,7 +115,7 @@ impl Peer {
         serialize(&RawNetworkMessage::new(self.magic, message))
     }
 
-    /// A frame with any payload and the checksum that belongs to it.
+    /// A frame with any payload and the matching checksum.
     pub fn frame(&self, command: &str, payload: &[u8]) -> Vec<u8> {
         let mut name = [0; 12];
         name[..command.len()].copy_from_slice(command.as_bytes());
@@ -124,7 +124,7 @@ impl Peer {
         [&self.magic.to_bytes()[..], &name, &length, &checksum[..4], payload].concat()
     }
 
-    /// Says something.
+    /// Sends a message.
     ///
     /// # Errors
     /// When the connection is closed, or the node does not read.
@@ -132,7 +132,7 @@ impl Peer {
         self.send_bytes(&self.bytes(message))
     }
 
-    /// Writes bytes as they are.
+    /// Writes raw bytes.
     ///
     /// # Errors
     /// When the connection is closed, or the node does not read.
@@ -140,7 +140,7 @@ impl Peer {
         self.stream.write_all(bytes)
     }
 
-    /// The next message; a ping is answered, and given all the same.
+    /// The next message; a ping is answered, and also returned.
     ///
     /// # Panics
     /// When the node's bytes are no message of this network.
@@ -149,7 +149,7 @@ impl Peer {
         loop {
             if let Some(message) = self.take_message() {
                 if let NetworkMessage::Ping(nonce) = message {
-                    // A node that hangs up while it is answered shows at the next read.
+                    // If the node has closed the connection, the next read shows it.
                     let _ = self.send(NetworkMessage::Pong(nonce));
                 }
                 return Received::Message(message);
@@ -176,7 +176,7 @@ impl Peer {
         let bytes = self.buffer.get(..end)?;
         let message = match deserialize::<RawNetworkMessage>(bytes) {
             Ok(message) => message,
-            // The crate knows rejects with a hash only; those of messages have none.
+            // The crate only supports rejects with a hash; those of messages have none.
             Err(_) if bytes[4..].starts_with(b"reject\0") => {
                 let (command, payload) = (
                     CommandString::try_from_static("reject").expect("six letters"),
@@ -209,7 +209,7 @@ impl Peer {
         }
     }
 
-    /// Whether a ping is answered in time. What else comes is thrown away.
+    /// Whether a ping is answered in time. Other messages are discarded.
     pub fn answers_ping(&mut self) -> bool {
         let nonce = rand();
         if self.send(NetworkMessage::Ping(nonce)).is_err() {
@@ -225,7 +225,7 @@ impl Peer {
         }
     }
 
-    /// Whether the node hangs up in time. What else comes is thrown away.
+    /// Whether the node closes the connection in time. Messages are discarded.
     pub fn is_closed_within(&mut self, limit: Duration) -> bool {
         let end = Instant::now() + limit;
         loop {
@@ -238,7 +238,7 @@ impl Peer {
     }
 }
 
-/// A number that nobody else has.
+/// A unique number.
 fn rand() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(Instant::now())

@@ -1,4 +1,4 @@
-//! One running program with its log, stopped when dropped.
+//! A running program with its log; stopped when dropped.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,10 +12,10 @@ pub use crate::port::free_port;
 
 /// How long a program may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(10);
-/// How often waiting looks again.
+/// Interval between two checks while waiting.
 pub const TICK: Duration = Duration::from_millis(20);
 
-/// The folder of the programs: that of the running test or demo, or the one above it.
+/// The folder of the programs: that of the running test or demo, or its parent.
 ///
 /// # Panics
 /// When `iop-node` is in neither: the programs were not built.
@@ -25,7 +25,7 @@ pub fn programs() -> PathBuf {
     found.expect("the programs are built: cargo build --release --bins").to_owned()
 }
 
-/// Waits until `check` gives something, at most this long.
+/// Waits until `check` returns a value, up to `limit`.
 pub fn wait_for<T>(limit: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
     loop {
@@ -48,7 +48,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program; both its streams go to `NAME.log` in `dir`, behind what is there.
+    /// Starts a program; both its output streams are appended to `NAME.log` in `dir`.
     ///
     /// # Errors
     /// When the log cannot be written or the program cannot be started.
@@ -64,7 +64,7 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
-            // Ctrl-C in a terminal is for the owner, which then stops everything in order.
+            // Ctrl-C in a terminal is handled by the owner, which then stops everything in order.
             .process_group(0)
             .spawn()?;
         Ok(Self { name, child, log })
@@ -73,12 +73,12 @@ impl Program {
     /// All it has logged so far.
     pub fn log(&self) -> String {
         let mut text = Vec::new();
-        // A log that cannot be read shows as empty, and the test that wants it fails on that.
+        // A log that cannot be read shows as empty, and a test that needs it then fails.
         let _ = File::open(&self.log).and_then(|mut file| file.read_to_end(&mut text));
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -122,7 +122,7 @@ impl Program {
     }
 
     fn terminate(&mut self) {
-        // std knows SIGKILL only; kill(1) is on every system that has a shell.
+        // std only offers SIGKILL; every system with a shell has kill(1).
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
     }
@@ -140,7 +140,7 @@ impl Drop for Program {
     }
 }
 
-/// Runs a program to its end: exit status and both streams.
+/// Runs a program to its end; returns exit status and both streams.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -148,7 +148,7 @@ pub fn run<S: AsRef<OsStr>>(name: &str, args: impl IntoIterator<Item = S>) -> (O
     run_into(Stdio::piped(), name, args)
 }
 
-/// Runs a program to its end whose stdout takes nothing, as on a disk that is full: exit status and stderr.
+/// Runs a program to its end with a stdout that cannot be written, as on a full disk; returns exit status and stderr.
 ///
 /// # Panics
 /// When it cannot be started, or the system has no `/dev/full`.
@@ -161,7 +161,7 @@ pub fn run_into_full<S: AsRef<OsStr>>(
     (status, said)
 }
 
-/// Runs a program to its end: exit status, what went to [`Stdio::piped`] if that is its stdout, and stderr.
+/// Runs a program to its end; returns exit status, its stdout if that is [`Stdio::piped`], and stderr.
 ///
 /// # Panics
 /// When it cannot be started.

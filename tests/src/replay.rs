@@ -1,6 +1,7 @@
-//! What a chain must come to: coins and registry, block by block from genesis, with nothing but the rules and maps.
+//! The expected state of a chain: coins and registry, block by block from genesis, computed only with the rules and
+//! maps.
 //!
-//! The node's storage, caches, undo and reorganisations have no part in it, so a node's state can be held against it
+//! It does not use the node's storage, caches, undo and reorganisations, so it can be compared with a node's state
 //! whatever happened to the node.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use iop_consensus::license::registry::Registry;
 use iop_consensus::params::Params;
 use iop_consensus::versionbits::Cache;
 
-/// A chain as of its newest block. A clone goes on as a branch of its own.
+/// A chain up to its newest block. A clone continues as a separate branch.
 #[derive(Debug, Clone)]
 pub struct Replay {
     params: Params,
@@ -56,7 +57,7 @@ impl Replay {
         &self.registry
     }
 
-    /// Takes the next block; its scripts are not run.
+    /// Adds the next block; its scripts are not run.
     ///
     /// # Panics
     /// When it breaks a rule.
@@ -85,7 +86,7 @@ impl Replay {
         self.headers.push(of_header(block));
     }
 
-    /// The digest that IoP Core's `gettxoutsetinfo` gives as `hash_serialized_2`.
+    /// The digest that IoP Core's `gettxoutsetinfo` reports as `hash_serialized_2`.
     pub fn coins_hash(&self) -> String {
         let mut bytes = serialize(&self.tip());
         let mut by_tx: BTreeMap<[u8; 32], Vec<(u32, &Coin)>> = BTreeMap::new();

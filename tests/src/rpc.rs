@@ -1,4 +1,4 @@
-//! JSON-RPC as any client speaks it.
+//! A JSON-RPC client.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// A whole `generatetoaddress` may take this long, seconds.
+/// Timeout in seconds, enough for a whole `generatetoaddress`.
 const TIMEOUT: u64 = 120;
 
-/// A node's RPC, by its cookie or a password.
+/// A node's RPC, authenticated by its cookie or a password.
 #[derive(Debug, Clone)]
 pub struct Rpc {
     url: String,
@@ -24,7 +24,7 @@ enum Credentials {
     Password(String),
 }
 
-/// Why a call has no result.
+/// The reason why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RpcFailure {
     /// The server's error object.
@@ -52,8 +52,7 @@ impl Rpc {
         Some(Self { url, credentials: Credentials::Password(credentials.to_owned()) })
     }
 
-    /// Calls a method with positional parameters. The cookie is read anew each time: a restarted node has
-    /// another.
+    /// Calls a method with positional parameters. The cookie is read again each time: a restarted node has a new one.
     ///
     /// # Errors
     /// The server's error, or why there is no answer.
@@ -97,7 +96,7 @@ impl Rpc {
         self.call("getblockcount", json!([])).as_u64().expect("a height is a number")
     }
 
-    /// What is known of a license.
+    /// The node's information on a license.
     ///
     /// # Panics
     /// When the node does not answer.

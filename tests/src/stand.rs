@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::program::{Program, free_port, run, wait_for};
 use crate::rpc::Rpc;
 
-/// How long a program may take until it answers.
+/// Time for a program to answer after its start.
 pub const START: Duration = Duration::from_secs(20);
 
-/// Which chain the programs are told to use.
+/// The chain that the programs use.
 #[derive(Debug, Clone)]
 pub enum Network {
     /// A built-in one.
@@ -56,7 +56,7 @@ impl Network {
     }
 }
 
-/// A node that answers.
+/// A running node.
 #[derive(Debug)]
 pub struct Node {
     /// The process.
@@ -78,7 +78,7 @@ impl Node {
         Self::start_on(dir, network, free_port())
     }
 
-    /// Starts a node on a known port, as after a crash.
+    /// Starts a node on a given port, as after a crash.
     ///
     /// # Errors
     /// When it cannot be started or does not answer; its log is in the message.
@@ -86,7 +86,7 @@ impl Node {
         Self::start_with(dir, network, port, &[])
     }
 
-    /// Starts a node on a known port, with more flags.
+    /// Starts a node on a given port, with more flags.
     ///
     /// # Errors
     /// When it cannot be started or does not answer; its log is in the message.
@@ -111,7 +111,7 @@ impl Node {
         }
     }
 
-    /// Kills it (SIGKILL) and starts it again where it was.
+    /// Kills it (SIGKILL) and starts it again with the same folder and port.
     ///
     /// # Errors
     /// When it does not come back.
@@ -122,14 +122,14 @@ impl Node {
     }
 }
 
-/// A pool that answers.
+/// A running pool.
 #[derive(Debug)]
 pub struct Pool {
     /// The process.
     pub program: Program,
-    /// Where miners connect.
+    /// Stratum address.
     pub stratum: String,
-    /// Where the API is.
+    /// API address.
     pub api: String,
 }
 
@@ -142,7 +142,7 @@ impl Pool {
         Self::start_on(dir, network, node_port, keys, &format!("127.0.0.1:{}", free_port()))
     }
 
-    /// Starts a pool where miners already look for it.
+    /// Starts a pool at the Stratum address that miners already use.
     ///
     /// # Errors
     /// When it cannot be started or its API does not answer; its log is in the message.
@@ -212,7 +212,7 @@ impl Pool {
         }
     }
 
-    /// Starts a pool with lines of configuration of its own, on free ports.
+    /// Starts a pool with additional lines of configuration, on free ports.
     ///
     /// # Errors
     /// When it cannot be started or its API does not answer; its log is in the message.
@@ -232,7 +232,7 @@ impl Pool {
         Self::start_with(dir, network, node_port, keys, &format!("127.0.0.1:{}", free_port()), &more)
     }
 
-    /// What an API endpoint answers, such as `status`.
+    /// The answer of an API endpoint, such as `status`.
     ///
     /// # Panics
     /// When it does not answer in JSON.
@@ -263,7 +263,7 @@ pub fn devnet_keys(dir: &Path) -> [PathBuf; 4] {
     ["admin", "license-1", "license-2", "license-3"].map(|name| out.join(format!("{name}.wif")))
 }
 
-/// The address of a key that nobody had before.
+/// The address of a new key.
 ///
 /// # Panics
 /// When `iop-node` does not make it.

@@ -1,7 +1,7 @@
-//! A Stratum miner that sends what a test tells it to: lines of JSON over TCP, work built with the `bitcoin` crate.
+//! A Stratum miner under a test's control: lines of JSON over TCP, with work built by the `bitcoin` crate.
 //!
-//! Nothing of the pool's own code stands behind it, so that what it finds agrees with the pool's verdict by the
-//! protocol alone. One hash at a time: for chains and difficulties of a few thousand hashes.
+//! It shares no code with the pool, so that its shares and the pool's verdicts can agree only by the protocol. It
+//! hashes on one thread: for chains and difficulties of a few thousand hashes.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -17,18 +17,18 @@ use serde_json::{Value, json};
 /// How long an answer may take on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A job as the notify had it.
+/// A job, from a notify.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Its id.
     pub id: String,
-    /// Hash of the block that it stands on.
+    /// Hash of the parent block.
     pub parent: BlockHash,
-    /// Time to begin with, in seconds since 1970.
+    /// Initial time, in seconds since 1970.
     pub time: u32,
-    /// Whether jobs before it are void.
+    /// Whether earlier jobs are void.
     pub clean: bool,
-    /// Of a share, when it was sent.
+    /// The share difficulty when it was sent.
     pub difficulty: f64,
     coinbase: [String; 2],
     branches: Vec<[u8; 32]>,
@@ -36,18 +36,18 @@ pub struct Job {
     bits: u32,
 }
 
-/// What a share is made of, as it is sent.
+/// The fields of a share.
 #[derive(Debug, Clone)]
 pub struct Share {
     /// The job's id.
     pub job: String,
-    /// In hex, as wide as the pool wants it.
+    /// In hex, of the width that the pool wants.
     pub extranonce2: String,
     /// Seconds since 1970.
     pub time: u32,
     /// The nonce.
     pub nonce: u32,
-    /// Bits of the version that were rolled; none where they were not negotiated.
+    /// Rolled version bits; `None` if version rolling was not negotiated.
     pub bits: Option<u32>,
 }
 
@@ -56,7 +56,7 @@ pub struct Share {
 pub struct Worker {
     stream: TcpStream,
     lines: BufReader<TcpStream>,
-    /// What was read of the next line so far.
+    /// The part of the next line read so far.
     line: Vec<u8>,
     user: String,
     id: u64,
@@ -84,7 +84,7 @@ impl Job {
     /// A job from a notify's parameters.
     fn read(params: &Value, difficulty: f64) -> Self {
         let text = |index: usize| params[index].as_str().expect("a text").to_owned();
-        // Eight words, each turned round.
+        // Eight words, each byte-reversed.
         let mut parent = bytes32(&text(1));
         parent.chunks_mut(4).for_each(<[u8]>::reverse);
         let branches = params[4].as_array().expect("a list of branches");
@@ -124,7 +124,7 @@ impl Job {
     }
 }
 
-/// What a hash is worth: 2^224 - 2^208 (difficulty 1's target) over the hash.
+/// The difficulty of a hash: 2^224 - 2^208 (difficulty 1's target) divided by the hash.
 fn worth(header: &Header) -> f64 {
     let hash = sha256d::Hash::hash(&serialize(header)).to_byte_array();
     let value = hash.iter().rev().fold(0.0, |sum, &byte| sum * 256.0 + f64::from(byte));
@@ -132,7 +132,7 @@ fn worth(header: &Header) -> f64 {
 }
 
 impl Worker {
-    /// Connects, subscribes and authorises.
+    /// Connects, subscribes and authorizes.
     ///
     /// # Panics
     /// When the pool does not answer as it should.
@@ -180,7 +180,7 @@ impl Worker {
         self.id
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for the answer.
     ///
     /// # Panics
     /// When none comes.
@@ -193,7 +193,7 @@ impl Worker {
         answer.unwrap_or_else(|| panic!("no answer to {method}"))
     }
 
-    /// Reads until `done` gives something; none after a long time or when the connection is closed.
+    /// Reads until `done` returns a value; `None` after a long time or if the connection is closed.
     pub fn wait<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> Option<T> {
         let begun = Instant::now();
         loop {
@@ -207,7 +207,7 @@ impl Worker {
         }
     }
 
-    /// Reads what is there within a moment.
+    /// Reads what arrives within a moment.
     ///
     /// # Panics
     /// When it is no JSON.
@@ -254,7 +254,7 @@ impl Worker {
         self.wait(|worker| worker.jobs.last().cloned()).expect("there is work")
     }
 
-    /// A share of this job that is no block.
+    /// A share of this job that is not a block.
     pub fn solve(&mut self, job: &Job) -> Share {
         self.solve_with(job, job.time, None, |worth, is_block| !is_block && worth >= job.difficulty)
     }
@@ -264,7 +264,7 @@ impl Worker {
         self.solve_with(job, job.time, None, |_, is_block| is_block)
     }
 
-    /// The whole block of such a share, without the pool: its job has no other transactions.
+    /// The whole block of such a share, built without the pool: its job must have no other transactions.
     ///
     /// # Panics
     /// When it has.
@@ -278,7 +278,7 @@ impl Worker {
         Block { header: job.header(&self.extranonce1, share), txdata: vec![coinbase] }
     }
 
-    /// What this job pays, in base units, and whom; the witness commitment left out.
+    /// The outputs of this job, with values in base units, without the witness commitment.
     pub fn paid(&self, job: &Job) -> Vec<(ScriptBuf, u64)> {
         let share = Share {
             job: job.id.clone(),
@@ -293,7 +293,7 @@ impl Worker {
         outputs.map(|output| (output.script_pubkey, output.value.to_sat())).collect()
     }
 
-    /// A share with this time and these version bits that is `wanted` by its difficulty and whether it is a block.
+    /// A share with this time and these version bits, `wanted` by its difficulty and by whether it is a block.
     pub fn solve_with(
         &mut self,
         job: &Job,
@@ -318,7 +318,7 @@ impl Worker {
         }
     }
 
-    /// Submits a share; gives the verdict's code, 0 for accepted.
+    /// Submits a share; returns the verdict's code, 0 for accepted.
     ///
     /// # Panics
     /// When it is not answered.

@@ -101,7 +101,7 @@ fn check_place(path: &Path) -> io::Result<()> {
         return Err(io::Error::other("it is no file, and one cannot take its place"));
     }
     let unfinished = unfinished(path);
-    let _ = std::fs::remove_file(&unfinished); // left by one that had the same number and was killed
+    let _ = std::fs::remove_file(&unfinished); // left over from a killed process with the same id
     open_new(&unfinished)?;
     std::fs::remove_file(&unfinished)
 }
@@ -120,7 +120,7 @@ fn open_new(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Writes the file atomically.
+/// Writes the file; an existing one is replaced atomically.
 fn write(path: &Path, text: &str, replace: bool) -> io::Result<()> {
     if !replace {
         return open_new(path)?.write_all(text.as_bytes());

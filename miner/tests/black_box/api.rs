@@ -66,7 +66,7 @@ fn what_the_api_says_is_what_was_counted() {
     assert_eq!(sources["sources"].as_array(), status["sources"].as_array().map(|_| listed));
 }
 
-/// A text of Prometheus, checked line by line: values by name with labels.
+/// Parses Prometheus text, checking each line; returns values by name with labels.
 fn parse_metrics(text: &str) -> HashMap<String, f64> {
     let is_name = |name: &str| {
         !name.is_empty()
@@ -152,7 +152,7 @@ fn prometheus_reads_the_same_numbers() {
     ] {
         assert!(value(series) > 0.0, "{series}");
     }
-    // What is not known has no line, rather than a wrong one.
+    // Unknown values have no line, rather than a wrong one.
     assert!(!text.contains("job_height") && !text.contains("device_temperature_celsius{"), "{text}");
 }
 
@@ -207,7 +207,7 @@ fn a_wish_for_another_source_is_heard_from_this_machine_and_from_no_web_page() {
         assert_eq!(status, expected, "{host} {content_type} {body:.20}");
     }
     assert_eq!(rig.get("/api/v1/switch").0, 405);
-    // What a page would ask first is not granted.
+    // The preflight of a page is not granted.
     let preflight = "OPTIONS /api/v1/switch HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
                      Access-Control-Request-Method: POST\r\nConnection: close\r\n\r\n";
     let (status, head, _) = http(rig.api, preflight);
@@ -221,7 +221,7 @@ fn a_wish_for_another_source_is_heard_from_this_machine_and_from_no_web_page() {
 #[test]
 fn hostile_clients_neither_stop_the_api_nor_the_mining() {
     let rig = Watched::busy();
-    // More than there are places: a part of a request, or nothing at all, and no more.
+    // More connections than there are places, with a partial request or none at all.
     let hanging: Vec<_> = (0..40)
         .map(|i| {
             let mut stream = connect(rig.api);
@@ -242,7 +242,7 @@ fn hostile_clients_neither_stop_the_api_nor_the_mining() {
         // An answer, or a reset.
         let _ = stream.read_to_end(&mut Vec::new());
     }
-    // Shares are judged while all of them hang on.
+    // Shares are judged while all of them are open.
     rig.wait_for_a_share();
     assert_eq!(rig.json("/api/v1/status")["state"], "mining");
     assert_eq!(rig.get("/api/v2").0, 404);
@@ -279,7 +279,7 @@ fn a_port_that_is_taken_and_an_address_that_is_none_are_named_in_one_line() {
     }
 }
 
-/// A program that does not outlive its test.
+/// A program that is killed when the test ends.
 struct Ended(Child);
 
 impl Drop for Ended {

@@ -1,4 +1,4 @@
-//! The cgminer API of a rig that mines at a pool, as monitors speak it.
+//! The cgminer API of a rig that mines at a pool, as used by monitors.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::EASY;
 use crate::watched::{Watched, connect};
 
-/// A reply in JSON, without the NUL that has to end it.
+/// A reply in JSON, without the NUL that must end it.
 fn ask(rig: &Watched, command: &str, parameter: &str) -> Value {
     let request = json!({"command": command, "parameter": parameter}).to_string();
     let reply = rig.ask(&request);
@@ -19,7 +19,7 @@ fn ask(rig: &Watched, command: &str, parameter: &str) -> Value {
     serde_json::from_str(body).unwrap()
 }
 
-/// A reply as text: its sections, each with names and values. Values of this rig have no escapes but in URLs.
+/// A reply as text: its sections, each with names and values. In this rig only URLs have escaped characters.
 fn sections(reply: &str) -> Vec<HashMap<&str, &str>> {
     let body = reply.strip_suffix('\0').unwrap_or_else(|| panic!("no NUL: {reply}"));
     let sections = body.strip_suffix('|').unwrap_or_else(|| panic!("no end: {body}")).split('|');
@@ -54,13 +54,13 @@ fn a_summary_has_cgminers_names_and_our_numbers() {
         assert!(summary[name].as_f64().unwrap() > 0.0, "{name}");
     }
     assert!(summary["Total MH"].as_f64().unwrap() * 1e6 <= counters.hashes as f64 + 50.0);
-    // Whole numbers are such, as typed clients want.
+    // Whole numbers are JSON integers, as typed clients require.
     for name in
         ["Elapsed", "Found Blocks", "Getworks", "Discarded", "Get Failures", "Local Work", "Last getwork"]
     {
         assert!(summary[name].is_u64(), "{name}");
     }
-    // And the same as text.
+    // The same as text.
     let text = rig.ask("summary");
     let sections = sections(&text);
     assert!(text.starts_with("STATUS=S,When=") && text.contains("|SUMMARY,Elapsed="), "{text}");
@@ -169,7 +169,7 @@ fn what_is_wrong_with_a_request_has_cgminers_code() {
         ("asc", 15),
         ("check", 71),
     ] {
-        // An empty request says nothing and gets no answer.
+        // An empty request gets no answer.
         let reply = rig.ask(&format!("{request}\n"));
         let sections = sections(&reply);
         assert_eq!(
@@ -215,7 +215,7 @@ fn switchpool_asks_the_board_for_the_pool() {
 #[test]
 fn hostile_clients_neither_stop_the_api_nor_the_mining() {
     let rig = Watched::busy();
-    // More than there are places.
+    // More connections than there are places.
     let hanging: Vec<_> = (0..40)
         .map(|i| {
             let mut stream = connect(rig.cgminer);
@@ -224,7 +224,7 @@ fn hostile_clients_neither_stop_the_api_nor_the_mining() {
         })
         .collect();
     rig.wait_for_a_share();
-    // One that comes in pieces is waited for.
+    // A request that arrives in pieces is waited for.
     let mut stream = connect(rig.cgminer);
     for piece in ["{\"comm", "and\":\"ver", "sion\"}"] {
         stream.write_all(piece.as_bytes()).unwrap();
@@ -233,14 +233,14 @@ fn hostile_clients_neither_stop_the_api_nor_the_mining() {
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     assert!(reply.contains("\"VERSION\""), "{reply}");
-    // One that is too long is told so, or cut off while it sends.
+    // An oversized request gets an error, or is cut off while being sent.
     for (request, number) in [("x".repeat(5000), 14), (format!("{{\"command\":\"{}", "x".repeat(5000)), 14)] {
         assert!(rig.ask(&request).contains(&number.to_string()), "{request:.20}");
     }
     let mut stream = connect(rig.cgminer);
     let _ = stream.write_all(&vec![b'x'; 10_000_000]);
     let _ = stream.read_to_end(&mut Vec::new());
-    // One that asks for everything and takes nothing holds up nobody else.
+    // A client that requests everything and reads nothing delays no other.
     let mut greedy = connect(rig.cgminer);
     greedy.write_all(format!("{}\n", "dig+".repeat(1000)).as_bytes()).unwrap();
     assert_eq!(code(&ask(&rig, "summary", "")).1, 11);

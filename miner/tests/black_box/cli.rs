@@ -1,4 +1,4 @@
-//! The program itself: exit status, streams, JSON.
+//! The program: exit status, streams, JSON.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -130,8 +130,8 @@ fn bench_ends_with_a_comparison_the_fastest_first() {
     assert!(parts.windows(2).all(|pair| pair[0] >= pair[1]), "{table}");
 }
 
-/// The CPUs that a miner's worker threads are bound to, sorted, and the nice value of its main thread. Workers are
-/// bound after they have become nice.
+/// The CPUs that a miner's worker threads are bound to, sorted, and the nice value of its main thread. Workers set
+/// their nice value before they are bound.
 #[cfg(target_os = "linux")]
 fn threads_of(miner: u32) -> (Vec<String>, Option<i64>) {
     let (mut bound, mut main_nice) = (Vec::new(), None);
@@ -162,7 +162,7 @@ fn threads_are_bound_to_cpus_at_low_priority_and_the_pools_thread_is_not() {
     let child = Ended(miner(&arguments).stderr(Stdio::null()).spawn().unwrap());
     let mut pool = Client::accept(&listener);
     pool.serve_until_share(&JOB);
-    // A thread is bound when it gets work: there has to be some until the last one has.
+    // A thread is bound when it gets work: there must be some until the last one has it.
     let _serving = pool.serve_aside();
     let devices = run(&["devices", "--json"]).stdout;
     let cpu: Value = serde_json::from_slice(devices.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
@@ -178,19 +178,19 @@ fn threads_are_bound_to_cpus_at_low_priority_and_the_pools_thread_is_not() {
         assert!(start.elapsed() < PATIENCE, "bound to {seen:?}, not to {expected:?}");
         thread::sleep(Duration::from_millis(10));
     };
-    // Our own is what the program began with.
+    // The program started with our own value.
     let own = std::fs::read_to_string("/proc/self/stat").unwrap();
     let own: i64 = own.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap();
     assert_eq!(main_nice, Some(own));
 }
 
-/// Runs the program with these lines to read.
+/// Runs the program with these lines on stdin.
 fn run_with_input(folder: &std::path::Path, arguments: &[&str], input: &str) -> Output {
     use std::io::Write;
     let mut command = miner(arguments);
     command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may have ended before it has read all.
+    // It may have ended before reading everything.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -199,7 +199,7 @@ fn run_with_input(folder: &std::path::Path, arguments: &[&str], input: &str) -> 
 fn setup_writes_a_file_and_run_mines_by_it() {
     let folder = tempfile::tempdir().unwrap();
     let (listener, address) = listen();
-    // An address of regtest whose hash is all ones.
+    // A regtest address whose hash is all ones.
     let user = iop_consensus::address::Address {
         kind: iop_consensus::address::AddressKind::PubkeyHash,
         hash: [1; 20],
@@ -226,7 +226,7 @@ fn setup_without_answers_and_run_without_a_file_fail_in_one_line() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr, "iop-miner: setup: the input ended before all was answered; nothing is written\n");
-    // Before anybody has answered anything.
+    // Before any question is answered.
     std::os::unix::fs::symlink("nothing", folder.path().join("link")).unwrap();
     for (out, reason) in [
         ("no/such", "No such file or directory"),
@@ -257,7 +257,7 @@ fn devices_lists_the_cpu_with_its_kernels() {
     assert!(cpu["threads"].as_u64().unwrap() >= 1);
     assert!(cpu["kernels"].as_array().unwrap().contains(&cpu["auto"]));
     let table = String::from_utf8(run(&["devices"]).stdout).unwrap();
-    // Columns stay apart, whichever kernel is chosen.
+    // Columns are separated, whichever kernel is chosen.
     let words: Vec<&str> = table.split_whitespace().collect();
     let kernels = cpu["kernels"].as_array().unwrap().iter().chain([&cpu["auto"], &cpu["device"]]);
     for word in kernels.map(|word| word.as_str().unwrap()) {
@@ -267,7 +267,7 @@ fn devices_lists_the_cpu_with_its_kernels() {
         let (cores, cpus) = (cpu["cores"].as_u64().unwrap(), cpu["cpus"].as_u64().unwrap());
         assert!(cores >= 1 && cpus >= cores && cpu["numa_nodes"].as_u64().unwrap() >= 1, "{cpu}");
         assert!(table.contains(&format!("{cores} physical core")), "{table}");
-        // Threads have a CPU each, or a quota leaves them less than there are.
+        // Each thread has its own CPU, unless a quota leaves fewer threads than CPUs.
         let (pinned, threads) = (cpu["pinned_to"].as_array().unwrap(), cpu["threads"].as_u64().unwrap());
         assert!(pinned.len() as u64 == threads || threads < cpus, "{cpu}");
     }
@@ -296,7 +296,7 @@ fn a_missing_pool_is_named_in_one_line_and_tried_again() {
     assert!(child.0.try_wait().unwrap().is_none(), "it goes on");
 }
 
-/// A program that does not outlive its test.
+/// A program that is killed when the test ends.
 pub(crate) struct Ended(pub(crate) Child);
 
 impl Drop for Ended {
@@ -306,7 +306,7 @@ impl Drop for Ended {
     }
 }
 
-/// The lines of a stream as they come.
+/// The lines of a stream as they arrive.
 fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -315,7 +315,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     receiver
 }
 
-/// What the program suggests to a pool: the parameters, or nothing by the time it asks for the next thing.
+/// The program's suggestion to a pool: the parameters, or `None` if its next request is another one.
 fn suggested(more: &[&str], password: &str) -> Option<Value> {
     let (listener, address) = listen();
     let url = format!("stratum+tcp://{address}");
@@ -354,13 +354,13 @@ fn output_that_nobody_takes_is_an_error_or_the_end_but_no_panic() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
         assert!(stderr.starts_with("iop-miner: ") && stderr.lines().count() == 1, "{stderr}");
-        // Whoever closed the pipe has seen enough.
+        // A reader that closed the pipe has seen enough.
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = miner(arguments).stdout(writer).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), &*stderr), (Some(0), ""), "{arguments:?}");
-        // Nobody is there to hear a complaint either.
+        // The error message cannot be written either.
         assert_eq!(miner(arguments).stdout(full()).stderr(full()).status().unwrap().code(), Some(1));
     }
     assert_eq!(miner(&["dig"]).stderr(full()).status().unwrap().code(), Some(2));
@@ -388,7 +388,7 @@ fn mining_goes_on_and_ends_in_time_where_nobody_reads_the_log_and_what_is_lost_i
         let mut child = Ended(miner(&arguments).env("RUST_LOG", "debug").stderr(writer).spawn().unwrap());
         let mut client = Client::accept(&listener);
         client.serve_until_share(&JOB);
-        // Each is two lines in the log: twice what the pipe and the miner hold.
+        // Each causes two log lines: in all, twice what the pipe and the miner hold.
         for _ in 0..3_000 {
             client.accept_share();
         }
@@ -416,7 +416,7 @@ fn mining_goes_on_and_ends_in_time_where_nobody_reads_the_log_and_what_is_lost_i
     }
 }
 
-/// `mine --json` at a pool that takes so many shares and answers no more.
+/// `mine --json` at a pool that accepts `most` shares and then stops answering.
 fn mine_with_json(stdout: impl Into<Stdio>, most: u64) -> Ended {
     let (listener, address) = listen();
     let url = format!("stratum+tcp://{address}");
@@ -472,7 +472,7 @@ fn json_that_nobody_takes_ends_the_miner() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    // Whoever closed the pipe has seen enough; a full disk is a failure.
+    // A closed pipe means the reader has seen enough; a full disk is a failure.
     for (mut child, status) in [(mine_with_json(writer, 1), 0), (mine_with_json(full, 1), 1)] {
         let mut stderr = String::new();
         child.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();

@@ -1,4 +1,4 @@
-//! The machine's clock is set while it mines: nothing that counts goes by it.
+//! Setting the system clock while mining: no counter or timer depends on it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn a_clock_that_jumps_loses_no_share_and_makes_no_rate_wrong() {
     let rig = Watched::busy();
     rig.wait_for_a_share();
     let before = rig.stats.snapshot();
-    // Ten years on, two days back, before 1970, and right again.
+    // Ten years ahead, two days back, before 1970, and right again.
     for ahead in [10 * YEAR, -2 * 24 * 3600, -100 * YEAR, 0] {
         rig.clock.set_ahead(ahead);
         rig.wait_for_a_share();
@@ -67,7 +67,8 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
-/// Where the clock that people set is read, it does harm only to what is told. Whoever adds a place shows that here.
+/// The wall clock may only be read where a wrong time affects nothing but displayed text. A new place must be justified
+/// here.
 #[test]
 fn the_clock_that_people_set_is_read_in_few_places() {
     let miner = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -83,6 +84,6 @@ fn the_clock_that_people_set_is_read_in_few_places() {
         .map(|path| path.strip_prefix(miner).unwrap().display().to_string())
         .collect();
     readers.sort_unstable();
-    // The gateway judges by it how far ahead of the job's time a machine's share, or the job given out again, may be.
+    // With it the gateway limits how far a machine's share, or a repeated job, may be ahead of the job's time.
     assert_eq!(readers, ["src/gateway/machine/shares.rs", "src/wall.rs"]);
 }

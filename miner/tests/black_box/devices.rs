@@ -1,4 +1,4 @@
-//! Devices that fail in every way, beside one that works, at a pool over real sockets.
+//! Devices that fail in every way, next to one that works, at a pool over real sockets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::support::{Client, EASY, JOB, TIMING, listen, pool};
 
-/// Panics as soon as there is work.
+/// Panics when it gets work.
 struct Panics;
 
 impl Device for Panics {
@@ -28,7 +28,7 @@ impl Device for Panics {
     }
 }
 
-/// Finds what is wrong, and nothing else.
+/// Has only wrong finds.
 struct Liar;
 
 impl Device for Liar {
@@ -45,7 +45,7 @@ impl Device for Liar {
     }
 }
 
-/// Works, and is pulled out of its slot.
+/// Works until it is pulled out of its slot.
 struct Pulled(Arc<AtomicBool>);
 
 impl Device for Pulled {
@@ -96,7 +96,7 @@ fn devices_that_fail_are_named_and_the_others_go_on() {
     client.set_difficulty(EASY);
     client.send(&JOB.notify(true));
     loop {
-        // The CPU's, and not the liar's: every share is right.
+        // These are the CPU's, not the liar's: every share is valid.
         JOB.check(&client.accept_share());
         let devices = stats.snapshot().devices;
         let failed = has_failed(&devices, "panics", "it panicked: a flaw in a driver")
@@ -110,7 +110,7 @@ fn devices_that_fail_are_named_and_the_others_go_on() {
     assert!(pulled.load(Ordering::Relaxed));
     let liar = stats.snapshot().devices.into_iter().find(|device| device.name == "liar").unwrap();
     assert_eq!((liar.counts.hardware_errors, liar.counts.accepted), (10, 0));
-    // And it goes on, at the next job as well.
+    // It continues with the next job as well.
     client.send(&JOB.notify(true));
     JOB.check(&client.accept_share());
     // The end of the miner does not wait for a device to come back.

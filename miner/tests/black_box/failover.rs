@@ -1,4 +1,4 @@
-//! Several pools: which one is left, which one is gone back to, and what people see of it.
+//! Several pools: leaving one, returning to another, and what is shown.
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, EASY, JOB, Miner, PATIENCE, TIMING, Template, listen, settings};
 
-/// A limit that a test waits for.
+/// A time limit that a test waits for.
 const SHORT: Duration = Duration::from_millis(500);
-/// Looks at better pools all the time.
+/// Checks better pools continuously.
 const CURIOUS: Timing =
     Timing { first_probe: Duration::from_millis(40), last_probe: Duration::from_millis(80), ..TIMING };
 
 const SECOND: Template = Template { id: "job-2", extranonce1: "beef", ..JOB };
 
-/// Two listeners, and a miner that knows them in this order.
+/// Two listeners, and a miner with them as pools in this order.
 fn two(timing: Timing) -> (Miner, [TcpListener; 2]) {
     let [(first, first_address), (second, second_address)] = [listen(), listen()];
     (Miner::start_with(&[first_address, second_address], timing), [first, second])
 }
 
-/// An address where nobody listens yet, and a pool that is mined at in its place.
+/// An address that nothing listens on yet, and a fallback pool in use in its place.
 fn fallback(timing: Timing) -> (SocketAddr, Miner, Client) {
     let [(first, first_address), (second, second_address)] = [listen(), listen()];
     drop(first);
@@ -47,13 +47,13 @@ fn a_better_pool_that_is_back_is_gone_over_to_without_a_pause_and_the_old_one_ju
     let mut new = Client::accept(&back);
     new.handshake(&SECOND);
     new.set_difficulty(EASY);
-    // Without a job here the old pool's goes on.
+    // Until there is a job here, the old pool's job continues.
     for _ in 0..20 {
         JOB.check(&old.accept_share());
     }
     new.send(&SECOND.notify(true));
     SECOND.check(&new.accept_share());
-    // What was found for the old pool before still goes there, and gets its verdict there.
+    // Earlier finds still go to the old pool and get their verdicts there.
     let mut last = 0;
     while let Some(submit) = old.read_submit_if_any() {
         JOB.check(&submit);
@@ -100,11 +100,11 @@ fn a_better_pool_that_begins_too_hard_is_waited_for_and_looked_at_again() {
         hard.send(&SECOND.notify(true));
         hard
     };
-    // It stays as hard as it is.
+    // It stays too hard.
     for _ in 0..2 {
         hard().wait_until_closed();
     }
-    // It comes down as soon as the miner has seen how hard it is.
+    // It lowers its difficulty once the miner has seen how hard it is.
     let mut new = hard();
     new.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
     while new.read().expect("the miner stays")["result"] != "pong" {}
@@ -117,14 +117,14 @@ fn a_better_pool_that_begins_too_hard_is_waited_for_and_looked_at_again() {
 #[test]
 fn the_next_pool_is_mined_at_while_the_first_is_slow_to_begin() {
     let (miner, [first, second]) = two(Timing { head_start: SHORT, ..CURIOUS });
-    // It takes the connection, and then its time.
+    // It accepts the connection, but takes its time.
     let mut slow = Client::accept(&first);
     let mut next = Client::accept(&second);
     next.serve_until_share(&SECOND);
     slow.wait_until_closed();
     let source = miner.wait_for_source(0, |source| matches!(source.condition, Condition::Away(_)));
     assert!(format!("{source:?}").contains("no job from it within"), "{source:?}");
-    // It is looked at again, and has made up its mind.
+    // It is checked again, and answers now.
     let mut back = Client::accept(&first);
     back.serve_until_share(&JOB);
     next.serve_aside().join().unwrap();
@@ -179,7 +179,7 @@ fn a_pool_whose_shares_are_impossible_is_left_for_another_one() {
     let sending = thread::spawn(move || {
         let start = Instant::now();
         for number in 0.. {
-            // Jobs that come and come: it is not silent.
+            // A steady stream of jobs: it is not silent.
             client.send(&Template { ntime: number, ..JOB }.notify(true));
             thread::sleep(Duration::from_millis(20));
             if start.elapsed() > PATIENCE {
@@ -204,7 +204,7 @@ fn a_pool_that_somebody_asks_for_is_mined_at_until_it_fails() {
     two.send(&SECOND.notify(true));
     SECOND.check(&two.accept_share());
     one.serve_aside().join().unwrap();
-    // It stays, though the first is there: nobody comes to it.
+    // It stays, though the first pool is back: nothing connects to that.
     for _ in 0..20 {
         SECOND.check(&two.accept_share());
     }
@@ -230,7 +230,7 @@ fn a_pool_that_somebody_asks_for_and_that_is_away_is_not_waited_for() {
 #[test]
 fn somebody_who_asks_while_no_pool_is_there_gets_that_pool_next() {
     let [(first, first_address), (second, second_address)] = [listen(), listen()];
-    // The first never lets the miner work.
+    // The first pool never authorizes the miner.
     let miner = Miner::start_with(&[first_address, second_address], TIMING);
     let _silent = Client::accept(&first);
     assert!(miner.board.ask_for(1));
@@ -270,7 +270,7 @@ fn the_board_says_what_a_pool_is_doing() {
 fn a_pool_that_sends_the_miner_on_and_on_is_left_for_the_next_after_three_times() {
     let (_miner, [first, second]) = two(TIMING);
     let port = first.local_addr().unwrap().port();
-    // It gives a job each time, or none until it has sent the miner on.
+    // It redirects the miner each time, after giving a job or before.
     let sending_on = thread::spawn(move || {
         for number in 0..4 {
             let mut client = Client::accept(&first);
@@ -332,7 +332,7 @@ fn a_pool_may_move_to_another_host_where_that_is_wanted() {
     Client::accept(&other).serve_until_share(&JOB);
 }
 
-/// A pool that refuses all shares, and closes before anybody can count them in a row.
+/// A pool that refuses all shares, and closes before the refusals in a row reach the limit.
 #[test]
 fn a_pool_that_credits_nothing_and_closes_each_time_is_left_for_the_next() {
     let (_miner, [first, second]) = two(Timing { good_after: Duration::ZERO, ..TIMING });

@@ -1,4 +1,5 @@
-//! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines speak hand-written JSON.
+//! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines use hand-written
+//! JSON.
 
 mod machine;
 
@@ -24,7 +25,7 @@ use machine::Machine;
 
 use crate::support::{Client as Upstream, EASY, JOB, PATIENCE, TIMING, Template, listen, pool};
 
-/// A limit that a test waits for.
+/// A time limit that a test waits for.
 const SHORT: Duration = Duration::from_millis(500);
 
 /// A gateway that runs until it is dropped.
@@ -36,7 +37,7 @@ struct Gateway {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Machines' shares are as easy as the upstream's.
+/// The machines' shares are as easy as the upstream's.
 fn settings() -> GatewaySettings {
     GatewaySettings {
         listen: free_address(),
@@ -97,7 +98,7 @@ impl Drop for Gateway {
     }
 }
 
-/// About one hash in 256; the first four bytes of a hash are below this.
+/// About one hash in 256; the first four bytes of such a hash are below this.
 const EASIEST: f64 = 1.0 / (1u64 << 24) as f64;
 const EASIEST_JOB: Template = Template { share_bound: 0x00ff_ffff, ..JOB };
 
@@ -127,7 +128,7 @@ fn shares_of_machines_reach_the_pool_under_the_gateways_user_and_are_the_machine
         let (extranonce2, nonce) = machine.find(user, &EASIEST_JOB);
         let submit = pool.read_submit();
         assert_eq!((&submit["params"][2], &submit["params"][4]), (&json!(extranonce2), &json!(nonce)));
-        // User, job, header and target are checked there.
+        // This checks user, job, header and target.
         EASIEST_JOB.check(&submit);
         pool.answer(&submit, json!(true));
     }
@@ -193,7 +194,7 @@ fn machines_are_kept_and_pinged_while_the_pool_is_away_and_get_its_next_work() {
     assert!([21, 23].contains(&stale["error"][0].as_u64().unwrap()), "{stale}");
     let mut pool = upstream(&listener, &EASIEST_JOB);
     assert_eq!(machine.until("mining.notify")["params"][8], true);
-    // It is the same work: told with a later time, so that nothing is found twice.
+    // It is the same work, announced with a later time, so that nothing is found twice.
     let later = Template { ntime: EASIEST_JOB.ntime + 1, ..EASIEST_JOB };
     machine.find("patient", &later);
     later.check(&pool.read_submit());
@@ -214,7 +215,7 @@ fn a_job_that_the_pool_repeats_gives_no_share_twice() {
         assert_eq!(machine.ask("mining.submit", &same)["error"][0], 22);
         let later = Template { ntime: again.ntime + number, ..again };
         machine.find("machine", &later);
-        // The next that the pool hears of: no duplicate went up.
+        // The next share that the pool gets: no duplicate was passed on.
         later.check(&pool.accept_share());
     }
 }
@@ -270,7 +271,7 @@ fn one_machine_that_floods_stalls_or_talks_nonsense_hurts_no_other() {
     let limits = Limits { write: SHORT, handshake: SHORT, ..Limits::default() };
     let gateway = Gateway::start(address, &GatewaySettings { limits, ..settings() });
     let mut pool = upstream(&listener, &EASIEST_JOB);
-    // One that says nothing, one that speaks HTTP, one with an endless line, one that never reads.
+    // A silent one, one that speaks HTTP, one with an endless line, one that never reads.
     let silent = Machine::connect(gateway.address);
     let mut browser = Machine::connect(gateway.address);
     browser.reader.get_mut().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -284,10 +285,10 @@ fn one_machine_that_floods_stalls_or_talks_nonsense_hurts_no_other() {
     deaf.reader.get_ref().set_write_timeout(Some(PATIENCE)).unwrap();
     let deaf = thread::spawn(move || {
         let line = json!({"id": 1, "method": "mining.subscribe", "params": []}).to_string() + "\n";
-        // Until the gateway has had enough of it.
+        // Until the gateway drops it.
         while deaf.reader.get_mut().write_all(line.as_bytes()).is_ok() {}
     });
-    // One whose shares are none, as fast as it can.
+    // One that sends bad shares as fast as it can.
     let mut liar = Machine::start(gateway.address, "liar");
     let job = liar.job.clone().unwrap();
     let liar = thread::spawn(move || {
@@ -378,15 +379,15 @@ fn a_share_that_is_on_its_way_when_the_gateway_ends_reaches_the_pool() {
     let (share, ..) = machine.solve("machine", &EASIEST_JOB);
     let ended = thread::spawn(move || drop(gateway));
     machine.until("client.reconnect");
-    // The machine had found it before it heard of the end.
+    // The machine had found it before it learned of the end.
     machine.send("mining.submit", &share);
     EASIEST_JOB.check(&pool.read_submit());
     ended.join().unwrap();
     machine.wait_until_closed();
 }
 
-/// A machine finds a share just after the first of two pools was left for the second: by what `leave` does with the
-/// gateway, the connection and the second pool's address, at a gateway that knows so many of them.
+/// A machine finds a share just after the first of two pools was left for the second; `leave` makes that happen, given
+/// the gateway, the connection and the second pool's address. The gateway is configured with `known` of the pools.
 fn find_after(known: usize, leave: impl FnOnce(&Gateway, &mut Upstream, SocketAddr)) {
     let [(first, first_at), (second, second_at)] = [listen(), listen()];
     let timing = Timing { late_finds: PATIENCE, ..TIMING };

@@ -1,4 +1,4 @@
-//! Pools that lie, flood, drip and break: each can hurt its own connection and nothing else.
+//! Pools that lie, flood, drip and break: each affects only its own connection.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, EASY, JOB, Miner, PATIENCE, TIMING, Template, accept, listen};
 
-/// A limit that a test waits for.
+/// A time limit that a test waits for.
 const SHORT: Duration = Duration::from_millis(500);
 
 fn call(method: &str, params: Value) -> Value {
     json!({"id": null, "method": method, "params": params})
 }
 
-/// One end of a connection for two threads: lines come whole.
+/// One end of a connection, shared by two threads: lines are written whole.
 #[derive(Clone)]
 struct Shared(Arc<(TcpStream, Mutex<TcpStream>)>);
 
@@ -48,7 +48,7 @@ impl Write for Shared {
     }
 }
 
-/// Sends lines as fast as they are taken, on a thread of its own, until it is dropped.
+/// Sends lines as fast as they are taken, on its own thread, until it is dropped.
 struct Flood {
     over: Arc<AtomicBool>,
     sent: Arc<AtomicU32>,
@@ -87,7 +87,7 @@ fn a_flood_of_jobs_starves_no_device_and_the_last_job_wins() {
     let mut client = Client::over(socket.clone());
     client.handshake(&JOB);
     client.set_difficulty(EASY);
-    // Each is another job by its time and its name.
+    // Each is a new job by its time and its id.
     let flood = Flood::start(socket, |number| {
         let mut notify = JOB.notify(true);
         notify["params"][0] = json!(format!("flood-{number}"));
@@ -131,7 +131,7 @@ fn floods_of_difficulties_extranonces_masks_and_messages_change_nothing_for_the_
         JOB.check(&client.accept_share());
     }
     drop(flood);
-    // The last of each holds for the next job.
+    // The last of each applies to the next job.
     client.send(&call("mining.set_extranonce", json!(["c0de", 3])));
     client.set_difficulty(EASY);
     let next = Template { id: "job-2", extranonce1: "c0de", extranonce2_size: 3, ..JOB };
@@ -167,7 +167,7 @@ fn another_job_by_the_same_name_ends_the_one_before_though_it_is_not_said_to_be_
     for ntime in [JOB.ntime + 1, JOB.ntime + 2, JOB.ntime + 3] {
         let other = Template { ntime, ..JOB };
         client.send(&other.notify(false));
-        // Shares that were sent before it came end with the pong.
+        // The pong marks the end of the shares that were sent before.
         client.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
         while client.read().expect("the miner stays")["result"] != "pong" {}
         for _ in 0..5 {
@@ -289,7 +289,7 @@ fn a_target_that_no_hash_meets_costs_its_own_job_and_no_other() {
         client.set_difficulty(difficulty);
         client.send(&Template { ntime: u32::try_from(number).unwrap(), ..JOB }.notify(true));
     }
-    // A header's own target that is none.
+    // Invalid targets in the header itself.
     for nbits in ["00000000", "ffffffff", "1d800000"] {
         let mut notify = JOB.notify(true);
         notify["params"][6] = json!(nbits);
@@ -308,7 +308,7 @@ fn a_pool_that_wants_every_hash_is_sent_shares_at_a_bounded_pace_and_is_heard_al
     client.handshake(&JOB);
     client.set_difficulty(1e-300);
     client.send(&Template { id: "every", ..JOB }.notify(true));
-    // More than go at once.
+    // More than are sent at once.
     for _ in 0..6_000 {
         assert_eq!(client.accept_share()["params"][1], "every");
     }
@@ -351,7 +351,7 @@ fn a_line_without_an_end_is_not_kept_in_memory() {
     Client::accept(&listener).serve_until_share(&JOB);
 }
 
-/// A line as a pool could send it, right or wrong.
+/// A line that a pool might send, valid or not.
 fn line() -> impl Strategy<Value = String> {
     let small = prop_oneof![
         Just(json!(null)),
@@ -375,7 +375,7 @@ fn line() -> impl Strategy<Value = String> {
     let params = || proptest::collection::vec(small.clone(), 0..10);
     let right = (0usize..9, small.clone(), any::<u32>()).prop_map(|(place, value, ntime)| {
         let mut notify = Template { ntime, ..JOB }.notify(ntime % 2 == 0);
-        // One field is another's, or none's, in half of them.
+        // In half of the jobs, one field is replaced by another's value or removed.
         if ntime % 4 < 2 {
             notify["params"][place] = value;
         }

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, EASY, HARDER, JOB, Miner, PATIENCE, SUGGESTED, TIMING, Template, listen, pool};
 
-/// A limit that a test waits for.
+/// A time limit that a test waits for.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// How pools refuse a share of a job that they do not know any more.
+/// A pool's refusal of a share of an unknown job.
 fn stale() -> Value {
     json!([21, "Job not found", null])
 }
@@ -55,8 +55,8 @@ fn a_new_difficulty_and_a_new_extranonce_hold_from_the_next_job_on() {
     client.serve_until_share(&JOB);
     client.set_difficulty(HARDER);
     client.send(&json!({"id": null, "method": "mining.set_extranonce", "params": ["abcdef", 8]}));
-    // Still the first job, with its own difficulty and extranonce. By chance, eight of its shares would all be
-    // right for the second one once in 65,536 times.
+    // Still the first job, with its own difficulty and extranonce. The chance that all eight shares would also be valid
+    // for the second one is one in 65,536.
     for _ in 0..8 {
         JOB.check(&client.accept_share());
     }
@@ -127,7 +127,7 @@ fn a_pool_that_comes_late_goes_and_comes_back_is_mined_at_each_time() {
         let mut client = Client::accept(&listener);
         client.serve_until_share(&JOB);
         drop((client, listener));
-        // Without a pool there is no work, and what is left of it is thrown away.
+        // Without a pool there is no work, and the rest of it is discarded.
         miner.wait_until_idle();
     }
 }
@@ -153,7 +153,7 @@ fn a_pool_that_refuses_the_user_is_left() {
     Client::accept(&listener).serve_until_share(&JOB);
 }
 
-/// What a hostile pool does with a connection.
+/// Actions of a hostile pool on a connection.
 type Attack = Box<dyn Fn(&mut Client)>;
 
 #[test]
@@ -211,7 +211,7 @@ fn a_pool_that_takes_every_hash_and_reads_none_is_left() {
     client.handshake(&JOB);
     client.set_difficulty(1e-300);
     client.send(&JOB.notify(true));
-    // Every hash is a share now. Nobody reads them, until the miner finds that the pool takes nothing.
+    // Every hash is a share now. The pool reads none, until the miner finds that it takes nothing.
     let _again = Client::accept(&listener);
     assert!(miner.stats.snapshot().hashes > 0);
 }
@@ -266,7 +266,7 @@ fn a_job_of_which_every_share_is_stale_is_dropped_until_the_next_one() {
     }
     miner.wait_for(|snapshot| snapshot.counts.stale >= 16);
     miner.wait_until_idle();
-    // A change of the mask does not bring the job back. Shares from before the drop come before the pong.
+    // A change of the mask does not bring the job back. Shares from before the drop precede the pong.
     client.send(&json!({"id": null, "method": "mining.set_version_mask", "params": ["00ffe000"]}));
     client.send(&json!({"id": 7, "method": "mining.ping", "params": []}));
     while client.read().expect("the miner stays")["result"] != "pong" {}
@@ -304,7 +304,7 @@ fn a_pool_that_has_no_job_is_left_for_the_next_whatever_else_it_sends() {
     for _ in 0..16 {
         let Some(submit) = client.read_submit_if_any() else { break };
         client.refuse(&submit, &stale());
-        // Breaks the silence, and goes on to do so.
+        // This breaks the silence, and continues to.
         client.set_difficulty(EASY);
     }
     let start = Instant::now();
@@ -346,7 +346,7 @@ impl Device for Broken {
     }
 }
 
-/// However it ends, as by a key in the live view: what is on its way is waited for.
+/// However the rig ends, as by a key in the live view: futures that were added for the end are waited for.
 #[test]
 fn what_is_to_be_waited_for_at_the_end_is_waited_for_whoever_ends_it() {
     let (_listener, address) = listen();
@@ -375,7 +375,7 @@ fn mining_ends_when_no_device_works_and_not_before() {
     };
     let error = run(vec![Box::new(Broken), Box::new(Broken)], PATIENCE).unwrap_err();
     assert_eq!(error.to_string(), "broken: no fan");
-    // Machines behind a gateway go on.
+    // Machines behind a gateway continue.
     let mut rig = Rig::new(vec![Box::new(Broken)], pool(&[address], None, TIMING).board());
     rig.go_on_without_devices();
     let until = async {

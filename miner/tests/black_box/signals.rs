@@ -1,4 +1,4 @@
-//! What signals do to the program.
+//! The effect of signals on the program.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::cli::Ended;
 use crate::support::{Client, JOB, PATIENCE, listen};
 
-/// Mines at a pool, started with all signals as a shell leaves them, but for those that are `ignored`: whoever runs the
-/// tests may have some ignored too.
+/// Mines at a pool, with default handling of all signals except those that are `ignored`: the tests themselves may be
+/// run with some ignored.
 fn mine(url: &str, ignored: &str) -> Command {
     let mut command = Command::new("env");
     command.args([
@@ -73,7 +73,7 @@ fn one_more_signal_ends_the_program_at_once() {
         let mut child = Ended(command.env("RUST_LOG", "debug").stderr(writer).spawn().unwrap());
         let mut client = Client::accept(&listener);
         client.serve_until_share(&JOB);
-        // A log that nobody reads holds up the end for two seconds.
+        // A log that is not read delays the end for two seconds.
         for _ in 0..3_000 {
             client.accept_share();
         }

@@ -1,7 +1,7 @@
 //! A pool for tests, and a miner to connect to it.
 //!
-//! The pool speaks Stratum by hand-written JSON and judges shares by its own arithmetic over the `sha2`
-//! crate: it shares no line with the code under test.
+//! The pool sends hand-written JSON and judges shares by its own arithmetic over the `sha2` crate: it shares no line
+//! with the code under test.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,13 +21,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
-/// How long anything that should happen may take on a busy machine.
+/// How long any expected event may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Longer than any test waits: a miner that leaves does so for another reason.
+/// Longer than any test waits: a miner that leaves has another reason.
 const NEVER: Duration = Duration::from_secs(300);
 
-/// A test that is about one of the limits makes that one short.
+/// A test of one of the limits makes that one short.
 pub(crate) const TIMING: Timing = Timing {
     connect: PATIENCE,
     handshake: NEVER,
@@ -80,7 +80,7 @@ impl Miner {
         Self { stats, board, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Waits until nothing is hashed any more.
+    /// Waits until hashing stops.
     pub(crate) fn wait_until_idle(&self) {
         let start = Instant::now();
         let mut before = None;
@@ -90,12 +90,12 @@ impl Miner {
                 return;
             }
             assert!(start.elapsed() < PATIENCE, "hashes for nobody");
-            // Two hundred times what the slowest kernel takes between two counts.
+            // Two hundred times the slowest kernel's time between two counts.
             thread::sleep(Duration::from_millis(1000));
         }
     }
 
-    /// Waits until a source is as wanted.
+    /// Waits until a source satisfies a condition.
     pub(crate) fn wait_for_source(&self, number: usize, wanted: impl Fn(&Source) -> bool) -> Source {
         let start = Instant::now();
         loop {
@@ -108,7 +108,7 @@ impl Miner {
         }
     }
 
-    /// Waits until the counters are as wanted.
+    /// Waits until the counters satisfy a condition.
     pub(crate) fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let start = Instant::now();
         loop {
@@ -130,7 +130,7 @@ impl Drop for Miner {
     }
 }
 
-/// What the miners under test suggest.
+/// The suggestion of the miners under test.
 pub(crate) const SUGGESTED: f64 = 0.125;
 
 pub(crate) fn pool(pools: &[SocketAddr], suggested: Option<f64>, timing: Timing) -> Pool {
@@ -138,7 +138,7 @@ pub(crate) fn pool(pools: &[SocketAddr], suggested: Option<f64>, timing: Timing)
     Pool::new(settings(&urls), suggested.and_then(Difficulty::new), timing)
 }
 
-/// For these pools, with nothing more than has to be.
+/// Minimal settings for these pools.
 pub(crate) fn settings(urls: &[String]) -> PoolSettings {
     PoolSettings {
         urls: urls.iter().map(|url| url.parse().unwrap()).collect(),
@@ -157,7 +157,7 @@ pub(crate) fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// What a job and the connection it is on leave to the miner to combine.
+/// The parts of a job and its connection that the miner combines.
 #[derive(Clone)]
 pub(crate) struct Template {
     pub(crate) id: &'static str,
@@ -166,7 +166,7 @@ pub(crate) struct Template {
     pub(crate) version: u32,
     pub(crate) mask: u32,
     pub(crate) ntime: u32,
-    /// The first four bytes of a hash, as printed, are below this.
+    /// The first four bytes of a valid hash, as printed, are below this.
     pub(crate) share_bound: u32,
 }
 
@@ -215,7 +215,7 @@ impl Template {
         ]})
     }
 
-    /// Rebuilds the header of a `mining.submit` and checks all of it. Gives the header.
+    /// Rebuilds the header of a `mining.submit` and checks all of it. Returns the header.
     pub(crate) fn check(&self, submit: &Value) -> Vec<u8> {
         assert_eq!(submit["method"], "mining.submit");
         let params: Vec<&str> =
@@ -251,7 +251,7 @@ impl Template {
     }
 }
 
-/// A miner that comes, within a patient while.
+/// Accepts a miner's connection, with a generous time limit.
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     listener.set_nonblocking(true).unwrap();
     let start = Instant::now();
@@ -268,7 +268,7 @@ pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Bytes in both directions, safe or not.
+/// A byte stream in both directions, encrypted or not.
 pub(crate) trait Socket: Read + Write + Send {}
 impl<T: Read + Write + Send> Socket for T {}
 
@@ -286,7 +286,7 @@ impl Client {
         Self { reader: BufReader::new(Box::new(socket)) }
     }
 
-    /// The next line, or `None` when the miner is gone.
+    /// The next line, or `None` if the miner has left.
     pub(crate) fn read(&mut self) -> Option<Value> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
@@ -299,7 +299,7 @@ impl Client {
         }
     }
 
-    /// Ignores that the miner may be gone: the next read tells.
+    /// Ignores errors if the miner has left: the next read reports that.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         let _ = self.reader.get_mut().write_all(bytes);
     }
@@ -316,12 +316,12 @@ impl Client {
         self.send(&json!({"id": request["id"], "result": null, "error": error}));
     }
 
-    /// Answers the hand-shake up to the user's leave to work.
+    /// Answers the handshake up to the user's authorization.
     pub(crate) fn handshake(&mut self, job: &Template) {
         assert!(self.try_handshake(job, "x"), "the miner stays");
     }
 
-    /// The same for any password; says whether the miner stayed for it.
+    /// The same for any password; returns whether the miner stayed.
     pub(crate) fn try_handshake(&mut self, job: &Template, password: &str) -> bool {
         loop {
             let Some(request) = self.read() else { return false };
@@ -348,7 +348,7 @@ impl Client {
         self.send(&json!({"id": null, "method": "mining.set_difficulty", "params": [difficulty]}));
     }
 
-    /// The next request of this method, or `None` when the miner is gone.
+    /// The next request of this method, or `None` if the miner has left.
     fn read_until(&mut self, method: &str) -> Option<Value> {
         loop {
             let request = self.read()?;
@@ -368,19 +368,19 @@ impl Client {
         self.read_request("mining.submit")
     }
 
-    /// The next share, or `None` when the miner is gone.
+    /// The next share, or `None` if the miner has left.
     pub(crate) fn read_submit_if_any(&mut self) -> Option<Value> {
         self.read_until("mining.submit")
     }
 
-    /// The next share, accepted.
+    /// Accepts and returns the next share.
     pub(crate) fn accept_share(&mut self) -> Value {
         let submit = self.read_submit();
         self.answer(&submit, json!(true));
         submit
     }
 
-    /// Serves a miner until a share of the job has come, and checks it.
+    /// Serves a miner until a share of the job has arrived, and checks it.
     pub(crate) fn serve_until_share(&mut self, job: &Template) {
         self.handshake(job);
         self.set_difficulty(EASY);
@@ -388,7 +388,7 @@ impl Client {
         job.check(&self.accept_share());
     }
 
-    /// Accepts shares on a thread of its own until the miner leaves; gives them all.
+    /// Accepts shares on a separate thread until the miner leaves; returns all of them.
     pub(crate) fn serve_aside(mut self) -> JoinHandle<Vec<Value>> {
         thread::spawn(move || {
             let mut submits = Vec::new();

@@ -1,4 +1,4 @@
-//! The live view, in a terminal that the system gives and that another crate draws.
+//! The live view, in a pseudoterminal whose output another crate interprets.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -20,15 +20,15 @@ use serde_json::json;
 
 use crate::support::{Client, EASY, JOB, PATIENCE, TIMING, listen, pool};
 
-/// Rows, columns.
+/// Rows and columns.
 const USUAL: (u16, u16) = (24, 80);
 
 /// A program in a terminal of its own.
 struct Terminal {
     child: Child,
-    /// The end where the person sits.
+    /// The user's end.
     person: File,
-    /// The end where the program is, kept so that its modes can be read after the program's end.
+    /// The program's end, kept so that its modes can be read after the program has ended.
     program: OwnedFd,
     seen: Arc<Mutex<Seen>>,
 }
@@ -46,9 +46,9 @@ impl Terminal {
         let name = ptsname(&person, Vec::new()).unwrap();
         let end = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
         let stdio = || end.try_clone().unwrap();
-        // With a session of its own, the terminal is the program's.
+        // In a session of its own, the terminal belongs to the program.
         let mut command = Command::new("setsid");
-        // Whoever runs the tests may have some signals ignored.
+        // The tests may be run with some signals ignored.
         command.args(["--ctty", "env", "--default-signal"]).arg(program).args(arguments);
         command
             .env_remove("RUST_LOG")
@@ -64,7 +64,7 @@ impl Terminal {
         Self { child, person, program: end, seen }
     }
 
-    /// The person looks from now on.
+    /// Starts to read the terminal as the user.
     fn look(self) -> Self {
         let (mut reader, seeing) = (self.person.try_clone().unwrap(), Arc::clone(&self.seen));
         thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Terminal {
         self
     }
 
-    /// `mine` at a pool, and somebody who looks at it.
+    /// `mine` at a pool, with a user reading the terminal.
     fn mine(listener: &TcpListener, more: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::mine_unseen(listener, more, variables).look()
     }
@@ -98,7 +98,7 @@ impl Terminal {
         resize(&self.person, size);
     }
 
-    /// What the person sees.
+    /// The visible text.
     fn text(&self) -> String {
         self.seen.lock().unwrap().parser.screen().contents()
     }
@@ -112,7 +112,7 @@ impl Terminal {
         self.seen.lock().unwrap().parser.screen().alternate_screen()
     }
 
-    /// Waits until the person sees what is wanted.
+    /// Waits until the visible text satisfies a condition.
     fn wait_for(&self, wanted: impl Fn(&str) -> bool) -> String {
         let start = Instant::now();
         loop {
@@ -139,10 +139,10 @@ impl Terminal {
         assert!(sent.success());
     }
 
-    /// Waits for the program's end, and checks that the terminal is as before.
+    /// Waits for the program to exit, and checks that the terminal is as before.
     fn end(&mut self) -> ExitStatus {
         let status = self.end_unseen();
-        // What was written last may still be on its way to the person.
+        // The last output may still be unread.
         self.wait_for(|_| {
             let seen = self.seen.lock().unwrap();
             !seen.parser.screen().alternate_screen() && !seen.parser.screen().hide_cursor()
@@ -150,7 +150,7 @@ impl Terminal {
         status
     }
 
-    /// The same as far as it concerns the terminal's modes.
+    /// The same for the terminal's modes only.
     fn end_unseen(&mut self) -> ExitStatus {
         let start = Instant::now();
         let status = loop {
@@ -178,7 +178,7 @@ fn resize(terminal: impl std::os::fd::AsFd, (rows, columns): (u16, u16)) {
     tcsetwinsize(terminal, size).unwrap();
 }
 
-/// A pool that takes every share of one miner, after `begin`; how many it took.
+/// A pool that accepts every share of one miner, after `begin`; returns how many.
 fn serve(listener: TcpListener, begin: impl FnOnce(&mut Client) + Send + 'static) -> Arc<AtomicU64> {
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
@@ -197,7 +197,7 @@ fn serve(listener: TcpListener, begin: impl FnOnce(&mut Client) + Send + 'static
     taken
 }
 
-/// The number behind a word.
+/// The number that follows a word.
 fn number(text: &str, word: &str) -> Option<u64> {
     let (_, rest) = text.split_once(word)?;
     let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
@@ -230,10 +230,10 @@ fn a_person_sees_the_rate_resizes_and_ends_with_q() {
     terminal.wait_for(|text| text.contains("asked for source 1"));
     terminal.press("q");
     assert_eq!(terminal.end().code(), Some(0));
-    // The log follows on the screen that the person had before.
+    // The log continues on the screen that was there before.
     let text = terminal.wait_for(|text| text.contains("mined for"));
     assert!(text.contains("asked to end by a key"), "{text}");
-    // All colours and none of the lines that repeat what the view had.
+    // In colour, and without the status lines that the view replaced.
     assert!(terminal.written().contains("\x1b[38;5;"), "{:?}", terminal.written());
     assert!(
         !text.lines().any(|line| line.contains("H/s, accepted") && !line.contains("mined for")),
@@ -264,7 +264,7 @@ fn a_terminal_that_takes_nothing_stops_neither_the_mining_nor_its_end() {
     let mut terminal = Terminal::mine_unseen(&listener, &[], &[]);
     resize(&terminal.person, (60, 200));
     let taken = serve(listener, |_| {});
-    // Until the view's thread, which looks for keys several times a second, waits for the terminal.
+    // Until the view's thread, which checks for keys several times a second, is blocked by the terminal.
     let (start, mut before) = (Instant::now(), None);
     loop {
         terminal.press("\x0c");
@@ -284,7 +284,7 @@ fn a_terminal_that_takes_nothing_stops_neither_the_mining_nor_its_end() {
     }
     terminal.signal("TERM");
     assert_eq!(terminal.end_unseen().code(), Some(0));
-    // It was as full as this test wants it.
+    // The terminal was full, as this test requires.
     terminal = terminal.look();
     thread::sleep(Duration::from_millis(200));
     assert!(terminal.is_taken(), "nothing more went in");
@@ -317,7 +317,7 @@ fn a_hostile_pool_cannot_write_on_the_screen() {
     assert_eq!(terminal.end().code(), Some(0));
     let written = terminal.written();
     assert!(!written.contains("\x1b]0;") && !written.contains('\u{9b}') && !written.contains('\u{202e}'));
-    // Nor is there a colour, as was asked for.
+    // There are no colours either, as requested.
     assert!(!written.contains("\x1b[38;5;"), "{written:?}");
 }
 
@@ -332,17 +332,17 @@ fn whoever_wants_plain_lines_gets_them() {
             thread::sleep(Duration::from_millis(20));
         }
         assert!(!terminal.is_taken(), "{more:?}");
-        // The terminal makes a signal of it, as its modes are untouched.
+        // The terminal turns this into a signal, as its modes are untouched.
         terminal.press("\x03");
         assert_eq!(terminal.end().code(), Some(0), "{more:?}");
         assert!(!terminal.written().contains("\x1b[?1049h"), "{more:?}");
     }
 }
 
-/// Set for the test that runs again in a terminal, there to panic.
+/// Set for the test that is run again in a terminal, to panic there.
 const PANIC: &str = "IOP_MINER_TEST_PANIC";
 
-/// A device that panics when it is told to.
+/// A device that panics on command.
 struct Panics;
 
 impl Device for Panics {

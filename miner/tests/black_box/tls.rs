@@ -1,4 +1,4 @@
-//! Pools that speak TLS: whom the miner trusts, and what it says where it does not.
+//! Pools over TLS: which certificates the miner trusts, and its messages about others.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,13 +16,13 @@ use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::{Client, JOB, Miner, TIMING, accept, listen, settings};
 
-/// A certificate with its key, and the file that says whom to trust.
+/// A certificate with its key, and the file to trust.
 struct Identity {
     config: Arc<ServerConfig>,
     pem: String,
 }
 
-/// Signed by itself, or by an issuer.
+/// Self-signed, or signed by an issuer.
 fn identity(change: impl FnOnce(&mut CertificateParams), issuer: Option<&Issuer<'_, KeyPair>>) -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -64,7 +64,7 @@ fn file(folder: &TempDir, text: &str) -> PathBuf {
     path
 }
 
-/// Why the miner does not work with a pool of this identity.
+/// Why the miner rejects a pool with this identity.
 fn refusal(shown: &Identity, host: &str, trusted: &str) -> String {
     let (listener, address) = listen();
     let miner = miner(address, host, trusted);
@@ -89,7 +89,7 @@ fn authority() -> (Issuer<'static, KeyPair>, String) {
 fn pools_are_mined_at_that_show_a_trusted_certificate_or_one_of_a_trusted_ca() {
     let (issuer, ca) = authority();
     let own = identity(|_| {}, None);
-    // As `openssl req -x509` makes it.
+    // As created by `openssl req -x509`.
     let openssl = identity(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), None);
     let signed = identity(|_| {}, Some(&issuer));
     for (shown, trusted) in [(&own, &own.pem), (&openssl, &openssl.pem), (&signed, &ca)] {
@@ -120,13 +120,13 @@ fn content(der: &[u8]) -> (&[u8], &[u8]) {
     der[header..].split_at(length)
 }
 
-/// The same certificate as one of X.509 version 1, without extensions, signed again by its key.
+/// The same certificate as X.509 version 1, without extensions, signed again by its key.
 fn version_1(certificate: &[u8], key: &KeyPair) -> String {
     let (mut fields, algorithm) = content(content(certificate).0);
     let mut kept = Vec::new();
     while !fields.is_empty() {
         let rest = content(fields).1;
-        // Version and extensions are the fields 0 and 3.
+        // Version and extensions are fields 0 and 3.
         if !matches!(fields[0], 0xa0 | 0xa3) {
             kept.extend_from_slice(&fields[..fields.len() - rest.len()]);
         }
@@ -160,7 +160,7 @@ fn an_old_root_is_trusted_and_what_cannot_be_used_is_named_and_the_rest_is_trust
     params.distinguished_name.push(DnType::CommonName, "Old Root");
     let old = version_1(params.self_signed(&key).unwrap().der(), &key);
     let issuer = Issuer::new(params, key);
-    // As old, and no root.
+    // As old, but not a root.
     let leaf_key = KeyPair::generate().unwrap();
     let mut leaf = CertificateParams::new(Vec::new()).unwrap();
     leaf.distinguished_name.push(DnType::CommonName, "Old Leaf");
@@ -234,7 +234,7 @@ fn where_the_system_trusts_nobody_a_pools_very_certificate_is_enough() {
 fn a_pool_that_cannot_be_trusted_is_refused_with_the_reason() {
     let own = identity(|_| {}, None);
     let (issuer, ca) = authority();
-    // By the same name and with another key, as after a chapter has made a new one.
+    // With the same name but another key, as after a chapter has made a new one.
     let renewed = identity(|_| {}, None);
     let expired = identity(
         |params| {

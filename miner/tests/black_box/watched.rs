@@ -1,4 +1,4 @@
-//! A rig that mines at a test's pool and is watched over TCP, and clients that watch it.
+//! A rig that mines at a test's pool and is watched over TCP, and its clients.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::support::{Client, JOB, PATIENCE, SUGGESTED, TIMING, listen, pool};
 
-/// What the job's nbits ask for.
+/// The difficulty of the job's nBits.
 pub(crate) const NETWORK_DIFFICULTY: f64 = 1.0;
 
 /// A rig with two sources; it runs until it is dropped.
@@ -27,9 +27,9 @@ pub(crate) struct Watched {
     pub(crate) clock: WallClock,
     pub(crate) api: SocketAddr,
     pub(crate) cgminer: SocketAddr,
-    /// Where it mines first.
+    /// The pool it uses first.
     pub(crate) pool: TcpListener,
-    /// Where it does if somebody wishes so.
+    /// The pool it uses on request.
     _other: TcpListener,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -83,7 +83,7 @@ impl Watched {
         (rig, client)
     }
 
-    /// A rig whose pool takes every share, for as long as it runs.
+    /// A rig whose pool accepts every share, while it runs.
     pub(crate) fn busy() -> Self {
         let rig = Self::start();
         let mut client = rig.serve();
@@ -109,7 +109,7 @@ impl Watched {
         client
     }
 
-    /// Waits until the counters are as wanted.
+    /// Waits until the counters satisfy a condition.
     pub(crate) fn wait_for(&self, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
         let start = Instant::now();
         loop {
@@ -122,7 +122,7 @@ impl Watched {
         }
     }
 
-    /// GETs a path of the API: status, head, body.
+    /// GETs a path of the API; returns status, head, body.
     pub(crate) fn get(&self, path: &str) -> (u16, String, String) {
         http(self.api, &format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.api))
     }
@@ -135,7 +135,7 @@ impl Watched {
         serde_json::from_str(&body).unwrap()
     }
 
-    /// What the cgminer API answers, in full: NUL included.
+    /// The complete answer of the cgminer API, including the NUL.
     pub(crate) fn ask(&self, request: &str) -> String {
         let mut stream = connect(self.cgminer);
         stream.write_all(request.as_bytes()).unwrap();
@@ -159,10 +159,10 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request and reads to the end: status, head, body.
+/// Sends a request and reads to the end; returns status, head, body.
 pub(crate) fn http(address: SocketAddr, request: &str) -> (u16, String, String) {
     let mut stream = connect(address);
-    // The server may have seen enough before all is sent.
+    // The server may close before everything is sent.
     let _ = stream.write_all(request.as_bytes());
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = String::new();

@@ -1,7 +1,7 @@
 //! The demo: a private licensed chain with one node, one pool holding three licenses, and one miner.
 //!
-//! `scripts/demo` builds everything and starts this. It mines blocks through real Stratum, prints a line for each,
-//! and leaves nothing behind: programs end and folders go with it, whether it is done, interrupted or failing.
+//! `scripts/demo` builds everything and starts this. It mines blocks over real Stratum, prints a line for each, and
+//! leaves nothing behind: its programs and folders are removed whether it completes, is interrupted or fails.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
@@ -19,14 +19,14 @@ use iop_tests::rpc::{Rpc, RpcFailure};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_miner};
 use serde_json::{Value, json};
 
-/// How often the chain is looked at.
+/// How often the chain is polled.
 const LOOK: Duration = Duration::from_millis(200);
-/// Programs that ended by themselves are started again this often in all.
+/// Total number of restarts of programs that exited.
 const MAX_RESTARTS: u32 = 20;
-/// Without a new block for this long something is wrong: a block takes some seconds.
+/// Longest time without a new block: a block takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A line on stdout; whoever closed it ends the demo.
+/// Prints a line on stdout; if stdout is closed, the demo ends.
 macro_rules! say {
     ($($text:tt)*) => {
         writeln!(io::stdout(), $($text)*)?
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) if !error.use_stderr() => {
-            // Whoever closed stdout does not want it.
+            // Ignore a closed stdout.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
@@ -134,7 +134,7 @@ impl Stand {
         })
     }
 
-    /// Starts a program again that has ended, where it was: the others wait for it and go on.
+    /// Restarts a program that has exited, with the same folders and ports: the others wait for it.
     fn mend(&mut self) -> io::Result<()> {
         let (dir, network) = (self.dir.clone(), self.network.clone());
         if !self.node.program.is_running() {
@@ -162,7 +162,7 @@ impl Stand {
     }
 }
 
-/// Prints a line for each block as it comes; gives how many there were when done or interrupted.
+/// Prints a line for each new block; returns their number when done or interrupted.
 fn show_blocks(stand: &mut Stand, count: u64, params: &Params, interrupted: &AtomicBool) -> io::Result<u64> {
     say!("{:>6}  {:<64}  {:<34}  {:>13}  payee", "height", "hash", "license", "blocks / cap");
     let mut by_license: HashMap<String, u64> = HashMap::new();
@@ -217,7 +217,7 @@ fn print_block(
     let license = named_license(coinbase).map_or("none".to_owned(), |l| l.to_base58(&params.prefixes));
     let payee = iop_consensus::address::Address::from_script(&coinbase.output[0].script_pubkey);
     let cap = &call(rpc, "getlicenseinfo", json!([license]))?[0]["cap"];
-    // The demo's chain is younger than one window: every block of it counts.
+    // The demo's chain is shorter than one window: all its blocks count.
     let blocks = by_license.entry(license.clone()).or_default();
     *blocks += 1;
     say!(
@@ -236,7 +236,7 @@ fn call(rpc: &Rpc, method: &str, params: Value) -> io::Result<Value> {
     })
 }
 
-/// The workers' accepted shares, in words.
+/// The workers' accepted shares, as text.
 fn shares(workers: &Value) -> String {
     let listed = workers["workers"].as_array().into_iter().flatten();
     let accepted: u64 = listed.filter_map(|worker| worker["accepted"].as_u64()).sum();

@@ -1,8 +1,7 @@
-//! Two nodes and one chain: random blocks, valid and broken in every way, are submitted to both, and whatever they do
-//! not agree on is reported.
+//! Submits random blocks, valid and broken in every way, to two nodes of one chain, and reports all disagreements.
 //!
 //! One node is ours; the other is IoP Core, built to take the license parameters of a private network (see
-//! docs/consensus-rules.md). Both must be fresh. `--network` prints what they must be started with.
+//! docs/consensus-rules.md). Both must be fresh. `--network` prints how they must be started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -15,7 +14,7 @@ use iop_tests::forge::Forge;
 use iop_tests::rpc::{Rpc, RpcFailure};
 use serde_json::{Value, json};
 
-/// Every so many steps each license is asked about by its address.
+/// Every this many steps each license is queried by its address.
 const ADDRESSES_EVERY: u64 = 25;
 
 /// Submits random blocks to two nodes and reports where they disagree.
@@ -192,7 +191,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Asks both nodes and gives the reference's answer.
+    /// Asks both nodes and returns the reference's answer.
     fn ask(&self, found: &mut Vec<String>, method: &str, params: Value) -> Result<Value, String> {
         let answer = |rpc: &Rpc, name: &str| {
             let answer = rpc.try_call(method, params.clone());
@@ -206,7 +205,7 @@ impl<'a> Run<'a> {
         let unknown = json!({ "whitelisted": 0, "windowBlocks": 0, "totalBlocks": 0, "lastBlock": 0 });
         let (mut a, mut b) = (ours, reference.clone());
         if method == "dumpminerstats" && !self.args.odd {
-            // Its undo leaves empty entries.
+            // The reference's undo leaves empty entries.
             for value in [&mut a, &mut b] {
                 if value.get("stats") == Some(&unknown) {
                     value.as_object_mut().map(|object| object.remove("stats"));
@@ -244,7 +243,7 @@ fn submit(rpc: &Rpc, hex: &str) -> Result<String, String> {
     }
 }
 
-/// Failed scripts have many texts.
+/// The class of a verdict: failed scripts have many texts.
 fn class(verdict: &str) -> &str {
     if verdict == "block-validation-failed" || verdict.contains("script-verify-flag") {
         "script"
@@ -260,7 +259,7 @@ fn is_connect_failure(verdict: &str) -> bool {
     class(verdict) == "script" || connect.iter().any(|start| verdict.starts_with(start))
 }
 
-/// Yes and no as numbers, as the reference writes them in places.
+/// Replaces booleans by numbers, as the reference writes them in places.
 fn normal(value: Value) -> Value {
     match value {
         Value::Bool(yes) => json!(u8::from(yes)),

@@ -1,7 +1,7 @@
-//! Admin transactions: those that mean something, and odd ones.
+//! Admin transactions: valid and odd ones.
 //!
-//! IoP Core takes its registry back inexactly after repeated or contradicting actions (docs/adr/0002), so a player of
-//! branches does plain ones only: one a block, each address added once and removed once.
+//! IoP Core undoes its registry inexactly after repeated or contradictory actions (docs/adr/0002), so a player that
+//! makes branches performs plain ones only: one per block, and each address is added once and removed once.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::forge::key::Form;
 use crate::forge::lock::{Lock, push};
 use crate::forge::{ADMIN, Draft, STRANGER, transaction};
 
-/// A key that acts as an admin on every network below height 38304.
+/// A key that counts as an admin on every network below height 38304.
 const OLD_ADMIN: [u8; 33] = [
     0x03, 0x8f, 0x21, 0xc8, 0x8b, 0x0d, 0x7f, 0x60, 0xe7, 0x36, 0xcc, 0x44, 0x7a, 0x3a, 0x67, 0x16, 0xc8,
     0x1a, 0x7b, 0x40, 0x3b, 0x27, 0xbe, 0xde, 0x2b, 0x67, 0x52, 0x2d, 0x7c, 0x29, 0xb6, 0xe6, 0x08,
@@ -21,7 +21,7 @@ const OLD_ADMIN: [u8; 33] = [
 /// Base units for each output of an admin transaction.
 const SMALL: u64 = 1_000;
 
-/// Who can be added and removed: all keys, and some addresses that never mine.
+/// Addresses that can be added and removed: all keys, and some that never mine.
 pub fn targets(player: &Player) -> Vec<Address> {
     let keys = player.forge.keys.iter().map(|key| key.address());
     let others = (1..=6).map(|n| Address { kind: AddressKind::PubkeyHash, hash: [n; 20] });
@@ -29,9 +29,9 @@ pub fn targets(player: &Player) -> Vec<Address> {
     keys.chain(others).chain(scripts).collect()
 }
 
-/// Addresses of one group, which are added and removed together: with all groups listed a cap is a few blocks.
+/// Addresses of one group, which are added and removed together: with all groups listed, a cap is a few blocks.
 const GROUP: usize = 250;
-/// Groups of addresses; their places are behind all targets' places.
+/// Groups of addresses; their indices follow those of all targets.
 const GROUPS: std::ops::Range<usize> = 1_000..1_004;
 
 fn group(place: usize) -> Vec<Address> {
@@ -43,11 +43,11 @@ fn group(place: usize) -> Vec<Address> {
     (0..GROUP).map(|n| Address { kind: AddressKind::PubkeyHash, hash: hash(n) }).collect()
 }
 
-/// What plain actions have done on a branch: the places of the listed targets and groups.
+/// The state after plain actions on a branch: the indices of the listed targets and groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed(pub BTreeSet<usize>);
 
-/// Adds an admin transaction to the draft, if the branch has a coin for it. Gives what is listed after it.
+/// Adds an admin transaction to the draft, if the branch has a coin for it. Returns what is listed after it.
 pub fn act(player: &mut Player, draft: &mut Draft, listed: &Listed) -> Option<Listed> {
     if player.plain { plain(player, draft, listed) } else { odd(player, draft).map(|()| listed.clone()) }
 }
@@ -78,7 +78,7 @@ fn plain(player: &mut Player, draft: &mut Draft, listed: &Listed) -> Option<List
             b"rem".to_vec()
         }
         5 if player.random.one_in(3) => b"disable_cap".to_vec(),
-        // Never a factor of 0, with which the cap is on and off at once for IoP Core's undo.
+        // Never a factor of 0, with which the cap is on and off at the same time for IoP Core's undo.
         _ => [&b"enable_cap:"[..], &player.random.pick(&[b"1", b"1", b"2", b"3", b"9", b"z"])[..]].concat(),
     };
     let addresses =
@@ -92,7 +92,7 @@ fn plain(player: &mut Player, draft: &mut Draft, listed: &Listed) -> Option<List
     Some(after)
 }
 
-/// Any push of these data.
+/// A push of these data, in any form.
 fn any_push(player: &mut Player, data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u32).to_le_bytes();
     match player.random.below(6) {
@@ -146,7 +146,7 @@ fn verb_script(player: &mut Player) -> Vec<u8> {
     }
 }
 
-/// Output scripts with an address, and such that seem to have one.
+/// Output scripts with an address, and ones that seem to have one.
 fn output(player: &mut Player) -> Vec<u8> {
     let target = player.random.below(18);
     let address = targets(player)[target];
@@ -169,7 +169,7 @@ fn output(player: &mut Player) -> Vec<u8> {
     }
 }
 
-/// What the input shows at the end of its script.
+/// The key that the input shows at the end of its script.
 fn shown_key(player: &mut Player) -> Vec<u8> {
     match player.random.below(8) {
         0 => OLD_ADMIN.to_vec(),
@@ -202,7 +202,7 @@ fn odd(player: &mut Player, draft: &mut Draft) -> Option<()> {
     Some(())
 }
 
-/// Where anyone may spend, an input can show any key, and be no admin's after all.
+/// An input that anyone may spend can show any key without being an admin's.
 fn forge_input(player: &mut Player, draft: &Draft, tx: &mut Transaction, input: usize) {
     let coin = player.forge.coin(draft, &tx.input[input].previous_output);
     if !coin.is_some_and(|coin| matches!(coin.lock, Lock::Anyone | Lock::Open)) {

@@ -1,4 +1,4 @@
-//! Whole blocks that break a rule of headers, sizes, merkle trees or amounts, or keep it narrowly; and broken bytes.
+//! Whole blocks that break, or just meet, a rule about headers, sizes, merkle trees or amounts; and broken bytes.
 
 use bitcoin::consensus::encode::{serialize, serialize_hex};
 use bitcoin::hashes::Hash;
@@ -12,7 +12,7 @@ use crate::forge::{Draft, seal, work};
 
 type Make = fn(&mut Player, Draft) -> Option<Offer>;
 
-/// A valid block, broken after it was finished and worked for again.
+/// A valid block that is broken after it was finished, with new work.
 fn broken(
     player: &mut Player,
     draft: Draft,
@@ -26,7 +26,7 @@ fn broken(
     Some(player.offer(name, parent, block))
 }
 
-/// A block whose size without witness is this.
+/// A block with this size without witness.
 fn padded(player: &mut Player, mut draft: Draft, size: impl Fn(&Block) -> usize) -> Option<Offer> {
     let coin = player.coin(&draft, |coin| coin.value > 1_000)?;
     let pad = |count: usize| ScriptBuf::from_bytes([vec![0x6a], vec![0x51; count - 1]].concat());
@@ -104,7 +104,7 @@ pub const KINDS: &[(&str, Make)] = &[
         let median = p.forge.median_time(d.parent);
         let now = if p.timeless { 0 } else { p.now() };
         d.time = p.random.pick(&[median, median - 1, median + 1, now + 7_000, now + 7_500, u32::MAX]);
-        // A block from tomorrow would hold up all that follow.
+        // A block from tomorrow would delay all that follow.
         if d.time.abs_diff(now) < 7_200 {
             d.version = 1;
         }
@@ -206,7 +206,7 @@ pub const KINDS: &[(&str, Make)] = &[
     ("blk coinbase script", |p, mut d| {
         let length = p.random.pick(&[1, 2, 3, 100, 101, 300, 301, 10_001]);
         d.coinbase.input[0].script_sig = ScriptBuf::from_bytes(vec![0x51; length]);
-        // It begins with an op that is no push, which is safe: its last op is no key.
+        // It begins with a nonpush op, which is safe: its last op is no key.
         p.finished("blk coinbase script", d)
     }),
     ("blk coinbase of before", |p, mut d| {
@@ -224,7 +224,7 @@ pub const KINDS: &[(&str, Make)] = &[
         padded(p, d, |_| size)
     }),
     ("blk huge", |p, d| {
-        // Megabytes take their time.
+        // Megabytes are slow, so they are rare.
         let size =
             p.random.one_in(4).then(|| p.random.pick(&[1_500_000, 3_990_000, 4_010_000, 5_000_000]))?;
         padded(p, d, |_| size)
@@ -276,7 +276,7 @@ pub const KINDS: &[(&str, Make)] = &[
         Some(Offer { hex: serialize_hex(&block).to_uppercase(), ..p.offer("raw upper case", parent, block) })
     }),
     ("raw long count", |p, d| {
-        // The count of transactions, one byte, in a longer form.
+        // The transaction count, one byte, in a longer form.
         let forms: [&[u8]; 6] = [
             &[0xfd, 1, 0],
             &[0xfe, 1, 0, 0, 0],
@@ -289,7 +289,7 @@ pub const KINDS: &[(&str, Make)] = &[
         bytes(p, d, "raw long count", |_, bytes| drop(bytes.splice(80..81, form.to_vec())))
     }),
     ("raw marker", |p, mut d| {
-        // The witness marker and a flag in front of a coinbase without witness.
+        // The witness marker and a flag before a coinbase without witness.
         d.commit = false;
         let flag = p.random.pick(&[1, 1, 0, 2, 3, 0x80]);
         let parent = d.parent;
@@ -309,7 +309,7 @@ pub const KINDS: &[(&str, Make)] = &[
     }),
 ];
 
-/// A block whose commitment or witness nonce is odd.
+/// A block with an odd commitment or witness nonce.
 fn commitment(player: &mut Player, mut draft: Draft) -> Option<Offer> {
     let (parent, random) = (draft.parent, player.random.below(10));
     let mut coinbase = draft.coinbase.clone();

@@ -1,4 +1,4 @@
-//! Branches off the active chain: losing, equal and winning ones, with a bad block somewhere or none, their blocks in
+//! Branches off the active chain: losing, equal and winning ones, with or without a bad block, whose blocks come in
 //! order or not.
 
 use bitcoin::consensus::encode::serialize_hex;
@@ -7,10 +7,10 @@ use bitcoin::{Amount, Witness};
 use super::{Offer, Player, admin, spends};
 use crate::forge::{ADMIN, Draft, LICENSES, STRANGER};
 
-/// No branch is longer.
+/// The greatest length of a branch.
 const LONGEST: u32 = 9;
 
-/// Blocks of one branch; some may be refused, and then those on top of them.
+/// The blocks of one branch; some may be refused, and then also those on top of them.
 pub fn branch(player: &mut Player) -> Vec<Offer> {
     let tip = player.tip;
     let above = player.forge.blocks[tip].height.saturating_sub(player.lowest_fork());
@@ -43,14 +43,14 @@ pub fn branch(player: &mut Player) -> Vec<Offer> {
     if player.random.one_in(4) {
         let again = offers.clone();
         player.random.shuffle(&mut offers);
-        // What came before its parent was refused: all of them once more.
+        // Blocks that came before their parent were refused: send all of them again.
         offers.extend(again);
     }
     offers
 }
 
-/// A block whose header comes first with data that were damaged on the way, then blocks on top of it, two of them
-/// siblings, then the block itself; sometimes it is bad.
+/// A header that arrives first, with data damaged in transit, then blocks on top of it, two of them siblings, then the
+/// block itself, which is sometimes bad.
 pub fn hollow(player: &mut Player) -> Vec<Offer> {
     let tip = player.tip;
     let listed = player.listed(tip);

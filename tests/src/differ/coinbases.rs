@@ -1,7 +1,7 @@
-//! Coinbases with licenses of every form: right ones that look odd, and wrong ones that look right.
+//! Licensed coinbases of every form: valid ones that look odd, and invalid ones that look right.
 //!
-//! IoP Core ends when the first op of a coinbase is empty, no push or truncated and its last op is a well-formed key,
-//! so no kind here writes such a script.
+//! IoP Core aborts if the first op of a coinbase is empty, not a push or truncated and its last op is a well-formed
+//! key, so no kind here writes such a script.
 
 use iop_consensus::license::coinbase::message;
 
@@ -10,7 +10,7 @@ use crate::forge::key::{Form, TestKey, der};
 use crate::forge::lock::push;
 use crate::forge::{Draft, LICENSES, STRANGER};
 
-/// A coinbase script from the signature (DER without hash type), the digest it signs and the key.
+/// Makes a coinbase script from the signature (DER without hash type), the digest it signs and the key.
 type Script = fn(&mut Player, &TestKey, [u8; 32]) -> Vec<u8>;
 
 fn usual(key: &TestKey, digest: [u8; 32]) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn pushdata(data: &[u8], bytes: usize) -> Vec<u8> {
     [&[opcode][..], &length[..bytes], data].concat()
 }
 
-/// Replaces a number of a DER signature: `r` or else `s`.
+/// Replaces a number of a DER signature: `r` if `first`, otherwise `s`.
 fn with_number(key: &TestKey, digest: [u8; 32], first: bool, number: &[u8]) -> Vec<u8> {
     let signature = key.sign(digest);
     let r_end = 4 + usize::from(signature[3]);
@@ -149,13 +149,13 @@ pub const KINDS: &[(&str, Script)] = &[
     ("cb random", |p, _, _| {
         let count = 2 + p.random.below(60);
         let mut script = p.random.bytes(count);
-        // An op that is no signature, and not empty: never what ends IoP Core.
+        // An op that is no signature, and not empty: never one that makes IoP Core abort.
         script.splice(0..0, [2, 9, 9]);
         script
     }),
 ];
 
-/// Gives the draft a coinbase script of one of the kinds; gives the kind's name.
+/// Gives the draft a coinbase script of one of the kinds; returns the kind's name.
 pub fn dress(player: &mut Player, draft: &mut Draft) -> &'static str {
     let (name, script) = player.random.pick(KINDS);
     if draft.miner.is_some() && name != "cb by a stranger" && player.random.one_in(2) {

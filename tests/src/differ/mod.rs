@@ -1,9 +1,9 @@
-//! Random blocks for two nodes, which must say the same of each.
+//! Random blocks for two nodes, which must agree on each.
 //!
 //! Lives here: a player that makes up blocks ([`Player`]): licensed ones, admin transactions, one broken rule at a
 //! time, branches. Does not live here: how blocks are built ([`crate::forge`]), and the program that submits them and
-//! compares (`iop-differ`).
-//! Data goes: [`Player::make_up`] -> offers -> both nodes -> [`Player::told`] with the new tip.
+//! compares (`iop-differ`). Data goes: [`Player::make_up`] -> offers -> both nodes -> [`Player::told`] with the new
+//! tip.
 
 pub mod admin;
 pub mod blocks;
@@ -23,15 +23,15 @@ use crate::forge::{ADMIN, Coin, Draft, Forge, LICENSES};
 use admin::Listed;
 use random::Random;
 
-/// Blocks that pay coins to be played with, from height 1 on; they are mature a hundred blocks later.
+/// Blocks from height 1 on that pay coins for later transactions; they are mature a hundred blocks later.
 const FUNDED: u32 = 60;
-/// Blocks submitted before that may be submitted again.
+/// Most earlier blocks kept for being submitted again.
 const HISTORY: usize = 400;
 
-/// A block to be kept once it was offered.
+/// A block to keep once it has been offered.
 #[derive(Debug, Clone)]
 pub struct Made {
-    /// Its parent's place in the forge.
+    /// Its parent's index in the forge.
     pub parent: usize,
     /// The block.
     pub block: Block,
@@ -39,14 +39,14 @@ pub struct Made {
     pub listed: Listed,
 }
 
-/// What is submitted to both nodes.
+/// A block submitted to both nodes.
 #[derive(Debug, Clone)]
 pub struct Offer {
-    /// What was broken, or not.
+    /// The rule that was broken, or its kind.
     pub kind: String,
-    /// What `submitblock` is given.
+    /// The argument of `submitblock`.
     pub hex: String,
-    /// The block, if the text is one that could be built on.
+    /// The block, if others could be built on it.
     pub made: Option<Made>,
 }
 
@@ -54,11 +54,11 @@ pub struct Offer {
 pub struct Player {
     /// The blocks so far.
     pub forge: Forge,
-    /// The choices.
+    /// The source of random choices.
     pub random: Random,
-    /// The active tip's place.
+    /// The active tip's index.
     pub tip: usize,
-    /// Plays branches, and plain admin actions only; else odd admin actions and no branch that could win.
+    /// Makes branches, and only plain admin actions; otherwise odd admin actions and no branch that could win.
     pub plain: bool,
     /// Makes no block whose verdict depends on the clock.
     pub timeless: bool,
@@ -73,7 +73,7 @@ impl Player {
         Self { forge, random: Random::new(seed), tip: 0, plain, timeless: false, listed, history: Vec::new() }
     }
 
-    /// What to submit next, in order.
+    /// The next blocks to submit, in order.
     pub fn make_up(&mut self) -> Vec<Offer> {
         let height = self.forge.blocks[self.tip].height;
         if height < FUNDED + 101 {
@@ -86,7 +86,7 @@ impl Player {
         offers
     }
 
-    /// The first blocks pay coins, and split them when they are mature.
+    /// The first blocks pay coins, and split them once they are mature.
     fn opening(&mut self, height: u32) -> Offer {
         let key = height as usize % 8 + 1;
         let locks = [Lock::Pkh(ADMIN), Lock::Anyone, Lock::Pkh(key), Lock::Open, Lock::Pk(key)];
@@ -159,7 +159,7 @@ impl Player {
 
     fn with_spend(&mut self, mut draft: Draft) -> Offer {
         let mut kind = spends::add(self, &mut draft).unwrap_or("tx none").to_owned();
-        // A second fault, sometimes, for the order of checks.
+        // Sometimes a second fault, for the order of checks.
         if self.random.one_in(6) {
             kind = format!("{kind} + {}", spends::add(self, &mut draft).unwrap_or("none"));
         }
@@ -175,7 +175,7 @@ impl Player {
         self.offer(kind, parent, block)
     }
 
-    /// Something submitted before, as it was or with another witness.
+    /// Submits an earlier block again, unchanged or with another witness.
     fn again(&mut self) -> Offer {
         if self.random.one_in(12) {
             let block = self.forge.blocks[0].block.clone();
@@ -209,7 +209,7 @@ impl Player {
         Some(offer)
     }
 
-    /// No branch leaves the chain below: IoP Core ends when licensing is taken back.
+    /// No branch forks below this height: IoP Core aborts if licensing is undone.
     pub fn lowest_fork(&self) -> u32 {
         self.forge.params.license.activation_height.max(FUNDED + 101)
     }
@@ -222,7 +222,7 @@ impl Player {
         if draft.miner.is_some() && self.random.one_in(2) {
             let listed = self.listed(parent);
             let miners: Vec<usize> = LICENSES.filter(|key| !self.plain || listed.0.contains(key)).collect();
-            // One mines more than the others, and comes to its cap.
+            // One mines more than the others, and reaches its cap.
             let often = miners.iter().take(1).cycle().take(miners.len());
             let miners: Vec<usize> = miners.iter().chain(often).copied().collect();
             if !miners.is_empty() {
@@ -238,7 +238,7 @@ impl Player {
         self.listed.get(&place).cloned().unwrap_or_default()
     }
 
-    /// The draft's block under this name.
+    /// The draft's finished block, as an offer of this kind.
     pub fn finished(&mut self, kind: &str, draft: Draft) -> Option<Offer> {
         let parent = draft.parent;
         let block = self.forge.finish(draft);
@@ -252,14 +252,14 @@ impl Player {
         Offer { kind: kind.to_owned(), hex, made: Some(Made { parent, block, listed }) }
     }
 
-    /// Keeps a block for others to be built on.
+    /// Keeps a block, so that others can be built on it.
     pub fn keep(&mut self, parent: usize, block: Block, listed: Listed) -> usize {
         let place = self.forge.keep(parent, block);
         self.listed.insert(place, listed);
         place
     }
 
-    /// Takes note of the nodes' answer and tip.
+    /// Processes the nodes' verdict and tip.
     pub fn told(&mut self, offer: &Offer, accepted: bool, tip: &BlockHash) {
         if let Some(made) = offer.made.as_ref().filter(|_| accepted) {
             self.keep(made.parent, made.block.clone(), made.listed.clone());
@@ -279,7 +279,7 @@ impl Player {
     pub fn young_coin(&mut self, draft: &Draft, wanted: impl Fn(&Coin) -> bool) -> Option<OutPoint> {
         let spent: Vec<OutPoint> =
             draft.txs.iter().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
-        // Where segwit is not active a witness is one fault, and would hide all others.
+        // If segwit is not active, a witness is a fault that would hide all others.
         let witness = self.forge.segwit_active(draft.height) || self.random.one_in(12);
         let usable = |(outpoint, coin): &(&OutPoint, &Coin)| {
             !spent.contains(outpoint) && (witness || !coin.lock.has_witness()) && wanted(coin)
@@ -302,7 +302,7 @@ impl Player {
         (!gone.is_empty()).then(|| self.random.pick(&gone))
     }
 
-    /// One to three outputs to locks that can be spent again.
+    /// One to three outputs with locks that can be spent again.
     pub fn outputs(&mut self, value: u64) -> Vec<(u64, ScriptBuf)> {
         let count = if value > 100_000 { 1 + self.random.below(3) as u64 } else { 1 };
         (0..count)

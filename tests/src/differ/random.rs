@@ -1,13 +1,13 @@
-//! Random choices that a seed repeats.
+//! Random choices that a seed reproduces.
 
 use iop_benches::synth::load::Random as Bits;
 
-/// The generator of synthetic chains, with the choices that are wanted here.
+/// The generator of synthetic chains, with further choices.
 #[derive(Debug, Clone)]
 pub struct Random(Bits);
 
 impl Random {
-    /// The choices of this seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(Bits(seed))
     }
@@ -25,12 +25,12 @@ impl Random {
         self.0.below(limit)
     }
 
-    /// Whether a chance of one in `n` came true.
+    /// True with a probability of one in `n`.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    /// One of these.
+    /// One of these items.
     ///
     /// # Panics
     /// When there are none.
@@ -43,7 +43,7 @@ impl Random {
         (0..count).map(|_| self.bits() as u8).collect()
     }
 
-    /// Brings them into a random order.
+    /// Shuffles a list.
     pub fn shuffle<T>(&mut self, list: &mut [T]) {
         for last in (1..list.len()).rev() {
             list.swap(last, self.below(last + 1));

@@ -1,4 +1,4 @@
-//! Transactions that break one rule each, or keep it narrowly.
+//! Transactions that break, or just meet, one rule each.
 
 use bitcoin::hashes::Hash;
 use bitcoin::{
@@ -10,7 +10,7 @@ use super::Player;
 use crate::forge::lock::{Lock, SIGOPS, push};
 use crate::forge::{Coin, Draft, STRANGER, transaction as unsigned};
 
-/// Adds to the draft; `None` when the branch has no coin for it.
+/// Adds to the draft; `None` if the branch has no coin for it.
 type Spend = fn(&mut Player, &mut Draft) -> Option<()>;
 
 /// A signed transaction that spends one random coin.
@@ -25,7 +25,7 @@ fn spending(player: &mut Player, draft: &Draft, wanted: impl Fn(&Coin) -> bool) 
     Some(player.forge.spend(draft, &[coin], outputs))
 }
 
-/// Adds what `change` makes of a plain transaction, signed after it.
+/// Adds a plain transaction that `change` modifies before it is signed.
 fn changed(
     player: &mut Player,
     draft: &mut Draft,
@@ -38,7 +38,7 @@ fn changed(
     Some(())
 }
 
-/// Adds what `damage` makes of a transaction that spends a coin with such a lock.
+/// Adds a transaction that spends a coin with this lock, and that `damage` modifies.
 fn damaged(
     player: &mut Player,
     draft: &mut Draft,
@@ -112,7 +112,7 @@ fn through(player: &mut Player, draft: &mut Draft, lock: Lock, locked: u32, sequ
     Some(())
 }
 
-/// A transaction whose outputs count this many signature operations by themselves.
+/// A transaction whose outputs contain this many signature operations.
 fn sigops(player: &mut Player, draft: &mut Draft, wanted: u64) -> Option<()> {
     let coin = player.coin(draft, |_| true)?;
     let script = |count: u64| ScriptBuf::from_bytes(vec![0xac; count as usize]);
@@ -130,7 +130,7 @@ fn sigops(player: &mut Player, draft: &mut Draft, wanted: u64) -> Option<()> {
     Some(())
 }
 
-/// Spends `count` outputs with many operations that are counted when they are spent.
+/// Spends `count` outputs with many operations that are counted only when they are spent.
 fn counted_when_spent(
     player: &mut Player,
     draft: &mut Draft,
@@ -299,7 +299,7 @@ pub const KINDS: &[(&str, Spend)] = &[
         let mut tx = unsigned(vec![coin], p.outputs(made.value));
         let digest = made.lock.digest(&tx, 0, made.value, &p.forge.keys, 1);
         let mut signature = p.forge.keys[key].sign(digest);
-        // One zero too many in front of R.
+        // One zero too many before R.
         signature.insert(4, 0);
         signature[3] += 1;
         signature[1] += 1;
@@ -436,7 +436,7 @@ pub const KINDS: &[(&str, Spend)] = &[
     }),
 ];
 
-/// Adds transactions of one of the kinds to the draft; gives the kind's name.
+/// Adds transactions of one of the kinds to the draft; returns the kind's name.
 pub fn add(player: &mut Player, draft: &mut Draft) -> Option<&'static str> {
     let (name, spend) = player.random.pick(KINDS);
     spend(player, draft).map(|()| name)

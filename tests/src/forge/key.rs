@@ -1,4 +1,4 @@
-//! Keys of made-up people, and signatures in forms that no wallet makes.
+//! Test keys, and signatures in forms that no wallet makes.
 
 use bitcoin::secp256k1::{Message, PublicKey, Secp256k1, SecretKey, ecdsa};
 use iop_consensus::address::Address;
@@ -9,7 +9,7 @@ const ORDER: [u8; 32] = [
     0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
 ];
 
-/// How a public key is written; each form is its own address.
+/// Serialization of a public key; each form is a different address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// 33 bytes.
@@ -24,7 +24,7 @@ pub enum Form {
 #[derive(Debug, Clone)]
 pub struct TestKey {
     secret: SecretKey,
-    /// The public key as it is shown to the chain.
+    /// The serialized public key.
     pub pubkey: Vec<u8>,
 }
 
@@ -41,7 +41,7 @@ impl TestKey {
         Self { secret, pubkey: written(&public, form) }
     }
 
-    /// The same secret with another form of the public key.
+    /// The same secret key with another form of the public key.
     pub fn in_form(&self, form: Form) -> Self {
         let public = self.secret.public_key(&Secp256k1::signing_only());
         Self { secret: self.secret, pubkey: written(&public, form) }

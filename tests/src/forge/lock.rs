@@ -14,12 +14,12 @@ use super::key::TestKey;
 /// Multisig operations that fit into a script (201 operations, `OP_IF` and `OP_ENDIF` among them), 20 operations each.
 pub const SIGOPS: u64 = 199 * 20;
 
-/// An output script; keys are named by their place in the list of keys.
+/// An output script; keys are indices into the list of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lock {
-    /// `OP_NOP`: whoever pushes something true.
+    /// `OP_NOP`: spent by any push that is true.
     Open,
-    /// `OP_1`: anyone, whatever is pushed.
+    /// `OP_1`: spent by anything.
     Anyone,
     /// To a key's hash.
     Pkh(usize),
@@ -73,7 +73,7 @@ impl Lock {
         }
     }
 
-    /// The script that is run in the end.
+    /// The script that is finally run.
     fn inner(self, keys: &[TestKey]) -> ScriptBuf {
         let pay = |key: usize| [push(&keys[key].pubkey), vec![OP_CHECKSIG.to_u8()]].concat();
         ScriptBuf::from_bytes(match self {
@@ -103,12 +103,12 @@ impl Lock {
         })
     }
 
-    /// Whether the spend is in the witness.
+    /// Whether it is spent by the witness.
     pub fn has_witness(self) -> bool {
         matches!(self, Self::Wpkh(_) | Self::ShWpkh(_) | Self::Wsh(_) | Self::WshSigops)
     }
 
-    /// Fills in what spends an output of this script and value, signed with this hash type.
+    /// Fills in the script or witness that spends an output of this lock and value, signed with this hash type.
     ///
     /// # Panics
     /// When the transaction has no such input.
@@ -145,7 +145,7 @@ impl Lock {
         tx.input[input].witness = witness;
     }
 
-    /// What a signature of this input signs.
+    /// The digest that a signature of this input signs.
     ///
     /// # Panics
     /// When the transaction has no such input, or for a hash type that segwit does not know.

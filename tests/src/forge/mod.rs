@@ -1,9 +1,9 @@
-//! Blocks of any kind on a private chain, valid ones and broken ones, made without a node.
+//! Blocks of any kind on a private chain, valid and broken, made without a node.
 //!
 //! Lives here: a tree of blocks with the coins that tests can spend on each branch ([`Forge`]), a block in the making
-//! ([`Draft`]), keys and scripts. Does not live here: what a node should say of a block; that is the caller's to know.
-//! Data goes: [`Forge::draft`] -> the caller adds and breaks -> [`Forge::finish`] (license, commitment, merkle root,
-//! work) -> a node -> [`Forge::keep`], if more is to be built on it. Difficulty is that of regtest: two hashes a block.
+//! ([`Draft`]), keys and scripts. Does not live here: a node's expected verdict; the caller knows that. Data goes:
+//! [`Forge::draft`] -> the caller adds and breaks -> [`Forge::finish`] (license, commitment, merkle root, work) -> a
+//! node -> [`Forge::keep`], if more is to be built on it. Difficulty is that of regtest: two hashes per block.
 
 pub mod key;
 pub mod lock;
@@ -27,27 +27,27 @@ use iop_consensus::subsidy::subsidy;
 use key::{Form, TestKey};
 use lock::{Lock, push};
 
-/// The admin's place among the keys.
+/// The admin's index among the keys.
 pub const ADMIN: usize = 0;
-/// Licenses, by their places among the keys: six compressed, one uncompressed, one hybrid.
+/// Licenses, as indices of the keys: six compressed, one uncompressed, one hybrid.
 pub const LICENSES: std::ops::Range<usize> = 1..9;
-/// Someone without a license.
+/// A key without a license.
 pub const STRANGER: usize = 9;
-/// Coins that a branch remembers; older ones are forgotten.
+/// Most coins kept per branch; older ones are dropped.
 const REMEMBERED: usize = 150;
-/// All votes of the deployments are won from here on, when every block votes.
+/// All deployments are active from this height on, if every block votes.
 const FORKS_ACTIVE_FROM: u32 = 432;
 
-/// An output that tests know how to spend.
+/// An output that tests can spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coin {
     /// Base units.
     pub value: u64,
-    /// What spends it.
+    /// How it is spent.
     pub lock: Lock,
     /// Height of its block.
     pub height: u32,
-    /// Whether a coinbase made it.
+    /// Whether it is a coinbase output.
     pub coinbase: bool,
 }
 
@@ -58,18 +58,18 @@ pub struct Forged {
     pub block: Block,
     /// Its hash.
     pub hash: BlockHash,
-    /// Its parent's place; genesis is its own.
+    /// Its parent's index; genesis is its own.
     pub parent: usize,
     /// Its height.
     pub height: u32,
-    /// The coins after it, the newest `REMEMBERED` that tests can spend.
+    /// Spendable coins after it, the newest `REMEMBERED`.
     pub coins: Rc<BTreeMap<OutPoint, Coin>>,
 }
 
 /// A block in the making: everything may be changed before [`Forge::finish`].
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// The parent's place.
+    /// The parent's index.
     pub parent: usize,
     /// Its height.
     pub height: u32,
@@ -81,7 +81,7 @@ pub struct Draft {
     pub bits: CompactTarget,
     /// Pays the subsidy, and no fees, to one output.
     pub coinbase: Transaction,
-    /// Which key signs the coinbase; nobody below the activation height.
+    /// The key that signs the coinbase; `None` below the activation height.
     pub miner: Option<usize>,
     /// Everything but the coinbase.
     pub txs: Vec<Transaction>,
@@ -105,7 +105,7 @@ pub struct Forge {
 }
 
 impl Forge {
-    /// The network file of a chain that the forge's admin rules, based on regtest.
+    /// The network file of a chain with the forge's admin, based on regtest.
     pub fn network_file(activation: u32, change: u32) -> String {
         let admin = TestKey::new(1, Form::Compressed);
         let address = admin.address().to_base58(&Params::regtest().prefixes);
@@ -116,7 +116,7 @@ impl Forge {
         )
     }
 
-    /// The genesis of the chain of [`Forge::network_file`].
+    /// A forge with the genesis block of [`Forge::network_file`].
     ///
     /// # Panics
     /// Never: the network file is a valid one.
@@ -149,12 +149,12 @@ impl Forge {
         forge
     }
 
-    /// Remembers how outputs with this lock's script are spent.
+    /// Registers a lock, so that outputs with its script can be spent.
     pub fn know(&mut self, lock: Lock) {
         self.locks.insert(lock.script(&self.keys), lock);
     }
 
-    /// The place of a kept block.
+    /// The index of a kept block.
     pub fn find(&self, hash: &BlockHash) -> Option<usize> {
         self.by_hash.get(hash).copied()
     }
@@ -181,20 +181,20 @@ impl Forge {
         self.votes & 2 != 0 && height >= FORKS_ACTIVE_FROM
     }
 
-    /// A number that no draft had before.
+    /// A number that no earlier draft has.
     pub fn unique(&mut self) -> u32 {
         self.unique += 1;
         self.unique
     }
 
-    /// A valid block on a parent, mined by the admin. It pays `lock`, or else someone who never spends.
+    /// A valid block on a parent, mined by the admin. It pays to `lock`, or else to an output that is never spent.
     pub fn draft(&mut self, parent: usize, lock: Option<Lock>) -> Draft {
         let height = self.blocks[parent].height + 1;
         let value = subsidy(height, self.params.halving_interval);
         let script =
             lock.map_or_else(|| lock::pay_to_script(&data_output(0)), |lock| lock.script(&self.keys));
         let mut coinbase = transaction(vec![OutPoint::null()], vec![(value, script)]);
-        // No two coinbases are the same: the license's signature and this number are in no way the block's.
+        // No two coinbases may be the same: the license's signature and this number do not depend on the block.
         coinbase.output.push(TxOut { value: Amount::ZERO, script_pubkey: data_output(self.unique()) });
         let licensed = self.params.license.requires_license(height);
         Draft {
@@ -229,7 +229,7 @@ impl Forge {
         }
     }
 
-    /// A coin of the draft's branch, or one that the draft itself makes.
+    /// A coin of the draft's branch, or one that the draft itself creates.
     pub fn coin(&self, draft: &Draft, outpoint: &OutPoint) -> Option<Coin> {
         let own = draft.txs.iter().find(|tx| tx.compute_txid() == outpoint.txid).and_then(|tx| {
             let output = tx.output.get(outpoint.vout as usize)?;
@@ -251,14 +251,14 @@ impl Forge {
         self.assemble(&draft)
     }
 
-    /// Adds the commitment to the witnesses of these transactions to a coinbase.
+    /// Adds the witness commitment of these transactions to a coinbase.
     pub fn commit(&self, coinbase: &mut Transaction, txs: &[Transaction]) {
         let script_pubkey = witness_commitment_script(txs);
         coinbase.output.push(TxOut { value: Amount::ZERO, script_pubkey });
         coinbase.input[0].witness = Witness::from_slice(&[[0u8; 32]]);
     }
 
-    /// Header and transactions as the draft has them now, with merkle root and work.
+    /// A block of the draft's current header fields and transactions, with merkle root and work.
     pub fn assemble(&self, draft: &Draft) -> Block {
         let txdata: Vec<Transaction> = std::iter::once(&draft.coinbase).chain(&draft.txs).cloned().collect();
         let header = Header {
@@ -283,7 +283,7 @@ impl Forge {
         ScriptBuf::from_bytes([push(&signature), push(&[7; 4]), push(&key.pubkey)].concat())
     }
 
-    /// Keeps a block, so that others can be built on it. Gives its place.
+    /// Keeps a block, so that others can be built on it. Returns its index.
     pub fn keep(&mut self, parent: usize, block: Block) -> usize {
         let hash = block.block_hash();
         if let Some(place) = self.find(&hash) {
@@ -342,7 +342,7 @@ pub fn seal(block: &mut Block) {
     work(block);
 }
 
-/// Finds a nonce for the header as it is, by the target of regtest whatever its bits say.
+/// Finds a nonce for the header by the target of regtest, whatever its bits are.
 pub fn work(block: &mut Block) {
     let target = Target::from_compact(CompactTarget::from_consensus(0x207f_ffff));
     while !target.is_met_by(block.block_hash()) {

@@ -10,7 +10,7 @@ use super::{ADMIN, Coin, Draft, Forge};
 use crate::rpc::{Rpc, RpcFailure};
 use crate::stand::{Network, Node};
 
-/// Heights whose coinbases pay coins to be spent; each lock comes again after [`FUNDS`] blocks.
+/// Heights whose coinbases pay coins for tests; each lock recurs after [`FUNDS`] blocks.
 const FUNDED: u32 = 120;
 const FUNDS: [Lock; 12] = [
     Lock::Pkh(ADMIN),
@@ -31,7 +31,7 @@ const FUNDS: [Lock; 12] = [
 pub struct Stage {
     /// The blocks.
     pub forge: Forge,
-    /// The active tip's place in the forge.
+    /// The active tip's index in the forge.
     pub tip: usize,
     /// The node.
     pub node: Node,
@@ -39,7 +39,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts a node on a chain of the forge's and mines up to `height`.
+    /// Starts a node on a forge's chain and mines up to `height`.
     ///
     /// # Panics
     /// When the node does not start or refuses a block.
@@ -61,12 +61,12 @@ impl Stage {
         &self.node.rpc
     }
 
-    /// A block on the tip, to be changed.
+    /// A draft on the tip.
     pub fn draft(&mut self) -> Draft {
         self.forge.draft(self.tip, None)
     }
 
-    /// What `submitblock` answers; the empty text is null.
+    /// The answer of `submitblock`; null is the empty text.
     ///
     /// # Panics
     /// When the node does not answer.
@@ -79,7 +79,7 @@ impl Stage {
         }
     }
 
-    /// What `submitblock` answers to a block.
+    /// The answer of `submitblock` to a block.
     ///
     /// # Panics
     /// When the node does not answer.
@@ -110,7 +110,7 @@ impl Stage {
     }
 
     /// Submits a block whose header came before with other data that were refused: it becomes the tip, and the answer
-    /// is that of the reference for a known header.
+    /// is the reference's for a known header.
     ///
     /// # Panics
     /// When it is not so.
@@ -139,7 +139,7 @@ impl Stage {
         self.assert_tip(self.tip);
     }
 
-    /// Submits the draft's block, which must become the tip if the reason is empty, and else be refused for it.
+    /// Submits the draft's block, which must become the tip if the reason is empty, and otherwise be refused for it.
     ///
     /// # Panics
     /// When it is not so.
@@ -151,7 +151,7 @@ impl Stage {
         }
     }
 
-    /// Submits the draft's block, which must be answered so, and keeps it for others to be built on.
+    /// Submits the draft's block, which must get this answer, and keeps it, so that others can be built on it.
     ///
     /// # Panics
     /// When it is not.
@@ -162,7 +162,7 @@ impl Stage {
         self.forge.keep(parent, block)
     }
 
-    /// The node's tip must be the block of this place.
+    /// Asserts that the node's tip is the block with this index.
     ///
     /// # Panics
     /// When it is not.
@@ -171,7 +171,7 @@ impl Stage {
         assert_eq!(tip, json!(self.forge.blocks[place].hash));
     }
 
-    /// A mature coin of the draft's branch that such a lock holds and the draft does not spend.
+    /// A mature coin of the draft's branch with this lock that the draft does not spend.
     ///
     /// # Panics
     /// When there is none.
@@ -206,7 +206,7 @@ impl Stage {
         draft.txs.push(tx);
     }
 
-    /// What the node knows of a key's license, as `dumpminerstats` has it.
+    /// The node's information on a key's license, as in `dumpminerstats`.
     ///
     /// # Panics
     /// When the node does not answer.

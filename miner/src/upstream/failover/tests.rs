@@ -47,7 +47,7 @@ async fn the_same_wish_again_leaves_what_is_under_way_and_another_does_not() {
     let under_way = |probe: &Option<Probe>| {
         probe.as_ref().map(|probe| (probe.number, probe.wished, std::ptr::from_ref(&*probe.opening).addr()))
     };
-    // Being checked, but not asked for: such a pool need not lower its difficulty when it is asked for.
+    // A check that was not asked for waits for a bearable difficulty, so the request replaces it.
     let mut probe = Some(failover.probe(1, false));
     failover.wish(1, &mut probe);
     let wished = under_way(&probe);

@@ -17,7 +17,7 @@ pub(super) struct Machine {
     pub(super) difficulty: f64,
     /// The newest job's parameters.
     pub(super) job: Option<Value>,
-    /// Shares looked for.
+    /// Shares searched so far.
     pub(super) tried: u32,
 }
 
@@ -26,7 +26,7 @@ impl Machine {
         Self::connect_from(Ipv4Addr::LOCALHOST, address)
     }
 
-    /// From another of this machine's addresses.
+    /// Connects from another of this machine's addresses.
     pub(super) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let stream = runtime.block_on(async {
@@ -40,7 +40,7 @@ impl Machine {
         Self { reader, id: 0, extranonce1: String::new(), size: 0, difficulty: 0.0, job: None, tried: 0 }
     }
 
-    /// Up to its first job.
+    /// Runs up to its first job.
     pub(super) fn start(address: SocketAddr, user: &str) -> Self {
         Self::connect(address).begin(user)
     }
@@ -67,7 +67,7 @@ impl Machine {
         self.id
     }
 
-    /// The next line; `None` when the gateway has closed the connection.
+    /// The next line; `None` if the gateway has closed the connection.
     pub(super) fn read(&mut self) -> Option<Value> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
@@ -107,7 +107,7 @@ impl Machine {
         }
     }
 
-    /// Submits a share of the upstream's job that nobody had; gives its extranonce2 as the upstream has it, and the nonce.
+    /// Submits a new share of the upstream's job; returns its extranonce2 as the upstream sees it, and the nonce.
     pub(super) fn find(&mut self, user: &str, upstream: &Template) -> (String, String) {
         let (params, extranonce2, nonce) = self.solve(user, upstream);
         let answer = self.ask("mining.submit", &params);
@@ -115,7 +115,7 @@ impl Machine {
         (extranonce2, nonce)
     }
 
-    /// The same, not submitted yet; what to submit comes first.
+    /// The same without submitting; the first value is what to submit.
     pub(super) fn solve(&mut self, user: &str, upstream: &Template) -> (Value, String, String) {
         let job = self.job.clone().expect("a job");
         let extranonce2 = "5a".repeat(self.size);
