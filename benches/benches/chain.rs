@@ -1,4 +1,5 @@
-//! The node's work on a chain: a full block connected from a warm cache, headers taken, a start with a long index.
+//! The node's work on a chain: connecting a full block with a warm cache, accepting headers, starting with a long
+//! index.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,10 +23,10 @@ use iop_node::storage::Storage;
 
 /// Inputs of a block of about a megabyte, two to a transaction of 374 bytes.
 const INPUTS_OF_A_MEGABYTE: usize = 5_350;
-/// Headers of a message.
+/// Headers per message.
 const MESSAGE: usize = 2_000;
 
-/// Whether figures are wanted: as a test a bench only shows that it runs.
+/// Whether to measure: run as a test, a bench only shows that it works.
 fn measures() -> bool {
     std::env::args().any(|arg| arg == "--bench")
 }
@@ -44,7 +45,7 @@ fn checked(block: &Block) -> CheckedBlock {
     CheckedBlock::new(block.clone(), &network()).unwrap()
 }
 
-/// The setup blocks in a state of their own, and blocks of a megabyte that come next.
+/// A separate state with the setup blocks, and the next blocks of a megabyte each.
 fn with_blocks(dir: &std::path::Path, count: usize) -> (ChainState, Vec<Block>) {
     let (mut state, mut chain) = (open(dir), Chain::new());
     let mut load = Load::new(Shape::Signatures, 1);
@@ -55,7 +56,8 @@ fn with_blocks(dir: &std::path::Path, count: usize) -> (ChainState, Vec<Block>) 
     (state, (0..count).map(&mut next).collect())
 }
 
-/// A block of a megabyte with 5,350 signed inputs, whose coins are in memory: storing, scripts on all cores, coins.
+/// Connects a block of a megabyte with 5,350 signed inputs, whose coins are in memory: storing, scripts on all cores,
+/// coins.
 fn connect(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("connect");
     group.sample_size(10).measurement_time(Duration::from_secs(10));
@@ -75,7 +77,7 @@ fn connect(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A block read from its bytes, and checked alone.
+/// Decodes a block, and checks it without context.
 fn decode(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let block = with_blocks(dir.path(), 1).1.remove(0);
@@ -92,14 +94,14 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Headers one on top of the other, of about as many as are asked for.
+/// About `count` consecutive headers.
 fn headers(count: usize) -> Vec<Header> {
     let mut chain = Chain::new();
     (0..count).map(|_| chain.extend(Vec::new()).header).collect()
 }
 
-/// Messages of 2,000 headers, each checked against its ancestors and written: where a header's target may only change
-/// every 2,016 blocks, as on the main network, and where blocks of the least difficulty are allowed, so that each header
+/// Accepts messages of 2,000 headers, each checked against its ancestors and written: on a network where the target may
+/// change only every 2,016 blocks, like main, and on one that allows blocks of minimum difficulty, where each header
 /// walks back to the block that set the target.
 fn accept_headers(criterion: &mut Criterion) {
     let all = headers(if measures() { 10 * MESSAGE } else { MESSAGE });
@@ -125,7 +127,7 @@ fn taken_in(all: &[Header], params: &Params) -> Duration {
     start.elapsed()
 }
 
-/// From a closed database with 200,000 headers to a state that can be asked.
+/// From a closed database with 200,000 headers to a usable state.
 fn start(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let mut state = open(dir.path());

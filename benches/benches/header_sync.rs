@@ -1,9 +1,9 @@
 //! Headers from one node to another, over a real connection on this machine.
 //!
-//! A node on regtest has 200,000 blocks that carry nothing; another has none, and is told to connect. Measured from then
-//! until `getblockchaininfo` of the second counts all headers: once where the network's minimum work is known, and once
-//! where it is not, so that blocks may come at any time. Regtest is the slower kind of network: a header's target is
-//! looked for among its ancestors. Run: `cargo bench -p iop-benches --bench header_sync`.
+//! A node on regtest has 200,000 empty blocks; another has none, and is told to connect. Measured from then until
+//! `getblockchaininfo` of the second counts all headers: once with the network's minimum work configured, and once
+//! without, so that blocks may be requested at any time. Regtest is the slower kind of network: a header's target is
+//! looked up among its ancestors. Run: `cargo bench -p iop-benches --bench header_sync`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,12 +26,12 @@ const NETWORK: &str = "base = \"regtest\"\nname = \"headers\"\nlicense_activatio
                        halving_interval = 1000000\n";
 /// Blocks of the first node.
 const BLOCKS: u32 = 200_000;
-/// Blocks when it only shows that it runs: more than one message of headers.
+/// Number of blocks when run as a test: more than one message of headers.
 const FEW: u32 = 4_500;
-/// How often the second node is asked.
+/// How often the second node is polled.
 const ASK_EVERY: Duration = Duration::from_millis(5);
 
-/// Writes a block file with a chain of so many blocks that carry nothing, and gives the chain's work.
+/// Writes a block file with a chain of this many empty blocks, and returns the chain's work.
 fn write_chain(path: &Path, blocks: u32, params: &Params) -> Work {
     let mut file = BufWriter::new(File::create(path).unwrap());
     let genesis = params.genesis.block();
@@ -45,7 +45,7 @@ fn write_chain(path: &Path, blocks: u32, params: &Params) -> Work {
     work
 }
 
-/// Imports a block file into the directory of a node and starts it.
+/// Imports a block file into a node's directory and starts the node.
 fn node_with(dir: &Path, network: &Network, file: &Path) -> Peered {
     let mut args = vec!["import".to_owned(), "--datadir".to_owned(), dir.join("node").display().to_string()];
     args.extend(network.flags());
@@ -55,7 +55,7 @@ fn node_with(dir: &Path, network: &Network, file: &Path) -> Peered {
     Peered::start(dir, network, &[])
 }
 
-/// From the connection until an empty node counts `headers`.
+/// The time from connecting until an empty node counts `headers`.
 fn sync(dir: &Path, network: &Network, from: &Peered, headers: u32, more: &[&str]) -> Duration {
     let empty = Peered::start(dir, network, more);
     let start = Instant::now();
@@ -70,7 +70,7 @@ fn sync(dir: &Path, network: &Network, from: &Peered, headers: u32, more: &[&str
 }
 
 fn main() {
-    // As a test it only shows that it runs.
+    // Run as a test, it only shows that it works.
     let blocks = if std::env::args().any(|arg| arg == "--bench") { BLOCKS } else { FEW };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("chain.dat");

@@ -1,9 +1,10 @@
-//! From a new tip to its templates, over RPC: what a pool waits for.
+//! From a new tip to its templates over RPC, which is what a pool waits for.
 //!
-//! A real node on regtest with 24,000 waiting transactions, 2,800 to a full block. A long poll waits; then a block is
-//! submitted on another connection. Measured from the first byte of that: until the node has judged the block, until the
-//! poll is answered (the template without transactions), and until the next poll is (the full one). Half of the tips carry
-//! what the last template had, the others one transaction (after a block with none the full template comes at once). No script is signed. Run: `cargo bench -p iop-benches --bench longpoll`.
+//! A real node on regtest with 24,000 mempool transactions, 2,800 per full block. While a long poll is pending, a block
+//! is submitted on another connection. Measured from its first byte: until the node has validated the block, until the
+//! poll is answered (the template without transactions), and until the next poll is (the full one). Half of the tips
+//! contain the last template's transactions, the others one transaction (after an empty block the full template comes
+//! at once). No script is signed. Run: `cargo bench -p iop-benches --bench longpoll`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,21 +25,21 @@ use iop_tests::program::free_port;
 use iop_tests::stand::{Network, Node};
 use serde_json::{Value, json};
 
-/// Transactions that wait.
+/// Transactions in the mempool.
 const WAITING: u64 = 24_000;
-/// Bytes in each that nobody spends.
+/// Padding bytes in each.
 const PADDING: usize = 270;
-/// What a transaction gives on, base units; its fee comes on top of what it gives on.
+/// Value that a transaction passes on, in base units, in addition to its fee.
 const VALUE: u64 = 200_000;
 /// New tips of each kind.
 const TIPS: usize = 50;
-/// Both when it only shows that it runs, as a test.
+/// Both numbers when run as a test.
 const FEW_WAITING: u64 = 1_000;
 const FEW_TIPS: usize = 2;
-/// A poll waits this long before the block is submitted.
+/// How long a poll is pending before the block is submitted.
 const SETTLE: Duration = Duration::from_millis(30);
 
-/// A client that keeps its connections.
+/// A client that reuses its connections.
 #[derive(Clone)]
 struct Rpc {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -56,7 +57,7 @@ impl Rpc {
         }
     }
 
-    /// The answer's bytes, when the last of them is here.
+    /// The answer's bytes, once complete.
     async fn send(&self, body: String) -> Bytes {
         let request = Request::post(&self.url)
             .header("Authorization", &self.authorization)
@@ -115,7 +116,7 @@ async fn submit(rpc: &Rpc, block: &Block) {
     assert_eq!(result(&answer), Value::Null);
 }
 
-/// A chain with a mature coin split into as many as shall wait, and a transaction of each in the mempool. Gives the tip.
+/// Mines a chain with a mature coin split into `waiting` outputs, and sends a transaction for each. Returns the tip.
 async fn fill(rpc: &Rpc, genesis: Parent, waiting: u64) -> Parent {
     let mut first = blocks::on(genesis, 0, vec![]);
     first.txdata[0].output[0].value = Amount::from_sat(waiting * VALUE);
@@ -138,14 +139,14 @@ async fn fill(rpc: &Rpc, genesis: Parent, waiting: u64) -> Parent {
     Parent::of(&block, 102)
 }
 
-/// What one new tip took.
+/// The times of one new tip.
 struct Times {
     judged: Duration,
     empty: Duration,
     full: Duration,
 }
 
-/// Submits a block while a poll with this id waits; gives the times.
+/// Submits a block while a poll with this id is pending; returns the times.
 async fn new_tip(rpc: &Rpc, long_poll_id: &str, block: &Block) -> Times {
     let (poll, waiting) = (template_call(Some(long_poll_id)), rpc.clone());
     let waiting = tokio::spawn(async move { (waiting.send(poll).await, Instant::now()) });
@@ -208,7 +209,7 @@ async fn main() {
             tip = Parent::of(&block, tip.height + 1);
             let took = new_tip(&rpc, id(&template), &block).await;
             times.push(took);
-            // What was confirmed is spent on, so that as many wait for the next tip.
+            // Spend the outputs of the confirmed transactions, so that the mempool is as full for the next tip.
             let next = |(number, tx): (u64, &Transaction)| {
                 spend(OutPoint::new(tx.compute_txid(), 0), tx.output[0].value.to_sat(), number)
             };

@@ -1,10 +1,10 @@
-//! Mail of a Mercury home: how many messages it stores in a second, how long fetching a thousand takes, and what strangers
-//! cost who fill one box of requests.
+//! Mail of a Mercury home: how many messages it stores per second, how long fetching a thousand takes, and the cost of
+//! strangers that fill one box of requests.
 //!
-//! A real store on the disk of the folder for temporary files. Messages were signed before; measured is everything
-//! from the request in memory on: the signature, the relation, the limits, the batch, and the sync. A message counts
-//! when its batch is safe; at most [`IN_FLIGHT`] wait for that, as in the network's host. Not measured: the network.
-//! On one core: `taskset -c 1 cargo bench -p iop-benches --bench mercury_mail`; the bench says which it was given.
+//! A real store in the folder for temporary files. Messages are signed beforehand; measured is everything from the
+//! request in memory on: the signature, the relation, the limits, the batch, and the sync. A message counts when its
+//! batch is synced; at most [`IN_FLIGHT`] wait for that, as in the network's host. Not measured: the network. On one
+//! core: `taskset -c 1 cargo bench -p iop-benches --bench mercury_mail`; the bench prints the cores it was given.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,11 +23,11 @@ use libp2p::PeerId;
 
 const NETWORK: &str = "bench";
 const WALL: u64 = 1_800_000_000;
-/// Messages that wait for their sync at most.
+/// Most messages waiting for their sync.
 const IN_FLIGHT: usize = 256;
-/// Senders that each recipient has.
+/// Senders per recipient.
 const SENDERS: u32 = 8;
-/// Runs of each case; the median is told, and the slowest.
+/// Runs of each case; the median and the slowest are printed.
 const RUNS: usize = 5;
 
 fn key(kind: u8, number: u32) -> Key {
@@ -104,7 +104,7 @@ impl Rig {
         assert_eq!(self.ask(device, Request::Related(request, acceptance)).0, Answer::Done);
     }
 
-    /// Puts all messages, and gives the time until the last one is safe.
+    /// Puts all messages, and returns the time until the last one is synced.
     fn put_all(&mut self, device: PeerId, messages: Vec<Envelope>) -> Duration {
         let mut durable = self.store.durable();
         let mut waiting = VecDeque::new();
@@ -122,7 +122,7 @@ impl Rig {
     }
 }
 
-/// Messages with so many bytes of ciphertext, to everybody in turn, from all senders alike.
+/// Messages with this many bytes of ciphertext, to each recipient in turn, evenly from all senders.
 fn messages(people: &[(Key, PeerId)], count: u64, bytes: usize) -> Vec<Envelope> {
     let body = Message { encapsulated: [0; 32].into(), ciphertext: vec![7; bytes].into() };
     let of = |number: u64| {
@@ -159,7 +159,7 @@ fn fetched(count: u64, bytes: usize) {
         let (mut after, mut all) = (0, 0);
         loop {
             let (answer, _) = rig.ask(device, Request::Fetch(after));
-            // As it leaves the home.
+            // Its size when it leaves the home.
             assert!(minicbor::to_vec(&answer).unwrap().len() > bytes);
             let Answer::Mail(page, more) = answer else { panic!("no mail") };
             after = page.last().unwrap().number;
@@ -185,7 +185,7 @@ fn fetched(count: u64, bytes: usize) {
     }
 }
 
-/// Requests of as many strangers to one person: each makes the oldest give way.
+/// Requests of this many strangers to one person: each evicts the oldest.
 fn boxed(count: u32) {
     let folder = tempfile::tempdir().unwrap();
     let (mut rig, people) = Rig::new(folder.path(), 1);

@@ -1,7 +1,7 @@
-//! How soon a miner hashes, and what it weighs: a real node and pool, the real miner with the CPU, and between the two a
-//! relay that notes when each line passes. Each start has caches of its own, so that the first measures its kernels as
-//! a new machine does; the second finds what the first has kept. Then memory while it mines. Run:
-//! `cargo build --release --bins && cargo bench -p iop-benches --bench miner_start`
+//! How soon a miner hashes, and its memory: a real node and pool, the real miner with the CPU, and between the two a
+//! relay that records when each line passes. Each run has separate caches, so that its first start measures the kernels
+//! as on a new machine; later starts use the cached result. Then memory while it mines. Run: `cargo build --release
+//! --bins && cargo bench -p iop-benches --bench miner_start`
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,29 +17,29 @@ use iop_tests::program::{programs, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address};
 use serde_json::Value;
 
-/// How long it mines before its memory is looked at.
+/// How long it mines before its memory is read.
 const MINES: Duration = Duration::from_secs(10);
-/// A share in some ten thousand hashes: there at once, and not so many that they cost.
+/// One share in some ten thousand hashes: found at once, and not so many that they cost.
 const DIFFICULTY: &str = "0.00001";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// When what passed.
+/// Times of the lines.
 #[derive(Clone, Copy, Debug, Default)]
 struct Times {
     connected: Option<Instant>,
     notify: Option<Instant>,
     submit: Option<Instant>,
     accepted: Option<Instant>,
-    /// The number of the first share.
+    /// The id of the first share.
     id: Option<u64>,
 }
 
-/// Passes lines on, and shows each to `note`.
+/// Forwards lines, and passes each to `note`.
 fn pass(from: TcpStream, mut to: TcpStream, note: impl Fn(&Value) + Send + 'static) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines() {
             let Ok(line) = line else { break };
-            // Before it goes on, or the answer to it could be noted first.
+            // Before it is forwarded, or the answer to it could be recorded first.
             note(&serde_json::from_str(&line).unwrap_or_default());
             if to.write_all(format!("{line}\n").as_bytes()).is_err() {
                 break;
@@ -49,7 +49,7 @@ fn pass(from: TcpStream, mut to: TcpStream, note: impl Fn(&Value) + Send + 'stat
     });
 }
 
-/// A relay to the pool, for one connection. Gives where it listens.
+/// A relay to the pool, for one connection. Returns its address.
 fn relay(pool: &str, times: &Arc<Mutex<Times>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -81,7 +81,7 @@ fn relay(pool: &str, times: &Arc<Mutex<Times>>) -> String {
     address
 }
 
-/// A miner that ends with its owner.
+/// A miner that is killed when dropped.
 struct Miner(Child);
 
 impl Miner {
@@ -96,7 +96,7 @@ impl Miner {
         Self(child.unwrap())
     }
 
-    /// Resident memory now and at most, and threads.
+    /// Current and peak resident memory, and number of threads.
     fn memory(&self) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let of = |name: &str| {

@@ -1,11 +1,11 @@
-//! What a new block costs a miner. For each CPU kernel, on all cores and on all but one, which the thread that sets jobs
-//! then has for itself: from the new job until the first nonce of it is tried, and until the last chunk of the old one
-//! has ended on any thread; and how long the thread itself ran in that chunk, which leaves out the time in which the
-//! system had given its core to others. Threads are placed as `mine` places them. Jobs of eight versions follow each other while the
-//! device is busy.
+//! The cost of a new block to a miner. For each CPU kernel, on all cores and on all but one, which the thread that sets
+//! jobs then has for itself: the time from the new job until its first nonce is tried, and until the last chunk of the
+//! old one has ended on any thread; and how long that thread itself ran in that chunk, which excludes the time in which
+//! the system had given its core to others. Threads are placed as `mine` places them. Jobs of eight versions follow
+//! each other while the device is busy.
 //!
-//! OpenCL devices do not tell when they begin: for them the time ends when a share of the new job is there, after a whole
-//! launch (about one hash in 2,000 is a share).
+//! OpenCL devices do not report when they start: for them the time ends with the first share of the new job, after a
+//! whole launch (about one hash in 2,000 is a share).
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,9 +25,9 @@ use iop_stratum::fields::{Extranonce1, JobId, NBits, NTime, PrevHash, Version, V
 use iop_stratum::notify::Notify;
 use rustix::time::{ClockId, clock_gettime};
 
-/// How often the job changes.
+/// Number of job changes.
 const CHANGES: u64 = 500;
-/// A device is busy with a job for this long before it changes.
+/// How long a device is busy with a job before it changes.
 const BUSY: Duration = Duration::from_millis(7);
 
 fn job(serial: u64) -> Arc<Job> {
@@ -53,21 +53,21 @@ fn job(serial: u64) -> Arc<Job> {
     Arc::new(Job::new(Serial(serial), job))
 }
 
-/// A kernel that notes when it begins and ends with which job.
+/// A kernel that records when it starts and ends on which job.
 #[derive(Debug)]
 struct Watched {
     kernel: &'static dyn Kernel,
     base: Instant,
-    /// The low byte of the job at hand.
+    /// The low byte of the current job.
     job: AtomicU8,
-    /// When the first scan of it began and the last scan of another ended, in nanoseconds from the base; 0 for not yet.
+    /// When its first scan started and the last scan of another job ended, in nanoseconds from the base; 0 for not yet.
     first_new: AtomicU64,
     last_old: AtomicU64,
-    /// The longest that a thread ran in a scan that ended after its job, in nanoseconds.
+    /// The longest run time of a thread in a scan that ended after its job, in nanoseconds.
     ran_old: AtomicU64,
 }
 
-/// For how long this thread has run, in nanoseconds.
+/// How long this thread has run, in nanoseconds.
 fn ran() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -108,10 +108,10 @@ impl Kernel for Watched {
     }
 }
 
-/// The times of so many changes, each sorted: until the first nonce of the new job, until the last chunk of the old, and
-/// for how long a thread ran in that.
+/// The times of this many changes, each sorted: until the first nonce of the new job, until the last chunk of the old
+/// one, and how long a thread ran in that chunk.
 fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Duration>; 3] {
-    // A device's kernel lives as long as the program; there are few.
+    // A kernel lives as long as the program; there are few.
     let watched: &'static Watched = Box::leak(Box::new(Watched {
         kernel,
         base: Instant::now(),
@@ -125,7 +125,7 @@ fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Dura
     let (feed, shares) = Feed::new(Arc::clone(&dispatcher), Stats::new().device("bench"));
     let [mut first, mut last, mut ran] = [Vec::new(), Vec::new(), Vec::new()];
     dispatcher.set_job(job(0));
-    // Nobody takes shares, and so nobody waits for somebody to.
+    // The receiver is dropped, so that no thread waits for its shares to be taken.
     drop(shares);
     thread::scope(|scope| {
         scope.spawn(|| device.run(&feed).unwrap());
@@ -152,7 +152,7 @@ fn watch(kernel: &'static dyn Kernel, threads: usize, changes: u64) -> [Vec<Dura
     })
 }
 
-/// The times of so many changes until the first share, sorted; none where the device does not run.
+/// The times of this many changes until the first share, sorted; empty if the device does not run.
 fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
     let dispatcher = Arc::new(Dispatcher::new());
     let (feed, mut shares) = Feed::new(Arc::clone(&dispatcher), Stats::new().device("bench"));
@@ -160,7 +160,7 @@ fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
     thread::scope(|scope| {
         let running = scope.spawn(move || device.run(&feed));
         let mut times = Vec::new();
-        // The first job's time is the device's start.
+        // The first job's time includes the device's start.
         for serial in 0..=changes {
             let set = Instant::now();
             dispatcher.set_job(job(serial));
@@ -176,7 +176,7 @@ fn measure(device: &(impl Device + Sync), changes: u64) -> Vec<Duration> {
                 times.push(first);
             }
             while set.elapsed() < first + BUSY {
-                // Who finds more must not wait for us.
+                // Take further shares, so that the device does not wait.
                 while shares.try_recv().is_ok() {}
                 thread::sleep(Duration::from_micros(200));
             }
@@ -199,7 +199,7 @@ fn report(name: &str, times: &[Duration]) {
 }
 
 fn main() {
-    // As a test it only shows that it runs.
+    // Run as a test, it only shows that it works.
     let changes = if std::env::args().any(|arg| arg == "--bench") { CHANGES } else { 3 };
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!("{:<24}{:>12}{:>12}{:>12}   {changes} changes of job", "", "median", "99 %", "most");

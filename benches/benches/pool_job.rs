@@ -1,9 +1,10 @@
-//! From the node's answer to a job that is ready to be sent: what a new tip waits for in the pool.
+//! From the node's answer to a job ready to be sent: the pool's part of the latency of a new tip.
 //!
-//! A template of 2,500 transactions (1 MB) as the node sends it. Measured: reading the answer; the job of the template
-//! (the plan over a window of 500 members, coinbase, signature, merkle branches, both notify lines), for a full template
-//! and for the empty one that comes first on a new tip; and the look for admin actions, which follows the job. Not
-//! measured: the network, and the node's answers about tip and licenses. Run: `cargo bench -p iop-benches --bench pool_job`.
+//! A template of 2,500 transactions (1 MB) as the node sends it. Measured: parsing the answer; the job of the template
+//! (the plan over a window of 500 members, coinbase, signature, merkle branches, both notify lines), for a full
+//! template and for the empty one that comes first on a new tip; and the check for admin actions, which follows the
+//! job. Not measured: the network, and the node's answers about tip and licenses. Run: `cargo bench -p iop-benches
+//! --bench pool_job`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,9 +27,9 @@ use iop_pool::payouts::Payouts;
 use iop_stratum::difficulty::Difficulty;
 use serde_json::{Value, json};
 
-/// In a full block.
+/// Transactions of a full block.
 const TRANSACTIONS: u32 = 2_500;
-/// Bytes in each that nobody spends.
+/// Padding bytes in each.
 const PADDING: usize = 230;
 /// Members with shares in the window.
 const MEMBERS: u32 = 500;
@@ -45,7 +46,7 @@ fn transaction(number: u32) -> Transaction {
     }
 }
 
-/// A node's answer, with the fields that Core's and ours have.
+/// A node's answer, with the fields of Core and of our node.
 fn answer(transactions: u32) -> Vec<u8> {
     let entry = |number| {
         let tx = transaction(number);
@@ -68,7 +69,7 @@ fn answer(transactions: u32) -> Vec<u8> {
     json!({ "result": template, "error": null, "id": 1 }).to_string().into_bytes()
 }
 
-/// Payouts over a window of [`MEMBERS`], and what ends their thread.
+/// Payouts over a window of [`MEMBERS`], and the handle that ends their thread.
 fn payouts(folder: &Path, params: &Params) -> (Payouts, iop_pool::ledger::writer::Writer) {
     let rules =
         Rules { scheme: Scheme::Pplns, fee: 10_000, min_payout: 1_000_000, max_outputs: 500, window: 2.0 };

@@ -1,4 +1,4 @@
-//! The rules alone: the registry there and back, merkle roots, and the scripts of one large transaction.
+//! The consensus rules alone: the registry forward and back, merkle roots, and the scripts of one large transaction.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,10 +13,10 @@ use iop_consensus::license::registry::Registry;
 use iop_consensus::merkle;
 use iop_consensus::script::{TxVerifier, flag};
 
-/// Blocks whose licenses are counted, beyond a whole window.
+/// Blocks whose licenses are counted: more than a whole window.
 const BLOCKS: usize = 2_500;
 
-/// A licensed chain: block after block counted, with the window sliding, and taken back.
+/// A licensed chain: blocks counted one by one, with the window sliding, and undone.
 fn registry(criterion: &mut Criterion) {
     let params = network();
     let (mut chain, mut load) = (Chain::new(), Load::new(Shape::Signatures, 1));
@@ -35,7 +35,7 @@ fn registry(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The root over as many transactions as a full block has.
+/// The root over the transactions of a full block.
 fn merkle_root(criterion: &mut Criterion) {
     let leaves: Vec<[u8; 32]> = (0..4_000u32)
         .map(|n| {
@@ -50,8 +50,8 @@ fn merkle_root(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A transaction's inputs, each with a signature that fails early, so that nothing is timed but what all inputs cost. The
-/// largest fills a block.
+/// A transaction's inputs, each with a signature that fails early, so that only the cost common to all inputs is
+/// measured. The largest fills a block.
 fn scripts(criterion: &mut Criterion) {
     // OP_0 <key> OP_CHECKSIG OP_NOT
     let spent = [&[0x00, 0x21, 0x02][..], &[7; 32], &[0xac, 0x91]].concat();

@@ -1,5 +1,5 @@
 //! Hashes per second of every kernel that this CPU can run, on one thread, for one version and for eight, and of the
-//! loop over `sha2`; and what a header costs before its first nonce.
+//! loop over `sha2`; and the cost of a header before its first nonce.
 
 use std::hint::black_box;
 
@@ -10,11 +10,11 @@ use iop_stratum::fields::{Extranonce1, Extranonce2, JobId, NBits, NTime, Nonce, 
 use iop_stratum::notify::Notify;
 use iop_stratum::work::{self, header};
 
-/// Long enough that a scan's start is nothing, short enough for criterion's hundred samples.
+/// Long enough that the start of a scan is negligible, short enough for criterion's hundred samples.
 const NONCES: u64 = 1 << 16;
 
 fn scan(c: &mut Criterion) {
-    // No hash meets it: what is measured is the search, as against any real target.
+    // No hash meets it: the search itself is measured, as with any real target.
     let work = Work::new(&[0x5a; HEADER_LEN], Target::from_le_bytes([0; 32]));
     let range = NonceRange::new(0, NONCES).expect("a range from 0 fits 2^32");
     let mut group = c.benchmark_group("scan");
@@ -29,7 +29,7 @@ fn scan(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same headers per pass, in eight versions that share the second block's message.
+/// The same number of headers per pass, in eight versions that share the second block's message.
 fn scan_versions(c: &mut Criterion) {
     let versions: Vec<u32> = (0..8).collect();
     let work = Work::with_versions(&[0x5a; HEADER_LEN], &versions, Target::from_le_bytes([0; 32]));
@@ -45,7 +45,7 @@ fn scan_versions(c: &mut Criterion) {
     group.finish();
 }
 
-/// A job with a coinbase as pools send it and the branches of a block of 4,096 transactions.
+/// A job with a coinbase as sent by pools and the branches of a block of 4,096 transactions.
 fn stratum_work() -> work::Work {
     work::Work::new(&Notify {
         job_id: JobId::new("1").expect("a short name"),
@@ -60,7 +60,7 @@ fn stratum_work() -> work::Work {
     })
 }
 
-/// What comes before a header's first nonce.
+/// The work before a header's first nonce.
 fn prepare(c: &mut Criterion) {
     let target = Target::from_le_bytes([0; 32]);
     let versions: Vec<u32> = (0..8).collect();

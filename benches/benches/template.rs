@@ -1,8 +1,8 @@
-//! Templates from a mempool of 20,000 transactions, and what a new tip costs it.
+//! Templates from a mempool of 20,000 transactions, and its cost for a new tip.
 //!
-//! What is measured: the choice for a block of some 2,500 transactions, the same with the JSON's hex made and kept, an
-//! empty template, acceptance, and taking a block of 2,500 out. What is not: signatures (outputs are spent without any)
-//! and the time that RPC takes. Run with `cargo bench -p iop-benches --bench template`.
+//! Measured: the selection for a block of some 2,500 transactions, the same with the JSON's hex made and kept, an empty
+//! template, acceptance, and removing a block of 2,500. Not measured: signatures (outputs are spent without any) and
+//! the time of RPC. Run with `cargo bench -p iop-benches --bench template`.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -23,9 +23,9 @@ use iop_node::mempool::{FeeRate, Mempool, Policy, Room, Tip};
 use iop_node::storage::StorageError;
 use iop_node::template::{Contents, Templates};
 
-/// Transactions that wait.
+/// Transactions in the mempool.
 const WAITING: u32 = 20_000;
-/// Bytes that nobody spends in each: 2,500 such fill a block.
+/// Padding bytes in each: 2,500 such transactions fill a block.
 const PADDING: usize = 270;
 const VALUE: u64 = 10_000_000;
 
@@ -65,7 +65,7 @@ fn coins() -> Coins {
     Coins((0..WAITING).map(coin).collect())
 }
 
-/// Every third spends the one before it, in chains of up to nine.
+/// Every third transaction spends the one before it, in chains of up to nine.
 fn transactions() -> Vec<Transaction> {
     let mut all: Vec<Transaction> = Vec::new();
     for number in 0..WAITING {

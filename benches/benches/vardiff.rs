@@ -14,7 +14,7 @@ use iop_stratum::difficulty::{Difficulty, HASHES_AT_1};
 const START: f64 = 1024.0;
 /// Runs of each case; a figure is their median.
 const RUNS: u64 = 200;
-/// From the start of a run until the steady state is looked at, in seconds.
+/// Time from the start of a run until the steady state is measured, in seconds.
 const SETTLED: f64 = 600.0;
 /// Length of a run, in seconds.
 const LONG: f64 = 5.0 * 3600.0;
@@ -40,11 +40,11 @@ impl Random {
     }
 }
 
-/// What happened in a run, times in seconds from its start.
+/// The events of a run, with times in seconds from its start.
 #[derive(Default)]
 struct Run {
     shares: Vec<f64>,
-    /// When, and the difficulty from then on.
+    /// Times of changes, and the difficulty from then on.
     changes: Vec<(f64, f64)>,
 }
 
@@ -57,8 +57,8 @@ fn simulate(seed: u64, seconds: f64, edges: &[f64], rate: impl Fn(f64) -> f64) -
     let (mut at, mut work) = (0.0, random.wait());
     while at < seconds {
         let current = vardiff.difficulty();
-        // Shares come as work is done: what was done before a change of rate or difficulty is not lost or won, as
-        // each hash is a chance of its own.
+        // Shares come as work is done: work before a change of rate or difficulty is neither lost nor gained, as hashes
+        // are independent.
         let per_second = rate(at) / (current.get() * HASHES_AT_1);
         let share = at + work / per_second;
         let edge = edges.iter().copied().find(|edge| *edge > at).unwrap_or(f64::INFINITY);
@@ -87,7 +87,7 @@ fn simulate(seed: u64, seconds: f64, edges: &[f64], rate: impl Fn(f64) -> f64) -
 }
 
 impl Run {
-    /// From when on the difficulty is within a factor of 2 of the right one for ten shares' time.
+    /// The time from which the difficulty stays within a factor of 2 of the right one for ten shares' time.
     fn near_from(&self, after: f64, right: f64) -> f64 {
         let mut since = None;
         for (index, (at, difficulty)) in self.changes.iter().enumerate() {
@@ -134,7 +134,7 @@ fn steady() {
         let hours = (LONG - SETTLED) / 3600.0;
         let count = |run: &Run| run.shares.iter().filter(|at| **at >= SETTLED).count() as f64;
         let pace = median(runs.iter().map(|run| (LONG - SETTLED) / count(run)).collect());
-        // The difficulty's distance from the right one, weighted by time, as a standard deviation of its logarithm.
+        // The difficulty's deviation from the right one, weighted by time, as a standard deviation of its logarithm.
         let spread = median(runs.iter().map(|run| spread(run, right(rate))).collect());
         let changes = runs
             .iter()
@@ -200,11 +200,11 @@ const WIDTH: f64 = 820.0;
 const HEIGHT: f64 = 420.0;
 const LEFT: f64 = 70.0;
 const TOP: f64 = 40.0;
-/// Seconds that the plot shows.
+/// Seconds that the plot covers.
 const SHOWN: f64 = 600.0;
 const COLOURS: [&str; 6] = ["#3b6ea5", "#c0504d", "#5b9a3c", "#8064a2", "#d28a2c", "#3c3c3c"];
 
-/// Difficulty over time, one line for each rate, dashed where it should be.
+/// Difficulty over time, one line for each rate, and dashed the right one.
 fn svg() -> String {
     let x = |at: f64| LEFT + at / SHOWN * WIDTH;
     let y = |difficulty: f64| TOP + (6.0 - difficulty.log10()) / 11.0 * HEIGHT;

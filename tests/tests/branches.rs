@@ -13,7 +13,7 @@ fn licensed() -> Stage {
     Stage::start(110, 150, 0, 170)
 }
 
-/// Everything that a node says of its licenses.
+/// All of a node's information on its licenses.
 fn registry(stage: &Stage) -> Vec<Value> {
     let keys = 0..stage.forge.keys.len();
     std::iter::once(stage.rpc().call("dumpminerstats", json!([])))
@@ -52,13 +52,13 @@ fn a_deep_branch_with_a_bad_block_in_the_middle_leads_back_to_the_old_tip() {
         stage.accepts(draft);
     }
     let (before, tip) = (registry(&stage), stage.tip);
-    // Twenty blocks of side branch are as many as the active ones; the 21st makes it heavier.
+    // Twenty blocks of the side branch are as many as the active ones; the 21st gives it more work.
     let side = side_branch(&mut stage, fork, 20, Some(10));
     let draft = stage.forge.draft(side[19], None);
     let heaviest = stage.stores("inconclusive", draft);
     stage.assert_tip(tip);
     assert_eq!(registry(&stage), before);
-    // The good half of the branch is known to be valid, the bad block to be bad, and so is all above it.
+    // The good half of the branch is known to be valid; the bad block and all above it are known to be bad.
     for (place, answer) in [
         (side[0], "duplicate"),
         (side[9], "duplicate"),
@@ -73,13 +73,13 @@ fn a_deep_branch_with_a_bad_block_in_the_middle_leads_back_to_the_old_tip() {
         let block = stage.forge.finish(draft);
         stage.refuses_block("bad-prevblk", &block);
     }
-    // The good half with better blocks on it wins.
+    // The good half with other blocks on top wins.
     let better = side_branch(&mut stage, side[9], 10, None);
     let mut draft = stage.forge.draft(better[9], None);
     draft.miner = Some(ADMIN);
     stage.accepts(draft);
     assert_eq!(stage.license(1), Value::Null);
-    // And the old branch again, from its own blocks.
+    // The old branch again, from its own blocks.
     stage.tip = tip;
     let mut draft = stage.draft();
     draft.miner = Some(2);
@@ -98,14 +98,14 @@ fn of_two_branches_with_the_same_work_the_first_stays_until_one_grows() {
     let first = stage.accepts(draft);
     let side = side_branch(&mut stage, fork, 1, None);
     stage.assert_tip(first);
-    // A side block that was never connected is stored, and no more is said of it.
+    // A side block that was never connected is only stored.
     let block = stage.forge.blocks[side[0]].block.clone();
     stage.refuses_block("duplicate-inconclusive", &block);
     let draft = stage.forge.draft(side[0], None);
     let second = stage.accepts(draft);
     let block = stage.forge.blocks[first].block.clone();
     stage.refuses_block("duplicate", &block);
-    // Children before parents: refused, and taken afterwards.
+    // Children before parents: refused, and accepted afterwards.
     let draft = stage.forge.draft(first, None);
     let parent_block = stage.forge.finish(draft);
     let parent = stage.forge.keep(first, parent_block.clone());
@@ -150,7 +150,7 @@ fn a_license_is_judged_by_its_own_branch() {
     draft.miner = Some(2);
     stage.act(&mut draft, b"rem", &[2]);
     let two = stage.stores("inconclusive", draft);
-    // The removed license cannot win for branch two, and neither can one that only branch one knows.
+    // Branch two cannot win with a block of the removed license, nor of one that only branch one knows.
     for miner in [2, 1] {
         let mut draft = stage.forge.draft(two, None);
         draft.miner = Some(miner);
@@ -184,7 +184,7 @@ fn an_action_holds_from_the_next_block_on() {
     let mut draft = stage.draft();
     stage.act(&mut draft, b"add", &[1]);
     stage.accepts(draft);
-    // It may mine the block that removes it.
+    // A license may mine the block that removes it.
     let mut draft = stage.draft();
     draft.miner = Some(1);
     stage.act(&mut draft, b"rem", &[1]);
@@ -192,7 +192,7 @@ fn an_action_holds_from_the_next_block_on() {
     let mut draft = stage.draft();
     draft.miner = Some(1);
     stage.refuses("bad-CB-miner", draft);
-    // Adding the admin, a verb without address, and a verb of another length change nothing.
+    // Adding the admin, a verb without address, and a verb of another length have no effect.
     let stats = stage.rpc().call("dumpminerstats", json!([]));
     for (verb, keys) in
         [(&b"rem"[..], &[ADMIN][..]), (b"enable_cap:5", &[]), (b"enable_cap:", &[1]), (b"add ", &[1])]
@@ -232,10 +232,10 @@ fn the_cap_and_its_legacy_case_end_at_the_change_height() {
     while stage.rpc().height() < 199 {
         mine(&mut stage, ADMIN, "");
     }
-    // On top of 199 the old system holds, on top of 200 the new one.
+    // A block on top of 199 is under the old system, one on top of 200 under the new one.
     mine(&mut stage, 3, "");
     mine(&mut stage, 3, "bad-CAP-miner");
-    // The branch may choose: with a higher factor on it license 3 goes on.
+    // The branch may choose: with a higher factor, license 3 continues on it.
     let mut draft = stage.draft();
     stage.act(&mut draft, b"enable_cap:a", &[1]);
     stage.accepts(draft);
@@ -250,7 +250,7 @@ fn the_cap_and_its_legacy_case_end_at_the_change_height() {
 #[test]
 fn licensing_begins_above_the_activation_height() {
     let mut stage = Stage::start(120, 150, 0, 119);
-    // Block 120 needs no license; block 121 does, and the admin has it from the start.
+    // Block 120 needs no license; block 121 does, and the admin has one from the start.
     let mut draft = stage.draft();
     assert_eq!(draft.miner, None);
     draft.miner = Some(STRANGER);
@@ -261,7 +261,7 @@ fn licensing_begins_above_the_activation_height() {
     stage.refuses("bad-CB-signature", draft);
     let draft = stage.draft();
     stage.accepts(draft);
-    // Taking it all back, below the activation height too, is where the reference ends.
+    // The reference aborts when all of it is undone, including blocks below the activation height.
     let fork = stage.forge.below(stage.tip, 4);
     let side = side_branch(&mut stage, fork, 4, None);
     let draft = stage.forge.draft(side[3], None);
@@ -278,7 +278,7 @@ fn known_blocks() {
     let tip = stage.forge.blocks[stage.tip].block.clone();
     stage.refuses_block("duplicate", &tip);
     assert_eq!(stage.submit_hex(&(serialize_hex(&tip) + "00")), "duplicate");
-    // A known header counts, whatever comes with it.
+    // A known header counts, whatever body comes with it.
     let mut other = tip;
     other.txdata[0].output.clear();
     stage.refuses_block("duplicate", &other);

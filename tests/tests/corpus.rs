@@ -1,4 +1,4 @@
-//! The corpora of the fuzz targets, replayed: what a fuzzer found once stays mended.
+//! Replays the corpora of the fuzz targets: what a fuzzer once found stays fixed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ fn every_input_of_every_corpus_passes() {
         let mut inputs = 0;
         for entry in std::fs::read_dir(corpus.join(name)).unwrap() {
             let path = entry.unwrap().path();
-            // A panic does not say which input it was.
+            // A panic does not name its input.
             println!("{}", path.display());
             target(&std::fs::read(path).unwrap());
             inputs += 1;
@@ -31,7 +31,7 @@ fn every_target_can_be_run_by_cargo_fuzz() {
         assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
         assert!(glue.join(format!("fuzz_targets/{name}.rs")).is_file(), "{name}");
     }
-    // Cargo reads the manifests of the glue and of the targets below it only if each finds its own workspace.
+    // Cargo reads the manifests of the cargo-fuzz glue and the targets only if each finds its own workspace.
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
         .arg(glue.join("Cargo.toml"))

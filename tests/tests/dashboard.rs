@@ -1,6 +1,6 @@
 //! The pool's dashboard in a real browser, with a real node, pool and miner behind it.
 //!
-//! `IOP_PICTURES=DIR` keeps pictures of it.
+//! `IOP_PICTURES=DIR` keeps screenshots.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_secs(90);
 /// Blocks of about 2^22 hashes: a tenth of a second on one core.
 const QUICK: &str = "000003ff";
-/// What a vandal calls its worker.
+/// A hostile worker name.
 const HOSTILE: &str = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>";
 
 /// Waits for a script to return true.
@@ -32,7 +32,7 @@ fn eval(browser: &Browser, script: &str) -> Value {
     browser.eval(script).unwrap_or_else(|error| panic!("{script}: {error}"))
 }
 
-/// What is shown of the first element that a selector finds.
+/// The visible text of the first element that a selector matches.
 fn text(browser: &Browser, selector: &str) -> String {
     let text = eval(browser, &format!("return document.querySelector({selector:?}).innerText"));
     text.as_str().unwrap().to_owned()
@@ -52,7 +52,7 @@ fn picture(browser: &Browser, name: &str) {
     }
 }
 
-/// A connection on which this user is authorised.
+/// A connection with this user authorized.
 fn join(pool: &Pool, user: &str) -> TcpStream {
     let mut stream = TcpStream::connect(&pool.stratum).unwrap();
     let subscribe = json!({"id": 1, "method": "mining.subscribe", "params": []});
@@ -63,7 +63,7 @@ fn join(pool: &Pool, user: &str) -> TcpStream {
     stream
 }
 
-/// Waits until a part of the page has these words: its parts come with answers of their own.
+/// Waits until a part of the page shows this text: each part loads its own data.
 fn shows(browser: &Browser, place: &str, words: &str) {
     let has = format!("return document.querySelector('{place}').innerText.includes({})", json!(words));
     wait(browser, &format!("{place} shows {words}"), &has);

@@ -1,4 +1,4 @@
-//! The demo, as a new user starts it, and as a rude one interrupts it.
+//! The demo, run to its end and interrupted.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Thousands of hostile connections at a real pool on a real node, beside one miner whose shares must count.
+//! Thousands of hostile connections to a real pool with a real node, next to one honest miner whose shares must count.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
 const HOSTILE: u32 = 2000;
-/// Addresses that they come from.
+/// Source addresses of the hostile connections.
 const SOURCES: u32 = 20;
 const CONFIG: &str = "handshake_seconds = 5.0\nwrite_seconds = 3.0\nmax_requests_per_second = 1000.0\n\
                       max_connections = 2100\nstart_difficulty = 1e-8\nmin_difficulty = 1e-9\nvardiff = false\n";
-/// Memory that the pool may have at its worst, in KiB: 2,000 connections at 40 KiB of lines and replies, and the rest.
+/// Most memory of the pool, in KiB: 2,000 connections at 40 KiB of lines and replies, and the rest.
 const MOST_KIB: u64 = 160 * 1024;
 
 fn connect_from(source: Ipv4Addr, pool: SocketAddr) -> TcpStream {
@@ -34,13 +34,13 @@ fn connect_from(source: Ipv4Addr, pool: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Whether the pool has ended a connection, in order or not.
+/// Whether the pool has ended a connection, orderly or not.
 fn is_ended(stream: &mut TcpStream) -> bool {
     let ended = stream.read_to_end(&mut Vec::new());
     !ended.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
-/// What the hostile ones say, by kind.
+/// The bytes that a hostile client sends, by kind.
 fn said(kind: u32, user: &str) -> Vec<u8> {
     let call =
         |method: &str, params: Value| json!({"id": 1, "method": method, "params": params}).to_string() + "\n";
@@ -90,7 +90,7 @@ fn an_honest_miners_shares_keep_counting_beside_two_thousand_hostile_connections
         }
     }
     for (stream, number) in hostile.iter_mut().zip(0..) {
-        // Who never reads ends by time; its end is seen by others of its kind too late to wait for here.
+        // A client that never reads is dropped by a timeout, too late to wait for here.
         assert!(number / SOURCES % 6 == 2 || is_ended(stream), "{number} is open");
         if number % 200 == 0 {
             mine(&mut honest, 1, &mut mined);

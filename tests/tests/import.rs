@@ -1,4 +1,4 @@
-//! Block files in and out, and what is stored checked and made anew: import, export, verify, reindex.
+//! Import and export of block files; checking and rebuilding stored data: import, export, verify, reindex.
 
 #![allow(clippy::unwrap_used)]
 
@@ -53,7 +53,7 @@ impl World {
         self.path(name)
     }
 
-    /// A command on the data in a folder.
+    /// The arguments of a command on the data in a folder.
     fn args(&self, command: &str, data: &str) -> Vec<String> {
         let mut args =
             vec![command.to_owned(), "--datadir".to_owned(), self.path(data).display().to_string()];
@@ -67,14 +67,14 @@ impl World {
         run("iop-node", args)
     }
 
-    /// A command that must succeed, with its result as JSON.
+    /// Runs a command that must succeed; returns its result as JSON.
     fn json(&self, command: &str, data: &str, more: &[&str]) -> Value {
         let (status, stdout, stderr) = self.run(command, data, &[more, &["--json"]].concat());
         assert_eq!(status, Some(0), "{stderr}");
         serde_json::from_str(&stdout).unwrap()
     }
 
-    /// A command that must fail with one line that holds all of these.
+    /// Runs a command that must fail with one line that contains all of these.
     fn refuses(&self, command: &str, data: &str, more: &[&str], status: i32, said: &[&str]) {
         let (found, _, stderr) = self.run(command, data, more);
         assert_eq!(found, Some(status), "{stderr}");
@@ -165,7 +165,7 @@ fn a_result_that_cannot_be_written_is_a_failure_and_one_that_nobody_reads_is_non
 fn a_block_that_breaks_a_rule_is_named_with_its_reason_and_what_is_valid_stays() {
     let world = World::new(10);
     let mut blocks = world.blocks.clone();
-    // A license that nobody added: the signature is another's.
+    // The license was never added: the signature is from another key.
     let bad = &mut blocks[115];
     let value = &mut bad.txdata[0].output[0].value;
     *value *= 2;
@@ -194,7 +194,8 @@ fn an_import_stops_on_sigint_and_goes_on_from_there_and_a_datadir_in_use_is_refu
     std::thread::sleep(Duration::from_millis(30));
     let told = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
-    // Before it listens, the signal ends it at once; when it is done already, there is nobody to tell.
+    // Before the handler is installed, the signal ends it at once; if it is already done, there is nothing to
+    // interrupt.
     if told.success() && output.status.success() {
         let result: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(result["height"].as_u64().unwrap() <= 160, "{result}");
@@ -228,7 +229,7 @@ fn an_exported_chain_is_the_same_chain_and_a_range_is_just_that_range() {
     let genesis = network().genesis.block();
     assert!(std::fs::read(&out).unwrap() == bytes(std::iter::once(&genesis).chain(&world.blocks)));
     assert_eq!(world.json("import", "b", &[text(&out)])["tip"], world.tip());
-    // To stdout, which no text may hold.
+    // To a stdout that does not accept text.
     let mut command = Command::new(programs().join("iop-node"));
     command.args(world.args("export", "b")).args(["--from", "7", "--to", "7", "-"]);
     let range = command.output().unwrap().stdout;
@@ -237,7 +238,7 @@ fn an_exported_chain_is_the_same_chain_and_a_range_is_just_that_range() {
     world.refuses("export", "b", &["--to", "131", "x"], 2, &["tip at 130"]);
     world.refuses("export", "b", &["/missing/x.dat"], 1, &["/missing/x.dat cannot be written"]);
     world.refuses("export", "b", &[text(world.dir.path())], 1, &["cannot be written: is a directory"]);
-    // Behind a link, and into a pipe.
+    // Through a link, and into a pipe.
     let link = world.path("link.dat");
     std::os::unix::fs::symlink("out.dat", &link).unwrap();
     assert_eq!(world.run("export", "b", &["--to", "0", text(&link)]).0, Some(0));
@@ -245,7 +246,7 @@ fn an_exported_chain_is_the_same_chain_and_a_range_is_just_that_range() {
     std::fs::remove_file(&out).unwrap();
     assert_eq!(world.run("export", "b", &["--to", "0", text(&link)]).0, Some(0));
     assert!(std::fs::read(&out).unwrap() == bytes([&genesis]) && link.is_symlink());
-    // What stdout has already stays.
+    // Output already on stdout stays.
     for from in ["0", "1"] {
         let file = std::fs::File::options().append(true).create(true).open(world.path("both.dat")).unwrap();
         let mut command = Command::new(programs().join("iop-node"));
@@ -293,7 +294,8 @@ fn a_reindex_killed_at_any_moment_loses_nothing_and_one_that_ends_gives_the_same
     assert_eq!(world.json("verify", "node", &["--full"])["hash_serialized_2"], coins);
 }
 
-/// Blocks above the assumed one, so that two weeks' work lies on it: 2,016 and one for the comparison to be below.
+/// Blocks above the assumed one, so that it is buried under two weeks' work: 2,016, and one above which the comparison
+/// is made.
 const BURIED: usize = 2_017;
 
 #[test]
@@ -304,7 +306,7 @@ fn scripts_of_an_assumed_block_are_not_run_though_all_that_buries_it_comes_later
     world.blocks = load.set_up_small(&mut world.chain);
     let mut txs = load.group(&[4]).remove(0);
     let mut script = txs[0].input[0].script_sig.to_bytes();
-    // The signature's last byte before its hash type: well formed, and of something else.
+    // The signature's last byte before its hash type: well formed, but of other data.
     let last = usize::from(script[0]) - 1;
     script[last] ^= 1;
     txs[0].input[0].script_sig = script.into();
@@ -320,8 +322,8 @@ fn scripts_of_an_assumed_block_are_not_run_though_all_that_buries_it_comes_later
         let result = world.json("import", data, &["--assume-valid", &assumed, files[0], files[1]]);
         assert_eq!((&result["tip"], &result["refused"]), (&json!(world.tip()), &json!(0)), "{result}");
     }
-    // With nothing assumed, with another block, and with too little work on it, the script decides; and a child of what
-    // was refused is refused.
+    // With no assumed block, with another one, or with too little work on it, the script is checked; and a child of a
+    // refused block is refused.
     let other = world.blocks[0].block_hash().to_string();
     for (data, assumed, files) in
         [("c", "0", vec![first, second]), ("d", &other, vec![first, second]), ("e", &assumed, vec![first])]

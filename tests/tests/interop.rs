@@ -1,7 +1,7 @@
-//! Against IoP Core itself: runs where `IOP_CORE_DAEMON` names its daemon (`iopd`), and is skipped elsewhere.
+//! Tests against IoP Core: run if `IOP_CORE_DAEMON` names its daemon (`iopd`), and skipped otherwise.
 //!
 //! The daemon is not part of this project. Its regtest is ours: below the license activation height no license is
-//! needed. Blocks that its `generatetoaddress` makes pay nothing, so all money here comes from ours.
+//! needed. Blocks of its `generatetoaddress` pay nothing, so all coins here come from our node.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use serde_json::json;
 const REGTEST: Network = Network::Named("regtest");
 const SUBSIDY: u64 = 50 * 100_000_000;
 
-/// The daemon, or a word on why nothing is tested.
+/// The daemon; if there is none, prints why nothing is tested.
 fn daemon() -> Option<String> {
     let daemon = std::env::var("IOP_CORE_DAEMON").ok();
     if daemon.is_none() {
@@ -32,7 +32,7 @@ fn each_syncs_from_the_other_and_blocks_go_both_ways() {
     let ours = Peered::start(&dir.path().join("ours"), &REGTEST, &[]);
     ours.meet(&core);
     agree(&ours, &core);
-    // A fresh one of theirs, from ours alone.
+    // A fresh node of theirs, which syncs only from ours.
     let connect = format!("-connect={}", ours.address());
     let fresh = Core::start(&daemon, &dir.path().join("fresh"), &[&connect]);
     agree(&ours, &fresh);

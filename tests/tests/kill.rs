@@ -1,7 +1,7 @@
-//! kill -9 at any moment: the node starts again at a block that was possible, and its registry and coin set are those
-//! of a fresh replay of that chain.
+//! kill -9 at any moment: the node restarts at a possible block, and its registry and coin set are those of a fresh
+//! replay of that chain.
 //!
-//! `IOP_KILLS=300` asks for so many kills in all (25 without), `IOP_KILL_SEED` for the moments of an earlier run.
+//! `IOP_KILLS=300` sets the total number of kills (default 25), `IOP_KILL_SEED` repeats the moments of an earlier run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ use iop_tests::rpc::RpcFailure;
 use iop_tests::stand::{Network, Node};
 use serde_json::{Value, json};
 
-/// Kills of each of the three tests.
+/// Kills in each of the three tests.
 fn kills() -> usize {
     let all = std::env::var("IOP_KILLS").map_or(25, |text| text.parse().unwrap());
     usize::max(all / 3, 1)
@@ -37,7 +37,7 @@ fn random() -> Random {
     Random(seed)
 }
 
-/// Blocks, and what the chain up to each comes to.
+/// Blocks, and the expected state of the chain up to each.
 struct World {
     dir: tempfile::TempDir,
     network: Network,
@@ -54,7 +54,7 @@ impl World {
         Self { dir, network, blocks: Vec::new(), states }
     }
 
-    /// Adds a block whose parent is here.
+    /// Adds a block whose parent is already here.
     fn add(&mut self, block: &Block) {
         let mut state = self.states[&block.header.prev_blockhash.to_string()].clone();
         state.extend(block);
@@ -78,15 +78,15 @@ impl World {
         args
     }
 
-    /// Starts an import of the file with next to no memory, so that the tip is often written.
+    /// Starts an import of the file with almost no memory, so that the tip is written often.
     fn import(&self, file: &Path) -> std::process::Child {
         let mut command = Command::new(programs().join("iop-node"));
         command.args(self.args("import")).args(["--dbcache", "4"]).arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
-    /// Imports the file again and again, each time with a kill at a random moment, until there were enough. Gives the
-    /// number of kills that met a running import.
+    /// Imports the file repeatedly, each time with a kill at a random moment, until there were enough. Returns the
+    /// number of kills that hit a running import.
     fn kill_imports(&self, kills: usize, random: &mut Random) -> usize {
         let file = self.write();
         let started = Instant::now();
@@ -108,7 +108,7 @@ impl World {
             if self.dir.path().join("node/db/CURRENT").exists() {
                 self.check();
             }
-            // Some go on from where it was, some begin anew.
+            // Some imports continue, some start over.
             if random.below(4) == 0 {
                 self.forget();
             }
@@ -120,7 +120,7 @@ impl World {
         let _ = std::fs::remove_dir_all(self.dir.path().join("node"));
     }
 
-    /// Starts the node, compares what it says with the replay, stops it, and lets it compare all coins.
+    /// Starts the node, compares its state with the replay, stops it, and lets it verify all coins.
     fn check(&self) -> u64 {
         let node = Node::start(self.dir.path(), &self.network).unwrap();
         let height = self.check_running(&node);
@@ -164,11 +164,11 @@ impl World {
     }
 }
 
-/// The synthetic chain's setup and what goes on from it.
+/// The synthetic chain's setup, and the chain and load to continue it.
 fn chain(world: &mut World) -> (Chain, Load) {
     let (mut chain, mut load) = (Chain::new(), Load::new(Shape::Signatures, 7));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    // All blocks are of this day: the node does not take itself for far behind.
+    // All blocks are from today, so that the node does not consider itself far behind.
     chain.set_clock((now - 40_000) as u32, 10);
     for block in load.set_up_small(&mut chain) {
         world.add(&block);
@@ -191,7 +191,7 @@ fn reorganisations_killed_at_any_moment_leave_one_branch_or_the_other() {
     let (mut world, mut random) = (World::new(), random());
     let (first, load) = chain(&mut world);
     let mut branches = [(first.clone(), load.clone()), (first, load)];
-    // Each branch in turn overtakes the other, deeper every time.
+    // The branches overtake each other in turn, with deeper reorganisations each time.
     for round in 0..8 {
         for (salt, (chain, load)) in (1..).zip(&mut branches) {
             let blocks = if round == 0 && salt == 1 { 3 } else { 5 };
@@ -229,7 +229,7 @@ fn a_node_killed_under_a_load_of_transactions_and_blocks_keeps_every_block_it_an
     }
 }
 
-/// Sends some transactions and a block with some of them. Gives the block's height; nothing once the node is gone.
+/// Sends some transactions and a block with some of them. Returns the block's height; `None` once the node is gone.
 fn send(
     world: &mut World,
     node: &Node,
@@ -240,16 +240,16 @@ fn send(
     rest.extend(load.group(&[8]).remove(0));
     for tx in rest.iter() {
         match node.rpc.try_call("sendrawtransaction", json!([serialize_hex(tx)])) {
-            // Known already, or of a block that came before the kill.
+            // Already known, or in a block that came before the kill.
             Ok(_) | Err(RpcFailure::Answer { .. }) => {}
             Err(RpcFailure::Transport(_)) => return None,
         }
     }
     let block = chain.extend(std::mem::take(rest));
-    // Whether or not it is answered, it may be the tip after the kill.
+    // Even if it is not answered, it may be the tip after the kill.
     world.add(&block);
     let mut answered = None;
-    // After a kill the blocks that were not answered come again, oldest first.
+    // After a kill the unanswered blocks are submitted again, oldest first.
     let known = world.blocks.len().saturating_sub(3);
     for block in &world.blocks[known..] {
         match node.rpc.try_call("submitblock", json!([serialize_hex(block)])) {

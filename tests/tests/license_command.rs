@@ -1,4 +1,4 @@
-//! `iop-node license` from end to end: what the command says, what the chain then does, and what is refused.
+//! `iop-node license` from end to end: its output, its effect on the chain, and its refusals.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ struct Stand {
 type Outcome = (Option<i32>, String, String);
 
 impl Stand {
-    /// A chain on which the admin has one coin that can be spent, and two after another block.
+    /// A chain on which the admin has one spendable coin, and two after another block.
     fn start(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::file(dir.path(), &easy_devnet(name, ""));
@@ -94,7 +94,7 @@ fn licenses_come_and_go_and_the_cap_changes() {
     stand.mine();
     assert_eq!(stand.stats()["minercapenabled"], false);
 
-    // What is so already is left out, and of the rest the command says what it does.
+    // Targets that are already listed are left out, and the command says what it does with the rest.
     let stranger = new_address(stand.dir.path(), &stand.network);
     let (json_text, said) = succeeded(stand.license(&["remove", &first, &stranger, "--json"]));
     assert!(said.contains(&format!("{stranger} is no license: left out")), "{said}");
@@ -129,7 +129,7 @@ fn what_waits_for_a_block_is_not_done_twice_and_not_undone() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&report["addresses"], &report["left_out"]), (&json!([second]), &json!([first])));
     stand.mine();
-    // The cap is on with factor 2, and one change of it waits.
+    // The cap is on with factor 2, and a change of it is pending.
     let (txid, _) = succeeded(stand.license(&["enable-cap", "--factor", "5"]));
     let waits = format!("transaction {txid} waits for a block (enable the cap with factor 5)");
     assert!(
@@ -164,15 +164,15 @@ fn named_coins_are_spent_and_a_dry_run_sends_nothing() {
         (&tx["vout"][1]["value"], &tx["vout"][1]["scriptPubKey"]["addresses"][0]),
         (&json!(0.000_006), &json!(license))
     );
-    // The transaction that was printed is good as it is.
+    // The printed transaction is valid as it is.
     let txid = rpc.call("sendrawtransaction", json!([hex]));
-    // What it gives back can be spent while it waits.
+    // Its change can be spent while it is unconfirmed.
     let back = format!("{}:2", txid.as_str().unwrap());
     succeeded(stand.license(&["enable-cap", "--factor", "3", "--utxo", &back]));
     stand.mine();
     assert!(stand.whitelisted(&license));
     assert_eq!(stand.stats()["currentfactor"], 3);
-    // And not twice.
+    // But not twice.
     let said = refused(stand.license(&["disable-cap", "--utxo", &back]), 1);
     assert!(said.contains("is not known or spent"), "{said}");
     let immature = rpc.call("getblock", json!([rpc.call("getbestblockhash", json!([]))]));
@@ -205,10 +205,10 @@ fn what_cannot_be_meant_is_refused_before_anything_is_sent() {
 
     let said = refused(stand.license_with(&license, &["add", &p2sh]), 2);
     assert!(said.contains("which is no admin of refused") && said.contains(&admin_address), "{said}");
-    // Nothing to do is no success: a script may count on it.
+    // Nothing to do is a failure: scripts may rely on it.
     assert!(refused(stand.license(&["add", &license_address]), 1).contains("nothing to do"));
     assert!(refused(stand.license(&["enable-cap", "--factor", "2"]), 1).contains("nothing to do"));
-    // Another network's node, whatever the key.
+    // A node of another network is refused, whatever the key.
     let args = ["license", "disable-cap", "--network", "devnet", "--admin-key-file"].map(str::to_owned);
     let rpc =
         ["--rpc".to_owned(), format!("http://127.0.0.1:{}", stand.node.port), "--rpc-cookie".to_owned()];

@@ -1,5 +1,4 @@
-//! Licensing, seen from outside: real node, real pool, real miner, and admin transactions signed by the `bitcoin`
-//! crate.
+//! Licensing from outside: real node, real pool, real miner, and admin transactions signed by the `bitcoin` crate.
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,9 +12,9 @@ use iop_tests::rpc::{Rpc, RpcFailure};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address, start_miner};
 use serde_json::{Value, json};
 
-/// Blocks of these chains take milliseconds; a loaded machine may still need a while for a handful of them.
+/// Blocks of these chains take milliseconds; a loaded machine may still need a while for some of them.
 const SOON: Duration = Duration::from_secs(60);
-/// Long enough for many blocks to be found, were any work given out.
+/// Long enough for many blocks to be found, if there were any work.
 const A_WHILE: Duration = Duration::from_secs(2);
 
 struct Chain {
@@ -48,7 +47,7 @@ impl Chain {
         license_address(key, &self.params)
     }
 
-    /// A pool with these licenses and a miner at it.
+    /// A pool with these licenses, and a miner connected to it.
     fn mine_with(&self, keys: &[PathBuf]) -> (Pool, Program) {
         let pool = Pool::start(self.path(), &self.network, self.node.port, keys).unwrap();
         let user = format!("{}.test", new_address(self.path(), &self.network));
@@ -127,12 +126,12 @@ fn a_license_at_its_cap_is_skipped_the_next_takes_over_and_no_work_is_given_when
     let mut expected: Vec<String> = chain.licenses.iter().map(|key| chain.address(key)).collect();
     expected.sort();
     assert_eq!(miners, expected);
-    // The first of the three blocks leaves the window with block 2017; after it its license may mine.
+    // The first of the three blocks leaves the window with block 2017; after that its license may mine.
     assert_eq!(status["resumes_from_height"], 2018, "{status}");
     assert_eq!(chain.rpc().license(&expected[0])["remaining"], 0);
     assert!(refusal(chain.rpc(), &chain.licenses[0], &expected[0]).ends_with("bad-CAP-miner"));
 
-    // The admin, whom no cap binds, brings the chain on and raises the cap: 2016 / 4.
+    // The admin, who has no cap, extends the chain and raises the cap: 2016 / 4.
     generate(chain.rpc(), 101, &chain.admin, &chain.params);
     let someone = chain.address(&chain.admin);
     admin_action(chain.rpc(), &chain.admin, 4, "enable_cap:1", &[someone], &chain.params);
@@ -169,8 +168,8 @@ fn a_removed_license_stops_at_the_next_block_and_an_added_one_starts() {
     assert_eq!(chain.licenses_of_blocks().last(), Some(&license));
 }
 
-/// The rule that the security notes warn of: an output that lets anyone push a key makes an admin action without
-/// an admin's signature.
+/// The vulnerability in the security notes: an output whose spender may push any key yields an admin action without the
+/// admin's signature.
 #[test]
 fn an_admin_key_pushed_by_anyone_acts_and_is_logged_as_unsigned() {
     let chain = Chain::start("forged", "");
@@ -190,7 +189,7 @@ fn an_admin_key_pushed_by_anyone_acts_and_is_logged_as_unsigned() {
     assert!(line.is_some_and(|line| line.contains(&txid)), "{log}");
 }
 
-/// Exactly, while nodes of IoP Core have ways to come out of it with other licenses.
+/// Undone exactly, whereas IoP Core nodes may be left with other licenses.
 #[test]
 fn admin_actions_are_taken_back_with_their_block_and_the_log_says_so() {
     let chain = Chain::start("taken-back", "");

@@ -1,4 +1,4 @@
-//! A node hosts a Mercury relay: beside its chain, in its metrics, and until it stops.
+//! A node hosts a Mercury relay: alongside its chain, in its metrics, and until it stops.
 
 #![allow(clippy::unwrap_used)]
 
@@ -42,7 +42,7 @@ fn a_node_hosts_a_relay_keeps_its_key_and_stops_with_it() {
     let before = peer(&node);
     let key = node.datadir.join("mercury/home.key");
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-    // Connections that say nothing, and blocks beside them.
+    // Silent connections, and blocks at the same time.
     let idle: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(("127.0.0.1", mercury)).unwrap()).collect();
     let [_, license, ..] = devnet_keys(dir.path());

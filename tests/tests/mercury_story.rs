@@ -1,5 +1,5 @@
-//! Mercury's story, with the real programs on loopback: two homes, two people behind them with no open ports. As
-//! docs/mercury-story.md tells it.
+//! Mercury's story with the real programs on loopback, as told in docs/mercury-story.md: two homes, and two people
+//! without open ports.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use iop_tests::program::{Program, free_port, programs, run, wait_for};
 
-/// Generous: nothing here takes so long, but a machine may be busy.
+/// Generous: nothing here takes this long, but a machine may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
 const NAME: &str = "iop-mercury-cli";
 
 /// A home.
 struct Home {
     program: Program,
-    /// Where it is, with its peer id.
+    /// Its address, with its peer id.
     address: String,
 }
 
 impl Home {
-    /// One that runs alone.
+    /// A standalone home.
     fn start(dir: &Path, name: &str, more: &[&str]) -> Self {
         Self::start_at(dir, name, &format!("/ip4/127.0.0.1/tcp/{}", free_port()), more)
     }
@@ -35,7 +35,7 @@ impl Home {
         Self::start_program(NAME, &folder, &args, bind)
     }
 
-    /// One that a node hosts.
+    /// A home hosted by a node.
     fn start_in_node(dir: &Path, name: &str) -> Self {
         let folder = dir.join(name);
         let (bind, rpc) =
@@ -45,7 +45,7 @@ impl Home {
         Self::start_program("iop-node", &folder, &args, &bind)
     }
 
-    /// Both say where they are: the one alone on a line of its own, the node in its log.
+    /// Both print their address: the standalone home on a line of its own, the node in its log.
     fn start_program(program: &'static str, folder: &Path, args: &[&str], bind: &str) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         let program = Program::start(program, folder, args).unwrap();
@@ -62,7 +62,7 @@ impl Home {
     }
 }
 
-/// Somebody with a folder.
+/// A person with a folder.
 struct Person {
     folder: PathBuf,
     id: String,
@@ -76,7 +76,7 @@ impl Person {
         person
     }
 
-    /// The exit status, what is shown, and what is complained of.
+    /// Runs a command; returns exit status, stdout and stderr.
     fn tries(&self, args: &[&str]) -> (Option<i32>, String, String) {
         let mut all = vec!["--datadir", self.folder.to_str().unwrap()];
         all.extend(args);
@@ -89,7 +89,7 @@ impl Person {
         stdout
     }
 
-    /// What fails with this word in one line.
+    /// Runs a command that must fail with one line that contains this word.
     fn fails(&self, args: &[&str], word: &str) {
         let (status, stdout, stderr) = self.tries(args);
         assert_eq!((status, stdout.as_str()), (Some(1), ""), "{args:?}: {stderr}");
@@ -99,7 +99,7 @@ impl Person {
         );
     }
 
-    /// A program that talks, with its input open.
+    /// Starts a program for talking, with its stdin open.
     fn starts(&self, args: &[&str]) -> Child {
         Command::new(programs().join(NAME))
             .args(["--datadir", self.folder.to_str().unwrap()])
@@ -112,12 +112,12 @@ impl Person {
     }
 }
 
-/// Says something, and nothing more.
+/// Writes something, and closes the input.
 fn says(child: &mut Child, text: &str) {
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
 }
 
-/// What was heard, and by which way.
+/// The text received, and the way it took.
 fn heard(child: Child) -> (String, String) {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -125,7 +125,7 @@ fn heard(child: Child) -> (String, String) {
     (String::from_utf8(output.stdout).unwrap(), stderr)
 }
 
-/// `caller` calls `callee`; both say something and hear the other.
+/// `caller` calls `callee`; both send something and receive the other's text.
 fn they_talk(caller: &Person, callee: &Person, more: &[&str], way: &str) {
     let mut answering = callee.starts(&[&["answer", "--application", "chat"], more].concat());
     says(&mut answering, "hello from the callee\n");
@@ -166,7 +166,7 @@ fn two_people_behind_two_homes() {
     wait_for(LIMIT, found).expect("Ben finds Ada");
     relate(&ada, &ben);
 
-    // Ben is offline; his home keeps it.
+    // Ben is offline; his home stores it.
     let picture = dir.path().join("picture.png");
     let bytes: Vec<u8> = (0..19_000u32).map(|number| number as u8).collect();
     std::fs::write(&picture, &bytes).unwrap();
@@ -188,7 +188,7 @@ fn two_people_behind_two_homes() {
     ben.does(&["picture", "get", &ada.id, got.to_str().unwrap()]);
     assert_eq!(std::fs::read(&got).unwrap(), bytes);
 
-    // Nobody has an open port; then both have one.
+    // Neither has an open port; then both have one.
     they_talk(&ada, &ben, &[], "relayed");
     they_talk(&ben, &ada, &["--listen", "/ip4/127.0.0.1/tcp/0"], "direct");
 
@@ -203,7 +203,7 @@ fn two_people_behind_two_homes() {
     first.program.stop();
     they_talk(&ben, &ada, &["--relayed"], "relayed");
 
-    // Ben takes it back.
+    // Ben revokes the relation.
     assert_eq!(ben.does(&["revoke", &ada.id]), "revoked\n");
     ada.fails(&["send", &ben.id, "please"], "refuses");
     assert_eq!(ada.does(&["fetch"]), format!("{} takes the relation back\n", ben.id));
@@ -228,11 +228,11 @@ fn a_move_away_from_a_home_that_is_down_is_finished_when_it_is_back() {
     assert_eq!(status, Some(0), "{stderr}");
     assert!(stdout.contains(&new.address) && stderr.contains("does not know"), "{stdout}{stderr}");
     let old = start();
-    // Its log has told its address since its first start.
+    // Its log contains its address from the first start.
     let back = || (ben.tries(&["find", &ada.id]).0 == Some(0)).then_some(());
     wait_for(LIMIT, back).expect("the old home is back");
     ben.does(&["send", &ada.id, "to the old home"]);
-    // It is tried again after some seconds.
+    // It is retried after some seconds.
     let saved = || {
         ada.does(&["fetch"]);
         let files = std::fs::read_dir(ada.folder.join("mail")).ok()?;

@@ -1,4 +1,4 @@
-//! What the pool tells Prometheus and other HTTP clients, with a real node and a real miner behind it.
+//! The pool's answers to Prometheus and other HTTP clients, with a real node and a real miner behind it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ fn samples(pool: &Pool) -> BTreeMap<String, f64> {
     text.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
 }
 
-/// What a raw request is answered, to its end.
+/// The complete answer to a raw request.
 fn raw(pool: &Pool, request: &str) -> String {
     let mut stream = TcpStream::connect(&pool.api).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
@@ -68,7 +68,7 @@ fn metrics_agree_with_the_status_and_hostile_clients_hurt_themselves_only() {
     }
     assert!(samples.keys().all(|name| !name.contains(&user)), "no label for each worker");
 
-    // Idle connections, and one that never ends its request, hold up nobody.
+    // Idle connections, and one that never ends its request, delay no other.
     let idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&pool.api).unwrap()).collect();
     let mut slow = TcpStream::connect(&pool.api).unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").unwrap();

@@ -1,5 +1,5 @@
-//! Machines behind a gateway, seen from outside: the real `iop-miner gateway` at a real pool and at a real node, machines
-//! that are simulated, and true miners that do not know what they are attached to.
+//! Machines behind a gateway, from outside: the real `iop-miner gateway` at a real pool and at a real node, simulated
+//! machines, and real miners that do not know what they are connected to.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// Everything here takes seconds; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A thousand hashes or so: what a simulated machine has in milliseconds.
+/// About a thousand hashes: milliseconds for a simulated machine.
 const EASY: f64 = 1.0 / (1u64 << 22) as f64;
 
 struct Stand {
@@ -48,7 +48,7 @@ impl Stand {
         Pool::start_configured(self.path(), &self.network, self.node.port, &self.licenses, &config).unwrap()
     }
 
-    /// A gateway, and where machines connect to it.
+    /// A gateway, and the address that machines connect to.
     fn gateway(&self, more: &[&str]) -> (Program, String) {
         let listen = format!("127.0.0.1:{}", free_port());
         (self.gateway_on(&listen, more), listen)
@@ -69,7 +69,7 @@ impl Stand {
         self.gateway(&["--url", &format!("stratum+tcp://{}", pool.stratum), "--user", user])
     }
 
-    /// A pool, the user that it credits, and the gateway that works there for it.
+    /// A pool, the user that it credits, and the gateway that works there as that user.
     fn farm(&self) -> (Pool, String, Program, String) {
         let pool = self.pool();
         let user = format!("{}.farm", new_address(self.path(), &self.network));
@@ -77,7 +77,7 @@ impl Stand {
         (pool, user, gateway, listen)
     }
 
-    /// A true miner behind a gateway.
+    /// A real miner behind a gateway.
     fn machine(&self, listen: &str) -> Program {
         let folder = self.path().join("machine");
         std::fs::create_dir(&folder).unwrap();
@@ -90,7 +90,7 @@ impl Stand {
     }
 }
 
-/// The workers that the pool knows, with their accepted shares.
+/// The pool's workers, with their accepted shares.
 fn workers(pool: &Pool) -> Vec<(String, u64)> {
     let workers = pool.api("workers");
     let list = workers["workers"].as_array().unwrap();
@@ -105,7 +105,7 @@ fn wait_for_shares(pool: &Pool, user: &str, shares: u64, gateway: &Program) {
     wait_for(SOON, enough).unwrap_or_else(|| panic!("{}", words()));
 }
 
-/// Blocks are so rare that none is found by chance.
+/// Blocks so rare that none is found by chance.
 const RARE: &str = "00000000";
 
 #[test]
@@ -135,7 +135,7 @@ fn a_true_miner_behind_the_gateway_finds_blocks_of_the_pool() {
     let stand = Stand::start(&devnet_like("gateway", "000003ff", ""));
     let (pool, user, gateway, listen) = stand.farm();
     let machine = stand.machine(&listen);
-    // New tips come as clean jobs; the machine goes on with them.
+    // New tips come as clean jobs; the machine switches to them.
     let mined = wait_for(SOON, || (stand.node.rpc.height() >= 3).then_some(()));
     assert!(mined.is_some(), "gateway:\n{}\nmachine:\n{}", gateway.log(), machine.log());
     wait_for_shares(&pool, &user, 3, &gateway);
@@ -177,7 +177,7 @@ fn machines_at_the_license_holders_own_node_find_licensed_blocks() {
     for height in 1..=3 {
         let parent = stand.node.rpc.call("getbestblockhash", json!([]));
         let job = machine.job_on(parent.as_str().unwrap());
-        // A share of a block's whole difficulty is a block; others are for the gateway's own count.
+        // A share that meets the block's target is a block; the gateway only counts the others.
         let block = machine.solve_block(&job);
         assert_eq!(machine.submit(&block), 0);
         let found = wait_for(SOON, || (stand.node.rpc.height() >= height).then_some(()));
@@ -188,7 +188,7 @@ fn machines_at_the_license_holders_own_node_find_licensed_blocks() {
     }
 }
 
-/// A program that is not ours, killed at the end.
+/// A third-party program, killed at the end.
 struct Stranger(Child);
 
 impl Drop for Stranger {
@@ -198,7 +198,7 @@ impl Drop for Stranger {
     }
 }
 
-/// Runs where `IOP_TEST_MINERD` names a `minerd` of cpuminer, or another program that takes its flags.
+/// Runs if `IOP_TEST_MINERD` names a `minerd` of cpuminer, or another program that takes its flags.
 #[test]
 fn an_unchanged_cpuminer_mines_behind_the_gateway() {
     let Some(minerd) = std::env::var_os("IOP_TEST_MINERD") else { return };

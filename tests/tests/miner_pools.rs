@@ -1,4 +1,4 @@
-//! The miner at several real pools: who is mined at while programs die and come back, and over TLS.
+//! The miner at several real pools: which one it uses while programs die and come back, and over TLS.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use iop_tests::program::{Program, free_port, run, wait_for};
 use iop_tests::stand::{Network, Node, Pool, devnet_keys, new_address};
 use serde_json::Value;
 
-/// A better pool is looked for every half minute at first; a loaded machine may need longer.
+/// A better pool is checked every half minute at first; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(120);
 
 /// A chain whose blocks take a minute or more, so that no license comes near its cap, and the keys of its licenses.
@@ -36,8 +36,7 @@ impl Setting {
         self.dir.path()
     }
 
-    /// A pool in a folder of its own, at a node that need not run, with a license of its own. Its shares take about a
-    /// million hashes.
+    /// A pool with its own folder and license, at a node that need not run. Its shares take about a million hashes.
     fn pool(&self, number: usize, node_port: u16, stratum: &str, config: &str) -> Pool {
         let folder = self.path().join(format!("pool-{number}"));
         fs::create_dir_all(&folder).unwrap();
@@ -66,7 +65,7 @@ fn accepted(pool: &Pool) -> u64 {
     pool.api("status")["shares"]["accepted"].as_u64().unwrap()
 }
 
-/// Waits until the pool has accepted this many shares more.
+/// Waits until the pool has accepted this many more shares.
 fn wait_for_shares(pool: &Pool, more: u64, miner: &Program) {
     let wanted = accepted(pool) + more;
     let came = wait_for(SOON, || (accepted(pool) >= wanted).then_some(()));
@@ -78,7 +77,7 @@ fn wait_for_log(program: &Program, text: &str) {
     assert!(logged.is_some(), "'{text}' expected in:\n{}", program.log());
 }
 
-/// No share was refused but as stale.
+/// Asserts that no share was refused except as stale.
 fn assert_none_refused(pool: &Pool) {
     let rejected = &pool.api("status")["shares"]["rejected"];
     let others = rejected.as_object().unwrap().iter().filter(|(code, count)| *code != "21" && **count != 0);
@@ -100,17 +99,17 @@ fn the_first_pool_is_left_when_it_dies_and_gone_back_to_when_it_is_there_again()
     first.program.kill();
     wait_for_shares(&second, 3, &miner);
     let first = at.pool(0, node.port, &stratum, "");
-    // The fallback's work goes on until the first one's is there.
+    // The fallback's work continues until the first one's is there.
     wait_for_shares(&first, 3, &miner);
     let then = accepted(&second);
     wait_for_shares(&first, 10, &miner);
-    // At most what was on its way when the miner went over.
+    // At most the shares in flight when the miner switched.
     assert!(accepted(&second) <= then + 2, "both are mined at");
     for pool in [&first, &second] {
         assert_none_refused(pool);
     }
 
-    // The miner dies and comes back, and then the node; the first pool has its work again each time.
+    // First the miner is killed and restarted, then the node; the first pool has its work again each time.
     miner.kill();
     let miner = at.miner(&urls, &[]);
     wait_for_shares(&first, 3, &miner);
@@ -136,7 +135,7 @@ fn a_pool_without_a_node_has_no_job_and_is_gone_over_to_when_it_has_one() {
     let meanwhile = format!("mining at {} meanwhile", urls[1]);
     assert!(miner.log().contains(&meanwhile), "{}", miner.log());
     assert_eq!(accepted(&first), 0);
-    // It comes back with a node that is there.
+    // It comes back with a running node.
     first.program.kill();
     let first = at.pool(0, node.port, &stratum, "");
     wait_for_shares(&first, 3, &miner);

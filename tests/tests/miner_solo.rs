@@ -1,4 +1,4 @@
-//! A miner at its own nodes, seen from outside: the real `iop-miner solo`, real nodes that judge every block, and admin
+//! A miner at its own nodes, from outside: the real `iop-miner solo`, real nodes that validate every block, and admin
 //! transactions signed by the `bitcoin` crate.
 
 #![allow(clippy::unwrap_used)]
@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 
 /// Everything here takes seconds; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(60);
-/// Long enough for many blocks to be found, were any work done.
+/// Long enough for many blocks to be found, if there were any work.
 const A_WHILE: Duration = Duration::from_secs(2);
 
-/// A chain's folder, its keys, and its nodes, which do not know each other until they meet.
+/// A chain's folder, its keys, and its nodes, which are not connected at first.
 struct Stand {
     dir: tempfile::TempDir,
     network: Network,
@@ -80,7 +80,7 @@ impl Stand {
         flags
     }
 
-    /// A miner at all the nodes.
+    /// A miner that uses all the nodes.
     fn mine(&self, licenses: &[PathBuf], more: &[&str]) -> Program {
         let mut flags = self.flags(licenses);
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
@@ -95,12 +95,12 @@ impl Stand {
         block_at(&self.nodes[node].node.rpc, height)
     }
 
-    /// Kills the only node (SIGKILL) in a moment after which the miner finds a block; gives the block's hash. Where the
-    /// node died between a block and the next template there is nothing to find, and it is tried again.
+    /// Kills the only node (SIGKILL) at a moment after which the miner finds a block; returns the block's hash. If the
+    /// node died between a block and the next template, there is nothing to find, and it is tried again.
     fn kill_before_a_find(&mut self, miner: &Program) -> String {
         for _ in 0..20 {
             signal(&self.nodes[0], "-KILL");
-            // Answered blocks' files are gone by then.
+            // Files of answered blocks are removed by then.
             std::thread::sleep(Duration::from_secs(1));
             if let Some(hash) = spooled(&self.spool()).pop() {
                 return hash;
@@ -112,7 +112,7 @@ impl Stand {
         panic!("no block on disk:\n{}", story(miner))
     }
 
-    /// Starts a node again that has ended, where it was.
+    /// Restarts a node that has ended, with the same folder and port.
     fn start_again(&mut self, index: usize) {
         let dir = self.path().join(index.to_string());
         let Peered { node, address } = self.nodes.remove(index);
@@ -139,7 +139,7 @@ fn wait_for_log(miner: &Program, text: &str) {
     assert!(logged.is_some(), "'{text}' expected in:\n{}", story(miner));
 }
 
-/// What was logged, but for the blocks.
+/// The log without the lines about blocks.
 fn story(miner: &Program) -> String {
     let log = miner.log();
     let telling = log.lines().filter(|line| !line.contains("INFO block") && !line.contains("INFO new tip"));
@@ -207,7 +207,7 @@ fn every_block_is_licensed_pays_the_payee_and_holds_what_waits_in_the_mempool() 
         found += 1;
     }
     let log = std::fs::read_to_string(stand.path().join("iop-miner.log")).unwrap();
-    // Whatever was found was taken: no find is sent on a parent that has one.
+    // Every find was accepted: none is submitted on a parent that already has one.
     assert!(times(&log, "block accepted") >= found, "{log}");
     assert_eq!(times(&log, "block refused"), 0, "{log}");
     assert!(spooled(&stand.spool()).is_empty(), "answered blocks are forgotten");
@@ -240,7 +240,7 @@ fn at_the_cap_it_waits_says_until_which_height_and_goes_on_when_the_cap_is_raise
     wait_for_log(&miner, "waiting for height 2018");
     std::thread::sleep(A_WHILE);
     assert_eq!(stand.rpc().height(), 1, "nothing is mined in vain");
-    // Others' blocks change nothing, and are no reason to say it again.
+    // Blocks of others change nothing, and do not cause the message again.
     generate(stand.rpc(), 101, &stand.admin, &stand.params);
     let someone = license_address(&stand.admin, &stand.params);
     admin_action(stand.rpc(), &stand.admin, 2, "enable_cap:1", &[someone], &stand.params);
@@ -267,7 +267,7 @@ fn a_license_that_is_removed_waits_and_one_that_is_added_starts() {
     admin_action(stand.rpc(), &stand.admin, 2, "add", &license, &stand.params);
     generate(stand.rpc(), 1, &stand.admin, &stand.params);
     wait_for_height(stand.rpc(), 112, &miner);
-    // And away again, in a block that the license mines itself.
+    // It is removed again, in a block that the license mines itself.
     let txid = admin_action(stand.rpc(), &stand.admin, 3, "rem", &license, &stand.params);
     let gone = wait_for(SOON, || (stand.rpc().license(&license[0])["whitelisted"] == false).then_some(()));
     assert!(gone.is_some(), "{}", story(&miner));
@@ -280,8 +280,8 @@ fn a_license_that_is_removed_waits_and_one_that_is_added_starts() {
 
 #[test]
 fn a_node_that_dies_lags_or_forks_is_left_and_come_back_to() {
-    // Slow enough that not every moment has a block: about 2^20 hashes.
-    // The nodes do not know each other: what they have in common is what the miner sends to both.
+    // Slow enough that not every moment has a block: about 2^20 hashes. The nodes are not connected: they only share
+    // what the miner sends to both.
     let mut stand = Stand::on(&devnet_like("lost", "00000fff", ""), 2);
     let miner = stand.mine(&stand.licenses, &[]);
     wait_for_height(&stand.nodes[1].node.rpc, 3, &miner);
@@ -289,7 +289,7 @@ fn a_node_that_dies_lags_or_forks_is_left_and_come_back_to() {
     wait_for_log(&miner, "node gives no work");
     let height = stand.nodes[1].node.rpc.height();
     wait_for_height(&stand.nodes[1].node.rpc, height + 3, &miner);
-    // It comes back alone: without the blocks that were mined meanwhile it lags.
+    // It comes back alone and lags, as it lacks the blocks mined meanwhile.
     stand.start_again(0);
     wait_for_log(&miner, "node is left until it is right: ");
     let height = stand.nodes[1].node.rpc.height();
@@ -312,7 +312,7 @@ fn a_block_found_while_the_node_restarts_is_in_the_chain_afterwards() {
     let miner = stand.mine(&stand.licenses[..1], &[]);
     wait_for_height(stand.rpc(), 5, &miner);
     for _ in 0..3 {
-        // Work goes on while the node is away: the next find has nowhere to go.
+        // Work continues while the node is away: the next find cannot be submitted.
         let hash = stand.kill_before_a_find(&miner);
         assert_eq!(spooled(&stand.spool()), std::slice::from_ref(&hash), "one at a time");
         stand.start_again(0);
@@ -343,8 +343,8 @@ fn a_miner_that_is_killed_submits_its_block_at_its_next_start() {
     wait_for_height(stand.rpc(), height + 3, &miner);
 }
 
-/// A block of an earlier run that the node refuses before it is worked with, while another node that could take it is
-/// away for good.
+/// A block of an earlier run that the node refuses before it is used, while another node that could accept it is gone
+/// for good.
 #[test]
 fn a_block_that_one_node_refused_and_another_never_answers_does_not_stop_the_mining() {
     let mut stand = Stand::new("refused", 1, "");
@@ -389,11 +389,11 @@ fn a_second_miner_in_the_same_folder_a_missing_node_and_a_late_one_are_named() {
     wait_for_height(&node.rpc, 2, &miner);
 }
 
-/// Runs a miner that must end with this status and complain in one line that has all these words.
+/// Runs a miner that must end with this status and an error line that contains all these words.
 fn complains(flags: &[String], status: i32, words: &[&str]) {
     let (found, stdout, stderr) = run("iop-miner", flags);
     assert_eq!((found, &*stdout), (Some(status), ""), "{flags:?}: {stderr}");
-    // Log lines begin with the time; the complaint is what remains.
+    // Log lines begin with the time; the error is the rest.
     let complaint: Vec<&str> =
         stderr.lines().filter(|line| !line.contains("INFO") && !line.is_empty()).collect();
     assert_eq!(complaint.len(), 1, "{flags:?}: one line expected:\n{stderr}");

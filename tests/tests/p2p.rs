@@ -1,4 +1,4 @@
-//! Nodes that meet: syncing, relay of blocks and transactions, branches, restarts, over real connections.
+//! Connected nodes: syncing, relay of blocks and transactions, branches, restarts, over real connections.
 
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ use iop_tests::stand::{Network, devnet_keys};
 use serde_json::{Value, json};
 
 const REGTEST: Network = Network::Named("regtest");
-/// What a regtest coinbase pays below height 150, base units, but for the first.
+/// The reward of a regtest coinbase below height 150, in base units, except the first.
 const SUBSIDY: u64 = 50 * 100_000_000;
 
 #[test]
@@ -27,7 +27,7 @@ fn a_node_syncs_from_another_and_each_passes_its_blocks_on() {
     let connect = first.address.to_string();
     let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
     agree(&first, &second);
-    // The third knows only the second: what the first mines goes through it.
+    // The third knows only the second, so blocks of the first pass through it.
     let connect = second.address.to_string();
     let third = Peered::start(&dir.path().join("3"), &REGTEST, &["--add-peer", &connect]);
     agree(&first, &third);
@@ -41,7 +41,7 @@ fn a_node_syncs_from_another_and_each_passes_its_blocks_on() {
     let peer = peers.as_array().unwrap().iter().find(|peer| peer["inbound"] == false).unwrap();
     assert_eq!(peer["addr"], first.address.to_string(), "{peer}");
     assert_eq!((peer["version"].as_i64(), peer["subver"].as_str()), (Some(70_015), Some("/iop-node:0.1.0/")));
-    // What it announced itself: the two newest came to it from here.
+    // It announced these itself: the two newest came from here.
     assert!(peer["synced_blocks"].as_u64() >= Some(301), "{peer}");
     assert_eq!(peer["banscore"], 0);
 }
@@ -74,7 +74,7 @@ fn transactions_go_both_ways_and_a_block_takes_them_out_of_both_mempools() {
     let theirs = spend(&[coinbase(&first, 3)], SUBSIDY - 10_000);
     second.wait_for_tx(&send(&first, &mine));
     first.wait_for_tx(&send(&second, &theirs));
-    // A child of both; a block with everything is put together from the mempool.
+    // A child of both; a block with all of them is reconstructed from the mempool.
     let outputs = [&mine, &theirs].map(|tx| bitcoin::OutPoint { txid: tx.compute_txid(), vout: 0 });
     second.wait_for_tx(&send(&first, &spend(&outputs, 2 * SUBSIDY - 50_000)));
     first.mine(1, &params);
@@ -94,7 +94,7 @@ fn blocks_are_put_together_from_the_mempool() {
     let connect = first.address.to_string();
     let second = Peered::start(&dir.path().join("2"), &REGTEST, &["--connect", &connect]);
     agree(&first, &second);
-    // The first of them makes the second ask for compact blocks at once.
+    // The first of them makes the second request compact blocks immediately.
     for height in 2..6 {
         second.wait_for_tx(&send(&first, &spend(&[coinbase(&first, height)], SUBSIDY - 10_000)));
         first.mine(1, &params);
@@ -204,7 +204,7 @@ fn a_node_that_knows_nobody_finds_its_peer_by_the_networks_seed() {
     let text = easy_devnet("seeded", &format!("p2p_port = {port}\ndns_seeds = [\"localhost\"]"));
     let network = Network::file(dir.path(), &text);
     let (params, [_, license, ..]) = (network.params(), devnet_keys(dir.path()));
-    // The seed's node asks no seed: it would meet itself there.
+    // The seed's node does not query seeds: it would find itself there.
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let first = Peered::start_on(&dir.path().join("1"), &network, address, &["--no-dns-seed"]);
     generate(&first.node.rpc, 3, &license, &params);
@@ -213,7 +213,7 @@ fn a_node_that_knows_nobody_finds_its_peer_by_the_networks_seed() {
     let peers = second.node.rpc.call("getpeerinfo", json!([]));
     assert_eq!((&peers[0]["addr"], &peers[0]["inbound"]), (&json!(address.to_string()), &json!(false)));
     assert!(second.node.program.log().contains("a DNS seed answered"), "{}", second.node.program.log());
-    // One that may ask none stays alone.
+    // A node that may not query seeds stays alone.
     let third = Peered::start(&dir.path().join("3"), &network, &["--no-dns-seed"]);
     assert_eq!(third.node.rpc.call("getconnectioncount", json!([])), json!(0));
 }
@@ -226,7 +226,7 @@ fn blocks_are_judged_by_the_clocks_of_peers() {
     let rpc = &peered.node.rpc;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut block = blocks::on(Parent::of(&params.genesis.block(), 0), 0, vec![]);
-    // By this machine's clock half an hour too far ahead.
+    // Half an hour too far ahead by this machine's clock.
     block.header.time = u32::try_from(now).unwrap() + 2 * 3_600 + 1_800;
     let block = serialize_hex(&blocks::sealed(block));
     assert_eq!(rpc.call("submitblock", json!([block])), "time-too-new");

@@ -1,4 +1,4 @@
-//! A pool at several nodes, seen from outside: real nodes, a real pool, shares over TCP that owe nothing to its code.
+//! A pool at several nodes, from outside: real nodes, a real pool, and shares over TCP that are built without its code.
 
 #![allow(clippy::unwrap_used)]
 
@@ -25,7 +25,7 @@ const STALE: u64 = 21;
 const DUPLICATE: u64 = 22;
 const LOW_DIFFICULTY: u64 = 23;
 
-/// A chain's folder, its keys, and its nodes, which do not know each other until they meet.
+/// A chain's folder, its keys, and its nodes, which are not connected at first.
 struct Stand {
     dir: tempfile::TempDir,
     network: Network,
@@ -51,7 +51,7 @@ impl Stand {
         self.dir.path()
     }
 
-    /// A pool at all the nodes, with a difficulty of about 4,000 hashes; a block takes 65,000.
+    /// A pool that uses all the nodes, with a difficulty of about 4,000 hashes; a block takes 65,000.
     fn pool(&self) -> Pool {
         let nodes: Vec<(u16, PathBuf)> =
             self.nodes.iter().map(|at| (at.node.port, at.node.datadir.join(".cookie"))).collect();
@@ -63,12 +63,12 @@ impl Stand {
         Worker::connect(&self.stratum, &format!("{}.test", new_address(self.path(), &self.network)))
     }
 
-    /// Mines a block at a node with the third license, which the pool does not have; gives its hash.
+    /// Mines a block at a node with the third license, which the pool does not have; returns its hash.
     fn generate(&self, node: usize) -> String {
         generate(&self.nodes[node].node.rpc, 1, &self.licenses[2], &self.params).remove(0)
     }
 
-    /// Kills a node and starts it where it was.
+    /// Kills a node and restarts it with the same folder and port.
     fn restart(&mut self, index: usize) {
         let dir = self.path().join(index.to_string());
         let Peered { node, address } = self.nodes.remove(index);
@@ -77,7 +77,7 @@ impl Stand {
     }
 }
 
-/// Waits until the status is as it should be, and gives it.
+/// Waits until the status satisfies a condition, and returns it.
 fn wait_for_status(pool: &Pool, what: &str, mut right: impl FnMut(&Value) -> bool) -> Value {
     let found = wait_for(SOON, || Some(pool.api("status")).filter(&mut right));
     found.unwrap_or_else(|| {
@@ -85,7 +85,7 @@ fn wait_for_status(pool: &Pool, what: &str, mut right: impl FnMut(&Value) -> boo
     })
 }
 
-/// The place of the node in use.
+/// The index of the node in use.
 fn in_use(status: &Value) -> Option<usize> {
     status["nodes"].as_array().unwrap().iter().position(|node| node["in_use"] == true)
 }
@@ -128,7 +128,7 @@ fn a_tip_is_taken_from_whichever_node_has_it_and_one_that_lags_or_forks_is_said_
     let pool = stand.pool();
     let mut worker = stand.worker();
     worker.job();
-    // Nobody tells the second node of the first one's blocks, nor the other way round.
+    // The second node is not told of the first one's blocks, nor the other way round.
     for node in [0, 1, 1] {
         let tip = stand.generate(node);
         if node == 0 || stand.nodes[1].node.rpc.height() == 2 {
@@ -228,7 +228,7 @@ fn a_block_found_while_all_nodes_are_away_outlives_the_pool_and_is_delivered_or_
         let expected = if passed_by == 0 { "accepted" } else { "stale" };
         let status = || pool.api("blocks")[0]["status"].as_str().unwrap().to_owned();
         if passed_by > 0 {
-            // Its state is looked at with each new tip.
+            // Its state is checked with each new tip.
             wait_for_status(&pool, "both nodes up", |status| {
                 let high = |node: &Value| node["height"].as_u64().is_some_and(|height| height >= 7);
                 status["nodes"].as_array().unwrap().iter().all(high)
@@ -259,7 +259,7 @@ fn an_admin_action_is_announced_and_the_license_changes_with_the_block_and_back_
     assert_eq!(first.as_deref(), Some(one.as_str()), "the first configured");
     let targets = std::slice::from_ref(&one);
     let txid = admin_action(rpc, &stand.admin, 1, "rem", targets, &stand.params);
-    // The node says so with the next template on this tip, half a minute later, or after a new tip.
+    // The node reports it with the next template on this tip, half a minute later, or after a new tip.
     stand.generate(0);
     admin_action(rpc, &stand.admin, 2, "add", targets, &stand.params);
     let switched =

@@ -1,4 +1,4 @@
-//! Programs that lose each other find each other again, and nothing is lost.
+//! Programs that lose each other reconnect, and nothing is lost.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use serde_json::json;
 /// Everything recovers within seconds; a loaded machine may need longer.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A chain's folder and keys, and who mines on it; nothing runs yet.
+/// A chain's folder and keys, and the miner's user; nothing runs yet.
 struct Setting {
     dir: tempfile::TempDir,
     network: Network,
@@ -25,7 +25,7 @@ struct Setting {
 impl Setting {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // A block takes about 2^22 hashes: slow enough that a kill falls between blocks as well as into them.
+        // A block takes about 2^22 hashes: slow enough that a kill may hit between blocks as well as during one.
         let network = Network::file(dir.path(), &devnet_like("recovery", "000003ff", ""));
         let [_, licenses @ ..] = devnet_keys(dir.path());
         let user = new_address(dir.path(), &network);
@@ -69,12 +69,12 @@ fn accepted(pool: &Pool) -> u64 {
 #[test]
 fn started_in_the_wrong_order_they_wait_say_so_and_mine_once_all_are_there() {
     let at = Setting::new();
-    // The miner first: no pool yet.
+    // The miner first: there is no pool yet.
     let stratum = format!("127.0.0.1:{}", free_port());
     let miner = start_miner(at.path(), &stratum, &at.user).unwrap();
     wait_for_log(&miner, &stratum);
 
-    // Then the pool: no node yet.
+    // Then the pool: there is no node yet.
     let node_port = free_port();
     let pool = Pool::start_on(at.path(), &at.network, node_port, &at.licenses, &stratum).unwrap();
     let state = wait_for(SOON, || Some(pool.api("status")).filter(|status| status["state"] == "no_node"));
@@ -98,7 +98,7 @@ fn a_node_killed_while_mining_comes_back_with_its_chain_and_the_pool_goes_on() {
         wait_for_height(&node, before + 2);
     }
     assert!(miner.is_running());
-    // Every block of the chain is one that the pool found, and each was a share that counted.
+    // The pool found every block of the chain, and each was a share that counted.
     let height = node.rpc.height();
     let found = pool.api("blocks");
     let found: HashSet<&str> =
@@ -132,7 +132,7 @@ fn all_three_stop_on_sigterm_with_status_0() {
     wait_for_height(&node, 1);
     let cookie = node.datadir.join(".cookie");
     assert!(cookie.exists());
-    // The pool's long poll is open at the node while the node stops.
+    // The pool's long poll is pending at the node while the node stops.
     assert!(node.program.stop().success());
     assert!(!cookie.exists(), "the cookie goes with the node");
     assert!(pool.program.stop().success());

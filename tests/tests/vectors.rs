@@ -1,7 +1,7 @@
-//! Real verdicts of IoP Core 6.3, played against the running node through its RPC.
+//! Real verdicts of IoP Core 6.3, replayed against the running node through its RPC.
 //!
-//! Each step submits one block and compares the verdict, the tip and, where recorded, the statistics of all
-//! licenses. Verdicts of failed scripts have many texts and count as one.
+//! Each step submits one block and compares the verdict, the tip and, if recorded, the statistics of all licenses.
+//! Verdicts of failed scripts have many texts and count as one.
 
 #![allow(clippy::unwrap_used)]
 
@@ -72,7 +72,7 @@ fn submit(rpc: &Rpc, step: &Step) -> Option<String> {
     }
 }
 
-/// Failed scripts are one class; so are malformed blocks of one error code.
+/// The class of a verdict: failed scripts are one, as are malformed blocks of one error code.
 fn class(verdict: Option<&str>) -> Option<&str> {
     verdict.map(|text| match text {
         "block-validation-failed" => "script failure",
@@ -81,7 +81,7 @@ fn class(verdict: Option<&str>) -> Option<&str> {
     })
 }
 
-/// The reference writes yes and no as 1 and 0 in places.
+/// The reference writes booleans as 1 and 0 in places.
 fn as_number(value: &Value) -> Value {
     match value {
         Value::Bool(yes) => json!(u8::from(*yes)),
@@ -90,7 +90,7 @@ fn as_number(value: &Value) -> Value {
     }
 }
 
-/// What differs after a step, in words.
+/// The differences after a step, as text.
 fn differences(rpc: &Rpc, step: &Step, verdict: Option<&str>) -> Vec<String> {
     let mut found = Vec::new();
     let mut compare = |what: &str, have: Value, expected: Value| {
@@ -117,7 +117,7 @@ fn differences(rpc: &Rpc, step: &Step, verdict: Option<&str>) -> Vec<String> {
     found
 }
 
-/// Plays a recording; the steps that differ must be exactly `known`.
+/// Replays a recording; the steps that differ must be exactly `known`.
 fn play(name: &str, known: &[usize]) {
     let recording = Recording::read(name);
     let dir = tempfile::tempdir().unwrap();
@@ -157,21 +157,21 @@ fn the_sliding_window_with_segwit_is_judged_as_by_the_reference() {
     play("4-sliding-window-segwit.json.gz", &[]);
 }
 
-/// Recorded by `iop-differ` from a node that we built ourselves: branches with bad blocks anywhere in them, blocks whose
-/// header came first, two faults in one block, caps.
+/// Recorded by `iop-differ` from a node that we built: branches with bad blocks at any position, blocks whose header
+/// came first, two faults in one block, caps.
 #[test]
 fn branches_and_pairs_of_faults_are_judged_as_by_the_reference() {
     play("5-branches-segwit.json.gz", &[]);
 }
 
-/// Recorded likewise: admin actions of every odd form.
+/// Recorded in the same way: admin actions of every odd form.
 #[test]
 fn odd_admin_actions_are_judged_as_by_the_reference() {
     play("6-odd-actions-segwit.json.gz", &[]);
 }
 
-/// The node is killed again and again in the middle of submissions, many of them reorganisations. Each time it
-/// must come back to a state from which the rest of the recording goes as if nothing had happened.
+/// The node is killed repeatedly during submissions, many of which are reorganisations. Each time it must return to a
+/// state from which the rest of the recording proceeds as if nothing had happened.
 #[test]
 fn a_node_killed_at_any_instant_comes_back_to_the_state_of_a_block() {
     let recording = Recording::read("2-old-system-segwit.json.gz");
@@ -192,7 +192,7 @@ fn a_node_killed_at_any_instant_comes_back_to_the_state_of_a_block() {
         let verdict = submit(&node.rpc, step);
         let mut found = differences(&node.rpc, step, verdict.as_deref());
         if number % 100 == 60 {
-            // Whether the block was in before the kill decides between its verdict and "duplicate".
+            // Whether the block was stored before the kill decides between its verdict and "duplicate".
             found.retain(|difference| !difference.starts_with("verdict"));
         }
         assert!(found.is_empty(), "step {number} after {kills} kills: {found:?}");

@@ -1,4 +1,4 @@
-//! Wrong input of every kind: one clear line that names it, the right exit status, and nothing lost.
+//! Invalid input of every kind: one clear line that names it, the right exit status, and no loss.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,12 +10,12 @@ use iop_tests::chain::{easy_devnet, generate};
 use iop_tests::program::{free_port, run, run_into_full};
 use iop_tests::stand::{Network, Node, devnet_keys};
 
-/// Runs a program that must fail with this status and complain in one line that has all these words.
+/// Runs a program that must fail with this status and an error line that contains all these words.
 fn complains(name: &str, args: &[&str], status: i32, words: &[&str]) {
     let (found, stdout, stderr) = run(name, args);
     assert_eq!(found, Some(status), "{name} {args:?}: {stderr}");
     assert_eq!(stdout, "", "{name} {args:?}");
-    // Log lines begin with the time; the complaint is what remains.
+    // Log lines begin with the time; the error is the rest.
     let complaint: Vec<&str> =
         stderr.lines().filter(|line| !line.contains("INFO") && !line.is_empty()).collect();
     assert_eq!(complaint.len(), 1, "{name} {args:?}: one line expected:\n{stderr}");
@@ -100,7 +100,7 @@ fn keys_that_cannot_be_used_are_named_and_never_shown() {
         let (_, _, stderr) = run("iop-pool", args);
         assert!(!stderr.contains(&wif[5..15]), "the key is shown: {stderr}");
     };
-    // devnet's keys have the prefix of all test networks; main's is another.
+    // devnet's keys have the prefix of all test networks; main's is different.
     pool("main", &license, &["license-1.wif", "49", "76"]);
     pool("devnet", &dir.path().join("none.wif"), &["none.wif"]);
     let garbage = dir.path().join("garbage.wif");

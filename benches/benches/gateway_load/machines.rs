@@ -1,4 +1,4 @@
-//! Machines that log in and then submit shares in turn, at a fixed rate in all.
+//! Machines that log in and then submit shares in turn, at a fixed total rate.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinSet;
 
-/// Logins under way at a time: fewer than a listener's queue holds.
+/// Concurrent logins: fewer than a listener's queue holds.
 const AT_A_TIME: usize = 100;
 /// Time for the last answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,13 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) machines: usize,
-    /// Shares a second in all.
+    /// Shares a second in total.
     pub(crate) rate: f64,
     pub(crate) lasts: Duration,
     pub(crate) warm_up: Duration,
 }
 
-/// What one machine knows.
+/// The state of one machine.
 #[derive(Debug, Default)]
 struct Machine {
     number: usize,
@@ -39,8 +39,8 @@ struct Machine {
 }
 
 impl Load {
-    /// Puts it on a server; gives the time from each submit to its answer, those of the warm-up left out. A server that
-    /// is no gateway knows no logins.
+    /// Applies the load to a server; returns the time from each submit to its answer, without the warm-up. If the
+    /// server is not a gateway, there are no logins.
     pub(crate) async fn run(self, address: SocketAddr, is_gateway: bool) -> io::Result<Vec<Duration>> {
         let (mut logins, mut machines) = (JoinSet::new(), Vec::new());
         for number in 0..self.machines {
@@ -75,7 +75,7 @@ impl Load {
         Ok(measured.map(|(_, time)| time).collect())
     }
 
-    /// Sends every share when it is due. Between two it lets the readers run, and never sleeps: timers are too coarse.
+    /// Sends every share when it is due. In between it lets the readers run, and never sleeps: timers are too coarse.
     async fn send(
         self,
         senders: &mut [(Rc<RefCell<Machine>>, OwnedWriteHalf)],
@@ -138,7 +138,7 @@ async fn login(
 }
 
 impl Machine {
-    /// Takes a line. Says whether it was no answer.
+    /// Handles a line. Returns whether it was not an answer.
     fn hear(&mut self, line: &str) -> io::Result<bool> {
         if line.starts_with("{\"id\":null,\"method\":\"mining.notify\"") {
             let notify: Value = serde_json::from_str(line)?;
@@ -149,7 +149,7 @@ impl Machine {
         if line.starts_with("{\"id\":null") {
             return Ok(true);
         }
-        // A share of the job that was the newest one when it left may come too late.
+        // A share of the job that was the newest when it was sent may come too late.
         if line.contains("\"error\":null") || line.contains("[21,") {
             return Ok(false);
         }
@@ -157,7 +157,7 @@ impl Machine {
     }
 }
 
-/// Each share: when it was sent, and how long its answer took.
+/// For each share: when it was sent, and how long its answer took.
 type Times = Rc<RefCell<Vec<(Instant, Duration)>>>;
 
 async fn listen(

@@ -1,8 +1,8 @@
-//! What the gateway adds to a machine's submit, and what many machines cost it.
+//! The latency that the gateway adds to a machine's submit, and its cost with many machines.
 //!
-//! Lives here: the real `iop-miner gateway` on a core of its own, in front of a small upstream ([`upstream`]) that shares
-//! the other core with simulated machines ([`machines`]); the same load on a program that only answers ([`load::echo`]):
-//! what is more than that is the gateway's. Run: `scripts/bench-gateway`.
+//! Lives here: the real `iop-miner gateway` on a core of its own, in front of a small upstream ([`upstream`]) that
+//! shares the other core with simulated machines ([`machines`]); the same load on a program that only answers
+//! ([`load::echo`]): the difference is the gateway's. Run: `scripts/bench-gateway`.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! A pool for one gateway: it gives jobs at a steady pace and takes every share.
+//! A pool for one gateway: it sends jobs at a steady pace and accepts every share.
 
 use std::cell::Cell;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// Merkle branches of a job: a block of some thousand transactions.
 const BRANCHES: usize = 12;
 
-/// A pool that ends with its owner.
+/// A pool that ends when it is dropped.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     shares: Rc<Cell<u64>>,
@@ -23,7 +23,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// With a clean job every so often, and shares that every hash meets or hardly one in a bench's time.
+    /// Sends a clean job every `job_every`; its share target is met by every hash, or by hardly one during a bench.
     pub(crate) async fn start(job_every: Duration, all_up: bool) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let (address, shares) = (listener.local_addr()?, Rc::new(Cell::new(0)));
@@ -32,7 +32,7 @@ impl Upstream {
         Ok(Self { address, shares, task })
     }
 
-    /// Shares that came.
+    /// Number of shares received.
     pub(crate) fn shares(&self) -> u64 {
         self.shares.get()
     }

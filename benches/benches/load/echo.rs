@@ -1,7 +1,7 @@
-//! The bare answerer: a program that answers every submit with a verdict, and does nothing else.
+//! The bare answerer: a program that only answers every submit with a verdict.
 //!
-//! What it takes is the round trip itself: the system's sockets, the cores and the generator. A server is held against
-//! it under the same load.
+//! Its time is the round trip itself: the system's sockets, the cores and the generator. Servers are compared with it
+//! under the same load.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 
-/// How every line begins; then comes the id, which the answer has too.
+/// The start of every line; then comes the id, which is copied into the answer.
 const START: &[u8] = b"{\"id\":";
 
 /// Serves until it is killed; prints its port.

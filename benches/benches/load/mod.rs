@@ -1,8 +1,8 @@
-//! What the benches of servers under load have in common: programs on a core of their own, figures, and baselines.
+//! Code shared by the benches of servers under load: programs on a core of their own, figures, and baselines.
 //!
-//! Lives here: starting on a core, CPU time and memory ([`process`]); percentiles, medians and the table ([`report`]); two
-//! programs to hold a server against, one that only writes ([`sender`]) and one that only answers ([`echo`]), each a
-//! process of this bench started anew ([`Baseline`]). What does not: the loads, which are each bench's own.
+//! Lives here: starting on a core, CPU time and memory ([`process`]); percentiles, medians and the table ([`report`]);
+//! two programs to compare servers with, one that only writes ([`sender`]) and one that only answers ([`echo`]), each
+//! another process of this bench ([`Baseline`]). Does not live here: the loads, which are specific to each bench.
 
 #![allow(dead_code, reason = "each bench uses its part")]
 
@@ -27,7 +27,7 @@ pub(crate) enum Baseline {
 }
 
 impl Baseline {
-    /// Is the program, until whoever started it has enough.
+    /// Runs the program until its owner ends it.
     pub(crate) fn run(self) -> io::Result<()> {
         match self {
             Self::Sender => sender::run(),
@@ -35,7 +35,7 @@ impl Baseline {
         }
     }
 
-    /// Starts this bench once more as the program, on a core; its command line has the subcommand `baseline` for that.
+    /// Starts this bench again as the program, on a core; its command line has the subcommand `baseline` for that.
     pub(crate) fn start(self, cpu: Option<u32>) -> io::Result<Running> {
         let own = std::env::current_exe()?;
         let name = self.to_possible_value().expect("none is skipped");
@@ -50,7 +50,7 @@ impl Baseline {
     }
 }
 
-/// A baseline's process; ends with its owner.
+/// A baseline's process; ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -58,7 +58,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Where it listens.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }

@@ -1,4 +1,4 @@
-//! Programs that are measured: on a core of their own, with their CPU time and memory.
+//! Measured programs: started on a core of their own, with their CPU time and memory.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub(crate) fn cpu_seconds(process: u32) -> io::Result<f64> {
     Ok(ticks.sum::<f64>() / 100.0) // Linux has 100 ticks a second for programs
 }
 
-/// Starts something on a core: a program inherits the cores of the thread that starts it.
+/// Starts something on a core: a program inherits the CPU affinity of the thread that starts it.
 pub(crate) fn pinned<T>(cpu: Option<u32>, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(cpu) = cpu else { return start() };
     let own = own_cores()?;
@@ -37,17 +37,17 @@ fn move_to(cores: &str) -> io::Result<()> {
     Err(io::Error::other(format!("taskset: {}", String::from_utf8_lossy(&moved.stderr).trim())))
 }
 
-/// A process's memory, bytes.
+/// A process's memory, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// Resident, with pages of files.
+    /// Resident, including pages of files.
     pub(crate) resident: f64,
-    /// Resident and of no file: heap and stacks.
+    /// Resident without files: heap and stacks.
     pub(crate) anonymous: f64,
 }
 
 impl Memory {
-    /// Of a process, now.
+    /// A process's current memory.
     pub(crate) fn of(process: u32) -> io::Result<Self> {
         let text = std::fs::read_to_string(PathBuf::from(format!("/proc/{process}/smaps_rollup")))?;
         let kib = |key: &str| {

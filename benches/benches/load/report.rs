@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Figures by name, in the order in which they first came; one value for each run.
+/// Figures by name, in the order of their first value; one value per run.
 #[derive(Debug, Default)]
 pub(crate) struct Report(Vec<Figure>);
 
@@ -16,7 +16,7 @@ struct Figure {
 }
 
 impl Report {
-    /// A run's figure.
+    /// Adds a run's figure.
     pub(crate) fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         let name = name.into();
         match self.0.iter_mut().find(|figure| figure.name == name) {
@@ -25,7 +25,7 @@ impl Report {
         }
     }
 
-    /// The median, the 99th of a hundred and the worst of a run's times, in milliseconds.
+    /// Adds the median, the 99th percentile and the worst of a run's times, in milliseconds.
     pub(crate) fn add_times(&mut self, name: &str, mut times: Vec<Duration>) {
         times.sort_unstable();
         for (part, of_hundred) in [("p50", 50), ("p99", 99), ("max", 100)] {
@@ -33,7 +33,7 @@ impl Report {
         }
     }
 
-    /// One line a figure: median, least and most.
+    /// Prints one line per figure: median, least and most.
     pub(crate) fn print(&self) {
         let width = self.0.iter().map(|figure| figure.name.len()).max().unwrap_or(0);
         println!("{:width$}  {:>12}  {:>25}", "", "median", "least to most");
@@ -44,19 +44,19 @@ impl Report {
         }
     }
 
-    /// For programs.
+    /// The figures as JSON.
     pub(crate) fn json(&self) -> String {
         let figure = |figure: &Figure| json!({ "name": figure.name, "unit": figure.unit, "median": median(&figure.runs), "runs": figure.runs });
         format!("{:#}\n", self.0.iter().map(figure).collect::<Value>())
     }
 }
 
-/// Milliseconds.
+/// Converts to milliseconds.
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Of sorted times: the least that `of_hundred` of a hundred do not pass.
+/// A percentile of sorted times: the least one that `of_hundred` of a hundred do not exceed.
 fn percentile(sorted: &[Duration], of_hundred: usize) -> Duration {
     let rank = (sorted.len() * of_hundred).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()

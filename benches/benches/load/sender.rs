@@ -1,12 +1,13 @@
-//! The bare sender: a program that writes the same bytes to as many sockets, one after the other, and does nothing else.
+//! The bare sender: a program that only writes the same bytes to many sockets, one after another.
 //!
-//! Nothing that sends from one core through the system's sockets does less, so the pool is held against it. It prints
-//! its port; the first connection orders: how many others to wait for and the line to write, then a byte for each time.
+//! No program that sends from one core through the system's sockets does less, so the pool is compared with it. It
+//! prints its port; the first connection controls it: how many others to wait for and the line to write, then a byte
+//! for each round.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-/// Serves one order.
+/// Serves one controlling connection.
 pub(crate) fn run() -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     println!("{}", listener.local_addr()?.port());
@@ -35,7 +36,7 @@ fn read_number(from: &mut TcpStream) -> io::Result<u32> {
     Ok(u32::from_be_bytes(bytes))
 }
 
-/// Orders so many copies of a line, each time.
+/// Orders `count` copies of a line per round.
 pub(crate) fn order(control: &mut TcpStream, count: usize, line: &[u8]) -> io::Result<()> {
     control.set_nodelay(true)?;
     control.write_all(&(count as u32).to_be_bytes())?;

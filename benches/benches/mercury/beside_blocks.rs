@@ -1,11 +1,11 @@
-//! Whether blocks wait for the relay: how long a node takes to validate a block with its relay idle and under full load.
+//! Whether the relay delays blocks: the node's validation time with its relay idle and under full load.
 //!
-//! `cargo bench --bench mercury_beside_blocks`. The blocks are a synthetic chain's, each with [`INPUTS`] signatures that
-//! the node has not seen before. The load is made by this program, called again, in the kernel's class of what is idle:
-//! it stands for other machines, and must not take the CPU from the node itself. Where there are few cores even that
-//! costs something; a thread of the same class that only counts shows how much. Rounds of the three kinds alternate,
-//! so that what else the machine does meets all. The relay steps aside for each block, so blocks come at a distance, and
-//! what it has carried meanwhile is printed too.
+//! `cargo bench --bench mercury_beside_blocks`. The blocks are a synthetic chain's, each with [`INPUTS`] signatures
+//! that the node has not seen before. The load comes from this program, started again in the kernel's idle scheduling
+//! class: it stands for other machines, and must not take CPU time from the node itself. With few cores even that has a
+//! cost; a thread of the same class that only counts shows how much. Rounds of the three kinds alternate, so that other
+//! activity of the machine affects all. The relay yields to each block, so blocks are spaced out, and the amount it has
+//! relayed meanwhile is printed too.
 #![allow(clippy::unwrap_used)]
 
 mod people;
@@ -28,12 +28,12 @@ const ROUNDS: usize = 8;
 const BLOCKS: usize = 50;
 /// Signed inputs of a block.
 const INPUTS: usize = 400;
-/// After each block: long enough for the load to be full again, and much less than real blocks are apart.
+/// Pause after each block: long enough for the load to recover, and much shorter than between real blocks.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What the load pours through a circuit, which is closed after 64 MiB.
+/// Bytes sent through a circuit, which is closed after 64 MiB.
 const BYTES: usize = 60_000_000;
 
-/// What goes on beside the blocks.
+/// The activity alongside the blocks.
 const KINDS: [&str; 3] = ["relay idle", "relay idle, another process busy", "relay under full load"];
 
 fn main() {
@@ -44,7 +44,7 @@ fn main() {
     }
 }
 
-/// Is busy until it is killed.
+/// Keeps a CPU busy until it is killed.
 fn count() {
     let mut number = 0_u64;
     loop {
@@ -52,7 +52,7 @@ fn count() {
     }
 }
 
-/// Pours through circuits until it is killed. Prints how many seconds each took.
+/// Sends through circuits until it is killed. Prints the seconds that each took.
 fn load(address: &Multiaddr) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -76,7 +76,7 @@ impl Load {
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// Ends it; the seconds of each of its circuits.
+    /// Ends it; returns the seconds of each of its circuits.
     fn end(mut self) -> Vec<f64> {
         self.0.kill().unwrap();
         let mut text = String::new();
@@ -100,9 +100,9 @@ fn sample(port: u16, name: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// Blocks to measure with, as `submitblock` takes them; those that come before are setup.
+/// Blocks to measure with, as `submitblock` takes them; those before are setup.
 fn chain() -> impl Iterator<Item = String> {
-    // Blocks before the first round fill caches, as many as a round has.
+    // Blocks before the first round fill caches, as many as in one round.
     let blocks = BLOCKS * (KINDS.len() * ROUNDS + 1);
     let count = |number: usize| u32::try_from(number).unwrap();
     let spec = Spec {
@@ -125,7 +125,7 @@ fn submit(node: &Node, block: String) {
     assert_eq!(node.rpc.call("submitblock", json!([block])), Value::Null);
 }
 
-/// Milliseconds of validation of each of the next blocks.
+/// Milliseconds of validation for each of the next blocks.
 fn blocks(node: &Node, chain: &mut impl Iterator<Item = String>, metrics: u16) -> Vec<f64> {
     let sum = || sample(metrics, "iop_node_block_validation_seconds_sum");
     let mut before = sum();

@@ -1,6 +1,6 @@
-//! Memory of a home for each idle connection: devices that are logged in at a node, and say nothing. Every other one is
-//! hosted there, the rest are visitors, since a home takes ten thousand of either. Then what somebody who comes beside
-//! them waits for.
+//! Memory of a home per idle connection: devices that are logged in at a node and send nothing. Every other one is
+//! hosted there, the rest are visitors, since a home accepts ten thousand of each. Then the latency for one more client
+//! alongside them.
 //!
 //! `cargo bench --bench mercury_idle [-- CONNECTIONS]`; each needs a file here and one in the node (`ulimit -n`).
 #![allow(clippy::unwrap_used)]
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use iop_tests::program::free_port;
 use iop_tests::stand::{Network, Node};
 
-/// Connections that come before the first measurement, so that what is there once is not counted.
+/// Connections before the first measurement, so that one-time costs are not counted.
 const WARM_UP: usize = 200;
 
 fn resident(node: &Node) -> u64 {
@@ -46,7 +46,7 @@ fn main() {
                 device.log_in(&["chat"]).await;
                 tokio::spawn(device.idle());
             }
-            // What follows a log-in has passed.
+            // The work after a login is done by then.
             tokio::time::sleep(Duration::from_secs(3)).await;
         };
         connect(WARM_UP).await;

@@ -1,4 +1,4 @@
-//! Devices for the benches of the Mercury relay: they register, log in, relate, call, and pour bytes through a circuit.
+//! Devices for the benches of the Mercury relay: they register, log in, relate, call, and send bytes through a circuit.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, identify, identity, noise, ping, relay, tcp, yamux};
 
-/// Bytes in a request and none in the answer: what goes through a circuit.
+/// Bytes in a request and none in the answer, to be sent through a circuit.
 #[derive(Clone, Default)]
 pub struct Pour;
 
@@ -245,7 +245,7 @@ impl Device {
     }
 }
 
-/// Two people who are hosted, logged in and related; the second one holds a slot at the relay.
+/// Two people who are hosted, logged in and related; the second one has a reservation at the relay.
 pub async fn pair(address: &Multiaddr, network: &str) -> (Device, Device) {
     let mut first = Device::connect(address, network).await;
     let mut second = Device::connect(address, network).await;
@@ -268,7 +268,7 @@ pub async fn pair(address: &Multiaddr, network: &str) -> (Device, Device) {
     }
 }
 
-/// Calls, opens a circuit, pours so many bytes through it and closes it. Gives back how long the bytes took.
+/// Calls, opens a circuit, sends this many bytes through it and closes it. Returns how long the bytes took.
 pub async fn pour(caller: &mut Device, callee: &mut Device, address: &Multiaddr, bytes: usize) -> Duration {
     let (to, body) = {
         let device = caller.swarm.local_peer_id().to_bytes().into();

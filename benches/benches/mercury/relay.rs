@@ -1,4 +1,4 @@
-//! How fast a circuit of the relay is on loopback, by the clock and by the CPU time of the home's thread.
+//! The speed of a relay circuit on loopback, in wall time and in CPU time of the home's thread.
 #![allow(clippy::unwrap_used)]
 
 mod people;
@@ -14,7 +14,7 @@ use iop_mercury::wire::Hosting;
 
 /// Bytes through a circuit; a circuit may take 64 MiB.
 const BYTES: usize = 60 << 20;
-/// Circuits, one after the other.
+/// Circuits, one after another.
 const CIRCUITS: usize = 12;
 
 /// CPU time of a thread of this process.

@@ -1,4 +1,4 @@
-//! A node with a relay, for the benches that need one.
+//! A node with a relay, for benches.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use iop_tests::program::wait_for;
 use iop_tests::stand::Node;
 use libp2p::Multiaddr;
 
-/// Where the relay of a node listens, by the node's log.
+/// The address of a node's relay, from the node's log.
 pub(crate) fn address(node: &Node) -> Multiaddr {
     let listens = || {
         let log = node.program.log();

@@ -1,10 +1,10 @@
-//! What reaches the pool of what the kernel can do: the real miner on all cores at an upstream of ours that sends a new
-//! job every 5 s; the work of the shares that it takes, over time, beside what `iop-miner bench` says just before and
-//! just after, with as many threads and versions.
+//! The part of the kernel's speed that reaches the pool: the real miner on all cores at an upstream of ours that sends
+//! a new job every 5 s; the work of its accepted shares over time, compared with `iop-miner bench` just before and just
+//! after, with as many threads and versions.
 //!
-//! Shares are chance: of N of them the work is known to one part in the square root of N. The miner's own counter of
-//! hashes, from its last line, has no chance in it. Run: `cargo build --release --bins` and
-//! `cargo bench -p iop-benches --bench miner_rate -- --seconds 600`
+//! Shares are random: with N of them the work is known to one part in the square root of N. The miner's own counter of
+//! hashes, from its last line, is exact. Run: `cargo build --release --bins` and `cargo bench -p iop-benches --bench
+//! miner_rate -- --seconds 600`
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,7 +45,7 @@ struct Cli {
     bench: bool,
 }
 
-/// Lines of the miner's output, from a command that ends by itself.
+/// Runs a command that ends by itself; returns the lines of its output.
 fn lines(arguments: &[String]) -> Vec<Value> {
     let output = Command::new(programs().join("iop-miner")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -53,7 +53,7 @@ fn lines(arguments: &[String]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The kernel's rate in hashes a second, and its name.
+/// The kernel's rate in hashes per second, and its name.
 fn kernel(threads: usize, seconds: u64) -> (f64, String) {
     let (threads, seconds) = (threads.to_string(), seconds.to_string());
     let arguments = [
@@ -72,7 +72,7 @@ fn kernel(threads: usize, seconds: u64) -> (f64, String) {
     (line["hashes_per_second"].as_f64().unwrap(), line["kernel"].as_str().unwrap().to_owned())
 }
 
-/// The hashes a second that the miner counts itself, from `mined for 600 s: 110000000000 hashes, 180.1 MH/s …`.
+/// The miner's own count of hashes per second, from `mined for 600 s: 110000000000 hashes, 180.1 MH/s …`.
 fn counted(log: &str) -> Option<f64> {
     let line = log.lines().find(|line| line.contains("mined for "))?;
     let rest = line.split("hashes, ").nth(1)?;

@@ -1,4 +1,4 @@
-//! A pool of one miner: jobs by the clock, shares counted after each is hashed again.
+//! A pool for one miner: jobs at fixed intervals; each share is hashed again before it is counted.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -19,15 +19,15 @@ const MASK: VersionMask = VersionMask(0x1fff_e000);
 const EXTRANONCE1: u32 = 7;
 const EXTRANONCE2_SIZE: usize = 4;
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     pub(crate) shares: u64,
     pub(crate) stale: u64,
-    /// Above the target, sent twice, or not understood.
+    /// Above the target, duplicate, or invalid.
     pub(crate) wrong: u64,
     pub(crate) jobs: u64,
-    /// Since the first job was sent.
+    /// Time since the first job was sent.
     pub(crate) elapsed: Duration,
 }
 
@@ -133,7 +133,7 @@ fn serve(stream: &TcpStream, state: &Arc<Mutex<State>>, difficulty: Difficulty, 
     }
 }
 
-/// A miner that is gone is seen where its lines are read.
+/// A miner that is gone is noticed by the reader.
 fn send(mut stream: &TcpStream, message: &Value) {
     let _ = stream.write_all(format!("{message}\n").as_bytes());
 }
@@ -157,7 +157,7 @@ fn send_jobs(mut stream: &TcpStream, state: &Mutex<State>, every: Duration) {
 }
 
 impl State {
-    /// Counts a share; a pool's code and words where it does not count.
+    /// Counts a share; if it does not count, returns a pool's error code and text.
     fn judge(&mut self, params: &Value) -> Result<(), (u32, &'static str)> {
         if params[1] != self.job.job_id.as_str() {
             self.taken.stale += 1;

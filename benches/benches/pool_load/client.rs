@@ -1,4 +1,4 @@
-//! A connection that logs in as a miner does, and reads what the pool says.
+//! A connection that logs in as a miner does, and reads the pool's lines.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -15,34 +15,34 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::submit::{FIRST_ID, SubmitLine};
 
-/// Connections from one source address: below the ports that a system gives out for each.
+/// Most connections per source address: fewer than the system's ephemeral ports for each.
 const PER_SOURCE: usize = 20_000;
-/// Bytes read at a time, into one buffer for all connections.
+/// Bytes read at a time, into one buffer shared by all connections.
 const READ_SIZE: usize = 64 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
 }
 
-/// How every line that announces a job begins.
+/// The start of every line that announces a job.
 const NOTIFY: &[u8] = b"{\"id\":null,\"method\":\"mining.notify\"";
 
-/// A job for submits that nobody judges, as long as others.
+/// A job for submits that are not judged, as long as a real one.
 const NOBODYS_JOB: &[u8] =
     b"{\"id\":null,\"method\":\"mining.notify\",\"params\":[\"6a3f110010000000\",\"\",\"\",\"\",[],\"\",\"\",\"6553f100\",true]}";
 
-/// What a line is to a miner.
+/// A line as a miner sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// A job; whether all before it are stale.
+    /// A job, and whether all earlier ones are stale.
     Job { clean: bool, line: &'a [u8] },
-    /// `true` or another good result, to the request with this id.
+    /// `true` or another successful result, for the request with this id.
     Good(u64),
     /// Anything else that is no error: a difficulty.
     Other,
 }
 
-/// Reads a line from the pool; an error is one here too, since nothing is sent that deserves one.
+/// Parses a line from the pool; an error answer is an error here too, since nothing is sent that deserves one.
 fn classify(line: &[u8]) -> io::Result<Line<'_>> {
     if line.starts_with(NOTIFY) {
         return Ok(Line::Job { clean: line.ends_with(b"true]}"), line });
@@ -58,7 +58,7 @@ fn classify(line: &[u8]) -> io::Result<Line<'_>> {
     }
 }
 
-/// Bytes read that are no whole line yet.
+/// Bytes of an incomplete line.
 #[derive(Debug, Default)]
 struct Rest(Vec<u8>);
 
@@ -89,12 +89,12 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Of a connection that has read nothing yet.
+    /// The reader of a new connection.
     pub(crate) fn new(half: OwnedReadHalf) -> Self {
         Self { half, rest: Rest::default() }
     }
 
-    /// Waits for bytes, then hands over the whole lines among them.
+    /// Waits for bytes, then passes on the complete lines among them.
     pub(crate) async fn lines(&mut self, mut each: impl FnMut(Line<'_>) -> io::Result<()>) -> io::Result<()> {
         let Self { half, rest } = self;
         let count = poll_fn(|context| {
@@ -118,12 +118,12 @@ pub(crate) struct Client {
     pub(crate) reader: Reader,
     pub(crate) writer: OwnedWriteHalf,
     pub(crate) user: String,
-    /// The job, as the pool announced it.
+    /// The job, as announced by the pool.
     pub(crate) job: Vec<u8>,
 }
 
 impl Client {
-    /// Connects and logs in, as the `number`th of many; ends when there is a job.
+    /// Connects and logs in, as the `number`th of many; returns when there is a job.
     pub(crate) async fn login(address: SocketAddr, number: usize, user: &str) -> io::Result<Self> {
         let stream = connect(address, number).await?;
         let user = format!("{user}.w{number}");
@@ -145,7 +145,7 @@ impl Client {
         Ok(Self { reader, writer, user, job })
     }
 
-    /// Connects to a server that knows no logins, and takes a job from nobody.
+    /// Connects to a server without logins, with a made-up job.
     pub(crate) async fn without_login(address: SocketAddr, number: usize, user: &str) -> io::Result<Self> {
         let (half, writer) = connect(address, number).await?.into_split();
         let (user, job) = (format!("{user}.w{number}"), NOBODYS_JOB.to_vec());
@@ -153,7 +153,7 @@ impl Client {
     }
 }
 
-/// A connection without delays, from the source address that the number has.
+/// A connection without delays, from the source address for this number.
 pub(crate) async fn connect(address: SocketAddr, number: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     if number >= PER_SOURCE {
@@ -175,7 +175,7 @@ fn introduction(user: &str) -> String {
     .join("\n")
 }
 
-/// A share on its way.
+/// A submitted share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     /// When it should have been sent.
@@ -184,7 +184,7 @@ pub(crate) struct Sent {
     pub(crate) sent: Instant,
 }
 
-/// One connection's shares: the line of the next, and those without an answer.
+/// One connection's shares: the line of the next one, and those not yet answered.
 #[derive(Debug)]
 pub(crate) struct Shares {
     user: String,
@@ -194,24 +194,24 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
-    /// None yet, on the client's job.
+    /// No shares yet, on the client's job.
     pub(crate) fn of(client: &Client) -> Self {
         let line = submit_line(&client.user, &client.job, 0);
         Self { user: client.user.clone(), line, waiting: VecDeque::new(), answered: 0 }
     }
 
-    /// A share to be sent at once.
+    /// The line of a share to be sent now.
     pub(crate) fn next(&mut self, sent: Sent) -> &[u8] {
         self.waiting.push_back(sent);
         self.line.next()
     }
 
-    /// Shares without an answer.
+    /// Number of unanswered shares.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Takes a line from the pool: the share that it accepts, or nothing. Answers come in order.
+    /// Handles a line from the pool: returns the share that it accepts, if any. Answers come in order.
     pub(crate) fn on_line(&mut self, line: Line<'_>) -> io::Result<Option<Sent>> {
         match line {
             Line::Other => Ok(None),

@@ -1,5 +1,5 @@
-//! Connections, as many as wanted: at a fixed rate with the time of each until it has a job, or all of them for the
-//! other measurements.
+//! Many connections: at a fixed rate with the time of each until it has a job, or as fast as possible for the other
+//! measurements.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::client::Client;
 use super::load::report::Report;
 use super::stand::{Blocks, Stand};
 
-/// Logins under way at a time where only the end counts: fewer than a listener's queue holds.
+/// Concurrent logins if only the end matters: fewer than a listener's queue holds.
 const AT_A_TIME: usize = 500;
 /// Time for a login.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
     })
 }
 
-/// So many logged in, as fast as they come.
+/// Logs in this many clients, as fast as possible.
 pub(crate) async fn many(stand: &Stand, count: usize) -> io::Result<Vec<Client>> {
     let address: SocketAddr = stand.stratum.parse().expect("the stand gave an address");
     let (mut logins, mut clients) = (JoinSet::new(), Vec::with_capacity(count));
@@ -90,7 +90,7 @@ pub(crate) async fn many(stand: &Stand, count: usize) -> io::Result<Vec<Client>>
     Ok(clients)
 }
 
-/// So many at a server that knows no logins.
+/// Connects this many clients to a server without logins.
 pub(crate) async fn all_without_login(
     address: SocketAddr,
     count: usize,

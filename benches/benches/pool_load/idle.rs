@@ -1,5 +1,5 @@
-//! Connections that are held and do nothing: memory for each, at once and after tips, of which each brings every session
-//! a notify. Above what the system lets two processes have open, as many as fit.
+//! Idle connections: memory per connection, right away and after tips, each of which sends every session a notify. If
+//! the system does not let two processes have that many open files, as many as fit.
 
 use std::io;
 use std::rc::Rc;

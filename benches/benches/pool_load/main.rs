@@ -1,8 +1,8 @@
-//! What the pool bears: a Stratum load generator, and the pool's figures.
+//! The pool's capacity: a Stratum load generator, and the pool's figures.
 //!
 //! Lives here: which measurements there are and how often each runs. A real node and a real pool ([`stand`]), the pool
-//! on a core of its own; clients that log in as miners do ([`client`]); one module for each measurement; medians
-//! ([`load::report`]). Single-threaded, so that one core drives far more than a pool on the other can take.
+//! on a core of its own; clients that log in as miners do ([`client`]); one module per measurement; medians
+//! ([`load::report`]). Single-threaded, so that one core generates far more load than a pool on the other can take.
 //! Run: `scripts/bench-pool`, or `cargo bench -p iop-benches --bench pool_load -- --help`.
 
 #![allow(clippy::unwrap_used)]
@@ -79,7 +79,7 @@ enum Measurement {
     Baseline { which: Baseline },
 }
 
-/// All measurements as the issue's numbers have them.
+/// All measurements with the sizes of the issue.
 fn all() -> Vec<Measurement> {
     let mut all = vec![
         Measurement::Shares(shares::Options { connections: 200, window: 16 }),
@@ -99,10 +99,10 @@ fn all() -> Vec<Measurement> {
     all
 }
 
-/// The same, so small that it only shows that they run.
+/// All measurements, so small that they only show that they work.
 fn brief() -> Vec<Measurement> {
     vec![
-        // The pool takes 65,536 shares of one job from each.
+        // The pool accepts 65,536 shares of one job per connection.
         Measurement::Shares(shares::Options { connections: 64, window: 4 }),
         Measurement::Steady(steady::Options { connections: 4, rate: 500 }),
         Measurement::Notify(notify::Options { sessions: 10, tips: 2, transactions: 20, pause: 200 }),

@@ -1,11 +1,12 @@
-//! From a new tip to the first and the last notify, beside the bare sender's first and last line in the same run.
+//! From a new tip to the first and the last notify, compared with the bare sender's first and last line in the same
+//! run.
 //!
-//! The clock starts before the block is submitted to the node, or before the bare sender is told to go; the same readers
-//! stop it. A tip has two notifies, at once one of a job without transactions and later one with them.
+//! The clock starts before the block is submitted to the node, or before the bare sender is started; the same readers
+//! stop it. A tip has two notifies: at once one of a job without transactions, and later one with them.
 //!
-//! The sender pauses between its rounds as the pool does between a tip's last job and the next tip (`--pause`): what the
-//! system keeps of a thousand sockets does not stay in the caches for long, and a second round is faster 0.2 s after the
-//! first than 1.5 s after it (docs/benchmarks.md).
+//! The sender pauses between its rounds like the pool between a tip's last job and the next tip (`--pause`): the
+//! system's data of a thousand sockets does not stay in the caches for long, and a second round is faster 0.2 s after
+//! the first than 1.5 s after it (docs/benchmarks.md).
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -22,11 +23,11 @@ use super::load::{Baseline, sender};
 use super::stand::{self, Blocks, Stand};
 use super::{Common, connect};
 
-/// Between two tips: the pool leaves a second between two jobs on one tip, and the last of those is to be out.
+/// Time between two tips: the pool leaves a second between two jobs on one tip, and the last of those must be out.
 const BETWEEN_TIPS: Duration = Duration::from_millis(1_500);
-/// Between two rounds of the bare sender, in milliseconds.
+/// Time between two rounds of the bare sender, in milliseconds.
 pub(crate) const PAUSE: u64 = BETWEEN_TIPS.as_millis() as u64;
-/// Time for a notify to reach everybody.
+/// Time for a notify to reach all sessions.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Args)]
@@ -45,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) pause: u64,
 }
 
-/// Lines that came since the last reset: those of new tips, and others.
+/// Lines received since the last reset: those of new tips, and others.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     tips: Passing,
@@ -97,7 +98,7 @@ pub(crate) async fn listen(mut reader: Reader, arrivals: Shared) -> io::Result<(
     }
 }
 
-/// Waits until everybody has what `which` tells.
+/// Waits until all sessions have received the lines that `which` selects.
 async fn all(arrivals: &Shared, sessions: usize, which: fn(&Arrivals) -> Passing) -> io::Result<Passing> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -112,7 +113,7 @@ async fn all(arrivals: &Shared, sessions: usize, which: fn(&Arrivals) -> Passing
     }
 }
 
-/// Waits until everybody has a job of a new tip, and forgets it.
+/// Waits until all sessions have a job of a new tip, and resets the count.
 pub(crate) async fn told_all(arrivals: &Shared, sessions: usize) -> io::Result<()> {
     all(arrivals, sessions, |arrivals| arrivals.tips).await?;
     *arrivals.borrow_mut() = Arrivals::default();
@@ -164,8 +165,8 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
     Ok(())
 }
 
-/// The median times to the last notify of a tip, after the submission of its block and after the node's answer, and how
-/// many bytes it has.
+/// The median times to the last notify of a tip, from the submission of its block and from the node's answer, and the
+/// notify's size in bytes.
 async fn tips(
     stand: &mut Stand,
     options: &Options,
@@ -203,7 +204,7 @@ async fn keep(client: Client, arrivals: Shared) -> io::Result<()> {
     listen(reader, arrivals).await
 }
 
-/// What the bare sender takes.
+/// Measures the bare sender.
 async fn bare_lines(line: &[u8], options: &Options, common: &Common) -> io::Result<Times> {
     let program = Baseline::Sender.start(common.pool_cpu)?;
     let mut control = TcpStream::connect(program.address())?;

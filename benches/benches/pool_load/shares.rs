@@ -1,4 +1,4 @@
-//! Most shares a second: every connection has some without an answer, and sends the next when one is answered.
+//! Most shares per second: every connection keeps some unanswered, and sends the next when one is answered.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +14,7 @@ use super::load::report::Report;
 use super::stand::{Blocks, Stand};
 use super::{Common, connect};
 
-/// Before the measurement begins.
+/// Time before the measurement starts.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Args)]
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     pub(crate) window: usize,
 }
 
-/// What all connections count.
+/// The total of all connections.
 #[derive(Debug, Default)]
 struct Tally {
     over: bool,
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
     })
 }
 
-/// The pool must have counted what it answered.
+/// The pool must have counted all shares that it answered.
 pub(crate) fn check(stand: &Stand, accepted: u64) -> io::Result<()> {
     let shares = stand.status()?["shares"].take();
     if shares["accepted"] == accepted && shares["rejected"] == serde_json::json!({}) {

@@ -1,4 +1,4 @@
-//! A node and a pool to measure, the pool on a core of its own; the tips that the node is given.
+//! The measured pool, on a core of its own, with a node and the tips that it is given.
 
 use std::io;
 use std::path::Path;
@@ -15,32 +15,32 @@ use tempfile::TempDir;
 use super::Common;
 use super::load::process::{Memory, cpu_seconds, pinned};
 
-/// Which work a block needs.
+/// The work that a block needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocks {
-    /// Two hashes: the measurement makes tips.
+    /// Two hashes: the measurement creates tips.
     Easy,
-    /// 2³² hashes: of millions of shares hardly one is a block.
+    /// 2³² hashes: hardly one of millions of shares is a block.
     Hard,
 }
 
 /// Every hash is a share.
 const START_DIFFICULTY: &str = "1e-10";
-/// What a waiting transaction gives on, base units; its fee comes on top.
+/// Value that a transaction passes on, in base units, in addition to its fee.
 const VALUE: u64 = 200_000;
 /// Outputs for the blocks of tips: one each.
 const SPARE: u64 = 1_000;
-/// Bytes in each that nobody spends: 2,500 such transactions fit into a block.
+/// Padding bytes in each: 2,500 such transactions fit into a block.
 const PADDING: usize = 270;
 
-/// Everything that runs, and ends with its owner.
+/// All running programs; they end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Stand {
     pool: Program,
     node: Node,
-    /// Where miners connect.
+    /// The address for miners.
     pub(crate) stratum: String,
-    /// A user that the pool takes, without a worker's name.
+    /// A user that the pool accepts, without a worker name.
     pub(crate) user: String,
     api: String,
     tip: Parent,
@@ -50,7 +50,7 @@ pub(crate) struct Stand {
 }
 
 impl Stand {
-    /// Starts both, with room for so many connections, and waits until there is a job.
+    /// Starts both, with room for this many connections, and waits until there is a job.
     pub(crate) fn start(blocks: Blocks, connections: usize, common: &Common) -> io::Result<Self> {
         let dir = tempfile::tempdir()?;
         let limit = if blocks == Blocks::Easy { "7fffffff" } else { "00000000" };
@@ -81,12 +81,12 @@ impl Stand {
         Ok(Self { pool, node, stratum, user, api, tip, spare: Vec::new(), _dir: dir })
     }
 
-    /// What the pool says of itself.
+    /// The pool's status.
     pub(crate) fn status(&self) -> io::Result<Value> {
         status(&self.api)
     }
 
-    /// The pool's memory now.
+    /// The pool's current memory.
     pub(crate) fn memory(&self) -> io::Result<Memory> {
         Memory::of(self.pool.id())
     }
@@ -96,13 +96,13 @@ impl Stand {
         cpu_seconds(self.pool.id())
     }
 
-    /// A way to the node for another thread.
+    /// A client of the node for another thread.
     pub(crate) fn rpc(&self) -> Rpc {
         self.node.rpc.clone()
     }
 
-    /// The block that becomes the next tip. Where the node was filled it carries one transaction that never waited:
-    /// after a block with none the node would give the full template first, and no second job would follow.
+    /// The block that becomes the next tip. If the node was filled, it contains one transaction that was never in the
+    /// mempool: after an empty block the node would give the full template first, and no second job would follow.
     pub(crate) fn next_block(&mut self) -> String {
         let carried = self.spare.pop().map(padded);
         let block = blocks::on(self.tip, 1, carried.into_iter().collect());
@@ -110,7 +110,7 @@ impl Stand {
         serialize_hex(&block)
     }
 
-    /// Gives the node so many transactions to put into templates, behind a hundred blocks that mature their coin.
+    /// Gives the node this many transactions for templates, after a hundred blocks that mature their coin.
     pub(crate) fn fill(&mut self, transactions: u64) -> io::Result<()> {
         let mut first = blocks::on(self.tip, 0, vec![]);
         first.txdata[0].output[0].value = Amount::from_sat((transactions + SPARE) * VALUE);
@@ -141,7 +141,7 @@ impl Stand {
     }
 }
 
-/// Gives a block to the node, which must make it its tip.
+/// Submits a block to the node, which must make it its tip.
 pub(crate) fn submit(rpc: &Rpc, block: &str) -> io::Result<()> {
     match rpc.try_call("submitblock", json!([block])) {
         Ok(Value::Null) => Ok(()),

@@ -1,8 +1,8 @@
-//! Shares at a fixed rate, over all connections in turn: time from when each was sent until its answer is read.
+//! Shares at a fixed rate, over all connections in turn: time from sending each until its answer is read.
 //!
-//! Also from when it was due: a share that leaves late counts as late there, whoever held it up. Where the two differ,
+//! Also from when it was due: there, a share that is sent late counts as late, whatever the cause. If the two differ,
 //! the generator's core was busy with something else. In each run the same load then goes to the program that only
-//! answers, in the pool's place on its core: what it takes is no pool's.
+//! answers, in the pool's place on its core: that time is not due to the pool.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,7 +20,7 @@ use super::shares::check;
 use super::stand::{Blocks, Stand};
 use super::{Common, connect};
 
-/// Before the measurement begins.
+/// Time before the measurement starts.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Time for the last answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     pub(crate) rate: u64,
 }
 
-/// Each share, and when its answer was read.
+/// For each share, when its answer was read.
 type Times = Rc<RefCell<Vec<(Sent, Instant)>>>;
 
 pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io::Result<()> {
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options, common: &Common, report: &mut Report) -> io
     })
 }
 
-/// Lets the clients submit, and reports the times of their answers. Gives the number of shares.
+/// Lets the clients submit, and reports the times of their answers. Returns the number of shares.
 async fn load(
     clients: Vec<Client>,
     name: &str,
@@ -90,7 +90,7 @@ async fn load(
     Ok(sent)
 }
 
-/// Sends every share when it is due. Between two it lets the readers run, and never sleeps: timers are too coarse.
+/// Sends every share when it is due. In between it lets the readers run, and never sleeps: timers are too coarse.
 async fn send(
     senders: &mut [(Rc<RefCell<Shares>>, OwnedWriteHalf)],
     rate: u64,

@@ -1,8 +1,8 @@
-//! A `mining.submit` whose changing fields are written in place: a share costs the generator next to nothing.
+//! A `mining.submit` whose changing fields are overwritten in place: a share costs the generator next to nothing.
 
 /// Hex digits, or decimal ones.
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// Ids begin here, so that all have as many digits.
+/// The first id, so that all have the same number of digits.
 pub(crate) const FIRST_ID: u64 = 10_000_000;
 const ID_DIGITS: usize = 8;
 
@@ -17,7 +17,8 @@ pub(crate) struct SubmitLine {
 }
 
 impl SubmitLine {
-    /// With version bits if the connection has agreed on them. `count` is how many were made before.
+    /// Creates the line, with version bits if the connection has negotiated them. `count` is the number of shares made
+    /// before.
     pub(crate) fn new(user: &str, job: &str, ntime: &str, count: u64) -> Self {
         let head =
             format!("{{\"id\":{FIRST_ID},\"method\":\"mining.submit\",\"params\":[\"{user}\",\"{job}\",\"");
@@ -37,7 +38,7 @@ impl SubmitLine {
         let start = b"{\"id\":".len();
         write_digits(&mut self.line[start..start + ID_DIGITS], FIRST_ID + self.count, 10);
         write_digits(&mut self.line[self.extranonce2..self.extranonce2 + 16], self.count, 16);
-        // Spread as a machine's nonces are.
+        // Spread like a machine's nonces.
         let nonce = (self.count as u32).wrapping_mul(2_654_435_761);
         write_digits(&mut self.line[self.nonce..self.nonce + 8], u64::from(nonce), 16);
         self.count += 1;

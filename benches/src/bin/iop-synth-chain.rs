@@ -1,8 +1,8 @@
-//! The program `iop-synth-chain`: writes a synthetic chain as a block file, to measure with.
+//! The `iop-synth-chain` program: writes a synthetic chain as a block file for measurements.
 //!
-//! Beside `FILE` it writes `FILE.network.toml`, the network file for `iop-node`, `FILE.env`, the same for a build of IoP
-//! Core whose regtest reads its licensing from the environment, and `FILE.tip`, the newest block's hash. Same arguments,
-//! same bytes.
+//! Next to `FILE` it writes `FILE.network.toml`, the network file for `iop-node`, `FILE.env`, the same for a build of
+//! IoP Core whose regtest reads its licensing from the environment, and `FILE.tip`, the newest block's hash. The same
+//! arguments produce the same bytes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

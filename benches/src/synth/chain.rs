@@ -1,6 +1,6 @@
 //! A chain under construction: coinbases signed by licenses in turn, headers with their proof of work.
 //!
-//! What the transactions are is up to who calls; see `load.rs`. The target is regtest's: every second hash meets it.
+//! The caller chooses the transactions; see `load.rs`. The target is regtest's: every second hash meets it.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_consensus::subsidy::subsidy;
 
-/// Licenses that are added; with the admin's own they sign in turn.
+/// Number of licenses that are added; they and the admin's own sign in turn.
 pub const LICENSES: usize = 8;
 /// Seconds between blocks.
 const SPACING: u32 = 600;
-/// A block version that votes for nothing.
+/// A block version without votes.
 const VERSION: i32 = 0x2000_0000;
 
 /// A published key of these chains: the SHA-256 of a text.
 ///
 /// # Panics
-/// Never: of the digests of the few names in use each is a key.
+/// Never: the digests of the few names in use are all valid keys.
 pub fn secret_key(name: &str) -> LicenseKey {
     LicenseKey::from_secret(&secret(name), true).expect("a digest below the curve's order")
 }
@@ -40,13 +40,13 @@ pub fn license_keys() -> Vec<LicenseKey> {
     (0..LICENSES).map(|n| secret_key(&format!("license {n}"))).collect()
 }
 
-/// The newest end of a chain. A clone goes on as a branch of its own.
+/// The end of a chain. A clone continues as a separate branch.
 #[derive(Debug, Clone)]
 pub struct Chain {
     params: Arc<Params>,
-    /// Who may sign, the admin first.
+    /// Possible signers, the admin first.
     signers: Arc<Vec<LicenseKey>>,
-    /// How many of them are whitelisted so far.
+    /// Number of them that are whitelisted so far.
     licensed: usize,
     tip: BlockHash,
     height: u32,
@@ -77,8 +77,8 @@ impl Chain {
         }
     }
 
-    /// Lets the next block come at this time, seconds since 1970, which must be after the newest block's, and those
-    /// behind it `spacing` seconds apart.
+    /// Sets the time of the next block, in seconds since 1970, which must be after the newest block's; later ones are
+    /// `spacing` seconds apart.
     pub fn set_clock(&mut self, time: u32, spacing: u32) {
         (self.time, self.spacing) = (time - spacing, spacing);
     }
@@ -93,7 +93,7 @@ impl Chain {
         self.tip
     }
 
-    /// From the next block on all licenses sign: the block that adds them is the newest.
+    /// Lets all licenses sign from the next block on: the newest block adds them.
     pub(super) fn license_all(&mut self) {
         self.licensed = self.signers.len();
     }
@@ -103,7 +103,7 @@ impl Chain {
         self.extend_salted(transactions, 0)
     }
 
-    /// Makes the next block; blocks with other salts are others.
+    /// Makes the next block; different salts make different blocks.
     pub fn extend_salted(&mut self, transactions: Vec<Transaction>, salt: u32) -> Block {
         let height = self.height + 1;
         let coinbase = self.coinbase(height, salt);

@@ -1,6 +1,6 @@
-//! What synthetic blocks carry: coins that are spent and made again, picked at random.
+//! The contents of synthetic blocks: coins that are spent and created, picked at random.
 //!
-//! Transactions of a group spend coins of before the group only, so that they can be signed on all cores.
+//! Transactions of a group spend only coins from before the group, so that they can be signed on all cores.
 
 use std::sync::OnceLock;
 
@@ -18,16 +18,16 @@ use rayon::prelude::*;
 use super::chain::{Chain, license_keys, secret, secret_key};
 use super::{SETUP_BLOCKS, Shape};
 
-/// Blocks of a group.
+/// Blocks per group.
 pub const GROUP: u32 = 50;
 /// Keys that own the coins of [`Shape::Signatures`].
 const OWNERS: usize = 200;
-/// Coins that the setup makes, in transactions of [`SPREAD`] outputs. A group spends at most a part of them.
+/// Coins that the setup creates, in transactions of [`SPREAD`] outputs. A group spends at most a part of them.
 const FIRST_COINS: usize = 24_000;
-/// Outputs of a transaction that spreads money: 34 bytes each, far below a megabyte.
+/// Outputs of a transaction that distributes money: 34 bytes each, far below a megabyte.
 const SPREAD: usize = 6_000;
 
-/// What each transaction pays, base units: enough for a mempool's lowest rate.
+/// The fee of each transaction, in base units: enough for a mempool's lowest rate.
 const FEE: u64 = 10_000;
 
 /// A coin that the load can spend.
@@ -39,7 +39,7 @@ struct Spendable {
     tag: u64,
 }
 
-/// Where the coins of a chain are, and what becomes of them.
+/// Tracks the spendable coins of a chain.
 #[derive(Debug, Clone)]
 pub struct Load {
     shape: Shape,
@@ -48,14 +48,14 @@ pub struct Load {
     tags: u64,
 }
 
-/// A transaction that is decided and not yet signed.
+/// A planned transaction that is not yet signed.
 struct Plan {
     inputs: Vec<Spendable>,
     outputs: Vec<(u64, u64)>,
 }
 
 impl Load {
-    /// A load whose every choice comes from the seed.
+    /// A load in which the seed determines every choice.
     pub fn new(shape: Shape, seed: u64) -> Self {
         Self { shape, random: Random(seed), coins: Vec::new(), tags: seed << 32 }
     }
@@ -65,7 +65,8 @@ impl Load {
         self.coins.len()
     }
 
-    /// The first [`SETUP_BLOCKS`] blocks: matures the money, adds the licenses, turns the cap on, spreads the money.
+    /// The first [`SETUP_BLOCKS`] blocks: they mature the money, add the licenses, turn the cap on, and distribute the
+    /// money.
     pub fn set_up(&mut self, chain: &mut Chain) -> Vec<Block> {
         self.set_up_with(chain, FIRST_COINS)
     }
@@ -86,7 +87,7 @@ impl Load {
         let (add, rest) = self.admin(first, b"add");
         blocks.push(chain.extend(vec![add]));
         chain.license_all();
-        // Factor 9 for nine licenses: a cap of 2,016 blocks, which nobody can reach.
+        // Factor 9 for nine licenses: a cap of 2,016 blocks, which cannot be reached.
         let (enable, rest) = self.admin(rest, b"enable_cap:9");
         blocks.push(chain.extend(vec![enable]));
         let lots = FIRST_COINS / SPREAD;
@@ -108,7 +109,7 @@ impl Load {
         blocks
     }
 
-    /// The transactions of some blocks, by the number of inputs of each block.
+    /// The transactions of a group of blocks, given the number of inputs of each block.
     pub fn group(&mut self, inputs: &[usize]) -> Vec<Vec<Transaction>> {
         let (take, make) = match self.shape {
             Shape::Signatures => (2, 2),
@@ -164,7 +165,7 @@ impl Load {
         }));
     }
 
-    /// An admin transaction on all licenses; what is left goes back to the admin.
+    /// An admin transaction on all licenses; the change goes back to the admin.
     fn admin(&self, coin: Spendable, verb: &[u8]) -> (Transaction, Spendable) {
         let verb = PushBytesBuf::try_from(verb.to_vec()).expect("verbs are short");
         let mut output = vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_op_return(verb) }];
@@ -179,7 +180,7 @@ impl Load {
         (tx, rest)
     }
 
-    /// The admin's coin in equal lots of the admin's.
+    /// Splits the admin's coin into equal coins of the admin.
     fn admin_pays(&self, coin: Spendable, lots: usize) -> Transaction {
         let part = coin.value / lots as u64;
         sign(vec![(coin, admin_secret())], (0..lots).map(|_| pay(part, admin_script())).collect())
@@ -251,7 +252,7 @@ fn script(shape: Shape, tag: u64) -> ScriptBuf {
     }
 }
 
-/// A number that is dropped, and true.
+/// A script that drops a number and leaves true.
 fn redeem_script(tag: u64) -> ScriptBuf {
     Builder::new()
         .push_slice(tag.to_le_bytes())
@@ -302,7 +303,7 @@ fn sign(inputs: Vec<(Spendable, &Owner)>, output: Vec<TxOut>) -> Transaction {
     tx
 }
 
-/// SplitMix64: small, and the same everywhere and for ever.
+/// SplitMix64: small, and reproducible on all platforms.
 #[derive(Debug, Clone, Copy)]
 pub struct Random(pub u64);
 

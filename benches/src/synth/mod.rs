@@ -1,9 +1,9 @@
 //! Synthetic chains: valid from genesis on, licensed, and the same for the same seed.
 //!
-//! Lives here: what a chain is made of ([`Spec`], [`network_file`]), the chain under construction ([`chain`]), the
-//! two loads that it carries ([`load`]), and the form in which block files hold it ([`frame`]). Does not live here:
-//! any rule: IoP Core and `iop-node` judge what comes out.
-//! Data goes: seed -> load -> transactions -> block with a signed coinbase and its proof of work -> block file.
+//! Lives here: a chain's specification ([`Spec`], [`network_file`]), the chain under construction ([`chain`]), the two
+//! kinds of contents ([`load`]), and the form in which block files hold it ([`frame`]). Does not live here: any rule:
+//! IoP Core and `iop-node` validate the result. Data goes: seed -> load -> transactions -> block with a signed coinbase
+//! and its proof of work -> block file.
 
 pub mod chain;
 pub mod load;
@@ -17,45 +17,45 @@ use load::Load;
 
 /// Height above which blocks must be licensed.
 pub const ACTIVATION_HEIGHT: u32 = 100;
-/// From this height on the licensing window slides.
+/// The licensing window slides from this height on.
 pub const CAP_CHANGE_HEIGHT: u32 = 200;
-/// Blocks before the load begins: block 1 pays for all of it and matures at 101; then the licenses are added, the cap
-/// is turned on, and the money is spread.
+/// Blocks before the load starts: block 1 pays for all of it and matures at 101; then the licenses are added, the cap
+/// is turned on, and the money is distributed.
 pub const SETUP_BLOCKS: u32 = 110;
 
-/// What blocks carry.
+/// The contents of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// Signed P2PKH inputs, two to a transaction with two outputs: time goes to signatures.
+    /// Signed P2PKH inputs, two per transaction with two outputs: time goes to signatures.
     Signatures,
-    /// Pay-to-script-hash outputs that anyone can spend, eight spent and twenty made by a transaction: time goes to
+    /// Pay-to-script-hash outputs that anyone can spend, eight spent and twenty created per transaction: time goes to
     /// finding, adding and removing coins.
     Coins,
 }
 
-/// A chain to be made.
+/// Specification of a chain.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
-    /// What its blocks carry.
+    /// The contents of its blocks.
     pub shape: Shape,
-    /// Decides every key, coin and amount.
+    /// Determines every key, coin and amount.
     pub seed: u64,
-    /// Blocks that carry something, each licensed; [`SETUP_BLOCKS`] come before them.
+    /// Blocks with contents, each licensed; [`SETUP_BLOCKS`] precede them.
     pub blocks: u32,
     /// Inputs in all of these blocks together.
     pub inputs: u32,
-    /// Blocks at the end that carry nothing: with 2,016 and more, two weeks' work lies on all that carry something.
+    /// Empty blocks at the end: with 2,016 or more, all others are buried under two weeks' work.
     pub tail: u32,
 }
 
-/// What was made.
+/// Summary of a generated chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
     /// Height of the newest block.
     pub height: u32,
     /// Its hash.
     pub tip: BlockHash,
-    /// Inputs that are no coinbase's, of all blocks.
+    /// Inputs of all blocks, except those of coinbases.
     pub inputs: u64,
     /// Outputs of all blocks.
     pub outputs: u64,
@@ -92,10 +92,10 @@ pub fn network() -> Params {
     Params::from_network_file(&network_file()).expect("our own network file is valid")
 }
 
-/// Makes a chain and hands over block after block, genesis not among them.
+/// Makes a chain and passes it on block by block, without genesis.
 ///
 /// # Errors
-/// What `emit` gives.
+/// Those of `emit`.
 pub fn generate<E>(spec: &Spec, mut emit: impl FnMut(&Block) -> Result<(), E>) -> Result<Summary, E> {
     let mut chain = Chain::new();
     let mut summary = Summary { height: 0, tip: chain.tip(), inputs: 0, outputs: 0, coins: 0 };
@@ -111,7 +111,7 @@ pub fn generate<E>(spec: &Spec, mut emit: impl FnMut(&Block) -> Result<(), E>) -
     let mut left = u64::from(spec.inputs);
     let mut blocks = spec.blocks;
     while blocks > 0 {
-        // A group spends only coins of before it, so that all its transactions can be made at once.
+        // A group spends only coins from before it, so that all its transactions can be made concurrently.
         let group = blocks.min(load::GROUP);
         let inputs: Vec<usize> = (0..group)
             .map(|n| {
@@ -132,7 +132,7 @@ pub fn generate<E>(spec: &Spec, mut emit: impl FnMut(&Block) -> Result<(), E>) -
     Ok(summary)
 }
 
-/// A block as block files hold it: magic, length (four bytes, little-endian), block.
+/// A block in the format of block files: magic, length (four bytes, little-endian), block.
 pub fn frame(block: &Block, magic: [u8; 4]) -> Vec<u8> {
     let bytes = serialize(block);
     let length = u32::try_from(bytes.len()).expect("a block has a few megabytes");

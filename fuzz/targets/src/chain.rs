@@ -12,7 +12,7 @@ use iop_consensus::script::interpreter::{self, SpendingTx};
 use iop_consensus::script::{self as scripts, ScriptReader};
 use iop_consensus::wire::{read_block, read_transaction};
 
-/// What is read is written and read again as the same, and the `bitcoin` crate reads nothing else from the same bytes.
+/// What is decoded encodes and decodes to the same, and the `bitcoin` crate decodes the same from these bytes.
 pub(crate) fn transaction(data: &[u8]) {
     let mut rest = data;
     let read = read_transaction(&mut rest);
@@ -22,7 +22,7 @@ pub(crate) fn transaction(data: &[u8]) {
     }
     let Ok(tx) = read else { return };
     let again = serialize(&tx);
-    // Without inputs the crate's writer puts a marker that it cannot read; see wire.rs.
+    // Without inputs the crate writes a marker that it cannot read; see wire.rs.
     if !tx.input.is_empty() {
         assert_eq!(read_transaction(&mut again.as_slice()).ok().as_ref(), Some(&tx));
     }
@@ -51,7 +51,7 @@ pub(crate) fn block(data: &[u8]) {
     }
 }
 
-/// The script of a coinbase: a license that passes is the one that the registry would count the block for.
+/// The script of a coinbase: a license that passes is the one for which the registry would count the block.
 pub(crate) fn coinbase(data: &[u8]) {
     let tx = with_scripts(data, Vec::new());
     let named = license::named_license(&tx);
@@ -61,7 +61,7 @@ pub(crate) fn coinbase(data: &[u8]) {
     }
 }
 
-/// The first byte is the length of the first input's script; behind it are the verb's output and an address.
+/// The first byte is the length of the first input's script; after that come the verb's output and an address.
 pub(crate) fn admin(data: &[u8]) {
     let Some((&length, rest)) = data.split_first() else { return };
     let params = Params::devnet();
@@ -78,13 +78,13 @@ pub(crate) fn admin(data: &[u8]) {
     }
 }
 
-/// Reading op by op ends, and counts as the `bitcoin` crate's does.
+/// Reading op by op terminates, and the count is that of the `bitcoin` crate.
 pub(crate) fn script(data: &[u8]) {
     let script = Script::from_bytes(data);
     let legacy = scripts::count_sigops(data, false);
     assert_eq!(legacy, script.count_sigops_legacy() as u64);
-    // The crate's accurate count is wrong for a multisig right behind another signature operation: it goes on with the
-    // number before both.
+    // The crate's accurate count is wrong for a multisig right after another signature operation: it uses the number
+    // before both.
     assert!(scripts::count_sigops(data, true) <= legacy);
     let mut reader = ScriptReader::new(data);
     let mut ops = 0;
@@ -101,14 +101,14 @@ pub(crate) fn script(data: &[u8]) {
     }
 }
 
-/// The interpreter: the first byte is the length of the spending script, the second chooses the flags; behind them are
-/// the spending script and the spent one.
+/// The interpreter: the first byte is the length of the spending script, the second selects the flags; then come the
+/// spending script and the spent one.
 pub(crate) fn spend(data: &[u8]) {
     let [length, choice, rest @ ..] = data else { return };
     let (script_sig, spent) = rest.split_at(usize::from(*length).min(rest.len()));
     let tx = with_scripts(script_sig, vec![output(ScriptBuf::new())]);
     let spent = output(spent.to_vec().into());
-    // Segwit without P2SH makes the interpreter abort, as it does the reference; no block is older than 2012.
+    // Segwit without P2SH makes the interpreter abort, as in the reference; no block is from before 2012.
     let (csv, segwit) = (choice & 2 != 0, choice & 4 != 0);
     let time = if choice & 1 != 0 || segwit { u32::MAX } else { 0 };
     let flags = scripts::flags(time, csv, segwit);

@@ -1,9 +1,9 @@
-//! The nonce search: every kernel that this CPU runs, against one hash after another by the library.
+//! The nonce search: every kernel that this CPU can run, compared with hashing one by one by the library.
 
 use iop_kernels::{Found, HEADER_LEN, NonceRange, Target, Work, supported, verify};
 
-/// 80 bytes of header, 32 of target (least significant first), the first nonce, how many (16 bits), then versions of
-/// four bytes each. What is missing counts as 0.
+/// 80 bytes of header, 32 of target (least significant first), the first nonce, the number of nonces (16 bits), then
+/// versions of four bytes each. Missing bytes count as 0.
 pub(crate) fn scan(data: &[u8]) {
     let mut bytes = data.iter().copied().chain(std::iter::repeat(0));
     let mut take = || bytes.next().expect("zeros never end");

@@ -1,10 +1,10 @@
-//! Texts: addresses, keys, network files.
+//! Text formats: addresses, keys, network files.
 
 use iop_consensus::address::Address;
 use iop_consensus::license::key::{LicenseKey, has_wif_form};
 use iop_consensus::params::Params;
 
-/// An address or a key that is read is written as the same text.
+/// An address or key that parses is written as the same text.
 pub(crate) fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     for prefixes in [Params::main().prefixes, Params::regtest().prefixes] {
@@ -19,7 +19,7 @@ pub(crate) fn address(data: &[u8]) {
     }
 }
 
-/// A complaint is one line; a network that is taken can be used.
+/// An error is one line; an accepted network is usable.
 pub(crate) fn network_file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Params::from_network_file(text) {

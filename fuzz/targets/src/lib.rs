@@ -1,9 +1,9 @@
-//! Everything that reads bytes of strangers, as functions of bytes: what fuzzers call.
+//! Everything that parses untrusted bytes, as functions for fuzzers.
 //!
-//! Lives here: the targets by name ([`TARGETS`]), the first inputs of each ([`seeds`]), and the mutations of the
-//! simple fuzzer ([`mutate`]). Does not live here: the corpora (`fuzz/corpus/TARGET/`, replayed by a normal test) and
-//! cargo-fuzz's glue (`fuzz/fuzz_targets/`, a workspace of its own). A target returns if all is well and panics if
-//! not: each also checks what it read against something, such as writing it again or a second reader.
+//! Lives here: the targets by name ([`TARGETS`]), the first inputs of each ([`seeds`]), and the mutations of the simple
+//! fuzzer ([`mutate`]). Does not live here: the corpora (`fuzz/corpus/TARGET/`, replayed by a normal test) and
+//! cargo-fuzz's glue (`fuzz/fuzz_targets/`, a workspace of its own). A target returns if all is well and panics
+//! otherwise: each also checks its result, for example by encoding it again or with a second parser.
 
 mod chain;
 mod kernels;
@@ -13,7 +13,7 @@ pub mod mutate;
 mod registry;
 pub mod seeds;
 
-/// A target: any bytes may come.
+/// A target: accepts any bytes.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
@@ -42,7 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("undo_record", iop_node::fuzzing::undo_record),
 ];
 
-/// The target of a name.
+/// Finds a target by name.
 pub fn find(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }

@@ -1,4 +1,4 @@
-//! What strangers send to a Mercury home: envelopes, bodies, and requests that a home on a real store answers.
+//! Untrusted input of a Mercury home: envelopes, bodies, and requests that a home on a real store answers.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use libp2p::PeerId;
 
 const NETWORK: &str = "test";
 const START: u64 = 1_800_000_000;
-/// Inputs after which the store is made anew: what was deleted slows it down.
+/// Inputs after which the store is recreated: deleted data slow it down.
 const INPUTS_OF_A_STORE: u32 = 2_000;
-/// What the blob of the seeds holds.
+/// Contents of the blob in the seeds.
 const BLOB: &[u8] = b"a picture";
 
-/// An envelope, or, after an odd byte, a body: as each kind.
+/// An envelope or, if the first byte is odd, a body, parsed as each kind.
 pub(crate) fn envelope(data: &[u8]) {
     let Some((first, rest)) = data.split_first() else { return };
     let read: fn(&[u8]) = if first % 2 == 0 { as_envelope } else { as_body };
@@ -30,7 +30,7 @@ pub(crate) fn envelope(data: &[u8]) {
 
 fn as_envelope(data: &[u8]) {
     let Ok(envelope) = Envelope::from_bytes(data) else { return };
-    // What is written is the one form, and is read again.
+    // What is written is the canonical form, and parses again.
     let written = envelope.to_bytes();
     assert_eq!(Envelope::from_bytes(&written).as_ref(), Ok(&envelope));
     let expected = Expected { network: NETWORK, about: None, signer: None, now: START };
@@ -50,7 +50,7 @@ fn as_envelope(data: &[u8]) {
     assert!(kinds <= 1, "an envelope has one kind");
 }
 
-/// A sound body is taken when it is signed, and another is not.
+/// A well-formed body is accepted once it is signed, any other is not.
 fn as_body(data: &[u8]) {
     let key = Key::from_secret(&[1; 32]);
     let expected = Expected { network: NETWORK, about: None, signer: None, now: START };
@@ -70,7 +70,7 @@ fn as_body(data: &[u8]) {
         Message CallOffer CallAnswer Contact);
 }
 
-/// A byte that says whose device asks, and a request: the home answers it exactly once.
+/// A byte that selects the requesting device, and a request: the home answers it exactly once.
 pub(crate) fn request(data: &[u8]) {
     let Some((who, rest)) = data.split_first() else { return };
     let mut decoder = minicbor::Decoder::new(rest);
@@ -96,13 +96,13 @@ struct Person {
     device: PeerId,
 }
 
-/// The owner, hosted; Ada, hosted; a visitor; somebody who is not logged in. The first three are related.
+/// The owner, hosted; Ada, hosted; a visitor; a person who is not logged in. The first three are related.
 fn people() -> [Person; 4] {
     let device = |number| Key::from_secret(&[number + 50; 32]).peer_key().public().to_peer_id();
     [1, 2, 3, 4].map(|number| Person { key: Key::from_secret(&[number; 32]), device: device(number) })
 }
 
-/// A home with some people. Each input finds it as it was.
+/// A home with some people. It is in the same state before each input.
 struct World {
     folder: tempfile::TempDir,
     store: Arc<Store>,
@@ -164,7 +164,7 @@ impl World {
         let _ = std::fs::remove_dir_all(self.folder.path().join("backups"));
     }
 
-    /// Asks what is answered at once.
+    /// Sends a request that is answered at once.
     fn ask(&self, home: &mut Home, person: &Person, request: Request) -> Answer {
         home.handle(RequestId(1), person.device, request, self.now);
         let mut answers = home.outputs().into_iter().filter_map(|output| match output.what {
@@ -174,7 +174,7 @@ impl World {
         answers.next().expect("an answer")
     }
 
-    /// Signs with a challenge of the home's.
+    /// Signs with a challenge of the home.
     fn fresh<B: Body>(&self, home: &mut Home, person: &Person, body: &B) -> Envelope {
         let Answer::Challenge(challenge) = self.ask(home, person, Request::Challenge) else {
             panic!("no challenge");
@@ -196,7 +196,7 @@ impl World {
         let mut home = self.home();
         self.log_in(&mut home);
         let person = &self.people[who % 4];
-        // A challenge is random: what has to bear one is signed here, where the byte says so.
+        // A challenge is random: requests that must contain one are signed here, if the byte says so.
         let request = match request {
             Request::LogIn(_, applications) if who >= 128 => {
                 let login = body::Login { device: person.device.to_bytes().into() };
@@ -240,7 +240,7 @@ fn home_key() -> Key {
     Key::from_secret(&[200; 32])
 }
 
-/// Somebody who is banned before each input.
+/// A person who is banned before each input.
 fn banned() -> Id {
     Key::from_secret(&[5; 32]).id()
 }
@@ -282,7 +282,7 @@ fn message(from: &Person, to: &Person, nonce: u8) -> Envelope {
     sign(from, to.key.id(), Order::Nonce([nonce; 32]), &body)
 }
 
-/// What has happened before each input.
+/// The requests before each input.
 fn story() -> Vec<(usize, Request)> {
     let [owner, ada, visitor, _] = people();
     let picture = hash_of(BLOB);
@@ -303,7 +303,7 @@ fn story() -> Vec<(usize, Request)> {
     ]
 }
 
-/// First inputs: a request of each kind, of who makes most of it.
+/// Seeds: a request of each kind, from the person for whom it does most.
 pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     let requests = requests();
     if target == "mercury_request" {
@@ -395,7 +395,7 @@ mod tests {
         let mut world = World::new();
         for (name, who, request) in requests() {
             let answer = world.answers_once(usize::from(who), request);
-            // Nobody takes the call, and nobody has called.
+            // The call is not answered, and there is no call to answer.
             let refused = ["call", "answer"].contains(&name);
             assert_eq!(matches!(answer, Answer::Refused(_)), refused, "{name}: {answer:?}");
         }

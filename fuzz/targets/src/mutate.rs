@@ -22,11 +22,11 @@ impl Random {
 
 /// Longest input, bytes.
 const LONGEST: usize = 100_000;
-/// Bytes that lengths, opcodes and counts like to be.
+/// Bytes that are likely as lengths, opcodes and counts.
 const LIKELY: [u8; 16] =
     [0, 1, 2, 0x20, 0x21, 0x47, 0x4b, 0x4c, 0x4d, 0x4e, 0x6a, 0xac, 0xfc, 0xfd, 0xfe, 0xff];
 
-/// Changes an input some times over; `other` is one to take parts of.
+/// Mutates an input several times; `other` provides parts to copy.
 pub fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
     for _ in 0..=random.below(4) {
         let at = random.below(input.len() + 1);

@@ -1,4 +1,4 @@
-//! The registry: bytes decide who mines and what admins do; taking all of it back gives every earlier state again.
+//! The registry: bytes select miners and admin actions; undoing all of it restores every earlier state.
 
 use bitcoin::block::{Header, Version};
 use bitcoin::hashes::Hash;
@@ -11,13 +11,13 @@ use iop_consensus::license::coinbase::script_sig;
 use iop_consensus::license::registry::Registry;
 use iop_consensus::params::Params;
 
-/// Blocks at most, whatever the length of the input.
+/// Most blocks, whatever the length of the input.
 const MOST_BLOCKS: usize = 100;
 
-/// Three bytes a block: the miner, the verb, the target.
+/// Three bytes per block: the miner, the verb, the target.
 pub(crate) fn registry(data: &[u8]) {
     let mut params = Params::devnet();
-    // Low enough that both kinds of window are met.
+    // Low enough that both kinds of window occur.
     params.license.cap_change_height = 20;
     let mut registry = Registry::genesis(&params);
     let (mut before, mut undos) = (Vec::new(), Vec::new());

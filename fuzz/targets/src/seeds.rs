@@ -1,4 +1,4 @@
-//! The first inputs of each target: small, valid, and near the edges. `iop-fuzz seed` writes them to `fuzz/corpus/`.
+//! The first inputs of each target: small, valid, and near limits. `iop-fuzz seed` writes them to `fuzz/corpus/`.
 
 use bitcoin::consensus::encode::serialize;
 use bitcoin::hashes::Hash;
@@ -7,7 +7,7 @@ use iop_consensus::license::key::LicenseKey;
 use iop_consensus::params::Params;
 use iop_consensus::params::networks::devnet_keys;
 
-/// Inputs with names, by target.
+/// Named inputs for a target.
 pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     let genesis = Params::regtest().genesis.block();
     let coinbase = &genesis.txdata[0];
@@ -94,7 +94,7 @@ pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn coinbases() -> Vec<(&'static str, Vec<u8>)> {
-    // The transaction of the target has no outputs, and these sign just that.
+    // The transaction of the target has no outputs, and these sign exactly that.
     let key = LicenseKey::from_secret(&[9; 32], true).expect("a small number is a key");
     let mut tx = Params::regtest().genesis.block().txdata.remove(0);
     tx.version = bitcoin::transaction::Version::ONE;

@@ -1,5 +1,5 @@
-//! Blocks that break one rule each, offered to the running node: it gives the reference's reason, its tip stays, and
-//! the block that keeps the rule narrowly is taken. After Core's functional tests (`p2p-fullblocktest`,
+//! Blocks that break one rule each, submitted to the running node: it returns the reference's reason, its tip stays,
+//! and a block that just meets the rule is accepted. Modelled on Core's functional tests (`p2p-fullblocktest`,
 //! `invalidblockrequest`, `bip65`, `bip66`, `bip68-112-113`, `nulldummy`, `p2p-segwit`).
 
 #![allow(clippy::unwrap_used)]
@@ -37,7 +37,7 @@ fn output(value: u64, lock: Lock, stage: &Stage) -> TxOut {
     TxOut { value: Amount::from_sat(value), script_pubkey: lock.script(&stage.forge.keys) }
 }
 
-/// A draft with one signed transaction that pays 5 base units to anyone.
+/// A draft with one signed transaction that pays 5 base units to an output that anyone can spend.
 fn with_spend(stage: &mut Stage, lock: Lock) -> Draft {
     let mut draft = stage.draft();
     let coin = stage.coin(&draft, lock);
@@ -46,7 +46,7 @@ fn with_spend(stage: &mut Stage, lock: Lock) -> Draft {
     draft
 }
 
-/// Pays to the lock and spends it in the same block.
+/// Pays to the lock and spends that output in the same block.
 fn through(stage: &mut Stage, lock: Lock, time: u32, sequence: u32) -> Draft {
     stage.forge.know(lock);
     let mut draft = with_spend(stage, Lock::Open);
@@ -68,14 +68,14 @@ fn soft_forks() {
     let script = draft.txs[0].input[0].script_sig.to_bytes();
     draft.txs[0].input[0].script_sig = ScriptBuf::from_bytes([&[0x51], &script[1..]].concat());
     stage.refuses(SCRIPT, draft);
-    // BIP112: the operation wants five blocks; BIP68 then wants them of the chain, and the coin is new.
+    // BIP112: the operation requires five blocks; BIP68 then requires them of the chain, and the coin is new.
     let draft = through(&mut stage, Lock::Csv(5, 2), 0, 4);
     stage.refuses("bad-txns-nonfinal", draft);
     let draft = through(&mut stage, Lock::Csv(5, 2), 0, 0);
     stage.refuses(SCRIPT, draft);
     let draft = through(&mut stage, Lock::Csv(0, 2), 0, 0);
     stage.accepts(draft);
-    // BIP68: in blocks, from the coin on; version 1 and the disable bit are spared.
+    // BIP68: in blocks since the coin; version 1 and the disable bit are exempt.
     for (version, flags, blocks, reason) in [
         (2, 0, 1, "bad-txns-nonfinal"),
         (-1, 0, 1, "bad-txns-nonfinal"),
@@ -89,14 +89,14 @@ fn soft_forks() {
         let made = stage.forge.coin(&draft, &coin).unwrap().height;
         let mut tx = transaction(vec![coin], vec![(5, Lock::Wsh(5).script(&stage.forge.keys))]);
         tx.version = transaction::Version(version);
-        // One unit of 512 seconds has passed for every old coin: the largest span has not.
+        // One unit of 512 seconds has passed for every old coin; the largest span has not.
         let span = if flags == 1 << 22 { 0xffff } else { draft.height - made + blocks };
         tx.input[0].sequence = Sequence(flags | span);
         stage.forge.sign(&draft, &mut tx);
         draft.txs.push(tx);
         stage.judges(reason, draft);
     }
-    // BIP113: the clock of lock times is the median of the past.
+    // BIP113: lock times are compared with the median time past.
     let median = stage.forge.median_time(stage.tip);
     for (time, reason) in [(median, "bad-txns-nonfinal"), (median - 1, "")] {
         let mut draft = with_spend(&mut stage, Lock::Anyone);
@@ -127,7 +127,7 @@ fn licenses() {
             let key = &stage.forge.keys[ADMIN];
             [push(&[key.sign(digest), vec![1]].concat()), push(&key.pubkey), vec![0x61]].concat()
         }),
-        // Where the reference ends: an op without data first, and a good key last.
+        // This makes the reference abort: an op without data first, and a valid key last.
         ("bad-CB-signature", |stage, _, _| [vec![0x61], push(&stage.forge.keys[ADMIN].pubkey)].concat()),
     ];
     for (reason, script) in cases {
@@ -141,14 +141,14 @@ fn licenses() {
         draft.miner = Some(key);
         stage.refuses("bad-CB-miner", draft);
     }
-    // A hash type of any value, a high S, and a truncated push before the key are no faults.
+    // A hash type of any value, a high S, and a truncated push before the key are allowed.
     let mut draft = stage.draft();
     let digest = message(&draft.coinbase);
     let high = [stage.forge.keys[ADMIN].sign_high(digest), vec![0xee]].concat();
     let key = push(&stage.forge.keys[ADMIN].pubkey);
     draft.coinbase.input[0].script_sig = ScriptBuf::from_bytes([push(&high), vec![0x4b], key].concat());
     stage.accepts(draft);
-    // Right license, wrong everything else: the license comes first.
+    // The license is valid and everything else is not: the license is checked first.
     let mut draft = with_spend(&mut stage, Lock::Open);
     draft.txs[0].input[0].script_sig = ScriptBuf::from_bytes(vec![0]);
     draft.miner = Some(STRANGER);

@@ -1,4 +1,4 @@
-//! What spends: inputs, scripts, signature operations and witnesses.
+//! Spending: inputs, scripts, signature operations and witnesses.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn inputs() {
     let mut draft = with_spend(&mut stage, Lock::Anyone);
     draft.txs[0].input[0].previous_output = OutPoint { txid: Txid::all_zeros(), vout: 0 };
     stage.refuses(MISSING, draft);
-    // Twice in one block, and in the wrong order.
+    // A coin spent twice in one block, and transactions in the wrong order.
     let mut draft = with_spend(&mut stage, Lock::Anyone);
     let mut again = draft.txs[0].clone();
     again.lock_time = absolute::LockTime::from_consensus(1);
@@ -23,7 +23,7 @@ fn inputs() {
     stage.refuses(MISSING, draft.clone());
     draft.txs.swap(0, 1);
     stage.accepts(draft);
-    // Outputs that can never be spent do not exist.
+    // Outputs that can never be spent do not enter the coin set.
     for script in [vec![0x6a], vec![0x51; 10_001]] {
         let mut draft = with_spend(&mut stage, Lock::Open);
         draft.txs[0].output[0].script_pubkey = ScriptBuf::from_bytes(script);
@@ -79,7 +79,7 @@ fn scripts() {
         let block = stage.refuses(SCRIPT, draft);
         stage.refuses_block("duplicate-invalid", &block);
     }
-    // BIP65 holds from genesis on, BIP112 and NULLDUMMY not without their votes.
+    // BIP65 applies from genesis on, BIP112 and NULLDUMMY only with their votes.
     for (lock, time, reason) in
         [(Lock::Cltv(160, 2), 159, SCRIPT), (Lock::Csv(5, 2), 0, ""), (Lock::Cltv(160, 2), 160, "")]
     {
@@ -92,7 +92,7 @@ fn scripts() {
     stage.accepts(draft);
 }
 
-/// The reference runs a transaction's scripts before it looks at the next one, and at the coinbase's amount.
+/// The reference runs a transaction's scripts before it checks the next one, and before the coinbase's amount.
 #[test]
 fn a_failing_script_comes_before_what_is_broken_behind_it() {
     let mut stage = plain();
@@ -136,7 +136,8 @@ fn signature_operations() {
     stage.accepts(draft);
 }
 
-/// Spends outputs whose scripts hold operations that only count when they are spent, and counts `more` itself.
+/// Spends outputs whose scripts contain operations that count only when they are spent; the transaction itself counts
+/// `more`.
 fn counted_when_spent(stage: &mut Stage, lock: Lock, count: u32, more: usize) -> Draft {
     let mut draft = with_spend(stage, Lock::Open);
     draft.txs[0].output = vec![output(5, lock, stage); count as usize];
@@ -154,7 +155,7 @@ fn a_witness_before_segwit() {
     let mut stage = plain();
     let draft = with_spend(&mut stage, Lock::Wpkh(3));
     let block = stage.refuses("unexpected-witness", draft.clone());
-    // Without the witness the same header is good: the program is nobody's business yet.
+    // Without the witness the same header is good: witness programs are not checked yet.
     let mut bare = block;
     bare.txdata[1].input[0].witness = Witness::new();
     stage.accepts_known(draft.parent, bare);
@@ -191,10 +192,10 @@ fn segwit() {
         let mut block = good.clone();
         block.txdata[0].input[0].witness = Witness::from_slice(&nonce);
         stage.refuses_block(reason, &block);
-        // The refusal is not held against the header.
+        // The header is not blamed for the refusal.
         stage.accepts_known(parent, good);
     }
-    // A nonce that was left out is filled in.
+    // A missing witness nonce is filled in.
     let draft = with_spend(&mut stage, Lock::Wpkh(3));
     let parent = draft.parent;
     let mut block = stage.forge.finish(draft);

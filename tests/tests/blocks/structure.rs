@@ -1,4 +1,5 @@
-//! What a block is made of, before any script: headers, tree, sizes, coinbase, and transactions by themselves.
+//! The structure of a block, without scripts: headers, merkle tree, sizes, coinbase, and context-free transaction
+//! checks.
 
 use super::*;
 
@@ -14,7 +15,7 @@ fn headers() {
     for (time, reason) in [(median, "time-too-old"), (u32::MAX, "time-too-new")] {
         let mut draft = stage.draft();
         draft.time = time;
-        // Time comes before the version.
+        // The time is checked before the version.
         draft.version = 1;
         stage.refuses(reason, draft);
     }
@@ -53,7 +54,7 @@ fn merkle_tree_and_sizes() {
     block.header.merkle_root = TxMerkleNode::all_zeros();
     work(&mut block);
     stage.refuses_block("bad-txnmrklroot", &block);
-    // The last transaction once more leaves the root as it was, and must not spoil the block itself.
+    // Repeating the last transaction leaves the root unchanged, and must not spoil the block itself.
     let mut block = good.clone();
     block.txdata.push(block.txdata[2].clone());
     stage.refuses_block("bad-txns-duplicate", &block);
@@ -82,7 +83,7 @@ fn merkle_tree_and_sizes() {
     }
 }
 
-/// Larger than any message between peers may be: read all the same, and refused for what it is.
+/// Larger than any message between peers may be: still parsed, and refused for the right reason.
 #[test]
 fn blocks_of_more_than_four_million_bytes() {
     let mut stage = plain();
@@ -100,7 +101,7 @@ fn coinbases() {
     let mut stage = plain();
     let overpaid = |stage: &mut Stage, more: u64| {
         let mut draft = with_spend(stage, Lock::Open);
-        // All but 5 base units of the coin are fee.
+        // All but 5 base units of the coin are the fee.
         let coin = draft.txs[0].input[0].previous_output;
         let fee = stage.forge.coin(&draft, &coin).unwrap().value - 5;
         draft.coinbase.output[0].value += Amount::from_sat(fee + more);
@@ -154,7 +155,7 @@ fn transactions_alone() {
         let mut draft = with_spend(&mut stage, Lock::Anyone);
         change(&mut draft.txs[0]);
         let block = stage.refuses(reason, draft);
-        // What fails by itself is not remembered; what fails by its height is.
+        // Context-free failures are not remembered; failures that depend on the height are.
         let again = if reason == "bad-txns-nonfinal" { "duplicate-invalid" } else { reason };
         stage.refuses_block(again, &block);
     }
@@ -174,12 +175,12 @@ fn encodings() {
     for broken in ["", "0", "zz", &hex[..hex.len() - 2], &hex[1..], &format!("0x{hex}")] {
         assert_eq!(stage.submit_hex(broken), "-22: Block decode failed");
     }
-    // The count of transactions in a form that is not the shortest.
+    // The transaction count in a form that is not the shortest.
     assert_eq!(
         stage.submit_hex(&format!("{}fd0100{}", &hex[..160], &hex[162..])),
         "-22: Block decode failed"
     );
-    // An unknown flag behind the witness marker, and the marker where there is no witness, which is taken.
+    // An unknown flag after the witness marker, and the marker without any witness, which is accepted.
     let (start, end) = (&hex[..170], hex.len() - 8);
     let marked =
         |flag: &str, witness: &str| format!("{start}00{flag}{}{witness}{}", &hex[170..end], &hex[end..]);

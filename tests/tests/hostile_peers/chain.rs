@@ -1,4 +1,4 @@
-//! Headers, blocks and transactions that are wrong, weak, kept back or unasked for.
+//! Headers, blocks and transactions that are invalid, weak, withheld or unrequested.
 
 use super::*;
 
@@ -94,7 +94,7 @@ fn folder_bytes(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Blocks with the header of a good one and other content: the good one must stay welcome.
+/// Blocks with the header of a good one and other content: the good one must still be accepted.
 #[test]
 fn a_mutated_block_ends_its_senders_connection_and_the_true_one_is_taken() {
     let mut stage = Stage::new();
@@ -132,8 +132,8 @@ fn a_mutated_block_ends_its_senders_connection_and_the_true_one_is_taken() {
     stage.check("mutated blocks", QUIET);
 }
 
-/// The merkle tree does not tell a node from a transaction of 64 bytes: such a copy has the block's root and none of its
-/// content, and what it breaks is not the block's fault.
+/// The merkle tree does not distinguish a node from a transaction of 64 bytes: such a copy has the block's root but
+/// other content, and the block must not be blamed for it.
 #[test]
 fn two_ids_that_read_as_one_transaction_do_not_spoil_the_block_that_they_are_of() {
     let mut stage = Stage::new();
@@ -178,7 +178,7 @@ fn a_block_that_breaks_a_rule_ends_its_senders_connection_and_changes_nothing() 
     give_when_asked(&mut peer, &greedy);
     stage.is_dropped(&mut peer, "a coinbase that takes too much");
     assert_eq!(stage.best(), before);
-    // Its children are of no use to anyone.
+    // Its children are useless.
     let mut child = stage.peer();
     let headers = blocks::headers_on(Parent::of(&greedy, 11), 0, 1);
     for _ in 0..5 {
@@ -212,16 +212,16 @@ fn who_announces_a_block_and_keeps_it_back_delays_it_for_seconds_only() {
     let kept_back = stage.next_block();
     announce(&mut staller, &kept_back.header);
     wait_until_asked(&mut staller, kept_back.block_hash());
-    // Another block, from another peer, is not held up at all.
+    // Another block, from another peer, is not delayed at all.
     stage.honest_block_arrives();
-    // Nor, for long, is the same block.
+    // Nor is the same block delayed for long.
     let kept_back = stage.next_block();
     announce(&mut staller, &kept_back.header);
     wait_until_asked(&mut staller, kept_back.block_hash());
     announce(&mut stage.honest, &kept_back.header);
     give_when_asked(&mut stage.honest, &kept_back);
     stage.wait_for_tip(&kept_back);
-    // A long chain of headers without blocks behind it holds nobody up either.
+    // A long chain of headers without blocks delays nothing either.
     let headers = blocks::headers_on(stage.tip(), 7, 2_000);
     staller.send(NetworkMessage::Headers(headers)).unwrap();
     assert!(staller.answers_ping());

@@ -1,8 +1,8 @@
-//! What a hostile peer can do: hurt its own connection, and nothing else.
+//! A hostile peer can hurt only its own connection.
 //!
-//! Each test runs a real node with an honest peer beside the hostile one. After the attack, and during it where it
-//! lasts, the node answers RPC, the honest peer's ping is answered and its block becomes the tip, and the node's peak
-//! memory has grown by no more than the test says. With `--nocapture` the figures are printed.
+//! Each test runs a real node with an honest peer next to the hostile one. After the attack, and during it if it lasts,
+//! the node answers RPC, the honest peer's ping is answered and its block becomes the tip, and the node's peak memory
+//! has grown by no more than the test allows. With `--nocapture` the figures are printed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,11 +27,11 @@ use iop_tests::program::{free_port, wait_for};
 use iop_tests::stand::{Network, Node, new_address};
 use serde_json::json;
 
-/// What a node with peers may need beyond its start for the tests' own small chains, megabytes.
+/// Memory in megabytes that a node with peers may need beyond its start for the tests' own small chains.
 const QUIET: u64 = 24;
-/// What attacks with many or large messages may cost, megabytes, by the limits of docs/peers.md: what is kept beyond a
-/// message (orphans 24, which is more than addresses, requests or weak headers take), for each of four peers 4 that it
-/// may have under way and one message of 1, and [`QUIET`]. It makes 68, rounded down.
+/// Memory in megabytes that attacks with many or large messages may cost, by the limits of docs/peers.md: data kept
+/// beyond a message (orphans 24, which is more than addresses, requests or weak headers take), for each of four peers 4
+/// that may be in progress and one message of 1, and [`QUIET`]. It makes 68, rounded down.
 const FLOOD: u64 = 64;
 
 /// A node, and an honest peer of it.
@@ -51,7 +51,7 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let network = Network::Named("regtest");
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        // Nobody listens at the one address that it may connect to: what it hears of is not dialled.
+        // Nothing listens at the only address that it may connect to, so it does not dial addresses it learns.
         let flags = ["--p2p-bind", &address.to_string(), "--connect", "127.0.0.1:1"].map(str::to_owned);
         let node = Node::start_with(dir.path(), &network, free_port(), &flags).unwrap();
         node.rpc.call("generatetoaddress", json!([height, new_address(dir.path(), &network)]));
@@ -65,12 +65,12 @@ impl Stage {
         Self::with_blocks(10)
     }
 
-    /// A peer that has done the handshake.
+    /// A peer after its handshake.
     fn peer(&self) -> Peer {
         Peer::establish(self.address, self.magic)
     }
 
-    /// A peer that has said nothing.
+    /// A peer that has sent nothing.
     fn stranger(&self) -> Peer {
         Peer::connect(self.address, self.magic).unwrap()
     }
@@ -89,7 +89,7 @@ impl Stage {
         Parent::of(&Network::Named("regtest").params().genesis.block(), 0)
     }
 
-    /// A valid block on the tip that nobody has.
+    /// A valid block on the tip that no peer has.
     fn next_block(&mut self) -> Block {
         self.salt += 1;
         blocks::on(self.tip(), self.salt, vec![])
@@ -100,7 +100,7 @@ impl Stage {
         assert_eq!(self.node.rpc.call("submitblock", json!([serialize_hex(block)])), json!(null));
     }
 
-    /// Puts blocks on the chain until an output of [`blocks::anyone`] can be spent, and gives it.
+    /// Mines blocks until an output of [`blocks::anyone`] can be spent, and returns it.
     fn spendable(&mut self) -> OutPoint {
         let first = self.next_block();
         self.submit(&first);
@@ -111,7 +111,7 @@ impl Stage {
         OutPoint::new(first.txdata[0].compute_txid(), 0)
     }
 
-    /// The honest peer announces a block, gives it when asked, and it becomes the tip.
+    /// The honest peer announces a block and sends it on request, and it becomes the tip.
     fn honest_block_arrives(&mut self) {
         let block = self.next_block();
         announce(&mut self.honest, &block.header);
@@ -124,7 +124,7 @@ impl Stage {
         assert!(arrived.is_some(), "the honest block is not the tip; log:\n{}", self.node.program.log());
     }
 
-    /// The node is there for everyone else, and its memory has grown by at most this many megabytes.
+    /// The node serves everyone else, and its memory has grown by at most this many megabytes.
     fn check(&mut self, what: &str, at_most: u64) {
         self.node.rpc.call("uptime", json!([]));
         assert!(self.honest.answers_ping(), "{what}: no pong; log:\n{}", self.node.program.log());
@@ -135,13 +135,13 @@ impl Stage {
         assert!(grown >> 20 <= at_most, "{what}: {} MB more, {at_most} at most", grown >> 20);
     }
 
-    /// The node hangs up on a peer that is worth nothing any more.
+    /// Asserts that the node closes the connection of a misbehaving peer.
     fn is_dropped(&self, peer: &mut Peer, what: &str) {
         assert!(peer.is_closed_within(SOON), "{what}: not dropped; log:\n{}", self.node.program.log());
     }
 }
 
-/// The most memory that a process had at any time, bytes.
+/// The peak memory of a process, in bytes.
 fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -152,7 +152,7 @@ fn announce(peer: &mut Peer, header: &Header) {
     peer.send(NetworkMessage::Headers(vec![*header])).unwrap();
 }
 
-/// Whether the node asks for this block, in whatever form.
+/// Whether the node asks for this block, in any form.
 fn asks_for(message: &NetworkMessage, hash: BlockHash) -> bool {
     let NetworkMessage::GetData(list) = message else { return false };
     list.iter().any(|inv| match inv {
@@ -172,7 +172,7 @@ fn give_when_asked(peer: &mut Peer, block: &Block) {
     peer.send(NetworkMessage::Block(block.clone())).unwrap();
 }
 
-/// Sends messages in the background until all are sent or the node hangs up; gives the peer back.
+/// Sends messages in the background until all are sent or the node closes the connection; returns the peer.
 fn flood(
     mut peer: Peer,
     count: u32,
@@ -208,7 +208,7 @@ fn who_asks_and_never_reads_is_made_to_wait() {
     let readers: Vec<Peer> = (0..4)
         .map(|number| {
             let mut peer = stage.peer();
-            // Two gigabytes, if they were all made at once.
+            // Two gigabytes, if they were all built at once.
             let list = (0..500).map(|entry| Inventory::WitnessBlock(hashes[(number + entry) % 4]));
             peer.send(NetworkMessage::GetData(list.collect())).unwrap();
             peer
@@ -233,7 +233,7 @@ fn a_hundred_connections_from_one_address_keep_nobody_out() {
     stage.honest_block_arrives();
     let many: Vec<Peer> = (0..100).map(|_| stage.peer()).collect();
     stage.check("100 connections", FLOOD);
-    // More than there are places: some are refused or make room, and the honest peer stays.
+    // More than there are slots: some are refused or evict others, and the honest peer stays.
     let more: Vec<Peer> = (0..150).filter_map(|_| Peer::connect(stage.address, stage.magic).ok()).collect();
     stage.check("250 connections", FLOOD);
     let mut late = stage.peer();

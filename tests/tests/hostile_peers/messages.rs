@@ -99,7 +99,7 @@ fn huge_counts_with_short_bodies_allocate_nothing() {
         for count in counts {
             let mut peer = stage.peer();
             let frame = peer.frame(command, &[&before[..], count, &[1; 20]].concat());
-            // It may be dropped at once or live on; both are fine.
+            // The peer may be dropped at once or stay; both are fine.
             let _ = peer.send_bytes(&frame);
         }
     }

@@ -1,4 +1,4 @@
-//! Money, seen from outside: what members did is what the chain's coinbases pay them.
+//! Payouts from outside: the chain's coinbases pay members for what they did.
 
 #![allow(clippy::unwrap_used)]
 
@@ -65,7 +65,7 @@ impl Stand {
         assert!(reached.is_some(), "height is {}, {height} expected", self.node.rpc.height());
     }
 
-    /// `iop-pool COMMAND`, on the pool's folder.
+    /// Runs `iop-pool COMMAND` on the pool's folder.
     fn books(&self, command: &str, more: &[&str]) -> (Option<i32>, String, String) {
         run("iop-pool", self.books_args(command, more))
     }
@@ -78,21 +78,21 @@ impl Stand {
         args
     }
 
-    /// The audit, compared with the node: status, stdout, stderr.
+    /// The audit, compared with the node; returns status, stdout, stderr.
     fn compare(&self) -> (Option<i32>, String, String) {
         let node = format!("http://127.0.0.1:{}", self.node.port);
         let cookie = self.node.datadir.join(".cookie").display().to_string();
         self.books("audit", &["--json", "--node", &node, "--node-cookie", &cookie])
     }
 
-    /// An audit that finds nothing wrong.
+    /// An audit without mistakes.
     fn audit(&self) -> Value {
         let (status, out, err) = self.compare();
         assert_eq!(status, Some(0), "{out}\n{err}");
         serde_json::from_str(&out).unwrap()
     }
 
-    /// What the coinbase of a height pays, by address, in order.
+    /// The outputs of the coinbase at a height, by address, in order.
     fn coinbase(&self, height: u64) -> Vec<(String, u64)> {
         let hash = self.node.rpc.call("getblockhash", json!([height]));
         let raw = self.node.rpc.call("getblock", json!([hash, 0]));
@@ -111,7 +111,7 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Blocks come faster here than the disk takes them; each must stand on the one below it all the same.
+/// Blocks come faster here than the disk stores them; each must still be based on the one below it.
 #[test]
 fn every_block_in_the_chain_stands_on_the_one_below_in_the_ledger_too() {
     let stand = Stand::start(&devnet_like("floods", QUICK, ""), "");
@@ -153,7 +153,7 @@ fn members_are_paid_in_the_coinbase_and_the_books_agree_with_the_chain() {
     }
     let both = (low..=high).flat_map(|height| stand.coinbase(height)).map(|(payee, _)| payee);
     assert!(both.collect::<BTreeSet<_>>().len() == 3, "both have worked");
-    // A member sees by address what the chain says.
+    // A member's account by address matches the chain.
     let account = pool.api(&format!("payouts?address={}", members[0]));
     assert!(number(&account["earned"]) > 0 && account["window_part"].as_f64().unwrap() > 0.0, "{account}");
     let shown = pool.api("payouts");
@@ -164,14 +164,14 @@ fn members_are_paid_in_the_coinbase_and_the_books_agree_with_the_chain() {
         assert_eq!(answer.status_code, 400, "{wrong}");
         assert!(answer.as_str().unwrap().starts_with("{\"error\":"), "{wrong}");
     }
-    // The audit runs beside the pool too.
+    // The audit also works while the pool runs.
     assert!(number(&stand.audit()["shares"]) > 0);
     for miner in miners {
         miner.stop();
     }
     assert_eq!(pool.program.stop().code(), Some(0));
     let report = stand.audit();
-    // The last template may stand a block or two below the tip.
+    // The last template may build on a block or two below the tip.
     assert!(number(&report["in_chain"]) >= 9, "{report}");
     assert_eq!(report["compared"], report["blocks"], "every block's coinbase was seen in the node");
     assert_eq!(number(&report["rewards"]), number(&report["paid"]) + number(&report["chapter"]));
@@ -205,9 +205,9 @@ fn a_reorganisation_takes_payments_back() {
     let report = stand.audit();
     assert!(number(&report["blocks"]) >= number(&report["in_chain"]) + 4, "{report}");
     assert_eq!(number(&report["chapter"]), number(&report["fees"]) + number(&report["carried"]), "{report}");
-    // While no pool runs the first branch wins again: the books are behind the chain, and the audit says where.
+    // While no pool runs the first branch wins again: the books lag the chain, and the audit says where.
     while stand.node.rpc.height() >= 6 {
-        // Two of a job may have been found at once.
+        // Two blocks of one job may have been found at the same time.
         let other = stand.node.rpc.call("getblockhash", json!([6]));
         stand.node.rpc.call("invalidateblock", json!([other]));
     }
@@ -249,7 +249,7 @@ fn where_each_mines_alone_the_finder_is_paid() {
     }
     pool.program.stop();
     assert!(number(&stand.audit()["compared"]) >= 10);
-    // A report that is not whole is none.
+    // An incomplete report is a failure.
     for (command, more) in [("report", &[][..]), ("report", &["--format", "json"]), ("audit", &["--json"])] {
         let (status, said) = run_into_full("iop-pool", stand.books_args(command, more));
         assert_eq!(status, Some(1), "{command}: {said}");
@@ -257,7 +257,7 @@ fn where_each_mines_alone_the_finder_is_paid() {
     }
 }
 
-/// Submits as fast as it can until the pool is gone; shares sent and acknowledged.
+/// Submits as fast as it can until the pool is gone; returns the numbers of shares sent and acknowledged.
 fn flood(stratum: &str, user: &str) -> (u64, u64) {
     let mut stream = TcpStream::connect(stratum).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
@@ -266,7 +266,7 @@ fn flood(stratum: &str, user: &str) -> (u64, u64) {
         + &json!({"id": "a", "method": "mining.authorize", "params": [user, "d=0.0000000001"]}).to_string()
         + "\n";
     stream.write_all(calls.as_bytes()).unwrap();
-    // A wish holds from the next job on; the start difficulty is low enough for every hash to count.
+    // A suggestion applies from the next job on; the start difficulty is low enough for every hash to count.
     let notify = lines
         .by_ref()
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())

@@ -1,5 +1,5 @@
-//! Who has a job without transactions can send its block to a node alone, and be paid by its coinbase what the pool still
-//! owes: the pool must notice, and owe it no more, whatever happened to it since it made the job.
+//! A miner with a job without transactions can send its block to a node itself, and its coinbase pays out what the pool
+//! owed: the pool must notice and owe it no more, whatever happened to the pool since it made the job.
 
 use std::path::Path;
 
@@ -15,21 +15,21 @@ use serde_json::{Value, json};
 
 use super::{SOON, Stand, number};
 
-/// What happens between the job and its block.
+/// Events between the job and its block.
 enum Meanwhile {
     Nothing,
     Killed,
-    /// Killed, and the chapter decides otherwise.
+    /// The pool is killed, and the chapter chooses another scheme.
     Scheme(&'static str),
-    /// Killed, and another license takes the place of the one that signed.
+    /// The pool is killed, and another license replaces the one that signed.
     License,
-    /// Killed, and a block of the same job that was handed in is orphaned.
+    /// The pool is killed, and a submitted block of the same job is orphaned.
     Orphaned,
-    /// Killed, and the chain goes on for longer than a pool looks back.
+    /// The pool is killed, and the chain grows by more than a pool looks back.
     Long,
 }
 
-/// Of 50 coins 20 are the member's, who is paid when it is owed 35. The first block's reward is another.
+/// Of 50 coins 20 are the member's, which is paid once it is owed 35. The first block's reward is different.
 fn config(scheme: &str) -> String {
     format!(
         "payout = \"{scheme}\"\nfee = 0.6\nmin_payout = 3500000000\nstart_difficulty = 1e-7\n\
@@ -69,7 +69,7 @@ impl Stray {
         worker.paid(job).iter().any(|(payee, _)| *payee == script)
     }
 
-    /// Finds a block and hands it in.
+    /// Finds a block and submits it.
     fn hand_in(&self, worker: &mut Worker, height: u64) {
         let job = worker.job_on(&self.tip());
         let share = worker.solve_block(&job);
@@ -77,7 +77,7 @@ impl Stray {
         self.stand.wait_for_height(height);
     }
 
-    /// Hands blocks in until a job pays the member; gives that job and the height that it stands on.
+    /// Submits blocks until a job pays the member; returns that job and the height of its parent.
     fn job_that_pays(&self, worker: &mut Worker) -> (Job, u64) {
         for height in 0..5 {
             let job = worker.job_on(&self.tip());
@@ -89,7 +89,7 @@ impl Stray {
         panic!("nothing is owed after five blocks");
     }
 
-    /// Sends the block of a share to the node alone; gives its hash.
+    /// Sends the block of a share to the node only; returns its hash.
     fn send_alone(&self, worker: &Worker, job: &Job, share: &Share) -> String {
         self.send(&worker.whole_block(job, share))
     }
@@ -100,13 +100,13 @@ impl Stray {
         block.block_hash().to_string()
     }
 
-    /// Blocks of another license, that no pool knows of.
+    /// Blocks of another license, unknown to the pool.
     fn others_mine(&self, blocks: u32) {
         let key = self.path().join("keys/license-2.wif");
         generate(&self.stand.node.rpc, blocks, &key, &self.stand.params);
     }
 
-    /// Who found a block, by the pool's books, as soon as it is there and in the chain.
+    /// The finder of a block in the pool's books, once it is there and in the chain.
     fn finder(&self, pool: &Pool, hash: &str) -> String {
         let listed = wait_for(SOON, || {
             let blocks = pool.api("payouts")["blocks"].as_array().unwrap().clone();
@@ -116,7 +116,7 @@ impl Stray {
         listed["finder"].as_str().unwrap().to_owned()
     }
 
-    /// So many blocks are in the books, and nothing is wrong with them.
+    /// Asserts that this many blocks are in the books, without mistakes.
     fn audit(&self, blocks: u64) {
         let audit = self.stand.audit();
         assert_eq!((number(&audit["blocks"]), number(&audit["compared"])), (blocks, blocks), "{audit}");
@@ -191,7 +191,7 @@ fn is_taken_into_the_books(scheme: &str, meanwhile: &Meanwhile) {
     assert!(!stray.pays_member(&worker, &job), "{:?}", worker.paid(&job));
     let finder = if scheme == "solo" { &stray.member[..] } else { "not handed in" };
     assert_eq!(stray.finder(&pool, &hash), finder);
-    // Handed in after all, it is no second block.
+    // Submitting it afterwards makes no second block.
     assert!([0, 21].contains(&worker.submit(&share)));
     let share = worker.solve_block(&job);
     assert_eq!(worker.submit(&share), 0);
@@ -247,7 +247,7 @@ fn a_jobs_outputs_on_a_newer_parent_are_taken_into_the_books_once() {
     let (job, height) = stray.job_that_pays(&mut worker);
     let share = worker.solve_block(&job);
     let block = worker.whole_block(&job, &share);
-    // Another one's work comes in, so that later jobs pay otherwise.
+    // Another member's work comes in, so that later jobs pay differently.
     let mut other = Worker::connect(&stray.stand.stratum, &new_address(stray.path(), &stray.stand.network));
     let job = other.job();
     let share = other.solve(&job);
@@ -260,7 +260,7 @@ fn a_jobs_outputs_on_a_newer_parent_are_taken_into_the_books_once() {
     let job = worker.job_on(&first);
     assert!(!stray.pays_member(&worker, &job), "{:?}", worker.paid(&job));
     assert_eq!(stray.finder(&pool, &first), "not handed in");
-    // Nothing is owed any more, so the next one pays out of its own reward and changes nothing in the books.
+    // Nothing is owed any more, so the next one pays out of its own reward and does not change the books.
     let second = stray.send(&moved(&block, &first, height + 3));
     let job = worker.job_on(&second);
     assert!(!stray.pays_member(&worker, &job), "{:?}", worker.paid(&job));
@@ -270,7 +270,8 @@ fn a_jobs_outputs_on_a_newer_parent_are_taken_into_the_books_once() {
     assert_eq!((&audit["unbooked"][0]["hash"], &audit["unbooked"][1]), (&json!(second), &Value::Null));
 }
 
-/// Nobody has worked, so it pays the chapter alone as any program that mines with the license does: its number tells.
+/// No member has worked, so it pays the chapter alone, like any program that mines with the license: only its number
+/// tells.
 #[test]
 fn the_very_first_block_is_found_after_a_restart() {
     let (stray, pool, mut worker) = Stray::start("pplns");
@@ -284,7 +285,7 @@ fn the_very_first_block_is_found_after_a_restart() {
     stray.audit(1);
 }
 
-/// Who is owed less than is paid out is not among the outputs. The number of its own job tells whose block it is.
+/// A member owed less than the minimum is not among the outputs. The number of its own job identifies it as the finder.
 #[test]
 fn a_block_that_does_not_pay_its_finder_is_the_finders_all_the_same() {
     let (stray, pool, mut worker) = Stray::start("solo");
@@ -305,7 +306,7 @@ fn a_block_that_does_not_pay_its_finder_is_the_finders_all_the_same() {
     stray.audit(3);
 }
 
-/// A later run does not know whose job had a number; what the block paid to others is paid all the same.
+/// A later run does not know which member's job had a number; the payments to others are booked all the same.
 #[test]
 fn what_a_block_of_an_unknown_finder_pays_is_not_paid_again() {
     let (stray, pool, mut worker) = Stray::start("solo");

@@ -1,4 +1,4 @@
-//! Who is let in, and what clients can do that are slow, many or hostile.
+//! Access control, and what slow, numerous or hostile clients can do.
 
 use super::*;
 
@@ -73,7 +73,7 @@ fn batches_and_bodies_have_limits() {
     assert_eq!((status, answers.as_array().map(Vec::len)), (200, Some(2_000)));
     assert_eq!(stand.post(batch(10_001)).1["error"]["code"], -32700);
     assert_eq!(stand.post("[]"), (200, json!([])));
-    // One byte each here, and a hundred in memory.
+    // One byte each here, a hundred in memory.
     let flat = format!("[{}1]", "1,".repeat(1_000_000));
     assert_eq!(stand.post(flat).1["error"]["code"], -32700);
     for depth in [1_000, 1_000_000] {
@@ -85,7 +85,7 @@ fn batches_and_bodies_have_limits() {
     assert_eq!(stand.rpc().height(), 0);
 }
 
-/// A client that keeps the node waiting loses its connection, whichever way it does so, and others notice nothing.
+/// A client that keeps the node waiting in any way loses its connection, and others notice nothing.
 #[test]
 fn slow_clients_are_let_go() {
     use std::io::{Read, Write};
@@ -108,7 +108,7 @@ fn slow_clients_are_let_go() {
         "POST / HTTP/1.1\r\nHost: x\r\n".to_owned(),
         head(100),
         head(100) + "{\"meth",
-        // Asks for some megabytes and does not read them.
+        // Requests some megabytes and does not read them.
         head(thirsty.len()) + &thirsty,
     ];
     let clients: Vec<TcpStream> = silent
@@ -120,14 +120,14 @@ fn slow_clients_are_let_go() {
         })
         .collect();
     assert_eq!(node.rpc.height(), 0);
-    // The last has filled what the system holds for it by now, and is given up after a second more.
+    // By now the last one has filled the system's buffers, and is dropped after another second.
     std::thread::sleep(Duration::from_secs(4));
     for (mut client, beginning) in clients.into_iter().zip(&silent) {
         client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut rest = Vec::new();
         let ended = client.read_to_end(&mut rest);
         let shown = &beginning[..beginning.len().min(40)];
-        // The end, or a reset; but no time-out, and never the whole answer.
+        // The end, or a reset; but no timeout, and never the whole answer.
         assert!(
             !ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
             "'{shown}' is still connected"
@@ -137,7 +137,7 @@ fn slow_clients_are_let_go() {
     assert_eq!(node.rpc.height(), 0);
 }
 
-/// Asked to stop, the node does so at once, whoever is connected, and takes its cookie with it.
+/// Asked to stop, the node does so at once, whatever is connected, and removes its cookie.
 #[test]
 fn a_node_stops_though_clients_wait() {
     let stand = Stand::start("stop", "");

@@ -1,4 +1,4 @@
-//! What is said of the chain, its coins and its branches.
+//! Information on the chain, its coins and its branches.
 
 use super::*;
 
@@ -40,8 +40,8 @@ fn blocks_headers_and_coins_agree_with_each_other() {
     }
 }
 
-/// A transaction whose relative lock has not passed waits for it outside, also before the rule is active: once it is,
-/// no block could contain it.
+/// A transaction whose relative lock has not passed is not accepted, even before the rule is active: once it is, no
+/// block could contain it.
 #[test]
 fn what_a_soft_fork_would_refuse_does_not_wait_for_it() {
     let stand = Stand::start("softforks", "");
@@ -83,7 +83,7 @@ fn branches_can_be_refused_and_taken_back() {
     rpc.call("reconsiderblock", json!([old[1]]));
     assert_eq!(rpc.call("getbestblockhash", json!([])), json!(old[3]));
     assert_eq!(rpc.call("getchaintips", json!([]))[1]["status"], "valid-fork");
-    // Two tips of the same height, easiest target each: whichever is precious.
+    // Two tips of the same height at the easiest target: the one marked precious wins.
     rpc.call("invalidateblock", json!([old[2]]));
     for tip in [&new[0], &old[1], &new[0]] {
         rpc.call("preciousblock", json!([tip]));
@@ -114,7 +114,7 @@ fn the_coin_set_is_what_the_blocks_paid() {
     let best = stand.generate(1);
     let info = rpc.call("gettxoutsetinfo", json!([]));
     assert_eq!((&info["height"], &info["bestblock"]), (&json!(102), &json!(best[0])));
-    // One coinbase was spent, all but a thousandth of it went to the miner as fee; the verb's output is no coin.
+    // One coinbase was spent; all but a thousandth went to the miner as fee; the verb's output is not a coin.
     assert_eq!((&info["transactions"], &info["txouts"]), (&json!(102), &json!(102)));
     assert_eq!(info["total_amount"], json!(2_105_050.0));
     assert_eq!(info["bogosize"], json!(102 * (50 + 25)));
@@ -123,7 +123,7 @@ fn the_coin_set_is_what_the_blocks_paid() {
     assert_ne!(rpc.call("gettxoutsetinfo", json!([]))["hash_serialized_2"], hash);
     rpc.call("reconsiderblock", json!([best[0]]));
     assert_eq!(rpc.call("gettxoutsetinfo", json!([])), info);
-    // Through its unspent output the transaction is found, and the spent coinbase is not.
+    // The transaction is found through its unspent output; the spent coinbase is not found.
     let found = rpc.call("getrawtransaction", json!([txid, 1]));
     assert_eq!((&found["blockhash"], &found["confirmations"]), (&json!(best[0]), &json!(1)));
     assert_eq!(rpc.call("getrawtransaction", json!([txid])), json!(spend));

@@ -1,4 +1,4 @@
-//! How requests and answers are written.
+//! The format of requests and answers.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn envelopes_batches_and_names_are_those_of_core() {
     assert_eq!(stand.post(call.to_string()).1["result"][0]["admin"], true);
 }
 
-/// Wrong counts and types, names that are not known, values out of range: Core's codes, and the node goes on.
+/// Wrong counts and types, unknown names, values out of range: Core's codes, and the node continues.
 #[test]
 fn arguments_that_fit_nothing_get_cores_codes() {
     let stand = Stand::start("arguments", "");
@@ -112,7 +112,7 @@ fn parameters_have_names_and_some_have_two() {
     assert_eq!(call("getblock", json!({"blockhash": hashes[0]}))["height"], 1);
     assert_eq!(call("getblockcount", json!({})), 1);
     assert_eq!(call("getblockcount", Value::Null), 1);
-    // Leading zeros need not be written.
+    // Leading zeros may be omitted.
     assert_eq!(call("getblock", json!({"blockhash": hashes[0].trim_start_matches('0')}))["height"], 1);
 }
 

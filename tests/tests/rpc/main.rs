@@ -1,4 +1,4 @@
-//! The node's JSON-RPC as clients of Bitcoin Core speak it.
+//! The node's JSON-RPC as used by clients of Bitcoin Core.
 
 #![allow(clippy::unwrap_used)]
 

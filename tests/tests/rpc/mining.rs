@@ -1,4 +1,4 @@
-//! Templates, long polls and blocks that are handed in.
+//! Templates, long polls and submitted blocks.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn while_the_chain_is_being_loaded_no_templates_are_given() {
     assert_eq!(template(&node).unwrap()["height"], json!(1));
 }
 
-/// What a long poll answers that waits while a block comes.
+/// The answer of a long poll that is pending while a block comes.
 fn first_on_a_new_tip(rpc: &Rpc, block: &bitcoin::Block) -> Value {
     let id = rpc.call("getblocktemplate", json!([{"rules": ["segwit"]}]))["longpollid"].clone();
     let poll = std::thread::spawn({
@@ -69,18 +69,18 @@ fn a_new_tips_first_template_is_empty_but_after_a_block_that_passed_over_what_wa
     };
     let count = |template: &Value| template["transactions"].as_array().unwrap().len();
     offer(0);
-    // A block that holds something.
+    // A block with transactions.
     let block = blocks::on(tip, 0, vec![spend(1)]);
     let template = first_on_a_new_tip(rpc, &block);
     assert_eq!(count(&template), 0, "{template}");
-    // The full one is there at once for who asks with that one's id.
+    // The full one is available at once for the empty one's id.
     let id = template["longpollid"].clone();
     assert!(id.as_str().unwrap().ends_with('e'), "{id}");
     let full = rpc.call("getblocktemplate", json!([{"longpollid": id, "rules": ["segwit"]}]));
     assert_eq!(full["previousblockhash"], template["previousblockhash"]);
     assert_eq!(count(&full), 1);
     assert!(!full["longpollid"].as_str().unwrap().ends_with('e'), "{full}");
-    // A block that holds nothing.
+    // A block without transactions.
     let block = blocks::on(Parent::of(&block, 104), 0, vec![]);
     let template = first_on_a_new_tip(rpc, &block);
     assert_eq!(count(&template), 1, "{template}");

@@ -1,5 +1,5 @@
-//! An abuse and conformance probe of the Stratum port: one connection for each case, the real pool and node behind it.
-//! All cases run; those that fail are listed together.
+//! An abuse and conformance probe of the Stratum port: one connection per case, with the real pool and node behind it.
+//! All cases run; failing ones are listed together.
 
 #![allow(clippy::unwrap_used)]
 
@@ -54,7 +54,7 @@ impl Stand {
         Client { stream, reader, next: 0, told: VecDeque::new(), job: Value::Null }
     }
 
-    /// Subscribed and authorised, with a job.
+    /// Subscribed and authorized, with a job.
     fn ready(&self) -> Client {
         let mut client = self.connect();
         client.call("mining.subscribe", json!(["probe/1"]));
@@ -63,7 +63,7 @@ impl Stand {
         client
     }
 
-    /// As [`Self::ready`], with version rolling agreed.
+    /// As [`Self::ready`], with version rolling negotiated.
     fn rolling(&self) -> Client {
         let mut client = self.connect();
         client.call("mining.configure", json!([["version-rolling"], {"version-rolling.mask": "1fffe000"}]));
@@ -78,7 +78,7 @@ struct Client {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
     next: u64,
-    /// Notifications that came before an answer.
+    /// Notifications received before an answer.
     told: VecDeque<Value>,
     /// The last job's parameters.
     job: Value,
@@ -113,7 +113,7 @@ impl Client {
         self.told.push_back(line);
     }
 
-    /// The next answer, notifications put aside.
+    /// The next answer; notifications are queued.
     fn answer(&mut self) -> Value {
         loop {
             let line = self.read().expect("the connection is open");
@@ -133,7 +133,7 @@ impl Client {
         answer
     }
 
-    /// The error's code; 0 for a good answer.
+    /// The error's code; 0 for success.
     fn code(&mut self, method: &str, params: Value) -> u64 {
         code(&self.call(method, params))
     }
@@ -174,7 +174,7 @@ impl Client {
         self.code("mining.submit", Value::Array(params))
     }
 
-    /// Whether the pool closes within the patience, whatever it says before.
+    /// Whether the pool closes the connection within [`PATIENCE`], whatever it sends before.
     fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {

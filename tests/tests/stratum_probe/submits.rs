@@ -1,4 +1,4 @@
-//! Shares and what looks like them.
+//! Shares and lookalikes.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Everything but shares: introductions, wishes, envelopes, and bytes that are none.
+//! Everything but shares: handshakes, suggestions, envelopes, and bytes that are no messages.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! The program `iop-fuzz`: a simple fuzzer for stable Rust, where cargo-fuzz with its coverage cannot be had.
+//! The `iop-fuzz` program: a simple fuzzer for stable Rust, where cargo-fuzz with its coverage is not available.
 //!
-//! It changes inputs of the corpus at random and feeds them to a target. An input that makes the target panic is
-//! written beside the corpus, in `artifacts/`.
+//! It mutates inputs of the corpus at random and feeds them to a target. An input that makes the target panic is
+//! written to `artifacts/`, next to the corpus.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,7 +78,7 @@ fn write_seeds(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Says whether no target panicked.
+/// Returns whether no target panicked.
 fn run(dir: &Path, target: &str, seconds: u64, seed: u64) -> std::io::Result<bool> {
     let chosen: Vec<(&str, Target)> = match find(target) {
         Some(function) => vec![(target, function)],
