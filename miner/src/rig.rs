@@ -288,7 +288,7 @@ pub(crate) async fn all_taken(shares: &mpsc::Sender<Share>) {
     while waiting(shares) > 0 {
         sleep(LOOK_EVERY).await;
     }
-    sleep(LOOK_EVERY).await; // it has taken the last one, and sends it
+    sleep(LOOK_EVERY).await; // the upstream has taken the last one, and is sending it
 }
 
 /// Shares that the upstream has not taken yet.

@@ -125,7 +125,7 @@ mod unix {
             // The terminal and the shell may both send it, at any time.
             Some(_) if signal == SIGHUP => Effect::Nothing,
             Some(since) if since < SAME => Effect::Nothing,
-            Some(_) => Effect::EndAtOnce(128 + signal), // as shells tell a signal's end
+            Some(_) => Effect::EndAtOnce(128 + signal), // the status that shells use for a signal
         }
     }
 

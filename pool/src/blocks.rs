@@ -229,7 +229,7 @@ impl Blocks {
         for index in 0..self.nodes.len() {
             let (blocks, found, mut on_disk) = (Arc::clone(self), Arc::clone(&found), on_disk.clone());
             attempts.spawn(async move {
-                let _ = tokio::time::timeout(WRITE_TIME, on_disk.changed()).await; // sent in both cases
+                let _ = tokio::time::timeout(WRITE_TIME, on_disk.changed()).await; // sent either way
                 blocks.submit(index, found).await;
             });
         }
@@ -241,7 +241,7 @@ impl Blocks {
         let Sending { found, mut attempts } = sending;
         let blocks = Arc::clone(self);
         let mut deliveries = self.deliveries.lock().expect("no panic while the lock is held");
-        while deliveries.try_join_next().is_some() {} // forget those that are done
+        while deliveries.try_join_next().is_some() {} // drop finished ones
         deliveries.spawn(async move {
             let done = async {
                 let mut answered = true;

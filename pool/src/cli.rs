@@ -84,7 +84,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "error: {line}"); // nobody reads it if stderr is closed
+    let _ = writeln!(std::io::stderr(), "error: {line}"); // ignored if stderr is closed
 }
 
 fn execute(command: Command) -> Result<(), Failure> {

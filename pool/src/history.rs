@@ -172,7 +172,7 @@ impl Series {
         self.push(self.current as f32);
         (self.slot, self.current) = (slot, 0.0);
         while self.past.len() as u64 > slot {
-            self.past.pop_front(); // none was before 1970
+            self.past.pop_front(); // no bucket is before 1970
         }
     }
 

@@ -104,7 +104,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let doors = Doors::default();
     let (stop, stopped) = watch::channel(false);
     if let Err(wrong) = blocks.resume() {
-        blocks.finish(END_TIME).await; // nodes shall have those that are right
+        blocks.finish(END_TIME).await; // nodes should get all valid blocks
         return Err(wrong);
     }
     tokio::spawn(Arc::clone(&ledger).pass_wakes_on());
@@ -166,7 +166,7 @@ impl Doors {
         self.close.send_replace(true);
         self.close.closed().await; // the listeners are dropped: the ports are closed
         self.leave.send_replace(true);
-        let _ = tokio::time::timeout(FAREWELL_TIME, self.leave.closed()).await; // the rest is torn down
+        let _ = tokio::time::timeout(FAREWELL_TIME, self.leave.closed()).await; // the remaining ones are dropped
     }
 }
 

@@ -69,7 +69,7 @@ impl Spool {
 
     fn without_reserve<T>(&self, error: io::Error, again: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         if fs::remove_file(&self.reserve).is_err() {
-            return Err(error); // it is given up already
+            return Err(error); // it is already given up
         }
         warn!("the reserve on the disk is given up for a found block: {error}");
         again()
@@ -97,7 +97,7 @@ impl Spool {
             return;
         }
         if let Err(error) = self.set_aside() {
-            let _ = fs::remove_file(&self.reserve); // a part of it would be taken for the whole
+            let _ = fs::remove_file(&self.reserve); // an incomplete reserve must not remain
             let name = self.reserve.display();
             warn!("no room is kept for found blocks, make room on the disk: {name}: {error}");
         }

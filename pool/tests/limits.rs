@@ -67,13 +67,13 @@ fn two_thousand_hostile_connections_do_not_stop_an_honest_miner() {
     for (number, stream) in &mut hostile {
         let bytes = match *number / 20 % 6 {
             0 => b"this is no Stratum\n".repeat(100),
-            1 => b"{\"id\":1,".to_vec(), // and no more
+            1 => b"{\"id\":1,".to_vec(), // incomplete
             2 => b"{\"id\":1,\"method\":\"mining.get_version\",\"params\":[]}\n".repeat(2000), // and never reads
             3 => [subscribe(), bad_shares(1500)].concat(),
             4 => b"POST / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
             _ => vec![b'['; 100_000],
         };
-        let _ = stream.write_all(&bytes); // the pool may have closed it, or read no more
+        let _ = stream.write_all(&bytes); // the pool may have closed it or stopped reading
         if *number % 100 == 0 {
             honest.mine(1);
         }

@@ -261,7 +261,7 @@ fn a_node_that_turns_to_another_chain_is_left_out_until_it_is_right() {
     let pool = start(folder.path(), &url, &["--node", &format!("http://u:p@127.0.0.1:{port}")]);
     let mut miner = join(&pool);
     miner.wait_for_work();
-    let _second = other.serve(port); // only now, so that the start is past
+    let _second = other.serve(port); // only now, after the start
     assert_eq!(miner.solve_and_wait(), Verdict::Accepted);
     wait_until("the first node has the block", || chain.height() == 1);
     wait_until("the pool says what is wrong", || {
@@ -287,7 +287,7 @@ fn what_cannot_work_ends_with_one_line() {
     let right = Chain::new("devnet").serve(0);
     let both = [&ports[..], &["--node", &url]].concat();
     let first = format!("http://u:p@{}", right.address);
-    fails(command(folder.path(), &first, &both), 1, "is on chain 'regtest' (genesis "); // also one that is not first
+    fails(command(folder.path(), &first, &both), 1, "is on chain 'regtest' (genesis "); // even if it is not the first node
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let holder = TcpListener::bind(taken).unwrap();
     let in_use = ["--stratum-bind", &taken.to_string(), "--api-bind", "127.0.0.1:0"].map(String::from);

@@ -144,7 +144,7 @@ fn answer(request: minreq::Request) -> Result<Value, String> {
 impl Drop for Browser {
     fn drop(&mut self) {
         if self.session {
-            let _ = answer(minreq::delete(&self.base)); // ends Chromium; the driver ends with us in any case
+            let _ = answer(minreq::delete(&self.base)); // ends Chromium; the driver is killed in any case
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -46,7 +46,7 @@ fn said(kind: u32, user: &str) -> Vec<u8> {
         |method: &str, params: Value| json!({"id": 1, "method": method, "params": params}).to_string() + "\n";
     match kind {
         0 => b"this is no Stratum\n".repeat(100),
-        1 => b"{\"id\":1,".to_vec(), // and no more
+        1 => b"{\"id\":1,".to_vec(), // incomplete
         2 => call("mining.get_version", json!([])).repeat(2000).into_bytes(), // and never reads
         3 => {
             let share = json!([user, "1", "00", "00000000", "00000000"]);
@@ -84,7 +84,7 @@ fn an_honest_miners_shares_keep_counting_beside_two_thousand_hostile_connections
         (0..HOSTILE).map(|number| connect_from(source(number), pool_address)).collect();
     mine(&mut honest, 3, &mut mined);
     for (stream, number) in hostile.iter_mut().zip(0..) {
-        let _ = stream.write_all(&said(number / SOURCES % 6, &user)); // it may be closed, or read no more
+        let _ = stream.write_all(&said(number / SOURCES % 6, &user)); // the pool may have closed it or stopped reading
         if number % 50 == 0 {
             mine(&mut honest, 1, &mut mined);
         }

@@ -113,7 +113,7 @@ fn licenses_come_and_go_and_the_cap_changes() {
 #[test]
 fn what_waits_for_a_block_is_not_done_twice_and_not_undone() {
     let stand = Stand::start("waiting");
-    (0..3).for_each(|_| stand.mine()); // as many coins more that are mature
+    (0..3).for_each(|_| stand.mine()); // this matures as many further coins
     let [first, second] = [(); 2].map(|()| new_address(stand.dir.path(), &stand.network));
     let (txid, _) = succeeded(stand.license(&["add", &first]));
     let waits = format!("transaction {txid} waits for a block (add licenses {first})");

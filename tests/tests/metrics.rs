@@ -31,7 +31,7 @@ fn raw(pool: &Pool, request: &str) -> String {
     stream.set_read_timeout(Some(SOON)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer); // a reset after the answer is an end too
+    let _ = stream.read_to_string(&mut answer); // a reset after the answer is fine too
     answer
 }
 

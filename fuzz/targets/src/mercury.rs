@@ -303,7 +303,7 @@ fn story() -> Vec<(usize, Request)> {
     ]
 }
 
-/// Seeds: a request of each kind, from the person for whom it does most.
+/// Seeds: a request of each kind, from the person with whom it exercises most.
 pub(crate) fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     let requests = requests();
     if target == "mercury_request" {

@@ -15,7 +15,7 @@ use crate::solo::SoloSettings;
 use crate::split::Split;
 use crate::upstream::pool::PoolSettings;
 
-/// Most machines that can be asked for: the ports that one address has towards another.
+/// Most machines that can be requested: the number of ports that one address has towards another.
 pub(super) const MAX_MACHINES: usize = 60_000;
 /// Machines where nobody says how many.
 const DEFAULT_MACHINES: usize = 10_000;
@@ -80,8 +80,8 @@ impl Gateway {
     }
 }
 
-/// Makes each flag of pools one that may be left out and that no node goes with, and the other way round: a flag that
-/// nobody looks at would be a surprise.
+/// Makes the pool flags optional and conflict with the node flags, and vice versa: a flag that is silently ignored
+/// would be a surprise.
 fn of_one_source() -> impl FnMut(Arg) -> Arg {
     let ids = |command: clap::Command| command.get_arguments().map(|arg| arg.get_id().clone()).collect();
     let (pool, node): (Vec<Id>, Vec<Id>) = (
@@ -111,7 +111,7 @@ mod tests {
     const POOL: &str = "iop-miner gateway --listen 127.0.0.1:1 --url stratum+tcp://a:1 --user pA.rig";
     const NODE: &str = "iop-miner gateway --listen 127.0.0.1:1 --node http://u:p@127.0.0.1:1";
 
-    /// What is said of two flags that do not go together.
+    /// The error about two conflicting flags.
     fn conflict(line: &str, flags: [&str; 2]) {
         let text = complaint(line);
         let named = |flag: &&str| text.contains(&format!("'{flag}"));

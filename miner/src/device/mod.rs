@@ -170,7 +170,7 @@ impl Feed {
         let share = assignment.share(found, Arc::clone(&self.stats));
         match self.shares.try_send(share) {
             Err(TrySendError::Full(share)) if self.dispatcher.is_alive(assignment) || share.is_block() => {
-                let _ = self.shares.blocking_send(share); // as below
+                let _ = self.shares.blocking_send(share); // an error means that the miner ends, as below
             }
             Err(TrySendError::Full(_)) => {
                 self.stats.add_stale();

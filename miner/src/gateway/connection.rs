@@ -65,7 +65,7 @@ pub(super) async fn serve(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     upstream: mpsc::Sender<Share>,
 ) {
-    let _ = stream.set_nodelay(true); // it works without, only slower
+    let _ = stream.set_nodelay(true); // optional: it only makes replies faster
     let mut link = Link::new(stream, *machine.limits());
     let mut timer = pin!(tokio::time::sleep_until(link.deadline(&machine)));
     let end = loop {
@@ -112,7 +112,7 @@ pub(super) async fn serve(
             }
         };
         if let Err(end) = done {
-            let _ = link.send(&mut machine); // the last words, if there is room for them
+            let _ = link.send(&mut machine); // the last lines, as far as there is room
             pass_up(&mut machine, &upstream);
             Box::pin(link.linger()).await;
             break end;
@@ -126,7 +126,7 @@ pub(super) async fn serve(
         }
     }
     if link.sending.is_some() {
-        let _ = link.stream.set_zero_linger(); // else the system keeps what is not read for minutes
+        let _ = link.stream.set_zero_linger(); // otherwise the system keeps unread data for minutes
     }
     if let Some(offence) = end.offence {
         machine.offend(offence);
@@ -300,7 +300,7 @@ impl Link {
             let (mut more, mut speaks) = (self.hear(machine, &mut left), true);
             loop {
                 if speaks && (self.send(machine).is_err() || self.sending.is_none()) {
-                    let _ = self.stream.shutdown().await; // then it is closed already
+                    let _ = self.stream.shutdown().await; // on failure it is already closed
                     speaks = false;
                 }
                 pass_up(machine, upstream);
@@ -346,10 +346,10 @@ impl Link {
     /// connection and lose our last lines.
     async fn linger(&mut self) {
         if self.sending.is_some() {
-            return; // it does not read anyway
+            return; // the peer does not read anyway
         }
         let drain = async {
-            let _ = self.stream.shutdown().await; // then it is closed already
+            let _ = self.stream.shutdown().await; // on failure it is already closed
             let mut left = MAX_QUEUED;
             while left > 0 && self.stream.readable().await.is_ok() {
                 match discard(&self.stream) {

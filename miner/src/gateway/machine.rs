@@ -201,7 +201,7 @@ impl Machine {
         let event = self.session.handle_line(line)?;
         let mask = self.session.version_mask();
         if let Some(last) = self.jobs.last_mut() {
-            last.renew_mask(mask); // it may have asked for another one
+            last.renew_mask(mask); // the machine may have asked for another mask
         }
         match event {
             Some(Event::Submit(submit)) => self.on_submit(&submit),
@@ -315,7 +315,7 @@ impl Machine {
         if self.session.is_subscribed() && !self.session.takes_extranonces() {
             self.session.reconnect();
             self.leaving = Some("the upstream's extranonces have changed");
-            self.prefix = None; // it may be there again before this connection has ended
+            self.prefix = None; // the machine may reconnect before this connection has ended
             return false;
         }
         self.session.set_extranonce(extranonce1, size);

@@ -202,7 +202,7 @@ pub fn attach(settings: &GatewaySettings, devices: &[DeviceName], rig: &mut Rig)
     rig.before_end(async move {
         drop(stop);
         let all_up = async {
-            let _ = end.await; // it comes when the last machine is gone
+            let _ = end.await; // fires when the last machine is gone
             all_taken(&shares).await;
         };
         if timeout(END_TIME, all_up).await.is_err() {

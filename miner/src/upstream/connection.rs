@@ -364,7 +364,7 @@ impl Connection {
         self.jobs.spend(1, now);
         let serial = self.next_serial;
         self.next_serial.0 += 1;
-        let breaks = std::mem::take(&mut self.breaks); // also those of jobs that were passed over
+        let breaks = std::mem::take(&mut self.breaks); // including breaks of jobs that were skipped
         dispatcher.replace_job(Arc::new(Job::new(serial, job.clone())), breaks);
         let view = glance::view(job);
         let hopeless = self.is_hopeless();

@@ -111,7 +111,7 @@ impl Failover {
     fn set(&self, number: usize, condition: Condition) {
         self.desk.board.change(number, |source| {
             source.set(condition);
-            source.job = None; // whatever it is doing, it is not mined at
+            source.job = None; // it is not in use in any of these states
         });
     }
 
@@ -203,7 +203,7 @@ impl Failover {
         self.moved = Some(connection.place().clone());
         self.desk.dispatcher.clear();
         if matches!(lost, Lost::Moved { .. }) {
-            self.part(connection); // it is as good as before
+            self.part(connection); // the connection still works
         } else {
             connection.abandon();
         }

@@ -59,7 +59,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch
         }
     }
     drop(listener);
-    let _ = tokio::time::timeout(END_TIME, connections.shutdown()).await; // those that are left are cut off
+    let _ = tokio::time::timeout(END_TIME, connections.shutdown()).await; // remaining ones are cut off
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn stand(datadir: &Path) -> (Arc<Blocks>, Arc<Ledger>) {
 async fn a_block_that_no_disk_took_is_put_back_from_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let (blocks, ledger) = stand(folder.path());
-    fill(folder.path(), 1000); // the reserve is of no use then
+    fill(folder.path(), 1000); // the reserve does not help then
     let mut block = found(7, 1);
     block.worker = "with \"quotes\" and é".into();
     let record = crate::ledger::tests::record(&ledger, 7, &block.hash);

@@ -130,7 +130,7 @@ fn a_tip_with_more_work_is_taken_at_once_from_whichever_node_has_it_first() {
         (0, tip(5, 0), (tip(5, 0), 0)),
         (1, tip(5, 0), (tip(5, 0), 0)),
         (1, tip(6, 0), (tip(6, 0), 1)),
-        (0, tip(6, 1), (tip(6, 0), 1)), // as much work: no reason to leave
+        (0, tip(6, 1), (tip(6, 0), 1)), // equal work: no reason to switch
         (0, tip(7, 1), (tip(7, 1), 0)),
         (1, tip(6, 0), (tip(7, 1), 0)),
     ] {

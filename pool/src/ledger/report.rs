@@ -81,7 +81,7 @@ pub fn report(
 pub fn to_csv(lines: &[Line]) -> String {
     let mut csv = String::from("address,shares,work,blocks,earned,paid,balance\n");
     for Line { address, shares, work, blocks, earned, paid, balance } in lines {
-        let _ = writeln!(csv, "{address},{shares},{work},{blocks},{earned},{paid},{balance}"); // a String takes all
+        let _ = writeln!(csv, "{address},{shares},{work},{blocks},{earned},{paid},{balance}"); // writing to a String cannot fail
     }
     csv
 }

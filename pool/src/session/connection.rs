@@ -64,7 +64,7 @@ impl Connection {
     /// A new one.
     #[must_use]
     pub fn new(stream: TcpStream, tls: Option<Box<ServerConnection>>, miner: Miner) -> Arc<Self> {
-        let _ = stream.set_nodelay(true); // it works without, only slower
+        let _ = stream.set_nodelay(true); // optional: it only makes replies faster
         let link = Link::new(tls, *miner.limits());
         let timer = link.deadline(&miner);
         let connection = Arc::new(Self {
@@ -86,7 +86,7 @@ impl Connection {
         let mut state = self.lock();
         let State { link, miner, timer, end, over } = &mut *state;
         let done = end.take().map_or(Ok(()), Err).and_then(|()| act(link, miner));
-        let sent = link.send(&self.stream, miner); // the last words too, if there is room for them
+        let sent = link.send(&self.stream, miner); // the last lines too, as far as there is room
         if let Err(end) = done.and(sent) {
             *over = true;
             return Err(end);
@@ -109,13 +109,13 @@ impl Connection {
             Ok(state) => state,
             Err(TryLockError::WouldBlock) => return false,
             Err(TryLockError::Poisoned(_)) => {
-                self.ticket.wake(); // its task ends with a panic too
+                self.ticket.wake(); // the task then panics on the lock as well
                 return true;
             }
         };
         let State { link, miner, timer, end, over } = &mut *state;
         if *over {
-            self.ticket.wake(); // its last words
+            self.ticket.wake(); // the last lines are being sent
             return true;
         }
         let (reading, waited) = (is_read(link, miner), link.has_more());
@@ -168,7 +168,7 @@ impl Connection {
             self.say_the_rest(said).await;
             self.linger().await;
         };
-        let _ = timeout(FAREWELL_TIME, all_said).await; // who has not read by now hears no more
+        let _ = timeout(FAREWELL_TIME, all_said).await; // a client that has not read them by now gets no more
     }
 
     /// Handles the end of the input. A peer that closed only its sending half still gets the answers to shares that are
@@ -202,11 +202,11 @@ impl Connection {
         {
             let link = &mut self.lock().link;
             if link.has_more() {
-                return; // it does not read anyway
+                return; // the peer does not read anyway
             }
             link.close(&self.stream);
         }
-        let _ = rustix::net::shutdown(&self.stream, Shutdown::Write); // else it is closed already
+        let _ = rustix::net::shutdown(&self.stream, Shutdown::Write); // on failure it is already closed
         let drain = async {
             let mut left = MAX_QUEUED;
             while left > 0 && self.stream.readable().await.is_ok() {
@@ -270,7 +270,7 @@ pub async fn serve(connection: Seat, mut stop: watch::Receiver<bool>) {
         };
     };
     if end.offence == Some(Offence::Unread) {
-        let _ = connection.stream.set_zero_linger(); // else the system keeps what is not read for minutes
+        let _ = connection.stream.set_zero_linger(); // otherwise the system keeps unread data for minutes
     }
     let miner = &connection.lock().miner;
     if let Some(offence) = end.offence {

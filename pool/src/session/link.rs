@@ -176,7 +176,7 @@ impl Link {
             None => take(&buffer[..count]),
         };
         if let Err(End { offence: Some(Offence::Http), .. }) = taken {
-            self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0)); // never into the middle of a line
+            self.sending.get_or_insert((Outgoing::Own(HTTP_ANSWER.into()), 0)); // never in the middle of a line
         }
         taken?;
         self.on_read(lines, count, miner);

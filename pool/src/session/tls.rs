@@ -192,7 +192,7 @@ mod tests {
             while server.write_tls(&mut answered).unwrap() > 0 {}
             let mut answered = &*answered;
             while !answered.is_empty() && client.read_tls(&mut answered).unwrap() > 0 {
-                let _ = client.process_new_packets(); // what it does not like, it says
+                let _ = client.process_new_packets(); // errors are sent as alerts
             }
         }
     }

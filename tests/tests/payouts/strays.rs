@@ -140,7 +140,7 @@ fn moved(block: &Block, parent: &str, height: i64) -> Block {
     coinbase.input[0].script_sig = script.into_script();
     block.header.merkle_root = block.compute_merkle_root().unwrap();
     block.header.prev_blockhash = parent.parse().unwrap();
-    block.header.time += 600; // above the median of blocks that come in no time
+    block.header.time += 600; // above the median time of blocks found in quick succession
     while !block.header.target().is_met_by(block.block_hash()) {
         block.header.nonce += 1;
     }

@@ -134,7 +134,7 @@ impl Machine {
         }
         let stats = &self.workers[worker.0].stats;
         let reason = match reject {
-            Reject::JobNotFound => return, // counted by now
+            Reject::JobNotFound => return, // already counted
             Reject::Duplicate => "at the gateway: duplicate (22)",
             Reject::LowDifficulty => "at the gateway: low difficulty (23)",
             _ if *asked_for => "at the gateway: too many (20)",

@@ -35,7 +35,7 @@ impl Connection {
         loop {
             self.send().await?;
             if Instant::now() >= until {
-                found.close(); // whoever comes later hears that it is too late
+                found.close(); // later shares are returned to their sender
             }
             if found.is_closed() && found.is_empty() && self.submitted.is_empty() {
                 return Ok(());

@@ -85,7 +85,7 @@ impl Connection {
     /// The connection is over: no more verdicts will come.
     pub(in crate::upstream) fn abandon(&mut self) {
         let left: Vec<Sent> = std::mem::take(&mut self.submitted).into_values().collect();
-        self.spoke = None; // that a block is unanswered is said whatever was said before
+        self.spoke = None; // an unanswered block is reported regardless of the rate limit
         self.count_unanswered(&left);
     }
 

@@ -218,7 +218,7 @@ impl Deliveries {
         let (deliveries, found) = (Arc::clone(self), Arc::new(found));
         self.note(&found, file.is_some());
         let mut running = self.running.lock().expect("no panic while the lock is held");
-        while running.try_join_next().is_some() {} // forget those that are done
+        while running.try_join_next().is_some() {} // drop finished ones
         running.spawn(async move { deliveries.see_through(found, file, finder).await });
     }
 
@@ -236,11 +236,11 @@ impl Deliveries {
         }
         let (decided, decision) = oneshot::channel();
         let outcome = async {
-            let _decided = decided; // goes when it is
+            let _decided = decided; // dropped once the block is decided
             let (mut fate, mut all_ended) = (Fate::Unheard, true);
             while let Some(attempt) = attempts.join_next().await {
                 let Ok(heard) = attempt else {
-                    all_ended = false; // a panic of a task leaves the file for the next start
+                    all_ended = false; // after a panic the file is kept for the next start
                     continue;
                 };
                 if heard == Fate::Accepted && fate != Fate::Accepted {

@@ -229,7 +229,7 @@ impl Nodes {
         };
         let node = &mut self.known[index];
         if !node.behind {
-            return; // it has caught up meanwhile
+            return; // it has caught up in the meantime
         }
         warn!(node = node.name, height = tip.height, "node is left until it is right: {words}");
         node.said = Some(now);
@@ -253,8 +253,8 @@ mod tests {
             ([high, high], Some(1), None, Some(0)), // the first is back
             ([high, high], Some(1), Some(1), Some(1)),
             ([high, high], None, Some(1), Some(1)),
-            ([high, low], None, Some(1), Some(0)), // a wish for less work
-            ([high, other], Some(1), None, Some(1)), // as much work on another branch
+            ([high, low], None, Some(1), Some(0)), // a request for a node with less work
+            ([high, other], Some(1), None, Some(1)), // equal work on another branch
             ([high, other], Some(1), Some(0), Some(1)),
             ([high, other], None, None, Some(0)),
             ([None, low], Some(0), Some(0), Some(1)),

@@ -335,7 +335,7 @@ async fn who_subscribes_while_a_job_goes_round_has_it_once_and_after_its_difficu
         let (_, mut client) = stand.client().await;
         client.say(&subscribe());
         for _ in 0..number * 50 {
-            std::hint::spin_loop(); // now earlier, now later
+            std::hint::spin_loop(); // at varying moments
         }
         let job = stand.publish();
         assert_eq!(client.hear()["id"], 1);

@@ -29,7 +29,7 @@ async fn shares_are_answered_whoever_has_a_turn_when_they_are_counted() {
     let others = std::thread::spawn(move || {
         while !busy.load(Ordering::Relaxed) {
             let state = connection.lock();
-            std::thread::sleep(Duration::from_micros(300)); // a commit falls into most of these
+            std::thread::sleep(Duration::from_micros(300)); // most of these pauses contain a commit
             drop(state);
             std::thread::yield_now();
         }
