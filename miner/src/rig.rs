@@ -1,7 +1,7 @@
 //! Runs devices, an upstream and services until something ends them.
 //!
-//! Here: threads for the devices, a runtime for everything else, the status line in the log. Not here: what the devices
-//! do, the source of work, the views, signals (`signals.rs`).
+//! Here: threads for the devices, a runtime for everything else, the status line in the log.
+//! Not here: what the devices do, the source of work, the views, signals (`signals.rs`).
 
 use std::convert::Infallible;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Signals that ask the program to end: Ctrl-C, SIGTERM and SIGHUP (the terminal is closed).
 //!
 //! Here: which signals are handled, and their effect: the first ends the miner in order, another one ends the process.
-//! They have their own thread, so that they are handled whatever delays the end, such as a compiling driver. Not here:
-//! how the miner ends ([`crate::rig`]).
+//! They have their own thread, so that they are handled whatever delays the end, such as a compiling driver.
+//! Not here: how the miner ends ([`crate::rig`]).
 
 use std::io;
 use std::sync::OnceLock;

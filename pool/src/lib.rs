@@ -2,9 +2,10 @@
 //!
 //! Here: configuration, jobs, Stratum connections, verdicts, share counters, the ledger, found blocks and their
 //! delivery, the HTTP API. Not here: consensus rules (`iop-consensus`), the node's client, license choice and signed
-//! coinbases (`iop-mining`), messages and work arithmetic (`iop-stratum`), hashing. Path: node tip → template → license
-//! → signed coinbase → job ([`job`], one notify for all) → sessions ([`session`]) → submit → verdict ([`judge`]) →
-//! counters ([`workers`], with their [`history`]); a found block goes to every node at once ([`blocks`]).
+//! coinbases (`iop-mining`), messages and work arithmetic (`iop-stratum`), hashing.
+//! Path: node tip → template → license → signed coinbase → job ([`job`], one notify for all) → sessions ([`session`]) →
+//! submit → verdict ([`judge`]) → counters ([`workers`], with their [`history`]); a found block goes to every node at
+//! once ([`blocks`]).
 
 mod chain;
 mod output;

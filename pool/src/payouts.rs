@@ -1,8 +1,8 @@
 //! Turns a template and a license into a job whose coinbase pays what the ledger says.
 //!
-//! Here: the pool block that a template builds on (the node is asked), the plan for its reward, the signed job. Not
-//! here: the arithmetic and the books ([`crate::ledger`]), the choice of the license ([`iop_mining::choice`]), blocks
-//! of the pool that nobody handed in (`strays`).
+//! Here: the pool block that a template builds on (the node is asked), the plan for its reward, the signed job.
+//! Not here: the arithmetic and the books ([`crate::ledger`]), the choice of the license ([`iop_mining::choice`]),
+//! blocks of the pool that nobody handed in (`strays`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

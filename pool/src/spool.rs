@@ -1,8 +1,8 @@
 //! Found blocks that not all nodes have answered yet, with what the pool must know about them after a restart.
 //!
 //! Here: what is kept of a block, and the reserve: disk space for a block found on a full disk. A block that nodes have
-//! but no file holds could be missing in the ledger after the next start, and its payments be made again. Not here: the
-//! files themselves ([`iop_mining::spool`]), when a block is done ([`crate::blocks`]).
+//! but no file holds could be missing in the ledger after the next start, and its payments be made again.
+//! Not here: the files themselves ([`iop_mining::spool`]), when a block is done ([`crate::blocks`]).
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -3,9 +3,9 @@
 //! otherwise the next block would pay again what the members were owed.
 //!
 //! Here: looking for such blocks below each new tip, and their records. Not here: what is remembered of jobs (`jobs`),
-//! the plan's arithmetic, and the books ([`crate::ledger`]). Path: tip → blocks below it down to a known one → signed
-//! by a license of the pool, and not in the books → the job that pays the same → its plan, recomputed from the log →
-//! the books.
+//! the plan's arithmetic, and the books ([`crate::ledger`]).
+//! Path: tip → blocks below it down to a known one → signed by a license of the pool, and not in the books → the job
+//! that pays the same → its plan, recomputed from the log → the books.
 
 mod jobs;
 

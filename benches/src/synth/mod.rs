@@ -2,8 +2,8 @@
 //!
 //! Lives here: a chain's specification ([`Spec`], [`network_file`]), the chain under construction ([`chain`]), the two
 //! kinds of contents ([`load`]), and the form in which block files hold it ([`frame`]). Does not live here: any rule:
-//! IoP Core and `iop-node` validate the result. Data goes: seed -> load -> transactions -> block with a signed coinbase
-//! and its proof of work -> block file.
+//! IoP Core and `iop-node` validate the result.
+//! Data goes: seed -> load -> transactions -> block with a signed coinbase and its proof of work -> block file.
 
 pub mod chain;
 pub mod load;

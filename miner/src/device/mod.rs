@@ -2,9 +2,9 @@
 //!
 //! Here: the [`Device`] trait, the [`Feed`] that every device works from, the CPU ([`Cpu`]) with its place on the
 //! machine ([`Machine`]) and its temperature, OpenCL devices, and the handling of failed devices ([`keep_running`]).
-//! Not here: the source of jobs and the destination of shares. Path: [`Feed::next`] → the device tries the nonces,
-//! calling [`Feed::is_current`] often → [`Feed::add_hashes`] and, for each nonce found, [`Feed::found`] → hashed once
-//! more by other code → share.
+//! Not here: the source of jobs and the destination of shares.
+//! Path: [`Feed::next`] → the device tries the nonces, calling [`Feed::is_current`] often → [`Feed::add_hashes`] and,
+//! for each nonce found, [`Feed::found`] → hashed once more by other code → share.
 
 mod cpu;
 mod faults;

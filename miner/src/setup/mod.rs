@@ -1,8 +1,8 @@
 //! `iop-miner setup`: questions, a short measurement, and a configuration file for `iop-miner run`.
 //!
 //! Here: the questions and the errors in answers. Not here: reading and writing lines (`talk`), the format of the file
-//! (`file`), the validation of flags: the command line that the file stands for validates them again. Path: answers →
-//! [`Answers`] → measurement → file.
+//! (`file`), the validation of flags: the command line that the file stands for validates them again.
+//! Path: answers → [`Answers`] → measurement → file.
 
 mod answers;
 mod file;

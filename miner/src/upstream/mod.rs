@@ -1,9 +1,9 @@
 //! The sources of work and destinations of shares.
 //!
 //! Here: the [`Upstream`] trait and the Stratum pool ([`pool::Pool`]) with its connections, failover and time-outs, and
-//! one's own nodes ([`node::Solo`]). Not here: Stratum's messages (`iop-stratum`), hashing. Path: job →
-//! [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters ([`crate::stats`]); its
-//! state for people is on [`Desk::board`].
+//! one's own nodes ([`node::Solo`]). Not here: Stratum's messages (`iop-stratum`), hashing.
+//! Path: job → [`Desk::dispatcher`] → devices → [`Desk::shares`] → pool → verdict → the finder's counters
+//! ([`crate::stats`]); its state for people is on [`Desk::board`].
 
 mod backoff;
 pub mod board;

@@ -3,8 +3,9 @@
 //!
 //! Here: each node's task (`source`), the choice of the chain to work on ([`tips`]), the state of nodes for people
 //! ([`health`]), pending admin actions ([`announced`]), work deferred until miners are told ([`telling`]), and the
-//! jobs. Not here: which license signs ([`iop_mining::choice`]). Path: node → offer (template, licenses and tip that
-//! belong together) → if it is from the node in use, or from a chain with more work: job → sessions.
+//! jobs. Not here: which license signs ([`iop_mining::choice`]).
+//! Path: node → offer (template, licenses and tip that belong together) → if it is from the node in use, or from a
+//! chain with more work: job → sessions.
 
 pub mod announced;
 pub mod health;
@@ -222,7 +223,7 @@ impl Follower {
         }
     }
 
-    /// Chooses the node in use again: one that fails, or whose chain no longer has most work, is replaced by the best
+    /// Re-evaluates which node to use: one that fails, or whose chain no longer has most work, is replaced by the best
     /// of the others. While the last job is kept, a node with less work than that job's chain is not used. Returns a
     /// newly chosen node.
     fn decide(&mut self, now: Instant) -> Option<usize> {

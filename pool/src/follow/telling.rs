@@ -1,8 +1,8 @@
 //! Tracks whether miners are being told of a new tip. Other work waits until they are: parsing a template with
 //! thousands of transactions takes milliseconds, and a pool may have one core.
 //!
-//! Here: the marks and how long they count. Not here: the task that tells miners ([`crate::session::round`]). Path: a
-//! node's offer of a new tip → `begin` → nothing new, or a job → `tell` → round → [`Telling::over`].
+//! Here: the marks and how long they count. Not here: the task that tells miners ([`crate::session::round`]).
+//! Path: a node's offer of a new tip → `begin` → nothing new, or a job → `tell` → round → [`Telling::over`].
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,9 +2,10 @@
 //!
 //! Here: the append-only share log ([`store`]), the window of shares that the next block is paid by ([`window`]), the
 //! split of a reward ([`split`]), the book of found blocks ([`book`]), its audit and reports; the record of what the
-//! disk must have (`durable`). Not here: verdicts on shares, the coinbase's bytes, delivery of blocks. Path: accepted
-//! share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the next job's
-//! outputs; a found block enters the book with its job's split, in the same batch as its share.
+//! disk must have (`durable`).
+//! Not here: verdicts on shares, the coinbase's bytes, delivery of blocks.
+//! Path: accepted share → [`queue`] → [`writer`] (committed, then answered) → [`window`], in [`live`] → [`split`] → the
+//! next job's outputs; a found block enters the book with its job's split, in the same batch as its share.
 
 pub mod audit;
 pub mod book;

@@ -2,8 +2,8 @@
 //! with another configuration.
 //!
 //! Here: the jobs of the last heights, in memory and in the ledger's database, and the outputs that identify the job of
-//! a block. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]). Path: job → [`Jobs::remember`]
-//! → published → [`Jobs::keep`] → database; a block's license → [`Jobs::of`].
+//! a block. Not here: blocks ([`super`]), and the plan's arithmetic ([`crate::ledger`]).
+//! Path: job → [`Jobs::remember`] → published → [`Jobs::keep`] → database; a block's license → [`Jobs::of`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

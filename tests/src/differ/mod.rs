@@ -2,8 +2,8 @@
 //!
 //! Lives here: a player that makes up blocks ([`Player`]): licensed ones, admin transactions, one broken rule at a
 //! time, branches. Does not live here: how blocks are built ([`crate::forge`]), and the program that submits them and
-//! compares (`iop-differ`). Data goes: [`Player::make_up`] -> offers -> both nodes -> [`Player::told`] with the new
-//! tip.
+//! compares (`iop-differ`).
+//! Data goes: [`Player::make_up`] -> offers -> both nodes -> [`Player::told`] with the new tip.
 
 pub mod admin;
 pub mod blocks;

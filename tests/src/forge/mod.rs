@@ -1,9 +1,10 @@
 //! Blocks of any kind on a private chain, valid and broken, made without a node.
 //!
 //! Lives here: a tree of blocks with the coins that tests can spend on each branch ([`Forge`]), a block in the making
-//! ([`Draft`]), keys and scripts. Does not live here: a node's expected verdict; the caller knows that. Data goes:
-//! [`Forge::draft`] -> the caller adds and breaks -> [`Forge::finish`] (license, commitment, merkle root, work) -> a
-//! node -> [`Forge::keep`], if more is to be built on it. Difficulty is that of regtest: two hashes per block.
+//! ([`Draft`]), keys and scripts. Does not live here: a node's expected verdict; the caller knows that.
+//! Data goes: [`Forge::draft`] -> the caller adds and breaks -> [`Forge::finish`] (license, commitment, merkle root,
+//! work) -> a node -> [`Forge::keep`], if more is to be built on it. Difficulty is that of regtest: two hashes per
+//! block.
 
 pub mod key;
 pub mod lock;

@@ -141,7 +141,7 @@ impl Nodes {
         self.wished.replace(index) != Some(index)
     }
 
-    /// Chooses the node to use again. Returns it if it is another one than before.
+    /// Re-evaluates which node to use. Returns it if it is another one than before.
     pub(super) fn decide(&mut self, now: Instant) -> Option<usize> {
         let offered: Vec<Option<ChainTip>> = self.known.iter().map(|node| node.offered).collect();
         let best = choose(&offered, self.missed.least(now), self.in_use, self.wished);
