@@ -1,4 +1,4 @@
-//! The node's work on a chain: connecting a full block with a warm cache, accepting headers, starting with a long
+//! The node's work on a chain: connecting a full block from a warm cache, accepting headers, starting with a long
 //! index.
 
 #![allow(clippy::unwrap_used)]

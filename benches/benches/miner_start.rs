@@ -1,7 +1,7 @@
 //! How soon a miner hashes, and its memory: a real node and pool, the real miner with the CPU, and between the two a
-//! relay that records when each line passes. Each run has separate caches, so that its first start measures the kernels
-//! as on a new machine; later starts use the cached result. Then memory while it mines. Run: `cargo build --release
-//! --bins && cargo bench -p iop-benches --bench miner_start`
+//! relay that records when each line passes. Each run has a new cache folder, so that its first start measures kernels
+//! as on a new machine; later starts use the cached result. Then memory while it mines. Run:
+//! `cargo build --release --bins && cargo bench -p iop-benches --bench miner_start`
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,8 +1,8 @@
 //! Criterion benches of the toolkit, their inputs, and the baselines that they are compared with.
 //!
 //! Lives here: synthetic chains ([`synth`]), the baselines (below) and, in `benches/`, one file per measured thing.
-//! Does not live here: the measured code and its tests, which are in their own crates. Run one with `cargo bench -p
-//! iop-benches --bench scan`; criterion keeps the last figures to compare with.
+//! Does not live here: the measured code and its tests, which are in their own crates.
+//! Run one with `cargo bench -p iop-benches --bench scan`; criterion keeps the last figures to compare with.
 
 pub mod synth;
 

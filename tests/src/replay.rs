@@ -1,5 +1,5 @@
-//! The expected state of a chain: coins and registry, block by block from genesis, computed only with the rules and
-//! maps.
+//! The expected state of a chain: coins and registry, block by block from genesis, computed from the rules and maps
+//! alone.
 //!
 //! It does not use the node's storage, caches, undo and reorganisations, so it can be compared with a node's state
 //! whatever happened to the node.

@@ -1,8 +1,7 @@
 //! The bare sender: a program that only writes the same bytes to many sockets, one after another.
 //!
 //! No program that sends from one core through the system's sockets does less, so the pool is compared with it. It
-//! prints its port; the first connection controls it: how many others to wait for and the line to write, then a byte
-//! for each round.
+//! prints its port; the first connection says how many others to wait for and the line to write, then a byte per round.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};

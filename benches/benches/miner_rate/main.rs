@@ -3,8 +3,8 @@
 //! after, with as many threads and versions.
 //!
 //! Shares are random: with N of them the work is known to one part in the square root of N. The miner's own counter of
-//! hashes, from its last line, is exact. Run: `cargo build --release --bins` and `cargo bench -p iop-benches --bench
-//! miner_rate -- --seconds 600`
+//! hashes, from its last line, is exact. Run: `cargo build --release --bins` and
+//! `cargo bench -p iop-benches --bench miner_rate -- --seconds 600`
 
 #![allow(clippy::unwrap_used)]
 

@@ -3,8 +3,7 @@
 //! Here: places and names for machines ([`seats`]), their parts of the extranonce2 ([`prefixes`]), jobs in the form
 //! machines get ([`served`]), the dialogue with one machine ([`machine`], `held`, [`judge`], without a socket), sockets
 //! and their limits ([`listener`], `connection`, [`limits`]).
-//! Not here: Stratum's messages (`iop-stratum`), the source of work and the destination of shares
-//! ([`crate::upstream`]).
+//! Not here: Stratum's messages (`iop-stratum`), where work comes from and shares go ([`crate::upstream`]).
 //! Path: dispatcher → [`served::follow`] → all machines → submit → verdict → shares that meet its target → upstream.
 
 mod connection;

@@ -1,5 +1,4 @@
-//! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines use hand-written
-//! JSON.
+//! `gateway` between a pool and machines, over real sockets: the pool is the tests' own, machines use plain JSON lines.
 
 mod machine;
 

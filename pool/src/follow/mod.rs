@@ -1,5 +1,4 @@
-//! Follows the chain on all nodes and makes jobs: template, license, job, whenever a tip changes or transactions
-//! arrive.
+//! Follows the chain on all nodes and makes jobs: template, license, job, on each new tip and for new transactions.
 //!
 //! Here: each node's task (`source`), the choice of the chain to work on ([`tips`]), the state of nodes for people
 //! ([`health`]), pending admin actions ([`announced`]), work deferred until miners are told ([`telling`]), and the

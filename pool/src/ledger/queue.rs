@@ -1,5 +1,4 @@
-//! The queue of accepted shares, and notification of the sessions once they are committed. The writer takes all there
-//! are.
+//! Accepted shares on their way to the writer, which takes all there are; notifies sessions of committed ones.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,5 +1,4 @@
-//! How fast a connection really works, whatever difficulty it suggests: a suggestion restarts vardiff, but not this
-//! count.
+//! How fast a connection really works, whatever it suggests: a suggestion restarts vardiff, but not this count.
 //!
 //! Without it, a client that alternates between suggested difficulties would never be measured, and the pool would have
 //! to accept, hash and store every share it finds at the minimum difficulty.

@@ -3,8 +3,7 @@
 //! Lives here: a tree of blocks with the coins that tests can spend on each branch ([`Forge`]), a block in the making
 //! ([`Draft`]), keys and scripts. Does not live here: a node's expected verdict; the caller knows that.
 //! Data goes: [`Forge::draft`] -> the caller adds and breaks -> [`Forge::finish`] (license, commitment, merkle root,
-//! work) -> a node -> [`Forge::keep`], if more is to be built on it. Difficulty is that of regtest: two hashes per
-//! block.
+//! work) -> a node -> [`Forge::keep`], if more is to be built on it. Difficulty is regtest's: two hashes a block.
 
 pub mod key;
 pub mod lock;

@@ -1,5 +1,4 @@
-//! The structure of a block, without scripts: headers, merkle tree, sizes, coinbase, and context-free transaction
-//! checks.
+//! The structure of a block, without scripts: headers, merkle tree, sizes, coinbase, context-free transaction checks.
 
 use super::*;
 

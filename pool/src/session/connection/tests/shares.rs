@@ -1,5 +1,4 @@
-//! Shares and commits: each share is answered once it is committed, whichever task has the turn and whatever ends
-//! meanwhile.
+//! Shares and commits: each share is answered once committed, whichever task has the turn and whatever ends meanwhile.
 
 use iop_stratum::fields::Nonce;
 
