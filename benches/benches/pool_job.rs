@@ -2,9 +2,8 @@
 //!
 //! A template of 2,500 transactions (1 MB) as the node sends it. Measured: parsing the answer; the job of the template
 //! (the plan over a window of 500 members, coinbase, signature, merkle branches, both notify lines), full and empty, as
-//! it first comes on a new tip; and the check for admin actions, which follows the job. Not measured: the network, and
-//! the
-//! node's answers about tip and licenses. Run: `cargo bench -p iop-benches --bench pool_job`.
+//! it first comes on a new tip; and the check for admin actions after the job. Not measured: the network, the node's
+//! answers about tip and licenses. Run: `cargo bench -p iop-benches --bench pool_job`.
 
 #![allow(clippy::unwrap_used)]
 
