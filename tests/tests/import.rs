@@ -294,8 +294,7 @@ fn a_reindex_killed_at_any_moment_loses_nothing_and_one_that_ends_gives_the_same
     assert_eq!(world.json("verify", "node", &["--full"])["hash_serialized_2"], coins);
 }
 
-/// Blocks above the assumed one, so that it is buried under two weeks' work: 2,016, and one above which the comparison
-/// is made.
+/// Blocks above the assumed one, so that it is buried under two weeks' work: 2,016, and one since they must be exceeded.
 const BURIED: usize = 2_017;
 
 #[test]
