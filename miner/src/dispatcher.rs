@@ -110,7 +110,7 @@ impl Dispatcher {
         Self::default()
     }
 
-    /// From the next job on, restricts the devices to the part that is not reserved for machines behind a gateway.
+    /// From the next job on, the devices keep to the part of it that machines behind a gateway leave to them.
     pub fn split(&self, split: Split) {
         self.lock().split = Some(split);
     }

@@ -18,10 +18,7 @@ pub struct Unservable {
     extranonce2: usize,
 }
 
-/// Number of bytes of the machines' prefixes in a job.
-///
-/// # Errors
-/// Its extranonces leave no room for them.
+/// How extranonces are cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Split {
     /// There may be more machines than one byte tells apart.

@@ -139,7 +139,8 @@ impl Blocks {
     /// nodes when this returns, even if it fails.
     ///
     /// # Errors
-    /// A file cannot be read, or the ledger cannot take a block: a template on that block would pay again what it pays.
+    /// One cannot be read, or the ledger cannot take it: a template on that block would pay again what it pays. Or one is
+    /// missing that another stands on.
     pub fn resume(self: &Arc<Self>) -> Result<(), RunError> {
         let (mut blocks, wrong) = self
             .spool
@@ -236,7 +237,8 @@ impl Blocks {
         Sending { found, attempts }
     }
 
-    /// Removes a block's file once all nodes have answered or been given up, and the ledger has the block.
+    /// Removes a block's file when all nodes have answered or were given up, and the ledger has the block. Where there is
+    /// none, the disk is tried until then.
     fn forget_when_answered(self: &Arc<Self>, sending: Sending, mut file: Option<PathBuf>) {
         let Sending { found, mut attempts } = sending;
         let blocks = Arc::clone(self);

@@ -282,7 +282,7 @@ impl Comparison<'_> {
     }
 }
 
-/// The work that a block's window must reach by its own difficulty, in hashes; `None` if no window applies.
+/// A block in the books, and which one the node has in its chain there.
 struct Placed {
     id: BlockId,
     /// Whether the pool's last template stood on it.

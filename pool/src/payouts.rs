@@ -35,7 +35,7 @@ pub struct Payouts {
     chapter: Option<Address>,
     numbers: Arc<JobNumbers>,
     strays: Strays,
-    /// The last result of [`Self::base`], with the template's parent and the state of the books it is valid for.
+    /// Whether it was said that no member is paid.
     said: AtomicBool,
     /// What was last found, by the parent that templates stand on and the state of the books.
     last: Mutex<Option<(BlockHash, u64, Option<BlockId>)>>,
@@ -103,7 +103,7 @@ impl Payouts {
         self.strays.keep();
     }
 
-    /// The job of a template whose nearest pool block is `base`.
+    /// Why the ledger cannot be written now. What is mined meanwhile, the next run may not know.
     pub(crate) fn refusal(&self) -> watch::Receiver<Option<String>> {
         self.ledger.refusal()
     }

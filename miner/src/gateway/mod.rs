@@ -62,7 +62,7 @@ pub struct GatewaySettings {
     pub min_difficulty: Difficulty,
     /// Most machines at a time.
     pub max_machines: usize,
-    /// Most machines at a time from one address, except loopback.
+    /// How the upstream's extranonces are cut for them.
     pub split: Split,
     /// Machines at a time from one address, loopback excepted.
     pub max_per_address: usize,

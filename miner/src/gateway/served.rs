@@ -131,7 +131,7 @@ impl Served {
         self.upstream.stratum().version_mask
     }
 
-    /// The extranonce1 of a machine with this prefix; `None` if it would be too long.
+    /// The version that machines are told, the same for as long as the job has this name.
     #[must_use]
     pub fn version(&self) -> Version {
         told_version(&self.upstream)
@@ -191,7 +191,9 @@ impl Served {
     }
 }
 
-/// A hash of everything that a job's headers are made of, except what machines roll: time and version.
+/// The upstream's version without the bits that may be rolled, which is rolling too. Where one of them is set, firmware does
+/// not agree on what to submit: the bits of the header's version, those that differ from the job's, or those that the job's
+/// has not. Without them all three are the same.
 fn told_version(upstream: &Job) -> Version {
     let stratum = upstream.stratum();
     Version(stratum.notify.version.0 & !stratum.version_mask.0)
@@ -234,7 +236,7 @@ pub async fn follow(
 pub(super) struct Follower {
     split: Split,
     last: Option<Arc<Served>>,
-    /// Limits warnings about unservable jobs: an upstream may send many.
+    /// Bytes that the last job left to machines.
     left: Option<usize>,
     /// On jobs that are not for machines, and on those that are for few: an upstream may send many.
     words: Rarely,

@@ -246,7 +246,7 @@ impl Connection {
         }
         match &event {
             Event::Job(_) => self.watch.job(now),
-            // Only a good verdict is useful: the watch decides that.
+            // A verdict is of use where it is good: the watch sees to it.
             Event::SubmitResult { .. }
             | Event::Reconnect(_)
             | Event::ShowMessage(_)

@@ -59,8 +59,7 @@ pub struct Report {
     pub carried: u128,
     /// Blocks whose coinbase was compared with the node's.
     pub compared: usize,
-    /// Blocks of the node's chain since the books began, among the last 2,016 at most, that licenses in the books have
-    /// signed but the books lack: another program mines with that license, or nobody submitted the block to the pool.
+    /// Blocks that the node has deleted: they are in the right chain, and what they pay was not seen.
     pub pruned: usize,
     /// Blocks that have left or joined the node's chain since the pool's last template: the next start books that.
     pub moved: Vec<String>,

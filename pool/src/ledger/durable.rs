@@ -1,9 +1,10 @@
-//! What is certain to be on disk: the number of shares and blocks in the ledger at its last sync.
+//! What the disk has for certain: how many shares and blocks the ledger had when it was last made durable, and the blocks
+//! that nodes may have and no disk has taken.
 //!
-//! Here: the file next to the database that records it, and the check that a database has as much. RocksDB opens a
-//! database with a damaged journal as if it ended there, and creates one that is missing: a pool would then go on with
-//! what is left and pay again what the lost blocks paid. Path: sync → [`Durable::note`]; start → [`Durable::read`] →
-//! [`Durable::missing_in`].
+//! Here: the file beside the database that says so, and whether a database has as much. One whose journal is damaged opens
+//! as if it ended there, and one that is gone is made anew: a pool would go on with what is left, and pay once more what
+//! the lost blocks have paid. Path: sync → [`Note::write`]; start → [`Note::read`] → [`Durable::missing_in`], and later
+//! [`crate::blocks`] looks for the blocks.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -31,7 +32,7 @@ pub(super) struct Durable {
 }
 
 impl Durable {
-    /// Reads the counts recorded in a data directory; zero if there are none.
+    /// Why a database with so much must not be used, if it has less.
     pub(super) fn missing_in(self, found: Self, datadir: &Path) -> Option<String> {
         let Self { shares, blocks } = self;
         (found.shares < shares || found.blocks < blocks).then(|| {

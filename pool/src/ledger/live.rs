@@ -69,7 +69,7 @@ pub struct Request {
 pub struct LogState {
     /// Shares in the log.
     pub logged: u64,
-    /// Why nothing can be written at the moment.
+    /// Why nothing can be written now, or what does not end.
     pub trouble: Option<String>,
 }
 
@@ -229,7 +229,10 @@ impl Ledger {
         self.lock_state().book.has(id)
     }
 
-    /// A counter that changes whenever the blocks in the book change.
+    /// Whether each block in the book stands on one that is there too: what is carried after it is made of that one's.
+    ///
+    /// # Errors
+    /// One does not.
     pub fn check_whole(&self) -> Result<(), LedgerError> {
         let Some((id, base)) = self.lock_state().book.torn() else { return Ok(()) };
         Err(self.store.broken(&format!(
@@ -309,7 +312,7 @@ impl Ledger {
         }
         let mut batch = Batch::default();
         self.store.put_block(&mut batch, record);
-        // The lock is not held while the disk is written: a concurrent write of the same block writes the same data.
+        // Nobody waits for the disk: who writes the same block meanwhile writes the same.
         self.troubles.watch(Writing::Blocks, || self.store.write(batch, true))?;
         let mut state = self.lock_state();
         let is_new = !state.book.has(&record.id);
@@ -420,7 +423,7 @@ impl Ledger {
         window.settle(wanted, &StoredLog { store: &self.store, members })
     }
 
-    /// Blocks all commits until the returned guard is dropped.
+    /// From now on nothing can be written, or again all.
     #[cfg(test)]
     pub(crate) fn fill_disk(&self, full: bool) {
         self.troubles.disk_is_full.store(full, std::sync::atomic::Ordering::Relaxed);

@@ -37,7 +37,7 @@ pub(crate) fn temporary() -> Arc<Ledger> {
     ledger
 }
 
-/// A block that pays the chapter alone.
+/// A ledger of devnet in a folder.
 pub(crate) fn open(folder: &Path) -> (Arc<Ledger>, Writer) {
     Ledger::open(folder, rules(), prefixes()).unwrap()
 }

@@ -11,7 +11,7 @@ use super::split::{Credit, Scheme};
 use super::store::BlockId;
 use super::{Ledger, LedgerError};
 
-/// The most blocks in one answer, the latest ones.
+/// Blocks in one answer at most, the latest ones; a member's account as CSV has all.
 pub(crate) const MAX_BLOCKS: usize = 200;
 /// Members in one answer at most, those with most work.
 const MAX_MEMBERS: usize = 1000;
@@ -205,7 +205,8 @@ impl Ledger {
         })
     }
 
-    /// A member's account. `reward` is what a block pays now, in base units.
+    /// A member's account with so many of its blocks at most, the latest ones. `reward` is what a block brings now, in base
+    /// units.
     ///
     /// # Errors
     /// The database cannot be read.

@@ -1,8 +1,8 @@
 //! The writer thread: takes the queued shares, commits them as one batch, and notifies the sessions that wait for them.
 //!
-//! A commit survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks survive
-//! the machine at once. If the disk refuses, the batch is retried for a moment, and then the pool ends: meanwhile no
-//! share is answered, so that none is promised.
+//! What is written survives the process at once (`kill -9`), and the machine after [`SYNC_TIME`] at most; found blocks
+//! survive the machine at once. Where the disk refuses, the batch is tried again for a moment, and then the pool ends:
+//! nothing is answered meanwhile, so that nothing is promised. So it is with all else that the ledger has to write.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -24,8 +24,7 @@ use super::trouble::{PATIENCE, Writing};
 pub const SYNC_TIME: Duration = Duration::from_secs(1);
 /// Wait before a failed batch is tried again.
 const RETRY_TIME: Duration = Duration::from_secs(1);
-/// How long a batch is retried. After a full disk RocksDB refuses writes until it is reopened: so the pool ends, to be
-/// restarted by its supervisor. Shares that were not answered by then were never promised.
+/// How often it is looked whether the disk takes what it is given.
 const LOOK_TIME: Duration = Duration::from_millis(500);
 
 /// The writer's threads. [`Writer::close`] ends them.
@@ -52,7 +51,8 @@ impl Writer {
         Ok(Self { ledger, thread, syncing, synced, alive })
     }
 
-    /// Waits until the thread ends by itself. That is a failure: without it no share is answered any more.
+    /// Until the thread has ended by itself, which is a failure as without it nothing is answered any more, or something
+    /// has been refused for long. Says meanwhile when the disk hangs.
     pub async fn failed(&mut self) {
         let (mut looks, mut hangs) = (tokio::time::interval(LOOK_TIME), false);
         loop {

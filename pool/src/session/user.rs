@@ -1,13 +1,14 @@
-//! Parses a user's name and password.
+//! What a user's name says.
 
 use iop_consensus::address::{Address, Prefixes};
 use iop_stratum::message::is_printing;
 use iop_stratum::verdict::Reject;
 
-/// The address that a user's shares are paid to. The name is `ADDRESS[.worker]`, with an address of this network.
+/// What a user is called, `ADDRESS[.worker]` without blanks around it and without the dot before an empty worker, and who
+/// is paid for its shares: the address, one of this network.
 ///
 /// # Errors
-/// The name is malformed: code 24 with the reason.
+/// The name is none, code 24 with what is wrong.
 pub(super) fn check<'a>(user: &'a str, prefixes: &Prefixes) -> Result<(&'a str, Address), Reject> {
     let name = user.trim();
     if !name.chars().all(is_printing) {

@@ -184,7 +184,8 @@ impl Jobs {
         *unkept = made.len().min(*unkept + 1);
     }
 
-    /// Stores what was remembered since the last call.
+    /// Writes what was remembered since the last time. What cannot be written is tried again the next time; the ledger
+    /// says so meanwhile, and no job is given out.
     pub(super) fn keep(&self) {
         let _writing = self.writing.lock().expect("no panic while the lock is held");
         let (jobs, gone) = {
