@@ -1,10 +1,9 @@
-//! Transaction relay: which peer has which, whom to request from, and what to announce.
+//! Transactions from peers: which peer has which, and whom to request from.
 //!
-//! Lives here: incoming and outgoing announcements, requests, orphans, and copies of the mempool's transactions for
-//! serving. Does not live here: whether a transaction is accepted (the chain's mempool). Sources: `ProcessMessage`
-//! (inv, tx, mempool, feefilter), `SendMessages`, `AlreadyHave`, `AskFor`. Announcements are sent at random times
-//! to hide where a transaction originated. A transaction is requested from one peer at a time, and from another
-//! after a minute.
+//! Lives here: their announcements, requests, orphans, and copies of the mempool's transactions for serving. Does not
+//! live here: whether a transaction is accepted (the chain's mempool), and telling peers of it (`tell.rs`). Sources:
+//! `ProcessMessage` (inv, tx), `AlreadyHave`, `AskFor`. A transaction is requested from one peer at a time, and from
+//! another after a minute.
 //!
 //! Limits: 5,000 announced transactions per peer and 75,000 in total (150 bytes each), 120,000 refused ids (10 MB).
 
@@ -20,7 +19,7 @@ use super::net::{Net, Question, TxOutcome};
 use super::orphans::Orphans;
 use super::peer::{Known, Micros, PeerId, SECOND, txid_key};
 
-/// Mean seconds between announcements to an inbound peer; half of it for others (`INVENTORY_BROADCAST_INTERVAL`).
+/// A transaction is requested from another peer after this time.
 const RETRY: Micros = 60 * SECOND;
 /// An announced transaction is served for this long (`vRelayExpiration`).
 const KEPT: Micros = 15 * 60 * SECOND;
@@ -37,7 +36,7 @@ const FAIR_SHARE: usize = 200;
 const MAX_JUDGING: usize = 2;
 /// Refused transactions that are remembered, per generation (`recentRejects`).
 const REJECTED: usize = 60_000;
-/// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
+/// The lowest fee rate that is relayed, base units per 1,000 virtual bytes.
 pub(super) const MIN_FEE: u64 = crate::mempool::policy::MIN_RELAY_FEE.0;
 
 /// A request for an announced transaction.
@@ -55,7 +54,7 @@ pub(super) struct Waiting {
     pub(super) wtxid: Wtxid,
     pub(super) fee_rate: u64,
     pub(super) arrival: u64,
-    /// Told to somebody, so that everybody may have it.
+    /// It was announced to a peer, so every peer may have it.
     pub(super) announced: bool,
 }
 

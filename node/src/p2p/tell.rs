@@ -1,9 +1,9 @@
-//! Transactions to peers: which wait for whom, and when each is told.
+//! Transactions to peers: which are announced to whom, and when.
 //!
-//! Lives here: announcements, the transactions that were sent at this node, what is given on, and fee filters. Does not live
-//! here: what peers announce (`relay.rs`). Data goes: mempool or RPC -> a peer's queue -> [`Net::trickle`] at random
-//! moments, so that nobody sees where a transaction began -> getdata -> [`Net::serve_tx`]. Sources: `ProcessMessage`
-//! (mempool, feefilter), `SendMessages`, `RelayTransaction`.
+//! Lives here: announcements, the transactions that were sent at this node, serving, and fee filters. Does not live here:
+//! what peers announce (`relay.rs`). Data goes: mempool or RPC -> a peer's queue -> [`Net::trickle`] at random times, to
+//! hide where a transaction originated -> getdata -> [`Net::serve_tx`]. Sources: `ProcessMessage` (mempool, feefilter),
+//! `SendMessages`, `RelayTransaction`.
 
 use std::collections::VecDeque;
 
@@ -23,11 +23,11 @@ const ANNOUNCE_MAX: usize = 35;
 const MAX_QUEUED: usize = 50_000;
 /// Mean seconds between fee filters (`AVG_FEEFILTER_BROADCAST_INTERVAL`).
 const FEE_FILTER_EVERY: f64 = 600.0;
-/// Transactions sent at this node that are remembered, the latest ones.
+/// Maximum number of remembered transactions that were sent at this node.
 const MAX_OWN: usize = 1_000;
 
-/// Transactions that were sent at this node. Whoever connects while they wait is told of them: what was sent while nobody
-/// was connected would else be told to nobody.
+/// Transactions that were sent at this node. Peers that connect while they wait are told of them; otherwise a transaction
+/// that was sent while no peer was connected would never be announced.
 #[derive(Debug, Default)]
 pub(crate) struct Own(VecDeque<Txid>);
 
