@@ -36,6 +36,8 @@ const MAX_JOBS: usize = 16;
 /// Users that a connection may name before it has shares accepted; each accepted share allows one more. Names fill the
 /// list of workers, so they must cost something.
 const FREE_USERS: usize = 32;
+/// The same for workers of an address that is on the connection already: a proxy may name each machine behind it.
+const FREE_WORKERS: usize = 256;
 /// Shares of one connection that may wait to be committed. Reading resumes when some are: a slow disk slows miners down
 /// instead of filling memory.
 const MAX_UNCOMMITTED: usize = 1024;
@@ -306,7 +308,9 @@ impl Miner {
         let (name, member) = user::check(&request.user, &self.shared.prefixes)?;
         let is_new = !self.session.workers().contains(&request.user);
         let joined = if is_new {
-            if self.workers.len() >= FREE_USERS.saturating_add(self.accepted) {
+            let is_member = self.workers.iter().any(|joined| joined.user.member() == member);
+            let free = if is_member { FREE_WORKERS } else { FREE_USERS };
+            if self.workers.len() >= free.saturating_add(self.accepted) {
                 return Err(Reject::Unauthorized("too many users without shares on this connection".into()));
             }
             self.check_solo(member)?;

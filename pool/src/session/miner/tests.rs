@@ -335,7 +335,11 @@ fn users_must_be_addresses_of_this_network_and_cannot_flood() {
     assert!(authorize("").contains("1 to 127") && authorize(" .").contains("ADDRESS[.worker]"));
     assert!(authorize(&format!("{own}.\u{202e}gir")).contains("do not print"), "turns what follows around");
     assert!(authorize(&format!("{own}.a\u{200b}")).contains("do not print"), "cannot be seen");
-    for worker in 0..FREE_USERS {
+    for worker in 0..FREE_WORKERS {
+        if worker == FREE_USERS {
+            let other = key(false).address().to_base58(&pool.shared.prefixes);
+            assert!(authorize(&other).contains("too many users"), "another address");
+        }
         assert_eq!(authorize(&format!("{}.{worker}", address.to_base58(&pool.shared.prefixes))), "");
     }
     let one_more = format!("{}.more", address.to_base58(&pool.shared.prefixes));
