@@ -323,7 +323,8 @@ fn times_and_versions_outside_what_was_given_are_refused() {
     assert_eq!(verdict(&mut worker, time + 500, None), ACCEPTED, "rolled forward");
     assert_eq!(verdict(&mut worker, time + 700, None), INVALID);
     assert_eq!(verdict(&mut worker, time - 7_200, None), INVALID, "before the median of the last blocks");
-    assert_eq!(verdict(&mut worker, time, Some(0x2000)), INVALID, "nothing was negotiated");
+    assert_eq!(verdict(&mut worker, time, Some(0x4000)), ACCEPTED, "some machines never ask");
+    assert_eq!(verdict(&mut worker, time, Some(0x1000)), INVALID, "a bit outside what it would get");
     worker.roll_versions();
     assert_eq!(verdict(&mut worker, time, Some(0x2000)), ACCEPTED);
     assert_eq!(verdict(&mut worker, time, Some(0x1fff_e000)), ACCEPTED);
