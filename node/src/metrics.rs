@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::chain::actor::{ChainHandle, Stopped};
 use crate::chain::clock::now;
 use crate::chain::state::ChainState;
-use crate::connections::{self, Limits};
+use crate::connections::{self, HalfClosed, Limits};
 use crate::p2p::handle::NetHandle;
 
 /// The prefix of every name.
@@ -129,7 +129,7 @@ pub(crate) struct Source {
 /// Serves `/metrics` until `shutdown` becomes true.
 pub(crate) async fn serve(listener: TcpListener, source: Source, shutdown: watch::Receiver<bool>) {
     let router = Router::new().route("/metrics", get(scrape)).with_state(source);
-    let limits = Limits { connections: MAX_SCRAPERS, patience: PATIENCE };
+    let limits = Limits { connections: MAX_SCRAPERS, patience: PATIENCE, half_closed: HalfClosed::Answered };
     connections::serve(listener, limits, |_| router.clone(), shutdown).await;
 }
 

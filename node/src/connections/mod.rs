@@ -34,6 +34,17 @@ pub(crate) struct Limits {
     /// How long a client may take to send a request's headers (including idle time before them), and to accept more
     /// of an answer.
     pub(crate) patience: Duration,
+    pub(crate) half_closed: HalfClosed,
+}
+
+/// What becomes of a client that closes its side after the request. It may be gone for good, or wait for the answer as nc
+/// does: only sending the answer tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HalfClosed {
+    /// It is answered: where answers come at once.
+    Answered,
+    /// The connection ends: where an answer may take hours, clients that are gone would use up all connections.
+    Dropped,
 }
 
 /// Serves until `shutdown` becomes true; calls in progress are answered first. `router` makes the router for a
@@ -46,8 +57,7 @@ pub(crate) async fn serve(
 ) {
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(limits.patience).max_buf_size(MAX_HEADER_BYTES);
-    // A client that closes its side after the request, as nc does, waits for the answer all the same.
-    protocol.half_close(true);
+    protocol.half_close(limits.half_closed == HalfClosed::Answered);
     let places = Arc::new(Semaphore::new(limits.connections));
     let connections = GracefulShutdown::new();
     loop {
@@ -96,6 +106,30 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_client_that_is_gone_takes_no_place_while_its_answer_takes_hours() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let never = async || std::future::pending::<&str>().await;
+        let router = move |_| Router::new().route("/never", get(never)).route("/", get(async || "now"));
+        let patience = Duration::from_secs(10);
+        let limits = Limits { connections: 1, patience, half_closed: HalfClosed::Dropped };
+        let server = tokio::spawn(serve(listener, limits, router, stopped));
+        let mut gone = TcpStream::connect(address).await.unwrap();
+        gone.write_all(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(gone);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(60), client.read_to_string(&mut answer));
+        read.await.unwrap().unwrap();
+        assert!(answer.ends_with("now"), "{answer:?}");
+        stop.send(true).unwrap();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_client_that_closes_its_side_after_the_request_is_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -106,7 +140,8 @@ mod tests {
             "late"
         };
         let router = move |_| Router::new().route("/", get(late));
-        let limits = Limits { connections: 1, patience: Duration::from_secs(10) };
+        let patience = Duration::from_secs(10);
+        let limits = Limits { connections: 1, patience, half_closed: HalfClosed::Answered };
         let server = tokio::spawn(serve(listener, limits, router, stopped));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();

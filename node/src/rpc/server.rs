@@ -13,7 +13,7 @@ use super::auth::Credentials;
 use super::http::{self, MAX_BODY_BYTES, Shared};
 use super::methods::Context;
 use super::subnet::Subnet;
-use crate::connections::{self, Limits};
+use crate::connections::{self, HalfClosed, Limits};
 
 /// Maximum number of simultaneous connections; others wait. Together with RocksDB's files this stays below the
 /// common limit of 1,024 open files, at which the database could not write.
@@ -46,7 +46,9 @@ pub(crate) async fn serve(
     access: Access,
     shutdown: watch::Receiver<bool>,
 ) {
-    let limits = Limits { connections: MAX_CONNECTIONS, patience: access.patience };
+    // Long polls wait for the next block.
+    let half_closed = HalfClosed::Dropped;
+    let limits = Limits { connections: MAX_CONNECTIONS, patience: access.patience, half_closed };
     let shared = Arc::new(Shared { context, access });
     let router = Router::new().fallback(http::handle).layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     let router = move |peer: SocketAddr| router.clone().layer(axum::Extension((shared.clone(), peer)));
