@@ -140,7 +140,7 @@ fn percent_decode(text: &str) -> String {
 
 /// The Bitcoin Core error codes that matter here, as IoP Core and `iop-node` return them.
 pub mod code {
-    /// A block whose data was deleted. (`RPC_MISC_ERROR`.)
+    /// A block whose data was deleted, or that the disk cannot give. (`RPC_MISC_ERROR`.)
     pub const DELETED: i64 = -1;
     /// A block that the node does not know. (`RPC_INVALID_ADDRESS_OR_KEY`.)
     pub const UNKNOWN_BLOCK: i64 = -5;
@@ -182,6 +182,15 @@ pub enum RpcError {
     /// Answers that belong together come from different branches.
     #[error("the chain has changed meanwhile")]
     Changed,
+}
+
+impl RpcError {
+    /// Whether the node has deleted the block that was asked for, as it was told to (`--prune`). A block that its disk
+    /// cannot give has the same code and another message.
+    #[must_use]
+    pub fn is_pruned(&self) -> bool {
+        matches!(self, Self::Node { code: code::DELETED, message } if message.contains("pruned"))
+    }
 }
 
 /// One node.

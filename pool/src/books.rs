@@ -15,7 +15,7 @@ use iop_stratum::difficulty::Target;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::chain::{block_at, read};
+use crate::chain::{Seen, block_at};
 use crate::config::{Books, Flags, LedgerFlags, NodeFlags};
 use crate::ledger::audit::{Report, Unbooked, audit};
 use crate::ledger::book::{Facts, MATURITY, chain_of};
@@ -156,6 +156,7 @@ fn words(report: &Report) -> String {
         carried,
         compared,
         pruned,
+        unread,
         ..
     } = report;
     let mut text = format!(
@@ -167,6 +168,11 @@ fn words(report: &Report) -> String {
     );
     if *pruned > 0 {
         text.push_str(&format!("pruned    {pruned} blocks not compared, the node has deleted them\n"));
+    }
+    if *unread > 0 {
+        text.push_str(&format!(
+            "unread    {unread} blocks that are not in the books, the node has deleted them: nobody knows whose they are\n"
+        ));
     }
     if !report.moved.is_empty() {
         text.push_str(
@@ -204,13 +210,20 @@ impl Comparison<'_> {
         for (id, facts) in blocks {
             match self.node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
                 Ok(text) => self.compare(&id, &facts, &text, report)?,
-                Err(RpcError::Node { code: code::DELETED, .. }) => report.pruned += 1,
+                Err(trouble) if trouble.is_pruned() => report.pruned += 1,
                 Err(RpcError::Node { code: code::UNKNOWN_BLOCK, .. }) => {}
                 Err(trouble) => return Err(failed(trouble.to_string())),
             }
             let there =
                 block_at(self.node, id.height).await.map_err(|trouble| failed(trouble.to_string()))?;
             places.push(Placed { id, is_alive: alive.contains(&id), there });
+        }
+        // Asked again: a pool that runs may have found a block meanwhile.
+        let (tip, top) = (tip_of(self.node, &ChainIdentity::of(&self.books.params)).await?, top_of(&places));
+        if tip < top {
+            return Err(failed(format!(
+                "its chain ends at height {tip}, the books reach {top}: a node that has all blocks is expected"
+            )));
         }
         judge_places(&places, report);
         Ok(())
@@ -230,7 +243,14 @@ impl Comparison<'_> {
             let Some(id) = block_at(self.node, height).await?.filter(|id| !booked.contains(id)) else {
                 continue;
             };
-            let Some(seen) = read(self.node, id).await? else { break };
+            let text = match self.node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
+                Err(trouble) if trouble.is_pruned() => {
+                    report.unread += 1;
+                    continue;
+                }
+                text => text?,
+            };
+            let seen = Seen::read(id, &text)?;
             let license =
                 named_license(&seen.coinbase).map(|license| license.to_base58(&self.books.params.prefixes));
             if let Some(license) = license.filter(|license| licenses.contains(&license[..])) {
@@ -290,6 +310,11 @@ struct Placed {
     there: Option<BlockId>,
 }
 
+/// The height of the highest block that the pool's last template stood on.
+fn top_of(places: &[Placed]) -> u32 {
+    places.iter().filter(|block| block.is_alive).map(|block| block.id.height).max().unwrap_or(0)
+}
+
 /// Whether the books' chain is the node's. Since the last template it may have been reorganised: above the highest block
 /// that both have, by no more than a coinbase takes to mature. All else is a mistake.
 fn judge_places(places: &[Placed], report: &mut Report) {
@@ -297,7 +322,7 @@ fn judge_places(places: &[Placed], report: &mut Report) {
     let is_there = |block: &&Placed| block.there == Some(block.id);
     let common = alive().filter(is_there).map(|block| block.id.height).max();
     // Blocks above were found since the last template, which none of them is below.
-    let top = alive().map(|block| block.id.height).max().unwrap_or(0);
+    let top = top_of(places);
     let lowest = alive().filter(|block| !is_there(block)).map(|block| block.id.height).min();
     let has_moved = lowest.is_some_and(|lowest| Some(lowest) > common && top - lowest < MATURITY);
     for block in places {

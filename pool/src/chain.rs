@@ -21,7 +21,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Parses a block in hex, as the node returns it.
-    fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
+    pub(crate) fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
         let hash = id.hash;
         let wrong = |what: &str| RpcError::Malformed(format!("getblock {hash}: {what}"));
         let bytes = hex::decode(text).map_err(|_| wrong("hex expected"))?;

@@ -37,7 +37,8 @@ pub(super) struct Gateway {
     /// Least difficulty of a machine's jobs, if the upstream asks for no less
     #[arg(long, value_name = "D", default_value_t = 1.0 / 65_536.0)]
     min_difficulty: f64,
-    /// Machines at a time, 10,000 if not given. More than 255 leave each a byte less of an extranonce2 of 4 or 5
+    /// Machines at a time, 10,000 if not given; but 255 at an upstream with an extranonce2 of 4 or 5 bytes unless more are
+    /// given, which leaves each a byte less
     #[arg(long, value_name = "N")]
     max_machines: Option<usize>,
     /// Machines at a time from one address; loopback is not bounded

@@ -42,7 +42,10 @@ pub struct Prefixes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Spent {
     /// All are used.
-    #[error("the upstream's extranonces have no room for another machine before its next job")]
+    #[error(
+        "the upstream's extranonces have no room for another machine before its next job; if they have 4 or 5 bytes, that \
+         is 255 machines, and many more with a --max-machines above 255"
+    )]
     All,
     /// The host has reached its limit.
     #[error("{1} has {0} parts of the upstream's extranonces, the rest is for machines from elsewhere")]

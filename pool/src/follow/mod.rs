@@ -174,7 +174,10 @@ impl Follower {
                 self.take_back(Work::NoLedger(trouble));
             }
             Some(_) => {}
-            None => self.wishes.in_use().into_iter().for_each(|index| self.wishes.ask(index)),
+            None => {
+                info!("the ledger can be written again");
+                self.wishes.in_use().into_iter().for_each(|index| self.wishes.ask(index));
+            }
         }
     }
 
@@ -375,16 +378,14 @@ impl Follower {
         };
         let (height, transactions, license) =
             (template.height, template.txids.len(), &licenses[index].address);
-        if new_tip {
+        let refusal = self.payouts.refusal().borrow().clone();
+        if new_tip && refusal.is_none() {
             info!(height, license, transactions, "new tip, new job");
         } else {
             debug!(height, license, transactions, "new job on the same tip");
         }
         match self.payouts.job(template, base, &self.keys[index], Arc::clone(&self.tip)) {
-            Ok(job) => match &*self.payouts.refusal().borrow() {
-                Some(trouble) => Work::NoLedger(trouble.clone()),
-                None => Work::Job(Arc::new(job)),
-            },
+            Ok(job) => refusal.map_or_else(|| Work::Job(Arc::new(job)), Work::NoLedger),
             Err(trouble) => {
                 error!("no work is given out: {trouble}");
                 Work::NoLedger(trouble.to_string())

@@ -61,6 +61,8 @@ pub struct Report {
     pub compared: usize,
     /// Blocks that the node has deleted: they are in the right chain, and what they pay was not seen.
     pub pruned: usize,
+    /// Blocks of the last 2,016 that are not in the books and that the node has deleted: whose they are is not known.
+    pub unread: usize,
     /// Blocks that have left or joined the node's chain since the pool's last template: the next start books that.
     pub moved: Vec<String>,
     /// Blocks of the node's chain since the books began, of the last 2,016 at most, that licenses in the books have signed

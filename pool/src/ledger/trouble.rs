@@ -60,7 +60,13 @@ impl Troubles {
         self.begun().remove(&what);
         let mut refused = self.refused();
         match &written {
-            Ok(()) => drop(refused.remove(&what)),
+            Ok(()) => {
+                refused.remove(&what);
+                // Nobody may try these again, and the database takes all or nothing.
+                if what != Writing::Note {
+                    refused.retain(|what, _| !matches!(what, Writing::Blocks | Writing::Base));
+                }
+            }
             Err(trouble) => {
                 let since = refused.get(&what).map_or_else(Instant::now, |(since, _)| *since);
                 refused.insert(what, (since, trouble.to_string()));
