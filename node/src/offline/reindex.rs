@@ -5,7 +5,7 @@
 //! connected. Last, the blocks are connected. Whenever the program ends, there is either the old state or a new one
 //! that the next start continues.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::block::Header;
@@ -50,7 +50,14 @@ pub(crate) fn reindex(args: ReindexArgs) -> Result<(), Failure> {
     let place = Place::new(args.offline)?;
     let stop = Stop::listen()?;
     let storage = Arc::new(place.open()?);
-    let Some(stored) = Stored::read(&storage) else {
+    let damaged = |error: StorageError| {
+        Failure::Failed(format!(
+            "{error}: nothing was changed, for what the database cannot read cannot be rebuilt from; remove {} and sync \
+             again, or put back a copy",
+            place.datadir.join("db").display()
+        ))
+    };
+    let Some(stored) = Stored::read(&storage).map_err(damaged)? else {
         return Err(Failure::Failed(format!(
             "{}: old blocks were pruned, and reindex needs all: sync again in another directory",
             place.datadir.display()
@@ -75,24 +82,18 @@ struct Stored {
 
 impl Stored {
     /// Reads the content; `None` if blocks were pruned.
-    fn read(storage: &Storage) -> Option<Self> {
-        let (headers, pruned) = storage.readable_headers();
+    fn read(storage: &Storage) -> Result<Option<Self>, StorageError> {
+        let (headers, pruned) = storage.readable_headers()?;
         if pruned {
-            return None;
+            return Ok(None);
         }
-        let known: BTreeSet<BlockHash> = headers.iter().map(|(hash, _)| *hash).collect();
         let mut stored =
             Self { headers: headers.into_iter().collect(), blocks: HashSet::new(), bad: Vec::new() };
         let mut progress = Progress::new("reading", stored.headers.len() as u64);
-        let (mut done, mut unreadable) = (0, 0);
-        storage.for_each_block(&known, |key, bytes| {
+        let mut done = 0;
+        storage.for_each_block(|key, bytes| {
             done += 1;
             progress.at(done, 0, done);
-            // It stays where it is, in case the disk gives it one day.
-            let Some(bytes) = bytes else {
-                unreadable += 1;
-                return;
-            };
             let header = bytes.get(..80).and_then(|bytes| deserialize::<Header>(bytes).ok());
             match (Storage::block_of_key(key), header) {
                 (Some(hash), Some(header)) if header.block_hash() == hash => {
@@ -101,15 +102,12 @@ impl Stored {
                 }
                 _ => stored.bad.push(key.to_vec()),
             }
-        });
+        })?;
         progress.end();
         if !stored.bad.is_empty() {
             note(&format!("iop-node: {} stored blocks are damaged and are forgotten", stored.bad.len()));
         }
-        if unreadable > 0 {
-            note(&format!("iop-node: {unreadable} stored blocks cannot be read and are fetched again"));
-        }
-        Some(stored)
+        Ok(Some(stored))
     }
 
     /// Validates every header and block that descends from genesis against its ancestors, and returns the new
@@ -285,7 +283,7 @@ mod tests {
         let mut batch = storage.batch();
         batch.put_block(&blocks[1].block_hash(), &serialize(&damaged));
         storage.commit(batch).unwrap();
-        let stored = Stored::read(&storage).unwrap();
+        let stored = Stored::read(&storage).unwrap().unwrap();
         let index = stored.judge(&storage, &params, &Stop::default()).unwrap().unwrap();
         storage.forget_derived(&index, &stored.bad).unwrap();
         let mut state = ChainState::load(params, storage).unwrap();

@@ -240,8 +240,8 @@ impl NetHandle {
         self.commands.send(Command::PingAll).await.map_err(|_| NetStopped)
     }
 
-    /// Announces a transaction that was sent at this node to every peer that may not have it, now and when it connects,
-    /// until a block has it.
+    /// Announces a transaction that was sent at this node to every peer that may not have it; also to peers that connect
+    /// later, until one has fetched it.
     ///
     /// # Errors
     /// When the node is stopping.

@@ -136,7 +136,7 @@ impl Net {
         }
         self.send_ping(id, now);
         self.start_sync(id, now);
-        self.tell_own(id);
+        self.tell_own(id, now);
     }
 
     pub(super) fn on_sendcmpct(&mut self, id: PeerId, announce: bool, version: u64) {

@@ -26,8 +26,8 @@ const FEE_FILTER_EVERY: f64 = 600.0;
 /// Maximum number of remembered transactions that were sent at this node.
 const MAX_OWN: usize = 1_000;
 
-/// Transactions that were sent at this node. Peers that connect while they wait are told of them; otherwise a transaction
-/// that was sent while no peer was connected would never be announced.
+/// Transactions that were sent at this node and that no peer has fetched. Peers that connect meanwhile are told of them;
+/// otherwise a transaction that was sent while no peer was connected would never be announced.
 #[derive(Debug, Default)]
 pub(crate) struct Own(VecDeque<Txid>);
 
@@ -39,6 +39,10 @@ impl Own {
                 self.0.pop_front();
             }
         }
+    }
+
+    fn forget(&mut self, txid: &Txid) {
+        self.0.retain(|own| own != txid);
     }
 }
 
@@ -79,11 +83,17 @@ impl Net {
         }
     }
 
-    /// A new peer is told of those that still wait.
-    pub(super) fn tell_own(&mut self, id: PeerId) {
+    /// Announces to a new peer what was sent at this node and no peer has fetched yet. After some time, as to all, so that
+    /// the peer cannot tell it from what this node was told.
+    pub(super) fn tell_own(&mut self, id: PeerId, now: Micros) {
+        if self.own_txs.0.is_empty() {
+            return;
+        }
         let own = std::mem::take(&mut self.own_txs);
         own.0.iter().for_each(|txid| self.queue_transaction(id, txid));
         self.own_txs = own;
+        let next_inv = self.random.poisson(now, ANNOUNCE_EVERY);
+        self.with(id, |peer| peer.next_inv = next_inv);
     }
 
     /// Announces transactions to a peer when its moment has come.
@@ -128,6 +138,8 @@ impl Net {
         let all = self.peers.get(&id).is_some_and(|peer| peer.saw_mempool);
         let txid = inv.txid();
         let tx = self.relay.transaction(&txid, all).cloned()?;
+        // Others hear of it from this peer: a node that told every newcomer would show what began here.
+        self.own_txs.forget(&txid);
         let bytes = tx.total_size();
         let message = if inv.kind & WITNESS != 0 { Message::Tx(txid, tx) } else { Message::StrippedTx(tx) };
         self.send(id, message);

@@ -154,7 +154,7 @@ fn what_is_gone_before_it_was_asked_for_is_not_asked_for() {
 
 /// A transaction that was sent at a node without peers.
 #[test]
-fn what_was_sent_here_is_told_to_who_connects_while_it_waits() {
+fn what_was_sent_here_is_told_to_who_connects_until_one_has_fetched_it() {
     let mut stage = Stage::new();
     stage.net.initial_download = false;
     let tx = some_transaction();
@@ -174,9 +174,10 @@ fn what_was_sent_here_is_told_to_who_connects_while_it_waits() {
         stage.net.sent_here(txid);
         assert!(!told(&mut stage, id), "it knows already");
     }
-    stage.net.chain_says(FromChain::TxRemoved(txid), stage.now);
+    stage.say(PeerId(2), Message::GetData(vec![Inv::tx(TX, &txid)]));
+    assert_eq!(names(&stage.sent(PeerId(2))), ["tx"]);
     let late = stage.peer(3, Origin::Inbound);
-    assert!(!told(&mut stage, late), "it waits no longer");
+    assert!(!told(&mut stage, late), "others tell it now, and nobody learns where it began");
 }
 
 #[test]
