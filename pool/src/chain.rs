@@ -20,8 +20,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Asks a node for a block.
+    ///
+    /// # Errors
+    /// The node does not give it, or returned another block.
+    pub(crate) async fn ask(node: &Node, id: BlockId) -> Result<Self, RpcError> {
+        let text: String = node.call("getblock", json!([id.hash, false]), CALL_TIME).await?;
+        Self::read(id, &text)
+    }
+
     /// Parses a block in hex, as the node returns it.
-    pub(crate) fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
+    fn read(id: BlockId, text: &str) -> Result<Self, RpcError> {
         let hash = id.hash;
         let wrong = |what: &str| RpcError::Malformed(format!("getblock {hash}: {what}"));
         let bytes = hex::decode(text).map_err(|_| wrong("hex expected"))?;
@@ -81,8 +90,8 @@ pub(crate) async fn block_at(node: &Node, height: u32) -> Result<Option<BlockId>
 /// # Errors
 /// The node did not answer, or returned another block.
 pub(crate) async fn read(node: &Node, id: BlockId) -> Result<Option<Seen>, RpcError> {
-    match node.call::<String>("getblock", json!([id.hash, false]), CALL_TIME).await {
-        Ok(text) => Seen::read(id, &text).map(Some),
+    match Seen::ask(node, id).await {
+        Ok(seen) => Ok(Some(seen)),
         Err(RpcError::Node { code: code::DELETED, .. }) => Ok(None),
         Err(trouble) => Err(trouble),
     }

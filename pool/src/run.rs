@@ -18,8 +18,7 @@ use crate::blocks::Blocks;
 use crate::config::Settings;
 use crate::datadir::Datadir;
 use crate::follow::{Follower, Health};
-use crate::ledger::split::FEE_UNIT;
-use crate::ledger::{Ledger, Rules};
+use crate::ledger::Ledger;
 use crate::metrics::{CommitTimes, Metrics};
 use crate::payouts::Payouts;
 use crate::session::round::Round;
@@ -67,10 +66,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     }
     info!(network = settings.params.name, stratum = %local(&stratum), api = %local(&api_listener), "pool starts");
 
-    say_who_is_paid(
-        &settings.rules,
-        settings.payout.map(|chapter| chapter.to_base58(&settings.params.prefixes)),
-    );
+    let chapter = settings.payout.map(|chapter| chapter.to_base58(&settings.params.prefixes));
+    info!(chapter = chapter.as_deref().unwrap_or("the license that signs"), "pays {}", settings.rules);
     doubts.iter().for_each(|doubt| warn!("{doubt}"));
 
     let nodes: Arc<[Node]> = settings.nodes.into_iter().map(Node::new).collect();
@@ -134,13 +131,6 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError(format!("the ledger could not be closed: {error}")))?;
     ended
-}
-
-fn say_who_is_paid(rules: &Rules, chapter: Option<String>) {
-    let &Rules { scheme, fee, min_payout, max_outputs, window } = rules;
-    let fee = format!("{} %", f64::from(fee) * 100.0 / f64::from(FEE_UNIT));
-    let payee = chapter.as_deref().unwrap_or("the license that signs");
-    info!(?scheme, fee, window, min_payout, max_outputs, payee, "who is paid");
 }
 
 /// Where miners come in, and the connections of those who are in.

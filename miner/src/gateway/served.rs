@@ -236,8 +236,6 @@ pub async fn follow(
 pub(super) struct Follower {
     split: Split,
     last: Option<Arc<Served>>,
-    /// Bytes that the last job left to machines.
-    left: Option<usize>,
     /// On jobs that are not for machines, and on those that are for few: an upstream may send many.
     words: Rarely,
     few: Rarely,
@@ -266,17 +264,13 @@ impl Follower {
                 return Snapshot { era, ..Snapshot::default() };
             }
         };
-        self.warn_of(served.extranonce2_size());
-        self.last = Some(Arc::clone(&served));
-        Snapshot { job: Some(served), era, ends: false }
-    }
-
-    /// Says it once where known machines refuse to work with so few bytes.
-    fn warn_of(&mut self, left: usize) {
-        if self.left.replace(left) != Some(left)
+        let left = served.extranonce2_size();
+        if self.last.as_ref().is_none_or(|last| last.extranonce2_size() != left)
             && let Some(text) = warning(left)
         {
             self.few.say(text);
         }
+        self.last = Some(Arc::clone(&served));
+        Snapshot { job: Some(served), era, ends: false }
     }
 }

@@ -309,23 +309,20 @@ impl Import {
         checked: Result<CheckedBlock, Unsound>,
         at: Location,
     ) -> Result<Option<BlockHash>, Failure> {
-        let checked = match checked {
-            Ok(checked) => checked,
-            // A private chain may have a harder limit than its genesis meets.
-            Err(Unsound { hash, .. }) if self.is_genesis(&hash) => {
-                self.counts.known += 1;
-                return Ok(Some(hash));
-            }
-            Err(Unsound { hash, error }) => {
-                self.refuse(&hash, at, &Rejection::Rule(error));
-                return Ok(None);
-            }
-        };
-        let (hash, parent) = (checked.hash(), checked.block().header.prev_blockhash);
+        let hash = checked.as_ref().map_or_else(|unsound| unsound.hash, CheckedBlock::hash);
+        // Before it is judged: a private chain may have a harder limit than its genesis meets.
         if self.is_genesis(&hash) {
             self.counts.known += 1;
             return Ok(Some(hash));
         }
+        let checked = match checked {
+            Ok(checked) => checked,
+            Err(Unsound { error, .. }) => {
+                self.refuse(&hash, at, &Rejection::Rule(error));
+                return Ok(None);
+            }
+        };
+        let parent = checked.block().header.prev_blockhash;
         let parent_entry = self.state.index().find(&parent).map(|id| self.state.index().get(id));
         if parent_entry.is_some_and(Entry::is_failed) {
             self.refuse(&hash, at, &Rejection::InvalidParent);

@@ -12,7 +12,7 @@ use bitcoin::Txid;
 use super::handshake::FEEFILTER_VERSION;
 use super::message::{Inv, MAX_INV, Message, TX, WITNESS};
 use super::net::{Net, PoolTx};
-use super::peer::{Micros, PeerId, txid_key};
+use super::peer::{Micros, Peer, PeerId, txid_key};
 use super::relay::{MIN_FEE, Waiting};
 
 /// Mean seconds between announcements to an inbound peer; half of it to others (`INVENTORY_BROADCAST_INTERVAL`).
@@ -46,6 +46,14 @@ impl Own {
     }
 }
 
+/// Queues a waiting transaction for a peer that may not have it; [`Net::trickle`] announces it.
+fn queue(peer: &mut Peer, txid: Txid, fee_rate: u64) {
+    let wants = peer.is_ready() && peer.wants_txs && fee_rate >= peer.fee_filter;
+    if wants && !peer.known.contains(txid_key(&txid)) && peer.relay.len() < MAX_QUEUED {
+        peer.relay.insert(txid);
+    }
+}
+
 impl Net {
     /// Transactions that are new in the mempool: given on.
     pub(super) fn pool_grew(&mut self, transactions: Vec<PoolTx>, min_fee: u64) {
@@ -57,43 +65,28 @@ impl Net {
             if self.relay.waiting.insert(txid, waiting).is_some() {
                 continue;
             }
-            let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-            peers.into_iter().for_each(|peer| self.queue_transaction(peer, &txid));
-        }
-    }
-
-    /// Notes a waiting transaction for a peer that may not have it; [`Net::trickle`] tells it.
-    fn queue_transaction(&mut self, id: PeerId, txid: &Txid) {
-        let Some(waiting) = self.relay.waiting.get(txid) else { return };
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.is_ready() && peer.wants_txs) else {
-            return;
-        };
-        let wanted = waiting.fee_rate >= peer.fee_filter && !peer.known.contains(txid_key(txid));
-        if wanted && peer.relay.len() < MAX_QUEUED {
-            peer.relay.insert(*txid);
+            self.peers.values_mut().for_each(|peer| queue(peer, txid, fee_rate));
         }
     }
 
     /// A transaction was sent at this node, perhaps once more: peers that may not have it are told.
     pub(crate) fn sent_here(&mut self, txid: Txid) {
         self.own_txs.insert(txid);
-        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-        for peer in peers {
-            self.queue_transaction(peer, &txid);
+        if let Some(waiting) = self.relay.waiting.get(&txid) {
+            self.peers.values_mut().for_each(|peer| queue(peer, txid, waiting.fee_rate));
         }
     }
 
     /// Announces to a new peer what was sent at this node and no peer has fetched yet. After some time, as to all, so that
     /// the peer cannot tell it from what this node was told.
     pub(super) fn tell_own(&mut self, id: PeerId, now: Micros) {
-        if self.own_txs.0.is_empty() {
-            return;
+        let Some(peer) = self.peers.get_mut(&id).filter(|_| !self.own_txs.0.is_empty()) else { return };
+        for txid in &self.own_txs.0 {
+            if let Some(waiting) = self.relay.waiting.get(txid) {
+                queue(peer, *txid, waiting.fee_rate);
+            }
         }
-        let own = std::mem::take(&mut self.own_txs);
-        own.0.iter().for_each(|txid| self.queue_transaction(id, txid));
-        self.own_txs = own;
-        let next_inv = self.random.poisson(now, ANNOUNCE_EVERY);
-        self.with(id, |peer| peer.next_inv = next_inv);
+        peer.next_inv = self.random.poisson(now, ANNOUNCE_EVERY);
     }
 
     /// Announces transactions to a peer when its moment has come.

@@ -144,14 +144,20 @@ fn whole(datadir: &Path) -> (Arc<Blocks>, Arc<Ledger>, Writer) {
     (Blocks::new(Arc::from([]), spool, chain, Arc::clone(&ledger)), ledger, writer)
 }
 
+/// A found block that the ledger has been told of.
+fn announced(ledger: &Ledger) -> (Found, crate::ledger::book::Record) {
+    let mut block = found(7, 1);
+    let record = crate::ledger::tests::record(ledger, 7, &block.hash);
+    block.record = Some(record.entry());
+    ledger.announce(Arc::new(record.clone()));
+    (block, record)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_that_no_disk_took_keeps_the_next_run_from_paying_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let (blocks, ledger, writer) = whole(folder.path());
-    let mut block = found(7, 1);
-    let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
-    block.record = Some(record.entry());
-    ledger.announce(Arc::new(record.clone()));
+    let (block, record) = announced(&ledger);
     fill(folder.path(), 1000);
     ledger.fill_disk(true);
     blocks.deliver(block.clone());
@@ -180,10 +186,7 @@ async fn a_block_that_no_disk_took_keeps_the_next_run_from_paying_it_again() {
 async fn a_block_that_no_disk_took_is_written_as_soon_as_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let (blocks, ledger, writer) = whole(folder.path());
-    let mut block = found(7, 1);
-    let record = crate::ledger::tests::record(&ledger, 7, &block.hash);
-    block.record = Some(record.entry());
-    ledger.announce(Arc::new(record.clone()));
+    let (block, record) = announced(&ledger);
     fill(folder.path(), 1000);
     blocks.deliver(block.clone());
     assert_eq!((ledger.off_disk(), blocks.spool.load().unwrap().0.len()), (vec![record.id], 0));

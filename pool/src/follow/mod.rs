@@ -176,8 +176,15 @@ impl Follower {
             Some(_) => {}
             None => {
                 info!("the ledger can be written again");
-                self.wishes.in_use().into_iter().for_each(|index| self.wishes.ask(index));
+                self.ask_again();
             }
+        }
+    }
+
+    /// Asks the node in use for a template.
+    fn ask_again(&self) {
+        if let Some(index) = self.wishes.in_use() {
+            self.wishes.ask(index);
         }
     }
 
@@ -294,7 +301,7 @@ impl Follower {
         if self.payouts.refusal().borrow().is_some() {
             // Tried again: what was not kept, and what a template needs.
             self.keep_jobs();
-            self.wishes.in_use().into_iter().for_each(|index| self.wishes.ask(index));
+            self.ask_again();
         }
     }
 

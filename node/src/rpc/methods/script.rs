@@ -19,7 +19,7 @@ const OP_DUP: u8 = 0x76;
 const OP_CHECKMULTISIG: u8 = 0xae;
 const OP_CHECKLOCKTIMEVERIFY: u8 = 0xb1;
 const OP_CHECKSEQUENCEVERIFY: u8 = 0xb2;
-const OP_NOP10: u8 = 0xb9;
+pub(super) const OP_NOP10: u8 = 0xb9;
 const OP_INVALIDOPCODE: u8 = 0xff;
 /// Longer pushes are shown in hex, others as numbers.
 const NUMBER_BYTES: usize = 4;

@@ -14,7 +14,10 @@ use super::super::error::{
     DESERIALIZATION, INTERNAL, INVALID_ADDRESS_OR_KEY, INVALID_PARAMETER, RpcError, TRANSACTION_ERROR,
     TRANSACTION_IN_CHAIN, TRANSACTION_REJECTED,
 };
-use super::{Context, heavy, json as format, script::script_pubkey};
+use super::{
+    Context, heavy, json as format,
+    script::{OP_NOP10, script_pubkey},
+};
 use crate::chain::state::ChainState;
 use crate::mempool::Reject;
 use crate::storage::StorageError;
@@ -25,8 +28,6 @@ pub(super) const MAX_FEE: u64 = COIN / 10;
 /// disk are found.
 const PROBED_OUTPUTS: u32 = 64;
 
-/// The last opcode that is defined (`MAX_OPCODE`, OP_NOP10).
-const MAX_OPCODE: u8 = 0xb9;
 /// The longest push of a script that can be run, bytes (`MAX_SCRIPT_ELEMENT_SIZE`).
 const MAX_SCRIPT_ELEMENT_SIZE: usize = 520;
 /// The longest script that can be run, bytes (`MAX_SCRIPT_SIZE`).
@@ -81,11 +82,11 @@ fn stripped_transaction(text: &str) -> Option<Transaction> {
     scripts.all(|script| has_valid_operations(script)).then_some(tx)
 }
 
-/// `HasValidOps`, and the size of a script.
+/// `HasValidOps`, whose `MAX_OPCODE` is OP_NOP10, and the size of a script.
 fn has_valid_operations(script: &Script) -> bool {
     let mut operations = ScriptReader::new(script.as_bytes());
     while !operations.at_end() {
-        let sound = |op: Op<'_>| op.opcode <= MAX_OPCODE && op.data.len() <= MAX_SCRIPT_ELEMENT_SIZE;
+        let sound = |op: Op<'_>| op.opcode <= OP_NOP10 && op.data.len() <= MAX_SCRIPT_ELEMENT_SIZE;
         if !operations.next_op().is_ok_and(sound) {
             return false;
         }
