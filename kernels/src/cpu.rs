@@ -37,6 +37,8 @@ pub fn cycles_at_best(kernel: &str, versions: usize) -> Option<f64> {
             (0x1a, _) => (4.0, 4.0, 0.5),
             // Zen 4: measured.
             (0x19, 0x10..=0x1f | 0x60..=0x7f | 0xa0..=0xaf) => (2.0, 4.0, 1.0),
+            // Intel's servers since Sapphire Rapids: measured on Granite Rapids. Virtual machines give them any model.
+            (6, _) if has_amx() => (2.0, 3.0, 1.0 / 3.0),
             _ => return None,
         };
         // See docs/kernels.md for how these are counted: what versions share, and what each has of its own.
@@ -104,6 +106,19 @@ fn chain_of_additions(times: u32) {
 fn cpuid(leaf: u32) -> CpuidResult {
     // SAFETY: every x86-64 CPU has `cpuid`; a leaf that it lacks reads as something else, which is no harm.
     unsafe { __cpuid(leaf) }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn is_of_intel() -> bool {
+    let CpuidResult { ebx, ecx, edx, .. } = cpuid(0);
+    [ebx, edx, ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+}
+
+/// Whether the CPU has Intel's instructions for matrices, which came with Sapphire Rapids.
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    const TILES: u32 = 1 << 24;
+    cpuid(0).eax >= 7 && cpuid(7).edx & TILES != 0
 }
 
 #[cfg(target_arch = "x86_64")]

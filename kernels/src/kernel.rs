@@ -103,7 +103,7 @@ pub fn by_name(name: &str) -> Result<&'static dyn Kernel, SelectError> {
 pub enum SelectError {
     /// There is no kernel of this name on this architecture.
     Unknown(String),
-    /// The kernel exists, but this CPU lacks the instructions for it.
+    /// The kernel exists, but this CPU lacks the instructions for it, or is of no use with them.
     Unsupported(&'static str),
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for SelectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => write!(f, "unknown kernel {name:?}")?,
-            Self::Unsupported(name) => write!(f, "this CPU cannot run kernel {name:?}")?,
+            Self::Unsupported(name) => write!(f, "kernel {name:?} is not for this CPU")?,
         }
         f.write_str(": expected one of auto")?;
         supported().try_for_each(|kernel| write!(f, ", {}", kernel.name()))

@@ -11,6 +11,7 @@ use std::arch::naked_asm;
 use super::page::LAG;
 use super::sha_page::{self, ITEMS, VECTOR_LAG};
 use super::wide::{self, Code, Loop, Memory, Run};
+use crate::cpu;
 use crate::kernel::Kernel;
 use crate::range::NonceRange;
 use crate::work::{Found, Work};
@@ -21,6 +22,9 @@ pub(crate) struct Avx512 {
     name: &'static str,
     /// The code, if this CPU can run it.
     pub(super) code: fn() -> Option<Code>,
+    /// Whether it has instructions in both the legacy encoding and AVX's, and AVX-512 in registers that the former use.
+    /// Intel's CPUs take hundreds of cycles from one to the other then, AMD's none.
+    mixes_encodings: bool,
 }
 
 pub(crate) static AVX512: Avx512 = Avx512 {
@@ -31,6 +35,7 @@ pub(crate) static AVX512: Avx512 = Avx512 {
         // SAFETY: both loops have instructions of AVX-512F only, and are written for the page.
         detected.then(|| unsafe { Code::new(one, several, Memory::Page, 2) })
     },
+    mixes_encodings: false,
 };
 
 pub(crate) static SHA_AVX512: Avx512 = Avx512 {
@@ -46,6 +51,7 @@ pub(crate) static SHA_AVX512: Avx512 = Avx512 {
         // for the SHA instructions' memory. The build generates the second for this number of items per vector item.
         detected.then(|| unsafe { Code::new(one, several, Memory::Sha, sha_page::TOGETHER) })
     },
+    mixes_encodings: true,
 };
 
 impl Kernel for Avx512 {
@@ -54,7 +60,7 @@ impl Kernel for Avx512 {
     }
 
     fn is_supported(&self) -> bool {
-        (self.code)().is_some()
+        (self.code)().is_some() && !(self.mixes_encodings && cpu::is_of_intel())
     }
 
     fn chunk(&self) -> u64 {
